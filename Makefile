@@ -1,0 +1,46 @@
+# make demo    the main job on one machine: emulated vLLM servers, load, adapter and HPA
+# make test    the whole test suite
+# ARGS passes arguments on: make demo ARGS="--duration 120 --no-tui --speed 10"; make test ARGS="-k quantity"
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?=
+
+.PHONY: demo test lint types imports check format bench constraints clean help
+.DEFAULT_GOAL := help
+
+help: ## show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml constraints.txt scripts/bootstrap
+	@scripts/bootstrap $(VENV) $(STAMP)
+
+demo: $(STAMP) ## emulated vLLM servers, load, adapter and HPA on this machine
+	@$(BIN)/variant-adapter demo $(ARGS)
+
+test: $(STAMP) ## the test suite
+	@$(BIN)/pytest $(ARGS)
+
+lint: $(STAMP) ## ruff: rules and format
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: $(STAMP) ## mypy, strict
+	@$(BIN)/mypy
+
+imports: $(STAMP) ## import contracts: which package may import which
+	@$(BIN)/lint-imports
+
+check: lint types imports test ## everything CI runs
+
+format: $(STAMP) ## let ruff rewrite the code
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+bench: $(STAMP) ## every benchmark, each prints one table
+	@for script in bench/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+constraints: ## resolve constraints.txt anew (needs uv)
+	@uv pip compile --universal --python-version 3.11 --upgrade --extra plots --extra dev pyproject.toml -q --no-header --no-annotate -o constraints.txt
+
+clean: ## remove what the other targets made
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis demo-out

@@ -1,0 +1,1 @@
+"""Everything that touches the outside: API server, collection, loop and command line."""

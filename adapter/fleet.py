@@ -1,0 +1,145 @@
+"""The fleet as it is at one moment: what the planning step gets, whatever it was read from.
+
+A `Fleet` is built from Kubernetes objects in a folder, from a cluster, or from a plan file; planning
+sees no difference. Everything is immutable and picklable, because a pass runs in a worker process.
+
+Units: costs in cents per hour, latencies in milliseconds, rates in requests per second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accelerator:
+    """One kind of unit that replicas run on.
+
+    Attributes:
+        name: what profiles and variants refer to, such as `A100` or `2xH100`.
+        device_type: what capacity is counted in; several accelerators may share one.
+        unit_cost: cents per hour of one unit.
+        multiplicity: devices of `device_type` in one unit.
+
+    """
+
+    name: str
+    device_type: str
+    unit_cost: float
+    multiplicity: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """How fast one model runs on one accelerator.
+
+    Decode time (ITL) of a batch of n is `alpha_ms + beta_ms * n`; prefill time is
+    `gamma_ms + delta_ms * input_tokens * n`.
+
+    Attributes:
+        accelerator: name of the accelerator.
+        accelerator_count: units of the accelerator that one replica holds.
+        max_batch: largest number of requests in service; 0 when not given.
+        at_tokens: output tokens per request at which `max_batch` was measured; 0 when not given.
+
+    """
+
+    accelerator: str
+    alpha_ms: float
+    beta_ms: float
+    gamma_ms: float = 0.0
+    delta_ms: float = 0.0
+    accelerator_count: int = 1
+    max_batch: int = 0
+    at_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets:
+    """Service level of one model in one service class; 0 means no such target.
+
+    Attributes:
+        itl_ms: largest inter-token latency (slo-tpot), milliseconds.
+        ttft_ms: largest time to first token (slo-ttft), milliseconds.
+        tps: least output tokens per second over all replicas (slo-tps).
+        percentile: what of the distribution the latency targets bound; None is the mean.
+
+    """
+
+    itl_ms: float = 0.0
+    ttft_ms: float = 0.0
+    tps: float = 0.0
+    percentile: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceClass:
+    """A class of traffic with its priority (1 is highest, 100 lowest) and its targets by model."""
+
+    name: str
+    priority: int
+    targets: Mapping[str, Targets]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """Traffic offered to one variant.
+
+    Attributes:
+        arrival_rate_rps: requests offered per second, not requests finished.
+        input_tokens: mean prompt tokens per request.
+        output_tokens: mean generated tokens per request; at least 1 where there is traffic.
+
+    """
+
+    arrival_rate_rps: float
+    input_tokens: float
+    output_tokens: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurrentAllocation:
+    """What a variant runs on now. `accelerator` is empty when that is unknown or nothing runs."""
+
+    accelerator: str
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """One scale target as the planning step sees it.
+
+    Attributes:
+        name: unique in the fleet; `NAMESPACE/NAME` for Kubernetes objects.
+        max_batch: overrides the profiles' batch size on every accelerator; 0 means it does not.
+        max_replicas: None means no bound.
+        keep_accelerator: consider the current accelerator only.
+
+    """
+
+    name: str
+    model: str
+    service_class: str
+    profiles: tuple[Profile, ...]
+    load: Load
+    current: CurrentAllocation
+    max_batch: int = 0
+    min_replicas: int = 1
+    max_replicas: int | None = None
+    keep_accelerator: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """All variants with what they may run on.
+
+    Attributes:
+        capacity: devices by device type; a type that is not named has none. None: unlimited.
+
+    """
+
+    accelerators: tuple[Accelerator, ...]
+    service_classes: tuple[ServiceClass, ...]
+    variants: tuple[Variant, ...]
+    capacity: Mapping[str, int] | None = None

@@ -1,0 +1,1 @@
+"""The queueing model of one LLM server replica: pure functions on numbers and arrays."""

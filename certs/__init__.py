@@ -1,0 +1,1 @@
+"""Certificate authorities, serving and client certificates."""

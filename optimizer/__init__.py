@@ -1,0 +1,1 @@
+"""Fleet-wide choice of accelerator, replicas and batch size: pure, on candidates as numbers."""
