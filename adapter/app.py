@@ -1,0 +1,194 @@
+"""Composition root of `serve --variants DIR`: builds every part and runs the named tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import aiohttp
+import structlog
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from adapter import api, duration, errors, folder, identity, pki, targets, telemetry, worker
+from adapter.clock import Clock
+from adapter.loop import ControlLoop, LoopSettings
+
+log = structlog.get_logger()
+
+FOLDER_POLL_SECONDS = 1.0
+"""Seconds between looks at the folder: polling sees every kind of change on every file system."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions:
+    """What `serve` was told.
+
+    Attributes:
+        interval: seconds between passes; None leaves it to `GLOBAL_OPT_INTERVAL`, else 60.
+        scale_to_zero: None leaves it to `WVA_SCALE_TO_ZERO`, else off.
+        certificates: certificate files; see `pki.Files`.
+
+    """
+
+    variants: Path
+    host: str
+    port: int
+    certificates: pki.Files
+    loop: LoopSettings
+    interval: float | None = None
+    scale_to_zero: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A server that answers."""
+
+    url: str
+    kubeconfig: Path | None
+    ca_file: Path | None
+    loop: ControlLoop
+
+
+@contextlib.asynccontextmanager
+async def serving(options: ServeOptions, *, clock: Clock) -> AsyncIterator[Running]:
+    """Run the adapter until the context ends.
+
+    Raises:
+        InputError: the folder cannot be read.
+        StartupError: port in use, certificate unreadable.
+
+    """
+    contents = folder.read(options.variants)
+    credentials = pki.prepare(options.certificates, host=options.host)
+    store = targets.TargetStore()
+    planner = worker.PlanningWorker()
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(planner.close)
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        loop = ControlLoop(
+            session=session,
+            store=store,
+            clock=clock,
+            planner=planner.plan,
+            settings=_loop_settings(options, contents),
+        )
+        _report(contents)
+        loop.use(contents)
+        registry = CollectorRegistry()
+        registry.register(telemetry.VariantCollector(lambda: loop.states))
+        application = api.application(
+            store=store,
+            identity=credentials.identity,
+            policy=identity.LocalPolicy(),
+            readiness={"ping": lambda: None},
+            metrics_registry=registry,
+        )
+        port = await _listen(stack, application, options, credentials)
+        url = f"https://{options.host}:{port}"
+        kubeconfig = credentials.write_kubeconfig(url)
+        log.info("serving", url=url, kubeconfig=str(kubeconfig or ""), variants=len(loop.states))
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(_watch(options, loop, contents, clock), name="watch folder"),
+                group.create_task(_scrape(loop, clock), name="scrape"),
+                group.create_task(_decide(loop, clock), name="decide"),
+            ]
+            yield Running(url=url, kubeconfig=kubeconfig, ca_file=credentials.ca_file, loop=loop)
+            for task in tasks:
+                task.cancel()
+
+
+async def _listen(
+    stack: contextlib.AsyncExitStack,
+    application: web.Application,
+    options: ServeOptions,
+    credentials: pki.Credentials,
+) -> int:
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=5.0)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    site = web.TCPSite(runner, options.host, options.port, ssl_context=credentials.ssl_context)
+    try:
+        await site.start()
+    except OSError as error:
+        fix = "; is another adapter running? choose one with --port"
+        raise errors.StartupError(
+            f"cannot listen on {options.host}:{options.port}: {error.strerror or error}"
+            + (fix if error.errno == errno.EADDRINUSE else "")
+        ) from error
+    port: int = runner.addresses[0][1]
+    return port
+
+
+def _loop_settings(options: ServeOptions, contents: folder.Contents) -> LoopSettings:
+    """Flags win over the ConfigMap; what the ConfigMap gets wrong is reported and left at default."""
+    settings, config = options.loop, contents.config
+    interval = options.interval
+    if interval is None and "GLOBAL_OPT_INTERVAL" in config:
+        try:
+            interval = duration.seconds(config["GLOBAL_OPT_INTERVAL"])
+        except ValueError as error:
+            log.warning("ConfigMap: data.GLOBAL_OPT_INTERVAL ignored", error=str(error))
+    to_zero = options.scale_to_zero
+    if to_zero is None:
+        text = config.get("WVA_SCALE_TO_ZERO", "false").lower()
+        if text not in {"true", "false"}:
+            log.warning("ConfigMap: data.WVA_SCALE_TO_ZERO must be true or false", value=text)
+        to_zero = text == "true"
+    return replace(settings, interval=interval or settings.interval, scale_to_zero=to_zero)
+
+
+def _report(contents: folder.Contents) -> None:
+    for problem in contents.problems:
+        log.error("left out", problem=problem)
+    if not contents.variants:
+        log.error("no usable VariantAutoscaling in the folder; serving none until there is one")
+
+
+async def _watch(
+    options: ServeOptions, loop: ControlLoop, contents: folder.Contents, clock: Clock
+) -> None:
+    """Read the folder again whenever a file changed; keep the last reading while it cannot be read."""
+    unreadable = ""
+    while True:
+        await asyncio.sleep(max(clock.real_seconds(FOLDER_POLL_SECONDS), 0.1))
+        if await asyncio.to_thread(folder.digest, options.variants) == contents.digest:
+            continue
+        try:
+            changed = await asyncio.to_thread(folder.read, options.variants)
+        except errors.InputError as error:
+            if str(error) != unreadable:
+                log.error("folder unreadable; the last reading stays in use", error=str(error))
+            unreadable = str(error)
+            continue
+        unreadable = ""
+        if changed.problems != contents.problems:
+            _report(changed)
+        contents = changed
+        loop.settings = _loop_settings(options, contents)
+        loop.use(contents)
+
+
+async def _scrape(loop: ControlLoop, clock: Clock) -> None:
+    while True:
+        started = clock.monotonic()
+        await loop.scrape()
+        await clock.sleep(started + loop.settings.scrape_interval - clock.monotonic())
+
+
+async def _decide(loop: ControlLoop, clock: Clock) -> None:
+    # The first pass comes once two scrapes can be there, then at the interval.
+    await clock.sleep(min(1.2 * loop.settings.scrape_interval, loop.settings.interval))
+    while True:
+        started = clock.monotonic()
+        try:
+            await loop.decide()
+        except Exception:
+            # A pass that fails must not end the loop: targets are held until their time to live.
+            log.exception("pass failed; the last targets are held")
+        await clock.sleep(started + loop.settings.interval - clock.monotonic())

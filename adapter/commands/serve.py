@@ -1,0 +1,112 @@
+"""`variant-adapter serve`: the adapter itself."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from adapter import app, duration, logs, pki
+from adapter.clock import Clock
+from adapter.loop import LoopSettings
+
+
+def register(subparsers: argparse._SubParsersAction[Any]) -> None:
+    """Add the command and its flags."""
+    defaults = LoopSettings()
+    command = subparsers.add_parser(
+        "serve",
+        help="serve optimized targets over the external metrics API",
+        description="Reads variants from a folder, scrapes their endpoints, sizes them, and serves"
+        " the targets over TLS. Durations are written like 15s or 1m30s.",
+    )
+    command.add_argument("--variants", type=Path, required=True, metavar="DIR")
+    command.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    command.add_argument("--port", type=port, default=6443, help="0 picks a free one")
+    command.add_argument(
+        "--interval", type=seconds, help="between passes (GLOBAL_OPT_INTERVAL, 60s)"
+    )
+    command.add_argument("--scrape-interval", type=seconds, default=defaults.scrape_interval)
+    command.add_argument("--window", type=seconds, default=defaults.window, help="of the rates")
+    command.add_argument(
+        "--time-to-live", type=seconds, default=defaults.time_to_live, help="of a target"
+    )
+    command.add_argument(
+        "--scale-to-zero", action=argparse.BooleanOptionalAction, help="(WVA_SCALE_TO_ZERO, off)"
+    )
+    command.add_argument(
+        "--keep-accelerator", action="store_true", help="never switch accelerators"
+    )
+    command.add_argument(
+        "--state-dir", type=Path, default=state_folder(), help="local certificates"
+    )
+    command.add_argument("--tls-cert-file", type=Path)
+    command.add_argument("--tls-private-key-file", type=Path)
+    command.add_argument("--client-ca-file", type=Path)
+    command.add_argument("--requestheader-client-ca-file", type=Path)
+    command.add_argument("--log-format", choices=("auto", "text", "json"), default="auto")
+    command.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT."""
+    logs.configure(args.log_format)
+    options = app.ServeOptions(
+        variants=args.variants,
+        host=args.host,
+        port=args.port,
+        certificates=pki.Files(
+            state=args.state_dir,
+            certificate=args.tls_cert_file,
+            key=args.tls_private_key_file,
+            client_ca=args.client_ca_file,
+            requestheader_ca=args.requestheader_client_ca_file,
+        ),
+        loop=LoopSettings(
+            scrape_interval=args.scrape_interval,
+            window=args.window,
+            time_to_live=args.time_to_live,
+            keep_accelerator=args.keep_accelerator,
+        ),
+        interval=args.interval,
+        scale_to_zero=args.scale_to_zero,
+    )
+    asyncio.run(_serve(options))
+    return 0
+
+
+async def _serve(options: app.ServeOptions) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with app.serving(options, clock=Clock()):
+        await stop.wait()
+
+
+def seconds(text: str) -> float:
+    """`duration.seconds` for argparse."""
+    return _checked(duration.seconds, text)
+
+
+def port(text: str) -> int:
+    """A TCP port for argparse."""
+    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"must be 0..65535, not {text!r}")
+    return int(text)
+
+
+def state_folder() -> Path:
+    """Where certificates of the local authority are kept between runs."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "variant-adapter"
+
+
+def _checked(convert: Callable[[str], float], text: str) -> float:
+    try:
+        return convert(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

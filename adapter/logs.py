@@ -1,0 +1,27 @@
+"""Logging set-up: readable lines on a terminal, JSON lines elsewhere, always on standard error."""
+
+from __future__ import annotations
+
+import sys
+from typing import Literal
+
+import structlog
+
+
+def configure(style: Literal["auto", "text", "json"]) -> None:
+    """Set up structlog for this process."""
+    as_json = style == "json" or (style == "auto" and not sys.stderr.isatty())
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=False,
+    )

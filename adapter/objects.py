@@ -1,0 +1,161 @@
+"""The Kubernetes objects that users write, as pydantic models: shapes only, no decisions.
+
+Accelerator profiles come in both published shapes: flat `alpha` and `beta` beside `acc`, and
+`perfParms: {decodeParms: {alpha, beta}, prefillParms: {gamma, delta}}`. Numbers may be strings.
+Unknown fields are ignored, as a cluster that knows a newer version of them would.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Object(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+
+class Metadata(_Object):
+    """The part of ObjectMeta that we read."""
+
+    name: str = Field(min_length=1)
+    namespace: str = "default"
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+
+
+class DecodeParameters(_Object):
+    """Decode time alpha + beta * batch, milliseconds."""
+
+    alpha: NonNegative
+    beta: NonNegative
+
+
+class PrefillParameters(_Object):
+    """Prefill time gamma + delta * input_tokens * batch, milliseconds."""
+
+    gamma: NonNegative = 0.0
+    delta: NonNegative = 0.0
+
+
+class PerformanceParameters(_Object):
+    """The newer of the two published profile shapes."""
+
+    decode: DecodeParameters = Field(alias="decodeParms")
+    prefill: PrefillParameters = Field(alias="prefillParms", default=PrefillParameters())
+
+
+class AcceleratorProfile(_Object):
+    """One entry of `spec.modelProfile.accelerators`, of either published shape."""
+
+    accelerator: str = Field(alias="acc", min_length=1)
+    accelerator_count: int = Field(alias="accCount", default=1, ge=1)
+    max_batch: int = Field(alias="maxBatchSize", ge=1)
+    at_tokens: int = Field(alias="atTokens", default=0, ge=0)
+    parameters: PerformanceParameters = Field(alias="perfParms")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lift_flat_shape(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or "perfParms" in data:
+            return data
+        missing = [name for name in ("alpha", "beta") if name not in data]
+        if missing:
+            raise ValueError(
+                f"needs either perfParms or flat alpha and beta; {' and '.join(missing)} missing"
+            )
+        flat = {name: data[name] for name in ("alpha", "beta")}
+        prefill = {name: data[name] for name in ("gamma", "delta") if name in data}
+        return {**data, "perfParms": {"decodeParms": flat, "prefillParms": prefill}}
+
+
+class ModelProfile(_Object):
+    """`spec.modelProfile`."""
+
+    accelerators: tuple[AcceleratorProfile, ...] = Field(min_length=1)
+
+
+class ServiceClassReference(_Object):
+    """`spec.sloClassRef`: service class by name; `key` is what the ConfigMap calls it."""
+
+    name: str = ""
+    key: str = ""
+
+
+class ScaleTargetReference(_Object):
+    """`spec.scaleTargetRef`."""
+
+    kind: str = "Deployment"
+    name: str = Field(min_length=1)
+
+
+class VariantAutoscalingSpec(_Object):
+    """`spec` of a VariantAutoscaling."""
+
+    model: str = Field(alias="modelID", min_length=1)
+    service_class: ServiceClassReference = Field(
+        alias="sloClassRef", default=ServiceClassReference()
+    )
+    profile: ModelProfile = Field(alias="modelProfile")
+    scale_target: ScaleTargetReference | None = Field(alias="scaleTargetRef", default=None)
+
+
+class VariantAutoscaling(_Object):
+    """`llmd.ai/v1alpha1` VariantAutoscaling."""
+
+    metadata: Metadata
+    spec: VariantAutoscalingSpec
+
+
+class ConfigMap(_Object):
+    """`v1` ConfigMap."""
+
+    metadata: Metadata
+    data: dict[str, str] = {}
+
+
+class DeploymentSpec(_Object):
+    """The part of a Deployment's spec that we read."""
+
+    replicas: int = Field(default=1, ge=0)
+
+
+class DeploymentStatus(_Object):
+    """The part of a Deployment's status that we read."""
+
+    replicas: int | None = Field(default=None, ge=0)
+
+
+class Deployment(_Object):
+    """`apps/v1` Deployment."""
+
+    metadata: Metadata
+    spec: DeploymentSpec = DeploymentSpec()
+    status: DeploymentStatus = DeploymentStatus()
+
+
+class UnitCost(_Object):
+    """One value of ConfigMap `accelerator-unit-costs`: JSON `{"device": ..., "cost": "40.00"}`."""
+
+    device: str = ""
+    cost: NonNegative
+
+
+class ServiceLevel(_Object):
+    """One entry of a service class: targets of one model; 0 means no such target."""
+
+    model: str = Field(min_length=1)
+    itl_ms: NonNegative = Field(alias="slo-tpot", default=0.0)
+    ttft_ms: NonNegative = Field(alias="slo-ttft", default=0.0)
+    tps: NonNegative = Field(alias="slo-tps", default=0.0)
+
+
+class ServiceClassDocument(_Object):
+    """One value of ConfigMap `service-classes-config`: a YAML document."""
+
+    name: str = Field(min_length=1)
+    priority: int = Field(ge=1, le=100)
+    data: tuple[ServiceLevel, ...] = ()

@@ -1,0 +1,72 @@
+"""`resource.Quantity`, exactly: the numbers of the external metrics API are written in it."""
+
+from __future__ import annotations
+
+import re
+from decimal import ROUND_CEILING, Decimal, localcontext
+
+_FORM = re.compile(
+    r"(?P<number>[+-]?(?:\d+(?:\.\d*)?|\.\d+))"
+    r"(?:(?P<suffix>[numkMGTPE]|[KMGTPE]i)|[eE](?P<exponent>[+-]?\d{1,3}))?"
+)
+_POWERS = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
+_BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
+
+
+def parse(text: str) -> Decimal:
+    """Exact value of a quantity.
+
+    Raises:
+        ValueError: the text is no quantity.
+
+    """
+    form = _FORM.fullmatch(text)
+    if form is None:
+        raise ValueError(f"not a quantity: {text!r}; write it like 3, 3500m or 2Gi")
+    suffix, exponent = form["suffix"] or "", form["exponent"]
+    with localcontext(prec=200):
+        number = Decimal(form["number"])
+        if suffix in _BINARY:
+            return number * 2 ** _BINARY[suffix]
+        return number.scaleb(int(exponent) if exponent else _POWERS[suffix])
+
+
+def canonical(text: str) -> str:
+    """The form that Kubernetes gives a quantity: no fraction, and the largest suffix that allows it.
+
+    Binary stays binary and scientific stays scientific where there is something to scale; what is
+    finer than a billionth is rounded up.
+
+    Raises:
+        ValueError: the text is no quantity.
+
+    """
+    value = parse(text)
+    form = _FORM.fullmatch(text)
+    with localcontext(prec=200):
+        nano = int(value.scaleb(9).to_integral_value(rounding=ROUND_CEILING))
+    if nano == 0:
+        return "0"
+    if form is not None and form["suffix"] in _BINARY and abs(nano) >= 1024 * 10**9:
+        binary = _binary(nano)
+        if binary:
+            return binary
+    power = -9
+    while nano % 1000 == 0 and power < 18:
+        nano, power = nano // 1000, power + 3
+    if form is not None and form["exponent"] is not None:
+        return f"{nano}e{power}" if power else str(nano)
+    suffix = next(name for name, value in _POWERS.items() if value == power)
+    return f"{nano}{suffix}"
+
+
+def _binary(nano: int) -> str:
+    whole, rest = divmod(nano, 10**9)
+    if rest:
+        return ""
+    suffix = ""
+    for name in _BINARY:
+        if whole % 1024:
+            break
+        whole, suffix = whole // 1024, name
+    return f"{whole}{suffix}"

@@ -1,0 +1,187 @@
+"""Label selectors: the whole grammar of `labelSelector`, with kube-apiserver's words for its errors.
+
+https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Operator = Literal["=", "!=", "in", "notin", "exists", "!", ">", "<"]
+
+_TOKEN = re.compile(r"\s*(==|!=|[=!,()<>]|[^\s=!,()<>]+)")
+_NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?")
+_PREFIX = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*")
+_INTEGER = re.compile(r"[+-]?\d+")
+_SYMBOLS = {"=", "==", "!=", "!", ",", "(", ")", "<", ">"}
+
+
+class SelectorError(ValueError):
+    """The text is no label selector."""
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """One term of a selector."""
+
+    key: str
+    operator: Operator
+    values: tuple[str, ...] = ()
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether labels meet this term."""
+        value = labels.get(self.key)
+        match self.operator:
+            case "=" | "in":
+                return value is not None and value in self.values
+            case "!=" | "notin":
+                return value is None or value not in self.values
+            case "exists":
+                return value is not None
+            case "!":
+                return value is None
+            case ">" | "<":
+                if value is None or not _INTEGER.fullmatch(value):
+                    return False
+                bound = int(self.values[0])
+                return int(value) > bound if self.operator == ">" else int(value) < bound
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """All terms; an empty selector matches everything."""
+
+    requirements: tuple[Requirement, ...] = ()
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether labels meet every term."""
+        return all(requirement.matches(labels) for requirement in self.requirements)
+
+    def equality(self, key: str) -> str | None:
+        """The only value that `key` may have; None where the selector leaves that open."""
+        for item in self.requirements:
+            if item.key == key and item.operator in {"=", "in"} and len(item.values) == 1:
+                return item.values[0]
+        return None
+
+
+def parse(text: str) -> Selector:
+    """Parse a selector.
+
+    Raises:
+        SelectorError: in kube-apiserver's words.
+
+    """
+    return Selector(tuple(_Parser(_TOKEN.findall(text)).requirements()))
+
+
+class _Parser:
+    def __init__(self, tokens: list[str]) -> None:
+        self.tokens = tokens
+        self.at = 0
+
+    def peek(self) -> str:
+        return self.tokens[self.at] if self.at < len(self.tokens) else ""
+
+    def take(self) -> str:
+        token = self.peek()
+        self.at += 1
+        return token
+
+    def requirements(self) -> list[Requirement]:
+        found: list[Requirement] = []
+        if not self.tokens:
+            return found
+        while True:
+            try:
+                found.append(self.requirement())
+            except SelectorError as error:
+                raise SelectorError(f"unable to parse requirement: {error}") from None
+            token = self.take()
+            if token == "":
+                return found
+            if token != ",":
+                raise SelectorError(f"found '{token}', expected: ',' or 'end of string'")
+            if self.peek() == "" or (self.peek() in _SYMBOLS and self.peek() != "!"):
+                raise SelectorError(f"found '{self.peek()}', expected: identifier after ','")
+
+    def requirement(self) -> Requirement:
+        absent = self.peek() == "!"
+        if absent:
+            self.take()
+        key = self.take()
+        if key == "" or key in _SYMBOLS:
+            raise SelectorError(f"found '{key}', expected: identifier")
+        _check_key(key)
+        if absent:
+            return Requirement(key, "!")
+        if self.peek() in {"", ","}:
+            return Requirement(key, "exists")
+        operator = self.take()
+        if operator in {"=", "==", "!="}:
+            value = "" if self.peek() in {"", ","} else self.value()
+            _check_value(key, value)
+            return Requirement(key, "!=" if operator == "!=" else "=", (value,))
+        if operator in {"<", ">"}:
+            value = self.value()
+            if not _INTEGER.fullmatch(value):
+                raise SelectorError(
+                    f"values[0][{key}]: Invalid value: \"{value}\": for 'Gt', 'Lt' operators, the"
+                    " value must be an integer"
+                )
+            return Requirement(key, ">" if operator == ">" else "<", (value,))
+        if operator in {"in", "notin"}:
+            values = self.values()
+            for value in values:
+                _check_value(key, value)
+            return Requirement(key, "in" if operator == "in" else "notin", values)
+        raise SelectorError(f"found '{operator}', expected: in, notin, =, ==, !=, gt, lt")
+
+    def value(self) -> str:
+        token = self.take()
+        if token == "" or token in _SYMBOLS:
+            raise SelectorError(f"found '{token}', expected: identifier")
+        return token
+
+    def values(self) -> tuple[str, ...]:
+        if (token := self.take()) != "(":
+            raise SelectorError(f"found '{token}' expected: '('")
+        values: list[str] = []
+        current = ""
+        while True:
+            token = self.take()
+            if token in {",", ")"}:
+                values.append(current)
+                current = ""
+                if token == ")":
+                    return tuple(sorted(set(values)))
+            elif token == "" or token in _SYMBOLS or current:
+                raise SelectorError(f"found '{token}', expected: ',', ')' or identifier")
+            else:
+                current = token
+
+
+def _check_key(key: str) -> None:
+    prefix, slash, name = key.rpartition("/")
+    good = (
+        len(name) <= 63
+        and _NAME.fullmatch(name)
+        and (not slash or (len(prefix) <= 253 and _PREFIX.fullmatch(prefix)))
+    )
+    if not good:
+        raise SelectorError(
+            f'key: Invalid value: "{key}": name part must consist of alphanumeric characters,'
+            " '-', '_' or '.', and must start and end with an alphanumeric character"
+        )
+
+
+def _check_value(key: str, value: str) -> None:
+    if value and not (len(value) <= 63 and _NAME.fullmatch(value)):
+        raise SelectorError(
+            f'values[0][{key}]: Invalid value: "{value}": a valid label must be an empty string or'
+            " consist of alphanumeric characters, '-', '_' or '.', and must start and end with an"
+            " alphanumeric character"
+        )

@@ -1,0 +1,77 @@
+"""`metav1.Status`: the one shape in which the API server says that something is wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class StatusError(Exception):
+    """An error with its Status; the middleware in `adapter.api` renders it."""
+
+    def __init__(
+        self, code: int, reason: str, message: str, details: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+        self.details = details
+
+    def document(self) -> dict[str, Any]:
+        """The Status object, keys in the order of the official library."""
+        document: dict[str, Any] = {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": str(self),
+            "reason": self.reason,
+        }
+        if self.details is not None:
+            document["details"] = self.details
+        document["code"] = self.code
+        return document
+
+
+def bad_request(message: str) -> StatusError:
+    """400."""
+    return StatusError(400, "BadRequest", message)
+
+
+def unauthorized() -> StatusError:
+    """401, which never says why."""
+    return StatusError(401, "Unauthorized", "Unauthorized")
+
+
+def forbidden(message: str, details: dict[str, Any]) -> StatusError:
+    """403."""
+    return StatusError(403, "Forbidden", message, details)
+
+
+def not_found() -> StatusError:
+    """404 for a path that no resource answers."""
+    return StatusError(404, "NotFound", "the server could not find the requested resource", {})
+
+
+def method_not_allowed() -> StatusError:
+    """405."""
+    return StatusError(
+        405,
+        "MethodNotAllowed",
+        "the server does not allow this method on the requested resource",
+        {},
+    )
+
+
+def not_acceptable() -> StatusError:
+    """406."""
+    return StatusError(
+        406,
+        "NotAcceptable",
+        "406: Not Acceptable\n\nAvailable representations: application/json",
+        {},
+    )
+
+
+def internal(message: str) -> StatusError:
+    """500."""
+    return StatusError(500, "InternalError", message, {})

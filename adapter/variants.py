@@ -1,0 +1,205 @@
+"""From objects to one variant: its service class, profiles, endpoints and current replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from adapter import errors, fleet, objects
+
+ENDPOINTS = "llmd.ai/metrics-endpoints"
+REPLICAS = "llmd.ai/replicas"
+KEEP_ACCELERATOR = "llmd.ai/keep-accelerator"
+MIN_REPLICAS = "llmd.ai/min-replicas"
+MAX_REPLICAS = "llmd.ai/max-replicas"
+ACCELERATOR_LABEL = "inference.optimization/acceleratorName"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedClass:
+    """A service class with the ConfigMap key it stands under."""
+
+    key: str
+    service_class: fleet.ServiceClass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariantSource:
+    """A variant without its load: what the objects say.
+
+    Attributes:
+        endpoints: URLs whose metrics text is scraped, one per replica.
+        replicas: current replicas.
+        min_replicas: least replicas; None leaves it to the setting for scale to zero.
+
+    """
+
+    namespace: str
+    name: str
+    model: str
+    service_class: str
+    profiles: tuple[fleet.Profile, ...]
+    targets: fleet.Targets
+    accelerator: str
+    endpoints: tuple[str, ...]
+    replicas: int
+    min_replicas: int | None = None
+    max_replicas: int | None = None
+    keep_accelerator: bool = False
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """`NAMESPACE/NAME`, unique in the fleet."""
+        return f"{self.namespace}/{self.name}"
+
+
+def source(
+    variant: objects.VariantAutoscaling,
+    deployment: objects.Deployment | None,
+    classes: Sequence[NamedClass],
+    accelerators: Mapping[str, fleet.Accelerator],
+) -> VariantSource:
+    """Join one VariantAutoscaling with what it refers to.
+
+    Raises:
+        InputError: it cannot be planned; names the field and the fix.
+
+    """
+    spec, metadata = variant.spec, variant.metadata
+    notes = {**(deployment.metadata.annotations if deployment else {}), **metadata.annotations}
+    service_class = _service_class(spec, classes)
+    profiles, warnings = _profiles(spec, accelerators)
+    endpoints = _endpoints(notes.get(ENDPOINTS, ""))
+    replicas = _count(notes, REPLICAS)
+    if replicas is None and deployment is not None:
+        status = deployment.status.replicas
+        replicas = deployment.spec.replicas if status is None else status
+    if replicas is None:
+        replicas = len(endpoints)
+        if not endpoints:
+            raise errors.InputError(
+                f"metadata.annotations: neither {ENDPOINTS} nor {REPLICAS} is set, and there is no"
+                " Deployment of the same name beside it: nothing to scrape and nothing to scale"
+            )
+    minimum, maximum = _count(notes, MIN_REPLICAS), _count(notes, MAX_REPLICAS)
+    if minimum is not None and maximum is not None and minimum > maximum:
+        raise errors.InputError(
+            f"metadata.annotations[{MIN_REPLICAS}]: {minimum} is more than {MAX_REPLICAS} {maximum}"
+        )
+    accelerator = metadata.labels.get(ACCELERATOR_LABEL, "")
+    if not accelerator and len(profiles) == 1:
+        accelerator = profiles[0].accelerator
+    return VariantSource(
+        namespace=metadata.namespace,
+        name=metadata.name,
+        model=spec.model,
+        service_class=service_class.name,
+        targets=service_class.targets[spec.model],
+        profiles=profiles,
+        accelerator=accelerator,
+        endpoints=endpoints,
+        replicas=replicas,
+        min_replicas=minimum,
+        max_replicas=maximum,
+        keep_accelerator=_flag(notes, KEEP_ACCELERATOR),
+        warnings=tuple(warnings),
+    )
+
+
+def _service_class(
+    spec: objects.VariantAutoscalingSpec, classes: Sequence[NamedClass]
+) -> fleet.ServiceClass:
+    """The class that is referred to; else the highest-priority one that lists the model."""
+    wanted = spec.service_class.name.lower()
+    if wanted:
+        named = [
+            item.service_class
+            for item in classes
+            if wanted in {item.service_class.name.lower(), item.key.lower()}
+        ]
+        if named:
+            if spec.model not in named[0].targets:
+                raise errors.InputError(
+                    f"spec.modelID: service class {named[0].name!r} lists no SLO for model"
+                    f" {spec.model!r}; it lists {_listed(named[0].targets)}"
+                )
+            return named[0]
+    listing = [item.service_class for item in classes if spec.model in item.service_class.targets]
+    if not listing:
+        raise errors.InputError(
+            f"spec.modelID: no service class lists an SLO for model {spec.model!r}; add it to"
+            " ConfigMap service-classes-config"
+        )
+    return min(listing, key=lambda item: (item.priority, item.name))
+
+
+def _profiles(
+    spec: objects.VariantAutoscalingSpec, accelerators: Mapping[str, fleet.Accelerator]
+) -> tuple[tuple[fleet.Profile, ...], list[str]]:
+    profiles: list[fleet.Profile] = []
+    warnings: list[str] = []
+    for index, item in enumerate(spec.profile.accelerators):
+        field = f"spec.modelProfile.accelerators[{index}].acc"
+        if item.accelerator not in accelerators:
+            warnings.append(
+                f"{field}: accelerator {item.accelerator!r} has no cost; left out. Add it to"
+                f" ConfigMap accelerator-unit-costs, which has {_listed(accelerators)}"
+            )
+            continue
+        if any(item.accelerator == profile.accelerator for profile in profiles):
+            warnings.append(f"{field}: {item.accelerator!r} is listed twice; the first one counts")
+            continue
+        decode, prefill = item.parameters.decode, item.parameters.prefill
+        profiles.append(
+            fleet.Profile(
+                accelerator=item.accelerator,
+                accelerator_count=item.accelerator_count,
+                alpha_ms=decode.alpha,
+                beta_ms=decode.beta,
+                gamma_ms=prefill.gamma,
+                delta_ms=prefill.delta,
+                max_batch=item.max_batch,
+                at_tokens=item.at_tokens,
+            )
+        )
+    if not profiles:
+        raise errors.InputError("; ".join(warnings))
+    return tuple(profiles), warnings
+
+
+def _endpoints(text: str) -> tuple[str, ...]:
+    endpoints = []
+    for url in text.replace(",", " ").split():
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise errors.InputError(
+                f"metadata.annotations[{ENDPOINTS}]: {url!r} is not an http:// or https:// URL"
+            )
+        endpoints.append(url if parts.path not in {"", "/"} else url.rstrip("/") + "/metrics")
+    return tuple(dict.fromkeys(endpoints))
+
+
+def _count(notes: Mapping[str, str], name: str) -> int | None:
+    text = notes.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise errors.InputError(
+            f"metadata.annotations[{name}]: must be a whole number >= 0, not {text!r}"
+        )
+    return int(text)
+
+
+def _flag(notes: Mapping[str, str], name: str) -> bool:
+    text = notes.get(name, "false").lower()
+    if text not in {"true", "false"}:
+        raise errors.InputError(
+            f'metadata.annotations[{name}]: must be "true" or "false", not {text!r}'
+        )
+    return text == "true"
+
+
+def _listed(names: Mapping[str, object]) -> str:
+    return ", ".join(sorted(names)) or "none"
