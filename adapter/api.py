@@ -114,7 +114,7 @@ class _Server:
         self._registry = metrics_registry
         self._now = now
         self._fixed: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {
-            "/metrics": self._metrics,
+            "/metrics": lambda _request: self._metrics(),
             "/healthz": self._health,
             "/livez": self._health,
             "/readyz": self._health,
@@ -206,7 +206,7 @@ class _Server:
             return _json(request, json.loads(body))
         return web.Response(body=body, content_type="application/json")
 
-    async def _metrics(self, request: web.Request) -> web.Response:
+    async def _metrics(self) -> web.Response:
         return web.Response(
             body=generate_latest(self._registry), headers={"Content-Type": METRICS_TYPE}
         )
@@ -260,8 +260,6 @@ def _pretty(request: web.Request) -> bool:
 
 
 def _json(request: web.Request, document: Any, *, status: int = 200) -> web.Response:
-    if _pretty(request):
-        text = json.dumps(document, indent=2)
-    else:
-        text = json.dumps(document, separators=(",", ":"))
+    style: dict[str, Any] = {"indent": 2} if _pretty(request) else {"separators": (",", ":")}
+    text = json.dumps(document, **style)
     return web.Response(text=text + "\n", content_type="application/json", status=status)

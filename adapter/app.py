@@ -163,7 +163,7 @@ async def _watch(
             changed = await asyncio.to_thread(folder.read, options.variants)
         except errors.InputError as error:
             if str(error) != unreadable:
-                log.error("folder unreadable; the last reading stays in use", error=str(error))
+                log.warning("folder unreadable; the last reading stays in use", error=str(error))
             unreadable = str(error)
             continue
         unreadable = ""

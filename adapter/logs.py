@@ -8,11 +8,13 @@ from typing import Literal
 import structlog
 
 
-def configure(style: Literal["auto", "text", "json"]) -> None:
-    """Set up structlog for this process."""
+def configure(style: Literal["auto", "text", "json"], *, quiet: bool = False) -> None:
+    """Set up structlog for this process; `quiet` leaves only errors."""
     as_json = style == "json" or (style == "auto" and not sys.stderr.isatty())
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+        structlog.processors.JSONRenderer()
+        if as_json
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
     structlog.configure(
         processors=[
@@ -22,6 +24,7 @@ def configure(style: Literal["auto", "text", "json"]) -> None:
             structlog.processors.format_exc_info,
             renderer,
         ],
+        wrapper_class=structlog.make_filtering_bound_logger("error" if quiet else "info"),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=False,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -75,7 +75,15 @@ class AcceleratorProfile(_Object):
 class ModelProfile(_Object):
     """`spec.modelProfile`."""
 
-    accelerators: tuple[AcceleratorProfile, ...] = Field(min_length=1)
+    accelerators: tuple[AcceleratorProfile, ...]
+
+    @field_validator("accelerators", mode="before")
+    @classmethod
+    def _not_empty(cls, data: Any) -> Any:
+        # Not min_length: pydantic reports that too when the only entry is bad.
+        if isinstance(data, list) and not data:
+            raise ValueError("needs at least one accelerator")
+        return data
 
 
 class ServiceClassReference(_Object):

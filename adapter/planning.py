@@ -66,7 +66,7 @@ def plan(fleet: fleets.Fleet) -> Plan:
         item.name: Decision(
             candidate=chosen[item.name],
             arrival_rate_rps=rates[item.name],
-            runner_up=_runner_up(item, chosen[item.name]),
+            runner_up=_runner_up(item),
         )
         for item in problems
     }
@@ -181,9 +181,9 @@ def _current(
     return problem.Current(accelerator=current.accelerator, replicas=current.replicas, cost=cost)
 
 
-def _runner_up(variant: problem.Variant, chosen: problem.Candidate) -> str:
-    others = [c for c in variant.candidates if c is not chosen]
+def _runner_up(variant: problem.Variant) -> str:
+    others = unlimited.ranked(variant)[1:]
     if not others:
         return ""
-    best = min(others, key=lambda c: (unlimited.value(c, variant.current), c.accelerator))
+    best = others[0]
     return f"{best.replicas} x {best.accelerator or 'nothing'} at {best.cost:g} cents/h"

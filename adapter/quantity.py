@@ -27,7 +27,7 @@ def parse(text: str) -> Decimal:
     with localcontext(prec=200):
         number = Decimal(form["number"])
         if suffix in _BINARY:
-            return number * 2 ** _BINARY[suffix]
+            return number * Decimal(2) ** _BINARY[suffix]
         return number.scaleb(int(exponent) if exponent else _POWERS[suffix])
 
 

@@ -109,9 +109,9 @@ def parse(text: str, model: str, url: str) -> Page:
     def pair(name: str) -> tuple[float, float]:
         return number(f"{name}_sum"), number(f"{name}_count")
 
-    for name in ("vllm:num_requests_running", "vllm:num_requests_waiting"):
-        if name not in totals:
-            raise ScrapeError(f"{url}: {name} is missing; is this a vLLM server?")
+    stocks = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+    if missing := [name for name in stocks if name not in totals]:
+        raise ScrapeError(f"{url}: {' and '.join(missing)} missing; is this a vLLM server?")
     itl = next((name for name in _ITL_NAMES if f"{name}_count" in totals), _ITL_NAMES[0])
     return Page(
         finished=number("vllm:request_success_total"),

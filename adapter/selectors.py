@@ -101,7 +101,7 @@ class _Parser:
             except SelectorError as error:
                 raise SelectorError(f"unable to parse requirement: {error}") from None
             token = self.take()
-            if token == "":
+            if not token:
                 return found
             if token != ",":
                 raise SelectorError(f"found '{token}', expected: ',' or 'end of string'")
@@ -142,7 +142,7 @@ class _Parser:
 
     def value(self) -> str:
         token = self.take()
-        if token == "" or token in _SYMBOLS:
+        if not token or token in _SYMBOLS:
             raise SelectorError(f"found '{token}', expected: identifier")
         return token
 
@@ -158,7 +158,7 @@ class _Parser:
                 current = ""
                 if token == ")":
                     return tuple(sorted(set(values)))
-            elif token == "" or token in _SYMBOLS or current:
+            elif not token or token in _SYMBOLS or current:
                 raise SelectorError(f"found '{token}', expected: ',', ')' or identifier")
             else:
                 current = token

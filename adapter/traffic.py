@@ -62,7 +62,11 @@ class TrafficWindow:
         if self._first_at is None:
             self._first_at = now
         if previous is not None:
-            self._growth.append(_growth(previous[1], page, now))
+            growth = _growth(previous[1], page, now)
+            self._growth.append(growth)
+            output_tokens = _mean([growth.generation_tokens])
+            if output_tokens is not None:
+                self._tokens = (_mean([growth.prompt_tokens]), output_tokens)
 
     def keep(self, endpoints: tuple[str, ...]) -> None:
         """Forget the pages of endpoints that are gone, not what they counted."""
@@ -88,10 +92,9 @@ class TrafficWindow:
         arrivals = sum(item.arrivals for item in self._growth)
         input_tokens = _mean([item.prompt_tokens for item in self._growth])
         output_tokens = _mean([item.generation_tokens for item in self._growth])
-        if output_tokens is not None:
-            self._tokens = (input_tokens, output_tokens)
-        # Where nothing finished in the window, the last known lengths are the best guess.
-        input_tokens, output_tokens = self._tokens
+        if output_tokens is None:
+            # Nothing finished in the window: the last known lengths are the best guess.
+            input_tokens, output_tokens = self._tokens
         ttft = _mean([item.ttft for item in self._growth])
         itl = _mean([item.itl for item in self._growth])
         stock = sum(page.running + page.waiting for _, page in self._latest.values())

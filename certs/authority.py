@@ -54,9 +54,7 @@ class Authority:
 
     @classmethod
     def load_or_create(cls, folder: Path, name: str) -> Authority:
-        """The authority kept as `NAME.crt` and `NAME.key` in the folder, made anew if there is no
-        usable one.
-        """
+        """Load `NAME.crt` and `NAME.key` from the folder, made anew if they are not usable."""
         certificate_path, key_path = folder / f"{name}.crt", folder / f"{name}.key"
         try:
             certificate = x509.load_pem_x509_certificate(certificate_path.read_bytes())

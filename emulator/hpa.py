@@ -37,8 +37,9 @@ def quantity(text: str) -> Fraction:
         )
     number, suffix, exponent = Fraction(form[1]), form[2] or "", form[3]
     if suffix in _BINARY:
-        return number * 2 ** _BINARY[suffix]
-    return number * Fraction(10) ** (int(exponent) if exponent else _DECIMAL.get(suffix, 0))
+        return number * (1 << _BINARY[suffix])
+    power = int(exponent) if exponent else _DECIMAL.get(suffix, 0)
+    return number * (Fraction(10**power) if power >= 0 else Fraction(1, 10**-power))
 
 
 def desired_replicas(
@@ -111,10 +112,8 @@ class HorizontalPodAutoscaler:
             message = "scaling is disabled since the replica count of the target is zero"
             return Decision(replicas=0, reason="ScalingDisabled", message=message)
         try:
-            if items is None:
-                raise MetricUnavailable("unable to fetch metrics from external metrics API")
             proposed = desired_replicas(
-                items=items,
+                items=items or (),
                 target="1",
                 spec_replicas=spec_replicas,
                 ready_replicas=ready_replicas,

@@ -26,17 +26,23 @@ def value(
     return change + (transition_factor * (candidate.cost + current.cost) if moves else 0.0)
 
 
+def ranked(
+    variant: problem.Variant, *, transition_factor: float = TRANSITION_FACTOR
+) -> list[problem.Candidate]:
+    """Candidates of one variant, best value first; ties go to the first accelerator by name."""
+
+    def rank(candidate: problem.Candidate) -> tuple[float, str]:
+        worth = value(candidate, variant.current, transition_factor=transition_factor)
+        return worth, candidate.accelerator
+
+    return sorted(variant.candidates, key=rank)
+
+
 def solve(
     variants: Iterable[problem.Variant], *, transition_factor: float = TRANSITION_FACTOR
 ) -> dict[str, problem.Candidate]:
-    """The best-valued candidate of each variant, by variant name; ties go to the first name."""
+    """The best-valued candidate of each variant, by variant name."""
     return {
-        variant.name: min(
-            variant.candidates,
-            key=lambda candidate, current=variant.current: (
-                value(candidate, current, transition_factor=transition_factor),
-                candidate.accelerator,
-            ),
-        )
+        variant.name: ranked(variant, transition_factor=transition_factor)[0]
         for variant in variants
     }

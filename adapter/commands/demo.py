@@ -77,7 +77,10 @@ def schedule(text: str) -> tuple[load.Phase, ...]:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo to its end or to Ctrl-C, then print and write the timeline."""
-    logs.configure("text")
+    console = Console()
+    # In the live view log lines would tear the table; its last column says why.
+    plain = args.no_tui or not console.is_terminal
+    logs.configure("text", quiet=not plain)
     phases = args.schedule
     duration = args.duration
     if phases is None:
@@ -88,7 +91,6 @@ def run(args: argparse.Namespace) -> int:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise errors.StartupError(f"--out {args.out}: {error.strerror}") from error
-    console = Console()
     work = Path(tempfile.mkdtemp(prefix="variant-adapter-demo-"))
     demo = Demo(args=args, phases=phases, duration=duration, work=work, console=console)
     try:
@@ -164,6 +166,9 @@ class Demo:
             for task in done:
                 task.result()
 
+    def _print(self, line: str) -> None:
+        self.console.print(line, soft_wrap=True, markup=False, highlight=False)
+
     def _interrupt(self, stop: asyncio.Event) -> None:
         self.interrupted = True
         stop.set()
@@ -173,10 +178,12 @@ class Demo:
         self.console.print("While this runs, from another terminal:")
         for line in (
             f"  kubectl --kubeconfig {running.kubeconfig} get --raw '{METRIC_PATH}'",
-            f"  curl --cacert {running.ca_file} --cert {state}/client.crt --key {state}/client.key"
-            f" '{running.url}{METRIC_PATH}'",
+            (
+                f"  curl --cacert {running.ca_file} --cert {state}/client.crt"
+                f" --key {state}/client.key '{running.url}{METRIC_PATH}'"
+            ),
         ):
-            self.console.print(line, soft_wrap=True, markup=False, highlight=False)
+            self._print(line)
 
     async def _scale(self, running: app.Running) -> None:
         """The HPA: reads the metric over HTTPS and sets replicas."""
@@ -254,7 +261,7 @@ class Demo:
         while True:
             await self.clock.sleep(max(self.duration / 12, SYNC_SECONDS))
             if self.rows:
-                self.console.print(_line(self.rows[-1]), highlight=False)
+                self._print(_line(self.rows[-1]))
 
     def _table(self, running: app.Running) -> Table:
         elapsed = min(self.clock.monotonic() - self.started, self.duration)
@@ -287,7 +294,7 @@ class Demo:
             self.console.print("ended before anything happened")
             return
         for row in timeline.changes(self.rows):
-            self.console.print(_line(row), highlight=False)
+            self._print(_line(row))
         completed = self.generator.completed
         ttft_ok = sum(item.ttft_ms <= scenario.SLO_TTFT_MS for item in completed)
         itl_ok = sum(item.itl_ms <= scenario.SLO_ITL_MS for item in completed)

@@ -1,0 +1,22 @@
+"""What every test may ask for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from adapter import scenario
+
+
+@pytest.fixture(autouse=True)
+def _own_state_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state-home"))
+
+
+@pytest.fixture
+def objects(tmp_path: Path) -> Path:
+    """A folder with the demo's objects: ConfigMaps and one variant."""
+    folder = tmp_path / "variants"
+    scenario.write_objects(folder)
+    return folder
