@@ -138,11 +138,12 @@ class HorizontalPodAutoscaler:
     def _stabilize(self, now: float, proposed: int, current: int) -> int:
         if not self._history:
             self._history.append((now, current))  # the controller starts from what it finds
-        self._history.append((now, proposed))
-        while self._history[0][0] < now - max(self._up, self._down):
+        while self._history and self._history[0][0] < now - max(self._up, self._down):
             self._history.popleft()
-        up = min(value for at, value in self._history if at >= now - self._up)
-        down = max(value for at, value in self._history if at >= now - self._down)
+        # As the controller: a recommendation exactly as old as the window no longer counts.
+        up = min([proposed, *(value for at, value in self._history if at > now - self._up)])
+        down = max([proposed, *(value for at, value in self._history if at > now - self._down)])
+        self._history.append((now, proposed))
         return min(max(current, up), down)
 
 

@@ -83,7 +83,7 @@ def test_scaling_down_waits_for_its_window() -> None:
 
     assert step(0, "4", 1) == 4
     assert step(15, "1", 4) == 4
-    assert step(30, "1", 4) == 4
+    assert step(29, "1", 4) == 4
     assert step(31, "1", 4) == 1
 
 
