@@ -1,0 +1,22 @@
+# variant-adapter serve. The base image is an argument: docker build --build-arg BASE=python:3.12-slim .
+ARG BASE=python:3.11-slim-bookworm
+
+FROM ${BASE} AS build
+WORKDIR /src
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY adapter adapter
+COPY analyzer analyzer
+COPY optimizer optimizer
+COPY certs certs
+COPY emulator emulator
+# Compiled here: a read-only root file system cannot cache bytecode later.
+RUN python -m venv /opt/venv && /opt/venv/bin/pip install --no-cache-dir -c constraints.txt . \
+    && /opt/venv/bin/python -m compileall -q /opt/venv/lib
+
+FROM ${BASE}
+COPY --from=build /opt/venv /opt/venv
+ENV PATH=/opt/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 XDG_STATE_HOME=/tmp
+USER 65532:65532
+EXPOSE 6443
+ENTRYPOINT ["variant-adapter"]
+CMD ["serve", "--variants", "/etc/variant-adapter", "--host", "0.0.0.0"]

@@ -1,0 +1,28 @@
+"""The samples in the repo are usable as they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from adapter import folder
+
+SAMPLES = Path(__file__).parents[2] / "manifests" / "samples"
+
+
+def test_the_sample_folder_is_read_without_problems() -> None:
+    """`serve --variants manifests/samples/folder` has nothing to complain of."""
+    contents = folder.read(SAMPLES / "folder")
+    assert contents.problems == ()
+    assert [source.key for source in contents.variants] == ["llm-d-sim/vllme-deployment"]
+
+
+def test_the_sample_hpa_selects_the_sample_variant() -> None:
+    """The HPA asks for the variant's metric as AverageValue 1, without tolerance."""
+    spec = yaml.safe_load((SAMPLES / "hpa.yaml").read_text())["spec"]
+    external = spec["metrics"][0]["external"]
+    variant = folder.read(SAMPLES / "folder").variants[0]
+    assert external["metric"]["selector"]["matchLabels"] == {"variant_name": variant.name}
+    assert external["target"] == {"type": "AverageValue", "averageValue": "1"}
+    assert spec["behavior"]["scaleUp"]["tolerance"] == 0

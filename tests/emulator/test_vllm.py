@@ -1,0 +1,129 @@
+"""The emulated server: its times are the profile's, its metrics are vLLM's, its API is OpenAI's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+from aiohttp.test_utils import TestServer
+
+from adapter import scraping
+from emulator.engine import Engine, EngineProfile
+from emulator.load import LoadGenerator, parse_schedule
+from emulator.vllm import Server
+
+PROFILE = EngineProfile(alpha_ms=20.0, beta_ms=1.0, gamma_ms=10.0, delta_ms=0.1, max_batch=4)
+SPEED = 20.0
+
+
+@contextlib.asynccontextmanager
+async def running() -> AsyncIterator[str]:
+    server = TestServer(Server(model="m", profile=PROFILE, speed=SPEED).application())
+    await server.start_server()
+    yield str(server.make_url("")).rstrip("/")
+    await server.close()
+
+
+async def test_times_are_the_profiles() -> None:
+    """A lone request takes its prefill for the first token and alpha + beta for each other."""
+    engine = Engine(PROFILE, speed=SPEED)
+    task = asyncio.create_task(engine.run())
+    request = engine.submit(input_tokens=50, output_tokens=11)
+    for _ in range(11):
+        last = await request.tokens.get()
+    task.cancel()
+    assert request.admitted_ms is not None
+    assert request.first_token_ms is not None
+    assert request.first_token_ms - request.admitted_ms == pytest.approx(10 + 0.1 * 50)
+    assert last - request.first_token_ms == pytest.approx(10 * 21.0)
+
+
+async def test_a_full_batch_is_slower_and_the_rest_waits() -> None:
+    """Four requests decode at alpha + 4 beta; the fifth starts when one of them ends."""
+    engine = Engine(PROFILE, speed=SPEED)
+    requests = [engine.submit(input_tokens=0, output_tokens=21) for _ in range(5)]
+    task = asyncio.create_task(engine.run())
+    await asyncio.sleep(0.01)
+    assert (len(engine.running), len(engine.waiting)) == (4, 1)
+    for request in requests:
+        for _ in range(21):
+            await request.tokens.get()
+    task.cancel()
+    first = requests[0]
+    assert first.last_token_ms is not None
+    assert first.first_token_ms is not None
+    assert first.last_token_ms - first.first_token_ms == pytest.approx(20 * 24.0)
+    assert requests[4].admitted_ms == pytest.approx(first.last_token_ms)
+
+
+async def test_metrics_are_what_the_scraper_reads() -> None:
+    """After one request the page shows it finished, with its tokens and latencies."""
+    body = {"model": "m", "messages": [{"role": "user", "content": "a b c"}], "max_tokens": 5}
+    async with running() as url, aiohttp.ClientSession() as session:
+        async with session.post(f"{url}/v1/chat/completions", json=body) as response:
+            assert response.status == 200
+            answer = await response.json()
+        page = await scraping.fetch(session, f"{url}/metrics", "m")
+    assert answer["usage"] == {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
+    assert (page.finished, page.running, page.waiting) == (1, 0, 0)
+    assert page.prompt_tokens == (3, 1)
+    assert page.generation_tokens == (5, 1)
+    assert page.itl == pytest.approx((4 * 0.021, 4))
+    assert page.ttft[1] == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"model": "other", "messages": []}, 404),
+        ({"model": "m"}, 400),
+        ({"model": "m", "messages": [], "max_tokens": 0}, 400),
+    ],
+)
+async def test_bad_requests_are_openai_errors(body: dict[str, object], status: int) -> None:
+    """What the server cannot take is an error object with a message."""
+    async with (
+        running() as url,
+        aiohttp.ClientSession() as session,
+        session.post(f"{url}/v1/chat/completions", json=body) as response,
+    ):
+        assert response.status == status
+        assert (await response.json())["error"]["message"]
+
+
+async def test_load_follows_its_schedule_over_all_endpoints() -> None:
+    """60/min for ten scenario seconds are nine arrivals inside, all finished, on both servers."""
+    async with running() as one, running() as two:
+        generator = LoadGenerator(
+            model="m",
+            phases=parse_schedule("[[10, 60]]"),
+            input_tokens=3,
+            output_tokens=60,
+            speed=SPEED,
+            endpoints=lambda: [one, two],
+        )
+        await generator.run()
+        async with aiohttp.ClientSession() as session:
+            pages = [await scraping.fetch(session, f"{url}/metrics", "m") for url in (one, two)]
+    assert (generator.sent, len(generator.completed), generator.failed) == (9, 9, 0)
+    assert sum(page.finished for page in pages) == 9
+    assert all(page.finished > 0 for page in pages)
+    assert all(item.itl_ms == pytest.approx(21.5, rel=0.2) for item in generator.completed)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[[10", "not JSON"),
+        ("[]", "must be a list"),
+        ("[[10, 5], [0, 5]]", r"schedule\[1\]: seconds must be a number > 0"),
+        ('[[10, "x"]]', r"schedule\[0\]: rate must be a number >= 0"),
+    ],
+)
+def test_a_bad_schedule_names_its_entry(text: str, said: str) -> None:
+    """The error says which entry is wrong, and how."""
+    with pytest.raises(ValueError, match=said):
+        parse_schedule(text)
