@@ -66,7 +66,7 @@ class Metrics:
     def token(self, request: Request, gap_ms: float) -> None:
         """One token was generated."""
         self.generation.inc()
-        if request.first_token_ms == request.last_token_ms or request.generated == 0:
+        if request.generated == 0:
             self.ttft.observe(gap_ms / 1000)
             self.prompt.inc(request.input_tokens)
             self.queue.observe(max((request.admitted_ms or 0) - request.arrived_ms, 0) / 1000)

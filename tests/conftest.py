@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from adapter import scenario
+
+
+# On Python 3.11 asking for a loop that was never set makes one, which nobody closes: the plugin asks.
+asyncio.set_event_loop(None)
 
 
 @pytest.fixture(autouse=True)
