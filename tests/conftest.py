@@ -9,7 +9,6 @@ import pytest
 
 from adapter import scenario
 
-
 # On Python 3.11 asking for a loop that was never set makes one, which nobody closes: the plugin asks.
 asyncio.set_event_loop(None)
 
