@@ -177,7 +177,10 @@ async def _watch(
 async def _scrape(loop: ControlLoop, clock: Clock) -> None:
     while True:
         started = clock.monotonic()
-        await loop.scrape()
+        try:
+            await loop.scrape()
+        except Exception:
+            log.exception("scraping failed; targets are held until it works again")
         await clock.sleep(started + loop.settings.scrape_interval - clock.monotonic())
 
 

@@ -90,7 +90,8 @@ def parse(text: str, model: str, url: str) -> Page:
             models.add(served)
             if served == model and "le" not in sample.labels:
                 totals[sample.name] = totals.get(sample.name, 0.0) + sample.value
-    except ValueError as error:
+    except (ValueError, KeyError, IndexError) as error:
+        # The parser answers odd input with any of these.
         raise ScrapeError(f"{url}: not Prometheus text: {error}") from error
     if not models:
         raise ScrapeError(f"{url}: no vllm: metrics in it; is this a vLLM server?")

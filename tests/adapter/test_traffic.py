@@ -99,6 +99,7 @@ vllm:num_requests_waiting{model_name="m",engine="0"} 1.0
     ("text", "said"),
     [
         pytest.param("<html><body>hello</body></html>", "not Prometheus text", id="html"),
+        pytest.param("vllm:x{", "not Prometheus text", id="cut-off"),
         pytest.param("# nothing\n", "no vllm: metrics", id="empty"),
         pytest.param("up 1\n", "no vllm: metrics", id="another-program"),
         pytest.param(GOOD.replace("2.0", "NaN"), "num_requests_running is nan", id="nan"),
