@@ -66,6 +66,7 @@ def write_png(rows: Sequence[Row], path: Path, *, slo_ttft_ms: float, slo_itl_ms
     axes[1].step(
         times, [r.current_replicas for r in rows], where="post", color="C0", label="current"
     )
+    axes[1].yaxis.get_major_locator().set_params(integer=True)
     axes[1].set_ylabel("replicas")
     axes[1].legend(loc="upper right")
     for axis, name, slo in ((axes[2], "ttft_ms", slo_ttft_ms), (axes[3], "itl_ms", slo_itl_ms)):
