@@ -4,30 +4,39 @@ A request waits until fewer than `max_batch` are in service, takes gamma + delta
 ms of prefill (nothing without input tokens), which gives its first token, and one token more with each
 iteration of alpha + beta * batch ms.
 
-The engine keeps its own schedule in scenario time and sleeps until it; what a sleep takes too long
-is made up by the next one, so throughput stays exact at any speed.
+The engine keeps its own schedule of events in scenario time (a request is admitted, a prefill ends, an
+iteration ends) and sleeps until the next; an event that is handled late still counts at its own time, so
+throughput stays exact at any speed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 CATCH_UP_YIELD = 64
-"""Iterations after which an engine that is behind lets others run."""
+"""Events after which an engine that is behind lets others run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineProfile:
-    """Times in ms; see the module's docstring."""
+    """Times in ms, the batch in requests; see the module's docstring."""
 
     alpha_ms: float
     beta_ms: float
     gamma_ms: float = 0.0
     delta_ms: float = 0.0
     max_batch: int
+
+    def __post_init__(self) -> None:
+        times = (self.alpha_ms, self.beta_ms, self.gamma_ms, self.delta_ms)
+        if not all(math.isfinite(value) and value >= 0 for value in times):
+            raise ValueError("alpha, beta, gamma and delta must be ms >= 0")
+        if self.max_batch < 1:
+            raise ValueError(f"max_batch: must be >= 1, not {self.max_batch}")
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -61,13 +70,22 @@ class Engine:
         on_token: Callable[[Request, float], None] = lambda _request, _gap_ms: None,
         on_finish: Callable[[Request], None] = lambda _request: None,
     ) -> None:
-        """`on_token` gets the gap to the token before in ms (for the first token: since arrival)."""
+        """An engine at `speed` scenario ms per real ms.
+
+        `on_token` gets the gap to the token before in ms; for the first token, since the arrival.
+        """
+        if not (math.isfinite(speed) and speed > 0):
+            raise ValueError(f"speed: must be a number > 0, not {speed}")
         self.profile = profile
         self._speed = speed
         self._on_token = on_token
         self._on_finish = on_finish
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
+        self._iterating: list[Request] = []
+        self._iteration_ends_ms: float | None = None
+        self._at_ms = 0.0
+        self._freed_ms = 0.0
         self._wake = asyncio.Event()
 
     def now_ms(self) -> float:
@@ -83,58 +101,93 @@ class Engine:
         self._wake.set()
         return request
 
-    def abort(self, request: Request) -> None:
-        """Drop a request wherever it is."""
+    def abort(self, request: Request) -> bool:
+        """Drop a request wherever it is; false when it had ended before."""
         if request in self.running:
             self.running.remove(request)
         elif request in self.waiting:
             self.waiting.remove(request)
+        else:
+            return False
+        self._freed_ms = self.now_ms()
+        self._wake.set()
+        return True
 
     async def run(self) -> None:
         """Serve until cancelled."""
-        at_ms = self.now_ms()
+        self._at_ms = self.now_ms()
         behind = 0
         while True:
-            if not self.waiting and not self.running:
-                self._wake.clear()
+            self._wake.clear()
+            due_ms = self._next_event_ms()
+            if due_ms is None:
                 await self._wake.wait()
-                at_ms = self.now_ms()
-            self._admit(at_ms)
-            at_ms = self._advance(at_ms)
-            ahead = at_ms - self.now_ms()
-            behind = 0 if ahead > 0 else behind + 1
-            if ahead > 0 or behind % CATCH_UP_YIELD == 0:
-                await asyncio.sleep(max(ahead, 0.0) / 1000.0 / self._speed)
-            self._deliver(at_ms)
+                self._at_ms = max(self._at_ms, self.now_ms())
+            elif due_ms > self.now_ms():
+                behind = 0
+                await self._sleep_until(due_ms)
+            else:
+                self._at_ms = due_ms
+                self._handle(due_ms)
+                behind += 1
+                if behind % CATCH_UP_YIELD == 0:
+                    await asyncio.sleep(0)
 
-    def _admit(self, at_ms: float) -> None:
-        while self.waiting and len(self.running) < self.profile.max_batch:
+    async def _sleep_until(self, due_ms: float) -> None:
+        """Until then, or until a request comes or goes."""
+        timer = asyncio.get_running_loop().call_at(due_ms / 1000.0 / self._speed, self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            timer.cancel()
+
+    def _next_event_ms(self) -> float | None:
+        times = [r.ready_ms for r in self.running if r.first_token_ms is None]
+        if self._iteration_ends_ms is not None:
+            times.append(self._iteration_ends_ms)
+        if self.waiting and len(self.running) < self.profile.max_batch:
+            times.append(max(self.waiting[0].arrived_ms, self._freed_ms))
+        return max(min(times), self._at_ms) if times else None
+
+    def _handle(self, at_ms: float) -> None:
+        """Everything that happens at that time."""
+        if self._iteration_ends_ms is not None and self._iteration_ends_ms <= at_ms:
+            self._iteration_ends_ms = None
+            for request in self._iterating:
+                if request in self.running:
+                    self._token(request, at_ms)
+        # A request without prefill and with one token leaves at once, so another may come in.
+        while self._admit(at_ms) + self._end_prefills(at_ms):
+            pass
+        if self._iteration_ends_ms is None:
+            self._iterating = [r for r in self.running if r.first_token_ms is not None]
+            if self._iterating:
+                batch = len(self.running)
+                step_ms = self.profile.alpha_ms + self.profile.beta_ms * batch
+                self._iteration_ends_ms = at_ms + step_ms
+
+    def _admit(self, at_ms: float) -> int:
+        admitted = 0
+        while (
+            self.waiting
+            and len(self.running) < self.profile.max_batch
+            and max(self.waiting[0].arrived_ms, self._freed_ms) <= at_ms
+        ):
             request = self.waiting.popleft()
             self.running.append(request)
-            request.admitted_ms = max(at_ms, request.arrived_ms)
-            prefill = 0.0
+            request.admitted_ms = at_ms
+            request.ready_ms = at_ms
             if request.input_tokens:
-                batch = len(self.running)
-                prefill = self.profile.gamma_ms + self.profile.delta_ms * (
-                    request.input_tokens * batch
-                )
-            request.ready_ms = request.admitted_ms + prefill
+                work = request.input_tokens * len(self.running)
+                request.ready_ms += self.profile.gamma_ms + self.profile.delta_ms * work
+            admitted += 1
+        return admitted
 
-    def _advance(self, at_ms: float) -> float:
-        """When the next thing happens: an iteration ends, or a prefill."""
-        self._decoding = [r for r in self.running if r.first_token_ms is not None]
-        starting = [r.ready_ms for r in self.running if r.first_token_ms is None]
-        if starting and (not self._decoding or min(starting) <= at_ms):
-            self._decoding = []
-            return max(min(starting), at_ms)
-        return at_ms + self.profile.alpha_ms + self.profile.beta_ms * len(self.running)
-
-    def _deliver(self, at_ms: float) -> None:
-        for request in [*self.running]:
-            if request in self._decoding:
-                self._token(request, at_ms)
-            elif request.first_token_ms is None and request.ready_ms <= at_ms:
-                self._token(request, request.ready_ms)
+    def _end_prefills(self, at_ms: float) -> int:
+        ready = [r for r in self.running if r.first_token_ms is None and r.ready_ms <= at_ms]
+        for request in ready:
+            self._token(request, at_ms)
+        return len(ready)
 
     def _token(self, request: Request, at_ms: float) -> None:
         before = request.last_token_ms

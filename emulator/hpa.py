@@ -19,7 +19,11 @@ from typing import Literal
 import aiohttp
 
 TOLERANCE = Fraction(1, 10)
-_QUANTITY = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?\d{1,2}))?")
+MAX_INT32 = 2**31 - 1
+"""What the controller's guard makes of a count that is negative or too large."""
+_QUANTITY = re.compile(
+    r"([+-]?(?:\d+\.?\d*|\.\d+))(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?\d{1,2}))?", re.ASCII
+)
 _DECIMAL = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
 
@@ -48,28 +52,48 @@ def desired_replicas(
     target: str,
     spec_replicas: int,
     ready_replicas: int,
-    max_replicas: int,
+    max_replicas: int = MAX_INT32,
     target_type: Literal["AverageValue", "Value"] = "AverageValue",
     tolerance_up: Fraction | float = TOLERANCE,
     tolerance_down: Fraction | float = TOLERANCE,
 ) -> int:
-    """What the metric proposes, before bounds and stabilization.
+    """Replicas that the metric proposes, before bounds and stabilization.
+
+    Args:
+        items: quantities of the metric's items.
+        target: quantity, per replica for AverageValue.
+        spec_replicas: replicas that the workload's scale asks for.
+        ready_replicas: replicas that are ready; only Value multiplies by them.
+        max_replicas: what a negative or overflowing proposal becomes.
+        target_type: of the HPA's External metric.
+        tolerance_up: fraction of the target that the usage may exceed without a change, inclusive.
+        tolerance_down: the same for falling short.
 
     Raises:
         MetricUnavailable: there are no items, or one is no quantity.
+        ValueError: the target is not positive, which the API server would not admit.
 
     """
     if not items:
         raise MetricUnavailable("no metrics returned from external metrics API")
     usage = Fraction(sum(math.ceil(quantity(item) * 1000) for item in items), 1000)
     goal = quantity(target)
+    if goal <= 0:
+        raise ValueError(f"target: must be positive, not {target!r}")
     if usage < 0:
-        return max_replicas  # the controller's overflow guard reads a negative count so
-    replicas = spec_replicas if target_type == "AverageValue" else ready_replicas
-    ratio = usage / (goal * spec_replicas) if target_type == "AverageValue" else usage / goal
-    if 1 - Fraction(tolerance_down) <= ratio <= 1 + Fraction(tolerance_up):
+        return max_replicas
+    average = target_type == "AverageValue"
+    # At 0 replicas the controller divides by zero, gets infinity, and so leaves the tolerance.
+    ratio = usage / (goal * (spec_replicas or Fraction(1, 2**31))) if average else usage / goal
+    if 1 - _exact(tolerance_down) <= ratio <= 1 + _exact(tolerance_up):
         return spec_replicas
-    return math.ceil(usage / goal) if target_type == "AverageValue" else math.ceil(ratio * replicas)
+    proposed = math.ceil(usage / goal) if average else math.ceil(ratio * ready_replicas)
+    return proposed if proposed <= MAX_INT32 else max_replicas
+
+
+def _exact(tolerance: Fraction | float) -> Fraction:
+    """0.3 as three tenths, not as the nearest binary fraction."""
+    return Fraction(str(tolerance)) if isinstance(tolerance, float) else Fraction(tolerance)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +135,10 @@ class HorizontalPodAutoscaler:
         if spec_replicas == 0:
             message = "scaling is disabled since the replica count of the target is zero"
             return Decision(replicas=0, reason="ScalingDisabled", message=message)
+        if not self._history:
+            self._history.append((now_seconds, spec_replicas))  # it starts from what it finds
+        if not self._min <= spec_replicas <= self._max:
+            return self._bounded(spec_replicas)  # the controller does not read the metric then
         try:
             proposed = desired_replicas(
                 items=items or (),
@@ -126,18 +154,19 @@ class HorizontalPodAutoscaler:
                 replicas=spec_replicas, reason="FailedGetExternalMetric", message=str(error)
             )
         stable = self._stabilize(now_seconds, proposed, spec_replicas)
-        if stable > self._max:
-            message = f"the desired replica count is more than the maximum of {self._max}"
-            return Decision(replicas=self._max, reason="TooManyReplicas", message=message)
-        if stable < self._min:
-            message = f"the desired replica count is less than the minimum of {self._min}"
-            return Decision(replicas=self._min, reason="TooFewReplicas", message=message)
+        if not self._min <= stable <= self._max:
+            return self._bounded(stable)
         message = f"recommended {proposed}, set {stable}"
         return Decision(replicas=stable, reason="DesiredWithinRange", message=message)
 
+    def _bounded(self, replicas: int) -> Decision:
+        if replicas > self._max:
+            message = f"the desired replica count is more than the maximum of {self._max}"
+            return Decision(replicas=self._max, reason="TooManyReplicas", message=message)
+        message = f"the desired replica count is less than the minimum of {self._min}"
+        return Decision(replicas=self._min, reason="TooFewReplicas", message=message)
+
     def _stabilize(self, now: float, proposed: int, current: int) -> int:
-        if not self._history:
-            self._history.append((now, current))  # the controller starts from what it finds
         while self._history and self._history[0][0] < now - max(self._up, self._down):
             self._history.popleft()
         # As the controller: a recommendation exactly as old as the window no longer counts.
@@ -148,9 +177,9 @@ class HorizontalPodAutoscaler:
 
 
 async def read_metric(
-    session: aiohttp.ClientSession, url: str, ssl_context: ssl.SSLContext
+    session: aiohttp.ClientSession, url: str, ssl_context: ssl.SSLContext | None
 ) -> list[str]:
-    """Values of the items at that URL, asked for as the HPA controller does.
+    """Values (quantities) of the items at that URL, asked for as the HPA controller does.
 
     Raises:
         MetricUnavailable: no answer, an error, or an answer that the controller would not take.
@@ -158,18 +187,29 @@ async def read_metric(
     """
     headers = {
         "Accept": "application/vnd.kubernetes.protobuf, */*",
-        "User-Agent": "kube-controller-manager/emulated",
+        "User-Agent": "kube-controller-manager/v1.34.0 (linux/amd64) horizontal-pod-autoscaler",
     }
     timeout = aiohttp.ClientTimeout(total=10)
+    verify = True if ssl_context is None else ssl_context
     try:
-        async with session.get(url, headers=headers, ssl=ssl_context, timeout=timeout) as response:
-            if response.content_type != "application/json":
-                raise MetricUnavailable(f"serializer for {response.content_type} doesn't exist")
-            document = json.loads(await response.text())
-            if response.status != 200:
-                raise MetricUnavailable(
-                    f"unable to fetch metrics from external metrics API: {document.get('message')}"
-                )
+        async with session.get(url, headers=headers, ssl=verify, timeout=timeout) as response:
+            status, kind = response.status, response.content_type
+            text = await response.text()
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
         raise MetricUnavailable(f"unable to fetch metrics: {error}") from error
-    return [str(item.get("value", "0")) for item in document.get("items") or []]
+    try:
+        document = json.loads(text)
+    except ValueError:
+        document = None
+    if status != 200:
+        said = document.get("message") if isinstance(document, dict) else None
+        raise MetricUnavailable(
+            f"unable to fetch metrics from external metrics API: {said or f'status {status}'}"
+        )
+    if kind != "application/json":
+        raise MetricUnavailable(f"serializer for {kind} doesn't exist")
+    items = document.get("items") if isinstance(document, dict) else None
+    if not isinstance(items or [], list) or not all(isinstance(i, dict) for i in items or []):
+        raise MetricUnavailable("the answer is no ExternalMetricValueList")
+    values = [item.get("value") for item in items or []]
+    return ["0" if value is None else str(value) for value in values]

@@ -14,6 +14,8 @@ from typing import Literal
 import aiohttp
 
 RETRY_SECONDS = 0.2
+"""Scenario seconds before the first retry; each one after waits twice as long."""
+RETRY_MAX_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,13 +97,24 @@ class LoadGenerator:
         self.failed = 0
         self.completed: list[Completion] = []
 
+    @property
+    def succeeded(self) -> int:
+        """Requests that got all their tokens; `failed` counts attempts, each of which is retried."""
+        return len(self.completed)
+
     def now(self) -> float:
         """Scenario seconds since `run` began."""
         return (asyncio.get_running_loop().time() - self._began) * self._speed
 
     async def run(self) -> None:
-        """Follow the schedule, then wait for what is outstanding."""
+        """Follow the schedule, then wait for what is outstanding; cancelling it cancels that too."""
         self._began = asyncio.get_running_loop().time()
+        try:
+            await self._follow()
+        finally:
+            self.rate_rpm = 0.0
+
+    async def _follow(self) -> None:
         connector = aiohttp.TCPConnector(limit=0)
         timeout = aiohttp.ClientTimeout(total=None)
         async with (
@@ -117,37 +130,48 @@ class LoadGenerator:
             self.rate_rpm = 0.0
 
     def _arrival_times(self) -> Iterator[tuple[float, tuple[float, bool]]]:
-        """Times, each with the rate from then on and whether a request arrives."""
+        """Times, each with the rate from then on and whether a request arrives.
+
+        A request arrives when the expected count passes the next threshold, over the phases' borders:
+        uniform phases of 60 and 80 requests send exactly 140.
+        """
         drawn = random.Random(self._seed)  # noqa: S311 - load, not secrets
-        start = 0.0
+        poisson = self._arrivals == "poisson"
+        start = expected = 0.0
+        threshold = drawn.expovariate(1.0) if poisson else 0.5
         for phase in self._phases:
-            end = start + phase.duration_seconds
+            end, rate_rps = start + phase.duration_seconds, phase.rate_rpm / 60.0
             yield start, (phase.rate_rpm, False)
-            at = start
-            while phase.rate_rpm:
-                gap = 60.0 / phase.rate_rpm
-                at += drawn.expovariate(1.0 / gap) if self._arrivals == "poisson" else gap
-                if at >= end:
-                    break
+            while rate_rps and (at := start + (threshold - expected) / rate_rps) < end:
                 yield at, (phase.rate_rpm, True)
+                threshold += drawn.expovariate(1.0) if poisson else 1.0
+            expected += rate_rps * phase.duration_seconds
             start = end
         yield start, (0.0, False)
 
     async def _request(self, session: aiohttp.ClientSession, arrived: float) -> None:
+        delay, refused = RETRY_SECONDS, set[str]()
         while True:
             urls = list(self._endpoints())
-            if urls:
-                url = min(urls, key=lambda item: (self._outstanding[item], urls.index(item)))
+            # A dead endpoint has the fewest requests outstanding: it must not draw its own retries.
+            fresh = [url for url in urls if url not in refused]
+            if not fresh:
+                refused.clear()
+            fresh = fresh or urls
+            if fresh:
+                url = min(fresh, key=lambda item: self._outstanding[item])
                 self._outstanding[url] += 1
                 try:
                     self.completed.append(await self._once(session, url, arrived))
-                except (aiohttp.ClientError, OSError):
+                except (aiohttp.ClientError, OSError, ValueError):
                     self.failed += 1
+                    refused.add(url)
                 else:
                     return
                 finally:
                     self._outstanding[url] -= 1
-            await asyncio.sleep(RETRY_SECONDS / self._speed)
+            await asyncio.sleep(delay / self._speed)
+            delay = min(2 * delay, RETRY_MAX_SECONDS)
 
     async def _once(self, session: aiohttp.ClientSession, url: str, arrived: float) -> Completion:
         first: float | None = None
@@ -169,4 +193,9 @@ class LoadGenerator:
 
 
 def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer that no float holds
+        return False

@@ -6,11 +6,13 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import os
 import signal
 import time
 import uuid
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -19,8 +21,28 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from emulator.engine import Engine, EngineProfile, Request
 
 DEFAULT_OUTPUT_TOKENS = 128
+PARENT_POLL_SECONDS = 0.5
 _TOKEN_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
-_SECONDS_BUCKETS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 10)
+_SECONDS_BUCKETS = (
+    0.001,
+    0.005,
+    0.01,
+    0.02,
+    0.04,
+    0.06,
+    0.08,
+    0.1,
+    0.25,
+    0.5,
+    0.75,
+    1,
+    2.5,
+    5,
+    10,
+    20,
+    40,
+    80,
+)
 
 
 class Metrics:
@@ -82,6 +104,12 @@ class Metrics:
         self.latency.observe(((request.last_token_ms or 0) - request.arrived_ms) / 1000)
 
 
+class _BadRequestError(ValueError):
+    def __init__(self, message: str, *, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class Server:
     """HTTP around one engine."""
 
@@ -133,39 +161,42 @@ class Server:
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """One completion, whole or streamed."""
         try:
-            body = await request.json()
-        except ValueError:
-            return _error(400, "the body is not JSON")
-        if not isinstance(body, dict) or not isinstance(body.get("messages"), list):
-            return _error(400, "messages: must be a list")
-        if body.get("model", self.model) != self.model:
-            return _error(404, f"The model `{body['model']}` does not exist.")
-        wanted = body.get("max_completion_tokens", body.get("max_tokens", DEFAULT_OUTPUT_TOKENS))
-        if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 1:
-            return _error(400, "max_tokens: must be a whole number >= 1")
-        words = sum(len(str(_content(message)).split()) for message in body["messages"])
+            body, words, wanted = self._wanted(await request.text())
+        except _BadRequestError as error:
+            return _error(error.status, str(error))
         work = self.engine.submit(input_tokens=words, output_tokens=wanted)
-        finished = False
         try:
             if body.get("stream"):
-                response: web.StreamResponse = await self._stream(request, work)
-            else:
-                for _ in range(work.output_tokens):
-                    await work.tokens.get()
-                response = web.json_response(self._whole(work))
-            finished = True
-            return response
+                options = body.get("stream_options")
+                usage = isinstance(options, dict) and options.get("include_usage") is True
+                return await self._stream(request, work, usage=usage)
+            for _ in range(work.output_tokens):
+                await work.tokens.get()
+            return web.json_response(self._whole(work))
         finally:
-            if not finished and work.generated < work.output_tokens:
-                self.engine.abort(work)
+            if self.engine.abort(work):  # the client left, or the server ends
                 self.metrics.aborted.inc()
 
+    def _wanted(self, text: str) -> tuple[dict[str, Any], int, int]:
+        """The request's body, prompt tokens and tokens to generate."""
+        try:
+            body = json.loads(text)
+        except ValueError as error:
+            raise _BadRequestError("the body is not JSON") from error
+        if not isinstance(body, dict):
+            raise _BadRequestError("the body is not a JSON object")
+        if body.get("model", self.model) != self.model:
+            raise _BadRequestError(f"The model `{body['model']}` does not exist.", status=404)
+        messages = body.get("messages")
+        if not isinstance(messages, list) or not messages:
+            raise _BadRequestError("messages: must be a list of at least one message")
+        given = (body.get(name) for name in ("max_completion_tokens", "max_tokens"))
+        wanted = next((value for value in given if value is not None), DEFAULT_OUTPUT_TOKENS)
+        if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 1:
+            raise _BadRequestError("max_tokens: must be a whole number >= 1")
+        return body, sum(len(_text(message).split()) for message in messages), wanted
+
     def _whole(self, work: Request) -> dict[str, Any]:
-        usage = {
-            "prompt_tokens": work.input_tokens,
-            "completion_tokens": work.output_tokens,
-            "total_tokens": work.input_tokens + work.output_tokens,
-        }
         text = " ".join(["token"] * work.output_tokens)
         message = {"role": "assistant", "content": text}
         return {
@@ -174,10 +205,12 @@ class Server:
             "created": int(time.time()),
             "model": self.model,
             "choices": [{"index": 0, "message": message, "finish_reason": "length"}],
-            "usage": usage,
+            "usage": _usage(work),
         }
 
-    async def _stream(self, request: web.Request, work: Request) -> web.StreamResponse:
+    async def _stream(
+        self, request: web.Request, work: Request, *, usage: bool
+    ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         head = {
@@ -188,49 +221,88 @@ class Server:
         }
         delta = {"index": 0, "delta": {"content": "token "}, "finish_reason": None}
         chunk = b"data: " + json.dumps({**head, "choices": [delta]}).encode() + b"\n\n"
-        for _ in range(work.output_tokens):
-            await work.tokens.get()
-            await response.write(chunk)
         last = {"index": 0, "delta": {}, "finish_reason": "length"}
-        end = json.dumps({**head, "choices": [last]}).encode()
-        await response.write(b"data: " + end + b"\n\ndata: [DONE]\n\n")
+        ends = [{**head, "choices": [last]}]
+        if usage:
+            ends.append({**head, "choices": [], "usage": _usage(work)})
+        with contextlib.suppress(ConnectionResetError):  # the client left
+            for _ in range(work.output_tokens):
+                await work.tokens.get()
+                await response.write(chunk)
+            for end in ends:
+                await response.write(b"data: " + json.dumps(end).encode() + b"\n\n")
+            await response.write(b"data: [DONE]\n\n")
         return response
 
 
-def _content(message: Any) -> Any:
-    return message.get("content", "") if isinstance(message, dict) else ""
+def _usage(work: Request) -> dict[str, int]:
+    return {
+        "prompt_tokens": work.input_tokens,
+        "completion_tokens": work.output_tokens,
+        "total_tokens": work.input_tokens + work.output_tokens,
+    }
+
+
+def _text(message: Any) -> str:
+    """The text of a message whose content is a text or a list of parts."""
+    content = message.get("content") if isinstance(message, dict) else None
+    if isinstance(content, list):
+        parts = [part.get("text") for part in content if isinstance(part, dict)]
+        return " ".join(part for part in parts if isinstance(part, str))
+    return content if isinstance(content, str) else ""
 
 
 def _error(status: int, message: str) -> web.Response:
-    body = {"object": "error", "message": message, "type": "BadRequestError", "code": status}
+    kind = "NotFoundError" if status == 404 else "BadRequestError"
+    body = {"object": "error", "message": message, "type": kind, "code": status}
     return web.json_response({"error": body, **body}, status=status)
 
 
-async def serve(args: argparse.Namespace) -> None:
-    """Serve until SIGTERM, SIGINT, or the end of the parent process."""
-    profile = EngineProfile(
-        alpha_ms=args.alpha,
-        beta_ms=args.beta,
-        gamma_ms=args.gamma,
-        delta_ms=args.delta,
-        max_batch=args.max_batch,
-    )
+async def serve(args: argparse.Namespace, profile: EngineProfile, parent: int) -> None:
+    """Serve until SIGTERM, SIGINT, or the end of the process with the id `parent`."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await asyncio.sleep(args.start_delay / args.speed)
+    watch = asyncio.create_task(_watch(parent, stop), name="watch the parent")
+    try:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), args.start_delay / args.speed)
+        if not stop.is_set():
+            await _listen(args, profile, stop)
+    finally:
+        watch.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watch
+
+
+async def _watch(parent: int, stop: asyncio.Event) -> None:
+    while os.getppid() == parent:  # noqa: ASYNC110 - no event tells of a parent's end
+        await asyncio.sleep(PARENT_POLL_SECONDS)
+    stop.set()
+
+
+async def _listen(args: argparse.Namespace, profile: EngineProfile, stop: asyncio.Event) -> None:
     server = Server(model=args.model, profile=profile, speed=args.speed)
     runner = web.AppRunner(
         server.application(), access_log=None, handler_cancellation=True, shutdown_timeout=0.1
     )
     await runner.setup()
-    await web.TCPSite(runner, args.host, args.port).start()
-    print(f"listening on http://{args.host}:{runner.addresses[0][1]}", flush=True)  # noqa: T201
-    parent = os.getppid()
-    while not stop.is_set() and os.getppid() == parent:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), 1.0)
-    await runner.cleanup()
+    try:
+        await web.TCPSite(runner, args.host, args.port).start()
+        port = runner.addresses[0][1]
+        print(f"listening on http://{args.host}:{port}", flush=True)  # noqa: T201
+        if args.port_file is not None:
+            _write_whole(args.port_file, f"{port}\n")
+        await stop.wait()
+    finally:
+        await runner.cleanup()
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Readers see all of it or nothing."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
 
 
 def main() -> None:
@@ -246,7 +318,25 @@ def main() -> None:
     parser.add_argument("--max-batch", type=int, default=4)
     parser.add_argument("--speed", type=float, default=1.0, help="scenario seconds per second")
     parser.add_argument("--start-delay", type=float, default=0.0, help="scenario seconds")
-    asyncio.run(serve(parser.parse_args()))
+    parser.add_argument("--port-file", type=Path, help="gets the port when the server listens")
+    parent = os.getppid()
+    args = parser.parse_args()
+    if not (math.isfinite(args.speed) and args.speed > 0):
+        parser.error(f"--speed: must be a number > 0, not {args.speed}")
+    try:
+        profile = EngineProfile(
+            alpha_ms=args.alpha,
+            beta_ms=args.beta,
+            gamma_ms=args.gamma,
+            delta_ms=args.delta,
+            max_batch=args.max_batch,
+        )
+    except ValueError as error:
+        parser.error(str(error))
+    try:
+        asyncio.run(serve(args, profile, parent))
+    except OSError as error:
+        parser.exit(1, f"{parser.prog}: cannot serve: {error}\n")
 
 
 if __name__ == "__main__":

@@ -92,3 +92,19 @@ def test_zero_replicas_stay_zero() -> None:
     scaler = hpa.HorizontalPodAutoscaler(min_replicas=0)
     decision = scaler.step(now_seconds=0, items=["3"], spec_replicas=0, ready_replicas=0)
     assert (decision.replicas, decision.reason) == (0, "ScalingDisabled")
+
+
+@pytest.mark.parametrize(("before", "after"), [(12, 8), (1, 2)])
+def test_a_count_outside_the_bounds_is_bounded_without_the_metric(before: int, after: int) -> None:
+    """As the controller: outside minReplicas..maxReplicas the metric is not even read."""
+    scaler = hpa.HorizontalPodAutoscaler(min_replicas=2, max_replicas=8)
+    decision = scaler.step(now_seconds=0, items=None, spec_replicas=before, ready_replicas=before)
+    assert decision.replicas == after
+
+
+def test_a_count_that_overflows_becomes_the_maximum() -> None:
+    """A proposal beyond 32 bits is read as the maximum."""
+    proposed = hpa.desired_replicas(
+        items=["9E"], target="1", spec_replicas=1, ready_replicas=1, max_replicas=7
+    )
+    assert proposed == 7

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import subprocess
+import sys
+import time
+import urllib.request
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -95,7 +101,7 @@ async def test_bad_requests_are_openai_errors(body: dict[str, object], status: i
 
 
 async def test_load_follows_its_schedule_over_all_endpoints() -> None:
-    """60/min for ten scenario seconds are nine arrivals inside, all finished, on both servers."""
+    """60/min for ten scenario seconds are ten arrivals, all finished, on both servers."""
     async with running() as one, running() as two:
         generator = LoadGenerator(
             model="m",
@@ -108,8 +114,8 @@ async def test_load_follows_its_schedule_over_all_endpoints() -> None:
         await generator.run()
         async with aiohttp.ClientSession() as session:
             pages = [await scraping.fetch(session, f"{url}/metrics", "m") for url in (one, two)]
-    assert (generator.sent, len(generator.completed), generator.failed) == (9, 9, 0)
-    assert sum(page.finished for page in pages) == 9
+    assert (generator.sent, len(generator.completed), generator.failed) == (10, 10, 0)
+    assert sum(page.finished for page in pages) == 10
     assert all(page.finished > 0 for page in pages)
     assert all(item.itl_ms == pytest.approx(21.5, rel=0.2) for item in generator.completed)
 
@@ -127,3 +133,61 @@ def test_a_bad_schedule_names_its_entry(text: str, said: str) -> None:
     """The error says which entry is wrong, and how."""
     with pytest.raises(ValueError, match=said):
         parse_schedule(text)
+
+
+async def test_a_stream_ends_with_its_usage() -> None:
+    """With include_usage the last chunk before [DONE] has no choices and counts the tokens."""
+    body = {
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "one two"}]}],
+        "max_tokens": 3,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    async with (
+        running() as url,
+        aiohttp.ClientSession() as session,
+        session.post(f"{url}/v1/chat/completions", json=body) as response,
+    ):
+        lines = [line for line in (await response.text()).split("\n\n") if line]
+    assert lines[-1] == "data: [DONE]"
+    last = json.loads(lines[-2].removeprefix("data: "))
+    assert last["choices"] == []
+    assert last["usage"] == {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5}
+
+
+async def test_an_aborted_request_frees_its_place() -> None:
+    """Aborting one of a full batch lets the waiting one in; aborting twice does nothing."""
+    engine = Engine(PROFILE, speed=SPEED)
+    requests = [engine.submit(input_tokens=0, output_tokens=1000) for _ in range(5)]
+    task = asyncio.create_task(engine.run())
+    await asyncio.sleep(0.01)
+    assert engine.abort(requests[0])
+    await requests[4].tokens.get()
+    assert not engine.abort(requests[0])
+    task.cancel()
+
+
+def test_a_bad_profile_is_a_usage_error() -> None:
+    """The command refuses what the engine has no meaning for, with exit status 2."""
+    command = [sys.executable, "-m", "emulator.vllm", "--alpha", "nan"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 2
+    assert "alpha, beta, gamma and delta must be ms >= 0" in ended.stderr
+
+
+def test_the_port_file_names_a_port_that_listens(tmp_path: Path) -> None:
+    """The file appears whole when the server listens; SIGTERM ends it with status 0."""
+    port = tmp_path / "port"
+    command = [sys.executable, "-m", "emulator.vllm", "--port", "0", "--port-file", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
+        try:
+            deadline = time.monotonic() + 30
+            while not port.exists():
+                assert server.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            with urllib.request.urlopen(f"http://127.0.0.1:{int(port.read_text())}/health") as got:
+                assert got.status == 200
+        finally:
+            server.terminate()
+        assert server.wait(30) == 0
