@@ -63,7 +63,7 @@ class Targets:
         itl_ms: largest inter-token latency (slo-tpot), milliseconds.
         ttft_ms: largest time to first token (slo-ttft), milliseconds.
         tps: least output tokens per second over all replicas (slo-tps).
-        percentile: what of the distribution the latency targets bound; None is the mean.
+        percentile: of the latencies that the targets bound (slo-percentile), such as 0.95; None is the mean.
 
     """
 

@@ -192,7 +192,12 @@ class _Reader:
             self.problems.append(f"{where}: name: class {parsed.name!r} is already defined")
             return
         targets = {
-            level.model: fleet.Targets(itl_ms=level.itl_ms, ttft_ms=level.ttft_ms, tps=level.tps)
+            level.model: fleet.Targets(
+                itl_ms=level.itl_ms,
+                ttft_ms=level.ttft_ms,
+                tps=level.tps,
+                percentile=None if level.percentile is None else level.percentile / 100,
+            )
             for level in parsed.data
         }
         service_class = fleet.ServiceClass(

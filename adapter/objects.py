@@ -159,6 +159,7 @@ class ServiceLevel(_Object):
     itl_ms: NonNegative = Field(alias="slo-tpot", default=0.0)
     ttft_ms: NonNegative = Field(alias="slo-ttft", default=0.0)
     tps: NonNegative = Field(alias="slo-tps", default=0.0)
+    percentile: float | None = Field(alias="slo-percentile", default=None, gt=0, lt=100)
 
 
 class ServiceClassDocument(_Object):

@@ -1,28 +1,48 @@
-"""How much load one replica carries within its service level: the inverse of `queueing.analyze`.
+"""How much load replicas carry within their service level: the inverse of `queueing`.
 
-TTFT and ITL never fall when the arrival rate rises (the states seen grow in likelihood-ratio order),
-so each target has one largest rate, found by bracketing. Flat functions (max batch 1, beta = delta = 0)
-need no root: the target is compared with both ends of the range first.
+TTFT and ITL, as means and as percentiles, never fall when the arrival rate rises (the states seen grow in
+likelihood-ratio order), so each target has one largest rate. It is searched between 0.001 mu(1), below which
+a replica is as good as idle, and 0.999 mu(max batch), above which its queue is always full: a target that
+fails at the lower end is unreachable, one that holds at the upper end does not bind, and between them a
+bracketing root finder cannot fail, however flat the function is.
+
+`size_all` works on arrays, one row per replica; `size` is its view of a single one.
+
+Units: latencies in milliseconds, rates in requests per second.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from scipy.optimize import brentq
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import elementwise
 
-from analyzer import errors, queueing
+from analyzer import chain, errors, queueing
+from analyzer.replicas import BoolArray, FloatArray, Replica, Replicas, checked
 
 LIMIT_SHARE = 0.999
-"""Largest rate looked at, as a share of mu(max_batch): beyond it the queue is always full."""
+"""Largest rate looked at, as a share of mu(max_batch)."""
+
+FLOOR_SHARE = 0.001
+"""Smallest rate looked at, as a share of mu(1)."""
 
 STABILITY_MARGIN = 0.1
 """Default share of mu(max_batch) kept free, so that noise in the arrivals finds room."""
 
+REPLICA_ROUNDING = 1e-9
+"""Relative excess of load over capacity that does not call for another replica: float noise."""
+
 Target = Literal["ttft", "itl"]
+Binding = Literal["ttft", "itl", "stability"]
+
+TARGETS: tuple[Target, Target] = ("ttft", "itl")
+BINDINGS: tuple[Binding, ...] = (*TARGETS, "stability")
+_TTFT, _ITL, _STABILITY = range(3)
+_TINY = 1e-300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,19 +52,24 @@ class Unreachable:
     Attributes:
         target: which one.
         wanted_ms: what was asked for.
-        best_ms: what a replica with a single request gives.
+        best_ms: what a replica that is as good as idle gives.
+        percentile: of which latency; None is the mean.
 
     """
 
     target: Target
     wanted_ms: float
     best_ms: float
+    percentile: float | None = None
 
     def __str__(self) -> str:
         """One sentence for logs and conditions."""
+        name = self.target.upper()
+        if self.percentile is not None:
+            name += f" p{self.percentile * 100:g}"
         return (
-            f"{self.target.upper()} target {self.wanted_ms:g} ms cannot be met: "
-            f"a single request already takes {self.best_ms:g} ms"
+            f"{name} target {self.wanted_ms:g} ms cannot be met: "
+            f"a single request already takes {self.best_ms:.4g} ms"
         )
 
 
@@ -53,67 +78,275 @@ class Capacity:
     """What one replica carries within its targets.
 
     Attributes:
-        rate_rps: goodput at the largest arrival rate that meets every target.
+        rate_rps: largest arrival rate that meets every target and keeps the stability margin.
+        goodput_rps: what of it is accepted; replicas are counted by this.
         binding: what bounds it: a target, or stability (the replica's own speed).
+        ttft_rate_rps: largest arrival rate for the TTFT target alone; None without one.
+        itl_rate_rps: the same for the ITL target.
+        tps_rate_rps: the same for a tokens-per-second target, which asks for stability only.
 
     """
 
     rate_rps: float
-    binding: Literal["ttft", "itl", "stability"]
+    goodput_rps: float
+    binding: Binding
+    ttft_rate_rps: float | None
+    itl_rate_rps: float | None
+    tps_rate_rps: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CapacityArrays:
+    """What M replicas carry, every field of shape (M,); see `Capacity` and `Unreachable`.
+
+    Attributes:
+        rate_rps: NaN where a target is unreachable; the same for goodput_rps.
+        ttft_rate_rps: NaN where there is no such target or it is unreachable; the same for ITL and TPS.
+        binding: index into `BINDINGS`.
+        unreachable: index into `TARGETS`, -1 where every target can be met.
+        wanted_ms: the unreachable target; NaN where there is none.
+        best_ms: what an idle replica gives instead; NaN where there is none.
+        percentile: that the targets bound; NaN is the mean.
+
+    """
+
+    rate_rps: FloatArray
+    goodput_rps: FloatArray
+    ttft_rate_rps: FloatArray
+    itl_rate_rps: FloatArray
+    tps_rate_rps: FloatArray
+    binding: NDArray[np.int8]
+    unreachable: NDArray[np.int8]
+    wanted_ms: FloatArray
+    best_ms: FloatArray
+    percentile: FloatArray
+
+    def __getitem__(self, row: int) -> Capacity | Unreachable:
+        """One row."""
+        if self.unreachable[row] >= 0:
+            return Unreachable(
+                target=TARGETS[self.unreachable[row]],
+                wanted_ms=float(self.wanted_ms[row]),
+                best_ms=float(self.best_ms[row]),
+                percentile=_given(self.percentile[row]),
+            )
+        return Capacity(
+            rate_rps=float(self.rate_rps[row]),
+            goodput_rps=float(self.goodput_rps[row]),
+            binding=BINDINGS[self.binding[row]],
+            ttft_rate_rps=_given(self.ttft_rate_rps[row]),
+            itl_rate_rps=_given(self.itl_rate_rps[row]),
+            tps_rate_rps=_given(self.tps_rate_rps[row]),
+        )
 
 
 def size(
-    replica: queueing.Replica,
+    replica: Replica,
     *,
-    ttft_ms: float = 0.0,
-    itl_ms: float = 0.0,
+    ttft_ms: float | None = None,
+    itl_ms: float | None = None,
+    tps: float | None = None,
+    percentile: float | None = None,
     stability_margin: float = STABILITY_MARGIN,
 ) -> Capacity | Unreachable:
-    """Largest load of one replica with mean TTFT and ITL within the targets (0: no such target).
+    """Largest load of one replica within its targets; None: no such target, the mean. See `size_all`."""
+    with errors.alone():
+        return size_all(
+            Replicas.of([replica]),
+            ttft_ms=math.nan if ttft_ms is None else ttft_ms,
+            itl_ms=math.nan if itl_ms is None else itl_ms,
+            tps=math.nan if tps is None else tps,
+            percentile=math.nan if percentile is None else percentile,
+            stability_margin=stability_margin,
+        )[0]
+
+
+def size_all(
+    replicas: Replicas,
+    *,
+    ttft_ms: ArrayLike = math.nan,
+    itl_ms: ArrayLike = math.nan,
+    tps: ArrayLike = math.nan,
+    percentile: ArrayLike = math.nan,
+    stability_margin: ArrayLike = STABILITY_MARGIN,
+) -> CapacityArrays:
+    """Largest load of every replica with TTFT and ITL within their targets.
+
+    Rows do not influence each other: neither their order nor the batch they are in changes a bit.
+
+    Args:
+        replicas: M of them.
+        ttft_ms: targets, shape (M,) or a number for all, > 0; NaN means there is none.
+        itl_ms: the same.
+        tps: tokens per second; of one replica it asks for no more than stability.
+        percentile: of the latencies that must meet the targets, such as 0.95; NaN is the mean.
+        stability_margin: share of mu(max_batch) kept free, >= 0 and < 1.
 
     Raises:
-        InvalidParameterError: a target is negative or no number, or the margin is outside 0..1.
+        InvalidParameterError: one of them is out of its range; names the row.
 
     """
-    for name, value in (("ttft_ms", ttft_ms), ("itl_ms", itl_ms)):
-        if not (math.isfinite(value) and value >= 0):
-            raise errors.InvalidParameterError(f"{name}: must be a number >= 0, not {value}")
-    if not 0 <= stability_margin < 1:
-        raise errors.InvalidParameterError(
-            f"stability_margin: must be >= 0 and < 1, not {stability_margin}"
+    rows = len(replicas)
+    wanted = [
+        checked(name, value, rows, above=0.0, optional=True)
+        for name, value in (("ttft_ms", ttft_ms), ("itl_ms", itl_ms))
+    ]
+    tokens = checked("tps", tps, rows, above=0.0, optional=True)
+    share = checked("percentile", percentile, rows, above=0.0, below=1.0, optional=True)
+    margin = checked("stability_margin", stability_margin, rows, least=0.0, below=1.0)
+    rates = [np.full(rows, np.nan) for _ in TARGETS]
+    bests = [np.full(rows, np.nan) for _ in TARGETS]
+    for part in chain.parts(replicas):
+        table = chain.Chain(replicas.take(part))
+        for target in (_TTFT, _ITL):
+            bounded = np.flatnonzero(~np.isnan(wanted[target][part]))
+            if bounded.size:
+                some = part[bounded]
+                search = _Search(table.take(bounded), target, wanted[target][some], share[some])
+                rates[target][some], bests[target][some] = search.largest_rates()
+    stable = (1.0 - margin) * LIMIT_SHARE * replicas.max_rate_rps
+    candidates = np.stack([*rates, stable])
+    binding = np.nanargmin(candidates, axis=0).astype(np.int8)
+    # A target that holds up to the limit does not bind, even without a margin.
+    binding[candidates[_STABILITY] <= np.nanmin(candidates, axis=0)] = _STABILITY
+    failed = ~np.isnan(np.stack(bests))
+    unreachable = np.where(failed.any(axis=0), failed.argmax(axis=0), -1).astype(np.int8)
+    rate = np.where(unreachable >= 0, np.nan, np.nanmin(candidates, axis=0))
+    goodput = queueing.analyze_all(replicas, np.where(np.isnan(rate), 0.0, rate)).throughput_rps
+    which = np.maximum(unreachable, 0)[None, :]
+    return CapacityArrays(
+        rate_rps=rate,
+        goodput_rps=np.where(np.isnan(rate), np.nan, goodput),
+        ttft_rate_rps=rates[_TTFT],
+        itl_rate_rps=rates[_ITL],
+        tps_rate_rps=np.where(np.isnan(tokens), np.nan, stable),
+        binding=binding,
+        unreachable=unreachable,
+        wanted_ms=np.where(
+            unreachable >= 0, np.take_along_axis(np.stack(wanted), which, axis=0)[0], np.nan
+        ),
+        best_ms=np.take_along_axis(np.stack(bests), which, axis=0)[0],
+        percentile=share,
+    )
+
+
+def rate_to_serve(
+    arrival_rate_rps: ArrayLike, tps: ArrayLike, output_tokens: ArrayLike
+) -> FloatArray:
+    """Rate that all replicas together must carry: a tokens-per-second target is a floor under it."""
+    return np.maximum(
+        np.asarray(arrival_rate_rps, dtype=np.float64),
+        np.asarray(tps, dtype=np.float64) / np.asarray(output_tokens, dtype=np.float64),
+    )
+
+
+def replicas_needed(
+    rate_rps: ArrayLike, goodput_rps: ArrayLike, min_replicas: ArrayLike = 0
+) -> NDArray[np.int64]:
+    """Least number of replicas that carry the rate, but at least the minimum."""
+    wanted = np.asarray(rate_rps, dtype=np.float64) / np.asarray(goodput_rps, dtype=np.float64)
+    whole = np.ceil(np.minimum(wanted * (1.0 - REPLICA_ROUNDING), 2.0**53)).astype(np.int64)
+    return np.maximum(whole, np.asarray(min_replicas, dtype=np.int64))
+
+
+def scaled_max_batch(max_batch: int, at_tokens: float, output_tokens: float) -> int:
+    """Max batch for requests of `output_tokens`, when it was measured at `at_tokens` (0: not known)."""
+    if at_tokens > 0:
+        return max(int(max_batch * at_tokens / output_tokens), 1)
+    return max(max_batch, 1)
+
+
+class _Search:
+    """Largest rates within one target, for M replicas of one chain table."""
+
+    def __init__(
+        self, table: chain.Chain, target: int, wanted_ms: FloatArray, percentile: FloatArray
+    ) -> None:
+        self._table = table
+        self._target = target
+        self._wanted = wanted_ms
+        self._share = percentile
+        self._by_mean = bool(np.isnan(percentile).all())
+        replicas = table.replicas
+        idle = 1000.0 / replicas.request_ms(np.ones(len(replicas)))
+        self._floor = FLOOR_SHARE * idle / replicas.max_rate_rps
+
+    def largest_rates(self) -> tuple[FloatArray, FloatArray]:
+        """Rates, NaN where unreachable, and the best latencies there, NaN elsewhere; each (M,)."""
+        replicas = self._table.replicas
+        everyone = np.arange(self._wanted.size)
+        high = np.full(self._wanted.size, LIMIT_SHARE)
+        at_floor = self._excess(self._floor, everyone)
+        at_limit = self._excess(high, everyone)
+        loads = np.where(at_limit <= 0.0, high, self._floor)
+        loads[at_floor > 0.0] = np.nan
+        between = np.flatnonzero((at_floor <= 0.0) & (at_limit > 0.0))
+        if between.size:
+            found = elementwise.find_root(
+                self._excess,
+                (self._floor[between], high[between]),
+                args=(between,),
+                tolerances={"xrtol": 1e-14, "xatol": _TINY, "fatol": 2e-15, "frtol": 0.0},
+            )
+            loads[between] = found.x
+        best = np.full(self._wanted.size, np.nan)
+        failed = np.flatnonzero(at_floor > 0.0)
+        if failed.size:
+            best[failed] = self._latency(failed, self._floor[failed])
+        return loads * replicas.max_rate_rps, best
+
+    def _excess(self, load: FloatArray, rows: NDArray[np.intp]) -> FloatArray:
+        """Logarithm of the latency over its target, or of the share that exceeds it over the allowed."""
+        table, wanted = self._table.take(rows), self._wanted[rows]
+        replicas, seen = table.replicas, table.seen(load)
+        if self._target == _ITL:
+            value = np.log(replicas.decode_ms(seen.batch) / wanted)
+        else:
+            waiting = seen.queue * 1000.0 / replicas.max_rate_rps
+            value = np.log(np.maximum((waiting + replicas.prefill_ms(seen.batch)) / wanted, _TINY))
+        if self._by_mean:
+            return value
+        exceeding = self._exceeding(table, seen, load, wanted)
+        share = self._share[rows]
+        tail = np.log(np.maximum(exceeding / (1.0 - share), _TINY))
+        return np.where(np.isnan(share), value, tail)
+
+    def _exceeding(
+        self, table: chain.Chain, seen: chain.Seen, load: FloatArray, wanted: FloatArray
+    ) -> FloatArray:
+        replicas = table.replicas
+        if self._target == _ITL:
+            largest = _largest_batch(replicas.alpha_ms, replicas.beta_ms, wanted)
+            return table.batch_exceeds(seen, largest)
+        base, slope = replicas.prefill_base_ms, replicas.prefill_slope_ms
+        largest = _largest_batch(base, slope, wanted)
+        left = wanted - replicas.prefill_ms(replicas.max_batch)
+        full = largest >= replicas.max_batch
+        departures = np.maximum(left, 0.0) * replicas.max_rate_rps / 1000.0
+        return np.where(
+            full,
+            table.waits_longer(seen, load, departures),
+            table.batch_exceeds(seen, largest),
         )
-    best_rate = (1.0 - stability_margin) * LIMIT_SHARE * replica.max_rate_rps
-    binding: Literal["ttft", "itl", "stability"] = "stability"
-    targets: tuple[tuple[Target, float], ...] = (("itl", itl_ms), ("ttft", ttft_ms))
-    for target, wanted in targets:
-        if wanted == 0:
-            continue
-        rate = max_rate(replica, target, wanted)
-        if isinstance(rate, Unreachable):
-            return rate
-        if rate < best_rate:
-            best_rate, binding = rate, target
-    return Capacity(rate_rps=queueing.analyze(replica, best_rate).throughput_rps, binding=binding)
+
+    def _latency(self, rows: NDArray[np.intp], load: FloatArray) -> FloatArray:
+        replicas = self._table.replicas.take(rows)
+        rate, share = load * replicas.max_rate_rps, self._share[rows]
+        mean = queueing.analyze_all(replicas, rate)
+        at = queueing.percentiles_all(replicas, rate, np.where(np.isnan(share), 0.5, share))
+        means, percentiles = (
+            (mean.itl_ms, at.itl_ms) if self._target == _ITL else (mean.ttft_ms, at.ttft_ms)
+        )
+        return np.where(np.isnan(share), means, percentiles)
 
 
-def max_rate(replica: queueing.Replica, target: Target, wanted_ms: float) -> float | Unreachable:
-    """Largest arrival rate (req/s), at most 0.999 mu(max_batch), with that mean latency or less."""
-    latency = _latency(replica, target)
-    best_ms = replica.prefill_ms(1.0) if target == "ttft" else replica.decode_ms(1.0)
-    if wanted_ms < best_ms:
-        return Unreachable(target=target, wanted_ms=wanted_ms, best_ms=best_ms)
-    high = LIMIT_SHARE * replica.max_rate_rps
-    if latency(high) <= wanted_ms:
-        return high
-    low = high / 2
-    while latency(low) > wanted_ms:
-        low /= 2
-        if low < high * 1e-15:  # the target is the idle latency itself: only a rate of 0 meets it
-            return Unreachable(target=target, wanted_ms=wanted_ms, best_ms=latency(low))
-    return float(brentq(lambda rate: latency(rate) - wanted_ms, low, high, xtol=1e-300, rtol=1e-14))
+def _largest_batch(base: FloatArray, slope: FloatArray, wanted: FloatArray) -> FloatArray:
+    """Largest batch n with base + slope * n <= wanted, in float noise; shape (M,)."""
+    room: BoolArray = base <= wanted
+    steps = (wanted - base) / np.maximum(slope, _TINY)
+    with np.errstate(over="ignore"):
+        return np.where(room, np.floor(np.minimum(steps, 2.0**53) + 1e-9), 0.0)
 
 
-def _latency(replica: queueing.Replica, target: Target) -> Callable[[float], float]:
-    if target == "ttft":
-        return lambda rate: queueing.analyze(replica, rate).ttft_ms
-    return lambda rate: queueing.analyze(replica, rate).itl_ms
+def _given(value: np.float64) -> float | None:
+    return None if math.isnan(value) else float(value)

@@ -1,10 +1,14 @@
 """What the analyzer refuses, as one tree.
 
 * AnalyzerError
-  + InvalidParameterError: a parameter is not a number in its range; names the parameter
+  + InvalidParameterError: a parameter is not a number in its range; names it and its place in the batch
+  + FitError: benchmark rows from which no parameters follow
 """
 
 from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
 
 
 class AnalyzerError(ValueError):
@@ -12,4 +16,38 @@ class AnalyzerError(ValueError):
 
 
 class InvalidParameterError(AnalyzerError):
-    """A parameter is not a number in its range."""
+    """A parameter is not a number in its range.
+
+    Attributes:
+        parameter: its name.
+        index: its place in the batch; None for a single replica.
+
+    """
+
+    def __init__(self, parameter: str, problem: str, *, index: int | None = None) -> None:
+        self.parameter = parameter
+        self.problem = problem
+        self.index = index
+        place = parameter if index is None else f"{parameter}[{index}]"
+        super().__init__(f"{place}: {problem}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Errors cross the border of the worker process."""
+        return _again, (self.parameter, self.problem, self.index)
+
+
+class FitError(AnalyzerError):
+    """Benchmark rows from which no parameters follow."""
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Errors of a batch of one name the parameter without its place."""
+    try:
+        yield
+    except InvalidParameterError as error:
+        raise InvalidParameterError(error.parameter, error.problem) from None
+
+
+def _again(parameter: str, problem: str, index: int | None) -> InvalidParameterError:
+    return InvalidParameterError(parameter, problem, index=index)

@@ -1,112 +1,40 @@
-"""The birth-death chain of one LLM server replica: M/M/1/K with a state-dependent service rate.
+"""Steady state of LLM server replicas: M/M/1/K with a state-dependent service rate.
 
 With n requests in service, decode takes alpha + beta*n per token and prefill
 gamma + delta*input_tokens*n (nothing without input tokens), so one request takes
 T(n) = prefill(n) + (output_tokens - 1) * decode(n) and the replica finishes mu(n) = n / T(n).
 Above the max batch N requests wait and mu stays mu(N); the system holds at most K = N + max_queue.
 
-State probabilities: p(n) = p(n-1) * arrival_rate / mu(n) (Kleinrock, Queueing Systems I, 3.1),
-built in log space, so no rate and no batch size overflows. Waiting time and batch size come from the
-states that accepted arrivals see (PASTA), without subtractions:
-waiting = sum over n >= N of a(n) * (n - N + 1) / mu(N), batch = sum of a(n) * min(n + 1, N).
+`analyze_all` works on arrays, one row per replica; `analyze` is its view of a single one.
 
 Units: times in milliseconds, rates in requests per second.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
+from scipy import special
+from scipy.optimize import elementwise
 
-from analyzer import errors
+from analyzer import chain, errors
+from analyzer.replicas import MAX_QUEUE_TO_BATCH, FloatArray, Replica, Replicas, checked
 
-MAX_QUEUE_TO_BATCH = 10
-"""Default bound of the queue, in multiples of the max batch."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Replica:
-    """One replica with the requests it gets; checked when made.
-
-    Attributes:
-        alpha_ms: decode time of an empty batch, >= 0.
-        beta_ms: decode time that each request in the batch adds, >= 0.
-        gamma_ms: prefill time of an empty batch, >= 0.
-        delta_ms: prefill time that each input token of each request in the batch adds, >= 0.
-        input_tokens: mean prompt tokens per request, >= 0.
-        output_tokens: mean generated tokens per request, >= 1.
-        max_batch: largest number of requests in service, >= 1.
-        max_queue: largest number of requests that wait, >= 0.
-
-    Raises:
-        InvalidParameterError: a parameter is out of its range, or a request would take no time.
-
-    """
-
-    alpha_ms: float
-    beta_ms: float
-    gamma_ms: float
-    delta_ms: float
-    input_tokens: float
-    output_tokens: float
-    max_batch: int
-    max_queue: int
-
-    def __post_init__(self) -> None:
-        """Refuse what the formulas have no meaning for."""
-        for name in ("alpha_ms", "beta_ms", "gamma_ms", "delta_ms", "input_tokens"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise errors.InvalidParameterError(f"{name}: must be a number >= 0, not {value}")
-        if not (math.isfinite(self.output_tokens) and self.output_tokens >= 1):
-            raise errors.InvalidParameterError(
-                f"output_tokens: must be a number >= 1, not {self.output_tokens}"
-            )
-        if self.max_batch < 1:
-            raise errors.InvalidParameterError(f"max_batch: must be >= 1, not {self.max_batch}")
-        if self.max_queue < 0:
-            raise errors.InvalidParameterError(f"max_queue: must be >= 0, not {self.max_queue}")
-        if not self.request_ms(1.0) > 0:
-            raise errors.InvalidParameterError(
-                "alpha_ms, beta_ms, gamma_ms, delta_ms: a request would take no time"
-            )
-
-    def decode_ms(self, batch: float) -> float:
-        """Inter-token latency (ITL) in a batch of that size."""
-        return self.alpha_ms + self.beta_ms * batch
-
-    def prefill_ms(self, batch: float) -> float:
-        """Prefill time in a batch of that size; 0 without input tokens."""
-        if self.input_tokens == 0:
-            return 0.0
-        return self.gamma_ms + self.delta_ms * self.input_tokens * batch
-
-    def request_ms(self, batch: float) -> float:
-        """Time of one whole request in a batch of that size."""
-        decodes = self.output_tokens - 1
-        if self.input_tokens == 0 and self.output_tokens == 1:
-            decodes = 1  # one token without a prefill is one decode
-        return self.prefill_ms(batch) + decodes * self.decode_ms(batch)
-
-    def service_rates(self) -> NDArray[np.float64]:
-        """mu(1..max_batch) in requests per second, shape (max_batch,)."""
-        batch = np.arange(1, self.max_batch + 1, dtype=np.float64)
-        prefill = self.prefill_ms(0.0) + (
-            self.delta_ms * self.input_tokens * batch if self.input_tokens else 0.0
-        )
-        decodes = self.output_tokens - 1
-        if self.input_tokens == 0 and self.output_tokens == 1:
-            decodes = 1
-        decode = self.alpha_ms + self.beta_ms * batch
-        return np.asarray(1000.0 * batch / (prefill + decodes * decode), dtype=np.float64)
-
-    @property
-    def max_rate_rps(self) -> float:
-        """mu(max_batch): what the replica finishes when it is never empty."""
-        return 1000.0 * self.max_batch / self.request_ms(self.max_batch)
+__all__ = [
+    "MAX_QUEUE_TO_BATCH",
+    "PercentileArrays",
+    "Percentiles",
+    "Performance",
+    "PerformanceArrays",
+    "Replica",
+    "Replicas",
+    "analyze",
+    "analyze_all",
+    "percentiles",
+    "percentiles_all",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,76 +44,218 @@ class Performance:
     Attributes:
         offered_rps: arrival rate.
         throughput_rps: rate of requests that are accepted and so finished (goodput).
+        tokens_per_second: generated tokens.
         blocking: share of arrivals that find the queue full.
         waiting_ms: mean time in the queue of accepted requests.
         service_ms: mean time in service.
         response_ms: waiting plus service.
         in_service: mean number of requests in service.
-        batch: mean batch that accepted requests meet, themselves included.
+        in_queue: mean number of requests that wait.
+        batch: mean batch that accepted requests join, themselves included.
         prefill_ms: prefill time in that batch.
         itl_ms: inter-token latency in that batch.
         ttft_ms: time to first token, waiting plus prefill.
         utilization: in_service / max batch.
+        busy: share of time with at least one request.
 
     """
 
     offered_rps: float
     throughput_rps: float
+    tokens_per_second: float
     blocking: float
     waiting_ms: float
     service_ms: float
     response_ms: float
     in_service: float
+    in_queue: float
     batch: float
     prefill_ms: float
     itl_ms: float
     ttft_ms: float
     utilization: float
+    busy: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PerformanceArrays:
+    """Steady states of M replicas, every field of shape (M,); see `Performance`."""
+
+    offered_rps: FloatArray
+    throughput_rps: FloatArray
+    tokens_per_second: FloatArray
+    blocking: FloatArray
+    waiting_ms: FloatArray
+    service_ms: FloatArray
+    response_ms: FloatArray
+    in_service: FloatArray
+    in_queue: FloatArray
+    batch: FloatArray
+    prefill_ms: FloatArray
+    itl_ms: FloatArray
+    ttft_ms: FloatArray
+    utilization: FloatArray
+    busy: FloatArray
+
+    def __getitem__(self, row: int) -> Performance:
+        """One row."""
+        return Performance(
+            **{item.name: float(getattr(self, item.name)[row]) for item in fields(self)}
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Percentiles:
+    """One percentile of each latency at one arrival rate.
+
+    Attributes:
+        share: which one, such as 0.95.
+        waiting_ms: time in the queue that this share of accepted requests does not exceed.
+        ttft_ms: the same for the time to first token.
+        itl_ms: the same for the inter-token latency in the batch that requests join.
+
+    """
+
+    share: float
+    waiting_ms: float
+    ttft_ms: float
+    itl_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PercentileArrays:
+    """Percentiles of M replicas, every field of shape (M,); see `Percentiles`."""
+
+    share: FloatArray
+    waiting_ms: FloatArray
+    ttft_ms: FloatArray
+    itl_ms: FloatArray
+
+    def __getitem__(self, row: int) -> Percentiles:
+        """One row."""
+        return Percentiles(
+            **{item.name: float(getattr(self, item.name)[row]) for item in fields(self)}
+        )
 
 
 def analyze(replica: Replica, arrival_rate_rps: float) -> Performance:
     """Steady state of `replica` at that arrival rate; overload is a result, not an error.
 
     Raises:
-        InvalidParameterError: the rate is not a number > 0.
+        InvalidParameterError: the rate is not a number >= 0.
 
     """
-    if not (math.isfinite(arrival_rate_rps) and arrival_rate_rps > 0):
-        raise errors.InvalidParameterError(
-            f"arrival_rate_rps: must be a number > 0, not {arrival_rate_rps}"
-        )
-    max_batch, max_queue = replica.max_batch, replica.max_queue
-    rates = replica.service_rates()
-    # log p(n) - log p(0), n = 0..K
-    steps = math.log(arrival_rate_rps) - np.log(rates)
-    log_weights = np.concatenate(
-        ([0.0], np.cumsum(steps), np.sum(steps) + np.arange(1, max_queue + 1) * steps[-1])
+    with errors.alone():
+        return analyze_all(Replicas.of([replica]), arrival_rate_rps)[0]
+
+
+def analyze_all(replicas: Replicas, arrival_rate_rps: ArrayLike) -> PerformanceArrays:
+    """Steady state of every replica at its arrival rate, shape (M,) or a number for all.
+
+    Rows do not influence each other: neither their order nor the batch they are in changes a bit.
+
+    Raises:
+        InvalidParameterError: a rate is not a number >= 0.
+
+    """
+    rates = _rates(replicas, arrival_rate_rps)
+    out = {item.name: np.empty(len(replicas)) for item in fields(PerformanceArrays)}
+    for rows in chain.parts(replicas):
+        part, rate = replicas.take(rows), rates[rows]
+        seen = chain.Chain(part).seen(rate / part.max_rate_rps)
+        throughput = rate * seen.accepted
+        waiting = seen.queue * 1000.0 / part.max_rate_rps
+        # T is linear in n, so Little's law makes the mean service time T of the mean batch joined.
+        service = part.request_ms(seen.batch)
+        in_service = throughput * service / 1000.0
+        prefill = part.prefill_ms(seen.batch)
+        later = (seen.body[:, 1:].sum(axis=1) + seen.tail) / seen.total
+        values = {
+            "offered_rps": rate,
+            "throughput_rps": throughput,
+            "tokens_per_second": throughput * part.output_tokens,
+            "blocking": np.where(rate > 0, seen.blocked, 0.0),
+            "waiting_ms": waiting,
+            "service_ms": service,
+            "response_ms": waiting + service,
+            "in_service": in_service,
+            "in_queue": throughput * waiting / 1000.0,
+            "batch": seen.batch,
+            "prefill_ms": prefill,
+            "itl_ms": part.decode_ms(seen.batch),
+            "ttft_ms": waiting + prefill,
+            "utilization": in_service / part.max_batch,
+            "busy": np.where(rate > 0, later * seen.accepted + seen.blocked, 0.0),
+        }
+        for name, value in values.items():
+            out[name][rows] = value
+    return PerformanceArrays(**out)
+
+
+def percentiles(replica: Replica, arrival_rate_rps: float, share: float) -> Percentiles:
+    """A percentile, such as share 0.95, of the latencies of `replica` at that arrival rate.
+
+    Raises:
+        InvalidParameterError: the rate is not a number >= 0, or the share not between 0 and 1.
+
+    """
+    with errors.alone():
+        return percentiles_all(Replicas.of([replica]), arrival_rate_rps, share)[0]
+
+
+def percentiles_all(
+    replicas: Replicas, arrival_rate_rps: ArrayLike, share: ArrayLike
+) -> PercentileArrays:
+    """Percentiles of every replica's latencies, from the states that accepted arrivals see (PASTA).
+
+    Who finds a place in the batch does not wait; who meets state n >= max batch waits for
+    n - max_batch + 1 departures, an Erlang time. A request in the queue joins a full batch, so the
+    percentile of the TTFT is the one of the waiting time plus the prefill in the percentile of the batch.
+
+    Raises:
+        InvalidParameterError: a rate is not a number >= 0, or a share not between 0 and 1.
+
+    """
+    rates = _rates(replicas, arrival_rate_rps)
+    shares = checked("percentile", share, len(replicas), above=0.0, below=1.0)
+    batch, waiting = np.empty(len(replicas)), np.zeros(len(replicas))
+    for rows in chain.parts(replicas):
+        table = chain.Chain(replicas.take(rows))
+        load = rates[rows] / table.replicas.max_rate_rps
+        seen = table.seen(load)
+        batch[rows] = table.batch_quantile(seen, shares[rows])
+        waits = np.flatnonzero(seen.tail > (1.0 - shares[rows]) * seen.total)
+        if waits.size:
+            waiting[rows[waits]] = _waiting_quantile(
+                table.take(waits), load[waits], shares[rows[waits]]
+            )
+    return PercentileArrays(
+        share=shares,
+        waiting_ms=waiting,
+        ttft_ms=waiting + replicas.prefill_ms(batch),
+        itl_ms=replicas.decode_ms(batch),
     )
-    weights = np.exp(log_weights - log_weights.max())
-    probabilities = weights / weights.sum()
-    states = np.arange(max_batch + max_queue + 1, dtype=np.float64)
-    busy = np.minimum(states, max_batch)
-    # Accepted arrivals see the states below K. Summed, not 1 - p(K): no cancellation when overloaded.
-    accepted = float(probabilities[:-1].sum())
-    seen = probabilities[:-1] / accepted
-    batch = float(seen @ np.minimum(states[:-1] + 1, max_batch))
-    queued = seen[max_batch:]
-    waiting_ms = float(queued @ np.arange(1, queued.size + 1)) * 1000.0 / float(rates[-1])
-    throughput = arrival_rate_rps * accepted
-    in_service = float(probabilities @ busy)
-    service_ms = 1000.0 * in_service / throughput
-    prefill_ms = replica.prefill_ms(batch)
-    return Performance(
-        offered_rps=arrival_rate_rps,
-        throughput_rps=throughput,
-        blocking=float(probabilities[-1]),
-        waiting_ms=waiting_ms,
-        service_ms=service_ms,
-        response_ms=waiting_ms + service_ms,
-        in_service=in_service,
-        batch=batch,
-        prefill_ms=prefill_ms,
-        itl_ms=replica.decode_ms(batch),
-        ttft_ms=waiting_ms + prefill_ms,
-        utilization=in_service / max_batch,
+
+
+def _waiting_quantile(table: chain.Chain, load: FloatArray, share: FloatArray) -> FloatArray:
+    seen = table.seen(load)
+    everyone = np.arange(load.size, dtype=np.float64)
+
+    def excess(departures: FloatArray, row: FloatArray) -> FloatArray:
+        rows = row.astype(np.intp)
+        longer = table.take(rows).waits_longer(seen.take(rows), load[rows], departures)
+        return longer - (1.0 - share[rows])
+
+    # Nobody waits longer than for a full queue: Erlang(max_queue).
+    longest = special.gammaincinv(table.replicas.max_queue, share) * (1.0 + 1e-9)
+    found = elementwise.find_root(
+        excess,
+        (np.zeros_like(load), longest),
+        args=(everyone,),
+        tolerances={"xrtol": 1e-13, "xatol": 1e-12, "fatol": 0.0, "frtol": 0.0},
     )
+    return np.asarray(found.x * 1000.0 / table.replicas.max_rate_rps, dtype=np.float64)
+
+
+def _rates(replicas: Replicas, arrival_rate_rps: ArrayLike) -> FloatArray:
+    return checked("arrival_rate_rps", arrival_rate_rps, len(replicas), least=0.0)

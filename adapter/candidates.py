@@ -1,0 +1,200 @@
+"""The candidates of a fleet: for every variant and accelerator, what it takes to meet the targets.
+
+All pairs are sized in one call as arrays. A pair that cannot be sized is refused with its reason and
+never stops the others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from adapter import fleet as fleets
+from analyzer import capacity, queueing
+from analyzer.replicas import PARAMETERS, problems
+from optimizer import problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """What one variant may run on, and why not on the rest.
+
+    Attributes:
+        candidates: in the order of the variant's profiles.
+        refusals: one sentence for each accelerator, or one for the variant, that gives no candidate.
+
+    """
+
+    candidates: list[problem.Candidate] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pair:
+    variant: fleets.Variant
+    profile: fleets.Profile
+    accelerator: fleets.Accelerator
+    targets: fleets.Targets
+    max_batch: int
+
+    @property
+    def output_tokens(self) -> float:
+        return max(self.variant.load.output_tokens, 1.0)
+
+    @property
+    def parameters(self) -> tuple[float, ...]:
+        """In the order of the analyzer's PARAMETERS."""
+        return (
+            self.profile.alpha_ms,
+            self.profile.beta_ms,
+            self.profile.gamma_ms,
+            self.profile.delta_ms,
+            self.variant.load.input_tokens,
+            self.output_tokens,
+            self.max_batch,
+            queueing.MAX_QUEUE_TO_BATCH * self.max_batch,
+        )
+
+
+def choices(fleet: fleets.Fleet) -> dict[str, Choices]:
+    """Candidates and refusals by variant name."""
+    found: dict[str, Choices] = {}
+    pairs: list[_Pair] = []
+    accelerators = {accelerator.name: accelerator for accelerator in fleet.accelerators}
+    classes = {service_class.name: service_class for service_class in fleet.service_classes}
+    for variant in fleet.variants:
+        found[variant.name] = Choices()
+        refusals = found[variant.name].refusals
+        service_class = classes.get(variant.service_class)
+        targets = service_class.targets.get(variant.model) if service_class else None
+        if targets is None:
+            refusals.append(
+                f"service class {variant.service_class!r} has no targets for model {variant.model!r}"
+            )
+            continue
+        profiles = variant.profiles
+        if variant.keep_accelerator and variant.current.accelerator:
+            profiles = tuple(p for p in profiles if p.accelerator == variant.current.accelerator)
+            if not profiles:
+                refusals.append(
+                    f"told to keep accelerator {variant.current.accelerator!r}, which has no profile"
+                )
+        for profile in profiles:
+            accelerator = accelerators.get(profile.accelerator)
+            if accelerator is None:
+                refusals.append(f"{profile.accelerator}: no cost in accelerator-unit-costs")
+                continue
+            pairs.append(
+                _Pair(
+                    variant=variant,
+                    profile=profile,
+                    accelerator=accelerator,
+                    targets=targets,
+                    max_batch=variant.max_batch
+                    or capacity.scaled_max_batch(
+                        profile.max_batch, profile.at_tokens, max(variant.load.output_tokens, 1.0)
+                    ),
+                )
+            )
+    _size(pairs, found)
+    return found
+
+
+def _size(pairs: list[_Pair], found: dict[str, Choices]) -> None:
+    if not pairs:
+        return
+    table = np.array([pair.parameters for pair in pairs], dtype=np.float64)
+    columns = {name: table[:, place] for place, name in enumerate(PARAMETERS)}
+    bad = problems(columns)
+    good = np.array([row for row in range(len(pairs)) if row not in bad], dtype=np.intp)
+    outcomes: dict[int, problem.Candidate | str] = {
+        row: f"{error.parameter}: {error.problem}" for row, error in bad.items()
+    }
+    if good.size:
+        replicas = queueing.Replicas(**{name: column[good] for name, column in columns.items()})
+        outcomes.update(
+            zip(good.tolist(), _sized([pairs[row] for row in good], replicas), strict=True)
+        )
+    for row, pair in enumerate(pairs):
+        outcome = outcomes[row]
+        choice = found[pair.variant.name]
+        if isinstance(outcome, str):
+            choice.refusals.append(f"{pair.profile.accelerator}: {outcome}")
+        else:
+            choice.candidates.append(outcome)
+
+
+def _sized(pairs: list[_Pair], replicas: queueing.Replicas) -> list[problem.Candidate | str]:
+    sized = capacity.size_all(
+        replicas,
+        ttft_ms=[pair.targets.ttft_ms or math.nan for pair in pairs],
+        itl_ms=[pair.targets.itl_ms or math.nan for pair in pairs],
+        percentile=[pair.targets.percentile or math.nan for pair in pairs],
+    )
+    rates = capacity.rate_to_serve(
+        [pair.variant.load.arrival_rate_rps for pair in pairs],
+        [pair.targets.tps for pair in pairs],
+        replicas.output_tokens,
+    )
+    reached = sized.unreachable < 0
+    wanted = capacity.replicas_needed(rates, np.where(reached, sized.goodput_rps, 1.0))
+    least = np.array([pair.variant.min_replicas for pair in pairs], dtype=np.int64)
+    unbounded = np.iinfo(np.int64).max
+    most = np.array(
+        [unbounded if (top := pair.variant.max_replicas) is None else top for pair in pairs],
+        dtype=np.int64,
+    )
+    counts = np.minimum(np.maximum(wanted, least), most)
+    steady = queueing.analyze_all(replicas, rates / np.maximum(counts, 1))
+    outcomes: list[problem.Candidate | str] = []
+    for row, pair in enumerate(pairs):
+        holds = sized[row]
+        if isinstance(holds, capacity.Unreachable):
+            outcomes.append(str(holds))
+        else:
+            outcomes.append(
+                _candidate(pair, holds, int(wanted[row]), int(counts[row]), steady[row])
+            )
+    return outcomes
+
+
+def _candidate(
+    pair: _Pair, holds: capacity.Capacity, wanted: int, count: int, steady: queueing.Performance
+) -> problem.Candidate:
+    variant = pair.variant
+    per_replica_rpm = holds.goodput_rps * 60
+    reason = f"{holds.binding} bounds a replica to {per_replica_rpm:.2f} req/min"
+    asked = max(wanted, variant.min_replicas)
+    if wanted < variant.min_replicas:
+        reason = f"minimum of {variant.min_replicas} replicas"
+    if count < asked:
+        reason = f"{asked} replicas wanted, but the maximum is {variant.max_replicas}; " + reason
+    return problem.Candidate(
+        accelerator=pair.profile.accelerator if count else "",
+        replicas=count,
+        max_batch=pair.max_batch,
+        cost=cost(pair.accelerator, pair.profile, count),
+        itl_ms=steady.itl_ms,
+        ttft_ms=steady.ttft_ms,
+        max_rate_rpm=per_replica_rpm,
+        reason=reason,
+    )
+
+
+def cost(accelerator: fleets.Accelerator, profile: fleets.Profile, replicas: int) -> float:
+    """Cents per hour of that many replicas."""
+    return accelerator.unit_cost * profile.accelerator_count * replicas
+
+
+def current(
+    variant: fleets.Variant, accelerators: Mapping[str, fleets.Accelerator]
+) -> problem.Current:
+    """What the variant runs on now, with its cost."""
+    now = variant.current
+    accelerator = accelerators.get(now.accelerator)
+    profile = next((p for p in variant.profiles if p.accelerator == now.accelerator), None)
+    price = cost(accelerator, profile, now.replicas) if accelerator and profile else 0.0
+    return problem.Current(accelerator=now.accelerator, replicas=now.replicas, cost=price)
