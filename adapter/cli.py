@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 from adapter import errors
 
-COMMANDS = ("serve", "demo")
+COMMANDS = ("serve", "demo", "analyze")
 
 
 def parser() -> argparse.ArgumentParser:

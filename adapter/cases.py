@@ -1,0 +1,276 @@
+"""Cases for the analyzer as JSON objects: one line in, one line out, many of them in one call.
+
+A case names one replica and either an arrival rate (analysis), or targets (sizing), or both (replicas for
+that rate). What is wrong with a case is its answer; the other cases are not touched.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from analyzer import capacity, queueing
+from analyzer.errors import InvalidParameterError
+from analyzer.replicas import PARAMETERS, checked
+
+Answer = dict[str, Any]
+
+_NAMES = {
+    "alpha_ms": "alpha",
+    "beta_ms": "beta",
+    "gamma_ms": "gamma",
+    "delta_ms": "delta",
+    "arrival_rate_rps": "rate_rps",
+    "ttft_ms": "target_ttft_ms",
+    "itl_ms": "target_itl_ms",
+    "tps": "target_tps",
+}
+"""What the analyzer calls a parameter, and what a case calls it."""
+
+
+class Case(BaseModel):
+    """One case; times in ms, rates in requests per second.
+
+    Attributes:
+        id: comes back with the answer.
+        max_queue: 10 times the max batch when not given.
+        at_tokens: output tokens at which max_batch was measured; the max batch is scaled by it.
+        percentile: that latency targets bound, such as 95; without it they bound means.
+        stability_margin: share of the replica's own speed kept free.
+
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    id: Any = None
+    alpha: float
+    beta: float
+    gamma: float = 0.0
+    delta: float = 0.0
+    max_batch: float
+    max_queue: float | None = None
+    input_tokens: float = 0.0
+    output_tokens: float
+    at_tokens: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    rate_rps: float | None = None
+    target_ttft_ms: float | None = None
+    target_itl_ms: float | None = None
+    target_tps: float | None = None
+    percentile: float | None = Field(default=None, gt=0, lt=100)
+    stability_margin: float = capacity.STABILITY_MARGIN
+    min_replicas: int = Field(default=0, ge=0, le=2**31 - 1)
+
+    @property
+    def sizes(self) -> bool:
+        """Whether there is a target to size for."""
+        return not (
+            self.target_ttft_ms is None and self.target_itl_ms is None and self.target_tps is None
+        )
+
+    @property
+    def batch(self) -> float:
+        """The max batch at this output length."""
+        fits = math.isfinite(self.max_batch) and math.isfinite(self.at_tokens)
+        if self.at_tokens > 0 and self.output_tokens >= 1 and fits:
+            return capacity.scaled_max_batch(
+                int(self.max_batch), self.at_tokens, self.output_tokens
+            )
+        return self.max_batch
+
+    @property
+    def parameters(self) -> tuple[float, ...]:
+        """In the order of the analyzer's PARAMETERS."""
+        batch = self.batch
+        queue = queueing.MAX_QUEUE_TO_BATCH * batch if self.max_queue is None else self.max_queue
+        return (
+            self.alpha,
+            self.beta,
+            self.gamma,
+            self.delta,
+            self.input_tokens,
+            self.output_tokens,
+            batch,
+            queue,
+        )
+
+
+def answer_lines(lines: Sequence[str]) -> list[str]:
+    """One JSON object for each line, in their order."""
+    answers: list[Answer | None] = [None] * len(lines)
+    cases: list[tuple[int, Case]] = []
+    for place, line in enumerate(lines):
+        parsed = _parsed(line)
+        if isinstance(parsed, Case):
+            cases.append((place, parsed))
+        else:
+            answers[place] = parsed
+    for (place, case), found in zip(cases, answer([case for _, case in cases]), strict=True):
+        answers[place] = {"id": case.id, **found} if "id" in case.model_fields_set else found
+    return [json.dumps(item, allow_nan=False) for item in answers]
+
+
+def answer(cases: Sequence[Case]) -> list[Answer]:
+    """Analyze or size every case; the answer of a case that is wrong is its `error`."""
+    answers: list[Answer] = [{} for _ in cases]
+    for sizing, work in ((False, _analyzed), (True, _sized)):
+        rows = [row for row, case in enumerate(cases) if case.sizes is sizing]
+        for row, found in zip(rows, _isolated([cases[row] for row in rows], work), strict=True):
+            answers[row] = found
+    return answers
+
+
+def _isolated(
+    cases: Sequence[Case], work: Callable[[Sequence[Case]], list[Answer]]
+) -> list[Answer]:
+    """`work` on all cases at once, without those that it refuses."""
+    answers: list[Answer] = [{} for _ in cases]
+    left = list(range(len(cases)))
+    while left:
+        try:
+            found = work([cases[row] for row in left])
+        except InvalidParameterError as error:
+            place = error.index or 0
+            answers[left.pop(place)] = {"error": f"{named(error.parameter)}: {error.problem}"}
+            continue
+        for row, item in zip(left, found, strict=True):
+            answers[row] = item
+        break
+    return answers
+
+
+def named(parameter: str) -> str:
+    """The analyzer's name of a parameter, or of several, as a case has it."""
+    return ", ".join(_NAMES.get(name, name) for name in parameter.split(","))
+
+
+def _parsed(line: str) -> Case | Answer:
+    try:
+        document = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return {"error": f"not JSON: {error}"}
+    if not isinstance(document, dict):
+        return {"error": "must be a JSON object"}
+    try:
+        case = Case.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        problem = {"missing": "is missing", "extra_forbidden": "is not known"}.get(
+            first["type"], first["msg"]
+        )
+        wrong: Answer = {"error": f"{field}: {problem}"}
+    else:
+        if case.rate_rps is not None or case.sizes:
+            return case
+        wrong = {
+            "error": "rate_rps, target_ttft_ms, target_itl_ms, target_tps: one of them must be given"
+        }
+    return {"id": document["id"], **wrong} if "id" in document else wrong
+
+
+def _replicas(cases: Sequence[Case]) -> queueing.Replicas:
+    table = np.array([case.parameters for case in cases], dtype=np.float64)
+    return queueing.Replicas(**{name: table[:, place] for place, name in enumerate(PARAMETERS)})
+
+
+def _analyzed(cases: Sequence[Case]) -> list[Answer]:
+    replicas = _replicas(cases)
+    return _performances(replicas, cases, [_number(case.rate_rps) for case in cases])
+
+
+def _performances(
+    replicas: queueing.Replicas, cases: Sequence[Case], rates: Sequence[float]
+) -> list[Answer]:
+    steady = queueing.analyze_all(replicas, rates)
+    answers = [dataclasses.asdict(steady[row]) for row in range(len(cases))]
+    with_percentile = [row for row, case in enumerate(cases) if case.percentile is not None]
+    if with_percentile:
+        shares = [_share(case) for case in cases]
+        at = queueing.percentiles_all(
+            replicas, rates, [0.5 if math.isnan(share) else share for share in shares]
+        )
+        for row in with_percentile:
+            answers[row] |= {
+                "waiting_percentile_ms": float(at.waiting_ms[row]),
+                "ttft_percentile_ms": float(at.ttft_ms[row]),
+                "itl_percentile_ms": float(at.itl_ms[row]),
+            }
+    return answers
+
+
+def _sized(cases: Sequence[Case]) -> list[Answer]:
+    replicas = _replicas(cases)
+    rates = [_number(case.rate_rps) for case in cases]
+    checked("arrival_rate_rps", rates, len(cases), least=0.0, optional=True)
+    sized = capacity.size_all(
+        replicas,
+        ttft_ms=[_number(case.target_ttft_ms) for case in cases],
+        itl_ms=[_number(case.target_itl_ms) for case in cases],
+        tps=[_number(case.target_tps) for case in cases],
+        percentile=[_share(case) for case in cases],
+        stability_margin=[case.stability_margin for case in cases],
+    )
+    answers = []
+    for row in range(len(cases)):
+        holds = sized[row]
+        infeasible = None
+        if isinstance(holds, capacity.Unreachable):
+            infeasible = {**dataclasses.asdict(holds), "reason": str(holds)}
+        answers.append(
+            {
+                "max_rate_ttft_rps": _given(sized.ttft_rate_rps[row]),
+                "max_rate_itl_rps": _given(sized.itl_rate_rps[row]),
+                "max_rate_tps_rps": _given(sized.tps_rate_rps[row]),
+                "max_rate_rps": _given(sized.rate_rps[row]),
+                "goodput_rps": _given(sized.goodput_rps[row]),
+                "max_batch": int(replicas.max_batch[row]),
+                "binding": holds.binding if isinstance(holds, capacity.Capacity) else None,
+                "infeasible": infeasible,
+            }
+        )
+    loaded = [
+        row
+        for row, case in enumerate(cases)
+        if case.rate_rps is not None and answers[row]["infeasible"] is None
+    ]
+    if loaded:
+        _count([cases[row] for row in loaded], replicas, np.array(loaded), answers)
+    return answers
+
+
+def _count(
+    cases: Sequence[Case], replicas: queueing.Replicas, rows: Any, answers: list[Answer]
+) -> None:
+    """Add the replicas that each rate needs, and what they are predicted to do."""
+    some = replicas.take(rows)
+    rates = capacity.rate_to_serve(
+        [_number(case.rate_rps) for case in cases],
+        [case.target_tps or 0.0 for case in cases],
+        some.output_tokens,
+    )
+    counts = capacity.replicas_needed(
+        rates,
+        [answers[row]["goodput_rps"] for row in rows],
+        [case.min_replicas for case in cases],
+    )
+    predicted = _performances(some, cases, list(rates / np.maximum(counts, 1)))
+    for row, count, steady in zip(rows, counts, predicted, strict=True):
+        answers[row] |= {"replicas": int(count), **steady}
+
+
+def _share(case: Case) -> float:
+    return math.nan if case.percentile is None else case.percentile / 100.0
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _given(value: np.float64) -> float | None:
+    return None if math.isnan(value) else float(value)
