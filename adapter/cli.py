@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 from adapter import errors
 
-COMMANDS = ("serve", "demo", "analyze")
+COMMANDS = ("serve", "demo", "analyze", "fit")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from adapter import cases
+from adapter import benchmarks, cases
 from adapter.errors import InputError, UsageError
-from analyzer import queueing
+from analyzer import fit, queueing
 from analyzer.errors import InvalidParameterError
 from analyzer.replicas import PARAMETERS
 
@@ -83,3 +84,37 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(path, dpi=110, format="png")
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def write_fit(rows: Sequence[benchmarks.Row], found: fit.Fit, path: Path) -> None:
+    """Draw benchmark rows, outliers marked, with the lines fitted to them.
+
+    Raises:
+        UsageError: matplotlib is not installed.
+        InputError: the file cannot be written.
+
+    """
+    figure = new_figure((9.0, 4.5))
+    batch = np.array([row.batch for row in rows])
+    load = batch * np.array([row.input_tokens for row in rows])
+    itl = np.array([row.itl_ms for row in rows])
+    ttft = np.array([row.ttft_ms for row in rows])
+    panels = [(batch, itl, found.decode, "batch", "ITL (ms)")]
+    if found.prefill is not None:
+        panels.append((load, ttft, found.prefill, "input tokens * batch", "TTFT (ms)"))
+    for axis, (x, y, line, x_name, y_name) in zip(
+        np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True
+    ):
+        axis.plot(x, y, "o", color="C0", label="measured")
+        if line.outliers:
+            at = list(line.outliers)
+            axis.plot(x[at], y[at], "x", color="C3", markersize=10, label="outlier")
+        ends = np.array([0.0, np.nanmax(x)])
+        label = f"{line.base:.4g} + {line.slope:.4g} x"
+        axis.plot(ends, line.base + line.slope * ends, color="C1", label=label)
+        axis.set_xlabel(x_name)
+        axis.set_ylabel(y_name)
+        axis.set_xlim(left=0)
+        axis.set_ylim(bottom=0)
+        axis.legend()
+    save(figure, path)

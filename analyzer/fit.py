@@ -1,7 +1,7 @@
 """Parameters of a replica from benchmark rows, by robust least squares.
 
-Two lines are fitted, each with both coefficients >= 0 and relative residuals, because a timing's noise grows
-with it:
+Two lines are fitted, each with both coefficients >= 0 and residuals between logarithms, because a timing's
+noise grows with it:
 
     ITL  = alpha + beta  * batch
     TTFT = gamma + delta * input_tokens * batch
@@ -31,6 +31,7 @@ _ROUNDS = 20
 _GOOD, _FAIR = 0.05, 0.15
 """Median relative errors up to which a fit is good or fair."""
 _LEAST_SCALE = 1e-9
+_LEAST_MS = 1e-300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -44,8 +45,8 @@ class Line:
         slope_error: standard error of slope.
         rows: rows used.
         outliers: rows that count less than half, as indices into the input.
-        median_error: median of the absolute relative residuals.
-        r_squared: share of the variance that the line explains, outliers excluded.
+        median_error: median of the absolute residuals, relative to the rows.
+        r_squared: share of the variance of the logarithms that the line explains, outliers excluded.
         verdict: what the median error amounts to.
         doubts: sentences on what the rows cannot tell.
 
@@ -137,7 +138,7 @@ def _line(x: FloatArray, y: FloatArray, used: BoolArray, names: tuple[str, str, 
     reach = x.max()
 
     def residuals(line: FloatArray) -> FloatArray:
-        return np.asarray((line[0] + line[1] * x / reach) / y - 1.0)
+        return np.asarray(np.log(np.maximum(line[0] + line[1] * x / reach, _LEAST_MS) / y))
 
     # Both unknowns are times at a load (none, the largest), so they are of one size.
     line = np.array([np.median(y), np.median(y)])
@@ -155,10 +156,11 @@ def _line(x: FloatArray, y: FloatArray, used: BoolArray, names: tuple[str, str, 
     line = np.where(line < 1e-9 * line.max(), 0.0, line)
     left = residuals(line)
     weights = np.minimum(1.0, _TUNING * scale / np.maximum(np.abs(left), _LEAST_SCALE))
-    errors = _errors(x / reach, y, left, weights)
+    errors = _errors(x / reach, y * np.exp(left), left, weights)
     median = float(np.median(np.abs(left)))
     trusted = weights > 0.5
-    spread = float((((y - y[trusted].mean()) / y)[trusted] ** 2).sum())
+    logs = np.log(y[trusted])
+    spread = float(((logs - logs.mean()) ** 2).sum())
     doubts = []
     freedom = int(trusted.sum()) - 2
     if freedom < 1:
@@ -186,11 +188,11 @@ def _line(x: FloatArray, y: FloatArray, used: BoolArray, names: tuple[str, str, 
     )
 
 
-def _errors(x: FloatArray, y: FloatArray, left: FloatArray, weights: FloatArray) -> FloatArray:
+def _errors(x: FloatArray, fitted: FloatArray, left: FloatArray, weights: FloatArray) -> FloatArray:
     """Standard errors of the weighted fit, shape (2,); zeros where the rows leave no freedom."""
     freedom = weights.sum() - 2.0
     if freedom < 0.5:
         return np.zeros(2)
-    design = np.column_stack([1.0 / y, x / y]) * np.sqrt(weights)[:, None]
+    design = np.column_stack([1.0 / fitted, x / fitted]) * np.sqrt(weights)[:, None]
     variance = float((weights * left**2).sum()) / freedom
     return np.asarray(np.sqrt(np.diag(np.linalg.pinv(design.T @ design)) * variance))

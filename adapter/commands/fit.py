@@ -1,0 +1,115 @@
+"""`variant-adapter fit`: a performance profile from benchmark results."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from adapter import benchmarks, pictures
+from adapter.errors import InputError
+from analyzer import fit as fitting
+from analyzer.errors import FitError, InvalidParameterError
+
+
+def register(subparsers: argparse._SubParsersAction[Any]) -> None:
+    """Add the command and its flags."""
+    command = subparsers.add_parser(
+        "fit",
+        help="alpha, beta, gamma and delta from benchmark results",
+        description="Fits ITL = alpha + beta * batch and TTFT = gamma + delta * input_tokens * batch to"
+        " benchmark rows, robustly. Files are CSV with columns batch (or concurrency), itl_ms,"
+        " input_tokens and ttft_ms, or JSON of guidellm or vLLM's benchmark_serving.",
+    )
+    command.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    command.add_argument(
+        "--max-batch",
+        type=batch_size,
+        metavar="N",
+        help="of the server that was measured: above it requests waited, so TTFTs are left out",
+    )
+    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    command.add_argument("--plot", type=Path, metavar="PNG", help="draw rows and lines")
+    command.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fit and print; a poor fit is a result too."""
+    rows = [row for path in args.files for row in benchmarks.read(path)]
+    try:
+        found = fitting.fit(
+            batch=[row.batch for row in rows],
+            input_tokens=[row.input_tokens for row in rows],
+            itl_ms=[row.itl_ms for row in rows],
+            ttft_ms=[row.ttft_ms for row in rows],
+            max_batch=args.max_batch,
+        )
+    except FitError as error:
+        raise InputError(str(error)) from error
+    except InvalidParameterError as error:
+        place = rows[error.index].place if error.index is not None else "rows"
+        raise InputError(f"{place}: {error.parameter}: {error.problem}") from error
+    if args.plot is not None:
+        pictures.write_fit(rows, found, args.plot)
+    if args.json:
+        print(json.dumps(_document(found)))
+    else:
+        for line in _table(found, rows):
+            print(line)
+    return 0
+
+
+def batch_size(text: str) -> int:
+    """A whole number >= 1 for argparse."""
+    if not (text.isascii() and text.isdigit() and int(text) >= 1):
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, not {text!r}")
+    return int(text)
+
+
+def _document(found: fitting.Fit) -> dict[str, Any]:
+    prefill = found.prefill
+    return {
+        "alpha": found.decode.base,
+        "beta": found.decode.slope,
+        "gamma": prefill.base if prefill else None,
+        "delta": prefill.slope if prefill else None,
+        "verdict": found.verdict,
+        "decode": dataclasses.asdict(found.decode),
+        "prefill": dataclasses.asdict(prefill) if prefill else None,
+    }
+
+
+def _table(found: fitting.Fit, rows: Sequence[benchmarks.Row]) -> Iterator[str]:
+    yield from _lines("ITL = alpha + beta * batch", ("alpha", "beta"), found.decode, rows)
+    if found.prefill is None:
+        yield "TTFT: no usable row; gamma and delta stay unknown"
+    else:
+        yield from _lines(
+            "TTFT = gamma + delta * input_tokens * batch", ("gamma", "delta"), found.prefill, rows
+        )
+    yield f"verdict: {found.verdict}"
+    yield "for the VariantAutoscaling's modelProfile:"
+    yield "  perfParms:"
+    yield f'    decodeParms: {{alpha: "{found.decode.base:.6g}", beta: "{found.decode.slope:.6g}"}}'
+    if found.prefill is not None:
+        yield f'    prefillParms: {{gamma: "{found.prefill.base:.6g}", delta: "{found.prefill.slope:.6g}"}}'
+
+
+def _lines(
+    formula: str, names: tuple[str, str], line: fitting.Line, rows: Sequence[benchmarks.Row]
+) -> Iterator[str]:
+    yield formula
+    values = ((line.base, line.base_error), (line.slope, line.slope_error))
+    for name, (value, error) in zip(names, values, strict=True):
+        yield f"  {name:<6} {value:>12.6g} ms  +- {error:.3g}"
+    yield (
+        f"  {line.rows} rows, median error {line.median_error:.1%}, R2 {line.r_squared:.4f}:"
+        f" {line.verdict}"
+    )
+    for outlier in line.outliers:
+        yield f"  outlier: {rows[outlier].place}"
+    for doubt in line.doubts:
+        yield f"  doubt: {doubt}"

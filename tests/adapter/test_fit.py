@@ -1,0 +1,135 @@
+"""`variant-adapter fit` reads CSV, guidellm and vLLM results, and names what it cannot read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapter import cli
+
+LOADS = ((1, 128), (4, 256), (16, 512), (32, 1024), (64, 300))
+
+
+def itl(batch: float) -> float:
+    return 7.2 + 0.31 * batch
+
+
+def ttft(batch: float, prompt: float) -> float:
+    return 18.0 + 0.012 * prompt * batch
+
+
+def csv_text() -> str:
+    lines = [f"{b},{p},100,{itl(b):.6f},{ttft(b, p):.6f}" for b, p in LOADS]
+    return "\n".join(["Concurrency, input tokens ,out_tokens,TPOT,TTFT-ms", *lines, ""])
+
+
+def guidellm() -> dict[str, Any]:
+    def run(batch: float, prompt: float) -> dict[str, Any]:
+        metrics = {
+            "request_concurrency": batch,
+            "prompt_token_count": prompt,
+            "inter_token_latency_ms": itl(batch),
+            "time_to_first_token_ms": ttft(batch, prompt),
+        }
+        return {"metrics": {name: {"successful": {"mean": v}} for name, v in metrics.items()}}
+
+    return {"benchmarks": [run(*load) for load in LOADS]}
+
+
+def vllm(batch: float, prompt: float) -> dict[str, Any]:
+    """A run with that mean concurrency, as benchmark_serving reports it."""
+    seconds = (ttft(batch, prompt) + 99 * itl(batch)) / 1000
+    return {
+        "completed": 200, "total_input_tokens": 200 * prompt, "total_output_tokens": 200 * 100,
+        "request_throughput": batch / seconds, "mean_ttft_ms": ttft(batch, prompt),
+        "mean_tpot_ms": itl(batch), "mean_itl_ms": itl(batch), "max_concurrency": None,
+    }  # fmt: skip
+
+
+def fitted(capsys: pytest.CaptureFixture[str], *files: Path) -> dict[str, Any]:
+    assert cli.main(["fit", "--json", *map(str, files)]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_every_format_gives_the_same_parameters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """CSV with its columns in any spelling, guidellm, vLLM one object a file, and one a line."""
+    (tmp_path / "runs.csv").write_text(csv_text())
+    (tmp_path / "guidellm.json").write_text(json.dumps(guidellm()))
+    singles = []
+    for number, load in enumerate(LOADS):
+        singles.append(tmp_path / f"{number}.json")
+        singles[-1].write_text(json.dumps(vllm(*load)))
+    (tmp_path / "appended.json").write_text("\n".join(json.dumps(vllm(*load)) for load in LOADS))
+    for files in (
+        [tmp_path / "runs.csv"], [tmp_path / "guidellm.json"], singles, [tmp_path / "appended.json"],
+    ):  # fmt: skip
+        found = fitted(capsys, *files)
+        parameters = [found[name] for name in ("alpha", "beta", "gamma", "delta")]
+        assert parameters == pytest.approx([7.2, 0.31, 18.0, 0.012], rel=1e-4)
+        assert found["verdict"] == "good"
+
+
+def test_the_table_ends_with_a_profile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is printed can be put into a VariantAutoscaling; the plot is a PNG."""
+    (tmp_path / "runs.csv").write_text(csv_text())
+    picture = tmp_path / "fit.png"
+    assert cli.main(["fit", str(tmp_path / "runs.csv"), "--plot", str(picture)]) == 0
+    text = capsys.readouterr().out
+    assert 'decodeParms: {alpha: "7.2", beta: "0.31"}' in text
+    assert "verdict: good" in text
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_rows_without_ttft_fit_the_decode_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Empty cells are left out; an outlier is named by its line."""
+    lines = [f"{batch},{itl(batch)}," for batch in range(1, 20)]
+    lines[7] = "8,95,"
+    (tmp_path / "runs.csv").write_text("\n".join(["batch,itl_ms,ttft_ms,input_tokens", *lines]))
+    assert cli.main(["fit", str(tmp_path / "runs.csv")]) == 0
+    text = capsys.readouterr().out
+    assert "gamma and delta stay unknown" in text
+    assert "outlier: " + str(tmp_path / "runs.csv:9") in text
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("x.csv", "batch,ttft\n1,2", "x.csv: no column itl_ms; may be called itl_ms, itl"),
+        ("x.csv", "batch,itl,ttft\n1,2,3", "a column ttft_ms needs a column input_tokens"),
+        ("x.csv", "batch,itl\n1,2\n\n3,fast", "x.csv:4: itl_ms: must be a number >= 0, not 'fast'"),
+        ("x.csv", "batch,itl\n1,nan", "x.csv:2: itl_ms: must be a number >= 0, not 'nan'"),
+        ("x.csv", "batch,itl\n,2", "x.csv:2: batch: is missing"),
+        ("x.csv", "batch,itl\n0,2\n1,3", "x.csv:2: batch: must be a number > 0, not 0"),
+        ("x.csv", "batch,itl\n", "x.csv: no rows"),
+        ("x.csv", "", "x.csv: no column batch"),
+        ("x.csv", "batch,itl\n8,2\n8,3", "batch: the same in all rows"),
+        ("x.json", "{", "x.json: not JSON"),
+        ("x.json", "[3]", "x.json: must be a JSON object"),
+        ("x.json", '{"a": 1}', "x.json: neither guidellm (benchmarks) nor vLLM"),
+        ("x.json", '{"benchmarks": 1}', "benchmarks: must be a list"),
+        (
+            "x.json",
+            '{"benchmarks": [{"metrics": {}}]}',
+            "benchmarks[0]: metrics.request_concurrency.successful.mean: must be a number",
+        ),
+        ("x.json", '{"mean_ttft_ms": 1, "completed": 0}', "completed: is 0"),
+        ("x.json", '{"mean_ttft_ms": 1, "completed": -1}', "completed: must be a number >= 0"),
+    ],
+)
+def test_bad_files_are_named_with_line_and_field(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, text: str, said: str
+) -> None:
+    """Exit status 1 and one line that says where and what."""
+    (tmp_path / name).write_text(text)
+    assert cli.main(["fit", str(tmp_path / name)]) == 1
+    assert said in capsys.readouterr().err
+    assert cli.main(["fit", str(tmp_path / "none.csv")]) == 1
+    assert "none.csv: cannot be read: No such file" in capsys.readouterr().err
