@@ -80,7 +80,9 @@ async def serving(options: ServeOptions, *, clock: Clock) -> AsyncIterator[Runni
         _report(contents)
         loop.use(contents)
         registry = CollectorRegistry()
-        registry.register(telemetry.VariantCollector(lambda: loop.states))
+        registry.register(
+            telemetry.VariantCollector(lambda: loop.states, lambda: loop.tuning.states)
+        )
         application = api.application(
             store=store,
             identity=credentials.identity,

@@ -21,6 +21,7 @@ from adapter.folder import Contents
 from adapter.series import Series
 from adapter.targets import TargetStore
 from adapter.traffic import Traffic, TrafficWindow
+from adapter.tuning import Tuning
 from adapter.variants import VariantSource
 
 log = structlog.get_logger()
@@ -39,6 +40,7 @@ class LoopSettings:
         time_to_live: how long a target is served without being decided anew.
         scale_to_zero: whether a variant that is proven idle may go to 0 replicas.
         keep_accelerator: keep every variant's accelerator, as if each were told to.
+        tune: let profiles follow what is observed, for variants that do not say otherwise.
 
     """
 
@@ -48,6 +50,7 @@ class LoopSettings:
     time_to_live: float = 300.0
     scale_to_zero: bool = False
     keep_accelerator: bool = False
+    tune: bool = False
 
     @property
     def stale_after(self) -> float:
@@ -98,6 +101,7 @@ class ControlLoop:
         self._scrape_errors: dict[str, str] = {}
         self._published: dict[str, tuple[Series, ...]] = {}
         self.states: dict[str, VariantState] = {}
+        self.tuning = Tuning(window_seconds=settings.window, default=settings.tune)
 
     def use(self, contents: Contents) -> None:
         """Take a new reading of the objects; variants that are gone lose their targets at once."""
@@ -109,6 +113,7 @@ class ControlLoop:
         }
         for key, window in self._windows.items():
             window.keep(known[key].endpoints)
+        self.tuning.keep(known.values())
         gone = self._published.keys() - known.keys()
         self._published = {k: v for k, v in self._published.items() if k in known}
         self.states = {
@@ -158,6 +163,7 @@ class ControlLoop:
                 problems[source.key] = outcome
             else:
                 ready[source.key] = outcome
+            await asyncio.sleep(0)  # tuning takes its time: requests are answered in between
         plan = await self._planner(
             fleet.Fleet(
                 accelerators=self._contents.accelerators,
@@ -195,6 +201,8 @@ class ControlLoop:
                 return "requests run, but none has finished yet: their lengths are unknown"
         elif source.replicas > 0:
             return f"{source.replicas} replicas, but no endpoints to scrape"
+        if traffic is not None:
+            self.tuning.observe(source, traffic, now=now)
         minimum = source.min_replicas
         if minimum is None:
             minimum = 0 if self.settings.scale_to_zero else 1
@@ -205,7 +213,7 @@ class ControlLoop:
             name=source.key,
             model=source.model,
             service_class=source.service_class,
-            profiles=source.profiles,
+            profiles=self.tuning.profiles(source),
             load=fleet.Load(
                 arrival_rate_rps=traffic.arrival_rate_rps if traffic else 0.0,
                 input_tokens=(traffic.input_tokens if traffic else None) or 0.0,

@@ -51,7 +51,7 @@ def write_analysis(case: cases.Case, path: Path) -> None:
         axis.axvline(float(single.max_rate_rps[0]), color="grey", linestyle="--", linewidth=0.8)
         axis.set_ylabel(f"{name.upper()} (ms)")
         axis.set_ylim(bottom=0)
-        axis.legend(loc="upper left")
+        axis.legend(loc="lower right")
     upper.set_yscale("symlog", linthresh=100)
     lower.set_xlabel("arrival rate of one replica (req/s); dashed: its own speed, mu(max batch)")
     save(figure, path)

@@ -12,6 +12,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from adapter.loop import VariantState, series_labels
+from analyzer import tuner
 
 _HELP = {
     "inferno_desired_replicas": "Optimized replicas of the variant.",
@@ -23,8 +24,13 @@ _HELP = {
 class VariantCollector(Collector):
     """Gauges of all variants that have a valid target."""
 
-    def __init__(self, states: Callable[[], Mapping[str, VariantState]]) -> None:
+    def __init__(
+        self,
+        states: Callable[[], Mapping[str, VariantState]],
+        tuners: Callable[[], Mapping[tuple[str, str], tuner.State]] = dict,
+    ) -> None:
         self._states = states
+        self._tuners = tuners
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """Gauges under the workload-variant-autoscaler's names."""
@@ -51,4 +57,25 @@ class VariantCollector(Collector):
             values = (state.desired, current, state.desired / current if current else state.desired)
             for gauge, value in zip(gauges.values(), values, strict=True):
                 gauge.add_metric(labels, float(value))
-        return [*gauges.values(), held]
+        return [*gauges.values(), held, *self._tuning()]
+
+    def _tuning(self) -> Iterable[GaugeMetricFamily]:
+        names = ["namespace", "variant_name", "accelerator_type"]
+        confidence = GaugeMetricFamily(
+            "variant_adapter_tuner_confidence",
+            "From 0, nothing learned of the profile, to 1; absent where it is not tuned.",
+            labels=names,
+        )
+        parameters = GaugeMetricFamily(
+            "variant_adapter_tuner_parameter_milliseconds",
+            "Estimates of the profile's parameters.",
+            labels=[*names, "parameter"],
+        )
+        for (key, accelerator), state in self._tuners().items():
+            labels = [*key.split("/", 1), accelerator]
+            confidence.add_metric(labels, state.confidence)
+            for name, value in zip(
+                ("alpha", "beta", "gamma", "delta"), state.parameters, strict=True
+            ):
+                parameters.add_metric([*labels, name], value)
+        return confidence, parameters

@@ -13,6 +13,7 @@ REPLICAS = "llmd.ai/replicas"
 KEEP_ACCELERATOR = "llmd.ai/keep-accelerator"
 MIN_REPLICAS = "llmd.ai/min-replicas"
 MAX_REPLICAS = "llmd.ai/max-replicas"
+TUNE = "llmd.ai/tune"
 ACCELERATOR_LABEL = "inference.optimization/acceleratorName"
 
 
@@ -32,6 +33,7 @@ class VariantSource:
         endpoints: URLs whose metrics text is scraped, one per replica.
         replicas: current replicas.
         min_replicas: least replicas; None leaves it to the setting for scale to zero.
+        tune: whether profiles follow what is observed; None leaves it to the setting.
 
     """
 
@@ -47,6 +49,7 @@ class VariantSource:
     min_replicas: int | None = None
     max_replicas: int | None = None
     keep_accelerator: bool = False
+    tune: bool | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -103,7 +106,8 @@ def source(
         replicas=replicas,
         min_replicas=minimum,
         max_replicas=maximum,
-        keep_accelerator=_flag(notes, KEEP_ACCELERATOR),
+        keep_accelerator=_flag(notes, KEEP_ACCELERATOR) or False,
+        tune=_flag(notes, TUNE),
         warnings=tuple(warnings),
     )
 
@@ -192,13 +196,15 @@ def _count(notes: Mapping[str, str], name: str) -> int | None:
     return int(text)
 
 
-def _flag(notes: Mapping[str, str], name: str) -> bool:
-    text = notes.get(name, "false").lower()
-    if text not in {"true", "false"}:
+def _flag(notes: Mapping[str, str], name: str) -> bool | None:
+    text = notes.get(name)
+    if text is None:
+        return None
+    if text.lower() not in {"true", "false"}:
         raise errors.InputError(
             f'metadata.annotations[{name}]: must be "true" or "false", not {text!r}'
         )
-    return text == "true"
+    return text.lower() == "true"
 
 
 def _listed(names: Mapping[str, object]) -> str:

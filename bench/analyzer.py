@@ -1,4 +1,8 @@
-"""Time of one steady state and of one sizing, by max batch: median and spread over repeats."""
+"""Times of the analyzer: one replica by max batch, and whole fleets of variants x 4 accelerators.
+
+Every figure is a median with its range over repeats, in one run on one thread. `growth` is the time per pair
+against the smallest fleet's: 1 is linear.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +10,58 @@ import statistics
 import time
 from collections.abc import Callable
 
+import numpy as np
+
 from analyzer import capacity, queueing
 
+ACCELERATORS = 4
 
-def median_us(work: Callable[[], object], repeats: int = 30) -> tuple[float, float, float]:
-    """Median, minimum and maximum, microseconds."""
+
+def measured(work: Callable[[], object], repeats: int) -> tuple[float, float, float]:
+    """Median, minimum and maximum, seconds."""
+    work()
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
         work()
-        times.append((time.perf_counter() - start) * 1e6)
+        times.append(time.perf_counter() - start)
     return statistics.median(times), min(times), max(times)
 
 
-def main() -> None:
-    """Print the table."""
-    print(f"{'max batch':>9}  {'analyze us (min..max)':>28}  {'size us (min..max)':>30}")
+def text(times: tuple[float, float, float], factor: float, digits: int) -> str:
+    """Median (min..max) in another unit."""
+    middle, low, high = (f"{value * factor:.{digits}f}" for value in times)
+    return f"{middle} ({low}..{high})"
+
+
+def fleet(pairs: int, max_batch: int) -> tuple[queueing.Replicas, dict[str, np.ndarray]]:  # type: ignore[type-arg]
+    """Random profiles and loads with targets that bind for most of them."""
+    rng = np.random.default_rng(pairs + max_batch)
+    alpha, beta = rng.uniform(5, 40, pairs), rng.uniform(0.05, 1.5, pairs)
+    gamma, delta = rng.uniform(2, 60, pairs), rng.uniform(0.0005, 0.02, pairs)
+    prompt = rng.integers(32, 4000, pairs)
+    replicas = queueing.Replicas(
+        alpha_ms=alpha,
+        beta_ms=beta,
+        gamma_ms=gamma,
+        delta_ms=delta,
+        input_tokens=prompt,
+        output_tokens=rng.integers(16, 800, pairs),
+        max_batch=max_batch,
+        max_queue=10 * max_batch,
+    )
+    return replicas, {
+        "ttft_ms": (gamma + delta * prompt * max_batch) * rng.uniform(0.1, 5, pairs),
+        "itl_ms": alpha + beta * max_batch * rng.uniform(0.05, 0.95, pairs),
+    }
+
+
+def singles() -> None:
+    """One replica at a time, through the scalar API, and its share of a batch of 1,000."""
+    print(
+        f"{'max batch':>9}  {'analyze one, us':>22}  {'size one, us':>24}"
+        f"  {'size in a batch, us':>22}  one/batch"
+    )
     for max_batch in (1, 8, 64, 256, 512):
         replica = queueing.Replica(
             alpha_ms=20.58,
@@ -34,11 +74,44 @@ def main() -> None:
             max_queue=10 * max_batch,
         )
         rate = 0.7 * replica.max_rate_rps
-        analyze = median_us(lambda replica=replica, rate=rate: queueing.analyze(replica, rate))  # type: ignore[misc]
-        size = median_us(lambda replica=replica: capacity.size(replica, ttft_ms=500, itl_ms=40))  # type: ignore[misc]
-        texts = [f"{m:.0f} ({low:.0f}..{high:.0f})" for m, low, high in (analyze, size)]
-        print(f"{max_batch:>9}  {texts[0]:>28}  {texts[1]:>30}")
+        analyze = measured(lambda replica=replica, rate=rate: queueing.analyze(replica, rate), 50)  # type: ignore[misc]
+        size = measured(
+            lambda replica=replica: capacity.size(replica, ttft_ms=500, itl_ms=40),  # type: ignore[misc]
+            30,
+        )
+        replicas, targets = fleet(1000, max_batch)
+        batch = measured(
+            lambda replicas=replicas, targets=targets: capacity.size_all(replicas, **targets),  # type: ignore[misc]
+            5,
+        )
+        print(
+            f"{max_batch:>9}  {text(analyze, 1e6, 0):>22}  {text(size, 1e6, 0):>24}"
+            f"  {text(batch, 1e6 / 1000, 1):>22}  {size[0] / batch[0] * 1000:>8.0f}x"
+        )
+
+
+def fleets() -> None:
+    """Sizing of whole fleets in one call: TTFT and ITL of every pair."""
+    print(f"\n{'max batch':>9}  {'variants x 4':>12}  {'targets on':>10}  {'seconds':>22}  growth")
+    for max_batch in (64, 256):
+        for name, percentile in (("means", float("nan")), ("p95", 0.95)):
+            first = 0.0
+            for variants in (100, 1_000, 10_000):
+                replicas, targets = fleet(variants * ACCELERATORS, max_batch)
+                times = measured(
+                    lambda replicas=replicas, targets=targets, percentile=percentile: (  # type: ignore[misc]
+                        capacity.size_all(replicas, **targets, percentile=percentile)
+                    ),
+                    5 if variants < 10_000 else 3,
+                )
+                each = times[0] / variants
+                first = first or each
+                print(
+                    f"{max_batch:>9}  {variants:>12}  {name:>10}  {text(times, 1, 4):>22}"
+                    f"  {each / first:>6.2f}"
+                )
 
 
 if __name__ == "__main__":
-    main()
+    singles()
+    fleets()

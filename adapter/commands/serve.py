@@ -41,6 +41,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     command.add_argument(
         "--keep-accelerator", action="store_true", help="never switch accelerators"
     )
+    command.add_argument("--tune", action="store_true", help="let profiles follow what is observed")
     command.add_argument(
         "--state-dir", type=Path, default=state_folder(), help="local certificates"
     )
@@ -71,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
             window=args.window,
             time_to_live=args.time_to_live,
             keep_accelerator=args.keep_accelerator,
+            tune=args.tune,
         ),
         interval=args.interval,
         scale_to_zero=args.scale_to_zero,
