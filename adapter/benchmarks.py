@@ -140,9 +140,14 @@ def _guidellm(run: Any, place: str) -> Row:
     def mean(name: str) -> float:
         return _number(run, ("metrics", name, "successful", "mean"), place)
 
+    metrics = run.get("metrics") if isinstance(run, dict) else None
+    if isinstance(metrics, dict) and "request_concurrency" not in metrics:
+        batch = mean("requests_per_second") * mean("request_latency")  # requests/s, s
+    else:
+        batch = mean("request_concurrency")
     return Row(
         place=place,
-        batch=mean("request_concurrency"),
+        batch=batch,
         input_tokens=mean("prompt_token_count"),
         itl_ms=mean("inter_token_latency_ms") or math.nan,
         ttft_ms=mean("time_to_first_token_ms") or math.nan,

@@ -157,6 +157,10 @@ def _parsed(line: str) -> Case | Answer:
     if not isinstance(document, dict):
         return {"error": "must be a JSON object"}
     try:
+        json.dumps(document.get("id"), allow_nan=False)
+    except ValueError:
+        return {"error": "id: must not hold NaN or Infinity"}
+    try:
         case = Case.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]

@@ -130,10 +130,10 @@ def test_a_wrong_case_is_answered_with_its_error(wrong: dict[str, Any], said: st
 
 def test_what_is_no_case_is_answered_too() -> None:
     """Text, lists, missing fields and nothing to do are errors of their line."""
-    found = ask("{", [], {"alpha": 1}, CASE, "[" * 100_000)
+    found = ask("{", [], {"alpha": 1}, CASE, "[" * 100_000, {**CASE, "id": [float("inf")]})
     assert [item["error"].split(":")[0] for item in found] == [
         "not JSON", "must be a JSON object", "beta",
-        "rate_rps, target_ttft_ms, target_itl_ms, target_tps", "not JSON",
+        "rate_rps, target_ttft_ms, target_itl_ms, target_tps", "not JSON", "id",
     ]  # fmt: skip
 
 

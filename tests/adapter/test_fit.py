@@ -39,6 +39,16 @@ def guidellm() -> dict[str, Any]:
     return {"benchmarks": [run(*load) for load in LOADS]}
 
 
+def older_guidellm() -> dict[str, Any]:
+    """Without a concurrency: it follows from rate and latency."""
+    document = guidellm()
+    for run in document["benchmarks"]:
+        concurrency = run["metrics"].pop("request_concurrency")["successful"]["mean"]
+        run["metrics"]["requests_per_second"] = {"successful": {"mean": concurrency / 2.5}}
+        run["metrics"]["request_latency"] = {"successful": {"mean": 2.5}}
+    return document
+
+
 def vllm(batch: float, prompt: float) -> dict[str, Any]:
     """A run with that mean concurrency, as benchmark_serving reports it."""
     seconds = (ttft(batch, prompt) + 99 * itl(batch)) / 1000
@@ -61,13 +71,15 @@ def test_every_format_gives_the_same_parameters(
     """CSV with its columns in any spelling, guidellm, vLLM one object a file, and one a line."""
     (tmp_path / "runs.csv").write_text(csv_text())
     (tmp_path / "guidellm.json").write_text(json.dumps(guidellm()))
+    (tmp_path / "older.json").write_text(json.dumps(older_guidellm()))
     singles = []
     for number, load in enumerate(LOADS):
         singles.append(tmp_path / f"{number}.json")
         singles[-1].write_text(json.dumps(vllm(*load)))
     (tmp_path / "appended.json").write_text("\n".join(json.dumps(vllm(*load)) for load in LOADS))
     for files in (
-        [tmp_path / "runs.csv"], [tmp_path / "guidellm.json"], singles, [tmp_path / "appended.json"],
+        [tmp_path / "runs.csv"], [tmp_path / "guidellm.json"], [tmp_path / "older.json"],
+        singles, [tmp_path / "appended.json"],
     ):  # fmt: skip
         found = fitted(capsys, *files)
         parameters = [found[name] for name in ("alpha", "beta", "gamma", "delta")]
@@ -118,7 +130,7 @@ def test_rows_without_ttft_fit_the_decode_only(
         (
             "x.json",
             '{"benchmarks": [{"metrics": {}}]}',
-            "benchmarks[0]: metrics.request_concurrency.successful.mean: must be a number",
+            "benchmarks[0]: metrics.requests_per_second.successful.mean: must be a number",
         ),
         ("x.json", '{"mean_ttft_ms": 1, "completed": 0}', "completed: is 0"),
         ("x.json", '{"mean_ttft_ms": 1, "completed": -1}', "completed: must be a number >= 0"),
