@@ -1,11 +1,22 @@
-"""What the optimizer chooses from: variants with candidates, as numbers without queues.
+"""What the optimizer chooses from and what it answers, as numbers without queues.
 
 Costs are in cents per hour, latencies in milliseconds, rates in requests per minute.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+TRANSITION_FACTOR = 0.1
+"""Default penalty for switching accelerators, as a share of the sum of both costs."""
+
+Policy = Literal["None", "PriorityExhaustive", "PriorityRoundRobin", "RoundRobin"]
+Served = Literal["full", "partial", "none"]
+Termination = Literal["optimal", "feasible", "heuristic", "fallback"]
+
+POLICIES: tuple[Policy, ...] = ("None", "PriorityExhaustive", "PriorityRoundRobin", "RoundRobin")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,10 +28,13 @@ class Candidate:
         replicas: how many replicas it takes.
         max_batch: requests in service per replica.
         cost: of all its replicas.
-        itl_ms: predicted mean inter-token latency.
-        ttft_ms: predicted mean time to first token.
+        itl_ms: predicted inter-token latency.
+        ttft_ms: predicted time to first token.
         max_rate_rpm: what one replica carries within the targets.
         reason: what bounds the number of replicas, one clause.
+        device_type: what capacity is counted in.
+        devices: of that type, that one replica holds.
+        binding: what bounds the number of replicas: ttft, itl, stability, minimum or maximum.
 
     """
 
@@ -31,22 +45,156 @@ class Candidate:
     itl_ms: float
     ttft_ms: float
     max_rate_rpm: float
-    reason: str
+    reason: str = ""
+    device_type: str = ""
+    devices: int = 0
+    binding: str = ""
+
+    @property
+    def demand(self) -> int:
+        """Devices that all its replicas hold."""
+        return self.replicas * self.devices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Current:
     """What the variant runs on now; `cost` is 0 where nothing runs."""
 
-    accelerator: str
-    replicas: int
-    cost: float
+    accelerator: str = ""
+    replicas: int = 0
+    cost: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """One variant with its candidates, at least one."""
+    """One variant with its candidates, at least one; priority 1 is served first."""
 
     name: str
-    current: Current
     candidates: tuple[Candidate, ...]
+    current: Current = Current()
+    priority: int = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Everything a solver needs.
+
+    Attributes:
+        variants: with names of their own.
+        capacity: devices by type, a type that is not named has none; None means without end.
+        policy: who gets what is left when not everyone can be served.
+        delayed_best_effort: greedy hands out leftovers after all priorities, not after each.
+        transition_factor: penalty for switching accelerators, as a share of the sum of both costs.
+        time_limit_s: that branch-and-bound may take, all its stages together.
+        gap: relative distance to the bound at which a stage counts as optimal.
+
+    """
+
+    variants: tuple[Variant, ...]
+    capacity: Mapping[str, int] | None = None
+    policy: Policy = "None"
+    delayed_best_effort: bool = False
+    transition_factor: float = TRANSITION_FACTOR
+    time_limit_s: float = 10.0
+    gap: float = 1e-6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allocation:
+    """What one variant gets.
+
+    Attributes:
+        candidate: what it was chosen from; None when it gets nothing.
+        replicas: of the candidate's accelerator; fewer than the candidate's when partial.
+        cost: of these replicas.
+        value: cost change plus transition penalty.
+
+    """
+
+    candidate: Candidate | None
+    replicas: int
+    cost: float
+    value: float
+
+    @property
+    def served(self) -> Served:
+        """Whether the variant gets what its load needs."""
+        if self.candidate is None:
+            return "none"
+        return "full" if self.replicas == self.candidate.replicas else "partial"
+
+    @property
+    def devices(self) -> int:
+        """Devices that the replicas hold."""
+        return 0 if self.candidate is None else self.replicas * self.candidate.devices
+
+
+NOTHING = Allocation(candidate=None, replicas=0, cost=0.0, value=0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Solution:
+    """An allocation for every variant.
+
+    Attributes:
+        solver: that found it.
+        termination: optimal (proven), feasible (within `gap`), heuristic (no proof sought), or fallback (branch
+            and bound hit its limit and greedy's plan stands).
+        gap: relative distance of the last stage's objective to its bound; None where none is known.
+        allocations: by variant name, in the order of the problem.
+
+    """
+
+    solver: str
+    termination: Termination
+    gap: float | None
+    allocations: Mapping[str, Allocation] = field(default_factory=dict)
+
+    @property
+    def total_cost(self) -> float:
+        """Cents per hour."""
+        return sum(item.cost for item in self.allocations.values())
+
+
+def penalty(accelerator: str, cost: float, current: Current, factor: float) -> float:
+    """Transition penalty: for starting on an accelerator that the variant does not run on."""
+    if accelerator in {"", current.accelerator}:
+        return 0.0
+    return factor * (cost + current.cost)
+
+
+def value(
+    accelerator: str, replicas: int, cost: float, current: Current, factor: float
+) -> float:
+    """Cost change plus transition penalty; 0 where nothing changes."""
+    if accelerator == current.accelerator and replicas == current.replicas:
+        return 0.0
+    return cost - current.cost + penalty(accelerator, cost, current, factor)
+
+
+def allocate(
+    variant: Variant, candidate: Candidate, replicas: int, factor: float
+) -> Allocation:
+    """That many replicas of a candidate."""
+    cost = candidate.cost
+    if replicas != candidate.replicas:
+        cost = cost / candidate.replicas * replicas
+    return Allocation(
+        candidate=candidate,
+        replicas=replicas,
+        cost=cost,
+        value=value(candidate.accelerator, replicas, cost, variant.current, factor),
+    )
+
+
+def ranked(variant: Variant, factor: float) -> list[tuple[float, Candidate]]:
+    """Candidates with their values, best first; ties go to the first accelerator by name."""
+
+    def rank(item: tuple[float, Candidate]) -> tuple[float, str]:
+        return item[0], item[1].accelerator
+
+    worths = (
+        (value(c.accelerator, c.replicas, c.cost, variant.current, factor), c)
+        for c in variant.candidates
+    )
+    return sorted(worths, key=rank)

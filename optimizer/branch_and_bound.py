@@ -1,0 +1,389 @@
+"""The best plan there is, with its proof: mixed-integer programs solved by HiGHS, one objective after another.
+
+    1. for each priority, highest first: serve as many variants as possible in full
+    2. under a saturation policy: partial service of the others
+         PriorityExhaustive   for each priority: the largest sum of shares of what was asked for
+         PriorityRoundRobin   for each priority: as many variants as possible get something, then shares
+         RoundRobin           the same over all priorities at once
+    3. the least cost plus transition penalties
+
+Each stage keeps what the stages before it reached. Variables are x(v, c), whether variant v is served in full by
+candidate c, and for partial service z(v, c), whether v runs some replicas of c, and y(v, c), how many. Sums over c of
+x + z are at most 1 for each v; devices of each type are at most its capacity.
+
+Before that, candidates that another of the same device type dominates are dropped, types that cannot run short lose
+their constraint, and variants that share no scarce type are solved apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+from optimizer import greedy
+from optimizer.problem import (
+    NOTHING,
+    Allocation,
+    Candidate,
+    Problem,
+    Solution,
+    Termination,
+    Variant,
+    allocate,
+    penalty,
+)
+
+FloatArray = NDArray[np.float64]
+
+_INTEGRAL = 1e-6
+_FINISHED, _AT_LIMIT = 0, 1
+
+
+class Objective(NamedTuple):
+    """What plans are compared by, smaller is better: in the order of the stages."""
+
+    unserved: tuple[int, ...]
+    short: tuple[float, ...]
+    cost: float
+
+
+def objective(problem: Problem, allocations: Mapping[str, Allocation]) -> Objective:
+    """A plan's worth: variants not served in full by priority, partial service, cost plus penalties."""
+    priorities = sorted({variant.priority for variant in problem.variants})
+    unserved = dict.fromkeys(priorities, 0)
+    something = dict.fromkeys(priorities, 0)
+    shares = dict.fromkeys(priorities, 0.0)
+    cost = 0.0
+    for variant in problem.variants:
+        got = allocations[variant.name]
+        if got.candidate is None:
+            unserved[variant.priority] += 1
+            continue
+        cost += got.cost + penalty(
+            got.candidate.accelerator, got.cost, variant.current, problem.transition_factor
+        )
+        if got.served == "partial":
+            unserved[variant.priority] += 1
+            something[variant.priority] += 1
+            shares[variant.priority] += got.replicas / got.candidate.replicas
+    short: list[float] = []
+    if problem.policy == "PriorityExhaustive":
+        short = [-shares[priority] for priority in priorities]
+    elif problem.policy == "PriorityRoundRobin":
+        for priority in priorities:
+            short += [-something[priority], -shares[priority]]
+    elif problem.policy == "RoundRobin":
+        short = [-sum(something.values()), -sum(shares.values())]
+    return Objective(
+        tuple(unserved.values()), tuple(round(item, 6) for item in short), round(cost, 6)
+    )
+
+
+def solve(problem: Problem) -> Solution:
+    """The optimal plan, or the best that the time limit allows, never worse than greedy's."""
+    if problem.capacity is None:
+        problem = replace(problem, capacity=_enough(problem.variants))
+    bound = greedy.solve(problem)
+    capacity = dict(problem.capacity or {})
+    parts, scarce = _components(problem, capacity)
+    allocations: dict[str, Allocation] = {variant.name: NOTHING for variant in problem.variants}
+    gap, finished = 0.0, True
+    total = sum(len(part) for part in parts) or 1
+    for part in parts:
+        program = _Program(
+            replace(problem, variants=tuple(part), time_limit_s=problem.time_limit_s * len(part) / total),
+            {kind: capacity.get(kind, 0) for kind in scarce},
+        )
+        found = program.solve()
+        if found is None:
+            finished, gap = False, np.inf
+            allocations.update({item.name: bound.allocations[item.name] for item in part})
+            continue
+        allocations.update(found.allocations)
+        gap = max(gap, found.gap)
+        finished = finished and found.finished
+    return _judged(problem, allocations, bound, gap if np.isfinite(gap) else None, finished=finished)
+
+
+def _judged(
+    problem: Problem,
+    allocations: dict[str, Allocation],
+    bound: Solution,
+    gap: float | None,
+    *,
+    finished: bool,
+) -> Solution:
+    mine, theirs = objective(problem, allocations), objective(problem, bound.allocations)
+    termination: Termination = "optimal" if finished else "feasible"
+    if not finished and (gap is None or not _fits(problem, allocations) or theirs < mine):
+        # A part without an answer took greedy's place by place, which the other parts' devices may not allow.
+        return replace(bound, solver="branch-and-bound", termination="fallback", gap=None)
+    return Solution(
+        solver="branch-and-bound", termination=termination, gap=gap, allocations=allocations
+    )
+
+
+def _fits(problem: Problem, allocations: Mapping[str, Allocation]) -> bool:
+    used: dict[str, int] = {}
+    for got in allocations.values():
+        if got.candidate is not None:
+            kind = got.candidate.device_type
+            used[kind] = used.get(kind, 0) + got.devices
+    capacity = problem.capacity or {}
+    return all(count <= capacity.get(kind, 0) for kind, count in used.items() if count)
+
+
+def _enough(variants: Sequence[Variant]) -> dict[str, int]:
+    """A capacity that nobody can exhaust."""
+    return _demands(variants, max)
+
+
+def _demands(variants: Sequence[Variant], _largest: object = max) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for variant in variants:
+        most: dict[str, int] = {}
+        for candidate in variant.candidates:
+            kind = candidate.device_type
+            most[kind] = max(most.get(kind, 0), candidate.demand)
+        for kind, count in most.items():
+            total[kind] = total.get(kind, 0) + count
+    return total
+
+
+def _components(
+    problem: Problem, capacity: Mapping[str, int]
+) -> tuple[list[list[Variant]], list[str]]:
+    """Groups of variants that share no scarce device type, and the scarce types."""
+    wanted = _demands(problem.variants)
+    scarce = sorted(kind for kind, count in wanted.items() if count > capacity.get(kind, 0))
+    places = {kind: place for place, kind in enumerate(scarce)}
+    rows, columns = [], []
+    for row, variant in enumerate(problem.variants):
+        for candidate in variant.candidates:
+            if candidate.demand and candidate.device_type in places:
+                rows.append(row)
+                columns.append(len(problem.variants) + places[candidate.device_type])
+    size = len(problem.variants) + len(scarce)
+    links = sparse.coo_array((np.ones(len(rows)), (rows, columns)), shape=(size, size))
+    _, labels = sparse.csgraph.connected_components(links, directed=False)
+    groups: dict[int, list[Variant]] = {}
+    for variant, label in zip(problem.variants, labels, strict=False):
+        groups.setdefault(int(label), []).append(variant)
+    return list(groups.values()), scarce
+
+
+def _undominated(variant: Variant, factor: float) -> list[Candidate]:
+    """Candidates without those that another of the same type beats in devices and in cost."""
+    priced = sorted(
+        variant.candidates,
+        key=lambda c: (
+            c.device_type, c.demand, c.cost + penalty(c.accelerator, c.cost, variant.current, factor),
+            c.accelerator,
+        ),
+    )  # fmt: skip
+    kept: list[Candidate] = []
+    cheapest: dict[str, float] = {}
+    for candidate in priced:
+        price = candidate.cost + penalty(
+            candidate.accelerator, candidate.cost, variant.current, factor
+        )
+        if price < cheapest.get(candidate.device_type, np.inf):
+            cheapest[candidate.device_type] = price
+            kept.append(candidate)
+    return kept
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    allocations: dict[str, Allocation]
+    gap: float
+    finished: bool
+
+
+class _Program:
+    """The integer program of one component."""
+
+    def __init__(self, problem: Problem, capacity: Mapping[str, int]) -> None:
+        self._problem = problem
+        self._capacity = capacity
+        self._factor = problem.transition_factor
+        partial = problem.policy != "None"
+        # Columns: x for every pair, then z and y for every pair that can serve in part.
+        self._full: list[tuple[int, Candidate]] = []
+        self._part: list[tuple[int, Candidate]] = []
+        for place, variant in enumerate(problem.variants):
+            for candidate in _undominated(variant, self._factor):
+                if self._room(candidate) >= candidate.replicas:
+                    self._full.append((place, candidate))
+            if partial:
+                # For less than all replicas a candidate that is dominated in full may be the only one to fit.
+                self._part += [
+                    (place, candidate)
+                    for candidate in variant.candidates
+                    if candidate.replicas > 1 and self._room(candidate) >= 1
+                ]
+        self._columns = len(self._full) + 2 * len(self._part)
+
+    def _room(self, candidate: Candidate) -> float:
+        if candidate.devices == 0 or candidate.device_type not in self._capacity:
+            return np.inf
+        return self._capacity[candidate.device_type] // candidate.devices
+
+    def solve(self) -> _Found | None:
+        """The best plan of the component; None when the time limit leaves none."""
+        if not self._columns:
+            names = [variant.name for variant in self._problem.variants]
+            return _Found(dict.fromkeys(names, NOTHING), 0.0, finished=True)
+        constraints, bounds = self._constraints(), self._bounds()
+        stages = self._stages()
+        limit = self._problem.time_limit_s / (len(stages) + 1)
+        best: FloatArray | None = None
+        gap, finished = 0.0, True
+        for place, (goal, step) in enumerate(stages):
+            last = place == len(stages) - 1
+            found = milp(
+                goal,
+                constraints=constraints,
+                bounds=bounds,
+                integrality=np.ones(self._columns),
+                options={"time_limit": 2 * limit if last else limit, "mip_rel_gap": self._gap(goal, step)},
+            )
+            if found.x is None:
+                finished = False
+                break
+            best = np.round(found.x)
+            reached = float(goal @ best)
+            finished = finished and found.status == _FINISHED
+            distance = abs(reached - found.mip_dual_bound) if found.mip_dual_bound is not None else np.inf
+            if distance >= max(step, 1e-9) * 0.999 or last:
+                gap = max(gap, distance / max(abs(reached), 1.0))
+            if not last:
+                slack = 0.5 * step if step else _INTEGRAL * max(abs(reached), 1.0)
+                constraints.append(LinearConstraint(goal[None, :], -np.inf, reached + slack))
+        if best is None:
+            return None
+        return _Found(self._allocations(best), gap, finished=finished)
+
+    def _gap(self, goal: FloatArray, step: float) -> float:
+        """Relative gap that proves a stage: of whole numbers the next one is `step` away."""
+        if not step:
+            return self._problem.gap
+        return min(0.9 * step / max(float(np.abs(goal).sum()), 1.0), 1.0)
+
+    def _constraints(self) -> list[LinearConstraint]:
+        full, part = len(self._full), len(self._part)
+        pairs = [*self._full, *self._part]
+        owners = np.array([place for place, _ in pairs], dtype=np.intp)
+        once = sparse.csr_array(
+            (np.ones(len(pairs)), (owners, np.arange(len(pairs)))),
+            shape=(len(self._problem.variants), self._columns),
+        )
+        found = [LinearConstraint(once, -np.inf, 1.0)]
+        kinds = {kind: row for row, kind in enumerate(self._capacity)}
+        rows, columns, counts = [], [], []
+        for column, (_, candidate) in enumerate(self._full):
+            if candidate.demand and candidate.device_type in kinds:
+                rows.append(kinds[candidate.device_type])
+                columns.append(column)
+                counts.append(float(candidate.demand))
+        for offset, (_, candidate) in enumerate(self._part):
+            if candidate.devices and candidate.device_type in kinds:
+                rows.append(kinds[candidate.device_type])
+                columns.append(full + part + offset)
+                counts.append(float(candidate.devices))
+        if rows:
+            used = sparse.csr_array((counts, (rows, columns)), shape=(len(kinds), self._columns))
+            free = np.array([float(self._capacity[kind]) for kind in kinds])
+            found.append(LinearConstraint(used, -np.inf, free))
+        if part:
+            # z <= y <= (replicas - 1) z: some replicas, but not all.
+            some = np.arange(part)
+            most = np.array([candidate.replicas - 1.0 for _, candidate in self._part])
+            y, z = full + part + some, full + some
+            signs = np.concatenate([np.ones(part), -np.ones(part)])
+            least = sparse.csr_array(
+                (signs, (np.tile(some, 2), np.concatenate([z, y]))), shape=(part, self._columns)
+            )
+            limit = sparse.csr_array(
+                (np.concatenate([np.ones(part), -most]), (np.tile(some, 2), np.concatenate([y, z]))),
+                shape=(part, self._columns),
+            )
+            found += [LinearConstraint(least, -np.inf, 0.0), LinearConstraint(limit, -np.inf, 0.0)]
+        return found
+
+    def _bounds(self) -> Bounds:
+        most = [1.0] * (len(self._full) + len(self._part))
+        most += [
+            min(candidate.replicas - 1.0, float(self._room(candidate)))
+            for _, candidate in self._part
+        ]
+        return Bounds(0.0, np.array(most))
+
+    def _stages(self) -> list[tuple[FloatArray, float]]:
+        """Goals to minimize, each with the step between its possible values (0: no such step)."""
+        variants = self._problem.variants
+        priorities = sorted({variant.priority for variant in variants})
+        full, part = len(self._full), len(self._part)
+        served = {priority: np.zeros(self._columns) for priority in priorities}
+        started = {priority: np.zeros(self._columns) for priority in priorities}
+        shares = {priority: np.zeros(self._columns) for priority in priorities}
+        for column, (place, _) in enumerate(self._full):
+            served[variants[place].priority][column] = -1.0
+        for offset, (place, candidate) in enumerate(self._part):
+            priority = variants[place].priority
+            started[priority][full + offset] = -1.0
+            shares[priority][full + part + offset] = -1.0 / candidate.replicas
+        stages = [(served[priority], 1.0) for priority in priorities]
+        if self._problem.policy == "PriorityExhaustive":
+            stages += [(shares[priority], 0.0) for priority in priorities]
+        elif self._problem.policy == "PriorityRoundRobin":
+            for priority in priorities:
+                stages += [(started[priority], 1.0), (shares[priority], 0.0)]
+        elif self._problem.policy == "RoundRobin":
+            everyone = [np.sum(list(goals.values()), axis=0) for goals in (started, shares)]
+            stages += [(everyone[0], 1.0), (everyone[1], 0.0)]
+        stages = [stage for stage in stages if stage[0].any()]
+        return [*stages, (self._prices(), 0.0)]
+
+    def _prices(self) -> FloatArray:
+        """Cost plus transition penalty of every column."""
+        variants = self._problem.variants
+        full, part = len(self._full), len(self._part)
+        prices = np.zeros(self._columns)
+        for column, (place, candidate) in enumerate(self._full):
+            current = variants[place].current
+            prices[column] = candidate.cost + penalty(
+                candidate.accelerator, candidate.cost, current, self._factor
+            )
+        for offset, (place, candidate) in enumerate(self._part):
+            # The penalty grows with the cost of the replicas, and has a part for what was left.
+            current = variants[place].current
+            each = candidate.cost / candidate.replicas
+            moved = penalty(candidate.accelerator, 0.0, current, self._factor)
+            prices[full + offset] = moved
+            prices[full + part + offset] = (
+                each + penalty(candidate.accelerator, each, current, self._factor) - moved
+            )
+        return prices
+
+    def _allocations(self, chosen: FloatArray) -> dict[str, Allocation]:
+        variants = self._problem.variants
+        full, part = len(self._full), len(self._part)
+        found = {variant.name: NOTHING for variant in variants}
+        for column in np.flatnonzero(chosen[:full] > 0.5):
+            place, candidate = self._full[column]
+            found[variants[place].name] = allocate(
+                variants[place], candidate, candidate.replicas, self._factor
+            )
+        for offset in np.flatnonzero(chosen[full + part :] > 0.5):
+            place, candidate = self._part[offset]
+            found[variants[place].name] = allocate(
+                variants[place], candidate, int(chosen[full + part + offset]), self._factor
+            )
+        return found
