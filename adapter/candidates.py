@@ -85,7 +85,7 @@ def choices(fleet: fleets.Fleet) -> dict[str, Choices]:
         for profile in profiles:
             accelerator = accelerators.get(profile.accelerator)
             if accelerator is None:
-                refusals.append(f"{profile.accelerator}: no cost in accelerator-unit-costs")
+                refusals.append(f"{profile.accelerator}: unknown accelerator, it has no unit cost")
                 continue
             pairs.append(
                 _Pair(
@@ -99,11 +99,11 @@ def choices(fleet: fleets.Fleet) -> dict[str, Choices]:
                     ),
                 )
             )
-    _size(pairs, found)
+    _size(pairs, found, fleet.settings.stability_margin)
     return found
 
 
-def _size(pairs: list[_Pair], found: dict[str, Choices]) -> None:
+def _size(pairs: list[_Pair], found: dict[str, Choices], margin: float) -> None:
     if not pairs:
         return
     table = np.array([pair.parameters for pair in pairs], dtype=np.float64)
@@ -116,23 +116,29 @@ def _size(pairs: list[_Pair], found: dict[str, Choices]) -> None:
     if good.size:
         replicas = queueing.Replicas(**{name: column[good] for name, column in columns.items()})
         outcomes.update(
-            zip(good.tolist(), _sized([pairs[row] for row in good], replicas), strict=True)
+            zip(good.tolist(), _sized([pairs[row] for row in good], replicas, margin), strict=True)
         )
     for row, pair in enumerate(pairs):
         outcome = outcomes[row]
         choice = found[pair.variant.name]
         if isinstance(outcome, str):
             choice.refusals.append(f"{pair.profile.accelerator}: {outcome}")
-        else:
-            choice.candidates.append(outcome)
+        elif outcome.replicas or all(other.replicas for other in choice.candidates):
+            choice.candidates.append(outcome)  # nothing on one accelerator is nothing on any
 
 
-def _sized(pairs: list[_Pair], replicas: queueing.Replicas) -> list[problem.Candidate | str]:
+def _sized(
+    pairs: list[_Pair], replicas: queueing.Replicas, margin: float
+) -> list[problem.Candidate | str]:
     sized = capacity.size_all(
         replicas,
         ttft_ms=[pair.targets.ttft_ms or math.nan for pair in pairs],
         itl_ms=[pair.targets.itl_ms or math.nan for pair in pairs],
         percentile=[pair.targets.percentile or math.nan for pair in pairs],
+        # A tokens-per-second target asks for nothing but stability, so there the margin is never given up.
+        stability_margin=[
+            max(margin, capacity.STABILITY_MARGIN) if pair.targets.tps else margin for pair in pairs
+        ],
     )
     rates = capacity.rate_to_serve(
         [pair.variant.load.arrival_rate_rps for pair in pairs],
@@ -152,9 +158,10 @@ def _sized(pairs: list[_Pair], replicas: queueing.Replicas) -> list[problem.Cand
     outcomes: list[problem.Candidate | str] = []
     for row, pair in enumerate(pairs):
         holds = sized[row]
-        if isinstance(holds, capacity.Unreachable):
+        if isinstance(holds, capacity.Unreachable) and rates[row] > 0:
             outcomes.append(str(holds))
         else:
+            # Without load there is nothing to meet a target for: the minimum will do.
             outcomes.append(
                 _candidate(pair, holds, int(wanted[row]), int(counts[row]), steady[row])
             )
@@ -162,16 +169,25 @@ def _sized(pairs: list[_Pair], replicas: queueing.Replicas) -> list[problem.Cand
 
 
 def _candidate(
-    pair: _Pair, holds: capacity.Capacity, wanted: int, count: int, steady: queueing.Performance
+    pair: _Pair,
+    holds: capacity.Capacity | capacity.Unreachable,
+    wanted: int,
+    count: int,
+    steady: queueing.Performance,
 ) -> problem.Candidate:
     variant = pair.variant
-    per_replica_rpm = holds.goodput_rps * 60
-    reason = f"{holds.binding} bounds a replica to {per_replica_rpm:.2f} req/min"
+    binding: str = holds.target if isinstance(holds, capacity.Unreachable) else holds.binding
+    if isinstance(holds, capacity.Unreachable):
+        per_replica_rpm, reason = 0.0, f"no load; under load {holds}"
+    else:
+        per_replica_rpm = holds.goodput_rps * 60
+        reason = f"{binding} bounds a replica to {per_replica_rpm:.2f} req/min"
     asked = max(wanted, variant.min_replicas)
     if wanted < variant.min_replicas:
-        reason = f"minimum of {variant.min_replicas} replicas"
+        reason, binding = f"minimum of {variant.min_replicas} replicas", "minimum"
     if count < asked:
         reason = f"{asked} replicas wanted, but the maximum is {variant.max_replicas}; " + reason
+        binding = "maximum"
     return problem.Candidate(
         accelerator=pair.profile.accelerator if count else "",
         replicas=count,
@@ -181,7 +197,30 @@ def _candidate(
         ttft_ms=steady.ttft_ms,
         max_rate_rpm=per_replica_rpm,
         reason=reason,
+        device_type=pair.accelerator.device_type if count else "",
+        devices=pair.profile.accelerator_count * pair.accelerator.multiplicity if count else 0,
+        binding=binding,
     )
+
+
+def performance(
+    variant: fleets.Variant, chosen: problem.Candidate, targets: fleets.Targets, replicas: int
+) -> queueing.Performance:
+    """What a chosen candidate does with fewer replicas than its load needs, or with all."""
+    profile = next(p for p in variant.profiles if p.accelerator == chosen.accelerator)
+    output_tokens = max(variant.load.output_tokens, 1.0)
+    replica = queueing.Replica(
+        alpha_ms=profile.alpha_ms,
+        beta_ms=profile.beta_ms,
+        gamma_ms=profile.gamma_ms,
+        delta_ms=profile.delta_ms,
+        input_tokens=variant.load.input_tokens,
+        output_tokens=output_tokens,
+        max_batch=chosen.max_batch,
+        max_queue=queueing.MAX_QUEUE_TO_BATCH * chosen.max_batch,
+    )
+    rate = capacity.rate_to_serve(variant.load.arrival_rate_rps, targets.tps, output_tokens)
+    return queueing.analyze(replica, float(rate) / replicas)
 
 
 def cost(accelerator: fleets.Accelerator, profile: fleets.Profile, replicas: int) -> float:
@@ -196,5 +235,7 @@ def current(
     now = variant.current
     accelerator = accelerators.get(now.accelerator)
     profile = next((p for p in variant.profiles if p.accelerator == now.accelerator), None)
-    price = cost(accelerator, profile, now.replicas) if accelerator and profile else 0.0
+    price = now.cost
+    if price is None:
+        price = cost(accelerator, profile, now.replicas) if accelerator and profile else 0.0
     return problem.Current(accelerator=now.accelerator, replicas=now.replicas, cost=price)

@@ -11,6 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from analyzer.capacity import STABILITY_MARGIN
+from optimizer.problem import TRANSITION_FACTOR, Policy
+from optimizer.solvers import SolverName
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accelerator:
@@ -100,10 +104,17 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurrentAllocation:
-    """What a variant runs on now. `accelerator` is empty when that is unknown or nothing runs."""
+    """What a variant runs on now.
+
+    Attributes:
+        accelerator: empty when that is unknown or nothing runs.
+        cost: cents per hour; None takes it from the accelerator.
+
+    """
 
     accelerator: str
     replicas: int
+    cost: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,11 +142,36 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How to plan.
+
+    Attributes:
+        solver: auto is unlimited without a capacity, else branch-and-bound.
+        policy: who gets what is left when not everyone can be served.
+        delayed_best_effort: greedy hands out leftovers after all priorities, not after each.
+        transition_factor: penalty for switching accelerators, as a share of the sum of both costs.
+        stability_margin: share of a replica's own speed kept free.
+        time_limit_s: that branch-and-bound may take.
+        gap: relative distance to the bound that counts as optimal.
+
+    """
+
+    solver: SolverName = "auto"
+    policy: Policy = "None"
+    delayed_best_effort: bool = False
+    transition_factor: float = TRANSITION_FACTOR
+    stability_margin: float = STABILITY_MARGIN
+    time_limit_s: float = 10.0
+    gap: float = 1e-6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
     """All variants with what they may run on.
 
     Attributes:
         capacity: devices by device type; a type that is not named has none. None: unlimited.
+        settings: how to plan.
 
     """
 
@@ -143,3 +179,4 @@ class Fleet:
     service_classes: tuple[ServiceClass, ...]
     variants: tuple[Variant, ...]
     capacity: Mapping[str, int] | None = None
+    settings: Settings = Settings()

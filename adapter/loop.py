@@ -178,8 +178,9 @@ class ControlLoop:
             if source.key not in self.states:
                 continue
             decision = plan.decisions.get(source.key)
-            if decision is None:
-                self._hold(source, seen.get(source.key), problems.get(source.key, ""), decided_at)
+            if decision is None or decision.served == "none":
+                why = problems.get(source.key, "") if decision is None else decision.reason
+                self._hold(source, seen.get(source.key), why, decided_at)
             else:
                 self._take(source, seen.get(source.key), decision, decided_at)
         self._publish()
@@ -245,7 +246,7 @@ class ControlLoop:
                 current=source.replicas,
                 accelerator=candidate.accelerator,
                 arrival_rate_rpm=round(decision.arrival_rate_rps * 60, 2),
-                reason=candidate.reason,
+                reason=decision.reason,
                 runner_up=decision.runner_up,
             )
         accelerator = candidate.accelerator or source.accelerator
@@ -254,7 +255,7 @@ class ControlLoop:
             traffic=traffic,
             desired=candidate.replicas,
             accelerator=accelerator,
-            reason=candidate.reason,
+            reason=decision.reason,
             decided_at=decided_at,
             cost=candidate.cost,
         )

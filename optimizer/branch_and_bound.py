@@ -1,4 +1,4 @@
-"""The best plan there is, with its proof: mixed-integer programs solved by HiGHS, one objective after another.
+"""The best plan there is, with its proof: integer programs solved by HiGHS, one objective after another.
 
     1. for each priority, highest first: serve as many variants as possible in full
     2. under a saturation policy: partial service of the others
@@ -7,12 +7,12 @@
          RoundRobin           the same over all priorities at once
     3. the least cost plus transition penalties
 
-Each stage keeps what the stages before it reached. Variables are x(v, c), whether variant v is served in full by
-candidate c, and for partial service z(v, c), whether v runs some replicas of c, and y(v, c), how many. Sums over c of
-x + z are at most 1 for each v; devices of each type are at most its capacity.
+Each stage keeps what the stages before it reached. Variables are x(v, c), whether variant v is served in
+full by candidate c, and for partial service z(v, c), whether v runs some replicas of c, and y(v, c), how
+many. Sums over c of x + z are at most 1 for each v; devices of each type are at most its capacity.
 
-Before that, candidates that another of the same device type dominates are dropped, types that cannot run short lose
-their constraint, and variants that share no scarce type are solved apart.
+Before that, candidates that another of the same device type dominates are dropped, types that cannot run
+short lose their constraint, and variants that share no scarce type are solved apart.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from optimizer.problem import (
 FloatArray = NDArray[np.float64]
 
 _INTEGRAL = 1e-6
-_FINISHED, _AT_LIMIT = 0, 1
+_FINISHED = 0
 
 
 class Objective(NamedTuple):
@@ -88,63 +88,42 @@ def objective(problem: Problem, allocations: Mapping[str, Allocation]) -> Object
 def solve(problem: Problem) -> Solution:
     """The optimal plan, or the best that the time limit allows, never worse than greedy's."""
     if problem.capacity is None:
-        problem = replace(problem, capacity=_enough(problem.variants))
+        problem = replace(problem, capacity=_demands(problem.variants))
     bound = greedy.solve(problem)
     capacity = dict(problem.capacity or {})
     parts, scarce = _components(problem, capacity)
     allocations: dict[str, Allocation] = {variant.name: NOTHING for variant in problem.variants}
-    gap, finished = 0.0, True
-    total = sum(len(part) for part in parts) or 1
+    gap: float | None = 0.0
+    finished = answered = True
+    total = sum(len(part) for part in parts)
     for part in parts:
+        share = problem.time_limit_s * len(part) / total
         program = _Program(
-            replace(problem, variants=tuple(part), time_limit_s=problem.time_limit_s * len(part) / total),
+            replace(problem, variants=tuple(part), time_limit_s=share),
             {kind: capacity.get(kind, 0) for kind in scarce},
         )
         found = program.solve()
         if found is None:
-            finished, gap = False, np.inf
+            # Nobody outside the part holds devices that are scarce in it, so greedy's plan fits there.
+            answered = finished = False
+            gap = None
             allocations.update({item.name: bound.allocations[item.name] for item in part})
             continue
         allocations.update(found.allocations)
-        gap = max(gap, found.gap)
         finished = finished and found.finished
-    return _judged(problem, allocations, bound, gap if np.isfinite(gap) else None, finished=finished)
-
-
-def _judged(
-    problem: Problem,
-    allocations: dict[str, Allocation],
-    bound: Solution,
-    gap: float | None,
-    *,
-    finished: bool,
-) -> Solution:
-    mine, theirs = objective(problem, allocations), objective(problem, bound.allocations)
-    termination: Termination = "optimal" if finished else "feasible"
-    if not finished and (gap is None or not _fits(problem, allocations) or theirs < mine):
-        # A part without an answer took greedy's place by place, which the other parts' devices may not allow.
-        return replace(bound, solver="branch-and-bound", termination="fallback", gap=None)
+        gap = None if gap is None or found.gap is None else max(gap, found.gap)
+    termination: Termination = "optimal" if finished else "feasible" if answered else "fallback"
+    if objective(problem, bound.allocations) < objective(problem, allocations):
+        # Within the gap, or cut off by the limit: greedy's plan is the better one.
+        allocations = dict(bound.allocations)
+        termination, gap = (termination, gap) if finished else ("fallback", None)
     return Solution(
         solver="branch-and-bound", termination=termination, gap=gap, allocations=allocations
     )
 
 
-def _fits(problem: Problem, allocations: Mapping[str, Allocation]) -> bool:
-    used: dict[str, int] = {}
-    for got in allocations.values():
-        if got.candidate is not None:
-            kind = got.candidate.device_type
-            used[kind] = used.get(kind, 0) + got.devices
-    capacity = problem.capacity or {}
-    return all(count <= capacity.get(kind, 0) for kind, count in used.items() if count)
-
-
-def _enough(variants: Sequence[Variant]) -> dict[str, int]:
-    """A capacity that nobody can exhaust."""
-    return _demands(variants, max)
-
-
-def _demands(variants: Sequence[Variant], _largest: object = max) -> dict[str, int]:
+def _demands(variants: Sequence[Variant]) -> dict[str, int]:
+    """Devices by type that the variants could take together."""
     total: dict[str, int] = {}
     for variant in variants:
         most: dict[str, int] = {}
@@ -202,7 +181,7 @@ def _undominated(variant: Variant, factor: float) -> list[Candidate]:
 @dataclass(frozen=True, slots=True)
 class _Found:
     allocations: dict[str, Allocation]
-    gap: float
+    gap: float | None
     finished: bool
 
 
@@ -244,7 +223,8 @@ class _Program:
         stages = self._stages()
         limit = self._problem.time_limit_s / (len(stages) + 1)
         best: FloatArray | None = None
-        gap, finished = 0.0, True
+        gap: float | None = 0.0
+        finished = True
         for place, (goal, step) in enumerate(stages):
             last = place == len(stages) - 1
             found = milp(
@@ -252,16 +232,20 @@ class _Program:
                 constraints=constraints,
                 bounds=bounds,
                 integrality=np.ones(self._columns),
-                options={"time_limit": 2 * limit if last else limit, "mip_rel_gap": self._gap(goal, step)},
+                options={
+                    "time_limit": 2 * limit if last else limit,
+                    "mip_rel_gap": self._gap(goal, step),
+                },
             )
             if found.x is None:
-                finished = False
+                gap, finished = None, False
                 break
             best = np.round(found.x)
             reached = float(goal @ best)
             finished = finished and found.status == _FINISHED
-            distance = abs(reached - found.mip_dual_bound) if found.mip_dual_bound is not None else np.inf
-            if distance >= max(step, 1e-9) * 0.999 or last:
+            # Of whole numbers, less than one step from the bound is the bound.
+            distance = abs(reached - found.mip_dual_bound)
+            if gap is not None and distance >= step:
                 gap = max(gap, distance / max(abs(reached), 1.0))
             if not last:
                 slack = 0.5 * step if step else _INTEGRAL * max(abs(reached), 1.0)
@@ -311,7 +295,10 @@ class _Program:
                 (signs, (np.tile(some, 2), np.concatenate([z, y]))), shape=(part, self._columns)
             )
             limit = sparse.csr_array(
-                (np.concatenate([np.ones(part), -most]), (np.tile(some, 2), np.concatenate([y, z]))),
+                (
+                    np.concatenate([np.ones(part), -most]),
+                    (np.tile(some, 2), np.concatenate([y, z])),
+                ),
                 shape=(part, self._columns),
             )
             found += [LinearConstraint(least, -np.inf, 0.0), LinearConstraint(limit, -np.inf, 0.0)]

@@ -1,8 +1,8 @@
 """Serve variants one after another within the capacity: by priority, then by regret.
 
-Regret is what a variant loses if its best remaining candidate is taken from it: the distance to the next one, without
-bound for the last. A variant whose candidate does not fit moves on to its next and takes its new place in line. What
-is left when all had their turn is shared under the saturation policy.
+Regret is what a variant loses if its best remaining candidate is taken from it: the distance to the next
+one, without bound for the last. A variant whose candidate does not fit moves on to its next and takes its new
+place in line. What is left when all had their turn is shared under the saturation policy.
 """
 
 from __future__ import annotations
@@ -112,7 +112,9 @@ class _Run:
             for entry in active:
                 name = entry.variant.name
                 if name not in chosen:
-                    first = next((c for _, c in entry.choices if c.replicas and self._fits(c) > 0), None)
+                    first = next(
+                        (c for _, c in entry.choices if c.replicas and self._fits(c) > 0), None
+                    )
                     if first is None:
                         continue
                     chosen[name] = (first, 0)
@@ -146,9 +148,7 @@ def solve(problem: Problem) -> Solution:
     else:
         for group in groups:
             _best_effort(run, run.serve(group), problem.policy)
-    return Solution(
-        solver="greedy", termination="heuristic", gap=None, allocations=run.allocations
-    )
+    return Solution(solver="greedy", termination="heuristic", gap=None, allocations=run.allocations)
 
 
 def _best_effort(run: _Run, left: Sequence[_Entry], policy: Policy) -> None:

@@ -138,8 +138,8 @@ class Solution:
 
     Attributes:
         solver: that found it.
-        termination: optimal (proven), feasible (within `gap`), heuristic (no proof sought), or fallback (branch
-            and bound hit its limit and greedy's plan stands).
+        termination: optimal (proven), feasible (within `gap`), heuristic (no proof sought), or fallback
+            (branch-and-bound hit its limit and greedy's plan stands, at least in part).
         gap: relative distance of the last stage's objective to its bound; None where none is known.
         allocations: by variant name, in the order of the problem.
 
@@ -163,18 +163,14 @@ def penalty(accelerator: str, cost: float, current: Current, factor: float) -> f
     return factor * (cost + current.cost)
 
 
-def value(
-    accelerator: str, replicas: int, cost: float, current: Current, factor: float
-) -> float:
+def value(accelerator: str, replicas: int, cost: float, current: Current, factor: float) -> float:
     """Cost change plus transition penalty; 0 where nothing changes."""
     if accelerator == current.accelerator and replicas == current.replicas:
         return 0.0
     return cost - current.cost + penalty(accelerator, cost, current, factor)
 
 
-def allocate(
-    variant: Variant, candidate: Candidate, replicas: int, factor: float
-) -> Allocation:
+def allocate(variant: Variant, candidate: Candidate, replicas: int, factor: float) -> Allocation:
     """That many replicas of a candidate."""
     cost = candidate.cost
     if replicas != candidate.replicas:

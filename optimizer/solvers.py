@@ -1,0 +1,83 @@
+"""The solvers by name, behind a check of what they are given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+from optimizer import branch_and_bound, greedy, unlimited
+from optimizer.errors import InvalidProblemError
+from optimizer.problem import POLICIES, Problem, Solution, Variant
+
+SolverName = Literal["auto", "unlimited", "greedy", "branch-and-bound"]
+Solver = Callable[[Problem], Solution]
+
+SOLVERS: dict[SolverName, Solver] = {
+    "unlimited": unlimited.solve,
+    "greedy": greedy.solve,
+    "branch-and-bound": branch_and_bound.solve,
+}
+
+
+def solve(problem: Problem, solver: SolverName = "auto") -> Solution:
+    """An allocation for every variant; auto is unlimited without a capacity, else branch-and-bound.
+
+    Raises:
+        InvalidProblemError: the problem has no meaning; names the object and the field.
+
+    """
+    for error in errors_of(problem):
+        raise error
+    if solver == "auto":
+        solver = "unlimited" if problem.capacity is None else "branch-and-bound"
+    return SOLVERS[solver](problem)
+
+
+def errors_of(problem: Problem) -> Iterator[InvalidProblemError]:
+    """Everything that is wrong with a problem; errors of a variant go away with the variant."""
+    for kind, count in (problem.capacity or {}).items():
+        if count < 0:
+            yield InvalidProblemError(f"capacity {kind}", f"must be >= 0, not {count}")
+    if problem.policy not in POLICIES:
+        yield InvalidProblemError("policy", f"must be one of {', '.join(POLICIES)}")
+    for name in ("transition_factor", "gap"):
+        number = getattr(problem, name)
+        if not (math.isfinite(number) and number >= 0):
+            yield InvalidProblemError(name, f"must be a number >= 0, not {number:g}")
+    if not problem.time_limit_s > 0:
+        yield InvalidProblemError("time_limit_s", f"must be > 0, not {problem.time_limit_s:g}")
+    known: set[str] = set()
+    for variant in problem.variants:
+        if variant.name in known:
+            yield InvalidProblemError(
+                f"variant {variant.name}", "the name is taken", variant=variant.name
+            )
+        known.add(variant.name)
+        yield from _errors_of(variant)
+
+
+def _errors_of(variant: Variant) -> Iterator[InvalidProblemError]:
+    place = f"variant {variant.name}"
+    if not 1 <= variant.priority <= 100:
+        yield InvalidProblemError(
+            place, f"priority: must be from 1 to 100, not {variant.priority}", variant=variant.name
+        )
+    if not variant.candidates:
+        yield InvalidProblemError(place, "has no candidates", variant=variant.name)
+    if not (math.isfinite(variant.current.cost) and variant.current.cost >= 0):
+        yield InvalidProblemError(
+            place, f"current.cost: must be >= 0, not {variant.current.cost:g}", variant=variant.name
+        )
+    for candidate in variant.candidates:
+        where = f"{place}, candidate {candidate.accelerator or 'nothing'}"
+        if not (math.isfinite(candidate.cost) and candidate.cost >= 0):
+            yield InvalidProblemError(
+                where, f"cost: must be >= 0, not {candidate.cost:g}", variant=variant.name
+            )
+        for name in ("replicas", "devices"):
+            number = getattr(candidate, name)
+            if number < 0:
+                yield InvalidProblemError(
+                    where, f"{name}: must be >= 0, not {number}", variant=variant.name
+                )
