@@ -145,7 +145,7 @@ def read(path: Path) -> dict[str, Any]:
             f"{path}: must be an object with accelerators, classes, profiles, variants"
         )
     if "system" in document or "serverData" in document:
-        return _from_system(document.get("system", document), path)
+        return from_system(document.get("system", document), path)
     return document
 
 
@@ -311,7 +311,7 @@ def _targets(level: TargetPart) -> fleet.Targets:
     )
 
 
-def _from_system(system: Any, path: Path) -> dict[str, Any]:
+def from_system(system: Any, path: Path) -> dict[str, Any]:
     """The reference's `SystemSpec`: a missing field is zero, and zero often means not given."""
 
     def items(section: str, name: str) -> list[dict[str, Any]]:

@@ -70,8 +70,8 @@ def test_unlimited_is_the_references(systems: Systems) -> None:
 def test_greedy_is_the_references(systems: Systems) -> None:
     """With a capacity, under every policy, the same plan; where float32 ties differ, one as good.
 
-    Nine in ten are the same to the replica. In the others values that are equal on paper were told apart by
-    the reference's float32 noise or its map's order; then as many are served at every priority.
+    More than nine in ten are the same to the replica. In the others values that are equal on paper were told
+    apart by the reference's float32 noise or its map's order; then as many are served at every priority.
     """
     same = limited = 0
     for case, problem in systems:
@@ -84,7 +84,7 @@ def test_greedy_is_the_references(systems: Systems) -> None:
         elif not case["nondeterministic"]:
             assert served(problem, ours) == served(problem, reference(case["result"])), case["id"]
     assert limited > 90
-    assert same / limited >= 0.85
+    assert same / limited > 0.93
 
 
 def test_greedy_is_never_worse_than_the_reference(systems: Systems) -> None:
