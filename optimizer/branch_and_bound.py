@@ -157,21 +157,21 @@ def _components(
     return list(groups.values()), scarce
 
 
+def _price(candidate: Candidate, variant: Variant, factor: float) -> float:
+    """What a whole candidate adds to the last stage's objective."""
+    return candidate.cost + penalty(candidate.accelerator, candidate.cost, variant.current, factor)
+
+
 def _undominated(variant: Variant, factor: float) -> list[Candidate]:
     """Candidates without those that another of the same type beats in devices and in cost."""
     priced = sorted(
         variant.candidates,
-        key=lambda c: (
-            c.device_type, c.demand, c.cost + penalty(c.accelerator, c.cost, variant.current, factor),
-            c.accelerator,
-        ),
-    )  # fmt: skip
+        key=lambda c: (c.device_type, c.demand, _price(c, variant, factor), c.accelerator),
+    )
     kept: list[Candidate] = []
     cheapest: dict[str, float] = {}
     for candidate in priced:
-        price = candidate.cost + penalty(
-            candidate.accelerator, candidate.cost, variant.current, factor
-        )
+        price = _price(candidate, variant, factor)
         if price < cheapest.get(candidate.device_type, np.inf):
             cheapest[candidate.device_type] = price
             kept.append(candidate)
@@ -219,6 +219,9 @@ class _Program:
         if not self._columns:
             names = [variant.name for variant in self._problem.variants]
             return _Found(dict.fromkeys(names, NOTHING), 0.0, finished=True)
+        cheapest = self._cheapest()
+        if cheapest is not None:
+            return _Found(cheapest, 0.0, finished=True)
         constraints, bounds = self._constraints(), self._bounds()
         stages = self._stages()
         limit = self._problem.time_limit_s / (len(stages) + 1)
@@ -253,6 +256,19 @@ class _Program:
         if best is None:
             return None
         return _Found(self._allocations(best), gap, finished=finished)
+
+    def _cheapest(self) -> dict[str, Allocation] | None:
+        """Everyone's cheapest candidate, if all of them fit: nothing can be better."""
+        left = dict(self._capacity)
+        found: dict[str, Allocation] = {}
+        for variant in self._problem.variants:
+            best = min(
+                variant.candidates, key=lambda c: (_price(c, variant, self._factor), c.accelerator)
+            )
+            if best.devices and best.device_type in left:
+                left[best.device_type] -= best.demand
+            found[variant.name] = allocate(variant, best, best.replicas, self._factor)
+        return found if all(count >= 0 for count in left.values()) else None
 
     def _gap(self, goal: FloatArray, step: float) -> float:
         """Relative gap that proves a stage: of whole numbers the next one is `step` away."""
@@ -344,10 +360,7 @@ class _Program:
         full, part = len(self._full), len(self._part)
         prices = np.zeros(self._columns)
         for column, (place, candidate) in enumerate(self._full):
-            current = variants[place].current
-            prices[column] = candidate.cost + penalty(
-                candidate.accelerator, candidate.cost, current, self._factor
-            )
+            prices[column] = _price(candidate, variants[place], self._factor)
         for offset, (place, candidate) in enumerate(self._part):
             # The penalty grows with the cost of the replicas, and has a part for what was left.
             current = variants[place].current

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from adapter import folder
+from adapter import documents, folder, planning
 
 SAMPLES = Path(__file__).parents[2] / "manifests" / "samples"
 
@@ -26,3 +26,16 @@ def test_the_sample_hpa_selects_the_sample_variant() -> None:
     assert external["metric"]["selector"]["matchLabels"] == {"variant_name": variant.name}
     assert external["target"] == {"type": "AverageValue", "averageValue": "1"}
     assert spec["behavior"]["scaleUp"]["tolerance"] == 0
+
+
+def test_the_sample_fleet_is_planned_without_problems() -> None:
+    """`plan -f manifests/samples/fleet.yaml` serves everyone, and the documentation shows its cost."""
+    path = SAMPLES / "fleet.yaml"
+    snapshot, left_out = documents.parse(documents.read(path), str(path))
+    found = planning.plan(snapshot)
+    assert (left_out, dict(found.set_aside)) == ({}, {})
+    assert {decision.served for decision in found.decisions.values()} == {"full"}
+    assert found.termination == "optimal"
+    for page in ("README.md", "docs/optimizer.md"):
+        text = (SAMPLES.parents[1] / page).read_text()
+        assert f"{found.total_cost:g} cents/h; served 3 in full" in text
