@@ -6,20 +6,26 @@ Every request is authenticated, then authorised, then routed. One middleware dec
 from __future__ import annotations
 
 import json
-import ssl
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import structlog
 from aiohttp import web
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
-from adapter import discovery, errors, identity, selectors, statuses
+from adapter import (
+    discovery,
+    identity,
+    negotiation,
+    openapi,
+    parameters,
+    requests,
+    selectors,
+    statuses,
+)
 from adapter.targets import TargetStore
 
 log = structlog.get_logger()
@@ -28,15 +34,19 @@ Check = Callable[[], str | None]
 """A readiness check: None when well, else what is wrong."""
 
 BODY_LIMIT_BYTES = 64 * 1024
+COMPRESSED_FROM_BYTES = 128 * 1024
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+TEXT_TYPE = "text/plain; charset=utf-8"
 _INDENTING_AGENTS = ("curl", "Wget", "Mozilla")
+_HEALTH = ("healthz", "livez", "readyz")
+_FRESHNESS_BUCKETS = tuple(1.364**power for power in range(20))
+"""Seconds; as the official library has them."""
 
 
 def application(
     *,
     store: TargetStore,
-    identity: identity.IdentityConfig,
+    authenticator: identity.Authenticator,
     policy: identity.Policy,
     readiness: Mapping[str, Check],
     metrics_registry: CollectorRegistry,
@@ -45,7 +55,7 @@ def application(
     """Build the server; it serves whatever `store` holds when asked."""
     server = _Server(
         store=store,
-        authenticator=_authenticator(identity),
+        authenticator=authenticator,
         policy=policy,
         readiness=readiness,
         metrics_registry=metrics_registry,
@@ -57,43 +67,13 @@ def application(
     return app
 
 
-def server_ssl_context(certificate: Path, key: Path, client_cas: bytes) -> ssl.SSLContext:
-    """TLS 1.2 or newer; asks for a client certificate of these authorities, and takes none too.
-
-    Raises:
-        StartupError: a file is unreadable, no PEM, or certificate and key do not belong together.
-
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    for path in (certificate, key):
-        try:
-            path.read_bytes()
-        except OSError as error:
-            raise errors.StartupError(f"{path}: cannot be read: {error.strerror}") from error
-    try:
-        context.load_cert_chain(certificate, key)
-    except ssl.SSLError as error:
-        raise errors.StartupError(
-            f"{certificate}, {key}: no PEM certificate and key that belong together"
-            f" ({error.reason or error})"
-        ) from error
-    if client_cas:
-        try:
-            context.load_verify_locations(cadata=client_cas.decode("ascii"))
-        except (ssl.SSLError, UnicodeDecodeError) as error:
-            raise errors.StartupError(f"client CA: no PEM certificates in it ({error})") from error
-        context.verify_mode = ssl.CERT_OPTIONAL
-    return context
-
-
 async def _anonymous_server(_: web.Request, response: web.StreamResponse) -> None:
     # aiohttp would name itself and its version.
     response.headers.popall("Server", None)
 
 
-def _authenticator(config: identity.IdentityConfig) -> identity.Authenticator:
-    return identity.Authenticator(config)
+class _ReviewFailedError(Exception):
+    """Authorisation could not be found out."""
 
 
 class _Server:
@@ -113,11 +93,18 @@ class _Server:
         self._readiness = readiness
         self._registry = metrics_registry
         self._now = now
+        self._freshness = Histogram(
+            "metrics_apiserver_metric_freshness_seconds",
+            "Age of the metrics that are served, by group.",
+            ["group"],
+            registry=metrics_registry,
+            buckets=_FRESHNESS_BUCKETS,
+        ).labels(discovery.GROUP)
         self._fixed: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {
-            "/metrics": lambda _request: self._metrics(),
-            "/healthz": self._health,
-            "/livez": self._health,
-            "/readyz": self._health,
+            "/metrics": self._metrics,
+            "/openapi/v2": self._openapi,
+            "/openapi/v3": self._openapi,
+            openapi.V3_CHILD: self._openapi,
         }
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -125,131 +112,144 @@ class _Server:
         try:
             response = await self._answer(request)
         except statuses.StatusError as error:
-            response = _json(request, error.document(), status=error.code)
-            if error.code in {403, 500}:
-                response.headers["X-Content-Type-Options"] = "nosniff"
+            response = _failure(request, error)
+        except _ReviewFailedError as error:
+            # Fail closed, in the words and the type of the official library.
+            text = f'Internal Server Error: "{request.path_qs}": {error}\n'
+            response = web.Response(text=text, status=500)
+            response.headers["X-Content-Type-Options"] = "nosniff"
         except Exception:
             log.exception("request failed", path=request.path)
-            response = _json(request, statuses.internal("internal error").document(), status=500)
+            response = _failure(request, statuses.internal("internal error"))
         response.headers["Audit-Id"] = request.headers.get("Audit-ID") or str(uuid.uuid4())
         response.headers["Cache-Control"] = "no-cache, private"
         return response
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
+        user = await self._user(request)
+        raw_path = request.rel_url.raw_path
+        asked = requests.attributes(request.method, raw_path, request.path, request.query)
+        await self._authorise(user, asked)
+        health = request.path.strip("/").split("/")
+        if health[0] in _HEALTH and len(health) <= 2:
+            return self._health(request, *health)
+        if request.path in self._fixed:
+            return await self._fixed[request.path](request)
+        metric = requests.metric(raw_path)
+        document = discovery.document(request.path, self._store.metric_names())
+        if metric is None and document is None:
+            if asked.resource or request.path.startswith(f"/apis/{discovery.GROUP}"):
+                raise statuses.not_found()
+            return _write(request, discovery.paths(), "json", status=404, pretty=True)
+        if request.method != "GET":
+            raise statuses.method_not_allowed()
+        if metric is None:
+            return self._discovery(request, document)
+        return self._external_metric(request, *metric)
+
+    async def _user(self, request: web.Request) -> identity.User:
+        if any(name.lower().startswith("impersonate-") for name in request.headers):
+            # Answering as the caller instead would be worse than not answering.
+            raise statuses.forbidden("impersonation is not supported by this server", {})
         transport = request.transport
         tls = transport.get_extra_info("ssl_object") if transport else None
         try:
             certificate = tls.getpeercert(binary_form=True) if tls else None
-            user = self._authenticator.user(certificate, request.headers)
+            return await self._authenticator.user(certificate, request.headers)
         except identity.UnauthenticatedError:
             raise statuses.unauthorized() from None
-        segments = [part for part in request.rel_url.raw_path.split("/") if part]
-        metric = _metric_of(segments)
-        await self._authorise(request, user, metric)
-        if request.path in self._fixed:
-            return await self._fixed[request.path](request)
-        document = discovery.document(request.path, self._store.metric_names())
-        if metric is None and document is None:
-            raise statuses.not_found()
-        if request.method != "GET":
-            raise statuses.method_not_allowed()
-        _check_accept(request)
-        if metric is None:
-            return _json(request, document)
-        return self._external_metric(request, *metric)
 
-    async def _authorise(
-        self, request: web.Request, user: identity.User, metric: tuple[str, str] | None
-    ) -> None:
-        path = request.path
-        if metric is None:
-            verb = _VERBS.get(request.method, request.method.lower())
-            attributes = identity.Attributes(verb=verb, path=path)
-            message, details = f'forbidden: User "{user.name}" cannot {verb} path "{path}"', {}
-        else:
-            namespace, name = metric
-            verb = _VERBS.get(request.method, "list")
-            attributes = identity.Attributes(
-                verb=verb, path=path, namespace=namespace, resource=name
-            )
-            group = discovery.GROUP
-            message = (
-                f'{name}.{group} is forbidden: User "{user.name}" cannot {verb} resource "{name}"'
-                f' in API group "{group}" in the namespace "{namespace}"'
-            )
-            details = {"group": group, "kind": name}
-        if not await self._policy.allows(user, attributes):
-            raise statuses.forbidden(message, details)
-
-    def _external_metric(self, request: web.Request, namespace: str, name: str) -> web.Response:
-        text = request.query.get("labelSelector", "")
+    async def _authorise(self, user: identity.User, asked: identity.Attributes) -> None:
         try:
-            selector = selectors.parse(text)
+            verdict = await self._policy.decide(user, asked)
+        except identity.ReviewError as error:
+            log.warning("authorisation failed", user=user.name, error=str(error))
+            raise _ReviewFailedError(str(error)) from error
+        if not verdict.allowed:
+            details = {"group": discovery.GROUP, "kind": asked.resource} if asked.resource else {}
+            raise statuses.forbidden(requests.forbidden(user, asked, verdict.reason), details)
+
+    def _discovery(self, request: web.Request, document: Any) -> web.StreamResponse:
+        at_root = request.path.rstrip("/") == "/apis"
+        accepted = negotiation.accepted(request.headers.get("Accept", ""), discovery=at_root)
+        if not accepted.discovery:
+            # kubectl and people read the root and the version, so those are indented.
+            pretty = request.path.rstrip("/") in {"", "/version"}
+            return _write(request, document, accepted.form, pretty=pretty)
+        found = discovery.aggregated(accepted.discovery, self._store.metric_names())
+        body, _ = negotiation.write(found, "json", pretty=False)
+        kind = (
+            f"application/json;g={negotiation.DISCOVERY_GROUP};v={accepted.discovery}"
+            f";as={negotiation.DISCOVERY_KIND}"
+        )
+        return _tagged(request, body, openapi.tag(body), kind)
+
+    def _external_metric(
+        self, request: web.Request, namespace: str, name: str
+    ) -> web.StreamResponse:
+        accepted = negotiation.accepted(request.headers.get("Accept", ""))
+        parameters.check(request.query)
+        try:
+            selector = selectors.parse(request.query.get("labelSelector", ""))
         except selectors.SelectorError as error:
             raise statuses.bad_request(str(error)) from None
-        watch = request.query.get("watch", "false").lower()
-        if watch not in {"false", "0", "f", ""}:
-            raise statuses.StatusError(
-                405,
-                "MethodNotAllowed",
-                f'watch is not supported on resources of kind "*.{discovery.GROUP}"',
-                {"group": discovery.GROUP, "kind": "*"},
-            )
+        now = self._now()
         items = self._store.answer(
-            namespace, name, selector if selector.requirements else None, now=self._now()
+            namespace, name, selector if selector.requirements else None, now=now
         )
+        for item in items:
+            self._freshness.observe(max(now - item.decided_at, 0.0))
         body = (
             b'{"kind":"ExternalMetricValueList","apiVersion":"external.metrics.k8s.io/v1beta1",'
-            b'"metadata":{},"items":[' + b",".join(items) + b"]}\n"
+            b'"metadata":{},"items":[' + b",".join(item.encoded for item in items) + b"]}\n"
         )
-        if _pretty(request):
-            return _json(request, json.loads(body))
-        return web.Response(body=body, content_type="application/json")
+        if accepted.form == "json" and not _pretty(request):
+            return _response(request, body, negotiation.JSON)
+        return _write(request, json.loads(body), accepted.form)
 
-    async def _metrics(self) -> web.Response:
-        return web.Response(
-            body=generate_latest(self._registry), headers={"Content-Type": METRICS_TYPE}
-        )
+    async def _metrics(self, request: web.Request) -> web.Response:
+        return _response(request, generate_latest(self._registry), METRICS_TYPE)
 
-    async def _health(self, request: web.Request) -> web.Response:
-        name = request.path.strip("/")
+    async def _openapi(self, request: web.Request) -> web.Response:
+        try:
+            negotiation.accepted(request.headers.get("Accept", ""))
+        except statuses.StatusError:
+            return web.Response(status=406)
+        document = {
+            "/openapi/v2": openapi.v2,
+            "/openapi/v3": openapi.v3,
+            openapi.V3_CHILD: openapi.v3_child,
+        }[request.path]
+        return _tagged(request, *document(), negotiation.JSON)
+
+    def _health(self, request: web.Request, name: str, check: str = "") -> web.Response:
+        if check and check not in self._readiness:
+            raise statuses.not_found()
+        excluded = set(request.query.getall("exclude", []))
+        # Only readiness depends on anything: a server that answers is alive.
+        tested = {check} if check else set(self._readiness) - excluded
         wrong = {
-            check: problem
-            for check, test in self._readiness.items()
-            if name == "readyz" and (problem := test()) is not None
+            item: problem
+            for item, test in self._readiness.items()
+            if name == "readyz" and item in tested and (problem := test()) is not None
         }
         headers = {"X-Content-Type-Options": "nosniff"}
-        if "verbose" not in request.query and not wrong:
+        if not wrong and (check or "verbose" not in request.query):
             return web.Response(text="ok", headers=headers)
-        lines = [
-            f"[-]{check} failed: {wrong[check]}\n" if check in wrong else f"[+]{check} ok\n"
-            for check in self._readiness
-        ]
+        lines = []
+        for item in self._readiness:
+            if item in wrong:
+                lines.append(f"[-]{item} failed: {wrong[item]}\n")
+            elif item in excluded:
+                lines.append(f"[+]{item} excluded: ok\n")
+            else:
+                lines.append(f"[+]{item} ok\n")
         lines.append(f"{name} check {'failed' if wrong else 'passed'}\n")
         return web.Response(
             text="".join(lines),
             headers=headers,
             status=HTTPStatus.INTERNAL_SERVER_ERROR if wrong else HTTPStatus.OK,
         )
-
-
-def _metric_of(segments: list[str]) -> tuple[str, str] | None:
-    """Namespace and metric of `/apis/GROUP/VERSION/namespaces/NS/METRIC`; None for other paths."""
-    prefix = ["apis", discovery.GROUP, discovery.VERSION, "namespaces"]
-    if len(segments) != 6 or segments[:4] != prefix or "%2F" in "".join(segments).upper():
-        return None
-    return unquote(segments[4]), unquote(segments[5])
-
-
-def _check_accept(request: web.Request) -> None:
-    accept = request.headers.get("Accept", "")
-    offered = [part.strip().partition(";") for part in accept.split(",") if part.strip()]
-    if not offered:
-        return
-    for kind, _, parameters in offered:
-        if kind.strip() in {"*/*", "application/json"} and "as=" not in parameters:
-            return
-    raise statuses.not_acceptable()
 
 
 def _pretty(request: web.Request) -> bool:
@@ -259,7 +259,46 @@ def _pretty(request: web.Request) -> bool:
     return request.headers.get("User-Agent", "").startswith(_INDENTING_AGENTS)
 
 
-def _json(request: web.Request, document: Any, *, status: int = 200) -> web.Response:
-    style: dict[str, Any] = {"indent": 2} if _pretty(request) else {"separators": (",", ":")}
-    text = json.dumps(document, **style)
-    return web.Response(text=text + "\n", content_type="application/json", status=status)
+def _failure(request: web.Request, error: statuses.StatusError) -> web.Response:
+    """A Status in the form that the client takes, or in JSON if it takes none that we have."""
+    form: negotiation.Form = "json"
+    indented = False
+    try:
+        form = negotiation.accepted(request.headers.get("Accept", "")).form
+    except statuses.StatusError:
+        indented = True
+    response = _write(request, error.document(), form, status=error.code, pretty=indented)
+    if error.code in {403, 500}:
+        response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
+
+
+def _write(
+    request: web.Request,
+    document: Any,
+    form: negotiation.Form,
+    *,
+    status: int = 200,
+    pretty: bool = False,
+) -> web.Response:
+    body, kind = negotiation.write(document, form, pretty=pretty or _pretty(request))
+    return _response(request, body, kind, status=status)
+
+
+def _response(request: web.Request, body: bytes, kind: str, *, status: int = 200) -> web.Response:
+    response = web.Response(body=body, status=status, headers={"Content-Type": kind})
+    if len(body) > COMPRESSED_FROM_BYTES:
+        response.headers["Vary"] = "Accept-Encoding"
+        if "gzip" in request.headers.get("Accept-Encoding", ""):
+            response.enable_compression(web.ContentCoding.gzip)
+    return response
+
+
+def _tagged(request: web.Request, body: bytes, tag: str, kind: str) -> web.Response:
+    """The body, or 304 for a client that has it."""
+    headers = {"ETag": f'"{tag}"', "Vary": "Accept"}
+    if f'"{tag}"' in request.headers.get("If-None-Match", ""):
+        return web.Response(status=304, headers=headers)
+    response = _response(request, body, kind)
+    response.headers.update(headers)
+    return response

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import aiohttp
 import structlog
-from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from adapter import api, duration, errors, folder, identity, pki, targets, telemetry, worker
+from adapter import (
+    api,
+    duration,
+    errors,
+    folder,
+    identity,
+    listener,
+    pki,
+    targets,
+    telemetry,
+    worker,
+)
 from adapter.clock import Clock
 from adapter.loop import ControlLoop, LoopSettings
 
@@ -32,6 +41,7 @@ class ServeOptions:
         interval: seconds between passes; None leaves it to `GLOBAL_OPT_INTERVAL`, else 60.
         scale_to_zero: None leaves it to `WVA_SCALE_TO_ZERO`, else off.
         certificates: certificate files; see `pki.Files`.
+        limits: of connections.
 
     """
 
@@ -42,6 +52,7 @@ class ServeOptions:
     loop: LoopSettings
     interval: float | None = None
     scale_to_zero: bool | None = None
+    limits: listener.Limits = listener.DEFAULT_LIMITS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +63,7 @@ class Running:
     kubeconfig: Path | None
     ca_file: Path | None
     loop: ControlLoop
+    drain: listener.Drain
 
 
 @contextlib.asynccontextmanager
@@ -79,18 +91,27 @@ async def serving(options: ServeOptions, *, clock: Clock) -> AsyncIterator[Runni
         )
         _report(contents)
         loop.use(contents)
+        drain = listener.Drain()
         registry = CollectorRegistry()
         registry.register(
             telemetry.VariantCollector(lambda: loop.states, lambda: loop.tuning.states)
         )
         application = api.application(
             store=store,
-            identity=credentials.identity,
+            authenticator=identity.Authenticator(credentials.identity),
             policy=identity.LocalPolicy(),
-            readiness={"ping": lambda: None},
+            readiness={"ping": lambda: None, "shutdown": drain.check},
             metrics_registry=registry,
         )
-        port = await _listen(stack, application, options, credentials)
+        port = await stack.enter_async_context(
+            listener.listening(
+                application,
+                host=options.host,
+                port=options.port,
+                certificates=credentials.certificates,
+                limits=options.limits,
+            )
+        )
         url = f"https://{options.host}:{port}"
         kubeconfig = credentials.write_kubeconfig(url)
         log.info("serving", url=url, kubeconfig=str(kubeconfig or ""), variants=len(loop.states))
@@ -100,31 +121,15 @@ async def serving(options: ServeOptions, *, clock: Clock) -> AsyncIterator[Runni
                 group.create_task(_scrape(loop, clock), name="scrape"),
                 group.create_task(_decide(loop, clock), name="decide"),
             ]
-            yield Running(url=url, kubeconfig=kubeconfig, ca_file=credentials.ca_file, loop=loop)
+            yield Running(
+                url=url,
+                kubeconfig=kubeconfig,
+                ca_file=credentials.ca_file,
+                loop=loop,
+                drain=drain,
+            )
             for task in tasks:
                 task.cancel()
-
-
-async def _listen(
-    stack: contextlib.AsyncExitStack,
-    application: web.Application,
-    options: ServeOptions,
-    credentials: pki.Credentials,
-) -> int:
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=5.0)
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    site = web.TCPSite(runner, options.host, options.port, ssl_context=credentials.ssl_context)
-    try:
-        await site.start()
-    except OSError as error:
-        fix = "; is another adapter running? choose one with --port"
-        raise errors.StartupError(
-            f"cannot listen on {options.host}:{options.port}: {error.strerror or error}"
-            + (fix if error.errno == errno.EADDRINUSE else "")
-        ) from error
-    port: int = runner.addresses[0][1]
-    return port
 
 
 def _loop_settings(options: ServeOptions, contents: folder.Contents) -> LoopSettings:

@@ -15,19 +15,24 @@ _PATHS = (
     "/healthz",
     "/livez",
     "/metrics",
+    "/openapi/v2",
+    "/openapi/v3",
     "/readyz",
     "/version",
 )
+
+
+def paths() -> dict[str, Any]:
+    """What there is, for who asks for nothing or for something else."""
+    return {"paths": list(_PATHS)}
 
 
 def document(path: str, metrics: Sequence[str]) -> dict[str, Any] | None:
     """The document at that path, with these metrics as resources; None where there is none."""
     match path.rstrip("/"):
         case "":
-            return {"paths": list(_PATHS)}
+            return paths()
         case "/apis":
-            # No aggregated discovery here: with the plain list the aggregator reads the resources
-            # from the version's own document, and finds them.
             group = {"name": GROUP, "versions": [_GROUP_VERSION]}
             return {
                 "kind": "APIGroupList",
@@ -55,6 +60,31 @@ def document(path: str, metrics: Sequence[str]) -> dict[str, Any] | None:
             major, minor = release.split(".")[:2]
             return {"major": major, "minor": minor, "gitVersion": f"v{release}"}
     return None
+
+
+def aggregated(version: str, metrics: Sequence[str]) -> dict[str, Any]:
+    """All of it in one document, apidiscovery.k8s.io `version`."""
+    resources = [
+        {
+            "resource": name,
+            "responseKind": {"group": "", "version": "", "kind": "ExternalMetricValueList"},
+            "scope": "Namespaced",
+            "singularResource": "",
+            "verbs": ["get"],
+        }
+        for name in metrics or ("externalmetrics",)
+    ]
+    return {
+        "kind": "APIGroupDiscoveryList",
+        "apiVersion": f"apidiscovery.k8s.io/{version}",
+        "metadata": {},
+        "items": [
+            {
+                "metadata": {"name": GROUP},
+                "versions": [{"version": VERSION, "resources": resources, "freshness": "Current"}],
+            }
+        ],
+    }
 
 
 def _resource(name: str) -> dict[str, Any]:

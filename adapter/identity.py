@@ -1,4 +1,4 @@
-"""Who asks, and whether they may: client certificates, front-proxy headers, and a local policy.
+"""Who asks, and whether they may: client certificates, front-proxy headers, tokens, and policies.
 
 Which authority signed the client certificate decides what it is good for: one of the request-header CA
 is a proxy, whose `X-Remote-*` headers name the user; one of the cluster's client CA is the user itself,
@@ -7,10 +7,12 @@ and headers are ignored. https://kubernetes.io/docs/tasks/extend-kubernetes/conf
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import unquote
 
 from cryptography import x509
@@ -20,11 +22,21 @@ from multidict import CIMultiDictProxy
 
 AUTHENTICATED, UNAUTHENTICATED = "system:authenticated", "system:unauthenticated"
 ALWAYS_ALLOWED = frozenset({"/healthz", "/livez", "/readyz"})
+CACHE_SECONDS = 10.0
+"""How long a review is believed, as the official library has it, for allowed and denied alike."""
+
+_CACHED = 4096
 _CACHED_CERTIFICATES = 1024
+
+Answer = TypeVar("Answer")
 
 
 class UnauthenticatedError(Exception):
     """Credentials were shown, and they are not good."""
+
+
+class ReviewError(Exception):
+    """Whether someone may do something could not be found out; that is never a yes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +45,13 @@ class User:
 
     name: str
     groups: tuple[str, ...]
+    uid: str = ""
     extra: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def key(self) -> Hashable:
+        """The same for the same user."""
+        return self.name, self.uid, self.groups, tuple(sorted(self.extra.items()))
 
 
 ANONYMOUS = User(name="system:anonymous", groups=(UNAUTHENTICATED,))
@@ -55,31 +73,117 @@ class IdentityConfig:
     allowed_names: tuple[str, ...] = ()
     username_headers: tuple[str, ...] = ("X-Remote-User",)
     group_headers: tuple[str, ...] = ("X-Remote-Group",)
-    extra_prefix: str = "X-Remote-Extra-"
+    uid_headers: tuple[str, ...] = ()
+    extra_prefixes: tuple[str, ...] = ("X-Remote-Extra-",)
+
+
+class Cache(Generic[Answer]):
+    """Answers of a slow oracle: bounded, for a short time, and asked once for many who wait."""
+
+    def __init__(
+        self, *, clock: Callable[[], float], seconds: float = CACHE_SECONDS, size: int = _CACHED
+    ) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._size = size
+        self._known: OrderedDict[Hashable, tuple[float, Answer]] = OrderedDict()
+        self._asked: dict[Hashable, asyncio.Task[Answer]] = {}
+
+    async def get(self, key: Hashable, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        """The answer for that key, from memory if it is fresh; errors are not remembered."""
+        found = self._known.get(key)
+        if found is not None and self._clock() < found[0]:
+            return found[1]
+        task = self._asked.get(key)
+        if task is None:
+            task = asyncio.ensure_future(self._ask(key, ask))
+            self._asked[key] = task
+            # With everyone who waited gone, an error has nobody to go to.
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        # A client that leaves must not take the answer from the others.
+        return await asyncio.shield(task)
+
+    async def _ask(self, key: Hashable, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        try:
+            answer = await ask()
+        finally:
+            self._asked.pop(key, None)
+        self._known[key] = (self._clock() + self._seconds, answer)
+        self._known.move_to_end(key)
+        while len(self._known) > self._size:
+            self._known.popitem(last=False)
+        return answer
+
+
+TokenReviewer = Callable[[str], Awaitable[User | None]]
 
 
 class Authenticator:
-    """Tells the user of a request from its client certificate and headers."""
+    """Tells the user of a request from its client certificate, its headers, and its token."""
 
-    def __init__(self, config: IdentityConfig) -> None:
-        self._config = config
-        self._client_cas = _authorities(config.client_cas)
-        self._proxy_cas = _authorities(config.requestheader_cas)
+    def __init__(
+        self,
+        config: IdentityConfig,
+        *,
+        review_token: TokenReviewer | None = None,
+        clock: Callable[[], float] = lambda: asyncio.get_running_loop().time(),
+    ) -> None:
+        self._review_token = review_token
+        self._tokens: Cache[User | None] = Cache(clock=clock)
+        self.use(config)
+
+    def use(self, config: IdentityConfig) -> None:
+        """Take other authorities and header names from now on.
+
+        Raises:
+            ValueError: an authority is no PEM certificate; the former configuration stays.
+
+        """
+        client_cas = _authorities(config.client_cas)
+        proxy_cas = _authorities(config.requestheader_cas)
+        self._config, self._client_cas, self._proxy_cas = config, client_cas, proxy_cas
         self._checked: OrderedDict[bytes, tuple[x509.Certificate, str]] = OrderedDict()
 
-    def user(self, certificate_der: bytes | None, headers: CIMultiDictProxy[str]) -> User:
+    async def user(self, certificate_der: bytes | None, headers: CIMultiDictProxy[str]) -> User:
         """The user of one request.
 
         Raises:
             UnauthenticatedError: the credentials are not good.
 
         """
-        if certificate_der is None:
-            if headers.get("Authorization", "").lower().startswith("bearer "):
-                # There is nobody here who could review a token.
-                raise UnauthenticatedError
-            return ANONYMOUS
-        certificate, kind = self._check(certificate_der)
+        try:
+            user = None if certificate_der is None else self._certified(certificate_der, headers)
+        except UnauthenticatedError:
+            # Good proxy headers or a good certificate win over any token; beside bad ones it counts.
+            user = await self._by_token(headers)
+            if user is None:
+                raise
+        else:
+            if user is None:
+                user = await self._by_token(headers)
+        return ANONYMOUS if user is None else user
+
+    async def _by_token(self, headers: CIMultiDictProxy[str]) -> User | None:
+        """The user of the bearer token; None without one."""
+        scheme, _, token = headers.get("Authorization", "").partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not token:
+            return None
+        review = self._review_token
+        if review is None:
+            raise UnauthenticatedError
+        try:
+            user = await self._tokens.get(token, lambda: review(token))
+        except ReviewError as error:
+            raise UnauthenticatedError from error
+        if user is None or not user.name:
+            raise UnauthenticatedError
+        return User(
+            name=user.name, groups=_with_authenticated(user.groups), uid=user.uid, extra=user.extra
+        )
+
+    def _certified(self, der: bytes, headers: CIMultiDictProxy[str]) -> User:
+        certificate, kind = self._check(der)
         now = datetime.now(UTC)
         if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
             raise UnauthenticatedError
@@ -87,8 +191,10 @@ class Authenticator:
             return self._proxied(certificate, headers)
         if kind == "client":
             names = _names(certificate, NameOID.COMMON_NAME)
+            if not names or not names[0]:
+                raise UnauthenticatedError
             groups = _names(certificate, NameOID.ORGANIZATION_NAME)
-            return User(name=names[0] if names else "", groups=_with_authenticated(groups))
+            return User(name=names[0], groups=_with_authenticated(groups))
         raise UnauthenticatedError
 
     def _check(self, der: bytes) -> tuple[x509.Certificate, str]:
@@ -108,54 +214,142 @@ class Authenticator:
         return certificate, kind
 
     def _proxied(self, certificate: x509.Certificate, headers: CIMultiDictProxy[str]) -> User:
-        allowed = self._config.allowed_names
+        config = self._config
+        allowed = config.allowed_names
         if allowed and not set(allowed) & set(_names(certificate, NameOID.COMMON_NAME)):
             raise UnauthenticatedError
-        name = next(
-            (headers[header] for header in self._config.username_headers if headers.get(header)), ""
-        )
+        name = _first(headers, config.username_headers)
         if not name:
             raise UnauthenticatedError
         groups = [
             group
-            for header in self._config.group_headers
+            for header in config.group_headers
             for group in headers.getall(header, [])
             if group
         ]
         extra: dict[str, tuple[str, ...]] = {}
-        prefix = self._config.extra_prefix.lower()
-        for header, value in headers.items():
-            if header.lower().startswith(prefix):
-                key = unquote(header[len(prefix) :].lower())
-                extra[key] = (*extra.get(key, ()), value)
-        return User(name=name, groups=_with_authenticated(groups), extra=extra)
+        for prefix in config.extra_prefixes:
+            for header, value in headers.items():
+                if prefix and header.lower().startswith(prefix.lower()):
+                    key = unquote(header[len(prefix) :].lower())
+                    extra[key] = (*extra.get(key, ()), value)
+        uid = _first(headers, config.uid_headers)
+        return User(name=name, groups=_with_authenticated(groups), uid=uid, extra=extra)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attributes:
-    """What is asked for; `resource` is empty for paths that are no resource."""
+    """What is asked for; `resource` is empty for paths that are no resource.
+
+    Attributes:
+        namespace: empty at the cluster's scope.
+        requirements: of the label selector, as (key, operator, values) in SubjectAccessReview's words.
+
+    """
 
     verb: str
     path: str
+    group: str = ""
+    version: str = ""
     namespace: str = ""
     resource: str = ""
+    subresource: str = ""
+    name: str = ""
+    requirements: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
+
+    def review(self) -> dict[str, Any]:
+        """The part of a SubjectAccessReview's spec that says what is asked for."""
+        if not self.resource:
+            return {"nonResourceAttributes": {"path": self.path, "verb": self.verb}}
+        found: dict[str, Any] = {
+            "verb": self.verb,
+            "group": self.group,
+            "version": self.version,
+            "resource": self.resource,
+        }
+        for key in ("namespace", "subresource", "name"):
+            if getattr(self, key):
+                found[key] = getattr(self, key)
+        if self.requirements:
+            found["labelSelector"] = {
+                "requirements": [
+                    {
+                        "key": key,
+                        "operator": operator,
+                        **({"values": list(values)} if values else {}),
+                    }
+                    for key, operator, values in self.requirements
+                ]
+            }
+        return {"resourceAttributes": found}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Whether that is allowed, and why not if that is known."""
+
+    allowed: bool
+    reason: str = ""
 
 
 class Policy(Protocol):
     """Says whether a user may do something."""
 
-    async def allows(self, user: User, attributes: Attributes) -> bool:
-        """Whether that is allowed."""
+    async def decide(self, user: User, attributes: Attributes) -> Verdict:
+        """Whether that is allowed.
+
+        Raises:
+            ReviewError: that could not be found out.
+
+        """
+
+
+_ALLOWED = Verdict(allowed=True)
+
+
+def _always(user: User, attributes: Attributes) -> bool:
+    """What needs no review: the exact health paths, and the cluster's masters."""
+    if not attributes.resource and attributes.path in ALWAYS_ALLOWED:
+        return True
+    return "system:masters" in user.groups
 
 
 class LocalPolicy:
     """Standalone: who has a certificate of the local authority may read everything."""
 
-    async def allows(self, user: User, attributes: Attributes) -> bool:
+    async def decide(self, user: User, attributes: Attributes) -> Verdict:
         """Reading is for the authenticated, the exact health paths are for all."""
-        if attributes.path in ALWAYS_ALLOWED or "system:masters" in user.groups:
-            return True
-        return AUTHENTICATED in user.groups and attributes.verb in {"get", "list"}
+        if _always(user, attributes):
+            return _ALLOWED
+        reads = attributes.verb in {"get", "list"}
+        return Verdict(allowed=AUTHENTICATED in user.groups and reads)
+
+
+AccessReviewer = Callable[[User, Attributes], Awaitable[Verdict]]
+
+
+class ClusterPolicy:
+    """In a cluster: SubjectAccessReview decides, and is believed for a short time."""
+
+    def __init__(
+        self,
+        review: AccessReviewer,
+        *,
+        clock: Callable[[], float] = lambda: asyncio.get_running_loop().time(),
+    ) -> None:
+        self._review = review
+        self._verdicts: Cache[Verdict] = Cache(clock=clock)
+
+    async def decide(self, user: User, attributes: Attributes) -> Verdict:
+        """The cluster's verdict."""
+        if _always(user, attributes):
+            return _ALLOWED
+        key = (user.key, attributes)
+        return await self._verdicts.get(key, lambda: self._review(user, attributes))
+
+
+def _first(headers: CIMultiDictProxy[str], names: tuple[str, ...]) -> str:
+    return next((headers[name] for name in names if headers.get(name)), "")
 
 
 def _authorities(pem: bytes | None) -> list[x509.Certificate]:
@@ -184,5 +378,5 @@ def _names(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -> list[st
     return [str(item.value) for item in certificate.subject.get_attributes_for_oid(oid)]
 
 
-def _with_authenticated(groups: list[str]) -> tuple[str, ...]:
+def _with_authenticated(groups: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*groups, AUTHENTICATED]))

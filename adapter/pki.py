@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
-import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapter import api, errors, identity
+from adapter import errors, identity, listener
 from certs import authority
 
 ADMIN_NAME, ADMIN_GROUP = "variant-adapter-admin", "system:masters"
@@ -37,7 +36,7 @@ class Files:
 class Credentials:
     """All that the TLS server needs, and what a client of a local authority needs."""
 
-    ssl_context: ssl.SSLContext
+    certificates: listener.Certificates
     identity: identity.IdentityConfig
     state: Path
     ca_file: Path | None
@@ -88,16 +87,18 @@ def prepare(files: Files, *, host: str) -> Credentials:
     except OSError as error:
         raise errors.StartupError(f"{error.filename}: {error.strerror}") from error
     config = identity.IdentityConfig(client_cas=client_ca, requestheader_cas=proxy_ca)
-    context = api.server_ssl_context(
-        certificate, key, b"\n".join(pem for pem in (client_ca, proxy_ca) if pem)
-    )
     return Credentials(
-        ssl_context=context,
+        certificates=listener.Certificates(certificate, key, authorities(config)),
         identity=config,
         state=files.state,
         ca_file=ca_file if files.certificate is None else None,
         local=local if files.certificate is None and files.client_ca is None else None,
     )
+
+
+def authorities(config: identity.IdentityConfig) -> bytes:
+    """Everyone whose client certificates may finish the TLS handshake, PEM."""
+    return b"\n".join(pem for pem in (config.client_cas, config.requestheader_cas) if pem)
 
 
 def _names(host: str) -> tuple[list[str], list[str]]:

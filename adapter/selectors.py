@@ -149,19 +149,30 @@ class _Parser:
     def values(self) -> tuple[str, ...]:
         if (token := self.take()) != "(":
             raise SelectorError(f"found '{token}' expected: '('")
-        values: list[str] = []
-        current = ""
+        first = self.peek()
+        if first == ")":
+            self.take()
+            return ("",)
+        if first != "," and (not first or first in _SYMBOLS):
+            raise SelectorError(f"found '{first}', expected: ',', ')' or identifier")
+        found: set[str] = set()
         while True:
             token = self.take()
-            if token in {",", ")"}:
-                values.append(current)
-                current = ""
-                if token == ")":
-                    return tuple(sorted(set(values)))
-            elif not token or token in _SYMBOLS or current:
-                raise SelectorError(f"found '{token}', expected: ',', ')' or identifier")
+            if token == ",":
+                # Before, between and after commas there may be nothing, which is the empty value.
+                if not found or self.peek() in {",", ")"}:
+                    found.add("")
+                if self.peek() == ",":
+                    self.take()
+            elif token and token not in _SYMBOLS:
+                found.add(token)
+                if self.peek() not in {",", ")"}:
+                    raise SelectorError(f"found '{self.peek()}', expected: ',' or ')'")
             else:
-                current = token
+                raise SelectorError(f"found '{token}', expected: ',', or identifier")
+            if self.peek() == ")":
+                self.take()
+                return tuple(sorted(found))
 
 
 def _check_key(key: str) -> None:

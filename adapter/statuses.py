@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -62,14 +63,22 @@ def method_not_allowed() -> StatusError:
     )
 
 
-def not_acceptable() -> StatusError:
-    """406."""
+def not_acceptable(available: Sequence[str]) -> StatusError:
+    """406, with what there is."""
     return StatusError(
         406,
         "NotAcceptable",
-        "406: Not Acceptable\n\nAvailable representations: application/json",
+        f"406: Not Acceptable\n\nAvailable representations: {', '.join(available)}",
         {},
     )
+
+
+def invalid(field: str, what: str, why: str) -> StatusError:
+    """422 of list options."""
+    text = f'ListOptions.meta.k8s.io "" is invalid: {field}: {what}: {field} {why}'
+    cause = {"reason": f"FieldValue{what}", "message": f"{what}: {field} {why}", "field": field}
+    details = {"group": "meta.k8s.io", "kind": "ListOptions", "causes": [cause]}
+    return StatusError(422, "Invalid", text, details)
 
 
 def internal(message: str) -> StatusError:

@@ -18,16 +18,19 @@ INDEXED_LABEL = "variant_name"
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class Entry:
+    """One item, ready to be sent."""
+
     labels: Mapping[str, str]
+    decided_at: float
     valid_until: float | None
     encoded: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    entries: tuple[_Entry, ...]
-    by_variant: Mapping[str, tuple[_Entry, ...]]
+    entries: tuple[Entry, ...]
+    by_variant: Mapping[str, tuple[Entry, ...]]
 
 
 _Tables = Mapping[tuple[str | None, str], _Table]
@@ -49,14 +52,14 @@ class TargetStore:
                 would sum them. The former snapshot then stays.
 
         """
-        found: dict[tuple[str | None, str], list[_Entry]] = {}
+        found: dict[tuple[str | None, str], list[Entry]] = {}
         seen: set[object] = set()
         for item in series:
             identity = (item.namespace, item.metric, tuple(sorted(item.labels.items())))
             if identity in seen:
                 raise ValueError(f"{item.metric}: published twice with labels {dict(item.labels)}")
             seen.add(identity)
-            entry = _Entry(dict(item.labels), item.valid_until, encode(item))
+            entry = Entry(dict(item.labels), item.decided_at, item.valid_until, encode(item))
             found.setdefault((item.namespace, item.metric), []).append(entry)
         tables = {key: _table(entries) for key, entries in found.items()}
         self._names = tuple(sorted({metric for _, metric in tables}))
@@ -68,16 +71,16 @@ class TargetStore:
 
     def answer(
         self, namespace: str, metric: str, selector: selectors.Selector | None, *, now: float
-    ) -> list[bytes]:
-        """Encoded items that match and are still valid at Unix time `now`."""
+    ) -> list[Entry]:
+        """Items that match and are still valid at Unix time `now`."""
         tables = self._tables
         wanted = selector.equality(INDEXED_LABEL) if selector else None
-        items: list[bytes] = []
+        items: list[Entry] = []
         for key in ((namespace, metric), (None, metric)):
             table = tables.get(key, _EMPTY)
             entries = table.entries if wanted is None else table.by_variant.get(wanted, ())
             items.extend(
-                entry.encoded
+                entry
                 for entry in entries
                 if (entry.valid_until is None or now < entry.valid_until)
                 and (selector is None or selector.matches(entry.labels))
@@ -115,8 +118,8 @@ def encode(item: Series) -> bytes:
     return text.encode()
 
 
-def _table(entries: list[_Entry]) -> _Table:
-    by_variant: dict[str, list[_Entry]] = {}
+def _table(entries: list[Entry]) -> _Table:
+    by_variant: dict[str, list[Entry]] = {}
     for entry in entries:
         if INDEXED_LABEL in entry.labels:
             by_variant.setdefault(entry.labels[INDEXED_LABEL], []).append(entry)

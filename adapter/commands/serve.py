@@ -49,6 +49,12 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     command.add_argument("--tls-private-key-file", type=Path)
     command.add_argument("--client-ca-file", type=Path)
     command.add_argument("--requestheader-client-ca-file", type=Path)
+    command.add_argument(
+        "--shutdown-delay",
+        type=seconds,
+        default=0.0,
+        help="after SIGTERM: not ready, but serving (0s)",
+    )
     command.add_argument("--log-format", choices=("auto", "text", "json"), default="auto")
     command.set_defaults(run=run)
 
@@ -77,16 +83,19 @@ def run(args: argparse.Namespace) -> int:
         interval=args.interval,
         scale_to_zero=args.scale_to_zero,
     )
-    asyncio.run(_serve(options))
+    asyncio.run(_serve(options, args.shutdown_delay))
     return 0
 
 
-async def _serve(options: app.ServeOptions) -> None:
+async def _serve(options: app.ServeOptions, delay: float) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with app.serving(options, clock=Clock()):
+    async with app.serving(options, clock=Clock()) as running:
         await stop.wait()
+        # Not ready first, so that nobody new is sent here, then the end; until then all is answered.
+        running.drain.ending = True
+        await asyncio.sleep(delay)
 
 
 def seconds(text: str) -> float:

@@ -11,10 +11,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from adapter import api, errors, identity, selectors
+from adapter import api, errors, identity, listener, selectors
 from adapter.series import Series
 from adapter.targets import TargetStore
 from certs.authority import Authority, KeyPair
@@ -78,25 +77,24 @@ async def running(folder: Path) -> AsyncIterator[Running]:
     found = Running("", folder, clients, proxies, server_ca, store)
     app = api.application(
         store=store,
-        identity=identity.IdentityConfig(
-            client_cas=clients.cert_pem,
-            requestheader_cas=proxies.cert_pem,
-            allowed_names=("front-proxy-client",),
+        authenticator=identity.Authenticator(
+            identity.IdentityConfig(
+                client_cas=clients.cert_pem,
+                requestheader_cas=proxies.cert_pem,
+                allowed_names=("front-proxy-client",),
+            )
         ),
         policy=identity.LocalPolicy(),
         readiness={"ping": lambda: None},
         metrics_registry=CollectorRegistry(),
         now=lambda: found.now[0],
     )
-    context = api.server_ssl_context(
+    certificates = listener.Certificates(
         folder / "s.crt", folder / "s.key", clients.cert_pem + proxies.cert_pem
     )
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-    found.url = f"https://127.0.0.1:{runner.addresses[0][1]}"
-    yield found
-    await runner.cleanup()
+    async with listener.listening(app, host="127.0.0.1", port=0, certificates=certificates) as port:
+        found.url = f"https://127.0.0.1:{port}"
+        yield found
 
 
 @pytest.fixture
@@ -201,10 +199,10 @@ def test_two_items_that_the_hpa_would_sum_are_refused() -> None:
 def test_a_certificate_that_cannot_be_read_names_the_file(tmp_path: Path) -> None:
     """A missing file and a file that is no PEM are errors with the path."""
     with pytest.raises(errors.StartupError, match=r"none\.crt: cannot be read"):
-        api.server_ssl_context(tmp_path / "none.crt", tmp_path / "none.key", b"")
+        listener.server_context(tmp_path / "none.crt", tmp_path / "none.key", b"")
     (tmp_path / "x").write_text("no PEM")
     with pytest.raises(errors.StartupError, match="no PEM"):
-        api.server_ssl_context(tmp_path / "x", tmp_path / "x", b"")
+        listener.server_context(tmp_path / "x", tmp_path / "x", b"")
 
 
 @pytest.mark.parametrize(

@@ -83,9 +83,10 @@ class Harness:
             await self.loop.decide()
 
     def served(self) -> list[bytes]:
-        return self.store.answer(
+        found = self.store.answer(
             scenario.NAMESPACE, "inferno_desired_replicas", None, now=self.clock.time()
         )
+        return [item.encoded for item in found]
 
 
 @contextlib.asynccontextmanager

@@ -1,0 +1,247 @@
+"""The cluster's own words on identities: TokenReview, SubjectAccessReview, and the front-proxy ConfigMap.
+
+The only module that speaks to the Kubernetes API for the API server; kubernetes-asyncio is imported when a
+cluster is used, not before: it takes a while and memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import structlog
+
+from adapter import errors
+from adapter.identity import Attributes, IdentityConfig, ReviewError, User, Verdict
+
+if TYPE_CHECKING:
+    from kubernetes_asyncio.client import ApiClient
+
+log = structlog.get_logger()
+
+TIMEOUT_SECONDS = 10.0
+CONFIG_NAMESPACE, CONFIG_NAME = "kube-system", "extension-apiserver-authentication"
+_WATCH_SECONDS = 300
+_RETRY_SECONDS = 2.0
+
+
+@contextlib.asynccontextmanager
+async def connected(kubeconfig: Path | None) -> AsyncIterator[Cluster]:
+    """The cluster of a kubeconfig file, or with None the one that this pod runs in.
+
+    Raises:
+        StartupError: the file cannot be used, or this is no pod.
+
+    """
+    from kubernetes_asyncio import client, config  # noqa: PLC0415 - see the module
+
+    configuration = client.Configuration()
+    try:
+        if kubeconfig is not None:
+            await config.load_kube_config(str(kubeconfig), client_configuration=configuration)
+        else:
+            config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    except Exception as error:  # it raises whatever its parsers raise
+        where = "this pod" if kubeconfig is None else str(kubeconfig)
+        raise errors.StartupError(f"{where}: no usable access to a cluster: {error}") from error
+    async with client.ApiClient(configuration) as api:
+        yield Cluster(api)
+
+
+class Cluster:
+    """Reviews and the front-proxy configuration of one cluster."""
+
+    def __init__(self, api: ApiClient) -> None:
+        self._api = api
+
+    async def review_token(self, token: str) -> User | None:
+        """Whose token that is; None if it is nobody's.
+
+        Raises:
+            ReviewError: the cluster could not be asked.
+
+        """
+        status = await self._review(
+            "/apis/authentication.k8s.io/v1/tokenreviews",
+            {
+                "apiVersion": "authentication.k8s.io/v1",
+                "kind": "TokenReview",
+                "spec": {"token": token},
+            },
+        )
+        if status.get("authenticated") is not True:
+            return None
+        user = status.get("user") or {}
+        return User(
+            name=user.get("username") or "",
+            groups=tuple(user.get("groups") or ()),
+            uid=user.get("uid") or "",
+            extra={key: tuple(values) for key, values in (user.get("extra") or {}).items()},
+        )
+
+    async def review_access(self, user: User, attributes: Attributes) -> Verdict:
+        """Whether the user may do that.
+
+        Raises:
+            ReviewError: the cluster could not be asked.
+
+        """
+        spec: dict[str, Any] = {"user": user.name, "groups": list(user.groups)}
+        if user.uid:
+            spec["uid"] = user.uid
+        if user.extra:
+            spec["extra"] = {key: list(values) for key, values in user.extra.items()}
+        spec |= attributes.review()
+        status = await self._review(
+            "/apis/authorization.k8s.io/v1/subjectaccessreviews",
+            {
+                "apiVersion": "authorization.k8s.io/v1",
+                "kind": "SubjectAccessReview",
+                "spec": spec,
+            },
+        )
+        allowed = status.get("allowed") is True and status.get("denied") is not True
+        return Verdict(allowed=allowed, reason=str(status.get("reason") or ""))
+
+    async def _review(self, path: str, body: dict[str, Any]) -> Mapping[str, Any]:
+        try:
+            found = await self._call("POST", path, body=body)
+        except (OSError, TimeoutError, aiohttp.ClientError, ValueError) as error:
+            raise ReviewError(f"{path.rpartition('/')[2]}: {_why(error)}") from error
+        status = found.get("status")
+        if not isinstance(status, dict):
+            raise ReviewError(f"{path.rpartition('/')[2]}: the answer has no status")
+        return status
+
+    async def identity_config(self) -> tuple[IdentityConfig, str]:
+        """The cluster's authorities and header names, and the version they were read at.
+
+        Raises:
+            ReviewError: the ConfigMap could not be read.
+            StartupError: it holds something unusable.
+
+        """
+        path = f"/api/v1/namespaces/{CONFIG_NAMESPACE}/configmaps/{CONFIG_NAME}"
+        try:
+            found = await self._call("GET", path)
+        except (OSError, TimeoutError, aiohttp.ClientError, ValueError) as error:
+            raise ReviewError(
+                f"ConfigMap {CONFIG_NAMESPACE}/{CONFIG_NAME}: {_why(error)}"
+            ) from error
+        version = str((found.get("metadata") or {}).get("resourceVersion") or "")
+        return parse_config(found.get("data") or {}), version
+
+    async def follow_config(self, version: str, use: Callable[[IdentityConfig], None]) -> None:
+        """Hand over the configuration whenever it changes, until cancelled; what is unusable is logged."""
+        while True:
+            try:
+                await self._next_change(version)
+                config, version = await self.identity_config()
+                use(config)
+            except (ReviewError, errors.StartupError) as error:
+                log.warning("front-proxy configuration not read; the last stays", error=str(error))
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _next_change(self, version: str) -> None:
+        """Wait until the ConfigMap is not what it was, or the watch ends."""
+        path = f"/api/v1/namespaces/{CONFIG_NAMESPACE}/configmaps"
+        query = [
+            ("fieldSelector", f"metadata.name={CONFIG_NAME}"),
+            ("watch", "true"),
+            ("resourceVersion", version),
+            ("timeoutSeconds", str(_WATCH_SECONDS)),
+        ]
+        try:
+            response = await self._open("GET", path, query=query, timeout=_WATCH_SECONDS + 30)
+            async with response:
+                async for line in response.content:
+                    if line.strip():
+                        return
+        except (OSError, TimeoutError, aiohttp.ClientError, ValueError) as error:
+            raise ReviewError(f"watching {CONFIG_NAME}: {_why(error)}") from error
+
+    async def _call(self, method: str, path: str, *, body: Any = None) -> dict[str, Any]:
+        response = await self._open(method, path, body=body, timeout=TIMEOUT_SECONDS)
+        async with response:
+            found = await response.json(content_type=None)
+        if not isinstance(found, dict):
+            raise ValueError("the answer is no object")  # noqa: TRY004 - as any bad answer
+        return found
+
+    async def _open(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        query: list[tuple[str, str]] | None = None,
+        timeout: float,  # noqa: ASYNC109 - handed to aiohttp, which covers the body too
+    ) -> aiohttp.ClientResponse:
+        """A response of 2xx with its body unread, over the client's own session and credentials."""
+        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        query = list(query or [])
+        await self._api.update_params_for_auth(headers, query, ["BearerToken"])
+        rest = self._api.rest_client
+        response = await rest.pool_manager.request(
+            method,
+            f"{self._api.configuration.host}{path}",
+            params=query,
+            data=None if body is None else json.dumps(body),
+            headers=headers,
+            timeout=aiohttp.ClientTimeout(total=timeout),
+            proxy=rest.proxy,
+        )
+        if response.status >= 300:
+            async with response:
+                text = (await response.text())[:500]
+            with contextlib.suppress(ValueError):
+                text = json.loads(text).get("message", text)
+            raise ValueError(f"{response.status} {text}")
+        found: aiohttp.ClientResponse = response
+        return found
+
+
+def _why(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def parse_config(data: Mapping[str, str]) -> IdentityConfig:
+    """The front-proxy ConfigMap: PEM bundles, and JSON lists in strings.
+
+    Raises:
+        StartupError: a list is none; names the key.
+
+    """
+
+    def listed(key: str, default: tuple[str, ...]) -> tuple[str, ...]:
+        text = data.get(key)
+        if text is None:
+            return default
+        try:
+            found = json.loads(text)
+        except ValueError:
+            found = None
+        if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+            raise errors.StartupError(
+                f"ConfigMap {CONFIG_NAMESPACE}/{CONFIG_NAME}: {key}: must be a JSON list of texts"
+            )
+        return tuple(found)
+
+    def bundle(key: str) -> bytes | None:
+        return data[key].encode() if data.get(key) else None
+
+    prefixes = listed("requestheader-extra-headers-prefix", ("X-Remote-Extra-",))
+    return IdentityConfig(
+        client_cas=bundle("client-ca-file"),
+        requestheader_cas=bundle("requestheader-client-ca-file"),
+        allowed_names=listed("requestheader-allowed-names", ()),
+        username_headers=listed("requestheader-username-headers", ("X-Remote-User",)),
+        group_headers=listed("requestheader-group-headers", ("X-Remote-Group",)),
+        uid_headers=listed("requestheader-uid-headers", ()),
+        extra_prefixes=prefixes,
+    )
