@@ -174,6 +174,7 @@ class ControlLoop:
         problems.update(plan.set_aside)
         decided_at = self._clock.time()
         for source in self._contents.variants:
+            await asyncio.sleep(0)  # requests are answered in between
             # The objects may have changed while the plan was made.
             if source.key not in self.states:
                 continue
