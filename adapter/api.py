@@ -26,6 +26,8 @@ from adapter import (
     selectors,
     statuses,
 )
+from adapter.delegation import Delegate
+from adapter.series import OWN_METRICS
 from adapter.targets import TargetStore
 
 log = structlog.get_logger()
@@ -50,15 +52,17 @@ def application(
     policy: identity.Policy,
     readiness: Mapping[str, Check],
     metrics_registry: CollectorRegistry,
+    delegate: Delegate | None = None,
     now: Callable[[], float] = time.time,
 ) -> web.Application:
-    """Build the server; it serves whatever `store` holds when asked."""
+    """Build the server; it serves whatever `store` holds when asked, and asks the delegate for the rest."""
     server = _Server(
         store=store,
         authenticator=authenticator,
         policy=policy,
         readiness=readiness,
         metrics_registry=metrics_registry,
+        delegate=delegate,
         now=now,
     )
     app = web.Application(client_max_size=BODY_LIMIT_BYTES)
@@ -85,9 +89,11 @@ class _Server:
         policy: identity.Policy,
         readiness: Mapping[str, Check],
         metrics_registry: CollectorRegistry,
+        delegate: Delegate | None,
         now: Callable[[], float],
     ) -> None:
         self._store = store
+        self._delegate = delegate
         self._authenticator = authenticator
         self._policy = policy
         self._readiness = readiness
@@ -136,7 +142,7 @@ class _Server:
         if request.path in self._fixed:
             return await self._fixed[request.path](request)
         metric = requests.metric(raw_path)
-        document = discovery.document(request.path, self._store.metric_names())
+        document = discovery.document(request.path, self._names())
         if metric is None and document is None:
             if asked.resource or request.path.startswith(f"/apis/{discovery.GROUP}"):
                 raise statuses.not_found()
@@ -145,7 +151,20 @@ class _Server:
             raise statuses.method_not_allowed()
         if metric is None:
             return self._discovery(request, document)
+        if self._delegate is not None and not self._owns(metric[1]):
+            return await self._delegate.forward(request, user)
         return self._external_metric(request, *metric)
+
+    def _owns(self, metric: str) -> bool:
+        """Whether the metric is ours even while we have no value of it."""
+        return metric in OWN_METRICS or metric in self._store.metric_names()
+
+    def _names(self) -> tuple[str, ...]:
+        """Metrics of ours and of the delegate."""
+        mine = self._store.metric_names()
+        if self._delegate is None:
+            return mine
+        return tuple(sorted({*mine, *self._delegate.names}))
 
     async def _user(self, request: web.Request) -> identity.User:
         if any(name.lower().startswith("impersonate-") for name in request.headers):
@@ -176,7 +195,7 @@ class _Server:
             # kubectl and people read the root and the version, so those are indented.
             pretty = request.path.rstrip("/") in {"", "/version"}
             return _write(request, document, accepted.form, pretty=pretty)
-        found = discovery.aggregated(accepted.discovery, self._store.metric_names())
+        found = discovery.aggregated(accepted.discovery, self._names())
         body, _ = negotiation.write(found, "json", pretty=False)
         kind = (
             f"application/json;g={negotiation.DISCOVERY_GROUP};v={accepted.discovery}"

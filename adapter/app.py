@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from adapter import (
     api,
+    delegation,
     duration,
     errors,
     folder,
@@ -42,6 +43,7 @@ class ServeOptions:
         scale_to_zero: None leaves it to `WVA_SCALE_TO_ZERO`, else off.
         certificates: certificate files; see `pki.Files`.
         limits: of connections.
+        delegate: another adapter that is asked for metrics that are not ours.
 
     """
 
@@ -53,6 +55,7 @@ class ServeOptions:
     interval: float | None = None
     scale_to_zero: bool | None = None
     limits: listener.Limits = listener.DEFAULT_LIMITS
+    delegate: delegation.DelegateOptions | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +95,9 @@ async def serving(options: ServeOptions, *, clock: Clock) -> AsyncIterator[Runni
         _report(contents)
         loop.use(contents)
         drain = listener.Drain()
+        delegate = None
+        if options.delegate is not None:
+            delegate = await stack.enter_async_context(delegation.delegating(options.delegate))
         registry = CollectorRegistry()
         registry.register(
             telemetry.VariantCollector(lambda: loop.states, lambda: loop.tuning.states)
@@ -102,6 +108,7 @@ async def serving(options: ServeOptions, *, clock: Clock) -> AsyncIterator[Runni
             policy=identity.LocalPolicy(),
             readiness={"ping": lambda: None, "shutdown": drain.check},
             metrics_registry=registry,
+            delegate=delegate,
         )
         port = await stack.enter_async_context(
             listener.listening(

@@ -18,7 +18,7 @@ import structlog
 from adapter import fleet, planning, quantity, scraping
 from adapter.clock import Clock
 from adapter.folder import Contents
-from adapter.series import Series
+from adapter.series import CURRENT, DESIRED, RATIO, Series
 from adapter.targets import TargetStore
 from adapter.traffic import Traffic, TrafficWindow
 from adapter.tuning import Tuning
@@ -262,9 +262,9 @@ class ControlLoop:
         )
         until = decided_at + self._clock.real_seconds(self.settings.time_to_live)
         values = {
-            "inferno_desired_replicas": Decimal(candidate.replicas),
-            "inferno_current_replicas": Decimal(source.replicas),
-            "inferno_desired_ratio": _ratio(candidate.replicas, source.replicas),
+            DESIRED: Decimal(candidate.replicas),
+            CURRENT: Decimal(source.replicas),
+            RATIO: _ratio(candidate.replicas, source.replicas),
         }
         labels = series_labels(source, accelerator)
         self._published[source.key] = tuple(

@@ -5,6 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+DESIRED, CURRENT, RATIO = (
+    "inferno_desired_replicas",
+    "inferno_current_replicas",
+    "inferno_desired_ratio",
+)
+OWN_METRICS = frozenset({DESIRED, CURRENT, RATIO})
+"""What this adapter publishes for every variant, under the workload-variant-autoscaler's names."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:

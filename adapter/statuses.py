@@ -81,6 +81,11 @@ def invalid(field: str, what: str, why: str) -> StatusError:
     return StatusError(422, "Invalid", text, details)
 
 
+def unavailable(message: str) -> StatusError:
+    """503, without Retry-After: the HPA controller would wait for it."""
+    return StatusError(503, "ServiceUnavailable", message, {})
+
+
 def internal(message: str) -> StatusError:
     """500."""
     return StatusError(500, "InternalError", message, {})

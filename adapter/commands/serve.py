@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from adapter import app, duration, logs, pki
+from adapter import app, delegation, duration, logs, pki
 from adapter.clock import Clock
 from adapter.loop import LoopSettings
 
@@ -49,6 +49,17 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     command.add_argument("--tls-private-key-file", type=Path)
     command.add_argument("--client-ca-file", type=Path)
     command.add_argument("--requestheader-client-ca-file", type=Path)
+    other = command.add_argument_group("another adapter for the same API")
+    other.add_argument("--delegate-to", metavar="URL", help="asked for metrics that are not ours")
+    other.add_argument("--delegate-ca-file", type=Path, help="of its serving certificate")
+    other.add_argument(
+        "--delegate-client-cert", type=Path, help="our front-proxy certificate for it"
+    )
+    other.add_argument("--delegate-client-key", type=Path)
+    other.add_argument(
+        "--delegate-token-file", type=Path, help="instead: a service account's token"
+    )
+    other.add_argument("--delegate-timeout", type=seconds, default=4.0, help="(4s)")
     command.add_argument(
         "--shutdown-delay",
         type=seconds,
@@ -82,9 +93,23 @@ def run(args: argparse.Namespace) -> int:
         ),
         interval=args.interval,
         scale_to_zero=args.scale_to_zero,
+        delegate=_delegate(args),
     )
     asyncio.run(_serve(options, args.shutdown_delay))
     return 0
+
+
+def _delegate(args: argparse.Namespace) -> delegation.DelegateOptions | None:
+    if args.delegate_to is None:
+        return None
+    return delegation.DelegateOptions(
+        url=args.delegate_to,
+        ca_file=args.delegate_ca_file,
+        certificate=args.delegate_client_cert,
+        key=args.delegate_client_key,
+        token_file=args.delegate_token_file,
+        timeout_seconds=args.delegate_timeout,
+    )
 
 
 async def _serve(options: app.ServeOptions, delay: float) -> None:
