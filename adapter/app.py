@@ -18,6 +18,7 @@ from adapter import (
     duration,
     errors,
     folder,
+    gate,
     identity,
     listener,
     pki,
@@ -35,6 +36,13 @@ FOLDER_POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterIdentities:
+    """A cluster that reviews tokens and access; without a kubeconfig the one that this pod runs in."""
+
+    kubeconfig: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServeOptions:
     """What `serve` was told.
 
@@ -44,6 +52,7 @@ class ServeOptions:
         certificates: certificate files; see `pki.Files`.
         limits: of connections.
         delegate: another adapter that is asked for metrics that are not ours.
+        cluster: whose word counts on who may ask; None: the local authorities'.
 
     """
 
@@ -56,6 +65,7 @@ class ServeOptions:
     scale_to_zero: bool | None = None
     limits: listener.Limits = listener.DEFAULT_LIMITS
     delegate: delegation.DelegateOptions | None = None
+    cluster: ClusterIdentities | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +104,7 @@ async def serving(options: ServeOptions, *, clock: Clock) -> AsyncIterator[Runni
         )
         _report(contents)
         loop.use(contents)
+        who = await _gate(stack, options, credentials)
         drain = listener.Drain()
         delegate = None
         if options.delegate is not None:
@@ -104,8 +115,8 @@ async def serving(options: ServeOptions, *, clock: Clock) -> AsyncIterator[Runni
         )
         application = api.application(
             store=store,
-            authenticator=identity.Authenticator(credentials.identity),
-            policy=identity.LocalPolicy(),
+            authenticator=who.authenticator,
+            policy=who.policy,
             readiness={"ping": lambda: None, "shutdown": drain.check},
             metrics_registry=registry,
             delegate=delegate,
@@ -115,7 +126,7 @@ async def serving(options: ServeOptions, *, clock: Clock) -> AsyncIterator[Runni
                 application,
                 host=options.host,
                 port=options.port,
-                certificates=credentials.certificates,
+                certificates=who.certificates,
                 limits=options.limits,
             )
         )
@@ -137,6 +148,25 @@ async def serving(options: ServeOptions, *, clock: Clock) -> AsyncIterator[Runni
             )
             for task in tasks:
                 task.cancel()
+
+
+async def _gate(
+    stack: contextlib.AsyncExitStack, options: ServeOptions, credentials: pki.Credentials
+) -> gate.Gate:
+    """Who may ask, by the cluster's word or by the local authorities'."""
+    if options.cluster is None:
+        return gate.Gate(
+            certificates=credentials.certificates,
+            authenticator=identity.Authenticator(credentials.identity),
+            policy=identity.LocalPolicy(),
+        )
+    return await stack.enter_async_context(
+        gate.of_cluster(
+            kubeconfig=options.cluster.kubeconfig,
+            certificate=credentials.certificates.certificate,
+            key=credentials.certificates.key,
+        )
+    )
 
 
 def _loop_settings(options: ServeOptions, contents: folder.Contents) -> LoopSettings:

@@ -321,7 +321,7 @@ class LocalPolicy:
         """Reading is for the authenticated, the exact health paths are for all."""
         if _always(user, attributes):
             return _ALLOWED
-        reads = attributes.verb in {"get", "list"}
+        reads = attributes.verb in {"get", "list", "watch"}
         return Verdict(allowed=AUTHENTICATED in user.groups and reads)
 
 

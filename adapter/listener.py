@@ -53,8 +53,8 @@ class Certificates:
     """
 
     def __init__(self, certificate: Path, key: Path, client_cas: bytes) -> None:
-        self._certificate = certificate
-        self._key = key
+        self.certificate = certificate
+        self.key = key
         self._client_cas = client_cas
         self._seen = self._bytes()
         self._current = server_context(certificate, key, client_cas)
@@ -73,7 +73,7 @@ class Certificates:
             StartupError: they are no PEM certificates; the former stay.
 
         """
-        self._current = server_context(self._certificate, self._key, client_cas)
+        self._current = server_context(self.certificate, self.key, client_cas)
         self._client_cas = client_cas
 
     async def follow_files(self) -> None:
@@ -84,17 +84,17 @@ class Certificates:
             if seen == self._seen:
                 continue
             try:
-                self._current = server_context(self._certificate, self._key, self._client_cas)
+                self._current = server_context(self.certificate, self.key, self._client_cas)
             except errors.StartupError as error:
                 # Half-written: certificate and key change one after the other.
                 log.warning("serving certificate not loaded; the last stays", error=str(error))
             else:
-                log.info("serving certificate loaded again", file=str(self._certificate))
+                log.info("serving certificate loaded again", file=str(self.certificate))
                 self._seen = seen
 
     def _bytes(self) -> tuple[bytes, bytes]:
         found = []
-        for path in (self._certificate, self._key):
+        for path in (self.certificate, self.key):
             try:
                 found.append(path.read_bytes())
             except OSError:

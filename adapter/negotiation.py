@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -32,7 +33,7 @@ class Accepted:
 
 
 def accepted(header: str, *, discovery: bool = False) -> Accepted:
-    """Choose from an Accept header; weights do not count, the order does, as in kube-apiserver.
+    """Choose from an Accept header: by weight, then by order, as kube-apiserver does.
 
     Args:
         header: may be empty, which takes anything.
@@ -45,7 +46,7 @@ def accepted(header: str, *, discovery: bool = False) -> Accepted:
     asked = [part for part in (item.strip() for item in header.split(",")) if part]
     if not asked:
         return Accepted("json")
-    for part in asked:
+    for part in sorted(asked, key=_weight, reverse=True):
         kind, *parameters = (piece.strip() for piece in part.split(";"))
         given = dict(piece.partition("=")[::2] for piece in parameters)
         form: Form | None = {"*/*": "json", JSON: "json", YAML: "yaml"}.get(kind)  # type: ignore[assignment]
@@ -59,6 +60,15 @@ def accepted(header: str, *, discovery: bool = False) -> Accepted:
             continue
         return Accepted(form)
     raise statuses.not_acceptable(AVAILABLE)
+
+
+def _weight(part: str) -> float:
+    """The q parameter; 1 where it is missing or no number."""
+    found = re.search(r";\s*q\s*=\s*([0-9.]+)\s*(?:;|$)", part)
+    try:
+        return float(found[1]) if found else 1.0
+    except ValueError:
+        return 1.0
 
 
 def write(document: Any, form: Form, *, pretty: bool) -> tuple[bytes, str]:

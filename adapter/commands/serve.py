@@ -49,6 +49,13 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     command.add_argument("--tls-private-key-file", type=Path)
     command.add_argument("--client-ca-file", type=Path)
     command.add_argument("--requestheader-client-ca-file", type=Path)
+    who = command.add_argument_group("who may ask").add_mutually_exclusive_group()
+    who.add_argument(
+        "--kubeconfig",
+        type=Path,
+        help="a cluster that reviews tokens and access, and names its front proxy",
+    )
+    who.add_argument("--in-cluster", action="store_true", help="the same by the pod's own cluster")
     other = command.add_argument_group("another adapter for the same API")
     other.add_argument("--delegate-to", metavar="URL", help="asked for metrics that are not ours")
     other.add_argument("--delegate-ca-file", type=Path, help="of its serving certificate")
@@ -94,6 +101,9 @@ def run(args: argparse.Namespace) -> int:
         interval=args.interval,
         scale_to_zero=args.scale_to_zero,
         delegate=_delegate(args),
+        cluster=app.ClusterIdentities(kubeconfig=args.kubeconfig)
+        if args.in_cluster or args.kubeconfig is not None
+        else None,
     )
     asyncio.run(_serve(options, args.shutdown_delay))
     return 0

@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import yaml
 from prometheus_client import CollectorRegistry
 
 from adapter import api, errors, identity, listener, selectors
@@ -235,3 +236,151 @@ def test_bad_selectors_are_refused(text: str) -> None:
     """A malformed selector is an error, never an empty selector that matches everything."""
     with pytest.raises(selectors.SelectorError):
         selectors.parse(text)
+
+
+def client(server: Running) -> KeyPair:
+    return server.clients.issue_client("reader", [])
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "said"),
+    [
+        ("limit=1&continue=x&resourceVersion=5&timeoutSeconds=5&unknown=1&watch=false", 200, ""),
+        ("limit=abc", 400, 'strconv.ParseInt: parsing "abc": invalid syntax'),
+        ("timeoutSeconds=1.5", 400, 'strconv.ParseInt: parsing "1.5": invalid syntax'),
+        ("timeout=1m30s", 200, ""),
+        (
+            "timeout=abc",
+            400,
+            'invalid timeout specified in the request URL - time: invalid duration "abc"',
+        ),
+        ("fieldSelector=metadata.name%3Dx,metadata.namespace!%3Dy", 200, ""),
+        (
+            "fieldSelector=spec.foo%3Dx",
+            400,
+            '"spec.foo" is not a known field selector: only "metadata.name"',
+        ),
+        ("fieldSelector=metadata.name", 400, "invalid selector"),
+        ("resourceVersionMatch=Exact", 422, "is forbidden unless resourceVersion is provided"),
+        ("sendInitialEvents=true", 422, "is forbidden"),
+        ("watch=true", 405, "watch is not supported on resources of kind"),
+        ("labelSelector=&labelSelector=nothing%3Dx", 200, ""),
+        (
+            "labelSelector=a%3D%3D%3Db",
+            400,
+            "unable to parse requirement: found '=', expected: identifier",
+        ),
+        ("labelSelector=a%2C", 400, "found '', expected: identifier after ','"),
+    ],
+)
+async def test_query_parameters(server: Running, query: str, status: int, said: str) -> None:
+    """What has no effect is taken, what has no meaning is refused in kube-apiserver's words."""
+    found, document, _ = await server.get(f"{METRIC}?{query}", pair=client(server))
+    assert found == status
+    if status == 200:
+        assert len(document["items"]) == 2
+    else:
+        assert said in document["message"]
+        assert document["code"] == status
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("", "application/json"),
+        ("application/json;charset=utf-8", "application/json"),
+        ("application/vnd.kubernetes.protobuf, */*", "application/json"),
+        ("application/yaml", "application/yaml"),
+        ("application/json;q=0.1,application/yaml", "application/yaml"),
+        ("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", "application/json"),
+    ],
+)
+async def test_representations(server: Running, accept: str, kind: str) -> None:
+    """JSON and YAML of the same answer, by weight and order of what is accepted."""
+    status, body, response = await server.get(
+        METRIC, pair=client(server), headers={"Accept": accept}
+    )
+    assert (status, response.headers["Content-Type"]) == (200, kind)
+    document = yaml.safe_load(body) if kind.endswith("yaml") else body
+    assert [item["value"] for item in document["items"]] == ["3", "2500m"]
+
+
+@pytest.mark.parametrize(
+    "accept", ["text/plain", "application/*", "APPLICATION/JSON", "application/cbor"]
+)
+async def test_other_representations_are_not_acceptable(server: Running, accept: str) -> None:
+    """406 names what there is, indented JSON; an error comes as YAML to who takes that."""
+    status, document, _ = await server.get(METRIC, pair=client(server), headers={"Accept": accept})
+    assert (status, document["reason"]) == (406, "NotAcceptable")
+    assert document["message"].endswith("application/json, application/yaml")
+    headers = {"Accept": "application/yaml"}
+    status, text, _ = await server.get(f"{METRIC}?limit=x", pair=client(server), headers=headers)
+    assert (status, yaml.safe_load(text)["reason"]) == (400, "BadRequest")
+
+
+async def test_openapi_is_there_and_revalidated(server: Running) -> None:
+    """v2 and v3 with an ETag; the v3 index leads to the group's document; other types are 406."""
+    pair = client(server)
+    status, v2, response = await server.get("/openapi/v2", pair=pair)
+    assert (status, v2["swagger"]) == (200, "2.0")
+    tag = response.headers["ETag"]
+    assert (await server.get("/openapi/v2", pair=pair, headers={"If-None-Match": tag}))[0] == 304
+    _, index, _ = await server.get("/openapi/v3", pair=pair)
+    (entry,) = index["paths"].values()
+    status, v3, _ = await server.get(entry["serverRelativeURL"], pair=pair)
+    assert (status, v3["openapi"]) == (200, "3.0.0")
+    path = "/apis/external.metrics.k8s.io/v1beta1/namespaces/{namespace}/{resource}"
+    assert path in v2["paths"]
+    assert path in v3["paths"]
+    assert (await server.get("/openapi/v2", pair=pair, headers={"Accept": "text/x"}))[0] == 406
+
+
+async def test_large_answers_are_compressed_for_who_takes_that(server: Running) -> None:
+    """Above 128 KiB: gzip with Vary; below, and for others, plain."""
+    pair = client(server)
+    server.store.publish(series(f"v{number}", "3") for number in range(2000))
+    status, document, response = await server.get(
+        METRIC, pair=pair, headers={"Accept-Encoding": "gzip"}
+    )
+    assert (status, len(document["items"])) == (200, 2000)
+    assert response.headers["Content-Encoding"] == "gzip"
+    assert response.headers["Vary"] == "Accept-Encoding"
+    _, _, plain = await server.get(METRIC, pair=pair, headers={"Accept-Encoding": "identity"})
+    assert "Content-Encoding" not in plain.headers
+
+
+async def test_health_in_detail(server: Running) -> None:
+    """Verbose lists the checks, one may be excluded or asked alone, an unknown one is not found."""
+    pair = client(server)
+    assert (await server.get("/readyz?verbose", pair=pair))[
+        1
+    ] == "[+]ping ok\nreadyz check passed\n"
+    text = (await server.get("/readyz?verbose&exclude=ping", pair=pair))[1]
+    assert text == "[+]ping excluded: ok\nreadyz check passed\n"
+    assert (await server.get("/readyz/ping", pair=pair))[:2] == (200, "ok")
+    assert (await server.get("/readyz/pong", pair=pair))[0] == 404
+    assert (await server.get("/livez"))[:2] == (200, "ok")
+
+
+async def test_freshness_is_measured(server: Running) -> None:
+    """/metrics has the ages of what was served."""
+    pair = client(server)
+    await server.get(METRIC, pair=pair)
+    text = (await server.get("/metrics", pair=pair))[1]
+    name = 'metrics_apiserver_metric_freshness_seconds_count{group="external.metrics.k8s.io"}'
+    assert f"{name} 2.0" in text
+
+
+async def test_paths_that_are_none(server: Running) -> None:
+    """Below the group a Status, elsewhere the list of paths; both 404."""
+    pair = client(server)
+    base = "/apis/external.metrics.k8s.io/v1beta1"
+    for path in (
+        f"{base}/m", f"{base}/namespaces", f"{base}/namespaces/ns", f"{METRIC}/foo",
+        f"{base}/namespaces/ns/a%2Fb", "/apis/external.metrics.k8s.io/v2",
+    ):  # fmt: skip
+        status, document, _ = await server.get(path, pair=pair)
+        assert (status, document["reason"], document["details"]) == (404, "NotFound", {}), path
+    status, document, _ = await server.get("/nowhere", pair=pair)
+    assert status == 404
+    assert "/apis/external.metrics.k8s.io/v1beta1" in document["paths"]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import shutil
+import signal
 import ssl
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -334,6 +337,36 @@ async def test_too_many_connections_are_closed_and_the_others_served(tmp_path: P
         assert await asyncio.wait_for(slow_reader.read(), 10) == b""
         for _, writer in held:
             writer.close()
+
+
+async def test_serve_drains_before_it_ends(tmp_path: Path, objects: Path) -> None:
+    """`serve --kubeconfig` asks the cluster; after SIGTERM it is not ready, still answers, then ends."""
+    found = stand_ins.certificates(tmp_path)
+    async with stand_ins.running(found) as (_, kubeconfig):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "adapter", "serve", "--variants", str(objects), "--port", "0",
+            "--kubeconfig", str(kubeconfig), "--shutdown-delay", "2s", "--log-format", "json",
+            "--tls-cert-file", str(tmp_path / "serving.crt"),
+            "--tls-private-key-file", str(tmp_path / "serving.key"),
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        assert process.stdout is not None
+        url = ""
+        async with asyncio.timeout(30):
+            while not url:
+                line = json.loads(await process.stdout.readline())
+                url = line.get("url", "") if line["event"] == "serving" else ""
+        server = Guarded(url, tmp_path, found, stand_ins.StandIn(config={}))
+        assert (await server.get("/readyz"))[0] == 200
+        assert (await server.get("/version", certificate="alice"))[0] == 200
+        assert (await server.get("/metrics", certificate="alice"))[0] == 403
+        process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.5)
+        status, text = await server.get("/readyz")
+        assert (status, "[-]shutdown failed: shutting down" in text) == (500, True)
+        assert (await server.get("/livez"))[0] == 200
+        assert (await server.get("/version", certificate="alice"))[0] == 200
+        assert await asyncio.wait_for(process.wait(), 30) == 0
 
 
 async def test_without_a_cluster_the_start_says_what_is_missing(tmp_path: Path) -> None:
