@@ -13,7 +13,7 @@ import ssl
 import sys
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,12 @@ class Conformance:
 
     url: str
     folder: Path
-    stand_in: stand_ins.StandIn
+    token: str = TOKEN
+    ca: str = "serving-ca"
+    stand_in: stand_ins.StandIn = field(default_factory=lambda: stand_ins.StandIn(config={}))
 
     def context(self, certificate: str | None) -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=str(self.folder / "serving-ca.crt"))
+        context = ssl.create_default_context(cafile=str(self.folder / f"{self.ca}.crt"))
         if certificate is not None:
             context.load_cert_chain(
                 self.folder / f"{certificate}.crt", self.folder / f"{certificate}.key"
@@ -66,7 +68,7 @@ async def serving(folder: Path) -> AsyncIterator[Conformance]:
             assert process.stdout is not None
             line = (await asyncio.wait_for(process.stdout.readline(), 30)).decode()
             assert line.startswith("serving on "), line
-            yield Conformance(line.split()[-1], folder, stand_in)
+            yield Conformance(line.split()[-1], folder, stand_in=stand_in)
         finally:
             process.terminate()
             assert await asyncio.wait_for(process.wait(), 30) == 0
@@ -122,7 +124,7 @@ async def failures(case: dict[str, Any], server: Conformance) -> list[str]:
         for group in filter(None, groups.split(",")):
             headers.add("X-Remote-Group", group)
     elif identity == "token":
-        headers.add("Authorization", f"Bearer {TOKEN}")
+        headers.add("Authorization", f"Bearer {server.token}")
     started = time.monotonic()
     try:
         async with (
