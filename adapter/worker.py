@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import os
 import pickle
@@ -20,7 +21,7 @@ log = structlog.get_logger()
 PIECE = 20
 """Variants that are packed at once: some tenths of a millisecond."""
 
-NICENESS = 15
+NICENESS = 19
 """Of the worker process; 0 is that of the server, 19 yields to everyone."""
 
 
@@ -87,5 +88,8 @@ async def _unpacked(head: bytes, pieces: list[bytes]) -> planning.Plan:
 def _prepare() -> None:
     # A plan may wait a little, a GET may not: on a machine that is busy the server goes first.
     os.nice(NICENESS)
+    if hasattr(os, "sched_setscheduler"):
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     # Ctrl-C goes to the whole process group; the parent decides when the worker ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
