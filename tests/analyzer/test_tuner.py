@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from analyzer import errors, queueing, tuner
 from analyzer.queueing import Replica
 from emulator.engine import Engine, EngineProfile, Request
+from tests import virtual_time
 
 TRUE = {"alpha_ms": 10.0, "beta_ms": 0.5, "gamma_ms": 20.0, "delta_ms": 0.02}
 OUTPUT_TOKENS, MAX_BATCH = 40, 16
@@ -73,21 +74,6 @@ def test_parameters_wrong_by_half_are_found(factors: tuple[float, ...]) -> None:
     assert state.confidence > 0.6 > before.confidence
 
 
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """Time jumps to the next timer instead of passing."""
-
-    now = 0.0
-
-    def time(self) -> float:
-        return self.now
-
-    def _run_once(self) -> None:
-        if not self._ready and self._scheduled:  # type: ignore[attr-defined]
-            # A nanosecond more, or rounding to ms and back could fall short of the timer for ever.
-            self.now = max(self.now, self._scheduled[0].when()) + 1e-9  # type: ignore[attr-defined]
-        super()._run_once()  # type: ignore[misc]
-
-
 async def emulated(windows: int, seconds: float = 60.0) -> list[tuner.Observation]:
     """What an emulated server shows while its load changes from window to window."""
     rng = np.random.default_rng(2)
@@ -118,11 +104,7 @@ async def emulated(windows: int, seconds: float = 60.0) -> list[tuner.Observatio
 
 def test_an_emulated_server_is_learned() -> None:
     """A server that runs iteration by iteration, unlike the model, teaches its parameters from any corner."""
-    loop = VirtualLoop()
-    try:
-        seen = loop.run_until_complete(emulated(40))
-    finally:
-        loop.close()
+    seen = virtual_time.run(emulated(40))
     for factors in WRONG:
         state = run(seeded(factors), seen)
         assert (errors_of(state) < [0.08, 0.25, 0.25, 0.25]).all(), (factors, errors_of(state))
