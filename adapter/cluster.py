@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,9 @@ log = structlog.get_logger()
 
 TIMEOUT_SECONDS = 10.0
 CONFIG_NAMESPACE, CONFIG_NAME = "kube-system", "extension-apiserver-authentication"
+PAGE = 500
+"""Objects that are listed at once."""
+
 _WATCH_SECONDS = 300
 _RETRY_SECONDS = 2.0
 
@@ -51,6 +54,25 @@ async def connected(kubeconfig: Path | None) -> AsyncIterator[Cluster]:
         raise errors.StartupError(f"{where}: no usable access to a cluster: {error}") from error
     async with client.ApiClient(configuration) as api:
         yield Cluster(api)
+
+
+class ApiError(Exception):
+    """The Kubernetes API did not answer, or refused; `code` is its HTTP status, 0 without one."""
+
+    def __init__(self, message: str, *, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+    @property
+    def gone(self) -> bool:
+        """Whether the version that was asked from is too old: list anew."""
+        return self.code == 410
+
+
+class _RefusedError(ValueError):
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class Cluster:
@@ -165,8 +187,73 @@ class Cluster:
         except (OSError, TimeoutError, aiohttp.ClientError, ValueError) as error:
             raise ReviewError(f"watching {CONFIG_NAME}: {_why(error)}") from error
 
-    async def _call(self, method: str, path: str, *, body: Any = None) -> dict[str, Any]:
-        response = await self._open(method, path, body=body, timeout=TIMEOUT_SECONDS)
+    async def list_objects(
+        self, path: str, query: Sequence[tuple[str, str]] = ()
+    ) -> tuple[list[dict[str, Any]], str]:
+        """All objects of a collection, page by page, and the version to watch from.
+
+        Raises:
+            ApiError: the cluster did not answer, or refused.
+
+        """
+        found: list[dict[str, Any]] = []
+        following = ""
+        while True:
+            page = [*query, ("limit", str(PAGE))]
+            if following:
+                page.append(("continue", following))
+            try:
+                document = await self._call("GET", path, query=page)
+            except (OSError, TimeoutError, aiohttp.ClientError, ValueError) as error:
+                raise _api_error(path, error) from error
+            found += [item for item in document.get("items") or () if isinstance(item, dict)]
+            metadata = document.get("metadata") or {}
+            following = str(metadata.get("continue") or "")
+            if not following:
+                return found, str(metadata.get("resourceVersion") or "")
+
+    async def watch_objects(
+        self, path: str, version: str, query: Sequence[tuple[str, str]] = ()
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Events after that version, bookmarks included, until the cluster ends the watch.
+
+        Raises:
+            ApiError: the cluster did not answer, refused, or sent an error; gone where the version is too
+                old.
+
+        """
+        asked = [
+            *query,
+            ("watch", "true"),
+            ("allowWatchBookmarks", "true"),
+            ("resourceVersion", version),
+            ("timeoutSeconds", str(_WATCH_SECONDS)),
+        ]
+        try:
+            response = await self._open("GET", path, query=asked, timeout=_WATCH_SECONDS + 30)
+            async with response:
+                rest = b""
+                async for piece in response.content.iter_any():
+                    *lines, rest = (rest + piece).split(b"\n")
+                    for line in filter(None, lines):
+                        event = json.loads(line)
+                        if event.get("type") == "ERROR":
+                            status = event.get("object") or {}
+                            message = str(status.get("message") or "the watch failed")
+                            raise ApiError(f"{path}: {message}", code=status.get("code") or 0)
+                        yield event
+        except (OSError, TimeoutError, aiohttp.ClientError, ValueError) as error:
+            raise _api_error(path, error) from error
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        query: list[tuple[str, str]] | None = None,
+    ) -> dict[str, Any]:
+        response = await self._open(method, path, body=body, query=query, timeout=TIMEOUT_SECONDS)
         async with response:
             found = await response.json(content_type=None)
         if not isinstance(found, dict):
@@ -201,9 +288,13 @@ class Cluster:
                 text = (await response.text())[:500]
             with contextlib.suppress(ValueError):
                 text = json.loads(text).get("message", text)
-            raise ValueError(f"{response.status} {text}")
+            raise _RefusedError(f"{response.status} {text}", response.status)
         found: aiohttp.ClientResponse = response
         return found
+
+
+def _api_error(path: str, error: Exception) -> ApiError:
+    return ApiError(f"{path}: {_why(error)}", code=getattr(error, "code", 0))
 
 
 def _why(error: Exception) -> str:
