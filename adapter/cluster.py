@@ -187,6 +187,18 @@ class Cluster:
         except (OSError, TimeoutError, aiohttp.ClientError, ValueError) as error:
             raise ReviewError(f"watching {CONFIG_NAME}: {_why(error)}") from error
 
+    async def request(self, method: str, path: str, *, body: Any = None) -> dict[str, Any]:
+        """One object's answer to GET, POST, PUT or PATCH.
+
+        Raises:
+            ApiError: the cluster did not answer, or refused.
+
+        """
+        try:
+            return await self._call(method, path, body=body)
+        except (OSError, TimeoutError, aiohttp.ClientError, ValueError) as error:
+            raise _api_error(path, error) from error
+
     async def list_objects(
         self, path: str, query: Sequence[tuple[str, str]] = ()
     ) -> tuple[list[dict[str, Any]], str]:
