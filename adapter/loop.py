@@ -23,6 +23,7 @@ from adapter.targets import TargetStore
 from adapter.traffic import Traffic, TrafficWindow
 from adapter.tuning import Tuning
 from adapter.variants import VariantSource
+from analyzer.capacity import STABILITY_MARGIN
 
 log = structlog.get_logger()
 
@@ -41,6 +42,7 @@ class LoopSettings:
         scale_to_zero: whether a variant that is proven idle may go to 0 replicas.
         keep_accelerator: keep every variant's accelerator, as if each were told to.
         tune: let profiles follow what is observed, for variants that do not say otherwise.
+        stability_margin: share of a replica's own speed kept free, also where latencies allow more.
 
     """
 
@@ -51,6 +53,7 @@ class LoopSettings:
     scale_to_zero: bool = False
     keep_accelerator: bool = False
     tune: bool = False
+    stability_margin: float = STABILITY_MARGIN
 
     @property
     def stale_after(self) -> float:
@@ -169,6 +172,7 @@ class ControlLoop:
                 accelerators=self._contents.accelerators,
                 service_classes=self._contents.service_classes,
                 variants=tuple(ready.values()),
+                settings=fleet.Settings(stability_margin=self.settings.stability_margin),
             )
         )
         problems.update(plan.set_aside)

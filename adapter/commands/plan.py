@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from adapter import documents, planning
+from adapter.commands.serve import share
 from adapter.errors import InputError
 from optimizer.errors import OptimizerError
 from optimizer.problem import POLICIES
@@ -84,21 +85,12 @@ def run(args: argparse.Namespace) -> int:
 
 def positive(text: str) -> float:
     """A number > 0 for argparse."""
-    return _number(text, lambda value: 0 < value < math.inf, "a number > 0")
-
-
-def share(text: str) -> float:
-    """A number from 0 to less than 1 for argparse."""
-    return _number(text, lambda value: 0 <= value < 1, "a number >= 0 and < 1")
-
-
-def _number(text: str, good: Any, what: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not good(value):
-        raise argparse.ArgumentTypeError(f"must be {what}, not {text!r}")
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number > 0, not {text!r}")
     return value
 
 

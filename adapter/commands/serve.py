@@ -49,6 +49,13 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     command.add_argument("--tls-private-key-file", type=Path)
     command.add_argument("--client-ca-file", type=Path)
     command.add_argument("--requestheader-client-ca-file", type=Path)
+    command.add_argument(
+        "--stability-margin",
+        type=share,
+        default=defaults.stability_margin,
+        metavar="SHARE",
+        help="of a replica's own speed kept free (0.1)",
+    )
     who = command.add_argument_group("who may ask").add_mutually_exclusive_group()
     who.add_argument(
         "--kubeconfig",
@@ -97,6 +104,7 @@ def run(args: argparse.Namespace) -> int:
             time_to_live=args.time_to_live,
             keep_accelerator=args.keep_accelerator,
             tune=args.tune,
+            stability_margin=args.stability_margin,
         ),
         interval=args.interval,
         scale_to_zero=args.scale_to_zero,
@@ -143,6 +151,17 @@ def port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) <= 65535):
         raise argparse.ArgumentTypeError(f"must be 0..65535, not {text!r}")
     return int(text)
+
+
+def share(text: str) -> float:
+    """A number from 0 to less than 1 for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"must be a number >= 0 and < 1, not {text!r}")
+    return value
 
 
 def state_folder() -> Path:

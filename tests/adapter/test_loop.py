@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -137,3 +138,14 @@ async def test_a_variant_that_is_gone_leaves_nothing(objects: Path) -> None:
         running.loop.use(folder.read(objects))
         assert running.served() == []
         assert running.store.metric_names() == ()
+
+
+async def test_the_stability_margin_is_a_setting(objects: Path) -> None:
+    """With most of a replica's speed kept free, the same load takes more replicas."""
+    endpoint = Endpoint()
+    async with harness(objects, endpoint) as running:
+        running.loop.settings = dataclasses.replace(running.loop.settings, stability_margin=0.8)
+        await running.passes(endpoint, 120, rpm=60)
+        (state,) = running.loop.states.values()
+        assert state.desired == 5
+        assert "stability bounds a replica" in state.reason
