@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from decimal import ROUND_CEILING, Decimal, localcontext
+from decimal import ROUND_UP, Decimal, localcontext
 
 _FORM = re.compile(
     r"(?P<number>[+-]?(?:\d+(?:\.\d*)?|\.\d+))"
@@ -35,7 +35,7 @@ def canonical(text: str) -> str:
     """The form that Kubernetes gives a quantity: no fraction, and the largest suffix that allows it.
 
     Binary stays binary and scientific stays scientific where there is something to scale; what is
-    finer than a billionth is rounded up.
+    finer than a billionth is rounded away from zero.
 
     Raises:
         ValueError: the text is no quantity.
@@ -44,7 +44,7 @@ def canonical(text: str) -> str:
     value = parse(text)
     form = _FORM.fullmatch(text)
     with localcontext(prec=200):
-        nano = int(value.scaleb(9).to_integral_value(rounding=ROUND_CEILING))
+        nano = int(value.scaleb(9).to_integral_value(rounding=ROUND_UP))
     if nano == 0:
         return "0"
     if form is not None and form["suffix"] in _BINARY and abs(nano) >= 1024 * 10**9:
