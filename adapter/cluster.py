@@ -6,15 +6,13 @@ cluster is used, not before: it takes a while and memory.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
-import structlog
 
 from adapter import errors
 from adapter.identity import Attributes, IdentityConfig, ReviewError, User, Verdict
@@ -22,15 +20,16 @@ from adapter.identity import Attributes, IdentityConfig, ReviewError, User, Verd
 if TYPE_CHECKING:
     from kubernetes_asyncio.client import ApiClient
 
-log = structlog.get_logger()
-
 TIMEOUT_SECONDS = 10.0
 CONFIG_NAMESPACE, CONFIG_NAME = "kube-system", "extension-apiserver-authentication"
+CONFIG_PATH = f"/api/v1/namespaces/{CONFIG_NAMESPACE}/configmaps"
+CONFIG_QUERY = (("fieldSelector", f"metadata.name={CONFIG_NAME}"),)
+"""Where the cluster says who its front proxy is, as a collection of one: it may be listed and watched."""
+
 PAGE = 500
 """Objects that are listed at once."""
 
 _WATCH_SECONDS = 300
-_RETRY_SECONDS = 2.0
 
 
 @contextlib.asynccontextmanager
@@ -76,7 +75,7 @@ class _RefusedError(ValueError):
 
 
 class Cluster:
-    """Reviews and the front-proxy configuration of one cluster."""
+    """Reviews and objects of one cluster."""
 
     def __init__(self, api: ApiClient) -> None:
         self._api = api
@@ -131,61 +130,15 @@ class Cluster:
         return Verdict(allowed=allowed, reason=str(status.get("reason") or ""))
 
     async def _review(self, path: str, body: dict[str, Any]) -> Mapping[str, Any]:
+        kind = path.rpartition("/")[2]
         try:
-            found = await self._call("POST", path, body=body)
-        except (OSError, TimeoutError, aiohttp.ClientError, ValueError) as error:
-            raise ReviewError(f"{path.rpartition('/')[2]}: {_why(error)}") from error
+            found = await self.request("POST", path, body=body)
+        except ApiError as error:
+            raise ReviewError(str(error).removeprefix(path.removesuffix(kind))) from error
         status = found.get("status")
         if not isinstance(status, dict):
-            raise ReviewError(f"{path.rpartition('/')[2]}: the answer has no status")
+            raise ReviewError(f"{kind}: the answer has no status")
         return status
-
-    async def identity_config(self) -> tuple[IdentityConfig, str]:
-        """The cluster's authorities and header names, and the version they were read at.
-
-        Raises:
-            ReviewError: the ConfigMap could not be read.
-            StartupError: it holds something unusable.
-
-        """
-        path = f"/api/v1/namespaces/{CONFIG_NAMESPACE}/configmaps/{CONFIG_NAME}"
-        try:
-            found = await self._call("GET", path)
-        except (OSError, TimeoutError, aiohttp.ClientError, ValueError) as error:
-            raise ReviewError(
-                f"ConfigMap {CONFIG_NAMESPACE}/{CONFIG_NAME}: {_why(error)}"
-            ) from error
-        version = str((found.get("metadata") or {}).get("resourceVersion") or "")
-        return parse_config(found.get("data") or {}), version
-
-    async def follow_config(self, version: str, use: Callable[[IdentityConfig], None]) -> None:
-        """Hand over the configuration whenever it changes, until cancelled; what is unusable is logged."""
-        while True:
-            try:
-                await self._next_change(version)
-                config, version = await self.identity_config()
-                use(config)
-            except (ReviewError, errors.StartupError) as error:
-                log.warning("front-proxy configuration not read; the last stays", error=str(error))
-                await asyncio.sleep(_RETRY_SECONDS)
-
-    async def _next_change(self, version: str) -> None:
-        """Wait until the ConfigMap is not what it was, or the watch ends."""
-        path = f"/api/v1/namespaces/{CONFIG_NAMESPACE}/configmaps"
-        query = [
-            ("fieldSelector", f"metadata.name={CONFIG_NAME}"),
-            ("watch", "true"),
-            ("resourceVersion", version),
-            ("timeoutSeconds", str(_WATCH_SECONDS)),
-        ]
-        try:
-            response = await self._open("GET", path, query=query, timeout=_WATCH_SECONDS + 30)
-            async with response:
-                async for line in response.content:
-                    if line.strip():
-                        return
-        except (OSError, TimeoutError, aiohttp.ClientError, ValueError) as error:
-            raise ReviewError(f"watching {CONFIG_NAME}: {_why(error)}") from error
 
     async def request(self, method: str, path: str, *, body: Any = None) -> dict[str, Any]:
         """One object's answer to GET, POST, PUT or PATCH.

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
-from adapter import cluster, errors, identity, listener, pki
+from adapter import cluster, errors, identity, informer, listener, pki
 
 log = structlog.get_logger()
 
 START_SECONDS = 30.0
 """How long the front-proxy configuration may take to be readable before the start is given up."""
-
-_RETRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,44 +43,67 @@ async def of_cluster(
 
     """
     async with cluster.connected(kubeconfig) as found:
-        config, version = await _first(found, start_seconds)
-        authenticator = identity.Authenticator(config, review_token=found.review_token)
-        certificates = listener.Certificates(certificate, key, pki.authorities(config))
-
-        def use(changed: identity.IdentityConfig) -> None:
-            try:
-                certificates.trust(pki.authorities(changed))
-                authenticator.use(changed)
-            except (errors.StartupError, ValueError) as error:
-                log.warning("client authorities not loaded; the last stay", error=str(error))
-            else:
-                log.info("front-proxy configuration loaded again")
-
-        follower = asyncio.create_task(
-            found.follow_config(version, use), name="follow front-proxy configuration"
+        changed = asyncio.Event()
+        watched = informer.Informer(
+            found, cluster.CONFIG_PATH, query=cluster.CONFIG_QUERY, changed=changed.set
         )
+        tasks = [asyncio.create_task(watched.run(), name="watch front-proxy configuration")]
         try:
+            config = await _first(watched, start_seconds)
+            authenticator = identity.Authenticator(config, review_token=found.review_token)
+            certificates = listener.Certificates(certificate, key, pki.authorities(config))
+
+            def use(new: identity.IdentityConfig) -> None:
+                certificates.trust(pki.authorities(new))
+                authenticator.use(new)
+
+            changed.clear()
+            tasks.append(asyncio.create_task(_follow(watched, changed, use), name="take it up"))
             yield Gate(
                 certificates=certificates,
                 authenticator=authenticator,
                 policy=identity.ClusterPolicy(found.review_access),
             )
         finally:
-            follower.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await follower
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _first(found: cluster.Cluster, seconds: float) -> tuple[identity.IdentityConfig, str]:
-    """The configuration, asked for again while the cluster does not answer."""
-    deadline = asyncio.get_running_loop().time() + seconds
+async def _first(watched: informer.Informer, seconds: float) -> identity.IdentityConfig:
+    """The configuration, waited for while the cluster does not answer."""
+    try:
+        async with asyncio.timeout(seconds):
+            await watched.synced.wait()
+    except TimeoutError as error:
+        raise errors.StartupError(
+            f"{watched.problem or 'the cluster does not answer'};"
+            " it takes RoleBinding kube-system/extension-apiserver-authentication-reader"
+        ) from error
+    return _config(watched)
+
+
+async def _follow(
+    watched: informer.Informer,
+    changed: asyncio.Event,
+    use: Callable[[identity.IdentityConfig], None],
+) -> None:
+    """Take up every change, until cancelled; what is unusable is logged, and the last stays."""
     while True:
+        await changed.wait()
+        changed.clear()
         try:
-            return await found.identity_config()
-        except identity.ReviewError as error:
-            if asyncio.get_running_loop().time() >= deadline:
-                raise errors.StartupError(
-                    f"{error}; it takes RoleBinding kube-system/extension-apiserver-authentication-reader"
-                ) from error
-            log.warning("front-proxy configuration not readable yet", error=str(error))
-        await asyncio.sleep(_RETRY_SECONDS)
+            use(_config(watched))
+        except (errors.StartupError, ValueError) as error:
+            log.warning("front-proxy configuration not loaded; the last stays", error=str(error))
+        else:
+            log.info("front-proxy configuration loaded again")
+
+
+def _config(watched: informer.Informer) -> identity.IdentityConfig:
+    found = watched.objects.get((cluster.CONFIG_NAMESPACE, cluster.CONFIG_NAME))
+    if found is None:
+        raise errors.StartupError(
+            f"ConfigMap {cluster.CONFIG_NAMESPACE}/{cluster.CONFIG_NAME}: is missing"
+        )
+    return cluster.parse_config(found.get("data") or {})

@@ -47,8 +47,7 @@ class StandIn:
     def application(self) -> web.Application:
         app = web.Application()
         path = "/api/v1/namespaces/kube-system/configmaps"
-        app.router.add_get(path, self._watch)
-        app.router.add_get(f"{path}/extension-apiserver-authentication", self._read)
+        app.router.add_get(path, self._configmaps)
         app.router.add_post("/apis/authentication.k8s.io/v1/tokenreviews", self._token)
         app.router.add_post("/apis/authorization.k8s.io/v1/subjectaccessreviews", self._access)
         return app
@@ -62,17 +61,18 @@ class StandIn:
         return {
             "kind": "ConfigMap",
             "metadata": {
-                "name": "extension-apiserver-authentication", "resourceVersion": str(self._version),
+                "name": "extension-apiserver-authentication", "namespace": "kube-system",
+                "resourceVersion": str(self._version),
             },
             "data": self.config,
         }  # fmt: skip
 
-    async def _read(self, _: web.Request) -> web.Response:
+    async def _configmaps(self, request: web.Request) -> web.StreamResponse:
         await self._pause()
-        return web.json_response(self._object())
-
-    async def _watch(self, request: web.Request) -> web.StreamResponse:
         assert request.query["fieldSelector"] == "metadata.name=extension-apiserver-authentication"
+        if request.query.get("watch") != "true":
+            metadata = {"resourceVersion": str(self._version)}
+            return web.json_response({"items": [self._object()], "metadata": metadata})
         response = web.StreamResponse()
         await response.prepare(request)
         if int(request.query["resourceVersion"]) == self._version:

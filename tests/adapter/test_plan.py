@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from adapter import candidates, cli, documents, planning
+from adapter import candidates, cli, documents, planning, systems
 
 HERE = Path(__file__).parent
 SYSTEM = HERE / "system-100x4.json"
@@ -88,7 +88,7 @@ def test_candidates_are_the_references() -> None:
     compared = 0
     for case in json.loads(REFERENCE.read_text())["cases"]:
         snapshot, left_out = documents.parse(
-            documents.from_system(case["spec"], Path("system.json")), "system.json"
+            systems.document(case["spec"], Path("system.json")), "system.json"
         )
         assert not left_out
         classes = {item.name: item for item in snapshot.service_classes}
