@@ -76,10 +76,6 @@ async def _anonymous_server(_: web.Request, response: web.StreamResponse) -> Non
     response.headers.popall("Server", None)
 
 
-class _ReviewFailedError(Exception):
-    """Authorisation could not be found out."""
-
-
 class _Server:
     def __init__(
         self,
@@ -119,8 +115,9 @@ class _Server:
             response = await self._answer(request)
         except statuses.StatusError as error:
             response = _failure(request, error)
-        except _ReviewFailedError as error:
+        except identity.ReviewError as error:
             # Fail closed, in the words and the type of the official library.
+            log.warning("authorisation failed", path=request.path, error=str(error))
             text = f'Internal Server Error: "{request.path_qs}": {error}\n'
             response = web.Response(text=text, status=500)
             response.headers["X-Content-Type-Options"] = "nosniff"
@@ -179,11 +176,7 @@ class _Server:
             raise statuses.unauthorized() from None
 
     async def _authorise(self, user: identity.User, asked: identity.Attributes) -> None:
-        try:
-            verdict = await self._policy.decide(user, asked)
-        except identity.ReviewError as error:
-            log.warning("authorisation failed", user=user.name, error=str(error))
-            raise _ReviewFailedError(str(error)) from error
+        verdict = await self._policy.decide(user, asked)
         if not verdict.allowed:
             details = {"group": discovery.GROUP, "kind": asked.resource} if asked.resource else {}
             raise statuses.forbidden(requests.forbidden(user, asked, verdict.reason), details)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adapter import files
 from adapter.errors import InputError
 
 COLUMNS = {
@@ -54,12 +55,7 @@ def read(path: Path) -> list[Row]:
         InputError: names the file, and the line or the field.
 
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8: {error}") from error
+    text = files.read_text(path)
     rows = list(_json(path, text) if text.lstrip()[:1] in {"{", "["} else _csv(path, text))
     if not rows:
         raise InputError(f"{path}: no rows")

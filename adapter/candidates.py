@@ -41,22 +41,29 @@ class _Pair:
     max_batch: int
 
     @property
-    def output_tokens(self) -> float:
-        return max(self.variant.load.output_tokens, 1.0)
-
-    @property
     def parameters(self) -> tuple[float, ...]:
         """In the order of the analyzer's PARAMETERS."""
-        return (
-            self.profile.alpha_ms,
-            self.profile.beta_ms,
-            self.profile.gamma_ms,
-            self.profile.delta_ms,
-            self.variant.load.input_tokens,
-            self.output_tokens,
-            self.max_batch,
-            queueing.MAX_QUEUE_TO_BATCH * self.max_batch,
-        )
+        return _parameters(self.variant, self.profile, self.max_batch)
+
+
+def _parameters(
+    variant: fleets.Variant, profile: fleets.Profile, max_batch: int
+) -> tuple[float, ...]:
+    return (
+        profile.alpha_ms,
+        profile.beta_ms,
+        profile.gamma_ms,
+        profile.delta_ms,
+        variant.load.input_tokens,
+        _output_tokens(variant),
+        max_batch,
+        queueing.MAX_QUEUE_TO_BATCH * max_batch,
+    )
+
+
+def _output_tokens(variant: fleets.Variant) -> float:
+    """At least the one that a request is answered with."""
+    return max(variant.load.output_tokens, 1.0)
 
 
 def choices(fleet: fleets.Fleet) -> dict[str, Choices]:
@@ -95,7 +102,7 @@ def choices(fleet: fleets.Fleet) -> dict[str, Choices]:
                     targets=targets,
                     max_batch=variant.max_batch
                     or capacity.scaled_max_batch(
-                        profile.max_batch, profile.at_tokens, max(variant.load.output_tokens, 1.0)
+                        profile.max_batch, profile.at_tokens, _output_tokens(variant)
                     ),
                 )
             )
@@ -208,19 +215,13 @@ def performance(
 ) -> queueing.Performance:
     """What a chosen candidate does with fewer replicas than its load needs, or with all."""
     profile = next(p for p in variant.profiles if p.accelerator == chosen.accelerator)
-    output_tokens = max(variant.load.output_tokens, 1.0)
-    replica = queueing.Replica(
-        alpha_ms=profile.alpha_ms,
-        beta_ms=profile.beta_ms,
-        gamma_ms=profile.gamma_ms,
-        delta_ms=profile.delta_ms,
-        input_tokens=variant.load.input_tokens,
-        output_tokens=output_tokens,
-        max_batch=chosen.max_batch,
-        max_queue=queueing.MAX_QUEUE_TO_BATCH * chosen.max_batch,
+    replica = queueing.Replicas(
+        **dict(zip(PARAMETERS, _parameters(variant, profile, chosen.max_batch), strict=True))
     )
-    rate = capacity.rate_to_serve(variant.load.arrival_rate_rps, targets.tps, output_tokens)
-    return queueing.analyze(replica, float(rate) / replicas)
+    rate = capacity.rate_to_serve(
+        variant.load.arrival_rate_rps, targets.tps, _output_tokens(variant)
+    )
+    return queueing.analyze_all(replica, rate / replicas)[0]
 
 
 def cost(accelerator: fleets.Accelerator, profile: fleets.Profile, replicas: int) -> float:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from adapter import fleet, systems
+from adapter import files, fleet, systems
 from adapter.errors import InputError
 from analyzer.capacity import STABILITY_MARGIN
 from optimizer.problem import TRANSITION_FACTOR, Policy
@@ -126,12 +126,7 @@ def read(path: Path) -> dict[str, Any]:
         InputError: the file cannot be read, or is no YAML or JSON object.
 
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8: {error}") from error
+    text = files.read_text(path)
     try:
         # YAML 1.1 reads 1e5 as text; JSON does not.
         document = json.loads(text)
