@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from adapter import (
     api,
+    contents,
     delegation,
     duration,
     errors,
@@ -88,7 +89,7 @@ async def serving(options: ServeOptions, *, clock: Clock) -> AsyncIterator[Runni
         StartupError: port in use, certificate unreadable.
 
     """
-    contents = folder.read(options.variants)
+    found = folder.read(options.variants)
     credentials = pki.prepare(options.certificates, host=options.host)
     store = targets.TargetStore()
     planner = worker.PlanningWorker()
@@ -100,10 +101,10 @@ async def serving(options: ServeOptions, *, clock: Clock) -> AsyncIterator[Runni
             store=store,
             clock=clock,
             planner=planner.plan,
-            settings=_loop_settings(options, contents),
+            settings=_loop_settings(options, found),
         )
-        _report(contents)
-        loop.use(contents)
+        _report(found)
+        loop.use(found)
         who = await _gate(stack, options, credentials)
         drain = listener.Drain()
         delegate = None
@@ -135,9 +136,8 @@ async def serving(options: ServeOptions, *, clock: Clock) -> AsyncIterator[Runni
         log.info("serving", url=url, kubeconfig=str(kubeconfig or ""), variants=len(loop.states))
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(_watch(options, loop, contents, clock), name="watch folder"),
-                group.create_task(_scrape(loop, clock), name="scrape"),
-                group.create_task(_decide(loop, clock), name="decide"),
+                group.create_task(_watch(options, loop, found, clock), name="watch folder"),
+                group.create_task(loop.run(), name="control loop"),
             ]
             yield Running(
                 url=url,
@@ -169,9 +169,9 @@ async def _gate(
     )
 
 
-def _loop_settings(options: ServeOptions, contents: folder.Contents) -> LoopSettings:
+def _loop_settings(options: ServeOptions, found: contents.Contents) -> LoopSettings:
     """Flags win over the ConfigMap; what the ConfigMap gets wrong is reported and left at default."""
-    settings, config = options.loop, contents.config
+    settings, config = options.loop, found.config
     interval = options.interval
     if interval is None and "GLOBAL_OPT_INTERVAL" in config:
         try:
@@ -187,21 +187,21 @@ def _loop_settings(options: ServeOptions, contents: folder.Contents) -> LoopSett
     return replace(settings, interval=interval or settings.interval, scale_to_zero=to_zero)
 
 
-def _report(contents: folder.Contents) -> None:
-    for problem in contents.problems:
+def _report(found: contents.Contents) -> None:
+    for problem in found.problems:
         log.error("left out", problem=problem)
-    if not contents.variants:
+    if not found.variants:
         log.error("no usable VariantAutoscaling in the folder; serving none until there is one")
 
 
 async def _watch(
-    options: ServeOptions, loop: ControlLoop, contents: folder.Contents, clock: Clock
+    options: ServeOptions, loop: ControlLoop, found: contents.Contents, clock: Clock
 ) -> None:
     """Read the folder again whenever a file changed; keep the last reading while it cannot be read."""
     unreadable = ""
     while True:
         await asyncio.sleep(max(clock.real_seconds(FOLDER_POLL_SECONDS), 0.1))
-        if await asyncio.to_thread(folder.digest, options.variants) == contents.digest:
+        if await asyncio.to_thread(folder.digest, options.variants) == found.digest:
             continue
         try:
             changed = await asyncio.to_thread(folder.read, options.variants)
@@ -211,31 +211,8 @@ async def _watch(
             unreadable = str(error)
             continue
         unreadable = ""
-        if changed.problems != contents.problems:
+        if changed.problems != found.problems:
             _report(changed)
-        contents = changed
-        loop.settings = _loop_settings(options, contents)
-        loop.use(contents)
-
-
-async def _scrape(loop: ControlLoop, clock: Clock) -> None:
-    while True:
-        started = clock.monotonic()
-        try:
-            await loop.scrape()
-        except Exception:
-            log.exception("scraping failed; targets are held until it works again")
-        await clock.sleep(started + loop.settings.scrape_interval - clock.monotonic())
-
-
-async def _decide(loop: ControlLoop, clock: Clock) -> None:
-    # The first pass comes once two scrapes can be there, then at the interval.
-    await clock.sleep(min(1.2 * loop.settings.scrape_interval, loop.settings.interval))
-    while True:
-        started = clock.monotonic()
-        try:
-            await loop.decide()
-        except Exception:
-            # A pass that fails must not end the loop: targets are held until their time to live.
-            log.exception("pass failed; the last targets are held")
-        await clock.sleep(started + loop.settings.interval - clock.monotonic())
+        found = changed
+        loop.settings = _loop_settings(options, found)
+        loop.use(found)

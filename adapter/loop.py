@@ -10,15 +10,16 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from decimal import ROUND_CEILING, Decimal
 
 import aiohttp
 import structlog
 
-from adapter import fleet, planning, quantity, scraping
+from adapter import fleet, planning, scraping, states
 from adapter.clock import Clock
-from adapter.folder import Contents
-from adapter.series import CURRENT, DESIRED, RATIO, Series
+from adapter.contents import Contents, Refusal
+from adapter.gateway import Demand
+from adapter.series import Series
+from adapter.states import VariantState
 from adapter.targets import TargetStore
 from adapter.traffic import Traffic, TrafficWindow
 from adapter.tuning import Tuning
@@ -26,6 +27,9 @@ from adapter.variants import VariantSource
 from analyzer.capacity import STABILITY_MARGIN
 
 log = structlog.get_logger()
+
+DEBOUNCE_SECONDS = 0.5
+"""That a pass waits for more changes."""
 
 Planner = Callable[[fleet.Fleet], Awaitable[planning.Plan]]
 
@@ -62,28 +66,19 @@ class LoopSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VariantState:
-    """What one variant looks like after a pass: for telemetry, the terminal view and explanations.
+class _Unknown:
+    """Why a variant's load is not known."""
 
-    Attributes:
-        desired: published replicas; None while there is no valid target.
-        problem: why the target was not decided anew; empty when it was.
-        decided_at: Unix time of the decision that is served.
-
-    """
-
-    source: VariantSource
-    traffic: Traffic | None = None
-    desired: int | None = None
-    accelerator: str = ""
-    reason: str = ""
-    problem: str = ""
-    decided_at: float = 0.0
-    cost: float = 0.0
+    metrics: states.Metrics
+    problem: str
 
 
 class ControlLoop:
-    """Owns what is known about the variants and publishes their targets."""
+    """Owns what is known about the variants and publishes their targets.
+
+    Where another replica leads, targets are those that `.status` holds; `leading` says whether this one
+    does. What was published stays published when that changes.
+    """
 
     def __init__(
         self,
@@ -93,12 +88,16 @@ class ControlLoop:
         clock: Clock,
         planner: Planner,
         settings: LoopSettings,
+        leading: bool = True,
     ) -> None:
         self._session = session
         self._store = store
         self._clock = clock
         self._planner = planner
         self.settings = settings
+        self.leading = leading
+        self.demand: Mapping[str, Demand] = {}
+        self.wanted = asyncio.Event()
         self._contents = Contents()
         self._windows: dict[str, TrafficWindow] = {}
         self._scrape_errors: dict[str, str] = {}
@@ -106,8 +105,15 @@ class ControlLoop:
         self.states: dict[str, VariantState] = {}
         self.tuning = Tuning(window_seconds=settings.window, default=settings.tune)
 
+    @property
+    def refused(self) -> tuple[Refusal, ...]:
+        """VariantAutoscalings that are left out."""
+        return self._contents.refused
+
     def use(self, contents: Contents) -> None:
         """Take a new reading of the objects; variants that are gone lose their targets at once."""
+        if _matters(contents) != _matters(self._contents):
+            self.wanted.set()
         self._contents = contents
         known = {source.key: source for source in contents.variants}
         self._windows = {
@@ -118,6 +124,7 @@ class ControlLoop:
             window.keep(known[key].endpoints)
         self.tuning.keep(known.values())
         gone = self._published.keys() - known.keys()
+        before = self._published
         self._published = {k: v for k, v in self._published.items() if k in known}
         self.states = {
             key: replace(self.states[key], source=source)
@@ -125,9 +132,77 @@ class ControlLoop:
             else VariantState(source=source, problem="waiting for the first metrics")
             for key, source in known.items()
         }
+        for key, source in known.items():
+            if not self.leading or not self._published.get(key):
+                self._follow(source)
         if gone:
             log.info("variants gone, targets withdrawn", variants=sorted(gone))
+        if self._published != before:
             self._publish()
+
+    def _follow(self, source: VariantSource) -> None:
+        """Serve what `.status` holds, for as long as it is valid."""
+        published, now = source.published, self._clock.time()
+        until = None if published is None else published.decided_at + self._valid_seconds
+        if published is None or until is None or until <= now or published.replicas < 0:
+            if not self.leading:
+                self._published.pop(source.key, None)
+                self.states[source.key] = VariantState(
+                    source=source, problem="its status holds no valid target"
+                )
+            return
+        state = replace(
+            self.states[source.key],
+            desired=published.replicas,
+            accelerator=published.accelerator or source.accelerator,
+            decided_at=published.decided_at,
+            problem="" if not self.leading else self.states[source.key].problem,
+        )
+        self.states[source.key] = state
+        self._published[source.key] = states.series(state, valid_until=until)
+
+    @property
+    def _valid_seconds(self) -> float:
+        return self._clock.real_seconds(self.settings.time_to_live)
+
+    async def run(self, after_pass: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Scrape and decide at their intervals, and decide at once when `wanted` is set; until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._scrape_at_intervals(), name="scrape")
+            group.create_task(self._decide_at_intervals(after_pass), name="decide")
+
+    async def _scrape_at_intervals(self) -> None:
+        while True:
+            started = self._clock.monotonic()
+            try:
+                await self.scrape()
+            except Exception:
+                log.exception("scraping failed; targets are held until it works again")
+            await self._clock.sleep(
+                started + self.settings.scrape_interval - self._clock.monotonic()
+            )
+
+    async def _decide_at_intervals(self, after_pass: Callable[[], Awaitable[None]] | None) -> None:
+        # The first pass comes once two scrapes can be there, then at the interval.
+        await self._clock.sleep(min(1.2 * self.settings.scrape_interval, self.settings.interval))
+        while True:
+            started = self._clock.monotonic()
+            self.wanted.clear()
+            try:
+                await self.decide()
+                if after_pass is not None:
+                    await after_pass()
+            except Exception:
+                # A pass that fails must not end the loop: targets are held until their time to live.
+                log.exception("pass failed; the last targets are held")
+            left = started + self.settings.interval - self._clock.monotonic()
+            try:
+                async with asyncio.timeout(self._clock.real_seconds(max(left, 0.0))):
+                    await self.wanted.wait()
+            except TimeoutError:
+                continue
+            # One pass for many changes that come together.
+            await asyncio.sleep(DEBOUNCE_SECONDS)
 
     async def scrape(self) -> None:
         """Scrape every endpoint once, all at the same time."""
@@ -156,14 +231,15 @@ class ControlLoop:
         """One pass: from the scrapes so far to published targets."""
         now = self._clock.monotonic()
         ready: dict[str, fleet.Variant] = {}
-        problems: dict[str, str] = {}
+        unknown: dict[str, _Unknown] = {}
         seen: dict[str, Traffic | None] = {}
+        waking = self._waking()
         for source in self._contents.variants:
             traffic = self._windows[source.key].traffic(now=now)
             seen[source.key] = traffic
-            outcome = self._variant(source, traffic, now)
-            if isinstance(outcome, str):
-                problems[source.key] = outcome
+            outcome = self._variant(source, traffic, now, wake=source.key in waking)
+            if isinstance(outcome, _Unknown):
+                unknown[source.key] = outcome
             else:
                 ready[source.key] = outcome
             await asyncio.sleep(0)  # tuning takes its time: requests are answered in between
@@ -172,10 +248,10 @@ class ControlLoop:
                 accelerators=self._contents.accelerators,
                 service_classes=self._contents.service_classes,
                 variants=tuple(ready.values()),
+                capacity=self._contents.capacity,
                 settings=fleet.Settings(stability_margin=self.settings.stability_margin),
             )
         )
-        problems.update(plan.set_aside)
         decided_at = self._clock.time()
         for source in self._contents.variants:
             await asyncio.sleep(0)  # requests are answered in between
@@ -183,16 +259,44 @@ class ControlLoop:
             if source.key not in self.states:
                 continue
             decision = plan.decisions.get(source.key)
+            # Where replicas and endpoints are now, not when the pass began.
+            source = self.states[source.key].source  # noqa: PLW2901
             if decision is None or decision.served == "none":
-                why = problems.get(source.key, "") if decision is None else decision.reason
+                why = unknown.get(source.key) or _Unknown(
+                    metrics="MetricsFound",
+                    problem=plan.set_aside.get(source.key, "not planned")
+                    if decision is None
+                    else decision.reason,
+                )
                 self._hold(source, seen.get(source.key), why, decided_at)
             else:
                 self._take(source, seen.get(source.key), decision, decided_at)
         self._publish()
 
+    def _waking(self) -> set[str]:
+        """Variants at zero that somebody wants: of a model that runs nowhere the cheapest."""
+        costs = {item.name: item.unit_cost for item in self._contents.accelerators}
+        models: dict[tuple[str, str], list[VariantSource]] = {}
+        for source in self._contents.variants:
+            models.setdefault((source.namespace, source.model), []).append(source)
+        found = set()
+        for (_, model), sources in models.items():
+            demand = self.demand.get(model)
+            if demand is None or not demand.any or any(s.replicas or s.wanted for s in sources):
+                continue
+            cheapest = min(
+                sources,
+                key=lambda s: (
+                    min(costs.get(p.accelerator, 0.0) * p.accelerator_count for p in s.profiles),
+                    s.key,
+                ),
+            )
+            found.add(cheapest.key)
+        return found
+
     def _variant(
-        self, source: VariantSource, traffic: Traffic | None, now: float
-    ) -> fleet.Variant | str:
+        self, source: VariantSource, traffic: Traffic | None, now: float, *, wake: bool
+    ) -> fleet.Variant | _Unknown:
         """The variant with its load, or why its load is not known."""
         window = self._windows[source.key]
         if source.endpoints:
@@ -200,20 +304,29 @@ class ControlLoop:
             if stale:
                 errors = [self._scrape_errors.get(endpoint, endpoint) for endpoint in stale]
                 # With one replica's numbers missing, the load would look too small.
-                return f"no fresh metrics of {len(stale)} of {len(source.endpoints)}: {errors[0]}"
+                return _Unknown(
+                    metrics="MetricsMissing" if traffic is None else "MetricsStale",
+                    problem=f"no fresh metrics of {len(stale)} of {len(source.endpoints)}: {errors[0]}",
+                )
             if traffic is None:
-                return "waiting for a second scrape"
+                return _Unknown(metrics="MetricsMissing", problem="waiting for a second scrape")
             if traffic.output_tokens is None and not traffic.idle:
-                return "requests run, but none has finished yet: their lengths are unknown"
-        elif source.replicas > 0:
-            return f"{source.replicas} replicas, but no endpoints to scrape"
+                return _Unknown(
+                    metrics="MetricsMissing",
+                    problem="requests run, but none has finished yet: their lengths are unknown",
+                )
+        elif source.replicas > 0 or source.wanted > 0:
+            return _Unknown(
+                metrics="MetricsMissing",
+                problem=f"{source.replicas} replicas, but no endpoints to scrape",
+            )
         if traffic is not None:
             self.tuning.observe(source, traffic, now=now)
         minimum = source.min_replicas
         if minimum is None:
             minimum = 0 if self.settings.scale_to_zero else 1
         idle = traffic is None or traffic.idle
-        if not idle:
+        if not idle or wake:
             minimum = max(minimum, 1)
         return fleet.Variant(
             name=source.key,
@@ -230,7 +343,9 @@ class ControlLoop:
             ),
             min_replicas=minimum,
             max_replicas=source.max_replicas,
-            keep_accelerator=source.keep_accelerator or self.settings.keep_accelerator,
+            keep_accelerator=self.settings.keep_accelerator
+            if source.keep_accelerator is None
+            else source.keep_accelerator,
         )
 
     def _take(
@@ -254,69 +369,69 @@ class ControlLoop:
                 reason=decision.reason,
                 runner_up=decision.runner_up,
             )
-        accelerator = candidate.accelerator or source.accelerator
-        self.states[source.key] = VariantState(
+        state = VariantState(
             source=source,
             traffic=traffic,
             desired=candidate.replicas,
-            accelerator=accelerator,
+            accelerator=candidate.accelerator or source.accelerator,
+            max_batch=candidate.max_batch,
             reason=decision.reason,
+            metrics="MetricsFound",
+            outcome="OptimizationSucceeded",
+            observed_at=decided_at,
             decided_at=decided_at,
             cost=candidate.cost,
+            decision=decision,
         )
-        until = decided_at + self._clock.real_seconds(self.settings.time_to_live)
-        values = {
-            DESIRED: Decimal(candidate.replicas),
-            CURRENT: Decimal(source.replicas),
-            RATIO: _ratio(candidate.replicas, source.replicas),
-        }
-        labels = series_labels(source, accelerator)
-        self._published[source.key] = tuple(
-            Series(
-                metric=metric,
-                namespace=source.namespace,
-                labels=labels,
-                value=quantity.canonical(str(value)),
-                decided_at=decided_at,
-                valid_until=until,
-            )
-            for metric, value in values.items()
+        self.states[source.key] = state
+        self._published[source.key] = states.series(
+            state, valid_until=decided_at + self._valid_seconds
         )
 
     def _hold(
-        self, source: VariantSource, traffic: Traffic | None, problem: str, now: float
+        self, source: VariantSource, traffic: Traffic | None, why: _Unknown, now: float
     ) -> None:
         before = self.states[source.key]
         series = self._published.get(source.key, ())
         expired = bool(series) and (series[0].valid_until or math.inf) <= now
         if expired:
             del self._published[source.key]
-            log.warning("target withdrawn: past its time to live", variant=source.key, why=problem)
-        elif before.problem != problem:
-            log.warning("target held", variant=source.key, target=before.desired, why=problem)
-        desired = None if expired else before.desired
+            log.warning(
+                "target withdrawn: past its time to live", variant=source.key, why=why.problem
+            )
+        elif before.problem != why.problem:
+            log.warning("target held", variant=source.key, target=before.desired, why=why.problem)
+        found = why.metrics == "MetricsFound"
         self.states[source.key] = replace(
-            before, source=source, traffic=traffic, problem=problem, desired=desired
+            before,
+            source=source,
+            traffic=traffic,
+            problem=why.problem,
+            metrics=why.metrics,
+            outcome="OptimizationFailed" if found else "MetricsUnavailable",
+            desired=None if expired else before.desired,
         )
 
     def _publish(self) -> None:
         self._store.publish(item for series in self._published.values() for item in series)
 
 
-def series_labels(source: VariantSource, accelerator: str) -> Mapping[str, str]:
-    """Labels of a variant's series, as the workload-variant-autoscaler names them."""
-    return {
-        "variant_name": source.name,
-        "namespace": source.namespace,
-        "exported_namespace": source.namespace,
-        "accelerator_type": accelerator,
-        "model_name": source.model,
-    }
-
-
-def _ratio(desired: int, current: int) -> Decimal:
-    """Desired over current replicas, in thousandths, rounded up; the desired count from zero."""
-    if current == 0:
-        return Decimal(desired)
-    ratio = Decimal(desired) / Decimal(current)
-    return ratio.quantize(Decimal("0.001"), rounding=ROUND_CEILING)
+def _matters(contents: Contents) -> object:
+    """What a pass is made at once for: all that people write, nothing that changes by itself."""
+    return (
+        contents.accelerators,
+        contents.service_classes,
+        contents.capacity,
+        [
+            replace(
+                source,
+                endpoints=(),
+                replicas=0,
+                wanted=0,
+                generation=0,
+                published=None,
+                target_uid="",
+            )
+            for source in contents.variants
+        ],
+    )

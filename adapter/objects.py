@@ -9,7 +9,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -25,6 +32,17 @@ class Metadata(_Object):
     namespace: str = "default"
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
+    uid: str = ""
+    generation: int = 0
+    created: str = Field(alias="creationTimestamp", default="")
+
+    @field_validator("labels", "annotations", "created", mode="before")
+    @classmethod
+    def _null_is_empty(cls, data: Any, info: ValidationInfo) -> Any:
+        # YAML's `labels:` without anything is null, and so is what some clients send.
+        if data is None:
+            return "" if info.field_name == "created" else {}
+        return str(data) if info.field_name == "created" else data
 
 
 class DecodeParameters(_Object):
@@ -96,6 +114,7 @@ class ServiceClassReference(_Object):
 class ScaleTargetReference(_Object):
     """`spec.scaleTargetRef`."""
 
+    api_version: str = Field(alias="apiVersion", default="apps/v1")
     kind: str = "Deployment"
     name: str = Field(min_length=1)
 

@@ -52,6 +52,18 @@ async def fetch(session: aiohttp.ClientSession, url: str, model: str) -> Page:
         ScrapeError: it is down, slow, or its answer is no vLLM metrics page of this model.
 
     """
+    body = await text(session, url)
+    # Real pages have thousands of lines: parsing them must not hold up requests.
+    return await asyncio.to_thread(parse, body, model, url)
+
+
+async def text(session: aiohttp.ClientSession, url: str) -> str:
+    """Fetch a page of metrics text.
+
+    Raises:
+        ScrapeError: it is down, slow, or its answer is no such page.
+
+    """
     try:
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
         async with session.get(url, timeout=timeout) as response:
@@ -71,8 +83,7 @@ async def fetch(session: aiohttp.ClientSession, url: str, model: str) -> Page:
         raise ScrapeError(f"{url}: {error}") from error
     if len(body) > PAGE_LIMIT_BYTES:
         raise ScrapeError(f"{url}: more than {PAGE_LIMIT_BYTES // 2**20} MiB of metrics")
-    # Real pages have thousands of lines: parsing them must not hold up requests.
-    return await asyncio.to_thread(parse, body.decode("utf-8", "replace"), model, url)
+    return body.decode("utf-8", "replace")
 
 
 def parse(text: str, model: str, url: str) -> Page:

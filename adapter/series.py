@@ -10,8 +10,12 @@ DESIRED, CURRENT, RATIO = (
     "inferno_current_replicas",
     "inferno_desired_ratio",
 )
-OWN_METRICS = frozenset({DESIRED, CURRENT, RATIO})
-"""What this adapter publishes for every variant, under the workload-variant-autoscaler's names."""
+OWN_METRICS = frozenset(
+    name.replace("inferno_", prefix)
+    for name in (DESIRED, CURRENT, RATIO)
+    for prefix in ("inferno_", "wva_")
+)
+"""What this adapter publishes for every variant, under the reference's old and new names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from adapter.loop import VariantState, series_labels
+from adapter.states import VariantState, labels_of
 from analyzer import tuner
 
 _HELP = {
@@ -52,7 +52,7 @@ class VariantCollector(Collector):
             held.add_metric([source.namespace, source.name], 1.0 if state.problem else 0.0)
             if state.desired is None:
                 continue
-            labels = list(series_labels(source, state.accelerator).values())
+            labels = list(labels_of(source, state.accelerator).values())
             current = source.replicas
             values = (state.desired, current, state.desired / current if current else state.desired)
             for gauge, value in zip(gauges.values(), values, strict=True):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from urllib.parse import urlsplit
 
 from adapter import errors, fleet, objects
+from adapter import scalers as scale
 
 ENDPOINTS = "llmd.ai/metrics-endpoints"
 REPLICAS = "llmd.ai/replicas"
@@ -14,7 +16,10 @@ KEEP_ACCELERATOR = "llmd.ai/keep-accelerator"
 MIN_REPLICAS = "llmd.ai/min-replicas"
 MAX_REPLICAS = "llmd.ai/max-replicas"
 TUNE = "llmd.ai/tune"
+ACTUATE = "llmd.ai/actuate"
 ACCELERATOR_LABEL = "inference.optimization/acceleratorName"
+
+NO_REFERENCE = scale.Reference(name="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,14 +31,53 @@ class NamedClass:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A scale target as it is.
+
+    Attributes:
+        replicas: that there are.
+        wanted: that its spec asks for.
+        uid: empty where it is not known.
+        endpoints: metrics URLs of its ready pods; None where pods are not looked at.
+
+    """
+
+    replicas: int
+    wanted: int
+    uid: str = ""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    endpoints: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """A target that was decided before, as `.status` has it.
+
+    Attributes:
+        decided_at: Unix time.
+
+    """
+
+    accelerator: str
+    replicas: int
+    decided_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VariantSource:
     """A variant without its load: what the objects say.
 
     Attributes:
         endpoints: URLs whose metrics text is scraped, one per replica.
         replicas: current replicas.
+        wanted: replicas that the scale target's spec asks for.
         min_replicas: least replicas; None leaves it to the setting for scale to zero.
+        keep_accelerator: None leaves it to the setting.
         tune: whether profiles follow what is observed; None leaves it to the setting.
+        actuate: whether we patch the scale target ourselves; None leaves it to the setting.
+        scaler: the HPA of the scale target.
+        mismatch: how an HPA and this variant disagree; empty if they do not.
+        published: the target that `.status` holds.
 
     """
 
@@ -46,10 +90,19 @@ class VariantSource:
     accelerator: str
     endpoints: tuple[str, ...]
     replicas: int
+    wanted: int = 0
     min_replicas: int | None = None
     max_replicas: int | None = None
-    keep_accelerator: bool = False
+    keep_accelerator: bool | None = None
     tune: bool | None = None
+    actuate: bool | None = None
+    generation: int = 0
+    uid: str = ""
+    reference: scale.Reference = NO_REFERENCE
+    target_uid: str = ""
+    scaler: scale.Scaler | None = None
+    mismatch: str = ""
+    published: Published | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -58,27 +111,52 @@ class VariantSource:
         return f"{self.namespace}/{self.name}"
 
 
+def reference(variant: objects.VariantAutoscaling) -> scale.Reference:
+    """What the variant scales: as it says, else the Deployment of its name."""
+    named = variant.spec.scale_target
+    if named is None:
+        return scale.Reference(name=variant.metadata.name)
+    return scale.Reference(name=named.name, kind=named.kind, api_version=named.api_version)
+
+
+def published(status: object) -> Published | None:
+    """The target that a `.status` holds; None if there is none that can be used."""
+    try:
+        found = status["desiredOptimizedAlloc"]  # type: ignore[index] # what is no mapping has none
+        return Published(
+            accelerator=str(found.get("accelerator") or ""),
+            replicas=int(found["numReplicas"]),
+            decided_at=datetime.fromisoformat(found["lastRunTime"]).timestamp(),
+        )
+    except (TypeError, KeyError, ValueError, AttributeError):
+        return None
+
+
 def source(
     variant: objects.VariantAutoscaling,
-    deployment: objects.Deployment | None,
+    target: Target | None,
     classes: Sequence[NamedClass],
     accelerators: Mapping[str, fleet.Accelerator],
+    *,
+    scalers: Sequence[scale.Scaler] = (),
+    published: Published | None = None,
 ) -> VariantSource:
-    """Join one VariantAutoscaling with what it refers to.
+    """Join one VariantAutoscaling with what it refers to; `scalers` are the HPAs of its namespace.
 
     Raises:
         InputError: it cannot be planned; names the field and the fix.
 
     """
     spec, metadata = variant.spec, variant.metadata
-    notes = {**(deployment.metadata.annotations if deployment else {}), **metadata.annotations}
+    notes = {**(target.annotations if target else {}), **metadata.annotations}
     service_class = _service_class(spec, classes)
     profiles, warnings = _profiles(spec, accelerators)
     endpoints = _endpoints(notes.get(ENDPOINTS, ""))
+    if not endpoints and target is not None and target.endpoints is not None:
+        endpoints = target.endpoints
     replicas = _count(notes, REPLICAS)
-    if replicas is None and deployment is not None:
-        status = deployment.status.replicas
-        replicas = deployment.spec.replicas if status is None else status
+    if replicas is None and target is not None:
+        replicas = target.replicas
     if replicas is None:
         replicas = len(endpoints)
         if not endpoints:
@@ -86,11 +164,8 @@ def source(
                 f"metadata.annotations: neither {ENDPOINTS} nor {REPLICAS} is set, and there is no"
                 " Deployment of the same name beside it: nothing to scrape and nothing to scale"
             )
-    minimum, maximum = _count(notes, MIN_REPLICAS), _count(notes, MAX_REPLICAS)
-    if minimum is not None and maximum is not None and minimum > maximum:
-        raise errors.InputError(
-            f"metadata.annotations[{MIN_REPLICAS}]: {minimum} is more than {MAX_REPLICAS} {maximum}"
-        )
+    scaler = next((item for item in scalers if item.reference == reference(variant)), None)
+    minimum, maximum = _bounds(notes, scaler)
     accelerator = metadata.labels.get(ACCELERATOR_LABEL, "")
     if not accelerator and len(profiles) == 1:
         accelerator = profiles[0].accelerator
@@ -104,12 +179,60 @@ def source(
         accelerator=accelerator,
         endpoints=endpoints,
         replicas=replicas,
+        wanted=replicas if target is None else target.wanted,
         min_replicas=minimum,
         max_replicas=maximum,
-        keep_accelerator=_flag(notes, KEEP_ACCELERATOR) or False,
+        keep_accelerator=_flag(notes, KEEP_ACCELERATOR),
         tune=_flag(notes, TUNE),
+        actuate=_actuate(notes),
+        generation=metadata.generation,
+        uid=metadata.uid,
+        reference=reference(variant),
+        target_uid="" if target is None else target.uid,
+        scaler=scaler,
+        mismatch=_mismatch(variant, scalers),
+        published=published,
         warnings=tuple(warnings),
     )
+
+
+def _bounds(notes: Mapping[str, str], scaler: scale.Scaler | None) -> tuple[int | None, int | None]:
+    """Least and most replicas: the annotations' within the HPA's, which it would enforce anyhow."""
+    minimum, maximum = _count(notes, MIN_REPLICAS), _count(notes, MAX_REPLICAS)
+    if minimum is not None and maximum is not None and minimum > maximum:
+        raise errors.InputError(
+            f"metadata.annotations[{MIN_REPLICAS}]: {minimum} is more than {MAX_REPLICAS} {maximum}"
+        )
+    if scaler is None:
+        return minimum, maximum
+    most = scaler.maximum if maximum is None else max(min(maximum, scaler.maximum), scaler.minimum)
+    if minimum is None:
+        # An HPA that may go to 0 leaves it to the setting whether we do.
+        return scaler.minimum or None, most
+    return min(max(minimum, scaler.minimum), most), most
+
+
+def _mismatch(variant: objects.VariantAutoscaling, scalers: Sequence[scale.Scaler]) -> str:
+    """How HPAs that read this variant's metric disagree with it."""
+    wanted = reference(variant)
+    for item in scalers:
+        if item.reads(variant.metadata.name) and item.reference != wanted:
+            return (
+                f"HorizontalPodAutoscaler {item.name} reads this variant's metric but scales"
+                f" {item.reference}, not {wanted}; make its spec.scaleTargetRef and ours the same"
+            )
+    return ""
+
+
+def _actuate(notes: Mapping[str, str]) -> bool | None:
+    text = notes.get(ACTUATE)
+    if text is None:
+        return None
+    if text not in {"hpa", "scale"}:
+        raise errors.InputError(
+            f'metadata.annotations[{ACTUATE}]: must be "hpa" or "scale", not {text!r}'
+        )
+    return text == "scale"
 
 
 def _service_class(

@@ -22,7 +22,6 @@ SCHEMA: dict[str, Any] = VERSION["schema"]["openAPIV3Schema"]
 ONLY_IN_CRD = {
     "spec.modelProfile.accelerators[].alpha", "spec.modelProfile.accelerators[].beta",
     "spec.modelProfile.accelerators[].gamma", "spec.modelProfile.accelerators[].delta",
-    "spec.scaleTargetRef.apiVersion",
 }  # fmt: skip
 
 PERF: dict[str, Any] = {
