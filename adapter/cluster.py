@@ -140,15 +140,25 @@ class Cluster:
             raise ReviewError(f"{kind}: the answer has no status")
         return status
 
-    async def request(self, method: str, path: str, *, body: Any = None) -> dict[str, Any]:
-        """One object's answer to GET, POST, PUT or PATCH.
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        query: Sequence[tuple[str, str]] = (),
+        content_type: str = "application/json",
+    ) -> dict[str, Any]:
+        """One object's answer to GET, POST, PUT or PATCH; the content type says what kind of patch.
 
         Raises:
             ApiError: the cluster did not answer, or refused.
 
         """
         try:
-            return await self._call(method, path, body=body)
+            return await self._call(
+                method, path, body=body, query=list(query), content_type=content_type
+            )
         except (OSError, TimeoutError, aiohttp.ClientError, ValueError) as error:
             raise _api_error(path, error) from error
 
@@ -217,8 +227,16 @@ class Cluster:
         *,
         body: Any = None,
         query: list[tuple[str, str]] | None = None,
+        content_type: str = "application/json",
     ) -> dict[str, Any]:
-        response = await self._open(method, path, body=body, query=query, timeout=TIMEOUT_SECONDS)
+        response = await self._open(
+            method,
+            path,
+            body=body,
+            query=query,
+            content_type=content_type,
+            timeout=TIMEOUT_SECONDS,
+        )
         async with response:
             found = await response.json(content_type=None)
         if not isinstance(found, dict):
@@ -232,10 +250,11 @@ class Cluster:
         *,
         body: Any = None,
         query: list[tuple[str, str]] | None = None,
+        content_type: str = "application/json",
         timeout: float,  # noqa: ASYNC109 - handed to aiohttp, which covers the body too
     ) -> aiohttp.ClientResponse:
         """A response of 2xx with its body unread, over the client's own session and credentials."""
-        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        headers = {"Accept": "application/json", "Content-Type": content_type}
         query = list(query or [])
         await self._api.update_params_for_auth(headers, query, ["BearerToken"])
         rest = self._api.rest_client

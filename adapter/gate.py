@@ -14,6 +14,9 @@ from adapter import cluster, errors, identity, informer, listener, pki
 
 log = structlog.get_logger()
 
+REMIND_SECONDS = 30.0
+"""Between words on what a start without a limit waits for."""
+
 START_SECONDS = 30.0
 """How long the front-proxy configuration may take to be readable before the start is given up."""
 
@@ -33,9 +36,15 @@ async def of_cluster(
     kubeconfig: Path | None,
     certificate: Path,
     key: Path,
-    start_seconds: float = START_SECONDS,
+    start_seconds: float | None = START_SECONDS,
 ) -> AsyncIterator[Gate]:
     """The gate of a cluster; follows its front-proxy ConfigMap until the context ends.
+
+    Args:
+        kubeconfig: None: the cluster that this pod runs in.
+        certificate: serving certificate, PEM.
+        key: its private key, PEM.
+        start_seconds: to wait for the configuration; None waits for as long as it takes.
 
     Raises:
         StartupError: the cluster cannot be reached or does not let us read its configuration, or a
@@ -70,16 +79,18 @@ async def of_cluster(
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _first(watched: informer.Informer, seconds: float) -> identity.IdentityConfig:
-    """The configuration, waited for while the cluster does not answer."""
-    try:
-        async with asyncio.timeout(seconds):
-            await watched.synced.wait()
-    except TimeoutError as error:
-        raise errors.StartupError(
-            f"{watched.problem or 'the cluster does not answer'};"
-            " it takes RoleBinding kube-system/extension-apiserver-authentication-reader"
-        ) from error
+async def _first(watched: informer.Informer, seconds: float | None) -> identity.IdentityConfig:
+    """The configuration, waited for while the cluster does not answer; without a limit for None."""
+    fix = "it takes RoleBinding kube-system/extension-apiserver-authentication-reader"
+    while not watched.synced.is_set():
+        try:
+            async with asyncio.timeout(REMIND_SECONDS if seconds is None else seconds):
+                await watched.synced.wait()
+        except TimeoutError as error:
+            problem = watched.problem or "the cluster does not answer"
+            if seconds is not None:
+                raise errors.StartupError(f"{problem}; {fix}") from error
+            log.warning("not serving yet: no front-proxy configuration", why=problem, fix=fix)
     return _config(watched)
 
 

@@ -43,7 +43,9 @@ class Informer:
     """One collection, by (namespace, name).
 
     Attributes:
+        path: of the collection.
         synced: set once the first list is in.
+        problem: why it cannot be followed now; empty while it can.
 
     """
 
@@ -54,10 +56,12 @@ class Informer:
         *,
         query: Sequence[tuple[str, str]] = (),
         changed: Callable[[], None] = lambda: None,
+        trim: Callable[[Object], Object] = lambda item: item,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._source = source
-        self._path = path
+        self.path = path
+        self._trim = trim
         self._query = tuple(query)
         self._changed = changed
         self._jitter = jitter
@@ -77,7 +81,7 @@ class Informer:
             try:
                 if not version:
                     version = await self._list()
-                async for event in self._source.watch_objects(self._path, version, self._query):
+                async for event in self._source.watch_objects(self.path, version, self._query):
                     version = self._take(event) or version
                     pause = FIRST_PAUSE
                     self._well()
@@ -86,7 +90,7 @@ class Informer:
                 if error.gone:
                     # Changes were missed: only a list knows what is gone.
                     version = ""
-                    log.info("watch too old; listing anew", path=self._path)
+                    log.info("watch too old; listing anew", path=self.path)
                 elif self.problem != str(error):
                     log.warning("cluster does not answer", error=str(error))
                 self.problem = str(error)
@@ -96,12 +100,12 @@ class Informer:
 
     def _well(self) -> None:
         if self.problem:
-            log.info("cluster answers again", path=self._path)
+            log.info("cluster answers again", path=self.path)
         self.problem = ""
 
     async def _list(self) -> str:
-        items, version = await self._source.list_objects(self._path, self._query)
-        found: dict[tuple[str, str], Object] = {_key(item): item for item in items}
+        items, version = await self._source.list_objects(self.path, self._query)
+        found: dict[tuple[str, str], Object] = {_key(item): self._trim(item) for item in items}
         if found != self._objects or not self.synced.is_set():
             self._objects = found
             self.synced.set()
@@ -116,7 +120,7 @@ class Informer:
             self._objects.pop(key, None)
             self._changed()
         elif event.get("type") in {"ADDED", "MODIFIED"}:
-            self._objects[key] = found
+            self._objects[key] = self._trim(found)
             self._changed()
         return str((found.get("metadata") or {}).get("resourceVersion") or "")
 

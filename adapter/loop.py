@@ -233,7 +233,7 @@ class ControlLoop:
         ready: dict[str, fleet.Variant] = {}
         unknown: dict[str, _Unknown] = {}
         seen: dict[str, Traffic | None] = {}
-        waking = self._waking()
+        waking = self.waking()
         for source in self._contents.variants:
             traffic = self._windows[source.key].traffic(now=now)
             seen[source.key] = traffic
@@ -273,7 +273,7 @@ class ControlLoop:
                 self._take(source, seen.get(source.key), decision, decided_at)
         self._publish()
 
-    def _waking(self) -> set[str]:
+    def waking(self) -> frozenset[str]:
         """Variants at zero that somebody wants: of a model that runs nowhere the cheapest."""
         costs = {item.name: item.unit_cost for item in self._contents.accelerators}
         models: dict[tuple[str, str], list[VariantSource]] = {}
@@ -292,7 +292,7 @@ class ControlLoop:
                 ),
             )
             found.add(cheapest.key)
-        return found
+        return frozenset(found)
 
     def _variant(
         self, source: VariantSource, traffic: Traffic | None, now: float, *, wake: bool
@@ -422,6 +422,7 @@ def _matters(contents: Contents) -> object:
         contents.accelerators,
         contents.service_classes,
         contents.capacity,
+        contents.refused,
         [
             replace(
                 source,

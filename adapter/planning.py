@@ -31,6 +31,7 @@ class Decision:
         served: whether that is all its load needs, a part of it, or nothing.
         explanation: its reasons, structured.
         reason: the same in one sentence.
+        current_cost: cents per hour of what runs now.
 
     """
 
@@ -40,6 +41,7 @@ class Decision:
     arrival_rate_rps: float
     explanation: Explanation
     reason: str
+    current_cost: float = 0.0
 
     @property
     def runner_up(self) -> str:
@@ -83,7 +85,8 @@ def plan(fleet: fleets.Fleet) -> Plan:
         variant = variants[item.name]
         targets = classes[variant.service_class].targets[variant.model]
         got = solution.allocations[item.name]
-        decisions[item.name] = _decision(variant, targets, got, reasons[item.name])
+        decision = _decision(variant, targets, got, reasons[item.name])
+        decisions[item.name] = replace(decision, current_cost=item.current.cost)
     return Plan(
         decisions=decisions,
         set_aside=set_aside,

@@ -37,12 +37,18 @@ class Authority:
     key: ec.EllipticCurvePrivateKey
 
     @classmethod
-    def create(cls, common_name: str) -> Authority:
-        """Make a new authority on curve P-256, valid for ten years."""
+    def create(
+        cls,
+        common_name: str,
+        *,
+        lifetime: timedelta = CA_LIFETIME,
+        now: datetime | None = None,
+    ) -> Authority:
+        """Make a new authority on curve P-256, valid for ten years unless told otherwise."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
         certificate = (
-            _builder(name, name, key.public_key(), CA_LIFETIME)
+            _builder(name, name, key.public_key(), lifetime, now)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_key_usage(signs_certificates=True), critical=True)
             .add_extension(
@@ -79,13 +85,31 @@ class Authority:
         """The authority's certificate."""
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
-    def issue_server(self, dns_names: Sequence[str], ip_addresses: Sequence[str]) -> KeyPair:
-        """A serving certificate for these names and addresses, valid for a year."""
+    @property
+    def key_pem(self) -> bytes:
+        """The authority's key."""
+        return _key_pem(self.key)
+
+    def issue_server(
+        self,
+        dns_names: Sequence[str],
+        ip_addresses: Sequence[str],
+        *,
+        lifetime: timedelta = LEAF_LIFETIME,
+        now: datetime | None = None,
+    ) -> KeyPair:
+        """A serving certificate for these names and addresses, valid for a year unless told otherwise."""
         names: list[x509.GeneralName] = [x509.DNSName(name) for name in dns_names]
         names += [x509.IPAddress(ipaddress.ip_address(address)) for address in ip_addresses]
-        subject = [x509.NameAttribute(NameOID.COMMON_NAME, (*dns_names, *ip_addresses)[0])]
+        # Longer names do not fit there, and only the alternative names count.
+        common = (*dns_names, *ip_addresses)[0][:64]
+        subject = [x509.NameAttribute(NameOID.COMMON_NAME, common)]
         return self._issue(
-            x509.Name(subject), ExtendedKeyUsageOID.SERVER_AUTH, x509.SubjectAlternativeName(names)
+            x509.Name(subject),
+            ExtendedKeyUsageOID.SERVER_AUTH,
+            x509.SubjectAlternativeName(names),
+            lifetime,
+            now,
         )
 
     def issue_client(self, common_name: str, organizations: Sequence[str] = ()) -> KeyPair:
@@ -99,11 +123,13 @@ class Authority:
         subject: x509.Name,
         usage: x509.ObjectIdentifier,
         names: x509.SubjectAlternativeName | None,
+        lifetime: timedelta = LEAF_LIFETIME,
+        now: datetime | None = None,
     ) -> KeyPair:
         key = ec.generate_private_key(ec.SECP256R1())
         issuer_key = self.key.public_key()
         builder = (
-            _builder(subject, self.certificate.subject, key.public_key(), LEAF_LIFETIME)
+            _builder(subject, self.certificate.subject, key.public_key(), lifetime, now)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
@@ -159,8 +185,9 @@ def _builder(
     issuer: x509.Name,
     public_key: ec.EllipticCurvePublicKey,
     lifetime: timedelta,
+    now: datetime | None,
 ) -> x509.CertificateBuilder:
-    now = datetime.now(UTC)
+    now = now or datetime.now(UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)

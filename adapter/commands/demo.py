@@ -22,7 +22,9 @@ from rich.table import Table
 from adapter import app, errors, logs, pki, replicas, scenario, timeline
 from adapter.clock import Clock
 from adapter.commands.serve import port, seconds
+from adapter.front import Front
 from adapter.loop import LoopSettings
+from adapter.options import ServeOptions
 from emulator import hpa, load
 
 SYNC_SECONDS = 5.0
@@ -140,7 +142,7 @@ class Demo:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, self._interrupt, stop)
         scenario.write_objects(self.objects)
-        options = app.ServeOptions(
+        options = ServeOptions(
             variants=self.objects,
             host="127.0.0.1",
             port=self.args.port,
@@ -173,7 +175,7 @@ class Demo:
         self.interrupted = True
         stop.set()
 
-    def _commands(self, running: app.Running) -> None:
+    def _commands(self, running: Front) -> None:
         state = self.work / "state"
         self.console.print("While this runs, from another terminal:")
         for line in (
@@ -185,7 +187,7 @@ class Demo:
         ):
             self._print(line)
 
-    async def _scale(self, running: app.Running) -> None:
+    async def _scale(self, running: Front) -> None:
         """The HPA: reads the metric over HTTPS and sets replicas."""
         context = ssl.create_default_context(cafile=running.ca_file)
         state = self.work / "state"
@@ -223,7 +225,7 @@ class Demo:
                         )
                     await self.servers.scale(decision.replicas)
 
-    async def _sample(self, running: app.Running) -> None:
+    async def _sample(self, running: Front) -> None:
         due = self.clock.monotonic()
         while True:
             due += SAMPLE_SECONDS
@@ -246,7 +248,7 @@ class Demo:
                 )
 
     @contextlib.asynccontextmanager
-    async def _view(self, running: app.Running) -> AsyncIterator[None]:
+    async def _view(self, running: Front) -> AsyncIterator[None]:
         if self.args.no_tui or not self.console.is_terminal:
             task = asyncio.create_task(self._lines())
             try:
@@ -263,7 +265,7 @@ class Demo:
             if self.rows:
                 self._print(_line(self.rows[-1]))
 
-    def _table(self, running: app.Running) -> Table:
+    def _table(self, running: Front) -> Table:
         elapsed = min(self.clock.monotonic() - self.started, self.duration)
         table = Table(title=f"variant-adapter demo  {elapsed:.0f} of {self.duration:.0f} s")
         for name in ("variant", "model", "acc", "offered/min", "seen/min", "TTFT ms", "ITL ms"):

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
+import platform
 import signal
+import uuid
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from adapter import app, delegation, duration, logs, pki
+from adapter import app, delegation, duration, errors, logs, pki, selectors
 from adapter.clock import Clock
+from adapter.cluster_objects import Scope
+from adapter.leadership import LeaseTimes
 from adapter.loop import LoopSettings
+from adapter.options import ClusterIdentities, Installation, OwnCertificates, ServeOptions
+from certs.rotation import Times
+
+DEFAULT_NAMESPACE = "variant-adapter-system"
+NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -21,10 +32,12 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     command = subparsers.add_parser(
         "serve",
         help="serve optimized targets over the external metrics API",
-        description="Reads variants from a folder, scrapes their endpoints, sizes them, and serves"
-        " the targets over TLS. Durations are written like 15s or 1m30s.",
+        description="Reads variants from a cluster (or from a folder, with --variants), scrapes their"
+        " endpoints, sizes them, and serves the targets over TLS. Durations are written like 15s or 1m30s.",
     )
-    command.add_argument("--variants", type=Path, required=True, metavar="DIR")
+    command.add_argument(
+        "--variants", type=Path, metavar="DIR", help="a folder of objects instead of a cluster"
+    )
     command.add_argument("--host", default="127.0.0.1", help="address to listen on")
     command.add_argument("--port", type=port, default=6443, help="0 picks a free one")
     command.add_argument(
@@ -39,7 +52,9 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
         "--scale-to-zero", action=argparse.BooleanOptionalAction, help="(WVA_SCALE_TO_ZERO, off)"
     )
     command.add_argument(
-        "--keep-accelerator", action="store_true", help="never switch accelerators"
+        "--keep-accelerator",
+        action=argparse.BooleanOptionalAction,
+        help="never switch accelerators (on in a cluster, off with --variants)",
     )
     command.add_argument("--tune", action="store_true", help="let profiles follow what is observed")
     command.add_argument(
@@ -56,13 +71,22 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
         metavar="SHARE",
         help="of a replica's own speed kept free (0.1)",
     )
-    who = command.add_argument_group("who may ask").add_mutually_exclusive_group()
+    command.add_argument("--metrics-host", default="127.0.0.1", help="of the metrics port")
+    command.add_argument(
+        "--metrics-port", type=port, help="/metrics, /variants, /readyz without TLS (none)"
+    )
+    who = command.add_argument_group("which cluster").add_mutually_exclusive_group()
     who.add_argument(
         "--kubeconfig",
         type=Path,
-        help="a cluster that reviews tokens and access, and names its front proxy",
+        help="of the cluster; with --variants it only says who may ask",
     )
-    who.add_argument("--in-cluster", action="store_true", help="the same by the pod's own cluster")
+    who.add_argument(
+        "--in-cluster",
+        action="store_true",
+        help="the pod's own (the default; with --variants it only says who may ask)",
+    )
+    _register_installation(command)
     other = command.add_argument_group("another adapter for the same API")
     other.add_argument("--delegate-to", metavar="URL", help="asked for metrics that are not ours")
     other.add_argument("--delegate-ca-file", type=Path, help="of its serving certificate")
@@ -84,10 +108,57 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     command.set_defaults(run=run)
 
 
+def _register_installation(command: argparse.ArgumentParser) -> None:
+    cluster = command.add_argument_group("in a cluster")
+    cluster.add_argument(
+        "--namespaces", type=listed, default=(), metavar="A,B", help="of variants (all)"
+    )
+    cluster.add_argument("--selector", default="", help="labels of our VariantAutoscalings (all)")
+    cluster.add_argument(
+        "--config-namespace",
+        default=own_namespace(),
+        help="of the ConfigMaps, Lease and Secret (%(default)s)",
+    )
+    cluster.add_argument("--identity", default=own_identity(), help="of this replica, unique")
+    cluster.add_argument("--lease-name", default="variant-adapter")
+    cluster.add_argument("--lease-duration", type=seconds, default=15.0, help="(15s)")
+    cluster.add_argument(
+        "--actuate",
+        choices=("hpa", "scale"),
+        default="hpa",
+        help="publish for an HPA, or patch /scale ourselves (hpa); llmd.ai/actuate says otherwise",
+    )
+    cluster.add_argument(
+        "--limited", action="store_true", help="no more GPUs than the Nodes have free"
+    )
+    cluster.add_argument(
+        "--owner-references", action="store_true", help="variants go with their scale targets"
+    )
+    cluster.add_argument(
+        "--gateway-metrics",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="of an inference gateway's endpoint picker: wakes variants at zero; may be repeated",
+    )
+    cluster.add_argument(
+        "--certificate-secret",
+        default="variant-adapter-certs",
+        help="kept and rotated where no --tls-cert-file is given (%(default)s)",
+    )
+    cluster.add_argument(
+        "--certificate-overlap", type=seconds, default=3600.0, help="of two authorities (1h)"
+    )
+    cluster.add_argument("--service-name", default="variant-adapter")
+    cluster.add_argument("--api-service", default="v1beta1.external.metrics.k8s.io")
+
+
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
     logs.configure(args.log_format)
-    options = app.ServeOptions(
+    in_cluster = args.variants is None
+    keep = in_cluster if args.keep_accelerator is None else args.keep_accelerator
+    options = ServeOptions(
         variants=args.variants,
         host=args.host,
         port=args.port,
@@ -102,19 +173,60 @@ def run(args: argparse.Namespace) -> int:
             scrape_interval=args.scrape_interval,
             window=args.window,
             time_to_live=args.time_to_live,
-            keep_accelerator=args.keep_accelerator,
+            keep_accelerator=keep,
             tune=args.tune,
             stability_margin=args.stability_margin,
         ),
         interval=args.interval,
         scale_to_zero=args.scale_to_zero,
         delegate=_delegate(args),
-        cluster=app.ClusterIdentities(kubeconfig=args.kubeconfig)
+        cluster=ClusterIdentities(kubeconfig=args.kubeconfig)
         if args.in_cluster or args.kubeconfig is not None
         else None,
+        installation=_installation(args) if in_cluster else None,
+        metrics_host=args.metrics_host,
+        metrics_port=args.metrics_port,
     )
     asyncio.run(_serve(options, args.shutdown_delay))
     return 0
+
+
+def _installation(args: argparse.Namespace) -> Installation:
+    duration_seconds = max(int(args.lease_duration), 3)
+    try:
+        selectors.parse(args.selector)
+    except selectors.SelectorError as error:
+        raise errors.UsageError(f"--selector: {error}") from error
+    certificates = None
+    if args.tls_cert_file is None:
+        overlap = timedelta(seconds=args.certificate_overlap)
+        certificates = OwnCertificates(
+            namespace=args.config_namespace,
+            secret=args.certificate_secret,
+            service=args.service_name,
+            api_service=args.api_service,
+            times=Times(overlap=overlap),
+        )
+    return Installation(
+        identity=args.identity,
+        kubeconfig=args.kubeconfig,
+        scope=Scope(
+            config_namespace=args.config_namespace,
+            namespaces=args.namespaces,
+            selector=args.selector,
+            limited=args.limited,
+        ),
+        lease_name=args.lease_name,
+        lease=LeaseTimes(
+            duration=duration_seconds,
+            deadline=duration_seconds * 2 / 3,
+            retry=duration_seconds * 2 / 15,
+        ),
+        actuate_scale=args.actuate == "scale",
+        owner_references=args.owner_references,
+        gateways=tuple(args.gateway_metrics),
+        certificates=certificates,
+    )
 
 
 def _delegate(args: argparse.Namespace) -> delegation.DelegateOptions | None:
@@ -130,15 +242,48 @@ def _delegate(args: argparse.Namespace) -> delegation.DelegateOptions | None:
     )
 
 
-async def _serve(options: app.ServeOptions, delay: float) -> None:
-    stop = asyncio.Event()
+async def _serve(options: ServeOptions, delay: float) -> None:
+    stop, started = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with app.serving(options, clock=Clock()) as running:
-        await stop.wait()
-        # Not ready first, so that nobody new is sent here, then the end; until then all is answered.
-        running.drain.ending = True
-        await asyncio.sleep(delay)
+
+    async def serve() -> None:
+        async with app.serving(options, clock=Clock()) as front:
+            started.set()
+            await stop.wait()
+            # Not ready first, so that nobody new is sent here, then the end; until then all is answered.
+            front.drain.ending = True
+            await asyncio.sleep(delay)
+
+    served = asyncio.create_task(serve(), name="serve")
+    stopped = asyncio.create_task(stop.wait(), name="stop")
+    await asyncio.wait({served, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    if not started.is_set() and not served.done():
+        # It may wait for a cluster for ever.
+        served.cancel()
+    stopped.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await served
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """Names separated by commas, for argparse."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def own_namespace() -> str:
+    """The namespace that this pod runs in; where this is no pod, that of the manifests."""
+    if found := os.environ.get("POD_NAMESPACE"):
+        return found
+    try:
+        return NAMESPACE_FILE.read_text(encoding="ascii").strip() or DEFAULT_NAMESPACE
+    except (OSError, UnicodeDecodeError):
+        return DEFAULT_NAMESPACE
+
+
+def own_identity() -> str:
+    """The pod's name with something that no other process has."""
+    return f"{os.environ.get('POD_NAME') or platform.node()}_{uuid.uuid4().hex[:8]}"
 
 
 def seconds(text: str) -> float:
