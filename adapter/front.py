@@ -49,6 +49,9 @@ class Front:
                 lambda: loop.tuning.states,
             )
         )
+        self._registry.register(
+            telemetry.ReplicaCollector(lambda: loop.leading, lambda: len(loop.refused))
+        )
 
     @contextlib.asynccontextmanager
     async def open(self, who: gate.Gate, checks: Mapping[str, api.Check]) -> AsyncIterator[None]:

@@ -357,6 +357,7 @@ class ControlLoop:
     ) -> None:
         candidate = decision.candidate
         before = self.states[source.key]
+        last = candidate.replicas if before.desired is None else before.desired
         if before.desired != candidate.replicas or before.problem:
             log.info(
                 "target decided",
@@ -382,6 +383,8 @@ class ControlLoop:
             decided_at=decided_at,
             cost=candidate.cost,
             decision=decision,
+            scaled_up=before.scaled_up + (candidate.replicas > last),
+            scaled_down=before.scaled_down + (candidate.replicas < last),
         )
         self.states[source.key] = state
         self._published[source.key] = states.series(

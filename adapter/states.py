@@ -32,6 +32,7 @@ class VariantState:
         observed_at: Unix time of the traffic.
         decided_at: Unix time of the decision that is served.
         decision: the last one, with its explanation; None where it was made elsewhere.
+        scaled_up: decisions of this process for more replicas than before; likewise down.
 
     """
 
@@ -48,6 +49,8 @@ class VariantState:
     decided_at: float = 0.0
     cost: float = 0.0
     decision: planning.Decision | None = None
+    scaled_up: int = 0
+    scaled_down: int = 0
 
 
 def series(state: VariantState, *, valid_until: float) -> tuple[Series, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from adapter.states import VariantState, labels_of
@@ -32,7 +32,7 @@ class VariantCollector(Collector):
         self._states = states
         self._tuners = tuners
 
-    def collect(self) -> Iterable[GaugeMetricFamily]:
+    def collect(self) -> Iterable[Metric]:
         """Gauges under the workload-variant-autoscaler's names."""
         names = [
             "variant_name",
@@ -47,9 +47,31 @@ class VariantCollector(Collector):
             "1 while the variant's target could not be decided anew, 0 otherwise.",
             labels=["namespace", "variant_name"],
         )
+        cost = GaugeMetricFamily(
+            "variant_adapter_target_cost_cents_per_hour",
+            "Cost of the wanted replicas.",
+            labels=["namespace", "variant_name"],
+        )
+        rate = GaugeMetricFamily(
+            "variant_adapter_arrival_rate_per_minute",
+            "Requests per minute that the variant's target was decided for.",
+            labels=["namespace", "variant_name"],
+        )
+        scaled = CounterMetricFamily(
+            "inferno_replica_scaling",
+            "Decisions that changed the wanted replicas, by direction.",
+            labels=[*names, "direction", "reason"],
+        )
         for state in self._states().values():
             source = state.source
-            held.add_metric([source.namespace, source.name], 1.0 if state.problem else 0.0)
+            whose = [source.namespace, source.name]
+            held.add_metric(whose, 1.0 if state.problem else 0.0)
+            for direction, count in (("up", state.scaled_up), ("down", state.scaled_down)):
+                labels = list(labels_of(source, state.accelerator).values())
+                scaled.add_metric([*labels, direction, "optimization"], count)
+            if state.decision is not None:
+                cost.add_metric(whose, state.cost)
+                rate.add_metric(whose, 60.0 * state.decision.arrival_rate_rps)
             if state.desired is None:
                 continue
             labels = list(labels_of(source, state.accelerator).values())
@@ -57,7 +79,7 @@ class VariantCollector(Collector):
             values = (state.desired, current, state.desired / current if current else state.desired)
             for gauge, value in zip(gauges.values(), values, strict=True):
                 gauge.add_metric(labels, float(value))
-        return [*gauges.values(), held, *self._tuning()]
+        return [*gauges.values(), held, cost, rate, scaled, *self._tuning()]
 
     def _tuning(self) -> Iterable[GaugeMetricFamily]:
         names = ["namespace", "variant_name", "accelerator_type"]
@@ -79,3 +101,24 @@ class VariantCollector(Collector):
             ):
                 parameters.add_metric([*labels, name], value)
         return confidence, parameters
+
+
+class ReplicaCollector(Collector):
+    """Gauges of this replica of the adapter itself."""
+
+    def __init__(self, leading: Callable[[], bool], refused: Callable[[], int]) -> None:
+        self._leading = leading
+        self._refused = refused
+
+    def collect(self) -> Iterable[Metric]:
+        """Whether it leads, and how many variants it had to leave out."""
+        yield GaugeMetricFamily(
+            "variant_adapter_leading",
+            "1 while this replica decides and writes, 0 while it only serves.",
+            value=float(self._leading()),
+        )
+        yield GaugeMetricFamily(
+            "variant_adapter_refused_variants",
+            "VariantAutoscalings that are left out; their conditions say why.",
+            value=float(self._refused()),
+        )

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import contextlib
 import json
 import math
 import random
+import signal
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
+from urllib.parse import urlsplit
 
 import aiohttp
 
 RETRY_SECONDS = 0.2
 """Scenario seconds before the first retry; each one after waits twice as long."""
 RETRY_MAX_SECONDS = 5.0
+RESOLVE_SECONDS = 2.0
+"""Between looks at which addresses a name has: replicas come and go."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,3 +206,95 @@ def _number(value: object) -> bool:
         return math.isfinite(value)
     except OverflowError:  # an integer that no float holds
         return False
+
+
+class Addresses:
+    """Base URLs of all addresses behind one URL, as a headless Service has them."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme != "http" or not parts.hostname:
+            raise ValueError(f"--url: must be http://HOST[:PORT], not {url!r}")
+        self._host, self._port = parts.hostname, parts.port or 80
+        self.urls: list[str] = []
+
+    async def follow(self) -> None:
+        """Look again and again until cancelled; what does not resolve leaves the last addresses."""
+        while True:
+            await self.look()
+            await asyncio.sleep(RESOLVE_SECONDS)
+
+    async def look(self) -> None:
+        """Resolve the name once."""
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(OSError):
+            found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+            hosts = {str(item[4][0]) for item in found}
+            shown = [f"[{host}]" if ":" in host else host for host in sorted(hosts)]
+            self.urls = [f"http://{host}:{self._port}" for host in shown]
+
+
+async def send(load: LoadGenerator, addresses: Addresses) -> None:
+    """Follow the schedule until its end or SIGTERM, and say how it goes."""
+
+    async def tell() -> None:
+        while True:
+            await asyncio.sleep(10)
+            _tell(load, len(addresses.urls))
+
+    tasks = [asyncio.create_task(addresses.follow()), asyncio.create_task(tell())]
+    run = asyncio.create_task(load.run())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, run.cancel)
+    try:
+        with contextlib.suppress(asyncio.CancelledError):
+            await run
+    finally:
+        for task in tasks:
+            task.cancel()
+        _tell(load, len(addresses.urls))
+
+
+def _tell(load: LoadGenerator, servers: int) -> None:
+    recent = load.completed[-100:]
+    mean = "" if not recent else f", TTFT {sum(c.ttft_ms for c in recent) / len(recent):.0f} ms"
+    print(  # noqa: T201
+        f"{load.rate_rpm:g}/min to {servers} servers: {load.sent} sent,"
+        f" {load.succeeded} finished{mean}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Send a schedule of requests to all addresses of one URL."""
+    parser = argparse.ArgumentParser(prog="emulator.load", description="A load generator.")
+    parser.add_argument(
+        "--url", required=True, help="http://HOST[:PORT]; all its addresses are used"
+    )
+    parser.add_argument("--model", default="default/default")
+    parser.add_argument("--schedule", default="[[60, 60]]", help="[[seconds, requests/min], ...]")
+    parser.add_argument("--input-tokens", type=int, default=50)
+    parser.add_argument("--output-tokens", type=int, default=178)
+    parser.add_argument("--arrivals", choices=("uniform", "poisson"), default="poisson")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    try:
+        addresses = Addresses(args.url)
+        phases = parse_schedule(args.schedule)
+    except ValueError as error:
+        parser.error(str(error))
+    load = LoadGenerator(
+        model=args.model,
+        phases=phases,
+        input_tokens=args.input_tokens,
+        output_tokens=args.output_tokens,
+        speed=1.0,
+        endpoints=lambda: addresses.urls,
+        arrivals=args.arrivals,
+        seed=args.seed,
+    )
+    asyncio.run(send(load, addresses))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""RBAC as Kubernetes decides it, for the stand-in: roles and bindings among objects."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+_BUILT_IN: list[dict[str, Any]] = [
+    {
+        "kind": "Role",
+        "metadata": {
+            "name": "extension-apiserver-authentication-reader",
+            "namespace": "kube-system",
+        },
+        "rules": [
+            {
+                "apiGroups": [""],
+                "resources": ["configmaps"],
+                "resourceNames": ["extension-apiserver-authentication"],
+                "verbs": ["get", "list", "watch"],
+            }
+        ],
+    },
+    {
+        "kind": "ClusterRole",
+        "metadata": {"name": "system:auth-delegator"},
+        "rules": [
+            {
+                "apiGroups": ["authentication.k8s.io"],
+                "resources": ["tokenreviews"],
+                "verbs": ["create"],
+            },
+            {
+                "apiGroups": ["authorization.k8s.io"],
+                "resources": ["subjectaccessreviews"],
+                "verbs": ["create"],
+            },
+        ],
+    },
+]
+
+
+class Ask(NamedTuple):
+    """What somebody wants to do."""
+
+    verb: str
+    group: str
+    resource: str
+    namespace: str = ""
+    name: str = ""
+
+
+def allowed(objects: list[dict[str, Any]], user: str, ask: Ask) -> bool:
+    """Whether roles and bindings among the objects let the user do that."""
+    roles = {
+        (item["kind"], item["metadata"].get("namespace", ""), item["metadata"]["name"]): item
+        for item in [*objects, *_BUILT_IN]
+        if item["kind"] in {"Role", "ClusterRole"}
+    }
+    for item in objects:
+        if item["kind"] not in {"RoleBinding", "ClusterRoleBinding"}:
+            continue
+        subjects = [
+            f"system:serviceaccount:{subject['namespace']}:{subject['name']}"
+            for subject in item["subjects"]
+            if subject["kind"] == "ServiceAccount"
+        ]
+        where = item["metadata"].get("namespace", "")
+        if user not in subjects or (item["kind"] == "RoleBinding" and where != ask.namespace):
+            continue
+        reference = item["roleRef"]
+        space = where if reference["kind"] == "Role" else ""
+        role = roles.get((reference["kind"], space, reference["name"]))
+        for rule in [] if role is None else role["rules"]:
+            if (
+                ask.verb in rule["verbs"]
+                and ask.group in rule["apiGroups"]
+                and {ask.resource, "*"} & set(rule["resources"])
+                and (not rule.get("resourceNames") or ask.name in rule["resourceNames"])
+            ):
+                return True
+    return False
