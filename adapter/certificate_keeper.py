@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,6 +45,7 @@ class CertificateKeeper:
         self._leads = leads
         self._now = now
         self._problem = ""
+        self.wanted = asyncio.Event()
 
     async def prepare(self) -> tuple[Path, Path]:
         """Files of certificate and key; waits for as long as the cluster does not let us have them."""
@@ -53,11 +55,14 @@ class CertificateKeeper:
         return self._certificate, self._key
 
     async def run(self) -> None:
-        """Renew and follow until cancelled."""
+        """Renew and follow until cancelled: again and again, and at once when `wanted` is set."""
         period = min(self._options.times.overlap.total_seconds() / 4, LONGEST_PERIOD_SECONDS)
         while True:
-            await asyncio.sleep(max(period, 0.5))
-            await self._attempt()
+            wait = max(period, 0.5) if await self._attempt() else RETRY_SECONDS
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self.wanted.wait()
+            self.wanted.clear()
 
     async def _attempt(self) -> bool:
         try:

@@ -115,7 +115,7 @@ class _Site:
             identity=installation.identity,
             watched=self.objects.variant,
             leads=self._leads,
-            refresh_seconds=options.loop.time_to_live / 3,
+            refresh_seconds=clock.real_seconds(options.loop.time_to_live) / 3,
             owner_references=installation.owner_references,
             now=clock.time,
         )
@@ -190,6 +190,8 @@ class _Site:
                 while not self.objects.synced:  # noqa: ASYNC110 - several events
                     await asyncio.sleep(0.1)
         self._loop.leading = True
+        if self.keeper is not None:
+            self.keeper.wanted.set()
         try:
             await self._take_up()
             async with asyncio.TaskGroup() as group:

@@ -37,12 +37,20 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class _Growth:
+    since: float
     at: float
     arrivals: float
     prompt_tokens: tuple[float, float]
     generation_tokens: tuple[float, float]
     ttft: tuple[float, float]
     itl: tuple[float, float]
+
+    def arrived_after(self, start: float) -> float:
+        """Arrivals after `start`: of an interval that began before it, its share."""
+        length = self.at - self.since
+        if self.since >= start or length <= 0:
+            return self.arrivals
+        return self.arrivals * (self.at - start) / length
 
 
 class TrafficWindow:
@@ -62,7 +70,7 @@ class TrafficWindow:
         if self._first_at is None:
             self._first_at = now
         if previous is not None:
-            growth = _growth(previous[1], page, now)
+            growth = _growth(previous[1], page, previous[0], now)
             self._growth.append(growth)
             output_tokens = _mean([growth.generation_tokens])
             if output_tokens is not None:
@@ -89,7 +97,7 @@ class TrafficWindow:
         if not self._growth or self._first_at is None:
             return None
         span = self._growth[-1].at - max(self._first_at, start)
-        arrivals = sum(item.arrivals for item in self._growth)
+        arrivals = sum(item.arrived_after(start) for item in self._growth)
         input_tokens = _mean([item.prompt_tokens for item in self._growth])
         output_tokens = _mean([item.generation_tokens for item in self._growth])
         if output_tokens is None:
@@ -108,7 +116,7 @@ class TrafficWindow:
         )
 
 
-def _growth(before: Page, after: Page, now: float) -> _Growth:
+def _growth(before: Page, after: Page, since: float, now: float) -> _Growth:
     restarted = after.finished < before.finished or after.ttft[1] < before.ttft[1]
     stock = after.running + after.waiting
     if not restarted:
@@ -121,6 +129,7 @@ def _growth(before: Page, after: Page, now: float) -> _Growth:
         return total - getattr(before, name)[0], count - getattr(before, name)[1]
 
     return _Growth(
+        since=since,
         at=now,
         arrivals=(after.finished if restarted else after.finished - before.finished) + stock,
         prompt_tokens=grown("prompt_tokens"),

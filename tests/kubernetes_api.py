@@ -1,6 +1,6 @@
 """A Kubernetes API in memory, where there is no cluster: objects, watches, patches, /status, /scale, RBAC.
 
-It behaves as the real one where the adapter could go wrong: versions and conflicts, history that is compacted,
+It behaves as the real one where the adapter could go wrong: versions and conflicts, compacted history,
 generation and status apart, schema and pruning by our CRD, permissions by our manifests. Every replica of
 the adapter gets an entrance of its own, which can be cut, slowed down, or made to fail.
 """
