@@ -95,8 +95,8 @@ class ClusterObjects:
 
     @property
     def problems(self) -> list[str]:
-        """Watches that do not work now."""
-        return [f"{item.problem}{_fix(item)}" for item in self._all if item.problem]
+        """Watches that somebody has to do something about; the others come back by themselves."""
+        return [f"{item.problem}{_fix(item)}" for item in self._all if _fix(item)]
 
     @property
     def synced(self) -> bool:

@@ -174,11 +174,13 @@ class _Site:
         self._front.leader = self.leadership.leader
 
     def _report(self, found: contents.Contents) -> None:
-        problems = [*found.problems, *self.objects.problems]
-        for problem in problems:
+        for problem in found.problems:
             if problem not in self._reported:
                 log.error("left out", problem=problem)
-        self._reported = problems
+        for problem in self.objects.problems:
+            if problem not in self._reported:
+                log.error("not readable", problem=problem)
+        self._reported = [*found.problems, *self.objects.problems]
 
     async def elect(self) -> None:
         """Lead whenever elected, until cancelled."""

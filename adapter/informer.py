@@ -93,10 +93,11 @@ class Informer:
                     log.info("watch too old; listing anew", path=self.path)
                 elif self.problem != str(error):
                     log.warning("cluster does not answer", error=str(error))
-                self.problem = str(error)
+                if not error.gone:
+                    self.problem = str(error)
+                    pause = min(2 * pause, LONGEST_PAUSE)
                 # Not all replicas of everyone at once, when the cluster is back.
                 await asyncio.sleep(pause * (0.5 + self._jitter() / 2))
-                pause = min(2 * pause, LONGEST_PAUSE)
 
     def _well(self) -> None:
         if self.problem:

@@ -25,6 +25,7 @@ from adapter.traffic import Traffic, TrafficWindow
 from adapter.tuning import Tuning
 from adapter.variants import VariantSource
 from analyzer.capacity import STABILITY_MARGIN
+from optimizer.problem import Policy
 
 log = structlog.get_logger()
 
@@ -47,6 +48,7 @@ class LoopSettings:
         keep_accelerator: keep every variant's accelerator, as if each were told to.
         tune: let profiles follow what is observed, for variants that do not say otherwise.
         stability_margin: share of a replica's own speed kept free, also where latencies allow more.
+        policy: who gets what is left of limited devices when not everyone can be served.
 
     """
 
@@ -58,6 +60,7 @@ class LoopSettings:
     keep_accelerator: bool = False
     tune: bool = False
     stability_margin: float = STABILITY_MARGIN
+    policy: Policy = "PriorityExhaustive"
 
     @property
     def stale_after(self) -> float:
@@ -249,7 +252,9 @@ class ControlLoop:
                 service_classes=self._contents.service_classes,
                 variants=tuple(ready.values()),
                 capacity=self._contents.capacity,
-                settings=fleet.Settings(stability_margin=self.settings.stability_margin),
+                settings=fleet.Settings(
+                    stability_margin=self.settings.stability_margin, policy=self.settings.policy
+                ),
             )
         )
         decided_at = self._clock.time()
@@ -378,7 +383,7 @@ class ControlLoop:
             max_batch=candidate.max_batch,
             reason=decision.reason,
             metrics="MetricsFound",
-            outcome="OptimizationSucceeded",
+            outcome="OptimizationSucceeded" if decision.served == "full" else "CapacityShort",
             observed_at=decided_at,
             decided_at=decided_at,
             cost=candidate.cost,

@@ -158,7 +158,8 @@ class Reporter:
         for kind, item in variant_status.conditions(after).items():
             former = last.get(kind) or {}
             same = (former.get("status"), former.get("reason")) == (item["status"], item["reason"])
-            if item["status"] == "False" and not same and item["message"] not in told:
+            bad = item["status"] == "False" or item["reason"] == "CapacityShort"
+            if bad and not same and item["message"] not in told:
                 told.add(item["message"])
                 await self._event(key, uid, "Warning", str(item["reason"]), str(item["message"]))
 

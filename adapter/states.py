@@ -15,8 +15,10 @@ from adapter.variants import VariantSource
 Metrics = Literal["MetricsFound", "MetricsMissing", "MetricsStale", "PrometheusError"]
 """Reasons of the condition MetricsAvailable, as the workload-variant-autoscaler has them."""
 
-Outcome = Literal["OptimizationSucceeded", "OptimizationFailed", "MetricsUnavailable"]
-"""Reasons of the condition OptimizationReady, likewise."""
+Outcome = Literal[
+    "OptimizationSucceeded", "OptimizationFailed", "MetricsUnavailable", "CapacityShort"
+]
+"""Reasons of the condition OptimizationReady, likewise; CapacityShort, of our own, has a target."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,7 +43,7 @@ def of_state(state: VariantState, before: Status, *, now: float, applied: bool) 
     if state.decision is not None:
         current["variantCost"] = f"{state.decision.current_cost:.2f}"
     target = f"{source.reference}: {source.replicas} of {source.wanted} replicas"
-    good = state.outcome == "OptimizationSucceeded"
+    good = state.outcome in {"OptimizationSucceeded", "CapacityShort"}
     conditions = [
         ("TargetResolved", not source.mismatch, "HPATargetMismatch", source.mismatch)
         if source.mismatch

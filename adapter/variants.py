@@ -250,7 +250,8 @@ def _service_class(
             if spec.model not in named[0].targets:
                 raise errors.InputError(
                     f"spec.modelID: service class {named[0].name!r} lists no SLO for model"
-                    f" {spec.model!r}; it lists {_listed(named[0].targets)}"
+                    f" {spec.model!r}; it lists {_listed(named[0].targets)}. Add it to ConfigMap"
+                    " service-classes-config, or name another class in spec.sloClassRef"
                 )
             return named[0]
     listing = [item.service_class for item in classes if spec.model in item.service_class.targets]

@@ -1,4 +1,4 @@
-"""A small world around the Kubernetes API in memory: pods that come and go, their metrics, and the adapter."""
+"""A small world around the Kubernetes API in memory: pods that come and go, their metrics, the adapter."""
 
 from __future__ import annotations
 

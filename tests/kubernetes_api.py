@@ -12,6 +12,7 @@ import contextlib
 import copy
 import json
 import ssl
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -354,13 +355,19 @@ class KubernetesApi:
             await response.write(json.dumps({"type": kind, "object": item}).encode() + b"\n")
 
         entrance.streams.add(task)
+        marked_at = time.monotonic()
         try:
-            if since < self.oldest - 1:
-                gone = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}
-                await send("ERROR", gone)
-                return response
             while True:
                 news, seen = self._news, self.version
+                if since < self.oldest - 1:
+                    gone = {
+                        "kind": "Status",
+                        "code": 410,
+                        "reason": "Expired",
+                        "message": "too old",
+                    }
+                    await send("ERROR", gone)
+                    return response
                 for version, collection, kind, item, before in list(self.history):
                     if version <= since or collection != place.collection:
                         continue
@@ -374,11 +381,11 @@ class KubernetesApi:
                         await send("MODIFIED" if was else "ADDED", item)
                     elif was:
                         await send("DELETED", item)
-                try:
+                with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(0.5):
                         await news.wait()
-                except TimeoutError:
-                    since = max(since, seen)
+                if time.monotonic() - marked_at > 0.4:
+                    since, marked_at = max(since, seen), time.monotonic()
                     self.bookmarks += 1
                     await send("BOOKMARK", {"metadata": {"resourceVersion": str(since)}})
         except asyncio.CancelledError:

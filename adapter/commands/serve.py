@@ -21,6 +21,7 @@ from adapter.leadership import LeaseTimes
 from adapter.loop import LoopSettings
 from adapter.options import ClusterIdentities, Installation, OwnCertificates, ServeOptions
 from certs.rotation import Times
+from optimizer.problem import POLICIES
 
 DEFAULT_NAMESPACE = "variant-adapter-system"
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -132,6 +133,12 @@ def _register_installation(command: argparse.ArgumentParser) -> None:
         "--limited", action="store_true", help="no more GPUs than the Nodes have free"
     )
     cluster.add_argument(
+        "--saturation-policy",
+        choices=POLICIES,
+        default=LoopSettings().policy,
+        help="who gets what is left of limited GPUs when not everyone can be served (%(default)s)",
+    )
+    cluster.add_argument(
         "--owner-references", action="store_true", help="variants go with their scale targets"
     )
     cluster.add_argument(
@@ -176,6 +183,7 @@ def run(args: argparse.Namespace) -> int:
             keep_accelerator=keep,
             tune=args.tune,
             stability_margin=args.stability_margin,
+            policy=args.saturation_policy,
         ),
         interval=args.interval,
         scale_to_zero=args.scale_to_zero,

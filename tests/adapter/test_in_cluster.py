@@ -10,6 +10,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from adapter import in_cluster, informer
 from adapter.cluster_objects import Scope
 from tests import cluster_world as worlds
 from tests.cluster_world import APPS, CORE, LWS, SCALERS, SYSTEM, until
@@ -185,10 +186,10 @@ async def test_refusals_stand_in_conditions_and_events(tmp_path: Path) -> None:
             await until(lambda: world.condition("OptimizationReady", "bad")[0])
             status, reason, message = world.condition("OptimizationReady", "bad")
             assert (status, reason) == ("False", "InvalidConfiguration")
-            assert message.startswith("spec.modelID: no service class lists an SLO")
-            assert "add it to ConfigMap service-classes-config" in message
+            assert message.startswith("spec.modelID: service class 'Premium' lists no SLO")
+            assert "Add it to ConfigMap service-classes-config" in message
             assert world.condition("MetricsAvailable", "bad")[0] == "Unknown"
-            assert ("Warning", reason, message) in world.events()
+            await until(lambda: ("Warning", reason, message) in world.events())
             await until(lambda: world.desired() == 2)
             fixed = world.variant("bad")
             fixed["spec"]["modelID"] = worlds.MODEL
@@ -218,8 +219,12 @@ async def test_two_variants_that_claim_one_target(tmp_path: Path) -> None:
             await until(lambda: world.desired("w") == 2)
 
 
-async def test_a_missing_target_and_a_missing_permission(tmp_path: Path) -> None:
+async def test_a_missing_target_and_a_missing_permission(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Both are conditions with the fix, not an end: what is granted or made later is used."""
+    monkeypatch.setattr(informer, "LONGEST_PAUSE", 1.0)
+    monkeypatch.setattr(in_cluster, "SYNC_SECONDS", 1.0)
     rules = worlds.kubernetes_api.manifest_rules()
     role = next(r for r in rules if r["kind"] == "ClusterRole")
     deployments = next(rule for rule in role["rules"] if rule["resources"] == ["deployments"])
@@ -257,7 +262,7 @@ async def test_missing_configmaps(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 async def test_an_hpa_bounds_its_variant(tmp_path: Path) -> None:
-    """maxReplicas and minReplicas of the HPA on the same target bind the plan, and the reason says so."""
+    """MaxReplicas and minReplicas of the HPA on the same target bind the plan, and the reason says so."""
     async with worlds.running(tmp_path) as world:
         world.load["v"] = 200.0
         world.api.put(SCALERS, "horizontalpodautoscalers", worlds.scaler("v", low=2, high=3))
@@ -296,7 +301,7 @@ async def test_scale_targets_are_patched_where_that_is_ours(tmp_path: Path) -> N
 
 
 async def test_zero_is_left_only_when_somebody_asks(tmp_path: Path) -> None:
-    """A Deployment at zero is an order to stop, until a request waits at the gateway: then one replica comes."""
+    """A Deployment at zero is an order to stop, until a request waits at the gateway: one replica comes."""
     async with worlds.running(tmp_path) as world:
         world.api.put(APPS, "deployments", worlds.workload("v", 0))
 
@@ -372,9 +377,12 @@ async def test_nodes_bound_the_plan_in_limited_mode(tmp_path: Path) -> None:
         world.api.put(CORE, "pods", other)
         world.load["v"] = 200.0
         scope = Scope(config_namespace=SYSTEM, limited=True)
-        async with world.replica("a", scope=scope) as (front, _):
-            await until(lambda: front.loop.states.get("team-a/v"))
-            await until(lambda: world.status().get("conditions"))
+        async with world.replica("a", scope=scope):
+            await until(lambda: world.desired() == 2)
+            status, reason, message = world.condition("OptimizationReady")
+            assert (status, reason) == ("True", "CapacityShort")
+            assert "2 of 6 replicas" in message
+            await until(lambda: ("Warning", reason, message) in world.events())
             world.api.remove(CORE, "pods", "elsewhere", "other")
             await until(lambda: world.desired() == 3)
 
@@ -433,11 +441,14 @@ async def test_not_ready_before_the_variants_were_read(tmp_path: Path) -> None:
     rules = worlds.kubernetes_api.manifest_rules()
     role = next(r for r in rules if r["kind"] == "ClusterRole")
     role["rules"] = [rule for rule in role["rules"] if rule["resources"] != ["variantautoscalings"]]
-    async with worlds.running(tmp_path, rules=rules) as world:
-        async with world.replica("a") as (front, _), aiohttp.ClientSession() as session:
-            await asyncio.sleep(0.5)
-            async with session.get(f"{front.metrics_url}/readyz") as response:
-                assert response.status == 503
-                assert "manifests/base/rbac.yaml" in await response.text()
-            async with session.get(f"{front.metrics_url}/healthz") as response:
-                assert response.status == 200
+    async with (
+        worlds.running(tmp_path, rules=rules) as world,
+        world.replica("a") as (front, _),
+        aiohttp.ClientSession() as session,
+    ):
+        await asyncio.sleep(0.5)
+        async with session.get(f"{front.metrics_url}/readyz") as response:
+            assert response.status == 503
+            assert "manifests/base/rbac.yaml" in await response.text()
+        async with session.get(f"{front.metrics_url}/healthz") as response:
+            assert response.status == 200
