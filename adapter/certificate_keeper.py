@@ -6,7 +6,7 @@ import asyncio
 import base64
 import binascii
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,7 +85,7 @@ class CertificateKeeper:
         """
         kept, version = await self._store.read()
         service = await self._api_service()
-        bundle = None if service is None else _bundle(service)
+        bundle = None if service is None else bundle_of(service)
         if kept is None or self._leads():
             following = rotation.advance(
                 kept,
@@ -208,7 +208,8 @@ def names(options: OwnCertificates) -> list[str]:
     return [f"{base}.svc", f"{base}.svc.cluster.local", "localhost"]
 
 
-def _bundle(service: dict[str, Any]) -> bytes:
+def bundle_of(service: Mapping[str, Any]) -> bytes:
+    """What an APIService trusts, PEM; empty if it is none."""
     text = (service.get("spec") or {}).get("caBundle") or ""
     try:
         return base64.b64decode(text)

@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 from adapter import errors
 
-COMMANDS = ("serve", "demo", "analyze", "fit", "plan")
+COMMANDS = ("serve", "explain", "doctor", "certs", "demo", "analyze", "fit", "plan")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -150,8 +150,8 @@ class Front:
         for refusal in self.loop.refused:
             if refusal.key == key:
                 return web.json_response({**self._who(), **explaining.of_refusal(refusal)})
-        known = sorted(self.loop.states)
-        return web.json_response({"error": f"no variant {key}", "variants": known}, status=404)
+        known = ", ".join(sorted(self.loop.states)) or "none"
+        return web.json_response({"message": f"no variant {key}; there are {known}"}, status=404)
 
     def _who(self) -> dict[str, object]:
         return {"leading": self.loop.leading, "leader": self.leader}

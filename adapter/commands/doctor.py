@@ -1,0 +1,67 @@
+"""`variant-adapter doctor`: checks an installation in a cluster and says what to fix."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from typing import Any
+
+from adapter import access
+from adapter.cluster import Cluster
+from adapter.doctor import Doctor, Finding, Installation
+
+MARKS = {"ok": "ok     ", "warning": "warning", "error": "ERROR  "}
+
+
+def register(subparsers: argparse._SubParsersAction[Any]) -> None:
+    """Add the command and its flags."""
+    command = subparsers.add_parser(
+        "doctor",
+        help="check an installation and say what to fix",
+        description="Looks at the aggregation layer, the APIService and its trust, who leads, permissions,"
+        " ConfigMaps, every variant and every HPA that reads our metrics. Changes nothing. Exit status 1"
+        " if there is an error.",
+    )
+    defaults = Installation()
+    command.add_argument("--service-name", default=defaults.service, help="(%(default)s)")
+    command.add_argument("--service-account", default=defaults.account, help="(%(default)s)")
+    command.add_argument("--certificate-secret", default=defaults.secret, help="(%(default)s)")
+    command.add_argument("--lease-name", default=defaults.lease, help="(%(default)s)")
+    command.add_argument("--json", action="store_true", help="print JSON instead of text")
+    access.register(command)
+    command.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check and print as it goes."""
+    installation = Installation(
+        namespace=args.config_namespace,
+        service=args.service_name,
+        account=args.service_account,
+        secret=args.certificate_secret,
+        lease=args.lease_name,
+    )
+
+    async def check(cluster: Cluster) -> list[Finding]:
+        found = []
+        async for finding in Doctor(cluster, installation).findings():
+            found.append(finding)
+            if not args.json:
+                _print(finding)
+        return found
+
+    found = access.run(args.kubeconfig, check)
+    errors = sum(finding.level == "error" for finding in found)
+    if args.json:
+        print(json.dumps([dataclasses.asdict(finding) for finding in found], indent=2))
+    else:
+        warnings = sum(finding.level == "warning" for finding in found)
+        print(f"{errors} errors, {warnings} warnings")
+    return 1 if errors else 0
+
+
+def _print(finding: Finding) -> None:
+    print(f"{MARKS[finding.level]}  {finding.what}", flush=True)
+    if finding.fix:
+        print(f"         fix: {finding.fix}", flush=True)
