@@ -3,46 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote
 
-from adapter import cluster, contents, scalers
+from adapter import checks, cluster, contents, scalers
 from adapter.certificate_keeper import SecretStore, bundle_of
+from adapter.checks import (
+    API_SERVICE,
+    METRICS,
+    OLDEST_MINOR,
+    TOLERANCE_MINOR,
+    Finding,
+    Installation,
+)
 from adapter.cluster import ApiError, Cluster
 from adapter.cluster_objects import NEEDED
 from adapter.identity import Attributes, ReviewError, User
-from adapter.series import OWN_METRICS
 
-METRICS = "external.metrics.k8s.io"
-API_SERVICE = f"v1beta1.{METRICS}"
 HPA_CONTROLLER = "system:serviceaccount:kube-system:horizontal-pod-autoscaler"
 VARIANTS = "/apis/llmd.ai/v1alpha1"
 LEASE_LATE_SECONDS = 60.0
 """After which a Lease is old, clocks that differ included."""
-
-OLDEST_MINOR, TOLERANCE_MINOR, SCALE_TO_ZERO_MINOR = 32, 33, 36
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at; `fix` says what to do about it."""
-
-    level: Literal["ok", "warning", "error"]
-    what: str
-    fix: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Installation:
-    """Where the installation is, by the names of its manifests."""
-
-    namespace: str = "variant-adapter-system"
-    service: str = "variant-adapter"
-    account: str = "variant-adapter"
-    secret: str = "variant-adapter-certs"
-    lease: str = "variant-adapter"
 
 
 class Doctor:
@@ -53,8 +35,11 @@ class Doctor:
         api: Cluster,
         installation: Installation,
         *,
+        prometheus: str = "",
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        """`prometheus`: its URL, to look there too; empty leaves it out."""
+        self._prometheus_url = prometheus
         self._api = api
         self._installation = installation
         self._now = now
@@ -73,6 +58,7 @@ class Doctor:
             self._config_maps,
             self._variants,
             self._scalers,
+            self._prometheus,
         )
         for check in checks:
             try:
@@ -159,7 +145,7 @@ class Doctor:
                 " on what is not ours",
             )
             return
-        condition = next(
+        condition: Mapping[str, Any] = next(
             (
                 item
                 for item in (found.get("status") or {}).get("conditions") or ()
@@ -238,7 +224,7 @@ class Doctor:
         groups = ("system:serviceaccounts", f"system:serviceaccounts:{ours.namespace}")
         user = User(name=account, groups=(*groups, "system:authenticated"))
         missing = []
-        for wanted in needed(ours):
+        for wanted in checks.needed(ours):
             verdict = await self._api.review_access(user, wanted)
             if not verdict.allowed:
                 where = f" in {wanted.namespace}" if wanted.namespace else ""
@@ -336,6 +322,14 @@ class Doctor:
                     "make one like manifests/samples/hpa.yaml, or set --actuate=scale",
                 )
 
+    async def _prometheus(self) -> AsyncIterator[Finding]:
+        if not self._prometheus_url:
+            return
+        variants, _ = await self._api.list_objects(f"{VARIANTS}/variantautoscalings")
+        models = {str((item.get("spec") or {}).get("modelID")) for item in variants}
+        for finding in await checks.of_prometheus(self._prometheus_url, models):
+            yield finding
+
     async def _reading(
         self,
         shown: str,
@@ -345,7 +339,7 @@ class Doctor:
     ) -> AsyncIterator[Finding]:
         """One of our metrics in one HPA."""
         before = True
-        for finding in _settings(shown, scaler, reading, self._minor, self._config):
+        for finding in checks.of_scaler(shown, scaler, reading, self._minor, self._config):
             before = False
             yield finding
         if variant is None:
@@ -374,111 +368,6 @@ class Doctor:
             )
         elif before:
             yield Finding("ok", f"{shown}: reads {reading.metric} = {values[0]}")
-
-
-def _settings(
-    shown: str,
-    scaler: scalers.Scaler,
-    reading: scalers.Reading,
-    minor: int,
-    config: Mapping[str, str],
-) -> list[Finding]:
-    """What an HPA's own fields do to our metric."""
-    found = []
-    if reading.target_type != "AverageValue":
-        found.append(
-            Finding(
-                "error",
-                f"{shown}: target.type {reading.target_type} multiplies the target by the replicas at every"
-                " sync",
-                'set target: {type: AverageValue, averageValue: "1"}',
-            )
-        )
-    elif reading.metric in OWN_METRICS and reading.metric.endswith("desired_replicas"):
-        if reading.target != 1:
-            found.append(
-                Finding(
-                    "error",
-                    f"{shown}: averageValue {reading.target:g} divides the replicas"
-                    if reading.target
-                    else f"{shown}: averageValue is no number above 0",
-                    'set averageValue: "1"',
-                )
-            )
-    else:
-        found.append(
-            Finding(
-                "error",
-                f"{shown}: {reading.metric} is no number of replicas",
-                "read inferno_desired_replicas",
-            )
-        )
-    loose = [
-        name
-        for name, tolerance in (
-            ("scaleUp", scaler.up_tolerance),
-            ("scaleDown", scaler.down_tolerance),
-        )
-        if tolerance > 0
-    ]
-    if loose and minor >= TOLERANCE_MINOR and scaler.maximum >= 1 / scalers.DEFAULT_TOLERANCE:
-        found.append(
-            Finding(
-                "warning",
-                f"{shown}: ignores changes of up to 10 %: of {scaler.maximum} replicas one more is not followed",
-                "set " + " and ".join(f"behavior.{name}.tolerance: 0" for name in loose),
-            )
-        )
-    if config.get("WVA_SCALE_TO_ZERO", "").lower() == "true" and scaler.minimum > 0:
-        fix = "set minReplicas: 0 (feature gate HPAScaleToZero), or annotate llmd.ai/actuate: scale"
-        found.append(
-            Finding(
-                "warning",
-                f"{shown}: WVA_SCALE_TO_ZERO is on, but minReplicas is {scaler.minimum}",
-                fix,
-            )
-        )
-    return found
-
-
-def needed(installation: Installation) -> list[Attributes]:
-    """What the adapter's service account has to be allowed."""
-
-    def ask(
-        verbs: str, group: str, resource: str, sub: str = "", namespace: str = "", name: str = ""
-    ) -> list[Attributes]:
-        return [
-            Attributes(
-                verb=verb,
-                path="",
-                group=group,
-                namespace=namespace,
-                resource=resource,
-                subresource=sub,
-                name=name,
-            )
-            for verb in verbs.split()
-        ]
-
-    space = installation.namespace
-    return [
-        *ask("list watch", "llmd.ai", "variantautoscalings"),
-        *ask("patch", "llmd.ai", "variantautoscalings", "status"),
-        *ask("list watch", "apps", "deployments"),
-        *ask("patch", "apps", "deployments", "scale"),
-        *ask("list watch", "autoscaling", "horizontalpodautoscalers"),
-        *ask("list watch", "", "pods"),
-        *ask("create", "events.k8s.io", "events"),
-        *ask("create", "authentication.k8s.io", "tokenreviews"),
-        *ask("create", "authorization.k8s.io", "subjectaccessreviews"),
-        *ask("get patch", "apiregistration.k8s.io", "apiservices", name=API_SERVICE),
-        *ask("list watch", "", "configmaps", namespace=space),
-        *ask("create", "coordination.k8s.io", "leases", namespace=space),
-        *ask("get update", "coordination.k8s.io", "leases", "", space, installation.lease),
-        *ask("create", "", "secrets", namespace=space),
-        *ask("get update", "", "secrets", "", space, installation.secret),
-        *ask("list watch", "", "configmaps", "", cluster.CONFIG_NAMESPACE, cluster.CONFIG_NAME),
-    ]
 
 
 def _key(item: Mapping[str, Any]) -> str:

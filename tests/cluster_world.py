@@ -163,6 +163,11 @@ class World:
         found = self.api.get(API_SERVICES, "apiservices", "", API_SERVICE)
         return base64.b64decode(found["spec"].get("caBundle") or "")
 
+    def available(self) -> None:
+        """What the aggregation layer says of the APIService once it reaches us."""
+        condition = {"type": "Available", "status": "True"}
+        self.api.set_status(API_SERVICES, "apiservices", "", API_SERVICE, conditions=[condition])
+
     # What runs.
 
     def run_workloads(self) -> None:

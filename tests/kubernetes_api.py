@@ -36,6 +36,10 @@ DISCOVERY = {
     "/apis/apps/v1": [("deployments", "Deployment"), ("statefulsets", "StatefulSet")],
     "/apis/leaderworkerset.x-k8s.io/v1": [("leaderworkersets", "LeaderWorkerSet")],
     "/api/v1": [("pods", "Pod"), ("configmaps", "ConfigMap")],
+    VARIANTS: [
+        ("variantautoscalings", "VariantAutoscaling"),
+        ("variantautoscalings/status", "VariantAutoscaling"),
+    ],
 }
 SCALED = {"deployments", "statefulsets", "leaderworkersets"}
 CLUSTER_WIDE = {"nodes", "apiservices", "customresourcedefinitions"}
@@ -104,6 +108,7 @@ class KubernetesApi:
         self.requests: list[tuple[str, str, str]] = []
         self.denied: list[str] = []
         self.bookmarks = 0
+        self.external: dict[str, str] = {}
         self._news = asyncio.Event()
 
     # What tests do.
@@ -240,6 +245,13 @@ class KubernetesApi:
             return await self._review(request)
         if path in DISCOVERY:
             return web.json_response(_resources(path))
+        if path == "/version":
+            return web.json_response({"minor": "36", "gitVersion": "v1.36.2"})
+        if path.startswith(f"/apis/{stand_ins.GROUP}/"):
+            # What the aggregation layer would answer.
+            name = request.query["labelSelector"].removeprefix("variant_name=")
+            items = [{"value": self.external[name]}] if name in self.external else []
+            return web.json_response({"items": items})
         place = _place(path)
         watching = request.query.get("watch") == "true"
         verb = {

@@ -8,8 +8,9 @@ import json
 from typing import Any
 
 from adapter import access
+from adapter.checks import Finding, Installation
 from adapter.cluster import Cluster
-from adapter.doctor import Doctor, Finding, Installation
+from adapter.doctor import Doctor
 
 MARKS = {"ok": "ok     ", "warning": "warning", "error": "ERROR  "}
 
@@ -28,6 +29,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     command.add_argument("--service-account", default=defaults.account, help="(%(default)s)")
     command.add_argument("--certificate-secret", default=defaults.secret, help="(%(default)s)")
     command.add_argument("--lease-name", default=defaults.lease, help="(%(default)s)")
+    command.add_argument("--prometheus", default="", metavar="URL", help="look there too")
     command.add_argument("--json", action="store_true", help="print JSON instead of text")
     access.register(command)
     command.set_defaults(run=run)
@@ -45,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
     async def check(cluster: Cluster) -> list[Finding]:
         found = []
-        async for finding in Doctor(cluster, installation).findings():
+        async for finding in Doctor(cluster, installation, prometheus=args.prometheus).findings():
             found.append(finding)
             if not args.json:
                 _print(finding)

@@ -88,7 +88,7 @@ async def _direct(url: str) -> dict[str, Any]:
         async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as response:
             found = await response.json(content_type=None)
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-        raise errors.InputError(f"{url}: {error or type(error).__name__}") from error
+        raise errors.InputError(f"{url}: {str(error) or type(error).__name__}") from error
     if not isinstance(found, dict):
         raise errors.InputError(f"{url}: not an adapter's metrics port")
     if response.status != 200:
