@@ -243,15 +243,9 @@ class KubernetesApi:
             return await self.identities._token(request)
         if path.endswith("/subjectaccessreviews"):
             return await self._review(request)
-        if path in DISCOVERY:
-            return web.json_response(_resources(path))
-        if path == "/version":
-            return web.json_response({"minor": "36", "gitVersion": "v1.36.2"})
-        if path.startswith(f"/apis/{stand_ins.GROUP}/"):
-            # What the aggregation layer would answer.
-            name = request.query["labelSelector"].removeprefix("variant_name=")
-            items = [{"value": self.external[name]}] if name in self.external else []
-            return web.json_response({"items": items})
+        plain = self._plain(request)
+        if plain is not None:
+            return web.json_response(plain)
         place = _place(path)
         watching = request.query.get("watch") == "true"
         verb = {
@@ -267,6 +261,19 @@ class KubernetesApi:
         body = await request.json() if request.can_read_body else None
         found = self._act(method, place, body, request)
         return web.json_response(found, status=201 if method == "POST" else 200)
+
+    def _plain(self, request: web.Request) -> Object | None:
+        """What is no object of ours: discovery, version, and what the aggregation layer would answer."""
+        path = request.path
+        if path in DISCOVERY:
+            return _resources(path)
+        if path == "/version":
+            return {"minor": "36", "gitVersion": "v1.36.2"}
+        if path.startswith(f"/apis/{stand_ins.GROUP}/"):
+            name = request.query["labelSelector"].removeprefix("variant_name=")
+            found = [{"value": self.external[name]}] if name in self.external else []
+            return {"items": found}
+        return None
 
     def _permit(self, entrance: Entrance, verb: str, place: Place, request: web.Request) -> None:
         if self.rules is None or not entrance.user:

@@ -1,0 +1,215 @@
+"""The manifests: every overlay builds, is valid to Kubernetes, and says what the code expects."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry, generate_latest
+
+from adapter import certificate_keeper, cli, contents, doctor, telemetry
+from adapter.checks import Installation, needed
+from adapter.commands import serve
+from adapter.options import OwnCertificates
+from tests import kubernetes_rbac as rbac
+
+ROOT = Path(__file__).parents[1]
+MANIFESTS = ROOT / "manifests"
+BUILT = sorted(path.parent for path in MANIFESTS.rglob("kustomization.yaml"))
+OTHERS = {"VariantAutoscaling", "ServiceMonitor", "Certificate", "Issuer"}
+"""Kinds of CRDs, which the validator does not know."""
+
+
+@cache
+def built(folder: Path) -> tuple[dict[str, Any], ...]:
+    """Documents that `kubectl kustomize` makes of a folder."""
+    found = subprocess.run(
+        ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stderr
+    return tuple(yaml.safe_load_all(found.stdout))
+
+
+def only(folder: str, kind: str, name: str = "variant-adapter") -> dict[str, Any]:
+    """One document."""
+    found = [
+        item
+        for item in built(MANIFESTS / folder)
+        if (item["kind"], item["metadata"]["name"]) == (kind, name)
+    ]
+    assert len(found) == 1, (folder, kind, name)
+    return found[0]
+
+
+@pytest.mark.parametrize("folder", BUILT, ids=lambda path: str(path.relative_to(MANIFESTS)))
+@pytest.mark.parametrize("version", ["1.33", "1.36"])
+def test_every_folder_builds_and_is_valid(folder: Path, version: str) -> None:
+    """Strictly: a field that Kubernetes does not know is an error."""
+    documents = built(folder)
+    assert documents
+    for item in documents:
+        if item["kind"] not in OTHERS:
+            kubernetes_validate.validate(item, version, strict=True)
+        if item["kind"] not in {"CustomResourceDefinition", "Namespace", "APIService"} | OTHERS:
+            cluster_wide = item["kind"].startswith("Cluster")
+            assert cluster_wide != ("namespace" in item["metadata"]), item["metadata"]
+
+
+def test_the_validator_would_notice() -> None:
+    """A wrong type and an unknown field are found."""
+    broken = json.loads(
+        json.dumps(only("overlays/emulated", "HorizontalPodAutoscaler", "vllme-deployment"))
+    )
+    broken["spec"]["maxReplicas"] = "3"
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(broken, "1.36", strict=True)
+
+
+@pytest.mark.parametrize("folder", ["base", "overlays/cert-manager", "overlays/limited"])
+def test_the_arguments_are_flags_of_serve(folder: str) -> None:
+    """The container's arguments are parsed, and mean a cluster."""
+    (container,) = only(folder, "Deployment")["spec"]["template"]["spec"]["containers"]
+    args = cli.parser().parse_args(container["args"])
+    assert args.variants is None
+    ports = {item["name"]: item["containerPort"] for item in container["ports"]}
+    assert (args.port, args.metrics_port) == (ports["https"], ports["metrics"])
+    assert args.limited == (folder == "overlays/limited")
+    assert (args.tls_cert_file is not None) == (folder == "overlays/cert-manager")
+    assert str(args.state_dir) in {mount["mountPath"] for mount in container["volumeMounts"]}
+
+
+def test_the_pod_is_confined() -> None:
+    """Not root, nothing writable but what it needs, no privileges, two replicas that are spread."""
+    spec = only("base", "Deployment")["spec"]
+    pod = spec["template"]["spec"]
+    (container,) = pod["containers"]
+    assert spec["replicas"] == 2
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    labels = spec["template"]["metadata"]["labels"].items()
+    for item in (only("base", "PodDisruptionBudget"), only("base", "NetworkPolicy")):
+        selector = item["spec"].get("selector") or item["spec"]["podSelector"]
+        assert selector["matchLabels"].items() <= labels
+    assert only("base", "Service")["spec"]["selector"].items() <= labels
+    assert pod["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"].items() <= labels
+    delay = cli.parser().parse_args(container["args"]).shutdown_delay
+    assert pod["terminationGracePeriodSeconds"] > delay + 10
+
+
+def test_the_names_are_those_of_the_code() -> None:
+    """Namespace, Service, Secret, Lease, APIService and ConfigMaps are the defaults of the flags."""
+    service = only("base", "APIService", "v1beta1.external.metrics.k8s.io")["spec"]["service"]
+    own = OwnCertificates(namespace=service["namespace"])
+    assert service["namespace"] == serve.DEFAULT_NAMESPACE == Installation().namespace
+    assert service["name"] == own.service == Installation().service
+    assert certificate_keeper.names(own)[0] == f"{service['name']}.{service['namespace']}.svc"
+    certificate = only("overlays/cert-manager", "Certificate")["spec"]
+    assert certificate["dnsNames"] == certificate_keeper.names(own)[:1]
+    names = {
+        item["metadata"]["name"]
+        for item in built(MANIFESTS / "base")
+        if item["kind"] == "ConfigMap"
+    }
+    assert {contents.COSTS, contents.CLASSES} < names
+    assert own.api_service == doctor.API_SERVICE
+
+
+def test_the_configmaps_are_read_without_problems() -> None:
+    """What is shipped is usable as it is, with the reference's accelerators and classes."""
+    reader = contents.Reader()
+    for item in built(MANIFESTS / "base"):
+        if item["kind"] == "ConfigMap":
+            reader.read_config_map(item["metadata"]["name"], item)
+    assert reader.problems == []
+    costs = {name: item.unit_cost for name, item in reader.accelerators.items()}
+    assert costs == {"A100": 40.0, "MI300X": 65.0, "G2": 23.0}
+    classes = {c.service_class.name: c.service_class.priority for c in reader.classes.values()}
+    assert classes == {"Premium": 1, "Freemium": 10}
+    assert reader.config["GLOBAL_OPT_INTERVAL"] == "60s"
+
+
+def test_the_rights_are_those_that_are_needed() -> None:
+    """All that the doctor looks for is granted, and nothing that could harm."""
+    documents = [dict(item) for item in built(MANIFESTS / "base")]
+    user = f"system:serviceaccount:{serve.DEFAULT_NAMESPACE}:variant-adapter"
+
+    def allowed(verb: str, group: str, resource: str, namespace: str = "", name: str = "") -> bool:
+        return rbac.allowed(documents, user, rbac.Ask(verb, group, resource, namespace, name))
+
+    for item in needed(Installation()):
+        resource = f"{item.resource}/{item.subresource}" if item.subresource else item.resource
+        assert allowed(item.verb, item.group, resource, item.namespace, item.name), item
+    space = serve.DEFAULT_NAMESPACE
+    assert not allowed("get", "", "secrets", space, "somebody-elses")
+    assert not allowed("list", "", "secrets", space)
+    assert not allowed("get", "", "secrets", "default", "variant-adapter-certs")
+    assert not allowed("update", "apps", "deployments", "default", "x")
+    assert not allowed("patch", "apiregistration.k8s.io", "apiservices", "", "v1.apps")
+    assert not allowed("update", "coordination.k8s.io", "leases", space, "other")
+    assert not allowed("delete", "llmd.ai", "variantautoscalings", "default", "x")
+    assert not allowed("patch", "llmd.ai", "variantautoscalings", "default", "x")
+    for item in documents:
+        if item["kind"] in {"Role", "ClusterRole"}:
+            for rule in item["rules"]:
+                assert "*" not in rule["verbs"] + rule["apiGroups"]
+
+
+def test_the_dashboard_shows_metrics_that_there_are() -> None:
+    """Every name in its queries is one that the adapter exposes, and every panel is in one place."""
+    registry = CollectorRegistry()
+    registry.register(telemetry.VariantCollector(dict))
+    registry.register(telemetry.ReplicaCollector(lambda: True, lambda: 0))
+    known = set(re.findall(r"^# TYPE (\S+)", generate_latest(registry).decode(), re.MULTILINE))
+    config = only("overlays/monitoring", "ConfigMap", "variant-adapter-dashboard")
+    dashboard: Mapping[str, Any] = json.loads(config["data"]["variant-adapter.json"])
+    places = set()
+    for panel in dashboard["panels"]:
+        place = panel["gridPos"]
+        places.add((place["x"], place["y"]))
+        for target in panel["targets"]:
+            names = set(re.findall(r"(?:inferno|variant_adapter|wva)_\w+", target["expr"]))
+            names |= {
+                name.removesuffix("_bucket")
+                for name in re.findall(r"metrics_apiserver_\w+", target["expr"])
+            }
+            assert names, target
+            assert names <= known | {"metrics_apiserver_metric_freshness_seconds"}, target
+    assert len(places) == len(dashboard["panels"])
+
+
+def test_the_emulated_overlay_fits_together() -> None:
+    """Variant, Deployment, HPA and load speak of the same model, class and accelerator."""
+    folder = "overlays/emulated"
+    name = "vllme-deployment"
+    variant = only(folder, "VariantAutoscaling", name)
+    deployment = only(folder, "Deployment", name)
+    scaler = only(folder, "HorizontalPodAutoscaler", name)["spec"]
+    model = variant["spec"]["modelID"]
+    for item in (deployment, only(folder, "Job", "load")):
+        (container,) = item["spec"]["template"]["spec"]["containers"]
+        assert f"--model={model}" in container["args"]
+    external = scaler["metrics"][0]["external"]
+    assert external["metric"]["selector"]["matchLabels"] == {"variant_name": name}
+    assert scaler["behavior"]["scaleUp"]["tolerance"] == 0
+    reader = contents.Reader()
+    for item in built(MANIFESTS / folder):
+        if item["kind"] == "ConfigMap":
+            reader.read_config_map(item["metadata"]["name"], item)
+    reader.read_variant("variant", variant)
+    reader.add_deployment(contents.objects.Deployment.model_validate(deployment), [])
+    found = reader.contents()
+    assert found.problems == ()
+    assert found.variants[0].service_class == "Premium"
