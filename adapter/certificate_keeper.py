@@ -49,7 +49,6 @@ class CertificateKeeper:
 
     async def prepare(self) -> tuple[Path, Path]:
         """Files of certificate and key; waits for as long as the cluster does not let us have them."""
-        self._certificate.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         while not await self._attempt():  # noqa: ASYNC110 - nobody tells that a cluster is back
             await asyncio.sleep(RETRY_SECONDS)
         return self._certificate, self._key
@@ -111,6 +110,7 @@ class CertificateKeeper:
 
     def _use(self, kept: rotation.Kept) -> None:
         pair = kept.serving
+        self._key.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         for path, data in ((self._key, pair.key_pem), (self._certificate, pair.cert_pem)):
             if not path.exists() or path.read_bytes() != data:
                 authority.write_private(path, data)

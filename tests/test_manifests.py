@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -31,8 +34,10 @@ OTHERS = {"VariantAutoscaling", "ServiceMonitor", "Certificate", "Issuer"}
 @cache
 def built(folder: Path) -> tuple[dict[str, Any], ...]:
     """Documents that `kubectl kustomize` makes of a folder."""
+    program = shutil.which("kubectl", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert program is not None
     found = subprocess.run(
-        ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False
+        [program, "kustomize", str(folder)], capture_output=True, text=True, check=False
     )
     assert found.returncode == 0, found.stderr
     return tuple(yaml.safe_load_all(found.stdout))
