@@ -167,7 +167,7 @@ async def test_certificates_are_shown_and_rotated(
         assert "holds no certificate" in capsys.readouterr().err
         world.load["v"] = 60.0
         async with world.replica("a", own=own) as (front, _), world.replica("b", own=own) as (b, _):
-            await until(lambda: b.loop.states["team-a/v"].desired == 2)
+            await until(lambda: world.desired() == 2 and b.loop.states["team-a/v"].desired == 2)
             await until(world.ca_bundle)
             first = await shown("show")
             assert [item["what"] for item in first["certificates"]] == [

@@ -1,0 +1,73 @@
+"""What waits at the gateway, by model, over several endpoint pickers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+import aiohttp
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from adapter.gateway import Demand, Gateways
+
+PAGE = """# TYPE inference_extension_flow_control_queue_size gauge
+inference_extension_flow_control_queue_size{{model_name="a",target_model_name="a",priority="0"}} {waiting}
+inference_extension_flow_control_queue_size{{model_name="a",target_model_name="a",priority="1"}} 2
+# TYPE {counter} counter
+{counter}_total{{model_name="a"}} {count}
+{counter}_total{{model_name="b"}} 7
+# TYPE process_cpu_seconds gauge
+process_cpu_seconds 1
+"""
+
+
+class Picker:
+    """A metrics page that changes."""
+
+    def __init__(self, counter: str = "inference_objective_request") -> None:
+        self.counter, self.waiting, self.count, self.broken = counter, 0, 0, False
+
+    async def page(self, _: web.Request) -> web.Response:
+        if self.broken:
+            raise web.HTTPServiceUnavailable
+        return web.Response(
+            text=PAGE.format(counter=self.counter, waiting=self.waiting, count=self.count)
+        )
+
+
+@contextlib.asynccontextmanager
+async def looking(*pickers: Picker) -> AsyncIterator[Gateways]:
+    async with contextlib.AsyncExitStack() as stack:
+        urls = []
+        for picker in pickers:
+            app = web.Application()
+            app.router.add_get("/metrics", picker.page)
+            server = await stack.enter_async_context(TestServer(app))
+            urls.append(str(server.make_url("/metrics")))
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        yield Gateways(session, urls)
+
+
+async def test_queues_add_up_and_counters_are_compared() -> None:
+    """Over priorities and pickers; the first look knows no arrivals, and a restart counts from zero."""
+    one, two = Picker(), Picker("inference_model_request")
+    async with looking(one, two) as found:
+        one.waiting, one.count = 3, 10
+        first = await found.demand()
+        assert first["a"] == Demand(waiting=7.0)
+        assert not first.get("b", Demand()).any
+        one.count, two.count = 14, 5
+        assert (await found.demand())["a"] == Demand(waiting=7.0, arrived=9.0)
+        one.count = 2
+        assert (await found.demand())["a"].arrived == 2.0
+
+
+async def test_a_picker_that_does_not_answer_says_nothing() -> None:
+    """The others count on, and nobody is woken or put to sleep by it."""
+    one, two = Picker(), Picker()
+    async with looking(one, two) as found:
+        one.broken = True
+        assert (await found.demand())["a"].waiting == 2.0
+        two.broken = True
+        assert await found.demand() == {}
