@@ -77,8 +77,10 @@ class Scaler:
         if current <= 0 or desired == current:
             return None
         ratio = desired / current
-        tolerance = self.up_tolerance if ratio > 1 else self.down_tolerance
-        return tolerance if abs(ratio - 1.0) <= tolerance else None
+        # Written as the controller has it: 1.1 - 1 would be more than 0.1.
+        if not 1.0 - self.down_tolerance <= ratio <= 1.0 + self.up_tolerance:
+            return None
+        return self.up_tolerance if ratio > 1 else self.down_tolerance
 
 
 def parse(item: Mapping[str, Any]) -> Scaler:

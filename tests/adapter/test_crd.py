@@ -106,10 +106,13 @@ def test_what_the_adapter_writes_is_in_the_status() -> None:
         "conditions[].type", "observedGeneration",
     ):  # fmt: skip
         assert path in status
-    columns = [column["name"].upper() for column in VERSION["additionalPrinterColumns"]]
-    assert columns == [
+    columns: dict[int, list[str]] = {}
+    for column in VERSION["additionalPrinterColumns"]:
+        columns.setdefault(column.get("priority", 0), []).append(column["name"].upper())
+    assert columns[0] == [
         "MODEL", "ACCELERATOR", "CURRENTREPLICAS", "OPTIMIZED", "METRICSREADY", "AGE",
     ]  # fmt: skip
+    assert columns[1] == ["TARGET", "READY", "REASON", "MESSAGE"]
     assert VERSION["subresources"] == {"status": {}}
     assert CRD["spec"]["names"]["shortNames"] == ["va"]
 

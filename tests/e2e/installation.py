@@ -1,0 +1,263 @@
+"""Our installation in a throw-away control plane: manifests, replicas of the adapter, and pods that answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from certs.authority import kubeconfig
+from tests import cluster_world as worlds
+from tests import kubernetes_api
+from tests.e2e import control_plane
+
+ROOT = Path(__file__).parents[2]
+SYSTEM = worlds.SYSTEM
+RBAC = "/apis/rbac.authorization.k8s.io/v1"
+SERVICES = f"/api/v1/namespaces/{SYSTEM}/services"
+VARIANTS = "/apis/llmd.ai/v1alpha1/namespaces/team-a/variantautoscalings"
+DEPLOYMENTS = "/apis/apps/v1/namespaces/team-a/deployments"
+API_SERVICE = f"{worlds.API_SERVICES}/apiservices/{worlds.API_SERVICE}"
+PLURALS = {
+    "ServiceAccount": "serviceaccounts",
+    "Role": "roles",
+    "RoleBinding": "rolebindings",
+    "ClusterRole": "clusterroles",
+    "ClusterRoleBinding": "clusterrolebindings",
+    "ConfigMap": "configmaps",
+    "Namespace": "namespaces",
+    "CustomResourceDefinition": "customresourcedefinitions",
+}
+
+
+async def until(true: Callable[[], Any], *, seconds: float = 90.0, what: str = "it") -> Any:
+    """Wait until a coroutine function gives something true, and give that."""
+    last: Any = None
+    try:
+        async with asyncio.timeout(seconds):
+            while not (last := await true()):
+                await asyncio.sleep(0.3)
+    except TimeoutError:
+        raise AssertionError(f"{what} did not come to hold") from None
+    return last
+
+
+class Installation:
+    """The manifests in a control plane.
+
+    Attributes:
+        load: requests per minute by Deployment.
+        token: of the adapter's service account.
+
+    """
+
+    def __init__(self, plane: control_plane.ControlPlane) -> None:
+        self.plane = plane
+        self.kubeconfig = plane.folder / "service-account.kubeconfig"
+        self.port = control_plane.free_port()
+        self.pages = worlds.World.__new__(worlds.World)  # only its metrics pages are used
+        self.pages.load, self.pages.waiting = {}, 0
+        self.pages._finished, self.pages._advanced_at = {}, 0.0
+
+    # Objects.
+
+    async def get(self, path: str) -> Any:
+        """An object; None where there is none."""
+        status, found = await self.plane.call("GET", path)
+        return found if status == 200 else None
+
+    async def apply(self, item: dict[str, Any]) -> None:
+        """Make an object of the manifests."""
+        version = item["apiVersion"]
+        root = f"/api/{version}" if "/" not in version else f"/apis/{version}"
+        namespace = item["metadata"].get("namespace")
+        where = f"{root}/namespaces/{namespace}" if namespace else root
+        await self.plane.create(f"{where}/{PLURALS[item['kind']]}", item)
+
+    async def install(self) -> None:
+        """CRD, namespace, RBAC, ConfigMaps; the APIService through an ExternalName to this machine."""
+        for name in (
+            "crd/variantautoscalings.yaml",
+            "base/namespace.yaml",
+            "base/rbac.yaml",
+            "base/configmaps.yaml",
+        ):
+            for item in worlds.manifests(name):
+                await self.apply(item)
+        await self.plane.create("/api/v1/namespaces", {"metadata": {"name": "team-a"}})
+        await self.plane.create(
+            SERVICES,
+            {
+                "metadata": {"name": "variant-adapter"},
+                "spec": {"type": "ExternalName", "externalName": "localhost"},
+            },
+        )
+        (service,) = worlds.manifests("base/apiservice.yaml")
+        service["spec"]["service"]["port"] = self.port
+        await self.plane.create(f"{worlds.API_SERVICES}/apiservices", service)
+
+        async def established() -> bool:
+            return await self.get(VARIANTS) is not None
+
+        await until(established, what="the CRD")
+        await self._log_in()
+
+    async def _log_in(self) -> None:
+        """A kubeconfig with the service account's own token: its rights are those of the manifests."""
+        path = f"/api/v1/namespaces/{SYSTEM}/serviceaccounts/variant-adapter/token"
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+        found = await self.plane.create(path, request)
+        authority = self.plane.certificates.authorities["ca"]
+        text = kubeconfig(self.plane.url, authority.cert_pem, authority.issue_client("x", []))
+        head, _, _ = text.partition("    client-certificate-data:")
+        tail = text[text.index("contexts:") :]
+        self.kubeconfig.write_text(f"{head}    token: {found['status']['token']}\n{tail}")
+
+    async def deploy(self, name: str, replicas: int, **annotations: str) -> None:
+        """A variant whose endpoints are named, as no kubelet runs pods here."""
+        deployment = worlds.workload(name, replicas)
+        deployment["spec"]["template"]["spec"]["containers"][0]["image"] = "none"
+        await self.plane.create(DEPLOYMENTS, deployment)
+        self.pages._finished[f"{name}-0"] = 0.0
+        item = worlds.variant(name)
+        item["metadata"]["annotations"] = {
+            "llmd.ai/metrics-endpoints": f"http://127.0.0.1:{self.pages._port}/pods/{name}-0",
+            **annotations,
+        }
+        await self.plane.create(VARIANTS, item)
+
+    async def desired(self, name: str = "v") -> int | None:
+        """Replicas that the status wants."""
+        found = await self.get(f"{VARIANTS}/{name}") or {}
+        status = found.get("status") or {}
+        number: int | None = (status.get("desiredOptimizedAlloc") or {}).get("numReplicas")
+        return number
+
+    async def condition(self, kind: str, name: str = "v") -> tuple[str, str, str]:
+        """Status, reason and message."""
+        found = await self.get(f"{VARIANTS}/{name}") or {}
+        for item in (found.get("status") or {}).get("conditions") or ():
+            if item["type"] == kind:
+                return item["status"], item["reason"], item["message"]
+        return "", "", ""
+
+    async def kubectl(self, *args: str) -> str:
+        """What kubectl prints, as the cluster's admin."""
+        path = self.plane.kubeconfig("kubectl", "admin", ["system:masters"])
+        program = shutil.which(
+            "kubectl", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        )
+        assert program is not None
+        process = await asyncio.create_subprocess_exec(
+            program, f"--kubeconfig={path}", *args,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        output, _ = await asyncio.wait_for(process.communicate(), 60)
+        assert process.returncode == 0, output.decode()
+        return output.decode()
+
+    async def metric(self, name: str = "v") -> list[str]:
+        """Values as the API server's aggregation layer gives them."""
+        found = await self.get(
+            "/apis/external.metrics.k8s.io/v1beta1/namespaces/team-a/inferno_desired_replicas"
+            f"?labelSelector=variant_name%3D{name}"
+        )
+        return [item["value"] for item in found["items"]] if found else []
+
+    # What runs.
+
+    @contextlib.asynccontextmanager
+    async def pods(self) -> AsyncIterator[None]:
+        """Serve the metrics pages that the variants' annotations name."""
+        runner = aiohttp.web.AppRunner(self._application(), access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        await aiohttp.web.TCPSite(runner, "127.0.0.1", 0).start()
+        self.pages._port = runner.addresses[0][1]
+        try:
+            yield
+        finally:
+            await runner.cleanup()
+
+    def _application(self) -> aiohttp.web.Application:
+        application = aiohttp.web.Application()
+        application.router.add_get("/pods/{pod}", self.pages._page)
+        return application
+
+    @contextlib.asynccontextmanager
+    async def replica(
+        self, name: str, *, port: int = 0, overlap: str = "1h"
+    ) -> AsyncIterator[Replica]:
+        """One replica in a process of its own, with the service account's rights."""
+        metrics = control_plane.free_port()
+        log = (self.plane.folder / f"{name}.log").open("wb")
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "adapter", "serve",
+            f"--kubeconfig={self.kubeconfig}", f"--config-namespace={SYSTEM}",
+            "--host=127.0.0.1", f"--port={port or self.port}",
+            "--metrics-host=127.0.0.1", f"--metrics-port={metrics}",
+            f"--state-dir={self.plane.folder}/state-{name}", f"--identity={name}_0",
+            "--interval=2s", "--scrape-interval=500ms", "--window=5s", "--lease-duration=6s",
+            f"--certificate-overlap={overlap}",
+            cwd=ROOT, stdout=log, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        found = Replica(process, f"http://127.0.0.1:{metrics}", self.plane.folder / f"{name}.log")
+        try:
+            yield found
+        finally:
+            log.close()
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), 20)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+
+
+class Replica:
+    """A process that serves."""
+
+    def __init__(self, process: asyncio.subprocess.Process, url: str, log: Path) -> None:
+        self.process = process
+        self.url = url
+        self.log = log
+
+    async def ready(self) -> bool:
+        """Whether its readiness probe would pass."""
+        with contextlib.suppress(aiohttp.ClientError, OSError):
+            async with (
+                aiohttp.ClientSession() as session,
+                session.get(f"{self.url}/readyz") as found,
+            ):
+                return found.status == 200
+        return False
+
+    async def leads(self) -> bool:
+        """Whether it says that it leads."""
+        with contextlib.suppress(aiohttp.ClientError, OSError):
+            async with (
+                aiohttp.ClientSession() as session,
+                session.get(f"{self.url}/variants") as found,
+            ):
+                return bool((await found.json())["leading"])
+        return False
+
+
+@contextlib.asynccontextmanager
+async def running(folder: Path) -> AsyncIterator[Installation]:
+    """A control plane with our manifests in it, and pods that answer."""
+    async with control_plane.running(folder) as plane:
+        found = Installation(plane)
+        await found.install()
+        async with found.pods():
+            yield found
+
+
+__all__ = ["Installation", "Replica", "kubernetes_api", "running", "until"]
