@@ -92,11 +92,67 @@ def scaler(name: str, *, target: str = "", low: int = 1, high: int = 10, **more:
     }
 
 
+class Pages:
+    """Metrics pages of vLLM servers, one per pod, whose time runs at SPEED.
+
+    Attributes:
+        load: requests per minute by workload name, spread over its pods.
+        finished: requests by pod; a pod that is not in it does not answer.
+        port: once they are served.
+
+    """
+
+    def __init__(self) -> None:
+        self.load: dict[str, float] = {}
+        self.finished: dict[str, float] = {}
+        self.port = 0
+        self._advanced_at = time.monotonic()
+
+    @contextlib.asynccontextmanager
+    async def served(self, **others: Any) -> AsyncIterator[None]:
+        """Serve `/pods/POD`, and other handlers under their names, until the context ends."""
+        application = web.Application()
+        application.router.add_get("/pods/{pod}", self._page)
+        for name, handler in others.items():
+            application.router.add_get(f"/{name}", handler)
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self.port = runner.addresses[0][1]
+        try:
+            yield
+        finally:
+            await runner.cleanup()
+
+    def _advance(self) -> None:
+        now = time.monotonic()
+        minutes = (now - self._advanced_at) * SPEED / 60
+        self._advanced_at = now
+        for name, rate in self.load.items():
+            pods = [pod for pod in self.finished if pod.rpartition("-")[0] == name]
+            for pod in pods:
+                self.finished[pod] += rate * minutes / len(pods)
+
+    async def _page(self, request: web.Request) -> web.Response:
+        self._advance()
+        done = self.finished.get(request.match_info["pod"])
+        if done is None:
+            raise web.HTTPNotFound
+        label = f'{{model_name="{MODEL}"}}'
+        return web.Response(
+            text=f"vllm:num_requests_running{label} 0\n"
+            f"vllm:num_requests_waiting{label} 0\n"
+            f"vllm:request_success_total{label} {done}\n"
+            f"vllm:request_generation_tokens_sum{label} {178 * done}\n"
+            f"vllm:request_generation_tokens_count{label} {done}\n"
+        )
+
+
 class World:
     """The cluster with what runs in it.
 
     Attributes:
-        load: requests per minute by workload name, spread over its pods.
+        pages: of the pods; what they count is set by their `load`.
         waiting: requests in the gateway's queue.
 
     """
@@ -105,16 +161,14 @@ class World:
         self.site = site
         self.folder = folder
         self.api: KubernetesApi = site.api
-        self.load: dict[str, float] = {}
+        self.pages = Pages()
+        self.load = self.pages.load
         self.waiting = 0
-        self._finished: dict[str, float] = {}
-        self._advanced_at = time.monotonic()
-        self._port = 0
 
     @property
     def gateway(self) -> str:
         """Metrics URL of the gateway's endpoint picker."""
-        return f"http://127.0.0.1:{self._port}/gateway"
+        return f"http://127.0.0.1:{self.pages.port}/gateway"
 
     # Objects.
 
@@ -188,15 +242,15 @@ class World:
         there = {pod for space, pod in mine if space == namespace}
         for pod in there - wanted:
             self.api.remove(CORE, "pods", namespace, pod)
-            self._finished.pop(pod, None)
+            self.pages.finished.pop(pod, None)
         for pod in wanted - there:
-            self._finished[pod] = 0.0
+            self.pages.finished[pod] = 0.0
             self.api.put(CORE, "pods", self._pod(namespace, name, pod))
         if (item.get("status") or {}).get("replicas") != len(wanted):
             self.api.set_status(root, plural, namespace, name, replicas=len(wanted))
 
     def _pod(self, namespace: str, workload_name: str, name: str) -> Object:
-        notes = {"prometheus.io/port": str(self._port), "prometheus.io/path": f"/pods/{name}"}
+        notes = {"prometheus.io/port": str(self.pages.port), "prometheus.io/path": f"/pods/{name}"}
         return {
             "metadata": {
                 "name": name,
@@ -212,29 +266,6 @@ class World:
             },
         }
 
-    def _advance(self) -> None:
-        now = time.monotonic()
-        minutes = (now - self._advanced_at) * SPEED / 60
-        self._advanced_at = now
-        for name, rate in self.load.items():
-            pods = [pod for pod in self._finished if pod.rpartition("-")[0] == name]
-            for pod in pods:
-                self._finished[pod] += rate * minutes / len(pods)
-
-    async def _page(self, request: web.Request) -> web.Response:
-        self._advance()
-        done = self._finished.get(request.match_info["pod"])
-        if done is None:
-            raise web.HTTPNotFound
-        label = f'{{model_name="{MODEL}"}}'
-        return web.Response(
-            text=f"vllm:num_requests_running{label} 0\n"
-            f"vllm:num_requests_waiting{label} 0\n"
-            f"vllm:request_success_total{label} {done}\n"
-            f"vllm:request_generation_tokens_sum{label} {178 * done}\n"
-            f"vllm:request_generation_tokens_count{label} {done}\n"
-        )
-
     async def _gateway(self, _: web.Request) -> web.Response:
         name = "inference_extension_flow_control_queue_size"
         return web.Response(
@@ -244,25 +275,18 @@ class World:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Serve the pods' metrics and run the workloads until the context ends."""
-        application = web.Application()
-        application.router.add_get("/pods/{pod}", self._page)
-        application.router.add_get("/gateway", self._gateway)
-        runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        self._port = runner.addresses[0][1]
 
         async def work() -> None:
             while True:
                 self.run_workloads()
                 await asyncio.sleep(0.05)
 
-        task = asyncio.create_task(work(), name="controllers and kubelets")
-        try:
-            yield
-        finally:
-            task.cancel()
-            await runner.cleanup()
+        async with self.pages.served(gateway=self._gateway):
+            task = asyncio.create_task(work(), name="controllers and kubelets")
+            try:
+                yield
+            finally:
+                task.cancel()
 
     # The adapter.
 

@@ -285,7 +285,7 @@ async def test_an_hpa_that_scales_something_else(tmp_path: Path) -> None:
 async def test_scale_targets_are_patched_where_that_is_ours(tmp_path: Path) -> None:
     """With --actuate=scale the Deployment follows; one that is annotated for an HPA is left alone."""
     async with worlds.running(tmp_path) as world:
-        world.load = {"v": 60.0, "hands-off": 60.0}
+        world.load |= {"v": 60.0, "hands-off": 60.0}
         world.deploy("hands-off", 1)
         item = world.variant("hands-off")
         item["metadata"]["annotations"] = {"llmd.ai/actuate": "hpa"}

@@ -1,4 +1,4 @@
-"""Our installation in a throw-away control plane: manifests, replicas of the adapter, and pods that answer."""
+"""Our installation in a throw-away control plane: manifests, replicas of the adapter, pods that answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import aiohttp
 
 from certs.authority import kubeconfig
 from tests import cluster_world as worlds
-from tests import kubernetes_api
 from tests.e2e import control_plane
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +41,7 @@ async def until(true: Callable[[], Any], *, seconds: float = 90.0, what: str = "
     last: Any = None
     try:
         async with asyncio.timeout(seconds):
-            while not (last := await true()):
+            while not (last := await true()):  # noqa: ASYNC110 - many things change it
                 await asyncio.sleep(0.3)
     except TimeoutError:
         raise AssertionError(f"{what} did not come to hold") from None
@@ -53,8 +52,8 @@ class Installation:
     """The manifests in a control plane.
 
     Attributes:
-        load: requests per minute by Deployment.
-        token: of the adapter's service account.
+        kubeconfig: with the rights of the adapter's service account.
+        pages: metrics of the pods.
 
     """
 
@@ -62,9 +61,7 @@ class Installation:
         self.plane = plane
         self.kubeconfig = plane.folder / "service-account.kubeconfig"
         self.port = control_plane.free_port()
-        self.pages = worlds.World.__new__(worlds.World)  # only its metrics pages are used
-        self.pages.load, self.pages.waiting = {}, 0
-        self.pages._finished, self.pages._advanced_at = {}, 0.0
+        self.pages = worlds.Pages()
 
     # Objects.
 
@@ -125,10 +122,10 @@ class Installation:
         deployment = worlds.workload(name, replicas)
         deployment["spec"]["template"]["spec"]["containers"][0]["image"] = "none"
         await self.plane.create(DEPLOYMENTS, deployment)
-        self.pages._finished[f"{name}-0"] = 0.0
+        self.pages.finished[f"{name}-0"] = 0.0
         item = worlds.variant(name)
         item["metadata"]["annotations"] = {
-            "llmd.ai/metrics-endpoints": f"http://127.0.0.1:{self.pages._port}/pods/{name}-0",
+            "llmd.ai/metrics-endpoints": f"http://127.0.0.1:{self.pages.port}/pods/{name}-0",
             **annotations,
         }
         await self.plane.create(VARIANTS, item)
@@ -172,23 +169,6 @@ class Installation:
         return [item["value"] for item in found["items"]] if found else []
 
     # What runs.
-
-    @contextlib.asynccontextmanager
-    async def pods(self) -> AsyncIterator[None]:
-        """Serve the metrics pages that the variants' annotations name."""
-        runner = aiohttp.web.AppRunner(self._application(), access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        await aiohttp.web.TCPSite(runner, "127.0.0.1", 0).start()
-        self.pages._port = runner.addresses[0][1]
-        try:
-            yield
-        finally:
-            await runner.cleanup()
-
-    def _application(self) -> aiohttp.web.Application:
-        application = aiohttp.web.Application()
-        application.router.add_get("/pods/{pod}", self.pages._page)
-        return application
 
     @contextlib.asynccontextmanager
     async def replica(
@@ -256,8 +236,8 @@ async def running(folder: Path) -> AsyncIterator[Installation]:
     async with control_plane.running(folder) as plane:
         found = Installation(plane)
         await found.install()
-        async with found.pods():
+        async with found.pages.served():
             yield found
 
 
-__all__ = ["Installation", "Replica", "kubernetes_api", "running", "until"]
+__all__ = ["Installation", "Replica", "running", "until"]
