@@ -17,6 +17,6 @@ FROM ${BASE}
 COPY --from=build /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 XDG_STATE_HOME=/tmp
 USER 65532:65532
-EXPOSE 6443
+EXPOSE 6443 8080
 ENTRYPOINT ["variant-adapter"]
-CMD ["serve", "--variants", "/etc/variant-adapter", "--host", "0.0.0.0"]
+CMD ["serve", "--host", "0.0.0.0", "--metrics-host", "0.0.0.0", "--metrics-port", "8080"]

@@ -126,12 +126,16 @@ class Pages:
 
     def _advance(self) -> None:
         now = time.monotonic()
+        if now - self._advanced_at < 0.01:
+            return
         minutes = (now - self._advanced_at) * SPEED / 60
         self._advanced_at = now
+        pods: dict[str, list[str]] = {}
+        for pod in self.finished:
+            pods.setdefault(pod.rpartition("-")[0], []).append(pod)
         for name, rate in self.load.items():
-            pods = [pod for pod in self.finished if pod.rpartition("-")[0] == name]
-            for pod in pods:
-                self.finished[pod] += rate * minutes / len(pods)
+            for pod in pods.get(name, ()):
+                self.finished[pod] += rate * minutes / len(pods[name])
 
     async def _page(self, request: web.Request) -> web.Response:
         self._advance()
@@ -164,6 +168,7 @@ class World:
         self.pages = Pages()
         self.load = self.pages.load
         self.waiting = 0
+        self._ran_at = -1
 
     @property
     def gateway(self) -> str:
@@ -183,7 +188,6 @@ class World:
     def deploy(self, name: str, replicas: int, **spec: Any) -> None:
         """A variant with its Deployment, and its pods at once."""
         self.api.put(APPS, "deployments", workload(name, replicas))
-        self.run_workloads()
         self.api.put(VARIANTS, "variantautoscalings", variant(name, **spec))
 
     def variant(self, name: str = "v") -> Object:
@@ -226,20 +230,23 @@ class World:
 
     def run_workloads(self) -> None:
         """What controllers and kubelets do: pods and status follow the spec."""
+        if self.api.version == self._ran_at:
+            return
+        pods: dict[tuple[str, str], set[str]] = {}
+        for (namespace, name), pod in self.api.objects.get((CORE, "pods"), {}).items():
+            pods.setdefault((namespace, pod["metadata"]["labels"].get("app", "")), set()).add(name)
         for root, plural in (
             (APPS, "deployments"),
             (APPS, "statefulsets"),
             (LWS, "leaderworkersets"),
         ):
-            for item in list(self.api.objects.get((root, plural), {}).values()):
-                self._run_workload(root, plural, item)
+            for (namespace, name), item in list(self.api.objects.get((root, plural), {}).items()):
+                self._run_workload(root, plural, item, pods.get((namespace, name), set()))
+        self._ran_at = self.api.version
 
-    def _run_workload(self, root: str, plural: str, item: Object) -> None:
+    def _run_workload(self, root: str, plural: str, item: Object, there: set[str]) -> None:
         namespace, name = item["metadata"]["namespace"], item["metadata"]["name"]
         wanted = {f"{name}-{number}" for number in range(item["spec"]["replicas"])}
-        pods = self.api.objects.get((CORE, "pods"), {})
-        mine = [key for key, pod in pods.items() if pod["metadata"]["labels"].get("app") == name]
-        there = {pod for space, pod in mine if space == namespace}
         for pod in there - wanted:
             self.api.remove(CORE, "pods", namespace, pod)
             self.pages.finished.pop(pod, None)

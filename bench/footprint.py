@@ -1,0 +1,92 @@
+"""Memory and CPU of one replica in a cluster of 1, 100 and 1,000 variants: the manifests' resources.
+
+The real program serves against a Kubernetes API in memory; every variant has a Deployment with two pods, whose
+metrics it scrapes every 5 s. Memory is the peak of the server, and of it with its planning worker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests import cluster_world as worlds  # noqa: E402 - the world of the tests stands beside us
+
+VARIANTS = (1, 100, 1000)
+SECONDS = 40.0
+
+
+def family(process_id: int) -> list[int]:
+    """The process and its descendants."""
+    found = [process_id]
+    for task in Path(f"/proc/{process_id}/task").iterdir():
+        with contextlib.suppress(OSError):
+            for child in (task / "children").read_text().split():
+                found += family(int(child))
+    return found
+
+
+def peak_mib(process_id: int) -> float:
+    """High-water mark of its resident memory."""
+    for line in Path(f"/proc/{process_id}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def cpu_seconds(process_id: int) -> float:
+    """User and system time so far."""
+    fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def measure(count: int) -> tuple[float, float, float]:
+    """MiB of the server, MiB of all its processes, and the share of one CPU while it runs."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        async with worlds.running(folder) as world:
+            for number in range(1, count):
+                world.deploy(f"v{number}", 2)
+            world.load |= {f"v{number}": 60.0 / worlds.SPEED for number in range(1, count)}
+            entrance = await world.site.entrance("a")
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "adapter", "serve", f"--kubeconfig={entrance.kubeconfig}",
+                f"--config-namespace={worlds.SYSTEM}", "--port=0", f"--state-dir={folder}/state",
+                "--interval=15s", "--scrape-interval=5s", "--window=15s", cwd=ROOT,
+                stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+            )  # fmt: skip
+            try:
+                await worlds.until(
+                    lambda: world.desired(f"v{count - 1}" if count > 1 else "v") is not None,
+                    seconds=120,
+                )
+                used = sum(map(cpu_seconds, family(process.pid)))
+                await asyncio.sleep(SECONDS)
+                processes = family(process.pid)
+                share = (sum(map(cpu_seconds, processes)) - used) / SECONDS
+                return peak_mib(process.pid), sum(map(peak_mib, processes)), share
+            finally:
+                process.terminate()
+                await process.wait()
+
+
+def main() -> None:
+    """Print one table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--variants", type=int, nargs="*", default=VARIANTS)
+    args = parser.parse_args()
+    print(f"{'variants':>8}  {'server MiB':>10}  {'all MiB':>8}  {'CPUs':>5}")
+    for count in args.variants:
+        server, everything, share = asyncio.run(measure(count))
+        print(f"{count:>8}  {server:>10.0f}  {everything:>8.0f}  {share:>5.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
