@@ -1,7 +1,7 @@
 """Memory and CPU of one replica in a cluster of 1, 100 and 1,000 variants: the manifests' resources.
 
-The real program serves against a Kubernetes API in memory; every variant has a Deployment with two pods, whose
-metrics it scrapes every 5 s. Memory is the peak of the server, and of it with its planning worker.
+The real program serves against a Kubernetes API in memory; every variant has a Deployment with two pods,
+whose metrics it scrapes every 5 s. Memory is the peak of the server, and of it with its planning worker.
 """
 
 from __future__ import annotations

@@ -488,10 +488,10 @@ async def test_sigterm_ends_a_wait_for_the_cluster(tmp_path: Path) -> None:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "adapter", "serve", f"--kubeconfig={entrance.kubeconfig}",
             f"--config-namespace={SYSTEM}", "--port=0", f"--state-dir={tmp_path}/state",
-            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        assert process.stdout is not None
-        line = await asyncio.wait_for(process.stdout.readline(), 60)
+        assert process.stderr is not None
+        line = await asyncio.wait_for(process.stderr.readline(), 60)
         assert b"503" in line
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 20) == 0
