@@ -24,6 +24,9 @@ SCALERS, CORE = "/apis/autoscaling/v2", "/api/v1"
 
 _Items = list[tuple[tuple[str, str], Object]]
 
+SCALE_SECONDS = 5.0
+"""That a scale which is not watched is taken as it was read: pods come and go more often than that."""
+
 NEEDED = (joined.COSTS, joined.CLASSES)
 """ConfigMaps without which nothing can be planned."""
 
@@ -53,6 +56,7 @@ class ClusterObjects:
         self._scope = scope
         self._scales = Scales(cluster)
         self._others: dict[tuple[str, Reference], Scale | str] = {}
+        self._others_read_at = float("-inf")
 
         def informers(root: str, plural: str, **more: Any) -> list[Informer]:
             parts = [f"namespaces/{name}/{plural}" for name in scope.namespaces] or [plural]
@@ -119,6 +123,10 @@ class ClusterObjects:
             reference = _reference(item)
             if reference is not None and reference.kind != "Deployment":
                 wanted.add((namespace, reference))
+        now = asyncio.get_running_loop().time()
+        if wanted == self._others.keys() and now - self._others_read_at < SCALE_SECONDS:
+            return
+        self._others_read_at = now
         found: dict[tuple[str, Reference], Scale | str] = {}
         for namespace, reference in sorted(wanted, key=str):
             try:
