@@ -67,6 +67,15 @@ class Doctor:
             except (ApiError, ReviewError) as error:
                 yield Finding("error", f"could not look: {error}", "ask with more rights, or later")
 
+    async def _get(self, path: str) -> Mapping[str, Any] | None:
+        """An object; None where there is none."""
+        try:
+            return await self._api.request("GET", path)
+        except ApiError as error:
+            if error.code != 404:
+                raise
+            return None
+
     async def _version(self) -> AsyncIterator[Finding]:
         found = await self._api.request("GET", "/version")
         digits = "".join(filter(str.isdigit, str(found.get("minor") or "")))
@@ -85,12 +94,7 @@ class Doctor:
 
     async def _aggregation(self) -> AsyncIterator[Finding]:
         where = f"{cluster.CONFIG_NAMESPACE}/{cluster.CONFIG_NAME}"
-        try:
-            found = await self._api.request("GET", f"{cluster.CONFIG_PATH}/{cluster.CONFIG_NAME}")
-        except ApiError as error:
-            if error.code != 404:
-                raise
-            found = {}
+        found = await self._get(f"{cluster.CONFIG_PATH}/{cluster.CONFIG_NAME}") or {}
         if (found.get("data") or {}).get("requestheader-client-ca-file"):
             yield Finding("ok", "aggregation layer is on")
         else:
@@ -101,12 +105,7 @@ class Doctor:
             )
 
     async def _definition(self) -> AsyncIterator[Finding]:
-        try:
-            found = await self._api.request("GET", VARIANTS)
-        except ApiError as error:
-            if error.code != 404:
-                raise
-            found = {}
+        found = await self._get(VARIANTS) or {}
         names = {item.get("name") for item in found.get("resources") or ()}
         if "variantautoscalings" not in names:
             yield Finding(
@@ -124,11 +123,8 @@ class Doctor:
     async def _api_service(self) -> AsyncIterator[Finding]:
         ours = self._installation
         path = f"/apis/apiregistration.k8s.io/v1/apiservices/{API_SERVICE}"
-        try:
-            found = await self._api.request("GET", path)
-        except ApiError as error:
-            if error.code != 404:
-                raise
+        found = await self._get(path)
+        if found is None:
             yield Finding(
                 "error", f"no APIService {API_SERVICE}", "kubectl apply -k manifests/base"
             )
@@ -191,11 +187,8 @@ class Doctor:
     async def _lease(self) -> AsyncIterator[Finding]:
         ours = self._installation
         path = f"/apis/coordination.k8s.io/v1/namespaces/{ours.namespace}/leases/{ours.lease}"
-        try:
-            found = await self._api.request("GET", path)
-        except ApiError as error:
-            if error.code != 404:
-                raise
+        found = await self._get(path)
+        if found is None:
             yield Finding(
                 "error",
                 f"no Lease {ours.namespace}/{ours.lease}: no adapter has run",
