@@ -8,7 +8,7 @@ from typing import Literal
 
 import aiohttp
 
-from adapter import cluster, scalers
+from adapter import access, cluster, scalers
 from adapter.identity import Attributes
 from adapter.series import OWN_METRICS
 
@@ -28,10 +28,10 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Installation:
+class Names:
     """Where the installation is, by the names of its manifests."""
 
-    namespace: str = "variant-adapter-system"
+    namespace: str = access.SYSTEM
     service: str = "variant-adapter"
     account: str = "variant-adapter"
     secret: str = "variant-adapter-certs"
@@ -104,7 +104,7 @@ def of_scaler(
     return found
 
 
-def needed(installation: Installation) -> list[Attributes]:
+def needed(names: Names) -> list[Attributes]:
     """What the adapter's service account has to be allowed."""
 
     def ask(verbs: str, group: str, resource: str, *where: str) -> list[Attributes]:
@@ -124,7 +124,7 @@ def needed(installation: Installation) -> list[Attributes]:
             for verb in verbs.split()
         ]
 
-    space = installation.namespace
+    space = names.namespace
     return [
         *ask("list watch", "llmd.ai", "variantautoscalings"),
         *ask("patch", "llmd.ai", "variantautoscalings/status"),
@@ -138,9 +138,9 @@ def needed(installation: Installation) -> list[Attributes]:
         *ask("get patch", "apiregistration.k8s.io", "apiservices", "", API_SERVICE),
         *ask("list watch", "", "configmaps", space),
         *ask("create", "coordination.k8s.io", "leases", space),
-        *ask("get update", "coordination.k8s.io", "leases", space, installation.lease),
+        *ask("get update", "coordination.k8s.io", "leases", space, names.lease),
         *ask("create", "", "secrets", space),
-        *ask("get update", "", "secrets", space, installation.secret),
+        *ask("get update", "", "secrets", space, names.secret),
         *ask("list watch", "", "configmaps", cluster.CONFIG_NAMESPACE, cluster.CONFIG_NAME),
     ]
 

@@ -15,7 +15,7 @@ from adapter.checks import (
     OLDEST_MINOR,
     TOLERANCE_MINOR,
     Finding,
-    Installation,
+    Names,
 )
 from adapter.cluster import ApiError, Cluster
 from adapter.cluster_objects import NEEDED
@@ -33,7 +33,7 @@ class Doctor:
     def __init__(
         self,
         api: Cluster,
-        installation: Installation,
+        names: Names,
         *,
         prometheus: str = "",
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -41,7 +41,7 @@ class Doctor:
         """`prometheus`: its URL, to look there too; empty leaves it out."""
         self._prometheus_url = prometheus
         self._api = api
-        self._installation = installation
+        self._names = names
         self._now = now
         self._minor = 0
         self._config: Mapping[str, str] = {}
@@ -121,7 +121,7 @@ class Doctor:
             yield Finding("ok", "CRD variantautoscalings.llmd.ai")
 
     async def _api_service(self) -> AsyncIterator[Finding]:
-        ours = self._installation
+        ours = self._names
         path = f"/apis/apiregistration.k8s.io/v1/apiservices/{API_SERVICE}"
         found = await self._get(path)
         if found is None:
@@ -164,7 +164,7 @@ class Doctor:
     async def _trust(
         self, spec: Mapping[str, Any], service: Mapping[str, Any]
     ) -> AsyncIterator[Finding]:
-        ours = self._installation
+        ours = self._names
         if spec.get("insecureSkipTLSVerify"):
             yield Finding(
                 "warning",
@@ -185,7 +185,7 @@ class Doctor:
             )
 
     async def _lease(self) -> AsyncIterator[Finding]:
-        ours = self._installation
+        ours = self._names
         path = f"/apis/coordination.k8s.io/v1/namespaces/{ours.namespace}/leases/{ours.lease}"
         found = await self._get(path)
         if found is None:
@@ -212,7 +212,7 @@ class Doctor:
             )
 
     async def _permissions(self) -> AsyncIterator[Finding]:
-        ours = self._installation
+        ours = self._names
         account = f"system:serviceaccount:{ours.namespace}:{ours.account}"
         groups = ("system:serviceaccounts", f"system:serviceaccounts:{ours.namespace}")
         user = User(name=account, groups=(*groups, "system:authenticated"))
@@ -248,7 +248,7 @@ class Doctor:
             )
 
     async def _config_maps(self) -> AsyncIterator[Finding]:
-        space = self._installation.namespace
+        space = self._names.namespace
         items, _ = await self._api.list_objects(f"/api/v1/namespaces/{space}/configmaps")
         reader = contents.Reader()
         found = set()

@@ -5,7 +5,7 @@ The endpoint picker reports `inference_extension_flow_control_queue_size` and co
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import aiohttp
@@ -14,6 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from adapter import scraping
+from adapter.contents import Contents
+from adapter.variants import VariantSource
 
 log = structlog.get_logger()
 
@@ -87,6 +89,26 @@ class Gateways:
             if found:
                 return found
         return {}
+
+
+def waking(contents: Contents, demand: Mapping[str, Demand]) -> frozenset[str]:
+    """Keys of variants at zero that somebody wants: of a model that runs nowhere the cheapest."""
+    costs = {item.name: item.unit_cost for item in contents.accelerators}
+
+    def cost(source: VariantSource) -> tuple[float, str]:
+        units = (costs.get(p.accelerator, 0.0) * p.accelerator_count for p in source.profiles)
+        return min(units), source.key
+
+    models: dict[tuple[str, str], list[VariantSource]] = {}
+    for source in contents.variants:
+        models.setdefault((source.namespace, source.model), []).append(source)
+    found = set()
+    for (_, model), sources in models.items():
+        wanted = demand.get(model)
+        if wanted is None or not wanted.any or any(s.replicas or s.wanted for s in sources):
+            continue
+        found.add(min(sources, key=cost).key)
+    return frozenset(found)
 
 
 def _samples(text: str) -> Iterable[Sample]:

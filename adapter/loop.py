@@ -14,10 +14,9 @@ from dataclasses import dataclass, replace
 import aiohttp
 import structlog
 
-from adapter import fleet, planning, scraping, states
+from adapter import fleet, gateway, planning, scraping, states
 from adapter.clock import Clock
 from adapter.contents import Contents, Refusal
-from adapter.gateway import Demand
 from adapter.series import Series
 from adapter.states import VariantState
 from adapter.targets import TargetStore
@@ -99,7 +98,7 @@ class ControlLoop:
         self._planner = planner
         self.settings = settings
         self.leading = leading
-        self.demand: Mapping[str, Demand] = {}
+        self.demand: Mapping[str, gateway.Demand] = {}
         self.wanted = asyncio.Event()
         self._contents = Contents()
         self._windows: dict[str, TrafficWindow] = {}
@@ -279,25 +278,8 @@ class ControlLoop:
         self._publish()
 
     def waking(self) -> frozenset[str]:
-        """Variants at zero that somebody wants: of a model that runs nowhere the cheapest."""
-        costs = {item.name: item.unit_cost for item in self._contents.accelerators}
-        models: dict[tuple[str, str], list[VariantSource]] = {}
-        for source in self._contents.variants:
-            models.setdefault((source.namespace, source.model), []).append(source)
-        found = set()
-        for (_, model), sources in models.items():
-            demand = self.demand.get(model)
-            if demand is None or not demand.any or any(s.replicas or s.wanted for s in sources):
-                continue
-            cheapest = min(
-                sources,
-                key=lambda s: (
-                    min(costs.get(p.accelerator, 0.0) * p.accelerator_count for p in s.profiles),
-                    s.key,
-                ),
-            )
-            found.add(cheapest.key)
-        return frozenset(found)
+        """Keys of variants at zero that somebody wants."""
+        return gateway.waking(self._contents, self.demand)
 
     def _variant(
         self, source: VariantSource, traffic: Traffic | None, now: float, *, wake: bool

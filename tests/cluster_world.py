@@ -8,7 +8,6 @@ import contextlib
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -377,6 +376,3 @@ async def running(folder: Path, *, rules: list[Object] | None = None) -> AsyncIt
             yield world
         if rules is None:
             assert site.api.denied == []
-
-
-__all__ = ["World", "replace", "running", "until"]

@@ -24,7 +24,7 @@ import jsonschema
 import yaml
 from aiohttp import web
 
-from adapter import selectors
+from adapter import cluster, selectors
 from certs.authority import kubeconfig
 from tests import kubernetes_rbac as rbac
 from tests import kubernetes_stand_in as stand_ins
@@ -343,7 +343,7 @@ class KubernetesApi:
         }
 
     def _front_proxy(self) -> None:
-        place = Place("/api/v1", "configmaps", "kube-system", stand_ins_name())
+        place = Place("/api/v1", "configmaps", "kube-system", cluster.CONFIG_NAME)
         item = {"metadata": {"name": place.name}, "data": dict(self.identities.config)}
         if ("kube-system", place.name) not in self._of(place):
             self._create(place, item)
@@ -431,11 +431,6 @@ class KubernetesApi:
         else:
             found = self.identities._allowed(spec)
         return web.json_response({"status": {"allowed": found}}, status=201)
-
-
-def stand_ins_name() -> str:
-    """Of the front-proxy ConfigMap."""
-    return "extension-apiserver-authentication"
 
 
 def _place(path: str) -> Place:

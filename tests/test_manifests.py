@@ -18,9 +18,8 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
-from adapter import certificate_keeper, cli, contents, doctor, telemetry
-from adapter.checks import Installation, needed
-from adapter.commands import serve
+from adapter import access, certificate_keeper, cli, contents, doctor, telemetry
+from adapter.checks import Names, needed
 from adapter.options import OwnCertificates
 from tests import kubernetes_rbac as rbac
 
@@ -118,8 +117,8 @@ def test_the_names_are_those_of_the_code() -> None:
     """Namespace, Service, Secret, Lease, APIService and ConfigMaps are the defaults of the flags."""
     service = only("base", "APIService", "v1beta1.external.metrics.k8s.io")["spec"]["service"]
     own = OwnCertificates(namespace=service["namespace"])
-    assert service["namespace"] == serve.DEFAULT_NAMESPACE == Installation().namespace
-    assert service["name"] == own.service == Installation().service
+    assert service["namespace"] == access.SYSTEM == Names().namespace
+    assert service["name"] == own.service == Names().service
     assert certificate_keeper.names(own)[0] == f"{service['name']}.{service['namespace']}.svc"
     certificate = only("overlays/cert-manager", "Certificate")["spec"]
     assert certificate["dnsNames"] == certificate_keeper.names(own)[:1]
@@ -149,15 +148,15 @@ def test_the_configmaps_are_read_without_problems() -> None:
 def test_the_rights_are_those_that_are_needed() -> None:
     """All that the doctor looks for is granted, and nothing that could harm."""
     documents = [dict(item) for item in built(MANIFESTS / "base")]
-    user = f"system:serviceaccount:{serve.DEFAULT_NAMESPACE}:variant-adapter"
+    user = f"system:serviceaccount:{access.SYSTEM}:variant-adapter"
 
     def allowed(verb: str, group: str, resource: str, namespace: str = "", name: str = "") -> bool:
         return rbac.allowed(documents, user, rbac.Ask(verb, group, resource, namespace, name))
 
-    for item in needed(Installation()):
+    for item in needed(Names()):
         resource = f"{item.resource}/{item.subresource}" if item.subresource else item.resource
         assert allowed(item.verb, item.group, resource, item.namespace, item.name), item
-    space = serve.DEFAULT_NAMESPACE
+    space = access.SYSTEM
     assert not allowed("get", "", "secrets", space, "somebody-elses")
     assert not allowed("list", "", "secrets", space)
     assert not allowed("get", "", "secrets", "default", "variant-adapter-certs")

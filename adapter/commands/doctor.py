@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from adapter import access
-from adapter.checks import Finding, Installation
+from adapter.checks import Finding, Names
 from adapter.cluster import Cluster
 from adapter.doctor import Doctor
 
@@ -24,7 +24,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
         " ConfigMaps, every variant and every HPA that reads our metrics. Changes nothing. Exit status 1"
         " if there is an error.",
     )
-    defaults = Installation()
+    defaults = Names()
     command.add_argument("--service-name", default=defaults.service, help="(%(default)s)")
     command.add_argument("--service-account", default=defaults.account, help="(%(default)s)")
     command.add_argument("--certificate-secret", default=defaults.secret, help="(%(default)s)")
@@ -37,7 +37,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check and print as it goes."""
-    installation = Installation(
+    names = Names(
         namespace=args.config_namespace,
         service=args.service_name,
         account=args.service_account,
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
     async def check(cluster: Cluster) -> list[Finding]:
         found = []
-        async for finding in Doctor(cluster, installation, prometheus=args.prometheus).findings():
+        async for finding in Doctor(cluster, names, prometheus=args.prometheus).findings():
             found.append(finding)
             if not args.json:
                 _print(finding)

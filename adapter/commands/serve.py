@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from adapter import app, delegation, duration, errors, logs, pki, selectors
+from adapter import access, app, delegation, duration, errors, logs, pki, selectors
 from adapter.clock import Clock
 from adapter.cluster_objects import Scope
 from adapter.leadership import LeaseTimes
@@ -23,7 +23,6 @@ from adapter.options import ClusterIdentities, Installation, OwnCertificates, Se
 from certs.rotation import Times
 from optimizer.problem import POLICIES
 
-DEFAULT_NAMESPACE = "variant-adapter-system"
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -284,9 +283,9 @@ def own_namespace() -> str:
     if found := os.environ.get("POD_NAMESPACE"):
         return found
     try:
-        return NAMESPACE_FILE.read_text(encoding="ascii").strip() or DEFAULT_NAMESPACE
+        return NAMESPACE_FILE.read_text(encoding="ascii").strip() or access.SYSTEM
     except (OSError, UnicodeDecodeError):
-        return DEFAULT_NAMESPACE
+        return access.SYSTEM
 
 
 def own_identity() -> str:

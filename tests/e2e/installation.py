@@ -238,6 +238,3 @@ async def running(folder: Path) -> AsyncIterator[Installation]:
         await found.install()
         async with found.pages.served():
             yield found
-
-
-__all__ = ["Installation", "Replica", "running", "until"]
