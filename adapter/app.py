@@ -12,9 +12,10 @@ import structlog
 
 from adapter import contents, errors, folder, gate, identity, in_cluster, pki, targets, worker
 from adapter.clock import Clock
+from adapter.collection import Collector
 from adapter.front import Front
 from adapter.loop import ControlLoop
-from adapter.options import ServeOptions, loop_settings
+from adapter.options import ServeOptions, use_config
 
 log = structlog.get_logger()
 
@@ -36,8 +37,10 @@ async def serving(options: ServeOptions, *, clock: Clock) -> AsyncIterator[Front
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(planner.close)
         session = await stack.enter_async_context(aiohttp.ClientSession())
+        collector = Collector(session=session, clock=clock, settings=options.loop.collection)
+        stack.callback(collector.close)
         loop = ControlLoop(
-            session=session,
+            collector=collector,
             store=store,
             clock=clock,
             planner=planner.plan,
@@ -66,7 +69,7 @@ async def _of_folder(
     loop = front.loop
     found = folder.read(path)
     credentials = pki.prepare(options.certificates, host=options.host)
-    loop.settings = loop_settings(options, found)
+    use_config(loop, options, found)
     _report(found)
     loop.use(found)
     async with contextlib.AsyncExitStack() as stack:
@@ -140,5 +143,5 @@ async def _watch(
         if changed.problems != found.problems:
             _report(changed)
         found = changed
-        loop.settings = loop_settings(options, found)
+        use_config(loop, options, found)
         loop.use(found)

@@ -7,14 +7,14 @@ The objects may come from files or from a cluster; this module does not know whi
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from adapter import errors, fleet, objects, scalers, variants
+from adapter import errors, fleet, objects, pods, scalers, variants
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -132,9 +132,9 @@ class Reader:
             self.published[key] = published
 
     def add_deployment(
-        self, deployment: objects.Deployment, endpoints: Sequence[str] | None = None
+        self, deployment: objects.Deployment, serving: pods.Serving | None = None
     ) -> None:
-        """Take a scale target, with the addresses of its pods where they are known."""
+        """Take a scale target, with its pods where they are known."""
         metadata, wanted = deployment.metadata, deployment.spec.replicas
         status = deployment.status.replicas
         reference = scalers.Reference(name=metadata.name)
@@ -143,7 +143,7 @@ class Reader:
             wanted=wanted,
             uid=metadata.uid,
             annotations=metadata.annotations,
-            endpoints=None if endpoints is None else tuple(endpoints),
+            serving=serving,
         )
 
     def read_config_map(self, where: str, document: Mapping[str, Any]) -> None:

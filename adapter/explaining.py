@@ -25,6 +25,7 @@ def of_state(state: VariantState, *, now: float) -> dict[str, Any]:
         "desiredReplicas": state.desired,
         "desiredAccelerator": state.accelerator,
         "reason": state.reason,
+        "notes": list(state.notes),
         "metrics": state.metrics,
         "outcome": state.outcome,
         "problem": state.problem,
@@ -47,8 +48,17 @@ def of_state(state: VariantState, *, now: float) -> dict[str, Any]:
             "ttftMilliseconds": traffic.ttft_ms,
             "itlMilliseconds": traffic.itl_ms,
             "idle": traffic.idle,
+            "idleSeconds": round(traffic.idle_seconds, 1),
+            "longArrivalRatePerMinute": round(60.0 * traffic.long_rate_rps, 3),
+            "runningRequests": traffic.running,
+            "waitingRequests": traffic.waiting,
+            "kvCacheUsage": traffic.kv_cache,
             "observedSecondsAgo": round(now - state.observed_at, 1) if state.observed_at else None,
         }
+    if state.observation is not None:
+        found["metricsSource"] = state.observation.origin
+        found["metricsAttributedBy"] = state.observation.how
+        found["complete"] = state.observation.complete
     if decision is not None:
         explanation, candidate = decision.explanation, decision.candidate
         found["decision"] = {
@@ -58,6 +68,7 @@ def of_state(state: VariantState, *, now: float) -> dict[str, Any]:
             "cost": candidate.cost,
             "predictedTtftMilliseconds": candidate.ttft_ms,
             "predictedItlMilliseconds": candidate.itl_ms,
+            "arrivalRatePerMinute": round(60.0 * decision.arrival_rate_rps, 3),
             "binding": explanation.binding,
             "sized": explanation.sized,
             "runnerUp": decision.runner_up or None,
@@ -142,6 +153,7 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     load = found.get("load")
     if load is not None:
         add("load", _load(load))
+        add("metrics", _source(found, load))
         add("observed", _latencies(load))
     decision = found.get("decision")
     if decision is not None:
@@ -166,6 +178,17 @@ def _load(load: Mapping[str, Any]) -> str:
     if load["observedSecondsAgo"] is not None:
         text += f", seen {load['observedSecondsAgo']:.0f} s ago"
     return text
+
+
+def _source(found: Mapping[str, Any], load: Mapping[str, Any]) -> str:
+    """Where the numbers come from, and what is there now."""
+    text = f"{found['metrics']} by {found.get('metricsSource') or 'nobody'}"
+    how = found.get("metricsAttributedBy")
+    if how and how != "pod":
+        text += f" (attributed by {how})"
+    text += f"; {load['runningRequests']:g} running, {load['waitingRequests']:g} waiting"
+    cache = load["kvCacheUsage"]
+    return text if cache is None else f"{text}, KV cache {cache:.0%}"
 
 
 def _latencies(load: Mapping[str, Any]) -> str:

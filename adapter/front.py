@@ -47,8 +47,10 @@ class Front:
                 # Of several replicas one shows the variants, or sums over all would count them twice.
                 lambda: loop.states if loop.leading else {},
                 lambda: loop.tuning.states,
+                clock.time,
             )
         )
+        self._registry.register(telemetry.CollectionCollector(loop.collector))
         self._registry.register(
             telemetry.ReplicaCollector(lambda: loop.leading, lambda: len(loop.refused))
         )

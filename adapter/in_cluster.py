@@ -19,7 +19,7 @@ from adapter.cluster_objects import ClusterObjects
 from adapter.front import Front
 from adapter.leadership import Leadership
 from adapter.lease import KubernetesLease
-from adapter.options import Installation, ServeOptions, loop_settings
+from adapter.options import Installation, ServeOptions, use_config
 from adapter.reporting import Reporter
 from adapter.scales import Scales
 
@@ -169,7 +169,7 @@ class _Site:
         await self.objects.refresh_scales()
         found = await self.objects.contents()
         self._report(found)
-        self._loop.settings = loop_settings(self._options, found)
+        use_config(self._loop, self._options, found)
         self._loop.use(found)
         self._front.leader = self.leadership.leader
 
@@ -211,7 +211,8 @@ class _Site:
     async def _watch_gateways(self) -> None:
         """Look for requests that wait for a model without replicas; they do not wait for the next pass."""
         while True:
-            self._loop.demand = await self._gateways.demand()
+            now = self._clock.monotonic()
+            self._loop.demand = await self._gateways.demand(self._loop.gateways, now=now)
             if self._loop.waking():
                 self._loop.wanted.set()
             await self._clock.sleep(self._installation.gateway_seconds)

@@ -1,4 +1,4 @@
-"""The control loop: scrape, size, choose, publish.
+"""The control loop: collect, size, choose, publish.
 
 It fails static: a variant whose metrics are missing, stale or incomplete keeps its last target until
 that target's time to live ends, and its state says why. Missing data never scales anything down.
@@ -9,22 +9,26 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-import aiohttp
 import structlog
 
-from adapter import fleet, gateway, planning, scraping, states
+from adapter import fleet, gateway, offered, planning, states
 from adapter.clock import Clock
+from adapter.collection import CollectionSettings, Collector
 from adapter.contents import Contents, Refusal
+from adapter.gateway import GatewayWindow, Rates
+from adapter.observation import Observation
+from adapter.offered import Offered, RateSettings
 from adapter.series import Series
 from adapter.states import VariantState
+from adapter.steadying import Steady, Steadying
 from adapter.targets import TargetStore
-from adapter.traffic import Traffic, TrafficWindow
 from adapter.tuning import Tuning
 from adapter.variants import VariantSource
 from analyzer.capacity import STABILITY_MARGIN
 from optimizer.problem import Policy
+from optimizer.stabilization import Limits
 
 log = structlog.get_logger()
 
@@ -36,14 +40,16 @@ Planner = Callable[[fleet.Fleet], Awaitable[planning.Plan]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopSettings:
-    """Times of the loop, in seconds.
+    """How the loop works; times in seconds.
 
     Attributes:
         interval: from one pass to the next.
-        scrape_interval: from one scrape of an endpoint to the next.
-        window: over which rates are taken.
+        collection: how load is collected.
+        rates: what of it variants are sized for.
+        limits: how targets may change.
         time_to_live: how long a target is served without being decided anew.
         scale_to_zero: whether a variant that is proven idle may go to 0 replicas.
+        retention: for how long it must have been idle then.
         keep_accelerator: keep every variant's accelerator, as if each were told to.
         tune: let profiles follow what is observed, for variants that do not say otherwise.
         stability_margin: share of a replica's own speed kept free, also where latencies allow more.
@@ -52,27 +58,25 @@ class LoopSettings:
     """
 
     interval: float = 60.0
-    scrape_interval: float = 15.0
-    window: float = 60.0
+    collection: CollectionSettings = field(default_factory=CollectionSettings)
+    rates: RateSettings = field(default_factory=RateSettings)
+    limits: Limits = field(default_factory=lambda: Limits(down_seconds=120.0))
     time_to_live: float = 300.0
     scale_to_zero: bool = False
+    retention: float = 600.0
     keep_accelerator: bool = False
     tune: bool = False
     stability_margin: float = STABILITY_MARGIN
     policy: Policy = "PriorityExhaustive"
 
-    @property
-    def stale_after(self) -> float:
-        """Age at which a scrape no longer counts: two missed ones, and some."""
-        return 2.5 * self.scrape_interval
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Unknown:
-    """Why a variant's load is not known."""
+class _Looked:
+    """What a pass found of one variant before planning."""
 
-    metrics: states.Metrics
-    problem: str
+    observation: Observation
+    offered: Offered | None = None
+    variant: fleet.Variant | None = None
 
 
 class ControlLoop:
@@ -85,32 +89,39 @@ class ControlLoop:
     def __init__(
         self,
         *,
-        session: aiohttp.ClientSession,
+        collector: Collector,
         store: TargetStore,
         clock: Clock,
         planner: Planner,
         settings: LoopSettings,
         leading: bool = True,
     ) -> None:
-        self._session = session
+        self.collector = collector
         self._store = store
         self._clock = clock
         self._planner = planner
         self.settings = settings
         self.leading = leading
-        self.demand: Mapping[str, gateway.Demand] = {}
+        self.demand: Mapping[gateway.Place, gateway.Demand] = {}
+        self.gateways = GatewayWindow(window_seconds=settings.collection.window)
         self.wanted = asyncio.Event()
         self._contents = Contents()
-        self._windows: dict[str, TrafficWindow] = {}
-        self._scrape_errors: dict[str, str] = {}
         self._published: dict[str, tuple[Series, ...]] = {}
         self.states: dict[str, VariantState] = {}
-        self.tuning = Tuning(window_seconds=settings.window, default=settings.tune)
+        self.tuning = Tuning(window_seconds=settings.collection.window, default=settings.tune)
+        self._forecaster = offered.Forecaster()
+        self._steadying = Steadying()
+        self._waiting: Mapping[gateway.Place, gateway.Demand] = {}
 
     @property
     def refused(self) -> tuple[Refusal, ...]:
         """VariantAutoscalings that are left out."""
         return self._contents.refused
+
+    @property
+    def contents(self) -> Contents:
+        """The last reading of the objects."""
+        return self._contents
 
     def use(self, contents: Contents) -> None:
         """Take a new reading of the objects; variants that are gone lose their targets at once."""
@@ -118,13 +129,10 @@ class ControlLoop:
             self.wanted.set()
         self._contents = contents
         known = {source.key: source for source in contents.variants}
-        self._windows = {
-            key: self._windows.get(key) or TrafficWindow(window_seconds=self.settings.window)
-            for key in known
-        }
-        for key, window in self._windows.items():
-            window.keep(known[key].endpoints)
+        self.collector.use(known.values())
         self.tuning.keep(known.values())
+        self._forecaster.keep(known)
+        self._steadying.keep(known)
         gone = self._published.keys() - known.keys()
         before = self._published
         self._published = {k: v for k, v in self._published.items() if k in known}
@@ -168,25 +176,23 @@ class ControlLoop:
         return self._clock.real_seconds(self.settings.time_to_live)
 
     async def run(self, after_pass: Callable[[], Awaitable[None]] | None = None) -> None:
-        """Scrape and decide at their intervals, and decide at once when `wanted` is set; until cancelled."""
+        """Collect and decide at their intervals, and decide at once when `wanted` is set; until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._scrape_at_intervals(), name="scrape")
+            group.create_task(self._collect_at_intervals(), name="collect")
             group.create_task(self._decide_at_intervals(after_pass), name="decide")
 
-    async def _scrape_at_intervals(self) -> None:
+    async def _collect_at_intervals(self) -> None:
         while True:
             started = self._clock.monotonic()
-            try:
-                await self.scrape()
-            except Exception:
-                log.exception("scraping failed; targets are held until it works again")
-            await self._clock.sleep(
-                started + self.settings.scrape_interval - self._clock.monotonic()
-            )
+            await self.collect(spread=True)
+            interval = self.settings.collection.interval
+            await self._clock.sleep(started + interval - self._clock.monotonic())
 
     async def _decide_at_intervals(self, after_pass: Callable[[], Awaitable[None]] | None) -> None:
-        # The first pass comes once two scrapes can be there, then at the interval.
-        await self._clock.sleep(min(1.2 * self.settings.scrape_interval, self.settings.interval))
+        # The first pass comes once two rounds can be there, then at the interval.
+        collection = self.settings.collection
+        first = (1.3 + collection.spread) * collection.interval
+        await self._clock.sleep(min(first, self.settings.interval))
         while True:
             started = self._clock.monotonic()
             self.wanted.clear()
@@ -206,122 +212,137 @@ class ControlLoop:
             # One pass for many changes that come together.
             await asyncio.sleep(DEBOUNCE_SECONDS)
 
-    async def scrape(self) -> None:
-        """Scrape every endpoint once, all at the same time."""
-        jobs = [
-            self._scrape_one(source, endpoint)
-            for source in self._contents.variants
-            for endpoint in source.endpoints
-        ]
-        await asyncio.gather(*jobs)
-
-    async def _scrape_one(self, source: VariantSource, endpoint: str) -> None:
+    async def collect(self, *, spread: bool = False) -> None:
+        """One round of collection; what fails is known by the states it leads to."""
         try:
-            page = await scraping.fetch(self._session, endpoint, source.model)
-        except scraping.ScrapeError as error:
-            if self._scrape_errors.get(endpoint) != str(error):
-                log.warning("scrape failed", variant=source.key, error=str(error))
-            self._scrape_errors[endpoint] = str(error)
+            await self.collector.collect(spread=spread)
+        except Exception:
+            log.exception("collection failed; targets are held until it works again")
             return
-        if self._scrape_errors.pop(endpoint, None):
-            log.info("scrape works again", variant=source.key, endpoint=endpoint)
-        window = self._windows.get(source.key)
-        if window is not None:
-            window.add(endpoint, page, now=self._clock.monotonic())
+        now = self._clock.monotonic()
+        self.gateways.add("", self.collector.gateways, now=now)
+        self._waiting = {
+            (count.namespace, count.model): gateway.Demand(waiting=count.waiting)
+            for count in self.collector.gateways
+        }
+        if self.waking():
+            self.wanted.set()
+        for key, rate, at in self.collector.news():
+            self._forecaster.learn(key, rate, at=at)
 
     async def decide(self) -> None:
-        """One pass: from the scrapes so far to published targets."""
-        now = self._clock.monotonic()
-        ready: dict[str, fleet.Variant] = {}
-        unknown: dict[str, _Unknown] = {}
-        seen: dict[str, Traffic | None] = {}
-        waking = self.waking()
-        for source in self._contents.variants:
-            traffic = self._windows[source.key].traffic(now=now)
-            seen[source.key] = traffic
-            outcome = self._variant(source, traffic, now, wake=source.key in waking)
-            if isinstance(outcome, _Unknown):
-                unknown[source.key] = outcome
-            else:
-                ready[source.key] = outcome
-            await asyncio.sleep(0)  # tuning takes its time: requests are answered in between
+        """One pass: from what was collected so far to published targets."""
+        looked = await self._look()
+        planned = {key: item.variant for key, item in looked.items() if item.variant is not None}
+        held = [item for item in self._contents.variants if item.key not in planned]
+        contents = self._contents
         plan = await self._planner(
             fleet.Fleet(
-                accelerators=self._contents.accelerators,
-                service_classes=self._contents.service_classes,
-                variants=tuple(ready.values()),
-                capacity=self._contents.capacity,
+                accelerators=contents.accelerators,
+                service_classes=contents.service_classes,
+                variants=tuple(planned.values()),
+                capacity=self._steadying.left(contents, held),
                 settings=fleet.Settings(
                     stability_margin=self.settings.stability_margin, policy=self.settings.policy
                 ),
             )
         )
+        decisions = {key: d for key, d in plan.decisions.items() if d.served != "none"}
+        steady = self._steadying.steadied(
+            decisions,
+            {key: state for key, state in self.states.items() if key in decisions},
+            contents=contents,
+            now=self._clock.monotonic(),
+            limits=self.settings.limits,
+        )
         decided_at = self._clock.time()
-        for source in self._contents.variants:
+        for key, item in looked.items():
             await asyncio.sleep(0)  # requests are answered in between
             # The objects may have changed while the plan was made.
-            if source.key not in self.states:
+            if key not in self.states:
                 continue
-            decision = plan.decisions.get(source.key)
             # Where replicas and endpoints are now, not when the pass began.
-            source = self.states[source.key].source  # noqa: PLW2901
-            if decision is None or decision.served == "none":
-                why = unknown.get(source.key) or _Unknown(
-                    metrics="MetricsFound",
-                    problem=plan.set_aside.get(source.key, "not planned")
-                    if decision is None
-                    else decision.reason,
-                )
-                self._hold(source, seen.get(source.key), why, decided_at)
+            source, decision = self.states[key].source, decisions.get(key)
+            if decision is None:
+                why = item.observation.problem
+                if item.variant is not None:
+                    refused = plan.decisions.get(key)
+                    why = plan.set_aside.get(key, "not planned") if not refused else refused.reason
+                self._hold(source, item.observation, why, decided_at)
             else:
-                self._take(source, seen.get(source.key), decision, decided_at)
+                self._take(source, item, decision, steady[key], decided_at)
         self._publish()
+
+    async def _look(self) -> dict[str, _Looked]:
+        """Every variant with its load, as far as it is known."""
+        observations = {}
+        for source in self._contents.variants:
+            observations[source.key] = self.collector.observe(source)
+            await asyncio.sleep(0)  # requests are answered in between
+        rates = self.gateways.rates(now=self._clock.monotonic())
+        observed = {
+            key: found.traffic.arrival_rate_rps
+            for key, found in observations.items()
+            if found.traffic is not None
+        }
+        parts = offered.gateway_parts(self._contents.variants, observed, rates)
+        waking = self.waking()
+        looked = {}
+        for source in self._contents.variants:
+            looked[source.key] = self._variant(
+                source,
+                observations[source.key],
+                gateway_rps=parts.get(source.key),
+                rates=rates,
+                wake=source.key in waking,
+            )
+            await asyncio.sleep(0)  # tuning takes its time
+        return looked
 
     def waking(self) -> frozenset[str]:
         """Keys of variants at zero that somebody wants."""
-        return gateway.waking(self._contents, self.demand)
+        return gateway.waking(self._contents, self._called)
+
+    @property
+    def _called(self) -> Mapping[gateway.Place, gateway.Demand]:
+        """What waits at the gateways: by Prometheus, and sooner where we ask ourselves."""
+        return {**self._waiting, **self.demand}
 
     def _variant(
-        self, source: VariantSource, traffic: Traffic | None, now: float, *, wake: bool
-    ) -> fleet.Variant | _Unknown:
-        """The variant with its load, or why its load is not known."""
-        window = self._windows[source.key]
-        if source.endpoints:
-            stale = window.stale(source.endpoints, now=now, after_seconds=self.settings.stale_after)
-            if stale:
-                errors = [self._scrape_errors.get(endpoint, endpoint) for endpoint in stale]
-                # With one replica's numbers missing, the load would look too small.
-                return _Unknown(
-                    metrics="MetricsMissing" if traffic is None else "MetricsStale",
-                    problem=f"no fresh metrics of {len(stale)} of {len(source.endpoints)}: {errors[0]}",
-                )
-            if traffic is None:
-                return _Unknown(metrics="MetricsMissing", problem="waiting for a second scrape")
-            if traffic.output_tokens is None and not traffic.idle:
-                return _Unknown(
-                    metrics="MetricsMissing",
-                    problem="requests run, but none has finished yet: their lengths are unknown",
-                )
-        elif source.replicas > 0 or source.wanted > 0:
-            return _Unknown(
-                metrics="MetricsMissing",
-                problem=f"{source.replicas} replicas, but no endpoints to scrape",
-            )
+        self,
+        source: VariantSource,
+        observation: Observation,
+        *,
+        gateway_rps: float | None,
+        rates: Rates,
+        wake: bool,
+    ) -> _Looked:
+        """The variant with its load; without one where it is not known."""
+        traffic, now = observation.traffic, self._clock.monotonic()
+        if not observation.usable:
+            return _Looked(observation=observation)
+        load = None
         if traffic is not None:
-            self.tuning.observe(source, traffic, now=now)
-        minimum = source.min_replicas
-        if minimum is None:
-            minimum = 0 if self.settings.scale_to_zero else 1
-        idle = traffic is None or traffic.idle
-        if not idle or wake:
-            minimum = max(minimum, 1)
-        return fleet.Variant(
+            if observation.complete:
+                self.tuning.observe(source, traffic, now=now)
+            load = offered.of(
+                source,
+                traffic,
+                gateway_rps=gateway_rps,
+                forecaster=self._forecaster,
+                settings=self.settings.rates,
+                window_seconds=self.settings.collection.window,
+                interval_seconds=self.settings.interval,
+                now=now,
+            )
+        minimum = self._minimum(source, observation, rates, wake=wake)
+        variant = fleet.Variant(
             name=source.key,
             model=source.model,
             service_class=source.service_class,
             profiles=self.tuning.profiles(source),
             load=fleet.Load(
-                arrival_rate_rps=traffic.arrival_rate_rps if traffic else 0.0,
+                arrival_rate_rps=load.rate_rps if load else 0.0,
                 input_tokens=(traffic.input_tokens if traffic else None) or 0.0,
                 output_tokens=(traffic.output_tokens if traffic else None) or 1.0,
             ),
@@ -334,71 +355,113 @@ class ControlLoop:
             if source.keep_accelerator is None
             else source.keep_accelerator,
         )
+        return _Looked(observation=observation, offered=load, variant=variant)
+
+    def _minimum(
+        self, source: VariantSource, observation: Observation, rates: Rates, *, wake: bool
+    ) -> int:
+        """Least replicas: zero only for who is proven idle and may go there."""
+        to_zero = self.settings.scale_to_zero
+        if source.scale_to_zero is not None:
+            to_zero = source.scale_to_zero
+        minimum = source.min_replicas
+        if minimum is None:
+            minimum = 0 if to_zero else 1
+        traffic = observation.traffic
+        place = rates.place(source.namespace, source.model)
+        called = gateway.of_model(self._called, source.namespace, source.model)
+        wanted = (called is not None and called.any) or (place is not None and rates.rps[place] > 0)
+        asleep = source.replicas == 0 and source.wanted == 0
+        retention = source.retention_seconds or self.settings.retention
+        idle = asleep or (
+            observation.complete
+            and traffic is not None
+            and traffic.idle
+            and traffic.idle_seconds >= retention
+            and not wanted
+        )
+        if not idle or wake:
+            minimum = max(minimum, 1)
+        before = self.states[source.key].desired
+        if not observation.complete and before is not None:
+            # What is known is a lower bound of the load: the target may rise, not fall.
+            most = before if source.max_replicas is None else min(before, source.max_replicas)
+            minimum = max(minimum, most)
+        return minimum
 
     def _take(
         self,
         source: VariantSource,
-        traffic: Traffic | None,
+        looked: _Looked,
         decision: planning.Decision,
+        steady: Steady,
         decided_at: float,
     ) -> None:
-        candidate = decision.candidate
-        before = self.states[source.key]
-        last = candidate.replicas if before.desired is None else before.desired
-        if before.desired != candidate.replicas or before.problem:
+        replicas, reason = steady
+        before, observation, candidate = (
+            self.states[source.key],
+            looked.observation,
+            decision.candidate,
+        )
+        if observation.problem and before.desired is not None and replicas <= before.desired:
+            # Nothing new: it does not live longer for that.
+            self._hold(source, observation, observation.problem, decided_at)
+            return
+        last = replicas if before.desired is None else before.desired
+        notes = (*(looked.offered.notes if looked.offered else ()), *((reason,) if reason else ()))
+        if before.desired != replicas or before.problem:
             log.info(
                 "target decided",
                 variant=source.key,
-                replicas=candidate.replicas,
+                replicas=replicas,
                 before=before.desired,
                 current=source.replicas,
                 accelerator=candidate.accelerator,
                 arrival_rate_rpm=round(decision.arrival_rate_rps * 60, 2),
-                reason=decision.reason,
+                reason="; ".join((decision.reason, *notes)),
                 runner_up=decision.runner_up,
             )
         state = VariantState(
             source=source,
-            traffic=traffic,
-            desired=candidate.replicas,
+            observation=observation,
+            desired=replicas,
             accelerator=candidate.accelerator or source.accelerator,
             max_batch=candidate.max_batch,
-            reason=decision.reason,
-            metrics="MetricsFound",
+            reason="; ".join((decision.reason, *notes)),
+            notes=notes,
+            problem=observation.problem,
+            metrics=observation.metrics,
             outcome="OptimizationSucceeded" if decision.served == "full" else "CapacityShort",
-            observed_at=decided_at,
+            observed_at=decided_at - self._clock.real_seconds(observation.age_seconds),
             decided_at=decided_at,
-            cost=candidate.cost,
+            cost=candidate.cost * (replicas / candidate.replicas if candidate.replicas else 1.0),
             decision=decision,
-            scaled_up=before.scaled_up + (candidate.replicas > last),
-            scaled_down=before.scaled_down + (candidate.replicas < last),
+            scaled_up=before.scaled_up + (replicas > last),
+            scaled_down=before.scaled_down + (replicas < last),
         )
         self.states[source.key] = state
         self._published[source.key] = states.series(
             state, valid_until=decided_at + self._valid_seconds
         )
 
-    def _hold(
-        self, source: VariantSource, traffic: Traffic | None, why: _Unknown, now: float
-    ) -> None:
+    def _hold(self, source: VariantSource, observation: Observation, why: str, now: float) -> None:
         before = self.states[source.key]
         series = self._published.get(source.key, ())
         expired = bool(series) and (series[0].valid_until or math.inf) <= now
         if expired:
             del self._published[source.key]
-            log.warning(
-                "target withdrawn: past its time to live", variant=source.key, why=why.problem
-            )
-        elif before.problem != why.problem:
-            log.warning("target held", variant=source.key, target=before.desired, why=why.problem)
-        found = why.metrics == "MetricsFound"
+            log.warning("target withdrawn: past its time to live", variant=source.key, why=why)
+        elif before.problem != why:
+            log.warning("target held", variant=source.key, target=before.desired, why=why)
+        found = not observation.problem
         self.states[source.key] = replace(
             before,
             source=source,
-            traffic=traffic,
-            problem=why.problem,
-            metrics=why.metrics,
+            observation=observation,
+            problem=why,
+            metrics=observation.metrics,
             outcome="OptimizationFailed" if found else "MetricsUnavailable",
+            observed_at=now - self._clock.real_seconds(observation.age_seconds),
             desired=None if expired else before.desired,
         )
 
@@ -417,6 +480,8 @@ def _matters(contents: Contents) -> object:
             replace(
                 source,
                 endpoints=(),
+                pods=(),
+                startup_seconds=None,
                 replicas=0,
                 wanted=0,
                 generation=0,

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import structlog
 
 from adapter import contents, delegation, duration, listener, pki
 from adapter.cluster_objects import Scope
 from adapter.leadership import LeaseTimes
-from adapter.loop import LoopSettings
+from adapter.loop import ControlLoop, LoopSettings
+from adapter.prometheus import PrometheusOptions
 from certs.rotation import Times
 
 log = structlog.get_logger()
@@ -67,12 +71,28 @@ class Installation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PrometheusFlags:
+    """What flags say of Prometheus; None and empty leave it to the ConfigMap."""
+
+    url: str | None = None
+    ca_file: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    server_name: str = ""
+    token_file: Path | None = None
+    insecure: bool | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    timeout_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServeOptions:
     """What `serve` was told.
 
     Attributes:
         interval: seconds between passes; None leaves it to `GLOBAL_OPT_INTERVAL`, else 60.
         scale_to_zero: None leaves it to `WVA_SCALE_TO_ZERO`, else off.
+        prometheus: what flags say of it; the rest is left to `PROMETHEUS_*`.
         certificates: certificate files; see `pki.Files`.
         limits: of connections.
         delegate: another adapter that is asked for metrics that are not ours.
@@ -89,6 +109,7 @@ class ServeOptions:
     loop: LoopSettings
     interval: float | None = None
     scale_to_zero: bool | None = None
+    prometheus: PrometheusFlags = field(default_factory=PrometheusFlags)
     limits: listener.Limits = listener.DEFAULT_LIMITS
     delegate: delegation.DelegateOptions | None = None
     cluster: ClusterIdentities | None = None
@@ -97,19 +118,73 @@ class ServeOptions:
     metrics_port: int | None = None
 
 
+def use_config(loop: ControlLoop, options: ServeOptions, found: contents.Contents) -> None:
+    """Let the loop work as flags and ConfigMap say."""
+    loop.settings = loop_settings(options, found)
+    loop.collector.connect(prometheus_options(options.prometheus, found.config, os.environ))
+
+
 def loop_settings(options: ServeOptions, found: contents.Contents) -> LoopSettings:
     """Flags win over the ConfigMap; what the ConfigMap gets wrong is reported and left at default."""
     settings, config = options.loop, found.config
     interval = options.interval
-    if interval is None and "GLOBAL_OPT_INTERVAL" in config:
-        try:
-            interval = duration.seconds(config["GLOBAL_OPT_INTERVAL"])
-        except ValueError as error:
-            log.warning("ConfigMap: data.GLOBAL_OPT_INTERVAL ignored", error=str(error))
+    if interval is None:
+        interval = _seconds(config, "GLOBAL_OPT_INTERVAL")
     to_zero = options.scale_to_zero
     if to_zero is None:
-        text = config.get("WVA_SCALE_TO_ZERO", "false").lower()
-        if text not in {"true", "false"}:
-            log.warning("ConfigMap: data.WVA_SCALE_TO_ZERO must be true or false", value=text)
-        to_zero = text == "true"
+        to_zero = _flag(config, "WVA_SCALE_TO_ZERO")
     return replace(settings, interval=interval or settings.interval, scale_to_zero=to_zero)
+
+
+def prometheus_options(
+    flags: PrometheusFlags, config: Mapping[str, str], environment: Mapping[str, str]
+) -> PrometheusOptions | None:
+    """Where Prometheus is: flags win over the ConfigMap, and that over the environment; None: nowhere.
+
+    The keys are those of the workload-variant-autoscaler, which reads some from its environment only.
+    """
+
+    def text(key: str) -> str:
+        return (config.get(key) or environment.get(key) or "").strip()
+
+    def path(given: Path | None, key: str) -> Path | None:
+        return given or (Path(text(key)) if text(key) else None)
+
+    url = flags.url if flags.url is not None else text("PROMETHEUS_BASE_URL")
+    if not url:
+        return None
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        log.warning("PROMETHEUS_BASE_URL: must be an http:// or https:// URL; ignored", value=url)
+        return None
+    return PrometheusOptions(
+        url=url.rstrip("/"),
+        ca_file=path(flags.ca_file, "PROMETHEUS_CA_CERT_PATH"),
+        certificate=path(flags.certificate, "PROMETHEUS_CLIENT_CERT_PATH"),
+        key=path(flags.key, "PROMETHEUS_CLIENT_KEY_PATH"),
+        server_name=flags.server_name or text("PROMETHEUS_SERVER_NAME"),
+        token=text("PROMETHEUS_BEARER_TOKEN"),
+        token_file=path(flags.token_file, "PROMETHEUS_TOKEN_PATH"),
+        insecure=_flag(config, "PROMETHEUS_TLS_INSECURE_SKIP_VERIFY")
+        if flags.insecure is None
+        else flags.insecure,
+        headers=flags.headers,
+        timeout_seconds=flags.timeout_seconds or _seconds(config, "PROMETHEUS_TIMEOUT") or 10.0,
+    )
+
+
+def _seconds(config: Mapping[str, str], key: str) -> float | None:
+    if key not in config:
+        return None
+    try:
+        return duration.seconds(config[key])
+    except ValueError as error:
+        log.warning("ConfigMap: value ignored", field=f"data.{key}", error=str(error))
+        return None
+
+
+def _flag(config: Mapping[str, str], key: str) -> bool:
+    text = config.get(key, "false").lower()
+    if text not in {"true", "false"}:
+        log.warning("ConfigMap: must be true or false", field=f"data.{key}", value=text)
+    return text == "true"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from adapter import selectors
+from adapter import quantity, selectors
 
 DEFAULT_PORT = 8000
 """Of vLLM's server."""
@@ -19,9 +23,13 @@ def trimmed(pod: Mapping[str, Any]) -> Mapping[str, Any]:
     metadata, spec = pod.get("metadata") or {}, pod.get("spec") or {}
     status = pod.get("status") or {}
     annotations = metadata.get("annotations") or {}
-    ready = any(
-        item.get("type") == "Ready" and item.get("status") == "True"
-        for item in status.get("conditions") or ()
+    ready = next(
+        (
+            item
+            for item in status.get("conditions") or ()
+            if item.get("type") == "Ready" and item.get("status") == "True"
+        ),
+        None,
     )
     return {
         "metadata": {
@@ -32,10 +40,29 @@ def trimmed(pod: Mapping[str, Any]) -> Mapping[str, Any]:
         },
         "node": spec.get("nodeName") or "",
         "phase": status.get("phase") or "",
-        "ready": ready and not metadata.get("deletionTimestamp"),
+        "ready": ready is not None and not metadata.get("deletionTimestamp"),
+        "startup_seconds": _between(
+            metadata.get("creationTimestamp"), (ready or {}).get("lastTransitionTime")
+        ),
         "url": _url(annotations, spec, status),
         "requests": _requests(spec),
     }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """The pods of a scale target that serve.
+
+    Attributes:
+        endpoints: their metrics URLs.
+        names: in the same order.
+        startup_seconds: from their creation until they were ready; None where that is not known.
+
+    """
+
+    endpoints: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    startup_seconds: float | None = None
 
 
 class ByLabel:
@@ -62,10 +89,17 @@ class ByLabel:
                 among = min(among, found, key=len)
         return [pod for pod in among if selector.matches(pod["metadata"]["labels"])]
 
-    def endpoints(self, namespace: str, selector: selectors.Selector) -> tuple[str, ...]:
-        """Metrics URLs of the ready pods, in a fixed order."""
-        found = self.matching(namespace, selector)
-        return tuple(sorted(pod["url"] for pod in found if pod["ready"] and pod["url"]))
+    def serving(self, namespace: str, selector: selectors.Selector) -> Serving:
+        """The ready pods that have an address, in a fixed order."""
+        found = [pod for pod in self.matching(namespace, selector) if pod["ready"] and pod["url"]]
+        found.sort(key=lambda pod: str(pod["url"]))
+        starts = [pod["startup_seconds"] for pod in found if pod["startup_seconds"] is not None]
+        return Serving(
+            endpoints=tuple(pod["url"] for pod in found),
+            names=tuple(pod["metadata"]["name"] for pod in found),
+            # One pod that became ready again late says nothing of how long a start takes.
+            startup_seconds=statistics.median_low(starts) if starts else None,
+        )
 
 
 def selector_of(spec: Mapping[str, Any]) -> selectors.Selector:
@@ -94,6 +128,15 @@ def parsed(text: str) -> selectors.Selector:
         return selectors.Selector()
 
 
+def _between(first: object, last: object) -> float | None:
+    """Seconds between two times of the API; None where one is missing."""
+    try:
+        span = datetime.fromisoformat(str(last)) - datetime.fromisoformat(str(first))
+    except ValueError:
+        return None
+    return max(span.total_seconds(), 0.0)
+
+
 def _url(annotations: Mapping[str, str], spec: Mapping[str, Any], status: Mapping[str, Any]) -> str:
     address = str(status.get("podIP") or "")
     if not address:
@@ -117,15 +160,36 @@ def _url(annotations: Mapping[str, str], spec: Mapping[str, Any], status: Mappin
     return f"{scheme}://{host}:{number}/{path.lstrip('/')}"
 
 
-def _requests(spec: Mapping[str, Any]) -> dict[str, str]:
-    """Extended resources (with a domain in their name) that the pod's containers hold together."""
-    found: dict[str, int] = {}
+def _requests(spec: Mapping[str, Any]) -> dict[str, int]:
+    """Extended resources (with a domain in their name) that a pod holds, as the scheduler counts them.
+
+    Init containers run one by one before the others, so that the largest counts; those that are restarted
+    always (sidecars) stay beside all that come after them. Kubernetes: `PodRequests`, KEP-753.
+    """
+    running: Counter[str] = Counter()
+    sidecars: Counter[str] = Counter()
+    starting: Counter[str] = Counter()
     for container in spec.get("containers") or ():
-        resources = container.get("resources") or {}
-        for name, value in {
-            **(resources.get("requests") or {}),
-            **(resources.get("limits") or {}),
-        }.items():
-            if "/" in name and str(value).isdigit():
-                found[name] = found.get(name, 0) + int(value)
-    return {name: str(value) for name, value in found.items()}
+        running += _extended(container)
+    for container in spec.get("initContainers") or ():
+        held = _extended(container)
+        starting |= held + sidecars
+        if container.get("restartPolicy") == "Always":
+            running += held
+            sidecars += held
+    return dict(running | starting)
+
+
+def _extended(container: Mapping[str, Any]) -> Counter[str]:
+    resources = container.get("resources") or {}
+    # Requests equal limits where both are given.
+    named = {**(resources.get("requests") or {}), **(resources.get("limits") or {})}
+    return Counter({name: devices(value) for name, value in named.items() if "/" in name})
+
+
+def devices(value: object) -> int:
+    """A quantity as a number of devices: 1000 shares are written `1k`; what is no quantity is none."""
+    try:
+        return int(quantity.parse(str(value)))
+    except ValueError:
+        return 0

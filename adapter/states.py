@@ -8,12 +8,10 @@ from decimal import ROUND_CEILING, Decimal
 from typing import Literal
 
 from adapter import planning, quantity
+from adapter.observation import Metrics, Observation
 from adapter.series import CURRENT, DESIRED, RATIO, Series
 from adapter.traffic import Traffic
 from adapter.variants import VariantSource
-
-Metrics = Literal["MetricsFound", "MetricsMissing", "MetricsStale", "PrometheusError"]
-"""Reasons of the condition MetricsAvailable, as the workload-variant-autoscaler has them."""
 
 Outcome = Literal[
     "OptimizationSucceeded", "OptimizationFailed", "MetricsUnavailable", "CapacityShort"
@@ -28,7 +26,9 @@ class VariantState:
     Attributes:
         desired: published replicas; None while there is no valid target.
         max_batch: of the chosen candidate; 0 where it is not known.
-        problem: why the target was not decided anew; empty when it was.
+        observation: of the last pass; None before the first.
+        notes: why the target is not simply what the observed rate needs, a clause each.
+        problem: why the target was not decided anew, or of what its load is a part only.
         metrics: what became of its metrics.
         outcome: what became of its decision.
         observed_at: Unix time of the traffic.
@@ -39,11 +39,12 @@ class VariantState:
     """
 
     source: VariantSource
-    traffic: Traffic | None = None
+    observation: Observation | None = None
     desired: int | None = None
     accelerator: str = ""
     max_batch: int = 0
     reason: str = ""
+    notes: tuple[str, ...] = ()
     problem: str = ""
     metrics: Metrics = "MetricsMissing"
     outcome: Outcome = "MetricsUnavailable"
@@ -53,6 +54,11 @@ class VariantState:
     decision: planning.Decision | None = None
     scaled_up: int = 0
     scaled_down: int = 0
+
+    @property
+    def traffic(self) -> Traffic | None:
+        """What was seen of its load."""
+        return None if self.observation is None else self.observation.traffic
 
 
 def series(state: VariantState, *, valid_until: float) -> tuple[Series, ...]:

@@ -6,11 +6,13 @@ accelerator never leaves two.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from adapter.collection import Collector as LoadCollector
 from adapter.states import VariantState, labels_of
 from analyzer import tuner
 
@@ -28,7 +30,10 @@ class VariantCollector(Collector):
         self,
         states: Callable[[], Mapping[str, VariantState]],
         tuners: Callable[[], Mapping[tuple[str, str], tuner.State]] = dict,
+        now: Callable[[], float] = time.time,
     ) -> None:
+        """`now`: Unix time, for ages."""
+        self._now = now
         self._states = states
         self._tuners = tuners
 
@@ -57,6 +62,7 @@ class VariantCollector(Collector):
             "Requests per minute that the variant's target was decided for.",
             labels=["namespace", "variant_name"],
         )
+        loads = _Loads()
         scaled = CounterMetricFamily(
             "inferno_replica_scaling",
             "Decisions that changed the wanted replicas, by direction.",
@@ -66,6 +72,7 @@ class VariantCollector(Collector):
             source = state.source
             whose = [source.namespace, source.name]
             held.add_metric(whose, 1.0 if state.problem else 0.0)
+            loads.add(whose, state, now=self._now())
             for direction, count in (("up", state.scaled_up), ("down", state.scaled_down)):
                 labels = list(labels_of(source, state.accelerator).values())
                 scaled.add_metric([*labels, direction, "optimization"], count)
@@ -79,7 +86,7 @@ class VariantCollector(Collector):
             values = (state.desired, current, state.desired / current if current else state.desired)
             for gauge, value in zip(gauges.values(), values, strict=True):
                 gauge.add_metric(labels, float(value))
-        return [*gauges.values(), held, cost, rate, scaled, *self._tuning()]
+        return [*gauges.values(), held, cost, rate, scaled, *loads.families(), *self._tuning()]
 
     def _tuning(self) -> Iterable[GaugeMetricFamily]:
         names = ["namespace", "variant_name", "accelerator_type"]
@@ -101,6 +108,88 @@ class VariantCollector(Collector):
             ):
                 parameters.add_metric([*labels, name], value)
         return confidence, parameters
+
+
+class _Loads:
+    """What was seen of the variants' load, and what it is worth."""
+
+    def __init__(self) -> None:
+        names = ["namespace", "variant_name"]
+
+        def gauge(name: str, text: str, *more: str) -> GaugeMetricFamily:
+            return GaugeMetricFamily(f"variant_adapter_{name}", text, labels=[*names, *more])
+
+        self._state = gauge(
+            "metrics_state", "1 for what became of the variant's metrics.", "state", "source"
+        )
+        self._age = gauge("metrics_age_seconds", "Age of the oldest pod's metrics.")
+        self._observed = gauge(
+            "observed_arrival_rate_per_minute", "Requests offered to the variant's pods."
+        )
+        self._running = gauge("observed_running_requests", "Requests in service.")
+        self._waiting = gauge("observed_waiting_requests", "Requests in the pods' queues.")
+        self._cache = gauge("observed_kv_cache_usage_ratio", "KV cache in use, of the fullest pod.")
+        self._ttft = gauge("observed_ttft_milliseconds", "Mean time to first token.")
+        self._itl = gauge("observed_itl_milliseconds", "Mean inter-token latency.")
+
+    def add(self, whose: list[str], state: VariantState, *, now: float) -> None:
+        """One variant; what is not known leaves no series."""
+        seen = state.observation
+        if seen is None:
+            return
+        self._state.add_metric([*whose, seen.metrics, seen.origin], 1.0)
+        traffic = seen.traffic
+        if traffic is None:
+            return
+        self._age.add_metric(whose, max(now - state.observed_at, 0.0))
+        self._observed.add_metric(whose, 60.0 * traffic.arrival_rate_rps)
+        self._running.add_metric(whose, traffic.running)
+        self._waiting.add_metric(whose, traffic.waiting)
+        for family, value in (
+            (self._cache, traffic.kv_cache),
+            (self._ttft, traffic.ttft_ms),
+            (self._itl, traffic.itl_ms),
+        ):
+            if value is not None:
+                family.add_metric(whose, value)
+
+    def families(self) -> tuple[GaugeMetricFamily, ...]:
+        """All of them."""
+        return (
+            self._state,
+            self._age,
+            self._observed,
+            self._running,
+            self._waiting,
+            self._cache,
+            self._ttft,
+            self._itl,
+        )
+
+
+class CollectionCollector(Collector):
+    """How the collection of load itself goes."""
+
+    def __init__(self, collector: LoadCollector) -> None:
+        self._collector = collector
+
+    def collect(self) -> Iterable[Metric]:
+        """Requests that were made, those that failed, and how long the last round took."""
+        counts = self._collector.counts
+        for name, text in (
+            ("scrapes", "Metrics pages of pods that were read."),
+            ("scrape_failures", "Pods that gave no usable page."),
+            ("queries", "Queries to Prometheus."),
+            ("query_failures", "Queries that Prometheus did not answer."),
+        ):
+            yield CounterMetricFamily(
+                f"variant_adapter_collection_{name}", text, value=float(counts[name])
+            )
+        yield GaugeMetricFamily(
+            "variant_adapter_collection_round_seconds",
+            "Time that the last round of collection took.",
+            value=self._collector.round_seconds,
+        )
 
 
 class ReplicaCollector(Collector):

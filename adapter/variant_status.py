@@ -52,7 +52,7 @@ def of_state(state: VariantState, before: Status, *, now: float, applied: bool) 
             "MetricsAvailable",
             state.metrics == "MetricsFound",
             state.metrics,
-            "metrics are fresh" if state.metrics == "MetricsFound" else state.problem,
+            _fresh(state) if state.metrics == "MetricsFound" else _wrong(state),
         ),
         ("OptimizationReady", good, state.outcome, state.reason if good else state.problem),
     ]
@@ -73,6 +73,18 @@ def of_state(state: VariantState, before: Status, *, now: float, applied: bool) 
         if state.max_batch:
             found["desiredOptimizedAlloc"]["maxBatch"] = state.max_batch
     return found
+
+
+def _fresh(state: VariantState) -> str:
+    seen = state.observation
+    if seen is None or not seen.origin:
+        return "metrics are fresh"
+    how = f", attributed by {seen.how}" if seen.how not in {"", "pod"} else ""
+    return f"metrics are fresh ({seen.origin}{how})"
+
+
+def _wrong(state: VariantState) -> str:
+    return (state.observation.problem if state.observation else "") or state.problem
 
 
 def of_refusal(refusal: Refusal, before: Status, *, now: float) -> dict[str, Any]:

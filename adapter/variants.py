@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Literal
 from urllib.parse import urlsplit
 
-from adapter import errors, fleet, objects
+from adapter import duration, errors, fleet, objects, pods
 from adapter import scalers as scale
 
 ENDPOINTS = "llmd.ai/metrics-endpoints"
@@ -17,7 +18,16 @@ MIN_REPLICAS = "llmd.ai/min-replicas"
 MAX_REPLICAS = "llmd.ai/max-replicas"
 TUNE = "llmd.ai/tune"
 ACTUATE = "llmd.ai/actuate"
+METRICS_SOURCE = "llmd.ai/metrics-source"
+SCALE_TO_ZERO = "llmd.ai/scale-to-zero"
+RETENTION = "llmd.ai/scale-to-zero-retention"
+STARTUP = "llmd.ai/startup-time"
 ACCELERATOR_LABEL = "inference.optimization/acceleratorName"
+
+Source = Literal["auto", "direct", "prometheus"]
+"""Where the load comes from: auto is the pods themselves, and Prometheus where they do not answer."""
+
+SOURCES: tuple[Source, ...] = ("auto", "direct", "prometheus")
 
 NO_REFERENCE = scale.Reference(name="")
 
@@ -38,7 +48,7 @@ class Target:
         replicas: that there are.
         wanted: that its spec asks for.
         uid: empty where it is not known.
-        endpoints: metrics URLs of its ready pods; None where pods are not looked at.
+        serving: its ready pods; None where pods are not looked at.
 
     """
 
@@ -46,7 +56,7 @@ class Target:
     wanted: int
     uid: str = ""
     annotations: Mapping[str, str] = field(default_factory=dict)
-    endpoints: tuple[str, ...] | None = None
+    serving: pods.Serving | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +79,12 @@ class VariantSource:
 
     Attributes:
         endpoints: URLs whose metrics text is scraped, one per replica.
+        pods: their names, in the same order; none where they are not known.
+        pods_known: whether the scale target's pods are looked at: it then has no others.
+        metrics_source: where the load comes from; None leaves it to the setting.
+        scale_to_zero: whether it may go to 0 replicas; None leaves it to the setting.
+        retention_seconds: for how long it must have been idle then; None leaves it to the setting.
+        startup_seconds: that a replica needs until it serves; None where that is not known.
         replicas: current replicas.
         wanted: replicas that the scale target's spec asks for.
         min_replicas: least replicas; None leaves it to the setting for scale to zero.
@@ -91,6 +107,12 @@ class VariantSource:
     endpoints: tuple[str, ...]
     replicas: int
     wanted: int = 0
+    pods: tuple[str, ...] = ()
+    pods_known: bool = False
+    metrics_source: Source | None = None
+    scale_to_zero: bool | None = None
+    retention_seconds: float | None = None
+    startup_seconds: float | None = None
     min_replicas: int | None = None
     max_replicas: int | None = None
     keep_accelerator: bool | None = None
@@ -152,8 +174,10 @@ def source(
     service_class = _service_class(spec, classes)
     profiles, warnings = _profiles(spec, accelerators)
     endpoints = _endpoints(notes.get(ENDPOINTS, ""))
-    if not endpoints and target is not None and target.endpoints is not None:
-        endpoints = target.endpoints
+    names: tuple[str, ...] = ()
+    serving = None if target is None else target.serving
+    if not endpoints and serving is not None:
+        endpoints, names = serving.endpoints, serving.names
     replicas = _count(notes, REPLICAS)
     if replicas is None and target is not None:
         replicas = target.replicas
@@ -180,6 +204,12 @@ def source(
         endpoints=endpoints,
         replicas=replicas,
         wanted=replicas if target is None else target.wanted,
+        pods=names,
+        pods_known=serving is not None,
+        metrics_source=_metrics_source(notes),
+        scale_to_zero=_flag(notes, SCALE_TO_ZERO),
+        retention_seconds=_seconds(notes, RETENTION),
+        startup_seconds=_startup(notes, serving),
         min_replicas=minimum,
         max_replicas=maximum,
         keep_accelerator=_flag(notes, KEEP_ACCELERATOR),
@@ -222,6 +252,35 @@ def _mismatch(variant: objects.VariantAutoscaling, scalers: Sequence[scale.Scale
                 f" {item.reference}, not {wanted}; make its spec.scaleTargetRef and ours the same"
             )
     return ""
+
+
+def _startup(notes: Mapping[str, str], serving: pods.Serving | None) -> float | None:
+    told = _seconds(notes, STARTUP)
+    if told is not None or serving is None:
+        return told
+    return serving.startup_seconds
+
+
+def _seconds(notes: Mapping[str, str], name: str) -> float | None:
+    text = notes.get(name)
+    if text is None:
+        return None
+    try:
+        return duration.seconds(text)
+    except ValueError as error:
+        raise errors.InputError(f"metadata.annotations[{name}]: {error}") from error
+
+
+def _metrics_source(notes: Mapping[str, str]) -> Source | None:
+    text = notes.get(METRICS_SOURCE)
+    if text is None:
+        return None
+    for known in SOURCES:
+        if text == known:
+            return known
+    raise errors.InputError(
+        f"metadata.annotations[{METRICS_SOURCE}]: must be one of {', '.join(SOURCES)}, not {text!r}"
+    )
 
 
 def _actuate(notes: Mapping[str, str]) -> bool | None:

@@ -18,10 +18,13 @@ from aiohttp import web
 from adapter import app, pki
 from adapter.clock import Clock
 from adapter.cluster_objects import Scope
+from adapter.collection import CollectionSettings
 from adapter.front import Front
 from adapter.leadership import LeaseTimes
 from adapter.loop import LoopSettings
+from adapter.offered import RateSettings
 from adapter.options import Installation, OwnCertificates, ServeOptions
+from optimizer.stabilization import Limits
 from tests import kubernetes_api
 from tests.kubernetes_api import VARIANTS, Entrance, KubernetesApi, Object
 
@@ -35,7 +38,13 @@ SPEED = 10.0
 MODEL = "default/default"
 
 LOOP = LoopSettings(
-    interval=10.0, scrape_interval=3.0, window=20.0, time_to_live=300.0, keep_accelerator=True
+    interval=10.0,
+    collection=CollectionSettings(interval=3.0, window=20.0, long_window=0.0),
+    rates=RateSettings(anticipate=False),
+    limits=Limits(),
+    retention=20.0,
+    time_to_live=300.0,
+    keep_accelerator=True,
 )
 """Scenario seconds, a tenth of that in real time."""
 

@@ -21,11 +21,15 @@ from rich.table import Table
 
 from adapter import app, errors, logs, pki, replicas, scenario, timeline
 from adapter.clock import Clock
-from adapter.commands.serve import port, seconds
+from adapter.collection import CollectionSettings
+from adapter.commands.load_flags import seconds
+from adapter.commands.serve import port
 from adapter.front import Front
 from adapter.loop import LoopSettings
+from adapter.offered import RateSettings
 from adapter.options import ServeOptions
 from emulator import hpa, load
+from optimizer.stabilization import Limits
 
 SYNC_SECONDS = 5.0
 SAMPLE_SECONDS = 2.0
@@ -34,7 +38,14 @@ METRIC_PATH = (
     f"/apis/external.metrics.k8s.io/v1beta1/namespaces/{scenario.NAMESPACE}"
     f"/inferno_desired_replicas?labelSelector=variant_name%3D{scenario.NAME}"
 )
-LOOP = LoopSettings(interval=10.0, scrape_interval=2.5, window=30.0, time_to_live=120.0)
+LOOP = LoopSettings(
+    interval=10.0,
+    collection=CollectionSettings(interval=2.5, window=30.0, long_window=30.0),
+    # An emulated server is there at once.
+    rates=RateSettings(startup_seconds=1.0),
+    limits=Limits(down_seconds=20.0),
+    time_to_live=120.0,
+)
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:

@@ -9,14 +9,15 @@ import os
 import platform
 import signal
 import uuid
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from adapter import access, app, delegation, duration, errors, logs, pki, selectors
+from adapter import access, app, delegation, errors, gateway, logs, pki, selectors
 from adapter.clock import Clock
 from adapter.cluster_objects import Scope
+from adapter.commands import load_flags
+from adapter.commands.load_flags import seconds
 from adapter.leadership import LeaseTimes
 from adapter.loop import LoopSettings
 from adapter.options import ClusterIdentities, Installation, OwnCertificates, ServeOptions
@@ -43,13 +44,17 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     command.add_argument(
         "--interval", type=seconds, help="between passes (GLOBAL_OPT_INTERVAL, 60s)"
     )
-    command.add_argument("--scrape-interval", type=seconds, default=defaults.scrape_interval)
-    command.add_argument("--window", type=seconds, default=defaults.window, help="of the rates")
     command.add_argument(
-        "--time-to-live", type=seconds, default=defaults.time_to_live, help="of a target"
+        "--time-to-live", type=seconds, default=defaults.time_to_live, help="of a target (5m)"
     )
     command.add_argument(
         "--scale-to-zero", action=argparse.BooleanOptionalAction, help="(WVA_SCALE_TO_ZERO, off)"
+    )
+    command.add_argument(
+        "--scale-to-zero-retention",
+        type=seconds,
+        default=defaults.retention,
+        help="that a variant must have been proven idle before it goes to zero (10m)",
     )
     command.add_argument(
         "--keep-accelerator",
@@ -86,6 +91,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
         action="store_true",
         help="the pod's own (the default; with --variants it only says who may ask)",
     )
+    load_flags.register(command, defaults)
     _register_installation(command)
     other = command.add_argument_group("another adapter for the same API")
     other.add_argument("--delegate-to", metavar="URL", help="asked for metrics that are not ours")
@@ -145,7 +151,8 @@ def _register_installation(command: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="URL",
-        help="of an inference gateway's endpoint picker: wakes variants at zero; may be repeated",
+        help="of an inference gateway's endpoint picker, or NAMESPACE=URL: counts what is offered and wakes"
+        " variants at zero; may be repeated",
     )
     cluster.add_argument(
         "--certificate-secret",
@@ -176,9 +183,11 @@ def run(args: argparse.Namespace) -> int:
             requestheader_ca=args.requestheader_client_ca_file,
         ),
         loop=LoopSettings(
-            scrape_interval=args.scrape_interval,
-            window=args.window,
+            collection=load_flags.collection(args),
+            rates=load_flags.rates(args),
+            limits=load_flags.limits(args),
             time_to_live=args.time_to_live,
+            retention=args.scale_to_zero_retention,
             keep_accelerator=keep,
             tune=args.tune,
             stability_margin=args.stability_margin,
@@ -186,6 +195,7 @@ def run(args: argparse.Namespace) -> int:
         ),
         interval=args.interval,
         scale_to_zero=args.scale_to_zero,
+        prometheus=load_flags.prometheus(args),
         delegate=_delegate(args),
         cluster=ClusterIdentities(kubeconfig=args.kubeconfig)
         if args.in_cluster or args.kubeconfig is not None
@@ -200,6 +210,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _installation(args: argparse.Namespace) -> Installation:
     duration_seconds = max(int(args.lease_duration), 3)
+    for url in args.gateway_metrics:
+        gateway.parsed(url)
     try:
         selectors.parse(args.selector)
     except selectors.SelectorError as error:
@@ -293,11 +305,6 @@ def own_identity() -> str:
     return f"{os.environ.get('POD_NAME') or platform.node()}_{uuid.uuid4().hex[:8]}"
 
 
-def seconds(text: str) -> float:
-    """`duration.seconds` for argparse."""
-    return _checked(duration.seconds, text)
-
-
 def port(text: str) -> int:
     """A TCP port for argparse."""
     if not (text.isascii() and text.isdigit() and int(text) <= 65535):
@@ -320,10 +327,3 @@ def state_folder() -> Path:
     """Where certificates of the local authority are kept between runs."""
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(base) / "variant-adapter"
-
-
-def _checked(convert: Callable[[str], float], text: str) -> float:
-    try:
-        return convert(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error

@@ -57,12 +57,12 @@ async def test_queues_add_up_and_counters_are_compared() -> None:
     async with looking(one, two) as found:
         one.waiting, one.count = 3, 10
         first = await found.demand()
-        assert first["a"] == Demand(waiting=7.0)
-        assert not first.get("b", Demand()).any
+        assert first["", "a"] == Demand(waiting=7.0)
+        assert not first.get(("", "b"), Demand()).any
         one.count, two.count = 14, 5
-        assert (await found.demand())["a"] == Demand(waiting=7.0, arrived=9.0)
+        assert (await found.demand())["", "a"] == Demand(waiting=7.0, arrived=9.0)
         one.count = 2
-        assert (await found.demand())["a"].arrived == 2.0
+        assert (await found.demand())["", "a"].arrived == 2.0
 
 
 async def test_a_picker_that_does_not_answer_says_nothing() -> None:
@@ -70,7 +70,7 @@ async def test_a_picker_that_does_not_answer_says_nothing() -> None:
     one, two = Picker(), Picker()
     async with looking(one, two) as found:
         one.broken = True
-        assert (await found.demand())["a"].waiting == 2.0
+        assert (await found.demand())["", "a"].waiting == 2.0
         two.broken = True
         assert await found.demand() == {}
 
@@ -94,10 +94,10 @@ def test_the_cheapest_variant_of_a_model_wakes() -> None:
         for name, cost in (("dear", 90.0), ("cheap", 20.0))
     )
     asleep = Contents(accelerators=costs, variants=(source("x", "dear"), source("y", "cheap")))
-    assert waking(asleep, {"a": Demand(waiting=1)}) == {"n/y"}
-    assert waking(asleep, {"a": Demand(arrived=2)}) == {"n/y"}
-    assert waking(asleep, {"a": Demand(), "b": Demand(waiting=1)}) == frozenset()
+    assert waking(asleep, {("", "a"): Demand(waiting=1)}) == {"n/y"}
+    assert waking(asleep, {("n", "a"): Demand(arrived=2)}) == {"n/y"}
+    assert waking(asleep, {("", "a"): Demand(), ("", "b"): Demand(waiting=1)}) == frozenset()
     awake = Contents(
         accelerators=costs, variants=(source("x", "dear", replicas=1), source("y", "cheap"))
     )
-    assert waking(awake, {"a": Demand(waiting=1)}) == frozenset()
+    assert waking(awake, {("", "a"): Demand(waiting=1)}) == frozenset()

@@ -14,8 +14,11 @@ from aiohttp.test_utils import TestServer
 
 from adapter import fleet, folder, planning, scenario
 from adapter.clock import Clock
+from adapter.collection import CollectionSettings, Collector
 from adapter.loop import ControlLoop, LoopSettings
+from adapter.offered import RateSettings
 from adapter.targets import TargetStore
+from optimizer.stabilization import Limits
 
 MODEL = scenario.MODEL
 
@@ -64,12 +67,18 @@ class Harness:
     def __init__(self, objects: Path, url: str, session: aiohttp.ClientSession) -> None:
         scenario.write_deployment(objects, [url], 2)
         self.store, self.clock = TargetStore(), ManualClock()
+        collection = CollectionSettings(interval=10, window=60, long_window=0)
         self.loop = ControlLoop(
-            session=session,
+            collector=Collector(session=session, clock=self.clock, settings=collection),
             store=self.store,
             clock=self.clock,
             planner=self.plan,
-            settings=LoopSettings(scrape_interval=10, window=60, time_to_live=300),
+            settings=LoopSettings(
+                collection=collection,
+                rates=RateSettings(anticipate=False),
+                limits=Limits(),
+                time_to_live=300,
+            ),
         )
         self.loop.use(folder.read(objects))
 
@@ -80,7 +89,7 @@ class Harness:
         for _ in range(0, seconds, 10):
             self.clock.at += 10
             endpoint.finished += rpm / 6
-            await self.loop.scrape()
+            await self.loop.collect()
             await self.loop.decide()
 
     def served(self) -> list[bytes]:

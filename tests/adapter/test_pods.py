@@ -64,7 +64,9 @@ def test_pods_that_are_not_ready_or_end_are_not_scraped() -> None:
     ending = pod("b", metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"})
     items = [pod("a"), pod("c", ready=False), ending, pod("d", status={"podIP": ""})]
     found = pods.ByLabel(pods.trimmed(item) for item in items)
-    assert found.endpoints("n", selectors.parse("app=v")) == ("http://10.0.0.1:8000/metrics",)
+    serving = found.serving("n", selectors.parse("app=v"))
+    assert serving.endpoints == ("http://10.0.0.1:8000/metrics",)
+    assert serving.names == ("a",)
 
 
 labels = st.dictionaries(st.sampled_from("abc"), st.sampled_from("xyz"), max_size=3)
@@ -116,3 +118,58 @@ def test_selectors_of_objects() -> None:
     assert everything.matching("n", unknown) == []
     assert everything.matching("n", pods.selector_of({})) == []
     assert everything.matching("n", pods.parsed("=")) == []
+
+
+GPU = "nvidia.com/gpu"
+
+
+def gpus(count: object, *, always: bool = False, **more: object) -> dict[str, Any]:
+    """A container that asks for GPUs; `always` makes a sidecar of an init container."""
+    container: dict[str, Any] = {"resources": {"limits": {GPU: count, "cpu": "1", **more}}}
+    return {**container, "restartPolicy": "Always"} if always else container
+
+
+@pytest.mark.parametrize(
+    ("containers", "first", "held"),
+    [
+        pytest.param([], [], {}, id="nothing"),
+        pytest.param([{}, {"resources": {}}], [], {}, id="no resources"),
+        pytest.param([gpus(2), gpus("3")], [], {GPU: 5}, id="containers add up"),
+        pytest.param([gpus(1)], [gpus(4), gpus(3)], {GPU: 4}, id="the largest init container"),
+        pytest.param([gpus(4)], [gpus(1)], {GPU: 4}, id="or all containers"),
+        pytest.param([gpus(1)], [gpus(2, always=True)], {GPU: 3}, id="sidecars stay"),
+        pytest.param(
+            [gpus(1)],
+            [gpus(2, always=True), gpus(4)],
+            {GPU: 6},
+            id="an init container beside the sidecars before it",
+        ),
+        pytest.param(
+            [gpus(1)],
+            [gpus(4), gpus(2, always=True)],
+            {GPU: 4},
+            id="but not beside those after it",
+        ),
+        pytest.param(
+            [gpus(0, **{"amd.com/gpu": 1})],
+            [gpus(2, **{"amd.com/gpu": 0})],
+            {GPU: 2, "amd.com/gpu": 1},
+            id="each resource by itself",
+        ),
+        pytest.param([{"resources": {"requests": {GPU: "1"}}}], [], {GPU: 1}, id="requests"),
+        pytest.param(
+            [{"resources": {"requests": {GPU: "1"}, "limits": {GPU: "1"}}}],
+            [],
+            {GPU: 1},
+            id="requests and limits are the same",
+        ),
+        pytest.param([gpus("1k")], [], {GPU: 1000}, id="a quantity with a suffix"),
+        pytest.param([gpus("many")], [], {}, id="no quantity"),
+    ],
+)
+def test_what_a_pod_holds(
+    containers: list[dict[str, Any]], first: list[dict[str, Any]], held: dict[str, int]
+) -> None:
+    """Extended resources, as the scheduler counts them for containers, init containers and sidecars."""
+    item = pod(spec={"containers": containers, "initContainers": first})
+    assert pods.trimmed(item)["requests"] == held

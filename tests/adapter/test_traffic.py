@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from adapter import scraping
+from adapter.engines import Page
 from adapter.traffic import TrafficWindow
 
 
-def page(finished: float, *, running: float = 0, waiting: float = 0) -> scraping.Page:
+def page(finished: float, *, running: float = 0, waiting: float = 0) -> Page:
     """A page of requests with 10 input and 100 output tokens."""
-    return scraping.Page(
+    return Page(
         finished=finished,
         running=running,
         waiting=waiting,
@@ -100,9 +101,9 @@ vllm:num_requests_waiting{model_name="m",engine="0"} 1.0
     [
         pytest.param("<html><body>hello</body></html>", "not Prometheus text", id="html"),
         pytest.param("vllm:x{", "not Prometheus text", id="cut-off"),
-        pytest.param("# nothing\n", "no vllm: metrics", id="empty"),
-        pytest.param("up 1\n", "no vllm: metrics", id="another-program"),
-        pytest.param(GOOD.replace("2.0", "NaN"), "num_requests_running is nan", id="nan"),
+        pytest.param("# nothing\n", "no vllm: or sglang: metrics", id="empty"),
+        pytest.param("up 1\n", "no vllm: or sglang: metrics", id="another-program"),
+        pytest.param(GOOD.replace("2.0", "NaN"), "running is nan", id="nan"),
         pytest.param(GOOD.replace('"m"', '"other"'), "serves model other, not 'm'", id="model"),
     ],
 )

@@ -1,0 +1,180 @@
+"""The PromQL that reads the whole fleet at once, and what its answers say of each pod.
+
+One expression per quantity, grouped by namespace, pod, scraped address, job and model, and all of them
+joined to one query: the numbers of a pod are then of one scrape, whereas separate queries can see two. The
+number of queries does not grow with the fleet. The time of the scrape is asked for too, because an instant
+query tells only when it was evaluated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from adapter import engines
+from adapter.engines import QUANTITIES, Page
+from adapter.prometheus import Item
+
+TARGET = "namespace, pod, instance, job"
+BY = f"{TARGET}, model_name"
+_QUANTITY = "quantity"
+_SAMPLED, _STARTED = "sampled_at", "started_at"
+_EVERY_SERVER = tuple(names[-1] for names in QUANTITIES[1].names if len(names) == 1)
+"""A series that each kind of server always has."""
+
+GATEWAY_BY = "namespace, model_name, target_model_name"
+GATEWAY_QUEUES = (
+    "llm_d_epp_flow_control_queue_size",
+    "inference_extension_flow_control_queue_size",
+)
+GATEWAY_REQUESTS = (
+    "llm_d_epp_request_total",
+    "inference_objective_request_total",
+    "inference_model_request_total",
+)
+"""Newer names first: some versions show two of them, with the same numbers. A request is counted when it
+was passed on; until then it is in the queue."""
+
+
+_Key = tuple[str, str, str, str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampled:
+    """One pod as Prometheus has it.
+
+    Attributes:
+        namespace: empty where its series have no such label; likewise pod and instance.
+        sampled_at: of the scrape, and `evaluated_at` of the query, in the clock of Prometheus.
+        page: None where the numbers are not plausible; `problem` then says why.
+
+    """
+
+    namespace: str
+    pod: str
+    instance: str
+    model: str
+    sampled_at: float
+    evaluated_at: float
+    page: Page | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayCount:
+    """One model at the inference gateways of one namespace; counters only grow."""
+
+    namespace: str
+    model: str
+    requests: float = 0.0
+    waiting: float = 0.0
+
+
+def _sum(name: str, fold: str) -> str:
+    if name in engines.RANKED:
+        return f'{fold} by ({BY}) (max by ({BY}, dp_rank) ({name}{{priority=""}}))'
+    return f"{fold} by ({BY}) ({name})"
+
+
+def _expression(quantity: engines.Quantity) -> str:
+    """One quantity of every pod; each pod's newest name counts."""
+    return " or ".join(
+        " + ".join(_sum(name, quantity.fold) for name in names) for names in quantity.names
+    )
+
+
+def _named(expression: str, quantity: str) -> str:
+    return f'label_replace({expression}, "{_QUANTITY}", "{quantity}", "", "")'
+
+
+def fleet() -> str:
+    """Every quantity of every pod."""
+    servers = [f"max by ({BY}) ({name})" for name in _EVERY_SERVER]
+    sampled = " or ".join(f"min by ({BY}) (timestamp({name}))" for name in _EVERY_SERVER)
+    # A process has no model: it is taken from the server that the same target is.
+    started = (
+        f"(0 * ({' or '.join(servers)})) + on ({TARGET}) group_left ()"
+        f" max by ({TARGET}) ({engines.STARTED})"
+    )
+    return " or ".join(
+        (
+            *(_named(_expression(quantity), quantity.name) for quantity in QUANTITIES),
+            _named(sampled, _SAMPLED),
+            _named(started, _STARTED),
+        )
+    )
+
+
+def gateways() -> str:
+    """Requests and queue of every model at the inference gateways."""
+    requests, queues = (
+        " or ".join(f"sum by ({GATEWAY_BY}) ({name})" for name in names)
+        for names in (GATEWAY_REQUESTS, GATEWAY_QUEUES)
+    )
+    return f"{_named(requests, 'requests')} or {_named(queues, 'waiting')}"
+
+
+def pods(items: Iterable[Item]) -> list[Sampled]:
+    """What the answer to `fleet()` says of each pod; one without a time of its scrape is left out."""
+    found: dict[_Key, dict[str, float]] = {}
+    evaluated: dict[_Key, float] = {}
+    for item in items:
+        labels = item.labels
+        key = (
+            labels.get("namespace", ""),
+            labels.get("pod", ""),
+            labels.get("instance", ""),
+            # A pod that two jobs scrape is there twice: neither may count for two.
+            labels.get("job", ""),
+            labels.get("model_name", ""),
+        )
+        found.setdefault(key, {})[labels.get(_QUANTITY, "")] = item.value
+        evaluated[key] = item.at
+    return [
+        _sampled(key, totals, evaluated[key]) for key, totals in found.items() if _SAMPLED in totals
+    ]
+
+
+def _sampled(key: _Key, totals: dict[str, float], evaluated_at: float) -> Sampled:
+    namespace, pod, instance, _, model = key
+    sampled_at = totals.pop(_SAMPLED)
+    started_at = totals.pop(_STARTED, None)
+    page, problem = None, ""
+    try:
+        page = engines.page(totals, started_at=started_at)
+    except engines.ImplausibleError as error:
+        problem = str(error)
+    return Sampled(
+        namespace=namespace,
+        pod=pod,
+        instance=instance,
+        model=model,
+        sampled_at=sampled_at,
+        evaluated_at=evaluated_at,
+        page=page,
+        problem=problem,
+    )
+
+
+def models(items: Iterable[Item]) -> list[GatewayCount]:
+    """What the answer to `gateways()` says of each model."""
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for item in items:
+        key = (item.labels.get("namespace", ""), gateway_model(item.labels))
+        counts = found.setdefault(key, {})
+        name = item.labels.get(_QUANTITY, "")
+        counts[name] = counts.get(name, 0.0) + item.value
+    return [
+        GatewayCount(
+            namespace=namespace,
+            model=model,
+            requests=counts.get("requests", 0.0),
+            waiting=counts.get("waiting", 0.0),
+        )
+        for (namespace, model), counts in found.items()
+    ]
+
+
+def gateway_model(labels: Mapping[str, str]) -> str:
+    """The model that is served in the end: the asked-for name may stand for another."""
+    return labels.get("target_model_name") or labels.get("model_name") or ""

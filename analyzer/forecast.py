@@ -1,0 +1,99 @@
+"""Where an arrival rate is going: Holt's linear trend, for observations that are not equally far apart.
+
+Holt, "Forecasting seasonals and trends by exponentially weighted moving averages" (1957; reprinted in
+International Journal of Forecasting 20, 2004), with the weights 1 - exp(-dt / tau) of an interval dt.
+A trend counts only where it is larger than what the noise of the observations alone would show.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from analyzer.errors import InvalidParameterError
+
+LEVEL_SECONDS, TREND_SECONDS, NOISE_SECONDS = 30.0, 60.0, 300.0
+"""Time constants: a level follows a step, and a trend a ramp, within about two of theirs."""
+
+SIGNIFICANCE = 3.0
+"""Standard errors that a trend must have."""
+
+_TREND_ERROR = 0.45
+"""Standard error of the trend over noise * sqrt(dt / TREND_SECONDS) / LEVEL_SECONDS, by simulation of
+constant Poisson rates at dt from 5 to 30 s; a test repeats that."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What was learned of one rate.
+
+    Attributes:
+        level: requests per second.
+        trend: requests per second, per second.
+        noise: mean square of what came minus what was expected.
+        step: usual seconds between observations.
+        at: of the last one, seconds.
+        count: observations so far.
+
+    """
+
+    level: float
+    at: float
+    trend: float = 0.0
+    noise: float = 0.0
+    step: float = 0.0
+    count: int = 1
+
+
+def update(before: State | None, rate: float, *, at: float) -> State:
+    """Learn from one observation.
+
+    Args:
+        before: None for the first one.
+        rate: requests per second since the last observation.
+        at: its time in seconds; must be later than the last one's.
+
+    Raises:
+        InvalidParameterError: the rate is negative or no number, or the time does not go on.
+
+    """
+    if not (math.isfinite(rate) and rate >= 0):
+        raise InvalidParameterError("rate", f"must be a number >= 0, not {rate}")
+    if before is None:
+        return State(level=rate, at=at)
+    step = at - before.at
+    if not step > 0:
+        raise InvalidParameterError("at", f"must be later than {before.at}, not {at}")
+    if before.count == 1:
+        # One error says nothing of a trend yet.
+        error = rate - before.level
+        level = before.level + _weight(step, LEVEL_SECONDS) * error
+        return State(level=level, at=at, noise=error * error, step=step, count=2)
+    expected = before.level + before.trend * step
+    error = rate - expected
+    gain = _weight(step, LEVEL_SECONDS)
+    # Early on the mean of all errors so far: the first one is not worth more than the others.
+    noise_gain = max(_weight(step, NOISE_SECONDS), 1.0 / before.count)
+    return State(
+        level=max(expected + gain * error, 0.0),
+        trend=before.trend + _weight(step, TREND_SECONDS) * gain * error / step,
+        noise=before.noise + noise_gain * (error * error - before.noise),
+        step=before.step + 0.2 * (step - before.step),
+        at=at,
+        count=before.count + 1,
+    )
+
+
+def ahead(state: State, seconds: float) -> float | None:
+    """The rate `seconds` after the last observation, never negative; None without a trend that counts."""
+    if state.count < 4:
+        return None
+    scale = math.sqrt(state.step / TREND_SECONDS) / LEVEL_SECONDS
+    error = _TREND_ERROR * math.sqrt(state.noise) * scale
+    if abs(state.trend) <= SIGNIFICANCE * error:
+        return None
+    return max(state.level + state.trend * seconds, 0.0)
+
+
+def _weight(step: float, tau: float) -> float:
+    return -math.expm1(-step / tau)

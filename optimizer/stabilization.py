@@ -1,0 +1,93 @@
+"""Targets that do not flap: up at once, down after a window, and not by more than a step at a time.
+
+A pure fold over what was recommended before. The downward rule is that of the HorizontalPodAutoscaler
+(kubernetes.io/docs/tasks/run-application/horizontal-pod-autoscale, "Stabilization window"): the highest
+recommendation of the window counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How targets may change.
+
+    Attributes:
+        down_seconds: for how long a lower number must have been recommended; 0: at once.
+        step_up: replicas more than before at most; None: any number. Likewise `step_down`.
+
+    """
+
+    down_seconds: float = 0.0
+    step_up: int | None = None
+    step_down: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """Replicas that were wanted at a time, seconds."""
+
+    at: float
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stabilized:
+    """What to publish.
+
+    Attributes:
+        reason: why that is not what is wanted; empty if it is.
+        history: to give to the next call.
+
+    """
+
+    replicas: int
+    reason: str
+    history: tuple[Recommendation, ...]
+
+
+def stabilize(
+    wanted: int,
+    *,
+    before: int | None,
+    history: tuple[Recommendation, ...],
+    now: float,
+    limits: Limits,
+    maximum: int | None = None,
+) -> Stabilized:
+    """The number to publish when `wanted` was found and `before` is published.
+
+    Args:
+        wanted: replicas.
+        before: None where nothing is published: then nothing holds back.
+        history: of the last call.
+        now: seconds, not less than those of the history.
+        limits: see there.
+        maximum: of replicas; it is kept whatever the window says.
+
+    """
+    start = now - limits.down_seconds
+    kept = tuple(item for item in history if item.at > start)
+    after = (*kept, Recommendation(now, wanted))
+    if before is None or wanted == before:
+        return Stabilized(replicas=wanted, reason="", history=after)
+    replicas, reason = wanted, ""
+    if wanted < before:
+        # Never above what is published: the window holds back, it does not raise.
+        highest = min(max(item.replicas for item in after), before)
+        if highest > wanted:
+            last = max(item.at for item in after if item.replicas >= highest)
+            left = max(last + limits.down_seconds - now, 0.0)
+            replicas, reason = highest, f"{highest} kept for {left:.0f} s more: wanted lately"
+        least = replicas if limits.step_down is None else max(replicas, before - limits.step_down)
+        if least > replicas:
+            replicas = least
+            reason = f"{replicas} instead of {wanted}: {limits.step_down} fewer at a time"
+    elif limits.step_up is not None and wanted > before + limits.step_up:
+        replicas = before + limits.step_up
+        reason = f"{replicas} instead of {wanted}: {limits.step_up} more at a time"
+    if maximum is not None and replicas > maximum:
+        replicas, reason = max(maximum, wanted), ""
+    return Stabilized(replicas=replicas, reason=reason, history=after)
