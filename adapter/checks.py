@@ -6,16 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import aiohttp
-
-from adapter import access, cluster, scalers
+from adapter import access, cluster, queries, scalers
 from adapter.identity import Attributes
+from adapter.prometheus import Prometheus, PrometheusError, PrometheusOptions
 from adapter.series import OWN_METRICS
 
 METRICS = "external.metrics.k8s.io"
 API_SERVICE = f"v1beta1.{METRICS}"
 OLDEST_MINOR, TOLERANCE_MINOR = 32, 33
-TIMEOUT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,31 +143,41 @@ def needed(names: Names) -> list[Attributes]:
     ]
 
 
-async def of_prometheus(url: str, models: set[str]) -> list[Finding]:
-    """Whether a Prometheus answers and has vLLM's metrics of these models."""
-    query = (
-        "group by (model_name) ({__name__=~'vllm:(request_success_total|num_requests_running)'})"
-    )
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
+async def of_prometheus(options: PrometheusOptions, models: set[str]) -> list[Finding]:
+    """Whether a Prometheus answers and has the metrics of these models, with the labels that tell pods."""
+    prometheus = Prometheus(options)
     try:
-        async with (
-            aiohttp.ClientSession(timeout=timeout) as session,
-            session.get(f"{url.rstrip('/')}/api/v1/query", params={"query": query}) as response,
-        ):
-            found = await response.json(content_type=None)
-            result = found["data"]["result"]
-            served = {str(item["metric"].get("model_name")) for item in result}
-    except (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError) as error:
-        why = str(error) or type(error).__name__
-        return [Finding("error", f"Prometheus {url} does not answer: {why}", "check --prometheus")]
+        answer = await prometheus.query(queries.fleet())
+    except PrometheusError as error:
+        return [Finding("error", str(error), "check --prometheus and what goes with it")]
+    finally:
+        prometheus.close()
+    found = queries.pods(answer.items)
+    where = f"Prometheus {options.url}"
+    findings = [
+        Finding("warning", f"{where} warns: {text}", "its answers may be parts")
+        for text in answer.warnings
+    ]
+    served = {item.model for item in found}
     missing = sorted(models - served)
     if missing:
-        return [
+        findings.append(
             Finding(
                 "error",
-                f"Prometheus {url} has no vLLM metrics of {', '.join(missing)}; it has"
+                f"{where} has no vLLM or SGLang metrics of {', '.join(missing)}; it has"
                 f" {', '.join(sorted(served)) or 'none'}",
                 "a PodMonitor for the servers, and modelID as vLLM's --served-model-name says it",
             )
-        ]
-    return [Finding("ok", f"Prometheus {url} has vLLM metrics of all models")]
+        )
+    bare = sorted({item.model for item in found if not (item.namespace and item.pod)} & models)
+    if bare:
+        findings.append(
+            Finding(
+                "warning",
+                f"{where}: series of {', '.join(bare)} have no namespace or pod label",
+                "scrape them by a PodMonitor: without these labels variants of one model look alike",
+            )
+        )
+    if not findings:
+        findings.append(Finding("ok", f"{where} has the metrics of all models"))
+    return findings

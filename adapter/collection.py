@@ -263,7 +263,8 @@ class Collector:
         new = [
             endpoint
             for endpoint in late
-            if now - self._joined.get((key, endpoint), -1e9) < self.settings.oldest
+            if not self._unasked(source)
+            and now - self._joined.get((key, endpoint), -1e9) < self.settings.oldest
             and window.sampled_at(endpoint) is None
             and not self._direct.error(key, endpoint)
         ]
@@ -283,6 +284,10 @@ class Collector:
             how=self._how.get(key, "") if "prometheus" in origins else "",
         )
 
+    def _unasked(self, source: VariantSource) -> bool:
+        """Whether it wants a Prometheus that there is not."""
+        return self._source(source) == "prometheus" and self._prometheus is None
+
     def _why(self, source: VariantSource, late: list[str]) -> str:
         """What the sources say about pods whose numbers are missing."""
         said = [text for e in late if (text := self._direct.error(source.key, e))][:1]
@@ -297,7 +302,7 @@ class Collector:
                     f"Prometheus {where} has no recent series of {late[0] if late else 'it'}: is there a"
                     " PodMonitor that selects its pods?"
                 )
-        elif self._source(source) == "prometheus" and self._prometheus is None:
+        elif self._unasked(source):
             said.append("no Prometheus is set: give --prometheus or PROMETHEUS_BASE_URL")
         return "; ".join(said)
 

@@ -20,6 +20,7 @@ from adapter.checks import (
 from adapter.cluster import ApiError, Cluster
 from adapter.cluster_objects import NEEDED
 from adapter.identity import Attributes, ReviewError, User
+from adapter.prometheus import PrometheusOptions
 
 HPA_CONTROLLER = "system:serviceaccount:kube-system:horizontal-pod-autoscaler"
 VARIANTS = "/apis/llmd.ai/v1alpha1"
@@ -35,11 +36,11 @@ class Doctor:
         api: Cluster,
         names: Names,
         *,
-        prometheus: str = "",
+        prometheus: PrometheusOptions | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`prometheus`: its URL, to look there too; empty leaves it out."""
-        self._prometheus_url = prometheus
+        """`prometheus`: to look there too; None leaves it out."""
+        self._prometheus_options = prometheus
         self._api = api
         self._names = names
         self._now = now
@@ -316,11 +317,11 @@ class Doctor:
                 )
 
     async def _prometheus(self) -> AsyncIterator[Finding]:
-        if not self._prometheus_url:
+        if self._prometheus_options is None:
             return
         variants, _ = await self._api.list_objects(f"{VARIANTS}/variantautoscalings")
         models = {str((item.get("spec") or {}).get("modelID")) for item in variants}
-        for finding in await checks.of_prometheus(self._prometheus_url, models):
+        for finding in await checks.of_prometheus(self._prometheus_options, models):
             yield finding
 
     async def _reading(

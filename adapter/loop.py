@@ -403,8 +403,8 @@ class ControlLoop:
             looked.observation,
             decision.candidate,
         )
-        if observation.problem and before.desired is not None and replicas <= before.desired:
-            # Nothing new: it does not live longer for that.
+        if observation.problem and (before.desired is None or replicas <= before.desired):
+            # A part of the load makes no target, and lets none live longer; it may raise one.
             self._hold(source, observation, observation.problem, decided_at)
             return
         last = replicas if before.desired is None else before.desired

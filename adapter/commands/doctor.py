@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 from typing import Any
 
 from adapter import access
 from adapter.checks import Finding, Names
 from adapter.cluster import Cluster
+from adapter.commands import load_flags
 from adapter.doctor import Doctor
+from adapter.options import prometheus_options
 
 MARKS = {"ok": "ok     ", "warning": "warning", "error": "ERROR  "}
 
@@ -29,9 +32,9 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     command.add_argument("--service-account", default=defaults.account, help="(%(default)s)")
     command.add_argument("--certificate-secret", default=defaults.secret, help="(%(default)s)")
     command.add_argument("--lease-name", default=defaults.lease, help="(%(default)s)")
-    command.add_argument("--prometheus", default="", metavar="URL", help="look there too")
     command.add_argument("--json", action="store_true", help="print JSON instead of text")
     access.register(command)
+    load_flags.register_prometheus(command)
     command.set_defaults(run=run)
 
 
@@ -45,9 +48,11 @@ def run(args: argparse.Namespace) -> int:
         lease=args.lease_name,
     )
 
+    prometheus = prometheus_options(load_flags.prometheus(args), {}, os.environ)
+
     async def check(cluster: Cluster) -> list[Finding]:
         found = []
-        async for finding in Doctor(cluster, names, prometheus=args.prometheus).findings():
+        async for finding in Doctor(cluster, names, prometheus=prometheus).findings():
             found.append(finding)
             if not args.json:
                 _print(finding)

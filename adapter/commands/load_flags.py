@@ -20,7 +20,7 @@ _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):\s*([^\r\n]*)")
 def register(command: argparse.ArgumentParser, defaults: LoopSettings) -> None:
     """Add the flags."""
     _register_collection(command, defaults.collection)
-    _register_prometheus(command)
+    register_prometheus(command)
     group = command.add_argument_group("what load variants are sized for")
     group.add_argument(
         "--anticipate",
@@ -68,7 +68,8 @@ def _register_collection(command: argparse.ArgumentParser, defaults: CollectionS
     )
 
 
-def _register_prometheus(command: argparse.ArgumentParser) -> None:
+def register_prometheus(command: argparse.ArgumentParser) -> None:
+    """Add the flags that say where Prometheus is and how it is reached."""
     group = command.add_argument_group("Prometheus, Thanos or Mimir")
     group.add_argument("--prometheus", metavar="URL", help="(PROMETHEUS_BASE_URL)")
     group.add_argument("--prometheus-ca-file", type=Path, help="(PROMETHEUS_CA_CERT_PATH)")

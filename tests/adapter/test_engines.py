@@ -1,0 +1,65 @@
+"""Pages of real servers' formats, as each version writes them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapter import scraping
+
+PAGES = Path(__file__).parents[1] / "data" / "metrics"
+EXPECTED: dict[str, Any] = json.loads((PAGES / "expected.json").read_text())
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_every_version_says_the_same_quantities(name: str) -> None:
+    """VLLM's two architectures and SGLang, several engines in a pod included."""
+    wanted = EXPECTED[name]
+    page = scraping.parse((PAGES / name).read_text(), wanted["model"], "http://x")
+    assert page.finished == wanted["finished"]
+    assert page.running == wanted["running"]
+    assert page.waiting == wanted["waiting"]
+    assert page.prompt_tokens == pytest.approx(tuple(wanted["prompt_tokens"]))
+    assert page.generation_tokens == pytest.approx(tuple(wanted["generation_tokens"]))
+    assert page.ttft == pytest.approx(tuple(wanted["ttft"]))
+    assert page.itl == pytest.approx(tuple(wanted["itl"]))
+    assert page.kv_cache == pytest.approx(wanted["kv_cache_usage"])
+    assert page.started_at == wanted["started_at"]
+
+
+def test_two_names_of_one_quantity_count_once() -> None:
+    """A version that shows the old and the new name of a histogram is not read twice."""
+    text = (PAGES / "vllm-0.11-v1.prom").read_text()
+    assert "vllm:time_per_output_token_seconds_count" in text
+    assert "vllm:inter_token_latency_seconds_count" in text
+    page = scraping.parse(text, EXPECTED["vllm-0.11-v1.prom"]["model"], "http://x")
+    assert page.itl[1] == EXPECTED["vllm-0.11-v1.prom"]["itl"][1]
+
+
+RANKS = """sglang:num_running_reqs{model_name="m",dp_rank="0",tp_rank="0"} 3
+sglang:num_running_reqs{model_name="m",dp_rank="0",tp_rank="1"} 3
+sglang:num_running_reqs{model_name="m",dp_rank="1",tp_rank="0"} 2
+sglang:num_queue_reqs{model_name="m",dp_rank="0",priority=""} 5
+sglang:num_queue_reqs{model_name="m",dp_rank="0",priority="1"} 4
+sglang:num_queue_reqs{model_name="m",dp_rank="0",priority="2"} 1
+"""
+
+
+def test_ranks_and_priorities_do_not_double() -> None:
+    """Tensor-parallel ranks show one engine's requests, priorities are parts of the total."""
+    page = scraping.parse(RANKS, "m", "http://x")
+    assert (page.running, page.waiting) == (5.0, 5.0)
+
+
+SWAPPED = """vllm:num_requests_running{model_name="m"} 3
+vllm:num_requests_swapped{model_name="m"} 2
+vllm:num_requests_waiting{model_name="m"} 1
+"""
+
+
+def test_what_was_swapped_out_is_in_service() -> None:
+    """Requests that the first architecture swapped out have begun and not ended."""
+    assert scraping.parse(SWAPPED, "m", "http://x").running == 5.0

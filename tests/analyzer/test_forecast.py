@@ -1,0 +1,88 @@
+"""Trends of arrival rates: seen where there are some, not where there is noise."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analyzer import forecast
+from analyzer.errors import InvalidParameterError
+
+
+def run(rates: list[float], step: float) -> list[forecast.State]:
+    """States after each observation."""
+    states, state = [], None
+    for index, rate in enumerate(rates):
+        state = forecast.update(state, rate, at=index * step)
+        states.append(state)
+    return states
+
+
+def test_a_straight_line_is_followed_exactly() -> None:
+    """After a while the forecast of a ramp is the ramp."""
+    states = run([1.0 + 0.01 * 15 * index for index in range(80)], 15)
+    ahead = forecast.ahead(states[-1], 90)
+    assert ahead == pytest.approx(1.0 + 0.01 * (15 * 79 + 90), rel=0.02)
+
+
+@pytest.mark.parametrize("step", [5.0, 15.0, 30.0])
+@pytest.mark.parametrize("rate", [0.5, 2.0, 20.0])
+def test_noise_alone_is_hardly_ever_a_trend(rate: float, step: float) -> None:
+    """Poisson arrivals of a constant rate: a trend is believed in at most 2 % of the moments."""
+    counts = np.random.default_rng(7).poisson(rate * step, size=6000)
+    states = run([float(count) / step for count in counts], step)
+    believed = [forecast.ahead(state, 60) is not None for state in states[50:]]
+    assert np.mean(believed) < 0.02
+
+
+def test_a_ramp_in_noise_is_seen_in_time() -> None:
+    """From 60 to 240 requests a minute in five minutes: believed within two of them, and about right."""
+    rng = np.random.default_rng(3)
+    times = np.arange(0, 900, 15.0)
+    wanted = np.interp(times, [600, 900], [1.0, 4.0])
+    states = run([float(count) / 15 for count in rng.poisson(wanted * 15)], 15)
+    found = [
+        (at, ahead)
+        for at, state in zip(times, states, strict=True)
+        if at >= 600 and (ahead := forecast.ahead(state, 60)) is not None
+    ]
+    assert found[0][0] <= 720
+    last = [ahead for at, ahead in found if at >= 780]
+    assert np.mean(last) == pytest.approx(
+        np.mean(np.interp(times[52:] + 60, [600, 960], [1, 4.6])), rel=0.2
+    )
+
+
+def test_few_observations_are_no_trend() -> None:
+    """Two points always make a line; it means nothing."""
+    states = run([1.0, 2.0, 3.0], 15)
+    assert [forecast.ahead(state, 60) for state in states] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("rate", "at", "named"),
+    [
+        pytest.param(-1.0, 10.0, "rate", id="negative"),
+        pytest.param(math.nan, 10.0, "rate", id="nan"),
+        pytest.param(1.0, 0.0, "at", id="same-time"),
+    ],
+)
+def test_what_is_no_observation_is_refused(rate: float, at: float, named: str) -> None:
+    """The error names the parameter."""
+    with pytest.raises(InvalidParameterError, match=f"^{named}:"):
+        forecast.update(forecast.State(level=1.0, at=0.0), rate, at=at)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(0.1, 1e4)), min_size=1, max_size=40))
+def test_forecasts_are_rates(seen: list[tuple[float, float]]) -> None:
+    """Finite and never negative, whatever came."""
+    state, now = None, 0.0
+    for rate, step in seen:
+        now += step
+        state = forecast.update(state, rate, at=now)
+        ahead = forecast.ahead(state, 100)
+        assert ahead is None or (math.isfinite(ahead) and ahead >= 0)
