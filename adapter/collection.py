@@ -240,7 +240,7 @@ class Collector:
         # Ages are differences within the clock of Prometheus: ours may be another.
         age = max(newest - sampled.sampled_at, 0.0) * self._clock.speed
         now = self._clock.monotonic() - age
-        self._add(item.key, item.endpoint, sampled.page, now=now, source="prometheus")
+        self.add(item.key, item.endpoint, sampled.page, now=now, source="prometheus")
         self._how[item.key] = item.how
 
     def news(self) -> list[tuple[str, float, float]]:

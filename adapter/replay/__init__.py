@@ -1,0 +1,1 @@
+"""Traffic replayed in virtual time against policies, side by side."""
