@@ -159,9 +159,10 @@ class Collector:
         )
 
     def _take(self, job: Job, page: engines.Page, now: float) -> None:
-        self._add(job.key, job.endpoint, page, now=now, source="direct")
+        self.add(job.key, job.endpoint, page, now=now, source="direct")
 
-    def _add(self, key: str, endpoint: str, page: engines.Page, *, now: float, source: str) -> None:
+    def add(self, key: str, endpoint: str, page: engines.Page, *, now: float, source: str) -> None:
+        """Take one pod's page, as it was at monotonic `now`; `source` says where it comes from."""
         window = self._windows.get(key)
         if window is None:
             return  # it went while its pods were asked
