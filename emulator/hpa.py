@@ -1,14 +1,13 @@
-"""The HorizontalPodAutoscaler with one External metric, as the real controller computes it.
+"""The HorizontalPodAutoscaler with External or Pods metrics, as the real controller computes it.
 
 https://kubernetes.io/docs/tasks/run-application/horizontal-pod-autoscale/#algorithm-details
-Arithmetic is exact: items are rounded up to milli-units and summed, the rest is fractions.
+As there, items are rounded up to milli-units, which are summed; ratios are binary fractions.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
 import ssl
 from collections import deque
 from collections.abc import Sequence
@@ -18,32 +17,54 @@ from typing import Literal
 
 import aiohttp
 
+from emulator import hpa_rules
+from emulator.hpa_rules import MAX_INT32, MetricUnavailable, quantity
+
+__all__ = [
+    "MAX_INT32",
+    "TOLERANCE",
+    "Decision",
+    "HorizontalPodAutoscaler",
+    "Metric",
+    "MetricUnavailable",
+    "desired_replicas",
+    "quantity",
+    "read_metric",
+]
+
 TOLERANCE = Fraction(1, 10)
-MAX_INT32 = 2**31 - 1
-"""What the controller's guard makes of a count that is negative or too large."""
-_QUANTITY = re.compile(
-    r"([+-]?(?:\d+\.?\d*|\.\d+))(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?\d{1,2}))?", re.ASCII
-)
-_DECIMAL = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
-_BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
 
 
-class MetricUnavailable(Exception):  # noqa: N818 - a state of the metric, not a fault of the HPA
-    """There is no value: the HPA keeps the replicas."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One metric of an HPA.
 
+    Args:
+        target: quantity, per replica for AverageValue.
+        target_type: of the target; Pods metrics have AverageValue only.
+        source: External, whose items are summed, or Pods, which has an item for each pod.
 
-def quantity(text: str) -> Fraction:
-    """Exact value of a Kubernetes quantity; raises MetricUnavailable for other text."""
-    form = _QUANTITY.fullmatch(text.strip())
-    if form is None:
-        raise MetricUnavailable(
-            f"quantities must match the regular expression '^([+-]?[0-9.]+)...$': {text!r}"
-        )
-    number, suffix, exponent = Fraction(form[1]), form[2] or "", form[3]
-    if suffix in _BINARY:
-        return number * (1 << _BINARY[suffix])
-    power = int(exponent) if exponent else _DECIMAL.get(suffix, 0)
-    return number * (Fraction(10**power) if power >= 0 else Fraction(1, 10**-power))
+    """
+
+    target: str = "1"
+    target_type: Literal["AverageValue", "Value"] = "AverageValue"
+    source: Literal["External", "Pods"] = "External"
+
+    def __post_init__(self) -> None:
+        try:
+            positive = quantity(self.target) > 0
+        except MetricUnavailable as error:
+            raise ValueError(f"target: {error}") from error
+        if not positive:
+            raise ValueError(f"target: must be positive, not {self.target!r}")
+        if self.target_type not in {"AverageValue", "Value"}:
+            raise ValueError(
+                f"target_type: must be AverageValue or Value, not {self.target_type!r}"
+            )
+        if self.source not in {"External", "Pods"}:
+            raise ValueError(f"source: must be External or Pods, not {self.source!r}")
+        if self.source == "Pods" and self.target_type == "Value":
+            raise ValueError("target_type: must be AverageValue for a Pods metric")
 
 
 def desired_replicas(
@@ -56,6 +77,9 @@ def desired_replicas(
     target_type: Literal["AverageValue", "Value"] = "AverageValue",
     tolerance_up: Fraction | float = TOLERANCE,
     tolerance_down: Fraction | float = TOLERANCE,
+    status_replicas: int | None = None,
+    source: Literal["External", "Pods"] = "External",
+    pending_replicas: int = 0,
 ) -> int:
     """Replicas that the metric proposes, before bounds and stabilization.
 
@@ -64,36 +88,38 @@ def desired_replicas(
         target: quantity, per replica for AverageValue.
         spec_replicas: replicas that the workload's scale asks for.
         ready_replicas: replicas that are ready; only Value multiplies by them.
-        max_replicas: what a negative or overflowing proposal becomes.
-        target_type: of the HPA's External metric.
+        max_replicas: what an overflowing proposal becomes.
+        target_type: of the HPA's metric.
         tolerance_up: fraction of the target that the usage may exceed without a change, inclusive.
         tolerance_down: the same for falling short.
+        status_replicas: replicas that exist, spec_replicas if None; AverageValue divides by them.
+        source: of the metric, External or Pods.
+        pending_replicas: those of them that have not begun to run; only Pods metrics ask.
 
     Raises:
-        MetricUnavailable: there are no items, or one is no quantity.
-        ValueError: the target is not positive, which the API server would not admit.
+        MetricUnavailable: there are no items, one is no quantity, or there are no pods to count.
+        ValueError: the target is one that the API server would not admit.
 
     """
+    metric = Metric(target=target, target_type=target_type, source=source)
     if not items:
-        raise MetricUnavailable("no metrics returned from external metrics API")
-    usage = Fraction(sum(math.ceil(quantity(item) * 1000) for item in items), 1000)
-    goal = quantity(target)
-    if goal <= 0:
-        raise ValueError(f"target: must be positive, not {target!r}")
-    if usage < 0:
-        return max_replicas
-    average = target_type == "AverageValue"
-    # At 0 replicas the controller divides by zero, gets infinity, and so leaves the tolerance.
-    ratio = usage / (goal * (spec_replicas or Fraction(1, 2**31))) if average else usage / goal
-    if 1 - _exact(tolerance_down) <= ratio <= 1 + _exact(tolerance_up):
-        return spec_replicas
-    proposed = math.ceil(usage / goal) if average else math.ceil(ratio * ready_replicas)
-    return proposed if proposed <= MAX_INT32 else max_replicas
-
-
-def _exact(tolerance: Fraction | float) -> Fraction:
-    """0.3 as three tenths, not as the nearest binary fraction."""
-    return Fraction(str(tolerance)) if isinstance(tolerance, float) else Fraction(tolerance)
+        api = "external" if source == "External" else "custom"
+        raise MetricUnavailable(f"no metrics returned from {api} metrics API")
+    values = [min(math.ceil(quantity(item) * 1000), hpa_rules.MAX_INT64) for item in items]
+    pods = spec_replicas if status_replicas is None else status_replicas
+    count = hpa_rules.Count(
+        goal=math.ceil(quantity(metric.target) * 1000),
+        lowest=1.0 - float(tolerance_down),
+        highest=1.0 + float(tolerance_up),
+        spec=spec_replicas,
+    )
+    if source == "Pods":
+        proposed = count.of_pods(values, pods, pending_replicas)
+    elif target_type == "AverageValue":
+        proposed = count.by_average(values, pods)
+    else:
+        proposed = count.by_value(values, pods, ready_replicas)
+    return max(0, proposed) if proposed <= MAX_INT32 else max_replicas
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +132,24 @@ class Decision:
 
 
 class HorizontalPodAutoscaler:
-    """Bounds and stabilization around `desired_replicas`, for AverageValue 1."""
+    """Metrics, stabilization, policies and bounds of an HPA, in the controller's order.
+
+    Args:
+        min_replicas: 0 is for clusters with the gate HPAScaleToZero.
+        max_replicas: of the HPA.
+        stabilization_up_seconds: of scaleUp.
+        stabilization_down_seconds: of scaleDown.
+        tolerance_up: of scaleUp.
+        tolerance_down: of scaleDown.
+        target: of the one metric.
+        target_type: of the one metric.
+        metrics: instead of `target` and `target_type`, for Pods or for several.
+        scale_up: policies for more replicas, by default 4 pods or 100 % in 15 s, the larger.
+        scale_down: policies for fewer replicas, by default 100 % in 15 s.
+        without_behavior: the HPA has no `behavior` at all: each sync may go to twice the replicas
+            or 4, however soon after the last; only the window for scaling down is left.
+
+    """
 
     def __init__(
         self,
@@ -117,47 +160,150 @@ class HorizontalPodAutoscaler:
         stabilization_down_seconds: float = 300.0,
         tolerance_up: Fraction | float = TOLERANCE,
         tolerance_down: Fraction | float = TOLERANCE,
+        target: str = "1",
+        target_type: Literal["AverageValue", "Value"] = "AverageValue",
+        metrics: Sequence[Metric] | None = None,
+        scale_up: hpa_rules.ScalingRules | None = None,
+        scale_down: hpa_rules.ScalingRules | None = None,
+        without_behavior: bool = False,
     ) -> None:
+        if metrics is not None and (not metrics or (target, target_type) != ("1", "AverageValue")):
+            raise ValueError("metrics: must be at least one, and then no target or target_type")
+        if without_behavior and (
+            scale_up or scale_down or stabilization_up_seconds or tolerance_up != tolerance_down
+        ):
+            raise ValueError(
+                "without_behavior: takes no scale_up, scale_down or stabilization_up_seconds,"
+                " and one tolerance: leave these out"
+            )
         self._min, self._max = min_replicas, max_replicas
         self._up, self._down = stabilization_up_seconds, stabilization_down_seconds
         self._tolerance = (tolerance_up, tolerance_down)
+        self._metrics = tuple(metrics or (Metric(target=target, target_type=target_type),))
+        self._pace = None if without_behavior else hpa_rules.Pace(up=scale_up, down=scale_down)
         self._history: deque[tuple[float, int]] = deque()
+        self._scaled_to_zero = False
 
     def step(
         self,
         *,
         now_seconds: float,
-        items: Sequence[str] | None,
         spec_replicas: int,
         ready_replicas: int,
+        items: Sequence[str] | None = None,
+        items_by_metric: Sequence[Sequence[str] | None] | None = None,
+        status_replicas: int | None = None,
+        pending_replicas: int = 0,
     ) -> Decision:
-        """One sync; `items` None means that the metric could not be read."""
-        if spec_replicas == 0:
-            message = "scaling is disabled since the replica count of the target is zero"
-            return Decision(replicas=0, reason="ScalingDisabled", message=message)
+        """One sync, whose decision is taken to be carried out.
+
+        Args:
+            now_seconds: of a clock that never goes back.
+            spec_replicas: replicas that the workload's scale asks for.
+            ready_replicas: replicas that are ready.
+            items: quantities of the one metric; None means that it could not be read.
+            items_by_metric: instead of `items`, the same for each of the HPA's metrics.
+            status_replicas: replicas that exist, spec_replicas if None.
+            pending_replicas: those of them that have not begun to run.
+
+        """
+        readings = (items,) if items_by_metric is None else tuple(items_by_metric)
+        if len(readings) != len(self._metrics) or (items is not None and items_by_metric):
+            raise ValueError(f"items_by_metric: must be {len(self._metrics)}, one for each metric")
         if not self._history:
             self._history.append((now_seconds, spec_replicas))  # it starts from what it finds
-        if not self._min <= spec_replicas <= self._max:
-            return self._bounded(spec_replicas)  # the controller does not read the metric then
-        try:
-            proposed = desired_replicas(
-                items=items or (),
-                target="1",
+        if spec_replicas == 0 and not self._scaled_to_zero:
+            message = "scaling is disabled since the replica count of the target is zero"
+            return Decision(replicas=0, reason="ScalingDisabled", message=message)
+        if spec_replicas and not self._min <= spec_replicas <= self._max:
+            decision = self._bounded(spec_replicas)  # the controller does not read the metric then
+        else:
+            proposed = self._propose(
+                readings,
                 spec_replicas=spec_replicas,
                 ready_replicas=ready_replicas,
-                max_replicas=self._max,
-                tolerance_up=self._tolerance[0],
-                tolerance_down=self._tolerance[1],
+                status_replicas=status_replicas,
+                pending_replicas=pending_replicas,
             )
-        except MetricUnavailable as error:
-            return Decision(
-                replicas=spec_replicas, reason="FailedGetExternalMetric", message=str(error)
+            if isinstance(proposed, Decision):
+                return proposed
+            stable = self._stabilize(now_seconds, proposed, spec_replicas)
+            decision = self._limited(now_seconds, spec_replicas, stable) or Decision(
+                replicas=stable,
+                reason="DesiredWithinRange",
+                message=f"recommended {proposed}, set {stable}",
             )
-        stable = self._stabilize(now_seconds, proposed, spec_replicas)
-        if not self._min <= stable <= self._max:
-            return self._bounded(stable)
-        message = f"recommended {proposed}, set {stable}"
-        return Decision(replicas=stable, reason="DesiredWithinRange", message=message)
+        if decision.replicas != spec_replicas:
+            if self._pace:
+                self._pace.record(now_seconds, spec_replicas, decision.replicas)
+            self._scaled_to_zero = decision.replicas == 0 and any(
+                metric.source == "External" for metric in self._metrics
+            )
+        return decision
+
+    def _propose(
+        self,
+        readings: Sequence[Sequence[str] | None],
+        *,
+        spec_replicas: int,
+        ready_replicas: int,
+        status_replicas: int | None,
+        pending_replicas: int,
+    ) -> int | Decision:
+        """The largest proposal; a failed metric's condition if all fail or it would scale down."""
+        proposals, failures = [], []
+        for metric, items in zip(self._metrics, readings, strict=True):
+            try:
+                proposal = desired_replicas(
+                    items=items or (),
+                    target=metric.target,
+                    spec_replicas=spec_replicas,
+                    ready_replicas=ready_replicas,
+                    max_replicas=self._max,
+                    target_type=metric.target_type,
+                    tolerance_up=self._tolerance[0],
+                    tolerance_down=self._tolerance[1],
+                    status_replicas=status_replicas,
+                    source=metric.source,
+                    pending_replicas=pending_replicas,
+                )
+            except MetricUnavailable as error:
+                failures.append((f"FailedGet{metric.source}Metric", str(error)))
+            else:
+                proposals.append(proposal)
+        if failures and (not proposals or max(proposals) < spec_replicas):
+            reason, message = failures[0]
+            return Decision(replicas=spec_replicas, reason=reason, message=message)
+        return max(proposals)
+
+    def _stabilize(self, now: float, proposed: int, current: int) -> int:
+        while self._history and self._history[0][0] < now - max(self._up, self._down):
+            self._history.popleft()
+        if self._pace is None:
+            # Here a recommendation exactly as old as the window still counts.
+            kept = [value for _, value in self._history] if self._down else []
+            stable = max([proposed, *kept])
+        else:
+            # And here it no longer counts.
+            up = min([proposed, *(value for at, value in self._history if at > now - self._up)])
+            down = max([proposed, *(value for at, value in self._history if at > now - self._down)])
+            stable = min(max(current, up), down)
+        self._history.append((now, proposed))
+        return stable
+
+    def _limited(self, now: float, current: int, stable: int) -> Decision | None:
+        """What policies and bounds make of a count that they do not allow."""
+        if stable > current:
+            limit = self._pace.up_limit(now, current) if self._pace else max(2 * current, 4)
+            if stable > limit and limit < self._max:
+                message = f"the scale-up policies allow {limit} now, not {stable}"
+                return Decision(replicas=limit, reason="ScaleUpLimit", message=message)
+        elif stable < current:
+            limit = self._pace.down_limit(now, current) if self._pace else 0
+            if stable < limit and limit > self._min:
+                message = f"the scale-down policies allow {limit} now, not {stable}"
+                return Decision(replicas=limit, reason="ScaleDownLimit", message=message)
+        return None if self._min <= stable <= self._max else self._bounded(stable)
 
     def _bounded(self, replicas: int) -> Decision:
         if replicas > self._max:
@@ -165,15 +311,6 @@ class HorizontalPodAutoscaler:
             return Decision(replicas=self._max, reason="TooManyReplicas", message=message)
         message = f"the desired replica count is less than the minimum of {self._min}"
         return Decision(replicas=self._min, reason="TooFewReplicas", message=message)
-
-    def _stabilize(self, now: float, proposed: int, current: int) -> int:
-        while self._history and self._history[0][0] < now - max(self._up, self._down):
-            self._history.popleft()
-        # As the controller: a recommendation exactly as old as the window no longer counts.
-        up = min([proposed, *(value for at, value in self._history if at > now - self._up)])
-        down = max([proposed, *(value for at, value in self._history if at > now - self._down)])
-        self._history.append((now, proposed))
-        return min(max(current, up), down)
 
 
 async def read_metric(
@@ -211,5 +348,7 @@ async def read_metric(
     items = document.get("items") if isinstance(document, dict) else None
     if not isinstance(items or [], list) or not all(isinstance(i, dict) for i in items or []):
         raise MetricUnavailable("the answer is no ExternalMetricValueList")
+    if not all(isinstance(item.get("timestamp"), str | None) for item in items or []):
+        raise MetricUnavailable("timestamp: must be a text")
     values = [item.get("value") for item in items or []]
     return ["0" if value is None else str(value) for value in values]

@@ -1,0 +1,227 @@
+"""Readers for public traces of LLM traffic, plain or gzipped.
+
+| format | one request | origin |
+| --- | --- | --- |
+| azure | CSV `TIMESTAMP,ContextTokens,GeneratedTokens`; date and time | github.com/Azure/AzurePublicDataset |
+| burstgpt | CSV `Timestamp,...,Request tokens,Response tokens,...`; seconds | github.com/HPMLL/BurstGPT |
+| mooncake | JSON `timestamp`, `input_length`, `output_length`; ms | github.com/kvcache-ai/Mooncake |
+
+Columns are found by name: releases of BurstGPT differ in theirs. A request without a generated token is a
+failure (BurstGPT says so): it is left out and counted in `Trace.skipped`.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import itertools
+import json
+import math
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from emulator.traces import Trace, TraceError
+
+Format = Literal["azure", "burstgpt", "mooncake"]
+Row = tuple[int, Mapping[str, Any]]
+"""Line number, and the fields by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """The fields of a format; `seconds` makes a number of the first or raises TypeError or ValueError."""
+
+    time: str
+    input: str
+    output: str
+    seconds: Callable[[Any], float]
+    time_is: str
+
+
+def _date(text: Any) -> float:
+    """Seconds of `2023-11-16 18:15:46.6805900`, to the microsecond; without a zone it is UTC."""
+    when = datetime.fromisoformat(text)
+    when = when if when.tzinfo else when.replace(tzinfo=UTC)
+    since = when - datetime(2020, 1, 1, tzinfo=UTC)
+    return since.days * 86400.0 + since.seconds + since.microseconds / 1e6
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool):
+        raise TypeError
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+_FORMS: Mapping[str, _Form] = {
+    "azure": _Form(
+        "TIMESTAMP", "ContextTokens", "GeneratedTokens", _date, "a time like 2023-11-16 18:15:46.68"
+    ),
+    "burstgpt": _Form(
+        "Timestamp", "Request tokens", "Response tokens", _number, "a number of seconds"
+    ),
+    "mooncake": _Form(
+        "timestamp", "input_length", "output_length", lambda v: _number(v) / 1000, "a number of ms"
+    ),
+}
+
+
+def read(path: Path | str, *, format: Format | None = None) -> Trace:  # noqa: A002 - the user's word
+    """The requests of a trace file in order of arrival, the first at 0.
+
+    Args:
+        path: the file; gzip is seen by its first bytes.
+        format: told from the header when None.
+
+    Raises:
+        TraceError: names the file, the line, the field and the fix.
+
+    """
+    path = Path(path)
+    try:
+        with _text(path) as lines:
+            first, rest = _peek(lines)
+            kind = _detect(path, first) if format is None else _known(path, format)
+            return _trace(path, _FORMS[kind], _rows(path, kind, rest))
+    except UnicodeDecodeError as error:
+        raise TraceError(f"{path}: not UTF-8 text: {error}; is it a trace file?") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise TraceError(f"{path}: cannot be read: {error}") from error
+
+
+def _text(path: Path) -> io.TextIOBase:
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+    if zipped:
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
+
+
+def _peek(lines: Iterable[str]) -> tuple[str, Iterator[str]]:
+    """The first line with something in it, and all lines as they were."""
+    iterator = iter(lines)
+    seen = []
+    for line in iterator:
+        seen.append(line)
+        if line.strip():
+            break
+    return (seen[-1].strip() if seen else ""), itertools.chain(seen, iterator)
+
+
+def _known(path: Path, name: str) -> str:
+    if name not in _FORMS:
+        raise TraceError(f"{path}: format: must be one of {', '.join(_FORMS)}, not {name!r}")
+    return name
+
+
+def _detect(path: Path, first: str) -> str:
+    header = {column.strip() for column in first.split(",")}
+    for name, form in _FORMS.items():
+        if {form.time, form.input, form.output} <= header:
+            return name
+    if first.startswith("{"):
+        return "mooncake"
+    if not first:
+        raise TraceError(f"{path}: is empty; a trace has one request a line")
+    raise TraceError(
+        f"{path}:1: header: {first[:80]!r} is none of azure (TIMESTAMP,ContextTokens,GeneratedTokens),"
+        " burstgpt (Timestamp,Model,Request tokens,Response tokens,...) and mooncake (JSON lines);"
+        " put the header line back or convert the file"
+    )
+
+
+def _rows(path: Path, kind: str, lines: Iterator[str]) -> Iterator[Row]:
+    return _json_rows(path, lines) if kind == "mooncake" else _csv_rows(path, lines, _FORMS[kind])
+
+
+def _json_rows(path: Path, lines: Iterator[str]) -> Iterator[Row]:
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise TraceError(f"{path}:{number}: not JSON: {error}; one object a line") from error
+        if not isinstance(row, dict):
+            raise TraceError(f"{path}:{number}: must be a JSON object, not {line.strip()[:80]!r}")
+        yield number, row
+
+
+def _csv_rows(path: Path, lines: Iterator[str], form: _Form) -> Iterator[Row]:
+    reader = csv.reader(lines)
+    try:
+        header = [column.strip() for column in next((row for row in reader if row), [])]
+        for name in (form.time, form.input, form.output):
+            if name not in header:
+                raise TraceError(f"{path}:1: {name}: no such column; the header has {header}")
+        for row in reader:
+            if row:
+                yield reader.line_num, dict(zip(header, row, strict=False))
+    except csv.Error as error:
+        raise TraceError(f"{path}:{reader.line_num}: not CSV: {error}; correct the line") from error
+
+
+def _trace(path: Path, form: _Form, rows: Iterator[Row]) -> Trace:
+    times: list[float] = []
+    tokens: list[tuple[int, int]] = []
+    skipped = 0
+    for number, row in rows:
+        where = f"{path}:{number}"
+        outputs = _count(where, row, form.output)
+        if outputs == 0:
+            skipped += 1
+            continue
+        times.append(_time(where, row, form))
+        tokens.append((_count(where, row, form.input), outputs))
+    if not times:
+        raise TraceError(f"{path}: no request with generated tokens in it ({skipped} skipped)")
+    seconds = np.array(times, dtype=np.float64)
+    order = np.argsort(seconds, kind="stable")
+    seconds = seconds[order] - seconds[order[0]]
+    columns = np.array(tokens, dtype=np.int64)[order]
+    return Trace(
+        arrival_seconds=seconds,
+        input_tokens=columns[:, 0].copy(),
+        output_tokens=columns[:, 1].copy(),
+        duration_seconds=float(seconds[-1]),
+        name=path.name,
+        skipped=skipped,
+    )
+
+
+def _value(where: str, row: Mapping[str, Any], name: str) -> Any:
+    if (value := row.get(name)) is None:
+        raise TraceError(f"{where}: {name}: missing; complete or delete the line")
+    return value
+
+
+def _count(where: str, row: Mapping[str, Any], name: str) -> int:
+    value = _value(where, row, name)
+    try:
+        number = _number(value)
+    except (TypeError, ValueError, OverflowError):
+        number = -1.0
+    if not 0 <= number < 2**31 or number != int(number):
+        raise TraceError(
+            f"{where}: {name}: must be a whole number >= 0, not {value!r}; correct or delete the line"
+        )
+    return int(number)
+
+
+def _time(where: str, row: Mapping[str, Any], form: _Form) -> float:
+    value = _value(where, row, form.time)
+    try:
+        return form.seconds(value)
+    except (TypeError, ValueError, OverflowError):
+        raise TraceError(
+            f"{where}: {form.time}: must be {form.time_is}, not {value!r}; correct or delete the line"
+        ) from None

@@ -1,0 +1,397 @@
+"""Request traces: when requests arrive, and how many tokens each has.
+
+All generators are one mechanism, time rescaling (Daley and Vere-Jones, An Introduction to the Theory of
+Point Processes, theorem 7.4.I): a stationary stream of points at one per unit (even, or with gamma
+distributed gaps; Poisson at a coefficient of variation of 1) is moved to where the integral of a rate,
+linear between its knots, reaches them. A spec is a mapping or its JSON text:
+
+    {"kind": "step", "levels": [[600, 60], [600, 180]], "arrivals": "poisson", "seed": 1,
+     "tokens": {"input": {"mean": 128, "cv": 0.8, "max": 4096}, "output": {"mean": 178}}}
+
+Rates are requests per minute. Equal specs and seeds give equal traces; arrivals, noise and tokens draw from
+streams of their own, so that a change of one leaves the others.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+MAX_REQUESTS = 20_000_000
+"""A spec that asks for more is taken for a mistake."""
+MAX_KNOTS = 1_000_000
+MAX_TOKENS = 2**31 - 1
+
+
+class TraceError(ValueError):
+    """A trace or its spec is wrong; names the file or field, and the fix."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Trace:
+    """Requests in order of arrival; the arrays are read-only.
+
+    Attributes:
+        arrival_seconds: since the beginning of the trace, ascending, at most `duration_seconds`.
+        input_tokens: >= 0 each.
+        output_tokens: >= 1 each.
+        skipped: rows of the file that are no requests, such as failures.
+
+    """
+
+    arrival_seconds: FloatArray
+    input_tokens: IntArray
+    output_tokens: IntArray
+    duration_seconds: float
+    name: str = "trace"
+    skipped: int = 0
+
+    def __post_init__(self) -> None:
+        arrivals, inputs, outputs = self.arrival_seconds, self.input_tokens, self.output_tokens
+        if not len(arrivals) == len(inputs) == len(outputs):
+            raise TraceError(f"{self.name}: arrivals, input and output tokens differ in number")
+        if not (math.isfinite(self.duration_seconds) and self.duration_seconds >= 0):
+            raise TraceError(f"{self.name}: duration_seconds: must be >= 0 and finite")
+        if len(arrivals):
+            # Written so that NaN fails.
+            if not ((np.diff(arrivals) >= 0).all() and arrivals[0] >= 0):
+                raise TraceError(f"{self.name}: arrival_seconds: must ascend from 0; sort them")
+            if not arrivals[-1] <= self.duration_seconds:
+                raise TraceError(f"{self.name}: arrival_seconds: must end by duration_seconds")
+            if inputs.min() < 0 or outputs.min() < 1:
+                raise TraceError(f"{self.name}: tokens: inputs must be >= 0 and outputs >= 1")
+        for array in (arrivals, inputs, outputs):
+            array.setflags(write=False)
+
+    def __len__(self) -> int:
+        return len(self.arrival_seconds)
+
+    def between(self, start_seconds: float, end_seconds: float) -> Trace:
+        """The part from the start up to before the end, as a trace that begins at 0."""
+        if not 0 <= start_seconds < end_seconds:
+            raise TraceError(f"{self.name}: the part must be 0 <= start < end")
+        end = min(end_seconds, self.duration_seconds)
+        first, last = np.searchsorted(self.arrival_seconds, (start_seconds, end_seconds))
+        part = slice(int(first), int(last))
+        return Trace(
+            arrival_seconds=self.arrival_seconds[part] - start_seconds,
+            input_tokens=self.input_tokens[part],
+            output_tokens=self.output_tokens[part],
+            duration_seconds=max(end - start_seconds, 0.0),
+            name=self.name,
+        )
+
+    def scaled(self, factor: float) -> Trace:
+        """The same requests at `factor` times the rate, so in a shorter or longer time."""
+        if not (math.isfinite(factor) and factor > 0):
+            raise TraceError(f"{self.name}: factor: must be > 0 and finite, not {factor}")
+        return Trace(
+            arrival_seconds=self.arrival_seconds / factor,
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+            duration_seconds=self.duration_seconds / factor,
+            name=self.name,
+            skipped=self.skipped,
+        )
+
+    def rate_rpm(self, bin_seconds: float = 60.0) -> FloatArray:
+        """Requests per minute in each bin; the last bin may be shorter."""
+        if not (math.isfinite(bin_seconds) and bin_seconds > 0):
+            raise TraceError(f"{self.name}: bin_seconds: must be > 0, not {bin_seconds}")
+        bins = max(math.ceil(self.duration_seconds / bin_seconds), 1)
+        places = np.minimum((self.arrival_seconds / bin_seconds).astype(np.int64), bins - 1)
+        widths = np.full(bins, bin_seconds)
+        widths[-1] = self.duration_seconds - (bins - 1) * bin_seconds or bin_seconds
+        return np.asarray(np.bincount(places, minlength=bins) * 60.0 / widths, dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rate:
+    """Requests per minute, linear between knots; two knots at one time are a jump."""
+
+    seconds: FloatArray
+    rpm: FloatArray
+
+    @property
+    def duration_seconds(self) -> float:
+        """The last knot."""
+        return float(self.seconds[-1])
+
+    def expected(self) -> FloatArray:
+        """Requests up to each knot: the integral of the rate."""
+        areas = np.diff(self.seconds) * (self.rpm[1:] + self.rpm[:-1]) / 120.0
+        return np.concatenate(([0.0], np.cumsum(areas)))
+
+    def when(self, points: FloatArray) -> FloatArray:
+        """Seconds at which the integral reaches these points > 0."""
+        reached = self.expected()
+        left = np.clip(np.searchsorted(reached, points) - 1, 0, len(reached) - 2)
+        rest = points - reached[left]
+        per_second = self.rpm / 60.0
+        widths = np.diff(self.seconds)
+        slopes = np.diff(per_second) / np.where(widths > 0, widths, 1.0)
+        start, slope = per_second[left], slopes[left]
+        # The root of rest = start * t + slope * t^2 / 2, in the form that does not cancel.
+        root = np.sqrt(np.maximum(start**2 + 2.0 * slope * rest, 0.0))
+        times = self.seconds[left] + np.minimum(2.0 * rest / (start + root), widths[left])
+        return np.maximum.accumulate(times)  # rounding could swap close neighbours
+
+
+def steps(levels: Sequence[tuple[float, float]]) -> Rate:
+    """Constant levels of (seconds, rpm)."""
+    ends = np.cumsum([seconds for seconds, _ in levels])
+    knots = np.concatenate(([0.0], np.repeat(ends, 2)[:-1]))
+    return Rate(knots, np.repeat(np.array([rpm for _, rpm in levels], dtype=np.float64), 2))
+
+
+def arrivals(rate: Rate, *, cv: float, rng: np.random.Generator) -> FloatArray:
+    """Arrival times in seconds; gaps vary by `cv` around what the rate makes of them, 0 is even."""
+    total = float(rate.expected()[-1])
+    if total > MAX_REQUESTS:
+        raise TraceError(f"rate: asks for {total:.0f} requests; at most {MAX_REQUESTS} are made")
+    if cv == 0:
+        return rate.when(np.arange(math.ceil(total - 0.5), dtype=np.float64) + 0.5)
+    return rate.when(_renewals(total, cv, rng))
+
+
+def _renewals(total: float, cv: float, rng: np.random.Generator) -> FloatArray:
+    """Points before `total`, one per unit, with gamma distributed gaps."""
+    shape = 1.0 / cv**2
+    # The gap in which a stationary stream begins is longer than most, and partly over.
+    chunks = [np.array([rng.random() * rng.standard_gamma(shape + 1.0) / shape])]
+    reached = float(chunks[0][0])
+    while reached < total:
+        gaps = rng.standard_gamma(shape, size=int((total - reached) * 1.1) + 64) / shape
+        chunks.append(reached + np.cumsum(gaps))
+        reached = float(chunks[-1][-1])
+    points = np.concatenate(chunks)
+    return points[(points < total) & (points > 0)]
+
+
+def generate(spec: Mapping[str, Any] | str) -> Trace:
+    """The trace that a spec describes; see the module's docstring and `KINDS`.
+
+    Raises:
+        TraceError: names the field and the fix.
+
+    """
+    fields = _Fields(_parsed(spec))
+    seed = int(fields.number("seed", default=0, whole=True))
+    kind = fields.choice("kind", tuple(KINDS))
+    rate = KINDS[kind](fields, np.random.default_rng([seed, 0]))
+    cv = _variation(fields, kind)
+    name = str(fields.get("name", kind, "a text"))
+    tokens = fields.section("tokens", '{"input": {"mean": 128}, "output": {"mean": 178}}')
+    inputs, outputs = _Lengths.of(tokens, "input", 0), _Lengths.of(tokens, "output", 1)
+    tokens.close()
+    fields.close()
+    times = arrivals(rate, cv=cv, rng=np.random.default_rng([seed, 1]))
+    return Trace(
+        arrival_seconds=times,
+        input_tokens=inputs.draw(len(times), np.random.default_rng([seed, 2])),
+        output_tokens=outputs.draw(len(times), np.random.default_rng([seed, 3])),
+        duration_seconds=rate.duration_seconds,
+        name=name,
+    )
+
+
+def _parsed(spec: Mapping[str, Any] | str) -> Any:
+    try:
+        return json.loads(spec) if isinstance(spec, str) else spec
+    except ValueError as error:
+        raise TraceError(f'spec: not JSON like {{"kind": "poisson", ...}}: {error}') from None
+
+
+def _variation(fields: _Fields, kind: str) -> float:
+    """Coefficient of variation of the gaps."""
+    way = {"poisson": "poisson", "mmpp": "poisson", "gamma": "gamma"}.get(kind)
+    if way is None:
+        default = "even" if kind == "constant" else "poisson"
+        way = fields.choice("arrivals", ("even", "poisson", "gamma"), default=default)
+    return fields.number("cv", above=0.0) if way == "gamma" else float(way == "poisson")
+
+
+@dataclass(frozen=True, slots=True)
+class _Lengths:
+    """Tokens per request: constant at cv 0, otherwise lognormal, rounded, >= 1, cut at `most`."""
+
+    mean: float
+    cv: float
+    most: float
+
+    @classmethod
+    def of(cls, tokens: _Fields, side: str, least: int) -> _Lengths:
+        fields = tokens.section(side, '{"mean": 128, "cv": 0.8, "max": 4096}')
+        mean = fields.number("mean", least=least)
+        cv = fields.number("cv", default=0.0)
+        most = fields.number("max", default=MAX_TOKENS, least=mean, most=MAX_TOKENS, whole=True)
+        fields.close()
+        if cv and mean < 1:
+            raise TraceError(f"{fields.where}mean: must be >= 1 where cv is not 0, not {mean:g}")
+        return cls(mean, cv, most)
+
+    def draw(self, count: int, rng: np.random.Generator) -> IntArray:
+        if self.cv == 0:
+            return np.full(count, round(self.mean), dtype=np.int64)
+        variance = math.log1p(self.cv**2)
+        drawn = rng.lognormal(math.log(self.mean) - variance / 2, math.sqrt(variance), size=count)
+        return np.clip(np.rint(drawn), 1, self.most).astype(np.int64)
+
+
+def _constant(fields: _Fields, _: np.random.Generator) -> Rate:
+    """duration_seconds, rate_rpm."""
+    return steps([(_duration(fields), fields.number("rate_rpm"))])
+
+
+def _step(fields: _Fields, _: np.random.Generator) -> Rate:
+    """levels: [[seconds, rpm], ...]."""
+    return steps(fields.pairs("levels", "a list of [seconds > 0, requests per minute]"))
+
+
+def _ramp(fields: _Fields, _: np.random.Generator) -> Rate:
+    """duration_seconds, from_rpm, to_rpm."""
+    ends = [fields.number("from_rpm"), fields.number("to_rpm")]
+    return Rate(np.array([0.0, _duration(fields)]), np.array(ends))
+
+
+def _diurnal(fields: _Fields, rng: np.random.Generator) -> Rate:
+    """duration_seconds, mean_rpm; amplitude (0.5), period_seconds (a day); noise (0.1), noise_seconds.
+
+    A sine that begins at its lowest, times a lognormal factor of mean 1 and coefficient of variation
+    `noise` that is new every `noise_seconds`.
+    """
+    duration, mean = _duration(fields), fields.number("mean_rpm")
+    amplitude = fields.number("amplitude", default=0.5, most=1.0)
+    period = fields.number("period_seconds", default=86400.0, above=0.0)
+    noise = fields.number("noise", default=0.1)
+    width = fields.number("noise_seconds", default=period / 288, least=duration / MAX_KNOTS)
+    seconds = np.linspace(0.0, duration, math.ceil(duration / width) + 1)
+    variance = math.log1p(noise**2)
+    factors = rng.lognormal(-variance / 2, math.sqrt(variance), size=len(seconds))
+    return Rate(seconds, mean * (1 - amplitude * np.cos(2 * np.pi * seconds / period)) * factors)
+
+
+def _flash_crowd(fields: _Fields, _: np.random.Generator) -> Rate:
+    """duration_seconds, base_rpm, peak_rpm, start_seconds, hold_seconds; rise_seconds, fall_seconds (0)."""
+    duration, base, peak = _duration(fields), fields.number("base_rpm"), fields.number("peak_rpm")
+    rise, fall = (fields.number(name, default=0.0) for name in ("rise_seconds", "fall_seconds"))
+    widths = [fields.number("start_seconds"), rise, fields.number("hold_seconds"), fall]
+    if sum(widths) > duration:
+        raise TraceError(f"duration_seconds: must be >= {sum(widths):g}, the end of the fall")
+    seconds = np.concatenate(([0.0], np.cumsum(widths), [duration]))
+    return Rate(seconds, np.array([base, base, peak, peak, base, base]))
+
+
+def _mmpp(fields: _Fields, rng: np.random.Generator) -> Rate:
+    """duration_seconds, states: [[mean seconds, rpm], [mean seconds, rpm]], left at random times."""
+    wanted = "two of [mean seconds > 0, requests per minute]"
+    duration, states = _duration(fields), fields.pairs("states", wanted)
+    if len(states) != 2:
+        raise fields.wrong("states", wanted)
+    means = [mean for mean, _ in states]
+    if duration / min(means) > MAX_KNOTS:
+        raise TraceError(f"states: mean seconds must be >= {duration / MAX_KNOTS:g}")
+    state = int(rng.random() * sum(means) >= means[0])
+    levels, left = [], duration
+    while left > 0:
+        stay = min(rng.exponential(means[state]), left)
+        levels.append((stay, states[state][1]))
+        left -= stay
+        state = 1 - state
+    rate = steps(levels)
+    rate.seconds[-1] = duration  # the sum of the stays misses it by a rounding
+    return rate
+
+
+def _duration(fields: _Fields) -> float:
+    return fields.number("duration_seconds", above=0.0)
+
+
+KINDS: Mapping[str, Callable[[_Fields, np.random.Generator], Rate]] = {
+    "constant": _constant,
+    "poisson": _constant,
+    "gamma": _constant,
+    "step": _step,
+    "ramp": _ramp,
+    "diurnal": _diurnal,
+    "flash-crowd": _flash_crowd,
+    "mmpp": _mmpp,
+}
+"""Rates by the spec's `kind`; the docstrings have the fields. Besides: seed, name, tokens; `cv` for gamma;
+`arrivals` (even, poisson, or gamma with `cv`) where the kind does not say it.
+"""
+
+
+class _Fields:
+    """Reads a mapping field by field; what nobody asked for is an error."""
+
+    def __init__(self, given: Any, where: str = "") -> None:
+        if not isinstance(given, Mapping):
+            raise TraceError(f"{where.rstrip('.') or 'spec'}: must be an object, not {given!r}")
+        self._given = given
+        self._asked: list[str] = []
+        self.where = where
+
+    def get(self, name: str, default: Any, wanted: str) -> Any:
+        self._asked.append(name)
+        value = self._given.get(name, default)
+        if value is None:
+            raise TraceError(f"{self.where}{name}: missing; give {wanted}")
+        return value
+
+    def wrong(self, name: str, wanted: str) -> TraceError:
+        return TraceError(f"{self.where}{name}: must be {wanted}, not {self._given.get(name)!r}")
+
+    def number(
+        self, name: str, *, default: float | None = None, least: float = 0.0, above: float = -1.0,
+        most: float = math.inf, whole: bool = False,
+    ) -> float:  # fmt: skip
+        """A number >= `least`, > `above` and <= `most`."""
+        bounds = f"> {above:g}" if above >= least else f">= {least:g}"
+        bounds += f" and <= {most:g}" if most < math.inf else ""
+        wanted = f"a {'whole ' if whole else ''}number {bounds}"
+        value = self.get(name, default, wanted)
+        good = _finite(value) and least <= value <= most and value > above
+        if not good or (whole and value != int(value)):
+            raise self.wrong(name, wanted)
+        return float(value)
+
+    def choice(self, name: str, options: Sequence[str], *, default: str | None = None) -> str:
+        wanted = f"one of {', '.join(options)}"
+        value = self.get(name, default, wanted)
+        if value not in options:
+            raise self.wrong(name, wanted)
+        return str(value)
+
+    def pairs(self, name: str, wanted: str) -> list[tuple[float, float]]:
+        """A list of [number > 0, number >= 0]."""
+        rows = self.get(name, None, wanted)
+        if not isinstance(rows, list | tuple) or not rows:
+            raise self.wrong(name, wanted)
+        for index, row in enumerate(rows):
+            good = isinstance(row, list | tuple) and len(row) == 2 and all(map(_finite, row))
+            if not (good and row[0] > 0 and row[1] >= 0):
+                raise TraceError(f"{self.where}{name}[{index}]: must be {wanted}, not {row!r}")
+        return [(float(seconds), float(rpm)) for seconds, rpm in rows]
+
+    def section(self, name: str, example: str) -> _Fields:
+        return _Fields(self.get(name, None, f"an object like {example}"), f"{self.where}{name}.")
+
+    def close(self) -> None:
+        """Nothing may be left."""
+        for name in self._given:
+            if name not in self._asked:
+                known = ", ".join(self._asked)
+                raise TraceError(f"{self.where}{name}: unknown field; known are {known}")
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,170 @@
+"""Public trace formats are read as published, and what is wrong with a file is said with its line."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from emulator import trace_files
+from emulator.traces import TraceError
+
+SAMPLES = Path(__file__).parents[2] / "manifests" / "samples" / "traces"
+AZURE = """TIMESTAMP,ContextTokens,GeneratedTokens
+2023-11-16 18:15:59.6805900,374,44
+2023-11-16 18:16:00.9951690,396,109
+2023-11-16 18:16:01.0000000,7,0
+"""
+BURSTGPT = """Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type
+5,ChatGPT,472,18,490,Conversation log
+45,ChatGPT,1087,230,1317,Conversation log
+118,GPT-4,417,0,417,API log
+120,GPT-4,0,0,0,API log
+"""
+BURSTGPT_2 = """Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type
+19440110.0,1722ac82,43,GPT-4,906,446,1352,Conversation log
+19440161.5,,2,ChatGPT,36,29,65,API log
+"""
+MOONCAKE = """{"timestamp": 27482, "input_length": 6955, "output_length": 52, "hash_ids": [46, 47]}
+{"timestamp": 30535, "input_length": 6472, "output_length": 26, "hash_ids": [46, 48]}
+"""
+
+
+def write(folder: Path, text: str, name: str = "trace") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "requests", "skipped"),
+    [
+        (AZURE, [(0.0, 374, 44), (1.314579, 396, 109)], 1),
+        (BURSTGPT, [(0.0, 472, 18), (40.0, 1087, 230)], 2),
+        (BURSTGPT_2, [(0.0, 906, 446), (51.5, 36, 29)], 0),
+        (MOONCAKE, [(0.0, 6955, 52), (3.053, 6472, 26)], 0),
+    ],
+    ids=["azure", "burstgpt", "burstgpt 2", "mooncake"],
+)
+def test_formats_are_told_by_their_header(
+    tmp_path: Path, text: str, requests: list[tuple[float, int, int]], skipped: int
+) -> None:
+    """Each format is recognized; times are seconds since the first request; failures are counted."""
+    trace = trace_files.read(write(tmp_path, text, "some.trace"))
+    arrivals, inputs, outputs = (list(column) for column in zip(*requests, strict=True))
+    assert trace.arrival_seconds.tolist() == pytest.approx(arrivals, abs=2e-6)
+    assert trace.input_tokens.tolist() == inputs
+    assert trace.output_tokens.tolist() == outputs
+    assert trace.skipped == skipped
+    assert trace.duration_seconds == trace.arrival_seconds[-1]
+    assert trace.name == "some.trace"
+
+
+def test_times_of_azure_2024_have_a_zone(tmp_path: Path) -> None:
+    """The zone counts, fractions may be missing, and midnight is nothing special."""
+    times = ["12 23:59:59.500000+00:00", "13 00:00:10+00:00", "13 02:00:11+02:00"]
+    rows = "".join(f"2024-05-{time},1,1\n" for time in times)
+    trace = trace_files.read(write(tmp_path, AZURE.splitlines()[0] + "\n" + rows))
+    assert trace.arrival_seconds.tolist() == [0.0, 10.5, 11.5]
+
+
+def test_unsorted_files_are_sorted(tmp_path: Path) -> None:
+    """Requests are put in order of their time, each with its own tokens; equal times keep their order."""
+    header = BURSTGPT.splitlines()[0]
+    rows = [f"{30 - 10 * (i % 2)},m,{i},{i + 1},{2 * i + 1},x" for i in range(100)]
+    trace = trace_files.read(write(tmp_path, "\n".join([header, *rows])))
+    assert trace.arrival_seconds.tolist() == [0.0] * 50 + [10.0] * 50
+    assert trace.input_tokens.tolist() == [*range(1, 100, 2), *range(0, 100, 2)]
+    assert trace.output_tokens.tolist() == [n + 1 for n in trace.input_tokens]
+
+
+@pytest.mark.parametrize("text", [AZURE, MOONCAKE], ids=["csv", "json"])
+def test_gzip_byte_order_marks_and_blank_lines_are_tolerated(tmp_path: Path, text: str) -> None:
+    """Compression is seen by content, not by name; Windows' line ends and empty lines do not matter."""
+    plain = trace_files.read(write(tmp_path, text))
+    odd = "\ufeff\r\n" + text.replace("\n", "\r\n\r\n")
+    zipped = tmp_path / "zipped"
+    zipped.write_bytes(gzip.compress(odd.encode()))
+    for path in (write(tmp_path, odd, "odd"), zipped):
+        trace = trace_files.read(path)
+        assert trace.arrival_seconds.tolist() == plain.arrival_seconds.tolist()
+        assert trace.output_tokens.tolist() == plain.output_tokens.tolist()
+
+
+def test_a_format_can_be_forced(tmp_path: Path) -> None:
+    """A file that is not of the format that was asked for is refused, whatever it would be."""
+    path = write(tmp_path, AZURE)
+    assert len(trace_files.read(path, format="azure")) == 2
+    with pytest.raises(
+        TraceError, match=r"trace:1: Timestamp: no such column; the header has \['TIMES"
+    ):
+        trace_files.read(path, format="burstgpt")
+    with pytest.raises(TraceError, match="trace:1: not JSON"):
+        trace_files.read(path, format="mooncake")
+    with pytest.raises(
+        TraceError, match="format: must be one of azure, burstgpt, mooncake, not 'csv'"
+    ):
+        trace_files.read(path, format="csv")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "trace: is empty; a trace has one request a line"),
+        ("a,b,c\n1,2,3\n", "trace:1: header: 'a,b,c' is none of azure .* burstgpt .* mooncake"),
+        (AZURE.replace("396", "-396"), "trace:3: ContextTokens: must be a whole number >= 0, not '-396'"),
+        (AZURE.replace("109", "1e400"), "trace:3: GeneratedTokens: must be a whole number .* '1e400'"),
+        (AZURE.replace("109", "many"), "trace:3: GeneratedTokens: .* 'many'; correct or delete the line"),
+        (AZURE.replace("2023-11-16 18:16:00", "16.11."), "trace:3: TIMESTAMP: must be a time like 2023"),
+        (AZURE.replace(",396,109", ""), "trace:3: GeneratedTokens: missing; complete or delete the line"),
+        (BURSTGPT.replace("45,", "later,"), "trace:3: Timestamp: must be a number of seconds, not 'later'"),
+        (BURSTGPT.replace("1087", "10.5"), "trace:3: Request tokens: must be a whole number"),
+        (MOONCAKE.replace("30535", "null"), "trace:2: timestamp: missing"),
+        (MOONCAKE.replace("30535", "true"), "trace:2: timestamp: must be a number of ms, not True"),
+        (MOONCAKE.replace("6472", '"x"'), "trace:2: input_length: must be a whole number >= 0, not 'x'"),
+        (MOONCAKE + "[]\n", r"trace:3: must be a JSON object, not '\[\]'"),
+        (MOONCAKE + "{\n", "trace:3: not JSON: .*; one object a line"),
+        (AZURE.splitlines()[0], r"trace: no request with generated tokens in it \(0 skipped\)"),
+        ("\n".join(BURSTGPT.splitlines()[:1] + BURSTGPT.splitlines()[3:]), r"\(2 skipped\)"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
+    """The error has the file, the line, the field, what is there, and what to do."""
+    with pytest.raises(TraceError, match=said):
+        trace_files.read(write(tmp_path, text))
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    """A missing file, a folder, cut gzip and binary data give one sentence with the path."""
+    cut = tmp_path / "cut.gz"
+    cut.write_bytes(gzip.compress(AZURE.encode() * 100)[:60])
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\xff\xfe\x00\x01")
+    for path, said in (
+        (tmp_path / "none", "none: cannot be read"),
+        (tmp_path, "cannot be read"),
+        (cut, "cut.gz: cannot be read"),
+        (binary, "binary: not UTF-8 text: .*; is it a trace file"),
+    ):
+        with pytest.raises(TraceError, match=said):
+            trace_files.read(path)
+
+
+def test_a_broken_csv_names_its_line(tmp_path: Path) -> None:
+    """A field without an end is an error of its line, not of the whole file."""
+    long = "2023-11-16 18:15:59," + "1" * 200_000 + ",4\n"
+    with pytest.raises(TraceError, match=r"trace:5: not CSV: .*; correct the line"):
+        trace_files.read(write(tmp_path, AZURE + long))
+
+
+@pytest.mark.parametrize(
+    ("name", "skipped"), [("azure.csv", 0), ("burstgpt.csv", 9), ("mooncake.jsonl", 0)]
+)
+def test_the_samples_are_read(name: str, skipped: int) -> None:
+    """Each sample has about two hundred requests in five minutes, and BurstGPT's some failures."""
+    trace = trace_files.read(SAMPLES / name)
+    assert 180 <= len(trace) <= 240
+    assert 270 < trace.duration_seconds <= 300
+    assert trace.skipped == skipped
+    assert trace.rate_rpm(300.0)[0] == pytest.approx(40, rel=0.2)
