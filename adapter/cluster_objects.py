@@ -193,10 +193,27 @@ def _join(scope: Scope, seen: _Seen) -> joined.Contents:
     reader.scalers = [scalers.parse(item) for _, item in seen.scalers]
     ours = _read_targets(reader, seen, by_label)
     if scope.limited:
-        reader.capacity = inventory.capacity(
+        gpus = inventory.take(
             (node for _, node in seen.nodes), (pod for _, pod in seen.pods), ours=ours
         )
+        reader.capacity, problems = gpus.capacity(_device_types(scope, reader))
+        reader.problems.extend(problems)
     return reader.contents()
+
+
+def _device_types(scope: Scope, reader: joined.Reader) -> dict[str, str]:
+    """Device types of the accelerators that variants name, each with the place that says so."""
+    named = {
+        profile.accelerator
+        for _, variant in reader.variants.values()
+        for profile in variant.spec.profile.accelerators
+    }
+    where = f"ConfigMap {scope.config_namespace}/{joined.COSTS}"
+    return {
+        accelerator.device_type: f"{where}: data.{name}"
+        for name, accelerator in sorted(reader.accelerators.items(), reverse=True)
+        if name in named
+    }
 
 
 def _read_targets(
@@ -217,7 +234,7 @@ def _read_targets(
                 continue
             selector = pods.selector_of((found.get("spec") or {}).get("selector") or {})
             deployment = objects.Deployment.model_validate(found)
-            reader.add_deployment(deployment, by_label.endpoints(namespace, selector))
+            reader.add_deployment(deployment, by_label.serving(namespace, selector))
         else:
             scale = seen.others.get((namespace, reference), "its scale was not read yet")
             if isinstance(scale, str):
@@ -228,7 +245,7 @@ def _read_targets(
                 replicas=scale.replicas,
                 wanted=scale.wanted,
                 uid=scale.uid,
-                endpoints=by_label.endpoints(namespace, selector),
+                serving=by_label.serving(namespace, selector),
             )
         ours.update(
             (pod["metadata"]["namespace"], pod["metadata"]["name"])
