@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from adapter import fleet as fleets
-from analyzer import capacity, queueing
+from analyzer import capacity, pooling, queueing
 from analyzer.replicas import PARAMETERS, problems
 from optimizer import problem
 
@@ -137,16 +137,19 @@ def _size(pairs: list[_Pair], found: dict[str, Choices], margin: float) -> None:
 def _sized(
     pairs: list[_Pair], replicas: queueing.Replicas, margin: float
 ) -> list[problem.Candidate | str]:
-    sized = capacity.size_all(
-        replicas,
-        ttft_ms=[pair.targets.ttft_ms or math.nan for pair in pairs],
-        itl_ms=[pair.targets.itl_ms or math.nan for pair in pairs],
-        percentile=[pair.targets.percentile or math.nan for pair in pairs],
+    wanted_of = {
+        "ttft_ms": np.array([pair.targets.ttft_ms or math.nan for pair in pairs]),
+        "itl_ms": np.array([pair.targets.itl_ms or math.nan for pair in pairs]),
+        "percentile": np.array([pair.targets.percentile or math.nan for pair in pairs]),
         # A tokens-per-second target asks for nothing but stability, so there the margin is never given up.
-        stability_margin=[
-            max(margin, capacity.STABILITY_MARGIN) if pair.targets.tps else margin for pair in pairs
-        ],
-    )
+        "stability_margin": np.array(
+            [
+                max(margin, capacity.STABILITY_MARGIN) if pair.targets.tps else margin
+                for pair in pairs
+            ]
+        ),
+    }
+    sized = capacity.size_all(replicas, **wanted_of)
     rates = capacity.rate_to_serve(
         [pair.variant.load.arrival_rate_rps for pair in pairs],
         [pair.targets.tps for pair in pairs],
@@ -154,6 +157,15 @@ def _sized(
     )
     reached = sized.unreachable < 0
     wanted = capacity.replicas_needed(rates, np.where(reached, sized.goodput_rps, 1.0))
+    shared = np.array([pair.variant.routing == "least-loaded" for pair in pairs])
+    rows = np.flatnonzero(shared & reached & (wanted > 1))
+    if rows.size:
+        wanted[rows] = pooling.replicas_needed(
+            replicas.take(rows),
+            rates[rows],
+            wanted[rows],
+            **{name: values[rows] for name, values in wanted_of.items()},
+        )
     least = np.array([pair.variant.min_replicas for pair in pairs], dtype=np.int64)
     unbounded = np.iinfo(np.int64).max
     most = np.array(
@@ -161,7 +173,9 @@ def _sized(
         dtype=np.int64,
     )
     counts = np.minimum(np.maximum(wanted, least), most)
-    steady = queueing.analyze_all(replicas, rates / np.maximum(counts, 1))
+    each = np.maximum(counts, 1)
+    group = np.where(shared, pooling.together(replicas, each), 1)
+    steady = queueing.analyze_all(pooling.pooled(replicas, group), rates * group / each)
     outcomes: list[problem.Candidate | str] = []
     for row, pair in enumerate(pairs):
         holds = sized[row]
@@ -189,6 +203,8 @@ def _candidate(
     else:
         per_replica_rpm = holds.goodput_rps * 60
         reason = f"{binding} bounds a replica to {per_replica_rpm:.2f} req/min"
+        if variant.routing == "least-loaded" and wanted > 1:
+            reason += " alone; together they carry more"
     asked = max(wanted, variant.min_replicas)
     if wanted < variant.min_replicas:
         reason, binding = f"minimum of {variant.min_replicas} replicas", "minimum"
@@ -221,7 +237,8 @@ def performance(
     rate = capacity.rate_to_serve(
         variant.load.arrival_rate_rps, targets.tps, _output_tokens(variant)
     )
-    return queueing.analyze_all(replica, rate / replicas)[0]
+    group = pooling.together(replica, replicas) if variant.routing == "least-loaded" else 1
+    return queueing.analyze_all(pooling.pooled(replica, group), rate * group / replicas)[0]
 
 
 def cost(accelerator: fleets.Accelerator, profile: fleets.Profile, replicas: int) -> float:

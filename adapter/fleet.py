@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from analyzer.capacity import STABILITY_MARGIN
 from optimizer.problem import TRANSITION_FACTOR, Policy
@@ -117,6 +118,12 @@ class CurrentAllocation:
     cost: float | None = None
 
 
+Routing = Literal["random", "least-loaded"]
+"""How requests find their replica: as a Service does, or as a router that knows the replicas' load."""
+
+ROUTINGS: tuple[Routing, ...] = ("random", "least-loaded")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
     """One scale target as the planning step sees it.
@@ -126,6 +133,7 @@ class Variant:
         max_batch: overrides the profiles' batch size on every accelerator; 0 means it does not.
         max_replicas: None means no bound.
         keep_accelerator: consider the current accelerator only.
+        routing: least-loaded replicas share their queue, and fewer are enough.
 
     """
 
@@ -139,6 +147,7 @@ class Variant:
     min_replicas: int = 1
     max_replicas: int | None = None
     keep_accelerator: bool = False
+    routing: Routing = "random"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

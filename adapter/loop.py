@@ -54,6 +54,7 @@ class LoopSettings:
         tune: let profiles follow what is observed, for variants that do not say otherwise.
         stability_margin: share of a replica's own speed kept free, also where latencies allow more.
         policy: who gets what is left of limited devices when not everyone can be served.
+        routing: how requests find their replica, for variants that do not say.
 
     """
 
@@ -68,6 +69,7 @@ class LoopSettings:
     tune: bool = False
     stability_margin: float = STABILITY_MARGIN
     policy: Policy = "PriorityExhaustive"
+    routing: fleet.Routing = "random"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +221,10 @@ class ControlLoop:
         except Exception:
             log.exception("collection failed; targets are held until it works again")
             return
+        self.learn()
+
+    def learn(self) -> None:
+        """Take note of what a round of collection brought."""
         now = self._clock.monotonic()
         self.gateways.add("", self.collector.gateways, now=now)
         self._waiting = {
@@ -354,6 +360,7 @@ class ControlLoop:
             keep_accelerator=self.settings.keep_accelerator
             if source.keep_accelerator is None
             else source.keep_accelerator,
+            routing=source.routing or self.settings.routing,
         )
         return _Looked(observation=observation, offered=load, variant=variant)
 

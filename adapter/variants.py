@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
 from adapter import duration, errors, fleet, objects, pods
@@ -22,12 +22,15 @@ METRICS_SOURCE = "llmd.ai/metrics-source"
 SCALE_TO_ZERO = "llmd.ai/scale-to-zero"
 RETENTION = "llmd.ai/scale-to-zero-retention"
 STARTUP = "llmd.ai/startup-time"
+ROUTING = "llmd.ai/routing"
 ACCELERATOR_LABEL = "inference.optimization/acceleratorName"
 
 Source = Literal["auto", "direct", "prometheus"]
 """Where the load comes from: auto is the pods themselves, and Prometheus where they do not answer."""
 
 SOURCES: tuple[Source, ...] = ("auto", "direct", "prometheus")
+
+Word = TypeVar("Word", bound=str)
 
 NO_REFERENCE = scale.Reference(name="")
 
@@ -85,6 +88,7 @@ class VariantSource:
         scale_to_zero: whether it may go to 0 replicas; None leaves it to the setting.
         retention_seconds: for how long it must have been idle then; None leaves it to the setting.
         startup_seconds: that a replica needs until it serves; None where that is not known.
+        routing: how requests find their replica; None leaves it to the setting.
         replicas: current replicas.
         wanted: replicas that the scale target's spec asks for.
         min_replicas: least replicas; None leaves it to the setting for scale to zero.
@@ -113,6 +117,7 @@ class VariantSource:
     scale_to_zero: bool | None = None
     retention_seconds: float | None = None
     startup_seconds: float | None = None
+    routing: fleet.Routing | None = None
     min_replicas: int | None = None
     max_replicas: int | None = None
     keep_accelerator: bool | None = None
@@ -206,7 +211,8 @@ def source(
         wanted=replicas if target is None else target.wanted,
         pods=names,
         pods_known=serving is not None,
-        metrics_source=_metrics_source(notes),
+        metrics_source=_one_of(notes, METRICS_SOURCE, SOURCES),
+        routing=_one_of(notes, ROUTING, fleet.ROUTINGS),
         scale_to_zero=_flag(notes, SCALE_TO_ZERO),
         retention_seconds=_seconds(notes, RETENTION),
         startup_seconds=_startup(notes, serving),
@@ -271,15 +277,15 @@ def _seconds(notes: Mapping[str, str], name: str) -> float | None:
         raise errors.InputError(f"metadata.annotations[{name}]: {error}") from error
 
 
-def _metrics_source(notes: Mapping[str, str]) -> Source | None:
-    text = notes.get(METRICS_SOURCE)
+def _one_of(notes: Mapping[str, str], name: str, known: Sequence[Word]) -> Word | None:
+    text = notes.get(name)
     if text is None:
         return None
-    for known in SOURCES:
-        if text == known:
-            return known
+    for word in known:
+        if text == word:
+            return word
     raise errors.InputError(
-        f"metadata.annotations[{METRICS_SOURCE}]: must be one of {', '.join(SOURCES)}, not {text!r}"
+        f"metadata.annotations[{name}]: must be one of {', '.join(known)}, not {text!r}"
     )
 
 

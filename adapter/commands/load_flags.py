@@ -8,6 +8,7 @@ from pathlib import Path
 
 from adapter import duration
 from adapter.collection import CollectionSettings
+from adapter.fleet import ROUTINGS
 from adapter.loop import LoopSettings
 from adapter.offered import RateSettings
 from adapter.options import PrometheusFlags
@@ -38,6 +39,13 @@ def register(command: argparse.ArgumentParser, defaults: LoopSettings) -> None:
         type=seconds_or_off,
         default=defaults.limits.down_seconds,
         help="that fewer replicas must have been enough before they go, or off (2m)",
+    )
+    group.add_argument(
+        "--routing",
+        choices=ROUTINGS,
+        default=defaults.routing,
+        help="how requests find their replica: as a Service does, or by a gateway that knows the replicas'"
+        " load, with which fewer are enough (%(default)s); llmd.ai/routing says otherwise",
     )
     group.add_argument("--step-up", type=step, help="replicas more at a time (any number)")
     group.add_argument("--step-down", type=step, help="replicas fewer at a time (any number)")

@@ -192,6 +192,7 @@ def run(args: argparse.Namespace) -> int:
             tune=args.tune,
             stability_margin=args.stability_margin,
             policy=args.saturation_policy,
+            routing=args.routing,
         ),
         interval=args.interval,
         scale_to_zero=args.scale_to_zero,

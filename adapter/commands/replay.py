@@ -1,0 +1,80 @@
+"""`variant-adapter replay`: traffic replayed in virtual time, policies side by side."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from adapter import errors
+from adapter.replay import comparing, report, scenario, tables
+
+
+def register(subparsers: argparse._SubParsersAction[Any]) -> None:
+    """Add the command and its flags."""
+    command = subparsers.add_parser(
+        "replay",
+        help="compare policies on recorded or generated traffic",
+        description="Replays traffic in virtual time on emulated vLLM replicas with start-up delays, GPU"
+        " pools and HPAs, once for each policy: how many requests are within their targets, and at what cost."
+        " The same inputs give the same output, to the last bit.",
+    )
+    command.add_argument(
+        "--trace",
+        type=Path,
+        help="Azure LLM inference CSV, BurstGPT CSV, Mooncake JSONL, or YAML of a generator",
+    )
+    command.add_argument(
+        "--scenario", type=Path, required=True, help="YAML: models, variants, GPUs"
+    )
+    command.add_argument(
+        "--policies",
+        type=lambda text: tuple(part.strip() for part in text.split(",") if part.strip()),
+        default=comparing.POLICIES,
+        metavar="A,B",
+        help=f"of {', '.join(comparing.POLICIES)} (all)",
+    )
+    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    command.add_argument("--html", type=Path, metavar="FILE", help="write a report to look at")
+    command.add_argument("--quiet", action="store_true", help="no progress bar")
+    command.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Replay and print."""
+    unknown = sorted(set(args.policies) - set(comparing.POLICIES))
+    if unknown:
+        known = ", ".join(comparing.POLICIES)
+        raise errors.UsageError(f"--policies: no {', '.join(unknown)}; there are {known}")
+    found = scenario.read(args.scenario)
+    traffic = scenario.traffic(found, args.trace, base=args.scenario.parent)
+    # To stderr, so that what is printed can be piped.
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=args.quiet or not console.is_terminal,
+    ) as bars:
+        task = bars.add_task("replay", total=1.0)
+
+        def progress(name: str, share: float) -> None:
+            bars.update(task, description=name, completed=share)
+
+        replayed = comparing.compare(found, traffic, args.policies, progress=progress)
+    if args.html is not None:
+        args.html.write_text(report.html(replayed), encoding="utf-8")
+    if args.json:
+        print(json.dumps(tables.document(replayed), indent=2, allow_nan=False))
+    else:
+        Console().print(tables.table(replayed))
+        if args.html is not None:
+            print(f"written: {args.html}")
+    return 0

@@ -1,0 +1,133 @@
+"""All policies on the same traffic, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from adapter.loop import LoopSettings
+from adapter.offered import RateSettings
+from adapter.replay import clairvoyant, measures
+from adapter.replay.modelled import Ours, Reference, settings_of
+from adapter.replay.outcome import Outcome, Replayed
+from adapter.replay.policies import KvCache, Policy, Queue
+from adapter.replay.running import Run, run
+from adapter.replay.scenario import Scenario
+from adapter.replay.world import World
+from emulator.traces import Trace
+
+PERCENTILE = 0.99
+"""Of the latencies that the targets bound, for policies that promise single requests something."""
+
+POLICIES = (
+    "ours",
+    "ours-reactive",
+    "ours-mean",
+    "reference",
+    "hpa-queue",
+    "hpa-kv-cache",
+    "static",
+    "clairvoyant",
+)
+
+Tell = Callable[[str, float], None]
+"""Is told what is being done, and the share of all that is done."""
+
+
+def _ours(
+    name: str, title: str, settings: LoopSettings, percentile: float | None
+) -> Callable[[World], Policy]:
+    return lambda world: Ours(
+        world, name=name, title=title, settings=settings, percentile=percentile
+    )
+
+
+def makers(scenario: Scenario) -> dict[str, Callable[[World], Policy]]:
+    """Policies that need nothing but the scenario, by name."""
+    settings = settings_of(scenario)
+    reactive = replace(settings, rates=RateSettings(anticipate=False))
+    return {
+        "ours": _ours("ours", "variant-adapter, p99 targets", settings, PERCENTILE),
+        "ours-reactive": _ours(
+            "ours-reactive", "variant-adapter, p99 targets, no anticipation", reactive, PERCENTILE
+        ),
+        "ours-mean": _ours("ours-mean", "variant-adapter, mean targets", settings, None),
+        "reference": Reference,
+        "hpa-queue": Queue,
+        "hpa-kv-cache": KvCache,
+    }
+
+
+def compare(
+    scenario: Scenario,
+    traffic: Mapping[str, Trace],
+    policies: Sequence[str] = POLICIES,
+    *,
+    steps: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+    progress: Tell = lambda _name, _share: None,
+) -> Replayed:
+    """What each policy makes of the traffic.
+
+    Args:
+        scenario: models, variants, GPUs.
+        traffic: by model.
+        policies: names of `POLICIES`, in the order in which they are shown.
+        steps: when load steps up and until when it stays, by model, for the time to recover.
+        progress: is told how far it is.
+
+    """
+    given = Run(scenario=scenario, traffic=traffic, steps=steps or {})
+    known = makers(scenario)
+    searched = {"static", "clairvoyant"} & set(policies)
+    total = sum(name in known for name in policies) + ("static" in searched)
+    total += clairvoyant.SEARCH_STEPS if searched else 0
+    done = 0
+
+    def telling(name: str) -> Callable[[float], None]:
+        began = done
+        return lambda at: progress(name, (began + at / given.seconds) / total)
+
+    outcomes: dict[str, Outcome] = {}
+    for name in policies:
+        if name in known:
+            outcomes[name] = run(given, known[name], telling(name))
+            done += 1
+    if searched:
+        start = done
+
+        def trying(index: int) -> Callable[[float], None]:
+            nonlocal done
+            done = start + index
+            return telling("clairvoyant")
+
+        outcomes["clairvoyant"], factor = clairvoyant.search(given, trying)
+        done = start + clairvoyant.SEARCH_STEPS
+        if "static" in searched:
+            outcomes["static"] = run(given, clairvoyant.peak(given, factor), telling("static"))
+    return Replayed(
+        scenario=scenario.name,
+        trace=", ".join(dict.fromkeys(trace.name for trace in traffic.values())),
+        duration_seconds=measures.duration(traffic),
+        requests=sum(len(trace) for trace in traffic.values()),
+        warm_up_seconds=scenario.warm_up,
+        outcomes=tuple(outcomes[name] for name in policies if name in outcomes),
+        facts=_facts(scenario),
+    )
+
+
+def _facts(scenario: Scenario) -> dict[str, str]:
+    """What a reader has to know of the scenario."""
+    facts = {}
+    for variant in scenario.variants:
+        profile = variant.profile
+        facts[variant.name] = (
+            f"{variant.accelerator} x {variant.devices}, alpha {profile.alpha:g}, beta {profile.beta:g},"
+            f" gamma {profile.gamma:g}, delta {profile.delta:g} ms, batch {profile.max_batch_size},"
+            f" ready after {variant.startup:g} s"
+        )
+    facts["decisions"] = (
+        f"every {scenario.loop.interval:g} s, metrics every {scenario.loop.scrape_interval:g} s, HPA every"
+        f" {scenario.hpa.sync_period:g} s with tolerance {scenario.hpa.tolerance:g} and"
+        f" {scenario.hpa.scale_down_stabilization:g} s down-stabilization"
+    )
+    return facts
