@@ -105,7 +105,7 @@ def desired_replicas(
     if not items:
         api = "external" if source == "External" else "custom"
         raise MetricUnavailable(f"no metrics returned from {api} metrics API")
-    values = [min(math.ceil(quantity(item) * 1000), hpa_rules.MAX_INT64) for item in items]
+    values = [_int64(quantity(item) * 1000) for item in items]
     pods = spec_replicas if status_replicas is None else status_replicas
     count = hpa_rules.Count(
         goal=math.ceil(quantity(metric.target) * 1000),
@@ -120,6 +120,10 @@ def desired_replicas(
     else:
         proposed = count.by_value(values, pods, ready_replicas)
     return max(0, proposed) if proposed <= MAX_INT32 else max_replicas
+
+
+def _int64(milli: Fraction) -> int:
+    return max(-hpa_rules.MAX_INT64, min(math.ceil(milli), hpa_rules.MAX_INT64))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,7 +263,6 @@ class HorizontalPodAutoscaler:
                     target=metric.target,
                     spec_replicas=spec_replicas,
                     ready_replicas=ready_replicas,
-                    max_replicas=self._max,
                     target_type=metric.target_type,
                     tolerance_up=self._tolerance[0],
                     tolerance_down=self._tolerance[1],
