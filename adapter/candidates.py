@@ -166,6 +166,11 @@ def _sized(
             wanted[rows],
             **{name: values[rows] for name, values in wanted_of.items()},
         )
+        wanted[rows] = pooling.bursty(
+            wanted[rows],
+            rates[rows] / replicas.max_rate_rps[rows],
+            np.array([pairs[row].variant.load.dispersion for row in rows]),
+        )
     least = np.array([pair.variant.min_replicas for pair in pairs], dtype=np.int64)
     unbounded = np.iinfo(np.int64).max
     most = np.array(

@@ -95,12 +95,14 @@ class Load:
         arrival_rate_rps: requests offered per second, not requests finished.
         input_tokens: mean prompt tokens per request.
         output_tokens: mean generated tokens per request; at least 1 where there is traffic.
+        dispersion: variance of the number of arrivals over its mean; 1 for Poisson arrivals.
 
     """
 
     arrival_rate_rps: float
     input_tokens: float
     output_tokens: float
+    dispersion: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,10 +58,10 @@ class LoopSettings:
 
     """
 
-    interval: float = 60.0
+    interval: float = 30.0
     collection: CollectionSettings = field(default_factory=CollectionSettings)
     rates: RateSettings = field(default_factory=RateSettings)
-    limits: Limits = field(default_factory=lambda: Limits(down_seconds=120.0))
+    limits: Limits = field(default_factory=lambda: Limits(down_seconds=90.0))
     time_to_live: float = 300.0
     scale_to_zero: bool = False
     retention: float = 600.0
@@ -234,6 +234,12 @@ class ControlLoop:
         if self.waking():
             self.wanted.set()
         for key, rate, at in self.collector.news():
+            sized = self.states[key].decision if key in self.states else None
+            if sized is not None and self._forecaster.surprised(
+                key, rate, at=at, sized_rps=sized.arrival_rate_rps
+            ):
+                # More than chance explains: the next pass is not waited for.
+                self.wanted.set()
             self._forecaster.learn(key, rate, at=at)
 
     async def decide(self) -> None:
@@ -351,6 +357,7 @@ class ControlLoop:
                 arrival_rate_rps=load.rate_rps if load else 0.0,
                 input_tokens=(traffic.input_tokens if traffic else None) or 0.0,
                 output_tokens=(traffic.output_tokens if traffic else None) or 1.0,
+                dispersion=self._forecaster.dispersion(source.key),
             ),
             current=fleet.CurrentAllocation(
                 accelerator=source.accelerator, replicas=source.replicas

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from adapter.engines import Page, Pair
@@ -28,6 +28,7 @@ class Traffic:
     Attributes:
         arrival_rate_rps: requests offered per second.
         long_rate_rps: the same over the long window.
+        recent: lengths of shorter windows, seconds, with their rates; the shortest first.
         input_tokens: mean per finished request; None while none has finished yet.
         output_tokens: likewise.
         ttft_ms: mean time to first token in the window; None without traffic.
@@ -35,6 +36,7 @@ class Traffic:
         idle: nothing arrived, ran or waited.
         idle_seconds: for how long that is proven, without a gap.
         running: requests in service at the last look; likewise waiting.
+        waiting_growth_rps: of the queue, over the last quarter of the window; negative where it shrinks.
         kv_cache: share in use, of the fullest; None where it is not reported.
         sampled_at: of the oldest pod's last page, monotonic seconds.
 
@@ -47,9 +49,11 @@ class Traffic:
     itl_ms: float | None
     idle: bool
     long_rate_rps: float = 0.0
+    recent: tuple[tuple[float, float], ...] = ()
     idle_seconds: float = 0.0
     running: float = 0.0
     waiting: float = 0.0
+    waiting_growth_rps: float = 0.0
     kv_cache: float | None = None
     sampled_at: float = 0.0
 
@@ -61,6 +65,7 @@ class _Growth:
     at: float
     arrivals: float
     begun: float
+    queued: float
     prompt_tokens: Pair
     generation_tokens: Pair
     ttft: Pair
@@ -203,6 +208,7 @@ class TrafficWindow:
         return Traffic(
             arrival_rate_rps=self._rate(recent, start),
             long_rate_rps=self._rate(self._growth, now - self.long_seconds),
+            recent=tuple(self._recent(now)),
             input_tokens=input_tokens,
             output_tokens=output_tokens,
             ttft_ms=None if ttft is None else 1000.0 * ttft,
@@ -211,8 +217,28 @@ class TrafficWindow:
             idle_seconds=max(sampled_at - self._active_at, 0.0),
             running=sum(page.running for page in pages),
             waiting=sum(page.waiting for page in pages),
+            waiting_growth_rps=self._queued(now),
             kv_cache=max((p.kv_cache for p in pages if p.kv_cache is not None), default=None),
             sampled_at=sampled_at,
+        )
+
+    def _recent(self, now: float) -> Iterator[tuple[float, float]]:
+        """The last rounds alone: half and a quarter of the window, before the last page."""
+        last = max((seen.at for seen in self._latest.values()), default=now)
+        for part in (0.25, 0.5):
+            start = last - part * self.window_seconds
+            items = [item for item in self._growth if item.at > start]
+            if items:
+                yield part * self.window_seconds, self._rate(items, start)
+
+    def _queued(self, now: float) -> float:
+        """Growth of the queues of the pods that are there."""
+        last = max((seen.at for seen in self._latest.values()), default=now)
+        length = 0.25 * self.window_seconds
+        return sum(
+            item.queued * item.share_after(last - length) / length
+            for item in self._growth
+            if item.at > last - length and item.endpoint in self._latest
         )
 
     def _rate(self, items: Iterable[_Growth], start: float) -> float:
@@ -268,6 +294,7 @@ def _growth(
         at=now,
         arrivals=after.finished - base.finished + after.stock - base.stock,
         begun=grown("ttft")[1] + after.waiting - base.waiting,
+        queued=after.waiting - base.waiting,
         prompt_tokens=grown("prompt_tokens"),
         generation_tokens=grown("generation_tokens"),
         ttft=grown("ttft"),

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 
 from analyzer.errors import InvalidParameterError
 
-LEVEL_SECONDS, TREND_SECONDS, NOISE_SECONDS = 30.0, 60.0, 300.0
+LEVEL_SECONDS, TREND_SECONDS, NOISE_SECONDS = 60.0, 180.0, 600.0
 """Time constants: a level follows a step, and a trend a ramp, within about two of theirs."""
 
-SIGNIFICANCE = 3.0
+SIGNIFICANCE = 2.5
 """Standard errors that a trend must have."""
+
+SHIFT = 4.0
+"""Standard deviations of the noise beyond which an observation is a step: it moves the level, no trend."""
 
 _TREND_ERROR = 0.45
 """Standard error of the trend over noise * sqrt(dt / TREND_SECONDS) / LEVEL_SECONDS, by simulation of
@@ -72,12 +75,14 @@ def update(before: State | None, rate: float, *, at: float) -> State:
     expected = before.level + before.trend * step
     error = rate - expected
     gain = _weight(step, LEVEL_SECONDS)
+    usual = math.sqrt(before.noise)
+    bent = min(max(error, -SHIFT * usual), SHIFT * usual)
     # Early on the mean of all errors so far: the first one is not worth more than the others.
     noise_gain = max(_weight(step, NOISE_SECONDS), 1.0 / before.count)
     return State(
-        level=max(expected + gain * error, 0.0),
-        trend=before.trend + _weight(step, TREND_SECONDS) * gain * error / step,
-        noise=before.noise + noise_gain * (error * error - before.noise),
+        level=max(expected + gain * bent + (error - bent), 0.0),
+        trend=before.trend + _weight(step, TREND_SECONDS) * gain * bent / step,
+        noise=before.noise + noise_gain * (bent * bent - before.noise),
         step=before.step + 0.2 * (step - before.step),
         at=at,
         count=before.count + 1,

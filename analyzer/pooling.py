@@ -87,3 +87,24 @@ def replicas_needed(
         enough = holds * (middle / group) >= rate_rps[rows] * (1.0 - capacity.REPLICA_ROUNDING)
         high[rows] = np.where(enough, middle, high[rows])
         low[rows] = np.where(enough, low[rows], middle + 1)
+
+
+def bursty(
+    numbers: NDArray[np.int64], busy: FloatArray, dispersion: FloatArray
+) -> NDArray[np.int64]:
+    """Numbers of replicas for arrivals in bursts, from those for Poisson arrivals.
+
+    What is there beyond the load is for its variation, and grows with the standard deviation: the
+    square-root rule with peakedness (Whitt 1992, Management Science 38, "Understanding the efficiency of
+    multi-server service systems").
+
+    Args:
+        numbers: for Poisson arrivals, shape (M,).
+        busy: replicas that the load alone keeps busy, shape (M,).
+        dispersion: variance of the arrivals' number over its mean, shape (M,); below 1 counts as 1.
+
+    """
+    spare = np.maximum(numbers - busy, 0.0) * np.sqrt(np.maximum(dispersion, 1.0))
+    wanted = np.ceil((busy + spare) * (1.0 - capacity.REPLICA_ROUNDING)).astype(np.int64)
+    most: NDArray[np.int64] = np.maximum(wanted, numbers)
+    return most

@@ -38,7 +38,7 @@ def register(command: argparse.ArgumentParser, defaults: LoopSettings) -> None:
         "--down-window",
         type=seconds_or_off,
         default=defaults.limits.down_seconds,
-        help="that fewer replicas must have been enough before they go, or off (2m)",
+        help="that fewer replicas must have been enough before they go, or off (90s)",
     )
     group.add_argument(
         "--routing",

@@ -127,6 +127,7 @@ class Ours(Policy):
         self.name, self.title = name, title
         self._contents = contents_of(self.scenario, percentile=percentile)
         self._store = TargetStore()
+        self._decided = False
         self._runner = asyncio.Runner()
         clock = ReplayClock(world)
         self._settings = settings
@@ -178,8 +179,12 @@ class Ours(Policy):
                     source="direct",
                 )
         self.loop.learn()
+        if self.loop.wanted.is_set() and self._decided:
+            self._decide()
 
     def _decide(self) -> None:
+        self._decided = True
+        self.loop.wanted.clear()
         self._use()
         self._runner.run(self.loop.decide())
 
