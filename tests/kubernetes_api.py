@@ -259,7 +259,7 @@ class KubernetesApi:
         if watching:
             return await self._watch(entrance, place, request)
         body = await request.json() if request.can_read_body else None
-        found = self._act(method, place, body, request)
+        found = self._act(entrance, method, place, body, request)
         return web.json_response(found, status=201 if method == "POST" else 200)
 
     def _plain(self, request: web.Request) -> Object | None:
@@ -292,7 +292,9 @@ class KubernetesApi:
             self.denied.append(f"{verb} {group}/{resource} {place.namespace}/{name}")
             raise Refused(403, f"{place.plural} is forbidden: {why}")
 
-    def _act(self, method: str, place: Place, body: Any, request: web.Request) -> Object:
+    def _act(
+        self, entrance: Entrance, method: str, place: Place, body: Any, request: web.Request
+    ) -> Object:
         if place.collection == ("/api/v1", "configmaps") and place.namespace == "kube-system":
             self._front_proxy()
         if method == "GET" and not place.name:
@@ -312,6 +314,11 @@ class KubernetesApi:
             changed = {**body, "metadata": {**found["metadata"], **body["metadata"]}}
         elif request.content_type == "application/merge-patch+json":
             changed = _merged(changed, body)
+            if changed["metadata"].get("ownerReferences") != found["metadata"].get(
+                "ownerReferences"
+            ):
+                # As the admission plugin OwnerReferencesPermissionEnforcement has it.
+                self._permit(entrance, "delete", place, request)
             if place.sub != "status" and "status" in found:
                 changed["status"] = found["status"]
         elif request.content_type == "application/apply-patch+yaml":
