@@ -29,6 +29,9 @@ AT_ONCE = 8
 NOTE_LIMIT = 1024
 """Characters of an Event's note, as the API has it."""
 
+STATUS_RULES, OWNER_RULES = "manifests/base/rbac.yaml", "manifests/overlays/limited/owners.yaml"
+"""Where the rights are that each write takes."""
+
 VARIANT = {"apiVersion": "llmd.ai/v1alpha1", "kind": "VariantAutoscaling"}
 
 
@@ -54,7 +57,7 @@ class Reporter:
         self._owner_references = owner_references
         self._now = now
         self._written: dict[str, tuple[str, Mapping[str, Any]]] = {}
-        self._problems: dict[str, str] = {}
+        self._problems: dict[tuple[str, str], str] = {}
         self._at_once = asyncio.Semaphore(AT_ONCE)
 
     async def report(
@@ -125,20 +128,21 @@ class Reporter:
                     content_type="application/apply-patch+yaml",
                 )
             except ApiError as error:
-                self._failed(key, error)
+                self._failed(key, error, STATUS_RULES)
                 return
-            self._problems.pop(key, None)
+            self._problems.pop((key, STATUS_RULES), None)
             uid = str((written.get("metadata") or {}).get("uid"))
             self._written[key] = (uid, after)
             await self._tell(key, uid, before, after)
 
-    def _failed(self, key: str, error: ApiError) -> None:
+    def _failed(self, key: str, error: ApiError, rules: str) -> None:
         if error.code == 404:
             return  # it was deleted meanwhile
-        if self._problems.get(key) != str(error):
-            fix = "; its RBAC rule is in manifests/base/rbac.yaml" if error.code == 403 else ""
-            log.warning("status not written; again at the next pass", error=f"{error}{fix}")
-        self._problems[key] = str(error)
+        if self._problems.get((key, rules)) != str(error):
+            what = "status" if rules == STATUS_RULES else "owner"
+            fix = f"; its RBAC rule is in {rules}" if error.code == 403 else ""
+            log.warning("not written; again at the next pass", what=what, error=f"{error}{fix}")
+        self._problems[key, rules] = str(error)
 
     async def _tell(
         self, key: str, uid: str, before: Mapping[str, Any], after: Mapping[str, Any]
@@ -215,4 +219,7 @@ class Reporter:
                 "PATCH", path, body=body, content_type="application/merge-patch+json"
             )
         except ApiError as error:
-            log.info("owner not set; again at the next pass", error=str(error))
+            if error.code != 409:  # the watch lags behind what was just written
+                self._failed(source.key, error, OWNER_RULES)
+            return
+        self._problems.pop((source.key, OWNER_RULES), None)
