@@ -129,6 +129,7 @@ async def running(folder: Path) -> AsyncIterator[ControlPlane]:
             f"--service-account-signing-key-file={folder}/sa.key",
             "--service-account-issuer=https://kubernetes.default.svc", "--authorization-mode=RBAC",
             "--service-cluster-ip-range=10.0.0.0/24", "--disable-admission-plugins=ServiceAccount",
+            "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
             f"--requestheader-client-ca-file={folder}/fp-ca.crt",
             "--requestheader-allowed-names=front-proxy-client",
             "--requestheader-extra-headers-prefix=X-Remote-Extra-",
@@ -153,7 +154,7 @@ async def ready(plane: ControlPlane) -> None:
 
 @contextlib.asynccontextmanager
 async def controllers(plane: ControlPlane) -> AsyncIterator[None]:
-    """The controllers that an HPA needs, with a short period."""
+    """The controllers that an HPA needs, with a short period, and the garbage collector."""
     path = plane.kubeconfig("kcm", "system:kube-controller-manager", [])
     async with program(
         plane.folder, "kube-controller-manager",
@@ -161,7 +162,8 @@ async def controllers(plane: ControlPlane) -> AsyncIterator[None]:
         f"--authorization-kubeconfig={path}", "--use-service-account-credentials",
         f"--service-account-private-key-file={plane.folder}/sa.key",
         f"--root-ca-file={plane.folder}/ca.crt",
-        "--controllers=horizontal-pod-autoscaler-controller,deployment-controller,replicaset-controller",
+        "--controllers=horizontal-pod-autoscaler-controller,deployment-controller,replicaset-controller"
+        ",garbage-collector-controller",
         "--leader-elect=false", "--bind-address=127.0.0.1", f"--secure-port={free_port()}",
         f"--cert-dir={plane.folder}/kcm-certs", "--horizontal-pod-autoscaler-sync-period=2s",
         "--horizontal-pod-autoscaler-downscale-stabilization=2s",

@@ -172,7 +172,7 @@ class Installation:
 
     @contextlib.asynccontextmanager
     async def replica(
-        self, name: str, *, port: int = 0, overlap: str = "1h"
+        self, name: str, *flags: str, port: int = 0, overlap: str = "1h"
     ) -> AsyncIterator[Replica]:
         """One replica in a process of its own, with the service account's rights."""
         metrics = control_plane.free_port()
@@ -184,7 +184,7 @@ class Installation:
             "--metrics-host=127.0.0.1", f"--metrics-port={metrics}",
             f"--state-dir={self.plane.folder}/state-{name}", f"--identity={name}_0",
             "--interval=2s", "--scrape-interval=500ms", "--window=5s", "--lease-duration=6s",
-            f"--certificate-overlap={overlap}",
+            f"--certificate-overlap={overlap}", *flags,
             cwd=ROOT, stdout=log, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
         found = Replica(process, f"http://127.0.0.1:{metrics}", self.plane.folder / f"{name}.log")

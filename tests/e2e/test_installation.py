@@ -160,10 +160,37 @@ async def test_certificates_rotate_under_the_aggregation_layer(tmp_path: Path) -
             assert base64.b64decode(secret["data"]["ca.crt"]) == bundle
 
 
-@pytest.mark.skipif(
+needs_controllers = pytest.mark.skipif(
     not control_plane.binary("kube-controller-manager"),
     reason="KUBEBUILDER_ASSETS holds no kube-controller-manager",
 )
+
+
+@needs_controllers
+async def test_variants_go_with_their_deployments(tmp_path: Path) -> None:
+    """The overlay's rights are enough to set an owner, also where the API server guards owners."""
+    async with installation.running(tmp_path) as found:
+        for item in worlds.manifests("overlays/limited/owners.yaml"):
+            await found.apply(item)
+        await found.deploy("v", 1)
+        async with (
+            found.replica("a", "--owner-references"),
+            control_plane.controllers(found.plane),
+        ):
+
+            async def owned() -> bool:
+                return "ownerReferences" in (await found.get(f"{VARIANTS}/v"))["metadata"]
+
+            await until(owned, what="the owner")
+            await found.plane.call("DELETE", f"{DEPLOYMENTS}/v")
+
+            async def gone() -> bool:
+                return await found.get(f"{VARIANTS}/v") is None
+
+            await until(gone, what="the collection of the variant")
+
+
+@needs_controllers
 async def test_an_hpa_follows_up_and_down(tmp_path: Path) -> None:
     """A native HPA takes the Deployment to what was decided, and back when the load is gone."""
     async with installation.running(tmp_path) as found:
