@@ -92,6 +92,7 @@ class Leadership:
         self._seen: tuple[LeaseRecord, str] | None = None
         self._seen_at = 0.0
         self._held_until = float("-inf")
+        self._problem = ""
 
     @property
     def leads(self) -> bool:
@@ -160,8 +161,14 @@ class Leadership:
         except LeaseConflictError:
             return False
         except (LeaseUnavailableError, TimeoutError) as error:
-            log.warning("lease not reachable", error=str(error) or type(error).__name__)
+            problem = str(error) or type(error).__name__
+            if problem != self._problem:
+                log.warning("lease not reachable", error=problem)
+            self._problem = problem
             return False
+        if self._problem:
+            log.info("lease reachable again")
+        self._problem = ""
         if taken:
             # From before the question: the answer may have been under way for long.
             self._held_until = asked_at + self._times.deadline

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -190,6 +191,24 @@ def test_a_leader_whose_process_is_killed_is_replaced() -> None:
         await ended(second)
 
     virtual_time.run(main())
+
+
+def test_an_outage_is_told_once() -> None:
+    """However often the lease is tried: one warning when it cannot be reached, one word when it can."""
+
+    async def main() -> None:
+        link, task = replica(Cluster(), "a")
+        await asyncio.sleep(1)
+        link.state = "down"
+        await asyncio.sleep(60)
+        link.state = "up"
+        await asyncio.sleep(10)
+        await ended(task)
+
+    with structlog.testing.capture_logs() as logs:
+        virtual_time.run(main())
+    about = [entry["event"] for entry in logs if entry["event"].startswith("lease")]
+    assert about == ["lease not reachable", "lease reachable again"]
 
 
 def test_work_that_fails_gives_way() -> None:
