@@ -46,7 +46,8 @@ class Attribution:
         self._by_pod: dict[tuple[str, str], tuple[str, str]] = {}
         self._by_name: dict[str, tuple[str, str] | None] = {}
         self._by_address: dict[str, tuple[str, str] | None] = {}
-        self._unknown_pods: dict[str, list[VariantSource]] = {}
+        self._pod_at: dict[str, tuple[str, str]] = {}
+        self._by_model: dict[str, list[VariantSource]] = {}
         self._models: dict[str, str] = {}
         self.problems: dict[str, str] = {}
         for source in variants:
@@ -54,10 +55,11 @@ class Attribution:
             for name, endpoint in zip(source.pods, source.endpoints, strict=False):
                 self._by_pod[source.namespace, name] = (source.key, endpoint)
                 self._once(self._by_name, name, source.key, endpoint)
+                self._pod_at[_address(endpoint)] = (source.namespace, name)
             for endpoint in source.endpoints:
                 self._once(self._by_address, _address(endpoint), source.key, endpoint)
-            if not source.endpoints and not source.pods_known:
-                self._unknown_pods.setdefault(source.model, []).append(source)
+            if source.pods_known or not source.endpoints:
+                self._by_model.setdefault(source.model, []).append(source)
 
     @staticmethod
     def _once(table: dict[str, tuple[str, str] | None], name: str, key: str, endpoint: str) -> None:
@@ -66,20 +68,20 @@ class Attribution:
 
     def all(self, samples: Iterable[Sampled]) -> list[Attributed]:
         """Those that belong to variants; of several addresses of one pod the one that we would ask."""
-        best: dict[tuple[str, str], tuple[tuple[bool, float, str], Attributed]] = {}
+        best: dict[tuple[str, str], tuple[tuple[bool, str, float], Attributed]] = {}
         for sampled in samples:
             found = self._of(sampled)
             if found is None:
                 continue
             if sampled.model != self._models[found.key]:
                 self.problems[found.key] = (
-                    f"{sampled.pod or sampled.instance} serves model {sampled.model}, not"
+                    f"{sampled.pod or sampled.instance} serves model {sampled.model!r}, not"
                     f" {self._models[found.key]!r}; spec.modelID must be the served model name"
                 )
                 continue
             exact = sampled.instance == _address(found.endpoint)
             # The rest of the order only makes the choice the same every time.
-            rank = (exact, sampled.sampled_at if exact else 0.0, sampled.instance)
+            rank = (exact, sampled.instance, sampled.sampled_at)
             place = (found.key, found.endpoint)
             if place not in best or rank > best[place][0]:
                 best[place] = (rank, found)
@@ -90,27 +92,36 @@ class Attribution:
         found = self._by_pod.get((sampled.namespace, sampled.pod)) if sampled.pod else None
         if found is None and sampled.pod and not sampled.namespace:
             found, how = self._by_name.get(sampled.pod), "pod without namespace"
-        if found is None and sampled.instance:
+        if found is None and self._may_be_there(sampled):
             # The address says it where pods are not known, or not labelled.
             found, how = self._by_address.get(sampled.instance), "address"
         if found is None:
-            found, how = self._by_model(sampled), "model"
+            found, how = self._only(sampled), "model"
         if found is None:
             return None
         key, endpoint = found
         return Attributed(key=key, endpoint=endpoint, sampled=sampled, how=how)
 
-    def _by_model(self, sampled: Sampled) -> tuple[str, str] | None:
-        """Of variants without pods that we know the only one of that model."""
+    def _may_be_there(self, sampled: Sampled) -> bool:
+        """Whether labels allow the pod at its address; addresses are used again, and in other clusters."""
+        namespace, pod = self._pod_at.get(sampled.instance, (sampled.namespace, sampled.pod))
+        return sampled.namespace in {"", namespace} and sampled.pod in {"", pod}
+
+    def _only(self, sampled: Sampled) -> tuple[str, str] | None:
+        """The only variant of its model that may have pods which we do not know.
+
+        Those whose pods are looked at have some that are not ready: these are nobody else's.
+        """
         among = [
             source
-            for source in self._unknown_pods.get(sampled.model, ())
+            for source in self._by_model.get(sampled.model, ())
             if sampled.namespace in {"", source.namespace}
         ]
-        if len(among) == 1:
+        unknown = [source for source in among if not source.pods_known]
+        if len(among) == 1 and unknown:
             name = f"{sampled.namespace}/{sampled.pod or sampled.instance}"
             return among[0].key, f"prometheus:{name}"
-        for source in among:
+        for source in unknown:
             self.problems[source.key] = (
                 f"{len(among)} variants serve {sampled.model!r}, and nothing tells their series apart:"
                 " name their servers in the annotation llmd.ai/metrics-endpoints"

@@ -8,18 +8,25 @@ the warnings of partial answers.
 from __future__ import annotations
 
 import asyncio
+import io
+import re
+import socket
+import ssl
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
 from prometheus_api_client import PrometheusConnect
 from prometheus_api_client.exceptions import PrometheusApiClientException
 from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from adapter import errors
 
@@ -67,6 +74,12 @@ class PrometheusOptions:
     headers: tuple[tuple[str, str], ...] = ()
     timeout_seconds: float = 10.0
 
+    @property
+    def shown_url(self) -> str:
+        """The URL as it may be told: without user and password."""
+        parts = urlsplit(self.url)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
@@ -93,22 +106,26 @@ class Prometheus:
         self.queries = 0
         self.failures = 0
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prometheus")
-        self._session = _Session(options.timeout_seconds)
-        self._session.verify = False if options.insecure else str(options.ca_file or "") or True
+        self._closed = False
+        self._session = _Session()
+        self._session.verify = (
+            False if options.insecure else str(options.ca_file or "") or _system()
+        )
         if options.certificate is not None:
             # One file may hold both.
             key = options.key or options.certificate
             self._session.cert = (str(options.certificate), str(key))
-        url = options.url.rstrip("/")
         self._connect = PrometheusConnect(
-            url=url,
+            url=options.url.rstrip("/"),
             headers=dict(options.headers),
             session=self._session,
             timeout=options.timeout_seconds,
             method="POST",
         )
         # It has mounted one that retries three times and takes no server name.
-        self._session.mount(url, _Adapter(options.server_name, check=not options.insecure))
+        self._session.adapters.clear()
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, _Adapter(options.server_name))
 
     async def query(self, text: str, *, at: float | None = None) -> Answer:
         """The answer to an instant query, at its own time or at Unix time `at`.
@@ -119,6 +136,7 @@ class Prometheus:
         """
         self.queries += 1
         try:
+            self._check_open()
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._thread, self._query, text, at)
         except PrometheusError:
@@ -126,73 +144,106 @@ class Prometheus:
             raise
 
     def close(self) -> None:
-        """Let go of the connections."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
-        self._session.close()
+        """Let go of the connections; what is asked still gets its answer, what waits an error."""
+        if not self._closed:
+            self._closed = True
+            self._thread.submit(self._session.close)
+            self._thread.shutdown(wait=False)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise self._error("no longer in use: the settings have changed")
+
+    def _error(self, why: str, *, code: int = 0) -> PrometheusError:
+        return PrometheusError(f"Prometheus {self.options.shown_url}: {why}", code=code)
 
     def _query(self, text: str, at: float | None) -> Answer:
         options, session = self.options, self._session
-        if token := self._token():
-            self._connect.headers["Authorization"] = f"Bearer {token}"
+        self._check_open()
+        self._use_token()
         parameters = {} if at is None else {"time": f"{at:.3f}"}
-        session.forget()
-        where = f"Prometheus {options.url}"
         try:
             found = self._connect.custom_query(text, params=parameters)
+            if not isinstance(found, list):
+                raise TypeError(type(found).__name__)
             items = tuple(_item(item) for item in found)
-        except _TooLongError as error:
-            raise PrometheusError(f"{where}: {error}") from error
+            return Answer(items=items, warnings=_warnings(session.last))
+        except _TooLargeError as error:
+            raise self._error(str(error)) from error
         except requests.exceptions.SSLError as error:
-            raise PrometheusError(f"{where}: {_tls(error)}") from error
+            raise self._error(_tls(error)) from error
         except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError) as error:
             why = f"no answer within {options.timeout_seconds:g} s"
-            raise PrometheusError(f"{where}: {why}") from error
+            raise self._error(f"{why}; is it up? --prometheus-timeout allows more") from error
         except (
-            requests.exceptions.RequestException,
+            requests.exceptions.ConnectionError,
             urllib3.exceptions.HTTPError,
-            OSError,
         ) as error:
-            raise PrometheusError(f"{where}: {_root(error)}") from error
+            raise self._error(f"{_root(error)}; is it up, and is the URL right?") from error
+        except requests.exceptions.JSONDecodeError as error:
+            raise self._error("the answer is no JSON; is the URL right?") from error
+        except (requests.exceptions.RequestException, UnicodeEncodeError) as error:
+            raise self._error(f"{_root(error)}; are URL and headers right?") from error
+        except OSError as error:
+            raise self._error(_tls(error)) from error
         except PrometheusApiClientException as error:
             last = session.last
             code = last.status_code if last is not None else 0
             why = f"HTTP status {code}: {_said(last)}{_ADVICE.get(code, '')}"
-            raise PrometheusError(f"{where}: {why}", code=code) from error
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            raise self._error(why, code=code) from error
+        except _UNUSABLE as error:
             why = f"the answer is no instant vector ({type(error).__name__}); is the URL right?"
-            raise PrometheusError(f"{where}: {why}") from error
-        return Answer(items=items, warnings=_warnings(session.last))
+            raise self._error(why) from error
+        finally:
+            # It may be large, and it holds the connection.
+            session.last = None
 
-    def _token(self) -> str:
-        options = self.options
-        if options.token_file is None:
-            return options.token
-        try:
-            return options.token_file.read_text(encoding="ascii").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise PrometheusError(f"token file {options.token_file}: {error}") from error
+    def _use_token(self) -> None:
+        options, token, where = self.options, self.options.token, "PROMETHEUS_BEARER_TOKEN"
+        if options.token_file is not None:
+            where = f"token file {options.token_file}"
+            try:
+                token = options.token_file.read_text(encoding="ascii").strip()
+            except OSError as error:
+                why = f"{where}: {error.strerror}; set --prometheus-token-file"
+                raise self._error(f"{why} or PROMETHEUS_TOKEN_PATH") from error
+            except UnicodeDecodeError:
+                token = "\n"
+            token = token or "\n"
+        # It is not to be told, and what cannot be sent as a header would be.
+        if token and not _TOKEN.fullmatch(token):
+            raise self._error(f"{where}: it holds no token")
+        if token:
+            self._connect.headers["Authorization"] = f"Bearer {token}"
 
 
-class _TooLongError(Exception):
-    """The whole answer did not come in its time, or in its size."""
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+_UNUSABLE = (
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
+"""What reading something else than an instant vector ends in."""
+
+
+class _TooLargeError(Exception):
+    """An answer that is larger than any of ours."""
 
 
 class _Session(requests.Session):
-    """A session whose answers have a deadline and a size; requests itself bounds single reads only."""
+    """A session whose answers have a size, and that asks with GET where POST is not let through."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.trust_env = False  # a stray .netrc would replace the token
         self.last: requests.Response | None = None
-        self._seconds = seconds
         self._method: str | bytes | None = None
 
-    def forget(self) -> None:
-        """Before a query: what follows is of this one."""
-        self.last = None
-
     def request(self, method: str | bytes, url: str | bytes, *args: Any, **more: Any) -> Any:
-        ends = time.monotonic() + self._seconds
         method = self._method or method
         found = self._send(method, url, *args, **dict(more))
         if method == "POST" and found.status_code in {405, 501}:
@@ -200,7 +251,7 @@ class _Session(requests.Session):
             found.close()
             self._method = "GET"
             found = self._send("GET", url, *args, **dict(more))
-        found._content = self._whole(found, ends)  # noqa: SLF001 - as requests does when it reads it
+        found._content = _whole(found)  # noqa: SLF001 - as requests does when it reads it
         self.last = found
         return found
 
@@ -212,57 +263,120 @@ class _Session(requests.Session):
             more["data"] = more.pop("params", None)
         return super().request(method, url, *args, **{**more, "stream": True})
 
-    def _whole(self, response: requests.Response, ends: float) -> bytes:
-        pieces, length = [], 0
-        while piece := response.raw.read1(_PIECE_BYTES, decode_content=True):
-            pieces.append(piece)
-            length += len(piece)
-            if time.monotonic() > ends:
-                response.close()
-                raise _TooLongError(f"no whole answer within {self._seconds:g} s")
-            if length > ANSWER_LIMIT_BYTES:
-                response.close()
-                raise _TooLongError(f"more than {ANSWER_LIMIT_BYTES // 2**20} MiB of answer")
-        return b"".join(pieces)
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """None: following one often loses the query, and ends at a login."""
+
+
+def _whole(response: requests.Response) -> bytes:
+    pieces, length = [], 0
+    while piece := response.raw.read1(_PIECE_BYTES, decode_content=True):
+        pieces.append(piece)
+        length += len(piece)
+        if length > ANSWER_LIMIT_BYTES:
+            response.close()
+            limit = f"{ANSWER_LIMIT_BYTES / 2**20:g} MiB"
+            raise _TooLargeError(f"more than {limit} of answer; is the URL right?")
+    return b"".join(pieces)
+
+
+class _InTime(io.RawIOBase):
+    """What comes through a socket within its timeout, which is otherwise one of each single read."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
+        self._raw, self._sock = raw, sock
+        self._ends = time.monotonic() + (sock.gettimeout() or 0.0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._ends - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self._sock.settimeout(left)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **more: Any) -> None:
+        super().__init__(sock, *args, **more)
+        self.fp = io.BufferedReader(_InTime(self.fp.detach(), sock))
+
+
+class _Http(HTTPConnection):
+    response_class = _Response
+
+
+class _Https(HTTPSConnection):
+    response_class = _Response
+
+    def connect(self) -> None:
+        super().connect()
+        # Where it is not, that was asked for: no warning with every query.
+        self.is_verified = True
+
+
+class _HttpPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Http
+
+
+class _HttpsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _Https
 
 
 class _Adapter(HTTPAdapter):
-    def __init__(self, server_name: str, *, check: bool) -> None:
-        self._names: dict[str, Any] = {}
-        if server_name:
-            self._names["server_hostname"] = server_name
-            if check:
-                self._names["assert_hostname"] = server_name
+    def __init__(self, server_name: str) -> None:
+        # Asked for, and what the certificate is checked for.
+        self._names = {"server_hostname": server_name} if server_name else {}
         super().__init__(max_retries=0)
 
     def init_poolmanager(self, *args: Any, **more: Any) -> None:
         super().init_poolmanager(*args, **{**more, **self._names})
+        self.poolmanager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+
+    def close(self) -> None:
+        pools = self.poolmanager.pools
+        for key in pools.keys():  # noqa: SIM118 - it cannot be iterated
+            # Else its connections end when nothing refers to it any more, not even an error.
+            pools[key].close()
+        super().close()
 
 
+_ELSEWHERE = "; set the URL that it is really at"
+_LATER = "; is it starting, or overloaded? the next round tries again"
 _ADVICE = {
+    **dict.fromkeys((301, 302, 303, 307, 308), _ELSEWHERE),
     400: "; does it know these functions?",
     401: "; set --prometheus-token-file or PROMETHEUS_BEARER_TOKEN",
     403: "; the token may not query: bind its account to a role that may",
     404: "; is the path of the URL right? Mimir wants /prometheus",
     422: "; the query was understood, but not carried out",
     429: "; it asks for less; the next round tries again",
+    500: "; see its log",
+    **dict.fromkeys((502, 503, 504), _LATER),
 }
 
 
 def _item(found: Mapping[str, Any]) -> Item:
     at, value = found["value"]
-    return Item(labels=found["metric"], value=float(value), at=float(at))
+    return Item(labels={**found["metric"]}, value=float(value), at=float(at))
 
 
 def _said(response: requests.Response | None) -> str:
     """What an error says of itself, in one short line."""
     if response is None:
         return ""
+    if response.is_redirect:
+        return f"sent on to {response.headers['location'].partition('?')[0]}"[:200]
     try:
         text = str(response.json().get("error") or "")
-    except (ValueError, AttributeError):
-        text = response.text
-    return " ".join(text.split())[:200]
+    except (ValueError, AttributeError, RecursionError):
+        text = response.content[:1000].decode(errors="replace")
+    return " ".join(text.split())[:200] or str(response.reason)
 
 
 def _warnings(response: requests.Response | None) -> tuple[str, ...]:
@@ -273,14 +387,32 @@ def _warnings(response: requests.Response | None) -> tuple[str, ...]:
     return tuple(str(item) for item in found)
 
 
+def _system() -> str | bool:
+    """The authorities that the system trusts; requests has its own list."""
+    paths = ssl.get_default_verify_paths()
+    return paths.cafile or paths.capath or True
+
+
 def _tls(error: Exception) -> str:
     why = _root(error)
-    fix = "; set --prometheus-ca-file or PROMETHEUS_CA_CERT_PATH to its authority's certificate"
-    if "hostname" in why.lower() or "doesn't match" in why:
-        fix = "; set --prometheus-server-name or PROMETHEUS_SERVER_NAME to a name that it has"
-    if "alert" in why.lower():
-        fix = "; it wants a client certificate: set --prometheus-client-cert and its key"
-    return f"{why}{fix}"
+    return why + next((fix for clue, fix in _FIXES if clue in why.lower()), "")
+
+
+_NAME = "; set --prometheus-server-name or PROMETHEUS_SERVER_NAME to a name that it has"
+_FIXES = (
+    ("hostname", _NAME),
+    ("address mismatch", _NAME),
+    ("doesn't match", _NAME),
+    ("expired", "; it must be renewed"),
+    (
+        "certificate verify failed",
+        "; set --prometheus-ca-file or PROMETHEUS_CA_CERT_PATH to its authority's certificate",
+    ),
+    ("alert", "; it wants a client certificate: set --prometheus-client-cert and its key"),
+    ("wrong version number", "; is it http:// rather than https://?"),
+    ("", "; are --prometheus-ca-file, --prometheus-client-cert and its key right?"),
+)
+"""What to do about a TLS error that says this; the first one counts."""
 
 
 def _root(error: BaseException) -> str:
@@ -294,4 +426,4 @@ def _root(error: BaseException) -> str:
         if inner is None or inner is found:
             break
         found = inner
-    return (str(found) or type(found).__name__)[:300]
+    return (" ".join(str(found).split()) or type(found).__name__)[:300]

@@ -8,6 +8,7 @@ query tells only when it was evaluated.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -131,17 +132,19 @@ def pods(items: Iterable[Item]) -> list[Sampled]:
         found.setdefault(key, {})[labels.get(_QUANTITY, "")] = item.value
         evaluated[key] = item.at
     return [
-        _sampled(key, totals, evaluated[key]) for key, totals in found.items() if _SAMPLED in totals
+        _sampled(key, totals, evaluated[key])
+        for key, totals in found.items()
+        if math.isfinite(totals.get(_SAMPLED, math.nan))
     ]
 
 
 def _sampled(key: _Key, totals: dict[str, float], evaluated_at: float) -> Sampled:
     namespace, pod, instance, _, model = key
     sampled_at = totals.pop(_SAMPLED)
-    started_at = totals.pop(_STARTED, None)
+    started_at = totals.pop(_STARTED, math.nan)
     page, problem = None, ""
     try:
-        page = engines.page(totals, started_at=started_at)
+        page = engines.page(totals, started_at=started_at if math.isfinite(started_at) else None)
     except engines.ImplausibleError as error:
         problem = str(error)
     return Sampled(
@@ -161,6 +164,9 @@ def models(items: Iterable[Item]) -> list[GatewayCount]:
     found: dict[tuple[str, str], dict[str, float]] = {}
     for item in items:
         key = (item.labels.get("namespace", ""), gateway_model(item.labels))
+        # Older versions do not say whose queue it is.
+        if not key[1]:
+            continue
         counts = found.setdefault(key, {})
         name = item.labels.get(_QUANTITY, "")
         counts[name] = counts.get(name, 0.0) + item.value
@@ -172,6 +178,7 @@ def models(items: Iterable[Item]) -> list[GatewayCount]:
             waiting=counts.get("waiting", 0.0),
         )
         for (namespace, model), counts in found.items()
+        if all(map(math.isfinite, counts.values()))
     ]
 
 
