@@ -153,7 +153,7 @@ async def of_prometheus(options: PrometheusOptions, models: set[str]) -> list[Fi
     finally:
         prometheus.close()
     found = queries.pods(answer.items)
-    where = f"Prometheus {options.url}"
+    where = f"Prometheus {options.shown_url}"
     findings = [
         Finding("warning", f"{where} warns: {text}", "its answers may be parts")
         for text in answer.warnings

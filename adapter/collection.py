@@ -99,7 +99,7 @@ class Collector:
         self._filled = False
         self.prometheus_problem = ""
         if options is not None:
-            log.info("Prometheus in use", url=options.url)
+            log.info("Prometheus in use", url=options.shown_url)
 
     def close(self) -> None:
         """Let go of Prometheus."""
@@ -142,10 +142,11 @@ class Collector:
         seconds = self.settings.spread * self.settings.interval if spread else 0.0
         await self._direct.scrape(self._jobs(), self._take, spread_seconds=seconds)
         if self._prometheus is not None:
-            wanted = [source for source in self._sources.values() if self._needs(source)]
-            self._asked = frozenset(source.key for source in wanted)
-            if wanted:
-                await self._ask(self._prometheus, wanted)
+            self._asked = frozenset(
+                source.key for source in self._sources.values() if self._needs(source)
+            )
+            if self._asked:
+                await self._ask(self._prometheus)
         self.round_seconds = self._clock.monotonic() - began
 
     def _needs(self, source: VariantSource) -> bool:
@@ -175,7 +176,7 @@ class Collector:
         if before is None or now > before:
             self._from[key, endpoint] = source
 
-    async def _ask(self, prometheus: Prometheus, wanted: list[VariantSource]) -> None:
+    async def _ask(self, prometheus: Prometheus) -> None:
         try:
             answer = await prometheus.query(queries.fleet())
             counts = await prometheus.query(queries.gateways())
@@ -186,18 +187,22 @@ class Collector:
             self.prometheus_problem = str(error)
             return
         if self.prometheus_problem:
-            log.info("Prometheus works again", url=prometheus.options.url)
+            log.info("Prometheus works again", url=prometheus.options.shown_url)
         self.prometheus_problem = ""
         self._filled = True
         if answer.warnings != self._warnings:
             log.warning("Prometheus warns; its answer may be a part", warnings=answer.warnings)
         self._warnings = answer.warnings
         self.gateways = tuple(queries.models(counts.items))
-        attribution = Attribution(wanted)
+        attribution = Attribution(self._sources.values())
         newest = _evaluated(answer, 0.0)
         for one in (*past, answer):
             # Thousands of pods are a lot to look through: requests are answered meanwhile.
-            found = await asyncio.to_thread(_attributed, attribution, one)
+            found = [
+                item
+                for item in await asyncio.to_thread(_attributed, attribution, one)
+                if item.key in self._asked
+            ]
             if one is answer:
                 self._loosen(found)
             for item in found:
@@ -298,7 +303,7 @@ class Collector:
             elif source.key in self._odd:
                 said.append(self._odd[source.key])
             elif self._prometheus is not None:
-                where = self._prometheus.options.url
+                where = self._prometheus.options.shown_url
                 said.append(
                     f"Prometheus {where} has no recent series of {late[0] if late else 'it'}: is there a"
                     " PodMonitor that selects its pods?"

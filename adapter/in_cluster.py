@@ -28,6 +28,9 @@ log = structlog.get_logger()
 DEBOUNCE_SECONDS = 0.3
 """That a change waits for more of them."""
 
+FOLLOW_SECONDS = 2 * DEBOUNCE_SECONDS
+"""That the other replicas are given to serve a target that stands in `.status`."""
+
 REFRESH_SECONDS = 15.0
 """Between readings of what is not watched."""
 
@@ -99,6 +102,7 @@ class _Site:
         self._clock = clock
         self._changed = asyncio.Event()
         self._reported: list[str] = []
+        self._failed: dict[str, str] = {}
         self.objects = ClusterObjects(api, installation.scope, changed=self._changed.set)
         namespace = installation.scope.config_namespace
         self.leadership = Leadership(
@@ -205,8 +209,13 @@ class _Site:
             self._changed.set()
 
     async def _after_pass(self) -> None:
-        failed = await self._actuator.act(self._loop.states, self._loop.waking())
-        await self._reporter.report(self._loop.states, self._loop.refused, failed)
+        waking = self._loop.waking()
+        if waking:
+            # An HPA that asks another replica must not hear the zero of before: it would obey.
+            await self._reporter.report(self._loop.states, self._loop.refused, self._failed)
+            await asyncio.sleep(FOLLOW_SECONDS)
+        self._failed = await self._actuator.act(self._loop.states, waking)
+        await self._reporter.report(self._loop.states, self._loop.refused, self._failed)
 
     async def _watch_gateways(self) -> None:
         """Look for requests that wait for a model without replicas; they do not wait for the next pass."""

@@ -171,14 +171,16 @@ def _backlog(traffic: Traffic, seconds: float) -> float:
 
 def _steady(traffic: Traffic, window_seconds: float, dispersion: float) -> float:
     """The long window's rate, moved as far as shorter ones are sure of."""
-    found = traffic.long_rate_rps
-    for seconds, rate in (*traffic.recent, (window_seconds, traffic.arrival_rate_rps)):
-        error = CHANCE * math.sqrt(dispersion * max(rate, 1.0 / seconds) / seconds)
-        found = max(found, rate - error)
+
+    def error(rate: float, seconds: float) -> float:
+        return CHANCE * math.sqrt(dispersion * max(rate, 1.0 / seconds) / seconds)
+
+    now = traffic.arrival_rate_rps
     # Downwards only the whole window is believed: a pause is no end.
-    rate = traffic.arrival_rate_rps
-    error = CHANCE * math.sqrt(dispersion * max(rate, 1.0 / window_seconds) / window_seconds)
-    return min(found, max(rate + error, rate))
+    found = min(traffic.long_rate_rps, now + error(now, window_seconds))
+    for seconds, rate in (*traffic.recent, (window_seconds, now)):
+        found = max(found, rate - error(rate, seconds))
+    return found
 
 
 def gateway_parts(

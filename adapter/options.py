@@ -150,13 +150,14 @@ def prometheus_options(
     def path(given: Path | None, key: str) -> Path | None:
         return given or (Path(text(key)) if text(key) else None)
 
+    given = "--prometheus" if flags.url is not None else "PROMETHEUS_BASE_URL"
     url = flags.url if flags.url is not None else text("PROMETHEUS_BASE_URL")
     if not url:
         return None
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        log.warning("PROMETHEUS_BASE_URL: must be an http:// or https:// URL; ignored", value=url)
+    if not _is_url(url):
+        log.warning("must be an http:// or https:// URL; ignored", field=given, value=url)
         return None
+    both = {**environment, **config}
     return PrometheusOptions(
         url=url.rstrip("/"),
         ca_file=path(flags.ca_file, "PROMETHEUS_CA_CERT_PATH"),
@@ -165,12 +166,20 @@ def prometheus_options(
         server_name=flags.server_name or text("PROMETHEUS_SERVER_NAME"),
         token=text("PROMETHEUS_BEARER_TOKEN"),
         token_file=path(flags.token_file, "PROMETHEUS_TOKEN_PATH"),
-        insecure=_flag(config, "PROMETHEUS_TLS_INSECURE_SKIP_VERIFY")
+        insecure=_flag(both, "PROMETHEUS_TLS_INSECURE_SKIP_VERIFY")
         if flags.insecure is None
         else flags.insecure,
         headers=flags.headers,
-        timeout_seconds=flags.timeout_seconds or _seconds(config, "PROMETHEUS_TIMEOUT") or 10.0,
+        timeout_seconds=flags.timeout_seconds or _seconds(both, "PROMETHEUS_TIMEOUT") or 10.0,
     )
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.hostname)
 
 
 def _seconds(config: Mapping[str, str], key: str) -> float | None:

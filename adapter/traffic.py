@@ -117,6 +117,9 @@ class TrafficWindow:
         if previous is not None and now <= previous.at:
             return
         self._left.pop(endpoint, None)
+        if previous is None and not self._latest:
+            # The first one since there was none: whoever woke it has not been served yet.
+            self._active_at = max(self._active_at, now)
         if self._first_at is None:
             self._first_at = now
         self._latest[endpoint] = _Seen(now, page)

@@ -75,7 +75,8 @@ def update(before: State | None, rate: float, *, at: float) -> State:
     expected = before.level + before.trend * step
     error = rate - expected
     gain = _weight(step, LEVEL_SECONDS)
-    usual = math.sqrt(before.noise)
+    # No less than that of Poisson arrivals: where there is none, everything would be a step.
+    usual = math.sqrt(max(before.noise, before.level / step))
     bent = min(max(error, -SHIFT * usual), SHIFT * usual)
     # Early on the mean of all errors so far: the first one is not worth more than the others.
     noise_gain = max(_weight(step, NOISE_SECONDS), 1.0 / before.count)

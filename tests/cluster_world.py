@@ -40,7 +40,7 @@ MODEL = "default/default"
 LOOP = LoopSettings(
     interval=10.0,
     collection=CollectionSettings(interval=3.0, window=20.0, long_window=0.0),
-    rates=RateSettings(anticipate=False),
+    rates=RateSettings(anticipate=False, drain_seconds=0, headroom=0),
     limits=Limits(),
     retention=20.0,
     time_to_live=300.0,

@@ -15,7 +15,7 @@ from adapter.options import PrometheusFlags
 from adapter.variants import SOURCES
 from optimizer.stabilization import Limits
 
-_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):\s*([^\r\n]*)")
+_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e\xa0-\xff]*)")
 
 
 def register(command: argparse.ArgumentParser, defaults: LoopSettings) -> None:

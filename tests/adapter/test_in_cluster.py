@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -319,6 +320,53 @@ async def test_zero_is_left_only_when_somebody_asks(tmp_path: Path) -> None:
             assert replicas() == 0
             world.waiting = 3
             await until(lambda: replicas() == 1, seconds=5)
+
+
+async def test_all_replicas_know_before_one_wakes(tmp_path: Path) -> None:
+    """Whoever an HPA asks once a target was woken, the answer is not the zero of before."""
+    async with worlds.running(tmp_path) as world:
+        config = worlds.manifests()[2]
+        config["data"]["WVA_SCALE_TO_ZERO"] = "true"
+        world.api.put(CORE, "configmaps", config)
+        world.api.put(APPS, "deployments", worlds.workload("v", 0))
+        gateways = (world.gateway,)
+        async with world.replica("a", gateways=gateways) as (first, _):
+            await until(lambda: world.desired() == 0)
+            async with world.replica("b", gateways=gateways) as (second, _):
+                while await world.metric(second) != ["0"]:  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0.1)
+                world.waiting = 3
+                await until(
+                    lambda: (
+                        world.api.get(APPS, "deployments", "team-a", "v")["spec"]["replicas"] == 1
+                    )
+                )
+                assert await world.metric(second) == ["1"]
+                assert await world.metric(first) == ["1"]
+
+
+async def test_a_woken_replica_is_given_time(tmp_path: Path) -> None:
+    """With scale to zero, a replica that was woken stays until it was silent for the whole retention."""
+    async with worlds.running(tmp_path) as world:
+        config = worlds.manifests()[2]
+        config["data"]["WVA_SCALE_TO_ZERO"] = "true"
+        world.api.put(CORE, "configmaps", config)
+        world.api.put(APPS, "deployments", worlds.workload("v", 0))
+
+        def replicas() -> int:
+            found = world.api.get(APPS, "deployments", "team-a", "v")
+            wanted: int = found["spec"]["replicas"]
+            return wanted
+
+        loop = replace(worlds.LOOP, retention=60.0)
+        async with world.replica("a", loop=loop, gateways=(world.gateway,), actuate_scale=True):
+            await until(lambda: world.desired() == 0)
+            world.waiting = 3
+            await until(lambda: replicas() == 1, seconds=5)
+            world.waiting = 0
+            woken_at = time.monotonic()
+            await until(lambda: replicas() == 0)
+            assert time.monotonic() - woken_at >= loop.retention / worlds.SPEED
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ class Harness:
             planner=self.plan,
             settings=LoopSettings(
                 collection=collection,
-                rates=RateSettings(anticipate=False),
+                rates=RateSettings(anticipate=False, drain_seconds=0, headroom=0),
                 limits=Limits(),
                 time_to_live=300,
             ),
