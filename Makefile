@@ -20,6 +20,7 @@ demo: $(STAMP) ## emulated vLLM servers, load, adapter and HPA on this machine
 	@$(BIN)/variant-adapter demo $(ARGS)
 
 test: $(STAMP) ## the test suite
+	@scripts/test-tools
 	@$(BIN)/pytest $(ARGS)
 
 lint: $(STAMP) ## ruff: rules and format

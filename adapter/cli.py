@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 from adapter import errors
 
-COMMANDS = ("serve", "explain", "doctor", "certs", "demo", "analyze", "fit", "plan")
+COMMANDS = ("serve", "explain", "doctor", "certs", "demo", "analyze", "fit", "plan", "replay")
 
 
 def parser() -> argparse.ArgumentParser:

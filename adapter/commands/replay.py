@@ -74,7 +74,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(tables.document(replayed), indent=2, allow_nan=False))
     else:
-        Console().print(tables.table(replayed))
+        out = Console()
+        out.width = max(out.width, tables.WIDTH)
+        out.print(tables.table(replayed))
         if args.html is not None:
             print(f"written: {args.html}")
     return 0

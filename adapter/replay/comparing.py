@@ -12,9 +12,8 @@ from adapter.replay.modelled import Ours, Reference, settings_of
 from adapter.replay.outcome import Outcome, Replayed
 from adapter.replay.policies import KvCache, Policy, Queue
 from adapter.replay.running import Run, run
-from adapter.replay.scenario import Scenario
+from adapter.replay.scenario import Scenario, Traffic
 from adapter.replay.world import World
-from emulator.traces import Trace
 
 PERCENTILE = 0.99
 """Of the latencies that the targets bound, for policies that promise single requests something."""
@@ -60,10 +59,9 @@ def makers(scenario: Scenario) -> dict[str, Callable[[World], Policy]]:
 
 def compare(
     scenario: Scenario,
-    traffic: Mapping[str, Trace],
+    traffic: Mapping[str, Traffic],
     policies: Sequence[str] = POLICIES,
     *,
-    steps: Mapping[str, Sequence[tuple[float, float]]] | None = None,
     progress: Tell = lambda _name, _share: None,
 ) -> Replayed:
     """What each policy makes of the traffic.
@@ -72,11 +70,12 @@ def compare(
         scenario: models, variants, GPUs.
         traffic: by model.
         policies: names of `POLICIES`, in the order in which they are shown.
-        steps: when load steps up and until when it stays, by model, for the time to recover.
         progress: is told how far it is.
 
     """
-    given = Run(scenario=scenario, traffic=traffic, steps=steps or {})
+    traces = {model: item.trace for model, item in traffic.items()}
+    steps = {model: item.steps for model, item in traffic.items()}
+    given = Run(scenario=scenario, traffic=traces, steps=steps)
     known = makers(scenario)
     searched = {"static", "clairvoyant"} & set(policies)
     total = sum(name in known for name in policies) + ("static" in searched)
@@ -106,9 +105,9 @@ def compare(
             outcomes["static"] = run(given, clairvoyant.peak(given, factor), telling("static"))
     return Replayed(
         scenario=scenario.name,
-        trace=", ".join(dict.fromkeys(trace.name for trace in traffic.values())),
-        duration_seconds=measures.duration(traffic),
-        requests=sum(len(trace) for trace in traffic.values()),
+        trace=", ".join(dict.fromkeys(trace.name for trace in traces.values())),
+        duration_seconds=measures.duration(traces),
+        requests=sum(len(trace) for trace in traces.values()),
         warm_up_seconds=scenario.warm_up,
         outcomes=tuple(outcomes[name] for name in policies if name in outcomes),
         facts=_facts(scenario),
@@ -126,8 +125,13 @@ def _facts(scenario: Scenario) -> dict[str, str]:
             f" ready after {variant.startup:g} s"
         )
     facts["decisions"] = (
-        f"every {scenario.loop.interval:g} s, metrics every {scenario.loop.scrape_interval:g} s, HPA every"
-        f" {scenario.hpa.sync_period:g} s with tolerance {scenario.hpa.tolerance:g} and"
-        f" {scenario.hpa.scale_down_stabilization:g} s down-stabilization"
+        f"every {scenario.loop.interval:g} s, metrics every {scenario.loop.scrape_interval:g} s, HPAs"
+        f" every {scenario.hpa.sync_period:g} s"
     )
+    facts["HPAs on vLLM's metrics"] = (
+        f"{scenario.hpa.queue_target:g} waiting or {scenario.hpa.kv_target:.0%} of the KV cache per"
+        f" replica, tolerance {scenario.hpa.tolerance:g}, down after"
+        f" {scenario.hpa.scale_down_stabilization:g} s"
+    )
+    facts["routing"] = scenario.routing
     return facts

@@ -14,9 +14,6 @@ from emulator.traces import Trace
 RECOVERED = 0.99
 """Share of later requests that must be within their targets for a step to be over."""
 
-_STEP_FACTOR = 1.5
-"""By which a level must exceed the one before to be a step upwards."""
-
 
 def classes(scenario: Scenario, results: Results) -> tuple[ClassOutcome, ...]:
     """One entry per model."""
@@ -78,16 +75,6 @@ def _one(model: Model, columns: dict[str, FloatArray], warm_up: float) -> ClassO
             itl_p95_ms=of(itl, "p95"),
             unfinished=int(np.count_nonzero(~finished)),
         )
-
-
-def steps(levels: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """When the load steps up, and until when it stays, from (seconds, rate) levels."""
-    found, at = [], 0.0
-    for index, (seconds, rate) in enumerate(levels):
-        if index and rate >= _STEP_FACTOR * levels[index - 1][1]:
-            found.append((at, at + seconds))
-        at += seconds
-    return found
 
 
 def recoveries(

@@ -23,7 +23,7 @@ from adapter.contents import Contents
 from adapter.loop import ControlLoop, LoopSettings
 from adapter.replay import world as worlds
 from adapter.replay.policies import Policy, Timer
-from adapter.replay.scenario import Scenario, Variant
+from adapter.replay.scenario import Hpa, Scenario, Variant
 from adapter.replay.world import World
 from adapter.series import DESIRED
 from adapter.targets import TargetStore
@@ -188,6 +188,12 @@ class Ours(Policy):
         self._use()
         self._runner.run(self.loop.decide())
 
+    def hpa(self) -> Hpa:
+        """As in manifests/samples/hpa.yaml: it follows, and leaves it to us when to go down."""
+        return self.scenario.hpa.model_copy(
+            update={"tolerance": 0.0, "scale_down_stabilization": 0.0}
+        )
+
     def items(self, variant: str) -> list[str]:
         return _served(self._store, variant, now=self.world.now)
 
@@ -221,8 +227,8 @@ class Reference(Policy):
     title = "success rate as load, through Prometheus"
     notes = (
         (
-            "Load is rate(success[1m]) at 15 s scrapes, sized for means each 60 s; the HPA sees a decision when"
-            " Prometheus (30 s) has scraped it."
+            "Load is rate(success[1m]) at 15 s scrapes, sized for means each 60 s; the HPA sees a"
+            " decision when Prometheus (30 s) has scraped it."
         ),
     )
 
@@ -293,6 +299,10 @@ class Reference(Policy):
 
     def _relay(self) -> None:
         self._relayed = {name: [str(number)] for name, number in self._wanted.items()}
+
+    def hpa(self) -> Hpa:
+        """As its samples: no stabilization, and the default tolerance."""
+        return self.scenario.hpa.model_copy(update={"scale_down_stabilization": 0.0})
 
     def items(self, variant: str) -> list[str]:
         return self._relayed.get(variant, [])

@@ -45,6 +45,7 @@ class Curves:
     """One value per sample for one variant or, for offered load and latency, its model.
 
     Attributes:
+        model: that the variant serves.
         seconds: of the samples, since the beginning.
         offered_rpm: requests that arrived per minute since the last sample.
         ready: replicas that serve; `created` counts those that start, too.
@@ -56,6 +57,7 @@ class Curves:
 
     """
 
+    model: str
     seconds: FloatArray
     offered_rpm: FloatArray
     ready: FloatArray

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from adapter.replay.scenario import Scenario
+from adapter.replay.scenario import Hpa, Scenario
 from adapter.replay.world import World
 
 
@@ -43,6 +43,10 @@ class Policy(ABC):
         """What the HPA reads for a variant now; None: there is no HPA."""
         del variant
         return None
+
+    def hpa(self) -> Hpa:
+        """How its HPAs are set."""
+        return self.scenario.hpa
 
     def target(self) -> str:
         """The HPA's AverageValue."""

@@ -51,6 +51,7 @@ p{margin:0}
 align-content:start;font-size:.9rem}
 .facts dd{margin:0}
 .cards{display:grid;gap:1rem;grid-template-columns:repeat(auto-fill,minmax(min(100%,25rem),1fr))}
+.cards>.card{display:grid;grid-template-rows:subgrid;grid-row:span 3;row-gap:0}
 figcaption{margin-bottom:.5rem}
 .plot{display:block;width:100%;height:auto}
 .plot *{stroke-linejoin:round}
@@ -237,7 +238,7 @@ def _section(replayed: Replayed, variant: str) -> str:
     signs = "".join(f'<span><i class="{sign}"></i>{name}</span>' for sign, name in key.items())
     return (
         f'<section>\n<h2>{_text(variant)} over time</h2>\n<p class="key">{signs}</p>\n'
-        '<p class="note">All policies are drawn on the same scales.</p>\n'
+        '<p class="note">The same scales for all policies; what is far beyond most is cut off.</p>\n'
         f'<div class="cards">\n{cards}</div>\n</section>\n'
     )
 
@@ -252,5 +253,5 @@ def _card(replayed: Replayed, outcome: Outcome, variant: str, view: plots.View) 
         f'<figure class="card"><figcaption><h3>{_chip(replayed, outcome)}{_text(outcome.title)}</h3>'
         f"<p>{tables.percent(outcome.within)} within SLO · {price} ·"
         f" {outcome.scale_ups + outcome.scale_downs} scalings</p></figcaption>\n"
-        f"{plots.over_time(replayed, outcome, variant, view)}{notes}</figure>\n"
+        f"{plots.over_time(replayed, outcome, variant, view)}<div>{notes}</div></figure>\n"
     )

@@ -80,7 +80,7 @@ def run(
 def _go(given: Run, world: World, policy: Policy, progress: Progress) -> None:
     """Everything in the order of its time; at one time the policy first, then HPAs, then the sample."""
     end = given.seconds
-    hpas = {name: _hpa(given.scenario, name) for name in world.variants}
+    hpas = {name: _hpa(given.scenario, name, policy) for name in world.variants}
     period = given.scenario.hpa.sync_period
 
     def sync() -> None:
@@ -108,14 +108,16 @@ def _go(given: Run, world: World, policy: Policy, progress: Progress) -> None:
     world.advance(end)
 
 
-def _hpa(scenario: Scenario, name: str) -> HorizontalPodAutoscaler:
+def _hpa(scenario: Scenario, name: str, policy: Policy) -> HorizontalPodAutoscaler:
     variant = next(item for item in scenario.variants if item.name == name)
+    settings = policy.hpa()
     return HorizontalPodAutoscaler(
+        target=policy.target(),
         min_replicas=variant.min_replicas,
         max_replicas=variant.max_replicas,
-        stabilization_down_seconds=scenario.hpa.scale_down_stabilization,
-        tolerance_up=scenario.hpa.tolerance,
-        tolerance_down=scenario.hpa.tolerance,
+        stabilization_down_seconds=settings.scale_down_stabilization,
+        tolerance_up=settings.tolerance,
+        tolerance_down=settings.tolerance,
     )
 
 

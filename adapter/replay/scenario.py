@@ -19,7 +19,8 @@ hpa: {syncPeriod: 15s, scaleDownStabilization: 0s}
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -42,6 +43,10 @@ def _seconds(value: Any) -> float:
 
 
 Seconds = Annotated[float, BeforeValidator(_seconds)]
+
+
+_STEP_FACTOR = 1.5
+"""By which a level must exceed the one before to be a step upwards."""
 
 
 class _Part(BaseModel):
@@ -99,7 +104,7 @@ class Variant(_Part):
 
 
 class Hpa(_Part):
-    """Of every variant; `queueTarget` and `kvTarget` are those of the policies that scale on them."""
+    """Of the policies that scale on a metric of vLLM, by default as Kubernetes has it."""
 
     sync_period: Seconds = 15.0
     tolerance: float = Field(default=0.1, ge=0)
@@ -126,6 +131,14 @@ class Scenario(_Part):
     loop: Loop = Loop()
     warm_up: Seconds = 300.0
     routing: Literal["least-loaded", "round-robin"] = "least-loaded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """One model's traffic, with when its load steps up and until when it stays, in seconds."""
+
+    trace: Trace
+    steps: tuple[tuple[float, float], ...] = ()
 
 
 def read(path: Path) -> Scenario:
@@ -181,7 +194,7 @@ def _check(path: Path, found: Scenario) -> None:
         raise errors.InputError(f"{path}: models.{model}: no variant serves it")
 
 
-def traffic(scenario: Scenario, given: Path | None, *, base: Path) -> dict[str, Trace]:
+def traffic(scenario: Scenario, given: Path | None, *, base: Path) -> dict[str, Traffic]:
     """Traces by model: the given one for the first model, else what the scenario names.
 
     Args:
@@ -204,8 +217,28 @@ def traffic(scenario: Scenario, given: Path | None, *, base: Path) -> dict[str, 
             raise errors.InputError(
                 f"models.{model.model}.trace: is missing; name a file or a generator, or give --trace"
             )
-        found[model.model] = load(where)
+        found[model.model] = Traffic(trace=load(where), steps=tuple(steps(where)))
     return found
+
+
+def rises(levels: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
+    """When the load steps up, and until when it stays, from levels of (seconds, rate)."""
+    found, at = [], 0.0
+    for index, (seconds, rate) in enumerate(levels):
+        if index and rate >= _STEP_FACTOR * levels[index - 1][1]:
+            found.append((at, at + seconds))
+        at += seconds
+    return found
+
+
+def steps(where: Path | Mapping[str, Any]) -> list[tuple[float, float]]:
+    """When the load of a generator steps up, and until when it stays, seconds; none for recorded traffic."""
+    spec: Any = where
+    if isinstance(where, Path):
+        if where.suffix not in {".yaml", ".yml"}:
+            return []
+        spec = yaml.safe_load(where.read_text(encoding="utf-8"))
+    return rises(spec["levels"]) if spec.get("kind") == "step" else []
 
 
 def load(where: Path | Mapping[str, Any]) -> Trace:

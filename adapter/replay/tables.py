@@ -231,14 +231,14 @@ def _price(replayed: Replayed, outcome: Outcome) -> str:
 
 def _best(replayed: Replayed, outcome: Outcome) -> str:
     return (
-        f"{plain(outcome.title)} keeps {percent(outcome.within)} of requests within the SLO"
+        f"“{plain(outcome.title)}” keeps {percent(outcome.within)} of requests within the SLO"
         f" {_price(replayed, outcome)}."
     )
 
 
 def _closest(replayed: Replayed, outcome: Outcome) -> str:
     return (
-        f"No policy keeps {_GOAL} of requests within the SLO; closest is {plain(outcome.title)}"
+        f"No policy keeps {_GOAL} of requests within the SLO; closest is “{plain(outcome.title)}”"
         f" with {percent(outcome.within)} {_price(replayed, outcome)}."
     )
 
@@ -251,7 +251,7 @@ def _rest(replayed: Replayed, good: Sequence[Outcome], total: int) -> list[str]:
     if not good:
         who = "The other policy misses" if missed == 1 else f"The other {missed} policies miss"
         return [f"{who} {_GOAL}."]
-    found = [f"Next is {plain(good[0].title)} {_price(replayed, good[0])}."]
+    found = [f"Next is “{plain(good[0].title)}” {_price(replayed, good[0])}."]
     if missed:
         found.append(f"{missed} of {total} policies {'miss' if missed > 1 else 'misses'} {_GOAL}.")
     return found

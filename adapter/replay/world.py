@@ -92,12 +92,13 @@ class World:
     def curves(self, results: simulation.Results) -> dict[str, Curves]:
         """What was noted, with the latencies of the requests, by variant."""
         found = {}
-        for index, name in enumerate(self.variants):
+        for index, (name, variant) in enumerate(self.variants.items()):
             at, offered, ready, created, desired, waiting, cost = np.array(self._rows[name]).T
             arrived = np.diff(offered, prepend=0.0)
             spans = np.diff(at, prepend=0.0)
             mine = results.variant == index
             found[name] = Curves(
+                model=variant.model,
                 seconds=at,
                 offered_rpm=60.0 * arrived / np.where(spans > 0, spans, np.inf),
                 ready=ready,
