@@ -142,7 +142,7 @@ def test_the_configmaps_are_read_without_problems() -> None:
     assert costs == {"A100": 40.0, "MI300X": 65.0, "G2": 23.0}
     classes = {c.service_class.name: c.service_class.priority for c in reader.classes.values()}
     assert classes == {"Premium": 1, "Freemium": 10}
-    assert reader.config["GLOBAL_OPT_INTERVAL"] == "60s"
+    assert reader.config["GLOBAL_OPT_INTERVAL"] == "30s"
 
 
 def test_the_rights_are_those_that_are_needed() -> None:
@@ -213,7 +213,7 @@ def test_the_emulated_overlay_fits_together() -> None:
         if item["kind"] == "ConfigMap":
             reader.read_config_map(item["metadata"]["name"], item)
     reader.read_variant("variant", variant)
-    reader.add_deployment(contents.objects.Deployment.model_validate(deployment), [])
+    reader.add_deployment(contents.objects.Deployment.model_validate(deployment), pods.Serving())
     found = reader.contents()
     assert found.problems == ()
     assert found.variants[0].service_class == "Premium"

@@ -35,6 +35,19 @@ def register(command: argparse.ArgumentParser, defaults: LoopSettings) -> None:
         help="of a replica, where it cannot be seen from its pods (1m); llmd.ai/startup-time says otherwise",
     )
     group.add_argument(
+        "--drain-time",
+        type=seconds_or_off,
+        default=defaults.rates.drain_seconds,
+        help="in which what waits should be served once new replicas are there, or off (1m)",
+    )
+    group.add_argument(
+        "--headroom",
+        type=percent,
+        default=defaults.rates.headroom,
+        metavar="SHARE",
+        help="of the rate, added for what it does between two passes (3%%)",
+    )
+    group.add_argument(
         "--down-window",
         type=seconds_or_off,
         default=defaults.limits.down_seconds,
@@ -118,7 +131,12 @@ def collection(args: argparse.Namespace) -> CollectionSettings:
 
 def rates(args: argparse.Namespace) -> RateSettings:
     """What of the load variants are sized for."""
-    return RateSettings(anticipate=args.anticipate, startup_seconds=args.startup_time)
+    return RateSettings(
+        anticipate=args.anticipate,
+        startup_seconds=args.startup_time,
+        drain_seconds=args.drain_time,
+        headroom=args.headroom,
+    )
 
 
 def limits(args: argparse.Namespace) -> Limits:
@@ -152,6 +170,17 @@ def seconds(text: str) -> float:
 def seconds_or_off(text: str) -> float:
     """The same; 0 for off."""
     return 0.0 if text == "off" else seconds(text)
+
+
+def percent(text: str) -> float:
+    """A share such as 5% or 0.05 for argparse."""
+    try:
+        value = float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 10:
+        raise argparse.ArgumentTypeError(f"must be a share such as 5% or 0.05, not {text!r}")
+    return value
 
 
 def step(text: str) -> int:
