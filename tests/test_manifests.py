@@ -18,7 +18,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
-from adapter import access, certificate_keeper, cli, contents, doctor, telemetry
+from adapter import access, certificate_keeper, cli, contents, doctor, pods, telemetry
 from adapter.checks import Names, needed
 from adapter.options import OwnCertificates
 from tests import kubernetes_rbac as rbac

@@ -28,6 +28,7 @@ from adapter.front import Front
 from adapter.loop import LoopSettings
 from adapter.offered import RateSettings
 from adapter.options import ServeOptions
+from adapter.replay import sample
 from emulator import hpa, load
 from optimizer.stabilization import Limits
 
@@ -43,7 +44,7 @@ LOOP = LoopSettings(
     collection=CollectionSettings(interval=2.5, window=30.0, long_window=30.0),
     # An emulated server is there at once.
     rates=RateSettings(startup_seconds=1.0),
-    limits=Limits(down_seconds=20.0),
+    limits=Limits(down_seconds=5.0),
     time_to_live=120.0,
 )
 
@@ -64,7 +65,15 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     command.add_argument("--arrivals", choices=("uniform", "poisson"), default="uniform")
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--no-tui", action="store_true", help="plain lines, no live view")
-    command.add_argument("--out", type=Path, default=Path("demo-out"), help="timeline.csv and .png")
+    command.add_argument(
+        "--out", type=Path, default=Path("demo-out"), help="of the files it writes"
+    )
+    command.add_argument(
+        "--replay",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="end with a comparison of policies in virtual time, replay.html (on)",
+    )
     command.add_argument("--port", type=port, default=0, help="of the adapter; 0 picks a free one")
     command.set_defaults(run=run)
 
@@ -111,6 +120,9 @@ def run(args: argparse.Namespace) -> int:
     finally:
         shutil.rmtree(work, ignore_errors=True)
     demo.report()
+    if args.replay and not demo.interrupted:
+        logs.configure("text", quiet=True)
+        sample.show(sample.replay(console), console, args.out / "replay.html")
     return 0
 
 

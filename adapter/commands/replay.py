@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from adapter import errors
-from adapter.replay import comparing, report, scenario, tables
+from adapter import errors, logs
+from adapter.replay import comparing, progress, report, scenario, tables
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -46,6 +45,8 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Replay and print."""
+    # Every decision of hours would be logged.
+    logs.configure("text", quiet=True)
     unknown = sorted(set(args.policies) - set(comparing.POLICIES))
     if unknown:
         known = ", ".join(comparing.POLICIES)
@@ -53,24 +54,13 @@ def run(args: argparse.Namespace) -> int:
     found = scenario.read(args.scenario)
     traffic = scenario.traffic(found, args.trace, base=args.scenario.parent)
     # To stderr, so that what is printed can be piped.
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=args.quiet or not console.is_terminal,
-    ) as bars:
-        task = bars.add_task("replay", total=1.0)
-
-        def progress(name: str, share: float) -> None:
-            bars.update(task, description=name, completed=share)
-
-        replayed = comparing.compare(found, traffic, args.policies, progress=progress)
+    with progress.shown(Console(stderr=True), quiet=args.quiet) as tell:
+        replayed = comparing.compare(found, traffic, args.policies, progress=tell)
     if args.html is not None:
-        args.html.write_text(report.html(replayed), encoding="utf-8")
+        try:
+            args.html.write_text(report.html(replayed), encoding="utf-8")
+        except OSError as error:
+            raise errors.UsageError(f"--html {args.html}: {error.strerror}") from error
     if args.json:
         print(json.dumps(tables.document(replayed), indent=2, allow_nan=False))
     else:

@@ -11,7 +11,7 @@ from adapter.replay.scenario import Model, Scenario
 from emulator.simulation import Results
 from emulator.traces import Trace
 
-RECOVERED = 0.99
+RECOVERED = 0.95
 """Share of later requests that must be within their targets for a step to be over."""
 
 
