@@ -195,7 +195,7 @@ class Collector:
         self._warnings = answer.warnings
         self.gateways = tuple(queries.models(counts.items))
         attribution = Attribution(self._sources.values())
-        newest = _evaluated(answer, 0.0)
+        newest = _evaluated(answer, self._clock.time())
         for one in (*past, answer):
             # Thousands of pods are a lot to look through: requests are answered meanwhile.
             found = [
