@@ -2,9 +2,7 @@
 
 The batching is that of `emulator.engine`, to the last bit: a request waits until fewer than `max_batch`
 are in service, takes gamma + delta * input_tokens * batch ms for its first token, and one token more with
-each iteration of alpha + beta * batch ms that begins after it. A request's last iteration is known by its
-number, so an iteration costs one addition whatever its batch; only admissions, first tokens and
-completions are looked at.
+each iteration of alpha + beta * batch ms that begins after it.
 
 At one moment, replicas end or become ready first, then requests arrive, then the servers' events happen:
 a router still counts the requests that finish at that very moment.
@@ -24,14 +22,12 @@ import numpy as np
 import numpy.typing as npt
 
 from emulator.engine import EngineProfile
+from emulator.server import Counters, Request, Server, State
 from emulator.traces import Trace
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Routing = Literal["least-loaded", "round-robin"]
-State = Literal["pending", "starting", "ready", "draining", "ended"]
-Pair = tuple[float, int]
-"""Sum and count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,33 +54,6 @@ class Variant:
             raise ValueError(f"{self.name}: start_delay_seconds: must be >= 0, not {delay}")
         if self.devices < 1 or self.replicas < 0:
             raise ValueError(f"{self.name}: devices must be >= 1, replicas >= 0")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counters:
-    """What one server's metrics page shows at a moment; latencies in seconds.
-
-    Attributes:
-        replica: unique in the fleet, like a pod's name.
-        prompt_tokens: of finished requests, like `generation_tokens`: vLLM's request histograms.
-        prompt_tokens_total: of requests with a first token. `generation_tokens_total` and `itl` count
-            each token when it is produced.
-
-    """
-
-    replica: int
-    state: State
-    started_seconds: float
-    finished: int
-    running: int
-    waiting: int
-    prompt_tokens: Pair
-    generation_tokens: Pair
-    ttft: Pair
-    itl: Pair
-    prompt_tokens_total: int
-    generation_tokens_total: int
-    kv_cache: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -118,164 +87,6 @@ class Results:
         return (self.finish_ms - self.first_token_ms) / np.maximum(self.output_tokens - 1, 1)
 
 
-@dataclass(slots=True, eq=False)
-class _Request:
-    """The fields of `Results`."""
-
-    arrival_ms: float
-    model: int
-    input_tokens: int
-    output_tokens: int
-    start_ms: float = math.nan
-    first_token_ms: float = math.nan
-    finish_ms: float = math.nan
-    variant: int = -1
-    replica: int = -1
-
-
-class _Server:
-    """One replica: `emulator.engine.Engine` without a clock of its own."""
-
-    def __init__(self, *, number: int, variant: int, profile: EngineProfile) -> None:
-        self.number = number
-        self.variant = variant
-        self.state: State = "pending"
-        self.created_ms = self.ready_ms = math.inf
-        self.waiting: deque[_Request] = deque()
-        self.load = 0  # running and waiting
-        self.next_ms = math.inf  # nothing but iterations happens before
-        self.profile = profile
-        self._steps_ms = [
-            profile.alpha_ms + profile.beta_ms * n for n in range(profile.max_batch + 1)
-        ]
-        self._running = 0
-        self._ties = itertools.count()  # keeps heaps from comparing requests
-        self._prefills: list[tuple[float, int, _Request]] = []  # by their end
-        self._decoding: list[
-            tuple[int, int, _Request]
-        ] = []  # by the number of their last iteration
-        self._iterations = 0  # that have ended
-        self._last_ms = 0.0  # end of the last of them
-        self._end_ms = math.inf  # of the iteration in progress
-        self._due_ms = math.inf  # of an admission into a batch with room
-        self._finished = self._firsts = self._itl_count = 0
-        self._prompt_finished = self._prompt_total = self._generated = 0
-        self._ttft_ms = self._itl_ms = 0.0
-
-    def offer(self, request: _Request, at_ms: float) -> None:
-        """Queue a request; everything before that time has been run."""
-        self.waiting.append(request)
-        self.load += 1
-        request.variant = self.variant
-        if self._running < self.profile.max_batch:
-            # Not admitted at once: what else comes at this moment shares its first iteration.
-            self._due_ms = at_ms
-            self.next_ms = min(self.next_ms, at_ms)
-
-    def run(self, limit_ms: float) -> None:
-        """Everything that happens before that time."""
-        while True:
-            event_ms = min(self._prefills[0][0] if self._prefills else math.inf, self._due_ms)
-            left = self._skip(min(event_ms, limit_ms))
-            at_ms = min(self._end_ms, event_ms)
-            if at_ms >= limit_ms:
-                # One iteration early: a product differs from the sum of steps in its last digits.
-                later_ms = max(left - 1, 0) * self._steps_ms[self._running]
-                self.next_ms = min(self._end_ms + later_ms, event_ms)
-                return
-            self._handle(at_ms)
-
-    def _skip(self, stop_ms: float) -> int:
-        """End the iterations before that time that end no request; how many of them are left."""
-        if not self._decoding:
-            return 0
-        left = uneventful = self._decoding[0][0] - self._iterations - 1
-        end_ms = last_ms = self._end_ms
-        if left and end_ms < stop_ms:
-            step_ms = self._steps_ms[self._running]
-            # Added one by one: a product would round otherwise than the engine does.
-            while left and end_ms < stop_ms:
-                last_ms = end_ms
-                end_ms += step_ms
-                left -= 1
-            self._iterations += uneventful - left
-            self._last_ms, self._end_ms = last_ms, end_ms
-        return left
-
-    def _handle(self, at_ms: float) -> None:
-        decoding, prefills, most = self._decoding, self._prefills, self.profile.max_batch
-        if self._end_ms <= at_ms:
-            self._iterations += 1
-            self._last_ms, self._end_ms = at_ms, math.inf
-            while decoding and decoding[0][0] == self._iterations:
-                self._finish(heappop(decoding)[2], at_ms)
-        self._due_ms = math.inf
-        while True:
-            while self.waiting and self._running < most:
-                self._admit(self.waiting.popleft(), at_ms)
-            if not (prefills and prefills[0][0] <= at_ms):
-                break
-            while prefills and prefills[0][0] <= at_ms:
-                self._first_token(heappop(prefills)[2], at_ms)
-        if decoding and self._end_ms == math.inf:
-            self._end_ms = at_ms + self._steps_ms[self._running]
-
-    def _admit(self, request: _Request, at_ms: float) -> None:
-        self._running += 1
-        request.start_ms = ready_ms = at_ms
-        request.replica = self.number
-        if request.input_tokens:
-            work = request.input_tokens * self._running
-            ready_ms += self.profile.gamma_ms + self.profile.delta_ms * work
-        heappush(self._prefills, (ready_ms, next(self._ties), request))
-
-    def _first_token(self, request: _Request, at_ms: float) -> None:
-        request.first_token_ms = at_ms
-        self._firsts += 1
-        self._ttft_ms += at_ms - request.arrival_ms
-        self._prompt_total += request.input_tokens
-        if request.output_tokens == 1:
-            self._finish(request, at_ms)
-            return
-        under_way = self._end_ms != math.inf  # an iteration that gives this request nothing
-        last = self._iterations + under_way + request.output_tokens - 1
-        heappush(self._decoding, (last, next(self._ties), request))
-
-    def _finish(self, request: _Request, at_ms: float) -> None:
-        request.finish_ms = at_ms
-        self._running -= 1
-        self.load -= 1
-        self._finished += 1
-        self._itl_ms += at_ms - request.first_token_ms
-        self._itl_count += request.output_tokens - 1
-        self._generated += request.output_tokens
-        self._prompt_finished += request.input_tokens
-
-    def counters(self) -> Counters:
-        """At the moment up to which it has been run."""
-        itl_ms, gaps = self._itl_ms, self._itl_count
-        for last, _, request in self._decoding:
-            made = self._iterations - last + request.output_tokens - 1
-            if made > 0:
-                gaps += made
-                itl_ms += self._last_ms - request.first_token_ms
-        return Counters(
-            replica=self.number,
-            state=self.state,
-            started_seconds=self.ready_ms / 1000,
-            finished=self._finished,
-            running=self._running,
-            waiting=len(self.waiting),
-            prompt_tokens=(self._prompt_finished, self._finished),
-            generation_tokens=(self._generated, self._finished),
-            ttft=(self._ttft_ms / 1000, self._firsts),
-            itl=(itl_ms / 1000, gaps),
-            prompt_tokens_total=self._prompt_total,
-            generation_tokens_total=self._firsts + gaps,
-            kv_cache=self._running / self.profile.max_batch,
-        )
-
-
 class Fleet:
     """Variants, the gateway in front of them, and the GPUs that they share."""
 
@@ -303,18 +114,18 @@ class Fleet:
         self._free = dict(pools or {})
         self._routing = routing
         self._check()
-        self._requests: list[_Request] = []
+        self._requests: list[Request] = []
         self._now_ms = 0.0
         self._created = itertools.count()
-        self._servers: list[list[_Server]] = [[] for _ in self.variants]  # without those that drain
-        self._ready: list[list[_Server]] = [[] for _ in self.models]
-        self._gateway: list[deque[_Request]] = [deque() for _ in self.models]
+        self._servers: list[list[Server]] = [[] for _ in self.variants]  # without those that drain
+        self._ready: list[list[Server]] = [[] for _ in self.models]
+        self._gateway: list[deque[Request]] = [deque() for _ in self.models]
         self._offered = [0 for _ in self.models]
         self._turns = [itertools.count() for _ in self.models]
         self._gpu_ms = [0.0 for _ in self.variants]  # of replicas that ended
-        self._pending: list[_Server] = []
-        self._starting: list[tuple[float, int, _Server]] = []  # by when they are ready
-        self._draining: list[_Server] = []
+        self._pending: list[Server] = []
+        self._starting: list[tuple[float, int, Server]] = []  # by when they are ready
+        self._draining: list[Server] = []
         self._arrivals = self._merged()
         self._coming = next(self._arrivals, None)
         for index, variant in enumerate(self.variants):
@@ -332,7 +143,7 @@ class Fleet:
             if variant.pool is not None:
                 _position(tuple(self._free), variant.pool, f"{variant.name}: pool")
 
-    def _merged(self) -> Iterator[_Request]:
+    def _merged(self) -> Iterator[Request]:
         """Requests of all traces by arrival; lists, because single elements of arrays are slow."""
         parts = [(self.models.index(name), trace) for name, trace in self._traces.items()]
         if not parts:
@@ -343,7 +154,7 @@ class Fleet:
         outputs = np.concatenate([trace.output_tokens for _, trace in parts])
         order = np.argsort(arrival_ms, kind="stable")
         columns = (column[order].tolist() for column in (arrival_ms, model, inputs, outputs))
-        yield from itertools.starmap(_Request, zip(*columns, strict=True))
+        yield from itertools.starmap(Request, zip(*columns, strict=True))
 
     def advance(self, until_seconds: float) -> None:
         """Let everything happen up to and including that time since the beginning."""
@@ -368,7 +179,7 @@ class Fleet:
                 f"tokens: must be >= 0 and >= 1, not {input_tokens} and {output_tokens}"
             )
         index = _position(self.models, model, "model")
-        self._arrive(_Request(self._now_ms, index, input_tokens, output_tokens))
+        self._arrive(Request(self._now_ms, index, input_tokens, output_tokens))
         self._settle()
         return len(self._requests) - 1
 
@@ -393,12 +204,12 @@ class Fleet:
             self._arrive(request)
             self._coming = next(self._arrivals, None)
 
-    def _arrive(self, request: _Request) -> None:
+    def _arrive(self, request: Request) -> None:
         self._requests.append(request)
         self._offered[request.model] += 1
         self._dispatch(request, request.arrival_ms)
 
-    def _dispatch(self, request: _Request, at_ms: float) -> None:
+    def _dispatch(self, request: Request, at_ms: float) -> None:
         ready = self._ready[request.model]
         if not ready:
             self._gateway[request.model].append(request)
@@ -445,11 +256,11 @@ class Fleet:
     def _create(self, index: int, count: int) -> None:
         profile = self.variants[index].profile
         for _ in range(count):
-            server = _Server(number=next(self._created), variant=index, profile=profile)
+            server = Server(number=next(self._created), variant=index, profile=profile)
             self._servers[index].append(server)
             self._pending.append(server)
 
-    def _start(self, server: _Server, variant: Variant, at_ms: float, *, delayed: bool) -> None:
+    def _start(self, server: Server, variant: Variant, at_ms: float, *, delayed: bool) -> None:
         if variant.pool is not None:
             self._free[variant.pool] -= variant.devices
         server.state = "starting"
@@ -457,9 +268,9 @@ class Fleet:
         server.ready_ms = at_ms + (variant.start_delay_seconds * 1000 if delayed else 0.0)
         heappush(self._starting, (server.ready_ms, server.number, server))
 
-    def _retire(self, servers: Sequence[_Server]) -> None:
+    def _retire(self, servers: Sequence[Server]) -> None:
         """Take them all out of service before any of their requests moves."""
-        moving: list[_Request] = []
+        moving: list[Request] = []
         for server in servers:
             self._servers[server.variant].remove(server)
             self._draining.append(server)
@@ -478,7 +289,7 @@ class Fleet:
             request.variant = -1
             self._dispatch(request, self._now_ms)
 
-    def _end(self, server: _Server, at_ms: float) -> None:
+    def _end(self, server: Server, at_ms: float) -> None:
         variant = self.variants[server.variant]
         if server.state != "pending":
             self._gpu_ms[server.variant] += variant.devices * (at_ms - server.created_ms)
@@ -491,7 +302,7 @@ class Fleet:
         for server in itertools.chain(self._draining, *self._ready):
             server.run(_after(self._now_ms))
 
-    def _model_of(self, server: _Server) -> int:
+    def _model_of(self, server: Server) -> int:
         return self.models.index(self.variants[server.variant].model)
 
     def replicas(self, variant: str, *states: State) -> int:
@@ -542,7 +353,7 @@ def _after(moment_ms: float) -> float:
     return math.nextafter(moment_ms, math.inf)
 
 
-def _to_keep(server: _Server) -> tuple[int, float, int, int]:
+def _to_keep(server: Server) -> tuple[int, float, int, int]:
     """Sorts first what is kept longest, as a ReplicaSet does."""
     rank = ("ready", "starting", "pending").index(server.state)
     return rank, server.created_ms, -server.load, server.number

@@ -19,6 +19,7 @@ hpa: {syncPeriod: 15s, scaleDownStabilization: 0s}
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ from emulator.traces import Trace
 
 def _seconds(value: Any) -> float:
     """A duration such as 15s; 0 is allowed here."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
         return float(value)
     if str(value).strip() in {"0", "0s"}:
         return 0.0
@@ -43,7 +44,11 @@ def _seconds(value: Any) -> float:
 
 
 Seconds = Annotated[float, BeforeValidator(_seconds)]
+Period = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 
+
+_GENERATORS = frozenset({".yaml", ".yml", ".json"})
+"""Suffixes of files that describe a generator."""
 
 _STEP_FACTOR = 1.5
 """By which a level must exceed the one before to be a step upwards."""
@@ -106,7 +111,7 @@ class Variant(_Part):
 class Hpa(_Part):
     """Of the policies that scale on a metric of vLLM, by default as Kubernetes has it."""
 
-    sync_period: Seconds = 15.0
+    sync_period: Period = 15.0
     tolerance: float = Field(default=0.1, ge=0)
     scale_down_stabilization: Seconds = 300.0
     queue_target: float = Field(default=2.0, gt=0)
@@ -116,8 +121,8 @@ class Hpa(_Part):
 class Loop(_Part):
     """Of the policies that decide by a model."""
 
-    interval: Seconds = 30.0
-    scrape_interval: Seconds = 15.0
+    interval: Period = 30.0
+    scrape_interval: Period = 15.0
 
 
 class Scenario(_Part):
@@ -125,8 +130,8 @@ class Scenario(_Part):
 
     name: str = "scenario"
     accelerators: dict[str, Accelerator]
-    models: tuple[Model, ...] = Field(min_length=1)
-    variants: tuple[Variant, ...] = Field(min_length=1)
+    models: tuple[Model, ...]
+    variants: tuple[Variant, ...]
     hpa: Hpa = Hpa()
     loop: Loop = Loop()
     warm_up: Seconds = 300.0
@@ -171,6 +176,10 @@ def read(path: Path) -> Scenario:
 def _check(path: Path, found: Scenario) -> None:
     """What the parts say of each other."""
     models = {model.model for model in found.models}
+    if not models:
+        raise errors.InputError(f"{path}: models: must have at least one")
+    if len(models) < len(found.models):
+        raise errors.InputError(f"{path}: models: each model can be there only once")
     names = [variant.name for variant in found.variants]
     for variant in found.variants:
         where = f"{path}: variants.{variant.name}"
@@ -182,6 +191,11 @@ def _check(path: Path, found: Scenario) -> None:
             known = ", ".join(sorted(found.accelerators))
             raise errors.InputError(
                 f"{where}.accelerator: {variant.accelerator!r} is none of accelerators: {known}"
+            )
+        there = found.accelerators[variant.accelerator].devices
+        if there is not None and variant.devices > there:
+            raise errors.InputError(
+                f"{where}.devices: {variant.devices} are more than the accelerator's {there}"
             )
         if not variant.min_replicas <= variant.replicas <= variant.max_replicas:
             raise errors.InputError(
@@ -217,7 +231,16 @@ def traffic(scenario: Scenario, given: Path | None, *, base: Path) -> dict[str, 
             raise errors.InputError(
                 f"models.{model.model}.trace: is missing; name a file or a generator, or give --trace"
             )
-        found[model.model] = Traffic(trace=load(where), steps=tuple(steps(where)))
+        try:
+            trace = load(where)
+        except errors.InputError as error:
+            raise errors.InputError(f"models.{model.model}.trace: {error}") from error
+        if not len(trace) or trace.arrival_seconds[-1] < scenario.warm_up:
+            raise errors.InputError(
+                f"models.{model.model}.trace: has no request after the warm-up of"
+                f" {scenario.warm_up:g} s; give a longer one, or a shorter warmUp"
+            )
+        found[model.model] = Traffic(trace=trace, steps=tuple(steps(where)))
     return found
 
 
@@ -235,7 +258,7 @@ def steps(where: Path | Mapping[str, Any]) -> list[tuple[float, float]]:
     """When the load of a generator steps up, and until when it stays, seconds; none for recorded traffic."""
     spec: Any = where
     if isinstance(where, Path):
-        if where.suffix not in {".yaml", ".yml"}:
+        if where.suffix not in _GENERATORS:
             return []
         spec = yaml.safe_load(where.read_text(encoding="utf-8"))
     return rises(spec["levels"]) if spec.get("kind") == "step" else []
@@ -251,8 +274,14 @@ def load(where: Path | Mapping[str, Any]) -> Trace:
     try:
         if not isinstance(where, Path):
             return traces.generate(where)
-        if where.suffix in {".yaml", ".yml"}:
-            return traces.generate(yaml.safe_load(where.read_text(encoding="utf-8")))
-        return trace_files.read(where)
-    except (traces.TraceError, OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        if where.suffix not in _GENERATORS:
+            return trace_files.read(where)
+    except traces.TraceError as error:
         raise errors.InputError(str(error)) from error
+    try:
+        return traces.generate(yaml.safe_load(where.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise errors.InputError(f"{where}: cannot be read: {error.strerror}") from error
+    except (traces.TraceError, UnicodeDecodeError, yaml.YAMLError) as error:
+        said = " ".join(str(error).split())
+        raise errors.InputError(f"{where}: {said}") from error

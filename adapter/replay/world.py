@@ -11,7 +11,8 @@ from adapter.replay.outcome import Curves
 from adapter.replay.scenario import Scenario, Variant
 from emulator import simulation
 from emulator.engine import EngineProfile
-from emulator.simulation import Counters, Fleet
+from emulator.server import Counters
+from emulator.simulation import Fleet
 from emulator.traces import Trace
 
 

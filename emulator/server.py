@@ -1,0 +1,203 @@
+"""One emulated vLLM server in virtual time: `emulator.engine.Engine` without a clock of its own.
+
+The batching is that of the engine, to the last bit. A request's last iteration is known by its number, so an
+iteration costs one addition whatever its batch; only admissions, first tokens and completions are looked at.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import deque
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import Literal
+
+from emulator.engine import EngineProfile
+
+State = Literal["pending", "starting", "ready", "draining", "ended"]
+Pair = tuple[float, int]
+"""Sum and count."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counters:
+    """What one server's metrics page shows at a moment; latencies in seconds.
+
+    Attributes:
+        replica: unique in the fleet, like a pod's name.
+        prompt_tokens: of finished requests, like `generation_tokens`: vLLM's request histograms.
+        prompt_tokens_total: of requests with a first token. `generation_tokens_total` and `itl` count
+            each token when it is produced.
+
+    """
+
+    replica: int
+    state: State
+    started_seconds: float
+    finished: int
+    running: int
+    waiting: int
+    prompt_tokens: Pair
+    generation_tokens: Pair
+    ttft: Pair
+    itl: Pair
+    prompt_tokens_total: int
+    generation_tokens_total: int
+    kv_cache: float
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One request on its way; the fields of `simulation.Results`."""
+
+    arrival_ms: float
+    model: int
+    input_tokens: int
+    output_tokens: int
+    start_ms: float = math.nan
+    first_token_ms: float = math.nan
+    finish_ms: float = math.nan
+    variant: int = -1
+    replica: int = -1
+
+
+class Server:
+    """One replica; `run` brings it to a moment, `offer` gives it a request."""
+
+    def __init__(self, *, number: int, variant: int, profile: EngineProfile) -> None:
+        self.number = number
+        self.variant = variant
+        self.state: State = "pending"
+        self.created_ms = self.ready_ms = math.inf
+        self.waiting: deque[Request] = deque()
+        self.load = 0  # running and waiting
+        self.next_ms = math.inf  # nothing but iterations happens before
+        self.profile = profile
+        self._steps_ms = [
+            profile.alpha_ms + profile.beta_ms * n for n in range(profile.max_batch + 1)
+        ]
+        self._running = 0
+        self._ties = itertools.count()  # keeps heaps from comparing requests
+        self._prefills: list[tuple[float, int, Request]] = []  # by their end
+        self._decoding: list[tuple[int, int, Request]] = []  # by the number of their last iteration
+        self._iterations = 0  # that have ended
+        self._last_ms = 0.0  # end of the last of them
+        self._end_ms = math.inf  # of the iteration in progress
+        self._due_ms = math.inf  # of an admission into a batch with room
+        self._finished = self._firsts = self._itl_count = 0
+        self._prompt_finished = self._prompt_total = self._generated = 0
+        self._ttft_ms = self._itl_ms = 0.0
+
+    def offer(self, request: Request, at_ms: float) -> None:
+        """Queue a request; everything before that time has been run."""
+        self.waiting.append(request)
+        self.load += 1
+        request.variant = self.variant
+        if self._running < self.profile.max_batch:
+            # Not admitted at once: what else comes at this moment shares its first iteration.
+            self._due_ms = at_ms
+            self.next_ms = min(self.next_ms, at_ms)
+
+    def run(self, limit_ms: float) -> None:
+        """Everything that happens before that time."""
+        while True:
+            event_ms = min(self._prefills[0][0] if self._prefills else math.inf, self._due_ms)
+            left = self._skip(min(event_ms, limit_ms))
+            at_ms = min(self._end_ms, event_ms)
+            if at_ms >= limit_ms:
+                # One iteration early: a product differs from the sum of steps in its last digits.
+                later_ms = max(left - 1, 0) * self._steps_ms[self._running]
+                self.next_ms = min(self._end_ms + later_ms, event_ms)
+                return
+            self._handle(at_ms)
+
+    def _skip(self, stop_ms: float) -> int:
+        """End the iterations before that time that end no request; how many of them are left."""
+        if not self._decoding:
+            return 0
+        left = uneventful = self._decoding[0][0] - self._iterations - 1
+        end_ms = last_ms = self._end_ms
+        if left and end_ms < stop_ms:
+            step_ms = self._steps_ms[self._running]
+            # Added one by one: a product would round otherwise than the engine does.
+            while left and end_ms < stop_ms:
+                last_ms = end_ms
+                end_ms += step_ms
+                left -= 1
+            self._iterations += uneventful - left
+            self._last_ms, self._end_ms = last_ms, end_ms
+        return left
+
+    def _handle(self, at_ms: float) -> None:
+        decoding, prefills, most = self._decoding, self._prefills, self.profile.max_batch
+        if self._end_ms <= at_ms:
+            self._iterations += 1
+            self._last_ms, self._end_ms = at_ms, math.inf
+            while decoding and decoding[0][0] == self._iterations:
+                self._finish(heappop(decoding)[2], at_ms)
+        self._due_ms = math.inf
+        while True:
+            while self.waiting and self._running < most:
+                self._admit(self.waiting.popleft(), at_ms)
+            if not (prefills and prefills[0][0] <= at_ms):
+                break
+            while prefills and prefills[0][0] <= at_ms:
+                self._first_token(heappop(prefills)[2], at_ms)
+        if decoding and self._end_ms == math.inf:
+            self._end_ms = at_ms + self._steps_ms[self._running]
+
+    def _admit(self, request: Request, at_ms: float) -> None:
+        self._running += 1
+        request.start_ms = ready_ms = at_ms
+        request.replica = self.number
+        if request.input_tokens:
+            work = request.input_tokens * self._running
+            ready_ms += self.profile.gamma_ms + self.profile.delta_ms * work
+        heappush(self._prefills, (ready_ms, next(self._ties), request))
+
+    def _first_token(self, request: Request, at_ms: float) -> None:
+        request.first_token_ms = at_ms
+        self._firsts += 1
+        self._ttft_ms += at_ms - request.arrival_ms
+        self._prompt_total += request.input_tokens
+        if request.output_tokens == 1:
+            self._finish(request, at_ms)
+            return
+        under_way = self._end_ms != math.inf  # an iteration that gives this request nothing
+        last = self._iterations + under_way + request.output_tokens - 1
+        heappush(self._decoding, (last, next(self._ties), request))
+
+    def _finish(self, request: Request, at_ms: float) -> None:
+        request.finish_ms = at_ms
+        self._running -= 1
+        self.load -= 1
+        self._finished += 1
+        self._itl_ms += at_ms - request.first_token_ms
+        self._itl_count += request.output_tokens - 1
+        self._generated += request.output_tokens
+        self._prompt_finished += request.input_tokens
+
+    def counters(self) -> Counters:
+        """At the moment up to which it has been run."""
+        itl_ms, gaps = self._itl_ms, self._itl_count
+        for last, _, request in self._decoding:
+            made = self._iterations - last + request.output_tokens - 1
+            if made > 0:
+                gaps += made
+                itl_ms += self._last_ms - request.first_token_ms
+        return Counters(
+            replica=self.number,
+            state=self.state,
+            started_seconds=self.ready_ms / 1000,
+            finished=self._finished,
+            running=self._running,
+            waiting=len(self.waiting),
+            prompt_tokens=(self._prompt_finished, self._finished),
+            generation_tokens=(self._generated, self._finished),
+            ttft=(self._ttft_ms / 1000, self._firsts),
+            itl=(itl_ms / 1000, gaps),
+            prompt_tokens_total=self._prompt_total,
+            generation_tokens_total=self._firsts + gaps,
+            kv_cache=self._running / self.profile.max_batch,
+        )
