@@ -9,26 +9,24 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import structlog
 
 from adapter import fleet, gateway, offered, planning, states
 from adapter.clock import Clock
-from adapter.collection import CollectionSettings, Collector
+from adapter.collection import Collector
 from adapter.contents import Contents, Refusal
-from adapter.gateway import GatewayWindow, Rates
+from adapter.gateway import GatewayWindow
 from adapter.observation import Observation
-from adapter.offered import Offered, RateSettings
 from adapter.series import Series
+from adapter.settings import LoopSettings
+from adapter.sizing import Looked, Sizing
 from adapter.states import VariantState
 from adapter.steadying import Steady, Steadying
 from adapter.targets import TargetStore
 from adapter.tuning import Tuning
 from adapter.variants import VariantSource
-from analyzer.capacity import STABILITY_MARGIN
-from optimizer.problem import Policy
-from optimizer.stabilization import Limits
 
 log = structlog.get_logger()
 
@@ -36,49 +34,6 @@ DEBOUNCE_SECONDS = 0.5
 """That a pass waits for more changes."""
 
 Planner = Callable[[fleet.Fleet], Awaitable[planning.Plan]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoopSettings:
-    """How the loop works; times in seconds.
-
-    Attributes:
-        interval: from one pass to the next.
-        collection: how load is collected.
-        rates: what of it variants are sized for.
-        limits: how targets may change.
-        time_to_live: how long a target is served without being decided anew.
-        scale_to_zero: whether a variant that is proven idle may go to 0 replicas.
-        retention: for how long it must have been idle then.
-        keep_accelerator: keep every variant's accelerator, as if each were told to.
-        tune: let profiles follow what is observed, for variants that do not say otherwise.
-        stability_margin: share of a replica's own speed kept free, also where latencies allow more.
-        policy: who gets what is left of limited devices when not everyone can be served.
-        routing: how requests find their replica, for variants that do not say.
-
-    """
-
-    interval: float = 30.0
-    collection: CollectionSettings = field(default_factory=CollectionSettings)
-    rates: RateSettings = field(default_factory=RateSettings)
-    limits: Limits = field(default_factory=lambda: Limits(down_seconds=90.0))
-    time_to_live: float = 300.0
-    scale_to_zero: bool = False
-    retention: float = 600.0
-    keep_accelerator: bool = False
-    tune: bool = False
-    stability_margin: float = STABILITY_MARGIN
-    policy: Policy = "PriorityExhaustive"
-    routing: fleet.Routing = "random"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Looked:
-    """What a pass found of one variant before planning."""
-
-    observation: Observation
-    offered: Offered | None = None
-    variant: fleet.Variant | None = None
 
 
 class ControlLoop:
@@ -285,29 +240,33 @@ class ControlLoop:
                 self._take(source, item, decision, steady[key], decided_at)
         self._publish()
 
-    async def _look(self) -> dict[str, _Looked]:
+    async def _look(self) -> dict[str, Looked]:
         """Every variant with its load, as far as it is known."""
         observations = {}
         for source in self._contents.variants:
             observations[source.key] = self.collector.observe(source)
             await asyncio.sleep(0)  # requests are answered in between
-        rates = self.gateways.rates(now=self._clock.monotonic())
+        now = self._clock.monotonic()
+        rates = self.gateways.rates(now=now)
         observed = {
             key: found.traffic.arrival_rate_rps
             for key, found in observations.items()
             if found.traffic is not None
         }
-        parts = offered.gateway_parts(self._contents.variants, observed, rates)
-        waking = self.waking()
+        sizing = Sizing(
+            settings=self.settings,
+            tuning=self.tuning,
+            forecaster=self._forecaster,
+            rates=rates,
+            parts=offered.gateway_parts(self._contents.variants, observed, rates),
+            called=self._called,
+            waking=self.waking(),
+            now=now,
+        )
         looked = {}
         for source in self._contents.variants:
-            looked[source.key] = self._variant(
-                source,
-                observations[source.key],
-                gateway_rps=parts.get(source.key),
-                rates=rates,
-                wake=source.key in waking,
-            )
+            before = self.states[source.key].desired
+            looked[source.key] = sizing.look(source, observations[source.key], before)
             await asyncio.sleep(0)  # tuning takes its time
         return looked
 
@@ -320,93 +279,10 @@ class ControlLoop:
         """What waits at the gateways: by Prometheus, and sooner where we ask ourselves."""
         return {**self._waiting, **self.demand}
 
-    def _variant(
-        self,
-        source: VariantSource,
-        observation: Observation,
-        *,
-        gateway_rps: float | None,
-        rates: Rates,
-        wake: bool,
-    ) -> _Looked:
-        """The variant with its load; without one where it is not known."""
-        traffic, now = observation.traffic, self._clock.monotonic()
-        if not observation.usable:
-            return _Looked(observation=observation)
-        load = None
-        if traffic is not None:
-            if observation.complete:
-                self.tuning.observe(source, traffic, now=now)
-            load = offered.of(
-                source,
-                traffic,
-                gateway_rps=gateway_rps,
-                forecaster=self._forecaster,
-                settings=self.settings.rates,
-                window_seconds=self.settings.collection.window,
-                interval_seconds=self.settings.interval,
-                now=now,
-            )
-        minimum = self._minimum(source, observation, rates, wake=wake)
-        variant = fleet.Variant(
-            name=source.key,
-            model=source.model,
-            service_class=source.service_class,
-            profiles=self.tuning.profiles(source),
-            load=fleet.Load(
-                arrival_rate_rps=load.rate_rps if load else 0.0,
-                input_tokens=(traffic.input_tokens if traffic else None) or 0.0,
-                output_tokens=(traffic.output_tokens if traffic else None) or 1.0,
-                dispersion=self._forecaster.dispersion(source.key),
-            ),
-            current=fleet.CurrentAllocation(
-                accelerator=source.accelerator, replicas=source.replicas
-            ),
-            min_replicas=minimum,
-            max_replicas=source.max_replicas,
-            keep_accelerator=self.settings.keep_accelerator
-            if source.keep_accelerator is None
-            else source.keep_accelerator,
-            routing=source.routing or self.settings.routing,
-        )
-        return _Looked(observation=observation, offered=load, variant=variant)
-
-    def _minimum(
-        self, source: VariantSource, observation: Observation, rates: Rates, *, wake: bool
-    ) -> int:
-        """Least replicas: zero only for who is proven idle and may go there."""
-        to_zero = self.settings.scale_to_zero
-        if source.scale_to_zero is not None:
-            to_zero = source.scale_to_zero
-        minimum = source.min_replicas
-        if minimum is None:
-            minimum = 0 if to_zero else 1
-        traffic = observation.traffic
-        place = rates.place(source.namespace, source.model)
-        called = gateway.of_model(self._called, source.namespace, source.model)
-        wanted = (called is not None and called.any) or (place is not None and rates.rps[place] > 0)
-        asleep = source.replicas == 0 and source.wanted == 0
-        retention = source.retention_seconds or self.settings.retention
-        idle = asleep or (
-            observation.complete
-            and traffic is not None
-            and traffic.idle
-            and traffic.idle_seconds >= retention
-            and not wanted
-        )
-        if not idle or wake:
-            minimum = max(minimum, 1)
-        before = self.states[source.key].desired
-        if not observation.complete and before is not None:
-            # What is known is a lower bound of the load: the target may rise, not fall.
-            most = before if source.max_replicas is None else min(before, source.max_replicas)
-            minimum = max(minimum, most)
-        return minimum
-
     def _take(
         self,
         source: VariantSource,
-        looked: _Looked,
+        looked: Looked,
         decision: planning.Decision,
         steady: Steady,
         decided_at: float,

@@ -13,8 +13,9 @@ import structlog
 from adapter import contents, delegation, duration, listener, pki
 from adapter.cluster_objects import Scope
 from adapter.leadership import LeaseTimes
-from adapter.loop import ControlLoop, LoopSettings
+from adapter.loop import ControlLoop
 from adapter.prometheus import PrometheusOptions
+from adapter.settings import LoopSettings
 from certs.rotation import Times
 
 log = structlog.get_logger()

@@ -21,9 +21,9 @@ from adapter.cluster_objects import Scope
 from adapter.collection import CollectionSettings
 from adapter.front import Front
 from adapter.leadership import LeaseTimes
-from adapter.loop import LoopSettings
 from adapter.offered import RateSettings
 from adapter.options import Installation, OwnCertificates, ServeOptions
+from adapter.settings import LoopSettings
 from optimizer.stabilization import Limits
 from tests import kubernetes_api
 from tests.kubernetes_api import VARIANTS, Entrance, KubernetesApi, Object

@@ -25,10 +25,10 @@ from adapter.collection import CollectionSettings
 from adapter.commands.load_flags import seconds
 from adapter.commands.serve import port
 from adapter.front import Front
-from adapter.loop import LoopSettings
 from adapter.offered import RateSettings
 from adapter.options import ServeOptions
 from adapter.replay import sample
+from adapter.settings import LoopSettings
 from emulator import hpa, load
 from optimizer.stabilization import Limits
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from adapter import duration
 from adapter.collection import CollectionSettings
 from adapter.fleet import ROUTINGS
-from adapter.loop import LoopSettings
 from adapter.offered import RateSettings
 from adapter.options import PrometheusFlags
+from adapter.settings import LoopSettings
 from adapter.variants import SOURCES
 from optimizer.stabilization import Limits
 

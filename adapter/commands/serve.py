@@ -19,8 +19,8 @@ from adapter.cluster_objects import Scope
 from adapter.commands import load_flags
 from adapter.commands.load_flags import seconds
 from adapter.leadership import LeaseTimes
-from adapter.loop import LoopSettings
 from adapter.options import ClusterIdentities, Installation, OwnCertificates, ServeOptions
+from adapter.settings import LoopSettings
 from certs.rotation import Times
 from optimizer.problem import POLICIES
 

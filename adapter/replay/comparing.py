@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from adapter.loop import LoopSettings
 from adapter.offered import RateSettings
 from adapter.replay import clairvoyant, measures
 from adapter.replay.modelled import Ours, Reference, settings_of
@@ -14,6 +13,7 @@ from adapter.replay.policies import KvCache, Policy, Queue
 from adapter.replay.running import Run, run
 from adapter.replay.scenario import Scenario, Traffic
 from adapter.replay.world import World
+from adapter.settings import LoopSettings
 
 PERCENTILE = 0.99
 """Of the latencies that the targets bound, for policies that promise single requests something."""

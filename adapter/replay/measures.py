@@ -11,15 +11,14 @@ from adapter.replay.scenario import Model, Scenario
 from emulator.simulation import Results
 from emulator.traces import Trace
 
-RECOVERED = 0.95
-"""Share of later requests that must be within their targets for a step to be over."""
+RECOVERED, AHEAD_SECONDS = 0.95, 120.0
+"""Share of the requests of the next two minutes that must be within their targets for a step to be over."""
 
 
 def classes(scenario: Scenario, results: Results) -> tuple[ClassOutcome, ...]:
     """One entry per model."""
     return tuple(
-        _one(model, _of(results, index), scenario.warm_up)
-        for index, model in enumerate(scenario.models)
+        _one(model, _of(scenario, results, model), scenario.warm_up) for model in scenario.models
     )
 
 
@@ -33,8 +32,10 @@ def good(
     return finished & within
 
 
-def _of(results: Results, index: int) -> dict[str, FloatArray]:
-    mine = results.model == index
+def _of(scenario: Scenario, results: Results, model: Model) -> dict[str, FloatArray]:
+    # The simulation numbers models in the order of the variants.
+    names = list(dict.fromkeys(variant.model for variant in scenario.variants))
+    mine = results.model == names.index(model.model)
     return {
         "arrival": results.arrival_ms[mine] / 1000,
         "finish": results.finish_ms[mine],
@@ -80,10 +81,10 @@ def _one(model: Model, columns: dict[str, FloatArray], warm_up: float) -> ClassO
 def recoveries(
     scenario: Scenario, results: Results, spans: Mapping[str, Sequence[tuple[float, float]]]
 ) -> tuple[float, ...]:
-    """Seconds from each step until requests that arrive are within their targets for good."""
+    """Seconds from each step until requests that arrive are within their targets again."""
     found = []
-    for index, model in enumerate(scenario.models):
-        columns = _of(results, index)
+    for model in scenario.models:
+        columns = _of(scenario, results, model)
         fine = good(model, columns)
         for start, end in spans.get(model.model, ()):
             inside = (columns["arrival"] >= start) & (columns["arrival"] < end)
@@ -94,17 +95,18 @@ def recoveries(
 def _recovery(
     since: FloatArray, fine: np.ndarray[tuple[int], np.dtype[np.bool_]], length: float
 ) -> float:
-    """From which arrival on enough of all later requests are fine; NaN if that is not in the first 3/4."""
+    """From which arrival on enough of the next ones are fine; NaN if from none in the first 3/4."""
     if not len(since):
         return 0.0
-    later = np.cumsum(fine[::-1])[::-1] / np.arange(len(fine), 0, -1)
-    # At the last moments a single request would decide.
-    enough = np.flatnonzero((later >= RECOVERED) & (since <= 0.75 * length))
-    below = np.flatnonzero((later < RECOVERED) & (since <= 0.75 * length))
-    if not len(below):
-        return 0.0
-    after = enough[enough > below[-1]]
-    return float(since[after[0]]) if len(after) else float("nan")
+    # All that is to come would hide the end of a bad time among many good requests.
+    first = np.arange(len(since))
+    last = np.searchsorted(since, since + AHEAD_SECONDS)
+    total = np.concatenate([[0], np.cumsum(fine)])
+    share = (total[last] - total[first]) / (last - first)
+    over = np.flatnonzero((share >= RECOVERED) & (since <= 0.75 * length))
+    if not len(over):
+        return float("nan")
+    return float(since[over[0]]) if over[0] else 0.0
 
 
 def duration(traffic: Mapping[str, Trace]) -> float:

@@ -20,12 +20,13 @@ from adapter import fleet, planning
 from adapter.clock import Clock
 from adapter.collection import Collector
 from adapter.contents import Contents
-from adapter.loop import ControlLoop, LoopSettings
+from adapter.loop import ControlLoop
 from adapter.replay import world as worlds
 from adapter.replay.policies import Policy, Timer
 from adapter.replay.scenario import Hpa, Scenario, Variant
 from adapter.replay.world import World
 from adapter.series import DESIRED
+from adapter.settings import LoopSettings
 from adapter.targets import TargetStore
 from adapter.variants import VariantSource
 

@@ -78,8 +78,8 @@ class Outcome:
         gpu_hours: held by replicas: starting, serving and draining.
         cost_cents: of them.
         scale_ups: changes of a wanted number of replicas upwards; likewise down.
-        recovery_seconds: for each step of the load upwards, from it until requests that arrive are within
-            their targets again for good; NaN where they never are.
+        recovery_seconds: for each step of the load upwards, from it until the requests of the next two
+            minutes are within their targets again; NaN where they never are.
         queue_peak: most requests that waited at one time.
         curves: by variant.
         notes: what a reader should know, a sentence each.

@@ -12,10 +12,10 @@ from structlog.testing import capture_logs
 from adapter import cli
 from adapter.collection import CollectionSettings
 from adapter.commands import load_flags
-from adapter.loop import LoopSettings
 from adapter.offered import RateSettings
 from adapter.options import PrometheusFlags, prometheus_options
 from adapter.prometheus import PrometheusOptions
+from adapter.settings import LoopSettings
 from optimizer.stabilization import Limits
 
 

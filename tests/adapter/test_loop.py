@@ -15,9 +15,10 @@ from aiohttp.test_utils import TestServer
 from adapter import fleet, folder, planning, scenario
 from adapter.clock import Clock
 from adapter.collection import CollectionSettings, Collector
-from adapter.loop import ControlLoop, LoopSettings
+from adapter.loop import ControlLoop
 from adapter.offered import RateSettings
 from adapter.queries import GatewayCount
+from adapter.settings import LoopSettings
 from adapter.states import VariantState
 from adapter.targets import TargetStore
 from optimizer.stabilization import Limits
