@@ -177,10 +177,11 @@ class Collector:
             self._from[key, endpoint] = source
 
     async def _ask(self, prometheus: Prometheus) -> None:
+        # Samples are placed by their age: what is done after this moment must not make them younger.
+        asked = self._clock.monotonic()
         try:
             answer = await prometheus.query(queries.fleet())
             counts = await prometheus.query(queries.gateways())
-            past = [] if self._filled else await self._past(prometheus, answer)
         except PrometheusError as error:
             if str(error) != self.prometheus_problem:
                 log.warning("Prometheus not usable", error=str(error))
@@ -189,6 +190,7 @@ class Collector:
         if self.prometheus_problem:
             log.info("Prometheus works again", url=prometheus.options.shown_url)
         self.prometheus_problem = ""
+        past = [] if self._filled else await self._past(prometheus, answer)
         self._filled = True
         if answer.warnings != self._warnings:
             log.warning("Prometheus warns; its answer may be a part", warnings=answer.warnings)
@@ -206,7 +208,7 @@ class Collector:
             if one is answer:
                 self._loosen(found)
             for item in found:
-                self._place(item, newest)
+                self._place(item, newest, asked)
         self._odd = {key: text for key, text in self._odd.items() if key not in self._asked}
         self._odd |= attribution.problems
         for item in found:
@@ -219,12 +221,16 @@ class Collector:
         settings = self.settings
         step = max(settings.interval, settings.long_window / BACKFILL_QUERIES)
         number = int(settings.long_window / step)
-        return [
-            await prometheus.query(
-                queries.fleet(), at=last - self._clock.real_seconds(step) * (number - index)
-            )
-            for index in range(number)
-        ]
+        answers = []
+        for index in range(number):
+            at = last - self._clock.real_seconds(step) * (number - index)
+            try:
+                answers.append(await prometheus.query(queries.fleet(), at=at))
+            except PrometheusError as error:
+                # The present is known; without the past, rates come a round later.
+                log.info("Prometheus gave no past", error=str(error))
+                break
+        return answers
 
     def _loosen(self, found: list[Attributed]) -> None:
         """Pods that are known by their series only: those of the newest answer."""
@@ -238,14 +244,14 @@ class Collector:
                 self._loose[key] = kept
                 self._windows[key].keep(kept)
 
-    def _place(self, item: Attributed, newest: float) -> None:
-        """Take one pod's numbers; `newest` is the time of the answer that was asked for now."""
+    def _place(self, item: Attributed, newest: float, asked: float) -> None:
+        """Take one pod's numbers; `newest` is the time there of the answer that was asked for at `asked`."""
         sampled = item.sampled
         if sampled.page is None:
             return
         # Ages are differences within the clock of Prometheus: ours may be another.
         age = max(newest - sampled.sampled_at, 0.0) * self._clock.speed
-        now = self._clock.monotonic() - age
+        now = asked - age
         self.add(item.key, item.endpoint, sampled.page, now=now, source="prometheus")
         self._how[item.key] = item.how
 

@@ -119,6 +119,15 @@ STOCKS = ("running", "waiting")
 """A page without them is none of a model server."""
 
 PREFIXES = ("vllm:", "sglang:")
+LARGEST_OF = frozenset(
+    name
+    for quantity in QUANTITIES
+    if quantity.fold == "max"
+    for names in quantity.names
+    for name in names
+)
+"""Series of which the largest of a pod's counts."""
+
 SERIES = frozenset(name for quantity in QUANTITIES for names in quantity.names for name in names)
 """Every series that is read."""
 

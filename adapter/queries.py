@@ -1,16 +1,17 @@
 """The PromQL that reads the whole fleet at once, and what its answers say of each pod.
 
-One expression per quantity, grouped by namespace, pod, scraped address, job and model, and all of them
-joined to one query: the numbers of a pod are then of one scrape, whereas separate queries can see two. The
-number of queries does not grow with the fleet. The time of the scrape is asked for too, because an instant
-query tells only when it was evaluated.
+All series that are read are one selector, grouped by name, namespace, pod, scraped address, job and model,
+and so one query for every quantity of every pod: the numbers of a pod are then of one scrape, whereas
+separate queries can see two, and their number does not grow with the fleet. The time of the scrape is asked
+for too, because an instant query tells only when it was evaluated. Names become quantities here, by the same
+table that reads a page.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from adapter import engines
 from adapter.engines import QUANTITIES, Page
@@ -71,17 +72,8 @@ class GatewayCount:
     waiting: float = 0.0
 
 
-def _sum(name: str, fold: str) -> str:
-    if name in engines.RANKED:
-        return f'{fold} by ({BY}) (max by ({BY}, dp_rank) ({name}{{priority=""}}))'
-    return f"{fold} by ({BY}) ({name})"
-
-
-def _expression(quantity: engines.Quantity) -> str:
-    """One quantity of every pod; each pod's newest name counts."""
-    return " or ".join(
-        " + ".join(_sum(name, quantity.fold) for name in names) for names in quantity.names
-    )
+def _selected(names: Iterable[str]) -> str:
+    return f'{{__name__=~"{"|".join(sorted(names))}"}}'
 
 
 def _named(expression: str, quantity: str) -> str:
@@ -89,7 +81,10 @@ def _named(expression: str, quantity: str) -> str:
 
 
 def fleet() -> str:
-    """Every quantity of every pod."""
+    """Every series of every pod that is read, with the times of its scrape and of its start."""
+    largest = engines.RANKED | engines.LARGEST_OF
+    sums = f"sum by (__name__, {BY}) ({_selected(engines.SERIES - largest)})"
+    tops = f"max by (__name__, {BY}, dp_rank, priority) ({_selected(largest)})"
     servers = [f"max by ({BY}) ({name})" for name in _EVERY_SERVER]
     sampled = " or ".join(f"min by ({BY}) (timestamp({name}))" for name in _EVERY_SERVER)
     # A process has no model: it is taken from the server that the same target is.
@@ -97,12 +92,9 @@ def fleet() -> str:
         f"(0 * ({' or '.join(servers)})) + on ({TARGET}) group_left ()"
         f" max by ({TARGET}) ({engines.STARTED})"
     )
+    # `or` compares without names: the label keeps the parts from hiding each other.
     return " or ".join(
-        (
-            *(_named(_expression(quantity), quantity.name) for quantity in QUANTITIES),
-            _named(sampled, _SAMPLED),
-            _named(started, _STARTED),
-        )
+        (sums, _named(tops, "largest"), _named(sampled, _SAMPLED), _named(started, _STARTED))
     )
 
 
@@ -115,10 +107,17 @@ def gateways() -> str:
     return f"{_named(requests, 'requests')} or {_named(queues, 'waiting')}"
 
 
+@dataclass(slots=True)
+class _Pod:
+    evaluated_at: float
+    samples: list[tuple[str, Mapping[str, str], float]] = field(default_factory=list)
+    sampled_at: float = math.nan
+    started_at: float = math.nan
+
+
 def pods(items: Iterable[Item]) -> list[Sampled]:
     """What the answer to `fleet()` says of each pod; one without a time of its scrape is left out."""
-    found: dict[_Key, dict[str, float]] = {}
-    evaluated: dict[_Key, float] = {}
+    found: dict[_Key, _Pod] = {}
     for item in items:
         labels = item.labels
         key = (
@@ -129,31 +128,36 @@ def pods(items: Iterable[Item]) -> list[Sampled]:
             labels.get("job", ""),
             labels.get("model_name", ""),
         )
-        found.setdefault(key, {})[labels.get(_QUANTITY, "")] = item.value
-        evaluated[key] = item.at
-    return [
-        _sampled(key, totals, evaluated[key])
-        for key, totals in found.items()
-        if math.isfinite(totals.get(_SAMPLED, math.nan))
-    ]
+        pod = found.get(key)
+        if pod is None:
+            pod = found[key] = _Pod(item.at)
+        what = labels.get(_QUANTITY)
+        if what == _SAMPLED:
+            pod.sampled_at = item.value
+        elif what == _STARTED:
+            pod.started_at = item.value
+        else:
+            pod.samples.append((labels.get("__name__", ""), labels, item.value))
+    return [_sampled(key, pod) for key, pod in found.items() if math.isfinite(pod.sampled_at)]
 
 
-def _sampled(key: _Key, totals: dict[str, float], evaluated_at: float) -> Sampled:
-    namespace, pod, instance, _, model = key
-    sampled_at = totals.pop(_SAMPLED)
-    started_at = totals.pop(_STARTED, math.nan)
+def _sampled(key: _Key, pod: _Pod) -> Sampled:
+    namespace, name, instance, _, model = key
     page, problem = None, ""
     try:
-        page = engines.page(totals, started_at=started_at if math.isfinite(started_at) else None)
+        page = engines.page(
+            dict(engines.quantities(engines.values(pod.samples))),
+            started_at=pod.started_at if math.isfinite(pod.started_at) else None,
+        )
     except engines.ImplausibleError as error:
         problem = str(error)
     return Sampled(
         namespace=namespace,
-        pod=pod,
+        pod=name,
         instance=instance,
         model=model,
-        sampled_at=sampled_at,
-        evaluated_at=evaluated_at,
+        sampled_at=pod.sampled_at,
+        evaluated_at=pod.evaluated_at,
         page=page,
         problem=problem,
     )

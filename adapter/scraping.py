@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
@@ -14,10 +13,7 @@ from adapter.engines import Page
 TIMEOUT_SECONDS = 5.0
 PAGE_LIMIT_BYTES = 16 * 1024 * 1024
 
-# Of thousands of lines twenty are read: finding them first makes a page twenty times cheaper.
-_WANTED = re.compile(
-    rf"^(?:{'|'.join(sorted(engines.SERIES | {engines.STARTED}))})[{{ \t].*$", re.MULTILINE
-)
+_WANTED = engines.SERIES | {engines.STARTED}
 
 
 class ScrapeError(errors.InputError):
@@ -77,7 +73,7 @@ def parse(text: str, model: str, url: str) -> Page:
     models: set[str] = set()
     started_at: float | None = None
     try:
-        for family in text_string_to_metric_families("\n".join(_WANTED.findall(text)) + "\n"):
+        for family in text_string_to_metric_families(_wanted(text)):
             for sample in family.samples:
                 if sample.name == engines.STARTED:
                     started_at = sample.value
@@ -103,6 +99,15 @@ def parse(text: str, model: str, url: str) -> Page:
         return engines.page(totals, started_at=started_at)
     except engines.ImplausibleError as error:
         raise ScrapeError(f"{url}: {error}; is this a vLLM or SGLang server?") from error
+
+
+def _wanted(text: str) -> str:
+    """The lines that are read: of hundreds some twenty, and finding them costs less than parsing all."""
+    return "".join(
+        f"{line}\n"
+        for line in text.splitlines()
+        if line[:1] != "#" and line.partition("{")[0].partition(" ")[0].rstrip() in _WANTED
+    )
 
 
 def _nothing(text: str) -> str:

@@ -188,7 +188,7 @@ def _curves(rule: Rule, seconds: FloatArray, load: FloatArray) -> Curves:
     busy = np.minimum(1.0, load / np.maximum(ready * REPLICA_RPM, 1.0) + (waiting > 0))
     drain = waiting / np.maximum(ready * REPLICA_RPM, 1.0) * 60_000
     return Curves(
-        model="default/default",
+        model="llama-3-8b",
         seconds=seconds,
         offered_rpm=load,
         ready=ready,

@@ -87,7 +87,7 @@ def view(replayed: Replayed, variant: str) -> View:
                 [max(_top([i.created], 1.0), _top([i.desired], 1.0)) for i in curves]
             ),
             "ttft": max(
-                _top((item.ttft_p95_ms for item in curves), 1.0), *filter(math.isfinite, ttft)
+                [_top((item.ttft_p95_ms for item in curves), 1.0), *filter(math.isfinite, ttft)]
             ),
             "itl": _itl_top(curves, [item.itl_target_ms for item in classes]),
             "queue": _common([_top([item.waiting], 10.0) for item in curves]),

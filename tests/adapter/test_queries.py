@@ -51,9 +51,23 @@ def answer(
     """One pod's part of an answer; `labels` go over its own, None takes one away."""
     named = {key: text for key, text in {**POD, **labels}.items() if text is not None}
     return [
-        Item(labels={**named, "quantity": name}, value=value, at=at)
-        for name, value in numbers.items()
+        Item(labels={**named, **_told(name)}, value=value, at=at) for name, value in numbers.items()
     ]
+
+
+SERIES = {
+    quantity.name: next(names[0] for names in quantity.names if len(names) == 1)
+    for quantity in engines.QUANTITIES
+}
+
+
+def _told(name: str) -> dict[str, str]:
+    """By which labels the answer tells a quantity: the series' name, or what stands for it."""
+    if name.endswith("_at"):
+        return {"quantity": name}
+    series = SERIES[name]
+    top = {"quantity": "largest"} if series in engines.LARGEST_OF else {}
+    return {"__name__": series, **top}
 
 
 def without(*names: str) -> dict[str, float]:
@@ -161,7 +175,7 @@ def test_one_query_for_the_whole_fleet() -> None:
     assert not re.search(r'(?:namespace|pod|model_name|instance|job)\s*(?:=|!=|=~|!~)\s*"', text)
     for name in engines.SERIES | {engines.STARTED}:
         assert re.search(rf"(?<![\w:]){re.escape(name)}(?![\w:])", text), name
-    for quantity in NUMBERS:
+    for quantity in ("largest", "sampled_at", "started_at"):
         assert text.count(f'"{quantity}"') == 1
     for name in (*queries.GATEWAY_QUEUES, *queries.GATEWAY_REQUESTS):
         assert name in queries.gateways()
