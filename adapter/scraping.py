@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Iterator
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
@@ -14,6 +16,16 @@ TIMEOUT_SECONDS = 5.0
 PAGE_LIMIT_BYTES = 16 * 1024 * 1024
 
 _WANTED = engines.SERIES | {engines.STARTED}
+
+INLINE_CHARACTERS = 256 * 1024
+"""Up to which a page is parsed at once: it takes less than handing it to a thread."""
+
+# What servers write, without escapes. Everything else is the library's.
+_LABEL_FORM = r'[a-zA-Z_][a-zA-Z0-9_]*="[^"\\]*"'
+_PLAIN = re.compile(
+    rf"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{{((?:{_LABEL_FORM},?)*)\}})?[ \t]+([0-9.eE+-]+|NaN|[+-]?Inf)[ \t]*"
+)
+_LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="([^"\\]*)"')
 
 
 class ScrapeError(errors.InputError):
@@ -28,7 +40,9 @@ async def fetch(session: aiohttp.ClientSession, url: str, model: str) -> Page:
 
     """
     body = await text(session, url)
-    # Real pages are long: parsing them must not hold up requests.
+    if len(body) <= INLINE_CHARACTERS:
+        return parse(body, model, url)
+    # A long one must not hold up requests.
     return await asyncio.to_thread(parse, body, model, url)
 
 
@@ -73,15 +87,14 @@ def parse(text: str, model: str, url: str) -> Page:
     models: set[str] = set()
     started_at: float | None = None
     try:
-        for family in text_string_to_metric_families(_wanted(text)):
-            for sample in family.samples:
-                if sample.name == engines.STARTED:
-                    started_at = sample.value
-                    continue
-                served = sample.labels.get("model_name", model)
-                models.add(served)
-                if served == model:
-                    samples.append((sample.name, sample.labels, sample.value))
+        for name, labels, value in _samples(_wanted(text)):
+            if name == engines.STARTED:
+                started_at = value
+                continue
+            served = labels.get("model_name", model)
+            models.add(served)
+            if served == model:
+                samples.append((name, labels, value))
         if not models:
             raise ScrapeError(f"{url}: {_nothing(text)}")
     except (ValueError, KeyError, IndexError) as error:
@@ -101,13 +114,38 @@ def parse(text: str, model: str, url: str) -> Page:
         raise ScrapeError(f"{url}: {error}; is this a vLLM or SGLang server?") from error
 
 
-def _wanted(text: str) -> str:
+def _wanted(text: str) -> list[str]:
     """The lines that are read: of hundreds some twenty, and finding them costs less than parsing all."""
-    return "".join(
-        f"{line}\n"
+    return [
+        line
         for line in text.splitlines()
         if line[:1] != "#" and line.partition("{")[0].partition(" ")[0].rstrip() in _WANTED
-    )
+    ]
+
+
+def _samples(lines: list[str]) -> Iterator[tuple[str, engines.Labels, float]]:
+    """Name, labels and value of each line.
+
+    Three thousand pods are asked every few seconds, so the plain form of a line, which is the one that
+    servers write, is read by a pattern; the library reads all lines as soon as one is different.
+    """
+    found = []
+    seen: dict[str, dict[str, str]] = {}
+    for line in lines:
+        form = _PLAIN.fullmatch(line)
+        if form is None:
+            break
+        text = form[2] or ""
+        labels = seen.get(text)
+        if labels is None:
+            labels = seen[text] = dict(_LABEL.findall(text))
+        found.append((form[1], labels, float(form[3])))
+    else:
+        yield from found
+        return
+    for family in text_string_to_metric_families("\n".join(lines) + "\n"):
+        for sample in family.samples:
+            yield sample.name, sample.labels, sample.value
 
 
 def _nothing(text: str) -> str:

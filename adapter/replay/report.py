@@ -97,8 +97,8 @@ tr.class{border-top:0;padding-top:0}
 _ABOUT = (
     f"✓: at least {tables.GOAL * 100:g} % of requests within both targets. Latencies are 95th percentiles,"
     " TTFT since the arrival, waiting at the gateway included. Recovery: from a step of the load upwards"
-    " until the requests of the next two minutes are within their targets. Bound: what could have been done by who"
-    " knows the traffic in advance."
+    " until the requests of the next two minutes are within their targets. Bound: what could have been"
+    " done by who knows the traffic in advance."
 )
 
 

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 
-from adapter import scraping
+from adapter import engines, scraping
 
 PAGES = Path(__file__).parents[1] / "data" / "metrics"
 EXPECTED: dict[str, Any] = json.loads((PAGES / "expected.json").read_text())
@@ -63,3 +66,39 @@ vllm:num_requests_waiting{model_name="m"} 1
 def test_what_was_swapped_out_is_in_service() -> None:
     """Requests that the first architecture swapped out have begun and not ended."""
     assert scraping.parse(SWAPPED, "m", "http://x").running == 5.0
+
+
+NAMES = st.sampled_from(sorted(engines.SERIES))
+LABELS = st.dictionaries(
+    st.sampled_from(["model_name", "engine", "dp_rank"]),
+    st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), max_size=8),
+    max_size=3,
+)
+VALUES = st.one_of(
+    st.floats(allow_nan=False).map(repr), st.sampled_from(["NaN", "+Inf", "-Inf", "1e+06", "3"])
+)
+
+
+@st.composite
+def lines(draw: st.DrawFn) -> str:
+    """One line as the exposition format has it, escapes and a time now and then included."""
+    labels = ",".join(
+        name + '="' + text.replace("\\", r"\\").replace('"', r"\"") + '"'
+        for name, text in draw(LABELS).items()
+    )
+    braces = f"{{{labels}}}" if labels or draw(st.booleans()) else ""
+    value = draw(VALUES).replace("inf", "+Inf").replace("-+Inf", "-Inf")
+    time = draw(st.sampled_from(["", "", "", " 1700000000000"]))
+    return f"{draw(NAMES)}{braces} {value}{time}"
+
+
+@given(st.lists(lines(), max_size=6))
+def test_the_pattern_and_the_library_read_the_same(text: list[str]) -> None:
+    """Whatever a line looks like: the fast way and the library's give the same samples."""
+    wanted = [
+        (sample.name, sample.labels, float(sample.value))
+        for family in text_string_to_metric_families("".join(f"{line}\n" for line in text))
+        for sample in family.samples
+    ]
+    found = [(name, dict(labels), value) for name, labels, value in scraping._samples(text)]
+    assert repr(sorted(found, key=repr)) == repr(sorted(wanted, key=repr))
