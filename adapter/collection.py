@@ -24,7 +24,7 @@ from adapter.variants import Source, VariantSource
 
 log = structlog.get_logger()
 
-BACKFILL_QUERIES = 12
+BACKFILL_QUERIES = 6
 """Into the past at most, when Prometheus is asked for the first time."""
 
 

@@ -100,5 +100,5 @@ def test_the_pattern_and_the_library_read_the_same(text: list[str]) -> None:
         for family in text_string_to_metric_families("".join(f"{line}\n" for line in text))
         for sample in family.samples
     ]
-    found = [(name, dict(labels), value) for name, labels, value in scraping._samples(text)]
+    found = [(name, dict(labels), float(value)) for name, labels, value in scraping._samples(text)]
     assert repr(sorted(found, key=repr)) == repr(sorted(wanted, key=repr))
