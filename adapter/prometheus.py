@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPResponse
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import requests
@@ -81,9 +81,11 @@ class PrometheusOptions:
         return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
-    """One element of an instant vector: labels, value, and when it was evaluated (its clock)."""
+class Item(NamedTuple):
+    """One element of an instant vector: labels, value, and when it was evaluated (its clock).
+
+    There are tens of thousands in an answer, and a tuple is made in a third of the time.
+    """
 
     labels: Mapping[str, str]
     value: float
@@ -240,6 +242,8 @@ class _Session(requests.Session):
     def __init__(self) -> None:
         super().__init__()
         self.trust_env = False  # a stray .netrc would replace the token
+        # Packing a large answer takes both sides longer than sending it does.
+        self.headers["Accept-Encoding"] = "identity"
         self.last: requests.Response | None = None
         self._method: str | bytes | None = None
 
