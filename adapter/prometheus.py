@@ -366,8 +366,10 @@ _ADVICE = {
 
 
 def _item(found: Mapping[str, Any]) -> Item:
-    at, value = found["value"]
-    return Item(labels={**found["metric"]}, value=float(value), at=float(at))
+    (at, value), labels = found["value"], found["metric"]
+    if not isinstance(labels, dict):
+        raise TypeError(type(labels).__name__)
+    return Item(labels, float(value), float(at))
 
 
 def _said(response: requests.Response | None) -> str:

@@ -28,7 +28,7 @@ import structlog
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from adapter import engines, fleet  # noqa: E402 - the clone is what is measured
+from adapter import app, engines, fleet  # noqa: E402 - the clone is what is measured
 from adapter.clock import Clock  # noqa: E402
 from adapter.collection import CollectionSettings, Collector  # noqa: E402
 from adapter.prometheus import PrometheusOptions  # noqa: E402
@@ -315,6 +315,7 @@ def main() -> None:
     parser.add_argument("--buckets", action="store_true", help="Prometheus keeps all series")
     args = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    app.settle_heap()  # as serve does
     asyncio.run(measure(args))
 
 
