@@ -100,7 +100,7 @@ def test_rows_do_not_influence_each_other() -> None:
             Replica(alpha_ms=20, beta_ms=0.4, gamma_ms=5, delta_ms=0.05, input_tokens=128,
                     output_tokens=int(rng.integers(20, 400)), max_batch=int(rng.choice([4, 8, 200])),
                     max_queue=80),
-            slack=1.3, share=float(rng.choice([math.nan, 0.99])), margin=0.1,
+            slack=float(rng.uniform(1.1, 2.0)), share=float(rng.choice([math.nan, 0.99])), margin=0.1,
         )
         for _ in range(12)
     ]  # fmt: skip
