@@ -17,10 +17,10 @@ from adapter.traffic import Traffic
 from adapter.variants import VariantSource
 from analyzer import forecast
 
-CHANCE = 1.5
+CHANCE = 2.0
 """Standard errors of a count by which a shorter window's rate may differ from the long one's by chance."""
 
-SURPRISE = 3.0
+SURPRISE = 4.0
 """Standard errors above what was sized for at which a pass is made at once."""
 
 GROWTH_LIMIT = 2.0

@@ -15,7 +15,7 @@ from analyzer.errors import InvalidParameterError
 LEVEL_SECONDS, TREND_SECONDS, NOISE_SECONDS = 60.0, 180.0, 600.0
 """Time constants: a level follows a step, and a trend a ramp, within about two of theirs."""
 
-SIGNIFICANCE = 2.0
+SIGNIFICANCE = 2.5
 """Standard errors that a trend must have."""
 
 SHIFT = 4.0
