@@ -46,11 +46,9 @@ def makers(scenario: Scenario) -> dict[str, Callable[[World], Policy]]:
     settings = settings_of(scenario)
     reactive = replace(settings, rates=RateSettings(anticipate=False))
     return {
-        "ours": _ours("ours", "variant-adapter, p99 targets", settings, PERCENTILE),
-        "ours-reactive": _ours(
-            "ours-reactive", "variant-adapter, p99 targets, no anticipation", reactive, PERCENTILE
-        ),
-        "ours-mean": _ours("ours-mean", "variant-adapter, mean targets", settings, None),
+        "ours": _ours("ours", "ours, p99 targets", settings, PERCENTILE),
+        "ours-reactive": _ours("ours-reactive", "ours, p99, reactive", reactive, PERCENTILE),
+        "ours-mean": _ours("ours-mean", "ours, mean targets", settings, None),
         "reference": Reference,
         "hpa-queue": Queue,
         "hpa-kv-cache": KvCache,

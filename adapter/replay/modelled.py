@@ -225,7 +225,7 @@ class Reference(Policy):
     """The workload-variant-autoscaler's rule of October 2025, with its way to the HPA."""
 
     name = "reference"
-    title = "success rate as load, through Prometheus"
+    title = "success rate as load"
     notes = (
         (
             "Load is rate(success[1m]) at 15 s scrapes, sized for means each 60 s; the HPA sees a"

@@ -65,7 +65,7 @@ class Static(Policy):
     """A fleet that is sized once and left alone."""
 
     name = "static"
-    title = "static fleet, sized for the peak"
+    title = "static for the peak"
 
     def __init__(self, world: World, replicas: dict[str, int]) -> None:
         super().__init__(world)
@@ -86,7 +86,7 @@ class Scheduled(Policy):
     """Replicas by a timetable that was made by who knows the traffic."""
 
     name = "clairvoyant"
-    title = "clairvoyant: knows the traffic"
+    title = "clairvoyant"
 
     def __init__(self, world: World, timetable: dict[str, list[tuple[float, int]]]) -> None:
         super().__init__(world)
@@ -138,7 +138,7 @@ class Queue(_Gauge):
     """`num_requests_waiting` per replica: what most guides suggest."""
 
     name = "hpa-queue"
-    title = "HPA on num_requests_waiting"
+    title = "HPA on queue length"
 
     def _value(self, variant: str) -> float:
         return float(sum(item.waiting for item in self.world.ready(variant)))
