@@ -55,7 +55,15 @@ class CollectionSettings:
 
 
 class Collector:
-    """Owns the windows of all variants."""
+    """Owns the windows of all variants.
+
+    Attributes:
+        fleet_queries: rounds in which Prometheus was asked for pods; gateways are asked for in every one.
+        prometheus_problem: why it gave no answer the last time; empty if it did.
+        gateways: what it said of them in the last round.
+        round_seconds: that the last round took.
+
+    """
 
     def __init__(
         self, *, session: aiohttp.ClientSession, clock: Clock, settings: CollectionSettings
@@ -74,6 +82,7 @@ class Collector:
         self._asked: frozenset[str] = frozenset()
         self._filled = False
         self._warnings: tuple[str, ...] = ()
+        self.fleet_queries = 0
         self.prometheus_problem = ""
         self.gateways: tuple[queries.GatewayCount, ...] = ()
         self.round_seconds = 0.0
@@ -124,6 +133,12 @@ class Collector:
                 self._loose.pop(key, None)
             self._windows[key].keep((*source.endpoints, *self._loose.get(key, ())))
         self._direct.keep(self._jobs())
+        self._from = {
+            (key, endpoint): origin
+            for (key, endpoint), origin in self._from.items()
+            if (key, endpoint) in places or endpoint in self._loose.get(key, ())
+        }
+        self._how = {key: how for key, how in self._how.items() if key in self._sources}
 
     def _source(self, variant: VariantSource) -> Source:
         return variant.metrics_source or self.settings.source
@@ -141,12 +156,24 @@ class Collector:
         began = self._clock.monotonic()
         seconds = self.settings.spread * self.settings.interval if spread else 0.0
         await self._direct.scrape(self._jobs(), self._take, spread_seconds=seconds)
+        # What waited at a gateway a while ago says nothing of now.
+        self.gateways = ()
         if self._prometheus is not None:
             self._asked = frozenset(
                 source.key for source in self._sources.values() if self._needs(source)
             )
-            if self._asked:
-                await self._ask(self._prometheus)
+            try:
+                if self._asked:
+                    await self._ask(self._prometheus)
+                counts = await self._prometheus.query(queries.gateways())
+                self.gateways = tuple(queries.models(counts.items))
+                if self.prometheus_problem:
+                    log.info("Prometheus works again", url=self._prometheus.options.shown_url)
+                self.prometheus_problem = ""
+            except PrometheusError as error:
+                if str(error) != self.prometheus_problem:
+                    log.warning("Prometheus not usable", error=str(error))
+                self.prometheus_problem = str(error)
         self.round_seconds = self._clock.monotonic() - began
 
     def _needs(self, source: VariantSource) -> bool:
@@ -179,23 +206,13 @@ class Collector:
     async def _ask(self, prometheus: Prometheus) -> None:
         # Samples are placed by their age: what is done after this moment must not make them younger.
         asked = self._clock.monotonic()
-        try:
-            answer = await prometheus.query(queries.fleet())
-            counts = await prometheus.query(queries.gateways())
-        except PrometheusError as error:
-            if str(error) != self.prometheus_problem:
-                log.warning("Prometheus not usable", error=str(error))
-            self.prometheus_problem = str(error)
-            return
-        if self.prometheus_problem:
-            log.info("Prometheus works again", url=prometheus.options.shown_url)
-        self.prometheus_problem = ""
+        self.fleet_queries += 1
+        answer = await prometheus.query(queries.fleet())
         past = [] if self._filled else await self._past(prometheus, answer)
         self._filled = True
         if answer.warnings != self._warnings:
             log.warning("Prometheus warns; its answer may be a part", warnings=answer.warnings)
         self._warnings = answer.warnings
-        self.gateways = tuple(queries.models(counts.items))
         attribution = Attribution(self._sources.values())
         newest = _evaluated(answer, self._clock.time())
         for one in (*past, answer):
