@@ -92,9 +92,10 @@ def fleet() -> str:
         f"(0 * ({' or '.join(servers)})) + on ({TARGET}) group_left ()"
         f" max by ({TARGET}) ({engines.STARTED})"
     )
-    # `or` compares without names: the label keeps the parts from hiding each other.
+    # `or` compares without names: the label keeps the parts from hiding each other. The largest part comes
+    # last, since each `or` looks through all that is before it.
     return " or ".join(
-        (sums, _named(tops, "largest"), _named(sampled, _SAMPLED), _named(started, _STARTED))
+        (_named(sampled, _SAMPLED), _named(started, _STARTED), _named(tops, "largest"), sums)
     )
 
 
