@@ -141,7 +141,8 @@ class TrafficWindow:
     def _take(self, growth: _Growth) -> None:
         self._growth.append(growth)
         self._news = (self._news[0] + growth.arrivals, self._news[1] + growth.begun)
-        if growth.arrivals != 0 or growth.begun != 0:
+        moved = (growth.arrivals, growth.begun, growth.generation_tokens[1], growth.itl[1])
+        if any(moved):
             self._active_at = max(self._active_at, growth.at)
         output_tokens = _mean([growth.generation_tokens])
         if output_tokens is not None:

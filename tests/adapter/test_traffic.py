@@ -232,6 +232,16 @@ def test_how_long_idle_is_proven() -> None:
     assert restarted.idle_seconds == 0.0
 
 
+def test_an_end_is_a_sign_of_a_request() -> None:
+    """What ran at one look and had finished by the next was there in between."""
+    window = TrafficWindow(window_seconds=60)
+    for second, finished, running in ((0, 1, 1), (40, 2, 0), (50, 2, 0)):
+        window.add("a", page(finished, running=running), now=second)
+    quiet = window.traffic(now=50)
+    assert quiet is not None
+    assert quiet.idle_seconds == 10.0
+
+
 def test_an_unknown_past_proves_nothing() -> None:
     """The first page of a pod whose start is not known is the earliest that idleness counts from."""
     window = TrafficWindow(window_seconds=60)
