@@ -237,15 +237,19 @@ class ControlLoop:
                     why = plan.set_aside.get(key, "not planned") if not refused else refused.reason
                 self._hold(source, item.observation, why, decided_at)
             else:
-                self._take(source, item, decision, steady[key], decided_at)
+                unchanged = (decision.candidate.replicas, "")
+                self._take(source, item, decision, steady.get(key, unchanged), decided_at)
         self._publish()
 
     async def _look(self) -> dict[str, Looked]:
         """Every variant with its load, as far as it is known."""
         observations = {}
-        for source in self._contents.variants:
-            observations[source.key] = self.collector.observe(source)
-            await asyncio.sleep(0)  # requests are answered in between
+        variants = self._contents.variants
+        for source in variants:
+            # While requests are answered in between, the objects may change.
+            if source.key in self.states:
+                observations[source.key] = self.collector.observe(source)
+            await asyncio.sleep(0)
         now = self._clock.monotonic()
         rates = self.gateways.rates(now=now)
         observed = {
@@ -258,15 +262,16 @@ class ControlLoop:
             tuning=self.tuning,
             forecaster=self._forecaster,
             rates=rates,
-            parts=offered.gateway_parts(self._contents.variants, observed, rates),
+            parts=offered.gateway_parts(variants, observed, rates),
             called=self._called,
             waking=self.waking(),
             now=now,
         )
         looked = {}
-        for source in self._contents.variants:
-            before = self.states[source.key].desired
-            looked[source.key] = sizing.look(source, observations[source.key], before)
+        for source in variants:
+            state, observation = self.states.get(source.key), observations.get(source.key)
+            if state is not None and observation is not None:
+                looked[source.key] = sizing.look(source, observation, state.desired)
             await asyncio.sleep(0)  # tuning takes its time
         return looked
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 from collections.abc import AsyncIterator
@@ -74,6 +75,7 @@ class Harness:
 
     def __init__(self, objects: Path, urls: list[str], session: aiohttp.ClientSession) -> None:
         scenario.write_deployment(objects, urls, 2)
+        self.url = urls[0]
         self.store, self.clock = TargetStore(), ManualClock()
         collection = CollectionSettings(interval=10, window=60, long_window=0)
         self.loop = ControlLoop(
@@ -296,3 +298,28 @@ async def test_requests_at_the_gateway_are_traffic(objects: Path) -> None:
             await running.passes(endpoint, seconds=10, rpm=30)
         assert running.state.desired == 4
         assert "120 req/min came to the gateway" in running.state.reason
+
+
+async def test_objects_that_change_during_a_pass_do_not_end_it(objects: Path) -> None:
+    """A variant that goes while the others are looked at or planned takes nobody's target with it."""
+    endpoint = Endpoint()
+    async with harness(objects, endpoint) as running:
+        text = (objects / "variant.yaml").read_text()
+        other = text.replace(f"name: {scenario.NAME}", "name: other")
+        notes = f"metadata:\n  annotations: {{llmd.ai/metrics-endpoints: '{running.url}'}}\n"
+        (objects / "other.yaml").write_text(other.replace("metadata:\n", notes, 1))
+        both = folder.read(objects)
+        running.loop.use(both)
+        await running.passes(endpoint, seconds=60, rpm=60)
+        (objects / "other.yaml").unlink()
+        after = folder.read(objects)
+        for moment in range(12):
+            running.loop.use(both)
+            await running.passes(endpoint, seconds=30, rpm=60)
+            assert len(running.served()) == 2
+            passing = asyncio.create_task(running.loop.decide())
+            for _ in range(moment):
+                await asyncio.sleep(0)
+            running.loop.use(after)
+            await passing
+            assert len(running.served()) == 1
