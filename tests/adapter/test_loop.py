@@ -305,7 +305,7 @@ async def test_objects_that_change_during_a_pass_do_not_end_it(objects: Path) ->
     endpoint = Endpoint()
     async with harness(objects, endpoint) as running:
         text = (objects / "variant.yaml").read_text()
-        other = text.replace(f"name: {scenario.NAME}", "name: other")
+        other = text.replace(f"name: {scenario.NAME}", "name: zz")
         notes = f"metadata:\n  annotations: {{llmd.ai/metrics-endpoints: '{running.url}'}}\n"
         (objects / "other.yaml").write_text(other.replace("metadata:\n", notes, 1))
         both = folder.read(objects)
@@ -323,3 +323,9 @@ async def test_objects_that_change_during_a_pass_do_not_end_it(objects: Path) ->
             running.loop.use(after)
             await passing
             assert len(running.served()) == 1
+            # And one that comes.
+            passing = asyncio.create_task(running.loop.decide())
+            for _ in range(moment):
+                await asyncio.sleep(0)
+            running.loop.use(both)
+            await passing
