@@ -203,12 +203,13 @@ class ControlLoop:
         planned = {key: item.variant for key, item in looked.items() if item.variant is not None}
         held = [item for item in self._contents.variants if item.key not in planned]
         contents = self._contents
+        capacity = self._steadying.left(contents, held)
         plan = await self._planner(
             fleet.Fleet(
                 accelerators=contents.accelerators,
                 service_classes=contents.service_classes,
                 variants=tuple(planned.values()),
-                capacity=self._steadying.left(contents, held),
+                capacity=capacity,
                 settings=fleet.Settings(
                     stability_margin=self.settings.stability_margin, policy=self.settings.policy
                 ),
@@ -219,6 +220,7 @@ class ControlLoop:
             decisions,
             {key: state for key, state in self.states.items() if key in decisions},
             contents=contents,
+            capacity=capacity,
             now=self._clock.monotonic(),
             limits=self.settings.limits,
         )

@@ -61,13 +61,11 @@ class Offered:
 
     Attributes:
         rate_rps: requests per second.
-        observed_rps: what its pods were offered in the short window.
-        notes: why the two differ, a clause each.
+        notes: why that is not what its pods were offered in the short window, a clause each.
 
     """
 
     rate_rps: float
-    observed_rps: float
     notes: tuple[str, ...] = ()
 
 
@@ -158,7 +156,7 @@ def of(
             f"{backlog:.0f} will wait by then, to be served in {settings.drain_seconds:.0f} s"
         )
     rate *= 1.0 + settings.headroom
-    return Offered(rate_rps=rate, observed_rps=observed, notes=tuple(notes))
+    return Offered(rate_rps=rate, notes=tuple(notes))
 
 
 def _backlog(traffic: Traffic, seconds: float) -> float:

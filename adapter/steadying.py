@@ -42,18 +42,29 @@ class Steadying:
         before: Mapping[str, VariantState],
         *,
         contents: Contents,
+        capacity: Mapping[str, int] | None,
         now: float,
         limits: Limits,
     ) -> dict[str, Steady]:
-        """What to publish for each variant that was decided; `now` in monotonic seconds."""
+        """What to publish for each variant that was decided.
+
+        Args:
+            decisions: by variant key.
+            before: states before this pass.
+            contents: what accelerators and variants there are.
+            capacity: devices that were planned with, by type; None: unlimited.
+            now: monotonic seconds.
+            limits: how targets may change.
+
+        """
         found: dict[str, Steady] = {}
         for key, decision in decisions.items():
             state = before.get(key)
             if state is None:
                 continue
             found[key] = self._one(state, decision, now=now, limits=limits)
-        if contents.capacity is not None:
-            _give_back(found, decisions, contents)
+        if capacity is not None:
+            _give_back(found, decisions, contents, capacity)
         return found
 
     def _one(
@@ -81,7 +92,10 @@ class Steadying:
 
 
 def _give_back(
-    found: dict[str, Steady], decisions: Mapping[str, planning.Decision], contents: Contents
+    found: dict[str, Steady],
+    decisions: Mapping[str, planning.Decision],
+    contents: Contents,
+    capacity: Mapping[str, int],
 ) -> None:
     """Where devices are short nobody keeps more than was planned: others were promised it."""
     sources = {source.key: source for source in contents.variants}
@@ -96,7 +110,7 @@ def _give_back(
         if replicas > candidate.replicas:
             extra.setdefault(device, []).append(key)
     for device, keys in extra.items():
-        if used[device] <= (contents.capacity or {}).get(device, 0):
+        if used[device] <= capacity.get(device, 0):
             continue
         for key in keys:
             found[key] = (decisions[key].candidate.replicas, "devices are needed elsewhere")

@@ -326,9 +326,9 @@ def _rates(history: list[_Scrape]) -> tuple[float, float, float, float]:
     return grown[0], grown[1], grown[2], span
 
 
-def settings_of(scenario: Scenario, defaults: LoopSettings | None = None) -> LoopSettings:
+def settings_of(scenario: Scenario) -> LoopSettings:
     """The adapter's defaults with the scenario's intervals."""
-    defaults = defaults or LoopSettings()
+    defaults = LoopSettings()
     return replace(
         defaults,
         interval=scenario.loop.interval,
