@@ -1,0 +1,69 @@
+"""How long one step of a continuous-batching engine takes, and what limits its batch.
+
+One step that serves n requests, computes p prompt tokens and reads c tokens of context takes
+
+    step = base + per_request * n + per_prefill_token * p + per_context_token * c
+
+These four numbers belong to model, GPU and engine and do not move with the traffic; decode time, its slope over
+the batch, prefill interference and TTFT follow from them and from the lengths of the requests that are there now.
+
+Units: milliseconds, tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepTimes:
+    """Coefficients of one engine step, each finite and >= 0, in milliseconds.
+
+    Attributes:
+        base_ms: time of a step whatever it does; greater than 0.
+        per_request_ms: time that each request in the step adds.
+        per_prefill_token_ms: time that each prompt token computed in the step adds.
+        per_context_token_ms: time that each token of context adds, once per step and request that holds it.
+
+    """
+
+    base_ms: float
+    per_request_ms: float
+    per_prefill_token_ms: float
+    per_context_token_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineLimits:
+    """What bounds the batch of one engine.
+
+    Attributes:
+        max_num_seqs: most requests in service at once.
+        max_num_batched_tokens: most tokens, prompt and decode together, that one step computes.
+        kv_tokens: tokens that the KV cache holds; None where it is unknown and so does not bind.
+
+    """
+
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    kv_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lengths:
+    """Lengths of the requests that are there now.
+
+    Attributes:
+        input_tokens: mean prompt tokens that are computed, less what the prefix cache serves.
+        output_tokens: mean generated tokens, at least 1.
+        input_cv: coefficient of variation (standard deviation over mean) of the prompt tokens.
+        output_cv: the same of the generated tokens.
+        cached_tokens: mean prompt tokens that the prefix cache serves; they fill KV cache and cost no prefill.
+
+    """
+
+    input_tokens: float
+    output_tokens: float
+    input_cv: float = 0.0
+    output_cv: float = 0.0
+    cached_tokens: float = 0.0
