@@ -4,8 +4,9 @@ One step that serves n requests, computes p prompt tokens and reads c tokens of 
 
     step = base + per_request * n + per_prefill_token * p + per_context_token * c
 
-These four numbers belong to model, GPU and engine and do not move with the traffic; decode time, its slope over
-the batch, prefill interference and TTFT follow from them and from the lengths of the requests that are there now.
+These four numbers belong to model, GPU and engine and do not move with the traffic; decode time, its slope
+over the batch, prefill interference and TTFT follow from them and from the lengths of the requests that are
+there now.
 
 Units: milliseconds, tokens.
 """
@@ -58,7 +59,7 @@ class Lengths:
         output_tokens: mean generated tokens, at least 1.
         input_cv: coefficient of variation (standard deviation over mean) of the prompt tokens.
         output_cv: the same of the generated tokens.
-        cached_tokens: mean prompt tokens that the prefix cache serves; they fill KV cache and cost no prefill.
+        cached_tokens: mean prompt tokens that the prefix cache serves; they fill KV cache, cost no prefill.
 
     """
 

@@ -28,12 +28,14 @@ import structlog
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from adapter import app, engines, fleet  # noqa: E402 - the clone is what is measured
+from adapter.app import serving  # noqa: E402
 from adapter.clock import Clock  # noqa: E402
-from adapter.collection import CollectionSettings, Collector  # noqa: E402
-from adapter.prometheus import PrometheusOptions  # noqa: E402
-from adapter.variants import Source, VariantSource  # noqa: E402
-from tests import prometheus_server  # noqa: E402 - the harness of the tests stands beside us
+from adapter.collector import model_servers  # noqa: E402
+from adapter.collector.collector import CollectionSettings, Collector  # noqa: E402
+from adapter.collector.prometheus import PrometheusOptions  # noqa: E402
+from adapter.planning import fleet  # noqa: E402 - the clone is what is measured
+from adapter.resources.variant import Source, VariantSource  # noqa: E402
+from tests.fakes import prometheus_server  # noqa: E402 - the harness of the tests stands beside us
 
 PAGE = ROOT / "tests/data/metrics/vllm-0.11-v1.prom"
 PAGE_MODEL = "Qwen/Qwen3-8B"
@@ -61,7 +63,7 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 def _pieces() -> list[tuple[str, float, float]]:
     """The page up to each counter that is read, its value, and how much one request adds to it."""
     text = PAGE.read_text()
-    names = sorted(engines.SERIES - GAUGES)
+    names = sorted(model_servers.SERIES - GAUGES)
     pattern = re.compile(rf"^((?:{'|'.join(names)}){{[^}}]*}}) (\S+)$", re.MULTILINE)
     found = list(pattern.finditer(text))
     totals = {match[1]: float(match[2]) for match in found}
@@ -315,7 +317,7 @@ def main() -> None:
     parser.add_argument("--buckets", action="store_true", help="Prometheus keeps all series")
     args = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    app.settle_heap()  # as serve does
+    serving.settle_heap()  # as serve does
     asyncio.run(measure(args))
 
 

@@ -28,13 +28,13 @@ import structlog
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from adapter import pictures  # noqa: E402 - the clone is what is measured
-from adapter.replay import clairvoyant, comparing, plots, report, scenario, tables  # noqa: E402
-from adapter.replay.outcome import Outcome, Replayed  # noqa: E402
-from adapter.replay.policies import Scheduled  # noqa: E402
-from adapter.replay.running import DRAIN_SECONDS, Run, run  # noqa: E402
-from adapter.replay.scenario import Scenario, Traffic  # noqa: E402
+from adapter.formats import plots as pictures  # noqa: E402 - the clone is what is measured
 from emulator import traces  # noqa: E402
+from emulator.replay import clairvoyant, comparing, plots, report, scenario, tables  # noqa: E402
+from emulator.replay.policies import Scheduled  # noqa: E402
+from emulator.replay.results import Outcome, Replayed  # noqa: E402
+from emulator.replay.running import DRAIN_SECONDS, Run, run  # noqa: E402
+from emulator.replay.scenario import Scenario, Traffic  # noqa: E402
 
 SCENARIO = ROOT / "manifests/samples/replay/scenario.yaml"
 WARM_UP_SECONDS = 300.0

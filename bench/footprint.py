@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests import cluster_world as worlds  # noqa: E402 - the world of the tests stands beside us
+from tests.fakes import cluster_world as worlds  # noqa: E402 - the world of the tests stands beside us
 
 VARIANTS = (1, 100, 1000)
 SECONDS = 40.0

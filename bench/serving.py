@@ -21,10 +21,13 @@ from pathlib import Path
 import aiohttp
 from prometheus_client import CollectorRegistry
 
-from adapter import api, fleet, identity, listener
+from adapter.apiserver import handlers
+from adapter.auth import authentication
+from adapter.planning import fleet
+from adapter.planning.worker import PlanningWorker
 from adapter.series import Series
-from adapter.targets import TargetStore
-from adapter.worker import PlanningWorker
+from adapter.store import TargetStore
+from adapter.tls import listener
 from certs.authority import Authority
 
 PATH = "/apis/external.metrics.k8s.io/v1beta1/namespaces/ns/inferno_desired_replicas"
@@ -79,11 +82,11 @@ async def serve(folder: Path, variants: int, *, planning: bool) -> None:
         )
         for number in range(variants)
     )  # fmt: skip
-    config = identity.IdentityConfig(client_cas=(folder / "ca.crt").read_bytes())
-    application = api.application(
+    config = authentication.IdentityConfig(client_cas=(folder / "ca.crt").read_bytes())
+    application = handlers.application(
         store=store,
-        authenticator=identity.Authenticator(config),
-        policy=identity.LocalPolicy(),
+        authenticator=authentication.Authenticator(config),
+        policy=authentication.LocalPolicy(),
         readiness={"ping": lambda: None},
         metrics_registry=CollectorRegistry(),
     )

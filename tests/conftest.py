@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adapter import scenario
+from emulator.demo import scenario
 
 # On Python 3.11 asking for a loop that was never set makes one, which nobody closes: the plugin asks.
 asyncio.set_event_loop(None)

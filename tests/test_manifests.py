@@ -18,10 +18,15 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
-from adapter import access, certificate_keeper, cli, contents, doctor, pods, telemetry
-from adapter.checks import Names, needed
-from adapter.options import OwnCertificates
-from tests import kubernetes_rbac as rbac
+from adapter import cli
+from adapter.app.options import OwnCertificates
+from adapter.commands import kubeconfig
+from adapter.controller import telemetry
+from adapter.diagnostics import doctor
+from adapter.diagnostics.checks import Names, needed
+from adapter.resources import inputs, pods
+from adapter.tls import certificate_secret
+from tests.fakes import kubernetes_rbac as rbac
 
 ROOT = Path(__file__).parents[1]
 MANIFESTS = ROOT / "manifests"
@@ -81,7 +86,7 @@ def test_the_validator_would_notice() -> None:
 def test_the_arguments_are_flags_of_serve(folder: str) -> None:
     """The container's arguments are parsed, and mean a cluster."""
     (container,) = only(folder, "Deployment")["spec"]["template"]["spec"]["containers"]
-    args = cli.parser().parse_args(container["args"])
+    args = cli.parse(container["args"])
     assert args.variants is None
     ports = {item["name"]: item["containerPort"] for item in container["ports"]}
     assert (args.port, args.metrics_port) == (ports["https"], ports["metrics"])
@@ -109,7 +114,7 @@ def test_the_pod_is_confined() -> None:
         assert selector["matchLabels"].items() <= labels
     assert only("base", "Service")["spec"]["selector"].items() <= labels
     assert pod["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"].items() <= labels
-    delay = cli.parser().parse_args(container["args"]).shutdown_delay
+    delay = cli.parse(container["args"]).shutdown_delay
     assert pod["terminationGracePeriodSeconds"] > delay + 10
 
 
@@ -117,23 +122,23 @@ def test_the_names_are_those_of_the_code() -> None:
     """Namespace, Service, Secret, Lease, APIService and ConfigMaps are the defaults of the flags."""
     service = only("base", "APIService", "v1beta1.external.metrics.k8s.io")["spec"]["service"]
     own = OwnCertificates(namespace=service["namespace"])
-    assert service["namespace"] == access.SYSTEM == Names().namespace
+    assert service["namespace"] == kubeconfig.SYSTEM == Names().namespace
     assert service["name"] == own.service == Names().service
-    assert certificate_keeper.names(own)[0] == f"{service['name']}.{service['namespace']}.svc"
+    assert certificate_secret.names(own)[0] == f"{service['name']}.{service['namespace']}.svc"
     certificate = only("overlays/cert-manager", "Certificate")["spec"]
-    assert certificate["dnsNames"] == certificate_keeper.names(own)[:1]
+    assert certificate["dnsNames"] == certificate_secret.names(own)[:1]
     names = {
         item["metadata"]["name"]
         for item in built(MANIFESTS / "base")
         if item["kind"] == "ConfigMap"
     }
-    assert {contents.COSTS, contents.CLASSES} < names
+    assert {inputs.COSTS, inputs.CLASSES} < names
     assert own.api_service == doctor.API_SERVICE
 
 
 def test_the_configmaps_are_read_without_problems() -> None:
     """What is shipped is usable as it is, with the reference's accelerators and classes."""
-    reader = contents.Reader()
+    reader = inputs.Reader()
     for item in built(MANIFESTS / "base"):
         if item["kind"] == "ConfigMap":
             reader.read_config_map(item["metadata"]["name"], item)
@@ -148,7 +153,7 @@ def test_the_configmaps_are_read_without_problems() -> None:
 def test_the_rights_are_those_that_are_needed() -> None:
     """All that the doctor looks for is granted, and nothing that could harm."""
     documents = [dict(item) for item in built(MANIFESTS / "base")]
-    user = f"system:serviceaccount:{access.SYSTEM}:variant-adapter"
+    user = f"system:serviceaccount:{kubeconfig.SYSTEM}:variant-adapter"
 
     def allowed(verb: str, group: str, resource: str, namespace: str = "", name: str = "") -> bool:
         return rbac.allowed(documents, user, rbac.Ask(verb, group, resource, namespace, name))
@@ -156,7 +161,7 @@ def test_the_rights_are_those_that_are_needed() -> None:
     for item in needed(Names()):
         resource = f"{item.resource}/{item.subresource}" if item.subresource else item.resource
         assert allowed(item.verb, item.group, resource, item.namespace, item.name), item
-    space = access.SYSTEM
+    space = kubeconfig.SYSTEM
     assert not allowed("get", "", "secrets", space, "somebody-elses")
     assert not allowed("list", "", "secrets", space)
     assert not allowed("get", "", "secrets", "default", "variant-adapter-certs")
@@ -208,12 +213,12 @@ def test_the_emulated_overlay_fits_together() -> None:
     external = scaler["metrics"][0]["external"]
     assert external["metric"]["selector"]["matchLabels"] == {"variant_name": name}
     assert scaler["behavior"]["scaleUp"]["tolerance"] == 0
-    reader = contents.Reader()
+    reader = inputs.Reader()
     for item in built(MANIFESTS / folder):
         if item["kind"] == "ConfigMap":
             reader.read_config_map(item["metadata"]["name"], item)
     reader.read_variant("variant", variant)
-    reader.add_deployment(contents.objects.Deployment.model_validate(deployment), pods.Serving())
+    reader.add_deployment(inputs.objects.Deployment.model_validate(deployment), pods.Serving())
     found = reader.contents()
     assert found.problems == ()
     assert found.variants[0].service_class == "Premium"

@@ -10,21 +10,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from adapter import cases, pictures
 from adapter.errors import InputError, UsageError
+from adapter.formats import cases, plots
 
 _CHUNK = 1 << 16
 
 
-def register(subparsers: argparse._SubParsersAction[Any]) -> None:
+def register(command: argparse.ArgumentParser) -> None:
     """Add the command and its flags."""
-    command = subparsers.add_parser(
-        "analyze",
-        help="what one replica holds, and how many a rate needs",
-        description="Analyzes one replica at --rate, sizes it for --ttft, --itl and --tps, or both."
+    command.description = (
+        "Analyzes one replica at --rate, sizes it for --ttft, --itl and --tps, or both."
         " Times are in ms, rates in requests per second. With --jsonl, cases come from standard input,"
         " one JSON object a line, and every line is answered by one; a case that is wrong is answered"
-        " with its error and does not change the exit status.",
+        " with its error and does not change the exit status."
     )
     command.add_argument("--jsonl", action="store_true", help="cases from standard input")
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -70,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     if "error" in found:
         raise UsageError(str(found["error"]))
     if args.plot is not None:
-        pictures.write_analysis(cases.Case.model_validate(given), args.plot)
+        plots.write_analysis(cases.Case.model_validate(given), args.plot)
     if args.json:
         print(json.dumps(found))
     else:

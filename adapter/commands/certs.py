@@ -10,32 +10,31 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from adapter import access, errors
-from adapter.certificate_keeper import SecretStore, bundle_of, names
-from adapter.cluster import ApiError, Cluster
-from adapter.options import OwnCertificates
+from adapter import errors
+from adapter.app.options import OwnCertificates
+from adapter.commands import kubeconfig
+from adapter.kube.client import ApiError, Cluster
+from adapter.tls.certificate_secret import SecretStore, bundle_of, names
 from certs import rotation
 
 
-def register(subparsers: argparse._SubParsersAction[Any]) -> None:
+def register(command: argparse.ArgumentParser) -> None:
     """Add the command and its flags."""
-    command = subparsers.add_parser(
-        "certs",
-        help="show or rotate the serving certificate",
-        description="The certificate and its authorities are kept in a Secret and renewed by themselves when"
-        " a third of their life is left.",
+    command.description = (
+        "The certificate and its authorities are kept in a Secret and renewed by themselves when"
+        " a third of their life is left."
     )
     command.add_argument(
         "action",
         choices=("show", "rotate"),
         help="rotate brings in a new authority now; the adapter then changes over without a gap",
     )
-    defaults = OwnCertificates(namespace=access.SYSTEM)
+    defaults = OwnCertificates(namespace=kubeconfig.SYSTEM)
     command.add_argument("--certificate-secret", default=defaults.secret, help="(%(default)s)")
     command.add_argument("--service-name", default=defaults.service, help="(%(default)s)")
     command.add_argument("--api-service", default=defaults.api_service, help="(%(default)s)")
     command.add_argument("--json", action="store_true", help="print JSON instead of text")
-    access.register(command)
+    kubeconfig.register(command)
     command.set_defaults(run=run)
 
 
@@ -48,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         api_service=args.api_service,
     )
     rotate = args.action == "rotate"
-    found = access.run(args.kubeconfig, lambda cluster: _look(cluster, options, rotate=rotate))
+    found = kubeconfig.run(args.kubeconfig, lambda cluster: _look(cluster, options, rotate=rotate))
     if args.json:
         print(json.dumps(found, indent=2))
         return 0

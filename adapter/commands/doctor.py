@@ -6,26 +6,22 @@ import argparse
 import dataclasses
 import json
 import os
-from typing import Any
 
-from adapter import access
-from adapter.checks import Finding, Names
-from adapter.cluster import Cluster
-from adapter.commands import load_flags
-from adapter.doctor import Doctor
-from adapter.options import prometheus_options
+from adapter.app.options import prometheus_options
+from adapter.commands import flags, kubeconfig
+from adapter.diagnostics.checks import Finding, Names
+from adapter.diagnostics.doctor import Doctor
+from adapter.kube.client import Cluster
 
 MARKS = {"ok": "ok     ", "warning": "warning", "error": "ERROR  "}
 
 
-def register(subparsers: argparse._SubParsersAction[Any]) -> None:
+def register(command: argparse.ArgumentParser) -> None:
     """Add the command and its flags."""
-    command = subparsers.add_parser(
-        "doctor",
-        help="check an installation and say what to fix",
-        description="Looks at the aggregation layer, the APIService and its trust, who leads, permissions,"
+    command.description = (
+        "Looks at the aggregation layer, the APIService and its trust, who leads, permissions,"
         " ConfigMaps, every variant and every HPA that reads our metrics. Changes nothing. Exit status 1"
-        " if there is an error.",
+        " if there is an error."
     )
     defaults = Names()
     command.add_argument("--service-name", default=defaults.service, help="(%(default)s)")
@@ -33,8 +29,8 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     command.add_argument("--certificate-secret", default=defaults.secret, help="(%(default)s)")
     command.add_argument("--lease-name", default=defaults.lease, help="(%(default)s)")
     command.add_argument("--json", action="store_true", help="print JSON instead of text")
-    access.register(command)
-    load_flags.register_prometheus(command)
+    kubeconfig.register(command)
+    flags.register_prometheus(command)
     command.set_defaults(run=run)
 
 
@@ -48,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         lease=args.lease_name,
     )
 
-    prometheus = prometheus_options(load_flags.prometheus(args), {}, os.environ)
+    prometheus = prometheus_options(flags.prometheus(args), {}, os.environ)
 
     async def check(cluster: Cluster) -> list[Finding]:
         found = []
@@ -58,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
                 _print(finding)
         return found
 
-    found = access.run(args.kubeconfig, check)
+    found = kubeconfig.run(args.kubeconfig, check)
     errors = sum(finding.level == "error" for finding in found)
     if args.json:
         print(json.dumps([dataclasses.asdict(finding) for finding in found], indent=2))

@@ -11,27 +11,27 @@ from typing import Any
 
 import aiohttp
 
-from adapter import access, errors, explaining
-from adapter.cluster import ApiError, Cluster
+from adapter import errors
+from adapter.commands import kubeconfig
+from adapter.diagnostics import explain
+from adapter.kube.client import ApiError, Cluster
 
 TIMEOUT_SECONDS = 10.0
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
 
-def register(subparsers: argparse._SubParsersAction[Any]) -> None:
+def register(command: argparse.ArgumentParser) -> None:
     """Add the command and its flags."""
-    command = subparsers.add_parser(
-        "explain",
-        help="why a variant has its target",
-        description="Asks the adapter that leads for a variant's load, its decision, what binds it, what was"
-        " next, and what holds the replicas back. Without a name: all variants, one line each.",
+    command.description = (
+        "Asks the adapter that leads for a variant's load, its decision, what binds it, what was"
+        " next, and what holds the replicas back. Without a name: all variants, one line each."
     )
     command.add_argument("variant", nargs="?", type=named, metavar="NAMESPACE/NAME")
     command.add_argument("--url", help="of a metrics port, instead of asking through the cluster")
     command.add_argument("--lease-name", default="variant-adapter", help="(%(default)s)")
     command.add_argument("--metrics-port", type=int, default=8080, help="of the pods (%(default)s)")
     command.add_argument("--json", action="store_true", help="print JSON instead of text")
-    access.register(command)
+    kubeconfig.register(command)
     command.set_defaults(run=run)
 
 
@@ -41,11 +41,11 @@ def run(args: argparse.Namespace) -> int:
     if args.url is not None:
         found = asyncio.run(_direct(args.url.rstrip("/") + path))
     else:
-        found = access.run(args.kubeconfig, lambda cluster: _through(cluster, args, path))
+        found = kubeconfig.run(args.kubeconfig, lambda cluster: _through(cluster, args, path))
     if args.json:
         print(json.dumps(found, indent=2))
     elif args.variant:
-        for line in explaining.lines(found):
+        for line in explain.lines(found):
             print(line)
     else:
         for line in overview(found):

@@ -9,20 +9,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from adapter import benchmarks, pictures
 from adapter.errors import InputError
+from adapter.formats import benchmarks, plots
 from analyzer import fit as fitting
 from analyzer.errors import FitError, InvalidParameterError
 
 
-def register(subparsers: argparse._SubParsersAction[Any]) -> None:
+def register(command: argparse.ArgumentParser) -> None:
     """Add the command and its flags."""
-    command = subparsers.add_parser(
-        "fit",
-        help="alpha, beta, gamma and delta from benchmark results",
-        description="Fits ITL = alpha + beta * batch and TTFT = gamma + delta * input_tokens * batch to"
+    command.description = (
+        "Fits ITL = alpha + beta * batch and TTFT = gamma + delta * input_tokens * batch to"
         " benchmark rows, robustly. Files are CSV with columns batch (or concurrency), itl_ms,"
-        " input_tokens and ttft_ms, or JSON of guidellm or vLLM's benchmark_serving.",
+        " input_tokens and ttft_ms, or JSON of guidellm or vLLM's benchmark_serving."
     )
     command.add_argument("files", nargs="+", type=Path, metavar="FILE")
     command.add_argument(
@@ -53,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         place = rows[error.index].place if error.index is not None else "rows"
         raise InputError(f"{place}: {error.parameter}: {error.problem}") from error
     if args.plot is not None:
-        pictures.write_fit(rows, found, args.plot)
+        plots.write_fit(rows, found, args.plot)
     if args.json:
         print(json.dumps(_document(found)))
     else:

@@ -13,9 +13,10 @@ from typing import Any, get_args
 from rich.console import Console
 from rich.table import Table
 
-from adapter import documents, planning
 from adapter.commands.serve import share
 from adapter.errors import InputError
+from adapter.formats import fleet_file
+from adapter.planning import plan as planning
 from optimizer.errors import OptimizerError
 from optimizer.problem import POLICIES
 from optimizer.solvers import SolverName
@@ -23,14 +24,12 @@ from optimizer.solvers import SolverName
 _WIDTH = 200
 
 
-def register(subparsers: argparse._SubParsersAction[Any]) -> None:
+def register(command: argparse.ArgumentParser) -> None:
     """Add the command and its flags."""
-    command = subparsers.add_parser(
-        "plan",
-        help="one optimization of a fleet in a file",
-        description="Decides accelerator, replicas and max batch of every variant of a YAML or JSON fleet,"
+    command.description = (
+        "Decides accelerator, replicas and max batch of every variant of a YAML or JSON fleet,"
         " within its capacity, by priority, at least cost. Reads the workload-variant-autoscaler's"
-        " system documents too.",
+        " system documents too."
     )
     command.add_argument("-f", "--file", type=Path, required=True, metavar="FILE")
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -57,7 +56,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plan, and plan again with what is changed."""
-    document = documents.read(args.file)
+    document = fleet_file.read(args.file)
     flags = {
         "solver": args.solver,
         "saturation_policy": args.saturation_policy,
@@ -74,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         _show(args, before)
         return 0
     for change in args.what_if:
-        document = documents.changed(document, change)
+        document = fleet_file.changed(document, change)
     after = _planned(document, f"{args.file} with {', '.join(args.what_if)}")
     if args.json:
         print(json.dumps({"before": _document(before), "after": _document(after)}))
@@ -95,7 +94,7 @@ def positive(text: str) -> float:
 
 
 def _planned(document: Mapping[str, Any], place: str) -> planning.Plan:
-    snapshot, left_out = documents.parse(document, place)
+    snapshot, left_out = fleet_file.parse(document, place)
     try:
         found = planning.plan(snapshot)
     except OptimizerError as error:

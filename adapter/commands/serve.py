@@ -11,30 +11,32 @@ import signal
 import uuid
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
-from adapter import access, app, delegation, errors, gateway, logs, pki, selectors
+from adapter import errors, logs
+from adapter.apiserver import delegation
+from adapter.app import serving
+from adapter.app.options import ClusterIdentities, Installation, OwnCertificates, ServeOptions
+from adapter.auth import local as local_auth
 from adapter.clock import Clock
-from adapter.cluster_objects import Scope
-from adapter.commands import load_flags
-from adapter.commands.load_flags import seconds
-from adapter.leadership import LeaseTimes
-from adapter.options import ClusterIdentities, Installation, OwnCertificates, ServeOptions
-from adapter.settings import LoopSettings
+from adapter.collector import gateway
+from adapter.commands import flags, kubeconfig
+from adapter.commands.flags import seconds
+from adapter.controller.settings import LoopSettings
+from adapter.kube import labels
+from adapter.kube.leader_election import LeaseTimes
+from adapter.resources.watches import Scope
 from certs.rotation import Times
 from optimizer.problem import POLICIES
 
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
-def register(subparsers: argparse._SubParsersAction[Any]) -> None:
+def register(command: argparse.ArgumentParser) -> None:
     """Add the command and its flags."""
     defaults = LoopSettings()
-    command = subparsers.add_parser(
-        "serve",
-        help="serve optimized targets over the external metrics API",
-        description="Reads variants from a cluster (or from a folder, with --variants), scrapes their"
-        " endpoints, sizes them, and serves the targets over TLS. Durations are written like 15s or 1m30s.",
+    command.description = (
+        "Reads variants from a cluster (or from a folder, with --variants), scrapes their"
+        " endpoints, sizes them, and serves the targets over TLS. Durations are written like 15s or 1m30s."
     )
     command.add_argument(
         "--variants", type=Path, metavar="DIR", help="a folder of objects instead of a cluster"
@@ -91,7 +93,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
         action="store_true",
         help="the pod's own (the default; with --variants it only says who may ask)",
     )
-    load_flags.register(command, defaults)
+    flags.register(command, defaults)
     _register_installation(command)
     other = command.add_argument_group("another adapter for the same API")
     other.add_argument("--delegate-to", metavar="URL", help="asked for metrics that are not ours")
@@ -175,7 +177,7 @@ def run(args: argparse.Namespace) -> int:
         variants=args.variants,
         host=args.host,
         port=args.port,
-        certificates=pki.Files(
+        certificates=local_auth.Files(
             state=args.state_dir,
             certificate=args.tls_cert_file,
             key=args.tls_private_key_file,
@@ -183,9 +185,9 @@ def run(args: argparse.Namespace) -> int:
             requestheader_ca=args.requestheader_client_ca_file,
         ),
         loop=LoopSettings(
-            collection=load_flags.collection(args),
-            rates=load_flags.rates(args),
-            limits=load_flags.limits(args),
+            collection=flags.collection(args),
+            rates=flags.rates(args),
+            limits=flags.limits(args),
             time_to_live=args.time_to_live,
             retention=args.scale_to_zero_retention,
             keep_accelerator=keep,
@@ -196,7 +198,7 @@ def run(args: argparse.Namespace) -> int:
         ),
         interval=args.interval,
         scale_to_zero=args.scale_to_zero,
-        prometheus=load_flags.prometheus(args),
+        prometheus=flags.prometheus(args),
         delegate=_delegate(args),
         cluster=ClusterIdentities(kubeconfig=args.kubeconfig)
         if args.in_cluster or args.kubeconfig is not None
@@ -214,8 +216,8 @@ def _installation(args: argparse.Namespace) -> Installation:
     for url in args.gateway_metrics:
         gateway.parsed(url)
     try:
-        selectors.parse(args.selector)
-    except selectors.SelectorError as error:
+        labels.parse(args.selector)
+    except labels.SelectorError as error:
         raise errors.UsageError(f"--selector: {error}") from error
     certificates = None
     if args.tls_cert_file is None:
@@ -268,7 +270,7 @@ async def _serve(options: ServeOptions, delay: float) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
     async def serve() -> None:
-        async with app.serving(options, clock=Clock()) as front:
+        async with serving.serving(options, clock=Clock()) as front:
             started.set()
             await stop.wait()
             # Not ready first, so that nobody new is sent here, then the end; until then all is answered.
@@ -296,9 +298,9 @@ def own_namespace() -> str:
     if found := os.environ.get("POD_NAMESPACE"):
         return found
     try:
-        return NAMESPACE_FILE.read_text(encoding="ascii").strip() or access.SYSTEM
+        return NAMESPACE_FILE.read_text(encoding="ascii").strip() or kubeconfig.SYSTEM
     except (OSError, UnicodeDecodeError):
-        return access.SYSTEM
+        return kubeconfig.SYSTEM
 
 
 def own_identity() -> str:

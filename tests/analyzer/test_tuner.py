@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from analyzer import errors, queueing, tuner
 from analyzer.queueing import Replica
 from emulator.engine import Engine, EngineProfile, Request
-from tests import virtual_time
+from tests.fakes import virtual_time
 
 TRUE = {"alpha_ms": 10.0, "beta_ms": 0.5, "gamma_ms": 20.0, "delta_ms": 0.02}
 OUTPUT_TOKENS, MAX_BATCH = 40, 16

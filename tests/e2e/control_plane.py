@@ -19,7 +19,7 @@ from typing import Any
 import aiohttp
 
 from certs.authority import kubeconfig
-from tests import kubernetes_stand_in as stand_ins
+from tests.fakes import kubernetes_stand_in as stand_ins
 
 
 def binary(name: str) -> str | None:

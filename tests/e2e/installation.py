@@ -14,8 +14,8 @@ from typing import Any
 import aiohttp
 
 from certs.authority import kubeconfig
-from tests import cluster_world as worlds
 from tests.e2e import control_plane
+from tests.fakes import cluster_world as worlds
 
 ROOT = Path(__file__).parents[2]
 SYSTEM = worlds.SYSTEM

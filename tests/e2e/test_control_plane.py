@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.adapter import test_conformance as conformance
+from tests.adapter.apiserver import test_conformance as conformance
 from tests.e2e import control_plane
 
 pytestmark = [
@@ -78,7 +78,7 @@ async def serving(
 ) -> AsyncIterator[int]:
     """The real server with fixed series, in a process of its own; gives its port."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.conformance_server",
+        sys.executable, "-m", "tests.fakes.conformance_server",
         "--fixtures", str(fixtures), "--kubeconfig", str(kubeconfig),
         "--cert", str(plane.folder / "serving.crt"), "--key", str(plane.folder / "serving.key"),
         "--port", "0", cwd=conformance.FIXTURES.parents[2], stdout=asyncio.subprocess.PIPE,

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from adapter import cli
-from tests import cluster_world as worlds
 from tests.e2e import control_plane, installation
 from tests.e2e.installation import API_SERVICE, DEPLOYMENTS, SYSTEM, VARIANTS, Installation, until
+from tests.fakes import cluster_world as worlds
 
 pytestmark = [
     pytest.mark.e2e,

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from emulator.engine import Engine, EngineProfile, Request
 from emulator.simulation import Counters, Fleet, Results, Variant
 from emulator.traces import Trace, generate
-from tests import virtual_time
+from tests.fakes import virtual_time
 
 PROFILE = EngineProfile(alpha_ms=20.58, beta_ms=0.41, gamma_ms=5.2, delta_ms=0.1, max_batch=4)
 Arrival = tuple[float, int, int]

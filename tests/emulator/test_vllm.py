@@ -16,7 +16,7 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import TestServer
 
-from adapter import scraping
+from adapter.collector import exposition
 from emulator.engine import Engine, EngineProfile
 from emulator.load import LoadGenerator, parse_schedule
 from emulator.vllm import Server
@@ -72,7 +72,7 @@ async def test_metrics_are_what_the_scraper_reads() -> None:
         async with session.post(f"{url}/v1/chat/completions", json=body) as response:
             assert response.status == 200
             answer = await response.json()
-        page = await scraping.fetch(session, f"{url}/metrics", "m")
+        page = await exposition.fetch(session, f"{url}/metrics", "m")
     assert answer["usage"] == {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
     assert (page.finished, page.running, page.waiting) == (1, 0, 0)
     assert page.prompt_tokens == (3, 1)
@@ -113,7 +113,7 @@ async def test_load_follows_its_schedule_over_all_endpoints() -> None:
         )
         await generator.run()
         async with aiohttp.ClientSession() as session:
-            pages = [await scraping.fetch(session, f"{url}/metrics", "m") for url in (one, two)]
+            pages = [await exposition.fetch(session, f"{url}/metrics", "m") for url in (one, two)]
     assert (generator.sent, len(generator.completed), generator.failed) == (10, 10, 0)
     assert sum(page.finished for page in pages) == 10
     assert all(page.finished > 0 for page in pages)

@@ -9,8 +9,9 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(include=["adapter.selectors", "adapter.quantity"]):
-    from adapter import quantity, selectors
+with atheris.instrument_imports(include=["adapter.kube.labels", "adapter.kube.quantity"]):
+    from adapter.kube import labels as selectors
+    from adapter.kube import quantity
 
 
 def one(data: bytes) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter import quantity, selectors
+from adapter.kube import labels, quantity
 
 words = st.sampled_from(
     [
@@ -44,8 +44,8 @@ words = st.sampled_from(
 def test_selectors_refuse_or_hold_together(text: str) -> None:
     """No other error than its own; what is parsed says the same when it is written out and parsed again."""
     try:
-        selector = selectors.parse(text)
-    except selectors.SelectorError:
+        selector = labels.parse(text)
+    except labels.SelectorError:
         return
     written = ",".join(
         {
@@ -56,7 +56,7 @@ def test_selectors_refuse_or_hold_together(text: str) -> None:
         }.get(item.operator, f"{item.key}{item.operator}{''.join(item.values)}")
         for item in selector.requirements
     )
-    assert selectors.parse(written) == selector
+    assert labels.parse(written) == selector
 
 
 @given(

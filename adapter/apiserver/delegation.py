@@ -1,0 +1,205 @@
+"""A second owner of the one external metrics API: what we do not own is asked of another adapter.
+
+A cluster has a single APIService for the group. With `--delegate-to` this server takes it, answers its own
+metrics, and passes all others on with the caller's identity, as kube-apiserver would: as request headers
+beside a front-proxy certificate, or plain with a service account's token. The other's answers and errors come
+back as they are; while it is down, ours are not touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+import structlog
+from aiohttp import web
+from multidict import CIMultiDict
+from yarl import URL
+
+from adapter import errors
+from adapter.apiserver import status as api_status
+from adapter.apiserver.discovery import GROUP, VERSION
+from adapter.auth import authentication
+
+log = structlog.get_logger()
+
+DISCOVERY_SECONDS = 30.0
+_BODY_LIMIT = 32 * 1024 * 1024
+_PASSED_ON = ("Accept", "Accept-Encoding", "User-Agent", "Audit-ID", "X-Forwarded-For")
+# Retry-After is left out on purpose: an HPA controller waits as long as it says, holding a worker.
+_PASSED_BACK = ("Content-Type", "Content-Encoding", "Vary", "ETag", "Last-Modified")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DelegateOptions:
+    """Where to, and as whom.
+
+    Attributes:
+        url: `https://HOST[:PORT]` of the other adapter.
+        ca_file: authorities of its serving certificate; None: the system's.
+        certificate: our front-proxy certificate for it; None: no certificate.
+        key: of that certificate.
+        token_file: a service account's token, read anew for every request; None: no token.
+        timeout_seconds: for a whole answer; less than the 5 s that kube-apiserver gives a probe.
+
+    """
+
+    url: str
+    ca_file: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    token_file: Path | None = None
+    timeout_seconds: float = 4.0
+
+
+class Delegate:
+    """The other adapter."""
+
+    def __init__(self, options: DelegateOptions, session: aiohttp.ClientSession) -> None:
+        self._options = options
+        self._session = session
+        self._url = options.url.rstrip("/")
+        self._problem = ""
+        self.names: tuple[str, ...] = ()
+        """Names of its metrics, as last heard."""
+
+    async def forward(self, request: web.Request, user: authentication.User) -> web.Response:
+        """Its answer to the same request from the same user.
+
+        Raises:
+            StatusError: 503, it cannot be reached or takes too long.
+
+        """
+        headers = self._identity(user)
+        for name in _PASSED_ON:
+            if name in request.headers:
+                headers[name] = request.headers[name]
+        try:
+            async with self._session.get(
+                URL(self._url + request.rel_url.raw_path_qs, encoded=True),
+                headers=headers,
+                allow_redirects=False,
+            ) as answer:
+                body = await answer.content.read(_BODY_LIMIT + 1)
+                while len(body) <= _BODY_LIMIT and (more := await answer.content.read(_BODY_LIMIT)):
+                    body += more
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise api_status.unavailable(f"{self._url}: {_why(error)}") from error
+        if len(body) > _BODY_LIMIT:
+            raise api_status.unavailable(
+                f"{self._url}: the answer is larger than {_BODY_LIMIT} bytes"
+            )
+        back = {name: answer.headers[name] for name in _PASSED_BACK if name in answer.headers}
+        return web.Response(body=body, status=answer.status, headers=back)
+
+    def _identity(self, user: authentication.User) -> CIMultiDict[str]:
+        headers: CIMultiDict[str] = CIMultiDict()
+        if self._options.token_file is not None:
+            try:
+                token = self._options.token_file.read_text(encoding="ascii").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise api_status.unavailable(f"{self._options.token_file}: {error}") from error
+            headers["Authorization"] = f"Bearer {token}"
+        if self._options.certificate is not None:
+            headers["X-Remote-User"] = user.name
+            if user.uid:
+                headers["X-Remote-Uid"] = user.uid
+            for group in user.groups:
+                headers.add("X-Remote-Group", group)
+            for key, values in user.extra.items():
+                for value in values:
+                    headers.add(f"X-Remote-Extra-{quote(key, safe='')}", value)
+        return headers
+
+    async def follow_discovery(self) -> None:
+        """Learn the names of its metrics now and then, until cancelled; what is known stays known."""
+        while True:
+            await self.discover()
+            await asyncio.sleep(DISCOVERY_SECONDS)
+
+    async def discover(self) -> None:
+        """Ask for the names of its metrics once."""
+        asker = authentication.User(
+            name="system:variant-adapter", groups=("system:masters", authentication.AUTHENTICATED)
+        )
+        headers = self._identity(asker)
+        headers["Accept"] = "application/json"
+        try:
+            async with self._session.get(
+                f"{self._url}/apis/{GROUP}/{VERSION}", headers=headers, allow_redirects=False
+            ) as answer:
+                if answer.status != 200:
+                    raise ValueError(f"discovery is answered with status {answer.status}")  # noqa: TRY301
+                document = await answer.json(content_type=None)
+            resources = document.get("resources") if isinstance(document, dict) else None
+            if not isinstance(resources, list):
+                raise ValueError("discovery has no list of resources")  # noqa: TRY301, TRY004
+            names = [item.get("name") for item in resources if isinstance(item, dict)]
+        except (
+            aiohttp.ClientError,
+            OSError,
+            TimeoutError,
+            ValueError,
+            api_status.StatusError,
+        ) as error:
+            if self._problem != _why(error):
+                log.warning("delegate does not answer", url=self._url, error=_why(error))
+            self._problem = _why(error)
+            return
+        if self._problem:
+            log.info("delegate answers again", url=self._url)
+        self._problem = ""
+        self.names = tuple(sorted({name for name in names if isinstance(name, str) and name}))
+
+
+@contextlib.asynccontextmanager
+async def delegating(options: DelegateOptions) -> AsyncIterator[Delegate]:
+    """A delegate whose discovery is followed until the context ends.
+
+    Raises:
+        StartupError: the URL or a certificate is unusable.
+
+    """
+    parts = urlsplit(options.url)
+    if parts.scheme != "https" or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise errors.StartupError(
+            f"--delegate-to: must be https://HOST[:PORT], not {options.url!r}"
+        )
+    if (options.certificate is None) != (options.key is None):
+        raise errors.StartupError("--delegate-client-cert and --delegate-client-key go together")
+    if options.certificate is not None and options.token_file is not None:
+        raise errors.StartupError(
+            "--delegate-client-cert and --delegate-token-file exclude each other"
+        )
+    try:
+        context = ssl.create_default_context(cafile=options.ca_file)
+        if options.certificate is not None:
+            context.load_cert_chain(options.certificate, options.key)
+    except (OSError, ssl.SSLError) as error:
+        raise errors.StartupError(f"--delegate-to: certificates cannot be used: {error}") from error
+    timeout = aiohttp.ClientTimeout(total=options.timeout_seconds)
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=context, limit=64),
+        timeout=timeout,
+        auto_decompress=False,
+    ) as session:
+        delegate = Delegate(options, session)
+        follower = asyncio.create_task(
+            delegate.follow_discovery(), name="follow delegate's discovery"
+        )
+        try:
+            yield delegate
+        finally:
+            follower.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await follower
+
+
+def _why(error: Exception) -> str:
+    return str(error) or type(error).__name__

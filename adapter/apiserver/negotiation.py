@@ -1,0 +1,79 @@
+"""Which representation of an answer the client takes, and how that is written."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import yaml
+
+from adapter.apiserver import status as api_status
+
+Form = Literal["json", "yaml"]
+
+JSON, YAML = "application/json", "application/yaml"
+AVAILABLE = (JSON, YAML)
+DISCOVERY_GROUP = "apidiscovery.k8s.io"
+DISCOVERY_KIND = "APIGroupDiscoveryList"
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The first kind of the list that we have.
+
+    Attributes:
+        discovery: version of aggregated discovery that is asked for; empty for plain documents.
+
+    """
+
+    form: Form
+    discovery: str = ""
+
+
+def accepted(header: str, *, discovery: bool = False) -> Accepted:
+    """Choose from an Accept header: by weight, then by order, as kube-apiserver does.
+
+    Args:
+        header: may be empty, which takes anything.
+        discovery: whether there is an aggregated discovery document at this path.
+
+    Raises:
+        StatusError: 406, nothing of it is there.
+
+    """
+    asked = [part for part in (item.strip() for item in header.split(",")) if part]
+    if not asked:
+        return Accepted("json")
+    for part in sorted(asked, key=_weight, reverse=True):
+        kind, *parameters = (piece.strip() for piece in part.split(";"))
+        given = dict(piece.partition("=")[::2] for piece in parameters)
+        form: Form | None = {"*/*": "json", JSON: "json", YAML: "yaml"}.get(kind)  # type: ignore[assignment]
+        if form is None:
+            continue
+        if "as" in given:
+            version = given.get("v", "")
+            ours = given["as"] == DISCOVERY_KIND and given.get("g") == DISCOVERY_GROUP
+            if discovery and ours and version in {"v2", "v2beta1"} and kind == JSON:
+                return Accepted("json", version)
+            continue
+        return Accepted(form)
+    raise api_status.not_acceptable(AVAILABLE)
+
+
+def _weight(part: str) -> float:
+    """The q parameter; 1 where it is missing or no number."""
+    found = re.search(r";\s*q\s*=\s*([0-9.]+)\s*(?:;|$)", part)
+    try:
+        return float(found[1]) if found else 1.0
+    except ValueError:
+        return 1.0
+
+
+def write(document: Any, form: Form, *, pretty: bool) -> tuple[bytes, str]:
+    """The document's bytes and their content type."""
+    if form == "yaml":
+        return yaml.safe_dump(document, sort_keys=True, allow_unicode=True).encode(), YAML
+    style: dict[str, Any] = {"indent": 2} if pretty else {"separators": (",", ":")}
+    return (json.dumps(document, **style) + "\n").encode(), JSON

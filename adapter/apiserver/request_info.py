@@ -1,0 +1,98 @@
+"""What a request is about, as kube-apiserver reads its path: a resource or a plain path, and the verb."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote
+
+from multidict import MultiMapping
+
+from adapter.apiserver.discovery import GROUP, VERSION
+from adapter.auth import authentication
+from adapter.kube import labels
+
+_VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+_OPERATORS = {
+    "=": "In", "in": "In", "!=": "NotIn", "notin": "NotIn", "exists": "Exists", "!": "DoesNotExist",
+}  # fmt: skip
+_FALSE = {"false", "0", "f", ""}
+_PREFIX = ("apis", GROUP, VERSION)
+
+
+def attributes(
+    method: str, raw_path: str, path: str, query: MultiMapping[str]
+) -> authentication.Attributes:
+    """What is asked for.
+
+    Args:
+        method: of the request.
+        raw_path: still percent-encoded, without the query.
+        path: decoded.
+        query: parameters; of repeated ones the first counts.
+
+    """
+    parts = [part for part in raw_path.split("/") if part]
+    if tuple(parts[:3]) != _PREFIX or len(parts) < 4:
+        return authentication.Attributes(verb=_VERBS.get(method, method.lower()), path=path)
+    rest = [unquote(part) for part in parts[3:]]
+    namespace = ""
+    if rest[0] == "namespaces" and len(rest) > 1:
+        namespace = rest[1]
+        # A namespace without anything below it is itself the resource.
+        rest = rest[2:] or rest[:2]
+    resource, name = rest[0], rest[1] if len(rest) > 1 else ""
+    verb = _VERBS.get(method) or ("get" if name else "list")
+    if verb == "list" and watches(query):
+        verb = "watch"
+    return authentication.Attributes(
+        verb=verb,
+        path=path,
+        group=GROUP,
+        version=VERSION,
+        namespace=namespace,
+        resource=resource,
+        name=name,
+        subresource=rest[2] if len(rest) > 2 else "",
+        requirements=_requirements(query) if not name else (),
+    )
+
+
+def metric(raw_path: str) -> tuple[str, str] | None:
+    """Namespace and metric of `/apis/GROUP/VERSION/namespaces/NS/METRIC`; None for other paths."""
+    parts = [part for part in raw_path.split("/") if part]
+    if len(parts) != 6 or (*parts[:4],) != (*_PREFIX, "namespaces"):
+        return None
+    namespace, name = unquote(parts[4]), unquote(parts[5])
+    return None if "/" in namespace + name or name in {".", ".."} else (namespace, name)
+
+
+def watches(query: MultiMapping[str]) -> bool:
+    """Whether the request asks to watch: any word but false."""
+    return query.get("watch", "false").lower() not in _FALSE
+
+
+def forbidden(user: authentication.User, asked: authentication.Attributes, reason: str) -> str:
+    """The sentence of a 403."""
+    if not asked.resource:
+        text = f'forbidden: User "{user.name}" cannot {asked.verb} path "{asked.path}"'
+    else:
+        resource = asked.resource + (f"/{asked.subresource}" if asked.subresource else "")
+        named = f' "{asked.name}"' if asked.name else ""
+        where = (
+            f' in the namespace "{asked.namespace}"' if asked.namespace else " at the cluster scope"
+        )
+        text = (
+            f'{asked.resource}.{GROUP}{named} is forbidden: User "{user.name}" cannot {asked.verb}'
+            f' resource "{resource}" in API group "{GROUP}"{where}'
+        )
+    return f"{text}: {reason}" if reason else text
+
+
+def _requirements(query: MultiMapping[str]) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+    """The selector's terms in a review's words; nothing where one cannot be said, or none can be read."""
+    try:
+        terms = labels.parse(query.get("labelSelector", "")).requirements
+    except labels.SelectorError:
+        return ()
+    if any(term.operator not in _OPERATORS for term in terms):
+        return ()
+    return tuple((term.key, _OPERATORS[term.operator], term.values) for term in terms)

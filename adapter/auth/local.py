@@ -1,0 +1,116 @@
+"""Certificates of the standalone server: given files, or a local authority made on first start."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapter import errors
+from adapter.auth import authentication
+from adapter.tls import listener
+from certs import authority
+
+ADMIN_NAME, ADMIN_GROUP = "variant-adapter-admin", "system:masters"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Files:
+    """Where certificates are; empty paths mean the local authority in `state`.
+
+    Attributes:
+        state: folder of the local authority and of the kubeconfig it makes.
+        certificate: serving certificate, PEM.
+        key: its private key, PEM.
+        client_ca: authorities of client certificates, PEM.
+        requestheader_ca: authorities of front proxies, PEM.
+
+    """
+
+    state: Path
+    certificate: Path | None = None
+    key: Path | None = None
+    client_ca: Path | None = None
+    requestheader_ca: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """All that the TLS server needs, and what a client of a local authority needs."""
+
+    certificates: listener.Certificates
+    identity: authentication.IdentityConfig
+    state: Path
+    ca_file: Path | None
+    local: authority.Authority | None
+
+    def write_kubeconfig(self, url: str) -> Path | None:
+        """Write a kubeconfig for `kubectl` against this server; None with given certificates."""
+        if self.local is None or self.ca_file is None:
+            return None
+        client = self.local.issue_client(ADMIN_NAME, [ADMIN_GROUP])
+        text = authority.kubeconfig(url, self.ca_file.read_bytes(), client)
+        path = self.state / "kubeconfig"
+        authority.write_private(path, text.encode())
+        authority.write_private(self.state / "client.crt", client.cert_pem)
+        authority.write_private(self.state / "client.key", client.key_pem)
+        return path
+
+
+def prepare(files: Files, *, host: str) -> Credentials:
+    """Read the given files, or make what is not given.
+
+    Raises:
+        StartupError: a file cannot be read or written, or only one of certificate and key is given.
+
+    """
+    if (files.certificate is None) != (files.key is None):
+        raise errors.StartupError(
+            "--tls-cert-file and --tls-private-key-file go together; give both or none"
+        )
+    local: authority.Authority | None = None
+    ca_file: Path | None = None
+    try:
+        files.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        client_ca = files.client_ca.read_bytes() if files.client_ca else None
+        proxy_ca = files.requestheader_ca.read_bytes() if files.requestheader_ca else None
+        certificate, key = files.certificate, files.key
+        if client_ca is None or certificate is None:
+            local = authority.Authority.load_or_create(files.state, "ca")
+            ca_file = files.state / "ca.crt"
+        if local is not None and client_ca is None:
+            client_ca = local.cert_pem
+        if certificate is None or key is None:
+            certificate, key = files.state / "serving.crt", files.state / "serving.key"
+            if local is not None:
+                pair = local.issue_server(*_names(host))
+                authority.write_private(key, pair.key_pem)
+                authority.write_private(certificate, pair.cert_pem)
+    except OSError as error:
+        raise errors.StartupError(f"{error.filename}: {error.strerror}") from error
+    config = authentication.IdentityConfig(client_cas=client_ca, requestheader_cas=proxy_ca)
+    return Credentials(
+        certificates=listener.Certificates(certificate, key, authorities(config)),
+        identity=config,
+        state=files.state,
+        ca_file=ca_file if files.certificate is None else None,
+        local=local if files.certificate is None and files.client_ca is None else None,
+    )
+
+
+def authorities(config: authentication.IdentityConfig) -> bytes:
+    """Everyone whose client certificates may finish the TLS handshake, PEM."""
+    return b"\n".join(pem for pem in (config.client_cas, config.requestheader_cas) if pem)
+
+
+def _names(host: str) -> tuple[list[str], list[str]]:
+    addresses = {"127.0.0.1", "::1"}
+    names = {"localhost"}
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        names.add(host)
+    else:
+        if not address.is_unspecified:
+            addresses.add(str(address))
+    return sorted(names), sorted(addresses)

@@ -1,0 +1,321 @@
+"""Offered load and latencies of one variant, from consecutive pages of its pods.
+
+Arrivals are completions plus the growth of what waits and runs: what is offered, not what is finished.
+Requests whose clients went away are never completed; they had a first token mostly, so first tokens plus
+the growth of what waits is the other count, and the larger of the two over a window is taken. A counter
+that falls is a restart; what it shows since then counts. Pods may come and go: what they counted within the
+window stays counted. Pages may come from the pods or from Prometheus, in any mix, because both hold the same
+counters; one that is no newer than the last says nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from adapter.collector.model_servers import Page, Pair
+
+_SAME_START_SECONDS = 2.0
+"""By which two reports of one start may differ: it is told in a clock of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """Mean traffic over the window.
+
+    Attributes:
+        arrival_rate_rps: requests offered per second.
+        long_rate_rps: the same over the long window.
+        recent: lengths of shorter windows, seconds, with their rates; the shortest first.
+        input_tokens: mean per finished request; None while none has finished yet.
+        output_tokens: likewise.
+        ttft_ms: mean time to first token in the window; None without traffic.
+        itl_ms: mean inter-token latency in the window; None without traffic.
+        idle: nothing arrived, ran or waited.
+        idle_seconds: for how long that is proven, without a gap.
+        running: requests in service at the last look; likewise waiting.
+        waiting_growth_rps: of the queue, over the last quarter of the window; negative where it shrinks.
+        kv_cache: share in use, of the fullest; None where it is not reported.
+        sampled_at: of the oldest pod's last page, monotonic seconds.
+
+    """
+
+    arrival_rate_rps: float
+    input_tokens: float | None
+    output_tokens: float | None
+    ttft_ms: float | None
+    itl_ms: float | None
+    idle: bool
+    long_rate_rps: float = 0.0
+    recent: tuple[tuple[float, float], ...] = ()
+    idle_seconds: float = 0.0
+    running: float = 0.0
+    waiting: float = 0.0
+    waiting_growth_rps: float = 0.0
+    kv_cache: float | None = None
+    sampled_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Growth:
+    endpoint: str
+    since: float
+    at: float
+    arrivals: float
+    begun: float
+    queued: float
+    prompt_tokens: Pair
+    generation_tokens: Pair
+    ttft: Pair
+    itl: Pair
+
+    def share_after(self, start: float) -> float:
+        """The part of the interval after `start`."""
+        length = self.at - self.since
+        if self.since >= start or length <= 0:
+            return 1.0
+        return max(self.at - start, 0.0) / length
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    at: float
+    page: Page
+
+
+class TrafficWindow:
+    """Growth of the counters of one variant's pods over a sliding window."""
+
+    def __init__(self, *, window_seconds: float, long_seconds: float = 0.0) -> None:
+        """`long_seconds`: of a second window for the rate; no less than the first one counts."""
+        self.window_seconds = window_seconds
+        self.long_seconds = max(window_seconds, long_seconds)
+        self._latest: dict[str, _Seen] = {}
+        self._left: dict[str, _Seen] = {}
+        self._origins: dict[str, float] = {}
+        self._growth: deque[_Growth] = deque()
+        self._first_at: float | None = None
+        self._active_at = -math.inf
+        self._tokens: tuple[float | None, float | None] = (None, None)
+        self._news = (0.0, 0.0)
+        self._told_at: float | None = None
+
+    def add(self, endpoint: str, page: Page, *, now: float, started: float | None = None) -> None:
+        """Take one page.
+
+        Args:
+            endpoint: whose; the same from whatever source.
+            page: what it says.
+            now: when it was so, monotonic seconds.
+            started: when that process began, on the same clock; None where it is not known.
+
+        """
+        # One that was away for a while, unready, counts on from where it was.
+        previous = self._latest.get(endpoint) or self._left.get(endpoint)
+        if previous is not None and now <= previous.at:
+            return
+        self._left.pop(endpoint, None)
+        if previous is None and not self._latest:
+            # The first one since there was none: whoever woke it has not been served yet.
+            self._active_at = max(self._active_at, now)
+        if self._first_at is None:
+            self._first_at = now
+        self._latest[endpoint] = _Seen(now, page)
+        if previous is not None:
+            self._take(_growth(endpoint, previous, page, now, started))
+        elif started is not None and self._first_at < started <= now:
+            # It began while we looked at the others: all that it counted is news.
+            self._origins[endpoint] = self._first_at
+            fresh = _Seen(started, _EMPTY)
+            self._take(_growth(endpoint, fresh, page, now, started))
+        else:
+            # What it counted before is not known to be of this window, nor that it was idle.
+            late = now - self._first_at > self.window_seconds / 4
+            self._origins[endpoint] = self._first_at if late else now
+            self._active_at = max(self._active_at, now)
+        if page.stock > 0:
+            self._active_at = max(self._active_at, now)
+
+    def _take(self, growth: _Growth) -> None:
+        self._growth.append(growth)
+        self._news = (self._news[0] + growth.arrivals, self._news[1] + growth.begun)
+        moved = (growth.arrivals, growth.begun, growth.generation_tokens[1], growth.itl[1])
+        if any(moved):
+            self._active_at = max(self._active_at, growth.at)
+        output_tokens = _mean([growth.generation_tokens])
+        if output_tokens is not None:
+            self._tokens = (_mean([growth.prompt_tokens]), output_tokens)
+
+    def keep(self, endpoints: Iterable[str]) -> None:
+        """Forget the pages of pods that are gone, not what they counted."""
+        for gone in self._latest.keys() - set(endpoints):
+            self._left[gone] = self._latest.pop(gone)
+
+    def news(self, *, at_least: float) -> tuple[float, float] | None:
+        """Rate since it was told last, requests per second, and until when.
+
+        None until pages of that many seconds more are there.
+        """
+        if not self._growth:
+            return None
+        last = max(seen.at for seen in (*self._latest.values(), *self._left.values()))
+        since = self._told_at if self._told_at is not None else self._first_at
+        if since is None or last - since < at_least:
+            return None
+        rate = max(*self._news, 0.0) / (last - since)
+        self._news, self._told_at = (0.0, 0.0), last
+        return rate, last
+
+    def sampled_at(self, endpoint: str) -> float | None:
+        """When its last page was so, monotonic seconds; None without one."""
+        found = self._latest.get(endpoint)
+        return None if found is None else found.at
+
+    def stale(self, endpoints: tuple[str, ...], *, now: float, after_seconds: float) -> list[str]:
+        """Pods without a page of the last `after_seconds`."""
+        return [
+            endpoint
+            for endpoint in endpoints
+            if endpoint not in self._latest or now - self._latest[endpoint].at > after_seconds
+        ]
+
+    def traffic(self, *, now: float) -> Traffic | None:
+        """Traffic over the window; None until two pages of one pod are there."""
+        while self._growth and self._growth[0].at <= now - self.long_seconds:
+            self._growth.popleft()
+        self._left = {
+            endpoint: seen
+            for endpoint, seen in self._left.items()
+            if seen.at > now - self.long_seconds
+        }
+        self._origins = {
+            endpoint: origin
+            for endpoint, origin in self._origins.items()
+            if endpoint in self._latest or endpoint in self._left
+        }
+        start = now - self.window_seconds
+        recent = [item for item in self._growth if item.at > start]
+        if not recent or self._first_at is None:
+            return None
+        quiet = all(item.arrivals == 0 and item.begun == 0 for item in recent)
+        input_tokens = _mean([item.prompt_tokens for item in recent])
+        output_tokens = _mean([item.generation_tokens for item in recent])
+        if output_tokens is None:
+            # Nothing finished in the window: the last known lengths are the best guess.
+            input_tokens, output_tokens = self._tokens
+        ttft = _mean([item.ttft for item in recent])
+        itl = _mean([item.itl for item in recent])
+        pages = [seen.page for seen in self._latest.values()]
+        sampled_at = min((seen.at for seen in self._latest.values()), default=now)
+        return Traffic(
+            arrival_rate_rps=self._rate(recent, start),
+            long_rate_rps=self._rate(self._growth, now - self.long_seconds),
+            recent=tuple(self._recent(now)),
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            ttft_ms=None if ttft is None else 1000.0 * ttft,
+            itl_ms=None if itl is None else 1000.0 * itl,
+            idle=quiet and all(page.stock == 0 for page in pages),
+            idle_seconds=max(sampled_at - self._active_at, 0.0),
+            running=sum(page.running for page in pages),
+            waiting=sum(page.waiting for page in pages),
+            waiting_growth_rps=self._queued(now),
+            kv_cache=max((p.kv_cache for p in pages if p.kv_cache is not None), default=None),
+            sampled_at=sampled_at,
+        )
+
+    def _recent(self, now: float) -> Iterator[tuple[float, float]]:
+        """The last rounds alone: half and a quarter of the window, before the last page."""
+        last = max((seen.at for seen in self._latest.values()), default=now)
+        for part in (0.25, 0.5):
+            start = last - part * self.window_seconds
+            items = [item for item in self._growth if item.at > start]
+            if items:
+                yield part * self.window_seconds, self._rate(items, start)
+
+    def _queued(self, now: float) -> float:
+        """Growth of the queues of the pods that are there."""
+        last = max((seen.at for seen in self._latest.values()), default=now)
+        length = 0.25 * self.window_seconds
+        return sum(
+            item.queued * item.share_after(last - length) / length
+            for item in self._growth
+            if item.at > last - length and item.endpoint in self._latest
+        )
+
+    def _rate(self, items: Iterable[_Growth], start: float) -> float:
+        """Requests per second after `start`, of all pods together.
+
+        Each pod's arrivals go over the time that its own pages cover, since they are not of one moment;
+        those of a pod that left go over the whole, since what it would have got went to the others.
+        """
+        counts: dict[str, Pair] = {}
+        ends: dict[str, float] = {}
+        for item in items:
+            share = item.share_after(start)
+            arrived, begun = counts.get(item.endpoint, (0.0, 0.0))
+            counts[item.endpoint] = (arrived + share * item.arrivals, begun + share * item.begun)
+            ends[item.endpoint] = item.at
+        last = max(ends.values(), default=start)
+        rate = 0.0
+        for endpoint, both in counts.items():
+            end = ends[endpoint] if endpoint in self._latest else last
+            span = end - max(self._origins.get(endpoint, start), start)
+            rate += max(*both, 0.0) / span if span > 0 else 0.0
+        return rate
+
+
+_EMPTY = Page(
+    finished=0.0,
+    running=0.0,
+    waiting=0.0,
+    prompt_tokens=(0.0, 0.0),
+    generation_tokens=(0.0, 0.0),
+    ttft=(0.0, 0.0),
+    itl=(0.0, 0.0),
+)
+
+
+def _growth(
+    endpoint: str, before: _Seen, after: Page, now: float, started: float | None
+) -> _Growth:
+    restarted = _restarted(before, after)
+    base = _EMPTY if restarted else before.page
+    # A restart in between: what it counts, it counts since then.
+    since = before.at if not restarted or started is None else max(started, before.at)
+
+    def grown(name: str) -> Pair:
+        total, count = getattr(after, name)
+        first, number = getattr(base, name)
+        # A version may rename one histogram only: it then begins anew without a restart.
+        return (total - first, count - number) if count >= number else (total, count)
+
+    return _Growth(
+        endpoint=endpoint,
+        since=min(since, now),
+        at=now,
+        arrivals=after.finished - base.finished + after.stock - base.stock,
+        begun=grown("ttft")[1] + after.waiting - base.waiting,
+        queued=after.waiting - base.waiting,
+        prompt_tokens=grown("prompt_tokens"),
+        generation_tokens=grown("generation_tokens"),
+        ttft=grown("ttft"),
+        itl=grown("itl"),
+    )
+
+
+def _restarted(before: _Seen, after: Page) -> bool:
+    page = before.page
+    if after.finished < page.finished or after.ttft[1] < page.ttft[1]:
+        return True
+    was = page.started_at
+    if after.started_at is not None and was is not None:
+        return abs(after.started_at - was) > _SAME_START_SECONDS
+    return False
+
+
+def _mean(pairs: list[Pair]) -> float | None:
+    count = sum(pair[1] for pair in pairs)
+    return sum(pair[0] for pair in pairs) / count if count > 0 else None

@@ -1,0 +1,225 @@
+"""The leader's words in the cluster: `.status` by server-side apply, Events, owner references.
+
+Written only on change, and never once the lease is lost. What cannot be written is written at the next pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from adapter.controller import status as variant_status
+from adapter.controller.state import VariantState
+from adapter.kube.client import ApiError, Cluster
+from adapter.resources.inputs import Refusal
+from adapter.resources.variant import VariantSource
+
+log = structlog.get_logger()
+
+MANAGER = "variant-adapter"
+CONTROLLER = "llmd.ai/variant-adapter"
+AT_ONCE = 8
+"""Requests under way at the same time."""
+
+NOTE_LIMIT = 1024
+"""Characters of an Event's note, as the API has it."""
+
+STATUS_RULES, OWNER_RULES = "manifests/base/rbac.yaml", "manifests/overlays/limited/owners.yaml"
+"""Where the rights are that each write takes."""
+
+VARIANT = {"apiVersion": "llmd.ai/v1alpha1", "kind": "VariantAutoscaling"}
+
+
+class Reporter:
+    """Writes what changed since it was written last."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        identity: str,
+        watched: Callable[[str], Mapping[str, Any] | None],
+        leads: Callable[[], bool],
+        refresh_seconds: float,
+        owner_references: bool = False,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._cluster = cluster
+        self._identity = identity
+        self._watched = watched
+        self._leads = leads
+        self._refresh = refresh_seconds
+        self._owner_references = owner_references
+        self._now = now
+        self._written: dict[str, tuple[str, Mapping[str, Any]]] = {}
+        self._problems: dict[tuple[str, str], str] = {}
+        self._at_once = asyncio.Semaphore(AT_ONCE)
+
+    async def report(
+        self,
+        states: Mapping[str, VariantState],
+        refused: tuple[Refusal, ...],
+        unapplied: Mapping[str, str],
+    ) -> None:
+        """Write the status of every variant that it is worth for.
+
+        Args:
+            states: by variant key.
+            refused: those that were left out.
+            unapplied: why the scale target could not be patched, by variant key.
+
+        """
+        jobs = [self._state(state, key not in unapplied) for key, state in states.items()]
+        jobs += [self._refusal(refusal) for refusal in refused]
+        known = states.keys() | {refusal.key for refusal in refused}
+        self._written = {key: value for key, value in self._written.items() if key in known}
+        await asyncio.gather(*jobs)
+
+    async def _state(self, state: VariantState, good: bool) -> None:  # noqa: FBT001 - private
+        source = state.source
+        applied = good and state.desired is not None
+        before = self._before(source.key)
+        if before is None:
+            return
+        after = variant_status.of_state(state, before, now=self._now(), applied=applied)
+        await self._write(source.key, before, after)
+        if self._owner_references and source.target_uid:
+            await self._own(source)
+
+    async def _refusal(self, refusal: Refusal) -> None:
+        before = self._before(refusal.key)
+        if before is not None:
+            after = variant_status.of_refusal(refusal, before, now=self._now())
+            await self._write(refusal.key, before, after)
+
+    def _before(self, key: str) -> Mapping[str, Any] | None:
+        """The status as it is: ours where the watch lags behind; None where the object is gone."""
+        found = self._watched(key)
+        if found is None:
+            return None
+        metadata = found["metadata"]
+        uid, written = self._written.get(key, ("", {}))
+        if written and uid == str(metadata.get("uid")):
+            return written
+        status = found.get("status")
+        return status if isinstance(status, dict) else {}
+
+    async def _write(self, key: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+        now = self._now()
+        if not variant_status.differs(before, after, refresh_seconds=self._refresh, now=now):
+            return
+        namespace, _, name = key.partition("/")
+        path = f"/apis/llmd.ai/v1alpha1/namespaces/{namespace}/variantautoscalings/{name}/status"
+        body = {**VARIANT, "metadata": {"name": name, "namespace": namespace}, "status": after}
+        async with self._at_once:
+            if not self._leads():
+                return
+            try:
+                written = await self._cluster.request(
+                    "PATCH",
+                    path,
+                    body=body,
+                    query=(("fieldManager", MANAGER), ("force", "true")),
+                    content_type="application/apply-patch+yaml",
+                )
+            except ApiError as error:
+                self._failed(key, error, STATUS_RULES)
+                return
+            self._problems.pop((key, STATUS_RULES), None)
+            uid = str((written.get("metadata") or {}).get("uid"))
+            self._written[key] = (uid, after)
+            await self._tell(key, uid, before, after)
+
+    def _failed(self, key: str, error: ApiError, rules: str) -> None:
+        if error.code == 404:
+            return  # it was deleted meanwhile
+        if self._problems.get((key, rules)) != str(error):
+            what = "status" if rules == STATUS_RULES else "owner"
+            fix = f"; its RBAC rule is in {rules}" if error.code == 403 else ""
+            log.warning("not written; again at the next pass", what=what, error=f"{error}{fix}")
+        self._problems[key, rules] = str(error)
+
+    async def _tell(
+        self, key: str, uid: str, before: Mapping[str, Any], after: Mapping[str, Any]
+    ) -> None:
+        """Events for a new target and for conditions that turned bad."""
+        was, new = (item.get("desiredOptimizedAlloc") or {} for item in (before, after))
+        if new and (was.get("numReplicas"), was.get("accelerator")) != (
+            new["numReplicas"],
+            new["accelerator"],
+        ):
+            reason = variant_status.conditions(after)["OptimizationReady"]["message"]
+            from_ = was.get("numReplicas", "no target")
+            note = f"{from_} -> {new['numReplicas']} replicas of {new['accelerator']}: {reason}"
+            await self._event(key, uid, "Normal", "ScalingDecision", note)
+        last = variant_status.conditions(before)
+        told = set()
+        for kind, item in variant_status.conditions(after).items():
+            former = last.get(kind) or {}
+            same = (former.get("status"), former.get("reason")) == (item["status"], item["reason"])
+            bad = item["status"] == "False" or item["reason"] == "CapacityShort"
+            if bad and not same and item["message"] not in told:
+                told.add(item["message"])
+                await self._event(key, uid, "Warning", str(item["reason"]), str(item["message"]))
+
+    async def _event(self, key: str, uid: str, kind: str, reason: str, note: str) -> None:
+        namespace, _, name = key.partition("/")
+        at = datetime.fromtimestamp(self._now(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        regarding = {**VARIANT, "namespace": namespace, "name": name, "uid": uid}
+        body = {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"generateName": f"{name[:200]}-", "namespace": namespace},
+            "eventTime": at,
+            "reportingController": CONTROLLER,
+            "reportingInstance": self._identity[:128],
+            "action": "Optimize",
+            "type": kind,
+            "reason": reason,
+            "regarding": regarding,
+            "note": note[:NOTE_LIMIT],
+        }
+        path = f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"
+        try:
+            await self._cluster.request("POST", path, body=body)
+        except ApiError as error:
+            # An Event is a courtesy: the same stands in the conditions and in the log.
+            log.info("event not written", error=str(error))
+
+    async def _own(self, source: VariantSource) -> None:
+        """Make the variant go when its scale target goes."""
+        found = self._watched(source.key)
+        if found is None or not self._leads():
+            return
+        metadata = found["metadata"]
+        owners = list(metadata.get("ownerReferences") or ())
+        if any(owner.get("uid") == source.target_uid for owner in owners):
+            return
+        reference = source.reference
+        owner = {
+            "apiVersion": reference.api_version,
+            "kind": reference.kind,
+            "name": reference.name,
+            "uid": source.target_uid,
+        }
+        # With the version, or another writer's owners could be lost.
+        version = metadata.get("resourceVersion")
+        body = {"metadata": {"resourceVersion": version, "ownerReferences": [*owners, owner]}}
+        path = (
+            f"/apis/llmd.ai/v1alpha1/namespaces/{source.namespace}"
+            f"/variantautoscalings/{source.name}"
+        )
+        try:
+            await self._cluster.request(
+                "PATCH", path, body=body, content_type="application/merge-patch+json"
+            )
+        except ApiError as error:
+            if error.code != 409:  # the watch lags behind what was just written
+                self._failed(source.key, error, OWNER_RULES)
+            return
+        self._problems.pop((source.key, OWNER_RULES), None)

@@ -1,1 +1,0 @@
-"""Traffic replayed in virtual time against policies, side by side."""

@@ -1,0 +1,400 @@
+"""GPUs by type: what the Nodes have, what is free of it, and how much of it our variants may hold.
+
+A vendor's device plugin gives a node's GPUs to the scheduler as a resource; labels say what they are:
+
+- NVIDIA (k8s-device-plugin, GPU feature discovery): `nvidia.com/gpu` is what `nvidia.com/gpu.product` says.
+  MIG slices are `nvidia.com/mig-PROFILE` (strategy mixed), or `nvidia.com/gpu` with `-MIG-PROFILE` in the
+  product (single). Time-sliced and MPS GPUs have `-SHARED` in the product, or `.shared` in the resource.
+- AMD (k8s-device-plugin, its node labeller): `amd.com/gpu` is `amd.com/gpu.product-name`; partitions are
+  `amd.com/cpx_nps4` (strategy mixed), or `amd.com/gpu` with a label that names the partition (single).
+- Intel (gpu-plugin, rules for NFD): `gpu.intel.com/i915` and `/xe` are what `gpu.intel.com/product` says.
+- The workload-variant-autoscaler's: `VENDOR/gpu.product` for the three, `habana.ai/product.name` for Gaudi.
+
+A slice or a share is a type of its own, never a whole GPU: no profile of a whole one holds for it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from adapter.resources.pods import devices
+
+LEAST_SEEN, MOST_SEEN = 0.9, 1.02
+"""Memory that a driver sees, in shares of the size in a GPU's name: 15 GiB of a T4 with 16 GB."""
+
+_SHARED, _INVALID = "-SHARED", "-MIG-INVALID"
+_ENDED = frozenset({"Succeeded", "Failed"})
+
+_Object = Mapping[str, Any]
+_Held = Counter[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuType:
+    """What there is of one type.
+
+    Attributes:
+        name: the product as labelled, with its memory where one product comes in several sizes.
+        product: as labelled.
+        memory_gib: as labelled; None where the product says it, and of slices.
+        total: allocatable on nodes that take new pods.
+        free: of these, less what pods hold that are not ours.
+        kept: what ours hold on nodes that take no new pods, but let the old ones run (cordoned, tainted).
+
+    """
+
+    name: str
+    product: str
+    memory_gib: float | None
+    total: int
+    free: int
+    kept: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """GPUs of a node that are not counted.
+
+    Attributes:
+        what: their type, or their resource where nobody says what they are.
+
+    """
+
+    node: str
+    gpus: int
+    what: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"node {self.node}: {self.gpus} {self.what} not counted: {self.why}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """All GPUs of a cluster."""
+
+    types: tuple[GpuType, ...]
+    left_out: tuple[LeftOut, ...]
+
+    @property
+    def total(self) -> dict[str, int]:
+        """Allocatable on nodes that take new pods, by type."""
+        return {item.name: item.total for item in self.types}
+
+    @property
+    def free(self) -> dict[str, int]:
+        """The same, less what pods hold that are not ours."""
+        return {item.name: item.free for item in self.types}
+
+    def capacity(self, asked: Mapping[str, str]) -> tuple[dict[str, int], tuple[str, ...]]:
+        """What our variants may hold together, by device type, and why some types have nothing.
+
+        Args:
+            asked: device types of accelerators, each with the place that names it.
+
+        """
+        found = dict.fromkeys(asked, 0)
+        problems: list[str] = []
+        taken: dict[str, str] = {}
+        # A type's very name before other spellings of it: each GPU is given once.
+        for device in sorted(asked, key=lambda device: (device not in self.total, device)):
+            exact = [item for item in self.types if item.name == device]
+            matching = exact or [item for item in self.types if _means(device, item)]
+            problem = self._problem(matching)
+            if not problem and matching[0].name in taken:
+                same = taken[matching[0].name]
+                problem = f"is the same GPU as {same!r}, which has all of them; write both alike"
+            if problem:
+                problems.append(f"{asked[device]}: device: {device!r} {problem}")
+            else:
+                taken[matching[0].name] = device
+                # Without what is kept, a cordon would scale down replicas that it lets run.
+                found[device] = matching[0].free + matching[0].kept
+        return found, tuple(problems)
+
+    def _problem(self, matching: Sequence[GpuType]) -> str:
+        """Why none can be had of a device type with these matches."""
+        if len(matching) > 1:
+            names = " or ".join(item.name for item in matching)
+            return f"may be {names}; write the one that is meant"
+        if not matching:
+            names = ", ".join(self.total) or "none with a name"
+            # Resources have a slash, which labels cannot have.
+            unnamed = [item for item in self.left_out if "/" in item.what]
+            return f"is no GPU of the nodes; they have {names}; write one of these{_and(unnamed)}"
+        if matching[0].total + matching[0].kept == 0:
+            closed = [item for item in self.left_out if item.what == matching[0].name]
+            return f"is on no node that takes pods{_and(closed)}"
+        return ""
+
+
+def trimmed(node: _Object) -> _Object:
+    """The few fields of a node that are read."""
+    metadata, spec = node.get("metadata") or {}, node.get("spec") or {}
+    status = node.get("status") or {}
+    given = _of_vendors(status.get("allocatable") or {})
+    allocatable = {name: devices(value) for name, value in given.items()}
+    ready = any(
+        item.get("type") == "Ready" and item.get("status") == "True"
+        for item in status.get("conditions") or ()
+    )
+    return {
+        "metadata": {
+            "name": metadata.get("name"),
+            "resourceVersion": metadata.get("resourceVersion"),
+            "labels": _of_vendors(metadata.get("labels") or {}),
+        },
+        "allocatable": allocatable,
+        "ready": ready,
+        "closed": _closed(spec, allocatable) if ready else "NotReady",
+    }
+
+
+def take(
+    nodes: Iterable[_Object],
+    pods: Iterable[_Object],
+    *,
+    ours: frozenset[tuple[str, str]] = frozenset(),
+) -> Inventory:
+    """The inventory of trimmed nodes and pods; `ours` are (namespace, name) of our variants' pods."""
+    pools = [pool for node in nodes for pool in _pools(node)]
+    others, kept = _held(pods, ours)
+    several = _several_sizes(pools)
+    by_type: dict[str, list[_Pool]] = defaultdict(list)
+    for pool in pools:
+        by_type[pool.type(several)].append(pool)
+    return Inventory(
+        types=tuple(_type(name, by_type[name], others, kept) for name in sorted(by_type) if name),
+        left_out=tuple(
+            LeftOut(node=pool.node, gpus=pool.count, what=name or pool.resource, why=pool.why)
+            for name, alike in sorted(by_type.items())
+            for pool in sorted(alike, key=lambda pool: pool.place)
+            if pool.why
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pool:
+    """What one node has of one resource; `why` it is not counted is empty where it is."""
+
+    node: str
+    resource: str
+    count: int
+    product: str
+    memory_gib: float | None
+    ready: bool
+    why: str
+
+    @property
+    def place(self) -> tuple[str, str]:
+        return self.node, self.resource
+
+    def type(self, several: frozenset[str]) -> str:
+        """Name of the type; products of `several` sizes go by their memory too."""
+        if self.product in several and self.memory_gib:
+            return f"{self.product}-{self.memory_gib:.0f}GB"
+        return self.product
+
+
+def _pools(node: _Object) -> Iterator[_Pool]:
+    labels = node["metadata"]["labels"]
+    for resource, count in node["allocatable"].items():
+        for resources, read, memories in _VENDORS:
+            found = resources.fullmatch(resource)
+            # The plugin may then give none, and that is worth a word.
+            invalid = labels.get("nvidia.com/gpu.product", "").endswith(_INVALID)
+            if found is None or not (count or invalid):
+                continue
+            product, problem = read(found, node)
+            sliced = _SLICE.search(product) or _spelt(product)[1]
+            memory = _memory_gib(_first(labels, *memories))
+            yield _Pool(
+                node=str(node["metadata"]["name"]),
+                resource=resource,
+                count=count,
+                product=product,
+                memory_gib=None if sliced else memory,
+                ready=node["ready"],
+                why=problem or node["closed"],
+            )
+
+
+def _several_sizes(pools: Iterable[_Pool]) -> frozenset[str]:
+    """Products whose name leaves open which of several sizes it is."""
+    sizes: dict[str, set[float]] = defaultdict(set)
+    for pool in pools:
+        if pool.memory_gib:
+            sizes[pool.product].add(pool.memory_gib)
+    return frozenset(name for name, found in sizes.items() if min(found) < LEAST_SEEN * max(found))
+
+
+def _held(pods: Iterable[_Object], ours: frozenset[tuple[str, str]]) -> tuple[_Held, _Held]:
+    """What pods of others and ours hold, by node and resource."""
+    others: _Held = Counter()
+    own: _Held = Counter()
+    for pod in pods:
+        if pod["phase"] in _ENDED:
+            continue
+        mine = (pod["metadata"]["namespace"], pod["metadata"]["name"]) in ours
+        for resource, count in pod["requests"].items():
+            (own if mine else others)[pod["node"], resource] += count
+    return others, own
+
+
+def _type(name: str, pools: Sequence[_Pool], others: _Held, own: _Held) -> GpuType:
+    counted = [pool for pool in pools if not pool.why]
+    running = [pool for pool in pools if pool.why and pool.ready]
+    return GpuType(
+        name=name,
+        product=min(pool.product for pool in pools),
+        memory_gib=max(pool.memory_gib or 0.0 for pool in pools) or None,
+        total=sum(pool.count for pool in counted),
+        # Node by node: what is held where a GPU broke is not taken off another node.
+        free=sum(max(pool.count - others[pool.place], 0) for pool in counted),
+        kept=sum(min(own[pool.place], pool.count) for pool in running),
+    )
+
+
+def _closed(spec: _Object, allocatable: Mapping[str, int]) -> str:
+    """Why a node takes no new pods; empty if it does."""
+    if spec.get("unschedulable"):
+        return "cordoned"
+    # GPU nodes are commonly tainted by the name of their resource, and pods that ask for it tolerate that.
+    expected = {*allocatable, *_WHOLE}
+    keys = sorted(
+        str(item.get("key"))
+        for item in spec.get("taints") or ()
+        if item.get("effect") != "PreferNoSchedule" and item.get("key") not in expected
+    )
+    return f"tainted by {', '.join(keys)}" if keys else ""
+
+
+_UNLIKE = "the node has several models, and which of them a pod gets is not known"
+_SLICE = re.compile(r"-MIG-|-[a-z]px_nps\d+")
+
+
+def _nvidia(found: re.Match[str], node: _Object) -> tuple[str, str]:
+    labels, count = node["metadata"]["labels"], node["allocatable"][found.string]
+    base, name = f"nvidia.com/{found['base']}", _first(labels, "nvidia.com/gpu.product")
+    if name.endswith(_INVALID):
+        return "", "their MIG slices are unlike, which strategy single cannot name; use mixed"
+    if found["profile"]:
+        whole = name.removesuffix(_SHARED)
+        name = labels.get(f"{base}.product") or (whole and f"{whole}-MIG-{found['profile']}")
+    elif f"{base}.count" in labels:
+        # The count is of the product that is named; feature discovery names one of several.
+        known = devices(labels[f"{base}.count"]) * (devices(labels.get(f"{base}.replicas")) or 1)
+        if count > known:
+            return "", _UNLIKE
+    if not name:
+        return "", "no nvidia.com/gpu.product label; install NVIDIA GPU feature discovery"
+    if found["shared"] or labels.get(f"{base}.sharing-strategy") in {"time-slicing", "mps"}:
+        name = name.removesuffix(_SHARED) + _SHARED
+    return name, ""
+
+
+def _amd(found: re.Match[str], node: _Object) -> tuple[str, str]:
+    labels = node["metadata"]["labels"]
+    name = _first(labels, *_AMD_PRODUCTS)
+    if not name:
+        counted = tuple(f"{label}." for label in _AMD_PRODUCTS)
+        if any(label.startswith(counted) for label in labels):
+            return "", _UNLIKE
+        return "", f"no {_AMD_PRODUCTS[0]} label; run AMD's node labeller with -product-name"
+    partition = found["partition"] or _first(labels, *_AMD_PARTITIONS)
+    # SPX is the whole GPU as one.
+    return (name if not partition or partition.startswith("spx") else f"{name}-{partition}"), ""
+
+
+def _intel(found: re.Match[str], node: _Object) -> tuple[str, str]:
+    labels, allocatable = node["metadata"]["labels"], node["allocatable"]
+    label = _INTEL_PRODUCTS[found.string]
+    name = _first(labels, label)
+    if not name:
+        return "", f"no {label} label; set it, by a rule for node feature discovery or by hand"
+    cards = devices(labels.get("gpu.intel.com/device.count"))
+    given = allocatable.get("gpu.intel.com/i915", 0) + allocatable.get("gpu.intel.com/xe", 0)
+    # The plugin's -shared-dev-num leaves no other trace.
+    return (f"{name}{_SHARED}" if label == _INTEL_GPU and 0 < cards < given else name), ""
+
+
+_AMD_PRODUCTS = ("amd.com/gpu.product-name", "beta.amd.com/gpu.product-name", "amd.com/gpu.product")
+_AMD_PARTITIONS = ("amd.com/gpu.compute-memory-partition", "amd.com/compute-memory-partition")
+_INTEL_GPU = "gpu.intel.com/product"
+_INTEL_PRODUCTS = {
+    "gpu.intel.com/i915": _INTEL_GPU,
+    "gpu.intel.com/xe": _INTEL_GPU,
+    "intel.com/gpu": "intel.com/gpu.product",
+    "habana.ai/gaudi": "habana.ai/product.name",
+}
+_Read = Callable[[re.Match[str], _Object], tuple[str, str]]
+_VENDORS: tuple[tuple[re.Pattern[str], _Read, tuple[str, ...]], ...] = (
+    (
+        re.compile(r"nvidia\.com/(?P<base>gpu|mig-(?P<profile>.+?))(?P<shared>\.shared)?"),
+        _nvidia,
+        ("nvidia.com/gpu.memory",),
+    ),
+    (
+        re.compile(r"amd\.com/(?:gpu|(?P<partition>[a-z]px_nps\d+))"),
+        _amd,
+        ("amd.com/gpu.vram", "beta.amd.com/gpu.vram", "amd.com/gpu.memory"),
+    ),
+    (
+        re.compile("|".join(map(re.escape, _INTEL_PRODUCTS))),
+        _intel,
+        ("gpu.intel.com/memory", "intel.com/gpu.memory", "habana.ai/device.memory"),
+    ),
+)
+"""Resources that are GPUs, what they are or why that cannot be said, and labels with the memory of one."""
+
+_WHOLE = frozenset({"nvidia.com/gpu", "amd.com/gpu", *_INTEL_PRODUCTS})
+_DOMAINS = {"nvidia.com", "amd.com", "beta.amd.com", "intel.com", "gpu.intel.com", "habana.ai"}
+
+
+def _of_vendors(named: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in named.items() if name.partition("/")[0] in _DOMAINS}
+
+
+def _first(labels: Mapping[str, str], *names: str) -> str:
+    return next(filter(None, (labels.get(name) for name in names)), "")
+
+
+def _memory_gib(text: str) -> float | None:
+    """From `192G`, or MiB without a unit."""
+    number = text.rstrip("GBi")
+    if not number.isdigit():
+        return None
+    return float(number) if number != text else int(number) / 1024
+
+
+_SIZE = re.compile(r"(\d+)g(?:i?b)?")
+
+
+def _spelt(name: str) -> tuple[tuple[str, ...], int | None]:
+    """The words of a name without the size of the memory, and that size in GB."""
+    words = re.split(r"[\s_-]+", name.strip().casefold())
+    sizes = [int(size[1]) for word in words if (size := _SIZE.fullmatch(word))]
+    if len(sizes) != 1:
+        return tuple(words), None
+    return tuple(word for word in words if not _SIZE.fullmatch(word)), sizes[0]
+
+
+def _means(device: str, item: GpuType) -> bool:
+    """Whether a device type may mean this one, spelt otherwise."""
+    (words, size), (have, has) = _spelt(device), _spelt(item.product)
+    if words != have or size == has:
+        return words == have
+    if size is None or item.memory_gib is None:
+        return False
+    return LEAST_SEEN * size <= item.memory_gib <= MOST_SEEN * size
+
+
+def _and(left_out: Sequence[LeftOut]) -> str:
+    """Some of them, to go on with a sentence."""
+    more = [f"and {len(left_out) - 3} more"] if len(left_out) > 3 else []
+    return "".join(f"; {item}" for item in [*left_out[:3], *more])

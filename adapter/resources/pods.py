@@ -1,0 +1,195 @@
+"""Pods of scale targets, and where their metrics are."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from adapter.kube import labels, quantity
+
+DEFAULT_PORT = 8000
+"""Of vLLM's server."""
+
+PORT, PATH, SCHEME = "prometheus.io/port", "prometheus.io/path", "prometheus.io/scheme"
+_PORT_NAMES = ("metrics", "http-metrics", "http", "vllm", "serve")
+
+
+def trimmed(pod: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The few fields of a pod that are read: thousands of whole ones would fill the memory."""
+    metadata, spec = pod.get("metadata") or {}, pod.get("spec") or {}
+    status = pod.get("status") or {}
+    annotations = metadata.get("annotations") or {}
+    ready = next(
+        (
+            item
+            for item in status.get("conditions") or ()
+            if item.get("type") == "Ready" and item.get("status") == "True"
+        ),
+        None,
+    )
+    return {
+        "metadata": {
+            "namespace": metadata.get("namespace"),
+            "name": metadata.get("name"),
+            "resourceVersion": metadata.get("resourceVersion"),
+            "labels": metadata.get("labels") or {},
+        },
+        "node": spec.get("nodeName") or "",
+        "phase": status.get("phase") or "",
+        "ready": ready is not None and not metadata.get("deletionTimestamp"),
+        "startup_seconds": _between(
+            metadata.get("creationTimestamp"), (ready or {}).get("lastTransitionTime")
+        ),
+        "url": _url(annotations, spec, status),
+        "requests": _requests(spec),
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """The pods of a scale target that serve.
+
+    Attributes:
+        endpoints: their metrics URLs.
+        names: in the same order.
+        startup_seconds: from their creation until they were ready; None where that is not known.
+
+    """
+
+    endpoints: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    startup_seconds: float | None = None
+
+
+class ByLabel:
+    """Pods that can be found by what a selector demands, without looking at each."""
+
+    def __init__(self, pods: Iterable[Mapping[str, Any]]) -> None:
+        self._by_namespace: dict[str, list[Mapping[str, Any]]] = {}
+        self._by_label: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+        for pod in pods:
+            namespace = pod["metadata"]["namespace"]
+            self._by_namespace.setdefault(namespace, []).append(pod)
+            for key, value in pod["metadata"]["labels"].items():
+                self._by_label.setdefault((namespace, key, value), []).append(pod)
+
+    def matching(self, namespace: str, selector: labels.Selector) -> list[Mapping[str, Any]]:
+        """Pods of the namespace that the selector matches; none for an empty one."""
+        if not selector.requirements:
+            return []
+        among = self._by_namespace.get(namespace, [])
+        for requirement in selector.requirements:
+            value = selector.equality(requirement.key)
+            if value is not None:
+                found = self._by_label.get((namespace, requirement.key, value), [])
+                among = min(among, found, key=len)
+        return [pod for pod in among if selector.matches(pod["metadata"]["labels"])]
+
+    def serving(self, namespace: str, selector: labels.Selector) -> Serving:
+        """The ready pods that have an address, in a fixed order."""
+        found = [pod for pod in self.matching(namespace, selector) if pod["ready"] and pod["url"]]
+        found.sort(key=lambda pod: str(pod["url"]))
+        starts = [pod["startup_seconds"] for pod in found if pod["startup_seconds"] is not None]
+        return Serving(
+            endpoints=tuple(pod["url"] for pod in found),
+            names=tuple(pod["metadata"]["name"] for pod in found),
+            # One pod that became ready again late says nothing of how long a start takes.
+            startup_seconds=statistics.median_low(starts) if starts else None,
+        )
+
+
+def selector_of(spec: Mapping[str, Any]) -> labels.Selector:
+    """A LabelSelector object as a selector; one that we cannot read selects nothing."""
+    parts = [f"{key}={value}" for key, value in (spec.get("matchLabels") or {}).items()]
+    for item in spec.get("matchExpressions") or ():
+        key, operator = item.get("key"), item.get("operator")
+        values = ",".join(item.get("values") or ())
+        forms = {
+            "In": f"{key} in ({values})",
+            "NotIn": f"{key} notin ({values})",
+            "Exists": f"{key}",
+            "DoesNotExist": f"!{key}",
+        }
+        if operator not in forms:
+            return labels.Selector()
+        parts.append(forms[operator])
+    return parsed(",".join(parts))
+
+
+def parsed(text: str) -> labels.Selector:
+    """A selector from text; one that we cannot read selects nothing."""
+    try:
+        return labels.parse(text)
+    except labels.SelectorError:
+        return labels.Selector()
+
+
+def _between(first: object, last: object) -> float | None:
+    """Seconds between two times of the API; None where one is missing."""
+    try:
+        span = datetime.fromisoformat(str(last)) - datetime.fromisoformat(str(first))
+    except ValueError:
+        return None
+    return max(span.total_seconds(), 0.0)
+
+
+def _url(annotations: Mapping[str, str], spec: Mapping[str, Any], status: Mapping[str, Any]) -> str:
+    address = str(status.get("podIP") or "")
+    if not address:
+        return ""
+    ports = [
+        port
+        for container in spec.get("containers") or ()
+        for port in container.get("ports") or ()
+        if port.get("protocol", "TCP") == "TCP"
+    ]
+    named = {port.get("name"): port.get("containerPort") for port in ports}
+    wanted = annotations.get(PORT)
+    number = next((named[name] for name in _PORT_NAMES if name in named), None)
+    if number is None:
+        number = ports[0].get("containerPort") if ports else DEFAULT_PORT
+    if wanted is not None:
+        number = named.get(wanted, wanted)
+    scheme = annotations.get(SCHEME, "http")
+    path = annotations.get(PATH, "/metrics")
+    host = f"[{address}]" if ":" in address else address
+    return f"{scheme}://{host}:{number}/{path.lstrip('/')}"
+
+
+def _requests(spec: Mapping[str, Any]) -> dict[str, int]:
+    """Extended resources (with a domain in their name) that a pod holds, as the scheduler counts them.
+
+    Init containers run one by one before the others, so that the largest counts; those that are restarted
+    always (sidecars) stay beside all that come after them. Kubernetes: `PodRequests`, KEP-753.
+    """
+    running: Counter[str] = Counter()
+    sidecars: Counter[str] = Counter()
+    starting: Counter[str] = Counter()
+    for container in spec.get("containers") or ():
+        running += _extended(container)
+    for container in spec.get("initContainers") or ():
+        held = _extended(container)
+        starting |= held + sidecars
+        if container.get("restartPolicy") == "Always":
+            running += held
+            sidecars += held
+    return dict(running | starting)
+
+
+def _extended(container: Mapping[str, Any]) -> Counter[str]:
+    resources = container.get("resources") or {}
+    # Requests equal limits where both are given.
+    named = {**(resources.get("requests") or {}), **(resources.get("limits") or {})}
+    return Counter({name: devices(value) for name, value in named.items() if "/" in name})
+
+
+def devices(value: object) -> int:
+    """A quantity as a number of devices: 1000 shares are written `1k`; what is no quantity is none."""
+    try:
+        return int(quantity.parse(str(value)))
+    except ValueError:
+        return 0

@@ -1,0 +1,403 @@
+"""From objects to one variant: its service class, profiles, endpoints and current replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal, TypeVar
+from urllib.parse import urlsplit
+
+from adapter import errors
+from adapter.kube import duration
+from adapter.planning import fleet
+from adapter.resources import hpa as scale
+from adapter.resources import pods, schemas
+
+ENDPOINTS = "llmd.ai/metrics-endpoints"
+REPLICAS = "llmd.ai/replicas"
+KEEP_ACCELERATOR = "llmd.ai/keep-accelerator"
+MIN_REPLICAS = "llmd.ai/min-replicas"
+MAX_REPLICAS = "llmd.ai/max-replicas"
+TUNE = "llmd.ai/tune"
+ACTUATE = "llmd.ai/actuate"
+METRICS_SOURCE = "llmd.ai/metrics-source"
+SCALE_TO_ZERO = "llmd.ai/scale-to-zero"
+RETENTION = "llmd.ai/scale-to-zero-retention"
+STARTUP = "llmd.ai/startup-time"
+ROUTING = "llmd.ai/routing"
+ACCELERATOR_LABEL = "inference.optimization/acceleratorName"
+
+Source = Literal["auto", "direct", "prometheus"]
+"""Where the load comes from: auto is the pods themselves, and Prometheus where they do not answer."""
+
+SOURCES: tuple[Source, ...] = ("auto", "direct", "prometheus")
+
+Word = TypeVar("Word", bound=str)
+
+NO_REFERENCE = scale.Reference(name="")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedClass:
+    """A service class with the ConfigMap key it stands under."""
+
+    key: str
+    service_class: fleet.ServiceClass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A scale target as it is.
+
+    Attributes:
+        replicas: that there are.
+        wanted: that its spec asks for.
+        uid: empty where it is not known.
+        serving: its ready pods; None where pods are not looked at.
+
+    """
+
+    replicas: int
+    wanted: int
+    uid: str = ""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    serving: pods.Serving | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """A target that was decided before, as `.status` has it.
+
+    Attributes:
+        decided_at: Unix time.
+
+    """
+
+    accelerator: str
+    replicas: int
+    decided_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariantSource:
+    """A variant without its load: what the objects say.
+
+    Attributes:
+        endpoints: URLs whose metrics text is scraped, one per replica.
+        pods: their names, in the same order; none where they are not known.
+        pods_known: whether the scale target's pods are looked at: it then has no others.
+        metrics_source: where the load comes from; None leaves it to the setting.
+        scale_to_zero: whether it may go to 0 replicas; None leaves it to the setting.
+        retention_seconds: for how long it must have been idle then; None leaves it to the setting.
+        startup_seconds: that a replica needs until it serves; None where that is not known.
+        routing: how requests find their replica; None leaves it to the setting.
+        replicas: current replicas.
+        wanted: replicas that the scale target's spec asks for.
+        min_replicas: least replicas; None leaves it to the setting for scale to zero.
+        keep_accelerator: None leaves it to the setting.
+        tune: whether profiles follow what is observed; None leaves it to the setting.
+        actuate: whether we patch the scale target ourselves; None leaves it to the setting.
+        scaler: the HPA of the scale target.
+        mismatch: how an HPA and this variant disagree; empty if they do not.
+        published: the target that `.status` holds.
+
+    """
+
+    namespace: str
+    name: str
+    model: str
+    service_class: str
+    profiles: tuple[fleet.Profile, ...]
+    targets: fleet.Targets
+    accelerator: str
+    endpoints: tuple[str, ...]
+    replicas: int
+    wanted: int = 0
+    pods: tuple[str, ...] = ()
+    pods_known: bool = False
+    metrics_source: Source | None = None
+    scale_to_zero: bool | None = None
+    retention_seconds: float | None = None
+    startup_seconds: float | None = None
+    routing: fleet.Routing | None = None
+    min_replicas: int | None = None
+    max_replicas: int | None = None
+    keep_accelerator: bool | None = None
+    tune: bool | None = None
+    actuate: bool | None = None
+    generation: int = 0
+    uid: str = ""
+    reference: scale.Reference = NO_REFERENCE
+    target_uid: str = ""
+    scaler: scale.Scaler | None = None
+    mismatch: str = ""
+    published: Published | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """`NAMESPACE/NAME`, unique in the fleet."""
+        return f"{self.namespace}/{self.name}"
+
+
+def reference(variant: schemas.VariantAutoscaling) -> scale.Reference:
+    """What the variant scales: as it says, else the Deployment of its name."""
+    named = variant.spec.scale_target
+    if named is None:
+        return scale.Reference(name=variant.metadata.name)
+    return scale.Reference(name=named.name, kind=named.kind, api_version=named.api_version)
+
+
+def published(status: object) -> Published | None:
+    """The target that a `.status` holds; None if there is none that can be used."""
+    try:
+        found = status["desiredOptimizedAlloc"]  # type: ignore[index] # what is no mapping has none
+        return Published(
+            accelerator=str(found.get("accelerator") or ""),
+            replicas=int(found["numReplicas"]),
+            decided_at=datetime.fromisoformat(found["lastRunTime"]).timestamp(),
+        )
+    except (TypeError, KeyError, ValueError, AttributeError):
+        return None
+
+
+def source(
+    variant: schemas.VariantAutoscaling,
+    target: Target | None,
+    classes: Sequence[NamedClass],
+    accelerators: Mapping[str, fleet.Accelerator],
+    *,
+    scalers: Sequence[scale.Scaler] = (),
+    published: Published | None = None,
+) -> VariantSource:
+    """Join one VariantAutoscaling with what it refers to; `scalers` are the HPAs of its namespace.
+
+    Raises:
+        InputError: it cannot be planned; names the field and the fix.
+
+    """
+    spec, metadata = variant.spec, variant.metadata
+    notes = {**(target.annotations if target else {}), **metadata.annotations}
+    service_class = _service_class(spec, classes)
+    profiles, warnings = _profiles(spec, accelerators)
+    endpoints = _endpoints(notes.get(ENDPOINTS, ""))
+    names: tuple[str, ...] = ()
+    serving = None if target is None else target.serving
+    if not endpoints and serving is not None:
+        endpoints, names = serving.endpoints, serving.names
+    replicas = _count(notes, REPLICAS)
+    if replicas is None and target is not None:
+        replicas = target.replicas
+    if replicas is None:
+        replicas = len(endpoints)
+        if not endpoints:
+            raise errors.InputError(
+                f"metadata.annotations: neither {ENDPOINTS} nor {REPLICAS} is set, and there is no"
+                " Deployment of the same name beside it: nothing to scrape and nothing to scale"
+            )
+    scaler = next((item for item in scalers if item.reference == reference(variant)), None)
+    minimum, maximum = _bounds(notes, scaler)
+    accelerator = metadata.labels.get(ACCELERATOR_LABEL, "")
+    if not accelerator and len(profiles) == 1:
+        accelerator = profiles[0].accelerator
+    return VariantSource(
+        namespace=metadata.namespace,
+        name=metadata.name,
+        model=spec.model,
+        service_class=service_class.name,
+        targets=service_class.targets[spec.model],
+        profiles=profiles,
+        accelerator=accelerator,
+        endpoints=endpoints,
+        replicas=replicas,
+        wanted=replicas if target is None else target.wanted,
+        pods=names,
+        pods_known=serving is not None,
+        metrics_source=_one_of(notes, METRICS_SOURCE, SOURCES),
+        routing=_one_of(notes, ROUTING, fleet.ROUTINGS),
+        scale_to_zero=_flag(notes, SCALE_TO_ZERO),
+        retention_seconds=_seconds(notes, RETENTION),
+        startup_seconds=_startup(notes, serving),
+        min_replicas=minimum,
+        max_replicas=maximum,
+        keep_accelerator=_flag(notes, KEEP_ACCELERATOR),
+        tune=_flag(notes, TUNE),
+        actuate=_actuate(notes),
+        generation=metadata.generation,
+        uid=metadata.uid,
+        reference=reference(variant),
+        target_uid="" if target is None else target.uid,
+        scaler=scaler,
+        mismatch=_mismatch(variant, scalers),
+        published=published,
+        warnings=tuple(warnings),
+    )
+
+
+def _bounds(notes: Mapping[str, str], scaler: scale.Scaler | None) -> tuple[int | None, int | None]:
+    """Least and most replicas: the annotations' within the HPA's, which it would enforce anyhow."""
+    minimum, maximum = _count(notes, MIN_REPLICAS), _count(notes, MAX_REPLICAS)
+    if minimum is not None and maximum is not None and minimum > maximum:
+        raise errors.InputError(
+            f"metadata.annotations[{MIN_REPLICAS}]: {minimum} is more than {MAX_REPLICAS} {maximum}"
+        )
+    if scaler is None:
+        return minimum, maximum
+    most = scaler.maximum if maximum is None else max(min(maximum, scaler.maximum), scaler.minimum)
+    if minimum is None:
+        # An HPA that may go to 0 leaves it to the setting whether we do.
+        return scaler.minimum or None, most
+    return min(max(minimum, scaler.minimum), most), most
+
+
+def _mismatch(variant: schemas.VariantAutoscaling, scalers: Sequence[scale.Scaler]) -> str:
+    """How HPAs that read this variant's metric disagree with it."""
+    wanted = reference(variant)
+    for item in scalers:
+        if item.reads(variant.metadata.name) and item.reference != wanted:
+            return (
+                f"HorizontalPodAutoscaler {item.name} reads this variant's metric but scales"
+                f" {item.reference}, not {wanted}; make its spec.scaleTargetRef and ours the same"
+            )
+    return ""
+
+
+def _startup(notes: Mapping[str, str], serving: pods.Serving | None) -> float | None:
+    told = _seconds(notes, STARTUP)
+    if told is not None or serving is None:
+        return told
+    return serving.startup_seconds
+
+
+def _seconds(notes: Mapping[str, str], name: str) -> float | None:
+    text = notes.get(name)
+    if text is None:
+        return None
+    try:
+        return duration.seconds(text)
+    except ValueError as error:
+        raise errors.InputError(f"metadata.annotations[{name}]: {error}") from error
+
+
+def _one_of(notes: Mapping[str, str], name: str, known: Sequence[Word]) -> Word | None:
+    text = notes.get(name)
+    if text is None:
+        return None
+    for word in known:
+        if text == word:
+            return word
+    raise errors.InputError(
+        f"metadata.annotations[{name}]: must be one of {', '.join(known)}, not {text!r}"
+    )
+
+
+def _actuate(notes: Mapping[str, str]) -> bool | None:
+    text = notes.get(ACTUATE)
+    if text is None:
+        return None
+    if text not in {"hpa", "scale"}:
+        raise errors.InputError(
+            f'metadata.annotations[{ACTUATE}]: must be "hpa" or "scale", not {text!r}'
+        )
+    return text == "scale"
+
+
+def _service_class(
+    spec: schemas.VariantAutoscalingSpec, classes: Sequence[NamedClass]
+) -> fleet.ServiceClass:
+    """The class that is referred to; else the highest-priority one that lists the model."""
+    wanted = spec.service_class.name.lower()
+    if wanted:
+        named = [
+            item.service_class
+            for item in classes
+            if wanted in {item.service_class.name.lower(), item.key.lower()}
+        ]
+        if named:
+            if spec.model not in named[0].targets:
+                raise errors.InputError(
+                    f"spec.modelID: service class {named[0].name!r} lists no SLO for model"
+                    f" {spec.model!r}; it lists {_listed(named[0].targets)}. Add it to ConfigMap"
+                    " service-classes-config, or name another class in spec.sloClassRef"
+                )
+            return named[0]
+    listing = [item.service_class for item in classes if spec.model in item.service_class.targets]
+    if not listing:
+        raise errors.InputError(
+            f"spec.modelID: no service class lists an SLO for model {spec.model!r}; add it to"
+            " ConfigMap service-classes-config"
+        )
+    return min(listing, key=lambda item: (item.priority, item.name))
+
+
+def _profiles(
+    spec: schemas.VariantAutoscalingSpec, accelerators: Mapping[str, fleet.Accelerator]
+) -> tuple[tuple[fleet.Profile, ...], list[str]]:
+    profiles: list[fleet.Profile] = []
+    warnings: list[str] = []
+    for index, item in enumerate(spec.profile.accelerators):
+        field = f"spec.modelProfile.accelerators[{index}].acc"
+        if item.accelerator not in accelerators:
+            warnings.append(
+                f"{field}: accelerator {item.accelerator!r} has no cost; left out. Add it to"
+                f" ConfigMap accelerator-unit-costs, which has {_listed(accelerators)}"
+            )
+            continue
+        if any(item.accelerator == profile.accelerator for profile in profiles):
+            warnings.append(f"{field}: {item.accelerator!r} is listed twice; the first one counts")
+            continue
+        decode, prefill = item.parameters.decode, item.parameters.prefill
+        profiles.append(
+            fleet.Profile(
+                accelerator=item.accelerator,
+                accelerator_count=item.accelerator_count,
+                alpha_ms=decode.alpha,
+                beta_ms=decode.beta,
+                gamma_ms=prefill.gamma,
+                delta_ms=prefill.delta,
+                max_batch=item.max_batch,
+                at_tokens=item.at_tokens,
+            )
+        )
+    if not profiles:
+        raise errors.InputError("; ".join(warnings))
+    return tuple(profiles), warnings
+
+
+def _endpoints(text: str) -> tuple[str, ...]:
+    endpoints = []
+    for url in text.replace(",", " ").split():
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise errors.InputError(
+                f"metadata.annotations[{ENDPOINTS}]: {url!r} is not an http:// or https:// URL"
+            )
+        endpoints.append(url if parts.path not in {"", "/"} else url.rstrip("/") + "/metrics")
+    return tuple(dict.fromkeys(endpoints))
+
+
+def _count(notes: Mapping[str, str], name: str) -> int | None:
+    text = notes.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise errors.InputError(
+            f"metadata.annotations[{name}]: must be a whole number >= 0, not {text!r}"
+        )
+    return int(text)
+
+
+def _flag(notes: Mapping[str, str], name: str) -> bool | None:
+    text = notes.get(name)
+    if text is None:
+        return None
+    if text.lower() not in {"true", "false"}:
+        raise errors.InputError(
+            f'metadata.annotations[{name}]: must be "true" or "false", not {text!r}'
+        )
+    return text.lower() == "true"
+
+
+def _listed(names: Mapping[str, object]) -> str:
+    return ", ".join(sorted(names)) or "none"

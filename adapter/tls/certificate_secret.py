@@ -1,0 +1,217 @@
+"""The serving certificate in a Secret, the same for all replicas, and the APIService that trusts it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from adapter.kube.client import ApiError, Cluster
+from certs import authority, rotation
+
+if TYPE_CHECKING:
+    from adapter.app.options import OwnCertificates
+
+log = structlog.get_logger()
+
+LONGEST_PERIOD_SECONDS = 30.0
+RETRY_SECONDS = 2.0
+
+
+class CertificateKeeper:
+    """Keeps files, Secret and caBundle in step; only the leader renews."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        options: OwnCertificates,
+        *,
+        folder: Path,
+        leads: Callable[[], bool],
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._store = SecretStore(cluster, namespace=options.namespace, name=options.secret)
+        self._cluster = cluster
+        self._options = options
+        self._certificate = folder / "serving.crt"
+        self._key = folder / "serving.key"
+        self._leads = leads
+        self._now = now
+        self._problem = ""
+        self.wanted = asyncio.Event()
+
+    async def prepare(self) -> tuple[Path, Path]:
+        """Files of certificate and key; waits for as long as the cluster does not let us have them."""
+        while not await self._attempt():  # noqa: ASYNC110 - nobody tells that a cluster is back
+            await asyncio.sleep(RETRY_SECONDS)
+        return self._certificate, self._key
+
+    async def run(self) -> None:
+        """Renew and follow until cancelled: again and again, and at once when `wanted` is set."""
+        period = min(self._options.times.overlap.total_seconds() / 4, LONGEST_PERIOD_SECONDS)
+        while True:
+            wait = max(period, 0.5) if await self._attempt() else RETRY_SECONDS
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self.wanted.wait()
+            self.wanted.clear()
+
+    async def _attempt(self) -> bool:
+        try:
+            await self.step()
+        except ApiError as error:
+            if str(error) != self._problem:
+                fix = "; its RBAC rule is in manifests/base/rbac.yaml" if error.code == 403 else ""
+                log.warning("certificates not kept; trying again", error=f"{error}{fix}")
+            self._problem = str(error)
+            return False
+        self._problem = ""
+        return True
+
+    async def step(self) -> None:
+        """Do what is due.
+
+        Raises:
+            ApiError: the cluster did not answer, or refused.
+
+        """
+        kept, version = await self._store.read()
+        service = await self._api_service()
+        bundle = None if service is None else bundle_of(service)
+        if kept is None or self._leads():
+            following = rotation.advance(
+                kept,
+                names=names(self._options),
+                now=self._now(),
+                times=self._options.times,
+                published=bundle,
+            )
+            if following is not kept:
+                try:
+                    await self._store.write(following, version)
+                except ApiError as error:
+                    if error.code != 409:
+                        raise
+                    # Another replica was first: what it wrote is as good.
+                    following = (await self._store.read())[0] or following
+                else:
+                    log.info("certificates renewed", secret=self._options.secret)
+            kept = following
+        self._use(kept)
+        if service is not None and self._leads() and bundle != kept.trusted:
+            await self._publish(kept.trusted)
+
+    def _use(self, kept: rotation.Kept) -> None:
+        pair = kept.serving
+        self._key.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for path, data in ((self._key, pair.key_pem), (self._certificate, pair.cert_pem)):
+            if not path.exists() or path.read_bytes() != data:
+                authority.write_private(path, data)
+
+    async def _api_service(self) -> dict[str, Any] | None:
+        """Our APIService; None where there is none, or it is somebody else's."""
+        try:
+            found = await self._cluster.request("GET", self._api_service_path)
+        except ApiError as error:
+            if error.code == 404:
+                return None
+            raise
+        service = (found.get("spec") or {}).get("service") or {}
+        ours = (self._options.namespace, self._options.service)
+        if (service.get("namespace"), service.get("name")) != ours:
+            problem = (
+                f"{self._options.api_service} belongs to Service"
+                f" {service.get('namespace')}/{service.get('name')}; left alone"
+            )
+            if problem != self._problem:
+                log.warning("APIService is not ours", problem=problem, fix="variant-adapter doctor")
+            self._problem = problem
+            return None
+        return found
+
+    async def _publish(self, bundle: bytes) -> None:
+        spec = {"caBundle": base64.b64encode(bundle).decode(), "insecureSkipTLSVerify": False}
+        await self._cluster.request(
+            "PATCH",
+            self._api_service_path,
+            body={"spec": spec},
+            content_type="application/merge-patch+json",
+        )
+        log.info("caBundle published", api_service=self._options.api_service)
+
+    @property
+    def _api_service_path(self) -> str:
+        return f"/apis/apiregistration.k8s.io/v1/apiservices/{self._options.api_service}"
+
+
+class SecretStore:
+    """The Secret that holds authorities and certificate."""
+
+    def __init__(self, cluster: Cluster, *, namespace: str, name: str) -> None:
+        self._cluster = cluster
+        self._namespace = namespace
+        self._name = name
+        self._path = f"/api/v1/namespaces/{namespace}/secrets"
+
+    async def read(self) -> tuple[rotation.Kept | None, str]:
+        """What it holds and its version; None where it holds nothing usable, "" where there is none.
+
+        Raises:
+            ApiError: the cluster did not answer, or refused.
+
+        """
+        try:
+            found = await self._cluster.request("GET", f"{self._path}/{self._name}")
+        except ApiError as error:
+            if error.code == 404:
+                return None, ""
+            raise
+        data = {}
+        for name, text in (found.get("data") or {}).items():
+            try:
+                data[name] = base64.b64decode(text, validate=True)
+            except (binascii.Error, ValueError):
+                continue
+        return rotation.parse(data), str((found.get("metadata") or {}).get("resourceVersion") or "")
+
+    async def write(self, kept: rotation.Kept, version: str) -> None:
+        """Write over that version; "" makes the Secret.
+
+        Raises:
+            ApiError: 409 where somebody else was first, or the cluster did not answer, or refused.
+
+        """
+        metadata = {"name": self._name, "namespace": self._namespace}
+        body = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": "Opaque",
+            "metadata": {**metadata, "resourceVersion": version} if version else metadata,
+            "data": {name: base64.b64encode(value).decode() for name, value in kept.data().items()},
+        }
+        if version:
+            await self._cluster.request("PUT", f"{self._path}/{self._name}", body=body)
+        else:
+            await self._cluster.request("POST", self._path, body=body)
+
+
+def names(options: OwnCertificates) -> list[str]:
+    """DNS names of the serving certificate: what the aggregation layer asks for comes first."""
+    base = f"{options.service}.{options.namespace}"
+    return [f"{base}.svc", f"{base}.svc.cluster.local", "localhost"]
+
+
+def bundle_of(service: Mapping[str, Any]) -> bytes:
+    """What an APIService trusts, PEM; empty if it is none."""
+    text = (service.get("spec") or {}).get("caBundle") or ""
+    try:
+        return base64.b64decode(text)
+    except (binascii.Error, ValueError):
+        return b""

@@ -1,0 +1,106 @@
+"""The emulated Deployment of the demo: one emulated vLLM server process per replica."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from adapter import errors
+from emulator.demo import scenario
+
+START_TIMEOUT_SECONDS = 30.0
+DRAIN_SECONDS = 20.0
+"""Real seconds that a replica gets to end its requests once no new ones are sent to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    url: str
+    process: asyncio.subprocess.Process
+
+
+class ReplicaSet:
+    """Starts and ends server processes so that as many run as were asked for."""
+
+    def __init__(self, *, speed: float, changed: Callable[[list[str], int], None]) -> None:
+        """`changed(urls, wanted)` is called whenever ready servers or the wanted number change."""
+        self._speed = speed
+        self._changed = changed
+        self._servers: list[_Server] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._starting: set[asyncio.subprocess.Process] = set()
+        self.wanted = 0
+
+    @property
+    def urls(self) -> list[str]:
+        """Base URLs of the servers that take requests."""
+        return [server.url for server in self._servers]
+
+    async def scale(self, wanted: int) -> None:
+        """Go to that many replicas; returns when the new ones are ready."""
+        self.wanted = wanted
+        while len(self._servers) > wanted:
+            server = self._servers.pop()
+            task = asyncio.create_task(self._drain(server), name=f"drain {server.url}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        missing = wanted - len(self._servers)
+        self._servers.extend(await asyncio.gather(*(self._start() for _ in range(missing))))
+        self._changed(self.urls, wanted)
+
+    async def close(self) -> None:
+        """End every server now."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        processes = {server.process for server in self._servers} | self._starting
+        self._servers.clear()
+        await asyncio.gather(*(_end(process) for process in processes))
+
+    async def _start(self) -> _Server:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "emulator.vllm",
+            *("--port", "0", "--model", scenario.MODEL, "--speed", str(self._speed)),
+            *("--alpha", str(scenario.ALPHA_MS), "--beta", str(scenario.BETA_MS)),
+            *("--max-batch", str(scenario.MAX_BATCH)),
+            stdout=asyncio.subprocess.PIPE,
+            # Ctrl-C is ours to handle: a server that ends first would fail its requests.
+            start_new_session=True,
+        )
+        self._starting.add(process)
+        if process.stdout is None:
+            raise errors.StartupError("an emulated vLLM server has no output to read")
+        try:
+            line = await asyncio.wait_for(process.stdout.readline(), START_TIMEOUT_SECONDS)
+        except TimeoutError as error:
+            raise errors.StartupError(
+                f"an emulated vLLM server did not start in {START_TIMEOUT_SECONDS:g} s"
+            ) from error
+        prefix, _, url = line.decode().strip().partition(" on ")
+        if prefix != "listening":
+            raise errors.StartupError("an emulated vLLM server ended at once; its error is above")
+        self._starting.discard(process)
+        return _Server(url, process)
+
+    async def _drain(self, server: _Server) -> None:
+        try:
+            await asyncio.sleep(DRAIN_SECONDS / self._speed)
+        finally:
+            await asyncio.shield(_end(server.process))
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), 5)
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()

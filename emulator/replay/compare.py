@@ -1,0 +1,135 @@
+"""All policies on the same traffic, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from adapter.controller.demand import RateSettings
+from adapter.controller.settings import LoopSettings
+from emulator.replay import clairvoyant, scoring
+from emulator.replay.adapter_policy import Ours, Reference, settings_of
+from emulator.replay.cluster import World
+from emulator.replay.policies import KvCache, Policy, Queue
+from emulator.replay.results import Outcome, Replayed
+from emulator.replay.running import Run, run
+from emulator.replay.scenario import Scenario, Traffic
+
+PERCENTILE = 0.99
+"""Of the latencies that the targets bound, for policies that promise single requests something."""
+
+POLICIES = (
+    "ours",
+    "ours-reactive",
+    "ours-mean",
+    "reference",
+    "hpa-queue",
+    "hpa-kv-cache",
+    "static",
+    "clairvoyant",
+)
+
+Tell = Callable[[str, float], None]
+"""Is told what is being done, and the share of all that is done."""
+
+
+def _ours(
+    name: str, title: str, settings: LoopSettings, percentile: float | None
+) -> Callable[[World], Policy]:
+    return lambda world: Ours(
+        world, name=name, title=title, settings=settings, percentile=percentile
+    )
+
+
+def makers(scenario: Scenario) -> dict[str, Callable[[World], Policy]]:
+    """Policies that need nothing but the scenario, by name."""
+    settings = settings_of(scenario)
+    reactive = replace(settings, rates=RateSettings(anticipate=False))
+    return {
+        "ours": _ours("ours", "ours, p99 targets", settings, PERCENTILE),
+        "ours-reactive": _ours("ours-reactive", "ours, p99, reactive", reactive, PERCENTILE),
+        "ours-mean": _ours("ours-mean", "ours, mean targets", settings, None),
+        "reference": Reference,
+        "hpa-queue": Queue,
+        "hpa-kv-cache": KvCache,
+    }
+
+
+def compare(
+    scenario: Scenario,
+    traffic: Mapping[str, Traffic],
+    policies: Sequence[str] = POLICIES,
+    *,
+    progress: Tell = lambda _name, _share: None,
+) -> Replayed:
+    """What each policy makes of the traffic.
+
+    Args:
+        scenario: models, variants, GPUs.
+        traffic: by model.
+        policies: names of `POLICIES`, in the order in which they are shown.
+        progress: is told how far it is.
+
+    """
+    traces = {model: item.trace for model, item in traffic.items()}
+    steps = {model: item.steps for model, item in traffic.items()}
+    given = Run(scenario=scenario, traffic=traces, steps=steps)
+    known = makers(scenario)
+    searched = {"static", "clairvoyant"} & set(policies)
+    total = sum(name in known for name in policies) + ("static" in searched)
+    total += clairvoyant.SEARCH_STEPS if searched else 0
+    done = 0
+
+    def telling(name: str) -> Callable[[float], None]:
+        began = done
+        return lambda at: progress(name, (began + at / given.seconds) / total)
+
+    outcomes: dict[str, Outcome] = {}
+    for name in policies:
+        if name in known:
+            outcomes[name] = run(given, known[name], telling(name))
+            done += 1
+    if searched:
+        start = done
+
+        def trying(index: int) -> Callable[[float], None]:
+            nonlocal done
+            done = start + index
+            return telling("clairvoyant")
+
+        outcomes["clairvoyant"], factor = clairvoyant.search(given, trying)
+        done = start + clairvoyant.SEARCH_STEPS
+        if "static" in searched:
+            outcomes["static"] = run(given, clairvoyant.peak(given, factor), telling("static"))
+    return Replayed(
+        scenario=scenario.name,
+        trace=", ".join(dict.fromkeys(trace.name for trace in traces.values())),
+        duration_seconds=scoring.duration(traces),
+        requests=sum(len(trace) for trace in traces.values()),
+        warm_up_seconds=scenario.warm_up,
+        outcomes=tuple(outcomes[name] for name in policies if name in outcomes),
+        facts=_facts(scenario),
+    )
+
+
+def _facts(scenario: Scenario) -> dict[str, str]:
+    """What a reader has to know of the scenario."""
+    facts = {}
+    for variant in scenario.variants:
+        profile = variant.profile
+        facts[variant.name] = (
+            f"{variant.accelerator} x {variant.devices}, alpha {profile.alpha:g}, beta {profile.beta:g},"
+            f" gamma {profile.gamma:g}, delta {profile.delta:g} ms, batch {profile.max_batch_size},"
+            f" ready after {variant.startup:g} s"
+        )
+    facts["decisions"] = (
+        f"every {scenario.loop.interval:g} s, metrics every {scenario.loop.scrape_interval:g} s, HPAs"
+        f" every {scenario.hpa.sync_period:g} s"
+    )
+    facts["HPAs on vLLM's metrics"] = (
+        f"{scenario.hpa.queue_target:g} waiting or {scenario.hpa.kv_target:.0%} of the KV cache per"
+        f" replica, tolerance {scenario.hpa.tolerance:g}, down after"
+        f" {scenario.hpa.scale_down_stabilization:g} s"
+    )
+    facts["routing"] = scenario.routing
+    return facts

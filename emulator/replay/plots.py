@@ -1,0 +1,397 @@
+"""Pictures of a replay: what each policy did over time, and what service it gave at what cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.cells import cell_len, set_cell_size
+
+from adapter.formats import plots
+from emulator.replay import downsampling, svg, tables
+from emulator.replay.results import ClassOutcome, Curves, FloatArray, Outcome, Replayed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_INK, _MUTED, _GRID, _BAD, _BOUND = (svg.STAND_INS[name] for name in svg.SHARED)
+_WIDTH_INCHES = 4.6
+_POINTS = 1600
+"""Of one curve in all pictures together, at least 40 in each."""
+Box = tuple[float, float, float, float]
+"""Left, bottom, right and top."""
+_NINES = {0.0: "100 %", 1e-3: "99.9 %", 1e-2: "99 %", 1e-1: "90 %", 1.0: "0 %"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What all pictures of one variant share, so that they can be compared.
+
+    Attributes:
+        unit: of time, of `unit_seconds`.
+        tops: where each panel ends.
+        ttft_from_ms: from here on TTFT is on a logarithmic scale.
+        points: of a curve.
+
+    """
+
+    unit: str
+    unit_seconds: float
+    end: float
+    warm_up: float
+    tops: Mapping[str, float]
+    ttft_from_ms: float
+    points: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Panel:
+    """One policy's axes of one quantity, with what it needs to be drawn."""
+
+    axes: Axes
+    classes: tuple[ClassOutcome, ...]
+    curves: Curves
+    bound: Curves | None
+    view: View
+    color: str
+
+
+def palette(replayed: Replayed) -> dict[str, str]:
+    """The name of each policy's colour."""
+    others = [item.policy for item in replayed.outcomes if item is not replayed.bound]
+    found = {policy: f"own{i % svg.OWN_COLORS}" for i, policy in enumerate(others)}
+    return found | ({} if replayed.bound is None else {replayed.bound.policy: "bound"})
+
+
+def view(replayed: Replayed, variant: str) -> View:
+    """Scales that hold every policy's curves of a variant."""
+    curves = [item.curves[variant] for item in replayed.outcomes if variant in item.curves]
+    shown = [item for item in replayed.outcomes if variant in item.curves]
+    classes = [item for outcome in shown for item in _judged(outcome, variant)]
+    ttft = [item.ttft_target_ms for item in classes]
+    unit, unit_seconds = _unit(replayed.duration_seconds)
+    end = max([replayed.duration_seconds, *(_top([item.seconds], 0.0) for item in curves)])
+    pictures_in_all = sum(len(item.curves) for item in replayed.outcomes)
+    return View(
+        unit=unit,
+        unit_seconds=unit_seconds,
+        end=end / unit_seconds,
+        warm_up=replayed.warm_up_seconds / unit_seconds,
+        tops={
+            "load": _top((item.offered_rpm for item in curves), 1.0),
+            "replicas": _common(
+                [max(_top([i.created], 1.0), _top([i.desired], 1.0)) for i in curves]
+            ),
+            "ttft": max(
+                [_top((item.ttft_p95_ms for item in curves), 1.0), *filter(math.isfinite, ttft)]
+            ),
+            "itl": _itl_top(curves, [item.itl_target_ms for item in classes]),
+            "queue": _common([_top([item.waiting], 10.0) for item in curves]),
+            "cost": _common([_top([item.cost_cents], 1.0) for item in curves]),
+        },
+        ttft_from_ms=10.0 ** math.floor(math.log10(max(min(ttft, default=1000.0), 1.0) / 5)),
+        points=int(np.clip(_POINTS // max(pictures_in_all, 1), 40, 200)),
+    )
+
+
+def over_time(replayed: Replayed, outcome: Outcome, variant: str, shared: View) -> str:
+    """Load, replicas, latencies, queue and cost of one variant under one policy, one above the other.
+
+    Raises:
+        UsageError: matplotlib is not installed.
+
+    """
+    bound = replayed.bound
+    other = None if bound is None or bound is outcome else bound.curves.get(variant)
+    curves, color = outcome.curves[variant], svg.STAND_INS[palette(replayed)[outcome.policy]]
+    classes = _judged(outcome, variant)
+    figure = plots.new_figure((_WIDTH_INCHES, 6.6))
+    with svg.look(f"{outcome.policy}/{variant}"):
+        every = _stacked(figure)
+        for axes, (_, heading, draw) in zip(every, _PANELS, strict=True):
+            _prepare(axes, heading, shared)
+            draw(_Panel(axes=axes, curves=curves, bound=other, classes=classes, view=shared,
+                        color=color))  # fmt: skip
+        every[-1].set_xlabel(f"time, {shared.unit}", color=_MUTED, labelpad=2)
+        return svg.text(
+            figure, f"{outcome.title}, {variant}: load, replicas, TTFT, ITL, queue, cost"
+        )
+
+
+def trade_off(replayed: Replayed) -> str:
+    """Share within the SLO over cost, a point for each policy; the best is on the upper left.
+
+    Raises:
+        UsageError: matplotlib is not installed.
+
+    """
+    names, bound = palette(replayed), replayed.bound
+    relative = bound is not None and bound.cost_cents > 0
+    points = [
+        (replayed.cost_ratio(item) or 0.0 if relative else item.cost_cents, 1 - item.within)
+        for item in replayed.outcomes
+    ]
+    figure = plots.new_figure((_WIDTH_INCHES, 3.4))
+    with svg.look("trade-off"):
+        figure.set_layout_engine("none")
+        axes = figure.add_axes((0.15, 0.12, 0.81, 0.8))
+        _style(axes, "requests within SLO")
+        _nines(axes, [x for x, _ in points])
+        axes.set_xlabel("cost / clairvoyant's" if relative else "cost, cents", color=_MUTED)
+        for outcome, (x, y) in zip(replayed.outcomes, points, strict=True):
+            color = svg.STAND_INS[names[outcome.policy]]
+            axes.plot([x], [y], "D" if outcome is bound else "o", color=color, markersize=6,
+                      clip_on=False, zorder=3)  # fmt: skip
+        _label(axes, points, replayed)
+        return svg.text(figure, "Requests within the SLO over cost, by policy")
+
+
+def _load(panel: _Panel) -> None:
+    x, y = downsampling.thinned(
+        _time(panel.curves, panel.view), panel.curves.offered_rpm, panel.view.points
+    )
+    panel.axes.fill_between(x, y, color=_MUTED, alpha=0.35, linewidth=0)
+    panel.axes.plot(x, y, color=_MUTED, linewidth=0.8)
+    _scale(panel.axes, panel.view.tops["load"] * 1.05)
+
+
+def _replicas(panel: _Panel) -> None:
+    axes, curves, view_of = panel.axes, panel.curves, panel.view
+    time = _time(curves, view_of)
+    x, ready, created = downsampling.changes(time, curves.ready, curves.created)
+    axes.fill_between(x, ready, created, step="post", color=panel.color, alpha=0.3, linewidth=0)
+    if panel.bound is not None:
+        other = downsampling.changes(_time(panel.bound, view_of), panel.bound.ready)
+        axes.plot(*other, drawstyle="steps-post", color=_BOUND, linewidth=1.2, dashes=(4, 2))
+    axes.plot(x, ready, drawstyle="steps-post", color=panel.color, linewidth=1.6)
+    desired = downsampling.changes(time, curves.desired)
+    axes.plot(*desired, drawstyle="steps-post", color=_INK, linewidth=0.9, dashes=(1, 1.5))
+    _cut(panel, "replicas", (curves.created, curves.desired))
+
+
+def _ttft(panel: _Panel) -> None:
+    axes, start = panel.axes, panel.view.ttft_from_ms
+    top = max(panel.view.tops["ttft"] * 1.6, start * 100)
+    axes.set_yscale("symlog", linthresh=start, linscale=0.7)
+    first, last = round(math.log10(start)), math.floor(math.log10(top))
+    ticks = [10.0**power for power in range(first, last + 1)]
+    axes.set_yticks([0.0, *ticks], ["0", *map(_round_ms, ticks)])
+    axes.minorticks_off()
+    axes.set_ylim(0, top)
+    targets = [(item.service_class, item.ttft_target_ms) for item in panel.classes]
+    _latency(panel, panel.curves.ttft_p95_ms, targets)
+
+
+def _itl(panel: _Panel) -> None:
+    _scale(panel.axes, panel.view.tops["itl"] * 1.3)
+    targets = [(item.service_class, item.itl_target_ms) for item in panel.classes]
+    _latency(panel, panel.curves.itl_p95_ms, targets)
+
+
+def _latency(panel: _Panel, values: FloatArray, targets: Sequence[tuple[str, float]]) -> None:
+    """The curve, what of it is above the strictest target, and the targets."""
+    joined = downsampling.joined(_time(panel.curves, panel.view), values, 0.02 * panel.view.end)
+    x, y = downsampling.thinned(*joined, panel.view.points)
+    known = [target for _, target in targets if math.isfinite(target)]
+    if known:
+        strictest = min(known)
+        panel.axes.fill_between(x, np.where(np.isfinite(y), np.maximum(y, strictest), np.nan),
+                                strictest, color=_BAD, alpha=0.3, linewidth=0)  # fmt: skip
+    panel.axes.plot(x, y, color=panel.color, linewidth=1.2)
+    gap = np.concatenate([[True], ~np.isfinite(y), [True]])
+    alone = np.isfinite(y) & gap[:-2] & gap[2:]
+    panel.axes.plot(x[alone], y[alone], ".", color=panel.color, markersize=3)
+    _targets(panel.axes, targets)
+
+
+def _targets(axes: Axes, targets: Sequence[tuple[str, float]]) -> None:
+    """A line for each; labels side by side, so that those of close targets do not meet."""
+    found: dict[float, list[str]] = {}
+    for name, target in targets:
+        if target < axes.get_ylim()[1]:
+            found.setdefault(target, []).append(name)
+    ordered = sorted(found)
+    for target in ordered:
+        axes.axhline(target, color=_INK, linewidth=0.8, dashes=(5, 3))
+    labelled = ordered if len(ordered) <= 3 else [ordered[0], ordered[-1]]
+    for i, target in enumerate(labelled):
+        names = tables.plain(", ".join(found[target])) if len(ordered) > 1 else ""
+        short = f"{names[:13]}…" if len(names) > 14 else names
+        text = f"SLO {short} {tables.target_ms(target)}".replace("  ", " ")
+        axes.text(0.99 - 0.36 * i, target, text, transform=axes.get_yaxis_transform(), ha="right",
+                  va="bottom", color=_INK, fontsize=8.5, parse_math=False)  # fmt: skip
+
+
+def _queue(panel: _Panel) -> None:
+    time = _time(panel.curves, panel.view)
+    x, y = downsampling.thinned(time, panel.curves.waiting, panel.view.points)
+    panel.axes.fill_between(x, y, color=panel.color, alpha=0.3, linewidth=0)
+    panel.axes.plot(x, y, color=panel.color, linewidth=1.0)
+    _cut(panel, "queue", (panel.curves.waiting,))
+
+
+def _cost(panel: _Panel) -> None:
+    axes, points = panel.axes, panel.view.points
+    if panel.bound is not None:
+        other = downsampling.thinned(_time(panel.bound, panel.view), panel.bound.cost_cents, points)
+        axes.plot(*other, color=_BOUND, linewidth=1.2, dashes=(4, 2))
+    time = _time(panel.curves, panel.view)
+    axes.plot(
+        *downsampling.thinned(time, panel.curves.cost_cents, points),
+        color=panel.color,
+        linewidth=1.6,
+    )
+    _cut(panel, "cost", (panel.curves.cost_cents,))
+
+
+_PANELS: tuple[tuple[float, str, Callable[[_Panel], None]], ...] = (
+    (0.55, "offered load, requests/min", _load),
+    (1.25, "replicas", _replicas),
+    (1.2, "TTFT p95, logarithmic", _ttft),
+    (0.8, "ITL p95, ms", _itl),
+    (0.7, "requests waiting", _queue),
+    (0.8, "cost so far, cents", _cost),
+)
+
+
+def _stacked(figure: Figure) -> Sequence[Axes]:
+    figure.set_layout_engine("none")
+    heights = [height for height, _, _ in _PANELS]
+    grid = {"height_ratios": heights, "left": 0.15, "right": 0.985, "top": 0.965, "bottom": 0.072}
+    found: Sequence[Axes] = figure.subplots(
+        len(_PANELS), 1, sharex=True, gridspec_kw={**grid, "hspace": 0.48}
+    ).tolist()
+    return found
+
+
+def _prepare(axes: Axes, heading: str, shared: View) -> None:
+    _style(axes, heading)
+    axes.set_xlim(0, shared.end)
+    if shared.warm_up > 0:
+        axes.axvspan(0, shared.warm_up, color=_GRID, alpha=0.6, linewidth=0)
+
+
+def _style(axes: Axes, heading: str) -> None:
+    axes.patch.set_visible(False)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(_MUTED)
+    axes.grid(color=_GRID, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, labelcolor=_MUTED, labelsize=9)
+    axes.set_title(heading, loc="left", fontsize=9.5, pad=3, color=_INK)
+
+
+def _scale(axes: Axes, top: float) -> None:
+    """From 0, with few whole numbers beside it."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator  # noqa: PLC0415 - optional, and slow
+
+    axes.set_ylim(0, top)
+    axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+
+
+def _nines(axes: Axes, costs: Sequence[float]) -> None:
+    """Missed requests downwards on a logarithmic scale, and room for all costs."""
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - optional, and slow to import
+
+    axes.set_yscale("symlog", linthresh=1e-3, linscale=0.5)
+    axes.set_ylim(1.5, -2e-4)
+    axes.set_yticks(list(_NINES), list(_NINES.values()))
+    axes.minorticks_off()
+    axes.axhspan(1 - tables.GOAL, -2e-4, color=_GRID, alpha=0.6, linewidth=0)
+    room = 0.1 * max(max(costs) - min(costs), 0.2 * max(costs), 1e-9)
+    axes.set_xlim(min(costs) - room, max(costs) + room)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+
+
+def _label(axes: Axes, points: Sequence[tuple[float, float]], replayed: Replayed) -> None:
+    """A name beside each point, moved to where nothing else is; a line leads to one that is far."""
+    scale = 72.0 / axes.figure.dpi
+    at = [axes.transData.transform(point) * scale for point in points]
+    taken = [(x - 5.0, y - 5.0, x + 5.0, y + 5.0) for x, y in at]
+    limits = tuple(float(edge) * scale for edge in axes.bbox.extents)
+    names = palette(replayed)
+    for outcome, (x, y), point in zip(replayed.outcomes, at, points, strict=True):
+        name = tables.plain(outcome.title)
+        text = name if cell_len(name) <= 36 else f"{set_cell_size(name, 35)}…"
+        box = _free(x, y, 4.7 * cell_len(text), taken, limits)
+        taken.append(box)
+        aside, shift = box[2] < x, (box[1] + box[3]) / 2 - y
+        line = {"arrowstyle": "-", "color": svg.STAND_INS[names[outcome.policy]], "shrinkA": 0}
+        axes.annotate(text, point, (box[2 if aside else 0] - x, shift), textcoords="offset points",
+                      ha="right" if aside else "left", va="center", fontsize=9, color=_INK,
+                      parse_math=False, arrowprops=line if abs(shift) > 6 else None)  # fmt: skip
+
+
+def _free(x: float, y: float, width: float, taken: Sequence[Box], limits: Sequence[float]) -> Box:
+    """The nearest place for a label: on a side of its point, or above or below it."""
+    left, bottom, right, top = limits
+    middle = max(left, min(x - width / 2, right - width))
+    found: Box | None = None
+    for shift in sorted(range(-240, 241, 4), key=abs):
+        for start in (x + 9, x - 9 - width, middle):
+            box = (start, y + shift - 6, start + width, y + shift + 6)
+            inside = left <= start and start + width <= right + 4
+            inside = inside and bottom <= box[1] and box[3] <= top + 4
+            found = found or box
+            if inside and not any(_meet(box, other) for other in taken):
+                return box
+    return found or (x, y, x, y)
+
+
+def _meet(one: Sequence[float], other: Sequence[float]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _judged(outcome: Outcome, variant: str) -> tuple[ClassOutcome, ...]:
+    """The classes whose targets bound a variant: its model's."""
+    model = outcome.curves[variant].model
+    return tuple(item for item in outcome.classes if item.model == model)
+
+
+def _time(curves: Curves, shared: View) -> FloatArray:
+    return curves.seconds / shared.unit_seconds
+
+
+def _unit(seconds: float) -> tuple[str, float]:
+    if seconds <= 300:
+        return "s", 1.0
+    return ("min", 60.0) if seconds <= 10_800 else ("h", 3600.0)
+
+
+def _top(arrays: Iterable[FloatArray], least: float) -> float:
+    return max([least, *(float(a[np.isfinite(a)].max()) for a in arrays if np.isfinite(a).any())])
+
+
+def _common(peaks: Sequence[float]) -> float:
+    """The highest peak; or less, where most curves would be flat below it."""
+    return min(max(peaks, default=1.0), 3 * float(np.median(peaks)) if peaks else 1.0)
+
+
+def _cut(panel: _Panel, name: str, values: Iterable[FloatArray]) -> None:
+    """A common scale, and in words what it cuts off."""
+    top, peak = panel.view.tops[name], _top(values, 0.0)
+    _scale(panel.axes, top * 1.08)
+    if peak > top * 1.08:
+        heading = panel.axes.get_title(loc="left")
+        panel.axes.set_title(f"{heading}; cut off, up to {_short(peak)}", loc="left", color=_BAD,
+                             fontsize=9.5, pad=3)  # fmt: skip
+
+
+def _itl_top(curves: Iterable[Curves], targets: Sequence[float]) -> float:
+    """With the targets that are not so high that the curves were flat below them."""
+    known = _top((item.itl_p95_ms for item in curves), min(targets, default=1.0))
+    return max([known, *(target for target in targets if target <= 2 * known)])
+
+
+def _short(value: float) -> str:
+    return f"{value / 1000:,.0f}k" if value >= 10_000 else f"{value:,.0f}"
+
+
+def _round_ms(value: float) -> str:
+    return f"{value / 1000:,.0f} s" if value >= 1000 else f"{value:g} ms"

@@ -1,0 +1,257 @@
+"""What a replay found, as one HTML file: no script, nothing loaded, equal for equal input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+
+from emulator.replay import plots, tables
+from emulator.replay.results import Outcome, Replayed
+
+# On a light and on a dark page. Those of the policies are Okabe's and Ito's, without their yellow and black,
+# darker or lighter where the background asks for it.
+_COLORS = {
+    "paper": ("#ffffff", "#161b22"),
+    "ground": ("#f3f5f7", "#0d1117"),
+    "ink": ("#1c2128", "#e6edf3"),
+    "muted": ("#59636e", "#9aa5b1"),
+    "grid": ("#e1e5ea", "#2b333d"),
+    "bad": ("#c8102e", "#ff6b6b"),
+    "good": ("#11763d", "#4cc38a"),
+    "bound": ("#6e7781", "#a3acb7"),
+    "own0": ("#0072b2", "#5ab4f0"),
+    "own1": ("#d55e00", "#f58a3c"),
+    "own2": ("#009e73", "#2fc79b"),
+    "own3": ("#b0528a", "#e39cc6"),
+    "own4": ("#c08a00", "#f2b93b"),
+    "own5": ("#3f9fd6", "#a6dcff"),
+    "own6": ("#7a1f4b", "#c4527a"),
+    "own7": ("#7a7a1e", "#c9c95a"),
+}
+_STYLE = """
+*{box-sizing:border-box}
+body{margin:0;background:var(--ground);color:var(--ink);
+font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
+main{max-width:1500px;margin:0 auto;padding:1.5rem clamp(.75rem,3vw,2.5rem) 3rem}
+h1{font-size:clamp(1.2rem,2.2vw,1.65rem);line-height:1.35;font-weight:600;
+max-width:62rem;margin:.25rem 0 .5rem}
+.lead{margin:0 0 1.5rem;max-width:62rem}
+h2{font-size:1.15rem;margin:2.25rem 0 .75rem}
+h3{font-size:1rem;margin:0}
+h1,h2,h3,dd,th,td{overflow-wrap:anywhere}
+p{margin:0}
+.kicker,.note,.key,figcaption p,dt{color:var(--muted);font-size:.875rem}
+.note{margin:.5rem 0}
+.chip{display:inline-block;width:.75em;height:.75em;border-radius:50%;margin-right:.5em}
+.first{display:grid;gap:1rem;align-items:start;grid-template-columns:minmax(0,36rem) minmax(20rem,1fr)}
+.card{margin:0;min-width:0}
+.card,.facts,table{background:var(--paper);border:1px solid var(--grid);border-radius:8px}
+.card,.facts{padding:.875rem 1rem}
+.facts{margin:0;display:grid;grid-template-columns:fit-content(45%) minmax(0,1fr);gap:.25rem 1rem;
+align-content:start;font-size:.9rem}
+.facts dd{margin:0}
+.cards{display:grid;gap:1rem;grid-template-columns:repeat(auto-fill,minmax(min(100%,25rem),1fr))}
+.cards>.card{display:grid;grid-template-rows:subgrid;grid-row:span 3;row-gap:0}
+figcaption{margin-bottom:.5rem}
+.plot{display:block;width:100%;height:auto}
+.plot *{stroke-linejoin:round}
+.plot text{paint-order:stroke;stroke:var(--paper);stroke-width:2.5px}
+table{border-collapse:separate;border-spacing:0;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}
+th,td{padding:.45rem .7rem;text-align:right;border-top:1px solid var(--grid)}
+thead th{border:0;color:var(--muted);font-weight:500;font-size:.8rem;vertical-align:bottom}
+th:first-child{text-align:left}
+tbody th{font-weight:600;min-width:10rem}
+td{white-space:nowrap}
+.class th{font-weight:400;padding-left:2.2rem}
+.class th,.class td{border-top:0;padding-top:0;color:var(--muted)}
+td.met{color:var(--good);font-weight:600}
+td.missed{color:var(--bad)}
+.key{display:flex;flex-wrap:wrap;gap:.25rem 1.25rem}
+.key span{display:inline-flex;align-items:center;gap:.45rem}
+.key i{width:1.75rem;height:.75rem;display:inline-block}
+.key .solid,.key .dots,.key .dash,.key .slo{height:0;border-top:2px solid var(--ink)}
+.key .dots{border-top-style:dotted}
+.key .dash{border-top:2px dashed var(--bound)}
+.key .slo{border-top:1px dashed var(--ink)}
+.key .area{background:var(--ink);opacity:.3}
+.key .over{background:var(--bad);opacity:.3}
+.key .warm{background:var(--grid)}
+@media (max-width:64rem){.first{grid-template-columns:minmax(0,1fr)}}
+@media (max-width:64rem){
+.card,.facts{padding:.75rem .6rem}
+thead{position:absolute;clip-path:inset(50%)}
+table,tbody,tr{display:block}
+tr{display:grid;grid-template-columns:1fr 1fr;gap:.1rem 1.25rem;padding:.75rem;
+border-top:1px solid var(--grid)}
+tr:first-child{border:0}
+th[scope=row]{border:0;grid-column:1/-1;padding:0 0 .25rem}
+td{display:flex;justify-content:space-between;flex-wrap:wrap;gap:0 .5rem}
+td,.class th,.class td{padding:0;border:0}
+td::before{content:attr(data-name);color:var(--muted);font-weight:400}
+td:empty{display:none}
+tr.class{border-top:0;padding-top:0}
+}
+@media (max-width:30rem){tr{grid-template-columns:1fr}}
+@media print{body{background:none}.card,tr{break-inside:avoid}}
+"""
+_ABOUT = (
+    f"✓: at least {tables.GOAL * 100:g} % of requests within both targets. Latencies are 95th percentiles,"
+    " TTFT since the arrival, waiting at the gateway included. Recovery: from a step of the load upwards"
+    " until the requests of the next two minutes are within their targets. Bound: what could have been"
+    " done by who knows the traffic in advance."
+)
+
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+def html(replayed: Replayed) -> str:
+    """The page.
+
+    Raises:
+        UsageError: matplotlib is not installed.
+
+    """
+    first, *others = tables.findings(replayed)
+    title = _text(f"{replayed.trace} on {replayed.scenario}")
+    variants = dict.fromkeys(name for item in replayed.outcomes for name in item.curves)
+    sections = "".join(_section(replayed, variant) for variant in variants)
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:,">
+<title>Replay of {title}</title>
+<style>
+{_colors()}{_STYLE}</style>
+</head>
+<body>
+<main>
+<header>
+<p class="kicker">Autoscaling policies, replayed: {title}</p>
+<h1>{escape(first)}</h1>
+<p class="lead">{escape(" ".join(others))}</p>
+</header>
+<div class="first">
+{_trade_off(replayed)}{_facts(replayed)}</div>
+{_table(replayed)}{sections}</main>
+</body>
+</html>
+"""
+
+
+def _text(value: str) -> str:
+    return escape(tables.plain(value))
+
+
+def _colors() -> str:
+    light, dark = (
+        "".join(f"--{name}:{pair[i]};" for name, pair in _COLORS.items()) for i in (0, 1)
+    )
+    return f":root{{{light}}}\n@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
+
+
+def _chip(replayed: Replayed, outcome: Outcome) -> str:
+    name = plots.palette(replayed)[outcome.policy]
+    return f'<i class="chip" style="background:var(--{name})"></i>'
+
+
+def _trade_off(replayed: Replayed) -> str:
+    if not replayed.outcomes:
+        return ""
+    return (
+        '<figure class="card"><figcaption><h3>What service, at what cost</h3>'
+        f"<p>Upper left is best; shaded: at least {tables.GOAL * 100:g} % within the SLO.</p></figcaption>\n"
+        f"{plots.trade_off(replayed)}</figure>\n"
+    )
+
+
+def _facts(replayed: Replayed) -> str:
+    found: dict[str, str] = {
+        "trace": replayed.trace,
+        "scenario": replayed.scenario,
+        "requests": f"{replayed.requests:,}",
+        "duration": f"{replayed.duration_seconds:,.0f} s",
+        "warm-up": f"{replayed.warm_up_seconds:,.0f} s, not judged",
+        **_targets(replayed),
+        **replayed.facts,
+    }
+    lines = "".join(f"<dt>{_text(k)}</dt><dd>{_text(v)}</dd>\n" for k, v in found.items())
+    return f'<dl class="facts">\n{lines}</dl>\n'
+
+
+def _targets(replayed: Replayed) -> Mapping[str, str]:
+    """The SLO of each class, by what to call it."""
+    classes = [item for outcome in replayed.outcomes for item in outcome.classes]
+    several = len({item.model for item in classes}) > 1
+    return {
+        f"SLO, {item.service_class}" + (f", {item.model}" if several else ""): (
+            f"TTFT ≤ {tables.target_ms(item.ttft_target_ms)},"
+            f" ITL ≤ {tables.target_ms(item.itl_target_ms)}"
+        )
+        for item in classes
+    }
+
+
+def _table(replayed: Replayed) -> str:
+    heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in tables.COLUMNS)
+    lines = "".join(_line(replayed, row) for row in tables.rows(replayed))
+    return (
+        f"<section>\n<h2>Results</h2>\n<table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{lines}</tbody>\n"
+        f'</table>\n<p class="note">{escape(_ABOUT)}</p>\n</section>\n'
+    )
+
+
+def _line(replayed: Replayed, row: tables.Row) -> str:
+    judged = row.service_class or row.outcome
+    met = judged.within >= tables.GOAL
+    first, *others = row.cells
+    kind, mark = ("met", "✓") if met else ("missed", "✗")
+    cells = [f'<td class="{kind}" data-name="{tables.COLUMNS[1]}">{mark} {escape(first)}</td>']
+    cells += [
+        f'<td data-name="{escape(name)}">{escape(cell)}</td>'
+        for name, cell in zip(tables.COLUMNS[2:], others, strict=True)
+    ]
+    kind = "class" if row.service_class else "policy"
+    chip = "" if row.service_class else _chip(replayed, row.outcome)
+    return (
+        f'<tr class="{kind}"><th scope="row">{chip}{escape(row.label)}</th>{"".join(cells)}</tr>\n'
+    )
+
+
+def _section(replayed: Replayed, variant: str) -> str:
+    view = plots.view(replayed, variant)
+    shown = [item for item in replayed.outcomes if variant in item.curves]
+    cards = "".join(_card(replayed, item, variant, view) for item in shown)
+    key = {
+        "solid": "ready, in the policy's colour",
+        "area": "starting or draining",
+        "dots": "desired by the policy",
+        **({"dash": "clairvoyant"} if replayed.bound else {}),
+        "slo": "SLO",
+        "over": "above the strictest SLO",
+        "warm": "warm-up",
+    }
+    signs = "".join(f'<span><i class="{sign}"></i>{name}</span>' for sign, name in key.items())
+    return (
+        f'<section>\n<h2>{_text(variant)} over time</h2>\n<p class="key">{signs}</p>\n'
+        '<p class="note">The same scales for all policies; what is far beyond most is cut off.</p>\n'
+        f'<div class="cards">\n{cards}</div>\n</section>\n'
+    )
+
+
+def _card(replayed: Replayed, outcome: Outcome, variant: str, view: plots.View) -> str:
+    ratio = replayed.cost_ratio(outcome)
+    price = f"{tables.ratio(ratio)} bound" if ratio is not None else (
+        f"{outcome.cost_cents:,.0f} cents"
+    )  # fmt: skip
+    notes = "".join(f'<p class="note">{_text(note)}</p>\n' for note in outcome.notes)
+    return (
+        f'<figure class="card"><figcaption><h3>{_chip(replayed, outcome)}{_text(outcome.title)}</h3>'
+        f"<p>{tables.percent(outcome.within)} within SLO · {price} ·"
+        f" {outcome.scale_ups + outcome.scale_downs} scalings</p></figcaption>\n"
+        f"{plots.over_time(replayed, outcome, variant, view)}<div>{notes}</div></figure>\n"
+    )

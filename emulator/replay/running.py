@@ -1,0 +1,134 @@
+"""One policy against the traffic: the simulation, the HPAs, and the policy's timers, moment by moment."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from emulator.hpa import HorizontalPodAutoscaler
+from emulator.replay import scoring
+from emulator.replay.cluster import World
+from emulator.replay.policies import Policy, Timer
+from emulator.replay.results import Outcome
+from emulator.replay.scenario import Scenario
+from emulator.traces import Trace
+
+SAMPLE_SECONDS = 15.0
+"""Between points of the curves."""
+
+HPA_PHASE_SECONDS = 7.0
+"""When HPAs look first: not at the moment at which anything else happens."""
+
+DRAIN_SECONDS = 120.0
+"""That the simulation goes on after the last request: what was offered may still be served."""
+
+Progress = Callable[[float], None]
+"""Is told the seconds that have been simulated."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What is the same for every policy of a replay."""
+
+    scenario: Scenario
+    traffic: Mapping[str, Trace]
+    steps: Mapping[str, Sequence[tuple[float, float]]]
+
+    @property
+    def seconds(self) -> float:
+        """How long it takes."""
+        return scoring.duration(self.traffic) + DRAIN_SECONDS
+
+
+def run(
+    given: Run, make: Callable[[World], Policy], progress: Progress = lambda _: None
+) -> Outcome:
+    """What a policy makes of the traffic.
+
+    Args:
+        given: scenario and traffic.
+        make: the policy for a world.
+        progress: is told how far it is.
+
+    """
+    world = World(given.scenario, given.traffic)
+    policy = make(world)
+    try:
+        _go(given, world, policy, progress)
+    finally:
+        policy.close()
+    results = world.fleet.results()
+    names = world.variants
+    return Outcome(
+        policy=policy.name,
+        title=policy.title,
+        classes=scoring.classes(given.scenario, results),
+        gpu_hours=sum(world.fleet.gpu_seconds(name) for name in names) / 3600,
+        cost_cents=sum(world.cost_cents(name) for name in names),
+        scale_ups=world.ups,
+        scale_downs=world.downs,
+        recovery_seconds=scoring.recoveries(given.scenario, results, given.steps),
+        queue_peak=world.queue_peak,
+        curves=world.curves(results),
+        notes=policy.notes,
+    )
+
+
+def _go(given: Run, world: World, policy: Policy, progress: Progress) -> None:
+    """Everything in the order of its time; at one time the policy first, then HPAs, then the sample."""
+    end = given.seconds
+    hpas = {name: _hpa(given.scenario, name, policy) for name in world.variants}
+    period = given.scenario.hpa.sync_period
+
+    def sync() -> None:
+        for name, hpa in hpas.items():
+            _sync(world, policy, name, hpa)
+
+    def sample() -> None:
+        world.sample({name: policy.desired(name) for name in world.variants})
+        progress(world.now)
+
+    timers = [
+        *policy.timers(),
+        Timer(period, HPA_PHASE_SECONDS, sync),
+        Timer(SAMPLE_SECONDS, 0.0, sample),
+    ]
+    order = itertools.count()
+    due = [(timer.phase, rank, next(order), timer) for rank, timer in enumerate(timers)]
+    heapq.heapify(due)
+    while due and due[0][0] <= end:
+        at, rank, _, timer = heapq.heappop(due)
+        world.advance(at)
+        timer.action()
+        if math.isfinite(timer.period):
+            heapq.heappush(due, (at + timer.period, rank, next(order), timer))
+    world.advance(end)
+
+
+def _hpa(scenario: Scenario, name: str, policy: Policy) -> HorizontalPodAutoscaler:
+    variant = next(item for item in scenario.variants if item.name == name)
+    settings = policy.hpa()
+    return HorizontalPodAutoscaler(
+        target=policy.target(),
+        min_replicas=variant.min_replicas,
+        max_replicas=variant.max_replicas,
+        stabilization_down_seconds=settings.scale_down_stabilization,
+        tolerance_up=settings.tolerance,
+        tolerance_down=settings.tolerance,
+    )
+
+
+def _sync(world: World, policy: Policy, name: str, hpa: HorizontalPodAutoscaler) -> None:
+    items = policy.items(name)
+    if items is None:
+        return
+    decision = hpa.step(
+        now_seconds=world.now,
+        items=items or None,
+        spec_replicas=world.wanted[name],
+        ready_replicas=len(world.ready(name)),
+    )
+    world.scale(name, decision.replicas)

@@ -1,0 +1,68 @@
+"""The comparison that the demo ends with: one model, an hour in which its load trebles, swells and ebbs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from emulator.replay import compare, progress, report, tables
+from emulator.replay.results import Replayed
+from emulator.replay.scenario import Scenario, Traffic, load, steps
+
+SCENARIO = {
+    "name": "one model on A100s",
+    "accelerators": {"A100": {"cost": 40}},
+    "models": [
+        {
+            "model": "default/default",
+            "serviceClass": "Premium",
+            "slo": {"ttft": 500, "itl": 24},
+        }
+    ],
+    "variants": [
+        {
+            "name": "vllme-deployment",
+            "model": "default/default",
+            "accelerator": "A100",
+            "profile": {
+                "alpha": 20.58,
+                "beta": 0.41,
+                "gamma": 5.2,
+                "delta": 0.1,
+                "maxBatchSize": 8,
+            },
+            "startup": "60s",
+            "replicas": 2,
+            "maxReplicas": 20,
+        }
+    ],
+}
+
+TRACE = {
+    "kind": "step",
+    "name": "load trebles",
+    "levels": [[900, 200], [1200, 600], [900, 300]],
+    "arrivals": "poisson",
+    "seed": 7,
+    "tokens": {
+        "input": {"mean": 128, "cv": 0.8, "max": 2048},
+        "output": {"mean": 178, "cv": 0.6, "max": 1024},
+    },
+}
+
+
+def replay(console: Console) -> Replayed:
+    """All policies on the sample; progress goes to the console."""
+    traffic = {"default/default": Traffic(trace=load(TRACE), steps=tuple(steps(TRACE)))}
+    with progress.shown(console) as tell:
+        return compare.compare(Scenario.model_validate(SCENARIO), traffic, progress=tell)
+
+
+def show(replayed: Replayed, console: Console, path: Path) -> None:
+    """Print the table and write the report."""
+    console.print()
+    console.width = max(console.width, tables.WIDTH)
+    console.print(tables.table(replayed))
+    path.write_text(report.html(replayed), encoding="utf-8")
+    console.print(f"written: {path}")

@@ -1,0 +1,207 @@
+"""Collection from the pods: bounded, spread, patient with those that do not answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from adapter.clock import Clock
+from adapter.collector import pod_scraper
+from adapter.collector.collector import CollectionSettings, Collector
+from adapter.planning import fleet
+from adapter.resources.variant import Source, VariantSource
+
+PAGE = """vllm:num_requests_running{model_name="m"} 0
+vllm:num_requests_waiting{model_name="m"} 0
+vllm:request_success_total{model_name="m"} 5
+"""
+
+
+class Pods:
+    """Metrics pages of many pods, which remembers who was asked when, and how many at once."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, float]] = []
+        self.down: set[str] = set()
+        self.under_way = self.most = 0
+        self.seconds = 0.0
+        self.text = PAGE
+        self.url = ""
+
+    async def page(self, request: web.Request) -> web.Response:
+        name = request.match_info["pod"]
+        self.asked.append((name, time.monotonic()))
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        await asyncio.sleep(self.seconds)
+        self.under_way -= 1
+        if name in self.down:
+            raise web.HTTPServiceUnavailable
+        return web.Response(text=self.text)
+
+    def endpoint(self, name: str) -> str:
+        return f"{self.url}/{name}"
+
+
+@contextlib.asynccontextmanager
+async def serving() -> AsyncIterator[tuple[Pods, aiohttp.ClientSession]]:
+    pods = Pods()
+    app = web.Application()
+    app.router.add_get("/{pod}", pods.page)
+    connector = aiohttp.TCPConnector(limit=0)
+    async with TestServer(app) as server, aiohttp.ClientSession(connector=connector) as session:
+        pods.url = str(server.make_url("")).rstrip("/")
+        yield pods, session
+
+
+def source(*endpoints: str, name: str = "v", origin: Source | None = None) -> VariantSource:
+    """A variant of model `m` with these endpoints."""
+    return VariantSource(
+        namespace="n", name=name, model="m", service_class="c", profiles=(), accelerator="",
+        targets=fleet.Targets(), endpoints=endpoints, replicas=len(endpoints),
+        metrics_source=origin,
+    )  # fmt: skip
+
+
+class ManualClock(Clock):
+    """A clock that stands until it is moved."""
+
+    at = 1000.0
+
+    def monotonic(self) -> float:
+        return self.at
+
+    def time(self) -> float:
+        return self.at
+
+
+def collector(session: aiohttp.ClientSession, clock: Clock) -> Collector:
+    return Collector(session=session, clock=clock, settings=CollectionSettings(interval=10.0))
+
+
+async def test_a_fleet_is_asked_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many pods there are, no more requests than the limit are under way."""
+    monkeypatch.setattr(pod_scraper, "AT_ONCE", 7)
+    async with serving() as (pods, session):
+        pods.seconds = 0.02
+        collecting = collector(session, Clock())
+        collecting.use([source(*(pods.endpoint(f"p{i}") for i in range(40)))])
+        await collecting.collect()
+        assert len(pods.asked) == 40
+        assert pods.most == 7
+
+
+async def test_rounds_are_spread_and_each_pod_keeps_its_moment() -> None:
+    """Pods are not asked all at once, and each always at the same moment of a round."""
+    async with serving() as (pods, session):
+        settings = CollectionSettings(interval=2.0, spread=0.5)
+        collecting = Collector(session=session, clock=Clock(), settings=settings)
+        collecting.use([source(*(pods.endpoint(f"p{i}") for i in range(20)))])
+        rounds = []
+        for _ in range(2):
+            pods.asked.clear()
+            began = time.monotonic()
+            await collecting.collect(spread=True)
+            rounds.append({name: at - began for name, at in pods.asked})
+        assert max(rounds[0].values()) - min(rounds[0].values()) > 0.5
+        assert all(abs(rounds[0][name] - rounds[1][name]) < 0.3 for name in rounds[0])
+
+
+async def test_who_does_not_answer_is_asked_less_often() -> None:
+    """Each time twice as late, at most after a minute, and at once again when it has answered."""
+    async with serving() as (pods, session):
+        clock = ManualClock()
+        collecting = collector(session, clock)
+        collecting.use([source(pods.endpoint("p"))])
+        pods.down = {"p"}
+        when = []
+        for _ in range(31):
+            clock.at += 10
+            before = len(pods.asked)
+            await collecting.collect()
+            if len(pods.asked) > before:
+                when.append(clock.at - 1000)
+        assert when == [10, 20, 40, 80, 140, 200, 260]
+        pods.down.clear()
+        clock.at = 1320
+        await collecting.collect()
+        pods.asked.clear()
+        for _ in range(3):
+            clock.at += 10
+            await collecting.collect()
+        assert len(pods.asked) == 3
+
+
+async def test_what_is_wrong_is_said_with_its_state() -> None:
+    """Missing, then found, then stale, with the pod's own reason and the age of its numbers."""
+    async with serving() as (pods, session):
+        clock = ManualClock()
+        collecting = collector(session, clock)
+        variant = source(pods.endpoint("p"))
+        collecting.use([variant])
+        pods.down = {"p"}
+        await collecting.collect()
+        missing = collecting.observe(variant)
+        assert missing.metrics == "MetricsMissing"
+        assert "HTTP status 503" in missing.problem
+        pods.down.clear()
+        for _ in range(3):
+            clock.at += 10
+            await collecting.collect()
+        found = collecting.observe(variant)
+        assert (found.metrics, found.problem, found.origin) == ("MetricsFound", "", "direct")
+        pods.text = PAGE.replace("} 5", "} -1")
+        clock.at += 30
+        await collecting.collect()
+        stale = collecting.observe(variant)
+        assert stale.metrics == "MetricsStale"
+        assert "finished is -1" in stale.problem
+        assert stale.age_seconds == 30.0
+
+
+async def test_how_old_is_too_old_is_a_setting() -> None:
+    """Metrics older than that do not count, younger ones do."""
+    async with serving() as (pods, session):
+        clock = ManualClock()
+        settings = CollectionSettings(interval=10.0, stale_after=100.0)
+        collecting = Collector(session=session, clock=clock, settings=settings)
+        variant = source(pods.endpoint("p"))
+        collecting.use([variant])
+        for _ in range(2):
+            clock.at += 10
+            await collecting.collect()
+        clock.at += 40
+        assert collecting.observe(replace(variant)).metrics == "MetricsFound"
+        clock.at += 61
+        assert collecting.observe(variant).metrics == "MetricsStale"
+
+
+async def test_a_variant_that_wants_prometheus_without_one_says_so() -> None:
+    """Its pods are not asked behind its back."""
+    async with serving() as (pods, session):
+        collecting = collector(session, ManualClock())
+        variant = source(pods.endpoint("p"), origin="prometheus")
+        collecting.use([variant])
+        await collecting.collect()
+        assert pods.asked == []
+        assert "--prometheus or PROMETHEUS_BASE_URL" in collecting.observe(variant).problem
+
+
+async def test_a_variant_at_zero_is_not_missing() -> None:
+    """No replicas, no pods: nothing has to be heard."""
+    async with serving() as (_, session):
+        collecting = collector(session, ManualClock())
+        asleep = source()
+        collecting.use([asleep])
+        await collecting.collect()
+        assert collecting.observe(asleep).metrics == "MetricsFound"
+        gone = replace(asleep, replicas=2)
+        assert collecting.observe(gone).problem == "2 replicas, but no endpoints to scrape"

@@ -1,0 +1,106 @@
+"""Pages of real servers' formats, as each version writes them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from adapter.collector import exposition, model_servers
+
+PAGES = Path(__file__).parents[2] / "data" / "metrics"
+EXPECTED: dict[str, Any] = json.loads((PAGES / "expected.json").read_text())
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_every_version_says_the_same_quantities(name: str) -> None:
+    """VLLM's two architectures and SGLang, several engines in a pod included."""
+    wanted = EXPECTED[name]
+    page = exposition.parse((PAGES / name).read_text(), wanted["model"], "http://x")
+    assert page.finished == wanted["finished"]
+    assert page.running == wanted["running"]
+    assert page.waiting == wanted["waiting"]
+    assert page.prompt_tokens == pytest.approx(tuple(wanted["prompt_tokens"]))
+    assert page.generation_tokens == pytest.approx(tuple(wanted["generation_tokens"]))
+    assert page.ttft == pytest.approx(tuple(wanted["ttft"]))
+    assert page.itl == pytest.approx(tuple(wanted["itl"]))
+    assert page.kv_cache == pytest.approx(wanted["kv_cache_usage"])
+    assert page.started_at == wanted["started_at"]
+
+
+def test_two_names_of_one_quantity_count_once() -> None:
+    """A version that shows the old and the new name of a histogram is not read twice."""
+    text = (PAGES / "vllm-0.11-v1.prom").read_text()
+    assert "vllm:time_per_output_token_seconds_count" in text
+    assert "vllm:inter_token_latency_seconds_count" in text
+    page = exposition.parse(text, EXPECTED["vllm-0.11-v1.prom"]["model"], "http://x")
+    assert page.itl[1] == EXPECTED["vllm-0.11-v1.prom"]["itl"][1]
+
+
+RANKS = """sglang:num_running_reqs{model_name="m",dp_rank="0",tp_rank="0"} 3
+sglang:num_running_reqs{model_name="m",dp_rank="0",tp_rank="1"} 3
+sglang:num_running_reqs{model_name="m",dp_rank="1",tp_rank="0"} 2
+sglang:num_queue_reqs{model_name="m",dp_rank="0",priority=""} 5
+sglang:num_queue_reqs{model_name="m",dp_rank="0",priority="1"} 4
+sglang:num_queue_reqs{model_name="m",dp_rank="0",priority="2"} 1
+"""
+
+
+def test_ranks_and_priorities_do_not_double() -> None:
+    """Tensor-parallel ranks show one engine's requests, priorities are parts of the total."""
+    page = exposition.parse(RANKS, "m", "http://x")
+    assert (page.running, page.waiting) == (5.0, 5.0)
+
+
+SWAPPED = """vllm:num_requests_running{model_name="m"} 3
+vllm:num_requests_swapped{model_name="m"} 2
+vllm:num_requests_waiting{model_name="m"} 1
+"""
+
+
+def test_what_was_swapped_out_is_in_service() -> None:
+    """Requests that the first architecture swapped out have begun and not ended."""
+    assert exposition.parse(SWAPPED, "m", "http://x").running == 5.0
+
+
+NAMES = st.sampled_from(sorted(model_servers.SERIES))
+LABELS = st.dictionaries(
+    st.sampled_from(["model_name", "engine", "dp_rank"]),
+    st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), max_size=8),
+    max_size=3,
+)
+VALUES = st.one_of(
+    st.floats(allow_nan=False).map(repr), st.sampled_from(["NaN", "+Inf", "-Inf", "1e+06", "3"])
+)
+
+
+@st.composite
+def lines(draw: st.DrawFn) -> str:
+    """One line as the exposition format has it, escapes and a time now and then included."""
+    labels = ",".join(
+        name + '="' + text.replace("\\", r"\\").replace('"', r"\"") + '"'
+        for name, text in draw(LABELS).items()
+    )
+    braces = f"{{{labels}}}" if labels or draw(st.booleans()) else ""
+    value = draw(VALUES).replace("inf", "+Inf").replace("-+Inf", "-Inf")
+    time = draw(st.sampled_from(["", "", "", " 1700000000000"]))
+    return f"{draw(NAMES)}{braces} {value}{time}"
+
+
+@given(st.lists(lines(), max_size=6))
+def test_the_pattern_and_the_library_read_the_same(text: list[str]) -> None:
+    """Whatever a line looks like: the fast way and the library's give the same samples."""
+    wanted = [
+        (sample.name, sample.labels, float(sample.value))
+        for family in text_string_to_metric_families("".join(f"{line}\n" for line in text))
+        for sample in family.samples
+    ]
+    found = [
+        (name, dict(labels), float(value)) for name, labels, value in exposition._samples(text)
+    ]
+    assert repr(sorted(found, key=repr)) == repr(sorted(wanted, key=repr))

@@ -1,0 +1,279 @@
+"""Offered load from scrapes: saturation, restarts, replicas that come and go."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapter.collector import exposition
+from adapter.collector.model_servers import Page
+from adapter.collector.traffic import TrafficWindow
+
+
+def page(finished: float, *, running: float = 0, waiting: float = 0) -> Page:
+    """A page of requests with 10 input and 100 output tokens."""
+    return Page(
+        finished=finished,
+        running=running,
+        waiting=waiting,
+        prompt_tokens=(10 * finished, finished),
+        generation_tokens=(100 * finished, finished),
+        ttft=(0.2 * finished, finished),
+        itl=(0.02 * 99 * finished, 99 * finished),
+    )
+
+
+def test_saturated_server_shows_what_is_offered() -> None:
+    """120 req/min into a server that finishes 60 are seen as 120: the queue's growth counts."""
+    window = TrafficWindow(window_seconds=60)
+    for second in range(0, 121, 5):
+        window.add("a", page(second * 1.0, running=4, waiting=second * 1.0), now=second)
+    traffic = window.traffic(now=120)
+    assert traffic is not None
+    assert traffic.arrival_rate_rps * 60 == pytest.approx(120, rel=1e-9)
+    assert (traffic.input_tokens, traffic.output_tokens) == (10, 100)
+    assert traffic.ttft_ms == pytest.approx(200)
+    assert traffic.itl_ms == pytest.approx(20)
+
+
+def test_a_restart_is_no_negative_rate() -> None:
+    """After a counter reset what the counter shows since then is counted."""
+    window = TrafficWindow(window_seconds=60)
+    for second, finished in ((0, 1000), (10, 1010), (20, 5), (30, 15)):
+        window.add("a", page(finished), now=second)
+    traffic = window.traffic(now=30)
+    assert traffic is not None
+    assert traffic.arrival_rate_rps == pytest.approx(25 / 30)
+    assert traffic.output_tokens == pytest.approx(100)
+
+
+def test_a_replica_that_left_keeps_what_it_counted() -> None:
+    """Arrivals that a removed endpoint counted within the window stay in the rate."""
+    window = TrafficWindow(window_seconds=60)
+    for second in range(0, 31, 10):
+        window.add("a", page(second), now=second)
+        window.add("b", page(second), now=second)
+    window.keep(("a",))
+    traffic = window.traffic(now=30)
+    assert traffic is not None
+    assert traffic.arrival_rate_rps == pytest.approx(2.0)
+
+
+def test_no_second_scrape_is_not_zero() -> None:
+    """One scrape says nothing about rates: no traffic is reported, rather than none measured."""
+    window = TrafficWindow(window_seconds=60)
+    window.add("a", page(7), now=0)
+    assert window.traffic(now=1) is None
+
+
+def test_idle_needs_an_empty_server() -> None:
+    """A long request that neither arrived nor ended in the window keeps the variant from idle."""
+    window = TrafficWindow(window_seconds=10)
+    for second in (0, 5, 10):
+        window.add("a", page(3, running=1), now=second)
+    busy = window.traffic(now=10)
+    assert busy is not None
+    assert not busy.idle
+    for second in (15, 20, 25):
+        window.add("a", page(4), now=second)
+    idle = window.traffic(now=30)
+    assert idle is not None
+    assert idle.idle
+    assert idle.arrival_rate_rps == 0
+    assert idle.output_tokens == 100
+
+
+def test_stale_endpoints_are_listed() -> None:
+    """An endpoint without a recent scrape is stale, one never scraped too."""
+    window = TrafficWindow(window_seconds=60)
+    window.add("a", page(1), now=0)
+    window.add("b", page(1), now=50)
+    assert window.stale(("a", "b", "c"), now=60, after_seconds=30) == ["a", "c"]
+
+
+GOOD = """# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{model_name="m",engine="0"} 2.0
+vllm:num_requests_waiting{model_name="m",engine="0"} 1.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param("<html><body>hello</body></html>", "not Prometheus text", id="html"),
+        pytest.param("vllm:x{", "not Prometheus text", id="cut-off"),
+        pytest.param("# nothing\n", "no vllm: or sglang: metrics", id="empty"),
+        pytest.param("up 1\n", "no vllm: or sglang: metrics", id="another-program"),
+        pytest.param(GOOD.replace("2.0", "NaN"), "running is nan", id="nan"),
+        pytest.param(GOOD.replace('"m"', '"other"'), "serves model other, not 'm'", id="model"),
+    ],
+)
+def test_an_unusable_page_is_explained(text: str, said: str) -> None:
+    """Each unusable page is refused with the endpoint and what is wrong."""
+    with pytest.raises(exposition.ScrapeError, match="http://x") as caught:
+        exposition.parse(text, "m", "http://x")
+    assert said in str(caught.value)
+
+
+def test_a_good_page_is_read() -> None:
+    """Gauges are read even before the first request finished."""
+    found = exposition.parse(GOOD, "m", "http://x")
+    assert (found.running, found.waiting, found.finished) == (2.0, 1.0, 0.0)
+
+
+def test_clients_that_leave_are_still_arrivals() -> None:
+    """VLLM never counts them as finished: their first tokens tell of them."""
+    window = TrafficWindow(window_seconds=60)
+    for second in range(0, 61, 10):
+        # One request a second: all get a first token, half of them are then given up.
+        left = replace(page(0.5 * second, running=2), ttft=(0.2 * second, float(second)))
+        window.add("a", left, now=second)
+    traffic = window.traffic(now=60)
+    assert traffic is not None
+    assert traffic.arrival_rate_rps == pytest.approx(1.0)
+
+
+def test_pages_of_different_moments_give_one_rate() -> None:
+    """Two pods of 1/s each are 2/s though one was read ten seconds before the other."""
+    window = TrafficWindow(window_seconds=60)
+    for second in range(0, 121, 20):
+        window.add("a", page(second), now=second)
+        window.add("b", page(second + 10), now=second + 10)
+    traffic = window.traffic(now=130)
+    assert traffic is not None
+    assert traffic.arrival_rate_rps == pytest.approx(2.0)
+    assert traffic.sampled_at == 120
+
+
+def test_an_old_page_says_nothing() -> None:
+    """The same scrape seen again, or one older than the last, changes neither rate nor age."""
+    window = TrafficWindow(window_seconds=60)
+    for second in (0, 10, 20):
+        window.add("a", page(second), now=second)
+    before = window.traffic(now=20)
+    window.add("a", page(20), now=20)
+    window.add("a", page(5), now=5)
+    assert window.traffic(now=20) == before
+
+
+def test_a_pod_that_started_meanwhile_counts_from_its_start() -> None:
+    """Its first page is news: the load that it took over is not lost until the second one."""
+    window = TrafficWindow(window_seconds=60)
+    for second in range(0, 31, 10):
+        window.add("a", page(second), now=second)
+    window.add("a", page(35), now=40)
+    fresh = replace(page(5), started_at=1.0)
+    window.add("b", fresh, now=40, started=35.0)
+    traffic = window.traffic(now=40)
+    assert traffic is not None
+    assert traffic.arrival_rate_rps == pytest.approx(40 / 40)
+
+
+def test_a_pod_that_was_there_before_does_not_bring_its_past() -> None:
+    """The first page of an old pod says nothing of this window."""
+    window = TrafficWindow(window_seconds=60)
+    for second in range(0, 31, 10):
+        window.add("a", page(second), now=second)
+    window.add("b", replace(page(100_000), started_at=1.0), now=30, started=-5000.0)
+    traffic = window.traffic(now=30)
+    assert traffic is not None
+    assert traffic.arrival_rate_rps == pytest.approx(1.0)
+
+
+def test_a_restart_is_seen_by_its_time() -> None:
+    """A server that restarted and has counted more than before is no small growth."""
+    window = TrafficWindow(window_seconds=60)
+    window.add("a", replace(page(5), started_at=100.0), now=0)
+    window.add("a", replace(page(7), started_at=150.0), now=10)
+    traffic = window.traffic(now=10)
+    assert traffic is not None
+    assert traffic.arrival_rate_rps == pytest.approx(0.7)
+
+
+def test_a_pod_that_was_away_counts_on() -> None:
+    """Unready for a moment: what it counted meanwhile is neither lost nor taken for its whole life."""
+    window = TrafficWindow(window_seconds=120)
+    for second in range(0, 31, 10):
+        window.add("a", page(1000 + second), now=second)
+    window.keep(())
+    window.keep(("a",))
+    window.add("a", page(1060), now=60)
+    traffic = window.traffic(now=60)
+    assert traffic is not None
+    assert traffic.arrival_rate_rps == pytest.approx(1.0)
+
+
+def test_a_histogram_that_was_renamed_is_no_restart() -> None:
+    """Only its mean begins anew; arrivals are counted on."""
+    window = TrafficWindow(window_seconds=60)
+    window.add("a", page(100), now=0)
+    window.add("a", replace(page(110), itl=(0.2, 10.0)), now=10)
+    traffic = window.traffic(now=10)
+    assert traffic is not None
+    assert traffic.arrival_rate_rps == pytest.approx(1.0)
+    assert traffic.itl_ms == pytest.approx(20.0)
+
+
+def test_how_long_idle_is_proven() -> None:
+    """From the last sign of a request on; a gap with unchanged counters proves it too, a restart does not."""
+    window = TrafficWindow(window_seconds=60)
+    for second, finished in ((0, 1), (10, 2), (20, 2), (300, 2)):
+        window.add("a", page(finished), now=second)
+    quiet = window.traffic(now=310)
+    assert quiet is not None
+    assert (quiet.idle, quiet.idle_seconds) == (True, 290.0)
+    window.add("a", page(1), now=320)
+    restarted = window.traffic(now=320)
+    assert restarted is not None
+    assert restarted.idle_seconds == 0.0
+
+
+def test_an_end_is_a_sign_of_a_request() -> None:
+    """What ran at one look and had finished by the next was there in between."""
+    window = TrafficWindow(window_seconds=60)
+    for second, finished, running in ((0, 1, 1), (40, 2, 0), (50, 2, 0)):
+        window.add("a", page(finished, running=running), now=second)
+    quiet = window.traffic(now=50)
+    assert quiet is not None
+    assert quiet.idle_seconds == 10.0
+
+
+def test_an_unknown_past_proves_nothing() -> None:
+    """The first page of a pod whose start is not known is the earliest that idleness counts from."""
+    window = TrafficWindow(window_seconds=60)
+    for second in range(0, 101, 10):
+        window.add("a", page(5), now=second)
+    window.add("b", page(9), now=100)
+    both = window.traffic(now=100)
+    assert both is not None
+    assert both.idle_seconds == 0.0
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("abc"), st.floats(0.5, 20), st.integers(0, 50), st.integers(0, 9)
+        ),
+        min_size=2,
+        max_size=60,
+    )
+)
+def test_whatever_pages_come_rates_are_rates(
+    steps: list[tuple[str, float, int, int]],
+) -> None:
+    """Never negative, never infinite, whatever order, restarts and stocks the pages have."""
+    window, now = TrafficWindow(window_seconds=60, long_seconds=120), 0.0
+    for endpoint, seconds, finished, waiting in steps:
+        now += seconds
+        window.add(endpoint, page(finished, waiting=waiting), now=now)
+        traffic = window.traffic(now=now)
+        if traffic is not None:
+            for rate in (traffic.arrival_rate_rps, traffic.long_rate_rps):
+                assert math.isfinite(rate)
+                assert rate >= 0
+        news = window.news(at_least=1.0)
+        assert news is None or (math.isfinite(news[0]) and news[0] >= 0)

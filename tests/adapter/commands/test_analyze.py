@@ -1,0 +1,232 @@
+"""`variant-adapter analyze`: JSON lines in and out, the table, and errors that name the field."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapter import cli
+from adapter.formats import cases
+from analyzer import capacity, queueing
+
+CASE: dict[str, Any] = {
+    "alpha": 20.58,
+    "beta": 0.41,
+    "gamma": 5.2,
+    "delta": 0.1,
+    "max_batch": 4,
+    "max_queue": 40,
+    "input_tokens": 128,
+    "output_tokens": 178,
+}
+REPLICA = queueing.Replica(
+    alpha_ms=20.58, beta_ms=0.41, gamma_ms=5.2, delta_ms=0.1,
+    input_tokens=128, output_tokens=178, max_batch=4, max_queue=40,
+)  # fmt: skip
+
+
+def ask(*given_cases: Any) -> list[dict[str, Any]]:
+    lines = [item if isinstance(item, str) else json.dumps(item) for item in given_cases]
+    return [json.loads(line) for line in cases.answer_lines(lines)]
+
+
+def test_an_arrival_rate_is_analyzed() -> None:
+    """The answer has every figure of the steady state under its name."""
+    (found,) = ask({**CASE, "rate_rps": 0.5})
+    steady = queueing.analyze(REPLICA, 0.5)
+    for name in (
+        "throughput_rps", "response_ms", "waiting_ms", "in_service", "prefill_ms",
+        "itl_ms", "ttft_ms", "utilization", "blocking",
+    ):  # fmt: skip
+        assert found[name] == getattr(steady, name)
+
+
+def test_targets_are_sized_for() -> None:
+    """The answer has the largest rate for each target and for all of them."""
+    (found,) = ask({**CASE, "target_ttft_ms": 500, "target_itl_ms": 24, "target_tps": 1000})
+    sized = capacity.size(REPLICA, ttft_ms=500, itl_ms=24, tps=1000)
+    assert isinstance(sized, capacity.Capacity)
+    assert found["max_rate_ttft_rps"] == sized.ttft_rate_rps
+    assert found["max_rate_itl_rps"] == sized.itl_rate_rps
+    assert found["max_rate_tps_rps"] == sized.tps_rate_rps
+    assert found["max_rate_rps"] == sized.rate_rps
+    assert (found["infeasible"], found["binding"]) == (None, "ttft")
+
+
+def test_an_unreachable_target_says_which_and_what_is_best() -> None:
+    """The rate for the other target is still there; the rate for both is not."""
+    (found,) = ask({**CASE, "target_ttft_ms": 500, "target_itl_ms": 20})
+    assert found["infeasible"]["target"] == "itl"
+    assert found["infeasible"]["best_ms"] == pytest.approx(20.99, rel=1e-4)
+    assert found["max_rate_itl_rps"] is None
+    assert found["max_rate_rps"] is None
+    assert found["max_rate_ttft_rps"] > 0
+
+
+def test_a_rate_with_targets_is_counted_in_replicas() -> None:
+    """Replicas carry the rate, or tokens per second if they ask for more, and predict what each does."""
+    more = {"target_ttft_ms": 500, "target_itl_ms": 24, "id": ["any", 1]}
+    plain, tokens, least, longer = ask(
+        {**CASE, **more, "rate_rps": 2.0},
+        {**CASE, **more, "rate_rps": 0.0, "target_tps": 2.0 * 178},
+        {**CASE, **more, "rate_rps": 0.0, "min_replicas": 2},
+        {**CASE, **more, "rate_rps": 2.0, "at_tokens": 356},
+    )
+    assert plain["id"] == ["any", 1]
+    assert plain["replicas"] == -(-2.0 // plain["goodput_rps"])
+    assert plain["ttft_ms"] <= 500
+    assert plain["offered_rps"] == 2.0 / plain["replicas"]
+    assert tokens["replicas"] == plain["replicas"]
+    assert (least["replicas"], least["waiting_ms"]) == (2, 0)
+    assert longer["max_batch"] == 8
+
+
+def test_percentiles_are_asked_for_in_percent() -> None:
+    """With a percentile the answer has it, and targets bound it."""
+    mean, high = ask(
+        {**CASE, "target_ttft_ms": 500, "rate_rps": 0.1},
+        {**CASE, "target_ttft_ms": 500, "rate_rps": 0.1, "percentile": 95},
+    )
+    assert high["max_rate_ttft_rps"] < mean["max_rate_ttft_rps"]
+    at = queueing.percentiles(REPLICA, high["offered_rps"], 0.95)
+    assert high["ttft_percentile_ms"] == at.ttft_ms
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"alpha": -1}, "alpha: must be a number >= 0, not -1"),
+        ({"alpha": float("nan")}, "alpha: must be a number >= 0, not nan"),
+        ({"beta": None}, "beta: Input should be a valid number"),
+        ({"max_batch": 0}, "max_batch: must be a whole number from 1"),
+        ({"max_batch": 1e300}, "max_batch: must be a whole number from 1"),
+        ({"max_batch": 10**400}, "max_batch: "),
+        ({"max_batch": 4.5}, "max_batch: must be a whole number"),
+        ({"output_tokens": 0}, "output_tokens: must be a number >= 1, not 0"),
+        ({"target_itl_ms": 0}, "target_itl_ms: must be a number > 0, not 0"),
+        ({"percentile": 100}, "percentile: Input should be less than 100"),
+        ({"stability_margin": 1}, "stability_margin: must be a number >= 0 and < 1"),
+        ({"rate_rps": -1, "target_ttft_ms": 900}, "rate_rps: must be a number >= 0, not -1"),
+        ({"aplha": 3}, "aplha: is not known"),
+        ({"alpha": 0, "beta": 0, "gamma": 0, "delta": 0}, "alpha, beta, gamma, delta: a request"),
+    ],
+)
+def test_a_wrong_case_is_answered_with_its_error(wrong: dict[str, Any], said: str) -> None:
+    """The error names the field as the case has it, and the lines around it are answered."""
+    good = {**CASE, "target_ttft_ms": 900}
+    before, found, after = ask(good, {**good, **wrong}, good)
+    assert found["error"].startswith(said)
+    assert list(found) == ["error"]
+    assert before == after
+    assert before["max_rate_rps"] > 0
+
+
+def test_what_is_no_case_is_answered_too() -> None:
+    """Text, lists, missing fields and nothing to do are errors of their line."""
+    found = ask("{", [], {"alpha": 1}, CASE, "[" * 100_000, {**CASE, "id": [float("inf")]})
+    assert [item["error"].split(":")[0] for item in found] == [
+        "not JSON", "must be a JSON object", "beta",
+        "rate_rps, target_ttft_ms, target_itl_ms, target_tps", "not JSON", "id",
+    ]  # fmt: skip
+
+
+numbers = st.none() | st.floats() | st.integers() | st.sampled_from(["", "1", "nan"])
+
+
+@given(
+    st.lists(st.dictionaries(st.sampled_from([*cases.Case.model_fields, "x"]), numbers), max_size=5)
+)
+def test_every_line_has_one_answer(documents: list[dict[str, Any]]) -> None:
+    """Whatever comes in, one JSON object comes out for each line, none with NaN."""
+    found = cases.answer_lines([json.dumps({**CASE, **document}) for document in documents])
+    assert len(found) == len(documents)
+    for line in found:
+        json.loads(line, parse_constant=pytest.fail)
+
+
+def test_lines_are_answered_before_the_input_ends() -> None:
+    """A program may ask one case, read its answer, and ask the next; a last line needs no newline."""
+    command = [sys.executable, "-m", "adapter", "analyze", "--jsonl"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdin is not None
+        assert run.stdout is not None
+        for rate in (0.1, 0.2):
+            run.stdin.write(json.dumps({**CASE, "rate_rps": rate}) + "\n")
+            run.stdin.flush()
+            assert json.loads(run.stdout.readline())["offered_rps"] == rate
+        run.stdin.write(json.dumps({**CASE, "rate_rps": 0.3}))
+        run.stdin.close()
+        assert json.loads(run.stdout.read())["offered_rps"] == 0.3
+        assert run.wait(30) == 0
+
+
+FLAGS = [
+    "analyze",
+    "--alpha",
+    "20.58",
+    "--beta",
+    "0.41",
+    "--max-batch",
+    "4",
+    "--output-tokens",
+    "178",
+]
+
+
+def test_flags_print_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """The published example: 40 requests a minute need two replicas."""
+    assert cli.main([*FLAGS, "--rpm", "40", "--ttft", "500", "--itl", "24"]) == 0
+    text = capsys.readouterr().out
+    assert "bound by ttft" in text
+    assert "0.666667 req/s needs 2 replicas; each then has" in text
+    assert cli.main([*FLAGS, "--itl", "20"]) == 0
+    assert "ITL target 20 ms cannot be met" in capsys.readouterr().out
+
+
+def test_json_is_the_same_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    """--json prints the object that --jsonl would."""
+    assert cli.main([*FLAGS, "--rate", "0.5", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["ttft_ms"] == pytest.approx(309.3306, rel=1e-6)
+
+
+def test_the_plot_is_a_png(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--plot draws beside the answer; a folder that is not there is an error that names the file."""
+    picture = tmp_path / "model.png"
+    assert cli.main([*FLAGS, "--ttft", "500", "--plot", str(picture)]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert cli.main([*FLAGS, "--ttft", "500", "--plot", str(tmp_path / "no" / "x.png")]) == 1
+    assert "x.png: cannot be written: No such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["analyze", "--alpha", "1"], "beta: is missing"),
+        ([*FLAGS, "--rate", "-1"], "rate_rps: must be a number >= 0"),
+        ([*FLAGS, "--jsonl"], "--jsonl takes its cases from standard input"),
+    ],
+)
+def test_wrong_flags_are_usage_errors(
+    flags: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit status 2 and one line that names the field."""
+    assert cli.main(flags) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_input_that_is_no_text_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bytes that are not UTF-8 end the command with a sentence."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe")))
+    assert cli.main(["analyze", "--jsonl"]) == 1
+    assert "standard input: not UTF-8" in capsys.readouterr().err

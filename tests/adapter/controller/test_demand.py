@@ -1,0 +1,247 @@
+"""What variants are sized for: the steadier rate, steps, gateways and trends."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from adapter.collector.gateway import GatewayWindow, Rates
+from adapter.collector.promql import GatewayCount
+from adapter.collector.traffic import Traffic
+from adapter.controller import demand
+from adapter.controller.demand import Forecaster, RateSettings
+from adapter.planning import fleet
+from adapter.resources.variant import VariantSource
+
+PLAIN = RateSettings(headroom=0.0)
+
+
+def source(name: str = "v", *, replicas: int = 1, startup: float | None = None) -> VariantSource:
+    """A variant of model `m` in namespace `n`."""
+    return VariantSource(
+        namespace="n", name=name, model="m", service_class="c", profiles=(), accelerator="",
+        targets=fleet.Targets(), endpoints=(), replicas=replicas, startup_seconds=startup,
+    )  # fmt: skip
+
+
+def traffic(short_rpm: float, long_rpm: float) -> Traffic:
+    return Traffic(
+        arrival_rate_rps=short_rpm / 60, long_rate_rps=long_rpm / 60, input_tokens=1.0,
+        output_tokens=1.0, ttft_ms=None, itl_ms=None, idle=False,
+    )  # fmt: skip
+
+
+def sized(
+    seen: Traffic,
+    *,
+    gateway: float | None = None,
+    forecaster: Forecaster | None = None,
+    settings: RateSettings | None = None,
+    startup: float | None = None,
+) -> demand.Offered:
+    return demand.of(
+        source(startup=startup),
+        seen,
+        gateway_rps=None if gateway is None else gateway / 60,
+        forecaster=forecaster or Forecaster(),
+        settings=settings or PLAIN,
+        window_seconds=60,
+        interval_seconds=60,
+        now=600.0,
+    )
+
+
+def offered_rpm(short: float, long: float, forecaster: Forecaster | None = None) -> float:
+    return 60 * sized(traffic(short, long), forecaster=forecaster).rate_rps
+
+
+def rate(
+    short: float,
+    long: float,
+    *,
+    gateway: float | None = None,
+    forecaster: Forecaster | None = None,
+    settings: RateSettings | None = None,
+    startup: float | None = None,
+) -> tuple[Any, str]:
+    found = sized(
+        traffic(short, long),
+        gateway=gateway,
+        forecaster=forecaster,
+        settings=settings,
+        startup=startup,
+    )
+    return pytest.approx(found.rate_rps * 60), "; ".join(found.notes)
+
+
+@pytest.mark.parametrize(
+    ("short", "long", "low", "high"),
+    [
+        pytest.param(66, 60, 60, 60, id="noise-up"),
+        pytest.param(50, 60, 60, 60, id="noise-down"),
+        pytest.param(60, 60, 60, 60, id="equal"),
+        pytest.param(240, 60, 200, 220, id="step-up"),
+        pytest.param(20, 60, 25, 35, id="fall"),
+        pytest.param(30, 0, 30, 30, id="no-long-window-yet"),
+    ],
+)
+def test_which_window_counts(short: float, long: float, low: float, high: float) -> None:
+    """The long one, moved as far as the short one is sure of, by two standard errors of its count."""
+    found = offered_rpm(short, long)
+    assert low - 1e-6 <= found <= high + 1e-6
+
+
+def test_the_last_quarter_of_a_minute_tells_of_a_step() -> None:
+    """What is sure of it counts at once, not when the minute is full of it."""
+    shown = replace(traffic(105, 75), recent=((15.0, 4.0), (30.0, 2.5)))
+    found = sized(shown)
+    assert 160 < found.rate_rps * 60 < 240
+    assert "chance" in found.notes[0]
+
+
+def test_bursty_arrivals_are_believed_later() -> None:
+    """What is sure for Poisson arrivals may be chance for more scattered ones."""
+    bursty = Forecaster()
+    for index in range(60):
+        bursty.learn("n/v", 2.0 * (index % 2), at=15.0 * (index + 1))
+    assert bursty.dispersion("n/v") > 2
+    assert offered_rpm(120, 60, forecaster=bursty) < offered_rpm(120, 60) - 5
+
+
+def test_a_backlog_is_served_beside_what_comes() -> None:
+    """What waits now, and what joins it until replicas have started, in the time that is set for it."""
+    waiting = replace(traffic(60, 60), running=8.0, waiting=22.0, waiting_growth_rps=0.5)
+    found = sized(waiting)
+    # 20 beyond the usual, half a request a second for a start and an interval: 80 more in a minute.
+    assert found.rate_rps * 60 == pytest.approx(60 + 80)
+    assert "80 will wait" in found.notes[-1]
+    assert sized(waiting, settings=RateSettings(headroom=0, drain_seconds=0)).rate_rps == 1.0
+
+
+def test_a_few_that_wait_are_no_backlog() -> None:
+    """Any busy system has them, and the queueing model knows them."""
+    busy = replace(traffic(60, 60), running=8.0, waiting=2.0, waiting_growth_rps=0.1)
+    assert sized(busy).rate_rps == 1.0
+
+
+def test_headroom_is_a_share() -> None:
+    """For what the rate does between two decisions."""
+    assert sized(traffic(60, 60), settings=RateSettings(headroom=0.2)).rate_rps == pytest.approx(
+        1.2
+    )
+
+
+def test_a_surprise_is_more_than_chance() -> None:
+    """What was sized for, and a little more, surprises nobody; three times as much does."""
+    calm = Forecaster()
+    for index in range(20):
+        calm.learn("n/v", 1.0, at=15.0 * (index + 1))
+    assert not calm.surprised("n/v", 1.5, at=315.0, sized_rps=1.0)
+    assert calm.surprised("n/v", 3.0, at=315.0, sized_rps=1.0)
+
+
+def rising(*, until: float = 600.0) -> Forecaster:
+    """60/min that became 120/min in the last five minutes, seen every 15 s without noise."""
+    found = Forecaster()
+    at = 0.0
+    while at < until:
+        at += 15
+        found.learn("n/v", 1.0 + max(at - 300, 0.0) / 300, at=at)
+    return found
+
+
+def test_a_rise_counts_ahead_by_the_time_that_a_start_takes() -> None:
+    """120/min rising by 12 a minute: in three minutes, two for the start and one to the next pass, 156."""
+    found, note = rate(120, 120, forecaster=rising(), startup=120.0)
+    assert found == pytest.approx(156, rel=0.08)
+    assert "rising" in note
+    assert "in 180 s" in note
+
+
+def test_anticipation_can_be_switched_off() -> None:
+    """Then the observed rate counts."""
+    settings = RateSettings(anticipate=False, headroom=0)
+    assert rate(120, 120, forecaster=rising(), settings=settings) == (pytest.approx(120), "")
+
+
+def test_a_trend_makes_at_most_twice_of_a_rate() -> None:
+    """However long a start takes."""
+    assert rate(120, 120, forecaster=rising(), startup=880.0)[0] == pytest.approx(240)
+
+
+def test_a_falling_trend_lowers_nothing() -> None:
+    """Load that falls is followed when it has fallen."""
+    falling = Forecaster()
+    for index in range(40):
+        falling.learn("n/v", max(4.0 - 0.09 * index, 0.1), at=15.0 * (index + 1))
+    assert rate(60, 60, forecaster=falling)[0] == 60
+
+
+def test_the_gateway_counts_where_it_saw_more() -> None:
+    """Requests that it holds back never came to a pod; requests that went around it never came to it."""
+    assert rate(60, 60, gateway=150)[0] == 150
+    assert rate(60, 60, gateway=20) == (60, "")
+
+
+def looks(window: GatewayWindow, counts: list[GatewayCount], *, step: float = 10.0) -> float:
+    at = 0.0
+    for count in counts:
+        window.add("url", [count], now=at)
+        at += step
+    return at - step
+
+
+def test_a_gateway_is_believed_once_it_was_watched() -> None:
+    """For half of the window; until then nothing is known, which is not zero."""
+    window = GatewayWindow(window_seconds=60)
+    counts = [GatewayCount(namespace="", model="m", requests=10.0 * i) for i in range(3)]
+    assert window.rates(now=looks(window, counts)).rps == {}
+    window.add("url", [GatewayCount(namespace="", model="m", requests=30.0)], now=30.0)
+    assert window.rates(now=30.0).rps == {("", "m"): pytest.approx(1.0)}
+
+
+def test_what_waits_at_the_gateway_has_come() -> None:
+    """It is counted when it is passed on: until then the growth of the queue tells of it, and not twice."""
+    window = GatewayWindow(window_seconds=60)
+    waiting = [GatewayCount(namespace="", model="m", requests=5, waiting=2.0 * i) for i in range(7)]
+    at = looks(window, waiting)
+    assert window.rates(now=at).rps["", "m"] == pytest.approx(12 / 60)
+    window.add("url", [GatewayCount(namespace="", model="m", requests=17, waiting=0)], now=at + 10)
+    assert window.rates(now=at + 10).rps["", "m"] == pytest.approx(10 / 60)
+
+
+def test_a_gateway_that_restarted_has_no_negative_rate() -> None:
+    """Its counters begin anew."""
+    window = GatewayWindow(window_seconds=60)
+    numbers = (1000.0, 1010.0, 1020.0, 3.0, 13.0)
+    counts = [GatewayCount(namespace="", model="m", requests=n) for n in numbers]
+    assert window.rates(now=looks(window, counts)).rps["", "m"] == pytest.approx(33 / 40)
+
+
+def test_what_we_ask_ourselves_wins_over_prometheus() -> None:
+    """The same gateway seen by both ways is not counted twice."""
+    window = GatewayWindow(window_seconds=60)
+    for index in range(7):
+        for origin in ("url", ""):
+            count = GatewayCount(namespace="", model="m", requests=10.0 * index)
+            window.add(origin, [count], now=10.0 * index)
+    assert window.rates(now=60.0).rps == {("", "m"): pytest.approx(1.0)}
+
+
+def test_a_gateways_count_is_parted_as_the_pods_saw_it() -> None:
+    """Over the variants of its model; equally, among those with replicas, where they saw nothing."""
+    both = [source("a"), source("b"), source("asleep", replicas=0)]
+    rates = Rates(rps={("", "m"): 4.0, ("other", "m"): 9.0})
+    assert demand.gateway_parts(both, {"n/a": 3.0, "n/b": 1.0}, rates) == {
+        "n/a": 3.0, "n/b": 1.0, "n/asleep": 0.0,
+    }  # fmt: skip
+    parts = demand.gateway_parts(both, {}, rates)
+    assert (parts["n/a"], parts["n/b"], parts["n/asleep"]) == (2.0, 2.0, 0.0)
+
+
+def test_a_gateway_of_a_namespace_counts_for_that_one() -> None:
+    """Its number is not that of the same model elsewhere."""
+    rates = Rates(rps={("n", "m"): 1.0, ("", "m"): 5.0})
+    assert demand.gateway_parts([source("a")], {}, rates) == {"n/a": 1.0}

@@ -1,0 +1,123 @@
+"""Tuned profiles: learned once a window, used when enough was learned, off where the variant says so."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry, generate_latest
+
+from adapter import cli
+from adapter.collector.traffic import Traffic
+from adapter.controller import telemetry
+from adapter.controller.tuning import Tuning
+from adapter.planning import fleet
+from adapter.resources import folder, variant
+from analyzer import queueing
+from emulator.demo import scenario
+
+TRUE = queueing.Replica(
+    alpha_ms=10, beta_ms=0.5, gamma_ms=20, delta_ms=0.02,
+    input_tokens=300, output_tokens=40, max_batch=16, max_queue=160,
+)  # fmt: skip
+WRONG = fleet.Profile(
+    accelerator="A100", alpha_ms=15, beta_ms=0.25, gamma_ms=10, delta_ms=0.03, max_batch=16
+)
+SOURCE = variant.VariantSource(
+    namespace="ns",
+    name="v",
+    model="m",
+    service_class="Premium",
+    profiles=(WRONG, dataclasses.replace(WRONG, accelerator="H100")),
+    targets=fleet.Targets(itl_ms=24),
+    accelerator="A100",
+    endpoints=("http://127.0.0.1:1", "http://127.0.0.1:2"),
+    replicas=2,
+)
+
+
+def traffic(rate_rps: float) -> Traffic:
+    """What two replicas that are TRUE show together."""
+    steady = queueing.analyze(TRUE, rate_rps / 2)
+    return Traffic(
+        arrival_rate_rps=rate_rps, input_tokens=300, output_tokens=40,
+        ttft_ms=steady.ttft_ms, itl_ms=steady.itl_ms, idle=False,
+    )  # fmt: skip
+
+
+def learned(source: variant.VariantSource, *, default: bool, windows: int = 30) -> Tuning:
+    tuning = Tuning(window_seconds=60, default=default)
+    rng = np.random.default_rng(4)
+    for window in range(windows):
+        seen = traffic(rng.uniform(2, 24))
+        for second in (0, 20, 40):  # passes within a window see the same requests again
+            tuning.observe(source, seen, now=60.0 * window + second)
+    return tuning
+
+
+def test_a_wrong_profile_is_mended() -> None:
+    """The current accelerator's parameters approach the truth; other profiles stay as written."""
+    tuning = learned(SOURCE, default=True)
+    first, second = tuning.profiles(SOURCE)
+    assert first.alpha_ms == pytest.approx(10, rel=0.1)
+    assert first.gamma_ms == pytest.approx(20, rel=0.2)
+    assert second == SOURCE.profiles[1]
+    assert next(iter(tuning.states.values())).accepted <= 30
+
+
+@pytest.mark.parametrize(("default", "own", "tuned"), [(True, False, False), (False, True, True)])
+def test_the_variants_own_word_counts(*, default: bool, own: bool, tuned: bool) -> None:
+    """llmd.ai/tune overrules the setting in both directions."""
+    source = dataclasses.replace(SOURCE, tune=own)
+    assert (learned(source, default=default).profiles(source) != source.profiles) is tuned
+
+
+def test_a_rewritten_profile_starts_anew() -> None:
+    """What was learned of a profile goes when it is rewritten, and with the variant."""
+    tuning = learned(SOURCE, default=True)
+    tuning.keep([SOURCE])
+    assert tuning.states
+    rewritten = dataclasses.replace(SOURCE, profiles=(dataclasses.replace(WRONG, alpha_ms=11),))
+    tuning.keep([rewritten])
+    assert not tuning.states
+    assert tuning.profiles(rewritten) == rewritten.profiles
+
+
+def test_the_confidence_is_exported() -> None:
+    """/metrics tells the estimates and how sure they are."""
+    registry = CollectorRegistry()
+    states = learned(SOURCE, default=True).states
+    registry.register(telemetry.VariantCollector(dict, lambda: states))
+    page = generate_latest(registry).decode()
+    labels = 'namespace="ns",variant_name="v"'
+    (confidence,) = re.findall(r"tuner_confidence\{[^}]*" + labels + r"\} (\S+)", page)
+    assert 0.5 < float(confidence) < 1
+    assert 'parameter="alpha"' in page
+
+
+def test_the_annotation_is_read(objects: Path) -> None:
+    """True and false are taken, anything else is refused by the annotation's name."""
+    scenario.write_deployment(objects, ["http://127.0.0.1:1"], 1)
+    path = objects / "deployment.yaml"
+    deployment = yaml.safe_load(path.read_text())
+    for text, tune in (("true", True), ("False", False)):
+        deployment["metadata"]["annotations"][variant.TUNE] = text
+        path.write_text(yaml.safe_dump(deployment))
+        (source,) = folder.read(objects).variants
+        assert source.tune is tune
+    deployment["metadata"]["annotations"][variant.TUNE] = "maybe"
+    path.write_text(yaml.safe_dump(deployment))
+    contents = folder.read(objects)
+    assert contents.variants == ()
+    assert 'llmd.ai/tune]: must be "true" or "false", not \'maybe\'' in contents.problems[0]
+
+
+def test_serve_knows_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    """--tune is a flag of serve."""
+    with pytest.raises(SystemExit):
+        cli.main(["serve", "--help"])
+    assert "--tune" in capsys.readouterr().out

@@ -1,0 +1,225 @@
+"""The informer follows a real HTTP API through pages, bookmarks, expiry, outages and throttling."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from aiohttp import web
+
+from adapter.kube import client, informer
+
+PATH = "/apis/llmd.ai/v1alpha1/variantautoscalings"
+
+
+@dataclass
+class Api:
+    """One collection with its history, as kube-apiserver serves it."""
+
+    objects: dict[str, dict[str, Any]] = field(default_factory=dict)
+    history: list[tuple[int, str, dict[str, Any]]] = field(default_factory=list)
+    version: int = 1
+    oldest: int = 0
+    refuse: int = 0
+    lists: int = 0
+    watched_from: list[int] = field(default_factory=list)
+    cut: asyncio.Event = field(default_factory=asyncio.Event)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def put(self, name: str, value: int) -> None:
+        self.version += 1
+        kind = "MODIFIED" if name in self.objects else "ADDED"
+        metadata = {"name": name, "namespace": "ns", "resourceVersion": str(self.version)}
+        self.objects[name] = {"metadata": metadata, "value": value}
+        self.history.append((self.version, kind, self.objects[name]))
+        self.news.set()
+
+    def delete(self, name: str) -> None:
+        self.version += 1
+        gone = self.objects.pop(name)
+        gone = {**gone, "metadata": {**gone["metadata"], "resourceVersion": str(self.version)}}
+        self.history.append((self.version, "DELETED", gone))
+        self.news.set()
+
+    def bookmark(self) -> None:
+        self.version += 1
+        item = {"metadata": {"resourceVersion": str(self.version)}}
+        self.history.append((self.version, "BOOKMARK", item))
+        self.news.set()
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        if self.refuse:
+            return web.json_response({"message": "not now"}, status=self.refuse)
+        if request.query.get("watch") == "true":
+            return await self.watch(request)
+        self.lists += 1
+        names = sorted(self.objects)
+        start = int(request.query.get("continue", "0"))
+        end = start + int(request.query["limit"])
+        metadata = {"resourceVersion": str(self.version)}
+        if end < len(names):
+            metadata["continue"] = str(end)
+        items = [self.objects[name] for name in names[start:end]]
+        return web.json_response({"items": items, "metadata": metadata})
+
+    async def watch(self, request: web.Request) -> web.StreamResponse:
+        at = int(request.query["resourceVersion"])
+        self.watched_from.append(at)
+        response = web.StreamResponse()
+        await response.prepare(request)
+
+        async def send(kind: str, item: dict[str, Any]) -> None:
+            text = json.dumps({"type": kind, "object": item}) + "\n"
+            half = len(text) // 2
+            await response.write(text[:half].encode())
+            await response.write(text[half:].encode())
+
+        if at < self.oldest:
+            await send("ERROR", {"code": 410, "message": "too old resource version"})
+            return response
+        while not self.cut.is_set():
+            self.news.clear()
+            for version, kind, item in [entry for entry in self.history if entry[0] > at]:
+                await send(kind, item)
+                at = version
+            waits = [asyncio.ensure_future(event.wait()) for event in (self.news, self.cut)]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+        return response
+
+
+@dataclass
+class Followed:
+    """An informer at work."""
+
+    api: Api
+    informer: informer.Informer
+    changes: list[int]
+
+    def values(self) -> dict[str, int]:
+        return {name: item["value"] for (_, name), item in self.informer.objects.items()}
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():  # noqa: ASYNC110 - the informer tells nobody but its owner
+                await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def following(folder: Path, api: Api) -> AsyncIterator[Followed]:
+    app = web.Application()
+    app.router.add_get(PATH, api.serve)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    config = {
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{runner.addresses[0][1]}"}}],
+        "users": [{"name": "u", "user": {}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+    }  # fmt: skip
+    (folder / "kubeconfig").write_text(yaml.safe_dump(config))
+    changes: list[int] = []
+    async with client.connected(folder / "kubeconfig") as source:
+        found = informer.Informer(
+            source, PATH, changed=lambda: changes.append(1), jitter=lambda: 0.0
+        )
+        task = asyncio.create_task(found.run())
+        try:
+            yield Followed(api, found, changes)
+        finally:
+            api.cut.set()
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            await runner.cleanup()
+
+
+async def test_it_lists_then_follows(tmp_path: Path) -> None:
+    """What is there, what comes, what changes and what goes; every change is told."""
+    api = Api()
+    api.put("a", 1)
+    async with following(tmp_path, api) as seen:
+        await asyncio.wait_for(seen.informer.synced.wait(), 10)
+        assert seen.values() == {"a": 1}
+        api.put("b", 2)
+        api.put("a", 3)
+        await seen.until(lambda: seen.values() == {"a": 3, "b": 2})
+        api.delete("a")
+        await seen.until(lambda: seen.values() == {"b": 2})
+        assert len(seen.changes) == 4
+        assert (api.lists, len(api.watched_from)) == (1, 1)
+
+
+async def test_long_lists_come_in_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More objects than a page holds are all there."""
+    monkeypatch.setattr(client, "PAGE", 10)
+    api = Api()
+    for number in range(25):
+        api.put(f"v{number:02}", number)
+    async with following(tmp_path, api) as seen:
+        await asyncio.wait_for(seen.informer.synced.wait(), 10)
+        assert len(seen.values()) == 25
+        assert api.lists == 3
+
+
+async def test_a_watch_that_ends_is_resumed_from_its_bookmark(tmp_path: Path) -> None:
+    """Not listed again, and not from the version of the list: from the last that was heard of."""
+    api = Api()
+    api.put("a", 1)
+    async with following(tmp_path, api) as seen:
+        await seen.until(lambda: len(api.watched_from) == 1)
+        api.bookmark()
+        api.bookmark()
+        last = api.version
+        await asyncio.sleep(0.1)
+        api.oldest = last
+        api.cut.set()
+        await asyncio.sleep(0.05)
+        api.cut.clear()
+        await seen.until(lambda: api.watched_from[-1] == last)
+        api.put("b", 2)
+        await seen.until(lambda: seen.values() == {"a": 1, "b": 2})
+        assert api.lists == 1
+
+
+async def test_a_version_that_is_too_old_is_listed_anew(tmp_path: Path) -> None:
+    """After 410 the list tells what was deleted meanwhile."""
+    api = Api()
+    api.put("a", 1)
+    api.put("b", 2)
+    async with following(tmp_path, api) as seen:
+        await seen.until(lambda: len(seen.values()) == 2)
+        api.refuse = 503
+        api.cut.set()
+        await seen.until(lambda: "503" in seen.informer.problem)
+        api.delete("a")
+        api.put("c", 3)
+        api.oldest = api.version
+        assert seen.values() == {"a": 1, "b": 2}  # what was known stays known
+        api.refuse = 0
+        api.cut.clear()
+        await seen.until(lambda: seen.values() == {"b": 2, "c": 3})
+        await seen.until(lambda: not seen.informer.problem or "410" not in seen.informer.problem)
+        assert api.lists == 2
+
+
+@pytest.mark.parametrize("status", [429, 500, 403])
+async def test_a_cluster_that_refuses_is_asked_again(tmp_path: Path, status: int) -> None:
+    """Throttled, broken or forbidden: the problem is told, and the next attempt may work."""
+    api = Api(refuse=status)
+    async with following(tmp_path, api) as seen:
+        await seen.until(lambda: str(status) in seen.informer.problem)
+        assert "not now" in seen.informer.problem
+        assert not seen.informer.synced.is_set()
+        api.put("a", 1)
+        api.refuse = 0
+        await seen.until(lambda: seen.values() == {"a": 1})

@@ -1,0 +1,106 @@
+"""From fleet to plan: the published case, the cheapest accelerator, bounds, and what is set aside."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from adapter.planning import fleet
+from adapter.planning import plan as planning
+
+PUBLISHED = fleet.Variant(
+    name="ns/v",
+    model="m",
+    service_class="Premium",
+    profiles=(fleet.Profile(accelerator="A100", alpha_ms=20.58, beta_ms=0.41, max_batch=4),),
+    load=fleet.Load(arrival_rate_rps=40 / 60, input_tokens=0, output_tokens=178),
+    current=fleet.CurrentAllocation(accelerator="A100", replicas=1),
+)
+
+
+def decide(variant: fleet.Variant, **targets: float) -> planning.Plan:
+    levels = {"m": fleet.Targets(**({"itl_ms": 24.0, "ttft_ms": 500.0} | targets))}
+    return planning.plan(
+        fleet.Fleet(
+            accelerators=(
+                fleet.Accelerator(name="A100", device_type="A100", unit_cost=40),
+                fleet.Accelerator(name="H100", device_type="H100", unit_cost=60),
+            ),
+            service_classes=(fleet.ServiceClass(name="Premium", priority=1, targets=levels),),
+            variants=(variant,),
+        )
+    )
+
+
+@pytest.mark.parametrize(("rpm", "replicas"), [(30, 1), (40, 2), (60, 2), (80, 3), (120, 4)])
+def test_the_published_case(rpm: float, replicas: int) -> None:
+    """Replicas of the workload-variant-autoscaler's example at its published rates."""
+    load = dataclasses.replace(PUBLISHED.load, arrival_rate_rps=rpm / 60)
+    candidate = decide(dataclasses.replace(PUBLISHED, load=load)).decisions["ns/v"].candidate
+    assert candidate.replicas == replicas
+    assert candidate.cost == 40 * replicas
+    assert candidate.max_rate_rpm == pytest.approx(33.89, abs=0.005)
+    assert candidate.ttft_ms <= 500
+    assert candidate.itl_ms <= 24
+
+
+FASTER = fleet.Profile(accelerator="H100", alpha_ms=8, beta_ms=0.2, max_batch=16)
+
+
+def test_the_cheapest_accelerator_is_taken_and_the_runner_up_named() -> None:
+    """One H100 at 60 costs less than four A100 at 160, transition penalty included."""
+    variant = dataclasses.replace(
+        PUBLISHED,
+        profiles=(*PUBLISHED.profiles, FASTER),
+        load=dataclasses.replace(PUBLISHED.load, arrival_rate_rps=2.0),
+    )
+    decision = decide(variant).decisions["ns/v"]
+    assert (decision.candidate.accelerator, decision.candidate.replicas) == ("H100", 1)
+    assert decision.runner_up == "4 x A100 at 160 cents/h"
+
+
+def test_the_accelerator_is_kept_when_told() -> None:
+    """With keep_accelerator only the current accelerator is a candidate."""
+    variant = dataclasses.replace(
+        PUBLISHED,
+        profiles=(*PUBLISHED.profiles, FASTER),
+        load=dataclasses.replace(PUBLISHED.load, arrival_rate_rps=2.0),
+        keep_accelerator=True,
+    )
+    candidate = decide(variant).decisions["ns/v"].candidate
+    assert (candidate.accelerator, candidate.replicas) == ("A100", 4)
+
+
+def test_bounds_hold_and_are_the_reason() -> None:
+    """max_replicas caps, min_replicas lifts, and the reason says which did."""
+    busy = dataclasses.replace(PUBLISHED.load, arrival_rate_rps=2.0)
+    capped = decide(dataclasses.replace(PUBLISHED, load=busy, max_replicas=2))
+    assert capped.decisions["ns/v"].candidate.replicas == 2
+    assert "maximum is 2" in capped.decisions["ns/v"].candidate.reason
+    idle = dataclasses.replace(PUBLISHED.load, arrival_rate_rps=0.0)
+    lifted = decide(dataclasses.replace(PUBLISHED, load=idle, min_replicas=3))
+    assert lifted.decisions["ns/v"].candidate.replicas == 3
+    assert "minimum of 3" in lifted.decisions["ns/v"].candidate.reason
+
+
+def test_no_load_and_no_minimum_is_zero_replicas() -> None:
+    """A variant without load may go to nothing, at no cost."""
+    idle = dataclasses.replace(PUBLISHED.load, arrival_rate_rps=0.0)
+    candidate = decide(dataclasses.replace(PUBLISHED, load=idle, min_replicas=0)).decisions["ns/v"]
+    assert (candidate.candidate.replicas, candidate.candidate.cost) == (0, 0)
+
+
+def test_an_slo_that_cannot_be_met_is_explained() -> None:
+    """An ITL target below that of a single request sets the variant aside with both numbers."""
+    plan = decide(PUBLISHED, itl_ms=20.0)
+    assert plan.decisions == {}
+    assert plan.set_aside["ns/v"] == (
+        "A100: ITL target 20 ms cannot be met: a single request already takes 20.99 ms"
+    )
+
+
+def test_a_tps_target_never_lowers_the_rate() -> None:
+    """The rate to serve is the larger of arrivals and TPS over output tokens."""
+    assert decide(PUBLISHED, tps=1.0).decisions["ns/v"].candidate.replicas == 2
+    assert decide(PUBLISHED, tps=178 * 2.0).decisions["ns/v"].candidate.replicas == 4

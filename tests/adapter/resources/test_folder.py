@@ -1,0 +1,143 @@
+"""Reading objects: both profile shapes, and every bad input named by file, object and field."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from adapter import errors
+from adapter.resources import folder
+from emulator.demo import scenario
+
+
+def edit(path: Path, *keys: str | int, value: object) -> None:
+    """Set one field of a YAML file."""
+    document = yaml.safe_load(path.read_text())
+    inner = document
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    path.write_text(yaml.safe_dump(document))
+
+
+def test_the_demo_objects_are_read(objects: Path) -> None:
+    """A flat profile with text numbers, a class by ConfigMap key and a Deployment make a variant."""
+    scenario.write_deployment(objects, ["http://127.0.0.1:8000"], 3)
+    contents = folder.read(objects)
+    assert contents.problems == ()
+    (source,) = contents.variants
+    assert source.key == "llm-d-sim/vllme-deployment"
+    assert source.service_class == "Premium"
+    assert (source.targets.itl_ms, source.targets.ttft_ms) == (24.0, 500.0)
+    assert (source.profiles[0].alpha_ms, source.profiles[0].beta_ms) == (20.58, 0.41)
+    assert source.replicas == 3
+    assert source.endpoints == ("http://127.0.0.1:8000/metrics",)
+    assert contents.accelerators[0].unit_cost == 40.0
+
+
+def test_the_newer_profile_shape_is_read(objects: Path) -> None:
+    """`perfParms` with decode and prefill parameters gives all four numbers."""
+    scenario.write_deployment(objects, [], 1)
+    parameters = {
+        "decodeParms": {"alpha": "20.58", "beta": "0.41"},
+        "prefillParms": {"gamma": "5.2", "delta": "0.1"},
+    }
+    entry = {"acc": "A100", "accCount": 2, "perfParms": parameters, "maxBatchSize": 4}
+    edit(objects / "variant.yaml", "spec", "modelProfile", "accelerators", value=[entry])
+    profile = folder.read(objects).variants[0].profiles[0]
+    assert (profile.alpha_ms, profile.beta_ms) == (20.58, 0.41)
+    assert (profile.gamma_ms, profile.delta_ms) == (5.2, 0.1)
+    assert profile.accelerator_count == 2
+
+
+ACCELERATORS = ("spec", "modelProfile", "accelerators", 0)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "named"),
+    [
+        pytest.param((*ACCELERATORS, "alpha"), "-1", "decodeParms.alpha", id="negative"),
+        pytest.param((*ACCELERATORS, "alpha"), "fast", "decodeParms.alpha", id="not-a-number"),
+        pytest.param((*ACCELERATORS, "beta"), "nan", "decodeParms.beta", id="nan"),
+        pytest.param((*ACCELERATORS, "maxBatchSize"), 0, "maxBatchSize", id="zero-batch"),
+        pytest.param((*ACCELERATORS, "acc"), "H100", "accelerator-unit-costs", id="no-cost"),
+        pytest.param(("spec", "modelID"), "other", "spec.modelID", id="no-slo"),
+        pytest.param(("kind",), "Variant", "kind: 'Variant'", id="unknown-kind"),
+        pytest.param(("apiVersion",), "llmd.ai/v9", "apiVersion", id="unknown-version"),
+        pytest.param(
+            ("metadata", "annotations"),
+            {"llmd.ai/metrics-endpoints": "localhost:80"},
+            "llmd.ai/metrics-endpoints",
+            id="bad-endpoint",
+        ),
+        pytest.param(
+            ("metadata", "annotations"), {"llmd.ai/replicas": "-2"}, "llmd.ai/replicas", id="count"
+        ),
+    ],
+)
+def test_a_bad_object_is_named_and_the_others_work(
+    objects: Path, keys: tuple[str | int, ...], value: object, named: str
+) -> None:
+    """The problem names file, object and field, and a second variant is still read."""
+    scenario.write_deployment(objects, [], 1)
+    good = yaml.safe_load((objects / "variant.yaml").read_text())
+    good["metadata"]["name"] = "good"
+    good["metadata"]["annotations"] = {"llmd.ai/replicas": "1"}
+    (objects / "good.yaml").write_text(yaml.safe_dump(good))
+    edit(objects / "variant.yaml", *keys, value=value)
+    contents = folder.read(objects)
+    assert [source.name for source in contents.variants] == ["good"]
+    (problem,) = contents.problems
+    assert problem.startswith("variant.yaml: ")
+    assert "llm-d-sim/vllme-deployment" in problem
+    assert named in problem
+
+
+def test_broken_yaml_is_named_and_the_rest_is_read(objects: Path) -> None:
+    """A file that is not YAML is one problem, not the end."""
+    scenario.write_deployment(objects, [], 1)
+    (objects / "broken.yaml").write_text("a: [1,")
+    contents = folder.read(objects)
+    assert len(contents.variants) == 1
+    assert contents.problems[0].startswith("broken.yaml: not valid YAML")
+
+
+@pytest.mark.parametrize("exists", [True, False], ids=["empty", "missing"])
+def test_a_folder_without_files_is_refused(tmp_path: Path, exists: bool) -> None:  # noqa: FBT001
+    """A missing or empty folder is an error that names it."""
+    path = tmp_path / "none"
+    if exists:
+        path.mkdir()
+    with pytest.raises(errors.InputError, match="none"):
+        folder.read(path)
+
+
+def test_without_a_named_class_the_highest_priority_one_counts(objects: Path) -> None:
+    """A model in two classes goes to the one with the lower priority number."""
+    scenario.write_deployment(objects, [], 1)
+    edit(objects / "variant.yaml", "spec", "sloClassRef", value={"name": ""})
+    levels = [{"model": "default/default", "slo-tpot": 100, "slo-ttft": 1000}]
+    classes = {
+        key: json.dumps({"name": key, "priority": priority, "data": levels})
+        for key, priority in (("later", 7), ("first", 2), ("last", 100))
+    }
+    config_map = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "service-classes-config"},
+        "data": classes,
+    }
+    costs = yaml.safe_load_all((objects / "configmaps.yaml").read_text())
+    (objects / "configmaps.yaml").write_text(yaml.safe_dump_all([next(iter(costs)), config_map]))
+    assert folder.read(objects).variants[0].service_class == "first"
+
+
+def test_a_changed_file_changes_the_digest(objects: Path) -> None:
+    """Any change of a file is noticed, even within one second and at the same size."""
+    before = folder.digest(objects)
+    text = (objects / "variant.yaml").read_text()
+    (objects / "variant.yaml").write_text(text.replace("20.58", "20.59"))
+    assert folder.digest(objects) != before

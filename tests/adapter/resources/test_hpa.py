@@ -1,0 +1,99 @@
+"""HPAs as they bear on us, and what they hold back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from adapter.controller import state as states
+from adapter.diagnostics import explain
+from adapter.planning import fleet
+from adapter.resources import hpa, variant
+from tests.fakes import cluster_world as worlds
+
+
+def parsed(**more: Any) -> hpa.Scaler:
+    return hpa.parse(worlds.scaler("v", **more))
+
+
+def test_an_hpa_is_read() -> None:
+    """Target, bounds, our reading, and the controller's defaults where it says nothing."""
+    found = parsed(low=2, high=7)
+    assert found.reference == hpa.Reference(name="v")
+    assert (found.minimum, found.maximum) == (2, 7)
+    assert found.readings == (
+        hpa.Reading(
+            metric="inferno_desired_replicas", variant="v", target_type="AverageValue", target=1.0
+        ),
+    )
+    assert (found.up_tolerance, found.down_tolerance) == (0.1, 0.1)
+    assert (found.up_seconds, found.down_seconds) == (0, 300)
+    assert found.reads("v")
+    assert not found.reads("w")
+
+
+def test_tolerances_and_windows_are_quantities() -> None:
+    """As the API has them: `50m`, `0`, seconds."""
+    behavior = {"scaleUp": {"tolerance": "50m"}, "scaleDown": {"stabilizationWindowSeconds": 0}}
+    found = parsed(behavior=behavior)
+    assert (found.up_tolerance, found.down_seconds) == (0.05, 0)
+
+
+@pytest.mark.parametrize(
+    ("current", "desired", "ignored"),
+    [(10, 11, True), (10, 12, False), (10, 9, True), (10, 8, False), (9, 10, False), (0, 3, False)],
+)
+def test_what_an_hpa_ignores(current: int, desired: int, ignored: bool) -> None:  # noqa: FBT001
+    """Ten percent, both ends included, as recorded from the controller."""
+    assert (parsed().ignores(current, desired) is not None) == ignored
+
+
+def test_others_metrics_are_not_ours() -> None:
+    """An HPA on CPU and on another external metric reads nothing of ours."""
+    item = worlds.scaler("v")
+    item["spec"]["metrics"] = [
+        {"type": "Resource", "resource": {"name": "cpu"}},
+        {"type": "External", "external": {"metric": {"name": "queue"}, "target": {}}},
+    ]
+    assert hpa.parse(item).readings == ()
+
+
+def state(
+    scaler: hpa.Scaler | None,
+    *,
+    current: int,
+    desired: int,
+    wanted: int | None = None,
+    actuate: bool | None = None,
+) -> states.VariantState:
+    """A variant with a target."""
+    source = variant.VariantSource(
+        namespace="n", name="v", model="m", service_class="c", profiles=(),
+        targets=fleet.Targets(), accelerator="A100", endpoints=(), replicas=current,
+        wanted=current if wanted is None else wanted, scaler=scaler, actuate=actuate,
+        reference=hpa.Reference(name="v"),
+    )  # fmt: skip
+    return states.VariantState(source=source, desired=desired)
+
+
+def test_what_holds_a_change_back_is_said() -> None:
+    """Tolerance, window, a missing or a deaf HPA, a scale that is under way; nothing where all is well."""
+    quick = replace(parsed(), up_tolerance=0.0)
+    assert explain.held_back(state(parsed(), current=2, desired=2)) == []
+    assert explain.held_back(state(quick, current=10, desired=11)) == []
+    (reason,) = explain.held_back(state(parsed(), current=10, desired=11))
+    assert "ignores changes of at most 10%; set spec.behavior.scaleUp.tolerance: 0" in reason
+    (reason,) = explain.held_back(state(quick, current=10, desired=5))
+    assert "waits up to 300 s" in reason
+    (reason,) = explain.held_back(state(None, current=1, desired=3))
+    assert "no HorizontalPodAutoscaler scales Deployment v" in reason
+    (reason,) = explain.held_back(state(quick, current=1, desired=3, wanted=3))
+    assert "1 replicas are there yet" in reason
+    (reason,) = explain.held_back(state(quick, current=0, desired=1, wanted=0))
+    assert "at zero" in reason
+    deaf = replace(quick, readings=())
+    (reason,) = explain.held_back(state(deaf, current=1, desired=3))
+    assert "does not read our metric" in reason
+    assert explain.held_back(state(None, current=1, desired=3, actuate=True)) == []

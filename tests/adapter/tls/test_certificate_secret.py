@@ -1,0 +1,69 @@
+"""The Secret, the files and the caBundle, with several replicas and somebody else's APIService."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from adapter.app.options import OwnCertificates
+from adapter.kube.client import connected
+from adapter.tls.certificate_secret import CertificateKeeper
+from tests.fakes import cluster_world as worlds
+from tests.fakes.cluster_world import API_SERVICE, API_SERVICES, CORE, SYSTEM
+
+OWN = OwnCertificates(namespace=SYSTEM)
+
+
+async def test_replicas_that_start_together_have_one_certificate(tmp_path: Path) -> None:
+    """The first to write the Secret wins; all serve the same."""
+    async with worlds.running(tmp_path) as world:
+        entrance = await world.site.entrance("a")
+        async with connected(entrance.kubeconfig) as api:
+            keepers = [
+                CertificateKeeper(api, OWN, folder=tmp_path / str(number), leads=lambda: False)
+                for number in range(4)
+            ]
+            files = await asyncio.gather(*(keeper.prepare() for keeper in keepers))
+        certificates = {certificate.read_bytes() for certificate, _ in files}
+        keys = {key.read_bytes() for _, key in files}
+        assert (len(certificates), len(keys)) == (1, 1)
+        assert files[0][1].stat().st_mode & 0o077 == 0
+        assert len(world.api.all(CORE, "secrets")) == 1
+
+
+async def test_somebody_elses_api_service_is_left_alone(tmp_path: Path) -> None:
+    """KEDA's registration keeps its bundle; ours gets it only from the leader."""
+    async with worlds.running(tmp_path) as world:
+        entrance = await world.site.entrance("a")
+        leads = False
+        async with connected(entrance.kubeconfig) as api:
+            keeper = CertificateKeeper(api, OWN, folder=tmp_path / "a", leads=lambda: leads)
+            await keeper.step()
+            assert world.ca_bundle() == b""
+            leads = True
+            service = world.api.get(API_SERVICES, "apiservices", "", API_SERVICE)
+            foreign = {"namespace": "keda", "name": "keda-metrics", "port": 443}
+            theirs = {**service, "spec": {**service["spec"], "service": foreign}}
+            world.api.put(API_SERVICES, "apiservices", theirs)
+            await keeper.step()
+            assert world.ca_bundle() == b""
+            world.api.put(API_SERVICES, "apiservices", service)
+            await keeper.step()
+            assert world.ca_bundle().startswith(b"-----BEGIN CERTIFICATE-----")
+            assert not world.api.denied
+
+
+@pytest.mark.parametrize("broken", [{}, {"tls.crt": "bm90aGluZw=="}, {"signing.key": "%%%"}])
+async def test_an_unusable_secret_is_replaced(tmp_path: Path, broken: dict[str, str]) -> None:
+    """Whatever somebody wrote there, a usable certificate is served in the end."""
+    async with worlds.running(tmp_path) as world:
+        item = {"metadata": {"name": OWN.secret, "namespace": SYSTEM}, "data": broken}
+        world.api.put(CORE, "secrets", item)
+        entrance = await world.site.entrance("a")
+        async with connected(entrance.kubeconfig) as api:
+            keeper = CertificateKeeper(api, OWN, folder=tmp_path / "a", leads=lambda: True)
+            certificate, _ = await keeper.prepare()
+        assert certificate.read_bytes().startswith(b"-----BEGIN CERTIFICATE-----")
+        assert "signing.crt" in world.api.get(CORE, "secrets", SYSTEM, OWN.secret)["data"]

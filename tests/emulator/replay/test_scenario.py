@@ -1,0 +1,192 @@
+"""Scenario files: what is in them, and errors that name the field and what would be right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from adapter import cli
+from adapter.errors import InputError
+from emulator.replay import scenario
+
+REPLAYS = Path(__file__).parents[3] / "manifests/samples/replay"
+Change = Callable[[dict[str, Any]], Any]
+
+
+def written(folder: Path, change: Change = lambda _: None) -> Path:
+    """The sample with something changed."""
+    document = yaml.safe_load((REPLAYS / "scenario.yaml").read_text())
+    change(document)
+    path = folder / "scenario.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+def model(**fields: Any) -> Change:
+    return lambda document: document["models"][0].update(fields)
+
+
+def variant(**fields: Any) -> Change:
+    return lambda document: document["variants"][0].update(fields)
+
+
+def test_sample() -> None:
+    """The sample says what it is to say, and what it leaves out is Kubernetes' and the adapter's default."""
+    found = scenario.read(REPLAYS / "scenario.yaml")
+    chat = found.variants[0]
+    profile = chat.profile
+    assert found.accelerators["A100"].cost == 40
+    assert found.accelerators["A100"].devices is None
+    assert (found.models[0].slo.ttft, found.models[0].slo.itl) == (500, 24)
+    numbers = (profile.alpha, profile.beta, profile.gamma, profile.delta, profile.max_batch_size)
+    assert numbers == (20.58, 0.41, 5.2, 0.1, 8)
+    assert (chat.startup, chat.min_replicas, chat.max_replicas) == (60, 1, 20)
+    assert (found.hpa.sync_period, found.hpa.tolerance, found.hpa.scale_down_stabilization) == (
+        15,
+        0.1,
+        300,
+    )
+    assert (found.loop.interval, found.loop.scrape_interval) == (30, 15)
+
+
+def test_sample_of_two_classes() -> None:
+    """Two models of two classes, each with its own trace, share a limited number of GPUs."""
+    found = scenario.read(REPLAYS / "two-classes.yaml")
+    assert [(item.service_class, item.priority) for item in found.models] == [
+        ("Premium", 1),
+        ("Freemium", 10),
+    ]
+    assert found.accelerators["A100"].devices == 12
+    given = scenario.traffic(found, None, base=REPLAYS)
+    assert [item.trace.name for item in given.values()] == ["bursts", "diurnal"]
+    replaced = scenario.traffic(found, REPLAYS / "step.yaml", base=REPLAYS)
+    assert [item.trace.name for item in replaced.values()] == ["step-3x", "diurnal"]
+
+
+def second_model(document: dict[str, Any]) -> None:
+    document["models"].append({"model": "b", "slo": {"ttft": 1, "itl": 1}})
+
+
+WRONG: dict[str, tuple[Change, str]] = {
+    "no-models": (lambda d: d.update(models=[]), "models: must have at least one"),
+    "no-variants": (lambda d: d.update(variants=[]), "models.default/default: no variant serves it"),
+    "not-served": (second_model, "models.b: no variant serves it"),
+    "model-twice": (
+        lambda d: d["models"].append(d["models"][0]), "models: each model can be there only once"
+    ),
+    "variant-twice": (lambda d: d["variants"].append(d["variants"][0]), "variants.chat.name: is there twice"),
+    "unknown-model": (variant(model="x"), "variants.chat.model: 'x' is none of models: default/default"),
+    "unknown-gpu": (variant(accelerator="H100"), "variants.chat.accelerator: 'H100' is none of"),
+    "unknown-field": (variant(replica=3), "variants.0.replica: Extra inputs are not permitted"),
+    "no-target": (lambda d: d["models"][0].pop("slo"), "models.0.slo: Field required"),
+    "target-of-0": (model(slo={"ttft": 0, "itl": 24}), "models.0.slo.ttft: Input should be greater than 0"),
+    "batch-of-0": (
+        lambda d: d["variants"][0]["profile"].update(maxBatchSize=0),
+        "variants.0.profile.maxBatchSize: Input should be greater than or equal to 1",
+    ),
+    "above-the-maximum": (variant(replicas=21), "variants.chat.replicas: 21 is not within minReplicas and"),
+    "below-the-minimum": (variant(minReplicas=3), "variants.chat.replicas: 2 is not within minReplicas and"),
+    "more-than-there-are": (
+        lambda d: (d["accelerators"]["A100"].update(devices=2), d["variants"][0].update(devices=4)),
+        "variants.chat.devices: 4 are more than the accelerator's 2",
+    ),
+    "no-duration": (variant(startup="a while"), "variants.0.startup: Value error, must be a duration such"),
+    "endless-start": (variant(startup=float("inf")), "variants.0.startup: Value error, must be a duration"),
+    "negative-start": (variant(startup=-1), "variants.0.startup: Value error, must be a duration"),
+    "pass-after-pass": (lambda d: d.update(loop={"interval": 0}), "loop.interval: Input should be greater"),
+    "endless-syncs": (lambda d: d.update(hpa={"syncPeriod": "0s"}), "hpa.syncPeriod: Input should be"),
+    "routing": (lambda d: d.update(routing="random"), "routing: Input should be 'least-loaded' or"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_errors_name_the_field(tmp_path: Path, name: str) -> None:
+    """A wrong scenario is refused with its file, the field and what is wrong, without what only follows."""
+    change, said = WRONG[name]
+    path = written(tmp_path, change)
+    with pytest.raises(InputError) as caught:
+        scenario.read(path)
+    assert str(caught.value).startswith(f"{path}: {said}")
+    assert ";" not in str(caught.value)
+
+
+def test_every_wrong_field_is_named(tmp_path: Path) -> None:
+    """Several wrong fields are told at once."""
+    path = written(
+        tmp_path, lambda d: (model(slo={"ttft": 0, "itl": 24})(d), variant(startup="x")(d))
+    )
+    with pytest.raises(InputError, match=r"models\.0\.slo\.ttft: .*; variants\.0\.startup: "):
+        scenario.read(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"models: [", "not valid YAML"),
+        (b"\xff", "cannot be read"),
+        (b"[]", "document: Input should be a valid dictionary"),
+    ],
+)
+def test_no_scenario(tmp_path: Path, text: bytes, said: str) -> None:
+    """What is no YAML, no text or no mapping is told with its file."""
+    path = tmp_path / "s.yaml"
+    path.write_bytes(text)
+    with pytest.raises(InputError) as caught:
+        scenario.read(path)
+    assert str(caught.value).startswith(f"{path}: {said}")
+
+
+POISSON = {"kind": "poisson", "duration_seconds": 600, "rate_rpm": 60,
+           "tokens": {"input": {"mean": 128}, "output": {"mean": 178}}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (None, "is missing; name a file or a generator, or give --trace"),
+        ("none.yaml", f"{REPLAYS / 'none.yaml'}: cannot be read: No such file or directory"),
+        ("none.csv", f"{REPLAYS / 'none.csv'}: cannot be read"),
+        ("scenario.yaml", f"{REPLAYS / 'scenario.yaml'}: kind: missing; give one of constant, poisson"),
+        ({"kind": "flood"}, "kind: must be one of constant, poisson, "),
+        ({**POISSON, "rate_rps": 3}, "rate_rps: unknown field; known are "),
+        ({**POISSON, "duration_seconds": 100}, "has no request after the warm-up of 120 s"),
+        ({**POISSON, "rate_rpm": 0}, "has no request after the warm-up of 120 s"),
+    ],
+)  # fmt: skip
+def test_errors_of_traces(tmp_path: Path, given: Any, said: str) -> None:
+    """A wrong trace is told with its model, its file if it has one, the field and the fix."""
+    found = scenario.read(written(tmp_path, model(trace=given)))
+    with pytest.raises(InputError) as caught:
+        scenario.traffic(found, None, base=REPLAYS)
+    assert str(caught.value).startswith(f"models.default/default.trace: {said}")
+
+
+def test_generator_in_json(tmp_path: Path) -> None:
+    """A generator's description in a JSON file gives the trace of the same one in the scenario."""
+    (tmp_path / "trace.json").write_text(
+        '{"kind": "step", "levels": [[300, 60], [60, 90], [60, 200]], "seed": 3,'
+        ' "tokens": {"input": {"mean": 128}, "output": {"mean": 178}}}'
+    )
+    inline = yaml.safe_load((tmp_path / "trace.json").read_text())
+    found = [
+        scenario.traffic(scenario.read(written(tmp_path, model(trace=given))), None, base=tmp_path)
+        for given in ("trace.json", inline)
+    ]
+    first, second = (item["default/default"] for item in found)
+    assert first.trace.arrival_seconds.tolist() == second.trace.arrival_seconds.tolist()
+    assert first.steps == second.steps == ((300.0, 360.0), (360.0, 420.0))
+
+
+def test_the_command_tells_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An error of the scenario ends the command with one line and status 1, before anything is replayed."""
+    path = written(tmp_path, variant(model="x"))
+    assert cli.main(["replay", "--scenario", str(path)]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == (
+        f"variant-adapter replay: {path}: variants.chat.model: 'x' is none of models: default/default\n"
+    )

@@ -1,0 +1,388 @@
+"""A small world around the Kubernetes API in memory: pods that come and go, their metrics, the adapter."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import yaml
+from aiohttp import web
+
+from adapter.app import serving
+from adapter.app.endpoints import Front
+from adapter.app.options import Installation, OwnCertificates, ServeOptions
+from adapter.auth import local as local_auth
+from adapter.clock import Clock
+from adapter.collector.collector import CollectionSettings
+from adapter.controller.demand import RateSettings
+from adapter.controller.settings import LoopSettings
+from adapter.kube.leader_election import LeaseTimes
+from adapter.resources.watches import Scope
+from optimizer.stabilization import Limits
+from tests.fakes import kubernetes_api
+from tests.fakes.kubernetes_api import VARIANTS, Entrance, KubernetesApi, Object
+
+SYSTEM = "variant-adapter-system"
+APPS, SCALERS, CORE = "/apis/apps/v1", "/apis/autoscaling/v2", "/api/v1"
+LWS = "/apis/leaderworkerset.x-k8s.io/v1"
+API_SERVICES = "/apis/apiregistration.k8s.io/v1"
+API_SERVICE = "v1beta1.external.metrics.k8s.io"
+HPA_CONTROLLER = "system:serviceaccount:kube-system:horizontal-pod-autoscaler"
+SPEED = 10.0
+MODEL = "default/default"
+
+LOOP = LoopSettings(
+    interval=10.0,
+    collection=CollectionSettings(interval=3.0, window=20.0, long_window=0.0),
+    rates=RateSettings(anticipate=False, drain_seconds=0, headroom=0),
+    limits=Limits(),
+    retention=20.0,
+    time_to_live=300.0,
+    keep_accelerator=True,
+)
+"""Scenario seconds, a tenth of that in real time."""
+
+LEASE = LeaseTimes(duration=3, deadline=2.0, retry=0.3)
+
+
+def manifests(name: str = "base/configmaps.yaml") -> list[Object]:
+    """Objects of a manifest."""
+    text = (kubernetes_api.ROOT / "manifests" / name).read_text()
+    return list(yaml.safe_load_all(text))
+
+
+def variant(name: str, **spec: Any) -> Object:
+    """A VariantAutoscaling in namespace `team-a`, of the emulated overlay's kind."""
+    (found,) = manifests("overlays/emulated/variant.yaml")
+    return {
+        **found,
+        "metadata": {**found["metadata"], "name": name, "namespace": "team-a"},
+        "spec": {**found["spec"], **spec},
+    }
+
+
+def workload(name: str, replicas: int, kind: str = "Deployment") -> Object:
+    """A scale target in namespace `team-a`."""
+    labels = {"app": name}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c"}]}}
+    return {
+        "kind": kind,
+        "metadata": {"name": name, "namespace": "team-a"},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template},
+    }
+
+
+def scaler(name: str, *, target: str = "", low: int = 1, high: int = 10, **more: Any) -> Object:
+    """A HorizontalPodAutoscaler that reads our metric of the variant `name`."""
+    external = {
+        "metric": {
+            "name": "inferno_desired_replicas",
+            "selector": {"matchLabels": {"variant_name": name}},
+        },
+        "target": {"type": "AverageValue", "averageValue": "1"},
+    }
+    reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": target or name}
+    return {
+        "metadata": {"name": name, "namespace": "team-a"},
+        "spec": {
+            "scaleTargetRef": reference,
+            "minReplicas": low,
+            "maxReplicas": high,
+            "metrics": [{"type": "External", "external": external}],
+            **more,
+        },
+    }
+
+
+class Pages:
+    """Metrics pages of vLLM servers, one per pod, whose time runs at SPEED.
+
+    Attributes:
+        load: requests per minute by workload name, spread over its pods.
+        finished: requests by pod; a pod that is not in it does not answer.
+        port: once they are served.
+
+    """
+
+    def __init__(self) -> None:
+        self.load: dict[str, float] = {}
+        self.finished: dict[str, float] = {}
+        self.port = 0
+        self._advanced_at = time.monotonic()
+
+    @contextlib.asynccontextmanager
+    async def served(self, **others: Any) -> AsyncIterator[None]:
+        """Serve `/pods/POD`, and other handlers under their names, until the context ends."""
+        application = web.Application()
+        application.router.add_get("/pods/{pod}", self._page)
+        for name, handler in others.items():
+            application.router.add_get(f"/{name}", handler)
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self.port = runner.addresses[0][1]
+        try:
+            yield
+        finally:
+            await runner.cleanup()
+
+    def _advance(self) -> None:
+        now = time.monotonic()
+        if now - self._advanced_at < 0.01:
+            return
+        minutes = (now - self._advanced_at) * SPEED / 60
+        self._advanced_at = now
+        pods: dict[str, list[str]] = {}
+        for pod in self.finished:
+            pods.setdefault(pod.rpartition("-")[0], []).append(pod)
+        for name, rate in self.load.items():
+            for pod in pods.get(name, ()):
+                self.finished[pod] += rate * minutes / len(pods[name])
+
+    async def _page(self, request: web.Request) -> web.Response:
+        self._advance()
+        done = self.finished.get(request.match_info["pod"])
+        if done is None:
+            raise web.HTTPNotFound
+        label = f'{{model_name="{MODEL}"}}'
+        return web.Response(
+            text=f"vllm:num_requests_running{label} 0\n"
+            f"vllm:num_requests_waiting{label} 0\n"
+            f"vllm:request_success_total{label} {done}\n"
+            f"vllm:request_generation_tokens_sum{label} {178 * done}\n"
+            f"vllm:request_generation_tokens_count{label} {done}\n"
+        )
+
+
+class World:
+    """The cluster with what runs in it.
+
+    Attributes:
+        pages: of the pods; what they count is set by their `load`.
+        waiting: requests in the gateway's queue.
+
+    """
+
+    def __init__(self, site: kubernetes_api.Site, folder: Path) -> None:
+        self.site = site
+        self.folder = folder
+        self.api: KubernetesApi = site.api
+        self.pages = Pages()
+        self.load = self.pages.load
+        self.waiting = 0
+        self._ran_at = -1
+
+    @property
+    def gateway(self) -> str:
+        """Metrics URL of the gateway's endpoint picker."""
+        return f"http://127.0.0.1:{self.pages.port}/gateway"
+
+    # Objects.
+
+    def standard(self) -> None:
+        """ConfigMaps, the APIService, and variant `v` with one replica of a Deployment."""
+        for item in manifests():
+            self.api.put(CORE, "configmaps", item)
+        (service,) = manifests("base/apiservice.yaml")
+        self.api.put(API_SERVICES, "apiservices", service)
+        self.deploy("v", 1)
+
+    def deploy(self, name: str, replicas: int, **spec: Any) -> None:
+        """A variant with its Deployment, and its pods at once."""
+        self.api.put(APPS, "deployments", workload(name, replicas))
+        self.api.put(VARIANTS, "variantautoscalings", variant(name, **spec))
+
+    def variant(self, name: str = "v") -> Object:
+        return self.api.get(VARIANTS, "variantautoscalings", "team-a", name)
+
+    def status(self, name: str = "v") -> Object:
+        found: Object = self.variant(name).get("status") or {}
+        return found
+
+    def desired(self, name: str = "v") -> int | None:
+        """Replicas that the status wants."""
+        found: int | None = (self.status(name).get("desiredOptimizedAlloc") or {}).get(
+            "numReplicas"
+        )
+        return found
+
+    def condition(self, kind: str, name: str = "v") -> tuple[str, str, str]:
+        """Status, reason and message; empty ones without the condition."""
+        for item in self.status(name).get("conditions") or ():
+            if item["type"] == kind:
+                return item["status"], item["reason"], item["message"]
+        return "", "", ""
+
+    def events(self) -> list[tuple[str, str, str]]:
+        """Type, reason and note of all Events."""
+        found = self.api.all("/apis/events.k8s.io/v1", "events")
+        return [(item["type"], item["reason"], item["note"]) for item in found]
+
+    def ca_bundle(self) -> bytes:
+        """Of the APIService."""
+        found = self.api.get(API_SERVICES, "apiservices", "", API_SERVICE)
+        return base64.b64decode(found["spec"].get("caBundle") or "")
+
+    def available(self) -> None:
+        """What the aggregation layer says of the APIService once it reaches us."""
+        condition = {"type": "Available", "status": "True"}
+        self.api.set_status(API_SERVICES, "apiservices", "", API_SERVICE, conditions=[condition])
+
+    # What runs.
+
+    def run_workloads(self) -> None:
+        """What controllers and kubelets do: pods and status follow the spec."""
+        if self.api.version == self._ran_at:
+            return
+        pods: dict[tuple[str, str], set[str]] = {}
+        for (namespace, name), pod in self.api.objects.get((CORE, "pods"), {}).items():
+            pods.setdefault((namespace, pod["metadata"]["labels"].get("app", "")), set()).add(name)
+        for root, plural in (
+            (APPS, "deployments"),
+            (APPS, "statefulsets"),
+            (LWS, "leaderworkersets"),
+        ):
+            for (namespace, name), item in list(self.api.objects.get((root, plural), {}).items()):
+                self._run_workload(root, plural, item, pods.get((namespace, name), set()))
+        self._ran_at = self.api.version
+
+    def _run_workload(self, root: str, plural: str, item: Object, there: set[str]) -> None:
+        namespace, name = item["metadata"]["namespace"], item["metadata"]["name"]
+        wanted = {f"{name}-{number}" for number in range(item["spec"]["replicas"])}
+        for pod in there - wanted:
+            self.api.remove(CORE, "pods", namespace, pod)
+            self.pages.finished.pop(pod, None)
+        for pod in wanted - there:
+            self.pages.finished[pod] = 0.0
+            self.api.put(CORE, "pods", self._pod(namespace, name, pod))
+        if (item.get("status") or {}).get("replicas") != len(wanted):
+            self.api.set_status(root, plural, namespace, name, replicas=len(wanted))
+
+    def _pod(self, namespace: str, workload_name: str, name: str) -> Object:
+        notes = {"prometheus.io/port": str(self.pages.port), "prometheus.io/path": f"/pods/{name}"}
+        return {
+            "metadata": {
+                "name": name,
+                "namespace": namespace,
+                "labels": {"app": workload_name},
+                "annotations": notes,
+            },
+            "spec": {"nodeName": "node", "containers": [{"name": "vllm"}]},
+            "status": {
+                "phase": "Running",
+                "podIP": "127.0.0.1",
+                "conditions": [{"type": "Ready", "status": "True"}],
+            },
+        }
+
+    async def _gateway(self, _: web.Request) -> web.Response:
+        name = "inference_extension_flow_control_queue_size"
+        return web.Response(
+            text=f'# TYPE {name} gauge\n{name}{{target_model_name="{MODEL}"}} {self.waiting}\n'
+        )
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Serve the pods' metrics and run the workloads until the context ends."""
+
+        async def work() -> None:
+            while True:
+                self.run_workloads()
+                await asyncio.sleep(0.05)
+
+        async with self.pages.served(gateway=self._gateway):
+            task = asyncio.create_task(work(), name="controllers and kubelets")
+            try:
+                yield
+            finally:
+                task.cancel()
+
+    # The adapter.
+
+    @contextlib.asynccontextmanager
+    async def replica(
+        self,
+        name: str,
+        *,
+        loop: LoopSettings = LOOP,
+        scope: Scope | None = None,
+        own: OwnCertificates | None = None,
+        interval: float | None = LOOP.interval,
+        entrance: Entrance | None = None,
+        **installation: Any,
+    ) -> AsyncIterator[tuple[Front, Entrance]]:
+        """One replica of the adapter, serving."""
+        if entrance is None:
+            entrance = await self.site.entrance(name)
+        options = ServeOptions(
+            variants=None,
+            host="127.0.0.1",
+            port=0,
+            certificates=local_auth.Files(state=self.folder / f"state-{name}"),
+            loop=loop,
+            interval=interval,
+            installation=Installation(
+                identity=name,
+                kubeconfig=entrance.kubeconfig,
+                scope=scope or Scope(config_namespace=SYSTEM),
+                lease=LEASE,
+                gateway_seconds=1.0,
+                certificates=own or OwnCertificates(namespace=SYSTEM),
+                **installation,
+            ),
+            metrics_port=0,
+        )
+        async with serving.serving(options, clock=Clock(speed=SPEED)) as front:
+            yield front, entrance
+
+    async def metric(self, front: Front, name: str = "v") -> list[str]:
+        """Values of a variant's metric as the HPA controller gets them, by the APIService's caBundle."""
+        bundle = self.ca_bundle().decode()
+        context = ssl.create_default_context(cadata=bundle)
+        folder = self.site.certificates.folder
+        context.load_cert_chain(folder / "fp.crt", folder / "fp.key")
+        path = (
+            "/apis/external.metrics.k8s.io/v1beta1/namespaces/team-a/inferno_desired_replicas"
+            f"?labelSelector=variant_name%3D{name}"
+        )
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(
+                front.url + path,
+                ssl=context,
+                server_hostname="variant-adapter.variant-adapter-system.svc",
+                headers={"X-Remote-User": HPA_CONTROLLER},
+            ) as response,
+        ):
+            document = await response.json()
+            assert response.status == 200, document
+            return [item["value"] for item in document["items"]]
+
+
+async def until(true: Callable[[], object], *, seconds: float = 20.0) -> None:
+    """Wait until something holds."""
+    try:
+        async with asyncio.timeout(seconds):
+            while not true():  # noqa: ASYNC110 - many things change it
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError("it did not come to hold") from None
+
+
+@contextlib.asynccontextmanager
+async def running(folder: Path, *, rules: list[Object] | None = None) -> AsyncIterator[World]:
+    """A world with the standard objects; at its end no request may have been forbidden by the manifests."""
+    async with kubernetes_api.running(folder, rules=rules) as site:
+        world = World(site, folder)
+        async with world.running():
+            world.standard()
+            yield world
+        if rules is None:
+            assert site.api.denied == []
