@@ -22,12 +22,12 @@ import aiohttp
 from prometheus_client import CollectorRegistry
 
 from adapter.apiserver import handlers
-from adapter.auth import authentication
+from adapter.auth import authentication, authorization
 from adapter.planning import fleet
 from adapter.planning.worker import PlanningWorker
-from adapter.series import Series
-from adapter.store import TargetStore
+from adapter.store import Series, TargetStore
 from adapter.tls import listener
+from adapter.tls.certificates import Certificates
 from certs.authority import Authority
 
 PATH = "/apis/external.metrics.k8s.io/v1beta1/namespaces/ns/inferno_desired_replicas"
@@ -86,11 +86,11 @@ async def serve(folder: Path, variants: int, *, planning: bool) -> None:
     application = handlers.application(
         store=store,
         authenticator=authentication.Authenticator(config),
-        policy=authentication.LocalPolicy(),
+        policy=authorization.LocalPolicy(),
         readiness={"ping": lambda: None},
         metrics_registry=CollectorRegistry(),
     )
-    certificates = listener.Certificates(
+    certificates = Certificates(
         folder / "s.crt", folder / "s.key", (folder / "ca.crt").read_bytes()
     )
     worker = PlanningWorker()

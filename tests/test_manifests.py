@@ -18,14 +18,13 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
-from adapter import cli
-from adapter.app.options import OwnCertificates
-from adapter.commands import kubeconfig
+from adapter import cli, installation
 from adapter.controller import telemetry
-from adapter.diagnostics import doctor
-from adapter.diagnostics.checks import Names, needed
-from adapter.resources import inputs, pods
+from adapter.diagnostics.checks import needed
+from adapter.installation import Names
+from adapter.resources import inputs, pods, schemas
 from adapter.tls import certificate_secret
+from adapter.tls.certificate_secret import OwnCertificates
 from tests.fakes import kubernetes_rbac as rbac
 
 ROOT = Path(__file__).parents[1]
@@ -122,7 +121,7 @@ def test_the_names_are_those_of_the_code() -> None:
     """Namespace, Service, Secret, Lease, APIService and ConfigMaps are the defaults of the flags."""
     service = only("base", "APIService", "v1beta1.external.metrics.k8s.io")["spec"]["service"]
     own = OwnCertificates(namespace=service["namespace"])
-    assert service["namespace"] == kubeconfig.SYSTEM == Names().namespace
+    assert service["namespace"] == installation.SYSTEM == Names().namespace
     assert service["name"] == own.service == Names().service
     assert certificate_secret.names(own)[0] == f"{service['name']}.{service['namespace']}.svc"
     certificate = only("overlays/cert-manager", "Certificate")["spec"]
@@ -133,7 +132,7 @@ def test_the_names_are_those_of_the_code() -> None:
         if item["kind"] == "ConfigMap"
     }
     assert {inputs.COSTS, inputs.CLASSES} < names
-    assert own.api_service == doctor.API_SERVICE
+    assert own.api_service == installation.API_SERVICE
 
 
 def test_the_configmaps_are_read_without_problems() -> None:
@@ -153,7 +152,7 @@ def test_the_configmaps_are_read_without_problems() -> None:
 def test_the_rights_are_those_that_are_needed() -> None:
     """All that the doctor looks for is granted, and nothing that could harm."""
     documents = [dict(item) for item in built(MANIFESTS / "base")]
-    user = f"system:serviceaccount:{kubeconfig.SYSTEM}:variant-adapter"
+    user = f"system:serviceaccount:{installation.SYSTEM}:variant-adapter"
 
     def allowed(verb: str, group: str, resource: str, namespace: str = "", name: str = "") -> bool:
         return rbac.allowed(documents, user, rbac.Ask(verb, group, resource, namespace, name))
@@ -161,7 +160,7 @@ def test_the_rights_are_those_that_are_needed() -> None:
     for item in needed(Names()):
         resource = f"{item.resource}/{item.subresource}" if item.subresource else item.resource
         assert allowed(item.verb, item.group, resource, item.namespace, item.name), item
-    space = kubeconfig.SYSTEM
+    space = installation.SYSTEM
     assert not allowed("get", "", "secrets", space, "somebody-elses")
     assert not allowed("list", "", "secrets", space)
     assert not allowed("get", "", "secrets", "default", "variant-adapter-certs")
@@ -170,10 +169,10 @@ def test_the_rights_are_those_that_are_needed() -> None:
     assert not allowed("update", "coordination.k8s.io", "leases", space, "other")
     assert not allowed("delete", "llmd.ai", "variantautoscalings", "default", "x")
     assert not allowed("patch", "llmd.ai", "variantautoscalings", "default", "x")
-    for item in documents:
-        if item["kind"] in {"Role", "ClusterRole"}:
-            for rule in item["rules"]:
-                assert "*" not in rule["verbs"] + rule["apiGroups"]
+    for document in documents:
+        if document["kind"] in {"Role", "ClusterRole"}:
+            for granted in document["rules"]:
+                assert "*" not in granted["verbs"] + granted["apiGroups"]
 
 
 def test_the_dashboard_shows_metrics_that_there_are() -> None:
@@ -218,7 +217,7 @@ def test_the_emulated_overlay_fits_together() -> None:
         if item["kind"] == "ConfigMap":
             reader.read_config_map(item["metadata"]["name"], item)
     reader.read_variant("variant", variant)
-    reader.add_deployment(inputs.objects.Deployment.model_validate(deployment), pods.Serving())
+    reader.add_deployment(schemas.Deployment.model_validate(deployment), pods.Serving())
     found = reader.contents()
     assert found.problems == ()
     assert found.variants[0].service_class == "Premium"

@@ -25,7 +25,7 @@ from yarl import URL
 from adapter import errors
 from adapter.apiserver import status as api_status
 from adapter.apiserver.discovery import GROUP, VERSION
-from adapter.auth import authentication
+from adapter.auth import users
 
 log = structlog.get_logger()
 
@@ -69,7 +69,7 @@ class Delegate:
         self.names: tuple[str, ...] = ()
         """Names of its metrics, as last heard."""
 
-    async def forward(self, request: web.Request, user: authentication.User) -> web.Response:
+    async def forward(self, request: web.Request, user: users.User) -> web.Response:
         """Its answer to the same request from the same user.
 
         Raises:
@@ -98,7 +98,7 @@ class Delegate:
         back = {name: answer.headers[name] for name in _PASSED_BACK if name in answer.headers}
         return web.Response(body=body, status=answer.status, headers=back)
 
-    def _identity(self, user: authentication.User) -> CIMultiDict[str]:
+    def _identity(self, user: users.User) -> CIMultiDict[str]:
         headers: CIMultiDict[str] = CIMultiDict()
         if self._options.token_file is not None:
             try:
@@ -125,8 +125,8 @@ class Delegate:
 
     async def discover(self) -> None:
         """Ask for the names of its metrics once."""
-        asker = authentication.User(
-            name="system:variant-adapter", groups=("system:masters", authentication.AUTHENTICATED)
+        asker = users.User(
+            name="system:variant-adapter", groups=("system:masters", users.AUTHENTICATED)
         )
         headers = self._identity(asker)
         headers["Accept"] = "application/json"

@@ -19,10 +19,9 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from adapter.apiserver import discovery, list_options, negotiation, openapi, request_info
 from adapter.apiserver import status as api_status
 from adapter.apiserver.delegation import Delegate
-from adapter.auth import authentication
+from adapter.auth import authentication, authorization, users
 from adapter.kube import labels
-from adapter.series import OWN_METRICS
-from adapter.store import TargetStore
+from adapter.store import OWN_METRICS, TargetStore
 
 log = structlog.get_logger()
 
@@ -43,7 +42,7 @@ def application(
     *,
     store: TargetStore,
     authenticator: authentication.Authenticator,
-    policy: authentication.Policy,
+    policy: authorization.Policy,
     readiness: Mapping[str, Check],
     metrics_registry: CollectorRegistry,
     delegate: Delegate | None = None,
@@ -76,7 +75,7 @@ class _Server:
         *,
         store: TargetStore,
         authenticator: authentication.Authenticator,
-        policy: authentication.Policy,
+        policy: authorization.Policy,
         readiness: Mapping[str, Check],
         metrics_registry: CollectorRegistry,
         delegate: Delegate | None,
@@ -109,7 +108,7 @@ class _Server:
             response = await self._answer(request)
         except api_status.StatusError as error:
             response = _failure(request, error)
-        except authentication.ReviewError as error:
+        except users.ReviewError as error:
             # Fail closed, in the words and the type of the official library.
             log.warning("authorisation failed", path=request.path, error=str(error))
             text = f'Internal Server Error: "{request.path_qs}": {error}\n'
@@ -157,7 +156,7 @@ class _Server:
             return mine
         return tuple(sorted({*mine, *self._delegate.names}))
 
-    async def _user(self, request: web.Request) -> authentication.User:
+    async def _user(self, request: web.Request) -> users.User:
         if any(name.lower().startswith("impersonate-") for name in request.headers):
             # Answering as the caller instead would be worse than not answering.
             raise api_status.forbidden("impersonation is not supported by this server", {})
@@ -166,10 +165,10 @@ class _Server:
         try:
             certificate = tls.getpeercert(binary_form=True) if tls else None
             return await self._authenticator.user(certificate, request.headers)
-        except authentication.UnauthenticatedError:
+        except users.UnauthenticatedError:
             raise api_status.unauthorized() from None
 
-    async def _authorise(self, user: authentication.User, asked: authentication.Attributes) -> None:
+    async def _authorise(self, user: users.User, asked: authorization.Attributes) -> None:
         verdict = await self._policy.decide(user, asked)
         if not verdict.allowed:
             details = {"group": discovery.GROUP, "kind": asked.resource} if asked.resource else {}

@@ -7,7 +7,7 @@ from urllib.parse import unquote
 from multidict import MultiMapping
 
 from adapter.apiserver.discovery import GROUP, VERSION
-from adapter.auth import authentication
+from adapter.auth import authorization, users
 from adapter.kube import labels
 
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
@@ -20,7 +20,7 @@ _PREFIX = ("apis", GROUP, VERSION)
 
 def attributes(
     method: str, raw_path: str, path: str, query: MultiMapping[str]
-) -> authentication.Attributes:
+) -> authorization.Attributes:
     """What is asked for.
 
     Args:
@@ -32,7 +32,7 @@ def attributes(
     """
     parts = [part for part in raw_path.split("/") if part]
     if tuple(parts[:3]) != _PREFIX or len(parts) < 4:
-        return authentication.Attributes(verb=_VERBS.get(method, method.lower()), path=path)
+        return authorization.Attributes(verb=_VERBS.get(method, method.lower()), path=path)
     rest = [unquote(part) for part in parts[3:]]
     namespace = ""
     if rest[0] == "namespaces" and len(rest) > 1:
@@ -43,7 +43,7 @@ def attributes(
     verb = _VERBS.get(method) or ("get" if name else "list")
     if verb == "list" and watches(query):
         verb = "watch"
-    return authentication.Attributes(
+    return authorization.Attributes(
         verb=verb,
         path=path,
         group=GROUP,
@@ -70,7 +70,7 @@ def watches(query: MultiMapping[str]) -> bool:
     return query.get("watch", "false").lower() not in _FALSE
 
 
-def forbidden(user: authentication.User, asked: authentication.Attributes, reason: str) -> str:
+def forbidden(user: users.User, asked: authorization.Attributes, reason: str) -> str:
     """The sentence of a 403."""
     if not asked.resource:
         text = f'forbidden: User "{user.name}" cannot {asked.verb} path "{asked.path}"'

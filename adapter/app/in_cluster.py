@@ -11,8 +11,9 @@ import aiohttp
 import structlog
 
 from adapter import errors
+from adapter.app.config import use_config
 from adapter.app.endpoints import Front
-from adapter.app.options import Installation, ServeOptions, use_config
+from adapter.app.options import Installation, ServeOptions
 from adapter.auth import delegated
 from adapter.clock import Clock
 from adapter.collector import gateway

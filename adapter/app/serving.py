@@ -14,9 +14,10 @@ import structlog
 from adapter import errors
 from adapter import store as targets
 from adapter.app import in_cluster
+from adapter.app.config import use_config
 from adapter.app.endpoints import Front
-from adapter.app.options import ServeOptions, use_config
-from adapter.auth import authentication, delegated
+from adapter.app.options import ServeOptions
+from adapter.auth import authentication, authorization, delegated
 from adapter.auth import local as local_auth
 from adapter.clock import Clock
 from adapter.collector.collector import Collector
@@ -120,7 +121,7 @@ async def _gate(
         return delegated.Gate(
             certificates=credentials.certificates,
             authenticator=authentication.Authenticator(credentials.identity),
-            policy=authentication.LocalPolicy(),
+            policy=authorization.LocalPolicy(),
         )
     return await stack.enter_async_context(
         delegated.of_cluster(

@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import unquote
 
 from cryptography import x509
@@ -21,41 +20,10 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from multidict import CIMultiDictProxy
 
-AUTHENTICATED, UNAUTHENTICATED = "system:authenticated", "system:unauthenticated"
-ALWAYS_ALLOWED = frozenset({"/healthz", "/livez", "/readyz"})
-CACHE_SECONDS = 10.0
-"""How long a review is believed, as the official library has it, for allowed and denied alike."""
+from adapter.auth.cache import Cache
+from adapter.auth.users import ANONYMOUS, AUTHENTICATED, ReviewError, UnauthenticatedError, User
 
-_CACHED = 4096
 _CACHED_CERTIFICATES = 1024
-
-Answer = TypeVar("Answer")
-
-
-class UnauthenticatedError(Exception):
-    """Credentials were shown, and they are not good."""
-
-
-class ReviewError(Exception):
-    """Whether someone may do something could not be found out; that is never a yes."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class User:
-    """Who asks."""
-
-    name: str
-    groups: tuple[str, ...]
-    uid: str = ""
-    extra: dict[str, tuple[str, ...]] = field(default_factory=dict)
-
-    @property
-    def key(self) -> Hashable:
-        """The same for the same user."""
-        return self.name, self.uid, self.groups, tuple(sorted(self.extra.items()))
-
-
-ANONYMOUS = User(name="system:anonymous", groups=(UNAUTHENTICATED,))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,44 +44,6 @@ class IdentityConfig:
     group_headers: tuple[str, ...] = ("X-Remote-Group",)
     uid_headers: tuple[str, ...] = ()
     extra_prefixes: tuple[str, ...] = ("X-Remote-Extra-",)
-
-
-class Cache(Generic[Answer]):
-    """Answers of a slow oracle: bounded, for a short time, and asked once for many who wait."""
-
-    def __init__(
-        self, *, clock: Callable[[], float], seconds: float = CACHE_SECONDS, size: int = _CACHED
-    ) -> None:
-        self._clock = clock
-        self._seconds = seconds
-        self._size = size
-        self._known: OrderedDict[Hashable, tuple[float, Answer]] = OrderedDict()
-        self._asked: dict[Hashable, asyncio.Task[Answer]] = {}
-
-    async def get(self, key: Hashable, ask: Callable[[], Awaitable[Answer]]) -> Answer:
-        """The answer for that key, from memory if it is fresh; errors are not remembered."""
-        found = self._known.get(key)
-        if found is not None and self._clock() < found[0]:
-            return found[1]
-        task = self._asked.get(key)
-        if task is None:
-            task = asyncio.ensure_future(self._ask(key, ask))
-            self._asked[key] = task
-            # With everyone who waited gone, an error has nobody to go to.
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
-        # A client that leaves must not take the answer from the others.
-        return await asyncio.shield(task)
-
-    async def _ask(self, key: Hashable, ask: Callable[[], Awaitable[Answer]]) -> Answer:
-        try:
-            answer = await ask()
-        finally:
-            self._asked.pop(key, None)
-        self._known[key] = (self._clock() + self._seconds, answer)
-        self._known.move_to_end(key)
-        while len(self._known) > self._size:
-            self._known.popitem(last=False)
-        return answer
 
 
 TokenReviewer = Callable[[str], Awaitable[User | None]]
@@ -238,117 +168,6 @@ class Authenticator:
                     extra[key] = (*extra.get(key, ()), value)
         uid = _first(headers, config.uid_headers)
         return User(name=name, groups=_with_authenticated(groups), uid=uid, extra=extra)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attributes:
-    """What is asked for; `resource` is empty for paths that are no resource.
-
-    Attributes:
-        namespace: empty at the cluster's scope.
-        requirements: of the label selector, as (key, operator, values) in SubjectAccessReview's words.
-
-    """
-
-    verb: str
-    path: str
-    group: str = ""
-    version: str = ""
-    namespace: str = ""
-    resource: str = ""
-    subresource: str = ""
-    name: str = ""
-    requirements: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
-
-    def review(self) -> dict[str, Any]:
-        """The part of a SubjectAccessReview's spec that says what is asked for."""
-        if not self.resource:
-            return {"nonResourceAttributes": {"path": self.path, "verb": self.verb}}
-        found: dict[str, Any] = {
-            "verb": self.verb,
-            "group": self.group,
-            "version": self.version,
-            "resource": self.resource,
-        }
-        for key in ("namespace", "subresource", "name"):
-            if getattr(self, key):
-                found[key] = getattr(self, key)
-        if self.requirements:
-            found["labelSelector"] = {
-                "requirements": [
-                    {
-                        "key": key,
-                        "operator": operator,
-                        **({"values": list(values)} if values else {}),
-                    }
-                    for key, operator, values in self.requirements
-                ]
-            }
-        return {"resourceAttributes": found}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """Whether that is allowed, and why not if that is known."""
-
-    allowed: bool
-    reason: str = ""
-
-
-class Policy(Protocol):
-    """Says whether a user may do something."""
-
-    async def decide(self, user: User, attributes: Attributes) -> Verdict:
-        """Whether that is allowed.
-
-        Raises:
-            ReviewError: that could not be found out.
-
-        """
-
-
-_ALLOWED = Verdict(allowed=True)
-
-
-def _always(user: User, attributes: Attributes) -> bool:
-    """What needs no review: the exact health paths, and the cluster's masters."""
-    if not attributes.resource and attributes.path in ALWAYS_ALLOWED:
-        return True
-    return "system:masters" in user.groups
-
-
-class LocalPolicy:
-    """Standalone: who has a certificate of the local authority may read everything."""
-
-    async def decide(self, user: User, attributes: Attributes) -> Verdict:
-        """Reading is for the authenticated, the exact health paths are for all."""
-        if _always(user, attributes):
-            return _ALLOWED
-        reads = attributes.verb in {"get", "list", "watch"}
-        return Verdict(allowed=AUTHENTICATED in user.groups and reads)
-
-
-AccessReviewer = Callable[[User, Attributes], Awaitable[Verdict]]
-
-
-class ClusterPolicy:
-    """In a cluster: SubjectAccessReview decides, and is believed for a short time."""
-
-    def __init__(
-        self,
-        review: AccessReviewer,
-        *,
-        clock: Callable[[], float] = lambda: asyncio.get_running_loop().time(),
-    ) -> None:
-        self._review = review
-        self._verdicts: Cache[Verdict] = Cache(clock=clock)
-
-    async def decide(self, user: User, attributes: Attributes) -> Verdict:
-        """The cluster's verdict."""
-        if _always(user, attributes):
-            return _ALLOWED
-        key = (user.key, attributes)
-        return await self._verdicts.get(key, lambda: self._review(user, attributes))
 
 
 def _first(headers: CIMultiDictProxy[str], names: tuple[str, ...]) -> str:

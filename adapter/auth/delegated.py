@@ -11,10 +11,10 @@ from pathlib import Path
 import structlog
 
 from adapter import errors
-from adapter.auth import authentication
+from adapter.auth import authentication, authorization, reviews
 from adapter.auth import local as local_auth
 from adapter.kube import client, informer
-from adapter.tls import listener
+from adapter.tls.certificates import Certificates
 
 log = structlog.get_logger()
 
@@ -29,9 +29,9 @@ START_SECONDS = 30.0
 class Gate:
     """All that decides who is let in."""
 
-    certificates: listener.Certificates
+    certificates: Certificates
     authenticator: authentication.Authenticator
-    policy: authentication.Policy
+    policy: authorization.Policy
 
 
 @contextlib.asynccontextmanager
@@ -56,15 +56,16 @@ async def of_cluster(
 
     """
     async with client.connected(kubeconfig) as found:
+        asked = reviews.Reviews(found)
         changed = asyncio.Event()
         watched = informer.Informer(
-            found, client.CONFIG_PATH, query=client.CONFIG_QUERY, changed=changed.set
+            found, reviews.CONFIG_PATH, query=reviews.CONFIG_QUERY, changed=changed.set
         )
         tasks = [asyncio.create_task(watched.run(), name="watch front-proxy configuration")]
         try:
             config = await _first(watched, start_seconds)
-            authenticator = authentication.Authenticator(config, review_token=found.review_token)
-            certificates = listener.Certificates(certificate, key, local_auth.authorities(config))
+            authenticator = authentication.Authenticator(config, review_token=asked.review_token)
+            certificates = Certificates(certificate, key, local_auth.authorities(config))
 
             def use(new: authentication.IdentityConfig) -> None:
                 certificates.trust(local_auth.authorities(new))
@@ -75,7 +76,7 @@ async def of_cluster(
             yield Gate(
                 certificates=certificates,
                 authenticator=authenticator,
-                policy=authentication.ClusterPolicy(found.review_access),
+                policy=authorization.ClusterPolicy(asked.review_access),
             )
         finally:
             for task in tasks:
@@ -118,9 +119,9 @@ async def _follow(
 
 
 def _config(watched: informer.Informer) -> authentication.IdentityConfig:
-    found = watched.objects.get((client.CONFIG_NAMESPACE, client.CONFIG_NAME))
+    found = watched.objects.get((reviews.CONFIG_NAMESPACE, reviews.CONFIG_NAME))
     if found is None:
         raise errors.StartupError(
-            f"ConfigMap {client.CONFIG_NAMESPACE}/{client.CONFIG_NAME}: is missing"
+            f"ConfigMap {reviews.CONFIG_NAMESPACE}/{reviews.CONFIG_NAME}: is missing"
         )
-    return client.parse_config(found.get("data") or {})
+    return reviews.parse_config(found.get("data") or {})

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from adapter import errors
 from adapter.auth import authentication
-from adapter.tls import listener
+from adapter.tls import certificates
 from certs import authority
 
 ADMIN_NAME, ADMIN_GROUP = "variant-adapter-admin", "system:masters"
@@ -38,7 +38,7 @@ class Files:
 class Credentials:
     """All that the TLS server needs, and what a client of a local authority needs."""
 
-    certificates: listener.Certificates
+    certificates: certificates.Certificates
     identity: authentication.IdentityConfig
     state: Path
     ca_file: Path | None
@@ -90,7 +90,7 @@ def prepare(files: Files, *, host: str) -> Credentials:
         raise errors.StartupError(f"{error.filename}: {error.strerror}") from error
     config = authentication.IdentityConfig(client_cas=client_ca, requestheader_cas=proxy_ca)
     return Credentials(
-        certificates=listener.Certificates(certificate, key, authorities(config)),
+        certificates=certificates.Certificates(certificate, key, authorities(config)),
         identity=config,
         state=files.state,
         ca_file=ca_file if files.certificate is None else None,

@@ -10,11 +10,10 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from adapter import errors
-from adapter.app.options import OwnCertificates
+from adapter import errors, installation
 from adapter.commands import kubeconfig
 from adapter.kube.client import ApiError, Cluster
-from adapter.tls.certificate_secret import SecretStore, bundle_of, names
+from adapter.tls.certificate_secret import OwnCertificates, SecretStore, bundle_of, names
 from certs import rotation
 
 
@@ -29,7 +28,7 @@ def register(command: argparse.ArgumentParser) -> None:
         choices=("show", "rotate"),
         help="rotate brings in a new authority now; the adapter then changes over without a gap",
     )
-    defaults = OwnCertificates(namespace=kubeconfig.SYSTEM)
+    defaults = OwnCertificates(namespace=installation.SYSTEM)
     command.add_argument("--certificate-secret", default=defaults.secret, help="(%(default)s)")
     command.add_argument("--service-name", default=defaults.service, help="(%(default)s)")
     command.add_argument("--api-service", default=defaults.api_service, help="(%(default)s)")

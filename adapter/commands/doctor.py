@@ -7,10 +7,11 @@ import dataclasses
 import json
 import os
 
-from adapter.app.options import prometheus_options
+from adapter.app.config import prometheus_options
 from adapter.commands import flags, kubeconfig
-from adapter.diagnostics.checks import Finding, Names
+from adapter.diagnostics.checks import Finding
 from adapter.diagnostics.doctor import Doctor
+from adapter.installation import Names
 from adapter.kube.client import Cluster
 
 MARKS = {"ok": "ok     ", "warning": "warning", "error": "ERROR  "}

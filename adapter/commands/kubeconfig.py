@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from adapter import errors
+from adapter.installation import SYSTEM
 from adapter.kube.client import ApiError, Cluster, connected
 
 Found = TypeVar("Found")
-
-SYSTEM = "variant-adapter-system"
-"""Namespace of the manifests."""
 
 
 def register(command: argparse.ArgumentParser) -> None:

@@ -12,19 +12,20 @@ import uuid
 from datetime import timedelta
 from pathlib import Path
 
-from adapter import errors, logs
+from adapter import errors, installation, logs
 from adapter.apiserver import delegation
 from adapter.app import serving
-from adapter.app.options import ClusterIdentities, Installation, OwnCertificates, ServeOptions
+from adapter.app.options import ClusterIdentities, Installation, ServeOptions
 from adapter.auth import local as local_auth
 from adapter.clock import Clock
 from adapter.collector import gateway
-from adapter.commands import flags, kubeconfig
+from adapter.commands import flags
 from adapter.commands.flags import seconds
 from adapter.controller.settings import LoopSettings
 from adapter.kube import labels
 from adapter.kube.leader_election import LeaseTimes
 from adapter.resources.watches import Scope
+from adapter.tls.certificate_secret import OwnCertificates
 from certs.rotation import Times
 from optimizer.problem import POLICIES
 
@@ -298,9 +299,9 @@ def own_namespace() -> str:
     if found := os.environ.get("POD_NAMESPACE"):
         return found
     try:
-        return NAMESPACE_FILE.read_text(encoding="ascii").strip() or kubeconfig.SYSTEM
+        return NAMESPACE_FILE.read_text(encoding="ascii").strip() or installation.SYSTEM
     except (OSError, UnicodeDecodeError):
-        return kubeconfig.SYSTEM
+        return installation.SYSTEM
 
 
 def own_identity() -> str:

@@ -18,7 +18,7 @@ from adapter.collector import gateway
 from adapter.collector.collector import Collector
 from adapter.collector.gateway import GatewayWindow
 from adapter.collector.observation import Observation
-from adapter.controller import demand
+from adapter.controller import demand, wake
 from adapter.controller import state as states
 from adapter.controller.settings import LoopSettings
 from adapter.controller.sizing import Looked, Sizing
@@ -29,8 +29,7 @@ from adapter.planning import fleet
 from adapter.planning import plan as planning
 from adapter.resources.inputs import Contents, Refusal
 from adapter.resources.variant import VariantSource
-from adapter.series import Series
-from adapter.store import TargetStore
+from adapter.store import Series, TargetStore
 
 log = structlog.get_logger()
 
@@ -283,7 +282,7 @@ class ControlLoop:
 
     def waking(self) -> frozenset[str]:
         """Keys of variants at zero that somebody wants."""
-        return gateway.waking(self._contents, self._called)
+        return wake.waking(self._contents, self._called)
 
     @property
     def _called(self) -> Mapping[gateway.Place, gateway.Demand]:

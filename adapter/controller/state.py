@@ -12,7 +12,7 @@ from adapter.collector.traffic import Traffic
 from adapter.kube import quantity
 from adapter.planning import plan
 from adapter.resources.variant import VariantSource
-from adapter.series import CURRENT, DESIRED, RATIO, Series
+from adapter.store import CURRENT, DESIRED, RATIO, Series
 
 Outcome = Literal[
     "OptimizationSucceeded", "OptimizationFailed", "MetricsUnavailable", "CapacityShort"

@@ -6,16 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from adapter.auth.authentication import Attributes
+from adapter.auth import reviews
+from adapter.auth.authorization import Attributes
 from adapter.collector import promql
 from adapter.collector.prometheus import Prometheus, PrometheusError, PrometheusOptions
-from adapter.commands import kubeconfig
-from adapter.kube import client
+from adapter.installation import API_SERVICE, Names
 from adapter.resources import hpa
-from adapter.series import OWN_METRICS
+from adapter.store import OWN_METRICS
 
-METRICS = "external.metrics.k8s.io"
-API_SERVICE = f"v1beta1.{METRICS}"
 OLDEST_MINOR, TOLERANCE_MINOR = 32, 33
 
 
@@ -26,17 +24,6 @@ class Finding:
     level: Literal["ok", "warning", "error"]
     what: str
     fix: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Names:
-    """Where the installation is, by the names of its manifests."""
-
-    namespace: str = kubeconfig.SYSTEM
-    service: str = "variant-adapter"
-    account: str = "variant-adapter"
-    secret: str = "variant-adapter-certs"
-    lease: str = "variant-adapter"
 
 
 def of_scaler(
@@ -142,7 +129,7 @@ def needed(names: Names) -> list[Attributes]:
         *ask("get update", "coordination.k8s.io", "leases", space, names.lease),
         *ask("create", "", "secrets", space),
         *ask("get update", "", "secrets", space, names.secret),
-        *ask("list watch", "", "configmaps", client.CONFIG_NAMESPACE, client.CONFIG_NAME),
+        *ask("list watch", "", "configmaps", reviews.CONFIG_NAMESPACE, reviews.CONFIG_NAME),
     ]
 
 

@@ -7,18 +7,13 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-from adapter.auth.authentication import Attributes, ReviewError, User
+from adapter.auth import reviews
+from adapter.auth.authorization import Attributes
+from adapter.auth.users import ReviewError, User
 from adapter.collector.prometheus import PrometheusOptions
 from adapter.diagnostics import checks
-from adapter.diagnostics.checks import (
-    API_SERVICE,
-    METRICS,
-    OLDEST_MINOR,
-    TOLERANCE_MINOR,
-    Finding,
-    Names,
-)
-from adapter.kube import client
+from adapter.diagnostics.checks import OLDEST_MINOR, TOLERANCE_MINOR, Finding
+from adapter.installation import API_SERVICE, METRICS, Names
 from adapter.kube.client import ApiError, Cluster
 from adapter.resources import hpa, inputs
 from adapter.resources.watches import NEEDED
@@ -44,6 +39,7 @@ class Doctor:
         """`prometheus`: to look there too; None leaves it out."""
         self._prometheus_options = prometheus
         self._api = api
+        self._reviews = reviews.Reviews(api)
         self._names = names
         self._now = now
         self._minor = 0
@@ -96,8 +92,8 @@ class Doctor:
             yield Finding("ok", shown)
 
     async def _aggregation(self) -> AsyncIterator[Finding]:
-        where = f"{client.CONFIG_NAMESPACE}/{client.CONFIG_NAME}"
-        found = await self._get(f"{client.CONFIG_PATH}/{client.CONFIG_NAME}") or {}
+        where = f"{reviews.CONFIG_NAMESPACE}/{reviews.CONFIG_NAME}"
+        found = await self._get(f"{reviews.CONFIG_PATH}/{reviews.CONFIG_NAME}") or {}
         if (found.get("data") or {}).get("requestheader-client-ca-file"):
             yield Finding("ok", "aggregation layer is on")
         else:
@@ -221,7 +217,7 @@ class Doctor:
         user = User(name=account, groups=(*groups, "system:authenticated"))
         missing = []
         for wanted in checks.needed(ours):
-            verdict = await self._api.review_access(user, wanted)
+            verdict = await self._reviews.review_access(user, wanted)
             if not verdict.allowed:
                 where = f" in {wanted.namespace}" if wanted.namespace else ""
                 sub = f"/{wanted.subresource}" if wanted.subresource else ""
@@ -243,7 +239,7 @@ class Doctor:
             namespace="default",
             resource="inferno_desired_replicas",
         )
-        if not (await self._api.review_access(controller, metric)).allowed:
+        if not (await self._reviews.review_access(controller, metric)).allowed:
             yield Finding(
                 "error",
                 "the HPA controller may not read external metrics",

@@ -1,30 +1,24 @@
-"""The cluster's own words on identities: TokenReview, SubjectAccessReview, and the front-proxy ConfigMap.
+"""A client of the Kubernetes API: requests, lists and watches of JSON objects.
 
-The only module that speaks to the Kubernetes API for the API server; kubernetes-asyncio is imported when a
-cluster is used, not before: it takes a while and memory.
+kubernetes-asyncio is imported when a cluster is used, not before: it takes a while and memory.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
 from adapter import errors
-from adapter.auth.authentication import Attributes, IdentityConfig, ReviewError, User, Verdict
 
 if TYPE_CHECKING:
     from kubernetes_asyncio.client import ApiClient
 
 TIMEOUT_SECONDS = 10.0
-CONFIG_NAMESPACE, CONFIG_NAME = "kube-system", "extension-apiserver-authentication"
-CONFIG_PATH = f"/api/v1/namespaces/{CONFIG_NAMESPACE}/configmaps"
-CONFIG_QUERY = (("fieldSelector", f"metadata.name={CONFIG_NAME}"),)
-"""Where the cluster says who its front proxy is, as a collection of one: it may be listed and watched."""
 
 PAGE = 500
 """Objects that are listed at once."""
@@ -79,66 +73,6 @@ class Cluster:
 
     def __init__(self, api: ApiClient) -> None:
         self._api = api
-
-    async def review_token(self, token: str) -> User | None:
-        """Whose token that is; None if it is nobody's.
-
-        Raises:
-            ReviewError: the cluster could not be asked.
-
-        """
-        status = await self._review(
-            "/apis/authentication.k8s.io/v1/tokenreviews",
-            {
-                "apiVersion": "authentication.k8s.io/v1",
-                "kind": "TokenReview",
-                "spec": {"token": token},
-            },
-        )
-        if status.get("authenticated") is not True:
-            return None
-        user = status.get("user") or {}
-        return User(
-            name=user.get("username") or "",
-            groups=tuple(user.get("groups") or ()),
-            uid=user.get("uid") or "",
-            extra={key: tuple(values) for key, values in (user.get("extra") or {}).items()},
-        )
-
-    async def review_access(self, user: User, attributes: Attributes) -> Verdict:
-        """Whether the user may do that.
-
-        Raises:
-            ReviewError: the cluster could not be asked.
-
-        """
-        spec: dict[str, Any] = {"user": user.name, "groups": list(user.groups)}
-        if user.uid:
-            spec["uid"] = user.uid
-        if user.extra:
-            spec["extra"] = {key: list(values) for key, values in user.extra.items()}
-        spec |= attributes.review()
-        status = await self._review(
-            "/apis/authorization.k8s.io/v1/subjectaccessreviews",
-            {
-                "apiVersion": "authorization.k8s.io/v1",
-                "kind": "SubjectAccessReview",
-                "spec": spec,
-            },
-        )
-        allowed = status.get("allowed") is True and status.get("denied") is not True
-        return Verdict(allowed=allowed, reason=str(status.get("reason") or ""))
-
-    async def _review(self, path: str, body: dict[str, Any]) -> Mapping[str, Any]:
-        kind = path.rpartition("/")[2]
-        try:
-            found = await self.request("POST", path, body=body)
-        except ApiError as error:
-            raise ReviewError(str(error).removeprefix(path.removesuffix(kind))) from error
-        status = found.get("status")
-        if not isinstance(status, dict):
-            raise ReviewError(f"{kind}: the answer has no status")
-        return status
 
     async def request(
         self,
@@ -283,40 +217,3 @@ def _api_error(path: str, error: Exception) -> ApiError:
 
 def _why(error: Exception) -> str:
     return str(error) or type(error).__name__
-
-
-def parse_config(data: Mapping[str, str]) -> IdentityConfig:
-    """The front-proxy ConfigMap: PEM bundles, and JSON lists in strings.
-
-    Raises:
-        StartupError: a list is none; names the key.
-
-    """
-
-    def listed(key: str, default: tuple[str, ...]) -> tuple[str, ...]:
-        text = data.get(key)
-        if text is None:
-            return default
-        try:
-            found = json.loads(text)
-        except ValueError:
-            found = None
-        if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
-            raise errors.StartupError(
-                f"ConfigMap {CONFIG_NAMESPACE}/{CONFIG_NAME}: {key}: must be a JSON list of texts"
-            )
-        return tuple(found)
-
-    def bundle(key: str) -> bytes | None:
-        return data[key].encode() if data.get(key) else None
-
-    prefixes = listed("requestheader-extra-headers-prefix", ("X-Remote-Extra-",))
-    return IdentityConfig(
-        client_cas=bundle("client-ca-file"),
-        requestheader_cas=bundle("requestheader-client-ca-file"),
-        allowed_names=listed("requestheader-allowed-names", ()),
-        username_headers=listed("requestheader-username-headers", ("X-Remote-User",)),
-        group_headers=listed("requestheader-group-headers", ("X-Remote-Group",)),
-        uid_headers=listed("requestheader-uid-headers", ()),
-        extra_prefixes=prefixes,
-    )

@@ -6,7 +6,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapter.kube.client import ApiError, Cluster
-from adapter.resources.hpa import Reference
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """An object with a `/scale`, in the namespace of whoever refers to it."""
+
+    name: str
+    kind: str = "Deployment"
+    api_version: str = "apps/v1"
+
+    def __str__(self) -> str:
+        """As in messages."""
+        return f"{self.kind} {self.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,19 +17,26 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from adapter.resources.gpu_vendors import (
+    INVALID,
+    SLICE,
+    VENDORS,
+    WHOLE,
+    Object,
+    first,
+    memory_gib,
+    of_vendors,
+)
 from adapter.resources.pods import devices
 
 LEAST_SEEN, MOST_SEEN = 0.9, 1.02
 """Memory that a driver sees, in shares of the size in a GPU's name: 15 GiB of a T4 with 16 GB."""
 
-_SHARED, _INVALID = "-SHARED", "-MIG-INVALID"
 _ENDED = frozenset({"Succeeded", "Failed"})
 
-_Object = Mapping[str, Any]
 _Held = Counter[tuple[str, str]]
 
 
@@ -132,11 +139,11 @@ class Inventory:
         return ""
 
 
-def trimmed(node: _Object) -> _Object:
+def trimmed(node: Object) -> Object:
     """The few fields of a node that are read."""
     metadata, spec = node.get("metadata") or {}, node.get("spec") or {}
     status = node.get("status") or {}
-    given = _of_vendors(status.get("allocatable") or {})
+    given = of_vendors(status.get("allocatable") or {})
     allocatable = {name: devices(value) for name, value in given.items()}
     ready = any(
         item.get("type") == "Ready" and item.get("status") == "True"
@@ -146,7 +153,7 @@ def trimmed(node: _Object) -> _Object:
         "metadata": {
             "name": metadata.get("name"),
             "resourceVersion": metadata.get("resourceVersion"),
-            "labels": _of_vendors(metadata.get("labels") or {}),
+            "labels": of_vendors(metadata.get("labels") or {}),
         },
         "allocatable": allocatable,
         "ready": ready,
@@ -155,8 +162,8 @@ def trimmed(node: _Object) -> _Object:
 
 
 def take(
-    nodes: Iterable[_Object],
-    pods: Iterable[_Object],
+    nodes: Iterable[Object],
+    pods: Iterable[Object],
     *,
     ours: frozenset[tuple[str, str]] = frozenset(),
 ) -> Inventory:
@@ -201,18 +208,18 @@ class _Pool:
         return self.product
 
 
-def _pools(node: _Object) -> Iterator[_Pool]:
+def _pools(node: Object) -> Iterator[_Pool]:
     labels = node["metadata"]["labels"]
     for resource, count in node["allocatable"].items():
-        for resources, read, memories in _VENDORS:
+        for resources, read, memories in VENDORS:
             found = resources.fullmatch(resource)
             # The plugin may then give none, and that is worth a word.
-            invalid = labels.get("nvidia.com/gpu.product", "").endswith(_INVALID)
+            invalid = labels.get("nvidia.com/gpu.product", "").endswith(INVALID)
             if found is None or not (count or invalid):
                 continue
             product, problem = read(found, node)
-            sliced = _SLICE.search(product) or _spelt(product)[1]
-            memory = _memory_gib(_first(labels, *memories))
+            sliced = SLICE.search(product) or _spelt(product)[1]
+            memory = memory_gib(first(labels, *memories))
             yield _Pool(
                 node=str(node["metadata"]["name"]),
                 resource=resource,
@@ -233,7 +240,7 @@ def _several_sizes(pools: Iterable[_Pool]) -> frozenset[str]:
     return frozenset(name for name, found in sizes.items() if min(found) < LEAST_SEEN * max(found))
 
 
-def _held(pods: Iterable[_Object], ours: frozenset[tuple[str, str]]) -> tuple[_Held, _Held]:
+def _held(pods: Iterable[Object], ours: frozenset[tuple[str, str]]) -> tuple[_Held, _Held]:
     """What pods of others and ours hold, by node and resource."""
     others: _Held = Counter()
     own: _Held = Counter()
@@ -260,116 +267,18 @@ def _type(name: str, pools: Sequence[_Pool], others: _Held, own: _Held) -> GpuTy
     )
 
 
-def _closed(spec: _Object, allocatable: Mapping[str, int]) -> str:
+def _closed(spec: Object, allocatable: Mapping[str, int]) -> str:
     """Why a node takes no new pods; empty if it does."""
     if spec.get("unschedulable"):
         return "cordoned"
     # GPU nodes are commonly tainted by the name of their resource, and pods that ask for it tolerate that.
-    expected = {*allocatable, *_WHOLE}
+    expected = {*allocatable, *WHOLE}
     keys = sorted(
         str(item.get("key"))
         for item in spec.get("taints") or ()
         if item.get("effect") != "PreferNoSchedule" and item.get("key") not in expected
     )
     return f"tainted by {', '.join(keys)}" if keys else ""
-
-
-_UNLIKE = "the node has several models, and which of them a pod gets is not known"
-_SLICE = re.compile(r"-MIG-|-[a-z]px_nps\d+")
-
-
-def _nvidia(found: re.Match[str], node: _Object) -> tuple[str, str]:
-    labels, count = node["metadata"]["labels"], node["allocatable"][found.string]
-    base, name = f"nvidia.com/{found['base']}", _first(labels, "nvidia.com/gpu.product")
-    if name.endswith(_INVALID):
-        return "", "their MIG slices are unlike, which strategy single cannot name; use mixed"
-    if found["profile"]:
-        whole = name.removesuffix(_SHARED)
-        name = labels.get(f"{base}.product") or (whole and f"{whole}-MIG-{found['profile']}")
-    elif f"{base}.count" in labels:
-        # The count is of the product that is named; feature discovery names one of several.
-        known = devices(labels[f"{base}.count"]) * (devices(labels.get(f"{base}.replicas")) or 1)
-        if count > known:
-            return "", _UNLIKE
-    if not name:
-        return "", "no nvidia.com/gpu.product label; install NVIDIA GPU feature discovery"
-    if found["shared"] or labels.get(f"{base}.sharing-strategy") in {"time-slicing", "mps"}:
-        name = name.removesuffix(_SHARED) + _SHARED
-    return name, ""
-
-
-def _amd(found: re.Match[str], node: _Object) -> tuple[str, str]:
-    labels = node["metadata"]["labels"]
-    name = _first(labels, *_AMD_PRODUCTS)
-    if not name:
-        counted = tuple(f"{label}." for label in _AMD_PRODUCTS)
-        if any(label.startswith(counted) for label in labels):
-            return "", _UNLIKE
-        return "", f"no {_AMD_PRODUCTS[0]} label; run AMD's node labeller with -product-name"
-    partition = found["partition"] or _first(labels, *_AMD_PARTITIONS)
-    # SPX is the whole GPU as one.
-    return (name if not partition or partition.startswith("spx") else f"{name}-{partition}"), ""
-
-
-def _intel(found: re.Match[str], node: _Object) -> tuple[str, str]:
-    labels, allocatable = node["metadata"]["labels"], node["allocatable"]
-    label = _INTEL_PRODUCTS[found.string]
-    name = _first(labels, label)
-    if not name:
-        return "", f"no {label} label; set it, by a rule for node feature discovery or by hand"
-    cards = devices(labels.get("gpu.intel.com/device.count"))
-    given = allocatable.get("gpu.intel.com/i915", 0) + allocatable.get("gpu.intel.com/xe", 0)
-    # The plugin's -shared-dev-num leaves no other trace.
-    return (f"{name}{_SHARED}" if label == _INTEL_GPU and 0 < cards < given else name), ""
-
-
-_AMD_PRODUCTS = ("amd.com/gpu.product-name", "beta.amd.com/gpu.product-name", "amd.com/gpu.product")
-_AMD_PARTITIONS = ("amd.com/gpu.compute-memory-partition", "amd.com/compute-memory-partition")
-_INTEL_GPU = "gpu.intel.com/product"
-_INTEL_PRODUCTS = {
-    "gpu.intel.com/i915": _INTEL_GPU,
-    "gpu.intel.com/xe": _INTEL_GPU,
-    "intel.com/gpu": "intel.com/gpu.product",
-    "habana.ai/gaudi": "habana.ai/product.name",
-}
-_Read = Callable[[re.Match[str], _Object], tuple[str, str]]
-_VENDORS: tuple[tuple[re.Pattern[str], _Read, tuple[str, ...]], ...] = (
-    (
-        re.compile(r"nvidia\.com/(?P<base>gpu|mig-(?P<profile>.+?))(?P<shared>\.shared)?"),
-        _nvidia,
-        ("nvidia.com/gpu.memory",),
-    ),
-    (
-        re.compile(r"amd\.com/(?:gpu|(?P<partition>[a-z]px_nps\d+))"),
-        _amd,
-        ("amd.com/gpu.vram", "beta.amd.com/gpu.vram", "amd.com/gpu.memory"),
-    ),
-    (
-        re.compile("|".join(map(re.escape, _INTEL_PRODUCTS))),
-        _intel,
-        ("gpu.intel.com/memory", "intel.com/gpu.memory", "habana.ai/device.memory"),
-    ),
-)
-"""Resources that are GPUs, what they are or why that cannot be said, and labels with the memory of one."""
-
-_WHOLE = frozenset({"nvidia.com/gpu", "amd.com/gpu", *_INTEL_PRODUCTS})
-_DOMAINS = {"nvidia.com", "amd.com", "beta.amd.com", "intel.com", "gpu.intel.com", "habana.ai"}
-
-
-def _of_vendors(named: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in named.items() if name.partition("/")[0] in _DOMAINS}
-
-
-def _first(labels: Mapping[str, str], *names: str) -> str:
-    return next(filter(None, (labels.get(name) for name in names)), "")
-
-
-def _memory_gib(text: str) -> float | None:
-    """From `192G`, or MiB without a unit."""
-    number = text.rstrip("GBi")
-    if not number.isdigit():
-        return None
-    return float(number) if number != text else int(number) / 1024
 
 
 _SIZE = re.compile(r"(\d+)g(?:i?b)?")

@@ -8,25 +8,13 @@ from decimal import Decimal
 from typing import Any
 
 from adapter.kube import quantity
-from adapter.series import OWN_METRICS
+from adapter.kube.scale import Reference
+from adapter.store import OWN_METRICS
 
 DEFAULT_TOLERANCE = 0.1
 """Of kube-controller-manager: a change of at most this share is ignored."""
 
 DEFAULT_STABILIZATION_SECONDS = {"scaleUp": 0, "scaleDown": 300}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reference:
-    """An object with a `/scale`, in the namespace of whoever refers to it."""
-
-    name: str
-    kind: str = "Deployment"
-    api_version: str = "apps/v1"
-
-    def __str__(self) -> str:
-        """As in messages."""
-        return f"{self.kind} {self.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from adapter import errors
+from adapter.kube import scale
 from adapter.planning import fleet
 from adapter.resources import hpa, pods, schemas
 from adapter.resources import variant as variants
@@ -84,7 +85,7 @@ class Reader:
         self.refused: dict[tuple[str, str], Refusal] = {}
         self.variants: dict[tuple[str, str], tuple[str, schemas.VariantAutoscaling]] = {}
         self.published: dict[tuple[str, str], variants.Published] = {}
-        self.targets: dict[tuple[str, hpa.Reference], variants.Target | str] = {}
+        self.targets: dict[tuple[str, scale.Reference], variants.Target | str] = {}
         self.scalers: list[hpa.Scaler] = []
         self.accelerators: dict[str, fleet.Accelerator] = {}
         self.classes: dict[str, variants.NamedClass] = {}
@@ -140,7 +141,7 @@ class Reader:
         """Take a scale target, with its pods where they are known."""
         metadata, wanted = deployment.metadata, deployment.spec.replicas
         status = deployment.status.replicas
-        reference = hpa.Reference(name=metadata.name)
+        reference = scale.Reference(name=metadata.name)
         self.targets[metadata.namespace, reference] = variants.Target(
             replicas=wanted if status is None else status,
             wanted=wanted,
@@ -247,7 +248,7 @@ class Reader:
         self,
         key: tuple[str, str],
         variant: schemas.VariantAutoscaling,
-        owners: Mapping[tuple[str, hpa.Reference], tuple[str, str]],
+        owners: Mapping[tuple[str, scale.Reference], tuple[str, str]],
     ) -> variants.VariantSource:
         reference = variants.reference(variant)
         owner = owners[key[0], reference]
@@ -269,9 +270,9 @@ class Reader:
             published=self.published.get(key),
         )
 
-    def _owners(self) -> dict[tuple[str, hpa.Reference], tuple[str, str]]:
+    def _owners(self) -> dict[tuple[str, scale.Reference], tuple[str, str]]:
         """Who scales each target: of several that claim it the oldest, by name among equals."""
-        owners: dict[tuple[str, hpa.Reference], tuple[str, str]] = {}
+        owners: dict[tuple[str, scale.Reference], tuple[str, str]] = {}
         for key in sorted(self.variants, key=lambda key: (self._created(key), key)):
             owners.setdefault((key[0], variants.reference(self.variants[key][1])), key)
         return owners

@@ -5,35 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, TypeVar
-from urllib.parse import urlsplit
+from typing import Literal
 
 from adapter import errors
-from adapter.kube import duration
+from adapter.kube import scale
 from adapter.planning import fleet
-from adapter.resources import hpa as scale
-from adapter.resources import pods, schemas
-
-ENDPOINTS = "llmd.ai/metrics-endpoints"
-REPLICAS = "llmd.ai/replicas"
-KEEP_ACCELERATOR = "llmd.ai/keep-accelerator"
-MIN_REPLICAS = "llmd.ai/min-replicas"
-MAX_REPLICAS = "llmd.ai/max-replicas"
-TUNE = "llmd.ai/tune"
-ACTUATE = "llmd.ai/actuate"
-METRICS_SOURCE = "llmd.ai/metrics-source"
-SCALE_TO_ZERO = "llmd.ai/scale-to-zero"
-RETENTION = "llmd.ai/scale-to-zero-retention"
-STARTUP = "llmd.ai/startup-time"
-ROUTING = "llmd.ai/routing"
-ACCELERATOR_LABEL = "inference.optimization/acceleratorName"
+from adapter.resources import hpa, pods, schemas
+from adapter.resources.annotations import (
+    ACCELERATOR_LABEL,
+    ENDPOINTS,
+    KEEP_ACCELERATOR,
+    MAX_REPLICAS,
+    METRICS_SOURCE,
+    MIN_REPLICAS,
+    REPLICAS,
+    RETENTION,
+    ROUTING,
+    SCALE_TO_ZERO,
+    STARTUP,
+    TUNE,
+    parse_actuate,
+    parse_count,
+    parse_endpoints,
+    parse_flag,
+    parse_one_of,
+    parse_seconds,
+)
 
 Source = Literal["auto", "direct", "prometheus"]
 """Where the load comes from: auto is the pods themselves, and Prometheus where they do not answer."""
 
 SOURCES: tuple[Source, ...] = ("auto", "direct", "prometheus")
 
-Word = TypeVar("Word", bound=str)
 
 NO_REFERENCE = scale.Reference(name="")
 
@@ -130,7 +133,7 @@ class VariantSource:
     uid: str = ""
     reference: scale.Reference = NO_REFERENCE
     target_uid: str = ""
-    scaler: scale.Scaler | None = None
+    scaler: hpa.Scaler | None = None
     mismatch: str = ""
     published: Published | None = None
     warnings: tuple[str, ...] = ()
@@ -168,7 +171,7 @@ def source(
     classes: Sequence[NamedClass],
     accelerators: Mapping[str, fleet.Accelerator],
     *,
-    scalers: Sequence[scale.Scaler] = (),
+    scalers: Sequence[hpa.Scaler] = (),
     published: Published | None = None,
 ) -> VariantSource:
     """Join one VariantAutoscaling with what it refers to; `scalers` are the HPAs of its namespace.
@@ -181,12 +184,12 @@ def source(
     notes = {**(target.annotations if target else {}), **metadata.annotations}
     service_class = _service_class(spec, classes)
     profiles, warnings = _profiles(spec, accelerators)
-    endpoints = _endpoints(notes.get(ENDPOINTS, ""))
+    endpoints = parse_endpoints(notes.get(ENDPOINTS, ""))
     names: tuple[str, ...] = ()
     serving = None if target is None else target.serving
     if not endpoints and serving is not None:
         endpoints, names = serving.endpoints, serving.names
-    replicas = _count(notes, REPLICAS)
+    replicas = parse_count(notes, REPLICAS)
     if replicas is None and target is not None:
         replicas = target.replicas
     if replicas is None:
@@ -214,16 +217,16 @@ def source(
         wanted=replicas if target is None else target.wanted,
         pods=names,
         pods_known=serving is not None,
-        metrics_source=_one_of(notes, METRICS_SOURCE, SOURCES),
-        routing=_one_of(notes, ROUTING, fleet.ROUTINGS),
-        scale_to_zero=_flag(notes, SCALE_TO_ZERO),
-        retention_seconds=_seconds(notes, RETENTION),
+        metrics_source=parse_one_of(notes, METRICS_SOURCE, SOURCES),
+        routing=parse_one_of(notes, ROUTING, fleet.ROUTINGS),
+        scale_to_zero=parse_flag(notes, SCALE_TO_ZERO),
+        retention_seconds=parse_seconds(notes, RETENTION),
         startup_seconds=_startup(notes, serving),
         min_replicas=minimum,
         max_replicas=maximum,
-        keep_accelerator=_flag(notes, KEEP_ACCELERATOR),
-        tune=_flag(notes, TUNE),
-        actuate=_actuate(notes),
+        keep_accelerator=parse_flag(notes, KEEP_ACCELERATOR),
+        tune=parse_flag(notes, TUNE),
+        actuate=parse_actuate(notes),
         generation=metadata.generation,
         uid=metadata.uid,
         reference=reference(variant),
@@ -235,9 +238,9 @@ def source(
     )
 
 
-def _bounds(notes: Mapping[str, str], scaler: scale.Scaler | None) -> tuple[int | None, int | None]:
+def _bounds(notes: Mapping[str, str], scaler: hpa.Scaler | None) -> tuple[int | None, int | None]:
     """Least and most replicas: the annotations' within the HPA's, which it would enforce anyhow."""
-    minimum, maximum = _count(notes, MIN_REPLICAS), _count(notes, MAX_REPLICAS)
+    minimum, maximum = parse_count(notes, MIN_REPLICAS), parse_count(notes, MAX_REPLICAS)
     if minimum is not None and maximum is not None and minimum > maximum:
         raise errors.InputError(
             f"metadata.annotations[{MIN_REPLICAS}]: {minimum} is more than {MAX_REPLICAS} {maximum}"
@@ -251,7 +254,7 @@ def _bounds(notes: Mapping[str, str], scaler: scale.Scaler | None) -> tuple[int 
     return min(max(minimum, scaler.minimum), most), most
 
 
-def _mismatch(variant: schemas.VariantAutoscaling, scalers: Sequence[scale.Scaler]) -> str:
+def _mismatch(variant: schemas.VariantAutoscaling, scalers: Sequence[hpa.Scaler]) -> str:
     """How HPAs that read this variant's metric disagree with it."""
     wanted = reference(variant)
     for item in scalers:
@@ -264,43 +267,10 @@ def _mismatch(variant: schemas.VariantAutoscaling, scalers: Sequence[scale.Scale
 
 
 def _startup(notes: Mapping[str, str], serving: pods.Serving | None) -> float | None:
-    told = _seconds(notes, STARTUP)
+    told = parse_seconds(notes, STARTUP)
     if told is not None or serving is None:
         return told
     return serving.startup_seconds
-
-
-def _seconds(notes: Mapping[str, str], name: str) -> float | None:
-    text = notes.get(name)
-    if text is None:
-        return None
-    try:
-        return duration.seconds(text)
-    except ValueError as error:
-        raise errors.InputError(f"metadata.annotations[{name}]: {error}") from error
-
-
-def _one_of(notes: Mapping[str, str], name: str, known: Sequence[Word]) -> Word | None:
-    text = notes.get(name)
-    if text is None:
-        return None
-    for word in known:
-        if text == word:
-            return word
-    raise errors.InputError(
-        f"metadata.annotations[{name}]: must be one of {', '.join(known)}, not {text!r}"
-    )
-
-
-def _actuate(notes: Mapping[str, str]) -> bool | None:
-    text = notes.get(ACTUATE)
-    if text is None:
-        return None
-    if text not in {"hpa", "scale"}:
-        raise errors.InputError(
-            f'metadata.annotations[{ACTUATE}]: must be "hpa" or "scale", not {text!r}'
-        )
-    return text == "scale"
 
 
 def _service_class(
@@ -363,40 +333,6 @@ def _profiles(
     if not profiles:
         raise errors.InputError("; ".join(warnings))
     return tuple(profiles), warnings
-
-
-def _endpoints(text: str) -> tuple[str, ...]:
-    endpoints = []
-    for url in text.replace(",", " ").split():
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise errors.InputError(
-                f"metadata.annotations[{ENDPOINTS}]: {url!r} is not an http:// or https:// URL"
-            )
-        endpoints.append(url if parts.path not in {"", "/"} else url.rstrip("/") + "/metrics")
-    return tuple(dict.fromkeys(endpoints))
-
-
-def _count(notes: Mapping[str, str], name: str) -> int | None:
-    text = notes.get(name)
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit()):
-        raise errors.InputError(
-            f"metadata.annotations[{name}]: must be a whole number >= 0, not {text!r}"
-        )
-    return int(text)
-
-
-def _flag(notes: Mapping[str, str], name: str) -> bool | None:
-    text = notes.get(name)
-    if text is None:
-        return None
-    if text.lower() not in {"true", "false"}:
-        raise errors.InputError(
-            f'metadata.annotations[{name}]: must be "true" or "false", not {text!r}'
-        )
-    return text.lower() == "true"
 
 
 def _listed(names: Mapping[str, object]) -> str:

@@ -12,12 +12,11 @@ from pydantic import ValidationError
 
 from adapter.kube.client import ApiError, Cluster
 from adapter.kube.informer import Informer, Object
-from adapter.kube.scale import Scale, Scales
+from adapter.kube.scale import Reference, Scale, Scales
 from adapter.resources import gpus as inventory
 from adapter.resources import hpa, pods, schemas
 from adapter.resources import inputs as joined
 from adapter.resources import variant as variants
-from adapter.resources.hpa import Reference
 
 log = structlog.get_logger()
 

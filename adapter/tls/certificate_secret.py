@@ -7,22 +7,38 @@ import base64
 import binascii
 import contextlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 
 from adapter.kube.client import ApiError, Cluster
 from certs import authority, rotation
-
-if TYPE_CHECKING:
-    from adapter.app.options import OwnCertificates
+from certs.rotation import Times
 
 log = structlog.get_logger()
 
 LONGEST_PERIOD_SECONDS = 30.0
 RETRY_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnCertificates:
+    """A serving certificate that we keep in a Secret.
+
+    Attributes:
+        service: our Service; the aggregation layer asks for SERVICE.NAMESPACE.svc.
+        api_service: whose caBundle we keep right.
+
+    """
+
+    namespace: str
+    secret: str = "variant-adapter-certs"
+    service: str = "variant-adapter"
+    api_service: str = "v1beta1.external.metrics.k8s.io"
+    times: Times = field(default_factory=Times)
 
 
 class CertificateKeeper:

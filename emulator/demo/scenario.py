@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from adapter.resources import variant as variants
+from adapter.resources.annotations import ACCELERATOR_LABEL, ENDPOINTS
 from emulator.load import Phase
 
 NAMESPACE, NAME, MODEL, ACCELERATOR = "llm-d-sim", "vllme-deployment", "default/default", "A100"
@@ -43,7 +43,7 @@ def write_objects(folder: Path) -> None:
         "metadata": {
             "name": NAME,
             "namespace": NAMESPACE,
-            "labels": {variants.ACCELERATOR_LABEL: ACCELERATOR},
+            "labels": {ACCELERATOR_LABEL: ACCELERATOR},
         },
         "spec": {
             "modelID": MODEL,
@@ -73,7 +73,7 @@ def write_deployment(folder: Path, endpoints: Sequence[str], replicas: int) -> N
         "metadata": {
             "name": NAME,
             "namespace": NAMESPACE,
-            "annotations": {variants.ENDPOINTS: " ".join(f"{url}/metrics" for url in endpoints)},
+            "annotations": {ENDPOINTS: " ".join(f"{url}/metrics" for url in endpoints)},
         },
         "spec": {"replicas": replicas},
         "status": {"replicas": replicas},

@@ -24,8 +24,7 @@ from adapter.planning import fleet
 from adapter.planning import plan as planning
 from adapter.resources.inputs import Contents
 from adapter.resources.variant import VariantSource
-from adapter.series import DESIRED
-from adapter.store import TargetStore
+from adapter.store import DESIRED, TargetStore
 from emulator.replay import cluster as worlds
 from emulator.replay.cluster import World
 from emulator.replay.policies import Policy, Timer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,7 @@ from analyzer import errors, fit
 ALPHA, BETA, GAMMA, DELTA = 7.2, 0.31, 18.0, 0.012
 
 
-def rows(
-    count: int = 40, noise: float = 0.02, seed: int = 3
-) -> dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]]:
+def rows(count: int = 40, noise: float = 0.02, seed: int = 3) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     batch = rng.uniform(1, 64, count)
     prompt = rng.uniform(64, 2048, count)

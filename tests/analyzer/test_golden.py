@@ -48,11 +48,12 @@ def analyzed() -> list[tuple[dict[str, Any], dict[str, Any], queueing.Performanc
     ]
 
 
-def sized() -> list[
-    tuple[dict[str, Any], Any, Any, float, str, capacity.Capacity | capacity.Unreachable]
-]:
+Sized = tuple[dict[str, Any], Any, Any, float, str, capacity.Capacity | capacity.Unreachable]
+
+
+def sized() -> list[Sized]:
     """Every search of the reference: case, truth, Go's rate or None, target, its name, and ours."""
-    found = []
+    found: list[Sized] = []
     for case in VALID:
         for row in case["size"]:
             for place, target in enumerate(capacity.TARGETS):

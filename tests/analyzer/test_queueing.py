@@ -15,6 +15,7 @@ from scipy import special, stats
 
 from analyzer import errors, queueing
 from analyzer.queueing import Replica, Replicas
+from analyzer.replicas import FloatArray
 
 times = st.floats(min_value=0, max_value=1e4)
 
@@ -51,7 +52,8 @@ def dense(replica: Replica, rate: float) -> np.ndarray[Any, np.dtype[np.float64]
         generator[state + 1, state] = 1000.0 * busy / replica.request_ms(busy)
     generator -= np.diag(generator.sum(axis=1))
     system = np.vstack([generator.T / rate, np.ones(size)])
-    return np.linalg.lstsq(system, np.append(np.zeros(size), 1.0), rcond=None)[0]
+    solved: FloatArray = np.linalg.lstsq(system, np.append(np.zeros(size), 1.0), rcond=None)[0]
+    return solved
 
 
 @pytest.mark.parametrize("share", [0.2, 0.9, 1.0, 1.3])

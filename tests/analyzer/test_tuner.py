@@ -8,6 +8,7 @@ import itertools
 import math
 import pickle
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,7 +62,10 @@ def run(
 
 
 def errors_of(state: tuner.State) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    return np.abs(np.array(state.parameters) / np.array(list(TRUE.values())) - 1.0)
+    found: np.ndarray[tuple[int], np.dtype[np.float64]] = np.abs(
+        np.array(state.parameters) / np.array(list(TRUE.values())) - 1.0
+    )
+    return found
 
 
 @pytest.mark.parametrize("factors", WRONG)
@@ -207,7 +211,8 @@ def test_whatever_comes_the_parameters_stay_physical(seen: list[tuner.Observatio
 def test_numbers_that_are_none_are_refused_by_name(name: str) -> None:
     """NaN and negative figures are errors, not lessons."""
     for value in (math.nan, -1.0):
-        bad = dataclasses.replace(next(modelled(1)), **{name: value})
+        wrong: dict[str, Any] = {name: value}
+        bad = dataclasses.replace(next(modelled(1)), **wrong)
         with pytest.raises(errors.InvalidParameterError, match=f"^{name}: must be"):
             tuner.update(seeded((1, 1, 1, 1)), bad)
     with pytest.raises(errors.InvalidParameterError, match=r"^alpha_ms: must be"):

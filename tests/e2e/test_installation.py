@@ -203,7 +203,8 @@ async def test_an_hpa_follows_up_and_down(tmp_path: Path) -> None:
         async with found.replica("a"), control_plane.controllers(found.plane):
 
             async def replicas(number: int) -> bool:
-                return (await found.get(f"{DEPLOYMENTS}/v"))["spec"]["replicas"] == number
+                spec = (await found.get(f"{DEPLOYMENTS}/v"))["spec"]
+                return bool(spec["replicas"] == number)
 
             await until(lambda: replicas(2), seconds=150, what="two replicas")
             found.pages.load["v"] = 0.0

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from adapter.app import serving
 from adapter.app.endpoints import Front
-from adapter.app.options import Installation, OwnCertificates, ServeOptions
+from adapter.app.options import Installation, ServeOptions
 from adapter.auth import local as local_auth
 from adapter.clock import Clock
 from adapter.collector.collector import CollectionSettings
@@ -25,6 +25,7 @@ from adapter.controller.demand import RateSettings
 from adapter.controller.settings import LoopSettings
 from adapter.kube.leader_election import LeaseTimes
 from adapter.resources.watches import Scope
+from adapter.tls.certificate_secret import OwnCertificates
 from optimizer.stabilization import Limits
 from tests.fakes import kubernetes_api
 from tests.fakes.kubernetes_api import VARIANTS, Entrance, KubernetesApi, Object

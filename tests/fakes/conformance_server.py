@@ -21,8 +21,7 @@ from prometheus_client import CollectorRegistry
 from adapter import errors
 from adapter.apiserver import handlers
 from adapter.auth import delegated
-from adapter.series import Series
-from adapter.store import TargetStore
+from adapter.store import Series, TargetStore
 from adapter.tls import listener
 
 

@@ -24,7 +24,7 @@ import jsonschema
 import yaml
 from aiohttp import web
 
-from adapter.kube import client as cluster
+from adapter.auth import reviews
 from adapter.kube import labels as selectors
 from certs.authority import kubeconfig
 from tests.fakes import kubernetes_rbac as rbac
@@ -351,7 +351,7 @@ class KubernetesApi:
         }
 
     def _front_proxy(self) -> None:
-        place = Place("/api/v1", "configmaps", "kube-system", cluster.CONFIG_NAME)
+        place = Place("/api/v1", "configmaps", "kube-system", reviews.CONFIG_NAME)
         item = {"metadata": {"name": place.name}, "data": dict(self.identities.config)}
         if ("kube-system", place.name) not in self._of(place):
             self._create(place, item)

@@ -139,7 +139,7 @@ def certificates(folder: Path) -> Certificates:
     found = Certificates(folder, authorities)
     for name, authority in authorities.items():
         (folder / f"{name}.crt").write_bytes(authority.cert_pem)
-    leaves = (
+    leaves: tuple[tuple[str, str, str, list[str]], ...] = (
         ("admin", "ca", "admin", ["system:masters"]),
         ("alice", "ca", "alice", ["team-a"]),
         ("fp", "fp-ca", "front-proxy-client", []),
@@ -147,8 +147,8 @@ def certificates(folder: Path) -> Certificates:
         ("fp-evil", "evil-ca", "front-proxy-client", []),
         ("alice-evil", "evil-ca", "alice", ["system:masters"]),
     )
-    for name, authority, user, groups in leaves:
-        found.write(name, authorities[authority].issue_client(user, groups))
+    for name, issuer, user, groups in leaves:
+        found.write(name, authorities[issuer].issue_client(user, groups))
     names = ["localhost", "wire.default.svc"]
     found.write("serving", authorities["serving-ca"].issue_server(names, ["127.0.0.1"]))
     found.write("kas", authorities["ca"].issue_server(["localhost"], ["127.0.0.1"]))

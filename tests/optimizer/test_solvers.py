@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import pickle
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -85,10 +86,10 @@ def used(solution: Solution) -> dict[str, int]:
 
 
 @given(problems(), st.randoms())
-def test_plans_obey_the_laws(problem: Problem, random: object) -> None:
+def test_plans_obey_the_laws(problem: Problem, order: random.Random) -> None:
     """Capacity holds, nobody gets more than asked for, everyone has an answer, order does not matter."""
     for solver in ("greedy", "branch-and-bound"):
-        found = solvers.solve(problem, solver)  # type: ignore[arg-type]
+        found = solvers.solve(problem, solver)
         assert list(found.allocations) == [variant.name for variant in problem.variants]
         assert problem.capacity is not None
         assert all(used(found)[kind] <= problem.capacity[kind] for kind in TYPES)
@@ -106,13 +107,13 @@ def test_plans_obey_the_laws(problem: Problem, random: object) -> None:
                 got.candidate.cost * got.replicas / max(got.candidate.replicas, 1)
             )
         shuffled = list(problem.variants)
-        random.shuffle(shuffled)  # type: ignore[attr-defined]
-        again = solvers.solve(replace(problem, variants=tuple(shuffled)), solver)  # type: ignore[arg-type]
+        order.shuffle(shuffled)
+        again = solvers.solve(replace(problem, variants=tuple(shuffled)), solver)
         if solver == "greedy":
             assert dict(again.allocations) == dict(found.allocations)
         else:
             assert worth(problem, again) == worth(problem, found)
-        assert solvers.solve(problem, solver) == found  # type: ignore[arg-type]
+        assert solvers.solve(problem, solver) == found
 
 
 def worth(problem: Problem, found: Solution) -> branch_and_bound.Objective:

@@ -15,7 +15,8 @@ def fold(
     wanted: list[int], limits: Limits, *, step: float = 10.0, before: int | None = None
 ) -> list[int]:
     """What is published when these numbers are wanted one after the other."""
-    published, history = [], ()
+    published: list[int] = []
+    history: tuple[Recommendation, ...] = ()
     for index, number in enumerate(wanted):
         found = stabilize(number, before=before, history=history, now=index * step, limits=limits)
         before, history = found.replicas, found.history

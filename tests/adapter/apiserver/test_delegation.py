@@ -16,10 +16,10 @@ from prometheus_client import CollectorRegistry
 
 from adapter import errors
 from adapter.apiserver import delegation, handlers
-from adapter.auth import authentication
-from adapter.series import Series
-from adapter.store import TargetStore
+from adapter.auth import authentication, authorization
+from adapter.store import Series, TargetStore
 from adapter.tls import listener
+from adapter.tls.certificates import Certificates
 from tests.fakes import kubernetes_stand_in as stand_ins
 
 BASE = "/apis/external.metrics.k8s.io/v1beta1"
@@ -79,13 +79,13 @@ async def serving(
     application = handlers.application(
         store=target_store,
         authenticator=authentication.Authenticator(config),
-        policy=authentication.LocalPolicy(),
+        policy=authorization.LocalPolicy(),
         readiness={"ping": lambda: None},
         metrics_registry=CollectorRegistry(),
         delegate=delegate,
     )
     cas = (folder / "ca.crt").read_bytes() + (folder / "fp-ca.crt").read_bytes()
-    certificates = listener.Certificates(folder / "serving.crt", folder / "serving.key", cas)
+    certificates = Certificates(folder / "serving.crt", folder / "serving.key", cas)
     async with listener.listening(
         application, host="127.0.0.1", port=0, certificates=certificates
     ) as port:

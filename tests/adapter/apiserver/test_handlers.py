@@ -16,11 +16,11 @@ from prometheus_client import CollectorRegistry
 
 from adapter import errors
 from adapter.apiserver import handlers
-from adapter.auth import authentication
+from adapter.auth import authentication, authorization
 from adapter.kube import labels as selectors
-from adapter.series import Series
-from adapter.store import TargetStore
+from adapter.store import Series, TargetStore
 from adapter.tls import listener
+from adapter.tls.certificates import Certificates, server_context
 from certs.authority import Authority, KeyPair
 
 METRIC = "/apis/external.metrics.k8s.io/v1beta1/namespaces/ns/inferno_desired_replicas"
@@ -89,12 +89,12 @@ async def running(folder: Path) -> AsyncIterator[Running]:
                 allowed_names=("front-proxy-client",),
             )
         ),
-        policy=authentication.LocalPolicy(),
+        policy=authorization.LocalPolicy(),
         readiness={"ping": lambda: None},
         metrics_registry=CollectorRegistry(),
         now=lambda: found.now[0],
     )
-    certificates = listener.Certificates(
+    certificates = Certificates(
         folder / "s.crt", folder / "s.key", clients.cert_pem + proxies.cert_pem
     )
     async with listener.listening(app, host="127.0.0.1", port=0, certificates=certificates) as port:
@@ -204,10 +204,10 @@ def test_two_items_that_the_hpa_would_sum_are_refused() -> None:
 def test_a_certificate_that_cannot_be_read_names_the_file(tmp_path: Path) -> None:
     """A missing file and a file that is no PEM are errors with the path."""
     with pytest.raises(errors.StartupError, match=r"none\.crt: cannot be read"):
-        listener.server_context(tmp_path / "none.crt", tmp_path / "none.key", b"")
+        server_context(tmp_path / "none.crt", tmp_path / "none.key", b"")
     (tmp_path / "x").write_text("no PEM")
     with pytest.raises(errors.StartupError, match="no PEM"):
-        listener.server_context(tmp_path / "x", tmp_path / "x", b"")
+        server_context(tmp_path / "x", tmp_path / "x", b"")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import contextlib
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,13 +15,25 @@ import aiohttp
 import pytest
 
 from adapter.app import in_cluster
+from adapter.app.endpoints import Front
 from adapter.kube import informer
 from adapter.resources.watches import Scope
 from tests.fakes import cluster_world as worlds
+from tests.fakes import kubernetes_api
 from tests.fakes.cluster_world import APPS, CORE, LWS, SCALERS, SYSTEM, until
 from tests.fakes.kubernetes_api import VARIANTS
 
 HOURLY = replace(worlds.LOOP, interval=36_000.0)
+
+
+def answering(code: int | None) -> Callable[[str, str], int | None]:
+    """What the API server answers every request with; None: as it should."""
+    return lambda _method, _path: code
+
+
+def there(front: Front, key: str) -> Callable[[], bool]:
+    """Whether a variant is known by now."""
+    return lambda: key in front.loop.states
 
 
 async def test_a_variant_gets_its_target_status_and_event(tmp_path: Path) -> None:
@@ -146,7 +159,7 @@ async def test_what_a_cluster_does_to_watches(tmp_path: Path) -> None:
             # A variant that appears while the watches are broken is found once they work again.
             for number, fault in enumerate((None, 429, 503)):
                 if fault is not None:
-                    way.answer = lambda _method, _path, fault=fault: fault
+                    way.answer = answering(fault)
                 way.end_watches()
                 await asyncio.sleep(0.2)
                 name = f"more-{number}"
@@ -157,8 +170,8 @@ async def test_what_a_cluster_does_to_watches(tmp_path: Path) -> None:
                 if fault is not None:
                     assert f"team-a/{name}" not in front.loop.states
                     assert "team-a/v" in front.loop.states
-                way.answer = lambda _method, _path: None
-                await until(lambda name=name: f"team-a/{name}" in front.loop.states, seconds=40)
+                way.answer = answering(None)
+                await until(there(front, f"team-a/{name}"), seconds=40)
             world.api.remove(VARIANTS, "variantautoscalings", "team-a", "more-0")
             await until(lambda: "team-a/more-0" not in front.loop.states)
             assert world.api.bookmarks > 0
@@ -229,7 +242,7 @@ async def test_a_missing_target_and_a_missing_permission(
     """Both are conditions with the fix, not an end: what is granted or made later is used."""
     monkeypatch.setattr(informer, "LONGEST_PAUSE", 1.0)
     monkeypatch.setattr(in_cluster, "SYNC_SECONDS", 1.0)
-    rules = worlds.kubernetes_api.manifest_rules()
+    rules = kubernetes_api.manifest_rules()
     role = next(r for r in rules if r["kind"] == "ClusterRole")
     deployments = next(rule for rule in role["rules"] if rule["resources"] == ["deployments"])
     deployments["verbs"] = []
@@ -440,7 +453,7 @@ async def test_nodes_bound_the_plan_in_limited_mode(tmp_path: Path) -> None:
 
 async def test_variants_go_with_their_targets(tmp_path: Path) -> None:
     """With --owner-references the Deployment becomes an owner; others stay."""
-    rules = worlds.kubernetes_api.manifest_rules(
+    rules = kubernetes_api.manifest_rules(
         "manifests/base/rbac.yaml", "manifests/overlays/limited/owners.yaml"
     )
     async with worlds.running(tmp_path, rules=rules) as world:
@@ -489,7 +502,7 @@ async def test_explanations_on_the_metrics_port(tmp_path: Path) -> None:
 
 async def test_not_ready_before_the_variants_were_read(tmp_path: Path) -> None:
     """A replica that cannot list the variants is alive, but not ready, and says what is missing."""
-    rules = worlds.kubernetes_api.manifest_rules()
+    rules = kubernetes_api.manifest_rules()
     role = next(r for r in rules if r["kind"] == "ClusterRole")
     role["rules"] = [rule for rule in role["rules"] if rule["resources"] != ["variantautoscalings"]]
     async with (

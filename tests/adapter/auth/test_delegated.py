@@ -21,11 +21,11 @@ from prometheus_client import CollectorRegistry
 
 from adapter import errors
 from adapter.apiserver import handlers
-from adapter.auth import authentication, delegated
-from adapter.kube import client
-from adapter.series import Series
-from adapter.store import TargetStore
+from adapter.auth import authentication, authorization, delegated, reviews, users
+from adapter.auth.cache import Cache
+from adapter.store import Series, TargetStore
 from adapter.tls import listener
+from adapter.tls.certificates import Certificates
 from certs.authority import Authority
 from tests.fakes import kubernetes_stand_in as stand_ins
 
@@ -192,32 +192,32 @@ async def test_verdicts_end() -> None:
     now, asked = [0.0], []
 
     async def review(
-        user: authentication.User, attributes: authentication.Attributes
-    ) -> authentication.Verdict:
+        user: users.User, attributes: authorization.Attributes
+    ) -> authorization.Verdict:
         asked.append(user.name)
         if user.name == "broken":
-            raise authentication.ReviewError("no")
-        return authentication.Verdict(allowed=True)
+            raise users.ReviewError("no")
+        return authorization.Verdict(allowed=True)
 
-    policy = authentication.ClusterPolicy(review, clock=lambda: now[0])
-    attributes = authentication.Attributes(verb="list", path="/x", resource="m")
-    alice = authentication.User(name="alice", groups=())
-    for at, reviews in ((0.0, 1), (9.9, 1), (10.1, 2)):
+    policy = authorization.ClusterPolicy(review, clock=lambda: now[0])
+    attributes = authorization.Attributes(verb="list", path="/x", resource="m")
+    alice = users.User(name="alice", groups=())
+    for at, expected in ((0.0, 1), (9.9, 1), (10.1, 2)):
         now[0] = at
         await policy.decide(alice, attributes)
-        assert len(asked) == reviews
+        assert len(asked) == expected
     for _ in range(2):
-        with pytest.raises(authentication.ReviewError):
-            await policy.decide(authentication.User(name="broken", groups=()), attributes)
+        with pytest.raises(users.ReviewError):
+            await policy.decide(users.User(name="broken", groups=()), attributes)
     assert asked.count("broken") == 2
     for number in range(5000):
-        await policy.decide(authentication.User(name=str(number), groups=()), attributes)
+        await policy.decide(users.User(name=str(number), groups=()), attributes)
     assert len(policy._verdicts._known) == 4096
 
 
 async def test_a_client_that_leaves_takes_no_answer_from_the_others() -> None:
     """Cancelling one who waits leaves the review running for the rest."""
-    cache: authentication.Cache[int] = authentication.Cache(clock=lambda: 0.0)
+    cache: Cache[int] = Cache(clock=lambda: 0.0)
     go = asyncio.Event()
 
     async def ask() -> int:
@@ -311,14 +311,14 @@ async def test_certificates_are_exchanged_under_load_without_a_failure(server: G
 async def test_too_many_connections_are_closed_and_the_others_served(tmp_path: Path) -> None:
     """Beyond the limit a connection ends at once; those within it work on."""
     found = stand_ins.certificates(tmp_path)
-    certificates = listener.Certificates(
+    certificates = Certificates(
         tmp_path / "serving.crt", tmp_path / "serving.key", found.authorities["ca"].cert_pem
     )
     config = authentication.IdentityConfig(client_cas=found.authorities["ca"].cert_pem)
     application = handlers.application(
         store=TargetStore(),
         authenticator=authentication.Authenticator(config),
-        policy=authentication.LocalPolicy(),
+        policy=authorization.LocalPolicy(),
         readiness={"ping": lambda: None},
         metrics_registry=CollectorRegistry(),
     )
@@ -398,4 +398,4 @@ def test_lists_that_are_none_are_named(text: str) -> None:
     with pytest.raises(
         errors.StartupError, match="requestheader-allowed-names: must be a JSON list"
     ):
-        client.parse_config({"requestheader-allowed-names": text})
+        reviews.parse_config({"requestheader-allowed-names": text})

@@ -9,7 +9,8 @@ import aiohttp
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from adapter.collector.gateway import Demand, Gateways, waking
+from adapter.collector.gateway import Demand, Gateways
+from adapter.controller.wake import waking
 from adapter.planning import fleet
 from adapter.resources import variant
 from adapter.resources.inputs import Contents

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from adapter import cli
-from adapter.app.options import OwnCertificates
 from adapter.commands import explain
+from adapter.tls.certificate_secret import OwnCertificates
 from certs.rotation import Times
 from tests.fakes import cluster_world as worlds
+from tests.fakes import kubernetes_api
 from tests.fakes.cluster_world import API_SERVICE, API_SERVICES, CORE, SCALERS, SYSTEM, until
 
 
@@ -117,7 +118,7 @@ async def test_the_doctor_finds_what_is_wrong(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each fault that is put in is found, with its fix, and the exit status says so."""
-    rules = worlds.kubernetes_api.manifest_rules()
+    rules = kubernetes_api.manifest_rules()
     async with worlds.running(tmp_path, rules=rules) as world:
         role = next(r for r in rules if r["kind"] == "ClusterRole")
         role["rules"] = [rule for rule in role["rules"] if rule["resources"] != ["events"]]

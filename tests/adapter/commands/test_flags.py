@@ -10,7 +10,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from adapter import cli
-from adapter.app.options import PrometheusFlags, prometheus_options
+from adapter.app.config import prometheus_options
+from adapter.app.options import PrometheusFlags
 from adapter.collector.collector import CollectionSettings
 from adapter.collector.prometheus import PrometheusOptions
 from adapter.commands import flags as load_flags

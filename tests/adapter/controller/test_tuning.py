@@ -17,6 +17,7 @@ from adapter.controller import telemetry
 from adapter.controller.tuning import Tuning
 from adapter.planning import fleet
 from adapter.resources import folder, variant
+from adapter.resources.annotations import TUNE
 from analyzer import queueing
 from emulator.demo import scenario
 
@@ -105,11 +106,11 @@ def test_the_annotation_is_read(objects: Path) -> None:
     path = objects / "deployment.yaml"
     deployment = yaml.safe_load(path.read_text())
     for text, tune in (("true", True), ("False", False)):
-        deployment["metadata"]["annotations"][variant.TUNE] = text
+        deployment["metadata"]["annotations"][TUNE] = text
         path.write_text(yaml.safe_dump(deployment))
         (source,) = folder.read(objects).variants
         assert source.tune is tune
-    deployment["metadata"]["annotations"][variant.TUNE] = "maybe"
+    deployment["metadata"]["annotations"][TUNE] = "maybe"
     path.write_text(yaml.safe_dump(deployment))
     contents = folder.read(objects)
     assert contents.variants == ()

@@ -71,7 +71,8 @@ class Link:
 
     async def read(self) -> tuple[LeaseRecord, str] | None:
         await self._there()
-        found = self.cluster.record and (self.cluster.record, str(self.cluster.version))
+        record = self.cluster.record
+        found = None if record is None else (record, str(self.cluster.version))
         await self._back()
         return found
 

@@ -9,6 +9,7 @@ import pytest
 
 from adapter.controller import state as states
 from adapter.diagnostics import explain
+from adapter.kube import scale
 from adapter.planning import fleet
 from adapter.resources import hpa, variant
 from tests.fakes import cluster_world as worlds
@@ -21,7 +22,7 @@ def parsed(**more: Any) -> hpa.Scaler:
 def test_an_hpa_is_read() -> None:
     """Target, bounds, our reading, and the controller's defaults where it says nothing."""
     found = parsed(low=2, high=7)
-    assert found.reference == hpa.Reference(name="v")
+    assert found.reference == scale.Reference(name="v")
     assert (found.minimum, found.maximum) == (2, 7)
     assert found.readings == (
         hpa.Reading(
@@ -73,7 +74,7 @@ def state(
         namespace="n", name="v", model="m", service_class="c", profiles=(),
         targets=fleet.Targets(), accelerator="A100", endpoints=(), replicas=current,
         wanted=current if wanted is None else wanted, scaler=scaler, actuate=actuate,
-        reference=hpa.Reference(name="v"),
+        reference=scale.Reference(name="v"),
     )  # fmt: skip
     return states.VariantState(source=source, desired=desired)
 

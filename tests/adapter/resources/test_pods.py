@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -124,9 +125,11 @@ def test_selectors_of_objects() -> None:
 GPU = "nvidia.com/gpu"
 
 
-def gpus(count: object, *, always: bool = False, **more: object) -> dict[str, Any]:
+def gpus(
+    count: object, more: Mapping[str, object] | None = None, *, always: bool = False
+) -> dict[str, Any]:
     """A container that asks for GPUs; `always` makes a sidecar of an init container."""
-    container: dict[str, Any] = {"resources": {"limits": {GPU: count, "cpu": "1", **more}}}
+    container: dict[str, Any] = {"resources": {"limits": {GPU: count, "cpu": "1", **(more or {})}}}
     return {**container, "restartPolicy": "Always"} if always else container
 
 
@@ -152,8 +155,8 @@ def gpus(count: object, *, always: bool = False, **more: object) -> dict[str, An
             id="but not beside those after it",
         ),
         pytest.param(
-            [gpus(0, **{"amd.com/gpu": 1})],
-            [gpus(2, **{"amd.com/gpu": 0})],
+            [gpus(0, {"amd.com/gpu": 1})],
+            [gpus(2, {"amd.com/gpu": 0})],
             {GPU: 2, "amd.com/gpu": 1},
             id="each resource by itself",
         ),

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from adapter.app.options import OwnCertificates
 from adapter.kube.client import connected
-from adapter.tls.certificate_secret import CertificateKeeper
+from adapter.tls.certificate_secret import CertificateKeeper, OwnCertificates
 from tests.fakes import cluster_world as worlds
 from tests.fakes.cluster_world import API_SERVICE, API_SERVICES, CORE, SYSTEM
 

@@ -18,7 +18,7 @@ from adapter import cli
 from analyzer import queueing
 from analyzer.queueing import Replica
 from emulator import traces
-from emulator.replay import comparing, measures, report, running, scenario, tables
+from emulator.replay import compare, report, running, scenario, scoring, tables
 from emulator.replay.policies import Static
 from emulator.replay.results import Replayed
 from emulator.replay.running import Run
@@ -65,11 +65,11 @@ def everything(replayed: Replayed) -> str:
 def test_same_bits_for_a_seed() -> None:
     """Two replays of all policies give the same document, curves included, and the same page."""
     pytest.importorskip("matplotlib", reason="pictures need matplotlib, which is an extra")
-    first, second = (comparing.compare(one_model(), {"m": stepping()}) for _ in range(2))
+    first, second = (compare.compare(one_model(), {"m": stepping()}) for _ in range(2))
     assert everything(first) == everything(second)
     assert report.html(first) == report.html(second)
-    assert [item.policy for item in first.outcomes] == list(comparing.POLICIES)
-    other = comparing.compare(one_model(), {"m": stepping(6)}, ("hpa-queue",))
+    assert [item.policy for item in first.outcomes] == list(compare.POLICIES)
+    other = compare.compare(one_model(), {"m": stepping(6)}, ("hpa-queue",))
     assert other.outcomes[0].within != first.outcomes[4].within
 
 
@@ -84,7 +84,7 @@ def test_same_bits_in_every_process(tmp_path: Path) -> None:
         for seed in ("1", "2")
     ]  # fmt: skip
     assert found[0] == found[1]
-    assert len(json.loads(found[0])["outcomes"]) == len(comparing.POLICIES)
+    assert len(json.loads(found[0])["outcomes"]) == len(compare.POLICIES)
 
 
 @pytest.mark.parametrize("trace", PUBLIC, ids=[path.stem for path in PUBLIC])
@@ -101,7 +101,7 @@ def test_public_traces(trace: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     document = json.loads(printed.out)
     assert document["trace"] == trace.name
     assert document["requests"] > 190
-    assert [item["policy"] for item in document["outcomes"]] == list(comparing.POLICIES)
+    assert [item["policy"] for item in document["outcomes"]] == list(compare.POLICIES)
     for outcome in document["outcomes"]:
         assert outcome["classes"][0]["requests"] > 90
         assert outcome["cost_cents"] > 0
@@ -154,7 +154,7 @@ def test_progress_goes_from_0_to_1() -> None:
     """What is told never goes back, begins at 0 and ends at 1, and names the policies in their order."""
     told: list[tuple[str, float]] = []
     policies = ("hpa-queue", "static", "reference", "clairvoyant")
-    comparing.compare(
+    compare.compare(
         one_model(),
         {"m": generated(duration_seconds=180, rate_rpm=120)},
         policies,
@@ -232,7 +232,7 @@ def results(arrivals: list[float], **columns: list[float]) -> Results:
 def test_unfinished_requests_are_not_within() -> None:
     """A request without its last token is outside the ITL target, without its first outside both."""
     nan = math.nan
-    found = measures.classes(
+    found = scoring.classes(
         one_model(),
         results([1, 2, 3, 4], ttft=[100, 100, nan, 600], itl=[20, nan, nan, 20]),
     )[0]
@@ -244,7 +244,7 @@ def test_unfinished_requests_are_not_within() -> None:
 
 def test_targets_are_met_when_reached() -> None:
     """A latency equal to its target is within; beyond either target a request is not."""
-    found = measures.classes(
+    found = scoring.classes(
         one_model(), results([1, 2, 3], ttft=[500.0, 500.5, 400.0], itl=[24.0, 20.0, 24.5])
     )[0]
     shares = [found.within, found.ttft_within, found.itl_within]
@@ -253,11 +253,11 @@ def test_targets_are_met_when_reached() -> None:
 
 def test_warm_up_is_not_judged() -> None:
     """Requests that arrive before the warm-up ends count in no number; one that arrives at its end does."""
-    found = measures.classes(
+    found = scoring.classes(
         one_model(warmUp=60), results([1, 59.9, 60, 61], ttft=[9000, 9000, 100, 200])
     )[0]
     assert (found.requests, found.within, found.ttft_mean_ms) == (2, 1.0, 150)
-    none = measures.classes(one_model(warmUp=90), results([1, 2]))[0]
+    none = scoring.classes(one_model(warmUp=90), results([1, 2]))[0]
     assert (none.requests, none.within, math.isnan(none.ttft_mean_ms)) == (0, 1.0, True)
 
 
@@ -281,11 +281,11 @@ def test_each_model_is_judged_by_its_own_requests(order: str) -> None:
     found = two_models(*order)
     given = {"a": generated(duration_seconds=120, rate_rpm=30, seed=1),
              "b": generated(duration_seconds=120, rate_rpm=60, seed=2)}  # fmt: skip
-    replayed = comparing.compare(found, given, ("hpa-kv-cache",))
+    replayed = compare.compare(found, given, ("hpa-kv-cache",))
     classes = replayed.outcomes[0].classes
     assert [item.model for item in classes] == ["a", "b"]
     assert [item.requests for item in classes] == [len(given[name].trace) for name in "ab"]
-    by_hand = measures.classes(
+    by_hand = scoring.classes(
         found, results([1, 2, 3], ttft=[100] * 3, model=[order.index(m) for m in "aab"])
     )
     assert [(item.requests, item.within) for item in by_hand] == [(2, 1.0), (1, 0.0)]
@@ -294,7 +294,7 @@ def test_each_model_is_judged_by_its_own_requests(order: str) -> None:
 def recovery(fine: list[bool], *, length: float | None = None) -> float:
     """Of a request each second."""
     since = np.arange(len(fine), dtype=np.float64)
-    return measures._recovery(since, np.array(fine), length or float(len(fine)))
+    return float(scoring._recovery(since, np.array(fine), length or float(len(fine))))
 
 
 def test_recovery_measure() -> None:
@@ -325,7 +325,7 @@ def test_recoveries_are_of_the_steps() -> None:
     arrivals = np.arange(1200.0)
     late = ((arrivals >= 300) & (arrivals < 400)) | (arrivals >= 900)
     seen = results(arrivals.tolist(), ttft=np.where(late, 900.0, 100.0).tolist())
-    found = measures.recoveries(
+    found = scoring.recoveries(
         one_model(),
         seen,
         {"m": [(300.0, 600.0), (600.0, 900.0), (900.0, 1200.0)], "other": [(0.0, 1.0)]},
@@ -335,4 +335,4 @@ def test_recoveries_are_of_the_steps() -> None:
     assert len(found) == 3
     # What comes after its end does not count for a step.
     short = {"m": [(300.0, 430.0)]}
-    assert math.isnan(measures.recoveries(one_model(), seen, short)[0])
+    assert math.isnan(scoring.recoveries(one_model(), seen, short)[0])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from emulator import traces
-from emulator.replay import clairvoyant, comparing, modelled, running, scenario
+from emulator.replay import adapter_policy, clairvoyant, compare, running, scenario
 from emulator.replay.adapter_policy import Reference
 from emulator.replay.cluster import World, page
 from emulator.replay.policies import KvCache, Policy, Queue, Scheduled, Static
@@ -62,7 +62,7 @@ def test_reference_sees_what_is_finished_only(load: float) -> None:
     found = made(gpus=1)
     given = Run(scenario=found, traffic={"m": even(load * FULL_RPS, 900)}, steps={})
     policy, outcome = kept(given, Reference)
-    finished, prompt, generated, span = modelled._rates(policy._history["chat"])
+    finished, prompt, generated, span = adapter_policy._rates(policy._history["chat"])
     assert finished / span == pytest.approx(FULL_RPS, rel=0.05)
     assert (prompt / finished, generated / finished) == (128, 178)
     # Sized for means, what one carries takes two: always, for it never learns of the rest.
@@ -76,7 +76,7 @@ def test_ours_sees_what_is_offered() -> None:
     wanted = []
     for load in (2.0, 5.0):
         given = Run(scenario=found, traffic={"m": even(load * FULL_RPS, 400)}, steps={})
-        outcome = running.run(given, comparing.makers(found)["ours-mean"])
+        outcome = running.run(given, compare.makers(found)["ours-mean"])
         wanted.append(float(np.nanmax(outcome.curves["chat"].desired)))
     assert wanted[0] > 2
     assert wanted[1] > 2 * wanted[0] - 1
@@ -181,7 +181,7 @@ def swelling(seed: int = 7) -> Traffic:
 def test_clairvoyant_is_the_bound() -> None:
     """Who knows the traffic keeps 99 % within the SLO, barely more, for less than a fleet for the peak."""
     found = made(replicas=2)
-    replayed = comparing.compare(found, {"m": swelling()}, ("static", "clairvoyant"))
+    replayed = compare.compare(found, {"m": swelling()}, ("static", "clairvoyant"))
     static, bound = replayed.outcomes
     assert replayed.bound is bound
     assert bound.within >= 0.99
@@ -215,7 +215,7 @@ def test_clairvoyant_that_cannot_says_so() -> None:
     """Where targets cannot be met at all, the bound is what comes closest, with a note."""
     document = made(maxReplicas=2).model_dump(by_alias=True)
     document["models"][0]["slo"] = {"ttft": 10, "itl": 24}
-    replayed = comparing.compare(
+    replayed = compare.compare(
         Scenario.model_validate(document), {"m": swelling()}, ("static", "clairvoyant")
     )
     bound = replayed.bound
@@ -228,7 +228,7 @@ def test_hpas_are_set_as_their_guides_say() -> None:
     """Ours leaves it to the adapter when to go down; on vLLM's metrics the HPA has Kubernetes' defaults."""
     found = made()
     world = World(found, {"m": even(0.2, 60)})
-    ours = comparing.makers(found)["ours"](world)
+    ours = compare.makers(found)["ours"](world)
     try:
         assert (ours.hpa().tolerance, ours.hpa().scale_down_stabilization) == (0, 0)
         assert ours.items("chat") == []

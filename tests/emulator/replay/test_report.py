@@ -20,7 +20,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from adapter.errors import UsageError
-from emulator.replay import report, tables, thinning
+from emulator.replay import downsampling, report, tables
 from emulator.replay.results import Replayed
 from tests.fakes import replay_outcomes
 
@@ -377,7 +377,7 @@ def test_thinned_keeps_extremes() -> None:
     seconds = np.arange(36_000.0)
     values = np.sin(seconds / 1000)
     values[12_345], values[23_456], values[30_000:30_500] = 99.0, -99.0, np.nan
-    x, y = thinning.thinned(seconds, values, 100)
+    x, y = downsampling.thinned(seconds, values, 100)
     assert len(x) <= 500
     assert (x[np.nanargmax(y)], x[np.nanargmin(y)]) == (12_345, 23_456)
     assert np.isnan(y).any()
@@ -388,7 +388,7 @@ def test_thinned_keeps_extremes() -> None:
 def test_joined_over_short_gaps() -> None:
     """Samples without a request do not break a curve; a long time without any does."""
     nan = math.nan
-    x, y = thinning.joined(np.arange(8.0), np.array([1, nan, 2, nan, nan, nan, 3, 4]), 3.0)
+    x, y = downsampling.joined(np.arange(8.0), np.array([1, nan, 2, nan, nan, nan, 3, 4]), 3.0)
     assert x.tolist() == [0, 2, 6, 6, 7]
     assert np.array_equal(y, [1, 2, nan, 3, 4], equal_nan=True)
 
@@ -396,4 +396,4 @@ def test_joined_over_short_gaps() -> None:
 def test_changes_of_a_step_curve() -> None:
     """Of a step curve the samples stay at which it changes, and the last."""
     values = np.array([math.nan, math.nan, 1, 1, 2, 2, 2])
-    assert thinning.changes(np.arange(7.0), values)[0].tolist() == [0, 2, 4, 6]
+    assert downsampling.changes(np.arange(7.0), values)[0].tolist() == [0, 2, 4, 6]

@@ -1,0 +1,122 @@
+"""The cluster's answers on identities: TokenReview, SubjectAccessReview, and the front-proxy ConfigMap."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from adapter import errors
+from adapter.auth.authentication import IdentityConfig
+from adapter.auth.authorization import Attributes, Verdict
+from adapter.auth.users import ReviewError, User
+from adapter.kube.client import ApiError, Cluster
+
+CONFIG_NAMESPACE, CONFIG_NAME = "kube-system", "extension-apiserver-authentication"
+CONFIG_PATH = f"/api/v1/namespaces/{CONFIG_NAMESPACE}/configmaps"
+CONFIG_QUERY = (("fieldSelector", f"metadata.name={CONFIG_NAME}"),)
+"""Where the cluster says who its front proxy is, as a collection of one: it may be listed and watched."""
+
+
+class Reviews:
+    """Token and access reviews of one cluster."""
+
+    def __init__(self, api: Cluster) -> None:
+        self._api = api
+
+    async def review_token(self, token: str) -> User | None:
+        """Whose token that is; None if it is nobody's.
+
+        Raises:
+            ReviewError: the cluster could not be asked.
+
+        """
+        status = await self._review(
+            "/apis/authentication.k8s.io/v1/tokenreviews",
+            {
+                "apiVersion": "authentication.k8s.io/v1",
+                "kind": "TokenReview",
+                "spec": {"token": token},
+            },
+        )
+        if status.get("authenticated") is not True:
+            return None
+        user = status.get("user") or {}
+        return User(
+            name=user.get("username") or "",
+            groups=tuple(user.get("groups") or ()),
+            uid=user.get("uid") or "",
+            extra={key: tuple(values) for key, values in (user.get("extra") or {}).items()},
+        )
+
+    async def review_access(self, user: User, attributes: Attributes) -> Verdict:
+        """Whether the user may do that.
+
+        Raises:
+            ReviewError: the cluster could not be asked.
+
+        """
+        spec: dict[str, Any] = {"user": user.name, "groups": list(user.groups)}
+        if user.uid:
+            spec["uid"] = user.uid
+        if user.extra:
+            spec["extra"] = {key: list(values) for key, values in user.extra.items()}
+        spec |= attributes.review()
+        status = await self._review(
+            "/apis/authorization.k8s.io/v1/subjectaccessreviews",
+            {
+                "apiVersion": "authorization.k8s.io/v1",
+                "kind": "SubjectAccessReview",
+                "spec": spec,
+            },
+        )
+        allowed = status.get("allowed") is True and status.get("denied") is not True
+        return Verdict(allowed=allowed, reason=str(status.get("reason") or ""))
+
+    async def _review(self, path: str, body: dict[str, Any]) -> Mapping[str, Any]:
+        kind = path.rpartition("/")[2]
+        try:
+            found = await self._api.request("POST", path, body=body)
+        except ApiError as error:
+            raise ReviewError(str(error).removeprefix(path.removesuffix(kind))) from error
+        status = found.get("status")
+        if not isinstance(status, dict):
+            raise ReviewError(f"{kind}: the answer has no status")
+        return status
+
+
+def parse_config(data: Mapping[str, str]) -> IdentityConfig:
+    """The front-proxy ConfigMap: PEM bundles, and JSON lists in strings.
+
+    Raises:
+        StartupError: a list is none; names the key.
+
+    """
+
+    def listed(key: str, default: tuple[str, ...]) -> tuple[str, ...]:
+        text = data.get(key)
+        if text is None:
+            return default
+        try:
+            found = json.loads(text)
+        except ValueError:
+            found = None
+        if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+            raise errors.StartupError(
+                f"ConfigMap {CONFIG_NAMESPACE}/{CONFIG_NAME}: {key}: must be a JSON list of texts"
+            )
+        return tuple(found)
+
+    def bundle(key: str) -> bytes | None:
+        return data[key].encode() if data.get(key) else None
+
+    prefixes = listed("requestheader-extra-headers-prefix", ("X-Remote-Extra-",))
+    return IdentityConfig(
+        client_cas=bundle("client-ca-file"),
+        requestheader_cas=bundle("requestheader-client-ca-file"),
+        allowed_names=listed("requestheader-allowed-names", ()),
+        username_headers=listed("requestheader-username-headers", ("X-Remote-User",)),
+        group_headers=listed("requestheader-group-headers", ("X-Remote-Group",)),
+        uid_headers=listed("requestheader-uid-headers", ()),
+        extra_prefixes=prefixes,
+    )

@@ -1,0 +1,117 @@
+"""What device plugins and node labels of each vendor say of a node's GPUs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from adapter.resources.pods import devices
+
+_SHARED, INVALID = "-SHARED", "-MIG-INVALID"
+
+Object = Mapping[str, Any]
+
+_UNLIKE = "the node has several models, and which of them a pod gets is not known"
+
+SLICE = re.compile(r"-MIG-|-[a-z]px_nps\d+")
+
+
+def _nvidia(found: re.Match[str], node: Object) -> tuple[str, str]:
+    labels, count = node["metadata"]["labels"], node["allocatable"][found.string]
+    base, name = f"nvidia.com/{found['base']}", first(labels, "nvidia.com/gpu.product")
+    if name.endswith(INVALID):
+        return "", "their MIG slices are unlike, which strategy single cannot name; use mixed"
+    if found["profile"]:
+        whole = name.removesuffix(_SHARED)
+        name = labels.get(f"{base}.product") or (whole and f"{whole}-MIG-{found['profile']}")
+    elif f"{base}.count" in labels:
+        # The count is of the product that is named; feature discovery names one of several.
+        known = devices(labels[f"{base}.count"]) * (devices(labels.get(f"{base}.replicas")) or 1)
+        if count > known:
+            return "", _UNLIKE
+    if not name:
+        return "", "no nvidia.com/gpu.product label; install NVIDIA GPU feature discovery"
+    if found["shared"] or labels.get(f"{base}.sharing-strategy") in {"time-slicing", "mps"}:
+        name = name.removesuffix(_SHARED) + _SHARED
+    return name, ""
+
+
+def _amd(found: re.Match[str], node: Object) -> tuple[str, str]:
+    labels = node["metadata"]["labels"]
+    name = first(labels, *_AMD_PRODUCTS)
+    if not name:
+        counted = tuple(f"{label}." for label in _AMD_PRODUCTS)
+        if any(label.startswith(counted) for label in labels):
+            return "", _UNLIKE
+        return "", f"no {_AMD_PRODUCTS[0]} label; run AMD's node labeller with -product-name"
+    partition = found["partition"] or first(labels, *_AMD_PARTITIONS)
+    # SPX is the whole GPU as one.
+    return (name if not partition or partition.startswith("spx") else f"{name}-{partition}"), ""
+
+
+def _intel(found: re.Match[str], node: Object) -> tuple[str, str]:
+    labels, allocatable = node["metadata"]["labels"], node["allocatable"]
+    label = _INTEL_PRODUCTS[found.string]
+    name = first(labels, label)
+    if not name:
+        return "", f"no {label} label; set it, by a rule for node feature discovery or by hand"
+    cards = devices(labels.get("gpu.intel.com/device.count"))
+    given = allocatable.get("gpu.intel.com/i915", 0) + allocatable.get("gpu.intel.com/xe", 0)
+    # The plugin's -shared-dev-num leaves no other trace.
+    return (f"{name}{_SHARED}" if label == _INTEL_GPU and 0 < cards < given else name), ""
+
+
+_AMD_PRODUCTS = ("amd.com/gpu.product-name", "beta.amd.com/gpu.product-name", "amd.com/gpu.product")
+
+_AMD_PARTITIONS = ("amd.com/gpu.compute-memory-partition", "amd.com/compute-memory-partition")
+
+_INTEL_GPU = "gpu.intel.com/product"
+
+_INTEL_PRODUCTS = {
+    "gpu.intel.com/i915": _INTEL_GPU,
+    "gpu.intel.com/xe": _INTEL_GPU,
+    "intel.com/gpu": "intel.com/gpu.product",
+    "habana.ai/gaudi": "habana.ai/product.name",
+}
+
+_Read = Callable[[re.Match[str], Object], tuple[str, str]]
+
+VENDORS: tuple[tuple[re.Pattern[str], _Read, tuple[str, ...]], ...] = (
+    (
+        re.compile(r"nvidia\.com/(?P<base>gpu|mig-(?P<profile>.+?))(?P<shared>\.shared)?"),
+        _nvidia,
+        ("nvidia.com/gpu.memory",),
+    ),
+    (
+        re.compile(r"amd\.com/(?:gpu|(?P<partition>[a-z]px_nps\d+))"),
+        _amd,
+        ("amd.com/gpu.vram", "beta.amd.com/gpu.vram", "amd.com/gpu.memory"),
+    ),
+    (
+        re.compile("|".join(map(re.escape, _INTEL_PRODUCTS))),
+        _intel,
+        ("gpu.intel.com/memory", "intel.com/gpu.memory", "habana.ai/device.memory"),
+    ),
+)
+"""Resources that are GPUs, what they are or why that cannot be said, and labels with the memory of one."""
+
+WHOLE = frozenset({"nvidia.com/gpu", "amd.com/gpu", *_INTEL_PRODUCTS})
+
+_DOMAINS = {"nvidia.com", "amd.com", "beta.amd.com", "intel.com", "gpu.intel.com", "habana.ai"}
+
+
+def of_vendors(named: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in named.items() if name.partition("/")[0] in _DOMAINS}
+
+
+def first(labels: Mapping[str, str], *names: str) -> str:
+    return next(filter(None, (labels.get(name) for name in names)), "")
+
+
+def memory_gib(text: str) -> float | None:
+    """From `192G`, or MiB without a unit."""
+    number = text.rstrip("GBi")
+    if not number.isdigit():
+        return None
+    return float(number) if number != text else int(number) / 1024
