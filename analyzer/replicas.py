@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from analyzer.errors import InvalidParameterError
+from analyzer.latency import LatencyParameters
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -28,14 +29,10 @@ _TIME_RANGE_MS = (1e-200, 1e200)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Replica:
+class Replica(LatencyParameters):
     """One replica with the requests it gets; checked when made.
 
     Attributes:
-        alpha_ms: decode time of an empty batch, >= 0.
-        beta_ms: decode time that each request in the batch adds, >= 0.
-        gamma_ms: prefill time of an empty batch, >= 0.
-        delta_ms: prefill time that each input token of each request in the batch adds, >= 0.
         input_tokens: mean prompt tokens per request, >= 0.
         output_tokens: mean generated tokens per request, >= 1.
         max_batch: largest number of requests in service, >= 1.
@@ -46,10 +43,6 @@ class Replica:
 
     """
 
-    alpha_ms: float
-    beta_ms: float
-    gamma_ms: float
-    delta_ms: float
     input_tokens: float
     output_tokens: float
     max_batch: int

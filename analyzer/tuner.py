@@ -21,6 +21,7 @@ import numpy as np
 
 from analyzer import queueing
 from analyzer.errors import InvalidParameterError
+from analyzer.latency import LatencyParameters
 from analyzer.replicas import FloatArray, Replica, Replicas
 
 Outcome = Literal["accepted", "outlier", "uninformative", "off"]
@@ -100,6 +101,12 @@ class State:
         return alpha, beta, gamma, delta
 
     @property
+    def latency(self) -> LatencyParameters:
+        """The same as one value."""
+        alpha, beta, gamma, delta = self.parameters
+        return LatencyParameters(alpha_ms=alpha, beta_ms=beta, gamma_ms=gamma, delta_ms=delta)
+
+    @property
     def relative_errors(self) -> tuple[float, float, float, float]:
         """Standard deviations of the parameters, relative to them; of a 0 it is 0."""
         alpha, beta, gamma, delta = (
@@ -137,16 +144,14 @@ class Update:
     surprise: float = 0.0
 
 
-def start(
-    *, alpha_ms: float, beta_ms: float, gamma_ms: float, delta_ms: float, enabled: bool = True
-) -> State:
+def start(latency: LatencyParameters, *, enabled: bool = True) -> State:
     """State before the first observation.
 
     Raises:
         InvalidParameterError: a parameter is not a number >= 0, or all are 0.
 
     """
-    seed = (alpha_ms, beta_ms, gamma_ms, delta_ms)
+    seed = (latency.alpha_ms, latency.beta_ms, latency.gamma_ms, latency.delta_ms)
     for name, value in zip(PARAMETERS, seed, strict=True):
         if not (math.isfinite(value) and value >= 0):
             raise InvalidParameterError(name, f"must be a number >= 0, not {value:g}")

@@ -28,6 +28,7 @@ from adapter.planning.worker import PlanningWorker
 from adapter.store import Series, TargetStore
 from adapter.tls import listener
 from adapter.tls.certificates import Certificates
+from analyzer.latency import LatencyParameters
 from certs.authority import Authority
 
 PATH = "/apis/external.metrics.k8s.io/v1beta1/namespaces/ns/inferno_desired_replicas"
@@ -39,7 +40,9 @@ def snapshot(count: int) -> fleet.Fleet:
     """A fleet that takes the planner a while."""
     profiles = tuple(
         fleet.Profile(
-            accelerator=name, alpha_ms=alpha, beta_ms=0.3, gamma_ms=9, delta_ms=0.01, max_batch=64
+            accelerator=name,
+            max_batch=64,
+            latency=LatencyParameters(alpha_ms=alpha, beta_ms=0.3, gamma_ms=9, delta_ms=0.01),
         )
         for name, alpha in (("A", 20.0), ("B", 12.0), ("C", 8.0), ("D", 15.0))
     )

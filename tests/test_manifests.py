@@ -22,7 +22,7 @@ from adapter import cli, installation
 from adapter.controller import telemetry
 from adapter.diagnostics.checks import needed
 from adapter.installation import Names
-from adapter.resources import inputs, pods, schemas
+from adapter.resources import config_maps, inputs, pods, schemas
 from adapter.tls import certificate_secret
 from adapter.tls.certificate_secret import OwnCertificates
 from tests.fakes import kubernetes_rbac as rbac
@@ -131,7 +131,7 @@ def test_the_names_are_those_of_the_code() -> None:
         for item in built(MANIFESTS / "base")
         if item["kind"] == "ConfigMap"
     }
-    assert {inputs.COSTS, inputs.CLASSES} < names
+    assert {config_maps.COSTS, config_maps.CLASSES} < names
     assert own.api_service == installation.API_SERVICE
 
 
@@ -142,11 +142,13 @@ def test_the_configmaps_are_read_without_problems() -> None:
         if item["kind"] == "ConfigMap":
             reader.read_config_map(item["metadata"]["name"], item)
     assert reader.problems == []
-    costs = {name: item.unit_cost for name, item in reader.accelerators.items()}
+    costs = {name: item.unit_cost for name, item in reader.settings.accelerators.items()}
     assert costs == {"A100": 40.0, "MI300X": 65.0, "G2": 23.0}
-    classes = {c.service_class.name: c.service_class.priority for c in reader.classes.values()}
+    classes = {
+        c.service_class.name: c.service_class.priority for c in reader.settings.classes.values()
+    }
     assert classes == {"Premium": 1, "Freemium": 10}
-    assert reader.config["GLOBAL_OPT_INTERVAL"] == "30s"
+    assert reader.settings.data["GLOBAL_OPT_INTERVAL"] == "30s"
 
 
 def test_the_rights_are_those_that_are_needed() -> None:

@@ -106,14 +106,8 @@ class Tuning:
         tuned = self._tuned.get((source.key, profile.accelerator))
         if tuned is None or not tuned.state.usable:
             return profile
-        alpha, beta, gamma, delta = tuned.state.parameters
-        return replace(profile, alpha_ms=alpha, beta_ms=beta, gamma_ms=gamma, delta_ms=delta)
+        return replace(profile, latency=tuned.state.latency)
 
 
 def _start(profile: fleet.Profile) -> tuner.State:
-    return tuner.start(
-        alpha_ms=profile.alpha_ms,
-        beta_ms=profile.beta_ms,
-        gamma_ms=profile.gamma_ms,
-        delta_ms=profile.delta_ms,
-    )
+    return tuner.start(profile.latency)

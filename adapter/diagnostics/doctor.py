@@ -15,7 +15,7 @@ from adapter.diagnostics import checks
 from adapter.diagnostics.checks import OLDEST_MINOR, TOLERANCE_MINOR, Finding
 from adapter.installation import API_SERVICE, METRICS, Names
 from adapter.kube.client import ApiError, Cluster
-from adapter.resources import hpa, inputs
+from adapter.resources import config_maps, hpa, inputs
 from adapter.resources.watches import NEEDED
 from adapter.tls.certificate_secret import SecretStore, bundle_of
 
@@ -253,10 +253,10 @@ class Doctor:
         found = set()
         for item in items:
             name = str((item.get("metadata") or {}).get("name"))
-            if name in NEEDED or name.endswith(inputs.CONFIG_SUFFIX):
+            if name in NEEDED or name.endswith(config_maps.CONFIG_SUFFIX):
                 reader.read_config_map(f"ConfigMap {space}/{name}", item)
                 found.add(name)
-        self._config = reader.config
+        self._config = reader.settings.data
         for name in NEEDED:
             if name not in found:
                 yield Finding(
@@ -267,8 +267,8 @@ class Doctor:
         if not reader.problems and found.issuperset(NEEDED):
             yield Finding(
                 "ok",
-                f"{len(reader.accelerators)} accelerators with costs,"
-                f" {len(reader.classes)} service classes",
+                f"{len(reader.settings.accelerators)} accelerators with costs,"
+                f" {len(reader.settings.classes)} service classes",
             )
 
     async def _variants(self) -> AsyncIterator[Finding]:

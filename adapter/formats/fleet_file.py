@@ -18,6 +18,7 @@ from adapter.errors import InputError
 from adapter.formats import files, wva_system
 from adapter.planning import fleet
 from analyzer.capacity import STABILITY_MARGIN
+from analyzer.latency import LatencyParameters
 from optimizer.problem import TRANSITION_FACTOR, Policy
 from optimizer.solvers import SolverName
 
@@ -270,13 +271,15 @@ def _variant(part: VariantPart, profiles: Iterable[ProfilePart]) -> fleet.Varian
         profiles=tuple(
             fleet.Profile(
                 accelerator=profile.accelerator,
-                alpha_ms=profile.alpha,
-                beta_ms=profile.beta,
-                gamma_ms=profile.gamma,
-                delta_ms=profile.delta,
                 accelerator_count=profile.accelerators_per_replica,
                 max_batch=profile.max_batch,
                 at_tokens=profile.at_tokens,
+                latency=LatencyParameters(
+                    alpha_ms=profile.alpha,
+                    beta_ms=profile.beta,
+                    gamma_ms=profile.gamma,
+                    delta_ms=profile.delta,
+                ),
             )
             for profile in profiles
             if profile.model == part.model

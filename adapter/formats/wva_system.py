@@ -19,67 +19,24 @@ def document(system: Any, path: Path) -> dict[str, Any]:
         InputError: a part of it is of the wrong kind.
 
     """
-
-    def items(section: str, name: str) -> list[dict[str, Any]]:
-        part = system.get(section) if isinstance(system, dict) else None
-        found = (part or {}).get(name) if isinstance(part or {}, dict) else None
-        if found is None:
-            found = []
-        if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-            raise InputError(f"{path}: {section}.{name}: must be a list of objects")
-        return found
-
-    def part(item: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-        found = item.get(name) or {}
-        if not isinstance(found, dict):
-            raise InputError(f"{path}: {name}: must be an object")
-        return found
-
-    optimizer = part(part(system, "optimizerData"), "optimizer")
+    optimizer = _part(_part(_object(system), "optimizerData", path), "optimizer", path)
+    capacity = {
+        str(item.get("type")): item.get("count", 0)
+        for item in _items(system, "capacityData", "count", path)
+    }
     return {
         "accelerators": [
-            {
-                "name": item.get("name"),
-                "device": item.get("type") or "",
-                "cost": item.get("cost", 0),
-                "multiplicity": item.get("multiplicity") or 1,
-            }
-            for item in items("acceleratorData", "accelerators")
+            _accelerator(item) for item in _items(system, "acceleratorData", "accelerators", path)
         ],
-        "capacity": None
-        if optimizer.get("unlimited")
-        else {
-            str(item.get("type")): item.get("count", 0) for item in items("capacityData", "count")
-        },
+        "capacity": None if optimizer.get("unlimited") else capacity,
         "classes": [
-            {
-                "name": item.get("name"),
-                "priority": item.get("priority", 0),
-                "models": [
-                    {
-                        "model": level.get("model"),
-                        "itl_ms": level.get("slo-itl") or None,
-                        "ttft_ms": level.get("slo-ttft") or None,
-                        "tps": level.get("slo-tps") or None,
-                    }
-                    for level in item.get("modelTargets") or ()
-                ],
-            }
-            for item in items("serviceClassData", "serviceClasses")
+            _service_class(item)
+            for item in _items(system, "serviceClassData", "serviceClasses", path)
         ],
-        "profiles": [
-            {
-                "model": item.get("name"),
-                "accelerator": item.get("acc"),
-                "accelerators_per_replica": max(item.get("accCount") or 1, 1),
-                **{name: part(item, "decodeParms").get(name, 0) for name in ("alpha", "beta")},
-                **{name: part(item, "prefillParms").get(name, 0) for name in ("gamma", "delta")},
-                "max_batch": item.get("maxBatchSize", 0),
-                "at_tokens": item.get("atTokens", 0),
-            }
-            for item in items("modelData", "models")
+        "profiles": [_profile(item, path) for item in _items(system, "modelData", "models", path)],
+        "variants": [
+            _variant(item, path) for item in _items(system, "serverData", "servers", path)
         ],
-        "variants": [_from_server(item, part) for item in items("serverData", "servers")],
         "settings": {
             "saturation_policy": optimizer.get("saturationPolicy") or "None",
             "delayed_best_effort": bool(optimizer.get("delayedBestEffort")),
@@ -88,9 +45,67 @@ def document(system: Any, path: Path) -> dict[str, Any]:
     }
 
 
-def _from_server(item: Mapping[str, Any], part: Any) -> dict[str, Any]:
-    now = part(item, "currentAlloc")
-    load = part(now, "load")
+def _object(item: Any) -> Mapping[str, Any]:
+    return item if isinstance(item, dict) else {}
+
+
+def _items(system: Any, section: str, name: str, path: Path) -> list[dict[str, Any]]:
+    items = _object(_object(system).get(section)).get(name)
+    if items is None:
+        return []
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise InputError(f"{path}: {section}.{name}: must be a list of objects")
+    return items
+
+
+def _part(item: Mapping[str, Any], name: str, path: Path) -> Mapping[str, Any]:
+    part = item.get(name) or {}
+    if not isinstance(part, dict):
+        raise InputError(f"{path}: {name}: must be an object")
+    return part
+
+
+def _accelerator(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "name": item.get("name"),
+        "device": item.get("type") or "",
+        "cost": item.get("cost", 0),
+        "multiplicity": item.get("multiplicity") or 1,
+    }
+
+
+def _service_class(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "name": item.get("name"),
+        "priority": item.get("priority", 0),
+        "models": [
+            {
+                "model": target.get("model"),
+                "itl_ms": target.get("slo-itl") or None,
+                "ttft_ms": target.get("slo-ttft") or None,
+                "tps": target.get("slo-tps") or None,
+            }
+            for target in item.get("modelTargets") or ()
+        ],
+    }
+
+
+def _profile(item: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    decode, prefill = _part(item, "decodeParms", path), _part(item, "prefillParms", path)
+    return {
+        "model": item.get("name"),
+        "accelerator": item.get("acc"),
+        "accelerators_per_replica": max(item.get("accCount") or 1, 1),
+        **{name: decode.get(name, 0) for name in ("alpha", "beta")},
+        **{name: prefill.get(name, 0) for name in ("gamma", "delta")},
+        "max_batch": item.get("maxBatchSize", 0),
+        "at_tokens": item.get("atTokens", 0),
+    }
+
+
+def _variant(item: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    now = _part(item, "currentAlloc", path)
+    load = _part(now, "load", path)
     return {
         "name": item.get("name"),
         "model": item.get("model"),

@@ -50,10 +50,10 @@ def _parameters(
     variant: fleets.Variant, profile: fleets.Profile, max_batch: int
 ) -> tuple[float, ...]:
     return (
-        profile.alpha_ms,
-        profile.beta_ms,
-        profile.gamma_ms,
-        profile.delta_ms,
+        profile.latency.alpha_ms,
+        profile.latency.beta_ms,
+        profile.latency.gamma_ms,
+        profile.latency.delta_ms,
         variant.load.input_tokens,
         _output_tokens(variant),
         max_batch,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from analyzer.capacity import STABILITY_MARGIN
+from analyzer.latency import LatencyParameters
 from optimizer.problem import TRANSITION_FACTOR, Policy
 from optimizer.solvers import SolverName
 
@@ -39,11 +40,9 @@ class Accelerator:
 class Profile:
     """How fast one model runs on one accelerator.
 
-    Decode time (ITL) of a batch of n is `alpha_ms + beta_ms * n`; prefill time is
-    `gamma_ms + delta_ms * input_tokens * n`.
-
     Attributes:
         accelerator: name of the accelerator.
+        latency: coefficients of decode and prefill time.
         accelerator_count: units of the accelerator that one replica holds.
         max_batch: largest number of requests in service; 0 when not given.
         at_tokens: output tokens per request at which `max_batch` was measured; 0 when not given.
@@ -51,10 +50,7 @@ class Profile:
     """
 
     accelerator: str
-    alpha_ms: float
-    beta_ms: float
-    gamma_ms: float = 0.0
-    delta_ms: float = 0.0
+    latency: LatencyParameters
     accelerator_count: int = 1
     max_batch: int = 0
     at_tokens: int = 0

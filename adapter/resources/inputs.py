@@ -6,25 +6,17 @@ The objects may come from files or from a cluster; this module does not know whi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
-
-import yaml
-from pydantic import BaseModel, ValidationError
+from typing import Any
 
 from adapter import errors
 from adapter.kube import scale
 from adapter.planning import fleet
 from adapter.resources import hpa, pods, schemas
 from adapter.resources import variant as variants
+from adapter.resources.config_maps import ConfigMaps, validated
 
-Model = TypeVar("Model", bound=BaseModel)
-
-COSTS = "accelerator-unit-costs"
-CLASSES = "service-classes-config"
-CONFIG_SUFFIX = "variantautoscaling-config"
 API_VERSIONS = {
     "VariantAutoscaling": "llmd.ai/v1alpha1",
     "ConfigMap": "v1",
@@ -87,9 +79,7 @@ class Reader:
         self.published: dict[tuple[str, str], variants.Published] = {}
         self.targets: dict[tuple[str, scale.Reference], variants.Target | str] = {}
         self.scalers: list[hpa.Scaler] = []
-        self.accelerators: dict[str, fleet.Accelerator] = {}
-        self.classes: dict[str, variants.NamedClass] = {}
-        self.config: dict[str, str] = {}
+        self.settings = ConfigMaps(self.problems)
         self.capacity: Mapping[str, int] | None = None
 
     def read_object(self, shown: str, document: Any) -> None:
@@ -111,7 +101,7 @@ class Reader:
         if kind == "VariantAutoscaling":
             self.read_variant(where, document)
         elif kind == "Deployment":
-            deployment = self._parse(schemas.Deployment, document, where)
+            deployment = validated(schemas.Deployment, document, where, self.problems)
             if deployment:
                 self.add_deployment(deployment)
         else:
@@ -120,7 +110,7 @@ class Reader:
     def read_variant(self, where: str, document: Mapping[str, Any]) -> None:
         """Take a VariantAutoscaling; what is wrong with it is kept as its refusal."""
         before = len(self.problems)
-        variant = self._parse(schemas.VariantAutoscaling, document, where)
+        variant = validated(schemas.VariantAutoscaling, document, where, self.problems)
         if variant is None:
             wrong = [problem.removeprefix(f"{where}: ") for problem in self.problems[before:]]
             self._refuse(document, "InvalidConfiguration", "; ".join(wrong))
@@ -152,69 +142,7 @@ class Reader:
 
     def read_config_map(self, where: str, document: Mapping[str, Any]) -> None:
         """Take one of the ConfigMaps that are used here."""
-        config_map = self._parse(schemas.ConfigMap, document, where)
-        if config_map is None:
-            return
-        name = config_map.metadata.name
-        if name == COSTS:
-            for accelerator, text in config_map.data.items():
-                self._unit_cost(f"{where}: data.{accelerator}", accelerator, text)
-        elif name == CLASSES:
-            for key, text in config_map.data.items():
-                self._service_class(f"{where}: data.{key}", key, text)
-        elif name.endswith(CONFIG_SUFFIX):
-            self.config.update(config_map.data)
-        else:
-            self.problems.append(
-                f"{where}: metadata.name: not a ConfigMap used here; known are {COSTS}, {CLASSES}"
-                f" and *{CONFIG_SUFFIX}"
-            )
-
-    def _unit_cost(self, where: str, name: str, text: str) -> None:
-        try:
-            document = json.loads(text)
-        except ValueError as error:
-            self.problems.append(f"{where}: not valid JSON: {error}")
-            return
-        cost = self._parse(schemas.UnitCost, document, where)
-        if cost:
-            self.accelerators[name] = fleet.Accelerator(
-                name=name, device_type=cost.device or name, unit_cost=cost.cost
-            )
-
-    def _service_class(self, where: str, key: str, text: str) -> None:
-        try:
-            document = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            self.problems.append(f"{where}: not valid YAML: {' '.join(str(error).split())}")
-            return
-        parsed = self._parse(schemas.ServiceClassDocument, document, where)
-        if parsed is None:
-            return
-        if any(parsed.name == named.service_class.name for named in self.classes.values()):
-            self.problems.append(f"{where}: name: class {parsed.name!r} is already defined")
-            return
-        targets = {
-            level.model: fleet.Targets(
-                itl_ms=level.itl_ms,
-                ttft_ms=level.ttft_ms,
-                tps=level.tps,
-                percentile=None if level.percentile is None else level.percentile / 100,
-            )
-            for level in parsed.data
-        }
-        service_class = fleet.ServiceClass(
-            name=parsed.name, priority=parsed.priority, targets=targets
-        )
-        self.classes[key] = variants.NamedClass(key=key, service_class=service_class)
-
-    def _parse(self, model: type[Model], document: Any, where: str) -> Model | None:
-        try:
-            return model.model_validate(document)
-        except ValidationError as error:
-            for item in error.errors():
-                self.problems.append(f"{where}: {_field(item['loc'])}{item['msg']}")
-            return None
+        self.settings.read(where, document)
 
     def contents(self, fingerprint: str = "") -> Contents:
         """Join the objects to variants; report those that cannot be used."""
@@ -234,10 +162,10 @@ class Reader:
                 self.problems.extend(f"{where}: {warning}" for warning in source.warnings)
                 sources.append(source)
         return Contents(
-            accelerators=tuple(self.accelerators.values()),
-            service_classes=tuple(named.service_class for named in self.classes.values()),
+            accelerators=tuple(self.settings.accelerators.values()),
+            service_classes=tuple(named.service_class for named in self.settings.classes.values()),
             variants=tuple(sources),
-            config=self.config,
+            config=self.settings.data,
             problems=tuple(self.problems),
             refused=tuple(self.refused[key] for key in sorted(self.refused)),
             capacity=self.capacity,
@@ -264,8 +192,8 @@ class Reader:
         return variants.source(
             variant,
             target,
-            list(self.classes.values()),
-            self.accelerators,
+            list(self.settings.classes.values()),
+            self.settings.accelerators,
             scalers=[item for item in self.scalers if item.namespace == key[0]],
             published=self.published.get(key),
         )
@@ -319,10 +247,3 @@ def _name(document: dict[str, Any]) -> str:
     metadata = metadata if isinstance(metadata, dict) else {}
     namespace, name = metadata.get("namespace", "default"), metadata.get("name", "(no name)")
     return f"{document['kind']} {namespace}/{name}"
-
-
-def _field(location: tuple[int | str, ...]) -> str:
-    path = ""
-    for part in location:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
-    return f"{path}: " if path else ""

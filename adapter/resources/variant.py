@@ -31,6 +31,7 @@ from adapter.resources.annotations import (
     parse_one_of,
     parse_seconds,
 )
+from analyzer.latency import LatencyParameters
 
 Source = Literal["auto", "direct", "prometheus"]
 """Where the load comes from: auto is the pods themselves, and Prometheus where they do not answer."""
@@ -184,21 +185,8 @@ def source(
     notes = {**(target.annotations if target else {}), **metadata.annotations}
     service_class = _service_class(spec, classes)
     profiles, warnings = _profiles(spec, accelerators)
-    endpoints = parse_endpoints(notes.get(ENDPOINTS, ""))
-    names: tuple[str, ...] = ()
-    serving = None if target is None else target.serving
-    if not endpoints and serving is not None:
-        endpoints, names = serving.endpoints, serving.names
-    replicas = parse_count(notes, REPLICAS)
-    if replicas is None and target is not None:
-        replicas = target.replicas
-    if replicas is None:
-        replicas = len(endpoints)
-        if not endpoints:
-            raise errors.InputError(
-                f"metadata.annotations: neither {ENDPOINTS} nor {REPLICAS} is set, and there is no"
-                " Deployment of the same name beside it: nothing to scrape and nothing to scale"
-            )
+    endpoints, names = _endpoints(notes, target)
+    replicas = _current_replicas(notes, target, endpoints)
     scaler = next((item for item in scalers if item.reference == reference(variant)), None)
     minimum, maximum = _bounds(notes, scaler)
     accelerator = metadata.labels.get(ACCELERATOR_LABEL, "")
@@ -216,12 +204,12 @@ def source(
         replicas=replicas,
         wanted=replicas if target is None else target.wanted,
         pods=names,
-        pods_known=serving is not None,
+        pods_known=target is not None and target.serving is not None,
         metrics_source=parse_one_of(notes, METRICS_SOURCE, SOURCES),
         routing=parse_one_of(notes, ROUTING, fleet.ROUTINGS),
         scale_to_zero=parse_flag(notes, SCALE_TO_ZERO),
         retention_seconds=parse_seconds(notes, RETENTION),
-        startup_seconds=_startup(notes, serving),
+        startup_seconds=_startup(notes, None if target is None else target.serving),
         min_replicas=minimum,
         max_replicas=maximum,
         keep_accelerator=parse_flag(notes, KEEP_ACCELERATOR),
@@ -236,6 +224,33 @@ def source(
         published=published,
         warnings=tuple(warnings),
     )
+
+
+def _endpoints(
+    notes: Mapping[str, str], target: Target | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Metrics URLs and the names of their pods: the annotation's, which names no pods, else the pods' own."""
+    endpoints = parse_endpoints(notes.get(ENDPOINTS, ""))
+    if endpoints or target is None or target.serving is None:
+        return endpoints, ()
+    return target.serving.endpoints, target.serving.names
+
+
+def _current_replicas(
+    notes: Mapping[str, str], target: Target | None, endpoints: tuple[str, ...]
+) -> int:
+    """Replicas by the annotation, else by the scale target, else one per endpoint."""
+    replicas = parse_count(notes, REPLICAS)
+    if replicas is None and target is not None:
+        replicas = target.replicas
+    if replicas is not None:
+        return replicas
+    if not endpoints:
+        raise errors.InputError(
+            f"metadata.annotations: neither {ENDPOINTS} nor {REPLICAS} is set, and there is no"
+            " Deployment of the same name beside it: nothing to scrape and nothing to scale"
+        )
+    return len(endpoints)
 
 
 def _bounds(notes: Mapping[str, str], scaler: hpa.Scaler | None) -> tuple[int | None, int | None]:
@@ -322,12 +337,14 @@ def _profiles(
             fleet.Profile(
                 accelerator=item.accelerator,
                 accelerator_count=item.accelerator_count,
-                alpha_ms=decode.alpha,
-                beta_ms=decode.beta,
-                gamma_ms=prefill.gamma,
-                delta_ms=prefill.delta,
                 max_batch=item.max_batch,
                 at_tokens=item.at_tokens,
+                latency=LatencyParameters(
+                    alpha_ms=decode.alpha,
+                    beta_ms=decode.beta,
+                    gamma_ms=prefill.gamma,
+                    delta_ms=prefill.delta,
+                ),
             )
         )
     if not profiles:

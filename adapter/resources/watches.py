@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from adapter.kube.client import ApiError, Cluster
 from adapter.kube.informer import Informer, Object
 from adapter.kube.scale import Reference, Scale, Scales
+from adapter.resources import config_maps, hpa, pods, schemas
 from adapter.resources import gpus as inventory
-from adapter.resources import hpa, pods, schemas
 from adapter.resources import inputs as joined
 from adapter.resources import variant as variants
 
@@ -28,7 +28,7 @@ _Items = list[tuple[tuple[str, str], Object]]
 SCALE_SECONDS = 5.0
 """That a scale which is not watched is taken as it was read: pods come and go more often than that."""
 
-NEEDED = (joined.COSTS, joined.CLASSES)
+NEEDED = (config_maps.COSTS, config_maps.CLASSES)
 """ConfigMaps without which nothing can be planned."""
 
 
@@ -180,7 +180,7 @@ def _join(scope: Scope, seen: _Seen) -> joined.Contents:
     by_label = pods.ByLabel(pod for _, pod in seen.pods)
     found = set()
     for (_, name), item in seen.configs:
-        if name in NEEDED or name.endswith(joined.CONFIG_SUFFIX):
+        if name in NEEDED or name.endswith(config_maps.CONFIG_SUFFIX):
             reader.read_config_map(f"ConfigMap {scope.config_namespace}/{name}", item)
             found.add(name)
     for name in NEEDED:
@@ -209,10 +209,10 @@ def _device_types(scope: Scope, reader: joined.Reader) -> dict[str, str]:
         for _, variant in reader.variants.values()
         for profile in variant.spec.profile.accelerators
     }
-    where = f"ConfigMap {scope.config_namespace}/{joined.COSTS}"
+    where = f"ConfigMap {scope.config_namespace}/{config_maps.COSTS}"
     return {
         accelerator.device_type: f"{where}: data.{name}"
-        for name, accelerator in sorted(reader.accelerators.items(), reverse=True)
+        for name, accelerator in sorted(reader.settings.accelerators.items(), reverse=True)
         if name in named
     }
 

@@ -25,6 +25,7 @@ from adapter.planning import plan as planning
 from adapter.resources.inputs import Contents
 from adapter.resources.variant import VariantSource
 from adapter.store import DESIRED, TargetStore
+from analyzer.latency import LatencyParameters
 from emulator.replay import cluster as worlds
 from emulator.replay.cluster import World
 from emulator.replay.policies import Policy, Timer
@@ -92,11 +93,13 @@ def _source(variant: Variant, scenario: Scenario, *, percentile: float | None) -
             fleet.Profile(
                 accelerator=variant.accelerator,
                 accelerator_count=variant.devices,
-                alpha_ms=profile.alpha,
-                beta_ms=profile.beta,
-                gamma_ms=profile.gamma,
-                delta_ms=profile.delta,
                 max_batch=profile.max_batch_size,
+                latency=LatencyParameters(
+                    alpha_ms=profile.alpha,
+                    beta_ms=profile.beta,
+                    gamma_ms=profile.gamma,
+                    delta_ms=profile.delta,
+                ),
             ),
         ),
         targets=fleet.Targets(itl_ms=model.slo.itl, ttft_ms=model.slo.ttft, percentile=percentile),

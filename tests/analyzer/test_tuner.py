@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analyzer import errors, queueing, tuner
+from analyzer.latency import LatencyParameters
 from analyzer.queueing import Replica
 from emulator.engine import Engine, EngineProfile, Request
 from tests.fakes import virtual_time
@@ -29,7 +30,7 @@ def seeded(factors: tuple[float, ...], *, enabled: bool = True) -> tuner.State:
     wrong = {
         name: value * factor for (name, value), factor in zip(TRUE.items(), factors, strict=True)
     }
-    return tuner.start(**wrong, enabled=enabled)
+    return tuner.start(LatencyParameters(**wrong), enabled=enabled)
 
 
 def observation(rate: float, prompt: float, itl_ms: float, ttft_ms: float) -> tuner.Observation:
@@ -172,7 +173,7 @@ def test_what_teaches_nothing_is_left_out() -> None:
     silent = dataclasses.replace(next(modelled(1)), itl_ms=None, ttft_ms=None)
     for item in (quiet, silent):
         assert tuner.update(state, item) == tuner.Update(state=state, outcome="uninformative")
-    decode_only = tuner.start(alpha_ms=15, beta_ms=0.5, gamma_ms=0, delta_ms=0)
+    decode_only = tuner.start(LatencyParameters(alpha_ms=15, beta_ms=0.5, gamma_ms=0, delta_ms=0))
     learned = run(decode_only, modelled(40))
     assert learned.parameters[2:] == (0, 0)
     assert learned.parameters[0] == pytest.approx(TRUE["alpha_ms"], rel=0.2)
@@ -216,6 +217,6 @@ def test_numbers_that_are_none_are_refused_by_name(name: str) -> None:
         with pytest.raises(errors.InvalidParameterError, match=f"^{name}: must be"):
             tuner.update(seeded((1, 1, 1, 1)), bad)
     with pytest.raises(errors.InvalidParameterError, match=r"^alpha_ms: must be"):
-        tuner.start(alpha_ms=-1, beta_ms=0, gamma_ms=0, delta_ms=0)
+        tuner.start(LatencyParameters(alpha_ms=-1, beta_ms=0, gamma_ms=0, delta_ms=0))
     with pytest.raises(errors.InvalidParameterError, match="no time"):
-        tuner.start(alpha_ms=0, beta_ms=0, gamma_ms=0, delta_ms=0)
+        tuner.start(LatencyParameters(alpha_ms=0, beta_ms=0, gamma_ms=0, delta_ms=0))

@@ -12,9 +12,12 @@ from adapter.collector.attribution import Attributed, Attribution
 from adapter.collector.promql import Sampled
 from adapter.planning import fleet
 from adapter.resources.variant import VariantSource
+from analyzer.latency import LatencyParameters
 
 PROFILE = fleet.Profile(
-    accelerator="A", alpha_ms=10, beta_ms=1, gamma_ms=0, delta_ms=0, max_batch=4
+    accelerator="A",
+    max_batch=4,
+    latency=LatencyParameters(alpha_ms=10, beta_ms=1, gamma_ms=0, delta_ms=0),
 )
 
 

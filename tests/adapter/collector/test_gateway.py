@@ -14,6 +14,7 @@ from adapter.controller.wake import waking
 from adapter.planning import fleet
 from adapter.resources import variant
 from adapter.resources.inputs import Contents
+from analyzer.latency import LatencyParameters
 
 PAGE = """# TYPE inference_extension_flow_control_queue_size gauge
 inference_extension_flow_control_queue_size{{model_name="a",target_model_name="a",priority="0"}} {waiting}
@@ -80,7 +81,9 @@ async def test_a_picker_that_does_not_answer_says_nothing() -> None:
 def source(name: str, accelerator: str, *, replicas: int = 0) -> variant.VariantSource:
     """A variant of model `a`."""
     profile = fleet.Profile(
-        accelerator=accelerator, alpha_ms=10, beta_ms=1, gamma_ms=0, delta_ms=0, max_batch=4
+        accelerator=accelerator,
+        max_batch=4,
+        latency=LatencyParameters(alpha_ms=10, beta_ms=1, gamma_ms=0, delta_ms=0),
     )
     return variant.VariantSource(
         namespace="n", name=name, model="a", service_class="c", profiles=(profile,),

@@ -9,6 +9,7 @@ from adapter.controller.state import VariantState
 from adapter.planning import fleet, plan
 from adapter.resources.inputs import Contents
 from adapter.resources.variant import VariantSource
+from analyzer.latency import LatencyParameters
 from optimizer import problem
 from optimizer.explain import Explanation
 from optimizer.stabilization import Limits
@@ -18,7 +19,9 @@ WINDOW = Limits(down_seconds=100.0)
 
 def source(name: str, *, replicas: int = 0) -> VariantSource:
     """A variant that runs on GPU units of two devices each."""
-    profile = fleet.Profile(accelerator="2xG", alpha_ms=10, beta_ms=1, max_batch=4)
+    profile = fleet.Profile(
+        accelerator="2xG", max_batch=4, latency=LatencyParameters(alpha_ms=10, beta_ms=1)
+    )
     return VariantSource(
         namespace="n", name=name, model="m", service_class="c", profiles=(profile,),
         targets=fleet.Targets(), accelerator="2xG", endpoints=(), replicas=replicas,

@@ -19,6 +19,7 @@ from adapter.planning import fleet
 from adapter.resources import folder, variant
 from adapter.resources.annotations import TUNE
 from analyzer import queueing
+from analyzer.latency import LatencyParameters
 from emulator.demo import scenario
 
 TRUE = queueing.Replica(
@@ -26,7 +27,9 @@ TRUE = queueing.Replica(
     input_tokens=300, output_tokens=40, max_batch=16, max_queue=160,
 )  # fmt: skip
 WRONG = fleet.Profile(
-    accelerator="A100", alpha_ms=15, beta_ms=0.25, gamma_ms=10, delta_ms=0.03, max_batch=16
+    accelerator="A100",
+    max_batch=16,
+    latency=LatencyParameters(alpha_ms=15, beta_ms=0.25, gamma_ms=10, delta_ms=0.03),
 )
 SOURCE = variant.VariantSource(
     namespace="ns",
@@ -64,8 +67,8 @@ def test_a_wrong_profile_is_mended() -> None:
     """The current accelerator's parameters approach the truth; other profiles stay as written."""
     tuning = learned(SOURCE, default=True)
     first, second = tuning.profiles(SOURCE)
-    assert first.alpha_ms == pytest.approx(10, rel=0.1)
-    assert first.gamma_ms == pytest.approx(20, rel=0.2)
+    assert first.latency.alpha_ms == pytest.approx(10, rel=0.1)
+    assert first.latency.gamma_ms == pytest.approx(20, rel=0.2)
     assert second == SOURCE.profiles[1]
     assert next(iter(tuning.states.values())).accepted <= 30
 
@@ -82,7 +85,12 @@ def test_a_rewritten_profile_starts_anew() -> None:
     tuning = learned(SOURCE, default=True)
     tuning.keep([SOURCE])
     assert tuning.states
-    rewritten = dataclasses.replace(SOURCE, profiles=(dataclasses.replace(WRONG, alpha_ms=11),))
+    rewritten = dataclasses.replace(
+        SOURCE,
+        profiles=(
+            dataclasses.replace(WRONG, latency=dataclasses.replace(WRONG.latency, alpha_ms=11)),
+        ),
+    )
     tuning.keep([rewritten])
     assert not tuning.states
     assert tuning.profiles(rewritten) == rewritten.profiles

@@ -8,12 +8,17 @@ import pytest
 
 from adapter.planning import fleet
 from adapter.planning import plan as planning
+from analyzer.latency import LatencyParameters
 
 PUBLISHED = fleet.Variant(
     name="ns/v",
     model="m",
     service_class="Premium",
-    profiles=(fleet.Profile(accelerator="A100", alpha_ms=20.58, beta_ms=0.41, max_batch=4),),
+    profiles=(
+        fleet.Profile(
+            accelerator="A100", max_batch=4, latency=LatencyParameters(alpha_ms=20.58, beta_ms=0.41)
+        ),
+    ),
     load=fleet.Load(arrival_rate_rps=40 / 60, input_tokens=0, output_tokens=178),
     current=fleet.CurrentAllocation(accelerator="A100", replicas=1),
 )
@@ -45,7 +50,9 @@ def test_the_published_case(rpm: float, replicas: int) -> None:
     assert candidate.itl_ms <= 24
 
 
-FASTER = fleet.Profile(accelerator="H100", alpha_ms=8, beta_ms=0.2, max_batch=16)
+FASTER = fleet.Profile(
+    accelerator="H100", max_batch=16, latency=LatencyParameters(alpha_ms=8, beta_ms=0.2)
+)
 
 
 def test_the_cheapest_accelerator_is_taken_and_the_runner_up_named() -> None:

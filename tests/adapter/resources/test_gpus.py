@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adapter.resources import config_maps, inputs, pods, watches
 from adapter.resources import gpus as inventory
-from adapter.resources import inputs, pods, watches
 
 A100 = "NVIDIA-A100-PCIE-80GB"
 GPU, PRODUCT = "nvidia.com/gpu", "nvidia.com/gpu.product"
@@ -539,7 +539,7 @@ def test_who_asks_is_told_where_to_write() -> None:
         "also": '{"device": "A100-80GB", "cost": 50}',
         "unused": '{"device": "MI300X", "cost": 65}',
     }
-    metadata = {"name": inputs.COSTS, "namespace": "n"}
+    metadata = {"name": config_maps.COSTS, "namespace": "n"}
     reader.read_config_map("costs", {"metadata": metadata, "data": costs})
     profiles = [
         {"acc": name, "maxBatchSize": 4, "alpha": 20, "beta": 1} for name in ("also", "A100")
