@@ -22,7 +22,7 @@ class Times:
     """How long things last. A certificate is replaced when a third of its life is left.
 
     Attributes:
-        overlap: that a new authority is trusted before it signs, and an old one after it signed last.
+        overlap: time for which a new authority is trusted before it signs, and an old one afterwards.
 
     """
 

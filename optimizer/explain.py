@@ -30,8 +30,8 @@ class Shortage:
     """A better candidate that did not fit.
 
     Attributes:
-        accelerator: of the candidate.
-        device_type: that was short.
+        accelerator: accelerator of the candidate.
+        device_type: device type that was short.
         wanted: devices that the candidate holds.
         free: devices that nobody holds in the plan.
         capacity: devices that there are.

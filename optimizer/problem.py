@@ -27,13 +27,13 @@ class Candidate:
         accelerator: its name; empty for the candidate that runs nothing.
         replicas: how many replicas it takes.
         max_batch: requests in service per replica.
-        cost: of all its replicas.
+        cost: cost of all its replicas, cents per hour.
         itl_ms: predicted inter-token latency.
         ttft_ms: predicted time to first token.
         max_rate_rpm: what one replica carries within the targets.
         reason: what bounds the number of replicas, one clause.
         device_type: what capacity is counted in.
-        devices: of that type, that one replica holds.
+        devices: devices of `device_type` that one replica holds.
         binding: what bounds the number of replicas: ttft, itl, stability, minimum or maximum.
 
     """
@@ -80,12 +80,12 @@ class Problem:
     """Everything a solver needs.
 
     Attributes:
-        variants: with names of their own.
+        variants: variants with unique names.
         capacity: devices by type, a type that is not named has none; None means without end.
         policy: who gets what is left when not everyone can be served.
         delayed_best_effort: greedy hands out leftovers after all priorities, not after each.
         transition_factor: penalty for switching accelerators, as a share of the sum of both costs.
-        time_limit_s: that branch-and-bound may take, all its stages together.
+        time_limit_s: time limit of branch-and-bound over all its stages, seconds.
         gap: relative distance to the bound at which a stage counts as optimal.
 
     """
@@ -105,8 +105,8 @@ class Allocation:
 
     Attributes:
         candidate: what it was chosen from; None when it gets nothing.
-        replicas: of the candidate's accelerator; fewer than the candidate's when partial.
-        cost: of these replicas.
+        replicas: replicas given; fewer than the candidate's when partial.
+        cost: cost of these replicas, cents per hour.
         value: cost change plus transition penalty.
 
     """
@@ -137,11 +137,11 @@ class Solution:
     """An allocation for every variant.
 
     Attributes:
-        solver: that found it.
+        solver: name of the solver that found it.
         termination: optimal (proven), feasible (within `gap`), heuristic (no proof sought), or fallback
             (branch-and-bound hit its limit and greedy's plan stands, at least in part).
         gap: relative distance of the last stage's objective to its bound; None where none is known.
-        allocations: by variant name, in the order of the problem.
+        allocations: allocation of each variant by name, in the order of the problem.
 
     """
 

@@ -15,7 +15,7 @@ class Limits:
     """How targets may change.
 
     Attributes:
-        down_seconds: for how long a lower number must have been recommended; 0: at once.
+        down_seconds: stabilization window for scaling down; 0 applies a lower number at once.
         step_up: replicas more than before at most; None: any number. Likewise `step_down`.
 
     """
@@ -39,7 +39,7 @@ class Stabilized:
 
     Attributes:
         reason: why that is not what is wanted; empty if it is.
-        history: to give to the next call.
+        history: recommendations to pass to the next call.
 
     """
 
@@ -62,10 +62,10 @@ def stabilize(
     Args:
         wanted: replicas.
         before: None where nothing is published: then nothing holds back.
-        history: of the last call.
+        history: recommendations returned by the previous call.
         now: seconds, not less than those of the history.
         limits: see there.
-        maximum: of replicas; it is kept whatever the window says.
+        maximum: upper bound of replicas, kept whatever the window says.
 
     """
     start = now - limits.down_seconds

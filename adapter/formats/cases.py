@@ -31,18 +31,18 @@ _NAMES = {
     "itl_ms": "target_itl_ms",
     "tps": "target_tps",
 }
-"""What the analyzer calls a parameter, and what a case calls it."""
+"""Name of each parameter in the analyzer, and its name in a case."""
 
 
 class Case(BaseModel):
     """One case; times in ms, rates in requests per second.
 
     Attributes:
-        id: comes back with the answer.
-        max_queue: 10 times the max batch when not given.
+        id: identifier, repeated in the answer.
+        max_queue: largest number of waiting requests; None is 10 times the max batch.
         at_tokens: output tokens at which max_batch was measured; the max batch is scaled by it.
-        percentile: that latency targets bound, such as 95; without it they bound means.
-        stability_margin: share of the replica's own speed kept free.
+        percentile: percentile of the latencies that the targets bound, such as 95; None bounds means.
+        stability_margin: share of the replica's throughput kept free.
 
     """
 

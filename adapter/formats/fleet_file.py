@@ -1,4 +1,4 @@
-"""Fleets as YAML or JSON documents: our own format; `systems` turns the reference's into it.
+"""Fleets as YAML or JSON documents: our own format; `wva_system` converts the reference's.
 
 Everything is checked by field. A document that holds something unusable is refused as a whole where that
 concerns everyone (accelerators, capacity, classes); a bad variant is left out with its reason.
@@ -109,7 +109,7 @@ class SettingsPart(_Part):
 
 
 class FleetDocument(_Part):
-    """A whole document; without `capacity` there is no end of devices."""
+    """A whole document; without `capacity` devices are unlimited."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 

@@ -20,11 +20,11 @@ from optimizer import problem
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choices:
-    """What one variant may run on, and why not on the rest.
+    """Candidates of one variant, and why other accelerators give none.
 
     Attributes:
-        candidates: in the order of the variant's profiles.
-        refusals: one sentence for each accelerator, or one for the variant, that gives no candidate.
+        candidates: one per usable accelerator, in the order of the profiles.
+        refusals: reasons why accelerators, or the variant, give no candidate.
 
     """
 
@@ -87,7 +87,7 @@ def choices(fleet: fleets.Fleet) -> dict[str, Choices]:
             profiles = tuple(p for p in profiles if p.accelerator == variant.current.accelerator)
             if not profiles:
                 refusals.append(
-                    f"told to keep accelerator {variant.current.accelerator!r}, which has no profile"
+                    f"must keep accelerator {variant.current.accelerator!r}, which has no profile"
                 )
         for profile in profiles:
             accelerator = accelerators.get(profile.accelerator)
@@ -214,7 +214,7 @@ def _candidate(
     if wanted < variant.min_replicas:
         reason, binding = f"minimum of {variant.min_replicas} replicas", "minimum"
     if count < asked:
-        reason = f"{asked} replicas wanted, but the maximum is {variant.max_replicas}; " + reason
+        reason = f"{asked} replicas needed, but the maximum is {variant.max_replicas}; " + reason
         binding = "maximum"
     return problem.Candidate(
         accelerator=pair.profile.accelerator if count else "",

@@ -1,7 +1,7 @@
-"""The fleet as it is at one moment: what the planning step gets, whatever it was read from.
+"""The fleet at one moment: input of the planning step, wherever it was read from.
 
 A `Fleet` is built from Kubernetes objects in a folder, from a cluster, or from a plan file; planning
-sees no difference. Everything is immutable and picklable, because a pass runs in a worker process.
+sees no difference. Everything is immutable and picklable, because planning runs in a worker process.
 
 Units: costs in cents per hour, latencies in milliseconds, rates in requests per second.
 """
@@ -23,9 +23,9 @@ class Accelerator:
     """One kind of unit that replicas run on.
 
     Attributes:
-        name: what profiles and variants refer to, such as `A100` or `2xH100`.
-        device_type: what capacity is counted in; several accelerators may share one.
-        unit_cost: cents per hour of one unit.
+        name: name in profiles and variants, such as `A100` or `2xH100`.
+        device_type: unit in which capacity is counted; several accelerators may share one.
+        unit_cost: cost of one unit, cents per hour.
         multiplicity: devices of `device_type` in one unit.
 
     """
@@ -64,7 +64,7 @@ class Targets:
         itl_ms: largest inter-token latency (slo-tpot), milliseconds.
         ttft_ms: largest time to first token (slo-ttft), milliseconds.
         tps: least output tokens per second over all replicas (slo-tps).
-        percentile: of the latencies that the targets bound (slo-percentile), such as 0.95; None is the mean.
+        percentile: bounded percentile of the latencies (slo-percentile), such as 0.95; None is the mean.
 
     """
 
@@ -103,11 +103,11 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurrentAllocation:
-    """What a variant runs on now.
+    """Current allocation of a variant.
 
     Attributes:
-        accelerator: empty when that is unknown or nothing runs.
-        cost: cents per hour; None takes it from the accelerator.
+        accelerator: name of the accelerator; empty when unknown or nothing runs.
+        cost: cost in cents per hour; None computes it from the accelerator.
 
     """
 
@@ -117,7 +117,7 @@ class CurrentAllocation:
 
 
 Routing = Literal["random", "least-loaded"]
-"""How requests find their replica: as a Service does, or as a router that knows the replicas' load."""
+"""Policy by which requests reach replicas: random (a Service) or least-loaded (a load-aware gateway)."""
 
 ROUTINGS: tuple[Routing, ...] = ("random", "least-loaded")
 
@@ -129,9 +129,9 @@ class Variant:
     Attributes:
         name: unique in the fleet; `NAMESPACE/NAME` for Kubernetes objects.
         max_batch: overrides the profiles' batch size on every accelerator; 0 means it does not.
-        max_replicas: None means no bound.
-        keep_accelerator: consider the current accelerator only.
-        routing: least-loaded replicas share their queue, and fewer are enough.
+        max_replicas: upper bound; None is unbounded.
+        keep_accelerator: True considers the current accelerator only.
+        routing: policy by which requests reach replicas; least-loaded replicas share a queue.
 
     """
 
@@ -150,15 +150,15 @@ class Variant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How to plan.
+    """Settings of a planning step.
 
     Attributes:
-        solver: auto is unlimited without a capacity, else branch-and-bound.
-        policy: who gets what is left when not everyone can be served.
-        delayed_best_effort: greedy hands out leftovers after all priorities, not after each.
+        solver: solver to use; auto is unlimited without a capacity, else branch-and-bound.
+        policy: saturation policy, which shares devices when not everyone can be served.
+        delayed_best_effort: True shares leftovers after all priorities, False after each (greedy only).
         transition_factor: penalty for switching accelerators, as a share of the sum of both costs.
-        stability_margin: share of a replica's own speed kept free.
-        time_limit_s: that branch-and-bound may take.
+        stability_margin: share of a replica's throughput kept free.
+        time_limit_s: time limit of branch-and-bound, seconds.
         gap: relative distance to the bound that counts as optimal.
 
     """
@@ -174,11 +174,11 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
-    """All variants with what they may run on.
+    """All variants and the accelerators that they may run on.
 
     Attributes:
         capacity: devices by device type; a type that is not named has none. None: unlimited.
-        settings: how to plan.
+        settings: settings of the planning step.
 
     """
 

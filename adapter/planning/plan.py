@@ -1,4 +1,4 @@
-"""From a fleet to a plan: the pure step that asks the analyzer and then the optimizer.
+"""From a fleet to a plan: the pure step that calls the analyzer and then the optimizer.
 
 For every variant and accelerator the analyzer says what one replica carries; that makes the candidates
 among which the optimizer chooses. A variant that cannot be planned is set aside with its reason and
@@ -23,15 +23,15 @@ _EMPTY = problem.Candidate(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What one variant gets, with the load it was decided for.
+    """Decision for one variant, with the load that it was made for.
 
     Attributes:
-        candidate: with the replicas, cost and latencies of what it really gets.
+        candidate: chosen candidate, with the replicas, cost and latencies that it is given.
         value: cost change plus transition penalty, cents per hour.
-        served: whether that is all its load needs, a part of it, or nothing.
-        explanation: its reasons, structured.
-        reason: the same in one sentence.
-        current_cost: cents per hour of what runs now.
+        served: full, partial or none of the load.
+        explanation: reasons as data.
+        reason: reasons in one sentence.
+        current_cost: cost of the current replicas, cents per hour.
 
     """
 
@@ -52,10 +52,10 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Decisions by variant name, why the others have none, and how good the whole is.
+    """Decisions of one planning step.
 
     Attributes:
-        total_cost: cents per hour of all decisions.
+        total_cost: cost of all decisions, cents per hour.
         gap: relative distance to the bound; None where none is known.
 
     """

@@ -1,4 +1,4 @@
-"""Planning in a process of its own, so that a pass over a large fleet never stalls a GET."""
+"""Planning in a process of its own, so that planning a large fleet never stalls a GET."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from adapter.planning import plan as planning
 log = structlog.get_logger()
 
 PIECE = 20
-"""Variants that are packed at once: some tenths of a millisecond."""
+"""Variants pickled at once, which takes some tenths of a millisecond."""
 
 NICENESS = 19
-"""Of the worker process; 0 is that of the server, 19 yields to everyone."""
+"""Niceness of the worker process, 0 (as the server) to 19 (lowest priority)."""
 
 
 class PlanningWorker:
@@ -33,7 +33,7 @@ class PlanningWorker:
         self._pool: ProcessPoolExecutor | None = None
 
     async def plan(self, snapshot: fleet.Fleet) -> planning.Plan:
-        """`planning.plan(snapshot)` in the worker.
+        """Run `planning.plan(snapshot)` in the worker.
 
         What goes there and comes back is packed in pieces, and the event loop runs in between: packing a
         thousand variants at once would keep a GET waiting for as long as it takes.
@@ -55,9 +55,9 @@ class PlanningWorker:
                 packed = await loop.run_in_executor(self._pool, _planned, head, pieces)
                 return await _unpacked(*packed)
             except BrokenProcessPool:
-                log.warning("planning worker died; starting another", attempt=attempt)
+                log.warning("planning worker died; restarting it", attempt=attempt)
                 self.close()
-        raise RuntimeError("the planning worker died twice in one pass")
+        raise RuntimeError("the planning worker died twice in one reconcile cycle")
 
     def close(self) -> None:
         """End the worker."""

@@ -42,15 +42,15 @@ _Held = Counter[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuType:
-    """What there is of one type.
+    """GPUs of one type in the cluster.
 
     Attributes:
         name: the product as labelled, with its memory where one product comes in several sizes.
-        product: as labelled.
-        memory_gib: as labelled; None where the product says it, and of slices.
-        total: allocatable on nodes that take new pods.
-        free: of these, less what pods hold that are not ours.
-        kept: what ours hold on nodes that take no new pods, but let the old ones run (cordoned, tainted).
+        product: product label of the node.
+        memory_gib: memory of one GPU by the label; None where the product name has it, and for slices.
+        total: allocatable GPUs on nodes that accept new pods.
+        free: allocatable GPUs on such nodes, less those that other workloads hold.
+        kept: GPUs that our variants hold on nodes that accept no new pods (cordoned, tainted).
 
     """
 
@@ -67,7 +67,7 @@ class LeftOut:
     """GPUs of a node that are not counted.
 
     Attributes:
-        what: their type, or their resource where nobody says what they are.
+        what: type of the GPUs, or the resource name where the type is unknown.
 
     """
 

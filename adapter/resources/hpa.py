@@ -1,4 +1,4 @@
-"""HorizontalPodAutoscalers as they bear on us: bounds, what they read, and what they will not follow."""
+"""HorizontalPodAutoscalers: their bounds, the metrics of ours that they read, and changes they ignore."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from adapter.kube.scale import Reference
 from adapter.store import OWN_METRICS
 
 DEFAULT_TOLERANCE = 0.1
-"""Of kube-controller-manager: a change of at most this share is ignored."""
+"""Relative change up to which kube-controller-manager ignores a metric."""
 
 DEFAULT_STABILIZATION_SECONDS = {"scaleUp": 0, "scaleDown": 300}
 
@@ -22,9 +22,9 @@ class Reading:
     """One of our metrics in an HPA.
 
     Attributes:
-        variant: the `variant_name` it selects; empty without one.
+        variant: `variant_name` that it selects; empty without one.
         target_type: Value, AverageValue or Utilization.
-        target: its number; None where it is missing or no number.
+        target: target value; None where it is missing or not a number.
 
     """
 
@@ -39,9 +39,9 @@ class Scaler:
     """One HPA.
 
     Attributes:
-        readings: of our metrics; none if it reads others only.
-        up_tolerance: share of a change that it ignores; likewise down.
-        up_seconds: stabilization window; likewise down.
+        readings: metrics of ours that it reads; empty if it reads others only.
+        up_tolerance: relative change that it ignores when scaling up; likewise down.
+        up_seconds: stabilization window for scaling up; likewise down.
 
     """
 
@@ -61,7 +61,7 @@ class Scaler:
         return any(reading.variant == variant for reading in self.readings)
 
     def ignores(self, current: int, desired: int) -> float | None:
-        """The tolerance that keeps it from following, if it does; as the controller computes it."""
+        """Tolerance by which the HPA ignores this change, as its controller computes it; None otherwise."""
         if current <= 0 or desired == current:
             return None
         ratio = desired / current

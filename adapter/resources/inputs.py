@@ -1,4 +1,4 @@
-"""From Kubernetes objects to what a pass needs: variants joined with costs, classes, targets and HPAs.
+"""Inputs of a reconcile cycle: variants joined with costs, service classes, scale targets and HPAs.
 
 Reading never stops at a bad object: it is refused with its field and the fix, and everything else is used.
 The objects may come from files or from a cluster; this module does not know which.
@@ -26,11 +26,11 @@ API_VERSIONS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """A VariantAutoscaling that is left out.
+    """A VariantAutoscaling that cannot be planned and is left out.
 
     Attributes:
-        reason: for its conditions: InvalidConfiguration, TargetNotFound or TargetConflict.
-        message: the fields and the fixes.
+        reason: reason in its conditions: InvalidConfiguration, TargetNotFound or TargetConflict.
+        message: wrong fields, each with its fix.
 
     """
 
@@ -48,12 +48,12 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """What one reading of the objects found.
+    """Everything that one reading of the objects gives to a reconcile cycle.
 
     Attributes:
         config: data of the adapter's own ConfigMap (`GLOBAL_OPT_INTERVAL` and others).
-        problems: what could not be used, one line each.
-        refused: the VariantAutoscalings among it.
+        problems: objects and fields that were left out, one line each.
+        refused: VariantAutoscalings that were left out.
         capacity: devices by device type; None: unlimited.
         digest: changes whenever a file changes.
 
@@ -70,7 +70,7 @@ class Contents:
 
 
 class Reader:
-    """Takes objects one by one, then joins them."""
+    """Reads objects one by one, then joins them to variants."""
 
     def __init__(self) -> None:
         self.problems: list[str] = []
@@ -83,7 +83,7 @@ class Reader:
         self.capacity: Mapping[str, int] | None = None
 
     def read_object(self, shown: str, document: Any) -> None:
-        """Take an object that names its kind; `shown` goes before its name in messages."""
+        """Read an object of any known kind; `shown` precedes its name in messages."""
         if not isinstance(document, dict) or not isinstance(document.get("kind"), str):
             self.problems.append(f"{shown}not a Kubernetes object: no kind")
             return
@@ -108,7 +108,7 @@ class Reader:
             self.read_config_map(where, document)
 
     def read_variant(self, where: str, document: Mapping[str, Any]) -> None:
-        """Take a VariantAutoscaling; what is wrong with it is kept as its refusal."""
+        """Read a VariantAutoscaling; one that is invalid is recorded as refused."""
         before = len(self.problems)
         variant = validated(schemas.VariantAutoscaling, document, where, self.problems)
         if variant is None:
@@ -128,7 +128,7 @@ class Reader:
     def add_deployment(
         self, deployment: schemas.Deployment, serving: pods.Serving | None = None
     ) -> None:
-        """Take a scale target, with its pods where they are known."""
+        """Add a scale target, with its serving pods where they are known."""
         metadata, wanted = deployment.metadata, deployment.spec.replicas
         status = deployment.status.replicas
         reference = scale.Reference(name=metadata.name)
@@ -141,7 +141,7 @@ class Reader:
         )
 
     def read_config_map(self, where: str, document: Mapping[str, Any]) -> None:
-        """Take one of the ConfigMaps that are used here."""
+        """Read one of the ConfigMaps of the adapter."""
         self.settings.read(where, document)
 
     def contents(self, fingerprint: str = "") -> Contents:
@@ -199,7 +199,7 @@ class Reader:
         )
 
     def _owners(self) -> dict[tuple[str, scale.Reference], tuple[str, str]]:
-        """Who scales each target: of several that claim it the oldest, by name among equals."""
+        """Owner of each scale target: the oldest of the variants that name it, then the first by name."""
         owners: dict[tuple[str, scale.Reference], tuple[str, str]] = {}
         for key in sorted(self.variants, key=lambda key: (self._created(key), key)):
             owners.setdefault((key[0], variants.reference(self.variants[key][1])), key)
@@ -221,7 +221,7 @@ class Reader:
         )
 
     def _refuse(self, document: Mapping[str, Any], reason: str, message: str) -> None:
-        """The same of an object that is no valid one; without a name nobody can be told."""
+        """Refuse an object that failed validation; one without a name has no status to report to."""
         metadata = document.get("metadata")
         metadata = metadata if isinstance(metadata, dict) else {}
         namespace, name = metadata.get("namespace", "default"), metadata.get("name")

@@ -12,14 +12,14 @@ from typing import Any
 from adapter.kube import labels, quantity
 
 DEFAULT_PORT = 8000
-"""Of vLLM's server."""
+"""Default port of vLLM's server."""
 
 PORT, PATH, SCHEME = "prometheus.io/port", "prometheus.io/path", "prometheus.io/scheme"
 _PORT_NAMES = ("metrics", "http-metrics", "http", "vllm", "serve")
 
 
 def trimmed(pod: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The few fields of a pod that are read: thousands of whole ones would fill the memory."""
+    """Fields of a pod that are read; thousands of whole pods would fill the memory."""
     metadata, spec = pod.get("metadata") or {}, pod.get("spec") or {}
     status = pod.get("status") or {}
     annotations = metadata.get("annotations") or {}
@@ -51,12 +51,12 @@ def trimmed(pod: Mapping[str, Any]) -> Mapping[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
-    """The pods of a scale target that serve.
+    """Serving pods of a scale target.
 
     Attributes:
-        endpoints: their metrics URLs.
-        names: in the same order.
-        startup_seconds: from their creation until they were ready; None where that is not known.
+        endpoints: metrics URLs of the pods.
+        names: names of the pods, in the same order.
+        startup_seconds: median time from creation until ready; None where unknown.
 
     """
 
@@ -66,7 +66,7 @@ class Serving:
 
 
 class ByLabel:
-    """Pods that can be found by what a selector demands, without looking at each."""
+    """Index of pods by label, so that a selector need not be matched against every pod."""
 
     def __init__(self, pods: Iterable[Mapping[str, Any]]) -> None:
         self._by_namespace: dict[str, list[Mapping[str, Any]]] = {}
@@ -90,7 +90,7 @@ class ByLabel:
         return [pod for pod in among if selector.matches(pod["metadata"]["labels"])]
 
     def serving(self, namespace: str, selector: labels.Selector) -> Serving:
-        """The ready pods that have an address, in a fixed order."""
+        """Ready pods that have an address, ordered by URL."""
         found = [pod for pod in self.matching(namespace, selector) if pod["ready"] and pod["url"]]
         found.sort(key=lambda pod: str(pod["url"]))
         starts = [pod["startup_seconds"] for pod in found if pod["startup_seconds"] is not None]

@@ -34,7 +34,7 @@ from adapter.resources.annotations import (
 from analyzer.latency import LatencyParameters
 
 Source = Literal["auto", "direct", "prometheus"]
-"""Where the load comes from: auto is the pods themselves, and Prometheus where they do not answer."""
+"""Source of the load; auto scrapes the pods, and queries Prometheus for those that do not answer."""
 
 SOURCES: tuple[Source, ...] = ("auto", "direct", "prometheus")
 
@@ -44,7 +44,7 @@ NO_REFERENCE = scale.Reference(name="")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedClass:
-    """A service class with the ConfigMap key it stands under."""
+    """A service class and its key in the ConfigMap."""
 
     key: str
     service_class: fleet.ServiceClass
@@ -52,13 +52,13 @@ class NamedClass:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A scale target as it is.
+    """A scale target as observed.
 
     Attributes:
-        replicas: that there are.
-        wanted: that its spec asks for.
-        uid: empty where it is not known.
-        serving: its ready pods; None where pods are not looked at.
+        replicas: current replicas.
+        wanted: replicas that its spec asks for.
+        uid: UID of the object; empty where it is unknown.
+        serving: ready pods; None where pods are not watched.
 
     """
 
@@ -71,10 +71,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """A target that was decided before, as `.status` has it.
+    """A decision of an earlier cycle, as `.status` holds it.
 
     Attributes:
-        decided_at: Unix time.
+        decided_at: time of the decision, Unix seconds.
 
     """
 
@@ -85,26 +85,26 @@ class Published:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VariantSource:
-    """A variant without its load: what the objects say.
+    """A variant as its objects describe it, without its load.
 
     Attributes:
         endpoints: URLs whose metrics text is scraped, one per replica.
-        pods: their names, in the same order; none where they are not known.
-        pods_known: whether the scale target's pods are looked at: it then has no others.
-        metrics_source: where the load comes from; None leaves it to the setting.
-        scale_to_zero: whether it may go to 0 replicas; None leaves it to the setting.
-        retention_seconds: for how long it must have been idle then; None leaves it to the setting.
-        startup_seconds: that a replica needs until it serves; None where that is not known.
-        routing: how requests find their replica; None leaves it to the setting.
+        pods: names of the pods behind `endpoints`, in the same order; empty where unknown.
+        pods_known: True where `pods` lists every pod of the scale target.
+        metrics_source: source of the load; None uses the global setting.
+        scale_to_zero: True allows 0 replicas; None uses the global setting.
+        retention_seconds: idle time before it scales to zero; None uses the global setting.
+        startup_seconds: time from creation of a replica until it serves; None where unknown.
+        routing: policy by which requests reach replicas; None uses the global setting.
         replicas: current replicas.
         wanted: replicas that the scale target's spec asks for.
-        min_replicas: least replicas; None leaves it to the setting for scale to zero.
-        keep_accelerator: None leaves it to the setting.
-        tune: whether profiles follow what is observed; None leaves it to the setting.
-        actuate: whether we patch the scale target ourselves; None leaves it to the setting.
-        scaler: the HPA of the scale target.
-        mismatch: how an HPA and this variant disagree; empty if they do not.
-        published: the target that `.status` holds.
+        min_replicas: lower bound; None is 1, or 0 where scale to zero is on.
+        keep_accelerator: True never proposes another accelerator; None uses the global setting.
+        tune: True lets profiles follow observed latencies; None uses the global setting.
+        actuate: True patches `/scale` instead of relying on an HPA; None uses the global setting.
+        scaler: HPA of the scale target.
+        mismatch: conflict between an HPA and this variant; empty if there is none.
+        published: decision that `.status` holds.
 
     """
 
@@ -146,7 +146,7 @@ class VariantSource:
 
 
 def reference(variant: schemas.VariantAutoscaling) -> scale.Reference:
-    """What the variant scales: as it says, else the Deployment of its name."""
+    """Scale target of a variant: the one that it names, else the Deployment with its name."""
     named = variant.spec.scale_target
     if named is None:
         return scale.Reference(name=variant.metadata.name)
@@ -154,7 +154,7 @@ def reference(variant: schemas.VariantAutoscaling) -> scale.Reference:
 
 
 def published(status: object) -> Published | None:
-    """The target that a `.status` holds; None if there is none that can be used."""
+    """Decision that a `.status` holds; None if there is no valid one."""
     try:
         found = status["desiredOptimizedAlloc"]  # type: ignore[index] # what is no mapping has none
         return Published(
@@ -270,7 +270,7 @@ def _bounds(notes: Mapping[str, str], scaler: hpa.Scaler | None) -> tuple[int | 
 
 
 def _mismatch(variant: schemas.VariantAutoscaling, scalers: Sequence[hpa.Scaler]) -> str:
-    """How HPAs that read this variant's metric disagree with it."""
+    """Conflict with the HPAs that read this variant's metric; empty if there is none."""
     wanted = reference(variant)
     for item in scalers:
         if item.reads(variant.metadata.name) and item.reference != wanted:
@@ -291,7 +291,7 @@ def _startup(notes: Mapping[str, str], serving: pods.Serving | None) -> float | 
 def _service_class(
     spec: schemas.VariantAutoscalingSpec, classes: Sequence[NamedClass]
 ) -> fleet.ServiceClass:
-    """The class that is referred to; else the highest-priority one that lists the model."""
+    """Service class that the spec names, else the one of highest priority that lists the model."""
     wanted = spec.service_class.name.lower()
     if wanted:
         named = [

@@ -26,10 +26,10 @@ SCALERS, CORE = "/apis/autoscaling/v2", "/api/v1"
 _Items = list[tuple[tuple[str, str], Object]]
 
 SCALE_SECONDS = 5.0
-"""That a scale which is not watched is taken as it was read: pods come and go more often than that."""
+"""Seconds between two readings of a scale subresource, which cannot be watched."""
 
 NEEDED = (config_maps.COSTS, config_maps.CLASSES)
-"""ConfigMaps without which nothing can be planned."""
+"""ConfigMaps that planning requires."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,10 +37,10 @@ class Scope:
     """Which objects are ours.
 
     Attributes:
-        namespaces: of variants; none means all.
-        selector: labels of our VariantAutoscalings; empty means all.
-        config_namespace: of the ConfigMaps.
-        limited: whether GPUs of the nodes bound the plan.
+        namespaces: namespaces of the variants; empty means all.
+        selector: label selector of the VariantAutoscalings; empty means all.
+        config_namespace: namespace of the ConfigMaps.
+        limited: True bounds the plan by the GPUs of the nodes.
 
     """
 
@@ -51,7 +51,7 @@ class Scope:
 
 
 class ClusterObjects:
-    """All watches; `changed` is called whenever something did."""
+    """All watches of one installation; `changed` is called after every event."""
 
     def __init__(self, cluster: Cluster, scope: Scope, *, changed: Callable[[], None]) -> None:
         self._scope = scope
@@ -92,7 +92,7 @@ class ClusterObjects:
                 group.create_task(informer.run(), name=f"watch {informer.path}")
 
     def readiness(self) -> str | None:
-        """None once the variants and their settings were read, else what is missing."""
+        """Return None once the variants and settings were listed, else the watch that is missing."""
         for informer in (*self._variants, self._configs):
             if not informer.synced.is_set():
                 return f"{informer.path}: {informer.problem or 'not read yet'}{_fix(informer)}"
@@ -100,16 +100,16 @@ class ClusterObjects:
 
     @property
     def problems(self) -> list[str]:
-        """Watches that somebody has to do something about; the others come back by themselves."""
+        """Problems of watches that need an administrator; other failures are retried."""
         return [f"{item.problem}{_fix(item)}" for item in self._all if _fix(item)]
 
     @property
     def synced(self) -> bool:
-        """Whether everything was read once: a pass before that would miss targets."""
+        """Whether every watch has completed its first list; an earlier cycle would miss targets."""
         return all(informer.synced.is_set() for informer in self._all)
 
     def variant(self, key: str) -> Object | None:
-        """The VariantAutoscaling `NAMESPACE/NAME` as last seen."""
+        """Return the latest version of VariantAutoscaling `NAMESPACE/NAME`; None if there is none."""
         namespace, _, name = key.partition("/")
         for informer in self._variants:
             found = informer.objects.get((namespace, name))
@@ -118,7 +118,7 @@ class ClusterObjects:
         return None
 
     async def refresh_scales(self) -> None:
-        """Read the scale of targets that are no Deployments; they are not watched."""
+        """Read `/scale` of the scale targets that are not Deployments, which are not watched."""
         wanted = set()
         for (namespace, _), item in _items(self._variants):
             reference = _reference(item)
@@ -142,7 +142,7 @@ class ClusterObjects:
         self._others = found
 
     async def contents(self) -> joined.Contents:
-        """Everything joined, as it is now; in a thread, because requests go on meanwhile."""
+        """Join all objects as they are now; runs in a thread, so that requests are served meanwhile."""
         seen = _Seen(
             variants=_items(self._variants),
             deployments=_items(self._deployments),
@@ -220,7 +220,7 @@ def _device_types(scope: Scope, reader: joined.Reader) -> dict[str, str]:
 def _read_targets(
     reader: joined.Reader, seen: _Seen, by_label: pods.ByLabel
 ) -> frozenset[tuple[str, str]]:
-    """Give the reader every scale target that a variant names; gives the pods of all of them."""
+    """Add every scale target that a variant names to the reader; return the pods of all of them."""
     ours: set[tuple[str, str]] = set()
     deployments = dict(seen.deployments)
     for (namespace, _), (_, variant) in reader.variants.items():
@@ -230,14 +230,14 @@ def _read_targets(
         if reference.kind == "Deployment":
             found = deployments.get((namespace, reference.name))
             if found is None:
-                why = seen.unread or "there is none; make it, or name another target"
+                why = seen.unread or "not found; create it, or name another scale target"
                 reader.targets[namespace, reference] = why
                 continue
             selector = pods.selector_of((found.get("spec") or {}).get("selector") or {})
             deployment = schemas.Deployment.model_validate(found)
             reader.add_deployment(deployment, by_label.serving(namespace, selector))
         else:
-            scale = seen.others.get((namespace, reference), "its scale was not read yet")
+            scale = seen.others.get((namespace, reference), "/scale was not read yet")
             if isinstance(scale, str):
                 reader.targets[namespace, reference] = scale
                 continue
