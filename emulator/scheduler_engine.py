@@ -1,0 +1,384 @@
+"""An engine that schedules as vLLM's v1 scheduler does, in virtual time.
+
+Each step serves the running requests first, in the order of their admission, then admits waiting ones in order:
+
+- a step computes at most `max_num_batched_tokens`; a decoding request takes one, a prompt takes what is left of
+  the budget and goes on in the next step;
+- at most `max_num_seqs` run; an admission needs free KV blocks for all that the request has to compute;
+- where a running request finds no block, the one admitted last is preempted: it loses its blocks and its place,
+  waits in front of all others, and computes prompt and generated tokens anew. Such a step admits nobody;
+- a token comes out at the end of the step that computes the last missing token.
+
+Requests that arrive up to the beginning of a step can be in it. Prefix-cache hits are given with the request;
+one engine knows nothing of what two requests have in common. Left out: speculative decoding, async scheduling,
+priorities, `long_prefill_token_threshold`.
+
+Steps that only decode cost a few additions each, whatever the batch, and their times are added one by one: results
+have the same bits however often the engine is advanced.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+from emulator.engines import Completion, EngineState
+from emulator.scheduler_batch import Batch, Work
+from emulator.step_times import BLOCK_TOKENS, SchedulerLimits, StepTimes, blocks_of
+
+
+class _Totals:
+    """Counters of an `EngineState`."""
+
+    def __init__(self) -> None:
+        self.preemptions = self.finished = self.prompt_finished = self.generated_finished = 0
+        self.first_tokens = self.prompt = self.cached = self.generated = 0
+        self.ttft_ms = self.ended_itl_ms = 0.0
+
+
+class SchedulerEngine:
+    """One replica; see the module's docstring, and `emulator.engines.VirtualEngine` for the methods."""
+
+    def __init__(self, times: StepTimes, limits: SchedulerLimits) -> None:
+        """An idle engine at 0 ms."""
+        self.times = times
+        self.limits = limits
+        self.now_ms = 0.0
+        self._at_ms = 0.0  # a step began, or will begin, here
+        self._end_ms = math.inf  # of the step in progress
+        self._step_ms = 0.0  # likewise
+        self._batch = Batch(limits)
+        self._waiting: deque[Work] = deque()
+        self._coming: deque[Work] = deque()  # by arrival, later than the last step began
+        self._known: dict[int, Work] = {}  # that have not ended
+        self._completing: list[Work] = []  # whose prompt the step in progress completes
+        self._leaving: list[Work] = []  # cancelled during the step in progress
+        self._completions: list[Completion] = []
+        self._submitted = 0
+        self._last_arrival_ms = 0.0
+        self._totals = _Totals()
+
+    @property
+    def max_requests(self) -> int:
+        """`max_num_seqs`."""
+        return self.limits.max_num_seqs
+
+    @property
+    def steps(self) -> int:
+        """Steps that have ended."""
+        return self._batch.steps
+
+    @property
+    def next_ms(self) -> float:
+        """No request ends before; inf while there is nothing to do."""
+        batch = self._batch
+        if self._end_ms == math.inf:
+            begins_ms = self._at_ms
+            if not (batch.running or self._waiting):
+                if not self._coming:
+                    return math.inf
+                begins_ms = max(begins_ms, self._coming[0].arrival_ms)
+            return begins_ms + self.times.base_ms
+        if self._completing or self._waiting or self._coming or batch.partial is not None:
+            return self._end_ms
+        # One step less than there are: a product differs from the sum of steps in its last digits.
+        later = max(batch.steps_to_end() - 2, 0)
+        step_ms = self.times.step_ms(
+            requests=batch.decoding, prefill_tokens=0, context_tokens=batch.context_tokens
+        )
+        return self._end_ms + later * step_ms
+
+    def submit(
+        self, *, arrival_ms: float, input_tokens: int, output_tokens: int, cached_tokens: int = 0
+    ) -> int:
+        """Let a request arrive; hits count in whole blocks, and never for the prompt's last token."""
+        if not max(self.now_ms, self._last_arrival_ms) <= arrival_ms < math.inf:
+            earliest = max(self.now_ms, self._last_arrival_ms)
+            raise ValueError(f"arrival_ms: must be finite and >= {earliest}, not {arrival_ms}")
+        if input_tokens < 1 or output_tokens < 1:
+            raise ValueError(
+                f"input_tokens, output_tokens: must be >= 1, not {input_tokens}, {output_tokens}"
+            )
+        if not 0 <= cached_tokens <= input_tokens:
+            raise ValueError(f"cached_tokens: must be 0 to {input_tokens}, not {cached_tokens}")
+        # The last token comes out and is never computed.
+        needed, most = blocks_of(input_tokens + output_tokens - 1), self.limits.kv_blocks
+        if needed > most:
+            raise ValueError(
+                f"input_tokens, output_tokens: {input_tokens} and {output_tokens} fill {needed} blocks "
+                f"of KV cache, and kv_blocks is {most}"
+            )
+        hits = min(cached_tokens, input_tokens - 1) // BLOCK_TOKENS * BLOCK_TOKENS
+        work = Work(self._submitted, arrival_ms, input_tokens, output_tokens, hits)
+        self._submitted += 1
+        self._last_arrival_ms = arrival_ms
+        self._known[work.number] = work
+        self._coming.append(work)
+        return work.number
+
+    def advance(self, until_ms: float) -> None:
+        """Let everything happen that ends at that moment or before; `inf` serves all."""
+        if not until_ms >= self.now_ms:
+            raise ValueError(f"until_ms: must be >= {self.now_ms}, not {until_ms}")
+        while True:
+            if self._end_ms != math.inf:
+                if self._end_ms > until_ms:
+                    break
+                self._end_step()
+            if not self._arrive() or self._at_ms >= until_ms:
+                break
+            self._decode(until_ms)
+            if self._at_ms >= until_ms:
+                break
+            self._arrive()
+            self._begin_step()
+        self.now_ms = until_ms if until_ms < math.inf else max(self.now_ms, self._at_ms)
+
+    def _arrive(self) -> bool:
+        """Whether there is work once those who have arrived are in; an idle engine waits for the next."""
+        coming = self._coming
+        if coming and not self._waiting and not self._batch.running:
+            self._at_ms = max(self._at_ms, coming[0].arrival_ms)
+        while coming and coming[0].arrival_ms <= self._at_ms:
+            self._waiting.append(coming.popleft())
+        return bool(self._waiting or self._batch.running)
+
+    def _decode(self, until_ms: float) -> None:
+        """End the steps up to that moment that nothing but decoding happens in."""
+        batch = self._batch
+        if not batch.decoding or batch.partial is not None:
+            return
+        if self._waiting and self._may_admit(self._waiting[0]):
+            return
+        left = batch.steps_within_blocks(batch.steps_to_end() - 1)
+        arrival_ms = self._coming[0].arrival_ms if self._coming else math.inf
+        requests, context = batch.decoding, batch.context_tokens
+        # The very sum of StepTimes.step_ms, without its call.
+        fixed_ms = self.times.base_ms + self.times.per_request_ms * requests
+        context_ms = self.times.per_context_token_ms
+        at_ms, longest_ms, steps = self._at_ms, 0.0, 0
+        while steps < left and at_ms < arrival_ms:
+            context += requests
+            step_ms = fixed_ms + context_ms * context
+            end_ms = at_ms + step_ms
+            if end_ms > until_ms:
+                break
+            at_ms, longest_ms = end_ms, step_ms  # steps grow with their context
+            steps += 1
+        if steps:
+            batch.decode(steps, longest_ms)
+            self._at_ms = at_ms
+            self._totals.generated += steps * requests
+
+    def _may_admit(self, work: Work) -> bool:
+        """Whether the running requests leave it a place, a token and its blocks."""
+        batch, limits = self._batch, self.limits
+        if len(batch.running) >= limits.max_num_seqs:
+            return False
+        budget = limits.max_num_batched_tokens - batch.decoding
+        return budget > 0 and self._blocks_to_admit(work, budget) <= batch.free_blocks
+
+    def _blocks_to_admit(self, work: Work, budget: int) -> int:
+        tokens = work.total_tokens
+        if not self.limits.reserve_full_input:
+            tokens = min(tokens, work.cached_tokens + budget)
+        spared = self.limits.watermark_blocks if self._batch.running else 0
+        return blocks_of(tokens) + spared
+
+    def _begin_step(self) -> None:
+        """Choose what the next step serves, and know its end."""
+        batch = self._batch
+        preempted = self._take_decode_blocks()
+        budget = self.limits.max_num_batched_tokens - batch.decoding
+        prefill = prompt_context = 0
+        partial = batch.partial
+        if partial is not None:
+            chunk = min(partial.total_tokens - partial.computed_tokens, budget)
+            if batch.grow(partial, chunk):
+                prefill += self._compute(partial, chunk)
+                prompt_context += partial.computed_tokens
+                budget -= chunk
+            else:
+                self._preempt(partial)
+                preempted = True
+        while not preempted and budget > 0 and self._waiting:
+            work = self._waiting[0]
+            if len(batch.running) >= self.limits.max_num_seqs:
+                break
+            if self._blocks_to_admit(work, budget) > batch.free_blocks:
+                break
+            chunk = self._admit(self._waiting.popleft(), budget)
+            prefill += self._compute(work, chunk)
+            prompt_context += work.computed_tokens
+            budget -= chunk
+        self._step_ms = self.times.step_ms(
+            requests=len(batch.running),
+            prefill_tokens=prefill,
+            context_tokens=batch.context_tokens + batch.decoding + prompt_context,
+        )
+        self._end_ms = self._at_ms + self._step_ms
+
+    def _admit(self, work: Work, budget: int) -> int:
+        """Put it into the batch with blocks for its first chunk; gives the chunk's tokens."""
+        work.computed_tokens = work.cached_tokens
+        chunk = min(work.total_tokens - work.cached_tokens, budget)
+        self._batch.grow(work, chunk)  # there are as many, as was looked at before
+        self._batch.admit(work)
+        if math.isnan(work.start_ms):
+            work.start_ms = self._at_ms
+        return chunk
+
+    def _compute(self, work: Work, chunk: int) -> int:
+        """The step computes a chunk for which blocks are taken; tokens of it that cost as a prompt's."""
+        done = work.computed_tokens == work.total_tokens
+        self._batch.partial = None if done else work
+        if done:
+            self._completing.append(work)
+        return 0 if work.generated and done and chunk == 1 else chunk
+
+    def _take_decode_blocks(self) -> bool:
+        """A block for each decoding request that needs one; whether others lost theirs for it."""
+        batch = self._batch
+        needed = batch.blocks_for_step()
+        if needed <= batch.free_blocks:
+            batch.free_blocks -= needed
+            return False
+        for work in list(batch.needing_block()):
+            while work.decoding and not batch.free_blocks:
+                self._preempt(batch.last_admitted())
+            if not work.decoding:  # nor is any after it
+                break
+            batch.free_blocks -= 1
+        return True
+
+    def _preempt(self, work: Work) -> None:
+        self._batch.leave(work, self._at_ms)
+        work.preemptions += 1
+        self._totals.preemptions += 1
+        self._waiting.appendleft(work)
+
+    def _end_step(self) -> None:
+        """Give out the tokens of the step in progress."""
+        batch = self._batch
+        self._at_ms, self._end_ms = self._end_ms, math.inf
+        self._totals.generated += batch.decoding
+        batch.end_steps(1, self._step_ms)
+        completing, self._completing = self._completing, []
+        for work in self._leaving:
+            self._drop(work)
+        self._leaving.clear()
+        for work in batch.ended():
+            self._finish(work)
+        for work in completing:
+            if work.number in self._known:
+                self._prompt_done(work)
+
+    def _prompt_done(self, work: Work) -> None:
+        """Its prompt is computed, for the first time or anew, and gives a token."""
+        if work.generated:
+            gap_ms = self._at_ms - work.last_token_ms
+            work.longest_gap_ms = max(work.longest_gap_ms, gap_ms)
+        else:
+            work.first_token_ms = self._at_ms
+            self._totals.first_tokens += 1
+            self._totals.ttft_ms += self._at_ms - work.arrival_ms
+            self._totals.prompt += work.input_tokens
+            self._totals.cached += work.cached_tokens
+        work.generated += 1
+        self._totals.generated += 1
+        work.last_token_ms = self._at_ms
+        if work.generated == work.output_tokens:
+            self._finish(work)
+        else:
+            self._batch.join(work, self._at_ms)
+
+    def _finish(self, work: Work) -> None:
+        self._drop(work)
+        totals = self._totals
+        totals.finished += 1
+        totals.prompt_finished += work.input_tokens
+        totals.generated_finished += work.output_tokens
+        self._completions.append(
+            Completion(
+                number=work.number,
+                arrival_ms=work.arrival_ms,
+                start_ms=work.start_ms,
+                first_token_ms=work.first_token_ms,
+                last_token_ms=work.last_token_ms,
+                longest_gap_ms=work.longest_gap_ms,
+                input_tokens=work.input_tokens,
+                output_tokens=work.output_tokens,
+                preemptions=work.preemptions,
+            )
+        )
+
+    def _drop(self, work: Work) -> None:
+        """It is no more in the batch."""
+        self._batch.leave(work, self._at_ms)
+        del self._known[work.number]
+        if work.generated:
+            self._totals.ended_itl_ms += work.last_token_ms - work.first_token_ms
+
+    def take_completions(self) -> list[Completion]:
+        """Requests that ended since the last call."""
+        taken, self._completions = self._completions, []
+        return taken
+
+    def generated(self, number: int) -> int:
+        """Tokens that a request in the engine has."""
+        return self._batch.generated(self._known[number])
+
+    def cancel(self, number: int) -> bool:
+        """Drop a request; one that runs leaves at the end of the step in progress."""
+        work = self._known.get(number)
+        if work is None or work in self._leaving:
+            return False
+        if work in self._batch.running:
+            if self._end_ms == math.inf:
+                self._drop(work)
+            else:
+                self._leaving.append(work)
+            return True
+        (self._waiting if work in self._waiting else self._coming).remove(work)
+        self._forget(work)
+        return True
+
+    def withdraw_waiting(self) -> list[int]:
+        """Take out the requests that were never in service, by arrival."""
+        never = [work for work in self._waiting if math.isnan(work.start_ms)]
+        self._waiting = deque(work for work in self._waiting if not math.isnan(work.start_ms))
+        never.extend(self._coming)
+        self._coming.clear()
+        for work in never:
+            self._forget(work)
+        return [work.number for work in never]
+
+    def _forget(self, work: Work) -> None:
+        """It is no more in a queue."""
+        del self._known[work.number]
+        if work.generated:
+            self._totals.ended_itl_ms += work.last_token_ms - work.first_token_ms
+
+    def state(self) -> EngineState:
+        """Gauges and counters."""
+        batch, totals = self._batch, self._totals
+        itl_ms = totals.ended_itl_ms
+        for work in self._known.values():
+            if work.generated:
+                last_ms = self._at_ms if work.decoding else work.last_token_ms
+                itl_ms += last_ms - work.first_token_ms
+        arrived = sum(work.arrival_ms <= self.now_ms for work in self._coming)
+        return EngineState(
+            running=len(batch.running),
+            waiting=len(self._waiting) + arrived,
+            kv_usage=1 - batch.free_blocks / self.limits.kv_blocks,
+            preemptions=totals.preemptions,
+            finished=totals.finished,
+            prompt_tokens=totals.prompt_finished,
+            generation_tokens=totals.generated_finished,
+            ttft_ms=(totals.ttft_ms, totals.first_tokens),
+            itl_ms=(itl_ms, totals.generated - totals.first_tokens),
+            prompt_tokens_total=totals.prompt,
+            cached_tokens_total=totals.cached,
+            generation_tokens_total=totals.generated,
+        )
