@@ -1,8 +1,8 @@
 """The running requests of a scheduler-true engine, their KV blocks, and the gaps between tokens.
 
-Every decoding request gets one token in each step, so none of them is touched while nothing happens to it: its
-tokens follow from the number of steps since it joined, the blocks that a step needs from how many requests are
-at the same offset within a block, and its longest gap from the steps since it joined.
+Every decoding request gets one token in each step, so none of them is touched while nothing happens to it:
+its tokens follow from the number of steps since it joined, the blocks that a step needs from how many requests
+are at the same offset within a block, and its longest gap from the steps since it joined.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ class Batch:
 
     def ended(self) -> Iterator[Work]:
         """Those whose last token the step just ended has given, each taken off the list."""
-        while self._ends and self.steps_to_end() == 0:
+        while self.steps_to_end() == 0 and self._ends:
             yield heappop(self._ends)[2]
 
     def steps_within_blocks(self, most: int) -> int:

@@ -1,20 +1,11 @@
 """An engine that schedules as vLLM's v1 scheduler does, in virtual time.
 
-Each step serves the running requests first, in the order of their admission, then admits waiting ones in order:
+`emulator.scheduler` says what a step serves, `emulator.step_times` how long it takes. A token comes out at the
+end of the step that computes the last missing one. Requests that arrive up to the beginning of a step can be
+in it. Prefix-cache hits are given with the request; the engine does not know what two requests have in common.
 
-- a step computes at most `max_num_batched_tokens`; a decoding request takes one, a prompt takes what is left of
-  the budget and goes on in the next step;
-- at most `max_num_seqs` run; an admission needs free KV blocks for all that the request has to compute;
-- where a running request finds no block, the one admitted last is preempted: it loses its blocks and its place,
-  waits in front of all others, and computes prompt and generated tokens anew. Such a step admits nobody;
-- a token comes out at the end of the step that computes the last missing token.
-
-Requests that arrive up to the beginning of a step can be in it. Prefix-cache hits are given with the request;
-one engine knows nothing of what two requests have in common. Left out: speculative decoding, async scheduling,
-priorities, `long_prefill_token_threshold`.
-
-Steps that only decode cost a few additions each, whatever the batch, and their times are added one by one: results
-have the same bits however often the engine is advanced.
+Steps that only decode cost a few additions each, whatever the batch, and their times are added one by one:
+results have the same bits however often the engine is advanced.
 """
 
 from __future__ import annotations
@@ -23,7 +14,8 @@ import math
 from collections import deque
 
 from emulator.engines import Completion, EngineState
-from emulator.scheduler_batch import Batch, Work
+from emulator.scheduler import Scheduler
+from emulator.scheduler_batch import Work
 from emulator.step_times import BLOCK_TOKENS, SchedulerLimits, StepTimes, blocks_of
 
 
@@ -31,7 +23,7 @@ class _Totals:
     """Counters of an `EngineState`."""
 
     def __init__(self) -> None:
-        self.preemptions = self.finished = self.prompt_finished = self.generated_finished = 0
+        self.finished = self.prompt_finished = self.generated_finished = 0
         self.first_tokens = self.prompt = self.cached = self.generated = 0
         self.ttft_ms = self.ended_itl_ms = 0.0
 
@@ -47,11 +39,10 @@ class SchedulerEngine:
         self._at_ms = 0.0  # a step began, or will begin, here
         self._end_ms = math.inf  # of the step in progress
         self._step_ms = 0.0  # likewise
-        self._batch = Batch(limits)
-        self._waiting: deque[Work] = deque()
+        self._scheduler = Scheduler(times, limits)
+        self._batch = self._scheduler.batch
         self._coming: deque[Work] = deque()  # by arrival, later than the last step began
         self._known: dict[int, Work] = {}  # that have not ended
-        self._completing: list[Work] = []  # whose prompt the step in progress completes
         self._leaving: list[Work] = []  # cancelled during the step in progress
         self._completions: list[Completion] = []
         self._submitted = 0
@@ -74,15 +65,24 @@ class SchedulerEngine:
         batch = self._batch
         if self._end_ms == math.inf:
             begins_ms = self._at_ms
-            if not (batch.running or self._waiting):
+            if not (batch.running or self._scheduler.waiting):
                 if not self._coming:
                     return math.inf
                 begins_ms = max(begins_ms, self._coming[0].arrival_ms)
             return begins_ms + self.times.base_ms
-        if self._completing or self._waiting or self._coming or batch.partial is not None:
+        queued = self._scheduler.waiting or self._coming
+        if (
+            queued
+            or self._scheduler.completing
+            or self._leaving
+            or not batch.decoding
+            or batch.partial
+        ):
             return self._end_ms
+        # Steps grow until one preempts somebody; any 16 of them take a block for each request.
+        unhindered = batch.free_blocks // batch.decoding * BLOCK_TOKENS
         # One step less than there are: a product differs from the sum of steps in its last digits.
-        later = max(batch.steps_to_end() - 2, 0)
+        later = max(min(batch.steps_to_end() - 2, unhindered), 0)
         step_ms = self.times.step_ms(
             requests=batch.decoding, prefill_tokens=0, context_tokens=batch.context_tokens
         )
@@ -131,24 +131,25 @@ class SchedulerEngine:
             if self._at_ms >= until_ms:
                 break
             self._arrive()
-            self._begin_step()
+            self._step_ms = self._scheduler.begin_step(self._at_ms)
+            self._end_ms = self._at_ms + self._step_ms
         self.now_ms = until_ms if until_ms < math.inf else max(self.now_ms, self._at_ms)
 
     def _arrive(self) -> bool:
         """Whether there is work once those who have arrived are in; an idle engine waits for the next."""
         coming = self._coming
-        if coming and not self._waiting and not self._batch.running:
+        if coming and not self._scheduler.waiting and not self._batch.running:
             self._at_ms = max(self._at_ms, coming[0].arrival_ms)
         while coming and coming[0].arrival_ms <= self._at_ms:
-            self._waiting.append(coming.popleft())
-        return bool(self._waiting or self._batch.running)
+            self._scheduler.waiting.append(coming.popleft())
+        return bool(self._scheduler.waiting or self._batch.running)
 
     def _decode(self, until_ms: float) -> None:
         """End the steps up to that moment that nothing but decoding happens in."""
         batch = self._batch
         if not batch.decoding or batch.partial is not None:
             return
-        if self._waiting and self._may_admit(self._waiting[0]):
+        if self._scheduler.waiting and self._scheduler.may_admit(self._scheduler.waiting[0]):
             return
         left = batch.steps_within_blocks(batch.steps_to_end() - 1)
         arrival_ms = self._coming[0].arrival_ms if self._coming else math.inf
@@ -170,100 +171,13 @@ class SchedulerEngine:
             self._at_ms = at_ms
             self._totals.generated += steps * requests
 
-    def _may_admit(self, work: Work) -> bool:
-        """Whether the running requests leave it a place, a token and its blocks."""
-        batch, limits = self._batch, self.limits
-        if len(batch.running) >= limits.max_num_seqs:
-            return False
-        budget = limits.max_num_batched_tokens - batch.decoding
-        return budget > 0 and self._blocks_to_admit(work, budget) <= batch.free_blocks
-
-    def _blocks_to_admit(self, work: Work, budget: int) -> int:
-        tokens = work.total_tokens
-        if not self.limits.reserve_full_input:
-            tokens = min(tokens, work.cached_tokens + budget)
-        spared = self.limits.watermark_blocks if self._batch.running else 0
-        return blocks_of(tokens) + spared
-
-    def _begin_step(self) -> None:
-        """Choose what the next step serves, and know its end."""
-        batch = self._batch
-        preempted = self._take_decode_blocks()
-        budget = self.limits.max_num_batched_tokens - batch.decoding
-        prefill = prompt_context = 0
-        partial = batch.partial
-        if partial is not None:
-            chunk = min(partial.total_tokens - partial.computed_tokens, budget)
-            if batch.grow(partial, chunk):
-                prefill += self._compute(partial, chunk)
-                prompt_context += partial.computed_tokens
-                budget -= chunk
-            else:
-                self._preempt(partial)
-                preempted = True
-        while not preempted and budget > 0 and self._waiting:
-            work = self._waiting[0]
-            if len(batch.running) >= self.limits.max_num_seqs:
-                break
-            if self._blocks_to_admit(work, budget) > batch.free_blocks:
-                break
-            chunk = self._admit(self._waiting.popleft(), budget)
-            prefill += self._compute(work, chunk)
-            prompt_context += work.computed_tokens
-            budget -= chunk
-        self._step_ms = self.times.step_ms(
-            requests=len(batch.running),
-            prefill_tokens=prefill,
-            context_tokens=batch.context_tokens + batch.decoding + prompt_context,
-        )
-        self._end_ms = self._at_ms + self._step_ms
-
-    def _admit(self, work: Work, budget: int) -> int:
-        """Put it into the batch with blocks for its first chunk; gives the chunk's tokens."""
-        work.computed_tokens = work.cached_tokens
-        chunk = min(work.total_tokens - work.cached_tokens, budget)
-        self._batch.grow(work, chunk)  # there are as many, as was looked at before
-        self._batch.admit(work)
-        if math.isnan(work.start_ms):
-            work.start_ms = self._at_ms
-        return chunk
-
-    def _compute(self, work: Work, chunk: int) -> int:
-        """The step computes a chunk for which blocks are taken; tokens of it that cost as a prompt's."""
-        done = work.computed_tokens == work.total_tokens
-        self._batch.partial = None if done else work
-        if done:
-            self._completing.append(work)
-        return 0 if work.generated and done and chunk == 1 else chunk
-
-    def _take_decode_blocks(self) -> bool:
-        """A block for each decoding request that needs one; whether others lost theirs for it."""
-        batch = self._batch
-        needed = batch.blocks_for_step()
-        if needed <= batch.free_blocks:
-            batch.free_blocks -= needed
-            return False
-        for work in list(batch.needing_block()):
-            while work.decoding and not batch.free_blocks:
-                self._preempt(batch.last_admitted())
-            if not work.decoding:  # nor is any after it
-                break
-            batch.free_blocks -= 1
-        return True
-
-    def _preempt(self, work: Work) -> None:
-        self._batch.leave(work, self._at_ms)
-        work.preemptions += 1
-        self._totals.preemptions += 1
-        self._waiting.appendleft(work)
-
     def _end_step(self) -> None:
         """Give out the tokens of the step in progress."""
         batch = self._batch
         self._at_ms, self._end_ms = self._end_ms, math.inf
         self._totals.generated += batch.decoding
         batch.end_steps(1, self._step_ms)
-        completing, self._completing = self._completing, []
+        completing, self._scheduler.completing = self._scheduler.completing, []
         for work in self._leaving:
             self._drop(work)
         self._leaving.clear()
@@ -339,14 +253,16 @@ class SchedulerEngine:
             else:
                 self._leaving.append(work)
             return True
-        (self._waiting if work in self._waiting else self._coming).remove(work)
+        (self._scheduler.waiting if work in self._scheduler.waiting else self._coming).remove(work)
         self._forget(work)
         return True
 
     def withdraw_waiting(self) -> list[int]:
         """Take out the requests that were never in service, by arrival."""
-        never = [work for work in self._waiting if math.isnan(work.start_ms)]
-        self._waiting = deque(work for work in self._waiting if not math.isnan(work.start_ms))
+        never = [work for work in self._scheduler.waiting if math.isnan(work.start_ms)]
+        self._scheduler.waiting = deque(
+            work for work in self._scheduler.waiting if not math.isnan(work.start_ms)
+        )
         never.extend(self._coming)
         self._coming.clear()
         for work in never:
@@ -370,9 +286,9 @@ class SchedulerEngine:
         arrived = sum(work.arrival_ms <= self.now_ms for work in self._coming)
         return EngineState(
             running=len(batch.running),
-            waiting=len(self._waiting) + arrived,
+            waiting=len(self._scheduler.waiting) + arrived,
             kv_usage=1 - batch.free_blocks / self.limits.kv_blocks,
-            preemptions=totals.preemptions,
+            preemptions=self._scheduler.preemptions,
             finished=totals.finished,
             prompt_tokens=totals.prompt_finished,
             generation_tokens=totals.generated_finished,

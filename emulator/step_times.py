@@ -1,6 +1,6 @@
 """How long one step of a continuous-batching engine takes, and what bounds its batch.
 
-A step that serves n requests, computes p prompt tokens and leaves these requests with c tokens of context takes
+A step that serves n requests, computes p prompt tokens and leaves them with c tokens of context takes
 
     base_ms + per_request_ms * n + per_prefill_token_ms * p + per_context_token_ms * c
 
