@@ -125,3 +125,9 @@ class Scheduler:
         work.preemptions += 1
         self.preemptions += 1
         self.waiting.appendleft(work)
+
+    def withdraw(self) -> list[Work]:
+        """Take the requests that were never in service out of the queue."""
+        never = [work for work in self.waiting if math.isnan(work.start_ms)]
+        self.waiting = deque(work for work in self.waiting if not math.isnan(work.start_ms))
+        return never

@@ -1,8 +1,8 @@
 """The running requests of a scheduler-true engine, their KV blocks, and the gaps between tokens.
 
 Every decoding request gets one token in each step, so none of them is touched while nothing happens to it:
-its tokens follow from the number of steps since it joined, the blocks that a step needs from how many requests
-are at the same offset within a block, and its longest gap from the steps since it joined.
+its tokens follow from the number of steps since it joined, the blocks that a step needs from how many
+requests are at the same offset within a block, and its longest gap from the steps since it joined.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
+from emulator.engines import Completion
 from emulator.step_times import BLOCK_TOKENS, SchedulerLimits, blocks_of
 
 NOT_DECODING = -1
@@ -55,6 +56,55 @@ class Work:
     def decoding(self) -> bool:
         """Whether each step gives it a token."""
         return self.last_step != NOT_DECODING
+
+    def completion(self) -> Completion:
+        """What is told of it after its last token."""
+        return Completion(
+            number=self.number,
+            arrival_ms=self.arrival_ms,
+            start_ms=self.start_ms,
+            first_token_ms=self.first_token_ms,
+            last_token_ms=self.last_token_ms,
+            longest_gap_ms=self.longest_gap_ms,
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+            preemptions=self.preemptions,
+        )
+
+
+class Totals:
+    """Counters of an engine since its beginning.
+
+    Attributes:
+        first_tokens: requests that have a first token; `prompt` and `cached` are tokens of their prompts.
+        generated: tokens produced.
+        ttft_ms: sum over first tokens.
+        left_itl_ms: sum of the gaps of requests that have left the engine.
+
+    """
+
+    def __init__(self) -> None:
+        self.finished = self.prompt_finished = self.generated_finished = 0
+        self.first_tokens = self.prompt = self.cached = self.generated = 0
+        self.ttft_ms = self.left_itl_ms = 0.0
+
+    def first_token(self, work: Work) -> None:
+        """It has its first token."""
+        self.first_tokens += 1
+        self.ttft_ms += work.first_token_ms - work.arrival_ms
+        self.prompt += work.input_tokens
+        self.cached += work.cached_tokens
+
+    def finish(self, work: Work) -> None:
+        """It was served to its end."""
+        self.finished += 1
+        self.prompt_finished += work.input_tokens
+        self.generated_finished += work.output_tokens
+
+    def leave(self, work: Work) -> None:
+        """It is no more in the engine."""
+        if work.generated:
+            self.left_itl_ms += work.last_token_ms - work.first_token_ms
 
 
 class GapHistory:

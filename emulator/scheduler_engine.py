@@ -1,8 +1,8 @@
 """An engine that schedules as vLLM's v1 scheduler does, in virtual time.
 
-`emulator.scheduler` says what a step serves, `emulator.step_times` how long it takes. A token comes out at the
-end of the step that computes the last missing one. Requests that arrive up to the beginning of a step can be
-in it. Prefix-cache hits are given with the request; the engine does not know what two requests have in common.
+`emulator.scheduler` says what a step serves, `emulator.step_times` how long it takes. A token comes out at
+the end of the step that computes the last missing one. Requests that arrive up to the beginning of a step can
+be in it. Prefix-cache hits are given with the request: the engine does not know what two of them share.
 
 Steps that only decode cost a few additions each, whatever the batch, and their times are added one by one:
 results have the same bits however often the engine is advanced.
@@ -15,17 +15,8 @@ from collections import deque
 
 from emulator.engines import Completion, EngineState
 from emulator.scheduler import Scheduler
-from emulator.scheduler_batch import Work
+from emulator.scheduler_batch import Totals, Work
 from emulator.step_times import BLOCK_TOKENS, SchedulerLimits, StepTimes, blocks_of
-
-
-class _Totals:
-    """Counters of an `EngineState`."""
-
-    def __init__(self) -> None:
-        self.finished = self.prompt_finished = self.generated_finished = 0
-        self.first_tokens = self.prompt = self.cached = self.generated = 0
-        self.ttft_ms = self.ended_itl_ms = 0.0
 
 
 class SchedulerEngine:
@@ -47,7 +38,7 @@ class SchedulerEngine:
         self._completions: list[Completion] = []
         self._submitted = 0
         self._last_arrival_ms = 0.0
-        self._totals = _Totals()
+        self._totals = Totals()
 
     @property
     def max_requests(self) -> int:
@@ -194,10 +185,7 @@ class SchedulerEngine:
             work.longest_gap_ms = max(work.longest_gap_ms, gap_ms)
         else:
             work.first_token_ms = self._at_ms
-            self._totals.first_tokens += 1
-            self._totals.ttft_ms += self._at_ms - work.arrival_ms
-            self._totals.prompt += work.input_tokens
-            self._totals.cached += work.cached_tokens
+            self._totals.first_token(work)
         work.generated += 1
         self._totals.generated += 1
         work.last_token_ms = self._at_ms
@@ -208,30 +196,17 @@ class SchedulerEngine:
 
     def _finish(self, work: Work) -> None:
         self._drop(work)
-        totals = self._totals
-        totals.finished += 1
-        totals.prompt_finished += work.input_tokens
-        totals.generated_finished += work.output_tokens
-        self._completions.append(
-            Completion(
-                number=work.number,
-                arrival_ms=work.arrival_ms,
-                start_ms=work.start_ms,
-                first_token_ms=work.first_token_ms,
-                last_token_ms=work.last_token_ms,
-                longest_gap_ms=work.longest_gap_ms,
-                input_tokens=work.input_tokens,
-                output_tokens=work.output_tokens,
-                preemptions=work.preemptions,
-            )
-        )
+        self._totals.finish(work)
+        self._completions.append(work.completion())
 
     def _drop(self, work: Work) -> None:
-        """It is no more in the batch."""
+        """It leaves batch and engine."""
         self._batch.leave(work, self._at_ms)
+        self._forget(work)
+
+    def _forget(self, work: Work) -> None:
         del self._known[work.number]
-        if work.generated:
-            self._totals.ended_itl_ms += work.last_token_ms - work.first_token_ms
+        self._totals.leave(work)
 
     def take_completions(self) -> list[Completion]:
         """Requests that ended since the last call."""
@@ -259,35 +234,25 @@ class SchedulerEngine:
 
     def withdraw_waiting(self) -> list[int]:
         """Take out the requests that were never in service, by arrival."""
-        never = [work for work in self._scheduler.waiting if math.isnan(work.start_ms)]
-        self._scheduler.waiting = deque(
-            work for work in self._scheduler.waiting if not math.isnan(work.start_ms)
-        )
-        never.extend(self._coming)
+        never = [*self._scheduler.withdraw(), *self._coming]
         self._coming.clear()
         for work in never:
             self._forget(work)
         return [work.number for work in never]
 
-    def _forget(self, work: Work) -> None:
-        """It is no more in a queue."""
-        del self._known[work.number]
-        if work.generated:
-            self._totals.ended_itl_ms += work.last_token_ms - work.first_token_ms
-
     def state(self) -> EngineState:
         """Gauges and counters."""
         batch, totals = self._batch, self._totals
-        itl_ms = totals.ended_itl_ms
-        for work in self._known.values():
-            if work.generated:
-                last_ms = self._at_ms if work.decoding else work.last_token_ms
-                itl_ms += last_ms - work.first_token_ms
+        begun = [work for work in self._known.values() if work.generated]
+        itl_ms = totals.left_itl_ms + sum(
+            (self._at_ms if work.decoding else work.last_token_ms) - work.first_token_ms
+            for work in begun
+        )
         arrived = sum(work.arrival_ms <= self.now_ms for work in self._coming)
         return EngineState(
             running=len(batch.running),
             waiting=len(self._scheduler.waiting) + arrived,
-            kv_usage=1 - batch.free_blocks / self.limits.kv_blocks,
+            kv_usage=(self.limits.kv_blocks - batch.free_blocks) / self.limits.kv_blocks,
             preemptions=self._scheduler.preemptions,
             finished=totals.finished,
             prompt_tokens=totals.prompt_finished,

@@ -100,12 +100,11 @@ class RealScheduler:
 
 
 def _scheduler(limits: SchedulerLimits) -> Any:
-    """vLLM's scheduler of one full-attention KV group, without prefix caching."""
+    """The scheduler of one full-attention KV group, without prefix caching."""
     import torch  # noqa: PLC0415
     from vllm.config import (  # noqa: PLC0415
         CacheConfig,
         DeviceConfig,
-        ModelConfig,
         SchedulerConfig,
         VllmConfig,
     )
