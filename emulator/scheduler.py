@@ -18,7 +18,7 @@ import math
 from collections import deque
 
 from emulator.scheduler_batch import Batch, Work
-from emulator.step_times import SchedulerLimits, StepTimes, blocks_of
+from emulator.step_times import BLOCK_TOKENS, SchedulerLimits, StepTimes, blocks_of
 
 
 class Scheduler:
@@ -125,6 +125,20 @@ class Scheduler:
         work.preemptions += 1
         self.preemptions += 1
         self.waiting.appendleft(work)
+
+    def nothing_ends_before(self, end_ms: float) -> float:
+        """A moment not before the step in progress ends, until which no request does unless others come."""
+        batch = self.batch
+        if self.waiting or self.completing or batch.partial is not None or not batch.decoding:
+            return end_ms
+        # Steps grow until one preempts somebody; any 16 of them take a block for each request.
+        unhindered = batch.free_blocks // batch.decoding * BLOCK_TOKENS
+        # One step less than there are: a product differs from the sum of steps in its last digits.
+        later = max(min(batch.steps_to_end() - 2, unhindered), 0)
+        step_ms = self.times.step_ms(
+            requests=batch.decoding, prefill_tokens=0, context_tokens=batch.context_tokens
+        )
+        return end_ms + later * step_ms
 
     def withdraw(self) -> list[Work]:
         """Take the requests that were never in service out of the queue."""

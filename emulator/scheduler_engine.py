@@ -13,10 +13,11 @@ from __future__ import annotations
 import math
 from collections import deque
 
+from emulator.engine_totals import Totals
 from emulator.engines import Completion, EngineState
 from emulator.scheduler import Scheduler
-from emulator.scheduler_batch import Totals, Work
-from emulator.step_times import BLOCK_TOKENS, SchedulerLimits, StepTimes, blocks_of
+from emulator.scheduler_batch import Work
+from emulator.step_times import BLOCK_TOKENS, SchedulerLimits, StepTimes, check_lengths
 
 
 class SchedulerEngine:
@@ -61,23 +62,9 @@ class SchedulerEngine:
                     return math.inf
                 begins_ms = max(begins_ms, self._coming[0].arrival_ms)
             return begins_ms + self.times.base_ms
-        queued = self._scheduler.waiting or self._coming
-        if (
-            queued
-            or self._scheduler.completing
-            or self._leaving
-            or not batch.decoding
-            or batch.partial
-        ):
+        if self._coming or self._leaving:
             return self._end_ms
-        # Steps grow until one preempts somebody; any 16 of them take a block for each request.
-        unhindered = batch.free_blocks // batch.decoding * BLOCK_TOKENS
-        # One step less than there are: a product differs from the sum of steps in its last digits.
-        later = max(min(batch.steps_to_end() - 2, unhindered), 0)
-        step_ms = self.times.step_ms(
-            requests=batch.decoding, prefill_tokens=0, context_tokens=batch.context_tokens
-        )
-        return self._end_ms + later * step_ms
+        return self._scheduler.nothing_ends_before(self._end_ms)
 
     def submit(
         self, *, arrival_ms: float, input_tokens: int, output_tokens: int, cached_tokens: int = 0
@@ -86,19 +73,7 @@ class SchedulerEngine:
         if not max(self.now_ms, self._last_arrival_ms) <= arrival_ms < math.inf:
             earliest = max(self.now_ms, self._last_arrival_ms)
             raise ValueError(f"arrival_ms: must be finite and >= {earliest}, not {arrival_ms}")
-        if input_tokens < 1 or output_tokens < 1:
-            raise ValueError(
-                f"input_tokens, output_tokens: must be >= 1, not {input_tokens}, {output_tokens}"
-            )
-        if not 0 <= cached_tokens <= input_tokens:
-            raise ValueError(f"cached_tokens: must be 0 to {input_tokens}, not {cached_tokens}")
-        # The last token comes out and is never computed.
-        needed, most = blocks_of(input_tokens + output_tokens - 1), self.limits.kv_blocks
-        if needed > most:
-            raise ValueError(
-                f"input_tokens, output_tokens: {input_tokens} and {output_tokens} fill {needed} blocks "
-                f"of KV cache, and kv_blocks is {most}"
-            )
+        check_lengths(self.limits, input_tokens, output_tokens, cached_tokens)
         hits = min(cached_tokens, input_tokens - 1) // BLOCK_TOKENS * BLOCK_TOKENS
         work = Work(self._submitted, arrival_ms, input_tokens, output_tokens, hits)
         self._submitted += 1
@@ -243,23 +218,16 @@ class SchedulerEngine:
     def state(self) -> EngineState:
         """Gauges and counters."""
         batch, totals = self._batch, self._totals
-        begun = [work for work in self._known.values() if work.generated]
-        itl_ms = totals.left_itl_ms + sum(
+        itl_ms = sum(
             (self._at_ms if work.decoding else work.last_token_ms) - work.first_token_ms
-            for work in begun
+            for work in self._known.values()
+            if work.generated
         )
         arrived = sum(work.arrival_ms <= self.now_ms for work in self._coming)
-        return EngineState(
+        return totals.state(
             running=len(batch.running),
             waiting=len(self._scheduler.waiting) + arrived,
             kv_usage=(self.limits.kv_blocks - batch.free_blocks) / self.limits.kv_blocks,
             preemptions=self._scheduler.preemptions,
-            finished=totals.finished,
-            prompt_tokens=totals.prompt_finished,
-            generation_tokens=totals.generated_finished,
-            ttft_ms=(totals.ttft_ms, totals.first_tokens),
-            itl_ms=(itl_ms, totals.generated - totals.first_tokens),
-            prompt_tokens_total=totals.prompt,
-            cached_tokens_total=totals.cached,
-            generation_tokens_total=totals.generated,
+            itl_ms=itl_ms,
         )

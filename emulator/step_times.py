@@ -91,3 +91,22 @@ class SchedulerLimits:
 def blocks_of(tokens: int) -> int:
     """Blocks of KV cache that so many tokens fill, the last of them in part."""
     return -(-tokens // BLOCK_TOKENS)
+
+
+def check_lengths(
+    limits: SchedulerLimits, input_tokens: int, output_tokens: int, cached_tokens: int = 0
+) -> None:
+    """ValueError, which names the field, for a request that such an engine can never serve."""
+    if input_tokens < 1 or output_tokens < 1:
+        raise ValueError(
+            f"input_tokens, output_tokens: must be >= 1, not {input_tokens} and {output_tokens}"
+        )
+    if not 0 <= cached_tokens <= input_tokens:
+        raise ValueError(f"cached_tokens: must be 0 to {input_tokens}, not {cached_tokens}")
+    # The last token comes out and is never computed.
+    needed = blocks_of(input_tokens + output_tokens - 1)
+    if needed > limits.kv_blocks:
+        raise ValueError(
+            f"input_tokens, output_tokens: {input_tokens} and {output_tokens} need {needed} blocks of "
+            f"KV cache, more than kv_blocks ({limits.kv_blocks}); shorten the request or raise kv_blocks"
+        )
