@@ -92,7 +92,7 @@ class RealScheduler:
 
     @property
     def busy(self) -> bool:
-        return self._scheduler.get_num_unfinished_requests() > 0
+        return bool(self._scheduler.get_num_unfinished_requests())
 
     def idle_until(self, at_ms: float) -> None:
         if not self.busy:
