@@ -52,6 +52,11 @@ class SchedulerEngine:
         return self._batch.steps
 
     @property
+    def step_end_ms(self) -> float:
+        """End of the step in progress; inf when there is none."""
+        return self._end_ms
+
+    @property
     def next_ms(self) -> float:
         """No request ends before; inf while there is nothing to do."""
         batch = self._batch
