@@ -178,6 +178,13 @@ class Server:
         self._generated += request.output_tokens
         self._prompt_finished += request.input_tokens
 
+    def generated(self, request: Request) -> int:
+        """Tokens of a request that is here, at the moment up to which it has been run."""
+        if math.isnan(request.first_token_ms):
+            return 0
+        last = next(last for last, _, decoding in self._decoding if decoding is request)
+        return max(self._iterations - last + request.output_tokens, 1)
+
     def counters(self) -> Counters:
         """At the moment up to which it has been run."""
         itl_ms, gaps = self._itl_ms, self._itl_count

@@ -18,7 +18,9 @@ from typing import Any
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from emulator import vllm_options
 from emulator.engine import Engine, EngineProfile, Request
+from emulator.scheduler_backend import SchedulerBackend, SchedulerProfile
 
 DEFAULT_OUTPUT_TOKENS = 128
 PARENT_POLL_SECONDS = 0.5
@@ -110,15 +112,53 @@ class _BadRequestError(ValueError):
         self.status = status
 
 
-class Server:
-    """HTTP around one engine."""
+class ProfileBackend:
+    """The engine of a performance profile, and its metrics."""
 
     def __init__(self, *, model: str, profile: EngineProfile, speed: float) -> None:
-        self.model = model
         self.metrics = Metrics(model)
         self.engine = Engine(
             profile, speed=speed, on_token=self.metrics.token, on_finish=self.metrics.finish
         )
+
+    def rejection(self) -> str | None:
+        """It has no admission limits."""
+        return None
+
+    def submit(self, *, input_tokens: int, output_tokens: int) -> Request:
+        """Queue a request."""
+        return self.engine.submit(input_tokens=input_tokens, output_tokens=output_tokens)
+
+    def abort(self, request: Request) -> None:
+        """Drop a request unless it has ended."""
+        if self.engine.abort(request):
+            self.metrics.aborted.inc()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        await self.engine.run()
+
+    def page(self) -> bytes:
+        """The metrics of now in Prometheus' text format."""
+        engine, metrics = self.engine, self.metrics
+        metrics.running.set(len(engine.running))
+        metrics.waiting.set(len(engine.waiting))
+        metrics.kv_cache.set(len(engine.running) / engine.profile.max_batch)
+        return generate_latest(metrics.registry)
+
+
+class Server:
+    """HTTP around one engine."""
+
+    def __init__(
+        self, *, model: str, profile: EngineProfile | SchedulerProfile, speed: float
+    ) -> None:
+        self.model = model
+        self.backend: ProfileBackend | SchedulerBackend
+        if isinstance(profile, SchedulerProfile):
+            self.backend = SchedulerBackend(model=model, profile=profile, speed=speed)
+        else:
+            self.backend = ProfileBackend(model=model, profile=profile, speed=speed)
 
     def application(self) -> web.Application:
         """The routes of a vLLM server that clients use."""
@@ -131,7 +171,7 @@ class Server:
         return app
 
     async def _engine_task(self, _: web.Application) -> AsyncIterator[None]:
-        task = asyncio.create_task(self.engine.run(), name="engine")
+        task = asyncio.create_task(self.backend.run(), name="engine")
         yield
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -149,12 +189,8 @@ class Server:
 
     async def page(self, _: web.Request) -> web.Response:
         """The metrics page."""
-        engine, metrics = self.engine, self.metrics
-        metrics.running.set(len(engine.running))
-        metrics.waiting.set(len(engine.waiting))
-        metrics.kv_cache.set(len(engine.running) / engine.profile.max_batch)
         return web.Response(
-            body=generate_latest(metrics.registry),
+            body=self.backend.page(),
             headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
         )
 
@@ -164,7 +200,12 @@ class Server:
             body, words, wanted = self._wanted(await request.text())
         except _BadRequestError as error:
             return _error(error.status, str(error))
-        work = self.engine.submit(input_tokens=words, output_tokens=wanted)
+        if (reason := self.backend.rejection()) is not None:
+            return _error(503, f"The server is at its limit {reason}; try another instance.")
+        try:
+            work = self.backend.submit(input_tokens=words, output_tokens=wanted)
+        except ValueError as error:
+            return _error(400, str(error))
         try:
             if body.get("stream"):
                 options = body.get("stream_options")
@@ -174,8 +215,7 @@ class Server:
                 await work.tokens.get()
             return web.json_response(self._whole(work))
         finally:
-            if self.engine.abort(work):  # the client left, or the server ends
-                self.metrics.aborted.inc()
+            self.backend.abort(work)  # the client left, or the server ends
 
     def _wanted(self, text: str) -> tuple[dict[str, Any], int, int]:
         """The request's body, prompt tokens and tokens to generate."""
@@ -253,12 +293,14 @@ def _text(message: Any) -> str:
 
 
 def _error(status: int, message: str) -> web.Response:
-    kind = "NotFoundError" if status == 404 else "BadRequestError"
+    kind = {404: "NotFoundError", 503: "ServiceUnavailableError"}.get(status, "BadRequestError")
     body = {"object": "error", "message": message, "type": kind, "code": status}
     return web.json_response({"error": body, **body}, status=status)
 
 
-async def serve(args: argparse.Namespace, profile: EngineProfile, parent: int) -> None:
+async def serve(
+    args: argparse.Namespace, profile: EngineProfile | SchedulerProfile, parent: int
+) -> None:
     """Serve until SIGTERM, SIGINT, or the end of the process with the id `parent`."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -281,7 +323,9 @@ async def _watch(parent: int, stop: asyncio.Event) -> None:
     stop.set()
 
 
-async def _listen(args: argparse.Namespace, profile: EngineProfile, stop: asyncio.Event) -> None:
+async def _listen(
+    args: argparse.Namespace, profile: EngineProfile | SchedulerProfile, stop: asyncio.Event
+) -> None:
     server = Server(model=args.model, profile=profile, speed=args.speed)
     runner = web.AppRunner(
         server.application(), access_log=None, handler_cancellation=True, shutdown_timeout=0.1
@@ -307,30 +351,13 @@ def _write_whole(path: Path, text: str) -> None:
 
 def main() -> None:
     """Run one server."""
-    parser = argparse.ArgumentParser(prog="emulator.vllm", description="An emulated vLLM server.")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000, help="0 picks a free one")
-    parser.add_argument("--model", default="default/default")
-    parser.add_argument("--alpha", type=float, default=20.58, help="ms")
-    parser.add_argument("--beta", type=float, default=0.41, help="ms per request in the batch")
-    parser.add_argument("--gamma", type=float, default=0.0, help="ms")
-    parser.add_argument("--delta", type=float, default=0.0, help="ms per token and request")
-    parser.add_argument("--max-batch", type=int, default=4)
-    parser.add_argument("--speed", type=float, default=1.0, help="scenario seconds per second")
-    parser.add_argument("--start-delay", type=float, default=0.0, help="scenario seconds")
-    parser.add_argument("--port-file", type=Path, help="gets the port when the server listens")
+    parser = vllm_options.parser()
     parent = os.getppid()
     args = parser.parse_args()
     if not (math.isfinite(args.speed) and args.speed > 0):
         parser.error(f"--speed: must be a number > 0, not {args.speed}")
     try:
-        profile = EngineProfile(
-            alpha_ms=args.alpha,
-            beta_ms=args.beta,
-            gamma_ms=args.gamma,
-            delta_ms=args.delta,
-            max_batch=args.max_batch,
-        )
+        profile = vllm_options.profile_of(args)
     except ValueError as error:
         parser.error(str(error))
     try:
