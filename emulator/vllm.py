@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from emulator import vllm_options
 from emulator.engine import Engine, EngineProfile, Request
-from emulator.scheduler_backend import SchedulerBackend, SchedulerProfile
+from emulator.engines.backend import SchedulerBackend, SchedulerProfile
 
 DEFAULT_OUTPUT_TOKENS = 128
 PARENT_POLL_SECONDS = 0.5

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from emulator.engine import EngineProfile
-from emulator.scheduler_backend import SchedulerProfile
-from emulator.step_times import SchedulerLimits, StepTimes
+from emulator.engines.backend import SchedulerProfile
+from emulator.engines.step_times import SchedulerLimits, StepTimes
 
 
 def parser() -> argparse.ArgumentParser:

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from emulator.engine import EngineProfile
-from emulator.engine_factories import load_factory
-from emulator.engine_runs import serve_closed_loop, serve_open_loop
-from emulator.engines import EngineFactory, VirtualEngine
-from emulator.profile_engine import ProfileEngine
-from emulator.scheduler_engine import SchedulerEngine
+from emulator.engines.factories import load_factory
+from emulator.engines.profile import ProfileEngine
+from emulator.engines.protocol import EngineFactory, VirtualEngine
+from emulator.engines.runs import serve_closed_loop, serve_open_loop
+from emulator.engines.scheduler_engine import SchedulerEngine
+from emulator.engines.step_times import SchedulerLimits, StepTimes
 from emulator.simulation import Fleet, Variant
-from emulator.step_times import SchedulerLimits, StepTimes
 from emulator.traces import Trace
 
 PROFILE = EngineProfile(alpha_ms=20, beta_ms=0.5, gamma_ms=5, delta_ms=0.1, max_batch=4)
@@ -113,7 +113,8 @@ def test_engines_refuse_the_past(make: EngineFactory) -> None:
 
 def test_factory_by_name() -> None:
     """`module:factory` is imported."""
-    assert load_factory("math:floor") is math.floor
+    found: object = load_factory("math:floor")
+    assert found is math.floor
 
 
 @pytest.mark.parametrize(

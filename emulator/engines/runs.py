@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from emulator.engines import Completion, VirtualEngine
+from emulator.engines.protocol import Completion, VirtualEngine
 
 
 def serve_open_loop(

@@ -13,11 +13,11 @@ from __future__ import annotations
 import math
 from collections import deque
 
-from emulator.engine_totals import Totals
-from emulator.engines import Completion, EngineState
-from emulator.scheduler import Scheduler
-from emulator.scheduler_batch import Work
-from emulator.step_times import BLOCK_TOKENS, SchedulerLimits, StepTimes, check_lengths
+from emulator.engines.protocol import Completion, EngineState
+from emulator.engines.scheduler import Scheduler
+from emulator.engines.scheduler_batch import Work
+from emulator.engines.step_times import BLOCK_TOKENS, SchedulerLimits, StepTimes, check_lengths
+from emulator.engines.totals import Totals
 
 
 class SchedulerEngine:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from emulator.engine_runs import serve_closed_loop, serve_open_loop
-from emulator.scheduler_engine import SchedulerEngine
-from emulator.step_times import BLOCK_TOKENS, SchedulerLimits, StepTimes
-from tests.emulator.vllm_scheduler import RealScheduler
+from emulator.engines.runs import serve_closed_loop, serve_open_loop
+from emulator.engines.scheduler_engine import SchedulerEngine
+from emulator.engines.step_times import BLOCK_TOKENS, SchedulerLimits, StepTimes
+from tests.emulator.engines.vllm_scheduler import RealScheduler
 
 pytestmark = [
     pytest.mark.skipif(

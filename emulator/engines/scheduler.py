@@ -17,8 +17,8 @@ from __future__ import annotations
 import math
 from collections import deque
 
-from emulator.scheduler_batch import Batch, Work
-from emulator.step_times import BLOCK_TOKENS, SchedulerLimits, StepTimes, blocks_of
+from emulator.engines.scheduler_batch import Batch, Work
+from emulator.engines.step_times import BLOCK_TOKENS, SchedulerLimits, StepTimes, blocks_of
 
 
 class Scheduler:

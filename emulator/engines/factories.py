@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-from emulator.engines import EngineFactory
+from emulator.engines.protocol import EngineFactory
 
 
 def load_factory(name: str) -> EngineFactory:

@@ -11,9 +11,9 @@ import math
 from collections.abc import Callable
 
 from emulator.engine import CATCH_UP_YIELD, Request
-from emulator.engines import Completion, EngineState
-from emulator.scheduler_engine import SchedulerEngine
-from emulator.step_times import SchedulerLimits, StepTimes
+from emulator.engines.protocol import Completion, EngineState
+from emulator.engines.scheduler_engine import SchedulerEngine
+from emulator.engines.step_times import SchedulerLimits, StepTimes
 
 
 class LiveSchedulerEngine:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from emulator.step_times import BLOCK_TOKENS, SchedulerLimits, StepTimes
+from emulator.engines.step_times import BLOCK_TOKENS, SchedulerLimits, StepTimes
 
 
 @dataclass(slots=True)
@@ -77,8 +77,8 @@ class RealScheduler:
             requests=len(chunks), prefill_tokens=prefill, context_tokens=context
         )
         self.steps += 1
-        for name, tokens in zip(chunks, sampled, strict=True):
-            if tokens:
+        for name, token_ids in zip(chunks, sampled, strict=True):
+            if token_ids:
                 self.served[int(name)].tokens_ms.append(self.at_ms)
         scheduler.update_from_output(
             output,

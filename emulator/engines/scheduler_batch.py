@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
-from emulator.engines import Completion
-from emulator.step_times import BLOCK_TOKENS, SchedulerLimits, blocks_of
+from emulator.engines.protocol import Completion
+from emulator.engines.step_times import BLOCK_TOKENS, SchedulerLimits, blocks_of
 
 NOT_DECODING = -1
 

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emulator.engine_runs import serve_closed_loop, serve_open_loop
-from emulator.engines import Completion, VirtualEngine
-from emulator.scheduler_batch import GapHistory
-from emulator.scheduler_engine import SchedulerEngine
-from emulator.step_times import BLOCK_TOKENS, SchedulerLimits, StepTimes, blocks_of
+from emulator.engines.protocol import Completion, VirtualEngine
+from emulator.engines.runs import serve_closed_loop, serve_open_loop
+from emulator.engines.scheduler_batch import GapHistory
+from emulator.engines.scheduler_engine import SchedulerEngine
+from emulator.engines.step_times import BLOCK_TOKENS, SchedulerLimits, StepTimes, blocks_of
 
-RUNS = sorted((Path(__file__).parents[1] / "data" / "vllm_runs").glob("*.json"))
+RUNS = sorted((Path(__file__).parents[2] / "data" / "vllm_runs").glob("*.json"))
 TEN_MS = StepTimes(base_ms=10)
 TIMES = StepTimes(
     base_ms=7, per_request_ms=0.05, per_prefill_token_ms=0.04, per_context_token_ms=4e-5

@@ -11,7 +11,7 @@ import math
 from collections import deque
 
 from emulator.engine import EngineProfile
-from emulator.engines import Completion, EngineState
+from emulator.engines.protocol import Completion, EngineState
 from emulator.server import Request, Server
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from emulator.engines import EngineState
-from emulator.scheduler_batch import Work
+from emulator.engines.protocol import EngineState
+from emulator.engines.scheduler_batch import Work
 
 
 class Totals:

@@ -16,18 +16,18 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from emulator import vllm_options
 from emulator.engine import EngineProfile, Request
-from emulator.engines import Completion
-from emulator.live_engine import LiveSchedulerEngine
-from emulator.scheduler_backend import SchedulerProfile
-from emulator.scheduler_engine import SchedulerEngine
-from emulator.step_times import SchedulerLimits, StepTimes
+from emulator.engines.backend import SchedulerProfile
+from emulator.engines.live import LiveSchedulerEngine
+from emulator.engines.protocol import Completion
+from emulator.engines.scheduler_engine import SchedulerEngine
+from emulator.engines.step_times import SchedulerLimits, StepTimes
 from emulator.vllm import Server
-from tests import virtual_time
+from tests.fakes import virtual_time
 
 TIMES = StepTimes(base_ms=10, per_request_ms=1, per_prefill_token_ms=0.1, per_context_token_ms=0.01)
 LIMITS = SchedulerLimits(max_num_seqs=4, max_num_batched_tokens=64, kv_blocks=12)
 ARRIVALS_MS = (0.0, 5.0, 5.5, 31.0, 33.0, 400.0, 2000.0)
-PAGES = Path(__file__).parents[1] / "data" / "metrics"
+PAGES = Path(__file__).parents[2] / "data" / "metrics"
 
 
 def test_live_times_are_those_of_virtual_time() -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from prometheus_client import generate_latest
 
 from emulator.engine import Request
-from emulator.live_engine import LiveSchedulerEngine
-from emulator.step_times import SchedulerLimits, StepTimes
+from emulator.engines.live import LiveSchedulerEngine
+from emulator.engines.step_times import SchedulerLimits, StepTimes
 from emulator.vllm_metrics import SchedulerMetrics
 
 
