@@ -33,6 +33,8 @@ NAMES = (
 """Fields of StepTimes in the order of the columns."""
 _BENDS = 0.9
 """The term in sqrt(n) must lower the error at least to this share."""
+_SPREAD = 0.25
+"""Standard deviation of logarithms up to which saturated rows agree on a bound."""
 _FOLLOWS = 0.07
 """A row's ITL follows its concurrency when it is within this share of the prediction."""
 
@@ -141,12 +143,15 @@ def fit_steps(rows: BenchmarkRows, *, max_num_seqs: int | None = None) -> StepFi
     # A wait in TTFT beside an ITL that follows the concurrency (a warm-up, a burst) spoils the TTFT only.
     expected = _design(rows, rows.concurrency)[:, taken] @ found.coefficients
     follows = np.abs(np.nan_to_num(rows.itl_ms) / expected - 1.0) <= _FOLLOWS
-    used = timed & (~left_out | (follows & ~over & ~rows.unlimited))
+    sure = over | rows.unlimited
+    used = timed & (~left_out | (follows & ~sure))
+    running = saturation.running(rows, waiting.line)
+    bounds = _bounds(rows, timed & left_out & ~used & ~np.isnan(rows.ttft_ms), used, running)
+    if bounds is None:
+        bounds, used = Bounds(), timed & ~(left_out & sure)
     if (used & left_out).any():
         found, taken = _regress(rows.part(used))
     saturated = left_out & ~used
-    running = saturation.running(rows, waiting.line)
-    bounds = _bounds(rows, saturated & ~np.isnan(rows.ttft_ms), used, running)
     values, errors, undetermined = _separated(found, taken, rows.part(used))
     places = np.flatnonzero(used)
     return StepFit(
@@ -172,11 +177,10 @@ def fit_steps(rows: BenchmarkRows, *, max_num_seqs: int | None = None) -> StepFi
 
 def _check(rows: BenchmarkRows, used: BoolArray, left_out: BoolArray) -> None:
     if int(used.sum()) >= 2:
-        n = rows.concurrency[used]
-        if np.ptp(n) > 1e-3 * n.max():
+        if len(independent(_design(rows, rows.concurrency)[used], range(_SQRT))) > 1:
             return
         raise FitError(
-            "concurrency: the same in all usable rows, so base and per_request cannot be told apart;"
+            "concurrency and lengths: the same in all usable rows, so no two terms can be told apart;"
             " measure at two or more, such as 1, 4, 16 and 64"
         )
     raise FitError(
@@ -206,8 +210,8 @@ def _regress(rows: BenchmarkRows) -> tuple[Regression, list[int]]:
     plain = independent(design, (_BASE, _REQUEST, _PREFILL, _CONTEXT))[: rows.size]
     found = robust(design[:, plain], rows.itl_ms)
     loads = np.unique(np.round(np.log2(rows.concurrency), 1)).size
-    bent = [*plain, _SQRT]
-    if loads >= 3 and rows.size > len(plain):
+    bent = [column for column in plain if column != _CONTEXT or rows.size > len(plain)] + [_SQRT]
+    if loads >= 3 and rows.size >= len(bent):
         other = robust(design[:, bent], rows.itl_ms)
         if other.coefficients[-1] > 0 and other.error < _BENDS * found.error:
             return other, bent
@@ -226,6 +230,8 @@ def _separated(
     for column, value, error in zip(taken, found.coefficients, found.errors, strict=True):
         values[column], errors[column] = float(value), float(error)
     undetermined = []
+    if _REQUEST not in taken:
+        undetermined.append(NAMES[_REQUEST])
     if _CONTEXT not in taken:
         undetermined.append(NAMES[_CONTEXT])
     if _PREFILL not in taken and (rows.input_tokens > 0).any():
@@ -240,29 +246,30 @@ def _separated(
             values[_PREFILL] = prefill
             values[_REQUEST] -= prefill * ratio
             values[_BASE] += closed * prefill * ratio
-        undetermined.insert(0, NAMES[_REQUEST])
+        if _REQUEST in taken:
+            undetermined.insert(0, NAMES[_REQUEST])
     return values, errors, tuple(undetermined)
 
 
 def _bounds(
     rows: BenchmarkRows, saturated: BoolArray, used: BoolArray, running: FloatArray
-) -> Bounds:
+) -> Bounds | None:
+    """What the saturated rows say; None where they agree on no bound, so that something else delayed them."""
     if not saturated.any():
         return Bounds()
     held = running[saturated]
-    tokens = held * rows.context_tokens[saturated]
     context = rows.context_tokens[saturated]
+    by_batch, by_tokens = float(np.std(np.log(held))), float(np.std(np.log(held * context)))
+    if min(by_batch, by_tokens) > _SPREAD:
+        return None
     certain = bool(np.ptp(np.log(context)) > np.log(1.25))
-    by_batch, by_tokens = float(np.std(np.log(held))), float(np.std(np.log(tokens)))
-    largest = float((rows.concurrency * rows.context_tokens)[used].max())
-    kv_tokens = float(np.median(tokens))
-    if (certain and by_batch < by_tokens) or largest > 1.1 * kv_tokens:
-        most = float(np.median(held))
-        # A bound that unsaturated rows exceed is none.
-        if float(rows.concurrency[used].max()) > 1.1 * most:
-            return Bounds()
-        return Bounds(max_requests=most)
-    return Bounds(kv_tokens=kv_tokens, certain=certain)
+    most, kv_tokens = float(np.median(held)), float(np.median(held * context))
+    # What unsaturated rows exceed is no bound.
+    tokens_fit = float((rows.concurrency * rows.context_tokens)[used].max()) <= 1.1 * kv_tokens
+    batch_fits = float(rows.concurrency[used].max()) <= 1.1 * most
+    if tokens_fit and not (certain and by_batch < by_tokens and batch_fits):
+        return Bounds(kv_tokens=kv_tokens, certain=certain)
+    return Bounds(max_requests=most) if batch_fits else None
 
 
 def _reason(
