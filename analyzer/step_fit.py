@@ -33,6 +33,8 @@ NAMES = (
 """Fields of StepTimes in the order of the columns."""
 _BENDS = 0.9
 """The term in sqrt(n) must lower the error at least to this share."""
+_CONTEXT_HELPS = 0.95
+"""The term of the context must lower the error to this share."""
 _SPREAD = 0.25
 """Standard deviation of logarithms up to which saturated rows agree on a bound."""
 _FOLLOWS = 0.07
@@ -209,6 +211,12 @@ def _regress(rows: BenchmarkRows) -> tuple[Regression, list[int]]:
     # Prefill before context: it is the larger of the two on every engine measured.
     plain = independent(design, (_BASE, _REQUEST, _PREFILL, _CONTEXT))[: rows.size]
     found = robust(design[:, plain], rows.itl_ms)
+    if _CONTEXT in plain:
+        less = [column for column in plain if column != _CONTEXT]
+        other = robust(design[:, less], rows.itl_ms)
+        if found.error > _CONTEXT_HELPS * other.error:
+            # Lengths and loads of these rows move together; a term that explains nothing takes from others.
+            found, plain = other, less
     loads = np.unique(np.round(np.log2(rows.concurrency), 1)).size
     bent = [column for column in plain if column != _CONTEXT or rows.size > len(plain)] + [_SQRT]
     if loads >= 3 and rows.size >= len(bent):

@@ -70,7 +70,7 @@ def robust(design: FloatArray, measured: FloatArray) -> Regression:
     )
 
 
-def independent(design: FloatArray, order: Sequence[int], share: float = 0.02) -> list[int]:
+def independent(design: FloatArray, order: Sequence[int], share: float = 0.05) -> list[int]:
     """Columns of `design`, tried in `order`, that the ones taken before do not already give.
 
     A column of which less than `share` of its length is left beside the others moves with them in these rows:
