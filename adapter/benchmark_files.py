@@ -1,10 +1,11 @@
 """Runs of vLLM's `bench serve`, SGLang's `bench_serving` and guidellm as rows.
 
 vLLM writes one JSON object a run (`mean_ttft_ms`, `mean_tpot_ms`, `request_throughput`; up to 0.4
-`request_inthroughput`) or appends them a line each; its sweep collects the same keys in `summary.csv`; SGLang
-appends lines with the same keys. guidellm 0.2 to 0.8 writes `benchmarks[].metrics.NAME.successful.mean`, and a
-CSV with one header line (0.2, 0.3) or three (0.4 and later). The concurrency follows from Little's law, requests
-per second times the time of one request, where it is not measured.
+`request_inthroughput`) or appends them a line each; its sweep collects the same keys in `summary.csv`;
+SGLang appends lines with the same keys. guidellm 0.2 to 0.8 writes
+`benchmarks[].metrics.NAME.successful.mean`, and a CSV with one header line (0.2, 0.3) or three (0.4 and
+later). The concurrency follows from Little's law, requests per second times the time of one request, where
+it is not measured.
 
 A run from which nothing can be learned becomes a row with its reason, so that the others of its file count.
 """
@@ -12,11 +13,15 @@ A run from which nothing can be learned becomes a row with its reason, so that t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 NOTHING_FINISHED = "nothing finished"
+NO_TTFT = "no TTFT: used for ITL only"
+
+_Value = Callable[[str, str], Any]
+"""A statistic (mean, median, p99) of a metric; None where the file has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +107,12 @@ def guidellm(run: Any, place: str) -> Row:
         ),
         "",
     )
+    if (
+        finished is None
+        and "requests_per_second" in metrics
+        and (value("requests_per_second", "mean") is None)
+    ):
+        finished = 0
     return _guidellm(value, finished, strategy, place)
 
 
@@ -127,7 +138,9 @@ def _vllm(document: Mapping[str, Any], place: str) -> Row:
     tokens = _number(document.get("total_output_tokens"), "total_output_tokens")
     output = tokens / completed
     if output <= 1.0:
-        raise _UnusableError(f"total_output_tokens: {output:.3g} a request have no time between tokens")
+        raise _UnusableError(
+            f"total_output_tokens: {output:.3g} a request have no time between tokens"
+        )
     # Per token, not per message: a speculating engine sends several tokens in one.
     name = "mean_tpot_ms" if "mean_tpot_ms" in document else "mean_itl_ms"
     itl = _number(document.get(name), name)
@@ -138,7 +151,9 @@ def _vllm(document: Mapping[str, Any], place: str) -> Row:
     if math.isnan(latency):
         latency = _optional(document.get("mean_e2el_ms", document.get("mean_e2e_latency_ms")))
     if math.isnan(latency):
-        raise _UnusableError("mean_ttft_ms: must be a number > 0; without it no concurrency follows")
+        raise _UnusableError(
+            "mean_ttft_ms: must be a number > 0; without it no concurrency follows"
+        )
     batch = throughput * latency / 1000.0
     if batch <= 0:
         raise _UnusableError(f"request_throughput: is 0: {NOTHING_FINISHED}")
@@ -161,50 +176,50 @@ def _vllm(document: Mapping[str, Any], place: str) -> Row:
         ttft_p99_ms=_optional(document.get("p99_ttft_ms")),
         itl_p50_ms=_optional(document.get("median_tpot_ms")),
         itl_p99_ms=_optional(document.get("p99_tpot_ms")),
-        note="" if ttft > 0 else "no TTFT: used for ITL only",
+        note="" if ttft > 0 else NO_TTFT,
     )
 
 
-def _guidellm(value: Any, finished: Any, strategy: str, place: str) -> Row:
+def _guidellm(value: _Value, finished: Any, strategy: str, place: str) -> Row:
     """A row from `value(metric, statistic)`, such as value("request_latency", "mean")."""
+    try:
+        return _guidellm_run(value, finished, strategy, place)
+    except _UnusableError as error:
+        return Row(place=place, problem=str(error))
 
+
+def _guidellm_run(value: _Value, finished: Any, strategy: str, place: str) -> Row:
     def mean(name: str) -> float:
         return _number(value(name, "mean"), f"metrics.{name}.successful.mean")
 
-    try:
-        if finished == 0:
-            raise _UnusableError(NOTHING_FINISHED)
-        throughput = value("requests_per_second", "mean")
-        concurrency = value("request_concurrency", "mean")
-        if throughput is None and concurrency is None and finished is not None:
-            raise _UnusableError(NOTHING_FINISHED)
-        if concurrency is None:
-            concurrency = mean("requests_per_second") * mean("request_latency")  # requests/s, s
-        batch = _number(concurrency, "metrics.request_concurrency.successful.mean")
-        if batch == 0:
-            raise _UnusableError(f"no request was inside: {NOTHING_FINISHED}")
-        itl = _optional(value("inter_token_latency_ms", "mean"))
-        if math.isnan(itl):
-            raise _UnusableError("inter_token_latency_ms: is absent: the answers were not streamed")
-        ttft = _optional(value("time_to_first_token_ms", "mean"))
-        return Row(
-            place=place,
-            batch=batch,
-            input_tokens=mean("prompt_token_count"),
-            itl_ms=itl,
-            ttft_ms=ttft,
-            output_tokens=_optional(value("output_token_count", "mean")),
-            throughput_rps=_optional(throughput),
-            open_loop=strategy in {"constant", "poisson", "async"},
-            unlimited=strategy == "throughput",
-            ttft_p50_ms=_optional(value("time_to_first_token_ms", "median")),
-            ttft_p99_ms=_optional(value("time_to_first_token_ms", "p99")),
-            itl_p50_ms=_optional(value("inter_token_latency_ms", "median")),
-            itl_p99_ms=_optional(value("inter_token_latency_ms", "p99")),
-            note="" if ttft > 0 else "no TTFT: used for ITL only",
-        )
-    except _UnusableError as error:
-        return Row(place=place, problem=str(error))
+    if finished == 0:
+        raise _UnusableError(NOTHING_FINISHED)
+    concurrency = value("request_concurrency", "mean")
+    if concurrency is None:
+        concurrency = mean("requests_per_second") * mean("request_latency")  # requests/s, s
+    batch = _number(concurrency, "metrics.request_concurrency.successful.mean")
+    if batch == 0:
+        raise _UnusableError(f"no request was inside: {NOTHING_FINISHED}")
+    itl = _optional(value("inter_token_latency_ms", "mean"))
+    if math.isnan(itl):
+        raise _UnusableError("inter_token_latency_ms: is absent: the answers were not streamed")
+    ttft = _optional(value("time_to_first_token_ms", "mean"))
+    return Row(
+        place=place,
+        batch=batch,
+        input_tokens=mean("prompt_token_count"),
+        itl_ms=itl,
+        ttft_ms=ttft,
+        output_tokens=_optional(value("output_token_count", "mean")),
+        throughput_rps=_optional(value("requests_per_second", "mean")),
+        open_loop=strategy in {"constant", "poisson", "async"},
+        unlimited=strategy == "throughput",
+        ttft_p50_ms=_optional(value("time_to_first_token_ms", "median")),
+        ttft_p99_ms=_optional(value("time_to_first_token_ms", "p99")),
+        itl_p50_ms=_optional(value("inter_token_latency_ms", "median")),
+        itl_p99_ms=_optional(value("inter_token_latency_ms", "p99")),
+        note="" if ttft > 0 else NO_TTFT,
+    )
 
 
 _METRICS = {

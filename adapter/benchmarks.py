@@ -1,7 +1,8 @@
 """Benchmark results as rows for `analyzer`: CSV, and the files of vLLM, SGLang and guidellm.
 
-A row is one run at one load. What a CSV calls its columns is told apart by name. A run from which nothing can be
-learned (nothing finished, not streamed) is a row with its reason; a file without any usable row is refused.
+A row is one run at one load. What a CSV calls its columns is told apart by name. A run from which nothing
+can be learned (nothing finished, not streamed) is a row with its reason; a file without any usable row is
+refused.
 """
 
 from __future__ import annotations
@@ -97,7 +98,15 @@ def _plain(path: Path, text: str) -> Iterator[Row]:
                 problems.append(f"{name}: must be a number >= 0, not {cell!r}")
         if math.isnan(values["batch"]) and not problems:
             raise InputError(f"{place}: batch: is missing")
-        yield Row(place=place, problem="; ".join(problems), **values)
+        yield Row(
+            place=place,
+            batch=values["batch"],
+            input_tokens=values["input_tokens"],
+            output_tokens=values["output_tokens"],
+            itl_ms=values["itl_ms"],
+            ttft_ms=values["ttft_ms"],
+            problem="; ".join(problems),
+        )
 
 
 def _cell(text: str, place: str) -> float:

@@ -25,7 +25,8 @@ class BenchmarkRows:
         itl_ms: mean inter-token latency, shape (M,); NaN where it was not measured.
         ttft_ms: mean time to first token, shape (M,); NaN where it was not measured.
         open_loop: arrivals do not wait for answers, shape (M,).
-        unlimited: the tool sent all requests at once (request rate "inf" without a limit, throughput strategy).
+        unlimited: the tool sent all requests at once (request rate "inf" without a limit, throughput
+            strategy).
 
     """
 

@@ -3,8 +3,8 @@
 In such a run TTFT holds that wait and ITL belongs to a smaller batch than the concurrency says, so neither
 teaches the times of a step. Three signs, none of which needs the limits of the engine:
 
-* TTFT grows with a load at most in proportion to concurrency, prompt and share of prefill; a row whose TTFT is
-  beyond that, seen from other rows, has waited;
+* TTFT grows with a load at most in proportion to concurrency, prompt and share of prefill; a row whose TTFT
+  is beyond that, seen from other rows, has waited;
 * TTFT is more than twice what the rows that did not wait predict for it;
 * a run that sent all requests at once spends a quarter of their time or more on TTFT.
 
@@ -32,8 +32,8 @@ _ROUNDS = 8
 class TtftLine:
     """TTFT = overhead + steps * ITL + own * input tokens + queued * input tokens * concurrency.
 
-    A request waits for the step that runs, computes its prompt and shares the token budget with the prompts of
-    others, of which there are the more the more requests are inside.
+    A request waits for the step that runs, computes its prompt and shares the token budget with the prompts
+    of others, of which there are the more the more requests are inside.
 
     Attributes:
         overhead_ms: what neither load nor lengths change.

@@ -1,4 +1,4 @@
-"""What benchmark rows cannot say of a step, in sentences, what to measure next, and what capacity the fit implies."""
+"""What benchmark rows cannot say of a step, what to measure next, and what capacity a fit implies."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from analyzer.benchmark_rows import BenchmarkRows, disagreement, rows_of
-from analyzer.replicas import BoolArray
+from analyzer.replicas import BoolArray, FloatArray
 from analyzer.step_fit import NAMES, StepFit
 
 _UNSURE = 0.5
 _DISAGREES = 0.05
 _BETTER = {
     "base_ms": "measure at concurrency 1 and 2",
-    "per_request_ms": "measure short prompts and long outputs, such as 128/1024, at concurrencies up to the limit",
+    "per_request_ms": "measure short prompts and long outputs, such as 128/1024, up to the batch limit",
     "per_prefill_token_ms": "measure long prompts and short outputs, such as 4096/64",
     "per_context_token_ms": "measure long contexts, such as 8192/1024, at several concurrencies",
     "per_sqrt_request_ms": "measure more concurrencies, such as 1, 2, 4, 8, 16, 32, 64 and 128",
@@ -65,8 +65,8 @@ def advise(rows: BenchmarkRows, fit: StepFit) -> Advice:
     )
 
 
-def capacities(rows: BenchmarkRows, fit: StepFit, measured_rps: np.ndarray) -> list[Capacity]:
-    """What the fit implies for each pair of lengths; `measured_rps`, shape (M,), NaN where it is not known."""
+def capacities(rows: BenchmarkRows, fit: StepFit, measured_rps: FloatArray) -> list[Capacity]:
+    """What the fit implies for each pair of lengths; `measured_rps`, shape (M,), is NaN where unknown."""
     measured = np.where(np.isnan(measured_rps), rows.throughput_rps, measured_rps)
     left_out = {row.row for row in fit.saturated}
     found = []
@@ -75,7 +75,7 @@ def capacities(rows: BenchmarkRows, fit: StepFit, measured_rps: np.ndarray) -> l
         prompt = float(rows.input_tokens[places].mean())
         output = float(rows.output_tokens[places].mean())
         served = [n for n in places if n not in left_out]
-        most = float(rows.concurrency[served if served else places].max())
+        most = float(rows.concurrency[served or places].max())
         if fit.bounds.max_requests is not None or fit.bounds.kv_tokens is not None:
             context = np.array([prompt + output / 2.0])
             most = float(fit.bounds.running(np.array([np.inf]), context)[0])
@@ -119,51 +119,52 @@ def lengths(rows: BenchmarkRows) -> list[BoolArray]:
 def _undetermined(rows: BenchmarkRows, fit: StepFit) -> Iterator[tuple[str, str]]:
     left_out = {row.row for row in fit.saturated}
     used = rows.part(np.array([row not in left_out for row in range(rows.size)]))
-    groups = lengths(used)
-    prefill, context = (NAMES.index(name) for name in ("per_prefill_token_ms", "per_context_token_ms"))
-    missing = {NAMES.index(name) for name in fit.undetermined}
-    if len(groups) == 1 and missing & {prefill, context}:
-        prompt, output = float(used.input_tokens.mean()), float(used.output_tokens.mean())
-        yield (
-            f"one pair of lengths ({prompt:.0f}/{output:.0f}): only the growth of ITL with the batch is known,"
-            " not which part of it is per request, prefill of others and context",
-            f"measure a second pair of lengths with another ratio, such as {4 * prompt:.0f}/{output:.0f}"
-            f" and {prompt:.0f}/{4 * output:.0f}, at the same concurrencies",
-        )
-    else:
-        if prefill in missing:
-            yield (
-                "input/output is the same in all rows: per_prefill_token_ms and per_request_ms are not separable",
-                "measure lengths with another input/output ratio",
-            )
-        if context in missing:
-            yield (
-                "per_context_token_ms cannot be told from the other terms",
-                _BETTER["per_context_token_ms"],
-            )
-    if "per_request_ms" in fit.undetermined and np.ptp(used.concurrency) <= 0.05 * used.concurrency.max():
-        yield (
-            "one concurrency: base_ms and per_request_ms are not separable",
-            "measure at two or more concurrencies, such as 1, 4, 16 and 64",
-        )
+    yield from _inseparable(used, fit)
     if not used.open_loop.any():
-        yield (
+        said = (
             "closed loops of fixed lengths move in lock-step: prompts come in bursts, and TTFT shows those"
-            " rather than what independent arrivals wait",
-            "measure one run with random arrivals (a request rate) at about 70 % of the capacity below",
+            " rather than what independent arrivals wait"
         )
+        yield said, "measure one run with random arrivals (a request rate) at 70 % of the capacity"
     if not fit.bounds.certain:
-        yield (
-            f"saturated rows have one pair of lengths: about {fit.bounds.kv_tokens:,.0f} tokens of KV cache, or"
-            " a limit of the batch",
-            "read the engine's KV cache size and max_num_seqs, or saturate it with other lengths",
+        said = (
+            "saturated rows have one pair of lengths: they show about"
+            f" {fit.bounds.kv_tokens:,.0f} tokens of KV cache, or a limit of the batch"
         )
+        better = (
+            "read the engine's KV cache size and max_num_seqs, or saturate it with other lengths"
+        )
+        yield said, better
     apart = disagreement(used)
     if apart > _DISAGREES:
-        yield (
-            f"rows of equal load differ: whatever the parameters, {apart:.0%} of error remain",
-            "fit one setting of the server at a time (speculative decoding, parallelism, version)",
+        said = f"rows of equal load differ: whatever the parameters, {apart:.0%} of error remain"
+        better = "fit one setting at a time (speculative decoding, parallelism, version)"
+        yield said, better
+
+
+def _inseparable(used: BenchmarkRows, fit: StepFit) -> Iterator[tuple[str, str]]:
+    prefill = "per_prefill_token_ms" in fit.undetermined
+    context = "per_context_token_ms" in fit.undetermined
+    if len(lengths(used)) == 1 and (prefill or context):
+        prompt, output = float(used.input_tokens.mean()), float(used.output_tokens.mean())
+        said = (
+            f"one pair of lengths ({prompt:.0f}/{output:.0f}): only the growth of ITL with the batch is"
+            " known, not which part of it is per request, prefill of others and context"
         )
+        better = (
+            "measure a second pair of lengths with another ratio, such as"
+            f" {4 * prompt:.0f}/{output:.0f} or {prompt:.0f}/{4 * output:.0f}, at the same concurrencies"
+        )
+        yield said, better
+    elif prefill:
+        said = "input/output is the same in all rows: prefill and per_request_ms are not separable"
+        yield said, "measure lengths with another input/output ratio"
+    elif context:
+        said = "per_context_token_ms cannot be told from the other terms"
+        yield said, _BETTER["per_context_token_ms"]
+    if "per_request_ms" in fit.undetermined and not prefill:
+        said = "one concurrency: base_ms and per_request_ms are not separable"
+        yield said, "measure at two or more concurrencies, such as 1, 4, 16 and 64"
 
 
 def _unsure(fit: StepFit) -> Iterator[tuple[str, str]]:

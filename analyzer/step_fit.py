@@ -3,9 +3,9 @@
     ITL(n) = base + per_request n + per_context n ctx + per_prefill (n - 1) in / out [+ per_sqrt sqrt(n)]
 
 with ctx = in + out / 2: with chunked prefill every decode step also carries somebody's prompt, and while a
-request decodes `out` tokens each of the n - 1 others brings one prompt of `in` tokens (n where arrivals do not
-wait for answers). The term in sqrt(n) is taken where it lowers the error, as for mixtures of experts. Saturated
-rows are found (`saturation`), left out, and tell instead how many requests the engine holds.
+request decodes `out` tokens each of the n - 1 others brings one prompt of `in` tokens (n where arrivals do
+not wait for answers). The term in sqrt(n) is taken where it lowers the error, as for mixtures of experts.
+Saturated rows are found (`saturation`), left out, and tell instead how many requests the engine holds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from analyzer import saturation
 from analyzer.benchmark_rows import BenchmarkRows
-from analyzer.errors import FitError
+from analyzer.errors import FitError, SaturatedRowsError
 from analyzer.replicas import BoolArray, FloatArray
 from analyzer.saturation import TtftLine
 from analyzer.step_regression import Regression, independent, robust
@@ -74,7 +74,9 @@ class Bounds:
 
     def running(self, concurrency: FloatArray, context_tokens: FloatArray) -> FloatArray:
         """Requests in service of those inside, shape (M,)."""
-        most = np.full(concurrency.shape, np.inf if self.max_requests is None else self.max_requests)
+        most = np.full(
+            concurrency.shape, np.inf if self.max_requests is None else self.max_requests
+        )
         if self.kv_tokens is not None:
             most = np.minimum(most, self.kv_tokens / np.maximum(context_tokens, 1.0))
         return np.asarray(np.minimum(concurrency, np.maximum(most, 1.0)))
@@ -117,7 +119,7 @@ class StepFit:
         return np.asarray(_design(rows, inside) @ values)
 
     def ttft_ms(self, rows: BenchmarkRows) -> FloatArray:
-        """TTFT predicted for each row's load if nobody waits for the batch, shape (M,); NaN without a line."""
+        """TTFT of each row's load if nobody waits for the batch, ms, shape (M,); NaN without a line."""
         if self.ttft is None:
             return np.full(rows.size, np.nan)
         return self.ttft.at(rows.concurrency, rows.input_tokens, self.itl_ms(rows))
@@ -132,6 +134,7 @@ def fit_steps(rows: BenchmarkRows, *, max_num_seqs: int | None = None) -> StepFi
 
     Raises:
         FitError: too few rows remain, or all are at one load; says which and what to measure.
+        SaturatedRowsError: too few remain because requests waited in the others; names those.
 
     """
     over: BoolArray = np.zeros(rows.size, dtype=np.bool_)
@@ -140,7 +143,7 @@ def fit_steps(rows: BenchmarkRows, *, max_num_seqs: int | None = None) -> StepFi
     waiting = saturation.find_waiting(rows, over)
     timed = ~np.isnan(rows.itl_ms)
     left_out = waiting.waited
-    _check(rows, timed & ~left_out, left_out)
+    _check(rows, timed & ~left_out, waiting, max_num_seqs)
     found, taken = _regress(rows.part(timed & ~left_out))
     # A wait in TTFT beside an ITL that follows the concurrency (a warm-up, a burst) spoils the TTFT only.
     expected = _design(rows, rows.concurrency)[:, taken] @ found.coefficients
@@ -177,17 +180,30 @@ def fit_steps(rows: BenchmarkRows, *, max_num_seqs: int | None = None) -> StepFi
     )
 
 
-def _check(rows: BenchmarkRows, used: BoolArray, left_out: BoolArray) -> None:
+def _check(
+    rows: BenchmarkRows, used: BoolArray, waiting: saturation.Waiting, max_num_seqs: int | None
+) -> None:
     if int(used.sum()) >= 2:
         if len(independent(_design(rows, rows.concurrency)[used], range(_SQRT))) > 1:
             return
         raise FitError(
             "concurrency and lengths: the same in all usable rows, so no two terms can be told apart;"
-            " measure at two or more, such as 1, 4, 16 and 64"
+            " measure at two or more concurrencies, such as 1, 4, 16 and 64"
         )
-    raise FitError(
-        f"{int(used.sum())} usable rows of {rows.size} ({int(left_out.sum())} saturated: their requests waited);"
-        " step times need at least 2: measure at fixed concurrencies, such as 1, 4, 16 and 64"
+    count, left_out = int(used.sum()), np.flatnonzero(waiting.waited)
+    problem = (
+        f"{count} usable rows of {rows.size}; step times need at least 2:"
+        " measure at fixed concurrencies, such as 1, 4, 16 and 64"
+    )
+    if not left_out.size:
+        raise FitError(problem)
+    running = saturation.running(rows, waiting.line)
+    raise SaturatedRowsError(
+        f"{problem}; {left_out.size} are saturated",
+        tuple(
+            (int(row), _reason(rows, int(row), waiting.line, float(running[row]), max_num_seqs))
+            for row in left_out
+        ),
     )
 
 

@@ -1,9 +1,10 @@
 """Robust least squares with coefficients >= 0 for the times of a step.
 
-Residuals stand between logarithms, because a timing's noise grows with it. The fit starts from least absolute
-residuals (Barrodale and Roberts 1973) and goes on with Tukey's bisquare weights (Beaton and Tukey 1974, 4.685
-robust standard deviations: 95 % efficient where nothing is wrong), so a whole batch size that is off does not
-bend what the others say. Each round is a linear problem with bounds (Lawson and Hanson 1974, `scipy.optimize.nnls`).
+Residuals stand between logarithms, because a timing's noise grows with it. The fit starts from least
+absolute residuals (Barrodale and Roberts 1973) and goes on with Tukey's bisquare weights (Beaton and Tukey
+1974, 4.685 robust standard deviations: 95 % efficient where nothing is wrong), so a whole batch size that
+is off does not bend what the others say. Each round is a linear problem with bounds (Lawson and Hanson
+1974, `scipy.optimize.nnls`).
 """
 
 from __future__ import annotations

@@ -3,9 +3,10 @@
     python -P bench/replica_fit.py [--measured FILE]
 
 FILE is a CSV with the columns backend, version, model, gpu, precision, tp, input_tokens, output_tokens,
-concurrency, ttft_ms and itl_ms; by default the repo's copy. Exit status 1 when a group misses its goal: mean
-error of ITL 5 % (8 % for mixtures of experts), of TTFT of unsaturated rows 20 %. Groups with fewer rows than a
-fit needs, and groups whose rows of equal load differ by more than the goal, are named and do not count.
+concurrency, ttft_ms and itl_ms; by default the repo's copy. Exit status 1 when a group misses its goal:
+mean error of ITL 5 % (8 % for mixtures of experts), of TTFT of unsaturated rows 20 %. Groups with fewer
+rows than a fit needs, and groups whose rows of equal load differ by more than the goal, are named and do
+not count.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from analyzer.benchmark_rows import BenchmarkRows
 
 MEASURED = Path(__file__).parent.parent / "tests" / "data" / "replica" / "measured.csv"
 GROUP = ("backend", "version", "model", "gpu", "precision", "tp")
-LEAST_ROWS = 6
+LEAST_TAUGHT = 4
+"""A step has four coefficients or five; fewer rows than four determine nothing."""
 DENSE_GOAL, MOE_GOAL, TTFT_GOAL = 0.05, 0.08, 0.20
 DENSE = ("llama", "qwen3-32b")
 """Parts of the names of models that are no mixtures of experts."""
@@ -41,6 +43,7 @@ class Group:
         ttft: mean relative error of TTFT over the other rows that are not saturated; None without such rows.
         goal: for ITL.
         saturated: rows of the group that are marked.
+        taught: what the fit was made from, in words.
         disagreement: share by which rows of equal load leave any prediction wrong.
         problem: why there is no fit; empty otherwise.
 
@@ -52,6 +55,7 @@ class Group:
     ttft: float | None
     goal: float
     saturated: int
+    taught: str
     disagreement: float
     problem: str
 
@@ -70,8 +74,10 @@ class Group:
         if not self.missed:
             return "ok"
         if self.disagreement > self.goal / 2:
-            return f"inconsistent: rows of equal load leave {self.disagreement:.0%} to any prediction"
-        return "MISSED"
+            return (
+                f"inconsistent: rows of equal load leave {self.disagreement:.0%} to any prediction"
+            )
+        return f"MISSED, taught by {self.taught}"
 
 
 def groups(path: Path) -> Iterator[tuple[str, BenchmarkRows]]:
@@ -93,11 +99,12 @@ def outcome(name: str, rows: BenchmarkRows, first: int = 0) -> Group:
     dense = any(part in name.lower() for part in DENSE)
     itl: float | None = None
     ttft: float | None = None
-    saturated, problem = 0, ""
-    if rows.size < LEAST_ROWS:
-        problem = f"too few rows ({rows.size} of {LEAST_ROWS})"
+    saturated, problem, said = 0, "", ""
+    taught = np.arange(rows.size) % 2 == first
+    if int(taught.sum()) < LEAST_TAUGHT:
+        problem = f"too few rows: {taught.sum()} to fit, {LEAST_TAUGHT} needed"
     else:
-        taught = np.arange(rows.size) % 2 == first
+        said = f"{taught.sum()} rows at {np.unique(rows.concurrency[taught]).size} concurrencies"
         others = rows.part(~taught)
         try:
             whole = step_fit.fit_steps(rows)
@@ -115,7 +122,7 @@ def outcome(name: str, rows: BenchmarkRows, first: int = 0) -> Group:
                 ttft = float(off[served].mean())
     return Group(
         name=name, rows=rows.size, itl=itl, ttft=ttft, goal=DENSE_GOAL if dense else MOE_GOAL,
-        saturated=saturated, disagreement=benchmark_rows.disagreement(rows), problem=problem,
+        saturated=saturated, taught=said, disagreement=benchmark_rows.disagreement(rows), problem=problem,
     )  # fmt: skip
 
 
@@ -132,7 +139,7 @@ def report(path: Path = MEASURED, first: int = 0) -> tuple[str, bool]:
         )
     fitted = [group for group in found if group.itl is not None]
     verdicts = [group.verdict for group in fitted]
-    missed = verdicts.count("MISSED")
+    missed = sum(verdict.startswith("MISSED") for verdict in verdicts)
     lines.append(
         f"{len(found)} groups: {verdicts.count('ok')} of {len(fitted)} fitted reach their goals,"
         f" {len(fitted) - verdicts.count('ok') - missed} are inconsistent, {missed} miss;"
@@ -149,9 +156,13 @@ def report(path: Path = MEASURED, first: int = 0) -> tuple[str, bool]:
 
 def main() -> int:
     """Print the table; 1 when a group misses its goal."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--measured", type=Path, default=MEASURED, metavar="FILE")
-    parser.add_argument("--first", type=int, choices=(0, 1), default=0, help="first row that is fitted")
+    parser.add_argument(
+        "--first", type=int, choices=(0, 1), default=0, help="first row that is fitted"
+    )
     args = parser.parse_args()
     text, reached = report(args.measured, args.first)
     print(text)

@@ -17,7 +17,7 @@ from adapter import benchmarks, pictures
 from adapter.errors import InputError
 from analyzer import benchmark_rows, step_advice, step_fit
 from analyzer import fit as fitting
-from analyzer.errors import FitError, InvalidParameterError
+from analyzer.errors import FitError, InvalidParameterError, SaturatedRowsError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,11 +51,11 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     command = subparsers.add_parser(
         "fit",
         help="step times, and alpha, beta, gamma and delta, from benchmark results",
-        description="Fits the times of an engine's step (base, per request, per prefill token, per context token)"
-        " and ITL = alpha + beta * batch, TTFT = gamma + delta * input_tokens * batch to benchmark rows, robustly."
-        " Saturated rows are found, named and left out. Files are CSV with columns batch (or concurrency), itl_ms,"
-        " input_tokens, output_tokens and ttft_ms, JSON of vLLM's bench serve or its sweep's CSV, SGLang's JSON"
-        " lines, or guidellm's JSON or CSV.",
+        description="Fits the times of an engine's step (base, per request, per prefill token, per context"
+        " token), and ITL = alpha + beta * batch and TTFT = gamma + delta * input_tokens * batch, to"
+        " benchmark rows. Saturated rows are found, named and left out. Files are CSV with columns batch (or"
+        " concurrency), itl_ms, input_tokens, output_tokens and ttft_ms, JSON of vLLM's bench serve or its"
+        " sweep's CSV, SGLang's JSON lines, or guidellm's JSON or CSV.",
     )
     command.add_argument("files", nargs="+", type=Path, metavar="FILE")
     command.add_argument(
@@ -153,6 +153,9 @@ def _steps(
             unlimited=[row.unlimited for row in rows],
         )
         return step_fit.fit_steps(table, max_num_seqs=max_batch), "", table
+    except SaturatedRowsError as error:
+        reasons = "".join(f"\n  {rows[row].place}: {reason}" for row, reason in error.rows)
+        raise InputError(f"{error}:{reasons}") from error
     except FitError as error:
         raise InputError(str(error)) from error
     except InvalidParameterError as error:
