@@ -10,9 +10,6 @@ from numpy.typing import ArrayLike
 from analyzer.errors import InvalidParameterError
 from analyzer.replicas import BoolArray, FloatArray, checked
 
-_NEAR = 1.25
-"""Loads up to this factor apart are compared with each other."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BenchmarkRows:
@@ -104,18 +101,20 @@ def rows_of(
 def disagreement(rows: BenchmarkRows) -> float:
     """Mean share by which no function of the load can predict each row's ITL.
 
-    Rows of equal lengths and near-equal concurrency are compared: ITL grows at most in proportion to the
-    concurrency, so what two rows differ by beyond that is a setting that the rows do not name (speculative
-    decoding, expert parallelism, a concurrency counted per rank). Predicting their middle leaves half of it.
+    Rows of equal lengths are compared: between two concurrencies ITL does not fall, and grows at most in
+    proportion to the others inside. What two rows differ by beyond that is a setting that the rows do not
+    name (speculative decoding, expert parallelism, a concurrency counted per rank) or a bad measurement.
+    Predicting their middle leaves half of it.
     """
     n, itl = rows.concurrency, rows.itl_ms
-    same = (
-        (np.abs(rows.input_tokens[:, None] - rows.input_tokens) <= 0.02 * rows.input_tokens)
-        & (np.abs(rows.output_tokens[:, None] - rows.output_tokens) <= 0.02 * rows.output_tokens)
-        & (np.maximum(n[:, None] / n, n / n[:, None]) <= _NEAR)
+    same = (np.abs(rows.input_tokens[:, None] - rows.input_tokens) <= 0.02 * rows.input_tokens) & (
+        np.abs(rows.output_tokens[:, None] - rows.output_tokens) <= 0.02 * rows.output_tokens
     )
+    # [a, b]: how far a is above b, and the most that it can be for its concurrency.
     apart = np.log(itl[:, None] / itl)
-    grown = np.log(n[:, None] / n)
-    excess = np.abs(apart - np.clip(apart, np.minimum(grown, 0.0), np.maximum(grown, 0.0)))
-    excess = np.where(same, np.nan_to_num(excess), 0.0)
+    others = np.maximum(n - 1.0, 0.25)
+    growth = np.log(np.maximum(others[:, None] / others, 1.0))
+    above = np.where(n[:, None] >= n, np.maximum(apart - growth, 0.0), np.maximum(apart, 0.0))
+    above = np.where(same, np.nan_to_num(above), 0.0)
+    excess = np.maximum(above, above.T)
     return float(np.expm1(excess.max(axis=1) / 2.0).mean())
