@@ -9,7 +9,7 @@ import numpy as np
 
 from analyzer.benchmark_rows import BenchmarkRows, disagreement, rows_of
 from analyzer.replicas import BoolArray, FloatArray
-from analyzer.step_fit import NAMES, StepFit
+from analyzer.step_fit import LEAST_BASE, NAMES, StepFit
 
 _UNSURE = 0.5
 _DISAGREES = 0.05
@@ -44,7 +44,8 @@ class Capacity:
         input_tokens: mean per request.
         output_tokens: mean per request.
         requests: in service: as many as the engine holds, or the most that was measured.
-        implied_rps: requests per second that the fit gives with so many in service.
+        implied_rps: requests per second that the fit gives with so many in service; NaN without TTFT
+            where one token ends a request.
         measured_rps: the best of the rows; NaN where none says.
 
     """
@@ -91,7 +92,7 @@ def capacities(rows: BenchmarkRows, fit: StepFit, measured_rps: FloatArray) -> l
                 input_tokens=prompt,
                 output_tokens=output,
                 requests=most,
-                implied_rps=1000.0 * most / request_ms,
+                implied_rps=1000.0 * most / request_ms if request_ms > 0 else np.nan,
                 measured_rps=float(known.max()) if known.size else np.nan,
             )
         )
@@ -168,6 +169,8 @@ def _inseparable(used: BenchmarkRows, fit: StepFit) -> Iterator[tuple[str, str]]
 
 
 def _unsure(fit: StepFit) -> Iterator[tuple[str, str]]:
+    if fit.step_times.base_ms <= LEAST_BASE * 1.01 * fit.least_itl_ms:
+        yield "base_ms is at its bound: all of ITL grows with the batch", _BETTER["base_ms"]
     for name in NAMES:
         value, error = getattr(fit.step_times, name), fit.errors[name]
         if name not in fit.undetermined and value > 0 and error > _UNSURE * value:

@@ -31,6 +31,8 @@ NAMES = (
     "per_sqrt_request_ms",
 )
 """Fields of StepTimes in the order of the columns."""
+LEAST_BASE = 1e-3
+"""A step takes time whatever it does: at least this share of the lowest ITL."""
 _BENDS = 0.9
 """The term in sqrt(n) must lower the error at least to this share."""
 _CONTEXT_HELPS = 0.95
@@ -96,6 +98,7 @@ class StepFit:
         outliers: rows used that count less than half.
         bounds: what saturated rows say of the batch.
         rows: rows used for ITL.
+        least_itl_ms: lowest ITL of the rows used.
         error: mean absolute error of ITL over the rows used, relative.
 
     """
@@ -109,6 +112,7 @@ class StepFit:
     outliers: tuple[int, ...]
     bounds: Bounds
     rows: int
+    least_itl_ms: float
     error: float
 
     def itl_ms(self, rows: BenchmarkRows) -> FloatArray:
@@ -147,7 +151,7 @@ def fit_steps(rows: BenchmarkRows, *, max_num_seqs: int | None = None) -> StepFi
     found, taken = _regress(rows.part(timed & ~left_out))
     # A wait in TTFT beside an ITL that follows the concurrency (a warm-up, a burst) spoils the TTFT only.
     expected = _design(rows, rows.concurrency)[:, taken] @ found.coefficients
-    follows = np.abs(np.nan_to_num(rows.itl_ms) / expected - 1.0) <= _FOLLOWS
+    follows = np.abs(np.nan_to_num(rows.itl_ms) - expected) <= _FOLLOWS * expected
     sure = over | rows.unlimited
     used = timed & (~left_out | (follows & ~sure))
     running = saturation.running(rows, waiting.line)
@@ -158,6 +162,8 @@ def fit_steps(rows: BenchmarkRows, *, max_num_seqs: int | None = None) -> StepFi
         found, taken = _regress(rows.part(used))
     saturated = left_out & ~used
     values, errors, undetermined = _separated(found, taken, rows.part(used))
+    least_itl_ms = float(rows.itl_ms[used].min())
+    values[_BASE] = max(values[_BASE], LEAST_BASE * least_itl_ms)
     places = np.flatnonzero(used)
     return StepFit(
         step_times=StepTimes(**dict(zip(NAMES, values, strict=True))),
@@ -176,6 +182,7 @@ def fit_steps(rows: BenchmarkRows, *, max_num_seqs: int | None = None) -> StepFi
         outliers=tuple(int(row) for row in places[found.outliers]),
         bounds=bounds,
         rows=places.size,
+        least_itl_ms=least_itl_ms,
         error=float(np.expm1(np.abs(found.residuals)).mean()),
     )
 

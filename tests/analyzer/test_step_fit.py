@@ -236,3 +236,30 @@ def test_little_gives_who_ran() -> None:
     data = rows(grid=[(1024, 1024, 10.0), (1024, 1024, 40.0), (1024, 1024, 100.0)], max_requests=40)
     line = saturation.fit_ttft(data.part(np.array([True, True, False])))
     assert saturation.running(data, line) == pytest.approx([10, 40, 40], rel=0.05)
+
+
+def test_any_rows_are_fitted_or_refused_in_words() -> None:
+    """Odd numbers give finite step times with a base above 0, or a FitError; never a warning."""
+    rng = np.random.default_rng(1)
+    fitted = 0
+    for _ in range(150):
+        size = int(rng.integers(1, 9))
+        data = benchmark_rows.rows_of(
+            concurrency=rng.choice([0.5, 1, 2, 8, 64, 1e5], size),
+            input_tokens=rng.choice([0, 1, 64, 5000], size),
+            output_tokens=rng.choice([1, 2, 100, 5000], size),
+            itl_ms=rng.choice([1e-3, 5, 50, np.nan, 1e6], size),
+            ttft_ms=rng.choice([1e-3, 50, 5000, np.nan, 1e7], size),
+            open_loop=rng.random(size) < 0.3,
+            unlimited=rng.random(size) < 0.3,
+        )
+        try:
+            fit = step_fit.fit_steps(data)
+        except errors.FitError:
+            continue
+        fitted += 1
+        assert fit.step_times.base_ms > 0
+        assert all(np.isfinite(value) and value >= 0 for value in values(fit))
+        step_advice.advise(data, fit)
+        step_advice.capacities(data, fit, data.throughput_rps)
+    assert fitted > 50
