@@ -275,7 +275,7 @@ def _separated(
             prefill = min(max(float(own), 0.0), values[_REQUEST] / ratio)
             closed = 0.0 if rows.open_loop.all() else 1.0
             values[_PREFILL] = prefill
-            values[_REQUEST] -= prefill * ratio
+            values[_REQUEST] = max(values[_REQUEST] - prefill * ratio, 0.0)
             values[_BASE] += closed * prefill * ratio
         if _REQUEST in taken:
             undetermined.insert(0, NAMES[_REQUEST])

@@ -209,12 +209,14 @@ def test_the_capacity_stands_beside_the_best_measured() -> None:
 
 def test_rows_of_equal_load_that_differ_are_a_limit_of_any_fit() -> None:
     """Two settings in one set leave half their distance; growth within the load's is none."""
-    twice = rows(grid=[(1024, 128, 8.0), (1024, 128, 8.0), (1024, 128, 16.0)])
+    twice = rows(grid=[(1024, 128, 8.0), (1024, 128, 8.0), (1024, 128, 64.0)])
     assert benchmark_rows.disagreement(twice) == pytest.approx(0.0)
     twice.itl_ms[1] *= 1.44
     assert benchmark_rows.disagreement(twice) == pytest.approx(0.2 * 2 / 3)
     near = rows(grid=[(1024, 128, 8.0), (1024, 128, 9.0)])
     assert benchmark_rows.disagreement(near) == pytest.approx(0.0)
+    near.itl_ms[1] = near.itl_ms[0] / 1.21
+    assert benchmark_rows.disagreement(near) == pytest.approx(0.1)
 
 
 def test_rows_that_tell_nothing_are_refused() -> None:
