@@ -31,8 +31,7 @@ from adapter.commands.serve import port
 from adapter.controller.demand import RateSettings
 from adapter.controller.settings import LoopSettings
 from emulator import hpa, load
-from emulator.demo import deployment, scenario, timeline
-from emulator.replay import sample
+from emulator.demo import comparison, deployment, scenario, timeline
 from optimizer.stabilization import Limits
 
 SYNC_SECONDS = 5.0
@@ -123,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
     demo.report()
     if args.replay and not demo.interrupted:
         logs.configure("text", quiet=True)
-        sample.show(sample.replay(console), console, args.out / "replay.html")
+        comparison.show(comparison.replay(console), console, args.out / "replay.html")
     return 0
 
 

@@ -25,8 +25,7 @@ from adapter.planning import plan as planning
 from adapter.resources.inputs import Contents
 from adapter.resources.variant import VariantSource
 from adapter.store import DESIRED, TargetStore
-from emulator.replay import cluster as worlds
-from emulator.replay.cluster import World
+from emulator.replay.cluster import ReplayCluster, pod_metrics
 from emulator.replay.policies import Policy, Timer
 from emulator.replay.scenario import Hpa, Scenario, Variant
 
@@ -36,17 +35,17 @@ NAMESPACE = "replay"
 class ReplayClock(Clock):
     """Shows the replay's time."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, cluster: ReplayCluster) -> None:
         super().__init__()
-        self._world = world
+        self._cluster = cluster
 
     def time(self) -> float:
         """Seconds since the beginning."""
-        return self._world.now
+        return self._cluster.now
 
     def monotonic(self) -> float:
         """The same."""
-        return self._world.now
+        return self._cluster.now
 
 
 async def _plan(snapshot: fleet.Fleet) -> planning.Plan:
@@ -54,7 +53,7 @@ async def _plan(snapshot: fleet.Fleet) -> planning.Plan:
 
 
 def contents_of(scenario: Scenario, *, percentile: float | None) -> Contents:
-    """The scenario as the objects of a world; `percentile` of the latencies that targets bound."""
+    """The scenario as the objects of a cluster; `percentile` of the latencies that targets bound."""
     classes: dict[tuple[str, int], dict[str, fleet.Targets]] = {}
     for model in scenario.models:
         targets = fleet.Targets(itl_ms=model.slo.itl, ttft_ms=model.slo.ttft, percentile=percentile)
@@ -117,20 +116,20 @@ class Ours(Policy):
 
     def __init__(
         self,
-        world: World,
+        cluster: ReplayCluster,
         *,
         name: str,
         title: str,
         settings: LoopSettings,
         percentile: float | None,
     ) -> None:
-        super().__init__(world)
+        super().__init__(cluster)
         self.name, self.title = name, title
         self._contents = contents_of(self.scenario, percentile=percentile)
         self._store = TargetStore()
         self._decided = False
         self._runner = asyncio.Runner()
-        clock = ReplayClock(world)
+        clock = ReplayClock(cluster)
         self._settings = settings
         collector = Collector(
             session=self._runner.run(_session()), clock=clock, settings=settings.collection
@@ -155,14 +154,14 @@ class Ours(Policy):
         """What the watches would show now."""
         sources = []
         for source in self._contents.variants:
-            ready = self.world.ready(source.name)
+            ready = self.cluster.ready(source.name)
             sources.append(
                 replace(
                     source,
                     endpoints=tuple(f"sim://{source.name}-{item.replica}" for item in ready),
                     pods=tuple(f"{source.name}-{item.replica}" for item in ready),
-                    replicas=self.world.fleet.replicas(source.name),
-                    wanted=self.world.wanted[source.name],
+                    replicas=self.cluster.fleet.replicas(source.name),
+                    wanted=self.cluster.spec_replicas[source.name],
                 )
             )
         self.loop.use(replace(self._contents, variants=tuple(sources)))
@@ -170,13 +169,13 @@ class Ours(Policy):
     def _collect(self) -> None:
         self._use()
         for source in self._contents.variants:
-            startup = self.world.variants[source.name].startup
-            for item in self.world.ready(source.name):
+            startup = self.cluster.variants[source.name].startup
+            for item in self.cluster.ready(source.name):
                 self.loop.collector.add(
                     source.key,
                     f"sim://{source.name}-{item.replica}",
-                    worlds.page(item, startup_seconds=startup),
-                    now=self.world.now,
+                    pod_metrics(item, startup_seconds=startup),
+                    now=self.cluster.now,
                     source="direct",
                 )
         self.loop.learn()
@@ -196,7 +195,7 @@ class Ours(Policy):
         )
 
     def items(self, variant: str) -> list[str]:
-        return _served(self._store, variant, now=self.world.now)
+        return _served(self._store, variant, now=self.cluster.now)
 
     def desired(self, variant: str) -> float:
         state = self.loop.states.get(f"{NAMESPACE}/{variant}")
@@ -235,10 +234,10 @@ class Reference(Policy):
 
     SCRAPE, WINDOW, INTERVAL, RELAY = 15.0, 60.0, 60.0, 30.0
 
-    def __init__(self, world: World) -> None:
-        super().__init__(world)
+    def __init__(self, cluster: ReplayCluster) -> None:
+        super().__init__(cluster)
         self._contents = contents_of(self.scenario, percentile=None)
-        self._history: dict[str, list[_Scrape]] = {name: [] for name in world.variants}
+        self._history: dict[str, list[_Scrape]] = {name: [] for name in cluster.variants}
         self._wanted: dict[str, int] = {}
         self._relayed: dict[str, list[str]] = {}
 
@@ -257,16 +256,16 @@ class Reference(Policy):
                     float(item.prompt_tokens[0]),
                     float(item.generation_tokens[0]),
                 )
-                for item in self.world.fleet.counters(name)
+                for item in self.cluster.fleet.counters(name)
             }
-            history.append((self.world.now, counts))
+            history.append((self.cluster.now, counts))
             del history[: -int(self.WINDOW / self.SCRAPE)]
 
     def _decide(self) -> None:
         variants = []
         for source in self._contents.variants:
             finished, prompt, generated, span = _rates(self._history[source.name])
-            replicas = self.world.fleet.replicas(source.name)
+            replicas = self.cluster.fleet.replicas(source.name)
             variants.append(
                 fleet.Variant(
                     name=source.key,

@@ -16,9 +16,9 @@ import numpy as np
 from adapter.planning import fleet
 from adapter.planning import plan as planning
 from emulator.replay.adapter_policy import contents_of
-from emulator.replay.cluster import World
+from emulator.replay.cluster import ReplayCluster
 from emulator.replay.policies import Scheduled, Static
-from emulator.replay.results import FloatArray, Outcome
+from emulator.replay.results import FloatArray, PolicyResult
 from emulator.replay.running import Progress, Run, run
 from emulator.replay.scenario import Scenario, Variant
 from emulator.traces import Trace
@@ -35,8 +35,8 @@ LEAST, MOST = 0.4, 1.6
 """Between which the factor is looked for."""
 
 
-def search(given: Run, progress: Callable[[int], Progress]) -> tuple[Outcome, float]:
-    """The cheapest timetable's outcome, and its factor.
+def search(given: Run, progress: Callable[[int], Progress]) -> tuple[PolicyResult, float]:
+    """The cheapest timetable's result, and its factor.
 
     Args:
         given: scenario and traffic.
@@ -45,17 +45,17 @@ def search(given: Run, progress: Callable[[int], Progress]) -> tuple[Outcome, fl
     """
     capacity = rates_of_one(given.scenario, given.traffic)
     low, high = LEAST, MOST
-    best: tuple[Outcome, float] | None = None
+    best: tuple[PolicyResult, float] | None = None
     for index in range(SEARCH_STEPS):
         factor = high if index == 0 else 0.5 * (low + high)
-        outcome = run(given, _scheduled(timetables(given, capacity, factor)), progress(index))
-        if outcome.within >= WANTED:
+        result = run(given, _scheduled(timetables(given, capacity, factor)), progress(index))
+        if result.within >= WANTED:
             high = factor
-            if best is None or outcome.cost_cents < best[0].cost_cents:
-                best = (outcome, factor)
+            if best is None or result.cost_cents < best[0].cost_cents:
+                best = (result, factor)
         elif index == 0:
             best = (
-                replace(outcome, notes=("no timetable of this kind meets the targets",)),
+                replace(result, notes=("no timetable of this kind meets the targets",)),
                 factor,
             )
             break
@@ -66,18 +66,18 @@ def search(given: Run, progress: Callable[[int], Progress]) -> tuple[Outcome, fl
     return best
 
 
-def _scheduled(table: dict[str, list[tuple[float, int]]]) -> Callable[[World], Scheduled]:
-    return lambda world: Scheduled(world, table)
+def _scheduled(table: dict[str, list[tuple[float, int]]]) -> Callable[[ReplayCluster], Scheduled]:
+    return lambda cluster: Scheduled(cluster, table)
 
 
-def peak(given: Run, factor: float) -> Callable[[World], Static]:
+def peak(given: Run, factor: float) -> Callable[[ReplayCluster], Static]:
     """A fleet of constant size for the highest rate, sized as the timetable is."""
     capacity = rates_of_one(given.scenario, given.traffic)
     table = timetables(given, capacity, factor)
     most = {
         name: max([number for _, number in entries], default=1) for name, entries in table.items()
     }
-    return lambda world: Static(world, most)
+    return lambda cluster: Static(cluster, most)
 
 
 def rates_of_one(scenario: Scenario, traffic: Mapping[str, Trace]) -> dict[str, float]:

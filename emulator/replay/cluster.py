@@ -16,7 +16,7 @@ from emulator.simulation import Fleet
 from emulator.traces import Trace
 
 
-class World:
+class ReplayCluster:
     """One run's fleet, its clock, and what was seen of it.
 
     Attributes:
@@ -41,8 +41,8 @@ class World:
             routing=scenario.routing,
         )
         self.now = 0.0
-        self.wanted = {variant.name: variant.replicas for variant in scenario.variants}
-        self.ups = self.downs = 0
+        self.spec_replicas = {variant.name: variant.replicas for variant in scenario.variants}
+        self.scale_ups = self.scale_downs = 0
         self.queue_peak = 0
         self._rows: dict[str, list[tuple[float, ...]]] = {name: [] for name in self.variants}
 
@@ -53,12 +53,12 @@ class World:
 
     def scale(self, name: str, replicas: int) -> None:
         """Ask for that many replicas of a variant."""
-        before = self.wanted[name]
+        before = self.spec_replicas[name]
         if replicas == before:
             return
-        self.ups += replicas > before
-        self.downs += replicas < before
-        self.wanted[name] = replicas
+        self.scale_ups += replicas > before
+        self.scale_downs += replicas < before
+        self.spec_replicas[name] = replicas
         self.fleet.scale(name, replicas)
 
     def ready(self, name: str) -> tuple[Counters, ...]:
@@ -113,7 +113,7 @@ class World:
         return found
 
 
-def page(counters: Counters, *, startup_seconds: float) -> Page:
+def pod_metrics(counters: Counters, *, startup_seconds: float) -> Page:
     """A replica's metrics as a scrape would find them."""
     return Page(
         finished=counters.finished,

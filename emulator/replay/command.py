@@ -52,18 +52,18 @@ def run(args: argparse.Namespace) -> int:
     traffic = scenario.traffic(found, args.trace, base=args.scenario.parent)
     # To stderr, so that what is printed can be piped.
     with progress.shown(Console(stderr=True), quiet=args.quiet) as tell:
-        replayed = compare.compare(found, traffic, args.policies, progress=tell)
+        comparison = compare.compare(found, traffic, args.policies, progress=tell)
     if args.html is not None:
         try:
-            args.html.write_text(report.html(replayed), encoding="utf-8")
+            args.html.write_text(report.html(comparison), encoding="utf-8")
         except OSError as error:
             raise errors.UsageError(f"--html {args.html}: {error.strerror}") from error
     if args.json:
-        print(json.dumps(tables.document(replayed), indent=2, allow_nan=False))
+        print(json.dumps(tables.document(comparison), indent=2, allow_nan=False))
     else:
         out = Console()
         out.width = max(out.width, tables.WIDTH)
-        out.print(tables.table(replayed))
+        out.print(tables.table(comparison))
         if args.html is not None:
             print(f"written: {args.html}")
     return 0

@@ -9,9 +9,9 @@ from adapter.controller.demand import RateSettings
 from adapter.controller.settings import LoopSettings
 from emulator.replay import clairvoyant, scoring
 from emulator.replay.adapter_policy import Ours, Reference, settings_of
-from emulator.replay.cluster import World
+from emulator.replay.cluster import ReplayCluster
 from emulator.replay.policies import KvCache, Policy, Queue
-from emulator.replay.results import Outcome, Replayed
+from emulator.replay.results import Comparison, PolicyResult
 from emulator.replay.running import Run, run
 from emulator.replay.scenario import Scenario, Traffic
 
@@ -35,13 +35,13 @@ Tell = Callable[[str, float], None]
 
 def _ours(
     name: str, title: str, settings: LoopSettings, percentile: float | None
-) -> Callable[[World], Policy]:
-    return lambda world: Ours(
-        world, name=name, title=title, settings=settings, percentile=percentile
+) -> Callable[[ReplayCluster], Policy]:
+    return lambda cluster: Ours(
+        cluster, name=name, title=title, settings=settings, percentile=percentile
     )
 
 
-def makers(scenario: Scenario) -> dict[str, Callable[[World], Policy]]:
+def makers(scenario: Scenario) -> dict[str, Callable[[ReplayCluster], Policy]]:
     """Policies that need nothing but the scenario, by name."""
     settings = settings_of(scenario)
     reactive = replace(settings, rates=RateSettings(anticipate=False))
@@ -61,7 +61,7 @@ def compare(
     policies: Sequence[str] = POLICIES,
     *,
     progress: Tell = lambda _name, _share: None,
-) -> Replayed:
+) -> Comparison:
     """What each policy makes of the traffic.
 
     Args:
@@ -84,10 +84,10 @@ def compare(
         began = done
         return lambda at: progress(name, (began + at / given.seconds) / total)
 
-    outcomes: dict[str, Outcome] = {}
+    results: dict[str, PolicyResult] = {}
     for name in policies:
         if name in known:
-            outcomes[name] = run(given, known[name], telling(name))
+            results[name] = run(given, known[name], telling(name))
             done += 1
     if searched:
         start = done
@@ -97,17 +97,17 @@ def compare(
             done = start + index
             return telling("clairvoyant")
 
-        outcomes["clairvoyant"], factor = clairvoyant.search(given, trying)
+        results["clairvoyant"], factor = clairvoyant.search(given, trying)
         done = start + clairvoyant.SEARCH_STEPS
         if "static" in searched:
-            outcomes["static"] = run(given, clairvoyant.peak(given, factor), telling("static"))
-    return Replayed(
+            results["static"] = run(given, clairvoyant.peak(given, factor), telling("static"))
+    return Comparison(
         scenario=scenario.name,
         trace=", ".join(dict.fromkeys(trace.name for trace in traces.values())),
         duration_seconds=scoring.duration(traces),
         requests=sum(len(trace) for trace in traces.values()),
         warm_up_seconds=scenario.warm_up,
-        outcomes=tuple(outcomes[name] for name in policies if name in outcomes),
+        results=tuple(results[name] for name in policies if name in results),
         facts=_facts(scenario),
     )
 

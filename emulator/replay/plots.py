@@ -12,7 +12,7 @@ from rich.cells import cell_len, set_cell_size
 
 from adapter.formats import plots
 from emulator.replay import downsampling, svg, tables
-from emulator.replay.results import ClassOutcome, Curves, FloatArray, Outcome, Replayed
+from emulator.replay.results import ClassResult, Comparison, Curves, FloatArray, PolicyResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,34 +53,34 @@ class _Panel:
     """One policy's axes of one quantity, with what it needs to be drawn."""
 
     axes: Axes
-    classes: tuple[ClassOutcome, ...]
+    classes: tuple[ClassResult, ...]
     curves: Curves
     bound: Curves | None
     view: View
     color: str
 
 
-def palette(replayed: Replayed) -> dict[str, str]:
+def palette(comparison: Comparison) -> dict[str, str]:
     """The name of each policy's colour."""
-    others = [item.policy for item in replayed.outcomes if item is not replayed.bound]
+    others = [item.policy for item in comparison.results if item is not comparison.bound]
     found = {policy: f"own{i % svg.OWN_COLORS}" for i, policy in enumerate(others)}
-    return found | ({} if replayed.bound is None else {replayed.bound.policy: "bound"})
+    return found | ({} if comparison.bound is None else {comparison.bound.policy: "bound"})
 
 
-def view(replayed: Replayed, variant: str) -> View:
+def view(comparison: Comparison, variant: str) -> View:
     """Scales that hold every policy's curves of a variant."""
-    curves = [item.curves[variant] for item in replayed.outcomes if variant in item.curves]
-    shown = [item for item in replayed.outcomes if variant in item.curves]
-    classes = [item for outcome in shown for item in _judged(outcome, variant)]
+    curves = [item.curves[variant] for item in comparison.results if variant in item.curves]
+    shown = [item for item in comparison.results if variant in item.curves]
+    classes = [item for result in shown for item in _judged(result, variant)]
     ttft = [item.ttft_target_ms for item in classes]
-    unit, unit_seconds = _unit(replayed.duration_seconds)
-    end = max([replayed.duration_seconds, *(_top([item.seconds], 0.0) for item in curves)])
-    pictures_in_all = sum(len(item.curves) for item in replayed.outcomes)
+    unit, unit_seconds = _unit(comparison.duration_seconds)
+    end = max([comparison.duration_seconds, *(_top([item.seconds], 0.0) for item in curves)])
+    pictures_in_all = sum(len(item.curves) for item in comparison.results)
     return View(
         unit=unit,
         unit_seconds=unit_seconds,
         end=end / unit_seconds,
-        warm_up=replayed.warm_up_seconds / unit_seconds,
+        warm_up=comparison.warm_up_seconds / unit_seconds,
         tops={
             "load": _top((item.offered_rpm for item in curves), 1.0),
             "replicas": _common(
@@ -98,19 +98,19 @@ def view(replayed: Replayed, variant: str) -> View:
     )
 
 
-def over_time(replayed: Replayed, outcome: Outcome, variant: str, shared: View) -> str:
+def over_time(comparison: Comparison, result: PolicyResult, variant: str, shared: View) -> str:
     """Load, replicas, latencies, queue and cost of one variant under one policy, one above the other.
 
     Raises:
         UsageError: matplotlib is not installed.
 
     """
-    bound = replayed.bound
-    other = None if bound is None or bound is outcome else bound.curves.get(variant)
-    curves, color = outcome.curves[variant], svg.STAND_INS[palette(replayed)[outcome.policy]]
-    classes = _judged(outcome, variant)
+    bound = comparison.bound
+    other = None if bound is None or bound is result else bound.curves.get(variant)
+    curves, color = result.curves[variant], svg.STAND_INS[palette(comparison)[result.policy]]
+    classes = _judged(result, variant)
     figure = plots.new_figure((_WIDTH_INCHES, 6.6))
-    with svg.look(f"{outcome.policy}/{variant}"):
+    with svg.look(f"{result.policy}/{variant}"):
         every = _stacked(figure)
         for axes, (_, heading, draw) in zip(every, _PANELS, strict=True):
             _prepare(axes, heading, shared)
@@ -118,22 +118,22 @@ def over_time(replayed: Replayed, outcome: Outcome, variant: str, shared: View) 
                         color=color))  # fmt: skip
         every[-1].set_xlabel(f"time, {shared.unit}", color=_MUTED, labelpad=2)
         return svg.text(
-            figure, f"{outcome.title}, {variant}: load, replicas, TTFT, ITL, queue, cost"
+            figure, f"{result.title}, {variant}: load, replicas, TTFT, ITL, queue, cost"
         )
 
 
-def trade_off(replayed: Replayed) -> str:
+def trade_off(comparison: Comparison) -> str:
     """Share within the SLO over cost, a point for each policy; the best is on the upper left.
 
     Raises:
         UsageError: matplotlib is not installed.
 
     """
-    names, bound = palette(replayed), replayed.bound
+    names, bound = palette(comparison), comparison.bound
     relative = bound is not None and bound.cost_cents > 0
     points = [
-        (replayed.cost_ratio(item) or 0.0 if relative else item.cost_cents, 1 - item.within)
-        for item in replayed.outcomes
+        (comparison.cost_ratio(item) or 0.0 if relative else item.cost_cents, 1 - item.within)
+        for item in comparison.results
     ]
     figure = plots.new_figure((_WIDTH_INCHES, 3.4))
     with svg.look("trade-off"):
@@ -142,11 +142,11 @@ def trade_off(replayed: Replayed) -> str:
         _style(axes, "requests within SLO")
         _nines(axes, [x for x, _ in points])
         axes.set_xlabel("cost / clairvoyant's" if relative else "cost, cents", color=_MUTED)
-        for outcome, (x, y) in zip(replayed.outcomes, points, strict=True):
-            color = svg.STAND_INS[names[outcome.policy]]
-            axes.plot([x], [y], "D" if outcome is bound else "o", color=color, markersize=6,
+        for result, (x, y) in zip(comparison.results, points, strict=True):
+            color = svg.STAND_INS[names[result.policy]]
+            axes.plot([x], [y], "D" if result is bound else "o", color=color, markersize=6,
                       clip_on=False, zorder=3)  # fmt: skip
-        _label(axes, points, replayed)
+        _label(axes, points, comparison)
         return svg.text(figure, "Requests within the SLO over cost, by policy")
 
 
@@ -309,20 +309,20 @@ def _nines(axes: Axes, costs: Sequence[float]) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(5))
 
 
-def _label(axes: Axes, points: Sequence[tuple[float, float]], replayed: Replayed) -> None:
+def _label(axes: Axes, points: Sequence[tuple[float, float]], comparison: Comparison) -> None:
     """A name beside each point, moved to where nothing else is; a line leads to one that is far."""
     scale = 72.0 / axes.figure.dpi
     at = [axes.transData.transform(point) * scale for point in points]
     taken = [(x - 5.0, y - 5.0, x + 5.0, y + 5.0) for x, y in at]
     limits = tuple(float(edge) * scale for edge in axes.bbox.extents)
-    names = palette(replayed)
-    for outcome, (x, y), point in zip(replayed.outcomes, at, points, strict=True):
-        name = tables.plain(outcome.title)
+    names = palette(comparison)
+    for result, (x, y), point in zip(comparison.results, at, points, strict=True):
+        name = tables.plain(result.title)
         text = name if cell_len(name) <= 36 else f"{set_cell_size(name, 35)}…"
         box = _free(x, y, 4.7 * cell_len(text), taken, limits)
         taken.append(box)
         aside, shift = box[2] < x, (box[1] + box[3]) / 2 - y
-        line = {"arrowstyle": "-", "color": svg.STAND_INS[names[outcome.policy]], "shrinkA": 0}
+        line = {"arrowstyle": "-", "color": svg.STAND_INS[names[result.policy]], "shrinkA": 0}
         axes.annotate(text, point, (box[2 if aside else 0] - x, shift), textcoords="offset points",
                       ha="right" if aside else "left", va="center", fontsize=9, color=_INK,
                       parse_math=False, arrowprops=line if abs(shift) > 6 else None)  # fmt: skip
@@ -348,10 +348,10 @@ def _meet(one: Sequence[float], other: Sequence[float]) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def _judged(outcome: Outcome, variant: str) -> tuple[ClassOutcome, ...]:
+def _judged(result: PolicyResult, variant: str) -> tuple[ClassResult, ...]:
     """The classes whose targets bound a variant: its model's."""
-    model = outcome.curves[variant].model
-    return tuple(item for item in outcome.classes if item.model == model)
+    model = result.curves[variant].model
+    return tuple(item for item in result.classes if item.model == model)
 
 
 def _time(curves: Curves, shared: View) -> FloatArray:

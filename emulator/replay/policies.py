@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from emulator.replay.cluster import World
+from emulator.replay.cluster import ReplayCluster
 from emulator.replay.scenario import Hpa, Scenario
 
 
@@ -31,9 +31,9 @@ class Policy(ABC):
     title = ""
     notes: tuple[str, ...] = ()
 
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.scenario: Scenario = world.scenario
+    def __init__(self, cluster: ReplayCluster) -> None:
+        self.cluster = cluster
+        self.scenario: Scenario = cluster.scenario
 
     @abstractmethod
     def timers(self) -> Sequence[Timer]:
@@ -67,8 +67,8 @@ class Static(Policy):
     name = "static"
     title = "static for the peak"
 
-    def __init__(self, world: World, replicas: dict[str, int]) -> None:
-        super().__init__(world)
+    def __init__(self, cluster: ReplayCluster, replicas: dict[str, int]) -> None:
+        super().__init__(cluster)
         self._replicas = replicas
 
     def timers(self) -> Sequence[Timer]:
@@ -76,7 +76,7 @@ class Static(Policy):
 
     def _set(self) -> None:
         for name, number in self._replicas.items():
-            self.world.scale(name, number)
+            self.cluster.scale(name, number)
 
     def desired(self, variant: str) -> float:
         return float(self._replicas[variant])
@@ -88,10 +88,12 @@ class Scheduled(Policy):
     name = "clairvoyant"
     title = "clairvoyant"
 
-    def __init__(self, world: World, timetable: dict[str, list[tuple[float, int]]]) -> None:
-        super().__init__(world)
+    def __init__(
+        self, cluster: ReplayCluster, timetable: dict[str, list[tuple[float, int]]]
+    ) -> None:
+        super().__init__(cluster)
         self._timetable = timetable
-        self._now = {name: world.variants[name].replicas for name in timetable}
+        self._now = {name: cluster.variants[name].replicas for name in timetable}
 
     def timers(self) -> Sequence[Timer]:
         def at(name: str, replicas: int) -> Callable[[], None]:
@@ -105,7 +107,7 @@ class Scheduled(Policy):
 
     def _set(self, name: str, replicas: int) -> None:
         self._now[name] = replicas
-        self.world.scale(name, replicas)
+        self.cluster.scale(name, replicas)
 
     def desired(self, variant: str) -> float:
         return float(self._now[variant])
@@ -114,9 +116,9 @@ class Scheduled(Policy):
 class _Gauge(Policy):
     """An HPA on the sum of one of vLLM's gauges, as its pods showed it at the last scrape."""
 
-    def __init__(self, world: World) -> None:
-        super().__init__(world)
-        self._seen: dict[str, list[str] | None] = dict.fromkeys(world.variants)
+    def __init__(self, cluster: ReplayCluster) -> None:
+        super().__init__(cluster)
+        self._seen: dict[str, list[str] | None] = dict.fromkeys(cluster.variants)
 
     def timers(self) -> Sequence[Timer]:
         return [Timer(self.scenario.loop.scrape_interval, 2.0, self._scrape)]
@@ -126,8 +128,8 @@ class _Gauge(Policy):
         """The sum over the ready replicas."""
 
     def _scrape(self) -> None:
-        for name in self.world.variants:
-            there = bool(self.world.ready(name))
+        for name in self.cluster.variants:
+            there = bool(self.cluster.ready(name))
             self._seen[name] = [f"{self._value(name):.3f}"] if there else None
 
     def items(self, variant: str) -> list[str]:
@@ -141,7 +143,7 @@ class Queue(_Gauge):
     title = "HPA on queue length"
 
     def _value(self, variant: str) -> float:
-        return float(sum(item.waiting for item in self.world.ready(variant)))
+        return float(sum(item.waiting for item in self.cluster.ready(variant)))
 
     def target(self) -> str:
         return f"{self.scenario.hpa.queue_target:g}"
@@ -154,7 +156,7 @@ class KvCache(_Gauge):
     title = "HPA on KV-cache use"
 
     def _value(self, variant: str) -> float:
-        return sum(item.kv_cache for item in self.world.ready(variant))
+        return sum(item.kv_cache for item in self.cluster.ready(variant))
 
     def target(self) -> str:
         return f"{self.scenario.hpa.kv_target:g}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from html import escape
 
 from emulator.replay import plots, tables
-from emulator.replay.results import Outcome, Replayed
+from emulator.replay.results import Comparison, PolicyResult
 
 # On a light and on a dark page. Those of the policies are Okabe's and Ito's, without their yellow and black,
 # darker or lighter where the background asks for it.
@@ -105,17 +105,17 @@ _ABOUT = (
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
-def html(replayed: Replayed) -> str:
+def html(comparison: Comparison) -> str:
     """The page.
 
     Raises:
         UsageError: matplotlib is not installed.
 
     """
-    first, *others = tables.findings(replayed)
-    title = _text(f"{replayed.trace} on {replayed.scenario}")
-    variants = dict.fromkeys(name for item in replayed.outcomes for name in item.curves)
-    sections = "".join(_section(replayed, variant) for variant in variants)
+    first, *others = tables.findings(comparison)
+    title = _text(f"{comparison.trace} on {comparison.scenario}")
+    variants = dict.fromkeys(name for item in comparison.results for name in item.curves)
+    sections = "".join(_section(comparison, variant) for variant in variants)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -136,8 +136,8 @@ def html(replayed: Replayed) -> str:
 <p class="lead">{escape(" ".join(others))}</p>
 </header>
 <div class="first">
-{_trade_off(replayed)}{_facts(replayed)}</div>
-{_table(replayed)}{sections}</main>
+{_trade_off(comparison)}{_facts(comparison)}</div>
+{_table(comparison)}{sections}</main>
 </body>
 </html>
 """
@@ -154,38 +154,38 @@ def _colors() -> str:
     return f":root{{{light}}}\n@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
 
 
-def _chip(replayed: Replayed, outcome: Outcome) -> str:
-    name = plots.palette(replayed)[outcome.policy]
+def _chip(comparison: Comparison, result: PolicyResult) -> str:
+    name = plots.palette(comparison)[result.policy]
     return f'<i class="chip" style="background:var(--{name})"></i>'
 
 
-def _trade_off(replayed: Replayed) -> str:
-    if not replayed.outcomes:
+def _trade_off(comparison: Comparison) -> str:
+    if not comparison.results:
         return ""
     return (
         '<figure class="card"><figcaption><h3>What service, at what cost</h3>'
         f"<p>Upper left is best; shaded: at least {tables.GOAL * 100:g} % within the SLO.</p></figcaption>\n"
-        f"{plots.trade_off(replayed)}</figure>\n"
+        f"{plots.trade_off(comparison)}</figure>\n"
     )
 
 
-def _facts(replayed: Replayed) -> str:
+def _facts(comparison: Comparison) -> str:
     found: dict[str, str] = {
-        "trace": replayed.trace,
-        "scenario": replayed.scenario,
-        "requests": f"{replayed.requests:,}",
-        "duration": f"{replayed.duration_seconds:,.0f} s",
-        "warm-up": f"{replayed.warm_up_seconds:,.0f} s, not judged",
-        **_targets(replayed),
-        **replayed.facts,
+        "trace": comparison.trace,
+        "scenario": comparison.scenario,
+        "requests": f"{comparison.requests:,}",
+        "duration": f"{comparison.duration_seconds:,.0f} s",
+        "warm-up": f"{comparison.warm_up_seconds:,.0f} s, not judged",
+        **_targets(comparison),
+        **comparison.facts,
     }
     lines = "".join(f"<dt>{_text(k)}</dt><dd>{_text(v)}</dd>\n" for k, v in found.items())
     return f'<dl class="facts">\n{lines}</dl>\n'
 
 
-def _targets(replayed: Replayed) -> Mapping[str, str]:
+def _targets(comparison: Comparison) -> Mapping[str, str]:
     """The SLO of each class, by what to call it."""
-    classes = [item for outcome in replayed.outcomes for item in outcome.classes]
+    classes = [item for result in comparison.results for item in result.classes]
     several = len({item.model for item in classes}) > 1
     return {
         f"SLO, {item.service_class}" + (f", {item.model}" if several else ""): (
@@ -196,17 +196,17 @@ def _targets(replayed: Replayed) -> Mapping[str, str]:
     }
 
 
-def _table(replayed: Replayed) -> str:
+def _table(comparison: Comparison) -> str:
     heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in tables.COLUMNS)
-    lines = "".join(_line(replayed, row) for row in tables.rows(replayed))
+    lines = "".join(_line(comparison, row) for row in tables.rows(comparison))
     return (
         f"<section>\n<h2>Results</h2>\n<table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{lines}</tbody>\n"
         f'</table>\n<p class="note">{escape(_ABOUT)}</p>\n</section>\n'
     )
 
 
-def _line(replayed: Replayed, row: tables.Row) -> str:
-    judged = row.service_class or row.outcome
+def _line(comparison: Comparison, row: tables.Row) -> str:
+    judged = row.service_class or row.result
     met = judged.within >= tables.GOAL
     first, *others = row.cells
     kind, mark = ("met", "✓") if met else ("missed", "✗")
@@ -216,21 +216,21 @@ def _line(replayed: Replayed, row: tables.Row) -> str:
         for name, cell in zip(tables.COLUMNS[2:], others, strict=True)
     ]
     kind = "class" if row.service_class else "policy"
-    chip = "" if row.service_class else _chip(replayed, row.outcome)
+    chip = "" if row.service_class else _chip(comparison, row.result)
     return (
         f'<tr class="{kind}"><th scope="row">{chip}{escape(row.label)}</th>{"".join(cells)}</tr>\n'
     )
 
 
-def _section(replayed: Replayed, variant: str) -> str:
-    view = plots.view(replayed, variant)
-    shown = [item for item in replayed.outcomes if variant in item.curves]
-    cards = "".join(_card(replayed, item, variant, view) for item in shown)
+def _section(comparison: Comparison, variant: str) -> str:
+    view = plots.view(comparison, variant)
+    shown = [item for item in comparison.results if variant in item.curves]
+    cards = "".join(_card(comparison, item, variant, view) for item in shown)
     key = {
         "solid": "ready, in the policy's colour",
         "area": "starting or draining",
         "dots": "desired by the policy",
-        **({"dash": "clairvoyant"} if replayed.bound else {}),
+        **({"dash": "clairvoyant"} if comparison.bound else {}),
         "slo": "SLO",
         "over": "above the strictest SLO",
         "warm": "warm-up",
@@ -243,15 +243,15 @@ def _section(replayed: Replayed, variant: str) -> str:
     )
 
 
-def _card(replayed: Replayed, outcome: Outcome, variant: str, view: plots.View) -> str:
-    ratio = replayed.cost_ratio(outcome)
+def _card(comparison: Comparison, result: PolicyResult, variant: str, view: plots.View) -> str:
+    ratio = comparison.cost_ratio(result)
     price = f"{tables.ratio(ratio)} bound" if ratio is not None else (
-        f"{outcome.cost_cents:,.0f} cents"
+        f"{result.cost_cents:,.0f} cents"
     )  # fmt: skip
-    notes = "".join(f'<p class="note">{_text(note)}</p>\n' for note in outcome.notes)
+    notes = "".join(f'<p class="note">{_text(note)}</p>\n' for note in result.notes)
     return (
-        f'<figure class="card"><figcaption><h3>{_chip(replayed, outcome)}{_text(outcome.title)}</h3>'
-        f"<p>{tables.percent(outcome.within)} within SLO · {price} ·"
-        f" {outcome.scale_ups + outcome.scale_downs} scalings</p></figcaption>\n"
-        f"{plots.over_time(replayed, outcome, variant, view)}<div>{notes}</div></figure>\n"
+        f'<figure class="card"><figcaption><h3>{_chip(comparison, result)}{_text(result.title)}</h3>'
+        f"<p>{tables.percent(result.within)} within SLO · {price} ·"
+        f" {result.scale_ups + result.scale_downs} scalings</p></figcaption>\n"
+        f"{plots.over_time(comparison, result, variant, view)}<div>{notes}</div></figure>\n"
     )

@@ -12,7 +12,7 @@ FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClassOutcome:
+class ClassResult:
     """How one service class's requests for one model fared.
 
     Attributes:
@@ -70,7 +70,7 @@ class Curves:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class PolicyResult:
     """What one policy made of the traffic.
 
     Attributes:
@@ -88,7 +88,7 @@ class Outcome:
 
     policy: str
     title: str
-    classes: tuple[ClassOutcome, ...]
+    classes: tuple[ClassResult, ...]
     gpu_hours: float
     cost_cents: float
     scale_ups: int
@@ -107,7 +107,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Replayed:
+class Comparison:
     """Everything that one replay found.
 
     Attributes:
@@ -115,7 +115,7 @@ class Replayed:
         duration_seconds: of the traffic.
         requests: in it.
         warm_up_seconds: at the beginning, whose requests are not judged.
-        outcomes: in the order of the policies; the clairvoyant's, the bound, is called `clairvoyant`.
+        results: in the order of the policies; the clairvoyant's, the bound, is called `clairvoyant`.
         facts: of the scenario, by name, to be shown with the results.
 
     """
@@ -125,19 +125,17 @@ class Replayed:
     duration_seconds: float
     requests: int
     warm_up_seconds: float
-    outcomes: tuple[Outcome, ...]
+    results: tuple[PolicyResult, ...]
     facts: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def bound(self) -> Outcome | None:
+    def bound(self) -> PolicyResult | None:
         """What could have been done by who knows the traffic; None if that was not computed."""
-        return next((item for item in self.outcomes if item.policy == "clairvoyant"), None)
+        return next((item for item in self.results if item.policy == "clairvoyant"), None)
 
-    def cost_ratio(self, outcome: Outcome) -> float | None:
+    def cost_ratio(self, result: PolicyResult) -> float | None:
         """Cost over the bound's."""
         bound = self.bound
         return (
-            None
-            if bound is None or bound.cost_cents <= 0
-            else outcome.cost_cents / bound.cost_cents
+            None if bound is None or bound.cost_cents <= 0 else result.cost_cents / bound.cost_cents
         )

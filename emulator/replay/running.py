@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from emulator.hpa import HorizontalPodAutoscaler
 from emulator.replay import scoring
-from emulator.replay.cluster import World
+from emulator.replay.cluster import ReplayCluster
 from emulator.replay.policies import Policy, Timer
-from emulator.replay.results import Outcome
+from emulator.replay.results import PolicyResult
 from emulator.replay.scenario import Scenario
 from emulator.traces import Trace
 
@@ -44,52 +44,52 @@ class Run:
 
 
 def run(
-    given: Run, make: Callable[[World], Policy], progress: Progress = lambda _: None
-) -> Outcome:
+    given: Run, make: Callable[[ReplayCluster], Policy], progress: Progress = lambda _: None
+) -> PolicyResult:
     """What a policy makes of the traffic.
 
     Args:
         given: scenario and traffic.
-        make: the policy for a world.
+        make: the policy for a cluster.
         progress: is told how far it is.
 
     """
-    world = World(given.scenario, given.traffic)
-    policy = make(world)
+    cluster = ReplayCluster(given.scenario, given.traffic)
+    policy = make(cluster)
     try:
-        _go(given, world, policy, progress)
+        _go(given, cluster, policy, progress)
     finally:
         policy.close()
-    results = world.fleet.results()
-    names = world.variants
-    return Outcome(
+    results = cluster.fleet.results()
+    names = cluster.variants
+    return PolicyResult(
         policy=policy.name,
         title=policy.title,
         classes=scoring.classes(given.scenario, results),
-        gpu_hours=sum(world.fleet.gpu_seconds(name) for name in names) / 3600,
-        cost_cents=sum(world.cost_cents(name) for name in names),
-        scale_ups=world.ups,
-        scale_downs=world.downs,
+        gpu_hours=sum(cluster.fleet.gpu_seconds(name) for name in names) / 3600,
+        cost_cents=sum(cluster.cost_cents(name) for name in names),
+        scale_ups=cluster.scale_ups,
+        scale_downs=cluster.scale_downs,
         recovery_seconds=scoring.recoveries(given.scenario, results, given.steps),
-        queue_peak=world.queue_peak,
-        curves=world.curves(results),
+        queue_peak=cluster.queue_peak,
+        curves=cluster.curves(results),
         notes=policy.notes,
     )
 
 
-def _go(given: Run, world: World, policy: Policy, progress: Progress) -> None:
+def _go(given: Run, cluster: ReplayCluster, policy: Policy, progress: Progress) -> None:
     """Everything in the order of its time; at one time the policy first, then HPAs, then the sample."""
     end = given.seconds
-    hpas = {name: _hpa(given.scenario, name, policy) for name in world.variants}
+    hpas = {name: _hpa(given.scenario, name, policy) for name in cluster.variants}
     period = given.scenario.hpa.sync_period
 
     def sync() -> None:
         for name, hpa in hpas.items():
-            _sync(world, policy, name, hpa)
+            _sync(cluster, policy, name, hpa)
 
     def sample() -> None:
-        world.sample({name: policy.desired(name) for name in world.variants})
-        progress(world.now)
+        cluster.sample({name: policy.desired(name) for name in cluster.variants})
+        progress(cluster.now)
 
     timers = [
         *policy.timers(),
@@ -101,11 +101,11 @@ def _go(given: Run, world: World, policy: Policy, progress: Progress) -> None:
     heapq.heapify(due)
     while due and due[0][0] <= end:
         at, rank, _, timer = heapq.heappop(due)
-        world.advance(at)
+        cluster.advance(at)
         timer.action()
         if math.isfinite(timer.period):
             heapq.heappush(due, (at + timer.period, rank, next(order), timer))
-    world.advance(end)
+    cluster.advance(end)
 
 
 def _hpa(scenario: Scenario, name: str, policy: Policy) -> HorizontalPodAutoscaler:
@@ -121,14 +121,14 @@ def _hpa(scenario: Scenario, name: str, policy: Policy) -> HorizontalPodAutoscal
     )
 
 
-def _sync(world: World, policy: Policy, name: str, hpa: HorizontalPodAutoscaler) -> None:
+def _sync(cluster: ReplayCluster, policy: Policy, name: str, hpa: HorizontalPodAutoscaler) -> None:
     items = policy.items(name)
     if items is None:
         return
     decision = hpa.step(
-        now_seconds=world.now,
+        now_seconds=cluster.now,
         items=items or None,
-        spec_replicas=world.wanted[name],
-        ready_replicas=len(world.ready(name)),
+        spec_replicas=cluster.spec_replicas[name],
+        ready_replicas=len(cluster.ready(name)),
     )
-    world.scale(name, decision.replicas)
+    cluster.scale(name, decision.replicas)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from emulator.replay.results import ClassOutcome, FloatArray
+from emulator.replay.results import ClassResult, FloatArray
 from emulator.replay.scenario import Model, Scenario
 from emulator.simulation import Results
 from emulator.traces import Trace
@@ -15,7 +15,7 @@ RECOVERED, AHEAD_SECONDS = 0.95, 120.0
 """Share of the requests of the next two minutes that must be within their targets for a step to be over."""
 
 
-def classes(scenario: Scenario, results: Results) -> tuple[ClassOutcome, ...]:
+def classes(scenario: Scenario, results: Results) -> tuple[ClassResult, ...]:
     """One entry per model."""
     return tuple(
         _one(model, _of(scenario, results, model), scenario.warm_up) for model in scenario.models
@@ -44,7 +44,7 @@ def _of(scenario: Scenario, results: Results, model: Model) -> dict[str, FloatAr
     }
 
 
-def _one(model: Model, columns: dict[str, FloatArray], warm_up: float) -> ClassOutcome:
+def _one(model: Model, columns: dict[str, FloatArray], warm_up: float) -> ClassResult:
     judged = columns["arrival"] >= warm_up
     columns = {name: values[judged] for name, values in columns.items()}
     number = len(columns["arrival"])
@@ -61,7 +61,7 @@ def _one(model: Model, columns: dict[str, FloatArray], warm_up: float) -> ClassO
         return float(np.mean(known) if how == "mean" else np.percentile(known, 95))
 
     with np.errstate(invalid="ignore"):
-        return ClassOutcome(
+        return ClassResult(
             service_class=model.service_class,
             model=model.model,
             ttft_target_ms=model.slo.ttft,

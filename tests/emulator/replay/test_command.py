@@ -20,7 +20,7 @@ from analyzer.queueing import Replica
 from emulator import traces
 from emulator.replay import compare, report, running, scenario, scoring, tables
 from emulator.replay.policies import Static
-from emulator.replay.results import Replayed
+from emulator.replay.results import Comparison
 from emulator.replay.running import Run
 from emulator.replay.scenario import Scenario, Traffic
 from emulator.simulation import Results
@@ -58,8 +58,8 @@ def stepping(seed: int = 5) -> Traffic:
     return generated(kind="step", levels=[[240, 120], [300, 360]], seed=seed)
 
 
-def everything(replayed: Replayed) -> str:
-    return json.dumps(tables.document(replayed, curves=True), allow_nan=False)
+def everything(comparison: Comparison) -> str:
+    return json.dumps(tables.document(comparison, curves=True), allow_nan=False)
 
 
 def test_same_bits_for_a_seed() -> None:
@@ -68,9 +68,9 @@ def test_same_bits_for_a_seed() -> None:
     first, second = (compare.compare(one_model(), {"m": stepping()}) for _ in range(2))
     assert everything(first) == everything(second)
     assert report.html(first) == report.html(second)
-    assert [item.policy for item in first.outcomes] == list(compare.POLICIES)
+    assert [item.policy for item in first.results] == list(compare.POLICIES)
     other = compare.compare(one_model(), {"m": stepping(6)}, ("hpa-queue",))
-    assert other.outcomes[0].within != first.outcomes[4].within
+    assert other.results[0].within != first.results[4].within
 
 
 def test_same_bits_in_every_process(tmp_path: Path) -> None:
@@ -102,9 +102,9 @@ def test_public_traces(trace: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert document["trace"] == trace.name
     assert document["requests"] > 190
     assert [item["policy"] for item in document["outcomes"]] == list(compare.POLICIES)
-    for outcome in document["outcomes"]:
-        assert outcome["classes"][0]["requests"] > 90
-        assert outcome["cost_cents"] > 0
+    for result in document["outcomes"]:
+        assert result["classes"][0]["requests"] > 90
+        assert result["cost_cents"] > 0
     assert trace.name in page.read_text()
 
 
@@ -121,8 +121,8 @@ def test_two_classes_on_few_gpus(capsys: pytest.CaptureFixture[str]) -> None:
     """Where GPUs are short, ours serves the class of the higher priority first; the reference does not."""
     assert cli.main(["replay", "--scenario", str(REPLAYS / "two-classes.yaml"), "--json", "--quiet",
                      "--policies", "ours,reference"]) == 0  # fmt: skip
-    outcomes = json.loads(capsys.readouterr().out)["outcomes"]
-    within = [{c["service_class"]: c["within"] for c in item["classes"]} for item in outcomes]
+    results = json.loads(capsys.readouterr().out)["outcomes"]
+    within = [{c["service_class"]: c["within"] for c in item["classes"]} for item in results]
     assert within[0]["Premium"] > 0.9 > within[0]["Freemium"]
     assert within[1]["Premium"] < within[1]["Freemium"]
 
@@ -195,12 +195,12 @@ def test_steady_state_is_what_the_analyzer_predicts(load: float) -> None:
     for seed in range(10):
         trace = memoryless(rate, 12_000, seed)
         given = Run(scenario=found, traffic={"m": trace}, steps={})
-        outcome = running.run(given, lambda world: Static(world, {"chat": 1})).classes[0]
-        assert outcome.unfinished == 0
-        ttft.append(outcome.ttft_mean_ms)
-        itl.append(outcome.itl_mean_ms)
+        result = running.run(given, lambda cluster: Static(cluster, {"chat": 1})).classes[0]
+        assert result.unfinished == 0
+        ttft.append(result.ttft_mean_ms)
+        itl.append(result.itl_mean_ms)
         first_gaps.append(
-            0.5 * outcome.itl_mean_ms * float(np.mean(1.0 / (trace.output_tokens - 1)))
+            0.5 * result.itl_mean_ms * float(np.mean(1.0 / (trace.output_tokens - 1)))
         )
     steady = queueing.analyze(replica, rate)
     chance = float(stats.t.ppf(0.9995, 9) * np.std(ttft, ddof=1) / math.sqrt(10))
@@ -281,8 +281,8 @@ def test_each_model_is_judged_by_its_own_requests(order: str) -> None:
     found = two_models(*order)
     given = {"a": generated(duration_seconds=120, rate_rpm=30, seed=1),
              "b": generated(duration_seconds=120, rate_rpm=60, seed=2)}  # fmt: skip
-    replayed = compare.compare(found, given, ("hpa-kv-cache",))
-    classes = replayed.outcomes[0].classes
+    comparison = compare.compare(found, given, ("hpa-kv-cache",))
+    classes = comparison.results[0].classes
     assert [item.model for item in classes] == ["a", "b"]
     assert [item.requests for item in classes] == [len(given[name].trace) for name in "ab"]
     by_hand = scoring.classes(

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from emulator.replay import compare, progress, report, tables
-from emulator.replay.results import Replayed
+from emulator.replay.results import Comparison
 from emulator.replay.scenario import Scenario, Traffic, load, steps
 
 SCENARIO = {
@@ -52,17 +52,17 @@ TRACE = {
 }
 
 
-def replay(console: Console) -> Replayed:
+def replay(console: Console) -> Comparison:
     """All policies on the sample; progress goes to the console."""
     traffic = {"default/default": Traffic(trace=load(TRACE), steps=tuple(steps(TRACE)))}
     with progress.shown(console) as tell:
         return compare.compare(Scenario.model_validate(SCENARIO), traffic, progress=tell)
 
 
-def show(replayed: Replayed, console: Console, path: Path) -> None:
+def show(comparison: Comparison, console: Console, path: Path) -> None:
     """Print the table and write the report."""
     console.print()
     console.width = max(console.width, tables.WIDTH)
-    console.print(tables.table(replayed))
-    path.write_text(report.html(replayed), encoding="utf-8")
+    console.print(tables.table(comparison))
+    path.write_text(report.html(comparison), encoding="utf-8")
     console.print(f"written: {path}")
