@@ -1,4 +1,4 @@
-"""The comparison that the demo ends with: one model, an hour in which its load trebles, swells and ebbs."""
+"""The comparison of policies at the end of the demo: one model whose load trebles and falls again."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ TRACE = {
 
 
 def replay(console: Console) -> Comparison:
-    """All policies on the sample; progress goes to the console."""
+    """Replay all policies on the scenario, with a progress bar on the console."""
     traffic = {"default/default": Traffic(trace=load(TRACE), steps=tuple(steps(TRACE)))}
-    with progress.shown(console) as tell:
-        return compare.compare(Scenario.model_validate(SCENARIO), traffic, progress=tell)
+    with progress.bar(console) as report_progress:
+        return compare.compare(Scenario.model_validate(SCENARIO), traffic, progress=report_progress)
 
 
 def show(comparison: Comparison, console: Console, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a replay found, as one HTML file: no script, nothing loaded, equal for equal input."""
+"""Results of a replay as one HTML file: no script, no external resources, equal for equal input."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from html import escape
 from emulator.replay import plots, tables
 from emulator.replay.results import Comparison, PolicyResult
 
-# On a light and on a dark page. Those of the policies are Okabe's and Ito's, without their yellow and black,
-# darker or lighter where the background asks for it.
+# Colours on a light and on a dark page. The policies' are Okabe's and Ito's palette without yellow and black,
+# darker or lighter for contrast.
 _COLORS = {
     "paper": ("#ffffff", "#161b22"),
     "ground": ("#f3f5f7", "#0d1117"),
@@ -95,10 +95,10 @@ tr.class{border-top:0;padding-top:0}
 @media print{body{background:none}.card,tr{break-inside:avoid}}
 """
 _ABOUT = (
-    f"✓: at least {tables.GOAL * 100:g} % of requests within both targets. Latencies are 95th percentiles,"
-    " TTFT since the arrival, waiting at the gateway included. Recovery: from a step of the load upwards"
-    " until the requests of the next two minutes are within their targets. Bound: what could have been"
-    " done by who knows the traffic in advance."
+    f"✓: at least {tables.GOAL * 100:g} % of requests within both targets. Latencies are 95th percentiles;"
+    " TTFT includes waiting at the gateway. Recovery: time from an upward step of the load until the requests"
+    " of the next two minutes are within their targets. Bound: the cheapest schedule of replicas that meets"
+    " the SLO with knowledge of the whole traffic (the clairvoyant)."
 )
 
 
@@ -106,10 +106,10 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def html(comparison: Comparison) -> str:
-    """The page.
+    """Render the page.
 
     Raises:
-        UsageError: matplotlib is not installed.
+        UsageError: Matplotlib is not installed.
 
     """
     first, *others = tables.findings(comparison)
@@ -163,28 +163,28 @@ def _trade_off(comparison: Comparison) -> str:
     if not comparison.results:
         return ""
     return (
-        '<figure class="card"><figcaption><h3>What service, at what cost</h3>'
+        '<figure class="card"><figcaption><h3>SLO attainment over cost</h3>'
         f"<p>Upper left is best; shaded: at least {tables.GOAL * 100:g} % within the SLO.</p></figcaption>\n"
         f"{plots.trade_off(comparison)}</figure>\n"
     )
 
 
 def _facts(comparison: Comparison) -> str:
-    found: dict[str, str] = {
+    facts: dict[str, str] = {
         "trace": comparison.trace,
         "scenario": comparison.scenario,
         "requests": f"{comparison.requests:,}",
         "duration": f"{comparison.duration_seconds:,.0f} s",
-        "warm-up": f"{comparison.warm_up_seconds:,.0f} s, not judged",
+        "warm-up": f"{comparison.warm_up_seconds:,.0f} s, not counted",
         **_targets(comparison),
         **comparison.facts,
     }
-    lines = "".join(f"<dt>{_text(k)}</dt><dd>{_text(v)}</dd>\n" for k, v in found.items())
+    lines = "".join(f"<dt>{_text(k)}</dt><dd>{_text(v)}</dd>\n" for k, v in facts.items())
     return f'<dl class="facts">\n{lines}</dl>\n'
 
 
 def _targets(comparison: Comparison) -> Mapping[str, str]:
-    """The SLO of each class, by what to call it."""
+    """SLO targets of each service class, by its label."""
     classes = [item for result in comparison.results for item in result.classes]
     several = len({item.model for item in classes}) > 1
     return {
@@ -206,8 +206,8 @@ def _table(comparison: Comparison) -> str:
 
 
 def _line(comparison: Comparison, row: tables.Row) -> str:
-    judged = row.service_class or row.result
-    met = judged.within >= tables.GOAL
+    scored = row.service_class or row.result
+    met = scored.within >= tables.GOAL
     first, *others = row.cells
     kind, mark = ("met", "✓") if met else ("missed", "✗")
     cells = [f'<td class="{kind}" data-name="{tables.COLUMNS[1]}">{mark} {escape(first)}</td>']
@@ -238,7 +238,7 @@ def _section(comparison: Comparison, variant: str) -> str:
     signs = "".join(f'<span><i class="{sign}"></i>{name}</span>' for sign, name in key.items())
     return (
         f'<section>\n<h2>{_text(variant)} over time</h2>\n<p class="key">{signs}</p>\n'
-        '<p class="note">The same scales for all policies; what is far beyond most is cut off.</p>\n'
+        '<p class="note">All policies share the same scales; outliers are cut off.</p>\n'
         f'<div class="cards">\n{cards}</div>\n</section>\n'
     )
 

@@ -1,4 +1,4 @@
-"""One policy against the traffic: the simulation, the HPAs, and the policy's timers, moment by moment."""
+"""One run: the traffic under one policy; simulation, HPAs and the policy's timers in order of time."""
 
 from __future__ import annotations
 
@@ -17,21 +17,28 @@ from emulator.replay.scenario import Scenario
 from emulator.traces import Trace
 
 SAMPLE_SECONDS = 15.0
-"""Between points of the curves."""
+"""Interval between the samples of the curves."""
 
 HPA_PHASE_SECONDS = 7.0
-"""When HPAs look first: not at the moment at which anything else happens."""
+"""Time of the HPAs' first sync, chosen so that nothing else happens at the same time."""
 
 DRAIN_SECONDS = 120.0
-"""That the simulation goes on after the last request: what was offered may still be served."""
+"""Simulated time after the end of the traffic, in which outstanding requests may finish."""
 
-Progress = Callable[[float], None]
-"""Is told the seconds that have been simulated."""
+ReportTime = Callable[[float], None]
+"""Receives the seconds that have been simulated so far."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What is the same for every policy of a replay."""
+    """Scenario and traffic, the same for every policy.
+
+    Attributes:
+        scenario: Models, variants, GPUs and HPA settings.
+        traffic: Trace by the model's name.
+        steps: Start and end in seconds of each upward step of the load, by the model's name.
+
+    """
 
     scenario: Scenario
     traffic: Mapping[str, Trace]
@@ -39,25 +46,25 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """How long it takes."""
+        """Simulated time of one run."""
         return scoring.duration(self.traffic) + DRAIN_SECONDS
 
 
 def run(
-    given: Run, make: Callable[[ReplayCluster], Policy], progress: Progress = lambda _: None
+    given: Run, make: Callable[[ReplayCluster], Policy], progress: ReportTime = lambda _: None
 ) -> PolicyResult:
-    """What a policy makes of the traffic.
+    """Replay the traffic under one policy.
 
     Args:
-        given: scenario and traffic.
-        make: the policy for a cluster.
-        progress: is told how far it is.
+        given: Scenario and traffic.
+        make: Creates the policy for a cluster.
+        progress: Receives the simulated seconds at each sample.
 
     """
     cluster = ReplayCluster(given.scenario, given.traffic)
     policy = make(cluster)
     try:
-        _go(given, cluster, policy, progress)
+        _simulate(given, cluster, policy, progress)
     finally:
         policy.close()
     results = cluster.fleet.results()
@@ -77,8 +84,8 @@ def run(
     )
 
 
-def _go(given: Run, cluster: ReplayCluster, policy: Policy, progress: Progress) -> None:
-    """Everything in the order of its time; at one time the policy first, then HPAs, then the sample."""
+def _simulate(given: Run, cluster: ReplayCluster, policy: Policy, progress: ReportTime) -> None:
+    """Fire all timers in order of time; at the same time the policy's, then the HPAs', then the sample's."""
     end = given.seconds
     hpas = {name: _hpa(given.scenario, name, policy) for name in cluster.variants}
     period = given.scenario.hpa.sync_period

@@ -1,4 +1,4 @@
-"""What a replay found, in numbers: for the terminal, as a document for programs, and in Markdown."""
+"""Results of a replay as a terminal table, a JSON document and Markdown."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from rich.text import Text
 from emulator.replay.results import ClassResult, Comparison, PolicyResult
 
 GOAL = 0.99
-"""Share of requests within their SLO from which on a policy is said to meet it."""
+"""Share of requests within their SLO from which a policy meets it."""
 _GOAL = f"{GOAL * 100:g} %"
 WIDTH = 100
-"""Columns of the narrowest terminal in which the table is whole."""
+"""Columns of the narrowest terminal that fits the table."""
 NONE = "–"  # noqa: RUF001 - the dash that typography has for "no value"
 COLUMNS = (
     "policy",
@@ -49,12 +49,13 @@ _NO_CELLS = ("",) * 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One line of the table: a policy, or one of its service classes where there are several.
+    """One row of the table: a policy, or one of its service classes where there are several.
 
     Attributes:
-        label: what stands in the first column.
-        cells: what stands in the others.
-        service_class: None for the policy itself.
+        label: Text of the first column.
+        cells: Texts of the other columns.
+        result: Result of the policy.
+        service_class: Result of the service class; None in the row of the policy itself.
 
     """
 
@@ -65,25 +66,25 @@ class Row:
 
 
 def rows(comparison: Comparison) -> tuple[Row, ...]:
-    """The table's lines, in the order of the policies."""
+    """Rows of the table, in the order of the policies."""
     return tuple(row for result in comparison.results for row in _rows(comparison, result))
 
 
 def table(comparison: Comparison) -> Table:
-    """For a terminal, which has to have `WIDTH` columns."""
-    found = Table(box=None, pad_edge=False, title=Text(_title(comparison)), title_justify="left")
-    found.add_column(COLUMNS[0], overflow="fold", min_width=12)
+    """Table for a terminal of at least `WIDTH` columns."""
+    shown = Table(box=None, pad_edge=False, title=Text(_title(comparison)), title_justify="left")
+    shown.add_column(COLUMNS[0], overflow="fold", min_width=12)
     for name in COLUMNS[1:]:
-        found.add_column(_narrow(name), justify="right", overflow="fold")
+        shown.add_column(_narrow(name), justify="right", overflow="fold")
     for row in rows(comparison):
         style = "dim" if row.service_class else _style(row.result)
         label = ("  " if row.service_class else "") + row.label
-        found.add_row(*(Text(cell) for cell in (label, *row.cells)), style=style)
-    return found
+        shown.add_row(*(Text(cell) for cell in (label, *row.cells)), style=style)
+    return shown
 
 
 def document(comparison: Comparison, *, curves: bool = False) -> dict[str, Any]:
-    """For programs: six digits of every number, and null for one that is not there."""
+    """Results for programs, as a JSON object: numbers of six digits, null for a missing one."""
     return {
         "scenario": comparison.scenario,
         "trace": comparison.trace,
@@ -96,26 +97,26 @@ def document(comparison: Comparison, *, curves: bool = False) -> dict[str, Any]:
 
 
 def markdown(comparisons: Sequence[Comparison]) -> str:
-    """A summary over all traces, then one table for each."""
+    """Results as Markdown: a summary over all traces, then one table per trace."""
     parts = [_summary(comparisons)] if len(comparisons) > 1 else []
     parts += [_section(item) for item in comparisons]
     return "\n".join(parts)
 
 
 def findings(comparison: Comparison) -> tuple[str, ...]:
-    """Which policy meets the SLO for the least, and how the others do: a sentence each."""
+    """Sentences: the cheapest policy that meets the SLO, and how the others compare."""
     others = [item for item in comparison.results if item is not comparison.bound]
     if not others:
         return ("No policy was replayed.",)
-    good = sorted((item for item in others if item.within >= GOAL), key=lambda i: i.cost_cents)
-    if not good:
-        found = [_closest(comparison, max(others, key=lambda item: item.within))]
+    meeting = sorted((i for i in others if i.within >= GOAL), key=lambda i: i.cost_cents)
+    if not meeting:
+        sentences = [_closest(comparison, max(others, key=lambda item: item.within))]
     else:
-        found = [_best(comparison, good[0]), *_rest(comparison, good[1:], len(others))]
+        sentences = [_best(comparison, meeting[0]), *_rest(comparison, meeting[1:], len(others))]
     bound = comparison.bound
     if bound is not None and bound.within < GOAL:
-        found.append(f"Even the clairvoyant keeps only {percent(bound.within)} within the SLO.")
-    return tuple(found)
+        sentences.append(f"Even the clairvoyant keeps only {percent(bound.within)} within the SLO.")
+    return tuple(sentences)
 
 
 def headline(comparison: Comparison) -> str:
@@ -124,12 +125,12 @@ def headline(comparison: Comparison) -> str:
 
 
 def percent(share: float) -> str:
-    """Rounded down: 100 % is all of them."""
+    """A share as a percentage, rounded down so that 100 % means every request."""
     return NONE if math.isnan(share) else f"{math.floor(share * 1e4 + 1e-6) / 100:.2f} %"
 
 
 def duration_ms(value: float) -> str:
-    """Three digits, as milliseconds or, from a second on, as seconds."""
+    """A duration with three digits, in ms or, from one second on, in s."""
     if not math.isfinite(value):
         return NONE
     number, unit = (value / 1000, "s") if value >= 999.5 else (value, "ms")
@@ -138,24 +139,24 @@ def duration_ms(value: float) -> str:
 
 
 def target_ms(value: float) -> str:
-    """As it was chosen: without zeros at the end."""
+    """A latency target without trailing zeros, in ms or s."""
     if not math.isfinite(value):
         return NONE
     return f"{value / 1000:g} s" if value >= 1000 else f"{value:g} ms"
 
 
 def plain(name: str) -> str:
-    """A name without what moves a cursor or is no character of XML."""
+    """A name with unprintable characters replaced by blanks: safe for terminals and XML."""
     return "".join(letter if letter.isprintable() else " " for letter in name)
 
 
 def ratio(value: float | None) -> str:
-    """Of a cost to the bound's."""
+    """A cost divided by the bound's, with two decimals."""
     return NONE if value is None or not math.isfinite(value) else f"{value:.2f}×"  # noqa: RUF001
 
 
 def recovery(seconds: Iterable[float]) -> str:
-    """Median and worst time; what never came back is the worst there is."""
+    """Median and worst recovery time; a step without recovery counts as the worst."""
     values = [math.inf if math.isnan(item) else item for item in seconds]
     if not values:
         return NONE
@@ -200,7 +201,7 @@ def _rows(comparison: Comparison, result: PolicyResult) -> Iterable[Row]:
 
 
 def _narrow(name: str) -> str:
-    """A heading in lines of at most nine letters, where its words are that short."""
+    """A heading wrapped at nine characters, where its words are that short."""
     lines = [""]
     for word in name.replace("-", "- ").split():
         joined = f"{lines[-1]} {word}".strip()
@@ -215,15 +216,15 @@ def _style(result: PolicyResult) -> str:
 def _title(comparison: Comparison) -> str:
     return plain(
         f"{comparison.trace} on {comparison.scenario}: {comparison.requests:,} requests in"
-        f" {comparison.duration_seconds:,.0f} s, the first {comparison.warm_up_seconds:,.0f} s not judged"
+        f" {comparison.duration_seconds:,.0f} s, the first {comparison.warm_up_seconds:,.0f} s not counted"
     )
 
 
 def _price(comparison: Comparison, result: PolicyResult) -> str:
-    found = comparison.cost_ratio(result)
-    if found is None:
+    cost_ratio = comparison.cost_ratio(result)
+    if cost_ratio is None:
         return f"for {result.cost_cents:,.0f} cents"
-    more = round((found - 1) * 100)
+    more = round((cost_ratio - 1) * 100)
     if more == 0:
         return "for what the clairvoyant bound costs"
     return f"for {abs(more)} % {'more' if more > 0 else 'less'} than the clairvoyant bound costs"
@@ -243,18 +244,20 @@ def _closest(comparison: Comparison, result: PolicyResult) -> str:
     )
 
 
-def _rest(comparison: Comparison, good: Sequence[PolicyResult], total: int) -> list[str]:
-    """Who else meets the SLO, and at what price."""
+def _rest(comparison: Comparison, meeting: Sequence[PolicyResult], total: int) -> list[str]:
+    """Sentences on the other policies that meet the SLO, and on those that miss it."""
     if total == 1:
         return []
-    missed = total - 1 - len(good)
-    if not good:
-        who = "The other policy misses" if missed == 1 else f"The other {missed} policies miss"
-        return [f"{who} {_GOAL}."]
-    found = [f"Next is “{plain(good[0].title)}” {_price(comparison, good[0])}."]
+    missed = total - 1 - len(meeting)
+    if not meeting:
+        others = "The other policy misses" if missed == 1 else f"The other {missed} policies miss"
+        return [f"{others} {_GOAL}."]
+    sentences = [f"Next is “{plain(meeting[0].title)}” {_price(comparison, meeting[0])}."]
     if missed:
-        found.append(f"{missed} of {total} policies {'miss' if missed > 1 else 'misses'} {_GOAL}.")
-    return found
+        sentences.append(
+            f"{missed} of {total} policies {'miss' if missed > 1 else 'misses'} {_GOAL}."
+        )
+    return sentences
 
 
 def _number(value: float) -> float | None:
@@ -263,14 +266,14 @@ def _number(value: float) -> float | None:
 
 def _policy_result(comparison: Comparison, result: PolicyResult, curves: bool) -> dict[str, Any]:  # noqa: FBT001
     steps = [math.inf if math.isnan(item) else item for item in result.recovery_seconds]
-    found_ratio = comparison.cost_ratio(result)
-    found: dict[str, Any] = {
+    cost_ratio = comparison.cost_ratio(result)
+    document: dict[str, Any] = {
         "policy": result.policy,
         "title": result.title,
         "within": _number(result.within),
         "gpu_hours": _number(result.gpu_hours),
         "cost_cents": _number(result.cost_cents),
-        "cost_ratio": None if found_ratio is None else _number(found_ratio),
+        "cost_ratio": None if cost_ratio is None else _number(cost_ratio),
         "scale_ups": result.scale_ups,
         "scale_downs": result.scale_downs,
         "recovery_seconds": [_number(item) for item in steps],
@@ -282,11 +285,11 @@ def _policy_result(comparison: Comparison, result: PolicyResult, curves: bool) -
         "notes": list(result.notes),
     }
     if curves:
-        found["curves"] = {
+        document["curves"] = {
             name: _rounded({item.name: getattr(of, item.name) for item in dataclasses.fields(of)})
             for name, of in result.curves.items()
         }
-    return found
+    return document
 
 
 def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -327,10 +330,10 @@ def _summary(comparisons: Sequence[Comparison]) -> str:
 
 
 def _summarized(policy: str, title: str, comparisons: Sequence[Comparison]) -> list[str]:
-    found = [(a, o) for a in comparisons for o in a.results if o.policy == policy]
-    results = [result for _, result in found]
+    pairs = [(a, o) for a in comparisons for o in a.results if o.policy == policy]
+    results = [result for _, result in pairs]
     within = [item.within for item in results]
-    ratios = [a.cost_ratio(result) for a, result in found]
+    ratios = [a.cost_ratio(result) for a, result in pairs]
     known = [item for item in ratios if item is not None]
     events = statistics.median(item.scale_ups + item.scale_downs for item in results)
     return [
@@ -346,15 +349,15 @@ def _summarized(policy: str, title: str, comparisons: Sequence[Comparison]) -> l
 
 
 def _escaped(text: str) -> str:
-    """Text that Markdown leaves as it is, also within a table."""
-    found = plain(text)
+    """Text that Markdown shows unchanged, also within a table."""
+    escaped = plain(text)
     for letter in "\\`*[]<|":
-        found = found.replace(letter, "\\" + letter)
-    return found
+        escaped = escaped.replace(letter, "\\" + letter)
+    return escaped
 
 
 def _aligned(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table whose source is a table, too: text to the left, numbers to the right."""
+    """A Markdown table with aligned source: text to the left, numbers to the right."""
     every = [heads, *lines]
     widths = [max(cell_len(line[i]) for line in every) for i in range(len(heads))]
 

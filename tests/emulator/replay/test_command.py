@@ -294,7 +294,7 @@ def test_each_model_is_judged_by_its_own_requests(order: str) -> None:
 def recovery(fine: list[bool], *, length: float | None = None) -> float:
     """Of a request each second."""
     since = np.arange(len(fine), dtype=np.float64)
-    return float(scoring._recovery(since, np.array(fine), length or float(len(fine))))
+    return float(scoring._recovery_seconds(since, np.array(fine), length or float(len(fine))))
 
 
 def test_recovery_measure() -> None:

@@ -201,7 +201,7 @@ def test_timetable_is_ahead_by_the_start() -> None:
         })},
         steps={},
     )  # fmt: skip
-    table = clairvoyant.timetables(given, {"chat": 1.0}, 1.0)["chat"]
+    table = clairvoyant.schedules(given, {"chat": 1.0}, 1.0)["chat"]
     numbers = [number for _, number in table]
     first = next(at for at, number in table if number == 5)
     last = next(at for at, number in table if at > first and number < 5)

@@ -342,7 +342,7 @@ def test_markdown_summary(comparison: Comparison) -> None:
     cheap = replace(comparison.results[0], cost_cents=0.5 * comparison.results[0].cost_cents,
                     scale_ups=0, scale_downs=0, recovery_seconds=(math.nan, 30.0))  # fmt: skip
     other = replace(comparison, results=(cheap, *comparison.results[1:]))
-    line = tables.markdown([comparison, replayed, other]).splitlines()[4]
+    line = tables.markdown([comparison, comparison, other]).splitlines()[4]
     assert [cell.strip() for cell in line.strip("|").split("|")] == [
         "This adapter, mean SLO", "3", "0 of 3", "95.40 %", "95.40 %", tables.ratio(0.9592), "29",
         "60 s / never",
@@ -374,12 +374,12 @@ def test_duration(value: float, shown: str) -> None:
     assert tables.duration_ms(value) == shown
 
 
-def test_thinned_keeps_extremes() -> None:
+def test_min_max_keeps_extremes() -> None:
     """A peak of one sample, and a gap, are still there with a hundredth of the samples."""
     seconds = np.arange(36_000.0)
     values = np.sin(seconds / 1000)
     values[12_345], values[23_456], values[30_000:30_500] = 99.0, -99.0, np.nan
-    x, y = downsampling.thinned(seconds, values, 100)
+    x, y = downsampling.min_max(seconds, values, 100)
     assert len(x) <= 500
     assert (x[np.nanargmax(y)], x[np.nanargmin(y)]) == (12_345, 23_456)
     assert np.isnan(y).any()
@@ -387,10 +387,10 @@ def test_thinned_keeps_extremes() -> None:
     assert (np.diff(x) > 0).all()
 
 
-def test_joined_over_short_gaps() -> None:
+def test_short_gaps_are_bridged() -> None:
     """Samples without a request do not break a curve; a long time without any does."""
     nan = math.nan
-    x, y = downsampling.joined(np.arange(8.0), np.array([1, nan, 2, nan, nan, nan, 3, 4]), 3.0)
+    x, y = downsampling.bridge_gaps(np.arange(8.0), np.array([1, nan, 2, nan, nan, nan, 3, 4]), 3.0)
     assert x.tolist() == [0, 2, 6, 6, 7]
     assert np.array_equal(y, [1, 2, nan, 3, 4], equal_nan=True)
 
