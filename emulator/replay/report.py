@@ -10,7 +10,7 @@ from emulator.replay.results import Comparison, PolicyResult
 
 # Colours on a light and on a dark page. The policies' are Okabe's and Ito's palette without yellow and black,
 # darker or lighter for contrast.
-_COLORS = {
+COLORS = {
     "paper": ("#ffffff", "#161b22"),
     "ground": ("#f3f5f7", "#0d1117"),
     "ink": ("#1c2128", "#e6edf3"),
@@ -148,9 +148,7 @@ def _text(value: str) -> str:
 
 
 def _colors() -> str:
-    light, dark = (
-        "".join(f"--{name}:{pair[i]};" for name, pair in _COLORS.items()) for i in (0, 1)
-    )
+    light, dark = ("".join(f"--{name}:{pair[i]};" for name, pair in COLORS.items()) for i in (0, 1))
     return f":root{{{light}}}\n@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
 
 
