@@ -1,4 +1,4 @@
-"""An emulated vLLM server: OpenAI's API, vLLM's metrics, and no GPU. `python -m emulator.vllm --help`."""
+"""An emulated vLLM server: OpenAI's API and vLLM's metrics without a GPU (`python -m emulator.vllm`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ _SECONDS_BUCKETS = (
 
 
 class Metrics:
-    """vLLM's series; latencies in scenario seconds."""
+    """The time series of a vLLM server; latencies in scenario seconds."""
 
     def __init__(self, model: str) -> None:
         self.registry = CollectorRegistry()
@@ -86,7 +86,7 @@ class Metrics:
         self.queue = histogram("request_queue_time_seconds", "Waiting.", spans)
 
     def token(self, request: Request, gap_ms: float) -> None:
-        """One token was generated."""
+        """Count one generated token."""
         self.generation.inc()
         if request.generated == 0:
             self.ttft.observe(gap_ms / 1000)
@@ -97,7 +97,7 @@ class Metrics:
             self.tpot.observe(gap_ms / 1000)
 
     def finish(self, request: Request) -> None:
-        """One request ended well."""
+        """Count one finished request."""
         self.finished.inc()
         self.request_prompt.observe(request.input_tokens)
         self.request_generation.observe(request.output_tokens)
@@ -111,7 +111,7 @@ class _BadRequestError(ValueError):
 
 
 class Server:
-    """HTTP around one engine."""
+    """HTTP server of one engine."""
 
     def __init__(self, *, model: str, profile: EngineProfile, speed: float) -> None:
         self.model = model
@@ -121,7 +121,7 @@ class Server:
         )
 
     def application(self) -> web.Application:
-        """The routes of a vLLM server that clients use."""
+        """Application with the routes of a vLLM server that clients use."""
         app = web.Application(client_max_size=16 * 1024 * 1024)
         app.router.add_post("/v1/chat/completions", self.chat)
         app.router.add_get("/v1/models", self.models)
@@ -138,17 +138,17 @@ class Server:
             await task
 
     async def health(self, _: web.Request) -> web.Response:
-        """As vLLM: empty 200."""
+        """Serve GET /health: an empty 200, as vLLM does."""
         return web.Response()
 
     async def models(self, _: web.Request) -> web.Response:
-        """The one model."""
+        """Serve GET /v1/models: the one model."""
         return web.json_response(
             {"object": "list", "data": [{"id": self.model, "object": "model", "owned_by": "vllm"}]}
         )
 
     async def page(self, _: web.Request) -> web.Response:
-        """The metrics page."""
+        """Serve GET /metrics."""
         engine, metrics = self.engine, self.metrics
         metrics.running.set(len(engine.running))
         metrics.waiting.set(len(engine.waiting))
@@ -159,12 +159,12 @@ class Server:
         )
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
-        """One completion, whole or streamed."""
+        """Serve POST /v1/chat/completions: a completion, whole or streamed."""
         try:
-            body, words, wanted = self._wanted(await request.text())
+            body, words, max_tokens = self._parse(await request.text())
         except _BadRequestError as error:
             return _error(error.status, str(error))
-        work = self.engine.submit(input_tokens=words, output_tokens=wanted)
+        work = self.engine.submit(input_tokens=words, output_tokens=max_tokens)
         try:
             if body.get("stream"):
                 options = body.get("stream_options")
@@ -174,11 +174,11 @@ class Server:
                 await work.tokens.get()
             return web.json_response(self._whole(work))
         finally:
-            if self.engine.abort(work):  # the client left, or the server ends
+            if self.engine.abort(work):  # the client disconnected, or the server stops
                 self.metrics.aborted.inc()
 
-    def _wanted(self, text: str) -> tuple[dict[str, Any], int, int]:
-        """The request's body, prompt tokens and tokens to generate."""
+    def _parse(self, text: str) -> tuple[dict[str, Any], int, int]:
+        """Body, prompt tokens and tokens to generate of a request."""
         try:
             body = json.loads(text)
         except ValueError as error:
@@ -190,11 +190,11 @@ class Server:
         messages = body.get("messages")
         if not isinstance(messages, list) or not messages:
             raise _BadRequestError("messages: must be a list of at least one message")
-        given = (body.get(name) for name in ("max_completion_tokens", "max_tokens"))
-        wanted = next((value for value in given if value is not None), DEFAULT_OUTPUT_TOKENS)
-        if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 1:
+        limits = (body.get(name) for name in ("max_completion_tokens", "max_tokens"))
+        tokens = next((value for value in limits if value is not None), DEFAULT_OUTPUT_TOKENS)
+        if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
             raise _BadRequestError("max_tokens: must be a whole number >= 1")
-        return body, sum(len(_text(message).split()) for message in messages), wanted
+        return body, sum(len(_text(message).split()) for message in messages), tokens
 
     def _whole(self, work: Request) -> dict[str, Any]:
         text = " ".join(["token"] * work.output_tokens)
@@ -225,7 +225,7 @@ class Server:
         ends = [{**head, "choices": [last]}]
         if usage:
             ends.append({**head, "choices": [], "usage": _usage(work)})
-        with contextlib.suppress(ConnectionResetError):  # the client left
+        with contextlib.suppress(ConnectionResetError):  # the client disconnected
             for _ in range(work.output_tokens):
                 await work.tokens.get()
                 await response.write(chunk)
@@ -244,7 +244,7 @@ def _usage(work: Request) -> dict[str, int]:
 
 
 def _text(message: Any) -> str:
-    """The text of a message whose content is a text or a list of parts."""
+    """Text of a message, whose content is a string or a list of parts."""
     content = message.get("content") if isinstance(message, dict) else None
     if isinstance(content, list):
         parts = [part.get("text") for part in content if isinstance(part, dict)]
@@ -276,7 +276,7 @@ async def serve(args: argparse.Namespace, profile: EngineProfile, parent: int) -
 
 
 async def _watch(parent: int, stop: asyncio.Event) -> None:
-    while os.getppid() == parent:  # noqa: ASYNC110 - no event tells of a parent's end
+    while os.getppid() == parent:  # noqa: ASYNC110 - no event signals the end of a parent
         await asyncio.sleep(PARENT_POLL_SECONDS)
     stop.set()
 
@@ -292,33 +292,43 @@ async def _listen(args: argparse.Namespace, profile: EngineProfile, stop: asynci
         port = runner.addresses[0][1]
         print(f"listening on http://{args.host}:{port}", flush=True)  # noqa: T201
         if args.port_file is not None:
-            _write_whole(args.port_file, f"{port}\n")
+            _write_atomically(args.port_file, f"{port}\n")
         await stop.wait()
     finally:
         await runner.cleanup()
 
 
-def _write_whole(path: Path, text: str) -> None:
-    """Readers see all of it or nothing."""
+def _write_atomically(path: Path, text: str) -> None:
+    """Write a file atomically."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_text(text, encoding="utf-8")
     draft.replace(path)
 
 
+_FLAGS: tuple[tuple[str, Callable[[str], object], object, str], ...] = (
+    ("--host", str, "127.0.0.1", "address to listen on"),
+    ("--port", int, 8000, "port to listen on; 0 picks a free one"),
+    ("--model", str, "default/default", "name of the served model"),
+    ("--alpha", float, 20.58, "constant part of an iteration's time, ms"),
+    ("--beta", float, 0.41, "part of an iteration's time per request in the batch, ms"),
+    ("--gamma", float, 0.0, "constant part of a prefill's time, ms"),
+    ("--delta", float, 0.0, "part of a prefill's time per input token and request, ms"),
+    ("--max-batch", int, 4, "largest number of requests in a batch"),
+    ("--speed", float, 1.0, "scenario seconds per real second"),
+    ("--start-delay", float, 0.0, "scenario seconds before the server listens"),
+    ("--port-file", Path, None, "file to write the port to when the server listens"),
+)
+
+
 def main() -> None:
     """Run one server."""
-    parser = argparse.ArgumentParser(prog="emulator.vllm", description="An emulated vLLM server.")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000, help="0 picks a free one")
-    parser.add_argument("--model", default="default/default")
-    parser.add_argument("--alpha", type=float, default=20.58, help="ms")
-    parser.add_argument("--beta", type=float, default=0.41, help="ms per request in the batch")
-    parser.add_argument("--gamma", type=float, default=0.0, help="ms")
-    parser.add_argument("--delta", type=float, default=0.0, help="ms per token and request")
-    parser.add_argument("--max-batch", type=int, default=4)
-    parser.add_argument("--speed", type=float, default=1.0, help="scenario seconds per second")
-    parser.add_argument("--start-delay", type=float, default=0.0, help="scenario seconds")
-    parser.add_argument("--port-file", type=Path, help="gets the port when the server listens")
+    parser = argparse.ArgumentParser(
+        prog="emulator.vllm",
+        description="Run an emulated vLLM server: OpenAI's API and vLLM's metrics without a GPU.",
+    )
+    for flag, kind, default, text in _FLAGS:
+        shown = text if default is None else f"{text}. Default: {default}"
+        parser.add_argument(flag, type=kind, default=default, help=shown)
     parent = os.getppid()
     args = parser.parse_args()
     if not (math.isfinite(args.speed) and args.speed > 0):

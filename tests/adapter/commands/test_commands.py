@@ -123,7 +123,7 @@ def test_demo_stops_cleanly_on_interrupt(
     read_until(demo.stdout, r"(offered)")
     demo.send_signal(signal.SIGINT)
     assert demo.stdout is not None
-    assert "interrupted: everything was stopped" in demo.stdout.read()
+    assert "interrupted: all servers were stopped" in demo.stdout.read()
     assert demo.wait(20) == 0
     for child in children:
         with pytest.raises(ProcessLookupError):
