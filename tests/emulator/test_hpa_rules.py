@@ -6,7 +6,7 @@ import math
 from typing import Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from emulator import hpa
@@ -327,6 +327,7 @@ def _allowed(
     return max(trace[-1][1], far) if sign > 0 else min(trace[-1][1], far)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     scale_up=behaviors,
     scale_down=behaviors,

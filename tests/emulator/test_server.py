@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from emulator.engine import Engine, EngineProfile, Request
@@ -105,7 +105,7 @@ def test_times_are_the_engines_to_the_last_bit(max_batch: int, mean_gap_seconds:
 times_ms = st.one_of(st.just(0.0), st.sampled_from([1.0, 10.0, 25.0]), st.floats(0.01, 50.0))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     profile=st.builds(
         EngineProfile,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from emulator.server import Counters
@@ -68,7 +68,7 @@ def play(fleet: Fleet, script: Sequence[Command], pauses: Sequence[float] = ()) 
     return fleet
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(script=commands, routing=st.sampled_from(["least-loaded", "round-robin"]))
 def test_nothing_is_lost_and_no_gpu_is_used_twice(script: list[Command], routing: str) -> None:
     """Arrived is finished + running + waiting + in the gateway; pools, batches and order hold."""
@@ -107,7 +107,7 @@ def test_nothing_is_lost_and_no_gpu_is_used_twice(script: list[Command], routing
     assert (served_by[done.variant[started]] == done.model[started]).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(script=commands, pauses=st.lists(st.floats(0.0, 300.0), max_size=20))
 def test_runs_are_bit_identical(script: list[Command], pauses: list[float]) -> None:
     """The same script gives the same bits again, and also when it is advanced in other pieces."""

@@ -38,7 +38,7 @@ HANG_SECONDS = 100
 @contextmanager
 def started(folder: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
     """The demo without live view and final comparison, in that folder; killed if it still runs."""
-    command = [BIN / "variant-adapter", "demo", "--no-tui", "--no-replay", *flags]
+    command = [str(BIN / "variant-adapter"), "demo", "--no-tui", "--no-replay", *flags]
     with (
         (folder / "stderr").open("w") as errors,
         subprocess.Popen(
