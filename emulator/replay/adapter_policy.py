@@ -111,8 +111,8 @@ def _source(variant: Variant, scenario: Scenario, *, percentile: float | None) -
     )
 
 
-class Ours(Policy):
-    """The adapter's control loop."""
+class AdapterPolicy(Policy):
+    """The adapter's own control loop."""
 
     def __init__(
         self,
@@ -189,7 +189,7 @@ class Ours(Policy):
         self._runner.run(self.loop.decide())
 
     def hpa(self) -> Hpa:
-        """As in manifests/samples/hpa.yaml: the HPA follows the metric; the adapter stabilizes."""
+        """Settings of manifests/samples/hpa.yaml: the HPA follows the metric; the adapter stabilizes."""
         return self.scenario.hpa.model_copy(
             update={"tolerance": 0.0, "scale_down_stabilization": 0.0}
         )
@@ -304,7 +304,7 @@ class Reference(Policy):
         self._relayed = {name: [str(number)] for name, number in self._desired.items()}
 
     def hpa(self) -> Hpa:
-        """As in the reference's samples: no stabilization window, and the default tolerance."""
+        """Settings of the reference's samples: no stabilization window, and the default tolerance."""
         return self.scenario.hpa.model_copy(update={"scale_down_stabilization": 0.0})
 
     def items(self, variant: str) -> list[str]:

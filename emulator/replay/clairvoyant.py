@@ -24,7 +24,7 @@ from emulator.replay.scenario import Scenario, Variant
 from emulator.traces import Trace
 
 BIN_SECONDS = 15.0
-AROUND_SECONDS = 60.0
+WINDOW_SECONDS = 60.0
 """Width of the window around a moment in which the rate is measured."""
 
 WITHIN_TARGET = 0.99
@@ -138,7 +138,7 @@ def windowed_rates(trace: Trace) -> FloatArray:
     """Requests per second in the window around each bin of the traffic."""
     edges = np.arange(0.0, trace.duration_seconds + BIN_SECONDS, BIN_SECONDS)
     counts, _ = np.histogram(trace.arrival_seconds, edges)
-    half = int(AROUND_SECONDS / BIN_SECONDS / 2)
+    half = int(WINDOW_SECONDS / BIN_SECONDS / 2)
     sums = np.convolve(counts, np.ones(2 * half + 1), mode="same")
     widths = np.convolve(np.ones(len(counts)), np.ones(2 * half + 1), mode="same")
     rates: FloatArray = sums / (widths * BIN_SECONDS)

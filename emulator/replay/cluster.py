@@ -99,7 +99,7 @@ class ReplayCluster:
             at, offered, ready, created, desired, waiting, cost = np.array(self._rows[name]).T
             arrived = np.diff(offered, prepend=0.0)
             spans = np.diff(at, prepend=0.0)
-            mine = results.variant == index
+            of_variant = results.variant == index
             curves[name] = Curves(
                 model=variant.model,
                 seconds=at,
@@ -108,8 +108,10 @@ class ReplayCluster:
                 created=created,
                 desired=desired,
                 waiting=waiting,
-                ttft_p95_ms=_binned(at, results.first_token_ms[mine], results.ttft_ms[mine]),
-                itl_p95_ms=_binned(at, results.finish_ms[mine], results.itl_ms[mine]),
+                ttft_p95_ms=_binned(
+                    at, results.first_token_ms[of_variant], results.ttft_ms[of_variant]
+                ),
+                itl_p95_ms=_binned(at, results.finish_ms[of_variant], results.itl_ms[of_variant]),
                 cost_cents=cost,
             )
         return curves

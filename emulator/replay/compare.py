@@ -8,7 +8,7 @@ from dataclasses import replace
 from adapter.controller.demand import RateSettings
 from adapter.controller.settings import LoopSettings
 from emulator.replay import clairvoyant, scoring
-from emulator.replay.adapter_policy import Ours, Reference, settings_of
+from emulator.replay.adapter_policy import AdapterPolicy, Reference, settings_of
 from emulator.replay.cluster import ReplayCluster
 from emulator.replay.policies import KvCache, Policy, Queue
 from emulator.replay.results import Comparison, PolicyResult
@@ -36,7 +36,7 @@ ReportProgress = Callable[[str, float], None]
 def _ours(
     name: str, title: str, settings: LoopSettings, percentile: float | None
 ) -> Callable[[ReplayCluster], Policy]:
-    return lambda cluster: Ours(
+    return lambda cluster: AdapterPolicy(
         cluster, name=name, title=title, settings=settings, percentile=percentile
     )
 

@@ -41,12 +41,12 @@ def _columns(scenario: Scenario, results: Results, model: Model) -> dict[str, Fl
     """Arrivals (s), ends and latencies (ms) of one model's requests, in order of arrival."""
     # The simulation numbers models in the order of the variants.
     names = list(dict.fromkeys(variant.model for variant in scenario.variants))
-    mine = results.model == names.index(model.model)
+    of_model = results.model == names.index(model.model)
     return {
-        "arrival": results.arrival_ms[mine] / 1000,
-        "finish": results.finish_ms[mine],
-        "ttft": results.ttft_ms[mine],
-        "itl": results.itl_ms[mine],
+        "arrival": results.arrival_ms[of_model] / 1000,
+        "finish": results.finish_ms[of_model],
+        "ttft": results.ttft_ms[of_model],
+        "itl": results.itl_ms[of_model],
     }
 
 

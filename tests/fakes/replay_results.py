@@ -1,4 +1,4 @@
-"""Replays that were never run, for tests of what shows them: a fluid queue, and policies that lag."""
+"""Synthetic results of replays, for tests of what shows them: a fluid queue, and policies that lag."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CENTS_PER_HOUR = 250.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """A policy: so many replicas for the load of a while ago, times some head-room."""
+    """A policy that sizes for the load of `lag_seconds` ago, times some headroom."""
 
     policy: str
     title: str
@@ -118,7 +118,7 @@ def comparison(
 
 
 def without_latencies(source: Comparison) -> Comparison:
-    """The same, but no request was ever served and no policy said anything."""
+    """The same without any served request or desired value."""
     return replace(source, results=tuple(_mute(item) for item in source.results))
 
 
@@ -176,11 +176,11 @@ def _policy_result(
 
 def _curves(rule: Rule, seconds: FloatArray, load: FloatArray) -> Curves:
     step = float(seconds[1] - seconds[0])
-    wanted = _wanted(rule, seconds, load)
+    desired = _desired(rule, seconds, load)
     late = round(START_UP_SECONDS / step) if rule.fixed is None else 0
-    before = np.concatenate([np.full(late, wanted[0]), wanted[: len(wanted) - late]])
-    ready = np.minimum(before, wanted)
-    created = np.maximum(ready, wanted)
+    before = np.concatenate([np.full(late, desired[0]), desired[: len(desired) - late]])
+    ready = np.minimum(before, desired)
+    created = np.maximum(ready, desired)
     waiting = np.zeros_like(load)
     for i in range(1, len(load)):
         excess = (load[i] - ready[i] * REPLICA_RPM) * step / 60
@@ -193,7 +193,7 @@ def _curves(rule: Rule, seconds: FloatArray, load: FloatArray) -> Curves:
         offered_rpm=load,
         ready=ready,
         created=created,
-        desired=np.where(seconds < 30, np.nan, wanted),
+        desired=np.where(seconds < 30, np.nan, desired),
         waiting=np.round(waiting),
         ttft_p95_ms=np.where(load > 0, 80 + 250 * busy**6 + 0.5 * drain, np.nan),
         itl_p95_ms=np.where(load > 0, 9 + 14 * busy, np.nan),
@@ -201,19 +201,19 @@ def _curves(rule: Rule, seconds: FloatArray, load: FloatArray) -> Curves:
     )
 
 
-def _wanted(rule: Rule, seconds: FloatArray, load: FloatArray) -> FloatArray:
-    """The most of what was wanted lately, as stabilization has it."""
+def _desired(rule: Rule, seconds: FloatArray, load: FloatArray) -> FloatArray:
+    """Desired replicas: the most of the last `hold_seconds`, like a stabilization window."""
     if rule.fixed is not None:
         return np.full_like(load, rule.fixed)
     step = float(seconds[1] - seconds[0])
     width = max(1, round(60 / step))
     smooth = np.convolve(np.pad(load, width // 2, mode="edge"), np.ones(width) / width, "same")
     smooth = smooth[width // 2 :][: len(load)]
-    seen = np.interp(seconds - rule.lag_seconds, seconds, smooth)
-    wanted = np.ceil(seen * rule.headroom / REPLICA_RPM)
+    lagged = np.interp(seconds - rule.lag_seconds, seconds, smooth)
+    desired = np.ceil(lagged * rule.headroom / REPLICA_RPM)
     held = [
-        wanted[max(0, i - round(rule.hold_seconds / step)) : i + 1].max()
-        for i in range(len(wanted))
+        desired[max(0, i - round(rule.hold_seconds / step)) : i + 1].max()
+        for i in range(len(desired))
     ]
     return np.asarray(held, dtype=np.float64)
 
