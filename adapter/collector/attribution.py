@@ -1,7 +1,7 @@
 """Whose pods the series in Prometheus are: variants by their scale targets' pods, not by their model.
 
 Two variants of one model in one namespace are told apart by their pods. Series without such labels, as those
-of emulators that a static configuration scrapes, are attributed by address, and by model where only one
+of servers that a static configuration scrapes, are attributed by address, and by model where only one
 variant serves it; how, is said.
 """
 

@@ -1,4 +1,7 @@
-"""An event loop in which time does not pass but jumps to the next timer: minutes in milliseconds."""
+"""An event loop in which time does not pass but jumps to the next timer: minutes in milliseconds.
+
+Sockets within the process work, too: time stands still while there is something to read from one of them.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self.now
 
     def _run_once(self) -> None:
-        if not self._ready and self._scheduled:  # type: ignore[attr-defined]
+        idle = not self._ready and not self._selector.select(0)  # type: ignore[attr-defined]
+        if idle and self._scheduled:  # type: ignore[attr-defined]
             # A nanosecond more, or rounding to ms and back could fall short of the timer for ever.
             self.now = max(self.now, self._scheduled[0].when()) + 1e-9  # type: ignore[attr-defined]
         super()._run_once()  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""Replays that were never run, for tests of what shows them: a fluid queue, and policies that lag."""
+"""Synthetic results of replays, for tests of what shows them: a fluid queue, and policies that lag."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from emulator.replay.results import ClassOutcome, Curves, FloatArray, Outcome, Replayed
+from emulator.replay.results import ClassResult, Comparison, Curves, FloatArray, PolicyResult
 
 REPLICA_RPM = 120.0
 START_UP_SECONDS = 60.0
@@ -17,7 +17,7 @@ CENTS_PER_HOUR = 250.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """A policy: so many replicas for the load of a while ago, times some head-room."""
+    """A policy that sizes for the load of `lag_seconds` ago, times some headroom."""
 
     policy: str
     title: str
@@ -90,7 +90,7 @@ RULES = (
 CLASSES = (("premium", 500.0, 24.0), ("standard", 2000.0, 40.0), ("batch", 20_000.0, 90.0))
 
 
-def replayed(
+def comparison(
     *,
     rules: Sequence[Rule] = RULES,
     variants: Sequence[str] = ("vllm-a100",),
@@ -98,17 +98,17 @@ def replayed(
     duration_seconds: float = 3600.0,
     sample_seconds: float = 5.0,
     trace: str = "step-3x",
-) -> Replayed:
+) -> Comparison:
     """An hour with a threefold step up and back, under each rule."""
     seconds = np.arange(0.0, duration_seconds + 1e-9, sample_seconds)
     load = _load(seconds, duration_seconds)
-    return Replayed(
+    return Comparison(
         scenario="emulated",
         trace=trace,
         duration_seconds=duration_seconds,
         requests=int(load.sum() * sample_seconds / 60),
         warm_up_seconds=duration_seconds / 20,
-        outcomes=tuple(_outcome(rule, seconds, load, variants, classes) for rule in rules),
+        results=tuple(_policy_result(rule, seconds, load, variants, classes) for rule in rules),
         facts={
             "accelerator": f"A100, {CENTS_PER_HOUR:g} cents/h",
             "start-up": f"{START_UP_SECONDS:g} s",
@@ -117,12 +117,12 @@ def replayed(
     )
 
 
-def without_latencies(source: Replayed) -> Replayed:
-    """The same, but no request was ever served and no policy said anything."""
-    return replace(source, outcomes=tuple(_mute(item) for item in source.outcomes))
+def without_latencies(source: Comparison) -> Comparison:
+    """The same without any served request or desired value."""
+    return replace(source, results=tuple(_mute(item) for item in source.results))
 
 
-def _mute(outcome: Outcome) -> Outcome:
+def _mute(result: PolicyResult) -> PolicyResult:
     curves = {
         name: replace(
             item,
@@ -130,15 +130,15 @@ def _mute(outcome: Outcome) -> Outcome:
             ttft_p95_ms=np.full_like(item.seconds, np.nan),
             itl_p95_ms=np.full_like(item.seconds, np.nan),
         )
-        for name, item in outcome.curves.items()
+        for name, item in result.curves.items()
     }
     classes = tuple(
         replace(item, ttft_mean_ms=math.nan, ttft_p95_ms=math.nan, itl_mean_ms=math.nan,
                 itl_p95_ms=math.nan, within=0.0)
-        for item in outcome.classes
+        for item in result.classes
     )  # fmt: skip
-    steps = (math.nan, *outcome.recovery_seconds)
-    return replace(outcome, curves=curves, classes=classes, recovery_seconds=steps)
+    steps = (math.nan, *result.recovery_seconds)
+    return replace(result, curves=curves, classes=classes, recovery_seconds=steps)
 
 
 def _load(seconds: FloatArray, duration: float) -> FloatArray:
@@ -148,9 +148,9 @@ def _load(seconds: FloatArray, duration: float) -> FloatArray:
     return np.asarray(np.maximum(0.0, level + noise * np.sqrt(level) * 2), dtype=np.float64)
 
 
-def _outcome(
+def _policy_result(
     rule: Rule, seconds: FloatArray, load: FloatArray, variants: Sequence[str], classes: int
-) -> Outcome:
+) -> PolicyResult:
     share = load / len(variants)
     curves = {
         name: _curves(rule, seconds, share * (1 + 0.1 * i)) for i, name in enumerate(variants)
@@ -159,7 +159,7 @@ def _outcome(
     cost = sum(float(item.cost_cents[-1]) for item in every)
     changes = np.concatenate([np.diff(item.desired[np.isfinite(item.desired)]) for item in every])
     late = max(rule.lag_seconds, 0.0) + (START_UP_SECONDS if rule.fixed is None else 0.0)
-    return Outcome(
+    return PolicyResult(
         policy=rule.policy,
         title=rule.title,
         classes=tuple(_class(every[0], *item, share=len(variants)) for item in CLASSES[:classes]),
@@ -176,11 +176,11 @@ def _outcome(
 
 def _curves(rule: Rule, seconds: FloatArray, load: FloatArray) -> Curves:
     step = float(seconds[1] - seconds[0])
-    wanted = _wanted(rule, seconds, load)
+    desired = _desired(rule, seconds, load)
     late = round(START_UP_SECONDS / step) if rule.fixed is None else 0
-    before = np.concatenate([np.full(late, wanted[0]), wanted[: len(wanted) - late]])
-    ready = np.minimum(before, wanted)
-    created = np.maximum(ready, wanted)
+    before = np.concatenate([np.full(late, desired[0]), desired[: len(desired) - late]])
+    ready = np.minimum(before, desired)
+    created = np.maximum(ready, desired)
     waiting = np.zeros_like(load)
     for i in range(1, len(load)):
         excess = (load[i] - ready[i] * REPLICA_RPM) * step / 60
@@ -193,7 +193,7 @@ def _curves(rule: Rule, seconds: FloatArray, load: FloatArray) -> Curves:
         offered_rpm=load,
         ready=ready,
         created=created,
-        desired=np.where(seconds < 30, np.nan, wanted),
+        desired=np.where(seconds < 30, np.nan, desired),
         waiting=np.round(waiting),
         ttft_p95_ms=np.where(load > 0, 80 + 250 * busy**6 + 0.5 * drain, np.nan),
         itl_p95_ms=np.where(load > 0, 9 + 14 * busy, np.nan),
@@ -201,30 +201,30 @@ def _curves(rule: Rule, seconds: FloatArray, load: FloatArray) -> Curves:
     )
 
 
-def _wanted(rule: Rule, seconds: FloatArray, load: FloatArray) -> FloatArray:
-    """The most of what was wanted lately, as stabilization has it."""
+def _desired(rule: Rule, seconds: FloatArray, load: FloatArray) -> FloatArray:
+    """Desired replicas: the most of the last `hold_seconds`, like a stabilization window."""
     if rule.fixed is not None:
         return np.full_like(load, rule.fixed)
     step = float(seconds[1] - seconds[0])
     width = max(1, round(60 / step))
     smooth = np.convolve(np.pad(load, width // 2, mode="edge"), np.ones(width) / width, "same")
     smooth = smooth[width // 2 :][: len(load)]
-    seen = np.interp(seconds - rule.lag_seconds, seconds, smooth)
-    wanted = np.ceil(seen * rule.headroom / REPLICA_RPM)
+    lagged = np.interp(seconds - rule.lag_seconds, seconds, smooth)
+    desired = np.ceil(lagged * rule.headroom / REPLICA_RPM)
     held = [
-        wanted[max(0, i - round(rule.hold_seconds / step)) : i + 1].max()
-        for i in range(len(wanted))
+        desired[max(0, i - round(rule.hold_seconds / step)) : i + 1].max()
+        for i in range(len(desired))
     ]
     return np.asarray(held, dtype=np.float64)
 
 
 def _class(
     curves: Curves, name: str, ttft_target: float, itl_target: float, *, share: int
-) -> ClassOutcome:
+) -> ClassResult:
     ttft, itl, weight = curves.ttft_p95_ms, curves.itl_p95_ms, curves.offered_rpm
     total = weight.sum()
     late = (ttft > ttft_target) | (itl > itl_target)
-    return ClassOutcome(
+    return ClassResult(
         service_class=name,
         model="llama-3-8b",
         ttft_target_ms=ttft_target,

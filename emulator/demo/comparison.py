@@ -1,4 +1,4 @@
-"""The comparison that the demo ends with: one model, an hour in which its load trebles, swells and ebbs."""
+"""The comparison of policies at the end of the demo: one model whose load trebles and falls again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from emulator.replay import compare, progress, report, tables
-from emulator.replay.results import Replayed
+from emulator.replay.results import Comparison
 from emulator.replay.scenario import Scenario, Traffic, load, steps
 
 SCENARIO = {
@@ -52,17 +52,17 @@ TRACE = {
 }
 
 
-def replay(console: Console) -> Replayed:
-    """All policies on the sample; progress goes to the console."""
+def replay(console: Console) -> Comparison:
+    """Replay all policies on the scenario, with a progress bar on the console."""
     traffic = {"default/default": Traffic(trace=load(TRACE), steps=tuple(steps(TRACE)))}
-    with progress.shown(console) as tell:
-        return compare.compare(Scenario.model_validate(SCENARIO), traffic, progress=tell)
+    with progress.bar(console) as report_progress:
+        return compare.compare(Scenario.model_validate(SCENARIO), traffic, progress=report_progress)
 
 
-def show(replayed: Replayed, console: Console, path: Path) -> None:
+def show(comparison: Comparison, console: Console, path: Path) -> None:
     """Print the table and write the report."""
     console.print()
     console.width = max(console.width, tables.WIDTH)
-    console.print(tables.table(replayed))
-    path.write_text(report.html(replayed), encoding="utf-8")
+    console.print(tables.table(comparison))
+    path.write_text(report.html(comparison), encoding="utf-8")
     console.print(f"written: {path}")
