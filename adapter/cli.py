@@ -71,7 +71,25 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     name = next((word for word in argv if not word.startswith("-")), "")
     if name in commands:
         importlib.import_module(commands[name].module).register(parsers[name])
-    return root.parse_args(argv)
+    args, unknown = root.parse_known_args(argv)
+    if unknown:
+        parser = parsers.get(name, root)
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{_hint(parser, unknown)}")
+    return args
+
+
+def _hint(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> str:
+    """The flags nearest to those that are unknown."""
+    # Needed after a mistake only.
+    import difflib  # noqa: PLC0415
+
+    known = [flag for action in parser._actions for flag in action.option_strings]  # noqa: SLF001 - has no reader
+    near: dict[str, None] = {}
+    for word in unknown:
+        if word.startswith("--"):
+            flag = word.partition("=")[0]
+            near |= dict.fromkeys(difflib.get_close_matches(flag, known, n=2, cutoff=0.75))
+    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def command_parser(name: str) -> argparse.ArgumentParser:

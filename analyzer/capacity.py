@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import elementwise
 
 from analyzer import chain, errors, queueing
+from analyzer.defaults import STABILITY_MARGIN
 from analyzer.replicas import BoolArray, FloatArray, Replica, Replicas, checked
 
 LIMIT_SHARE = 0.999
@@ -29,9 +30,6 @@ LIMIT_SHARE = 0.999
 
 FLOOR_SHARE = 0.001
 """Smallest rate looked at, as a share of mu(1)."""
-
-STABILITY_MARGIN = 0.1
-"""Default share of mu(max_batch) kept free, so that noise in the arrivals finds room."""
 
 REPLICA_ROUNDING = 1e-9
 """Relative excess of load over capacity that does not call for another replica: float noise."""

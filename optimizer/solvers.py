@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Literal
 
 from optimizer import branch_and_bound, greedy, unlimited
 from optimizer.errors import InvalidProblemError
-from optimizer.problem import POLICIES, Problem, Solution, Variant
+from optimizer.problem import POLICIES, Problem, Solution, SolverName, Variant
 
-SolverName = Literal["auto", "unlimited", "greedy", "branch-and-bound"]
 Solver = Callable[[Problem], Solution]
 
 SOLVERS: dict[SolverName, Solver] = {

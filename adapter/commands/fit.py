@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from adapter.commands import flags
 from adapter.errors import InputError
 from adapter.formats import benchmarks, plots
 from analyzer import fit as fitting
@@ -19,26 +20,34 @@ def register(command: argparse.ArgumentParser) -> None:
     """Add the command and its flags."""
     command.description = (
         "Fits ITL = alpha + beta * batch and TTFT = gamma + delta * input_tokens * batch to"
-        " benchmark rows, robustly. Files are CSV with columns batch (or concurrency), itl_ms,"
+        " benchmark rows by robust regression. Files are CSV with columns batch (or concurrency), itl_ms,"
         " input_tokens and ttft_ms, or JSON of guidellm or vLLM's benchmark_serving."
     )
-    command.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    command.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="Benchmark results, CSV or JSON"
+    )
     command.add_argument(
         "--max-batch",
-        type=batch_size,
+        type=flags.count,
         metavar="N",
-        help="of the server that was measured: above it requests waited, so TTFTs are left out",
+        help="Max batch of the measured server; TTFTs of larger batches, which include waiting, are left out."
+        " Default none: all are used",
     )
-    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    command.add_argument("--plot", type=Path, metavar="PNG", help="draw rows and lines")
+    command.add_argument("--json", action="store_true", help="Print JSON instead of a table")
+    command.add_argument(
+        "--plot",
+        type=Path,
+        metavar="PNG",
+        help="File to draw the rows and the fitted lines into. Default none",
+    )
     command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fit and print; a poor fit is a result too."""
+    """Fit and print; a poor fit is printed with its verdict."""
     rows = [row for path in args.files for row in benchmarks.read(path)]
     try:
-        found = fitting.fit(
+        fit = fitting.fit(
             batch=[row.batch for row in rows],
             input_tokens=[row.input_tokens for row in rows],
             itl_ms=[row.itl_ms for row in rows],
@@ -51,49 +60,42 @@ def run(args: argparse.Namespace) -> int:
         place = rows[error.index].place if error.index is not None else "rows"
         raise InputError(f"{place}: {error.parameter}: {error.problem}") from error
     if args.plot is not None:
-        plots.write_fit(rows, found, args.plot)
+        plots.write_fit(rows, fit, args.plot)
     if args.json:
-        print(json.dumps(_document(found)))
+        print(json.dumps(_document(fit)))
     else:
-        for line in _table(found, rows):
+        for line in _table(fit, rows):
             print(line)
     return 0
 
 
-def batch_size(text: str) -> int:
-    """A whole number >= 1 for argparse."""
-    if not (text.isascii() and text.isdigit() and int(text) >= 1):
-        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, not {text!r}")
-    return int(text)
-
-
-def _document(found: fitting.Fit) -> dict[str, Any]:
-    prefill = found.prefill
+def _document(fit: fitting.Fit) -> dict[str, Any]:
+    prefill = fit.prefill
     return {
-        "alpha": found.decode.base,
-        "beta": found.decode.slope,
+        "alpha": fit.decode.base,
+        "beta": fit.decode.slope,
         "gamma": prefill.base if prefill else None,
         "delta": prefill.slope if prefill else None,
-        "verdict": found.verdict,
-        "decode": dataclasses.asdict(found.decode),
+        "verdict": fit.verdict,
+        "decode": dataclasses.asdict(fit.decode),
         "prefill": dataclasses.asdict(prefill) if prefill else None,
     }
 
 
-def _table(found: fitting.Fit, rows: Sequence[benchmarks.Row]) -> Iterator[str]:
-    yield from _lines("ITL = alpha + beta * batch", ("alpha", "beta"), found.decode, rows)
-    if found.prefill is None:
+def _table(fit: fitting.Fit, rows: Sequence[benchmarks.Row]) -> Iterator[str]:
+    yield from _lines("ITL = alpha + beta * batch", ("alpha", "beta"), fit.decode, rows)
+    if fit.prefill is None:
         yield "TTFT: no usable row; gamma and delta stay unknown"
     else:
         yield from _lines(
-            "TTFT = gamma + delta * input_tokens * batch", ("gamma", "delta"), found.prefill, rows
+            "TTFT = gamma + delta * input_tokens * batch", ("gamma", "delta"), fit.prefill, rows
         )
-    yield f"verdict: {found.verdict}"
+    yield f"verdict: {fit.verdict}"
     yield "for the VariantAutoscaling's modelProfile:"
     yield "  perfParms:"
-    yield f'    decodeParms: {{alpha: "{found.decode.base:.6g}", beta: "{found.decode.slope:.6g}"}}'
-    if found.prefill is not None:
-        yield f'    prefillParms: {{gamma: "{found.prefill.base:.6g}", delta: "{found.prefill.slope:.6g}"}}'
+    yield f'    decodeParms: {{alpha: "{fit.decode.base:.6g}", beta: "{fit.decode.slope:.6g}"}}'
+    if fit.prefill is not None:
+        yield f'    prefillParms: {{gamma: "{fit.prefill.base:.6g}", delta: "{fit.prefill.slope:.6g}"}}'
 
 
 def _lines(

@@ -19,6 +19,7 @@ from adapter.kube import scale
 from adapter.planning import fleet
 from adapter.resources import hpa, pods, schemas
 from adapter.resources import variant as variants
+from adapter.settings import keys
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -163,6 +164,7 @@ class Reader:
             for key, text in config_map.data.items():
                 self._service_class(f"{where}: data.{key}", key, text)
         elif name.endswith(CONFIG_SUFFIX):
+            self.problems.extend(f"{where}: {text}" for text in keys.problems(config_map.data))
             self.config.update(config_map.data)
         else:
             self.problems.append(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
 
 from adapter import errors
 from adapter.kube import scale
@@ -31,12 +30,7 @@ from adapter.resources.annotations import (
     parse_one_of,
     parse_seconds,
 )
-
-Source = Literal["auto", "direct", "prometheus"]
-"""Where the load comes from: auto is the pods themselves, and Prometheus where they do not answer."""
-
-SOURCES: tuple[Source, ...] = ("auto", "direct", "prometheus")
-
+from adapter.settings.control import SOURCES, Source
 
 NO_REFERENCE = scale.Reference(name="")
 
