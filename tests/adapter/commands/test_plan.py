@@ -16,7 +16,7 @@ from adapter.planning import candidates, plan
 
 HERE = Path(__file__).parent
 SYSTEM = HERE / "system-100x4.json"
-REFERENCE = HERE.parent / "optimizer" / "golden.json"
+REFERENCE = HERE.parents[1] / "optimizer" / "golden.json"
 
 FLEET: dict[str, Any] = {
     "accelerators": [
