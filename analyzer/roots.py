@@ -43,7 +43,8 @@ def find_roots(
     a, b = high.astype(np.float64), low.astype(np.float64)
     fa, fb = function(a, rows), function(b, rows)
     bracketed = np.sign(fa) * np.sign(fb) <= 0.0
-    rows, a, b, fa, fb = (values[bracketed] for values in (rows, a, b, fa, fb))
+    rows = rows[bracketed]
+    a, b, fa, fb = np.stack((a, b, fa, fb))[:, bracketed]
     step = np.full(rows.size, 0.5)
     for _ in range(STEPS):
         better = np.abs(fa) < np.abs(fb)
@@ -51,9 +52,8 @@ def find_roots(
         least = 0.5 * (np.abs(best) * relative + absolute) / np.maximum(np.abs(b - a), _SMALLEST)
         done = (least > 0.5) | (np.abs(value) <= residual)
         roots[rows[done]] = best[done]
-        rows, a, b, fa, fb, step, least = (
-            values[~done] for values in (rows, a, b, fa, fb, step, least)
-        )
+        rows = rows[~done]
+        a, b, fa, fb, step, least = np.stack((a, b, fa, fb, step, least))[:, ~done]
         if not rows.size:
             break
         point = a + np.clip(step, least, 1.0 - least) * (b - a)

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import structlog
 
+from adapter.app.options import ServeOptions
+from adapter.app.prometheus import prometheus_options
+from adapter.controller.loop import ControlLoop
+from adapter.resources.inputs import Contents
 from adapter.settings.control import Prometheus, Reconciling
 from adapter.settings.declaration import resolve
 from adapter.settings.groups import by_key
-
-if TYPE_CHECKING:
-    # `doctor` uses this module; the control loop would load the whole model with it.
-    from adapter.app.options import ServeOptions
-    from adapter.collector.prometheus import PrometheusOptions
-    from adapter.controller.loop import ControlLoop
-    from adapter.resources.inputs import Contents
 
 log = structlog.get_logger()
 
@@ -75,24 +71,3 @@ def environment_problems(environment: Mapping[str, str]) -> dict[str, str]:
         except ValueError as error:
             problems[key] = str(error)
     return problems
-
-
-def prometheus_options(settings: Prometheus) -> PrometheusOptions | None:
-    """How to reach Prometheus; None without a URL."""
-    # The client is loaded only where a Prometheus is used.
-    from adapter.collector.prometheus import PrometheusOptions  # noqa: PLC0415
-
-    if not settings.prometheus:
-        return None
-    return PrometheusOptions(
-        url=settings.prometheus.rstrip("/"),
-        ca_file=settings.prometheus_ca_file,
-        certificate=settings.prometheus_client_cert,
-        key=settings.prometheus_client_key,
-        server_name=settings.prometheus_server_name,
-        token=settings.prometheus_token,
-        token_file=settings.prometheus_token_file,
-        insecure=settings.prometheus_insecure,
-        headers=settings.prometheus_header,
-        timeout_seconds=settings.prometheus_timeout,
-    )

@@ -6,15 +6,17 @@ import argparse
 import dataclasses
 import json
 import os
+from typing import TYPE_CHECKING
 
-from adapter.app.config import prometheus_options
+from adapter.app.prometheus import prometheus_options
 from adapter.commands import flags, kubeconfig
-from adapter.diagnostics.checks import Finding
-from adapter.diagnostics.doctor import Doctor
 from adapter.installation import Names
 from adapter.kube.client import Cluster
 from adapter.settings.control import Prometheus
 from adapter.settings.declaration import resolve
+
+if TYPE_CHECKING:
+    from adapter.diagnostics.checks import Finding
 
 MARKS = {"ok": "ok     ", "warning": "warning", "error": "ERROR  "}
 
@@ -44,6 +46,9 @@ def register(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the checks, and print each finding as it is made."""
+    # The checks load schemas, certificates and the Prometheus client, which `--help` does not need.
+    from adapter.diagnostics.doctor import Doctor  # noqa: PLC0415
+
     names = Names(
         namespace=args.config_namespace,
         service=args.service_name,

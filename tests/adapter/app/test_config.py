@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from adapter.app.config import Configuration, environment_problems, prometheus_options
+from adapter.app.config import Configuration, environment_problems
 from adapter.app.options import ServeOptions
+from adapter.app.prometheus import prometheus_options
 from adapter.auth import local as local_auth
 from adapter.collector.prometheus import PrometheusOptions
 from adapter.controller.settings import LoopSettings

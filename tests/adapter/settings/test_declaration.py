@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from adapter.resources import annotations
+from adapter.resources import annotations as variant_annotations
 from adapter.settings import kinds, page
 from adapter.settings.control import Prometheus, Reconciling
 from adapter.settings.declaration import Declaration, declarations, resolve
@@ -123,7 +123,7 @@ def test_names_are_used_once() -> None:
 
 def test_annotations_exist() -> None:
     """Help names only annotations that are read."""
-    known = {value for value in vars(annotations).values() if isinstance(value, str)}
+    known = {value for value in vars(variant_annotations).values() if isinstance(value, str)}
     for item in all_declarations():
         assert not item.annotation or item.annotation in known
 
