@@ -129,7 +129,7 @@ class Cluster:
     actuate: Literal["hpa", "scale"] = setting(
         "hpa",
         kinds.choice("hpa", "scale"),
-        "Who changes replicas: an HPA that reads the metric, or the adapter through the scale subresource",
+        "Actuator of the replicas: an HPA that reads the metric, or the adapter by the scale subresource",
         annotation="llmd.ai/actuate",
     )
     owner_references: bool = setting(

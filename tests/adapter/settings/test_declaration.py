@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from adapter.resources import annotations as variant_annotations
-from adapter.settings import kinds, page
+from adapter.settings import page
 from adapter.settings.control import Prometheus, Reconciling
 from adapter.settings.declaration import Declaration, declarations, resolve
 from adapter.settings.groups import GROUPS, all_declarations, by_key
@@ -105,14 +105,6 @@ def test_a_shown_default_is_the_default(item: Declaration) -> None:
         assert shown == ("on" if default else "off")
     else:
         assert item.kind.parse(shown) == default
-
-
-def test_the_start_up_time_that_is_shown_is_that_of_the_loop() -> None:
-    """Its default is None, because a variant's pods may know better."""
-    from adapter.controller.demand import DEFAULT_STARTUP_SECONDS  # noqa: PLC0415
-
-    (item,) = (item for item in all_declarations() if item.name == "startup_time")
-    assert kinds.seconds(item.default_text) == DEFAULT_STARTUP_SECONDS
 
 
 def test_names_are_used_once() -> None:
