@@ -44,12 +44,14 @@ NOT_YET_CLEAN: tuple[str, ...] = (
 )
 """Folders and files, from the root, whose texts are still to be rewritten; must become empty."""
 
-PREPOSITIONS = frozenset(
-    "about above across after against along among around as at before behind below beneath beside besides"
-    " between beyond by despite down during except for from in inside into like near of off on onto out"
-    " outside over past per since than through throughout till to toward towards under until unto up upon"
-    " via with within without".split(" ")  # noqa: SIM905 - one word a line would fill a screen
-)
+PREPOSITIONS = frozenset({
+    "about", "above", "across", "after", "against", "along", "among", "around", "as", "at",
+    "before", "behind", "below", "beneath", "beside", "besides", "between", "beyond", "by",
+    "despite", "down", "during", "except", "for", "from", "in", "inside", "into", "like", "near",
+    "of", "off", "on", "onto", "out", "outside", "over", "past", "per", "since", "than",
+    "through", "throughout", "till", "to", "toward", "towards", "under", "until", "unto", "up",
+    "upon", "via", "with", "within", "without",
+})  # fmt: skip
 CONTINUATIONS = frozenset({"that", "which", "whose", "whom", "who", "and", "or", "but", "likewise"})
 PHRASES = ("whether it ", "whether they ", "the same, ", "the same;", "same as above")
 
