@@ -15,6 +15,8 @@ from adapter.auth import local as local_auth
 from adapter.collector.prometheus import PrometheusOptions
 from adapter.controller.settings import LoopSettings
 from adapter.settings.control import Prometheus
+from tests.fakes import cluster_world as worlds
+from tests.fakes.cluster_world import CORE, until
 
 
 @pytest.mark.parametrize("url", ["http://p:9090", "https://p/x", "http://[::1]:1"])
@@ -81,3 +83,25 @@ def test_bad_environment_variables_are_named() -> None:
     with capture_logs() as logs:
         Configuration(options, environment)
     assert [entry["variable"] for entry in logs] == ["GLOBAL_OPT_INTERVAL"]
+
+
+async def test_the_configmap_changes_settings_of_a_running_adapter(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A value that cannot be used leaves the one before in use; an unknown key is named in the log."""
+    async with worlds.running(tmp_path) as world, world.replica("a", interval=None) as (front, _):
+        config = worlds.manifests()[2]
+        config["data"] = {"GLOBAL_OPT_INTERVAL": "7s"}
+        world.api.put(CORE, "configmaps", config)
+        await until(lambda: front.loop.settings.interval == 7.0)
+        config["data"] = {
+            "GLOBAL_OPT_INTERVAL": "60000",
+            "GLOBAL_OPT_INTERVL": "9s",
+            "WVA_SCALE_TO_ZERO": "true",
+        }
+        world.api.put(CORE, "configmaps", config)
+        await until(lambda: front.loop.settings.scale_to_zero)
+        assert front.loop.settings.interval == 7.0
+    text = capsys.readouterr().out
+    assert "data.GLOBAL_OPT_INTERVL: unknown setting; did you mean GLOBAL_OPT_INTERVAL" in text
+    assert "--interval (GLOBAL_OPT_INTERVAL)" in text
