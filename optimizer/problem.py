@@ -12,6 +12,7 @@ from typing import Literal
 TRANSITION_FACTOR = 0.1
 """Default penalty for switching accelerators, as a share of the sum of both costs."""
 
+SolverName = Literal["auto", "unlimited", "greedy", "branch-and-bound"]
 Policy = Literal["None", "PriorityExhaustive", "PriorityRoundRobin", "RoundRobin"]
 Served = Literal["full", "partial", "none"]
 Termination = Literal["optimal", "feasible", "heuristic", "fallback"]

@@ -89,7 +89,7 @@ def test_the_arguments_are_flags_of_serve(folder: str) -> None:
     assert args.variants is None
     ports = {item["name"]: item["containerPort"] for item in container["ports"]}
     assert (args.port, args.metrics_port) == (ports["https"], ports["metrics"])
-    assert args.limited == (folder == "overlays/limited")
+    assert bool(args.limited) == (folder == "overlays/limited")
     assert (args.tls_cert_file is not None) == (folder == "overlays/cert-manager")
     assert str(args.state_dir) in {mount["mountPath"] for mount in container["volumeMounts"]}
 

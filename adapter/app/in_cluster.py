@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import aiohttp
 import structlog
 
 from adapter import errors
-from adapter.app.config import use_config
+from adapter.app.config import Configuration
 from adapter.app.endpoints import Front
 from adapter.app.options import Installation, ServeOptions
 from adapter.auth import delegated
@@ -100,6 +101,7 @@ class _Site:
         api: Cluster,
     ) -> None:
         self._options = options
+        self._configuration = Configuration(options, os.environ)
         self._installation = installation
         self._front = front
         self._loop = front.loop
@@ -177,7 +179,7 @@ class _Site:
         await self.objects.refresh_scales()
         found = await self.objects.contents()
         self._report(found)
-        use_config(self._loop, self._options, found)
+        self._configuration.apply(self._loop, found)
         self._loop.use(found)
         self._front.leader = self.leadership.leader
 

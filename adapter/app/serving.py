@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import structlog
 from adapter import errors
 from adapter import store as targets
 from adapter.app import in_cluster
-from adapter.app.config import use_config
+from adapter.app.config import Configuration
 from adapter.app.endpoints import Front
 from adapter.app.options import ServeOptions
 from adapter.auth import authentication, authorization, delegated
@@ -89,7 +90,8 @@ async def _of_folder(
     loop = front.loop
     found = folder.read(path)
     credentials = local_auth.prepare(options.certificates, host=options.host)
-    use_config(loop, options, found)
+    configuration = Configuration(options, os.environ)
+    configuration.apply(loop, found)
     _report(found)
     loop.use(found)
     async with contextlib.AsyncExitStack() as stack:
@@ -105,7 +107,9 @@ async def _of_folder(
         )
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(_watch(options, path, loop, found, clock), name="watch folder"),
+                group.create_task(
+                    _watch(configuration, path, loop, found, clock), name="watch folder"
+                ),
                 group.create_task(loop.run(), name="control loop"),
             ]
             yield
@@ -140,7 +144,7 @@ def _report(found: inputs.Contents) -> None:
 
 
 async def _watch(
-    options: ServeOptions,
+    configuration: Configuration,
     path: Path,
     loop: ControlLoop,
     found: inputs.Contents,
@@ -163,5 +167,5 @@ async def _watch(
         if changed.problems != found.problems:
             _report(changed)
         found = changed
-        use_config(loop, options, found)
+        configuration.apply(loop, found)
         loop.use(found)

@@ -20,7 +20,8 @@ from adapter.collector.observation import Observation, judge
 from adapter.collector.pod_scraper import DirectSource, Job
 from adapter.collector.prometheus import Answer, Prometheus, PrometheusError, PrometheusOptions
 from adapter.collector.traffic import TrafficWindow
-from adapter.resources.variant import Source, VariantSource
+from adapter.resources.variant import VariantSource
+from adapter.settings.control import Source
 
 log = structlog.get_logger()
 

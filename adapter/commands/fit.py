@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from adapter.commands import flags
 from adapter.errors import InputError
 from adapter.formats import benchmarks, plots
 from analyzer import benchmark_rows, step_advice, step_fit
@@ -55,20 +56,28 @@ def register(command: argparse.ArgumentParser) -> None:
         " itl_ms, input_tokens, output_tokens and ttft_ms, JSON of vLLM's bench serve or its sweep's CSV,"
         " SGLang's JSON lines, or guidellm's JSON or CSV."
     )
-    command.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    command.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="Benchmark results, CSV or JSON"
+    )
     command.add_argument(
         "--max-batch",
-        type=batch_size,
+        type=flags.count,
         metavar="N",
-        help="Most requests in service of the server that was measured; rows above it are left out",
+        help="Largest number of requests in service (vLLM's --max-num-seqs) when measured; larger rows"
+        " are left out. Default none: all are used",
     )
-    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    command.add_argument("--plot", type=Path, metavar="PNG", help="draw rows and lines")
+    command.add_argument("--json", action="store_true", help="Print JSON instead of a table")
+    command.add_argument(
+        "--plot",
+        type=Path,
+        metavar="PNG",
+        help="File to draw the rows and the fitted lines into. Default none",
+    )
     command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fit and print; a poor fit is a result too."""
+    """Fit and print; a poor fit is printed with its verdict."""
     rows = [row for path in args.files for row in benchmarks.read(path)]
     found = fit_rows(rows, args.max_batch)
     if args.plot is not None:
@@ -81,13 +90,6 @@ def run(args: argparse.Namespace) -> int:
         for line in _table(found):
             print(line)
     return 0
-
-
-def batch_size(text: str) -> int:
-    """A whole number >= 1 for argparse."""
-    if not (text.isascii() and text.isdigit() and int(text) >= 1):
-        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, not {text!r}")
-    return int(text)
 
 
 def fit_rows(rows: Sequence[benchmarks.Row], max_batch: int | None) -> Result:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from adapter.collector.collector import CollectionSettings
 from adapter.controller.demand import RateSettings
 from adapter.planning import fleet
-from analyzer.capacity import STABILITY_MARGIN
+from analyzer.defaults import STABILITY_MARGIN
 from optimizer.problem import Policy
 from optimizer.stabilization import Limits
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from adapter.controller.state import VariantState
-from adapter.resources.inputs import Refusal
+if TYPE_CHECKING:
+    # The command `explain` only prints documents; the states would load the whole model with them.
+    from adapter.controller.state import VariantState
+    from adapter.resources.inputs import Refusal
 
 
 def of_state(state: VariantState, *, now: float) -> dict[str, Any]:

@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from analyzer.capacity import STABILITY_MARGIN
+from analyzer.defaults import STABILITY_MARGIN
 from analyzer.latency import LatencyParameters
-from optimizer.problem import TRANSITION_FACTOR, Policy
-from optimizer.solvers import SolverName
+from optimizer.problem import TRANSITION_FACTOR, Policy, SolverName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
 
 from adapter import errors
 from adapter.kube import scale
@@ -31,13 +30,8 @@ from adapter.resources.annotations import (
     parse_one_of,
     parse_seconds,
 )
+from adapter.settings.control import SOURCES, Source
 from analyzer.latency import LatencyParameters
-
-Source = Literal["auto", "direct", "prometheus"]
-"""Source of the load; auto scrapes the pods, and queries Prometheus for those that do not answer."""
-
-SOURCES: tuple[Source, ...] = ("auto", "direct", "prometheus")
-
 
 NO_REFERENCE = scale.Reference(name="")
 

@@ -26,8 +26,7 @@ from adapter.app.options import ServeOptions
 from adapter.auth import local as local_auth
 from adapter.clock import Clock
 from adapter.collector.collector import CollectionSettings
-from adapter.commands.flags import seconds
-from adapter.commands.serve import port
+from adapter.commands.flags import port, seconds
 from adapter.controller.demand import RateSettings
 from adapter.controller.settings import LoopSettings
 from emulator import hpa, load

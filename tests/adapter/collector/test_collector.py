@@ -17,7 +17,8 @@ from adapter.clock import Clock
 from adapter.collector import pod_scraper
 from adapter.collector.collector import CollectionSettings, Collector
 from adapter.planning import fleet
-from adapter.resources.variant import Source, VariantSource
+from adapter.resources.variant import VariantSource
+from adapter.settings.control import Source
 
 PAGE = """vllm:num_requests_running{model_name="m"} 0
 vllm:num_requests_waiting{model_name="m"} 0

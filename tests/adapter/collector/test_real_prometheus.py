@@ -33,7 +33,8 @@ from adapter.collector.observation import Observation
 from adapter.collector.prometheus import Prometheus, PrometheusOptions
 from adapter.collector.traffic import Traffic
 from adapter.planning import fleet
-from adapter.resources.variant import Source, VariantSource
+from adapter.resources.variant import VariantSource
+from adapter.settings.control import Source
 from emulator.load import LoadGenerator, parse_schedule
 from tests.fakes import prometheus_server
 from tests.fakes.prometheus_server import PrometheusServer, Target, free_port
