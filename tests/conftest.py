@@ -6,8 +6,15 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from emulator.demo import scenario
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 # On Python 3.11 asking for a loop that was never set makes one, which nobody closes: the plugin asks.
 asyncio.set_event_loop(None)

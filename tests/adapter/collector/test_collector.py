@@ -89,7 +89,7 @@ def collector(session: aiohttp.ClientSession, clock: Clock) -> Collector:
 
 async def test_a_fleet_is_asked_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many pods there are, no more requests than the limit are under way."""
-    monkeypatch.setattr(pod_scraper, "AT_ONCE", 7)
+    monkeypatch.setattr(pod_scraper, "MAX_CONCURRENT", 7)
     async with serving() as (pods, session):
         pods.seconds = 0.02
         collecting = collector(session, Clock())
