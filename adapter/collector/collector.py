@@ -17,7 +17,7 @@ from adapter.collector.attribution import Attribution
 from adapter.collector.observation import CollectedVariant, Observation
 from adapter.collector.pod_scraper import PodScraper, ScrapeJob
 from adapter.collector.prometheus import PrometheusError, PrometheusOptions
-from adapter.collector.prometheus_scraper import Batch, PodSample, PrometheusScraper
+from adapter.collector.prometheus_scraper import Batch, PrometheusScraper
 from adapter.collector.traffic import TrafficWindow
 from adapter.resources.variant import Source, VariantSource
 
@@ -66,11 +66,6 @@ class Collector:
         self._cycle_seconds = 0.0
 
     @property
-    def settings(self) -> CollectionSettings:
-        """How load is collected."""
-        return self._settings
-
-    @property
     def counts(self) -> Mapping[str, int]:
         """Numbers of scrapes and queries so far, and of those that failed, for telemetry."""
         return {
@@ -111,37 +106,25 @@ class Collector:
     def use(self, variants: Iterable[VariantSource]) -> None:
         """Collect these variants from now on; what is known of those that stay is kept."""
         now = self._clock.monotonic()
-        self._variants = {source.key: self._used(source, now) for source in variants}
+        before, self._variants = self._variants, {}
+        for source in variants:
+            item = before.get(source.key) or CollectedVariant(
+                source=source,
+                window=TrafficWindow(
+                    window_seconds=self._settings.window, long_seconds=self._settings.long_window
+                ),
+            )
+            self._variants[source.key] = observation.with_source(item, source, now=now)
         self._pods.retain(self._jobs())
 
-    def _used(self, source: VariantSource, now: float) -> CollectedVariant:
-        before = self._variants.get(source.key) or CollectedVariant(
-            source=source,
-            window=TrafficWindow(
-                window_seconds=self._settings.window, long_seconds=self._settings.long_window
-            ),
-        )
-        # Pods that the objects name make those that only Prometheus knows superfluous.
-        named = source.endpoints or source.pods_known
-        series_pods = {} if named else before.series_pods
-        known = (*source.endpoints, *series_pods)
-        before.window.retain(known)
-        return replace(
-            before,
-            source=source,
-            known_since={e: before.known_since.get(e, now) for e in source.endpoints},
-            series_pods=series_pods,
-            origins={e: before.origins[e] for e in known if e in before.origins},
-        )
-
-    def _source_of_metrics(self, source: VariantSource) -> Source:
+    def _origin(self, source: VariantSource) -> Source:
         return source.metrics_source or self._settings.source
 
     def _jobs(self) -> list[ScrapeJob]:
         return [
             ScrapeJob(item.source.key, endpoint, item.source.model)
             for item in self._variants.values()
-            if self._source_of_metrics(item.source) != "prometheus"
+            if self._origin(item.source) != "prometheus"
             for endpoint in item.source.endpoints
         ]
 
@@ -163,13 +146,11 @@ class Collector:
         self._cycle_seconds = self._clock.monotonic() - started
 
     def _needs_prometheus(self, source: VariantSource) -> bool:
-        chosen = self._source_of_metrics(source)
-        if chosen == "direct":
-            return False
-        return chosen == "prometheus" or (
-            not source.endpoints
-            or any(self._pods.error(source.key, endpoint) for endpoint in source.endpoints)
+        chosen = self._origin(source)
+        unknown = not source.endpoints or any(
+            self._pods.error(source.key, e) for e in source.endpoints
         )
+        return chosen == "prometheus" or (chosen == "auto" and unknown)
 
     async def _query_fleet(self) -> None:
         for key, item in self._variants.items():
@@ -183,7 +164,11 @@ class Collector:
             if batch.newest:
                 self._record_series_pods(batch)
             for sample in batch.samples:
-                self._add_queried(sample)
+                pod, page = sample.pod, sample.pod.sampled.page
+                if page is not None:
+                    self.add(
+                        pod.key, pod.endpoint, page, now=sample.at, source="prometheus", how=pod.how
+                    )
             problems = {
                 sample.pod.key: f"{sample.pod.endpoint}: {sample.pod.sampled.problem}"
                 for sample in batch.samples
@@ -195,56 +180,44 @@ class Collector:
 
     def _record_series_pods(self, newest: Batch) -> None:
         """Keep the pods that only Prometheus knows: those of the newest answer, while they are fresh."""
-        now = self._clock.monotonic()
-        seen: dict[str, dict[str, float]] = {}
+        present: dict[str, list[str]] = {}
         for sample in newest.samples:
             if sample.pod.how == "model":
-                seen.setdefault(sample.pod.key, {})[sample.pod.endpoint] = now
+                present.setdefault(sample.pod.key, []).append(sample.pod.endpoint)
+        now, oldest = self._clock.monotonic(), self._settings.oldest
         for key, item in self._variants.items():
-            pods = {**item.series_pods, **seen.get(key, {})}
-            fresh = {e: at for e, at in pods.items() if now - at <= self._settings.oldest}
-            if fresh.keys() != pods.keys():
-                item.window.retain(fresh)
-            if pods:
-                self._variants[key] = replace(item, series_pods=fresh)
-
-    def _add_queried(self, sample: PodSample) -> None:
-        pod, page = sample.pod, sample.pod.sampled.page
-        if page is None:
-            return
-        self.add(pod.key, pod.endpoint, page, now=sample.at, source="prometheus")
-        item = self._variants.get(pod.key)
-        if item is not None and item.attributed_by != pod.how:
-            self._variants[pod.key] = replace(item, attributed_by=pod.how)
+            self._variants[key] = observation.with_series_pods(
+                item, present.get(key, ()), now=now, oldest=oldest
+            )
 
     def _add_scraped(self, job: ScrapeJob, page: model_servers.Page, now: float) -> None:
         self.add(job.key, job.endpoint, page, now=now, source="direct")
 
     def add(
-        self, key: str, endpoint: str, page: model_servers.Page, *, now: float, source: str
+        self,
+        key: str,
+        endpoint: str,
+        page: model_servers.Page,
+        *,
+        now: float,
+        source: str,
+        how: str = "",
     ) -> None:
-        """Add one pod's metrics.
-
-        Args:
-            key: Of the variant; one that was removed meanwhile is ignored.
-            endpoint: Of the pod.
-            page: Its metrics.
-            now: Monotonic seconds at which they were so.
-            source: Where they come from: direct or prometheus.
-
-        """
+        """Add one pod's metrics as of monotonic `now`, from `source`, attributed by `how`."""
         item = self._variants.get(key)
         if item is None:
-            return
+            return  # removed while its pods were scraped
         started = None
         if page.started_at is not None:
             age = self._clock.time() - page.started_at
             started = self._clock.monotonic() - age * self._clock.speed
         before = item.window.sampled_at(endpoint)
         item.window.add(endpoint, page, now=now, started=started)
-        newer = before is None or now > before
-        if newer and item.origins.get(endpoint) != source:
-            self._variants[key] = replace(item, origins={**item.origins, endpoint: source})
+        origins, how = item.origins, how or item.attributed_by
+        if (before is None or now > before) and origins.get(endpoint) != source:
+            origins = {**origins, endpoint: source}
+        if origins is not item.origins or how != item.attributed_by:
+            self._variants[key] = replace(item, origins=origins, attributed_by=how)
 
     def rates_since_last(self) -> list[tuple[str, float, float]]:
         """Arrival rates since the last call: variant key, requests per second, monotonic time of the end.
@@ -279,7 +252,7 @@ class Collector:
         )
 
     def _lacks_prometheus(self, source: VariantSource) -> bool:
-        return self._source_of_metrics(source) == "prometheus" and not self._prometheus.connected
+        return self._origin(source) == "prometheus" and not self._prometheus.connected
 
     def _explain(
         self, source: VariantSource, item: CollectedVariant, stale: tuple[str, ...]
@@ -287,15 +260,11 @@ class Collector:
         """What the sources say about pods without fresh metrics."""
         reasons = [text for e in stale if (text := self._pods.error(source.key, e))][:1]
         if item.queried:
-            if self._prometheus.problem:
-                reasons.append(self._prometheus.problem)
-            elif item.attribution_problem:
-                reasons.append(item.attribution_problem)
-            elif self._prometheus.connected:
-                reasons.append(
-                    f"Prometheus {self._prometheus.url} has no recent series of"
-                    f" {stale[0] if stale else 'it'}: is there a PodMonitor that selects its pods?"
-                )
+            reasons.append(
+                self._prometheus.problem
+                or item.attribution_problem
+                or self._prometheus.without_series_of(stale[0] if stale else "it")
+            )
         elif self._lacks_prometheus(source):
             reasons.append("no Prometheus is set: give --prometheus or PROMETHEUS_BASE_URL")
-        return "; ".join(reasons)
+        return "; ".join(filter(None, reasons))

@@ -5,8 +5,8 @@ A load of which a part is missing is still a lower bound: it may raise a target,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from adapter.collector.traffic import Traffic, TrafficWindow
@@ -41,6 +41,43 @@ class CollectedVariant:
     attributed_by: str = ""
     attribution_problem: str = ""
     queried: bool = False
+
+
+def with_source(before: CollectedVariant, source: VariantSource, *, now: float) -> CollectedVariant:
+    """The record with new objects, at monotonic `now`: what is known of pods that stay is kept."""
+    # Pods that the objects name make those that only Prometheus knows superfluous.
+    named = source.endpoints or source.pods_known
+    series_pods = {} if named else before.series_pods
+    known = (*source.endpoints, *series_pods)
+    before.window.retain(known)
+    return replace(
+        before,
+        source=source,
+        known_since={e: before.known_since.get(e, now) for e in source.endpoints},
+        series_pods=series_pods,
+        origins={e: before.origins[e] for e in known if e in before.origins},
+    )
+
+
+def with_series_pods(
+    before: CollectedVariant, present: Iterable[str], *, now: float, oldest: float
+) -> CollectedVariant:
+    """The record with the pods that only Prometheus knows.
+
+    Args:
+        before: Before this answer.
+        present: Endpoints of such pods in the answer.
+        now: Monotonic seconds.
+        oldest: Seconds after which pods that are in no answer are dropped.
+
+    """
+    pods = {**before.series_pods, **dict.fromkeys(present, now)}
+    if not pods:
+        return before
+    fresh = {endpoint: at for endpoint, at in pods.items() if now - at <= oldest}
+    if fresh.keys() != pods.keys():
+        before.window.retain(fresh)
+    return replace(before, series_pods=fresh)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -102,6 +102,15 @@ class PrometheusScraper:
         if self._client is not None:
             self._client.close()
 
+    def without_series_of(self, what: str) -> str:
+        """Why a pod has no metrics though Prometheus answers; empty without a Prometheus."""
+        if self._client is None:
+            return ""
+        return (
+            f"Prometheus {self.url} has no recent series of {what}: is there a PodMonitor that selects"
+            " its pods?"
+        )
+
     def report(self, error: PrometheusError | None) -> None:
         """Note whether a scrape cycle failed."""
         if error is None and self._problem:
