@@ -1,4 +1,4 @@
-"""What variants are sized for: the steadier rate, steps, gateways and trends."""
+"""The rate that variants are sized for: the steadier window, steps, gateways, trends, and what wakes."""
 
 from __future__ import annotations
 
@@ -90,28 +90,28 @@ def rate(
     ],
 )
 def test_which_window_counts(short: float, long: float, low: float, high: float) -> None:
-    """The long one, moved as far as the short one is sure of, by two standard errors of its count."""
+    """The long one, moved by the part of the short one that exceeds two standard errors of its count."""
     found = offered_rpm(short, long)
     assert low - 1e-6 <= found <= high + 1e-6
 
 
-def test_the_last_quarter_of_a_minute_tells_of_a_step() -> None:
-    """What is sure of it counts at once, not when the minute is full of it."""
+def test_the_last_quarter_of_a_minute_shows_a_step() -> None:
+    """Its significant part applies at once, not when the whole minute shows it."""
     shown = replace(traffic(105, 75), recent=((15.0, 4.0), (30.0, 2.5)))
     found = sized(shown)
     assert 160 < found.rate_rps * 60 < 240
     assert "noise" in found.notes[0]
 
 
-def test_bursty_arrivals_are_believed_later() -> None:
-    """What is sure for Poisson arrivals may be chance for more scattered ones."""
+def test_bursty_arrivals_need_a_larger_change() -> None:
+    """What is significant for Poisson arrivals may be noise for more dispersed ones."""
     bursty = trend_of([2.0 * (index % 2) for index in range(60)])
     assert demand.dispersion(bursty) > 2
     assert offered_rpm(120, 60, trend=bursty) < offered_rpm(120, 60) - 5
 
 
 def test_a_backlog_is_served_beside_what_comes() -> None:
-    """What waits now, and what joins it until replicas have started, in the time that is set for it."""
+    """Requests that wait now or will wait when replicas have started are served within the drain time."""
     waiting = replace(traffic(60, 60), running=8.0, waiting=22.0, waiting_growth_rps=0.5)
     found = sized(waiting)
     # 20 beyond the usual, half a request a second for a start and an interval: 80 more in a minute.
@@ -121,13 +121,13 @@ def test_a_backlog_is_served_beside_what_comes() -> None:
 
 
 def test_a_few_that_wait_are_no_backlog() -> None:
-    """Any busy system has them, and the queueing model knows them."""
+    """Any busy system has them, and the queueing model includes them."""
     busy = replace(traffic(60, 60), running=8.0, waiting=2.0, waiting_growth_rps=0.1)
     assert sized(busy).rate_rps == 1.0
 
 
 def test_headroom_is_a_share() -> None:
-    """For what the rate does between two decisions."""
+    """It is added for changes of the rate between two reconcile cycles."""
     assert sized(traffic(60, 60), settings=RateSettings(headroom=0.2)).rate_rps == pytest.approx(
         1.2
     )
@@ -155,8 +155,8 @@ def rising() -> forecast.State:
     return trend_of([1.0 + max(at - 300, 0) / 300 for at in range(15, 601, 15)])
 
 
-def test_a_rise_counts_ahead_by_the_time_that_a_start_takes() -> None:
-    """120/min rising by 12 a minute: in three minutes, two for the start and one to the next pass, 156."""
+def test_a_rise_is_extrapolated_over_the_start_of_a_replica() -> None:
+    """120/min rising by 12 a minute: in three minutes, two for the start and one for the interval, 156."""
     found, note = rate(120, 120, trend=rising(), startup=120.0)
     assert found == pytest.approx(156, rel=0.08)
     assert "rising" in note
@@ -175,18 +175,18 @@ def test_a_trend_makes_at_most_twice_of_a_rate() -> None:
 
 
 def test_a_falling_trend_lowers_nothing() -> None:
-    """Load that falls is followed when it has fallen."""
+    """Falling load lowers the rate once it has fallen."""
     falling = trend_of([max(4.0 - 0.09 * index, 0.1) for index in range(40)])
     assert rate(60, 60, trend=falling)[0] == 60
 
 
-def test_the_gateway_counts_where_it_saw_more() -> None:
-    """Requests that it holds back never came to a pod; requests that went around it never came to it."""
+def test_the_larger_of_gateway_and_pods_counts() -> None:
+    """Requests queued at the gateway never arrive at a pod; requests that bypass it never arrive at it."""
     assert rate(60, 60, gateway=150)[0] == 150
     assert rate(60, 60, gateway=20) == (60, "")
 
 
-def looks(window: GatewayWindow, counts: list[GatewayCount], *, step: float = 10.0) -> float:
+def added(window: GatewayWindow, counts: list[GatewayCount], *, step: float = 10.0) -> float:
     at = 0.0
     for count in counts:
         window.add("url", [count], now=at)
@@ -194,35 +194,35 @@ def looks(window: GatewayWindow, counts: list[GatewayCount], *, step: float = 10
     return at - step
 
 
-def test_a_gateway_is_believed_once_it_was_watched() -> None:
-    """For half of the window; until then nothing is known, which is not zero."""
+def test_a_gateway_has_a_rate_after_half_of_the_window() -> None:
+    """Until then its rate is unknown, which is not zero."""
     window = GatewayWindow(window_seconds=60)
     counts = [GatewayCount(namespace="", model="m", requests=10.0 * i) for i in range(3)]
-    assert window.rates(now=looks(window, counts)).rps == {}
+    assert window.rates(now=added(window, counts)).rps == {}
     window.add("url", [GatewayCount(namespace="", model="m", requests=30.0)], now=30.0)
     assert window.rates(now=30.0).rps == {("", "m"): pytest.approx(1.0)}
 
 
-def test_what_waits_at_the_gateway_has_come() -> None:
-    """It is counted when it is passed on: until then the growth of the queue tells of it, and not twice."""
+def test_requests_that_wait_at_the_gateway_have_arrived() -> None:
+    """They are counted when they are forwarded; until then the growth of the queue counts them, not twice."""
     window = GatewayWindow(window_seconds=60)
     waiting = [GatewayCount(namespace="", model="m", requests=5, waiting=2.0 * i) for i in range(7)]
-    at = looks(window, waiting)
+    at = added(window, waiting)
     assert window.rates(now=at).rps["", "m"] == pytest.approx(12 / 60)
     window.add("url", [GatewayCount(namespace="", model="m", requests=17, waiting=0)], now=at + 10)
     assert window.rates(now=at + 10).rps["", "m"] == pytest.approx(10 / 60)
 
 
 def test_a_gateway_that_restarted_has_no_negative_rate() -> None:
-    """Its counters begin anew."""
+    """Its counters restart at zero."""
     window = GatewayWindow(window_seconds=60)
     numbers = (1000.0, 1010.0, 1020.0, 3.0, 13.0)
     counts = [GatewayCount(namespace="", model="m", requests=n) for n in numbers]
-    assert window.rates(now=looks(window, counts)).rps["", "m"] == pytest.approx(33 / 40)
+    assert window.rates(now=added(window, counts)).rps["", "m"] == pytest.approx(33 / 40)
 
 
-def test_what_we_ask_ourselves_wins_over_prometheus() -> None:
-    """The same gateway seen by both ways is not counted twice."""
+def test_a_direct_scrape_has_precedence_over_prometheus() -> None:
+    """The same gateway known from both is not counted twice."""
     window = GatewayWindow(window_seconds=60)
     for index in range(7):
         for origin in ("url", ""):
@@ -231,8 +231,8 @@ def test_what_we_ask_ourselves_wins_over_prometheus() -> None:
     assert window.rates(now=60.0).rps == {("", "m"): pytest.approx(1.0)}
 
 
-def test_a_gateways_count_is_parted_as_the_pods_saw_it() -> None:
-    """Over the variants of its model; equally, among those with replicas, where they saw nothing."""
+def test_a_gateways_count_is_divided_in_proportion_to_the_pods_rates() -> None:
+    """Over the variants of its model; equally among those with replicas where the rates are zero."""
     both = [source("a"), source("b"), source("asleep", replicas=0)]
     rates = Rates(rps={("", "m"): 4.0, ("other", "m"): 9.0})
     assert demand.gateway_parts(both, {"n/a": 3.0, "n/b": 1.0}, rates) == {

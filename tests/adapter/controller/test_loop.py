@@ -1,4 +1,4 @@
-"""The loop against real endpoints: it holds on bad data, withdraws in time, and forgets the gone."""
+"""The loop against real endpoints: it holds targets on bad data and withdraws them in time."""
 
 from __future__ import annotations
 
@@ -167,8 +167,8 @@ async def test_proven_idle_goes_to_the_minimum(objects: Path) -> None:
         assert b'"value":"1"' in running.served()[0]
 
 
-async def test_a_variant_that_is_gone_leaves_nothing(objects: Path) -> None:
-    """Once its object is gone nothing of the variant is served."""
+async def test_a_variant_that_is_removed_leaves_nothing(objects: Path) -> None:
+    """Once its object is removed nothing of the variant is served."""
     endpoint = Endpoint()
     async with harness(objects, endpoint) as running:
         await running.cycles(endpoint, seconds=120, rpm=60)
@@ -190,10 +190,10 @@ async def test_the_stability_margin_is_a_setting(objects: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", ["html", "error", "nan", "empty", "cut"])
-async def test_half_of_the_pods_may_raise_a_target_and_never_lower_it(
+async def test_an_incomplete_load_may_raise_a_target_and_never_lower_it(
     objects: Path, broken: str
 ) -> None:
-    """What the others show is a lower bound of the load: more of it counts, less of it does not."""
+    """What the other pods show is a lower bound of the load: a higher one applies, a lower one does not."""
     one, two = Endpoint(), Endpoint()
     async with harness(objects, one, two) as running:
         await running.cycles(one, two, seconds=120, rpm=30)
@@ -210,7 +210,7 @@ async def test_half_of_the_pods_may_raise_a_target_and_never_lower_it(
 
 
 async def test_a_part_of_the_load_does_not_keep_a_target_alive(objects: Path) -> None:
-    """A pod that is never heard again: the target ends with its time to live, it is not renewed."""
+    """With a pod that never answers again, the target expires at its time to live; it is not renewed."""
     one, two = Endpoint(), Endpoint()
     async with harness(objects, one, two) as running:
         await running.cycles(one, two, seconds=120, rpm=30)
@@ -219,8 +219,8 @@ async def test_a_part_of_the_load_does_not_keep_a_target_alive(objects: Path) ->
         assert running.served() == []
 
 
-async def test_a_new_pod_that_was_not_heard_yet_is_no_fault(objects: Path) -> None:
-    """Its first page comes with the next round; until then the target is kept and the metrics are fine."""
+async def test_a_new_pod_that_was_not_scraped_yet_is_no_fault(objects: Path) -> None:
+    """Its first metrics come with the next scrape cycle; until then the target and its conditions stay."""
     one = Endpoint()
     async with harness(objects, one) as running:
         await running.cycles(one, seconds=120, rpm=60)
@@ -245,8 +245,8 @@ async def test_zero_needs_proof_for_the_whole_retention(objects: Path) -> None:
         assert running.state.desired == 0
 
 
-async def test_a_request_that_runs_keeps_it_awake(objects: Path) -> None:
-    """Nothing finishes and nothing comes, but somebody is being served."""
+async def test_a_running_request_is_not_idle(objects: Path) -> None:
+    """Nothing finishes and nothing arrives, but a request is in service: it stays at one replica."""
     endpoint = Endpoint()
     async with harness(objects, endpoint) as running:
         running.change_settings(scale_to_zero=True, retention=60)
@@ -256,8 +256,8 @@ async def test_a_request_that_runs_keeps_it_awake(objects: Path) -> None:
         assert running.state.desired == 1
 
 
-async def test_a_variant_says_for_itself_whether_it_may_go_to_zero(objects: Path) -> None:
-    """Its annotations win over the setting, its retention too."""
+async def test_annotations_override_scale_to_zero(objects: Path) -> None:
+    """Both whether a variant may go to zero, and its retention."""
     endpoint = Endpoint()
     async with harness(objects, endpoint) as running:
         text = (objects / "variant.yaml").read_text()
@@ -272,7 +272,7 @@ async def test_a_variant_says_for_itself_whether_it_may_go_to_zero(objects: Path
 
 
 async def test_no_data_is_not_zero(objects: Path) -> None:
-    """An idle variant whose metrics vanish keeps its replica, however long: silence proves nothing."""
+    """An idle variant whose metrics vanish keeps its replica, however long: missing data proves nothing."""
     endpoint = Endpoint()
     async with harness(objects, endpoint) as running:
         running.change_settings(scale_to_zero=True, retention=120)
@@ -284,7 +284,7 @@ async def test_no_data_is_not_zero(objects: Path) -> None:
 
 
 async def test_requests_at_the_gateway_are_traffic(objects: Path) -> None:
-    """What was held back at the gateway counts, and forbids zero, though the pods see nothing of it."""
+    """Requests queued at the gateway count, and forbid zero, though they never arrive at the pods."""
     endpoint = Endpoint()
     async with harness(objects, endpoint) as running:
         running.change_settings(scale_to_zero=True, retention=30)
@@ -299,8 +299,8 @@ async def test_requests_at_the_gateway_are_traffic(objects: Path) -> None:
         assert "120 req/min arrived at the gateway" in running.state.reason
 
 
-async def test_objects_that_change_during_a_pass_do_not_end_it(objects: Path) -> None:
-    """A variant that goes while the others are looked at or planned takes nobody's target with it."""
+async def test_objects_may_change_during_a_reconcile_cycle(objects: Path) -> None:
+    """A variant that is removed while the others are observed or planned takes no other target with it."""
     endpoint = Endpoint()
     async with harness(objects, endpoint) as running:
         text = (objects / "variant.yaml").read_text()
@@ -316,15 +316,15 @@ async def test_objects_that_change_during_a_pass_do_not_end_it(objects: Path) ->
             running.loop.apply_inputs(both)
             await running.cycles(endpoint, seconds=30, rpm=60)
             assert len(running.served()) == 2
-            passing = asyncio.create_task(running.loop.reconcile())
+            cycle = asyncio.create_task(running.loop.reconcile())
             for _ in range(moment):
                 await asyncio.sleep(0)
             running.loop.apply_inputs(after)
-            await passing
+            await cycle
             assert len(running.served()) == 1
-            # And one that comes.
-            passing = asyncio.create_task(running.loop.reconcile())
+            # And one that is added.
+            cycle = asyncio.create_task(running.loop.reconcile())
             for _ in range(moment):
                 await asyncio.sleep(0)
             running.loop.apply_inputs(both)
-            await passing
+            await cycle
