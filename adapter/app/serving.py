@@ -22,6 +22,7 @@ from adapter.auth import local as local_auth
 from adapter.clock import Clock
 from adapter.collector.collector import Collector
 from adapter.controller.loop import ControlLoop
+from adapter.controller.reconciler import Planner
 from adapter.planning import worker
 from adapter.resources import folder, inputs
 
@@ -32,8 +33,15 @@ FOLDER_POLL_SECONDS = 1.0
 
 
 @contextlib.asynccontextmanager
-async def serving(options: ServeOptions, *, clock: Clock) -> AsyncIterator[Front]:
+async def serving(
+    options: ServeOptions, *, clock: Clock, planner: Planner | None = None
+) -> AsyncIterator[Front]:
     """Run the adapter until the context ends.
+
+    Args:
+        options: What to serve.
+        clock: Time of the control loop.
+        planner: Makes plans; without one a worker process does.
 
     Raises:
         InputError: The folder cannot be read.
@@ -41,9 +49,11 @@ async def serving(options: ServeOptions, *, clock: Clock) -> AsyncIterator[Front
 
     """
     store = targets.TargetStore()
-    planner = worker.PlanningWorker()
     async with contextlib.AsyncExitStack() as stack:
-        stack.callback(planner.close)
+        if planner is None:
+            process = worker.PlanningWorker()
+            stack.callback(process.close)
+            planner = process.plan
         session = await stack.enter_async_context(aiohttp.ClientSession())
         collector = Collector(session=session, clock=clock, settings=options.loop.collection)
         stack.callback(collector.close)
@@ -51,7 +61,7 @@ async def serving(options: ServeOptions, *, clock: Clock) -> AsyncIterator[Front
             collector=collector,
             store=store,
             clock=clock,
-            planner=planner.plan,
+            planner=planner,
             settings=options.loop,
             leading=options.installation is None,
         )

@@ -24,6 +24,8 @@ from adapter.collector.collector import CollectionSettings
 from adapter.controller.demand import RateSettings
 from adapter.controller.settings import LoopSettings
 from adapter.kube.leader_election import LeaseTimes
+from adapter.planning import fleet
+from adapter.planning import plan as planning
 from adapter.resources.watches import Scope
 from adapter.tls.certificate_secret import OwnCertificates
 from optimizer.stabilization import Limits
@@ -103,6 +105,11 @@ def scaler(name: str, *, target: str = "", low: int = 1, high: int = 10, **more:
             **more,
         },
     }
+
+
+async def plan_here(snapshot: fleet.Fleet) -> planning.Plan:
+    """A plan without a worker process, whose low priority would starve it on a busy machine."""
+    return planning.plan(snapshot)
 
 
 class WorldClock(Clock):
@@ -363,7 +370,7 @@ class World:
             ),
             metrics_port=0,
         )
-        async with serving.serving(options, clock=self.clock) as front:
+        async with serving.serving(options, clock=self.clock, planner=plan_here) as front:
             yield front, entrance
 
     async def metric(self, front: Front, name: str = "v") -> list[str]:
