@@ -51,12 +51,14 @@ class Configuration:
             environment=self._environment,
             previous=self._prometheus,
         )
-        loop.settings = replace(
-            options.loop,
-            interval=self._reconciling.interval,
-            scale_to_zero=self._reconciling.scale_to_zero,
+        loop.apply_settings(
+            replace(
+                options.loop,
+                interval=self._reconciling.interval,
+                scale_to_zero=self._reconciling.scale_to_zero,
+            )
         )
-        loop.collector.connect(prometheus_options(self._prometheus))
+        loop.connect_prometheus(prometheus_options(self._prometheus))
 
 
 def environment_problems(environment: Mapping[str, str]) -> dict[str, str]:
