@@ -16,9 +16,10 @@ import structlog
 from adapter.clock import Clock
 from adapter.collector import model_servers, promql
 from adapter.collector.attribution import Attributed, Attribution
+from adapter.collector.instant_vector import InstantVector
 from adapter.collector.observation import Observation, judge
 from adapter.collector.pod_scraper import DirectSource, Job
-from adapter.collector.prometheus import Answer, Prometheus, PrometheusError, PrometheusOptions
+from adapter.collector.prometheus import PrometheusClient, PrometheusError, PrometheusOptions
 from adapter.collector.traffic import TrafficWindow
 from adapter.resources.variant import Source, VariantSource
 
@@ -70,6 +71,7 @@ class Collector:
     ) -> None:
         self.settings = settings
         self._clock = clock
+        self._session = session
         self._sources: dict[str, VariantSource] = {}
         self._windows: dict[str, TrafficWindow] = {}
         self._joined: dict[tuple[str, str], float] = {}
@@ -78,7 +80,7 @@ class Collector:
         self._how: dict[str, str] = {}
         self._odd: dict[str, str] = {}
         self._direct = DirectSource(session, clock, interval=settings.interval)
-        self._prometheus: Prometheus | None = None
+        self._prometheus: PrometheusClient | None = None
         self._asked: frozenset[str] = frozenset()
         self._filled = False
         self._warnings: tuple[str, ...] = ()
@@ -104,7 +106,7 @@ class Collector:
         if options == before:
             return
         self.close()
-        self._prometheus = None if options is None else Prometheus(options)
+        self._prometheus = None if options is None else PrometheusClient(self._session, options)
         self._filled = False
         self.prometheus_problem = ""
         if options is not None:
@@ -166,7 +168,7 @@ class Collector:
                 if self._asked:
                     await self._ask(self._prometheus)
                 counts = await self._prometheus.query(promql.gateways())
-                self.gateways = tuple(promql.models(counts.items))
+                self.gateways = tuple(promql.models(counts.samples))
                 if self.prometheus_problem:
                     log.info("Prometheus works again", url=self._prometheus.options.shown_url)
                 self.prometheus_problem = ""
@@ -205,7 +207,7 @@ class Collector:
         if before is None or now > before:
             self._from[key, endpoint] = source
 
-    async def _ask(self, prometheus: Prometheus) -> None:
+    async def _ask(self, prometheus: PrometheusClient) -> None:
         # Samples are placed by their age: what is done after this moment must not make them younger.
         asked = self._clock.monotonic()
         self.fleet_queries += 1
@@ -234,7 +236,9 @@ class Collector:
             if item.sampled.problem:
                 self._odd[item.key] = f"{item.endpoint}: {item.sampled.problem}"
 
-    async def _past(self, prometheus: Prometheus, answer: Answer) -> list[Answer]:
+    async def _past(
+        self, prometheus: PrometheusClient, answer: InstantVector
+    ) -> list[InstantVector]:
         """Answers of the last window, oldest first: rates are then there at once, not a window later."""
         last = _evaluated(answer, self._clock.time())
         settings = self.settings
@@ -338,10 +342,10 @@ class Collector:
         return "; ".join(said)
 
 
-def _evaluated(answer: Answer, default: float) -> float:
+def _evaluated(answer: InstantVector, default: float) -> float:
     """When an answer was evaluated, by the clock of Prometheus."""
-    return max((item.at for item in answer.items), default=default)
+    return max((item.evaluated_at for item in answer.samples), default=default)
 
 
-def _attributed(attribution: Attribution, answer: Answer) -> list[Attributed]:
-    return attribution.all(promql.pods(answer.items))
+def _attributed(attribution: Attribution, answer: InstantVector) -> list[Attributed]:
+    return attribution.all(promql.pods(answer.samples))

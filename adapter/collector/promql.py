@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from adapter.collector import model_servers
+from adapter.collector.instant_vector import Sample
 from adapter.collector.model_servers import QUANTITIES, Page
-from adapter.collector.prometheus import Item
 
 TARGET = "namespace, pod, instance, job"
 BY = f"{TARGET}, model_name"
@@ -116,7 +116,7 @@ class _Pod:
     started_at: float = math.nan
 
 
-def pods(items: Iterable[Item]) -> list[Sampled]:
+def pods(items: Iterable[Sample]) -> list[Sampled]:
     """What the answer to `fleet()` says of each pod; one without a time of its scrape is left out."""
     found: dict[_Key, _Pod] = {}
     for item in items:
@@ -131,7 +131,7 @@ def pods(items: Iterable[Item]) -> list[Sampled]:
         )
         pod = found.get(key)
         if pod is None:
-            pod = found[key] = _Pod(item.at)
+            pod = found[key] = _Pod(item.evaluated_at)
         what = labels.get(_QUANTITY)
         if what == _SAMPLED:
             pod.sampled_at = item.value
@@ -164,7 +164,7 @@ def _sampled(key: _Key, pod: _Pod) -> Sampled:
     )
 
 
-def models(items: Iterable[Item]) -> list[GatewayCount]:
+def models(items: Iterable[Sample]) -> list[GatewayCount]:
     """What the answer to `gateways()` says of each model."""
     found: dict[tuple[str, str], dict[str, float]] = {}
     for item in items:

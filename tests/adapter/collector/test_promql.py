@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from adapter.collector import model_servers, promql
+from adapter.collector.instant_vector import Sample
 from adapter.collector.model_servers import Page
-from adapter.collector.prometheus import Item
 from adapter.collector.promql import GatewayCount, Sampled
 
 POD = {"namespace": "n", "pod": "p", "instance": "10.0.0.1:8000", "job": "j", "model_name": "m"}
@@ -47,11 +47,12 @@ PAGE = Page(
 
 def answer(
     numbers: dict[str, float] = NUMBERS, *, at: float = 1005.0, **labels: str | None
-) -> list[Item]:
+) -> list[Sample]:
     """One pod's part of an answer; `labels` go over its own, None takes one away."""
     named = {key: text for key, text in {**POD, **labels}.items() if text is not None}
     return [
-        Item(labels={**named, **_told(name)}, value=value, at=at) for name, value in numbers.items()
+        Sample(labels={**named, **_told(name)}, value=value, evaluated_at=at)
+        for name, value in numbers.items()
     ]
 
 
@@ -184,8 +185,8 @@ def test_one_query_for_the_whole_fleet() -> None:
 # Gateways.
 
 
-def counted(quantity: str, value: float, **labels: str) -> Item:
-    return Item(labels={**labels, "quantity": quantity}, value=value, at=1.0)
+def counted(quantity: str, value: float, **labels: str) -> Sample:
+    return Sample(labels={**labels, "quantity": quantity}, value=value, evaluated_at=1.0)
 
 
 def test_models_of_gateways() -> None:
