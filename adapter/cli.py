@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, Command] = {
         "analyze": "compute how much load one replica can serve",
         "fit": "estimate a performance profile from benchmark results",
         "plan": "choose accelerators and replicas for a whole fleet",
+        "record": "write the request history of a model to a trace that replay reads",
     }.items()
 }
 

@@ -105,6 +105,16 @@ class PrometheusOptions:
         """An error that names this Prometheus."""
         return PrometheusError(f"Prometheus {self.shown_url}: {reason}", code=code)
 
+    def status_error(
+        self, code: int, phrase: str, body: bytes = b"", location: str = ""
+    ) -> PrometheusError:
+        """An error for an HTTP status, with advice; bodies that are no error of the API are not quoted."""
+        if code in _REDIRECTS:
+            reported = f"redirects to {location.partition('?')[0]}"[:200]
+        else:
+            reported = _reported(body) or phrase
+        return self.error(f"HTTP status {code}: {reported}{_ADVICE.get(code, '')}", code=code)
+
     def _bearer_token(self) -> str:
         token, origin = self.token, "PROMETHEUS_BEARER_TOKEN"
         if self.token_file is not None:
@@ -246,8 +256,8 @@ class PrometheusClient:
         code = response.status
         if code != 200:
             body = await _at_most(response, _ERROR_LIMIT_BYTES)
-            reason = f"HTTP status {code}: {_reason(response, body)}{_ADVICE.get(code, '')}"
-            raise self.options.error(reason, code=code)
+            location = response.headers.get("Location", "")
+            raise self.options.status_error(code, str(response.reason), body or b"", location)
         body = await _at_most(response, RESPONSE_LIMIT_BYTES)
         if body is None:
             size = f"{RESPONSE_LIMIT_BYTES / 2**20:g} MiB"
@@ -286,15 +296,13 @@ _NO_VECTOR = (KeyError, TypeError, IndexError, AttributeError, OverflowError, Re
 """What reading JSON as an instant vector ends in where it is something else."""
 
 
-def _reason(response: aiohttp.ClientResponse, body: bytes | None) -> str:
-    """One short line: the error that the API reports, else that of HTTP. Other bodies are not quoted."""
-    if response.status in _REDIRECTS:
-        return f"sent on to {response.headers.get('Location', '').partition('?')[0]}"[:200]
+def _reported(body: bytes) -> str:
+    """The error that the API reports, in one short line; empty where the body is something else."""
     try:
-        text = str(json.loads(body or b"")["error"] or "")
+        text = str(json.loads(body)["error"] or "")
     except (ValueError, KeyError, TypeError, RecursionError):
-        text = ""
-    return " ".join(text.split())[:200] or str(response.reason)
+        return ""
+    return " ".join(text.split())[:200]
 
 
 _REDIRECTS = (301, 302, 303, 307, 308)

@@ -127,7 +127,7 @@ async def test_a_redirect_is_not_followed(status: int) -> None:
         server = Server(web.Response(status=status, headers={"Location": to}))
         async with server.running() as url:
             text = await failing(url)
-    assert f"HTTP status {status}: sent on to {other}/login; set the URL" in text
+    assert f"HTTP status {status}: redirects to {other}/login; set the URL" in text
     assert goal.methods == []
 
 
