@@ -241,8 +241,8 @@ class Recording:
         state, mean = self.sampler.state, [tokens / self.requests for tokens in self.tokens]
         end = self.start + self.steps * self.seconds
         lines = [
-            f"{self.file.path}: {self.requests} requests from {_shown(self.start)} to {_shown(end)},"
-            f" steps of {self.seconds} s, up to {self.most_pods} pods",
+            f"{self.file.path}: {self.requests} requests of up to {self.most_pods} pods",
+            f"From {_shown(self.start)} to {_shown(end)} in steps of {self.seconds} s",
             f"Tokens per request: {mean[0]:.1f} input, {mean[1]:.1f} output",
             *_RESTORED.splitlines(),
         ]

@@ -48,8 +48,6 @@ _PRESENT = tuple(
 _TOTALS = 'priority="", '
 """Matches what is not one of the parts by priority."""
 _SAME_START_SECONDS = 2.0
-_FRESH_STEPS = 1.5
-"""Age in steps up to which a pod's last scrape counts as one of the present."""
 
 Length = Literal["input", "output"]
 Bucket = tuple[float, float]
@@ -135,11 +133,18 @@ class RequestHistory:
             for series in self._history.range(promql, start=start, end=end, step=seconds):
                 _enter(pods, name, series)
         for points in pods.values():
+            for at in [at for at in points if at - points[at].sampled_at >= seconds]:
+                # Prometheus repeats the last scrape for minutes after it.
+                del points[at]
             for point in points.values():
                 point.quantities = dict(model_servers.quantities(point.series))
-        return [
-            _step(pods.values(), at, seconds, earliest=start) for at in range(start, end, seconds)
-        ]
+        scraped = {at for points in pods.values() for at in points}
+        steps, begin = [], start
+        for at in range(start, end, seconds):
+            if at not in scraped:
+                begin = at + seconds
+            steps.append(_step(pods.values(), range(at, begin - 1, -seconds), at, seconds))
+        return steps
 
     def _queries(self) -> dict[str, str]:
         def selected(names: Iterable[str], more: str = "") -> str:
@@ -183,21 +188,17 @@ def _enter(pods: dict[_Pod, dict[int, _Point]], query: str, series: Series) -> N
             point.series[name] = [value]
 
 
-def _step(pods: Iterable[Mapping[int, _Point]], at: int, seconds: int, *, earliest: int) -> Step:
+def _step(
+    pods: Iterable[Mapping[int, _Point]], earlier: Sequence[int], at: int, seconds: int
+) -> Step:
+    """Count the step from `at`; `earlier`: times before its end since the last gap, the latest first."""
     step = Step(start=float(at), seconds=float(seconds))
     for points in pods:
         after = points.get(at + seconds)
-        if after is None or not _is_fresh(after, at + seconds, seconds):
+        if after is None:
             continue
-        # A pod that was away for a while counts from where it was.
-        before = next(
-            (
-                points[time]
-                for time in range(at, earliest - 1, -seconds)
-                if time in points and _is_fresh(points[time], time, seconds)
-            ),
-            None,
-        )
+        # A pod that was away for a while goes on from where it was.
+        before = next((points[time] for time in earlier if time in points), None)
         if before is None:
             # A pod that started after the last step but one had not been scraped by its end.
             if after.started_at is None or after.started_at < at - seconds:
@@ -209,10 +210,6 @@ def _step(pods: Iterable[Mapping[int, _Point]], at: int, seconds: int, *, earlie
         step.in_service_before += _in_service(before)
         _add(step, _Point() if _has_restarted(before, after) else before, after)
     return step
-
-
-def _is_fresh(point: _Point, at: int, seconds: int) -> bool:
-    return at - point.sampled_at <= _FRESH_STEPS * seconds
 
 
 def _in_service(point: _Point) -> float:
