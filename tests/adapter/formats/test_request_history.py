@@ -26,12 +26,15 @@ def counted(*pods: PodPast, minutes: int = 10, namespace: str = "") -> list[Step
             history.close()
 
 
-def always(name: str, *, rate: float = 1.0, seed: int = 0, **more: str) -> PodPast:
+def always(
+    name: str, *, rate: float = 1.0, seed: int = 0, model: str = "m", namespace: str = "team"
+) -> PodPast:
     """A pod that was there before and after."""
     start, end = T - 3600, T + 7200
     return PodPast(
-        name, start, end, arrivals=poisson(rate, start, end, seed=seed), seed=seed, **more
-    )
+        name, start, end, model=model, namespace=namespace, seed=seed,
+        arrivals=poisson(rate, start, end, seed=seed),
+    )  # fmt: skip
 
 
 def test_arrivals_completions_and_tokens_are_those_of_the_pods() -> None:
