@@ -22,8 +22,8 @@ log = structlog.get_logger()
 
 def use_config(loop: ControlLoop, options: ServeOptions, found: inputs.Contents) -> None:
     """Let the loop work as flags and ConfigMap say."""
-    loop.settings = loop_settings(options, found)
-    loop.collector.connect(prometheus_options(options.prometheus, found.config, os.environ))
+    loop.apply_settings(loop_settings(options, found))
+    loop.connect_prometheus(prometheus_options(options.prometheus, found.config, os.environ))
 
 
 def loop_settings(options: ServeOptions, found: inputs.Contents) -> LoopSettings:

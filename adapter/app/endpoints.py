@@ -28,7 +28,6 @@ class Front:
         url: of the API, once it is open.
         metrics_url: of the metrics port; empty without one.
         kubeconfig: for this server, where a local authority made one.
-        leader: who leads, as far as known; empty where nobody is elected.
 
     """
 
@@ -43,7 +42,7 @@ class Front:
         self.drain = listener.Drain()
         self.url = ""
         self.metrics_url = ""
-        self.leader = ""
+        self._leader = ""
         self.kubeconfig: Path | None = None
         self.ca_file: Path | None = None
         self._registry = CollectorRegistry()
@@ -51,7 +50,7 @@ class Front:
             telemetry.VariantCollector(
                 # Of several replicas one shows the variants, or sums over all would count them twice.
                 lambda: loop.states if loop.leading else {},
-                lambda: loop.tuning.states,
+                lambda: loop.tuners,
                 clock.time,
             )
         )
@@ -59,6 +58,14 @@ class Front:
         self._registry.register(
             telemetry.ReplicaCollector(lambda: loop.leading, lambda: len(loop.refused))
         )
+
+    def show_leader(self, identity: str) -> None:
+        """Show this replica as the leader; empty where nobody is elected."""
+        self._leader = identity
+
+    def show_credentials(self, *, kubeconfig: Path | None, ca_file: Path | None) -> None:
+        """Show the files with which clients reach this server, where a local authority made them."""
+        self.kubeconfig, self.ca_file = kubeconfig, ca_file
 
     @contextlib.asynccontextmanager
     async def open(
@@ -163,4 +170,4 @@ class Front:
         return web.json_response({"message": f"no variant {key}; there are {known}"}, status=404)
 
     def _who(self) -> dict[str, object]:
-        return {"leading": self.loop.leading, "leader": self.leader}
+        return {"leading": self.loop.leading, "leader": self._leader}

@@ -28,7 +28,7 @@ from adapter.resources import folder, inputs
 log = structlog.get_logger()
 
 FOLDER_POLL_SECONDS = 1.0
-"""Seconds between looks at the folder: polling sees every kind of change on every file system."""
+"""Seconds between two checks of the folder: polling detects every kind of change on every file system."""
 
 
 @contextlib.asynccontextmanager
@@ -36,8 +36,8 @@ async def serving(options: ServeOptions, *, clock: Clock) -> AsyncIterator[Front
     """Run the adapter until the context ends.
 
     Raises:
-        InputError: the folder cannot be read.
-        StartupError: port in use, certificate unreadable, no access to a cluster.
+        InputError: The folder cannot be read.
+        StartupError: The port is in use, the certificate is unreadable, or the cluster gives no access.
 
     """
     store = targets.TargetStore()
@@ -71,10 +71,10 @@ async def serving(options: ServeOptions, *, clock: Clock) -> AsyncIterator[Front
 
 
 def settle_heap() -> None:
-    """Leave what was loaded out of garbage collection, and collect less often.
+    """Exempt what is loaded from garbage collection, and collect less often.
 
-    An answer of Prometheus about thousands of pods is tens of thousands of objects that live for a moment:
-    with Python's thresholds half of the time for it would go into looking for cycles among them.
+    A Prometheus answer about thousands of pods is tens of thousands of short-lived objects: with Python's
+    default thresholds, half of the time for it would be spent searching them for cycles.
     """
     gc.collect()
     gc.freeze()
@@ -85,18 +85,19 @@ def settle_heap() -> None:
 async def _of_folder(
     options: ServeOptions, path: Path, *, front: Front, clock: Clock
 ) -> AsyncIterator[None]:
-    """Variants of a folder."""
+    """Serve the variants of a folder."""
     loop = front.loop
     found = folder.read(path)
     credentials = local_auth.prepare(options.certificates, host=options.host)
     use_config(loop, options, found)
     _report(found)
-    loop.use(found)
+    loop.apply_inputs(found)
     async with contextlib.AsyncExitStack() as stack:
         who = await _gate(stack, options, credentials)
         await stack.enter_async_context(front.open(who, {}))
-        front.kubeconfig = credentials.write_kubeconfig(front.url)
-        front.ca_file = credentials.ca_file
+        front.show_credentials(
+            kubeconfig=credentials.write_kubeconfig(front.url), ca_file=credentials.ca_file
+        )
         log.info(
             "serving",
             url=front.url,
@@ -116,7 +117,7 @@ async def _of_folder(
 async def _gate(
     stack: contextlib.AsyncExitStack, options: ServeOptions, credentials: local_auth.Credentials
 ) -> delegated.Gate:
-    """Who may ask, by the cluster's word or by the local authorities'."""
+    """Authentication and authorization: delegated to a cluster, or by local certificates."""
     if options.cluster is None:
         return delegated.Gate(
             certificates=credentials.certificates,
@@ -134,9 +135,9 @@ async def _gate(
 
 def _report(found: inputs.Contents) -> None:
     for problem in found.problems:
-        log.error("left out", problem=problem)
+        log.error("invalid object; ignored until it is fixed", problem=problem)
     if not found.variants:
-        log.error("no usable VariantAutoscaling in the folder; serving none until there is one")
+        log.error("no valid VariantAutoscaling in the folder; serving none until there is one")
 
 
 async def _watch(
@@ -146,7 +147,7 @@ async def _watch(
     found: inputs.Contents,
     clock: Clock,
 ) -> None:
-    """Read the folder again whenever a file changed; keep the last reading while it cannot be read."""
+    """Read the folder again whenever a file changed; keep the last snapshot while it cannot be read."""
     unreadable = ""
     while True:
         await asyncio.sleep(max(clock.real_seconds(FOLDER_POLL_SECONDS), 0.1))
@@ -156,7 +157,7 @@ async def _watch(
             changed = await asyncio.to_thread(folder.read, path)
         except errors.InputError as error:
             if str(error) != unreadable:
-                log.warning("folder unreadable; the last reading stays in use", error=str(error))
+                log.warning("folder unreadable; keeping the last snapshot", error=str(error))
             unreadable = str(error)
             continue
         unreadable = ""
@@ -164,4 +165,4 @@ async def _watch(
             _report(changed)
         found = changed
         use_config(loop, options, found)
-        loop.use(found)
+        loop.apply_inputs(found)

@@ -145,7 +145,7 @@ class Ours(Policy):
 
     def timers(self) -> Sequence[Timer]:
         scrape = self._settings.collection.interval
-        # As in the adapter: the first pass once two rounds are there.
+        # As in the adapter: the first reconcile cycle once two scrape cycles have ended.
         return [
             Timer(scrape, 1.0, self._collect),
             Timer(self._settings.interval, 1.0 + 1.5 * scrape, self._decide),
@@ -165,7 +165,7 @@ class Ours(Policy):
                     wanted=self.world.wanted[source.name],
                 )
             )
-        self.loop.use(replace(self._contents, variants=tuple(sources)))
+        self.loop.apply_inputs(replace(self._contents, variants=tuple(sources)))
 
     def _collect(self) -> None:
         self._use()
@@ -179,15 +179,14 @@ class Ours(Policy):
                     now=self.world.now,
                     source="direct",
                 )
-        self.loop.learn()
-        if self.loop.wanted.is_set() and self._decided:
+        self.loop.record_scrape()
+        if self.loop.cycle_requested and self._decided:
             self._decide()
 
     def _decide(self) -> None:
         self._decided = True
-        self.loop.wanted.clear()
         self._use()
-        self._runner.run(self.loop.decide())
+        self._runner.run(self.loop.reconcile())
 
     def hpa(self) -> Hpa:
         """As in manifests/samples/hpa.yaml: it follows, and leaves it to us when to go down."""

@@ -12,7 +12,6 @@ import contextlib
 import copy
 import json
 import ssl
-import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -382,7 +381,7 @@ class KubernetesApi:
             await response.write(json.dumps({"type": kind, "object": item}).encode() + b"\n")
 
         entrance.streams.add(task)
-        marked_at = time.monotonic()
+        marked_at = asyncio.get_running_loop().time()
         try:
             while True:
                 news, seen = self._news, self.version
@@ -402,17 +401,18 @@ class KubernetesApi:
                     namespace = item["metadata"].get("namespace", "")
                     if place.namespace not in {"", namespace}:
                         continue
-                    now = _selected(item, request) and kind != "DELETED"
+                    matches = _selected(item, request) and kind != "DELETED"
                     was = before is not None and _selected(before, request)
-                    if now:
+                    if matches:
                         await send("MODIFIED" if was else "ADDED", item)
                     elif was:
                         await send("DELETED", item)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(0.5):
                         await news.wait()
-                if time.monotonic() - marked_at > 0.4:
-                    since, marked_at = max(since, seen), time.monotonic()
+                now = asyncio.get_running_loop().time()
+                if now - marked_at > 0.4:
+                    since, marked_at = max(since, seen), now
                     self.bookmarks += 1
                     await send("BOOKMARK", {"metadata": {"resourceVersion": str(since)}})
         except asyncio.CancelledError:

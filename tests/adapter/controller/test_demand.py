@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 
-from adapter.collector.gateway import GatewayWindow, Rates
+from adapter.collector.gateway import Demand, GatewayWindow, Rates
 from adapter.collector.promql import GatewayCount
 from adapter.collector.traffic import Traffic
 from adapter.controller import demand
-from adapter.controller.demand import Forecaster, RateSettings
+from adapter.controller.demand import RateSettings
 from adapter.planning import fleet
+from adapter.resources.inputs import Contents
 from adapter.resources.variant import VariantSource
+from analyzer import forecast
 
 PLAIN = RateSettings(headroom=0.0)
 
@@ -37,15 +39,15 @@ def sized(
     seen: Traffic,
     *,
     gateway: float | None = None,
-    forecaster: Forecaster | None = None,
+    trend: forecast.State | None = None,
     settings: RateSettings | None = None,
     startup: float | None = None,
-) -> demand.Offered:
-    return demand.of(
+) -> demand.SizingRate:
+    return demand.sizing_rate(
         source(startup=startup),
         seen,
         gateway_rps=None if gateway is None else gateway / 60,
-        forecaster=forecaster or Forecaster(),
+        trend=trend,
         settings=settings or PLAIN,
         window_seconds=60,
         interval_seconds=60,
@@ -53,8 +55,8 @@ def sized(
     )
 
 
-def offered_rpm(short: float, long: float, forecaster: Forecaster | None = None) -> float:
-    return 60 * sized(traffic(short, long), forecaster=forecaster).rate_rps
+def offered_rpm(short: float, long: float, trend: forecast.State | None = None) -> float:
+    return 60 * sized(traffic(short, long), trend=trend).rate_rps
 
 
 def rate(
@@ -62,14 +64,14 @@ def rate(
     long: float,
     *,
     gateway: float | None = None,
-    forecaster: Forecaster | None = None,
+    trend: forecast.State | None = None,
     settings: RateSettings | None = None,
     startup: float | None = None,
 ) -> tuple[Any, str]:
     found = sized(
         traffic(short, long),
         gateway=gateway,
-        forecaster=forecaster,
+        trend=trend,
         settings=settings,
         startup=startup,
     )
@@ -98,16 +100,14 @@ def test_the_last_quarter_of_a_minute_tells_of_a_step() -> None:
     shown = replace(traffic(105, 75), recent=((15.0, 4.0), (30.0, 2.5)))
     found = sized(shown)
     assert 160 < found.rate_rps * 60 < 240
-    assert "chance" in found.notes[0]
+    assert "noise" in found.notes[0]
 
 
 def test_bursty_arrivals_are_believed_later() -> None:
     """What is sure for Poisson arrivals may be chance for more scattered ones."""
-    bursty = Forecaster()
-    for index in range(60):
-        bursty.learn("n/v", 2.0 * (index % 2), at=15.0 * (index + 1))
-    assert bursty.dispersion("n/v") > 2
-    assert offered_rpm(120, 60, forecaster=bursty) < offered_rpm(120, 60) - 5
+    bursty = trend_of([2.0 * (index % 2) for index in range(60)])
+    assert demand.dispersion(bursty) > 2
+    assert offered_rpm(120, 60, trend=bursty) < offered_rpm(120, 60) - 5
 
 
 def test_a_backlog_is_served_beside_what_comes() -> None:
@@ -116,7 +116,7 @@ def test_a_backlog_is_served_beside_what_comes() -> None:
     found = sized(waiting)
     # 20 beyond the usual, half a request a second for a start and an interval: 80 more in a minute.
     assert found.rate_rps * 60 == pytest.approx(60 + 80)
-    assert "80 will wait" in found.notes[-1]
+    assert "80 requests expected" in found.notes[-1]
     assert sized(waiting, settings=RateSettings(headroom=0, drain_seconds=0)).rate_rps == 1.0
 
 
@@ -133,28 +133,31 @@ def test_headroom_is_a_share() -> None:
     )
 
 
-def test_a_surprise_is_more_than_chance() -> None:
-    """What was sized for, and a little more, surprises nobody; three times as much does."""
-    calm = Forecaster()
-    for index in range(20):
-        calm.learn("n/v", 1.0, at=15.0 * (index + 1))
-    assert not calm.surprised("n/v", 1.5, at=315.0, sized_rps=1.0)
-    assert calm.surprised("n/v", 3.0, at=315.0, sized_rps=1.0)
+def test_a_rate_exceeds_the_forecast_only_by_more_than_noise() -> None:
+    """Half as much again as was sized for does not, three times as much does, an old rate never does."""
+    calm = trend_of([1.0] * 20)
+    assert not demand.exceeds_forecast(calm, 1.5, at=315.0, sized_rps=1.0)
+    assert demand.exceeds_forecast(calm, 3.0, at=315.0, sized_rps=1.0)
+    assert not demand.exceeds_forecast(calm, 3.0, at=300.0, sized_rps=1.0)
 
 
-def rising(*, until: float = 600.0) -> Forecaster:
-    """60/min that became 120/min in the last five minutes, seen every 15 s without noise."""
-    found = Forecaster()
-    at = 0.0
-    while at < until:
-        at += 15
-        found.learn("n/v", 1.0 + max(at - 300, 0.0) / 300, at=at)
-    return found
+def trend_of(rates_rps: list[float]) -> forecast.State:
+    """The trend of these rates, observed every 15 s."""
+    trend = None
+    for index, rate_rps in enumerate(rates_rps):
+        trend = demand.record(trend, rate_rps, at=15.0 * (index + 1))
+    assert trend is not None
+    return trend
+
+
+def rising() -> forecast.State:
+    """60/min that became 120/min in the last five of ten minutes, observed every 15 s without noise."""
+    return trend_of([1.0 + max(at - 300, 0) / 300 for at in range(15, 601, 15)])
 
 
 def test_a_rise_counts_ahead_by_the_time_that_a_start_takes() -> None:
     """120/min rising by 12 a minute: in three minutes, two for the start and one to the next pass, 156."""
-    found, note = rate(120, 120, forecaster=rising(), startup=120.0)
+    found, note = rate(120, 120, trend=rising(), startup=120.0)
     assert found == pytest.approx(156, rel=0.08)
     assert "rising" in note
     assert "in 180 s" in note
@@ -163,20 +166,18 @@ def test_a_rise_counts_ahead_by_the_time_that_a_start_takes() -> None:
 def test_anticipation_can_be_switched_off() -> None:
     """Then the observed rate counts."""
     settings = RateSettings(anticipate=False, headroom=0)
-    assert rate(120, 120, forecaster=rising(), settings=settings) == (pytest.approx(120), "")
+    assert rate(120, 120, trend=rising(), settings=settings) == (pytest.approx(120), "")
 
 
 def test_a_trend_makes_at_most_twice_of_a_rate() -> None:
     """However long a start takes."""
-    assert rate(120, 120, forecaster=rising(), startup=880.0)[0] == pytest.approx(240)
+    assert rate(120, 120, trend=rising(), startup=880.0)[0] == pytest.approx(240)
 
 
 def test_a_falling_trend_lowers_nothing() -> None:
     """Load that falls is followed when it has fallen."""
-    falling = Forecaster()
-    for index in range(40):
-        falling.learn("n/v", max(4.0 - 0.09 * index, 0.1), at=15.0 * (index + 1))
-    assert rate(60, 60, forecaster=falling)[0] == 60
+    falling = trend_of([max(4.0 - 0.09 * index, 0.1) for index in range(40)])
+    assert rate(60, 60, trend=falling)[0] == 60
 
 
 def test_the_gateway_counts_where_it_saw_more() -> None:
@@ -245,3 +246,26 @@ def test_a_gateway_of_a_namespace_counts_for_that_one() -> None:
     """Its number is not that of the same model elsewhere."""
     rates = Rates(rps={("n", "m"): 1.0, ("", "m"): 5.0})
     assert demand.gateway_parts([source("a")], {}, rates) == {"n/a": 1.0}
+
+
+def asleep(name: str, accelerator: str, *, replicas: int = 0) -> VariantSource:
+    """A variant of model `m` that may run on one accelerator."""
+    profile = fleet.Profile(accelerator=accelerator, alpha_ms=10, beta_ms=1, max_batch=4)
+    return replace(source(name, replicas=replicas), profiles=(profile,), wanted=replicas)
+
+
+def test_the_cheapest_variant_of_a_model_wakes() -> None:
+    """One of those at zero, and none while another runs or no request for the model waits or arrives."""
+    costs = tuple(
+        fleet.Accelerator(name=name, device_type=name, unit_cost=cost)
+        for name, cost in (("dear", 90.0), ("cheap", 20.0))
+    )
+    none = Contents(accelerators=costs, variants=(asleep("x", "dear"), asleep("y", "cheap")))
+    assert demand.variants_to_wake(none, {("", "m"): Demand(waiting=1)}) == {"n/y"}
+    assert demand.variants_to_wake(none, {("n", "m"): Demand(arrived=2)}) == {"n/y"}
+    others = {("", "m"): Demand(), ("", "b"): Demand(waiting=1)}
+    assert demand.variants_to_wake(none, others) == frozenset()
+    one = Contents(
+        accelerators=costs, variants=(asleep("x", "dear", replicas=1), asleep("y", "cheap"))
+    )
+    assert demand.variants_to_wake(one, {("", "m"): Demand(waiting=1)}) == frozenset()
