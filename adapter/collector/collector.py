@@ -190,14 +190,14 @@ class Collector:
                 item, present.get(key, ()), now=now, oldest=oldest
             )
 
-    def _add_scraped(self, job: ScrapeJob, page: model_servers.Page, now: float) -> None:
+    def _add_scraped(self, job: ScrapeJob, page: model_servers.PodMetrics, now: float) -> None:
         self.add(job.key, job.endpoint, page, now=now, source="direct")
 
     def add(
         self,
         key: str,
         endpoint: str,
-        page: model_servers.Page,
+        page: model_servers.PodMetrics,
         *,
         now: float,
         source: str,

@@ -215,7 +215,7 @@ def run(args: argparse.Namespace) -> int:
 def _installation(args: argparse.Namespace) -> Installation:
     duration_seconds = max(int(args.lease_duration), 3)
     for url in args.gateway_metrics:
-        gateway.parsed(url)
+        gateway.parse_endpoint(url)
     try:
         labels.parse(args.selector)
     except labels.SelectorError as error:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from adapter.collector.model_servers import Page
+from adapter.collector.model_servers import PodMetrics
 from emulator import simulation
 from emulator.engine import EngineProfile
 from emulator.replay.results import Curves
@@ -113,9 +113,9 @@ class World:
         return found
 
 
-def page(counters: Counters, *, startup_seconds: float) -> Page:
+def page(counters: Counters, *, startup_seconds: float) -> PodMetrics:
     """A replica's metrics as a scrape would find them."""
-    return Page(
+    return PodMetrics(
         finished=counters.finished,
         running=counters.running,
         waiting=counters.waiting,

@@ -10,7 +10,7 @@ import pytest
 
 from adapter.collector import model_servers, promql
 from adapter.collector.instant_vector import Sample
-from adapter.collector.model_servers import Page
+from adapter.collector.model_servers import PodMetrics
 from adapter.collector.promql import GatewayCount, Sampled
 
 POD = {"namespace": "n", "pod": "p", "instance": "10.0.0.1:8000", "job": "j", "model_name": "m"}
@@ -32,7 +32,7 @@ NUMBERS = {
     "started_at": 500.0,
 }
 
-PAGE = Page(
+PAGE = PodMetrics(
     finished=101.0,
     running=3.0,
     waiting=7.0,
@@ -101,7 +101,7 @@ def test_what_was_never_counted_is_zero_and_what_is_not_reported_none() -> None:
     """A server that has just begun has no counters yet; its cache and start may never be told."""
     (found,) = promql.pods(answer({"running": 0.0, "waiting": 1.0, "sampled_at": 1.0}))
     nothing = (0.0, 0.0)
-    assert found.page == Page(
+    assert found.page == PodMetrics(
         finished=0.0, running=0.0, waiting=1.0, prompt_tokens=nothing,
         generation_tokens=nothing, ttft=nothing, itl=nothing, kv_cache=None, started_at=None,
     )  # fmt: skip

@@ -200,7 +200,10 @@ async def test_a_prometheus_that_hangs_is_said_and_survived(world: World) -> Non
     pod = SPARES[1]
     await world.scraped(pod)
     source = variant("v", {pod: world.pages.url(pod)})
-    async with world.collecting([source], "prometheus", timeout_seconds=3) as (collector,):
+    # The window has to outlast what makes the metrics stale.
+    async with world.collecting([source], "prometheus", window=240, timeout_seconds=3) as (
+        collector,
+    ):
         await until([collector], lambda: collector.observe(source).traffic is not None)
         async with world.prometheus.held():
             await collector.collect()

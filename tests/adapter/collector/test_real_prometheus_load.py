@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from adapter.collector import exposition
-from adapter.collector.model_servers import Page
+from adapter.collector.model_servers import PodMetrics
 from adapter.collector.observation import Observation
 from adapter.collector.traffic import Traffic
 from adapter.resources.variant import VariantSource
@@ -66,9 +66,9 @@ class Scene:
     variants: dict[str, VariantSource]
     idle: dict[str, list[Traffic]] = field(default_factory=dict)
     seen: list[tuple[float, dict[str, list[Observation]]]] = field(default_factory=list)
-    between: list[tuple[str, Page, Page, Page]] = field(default_factory=list)
+    between: list[tuple[str, PodMetrics, PodMetrics, PodMetrics]] = field(default_factory=list)
     late: dict[str, Observation] = field(default_factory=dict)
-    quiet: list[tuple[str, Page, Page]] = field(default_factory=list)
+    quiet: list[tuple[str, PodMetrics, PodMetrics]] = field(default_factory=list)
     finished: float = 0.0
     offered: dict[str, float] = field(default_factory=dict)
     slack: float = 0.0
@@ -121,7 +121,7 @@ async def scene(world: World) -> Scene:
     return found
 
 
-async def _direct_pages(world: World) -> dict[str, Page]:
+async def _direct_pages(world: World) -> dict[str, PodMetrics]:
     async with aiohttp.ClientSession() as session:
         pods = ("a-0", "a-1", "b-0", "full-0")
         pages = [exposition.fetch(session, f"{world.url(pod)}/metrics", MODEL) for pod in pods]
@@ -187,14 +187,14 @@ async def _look_at_busy_servers(world: World, found: Scene, seconds: float) -> N
             found.late = {name: late.observe(item) for name, item in found.variants.items()}
 
 
-def _offered(page: Page) -> float:
+def _offered(page: PodMetrics) -> float:
     return page.finished + page.stock
 
 
 COUNTERS = ("prompt_tokens", "generation_tokens", "ttft", "itl")
 
 
-def counters(page: Page) -> list[float]:
+def counters(page: PodMetrics) -> list[float]:
     return [page.finished, *(value for name in COUNTERS for value in getattr(page, name))]
 
 

@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from adapter.collector import exposition, promql
 from adapter.collector.collector import Collector
-from adapter.collector.model_servers import Page
+from adapter.collector.model_servers import PodMetrics
 from adapter.resources.variant import VariantSource
 from tests.fakes import prometheus_server
 from tests.fakes.prometheus_world import (
@@ -58,7 +58,7 @@ async def test_promql_reads_a_page_as_the_scraper_does(world: World, name: str) 
     found = (await world.sampled())[name]
     assert (found.namespace, found.model, found.problem) == (TEAM, model, "")
     assert found.page is not None
-    for item in dataclasses.fields(Page):
+    for item in dataclasses.fields(PodMetrics):
         one, other = getattr(found.page, item.name), getattr(expected, item.name)
         # Sums of engines are added up in another order.
         assert one == (None if other is None else pytest.approx(other, rel=1e-12)), item.name
