@@ -123,7 +123,7 @@ async def test_restarts_and_departures_are_no_load(world: World) -> None:
         finally:
             task.cancel()
             await asyncio.wait([task])
-    assert len(rates) > 20
+    assert len(rates) >= 8
     # Requests that the killed server had are sent anew; until it is heard again, or gone, it is taken to
     # get what it got before, which the other one gets by then.
     slack = await world.slack()
