@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, Command] = {
         "analyze": "Compute how much load one replica can serve",
         "fit": "Estimate a performance profile from benchmark results",
         "plan": "Choose accelerators and replicas for a whole fleet",
+        "record": "Write the request history of a model to a trace that replay reads",
     }.items()
 }
 

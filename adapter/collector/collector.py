@@ -61,7 +61,7 @@ class Collector:
         self._variants: dict[str, CollectedVariant] = {}
         self._pods = PodScraper(session, clock, interval=settings.interval)
         self._prometheus = PrometheusScraper(
-            clock, interval=settings.interval, window=settings.long_window
+            session, clock, interval=settings.interval, window=settings.long_window
         )
         self._gateways: tuple[promql.GatewayCount, ...] = ()
         self._cycle_seconds = 0.0
@@ -101,7 +101,7 @@ class Collector:
         self._prometheus.connect(options)
 
     def close(self) -> None:
-        """Close the connection to Prometheus."""
+        """Stop querying Prometheus."""
         self._prometheus.close()
 
     def use(self, variants: Iterable[VariantSource]) -> None:
@@ -191,14 +191,14 @@ class Collector:
                 item, present.get(key, ()), now=now, oldest=oldest
             )
 
-    def _add_scraped(self, job: ScrapeJob, page: model_servers.Page, now: float) -> None:
+    def _add_scraped(self, job: ScrapeJob, page: model_servers.PodMetrics, now: float) -> None:
         self.add(job.key, job.endpoint, page, now=now, source="direct")
 
     def add(
         self,
         key: str,
         endpoint: str,
-        page: model_servers.Page,
+        page: model_servers.PodMetrics,
         *,
         now: float,
         source: str,

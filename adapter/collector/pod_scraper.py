@@ -16,7 +16,7 @@ import structlog
 
 from adapter.clock import Clock
 from adapter.collector import exposition
-from adapter.collector.model_servers import Page
+from adapter.collector.model_servers import PodMetrics
 
 log = structlog.get_logger()
 
@@ -50,7 +50,7 @@ class _Failing:
     retry_at: float
 
 
-OnPage = Callable[[ScrapeJob, Page, float], None]
+OnPage = Callable[[ScrapeJob, PodMetrics, float], None]
 """Called with each pod's metrics and the monotonic seconds at which they were read."""
 
 

@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 
+import aiohttp
 import structlog
 
 from adapter.clock import Clock
 from adapter.collector import promql
 from adapter.collector.attribution import Attributed, Attribution
-from adapter.collector.prometheus import Answer, Prometheus, PrometheusError, PrometheusOptions
+from adapter.collector.instant_vector import InstantVector
+from adapter.collector.prometheus import PrometheusClient, PrometheusError, PrometheusOptions
 
 log = structlog.get_logger()
 
@@ -44,12 +46,15 @@ class Batch:
 class PrometheusScraper:
     """Queries one Prometheus, or none."""
 
-    def __init__(self, clock: Clock, *, interval: float, window: float) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, clock: Clock, *, interval: float, window: float
+    ) -> None:
         """`interval`: seconds between scrape cycles; `window`: seconds of the past that are read once."""
+        self._session = session
         self._clock = clock
         self._interval = interval
         self._window = window
-        self._client: Prometheus | None = None
+        self._client: PrometheusClient | None = None
         self._backfilled = False
         self._warnings: tuple[str, ...] = ()
         self._fleet_queries = 0
@@ -91,14 +96,14 @@ class PrometheusScraper:
         if options == before:
             return
         self.close()
-        self._client = None if options is None else Prometheus(options)
+        self._client = None if options is None else PrometheusClient(self._session, options)
         self._backfilled = False
         self._problem = ""
         if options is not None:
             log.info("Prometheus connected; querying it from now on", url=options.shown_url)
 
     def close(self) -> None:
-        """Close the connection."""
+        """Stop querying; a query in progress ends as it would."""
         if self._client is not None:
             self._client.close()
 
@@ -129,7 +134,7 @@ class PrometheusScraper:
         if self._client is None:
             return ()
         answer = await self._client.query(promql.gateways())
-        return tuple(promql.models(answer.items))
+        return tuple(promql.models(answer.samples))
 
     async def fleet(
         self, attribution: Attribution, queried: Collection[str]
@@ -172,7 +177,7 @@ class PrometheusScraper:
                 newest=one is answer,
             )
 
-    async def _past(self, client: Prometheus, answer: Answer) -> list[Answer]:
+    async def _past(self, client: PrometheusClient, answer: InstantVector) -> list[InstantVector]:
         """Answers of the last window, oldest first: so rates exist at once, not a window later."""
         last = _evaluated_at(answer, self._clock.time())
         step = max(self._interval, self._window / BACKFILL_QUERIES)
@@ -190,10 +195,10 @@ class PrometheusScraper:
         return answers
 
 
-def _evaluated_at(answer: Answer, default: float) -> float:
+def _evaluated_at(answer: InstantVector, default: float) -> float:
     """When an answer was evaluated, by the clock of Prometheus."""
-    return max((item.at for item in answer.items), default=default)
+    return max((sample.evaluated_at for sample in answer.samples), default=default)
 
 
-def _attributed(attribution: Attribution, answer: Answer) -> list[Attributed]:
-    return attribution.attribute(promql.pods(answer.items))
+def _attributed(attribution: Attribution, answer: InstantVector) -> list[Attributed]:
+    return attribution.attribute(promql.pods(answer.samples))

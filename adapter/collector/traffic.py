@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from adapter.collector.model_servers import Page, Pair
+from adapter.collector.model_servers import PodMetrics, SumCount
 
 _SAME_START_SECONDS = 2.0
 """Tolerance between two reports of one start time: servers report it by a clock of their own."""
@@ -68,10 +68,10 @@ class _Growth:
     arrivals: float
     begun: float
     queued: float
-    prompt_tokens: Pair
-    generation_tokens: Pair
-    ttft: Pair
-    itl: Pair
+    prompt_tokens: SumCount
+    generation_tokens: SumCount
+    ttft: SumCount
+    itl: SumCount
 
     def share_after(self, start: float) -> float:
         """The part of the interval after `start`."""
@@ -84,7 +84,7 @@ class _Growth:
 @dataclass(frozen=True, slots=True)
 class _Sample:
     at: float
-    page: Page
+    page: PodMetrics
 
 
 class TrafficWindow:
@@ -104,7 +104,9 @@ class TrafficWindow:
         self._unreported = (0.0, 0.0)
         self._reported_at: float | None = None
 
-    def add(self, endpoint: str, page: Page, *, now: float, started: float | None = None) -> None:
+    def add(
+        self, endpoint: str, page: PodMetrics, *, now: float, started: float | None = None
+    ) -> None:
         """Add one sample.
 
         Args:
@@ -256,7 +258,7 @@ class TrafficWindow:
         Each pod's arrivals are divided by the time that its own samples cover, since pods are not sampled at
         one moment; those of a departed pod by the whole window, since its requests then went to the others.
         """
-        counts: dict[str, Pair] = {}
+        counts: dict[str, SumCount] = {}
         ends: dict[str, float] = {}
         for item in items:
             share = item.share_after(start)
@@ -272,7 +274,7 @@ class TrafficWindow:
         return rate
 
 
-_EMPTY = Page(
+_EMPTY = PodMetrics(
     finished=0.0,
     running=0.0,
     waiting=0.0,
@@ -284,14 +286,14 @@ _EMPTY = Page(
 
 
 def _growth(
-    endpoint: str, before: _Sample, after: Page, now: float, started: float | None
+    endpoint: str, before: _Sample, after: PodMetrics, now: float, started: float | None
 ) -> _Growth:
     restarted = _restarted(before, after)
     base = _EMPTY if restarted else before.page
     # After a restart it counts from zero.
     since = before.at if not restarted or started is None else max(started, before.at)
 
-    def grown(name: str) -> Pair:
+    def grown(name: str) -> SumCount:
         total, count = getattr(after, name)
         first, number = getattr(base, name)
         # A new version may rename one histogram only, which then starts at zero without a restart.
@@ -311,7 +313,7 @@ def _growth(
     )
 
 
-def _restarted(before: _Sample, after: Page) -> bool:
+def _restarted(before: _Sample, after: PodMetrics) -> bool:
     page = before.page
     if after.finished < page.finished or after.ttft[1] < page.ttft[1]:
         return True
@@ -321,6 +323,6 @@ def _restarted(before: _Sample, after: Page) -> bool:
     return False
 
 
-def _mean(pairs: list[Pair]) -> float | None:
+def _mean(pairs: list[SumCount]) -> float | None:
     count = sum(pair[1] for pair in pairs)
     return sum(pair[0] for pair in pairs) / count if count > 0 else None

@@ -125,7 +125,7 @@ def _installation(args: argparse.Namespace, server: Serving) -> Installation:
     cluster = resolve(Cluster, vars(args))
     gateways = resolve(Collecting, vars(args)).gateway_metrics
     for url in gateways:
-        gateway.parsed(url)
+        gateway.parse_endpoint(url)
     try:
         labels.parse(cluster.selector)
     except labels.SelectorError as error:

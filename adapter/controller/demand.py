@@ -194,8 +194,8 @@ class GatewayDemand:
     def __init__(self, *, window_seconds: float) -> None:
         """`window_seconds`: time over which rates are taken."""
         self._window = GatewayWindow(window_seconds=window_seconds)
-        self._queued: Mapping[gateway.Place, gateway.Demand] = {}
-        self._scraped: Mapping[gateway.Place, gateway.Demand] = {}
+        self._queued: Mapping[gateway.ModelKey, gateway.Demand] = {}
+        self._scraped: Mapping[gateway.ModelKey, gateway.Demand] = {}
 
     @property
     def window(self) -> GatewayWindow:
@@ -203,7 +203,7 @@ class GatewayDemand:
         return self._window
 
     @property
-    def waiting(self) -> Mapping[gateway.Place, gateway.Demand]:
+    def waiting(self) -> Mapping[gateway.ModelKey, gateway.Demand]:
         """Requests that wait at a gateway or arrived since its last scrape, by model."""
         return {**self._queued, **self._scraped}
 
@@ -215,7 +215,7 @@ class GatewayDemand:
             for count in counts
         }
 
-    def set_scraped(self, scraped: Mapping[gateway.Place, gateway.Demand]) -> None:
+    def set_scraped(self, scraped: Mapping[gateway.ModelKey, gateway.Demand]) -> None:
         """Use what the last direct scrape showed."""
         self._scraped = scraped
 
@@ -232,7 +232,7 @@ def gateway_parts(
     """
     members: dict[tuple[str, str], list[VariantSource]] = {}
     for source in variants:
-        place = rates.place(source.namespace, source.model)
+        place = rates.key(source.namespace, source.model)
         if place is not None:
             members.setdefault(place, []).append(source)
     parts: dict[str, float] = {}
@@ -248,7 +248,7 @@ def gateway_parts(
 
 
 def variants_to_wake(
-    inputs: Contents, waiting: Mapping[gateway.Place, gateway.Demand]
+    inputs: Contents, waiting: Mapping[gateway.ModelKey, gateway.Demand]
 ) -> frozenset[str]:
     """Keys of variants at zero to start: the cheapest of each model with requests and no replica."""
     costs = {item.name: item.unit_cost for item in inputs.accelerators}

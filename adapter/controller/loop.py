@@ -137,7 +137,7 @@ class ControlLoop:
             self.request_cycle()
         self._reconciler.apply_inputs(inputs, self._settings, leading=self._leading)
 
-    def set_gateway_demand(self, scraped: Mapping[gateway.Place, gateway.Demand]) -> None:
+    def set_gateway_demand(self, scraped: Mapping[gateway.ModelKey, gateway.Demand]) -> None:
         """Use a direct scrape of the gateways; one that wakes a variant requests a cycle."""
         self._gateways.set_scraped(scraped)
         if self.variants_to_wake():

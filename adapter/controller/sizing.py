@@ -55,7 +55,7 @@ class Sizing:
     settings: LoopSettings
     rates: Rates
     parts: Mapping[str, float]
-    gateway_demand: Mapping[gateway.Place, gateway.Demand]
+    gateway_demand: Mapping[gateway.ModelKey, gateway.Demand]
     to_wake: frozenset[str]
     now: float
 
@@ -149,7 +149,7 @@ class Sizing:
         if not observation.complete or traffic is None or not traffic.idle:
             return False
         waiting = gateway.of_model(self.gateway_demand, source.namespace, source.model)
-        place = self.rates.place(source.namespace, source.model)
+        place = self.rates.key(source.namespace, source.model)
         if (waiting is not None and waiting.any) or (
             place is not None and self.rates.rps[place] > 0
         ):

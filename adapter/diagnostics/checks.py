@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import aiohttp
+
 from adapter.auth import reviews
 from adapter.auth.authorization import Attributes
 from adapter.collector import promql
-from adapter.collector.prometheus import Prometheus, PrometheusError, PrometheusOptions
+from adapter.collector.prometheus import PrometheusClient, PrometheusError, PrometheusOptions
 from adapter.installation import API_SERVICE, Names
 from adapter.resources import hpa
 from adapter.store import OWN_METRICS
@@ -135,14 +137,13 @@ def needed(names: Names) -> list[Attributes]:
 
 async def of_prometheus(options: PrometheusOptions, models: set[str]) -> list[Finding]:
     """Whether a Prometheus answers and has the metrics of these models, with the labels that tell pods."""
-    prometheus = Prometheus(options)
     try:
-        answer = await prometheus.query(promql.fleet())
+        # As the control loop does it, so that what it runs into is found here.
+        async with aiohttp.ClientSession() as session:
+            answer = await PrometheusClient(session, options).query(promql.fleet())
     except PrometheusError as error:
         return [Finding("error", str(error), "check --prometheus and what goes with it")]
-    finally:
-        prometheus.close()
-    found = promql.pods(answer.items)
+    found = promql.pods(answer.samples)
     where = f"Prometheus {options.shown_url}"
     findings = [
         Finding("warning", f"{where} warns: {text}", "its answers may be parts")

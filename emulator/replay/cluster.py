@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from adapter.collector.model_servers import Page
+from adapter.collector.model_servers import PodMetrics
 from emulator import simulation
 from emulator.engine import EngineProfile
 from emulator.replay.results import Curves
@@ -117,9 +117,9 @@ class ReplayCluster:
         return curves
 
 
-def pod_metrics(counters: Counters, *, startup_seconds: float) -> Page:
+def pod_metrics(counters: Counters, *, startup_seconds: float) -> PodMetrics:
     """The metrics of one replica, as a scrape of its page gives them."""
-    return Page(
+    return PodMetrics(
         finished=counters.finished,
         running=counters.running,
         waiting=counters.waiting,

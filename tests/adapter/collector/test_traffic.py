@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapter.collector import exposition
-from adapter.collector.model_servers import Page
+from adapter.collector.model_servers import PodMetrics
 from adapter.collector.traffic import TrafficWindow
 
 
-def page(finished: float, *, running: float = 0, waiting: float = 0) -> Page:
+def page(finished: float, *, running: float = 0, waiting: float = 0) -> PodMetrics:
     """A page of requests with 10 input and 100 output tokens."""
-    return Page(
+    return PodMetrics(
         finished=finished,
         running=running,
         waiting=waiting,
