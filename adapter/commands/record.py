@@ -47,7 +47,7 @@ def register(command: argparse.ArgumentParser) -> None:
         " An interrupted recording goes on when the same command is run again. "
         + _RESTORED.replace("\n", " ")
     )
-    command.add_argument("--model", required=True, help="Served model name; required")
+    command.add_argument("--model", required=True, help="Served model name. Required")
     command.add_argument(
         "--namespace", default="", help="Namespace of the model's pods. Default: every namespace"
     )
@@ -75,7 +75,7 @@ def register(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--seed", type=seed, default=0, help="Seed of what is drawn, a number >= 0. Default 0"
     )
-    command.add_argument("--output", type=Path, required=True, help="Trace file; required")
+    command.add_argument("--output", type=Path, required=True, help="Trace file to write. Required")
     flags.add(command, Prometheus)
     command.set_defaults(run=run)
 
