@@ -177,8 +177,8 @@ class TrafficWindow:
 
     def sampled_at(self, endpoint: str) -> float | None:
         """Time of its last sample, monotonic seconds; None without one."""
-        found = self._latest.get(endpoint)
-        return None if found is None else found.at
+        sample = self._latest.get(endpoint)
+        return None if sample is None else sample.at
 
     def stale(self, endpoints: tuple[str, ...], *, now: float, after_seconds: float) -> list[str]:
         """Pods without a sample of the last `after_seconds`."""
