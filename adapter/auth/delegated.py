@@ -13,7 +13,7 @@ import structlog
 from adapter import errors
 from adapter.auth import authentication, authorization, reviews
 from adapter.auth import local as local_auth
-from adapter.kube import client, informer
+from adapter.kube import advice, client, informer
 from adapter.tls.certificates import Certificates
 
 log = structlog.get_logger()
@@ -88,7 +88,6 @@ async def _first(
     watched: informer.Informer, seconds: float | None
 ) -> authentication.IdentityConfig:
     """The configuration, waited for while the cluster does not answer; without a limit for None."""
-    fix = "it takes RoleBinding kube-system/extension-apiserver-authentication-reader"
     while not watched.synced.is_set():
         try:
             async with asyncio.timeout(REMIND_SECONDS if seconds is None else seconds):
@@ -96,8 +95,12 @@ async def _first(
         except TimeoutError as error:
             problem = watched.problem or "the cluster does not answer"
             if seconds is not None:
-                raise errors.StartupError(f"{problem}; {fix}") from error
-            log.warning("not serving yet: no front-proxy configuration", why=problem, fix=fix)
+                raise errors.StartupError(f"{problem}; {advice.FRONT_PROXY_READER}") from error
+            log.warning(
+                "not serving yet: no front-proxy configuration",
+                why=problem,
+                fix=advice.FRONT_PROXY_READER,
+            )
     return _config(watched)
 
 

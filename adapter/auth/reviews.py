@@ -10,7 +10,8 @@ from adapter import errors
 from adapter.auth.authentication import IdentityConfig
 from adapter.auth.authorization import Attributes, Verdict
 from adapter.auth.users import ReviewError, User
-from adapter.kube.client import ApiError, Cluster
+from adapter.kube.client import Cluster
+from adapter.kube.errors import ApiError
 
 CONFIG_NAMESPACE, CONFIG_NAME = "kube-system", "extension-apiserver-authentication"
 CONFIG_PATH = f"/api/v1/namespaces/{CONFIG_NAMESPACE}/configmaps"

@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives import hashes
 
 from adapter import errors, installation
 from adapter.commands import kubeconfig
-from adapter.kube.client import ApiError, Cluster
+from adapter.kube.client import Cluster
+from adapter.kube.errors import NotFound
 from adapter.tls.certificate_secret import OwnCertificates, SecretStore, bundle_of, names
 from certs import rotation
 
@@ -73,9 +74,7 @@ async def _look(cluster: Cluster, options: OwnCertificates, *, rotate: bool) -> 
             "GET", f"/apis/apiregistration.k8s.io/v1/apiservices/{options.api_service}"
         )
         bundle = bundle_of(service)
-    except ApiError as error:
-        if error.code != 404:
-            raise
+    except NotFound:
         bundle = None
     if rotate and kept.following is None:
         kept = rotation.advance(

@@ -14,7 +14,9 @@ import aiohttp
 from adapter import errors
 from adapter.commands import kubeconfig
 from adapter.diagnostics import explain
-from adapter.kube.client import ApiError, Cluster
+from adapter.kube import advice
+from adapter.kube.client import Cluster
+from adapter.kube.errors import ApiError
 
 TIMEOUT_SECONDS = 10.0
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
@@ -104,8 +106,7 @@ async def _through(cluster: Cluster, args: argparse.Namespace, path: str) -> dic
             "GET", f"/apis/coordination.k8s.io/v1/namespaces/{space}/leases/{args.lease_name}"
         )
     except ApiError as error:
-        fix = "; is the adapter there? variant-adapter doctor" if error.code == 404 else ""
-        raise errors.InputError(f"{error}{fix}") from error
+        raise errors.InputError(advice.explained(error)) from error
     holder = str((lease.get("spec") or {}).get("holderIdentity") or "")
     pod = holder.rpartition("_")[0]
     if not pod:

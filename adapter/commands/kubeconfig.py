@@ -11,7 +11,8 @@ from typing import TypeVar
 
 from adapter import errors
 from adapter.installation import SYSTEM
-from adapter.kube.client import ApiError, Cluster, connected
+from adapter.kube.client import Cluster, connected
+from adapter.kube.errors import ApiError
 
 Found = TypeVar("Found")
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from adapter.controller.state import VariantState
-from adapter.kube.client import ApiError
+from adapter.kube import advice
+from adapter.kube.errors import ApiError
 from adapter.kube.scale import Scales
 
 log = structlog.get_logger()
@@ -41,8 +42,7 @@ class Actuator:
             try:
                 await self._scales.write(source.namespace, source.reference, wanted)
             except ApiError as error:
-                fix = "; its RBAC rule is in manifests/base/rbac.yaml" if error.code == 403 else ""
-                failed[key] = f"{error}{fix}"
+                failed[key] = advice.explained(error)
                 log.warning("scale target not patched", variant=key, error=failed[key])
             else:
                 log.info(

@@ -15,7 +15,9 @@ import structlog
 
 from adapter.controller import status as variant_status
 from adapter.controller.state import VariantState
-from adapter.kube.client import ApiError, Cluster
+from adapter.kube import advice
+from adapter.kube.client import Cluster
+from adapter.kube.errors import ApiError, Conflict, NotFound
 from adapter.resources.inputs import Refusal
 from adapter.resources.variant import VariantSource
 
@@ -28,9 +30,6 @@ AT_ONCE = 8
 
 NOTE_LIMIT = 1024
 """Characters of an Event's note, as the API has it."""
-
-STATUS_RULES, OWNER_RULES = "manifests/base/rbac.yaml", "manifests/overlays/limited/owners.yaml"
-"""Where the rights are that each write takes."""
 
 VARIANT = {"apiVersion": "llmd.ai/v1alpha1", "kind": "VariantAutoscaling"}
 
@@ -128,21 +127,23 @@ class Reporter:
                     content_type="application/apply-patch+yaml",
                 )
             except ApiError as error:
-                self._failed(key, error, STATUS_RULES)
+                self._failed(key, error, "status")
                 return
-            self._problems.pop((key, STATUS_RULES), None)
+            self._problems.pop((key, "status"), None)
             uid = str((written.get("metadata") or {}).get("uid"))
             self._written[key] = (uid, after)
             await self._tell(key, uid, before, after)
 
-    def _failed(self, key: str, error: ApiError, rules: str) -> None:
-        if error.code == 404:
-            return  # it was deleted meanwhile
-        if self._problems.get((key, rules)) != str(error):
-            what = "status" if rules == STATUS_RULES else "owner"
-            fix = f"; its RBAC rule is in {rules}" if error.code == 403 else ""
-            log.warning("not written; again at the next pass", what=what, error=f"{error}{fix}")
-        self._problems[key, rules] = str(error)
+    def _failed(self, key: str, error: ApiError, field: str) -> None:
+        if isinstance(error, NotFound):
+            return  # the variant was deleted meanwhile
+        if self._problems.get((key, field)) != str(error):
+            log.warning(
+                "write failed; retrying at the next optimization cycle",
+                field=field,
+                error=advice.explained(error),
+            )
+        self._problems[key, field] = str(error)
 
     async def _tell(
         self, key: str, uid: str, before: Mapping[str, Any], after: Mapping[str, Any]
@@ -218,8 +219,9 @@ class Reporter:
             await self._cluster.request(
                 "PATCH", path, body=body, content_type="application/merge-patch+json"
             )
+        except Conflict:
+            return  # the watch lags behind what was just written
         except ApiError as error:
-            if error.code != 409:  # the watch lags behind what was just written
-                self._failed(source.key, error, OWNER_RULES)
+            self._failed(source.key, error, "ownerReferences")
             return
-        self._problems.pop((source.key, OWNER_RULES), None)
+        self._problems.pop((source.key, "ownerReferences"), None)

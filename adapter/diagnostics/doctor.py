@@ -14,7 +14,8 @@ from adapter.collector.prometheus import PrometheusOptions
 from adapter.diagnostics import checks
 from adapter.diagnostics.checks import OLDEST_MINOR, TOLERANCE_MINOR, Finding
 from adapter.installation import API_SERVICE, METRICS, Names
-from adapter.kube.client import ApiError, Cluster
+from adapter.kube.client import Cluster
+from adapter.kube.errors import ApiError, NotFound
 from adapter.resources import hpa, inputs
 from adapter.resources.watches import NEEDED
 from adapter.tls.certificate_secret import SecretStore, bundle_of
@@ -70,9 +71,7 @@ class Doctor:
         """An object; None where there is none."""
         try:
             return await self._api.request("GET", path)
-        except ApiError as error:
-            if error.code != 404:
-                raise
+        except NotFound:
             return None
 
     async def _version(self) -> AsyncIterator[Finding]:

@@ -14,7 +14,9 @@ from typing import Any
 
 import structlog
 
-from adapter.kube.client import ApiError, Cluster
+from adapter.kube import advice
+from adapter.kube.client import Cluster
+from adapter.kube.errors import ApiError, Conflict, NotFound
 from certs import authority, rotation
 from certs.rotation import Times
 
@@ -84,8 +86,9 @@ class CertificateKeeper:
             await self.step()
         except ApiError as error:
             if str(error) != self._problem:
-                fix = "; its RBAC rule is in manifests/base/rbac.yaml" if error.code == 403 else ""
-                log.warning("certificates not kept; trying again", error=f"{error}{fix}")
+                log.warning(
+                    "serving certificate not synced; retrying", error=advice.explained(error)
+                )
             self._problem = str(error)
             return False
         self._problem = ""
@@ -112,10 +115,8 @@ class CertificateKeeper:
             if following is not kept:
                 try:
                     await self._store.write(following, version)
-                except ApiError as error:
-                    if error.code != 409:
-                        raise
-                    # Another replica was first: what it wrote is as good.
+                except Conflict:
+                    # Another replica was first; its certificate serves as well.
                     following = (await self._store.read())[0] or following
                 else:
                     log.info("certificates renewed", secret=self._options.secret)
@@ -135,10 +136,8 @@ class CertificateKeeper:
         """Our APIService; None where there is none, or it is somebody else's."""
         try:
             found = await self._cluster.request("GET", self._api_service_path)
-        except ApiError as error:
-            if error.code == 404:
-                return None
-            raise
+        except NotFound:
+            return None
         service = (found.get("spec") or {}).get("service") or {}
         ours = (self._options.namespace, self._options.service)
         if (service.get("namespace"), service.get("name")) != ours:
@@ -185,10 +184,8 @@ class SecretStore:
         """
         try:
             found = await self._cluster.request("GET", f"{self._path}/{self._name}")
-        except ApiError as error:
-            if error.code == 404:
-                return None, ""
-            raise
+        except NotFound:
+            return None, ""
         data = {}
         for name, text in (found.get("data") or {}).items():
             try:
