@@ -12,7 +12,7 @@ import structlog
 
 from adapter import errors
 from adapter.app.config import use_config
-from adapter.app.endpoints import Front
+from adapter.app.endpoints import Endpoints
 from adapter.app.options import Installation, ServeOptions
 from adapter.auth import delegated
 from adapter.clock import Clock
@@ -47,7 +47,7 @@ async def running(
     options: ServeOptions,
     installation: Installation,
     *,
-    front: Front,
+    front: Endpoints,
     session: aiohttp.ClientSession,
     clock: Clock,
 ) -> AsyncIterator[None]:
@@ -67,15 +67,18 @@ async def running(
                 group.create_task(site.follow(), name="follow objects"),
             ]
             try:
-                who = await stack.enter_async_context(
-                    delegated.of_cluster(
-                        kubeconfig=installation.kubeconfig,
-                        certificate=certificate,
-                        key=key,
-                        start_seconds=None,
+                auth = await stack.enter_async_context(
+                    delegated.delegated_auth(
+                        cluster, certificate=certificate, key=key, start_seconds=None
                     )
                 )
-                await stack.enter_async_context(front.open(who, {"objects": site.readiness}))
+                await stack.enter_async_context(
+                    front.open(
+                        auth,
+                        checks={"objects": site.readiness},
+                        leader=lambda: site.leadership.leader,
+                    )
+                )
                 log.info("serving", url=front.url, identity=installation.identity)
                 tasks.append(group.create_task(site.elect(), name="election"))
                 if site.keeper is not None:
@@ -94,7 +97,7 @@ class _Site:
         options: ServeOptions,
         installation: Installation,
         *,
-        front: Front,
+        front: Endpoints,
         session: aiohttp.ClientSession,
         clock: Clock,
         api: Cluster,
@@ -179,7 +182,6 @@ class _Site:
         self._report(found)
         use_config(self._loop, self._options, found)
         self._loop.use(found)
-        self._front.leader = self.leadership.leader
 
     def _report(self, found: inputs.Contents) -> None:
         for problem in found.problems:
@@ -201,7 +203,7 @@ class _Site:
                     await asyncio.sleep(0.1)
         self._loop.leading = True
         if self.keeper is not None:
-            self.keeper.wanted.set()
+            self.keeper.sync_now()
         try:
             await self._take_up()
             async with asyncio.TaskGroup() as group:

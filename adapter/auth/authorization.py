@@ -61,7 +61,7 @@ class Attributes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Decision:
     """Whether that is allowed, and why not if that is known."""
 
     allowed: bool
@@ -71,7 +71,7 @@ class Verdict:
 class Policy(Protocol):
     """Says whether a user may do something."""
 
-    async def decide(self, user: User, attributes: Attributes) -> Verdict:
+    async def decide(self, user: User, attributes: Attributes) -> Decision:
         """Whether that is allowed.
 
         Raises:
@@ -80,7 +80,7 @@ class Policy(Protocol):
         """
 
 
-_ALLOWED = Verdict(allowed=True)
+_ALLOWED = Decision(allowed=True)
 
 
 def _always(user: User, attributes: Attributes) -> bool:
@@ -93,15 +93,15 @@ def _always(user: User, attributes: Attributes) -> bool:
 class LocalPolicy:
     """Standalone: who has a certificate of the local authority may read everything."""
 
-    async def decide(self, user: User, attributes: Attributes) -> Verdict:
+    async def decide(self, user: User, attributes: Attributes) -> Decision:
         """Reading is for the authenticated, the exact health paths are for all."""
         if _always(user, attributes):
             return _ALLOWED
         reads = attributes.verb in {"get", "list", "watch"}
-        return Verdict(allowed=AUTHENTICATED in user.groups and reads)
+        return Decision(allowed=AUTHENTICATED in user.groups and reads)
 
 
-AccessReviewer = Callable[[User, Attributes], Awaitable[Verdict]]
+AccessReviewer = Callable[[User, Attributes], Awaitable[Decision]]
 
 
 class ClusterPolicy:
@@ -114,11 +114,11 @@ class ClusterPolicy:
         clock: Callable[[], float] = lambda: asyncio.get_running_loop().time(),
     ) -> None:
         self._review = review
-        self._verdicts: Cache[Verdict] = Cache(clock=clock)
+        self._decisions: Cache[Decision] = Cache(clock=clock)
 
-    async def decide(self, user: User, attributes: Attributes) -> Verdict:
+    async def decide(self, user: User, attributes: Attributes) -> Decision:
         """The cluster's verdict."""
         if _always(user, attributes):
             return _ALLOWED
         key = (user.key, attributes)
-        return await self._verdicts.get(key, lambda: self._review(user, attributes))
+        return await self._decisions.get(key, lambda: self._review(user, attributes))

@@ -275,7 +275,7 @@ async def _serve(options: ServeOptions, delay: float) -> None:
             started.set()
             await stop.wait()
             # Not ready first, so that nobody new is sent here, then the end; until then all is answered.
-            front.drain.ending = True
+            front.begin_shutdown()
             await asyncio.sleep(delay)
 
     served = asyncio.create_task(serve(), name="serve")

@@ -63,7 +63,7 @@ class CertificateKeeper:
         self._leads = leads
         self._now = now
         self._problem = ""
-        self.wanted = asyncio.Event()
+        self._due = asyncio.Event()
 
     async def prepare(self) -> tuple[Path, Path]:
         """Files of certificate and key; waits for as long as the cluster does not let us have them."""
@@ -71,15 +71,19 @@ class CertificateKeeper:
             await asyncio.sleep(RETRY_SECONDS)
         return self._certificate, self._key
 
+    def sync_now(self) -> None:
+        """Have `run` sync at once: this replica leads now, and may renew."""
+        self._due.set()
+
     async def run(self) -> None:
-        """Renew and follow until cancelled: again and again, and at once when `wanted` is set."""
+        """Sync periodically until cancelled, and at once after `sync_now`."""
         period = min(self._options.times.overlap.total_seconds() / 4, LONGEST_PERIOD_SECONDS)
         while True:
             wait = max(period, 0.5) if await self._attempt() else RETRY_SECONDS
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
-                    await self.wanted.wait()
-            self.wanted.clear()
+                    await self._due.wait()
+            self._due.clear()
 
     async def _attempt(self) -> bool:
         try:

@@ -66,14 +66,18 @@ class _Refusal(asyncio.Protocol):
 
 
 class Drain:
-    """Whether the server is about to end: then it is not ready, and still answers."""
+    """The end of a server in two steps: first it is not ready, while it still answers, then it stops."""
 
     def __init__(self) -> None:
-        self.ending = False
+        self._begun = False
+
+    def begin(self) -> None:
+        """Fail the readiness check from now on."""
+        self._begun = True
 
     def check(self) -> str | None:
-        """Readiness check."""
-        return "shutting down" if self.ending else None
+        """Readiness check: fails once the end has begun."""
+        return "shutting down" if self._begun else None
 
 
 @contextlib.asynccontextmanager

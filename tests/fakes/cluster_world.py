@@ -16,7 +16,7 @@ import yaml
 from aiohttp import web
 
 from adapter.app import serving
-from adapter.app.endpoints import Front
+from adapter.app.endpoints import Endpoints
 from adapter.app.options import Installation, ServeOptions
 from adapter.auth import local as local_auth
 from adapter.clock import Clock
@@ -318,7 +318,7 @@ class World:
         interval: float | None = LOOP.interval,
         entrance: Entrance | None = None,
         **installation: Any,
-    ) -> AsyncIterator[tuple[Front, Entrance]]:
+    ) -> AsyncIterator[tuple[Endpoints, Entrance]]:
         """One replica of the adapter, serving."""
         if entrance is None:
             entrance = await self.site.entrance(name)
@@ -343,7 +343,7 @@ class World:
         async with serving.serving(options, clock=Clock(speed=SPEED)) as front:
             yield front, entrance
 
-    async def metric(self, front: Front, name: str = "v") -> list[str]:
+    async def metric(self, front: Endpoints, name: str = "v") -> list[str]:
         """Values of a variant's metric as the HPA controller gets them, by the APIService's caBundle."""
         bundle = self.ca_bundle().decode()
         context = ssl.create_default_context(cadata=bundle)

@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 
 from adapter.app import in_cluster
-from adapter.app.endpoints import Front
+from adapter.app.endpoints import Endpoints
 from adapter.kube import informer
 from adapter.resources.watches import Scope
 from tests.fakes import cluster_world as worlds
@@ -31,7 +31,7 @@ def answering(code: int | None) -> Callable[[str, str], int | None]:
     return lambda _method, _path: code
 
 
-def there(front: Front, key: str) -> Callable[[], bool]:
+def there(front: Endpoints, key: str) -> Callable[[], bool]:
     """Whether a variant is known by now."""
     return lambda: key in front.loop.states
 
