@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from adapter import cli, installation
 from adapter.controller import telemetry
-from adapter.diagnostics.checks import needed
+from adapter.diagnostics.permissions import needed
 from adapter.installation import Names
 from adapter.resources import inputs, pods, schemas
 from adapter.tls import certificate_secret

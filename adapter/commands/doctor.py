@@ -9,8 +9,8 @@ import os
 
 from adapter.app.config import prometheus_options
 from adapter.commands import flags, kubeconfig
-from adapter.diagnostics.checks import Finding
-from adapter.diagnostics.doctor import Doctor
+from adapter.diagnostics import doctor
+from adapter.diagnostics.site import Finding, Site
 from adapter.installation import Names
 from adapter.kube.client import Cluster
 
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
     async def check(cluster: Cluster) -> list[Finding]:
         found = []
-        async for finding in Doctor(cluster, names, prometheus=prometheus).findings():
+        async for finding in doctor.findings(Site(cluster, names, prometheus=prometheus)):
             found.append(finding)
             if not args.json:
                 _print(finding)

@@ -13,7 +13,7 @@ import aiohttp
 
 from adapter import errors
 from adapter.commands import kubeconfig
-from adapter.diagnostics import explain
+from adapter.diagnostics import explain_text
 from adapter.kube import advice
 from adapter.kube.client import Cluster
 from adapter.kube.errors import ApiError
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(found, indent=2))
     elif args.variant:
-        for line in explain.lines(found):
+        for line in explain_text.lines(found):
             print(line)
     else:
         for line in overview(found):
