@@ -155,7 +155,7 @@ def test_the_rights_are_those_that_are_needed() -> None:
     user = f"system:serviceaccount:{installation.SYSTEM}:variant-adapter"
 
     def allowed(verb: str, group: str, resource: str, namespace: str = "", name: str = "") -> bool:
-        return rbac.allowed(documents, user, rbac.Ask(verb, group, resource, namespace, name))
+        return rbac.allowed(documents, user, rbac.Action(verb, group, resource, namespace, name))
 
     for item in needed(Names()):
         resource = f"{item.resource}/{item.subresource}" if item.subresource else item.resource

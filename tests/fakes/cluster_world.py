@@ -28,7 +28,8 @@ from adapter.resources.watches import Scope
 from adapter.tls.certificate_secret import OwnCertificates
 from optimizer.stabilization import Limits
 from tests.fakes import kubernetes_api
-from tests.fakes.kubernetes_api import VARIANTS, Entrance, KubernetesApi, Object
+from tests.fakes.kubernetes_api import Entrance, KubernetesApi
+from tests.fakes.kubernetes_objects import ROOT, VARIANTS, Object
 
 SYSTEM = "variant-adapter-system"
 APPS, SCALERS, CORE = "/apis/apps/v1", "/apis/autoscaling/v2", "/api/v1"
@@ -55,7 +56,7 @@ LEASE = LeaseTimes(duration=3, deadline=2.0, retry=0.3)
 
 def manifests(name: str = "base/configmaps.yaml") -> list[Object]:
     """Objects of a manifest."""
-    text = (kubernetes_api.ROOT / "manifests" / name).read_text()
+    text = (ROOT / "manifests" / name).read_text()
     return list(yaml.safe_load_all(text))
 
 

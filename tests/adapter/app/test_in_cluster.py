@@ -21,7 +21,7 @@ from adapter.resources.watches import Scope
 from tests.fakes import cluster_world as worlds
 from tests.fakes import kubernetes_api
 from tests.fakes.cluster_world import APPS, CORE, LWS, SCALERS, SYSTEM, until
-from tests.fakes.kubernetes_api import VARIANTS
+from tests.fakes.kubernetes_objects import VARIANTS
 
 HOURLY = replace(worlds.LOOP, interval=36_000.0)
 
