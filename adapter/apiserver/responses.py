@@ -1,4 +1,4 @@
-"""Responses in the form that the client accepts: JSON or YAML, indented, compressed, or not modified."""
+"""Responses in the form that a client accepts: JSON or YAML, indented, compressed, or 304."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from adapter.auth import delegated
 from adapter.clock import Clock
 from adapter.collector import gateway
 from adapter.controller.actuator import Actuator
-from adapter.controller.status_writer import Reporter
+from adapter.controller.status_writer import StatusWriter
 from adapter.kube.client import Cluster, connected
 from adapter.kube.leader_election import Leadership
 from adapter.kube.lease import KubernetesLease
@@ -121,7 +121,7 @@ class _Site:
         self._actuator = Actuator(
             Scales(api), default=installation.actuate_scale, leads=self._leads
         )
-        self._reporter = Reporter(
+        self._reporter = StatusWriter(
             api,
             identity=installation.identity,
             watched=self.objects.variant,
@@ -218,10 +218,10 @@ class _Site:
         waking = self._loop.waking()
         if waking:
             # An HPA that asks another replica must not hear the zero of before: it would obey.
-            await self._reporter.report(self._loop.states, self._loop.refused, self._failed)
+            await self._reporter.write(self._loop.states, self._loop.refused, self._failed)
             await asyncio.sleep(FOLLOW_SECONDS)
         self._failed = await self._actuator.act(self._loop.states, waking)
-        await self._reporter.report(self._loop.states, self._loop.refused, self._failed)
+        await self._reporter.write(self._loop.states, self._loop.refused, self._failed)
 
     async def _watch_gateways(self) -> None:
         """Look for requests that wait for a model without replicas; they do not wait for the next pass."""

@@ -89,7 +89,7 @@ async def _look(cluster: Cluster, options: OwnCertificates, *, rotate: bool) -> 
     return _described(kept, bundle)
 
 
-def _described(kept: rotation.Kept, bundle: bytes | None) -> dict[str, Any]:
+def _described(kept: rotation.CertificateState, bundle: bytes | None) -> dict[str, Any]:
     parts = [("serving certificate", kept.serving.cert_pem), ("authority", kept.signing.cert_pem)]
     if kept.following is not None:
         parts.append(("next authority", kept.following.cert_pem))

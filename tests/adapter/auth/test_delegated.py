@@ -1,4 +1,4 @@
-"""Who gets in, by the cluster's word: the identity table, caches, failures, and exchanges while serving."""
+"""Delegated auth: the identity table, caches, failures, and certificates that change while serving."""
 
 from __future__ import annotations
 
@@ -165,8 +165,8 @@ async def test_a_token_is_its_reviewed_user(server: Guarded) -> None:
     assert spec["groups"] == ["team-a", "system:authenticated"]
 
 
-async def test_reviews_are_remembered_for_a_while_and_asked_once(server: Guarded) -> None:
-    """Many requests at once make one review; later ones are answered from memory."""
+async def test_reviews_are_cached_and_shared(server: Guarded) -> None:
+    """Concurrent requests share one review; later ones are answered from the cache."""
     server.stand_in.delay = 0.2
     headers = [("Authorization", "Bearer good")]
     answers = await asyncio.gather(*(server.get(headers=headers) for _ in range(20)))
@@ -187,8 +187,8 @@ async def test_a_cluster_that_fails_lets_nobody_in(server: Guarded) -> None:
     assert (await server.get(certificate="alice"))[0] == 200  # an error is not remembered
 
 
-async def test_decisions_end() -> None:
-    """A verdict is believed for ten seconds; the memory is bounded; errors are not kept."""
+async def test_decisions_expire() -> None:
+    """Decisions are cached for ten seconds; the cache is bounded; errors are not cached."""
     now, asked = [0.0], []
 
     async def review(
@@ -212,7 +212,7 @@ async def test_decisions_end() -> None:
     assert asked.count("broken") == 2
     for number in range(5000):
         await policy.decide(users.User(name=str(number), groups=()), attributes)
-    assert len(policy._decisions._known) == 4096
+    assert len(policy._decisions) == 4096
 
 
 async def test_a_client_that_leaves_takes_no_answer_from_the_others() -> None:
