@@ -37,7 +37,7 @@ class Relayed:
     Attributes:
         status: HTTP status.
         headers: Headers that belong to the body.
-        body: As it came, possibly compressed.
+        body: Body, possibly compressed.
 
     """
 
@@ -68,7 +68,7 @@ class Caller:
     """The request that is being answered.
 
     Attributes:
-        user: Who sent it, authenticated and authorized.
+        user: User that sent it, authenticated and authorized.
         path_qs: Raw path and query.
         headers: Headers of the request.
 

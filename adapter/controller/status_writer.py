@@ -57,7 +57,7 @@ class StatusWriter:
 
         Args:
             cluster: API server.
-            identity: of this replica, for Events.
+            identity: identity of this replica, for Events.
             watched: gives the VariantAutoscaling `NAMESPACE/NAME` as last seen; None where it is gone.
             leads: whether this replica leads; others never write.
             refresh_seconds: age after which an unchanged target is written again.

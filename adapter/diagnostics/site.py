@@ -21,8 +21,8 @@ class Finding:
 
     Attributes:
         level: Severity.
-        what: What was found.
-        fix: What to do about it; empty where nothing has to be done.
+        what: Sentence that names the object and its state.
+        fix: Command or change that helps; empty where none is needed.
 
     """
 

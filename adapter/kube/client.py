@@ -78,7 +78,7 @@ class Cluster:
             path: URL path, without the query.
             body: JSON document; None: no body.
             query: parameters by name, in order.
-            content_type: of the body; it selects the kind of patch.
+            content_type: content type of the body; it selects the kind of patch.
 
         Raises:
             ApiError: the API server refused, or did not answer.

@@ -85,7 +85,7 @@ def of_status(code: int, message: str, *, path: str, retry_after: str | None = N
 
     Args:
         code: status, 300 or more.
-        message: for people; holds the path.
+        message: sentence for people, with the path.
         path: URL path of the request.
         retry_after: the header, as it came.
 

@@ -45,7 +45,7 @@ class Informer:
     Attributes:
         path: URL path of the collection.
         synced: Set once the first list has arrived.
-        error: Why the collection cannot be listed or watched now; None while it can.
+        error: Error of the last list or watch; None while they work.
 
     """
 

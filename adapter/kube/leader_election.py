@@ -34,7 +34,7 @@ class LeaseRecord:
     Attributes:
         holder: Identity of the replica that leads; empty where none does.
         duration_seconds: Seconds after which others may take a lease that is not renewed.
-        acquired_at: When the holder became leader.
+        acquired_at: Time at which the holder became leader.
         renewed_at: Last renewal.
         transitions: Number of changes of the holder.
 

@@ -82,7 +82,7 @@ class ObjectStore:
     """All objects with their history.
 
     Attributes:
-        objects: By collection, then by (namespace, name).
+        objects: Objects by collection, then by (namespace, name).
         version: Resource version of the last change.
         oldest: Oldest resource version that can be watched from.
 

@@ -240,7 +240,7 @@ async def test_a_missing_target_and_a_missing_permission(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both are conditions with the fix, not an end: what is granted or made later is used."""
-    monkeypatch.setattr(informer, "LONGEST_PAUSE", 1.0)
+    monkeypatch.setattr(informer, "LONGEST_BACKOFF", 1.0)
     monkeypatch.setattr(in_cluster, "SYNC_SECONDS", 1.0)
     rules = kubernetes_api.manifest_rules()
     role = next(r for r in rules if r["kind"] == "ClusterRole")
