@@ -22,6 +22,7 @@ import aiohttp
 from prometheus_client import CollectorRegistry
 
 from adapter.apiserver import handlers
+from adapter.apiserver.probes import Probes
 from adapter.auth import authentication, authorization
 from adapter.planning import fleet
 from adapter.planning.worker import PlanningWorker
@@ -87,11 +88,10 @@ async def serve(folder: Path, variants: int, *, planning: bool) -> None:
     )  # fmt: skip
     config = authentication.IdentityConfig(client_cas=(folder / "ca.crt").read_bytes())
     application = handlers.application(
-        store=store,
+        provider=store,
         authenticator=authentication.Authenticator(config),
         policy=authorization.LocalPolicy(),
-        readiness={"ping": lambda: None},
-        metrics_registry=CollectorRegistry(),
+        probes=Probes(CollectorRegistry(), {"ping": lambda: None}),
     )
     certificates = Certificates(
         folder / "s.crt", folder / "s.key", (folder / "ca.crt").read_bytes()

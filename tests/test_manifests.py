@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from adapter import cli, installation
 from adapter.controller import telemetry
-from adapter.diagnostics.checks import needed
+from adapter.diagnostics.permissions import needed
 from adapter.installation import Names
 from adapter.resources import config_maps, inputs, pods, schemas
 from adapter.tls import certificate_secret
@@ -157,7 +157,7 @@ def test_the_rights_are_those_that_are_needed() -> None:
     user = f"system:serviceaccount:{installation.SYSTEM}:variant-adapter"
 
     def allowed(verb: str, group: str, resource: str, namespace: str = "", name: str = "") -> bool:
-        return rbac.allowed(documents, user, rbac.Ask(verb, group, resource, namespace, name))
+        return rbac.allowed(documents, user, rbac.Action(verb, group, resource, namespace, name))
 
     for item in needed(Names()):
         resource = f"{item.resource}/{item.subresource}" if item.subresource else item.resource

@@ -13,13 +13,13 @@ import structlog
 
 from adapter import errors
 from adapter.app.config import Configuration
-from adapter.app.endpoints import Front
+from adapter.app.endpoints import Endpoints
 from adapter.app.options import Installation, ServeOptions
 from adapter.auth import delegated
 from adapter.clock import Clock
 from adapter.collector import gateway
 from adapter.controller.actuator import Actuator
-from adapter.controller.status_writer import Reporter
+from adapter.controller.status_writer import StatusWriter
 from adapter.kube.client import Cluster, connected
 from adapter.kube.leader_election import Leadership
 from adapter.kube.lease import KubernetesLease
@@ -48,7 +48,7 @@ async def running(
     options: ServeOptions,
     installation: Installation,
     *,
-    front: Front,
+    front: Endpoints,
     session: aiohttp.ClientSession,
     clock: Clock,
 ) -> AsyncIterator[None]:
@@ -68,15 +68,18 @@ async def running(
                 group.create_task(site.follow(), name="follow objects"),
             ]
             try:
-                who = await stack.enter_async_context(
-                    delegated.of_cluster(
-                        kubeconfig=installation.kubeconfig,
-                        certificate=certificate,
-                        key=key,
-                        start_seconds=None,
+                auth = await stack.enter_async_context(
+                    delegated.delegated_auth(
+                        cluster, certificate=certificate, key=key, start_seconds=None
                     )
                 )
-                await stack.enter_async_context(front.open(who, {"objects": site.readiness}))
+                await stack.enter_async_context(
+                    front.open(
+                        auth,
+                        checks={"objects": site.readiness},
+                        leader=lambda: site.leadership.leader,
+                    )
+                )
                 log.info("serving", url=front.url, identity=installation.identity)
                 tasks.append(group.create_task(site.elect(), name="election"))
                 if site.keeper is not None:
@@ -95,7 +98,7 @@ class _Site:
         options: ServeOptions,
         installation: Installation,
         *,
-        front: Front,
+        front: Endpoints,
         session: aiohttp.ClientSession,
         clock: Clock,
         api: Cluster,
@@ -120,7 +123,7 @@ class _Site:
         self._actuator = Actuator(
             Scales(api), default=installation.actuate_scale, leads=self._leads
         )
-        self._reporter = Reporter(
+        self._reporter = StatusWriter(
             api,
             identity=installation.identity,
             watched=self.objects.variant,
@@ -181,7 +184,6 @@ class _Site:
         self._report(found)
         self._configuration.apply(self._loop, found)
         self._loop.apply_inputs(found)
-        self._front.show_leader(self.leadership.leader)
 
     def _report(self, found: inputs.Contents) -> None:
         for problem in found.problems:
@@ -203,7 +205,7 @@ class _Site:
                     await asyncio.sleep(0.1)
         self._loop.start_leading()
         if self.keeper is not None:
-            self.keeper.wanted.set()
+            self.keeper.sync_now()
         try:
             await self._sync()
             async with asyncio.TaskGroup() as group:
@@ -218,10 +220,10 @@ class _Site:
         to_wake = self._loop.variants_to_wake()
         if to_wake:
             # An HPA that queries another replica must not get the former zero: it would scale down again.
-            await self._reporter.report(self._loop.states, self._loop.refused, self._failed)
+            await self._reporter.write(self._loop.states, self._loop.refused, self._failed)
             await asyncio.sleep(FOLLOW_SECONDS)
         self._failed = await self._actuator.act(self._loop.states, to_wake)
-        await self._reporter.report(self._loop.states, self._loop.refused, self._failed)
+        await self._reporter.write(self._loop.states, self._loop.refused, self._failed)
 
     async def _watch_gateways(self) -> None:
         """Scrape the gateways, until cancelled: requests for a model without replicas wait for no cycle."""

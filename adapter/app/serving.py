@@ -16,7 +16,7 @@ from adapter import errors
 from adapter import store as targets
 from adapter.app import in_cluster
 from adapter.app.config import Configuration
-from adapter.app.endpoints import Front
+from adapter.app.endpoints import Endpoints
 from adapter.app.options import ServeOptions
 from adapter.auth import authentication, authorization, delegated
 from adapter.auth import local as local_auth
@@ -24,6 +24,7 @@ from adapter.clock import Clock
 from adapter.collector.collector import Collector
 from adapter.controller.loop import ControlLoop
 from adapter.controller.reconciler import Planner
+from adapter.kube import client
 from adapter.planning import worker
 from adapter.resources import folder, inputs
 
@@ -36,7 +37,7 @@ FOLDER_POLL_SECONDS = 1.0
 @contextlib.asynccontextmanager
 async def serving(
     options: ServeOptions, *, clock: Clock, planner: Planner | None = None
-) -> AsyncIterator[Front]:
+) -> AsyncIterator[Endpoints]:
     """Run the adapter until the context ends.
 
     Args:
@@ -66,7 +67,7 @@ async def serving(
             settings=options.loop,
             leading=options.installation is None,
         )
-        front = Front(options=options, loop=loop, store=store, clock=clock)
+        front = Endpoints(options=options, loop=loop, store=store, clock=clock)
         await stack.enter_async_context(front.open_metrics())
         if options.installation is not None:
             parts = in_cluster.running(
@@ -94,7 +95,7 @@ def settle_heap() -> None:
 
 @contextlib.asynccontextmanager
 async def _of_folder(
-    options: ServeOptions, path: Path, *, front: Front, clock: Clock
+    options: ServeOptions, path: Path, *, front: Endpoints, clock: Clock
 ) -> AsyncIterator[None]:
     """Serve the variants of a folder."""
     loop = front.loop
@@ -105,11 +106,8 @@ async def _of_folder(
     _report(found)
     loop.apply_inputs(found)
     async with contextlib.AsyncExitStack() as stack:
-        who = await _gate(stack, options, credentials)
-        await stack.enter_async_context(front.open(who, {}))
-        front.show_credentials(
-            kubeconfig=credentials.write_kubeconfig(front.url), ca_file=credentials.ca_file
-        )
+        auth = await _auth(stack, options, credentials)
+        await stack.enter_async_context(front.open(auth, credentials=credentials))
         log.info(
             "serving",
             url=front.url,
@@ -128,19 +126,20 @@ async def _of_folder(
                 task.cancel()
 
 
-async def _gate(
+async def _auth(
     stack: contextlib.AsyncExitStack, options: ServeOptions, credentials: local_auth.Credentials
-) -> delegated.Gate:
-    """Authentication and authorization: delegated to a cluster, or by local certificates."""
+) -> delegated.Auth:
+    """Authentication and authorization by a cluster, or by the local authorities."""
     if options.cluster is None:
-        return delegated.Gate(
+        return delegated.Auth(
             certificates=credentials.certificates,
             authenticator=authentication.Authenticator(credentials.identity),
             policy=authorization.LocalPolicy(),
         )
+    cluster = await stack.enter_async_context(client.connected(options.cluster.kubeconfig))
     return await stack.enter_async_context(
-        delegated.of_cluster(
-            kubeconfig=options.cluster.kubeconfig,
+        delegated.delegated_auth(
+            cluster,
             certificate=credentials.certificates.certificate,
             key=credentials.certificates.key,
         )

@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives import hashes
 
 from adapter import errors, installation
 from adapter.commands import kubeconfig
-from adapter.kube.client import ApiError, Cluster
+from adapter.kube.client import Cluster
+from adapter.kube.errors import NotFound
 from adapter.tls.certificate_secret import OwnCertificates, SecretStore, bundle_of, names
 from certs import rotation
 
@@ -20,7 +21,7 @@ from certs import rotation
 def register(command: argparse.ArgumentParser) -> None:
     """Add the command and its flags."""
     command.description = (
-        "Shows or rotates the serving certificate and its authorities. They are kept in a Secret, and the"
+        "Shows or rotates the serving certificate and its authorities. They are state in a Secret, and the"
         " leader renews them when a third of their life is left."
     )
     command.add_argument(
@@ -71,8 +72,8 @@ def run(args: argparse.Namespace) -> int:
 async def _state(cluster: Cluster, options: OwnCertificates, *, rotate: bool) -> dict[str, Any]:
     """The certificates as JSON, after their rotation if that is asked for."""
     store = SecretStore(cluster, namespace=options.namespace, name=options.secret)
-    kept, version = await store.read()
-    if kept is None:
+    state, version = await store.read()
+    if state is None:
         raise errors.InputError(
             f"Secret {options.namespace}/{options.secret}: holds no certificate; the adapter creates it at"
             " its first start, unless it runs with --tls-cert-file"
@@ -82,30 +83,28 @@ async def _state(cluster: Cluster, options: OwnCertificates, *, rotate: bool) ->
             "GET", f"/apis/apiregistration.k8s.io/v1/apiservices/{options.api_service}"
         )
         bundle = bundle_of(service)
-    except ApiError as error:
-        if error.code != 404:
-            raise
+    except NotFound:
         bundle = None
-    if rotate and kept.following is None:
-        kept = rotation.advance(
-            kept,
+    if rotate and state.following is None:
+        state = rotation.advance(
+            state,
             names=names(options),
             now=datetime.now(UTC),
             times=options.times,
             published=bundle,
             force=True,
         )
-        await store.write(kept, version)
-    return _described(kept, bundle)
+        await store.write(state, version)
+    return _described(state, bundle)
 
 
-def _described(kept: rotation.Kept, bundle: bytes | None) -> dict[str, Any]:
+def _described(state: rotation.CertificateState, bundle: bytes | None) -> dict[str, Any]:
     """The certificates as JSON; `bundle` is the APIService's caBundle, None if it is unknown."""
-    parts = [("serving certificate", kept.serving.cert_pem), ("authority", kept.signing.cert_pem)]
-    if kept.following is not None:
-        parts.append(("next authority", kept.following.cert_pem))
-    if kept.former:
-        parts.append(("former authority", kept.former))
+    parts = [("serving certificate", state.serving.cert_pem), ("authority", state.signing.cert_pem)]
+    if state.following is not None:
+        parts.append(("next authority", state.following.cert_pem))
+    if state.former:
+        parts.append(("former authority", state.former))
     now = datetime.now(UTC)
     shown = []
     for what, pem in parts:
@@ -120,9 +119,9 @@ def _described(kept: rotation.Kept, bundle: bytes | None) -> dict[str, Any]:
                 "trusted": None if bundle is None else pem.strip() in bundle,
             }
         )
-    if kept.following is not None:
+    if state.following is not None:
         coming = "a new authority was created; it signs after it has been trusted for an hour"
-    elif kept.former:
+    elif state.former:
         coming = "the former authority stays trusted for an hour after the change"
     else:
         coming = "no renewal is due"

@@ -16,7 +16,7 @@ from adapter.settings.control import Prometheus
 from adapter.settings.declaration import resolve
 
 if TYPE_CHECKING:
-    from adapter.diagnostics.checks import Finding
+    from adapter.diagnostics.site import Finding
 
 MARKS = {"ok": "ok     ", "warning": "warning", "error": "ERROR  "}
 
@@ -47,7 +47,8 @@ def register(command: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the checks, and print each finding as it is made."""
     # The checks load schemas, certificates and the Prometheus client, which `--help` does not need.
-    from adapter.diagnostics.doctor import Doctor  # noqa: PLC0415
+    from adapter.diagnostics import doctor  # noqa: PLC0415
+    from adapter.diagnostics.site import Site  # noqa: PLC0415
 
     names = Names(
         namespace=args.config_namespace,
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
     async def check(cluster: Cluster) -> list[Finding]:
         findings = []
-        async for finding in Doctor(cluster, names, prometheus=prometheus).findings():
+        async for finding in doctor.findings(Site(cluster, names, prometheus=prometheus)):
             findings.append(finding)
             if not args.json:
                 _print(finding)

@@ -13,9 +13,11 @@ import aiohttp
 
 from adapter import errors
 from adapter.commands import kubeconfig
-from adapter.diagnostics import explain
+from adapter.diagnostics import explain_text
 from adapter.installation import Names
-from adapter.kube.client import ApiError, Cluster
+from adapter.kube import advice
+from adapter.kube.client import Cluster
+from adapter.kube.errors import ApiError
 
 TIMEOUT_SECONDS = 10.0
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
@@ -70,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(document, indent=2))
         return 0
-    for line in explain.lines(document) if args.variant else overview(document):
+    for line in explain_text.lines(document) if args.variant else overview(document):
         print(line)
     return 0
 
@@ -126,8 +128,7 @@ async def _query_leader(cluster: Cluster, args: argparse.Namespace, path: str) -
             "GET", f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{args.lease_name}"
         )
     except ApiError as error:
-        fix = "; is the adapter installed? Run: variant-adapter doctor" if error.code == 404 else ""
-        raise errors.InputError(f"{error}{fix}") from error
+        raise errors.InputError(advice.explained(error)) from error
     holder = str((lease.get("spec") or {}).get("holderIdentity") or "")
     pod = holder.rpartition("_")[0]
     if not pod:

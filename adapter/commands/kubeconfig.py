@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from adapter import errors
 from adapter.installation import SYSTEM
-from adapter.kube.client import ApiError, Cluster, connected
+from adapter.kube.client import Cluster, connected
+from adapter.kube.errors import ApiError
 from adapter.settings import machine
 
 Result = TypeVar("Result")

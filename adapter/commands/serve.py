@@ -185,7 +185,7 @@ async def _serve(options: ServeOptions, delay: float) -> None:
             started.set()
             await stop.wait()
             # Not ready first, so that no new client is sent here; until the end all requests are served.
-            front.drain.ending = True
+            front.begin_shutdown()
             await asyncio.sleep(delay)
 
     served = asyncio.create_task(serve(), name="serve")

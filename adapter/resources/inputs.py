@@ -77,7 +77,7 @@ class Reader:
         self.refused: dict[tuple[str, str], Refusal] = {}
         self.variants: dict[tuple[str, str], tuple[str, schemas.VariantAutoscaling]] = {}
         self.published: dict[tuple[str, str], variants.Published] = {}
-        self.targets: dict[tuple[str, scale.Reference], variants.Target | str] = {}
+        self.targets: dict[tuple[str, scale.Reference], variants.Target | scale.Unresolved] = {}
         self.scalers: list[hpa.Scaler] = []
         self.settings = ConfigMaps(self.problems)
         self.capacity: Mapping[str, int] | None = None
@@ -187,8 +187,9 @@ class Reader:
                 " older; name another target, or delete one of the two",
             )
         target = self.targets.get((key[0], reference))
-        if isinstance(target, str):
-            raise _RefusedError("TargetNotFound", f"spec.scaleTargetRef: {reference}: {target}")
+        if isinstance(target, scale.Unresolved):
+            message = f"spec.scaleTargetRef: {reference}: {target.reason}"
+            raise _RefusedError("TargetNotFound", message)
         return variants.source(
             variant,
             target,

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from adapter import errors, logs
 from adapter.app import serving
-from adapter.app.endpoints import Front
+from adapter.app.endpoints import Endpoints
 from adapter.app.options import ServeOptions
 from adapter.auth import local as local_auth
 from adapter.clock import Clock
@@ -233,7 +233,7 @@ class Demo:
         self.interrupted = True
         stop.set()
 
-    def _commands(self, running: Front) -> None:
+    def _commands(self, running: Endpoints) -> None:
         state = self.work / "state"
         self.console.print("While this runs, from another terminal:")
         for line in (
@@ -245,7 +245,7 @@ class Demo:
         ):
             self._print(line)
 
-    async def _scale(self, running: Front) -> None:
+    async def _scale(self, running: Endpoints) -> None:
         """Run the HPA: read the metric over HTTPS and set the replicas."""
         context = ssl.create_default_context(cafile=running.ca_file)
         state = self.work / "state"
@@ -283,7 +283,7 @@ class Demo:
                         )
                     await self.servers.scale(decision.replicas)
 
-    async def _sample(self, running: Front) -> None:
+    async def _sample(self, running: Endpoints) -> None:
         due = self.clock.monotonic()
         while True:
             due += SAMPLE_SECONDS
@@ -306,7 +306,7 @@ class Demo:
                 )
 
     @contextlib.asynccontextmanager
-    async def _view(self, running: Front) -> AsyncIterator[None]:
+    async def _view(self, running: Endpoints) -> AsyncIterator[None]:
         if self.args.no_tui or not self.console.is_terminal:
             task = asyncio.create_task(self._lines())
             try:
@@ -323,7 +323,7 @@ class Demo:
             if self.rows:
                 self._print(timeline.line(self.rows[-1]))
 
-    def _table(self, running: Front) -> Table:
+    def _table(self, running: Endpoints) -> Table:
         elapsed = min(self.clock.monotonic() - self.started, self.duration)
         table = Table(title=f"variant-adapter demo  {elapsed:.0f} of {self.duration:.0f} s")
         for name in ("variant", "model", "acc", "offered/min", "seen/min", "TTFT ms", "ITL ms"):

@@ -16,7 +16,7 @@ import yaml
 from aiohttp import web
 
 from adapter.app import serving
-from adapter.app.endpoints import Front
+from adapter.app.endpoints import Endpoints
 from adapter.app.options import Installation, ServeOptions
 from adapter.auth import local as local_auth
 from adapter.clock import Clock
@@ -30,7 +30,8 @@ from adapter.resources.watches import Scope
 from adapter.tls.certificate_secret import OwnCertificates
 from optimizer.stabilization import Limits
 from tests.fakes import kubernetes_api
-from tests.fakes.kubernetes_api import VARIANTS, Entrance, KubernetesApi, Object
+from tests.fakes.kubernetes_api import Entrance, KubernetesApi
+from tests.fakes.kubernetes_objects import ROOT, VARIANTS, Object
 
 SYSTEM = "variant-adapter-system"
 APPS, SCALERS, CORE = "/apis/apps/v1", "/apis/autoscaling/v2", "/api/v1"
@@ -60,7 +61,7 @@ LEASE = LeaseTimes(duration=3, deadline=2.0, retry=0.3)
 
 def manifests(name: str = "base/configmaps.yaml") -> list[Object]:
     """Objects of a manifest."""
-    text = (kubernetes_api.ROOT / "manifests" / name).read_text()
+    text = (ROOT / "manifests" / name).read_text()
     return list(yaml.safe_load_all(text))
 
 
@@ -348,7 +349,7 @@ class World:
         interval: float | None = LOOP.interval,
         entrance: Entrance | None = None,
         **installation: Any,
-    ) -> AsyncIterator[tuple[Front, Entrance]]:
+    ) -> AsyncIterator[tuple[Endpoints, Entrance]]:
         """One replica of the adapter, serving."""
         if entrance is None:
             entrance = await self.site.entrance(name)
@@ -373,7 +374,7 @@ class World:
         async with serving.serving(options, clock=self.clock, planner=plan_here) as front:
             yield front, entrance
 
-    async def metric(self, front: Front, name: str = "v") -> list[str]:
+    async def metric(self, front: Endpoints, name: str = "v") -> list[str]:
         """Values of a variant's metric as the HPA controller gets them, by the APIService's caBundle."""
         bundle = self.ca_bundle().decode()
         context = ssl.create_default_context(cadata=bundle)

@@ -11,7 +11,7 @@ import pytest
 from tests.fakes import cluster_world as worlds
 from tests.fakes import kubernetes_api
 from tests.fakes.cluster_world import SCALERS, until
-from tests.fakes.kubernetes_api import VARIANTS
+from tests.fakes.kubernetes_objects import VARIANTS
 
 pytestmark = pytest.mark.virtual_time
 

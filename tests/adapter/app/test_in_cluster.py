@@ -13,7 +13,7 @@ from adapter.resources.watches import Scope
 from tests.fakes import cluster_world as worlds
 from tests.fakes import kubernetes_api
 from tests.fakes.cluster_world import APPS, CORE, SCALERS, SYSTEM, until
-from tests.fakes.kubernetes_api import VARIANTS
+from tests.fakes.kubernetes_objects import VARIANTS
 
 pytestmark = pytest.mark.virtual_time
 
@@ -119,7 +119,7 @@ async def test_a_missing_target_and_a_missing_permission(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both are conditions with the fix, not an end: what is granted or made later is used."""
-    monkeypatch.setattr(informer, "LONGEST_PAUSE", 1.0)
+    monkeypatch.setattr(informer, "LONGEST_BACKOFF", 1.0)
     monkeypatch.setattr(in_cluster, "SYNC_SECONDS", 1.0)
     rules = kubernetes_api.manifest_rules()
     role = next(r for r in rules if r["kind"] == "ClusterRole")

@@ -12,10 +12,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from adapter.app.endpoints import Front
+from adapter.app.endpoints import Endpoints
 from tests.fakes import cluster_world as worlds
 from tests.fakes.cluster_world import APPS, until
-from tests.fakes.kubernetes_api import VARIANTS
+from tests.fakes.kubernetes_objects import VARIANTS
 
 pytestmark = pytest.mark.virtual_time
 
@@ -38,7 +38,7 @@ class Fault:
         return all(any(path.endswith(plural) for path in self._paths) for plural in plurals)
 
 
-def there(front: Front, key: str) -> Callable[[], bool]:
+def there(front: Endpoints, key: str) -> Callable[[], bool]:
     """Whether a variant is known by now."""
     return lambda: key in front.loop.states
 

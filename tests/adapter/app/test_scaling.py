@@ -10,7 +10,7 @@ import pytest
 
 from tests.fakes import cluster_world as worlds
 from tests.fakes.cluster_world import APPS, CORE, LWS, until
-from tests.fakes.kubernetes_api import VARIANTS
+from tests.fakes.kubernetes_objects import VARIANTS
 
 pytestmark = pytest.mark.virtual_time
 

@@ -175,7 +175,7 @@ async def test_a_variant_that_is_removed_leaves_nothing(objects: Path) -> None:
         (objects / "variant.yaml").unlink()
         running.loop.apply_inputs(folder.read(objects))
         assert running.served() == []
-        assert running.store.metric_names() == ()
+        assert running.store.list_external_metrics() == ()
 
 
 async def test_the_stability_margin_is_a_setting(objects: Path) -> None:
