@@ -136,7 +136,7 @@ async def test_a_missing_target_and_a_missing_permission(
             await until(lambda: world.desired() == 2)
             world.api.put(VARIANTS, "variantautoscalings", worlds.variant("lost"))
             await until(lambda: world.condition("TargetResolved", "lost")[1] == "TargetNotFound")
-            assert "there is none" in world.condition("TargetResolved", "lost")[2]
+            assert "not found" in world.condition("TargetResolved", "lost")[2]
             world.api.put(APPS, "deployments", worlds.workload("lost", 1))
             await until(lambda: world.desired("lost") == 1)
 
