@@ -142,7 +142,7 @@ async def test_the_doctor_finds_what_is_wrong(
         "accelerator-unit-costs: data.A100: not valid JSON",
         "target.type Value multiplies",
         "selects variant_name=nobody, which does not exist",
-        "Prometheus http://127.0.0.1:9: [Errno 111] Connection refused",
+        "Prometheus http://127.0.0.1:9: Connection refused",
     ):
         assert part in text
     assert any("ignores changes of up to 10 %" in item for item in found["warning"])
