@@ -24,7 +24,7 @@ from emulator.replay import clairvoyant, compare, scenario, tables
 from emulator.replay.policies import Scheduled
 from emulator.replay.results import Comparison, PolicyResult
 from emulator.replay.running import Run, run
-from emulator.replay.scenario import Scenario, Traffic
+from emulator.replay.scenario import OfferedTraffic, Scenario
 
 ROOT = Path(__file__).parents[1]
 SCENARIO = ROOT / "manifests/samples/replay/scenario.yaml"
@@ -140,7 +140,7 @@ def measure(trace_and_seed: tuple[str, int]) -> Case:
     trace, seed = trace_and_seed
     replayed, given = suite_scenario(), generator(trace, seed)
     model = replayed.models[0].model
-    traffic = Traffic(trace=traces.generate(given), steps=tuple(scenario.steps(given)))
+    traffic = OfferedTraffic(trace=traces.generate(given), steps=tuple(scenario.steps(given)))
     comparison = compare.compare(replayed, {model: traffic})
     bound = comparison.bound
     if bound is None:

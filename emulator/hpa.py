@@ -23,8 +23,8 @@ from emulator.hpa_rules import MAX_INT32, MetricUnavailable, quantity
 __all__ = [
     "MAX_INT32",
     "TOLERANCE",
-    "Decision",
     "HorizontalPodAutoscaler",
+    "HpaDecision",
     "Metric",
     "MetricUnavailable",
     "desired_replicas",
@@ -130,7 +130,7 @@ def _int64(milli: Fraction) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class HpaDecision:
     """Replicas to set, with reason and message of the condition that the real HPA would show."""
 
     replicas: int
@@ -204,7 +204,7 @@ class HorizontalPodAutoscaler:
         items_by_metric: Sequence[Sequence[str] | None] | None = None,
         status_replicas: int | None = None,
         pending_replicas: int = 0,
-    ) -> Decision:
+    ) -> HpaDecision:
         """Run one sync; the caller must carry out its decision.
 
         Args:
@@ -226,7 +226,7 @@ class HorizontalPodAutoscaler:
             )  # the first sync starts from the present count
         if spec_replicas == 0 and not self._scaled_to_zero:
             message = "scaling is disabled since the replica count of the target is zero"
-            return Decision(replicas=0, reason="ScalingDisabled", message=message)
+            return HpaDecision(replicas=0, reason="ScalingDisabled", message=message)
         if spec_replicas and not self._min <= spec_replicas <= self._max:
             decision = self._bounded(spec_replicas)  # here the controller reads no metric
         else:
@@ -237,10 +237,10 @@ class HorizontalPodAutoscaler:
                 status_replicas=status_replicas,
                 pending_replicas=pending_replicas,
             )
-            if isinstance(proposed, Decision):
+            if isinstance(proposed, HpaDecision):
                 return proposed
             stable = self._stabilize(now_seconds, proposed, spec_replicas)
-            decision = self._limited(now_seconds, spec_replicas, stable) or Decision(
+            decision = self._limited(now_seconds, spec_replicas, stable) or HpaDecision(
                 replicas=stable,
                 reason="DesiredWithinRange",
                 message=f"recommended {proposed}, set {stable}",
@@ -261,7 +261,7 @@ class HorizontalPodAutoscaler:
         ready_replicas: int,
         status_replicas: int | None,
         pending_replicas: int,
-    ) -> int | Decision:
+    ) -> int | HpaDecision:
         """The largest proposal, or a failed metric's condition if all fail or the result would scale down."""
         proposals, failures = [], []
         for metric, items in zip(self._metrics, readings, strict=True):
@@ -284,7 +284,7 @@ class HorizontalPodAutoscaler:
                 proposals.append(proposal)
         if failures and (not proposals or max(proposals) < spec_replicas):
             reason, message = failures[0]
-            return Decision(replicas=spec_replicas, reason=reason, message=message)
+            return HpaDecision(replicas=spec_replicas, reason=reason, message=message)
         return max(proposals)
 
     def _stabilize(self, now: float, proposed: int, current: int) -> int:
@@ -302,26 +302,26 @@ class HorizontalPodAutoscaler:
         self._history.append((now, proposed))
         return stable
 
-    def _limited(self, now: float, current: int, stable: int) -> Decision | None:
+    def _limited(self, now: float, current: int, stable: int) -> HpaDecision | None:
         """Decision where policies or bounds do not allow the stabilized count; None where they do."""
         if stable > current:
             limit = self._pace.up_limit(now, current) if self._pace else max(2 * current, 4)
             if stable > limit and limit < self._max:
                 message = f"the scale-up policies allow {limit} now, not {stable}"
-                return Decision(replicas=limit, reason="ScaleUpLimit", message=message)
+                return HpaDecision(replicas=limit, reason="ScaleUpLimit", message=message)
         elif stable < current:
             limit = self._pace.down_limit(now, current) if self._pace else 0
             if stable < limit and limit > self._min:
                 message = f"the scale-down policies allow {limit} now, not {stable}"
-                return Decision(replicas=limit, reason="ScaleDownLimit", message=message)
+                return HpaDecision(replicas=limit, reason="ScaleDownLimit", message=message)
         return None if self._min <= stable <= self._max else self._bounded(stable)
 
-    def _bounded(self, replicas: int) -> Decision:
+    def _bounded(self, replicas: int) -> HpaDecision:
         if replicas > self._max:
             message = f"the desired replica count is more than the maximum of {self._max}"
-            return Decision(replicas=self._max, reason="TooManyReplicas", message=message)
+            return HpaDecision(replicas=self._max, reason="TooManyReplicas", message=message)
         message = f"the desired replica count is less than the minimum of {self._min}"
-        return Decision(replicas=self._min, reason="TooFewReplicas", message=message)
+        return HpaDecision(replicas=self._min, reason="TooFewReplicas", message=message)
 
 
 async def read_metric(

@@ -30,7 +30,7 @@ IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Variant:
+class SimulatedVariant:
     """Replicas of one model server on one kind of accelerator.
 
     Attributes:
@@ -98,12 +98,12 @@ class Results:
         return (self.finish_ms - self.first_token_ms) / np.maximum(self.output_tokens - 1, 1)
 
 
-class Fleet:
+class SimulatedFleet:
     """Variants, the gateway in front of them, and the GPU pools that they share."""
 
     def __init__(
         self,
-        variants: Sequence[Variant],
+        variants: Sequence[SimulatedVariant],
         *,
         traces: Mapping[str, Trace] | None = None,
         pools: Mapping[str, int] | None = None,
@@ -226,7 +226,9 @@ class Fleet:
             self._servers[index].append(server)
             self._pending.append(server)
 
-    def _start(self, server: Server, variant: Variant, at_ms: float, *, delayed: bool) -> None:
+    def _start(
+        self, server: Server, variant: SimulatedVariant, at_ms: float, *, delayed: bool
+    ) -> None:
         if variant.pool is not None:
             self._free[variant.pool] -= variant.devices
         server.state = "starting"
@@ -316,7 +318,10 @@ class Fleet:
 
 
 def _check(
-    variants: Sequence[Variant], traces: Mapping[str, Trace], pools: Mapping[str, int], routing: str
+    variants: Sequence[SimulatedVariant],
+    traces: Mapping[str, Trace],
+    pools: Mapping[str, int],
+    routing: str,
 ) -> None:
     names = [variant.name for variant in variants]
     if len(set(names)) < len(names):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from optimizer import greedy, unlimited
 from optimizer.errors import InvalidProblemError
-from optimizer.problem import POLICIES, Problem, Solution, SolverName, Variant
+from optimizer.problem import POLICIES, Problem, Solution, SolverName, VariantCandidates
 
 Solver = Callable[[Problem], Solution]
 
@@ -63,7 +63,7 @@ def errors_of(problem: Problem) -> Iterator[InvalidProblemError]:
         yield from _errors_of(variant)
 
 
-def _errors_of(variant: Variant) -> Iterator[InvalidProblemError]:
+def _errors_of(variant: VariantCandidates) -> Iterator[InvalidProblemError]:
     place = f"variant {variant.name}"
     if not 1 <= variant.priority <= 100:
         yield InvalidProblemError(

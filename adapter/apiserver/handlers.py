@@ -33,7 +33,7 @@ def application(
     *,
     provider: providers.ExternalMetricsProvider,
     authenticator: authentication.Authenticator,
-    policy: authorization.Policy,
+    policy: authorization.Authorizer,
     probes: health.Probes,
     now: Callable[[], float] = time.time,
 ) -> web.Application:
@@ -67,7 +67,7 @@ class _Server:
         *,
         provider: providers.ExternalMetricsProvider,
         authenticator: authentication.Authenticator,
-        policy: authorization.Policy,
+        policy: authorization.Authorizer,
         probes: health.Probes,
         now: Callable[[], float],
     ) -> None:

@@ -10,7 +10,7 @@ import structlog
 from adapter.app.options import ServeOptions
 from adapter.app.prometheus import prometheus_options
 from adapter.controller.loop import ControlLoop
-from adapter.resources.inputs import Contents
+from adapter.resources.inputs import Inputs
 from adapter.settings.control import Prometheus, Reconciling
 from adapter.settings.declaration import resolve
 from adapter.settings.groups import by_key
@@ -34,7 +34,7 @@ class Configuration:
                 "environment variable not usable; it is ignored", variable=variable, error=error
             )
 
-    def apply(self, loop: ControlLoop, contents: Contents) -> None:
+    def apply(self, loop: ControlLoop, contents: Inputs) -> None:
         """Let the loop work with what flags, the ConfigMap of these contents and the environment say."""
         options = self._options
         self._reconciling = resolve(

@@ -185,7 +185,7 @@ class _Site:
         self._configuration.apply(self._loop, found)
         self._loop.apply_inputs(found)
 
-    def _report(self, found: inputs.Contents) -> None:
+    def _report(self, found: inputs.Inputs) -> None:
         for problem in found.problems:
             if problem not in self._reported:
                 log.error("invalid object; ignored until it is fixed", problem=problem)

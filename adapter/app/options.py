@@ -88,7 +88,7 @@ class ServeOptions:
     interval: float | None = None
     scale_to_zero: bool | None = None
     prometheus: Mapping[str, object] = field(default_factory=dict)
-    limits: listener.Limits = listener.DEFAULT_LIMITS
+    limits: listener.ConnectionLimits = listener.DEFAULT_LIMITS
     delegate: delegation.DelegateOptions | None = None
     cluster: ClusterIdentities | None = None
     installation: Installation | None = None

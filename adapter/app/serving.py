@@ -146,7 +146,7 @@ async def _auth(
     )
 
 
-def _report(found: inputs.Contents) -> None:
+def _report(found: inputs.Inputs) -> None:
     for problem in found.problems:
         log.error("invalid object; ignored until it is fixed", problem=problem)
     if not found.variants:
@@ -157,7 +157,7 @@ async def _watch(
     configuration: Configuration,
     path: Path,
     loop: ControlLoop,
-    found: inputs.Contents,
+    found: inputs.Inputs,
     clock: Clock,
 ) -> None:
     """Read the folder again whenever a file changed; keep the last snapshot while it cannot be read."""

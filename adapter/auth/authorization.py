@@ -62,17 +62,17 @@ class Attributes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class AccessDecision:
     """Whether an action is allowed, and the reason where one is given."""
 
     allowed: bool
     reason: str = ""
 
 
-class Policy(Protocol):
+class Authorizer(Protocol):
     """Authorizes requests."""
 
-    async def decide(self, user: User, attributes: Attributes) -> Decision:
+    async def decide(self, user: User, attributes: Attributes) -> AccessDecision:
         """Decide whether a user may do something.
 
         Raises:
@@ -81,7 +81,7 @@ class Policy(Protocol):
         """
 
 
-_ALLOWED = Decision(allowed=True)
+_ALLOWED = AccessDecision(allowed=True)
 
 
 def _always(user: User, attributes: Attributes) -> bool:
@@ -94,15 +94,15 @@ def _always(user: User, attributes: Attributes) -> bool:
 class LocalPolicy:
     """Without a cluster: every authenticated user may read everything."""
 
-    async def decide(self, user: User, attributes: Attributes) -> Decision:
+    async def decide(self, user: User, attributes: Attributes) -> AccessDecision:
         """Allow reads by authenticated users, and the exact health paths for all."""
         if _always(user, attributes):
             return _ALLOWED
         reads = attributes.verb in {"get", "list", "watch"}
-        return Decision(allowed=AUTHENTICATED in user.groups and reads)
+        return AccessDecision(allowed=AUTHENTICATED in user.groups and reads)
 
 
-AccessReviewer = Callable[[User, Attributes], Awaitable[Decision]]
+AccessReviewer = Callable[[User, Attributes], Awaitable[AccessDecision]]
 
 
 class ClusterPolicy:
@@ -115,9 +115,9 @@ class ClusterPolicy:
         clock: Callable[[], float] = lambda: asyncio.get_running_loop().time(),
     ) -> None:
         self._review = review
-        self._decisions: Cache[Decision] = Cache(clock=clock)
+        self._decisions: Cache[AccessDecision] = Cache(clock=clock)
 
-    async def decide(self, user: User, attributes: Attributes) -> Decision:
+    async def decide(self, user: User, attributes: Attributes) -> AccessDecision:
         """The cluster's decision, from the cache or from a review."""
         if _always(user, attributes):
             return _ALLOWED

@@ -42,7 +42,7 @@ class Auth:
 
     certificates: Certificates
     authenticator: authentication.Authenticator
-    policy: authorization.Policy
+    policy: authorization.Authorizer
 
 
 @contextlib.asynccontextmanager

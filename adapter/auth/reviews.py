@@ -8,7 +8,7 @@ from typing import Any
 
 from adapter import errors
 from adapter.auth.authentication import IdentityConfig
-from adapter.auth.authorization import Attributes, Decision
+from adapter.auth.authorization import AccessDecision, Attributes
 from adapter.auth.users import ReviewError, User
 from adapter.kube.client import Cluster
 from adapter.kube.errors import ApiError
@@ -50,7 +50,7 @@ class Reviews:
             extra={key: tuple(values) for key, values in (user.get("extra") or {}).items()},
         )
 
-    async def review_access(self, user: User, attributes: Attributes) -> Decision:
+    async def review_access(self, user: User, attributes: Attributes) -> AccessDecision:
         """Review whether a user may do something.
 
         Raises:
@@ -72,7 +72,7 @@ class Reviews:
             },
         )
         allowed = status.get("allowed") is True and status.get("denied") is not True
-        return Decision(allowed=allowed, reason=str(status.get("reason") or ""))
+        return AccessDecision(allowed=allowed, reason=str(status.get("reason") or ""))
 
     async def _review(self, path: str, body: dict[str, Any]) -> Mapping[str, Any]:
         kind = path.rpartition("/")[2]

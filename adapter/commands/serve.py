@@ -28,7 +28,7 @@ from adapter.settings.groups import GROUPS
 from adapter.settings.serving import Cluster, Delegation, Serving
 from adapter.tls.certificate_secret import OwnCertificates
 from certs.rotation import Times
-from optimizer.stabilization import Limits
+from optimizer.stabilization import StabilizationLimits
 
 LEAST_LEASE_SECONDS = 3
 
@@ -107,7 +107,7 @@ def loop_settings(args: argparse.Namespace, *, in_cluster: bool) -> LoopSettings
             drain_seconds=sizing.drain_time,
             headroom=sizing.headroom,
         ),
-        limits=Limits(
+        limits=StabilizationLimits(
             down_seconds=sizing.down_window, step_up=sizing.step_up, step_down=sizing.step_down
         ),
         time_to_live=reconciling.time_to_live,

@@ -18,7 +18,7 @@ from adapter.collector import gateway
 from adapter.collector.gateway import GatewayWindow, Rates
 from adapter.collector.promql import GatewayCount
 from adapter.collector.traffic import Traffic
-from adapter.resources.inputs import Contents
+from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
 from analyzer import forecast
 
@@ -248,7 +248,7 @@ def gateway_parts(
 
 
 def variants_to_wake(
-    inputs: Contents, waiting: Mapping[gateway.ModelKey, gateway.Demand]
+    inputs: Inputs, waiting: Mapping[gateway.ModelKey, gateway.Demand]
 ) -> frozenset[str]:
     """Keys of variants at zero to start: the cheapest of each model with requests and no replica."""
     costs = {item.name: item.unit_cost for item in inputs.accelerators}

@@ -22,7 +22,7 @@ from adapter.controller.demand import GatewayDemand
 from adapter.controller.reconciler import Planner, Reconciler
 from adapter.controller.settings import LoopSettings
 from adapter.controller.state import VariantState
-from adapter.resources.inputs import Contents, Refusal
+from adapter.resources.inputs import Inputs, InvalidVariant
 from adapter.store import TargetStore
 from analyzer import tuner
 
@@ -81,12 +81,12 @@ class ControlLoop:
         return self._leading
 
     @property
-    def inputs(self) -> Contents:
+    def inputs(self) -> Inputs:
         """Objects in use."""
         return self._reconciler.inputs
 
     @property
-    def refused(self) -> tuple[Refusal, ...]:
+    def refused(self) -> tuple[InvalidVariant, ...]:
         """Invalid VariantAutoscalings."""
         return self._reconciler.inputs.refused
 
@@ -131,7 +131,7 @@ class ControlLoop:
         """Query that Prometheus from the next scrape cycle on; None: none."""
         self._collector.connect(options)
 
-    def apply_inputs(self, inputs: Contents) -> None:
+    def apply_inputs(self, inputs: Inputs) -> None:
         """Use new objects; targets of variants that were removed are withdrawn at once."""
         if _written(inputs) != _written(self.inputs):
             self.request_cycle()
@@ -214,7 +214,7 @@ class ControlLoop:
         self._cycles += 1
 
 
-def _written(inputs: Contents) -> object:
+def _written(inputs: Inputs) -> object:
     """The part of the objects whose change requests a cycle: what people write."""
     return (
         inputs.accelerators,

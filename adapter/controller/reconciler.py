@@ -24,7 +24,7 @@ from adapter.controller.stabilization import StableTarget
 from adapter.controller.state import Moment, VariantRecord
 from adapter.planning import fleet
 from adapter.planning import plan as planning
-from adapter.resources.inputs import Contents
+from adapter.resources.inputs import Inputs
 from adapter.store import TargetStore
 
 log = structlog.get_logger()
@@ -49,11 +49,11 @@ class Reconciler:
         self._clock = clock
         self._planner = planner
         self._gateways = gateways
-        self._inputs = Contents()
+        self._inputs = Inputs()
         self._records: dict[str, VariantRecord] = {}
 
     @property
-    def inputs(self) -> Contents:
+    def inputs(self) -> Inputs:
         """Objects in use."""
         return self._inputs
 
@@ -62,7 +62,7 @@ class Reconciler:
         """Records by variant key."""
         return self._records
 
-    def apply_inputs(self, inputs: Contents, settings: LoopSettings, *, leading: bool) -> None:
+    def apply_inputs(self, inputs: Inputs, settings: LoopSettings, *, leading: bool) -> None:
         """Use new objects; targets of variants that were removed are withdrawn at once."""
         self._inputs = inputs
         self._collector.use(inputs.variants)
@@ -150,7 +150,7 @@ class Reconciler:
     def _stabilize(
         self,
         plan: planning.Plan,
-        inputs: Contents,
+        inputs: Inputs,
         capacity: Mapping[str, int] | None,
         settings: LoopSettings,
     ) -> Mapping[str, StableTarget]:

@@ -9,8 +9,8 @@ from adapter.controller.demand import RateSettings
 from adapter.controller.tuning import TuningSettings
 from adapter.planning import fleet
 from analyzer.defaults import STABILITY_MARGIN
-from optimizer.problem import Policy
-from optimizer.stabilization import Limits
+from optimizer.problem import SaturationPolicy
+from optimizer.stabilization import StabilizationLimits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,14 +36,16 @@ class LoopSettings:
     interval: float = 30.0
     collection: CollectionSettings = field(default_factory=CollectionSettings)
     rates: RateSettings = field(default_factory=RateSettings)
-    limits: Limits = field(default_factory=lambda: Limits(down_seconds=90.0))
+    limits: StabilizationLimits = field(
+        default_factory=lambda: StabilizationLimits(down_seconds=90.0)
+    )
     time_to_live: float = 300.0
     scale_to_zero: bool = False
     retention: float = 600.0
     keep_accelerator: bool = False
     tune: bool = False
     stability_margin: float = STABILITY_MARGIN
-    policy: Policy = "PriorityExhaustive"
+    policy: SaturationPolicy = "PriorityExhaustive"
     routing: fleet.Routing = "random"
 
     @property

@@ -13,7 +13,7 @@ from adapter.controller.demand import SizingRate
 from adapter.controller.settings import LoopSettings
 from adapter.controller.state import VariantRecord
 from adapter.planning import fleet
-from adapter.resources.inputs import Contents
+from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
 
 
@@ -158,7 +158,7 @@ class Sizing:
 
 
 def fleet_of(
-    inputs: Contents,
+    inputs: Inputs,
     variants: Iterable[fleet.Variant],
     *,
     capacity: Mapping[str, int] | None,

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from adapter.planning import fleet, plan
-from adapter.resources.inputs import Contents
+from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
-from optimizer.stabilization import Limits, Recommendation, stabilize
+from optimizer.stabilization import Recommendation, StabilizationLimits, stabilize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ def apply(
     accelerator: str,
     maximum: int | None,
     now: float,
-    limits: Limits,
+    limits: StabilizationLimits,
 ) -> StableTarget:
     """The target of one variant, from what was planned.
 
@@ -95,7 +95,7 @@ def apply(
 def release_devices(
     targets: Mapping[str, StableTarget],
     decisions: Mapping[str, plan.Decision],
-    inputs: Contents,
+    inputs: Inputs,
     capacity: Mapping[str, int],
 ) -> dict[str, StableTarget]:
     """Targets reduced to what was planned, where the stabilizer retains more than the devices allow.
@@ -131,7 +131,7 @@ def release_devices(
     return released
 
 
-def free_capacity(inputs: Contents, held: Iterable[VariantSource]) -> Mapping[str, int] | None:
+def free_capacity(inputs: Inputs, held: Iterable[VariantSource]) -> Mapping[str, int] | None:
     """Devices to plan with, by type; None: unlimited. Variants whose targets are held keep theirs."""
     if inputs.capacity is None:
         return None
@@ -143,7 +143,7 @@ def free_capacity(inputs: Contents, held: Iterable[VariantSource]) -> Mapping[st
     return free
 
 
-def _devices(inputs: Contents, source: VariantSource, accelerator: str) -> tuple[str, int]:
+def _devices(inputs: Inputs, source: VariantSource, accelerator: str) -> tuple[str, int]:
     """Device type of one replica on that accelerator, and how many it takes."""
     profile = next((p for p in source.profiles if p.accelerator == accelerator), None)
     unit: fleet.Accelerator | None = next(

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from adapter.controller.state import VariantState
-from adapter.resources.inputs import Refusal
+from adapter.resources.inputs import InvalidVariant
 
 Status = Mapping[str, Any]
 
@@ -94,7 +94,7 @@ def _metrics_problem(state: VariantState) -> str:
     return (state.observation.problem if state.observation else "") or state.problem
 
 
-def of_refusal(refusal: Refusal, before: Status, *, now: float) -> dict[str, Any]:
+def of_refusal(refusal: InvalidVariant, before: Status, *, now: float) -> dict[str, Any]:
     """The status of a VariantAutoscaling that is not used: no target, and the reason."""
     about_target = refusal.reason.startswith("Target")
     conditions: list[tuple[str, bool | None, str, str]] = [

@@ -19,7 +19,7 @@ from adapter.controller.state import VariantState
 from adapter.kube import advice
 from adapter.kube.client import Cluster
 from adapter.kube.errors import ApiError, Conflict, NotFound
-from adapter.resources.inputs import Refusal
+from adapter.resources.inputs import InvalidVariant
 from adapter.resources.variant import VariantSource
 
 log = structlog.get_logger()
@@ -79,7 +79,7 @@ class StatusWriter:
     async def write(
         self,
         states: Mapping[str, VariantState],
-        refused: tuple[Refusal, ...],
+        refused: tuple[InvalidVariant, ...],
         unapplied: Mapping[str, str],
     ) -> None:
         """Write the statuses that have changed.
@@ -109,7 +109,7 @@ class StatusWriter:
         if self._owner_references and source.target_uid:
             await self._own(source)
 
-    async def _write_refusal(self, refusal: Refusal) -> None:
+    async def _write_refusal(self, refusal: InvalidVariant) -> None:
         before = self._before(refusal.key)
         if before is not None:
             after = variant_status.of_refusal(refusal, before, now=self._now())

@@ -82,7 +82,7 @@ def observe(
         return tuned
     update = tuner.update(
         before.tuner,
-        tuner.Observation(
+        tuner.LatencyObservation(
             rate_rps=traffic.arrival_rate_rps / len(source.endpoints),
             input_tokens=traffic.input_tokens or 0.0,
             output_tokens=traffic.output_tokens,

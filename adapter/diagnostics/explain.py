@@ -7,7 +7,7 @@ from typing import Any
 from adapter.collector.traffic import Traffic
 from adapter.controller.state import VariantState
 from adapter.planning import plan
-from adapter.resources.inputs import Refusal
+from adapter.resources.inputs import InvalidVariant
 
 
 def of_state(state: VariantState, *, now: float) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def _decision(decision: plan.Decision) -> dict[str, Any]:
     }
 
 
-def of_refusal(refusal: Refusal) -> dict[str, Any]:
+def of_refusal(refusal: InvalidVariant) -> dict[str, Any]:
     """Explain a VariantAutoscaling that is not used."""
     return {
         "namespace": refusal.namespace,

@@ -14,7 +14,7 @@ from typing import Literal
 
 from analyzer.defaults import STABILITY_MARGIN
 from analyzer.latency import LatencyParameters
-from optimizer.problem import TRANSITION_FACTOR, Policy, SolverName
+from optimizer.problem import TRANSITION_FACTOR, SaturationPolicy, SolverName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +163,7 @@ class Settings:
     """
 
     solver: SolverName = "auto"
-    policy: Policy = "None"
+    policy: SaturationPolicy = "None"
     delayed_best_effort: bool = False
     transition_factor: float = TRANSITION_FACTOR
     stability_margin: float = STABILITY_MARGIN

@@ -143,7 +143,7 @@ class ClusterObjects:
                     found[namespace, reference] = Unresolved(str(error))
         self._others = found
 
-    async def contents(self) -> joined.Contents:
+    async def contents(self) -> joined.Inputs:
         """Join all objects as they are now; runs in a thread, so that requests are served meanwhile."""
         seen = _Seen(
             variants=_items(self._variants),
@@ -177,7 +177,7 @@ class _Seen:
     unread: str
 
 
-def _join(scope: Scope, seen: _Seen) -> joined.Contents:
+def _join(scope: Scope, seen: _Seen) -> joined.Inputs:
     reader = joined.Reader()
     by_label = pods.ByLabel(pod for _, pod in seen.pods)
     found = set()

@@ -10,7 +10,7 @@ from adapter.planning.fleet import ROUTINGS, Routing
 from adapter.settings import kinds
 from adapter.settings.declaration import setting
 from analyzer.defaults import STABILITY_MARGIN
-from optimizer.problem import POLICIES, Policy
+from optimizer.problem import POLICIES, SaturationPolicy
 
 Source = Literal["auto", "direct", "prometheus"]
 """Where load is read: the pods themselves, Prometheus, or the pods with Prometheus where they fail (auto)."""
@@ -67,7 +67,7 @@ class Reconciling:
     limited: bool = setting(
         False, kinds.ENABLE, "Plan within the GPUs that the cluster's nodes have free"
     )
-    saturation_policy: Policy = setting(
+    saturation_policy: SaturationPolicy = setting(
         "PriorityExhaustive",
         kinds.choice(*POLICIES),
         "Order in which remaining GPUs are given out when limited GPUs cannot serve every variant",

@@ -18,7 +18,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class ConnectionLimits:
     """Limits of connections.
 
     Attributes:
@@ -40,7 +40,7 @@ class Limits:
     shutdown_seconds: float = 2.0
 
 
-DEFAULT_LIMITS = Limits()
+DEFAULT_LIMITS = ConnectionLimits()
 
 
 class Bounded:
@@ -89,7 +89,7 @@ async def listening(
     host: str,
     port: int,
     certificates: Certificates,
-    limits: Limits = DEFAULT_LIMITS,
+    limits: ConnectionLimits = DEFAULT_LIMITS,
 ) -> AsyncIterator[int]:
     """Serve until the context ends, and give the port; requests in flight then finish, or time out.
 

@@ -31,7 +31,7 @@ from adapter.controller.demand import RateSettings
 from adapter.controller.settings import LoopSettings
 from emulator import hpa, load
 from emulator.demo import comparison, deployment, scenario, timeline
-from optimizer.stabilization import Limits
+from optimizer.stabilization import StabilizationLimits
 
 SYNC_SECONDS = 5.0
 SAMPLE_SECONDS = 2.0
@@ -45,7 +45,7 @@ LOOP = LoopSettings(
     collection=CollectionSettings(interval=2.5, window=30.0, long_window=30.0),
     # An emulated server starts at once.
     rates=RateSettings(startup_seconds=1.0),
-    limits=Limits(down_seconds=5.0),
+    limits=StabilizationLimits(down_seconds=5.0),
     time_to_live=120.0,
 )
 

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from emulator.replay import compare, progress, report, tables
 from emulator.replay.results import Comparison
-from emulator.replay.scenario import Scenario, Traffic, load, steps
+from emulator.replay.scenario import OfferedTraffic, Scenario, load, steps
 
 SCENARIO = {
     "name": "one model on A100s",
@@ -54,7 +54,7 @@ TRACE = {
 
 def replay(console: Console) -> Comparison:
     """Replay all policies on the scenario, with a progress bar on the console."""
-    traffic = {"default/default": Traffic(trace=load(TRACE), steps=tuple(steps(TRACE)))}
+    traffic = {"default/default": OfferedTraffic(trace=load(TRACE), steps=tuple(steps(TRACE)))}
     with progress.bar(console) as report_progress:
         return compare.compare(Scenario.model_validate(SCENARIO), traffic, progress=report_progress)
 

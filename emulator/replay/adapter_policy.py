@@ -22,13 +22,13 @@ from adapter.controller.loop import ControlLoop
 from adapter.controller.settings import LoopSettings
 from adapter.planning import fleet
 from adapter.planning import plan as planning
-from adapter.resources.inputs import Contents
+from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
 from adapter.store import DESIRED, TargetStore
 from analyzer.latency import LatencyParameters
 from emulator.replay.cluster import ReplayCluster, pod_metrics
-from emulator.replay.policies import Policy, Timer
-from emulator.replay.scenario import Hpa, Scenario, Variant
+from emulator.replay.policies import ScalingPolicy, Timer
+from emulator.replay.scenario import Hpa, Scenario, VariantSpec
 
 NAMESPACE = "replay"
 
@@ -53,7 +53,7 @@ async def _plan(snapshot: fleet.Fleet) -> planning.Plan:
     return planning.plan(snapshot)
 
 
-def contents_of(scenario: Scenario, *, percentile: float | None) -> Contents:
+def contents_of(scenario: Scenario, *, percentile: float | None) -> Inputs:
     """The scenario as the adapter's inputs; targets bound a percentile of the latencies, or the mean."""
     classes: dict[tuple[str, int], dict[str, fleet.Targets]] = {}
     for model in scenario.models:
@@ -64,7 +64,7 @@ def contents_of(scenario: Scenario, *, percentile: float | None) -> Contents:
         for name, item in scenario.accelerators.items()
         if item.devices is not None
     }
-    return Contents(
+    return Inputs(
         accelerators=tuple(
             fleet.Accelerator(name=name, device_type=name, unit_cost=item.cost)
             for name, item in scenario.accelerators.items()
@@ -80,7 +80,7 @@ def contents_of(scenario: Scenario, *, percentile: float | None) -> Contents:
     )
 
 
-def _source(variant: Variant, scenario: Scenario, *, percentile: float | None) -> VariantSource:
+def _source(variant: VariantSpec, scenario: Scenario, *, percentile: float | None) -> VariantSource:
     model = next(item for item in scenario.models if item.model == variant.model)
     profile = variant.profile
     return VariantSource(
@@ -114,7 +114,7 @@ def _source(variant: Variant, scenario: Scenario, *, percentile: float | None) -
     )
 
 
-class AdapterPolicy(Policy):
+class AdapterPolicy(ScalingPolicy):
     """The adapter's own control loop."""
 
     def __init__(
@@ -225,7 +225,7 @@ def _served(store: TargetStore, variant: str, *, now: float) -> list[str]:
     ]
 
 
-class Reference(Policy):
+class Reference(ScalingPolicy):
     """The workload-variant-autoscaler's rule of October 2025, with the delay of its metric."""
 
     name = "reference"

@@ -20,7 +20,7 @@ from emulator.replay.cluster import ReplayCluster
 from emulator.replay.policies import Scheduled, Static
 from emulator.replay.results import FloatArray, PolicyResult
 from emulator.replay.running import ReportTime, Run, run
-from emulator.replay.scenario import Scenario, Variant
+from emulator.replay.scenario import Scenario, VariantSpec
 from emulator.traces import Trace
 
 BIN_SECONDS = 15.0
@@ -129,7 +129,7 @@ def schedules(
     return entries
 
 
-def _needed(variant: Variant, load: float) -> int:
+def _needed(variant: VariantSpec, load: float) -> int:
     """Whole replicas within the variant's bounds."""
     return min(max(math.ceil(load - 1e-9), variant.min_replicas, 1), variant.max_replicas)
 
@@ -145,7 +145,7 @@ def windowed_rates(trace: Trace) -> FloatArray:
     return rates
 
 
-def _ahead(variant: Variant, needed: list[int]) -> list[tuple[float, int]]:
+def _ahead(variant: VariantSpec, needed: list[int]) -> list[tuple[float, int]]:
     """Changes of replicas: in each bin the most that it and the bins within the start-up time need."""
     bins = math.ceil(variant.startup / BIN_SECONDS)
     entries: list[tuple[float, int]] = []

@@ -10,9 +10,9 @@ from adapter.collector.model_servers import PodMetrics
 from emulator import simulation
 from emulator.engine import EngineProfile
 from emulator.replay.results import Curves
-from emulator.replay.scenario import Scenario, Variant
+from emulator.replay.scenario import Scenario, VariantSpec
 from emulator.server import Counters
-from emulator.simulation import Fleet
+from emulator.simulation import SimulatedFleet
 from emulator.traces import Trace
 
 
@@ -32,7 +32,7 @@ class ReplayCluster:
         self.scenario = scenario
         self.variants = {variant.name: variant for variant in scenario.variants}
         self.traffic = traffic
-        self.fleet = Fleet(
+        self.fleet = SimulatedFleet(
             [_simulated(variant, scenario) for variant in scenario.variants],
             traces=traffic,
             pools={
@@ -132,10 +132,10 @@ def pod_metrics(counters: Counters, *, startup_seconds: float) -> PodMetrics:
     )
 
 
-def _simulated(variant: Variant, scenario: Scenario) -> simulation.Variant:
+def _simulated(variant: VariantSpec, scenario: Scenario) -> simulation.SimulatedVariant:
     profile = variant.profile
     limited = scenario.accelerators[variant.accelerator].devices is not None
-    return simulation.Variant(
+    return simulation.SimulatedVariant(
         name=variant.name,
         profile=EngineProfile(
             alpha_ms=profile.alpha,

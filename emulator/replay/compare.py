@@ -10,10 +10,10 @@ from adapter.controller.settings import LoopSettings
 from emulator.replay import clairvoyant, scoring
 from emulator.replay.adapter_policy import AdapterPolicy, Reference, settings_of
 from emulator.replay.cluster import ReplayCluster
-from emulator.replay.policies import KvCache, Policy, Queue
+from emulator.replay.policies import KvCache, Queue, ScalingPolicy
 from emulator.replay.results import Comparison, PolicyResult
 from emulator.replay.running import ReportTime, Run, run
-from emulator.replay.scenario import Scenario, Traffic
+from emulator.replay.scenario import OfferedTraffic, Scenario
 
 PERCENTILE = 0.99
 """Percentile of the latencies that the SLO targets bound under the p99 policies."""
@@ -35,13 +35,13 @@ ReportProgress = Callable[[str, float], None]
 
 def _ours(
     name: str, title: str, settings: LoopSettings, percentile: float | None
-) -> Callable[[ReplayCluster], Policy]:
+) -> Callable[[ReplayCluster], ScalingPolicy]:
     return lambda cluster: AdapterPolicy(
         cluster, name=name, title=title, settings=settings, percentile=percentile
     )
 
 
-def makers(scenario: Scenario) -> dict[str, Callable[[ReplayCluster], Policy]]:
+def makers(scenario: Scenario) -> dict[str, Callable[[ReplayCluster], ScalingPolicy]]:
     """Constructors, by name, of the policies that need nothing but the scenario."""
     settings = settings_of(scenario)
     reactive = replace(settings, rates=RateSettings(anticipate=False))
@@ -57,7 +57,7 @@ def makers(scenario: Scenario) -> dict[str, Callable[[ReplayCluster], Policy]]:
 
 def compare(
     scenario: Scenario,
-    traffic: Mapping[str, Traffic],
+    traffic: Mapping[str, OfferedTraffic],
     policies: Sequence[str] = POLICIES,
     *,
     progress: ReportProgress = lambda _name, _share: None,

@@ -31,7 +31,7 @@ class Timer:
     action: Callable[[], None]
 
 
-class Policy(ABC):
+class ScalingPolicy(ABC):
     """Interface of a policy.
 
     Attributes:
@@ -75,7 +75,7 @@ class Policy(ABC):
         """Release resources."""
 
 
-class Static(Policy):
+class Static(ScalingPolicy):
     """A fleet of constant size."""
 
     name = "static"
@@ -96,7 +96,7 @@ class Static(Policy):
         return float(self._replicas[variant])
 
 
-class Scheduled(Policy):
+class Scheduled(ScalingPolicy):
     """A fixed schedule of replicas, made with knowledge of the traffic."""
 
     name = "clairvoyant"
@@ -127,7 +127,7 @@ class Scheduled(Policy):
         return float(self._replicas[variant])
 
 
-class _Gauge(Policy):
+class _Gauge(ScalingPolicy):
     """An HPA on the sum of one of vLLM's gauges over the pods, as of the last scrape."""
 
     def __init__(self, cluster: ReplayCluster) -> None:

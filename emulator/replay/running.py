@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from emulator.hpa import HorizontalPodAutoscaler
 from emulator.replay import scoring
 from emulator.replay.cluster import ReplayCluster
-from emulator.replay.policies import Policy, Timer
+from emulator.replay.policies import ScalingPolicy, Timer
 from emulator.replay.results import PolicyResult
 from emulator.replay.scenario import Scenario
 from emulator.traces import Trace
@@ -51,7 +51,9 @@ class Run:
 
 
 def run(
-    given: Run, make: Callable[[ReplayCluster], Policy], progress: ReportTime = lambda _: None
+    given: Run,
+    make: Callable[[ReplayCluster], ScalingPolicy],
+    progress: ReportTime = lambda _: None,
 ) -> PolicyResult:
     """Replay the traffic under one policy.
 
@@ -84,7 +86,9 @@ def run(
     )
 
 
-def _simulate(given: Run, cluster: ReplayCluster, policy: Policy, progress: ReportTime) -> None:
+def _simulate(
+    given: Run, cluster: ReplayCluster, policy: ScalingPolicy, progress: ReportTime
+) -> None:
     """Fire all timers in order of time; at the same time the policy's, then the HPAs', then the sample's."""
     end = given.seconds
     hpas = {name: _hpa(given.scenario, name, policy) for name in cluster.variants}
@@ -115,7 +119,7 @@ def _simulate(given: Run, cluster: ReplayCluster, policy: Policy, progress: Repo
     cluster.advance(end)
 
 
-def _hpa(scenario: Scenario, name: str, policy: Policy) -> HorizontalPodAutoscaler:
+def _hpa(scenario: Scenario, name: str, policy: ScalingPolicy) -> HorizontalPodAutoscaler:
     variant = next(item for item in scenario.variants if item.name == name)
     settings = policy.hpa()
     return HorizontalPodAutoscaler(
@@ -128,7 +132,9 @@ def _hpa(scenario: Scenario, name: str, policy: Policy) -> HorizontalPodAutoscal
     )
 
 
-def _sync(cluster: ReplayCluster, policy: Policy, name: str, hpa: HorizontalPodAutoscaler) -> None:
+def _sync(
+    cluster: ReplayCluster, policy: ScalingPolicy, name: str, hpa: HorizontalPodAutoscaler
+) -> None:
     items = policy.items(name)
     if items is None:
         return

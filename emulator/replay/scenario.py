@@ -61,7 +61,7 @@ class _Part(BaseModel):
     )
 
 
-class Accelerator(_Part):
+class AcceleratorSpec(_Part):
     """One kind of GPU: its cost in cents per hour, and the number of devices (None: unlimited)."""
 
     cost: float = Field(gt=0)
@@ -85,7 +85,7 @@ class Model(_Part):
     trace: dict[str, Any] | str | None = None
 
 
-class Profile(_Part):
+class ProfileSpec(_Part):
     """Step-time parameters of an engine, ms, as in a VariantAutoscaling."""
 
     alpha: float = Field(gt=0)
@@ -95,13 +95,13 @@ class Profile(_Part):
     max_batch_size: int = Field(ge=1)
 
 
-class Variant(_Part):
+class VariantSpec(_Part):
     """One variant: a scale target that serves a model on one kind of GPU."""
 
     name: str = Field(min_length=1)
     model: str
     accelerator: str
-    profile: Profile
+    profile: ProfileSpec
     devices: int = Field(default=1, ge=1)
     startup: Seconds = 60.0
     replicas: int = Field(default=1, ge=1)
@@ -130,9 +130,9 @@ class Scenario(_Part):
     """One scenario: GPUs, models, variants, HPA and loop settings."""
 
     name: str = "scenario"
-    accelerators: dict[str, Accelerator]
+    accelerators: dict[str, AcceleratorSpec]
     models: tuple[Model, ...]
-    variants: tuple[Variant, ...]
+    variants: tuple[VariantSpec, ...]
     hpa: Hpa = Hpa()
     loop: Loop = Loop()
     warm_up: Seconds = 300.0
@@ -140,7 +140,7 @@ class Scenario(_Part):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Traffic:
+class OfferedTraffic:
     """One model's traffic.
 
     Attributes:
@@ -215,7 +215,7 @@ def _check(path: Path, scenario: Scenario) -> None:
         raise errors.InputError(f"{path}: models.{model}: no variant serves it")
 
 
-def traffic(scenario: Scenario, given: Path | None, *, base: Path) -> dict[str, Traffic]:
+def traffic(scenario: Scenario, given: Path | None, *, base: Path) -> dict[str, OfferedTraffic]:
     """Traffic by model: the given trace for the first model, for others what the scenario names.
 
     Args:
@@ -247,7 +247,7 @@ def traffic(scenario: Scenario, given: Path | None, *, base: Path) -> dict[str, 
                 f"models.{model.model}.trace: has no request after the warm-up of"
                 f" {scenario.warm_up:g} s; give a longer one, or a shorter warmUp"
             )
-        traffic_by_model[model.model] = Traffic(trace=trace, steps=tuple(steps(where)))
+        traffic_by_model[model.model] = OfferedTraffic(trace=trace, steps=tuple(steps(where)))
     return traffic_by_model
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from emulator.engine import EngineProfile
-from emulator.simulation import Fleet, Variant
+from emulator.simulation import SimulatedFleet, SimulatedVariant
 from emulator.traces import Trace
 
 PROFILE = EngineProfile(alpha_ms=20.58, beta_ms=0.41, gamma_ms=5.2, delta_ms=0.1, max_batch=4)
@@ -22,6 +22,8 @@ def trace(arrivals: Sequence[float], inputs: Sequence[int], outputs: Sequence[in
     )
 
 
-def lone(profile: EngineProfile, offered: Trace) -> Fleet:
+def lone(profile: EngineProfile, offered: Trace) -> SimulatedFleet:
     """A fleet of one replica."""
-    return Fleet([Variant(name="v", profile=profile, replicas=1)], traces={"default": offered})
+    return SimulatedFleet(
+        [SimulatedVariant(name="v", profile=profile, replicas=1)], traces={"default": offered}
+    )

@@ -34,7 +34,7 @@ async def answer() -> AsyncIterator[tuple[str, dict[str, Any]]]:
         await runner.cleanup()
 
 
-async def after_reading(address: str, before: int) -> hpa.Decision:
+async def after_reading(address: str, before: int) -> hpa.HpaDecision:
     """One sync of an HPA with bounds 1..20 on what is read there."""
     items: list[str] | None
     async with aiohttp.ClientSession() as session:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from emulator.engine import Engine, EngineProfile, Request
-from emulator.simulation import Fleet
+from emulator.simulation import SimulatedFleet
 from emulator.traces import Trace, generate
 from tests.emulator.small_fleets import PROFILE, lone, trace
 from tests.fakes import virtual_time
@@ -71,7 +71,7 @@ class Served:
         )
 
 
-def assert_same(served: Served, fleet: Fleet) -> None:
+def assert_same(served: Served, fleet: SimulatedFleet) -> None:
     fleet.advance(served.requests[-1].arrived_ms / 1000 + 1e6)
     results = fleet.results()
     for times, name in (

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from emulator.server import Counters
-from emulator.simulation import Fleet, Results, Variant
+from emulator.simulation import Results, SimulatedFleet, SimulatedVariant
 from emulator.traces import generate
 from tests.emulator.small_fleets import PROFILE, trace
 
@@ -24,18 +24,22 @@ def columns(results: Results) -> list[list[float]]:
     return [getattr(results, name).view(np.int64).tolist() for name in names]
 
 
-def busy(routing: str = "least-loaded") -> Fleet:
+def busy(routing: str = "least-loaded") -> SimulatedFleet:
     """Two models, three variants, two pools that do not suffice."""
     spec = {"kind": "poisson", "rate_rpm": 600, "duration_seconds": 120, "seed": 5}
     tokens = {"input": {"mean": 100, "cv": 1.0}, "output": {"mean": 60, "cv": 1.0}}
     wide = dataclasses.replace(PROFILE, max_batch=16)
-    return Fleet(
+    return SimulatedFleet(
         [
-            Variant(
+            SimulatedVariant(
                 name="a", profile=PROFILE, model="m", start_delay_seconds=20, pool="p", replicas=3
             ),
-            Variant(name="b", profile=wide, model="m", start_delay_seconds=5, devices=2, pool="p"),
-            Variant(name="c", profile=wide, model="n", start_delay_seconds=1, pool="q", replicas=1),
+            SimulatedVariant(
+                name="b", profile=wide, model="m", start_delay_seconds=5, devices=2, pool="p"
+            ),
+            SimulatedVariant(
+                name="c", profile=wide, model="n", start_delay_seconds=1, pool="q", replicas=1
+            ),
         ],
         traces={
             "m": generate({**spec, "tokens": tokens}),
@@ -54,7 +58,9 @@ commands = st.lists(
 )
 
 
-def play(fleet: Fleet, script: Sequence[Command], pauses: Sequence[float] = ()) -> Fleet:
+def play(
+    fleet: SimulatedFleet, script: Sequence[Command], pauses: Sequence[float] = ()
+) -> SimulatedFleet:
     """Run a script to its end, with stops in between that change nothing."""
     now = 0.0
     for wait, variant, replicas in script:
@@ -122,8 +128,8 @@ def test_runs_are_bit_identical(script: list[Command], pauses: list[float]) -> N
 
 def test_a_new_replica_is_ready_after_its_delay() -> None:
     """Requests wait in the gateway until then, and their TTFT says so; its GPUs count from the start."""
-    variant = Variant(name="v", profile=PROFILE, start_delay_seconds=30, devices=2)
-    fleet = Fleet([variant], traces={"default": trace([1.0, 2.0], [0, 0], [1, 1])})
+    variant = SimulatedVariant(name="v", profile=PROFILE, start_delay_seconds=30, devices=2)
+    fleet = SimulatedFleet([variant], traces={"default": trace([1.0, 2.0], [0, 0], [1, 1])})
     fleet.advance(10.0)
     assert (fleet.gateway("default"), fleet.gpu_seconds("v")) == (2, 0.0)
     fleet.scale("v", 1)
@@ -143,7 +149,9 @@ def test_a_new_replica_is_ready_after_its_delay() -> None:
 
 def test_the_first_replicas_are_ready_at_once() -> None:
     """What is there when the simulation begins has started before."""
-    fleet = Fleet([Variant(name="v", profile=PROFILE, start_delay_seconds=30, replicas=2)])
+    fleet = SimulatedFleet(
+        [SimulatedVariant(name="v", profile=PROFILE, start_delay_seconds=30, replicas=2)]
+    )
     assert fleet.ready("v") == 2
     assert fleet.counters("v")[0].started_seconds == 0.0
 
@@ -151,9 +159,9 @@ def test_the_first_replicas_are_ready_at_once() -> None:
 def test_a_cancelled_start_delays_no_other() -> None:
     """When the replica that would be ready first is given up, the next is ready in its time."""
     delays = {"a": 10.0, "b": 50.0, "c": 20.0}
-    fleet = Fleet(
+    fleet = SimulatedFleet(
         [
-            Variant(name=name, profile=PROFILE, start_delay_seconds=delay)
+            SimulatedVariant(name=name, profile=PROFILE, start_delay_seconds=delay)
             for name, delay in delays.items()
         ]
     )
@@ -170,10 +178,10 @@ def test_a_cancelled_start_delays_no_other() -> None:
 
 def test_replicas_wait_for_gpus_and_a_smaller_one_passes() -> None:
     """What does not fit is pending and costs nothing; it starts when a draining replica has ended."""
-    fleet = Fleet(
+    fleet = SimulatedFleet(
         [
-            Variant(name="small", profile=PROFILE, model="s", pool="p", replicas=1),
-            Variant(
+            SimulatedVariant(name="small", profile=PROFILE, model="s", pool="p", replicas=1),
+            SimulatedVariant(
                 name="large", profile=PROFILE, model="l", pool="p", devices=3, start_delay_seconds=5
             ),
         ],
@@ -203,7 +211,7 @@ def test_replicas_wait_for_gpus_and_a_smaller_one_passes() -> None:
 
 def test_a_draining_replica_finishes_and_gets_nothing_new() -> None:
     """Its running requests end where they are; its waiting ones start elsewhere, in order."""
-    fleet = Fleet([Variant(name="v", profile=PROFILE, replicas=2)], traces={})
+    fleet = SimulatedFleet([SimulatedVariant(name="v", profile=PROFILE, replicas=2)], traces={})
     for _ in range(12):
         fleet.offer("default", input_tokens=10, output_tokens=50)
     assert [(page.running, page.waiting) for page in fleet.counters("v")] == [(4, 2), (4, 2)]
@@ -225,8 +233,8 @@ def test_a_draining_replica_finishes_and_gets_nothing_new() -> None:
 
 def test_the_youngest_goes_first_then_the_least_loaded() -> None:
     """Scaling down spares what serves: pending, starting, then the youngest, at one age the emptier."""
-    fleet = Fleet(
-        [Variant(name="v", profile=PROFILE, start_delay_seconds=10, pool="p", replicas=2)],
+    fleet = SimulatedFleet(
+        [SimulatedVariant(name="v", profile=PROFILE, start_delay_seconds=10, pool="p", replicas=2)],
         pools={"p": 4},
     )
     fleet.offer("default", input_tokens=10, output_tokens=5000)
@@ -248,7 +256,7 @@ def test_the_youngest_goes_first_then_the_least_loaded() -> None:
 
 def test_results_say_what_is_still_to_come() -> None:
     """NaN for times that have not come, -1 for a replica that is not chosen, 0 ITL for one token."""
-    fleet = Fleet([Variant(name="v", profile=PROFILE, replicas=1)])
+    fleet = SimulatedFleet([SimulatedVariant(name="v", profile=PROFILE, replicas=1)])
     fleet.offer("default", input_tokens=0, output_tokens=1)
     fleet.offer("default", input_tokens=0, output_tokens=100)
     fleet.advance(0.01)
@@ -256,7 +264,7 @@ def test_results_say_what_is_still_to_come() -> None:
     assert results.itl_ms[0] == 0.0
     assert math.isnan(results.itl_ms[1])
     assert results.ttft_ms.tolist() == [0.0, 0.0]
-    assert columns(Fleet([]).results()) == [[]] * 9
+    assert columns(SimulatedFleet([]).results()) == [[]] * 9
 
 
 @pytest.mark.parametrize(
@@ -271,13 +279,13 @@ def test_results_say_what_is_still_to_come() -> None:
 def test_a_wrong_variant_is_named(change: dict[str, object], said: str) -> None:
     """The error says which variant, which field, and what would do."""
     with pytest.raises(ValueError, match=said):
-        Fleet([Variant(name="v", profile=PROFILE, **change)], pools={"p": 1})  # type: ignore[arg-type]
+        SimulatedFleet([SimulatedVariant(name="v", profile=PROFILE, **change)], pools={"p": 1})  # type: ignore[arg-type]
 
 
 def test_wrong_calls_are_named() -> None:
     """Unknown names, times that run backwards and impossible requests are refused."""
-    variant = Variant(name="v", profile=PROFILE)
-    fleet = Fleet([variant])
+    variant = SimulatedVariant(name="v", profile=PROFILE)
+    fleet = SimulatedFleet([variant])
     fleet.advance(5.0)
     for call, said in (
         (lambda: fleet.scale("w", 1), "variant: no 'w'; there are v"),
@@ -286,9 +294,9 @@ def test_wrong_calls_are_named() -> None:
         (lambda: fleet.advance(4.0), "until_seconds: must be >= 5.0"),
         (lambda: fleet.advance(math.inf), "until_seconds"),
         (lambda: fleet.offer("default", input_tokens=1, output_tokens=0), "tokens: must be"),
-        (lambda: Fleet([variant, variant]), "variants: names must differ"),
-        (lambda: Fleet([variant], traces={"m": trace([1.0], [1], [1])}), "traces: no 'm'"),
-        (lambda: Fleet([variant], routing="best"), "routing: must be least-loaded"),  # type: ignore[arg-type]
+        (lambda: SimulatedFleet([variant, variant]), "variants: names must differ"),
+        (lambda: SimulatedFleet([variant], traces={"m": trace([1.0], [1], [1])}), "traces: no 'm'"),
+        (lambda: SimulatedFleet([variant], routing="best"), "routing: must be least-loaded"),  # type: ignore[arg-type]
     ):
         with pytest.raises(ValueError, match=said):
             call()
@@ -303,7 +311,9 @@ def test_an_hour_of_a_thousand_requests_a_minute_takes_seconds() -> None:
         }
     )  # fmt: skip
     began = time.process_time()
-    fleet = Fleet([Variant(name="v", profile=PROFILE, replicas=20)], traces={"default": offered})
+    fleet = SimulatedFleet(
+        [SimulatedVariant(name="v", profile=PROFILE, replicas=20)], traces={"default": offered}
+    )
     pages: tuple[Counters, ...] = ()
     for moment in range(15, 3601, 15):
         fleet.advance(moment)

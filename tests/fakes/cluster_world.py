@@ -28,7 +28,7 @@ from adapter.planning import fleet
 from adapter.planning import plan as planning
 from adapter.resources.watches import Scope
 from adapter.tls.certificate_secret import OwnCertificates
-from optimizer.stabilization import Limits
+from optimizer.stabilization import StabilizationLimits
 from tests.fakes import kubernetes_api
 from tests.fakes.kubernetes_api import Entrance, KubernetesApi
 from tests.fakes.kubernetes_objects import ROOT, VARIANTS, Object
@@ -46,7 +46,7 @@ LOOP = LoopSettings(
     interval=10.0,
     collection=CollectionSettings(interval=3.0, window=20.0, long_window=0.0),
     rates=RateSettings(anticipate=False, drain_seconds=0, headroom=0),
-    limits=Limits(),
+    limits=StabilizationLimits(),
     retention=20.0,
     time_to_live=300.0,
     keep_accelerator=True,

@@ -48,8 +48,8 @@ class Anyone:
 
     async def decide(
         self, user: users.User, attributes: authorization.Attributes
-    ) -> authorization.Decision:
-        return authorization.Decision(allowed=bool(user.name and attributes.verb))
+    ) -> authorization.AccessDecision:
+        return authorization.AccessDecision(allowed=bool(user.name and attributes.verb))
 
 
 @contextlib.asynccontextmanager

@@ -193,11 +193,11 @@ async def test_decisions_expire() -> None:
 
     async def review(
         user: users.User, attributes: authorization.Attributes
-    ) -> authorization.Decision:
+    ) -> authorization.AccessDecision:
         asked.append(user.name)
         if user.name == "broken":
             raise users.ReviewError("no")
-        return authorization.Decision(allowed=True)
+        return authorization.AccessDecision(allowed=True)
 
     policy = authorization.ClusterPolicy(review, clock=lambda: now[0])
     attributes = authorization.Attributes(verb="list", path="/x", resource="m")
@@ -321,7 +321,7 @@ async def test_too_many_connections_are_closed_and_the_others_served(tmp_path: P
         policy=authorization.LocalPolicy(),
         probes=Probes(CollectorRegistry(), {"ping": lambda: None}),
     )
-    limits = listener.Limits(connections=3, idle_seconds=1.0)
+    limits = listener.ConnectionLimits(connections=3, idle_seconds=1.0)
     async with listener.listening(
         application, host="127.0.0.1", port=0, certificates=certificates, limits=limits
     ) as port:

@@ -15,7 +15,7 @@ from adapter.controller.settings import LoopSettings
 from adapter.settings.control import Prometheus
 from adapter.settings.declaration import declarations, resolve
 from adapter.settings.groups import GROUPS
-from optimizer.stabilization import Limits
+from optimizer.stabilization import StabilizationLimits
 
 
 def parsed(*words: str) -> argparse.Namespace:
@@ -69,7 +69,7 @@ def test_flags_of_sizing() -> None:
         "--no-anticipate", "--startup-time=3m", "--down-window=5m", "--step-up=4", "--step-down=1"
     )
     assert found.rates == RateSettings(anticipate=False, startup_seconds=180.0)
-    assert found.limits == Limits(down_seconds=300.0, step_up=4, step_down=1)
+    assert found.limits == StabilizationLimits(down_seconds=300.0, step_up=4, step_down=1)
     assert loop("--anticipate").rates.anticipate
 
 

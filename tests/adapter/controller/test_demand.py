@@ -13,7 +13,7 @@ from adapter.collector.traffic import Traffic
 from adapter.controller import demand
 from adapter.controller.demand import RateSettings
 from adapter.planning import fleet
-from adapter.resources.inputs import Contents
+from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
 from analyzer import forecast
 from analyzer.latency import LatencyParameters
@@ -263,12 +263,12 @@ def test_the_cheapest_variant_of_a_model_wakes() -> None:
         fleet.Accelerator(name=name, device_type=name, unit_cost=cost)
         for name, cost in (("dear", 90.0), ("cheap", 20.0))
     )
-    none = Contents(accelerators=costs, variants=(asleep("x", "dear"), asleep("y", "cheap")))
+    none = Inputs(accelerators=costs, variants=(asleep("x", "dear"), asleep("y", "cheap")))
     assert demand.variants_to_wake(none, {("", "m"): Demand(waiting=1)}) == {"n/y"}
     assert demand.variants_to_wake(none, {("n", "m"): Demand(arrived=2)}) == {"n/y"}
     others = {("", "m"): Demand(), ("", "b"): Demand(waiting=1)}
     assert demand.variants_to_wake(none, others) == frozenset()
-    one = Contents(
+    one = Inputs(
         accelerators=costs, variants=(asleep("x", "dear", replicas=1), asleep("y", "cheap"))
     )
     assert demand.variants_to_wake(one, {("", "m"): Demand(waiting=1)}) == frozenset()

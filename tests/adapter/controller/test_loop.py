@@ -26,7 +26,7 @@ from adapter.planning import plan as planning
 from adapter.resources import folder
 from adapter.store import TargetStore
 from emulator.demo import scenario
-from optimizer.stabilization import Limits
+from optimizer.stabilization import StabilizationLimits
 
 MODEL = scenario.MODEL
 
@@ -90,7 +90,7 @@ class Harness:
             settings=LoopSettings(
                 collection=collection,
                 rates=RateSettings(anticipate=False, drain_seconds=0, headroom=0),
-                limits=Limits(),
+                limits=StabilizationLimits(),
                 time_to_live=300,
             ),
         )

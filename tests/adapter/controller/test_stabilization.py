@@ -7,14 +7,14 @@ import pytest
 from adapter.controller import stabilization
 from adapter.controller.stabilization import Stabilization, StableTarget
 from adapter.planning import fleet, plan
-from adapter.resources.inputs import Contents
+from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
 from analyzer.latency import LatencyParameters
 from optimizer import problem
 from optimizer.explain import Explanation
-from optimizer.stabilization import Limits
+from optimizer.stabilization import StabilizationLimits
 
-WINDOW = Limits(down_seconds=100.0)
+WINDOW = StabilizationLimits(down_seconds=100.0)
 
 
 def source(name: str, *, replicas: int = 0) -> VariantSource:
@@ -41,9 +41,9 @@ def decision(replicas: int, accelerator: str = "2xG") -> plan.Decision:
     )  # fmt: skip
 
 
-def inputs(*sources: VariantSource, devices: int | None) -> Contents:
+def inputs(*sources: VariantSource, devices: int | None) -> Inputs:
     unit = fleet.Accelerator(name="2xG", device_type="G", unit_cost=1.0, multiplicity=2)
-    return Contents(
+    return Inputs(
         accelerators=(unit,),
         variants=sources,
         capacity=None if devices is None else {"G": devices},

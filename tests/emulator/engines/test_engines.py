@@ -14,7 +14,7 @@ from emulator.engines.protocol import EngineFactory, VirtualEngine
 from emulator.engines.runs import serve_closed_loop, serve_open_loop
 from emulator.engines.scheduler_engine import SchedulerEngine
 from emulator.engines.step_times import SchedulerLimits, StepTimes
-from emulator.simulation import Fleet, Variant
+from emulator.simulation import SimulatedFleet, SimulatedVariant
 from emulator.traces import Trace
 
 PROFILE = EngineProfile(alpha_ms=20, beta_ms=0.5, gamma_ms=5, delta_ms=0.1, max_batch=4)
@@ -41,7 +41,9 @@ def test_profile_engine_is_that_of_the_fleet() -> None:
         output_tokens=source.integers(1, 40, 60),
         duration_seconds=float(arrivals[-1]) + 1,
     )
-    fleet = Fleet([Variant(name="one", profile=PROFILE, replicas=1)], traces={"default": trace})
+    fleet = SimulatedFleet(
+        [SimulatedVariant(name="one", profile=PROFILE, replicas=1)], traces={"default": trace}
+    )
     fleet.advance(1000)
     results = fleet.results()
     engine = profiled()

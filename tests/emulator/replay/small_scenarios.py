@@ -6,7 +6,7 @@ from typing import Any
 
 from emulator import traces
 from emulator.replay import scenario
-from emulator.replay.scenario import Scenario, Traffic
+from emulator.replay.scenario import OfferedTraffic, Scenario
 
 PROFILE = {"alpha": 20.58, "beta": 0.41, "gamma": 5.2, "delta": 0.1, "maxBatchSize": 8}
 TOKENS = {
@@ -28,6 +28,6 @@ def one_model(**fields: Any) -> Scenario:
     return Scenario.model_validate(document | fields)
 
 
-def generated(**spec: Any) -> Traffic:
+def generated(**spec: Any) -> OfferedTraffic:
     spec = {"kind": "poisson", "seed": 5, "tokens": TOKENS} | spec
-    return Traffic(trace=traces.generate(spec), steps=tuple(scenario.steps(spec)))
+    return OfferedTraffic(trace=traces.generate(spec), steps=tuple(scenario.steps(spec)))

@@ -12,7 +12,7 @@ from aiohttp.test_utils import TestServer
 from emulator import vllm
 from emulator.engine import EngineProfile
 from emulator.load import Completion, LoadGenerator, Phase
-from emulator.simulation import Fleet, Results, Variant
+from emulator.simulation import Results, SimulatedFleet, SimulatedVariant
 from emulator.traces import Trace
 from tests.fakes import virtual_time
 
@@ -68,8 +68,8 @@ def simulated(completions: list[Completion]) -> Results:
         output_tokens=np.full(len(arrivals), OUTPUT_TOKENS, dtype=np.int64),
         duration_seconds=float(arrivals[-1]),
     )
-    fleet = Fleet(
-        [Variant(name="v", profile=PROFILE, replicas=REPLICAS)], traces={"default": trace}
+    fleet = SimulatedFleet(
+        [SimulatedVariant(name="v", profile=PROFILE, replicas=REPLICAS)], traces={"default": trace}
     )
     fleet.advance(trace.duration_seconds + 600.0)
     return fleet.results()

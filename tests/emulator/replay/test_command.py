@@ -20,7 +20,7 @@ from emulator.replay import compare, report, running, scenario, tables
 from emulator.replay.policies import Static
 from emulator.replay.results import Comparison
 from emulator.replay.running import Run
-from emulator.replay.scenario import Traffic
+from emulator.replay.scenario import OfferedTraffic
 from emulator.traces import Trace
 from tests.emulator.replay.small_scenarios import generated, one_model
 
@@ -29,7 +29,7 @@ REPLAYS = SAMPLES / "replay"
 PUBLIC = sorted((SAMPLES / "traces").iterdir())
 
 
-def stepping(seed: int = 5) -> Traffic:
+def stepping(seed: int = 5) -> OfferedTraffic:
     return generated(kind="step", levels=[[240, 120], [300, 360]], seed=seed)
 
 

@@ -13,9 +13,9 @@ from emulator import traces
 from emulator.replay import adapter_policy, clairvoyant, compare, running, scenario
 from emulator.replay.adapter_policy import Reference
 from emulator.replay.cluster import ReplayCluster, pod_metrics
-from emulator.replay.policies import KvCache, Policy, Queue, Scheduled, Static
+from emulator.replay.policies import KvCache, Queue, ScalingPolicy, Scheduled, Static
 from emulator.replay.running import Run
-from emulator.replay.scenario import Scenario, Traffic
+from emulator.replay.scenario import OfferedTraffic, Scenario
 from emulator.traces import Trace
 
 PROFILE = {"alpha": 20.58, "beta": 0.41, "gamma": 5.2, "delta": 0.1, "maxBatchSize": 8}
@@ -44,11 +44,11 @@ def even(rate_rps: float, seconds: float) -> Trace:
     )  # fmt: skip
 
 
-def kept(given: Run, make: Callable[[ReplayCluster], Policy]) -> tuple[Any, Any]:
+def kept(given: Run, make: Callable[[ReplayCluster], ScalingPolicy]) -> tuple[Any, Any]:
     """The policy as it is at the end, with the result."""
-    found: list[Policy] = []
+    found: list[ScalingPolicy] = []
 
-    def making(cluster: ReplayCluster) -> Policy:
+    def making(cluster: ReplayCluster) -> ScalingPolicy:
         found.append(make(cluster))
         return found[0]
 
@@ -168,14 +168,14 @@ def test_a_fixed_fleet_is_left_alone() -> None:
     assert dict(zip(at.seconds.tolist(), at.desired.tolist(), strict=True))[105.0] == 4
 
 
-def swelling(seed: int = 7) -> Traffic:
+def swelling(seed: int = 7) -> OfferedTraffic:
     spec = {
         "kind": "diurnal", "duration_seconds": 1200, "mean_rpm": 250, "amplitude": 0.7,
         "period_seconds": 1200, "seed": seed,
         "tokens": {"input": {"mean": 128, "cv": 0.8, "max": 2048},
                    "output": {"mean": 178, "cv": 0.6, "max": 1024}},
     }  # fmt: skip
-    return Traffic(trace=traces.generate(spec), steps=tuple(scenario.steps(spec)))
+    return OfferedTraffic(trace=traces.generate(spec), steps=tuple(scenario.steps(spec)))
 
 
 def test_clairvoyant_is_the_bound() -> None:
