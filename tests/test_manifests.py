@@ -220,6 +220,6 @@ def test_the_emulated_overlay_fits_together() -> None:
             reader.read_config_map(item["metadata"]["name"], item)
     reader.read_variant("variant", variant)
     reader.add_deployment(schemas.Deployment.model_validate(deployment), pods.Serving())
-    found = reader.contents()
+    found = reader.inputs()
     assert found.problems == ()
     assert found.variants[0].service_class == "Premium"

@@ -180,7 +180,7 @@ class _Site:
         if self.objects.readiness() is not None:
             return  # a partial snapshot would withdraw the targets of the rest
         await self.objects.refresh_scales()
-        found = await self.objects.contents()
+        found = await self.objects.inputs()
         self._report(found)
         self._configuration.apply(self._loop, found)
         self._loop.apply_inputs(found)

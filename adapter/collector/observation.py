@@ -212,7 +212,7 @@ def assess(
         )
 
     if not covered.expected:
-        if source.replicas == 0 and source.wanted == 0:
+        if source.replicas == 0 and source.spec_replicas == 0:
             return observed("MetricsFound", complete=True)
         why = error or "no endpoints to scrape"
         return observed("MetricsMissing", f"{source.replicas} replicas, but {why}")

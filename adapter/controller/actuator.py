@@ -61,16 +61,16 @@ class Actuator:
                     variant=key,
                     target=str(source.reference),
                     replicas=replicas,
-                    before=source.wanted,
+                    before=source.spec_replicas,
                 )
         return failed
 
     def _replicas(self, state: VariantState, *, wake: bool) -> int | None:
         """Replicas to set; None where nothing has to be patched."""
         source = state.source
-        if state.desired is None or state.problem or state.desired == source.wanted:
+        if state.desired is None or state.problem or state.desired == source.spec_replicas:
             return None
-        if source.wanted == 0:
+        if source.spec_replicas == 0:
             # A target at zero stays there until requests arrive, as with an HPA.
             return max(state.desired, 1) if wake else None
         patches = self._default if source.actuate is None else source.actuate

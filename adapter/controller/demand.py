@@ -263,7 +263,11 @@ def variants_to_wake(
     cheapest = set()
     for (namespace, model), sources in models.items():
         requests = gateway.of_model(waiting, namespace, model)
-        if requests is None or not requests.any or any(s.replicas or s.wanted for s in sources):
+        if (
+            requests is None
+            or not requests.any
+            or any(s.replicas or s.spec_replicas for s in sources)
+        ):
             continue
         cheapest.add(min(sources, key=cost).key)
     return frozenset(cheapest)

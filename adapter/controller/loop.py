@@ -228,7 +228,7 @@ def _written(inputs: Inputs) -> object:
                 pods=(),
                 startup_seconds=None,
                 replicas=0,
-                wanted=0,
+                spec_replicas=0,
                 generation=0,
                 published=None,
                 target_uid="",

@@ -143,7 +143,7 @@ class Sizing:
 
     def _idle(self, source: VariantSource, observation: Observation) -> bool:
         """Whether it is at zero, or was idle for its retention, at its pods and at the gateways."""
-        if source.replicas == 0 and source.wanted == 0:
+        if source.replicas == 0 and source.spec_replicas == 0:
             return True
         traffic = observation.traffic
         if not observation.complete or traffic is None or not traffic.idle:

@@ -139,7 +139,9 @@ def free_capacity(inputs: Inputs, held: Iterable[VariantSource]) -> Mapping[str,
     for source in held:
         device, number = _devices(inputs, source, source.accelerator)
         if device in free:
-            free[device] = max(free[device] - number * max(source.replicas, source.wanted), 0)
+            free[device] = max(
+                free[device] - number * max(source.replicas, source.spec_replicas), 0
+            )
     return free
 
 

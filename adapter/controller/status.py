@@ -65,7 +65,7 @@ def of_state(state: VariantState, before: Status, *, now: float, applied: bool) 
 def _conditions(state: VariantState) -> list[tuple[str, bool, str, str]]:
     """Type, status, reason and message of all conditions."""
     source = state.source
-    replicas = f"{source.reference}: {source.replicas} of {source.wanted} replicas"
+    replicas = f"{source.reference}: {source.replicas} of {source.spec_replicas} replicas"
     measured = state.metrics == "MetricsFound"
     good = state.outcome in {"OptimizationSucceeded", "CapacityShort"}
     return [

@@ -20,7 +20,7 @@ def of_state(state: VariantState, *, now: float) -> dict[str, Any]:
         "serviceClass": source.service_class,
         "scaleTarget": str(source.reference),
         "currentReplicas": source.replicas,
-        "wantedReplicas": source.wanted,
+        "wantedReplicas": source.spec_replicas,
         "accelerator": source.accelerator,
         "endpoints": list(source.endpoints),
         "desiredReplicas": state.desired,
@@ -103,12 +103,12 @@ def held_back(state: VariantState) -> list[str]:
     reasons = [source.mismatch] if source.mismatch else []
     if desired is None or desired == source.replicas:
         return reasons
-    if source.wanted == desired:
+    if source.spec_replicas == desired:
         return [
             *reasons,
             f"{source.reference} was scaled; {source.replicas} replicas exist so far",
         ]
-    if source.wanted == 0:
+    if source.spec_replicas == 0:
         return [
             *reasons,
             f"{source.reference} is at zero and stays there until requests arrive at the gateway",

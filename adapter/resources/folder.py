@@ -43,7 +43,7 @@ def read(folder: Path) -> Inputs:
     reader = Reader()
     for path in _files(folder):
         _read_file(reader, path, str(path.relative_to(folder)))
-    return reader.contents(before)
+    return reader.inputs(before)
 
 
 def _files(folder: Path) -> Iterator[Path]:

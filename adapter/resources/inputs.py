@@ -134,7 +134,7 @@ class Reader:
         reference = scale.Reference(name=metadata.name)
         self.targets[metadata.namespace, reference] = variants.Target(
             replicas=wanted if status is None else status,
-            wanted=wanted,
+            spec_replicas=wanted,
             uid=metadata.uid,
             annotations=metadata.annotations,
             serving=serving,
@@ -144,7 +144,7 @@ class Reader:
         """Read one of the ConfigMaps of the adapter."""
         self.settings.read(where, document)
 
-    def contents(self, fingerprint: str = "") -> Inputs:
+    def inputs(self, fingerprint: str = "") -> Inputs:
         """Join the objects to variants; report those that cannot be used."""
         sources = []
         owners = self._owners()

@@ -143,7 +143,7 @@ class ClusterObjects:
                     found[namespace, reference] = Unresolved(str(error))
         self._others = found
 
-    async def contents(self) -> joined.Inputs:
+    async def inputs(self) -> joined.Inputs:
         """Join all objects as they are now; runs in a thread, so that requests are served meanwhile."""
         seen = _Seen(
             variants=_items(self._variants),
@@ -201,7 +201,7 @@ def _join(scope: Scope, seen: _Seen) -> joined.Inputs:
         )
         reader.capacity, problems = gpus.capacity(_device_types(scope, reader))
         reader.problems.extend(problems)
-    return reader.contents()
+    return reader.inputs()
 
 
 def _device_types(scope: Scope, reader: joined.Reader) -> dict[str, str]:
@@ -247,7 +247,7 @@ def _read_targets(
             selector = pods.parsed(scale.selector)
             reader.targets[namespace, reference] = variants.Target(
                 replicas=scale.replicas,
-                wanted=scale.spec_replicas,
+                spec_replicas=scale.spec_replicas,
                 uid=scale.uid,
                 serving=by_label.serving(namespace, selector),
             )

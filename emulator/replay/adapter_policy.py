@@ -53,7 +53,7 @@ async def _plan(snapshot: fleet.Fleet) -> planning.Plan:
     return planning.plan(snapshot)
 
 
-def contents_of(scenario: Scenario, *, percentile: float | None) -> Inputs:
+def inputs_of(scenario: Scenario, *, percentile: float | None) -> Inputs:
     """The scenario as the adapter's inputs; targets bound a percentile of the latencies, or the mean."""
     classes: dict[tuple[str, int], dict[str, fleet.Targets]] = {}
     for model in scenario.models:
@@ -105,7 +105,7 @@ def _source(variant: VariantSpec, scenario: Scenario, *, percentile: float | Non
         accelerator=variant.accelerator,
         endpoints=(),
         replicas=variant.replicas,
-        wanted=variant.replicas,
+        spec_replicas=variant.replicas,
         pods_known=True,
         startup_seconds=variant.startup or 1.0,
         min_replicas=variant.min_replicas,
@@ -128,7 +128,7 @@ class AdapterPolicy(ScalingPolicy):
     ) -> None:
         super().__init__(cluster)
         self.name, self.title = name, title
-        self._contents = contents_of(self.scenario, percentile=percentile)
+        self._inputs = inputs_of(self.scenario, percentile=percentile)
         self._store = TargetStore()
         self._decided = False
         self._runner = asyncio.Runner()
@@ -156,7 +156,7 @@ class AdapterPolicy(ScalingPolicy):
     def _use(self) -> None:
         """Give the loop the present state of the cluster, as its watches would."""
         sources = []
-        for source in self._contents.variants:
+        for source in self._inputs.variants:
             ready = self.cluster.ready(source.name)
             sources.append(
                 replace(
@@ -164,14 +164,14 @@ class AdapterPolicy(ScalingPolicy):
                     endpoints=tuple(f"sim://{source.name}-{item.replica}" for item in ready),
                     pods=tuple(f"{source.name}-{item.replica}" for item in ready),
                     replicas=self.cluster.fleet.replicas(source.name),
-                    wanted=self.cluster.spec_replicas[source.name],
+                    spec_replicas=self.cluster.spec_replicas[source.name],
                 )
             )
-        self.loop.apply_inputs(replace(self._contents, variants=tuple(sources)))
+        self.loop.apply_inputs(replace(self._inputs, variants=tuple(sources)))
 
     def _collect(self) -> None:
         self._use()
-        for source in self._contents.variants:
+        for source in self._inputs.variants:
             startup = self.cluster.variants[source.name].startup
             for item in self.cluster.ready(source.name):
                 self.loop.collector.add(
@@ -241,7 +241,7 @@ class Reference(ScalingPolicy):
 
     def __init__(self, cluster: ReplayCluster) -> None:
         super().__init__(cluster)
-        self._contents = contents_of(self.scenario, percentile=None)
+        self._inputs = inputs_of(self.scenario, percentile=None)
         self._history: dict[str, list[_Scrape]] = {name: [] for name in cluster.variants}
         self._desired: dict[str, int] = {}
         self._relayed: dict[str, list[str]] = {}
@@ -268,7 +268,7 @@ class Reference(ScalingPolicy):
 
     def _decide(self) -> None:
         variants = []
-        for source in self._contents.variants:
+        for source in self._inputs.variants:
             finished, prompt, generated, span = _rates(self._history[source.name])
             replicas = self.cluster.fleet.replicas(source.name)
             variants.append(
@@ -291,8 +291,8 @@ class Reference(ScalingPolicy):
             )
         plan = planning.plan(
             fleet.Fleet(
-                accelerators=self._contents.accelerators,
-                service_classes=self._contents.service_classes,
+                accelerators=self._inputs.accelerators,
+                service_classes=self._inputs.service_classes,
                 variants=tuple(variants),
                 # The rule ignores how many GPUs there are.
                 capacity=None,

@@ -15,7 +15,7 @@ import numpy as np
 
 from adapter.planning import fleet
 from adapter.planning import plan as planning
-from emulator.replay.adapter_policy import contents_of
+from emulator.replay.adapter_policy import inputs_of
 from emulator.replay.cluster import ReplayCluster
 from emulator.replay.policies import Scheduled, Static
 from emulator.replay.results import FloatArray, PolicyResult
@@ -82,7 +82,7 @@ def peak(given: Run, factor: float) -> Callable[[ReplayCluster], Static]:
 
 def replica_capacity(scenario: Scenario, traffic: Mapping[str, Trace]) -> dict[str, float]:
     """Requests per second, by variant, that one replica serves with mean latencies at their targets."""
-    contents = contents_of(scenario, percentile=None)
+    contents = inputs_of(scenario, percentile=None)
     capacity = {}
     for source in contents.variants:
         trace = traffic[source.model]

@@ -254,7 +254,7 @@ def asleep(name: str, accelerator: str, *, replicas: int = 0) -> VariantSource:
     profile = fleet.Profile(
         accelerator=accelerator, latency=LatencyParameters(alpha_ms=10, beta_ms=1), max_batch=4
     )
-    return replace(source(name, replicas=replicas), profiles=(profile,), wanted=replicas)
+    return replace(source(name, replicas=replicas), profiles=(profile,), spec_replicas=replicas)
 
 
 def test_the_cheapest_variant_of_a_model_wakes() -> None:

@@ -25,7 +25,7 @@ def source(name: str, *, replicas: int = 0) -> VariantSource:
     return VariantSource(
         namespace="n", name=name, model="m", service_class="c", profiles=(profile,),
         targets=fleet.Targets(), accelerator="2xG", endpoints=(), replicas=replicas,
-        wanted=replicas,
+        spec_replicas=replicas,
     )  # fmt: skip
 
 

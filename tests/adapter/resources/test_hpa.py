@@ -73,7 +73,7 @@ def state(
     source = variant.VariantSource(
         namespace="n", name="v", model="m", service_class="c", profiles=(),
         targets=fleet.Targets(), accelerator="A100", endpoints=(), replicas=current,
-        wanted=current if wanted is None else wanted, scaler=scaler, actuate=actuate,
+        spec_replicas=current if wanted is None else wanted, scaler=scaler, actuate=actuate,
         reference=scale.Reference(name="v"),
     )  # fmt: skip
     return states.VariantState(source=source, desired=desired)

@@ -73,6 +73,6 @@ def test_problems_of_the_configmap_are_among_those_of_the_reading() -> None:
             "data": {"GLOBAL_OPT_INTERVL": "60s", "WVA_SCALE_TO_ZERO": "true"},
         },
     )
-    (line,) = reader.contents().problems
+    (line,) = reader.inputs().problems
     assert line.startswith("ConfigMap ns/x: data.GLOBAL_OPT_INTERVL: unknown setting")
     assert reader.settings.data["WVA_SCALE_TO_ZERO"] == "true"
