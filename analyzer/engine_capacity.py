@@ -23,18 +23,18 @@ from analyzer.engine_latency import latency
 from analyzer.engines import Engine, Engines
 from analyzer.replicas import FloatArray, checked
 
-HEADROOM = 0.05
+HEADROOM = 0.04
 """Default share of the largest rate that is kept free: the model's error in simulations is 0 to 5 % (one
 standard deviation), and a replica that is asked for too much breaks faster than one that idles costs."""
 
-KV_HEADROOM = 0.02
+KV_HEADROOM = 0.03
 """Kept free besides where the KV cache binds the batch: preemption makes the fall there a cliff."""
 
 Binding = Literal["ttft", "itl", "tps", "kv", "stability"]
 BINDINGS: tuple[Binding, ...] = ("ttft", "itl", "tps", "kv", "stability")
 _TTFT, _ITL, _TPS, _KV, _STABILITY = range(5)
-_BISECTIONS = 16
-_ELEMENTS = 2**17
+_BISECTIONS = 12
+_ELEMENTS = 2**16
 _IDLE = 1e-4
 _PERCENTILES = (0.5, 0.9, 0.95, 0.99)
 

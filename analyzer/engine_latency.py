@@ -17,20 +17,18 @@ import numpy as np
 from scipy import special
 
 from analyzer.engine_state import State
-from analyzer.engines import Engines
+from analyzer.engines import NODE_WEIGHTS, Engines
 from analyzer.replicas import FloatArray
 
 NOISE = 1.4
 """CALIBRATED: prompts that arrive during one answer come in clusters; share of their variance over Poisson's."""
 
-BACKLOG_NOISE = 1.5
+BACKLOG_NOISE = 1.0
 """CALIBRATED: the same of what waited when the answer began."""
 
 SLOW = 0.9
 """CALIBRATED: share of the batch's variance that lasts for as long as one answer."""
 
-_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(7)
-_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 _BISECTIONS = 50
 
 
@@ -71,12 +69,14 @@ class Latency:
 
     def itl_exceeds(self, target_ms: FloatArray) -> FloatArray:
         """Share of requests whose mean ITL exceeds the target, shape (M,)."""
-        shape = self.node_ms**3 / self.node_variance
-        root = np.sqrt(shape / target_ms[:, None])
-        ratio = target_ms[:, None] / self.node_ms
-        far = 2.0 * shape / self.node_ms + special.log_ndtr(-root * (ratio + 1.0))
-        tails = special.ndtr(-root * (ratio - 1.0)) - np.exp(np.minimum(far, 0.0))
-        return np.asarray((np.maximum(tails, 0.0) * _WEIGHTS).sum(axis=1))
+        # Inverse Gaussian, with exp(2 shape / mean) Phi(-far) in terms of erfcx, which cannot overflow.
+        target = target_ms[:, None]
+        root = np.sqrt(self.node_ms * self.node_ms * self.node_ms / (2.0 * target * self.node_variance))
+        ratio = target / self.node_ms
+        near = root * (ratio - 1.0)
+        far = special.erfcx(root * (ratio + 1.0)) * np.exp(-np.minimum(near * near, 700.0))
+        tails = 0.5 * (special.erfc(near) - far)
+        return np.asarray((np.maximum(tails, 0.0) * NODE_WEIGHTS).sum(axis=1))
 
     def ttft_quantile(self, share: FloatArray) -> FloatArray:
         """TTFT that this share of requests does not exceed, shape (M,)."""
@@ -107,7 +107,7 @@ def latency(engines: Engines, state: State) -> Latency:
     node, node_variance = _nodes(engines, state, wait_variance * queue.filled + own_variance, free)
     return Latency(
         ttft_ms=mean + state.place_waiting_ms,
-        itl_ms=np.asarray((node * _WEIGHTS).sum(axis=1)),
+        itl_ms=np.asarray((node * NODE_WEIGHTS).sum(axis=1)),
         shift_ms=shift,
         scale_ms=scale,
         spread=np.sqrt(np.log1p(variance / scale**2)),
@@ -123,9 +123,7 @@ def _nodes(
 ) -> tuple[FloatArray, FloatArray]:
     """Mean and variance of the ITL of answers of each length, shape (M, 7)."""
     queue, rate = state.prompts, state.rate
-    spread = np.log1p((engines.output_cv * engines.output_tokens / engines.decodes) ** 2)
-    lengths = np.exp(np.sqrt(spread)[:, None] * _NODES - spread[:, None] / 2.0)
-    lengths = np.maximum(engines.decodes[:, None] * lengths, 1.0)
+    lengths = engines.decode_nodes
     decode = engines.base_ms + engines.slope_ms * state.joined
     prefill = engines.prefill_ms
     room = prefill * queue.room
@@ -133,7 +131,7 @@ def _nodes(
     mean = (decode[:, None] + extra) / free[:, None]
     # No step is longer than a full one: a smooth minimum.
     use = np.clip((mean - decode[:, None]) / room[:, None], 0.0, 50.0)
-    flat = np.sqrt(np.sqrt(1.0 + use**4))
+    flat = np.sqrt(np.sqrt(1.0 + (use * use) * (use * use)))
     mean = decode[:, None] + room[:, None] * use / flat
     noise = NOISE * rate * prefill**2 * engines.square_input * decode / free**3
     duration = queue.own_ms + queue.filled * (queue.rest_ms + queue.waiting_ms)

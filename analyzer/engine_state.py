@@ -18,7 +18,7 @@ linear in n for given lengths, and its coefficients are computed from them (m = 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from analyzer.replicas import BoolArray, FloatArray
 FULL = 0.9995
 """Largest load that counts as stable."""
 
-_ITERATIONS = 4
+_ITERATIONS = 3
 _LARGEST_PRODUCT = 600.0
 
 
@@ -143,19 +143,6 @@ def prompts(engines: Engines, rate: FloatArray, free: FloatArray, batch: FloatAr
     )
 
 
-def take(state: State, rows: BoolArray) -> State:
-    """State of some of the rows."""
-    values = {
-        item.name: getattr(state, item.name)[rows]
-        for item in fields(State)
-        if item.name != "prompts"
-    }
-    queue = Prompts(
-        **{item.name: getattr(state.prompts, item.name)[rows] for item in fields(Prompts)}
-    )
-    return State(prompts=queue, **values)
-
-
 def full_rate(engines: Engines) -> FloatArray:
     """Requests per millisecond that a full batch finishes, recomputed ones included; shape (M,)."""
     most = engines.max_batch
@@ -166,34 +153,40 @@ def full_rate(engines: Engines) -> FloatArray:
 
 def _chain(engines: Engines, rate: FloatArray, delay: FloatArray) -> dict[str, FloatArray]:
     """Numbers in the batch: w(n) = w(n - 1) rate T(n) / n up to the max batch, geometric beyond."""
-    width = int(engines.max_batch.max())
     most = engines.max_batch
+    width = int(most.max())
     base = engines.decodes * engines.base_ms + delay
     slope = engines.decodes * engines.slope_ms + engines.prefill_ms * engines.input_tokens
-    states = np.arange(1.0, width + 1.0)
-    ratios = (rate * base)[:, None] / states
-    ratios += (rate * slope)[:, None]
+    # One column per engine: what runs over the states then works on whole rows at once.
+    states = np.arange(1.0, width + 1.0)[:, None]
+    weights = (rate * base) / states
+    weights += rate * slope
     last = most.astype(np.intp) - 1
-    rows = np.arange(len(engines))
+    columns = np.arange(len(engines))
     top = full_rate(engines)
-    ratios[rows, last] = np.maximum(ratios[rows, last], rate / top)
-    if width < most.size * width and not (most == width).all():
-        ratios[states > most[:, None]] = 0.0
+    weights[last, columns] = np.maximum(weights[last, columns], rate / top)
+    if not (most == width).all():
+        weights[states > most] = 0.0
     if width < _LARGEST_PRODUCT:
-        weights = np.cumprod(np.minimum(ratios, width * 1.0), axis=1)
+        # Beyond a ratio of 1.0 for the last state nothing is stable; the cap keeps products finite.
+        np.minimum(weights, float(width), out=weights)
+        np.multiply.accumulate(weights, axis=0, out=weights)
         first = np.ones(len(engines))
     else:
         with np.errstate(divide="ignore"):
-            logs = np.cumsum(np.log(ratios), axis=1)
-        largest = np.maximum(logs.max(axis=1), 0.0)
-        weights, first = np.exp(logs - largest[:, None]), np.exp(-largest)
+            np.cumsum(np.log(weights), axis=0, out=weights)
+        largest = np.maximum(weights.max(axis=0), 0.0)
+        weights, first = np.exp(weights - largest), np.exp(-largest)
     load = rate / top
     below = np.minimum(load, FULL)
-    tail = weights[rows, last] * below / (1.0 - below)
-    total = first + weights.sum(axis=1) + tail
-    mean = ((weights * states).sum(axis=1) + most * tail) / total
-    square = ((weights * (states * states)).sum(axis=1) + most * most * tail) / total
-    waits = (weights[rows, last] + tail) / total
+    full = weights[last, columns]
+    tail = full * below / (1.0 - below)
+    total = first + weights.sum(axis=0) + tail
+    weights *= states
+    mean = (weights.sum(axis=0) + most * tail) / total
+    weights *= states
+    square = (weights.sum(axis=0) + most * most * tail) / total
+    waits = (full + tail) / total
     place_rate = top * (1.0 - below)
     return {
         "batch": mean,

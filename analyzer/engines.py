@@ -30,6 +30,8 @@ From simulations of 100 random replicas that were saturated: they finish what a 
 """
 
 BLOCK_TOKENS = 16
+_NODES, NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(7)
+NODE_WEIGHTS = NODE_WEIGHTS / NODE_WEIGHTS.sum()
 MAX_SEQS_LIMIT = 2**16
 
 
@@ -151,6 +153,7 @@ class Engines:
         self.square_input = prompt**2 * (1.0 + self.input_cv**2)
         self.cube_input = prompt**3 * (1.0 + self.input_cv**2) ** 3
         self.decodes = np.maximum(output - 1.0, 1e-3)
+        self.decode_nodes = _length_nodes(self.decodes, self.output_cv * output / self.decodes)
         self.kv_batch = KV_SHARE * columns["kv_tokens"] / (self.context + BLOCK_TOKENS / 2.0)
         self.kv_binds: BoolArray = self.kv_batch < self.max_num_seqs
         self.max_batch = np.maximum(np.floor(np.minimum(self.max_num_seqs, self.kv_batch)), 1.0)
@@ -175,6 +178,13 @@ class Engines:
         for name, values in vars(self).items():
             setattr(part, name, values[rows])
         return part
+
+
+def _length_nodes(mean: FloatArray, cv: FloatArray) -> FloatArray:
+    """Decode steps of answers at the Gauss-Hermite nodes of a log-normal distribution, shape (M, 7)."""
+    spread = np.log1p(cv * cv)[:, None]
+    lengths = mean[:, None] * np.exp(np.sqrt(spread) * _NODES - spread / 2.0)
+    return np.asarray(np.maximum(lengths, 1.0))
 
 
 def _column(name: str, value: ArrayLike) -> FloatArray:
