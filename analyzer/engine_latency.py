@@ -29,6 +29,9 @@ BACKLOG_NOISE = 1.0
 SLOW = 0.9
 """CALIBRATED: share of the batch's variance that lasts for as long as one answer."""
 
+QUIET = 0.8
+"""CALIBRATED: share of the noise that vanishes where everybody waits for a place in the batch."""
+
 _BISECTIONS = 50
 
 
@@ -124,7 +127,7 @@ def _nodes(
     """Mean and variance of the ITL of answers of each length, shape (M, 7)."""
     queue, rate = state.prompts, state.rate
     lengths = engines.decode_nodes
-    decode = engines.base_ms + engines.slope_ms * state.joined
+    decode = engines.decode_ms(state.joined)
     prefill = engines.prefill_ms
     room = prefill * queue.room
     extra = np.minimum((prefill * queue.backlog)[:, None] / lengths, room[:, None])
@@ -138,8 +141,11 @@ def _nodes(
     tokens = duration * rate * engines.square_input
     tokens = tokens + (rate * engines.input_tokens) ** 2 * time_variance
     began = BACKLOG_NOISE * (prefill / free) ** 2 * tokens
-    fast = noise[:, None] / lengths + began[:, None] / lengths**2
-    slow = SLOW * (engines.slope_ms / free) ** 2 * state.variance
+    # Who waits for a place comes in when another leaves, not in clusters.
+    quiet = (1.0 - QUIET * state.place_waits)[:, None]
+    fast = quiet * (noise[:, None] / lengths + began[:, None] / (lengths * lengths))
+    slope = engines.slope_ms + engines.root_ms / (2.0 * np.sqrt(state.joined))
+    slow = SLOW * (slope / free) ** 2 * state.variance
     most = room**2 / 4.0
     variance = np.minimum(fast / (flat * flat), most[:, None]) + slow[:, None]
     return mean, np.maximum(variance, (1e-4 * mean) ** 2)

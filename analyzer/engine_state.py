@@ -97,9 +97,10 @@ def at_rate(engines: Engines, rate_rps: FloatArray) -> State:
         full_step = engines.prefill_ms * queue.room
         delay = np.minimum(engines.prefill_ms * queue.backlog, full_step * engines.decodes)
         left = free - rate * engines.decodes * engines.slope_ms
+        base = queue.decode_ms - engines.slope_ms * np.minimum(batch, engines.max_batch)
         batch = np.where(
             left > 0.0,
-            rate * (engines.decodes * engines.base_ms + delay) / np.maximum(left, 1e-12),
+            rate * (engines.decodes * base + delay) / np.maximum(left, 1e-12),
             engines.max_batch,
         )
         # No step is longer than a full one.
@@ -119,7 +120,7 @@ def at_rate(engines: Engines, rate_rps: FloatArray) -> State:
 def prompts(engines: Engines, rate: FloatArray, free: FloatArray, batch: FloatArray) -> Prompts:
     """The queue of prompts while `batch` requests decode and the share `free` of the time is theirs."""
     room = np.maximum(engines.max_num_batched_tokens - batch, 1.0)
-    decode = engines.base_ms + engines.slope_ms * batch
+    decode = engines.decode_ms(batch)
     token = engines.prefill_ms + decode / room
     tokens = rate * engines.input_tokens
     load = tokens * token
@@ -146,7 +147,7 @@ def prompts(engines: Engines, rate: FloatArray, free: FloatArray, batch: FloatAr
 def full_rate(engines: Engines) -> FloatArray:
     """Requests per millisecond that a full batch finishes, recomputed ones included; shape (M,)."""
     most = engines.max_batch
-    decode = engines.decodes * (engines.base_ms + engines.slope_ms * most)
+    decode = engines.decodes * engines.decode_ms(most)
     again = 1.0 + engines.recomputed
     return most / (decode + engines.prefill_ms * engines.input_tokens * most * again)
 
@@ -161,6 +162,8 @@ def _chain(engines: Engines, rate: FloatArray, delay: FloatArray) -> dict[str, F
     states = np.arange(1.0, width + 1.0)[:, None]
     weights = (rate * base) / states
     weights += rate * slope
+    if engines.root_ms.any():
+        weights += (rate * engines.decodes * engines.root_ms) / np.sqrt(states)
     last = most.astype(np.intp) - 1
     columns = np.arange(len(engines))
     top = full_rate(engines)

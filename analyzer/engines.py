@@ -49,6 +49,7 @@ COLUMNS = (
     "per_request_ms",
     "per_prefill_token_ms",
     "per_context_token_ms",
+    "per_sqrt_request_ms",
     "max_num_seqs",
     "max_num_batched_tokens",
     "kv_tokens",
@@ -66,6 +67,7 @@ class Engines:
     Attributes:
         context: shape (M,), tokens that a running request holds on average.
         slope_ms: shape (M,), time that each running request adds to a step.
+        root_ms: shape (M,), time per square root of the running requests.
         prefill_ms: shape (M,), time that each prompt token adds, what its steps read included.
         kv_batch: shape (M,), requests that the KV cache holds; infinite where its size is unknown.
         max_batch: shape (M,), the smaller of max_num_seqs and kv_batch, a whole number >= 1.
@@ -91,6 +93,7 @@ class Engines:
         input_cv: ArrayLike = 0.0,
         output_cv: ArrayLike = 0.0,
         cached_tokens: ArrayLike = 0.0,
+        per_sqrt_request_ms: ArrayLike = 0.0,
     ) -> None:
         given = dict(
             zip(
@@ -100,6 +103,7 @@ class Engines:
                     per_request_ms,
                     per_prefill_token_ms,
                     per_context_token_ms,
+                    per_sqrt_request_ms,
                     max_num_seqs,
                     max_num_batched_tokens,
                     kv_tokens,
@@ -127,6 +131,7 @@ class Engines:
             per_request_ms=[step.per_request_ms for step in steps],
             per_prefill_token_ms=[step.per_prefill_token_ms for step in steps],
             per_context_token_ms=[step.per_context_token_ms for step in steps],
+            per_sqrt_request_ms=[step.per_sqrt_request_ms for step in steps],
             max_num_seqs=[limit.max_num_seqs for limit in limits],
             max_num_batched_tokens=[limit.max_num_batched_tokens for limit in limits],
             kv_tokens=[np.inf if limit.kv_tokens is None else limit.kv_tokens for limit in limits],
@@ -139,6 +144,7 @@ class Engines:
 
     def _fill(self, columns: dict[str, FloatArray]) -> None:
         self.base_ms = columns["base_ms"]
+        self.root_ms = columns["per_sqrt_request_ms"]
         self.per_prefill_token_ms = columns["per_prefill_token_ms"]
         self.max_num_seqs = columns["max_num_seqs"]
         self.max_num_batched_tokens = columns["max_num_batched_tokens"]
@@ -171,6 +177,10 @@ class Engines:
     def __len__(self) -> int:
         """M."""
         return self.base_ms.size
+
+    def decode_ms(self, batch: FloatArray) -> FloatArray:
+        """Time of a step that decodes for that many requests and computes no prompt, shape (M,)."""
+        return self.base_ms + self.slope_ms * batch + self.root_ms * np.sqrt(batch)
 
     def take(self, rows: NDArray[np.intp] | BoolArray) -> Engines:
         """The replicas of those rows."""
