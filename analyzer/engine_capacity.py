@@ -12,6 +12,7 @@ Units: milliseconds, requests per second.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -34,7 +35,9 @@ Binding = Literal["ttft", "itl", "tps", "kv", "stability"]
 BINDINGS: tuple[Binding, ...] = ("ttft", "itl", "tps", "kv", "stability")
 _TTFT, _ITL, _TPS, _KV, _STABILITY = range(5)
 _BISECTIONS = 12
-_ELEMENTS = 2**16
+_ROWS = 2**12
+"""Rows that are worked on together: their columns fit in the processor's cache."""
+
 _IDLE = 1e-4
 _PERCENTILES = (0.5, 0.9, 0.95, 0.99)
 
@@ -331,12 +334,10 @@ class _Search:
         return best
 
 
-def _parts(engines: Engines):  # type: ignore[no-untyped-def]
-    """Rows that are worked on together: of one width, and few enough for the processor's cache."""
-    power = np.exp2(np.ceil(np.log2(engines.max_batch)))
-    width = np.where(0.75 * power >= engines.max_batch, np.ceil(0.75 * power), power)
+def _parts(engines: Engines) -> Iterator[NDArray[np.intp]]:
+    """Rows that are worked on together: of similar batches, and few enough for the processor's cache."""
+    width = np.exp2(np.ceil(np.log2(engines.max_batch)))
     for one in np.unique(width):
         rows = np.flatnonzero(width == one)
-        step = max(int(_ELEMENTS // one), 1)
-        for start in range(0, rows.size, step):
-            yield rows[start : start + step]
+        for start in range(0, rows.size, _ROWS):
+            yield rows[start : start + _ROWS]

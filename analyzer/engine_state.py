@@ -18,6 +18,7 @@ linear in n for given lengths, and its coefficients are computed from them (m = 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +30,11 @@ FULL = 0.9995
 """Largest load that counts as stable."""
 
 _ITERATIONS = 3
-_LARGEST_PRODUCT = 600.0
+_RESCALED = 32
+"""States after which weights are scaled to a sum of 1: products of more could leave the range of floats."""
+
+_SMALLEST = 1e-280
+"""Keeps weights normal floats, with which processors are fast."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -155,40 +160,46 @@ def full_rate(engines: Engines) -> FloatArray:
 def _chain(engines: Engines, rate: FloatArray, delay: FloatArray) -> dict[str, FloatArray]:
     """Numbers in the batch: w(n) = w(n - 1) rate T(n) / n up to the max batch, geometric beyond."""
     most = engines.max_batch
-    width = int(most.max())
-    base = engines.decodes * engines.base_ms + delay
-    slope = engines.decodes * engines.slope_ms + engines.prefill_ms * engines.input_tokens
-    # One column per engine: what runs over the states then works on whole rows at once.
-    states = np.arange(1.0, width + 1.0)[:, None]
-    weights = (rate * base) / states
-    weights += rate * slope
-    if engines.root_ms.any():
-        weights += (rate * engines.decodes * engines.root_ms) / np.sqrt(states)
-    last = most.astype(np.intp) - 1
-    columns = np.arange(len(engines))
+    base = rate * (engines.decodes * engines.base_ms + delay)
+    slope = rate * (
+        engines.decodes * engines.slope_ms + engines.prefill_ms * engines.input_tokens
+    )
+    root = rate * engines.decodes * engines.root_ms if engines.root_ms.any() else None
     top = full_rate(engines)
-    weights[last, columns] = np.maximum(weights[last, columns], rate / top)
-    if not (most == width).all():
-        weights[states > most] = 0.0
-    if width < _LARGEST_PRODUCT:
-        # Beyond a ratio of 1.0 for the last state nothing is stable; the cap keeps products finite.
-        np.minimum(weights, float(width), out=weights)
-        np.multiply.accumulate(weights, axis=0, out=weights)
-        first = np.ones(len(engines))
-    else:
-        with np.errstate(divide="ignore"):
-            np.cumsum(np.log(weights), axis=0, out=weights)
-        largest = np.maximum(weights.max(axis=0), 0.0)
-        weights, first = np.exp(weights - largest), np.exp(-largest)
+    even = bool((most == most[0]).all())
+    weight = np.ones_like(rate)
+    full, total = np.zeros_like(rate), np.ones_like(rate)
+    first, second = np.zeros_like(rate), np.zeros_like(rate)
+    # State by state over all rows: faster than tables, whose smallest entries leave the normal floats.
+    for n in range(1, int(most.max()) + 1):
+        ratio = base / n
+        ratio += slope
+        if root is not None:
+            ratio += root / math.sqrt(n)
+        if not even or n == most[0]:
+            last = most == n
+            ratio = np.where(last, np.maximum(ratio, rate / top), ratio)
+            if not even:
+                ratio[most < n] = 0.0
+        weight *= ratio
+        weight += _SMALLEST
+        if not even or n == most[0]:
+            full = np.where(last, weight, full)
+        total += weight
+        part = weight * n
+        first += part
+        part *= n
+        second += part
+        if n % _RESCALED == 0:
+            shrink = 1.0 / total
+            for column in (weight, full, total, first, second):
+                column *= shrink
     load = rate / top
     below = np.minimum(load, FULL)
-    full = weights[last, columns]
     tail = full * below / (1.0 - below)
-    total = first + weights.sum(axis=0) + tail
-    weights *= states
-    mean = (weights.sum(axis=0) + most * tail) / total
-    weights *= states
-    square = (weights.sum(axis=0) + most * most * tail) / total
+    total = total + tail
+    mean = (first + most * tail) / total
+    square = (second + most * most * tail) / total
     waits = (full + tail) / total
     place_rate = top * (1.0 - below)
     return {
