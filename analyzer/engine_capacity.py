@@ -1,10 +1,10 @@
 """Performance of engines at a rate, and the largest rate that they hold within their targets.
 
-Latencies rise with the rate, so the largest rate is bisected by tests at a rate; no root of a quantile is needed:
-a percentile target asks whether the share of requests beyond it is small enough.
+Latencies rise with the rate, so the largest rate is bisected by tests at a rate; no root of a quantile is
+needed: a percentile target asks whether the share of requests beyond it is small enough.
 
-`size_engines` and `analyze_engines` work on arrays, one row per replica, and rows do not influence each other;
-`size_engine` and `analyze_engine` are their views of a single one.
+`size_engines` and `analyze_engines` work on arrays, one row per replica, and rows do not influence each
+other; `size_engine` and `analyze_engine` are their views of a single one.
 
 Units: milliseconds, requests per second.
 """
@@ -34,7 +34,10 @@ KV_HEADROOM = 0.03
 Binding = Literal["ttft", "itl", "tps", "kv", "stability"]
 BINDINGS: tuple[Binding, ...] = ("ttft", "itl", "tps", "kv", "stability")
 _TTFT, _ITL, _TPS, _KV, _STABILITY = range(5)
-_BISECTIONS = 12
+_HALVINGS = 12
+_FEW = 64
+"""Rows up to which several rates are tested in one call: the call costs more than its numbers."""
+
 _ROWS = 2**12
 """Rows that are worked on together: their columns fit in the processor's cache."""
 
@@ -206,7 +209,9 @@ def size_engines(
         search = _Search(engines.take(part), ttft[part], itl[part], share[part])
         rate[part], binding[part], best[part] = search.largest()
     binding[(binding == _STABILITY) & ~np.isnan(tokens)] = _TPS
-    rate *= 1.0 - np.minimum(free + np.where(engines.kv_binds & (free > 0), KV_HEADROOM, 0.0), 0.999)
+    rate *= 1.0 - np.minimum(
+        free + np.where(engines.kv_binds & (free > 0), KV_HEADROOM, 0.0), 0.999
+    )
     return EngineCapacityArrays(
         rate_rps=rate,
         binding=binding,
@@ -279,13 +284,11 @@ class _Search:
         idle = self._missed(low)
         lost = idle >= 0
         binding = idle
-        for _ in range(_BISECTIONS):
-            middle = 0.5 * (low + high)
-            missed = self._missed(middle)
-            over = missed >= 0
-            high = np.where(over, middle, high)
-            binding = np.where(over & ~lost, missed, binding)
-            low = np.where(over, low, middle)
+        few = self._ttft.size <= _FEW
+        sections = 16 if few else 2
+        for _ in range(_HALVINGS // 4 if few else _HALVINGS):
+            low, high, binding = self._narrowed(low, high, binding, sections)
+        binding = np.where(lost, idle, binding)
         binding = np.where(binding < 0, _STABILITY, binding)
         kv = (binding == _STABILITY) | (binding == _TTFT)
         if kv.any() and self._engines.kv_binds.any():
@@ -300,6 +303,26 @@ class _Search:
         """Largest stable rates, requests per second, shape (M,)."""
         none = np.full(len(engines), np.nan)
         return np.asarray(_Search(engines, none, none, none).largest()[0])
+
+    def _narrowed(
+        self, low: FloatArray, high: FloatArray, binding: NDArray[np.int64], sections: int
+    ) -> tuple[FloatArray, FloatArray, NDArray[np.int64]]:
+        """The section of each interval in which a target begins to be missed; all tests in one call."""
+        rows, cuts = low.size, sections - 1
+        steps = np.arange(1, sections) / sections
+        rates = low + (high - low) * steps[:, None]
+        search = self
+        if cuts > 1:
+            again = np.tile(np.arange(rows), cuts)
+            search = _Search(
+                self._engines.take(again), self._ttft[again], self._itl[again], self._share[again]
+            )
+        missed = search._missed(rates.ravel()).reshape(cuts, rows)
+        held = (np.cumsum(missed >= 0, axis=0) == 0).sum(axis=0)
+        columns = np.arange(rows)
+        edges = np.vstack([low, rates, high])
+        reasons = np.vstack([missed, binding])
+        return edges[held, columns], edges[held + 1, columns], reasons[held, columns]
 
     def _missed(self, rate_rps: FloatArray) -> NDArray[np.int64]:
         """What is missed at the rate: index into `BINDINGS`, -1 where nothing is; shape (M,)."""

@@ -1,16 +1,17 @@
 """Means and tails of TTFT and ITL of engines in a steady state.
 
-TTFT: the queue of prompts, log-normal by its mean and variance beyond the shortest step, and the exponential wait
-of those who find no place in the batch. ITL: a request's mean over its m = out - 1 decode steps is the length of
-a delay cycle over m, inverse Gaussian (the first passage of a diffusion) with mean (D + prefill backlog / m) /
-(1 - r) and variance D rate prefill**2 E[in**2] / (m (1 - r)**3): short answers have heavy tails, because a mixed
-step meets few tokens. m is log-normal, in seven Gauss-Hermite nodes.
+TTFT: the queue of prompts, log-normal by its mean and variance beyond the shortest step, and the
+exponential wait of those who find no place in the batch. ITL: a request's mean over its m = out - 1 decode
+steps is the length of a delay cycle over m, inverse Gaussian (the first passage of a diffusion) with mean
+(D + prefill backlog / m) / (1 - r) and variance D rate prefill**2 E[in**2] / (m (1 - r)**3): short answers
+have heavy tails, because a mixed step meets few tokens. m is log-normal, in seven Gauss-Hermite nodes.
 
 Factors marked CALIBRATED were fitted on 300 random replicas in an exact simulation of vLLM's scheduler.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,8 @@ from analyzer.engines import NODE_WEIGHTS, Engines
 from analyzer.replicas import FloatArray
 
 NOISE = 1.4
-"""CALIBRATED: prompts that arrive during one answer come in clusters; share of their variance over Poisson's."""
+"""CALIBRATED: prompts that arrive during one answer come in clusters; share of their variance over
+Poisson's."""
 
 BACKLOG_NOISE = 1.0
 """CALIBRATED: the same of what waited when the answer began."""
@@ -74,7 +76,9 @@ class Latency:
         """Share of requests whose mean ITL exceeds the target, shape (M,)."""
         # Inverse Gaussian, with exp(2 shape / mean) Phi(-far) in terms of erfcx, which cannot overflow.
         target = target_ms[:, None]
-        root = np.sqrt(self.node_ms * self.node_ms * self.node_ms / (2.0 * target * self.node_variance))
+        root = np.sqrt(
+            self.node_ms * self.node_ms * self.node_ms / (2.0 * target * self.node_variance)
+        )
         ratio = target / self.node_ms
         near = root * (ratio - 1.0)
         far = special.erfcx(root * (ratio + 1.0)) * np.exp(-np.minimum(near * near, 700.0))
@@ -151,7 +155,9 @@ def _nodes(
     return mean, np.maximum(variance, (1e-4 * mean) ** 2)
 
 
-def _quantile(exceeds, share: FloatArray, high: FloatArray) -> FloatArray:  # type: ignore[no-untyped-def]
+def _quantile(
+    exceeds: Callable[[FloatArray], FloatArray], share: FloatArray, high: FloatArray
+) -> FloatArray:
     low = np.zeros_like(high)
     for _ in range(_BISECTIONS):
         middle = 0.5 * (low + high)

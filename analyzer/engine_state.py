@@ -2,15 +2,16 @@
 
 Of every millisecond the share r = rate * prefill * in goes to prompts (work conservation), so a step that
 decodes n requests takes D(n) / (1 - r) on average, D(n) = base + slope n. Prompts are a queue of their own:
-its server computes B - n tokens in D + prefill (B - n) ms, that is s = prefill + D / (B - n) ms a token, and by
-Pollaczek and Khinchine a prompt waits
+its server computes B - n tokens in D + prefill (B - n) ms, that is s = prefill + D / (B - n) ms a token,
+and by Pollaczek and Khinchine a prompt waits
 
     W = rate s**2 E[in**2] / (2 (1 - rate s in)).
 
-Steps are not fluid: a prompt ends with its step, E[ceil(x)] = 1 / (1 - exp(-1 / x)) steps after it began (x the
-mean number of steps that the tokens before it and its own fill, taken as exponential), and begins after the rest
-of the step that it meets. What arrived meanwhile is computed in the first steps of its decoding: a delay cycle
-(Conway, Maxwell and Miller, Theory of Scheduling, 8-4), whose mean duration is (m D + prefill backlog) / (1 - r).
+Steps are not fluid: a prompt ends with its step, E[ceil(x)] = 1 / (1 - exp(-1 / x)) steps after it began (x
+the mean number of steps that the tokens before it and its own fill, taken as exponential), and begins after
+the rest of the step that it meets. What arrived meanwhile is computed in the first steps of its decoding: a
+delay cycle (Conway, Maxwell and Miller, Theory of Scheduling, 8-4), of mean (m D + prefill backlog) / (1 -
+r).
 
 The batch is the chain of `chain.py` with T(n) = m base + prefill backlog + (m slope + prefill in) n; it is
 linear in n for given lengths, and its coefficients are computed from them (m = out - 1 decode steps).
@@ -154,16 +155,14 @@ def full_rate(engines: Engines) -> FloatArray:
     most = engines.max_batch
     decode = engines.decodes * engines.decode_ms(most)
     again = 1.0 + engines.recomputed
-    return most / (decode + engines.prefill_ms * engines.input_tokens * most * again)
+    return np.asarray(most / (decode + engines.prefill_ms * engines.input_tokens * most * again))
 
 
 def _chain(engines: Engines, rate: FloatArray, delay: FloatArray) -> dict[str, FloatArray]:
     """Numbers in the batch: w(n) = w(n - 1) rate T(n) / n up to the max batch, geometric beyond."""
     most = engines.max_batch
     base = rate * (engines.decodes * engines.base_ms + delay)
-    slope = rate * (
-        engines.decodes * engines.slope_ms + engines.prefill_ms * engines.input_tokens
-    )
+    slope = rate * (engines.decodes * engines.slope_ms + engines.prefill_ms * engines.input_tokens)
     root = rate * engines.decodes * engines.root_ms if engines.root_ms.any() else None
     top = full_rate(engines)
     even = bool((most == most[0]).all())
@@ -192,8 +191,8 @@ def _chain(engines: Engines, rate: FloatArray, delay: FloatArray) -> dict[str, F
         second += part
         if n % _RESCALED == 0:
             shrink = 1.0 / total
-            for column in (weight, full, total, first, second):
-                column *= shrink
+            weight, full, total = weight * shrink, full * shrink, total * shrink
+            first, second = first * shrink, second * shrink
     load = rate / top
     below = np.minimum(load, FULL)
     tail = full * below / (1.0 - below)

@@ -26,7 +26,7 @@ KV_SHARE = 0.90
 """Share of the KV cache that requests hold before preemption begins.
 
 From simulations of 100 random replicas that were saturated: they finish what a batch of 0.72 to 1.0 of
-`kv_tokens / context` would, median 0.9 (the rest is lost to blocks that no prompt fits in, and to recomputing).
+`kv_tokens / context` would, median 0.9; the rest is lost to blocks that no prompt fits in and to recomputing.
 """
 
 BLOCK_TOKENS = 16
