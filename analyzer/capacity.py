@@ -19,9 +19,8 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import elementwise
 
-from analyzer import chain, errors, queueing
+from analyzer import chain, errors, queueing, roots
 from analyzer.replicas import BoolArray, FloatArray, Replica, Replicas, checked
 
 LIMIT_SHARE = 0.999
@@ -43,6 +42,7 @@ TARGETS: tuple[Target, Target] = ("ttft", "itl")
 BINDINGS: tuple[Binding, ...] = (*TARGETS, "stability")
 _TTFT, _ITL, _STABILITY = range(3)
 _TINY = 1e-300
+_ACCEPTED_ITERATIONS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,6 +230,46 @@ def size_all(
     )
 
 
+def carry_all(
+    replicas: Replicas,
+    goodput_rps: FloatArray,
+    *,
+    ttft_ms: FloatArray,
+    itl_ms: FloatArray,
+    percentile: FloatArray,
+    stability_margin: FloatArray,
+) -> BoolArray:
+    """Whether every replica finishes so many requests per second within its targets, shape (M,).
+
+    Says what `size_all(...).goodput_rps >= goodput_rps` would, by a test at the rate instead of a search.
+
+    Args:
+        replicas: M of them.
+        goodput_rps: accepted requests, shape (M,).
+        ttft_ms: targets as `size_all` takes them, checked, each of shape (M,).
+        itl_ms: the same.
+        percentile: the same.
+        stability_margin: the same.
+
+    """
+    carried = np.zeros(len(replicas), dtype=np.bool_)
+    most = (1.0 - stability_margin) * LIMIT_SHARE
+    for part in chain.parts(replicas):
+        table = chain.Chain(replicas.take(part))
+        wanted = goodput_rps[part] / table.replicas.max_rate_rps
+        load = wanted
+        for _ in range(_ACCEPTED_ITERATIONS):  # arrivals of which that many are accepted
+            load = np.minimum(wanted / table.seen(load).accepted, 1.0)
+        good = load <= most[part]
+        for target, wants in ((_TTFT, ttft_ms[part]), (_ITL, itl_ms[part])):
+            rows = np.flatnonzero(good & ~np.isnan(wants))
+            if rows.size:
+                search = _Search(table.take(rows), target, wants[rows], percentile[part][rows])
+                good[rows] = search.hold(load[rows])
+        carried[part] = good
+    return carried
+
+
 def rate_to_serve(
     arrival_rate_rps: ArrayLike, tps: ArrayLike, output_tokens: ArrayLike
 ) -> FloatArray:
@@ -282,18 +322,23 @@ class _Search:
         loads[at_floor > 0.0] = np.nan
         between = np.flatnonzero((at_floor <= 0.0) & (at_limit > 0.0))
         if between.size:
-            found = elementwise.find_root(
-                self._excess,
-                (self._floor[between], high[between]),
-                args=(between,),
-                tolerances={"xrtol": 1e-14, "xatol": _TINY, "fatol": 2e-15, "frtol": 0.0},
+            loads[between] = roots.bracketed(
+                lambda load, rows: self._excess(load, between[rows]),
+                self._floor[between],
+                high[between],
+                at_floor[between],
+                at_limit[between],
             )
-            loads[between] = found.x
         best = np.full(self._wanted.size, np.nan)
         failed = np.flatnonzero(at_floor > 0.0)
         if failed.size:
             best[failed] = self._latency(failed, self._floor[failed])
         return loads * replicas.max_rate_rps, best
+
+    def hold(self, load: FloatArray) -> BoolArray:
+        """Whether the target holds at these loads, shape (M,)."""
+        everyone = np.arange(self._wanted.size)
+        return np.asarray(self._excess(np.maximum(load, self._floor), everyone) <= 0.0)
 
     def _excess(self, load: FloatArray, rows: NDArray[np.intp]) -> FloatArray:
         """Logarithm of the latency over its target, or of the share that exceeds it over the allowed."""

@@ -2,8 +2,8 @@
 
     python -P bench/replica.py [--capacity FILE] [--drift FILE]
 
-Each FILE is a JSON list as in tests/data/replica (see its README), which is the default. Exit status 1 when the
-largest rate of a case leaves its goal: -12 to +3 % of the true one for means, -15 to +5 % for the 95th
+Each FILE is a JSON list as in tests/data/replica (see its README), which is the default. Exit status 1 when
+the largest rate of a case leaves its goal: -12 to +3 % of the true one for means, -15 to +5 % for the 95th
 percentile; 15 % either way where only the lengths have moved since the profile was made.
 """
 
