@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analyzer import chain, errors, queueing, roots
+from analyzer import accepted, chain, errors, queueing, roots
 from analyzer.replicas import BoolArray, FloatArray, Replica, Replicas, checked
 
 LIMIT_SHARE = 0.999
@@ -42,7 +42,6 @@ TARGETS: tuple[Target, Target] = ("ttft", "itl")
 BINDINGS: tuple[Binding, ...] = (*TARGETS, "stability")
 _TTFT, _ITL, _STABILITY = range(3)
 _TINY = 1e-300
-_ACCEPTED_ITERATIONS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,10 +256,8 @@ def carry_all(
     for part in chain.parts(replicas):
         table = chain.Chain(replicas.take(part))
         wanted = goodput_rps[part] / table.replicas.max_rate_rps
-        load = wanted
-        for _ in range(_ACCEPTED_ITERATIONS):  # arrivals of which that many are accepted
-            load = np.minimum(wanted / table.seen(load).accepted, 1.0)
-        good = load <= most[part]
+        good = most[part] * table.seen(most[part]).accepted >= wanted
+        load = accepted.arrivals(table, np.minimum(wanted, most[part]), most[part], good)
         for target, wants in ((_TTFT, ttft_ms[part]), (_ITL, itl_ms[part])):
             rows = np.flatnonzero(good & ~np.isnan(wants))
             if rows.size:

@@ -21,7 +21,7 @@ def test_round_trip_at_the_same_lengths() -> None:
 
 
 def test_beta_is_mostly_interference() -> None:
-    """beta = per_request + per_context ctx + per_prefill in / out, as measured on real servers."""
+    """Beta = per_request + per_context ctx + per_prefill in / out, as measured on real servers."""
     steps = StepTimes(
         base_ms=7.0, per_request_ms=0.05, per_prefill_token_ms=0.04, per_context_token_ms=4e-5
     )

@@ -36,9 +36,7 @@ def engine(
             per_prefill_token_ms=prefill,
             per_context_token_ms=context,
         ),
-        limits=EngineLimits(
-            max_num_seqs=seqs, max_num_batched_tokens=budget, kv_tokens=kv_tokens
-        ),
+        limits=EngineLimits(max_num_seqs=seqs, max_num_batched_tokens=budget, kv_tokens=kv_tokens),
         lengths=Lengths(
             input_tokens=lengths[0],
             output_tokens=lengths[1],
