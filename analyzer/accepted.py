@@ -15,7 +15,7 @@ NOBODY = 1e-13
 def arrivals(
     table: chain.Chain, wanted: FloatArray, most: FloatArray, reached: BoolArray
 ) -> FloatArray:
-    """Loads of which as much as wanted is accepted, shape (M,); as wanted where the most does not reach it."""
+    """Loads of which as much as wanted is accepted, shape (M,); as wanted where nobody is blocked."""
     short = wanted * table.seen(wanted).accepted - wanted
     rows = np.flatnonzero(reached & (short < -NOBODY * wanted))
     loads = wanted.copy()

@@ -1,8 +1,9 @@
 """Roots of many functions at once within brackets, by Chandrupatla's method.
 
-Inverse quadratic interpolation where it is safe, bisection elsewhere (Chandrupatla 1997, Advances in Engineering
-Software 28, 145-149; Scherer, Computational Physics, 6.1.7.3). The same method as `scipy.optimize.elementwise`,
-without what that spends on one call, which is ten times what a function of one row costs.
+Inverse quadratic interpolation where it is safe, bisection elsewhere (Chandrupatla 1997, Advances in
+Engineering Software 28, 145-149; Scherer, Computational Physics, 6.1.7.3). The same method as
+`scipy.optimize.elementwise`, without what that spends on one call, which is ten times what a function of
+one row costs.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def bracketed(
         width = np.abs(two - one)
         least = (2.0 * RELATIVE * np.abs(best) + _TINY) / np.maximum(width, _TINY)
         going = (least <= 0.5) & (np.minimum(np.abs(f_one), np.abs(f_two)) > ZERO)
-        part = _next(one, two, three, f_one, f_two, f_three, np.minimum(least, 0.5))
+        part = _next((one, two, three), (f_one, f_two, f_three), np.minimum(least, 0.5))
         if not going.all():
             rows, part = rows[going], part[going]
             one, two, f_one, f_two = one[going], two[going], f_one[going], f_two[going]
@@ -68,15 +69,12 @@ def bracketed(
 
 
 def _next(
-    one: FloatArray,
-    two: FloatArray,
-    three: FloatArray,
-    f_one: FloatArray,
-    f_two: FloatArray,
-    f_three: FloatArray,
+    points: tuple[FloatArray, FloatArray, FloatArray],
+    values: tuple[FloatArray, FloatArray, FloatArray],
     least: FloatArray,
 ) -> FloatArray:
-    """Where between `one` (0) and `two` (1) the next point is."""
+    """Where between the first point (0) and the second (1) the next one is."""
+    (one, two, three), (f_one, f_two, f_three) = points, values
     with np.errstate(all="ignore"):
         xi = (one - two) / (three - two)
         phi = (f_one - f_two) / (f_three - f_two)

@@ -42,7 +42,7 @@ def test_a_delta_that_was_no_prefill_time() -> None:
     ("now", "left"),
     [((512, 128), False), ((760, 128), False), ((780, 128), True), ((512, 32), True)],
 )
-def test_lengths_that_left(now: tuple[float, float], left: bool) -> None:
+def test_lengths_that_left(now: tuple[float, float], *, left: bool) -> None:
     """Lengths have left where one of them moved by more than a factor of 1.5."""
     assert lengths_left(AT, Lengths(input_tokens=now[0], output_tokens=now[1])) is left
 

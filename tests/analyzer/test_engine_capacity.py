@@ -91,7 +91,7 @@ def test_step_of_an_idle_replica_is_exact() -> None:
 
 
 def test_little_and_work_conservation() -> None:
-    """Requests in service = rate x (m steps of base + slope n) / (share of time without prompts), by Little."""
+    """Requests in service = rate x m (base + slope n) / (share of time without prompts), by Little."""
     one = engine(budget=16_384, lengths=(256.0, 1000.0, 0.5, 0.0))
     rate = 1.5
     engines = Engines.of([one])
@@ -112,7 +112,7 @@ def test_capacity_inverts_performance(percentile: float | None) -> None:
 
 
 def test_latencies_never_fall_with_the_rate() -> None:
-    """TTFT and the mean ITL rise with the rate up to the stable limit; the ITL's tail may ease by 2 % there."""
+    """TTFT and the mean ITL rise with the rate; the ITL's tail may ease by 2 % near the limit."""
     limit = size_engine(engine(), headroom=0).rate_rps
     rates = np.linspace(0.01, 0.99, 60) * limit
     at = engine_capacity.analyze_engines(Engines.of([engine()] * rates.size), rates)
