@@ -28,8 +28,10 @@ HEADROOM = 0.04
 """Default share of the largest rate that is kept free: the model's error in simulations is 0 to 5 % (one
 standard deviation), and a replica that is asked for too much breaks faster than one that idles costs."""
 
-KV_HEADROOM = 0.03
-"""Kept free besides where the KV cache binds the batch: preemption makes the fall there a cliff."""
+KV_HEADROOM = 0.01
+KV_TAIL_HEADROOM = 0.03
+"""Kept free besides where the KV cache binds the batch, for means and for percentiles: preemption makes the
+fall there a cliff."""
 
 Binding = Literal["ttft", "itl", "tps", "kv", "stability"]
 BINDINGS: tuple[Binding, ...] = ("ttft", "itl", "tps", "kv", "stability")
@@ -209,9 +211,9 @@ def size_engines(
         search = _Search(engines.take(part), ttft[part], itl[part], share[part])
         rate[part], binding[part], best[part] = search.largest()
     binding[(binding == _STABILITY) & ~np.isnan(tokens)] = _TPS
-    rate *= 1.0 - np.minimum(
-        free + np.where(engines.kv_binds & (free > 0), KV_HEADROOM, 0.0), 0.999
-    )
+    cliff = np.where(np.isnan(share), KV_HEADROOM, KV_TAIL_HEADROOM)
+    kept = free + np.where(engines.kv_binds & (free > 0), cliff, 0.0)
+    rate *= 1.0 - np.minimum(kept, 0.999)
     return EngineCapacityArrays(
         rate_rps=rate,
         binding=binding,
