@@ -48,10 +48,10 @@ class Unreachable:
     """A target that no arrival rate meets.
 
     Attributes:
-        target: which one.
+        target: name of the unreachable target.
         wanted_ms: what was asked for.
         best_ms: what a replica that is as good as idle gives.
-        percentile: of which latency; None is the mean.
+        percentile: percentile of the latency that the target bounds; None is the mean.
 
     """
 
@@ -104,7 +104,7 @@ class CapacityArrays:
         unreachable: index into `TARGETS`, -1 where every target can be met.
         wanted_ms: the unreachable target; NaN where there is none.
         best_ms: what an idle replica gives instead; NaN where there is none.
-        percentile: that the targets bound; NaN is the mean.
+        percentile: percentile that the targets bound; NaN is the mean.
 
     """
 

@@ -19,7 +19,7 @@ from analyzer import capacity
 from analyzer.replicas import FloatArray, Replicas
 
 LARGEST_BATCH = 512
-"""Of the common chain. Beyond it more replicas gain little, and count as several such pools."""
+"""Largest batch of the common chain. Beyond it more replicas gain little, and count as several such pools."""
 
 
 def pooled(replicas: Replicas, numbers: ArrayLike) -> Replicas:

@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from analyzer.engine_capacity import size_engine
-from analyzer.engines import Engine
+from analyzer.engine.columns import Engine
+from analyzer.engine.sizing import size_engine
 from analyzer.step_times import EngineLimits, Lengths, StepTimes
 
 DATA = Path(__file__).parent.parent / "tests" / "data" / "replica"

@@ -19,9 +19,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analyzer import engine_state, errors
-from analyzer.engine_latency import latency
-from analyzer.engines import Engine, Engines
+from analyzer import errors
+from analyzer.engine import state as engine_state
+from analyzer.engine.columns import Engine, Engines
+from analyzer.engine.percentiles import latency
 from analyzer.replicas import FloatArray, checked
 
 HEADROOM = 0.04

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analyzer.engines import Engines
+from analyzer.engine.columns import Engines
 from analyzer.replicas import BoolArray, FloatArray
 
 FULL = 0.9995
@@ -65,13 +65,13 @@ class State:
     Attributes:
         stable: whether the replica keeps up.
         rate: requests per millisecond.
-        prefill_share: of the time.
+        prefill_share: share of the time that goes to prefill.
         batch: mean number of requests that run.
         joined: mean number that a new request runs with, itself included.
-        variance: of the number of requests that run.
+        variance: variance of the number of running requests.
         place_waits: share of requests that wait for a place in the batch.
         place_waiting_ms: mean of their wait, over all requests.
-        place_rate: per millisecond; the wait for a place is exponential with this rate.
+        place_rate: rate per millisecond; the wait for a place is exponential with this rate.
         load: rate over the largest rate of a full batch.
         prompts: queue of prompts.
 

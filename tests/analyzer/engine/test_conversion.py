@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from analyzer.conversion import LinearTimes, lengths_left, linear_times, step_times
+from analyzer.engine.conversion import LinearTimes, lengths_left, linear_times, step_times
 from analyzer.errors import InvalidParameterError
 from analyzer.step_times import Lengths, StepTimes
 

@@ -27,7 +27,8 @@ from analyzer.errors import InvalidParameterError
 from analyzer.step_times import Lengths, StepTimes
 
 CONTEXT_SHARE = 0.5
-"""Of decode time that grows with the batch; measured servers have 0.3 (8B) to 0.65 (70B) at 1,000 tokens."""
+"""Share of the context in the decode time that grows with the batch; measured servers have
+0.3 (8B) to 0.65 (70B) at 1,000 tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

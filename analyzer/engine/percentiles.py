@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from analyzer.engine_state import State
-from analyzer.engines import NODE_WEIGHTS, Engines
+from analyzer.engine.columns import NODE_WEIGHTS, Engines
+from analyzer.engine.state import State
 from analyzer.replicas import FloatArray
 
 NOISE = 1.4

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analyzer import engine_capacity, engine_state
-from analyzer.engine_capacity import analyze_engine, size_engine, size_engines
-from analyzer.engines import Engine, Engines
+from analyzer.engine import sizing
+from analyzer.engine import state as engine_state
+from analyzer.engine.columns import Engine, Engines
+from analyzer.engine.sizing import analyze_engine, size_engine, size_engines
 from analyzer.errors import InvalidParameterError
 from analyzer.step_times import EngineLimits, Lengths, StepTimes
 
-DATA = Path(__file__).parent.parent / "data" / "replica"
+DATA = Path(__file__).parents[2] / "data" / "replica"
 CASES: list[dict[str, Any]] = json.loads((DATA / "capacity.json").read_text())
 DRIFT: list[dict[str, Any]] = json.loads((DATA / "drift.json").read_text())
 
@@ -115,7 +116,7 @@ def test_latencies_never_fall_with_the_rate() -> None:
     """TTFT and the mean ITL rise with the rate; the ITL's tail may ease by 2 % near the limit."""
     limit = size_engine(engine(), headroom=0).rate_rps
     rates = np.linspace(0.01, 0.99, 60) * limit
-    at = engine_capacity.analyze_engines(Engines.of([engine()] * rates.size), rates)
+    at = sizing.analyze_engines(Engines.of([engine()] * rates.size), rates)
     for name in ("ttft_ms", "ttft_p50_ms", "ttft_p95_ms", "ttft_p99_ms", "itl_ms", "itl_p95_ms"):
         values = getattr(at, name)
         eases = 0.02 if name == "itl_p95_ms" else 1e-6
