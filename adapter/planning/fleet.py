@@ -97,6 +97,9 @@ class Load:
         input_tokens: mean prompt tokens per request.
         output_tokens: mean generated tokens per request; at least 1 where there is traffic.
         dispersion: variance of the number of arrivals over its mean; 1 for Poisson arrivals.
+        input_cv: coefficient of variation of the prompt tokens; 0 for equal lengths.
+        output_cv: coefficient of variation of the generated tokens.
+        cached_tokens: mean prompt tokens per request that the prefix cache serves, part of `input_tokens`.
 
     """
 
@@ -104,6 +107,9 @@ class Load:
     input_tokens: float
     output_tokens: float
     dispersion: float = 1.0
+    input_cv: float = 0.0
+    output_cv: float = 0.0
+    cached_tokens: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
