@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from adapter.resources import config_maps, inputs, watches
-
-Object = dict[str, Any]
 from tests.adapter.resources.gpu_nodes import (
     A100,
     GPU,
     PRODUCT,
+    Object,
     got,
     node,
     pod,

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from adapter.resources import gpus as inventory
-
-Object = dict[str, Any]
-from tests.adapter.resources.gpu_nodes import A100, GPU, PRODUCT, got, node, pod, taint, take
+from tests.adapter.resources.gpu_nodes import (
+    A100,
+    GPU,
+    PRODUCT,
+    Object,
+    got,
+    node,
+    pod,
+    taint,
+    take,
+)
 
 
 @pytest.mark.parametrize(
