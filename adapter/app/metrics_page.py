@@ -48,8 +48,8 @@ variants, so that sums over replicas count each variant once.
 _READ = """
 ## Read from model servers
 
-From the pods' own pages, or from Prometheus. Of several names in a row the first that a pod has counts; names joined
-by + are added.
+From the pods' own pages, or from Prometheus. Of several names in a row the first that a pod has counts;
+names joined by + are added.
 
 | quantity | series |
 | --- | --- |
