@@ -14,6 +14,7 @@ from typing import Literal
 
 from analyzer.capacity import STABILITY_MARGIN
 from analyzer.latency import LatencyParameters
+from analyzer.step_times import EngineLimits, StepTimes
 from optimizer.problem import TRANSITION_FACTOR, Policy
 from optimizer.solvers import SolverName
 
@@ -42,18 +43,24 @@ class Profile:
 
     Attributes:
         accelerator: name of the accelerator.
-        latency: coefficients of decode and prefill time.
+        latency: coefficients of decode and prefill time; None where only step times are given.
+        step_times: coefficients of one engine step, which hold for all lengths; preferred over `latency`.
+        limits: limits of the engine; None where only `max_batch` is known.
         accelerator_count: units of the accelerator that one replica holds.
         max_batch: largest number of requests in service; 0 when not given.
-        at_tokens: output tokens per request at which `max_batch` was measured; 0 when not given.
+        at_tokens: output tokens per request at which the profile was measured; 0 when not given.
+        at_input_tokens: input tokens per request at which it was measured; 0 when not given.
 
     """
 
     accelerator: str
-    latency: LatencyParameters
+    latency: LatencyParameters | None = None
+    step_times: StepTimes | None = None
+    limits: EngineLimits | None = None
     accelerator_count: int = 1
     max_batch: int = 0
     at_tokens: int = 0
+    at_input_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Object(BaseModel):
@@ -59,11 +60,35 @@ class PrefillParameters(_Object):
     delta: NonNegative = 0.0
 
 
-class PerformanceParameters(_Object):
-    """The newer of the two published profile shapes."""
+class StepParameters(_Object):
+    """Time of one engine step, milliseconds; see `analyzer.step_times.StepTimes`."""
 
-    decode: DecodeParameters = Field(alias="decodeParms")
+    base: Positive
+    per_request: NonNegative = Field(alias="perRequest", default=0.0)
+    per_prefill_token: NonNegative = Field(alias="perPrefillToken")
+    per_context_token: NonNegative = Field(alias="perContextToken", default=0.0)
+
+
+class PerformanceParameters(_Object):
+    """The newer of the two published profile shapes; step times win where both are given."""
+
+    decode: DecodeParameters | None = Field(alias="decodeParms", default=None)
     prefill: PrefillParameters = Field(alias="prefillParms", default=PrefillParameters())
+    step: StepParameters | None = Field(alias="stepParms", default=None)
+
+    @model_validator(mode="after")
+    def _some_form(self) -> PerformanceParameters:
+        if self.decode is None and self.step is None:
+            raise ValueError("needs decodeParms or stepParms")
+        return self
+
+
+class EngineSettings(_Object):
+    """Limits of the engine, as its own flags name them."""
+
+    max_num_seqs: int = Field(alias="maxNumSeqs", default=256, ge=1)
+    max_num_batched_tokens: int = Field(alias="maxNumBatchedTokens", default=2048, ge=1)
+    kv_tokens: int | None = Field(alias="kvTokens", default=None, ge=1)
 
 
 class AcceleratorProfile(_Object):
@@ -71,9 +96,17 @@ class AcceleratorProfile(_Object):
 
     accelerator: str = Field(alias="acc", min_length=1)
     accelerator_count: int = Field(alias="accCount", default=1, ge=1)
-    max_batch: int = Field(alias="maxBatchSize", ge=1)
+    max_batch: int = Field(alias="maxBatchSize", default=0, ge=1)
     at_tokens: int = Field(alias="atTokens", default=0, ge=0)
+    at_input_tokens: int = Field(alias="atInputTokens", default=0, ge=0)
     parameters: PerformanceParameters = Field(alias="perfParms")
+    engine: EngineSettings | None = None
+
+    @model_validator(mode="after")
+    def _batch_is_bounded(self) -> AcceleratorProfile:
+        if not self.max_batch and self.engine is None:
+            raise ValueError("needs maxBatchSize or engine.maxNumSeqs")
+        return self
 
     @model_validator(mode="before")
     @classmethod

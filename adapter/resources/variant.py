@@ -32,6 +32,7 @@ from adapter.resources.annotations import (
     parse_seconds,
 )
 from analyzer.latency import LatencyParameters
+from analyzer.step_times import EngineLimits, StepTimes
 
 Source = Literal["auto", "direct", "prometheus"]
 """Source of the load; auto scrapes the pods, and queries Prometheus for those that do not answer."""
@@ -332,24 +333,46 @@ def _profiles(
         if any(item.accelerator == profile.accelerator for profile in profiles):
             warnings.append(f"{field}: {item.accelerator!r} is listed twice; the first one counts")
             continue
-        decode, prefill = item.parameters.decode, item.parameters.prefill
-        profiles.append(
-            fleet.Profile(
-                accelerator=item.accelerator,
-                accelerator_count=item.accelerator_count,
-                max_batch=item.max_batch,
-                at_tokens=item.at_tokens,
-                latency=LatencyParameters(
-                    alpha_ms=decode.alpha,
-                    beta_ms=decode.beta,
-                    gamma_ms=prefill.gamma,
-                    delta_ms=prefill.delta,
-                ),
-            )
-        )
+        profiles.append(_profile(item))
     if not profiles:
         raise errors.InputError("; ".join(warnings))
     return tuple(profiles), warnings
+
+
+def _profile(item: schemas.AcceleratorProfile) -> fleet.Profile:
+    """Profile of one accelerator, in whichever forms it is given."""
+    decode, prefill, step = item.parameters.decode, item.parameters.prefill, item.parameters.step
+    engine = item.engine
+    return fleet.Profile(
+        accelerator=item.accelerator,
+        accelerator_count=item.accelerator_count,
+        max_batch=item.max_batch or (0 if engine is None else engine.max_num_seqs),
+        at_tokens=item.at_tokens,
+        at_input_tokens=item.at_input_tokens,
+        latency=None
+        if decode is None
+        else LatencyParameters(
+            alpha_ms=decode.alpha,
+            beta_ms=decode.beta,
+            gamma_ms=prefill.gamma,
+            delta_ms=prefill.delta,
+        ),
+        step_times=None
+        if step is None
+        else StepTimes(
+            base_ms=step.base,
+            per_request_ms=step.per_request,
+            per_prefill_token_ms=step.per_prefill_token,
+            per_context_token_ms=step.per_context_token,
+        ),
+        limits=None
+        if engine is None
+        else EngineLimits(
+            max_num_seqs=engine.max_num_seqs,
+            max_num_batched_tokens=engine.max_num_batched_tokens,
+            kv_tokens=engine.kv_tokens,
+        ),
+    )
 
 
 def _listed(names: Mapping[str, object]) -> str:

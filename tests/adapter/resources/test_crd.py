@@ -46,6 +46,21 @@ PERF: dict[str, Any] = {
         },
     },
 }
+STEP = copy.deepcopy(PERF)
+STEP["spec"]["modelProfile"]["accelerators"] = [
+    {
+        "acc": "H100",
+        "perfParms": {
+            "stepParms": {
+                "base": "7.0",
+                "perRequest": "0.05",
+                "perPrefillToken": "0.04",
+                "perContextToken": "4e-05",
+            }
+        },
+        "engine": {"maxNumSeqs": 64, "maxNumBatchedTokens": 2048, "kvTokens": 432000},
+    }
+]
 FLAT = copy.deepcopy(PERF)
 FLAT["spec"]["modelProfile"]["accelerators"] = [
     {
@@ -129,8 +144,8 @@ def accepted(document: dict[str, Any]) -> bool:
     )
 
 
-@pytest.mark.parametrize("document", [PERF, FLAT], ids=["perfParms", "flat"])
-def test_both_published_shapes_are_accepted(document: dict[str, Any]) -> None:
+@pytest.mark.parametrize("document", [PERF, FLAT, STEP], ids=["perfParms", "flat", "stepParms"])
+def test_every_published_shape_is_accepted(document: dict[str, Any]) -> None:
     """By the CRD and by the model alike."""
     assert accepted(document)
     assert schemas.VariantAutoscaling.model_validate(document).spec.model == "m"
@@ -175,10 +190,14 @@ def test_what_the_model_refuses_the_crd_refuses(path: str, value: Any) -> None:
 
 def test_the_rule_stands_where_the_schema_cannot_tell() -> None:
     """A profile without parameters is refused by the CRD's rule, and by the model."""
-    (rule,) = SCHEMA["properties"]["spec"]["properties"]["modelProfile"]["properties"][
-        "accelerators"
-    ]["items"]["x-kubernetes-validations"]
-    assert rule["rule"] == "has(self.perfParms) || (has(self.alpha) && has(self.beta))"
+    item = SCHEMA["properties"]["spec"]["properties"]["modelProfile"]["properties"]["accelerators"]
+    rules = [rule["rule"] for rule in item["items"]["x-kubernetes-validations"]]
+    assert rules == [
+        "has(self.perfParms) || (has(self.alpha) && has(self.beta))",
+        "has(self.maxBatchSize) || has(self.engine)",
+    ]
+    (step,) = item["items"]["properties"]["perfParms"]["x-kubernetes-validations"]
+    assert step["rule"] == "has(self.decodeParms) || has(self.stepParms)"
     document = copy.deepcopy(FLAT)
     del document["spec"]["modelProfile"]["accelerators"][0]["beta"]
     assert not accepted(document)
