@@ -3,6 +3,7 @@
 * AnalyzerError
   + InvalidParameterError: a parameter is not a number in its range; names it and its place in the batch
   + FitError: benchmark rows from which no parameters follow
+    - SaturatedRowsError: because in most of them requests waited; names those
 """
 
 from __future__ import annotations
@@ -38,6 +39,23 @@ class InvalidParameterError(AnalyzerError):
 
 class FitError(AnalyzerError):
     """Benchmark rows from which no parameters follow."""
+
+
+class SaturatedRowsError(FitError):
+    """Too few benchmark rows remain without those in which requests waited.
+
+    Attributes:
+        rows: index and reason of each saturated row.
+
+    """
+
+    def __init__(self, problem: str, rows: tuple[tuple[int, str], ...]) -> None:
+        self.rows = rows
+        super().__init__(problem)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Errors cross the border of the worker process."""
+        return SaturatedRowsError, (str(self), self.rows)
 
 
 @contextlib.contextmanager

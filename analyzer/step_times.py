@@ -2,10 +2,14 @@
 
 One step that serves n requests, computes p prompt tokens and reads c tokens of context takes
 
-    step = base + per_request * n + per_prefill_token * p + per_context_token * c
+    step = base + per_request * n + per_sqrt_request * sqrt(n) + per_prefill_token * p + per_context_token * c
 
-These four numbers belong to model, GPU and engine and do not move with the traffic; decode time, its slope
-over the batch, prefill interference and TTFT follow from them and from the lengths of the requests that are
+per_sqrt_request is 0 but for mixtures of experts, whose steps bend over the batch: the more requests, the
+more experts' weights a step reads, until it reads all of them. On measured servers one term in sqrt(n)
+predicts such steps as well as a saturating exponential or a power with an exponent of its own.
+
+These numbers belong to model, GPU and engine and do not move with the traffic; decode time, its slope over
+the batch, prefill interference and TTFT follow from them and from the lengths of the requests that are
 there now.
 
 Units: milliseconds, tokens.
@@ -25,6 +29,7 @@ class StepTimes:
         per_request_ms: time that each request in the step adds.
         per_prefill_token_ms: time that each prompt token computed in the step adds.
         per_context_token_ms: time that each token of context adds, once per step and request that holds it.
+        per_sqrt_request_ms: time per square root of the requests in the step; 0 for dense models.
 
     """
 
@@ -32,6 +37,7 @@ class StepTimes:
     per_request_ms: float
     per_prefill_token_ms: float
     per_context_token_ms: float
+    per_sqrt_request_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +65,8 @@ class Lengths:
         output_tokens: mean generated tokens, at least 1.
         input_cv: coefficient of variation (standard deviation over mean) of the prompt tokens.
         output_cv: the same of the generated tokens.
-        cached_tokens: mean prompt tokens that the prefix cache serves; they fill KV cache, cost no prefill.
+        cached_tokens: mean prompt tokens that the prefix cache serves; they fill KV cache and cost no
+            prefill.
 
     """
 

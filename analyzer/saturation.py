@@ -1,0 +1,145 @@
+"""Which benchmark rows are saturated: their requests waited for a place in the batch or in the KV cache.
+
+In such a run TTFT holds that wait and ITL belongs to a smaller batch than the concurrency says, so neither
+teaches the times of a step. Three signs, none of which needs the limits of the engine:
+
+* TTFT grows with a load at most in proportion to concurrency, prompt and share of prefill; a row whose TTFT
+  is beyond that, seen from other rows, has waited;
+* TTFT is more than twice what the rows that did not wait predict for it;
+* a run that sent all requests at once spends a quarter of their time or more on TTFT.
+
+Little's law gives how many requests really ran in it: concurrency * (1 - wait / time of a request).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from analyzer.benchmark_rows import BenchmarkRows
+from analyzer.replicas import BoolArray, FloatArray
+from analyzer.step_regression import Regression, independent, robust
+
+_JUMP = 2.5
+_WAITED = 2.0
+_UNLIMITED_SHARE = 0.25
+_PROMPT_GROWTH = 1.3
+_ROUNDS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TtftLine:
+    """TTFT = overhead + steps * ITL + own * input tokens + queued * input tokens * concurrency.
+
+    A request waits for the step that runs, computes its prompt and shares the token budget with the prompts
+    of others, of which there are the more the more requests are inside.
+
+    Attributes:
+        overhead_ms: what neither load nor lengths change.
+        steps: steps waited for.
+        own_ms: per token of the request's own prompt.
+        queued_ms: per prompt token and request inside.
+
+    """
+
+    overhead_ms: float
+    steps: float
+    own_ms: float
+    queued_ms: float
+
+    def at(
+        self, concurrency: FloatArray, input_tokens: FloatArray, itl_ms: FloatArray
+    ) -> FloatArray:
+        """TTFT of requests that do not wait for the batch, ms, shape (M,)."""
+        return np.asarray(
+            self.overhead_ms
+            + self.steps * itl_ms
+            + self.own_ms * input_tokens
+            + self.queued_ms * input_tokens * concurrency
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Waiting:
+    """What the TTFTs say.
+
+    Attributes:
+        waited: rows whose requests waited for a place, shape (M,).
+        line: of the rows that did not; None where fewer than two have a TTFT.
+
+    """
+
+    waited: BoolArray
+    line: TtftLine | None
+
+
+def find_waiting(rows: BenchmarkRows, known: BoolArray) -> Waiting:
+    """Rows whose requests waited, beside those of which that is `known`, shape (M,)."""
+    timed = ~np.isnan(rows.ttft_ms) & ~np.isnan(rows.itl_ms)
+    at_once = rows.unlimited & timed & (rows.ttft_ms > _UNLIMITED_SHARE * rows.request_ms)
+    sure = known | at_once
+    waited = sure | _jumps(rows, timed & ~sure)
+    line: TtftLine | None = None
+    for _ in range(_ROUNDS):
+        line = fit_ttft(rows.part(timed & ~waited))
+        if line is None:
+            break
+        expected = line.at(rows.concurrency, rows.input_tokens, np.nan_to_num(rows.itl_ms))
+        now = sure | (timed & (rows.ttft_ms > _WAITED * expected))
+        if not (timed & ~now).any() or bool((now == waited).all()):
+            break
+        waited = now
+    return Waiting(waited=waited, line=line)
+
+
+def fit_ttft(rows: BenchmarkRows) -> TtftLine | None:
+    """The line of rows that did not wait; None of fewer than two. `rows` all have TTFT and ITL."""
+    if rows.size < 2:
+        return None
+    design = np.column_stack(
+        [
+            np.ones(rows.size),
+            rows.itl_ms,
+            rows.input_tokens,
+            rows.input_tokens * rows.concurrency,
+        ]
+    )
+    taken = independent(design, (3, 2, 0, 1))[: rows.size]
+    found: Regression = robust(design[:, taken], rows.ttft_ms)
+    values = np.zeros(4)
+    values[taken] = found.coefficients
+    overhead, steps, own, queued = (float(value) for value in values)
+    return TtftLine(overhead_ms=overhead, steps=steps, own_ms=own, queued_ms=queued)
+
+
+def running(rows: BenchmarkRows, line: TtftLine | None) -> FloatArray:
+    """Requests that were in service on average, shape (M,), by Little's law; at most the concurrency."""
+    if line is None:
+        expected: FloatArray = np.zeros(rows.size)
+    else:
+        expected = line.at(rows.concurrency, rows.input_tokens, np.nan_to_num(rows.itl_ms))
+    wait = np.maximum(np.nan_to_num(rows.ttft_ms - expected), 0.0)
+    share = np.nan_to_num(wait / rows.request_ms)
+    return np.asarray(rows.concurrency * (1.0 - np.clip(share, 0.0, 0.99)))
+
+
+def _jumps(rows: BenchmarkRows, timed: BoolArray) -> BoolArray:
+    """Rows whose TTFT is beyond any growth that the others allow, shape (M,)."""
+    n, prompt, output = rows.concurrency, rows.input_tokens, rows.output_tokens
+    places = np.flatnonzero(timed)
+    found: BoolArray = np.zeros(rows.size, dtype=np.bool_)
+    if places.size < 2:
+        return found
+    # [a, b]: the most that a's TTFT can be, seen from b.
+    growth = (
+        np.maximum(n[:, None] / n, 1.0)
+        * np.maximum((prompt[:, None] + 1.0) / (prompt + 1.0), 1.0) ** _PROMPT_GROWTH
+        * np.maximum(output / output[:, None], 1.0)
+    )
+    bounds = (growth * rows.ttft_ms)[np.ix_(places, places)]
+    np.fill_diagonal(bounds, np.inf)
+    # One row may have been measured wrongly; where there are many, two must say so.
+    bound = np.sort(bounds, axis=1)[:, 0 if places.size <= 6 else 1]
+    found[places] = rows.ttft_ms[places] > _JUMP * bound
+    return found

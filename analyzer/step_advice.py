@@ -1,0 +1,177 @@
+"""What benchmark rows cannot say of a step, what to measure next, and what capacity a fit implies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from analyzer.benchmark_rows import BenchmarkRows, disagreement, rows_of
+from analyzer.replicas import BoolArray, FloatArray
+from analyzer.step_fit import LEAST_BASE, NAMES, StepFit
+
+_UNSURE = 0.5
+_DISAGREES = 0.05
+_BETTER = {
+    "base_ms": "measure at concurrency 1 and 2",
+    "per_request_ms": "measure short prompts and long outputs, such as 128/1024, up to the batch limit",
+    "per_prefill_token_ms": "measure long prompts and short outputs, such as 4096/64",
+    "per_context_token_ms": "measure long contexts, such as 8192/1024, at several concurrencies",
+    "per_sqrt_request_ms": "measure more concurrencies, such as 1, 2, 4, 8, 16, 32, 64 and 128",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """Sentences about one fit.
+
+    Attributes:
+        undetermined: what the rows do not tell.
+        measure_next: runs that would tell it; as many as there are things to tell, without repetition.
+
+    """
+
+    undetermined: tuple[str, ...]
+    measure_next: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """The most that one pair of lengths reaches.
+
+    Attributes:
+        input_tokens: mean per request.
+        output_tokens: mean per request.
+        requests: in service: as many as the engine holds, or the most that was measured.
+        implied_rps: requests per second that the fit gives with so many in service; NaN without TTFT
+            where one token ends a request.
+        measured_rps: the best of the rows; NaN where none says.
+
+    """
+
+    input_tokens: float
+    output_tokens: float
+    requests: float
+    implied_rps: float
+    measured_rps: float
+
+
+def advise(rows: BenchmarkRows, fit: StepFit) -> Advice:
+    """Judge a fit by the rows that it was made from."""
+    pairs = list(dict.fromkeys([*_undetermined(rows, fit), *_unsure(fit)]))
+    return Advice(
+        undetermined=tuple(said for said, _ in pairs),
+        measure_next=tuple(dict.fromkeys(better for _, better in pairs if better)),
+    )
+
+
+def capacities(rows: BenchmarkRows, fit: StepFit, measured_rps: FloatArray) -> list[Capacity]:
+    """What the fit implies for each pair of lengths; `measured_rps`, shape (M,), is NaN where unknown."""
+    measured = np.where(np.isnan(measured_rps), rows.throughput_rps, measured_rps)
+    left_out = {row.row for row in fit.saturated}
+    found = []
+    for members in lengths(rows):
+        places = np.flatnonzero(members)
+        prompt = float(rows.input_tokens[places].mean())
+        output = float(rows.output_tokens[places].mean())
+        served = [n for n in places if n not in left_out]
+        most = float(rows.concurrency[served or places].max())
+        if fit.bounds.max_requests is not None or fit.bounds.kv_tokens is not None:
+            context = np.array([prompt + output / 2.0])
+            most = float(fit.bounds.running(np.array([np.inf]), context)[0])
+        load = rows_of(
+            concurrency=[most], input_tokens=prompt, output_tokens=output, itl_ms=np.nan,
+            open_loop=bool(rows.open_loop[places].all()),
+        )  # fmt: skip
+        ttft = float(np.nan_to_num(fit.ttft_ms(load))[0])
+        request_ms = ttft + (output - 1.0) * float(fit.itl_ms(load)[0])
+        known = measured[places][~np.isnan(measured[places])]
+        found.append(
+            Capacity(
+                input_tokens=prompt,
+                output_tokens=output,
+                requests=most,
+                implied_rps=1000.0 * most / request_ms if request_ms > 0 else np.nan,
+                measured_rps=float(known.max()) if known.size else np.nan,
+            )
+        )
+    return found
+
+
+def lengths(rows: BenchmarkRows) -> list[BoolArray]:
+    """Members of each pair of lengths, shapes (M,); lengths up to 5 % apart are one pair."""
+    left = np.ones(rows.size, dtype=np.bool_)
+    found = []
+    while left.any():
+        first = int(np.argmax(left))
+        near = left & (
+            np.abs(rows.input_tokens - rows.input_tokens[first])
+            <= 0.05 * np.maximum(rows.input_tokens[first], 1.0)
+        )
+        near &= np.abs(rows.output_tokens - rows.output_tokens[first]) <= (
+            0.05 * rows.output_tokens[first]
+        )
+        found.append(near)
+        left &= ~near
+    return found
+
+
+def _undetermined(rows: BenchmarkRows, fit: StepFit) -> Iterator[tuple[str, str]]:
+    left_out = {row.row for row in fit.saturated}
+    used = rows.part(np.array([row not in left_out for row in range(rows.size)]))
+    yield from _inseparable(used, fit)
+    if not used.open_loop.any():
+        said = (
+            "closed loops of fixed lengths move in lock-step: prompts come in bursts, and TTFT shows those"
+            " rather than what independent arrivals wait"
+        )
+        yield said, "measure one run with random arrivals (a request rate) at 70 % of the capacity"
+    if not fit.bounds.certain:
+        said = (
+            "saturated rows have one pair of lengths: they show about"
+            f" {fit.bounds.kv_tokens:,.0f} tokens of KV cache, or a limit of the batch"
+        )
+        better = (
+            "read the engine's KV cache size and max_num_seqs, or saturate it with other lengths"
+        )
+        yield said, better
+    apart = disagreement(used)
+    if apart > _DISAGREES:
+        said = f"rows of equal load differ: whatever the parameters, {apart:.0%} of error remain"
+        better = "fit one setting at a time (speculative decoding, parallelism, version)"
+        yield said, better
+
+
+def _inseparable(used: BenchmarkRows, fit: StepFit) -> Iterator[tuple[str, str]]:
+    prefill = "per_prefill_token_ms" in fit.undetermined
+    context = "per_context_token_ms" in fit.undetermined
+    if len(lengths(used)) == 1 and (prefill or context):
+        prompt, output = float(used.input_tokens.mean()), float(used.output_tokens.mean())
+        said = (
+            f"one pair of lengths ({prompt:.0f}/{output:.0f}): only the growth of ITL with the batch is"
+            " known, not which part of it is per request, prefill of others and context"
+        )
+        better = (
+            "measure a second pair of lengths with another ratio, such as"
+            f" {4 * prompt:.0f}/{output:.0f} or {prompt:.0f}/{4 * output:.0f}, at the same concurrencies"
+        )
+        yield said, better
+    elif prefill:
+        said = "input/output is the same in all rows: prefill and per_request_ms are not separable"
+        yield said, "measure lengths with another input/output ratio"
+    elif context:
+        said = "per_context_token_ms cannot be told from the other terms"
+        yield said, _BETTER["per_context_token_ms"]
+    if "per_request_ms" in fit.undetermined and not prefill:
+        said = "one concurrency: base_ms and per_request_ms are not separable"
+        yield said, "measure at two or more concurrencies, such as 1, 4, 16 and 64"
+
+
+def _unsure(fit: StepFit) -> Iterator[tuple[str, str]]:
+    if fit.step_times.base_ms <= LEAST_BASE * 1.01 * fit.least_itl_ms:
+        yield "base_ms is at its bound: all of ITL grows with the batch", _BETTER["base_ms"]
+    for name in NAMES:
+        value, error = getattr(fit.step_times, name), fit.errors[name]
+        if name not in fit.undetermined and value > 0 and error > _UNSURE * value:
+            yield f"{name} is uncertain by {error / value:.0%}", _BETTER[name]

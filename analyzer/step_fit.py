@@ -1,0 +1,325 @@
+"""The times of an engine's step from benchmark rows.
+
+    ITL(n) = base + per_request n + per_context n ctx + per_prefill (n - 1) in / out [+ per_sqrt sqrt(n)]
+
+with ctx = in + out / 2: with chunked prefill every decode step also carries somebody's prompt, and while a
+request decodes `out` tokens each of the n - 1 others brings one prompt of `in` tokens (n where arrivals do
+not wait for answers). The term in sqrt(n) is taken where it lowers the error, as for mixtures of experts.
+Saturated rows are found (`saturation`), left out, and tell instead how many requests the engine holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from analyzer import saturation
+from analyzer.benchmark_rows import BenchmarkRows
+from analyzer.errors import FitError, SaturatedRowsError
+from analyzer.replicas import BoolArray, FloatArray
+from analyzer.saturation import TtftLine
+from analyzer.step_regression import Regression, independent, robust
+from analyzer.step_times import StepTimes
+
+_BASE, _REQUEST, _CONTEXT, _PREFILL, _SQRT = range(5)
+NAMES = (
+    "base_ms",
+    "per_request_ms",
+    "per_context_token_ms",
+    "per_prefill_token_ms",
+    "per_sqrt_request_ms",
+)
+"""Fields of StepTimes in the order of the columns."""
+LEAST_BASE = 1e-3
+"""A step takes time whatever it does: at least this share of the lowest ITL."""
+_BENDS = 0.9
+"""The term in sqrt(n) must lower the error at least to this share."""
+_CONTEXT_HELPS = 0.95
+"""The term of the context must lower the error to this share."""
+_SPREAD = 0.25
+"""Standard deviation of logarithms up to which saturated rows agree on a bound."""
+_FOLLOWS = 0.07
+"""A row's ITL follows its concurrency when it is within this share of the prediction."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saturated:
+    """A row that was left out.
+
+    Attributes:
+        row: its index in the input.
+        running: requests that were in service, by Little's law; the concurrency where no TTFT says otherwise.
+        reason: a sentence.
+
+    """
+
+    row: int
+    running: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What the saturated rows say of the batch; each None where they say nothing.
+
+    Attributes:
+        max_requests: requests in service at once, whatever their lengths.
+        kv_tokens: tokens of context that all requests in service hold together.
+        certain: rows of different lengths tell the two apart; otherwise kv_tokens is one reading of two.
+
+    """
+
+    max_requests: float | None = None
+    kv_tokens: float | None = None
+    certain: bool = True
+
+    def running(self, concurrency: FloatArray, context_tokens: FloatArray) -> FloatArray:
+        """Requests in service of those inside, shape (M,)."""
+        most = np.full(
+            concurrency.shape, np.inf if self.max_requests is None else self.max_requests
+        )
+        if self.kv_tokens is not None:
+            most = np.minimum(most, self.kv_tokens / np.maximum(context_tokens, 1.0))
+        return np.asarray(np.minimum(concurrency, np.maximum(most, 1.0)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StepFit:
+    """Step times, and how far the rows determine them.
+
+    Attributes:
+        step_times: the fit.
+        errors: standard error of each field of step_times, ms; 0 where the rows leave no freedom.
+        undetermined: fields of step_times that the rows do not tell apart from others.
+        ttft: TTFT of rows that did not wait; None without TTFTs.
+        saturated: rows left out of both.
+        waited: rows of which only the TTFT is left out: their ITL follows the concurrency.
+        outliers: rows used that count less than half.
+        bounds: what saturated rows say of the batch.
+        rows: rows used for ITL.
+        least_itl_ms: lowest ITL of the rows used.
+        error: mean absolute error of ITL over the rows used, relative.
+
+    """
+
+    step_times: StepTimes
+    errors: dict[str, float]
+    undetermined: tuple[str, ...]
+    ttft: TtftLine | None
+    saturated: tuple[Saturated, ...]
+    waited: tuple[int, ...]
+    outliers: tuple[int, ...]
+    bounds: Bounds
+    rows: int
+    least_itl_ms: float
+    error: float
+
+    def itl_ms(self, rows: BenchmarkRows) -> FloatArray:
+        """ITL predicted for each row's load, within the bounds of the batch, shape (M,)."""
+        inside = self.bounds.running(rows.concurrency, rows.context_tokens)
+        times = self.step_times
+        values = np.array([getattr(times, name) for name in NAMES])
+        return np.asarray(_design(rows, inside) @ values)
+
+    def ttft_ms(self, rows: BenchmarkRows) -> FloatArray:
+        """TTFT of each row's load if nobody waits for the batch, ms, shape (M,); NaN without a line."""
+        if self.ttft is None:
+            return np.full(rows.size, np.nan)
+        return self.ttft.at(rows.concurrency, rows.input_tokens, self.itl_ms(rows))
+
+
+def fit_steps(rows: BenchmarkRows, *, max_num_seqs: int | None = None) -> StepFit:
+    """Fit step times to benchmark rows.
+
+    Args:
+        rows: at two or more concurrencies.
+        max_num_seqs: of the engine that was measured, where it is known; higher concurrencies waited.
+
+    Raises:
+        FitError: too few rows remain, or all are at one load; says which and what to measure.
+        SaturatedRowsError: too few remain because requests waited in the others; names those.
+
+    """
+    over: BoolArray = np.zeros(rows.size, dtype=np.bool_)
+    if max_num_seqs is not None:
+        over = rows.concurrency > max_num_seqs
+    waiting = saturation.find_waiting(rows, over)
+    timed = ~np.isnan(rows.itl_ms)
+    left_out = waiting.waited
+    _check(rows, timed & ~left_out, waiting, max_num_seqs)
+    found, taken = _regress(rows.part(timed & ~left_out))
+    # A wait in TTFT beside an ITL that follows the concurrency (a warm-up, a burst) spoils the TTFT only.
+    expected = _design(rows, rows.concurrency)[:, taken] @ found.coefficients
+    follows = np.abs(np.nan_to_num(rows.itl_ms) - expected) <= _FOLLOWS * expected
+    sure = over | rows.unlimited
+    used = timed & (~left_out | (follows & ~sure))
+    running = saturation.running(rows, waiting.line)
+    bounds = _bounds(rows, timed & left_out & ~used & ~np.isnan(rows.ttft_ms), used, running)
+    if bounds is None:
+        bounds, used = Bounds(), timed & ~(left_out & sure)
+    if (used & left_out).any():
+        found, taken = _regress(rows.part(used))
+    saturated = left_out & ~used
+    values, errors, undetermined = _separated(found, taken, rows.part(used))
+    least_itl_ms = float(rows.itl_ms[used].min())
+    values[_BASE] = max(values[_BASE], LEAST_BASE * least_itl_ms)
+    places = np.flatnonzero(used)
+    return StepFit(
+        step_times=StepTimes(**dict(zip(NAMES, values, strict=True))),
+        errors=dict(zip(NAMES, errors, strict=True)),
+        undetermined=undetermined,
+        ttft=waiting.line,
+        saturated=tuple(
+            Saturated(
+                row=int(row),
+                running=float(running[row]),
+                reason=_reason(rows, int(row), waiting.line, float(running[row]), max_num_seqs),
+            )
+            for row in np.flatnonzero(saturated)
+        ),
+        waited=tuple(int(row) for row in np.flatnonzero(left_out & used)),
+        outliers=tuple(int(row) for row in places[found.outliers]),
+        bounds=bounds,
+        rows=places.size,
+        least_itl_ms=least_itl_ms,
+        error=float(np.expm1(np.abs(found.residuals)).mean()),
+    )
+
+
+def _check(
+    rows: BenchmarkRows, used: BoolArray, waiting: saturation.Waiting, max_num_seqs: int | None
+) -> None:
+    if int(used.sum()) >= 2:
+        if len(independent(_design(rows, rows.concurrency)[used], range(_SQRT))) > 1:
+            return
+        raise FitError(
+            "concurrency and lengths: the same in all usable rows, so no two terms can be told apart;"
+            " measure at two or more concurrencies, such as 1, 4, 16 and 64"
+        )
+    count, left_out = int(used.sum()), np.flatnonzero(waiting.waited)
+    problem = (
+        f"{count} usable rows of {rows.size}; step times need at least 2:"
+        " measure at fixed concurrencies, such as 1, 4, 16 and 64"
+    )
+    if not left_out.size:
+        raise FitError(problem)
+    running = saturation.running(rows, waiting.line)
+    raise SaturatedRowsError(
+        f"{problem}; {left_out.size} are saturated",
+        tuple(
+            (int(row), _reason(rows, int(row), waiting.line, float(running[row]), max_num_seqs))
+            for row in left_out
+        ),
+    )
+
+
+def _design(rows: BenchmarkRows, inside: FloatArray) -> FloatArray:
+    """Columns in the order of NAMES, shape (M, 5)."""
+    others = np.where(rows.open_loop, inside, np.maximum(inside - 1.0, 0.0))
+    return np.column_stack(
+        [
+            np.ones(rows.size),
+            inside,
+            inside * rows.context_tokens,
+            others * rows.input_tokens / rows.output_tokens,
+            np.sqrt(inside),
+        ]
+    )
+
+
+def _regress(rows: BenchmarkRows) -> tuple[Regression, list[int]]:
+    """The fit of the form with the least error, and its columns."""
+    design = _design(rows, rows.concurrency)
+    # Prefill before context: it is the larger of the two on every engine measured.
+    plain = independent(design, (_BASE, _REQUEST, _PREFILL, _CONTEXT))[: rows.size]
+    found = robust(design[:, plain], rows.itl_ms)
+    if _CONTEXT in plain:
+        less = [column for column in plain if column != _CONTEXT]
+        other = robust(design[:, less], rows.itl_ms)
+        if found.error > _CONTEXT_HELPS * other.error:
+            # Lengths and loads of these rows move together; a term that explains nothing takes from others.
+            found, plain = other, less
+    loads = np.unique(np.round(np.log2(rows.concurrency), 1)).size
+    bent = [column for column in plain if column != _CONTEXT or rows.size > len(plain)] + [_SQRT]
+    if loads >= 3 and rows.size >= len(bent):
+        other = robust(design[:, bent], rows.itl_ms)
+        if other.coefficients[-1] > 0 and other.error < _BENDS * found.error:
+            return other, bent
+    return found, plain
+
+
+def _separated(
+    found: Regression, taken: list[int], rows: BenchmarkRows
+) -> tuple[list[float], list[float], tuple[str, ...]]:
+    """Coefficients and errors in the order of NAMES, and the names that the rows do not tell apart.
+
+    Where in / out is the same in all rows the slope over n is known, but not which part of it is prefill. The
+    prompt's own time in TTFT says: (TTFT - ITL) / in at the lowest load.
+    """
+    values, errors = [0.0] * len(NAMES), [0.0] * len(NAMES)
+    for column, value, error in zip(taken, found.coefficients, found.errors, strict=True):
+        values[column], errors[column] = float(value), float(error)
+    undetermined = []
+    if _REQUEST not in taken:
+        undetermined.append(NAMES[_REQUEST])
+    if _CONTEXT not in taken:
+        undetermined.append(NAMES[_CONTEXT])
+    if _PREFILL not in taken and (rows.input_tokens > 0).any():
+        undetermined.append(NAMES[_PREFILL])
+        ratio = float(np.median(rows.input_tokens / rows.output_tokens))
+        timed = np.flatnonzero(~np.isnan(rows.ttft_ms) & (rows.input_tokens > 0))
+        if timed.size and ratio > 0:
+            low = timed[np.argmin(rows.concurrency[timed])]
+            own = (rows.ttft_ms[low] - rows.itl_ms[low]) / rows.input_tokens[low]
+            prefill = min(max(float(own), 0.0), values[_REQUEST] / ratio)
+            closed = 0.0 if rows.open_loop.all() else 1.0
+            values[_PREFILL] = prefill
+            values[_REQUEST] = max(values[_REQUEST] - prefill * ratio, 0.0)
+            values[_BASE] += closed * prefill * ratio
+        if _REQUEST in taken:
+            undetermined.insert(0, NAMES[_REQUEST])
+    return values, errors, tuple(undetermined)
+
+
+def _bounds(
+    rows: BenchmarkRows, saturated: BoolArray, used: BoolArray, running: FloatArray
+) -> Bounds | None:
+    """What the saturated rows say; None where they agree on no bound, so that something else delayed them."""
+    if not saturated.any():
+        return Bounds()
+    held = running[saturated]
+    context = rows.context_tokens[saturated]
+    by_batch, by_tokens = float(np.std(np.log(held))), float(np.std(np.log(held * context)))
+    if min(by_batch, by_tokens) > _SPREAD:
+        return None
+    certain = bool(np.ptp(np.log(context)) > np.log(1.25))
+    most, kv_tokens = float(np.median(held)), float(np.median(held * context))
+    # What unsaturated rows exceed is no bound.
+    tokens_fit = float((rows.concurrency * rows.context_tokens)[used].max()) <= 1.1 * kv_tokens
+    batch_fits = float(rows.concurrency[used].max()) <= 1.1 * most
+    if tokens_fit and not (certain and by_batch < by_tokens and batch_fits):
+        return Bounds(kv_tokens=kv_tokens, certain=certain)
+    return Bounds(max_requests=most) if batch_fits else None
+
+
+def _reason(
+    rows: BenchmarkRows, row: int, line: TtftLine | None, running: float, max_num_seqs: int | None
+) -> str:
+    n = rows.concurrency[row]
+    if max_num_seqs is not None and n > max_num_seqs:
+        return f"concurrency {n:.4g} is above max_num_seqs {max_num_seqs}, so requests waited"
+    how = "all requests were sent at once: " if rows.unlimited[row] else ""
+    if line is None:
+        return f"{how}{rows.ttft_ms[row] / rows.request_ms[row]:.0%} of a request's time is TTFT"
+    expected = float(
+        line.at(
+            rows.concurrency[row : row + 1],
+            rows.input_tokens[row : row + 1],
+            rows.itl_ms[row : row + 1],
+        )[0]
+    )
+    return (
+        f"{how}TTFT {rows.ttft_ms[row]:.4g} ms where {expected:.4g} follow from the load without waiting;"
+        f" about {running:.4g} of {n:.4g} requests ran"
+    )
