@@ -38,6 +38,7 @@ COMMANDS: Mapping[str, Command] = {
         "certs": "check or rotate serving certificates",
         "analyze": "compute how much load one replica can serve",
         "fit": "estimate a performance profile from benchmark results",
+        "profile": "print the performance profile of a model on a GPU",
         "plan": "choose accelerators and replicas for a whole fleet",
     }.items()
 }
