@@ -1,4 +1,4 @@
-"""The command line `variant-adapter`: finds the command, loads it alone, turns its errors into one line."""
+"""The command line `variant-adapter`: loads only the command that is called, prints errors as one line."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points, version
+from typing import Any
 
 from adapter import errors
 
 PLUGIN_GROUP = "variant_adapter.commands"
-"""Entry point group of commands that other packages bring; each names a module and a summary."""
+"""Entry point group of commands of other packages; each names a module and a summary."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,8 +20,8 @@ class Command:
     """A command before anything of it is loaded.
 
     Attributes:
-        module: dotted name of the module with `register(parser)` and `run(args)`.
-        summary: one line for the list of commands.
+        module: Dotted name of the module with `register(parser)` and `run(args)`.
+        summary: One line for the list of commands.
 
     """
 
@@ -32,14 +32,15 @@ class Command:
 COMMANDS: Mapping[str, Command] = {
     name: Command(module=f"adapter.commands.{name}", summary=summary)
     for name, summary in {
-        "serve": "run the external metrics API server and the control loop",
-        "explain": "show why a variant has the replicas it has",
-        "doctor": "check an installation in a cluster",
-        "certs": "check or rotate serving certificates",
-        "analyze": "compute how much load one replica can serve",
-        "fit": "estimate a performance profile from benchmark results",
-        "profile": "print the performance profile of a model on a GPU",
-        "plan": "choose accelerators and replicas for a whole fleet",
+        "serve": "Run the external metrics API server and the control loop",
+        "explain": "Show why a variant has the replicas that it has",
+        "doctor": "Check an installation in a cluster",
+        "certs": "Show or rotate serving certificates",
+        "analyze": "Compute how much load one replica can serve",
+        "fit": "Estimate a performance profile from benchmark results",
+        "profile": "Print the performance profile of a model on a GPU",
+        "plan": "Choose accelerators and replicas for a whole fleet",
+        "record": "Write the request history of a model to a trace that replay reads",
     }.items()
 }
 
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader of our output (head, a closed pager) is gone; nothing is left to tell it.
+        # The reader of our output (head, a closed pager) is gone, so no message would be read.
         sys.stderr.close()
         return 141
 
@@ -67,12 +68,32 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         SystemExit: `--help`, `--version`, or a wrong call; argparse has printed what there is to say.
 
     """
-    root, parsers, commands = _parsers()
     # The first word that is no flag is the command: the flags before it take no values.
     name = next((word for word in argv if not word.startswith("-")), "")
+    # Looking for plug-ins takes as long as all else that a command of ours needs to start.
+    commands = COMMANDS if name in COMMANDS else known_commands()
+    root, parsers = _parsers(commands)
     if name in commands:
         importlib.import_module(commands[name].module).register(parsers[name])
-    return root.parse_args(argv)
+    args, unknown = root.parse_known_args(argv)
+    if unknown:
+        parser = parsers.get(name, root)
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{_hint(parser, unknown)}")
+    return args
+
+
+def _hint(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> str:
+    """The flags nearest to those that are unknown."""
+    # Needed after a mistake only.
+    import difflib  # noqa: PLC0415
+
+    known = [flag for action in parser._actions for flag in action.option_strings]  # noqa: SLF001 - has no reader
+    near: dict[str, None] = {}
+    for word in unknown:
+        if word.startswith("--"):
+            flag = word.partition("=")[0]
+            near |= dict.fromkeys(difflib.get_close_matches(flag, known, n=2, cutoff=0.75))
+    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def command_parser(name: str) -> argparse.ArgumentParser:
@@ -82,31 +103,46 @@ def command_parser(name: str) -> argparse.ArgumentParser:
         KeyError: there is no such command.
 
     """
-    _, parsers, commands = _parsers()
+    commands = known_commands()
+    _, parsers = _parsers(commands)
     importlib.import_module(commands[name].module).register(parsers[name])
     return parsers[name]
 
 
 def known_commands() -> Mapping[str, Command]:
-    """Our commands, and those that installed packages bring."""
+    """Our commands, and those of installed packages."""
+    from importlib.metadata import entry_points  # noqa: PLC0415 - see `parse`
+
     plugins = {point.name: Command(**point.load()) for point in entry_points(group=PLUGIN_GROUP)}
     return {**COMMANDS, **plugins}
 
 
-def _parsers() -> tuple[
-    argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser], Mapping[str, Command]
-]:
+class _Version(argparse.Action):
+    """`--version`: the version is looked up when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version  # noqa: PLC0415 - see `parse`
+
+        parser.exit(message=f"variant-adapter {version('variant-adapter')}\n")
+
+
+def _parsers(
+    commands: Mapping[str, Command],
+) -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
     root = argparse.ArgumentParser(
         prog="variant-adapter",
-        description="Optimized replica targets of LLM inference variants, for native HPAs.",
+        description="Sizes LLM inference variants and serves desired replicas to HorizontalPodAutoscalers.",
     )
     root.add_argument(
-        "--version", action="version", version=f"variant-adapter {version('variant-adapter')}"
+        "--version",
+        action=_Version,
+        nargs=0,
+        default=argparse.SUPPRESS,
+        help="Print the version and exit",
     )
     subparsers = root.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    commands = known_commands()
     parsers = {
         name: subparsers.add_parser(name, help=command.summary)
         for name, command in commands.items()
     }
-    return root, parsers, commands
+    return root, parsers

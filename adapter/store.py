@@ -1,12 +1,14 @@
-"""The targets that are served: an immutable snapshot, encoded once when published.
+"""The published targets: an immutable snapshot, encoded once when it is published.
 
-A GET reads the snapshot and nothing else: no lock, no optimizer, no Prometheus.
+A request reads the snapshot and nothing else: no lock, no optimizer, no Prometheus. The controller
+publishes, the API server reads; neither knows the other.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -15,7 +17,7 @@ from adapter.kube import labels as selectors
 from adapter.kube import quantity
 
 INDEXED_LABEL = "variant_name"
-
+"""Label that HPAs select by; a selector of one value of it reads an index."""
 
 DESIRED, CURRENT, RATIO = (
     "inferno_desired_replicas",
@@ -28,7 +30,7 @@ OWN_METRICS = frozenset(
     for name in (DESIRED, CURRENT, RATIO)
     for prefix in ("inferno_", "wva_")
 )
-"""What this adapter publishes for every variant, under the reference's old and new names."""
+"""Metrics of every variant, under the old and the new names of the workload-variant-autoscaler."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +38,12 @@ class Series:
     """One item of an `ExternalMetricValueList`.
 
     Attributes:
-        metric: metric name, such as `inferno_desired_replicas`.
-        namespace: namespace it is served in; None serves it in every namespace.
-        labels: metric labels that selectors match on.
-        value: a canonical quantity, such as `3` or `3500m`; never negative.
-        decided_at: when the value was decided, Unix seconds; becomes the item's `timestamp`.
-        valid_until: Unix seconds after which the item is left out of answers; None: no end.
+        metric: Metric name, such as `inferno_desired_replicas`.
+        namespace: Namespace that it is served in; None serves it in every namespace.
+        labels: Metric labels that selectors match.
+        value: Canonical quantity, such as `3` or `3500m`; never negative.
+        decided_at: Unix time of the decision; becomes the item's `timestamp`.
+        valid_until: Unix time after which the item is left out of answers; None: no end.
 
     """
 
@@ -55,7 +57,15 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One item, ready to be sent."""
+    """One item as it is sent.
+
+    Attributes:
+        labels: Metric labels that selectors match.
+        decided_at: Unix time of the decision.
+        valid_until: Unix time after which the item is left out of answers; None: no end.
+        encoded: The item as compact JSON.
+
+    """
 
     labels: Mapping[str, str]
     decided_at: float
@@ -74,9 +84,11 @@ _EMPTY = _Table((), {})
 
 
 class TargetStore:
-    """Holds the current snapshot; `publish` swaps it whole."""
+    """Holds the current snapshot; `publish` replaces it as a whole. A provider of external metrics."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, now: Callable[[], float] = time.time) -> None:
+        """`now`: Unix time, by which items expire."""
+        self._now = now
         self._tables: _Tables = MappingProxyType({})
         self._names: tuple[str, ...] = ()
 
@@ -84,11 +96,11 @@ class TargetStore:
         """Serve exactly these series from now on.
 
         Raises:
-            ValueError: a value is negative or no quantity, or two series are the same item; the HPA
-                would sum them. The former snapshot then stays.
+            ValueError: a value is negative or not a quantity, or two series are the same item, which the HPA
+                would sum. The last snapshot then stays.
 
         """
-        found: dict[tuple[str | None, str], list[Entry]] = {}
+        by_metric: dict[tuple[str | None, str], list[Entry]] = {}
         seen: set[object] = set()
         for item in series:
             identity = (item.namespace, item.metric, tuple(sorted(item.labels.items())))
@@ -96,25 +108,33 @@ class TargetStore:
                 raise ValueError(f"{item.metric}: published twice with labels {dict(item.labels)}")
             seen.add(identity)
             entry = Entry(dict(item.labels), item.decided_at, item.valid_until, encode(item))
-            found.setdefault((item.namespace, item.metric), []).append(entry)
-        tables = {key: _table(entries) for key, entries in found.items()}
+            by_metric.setdefault((item.namespace, item.metric), []).append(entry)
+        tables = {key: _table(entries) for key, entries in by_metric.items()}
         self._names = tuple(sorted({metric for _, metric in tables}))
         self._tables = MappingProxyType(tables)
 
-    def metric_names(self) -> tuple[str, ...]:
+    def list_external_metrics(self) -> tuple[str, ...]:
         """Names of all published metrics, sorted."""
         return self._names
+
+    async def get_external_metric(
+        self, namespace: str, name: str, selector: selectors.Selector
+    ) -> list[Entry]:
+        """Items of a metric that match and are valid now."""
+        return self.answer(
+            namespace, name, selector if selector.requirements else None, now=self._now()
+        )
 
     def answer(
         self, namespace: str, metric: str, selector: selectors.Selector | None, *, now: float
     ) -> list[Entry]:
-        """Items that match and are still valid at Unix time `now`."""
+        """Items that match and are valid at Unix time `now`; without a selector all match."""
         tables = self._tables
-        wanted = selector.equality(INDEXED_LABEL) if selector else None
+        variant = selector.equality(INDEXED_LABEL) if selector else None
         items: list[Entry] = []
         for key in ((namespace, metric), (None, metric)):
             table = tables.get(key, _EMPTY)
-            entries = table.entries if wanted is None else table.by_variant.get(wanted, ())
+            entries = table.entries if variant is None else table.by_variant.get(variant, ())
             items.extend(
                 entry
                 for entry in entries
@@ -128,7 +148,7 @@ def encode(item: Series) -> bytes:
     """One item of an ExternalMetricValueList as compact JSON.
 
     Raises:
-        ValueError: the value is negative or no quantity.
+        ValueError: the value is negative or not a quantity.
 
     """
     if quantity.parse(item.value) < 0:
@@ -159,4 +179,4 @@ def _table(entries: list[Entry]) -> _Table:
     for entry in entries:
         if INDEXED_LABEL in entry.labels:
             by_variant.setdefault(entry.labels[INDEXED_LABEL], []).append(entry)
-    return _Table(tuple(entries), {name: tuple(found) for name, found in by_variant.items()})
+    return _Table(tuple(entries), {name: tuple(items) for name, items in by_variant.items()})

@@ -19,19 +19,17 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import elementwise
 
 from analyzer import chain, errors, queueing
+from analyzer.defaults import STABILITY_MARGIN
 from analyzer.replicas import BoolArray, FloatArray, Replica, Replicas, checked
+from analyzer.roots import find_roots
 
 LIMIT_SHARE = 0.999
 """Largest rate looked at, as a share of mu(max_batch)."""
 
 FLOOR_SHARE = 0.001
 """Smallest rate looked at, as a share of mu(1)."""
-
-STABILITY_MARGIN = 0.1
-"""Default share of mu(max_batch) kept free, so that noise in the arrivals finds room."""
 
 REPLICA_ROUNDING = 1e-9
 """Relative excess of load over capacity that does not call for another replica: float noise."""
@@ -282,13 +280,14 @@ class _Search:
         loads[at_floor > 0.0] = np.nan
         between = np.flatnonzero((at_floor <= 0.0) & (at_limit > 0.0))
         if between.size:
-            found = elementwise.find_root(
-                self._excess,
-                (self._floor[between], high[between]),
-                args=(between,),
-                tolerances={"xrtol": 1e-14, "xatol": _TINY, "fatol": 2e-15, "frtol": 0.0},
+            loads[between] = find_roots(
+                lambda load, rows: self._excess(load, between[rows]),
+                self._floor[between],
+                high[between],
+                relative=1e-14,
+                absolute=_TINY,
+                residual=2e-15,
             )
-            loads[between] = found.x
         best = np.full(self._wanted.size, np.nan)
         failed = np.flatnonzero(at_floor > 0.0)
         if failed.size:

@@ -15,12 +15,12 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import special
-from scipy.optimize import elementwise
 
 from analyzer import chain, errors
 from analyzer.replicas import MAX_QUEUE_TO_BATCH, FloatArray, Replica, Replicas, checked
+from analyzer.roots import find_roots
 
 __all__ = [
     "MAX_QUEUE_TO_BATCH",
@@ -239,22 +239,15 @@ def percentiles_all(
 
 def _waiting_quantile(table: chain.Chain, load: FloatArray, share: FloatArray) -> FloatArray:
     seen = table.seen(load)
-    everyone = np.arange(load.size, dtype=np.float64)
 
-    def excess(departures: FloatArray, row: FloatArray) -> FloatArray:
-        rows = row.astype(np.intp)
+    def excess(departures: FloatArray, rows: NDArray[np.intp]) -> FloatArray:
         longer = table.take(rows).waits_longer(seen.take(rows), load[rows], departures)
         return longer - (1.0 - share[rows])
 
     # Nobody waits longer than for a full queue: Erlang(max_queue).
     longest = special.gammaincinv(table.replicas.max_queue, share) * (1.0 + 1e-9)
-    found = elementwise.find_root(
-        excess,
-        (np.zeros_like(load), longest),
-        args=(everyone,),
-        tolerances={"xrtol": 1e-13, "xatol": 1e-12, "fatol": 0.0, "frtol": 0.0},
-    )
-    return np.asarray(found.x * 1000.0 / table.replicas.max_rate_rps, dtype=np.float64)
+    departures = find_roots(excess, np.zeros_like(load), longest, relative=1e-13, absolute=1e-12)
+    return np.asarray(departures * 1000.0 / table.replicas.max_rate_rps, dtype=np.float64)
 
 
 def _rates(replicas: Replicas, arrival_rate_rps: ArrayLike) -> FloatArray:

@@ -48,7 +48,7 @@ _ROUNDS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Observation:
+class LatencyObservation:
     """What one replica showed over a window.
 
     Attributes:
@@ -160,7 +160,7 @@ def start(latency: LatencyParameters, *, enabled: bool = True) -> State:
     return State(seed=seed, logs=(0.0,) * 4, covariance=_rows(_prior(seed)), enabled=enabled)
 
 
-def update(state: State, seen: Observation) -> Update:
+def update(state: State, seen: LatencyObservation) -> Update:
     """Take one observation.
 
     Raises:
@@ -215,7 +215,7 @@ def _rows(matrix: FloatArray) -> tuple[tuple[float, ...], ...]:
 
 
 def _observed(
-    state: State, seen: Observation
+    state: State, seen: LatencyObservation
 ) -> tuple[FloatArray, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
     """Logarithms of what was observed and can be explained, and which of ITL and TTFT that is."""
     for name in ("rate_rps", "requests"):
@@ -244,7 +244,7 @@ def _observed(
 def _linearized(
     seed: tuple[float, ...],
     logs: FloatArray,
-    seen: Observation,
+    seen: LatencyObservation,
     used: np.ndarray[tuple[int], np.dtype[np.bool_]],
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Expected logarithms (k,), their derivatives by `logs` (k, 4), and the noise of observing (k, k)."""

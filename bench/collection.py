@@ -1,8 +1,9 @@
 """Collection of the load of 1,000 variants with 3 pods each: from the pods, and from a real Prometheus.
 
-One process serves the pods' pages, 40 kB each, whose counters grow. `collect` is one round, `observe` what a
-pass then asks for all variants, CPU that of the adapter alone in both. `stall` is the longest time in a round
-in which the adapter answers no request. Aim: less than 2 s and some ten queries a round.
+One process serves the pods' pages, 40 kB each, whose counters grow. `collect` is one scrape cycle, `observe`
+what an optimization cycle then reads of all variants, CPU that of the adapter alone in both. `stall` is the
+longest time in a scrape cycle in which the event loop is held up, so that no request is answered. Aim: less
+than 2 s and some ten queries a cycle.
 """
 
 from __future__ import annotations
@@ -165,8 +166,8 @@ def targets(sources: Sequence[VariantSource], address: str) -> list[prometheus_s
 
 
 @dataclass
-class Rounds:
-    """What was measured, one number a round."""
+class Cycles:
+    """Measurements, one number per scrape cycle."""
 
     collect: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
@@ -175,7 +176,7 @@ class Rounds:
     queries: list[float] = field(default_factory=list)
 
 
-async def _longest_stall(found: list[float]) -> None:
+async def _longest_stall(stalls: list[float]) -> None:
     """Append the longest delay of the event loop until cancelled."""
     longest = 0.0
     try:
@@ -184,11 +185,11 @@ async def _longest_stall(found: list[float]) -> None:
             await asyncio.sleep(0.001)
             longest = max(longest, time.perf_counter() - before - 0.001)
     finally:
-        found.append(longest)
+        stalls.append(longest)
 
 
-async def one(collector: Collector, sources: Sequence[VariantSource], into: Rounds) -> None:
-    """One round."""
+async def one(collector: Collector, sources: Sequence[VariantSource], into: Cycles) -> None:
+    """One scrape cycle."""
     watch = asyncio.create_task(_longest_stall(into.stall))
     await asyncio.sleep(0)
     queries, cpu, began = (
@@ -208,12 +209,12 @@ async def one(collector: Collector, sources: Sequence[VariantSource], into: Roun
     into.observe.append(time.perf_counter() - began)
 
 
-def seen(collector: Collector, sources: Sequence[VariantSource]) -> str:
-    """How much of the load, and of how many variants."""
-    found = [collector.observe(source) for source in sources]
-    rate = sum(item.traffic.arrival_rate_rps for item in found if item.traffic is not None)
+def coverage(collector: Collector, sources: Sequence[VariantSource]) -> str:
+    """Share of the load that is observed, and of how many variants."""
+    observed = [collector.observe(source) for source in sources]
+    rate = sum(item.traffic.arrival_rate_rps for item in observed if item.traffic is not None)
     share = rate / (RATE_RPS * PODS * len(sources))
-    good = sum(item.metrics == "MetricsFound" and item.complete for item in found)
+    good = sum(item.metrics == "MetricsFound" and item.complete for item in observed)
     return f"{good} of {len(sources)} variants complete, {share:.1%} of the load"
 
 
@@ -234,13 +235,13 @@ def line(name: str, values: Sequence[float], unit: str = "s") -> None:
     )
 
 
-def table(name: str, rounds: Rounds) -> None:
+def table(name: str, cycles: Cycles) -> None:
     """All of one source."""
-    line(f"{name}: collect", rounds.collect)
-    line(f"{name}: CPU", rounds.cpu)
-    line(f"{name}: stall", rounds.stall, "ms")
-    line(f"{name}: observe", rounds.observe, "ms")
-    line(f"{name}: queries", rounds.queries, "")
+    line(f"{name}: collect", cycles.collect)
+    line(f"{name}: CPU", cycles.cpu)
+    line(f"{name}: stall", cycles.stall, "ms")
+    line(f"{name}: observe", cycles.observe, "ms")
+    line(f"{name}: queries", cycles.queries, "")
 
 
 async def measure(args: argparse.Namespace) -> None:
@@ -256,12 +257,12 @@ async def measure(args: argparse.Namespace) -> None:
         collector = made(session, "direct", args.interval)
         collector.use(sources)
         await collector.collect()  # connections
-        direct = Rounds()
+        direct = Cycles()
         for _ in range(args.rounds):
             await asyncio.sleep(1.0)
             await one(collector, sources, direct)
         table("pods", direct)
-        print(f"  {seen(collector, sources)}")
+        print(f"  {coverage(collector, sources)}")
         if prometheus_server.binary() is None:
             print(f"Prometheus was not measured: {prometheus_server.MISSING}")
             return
@@ -286,15 +287,15 @@ async def from_prometheus(
         collector = made(session, "prometheus", interval)
         collector.connect(PrometheusOptions(url=server.url, timeout_seconds=args.timeout))
         collector.use(sources)
-        first, rounds = Rounds(), Rounds()
+        first, cycles = Cycles(), Cycles()
         await one(collector, sources, first)
         for _ in range(args.rounds):
             await asyncio.sleep(interval)
-            await one(collector, sources, rounds)
-        line("Prometheus: first round", first.collect)
-        line("Prometheus: first round's queries", first.queries, "")
-        table("Prometheus", rounds)
-        print(f"  {seen(collector, sources)}; {collector.prometheus_problem or 'no problem'}")
+            await one(collector, sources, cycles)
+        line("Prometheus: first cycle", first.collect)
+        line("Prometheus: first cycle's queries", first.queries, "")
+        table("Prometheus", cycles)
+        print(f"  {coverage(collector, sources)}; {collector.prometheus_problem or 'no problem'}")
         series = await server.ask("count({__name__!=''})")
         memory = _resident_mib(server.process.pid)
     kept = "all series" if args.buckets else "no buckets"
@@ -312,8 +313,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--variants", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--interval", type=float, default=15.0, help="of scrapes, seconds")
-    parser.add_argument("--timeout", type=float, default=30.0, help="of one query, seconds")
+    parser.add_argument("--interval", type=float, default=15.0, help="seconds between scrapes")
+    parser.add_argument("--timeout", type=float, default=30.0, help="seconds of one query")
     parser.add_argument("--buckets", action="store_true", help="Prometheus keeps all series")
     args = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))

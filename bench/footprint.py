@@ -1,7 +1,7 @@
-"""Memory and CPU of one replica in a cluster of 1, 100 and 1,000 variants: the manifests' resources.
+"""Memory and CPU of the server in a cluster of 1, 100 and 1,000 variants, for the manifests' resources.
 
-The real program serves against a Kubernetes API in memory; every variant has a Deployment with two pods,
-whose metrics it scrapes every 5 s. Memory is the peak of the server, and of it with its planning worker.
+The real program serves against an in-memory Kubernetes API; every variant has a Deployment with two pods,
+whose metrics it scrapes every 5 s. Memory is the peak of the server alone, and with its planning worker.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.fakes import cluster_world as worlds  # noqa: E402 - the world of the tests stands beside us
+from tests.fakes import cluster_world as worlds  # noqa: E402 - the clone is what is measured
 
 VARIANTS = (1, 100, 1000)
 SECONDS = 40.0
 
 
-def family(process_id: int) -> list[int]:
-    """The process and its descendants."""
-    found = [process_id]
+def process_tree(process_id: int) -> list[int]:
+    """Ids of the process and its descendants."""
+    ids = [process_id]
     for task in Path(f"/proc/{process_id}/task").iterdir():
         with contextlib.suppress(OSError):
             for child in (task / "children").read_text().split():
-                found += family(int(child))
-    return found
+                ids += process_tree(int(child))
+    return ids
 
 
 def peak_mib(process_id: int) -> float:
-    """High-water mark of its resident memory."""
+    """Peak resident memory of the process."""
     for line in Path(f"/proc/{process_id}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
@@ -42,13 +42,13 @@ def peak_mib(process_id: int) -> float:
 
 
 def cpu_seconds(process_id: int) -> float:
-    """User and system time so far."""
+    """User and system time of the process so far."""
     fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def measure(count: int) -> tuple[float, float, float]:
-    """MiB of the server, MiB of all its processes, and the share of one CPU while it runs."""
+    """Peak MiB of the server, peak MiB of all its processes, and CPUs used while it serves."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         async with worlds.running(folder) as world:
@@ -67,9 +67,9 @@ async def measure(count: int) -> tuple[float, float, float]:
                     lambda: world.desired(f"v{count - 1}" if count > 1 else "v") is not None,
                     seconds=120,
                 )
-                used = sum(map(cpu_seconds, family(process.pid)))
+                used = sum(map(cpu_seconds, process_tree(process.pid)))
                 await asyncio.sleep(SECONDS)
-                processes = family(process.pid)
+                processes = process_tree(process.pid)
                 share = (sum(map(cpu_seconds, processes)) - used) / SECONDS
                 return peak_mib(process.pid), sum(map(peak_mib, processes)), share
             finally:
@@ -80,7 +80,13 @@ async def measure(count: int) -> tuple[float, float, float]:
 def main() -> None:
     """Print one table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--variants", type=int, nargs="*", default=VARIANTS)
+    parser.add_argument(
+        "--variants",
+        type=int,
+        nargs="*",
+        default=VARIANTS,
+        help="numbers of variants to measure. Default: 1 100 1000",
+    )
     args = parser.parse_args()
     print(f"{'variants':>8}  {'server MiB':>10}  {'all MiB':>8}  {'CPUs':>5}")
     for count in args.variants:

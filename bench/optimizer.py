@@ -13,7 +13,14 @@ import time
 import numpy as np
 
 from optimizer import branch_and_bound, greedy, unlimited
-from optimizer.problem import Candidate, Current, Policy, Problem, Solution, Variant
+from optimizer.problem import (
+    Candidate,
+    Current,
+    Problem,
+    SaturationPolicy,
+    Solution,
+    VariantCandidates,
+)
 
 ACCELERATORS = (
     ("L40S", 32.0, 1.0),
@@ -24,7 +31,7 @@ ACCELERATORS = (
 SHARES = {"loose": 4.0, "tight": 0.7, "scarce": 0.4}
 
 
-def problem(count: int, share: float, policy: Policy = "None") -> Problem:
+def problem(count: int, share: float, policy: SaturationPolicy = "None") -> Problem:
     """A fleet of that many variants with that share of the devices its cheapest plan takes."""
     rng = np.random.default_rng(count)
     variants = []
@@ -54,7 +61,7 @@ def problem(count: int, share: float, policy: Policy = "None") -> Problem:
             continue
         now = candidates[int(rng.integers(len(candidates)))]
         variants.append(
-            Variant(
+            VariantCandidates(
                 name=f"v{number:05}",
                 candidates=tuple(candidates),
                 priority=int(rng.choice([1, 2, 3])),
@@ -90,7 +97,7 @@ def main(largest: int) -> None:
         if count > largest:
             break
         for name, share in SHARES.items():
-            policies: tuple[Policy, ...] = (
+            policies: tuple[SaturationPolicy, ...] = (
                 ("None",) if name != "scarce" else ("None", "PriorityExhaustive")
             )
             for policy in policies:

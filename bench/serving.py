@@ -1,8 +1,8 @@
 """Requests per second and latencies of the API over keep-alive TLS with a client certificate.
 
-The server runs in a process of its own, as `serve` would, with 1 / 100 / 10,000 variants; the client asks for
-one variant by its label, as an HPA does, from this process over 1 and 4 connections. Then the same while the
-server's worker sizes and places 1,000 variants again and again. `--loop uvloop` measures the other loop.
+The server runs in a process of its own, as `serve` would, with 1, 100 and 10,000 variants; the client queries
+one variant by its label, as an HPA does, over 1 and 4 connections. Each case is measured with an idle
+planning worker, and while it plans 1,000 variants repeatedly. `--loop uvloop` measures another event loop.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import aiohttp
 from prometheus_client import CollectorRegistry
 
 from adapter.apiserver import handlers
+from adapter.apiserver.probes import Probes
 from adapter.auth import authentication, authorization
 from adapter.planning import fleet
 from adapter.planning.worker import PlanningWorker
@@ -37,7 +38,7 @@ SECONDS = 4.0
 
 
 def snapshot(count: int) -> fleet.Fleet:
-    """A fleet that takes the planner a while."""
+    """A fleet whose plan takes a while."""
     profiles = tuple(
         fleet.Profile(
             accelerator=name,
@@ -71,7 +72,7 @@ def snapshot(count: int) -> fleet.Fleet:
 
 
 async def serve(folder: Path, variants: int, *, planning: bool) -> None:
-    """The server process: ends when its input ends."""
+    """Serve until the end of stdin; prints the port, and in the end the peak memory in MiB."""
     store = TargetStore()
     store.publish(
         Series(
@@ -87,11 +88,10 @@ async def serve(folder: Path, variants: int, *, planning: bool) -> None:
     )  # fmt: skip
     config = authentication.IdentityConfig(client_cas=(folder / "ca.crt").read_bytes())
     application = handlers.application(
-        store=store,
+        provider=store,
         authenticator=authentication.Authenticator(config),
         policy=authorization.LocalPolicy(),
-        readiness={"ping": lambda: None},
-        metrics_registry=CollectorRegistry(),
+        probes=Probes(CollectorRegistry(), {"ping": lambda: None}),
     )
     certificates = Certificates(
         folder / "s.crt", folder / "s.key", (folder / "ca.crt").read_bytes()
@@ -106,21 +106,21 @@ async def serve(folder: Path, variants: int, *, planning: bool) -> None:
     async with listener.listening(
         application, host="127.0.0.1", port=0, certificates=certificates
     ) as port:
-        passes = None
+        planner = None
         if planning:
             await worker.plan(snapshot(1))
-            passes = asyncio.create_task(plan())
+            planner = asyncio.create_task(plan())
         print(port, flush=True)
         await asyncio.to_thread(sys.stdin.read)
-        if passes is not None:
-            passes.cancel()
+        if planner is not None:
+            planner.cancel()
         used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(f"{used:.0f}", flush=True)
         worker.close()
 
 
 async def load(url: str, context: ssl.SSLContext, connections: int) -> tuple[float, list[float]]:
-    """Requests per second, and the latencies in ms."""
+    """Requests per second, and the latency of each request in ms."""
     times: list[float] = []
     connector = aiohttp.TCPConnector(ssl=context, limit=connections)
     headers = {"Accept": "application/vnd.kubernetes.protobuf, */*", "Accept-Encoding": "gzip"}
@@ -161,7 +161,7 @@ def measure(folder: Path, loop: str, variants: int, connections: int, *, plannin
         process.stdin.close()
         memory = process.stdout.readline().strip()
     cuts = statistics.quantiles(times, n=100)
-    state = "a pass of 1,000" if planning else "idle"
+    state = "planning 1,000" if planning else "idle"
     return (
         f"{loop:>8} {variants:>8} {state:>16} {connections:>11}  {rate:>8.0f}  {cuts[49]:>7.2f}"
         f"  {cuts[98]:>7.2f}  {memory:>6}"
@@ -169,7 +169,7 @@ def measure(folder: Path, loop: str, variants: int, connections: int, *, plannin
 
 
 def certificates(folder: Path) -> None:
-    """Everyone's certificates."""
+    """Write the certificates of server and client, and their authorities."""
     clients, servers = Authority.create("clients"), Authority.create("servers")
     (folder / "ca.crt").write_bytes(clients.cert_pem)
     (folder / "sca.crt").write_bytes(servers.cert_pem)
@@ -182,24 +182,30 @@ def certificates(folder: Path) -> None:
 
 
 def main() -> None:
-    """Measure, or be the server that is measured."""
+    """Measure all cases; with --serve, run the measured server."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")
-    parser.add_argument("--serve", type=Path)
-    parser.add_argument("--variants", type=int)
-    parser.add_argument("--planning", action="store_true")
+    parser.add_argument(
+        "--loop",
+        choices=("asyncio", "uvloop"),
+        default="asyncio",
+        help="event loop of the server. Default: asyncio",
+    )
+    # Used by the benchmark itself, to start the server.
+    parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--variants", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--planning", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve is not None:
         factory = None
         if args.loop == "uvloop":
-            import uvloop  # noqa: PLC0415 - only measured against
+            import uvloop  # noqa: PLC0415 - optional
 
             factory = uvloop.new_event_loop
         with asyncio.Runner(loop_factory=factory) as runner:
             runner.run(serve(args.serve, args.variants, planning=args.planning))
         return
     print(
-        f"{'loop':>8} {'variants':>8} {'server is in':>16} {'connections':>11}  {'req/s':>8}  {'p50 ms':>7}"
+        f"{'loop':>8} {'variants':>8} {'worker':>16} {'connections':>11}  {'req/s':>8}  {'p50 ms':>7}"
         f"  {'p99 ms':>7}  {'MB':>6}"
     )
     with tempfile.TemporaryDirectory() as name:

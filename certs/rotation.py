@@ -32,7 +32,7 @@ class Times:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class CertificateState:
     """Authorities and the serving certificate.
 
     Attributes:
@@ -72,8 +72,8 @@ class Kept:
         return found
 
 
-def parse(data: Mapping[str, bytes]) -> Kept | None:
-    """What `Kept.data` gave; None where something is missing or unreadable."""
+def parse(data: Mapping[str, bytes]) -> CertificateState | None:
+    """What `CertificateState.data` gave; None where something is missing or unreadable."""
     try:
         signing = _authority(data["signing.crt"], data["signing.key"])
         following = (
@@ -86,20 +86,20 @@ def parse(data: Mapping[str, bytes]) -> Kept | None:
         serialization.load_pem_private_key(serving.key_pem, password=None)
     except (KeyError, ValueError, TypeError):
         return None
-    return Kept(
+    return CertificateState(
         signing=signing, serving=serving, following=following, former=data.get("former.crt", b"")
     )
 
 
 def advance(
-    kept: Kept | None,
+    kept: CertificateState | None,
     *,
     names: Sequence[str],
     now: datetime,
     times: Times,
     published: bytes | None,
     force: bool = False,
-) -> Kept:
+) -> CertificateState:
     """What is to be kept now; the same object where nothing is due.
 
     Args:
@@ -114,7 +114,7 @@ def advance(
     """
     if kept is None:
         signing = Authority.create("variant-adapter", lifetime=times.authority, now=now)
-        return Kept(signing=signing, serving=_serving(signing, names, now, times))
+        return CertificateState(signing=signing, serving=_serving(signing, names, now, times))
     if _expired(kept.signing.certificate, now):
         # Nobody trusts it any more: overlap would protect nobody.
         return advance(None, names=names, now=now, times=times, published=published)
@@ -124,7 +124,7 @@ def advance(
     elif kept.following is not None and _trusted_for(kept.following, now) >= times.overlap:
         seen = published is None or kept.following.cert_pem.strip() in published
         if seen:
-            kept = Kept(
+            kept = CertificateState(
                 signing=kept.following,
                 serving=_serving(kept.following, names, now, times),
                 former=kept.signing.cert_pem,

@@ -1,12 +1,12 @@
-"""Continuous batching as a vLLM server does it, in the times of a performance profile.
+"""Continuous batching as in a vLLM server, with step times of a performance profile.
 
-A request waits until fewer than `max_batch` are in service, takes gamma + delta * input_tokens * batch
-ms of prefill (nothing without input tokens), which gives its first token, and one token more with each
-iteration of alpha + beta * batch ms.
+A request waits until fewer than `max_batch` are in service. Its prefill takes gamma + delta * input_tokens *
+batch ms (nothing without input tokens) and yields the first token; each iteration of alpha + beta * batch ms
+yields one more.
 
-The engine keeps its own schedule of events in scenario time (a request is admitted, a prefill ends, an
-iteration ends) and sleeps until the next; an event that is handled late still counts at its own time, so
-throughput stays exact at any speed.
+The engine schedules its events in scenario time (admission, end of a prefill, end of an iteration) and sleeps
+until the next one. An event that is handled late is still dated at its own time, so throughput stays exact at
+any speed.
 """
 
 from __future__ import annotations
@@ -18,12 +18,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 CATCH_UP_YIELD = 64
-"""Events after which an engine that is behind lets others run."""
+"""Overdue events after which the engine yields to other tasks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineProfile:
-    """Times in ms, the batch in requests; see the module's docstring."""
+    """Step times of an engine, see the module's docstring.
+
+    Attributes:
+        alpha_ms: Constant part of an iteration's time.
+        beta_ms: Part of an iteration's time per request in the batch.
+        gamma_ms: Constant part of a prefill's time.
+        delta_ms: Part of a prefill's time per input token and request in the batch.
+        max_batch: Largest number of requests in a batch.
+
+    """
 
     alpha_ms: float
     beta_ms: float
@@ -41,10 +50,18 @@ class EngineProfile:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Request:
-    """One request in the engine; times in scenario ms, None until they are known.
+    """One request in the engine; times are scenario ms.
 
     Attributes:
-        tokens: one scenario time per generated token.
+        input_tokens: Prompt tokens.
+        output_tokens: Tokens to generate.
+        arrived_ms: Time of arrival.
+        admitted_ms: Time of admission into the batch; None before.
+        first_token_ms: Time of the first token; None before.
+        last_token_ms: Time of the latest token; None before the first.
+        ready_ms: End of the prefill, once admitted.
+        generated: Tokens generated so far.
+        tokens: Queue that receives the time of each generated token.
 
     """
 
@@ -60,7 +77,7 @@ class Request:
 
 
 class Engine:
-    """Runs the requests of one server."""
+    """Serves the requests of one server by continuous batching."""
 
     def __init__(
         self,
@@ -70,9 +87,17 @@ class Engine:
         on_token: Callable[[Request, float], None] = lambda _request, _gap_ms: None,
         on_finish: Callable[[Request], None] = lambda _request: None,
     ) -> None:
-        """An engine at `speed` scenario ms per real ms.
+        """Create an engine that runs at `speed` scenario ms per real ms.
 
-        `on_token` gets the gap to the token before in ms; for the first token, since the arrival.
+        Args:
+            profile: Step times and batch size.
+            speed: Scenario time per real time.
+            on_token: Called per token with the ms since the token before, or since the arrival.
+            on_finish: Called when a request has all its tokens.
+
+        Raises:
+            ValueError: The speed is not a number above 0.
+
         """
         if not (math.isfinite(speed) and speed > 0):
             raise ValueError(f"speed: must be a number > 0, not {speed}")
@@ -89,11 +114,11 @@ class Engine:
         self._wake = asyncio.Event()
 
     def now_ms(self) -> float:
-        """Scenario time."""
+        """Present scenario time."""
         return asyncio.get_running_loop().time() * 1000.0 * self._speed
 
     def submit(self, *, input_tokens: int, output_tokens: int) -> Request:
-        """Queue a request; its tokens come through `request.tokens`."""
+        """Queue a request, whose tokens arrive in `request.tokens`."""
         request = Request(
             input_tokens=input_tokens, output_tokens=output_tokens, arrived_ms=self.now_ms()
         )
@@ -102,7 +127,7 @@ class Engine:
         return request
 
     def abort(self, request: Request) -> bool:
-        """Drop a request wherever it is; false when it had ended before."""
+        """Drop a waiting or running request; false if it has ended already."""
         if request in self.running:
             self.running.remove(request)
         elif request in self.waiting:
@@ -134,7 +159,7 @@ class Engine:
                     await asyncio.sleep(0)
 
     async def _sleep_until(self, due_ms: float) -> None:
-        """Until then, or until a request comes or goes."""
+        """Sleep until that scenario time, or until a request is submitted or aborted."""
         timer = asyncio.get_running_loop().call_at(due_ms / 1000.0 / self._speed, self._wake.set)
         try:
             await self._wake.wait()
@@ -150,13 +175,13 @@ class Engine:
         return max(min(times), self._at_ms) if times else None
 
     def _handle(self, at_ms: float) -> None:
-        """Everything that happens at that time."""
+        """Handle all events of that time."""
         if self._iteration_ends_ms is not None and self._iteration_ends_ms <= at_ms:
             self._iteration_ends_ms = None
             for request in self._iterating:
                 if request in self.running:
                     self._token(request, at_ms)
-        # A request without prefill and with one token leaves at once, so another may come in.
+        # A request without prefill and with one token ends at once and makes room for another.
         while self._admit(at_ms) + self._end_prefills(at_ms):
             pass
         if self._iteration_ends_ms is None:

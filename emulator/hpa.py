@@ -1,4 +1,4 @@
-"""The HorizontalPodAutoscaler with External or Pods metrics, as the real controller computes it.
+"""The HorizontalPodAutoscaler with External or Pods metrics, computed as the real controller does.
 
 https://kubernetes.io/docs/tasks/run-application/horizontal-pod-autoscale/#algorithm-details
 As there, items are rounded up to milli-units, which are summed; ratios are binary fractions.
@@ -23,8 +23,8 @@ from emulator.hpa_rules import MAX_INT32, MetricUnavailable, quantity
 __all__ = [
     "MAX_INT32",
     "TOLERANCE",
-    "Decision",
     "HorizontalPodAutoscaler",
+    "HpaDecision",
     "Metric",
     "MetricUnavailable",
     "desired_replicas",
@@ -39,10 +39,13 @@ TOLERANCE = Fraction(1, 10)
 class Metric:
     """One metric of an HPA.
 
-    Args:
-        target: quantity, per replica for AverageValue.
-        target_type: of the target; Pods metrics have AverageValue only.
-        source: External, whose items are summed, or Pods, which has an item for each pod.
+    Attributes:
+        target: Target as a quantity, per replica for AverageValue.
+        target_type: Type of the target; Pods metrics have AverageValue only.
+        source: External, whose items are summed, or Pods, with one item per pod.
+
+    Raises:
+        ValueError: The API server would not admit the metric.
 
     """
 
@@ -81,24 +84,24 @@ def desired_replicas(
     source: Literal["External", "Pods"] = "External",
     pending_replicas: int = 0,
 ) -> int:
-    """Replicas that the metric proposes, before bounds and stabilization.
+    """Replicas that one metric proposes, before bounds and stabilization.
 
     Args:
-        items: quantities of the metric's items.
-        target: quantity, per replica for AverageValue.
-        spec_replicas: replicas that the workload's scale asks for.
-        ready_replicas: replicas that are ready; only Value multiplies by them.
-        max_replicas: what an overflowing proposal becomes.
-        target_type: of the HPA's metric.
-        tolerance_up: fraction of the target that the usage may exceed without a change, inclusive.
-        tolerance_down: the same for falling short.
-        status_replicas: replicas that exist, spec_replicas if None; AverageValue divides by them.
-        source: of the metric, External or Pods.
-        pending_replicas: those of them that have not begun to run; only Pods metrics ask.
+        items: Quantities of the metric's items.
+        target: Target as a quantity, per replica for AverageValue.
+        spec_replicas: Replicas in the spec of the workload's scale.
+        ready_replicas: Ready replicas; only Value multiplies by them.
+        max_replicas: Result for a proposal that overflows.
+        target_type: Type of the target.
+        tolerance_up: Fraction by which the usage may exceed the target without a change, inclusive.
+        tolerance_down: Fraction by which the usage may fall short of the target without a change.
+        status_replicas: Existing replicas, by default spec_replicas; AverageValue divides by them.
+        source: Source of the metric, External or Pods.
+        pending_replicas: Existing replicas that do not run yet; only Pods metrics use them.
 
     Raises:
-        MetricUnavailable: there are no items, one is no quantity, or there are no pods to count.
-        ValueError: the target is one that the API server would not admit.
+        MetricUnavailable: There are no items, one is no quantity, or there are no pods to count.
+        ValueError: The API server would not admit the target.
 
     """
     metric = Metric(target=target, target_type=target_type, source=source)
@@ -127,8 +130,8 @@ def _int64(milli: Fraction) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """Replicas to set, and the condition that the real HPA would show."""
+class HpaDecision:
+    """Replicas to set, with reason and message of the condition that the real HPA would show."""
 
     replicas: int
     reason: str
@@ -139,19 +142,22 @@ class HorizontalPodAutoscaler:
     """Metrics, stabilization, policies and bounds of an HPA, in the controller's order.
 
     Args:
-        min_replicas: 0 is for clusters with the gate HPAScaleToZero.
-        max_replicas: of the HPA.
-        stabilization_up_seconds: of scaleUp.
-        stabilization_down_seconds: of scaleDown.
-        tolerance_up: of scaleUp.
-        tolerance_down: of scaleDown.
-        target: of the one metric.
-        target_type: of the one metric.
-        metrics: instead of `target` and `target_type`, for Pods or for several.
-        scale_up: policies for more replicas, by default 4 pods or 100 % in 15 s, the larger.
-        scale_down: policies for fewer replicas, by default 100 % in 15 s.
-        without_behavior: the HPA has no `behavior` at all: each sync may go to twice the replicas
-            or 4, however soon after the last; only the window for scaling down is left.
+        min_replicas: Lower bound; 0 needs the feature gate HPAScaleToZero in a cluster.
+        max_replicas: Upper bound.
+        stabilization_up_seconds: Stabilization window of scaleUp.
+        stabilization_down_seconds: Stabilization window of scaleDown.
+        tolerance_up: Tolerance of scaleUp, as a fraction of the target.
+        tolerance_down: Tolerance of scaleDown, as a fraction of the target.
+        target: Target of a single external metric.
+        target_type: Type of that target.
+        metrics: Metrics instead of `target` and `target_type`, for Pods metrics or several.
+        scale_up: Rules of scaleUp. Default: the larger of 4 pods and 100 % per 15 s.
+        scale_down: Rules of scaleDown. Default: 100 % per 15 s.
+        without_behavior: Whether the HPA has no `behavior` at all; each sync may then double the
+            replicas or go to 4, and only the scale-down window applies.
+
+    Raises:
+        ValueError: Arguments exclude each other.
 
     """
 
@@ -198,29 +204,31 @@ class HorizontalPodAutoscaler:
         items_by_metric: Sequence[Sequence[str] | None] | None = None,
         status_replicas: int | None = None,
         pending_replicas: int = 0,
-    ) -> Decision:
-        """One sync, whose decision is taken to be carried out.
+    ) -> HpaDecision:
+        """Run one sync; the caller must carry out its decision.
 
         Args:
-            now_seconds: of a clock that never goes back.
-            spec_replicas: replicas that the workload's scale asks for.
-            ready_replicas: replicas that are ready.
-            items: quantities of the one metric; None means that it could not be read.
-            items_by_metric: instead of `items`, the same for each of the HPA's metrics.
-            status_replicas: replicas that exist, spec_replicas if None.
-            pending_replicas: those of them that have not begun to run.
+            now_seconds: Time of a clock that never goes back.
+            spec_replicas: Replicas in the spec of the workload's scale.
+            ready_replicas: Ready replicas.
+            items: Quantities of a single metric; None if it could not be read.
+            items_by_metric: Quantities of each metric, instead of `items`.
+            status_replicas: Existing replicas, by default spec_replicas.
+            pending_replicas: Existing replicas that do not run yet.
 
         """
         readings = (items,) if items_by_metric is None else tuple(items_by_metric)
         if len(readings) != len(self._metrics) or (items is not None and items_by_metric):
             raise ValueError(f"items_by_metric: must be {len(self._metrics)}, one for each metric")
         if not self._history:
-            self._history.append((now_seconds, spec_replicas))  # it starts from what it finds
+            self._history.append(
+                (now_seconds, spec_replicas)
+            )  # the first sync starts from the present count
         if spec_replicas == 0 and not self._scaled_to_zero:
             message = "scaling is disabled since the replica count of the target is zero"
-            return Decision(replicas=0, reason="ScalingDisabled", message=message)
+            return HpaDecision(replicas=0, reason="ScalingDisabled", message=message)
         if spec_replicas and not self._min <= spec_replicas <= self._max:
-            decision = self._bounded(spec_replicas)  # the controller does not read the metric then
+            decision = self._bounded(spec_replicas)  # here the controller reads no metric
         else:
             proposed = self._propose(
                 readings,
@@ -229,10 +237,10 @@ class HorizontalPodAutoscaler:
                 status_replicas=status_replicas,
                 pending_replicas=pending_replicas,
             )
-            if isinstance(proposed, Decision):
+            if isinstance(proposed, HpaDecision):
                 return proposed
             stable = self._stabilize(now_seconds, proposed, spec_replicas)
-            decision = self._limited(now_seconds, spec_replicas, stable) or Decision(
+            decision = self._limited(now_seconds, spec_replicas, stable) or HpaDecision(
                 replicas=stable,
                 reason="DesiredWithinRange",
                 message=f"recommended {proposed}, set {stable}",
@@ -253,8 +261,8 @@ class HorizontalPodAutoscaler:
         ready_replicas: int,
         status_replicas: int | None,
         pending_replicas: int,
-    ) -> int | Decision:
-        """The largest proposal; a failed metric's condition if all fail or it would scale down."""
+    ) -> int | HpaDecision:
+        """The largest proposal, or a failed metric's condition if all fail or the result would scale down."""
         proposals, failures = [], []
         for metric, items in zip(self._metrics, readings, strict=True):
             try:
@@ -276,7 +284,7 @@ class HorizontalPodAutoscaler:
                 proposals.append(proposal)
         if failures and (not proposals or max(proposals) < spec_replicas):
             reason, message = failures[0]
-            return Decision(replicas=spec_replicas, reason=reason, message=message)
+            return HpaDecision(replicas=spec_replicas, reason=reason, message=message)
         return max(proposals)
 
     def _stabilize(self, now: float, proposed: int, current: int) -> int:
@@ -284,8 +292,8 @@ class HorizontalPodAutoscaler:
             self._history.popleft()
         if self._pace is None:
             # Here a recommendation exactly as old as the window still counts.
-            kept = [value for _, value in self._history] if self._down else []
-            stable = max([proposed, *kept])
+            recent = [value for _, value in self._history] if self._down else []
+            stable = max([proposed, *recent])
         else:
             # And here it no longer counts.
             up = min([proposed, *(value for at, value in self._history if at > now - self._up)])
@@ -294,35 +302,35 @@ class HorizontalPodAutoscaler:
         self._history.append((now, proposed))
         return stable
 
-    def _limited(self, now: float, current: int, stable: int) -> Decision | None:
-        """What policies and bounds make of a count that they do not allow."""
+    def _limited(self, now: float, current: int, stable: int) -> HpaDecision | None:
+        """Decision where policies or bounds do not allow the stabilized count; None where they do."""
         if stable > current:
             limit = self._pace.up_limit(now, current) if self._pace else max(2 * current, 4)
             if stable > limit and limit < self._max:
                 message = f"the scale-up policies allow {limit} now, not {stable}"
-                return Decision(replicas=limit, reason="ScaleUpLimit", message=message)
+                return HpaDecision(replicas=limit, reason="ScaleUpLimit", message=message)
         elif stable < current:
             limit = self._pace.down_limit(now, current) if self._pace else 0
             if stable < limit and limit > self._min:
                 message = f"the scale-down policies allow {limit} now, not {stable}"
-                return Decision(replicas=limit, reason="ScaleDownLimit", message=message)
+                return HpaDecision(replicas=limit, reason="ScaleDownLimit", message=message)
         return None if self._min <= stable <= self._max else self._bounded(stable)
 
-    def _bounded(self, replicas: int) -> Decision:
+    def _bounded(self, replicas: int) -> HpaDecision:
         if replicas > self._max:
             message = f"the desired replica count is more than the maximum of {self._max}"
-            return Decision(replicas=self._max, reason="TooManyReplicas", message=message)
+            return HpaDecision(replicas=self._max, reason="TooManyReplicas", message=message)
         message = f"the desired replica count is less than the minimum of {self._min}"
-        return Decision(replicas=self._min, reason="TooFewReplicas", message=message)
+        return HpaDecision(replicas=self._min, reason="TooFewReplicas", message=message)
 
 
 async def read_metric(
     session: aiohttp.ClientSession, url: str, ssl_context: ssl.SSLContext | None
 ) -> list[str]:
-    """Values (quantities) of the items at that URL, asked for as the HPA controller does.
+    """Query a metric as the HPA controller does; returns the quantities of its items.
 
     Raises:
-        MetricUnavailable: no answer, an error, or an answer that the controller would not take.
+        MetricUnavailable: No response, an error, or a response that the controller would reject.
 
     """
     headers = {
@@ -342,9 +350,9 @@ async def read_metric(
     except ValueError:
         document = None
     if status != 200:
-        said = document.get("message") if isinstance(document, dict) else None
+        message = document.get("message") if isinstance(document, dict) else None
         raise MetricUnavailable(
-            f"unable to fetch metrics from external metrics API: {said or f'status {status}'}"
+            f"unable to fetch metrics from external metrics API: {message or f'status {status}'}"
         )
     if kind != "application/json":
         raise MetricUnavailable(f"serializer for {kind} doesn't exist")

@@ -1,7 +1,7 @@
-"""What an HPA makes of a metric's values, and how fast its policies let it go there.
+"""Replica counts from metric values, and the scaling policies that limit their rate of change.
 
 https://kubernetes.io/docs/tasks/run-application/horizontal-pod-autoscale/#scaling-policies
-Ratios and percentages are binary fractions: 10 % more than 100 replicas are 111, as the controller finds.
+Ratios and percentages are binary fractions: 10 % more than 100 replicas are 111, as in the controller.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import Literal
 
 MAX_INT32 = 2**31 - 1
-"""What the controller's guard makes of a count that is too large."""
+"""Result of the controller's overflow guard."""
 MAX_INT64 = 2**63 - 1
 LONGEST_PERIOD_SECONDS = 1800.0
 _QUANTITY = re.compile(
@@ -25,11 +25,16 @@ _BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
 
 
 class MetricUnavailable(Exception):  # noqa: N818 - a state of the metric, not a fault of the HPA
-    """There is no value: the HPA keeps the replicas."""
+    """The metric has no value; the HPA keeps the replicas."""
 
 
 def quantity(text: str) -> Fraction:
-    """Exact value of a Kubernetes quantity; raises MetricUnavailable for other text."""
+    """Exact value of a Kubernetes quantity.
+
+    Raises:
+        MetricUnavailable: The text is no quantity.
+
+    """
     form = _QUANTITY.fullmatch(text.strip())
     if form is None:
         raise MetricUnavailable(
@@ -44,7 +49,15 @@ def quantity(text: str) -> Fraction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Count:
-    """The controller's three ways from values to replicas, in milli-units."""
+    """The controller's three computations from values to replicas.
+
+    Attributes:
+        goal: Target value in milli-units.
+        lowest: Smallest ratio of usage to target within the tolerance.
+        highest: Largest ratio of usage to target within the tolerance.
+        spec: Replicas in the spec of the scale.
+
+    """
 
     goal: int
     lowest: float
@@ -56,7 +69,7 @@ class Count:
         for value in values:
             usage += value
             if not 0 <= usage <= MAX_INT64:
-                usage = MAX_INT64  # a negative sum is taken for an overflow
+                usage = MAX_INT64  # the controller takes a negative sum for an overflow
                 break
         # With no pods the controller's ratio is infinite or no number: never within the tolerance.
         if pods and self._within(usage / (self.goal * pods)):
@@ -83,10 +96,10 @@ class Count:
         if not missing and not grow_pending:
             return self.spec if self._within(ratio) else math.ceil(ratio * counted)
         if ratio < 1:
-            total += missing * self.goal  # on the way down they are taken to be at the target
+            total += missing * self.goal  # scaling down, they count as being at the target
             counted += missing
         elif ratio > 1:
-            counted += missing + pending  # on the way up they are taken to be idle
+            counted += missing + pending  # scaling up, they count as idle
         cautious = self._ratio(total, counted)
         if self._within(cautious) or min(ratio, cautious) < 1 < max(ratio, cautious):
             return self.spec
@@ -103,7 +116,12 @@ class Count:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScalingPolicy:
-    """At most `value` Pods or Percent within any `period_seconds`."""
+    """A limit of `value` Pods or Percent within any `period_seconds`.
+
+    Raises:
+        ValueError: The API server would not admit the policy.
+
+    """
 
     type: Literal["Pods", "Percent"]
     value: int
@@ -123,7 +141,12 @@ class ScalingPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScalingRules:
-    """The scaleUp or scaleDown of a `behavior`; None for policies is Kubernetes' default."""
+    """The scaleUp or scaleDown of a `behavior`; policies of None are Kubernetes' defaults.
+
+    Raises:
+        ValueError: The API server would not admit the rules.
+
+    """
 
     policies: tuple[ScalingPolicy, ...] | None = None
     select_policy: Literal["Max", "Min", "Disabled"] = "Max"
@@ -151,7 +174,7 @@ class _Event:
 
 
 class Pace:
-    """The scale events of one HPA, and how far its policies let it go now."""
+    """Scale events of one HPA, and the limits that its policies derive from them."""
 
     def __init__(self, *, up: ScalingRules | None, down: ScalingRules | None) -> None:
         self._up, self._down = up or ScalingRules(), down or ScalingRules()
@@ -161,7 +184,7 @@ class Pace:
         self._downs: list[_Event] = []
 
     def up_limit(self, now_seconds: float, current: int) -> int:
-        """Most replicas that the scaleUp rules allow; never below the current."""
+        """Largest count that the scaleUp rules allow now; never below the current."""
         if self._up.select_policy == "Disabled":
             return current
         limits = []
@@ -172,7 +195,7 @@ class Pace:
         return max(current, min(limits) if self._up.select_policy == "Min" else max(limits))
 
     def down_limit(self, now_seconds: float, current: int) -> int:
-        """Fewest replicas that the scaleDown rules allow; never above the current."""
+        """Smallest count that the scaleDown rules allow now; never above the current."""
         if self._down.select_policy == "Disabled":
             return current
         limits = []
@@ -180,26 +203,26 @@ class Pace:
             start = self._start(now_seconds, policy.period_seconds, current)
             left = start * (1 - policy.value / 100)
             limits.append(start - policy.value if policy.type == "Pods" else int(left))
-        # The least change keeps the most replicas.
+        # The smallest change keeps the most replicas.
         return min(current, max(limits) if self._down.select_policy == "Min" else min(limits))
 
     def record(self, now_seconds: float, before: int, after: int) -> None:
-        """Remember a change that the HPA has made."""
+        """Record a scale event."""
         if after > before:
             _store(self._ups, self._up_policies, _Event(now_seconds, after - before))
         elif after < before:
             _store(self._downs, self._down_policies, _Event(now_seconds, before - after))
 
     def _start(self, now: float, period: float, current: int) -> int:
-        """Replicas at the period's start: an event exactly as old as the period is before it."""
+        """Replicas at the start of the period; an event exactly as old as the period precedes it."""
         added = sum(event.change for event in self._ups if event.at_seconds > now - period)
         deleted = sum(event.change for event in self._downs if event.at_seconds > now - period)
         return current - added + deleted
 
 
 def _store(events: list[_Event], policies: Sequence[ScalingPolicy], new: _Event) -> None:
-    # As the controller: the new event takes the place of an outdated one. Until then the outdated
-    # event stays, and counts in the other direction's policies where their periods are longer.
+    # As in the controller: a new event replaces an outdated one. Until then the outdated event stays,
+    # and counts in the other direction's policies where their periods are longer.
     longest = max(policy.period_seconds for policy in policies)
     for index in reversed(range(len(events))):
         if events[index].at_seconds < new.at_seconds - longest:

@@ -1,4 +1,4 @@
-"""A load generator: requests at a scheduled rate, their latencies measured by streaming."""
+"""A load generator: sends requests at a scheduled rate and measures their latencies by streaming."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from urllib.parse import urlsplit
 import aiohttp
 
 RETRY_SECONDS = 0.2
-"""Scenario seconds before the first retry; each one after waits twice as long."""
+"""Scenario seconds before the first retry; each later one waits twice as long, up to `RETRY_MAX_SECONDS`."""
 RETRY_MAX_SECONDS = 5.0
 RESOLVE_SECONDS = 2.0
-"""Between looks at which addresses a name has: replicas come and go."""
+"""Interval between name look-ups, because replicas come and go."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """A constant rate for a while; scenario seconds, requests per minute."""
+    """A constant rate of requests per minute for some scenario seconds."""
 
     duration_seconds: float
     rate_rpm: float
@@ -35,7 +35,15 @@ class Phase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """One finished request; scenario time since the generator's start, itl 0 for a single token."""
+    """One finished request.
+
+    Attributes:
+        arrived_at_seconds: Scenario time of the arrival since the generator's start.
+        finished_at_seconds: Scenario time of the last token since the generator's start.
+        ttft_ms: Scenario time from the arrival to the first token.
+        itl_ms: Mean scenario time between tokens; 0 for a single token.
+
+    """
 
     arrived_at_seconds: float
     finished_at_seconds: float
@@ -44,10 +52,10 @@ class Completion:
 
 
 def parse_schedule(text: str) -> tuple[Phase, ...]:
-    """Phases of `[[120, 60], [120, 80]]`: seconds, requests per minute.
+    """Parse phases such as `[[120, 60], [120, 80]]`: seconds, requests per minute.
 
     Raises:
-        ValueError: names the entry and what is wrong.
+        ValueError: The text is no schedule; the message names the entry and what is wrong.
 
     """
     try:
@@ -70,7 +78,15 @@ def parse_schedule(text: str) -> tuple[Phase, ...]:
 
 
 class LoadGenerator:
-    """Sends requests on schedule, whatever becomes of the earlier ones."""
+    """Open-loop load: sends requests on schedule, independent of earlier ones' completion.
+
+    Attributes:
+        rate_rpm: Present rate of the schedule, requests per minute.
+        sent: Requests sent so far, without retries.
+        failed: Failed attempts so far, each of which is retried.
+        completed: Finished requests.
+
+    """
 
     def __init__(
         self,
@@ -84,7 +100,7 @@ class LoadGenerator:
         arrivals: Literal["uniform", "poisson"] = "uniform",
         seed: int = 0,
     ) -> None:
-        """`endpoints()` gives base URLs; the one with the fewest requests of ours is taken."""
+        """Create a generator; a request goes to the URL of `endpoints()` with the fewest outstanding ones."""
         self._output_tokens = output_tokens
         self._body = {
             "model": model,
@@ -106,7 +122,7 @@ class LoadGenerator:
 
     @property
     def succeeded(self) -> int:
-        """Requests that got all their tokens; `failed` counts attempts, each of which is retried."""
+        """Requests that received all their tokens."""
         return len(self.completed)
 
     def now(self) -> float:
@@ -114,7 +130,7 @@ class LoadGenerator:
         return (asyncio.get_running_loop().time() - self._began) * self._speed
 
     async def run(self) -> None:
-        """Follow the schedule, then wait for what is outstanding; cancelling it cancels that too."""
+        """Follow the schedule, then wait for outstanding requests; cancelling cancels these too."""
         self._began = asyncio.get_running_loop().time()
         try:
             await self._follow()
@@ -137,9 +153,9 @@ class LoadGenerator:
             self.rate_rpm = 0.0
 
     def _arrival_times(self) -> Iterator[tuple[float, tuple[float, bool]]]:
-        """Times, each with the rate from then on and whether a request arrives.
+        """Yield times, each with the rate from then on and whether a request arrives.
 
-        A request arrives when the expected count passes the next threshold, over the phases' borders:
+        A request arrives when the expected count passes the next threshold, across the phases' borders:
         uniform phases of 60 and 80 requests send exactly 140.
         """
         drawn = random.Random(self._seed)  # noqa: S311 - load, not secrets
@@ -160,7 +176,7 @@ class LoadGenerator:
         delay, refused = RETRY_SECONDS, set[str]()
         while True:
             urls = list(self._endpoints())
-            # A dead endpoint has the fewest requests outstanding: it must not draw its own retries.
+            # A dead endpoint has the fewest outstanding requests, and must not attract its own retries.
             fresh = [url for url in urls if url not in refused]
             if not fresh:
                 refused.clear()
@@ -209,7 +225,7 @@ def _number(value: object) -> bool:
 
 
 class Addresses:
-    """Base URLs of all addresses behind one URL, as a headless Service has them."""
+    """Base URLs of all addresses behind one URL, as with a headless Service."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -219,30 +235,30 @@ class Addresses:
         self.urls: list[str] = []
 
     async def follow(self) -> None:
-        """Look again and again until cancelled; what does not resolve leaves the last addresses."""
+        """Resolve the name periodically until cancelled; a failure keeps the last addresses."""
         while True:
-            await self.look()
+            await self.resolve()
             await asyncio.sleep(RESOLVE_SECONDS)
 
-    async def look(self) -> None:
+    async def resolve(self) -> None:
         """Resolve the name once."""
         loop = asyncio.get_running_loop()
         with contextlib.suppress(OSError):
-            found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-            hosts = {str(item[4][0]) for item in found}
+            infos = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+            hosts = {str(item[4][0]) for item in infos}
             shown = [f"[{host}]" if ":" in host else host for host in sorted(hosts)]
             self.urls = [f"http://{host}:{self._port}" for host in shown]
 
 
 async def send(load: LoadGenerator, addresses: Addresses) -> None:
-    """Follow the schedule until its end or SIGTERM, and say how it goes."""
+    """Follow the schedule until its end or SIGTERM, and print progress every 10 s."""
 
-    async def tell() -> None:
+    async def report() -> None:
         while True:
             await asyncio.sleep(10)
-            _tell(load, len(addresses.urls))
+            _print_progress(load, len(addresses.urls))
 
-    tasks = [asyncio.create_task(addresses.follow()), asyncio.create_task(tell())]
+    tasks = [asyncio.create_task(addresses.follow()), asyncio.create_task(report())]
     run = asyncio.create_task(load.run())
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, run.cancel)
@@ -252,10 +268,10 @@ async def send(load: LoadGenerator, addresses: Addresses) -> None:
     finally:
         for task in tasks:
             task.cancel()
-        _tell(load, len(addresses.urls))
+        _print_progress(load, len(addresses.urls))
 
 
-def _tell(load: LoadGenerator, servers: int) -> None:
+def _print_progress(load: LoadGenerator, servers: int) -> None:
     recent = load.completed[-100:]
     mean = "" if not recent else f", TTFT {sum(c.ttft_ms for c in recent) / len(recent):.0f} ms"
     print(  # noqa: T201
@@ -265,18 +281,30 @@ def _tell(load: LoadGenerator, servers: int) -> None:
     )
 
 
+_FLAGS: tuple[tuple[str, Callable[[str], object], object, str], ...] = (
+    ("--model", str, "default/default", "name of the model to request"),
+    ("--schedule", str, "[[60, 60]]", "phases as [[seconds, requests per minute], ...]"),
+    ("--input-tokens", int, 50, "prompt words per request"),
+    ("--output-tokens", int, 178, "tokens to generate per request"),
+    ("--seed", int, 0, "seed of poisson arrivals"),
+)
+
+
 def main() -> None:
     """Send a schedule of requests to all addresses of one URL."""
-    parser = argparse.ArgumentParser(prog="emulator.load", description="A load generator.")
-    parser.add_argument(
-        "--url", required=True, help="http://HOST[:PORT]; all its addresses are used"
+    parser = argparse.ArgumentParser(
+        prog="emulator.load",
+        description="Send chat completions to vLLM servers at a scheduled rate, and print mean TTFT.",
     )
-    parser.add_argument("--model", default="default/default")
-    parser.add_argument("--schedule", default="[[60, 60]]", help="[[seconds, requests/min], ...]")
-    parser.add_argument("--input-tokens", type=int, default=50)
-    parser.add_argument("--output-tokens", type=int, default=178)
-    parser.add_argument("--arrivals", choices=("uniform", "poisson"), default="poisson")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--url",
+        required=True,
+        help="servers as http://HOST[:PORT]; requests go to every address of the host",
+    )
+    parser.add_argument("--arrivals", choices=("uniform", "poisson"), default="poisson",
+                        help="distribution of arrivals. Default: poisson")  # fmt: skip
+    for flag, kind, default, text in _FLAGS:
+        parser.add_argument(flag, type=kind, default=default, help=f"{text}. Default: {default}")
     args = parser.parse_args()
     try:
         addresses = Addresses(args.url)

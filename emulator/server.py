@@ -1,7 +1,8 @@
 """One emulated vLLM server in virtual time: `emulator.engine.Engine` without a clock of its own.
 
-The batching is that of the engine, to the last bit. A request's last iteration is known by its number, so an
-iteration costs one addition whatever its batch; only admissions, first tokens and completions are looked at.
+Batching equals that of the engine, to the last bit. The number of a request's last iteration is known in
+advance, so an iteration costs one addition whatever its batch; events are admissions, first tokens and
+completions only.
 """
 
 from __future__ import annotations
@@ -16,19 +17,28 @@ from typing import Literal
 from emulator.engine import EngineProfile
 
 State = Literal["pending", "starting", "ready", "draining", "ended"]
-Pair = tuple[float, int]
-"""Sum and count."""
+SumCount = tuple[float, int]
+"""Sum and count of a histogram."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counters:
-    """What one server's metrics page shows at a moment; latencies in seconds.
+    """Metrics of one server at a moment; latencies in seconds.
 
     Attributes:
-        replica: unique in the fleet, like a pod's name.
-        prompt_tokens: of finished requests, like `generation_tokens`: vLLM's request histograms.
-        prompt_tokens_total: of requests with a first token. `generation_tokens_total` and `itl` count
-            each token when it is produced.
+        replica: Number of the server, unique in the fleet like a pod's name.
+        state: State of the replica.
+        started_seconds: Time since which the replica has been ready.
+        finished: Finished requests.
+        running: Requests in the batch.
+        waiting: Requests in the queue.
+        prompt_tokens: Prompt tokens per finished request.
+        generation_tokens: Generated tokens per finished request.
+        ttft: Time to first token per request.
+        itl: Inter-token latency per generated token, counted when the token is produced.
+        prompt_tokens_total: Prompt tokens of requests with a first token.
+        generation_tokens_total: Tokens produced so far.
+        kv_cache: Share of the KV cache in use, 0 to 1.
 
     """
 
@@ -38,10 +48,10 @@ class Counters:
     finished: int
     running: int
     waiting: int
-    prompt_tokens: Pair
-    generation_tokens: Pair
-    ttft: Pair
-    itl: Pair
+    prompt_tokens: SumCount
+    generation_tokens: SumCount
+    ttft: SumCount
+    itl: SumCount
     prompt_tokens_total: int
     generation_tokens_total: int
     kv_cache: float
@@ -49,7 +59,7 @@ class Counters:
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """One request on its way; the fields of `simulation.Results`."""
+    """One request; the fields are those of `simulation.Results`."""
 
     arrival_ms: float
     model: int
@@ -63,7 +73,7 @@ class Request:
 
 
 class Server:
-    """One replica; `run` brings it to a moment, `offer` gives it a request."""
+    """One replica: `offer` queues a request, `run` simulates up to a moment."""
 
     def __init__(self, *, number: int, variant: int, profile: EngineProfile) -> None:
         self.number = number
@@ -72,35 +82,35 @@ class Server:
         self.created_ms = self.ready_ms = math.inf
         self.waiting: deque[Request] = deque()
         self.load = 0  # running and waiting
-        self.next_ms = math.inf  # nothing but iterations happens before
+        self.next_ms = math.inf  # only iterations happen before
         self.profile = profile
         self._steps_ms = [
             profile.alpha_ms + profile.beta_ms * n for n in range(profile.max_batch + 1)
         ]
         self._running = 0
         self._ties = itertools.count()  # keeps heaps from comparing requests
-        self._prefills: list[tuple[float, int, Request]] = []  # by their end
-        self._decoding: list[tuple[int, int, Request]] = []  # by the number of their last iteration
-        self._iterations = 0  # that have ended
-        self._last_ms = 0.0  # end of the last of them
-        self._end_ms = math.inf  # of the iteration in progress
-        self._due_ms = math.inf  # of an admission into a batch with room
+        self._prefills: list[tuple[float, int, Request]] = []  # heap by end
+        self._decoding: list[tuple[int, int, Request]] = []  # heap by number of last iteration
+        self._iterations = 0  # ended ones
+        self._last_ms = 0.0  # end of the last ended iteration
+        self._end_ms = math.inf  # end of the iteration in progress
+        self._due_ms = math.inf  # time of an admission into a batch with room
         self._finished = self._firsts = self._itl_count = 0
         self._prompt_finished = self._prompt_total = self._generated = 0
         self._ttft_ms = self._itl_ms = 0.0
 
     def offer(self, request: Request, at_ms: float) -> None:
-        """Queue a request; everything before that time has been run."""
+        """Queue a request at that time, up to which the server must have been run."""
         self.waiting.append(request)
         self.load += 1
         request.variant = self.variant
         if self._running < self.profile.max_batch:
-            # Not admitted at once: what else comes at this moment shares its first iteration.
+            # Not admitted at once: other arrivals of this moment share its first iteration.
             self._due_ms = at_ms
             self.next_ms = min(self.next_ms, at_ms)
 
     def run(self, limit_ms: float) -> None:
-        """Everything that happens before that time."""
+        """Simulate everything before that time."""
         while True:
             event_ms = min(self._prefills[0][0] if self._prefills else math.inf, self._due_ms)
             left = self._skip(min(event_ms, limit_ms))
@@ -113,7 +123,7 @@ class Server:
             self._handle(at_ms)
 
     def _skip(self, stop_ms: float) -> int:
-        """End the iterations before that time that end no request; how many of them are left."""
+        """Skip the iterations before that time that end no request; returns how many such ones remain."""
         if not self._decoding:
             return 0
         left = uneventful = self._decoding[0][0] - self._iterations - 1
@@ -164,7 +174,7 @@ class Server:
         if request.output_tokens == 1:
             self._finish(request, at_ms)
             return
-        under_way = self._end_ms != math.inf  # an iteration that gives this request nothing
+        under_way = self._end_ms != math.inf  # an iteration without a token for this request
         last = self._iterations + under_way + request.output_tokens - 1
         heappush(self._decoding, (last, next(self._ties), request))
 
@@ -186,7 +196,7 @@ class Server:
         return max(self._iterations - last + request.output_tokens, 1)
 
     def counters(self) -> Counters:
-        """At the moment up to which it has been run."""
+        """Metrics at the moment up to which the server has been run."""
         itl_ms, gaps = self._itl_ms, self._itl_count
         for last, _, request in self._decoding:
             made = self._iterations - last + request.output_tokens - 1

@@ -1,13 +1,13 @@
 """Readers for public traces of LLM traffic, plain or gzipped.
 
-| format | one request | origin |
+| format | row of a request | origin |
 | --- | --- | --- |
 | azure | CSV `TIMESTAMP,ContextTokens,GeneratedTokens`; date and time | github.com/Azure/AzurePublicDataset |
 | burstgpt | CSV `Timestamp,...,Request tokens,Response tokens,...`; seconds | github.com/HPMLL/BurstGPT |
 | mooncake | JSON `timestamp`, `input_length`, `output_length`; ms | github.com/kvcache-ai/Mooncake |
 
 Columns are found by name: releases of BurstGPT differ in theirs. A request without a generated token is a
-failure (BurstGPT says so): it is left out and counted in `Trace.skipped`.
+failure (as documented for BurstGPT): it is left out and counted in `Trace.skipped`.
 """
 
 from __future__ import annotations
@@ -31,12 +31,21 @@ from emulator.traces import Trace, TraceError
 
 Format = Literal["azure", "burstgpt", "mooncake"]
 Row = tuple[int, Mapping[str, Any]]
-"""Line number, and the fields by name."""
+"""Line number and fields by name of one row."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """The fields of a format; `seconds` makes a number of the first or raises TypeError or ValueError."""
+    """Fields of a format.
+
+    Attributes:
+        time: Name of the field with the arrival.
+        input: Name of the field with the prompt tokens.
+        output: Name of the field with the generated tokens.
+        seconds: Converts the arrival to seconds, or raises TypeError or ValueError.
+        time_is: Description of a valid arrival, for errors.
+
+    """
 
     time: str
     input: str
@@ -75,15 +84,15 @@ _FORMS: Mapping[str, _Form] = {
 }
 
 
-def read(path: Path | str, *, format: Format | None = None) -> Trace:  # noqa: A002 - the user's word
-    """The requests of a trace file in order of arrival, the first at 0.
+def read(path: Path | str, *, format: Format | None = None) -> Trace:  # noqa: A002 - the common name of the argument
+    """Read the requests of a trace file in order of arrival, the first at 0.
 
     Args:
-        path: the file; gzip is seen by its first bytes.
-        format: told from the header when None.
+        path: Trace file, plain or gzipped (detected by its first bytes).
+        format: Format of the file; None to detect it by the header.
 
     Raises:
-        TraceError: names the file, the line, the field and the fix.
+        TraceError: The file is wrong; the message names the file, the line, the field and the fix.
 
     """
     path = Path(path)
@@ -107,14 +116,14 @@ def _text(path: Path) -> io.TextIOBase:
 
 
 def _peek(lines: Iterable[str]) -> tuple[str, Iterator[str]]:
-    """The first line with something in it, and all lines as they were."""
+    """The first line that is not blank, and an iterator over all lines."""
     iterator = iter(lines)
-    seen = []
+    read_lines = []
     for line in iterator:
-        seen.append(line)
+        read_lines.append(line)
         if line.strip():
             break
-    return (seen[-1].strip() if seen else ""), itertools.chain(seen, iterator)
+    return (read_lines[-1].strip() if read_lines else ""), itertools.chain(read_lines, iterator)
 
 
 def _known(path: Path, name: str) -> str:

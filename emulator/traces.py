@@ -26,13 +26,13 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 MAX_REQUESTS = 20_000_000
-"""A spec that asks for more is taken for a mistake."""
+"""Limit above which a spec is rejected as a mistake."""
 MAX_KNOTS = 1_000_000
 MAX_TOKENS = 2**31 - 1
 
 
 class TraceError(ValueError):
-    """A trace or its spec is wrong; names the file or field, and the fix."""
+    """A trace or its spec is wrong; the message names the file or field, and the fix."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -40,10 +40,12 @@ class Trace:
     """Requests in order of arrival; the arrays are read-only.
 
     Attributes:
-        arrival_seconds: since the beginning of the trace, ascending, at most `duration_seconds`.
-        input_tokens: >= 0 each.
-        output_tokens: >= 1 each.
-        skipped: rows of the file that are no requests, such as failures.
+        arrival_seconds: Arrivals since the beginning of the trace, ascending, at most `duration_seconds`.
+        input_tokens: Prompt tokens of each request, >= 0.
+        output_tokens: Generated tokens of each request, >= 1.
+        duration_seconds: Duration of the trace.
+        name: Name to show.
+        skipped: Rows of the file that are no requests, such as failures.
 
     """
 
@@ -75,7 +77,7 @@ class Trace:
         return len(self.arrival_seconds)
 
     def between(self, start_seconds: float, end_seconds: float) -> Trace:
-        """The part from the start up to before the end, as a trace that begins at 0."""
+        """The requests from start to before end, as a trace that begins at 0."""
         if not 0 <= start_seconds < end_seconds:
             raise TraceError(f"{self.name}: the part must be 0 <= start < end")
         end = min(end_seconds, self.duration_seconds)
@@ -90,7 +92,7 @@ class Trace:
         )
 
     def scaled(self, factor: float) -> Trace:
-        """The same requests at `factor` times the rate, so in a shorter or longer time."""
+        """The same requests at `factor` times the rate, in a time divided by `factor`."""
         if not (math.isfinite(factor) and factor > 0):
             raise TraceError(f"{self.name}: factor: must be > 0 and finite, not {factor}")
         return Trace(
@@ -107,10 +109,10 @@ class Trace:
         if not (math.isfinite(bin_seconds) and bin_seconds > 0):
             raise TraceError(f"{self.name}: bin_seconds: must be > 0, not {bin_seconds}")
         bins = max(math.ceil(self.duration_seconds / bin_seconds), 1)
-        places = np.minimum((self.arrival_seconds / bin_seconds).astype(np.int64), bins - 1)
+        indices = np.minimum((self.arrival_seconds / bin_seconds).astype(np.int64), bins - 1)
         widths = np.full(bins, bin_seconds)
         widths[-1] = self.duration_seconds - (bins - 1) * bin_seconds or bin_seconds
-        return np.asarray(np.bincount(places, minlength=bins) * 60.0 / widths, dtype=np.float64)
+        return np.asarray(np.bincount(indices, minlength=bins) * 60.0 / widths, dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,16 +124,16 @@ class Rate:
 
     @property
     def duration_seconds(self) -> float:
-        """The last knot."""
+        """Time of the last knot."""
         return float(self.seconds[-1])
 
     def expected(self) -> FloatArray:
-        """Requests up to each knot: the integral of the rate."""
+        """Expected requests up to each knot: the integral of the rate."""
         areas = np.diff(self.seconds) * (self.rpm[1:] + self.rpm[:-1]) / 120.0
         return np.concatenate(([0.0], np.cumsum(areas)))
 
     def when(self, points: FloatArray) -> FloatArray:
-        """Seconds at which the integral reaches these points > 0."""
+        """Times in seconds at which the integral reaches these points > 0."""
         reached = self.expected()
         left = np.clip(np.searchsorted(reached, points) - 1, 0, len(reached) - 2)
         rest = points - reached[left]
@@ -146,14 +148,14 @@ class Rate:
 
 
 def steps(levels: Sequence[tuple[float, float]]) -> Rate:
-    """Constant levels of (seconds, rpm)."""
+    """Rate with constant levels of (seconds, rpm)."""
     ends = np.cumsum([seconds for seconds, _ in levels])
     knots = np.concatenate(([0.0], np.repeat(ends, 2)[:-1]))
     return Rate(knots, np.repeat(np.array([rpm for _, rpm in levels], dtype=np.float64), 2))
 
 
 def arrivals(rate: Rate, *, cv: float, rng: np.random.Generator) -> FloatArray:
-    """Arrival times in seconds; gaps vary by `cv` around what the rate makes of them, 0 is even."""
+    """Arrival times in seconds; `cv` is the gaps' coefficient of variation at a constant rate, 0 is even."""
     total = float(rate.expected()[-1])
     if total > MAX_REQUESTS:
         raise TraceError(f"rate: asks for {total:.0f} requests; at most {MAX_REQUESTS} are made")
@@ -165,7 +167,7 @@ def arrivals(rate: Rate, *, cv: float, rng: np.random.Generator) -> FloatArray:
 def _renewals(total: float, cv: float, rng: np.random.Generator) -> FloatArray:
     """Points before `total`, one per unit, with gamma distributed gaps."""
     shape = 1.0 / cv**2
-    # The gap in which a stationary stream begins is longer than most, and partly over.
+    # The gap in which a stationary stream begins is longer than average, and partly over.
     chunks = [np.array([rng.random() * rng.standard_gamma(shape + 1.0) / shape])]
     reached = float(chunks[0][0])
     while reached < total:
@@ -177,10 +179,10 @@ def _renewals(total: float, cv: float, rng: np.random.Generator) -> FloatArray:
 
 
 def generate(spec: Mapping[str, Any] | str) -> Trace:
-    """The trace that a spec describes; see the module's docstring and `KINDS`.
+    """Generate the trace that a spec describes; see the module's docstring and `KINDS`.
 
     Raises:
-        TraceError: names the field and the fix.
+        TraceError: The spec is wrong; the message names the field and the fix.
 
     """
     fields = _Fields(_parsed(spec))
@@ -212,11 +214,11 @@ def _parsed(spec: Mapping[str, Any] | str) -> Any:
 
 def _variation(fields: _Fields, kind: str) -> float:
     """Coefficient of variation of the gaps."""
-    way = {"poisson": "poisson", "mmpp": "poisson", "gamma": "gamma"}.get(kind)
-    if way is None:
+    gaps = {"poisson": "poisson", "mmpp": "poisson", "gamma": "gamma"}.get(kind)
+    if gaps is None:
         default = "even" if kind == "constant" else "poisson"
-        way = fields.choice("arrivals", ("even", "poisson", "gamma"), default=default)
-    return fields.number("cv", above=0.0) if way == "gamma" else float(way == "poisson")
+        gaps = fields.choice("arrivals", ("even", "poisson", "gamma"), default=default)
+    return fields.number("cv", above=0.0) if gaps == "gamma" else float(gaps == "poisson")
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +268,7 @@ def _diurnal(fields: _Fields, rng: np.random.Generator) -> Rate:
     """duration_seconds, mean_rpm; amplitude (0.5), period_seconds (a day); noise (0.1), noise_seconds.
 
     A sine that begins at its lowest, times a lognormal factor of mean 1 and coefficient of variation
-    `noise` that is new every `noise_seconds`.
+    `noise` that is drawn anew every `noise_seconds`.
     """
     duration, mean = _duration(fields), fields.number("mean_rpm")
     amplitude = fields.number("amplitude", default=0.5, most=1.0)
@@ -291,23 +293,23 @@ def _flash_crowd(fields: _Fields, _: np.random.Generator) -> Rate:
 
 
 def _mmpp(fields: _Fields, rng: np.random.Generator) -> Rate:
-    """duration_seconds, states: [[mean seconds, rpm], [mean seconds, rpm]], left at random times."""
-    wanted = "two of [mean seconds > 0, requests per minute]"
-    duration, states = _duration(fields), fields.pairs("states", wanted)
+    """duration_seconds, states: [[mean seconds, rpm], [mean seconds, rpm]], with exponential stays."""
+    expected = "two of [mean seconds > 0, requests per minute]"
+    duration, states = _duration(fields), fields.pairs("states", expected)
     if len(states) != 2:
-        raise fields.wrong("states", wanted)
+        raise fields.wrong("states", expected)
     means = [mean for mean, _ in states]
     if duration / min(means) > MAX_KNOTS:
         raise TraceError(f"states: mean seconds must be >= {duration / MAX_KNOTS:g}")
     state = int(rng.random() * sum(means) >= means[0])
-    levels, left = [], duration
-    while left > 0:
-        stay = min(rng.exponential(means[state]), left)
+    levels, remaining = [], duration
+    while remaining > 0:
+        stay = min(rng.exponential(means[state]), remaining)
         levels.append((stay, states[state][1]))
-        left -= stay
+        remaining -= stay
         state = 1 - state
     rate = steps(levels)
-    rate.seconds[-1] = duration  # the sum of the stays misses it by a rounding
+    rate.seconds[-1] = duration  # the sum of the stays differs by rounding
     return rate
 
 
@@ -325,30 +327,30 @@ KINDS: Mapping[str, Callable[[_Fields, np.random.Generator], Rate]] = {
     "flash-crowd": _flash_crowd,
     "mmpp": _mmpp,
 }
-"""Rates by the spec's `kind`; the docstrings have the fields. Besides: seed, name, tokens; `cv` for gamma;
-`arrivals` (even, poisson, or gamma with `cv`) where the kind does not say it.
+"""Rate functions by the spec's `kind`; their docstrings list its fields. Every spec also has seed, name and
+tokens, `cv` for gamma, and `arrivals` (even, poisson, or gamma with `cv`) where the kind does not imply it.
 """
 
 
 class _Fields:
-    """Reads a mapping field by field; what nobody asked for is an error."""
+    """Reads a mapping field by field; `close` rejects unread fields."""
 
     def __init__(self, given: Any, where: str = "") -> None:
         if not isinstance(given, Mapping):
             raise TraceError(f"{where.rstrip('.') or 'spec'}: must be an object, not {given!r}")
         self._given = given
-        self._asked: list[str] = []
+        self._read: list[str] = []
         self.where = where
 
-    def get(self, name: str, default: Any, wanted: str) -> Any:
-        self._asked.append(name)
+    def get(self, name: str, default: Any, expected: str) -> Any:
+        self._read.append(name)
         value = self._given.get(name, default)
         if value is None:
-            raise TraceError(f"{self.where}{name}: missing; give {wanted}")
+            raise TraceError(f"{self.where}{name}: missing; give {expected}")
         return value
 
-    def wrong(self, name: str, wanted: str) -> TraceError:
-        return TraceError(f"{self.where}{name}: must be {wanted}, not {self._given.get(name)!r}")
+    def wrong(self, name: str, expected: str) -> TraceError:
+        return TraceError(f"{self.where}{name}: must be {expected}, not {self._given.get(name)!r}")
 
     def number(
         self, name: str, *, default: float | None = None, least: float = 0.0, above: float = -1.0,
@@ -357,39 +359,39 @@ class _Fields:
         """A number >= `least`, > `above` and <= `most`."""
         bounds = f"> {above:g}" if above >= least else f">= {least:g}"
         bounds += f" and <= {most:g}" if most < math.inf else ""
-        wanted = f"a {'whole ' if whole else ''}number {bounds}"
-        value = self.get(name, default, wanted)
+        expected = f"a {'whole ' if whole else ''}number {bounds}"
+        value = self.get(name, default, expected)
         good = _finite(value) and least <= value <= most and value > above
         if not good or (whole and value != int(value)):
-            raise self.wrong(name, wanted)
+            raise self.wrong(name, expected)
         return float(value)
 
     def choice(self, name: str, options: Sequence[str], *, default: str | None = None) -> str:
-        wanted = f"one of {', '.join(options)}"
-        value = self.get(name, default, wanted)
+        expected = f"one of {', '.join(options)}"
+        value = self.get(name, default, expected)
         if value not in options:
-            raise self.wrong(name, wanted)
+            raise self.wrong(name, expected)
         return str(value)
 
-    def pairs(self, name: str, wanted: str) -> list[tuple[float, float]]:
+    def pairs(self, name: str, expected: str) -> list[tuple[float, float]]:
         """A list of [number > 0, number >= 0]."""
-        rows = self.get(name, None, wanted)
+        rows = self.get(name, None, expected)
         if not isinstance(rows, list | tuple) or not rows:
-            raise self.wrong(name, wanted)
+            raise self.wrong(name, expected)
         for index, row in enumerate(rows):
             good = isinstance(row, list | tuple) and len(row) == 2 and all(map(_finite, row))
             if not (good and row[0] > 0 and row[1] >= 0):
-                raise TraceError(f"{self.where}{name}[{index}]: must be {wanted}, not {row!r}")
+                raise TraceError(f"{self.where}{name}[{index}]: must be {expected}, not {row!r}")
         return [(float(seconds), float(rpm)) for seconds, rpm in rows]
 
     def section(self, name: str, example: str) -> _Fields:
         return _Fields(self.get(name, None, f"an object like {example}"), f"{self.where}{name}.")
 
     def close(self) -> None:
-        """Nothing may be left."""
+        """Raise TraceError for a field that was not read."""
         for name in self._given:
-            if name not in self._asked:
-                known = ", ".join(self._asked)
+            if name not in self._read:
+                known = ", ".join(self._read)
                 raise TraceError(f"{self.where}{name}: unknown field; known are {known}")
 
 

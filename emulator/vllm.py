@@ -1,4 +1,4 @@
-"""An emulated vLLM server: OpenAI's API, vLLM's metrics, and no GPU. `python -m emulator.vllm --help`."""
+"""An emulated vLLM server: OpenAI's API and vLLM's metrics without a GPU (`python -m emulator.vllm`)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from emulator import vllm_options
 from emulator.engine import Engine, EngineProfile, Request
-from emulator.scheduler_backend import SchedulerBackend, SchedulerProfile
+from emulator.engines.backend import SchedulerBackend, SchedulerProfile
 
 DEFAULT_OUTPUT_TOKENS = 128
 PARENT_POLL_SECONDS = 0.5
@@ -48,7 +48,7 @@ _SECONDS_BUCKETS = (
 
 
 class Metrics:
-    """vLLM's series; latencies in scenario seconds."""
+    """The time series of a vLLM server; latencies in scenario seconds."""
 
     def __init__(self, model: str) -> None:
         self.registry = CollectorRegistry()
@@ -88,7 +88,7 @@ class Metrics:
         self.queue = histogram("request_queue_time_seconds", "Waiting.", spans)
 
     def token(self, request: Request, gap_ms: float) -> None:
-        """One token was generated."""
+        """Count one generated token."""
         self.generation.inc()
         if request.generated == 0:
             self.ttft.observe(gap_ms / 1000)
@@ -99,7 +99,7 @@ class Metrics:
             self.tpot.observe(gap_ms / 1000)
 
     def finish(self, request: Request) -> None:
-        """One request ended well."""
+        """Count one finished request."""
         self.finished.inc()
         self.request_prompt.observe(request.input_tokens)
         self.request_generation.observe(request.output_tokens)
@@ -148,7 +148,7 @@ class ProfileBackend:
 
 
 class Server:
-    """HTTP around one engine."""
+    """HTTP server of one engine."""
 
     def __init__(
         self, *, model: str, profile: EngineProfile | SchedulerProfile, speed: float
@@ -161,7 +161,7 @@ class Server:
             self.backend = ProfileBackend(model=model, profile=profile, speed=speed)
 
     def application(self) -> web.Application:
-        """The routes of a vLLM server that clients use."""
+        """Application with the routes of a vLLM server that clients use."""
         app = web.Application(client_max_size=16 * 1024 * 1024)
         app.router.add_post("/v1/chat/completions", self.chat)
         app.router.add_get("/v1/models", self.models)
@@ -178,32 +178,32 @@ class Server:
             await task
 
     async def health(self, _: web.Request) -> web.Response:
-        """As vLLM: empty 200."""
+        """Serve GET /health: an empty 200, as vLLM does."""
         return web.Response()
 
     async def models(self, _: web.Request) -> web.Response:
-        """The one model."""
+        """Serve GET /v1/models: the one model."""
         return web.json_response(
             {"object": "list", "data": [{"id": self.model, "object": "model", "owned_by": "vllm"}]}
         )
 
     async def page(self, _: web.Request) -> web.Response:
-        """The metrics page."""
+        """Serve GET /metrics."""
         return web.Response(
             body=self.backend.page(),
             headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
         )
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
-        """One completion, whole or streamed."""
+        """Serve POST /v1/chat/completions: a completion, whole or streamed."""
         try:
-            body, words, wanted = self._wanted(await request.text())
+            body, words, max_tokens = self._parse(await request.text())
         except _BadRequestError as error:
             return _error(error.status, str(error))
         if (reason := self.backend.rejection()) is not None:
             return _error(503, f"The server is at its limit {reason}; try another instance.")
         try:
-            work = self.backend.submit(input_tokens=words, output_tokens=wanted)
+            work = self.backend.submit(input_tokens=words, output_tokens=max_tokens)
         except ValueError as error:
             return _error(400, str(error))
         try:
@@ -215,10 +215,10 @@ class Server:
                 await work.tokens.get()
             return web.json_response(self._whole(work))
         finally:
-            self.backend.abort(work)  # the client left, or the server ends
+            self.backend.abort(work)  # the client disconnected, or the server stops
 
-    def _wanted(self, text: str) -> tuple[dict[str, Any], int, int]:
-        """The request's body, prompt tokens and tokens to generate."""
+    def _parse(self, text: str) -> tuple[dict[str, Any], int, int]:
+        """Body, prompt tokens and tokens to generate of a request."""
         try:
             body = json.loads(text)
         except ValueError as error:
@@ -230,11 +230,11 @@ class Server:
         messages = body.get("messages")
         if not isinstance(messages, list) or not messages:
             raise _BadRequestError("messages: must be a list of at least one message")
-        given = (body.get(name) for name in ("max_completion_tokens", "max_tokens"))
-        wanted = next((value for value in given if value is not None), DEFAULT_OUTPUT_TOKENS)
-        if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 1:
+        limits = (body.get(name) for name in ("max_completion_tokens", "max_tokens"))
+        tokens = next((value for value in limits if value is not None), DEFAULT_OUTPUT_TOKENS)
+        if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
             raise _BadRequestError("max_tokens: must be a whole number >= 1")
-        return body, sum(len(_text(message).split()) for message in messages), wanted
+        return body, sum(len(_text(message).split()) for message in messages), tokens
 
     def _whole(self, work: Request) -> dict[str, Any]:
         text = " ".join(["token"] * work.output_tokens)
@@ -265,7 +265,7 @@ class Server:
         ends = [{**head, "choices": [last]}]
         if usage:
             ends.append({**head, "choices": [], "usage": _usage(work)})
-        with contextlib.suppress(ConnectionResetError):  # the client left
+        with contextlib.suppress(ConnectionResetError):  # the client disconnected
             for _ in range(work.output_tokens):
                 await work.tokens.get()
                 await response.write(chunk)
@@ -284,7 +284,7 @@ def _usage(work: Request) -> dict[str, int]:
 
 
 def _text(message: Any) -> str:
-    """The text of a message whose content is a text or a list of parts."""
+    """Text of a message, whose content is a string or a list of parts."""
     content = message.get("content") if isinstance(message, dict) else None
     if isinstance(content, list):
         parts = [part.get("text") for part in content if isinstance(part, dict)]
@@ -318,7 +318,7 @@ async def serve(
 
 
 async def _watch(parent: int, stop: asyncio.Event) -> None:
-    while os.getppid() == parent:  # noqa: ASYNC110 - no event tells of a parent's end
+    while os.getppid() == parent:  # noqa: ASYNC110 - no event signals the end of a parent
         await asyncio.sleep(PARENT_POLL_SECONDS)
     stop.set()
 
@@ -336,14 +336,14 @@ async def _listen(
         port = runner.addresses[0][1]
         print(f"listening on http://{args.host}:{port}", flush=True)  # noqa: T201
         if args.port_file is not None:
-            _write_whole(args.port_file, f"{port}\n")
+            _write_atomically(args.port_file, f"{port}\n")
         await stop.wait()
     finally:
         await runner.cleanup()
 
 
-def _write_whole(path: Path, text: str) -> None:
-    """Readers see all of it or nothing."""
+def _write_atomically(path: Path, text: str) -> None:
+    """Write a file atomically."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_text(text, encoding="utf-8")
     draft.replace(path)

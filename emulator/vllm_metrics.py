@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from emulator.engine import Request
-from emulator.engines import Completion, EngineState
-from emulator.step_times import BLOCK_TOKENS, SchedulerLimits
+from emulator.engines.protocol import Completion, EngineState
+from emulator.engines.step_times import BLOCK_TOKENS, SchedulerLimits
 
 TOKEN_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000)
 TTFT_BUCKETS = (

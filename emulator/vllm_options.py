@@ -6,36 +6,70 @@ import argparse
 from pathlib import Path
 
 from emulator.engine import EngineProfile
-from emulator.scheduler_backend import SchedulerProfile
-from emulator.step_times import SchedulerLimits, StepTimes
+from emulator.engines.backend import SchedulerProfile
+from emulator.engines.step_times import SchedulerLimits, StepTimes
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    flags = argparse.ArgumentParser(prog="emulator.vllm", description="An emulated vLLM server.")
-    flags.add_argument("--host", default="127.0.0.1")
-    flags.add_argument("--port", type=int, default=8000, help="0 picks a free one")
-    flags.add_argument("--model", default="default/default")
+    flags = argparse.ArgumentParser(
+        prog="emulator.vllm",
+        description="Run an emulated vLLM server: OpenAI's API and vLLM's metrics without a GPU.",
+    )
+    flags.add_argument(
+        "--host", default="127.0.0.1", help="Address to listen on. Default 127.0.0.1"
+    )
+    flags.add_argument(
+        "--port", type=int, default=8000, help="Port to listen on; 0 picks a free one. Default 8000"
+    )
+    flags.add_argument(
+        "--model",
+        default="default/default",
+        help="Name of the served model. Default default/default",
+    )
     flags.add_argument(
         "--engine",
         choices=("profile", "vllm"),
         default="profile",
-        help="profile: times of alpha, beta, gamma and delta; vllm: vLLM's scheduling. Default profile",
+        help="Engine: profile (alpha, beta, gamma, delta) or vllm (its scheduler). Default profile",
     )
-    flags.add_argument("--speed", type=float, default=1.0, help="scenario seconds per second")
-    flags.add_argument("--start-delay", type=float, default=0.0, help="scenario seconds")
-    flags.add_argument("--port-file", type=Path, help="gets the port when the server listens")
+    flags.add_argument(
+        "--speed", type=float, default=1.0, help="Scenario seconds per real second. Default 1"
+    )
+    flags.add_argument(
+        "--start-delay",
+        type=float,
+        default=0.0,
+        help="Scenario seconds before the server listens. Default 0",
+    )
+    flags.add_argument(
+        "--port-file", type=Path, help="File to write the port to when the server listens"
+    )
     _add_profile(flags.add_argument_group("--engine profile"))
     _add_scheduler(flags.add_argument_group("--engine vllm"))
     return flags
 
 
 def _add_profile(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--alpha", type=float, default=20.58, help="ms")
-    group.add_argument("--beta", type=float, default=0.41, help="ms per request in the batch")
-    group.add_argument("--gamma", type=float, default=0.0, help="ms")
-    group.add_argument("--delta", type=float, default=0.0, help="ms per token and request")
-    group.add_argument("--max-batch", type=int, default=4)
+    group.add_argument(
+        "--alpha", type=float, default=20.58, help="Base of the decode time in ms. Default 20.58"
+    )
+    group.add_argument(
+        "--beta",
+        type=float,
+        default=0.41,
+        help="Decode time per request in the batch in ms. Default 0.41",
+    )
+    group.add_argument(
+        "--gamma", type=float, default=0.0, help="Base of the prefill time in ms. Default 0"
+    )
+    group.add_argument(
+        "--delta",
+        type=float,
+        default=0.0,
+        help="Prefill time per input token and request in ms. Default 0",
+    )
+    group.add_argument("--max-batch", type=int, default=4, help="Largest batch. Default 4")
 
 
 def _add_scheduler(group: argparse._ArgumentGroup) -> None:

@@ -34,7 +34,7 @@ from optimizer.problem import (
     Problem,
     Solution,
     Termination,
-    Variant,
+    VariantCandidates,
     allocate,
     penalty,
 )
@@ -122,7 +122,7 @@ def solve(problem: Problem) -> Solution:
     )
 
 
-def _demands(variants: Sequence[Variant]) -> dict[str, int]:
+def _demands(variants: Sequence[VariantCandidates]) -> dict[str, int]:
     """Devices by type that the variants could take together."""
     total: dict[str, int] = {}
     for variant in variants:
@@ -137,7 +137,7 @@ def _demands(variants: Sequence[Variant]) -> dict[str, int]:
 
 def _components(
     problem: Problem, capacity: Mapping[str, int]
-) -> tuple[list[list[Variant]], list[str]]:
+) -> tuple[list[list[VariantCandidates]], list[str]]:
     """Groups of variants that share no scarce device type, and the scarce types."""
     wanted = _demands(problem.variants)
     scarce = sorted(kind for kind, count in wanted.items() if count > capacity.get(kind, 0))
@@ -151,18 +151,18 @@ def _components(
     size = len(problem.variants) + len(scarce)
     links = sparse.coo_array((np.ones(len(rows)), (rows, columns)), shape=(size, size))
     _, labels = sparse.csgraph.connected_components(links, directed=False)
-    groups: dict[int, list[Variant]] = {}
+    groups: dict[int, list[VariantCandidates]] = {}
     for variant, label in zip(problem.variants, labels, strict=False):
         groups.setdefault(int(label), []).append(variant)
     return list(groups.values()), scarce
 
 
-def _price(candidate: Candidate, variant: Variant, factor: float) -> float:
+def _price(candidate: Candidate, variant: VariantCandidates, factor: float) -> float:
     """What a whole candidate adds to the last stage's objective."""
     return candidate.cost + penalty(candidate.accelerator, candidate.cost, variant.current, factor)
 
 
-def _undominated(variant: Variant, factor: float) -> list[Candidate]:
+def _undominated(variant: VariantCandidates, factor: float) -> list[Candidate]:
     """Candidates without those that another of the same type beats in devices and in cost."""
     priced = sorted(
         variant.candidates,

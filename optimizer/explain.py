@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from optimizer.problem import Allocation, Candidate, Problem, Solution, Variant, ranked
+from optimizer.problem import Allocation, Candidate, Problem, Solution, VariantCandidates, ranked
 
 HOLDERS = 3
 """Holders of a short device type that are named."""
@@ -91,7 +91,7 @@ def explain(problem: Problem, solution: Solution) -> dict[str, Explanation]:
 
 def _explained(
     problem: Problem,
-    variant: Variant,
+    variant: VariantCandidates,
     got: Allocation,
     used: Mapping[str, Mapping[str, int]],
 ) -> Explanation:
@@ -125,7 +125,7 @@ def _explained(
 
 
 def _shortage(
-    variant: Variant,
+    variant: VariantCandidates,
     candidate: Candidate,
     capacity: Mapping[str, int],
     used: Mapping[str, Mapping[str, int]],

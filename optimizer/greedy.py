@@ -17,10 +17,10 @@ from optimizer.problem import (
     NOTHING,
     Allocation,
     Candidate,
-    Policy,
     Problem,
+    SaturationPolicy,
     Solution,
-    Variant,
+    VariantCandidates,
     allocate,
     ranked,
 )
@@ -28,7 +28,7 @@ from optimizer.problem import (
 
 @dataclass(slots=True)
 class _Entry:
-    variant: Variant
+    variant: VariantCandidates
     choices: list[tuple[float, Candidate]]
     place: int = 0
     turn: int = 0
@@ -151,8 +151,8 @@ def solve(problem: Problem) -> Solution:
     return Solution(solver="greedy", termination="heuristic", gap=None, allocations=run.allocations)
 
 
-def _best_effort(run: _Run, left: Sequence[_Entry], policy: Policy) -> None:
-    shared: dict[Policy, Callable[[Sequence[_Entry]], None]] = {
+def _best_effort(run: _Run, left: Sequence[_Entry], policy: SaturationPolicy) -> None:
+    shared: dict[SaturationPolicy, Callable[[Sequence[_Entry]], None]] = {
         "PriorityExhaustive": run.exhaust,
         "RoundRobin": run.share,
     }

@@ -12,11 +12,17 @@ from typing import Literal
 TRANSITION_FACTOR = 0.1
 """Default penalty for switching accelerators, as a share of the sum of both costs."""
 
-Policy = Literal["None", "PriorityExhaustive", "PriorityRoundRobin", "RoundRobin"]
+SolverName = Literal["auto", "unlimited", "greedy", "branch-and-bound"]
+SaturationPolicy = Literal["None", "PriorityExhaustive", "PriorityRoundRobin", "RoundRobin"]
 Served = Literal["full", "partial", "none"]
 Termination = Literal["optimal", "feasible", "heuristic", "fallback"]
 
-POLICIES: tuple[Policy, ...] = ("None", "PriorityExhaustive", "PriorityRoundRobin", "RoundRobin")
+POLICIES: tuple[SaturationPolicy, ...] = (
+    "None",
+    "PriorityExhaustive",
+    "PriorityRoundRobin",
+    "RoundRobin",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +72,7 @@ class Current:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Variant:
+class VariantCandidates:
     """One variant with its candidates, at least one; priority 1 is served first."""
 
     name: str
@@ -90,9 +96,9 @@ class Problem:
 
     """
 
-    variants: tuple[Variant, ...]
+    variants: tuple[VariantCandidates, ...]
     capacity: Mapping[str, int] | None = None
-    policy: Policy = "None"
+    policy: SaturationPolicy = "None"
     delayed_best_effort: bool = False
     transition_factor: float = TRANSITION_FACTOR
     time_limit_s: float = 10.0
@@ -170,7 +176,9 @@ def value(accelerator: str, replicas: int, cost: float, current: Current, factor
     return cost - current.cost + penalty(accelerator, cost, current, factor)
 
 
-def allocate(variant: Variant, candidate: Candidate, replicas: int, factor: float) -> Allocation:
+def allocate(
+    variant: VariantCandidates, candidate: Candidate, replicas: int, factor: float
+) -> Allocation:
     """That many replicas of a candidate."""
     cost = candidate.cost
     if replicas != candidate.replicas:
@@ -183,7 +191,7 @@ def allocate(variant: Variant, candidate: Candidate, replicas: int, factor: floa
     )
 
 
-def ranked(variant: Variant, factor: float) -> list[tuple[float, Candidate]]:
+def ranked(variant: VariantCandidates, factor: float) -> list[tuple[float, Candidate]]:
     """Candidates with their values, best first; ties go to the first accelerator by name."""
 
     def rank(item: tuple[float, Candidate]) -> tuple[float, str]:

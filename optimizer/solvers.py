@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Literal
 
-from optimizer import branch_and_bound, greedy, unlimited
+from optimizer import greedy, unlimited
 from optimizer.errors import InvalidProblemError
-from optimizer.problem import POLICIES, Problem, Solution, Variant
+from optimizer.problem import POLICIES, Problem, Solution, SolverName, VariantCandidates
 
-SolverName = Literal["auto", "unlimited", "greedy", "branch-and-bound"]
 Solver = Callable[[Problem], Solution]
+
+
+def _branch_and_bound(problem: Problem) -> Solution:
+    # It loads scipy.optimize, which takes longer than most plans: only where it solves something.
+    from optimizer import branch_and_bound  # noqa: PLC0415
+
+    return branch_and_bound.solve(problem)
+
 
 SOLVERS: dict[SolverName, Solver] = {
     "unlimited": unlimited.solve,
     "greedy": greedy.solve,
-    "branch-and-bound": branch_and_bound.solve,
+    "branch-and-bound": _branch_and_bound,
 }
 
 
@@ -57,7 +63,7 @@ def errors_of(problem: Problem) -> Iterator[InvalidProblemError]:
         yield from _errors_of(variant)
 
 
-def _errors_of(variant: Variant) -> Iterator[InvalidProblemError]:
+def _errors_of(variant: VariantCandidates) -> Iterator[InvalidProblemError]:
     place = f"variant {variant.name}"
     if not 1 <= variant.priority <= 100:
         yield InvalidProblemError(

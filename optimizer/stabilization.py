@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class StabilizationLimits:
     """How targets may change.
 
     Attributes:
@@ -54,7 +54,7 @@ def stabilize(
     before: int | None,
     history: tuple[Recommendation, ...],
     now: float,
-    limits: Limits,
+    limits: StabilizationLimits,
     maximum: int | None = None,
 ) -> Stabilized:
     """The number to publish when `wanted` was found and `before` is published.

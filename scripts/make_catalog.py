@@ -100,40 +100,56 @@ def step_ms(step: dict[str, float]) -> float:
 
 
 def rounded(value: float) -> float:
-    """Three digits: far more than an estimate knows."""
-    return float(f"{value:.3g}")
+    """Three digits: more than an estimate knows."""
+    short = float(f"{value:.3g}")
+    return int(short) if short.is_integer() else short
+
+
+def dumped(value: Any) -> str:
+    """JSON without spaces."""
+    return json.dumps(value, separators=(",", ":"))
 
 
 def render(estimates: dict[str, dict[str, Any]], calibrated: catalog_calibration.Calibrated) -> str:
     """The catalog as JSON, an entry a line."""
     gpus = {key.split("|")[2]: entry["memory"]["capacity_gib"] for key, entry in estimates.items()}
-    lines = [
-        f'"generated_by": {json.dumps(f"scripts/make_catalog.py, aiconfigurator-core {aiconfigurator.version()}")}',
-        f'"gpus": {json.dumps({gpu: rounded(gib) for gpu, gib in gpus.items()})}',
-        '"models": {\n' + ",\n".join(
-            f"{json.dumps(key)}: " + json.dumps({
-                "name": model.name, "precisions": list(model.weights), "aliases": list(model.aliases)
-            })
-            for key, model in catalog_models.MODELS.items()
-        ) + "\n}",
-        f'"calibration": {json.dumps(calibrated.factors)}',
-        '"estimated": {\n' + ",\n".join(_entry(key, entry) for key, entry in estimates.items()) + "\n}",
-        '"measured": {\n' + ",\n".join(
-            f"{json.dumps(key)}: {json.dumps([rounded(value) for value in values])}"
-            for key, values in calibrated.measured.items()
-        ) + "\n}",
-    ]  # fmt: skip
-    return "{\n" + ",\n".join(lines) + "\n}\n"
+    models = {
+        key: {
+            "name": model.name,
+            "precisions": list(model.weights),
+            "aliases": list(model.aliases),
+        }
+        for key, model in catalog_models.MODELS.items()
+    }
+    source = f"scripts/make_catalog.py with aiconfigurator-core {aiconfigurator.version()}"
+    parts = {
+        "generated_by": dumped(source),
+        "gpus": dumped({gpu: rounded(gib) for gpu, gib in gpus.items()}),
+        "models": _table({key: dumped(model) for key, model in models.items()}),
+        "calibration": dumped(calibrated.factors),
+        "estimated": _table({key: _entry(entry) for key, entry in estimates.items()}),
+        "measured": _table(
+            {
+                key: dumped([rounded(value) for value in values])
+                for key, values in calibrated.measured.items()
+            }
+        ),
+    }
+    return "{\n" + ",\n".join(f"{dumped(name)}:{part}" for name, part in parts.items()) + "\n}\n"
 
 
-def _entry(key: str, entry: dict[str, Any]) -> str:
+def _table(entries: dict[str, str]) -> str:
+    return "{\n" + ",\n".join(f"{dumped(key)}:{text}" for key, text in entries.items()) + "\n}"
+
+
+def _entry(entry: dict[str, Any]) -> str:
     step, memory = entry["step"], entry["memory"]
     values = [
         step["base_ms"], step["per_request_ms"], step["per_sqrt_request_ms"],
         step["per_prefill_token_ms"], step["per_context_token_ms"],
         memory["fixed_gib"], memory["activations_gib"], memory["kv_bytes_per_token"],
     ]  # fmt: skip
-    return f"{json.dumps(key)}: {json.dumps([rounded(value) for value in values])}"
+    return dumped([rounded(value) for value in values])
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from adapter import cli, installation
 from adapter.controller import telemetry
-from adapter.diagnostics.checks import needed
+from adapter.diagnostics.permissions import needed
 from adapter.installation import Names
 from adapter.resources import config_maps, inputs, pods, schemas
 from adapter.tls import certificate_secret
@@ -89,7 +89,7 @@ def test_the_arguments_are_flags_of_serve(folder: str) -> None:
     assert args.variants is None
     ports = {item["name"]: item["containerPort"] for item in container["ports"]}
     assert (args.port, args.metrics_port) == (ports["https"], ports["metrics"])
-    assert args.limited == (folder == "overlays/limited")
+    assert bool(args.limited) == (folder == "overlays/limited")
     assert (args.tls_cert_file is not None) == (folder == "overlays/cert-manager")
     assert str(args.state_dir) in {mount["mountPath"] for mount in container["volumeMounts"]}
 
@@ -157,7 +157,7 @@ def test_the_rights_are_those_that_are_needed() -> None:
     user = f"system:serviceaccount:{installation.SYSTEM}:variant-adapter"
 
     def allowed(verb: str, group: str, resource: str, namespace: str = "", name: str = "") -> bool:
-        return rbac.allowed(documents, user, rbac.Ask(verb, group, resource, namespace, name))
+        return rbac.allowed(documents, user, rbac.Action(verb, group, resource, namespace, name))
 
     for item in needed(Names()):
         resource = f"{item.resource}/{item.subresource}" if item.subresource else item.resource
@@ -220,6 +220,6 @@ def test_the_emulated_overlay_fits_together() -> None:
             reader.read_config_map(item["metadata"]["name"], item)
     reader.read_variant("variant", variant)
     reader.add_deployment(schemas.Deployment.model_validate(deployment), pods.Serving())
-    found = reader.contents()
+    found = reader.inputs()
     assert found.problems == ()
     assert found.variants[0].service_class == "Premium"

@@ -1,9 +1,9 @@
-"""A second owner of the one external metrics API: what we do not own is asked of another adapter.
+"""Delegation: external metrics owned by another adapter are proxied to it.
 
-A cluster has a single APIService for the group. With `--delegate-to` this server takes it, answers its own
-metrics, and passes all others on with the caller's identity, as kube-apiserver would: as request headers
-beside a front-proxy certificate, or plain with a service account's token. The other's answers and errors come
-back as they are; while it is down, ours are not touched.
+A cluster has a single APIService for the group. With `--delegate-to` this server takes it, serves its own
+metrics, and forwards requests for all others with the caller's identity, as kube-apiserver would: in request
+headers beside a front-proxy certificate, or with a service account's token instead. Answers and errors of
+the other adapter are relayed unchanged; while it is down, our metrics are not affected.
 """
 
 from __future__ import annotations
@@ -11,42 +11,46 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import aiohttp
 import structlog
-from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
 from adapter import errors
 from adapter.apiserver import status as api_status
 from adapter.apiserver.discovery import GROUP, VERSION
+from adapter.apiserver.provider import CALLER, Relayed
 from adapter.auth import users
+from adapter.kube.labels import Selector
 
 log = structlog.get_logger()
 
 DISCOVERY_SECONDS = 30.0
+"""Seconds between requests for the other adapter's discovery."""
+
 _BODY_LIMIT = 32 * 1024 * 1024
-_PASSED_ON = ("Accept", "Accept-Encoding", "User-Agent", "Audit-ID", "X-Forwarded-For")
-# Retry-After is left out on purpose: an HPA controller waits as long as it says, holding a worker.
-_PASSED_BACK = ("Content-Type", "Content-Encoding", "Vary", "ETag", "Last-Modified")
+_REQUEST_HEADERS = ("Accept", "Accept-Encoding", "User-Agent", "Audit-ID", "X-Forwarded-For")
+# Retry-After is left out on purpose: the HPA controller waits for it, and holds a worker meanwhile.
+_RESPONSE_HEADERS = ("Content-Type", "Content-Encoding", "Vary", "ETag", "Last-Modified")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DelegateOptions:
-    """Where to, and as whom.
+    """Address of the other adapter, and our credentials for it.
 
     Attributes:
         url: `https://HOST[:PORT]` of the other adapter.
-        ca_file: authorities of its serving certificate; None: the system's.
-        certificate: our front-proxy certificate for it; None: no certificate.
-        key: of that certificate.
-        token_file: a service account's token, read anew for every request; None: no token.
-        timeout_seconds: for a whole answer; less than the 5 s that kube-apiserver gives a probe.
+        ca_file: Authorities of its serving certificate; None: the system's.
+        certificate: Our front-proxy certificate; None: no client certificate.
+        key: Private key of that certificate.
+        token_file: Token of a service account, read for every request; None: no token.
+        timeout_seconds: Seconds for a whole answer. Default 4, less than the 5 s of a probe by
+            kube-apiserver.
 
     """
 
@@ -59,30 +63,34 @@ class DelegateOptions:
 
 
 class Delegate:
-    """The other adapter."""
+    """The other adapter as a provider."""
 
     def __init__(self, options: DelegateOptions, session: aiohttp.ClientSession) -> None:
         self._options = options
         self._session = session
         self._url = options.url.rstrip("/")
         self._problem = ""
-        self.names: tuple[str, ...] = ()
-        """Names of its metrics, as last heard."""
+        self._names: tuple[str, ...] = ()
 
-    async def forward(self, request: web.Request, user: users.User) -> web.Response:
-        """Its answer to the same request from the same user.
+    def list_external_metrics(self) -> Sequence[str]:
+        """Names of its metrics, from its last readable discovery."""
+        return self._names
+
+    async def get_external_metric(self, namespace: str, name: str, selector: Selector) -> Relayed:  # noqa: ARG002 - the caller's own query says more than the selector
+        """Its answer to the caller's request.
 
         Raises:
             StatusError: 503, it cannot be reached or takes too long.
 
         """
-        headers = self._identity(user)
-        for name in _PASSED_ON:
-            if name in request.headers:
-                headers[name] = request.headers[name]
+        caller = CALLER.get()
+        headers = self._identity(caller.user)
+        for header in _REQUEST_HEADERS:
+            if header in caller.headers:
+                headers[header] = caller.headers[header]
         try:
             async with self._session.get(
-                URL(self._url + request.rel_url.raw_path_qs, encoded=True),
+                URL(self._url + caller.path_qs, encoded=True),
                 headers=headers,
                 allow_redirects=False,
             ) as answer:
@@ -95,8 +103,10 @@ class Delegate:
             raise api_status.unavailable(
                 f"{self._url}: the answer is larger than {_BODY_LIMIT} bytes"
             )
-        back = {name: answer.headers[name] for name in _PASSED_BACK if name in answer.headers}
-        return web.Response(body=body, status=answer.status, headers=back)
+        relayed = {
+            item: answer.headers[item] for item in _RESPONSE_HEADERS if item in answer.headers
+        }
+        return Relayed(status=answer.status, headers=relayed, body=body)
 
     def _identity(self, user: users.User) -> CIMultiDict[str]:
         headers: CIMultiDict[str] = CIMultiDict()
@@ -118,28 +128,28 @@ class Delegate:
         return headers
 
     async def follow_discovery(self) -> None:
-        """Learn the names of its metrics now and then, until cancelled; what is known stays known."""
+        """Read its discovery periodically until cancelled; the last readable one stays in use."""
         while True:
             await self.discover()
             await asyncio.sleep(DISCOVERY_SECONDS)
 
     async def discover(self) -> None:
-        """Ask for the names of its metrics once."""
-        asker = users.User(
+        """Read the names of its metrics once."""
+        user = users.User(
             name="system:variant-adapter", groups=("system:masters", users.AUTHENTICATED)
         )
-        headers = self._identity(asker)
+        headers = self._identity(user)
         headers["Accept"] = "application/json"
         try:
             async with self._session.get(
                 f"{self._url}/apis/{GROUP}/{VERSION}", headers=headers, allow_redirects=False
             ) as answer:
                 if answer.status != 200:
-                    raise ValueError(f"discovery is answered with status {answer.status}")  # noqa: TRY301
+                    raise ValueError(f"discovery: status {answer.status}")  # noqa: TRY301
                 document = await answer.json(content_type=None)
             resources = document.get("resources") if isinstance(document, dict) else None
             if not isinstance(resources, list):
-                raise ValueError("discovery has no list of resources")  # noqa: TRY301, TRY004
+                raise ValueError("discovery: no list of resources")  # noqa: TRY301, TRY004
             names = [item.get("name") for item in resources if isinstance(item, dict)]
         except (
             aiohttp.ClientError,
@@ -149,18 +159,20 @@ class Delegate:
             api_status.StatusError,
         ) as error:
             if self._problem != _why(error):
-                log.warning("delegate does not answer", url=self._url, error=_why(error))
+                log.warning(
+                    "delegate discovery failed; keeping the last", url=self._url, error=_why(error)
+                )
             self._problem = _why(error)
             return
         if self._problem:
-            log.info("delegate answers again", url=self._url)
+            log.info("delegate discovery works again", url=self._url)
         self._problem = ""
-        self.names = tuple(sorted({name for name in names if isinstance(name, str) and name}))
+        self._names = tuple(sorted({name for name in names if isinstance(name, str) and name}))
 
 
 @contextlib.asynccontextmanager
 async def delegating(options: DelegateOptions) -> AsyncIterator[Delegate]:
-    """A delegate whose discovery is followed until the context ends.
+    """Connect to the other adapter and follow its discovery until the context ends.
 
     Raises:
         StartupError: the URL or a certificate is unusable.

@@ -1,4 +1,4 @@
-"""Discovery documents: what kubectl and the aggregator look up before they ask for anything."""
+"""Discovery documents, which kubectl and the aggregation layer read before all else."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _PATHS = (
 
 
 def paths() -> dict[str, Any]:
-    """What there is, for who asks for nothing or for something else."""
+    """The list of paths, for `/` and unknown paths."""
     return {"paths": list(_PATHS)}
 
 
 def document(path: str, metrics: Sequence[str]) -> dict[str, Any] | None:
-    """The document at that path, with these metrics as resources; None where there is none."""
+    """The discovery document at a path, with these metrics as resources; None for other paths."""
     match path.rstrip("/"):
         case "":
             return paths()
@@ -63,7 +63,7 @@ def document(path: str, metrics: Sequence[str]) -> dict[str, Any] | None:
 
 
 def aggregated(version: str, metrics: Sequence[str]) -> dict[str, Any]:
-    """All of it in one document, apidiscovery.k8s.io `version`."""
+    """Aggregated discovery: all resources in one document of apidiscovery.k8s.io `version`."""
     resources = [
         {
             "resource": name,

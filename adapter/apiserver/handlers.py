@@ -1,6 +1,6 @@
 """The HTTP surface: external metrics, discovery, health and metrics, for kube-apiserver and kubectl.
 
-Every request is authenticated, then authorised, then routed. One middleware decides statuses and headers.
+Every request is authenticated, then authorized, then routed. Failures become statuses in one place.
 """
 
 from __future__ import annotations
@@ -8,55 +8,47 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
-from http import HTTPStatus
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import Histogram
 
-from adapter.apiserver import discovery, list_options, negotiation, openapi, request_info
+from adapter.apiserver import discovery, list_options, negotiation, openapi, request_info, responses
+from adapter.apiserver import probes as health
+from adapter.apiserver import provider as providers
 from adapter.apiserver import status as api_status
-from adapter.apiserver.delegation import Delegate
 from adapter.auth import authentication, authorization, users
 from adapter.kube import labels
-from adapter.store import OWN_METRICS, TargetStore
 
 log = structlog.get_logger()
 
-Check = Callable[[], str | None]
-"""A readiness check: None when well, else what is wrong."""
-
 BODY_LIMIT_BYTES = 64 * 1024
-COMPRESSED_FROM_BYTES = 128 * 1024
-METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-TEXT_TYPE = "text/plain; charset=utf-8"
-_INDENTING_AGENTS = ("curl", "Wget", "Mozilla")
-_HEALTH = ("healthz", "livez", "readyz")
 _FRESHNESS_BUCKETS = tuple(1.364**power for power in range(20))
-"""Seconds; as the official library has them."""
+"""Seconds, as in the official library."""
 
 
 def application(
     *,
-    store: TargetStore,
+    provider: providers.ExternalMetricsProvider,
     authenticator: authentication.Authenticator,
-    policy: authorization.Policy,
-    readiness: Mapping[str, Check],
-    metrics_registry: CollectorRegistry,
-    delegate: Delegate | None = None,
+    policy: authorization.Authorizer,
+    probes: health.Probes,
     now: Callable[[], float] = time.time,
 ) -> web.Application:
-    """Build the server; it serves whatever `store` holds when asked, and asks the delegate for the rest."""
+    """The API server as an application.
+
+    Args:
+        provider: source of the metrics.
+        authenticator: identifies the user of a request.
+        policy: decides what a user may do.
+        probes: health checks and metrics of the process; the freshness of served metrics is added to them.
+        now: Unix time.
+
+    """
     server = _Server(
-        store=store,
-        authenticator=authenticator,
-        policy=policy,
-        readiness=readiness,
-        metrics_registry=metrics_registry,
-        delegate=delegate,
-        now=now,
+        provider=provider, authenticator=authenticator, policy=policy, probes=probes, now=now
     )
     app = web.Application(client_max_size=BODY_LIMIT_BYTES)
     app.on_response_prepare.append(_anonymous_server)
@@ -73,26 +65,22 @@ class _Server:
     def __init__(
         self,
         *,
-        store: TargetStore,
+        provider: providers.ExternalMetricsProvider,
         authenticator: authentication.Authenticator,
-        policy: authorization.Policy,
-        readiness: Mapping[str, Check],
-        metrics_registry: CollectorRegistry,
-        delegate: Delegate | None,
+        policy: authorization.Authorizer,
+        probes: health.Probes,
         now: Callable[[], float],
     ) -> None:
-        self._store = store
-        self._delegate = delegate
+        self._provider = provider
         self._authenticator = authenticator
         self._policy = policy
-        self._readiness = readiness
-        self._registry = metrics_registry
+        self._probes = probes
         self._now = now
         self._freshness = Histogram(
             "metrics_apiserver_metric_freshness_seconds",
             "Age of the metrics that are served, by group.",
             ["group"],
-            registry=metrics_registry,
+            registry=probes.registry,
             buckets=_FRESHNESS_BUCKETS,
         ).labels(discovery.GROUP)
         self._fixed: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {
@@ -107,16 +95,18 @@ class _Server:
         try:
             response = await self._answer(request)
         except api_status.StatusError as error:
-            response = _failure(request, error)
+            response = responses.of_error(request, error)
         except users.ReviewError as error:
             # Fail closed, in the words and the type of the official library.
-            log.warning("authorisation failed", path=request.path, error=str(error))
+            log.warning(
+                "access review failed; request refused", path=request.path, error=str(error)
+            )
             text = f'Internal Server Error: "{request.path_qs}": {error}\n'
             response = web.Response(text=text, status=500)
             response.headers["X-Content-Type-Options"] = "nosniff"
         except Exception:
-            log.exception("request failed", path=request.path)
-            response = _failure(request, api_status.internal("internal error"))
+            log.exception("request failed; answered with status 500", path=request.path)
+            response = responses.of_error(request, api_status.internal("internal error"))
         response.headers["Audit-Id"] = request.headers.get("Audit-ID") or str(uuid.uuid4())
         response.headers["Cache-Control"] = "no-cache, private"
         return response
@@ -124,41 +114,30 @@ class _Server:
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         user = await self._user(request)
         raw_path = request.rel_url.raw_path
-        asked = request_info.attributes(request.method, raw_path, request.path, request.query)
-        await self._authorise(user, asked)
-        health = request.path.strip("/").split("/")
-        if health[0] in _HEALTH and len(health) <= 2:
-            return self._health(request, *health)
+        attributes = request_info.attributes(request.method, raw_path, request.path, request.query)
+        await self._authorize(user, attributes)
+        parts = request.path.strip("/").split("/")
+        if parts[0] in health.NAMES and len(parts) <= 2:
+            return self._health(request, *parts)
         if request.path in self._fixed:
             return await self._fixed[request.path](request)
         metric = request_info.metric(raw_path)
-        document = discovery.document(request.path, self._names())
+        document = discovery.document(request.path, self._provider.list_external_metrics())
         if metric is None and document is None:
-            if asked.resource or request.path.startswith(f"/apis/{discovery.GROUP}"):
+            if attributes.resource or request.path.startswith(f"/apis/{discovery.GROUP}"):
                 raise api_status.not_found()
-            return _write(request, discovery.paths(), "json", status=404, pretty=True)
+            return responses.of_document(
+                request, discovery.paths(), "json", status=404, indent=True
+            )
         if request.method != "GET":
             raise api_status.method_not_allowed()
         if metric is None:
             return self._discovery(request, document)
-        if self._delegate is not None and not self._owns(metric[1]):
-            return await self._delegate.forward(request, user)
-        return self._external_metric(request, *metric)
-
-    def _owns(self, metric: str) -> bool:
-        """Whether the metric is ours even while we have no value of it."""
-        return metric in OWN_METRICS or metric in self._store.metric_names()
-
-    def _names(self) -> tuple[str, ...]:
-        """Metrics of ours and of the delegate."""
-        mine = self._store.metric_names()
-        if self._delegate is None:
-            return mine
-        return tuple(sorted({*mine, *self._delegate.names}))
+        return await self._external_metric(request, user, *metric)
 
     async def _user(self, request: web.Request) -> users.User:
         if any(name.lower().startswith("impersonate-") for name in request.headers):
-            # Answering as the caller instead would be worse than not answering.
+            # To answer as the caller instead would be worse than not to answer.
             raise api_status.forbidden("impersonation is not supported by this server", {})
         transport = request.transport
         tls = transport.get_extra_info("ssl_object") if transport else None
@@ -168,29 +147,33 @@ class _Server:
         except users.UnauthenticatedError:
             raise api_status.unauthorized() from None
 
-    async def _authorise(self, user: users.User, asked: authorization.Attributes) -> None:
-        verdict = await self._policy.decide(user, asked)
-        if not verdict.allowed:
-            details = {"group": discovery.GROUP, "kind": asked.resource} if asked.resource else {}
-            raise api_status.forbidden(request_info.forbidden(user, asked, verdict.reason), details)
+    async def _authorize(self, user: users.User, attributes: authorization.Attributes) -> None:
+        decision = await self._policy.decide(user, attributes)
+        if not decision.allowed:
+            resource = attributes.resource
+            details = {"group": discovery.GROUP, "kind": resource} if resource else {}
+            message = request_info.forbidden(user, attributes, decision.reason)
+            raise api_status.forbidden(message, details)
 
     def _discovery(self, request: web.Request, document: Any) -> web.StreamResponse:
         at_root = request.path.rstrip("/") == "/apis"
         accepted = negotiation.accepted(request.headers.get("Accept", ""), discovery=at_root)
         if not accepted.discovery:
-            # kubectl and people read the root and the version, so those are indented.
-            pretty = request.path.rstrip("/") in {"", "/version"}
-            return _write(request, document, accepted.form, pretty=pretty)
-        found = discovery.aggregated(accepted.discovery, self._names())
-        body, _ = negotiation.write(found, "json", pretty=False)
+            # People read the root and the version, through kubectl too, so those are indented.
+            indent = request.path.rstrip("/") in {"", "/version"}
+            return responses.of_document(request, document, accepted.form, indent=indent)
+        names = self._provider.list_external_metrics()
+        body, _ = negotiation.write(
+            discovery.aggregated(accepted.discovery, names), "json", pretty=False
+        )
         kind = (
             f"application/json;g={negotiation.DISCOVERY_GROUP};v={accepted.discovery}"
             f";as={negotiation.DISCOVERY_KIND}"
         )
-        return _tagged(request, body, openapi.tag(body), kind)
+        return responses.with_etag(request, body, openapi.tag(body), kind)
 
-    def _external_metric(
-        self, request: web.Request, namespace: str, name: str
+    async def _external_metric(
+        self, request: web.Request, user: users.User, namespace: str, name: str
     ) -> web.StreamResponse:
         accepted = negotiation.accepted(request.headers.get("Accept", ""))
         list_options.check(request.query)
@@ -198,22 +181,27 @@ class _Server:
             selector = labels.parse(request.query.get("labelSelector", ""))
         except labels.SelectorError as error:
             raise api_status.bad_request(str(error)) from None
-        now = self._now()
-        items = self._store.answer(
-            namespace, name, selector if selector.requirements else None, now=now
+        providers.CALLER.set(
+            providers.Caller(
+                user=user, path_qs=request.rel_url.raw_path_qs, headers=request.headers
+            )
         )
-        for item in items:
-            self._freshness.observe(max(now - item.decided_at, 0.0))
+        values = await self._provider.get_external_metric(namespace, name, selector)
+        if isinstance(values, providers.Relayed):
+            return web.Response(body=values.body, status=values.status, headers=values.headers)
+        now = self._now()
+        for value in values:
+            self._freshness.observe(max(now - value.decided_at, 0.0))
         body = (
             b'{"kind":"ExternalMetricValueList","apiVersion":"external.metrics.k8s.io/v1beta1",'
-            b'"metadata":{},"items":[' + b",".join(item.encoded for item in items) + b"]}\n"
+            b'"metadata":{},"items":[' + b",".join(value.encoded for value in values) + b"]}\n"
         )
-        if accepted.form == "json" and not _pretty(request):
-            return _response(request, body, negotiation.JSON)
-        return _write(request, json.loads(body), accepted.form)
+        if accepted.form == "json" and not responses.pretty(request):
+            return responses.of_bytes(request, body, negotiation.JSON)
+        return responses.of_document(request, json.loads(body), accepted.form)
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        return _response(request, generate_latest(self._registry), METRICS_TYPE)
+        return responses.of_bytes(request, self._probes.metrics(), health.METRICS_TYPE)
 
     async def _openapi(self, request: web.Request) -> web.Response:
         try:
@@ -225,85 +213,9 @@ class _Server:
             "/openapi/v3": openapi.v3,
             openapi.V3_CHILD: openapi.v3_child,
         }[request.path]
-        return _tagged(request, *document(), negotiation.JSON)
+        return responses.with_etag(request, *document(), negotiation.JSON)
 
     def _health(self, request: web.Request, name: str, check: str = "") -> web.Response:
-        if check and check not in self._readiness:
+        if check and not self._probes.knows(check):
             raise api_status.not_found()
-        excluded = set(request.query.getall("exclude", []))
-        # Only readiness depends on anything: a server that answers is alive.
-        tested = {check} if check else set(self._readiness) - excluded
-        wrong = {
-            item: problem
-            for item, test in self._readiness.items()
-            if name == "readyz" and item in tested and (problem := test()) is not None
-        }
-        headers = {"X-Content-Type-Options": "nosniff"}
-        if not wrong and (check or "verbose" not in request.query):
-            return web.Response(text="ok", headers=headers)
-        lines = []
-        for item in self._readiness:
-            if item in wrong:
-                lines.append(f"[-]{item} failed: {wrong[item]}\n")
-            elif item in excluded:
-                lines.append(f"[+]{item} excluded: ok\n")
-            else:
-                lines.append(f"[+]{item} ok\n")
-        lines.append(f"{name} check {'failed' if wrong else 'passed'}\n")
-        return web.Response(
-            text="".join(lines),
-            headers=headers,
-            status=HTTPStatus.INTERNAL_SERVER_ERROR if wrong else HTTPStatus.OK,
-        )
-
-
-def _pretty(request: web.Request) -> bool:
-    asked = request.query.get("pretty")
-    if asked is not None:
-        return asked in {"1", "true"}
-    return request.headers.get("User-Agent", "").startswith(_INDENTING_AGENTS)
-
-
-def _failure(request: web.Request, error: api_status.StatusError) -> web.Response:
-    """A Status in the form that the client takes, or in JSON if it takes none that we have."""
-    form: negotiation.Form = "json"
-    indented = False
-    try:
-        form = negotiation.accepted(request.headers.get("Accept", "")).form
-    except api_status.StatusError:
-        indented = True
-    response = _write(request, error.document(), form, status=error.code, pretty=indented)
-    if error.code in {403, 500}:
-        response.headers["X-Content-Type-Options"] = "nosniff"
-    return response
-
-
-def _write(
-    request: web.Request,
-    document: Any,
-    form: negotiation.Form,
-    *,
-    status: int = 200,
-    pretty: bool = False,
-) -> web.Response:
-    body, kind = negotiation.write(document, form, pretty=pretty or _pretty(request))
-    return _response(request, body, kind, status=status)
-
-
-def _response(request: web.Request, body: bytes, kind: str, *, status: int = 200) -> web.Response:
-    response = web.Response(body=body, status=status, headers={"Content-Type": kind})
-    if len(body) > COMPRESSED_FROM_BYTES:
-        response.headers["Vary"] = "Accept-Encoding"
-        if "gzip" in request.headers.get("Accept-Encoding", ""):
-            response.enable_compression(web.ContentCoding.gzip)
-    return response
-
-
-def _tagged(request: web.Request, body: bytes, tag: str, kind: str) -> web.Response:
-    """The body, or 304 for a client that has it."""
-    headers = {"ETag": f'"{tag}"', "Vary": "Accept"}
-    if f'"{tag}"' in request.headers.get("If-None-Match", ""):
-        return web.Response(status=304, headers=headers)
-    response = _response(request, body, kind)
-    response.headers.update(headers)
-    return response
+        return self._probes.health(name, request.query, check=check)

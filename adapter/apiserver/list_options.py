@@ -1,4 +1,4 @@
-"""Query parameters of a list request: most have no effect here, but wrong ones are refused like elsewhere."""
+"""Query parameters of list requests: most have no effect; malformed ones are refused as by kube-apiserver."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TRUE = {"true", "1", "t"}
 
 
 def check(query: MultiMapping[str]) -> None:
-    """Refuse what has no meaning.
+    """Validate query parameters.
 
     Raises:
         StatusError: 400, 405 or 422, in kube-apiserver's words.

@@ -1,4 +1,4 @@
-"""Which representation of an answer the client takes, and how that is written."""
+"""Content negotiation: the representation that a client accepts, and its encoding."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ DISCOVERY_KIND = "APIGroupDiscoveryList"
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The first kind of the list that we have.
+    """The representation that was negotiated.
 
     Attributes:
-        discovery: version of aggregated discovery that is asked for; empty for plain documents.
+        form: JSON or YAML.
+        discovery: Version of aggregated discovery; empty for plain documents.
 
     """
 
@@ -36,17 +37,17 @@ def accepted(header: str, *, discovery: bool = False) -> Accepted:
     """Choose from an Accept header: by weight, then by order, as kube-apiserver does.
 
     Args:
-        header: may be empty, which takes anything.
+        header: value of Accept; empty accepts everything.
         discovery: whether there is an aggregated discovery document at this path.
 
     Raises:
-        StatusError: 406, nothing of it is there.
+        StatusError: 406, no acceptable representation is available.
 
     """
-    asked = [part for part in (item.strip() for item in header.split(",")) if part]
-    if not asked:
+    parts = [part for part in (item.strip() for item in header.split(",")) if part]
+    if not parts:
         return Accepted("json")
-    for part in sorted(asked, key=_weight, reverse=True):
+    for part in sorted(parts, key=_weight, reverse=True):
         kind, *parameters = (piece.strip() for piece in part.split(";"))
         given = dict(piece.partition("=")[::2] for piece in parameters)
         form: Form | None = {"*/*": "json", JSON: "json", YAML: "yaml"}.get(kind)  # type: ignore[assignment]
@@ -63,16 +64,16 @@ def accepted(header: str, *, discovery: bool = False) -> Accepted:
 
 
 def _weight(part: str) -> float:
-    """The q parameter; 1 where it is missing or no number."""
-    found = re.search(r";\s*q\s*=\s*([0-9.]+)\s*(?:;|$)", part)
+    """The q parameter; 1 where it is missing or not a number."""
+    match = re.search(r";\s*q\s*=\s*([0-9.]+)\s*(?:;|$)", part)
     try:
-        return float(found[1]) if found else 1.0
+        return float(match[1]) if match else 1.0
     except ValueError:
         return 1.0
 
 
 def write(document: Any, form: Form, *, pretty: bool) -> tuple[bytes, str]:
-    """The document's bytes and their content type."""
+    """Encode a document; give its bytes and their content type."""
     if form == "yaml":
         return yaml.safe_dump(document, sort_keys=True, allow_unicode=True).encode(), YAML
     style: dict[str, Any] = {"indent": 2} if pretty else {"separators": (",", ":")}

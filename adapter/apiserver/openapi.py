@@ -1,4 +1,4 @@
-"""OpenAPI v2 and v3 of the one path that we have, so that the aggregator finds what it asks for."""
+"""OpenAPI v2 and v3 documents of the one path of the API, which kube-apiserver merges into its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a request is about, as kube-apiserver reads its path: a resource or a plain path, and the verb."""
+"""The action of a request, by method and path as kube-apiserver has it: verb, and resource or plain path."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _PREFIX = ("apis", GROUP, VERSION)
 def attributes(
     method: str, raw_path: str, path: str, query: MultiMapping[str]
 ) -> authorization.Attributes:
-    """What is asked for.
+    """The action of a request, for authorization.
 
     Args:
-        method: of the request.
-        raw_path: still percent-encoded, without the query.
-        path: decoded.
+        method: HTTP method.
+        raw_path: path, still percent-encoded, without the query.
+        path: path, decoded.
         query: parameters; of repeated ones the first counts.
 
     """
@@ -66,29 +66,31 @@ def metric(raw_path: str) -> tuple[str, str] | None:
 
 
 def watches(query: MultiMapping[str]) -> bool:
-    """Whether the request asks to watch: any word but false."""
+    """Whether the request is a watch: any value but false."""
     return query.get("watch", "false").lower() not in _FALSE
 
 
-def forbidden(user: users.User, asked: authorization.Attributes, reason: str) -> str:
-    """The sentence of a 403."""
-    if not asked.resource:
-        text = f'forbidden: User "{user.name}" cannot {asked.verb} path "{asked.path}"'
+def forbidden(user: users.User, action: authorization.Attributes, reason: str) -> str:
+    """Message of a 403, in kube-apiserver's words."""
+    if not action.resource:
+        text = f'forbidden: User "{user.name}" cannot {action.verb} path "{action.path}"'
     else:
-        resource = asked.resource + (f"/{asked.subresource}" if asked.subresource else "")
-        named = f' "{asked.name}"' if asked.name else ""
+        resource = action.resource + (f"/{action.subresource}" if action.subresource else "")
+        named = f' "{action.name}"' if action.name else ""
         where = (
-            f' in the namespace "{asked.namespace}"' if asked.namespace else " at the cluster scope"
+            f' in the namespace "{action.namespace}"'
+            if action.namespace
+            else " at the cluster scope"
         )
         text = (
-            f'{asked.resource}.{GROUP}{named} is forbidden: User "{user.name}" cannot {asked.verb}'
+            f'{action.resource}.{GROUP}{named} is forbidden: User "{user.name}" cannot {action.verb}'
             f' resource "{resource}" in API group "{GROUP}"{where}'
         )
     return f"{text}: {reason}" if reason else text
 
 
 def _requirements(query: MultiMapping[str]) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
-    """The selector's terms in a review's words; nothing where one cannot be said, or none can be read."""
+    """Label selector for a review; empty where a term has no counterpart, or the text is malformed."""
     try:
         terms = labels.parse(query.get("labelSelector", "")).requirements
     except labels.SelectorError:

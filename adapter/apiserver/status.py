@@ -1,4 +1,4 @@
-"""`metav1.Status`: the one shape in which the API server says that something is wrong."""
+"""`metav1.Status`: the form of all errors of the API server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class StatusError(Exception):
-    """An error with its Status; the middleware in `adapter.api` renders it."""
+    """An error with its Status; `handlers` renders it."""
 
     def __init__(
         self, code: int, reason: str, message: str, details: dict[str, Any] | None = None
@@ -39,7 +39,7 @@ def bad_request(message: str) -> StatusError:
 
 
 def unauthorized() -> StatusError:
-    """401, which never says why."""
+    """401, without a reason."""
     return StatusError(401, "Unauthorized", "Unauthorized")
 
 
@@ -49,7 +49,7 @@ def forbidden(message: str, details: dict[str, Any]) -> StatusError:
 
 
 def not_found() -> StatusError:
-    """404 for a path that no resource answers."""
+    """404 for an unknown path."""
     return StatusError(404, "NotFound", "the server could not find the requested resource", {})
 
 
@@ -64,7 +64,7 @@ def method_not_allowed() -> StatusError:
 
 
 def not_acceptable(available: Sequence[str]) -> StatusError:
-    """406, with what there is."""
+    """406, with the available representations."""
     return StatusError(
         406,
         "NotAcceptable",
@@ -74,7 +74,7 @@ def not_acceptable(available: Sequence[str]) -> StatusError:
 
 
 def invalid(field: str, what: str, why: str) -> StatusError:
-    """422 of list options."""
+    """422 for list options."""
     text = f'ListOptions.meta.k8s.io "" is invalid: {field}: {what}: {field} {why}'
     cause = {"reason": f"FieldValue{what}", "message": f"{what}: {field} {why}", "field": field}
     details = {"group": "meta.k8s.io", "kind": "ListOptions", "causes": [cause]}

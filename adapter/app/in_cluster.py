@@ -1,9 +1,10 @@
-"""`serve` in a cluster: watches, election, status, actuation and certificates, put together."""
+"""`serve` in a cluster: watches, leader election, status, actuation and certificates, put together."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,14 +12,14 @@ import aiohttp
 import structlog
 
 from adapter import errors
-from adapter.app.config import use_config
-from adapter.app.endpoints import Front
+from adapter.app.config import Configuration
+from adapter.app.endpoints import Endpoints
 from adapter.app.options import Installation, ServeOptions
 from adapter.auth import delegated
 from adapter.clock import Clock
 from adapter.collector import gateway
 from adapter.controller.actuator import Actuator
-from adapter.controller.status_writer import Reporter
+from adapter.controller.status_writer import StatusWriter
 from adapter.kube.client import Cluster, connected
 from adapter.kube.leader_election import Leadership
 from adapter.kube.lease import KubernetesLease
@@ -30,16 +31,16 @@ from adapter.tls.certificate_secret import CertificateKeeper
 log = structlog.get_logger()
 
 DEBOUNCE_SECONDS = 0.3
-"""That a change waits for more of them."""
+"""Real seconds between a change of the objects and its use, so that one update serves many changes."""
 
 FOLLOW_SECONDS = 2 * DEBOUNCE_SECONDS
-"""That the other replicas are given to serve a target that stands in `.status`."""
+"""Real seconds that the other replicas have to serve a target from `.status`."""
 
 REFRESH_SECONDS = 15.0
-"""Between readings of what is not watched."""
+"""Most real seconds between two updates, for what is not watched."""
 
 SYNC_SECONDS = 30.0
-"""That a new leader waits for watches that do not work."""
+"""Most real seconds that a new leader waits for its watches to sync."""
 
 
 @contextlib.asynccontextmanager
@@ -47,14 +48,14 @@ async def running(
     options: ServeOptions,
     installation: Installation,
     *,
-    front: Front,
+    front: Endpoints,
     session: aiohttp.ClientSession,
     clock: Clock,
 ) -> AsyncIterator[None]:
-    """Run until the context ends; gives back the lease then.
+    """Run until the context ends, then release the lease.
 
     Raises:
-        StartupError: no access to a cluster, port in use, certificate unreadable.
+        StartupError: The cluster gives no access, the port is in use, or the certificate is unreadable.
 
     """
     async with contextlib.AsyncExitStack() as stack:
@@ -67,15 +68,18 @@ async def running(
                 group.create_task(site.follow(), name="follow objects"),
             ]
             try:
-                who = await stack.enter_async_context(
-                    delegated.of_cluster(
-                        kubeconfig=installation.kubeconfig,
-                        certificate=certificate,
-                        key=key,
-                        start_seconds=None,
+                auth = await stack.enter_async_context(
+                    delegated.delegated_auth(
+                        cluster, certificate=certificate, key=key, start_seconds=None
                     )
                 )
-                await stack.enter_async_context(front.open(who, {"objects": site.readiness}))
+                await stack.enter_async_context(
+                    front.open(
+                        auth,
+                        checks={"objects": site.readiness},
+                        leader=lambda: site.leadership.leader,
+                    )
+                )
                 log.info("serving", url=front.url, identity=installation.identity)
                 tasks.append(group.create_task(site.elect(), name="election"))
                 if site.keeper is not None:
@@ -87,19 +91,20 @@ async def running(
 
 
 class _Site:
-    """The parts, and what each tells the others."""
+    """The parts of one replica and the flow between them."""
 
     def __init__(
         self,
         options: ServeOptions,
         installation: Installation,
         *,
-        front: Front,
+        front: Endpoints,
         session: aiohttp.ClientSession,
         clock: Clock,
         api: Cluster,
     ) -> None:
         self._options = options
+        self._configuration = Configuration(options, os.environ)
         self._installation = installation
         self._front = front
         self._loop = front.loop
@@ -118,7 +123,7 @@ class _Site:
         self._actuator = Actuator(
             Scales(api), default=installation.actuate_scale, leads=self._leads
         )
-        self._reporter = Reporter(
+        self._reporter = StatusWriter(
             api,
             identity=installation.identity,
             watched=self.objects.variant,
@@ -142,11 +147,11 @@ class _Site:
         return self.leadership.leads
 
     def readiness(self) -> str | None:
-        """Whether the variants were read; what they then are is served, by whoever leads."""
+        """What is not synced yet; None once the variants are known, whoever leads."""
         return self.objects.readiness()
 
     async def certificate(self) -> tuple[Path, Path]:
-        """Files of the serving certificate: those given, or those kept in the Secret."""
+        """Files of the serving certificate: given by flags, or kept in the Secret."""
         if self.keeper is not None:
             return await self.keeper.prepare()
         files = self._options.certificates
@@ -158,7 +163,7 @@ class _Site:
         return files.certificate, files.key
 
     async def follow(self) -> None:
-        """Take up what changed, until cancelled."""
+        """Apply changes of the objects, until cancelled."""
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(REFRESH_SECONDS):
@@ -166,32 +171,31 @@ class _Site:
             await asyncio.sleep(DEBOUNCE_SECONDS)
             self._changed.clear()
             try:
-                await self._take_up()
+                await self._sync()
             except Exception:
-                # One odd object must not end the service; the next change tries again.
-                log.exception("objects not taken up; the last reading stays in use")
+                # One odd object must not end the service.
+                log.exception("sync failed; keeping the last snapshot until the next change")
 
-    async def _take_up(self) -> None:
+    async def _sync(self) -> None:
         if self.objects.readiness() is not None:
-            return  # half a reading would withdraw the targets of the other half
+            return  # a partial snapshot would withdraw the targets of the rest
         await self.objects.refresh_scales()
-        found = await self.objects.contents()
+        found = await self.objects.inputs()
         self._report(found)
-        use_config(self._loop, self._options, found)
-        self._loop.use(found)
-        self._front.leader = self.leadership.leader
+        self._configuration.apply(self._loop, found)
+        self._loop.apply_inputs(found)
 
-    def _report(self, found: inputs.Contents) -> None:
+    def _report(self, found: inputs.Inputs) -> None:
         for problem in found.problems:
             if problem not in self._reported:
-                log.error("left out", problem=problem)
+                log.error("invalid object; ignored until it is fixed", problem=problem)
         for problem in self.objects.problems:
             if problem not in self._reported:
-                log.error("not readable", problem=problem)
+                log.error("objects not readable; retrying", problem=problem)
         self._reported = [*found.problems, *self.objects.problems]
 
     async def elect(self) -> None:
-        """Lead whenever elected, until cancelled."""
+        """Take part in leader election, until cancelled."""
         await self.leadership.run(self._lead)
 
     async def _lead(self) -> None:
@@ -199,33 +203,32 @@ class _Site:
             async with asyncio.timeout(SYNC_SECONDS):
                 while not self.objects.synced:  # noqa: ASYNC110 - several events
                     await asyncio.sleep(0.1)
-        self._loop.leading = True
+        self._loop.start_leading()
         if self.keeper is not None:
-            self.keeper.wanted.set()
+            self.keeper.sync_now()
         try:
-            await self._take_up()
+            await self._sync()
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._loop.run(self._after_pass), name="control loop")
+                group.create_task(self._loop.run(self._after_cycle), name="control loop")
                 if self._installation.gateways:
                     group.create_task(self._watch_gateways(), name="watch gateways")
         finally:
-            self._loop.leading = False
+            self._loop.stop_leading()
             self._changed.set()
 
-    async def _after_pass(self) -> None:
-        waking = self._loop.waking()
-        if waking:
-            # An HPA that asks another replica must not hear the zero of before: it would obey.
-            await self._reporter.report(self._loop.states, self._loop.refused, self._failed)
+    async def _after_cycle(self) -> None:
+        to_wake = self._loop.variants_to_wake()
+        if to_wake:
+            # An HPA that queries another replica must not get the former zero: it would scale down again.
+            await self._reporter.write(self._loop.states, self._loop.refused, self._failed)
             await asyncio.sleep(FOLLOW_SECONDS)
-        self._failed = await self._actuator.act(self._loop.states, waking)
-        await self._reporter.report(self._loop.states, self._loop.refused, self._failed)
+        self._failed = await self._actuator.act(self._loop.states, to_wake)
+        await self._reporter.write(self._loop.states, self._loop.refused, self._failed)
 
     async def _watch_gateways(self) -> None:
-        """Look for requests that wait for a model without replicas; they do not wait for the next pass."""
+        """Scrape the gateways, until cancelled: requests for a model without replicas wait for no cycle."""
         while True:
             now = self._clock.monotonic()
-            self._loop.demand = await self._gateways.demand(self._loop.gateways, now=now)
-            if self._loop.waking():
-                self._loop.wanted.set()
+            window = self._loop.gateway_window
+            self._loop.set_gateway_demand(await self._gateways.demand(window, now=now))
             await self._clock.sleep(self._installation.gateway_seconds)

@@ -1,11 +1,10 @@
-"""What `serve` is told, and what the cluster's ConfigMap adds to it."""
+"""Options of `serve`, as the composition root takes them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import structlog
 
 from adapter.apiserver import delegation
 from adapter.auth import local as local_auth
@@ -15,12 +14,15 @@ from adapter.resources.watches import Scope
 from adapter.tls import listener
 from adapter.tls.certificate_secret import OwnCertificates
 
-log = structlog.get_logger()
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterIdentities:
-    """A cluster that reviews tokens and access; without a kubeconfig the one that this pod runs in."""
+    """A cluster that reviews tokens and access for a server of a folder.
+
+    Attributes:
+        kubeconfig: File that names the cluster; None is the cluster that this pod runs in.
+
+    """
 
     kubeconfig: Path | None = None
 
@@ -30,12 +32,16 @@ class Installation:
     """One installation in a cluster.
 
     Attributes:
-        kubeconfig: None: the cluster that this pod runs in.
-        identity: of this replica, unique.
-        actuate_scale: whether we patch scale targets ourselves.
-        gateways: metrics URLs of the inference gateway's endpoint pickers.
-        gateway_seconds: between looks at them.
-        certificates: None: given files are used.
+        identity: Name of this replica in leader election, unique.
+        scope: Objects that this installation owns.
+        kubeconfig: File that names the cluster; None is the cluster that this pod runs in.
+        lease_name: Lease of leader election.
+        lease: Durations of leader election.
+        actuate_scale: Whether the adapter patches scale targets itself, without an HPA.
+        owner_references: Whether variants are owned by their scale targets.
+        gateways: Metrics URLs of the inference gateways' endpoint pickers.
+        gateway_seconds: Seconds between two scrapes of the gateways.
+        certificates: Serving certificate kept in a Secret; None uses the files that were given.
 
     """
 
@@ -52,34 +58,25 @@ class Installation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PrometheusFlags:
-    """What flags say of Prometheus; None and empty leave it to the ConfigMap."""
-
-    url: str | None = None
-    ca_file: Path | None = None
-    certificate: Path | None = None
-    key: Path | None = None
-    server_name: str = ""
-    token_file: Path | None = None
-    insecure: bool | None = None
-    headers: tuple[tuple[str, str], ...] = ()
-    timeout_seconds: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ServeOptions:
-    """What `serve` was told.
+    """Everything that `serve` runs with.
 
     Attributes:
-        interval: seconds between passes; None leaves it to `GLOBAL_OPT_INTERVAL`, else 60.
-        scale_to_zero: None leaves it to `WVA_SCALE_TO_ZERO`, else off.
-        prometheus: what flags say of it; the rest is left to `PROMETHEUS_*`.
-        certificates: certificate files; see `pki.Files`.
-        limits: of connections.
-        delegate: another adapter that is asked for metrics that are not ours.
-        cluster: whose word counts on who may ask; None: the local authorities'.
-        installation: in a cluster; then there is no folder.
-        metrics_port: for metrics and explanations without TLS; None: none.
+        variants: Folder of objects to read; None with an installation in a cluster.
+        host: Address of the API's TLS port.
+        port: TLS port; 0 picks a free one.
+        certificates: Certificate files.
+        loop: Settings of the control loop; the ConfigMap may change some of them.
+        interval: Seconds between reconcile cycles; None leaves it to `GLOBAL_OPT_INTERVAL`.
+        scale_to_zero: Whether idle variants go to zero replicas; None leaves it to `WVA_SCALE_TO_ZERO`.
+        prometheus: Fields of `settings.control.Prometheus` that flags gave; the others are left to
+            `PROMETHEUS_*`.
+        limits: Limits of connections.
+        delegate: Another adapter, to which requests for its metrics are proxied; None for none.
+        cluster: Cluster that reviews tokens and access; None uses the local authorities.
+        installation: Installation in a cluster; None with a folder.
+        metrics_host: Address of the metrics port.
+        metrics_port: Port for metrics and explanations without TLS; None for none.
 
     """
 
@@ -90,8 +87,8 @@ class ServeOptions:
     loop: LoopSettings
     interval: float | None = None
     scale_to_zero: bool | None = None
-    prometheus: PrometheusFlags = field(default_factory=PrometheusFlags)
-    limits: listener.Limits = listener.DEFAULT_LIMITS
+    prometheus: Mapping[str, object] = field(default_factory=dict)
+    limits: listener.ConnectionLimits = listener.DEFAULT_LIMITS
     delegate: delegation.DelegateOptions | None = None
     cluster: ClusterIdentities | None = None
     installation: Installation | None = None

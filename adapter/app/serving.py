@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,36 +15,47 @@ import structlog
 from adapter import errors
 from adapter import store as targets
 from adapter.app import in_cluster
-from adapter.app.config import use_config
-from adapter.app.endpoints import Front
+from adapter.app.config import Configuration
+from adapter.app.endpoints import Endpoints
 from adapter.app.options import ServeOptions
 from adapter.auth import authentication, authorization, delegated
 from adapter.auth import local as local_auth
 from adapter.clock import Clock
 from adapter.collector.collector import Collector
 from adapter.controller.loop import ControlLoop
+from adapter.controller.reconciler import Planner
+from adapter.kube import client
 from adapter.planning import worker
 from adapter.resources import folder, inputs
 
 log = structlog.get_logger()
 
 FOLDER_POLL_SECONDS = 1.0
-"""Seconds between looks at the folder: polling sees every kind of change on every file system."""
+"""Seconds between two checks of the folder: polling detects every kind of change on every file system."""
 
 
 @contextlib.asynccontextmanager
-async def serving(options: ServeOptions, *, clock: Clock) -> AsyncIterator[Front]:
+async def serving(
+    options: ServeOptions, *, clock: Clock, planner: Planner | None = None
+) -> AsyncIterator[Endpoints]:
     """Run the adapter until the context ends.
 
+    Args:
+        options: What to serve.
+        clock: Time of the control loop.
+        planner: Makes plans; without one a worker process does.
+
     Raises:
-        InputError: the folder cannot be read.
-        StartupError: port in use, certificate unreadable, no access to a cluster.
+        InputError: The folder cannot be read.
+        StartupError: The port is in use, the certificate is unreadable, or the cluster gives no access.
 
     """
     store = targets.TargetStore()
-    planner = worker.PlanningWorker()
     async with contextlib.AsyncExitStack() as stack:
-        stack.callback(planner.close)
+        if planner is None:
+            process = worker.PlanningWorker()
+            stack.callback(process.close)
+            planner = process.plan
         session = await stack.enter_async_context(aiohttp.ClientSession())
         collector = Collector(session=session, clock=clock, settings=options.loop.collection)
         stack.callback(collector.close)
@@ -51,11 +63,11 @@ async def serving(options: ServeOptions, *, clock: Clock) -> AsyncIterator[Front
             collector=collector,
             store=store,
             clock=clock,
-            planner=planner.plan,
+            planner=planner,
             settings=options.loop,
             leading=options.installation is None,
         )
-        front = Front(options=options, loop=loop, store=store, clock=clock)
+        front = Endpoints(options=options, loop=loop, store=store, clock=clock)
         await stack.enter_async_context(front.open_metrics())
         if options.installation is not None:
             parts = in_cluster.running(
@@ -71,10 +83,10 @@ async def serving(options: ServeOptions, *, clock: Clock) -> AsyncIterator[Front
 
 
 def settle_heap() -> None:
-    """Leave what was loaded out of garbage collection, and collect less often.
+    """Exempt what is loaded from garbage collection, and collect less often.
 
-    An answer of Prometheus about thousands of pods is tens of thousands of objects that live for a moment:
-    with Python's thresholds half of the time for it would go into looking for cycles among them.
+    A Prometheus answer about thousands of pods is tens of thousands of short-lived objects: with Python's
+    default thresholds, half of the time for it would be spent searching them for cycles.
     """
     gc.collect()
     gc.freeze()
@@ -83,20 +95,19 @@ def settle_heap() -> None:
 
 @contextlib.asynccontextmanager
 async def _of_folder(
-    options: ServeOptions, path: Path, *, front: Front, clock: Clock
+    options: ServeOptions, path: Path, *, front: Endpoints, clock: Clock
 ) -> AsyncIterator[None]:
-    """Variants of a folder."""
+    """Serve the variants of a folder."""
     loop = front.loop
     found = folder.read(path)
     credentials = local_auth.prepare(options.certificates, host=options.host)
-    use_config(loop, options, found)
+    configuration = Configuration(options, os.environ)
+    configuration.apply(loop, found)
     _report(found)
-    loop.use(found)
+    loop.apply_inputs(found)
     async with contextlib.AsyncExitStack() as stack:
-        who = await _gate(stack, options, credentials)
-        await stack.enter_async_context(front.open(who, {}))
-        front.kubeconfig = credentials.write_kubeconfig(front.url)
-        front.ca_file = credentials.ca_file
+        auth = await _auth(stack, options, credentials)
+        await stack.enter_async_context(front.open(auth, credentials=credentials))
         log.info(
             "serving",
             url=front.url,
@@ -105,7 +116,9 @@ async def _of_folder(
         )
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(_watch(options, path, loop, found, clock), name="watch folder"),
+                group.create_task(
+                    _watch(configuration, path, loop, found, clock), name="watch folder"
+                ),
                 group.create_task(loop.run(), name="control loop"),
             ]
             yield
@@ -113,40 +126,41 @@ async def _of_folder(
                 task.cancel()
 
 
-async def _gate(
+async def _auth(
     stack: contextlib.AsyncExitStack, options: ServeOptions, credentials: local_auth.Credentials
-) -> delegated.Gate:
-    """Who may ask, by the cluster's word or by the local authorities'."""
+) -> delegated.Auth:
+    """Authentication and authorization by a cluster, or by the local authorities."""
     if options.cluster is None:
-        return delegated.Gate(
+        return delegated.Auth(
             certificates=credentials.certificates,
             authenticator=authentication.Authenticator(credentials.identity),
             policy=authorization.LocalPolicy(),
         )
+    cluster = await stack.enter_async_context(client.connected(options.cluster.kubeconfig))
     return await stack.enter_async_context(
-        delegated.of_cluster(
-            kubeconfig=options.cluster.kubeconfig,
+        delegated.delegated_auth(
+            cluster,
             certificate=credentials.certificates.certificate,
             key=credentials.certificates.key,
         )
     )
 
 
-def _report(found: inputs.Contents) -> None:
+def _report(found: inputs.Inputs) -> None:
     for problem in found.problems:
-        log.error("left out", problem=problem)
+        log.error("invalid object; ignored until it is fixed", problem=problem)
     if not found.variants:
-        log.error("no usable VariantAutoscaling in the folder; serving none until there is one")
+        log.error("no valid VariantAutoscaling in the folder; serving none until there is one")
 
 
 async def _watch(
-    options: ServeOptions,
+    configuration: Configuration,
     path: Path,
     loop: ControlLoop,
-    found: inputs.Contents,
+    found: inputs.Inputs,
     clock: Clock,
 ) -> None:
-    """Read the folder again whenever a file changed; keep the last reading while it cannot be read."""
+    """Read the folder again whenever a file changed; keep the last snapshot while it cannot be read."""
     unreadable = ""
     while True:
         await asyncio.sleep(max(clock.real_seconds(FOLDER_POLL_SECONDS), 0.1))
@@ -156,12 +170,12 @@ async def _watch(
             changed = await asyncio.to_thread(folder.read, path)
         except errors.InputError as error:
             if str(error) != unreadable:
-                log.warning("folder unreadable; the last reading stays in use", error=str(error))
+                log.warning("folder unreadable; keeping the last snapshot", error=str(error))
             unreadable = str(error)
             continue
         unreadable = ""
         if changed.problems != found.problems:
             _report(changed)
         found = changed
-        use_config(loop, options, found)
-        loop.use(found)
+        configuration.apply(loop, found)
+        loop.apply_inputs(found)

@@ -1,8 +1,9 @@
-"""Who asks, and whether they may: client certificates, front-proxy headers, tokens, and policies.
+"""Authentication: client certificates, front-proxy headers, and bearer tokens.
 
-Which authority signed the client certificate decides what it is good for: one of the request-header CA
-is a proxy, whose `X-Remote-*` headers name the user; one of the cluster's client CA is the user itself,
-and headers are ignored. https://kubernetes.io/docs/tasks/extend-kubernetes/configure-aggregation-layer/
+The authority that signed the client certificate decides what it stands for. A certificate of the
+request-header CA is a front proxy, whose `X-Remote-*` headers name the user; one of the client CA is the
+user itself, and headers are ignored.
+https://kubernetes.io/docs/tasks/extend-kubernetes/configure-aggregation-layer/
 """
 
 from __future__ import annotations
@@ -31,9 +32,13 @@ class IdentityConfig:
     """Authorities and header names.
 
     Attributes:
-        client_cas: PEM of the authorities of client certificates; None: there are none.
-        requestheader_cas: PEM of the authorities of front proxies; None: there are none.
-        allowed_names: common names that a proxy may have; empty allows every name.
+        client_cas: Authorities of client certificates, PEM; None: client certificates are not accepted.
+        requestheader_cas: Authorities of front proxies, PEM; None: front proxies are not accepted.
+        allowed_names: Common names that a front proxy may have; empty allows every name.
+        username_headers: Headers that name the user; the first that is set counts.
+        group_headers: Headers that name groups; all count.
+        uid_headers: Headers that name the user's id; the first that is set counts.
+        extra_prefixes: Prefixes of headers that hold further attributes of the user.
 
     """
 
@@ -50,7 +55,7 @@ TokenReviewer = Callable[[str], Awaitable[User | None]]
 
 
 class Authenticator:
-    """Tells the user of a request from its client certificate, its headers, and its token."""
+    """Identifies the user of a request by its client certificate, headers, and token."""
 
     def __init__(
         self,
@@ -64,10 +69,10 @@ class Authenticator:
         self.use(config)
 
     def use(self, config: IdentityConfig) -> None:
-        """Take other authorities and header names from now on.
+        """Use other authorities and header names from now on.
 
         Raises:
-            ValueError: an authority is no PEM certificate; the former configuration stays.
+            ValueError: an authority is not a PEM certificate; the last configuration stays.
 
         """
         client_cas = _authorities(config.client_cas)
@@ -76,16 +81,20 @@ class Authenticator:
         self._checked: OrderedDict[bytes, tuple[x509.Certificate, str]] = OrderedDict()
 
     async def user(self, certificate_der: bytes | None, headers: CIMultiDictProxy[str]) -> User:
-        """The user of one request.
+        """Identify the user of a request.
+
+        Args:
+            certificate_der: client certificate of the connection, DER; None without one.
+            headers: headers of the request.
 
         Raises:
-            UnauthenticatedError: the credentials are not good.
+            UnauthenticatedError: the credentials are not accepted.
 
         """
         try:
             user = None if certificate_der is None else self._certified(certificate_der, headers)
         except UnauthenticatedError:
-            # Good proxy headers or a good certificate win over any token; beside bad ones it counts.
+            # A token counts only where certificate and headers are not accepted.
             user = await self._by_token(headers)
             if user is None:
                 raise
@@ -104,7 +113,7 @@ class Authenticator:
         if review is None:
             raise UnauthenticatedError
         try:
-            # The memory of reviews holds no tokens, only what tells them apart.
+            # The cache holds hashes, no tokens.
             key = hashlib.sha256(token.encode()).digest()
             user = await self._tokens.get(key, lambda: review(token))
         except ReviewError as error:

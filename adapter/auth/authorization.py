@@ -1,4 +1,4 @@
-"""Whether a user may do something: local rules, or SubjectAccessReview."""
+"""Authorization: whether a user may do something, by local rules or by SubjectAccessReview."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ ALWAYS_ALLOWED = frozenset({"/healthz", "/livez", "/readyz"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attributes:
-    """What is asked for; `resource` is empty for paths that are no resource.
+    """The action of a request; `resource` is empty for paths that are not resources.
 
     Attributes:
-        namespace: empty at the cluster's scope.
-        requirements: of the label selector, as (key, operator, values) in SubjectAccessReview's words.
+        namespace: Namespace; empty at the cluster scope.
+        requirements: Terms of the label selector, as (key, operator, values) in SubjectAccessReview's
+            operators.
 
     """
 
@@ -34,10 +35,10 @@ class Attributes:
     requirements: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
 
     def review(self) -> dict[str, Any]:
-        """The part of a SubjectAccessReview's spec that says what is asked for."""
+        """The action as part of a SubjectAccessReview's spec."""
         if not self.resource:
             return {"nonResourceAttributes": {"path": self.path, "verb": self.verb}}
-        found: dict[str, Any] = {
+        attributes: dict[str, Any] = {
             "verb": self.verb,
             "group": self.group,
             "version": self.version,
@@ -45,9 +46,9 @@ class Attributes:
         }
         for key in ("namespace", "subresource", "name"):
             if getattr(self, key):
-                found[key] = getattr(self, key)
+                attributes[key] = getattr(self, key)
         if self.requirements:
-            found["labelSelector"] = {
+            attributes["labelSelector"] = {
                 "requirements": [
                     {
                         "key": key,
@@ -57,55 +58,55 @@ class Attributes:
                     for key, operator, values in self.requirements
                 ]
             }
-        return {"resourceAttributes": found}
+        return {"resourceAttributes": attributes}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """Whether that is allowed, and why not if that is known."""
+class AccessDecision:
+    """Whether an action is allowed, and the reason where one is given."""
 
     allowed: bool
     reason: str = ""
 
 
-class Policy(Protocol):
-    """Says whether a user may do something."""
+class Authorizer(Protocol):
+    """Authorizes requests."""
 
-    async def decide(self, user: User, attributes: Attributes) -> Verdict:
-        """Whether that is allowed.
+    async def decide(self, user: User, attributes: Attributes) -> AccessDecision:
+        """Decide whether a user may do something.
 
         Raises:
-            ReviewError: that could not be found out.
+            ReviewError: the review failed.
 
         """
 
 
-_ALLOWED = Verdict(allowed=True)
+_ALLOWED = AccessDecision(allowed=True)
 
 
 def _always(user: User, attributes: Attributes) -> bool:
-    """What needs no review: the exact health paths, and the cluster's masters."""
+    """Whether no review is needed: for the exact health paths, and for `system:masters`."""
     if not attributes.resource and attributes.path in ALWAYS_ALLOWED:
         return True
     return "system:masters" in user.groups
 
 
 class LocalPolicy:
-    """Standalone: who has a certificate of the local authority may read everything."""
+    """Without a cluster: every authenticated user may read everything."""
 
-    async def decide(self, user: User, attributes: Attributes) -> Verdict:
-        """Reading is for the authenticated, the exact health paths are for all."""
+    async def decide(self, user: User, attributes: Attributes) -> AccessDecision:
+        """Allow reads by authenticated users, and the exact health paths for all."""
         if _always(user, attributes):
             return _ALLOWED
         reads = attributes.verb in {"get", "list", "watch"}
-        return Verdict(allowed=AUTHENTICATED in user.groups and reads)
+        return AccessDecision(allowed=AUTHENTICATED in user.groups and reads)
 
 
-AccessReviewer = Callable[[User, Attributes], Awaitable[Verdict]]
+AccessReviewer = Callable[[User, Attributes], Awaitable[AccessDecision]]
 
 
 class ClusterPolicy:
-    """In a cluster: SubjectAccessReview decides, and is believed for a short time."""
+    """In a cluster: SubjectAccessReview decides; decisions are cached for 10 s."""
 
     def __init__(
         self,
@@ -114,11 +115,11 @@ class ClusterPolicy:
         clock: Callable[[], float] = lambda: asyncio.get_running_loop().time(),
     ) -> None:
         self._review = review
-        self._verdicts: Cache[Verdict] = Cache(clock=clock)
+        self._decisions: Cache[AccessDecision] = Cache(clock=clock)
 
-    async def decide(self, user: User, attributes: Attributes) -> Verdict:
-        """The cluster's verdict."""
+    async def decide(self, user: User, attributes: Attributes) -> AccessDecision:
+        """The cluster's decision, from the cache or from a review."""
         if _always(user, attributes):
             return _ALLOWED
         key = (user.key, attributes)
-        return await self._verdicts.get(key, lambda: self._review(user, attributes))
+        return await self._decisions.get(key, lambda: self._review(user, attributes))

@@ -1,4 +1,4 @@
-"""Cached answers of a slow oracle; concurrent requests share one question."""
+"""A cache of reviews: results are kept for a short time, and concurrent requests share one review."""
 
 from __future__ import annotations
 
@@ -8,46 +8,59 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
 CACHE_SECONDS = 10.0
-"""How long a review is believed, as the official library has it, for allowed and denied alike."""
+"""How long a result is cached, allowed and denied alike, as in the official library."""
 
 _CACHED = 4096
+"""Results that are cached at most."""
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
-class Cache(Generic[Answer]):
-    """Answers of a slow oracle: bounded, for a short time, and asked once for many who wait."""
+class Cache(Generic[Result]):
+    """Results of reviews by key, bounded in number and in age; concurrent requests share a review."""
 
     def __init__(
         self, *, clock: Callable[[], float], seconds: float = CACHE_SECONDS, size: int = _CACHED
     ) -> None:
+        """Make an empty cache.
+
+        Args:
+            clock: monotonic time, seconds.
+            seconds: how long a result is cached.
+            size: results that are cached at most; the oldest go first.
+
+        """
         self._clock = clock
         self._seconds = seconds
         self._size = size
-        self._known: OrderedDict[Hashable, tuple[float, Answer]] = OrderedDict()
-        self._asked: dict[Hashable, asyncio.Task[Answer]] = {}
+        self._results: OrderedDict[Hashable, tuple[float, Result]] = OrderedDict()
+        self._running: dict[Hashable, asyncio.Task[Result]] = {}
 
-    async def get(self, key: Hashable, ask: Callable[[], Awaitable[Answer]]) -> Answer:
-        """The answer for that key, from memory if it is fresh; errors are not remembered."""
-        found = self._known.get(key)
-        if found is not None and self._clock() < found[0]:
-            return found[1]
-        task = self._asked.get(key)
+    def __len__(self) -> int:
+        """Number of cached results."""
+        return len(self._results)
+
+    async def get(self, key: Hashable, review: Callable[[], Awaitable[Result]]) -> Result:
+        """The result for a key, cached or reviewed now; errors are raised and not cached."""
+        cached = self._results.get(key)
+        if cached is not None and self._clock() < cached[0]:
+            return cached[1]
+        task = self._running.get(key)
         if task is None:
-            task = asyncio.ensure_future(self._ask(key, ask))
-            self._asked[key] = task
-            # With everyone who waited gone, an error has nobody to go to.
+            task = asyncio.ensure_future(self._review(key, review))
+            self._running[key] = task
+            # If all who wait are cancelled, nobody else retrieves an error.
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
-        # A client that leaves must not take the answer from the others.
+        # A client that disconnects must not cancel the review of the others.
         return await asyncio.shield(task)
 
-    async def _ask(self, key: Hashable, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def _review(self, key: Hashable, review: Callable[[], Awaitable[Result]]) -> Result:
         try:
-            answer = await ask()
+            result = await review()
         finally:
-            self._asked.pop(key, None)
-        self._known[key] = (self._clock() + self._seconds, answer)
-        self._known.move_to_end(key)
-        while len(self._known) > self._size:
-            self._known.popitem(last=False)
-        return answer
+            self._running.pop(key, None)
+        self._results[key] = (self._clock() + self._seconds, result)
+        self._results.move_to_end(key)
+        while len(self._results) > self._size:
+            self._results.popitem(last=False)
+        return result

@@ -1,4 +1,8 @@
-"""Who may enter, in a cluster: its authorities, tokens and access reviews, kept up to date."""
+"""Delegated authentication and authorization: the cluster's authorities, TokenReview and SubjectAccessReview.
+
+Authorities and header names come from ConfigMap kube-system/extension-apiserver-authentication, which is
+watched.
+"""
 
 from __future__ import annotations
 
@@ -13,115 +17,128 @@ import structlog
 from adapter import errors
 from adapter.auth import authentication, authorization, reviews
 from adapter.auth import local as local_auth
-from adapter.kube import client, informer
+from adapter.kube import advice, client, informer
 from adapter.tls.certificates import Certificates
 
 log = structlog.get_logger()
 
 REMIND_SECONDS = 30.0
-"""Between words on what a start without a limit waits for."""
+"""Seconds between warnings of a start that waits without a limit."""
 
 START_SECONDS = 30.0
-"""How long the front-proxy configuration may take to be readable before the start is given up."""
+"""How long the start waits for the front-proxy configuration before it fails."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gate:
-    """All that decides who is let in."""
+class Auth:
+    """What the API server needs to let requests in.
+
+    Attributes:
+        certificates: Serving certificate, and authorities of client certificates.
+        authenticator: Identifies the user of a request.
+        policy: Decides what a user may do.
+
+    """
 
     certificates: Certificates
     authenticator: authentication.Authenticator
-    policy: authorization.Policy
+    policy: authorization.Authorizer
 
 
 @contextlib.asynccontextmanager
-async def of_cluster(
+async def delegated_auth(
+    cluster: client.Cluster,
     *,
-    kubeconfig: Path | None,
     certificate: Path,
     key: Path,
     start_seconds: float | None = START_SECONDS,
-) -> AsyncIterator[Gate]:
-    """The gate of a cluster; follows its front-proxy ConfigMap until the context ends.
+) -> AsyncIterator[Auth]:
+    """Delegate to a cluster; follow its front-proxy ConfigMap until the context ends.
 
     Args:
-        kubeconfig: None: the cluster that this pod runs in.
+        cluster: reviews tokens and access.
         certificate: serving certificate, PEM.
         key: its private key, PEM.
-        start_seconds: to wait for the configuration; None waits for as long as it takes.
+        start_seconds: how long to wait for the configuration; None: no limit.
 
     Raises:
-        StartupError: the cluster cannot be reached or does not let us read its configuration, or a
-            certificate is unusable.
+        StartupError: the configuration cannot be read in time, or a certificate is unusable.
 
     """
-    async with client.connected(kubeconfig) as found:
-        asked = reviews.Reviews(found)
-        changed = asyncio.Event()
-        watched = informer.Informer(
-            found, reviews.CONFIG_PATH, query=reviews.CONFIG_QUERY, changed=changed.set
-        )
-        tasks = [asyncio.create_task(watched.run(), name="watch front-proxy configuration")]
-        try:
-            config = await _first(watched, start_seconds)
-            authenticator = authentication.Authenticator(config, review_token=asked.review_token)
-            certificates = Certificates(certificate, key, local_auth.authorities(config))
+    reviewer = reviews.Reviews(cluster)
+    changed = asyncio.Event()
+    config_maps = informer.Informer(
+        cluster, reviews.CONFIG_PATH, query=reviews.CONFIG_QUERY, changed=changed.set
+    )
+    tasks = [asyncio.create_task(config_maps.run(), name="watch front-proxy configuration")]
+    try:
+        config = await _first(config_maps, start_seconds)
+        authenticator = authentication.Authenticator(config, review_token=reviewer.review_token)
+        certificates = Certificates(certificate, key, local_auth.authorities(config))
 
-            def use(new: authentication.IdentityConfig) -> None:
-                certificates.trust(local_auth.authorities(new))
-                authenticator.use(new)
+        def use(new: authentication.IdentityConfig) -> None:
+            certificates.trust(local_auth.authorities(new))
+            authenticator.use(new)
 
-            changed.clear()
-            tasks.append(asyncio.create_task(_follow(watched, changed, use), name="take it up"))
-            yield Gate(
-                certificates=certificates,
-                authenticator=authenticator,
-                policy=authorization.ClusterPolicy(asked.review_access),
+        changed.clear()
+        tasks.append(
+            asyncio.create_task(
+                _follow(config_maps, changed, use), name="apply front-proxy configuration"
             )
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        )
+        yield Auth(
+            certificates=certificates,
+            authenticator=authenticator,
+            policy=authorization.ClusterPolicy(reviewer.review_access),
+        )
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _first(
-    watched: informer.Informer, seconds: float | None
+    config_maps: informer.Informer, seconds: float | None
 ) -> authentication.IdentityConfig:
-    """The configuration, waited for while the cluster does not answer; without a limit for None."""
-    fix = "it takes RoleBinding kube-system/extension-apiserver-authentication-reader"
-    while not watched.synced.is_set():
+    """Wait for the configuration."""
+    while not config_maps.synced.is_set():
         try:
             async with asyncio.timeout(REMIND_SECONDS if seconds is None else seconds):
-                await watched.synced.wait()
+                await config_maps.synced.wait()
         except TimeoutError as error:
-            problem = watched.problem or "the cluster does not answer"
+            problem = config_maps.problem or "the API server does not answer"
+            fix = advice.FRONT_PROXY_READER
             if seconds is not None:
                 raise errors.StartupError(f"{problem}; {fix}") from error
-            log.warning("not serving yet: no front-proxy configuration", why=problem, fix=fix)
-    return _config(watched)
+            log.warning(
+                "front-proxy configuration not readable; not serving until it is",
+                error=problem,
+                fix=fix,
+            )
+    return _config(config_maps)
 
 
 async def _follow(
-    watched: informer.Informer,
+    config_maps: informer.Informer,
     changed: asyncio.Event,
     use: Callable[[authentication.IdentityConfig], None],
 ) -> None:
-    """Take up every change, until cancelled; what is unusable is logged, and the last stays."""
+    """Apply every change until cancelled."""
     while True:
         await changed.wait()
         changed.clear()
         try:
-            use(_config(watched))
+            use(_config(config_maps))
         except (errors.StartupError, ValueError) as error:
-            log.warning("front-proxy configuration not loaded; the last stays", error=str(error))
+            log.warning("front-proxy configuration unusable; keeping the last", error=str(error))
         else:
-            log.info("front-proxy configuration loaded again")
+            log.info("front-proxy configuration reloaded")
 
 
-def _config(watched: informer.Informer) -> authentication.IdentityConfig:
-    found = watched.objects.get((reviews.CONFIG_NAMESPACE, reviews.CONFIG_NAME))
-    if found is None:
+def _config(config_maps: informer.Informer) -> authentication.IdentityConfig:
+    item = config_maps.objects.get((reviews.CONFIG_NAMESPACE, reviews.CONFIG_NAME))
+    if item is None:
         raise errors.StartupError(
             f"ConfigMap {reviews.CONFIG_NAMESPACE}/{reviews.CONFIG_NAME}: is missing"
         )
-    return reviews.parse_config(found.get("data") or {})
+    return reviews.parse_config(item.get("data") or {})

@@ -1,4 +1,4 @@
-"""Certificates of the standalone server: given files, or a local authority made on first start."""
+"""Certificates without a cluster: given files, or a local authority that is created at the first start."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ ADMIN_NAME, ADMIN_GROUP = "variant-adapter-admin", "system:masters"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Files:
-    """Where certificates are; empty paths mean the local authority in `state`.
+    """Paths of certificates; the local authority in `state` issues those that are None.
 
     Attributes:
-        state: folder of the local authority and of the kubeconfig it makes.
-        certificate: serving certificate, PEM.
-        key: its private key, PEM.
-        client_ca: authorities of client certificates, PEM.
-        requestheader_ca: authorities of front proxies, PEM.
+        state: Folder of the local authority and of its kubeconfig.
+        certificate: Serving certificate, PEM.
+        key: Private key of the serving certificate, PEM.
+        client_ca: Authorities of client certificates, PEM.
+        requestheader_ca: Authorities of front proxies, PEM.
 
     """
 
@@ -36,7 +36,16 @@ class Files:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """All that the TLS server needs, and what a client of a local authority needs."""
+    """Certificates and authorities of the server, and what clients need.
+
+    Attributes:
+        certificates: Serving certificate and client authorities of the listener.
+        identity: Authorities and header names for authentication.
+        state: Folder of the local authority.
+        ca_file: Authority of the serving certificate; None where that was given.
+        local: Local authority; None where all certificates were given.
+
+    """
 
     certificates: certificates.Certificates
     identity: authentication.IdentityConfig
@@ -45,7 +54,7 @@ class Credentials:
     local: authority.Authority | None
 
     def write_kubeconfig(self, url: str) -> Path | None:
-        """Write a kubeconfig for `kubectl` against this server; None with given certificates."""
+        """Write a kubeconfig for this server; give its path, or None without a local authority."""
         if self.local is None or self.ca_file is None:
             return None
         client = self.local.issue_client(ADMIN_NAME, [ADMIN_GROUP])
@@ -58,7 +67,7 @@ class Credentials:
 
 
 def prepare(files: Files, *, host: str) -> Credentials:
-    """Read the given files, or make what is not given.
+    """Read the given files, and create what is not given.
 
     Raises:
         StartupError: a file cannot be read or written, or only one of certificate and key is given.
@@ -99,7 +108,7 @@ def prepare(files: Files, *, host: str) -> Credentials:
 
 
 def authorities(config: authentication.IdentityConfig) -> bytes:
-    """Everyone whose client certificates may finish the TLS handshake, PEM."""
+    """Authorities whose client certificates may finish the TLS handshake, PEM."""
     return b"\n".join(pem for pem in (config.client_cas, config.requestheader_cas) if pem)
 
 

@@ -1,4 +1,4 @@
-"""The cluster's answers on identities: TokenReview, SubjectAccessReview, and the front-proxy ConfigMap."""
+"""TokenReview, SubjectAccessReview, and the front-proxy ConfigMap of a cluster."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Any
 
 from adapter import errors
 from adapter.auth.authentication import IdentityConfig
-from adapter.auth.authorization import Attributes, Verdict
+from adapter.auth.authorization import AccessDecision, Attributes
 from adapter.auth.users import ReviewError, User
-from adapter.kube.client import ApiError, Cluster
+from adapter.kube.client import Cluster
+from adapter.kube.errors import ApiError
 
 CONFIG_NAMESPACE, CONFIG_NAME = "kube-system", "extension-apiserver-authentication"
 CONFIG_PATH = f"/api/v1/namespaces/{CONFIG_NAMESPACE}/configmaps"
 CONFIG_QUERY = (("fieldSelector", f"metadata.name={CONFIG_NAME}"),)
-"""Where the cluster says who its front proxy is, as a collection of one: it may be listed and watched."""
+"""The ConfigMap with the front proxy's authorities and headers, as a collection of one object to watch."""
 
 
 class Reviews:
@@ -25,10 +26,10 @@ class Reviews:
         self._api = api
 
     async def review_token(self, token: str) -> User | None:
-        """Whose token that is; None if it is nobody's.
+        """Review a token; give its user, or None if the token is not valid.
 
         Raises:
-            ReviewError: the cluster could not be asked.
+            ReviewError: the review failed.
 
         """
         status = await self._review(
@@ -49,11 +50,11 @@ class Reviews:
             extra={key: tuple(values) for key, values in (user.get("extra") or {}).items()},
         )
 
-    async def review_access(self, user: User, attributes: Attributes) -> Verdict:
-        """Whether the user may do that.
+    async def review_access(self, user: User, attributes: Attributes) -> AccessDecision:
+        """Review whether a user may do something.
 
         Raises:
-            ReviewError: the cluster could not be asked.
+            ReviewError: the review failed.
 
         """
         spec: dict[str, Any] = {"user": user.name, "groups": list(user.groups)}
@@ -71,25 +72,25 @@ class Reviews:
             },
         )
         allowed = status.get("allowed") is True and status.get("denied") is not True
-        return Verdict(allowed=allowed, reason=str(status.get("reason") or ""))
+        return AccessDecision(allowed=allowed, reason=str(status.get("reason") or ""))
 
     async def _review(self, path: str, body: dict[str, Any]) -> Mapping[str, Any]:
         kind = path.rpartition("/")[2]
         try:
-            found = await self._api.request("POST", path, body=body)
+            document = await self._api.request("POST", path, body=body)
         except ApiError as error:
             raise ReviewError(str(error).removeprefix(path.removesuffix(kind))) from error
-        status = found.get("status")
+        status = document.get("status")
         if not isinstance(status, dict):
-            raise ReviewError(f"{kind}: the answer has no status")
+            raise ReviewError(f"{kind}: the review has no status")
         return status
 
 
 def parse_config(data: Mapping[str, str]) -> IdentityConfig:
-    """The front-proxy ConfigMap: PEM bundles, and JSON lists in strings.
+    """Parse the front-proxy ConfigMap: PEM bundles, and JSON lists as strings.
 
     Raises:
-        StartupError: a list is none; names the key.
+        StartupError: a value is not a JSON list of strings; names the key.
 
     """
 
@@ -98,14 +99,14 @@ def parse_config(data: Mapping[str, str]) -> IdentityConfig:
         if text is None:
             return default
         try:
-            found = json.loads(text)
+            items = json.loads(text)
         except ValueError:
-            found = None
-        if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+            items = None
+        if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
             raise errors.StartupError(
-                f"ConfigMap {CONFIG_NAMESPACE}/{CONFIG_NAME}: {key}: must be a JSON list of texts"
+                f"ConfigMap {CONFIG_NAMESPACE}/{CONFIG_NAME}: {key}: must be a JSON list of strings"
             )
-        return tuple(found)
+        return tuple(items)
 
     def bundle(key: str) -> bytes | None:
         return data[key].encode() if data.get(key) else None

@@ -1,4 +1,4 @@
-"""Users as the API server knows them, and what goes wrong in telling who one is."""
+"""Users as Kubernetes identifies them, and the errors of authentication and reviews."""
 
 from __future__ import annotations
 
@@ -9,16 +9,24 @@ AUTHENTICATED, UNAUTHENTICATED = "system:authenticated", "system:unauthenticated
 
 
 class UnauthenticatedError(Exception):
-    """Credentials were shown, and they are not good."""
+    """The credentials of a request are not accepted."""
 
 
 class ReviewError(Exception):
-    """Whether someone may do something could not be found out; that is never a yes."""
+    """A token or access review failed; reviews fail closed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
-    """Who asks."""
+    """An authenticated user.
+
+    Attributes:
+        name: User name.
+        groups: Groups, `system:authenticated` included.
+        uid: Unique id; empty where there is none.
+        extra: Further attributes, by lower-case key.
+
+    """
 
     name: str
     groups: tuple[str, ...]
@@ -27,7 +35,7 @@ class User:
 
     @property
     def key(self) -> Hashable:
-        """The same for the same user."""
+        """Key for caches: equal for the same user."""
         return self.name, self.uid, self.groups, tuple(sorted(self.extra.items()))
 
 

@@ -1,8 +1,8 @@
-"""Whose pods the series in Prometheus are: variants by their scale targets' pods, not by their model.
+"""Attribution of series in Prometheus to variants: by the pods of scale targets, not by the model.
 
-Two variants of one model in one namespace are told apart by their pods. Series without such labels, as those
-of emulators that a static configuration scrapes, are attributed by address, and by model where only one
-variant serves it; how, is said.
+The pods distinguish two variants of one model in one namespace. Series without pod labels, like those of
+servers that a static configuration scrapes, are attributed by address, and by model where only one variant
+serves it; the result says how.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ How = Literal["pod", "pod without namespace", "address", "model"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attributed:
-    """One pod's series with the variant that it belongs to.
+    """One pod's series with the variant that they belong to.
 
     Attributes:
-        key: of the variant.
-        endpoint: of the pod; where that is not known a name made of its labels.
+        key: Key of the variant.
+        endpoint: Endpoint of the pod; where that is not known, a name made of its labels.
+        sampled: The series.
+        how: What they were attributed by.
 
     """
 
@@ -35,10 +37,10 @@ class Attributed:
 
 
 class Attribution:
-    """Finds the variant of each pod in an answer.
+    """Attributes the pods of an answer to variants.
 
     Attributes:
-        problems: of variants some of whose series could not be used, by key.
+        problems: Why some series of a variant could not be used, by key.
 
     """
 
@@ -63,54 +65,54 @@ class Attribution:
 
     @staticmethod
     def _once(table: dict[str, tuple[str, str] | None], name: str, key: str, endpoint: str) -> None:
-        """What two variants have tells neither."""
+        """A name that two variants share identifies neither."""
         table[name] = None if name in table else (key, endpoint)
 
-    def all(self, samples: Iterable[Sampled]) -> list[Attributed]:
-        """Those that belong to variants; of several addresses of one pod the one that we would ask."""
+    def attribute(self, samples: Iterable[Sampled]) -> list[Attributed]:
+        """The samples that belong to variants; of several addresses of one pod the endpoint's counts."""
         best: dict[tuple[str, str], tuple[tuple[bool, str, float], Attributed]] = {}
         for sampled in samples:
-            found = self._of(sampled)
-            if found is None:
+            match = self._of(sampled)
+            if match is None:
                 continue
-            if sampled.model != self._models[found.key]:
-                self.problems[found.key] = (
+            if sampled.model != self._models[match.key]:
+                self.problems[match.key] = (
                     f"{sampled.pod or sampled.instance} serves model {sampled.model!r}, not"
-                    f" {self._models[found.key]!r}; spec.modelID must be the served model name"
+                    f" {self._models[match.key]!r}; spec.modelID must be the served model name"
                 )
                 continue
-            exact = sampled.instance == _address(found.endpoint)
+            exact = sampled.instance == _address(match.endpoint)
             # The rest of the order only makes the choice the same every time.
             rank = (exact, sampled.instance, sampled.sampled_at)
-            place = (found.key, found.endpoint)
-            if place not in best or rank > best[place][0]:
-                best[place] = (rank, found)
-        return [found for _, found in best.values()]
+            pod = (match.key, match.endpoint)
+            if pod not in best or rank > best[pod][0]:
+                best[pod] = (rank, match)
+        return [match for _, match in best.values()]
 
     def _of(self, sampled: Sampled) -> Attributed | None:
         how: How = "pod"
-        found = self._by_pod.get((sampled.namespace, sampled.pod)) if sampled.pod else None
-        if found is None and sampled.pod and not sampled.namespace:
-            found, how = self._by_name.get(sampled.pod), "pod without namespace"
-        if found is None and self._may_be_there(sampled):
-            # The address says it where pods are not known, or not labelled.
-            found, how = self._by_address.get(sampled.instance), "address"
-        if found is None:
-            found, how = self._only(sampled), "model"
-        if found is None:
+        match = self._by_pod.get((sampled.namespace, sampled.pod)) if sampled.pod else None
+        if match is None and sampled.pod and not sampled.namespace:
+            match, how = self._by_name.get(sampled.pod), "pod without namespace"
+        if match is None and self._address_agrees(sampled):
+            # The address identifies pods that are not known, or whose series have no pod label.
+            match, how = self._by_address.get(sampled.instance), "address"
+        if match is None:
+            match, how = self._by_only_variant(sampled), "model"
+        if match is None:
             return None
-        key, endpoint = found
+        key, endpoint = match
         return Attributed(key=key, endpoint=endpoint, sampled=sampled, how=how)
 
-    def _may_be_there(self, sampled: Sampled) -> bool:
-        """Whether labels allow the pod at its address; addresses are used again, and in other clusters."""
+    def _address_agrees(self, sampled: Sampled) -> bool:
+        """Whether the labels allow the pod at its address: addresses are reused, also by other clusters."""
         namespace, pod = self._pod_at.get(sampled.instance, (sampled.namespace, sampled.pod))
         return sampled.namespace in {"", namespace} and sampled.pod in {"", pod}
 
-    def _only(self, sampled: Sampled) -> tuple[str, str] | None:
-        """The only variant of its model that may have pods which we do not know.
+    def _by_only_variant(self, sampled: Sampled) -> tuple[str, str] | None:
+        """The only variant of its model that may have pods which the objects do not name.
 
-        Those whose pods are looked at have some that are not ready: these are nobody else's.
+        A variant whose pods are known may have some that are not ready: these are not another variant's.
         """
         among = [
             source
@@ -123,8 +125,8 @@ class Attribution:
             return among[0].key, f"prometheus:{name}"
         for source in unknown:
             self.problems[source.key] = (
-                f"{len(among)} variants serve {sampled.model!r}, and nothing tells their series apart:"
-                " name their servers in the annotation llmd.ai/metrics-endpoints"
+                f"{len(among)} variants serve {sampled.model!r}, and no label distinguishes their series:"
+                " list their servers in the annotation llmd.ai/metrics-endpoints"
             )
         return None
 

@@ -1,43 +1,39 @@
-"""What is known of every variant's load, how old it is, and where it comes from.
+"""The load of every variant: scraped from its pods, queried from Prometheus, or both.
 
-Two sources fill the same windows, since both hold the pods' counters: the pods themselves, and Prometheus
-for those that do not answer or are not to be asked. A variant can change over in the middle of a window.
+Both sources fill the same windows, since both have the pods' counters: the pods themselves, and Prometheus
+for those that do not answer or are not to be scraped. A variant can change over in the middle of a window.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import aiohttp
-import structlog
 
 from adapter.clock import Clock
-from adapter.collector import model_servers, promql
-from adapter.collector.attribution import Attributed, Attribution
-from adapter.collector.observation import Observation, judge
-from adapter.collector.pod_scraper import DirectSource, Job
-from adapter.collector.prometheus import Answer, Prometheus, PrometheusError, PrometheusOptions
+from adapter.collector import model_servers, observation, promql
+from adapter.collector.attribution import Attribution
+from adapter.collector.observation import CollectedVariant, Observation
+from adapter.collector.pod_scraper import PodScraper, ScrapeJob
+from adapter.collector.prometheus import PrometheusError, PrometheusOptions
+from adapter.collector.prometheus_scraper import Batch, PrometheusScraper
 from adapter.collector.traffic import TrafficWindow
-from adapter.resources.variant import Source, VariantSource
-
-log = structlog.get_logger()
-
-BACKFILL_QUERIES = 6
-"""Into the past at most, when Prometheus is asked for the first time."""
+from adapter.resources.variant import VariantSource
+from adapter.settings.control import Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectionSettings:
-    """How to collect, in seconds.
+    """How load is collected; times in seconds.
 
     Attributes:
-        interval: from one round to the next.
-        window: over which rates are taken; `long_window` likewise, for what is to be steadier.
-        stale_after: age at which a pod's numbers no longer count; 0: two missed rounds and some.
-        source: of variants that do not say.
-        spread: share of the interval over which the pods of a round are spread.
+        interval: Time between two scrape cycles. Default 15.
+        window: Length of the window over which rates are taken. Default 60.
+        long_window: Length of a second window for steadier rates; no less than `window` counts. Default 180.
+        stale_after: Age at which a pod's metrics no longer count. Default 0, which means 2.5 intervals.
+        source: Source of metrics for variants that do not say. Default auto.
+        spread: Share of the interval over which the scrapes of a cycle are spread. Default 0.2.
 
     """
 
@@ -50,298 +46,226 @@ class CollectionSettings:
 
     @property
     def oldest(self) -> float:
-        """Age in seconds at which a pod's numbers no longer count."""
+        """Age in seconds at which a pod's metrics no longer count."""
         return self.stale_after or 2.5 * self.interval
 
 
 class Collector:
-    """Owns the windows of all variants.
-
-    Attributes:
-        fleet_queries: rounds in which Prometheus was asked for pods; gateways are asked for in every one.
-        prometheus_problem: why it gave no answer the last time; empty if it did.
-        gateways: what it said of them in the last round.
-        round_seconds: that the last round took.
-
-    """
+    """Owns one record per variant with the window of its traffic."""
 
     def __init__(
         self, *, session: aiohttp.ClientSession, clock: Clock, settings: CollectionSettings
     ) -> None:
-        self.settings = settings
+        self._settings = settings
         self._clock = clock
-        self._sources: dict[str, VariantSource] = {}
-        self._windows: dict[str, TrafficWindow] = {}
-        self._joined: dict[tuple[str, str], float] = {}
-        self._loose: dict[str, dict[str, float]] = {}
-        self._from: dict[tuple[str, str], str] = {}
-        self._how: dict[str, str] = {}
-        self._odd: dict[str, str] = {}
-        self._direct = DirectSource(session, clock, interval=settings.interval)
-        self._prometheus: Prometheus | None = None
-        self._asked: frozenset[str] = frozenset()
-        self._filled = False
-        self._warnings: tuple[str, ...] = ()
-        self.fleet_queries = 0
-        self.prometheus_problem = ""
-        self.gateways: tuple[promql.GatewayCount, ...] = ()
-        self.round_seconds = 0.0
+        self._variants: dict[str, CollectedVariant] = {}
+        self._pods = PodScraper(session, clock, interval=settings.interval)
+        self._prometheus = PrometheusScraper(
+            session, clock, interval=settings.interval, window=settings.long_window
+        )
+        self._gateways: tuple[promql.GatewayCount, ...] = ()
+        self._cycle_seconds = 0.0
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """What was asked so far, for telemetry."""
-        asked = self._prometheus
+        """Numbers of scrapes and queries so far, and of those that failed, for telemetry."""
         return {
-            "scrapes": self._direct.scrapes,
-            "scrape_failures": self._direct.failures,
-            "queries": 0 if asked is None else asked.queries,
-            "query_failures": 0 if asked is None else asked.failures,
+            "scrapes": self._pods.scrapes,
+            "scrape_failures": self._pods.failures,
+            "queries": self._prometheus.queries,
+            "query_failures": self._prometheus.failures,
         }
+
+    @property
+    def fleet_queries(self) -> int:
+        """Number of scrape cycles that queried Prometheus for pods; every one queries it for gateways."""
+        return self._prometheus.fleet_queries
+
+    @property
+    def prometheus_problem(self) -> str:
+        """Why the last scrape cycle got no answer from Prometheus; empty if it did."""
+        return self._prometheus.problem
+
+    @property
+    def gateways(self) -> tuple[promql.GatewayCount, ...]:
+        """Requests at the gateways in the last scrape cycle, from Prometheus."""
+        return self._gateways
+
+    @property
+    def cycle_seconds(self) -> float:
+        """Duration of the last scrape cycle, scenario seconds."""
+        return self._cycle_seconds
 
     def connect(self, options: PrometheusOptions | None) -> None:
-        """Use that Prometheus from now on; the same one is kept."""
-        before = None if self._prometheus is None else self._prometheus.options
-        if options == before:
-            return
-        self.close()
-        self._prometheus = None if options is None else Prometheus(options)
-        self._filled = False
-        self.prometheus_problem = ""
-        if options is not None:
-            log.info("Prometheus in use", url=options.shown_url)
+        """Query that Prometheus from now on; the same options keep the connection, None ends it."""
+        self._prometheus.connect(options)
 
     def close(self) -> None:
-        """Let go of Prometheus."""
-        if self._prometheus is not None:
-            self._prometheus.close()
+        """Stop querying Prometheus."""
+        self._prometheus.close()
 
     def use(self, variants: Iterable[VariantSource]) -> None:
-        """These are the variants from now on; what is known of those that stay is kept."""
-        self._sources = {source.key: source for source in variants}
-        settings = self.settings
-        self._windows = {
-            key: self._windows.get(key)
-            or TrafficWindow(window_seconds=settings.window, long_seconds=settings.long_window)
-            for key in self._sources
-        }
+        """Collect these variants from now on; what is known of those that stay is kept."""
         now = self._clock.monotonic()
-        places = {(s.key, e) for s in self._sources.values() for e in s.endpoints}
-        self._joined = {place: self._joined.get(place, now) for place in places}
-        self._loose = {key: self._loose[key] for key in self._loose if key in self._sources}
-        for key, source in self._sources.items():
-            if source.endpoints or source.pods_known:
-                self._loose.pop(key, None)
-            self._windows[key].keep((*source.endpoints, *self._loose.get(key, ())))
-        self._direct.keep(self._jobs())
-        self._from = {
-            (key, endpoint): origin
-            for (key, endpoint), origin in self._from.items()
-            if (key, endpoint) in places or endpoint in self._loose.get(key, ())
-        }
-        self._how = {key: how for key, how in self._how.items() if key in self._sources}
+        before, self._variants = self._variants, {}
+        for source in variants:
+            item = before.get(source.key) or CollectedVariant(
+                source=source,
+                window=TrafficWindow(
+                    window_seconds=self._settings.window, long_seconds=self._settings.long_window
+                ),
+            )
+            self._variants[source.key] = observation.with_source(item, source, now=now)
+        self._pods.retain(self._jobs())
 
-    def _source(self, variant: VariantSource) -> Source:
-        return variant.metrics_source or self.settings.source
+    def _origin(self, source: VariantSource) -> Source:
+        return source.metrics_source or self._settings.source
 
-    def _jobs(self) -> list[Job]:
+    def _jobs(self) -> list[ScrapeJob]:
         return [
-            Job(source.key, endpoint, source.model)
-            for source in self._sources.values()
-            if self._source(source) != "prometheus"
-            for endpoint in source.endpoints
+            ScrapeJob(item.source.key, endpoint, item.source.model)
+            for item in self._variants.values()
+            if self._origin(item.source) != "prometheus"
+            for endpoint in item.source.endpoints
         ]
 
     async def collect(self, *, spread: bool = False) -> None:
-        """One round: the pods, then Prometheus for what they did not give."""
-        began = self._clock.monotonic()
-        seconds = self.settings.spread * self.settings.interval if spread else 0.0
-        await self._direct.scrape(self._jobs(), self._take, spread_seconds=seconds)
-        # What waited at a gateway a while ago says nothing of now.
-        self.gateways = ()
-        if self._prometheus is not None:
-            self._asked = frozenset(
-                source.key for source in self._sources.values() if self._needs(source)
-            )
+        """One scrape cycle: the pods, then Prometheus for what they did not give."""
+        started = self._clock.monotonic()
+        seconds = self._settings.spread * self._settings.interval if spread else 0.0
+        await self._pods.scrape(self._jobs(), self._add_scraped, spread_seconds=seconds)
+        # Requests that waited at a gateway in an earlier cycle say nothing of now.
+        self._gateways = ()
+        if self._prometheus.connected:
             try:
-                if self._asked:
-                    await self._ask(self._prometheus)
-                counts = await self._prometheus.query(promql.gateways())
-                self.gateways = tuple(promql.models(counts.items))
-                if self.prometheus_problem:
-                    log.info("Prometheus works again", url=self._prometheus.options.shown_url)
-                self.prometheus_problem = ""
+                await self._query_fleet()
+                self._gateways = await self._prometheus.gateways()
             except PrometheusError as error:
-                if str(error) != self.prometheus_problem:
-                    log.warning("Prometheus not usable", error=str(error))
-                self.prometheus_problem = str(error)
-        self.round_seconds = self._clock.monotonic() - began
+                self._prometheus.report(error)
+            else:
+                self._prometheus.report(None)
+        self._cycle_seconds = self._clock.monotonic() - started
 
-    def _needs(self, source: VariantSource) -> bool:
-        """Whether Prometheus has to say something about it."""
-        chosen = self._source(source)
-        if chosen == "direct":
-            return False
-        return chosen == "prometheus" or (
-            not source.endpoints
-            or any(self._direct.error(source.key, endpoint) for endpoint in source.endpoints)
+    def _needs_prometheus(self, source: VariantSource) -> bool:
+        chosen = self._origin(source)
+        unknown = not source.endpoints or any(
+            self._pods.error(source.key, e) for e in source.endpoints
         )
+        return chosen == "prometheus" or (chosen == "auto" and unknown)
 
-    def _take(self, job: Job, page: model_servers.Page, now: float) -> None:
+    async def _query_fleet(self) -> None:
+        for key, item in self._variants.items():
+            self._variants[key] = replace(item, queried=self._needs_prometheus(item.source))
+        queried = {key for key, item in self._variants.items() if item.queried}
+        if not queried:
+            return
+        attribution = Attribution(item.source for item in self._variants.values())
+        problems: dict[str, str] = {}
+        async for batch in self._prometheus.fleet(attribution, queried):
+            if batch.newest:
+                self._record_series_pods(batch)
+            for sample in batch.samples:
+                pod, page = sample.pod, sample.pod.sampled.page
+                if page is not None:
+                    self.add(
+                        pod.key, pod.endpoint, page, now=sample.at, source="prometheus", how=pod.how
+                    )
+            problems = {
+                sample.pod.key: f"{sample.pod.endpoint}: {sample.pod.sampled.problem}"
+                for sample in batch.samples
+                if sample.pod.sampled.problem
+            }
+        for key in self._variants.keys() & (queried | attribution.problems.keys()):
+            problem = problems.get(key) or attribution.problems.get(key, "")
+            self._variants[key] = replace(self._variants[key], attribution_problem=problem)
+
+    def _record_series_pods(self, newest: Batch) -> None:
+        """Keep the pods that only Prometheus knows: those of the newest answer, while they are fresh."""
+        present: dict[str, list[str]] = {}
+        for sample in newest.samples:
+            if sample.pod.how == "model":
+                present.setdefault(sample.pod.key, []).append(sample.pod.endpoint)
+        now, oldest = self._clock.monotonic(), self._settings.oldest
+        for key, item in self._variants.items():
+            self._variants[key] = observation.with_series_pods(
+                item, present.get(key, ()), now=now, oldest=oldest
+            )
+
+    def _add_scraped(self, job: ScrapeJob, page: model_servers.PodMetrics, now: float) -> None:
         self.add(job.key, job.endpoint, page, now=now, source="direct")
 
     def add(
-        self, key: str, endpoint: str, page: model_servers.Page, *, now: float, source: str
+        self,
+        key: str,
+        endpoint: str,
+        page: model_servers.PodMetrics,
+        *,
+        now: float,
+        source: str,
+        how: str = "",
     ) -> None:
-        """Take one pod's page, as it was at monotonic `now`; `source` says where it comes from."""
-        window = self._windows.get(key)
-        if window is None:
-            return  # it went while its pods were asked
+        """Add one pod's metrics as of monotonic `now`, from `source`, attributed by `how`."""
+        item = self._variants.get(key)
+        if item is None:
+            return  # removed while its pods were scraped
         started = None
         if page.started_at is not None:
             age = self._clock.time() - page.started_at
             started = self._clock.monotonic() - age * self._clock.speed
-        before = window.sampled_at(endpoint)
-        window.add(endpoint, page, now=now, started=started)
-        if before is None or now > before:
-            self._from[key, endpoint] = source
+        before = item.window.sampled_at(endpoint)
+        item.window.add(endpoint, page, now=now, started=started)
+        origins, how = item.origins, how or item.attributed_by
+        if (before is None or now > before) and origins.get(endpoint) != source:
+            origins = {**origins, endpoint: source}
+        if origins is not item.origins or how != item.attributed_by:
+            self._variants[key] = replace(item, origins=origins, attributed_by=how)
 
-    async def _ask(self, prometheus: Prometheus) -> None:
-        # Samples are placed by their age: what is done after this moment must not make them younger.
-        asked = self._clock.monotonic()
-        self.fleet_queries += 1
-        answer = await prometheus.query(promql.fleet())
-        past = [] if self._filled else await self._past(prometheus, answer)
-        self._filled = True
-        if answer.warnings != self._warnings:
-            log.warning("Prometheus warns; its answer may be a part", warnings=answer.warnings)
-        self._warnings = answer.warnings
-        attribution = Attribution(self._sources.values())
-        newest = _evaluated(answer, self._clock.time())
-        for one in (*past, answer):
-            # Thousands of pods are a lot to look through: requests are answered meanwhile.
-            found = [
-                item
-                for item in await asyncio.to_thread(_attributed, attribution, one)
-                if item.key in self._asked
-            ]
-            if one is answer:
-                self._loosen(found)
-            for item in found:
-                self._place(item, newest, asked)
-        self._odd = {key: text for key, text in self._odd.items() if key not in self._asked}
-        self._odd |= attribution.problems
-        for item in found:
-            if item.sampled.problem:
-                self._odd[item.key] = f"{item.endpoint}: {item.sampled.problem}"
+    def rates_since_last(self) -> list[tuple[str, float, float]]:
+        """Arrival rates since the last call: variant key, requests per second, monotonic time of the end.
 
-    async def _past(self, prometheus: Prometheus, answer: Answer) -> list[Answer]:
-        """Answers of the last window, oldest first: rates are then there at once, not a window later."""
-        last = _evaluated(answer, self._clock.time())
-        settings = self.settings
-        step = max(settings.interval, settings.long_window / BACKFILL_QUERIES)
-        number = int(settings.long_window / step)
-        answers = []
-        for index in range(number):
-            at = last - self._clock.real_seconds(step) * (number - index)
-            try:
-                answers.append(await prometheus.query(promql.fleet(), at=at))
-            except PrometheusError as error:
-                # The present is known; without the past, rates come a round later.
-                log.info("Prometheus gave no past", error=str(error))
-                break
-        return answers
-
-    def _loosen(self, found: list[Attributed]) -> None:
-        """Pods that are known by their series only: those of the newest answer."""
-        now = self._clock.monotonic()
-        for item in found:
-            if item.how == "model":
-                self._loose.setdefault(item.key, {})[item.endpoint] = now
-        for key, seen in self._loose.items():
-            kept = {e: at for e, at in seen.items() if now - at <= self.settings.oldest}
-            if kept.keys() != seen.keys():
-                self._loose[key] = kept
-                self._windows[key].keep(kept)
-
-    def _place(self, item: Attributed, newest: float, asked: float) -> None:
-        """Take one pod's numbers; `newest` is the time there of the answer that was asked for at `asked`."""
-        sampled = item.sampled
-        if sampled.page is None:
-            return
-        # Ages are differences within the clock of Prometheus: ours may be another.
-        age = max(newest - sampled.sampled_at, 0.0) * self._clock.speed
-        now = asked - age
-        self.add(item.key, item.endpoint, sampled.page, now=now, source="prometheus")
-        self._how[item.key] = item.how
-
-    def news(self) -> list[tuple[str, float, float]]:
-        """Variants with what arrived at each since it was told last: key, requests per second, when."""
-        found = []
-        for key, window in self._windows.items():
-            news = window.news(at_least=0.4 * self.settings.interval)
-            if news is not None:
-                found.append((key, *news))
-        return found
+        Variants whose metrics cover less than 0.4 intervals since then are left to the next call.
+        """
+        rates = []
+        for key, item in self._variants.items():
+            rate = item.window.rate_since_last(at_least=0.4 * self._settings.interval)
+            if rate is not None:
+                rates.append((key, *rate))
+        return rates
 
     def observe(self, source: VariantSource) -> Observation:
-        """What is known of one variant now."""
-        key, now = source.key, self._clock.monotonic()
-        window = self._windows[key]
-        loose = tuple(sorted(self._loose.get(key, ())))
-        expected = source.endpoints or loose
-        late = window.stale(expected, now=now, after_seconds=self.settings.oldest)
-        # A pod that has just come was not asked yet, and that is no fault of anybody.
-        new = [
-            endpoint
-            for endpoint in late
-            if not self._unasked(source)
-            and now - self._joined.get((key, endpoint), -1e9) < self.settings.oldest
-            and window.sampled_at(endpoint) is None
-            and not self._direct.error(key, endpoint)
-        ]
-        origins = {self._from.get((key, endpoint), "") for endpoint in expected} - {""}
-        return judge(
+        """The load of one variant now."""
+        item, now = self._variants[source.key], self._clock.monotonic()
+        covered = observation.coverage(
             source,
-            traffic=window.traffic(now=now),
+            item,
             now=now,
-            expected=len(expected),
-            unseen=max(source.replicas - len(loose), 0) if loose else 0,
-            late=[e for e in late if e not in new],
-            new=new,
-            never=[e for e in late if window.sampled_at(e) is None],
-            error=self._why(source, late),
-            failed=key in self._asked and bool(self.prometheus_problem),
-            origin=" and ".join(sorted(origins)),
-            how=self._how.get(key, "") if "prometheus" in origins else "",
+            stale_after=self._settings.oldest,
+            errors={e: self._pods.error(source.key, e) for e in source.endpoints},
+            scraped=not self._lacks_prometheus(source),
+        )
+        return observation.assess(
+            source,
+            item,
+            covered,
+            now=now,
+            error=self._explain(source, item, covered.stale),
+            prometheus_failed=item.queried and bool(self._prometheus.problem),
         )
 
-    def _unasked(self, source: VariantSource) -> bool:
-        """Whether it wants a Prometheus that there is not."""
-        return self._source(source) == "prometheus" and self._prometheus is None
+    def _lacks_prometheus(self, source: VariantSource) -> bool:
+        return self._origin(source) == "prometheus" and not self._prometheus.connected
 
-    def _why(self, source: VariantSource, late: list[str]) -> str:
-        """What the sources say about pods whose numbers are missing."""
-        said = [text for e in late if (text := self._direct.error(source.key, e))][:1]
-        if source.key in self._asked:
-            if self.prometheus_problem:
-                said.append(self.prometheus_problem)
-            elif source.key in self._odd:
-                said.append(self._odd[source.key])
-            elif self._prometheus is not None:
-                where = self._prometheus.options.shown_url
-                said.append(
-                    f"Prometheus {where} has no recent series of {late[0] if late else 'it'}: is there a"
-                    " PodMonitor that selects its pods?"
-                )
-        elif self._unasked(source):
-            said.append("no Prometheus is set: give --prometheus or PROMETHEUS_BASE_URL")
-        return "; ".join(said)
-
-
-def _evaluated(answer: Answer, default: float) -> float:
-    """When an answer was evaluated, by the clock of Prometheus."""
-    return max((item.at for item in answer.items), default=default)
-
-
-def _attributed(attribution: Attribution, answer: Answer) -> list[Attributed]:
-    return attribution.all(promql.pods(answer.items))
+    def _explain(
+        self, source: VariantSource, item: CollectedVariant, stale: tuple[str, ...]
+    ) -> str:
+        """What the sources say about pods without fresh metrics."""
+        reasons = [text for e in stale if (text := self._pods.error(source.key, e))][:1]
+        if item.queried:
+            reasons.append(
+                self._prometheus.problem
+                or item.attribution_problem
+                or self._prometheus.without_series_of(stale[0] if stale else "it")
+            )
+        elif self._lacks_prometheus(source):
+            reasons.append("no Prometheus is set: give --prometheus or PROMETHEUS_BASE_URL")
+        return "; ".join(filter(None, reasons))

@@ -1,4 +1,4 @@
-"""One page of metrics text: fetched, checked, and reduced to the numbers that sizing needs."""
+"""Prometheus text of one pod: fetched, checked, and reduced to the numbers that sizing needs."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from adapter import errors
 from adapter.collector import model_servers
-from adapter.collector.model_servers import Page
+from adapter.collector.model_servers import PodMetrics
 
 TIMEOUT_SECONDS = 5.0
 PAGE_LIMIT_BYTES = 16 * 1024 * 1024
 
-_WANTED = model_servers.SERIES | {model_servers.STARTED}
+_READ = model_servers.SERIES | {model_servers.STARTED}
 
 INLINE_CHARACTERS = 256 * 1024
-"""Up to which a page is parsed at once: it takes less than handing it to a thread."""
+"""Longest page that is parsed on the event loop; handing a shorter one to a thread takes longer."""
 
 # What servers write, without escapes. Everything else is the library's.
 _LABEL_FORM = r'[a-zA-Z_][a-zA-Z0-9_]*="[^"\\]*"'
@@ -33,7 +33,7 @@ class ScrapeError(errors.InputError):
     """An endpoint gave no usable metrics; names the endpoint and what to look at."""
 
 
-async def fetch(session: aiohttp.ClientSession, url: str, model: str) -> Page:
+async def fetch(session: aiohttp.ClientSession, url: str, model: str) -> PodMetrics:
     """Fetch and parse the metrics of one endpoint.
 
     Raises:
@@ -76,7 +76,7 @@ async def text(session: aiohttp.ClientSession, url: str) -> str:
     return body.decode("utf-8", "replace")
 
 
-def parse(text: str, model: str, url: str) -> Page:
+def parse(text: str, model: str, url: str) -> PodMetrics:
     """Parse one page of metrics text.
 
     Raises:
@@ -88,7 +88,7 @@ def parse(text: str, model: str, url: str) -> Page:
     models: set[str] = set()
     started_at: float | None = None
     try:
-        for name, labels, value in _samples(_wanted(text)):
+        for name, labels, value in _samples(_read_lines(text)):
             if name == model_servers.STARTED:
                 started_at = value
                 continue
@@ -97,7 +97,7 @@ def parse(text: str, model: str, url: str) -> Page:
             if served == model:
                 samples.append((name, labels, value))
         if not models:
-            raise ScrapeError(f"{url}: {_nothing(text)}")
+            raise ScrapeError(f"{url}: {_without_samples(text)}")
     except (ValueError, KeyError, IndexError) as error:
         if isinstance(error, ScrapeError):
             raise
@@ -110,47 +110,47 @@ def parse(text: str, model: str, url: str) -> Page:
         )
     try:
         totals = dict(model_servers.quantities(model_servers.values(samples)))
-        return model_servers.page(totals, started_at=started_at)
+        return model_servers.pod_metrics(totals, started_at=started_at)
     except model_servers.ImplausibleError as error:
         raise ScrapeError(f"{url}: {error}; is this a vLLM or SGLang server?") from error
 
 
-def _wanted(text: str) -> list[str]:
-    """The lines that are read: of hundreds some twenty, and finding them costs less than parsing all."""
+def _read_lines(text: str) -> list[str]:
+    """The lines that are read: some twenty of hundreds; selecting them costs less than parsing all."""
     return [
         line
         for line in text.splitlines()
-        if line[:1] != "#" and line.partition("{")[0].partition(" ")[0].rstrip() in _WANTED
+        if line[:1] != "#" and line.partition("{")[0].partition(" ")[0].rstrip() in _READ
     ]
 
 
 def _samples(lines: list[str]) -> Iterator[tuple[str, model_servers.Labels, float]]:
     """Name, labels and value of each line.
 
-    Three thousand pods are asked every few seconds, so the plain form of a line, which is the one that
-    servers write, is read by a pattern; the library reads all lines as soon as one is different.
+    Thousands of pods are scraped every few seconds, so the plain form of a line, which servers write, is read
+    by a pattern; the library reads all lines as soon as one has another form.
     """
-    found = []
-    seen: dict[str, dict[str, str]] = {}
+    samples = []
+    parsed: dict[str, dict[str, str]] = {}
     for line in lines:
         form = _PLAIN.fullmatch(line)
         if form is None:
             break
         text = form[2] or ""
-        labels = seen.get(text)
+        labels = parsed.get(text)
         if labels is None:
-            labels = seen[text] = dict(_LABEL.findall(text))
-        found.append((form[1], labels, float(form[3])))
+            labels = parsed[text] = dict(_LABEL.findall(text))
+        samples.append((form[1], labels, float(form[3])))
     else:
-        yield from found
+        yield from samples
         return
     for family in text_string_to_metric_families("\n".join(lines) + "\n"):
         for sample in family.samples:
             yield sample.name, sample.labels, sample.value
 
 
-def _nothing(text: str) -> str:
-    """What a page is that has no line of ours."""
+def _without_samples(text: str) -> str:
+    """Why a page has none of the series that are read."""
     names = [family.name for family in text_string_to_metric_families(text)]
     shown = f"; it has {', '.join(names[:3])}, ..." if names else ""
     prefixes = " or ".join(model_servers.PREFIXES)

@@ -1,8 +1,7 @@
-"""What comes to the inference gateway: requests offered, and those that wait while a model has no replica.
+"""Demand at the inference gateways: requests that arrive, and those queued while a model has no replica.
 
-The endpoint picker reports its queue per model, and counts the requests that it passed on. It is asked
-directly, or through Prometheus. A model is one of a namespace where the gateway's is known, and of every
-namespace where it is not.
+The endpoint picker reports its queue per model, and counts the requests that it has forwarded. It is scraped
+directly, or by Prometheus. A model belongs to a namespace where the gateway's is known, else to every one.
 """
 
 from __future__ import annotations
@@ -23,21 +22,21 @@ from adapter.collector.promql import GATEWAY_QUEUES, GATEWAY_REQUESTS, GatewayCo
 
 log = structlog.get_logger()
 
-Place = tuple[str, str]
-"""Namespace, empty for any, and model."""
+ModelKey = tuple[str, str]
+"""Namespace (empty for any) and model."""
 
-_NAMED = re.compile(r"([a-z0-9]([-a-z0-9]*[a-z0-9])?)=(https?://.*)")
-_LEAST_SHARE = 0.5
-"""Of the window that must have been watched before a rate is told."""
+_WITH_NAMESPACE = re.compile(r"([a-z0-9]([-a-z0-9]*[a-z0-9])?)=(https?://.*)")
+_MIN_WINDOW_SHARE = 0.5
+"""Share of the window that must be observed before there is a rate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
-    """Traffic for one model at all gateways.
+    """Requests for one model at all gateways.
 
     Attributes:
-        waiting: requests in the gateway's queue.
-        arrived: requests that came since the last look.
+        waiting: Requests in the gateways' queues.
+        arrived: Requests since the last scrape.
 
     """
 
@@ -45,31 +44,31 @@ class Demand:
     arrived: float = 0.0
 
     def __str__(self) -> str:
-        """As in reasons."""
+        """Text for reasons."""
         return f"{self.waiting:g} wait at the gateway, {self.arrived:g} came"
 
     @property
     def any(self) -> bool:
-        """Whether somebody wants the model."""
+        """Whether there are requests for the model."""
         return self.waiting > 0 or self.arrived > 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """Requests per second that came to the gateways."""
+    """Requests per second that arrive at the gateways, by namespace and model."""
 
-    rps: Mapping[Place, float] = field(default_factory=dict)
+    rps: Mapping[ModelKey, float] = field(default_factory=dict)
 
-    def place(self, namespace: str, model: str) -> Place | None:
-        """Under which place a variant's model is counted; None where no gateway counts it."""
-        return next((p for p in ((namespace, model), ("", model)) if p in self.rps), None)
+    def key(self, namespace: str, model: str) -> ModelKey | None:
+        """The key that a variant's model is counted under; None where no gateway counts it."""
+        return next((key for key in ((namespace, model), ("", model)) if key in self.rps), None)
 
 
 @dataclass(slots=True)
 class _Counter:
     since: float
     at: float
-    passed: float
+    forwarded: float
     waiting: float
     growth: deque[tuple[float, float]] = field(default_factory=deque)
 
@@ -82,77 +81,79 @@ class GatewayWindow:
         self._counters: dict[tuple[str, str, str], _Counter] = {}
 
     def add(self, origin: str, counts: Iterable[GatewayCount], *, now: float) -> None:
-        """Take one look; `origin` tells whose counters these are, `now` is monotonic seconds."""
+        """Add one scrape at monotonic `now`; `origin` is its URL, empty for what Prometheus has."""
         for count in counts:
             key = (origin, count.namespace, count.model)
             counter = self._counters.get(key)
             if counter is None:
                 self._counters[key] = _Counter(now, now, count.requests, count.waiting)
                 continue
-            # What was passed on, and what waits more than before: what came. A fall is a restart.
-            grown = count.requests - counter.passed
-            grown = grown if grown >= 0 else count.requests
-            counter.growth.append((now, grown + count.waiting - counter.waiting))
-            counter.at, counter.passed, counter.waiting = now, count.requests, count.waiting
+            # Arrivals are what was forwarded, and the growth of the queue.
+            forwarded = _increase(counter.forwarded, count.requests)
+            counter.growth.append((now, forwarded + count.waiting - counter.waiting))
+            counter.at, counter.forwarded, counter.waiting = now, count.requests, count.waiting
 
     def rates(self, *, now: float) -> Rates:
-        """Rates of those that were watched for long enough; what Prometheus says only where we do not ask."""
+        """Rates of what was observed long enough; those of Prometheus only where no gateway is scraped."""
         self._counters = {
             key: counter
             for key, counter in self._counters.items()
             if counter.at > now - self._window
         }
-        asked = any(origin for origin, _, _ in self._counters)
-        found: dict[Place, float] = {}
+        scraped = any(origin for origin, _, _ in self._counters)
+        rates: dict[ModelKey, float] = {}
         for (origin, namespace, model), counter in self._counters.items():
             while counter.growth and counter.growth[0][0] <= now - self._window:
                 counter.growth.popleft()
             span = counter.at - max(counter.since, now - self._window)
-            if span < _LEAST_SHARE * self._window or bool(origin) != asked:
+            if span < _MIN_WINDOW_SHARE * self._window or bool(origin) != scraped:
                 continue
-            place = (namespace, model)
-            rate = max(sum(grown for _, grown in counter.growth), 0.0) / span
-            found[place] = found.get(place, 0.0) + rate
-        return Rates(rps=found)
+            key = (namespace, model)
+            rate = max(sum(growth for _, growth in counter.growth), 0.0) / span
+            rates[key] = rates.get(key, 0.0) + rate
+        return Rates(rps=rates)
 
 
 class Gateways:
-    """Looks at the metrics of all endpoint pickers; one that does not answer says nothing."""
+    """Scrapes the metrics of all endpoint pickers; one that does not answer counts as unknown."""
 
     def __init__(self, session: aiohttp.ClientSession, urls: Sequence[str]) -> None:
-        """`urls`: each alone, or with the namespace of what it serves, as NAMESPACE=URL.
+        """`urls`: each alone, or as NAMESPACE=URL with the namespace of the models that it serves.
 
         Raises:
             InputError: one is neither.
 
         """
         self._session = session
-        self._urls = tuple(dict.fromkeys(map(parsed, urls)))
+        self._urls = tuple(dict.fromkeys(map(parse_endpoint, urls)))
         self._counts: dict[tuple[str, str], float] = {}
         self._problems: dict[str, str] = {}
 
     async def demand(
         self, window: GatewayWindow | None = None, *, now: float = 0.0
-    ) -> dict[Place, Demand]:
-        """Demand by namespace and model; what was counted goes to the window, at monotonic `now`."""
-        waiting: dict[Place, float] = {}
-        arrived: dict[Place, float] = {}
+    ) -> dict[ModelKey, Demand]:
+        """Scrape; return demand by namespace and model. Counts are added to `window` at monotonic `now`."""
+        waiting: dict[ModelKey, float] = {}
+        arrived: dict[ModelKey, float] = {}
         for namespace, url in self._urls:
             try:
                 samples = list(_samples(await exposition.text(self._session, url)))
             except (exposition.ScrapeError, ValueError) as error:
                 if self._problems.get(url) != str(error):
-                    log.warning("gateway not readable", error=str(error))
+                    log.warning(
+                        "gateway metrics unreadable; its demand is unknown until it answers",
+                        error=str(error),
+                    )
                 self._problems[url] = str(error)
                 continue
             self._problems.pop(url, None)
-            queue = _first(samples, GATEWAY_QUEUES)
+            queue = _by_newest_name(samples, GATEWAY_QUEUES)
             for model, value in queue.items():
-                place = (namespace, model)
-                waiting[place] = waiting.get(place, 0.0) + value
+                key = (namespace, model)
+                waiting[key] = waiting.get(key, 0.0) + value
             counts = []
-            for model, value in _first(samples, GATEWAY_REQUESTS).items():
-                place = (namespace, model)
+            for model, value in _by_newest_name(samples, GATEWAY_REQUESTS).items():
+                key = (namespace, model)
                 counts.append(
                     GatewayCount(
                         namespace=namespace,
@@ -164,18 +165,16 @@ class Gateways:
                 before = self._counts.get((url, model))
                 self._counts[url, model] = value
                 if before is not None:
-                    # A counter that fell was restarted.
-                    grown = value - before if value >= before else value
-                    arrived[place] = arrived.get(place, 0.0) + grown
+                    arrived[key] = arrived.get(key, 0.0) + _increase(before, value)
             if window is not None:
                 window.add(url, counts, now=now)
         return {
-            place: Demand(waiting=waiting.get(place, 0.0), arrived=arrived.get(place, 0.0))
-            for place in waiting.keys() | arrived.keys()
+            key: Demand(waiting=waiting.get(key, 0.0), arrived=arrived.get(key, 0.0))
+            for key in waiting.keys() | arrived.keys()
         }
 
 
-def parsed(text: str) -> tuple[str, str]:
+def parse_endpoint(text: str) -> tuple[str, str]:
     """Namespace, empty for any, and URL of a gateway's metrics.
 
     Raises:
@@ -184,14 +183,14 @@ def parsed(text: str) -> tuple[str, str]:
     """
     if text.startswith(("http://", "https://")):
         return "", text
-    found = _NAMED.fullmatch(text)
-    if found is None:
+    match = _WITH_NAMESPACE.fullmatch(text)
+    if match is None:
         raise errors.InputError(f"--gateway-metrics: must be a URL or NAMESPACE=URL, not {text!r}")
-    return found[1], found[3]
+    return match[1], match[3]
 
 
-def of_model(demand: Mapping[Place, Demand], namespace: str, model: str) -> Demand | None:
-    """What is known of one namespace's model."""
+def of_model(demand: Mapping[ModelKey, Demand], namespace: str, model: str) -> Demand | None:
+    """Demand for one namespace's model; None where it is unknown."""
     return demand.get((namespace, model)) or demand.get(("", model))
 
 
@@ -201,16 +200,21 @@ def _samples(text: str) -> Iterable[Sample]:
             yield from family.samples
 
 
-def _first(samples: list[Sample], names: Sequence[str]) -> dict[str, float]:
-    """By model, under the newest name that is there."""
-    return next((found for name in names if (found := _by_model(samples, name))), {})
+def _increase(before: float, after: float) -> float:
+    """Growth of a counter; one that fell has begun anew."""
+    return after - before if after >= before else after
+
+
+def _by_newest_name(samples: list[Sample], names: Sequence[str]) -> dict[str, float]:
+    """Values by model, of the newest name that there is."""
+    return next((values for name in names if (values := _by_model(samples, name))), {})
 
 
 def _by_model(samples: list[Sample], name: str) -> dict[str, float]:
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     for sample in samples:
-        # Older versions do not say whose queue it is.
+        # Older versions have queues without a model.
         model = gateway_model(sample.labels)
         if sample.name == name and model:
-            found[model] = found.get(model, 0.0) + sample.value
-    return found
+            values[model] = values.get(model, 0.0) + sample.value
+    return values

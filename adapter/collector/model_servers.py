@@ -1,7 +1,7 @@
 """Model servers by the names of their metrics: vLLM of both architectures, and SGLang.
 
 A quantity has had several names; the first one that a server has counts, because some versions show
-both. The same table reads a page and writes the PromQL, so that both sources see the same.
+both. The same table reads the text of a pod and writes the PromQL, so that both sources see the same.
 """
 
 from __future__ import annotations
@@ -10,51 +10,54 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-Pair = tuple[float, float]
-"""Sum and count."""
+SumCount = tuple[float, float]
+"""Sum and count of a histogram or summary."""
 
 LARGEST = 1e15
-"""Of any count: beyond it a number is no measurement."""
+"""Largest plausible value; beyond it a number is no measurement."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
-    """What one pod reports; sums over its engines. Counters only ever grow until a restart.
+class PodMetrics:
+    """Metrics of one pod, summed over its engines. Counters grow until a restart.
 
     Attributes:
-        finished: requests that ended. vLLM does not count those whose clients went away.
-        running: requests in service, those in prefill included.
-        waiting: requests in the queue.
-        prompt_tokens: sum and count of input tokens of finished requests; likewise the others
-            (`ttft` and `itl` sums in seconds).
-        kv_cache: share of the KV cache in use, of the fullest engine; None where it is not reported.
-        started_at: when the process began, Unix seconds; None where it is not reported.
+        finished: Requests that finished. vLLM does not count those whose clients went away.
+        running: Requests in service, those in prefill included.
+        waiting: Requests in the queue.
+        prompt_tokens: Sum and count of input tokens of finished requests.
+        generation_tokens: Sum and count of output tokens of finished requests.
+        ttft: Sum (seconds) and count of times to first token.
+        itl: Sum (seconds) and count of inter-token latencies.
+        kv_cache: Share of the KV cache in use, of the fullest engine; None where it is not reported.
+        started_at: When the process started, Unix seconds; None where it is not reported.
 
     """
 
     finished: float
     running: float
     waiting: float
-    prompt_tokens: Pair
-    generation_tokens: Pair
-    ttft: Pair
-    itl: Pair
+    prompt_tokens: SumCount
+    generation_tokens: SumCount
+    ttft: SumCount
+    itl: SumCount
     kv_cache: float | None = None
     started_at: float | None = None
 
     @property
     def stock(self) -> float:
-        """Requests that are there."""
+        """Requests in service and in the queue."""
         return self.running + self.waiting
 
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """One number of a page.
+    """One number of a pod.
 
     Attributes:
-        names: series of one pod, the newest name first; several in one entry are added up.
-        fold: how engines of one pod are joined.
+        name: Name of the quantity.
+        names: Names of its series, the newest first; several in one entry are added up.
+        fold: How values of a pod's engines are combined: `sum` or `max`.
 
     """
 
@@ -116,7 +119,7 @@ counts. Those with a `priority` are parts of the one without."""
 
 STARTED = "process_start_time_seconds"
 STOCKS = ("running", "waiting")
-"""A page without them is none of a model server."""
+"""Quantities that every model server reports."""
 
 PREFIXES = ("vllm:", "sglang:")
 LARGEST_OF = frozenset(
@@ -126,25 +129,25 @@ LARGEST_OF = frozenset(
     for names in quantity.names
     for name in names
 )
-"""Series of which the largest of a pod's counts."""
+"""Series whose largest value in a pod counts."""
 
 SERIES = frozenset(name for quantity in QUANTITIES for names in quantity.names for name in names)
-"""Every series that is read."""
+"""Names of all series that are read."""
 
 
 class ImplausibleError(ValueError):
     """A number that cannot be a measurement."""
 
 
-def page(totals: Mapping[str, float], *, started_at: float | None = None) -> Page:
-    """The numbers of one pod, from its quantities.
+def pod_metrics(totals: Mapping[str, float], *, started_at: float | None = None) -> PodMetrics:
+    """Metrics of one pod, from its quantities.
 
     Args:
-        totals: by the names of `QUANTITIES`; a counter that nothing has been counted on may be missing.
-        started_at: Unix seconds.
+        totals: Values by the names of `QUANTITIES`; a counter that is still zero may be missing.
+        started_at: When the process started, Unix seconds.
 
     Raises:
-        ImplausibleError: a stock is missing, or a number is none.
+        ImplausibleError: A stock is missing, or a value is no measurement.
 
     """
     for name in STOCKS:
@@ -154,11 +157,11 @@ def page(totals: Mapping[str, float], *, started_at: float | None = None) -> Pag
         if not (math.isfinite(value) and 0 <= value <= LARGEST):
             raise ImplausibleError(f"{name} is {value:g}")
 
-    def pair(name: str) -> Pair:
+    def pair(name: str) -> SumCount:
         return totals.get(f"{name}_sum", 0.0), totals.get(f"{name}_count", 0.0)
 
     kv_cache = totals.get("kv_cache")
-    return Page(
+    return PodMetrics(
         finished=totals.get("finished", 0.0),
         running=totals["running"],
         waiting=totals["waiting"],
@@ -176,17 +179,17 @@ Labels = Mapping[str, str]
 
 def values(samples: Iterable[tuple[str, Labels, float]]) -> dict[str, list[float]]:
     """Values of the engines of one pod by series, from its samples."""
-    found: dict[str, list[float]] = {}
+    series: dict[str, list[float]] = {}
     ranks: dict[tuple[str, str], float] = {}
     for name, labels, value in samples:
         if name not in RANKED:
-            found.setdefault(name, []).append(value)
+            series.setdefault(name, []).append(value)
         elif not labels.get("priority"):
-            place = (name, labels.get("dp_rank", ""))
-            ranks[place] = max(ranks.get(place, value), value)
+            rank = (name, labels.get("dp_rank", ""))
+            ranks[rank] = max(ranks.get(rank, value), value)
     for (name, _), value in ranks.items():
-        found.setdefault(name, []).append(value)
-    return found
+        series.setdefault(name, []).append(value)
+    return series
 
 
 def quantities(series: Mapping[str, list[float]]) -> Iterator[tuple[str, float]]:
@@ -194,6 +197,7 @@ def quantities(series: Mapping[str, list[float]]) -> Iterator[tuple[str, float]]
     for quantity in QUANTITIES:
         for names in quantity.names:
             if all(name in series for name in names):
-                all_ = [value for name in names for value in series[name]]
-                yield quantity.name, max(all_) if quantity.fold == "max" else math.fsum(all_)
+                engines = [value for name in names for value in series[name]]
+                total = max(engines) if quantity.fold == "max" else math.fsum(engines)
+                yield quantity.name, total
                 break

@@ -1,15 +1,15 @@
-"""What one variant's numbers are worth: found, missing, stale, or Prometheus at fault.
+"""What was collected of one variant, and what it is worth: found, missing, stale, or a failure of Prometheus.
 
 A load of which a part is missing is still a lower bound: it may raise a target, but not lower it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from adapter.collector.traffic import Traffic
+from adapter.collector.traffic import Traffic, TrafficWindow
 from adapter.resources.variant import VariantSource
 
 Metrics = Literal["MetricsFound", "MetricsMissing", "MetricsStale", "PrometheusError"]
@@ -17,17 +17,104 @@ Metrics = Literal["MetricsFound", "MetricsMissing", "MetricsStale", "PrometheusE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Observation:
-    """One variant's load as far as it is known.
+class CollectedVariant:
+    """One variant in the collector.
 
     Attributes:
-        traffic: None while nothing is known.
-        metrics: in one word.
-        problem: what is wrong and what to do; empty where the load is known.
-        complete: whether all of its pods were heard; else the load is a lower bound.
-        age_seconds: of the oldest pod's numbers.
-        origin: direct, prometheus, or both.
-        how: series in Prometheus were attributed by; empty where it was not asked.
+        source: The variant as its objects describe it.
+        window: Growth of its pods' counters; the one part that accumulates.
+        known_since: When each endpoint of the source appeared, monotonic seconds.
+        series_pods: Pods known only by their series in Prometheus, with the time of the last answer that had
+            them, monotonic seconds.
+        origins: Where each endpoint's last metrics came from: direct or prometheus.
+        attributed_by: How its series in Prometheus were attributed; empty without any.
+        attribution_problem: Why some of its series could not be used; empty without such ones.
+        queried: Whether the last scrape cycle queried Prometheus for it.
+
+    """
+
+    source: VariantSource
+    window: TrafficWindow
+    known_since: Mapping[str, float] = field(default_factory=dict)
+    series_pods: Mapping[str, float] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
+    attributed_by: str = ""
+    attribution_problem: str = ""
+    queried: bool = False
+
+
+def with_source(before: CollectedVariant, source: VariantSource, *, now: float) -> CollectedVariant:
+    """The record with new objects, at monotonic `now`: what is known of pods that stay is kept."""
+    # Pods that the objects name make those that only Prometheus knows superfluous.
+    named = source.endpoints or source.pods_known
+    series_pods = {} if named else before.series_pods
+    known = (*source.endpoints, *series_pods)
+    before.window.retain(known)
+    return replace(
+        before,
+        source=source,
+        known_since={e: before.known_since.get(e, now) for e in source.endpoints},
+        series_pods=series_pods,
+        origins={e: before.origins[e] for e in known if e in before.origins},
+    )
+
+
+def with_series_pods(
+    before: CollectedVariant, present: Iterable[str], *, now: float, oldest: float
+) -> CollectedVariant:
+    """The record with the pods that only Prometheus knows.
+
+    Args:
+        before: Before this answer.
+        present: Endpoints of such pods in the answer.
+        now: Monotonic seconds.
+        oldest: Seconds after which pods that are in no answer are dropped.
+
+    """
+    pods = {**before.series_pods, **dict.fromkeys(present, now)}
+    if not pods:
+        return before
+    fresh = {endpoint: at for endpoint, at in pods.items() if now - at <= oldest}
+    if fresh.keys() != pods.keys():
+        before.window.retain(fresh)
+    return replace(before, series_pods=fresh)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """Which pods of a variant have fresh metrics.
+
+    Attributes:
+        expected: Endpoints of the pods that should have metrics.
+        late: Those without fresh metrics, though they had the time for them.
+        starting: Those that appeared so recently that they need not have been scraped.
+        unlisted: Replicas beyond the pods that are known only by their series.
+
+    """
+
+    expected: tuple[str, ...]
+    late: tuple[str, ...] = ()
+    starting: tuple[str, ...] = ()
+    unlisted: int = 0
+
+    @property
+    def stale(self) -> tuple[str, ...]:
+        """All without fresh metrics."""
+        return tuple(e for e in self.expected if e in {*self.late, *self.starting})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """The load of one variant as far as it is known.
+
+    Attributes:
+        traffic: Its traffic; None while nothing is known.
+        metrics: Reason of the condition MetricsAvailable.
+        problem: What is wrong and what to do; empty where the load is known.
+        complete: Whether all of its pods have metrics; otherwise the load is a lower bound.
+        age_seconds: Age of the oldest pod's metrics.
+        origin: Where the metrics come from: direct, prometheus, or both.
+        how: How its series in Prometheus were attributed; empty without any.
 
     """
 
@@ -41,77 +128,106 @@ class Observation:
 
     @property
     def usable(self) -> bool:
-        """Whether a pass can do something with it."""
+        """Whether a reconcile cycle can size the variant with it."""
         if not self.problem:
             return True
         # Without the length of requests nothing can be sized.
         return self.traffic is not None and self.traffic.output_tokens is not None
 
 
-def judge(
+def coverage(
     source: VariantSource,
+    collected: CollectedVariant,
     *,
-    traffic: Traffic | None,
     now: float,
-    expected: int,
-    unseen: int,
-    late: Sequence[str],
-    new: Sequence[str],
-    never: Sequence[str],
-    error: str,
-    failed: bool,
-    origin: str,
-    how: str,
-) -> Observation:
-    """The worth of what was collected.
+    stale_after: float,
+    errors: Mapping[str, str],
+    scraped: bool,
+) -> Coverage:
+    """Which of the variant's pods have fresh metrics.
 
     Args:
-        source: the variant.
-        traffic: over its window.
-        now: monotonic seconds.
-        expected: pods that should be heard.
-        unseen: replicas beyond those that are known by their series only.
-        late: pods without fresh numbers.
-        new: pods that came so lately that they need not have been heard.
-        never: pods that were not heard at all.
-        error: what the sources say of them.
-        failed: whether Prometheus was needed and gave no answer.
-        origin: where the numbers come from.
-        how: they were attributed.
+        source: The variant as its objects describe it now.
+        collected: What was collected of it.
+        now: Monotonic seconds.
+        stale_after: Age in seconds at which a pod's metrics no longer count.
+        errors: Errors of the last direct scrape, by endpoint.
+        scraped: Whether it has a source of metrics at all.
 
     """
-    age = 0.0 if traffic is None else max(now - traffic.sampled_at, 0.0)
+    window = collected.window
+    series_pods = tuple(sorted(collected.series_pods))
+    expected = source.endpoints or series_pods
+    stale = window.stale(expected, now=now, after_seconds=stale_after)
+    # A pod that has just appeared was not scraped yet, which is no fault.
+    starting = [
+        endpoint
+        for endpoint in stale
+        if scraped
+        and now - collected.known_since.get(endpoint, -1e9) < stale_after
+        and window.sampled_at(endpoint) is None
+        and not errors.get(endpoint)
+    ]
+    return Coverage(
+        expected=expected,
+        late=tuple(endpoint for endpoint in stale if endpoint not in starting),
+        starting=tuple(starting),
+        unlisted=max(source.replicas - len(series_pods), 0) if series_pods else 0,
+    )
 
-    def found(metrics: Metrics, problem: str, *, complete: bool = True) -> Observation:
+
+def assess(
+    source: VariantSource,
+    collected: CollectedVariant,
+    covered: Coverage,
+    *,
+    now: float,
+    error: str,
+    prometheus_failed: bool,
+) -> Observation:
+    """What the collected metrics of a variant are worth.
+
+    Args:
+        source: The variant as its objects describe it now.
+        collected: What was collected of it.
+        covered: Which of its pods have fresh metrics.
+        now: Monotonic seconds.
+        error: What the sources of metrics say of those that have none.
+        prometheus_failed: Whether Prometheus was queried for it in vain.
+
+    """
+    window = collected.window
+    traffic = window.traffic(now=now)
+    origins = {collected.origins.get(endpoint, "") for endpoint in covered.expected} - {""}
+
+    def observed(metrics: Metrics, problem: str = "", *, complete: bool = False) -> Observation:
         return Observation(
             traffic=traffic,
-            metrics="PrometheusError" if failed and problem else metrics,
+            metrics="PrometheusError" if prometheus_failed and problem else metrics,
             problem=problem,
             complete=complete,
-            age_seconds=age,
-            origin=origin,
-            how=how,
+            age_seconds=0.0 if traffic is None else max(now - traffic.sampled_at, 0.0),
+            origin=" and ".join(sorted(origins)),
+            how=collected.attributed_by if "prometheus" in origins else "",
         )
 
-    if expected == 0:
-        if source.replicas == 0 and source.wanted == 0:
-            return found("MetricsFound", "")
+    if not covered.expected:
+        if source.replicas == 0 and source.spec_replicas == 0:
+            return observed("MetricsFound", complete=True)
         why = error or "no endpoints to scrape"
-        return found("MetricsMissing", f"{source.replicas} replicas, but {why}", complete=False)
-    if late:
-        silent = len(never) >= expected
-        # With one pod's numbers missing the load would look too small.
-        return found(
-            "MetricsMissing" if silent else "MetricsStale",
-            f"no fresh metrics of {len(late)} of {expected}: {error or late[0]}",
-            complete=False,
-        )
+        return observed("MetricsMissing", f"{source.replicas} replicas, but {why}")
+    if covered.late:
+        never = [e for e in covered.stale if window.sampled_at(e) is None]
+        metrics: Metrics = "MetricsStale"
+        if len(never) >= len(covered.expected):
+            metrics = "MetricsMissing"
+        # Without one pod's metrics the load would look too small.
+        pods = f"{len(covered.late)} of {len(covered.expected)} pods"
+        return observed(metrics, f"no fresh metrics from {pods}: {error or covered.late[0]}")
     if traffic is None:
-        return found("MetricsMissing", "waiting for a second scrape", complete=False)
+        return observed("MetricsMissing", "waiting for the second scrape")
     if traffic.output_tokens is None and not traffic.idle:
-        return found(
-            "MetricsMissing",
-            "requests run, but none has finished yet: their lengths are unknown",
-            complete=False,
+        return observed(
+            "MetricsMissing", "requests run, but none has finished yet: their lengths are unknown"
         )
-    return found("MetricsFound", "", complete=not new and not unseen)
+    return observed("MetricsFound", complete=not covered.starting and not covered.unlisted)

@@ -1,7 +1,7 @@
-"""The serving pods' own `/metrics`: asked all at once, but not more than some at a time, and spread out.
+"""The serving pods' own `/metrics`: scraped concurrently up to a limit, spread over the scrape cycle.
 
-A pod that does not answer is asked less and less often, or a network policy that swallows packets would
-fill every round with time-outs.
+A pod that does not answer is retried with exponential back-off, capped at one minute: otherwise a network
+policy that drops packets would fill every cycle with time-outs.
 """
 
 from __future__ import annotations
@@ -16,20 +16,27 @@ import structlog
 
 from adapter.clock import Clock
 from adapter.collector import exposition
-from adapter.collector.model_servers import Page
+from adapter.collector.model_servers import PodMetrics
 
 log = structlog.get_logger()
 
-AT_ONCE = 128
-"""Requests under way at the same time."""
+MAX_CONCURRENT = 128
+"""Scrapes in flight at the same time."""
 
 RETRY_LIMIT_SECONDS = 60.0
-"""That a pod which does not answer is left alone at most."""
+"""Longest back-off of a pod that does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """One pod to ask: whose, where, and what model it should serve."""
+class ScrapeJob:
+    """One pod to scrape.
+
+    Attributes:
+        key: Key of its variant.
+        endpoint: URL of its metrics.
+        model: Model that it should serve.
+
+    """
 
     key: str
     endpoint: str
@@ -39,82 +46,86 @@ class Job:
 @dataclass(frozen=True, slots=True)
 class _Failing:
     error: str
-    rounds: int
+    failures: int
     retry_at: float
 
 
-Taker = Callable[[Job, Page, float], None]
-"""Gets each page with the monotonic seconds at which it was read."""
+OnPage = Callable[[ScrapeJob, PodMetrics, float], None]
+"""Called with each pod's metrics and the monotonic seconds at which they were read."""
 
 
-class DirectSource:
-    """Asks pods, and remembers which do not answer and why.
-
-    Attributes:
-        scrapes: pages that were read.
-        failures: requests that gave none.
-
-    """
+class PodScraper:
+    """Scrapes pods, and knows which of them do not answer and why."""
 
     def __init__(self, session: aiohttp.ClientSession, clock: Clock, *, interval: float) -> None:
-        """`interval`: seconds from one round to the next."""
+        """`interval`: seconds between two scrape cycles."""
         self._session = session
         self._clock = clock
         self._interval = interval
-        self._at_once = asyncio.Semaphore(AT_ONCE)
+        self._in_flight = asyncio.Semaphore(MAX_CONCURRENT)
         self._failing: dict[tuple[str, str], _Failing] = {}
-        self.scrapes = 0
-        self.failures = 0
+        self._scrapes = 0
+        self._failures = 0
+
+    @property
+    def scrapes(self) -> int:
+        """Number of scrapes that gave metrics."""
+        return self._scrapes
+
+    @property
+    def failures(self) -> int:
+        """Number of scrapes that gave none."""
+        return self._failures
 
     def error(self, key: str, endpoint: str) -> str:
-        """Why a pod's last answer was none; empty if it was one."""
-        found = self._failing.get((key, endpoint))
-        return "" if found is None else found.error
+        """Why a pod's last scrape failed; empty if it did not."""
+        failing = self._failing.get((key, endpoint))
+        return "" if failing is None else failing.error
 
-    def keep(self, jobs: Iterable[Job]) -> None:
-        """Forget pods that are gone."""
+    def retain(self, jobs: Iterable[ScrapeJob]) -> None:
+        """Forget the failures of all other pods."""
         known = {(job.key, job.endpoint) for job in jobs}
-        self._failing = {place: item for place, item in self._failing.items() if place in known}
+        self._failing = {pod: item for pod, item in self._failing.items() if pod in known}
 
     async def scrape(
-        self, jobs: Iterable[Job], take: Taker, *, spread_seconds: float = 0.0
+        self, jobs: Iterable[ScrapeJob], on_page: OnPage, *, spread_seconds: float = 0.0
     ) -> None:
-        """Ask each pod once; `spread_seconds` apart at most, each pod always at its own moment."""
+        """Scrape each pod that is due once, spread over `spread_seconds`; each has its own fixed moment."""
         now = self._clock.monotonic()
         due = []
         for job in jobs:
             failing = self._failing.get((job.key, job.endpoint))
             if failing is None or failing.retry_at <= now:
-                due.append(self._one(job, take, _phase(job.endpoint) * spread_seconds))
+                due.append(self._scrape_pod(job, on_page, _phase(job.endpoint) * spread_seconds))
         await asyncio.gather(*due)
 
-    async def _one(self, job: Job, take: Taker, delay: float) -> None:
+    async def _scrape_pod(self, job: ScrapeJob, on_page: OnPage, delay: float) -> None:
         if delay > 0:
             await self._clock.sleep(delay)
-        place = (job.key, job.endpoint)
-        async with self._at_once:
+        pod = (job.key, job.endpoint)
+        async with self._in_flight:
             try:
                 page = await exposition.fetch(self._session, job.endpoint, job.model)
             except exposition.ScrapeError as error:
-                self._failed(place, str(error))
+                self._back_off(pod, str(error))
                 return
-        self.scrapes += 1
-        if self._failing.pop(place, None):
-            log.info("scrape works again", variant=job.key, endpoint=job.endpoint)
-        take(job, page, self._clock.monotonic())
+        self._scrapes += 1
+        if self._failing.pop(pod, None):
+            log.info("scrape succeeded after failures", variant=job.key, endpoint=job.endpoint)
+        on_page(job, page, self._clock.monotonic())
 
-    def _failed(self, place: tuple[str, str], error: str) -> None:
-        self.failures += 1
-        before = self._failing.get(place)
+    def _back_off(self, pod: tuple[str, str], error: str) -> None:
+        self._failures += 1
+        before = self._failing.get(pod)
         if before is None or before.error != error:
-            log.warning("scrape failed", variant=place[0], error=error)
-        rounds = 1 if before is None else before.rounds + 1
-        wait = min(self._interval * 2 ** min(rounds - 1, 10), RETRY_LIMIT_SECONDS)
-        # Half an interval less: the round after that wait must not come a moment too early.
+            log.warning("scrape failed; retrying with back-off", variant=pod[0], error=error)
+        failures = 1 if before is None else before.failures + 1
+        wait = min(self._interval * 2 ** min(failures - 1, 10), RETRY_LIMIT_SECONDS)
+        # Half an interval less: the cycle at the end of the back-off must not come a moment too early.
         retry_at = self._clock.monotonic() + wait - 0.5 * self._interval
-        self._failing[place] = _Failing(error, rounds, retry_at)
+        self._failing[pod] = _Failing(error, failures, retry_at)
 
 
 def _phase(endpoint: str) -> float:
-    """From 0 to 1, the same every time: the rounds of one pod stay equally far apart."""
+    """From 0 to 1, always the same for one pod: its scrapes stay equally far apart."""
     return zlib.crc32(endpoint.encode()) / 2**32

@@ -1,44 +1,45 @@
-"""A Prometheus, Thanos or Mimir that answers instant queries, or says within its time why not.
+"""Instant queries to Prometheus, Thanos or Mimir: `POST /api/v1/query` within one deadline.
 
-prometheus-api-client asks; around it stands what it lacks: a deadline for the whole answer, no retries of
-its own (the next round is the retry), tokens that are read anew, a server name, the query in the body, and
-the warnings of partial answers.
+The deadline covers name resolution, connection, TLS, headers and the whole body. Queries are not retried
+(the next scrape cycle is the retry) and redirects are not followed (they lose the query, and end at a
+login). The token file and the certificate files are read again before each query.
+https://prometheus.io/docs/prometheus/latest/querying/api/#instant-queries
 """
 
 from __future__ import annotations
 
 import asyncio
-import io
+import base64
+import errno
+import json
+import os
 import re
-import socket
 import ssl
-import time
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from http.client import HTTPResponse
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
-import requests
-import urllib3
-from prometheus_api_client import PrometheusConnect
-from prometheus_api_client.exceptions import PrometheusApiClientException
-from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
+import aiohttp
 
 from adapter import errors
+from adapter.collector import instant_vector
+from adapter.collector.instant_vector import InstantVector
+from adapter.tls.client_context import ClientContext
 
-ANSWER_LIMIT_BYTES = 256 * 1024 * 1024
-_PIECE_BYTES = 256 * 1024
+RESPONSE_LIMIT_BYTES = 256 * 1024 * 1024
+_ERROR_LIMIT_BYTES = 64 * 1024
+_READ_BUFFER_BYTES = 256 * 1024
+_INLINE_BYTES = 64 * 1024
+"""Largest response that is parsed on the event loop; handing a smaller one to a thread takes longer."""
+_NO_DEADLINE = aiohttp.ClientTimeout(total=None)
+"""For aiohttp, which rounds deadlines over 5 s up to whole seconds; ours is around all of it."""
 
 
 class PrometheusError(errors.AdapterError):
-    """Prometheus gave no usable answer; says why, and what to set.
+    """Prometheus gave no usable response; the message says why, and which setting to change.
 
     Attributes:
-        code: its HTTP status; 0 without one.
+        code: HTTP status; 0 without a response.
 
     """
 
@@ -49,17 +50,21 @@ class PrometheusError(errors.AdapterError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrometheusOptions:
-    """How to reach it.
+    """Address, credentials and deadline of one Prometheus.
 
     Attributes:
-        url: base URL; a path is kept, as Mimir and Thanos behind a gateway need.
-        ca_file: that its certificate is checked with; None: the system's.
-        certificate: of ours, with `key`, where it asks for one.
-        server_name: that its certificate has; empty: the URL's host.
-        token: bearer token; `token_file` is read before each query and wins.
-        insecure: do not check its certificate.
-        headers: sent along, such as the tenant's `X-Scope-OrgID`.
-        timeout_seconds: for one whole answer.
+        url: Base URL. Its path is kept, as Mimir and Thanos behind a gateway need; user and password in it
+            are sent as basic authentication.
+        ca_file: PEM file of the authorities that may have issued the server's certificate; None: the
+            system's.
+        certificate: PEM file of our client certificate; it may hold the key too.
+        key: PEM file of the client certificate's key.
+        server_name: Name that the server's certificate must have; empty: the URL's host.
+        token: Bearer token.
+        token_file: File with a bearer token, read before each query; it wins over `token`.
+        insecure: Whether the server's certificate is not checked.
+        headers: Extra headers, such as the tenant's `X-Scope-OrgID`.
+        timeout_seconds: Deadline of one query, from name resolution to the last byte.
 
     """
 
@@ -76,360 +81,281 @@ class PrometheusOptions:
 
     @property
     def shown_url(self) -> str:
-        """The URL as it may be told: without user and password."""
+        """The URL without user and password, for messages."""
         parts = urlsplit(self.url)
         return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
+    def request_headers(self) -> dict[str, str]:
+        """Extra headers and credentials of the next request; reads the token file.
 
-class Item(NamedTuple):
-    """One element of an instant vector: labels, value, and when it was evaluated (its clock).
+        Raises:
+            PrometheusError: the token file cannot be read, or the token cannot be sent.
 
-    There are tens of thousands in an answer, and a tuple is made in a third of the time.
+        """
+        headers = dict(self.headers)
+        if token := self._bearer_token():
+            headers["Authorization"] = f"Bearer {token}"
+        user, separator, password = urlsplit(self.url).netloc.rpartition("@")[0].partition(":")
+        if user or separator:
+            credentials = f"{unquote(user)}:{unquote(password)}".encode()
+            headers["Authorization"] = f"Basic {base64.b64encode(credentials).decode()}"
+        return headers
+
+    def error(self, reason: str, *, code: int = 0) -> PrometheusError:
+        """An error that names this Prometheus."""
+        return PrometheusError(f"Prometheus {self.shown_url}: {reason}", code=code)
+
+    def status_error(
+        self, code: int, phrase: str, body: bytes = b"", location: str = ""
+    ) -> PrometheusError:
+        """An error for an HTTP status, with advice; bodies that are no error of the API are not quoted."""
+        if code in _REDIRECTS:
+            reported = f"redirects to {location.partition('?')[0]}"[:200]
+        else:
+            reported = _reported(body) or phrase
+        return self.error(f"HTTP status {code}: {reported}{_ADVICE.get(code, '')}", code=code)
+
+    def _bearer_token(self) -> str:
+        token, origin = self.token, "PROMETHEUS_BEARER_TOKEN"
+        if self.token_file is not None:
+            origin = f"token file {self.token_file}"
+            try:
+                token = self.token_file.read_bytes().decode("ascii", "replace").strip()
+            except OSError as error:
+                advice = "set --prometheus-token-file or PROMETHEUS_TOKEN_PATH"
+                raise self.error(f"{origin}: {error.strerror}; {advice}") from error
+        elif not token:
+            return ""
+        # Checked here, because the error of a header that cannot be sent would quote the token.
+        if not _TOKEN.fullmatch(token):
+            raise self.error(f"{origin}: it holds no token")
+        return token
+
+
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+
+
+class PrometheusClient:
+    """Sends instant queries to one Prometheus, one at a time.
+
+    Attributes:
+        queries: Number of queries so far.
+        failures: Number of queries without a usable response so far.
+
     """
 
-    labels: Mapping[str, str]
-    value: float
-    at: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """An instant vector; with warnings it may be a part only."""
-
-    items: tuple[Item, ...]
-    warnings: tuple[str, ...] = ()
-
-
-class Prometheus:
-    """Asks from a thread of its own, one query at a time."""
-
-    def __init__(self, options: PrometheusOptions) -> None:
+    def __init__(self, session: aiohttp.ClientSession, options: PrometheusOptions) -> None:
+        """Nothing is sent yet; `session` stays the caller's to close."""
         self.options = options
         self.queries = 0
         self.failures = 0
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prometheus")
+        self._session = session
+        self._tls = ClientContext(
+            ca_file=options.ca_file,
+            certificate=options.certificate,
+            key=options.key,
+            insecure=options.insecure,
+        )
+        self._one_at_a_time = asyncio.Lock()
+        self._method = "POST"
         self._closed = False
-        self._session = _Session()
-        self._session.verify = (
-            False if options.insecure else str(options.ca_file or "") or _system()
-        )
-        if options.certificate is not None:
-            # One file may hold both.
-            key = options.key or options.certificate
-            self._session.cert = (str(options.certificate), str(key))
-        self._connect = PrometheusConnect(
-            url=options.url.rstrip("/"),
-            headers=dict(options.headers),
-            session=self._session,
-            timeout=options.timeout_seconds,
-            method="POST",
-        )
-        # It has mounted one that retries three times and takes no server name.
-        self._session.adapters.clear()
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, _Adapter(options.server_name))
 
-    async def query(self, text: str, *, at: float | None = None) -> Answer:
-        """The answer to an instant query, at its own time or at Unix time `at`.
+    async def query(self, promql: str, *, at: float | None = None) -> InstantVector:
+        """Evaluate an expression that gives an instant vector, now or at Unix time `at`.
 
         Raises:
-            PrometheusError: no usable answer.
+            PrometheusError: no usable response within the deadline.
 
         """
         self.queries += 1
+        parameters = {"query": promql} if at is None else {"query": promql, "time": f"{at:.3f}"}
         try:
             self._check_open()
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._thread, self._query, text, at)
+            async with self._one_at_a_time:
+                self._check_open()
+                body = await self._body(parameters)
+                if len(body) <= _INLINE_BYTES:
+                    return self._parsed(body)
+                return await asyncio.to_thread(self._parsed, body)
         except PrometheusError:
             self.failures += 1
             raise
 
     def close(self) -> None:
-        """Let go of the connections; what is asked still gets its answer, what waits an error."""
-        if not self._closed:
-            self._closed = True
-            self._thread.submit(self._session.close)
-            self._thread.shutdown(wait=False)
+        """Refuse further queries, those that wait included; the one in progress ends as it would."""
+        self._closed = True
 
     def _check_open(self) -> None:
         if self._closed:
-            raise self._error("no longer in use: the settings have changed")
+            raise self.options.error("no longer in use: the settings have changed")
 
-    def _error(self, why: str, *, code: int = 0) -> PrometheusError:
-        return PrometheusError(f"Prometheus {self.options.shown_url}: {why}", code=code)
-
-    def _query(self, text: str, at: float | None) -> Answer:
-        options, session = self.options, self._session
-        self._check_open()
-        self._use_token()
-        parameters = {} if at is None else {"time": f"{at:.3f}"}
+    async def _body(self, parameters: dict[str, str]) -> bytes:
+        """The body of a successful response."""
+        error, limit = self.options.error, self.options.timeout_seconds
         try:
-            found = self._connect.custom_query(text, params=parameters)
-            if not isinstance(found, list):
-                raise TypeError(type(found).__name__)
-            items = tuple(_item(item) for item in found)
-            return Answer(items=items, warnings=_warnings(session.last))
-        except _TooLargeError as error:
-            raise self._error(str(error)) from error
-        except requests.exceptions.SSLError as error:
-            raise self._error(_tls(error)) from error
-        except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError) as error:
-            why = f"no answer within {options.timeout_seconds:g} s"
-            raise self._error(f"{why}; is it up? --prometheus-timeout allows more") from error
-        except (
-            requests.exceptions.ConnectionError,
-            urllib3.exceptions.HTTPError,
-        ) as error:
-            raise self._error(f"{_root(error)}; is it up, and is the URL right?") from error
-        except requests.exceptions.JSONDecodeError as error:
-            raise self._error("the answer is no JSON; is the URL right?") from error
-        except (requests.exceptions.RequestException, UnicodeEncodeError) as error:
-            raise self._error(f"{_root(error)}; are URL and headers right?") from error
-        except OSError as error:
-            raise self._error(_tls(error)) from error
-        except PrometheusApiClientException as error:
-            last = session.last
-            code = last.status_code if last is not None else 0
-            why = f"HTTP status {code}: {_said(last)}{_ADVICE.get(code, '')}"
-            raise self._error(why, code=code) from error
-        except _UNUSABLE as error:
-            why = f"the answer is no instant vector ({type(error).__name__}); is the URL right?"
-            raise self._error(why) from error
-        finally:
-            # It may be large, and it holds the connection.
-            session.last = None
+            async with asyncio.timeout(limit):
+                return await self._fetched(parameters)
+        except TimeoutError as cause:
+            reason = f"no answer within {limit:g} s; is it up? --prometheus-timeout allows more"
+            raise error(reason) from cause
+        except ssl.SSLError as cause:
+            raise error(with_tls_advice(innermost(cause))) from cause
+        except (aiohttp.InvalidURL, ValueError) as cause:
+            # Its text may quote a header, and so a secret.
+            raise error(f"{type(cause).__name__}; are URL and headers right?") from cause
+        except (aiohttp.ClientResponseError, aiohttp.ClientPayloadError) as cause:
+            # Its text may quote the response.
+            reason = "the answer is no HTTP, or broke off; is it up, and is the URL right?"
+            raise error(reason) from cause
+        except (aiohttp.ClientError, OSError) as cause:
+            reason = innermost(cause)
+            if _is_tls(cause):
+                raise error(with_tls_advice(reason)) from cause
+            raise error(f"{reason}; is it up, and is the URL right?") from cause
 
-    def _use_token(self) -> None:
-        options, token, where = self.options, self.options.token, "PROMETHEUS_BEARER_TOKEN"
-        if options.token_file is not None:
-            where = f"token file {options.token_file}"
-            try:
-                token = options.token_file.read_text(encoding="ascii").strip()
-            except OSError as error:
-                why = f"{where}: {error.strerror}; set --prometheus-token-file"
-                raise self._error(f"{why} or PROMETHEUS_TOKEN_PATH") from error
-            except UnicodeDecodeError:
-                token = "\n"
-            token = token or "\n"
-        # It is not to be told, and what cannot be sent as a header would be.
-        if token and not _TOKEN.fullmatch(token):
-            raise self._error(f"{where}: it holds no token")
-        if token:
-            self._connect.headers["Authorization"] = f"Bearer {token}"
-
-
-_TOKEN = re.compile(r"[\x21-\x7e]+")
-_UNUSABLE = (
-    ValueError,
-    KeyError,
-    TypeError,
-    IndexError,
-    AttributeError,
-    OverflowError,
-    RecursionError,
-)
-"""What reading something else than an instant vector ends in."""
-
-
-class _TooLargeError(Exception):
-    """An answer that is larger than any of ours."""
-
-
-class _Session(requests.Session):
-    """A session whose answers have a size, and that asks with GET where POST is not let through."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.trust_env = False  # a stray .netrc would replace the token
-        # Packing a large answer takes both sides longer than sending it does.
-        self.headers["Accept-Encoding"] = "identity"
-        self.last: requests.Response | None = None
-        self._method: str | bytes | None = None
-
-    def request(self, method: str | bytes, url: str | bytes, *args: Any, **more: Any) -> Any:
-        method = self._method or method
-        found = self._send(method, url, *args, **dict(more))
-        if method == "POST" and found.status_code in {405, 501}:
+    async def _fetched(self, parameters: dict[str, str]) -> bytes:
+        async with await self._send(self._method, parameters) as response:
             # Some proxies let GET through only.
-            found.close()
-            self._method = "GET"
-            found = self._send("GET", url, *args, **dict(more))
-        found._content = _whole(found)  # noqa: SLF001 - as requests does when it reads it
-        self.last = found
-        return found
+            if self._method != "POST" or response.status not in {405, 501}:
+                return await self._read(response)
+        self._method = "GET"
+        async with await self._send("GET", parameters) as response:
+            return await self._read(response)
 
-    def _send(
-        self, method: str | bytes, url: str | bytes, *args: Any, **more: Any
-    ) -> requests.Response:
-        if method == "POST":
-            # In the body: queries are longer than some proxies allow URLs to be.
-            more["data"] = more.pop("params", None)
-        return super().request(method, url, *args, **{**more, "stream": True})
+    async def _send(self, method: str, parameters: dict[str, str]) -> aiohttp.ClientResponse:
+        options = self.options
+        headers = options.request_headers()
+        for value in headers.values():
+            value.encode("latin-1")
+        # Compressing a large response takes both sides longer than sending it does.
+        return await self._session.request(
+            method,
+            f"{options.shown_url.rstrip('/')}/api/v1/query",
+            # In the body where possible: queries are longer than some proxies allow URLs to be.
+            data=parameters if method == "POST" else None,
+            params=None if method == "POST" else parameters,
+            headers={"Accept-Encoding": "identity", **headers},
+            ssl=self._tls_context(),
+            server_hostname=options.server_name or None,
+            allow_redirects=False,
+            timeout=_NO_DEADLINE,
+            read_bufsize=_READ_BUFFER_BYTES,
+        )
 
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        """None: following one often loses the query, and ends at a login."""
+    def _tls_context(self) -> ssl.SSLContext | bool:
+        if urlsplit(self.options.url).scheme != "https":
+            return True
+        try:
+            return self._tls.current()
+        except OSError as cause:
+            # innermost() has no file name, and without it nobody knows which one is meant.
+            name = f"{cause.filename}: {cause.strerror}" if cause.filename else innermost(cause)
+            raise self.options.error(f"{name}{_FILES}") from cause
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        code = response.status
+        if code != 200:
+            body = await _at_most(response, _ERROR_LIMIT_BYTES)
+            location = response.headers.get("Location", "")
+            raise self.options.status_error(code, str(response.reason), body or b"", location)
+        body = await _at_most(response, RESPONSE_LIMIT_BYTES)
+        if body is None:
+            size = f"{RESPONSE_LIMIT_BYTES / 2**20:g} MiB"
+            raise self.options.error(f"more than {size} of answer; is the URL right?")
+        return body
+
+    def _parsed(self, body: bytes) -> InstantVector:
+        try:
+            return instant_vector.parse(body)
+        except ValueError as cause:
+            if isinstance(cause, _NOT_JSON):
+                raise self.options.error("the answer is no JSON; is the URL right?") from cause
+            raise self._no_vector(cause) from cause
+        except _NO_VECTOR as cause:
+            raise self._no_vector(cause) from cause
+
+    def _no_vector(self, cause: Exception) -> PrometheusError:
+        name = type(cause).__name__
+        return self.options.error(f"the answer is no instant vector ({name}); is the URL right?")
 
 
-def _whole(response: requests.Response) -> bytes:
-    pieces, length = [], 0
-    while piece := response.raw.read1(_PIECE_BYTES, decode_content=True):
-        pieces.append(piece)
-        length += len(piece)
-        if length > ANSWER_LIMIT_BYTES:
+async def _at_most(response: aiohttp.ClientResponse, limit: int) -> bytes | None:
+    """The body; None and no more of it read where it is longer than that many bytes."""
+    chunks, length = [], 0
+    while chunk := await response.content.readany():
+        chunks.append(chunk)
+        length += len(chunk)
+        if length > limit:
             response.close()
-            limit = f"{ANSWER_LIMIT_BYTES / 2**20:g} MiB"
-            raise _TooLargeError(f"more than {limit} of answer; is the URL right?")
-    return b"".join(pieces)
+            return None
+    return b"".join(chunks)
 
 
-class _InTime(io.RawIOBase):
-    """What comes through a socket within its timeout, which is otherwise one of each single read."""
-
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
-        self._raw, self._sock = raw, sock
-        self._ends = time.monotonic() + (sock.gettimeout() or 0.0)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        left = self._ends - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("timed out")
-        self._sock.settimeout(left)
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
+_NOT_JSON = (json.JSONDecodeError, UnicodeDecodeError)
+_NO_VECTOR = (KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError)
+"""What reading JSON as an instant vector ends in where it is something else."""
 
 
-class _Response(HTTPResponse):
-    def __init__(self, sock: socket.socket, *args: Any, **more: Any) -> None:
-        super().__init__(sock, *args, **more)
-        self.fp = io.BufferedReader(_InTime(self.fp.detach(), sock))
+def _reported(body: bytes) -> str:
+    """The error that the API reports, in one short line; empty where the body is something else."""
+    try:
+        text = str(json.loads(body)["error"] or "")
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    return " ".join(text.split())[:200]
 
 
-class _Http(HTTPConnection):
-    response_class = _Response
-
-
-class _Https(HTTPSConnection):
-    response_class = _Response
-
-    def connect(self) -> None:
-        super().connect()
-        # Where it is not, that was asked for: no warning with every query.
-        self.is_verified = True
-
-
-class _HttpPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _Http
-
-
-class _HttpsPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _Https
-
-
-class _Adapter(HTTPAdapter):
-    def __init__(self, server_name: str) -> None:
-        # Asked for, and what the certificate is checked for.
-        self._names = {"server_hostname": server_name} if server_name else {}
-        super().__init__(max_retries=0)
-
-    def init_poolmanager(self, *args: Any, **more: Any) -> None:
-        super().init_poolmanager(*args, **{**more, **self._names})
-        self.poolmanager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
-
-    def close(self) -> None:
-        pools = self.poolmanager.pools
-        for key in pools.keys():  # noqa: SIM118 - it cannot be iterated
-            # Else its connections end when nothing refers to it any more, not even an error.
-            pools[key].close()
-        super().close()
-
-
-_ELSEWHERE = "; set the URL that it is really at"
-_LATER = "; is it starting, or overloaded? the next round tries again"
+_REDIRECTS = (301, 302, 303, 307, 308)
+_RETRY = "; the next scrape cycle tries again"
 _ADVICE = {
-    **dict.fromkeys((301, 302, 303, 307, 308), _ELSEWHERE),
-    400: "; does it know these functions?",
+    **dict.fromkeys(_REDIRECTS, "; set the URL that it redirects to"),
+    400: "; does it support these functions?",
     401: "; set --prometheus-token-file or PROMETHEUS_BEARER_TOKEN",
     403: "; the token may not query: bind its account to a role that may",
-    404: "; is the path of the URL right? Mimir wants /prometheus",
-    422: "; the query was understood, but not carried out",
-    429: "; it asks for less; the next round tries again",
+    404: "; is the path of the URL right? That of Mimir ends with /prometheus",
+    422: "; the query was understood, but could not be executed",
+    429: f"; it limits queries{_RETRY}",
     500: "; see its log",
-    **dict.fromkeys((502, 503, 504), _LATER),
+    **dict.fromkeys((502, 503, 504), f"; is it starting, or overloaded?{_RETRY}"),
 }
 
-
-def _item(found: Mapping[str, Any]) -> Item:
-    (at, value), labels = found["value"], found["metric"]
-    if not isinstance(labels, dict):
-        raise TypeError(type(labels).__name__)
-    return Item(labels, float(value), float(at))
-
-
-def _said(response: requests.Response | None) -> str:
-    """What an error says of itself, in one short line."""
-    if response is None:
-        return ""
-    if response.is_redirect:
-        return f"sent on to {response.headers['location'].partition('?')[0]}"[:200]
-    try:
-        text = str(response.json().get("error") or "")
-    except (ValueError, AttributeError, RecursionError):
-        text = response.content[:1000].decode(errors="replace")
-    return " ".join(text.split())[:200] or str(response.reason)
-
-
-def _warnings(response: requests.Response | None) -> tuple[str, ...]:
-    # Answers may be large: parsed a second time only where there is something to find.
-    if response is None or b'"warnings"' not in response.content:
-        return ()
-    found = response.json().get("warnings") or ()
-    return tuple(str(item) for item in found)
-
-
-def _system() -> str | bool:
-    """The authorities that the system trusts; requests has its own list."""
-    paths = ssl.get_default_verify_paths()
-    return paths.cafile or paths.capath or True
-
-
-def _tls(error: Exception) -> str:
-    why = _root(error)
-    return why + next((fix for clue, fix in _FIXES if clue in why.lower()), "")
-
-
 _NAME = "; set --prometheus-server-name or PROMETHEUS_SERVER_NAME to a name that it has"
-_FIXES = (
+_FILES = "; are --prometheus-ca-file, --prometheus-client-cert and its key right?"
+_TLS_ADVICE = (
     ("hostname", _NAME),
     ("address mismatch", _NAME),
-    ("doesn't match", _NAME),
     ("expired", "; it must be renewed"),
     (
         "certificate verify failed",
         "; set --prometheus-ca-file or PROMETHEUS_CA_CERT_PATH to its authority's certificate",
     ),
-    ("alert", "; it wants a client certificate: set --prometheus-client-cert and its key"),
+    ("alert", "; it requires a client certificate: set --prometheus-client-cert and its key"),
     ("wrong version number", "; is it http:// rather than https://?"),
-    ("", "; are --prometheus-ca-file, --prometheus-client-cert and its key right?"),
+    ("record layer failure", "; is it http:// rather than https://?"),
+    ("", _FILES),
 )
-"""What to do about a TLS error that says this; the first one counts."""
+"""What to do about a TLS error whose text has this; the first one counts."""
 
 
-def _root(error: BaseException) -> str:
-    """The innermost reason: the outer ones repeat the URL with all of the query."""
-    found = error
-    while True:
-        inner = getattr(found, "reason", None)
-        inner = inner if isinstance(inner, BaseException) else found.__cause__ or found.__context__
-        if inner is None and found.args and isinstance(found.args[0], BaseException):
-            inner = found.args[0]
-        if inner is None or inner is found:
-            break
-        found = inner
-    return (" ".join(str(found).split()) or type(found).__name__)[:300]
+def with_tls_advice(reason: str) -> str:
+    """The text of a TLS error, and what to do about it."""
+    return reason + next(advice for clue, advice in _TLS_ADVICE if clue in reason.lower())
+
+
+def _is_tls(error: BaseException) -> bool:
+    return isinstance(error, aiohttp.ClientSSLError) or isinstance(
+        error.__cause__ or error.__context__, ssl.SSLError
+    )
+
+
+def innermost(error: BaseException) -> str:
+    """The innermost reason in one short line; the outer ones repeat the URL, and the query with it."""
+    inner: BaseException | None = error
+    while inner is not None:
+        error, inner = inner, inner.__cause__ or inner.__context__
+    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
+        # asyncio's text is of the call and its address.
+        if (error.errno or 0) in errno.errorcode:
+            return os.strerror(error.errno or 0)
+        return error.strerror or type(error).__name__
+    return (" ".join(str(error).split()) or type(error).__name__)[:300]

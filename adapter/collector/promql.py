@@ -1,10 +1,10 @@
-"""The PromQL that reads the whole fleet at once, and what its answers say of each pod.
+"""PromQL that reads the whole fleet at once, and the pods and models in its results.
 
-All series that are read are one selector, grouped by name, namespace, pod, scraped address, job and model,
-and so one query for every quantity of every pod: the numbers of a pod are then of one scrape, whereas
-separate queries can see two, and their number does not grow with the fleet. The time of the scrape is asked
-for too, because an instant query tells only when it was evaluated. Names become quantities here, by the same
-table that reads a page.
+One selector has all series that are read, grouped by name, namespace, pod, scraped address, job and model, so
+one query has every quantity of every pod: the numbers of a pod are then of one scrape, whereas separate
+queries can see two, and the number of queries does not grow with the fleet. The time of the scrape is
+queried too, because an instant query returns only when it was evaluated. Names become quantities by the same
+table that reads a pod's text.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from adapter.collector import model_servers
-from adapter.collector.model_servers import QUANTITIES, Page
-from adapter.collector.prometheus import Item
+from adapter.collector.instant_vector import Sample
+from adapter.collector.model_servers import QUANTITIES, PodMetrics
 
 TARGET = "namespace, pod, instance, job"
 BY = f"{TARGET}, model_name"
@@ -35,7 +35,7 @@ GATEWAY_REQUESTS = (
     "inference_model_request_total",
 )
 """Newer names first: some versions show two of them, with the same numbers. A request is counted when it
-was passed on; until then it is in the queue."""
+is forwarded; until then it is in the queue."""
 
 
 _Key = tuple[str, str, str, str, str]
@@ -43,12 +43,14 @@ _Key = tuple[str, str, str, str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampled:
-    """One pod as Prometheus has it.
+    """One pod's series in Prometheus.
 
     Attributes:
-        namespace: empty where its series have no such label; likewise pod and instance.
-        sampled_at: of the scrape, and `evaluated_at` of the query, in the clock of Prometheus.
-        page: None where the numbers are not plausible; `problem` then says why.
+        namespace: Label of its series; empty without one, likewise `pod` and `instance`.
+        sampled_at: Time of the scrape, Unix seconds by the clock of Prometheus.
+        evaluated_at: Time of the query's evaluation by the same clock.
+        page: Metrics; None where they are not plausible.
+        problem: Why there are none.
 
     """
 
@@ -58,13 +60,13 @@ class Sampled:
     model: str
     sampled_at: float
     evaluated_at: float
-    page: Page | None = None
+    page: PodMetrics | None = None
     problem: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayCount:
-    """One model at the inference gateways of one namespace; counters only grow."""
+    """Counters of one model at the inference gateways of one namespace."""
 
     namespace: str
     model: str
@@ -76,12 +78,12 @@ def _selected(names: Iterable[str]) -> str:
     return f'{{__name__=~"{"|".join(sorted(names))}"}}'
 
 
-def _named(expression: str, quantity: str) -> str:
+def _labelled(expression: str, quantity: str) -> str:
     return f'label_replace({expression}, "{_QUANTITY}", "{quantity}", "", "")'
 
 
 def fleet() -> str:
-    """Every series of every pod that is read, with the times of its scrape and of its start."""
+    """Query for all series of every pod, with the times of its scrape and of its process's start."""
     largest = model_servers.RANKED | model_servers.LARGEST_OF
     sums = f"sum by (__name__, {BY}) ({_selected(model_servers.SERIES - largest)})"
     tops = f"max by (__name__, {BY}, dp_rank, priority) ({_selected(largest)})"
@@ -95,17 +97,22 @@ def fleet() -> str:
     # `or` compares without names: the label keeps the parts from hiding each other. The largest part comes
     # last, since each `or` looks through all that is before it.
     return " or ".join(
-        (_named(sampled, _SAMPLED), _named(started, _STARTED), _named(tops, "largest"), sums)
+        (
+            _labelled(sampled, _SAMPLED),
+            _labelled(started, _STARTED),
+            _labelled(tops, "largest"),
+            sums,
+        )
     )
 
 
 def gateways() -> str:
-    """Requests and queue of every model at the inference gateways."""
+    """Query for requests and queue of every model at the inference gateways."""
     requests, queues = (
         " or ".join(f"sum by ({GATEWAY_BY}) ({name})" for name in names)
         for names in (GATEWAY_REQUESTS, GATEWAY_QUEUES)
     )
-    return f"{_named(requests, 'requests')} or {_named(queues, 'waiting')}"
+    return f"{_labelled(requests, 'requests')} or {_labelled(queues, 'waiting')}"
 
 
 @dataclass(slots=True)
@@ -116,37 +123,37 @@ class _Pod:
     started_at: float = math.nan
 
 
-def pods(items: Iterable[Item]) -> list[Sampled]:
-    """What the answer to `fleet()` says of each pod; one without a time of its scrape is left out."""
-    found: dict[_Key, _Pod] = {}
-    for item in items:
-        labels = item.labels
+def pods(samples: Iterable[Sample]) -> list[Sampled]:
+    """Pods in the result of `fleet()`; one without a time of its scrape is left out."""
+    by_key: dict[_Key, _Pod] = {}
+    for sample in samples:
+        labels = sample.labels
         key = (
             labels.get("namespace", ""),
             labels.get("pod", ""),
             labels.get("instance", ""),
-            # A pod that two jobs scrape is there twice: neither may count for two.
+            # A pod that two jobs scrape has two entries: neither may count for two.
             labels.get("job", ""),
             labels.get("model_name", ""),
         )
-        pod = found.get(key)
+        pod = by_key.get(key)
         if pod is None:
-            pod = found[key] = _Pod(item.at)
-        what = labels.get(_QUANTITY)
-        if what == _SAMPLED:
-            pod.sampled_at = item.value
-        elif what == _STARTED:
-            pod.started_at = item.value
+            pod = by_key[key] = _Pod(sample.evaluated_at)
+        quantity = labels.get(_QUANTITY)
+        if quantity == _SAMPLED:
+            pod.sampled_at = sample.value
+        elif quantity == _STARTED:
+            pod.started_at = sample.value
         else:
-            pod.samples.append((labels.get("__name__", ""), labels, item.value))
-    return [_sampled(key, pod) for key, pod in found.items() if math.isfinite(pod.sampled_at)]
+            pod.samples.append((labels.get("__name__", ""), labels, sample.value))
+    return [_sampled(key, pod) for key, pod in by_key.items() if math.isfinite(pod.sampled_at)]
 
 
 def _sampled(key: _Key, pod: _Pod) -> Sampled:
     namespace, name, instance, _, model = key
     page, problem = None, ""
     try:
-        page = model_servers.page(
+        page = model_servers.pod_metrics(
             dict(model_servers.quantities(model_servers.values(pod.samples))),
             started_at=pod.started_at if math.isfinite(pod.started_at) else None,
         )
@@ -164,17 +171,17 @@ def _sampled(key: _Key, pod: _Pod) -> Sampled:
     )
 
 
-def models(items: Iterable[Item]) -> list[GatewayCount]:
-    """What the answer to `gateways()` says of each model."""
-    found: dict[tuple[str, str], dict[str, float]] = {}
-    for item in items:
-        key = (item.labels.get("namespace", ""), gateway_model(item.labels))
-        # Older versions do not say whose queue it is.
+def models(samples: Iterable[Sample]) -> list[GatewayCount]:
+    """Models in the result of `gateways()`."""
+    by_key: dict[tuple[str, str], dict[str, float]] = {}
+    for sample in samples:
+        key = (sample.labels.get("namespace", ""), gateway_model(sample.labels))
+        # Older versions have queues without a model.
         if not key[1]:
             continue
-        counts = found.setdefault(key, {})
-        name = item.labels.get(_QUANTITY, "")
-        counts[name] = counts.get(name, 0.0) + item.value
+        counts = by_key.setdefault(key, {})
+        name = sample.labels.get(_QUANTITY, "")
+        counts[name] = counts.get(name, 0.0) + sample.value
     return [
         GatewayCount(
             namespace=namespace,
@@ -182,11 +189,11 @@ def models(items: Iterable[Item]) -> list[GatewayCount]:
             requests=counts.get("requests", 0.0),
             waiting=counts.get("waiting", 0.0),
         )
-        for (namespace, model), counts in found.items()
+        for (namespace, model), counts in by_key.items()
         if all(map(math.isfinite, counts.values()))
     ]
 
 
 def gateway_model(labels: Mapping[str, str]) -> str:
-    """The model that is served in the end: the asked-for name may stand for another."""
+    """The model that serves the request: the requested name may be an alias of another."""
     return labels.get("target_model_name") or labels.get("model_name") or ""

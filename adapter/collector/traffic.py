@@ -1,11 +1,11 @@
-"""Offered load and latencies of one variant, from consecutive pages of its pods.
+"""Arrival rate and latencies of one variant, from consecutive samples of its pods' metrics.
 
-Arrivals are completions plus the growth of what waits and runs: what is offered, not what is finished.
-Requests whose clients went away are never completed; they had a first token mostly, so first tokens plus
-the growth of what waits is the other count, and the larger of the two over a window is taken. A counter
-that falls is a restart; what it shows since then counts. Pods may come and go: what they counted within the
-window stays counted. Pages may come from the pods or from Prometheus, in any mix, because both hold the same
-counters; one that is no newer than the last says nothing.
+Arrivals are completions plus the growth of the requests that wait and run: the offered load, not the
+throughput. Requests whose clients disconnect are never completed, but most had a first token; so first
+tokens plus the growth of the queue is a second count, and the larger of the two over a window is used. A
+counter that falls was reset; its value since then counts. Pods may come and go: what they counted within the
+window stays counted. Samples may come from the pods or from Prometheus, in any mix, because both have the
+same counters; one that is no newer than the last is ignored.
 """
 
 from __future__ import annotations
@@ -15,30 +15,32 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from adapter.collector.model_servers import Page, Pair
+from adapter.collector.model_servers import PodMetrics, SumCount
 
 _SAME_START_SECONDS = 2.0
-"""By which two reports of one start may differ: it is told in a clock of its own."""
+"""Tolerance between two reports of one start time: servers report it by a clock of their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
-    """Mean traffic over the window.
+    """Traffic of one variant, averaged over the window.
 
     Attributes:
-        arrival_rate_rps: requests offered per second.
-        long_rate_rps: the same over the long window.
-        recent: lengths of shorter windows, seconds, with their rates; the shortest first.
-        input_tokens: mean per finished request; None while none has finished yet.
-        output_tokens: likewise.
-        ttft_ms: mean time to first token in the window; None without traffic.
-        itl_ms: mean inter-token latency in the window; None without traffic.
-        idle: nothing arrived, ran or waited.
-        idle_seconds: for how long that is proven, without a gap.
-        running: requests in service at the last look; likewise waiting.
-        waiting_growth_rps: of the queue, over the last quarter of the window; negative where it shrinks.
-        kv_cache: share in use, of the fullest; None where it is not reported.
-        sampled_at: of the oldest pod's last page, monotonic seconds.
+        arrival_rate_rps: Requests that arrived per second.
+        long_rate_rps: Requests that arrived per second over the long window.
+        recent: Lengths of shorter windows in seconds with their rates; the shortest first.
+        input_tokens: Mean input tokens of a finished request; None while none has finished yet.
+        output_tokens: Mean output tokens of a finished request; None while none has finished yet.
+        ttft_ms: Mean time to first token; None without traffic.
+        itl_ms: Mean inter-token latency; None without traffic.
+        idle: Whether nothing arrived, ran or waited.
+        idle_seconds: Time for which that is proven, without a gap.
+        running: Requests in service in the last sample.
+        waiting: Requests in the pods' queues in the last sample.
+        waiting_growth_rps: Growth of the queues per second over the last quarter of the window; negative
+            where they shrink.
+        kv_cache: Share of the KV cache in use, of the fullest pod; None where it is not reported.
+        sampled_at: Time of the oldest pod's last sample, monotonic seconds.
 
     """
 
@@ -66,10 +68,10 @@ class _Growth:
     arrivals: float
     begun: float
     queued: float
-    prompt_tokens: Pair
-    generation_tokens: Pair
-    ttft: Pair
-    itl: Pair
+    prompt_tokens: SumCount
+    generation_tokens: SumCount
+    ttft: SumCount
+    itl: SumCount
 
     def share_after(self, start: float) -> float:
         """The part of the interval after `start`."""
@@ -80,58 +82,60 @@ class _Growth:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _Sample:
     at: float
-    page: Page
+    page: PodMetrics
 
 
 class TrafficWindow:
     """Growth of the counters of one variant's pods over a sliding window."""
 
     def __init__(self, *, window_seconds: float, long_seconds: float = 0.0) -> None:
-        """`long_seconds`: of a second window for the rate; no less than the first one counts."""
+        """`long_seconds`: length of a second window for the rate; no less than the first one counts."""
         self.window_seconds = window_seconds
         self.long_seconds = max(window_seconds, long_seconds)
-        self._latest: dict[str, _Seen] = {}
-        self._left: dict[str, _Seen] = {}
+        self._latest: dict[str, _Sample] = {}
+        self._departed: dict[str, _Sample] = {}
         self._origins: dict[str, float] = {}
         self._growth: deque[_Growth] = deque()
         self._first_at: float | None = None
         self._active_at = -math.inf
         self._tokens: tuple[float | None, float | None] = (None, None)
-        self._news = (0.0, 0.0)
-        self._told_at: float | None = None
+        self._unreported = (0.0, 0.0)
+        self._reported_at: float | None = None
 
-    def add(self, endpoint: str, page: Page, *, now: float, started: float | None = None) -> None:
-        """Take one page.
+    def add(
+        self, endpoint: str, page: PodMetrics, *, now: float, started: float | None = None
+    ) -> None:
+        """Add one sample.
 
         Args:
-            endpoint: whose; the same from whatever source.
-            page: what it says.
-            now: when it was so, monotonic seconds.
-            started: when that process began, on the same clock; None where it is not known.
+            endpoint: Endpoint of the pod; the same from every source.
+            page: Its metrics.
+            now: Time of the sample, monotonic seconds.
+            started: Start time of the server process, on the same clock; None where it is not known.
 
         """
-        # One that was away for a while, unready, counts on from where it was.
-        previous = self._latest.get(endpoint) or self._left.get(endpoint)
+        # A pod that was unready for a while continues from its last sample.
+        previous = self._latest.get(endpoint) or self._departed.get(endpoint)
         if previous is not None and now <= previous.at:
             return
-        self._left.pop(endpoint, None)
+        self._departed.pop(endpoint, None)
         if previous is None and not self._latest:
-            # The first one since there was none: whoever woke it has not been served yet.
+            # The first pod after there was none: the request that woke it has not been served yet.
             self._active_at = max(self._active_at, now)
         if self._first_at is None:
             self._first_at = now
-        self._latest[endpoint] = _Seen(now, page)
+        self._latest[endpoint] = _Sample(now, page)
         if previous is not None:
             self._take(_growth(endpoint, previous, page, now, started))
         elif started is not None and self._first_at < started <= now:
-            # It began while we looked at the others: all that it counted is news.
+            # It started while others were sampled: all that it counted arrived since then.
             self._origins[endpoint] = self._first_at
-            fresh = _Seen(started, _EMPTY)
+            fresh = _Sample(started, _EMPTY)
             self._take(_growth(endpoint, fresh, page, now, started))
         else:
-            # What it counted before is not known to be of this window, nor that it was idle.
+            # What it counted before may be older than this window, and it may not have been idle.
             late = now - self._first_at > self.window_seconds / 4
             self._origins[endpoint] = self._first_at if late else now
             self._active_at = max(self._active_at, now)
@@ -140,7 +144,10 @@ class TrafficWindow:
 
     def _take(self, growth: _Growth) -> None:
         self._growth.append(growth)
-        self._news = (self._news[0] + growth.arrivals, self._news[1] + growth.begun)
+        self._unreported = (
+            self._unreported[0] + growth.arrivals,
+            self._unreported[1] + growth.begun,
+        )
         moved = (growth.arrivals, growth.begun, growth.generation_tokens[1], growth.itl[1])
         if any(moved):
             self._active_at = max(self._active_at, growth.at)
@@ -148,33 +155,33 @@ class TrafficWindow:
         if output_tokens is not None:
             self._tokens = (_mean([growth.prompt_tokens]), output_tokens)
 
-    def keep(self, endpoints: Iterable[str]) -> None:
-        """Forget the pages of pods that are gone, not what they counted."""
+    def retain(self, endpoints: Iterable[str]) -> None:
+        """Drop the samples of all other pods, not what they counted."""
         for gone in self._latest.keys() - set(endpoints):
-            self._left[gone] = self._latest.pop(gone)
+            self._departed[gone] = self._latest.pop(gone)
 
-    def news(self, *, at_least: float) -> tuple[float, float] | None:
-        """Rate since it was told last, requests per second, and until when.
+    def rate_since_last(self, *, at_least: float) -> tuple[float, float] | None:
+        """Arrival rate since the last call that gave one, requests per second, and the time of its end.
 
-        None until pages of that many seconds more are there.
+        None while the samples since then cover less than `at_least` seconds.
         """
         if not self._growth:
             return None
-        last = max(seen.at for seen in (*self._latest.values(), *self._left.values()))
-        since = self._told_at if self._told_at is not None else self._first_at
+        last = max(item.at for item in (*self._latest.values(), *self._departed.values()))
+        since = self._reported_at if self._reported_at is not None else self._first_at
         if since is None or last - since < at_least:
             return None
-        rate = max(*self._news, 0.0) / (last - since)
-        self._news, self._told_at = (0.0, 0.0), last
+        rate = max(*self._unreported, 0.0) / (last - since)
+        self._unreported, self._reported_at = (0.0, 0.0), last
         return rate, last
 
     def sampled_at(self, endpoint: str) -> float | None:
-        """When its last page was so, monotonic seconds; None without one."""
-        found = self._latest.get(endpoint)
-        return None if found is None else found.at
+        """Time of its last sample, monotonic seconds; None without one."""
+        sample = self._latest.get(endpoint)
+        return None if sample is None else sample.at
 
     def stale(self, endpoints: tuple[str, ...], *, now: float, after_seconds: float) -> list[str]:
-        """Pods without a page of the last `after_seconds`."""
+        """Pods without a sample of the last `after_seconds`."""
         return [
             endpoint
             for endpoint in endpoints
@@ -182,18 +189,18 @@ class TrafficWindow:
         ]
 
     def traffic(self, *, now: float) -> Traffic | None:
-        """Traffic over the window; None until two pages of one pod are there."""
+        """Traffic over the window; None until there are two samples of one pod."""
         while self._growth and self._growth[0].at <= now - self.long_seconds:
             self._growth.popleft()
-        self._left = {
-            endpoint: seen
-            for endpoint, seen in self._left.items()
-            if seen.at > now - self.long_seconds
+        self._departed = {
+            endpoint: sample
+            for endpoint, sample in self._departed.items()
+            if sample.at > now - self.long_seconds
         }
         self._origins = {
             endpoint: origin
             for endpoint, origin in self._origins.items()
-            if endpoint in self._latest or endpoint in self._left
+            if endpoint in self._latest or endpoint in self._departed
         }
         start = now - self.window_seconds
         recent = [item for item in self._growth if item.at > start]
@@ -203,12 +210,12 @@ class TrafficWindow:
         input_tokens = _mean([item.prompt_tokens for item in recent])
         output_tokens = _mean([item.generation_tokens for item in recent])
         if output_tokens is None:
-            # Nothing finished in the window: the last known lengths are the best guess.
+            # Nothing finished in the window: the last known lengths are the best estimate.
             input_tokens, output_tokens = self._tokens
         ttft = _mean([item.ttft for item in recent])
         itl = _mean([item.itl for item in recent])
-        pages = [seen.page for seen in self._latest.values()]
-        sampled_at = min((seen.at for seen in self._latest.values()), default=now)
+        pages = [sample.page for sample in self._latest.values()]
+        sampled_at = min((sample.at for sample in self._latest.values()), default=now)
         return Traffic(
             arrival_rate_rps=self._rate(recent, start),
             long_rate_rps=self._rate(self._growth, now - self.long_seconds),
@@ -227,8 +234,8 @@ class TrafficWindow:
         )
 
     def _recent(self, now: float) -> Iterator[tuple[float, float]]:
-        """The last rounds alone: half and a quarter of the window, before the last page."""
-        last = max((seen.at for seen in self._latest.values()), default=now)
+        """Lengths and rates of the last quarter and the last half of the window, up to the last sample."""
+        last = max((sample.at for sample in self._latest.values()), default=now)
         for part in (0.25, 0.5):
             start = last - part * self.window_seconds
             items = [item for item in self._growth if item.at > start]
@@ -236,8 +243,8 @@ class TrafficWindow:
                 yield part * self.window_seconds, self._rate(items, start)
 
     def _queued(self, now: float) -> float:
-        """Growth of the queues of the pods that are there."""
-        last = max((seen.at for seen in self._latest.values()), default=now)
+        """Growth of the queues of the present pods per second."""
+        last = max((sample.at for sample in self._latest.values()), default=now)
         length = 0.25 * self.window_seconds
         return sum(
             item.queued * item.share_after(last - length) / length
@@ -248,10 +255,10 @@ class TrafficWindow:
     def _rate(self, items: Iterable[_Growth], start: float) -> float:
         """Requests per second after `start`, of all pods together.
 
-        Each pod's arrivals go over the time that its own pages cover, since they are not of one moment;
-        those of a pod that left go over the whole, since what it would have got went to the others.
+        Each pod's arrivals are divided by the time that its own samples cover, since pods are not sampled at
+        one moment; those of a departed pod by the whole window, since its requests then went to the others.
         """
-        counts: dict[str, Pair] = {}
+        counts: dict[str, SumCount] = {}
         ends: dict[str, float] = {}
         for item in items:
             share = item.share_after(start)
@@ -267,7 +274,7 @@ class TrafficWindow:
         return rate
 
 
-_EMPTY = Page(
+_EMPTY = PodMetrics(
     finished=0.0,
     running=0.0,
     waiting=0.0,
@@ -279,17 +286,17 @@ _EMPTY = Page(
 
 
 def _growth(
-    endpoint: str, before: _Seen, after: Page, now: float, started: float | None
+    endpoint: str, before: _Sample, after: PodMetrics, now: float, started: float | None
 ) -> _Growth:
     restarted = _restarted(before, after)
     base = _EMPTY if restarted else before.page
-    # A restart in between: what it counts, it counts since then.
+    # After a restart it counts from zero.
     since = before.at if not restarted or started is None else max(started, before.at)
 
-    def grown(name: str) -> Pair:
+    def grown(name: str) -> SumCount:
         total, count = getattr(after, name)
         first, number = getattr(base, name)
-        # A version may rename one histogram only: it then begins anew without a restart.
+        # A new version may rename one histogram only, which then starts at zero without a restart.
         return (total - first, count - number) if count >= number else (total, count)
 
     return _Growth(
@@ -306,7 +313,7 @@ def _growth(
     )
 
 
-def _restarted(before: _Seen, after: Page) -> bool:
+def _restarted(before: _Sample, after: PodMetrics) -> bool:
     page = before.page
     if after.finished < page.finished or after.ttft[1] < page.ttft[1]:
         return True
@@ -316,6 +323,6 @@ def _restarted(before: _Seen, after: Page) -> bool:
     return False
 
 
-def _mean(pairs: list[Pair]) -> float | None:
+def _mean(pairs: list[SumCount]) -> float | None:
     count = sum(pair[1] for pair in pairs)
     return sum(pair[0] for pair in pairs) / count if count > 0 else None

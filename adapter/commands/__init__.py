@@ -1,1 +1,1 @@
-"""The commands of `variant-adapter`: one module each, with `register(subparsers)` and `run(args)`."""
+"""The commands of `variant-adapter`: one module each, with `register(parser)` and `run(args)`."""

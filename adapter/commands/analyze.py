@@ -1,4 +1,4 @@
-"""`variant-adapter analyze`: what one replica holds, and how many a rate needs."""
+"""`variant-adapter analyze`: how much load one replica can serve, and how many replicas a rate needs."""
 
 from __future__ import annotations
 
@@ -11,48 +11,103 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from adapter.errors import InputError, UsageError
-from adapter.formats import cases, plots
+from adapter.formats import cases
 
 _CHUNK = 1 << 16
+
+REPLICA = (
+    ("--alpha", "MS", "Decode time of one token with an empty batch, ms. Required"),
+    ("--beta", "MS", "Decode time that each request of the batch adds, ms. Required"),
+    ("--gamma", "MS", "Prefill time of an empty batch, ms. Default 0"),
+    ("--delta", "MS", "Prefill time that each prompt token of the batch adds, ms. Default 0"),
+    ("--max-batch", "N", "Largest number of requests in service. Required"),
+    ("--max-queue", "N", "Largest number of waiting requests. Default 10 times the max batch"),
+    (
+        "--at-tokens",
+        "N",
+        "Output tokens at which the max batch was measured; scales it. Default 0: it is not scaled",
+    ),
+)
+LOAD = (
+    ("--input-tokens", "N", "Prompt tokens per request, mean. Default 0"),
+    ("--output-tokens", "N", "Output tokens per request, mean. Required"),
+)
+RATES = (
+    ("--rate", "RPS", "Arrival rate to analyze, requests per second. Default none: only targets"),
+    ("--rpm", "RPM", "Arrival rate to analyze, requests per minute. Default none: only targets"),
+)
+TARGETS = (
+    ("--ttft", "MS", "Target of the time to first token, ms. Default none"),
+    ("--itl", "MS", "Target of the inter-token latency, ms. Default none"),
+    ("--tps", "TPS", "Target of the output of all replicas, tokens per second. Default none"),
+    (
+        "--percentile",
+        "P",
+        "Percentile that TTFT and ITL targets bound, such as 95. Default none: the mean",
+    ),
+    (
+        "--stability-margin",
+        "SHARE",
+        "Share of a replica's highest service rate that stays unused. Default 0.1",
+    ),
+)
+_FIELDS = {
+    "--rate": "rate_rps",
+    "--ttft": "target_ttft_ms",
+    "--itl": "target_itl_ms",
+    "--tps": "target_tps",
+}
+"""Fields of a case that are not named like their flag."""
 
 
 def register(command: argparse.ArgumentParser) -> None:
     """Add the command and its flags."""
     command.description = (
-        "Analyzes one replica at --rate, sizes it for --ttft, --itl and --tps, or both."
-        " Times are in ms, rates in requests per second. With --jsonl, cases come from standard input,"
-        " one JSON object a line, and every line is answered by one; a case that is wrong is answered"
-        " with its error and does not change the exit status."
+        "Computes latencies of one replica at --rate, or the load that it can serve within --ttft, --itl and"
+        " --tps, or both. With --jsonl each line of standard input is a case, and one line of JSON answers"
+        " it; an invalid case is answered with its error and does not change the exit status."
     )
-    command.add_argument("--jsonl", action="store_true", help="cases from standard input")
-    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    shape = command.add_argument_group("the replica")
-    shape.add_argument("--alpha", type=float, metavar="MS", help="decode time of an empty batch")
-    shape.add_argument("--beta", type=float, metavar="MS", help="and what each request adds")
-    shape.add_argument("--gamma", type=float, metavar="MS", help="prefill time of an empty batch")
-    shape.add_argument("--delta", type=float, metavar="MS", help="and what each token adds")
-    shape.add_argument("--max-batch", type=float, metavar="N", help="requests in service")
-    shape.add_argument("--max-queue", type=float, metavar="N", help="requests that wait (10 N)")
-    shape.add_argument("--at-tokens", type=float, metavar="N", help="scales the max batch")
+    command.add_argument(
+        "--jsonl",
+        action="store_true",
+        help="Read cases from standard input, one JSON object a line; no other flag then describes a case",
+    )
+    command.add_argument("--json", action="store_true", help="Print JSON instead of a table")
+    command.add_argument(
+        "--plot",
+        type=Path,
+        metavar="PNG",
+        help="File to draw TTFT and ITL against the arrival rate into. Default none",
+    )
+    _add_numbers(command.add_argument_group("the replica"), REPLICA)
     load = command.add_argument_group("its load")
-    load.add_argument("--input-tokens", type=float, metavar="N", help="per request, mean")
-    load.add_argument("--output-tokens", type=float, metavar="N", help="per request, mean")
-    rate = load.add_mutually_exclusive_group()
-    rate.add_argument("--rate", type=float, metavar="RPS", dest="rate_rps", help="arrival rate")
-    rate.add_argument("--rpm", type=float, metavar="RPM", help="the same, per minute")
-    targets = command.add_argument_group("its service level")
-    targets.add_argument("--ttft", type=float, metavar="MS", dest="target_ttft_ms")
-    targets.add_argument("--itl", type=float, metavar="MS", dest="target_itl_ms")
-    targets.add_argument("--tps", type=float, dest="target_tps", help="tokens per second, in all")
-    targets.add_argument("--percentile", type=float, metavar="P", help="such as 95 (the mean)")
-    targets.add_argument("--stability-margin", type=float, metavar="SHARE", help="(0.1)")
-    targets.add_argument("--min-replicas", type=int, metavar="N", help="(0)")
-    command.add_argument("--plot", type=Path, metavar="PNG", help="draw TTFT and ITL against rate")
+    _add_numbers(load, LOAD)
+    _add_numbers(load.add_mutually_exclusive_group(), RATES)
+    _add_numbers(command.add_argument_group("its latency and throughput targets"), TARGETS)
+    command.add_argument(
+        "--min-replicas",
+        type=int,
+        metavar="N",
+        help="Least number of replicas for the rate. Default 0",
+    )
     command.set_defaults(run=run)
 
 
+def _add_numbers(
+    group: argparse._ActionsContainer, numbers: tuple[tuple[str, str, str], ...]
+) -> None:
+    for flag, metavar, text in numbers:
+        group.add_argument(
+            flag,
+            type=float,
+            metavar=metavar,
+            dest=_FIELDS.get(flag, flag.removeprefix("--").replace("-", "_")),
+            help=text,
+        )
+
+
 def run(args: argparse.Namespace) -> int:
-    """Answer the cases of standard input, or the one of the flags."""
+    """Answer the cases of standard input, or the case that the flags describe."""
     given = {
         name: value
         for name in cases.Case.model_fields
@@ -64,21 +119,24 @@ def run(args: argparse.Namespace) -> int:
         if given or args.plot is not None:
             raise UsageError("--jsonl takes its cases from standard input, no other flags")
         return _stream(sys.stdin.buffer)
-    found = json.loads(cases.answer_lines([json.dumps(given)])[0])
-    if "error" in found:
-        raise UsageError(str(found["error"]))
+    answer = json.loads(cases.answer_lines([json.dumps(given)])[0])
+    if "error" in answer:
+        raise UsageError(str(answer["error"]))
     if args.plot is not None:
+        # Pictures load the fits too; nothing else of this command needs them.
+        from adapter.formats import plots  # noqa: PLC0415
+
         plots.write_analysis(cases.Case.model_validate(given), args.plot)
     if args.json:
-        print(json.dumps(found))
+        print(json.dumps(answer))
     else:
-        for line in _table(found, cases.Case.model_validate(given)):
+        for line in _table(answer, cases.Case.model_validate(given)):
             print(line)
     return 0
 
 
 def _stream(source: BinaryIO) -> int:
-    """Answer whatever has arrived, as one batch: no case waits for a later one."""
+    """Answer the lines that have arrived as one batch, so that no case waits for a later one."""
     try:
         for lines in _arrived(source):
             for answer in cases.answer_lines(lines):
@@ -101,12 +159,12 @@ def _arrived(source: BinaryIO) -> Iterator[list[str]]:
         yield [rest]
 
 
-def _table(found: dict[str, Any], case: cases.Case) -> Iterator[str]:
+def _table(answer: dict[str, Any], case: cases.Case) -> Iterator[str]:
     if case.sizes:
-        yield from _capacity(found, case)
-    if "throughput_rps" not in found:
+        yield from _capacity(answer, case)
+    if "throughput_rps" not in answer:
         return
-    replicas = found.get("replicas", 1)
+    replicas = answer.get("replicas", 1)
     if case.sizes:
         plural = "needs 1 replica; it" if replicas == 1 else f"needs {replicas} replicas; each"
         yield f"{case.rate_rps:g} req/s {plural} then has"
@@ -115,30 +173,30 @@ def _table(found: dict[str, Any], case: cases.Case) -> Iterator[str]:
     rows = (
         (
             "throughput",
-            f"{found['throughput_rps']:.6g} req/s, {found['tokens_per_second']:.6g} tokens/s",
+            f"{answer['throughput_rps']:.6g} req/s, {answer['tokens_per_second']:.6g} tokens/s",
         ),
-        ("TTFT", f"{found['ttft_ms']:.6g} ms"),
-        ("ITL", f"{found['itl_ms']:.6g} ms"),
-        ("waiting", f"{found['waiting_ms']:.6g} ms"),
-        ("service", f"{found['service_ms']:.6g} ms"),
-        ("response", f"{found['response_ms']:.6g} ms"),
-        ("in service", f"{found['in_service']:.6g} of {found.get('max_batch', int(case.batch))}"),
-        ("in queue", f"{found['in_queue']:.6g}"),
-        ("utilization", f"{found['utilization']:.2%}, busy {found['busy']:.2%}"),
-        ("blocking", f"{found['blocking']:.3g}"),
+        ("TTFT", f"{answer['ttft_ms']:.6g} ms"),
+        ("ITL", f"{answer['itl_ms']:.6g} ms"),
+        ("waiting", f"{answer['waiting_ms']:.6g} ms"),
+        ("service", f"{answer['service_ms']:.6g} ms"),
+        ("response", f"{answer['response_ms']:.6g} ms"),
+        ("in service", f"{answer['in_service']:.6g} of {answer.get('max_batch', int(case.batch))}"),
+        ("in queue", f"{answer['in_queue']:.6g}"),
+        ("utilization", f"{answer['utilization']:.2%}, busy {answer['busy']:.2%}"),
+        ("blocking", f"{answer['blocking']:.3g}"),
     )
     for name, text in rows:
         yield f"  {name:<12} {text}"
     if case.percentile is not None:
         yield (
-            f"  p{case.percentile:g}: waiting {found['waiting_percentile_ms']:.6g} ms,"
-            f" TTFT {found['ttft_percentile_ms']:.6g} ms, ITL {found['itl_percentile_ms']:.6g} ms"
+            f"  p{case.percentile:g}: waiting {answer['waiting_percentile_ms']:.6g} ms,"
+            f" TTFT {answer['ttft_percentile_ms']:.6g} ms, ITL {answer['itl_percentile_ms']:.6g} ms"
         )
 
 
-def _capacity(found: dict[str, Any], case: cases.Case) -> Iterator[str]:
+def _capacity(answer: dict[str, Any], case: cases.Case) -> Iterator[str]:
     of = "means" if case.percentile is None else f"p{case.percentile:g}"
-    yield f"One replica, max batch {found['max_batch']}, targets on {of}"
+    yield f"One replica, max batch {answer['max_batch']}, targets on {of}"
     for name, target, unit in (
         ("ttft", case.target_ttft_ms, "ms"),
         ("itl", case.target_itl_ms, "ms"),
@@ -146,13 +204,13 @@ def _capacity(found: dict[str, Any], case: cases.Case) -> Iterator[str]:
     ):
         if target is None:
             continue
-        most = found[f"max_rate_{name}_rps"]
+        most = answer[f"max_rate_{name}_rps"]
         text = "cannot be met" if most is None else f"up to {most:.6g} req/s"
         yield f"  {name.upper():<12} {target:g} {unit}: {text}"
-    if found["infeasible"] is not None:
-        yield f"  infeasible   {found['infeasible']['reason']}"
+    if answer["infeasible"] is not None:
+        yield f"  infeasible   {answer['infeasible']['reason']}"
     else:
         yield (
-            f"  holds        {found['max_rate_rps']:.6g} req/s = {found['max_rate_rps'] * 60:.6g} req/min,"
-            f" bound by {found['binding']}"
+            f"  can serve    {answer['max_rate_rps']:.6g} req/s = {answer['max_rate_rps'] * 60:.6g} req/min,"
+            f" bound by {answer['binding']}"
         )

@@ -1,4 +1,4 @@
-"""`variant-adapter certs`: the serving certificate that the adapter keeps, and its authorities."""
+"""`variant-adapter certs`: the serving certificate in the adapter's Secret, and its authorities."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives import hashes
 
 from adapter import errors, installation
 from adapter.commands import kubeconfig
-from adapter.kube.client import ApiError, Cluster
+from adapter.kube.client import Cluster
+from adapter.kube.errors import NotFound
 from adapter.tls.certificate_secret import OwnCertificates, SecretStore, bundle_of, names
 from certs import rotation
 
@@ -20,20 +21,26 @@ from certs import rotation
 def register(command: argparse.ArgumentParser) -> None:
     """Add the command and its flags."""
     command.description = (
-        "The certificate and its authorities are kept in a Secret and renewed by themselves when"
-        " a third of their life is left."
+        "Shows or rotates the serving certificate and its authorities. They are state in a Secret, and the"
+        " leader renews them when a third of their life is left."
     )
     command.add_argument(
         "action",
         choices=("show", "rotate"),
-        help="rotate brings in a new authority now; the adapter then changes over without a gap",
+        help="Action: show the certificates, or rotate, which starts the change to a new authority now;"
+        " clients keep their trust throughout",
     )
     defaults = OwnCertificates(namespace=installation.SYSTEM)
-    command.add_argument("--certificate-secret", default=defaults.secret, help="(%(default)s)")
-    command.add_argument("--service-name", default=defaults.service, help="(%(default)s)")
-    command.add_argument("--api-service", default=defaults.api_service, help="(%(default)s)")
-    command.add_argument("--json", action="store_true", help="print JSON instead of text")
-    kubeconfig.register(command)
+    for flag, default, text in (
+        ("--certificate-secret", defaults.secret, "Secret with the serving certificates"),
+        ("--service-name", defaults.service, "Service that the serving certificate is for"),
+        ("--api-service", defaults.api_service, "APIService whose caBundle trusts the certificate"),
+    ):
+        command.add_argument(
+            flag, default=default, metavar="NAME", help=f"{text}. Default %(default)s"
+        )
+    command.add_argument("--json", action="store_true", help="Print JSON instead of text")
+    kubeconfig.add_flags(command)
     command.set_defaults(run=run)
 
 
@@ -46,56 +53,58 @@ def run(args: argparse.Namespace) -> int:
         api_service=args.api_service,
     )
     rotate = args.action == "rotate"
-    found = kubeconfig.run(args.kubeconfig, lambda cluster: _look(cluster, options, rotate=rotate))
+    document = kubeconfig.call(
+        args.kubeconfig, lambda cluster: _state(cluster, options, rotate=rotate)
+    )
     if args.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(document, indent=2))
         return 0
-    for item in found["certificates"]:
+    for item in document["certificates"]:
         state = f"{item['daysLeft']} days left"
         if item["what"] != "serving certificate":
             trusted = item["trusted"]
             state += "" if trusted is None else ", trusted" if trusted else ", not trusted yet"
         print(f"{item['what']:<22}{item['until'][:10]}  {state:<34}{item['fingerprint'][:23]}")
-    print(found["next"])
+    print(document["next"])
     return 0
 
 
-async def _look(cluster: Cluster, options: OwnCertificates, *, rotate: bool) -> dict[str, Any]:
+async def _state(cluster: Cluster, options: OwnCertificates, *, rotate: bool) -> dict[str, Any]:
+    """The certificates as JSON, after their rotation if that is asked for."""
     store = SecretStore(cluster, namespace=options.namespace, name=options.secret)
-    kept, version = await store.read()
-    if kept is None:
+    state, version = await store.read()
+    if state is None:
         raise errors.InputError(
-            f"Secret {options.namespace}/{options.secret}: holds no certificate; the adapter makes it at its"
-            " first start, unless it was given files"
+            f"Secret {options.namespace}/{options.secret}: holds no certificate; the adapter creates it at"
+            " its first start, unless it runs with --tls-cert-file"
         )
     try:
         service = await cluster.request(
             "GET", f"/apis/apiregistration.k8s.io/v1/apiservices/{options.api_service}"
         )
         bundle = bundle_of(service)
-    except ApiError as error:
-        if error.code != 404:
-            raise
+    except NotFound:
         bundle = None
-    if rotate and kept.following is None:
-        kept = rotation.advance(
-            kept,
+    if rotate and state.following is None:
+        state = rotation.advance(
+            state,
             names=names(options),
             now=datetime.now(UTC),
             times=options.times,
             published=bundle,
             force=True,
         )
-        await store.write(kept, version)
-    return _described(kept, bundle)
+        await store.write(state, version)
+    return _described(state, bundle)
 
 
-def _described(kept: rotation.Kept, bundle: bytes | None) -> dict[str, Any]:
-    parts = [("serving certificate", kept.serving.cert_pem), ("authority", kept.signing.cert_pem)]
-    if kept.following is not None:
-        parts.append(("next authority", kept.following.cert_pem))
-    if kept.former:
-        parts.append(("former authority", kept.former))
+def _described(state: rotation.CertificateState, bundle: bytes | None) -> dict[str, Any]:
+    """The certificates as JSON; `bundle` is the APIService's caBundle, None if it is unknown."""
+    parts = [("serving certificate", state.serving.cert_pem), ("authority", state.signing.cert_pem)]
+    if state.following is not None:
+        parts.append(("next authority", state.following.cert_pem))
+    if state.former:
+        parts.append(("former authority", state.former))
     now = datetime.now(UTC)
     shown = []
     for what, pem in parts:
@@ -110,10 +119,10 @@ def _described(kept: rotation.Kept, bundle: bytes | None) -> dict[str, Any]:
                 "trusted": None if bundle is None else pem.strip() in bundle,
             }
         )
-    if kept.following is not None:
-        coming = "the next authority is made; it signs once everyone has trusted it for an hour"
-    elif kept.former:
+    if state.following is not None:
+        coming = "a new authority was created; it signs after it has been trusted for an hour"
+    elif state.former:
         coming = "the former authority stays trusted for an hour after the change"
     else:
-        coming = "nothing is due"
+        coming = "no renewal is due"
     return {"certificates": shown, "next": coming}

@@ -1,4 +1,4 @@
-"""`variant-adapter doctor`: checks an installation in a cluster and says what to fix."""
+"""`variant-adapter doctor`: checks an installation in a cluster and names the fix of each problem."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import argparse
 import dataclasses
 import json
 import os
+from typing import TYPE_CHECKING
 
-from adapter.app.config import prometheus_options
+from adapter.app.prometheus import prometheus_options
 from adapter.commands import flags, kubeconfig
-from adapter.diagnostics.checks import Finding
-from adapter.diagnostics.doctor import Doctor
 from adapter.installation import Names
 from adapter.kube.client import Cluster
+from adapter.settings.control import Prometheus
+from adapter.settings.declaration import resolve
+
+if TYPE_CHECKING:
+    from adapter.diagnostics.site import Finding
 
 MARKS = {"ok": "ok     ", "warning": "warning", "error": "ERROR  "}
 
@@ -20,23 +24,32 @@ MARKS = {"ok": "ok     ", "warning": "warning", "error": "ERROR  "}
 def register(command: argparse.ArgumentParser) -> None:
     """Add the command and its flags."""
     command.description = (
-        "Looks at the aggregation layer, the APIService and its trust, who leads, permissions,"
-        " ConfigMaps, every variant and every HPA that reads our metrics. Changes nothing. Exit status 1"
-        " if there is an error."
+        "Checks the aggregation layer, the APIService and its caBundle, the leader, permissions, ConfigMaps,"
+        " every variant, every HPA that reads the adapter's metrics, and Prometheus. Changes nothing. The"
+        " exit status is 1 if there is an error."
     )
     defaults = Names()
-    command.add_argument("--service-name", default=defaults.service, help="(%(default)s)")
-    command.add_argument("--service-account", default=defaults.account, help="(%(default)s)")
-    command.add_argument("--certificate-secret", default=defaults.secret, help="(%(default)s)")
-    command.add_argument("--lease-name", default=defaults.lease, help="(%(default)s)")
-    command.add_argument("--json", action="store_true", help="print JSON instead of text")
-    kubeconfig.register(command)
-    flags.register_prometheus(command)
+    for flag, default, text in (
+        ("--service-name", defaults.service, "Service of the adapter's API"),
+        ("--service-account", defaults.account, "Service account of the adapter"),
+        ("--certificate-secret", defaults.secret, "Secret with the serving certificates"),
+        ("--lease-name", defaults.lease, "Lease of leader election"),
+    ):
+        command.add_argument(
+            flag, default=default, metavar="NAME", help=f"{text}. Default %(default)s"
+        )
+    command.add_argument("--json", action="store_true", help="Print JSON instead of text")
+    kubeconfig.add_flags(command)
+    flags.add(command, Prometheus)
     command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check and print as it goes."""
+    """Run the checks, and print each finding as it is made."""
+    # The checks load schemas, certificates and the Prometheus client, which `--help` does not need.
+    from adapter.diagnostics import doctor  # noqa: PLC0415
+    from adapter.diagnostics.site import Site  # noqa: PLC0415
+
     names = Names(
         namespace=args.config_namespace,
         service=args.service_name,
@@ -44,23 +57,22 @@ def run(args: argparse.Namespace) -> int:
         secret=args.certificate_secret,
         lease=args.lease_name,
     )
-
-    prometheus = prometheus_options(flags.prometheus(args), {}, os.environ)
+    prometheus = prometheus_options(resolve(Prometheus, vars(args), environment=os.environ))
 
     async def check(cluster: Cluster) -> list[Finding]:
-        found = []
-        async for finding in Doctor(cluster, names, prometheus=prometheus).findings():
-            found.append(finding)
+        findings = []
+        async for finding in doctor.findings(Site(cluster, names, prometheus=prometheus)):
+            findings.append(finding)
             if not args.json:
                 _print(finding)
-        return found
+        return findings
 
-    found = kubeconfig.run(args.kubeconfig, check)
-    errors = sum(finding.level == "error" for finding in found)
+    findings = kubeconfig.call(args.kubeconfig, check)
+    errors = sum(finding.level == "error" for finding in findings)
     if args.json:
-        print(json.dumps([dataclasses.asdict(finding) for finding in found], indent=2))
+        print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
     else:
-        warnings = sum(finding.level == "warning" for finding in found)
+        warnings = sum(finding.level == "warning" for finding in findings)
         print(f"{errors} errors, {warnings} warnings")
     return 1 if errors else 0
 

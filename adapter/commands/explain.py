@@ -1,4 +1,4 @@
-"""`variant-adapter explain`: why a variant has its target, and what keeps it from it."""
+"""`variant-adapter explain`: why a variant has its target, and what keeps its replicas from it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ import aiohttp
 
 from adapter import errors
 from adapter.commands import kubeconfig
-from adapter.diagnostics import explain
-from adapter.kube.client import ApiError, Cluster
+from adapter.diagnostics import explain_text
+from adapter.installation import Names
+from adapter.kube import advice
+from adapter.kube.client import Cluster
+from adapter.kube.errors import ApiError
 
 TIMEOUT_SECONDS = 10.0
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
@@ -23,43 +26,64 @@ _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[a-z0-9]([-a-z0-9.]*[a-z0-9]
 def register(command: argparse.ArgumentParser) -> None:
     """Add the command and its flags."""
     command.description = (
-        "Asks the adapter that leads for a variant's load, its decision, what binds it, what was"
-        " next, and what holds the replicas back. Without a name: all variants, one line each."
+        "Shows a variant's load, the decision of the last reconcile cycle, what limits a replica, the next"
+        " best candidate, and what keeps the replicas from their target. Without a name: all variants, one"
+        " line each. The adapter that holds the Lease answers."
     )
-    command.add_argument("variant", nargs="?", type=named, metavar="NAMESPACE/NAME")
-    command.add_argument("--url", help="of a metrics port, instead of asking through the cluster")
-    command.add_argument("--lease-name", default="variant-adapter", help="(%(default)s)")
-    command.add_argument("--metrics-port", type=int, default=8080, help="of the pods (%(default)s)")
-    command.add_argument("--json", action="store_true", help="print JSON instead of text")
-    kubeconfig.register(command)
+    command.add_argument(
+        "variant",
+        nargs="?",
+        type=variant_name,
+        metavar="NAMESPACE/NAME",
+        help="Variant to explain. Default all variants",
+    )
+    command.add_argument(
+        "--url",
+        metavar="URL",
+        help="URL of an adapter's metrics port to query. Default none: the leader, through the API server",
+    )
+    command.add_argument(
+        "--lease-name",
+        default=Names().lease,
+        metavar="NAME",
+        help="Lease that names the leader. Default %(default)s",
+    )
+    command.add_argument(
+        "--metrics-port",
+        type=int,
+        default=8080,
+        metavar="PORT",
+        help="Metrics port of the adapter's pods. Default %(default)s",
+    )
+    command.add_argument("--json", action="store_true", help="Print JSON instead of text")
+    kubeconfig.add_flags(command)
     command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask and print."""
+    """Query and print."""
     path = "/variants" + (f"/{args.variant}" if args.variant else "")
     if args.url is not None:
-        found = asyncio.run(_direct(args.url.rstrip("/") + path))
+        document = asyncio.run(_query(args.url.rstrip("/") + path))
     else:
-        found = kubeconfig.run(args.kubeconfig, lambda cluster: _through(cluster, args, path))
+        document = kubeconfig.call(
+            args.kubeconfig, lambda cluster: _query_leader(cluster, args, path)
+        )
     if args.json:
-        print(json.dumps(found, indent=2))
-    elif args.variant:
-        for line in explain.lines(found):
-            print(line)
-    else:
-        for line in overview(found):
-            print(line)
+        print(json.dumps(document, indent=2))
+        return 0
+    for line in explain_text.lines(document) if args.variant else overview(document):
+        print(line)
     return 0
 
 
-def overview(found: Mapping[str, Any]) -> list[str]:
+def overview(document: Mapping[str, Any]) -> list[str]:
     """One line per variant."""
     rows = [("VARIANT", "CURRENT", "TARGET", "WHY")]
-    for item in found["variants"]:
+    for item in document["variants"]:
         desired = item.get("desiredReplicas")
-        held = item.get("heldBackBy") or []
-        why = item.get("problem") or "; ".join([*filter(None, [item.get("reason")]), *held])
+        obstacles = item.get("heldBackBy") or []
+        why = item.get("problem") or "; ".join([*filter(None, [item.get("reason")]), *obstacles])
         rows.append(
             (
                 f"{item['namespace']}/{item['name']}",
@@ -75,40 +99,41 @@ def overview(found: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def named(text: str) -> str:
-    """NAMESPACE/NAME for argparse."""
+def variant_name(text: str) -> str:
+    """Read NAMESPACE/NAME, for argparse."""
     if not _NAME.fullmatch(text):
         raise argparse.ArgumentTypeError(f"must be NAMESPACE/NAME, not {text!r}")
     return text
 
 
-async def _direct(url: str) -> dict[str, Any]:
+async def _query(url: str) -> dict[str, Any]:
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
     try:
         async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as response:
-            found = await response.json(content_type=None)
+            document = await response.json(content_type=None)
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
         raise errors.InputError(f"{url}: {str(error) or type(error).__name__}") from error
-    if not isinstance(found, dict):
+    if not isinstance(document, dict):
         raise errors.InputError(f"{url}: not an adapter's metrics port")
     if response.status != 200:
-        raise errors.InputError(str(found.get("message") or f"{url}: {response.status}"))
-    return found
+        raise errors.InputError(str(document.get("message") or f"{url}: {response.status}"))
+    return document
 
 
-async def _through(cluster: Cluster, args: argparse.Namespace, path: str) -> dict[str, Any]:
-    """Ask the pod that holds the lease, through the API server's proxy."""
-    space = args.config_namespace
+async def _query_leader(cluster: Cluster, args: argparse.Namespace, path: str) -> dict[str, Any]:
+    """Query the pod that holds the Lease, through the API server's proxy."""
+    namespace = args.config_namespace
     try:
         lease = await cluster.request(
-            "GET", f"/apis/coordination.k8s.io/v1/namespaces/{space}/leases/{args.lease_name}"
+            "GET", f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{args.lease_name}"
         )
     except ApiError as error:
-        fix = "; is the adapter there? variant-adapter doctor" if error.code == 404 else ""
-        raise errors.InputError(f"{error}{fix}") from error
+        raise errors.InputError(advice.explained(error)) from error
     holder = str((lease.get("spec") or {}).get("holderIdentity") or "")
     pod = holder.rpartition("_")[0]
     if not pod:
-        raise errors.InputError(f"Lease {space}/{args.lease_name}: nobody leads now; try again")
-    where = f"/api/v1/namespaces/{space}/pods/{pod}:{args.metrics_port}/proxy{path}"
-    return await cluster.request("GET", where)
+        raise errors.InputError(
+            f"Lease {namespace}/{args.lease_name}: there is no leader now; try again"
+        )
+    proxy = f"/api/v1/namespaces/{namespace}/pods/{pod}:{args.metrics_port}/proxy"
+    return await cluster.request("GET", proxy + path)

@@ -5,95 +5,284 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from adapter.commands import flags
 from adapter.errors import InputError
 from adapter.formats import benchmarks, plots
+from analyzer import benchmark_rows, step_advice, step_fit
 from analyzer import fit as fitting
-from analyzer.errors import FitError, InvalidParameterError
+from analyzer.errors import FitError, InvalidParameterError, SaturatedRowsError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What was found.
+
+    Attributes:
+        rows: usable rows, to which every index below refers.
+        unusable: rows with their reasons.
+        lines: today's two lines; None where the rows do not determine them.
+        lines_problem: why not.
+        steps: step times; None where the lengths are not known.
+        steps_problem: why not.
+        advice: on the step times.
+        capacities: for each pair of lengths.
+
+    """
+
+    rows: Sequence[benchmarks.Row]
+    unusable: Sequence[benchmarks.Row]
+    lines: fitting.Fit | None
+    lines_problem: str
+    steps: step_fit.StepFit | None
+    steps_problem: str
+    advice: step_advice.Advice | None
+    capacities: Sequence[step_advice.Capacity]
 
 
 def register(command: argparse.ArgumentParser) -> None:
     """Add the command and its flags."""
     command.description = (
-        "Fits ITL = alpha + beta * batch and TTFT = gamma + delta * input_tokens * batch to"
-        " benchmark rows, robustly. Files are CSV with columns batch (or concurrency), itl_ms,"
-        " input_tokens and ttft_ms, or JSON of guidellm or vLLM's benchmark_serving."
+        "Fits the times of an engine's step (base, per request, per prefill token, per context token), and"
+        " ITL = alpha + beta * batch and TTFT = gamma + delta * input_tokens * batch, to benchmark rows."
+        " Saturated rows are found, named and left out. Files are CSV with columns batch (or concurrency),"
+        " itl_ms, input_tokens, output_tokens and ttft_ms, JSON of vLLM's bench serve or its sweep's CSV,"
+        " SGLang's JSON lines, or guidellm's JSON or CSV."
     )
-    command.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    command.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="Benchmark results, CSV or JSON"
+    )
     command.add_argument(
         "--max-batch",
-        type=batch_size,
+        type=flags.count,
         metavar="N",
-        help="of the server that was measured: above it requests waited, so TTFTs are left out",
+        help="Largest number of requests in service (vLLM's --max-num-seqs) when measured; larger rows"
+        " are left out. Default none: all are used",
     )
-    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    command.add_argument("--plot", type=Path, metavar="PNG", help="draw rows and lines")
+    command.add_argument("--json", action="store_true", help="Print JSON instead of a table")
+    command.add_argument(
+        "--plot",
+        type=Path,
+        metavar="PNG",
+        help="File to draw the rows and the fitted lines into. Default none",
+    )
     command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fit and print; a poor fit is a result too."""
+    """Fit and print; a poor fit is printed with its verdict."""
     rows = [row for path in args.files for row in benchmarks.read(path)]
-    try:
-        found = fitting.fit(
-            batch=[row.batch for row in rows],
-            input_tokens=[row.input_tokens for row in rows],
-            itl_ms=[row.itl_ms for row in rows],
-            ttft_ms=[row.ttft_ms for row in rows],
-            max_batch=args.max_batch,
-        )
-    except FitError as error:
-        raise InputError(str(error)) from error
-    except InvalidParameterError as error:
-        place = rows[error.index].place if error.index is not None else "rows"
-        raise InputError(f"{place}: {error.parameter}: {error.problem}") from error
+    found = fit_rows(rows, args.max_batch)
     if args.plot is not None:
-        plots.write_fit(rows, found, args.plot)
+        if found.lines is None:
+            raise InputError(f"no plot: {found.lines_problem}")
+        plots.write_fit(found.rows, found.lines, args.plot)
     if args.json:
-        print(json.dumps(_document(found)))
+        print(json.dumps(_document(found), allow_nan=False))
     else:
-        for line in _table(found, rows):
+        for line in _table(found):
             print(line)
     return 0
 
 
-def batch_size(text: str) -> int:
-    """A whole number >= 1 for argparse."""
-    if not (text.isascii() and text.isdigit() and int(text) >= 1):
-        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, not {text!r}")
-    return int(text)
+def fit_rows(rows: Sequence[benchmarks.Row], max_batch: int | None) -> Result:
+    """Both fits; the rows that step times find saturated teach neither.
+
+    Raises:
+        InputError: neither fit is possible, or a number is out of its range.
+
+    """
+    usable = [row for row in rows if not row.problem]
+    steps, steps_problem, table = _steps(usable, max_batch)
+    waited = {row.row for row in steps.saturated} if steps else set()
+    untimed = waited | (set(steps.waited) if steps else set())
+    lines, lines_problem = None, ""
+    try:
+        lines = fitting.fit(
+            batch=[row.batch for row in usable],
+            input_tokens=[row.input_tokens for row in usable],
+            itl_ms=[math.nan if i in waited else row.itl_ms for i, row in enumerate(usable)],
+            ttft_ms=[math.nan if i in untimed else row.ttft_ms for i, row in enumerate(usable)],
+            max_batch=max_batch,
+        )
+    except FitError as error:
+        if steps is None:
+            raise InputError(str(error)) from error
+        lines_problem = str(error)
+    except InvalidParameterError as error:
+        place = usable[error.index].place if error.index is not None else "rows"
+        raise InputError(f"{place}: {error.parameter}: {error.problem}") from error
+    advice, capacities = None, list[step_advice.Capacity]()
+    if steps is not None and table is not None:
+        advice = step_advice.advise(table, steps)
+        throughput = np.array([row.throughput_rps for row in usable])
+        capacities = step_advice.capacities(table, steps, throughput)
+    return Result(
+        rows=usable,
+        unusable=[row for row in rows if row.problem],
+        lines=lines,
+        lines_problem=lines_problem,
+        steps=steps,
+        steps_problem=steps_problem,
+        advice=advice,
+        capacities=capacities,
+    )
 
 
-def _document(found: fitting.Fit) -> dict[str, Any]:
-    prefill = found.prefill
+def _steps(
+    rows: Sequence[benchmarks.Row], max_batch: int | None
+) -> tuple[step_fit.StepFit | None, str, benchmark_rows.BenchmarkRows | None]:
+    for name in ("input_tokens", "output_tokens"):
+        if any(math.isnan(getattr(row, name)) for row in rows):
+            return None, f"{name} is not known of every row", None
+    try:
+        table = benchmark_rows.rows_of(
+            concurrency=[row.batch for row in rows],
+            input_tokens=[row.input_tokens for row in rows],
+            output_tokens=[row.output_tokens for row in rows],
+            itl_ms=[row.itl_ms for row in rows],
+            ttft_ms=[row.ttft_ms for row in rows],
+            open_loop=[row.open_loop for row in rows],
+            unlimited=[row.unlimited for row in rows],
+        )
+        return step_fit.fit_steps(table, max_num_seqs=max_batch), "", table
+    except SaturatedRowsError as error:
+        reasons = "".join(f"\n  {rows[row].place}: {reason}" for row, reason in error.rows)
+        raise InputError(f"{error}:{reasons}") from error
+    except FitError as error:
+        raise InputError(str(error)) from error
+    except InvalidParameterError as error:
+        place = rows[error.index].place if error.index is not None else "rows"
+        name = "batch" if error.parameter == "concurrency" else error.parameter
+        raise InputError(f"{place}: {name}: {error.problem}") from error
+
+
+def _document(found: Result) -> dict[str, Any]:
+    lines, steps = found.lines, found.steps
+    prefill = lines.prefill if lines else None
     return {
-        "alpha": found.decode.base,
-        "beta": found.decode.slope,
+        "alpha": lines.decode.base if lines else None,
+        "beta": lines.decode.slope if lines else None,
         "gamma": prefill.base if prefill else None,
         "delta": prefill.slope if prefill else None,
-        "verdict": found.verdict,
-        "decode": dataclasses.asdict(found.decode),
+        "verdict": lines.verdict if lines else None,
+        "decode": dataclasses.asdict(lines.decode) if lines else None,
         "prefill": dataclasses.asdict(prefill) if prefill else None,
+        "steps": {
+            **dataclasses.asdict(steps.step_times),
+            "errors": steps.errors,
+            "mean_error": steps.error,
+            "rows": steps.rows,
+            "max_requests": steps.bounds.max_requests,
+            "kv_tokens": steps.bounds.kv_tokens,
+        }
+        if steps
+        else None,
+        "saturated": [
+            {"place": found.rows[row.row].place, "running": row.running, "reason": row.reason}
+            for row in (steps.saturated if steps else ())
+        ],
+        "left_out": [{"place": row.place, "reason": row.problem} for row in found.unusable],
+        "undetermined": list(found.advice.undetermined) if found.advice else [],
+        "measure_next": list(found.advice.measure_next) if found.advice else [],
+        "capacities": [
+            {
+                name: None if math.isnan(value) else value
+                for name, value in dataclasses.asdict(capacity).items()
+            }
+            for capacity in found.capacities
+        ],
     }
 
 
-def _table(found: fitting.Fit, rows: Sequence[benchmarks.Row]) -> Iterator[str]:
-    yield from _lines("ITL = alpha + beta * batch", ("alpha", "beta"), found.decode, rows)
-    if found.prefill is None:
-        yield "TTFT: no usable row; gamma and delta stay unknown"
+def _table(found: Result) -> Iterator[str]:
+    for row in found.unusable:
+        yield f"left out: {row.place}: {row.problem}"
+    for row in found.rows:
+        if row.note:
+            yield f"note: {row.place}: {row.note}"
+    if found.steps is None:
+        yield f"step times: not fitted: {found.steps_problem}"
+    else:
+        yield from _step_lines(found, found.steps)
+    if found.lines is None:
+        yield f"alpha, beta, gamma and delta: not fitted: {found.lines_problem}"
     else:
         yield from _lines(
-            "TTFT = gamma + delta * input_tokens * batch", ("gamma", "delta"), found.prefill, rows
+            "ITL = alpha + beta * batch", ("alpha", "beta"), found.lines.decode, found.rows
         )
-    yield f"verdict: {found.verdict}"
+        if found.lines.prefill is None:
+            yield "TTFT: no usable row; gamma and delta stay unknown"
+        else:
+            yield from _lines(
+                "TTFT = gamma + delta * input_tokens * batch",
+                ("gamma", "delta"),
+                found.lines.prefill,
+                found.rows,
+            )
+        yield f"verdict: {found.lines.verdict}"
+    yield from _profile(found)
+
+
+def _step_lines(found: Result, steps: step_fit.StepFit) -> Iterator[str]:
+    for saturated in steps.saturated:
+        yield f"saturated, left out: {found.rows[saturated.row].place}: {saturated.reason}"
+    for row in steps.waited:
+        yield f"TTFT left out: {found.rows[row].place}: it holds a wait, but ITL follows the concurrency"
+    yield "step = base + per request * n + per prefill token * prompt tokens + per context token * context"
+    for name in step_fit.NAMES:
+        value, error = getattr(steps.step_times, name), steps.errors[name]
+        if name == "per_sqrt_request_ms" and value == 0.0:
+            continue
+        unsure = "  (not determined by these rows)" if name in steps.undetermined else ""
+        yield f"  {name.removesuffix('_ms').replace('_', ' '):<18} {value:>12.6g} ms  +- {error:.3g}{unsure}"
+    yield f"  {steps.rows} rows, mean error of ITL {steps.error:.1%}"
+    for row in steps.outliers:
+        yield f"  outlier: {found.rows[row].place}"
+    tails = [row.itl_p99_ms / row.itl_ms for row in found.rows if row.itl_p99_ms > 0]
+    if tails:
+        yield f"  p99 of ITL is {np.median(tails):.2f} times its mean (median of {len(tails)} rows)"
+    for capacity in found.capacities:
+        measured = capacity.measured_rps
+        best = "none measured" if math.isnan(measured) else f"best measured {measured:.4g}"
+        yield (
+            f"capacity at {capacity.input_tokens:.0f}/{capacity.output_tokens:.0f} tokens:"
+            f" {capacity.implied_rps:.4g} requests/s with {capacity.requests:.4g} in service; {best}"
+        )
+    if found.advice is not None:
+        for said in found.advice.undetermined:
+            yield f"not determined: {said}"
+        for better in found.advice.measure_next:
+            yield f"next: {better}"
+
+
+def _profile(found: Result) -> Iterator[str]:
     yield "for the VariantAutoscaling's modelProfile:"
     yield "  perfParms:"
-    yield f'    decodeParms: {{alpha: "{found.decode.base:.6g}", beta: "{found.decode.slope:.6g}"}}'
-    if found.prefill is not None:
-        yield f'    prefillParms: {{gamma: "{found.prefill.base:.6g}", delta: "{found.prefill.slope:.6g}"}}'
+    if found.lines is not None:
+        decode, prefill = found.lines.decode, found.lines.prefill
+        yield f'    decodeParms: {{alpha: "{decode.base:.6g}", beta: "{decode.slope:.6g}"}}'
+        if prefill is not None:
+            yield f'    prefillParms: {{gamma: "{prefill.base:.6g}", delta: "{prefill.slope:.6g}"}}'
+    if found.steps is not None:
+        times = found.steps.step_times
+        fields = {
+            "base": times.base_ms,
+            "perRequest": times.per_request_ms,
+            "perPrefillToken": times.per_prefill_token_ms,
+            "perContextToken": times.per_context_token_ms,
+        }
+        if times.per_sqrt_request_ms > 0:
+            fields["perSqrtRequest"] = times.per_sqrt_request_ms
+        values = ", ".join(f'{name}: "{value:.6g}"' for name, value in fields.items())
+        yield f"    stepParms: {{{values}}}"
 
 
 def _lines(

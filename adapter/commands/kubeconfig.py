@@ -1,46 +1,50 @@
-"""The cluster that a person's command works on: kubectl's own choice of it, or a named kubeconfig."""
+"""The cluster that a person's command works on: the one that kubectl uses, or that of a named kubeconfig."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
 from adapter import errors
 from adapter.installation import SYSTEM
-from adapter.kube.client import ApiError, Cluster, connected
+from adapter.kube.client import Cluster, connected
+from adapter.kube.errors import ApiError
+from adapter.settings import machine
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
-def register(command: argparse.ArgumentParser) -> None:
-    """Add the flags that say where the cluster and our installation in it are."""
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """Add the flags that name the cluster and the installation in it."""
     command.add_argument(
-        "--kubeconfig", type=Path, default=default(), help="($KUBECONFIG, ~/.kube/config)"
+        "--kubeconfig",
+        type=Path,
+        default=machine.kubeconfig(),
+        metavar="FILE",
+        help="Kubeconfig of the cluster. Default $KUBECONFIG, else ~/.kube/config",
     )
-    command.add_argument("--config-namespace", default=SYSTEM, help="of the adapter (%(default)s)")
+    command.add_argument(
+        "--config-namespace",
+        default=SYSTEM,
+        metavar="NAME",
+        help="Namespace that the adapter is installed in. Default %(default)s",
+    )
 
 
-def default() -> Path:
-    """The file that kubectl would read first."""
-    named = [part for part in os.environ.get("KUBECONFIG", "").split(os.pathsep) if part]
-    return Path(named[0]) if named else Path.home() / ".kube" / "config"
-
-
-def run(path: Path, work: Callable[[Cluster], Awaitable[Found]]) -> Found:
-    """Do something with the cluster of a kubeconfig.
+def call(path: Path, work: Callable[[Cluster], Awaitable[Result]]) -> Result:
+    """Run a coroutine function with a client of a kubeconfig's cluster; return its result.
 
     Raises:
-        AdapterError: the file is unusable, or the cluster refuses or does not answer.
+        AdapterError: the file cannot be used, or the cluster refuses or does not answer.
 
     """
     if not path.exists():
         raise errors.InputError(f"{path}: no such kubeconfig; name one with --kubeconfig")
 
-    async def connect() -> Found:
+    async def connect() -> Result:
         async with connected(path) as cluster:
             return await work(cluster)
 

@@ -1,4 +1,4 @@
-"""`variant-adapter plan`: one optimization of a fleet in a file."""
+"""`variant-adapter plan`: one optimization of a fleet that a file describes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from typing import Any, get_args
 from rich.console import Console
 from rich.table import Table
 
-from adapter.commands.serve import share
+from adapter.commands import flags
 from adapter.errors import InputError
 from adapter.formats import fleet_file
 from adapter.planning import plan as planning
 from optimizer.errors import OptimizerError
-from optimizer.problem import POLICIES
-from optimizer.solvers import SolverName
+from optimizer.problem import POLICIES, SolverName
 
 _WIDTH = 200
 
@@ -27,44 +26,72 @@ _WIDTH = 200
 def register(command: argparse.ArgumentParser) -> None:
     """Add the command and its flags."""
     command.description = (
-        "Decides accelerator, replicas and max batch of every variant of a YAML or JSON fleet,"
-        " within its capacity, by priority, at least cost. Reads the workload-variant-autoscaler's"
-        " system documents too."
+        "Chooses accelerator, replicas and max batch of every variant of a fleet file (YAML or JSON), within"
+        " its capacity, by priority, at least cost. Reads system documents of the workload-variant-autoscaler"
+        " too."
     )
-    command.add_argument("-f", "--file", type=Path, required=True, metavar="FILE")
-    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    command.add_argument("--explain", action="store_true", help="say why, for every variant")
-    command.add_argument("--solver", choices=get_args(SolverName), help="overrides the file")
-    command.add_argument("--saturation-policy", choices=POLICIES, help="overrides the file")
     command.add_argument(
+        "-f",
+        "--file",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="Fleet to plan, YAML or JSON. Required",
+    )
+    command.add_argument("--json", action="store_true", help="Print JSON instead of a table")
+    command.add_argument(
+        "--explain", action="store_true", help="Print the reason of every variant's allocation"
+    )
+    settings = command.add_argument_group("settings that override those of the file")
+    settings.add_argument(
+        "--solver",
+        choices=get_args(SolverName),
+        help="Solver to use; auto is branch-and-bound where capacity is limited. Default auto",
+    )
+    settings.add_argument(
+        "--saturation-policy",
+        choices=POLICIES,
+        help="Order of giving out remaining capacity when it cannot serve every variant. Default None",
+    )
+    settings.add_argument(
         "--delayed-best-effort",
         action=argparse.BooleanOptionalAction,
-        help="hand out leftovers after all priorities (greedy)",
+        help="Give out remaining capacity after all priorities were served (greedy solver). Default off",
     )
-    command.add_argument("--time-limit", type=positive, metavar="SECONDS", help="(10)")
-    command.add_argument("--stability-margin", type=share, metavar="SHARE", help="(0.1)")
+    settings.add_argument(
+        "--time-limit",
+        type=positive,
+        metavar="SECONDS",
+        help="Time limit of branch-and-bound, seconds. Default 10",
+    )
+    settings.add_argument(
+        "--stability-margin",
+        type=flags.share,
+        metavar="SHARE",
+        help="Share of a replica's highest service rate that stays unused. Default 0.1",
+    )
     command.add_argument(
         "--what-if",
         action="append",
         default=[],
         metavar="CHANGE",
-        help="compare with accelerator.NAME.FIELD=, capacity.TYPE=, class.NAME.FIELD= or"
-        " variant.NAME.FIELD= changed; may be repeated",
+        help="Change to compare the plan with: accelerator.NAME.FIELD=, capacity.TYPE=, class.NAME.FIELD= or"
+        " variant.NAME.FIELD= with a value; may be repeated. Default none",
     )
     command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Plan, and plan again with what is changed."""
+    """Plan, and plan again with the changes of --what-if."""
     document = fleet_file.read(args.file)
-    flags = {
+    overrides = {
         "solver": args.solver,
         "saturation_policy": args.saturation_policy,
         "delayed_best_effort": args.delayed_best_effort,
         "time_limit": args.time_limit,
         "stability_margin": args.stability_margin,
     }
-    given = {name: value for name, value in flags.items() if value is not None}
+    given = {name: value for name, value in overrides.items() if value is not None}
     settings = document.get("settings") or {}
     if isinstance(settings, dict):
         document = {**document, "settings": {**settings, **given}}
@@ -83,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def positive(text: str) -> float:
-    """A number > 0 for argparse."""
+    """Read a number > 0, for argparse."""
     try:
         value = float(text)
     except ValueError:
@@ -96,30 +123,30 @@ def positive(text: str) -> float:
 def _planned(document: Mapping[str, Any], place: str) -> planning.Plan:
     snapshot, left_out = fleet_file.parse(document, place)
     try:
-        found = planning.plan(snapshot)
+        plan = planning.plan(snapshot)
     except OptimizerError as error:
         raise InputError(f"{place}: {error}") from error
-    return dataclasses.replace(found, set_aside={**left_out, **found.set_aside})
+    return dataclasses.replace(plan, set_aside={**left_out, **plan.set_aside})
 
 
-def _show(args: argparse.Namespace, found: planning.Plan) -> None:
+def _show(args: argparse.Namespace, plan: planning.Plan) -> None:
     if args.json:
-        print(json.dumps(_document(found, explain=args.explain)))
+        print(json.dumps(_document(plan, explain=args.explain)))
         return
-    _print(_table(found))
-    print(_summary(found))
-    for name, why in found.set_aside.items():
+    _print(_table(plan))
+    print(_summary(plan))
+    for name, why in plan.set_aside.items():
         print(f"set aside: {name}: {why}")
     if args.explain:
-        for line in _explained(found):
+        for line in _explained(plan):
             print(line)
 
 
-def _document(found: planning.Plan, *, explain: bool = False) -> dict[str, Any]:
-    plan: dict[str, Any] = {}
-    for name, decision in found.decisions.items():
+def _document(plan: planning.Plan, *, explain: bool = False) -> dict[str, Any]:
+    variants: dict[str, Any] = {}
+    for name, decision in plan.decisions.items():
         chosen = decision.candidate
-        plan[name] = {
+        variants[name] = {
             "accelerator": chosen.accelerator,
             "replicas": chosen.replicas,
             "max_batch": chosen.max_batch,
@@ -132,25 +159,25 @@ def _document(found: planning.Plan, *, explain: bool = False) -> dict[str, Any]:
             "reason": decision.reason,
         }
         if explain:
-            plan[name]["explanation"] = dataclasses.asdict(decision.explanation)
+            variants[name]["explanation"] = dataclasses.asdict(decision.explanation)
     return {
-        "solver": found.solver,
-        "termination": found.termination,
-        "gap": found.gap,
-        "total_cost": found.total_cost,
-        "plan": plan,
-        "set_aside": dict(found.set_aside),
+        "solver": plan.solver,
+        "termination": plan.termination,
+        "gap": plan.gap,
+        "total_cost": plan.total_cost,
+        "plan": variants,
+        "set_aside": dict(plan.set_aside),
     }
 
 
-def _table(found: planning.Plan) -> Table:
+def _table(plan: planning.Plan) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in ("variant", "accelerator"):
         table.add_column(name)
     for name in ("replicas", "max batch", "cost", "ITL ms", "TTFT ms", "req/min each"):
         table.add_column(name, justify="right")
     table.add_column("served")
-    for name, decision in found.decisions.items():
+    for name, decision in plan.decisions.items():
         chosen = decision.candidate
         table.add_row(
             name,
@@ -166,20 +193,20 @@ def _table(found: planning.Plan) -> Table:
     return table
 
 
-def _summary(found: planning.Plan) -> str:
+def _summary(plan: planning.Plan) -> str:
     counts = {
-        served: sum(1 for decision in found.decisions.values() if decision.served == served)
+        served: sum(1 for decision in plan.decisions.values() if decision.served == served)
         for served in ("full", "partial", "none")
     }
-    gap = "" if found.gap is None else f", gap {found.gap:.2g}"
+    gap = "" if plan.gap is None else f", gap {plan.gap:.2g}"
     return (
-        f"{found.total_cost:g} cents/h; served {counts['full']} in full, {counts['partial']} in part,"
-        f" {counts['none']} not; {found.solver}: {found.termination}{gap}"
+        f"{plan.total_cost:g} cents/h; served {counts['full']} in full, {counts['partial']} in part,"
+        f" {counts['none']} not; {plan.solver}: {plan.termination}{gap}"
     )
 
 
-def _explained(found: planning.Plan) -> Iterator[str]:
-    for name, decision in found.decisions.items():
+def _explained(plan: planning.Plan) -> Iterator[str]:
+    for name, decision in plan.decisions.items():
         yield f"{name}: {decision.reason}"
         if decision.runner_up:
             runner_up = decision.explanation.runner_up
@@ -207,8 +234,8 @@ def _comparison(before: planning.Plan, after: planning.Plan) -> Table:
     change = after.total_cost - before.total_cost
     table.add_row("total", f"{before.total_cost:g}", f"{after.total_cost:g}", f"{change:+g}")
     served = [
-        sum(1 for decision in found.decisions.values() if decision.served == "full")
-        for found in (before, after)
+        sum(1 for decision in plan.decisions.values() if decision.served == "full")
+        for plan in (before, after)
     ]
     table.add_row("served in full", str(served[0]), str(served[1]), "")
     table.add_row("end", before.termination, after.termination, "")

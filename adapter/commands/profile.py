@@ -25,12 +25,12 @@ def register(command: argparse.ArgumentParser) -> None:
         " For a profile of your own servers, run a benchmark and use `variant-adapter fit`."
     )
     command.add_argument(
-        "model", metavar="MODEL", help="Model name as on Hugging Face, such as Qwen/Qwen3-32B-FP8"
+        "model", metavar="MODEL", help="Model name as on Hugging Face, such as Qwen/Qwen3-32B-FP8. Required"
     )
     command.add_argument(
         "--gpu",
         required=True,
-        help="GPU, such as H100-SXM, or a node's nvidia.com/gpu.product label",
+        help="GPU, such as H100-SXM, or a node's nvidia.com/gpu.product label. Required",
     )
     command.add_argument(
         "--tp", type=positive, default=1, help="GPUs of a replica (tensor parallelism). Default 1"
@@ -62,7 +62,7 @@ def register(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--max-model-len",
         type=positive,
-        help="Longest request in tokens that the KV cache must hold",
+        help="Longest request in tokens that the KV cache must hold. Default none",
     )
     command.add_argument(
         "--output", choices=("yaml", "json"), default="yaml", help="Output format. Default yaml"

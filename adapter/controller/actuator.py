@@ -1,4 +1,4 @@
-"""Patching `/scale`: for variants that have no HPA for it, and for those that an HPA would leave at zero."""
+"""Scaling without an HPA: patches the scale subresource, and wakes variants that an HPA leaves at zero."""
 
 from __future__ import annotations
 
@@ -7,17 +7,25 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from adapter.controller.state import VariantState
-from adapter.kube.client import ApiError
+from adapter.kube import advice
+from adapter.kube.errors import ApiError
 from adapter.kube.scale import Scales
 
 log = structlog.get_logger()
 
 
 class Actuator:
-    """Brings scale targets to their targets where that is ours to do."""
+    """Sets the replicas of scale targets where no HPA does."""
 
     def __init__(self, scales: Scales, *, default: bool, leads: Callable[[], bool]) -> None:
-        """`default`: whether to patch the targets of variants that do not say."""
+        """Make an actuator.
+
+        Args:
+            scales: scale subresources of the cluster.
+            default: whether to patch for variants without the annotation llmd.ai/actuate.
+            leads: whether this replica leads; others never patch.
+
+        """
         self._scales = scales
         self._default = default
         self._leads = leads
@@ -25,42 +33,45 @@ class Actuator:
     async def act(
         self, states: Mapping[str, VariantState], waking: frozenset[str]
     ) -> dict[str, str]:
-        """Patch what differs; gives why that failed, by variant key.
+        """Patch the scale targets that differ; give the errors by variant key.
 
         Args:
-            states: after a pass.
-            waking: keys of variants at zero that somebody wants.
+            states: variants after an optimization cycle.
+            waking: keys of variants at zero that have waiting requests.
 
         """
         failed: dict[str, str] = {}
         for key, state in states.items():
-            wanted = self._wanted(state, wake=key in waking)
-            if wanted is None or not self._leads():
+            replicas = self._replicas(state, wake=key in waking)
+            if replicas is None or not self._leads():
                 continue
             source = state.source
             try:
-                await self._scales.write(source.namespace, source.reference, wanted)
+                await self._scales.write(source.namespace, source.reference, replicas)
             except ApiError as error:
-                fix = "; its RBAC rule is in manifests/base/rbac.yaml" if error.code == 403 else ""
-                failed[key] = f"{error}{fix}"
-                log.warning("scale target not patched", variant=key, error=failed[key])
+                failed[key] = advice.explained(error)
+                log.warning(
+                    "scale target not patched; retrying at the next optimization cycle",
+                    variant=key,
+                    error=failed[key],
+                )
             else:
                 log.info(
                     "scale target patched",
                     variant=key,
                     target=str(source.reference),
-                    replicas=wanted,
-                    before=source.wanted,
+                    replicas=replicas,
+                    before=source.spec_replicas,
                 )
         return failed
 
-    def _wanted(self, state: VariantState, *, wake: bool) -> int | None:
-        """Replicas to ask for; None where there is nothing for us to do."""
+    def _replicas(self, state: VariantState, *, wake: bool) -> int | None:
+        """Replicas to set; None where nothing has to be patched."""
         source = state.source
-        if state.desired is None or state.problem or state.desired == source.wanted:
+        if state.desired is None or state.problem or state.desired == source.spec_replicas:
             return None
-        if source.wanted == 0:
-            # Zero by hand means stop; an HPA leaves it alone too. Only traffic wakes.
+        if source.spec_replicas == 0:
+            # A target at zero stays there until requests arrive, as with an HPA.
             return max(state.desired, 1) if wake else None
         patches = self._default if source.actuate is None else source.actuate
         return state.desired if patches else None

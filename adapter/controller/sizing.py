@@ -1,71 +1,99 @@
-"""From what is known of a variant's load to what is planned for it, or to why nothing can be."""
+"""Sizing: from the observed load of a variant to its part of the fleet that is planned."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from adapter.collector import gateway
 from adapter.collector.gateway import Rates
 from adapter.collector.observation import Observation
-from adapter.controller import demand
-from adapter.controller.demand import Forecaster, Offered
+from adapter.controller import demand, tuning
+from adapter.controller.demand import SizingRate
 from adapter.controller.settings import LoopSettings
-from adapter.controller.tuning import Tuning
+from adapter.controller.state import VariantRecord
 from adapter.planning import fleet
+from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Looked:
-    """What a pass found of one variant before planning.
+class SizedVariant:
+    """One variant of a reconcile cycle before planning.
 
     Attributes:
-        offered: the rate that it is sized for; None without traffic.
-        variant: for the planner; None where its load is not known.
+        observation: Its load.
+        rate: Arrival rate that it is sized for; None without traffic.
+        variant: Input of the planner; None where the load is not known.
 
     """
 
     observation: Observation
-    offered: Offered | None = None
+    rate: SizingRate | None = None
     variant: fleet.Variant | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Why the rate differs from what its pods show, a clause each."""
+        return () if self.rate is None else self.rate.notes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizing:
-    """What is the same for every variant of one pass.
+    """What all variants of one reconcile cycle share.
 
     Attributes:
-        rates: at the gateways, and `parts` of them by variant key.
-        called: who waits at the gateways.
-        waking: keys of variants at zero that somebody wants.
-        now: monotonic seconds.
+        settings: Settings of the control loop.
+        rates: Requests per second at the gateways.
+        parts: Each variant's part of them, by variant key.
+        gateway_demand: Requests that wait at the gateways or arrived there.
+        to_wake: Keys of variants at zero replicas to start.
+        now: Monotonic seconds.
 
     """
 
     settings: LoopSettings
-    tuning: Tuning
-    forecaster: Forecaster
     rates: Rates
     parts: Mapping[str, float]
-    called: Mapping[gateway.Place, gateway.Demand]
-    waking: frozenset[str]
+    gateway_demand: Mapping[gateway.ModelKey, gateway.Demand]
+    to_wake: frozenset[str]
     now: float
 
-    def look(self, source: VariantSource, observation: Observation, before: int | None) -> Looked:
-        """The variant with its load; `before` is the target that is published."""
+    def tune(
+        self, record: VariantRecord, source: VariantSource, observation: Observation
+    ) -> tuning.Tuned:
+        """The variant's tuners after this cycle's observation; only a complete one counts."""
+        if observation.traffic is None or not (observation.usable and observation.complete):
+            return record.tuned
+        return tuning.observe(
+            record.tuned,
+            source,
+            observation.traffic,
+            settings=self.settings.tuning,
+            now=self.now,
+        )
+
+    def size(
+        self, record: VariantRecord, source: VariantSource, observation: Observation
+    ) -> SizedVariant:
+        """One variant with its load.
+
+        Args:
+            record: What is known of it.
+            source: Its objects as they were when it was observed.
+            observation: Its load.
+
+        """
         traffic = observation.traffic
         if not observation.usable:
-            return Looked(observation=observation)
-        load = None
+            return SizedVariant(observation=observation)
+        rate = None
         if traffic is not None:
-            if observation.complete:
-                self.tuning.observe(source, traffic, now=self.now)
-            load = demand.of(
+            rate = demand.sizing_rate(
                 source,
                 traffic,
                 gateway_rps=self.parts.get(source.key),
-                forecaster=self.forecaster,
+                trend=record.trend,
                 settings=self.settings.rates,
                 window_seconds=self.settings.collection.window,
                 interval_seconds=self.settings.interval,
@@ -76,48 +104,79 @@ class Sizing:
             name=source.key,
             model=source.model,
             service_class=source.service_class,
-            profiles=self.tuning.profiles(source),
+            profiles=tuning.profiles(record.tuned, source),
             load=fleet.Load(
-                arrival_rate_rps=load.rate_rps if load else 0.0,
+                arrival_rate_rps=rate.rate_rps if rate else 0.0,
                 input_tokens=(traffic.input_tokens if traffic else None) or 0.0,
                 output_tokens=(traffic.output_tokens if traffic else None) or 1.0,
-                dispersion=self.forecaster.dispersion(source.key),
+                dispersion=demand.dispersion(record.trend),
             ),
             current=fleet.CurrentAllocation(
                 accelerator=source.accelerator, replicas=source.replicas
             ),
-            min_replicas=self._minimum(source, observation, before),
+            min_replicas=self._minimum(source, observation, record.state.desired),
             max_replicas=source.max_replicas,
             keep_accelerator=self.settings.keep_accelerator if keep is None else keep,
             routing=source.routing or self.settings.routing,
         )
-        return Looked(observation=observation, offered=load, variant=variant)
+        return SizedVariant(observation=observation, rate=rate, variant=variant)
 
-    def _minimum(self, source: VariantSource, observation: Observation, before: int | None) -> int:
-        """Least replicas: zero only for who is proven idle and may go there."""
+    def _minimum(
+        self, source: VariantSource, observation: Observation, published: int | None
+    ) -> int:
+        """Least replicas: zero only for a variant that is proven idle and may go there."""
         to_zero = self.settings.scale_to_zero
         if source.scale_to_zero is not None:
             to_zero = source.scale_to_zero
         minimum = source.min_replicas
         if minimum is None:
             minimum = 0 if to_zero else 1
-        if source.key in self.waking or not self._idle(source, observation):
+        if source.key in self.to_wake or not self._idle(source, observation):
             minimum = max(minimum, 1)
-        if not observation.complete and before is not None:
-            # What is known is a lower bound of the load: the target may rise, not fall.
-            most = before if source.max_replicas is None else min(before, source.max_replicas)
+        if not observation.complete and published is not None:
+            # An incomplete load is a lower bound: the target may rise, not fall.
+            most = published
+            if source.max_replicas is not None:
+                most = min(published, source.max_replicas)
             minimum = max(minimum, most)
         return minimum
 
     def _idle(self, source: VariantSource, observation: Observation) -> bool:
-        """Whether it is at zero, or has been proven idle for its retention, here and at the gateways."""
-        if source.replicas == 0 and source.wanted == 0:
+        """Whether it is at zero, or was idle for its retention, at its pods and at the gateways."""
+        if source.replicas == 0 and source.spec_replicas == 0:
             return True
         traffic = observation.traffic
         if not observation.complete or traffic is None or not traffic.idle:
             return False
-        called = gateway.of_model(self.called, source.namespace, source.model)
-        place = self.rates.place(source.namespace, source.model)
-        if (called is not None and called.any) or (place is not None and self.rates.rps[place] > 0):
+        waiting = gateway.of_model(self.gateway_demand, source.namespace, source.model)
+        place = self.rates.key(source.namespace, source.model)
+        if (waiting is not None and waiting.any) or (
+            place is not None and self.rates.rps[place] > 0
+        ):
             return False
         return traffic.idle_seconds >= (source.retention_seconds or self.settings.retention)
+
+
+def fleet_of(
+    inputs: Inputs,
+    variants: Iterable[fleet.Variant],
+    *,
+    capacity: Mapping[str, int] | None,
+    settings: LoopSettings,
+) -> fleet.Fleet:
+    """The planner's input.
+
+    Args:
+        inputs: Accelerators and service classes that exist.
+        variants: Those whose load is known.
+        capacity: Devices to plan with, by type; None: unlimited.
+        settings: Settings of the control loop.
+
+    """
+    return fleet.Fleet(
+        accelerators=inputs.accelerators,
+        service_classes=inputs.service_classes,
+        variants=tuple(variants),
+        capacity=capacity,
+        settings=fleet.Settings(stability_margin=settings.stability_margin, policy=settings.policy),
+    )

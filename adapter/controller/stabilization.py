@@ -1,126 +1,155 @@
-"""Targets kept steady across passes, within the devices that exist."""
+"""The stabilizer: targets that stay steady across reconcile cycles, within the devices that exist.
+
+Per variant it applies the stabilization window and the step limits to what was planned. Over the fleet it
+takes back what the window retains where other variants were planned on the same devices.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
-from adapter.controller.state import VariantState
 from adapter.planning import fleet, plan
-from adapter.resources.inputs import Contents
+from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
-from optimizer.stabilization import Limits, Recommendation, stabilize
-
-Steady = tuple[int, str]
-"""Replicas, and why they are not those that were planned; empty where they are."""
+from optimizer.stabilization import Recommendation, StabilizationLimits, stabilize
 
 
-class Steadying:
-    """Remembers what was recommended of each variant."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stabilization:
+    """Recommendations for one variant within its stabilization window.
 
-    def __init__(self) -> None:
-        self._history: dict[str, tuple[str, tuple[Recommendation, ...]]] = {}
+    Attributes:
+        accelerator: Accelerator that they count replicas of; empty before the first one.
+        recommendations: Planned replicas with their monotonic times, oldest first.
 
-    def keep(self, keys: Iterable[str]) -> None:
-        """Forget variants that are gone."""
-        known = set(keys)
-        self._history = {key: item for key, item in self._history.items() if key in known}
+    """
 
-    def left(self, contents: Contents, held: Iterable[VariantSource]) -> Mapping[str, int] | None:
-        """Devices that can be planned with: those of variants whose targets are held are not free."""
-        if contents.capacity is None:
-            return None
-        free = dict(contents.capacity)
-        for source in held:
-            device, number = _devices(contents, source, source.accelerator)
-            if device in free:
-                free[device] = max(free[device] - number * max(source.replicas, source.wanted), 0)
-        return free
-
-    def steadied(
-        self,
-        decisions: Mapping[str, plan.Decision],
-        before: Mapping[str, VariantState],
-        *,
-        contents: Contents,
-        capacity: Mapping[str, int] | None,
-        now: float,
-        limits: Limits,
-    ) -> dict[str, Steady]:
-        """What to publish for each variant that was decided.
-
-        Args:
-            decisions: by variant key.
-            before: states before this pass.
-            contents: what accelerators and variants there are.
-            capacity: devices that were planned with, by type; None: unlimited.
-            now: monotonic seconds.
-            limits: how targets may change.
-
-        """
-        found: dict[str, Steady] = {}
-        for key, decision in decisions.items():
-            state = before.get(key)
-            if state is None:
-                continue
-            found[key] = self._one(state, decision, now=now, limits=limits)
-        if capacity is not None:
-            _give_back(found, decisions, contents, capacity)
-        return found
-
-    def _one(
-        self, state: VariantState, decision: plan.Decision, *, now: float, limits: Limits
-    ) -> Steady:
-        candidate = decision.candidate
-        accelerator, history = self._history.get(state.source.key, ("", ()))
-        last = state.desired
-        if last is not None and not history:
-            # Of a leader before us nothing but its target is known: as if it had just been wanted.
-            accelerator, history = state.accelerator, (Recommendation(now, last),)
-        if candidate.accelerator != accelerator:
-            # Replicas of another accelerator are another number.
-            last, history = None, ()
-        steady = stabilize(
-            candidate.replicas,
-            before=last,
-            history=history,
-            now=now,
-            limits=limits,
-            maximum=state.source.max_replicas,
-        )
-        self._history[state.source.key] = (candidate.accelerator, steady.history)
-        return steady.replicas, steady.reason
+    accelerator: str = ""
+    recommendations: tuple[Recommendation, ...] = ()
 
 
-def _give_back(
-    found: dict[str, Steady],
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StableTarget:
+    """A target after stabilization.
+
+    Attributes:
+        replicas: Replicas to publish.
+        reason: Why they are not those that were planned; empty where they are.
+        stabilization: State for the next reconcile cycle.
+
+    """
+
+    replicas: int
+    reason: str = ""
+    stabilization: Stabilization = field(default_factory=Stabilization)
+
+
+def apply(
+    before: Stabilization,
+    decision: plan.Decision,
+    *,
+    published: int | None,
+    accelerator: str,
+    maximum: int | None,
+    now: float,
+    limits: StabilizationLimits,
+) -> StableTarget:
+    """The target of one variant, from what was planned.
+
+    Args:
+        before: Stabilization of the last cycle.
+        decision: What was planned.
+        published: Published replicas; None without a valid target.
+        accelerator: Accelerator that they are of.
+        maximum: Most replicas; None: any number.
+        now: Monotonic seconds.
+        limits: How targets may change.
+
+    """
+    candidate, history = decision.candidate, before.recommendations
+    recommended_on = before.accelerator
+    if published is not None and not history:
+        # Of a former leader only its target is known: it counts as recommended just now.
+        recommended_on, history = accelerator, (Recommendation(now, published),)
+    if candidate.accelerator != recommended_on:
+        # Replicas of another accelerator are another number.
+        published, history = None, ()
+    stable = stabilize(
+        candidate.replicas,
+        before=published,
+        history=history,
+        now=now,
+        limits=limits,
+        maximum=maximum,
+    )
+    return StableTarget(
+        replicas=stable.replicas,
+        reason=stable.reason,
+        stabilization=Stabilization(
+            accelerator=candidate.accelerator, recommendations=stable.history
+        ),
+    )
+
+
+def release_devices(
+    targets: Mapping[str, StableTarget],
     decisions: Mapping[str, plan.Decision],
-    contents: Contents,
+    inputs: Inputs,
     capacity: Mapping[str, int],
-) -> None:
-    """Where devices are short nobody keeps more than was planned: others were promised it."""
-    sources = {source.key: source for source in contents.variants}
+) -> dict[str, StableTarget]:
+    """Targets reduced to what was planned, where the stabilizer retains more than the devices allow.
+
+    Args:
+        targets: Stabilized targets by variant key.
+        decisions: What was planned, by variant key.
+        inputs: Accelerators and variants that exist.
+        capacity: Devices that were planned with, by type.
+
+    """
+    sources = {source.key: source for source in inputs.variants}
     used: dict[str, int] = {}
-    extra: dict[str, list[str]] = {}
-    for key, (replicas, _) in found.items():
+    retained: dict[str, list[str]] = {}
+    for key, target in targets.items():
         source, candidate = sources.get(key), decisions[key].candidate
         if source is None:
             continue
-        device, number = _devices(contents, source, candidate.accelerator)
-        used[device] = used.get(device, 0) + number * replicas
-        if replicas > candidate.replicas:
-            extra.setdefault(device, []).append(key)
-    for device, keys in extra.items():
+        device, number = _devices(inputs, source, candidate.accelerator)
+        used[device] = used.get(device, 0) + number * target.replicas
+        if target.replicas > candidate.replicas:
+            retained.setdefault(device, []).append(key)
+    released = dict(targets)
+    for device, keys in retained.items():
         if used[device] <= capacity.get(device, 0):
             continue
         for key in keys:
-            found[key] = (decisions[key].candidate.replicas, "devices are needed elsewhere")
+            released[key] = replace(
+                targets[key],
+                replicas=decisions[key].candidate.replicas,
+                reason="devices are needed elsewhere",
+            )
+    return released
 
 
-def _devices(contents: Contents, source: VariantSource, accelerator: str) -> tuple[str, int]:
+def free_capacity(inputs: Inputs, held: Iterable[VariantSource]) -> Mapping[str, int] | None:
+    """Devices to plan with, by type; None: unlimited. Variants whose targets are held keep theirs."""
+    if inputs.capacity is None:
+        return None
+    free = dict(inputs.capacity)
+    for source in held:
+        device, number = _devices(inputs, source, source.accelerator)
+        if device in free:
+            free[device] = max(
+                free[device] - number * max(source.replicas, source.spec_replicas), 0
+            )
+    return free
+
+
+def _devices(inputs: Inputs, source: VariantSource, accelerator: str) -> tuple[str, int]:
     """Device type of one replica on that accelerator, and how many it takes."""
     profile = next((p for p in source.profiles if p.accelerator == accelerator), None)
     unit: fleet.Accelerator | None = next(
-        (item for item in contents.accelerators if item.name == accelerator), None
+        (item for item in inputs.accelerators if item.name == accelerator), None
     )
     if profile is None or unit is None:
         return "", 0

@@ -1,41 +1,55 @@
-"""What is known of one variant after a pass, and the series that are served for it."""
+"""One immutable record per variant, its transitions (follow, publish, hold), and the series served for it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from decimal import ROUND_CEILING, Decimal
 from typing import Literal
 
+import structlog
+
 from adapter.collector.observation import Metrics, Observation
 from adapter.collector.traffic import Traffic
+from adapter.controller import tuning
+from adapter.controller.stabilization import Stabilization, StableTarget
+from adapter.controller.tuning import TunedProfile, TuningSettings
 from adapter.kube import quantity
 from adapter.planning import plan
 from adapter.resources.variant import VariantSource
 from adapter.store import CURRENT, DESIRED, RATIO, Series
+from analyzer import forecast
+
+log = structlog.get_logger()
 
 Outcome = Literal[
     "OptimizationSucceeded", "OptimizationFailed", "MetricsUnavailable", "CapacityShort"
 ]
-"""Reasons of the condition OptimizationReady, likewise; CapacityShort, of our own, has a target."""
+"""Reasons of the condition OptimizationReady: those of the workload-variant-autoscaler, and CapacityShort."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VariantState:
-    """What one variant looks like after a pass: for status, telemetry, the terminal view and explanations.
+    """One variant after a reconcile cycle: for its status, telemetry and explanations.
 
     Attributes:
-        desired: published replicas; None while there is no valid target.
-        max_batch: of the chosen candidate; 0 where it is not known.
-        observation: of the last pass; None before the first.
-        notes: why the target is not simply what the observed rate needs, a clause each.
-        problem: why the target was not decided anew, or of what its load is a part only.
-        metrics: what became of its metrics.
-        outcome: what became of its decision.
+        source: The variant as its objects describe it.
+        observation: Its load in the last cycle; None before the first one.
+        desired: Published replicas; None while there is no valid target.
+        accelerator: Accelerator that `desired` counts replicas of.
+        max_batch: Largest batch of the chosen candidate; 0 where it is not known.
+        reason: Why the target is what it is.
+        notes: Why the target differs from what the observed rate needs, a clause each.
+        problem: Why the last cycle made no new target, or from which part of the load it did.
+        metrics: Reason of the condition MetricsAvailable.
+        outcome: Reason of the condition OptimizationReady.
         observed_at: Unix time of the traffic.
         decided_at: Unix time of the decision that is served.
-        decision: the last one, with its explanation; None where it was made elsewhere.
-        scaled_up: decisions of this process for more replicas than before; likewise down.
+        cost: Cost of the desired replicas, cents per hour.
+        decision: Last decision of this process; None where another replica decides.
+        scaled_up: Number of decisions of this process for more replicas than before.
+        scaled_down: Number of decisions of this process for fewer replicas than before.
 
     """
 
@@ -58,12 +72,184 @@ class VariantState:
 
     @property
     def traffic(self) -> Traffic | None:
-        """What was seen of its load."""
+        """Its traffic; None while it is not known."""
         return None if self.observation is None else self.observation.traffic
 
 
-def series(state: VariantState, *, valid_until: float) -> tuple[Series, ...]:
-    """What is served for a variant: one item per metric name, old and new; none without a target."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariantRecord:
+    """All that the control loop knows of one variant.
+
+    Attributes:
+        state: Its state after the last reconcile cycle.
+        series: Served items; empty without a valid target.
+        trend: Trend of its arrival rate; None before the first observation.
+        stabilization: Recommendations within its stabilization window.
+        tuned: Tuners of its profiles, by accelerator.
+
+    """
+
+    state: VariantState
+    series: tuple[Series, ...] = ()
+    trend: forecast.State | None = None
+    stabilization: Stabilization = field(default_factory=Stabilization)
+    tuned: Mapping[str, TunedProfile] = field(default_factory=dict)
+
+    @property
+    def source(self) -> VariantSource:
+        """The variant as its objects describe it now."""
+        return self.state.source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """When a transition happens; Unix times in seconds.
+
+    Attributes:
+        now: Time of the transition.
+        valid_seconds: Real seconds that a target stays valid.
+        observed_at: Time of the oldest metrics of the load.
+
+    """
+
+    now: float
+    valid_seconds: float
+    observed_at: float = 0.0
+
+
+def of_source(
+    before: VariantRecord | None, source: VariantSource, settings: TuningSettings
+) -> VariantRecord:
+    """The record with new objects: a first one, or the last one with what still applies of it."""
+    if before is None:
+        return VariantRecord(
+            state=VariantState(source=source, problem="waiting for the first metrics")
+        )
+    return replace(
+        before,
+        state=replace(before.state, source=source),
+        tuned=tuning.retain(before.tuned, source, settings),
+    )
+
+
+def follow(record: VariantRecord, moment: Moment, *, leading: bool) -> VariantRecord:
+    """Serve the target that `.status` holds, for as long as it is valid.
+
+    A replica that does not lead withdraws its own target where there is no such one; a leader keeps its own.
+    """
+    source, published = record.source, record.source.published
+    valid_until = 0.0 if published is None else published.decided_at + moment.valid_seconds
+    if published is None or valid_until <= moment.now or published.replicas < 0:
+        if leading:
+            return record
+        state = VariantState(source=source, problem="its status holds no valid target")
+        return replace(record, state=state, series=())
+    state = replace(
+        record.state,
+        desired=published.replicas,
+        accelerator=published.accelerator or source.accelerator,
+        decided_at=published.decided_at,
+        problem=record.state.problem if leading else "",
+    )
+    return replace(record, state=state, series=series_of(state, valid_until=valid_until))
+
+
+def publish(
+    record: VariantRecord,
+    observation: Observation,
+    decision: plan.Decision,
+    target: StableTarget,
+    moment: Moment,
+    *,
+    notes: tuple[str, ...],
+) -> VariantRecord:
+    """Serve a new target.
+
+    An incomplete load is a lower bound: it may raise the target; else the last one is held, and not renewed.
+
+    Args:
+        record: Before this cycle.
+        observation: Load that was planned for.
+        decision: What was planned.
+        target: The same after stabilization.
+        moment: When, and for how long.
+        notes: Why the rate that was sized for differs from what its pods show.
+
+    """
+    before, source, candidate = record.state, record.source, decision.candidate
+    replicas = target.replicas
+    if observation.problem and (before.desired is None or replicas <= before.desired):
+        return hold(record, observation, observation.problem, moment)
+    last = replicas if before.desired is None else before.desired
+    notes = (*notes, target.reason) if target.reason else notes
+    state = VariantState(
+        source=source,
+        observation=observation,
+        desired=replicas,
+        accelerator=candidate.accelerator or source.accelerator,
+        max_batch=candidate.max_batch,
+        reason="; ".join((decision.reason, *notes)),
+        notes=notes,
+        problem=observation.problem,
+        metrics=observation.metrics,
+        outcome="OptimizationSucceeded" if decision.served == "full" else "CapacityShort",
+        observed_at=moment.observed_at,
+        decided_at=moment.now,
+        cost=candidate.cost * (replicas / candidate.replicas if candidate.replicas else 1.0),
+        decision=decision,
+        scaled_up=before.scaled_up + (replicas > last),
+        scaled_down=before.scaled_down + (replicas < last),
+    )
+    if before.desired != replicas or before.problem:
+        log.info(
+            "target decided; publishing it",
+            variant=source.key,
+            replicas=replicas,
+            before=before.desired,
+            current=source.replicas,
+            accelerator=candidate.accelerator,
+            arrival_rate_rpm=round(decision.arrival_rate_rps * 60, 2),
+            reason=state.reason,
+            runner_up=decision.runner_up,
+        )
+    series = series_of(state, valid_until=moment.now + moment.valid_seconds)
+    return replace(record, state=state, series=series)
+
+
+def hold(
+    record: VariantRecord, observation: Observation, why: str, moment: Moment
+) -> VariantRecord:
+    """Keep serving the last target until its time to live ends; `why` says what keeps it from a new one."""
+    before, series = record.state, record.series
+    expired = bool(series) and (series[0].valid_until or math.inf) <= moment.now
+    if expired:
+        log.warning(
+            "target expired; withdrawn until there is a new one",
+            variant=record.source.key,
+            target=before.desired,
+            why=why,
+        )
+    elif before.problem != why:
+        log.warning(
+            "no new target; holding the last one until it expires",
+            variant=record.source.key,
+            target=before.desired,
+            why=why,
+        )
+    state = replace(
+        before,
+        observation=observation,
+        problem=why,
+        metrics=observation.metrics,
+        outcome="MetricsUnavailable" if observation.problem else "OptimizationFailed",
+        observed_at=moment.observed_at,
+        desired=None if expired else before.desired,
+    )
+    return replace(record, state=state, series=() if expired else series)
+
+
+def series_of(state: VariantState, *, valid_until: float) -> tuple[Series, ...]:
+    """The served items of a variant: one per metric name, old and new; none without a target."""
     if state.desired is None:
         return ()
     source = state.source

@@ -1,4 +1,4 @@
-"""`.status` of a VariantAutoscaling, from what a pass found: pure, so that it can be compared."""
+"""`.status` of a VariantAutoscaling after an optimization cycle: pure functions, so that statuses compare."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from datetime import UTC, datetime
 from typing import Any
 
 from adapter.controller.state import VariantState
-from adapter.resources.inputs import Refusal
+from adapter.resources.inputs import InvalidVariant
 
 Status = Mapping[str, Any]
 
 _VOLATILE = ("itlAverage", "ttftAverage", "load")
-"""Of currentAlloc: differs at every pass, and goes along with what is written anyhow."""
+"""Fields of currentAlloc that differ at every cycle; they alone are no reason to write."""
 
 
 def of_state(state: VariantState, before: Status, *, now: float, applied: bool) -> dict[str, Any]:
-    """The status of a variant that was looked at.
+    """The status of a variant that is used.
 
     Args:
-        state: after a pass.
-        before: the status that the object has; times of conditions that stay are taken from it.
+        state: the variant after an optimization cycle.
+        before: current status of the object; conditions that stay keep its transition times.
         now: Unix time.
         applied: whether the target was published, or the scale target patched.
 
@@ -42,40 +42,47 @@ def of_state(state: VariantState, before: Status, *, now: float, applied: bool) 
         current["ttftAverage"] = f"{traffic.ttft_ms or 0.0:.2f}"
     if state.decision is not None:
         current["variantCost"] = f"{state.decision.current_cost:.2f}"
-    target = f"{source.reference}: {source.replicas} of {source.wanted} replicas"
-    good = state.outcome in {"OptimizationSucceeded", "CapacityShort"}
-    conditions = [
-        ("TargetResolved", not source.mismatch, "HPATargetMismatch", source.mismatch)
-        if source.mismatch
-        else ("TargetResolved", True, "TargetFound", target),
-        (
-            "MetricsAvailable",
-            state.metrics == "MetricsFound",
-            state.metrics,
-            _fresh(state) if state.metrics == "MetricsFound" else _wrong(state),
-        ),
-        ("OptimizationReady", good, state.outcome, state.reason if good else state.problem),
-    ]
-    found: dict[str, Any] = {
+    status: dict[str, Any] = {
         "observedGeneration": source.generation,
         "currentAlloc": current,
         "actuation": {"applied": applied},
         "conditions": [
-            _condition(item, before, now=now, generation=source.generation) for item in conditions
+            _condition(item, before, now=now, generation=source.generation)
+            for item in _conditions(state)
         ],
     }
     if state.desired is not None:
-        found["desiredOptimizedAlloc"] = {
+        status["desiredOptimizedAlloc"] = {
             "lastRunTime": _stamp(state.decided_at),
             "accelerator": state.accelerator,
             "numReplicas": state.desired,
         }
         if state.max_batch:
-            found["desiredOptimizedAlloc"]["maxBatch"] = state.max_batch
-    return found
+            status["desiredOptimizedAlloc"]["maxBatch"] = state.max_batch
+    return status
 
 
-def _fresh(state: VariantState) -> str:
+def _conditions(state: VariantState) -> list[tuple[str, bool, str, str]]:
+    """Type, status, reason and message of all conditions."""
+    source = state.source
+    replicas = f"{source.reference}: {source.replicas} of {source.spec_replicas} replicas"
+    measured = state.metrics == "MetricsFound"
+    good = state.outcome in {"OptimizationSucceeded", "CapacityShort"}
+    return [
+        ("TargetResolved", False, "HPATargetMismatch", source.mismatch)
+        if source.mismatch
+        else ("TargetResolved", True, "TargetFound", replicas),
+        (
+            "MetricsAvailable",
+            measured,
+            state.metrics,
+            _metrics_source(state) if measured else _metrics_problem(state),
+        ),
+        ("OptimizationReady", good, state.outcome, state.reason if good else state.problem),
+    ]
+
+
+def _metrics_source(state: VariantState) -> str:
     seen = state.observation
     if seen is None or not seen.origin:
         return "metrics are fresh"
@@ -83,18 +90,18 @@ def _fresh(state: VariantState) -> str:
     return f"metrics are fresh ({seen.origin}{how})"
 
 
-def _wrong(state: VariantState) -> str:
+def _metrics_problem(state: VariantState) -> str:
     return (state.observation.problem if state.observation else "") or state.problem
 
 
-def of_refusal(refusal: Refusal, before: Status, *, now: float) -> dict[str, Any]:
-    """The status of a variant that is left out: no target, and why."""
+def of_refusal(refusal: InvalidVariant, before: Status, *, now: float) -> dict[str, Any]:
+    """The status of a VariantAutoscaling that is not used: no target, and the reason."""
     about_target = refusal.reason.startswith("Target")
     conditions: list[tuple[str, bool | None, str, str]] = [
         ("TargetResolved", False, refusal.reason, refusal.message)
         if about_target
-        else ("TargetResolved", None, refusal.reason, "not looked at"),
-        ("MetricsAvailable", None, refusal.reason, "not looked at"),
+        else ("TargetResolved", None, refusal.reason, "not evaluated"),
+        ("MetricsAvailable", None, refusal.reason, "not evaluated"),
         ("OptimizationReady", False, refusal.reason, refusal.message),
     ]
     return {
@@ -107,7 +114,7 @@ def of_refusal(refusal: Refusal, before: Status, *, now: float) -> dict[str, Any
 
 
 def differs(before: Status, after: Status, *, refresh_seconds: float, now: float) -> bool:
-    """Whether it is worth a write: something that people act upon, or a target that grows old."""
+    """Whether a status has to be written: for a change that people act upon, or an old target."""
     if _lasting(before) != _lasting(after):
         return True
     decided_at = decided(before)
@@ -131,13 +138,14 @@ def conditions(status: Status) -> dict[str, Mapping[str, Any]]:
 
 
 def _lasting(status: Status) -> Any:
-    found = {name: value for name, value in status.items() if value is not None}
-    current = found.get("currentAlloc") or {}
-    found["currentAlloc"] = {k: v for k, v in current.items() if k not in _VOLATILE}
-    desired = found.get("desiredOptimizedAlloc") or {}
-    found["desiredOptimizedAlloc"] = {k: v for k, v in desired.items() if k != "lastRunTime"}
-    # A reason has numbers of the load in it: its text alone is not worth a write while it is good.
-    found["conditions"] = {
+    """What of a status is worth a write when it changes."""
+    lasting = {name: value for name, value in status.items() if value is not None}
+    current = lasting.get("currentAlloc") or {}
+    lasting["currentAlloc"] = {k: v for k, v in current.items() if k not in _VOLATILE}
+    desired = lasting.get("desiredOptimizedAlloc") or {}
+    lasting["desiredOptimizedAlloc"] = {k: v for k, v in desired.items() if k != "lastRunTime"}
+    # The message of a good condition has numbers of the load in it; they alone are no reason to write.
+    lasting["conditions"] = {
         name: (
             item.get("status"),
             item.get("reason"),
@@ -145,7 +153,7 @@ def _lasting(status: Status) -> Any:
         )
         for name, item in conditions(status).items()
     }
-    return found
+    return lasting
 
 
 def _condition(

@@ -1,6 +1,7 @@
-"""The leader's words in the cluster: `.status` by server-side apply, Events, owner references.
+"""What the leader writes to the cluster: `.status` by server-side apply, Events, owner references.
 
-Written only on change, and never once the lease is lost. What cannot be written is written at the next pass.
+Written only on change, and never once the lease is lost. Failed writes are retried at the next optimization
+cycle.
 """
 
 from __future__ import annotations
@@ -15,28 +16,31 @@ import structlog
 
 from adapter.controller import status as variant_status
 from adapter.controller.state import VariantState
-from adapter.kube.client import ApiError, Cluster
-from adapter.resources.inputs import Refusal
+from adapter.kube import advice
+from adapter.kube.client import Cluster
+from adapter.kube.errors import ApiError, Conflict, NotFound
+from adapter.resources.inputs import InvalidVariant
 from adapter.resources.variant import VariantSource
 
 log = structlog.get_logger()
 
 MANAGER = "variant-adapter"
+"""Field manager of server-side apply."""
+
 CONTROLLER = "llmd.ai/variant-adapter"
-AT_ONCE = 8
-"""Requests under way at the same time."""
+"""Reporting controller of Events."""
+
+CONCURRENCY = 8
+"""Status writes in flight at the same time."""
 
 NOTE_LIMIT = 1024
-"""Characters of an Event's note, as the API has it."""
-
-STATUS_RULES, OWNER_RULES = "manifests/base/rbac.yaml", "manifests/overlays/limited/owners.yaml"
-"""Where the rights are that each write takes."""
+"""Characters of an Event's note, the API's limit."""
 
 VARIANT = {"apiVersion": "llmd.ai/v1alpha1", "kind": "VariantAutoscaling"}
 
 
-class Reporter:
-    """Writes what changed since it was written last."""
+class StatusWriter:
+    """Writes what has changed since the last write."""
 
     def __init__(
         self,
@@ -49,6 +53,18 @@ class Reporter:
         owner_references: bool = False,
         now: Callable[[], float] = time.time,
     ) -> None:
+        """Make a status writer.
+
+        Args:
+            cluster: API server.
+            identity: identity of this replica, for Events.
+            watched: gives the VariantAutoscaling `NAMESPACE/NAME` as last seen; None where it is gone.
+            leads: whether this replica leads; others never write.
+            refresh_seconds: age after which an unchanged target is written again.
+            owner_references: whether to add the scale target as an owner of its variant.
+            now: Unix time.
+
+        """
         self._cluster = cluster
         self._identity = identity
         self._watched = watched
@@ -58,31 +74,33 @@ class Reporter:
         self._now = now
         self._written: dict[str, tuple[str, Mapping[str, Any]]] = {}
         self._problems: dict[tuple[str, str], str] = {}
-        self._at_once = asyncio.Semaphore(AT_ONCE)
+        self._slots = asyncio.Semaphore(CONCURRENCY)
 
-    async def report(
+    async def write(
         self,
         states: Mapping[str, VariantState],
-        refused: tuple[Refusal, ...],
+        refused: tuple[InvalidVariant, ...],
         unapplied: Mapping[str, str],
     ) -> None:
-        """Write the status of every variant that it is worth for.
+        """Write the statuses that have changed.
 
         Args:
-            states: by variant key.
-            refused: those that were left out.
-            unapplied: why the scale target could not be patched, by variant key.
+            states: variants by key.
+            refused: VariantAutoscalings that are not used.
+            unapplied: errors of patching scale targets, by variant key.
 
         """
-        jobs = [self._state(state, key not in unapplied) for key, state in states.items()]
-        jobs += [self._refusal(refusal) for refusal in refused]
+        writes = [
+            self._write_state(state, patched=key not in unapplied) for key, state in states.items()
+        ]
+        writes += [self._write_refusal(refusal) for refusal in refused]
         known = states.keys() | {refusal.key for refusal in refused}
         self._written = {key: value for key, value in self._written.items() if key in known}
-        await asyncio.gather(*jobs)
+        await asyncio.gather(*writes)
 
-    async def _state(self, state: VariantState, good: bool) -> None:  # noqa: FBT001 - private
+    async def _write_state(self, state: VariantState, *, patched: bool) -> None:
         source = state.source
-        applied = good and state.desired is not None
+        applied = patched and state.desired is not None
         before = self._before(source.key)
         if before is None:
             return
@@ -91,22 +109,22 @@ class Reporter:
         if self._owner_references and source.target_uid:
             await self._own(source)
 
-    async def _refusal(self, refusal: Refusal) -> None:
+    async def _write_refusal(self, refusal: InvalidVariant) -> None:
         before = self._before(refusal.key)
         if before is not None:
             after = variant_status.of_refusal(refusal, before, now=self._now())
             await self._write(refusal.key, before, after)
 
     def _before(self, key: str) -> Mapping[str, Any] | None:
-        """The status as it is: ours where the watch lags behind; None where the object is gone."""
-        found = self._watched(key)
-        if found is None:
+        """The current status: the one written last where the watch lags; None where the object is gone."""
+        item = self._watched(key)
+        if item is None:
             return None
-        metadata = found["metadata"]
+        metadata = item["metadata"]
         uid, written = self._written.get(key, ("", {}))
         if written and uid == str(metadata.get("uid")):
             return written
-        status = found.get("status")
+        status = item.get("status")
         return status if isinstance(status, dict) else {}
 
     async def _write(self, key: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
@@ -116,7 +134,7 @@ class Reporter:
         namespace, _, name = key.partition("/")
         path = f"/apis/llmd.ai/v1alpha1/namespaces/{namespace}/variantautoscalings/{name}/status"
         body = {**VARIANT, "metadata": {"name": name, "namespace": namespace}, "status": after}
-        async with self._at_once:
+        async with self._slots:
             if not self._leads():
                 return
             try:
@@ -128,26 +146,28 @@ class Reporter:
                     content_type="application/apply-patch+yaml",
                 )
             except ApiError as error:
-                self._failed(key, error, STATUS_RULES)
+                self._failed(key, error, "status")
                 return
-            self._problems.pop((key, STATUS_RULES), None)
+            self._problems.pop((key, "status"), None)
             uid = str((written.get("metadata") or {}).get("uid"))
             self._written[key] = (uid, after)
-            await self._tell(key, uid, before, after)
+            await self._record_events(key, uid, before, after)
 
-    def _failed(self, key: str, error: ApiError, rules: str) -> None:
-        if error.code == 404:
-            return  # it was deleted meanwhile
-        if self._problems.get((key, rules)) != str(error):
-            what = "status" if rules == STATUS_RULES else "owner"
-            fix = f"; its RBAC rule is in {rules}" if error.code == 403 else ""
-            log.warning("not written; again at the next pass", what=what, error=f"{error}{fix}")
-        self._problems[key, rules] = str(error)
+    def _failed(self, key: str, error: ApiError, field: str) -> None:
+        if isinstance(error, NotFound):
+            return  # the variant was deleted meanwhile
+        if self._problems.get((key, field)) != str(error):
+            log.warning(
+                "write failed; retrying at the next optimization cycle",
+                field=field,
+                error=advice.explained(error),
+            )
+        self._problems[key, field] = str(error)
 
-    async def _tell(
+    async def _record_events(
         self, key: str, uid: str, before: Mapping[str, Any], after: Mapping[str, Any]
     ) -> None:
-        """Events for a new target and for conditions that turned bad."""
+        """Record Events for a new target and for conditions that turned bad."""
         was, new = (item.get("desiredOptimizedAlloc") or {} for item in (before, after))
         if new and (was.get("numReplicas"), was.get("accelerator")) != (
             new["numReplicas"],
@@ -158,13 +178,13 @@ class Reporter:
             note = f"{from_} -> {new['numReplicas']} replicas of {new['accelerator']}: {reason}"
             await self._event(key, uid, "Normal", "ScalingDecision", note)
         last = variant_status.conditions(before)
-        told = set()
+        noted = set()
         for kind, item in variant_status.conditions(after).items():
             former = last.get(kind) or {}
             same = (former.get("status"), former.get("reason")) == (item["status"], item["reason"])
             bad = item["status"] == "False" or item["reason"] == "CapacityShort"
-            if bad and not same and item["message"] not in told:
-                told.add(item["message"])
+            if bad and not same and item["message"] not in noted:
+                noted.add(item["message"])
                 await self._event(key, uid, "Warning", str(item["reason"]), str(item["message"]))
 
     async def _event(self, key: str, uid: str, kind: str, reason: str, note: str) -> None:
@@ -188,15 +208,15 @@ class Reporter:
         try:
             await self._cluster.request("POST", path, body=body)
         except ApiError as error:
-            # An Event is a courtesy: the same stands in the conditions and in the log.
-            log.info("event not written", error=str(error))
+            # The conditions and the log say the same.
+            log.info("Event not written; continuing without", error=str(error))
 
     async def _own(self, source: VariantSource) -> None:
-        """Make the variant go when its scale target goes."""
-        found = self._watched(source.key)
-        if found is None or not self._leads():
+        """Add the scale target as an owner, so that the variant is deleted with it."""
+        item = self._watched(source.key)
+        if item is None or not self._leads():
             return
-        metadata = found["metadata"]
+        metadata = item["metadata"]
         owners = list(metadata.get("ownerReferences") or ())
         if any(owner.get("uid") == source.target_uid for owner in owners):
             return
@@ -207,7 +227,7 @@ class Reporter:
             "name": reference.name,
             "uid": source.target_uid,
         }
-        # With the version, or another writer's owners could be lost.
+        # The resource version protects owners that others add meanwhile.
         version = metadata.get("resourceVersion")
         body = {"metadata": {"resourceVersion": version, "ownerReferences": [*owners, owner]}}
         path = (
@@ -218,8 +238,9 @@ class Reporter:
             await self._cluster.request(
                 "PATCH", path, body=body, content_type="application/merge-patch+json"
             )
+        except Conflict:
+            return  # the watch lags behind what was just written
         except ApiError as error:
-            if error.code != 409:  # the watch lags behind what was just written
-                self._failed(source.key, error, OWNER_RULES)
+            self._failed(source.key, error, "ownerReferences")
             return
-        self._problems.pop((source.key, OWNER_RULES), None)
+        self._problems.pop((source.key, "ownerReferences"), None)

@@ -1,6 +1,6 @@
-"""The adapter's own `/metrics`: read from the variants' states when scraped, so nothing goes stale.
+"""The adapter's own `/metrics`: generated from the variants' states at every scrape, so nothing is stale.
 
-A variant that is gone, or whose target was withdrawn, leaves no series behind, and a change of
+A variant that was removed, or whose target was withdrawn, leaves no series behind, and a change of
 accelerator never leaves two.
 """
 
@@ -17,9 +17,9 @@ from adapter.controller.state import VariantState, labels_of
 from analyzer import tuner
 
 _HELP = {
-    "inferno_desired_replicas": "Optimized replicas of the variant.",
-    "inferno_current_replicas": "Replicas of the variant now.",
-    "inferno_desired_ratio": "Optimized over current replicas.",
+    "inferno_desired_replicas": "Desired replicas of the variant.",
+    "inferno_current_replicas": "Current replicas of the variant.",
+    "inferno_desired_ratio": "Desired replicas divided by current replicas; desired replicas at zero.",
 }
 
 
@@ -32,7 +32,7 @@ class VariantCollector(Collector):
         tuners: Callable[[], Mapping[tuple[str, str], tuner.State]] = dict,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`now`: Unix time, for ages."""
+        """`states` and `tuners`: by variant key, read at every scrape; `now`: Unix time, for ages."""
         self._now = now
         self._states = states
         self._tuners = tuners
@@ -49,36 +49,36 @@ class VariantCollector(Collector):
         gauges = {name: GaugeMetricFamily(name, text, labels=names) for name, text in _HELP.items()}
         held = GaugeMetricFamily(
             "variant_adapter_target_held",
-            "1 while the variant's target could not be decided anew, 0 otherwise.",
+            "1 while the last target is held because no new one could be decided, otherwise 0.",
             labels=["namespace", "variant_name"],
         )
         cost = GaugeMetricFamily(
             "variant_adapter_target_cost_cents_per_hour",
-            "Cost of the wanted replicas.",
+            "Cost of the desired replicas in cents per hour.",
             labels=["namespace", "variant_name"],
         )
         rate = GaugeMetricFamily(
             "variant_adapter_arrival_rate_per_minute",
-            "Requests per minute that the variant's target was decided for.",
+            "Arrival rate that the variant's target was sized for, requests per minute.",
             labels=["namespace", "variant_name"],
         )
         loads = _Loads()
         scaled = CounterMetricFamily(
             "inferno_replica_scaling",
-            "Decisions that changed the wanted replicas, by direction.",
+            "Decisions that changed the desired replicas, by direction.",
             labels=[*names, "direction", "reason"],
         )
         for state in self._states().values():
             source = state.source
-            whose = [source.namespace, source.name]
-            held.add_metric(whose, 1.0 if state.problem else 0.0)
-            loads.add(whose, state, now=self._now())
+            variant = [source.namespace, source.name]
+            held.add_metric(variant, 1.0 if state.problem else 0.0)
+            loads.add(variant, state, now=self._now())
             for direction, count in (("up", state.scaled_up), ("down", state.scaled_down)):
                 labels = list(labels_of(source, state.accelerator).values())
                 scaled.add_metric([*labels, direction, "optimization"], count)
             if state.decision is not None:
-                cost.add_metric(whose, state.cost)
-                rate.add_metric(whose, 60.0 * state.decision.arrival_rate_rps)
+                cost.add_metric(variant, state.cost)
+                rate.add_metric(variant, 60.0 * state.decision.arrival_rate_rps)
             if state.desired is None:
                 continue
             labels = list(labels_of(source, state.accelerator).values())
@@ -92,12 +92,12 @@ class VariantCollector(Collector):
         names = ["namespace", "variant_name", "accelerator_type"]
         confidence = GaugeMetricFamily(
             "variant_adapter_tuner_confidence",
-            "From 0, nothing learned of the profile, to 1; absent where it is not tuned.",
+            "Confidence in the tuned profile, from 0 to 1; absent where it is not tuned.",
             labels=names,
         )
         parameters = GaugeMetricFamily(
             "variant_adapter_tuner_parameter_milliseconds",
-            "Estimates of the profile's parameters.",
+            "Tuned parameters of the profile in milliseconds.",
             labels=[*names, "parameter"],
         )
         for (key, accelerator), state in self._tuners().items():
@@ -111,7 +111,7 @@ class VariantCollector(Collector):
 
 
 class _Loads:
-    """What was seen of the variants' load, and what it is worth."""
+    """The variants' load, and the state of its metrics."""
 
     def __init__(self) -> None:
         names = ["namespace", "variant_name"]
@@ -120,38 +120,53 @@ class _Loads:
             return GaugeMetricFamily(f"variant_adapter_{name}", text, labels=[*names, *more])
 
         self._state = gauge(
-            "metrics_state", "1 for what became of the variant's metrics.", "state", "source"
+            "metrics_state",
+            "1 for the state of the variant's metrics and their source.",
+            "state",
+            "source",
         )
-        self._age = gauge("metrics_age_seconds", "Age of the oldest pod's metrics.")
+        self._age = gauge(
+            "metrics_age_seconds", "Age of the variant's oldest pod metrics in seconds."
+        )
         self._observed = gauge(
-            "observed_arrival_rate_per_minute", "Requests offered to the variant's pods."
+            "observed_arrival_rate_per_minute",
+            "Arrival rate at the variant's pods, requests per minute.",
         )
-        self._running = gauge("observed_running_requests", "Requests in service.")
-        self._waiting = gauge("observed_waiting_requests", "Requests in the pods' queues.")
-        self._cache = gauge("observed_kv_cache_usage_ratio", "KV cache in use, of the fullest pod.")
-        self._ttft = gauge("observed_ttft_milliseconds", "Mean time to first token.")
-        self._itl = gauge("observed_itl_milliseconds", "Mean inter-token latency.")
+        self._running = gauge(
+            "observed_running_requests", "Requests that the variant's pods are serving."
+        )
+        self._waiting = gauge(
+            "observed_waiting_requests", "Requests that wait in the pods' queues."
+        )
+        self._cache = gauge(
+            "observed_kv_cache_usage_ratio",
+            "Share of the KV cache in use, of the fullest pod, from 0 to 1.",
+        )
+        self._ttft = gauge(
+            "observed_ttft_milliseconds", "Mean time to first token in milliseconds."
+        )
+        self._itl = gauge("observed_itl_milliseconds", "Mean inter-token latency in milliseconds.")
 
-    def add(self, whose: list[str], state: VariantState, *, now: float) -> None:
-        """One variant; what is not known leaves no series."""
-        seen = state.observation
-        if seen is None:
+    def add(self, variant: list[str], state: VariantState, *, now: float) -> None:
+        """Add one variant; what is not known makes no series."""
+        observation = state.observation
+        if observation is None:
             return
-        self._state.add_metric([*whose, seen.metrics, seen.origin], 1.0)
-        traffic = seen.traffic
+        self._state.add_metric([*variant, observation.metrics, observation.origin], 1.0)
+        traffic = observation.traffic
         if traffic is None:
             return
-        self._age.add_metric(whose, max(now - state.observed_at, 0.0))
-        self._observed.add_metric(whose, 60.0 * traffic.arrival_rate_rps)
-        self._running.add_metric(whose, traffic.running)
-        self._waiting.add_metric(whose, traffic.waiting)
+        self._age.add_metric(variant, max(now - state.observed_at, 0.0))
+        self._observed.add_metric(variant, 60.0 * traffic.arrival_rate_rps)
+        self._running.add_metric(variant, traffic.running)
+        self._waiting.add_metric(variant, traffic.waiting)
         for family, value in (
             (self._cache, traffic.kv_cache),
             (self._ttft, traffic.ttft_ms),
             (self._itl, traffic.itl_ms),
         ):
             if value is not None:
-                family.add_metric(whose, value)
+                family.add_metric(variant, value)
 
     def families(self) -> tuple[GaugeMetricFamily, ...]:
         """All of them."""
@@ -168,27 +183,27 @@ class _Loads:
 
 
 class CollectionCollector(Collector):
-    """How the collection of load itself goes."""
+    """Counters of the collection of load itself."""
 
     def __init__(self, collector: LoadCollector) -> None:
         self._collector = collector
 
     def collect(self) -> Iterable[Metric]:
-        """Requests that were made, those that failed, and how long the last round took."""
+        """Numbers of scrapes and queries, of failed ones, and the duration of the last scrape cycle."""
         counts = self._collector.counts
         for name, text in (
-            ("scrapes", "Metrics pages of pods that were read."),
-            ("scrape_failures", "Pods that gave no usable page."),
+            ("scrapes", "Scrapes of pods that gave metrics."),
+            ("scrape_failures", "Scrapes of pods that failed."),
             ("queries", "Queries to Prometheus."),
-            ("query_failures", "Queries that Prometheus did not answer."),
+            ("query_failures", "Queries to Prometheus that failed."),
         ):
             yield CounterMetricFamily(
                 f"variant_adapter_collection_{name}", text, value=float(counts[name])
             )
         yield GaugeMetricFamily(
             "variant_adapter_collection_round_seconds",
-            "Time that the last round of collection took.",
-            value=self._collector.round_seconds,
+            "Duration of the last scrape cycle in seconds.",
+            value=self._collector.cycle_seconds,
         )
 
 
@@ -200,14 +215,14 @@ class ReplicaCollector(Collector):
         self._refused = refused
 
     def collect(self) -> Iterable[Metric]:
-        """Whether it leads, and how many variants it had to leave out."""
+        """Whether it leads, and the number of invalid variants."""
         yield GaugeMetricFamily(
             "variant_adapter_leading",
-            "1 while this replica decides and writes, 0 while it only serves.",
+            "1 while this replica is the leader, which decides and writes; 0 while it only serves.",
             value=float(self._leading()),
         )
         yield GaugeMetricFamily(
             "variant_adapter_refused_variants",
-            "VariantAutoscalings that are left out; their conditions say why.",
+            "Invalid VariantAutoscalings, which are ignored; their conditions say why.",
             value=float(self._refused()),
         )

@@ -1,12 +1,12 @@
-"""Profiles that follow what their variants show: one tuner per variant and accelerator.
+"""Profiles that follow the observed latencies: one tuner per variant and accelerator.
 
-Once a window, a variant's traffic is one observation of its current accelerator's profile. Windows do not
-overlap, so observations are independent; other accelerators' profiles stay as they were written.
+Once per window, a variant's traffic is one observation of its current accelerator's profile. Windows do not
+overlap, so observations are independent; profiles of other accelerators stay as they were written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import structlog
@@ -20,93 +20,115 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Tuned:
+class TunedProfile:
+    """The tuner of one profile.
+
+    Attributes:
+        profile: Profile as it was written; a rewritten one starts over.
+        tuner: Estimates so far.
+        observed_at: Monotonic seconds of the last observation.
+
+    """
+
     profile: fleet.Profile
-    state: tuner.State
+    tuner: tuner.State
     observed_at: float
 
 
-class Tuning:
-    """What has been learned of every variant; for variants that are not to be tuned, nothing."""
+Tuned = Mapping[str, TunedProfile]
+"""Tuners of one variant by accelerator; empty where it is not tuned."""
 
-    def __init__(self, *, window_seconds: float, default: bool) -> None:
-        self._window = window_seconds
-        self._default = default
-        self._tuned: dict[tuple[str, str], _Tuned] = {}
 
-    @property
-    def states(self) -> Mapping[tuple[str, str], tuner.State]:
-        """Tuners by variant key and accelerator."""
-        return {key: item.state for key, item in self._tuned.items()}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuningSettings:
+    """How profiles are tuned.
 
-    def keep(self, sources: Iterable[VariantSource]) -> None:
-        """Forget variants that are gone or no longer tuned, and profiles that were rewritten."""
-        wanted = {
-            (source.key, profile.accelerator): profile
-            for source in sources
-            if self.enabled(source)
-            for profile in source.profiles
-        }
-        self._tuned = {
-            key: item for key, item in self._tuned.items() if wanted.get(key) == item.profile
-        }
+    Attributes:
+        enabled: Whether variants without a setting of their own are tuned.
+        window_seconds: Least time between two observations of one variant.
 
-    def enabled(self, source: VariantSource) -> bool:
-        """Whether this variant is tuned: its own word, else the setting."""
-        return self._default if source.tune is None else source.tune
+    """
 
-    def observe(self, source: VariantSource, traffic: Traffic, *, now: float) -> None:
-        """Learn from a window of traffic, at most once a window; `now` in monotonic seconds."""
-        profile = next((p for p in source.profiles if p.accelerator == source.accelerator), None)
-        if not self.enabled(source) or profile is None or profile.max_batch < 1:
-            return
-        if traffic.idle or not source.endpoints or traffic.output_tokens is None:
-            return
-        key = (source.key, profile.accelerator)
-        before = self._tuned.get(key)
-        if before is None:
-            before = _Tuned(profile=profile, state=_start(profile), observed_at=-self._window)
-        if now - before.observed_at < self._window:
-            return
-        rate = traffic.arrival_rate_rps / len(source.endpoints)
-        seen = tuner.update(
-            before.state,
-            tuner.Observation(
-                rate_rps=rate,
-                input_tokens=traffic.input_tokens or 0.0,
-                output_tokens=traffic.output_tokens,
-                max_batch=profile.max_batch,
-                itl_ms=traffic.itl_ms,
-                ttft_ms=traffic.ttft_ms,
-                requests=traffic.arrival_rate_rps * self._window,
-            ),
-        )
-        self._tuned[key] = replace(before, state=seen.state, observed_at=now)
-        if seen.outcome == "outlier" or (seen.state.usable and not before.state.usable):
-            alpha, beta, gamma, delta = (round(value, 6) for value in seen.state.parameters)
-            log.info(
-                "profile tuned"
-                if seen.outcome == "accepted"
-                else "observation refused as an outlier",
-                variant=source.key,
-                accelerator=profile.accelerator,
-                alpha=alpha,
-                beta=beta,
-                gamma=gamma,
-                delta=delta,
-                confidence=round(seen.state.confidence, 3),
-                surprise=round(seen.surprise, 2),
-            )
+    enabled: bool
+    window_seconds: float
 
-    def profiles(self, source: VariantSource) -> tuple[fleet.Profile, ...]:
-        """The variant's profiles, tuned where enough was learned."""
-        return tuple(self._profile(source, profile) for profile in source.profiles)
+    def apply_to(self, source: VariantSource) -> bool:
+        """Whether this variant is tuned; its annotation overrides the setting."""
+        return self.enabled if source.tune is None else source.tune
 
-    def _profile(self, source: VariantSource, profile: fleet.Profile) -> fleet.Profile:
-        tuned = self._tuned.get((source.key, profile.accelerator))
-        if tuned is None or not tuned.state.usable:
-            return profile
-        return replace(profile, latency=tuned.state.latency)
+
+def retain(tuned: Tuned, source: VariantSource, settings: TuningSettings) -> Tuned:
+    """The tuners that still apply: of profiles that were not rewritten, of a variant that is tuned."""
+    if not settings.apply_to(source):
+        return {}
+    written = {profile.accelerator: profile for profile in source.profiles}
+    return {name: item for name, item in tuned.items() if written.get(name) == item.profile}
+
+
+def observe(
+    tuned: Tuned, source: VariantSource, traffic: Traffic, *, settings: TuningSettings, now: float
+) -> Tuned:
+    """The tuners after a window of traffic, at most one per window; `now` in monotonic seconds."""
+    profile = next((p for p in source.profiles if p.accelerator == source.accelerator), None)
+    if not settings.apply_to(source) or profile is None or profile.max_batch < 1:
+        return tuned
+    if traffic.idle or not source.endpoints or traffic.output_tokens is None:
+        return tuned
+    window = settings.window_seconds
+    before = tuned.get(profile.accelerator)
+    if before is None:
+        before = TunedProfile(profile=profile, tuner=_start(profile), observed_at=-window)
+    if now - before.observed_at < window:
+        return tuned
+    update = tuner.update(
+        before.tuner,
+        tuner.LatencyObservation(
+            rate_rps=traffic.arrival_rate_rps / len(source.endpoints),
+            input_tokens=traffic.input_tokens or 0.0,
+            output_tokens=traffic.output_tokens,
+            max_batch=profile.max_batch,
+            itl_ms=traffic.itl_ms,
+            ttft_ms=traffic.ttft_ms,
+            requests=traffic.arrival_rate_rps * window,
+        ),
+    )
+    _log_update(source, profile, before.tuner, update)
+    return {
+        **tuned,
+        profile.accelerator: replace(before, tuner=update.state, observed_at=now),
+    }
+
+
+def _log_update(
+    source: VariantSource, profile: fleet.Profile, before: tuner.State, update: tuner.Update
+) -> None:
+    if update.outcome != "outlier" and (before.usable or not update.state.usable):
+        return
+    alpha, beta, gamma, delta = (round(value, 6) for value in update.state.parameters)
+    log.info(
+        "profile tuned; sizing uses the estimates"
+        if update.outcome == "accepted"
+        else "tuning observation rejected as an outlier; estimates unchanged",
+        variant=source.key,
+        accelerator=profile.accelerator,
+        alpha=alpha,
+        beta=beta,
+        gamma=gamma,
+        delta=delta,
+        confidence=round(update.state.confidence, 3),
+        surprise=round(update.surprise, 2),
+    )
+
+
+def profiles(tuned: Tuned, source: VariantSource) -> tuple[fleet.Profile, ...]:
+    """The variant's profiles, with the estimates where they are usable."""
+    return tuple(_profile(tuned.get(item.accelerator), item) for item in source.profiles)
+
+
+def _profile(tuned: TunedProfile | None, profile: fleet.Profile) -> fleet.Profile:
+    if tuned is None or not tuned.tuner.usable:
+        return profile
+    return replace(profile, latency=tuned.tuner.latency)
 
 
 def _start(profile: fleet.Profile) -> tuner.State:

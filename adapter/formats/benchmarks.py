@@ -1,8 +1,8 @@
-"""Benchmark results as rows for `analyzer.fit`: CSV, guidellm's JSON, vLLM's `benchmark_serving` JSON.
+"""Benchmark results as rows for `analyzer`: CSV, and the files of vLLM, SGLang and guidellm.
 
-A row is one run at one load. What a CSV calls its columns is told apart by name; of guidellm and vLLM the
-means of successful requests are taken. Where a result has no concurrency it follows from Little's law:
-requests per second times the time of one request.
+A row is one run at one load. What a CSV calls its columns is told apart by name. A run from which nothing
+can be learned (nothing finished, not streamed) is a row with its reason; a file without any usable row is
+refused.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from adapter.errors import InputError
-from adapter.formats import files
+from adapter.formats import benchmark_files, files
+from adapter.formats.benchmark_files import Row
+
+__all__ = ["COLUMNS", "Row", "read"]
 
 COLUMNS = {
     "batch": ("batch", "batch_size", "concurrency", "max_concurrency"),
@@ -28,28 +30,8 @@ COLUMNS = {
 """What a column may be called; letters' case, spaces and dashes do not count."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One run.
-
-    Attributes:
-        place: where it stands, such as `runs.csv:3`.
-        batch: mean number of requests in service.
-        input_tokens: mean per request; NaN where it is not known.
-        itl_ms: mean inter-token latency; NaN where it is not known.
-        ttft_ms: mean time to first token; NaN where it is not known.
-
-    """
-
-    place: str
-    batch: float
-    input_tokens: float
-    itl_ms: float
-    ttft_ms: float
-
-
 def read(path: Path) -> list[Row]:
-    """Rows of one file.
+    """Rows of one file, of which at least one is usable.
 
     Raises:
         InputError: names the file, and the line or the field.
@@ -59,10 +41,40 @@ def read(path: Path) -> list[Row]:
     rows = list(_json(path, text) if text.lstrip()[:1] in {"{", "["} else _csv(path, text))
     if not rows:
         raise InputError(f"{path}: no rows")
+    if all(row.problem for row in rows):
+        more = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
+        raise InputError(f"{rows[0].place}: {rows[0].problem}{more}")
     return rows
 
 
 def _csv(path: Path, text: str) -> Iterator[Row]:
+    lines = list(csv.reader(text.splitlines()))
+    known = benchmark_files.guidellm_csv(lines, str(path))
+    if known is not None:
+        return known
+    if lines and benchmark_files.is_vllm(dict.fromkeys(lines[0])) and "completed" in lines[0]:
+        return _vllm_sweep(path, lines)
+    return _plain(path, text)
+
+
+def _vllm_sweep(path: Path, lines: list[list[str]]) -> Iterator[Row]:
+    for number, cells in enumerate(lines[1:], start=2):
+        if not any(cell.strip() for cell in cells):
+            continue
+        document = {
+            name: _value(cell) for name, cell in zip(lines[0], cells, strict=False) if cell.strip()
+        }
+        yield benchmark_files.vllm(document, f"{path}:{number}")
+
+
+def _value(cell: str) -> float | str:
+    try:
+        return float(cell)
+    except ValueError:
+        return cell
+
+
+def _plain(path: Path, text: str) -> Iterator[Row]:
     reader = csv.reader(text.splitlines())
     header = [name.strip().lower().replace(" ", "_").replace("-", "_") for name in next(reader, [])]
     places = {
@@ -78,103 +90,75 @@ def _csv(path: Path, text: str) -> Iterator[Row]:
         if not any(cell.strip() for cell in cells):
             continue
         place = f"{path}:{reader.line_num}"
-        values = {}
+        values, problems = {}, []
         for name, column in places.items():
             cell = cells[column].strip() if column is not None and column < len(cells) else ""
             values[name] = _cell(cell, f"{place}: {name}") if cell else math.nan
-        if math.isnan(values["batch"]):
+            if cell and math.isnan(values[name]):
+                problems.append(f"{name}: must be a number >= 0, not {cell!r}")
+        if math.isnan(values["batch"]) and not problems:
             raise InputError(f"{place}: batch: is missing")
         yield Row(
             place=place,
             batch=values["batch"],
             input_tokens=values["input_tokens"],
+            output_tokens=values["output_tokens"],
             itl_ms=values["itl_ms"],
             ttft_ms=values["ttft_ms"],
+            problem="; ".join(problems),
         )
 
 
 def _cell(text: str, place: str) -> float:
+    """A number >= 0; NaN where a tool wrote that it has none."""
     try:
         value = float(text)
     except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value >= 0):
+        value = -1.0
+    if math.isnan(value) or value == math.inf:
+        return math.nan
+    if value < 0:
         raise InputError(f"{place}: must be a number >= 0, not {text!r}")
     return value
 
 
 def _json(path: Path, text: str) -> Iterator[Row]:
-    try:
-        documents = [json.loads(text)]
-    except ValueError:
-        # vLLM appends one object a line to the same file.
-        try:
-            documents = [json.loads(line) for line in text.splitlines() if line.strip()]
-        except ValueError as error:
-            raise InputError(f"{path}: not JSON: {error}") from error
-    if len(documents) == 1 and isinstance(documents[0], list):
-        documents = documents[0]
-    for number, document in enumerate(documents):
-        place = f"{path}[{number}]" if len(documents) > 1 else str(path)
-        if not isinstance(document, dict):
+    for place, document in _documents(path, text):
+        if isinstance(document, Row):
+            yield document
+        elif not isinstance(document, dict):
             raise InputError(f"{place}: must be a JSON object")
-        if "benchmarks" in document:
+        elif "benchmarks" in document:
             runs = document["benchmarks"]
             if not isinstance(runs, list):
                 raise InputError(f"{place}: benchmarks: must be a list")
-            for run_number, run in enumerate(runs):
-                yield _guidellm(run, f"{place}: benchmarks[{run_number}]")
-        elif "mean_ttft_ms" in document:
-            yield _vllm(document, place)
+            for number, run in enumerate(runs):
+                yield benchmark_files.guidellm(run, f"{place}: benchmarks[{number}]")
+        elif benchmark_files.is_vllm(document):
+            yield benchmark_files.vllm(document, place)
         else:
             raise InputError(
-                f"{place}: neither guidellm (benchmarks) nor vLLM benchmark_serving (mean_ttft_ms)"
+                f"{place}: neither guidellm (benchmarks) nor vLLM or SGLang (mean_ttft_ms)"
             )
 
 
-def _guidellm(run: Any, place: str) -> Row:
-    def mean(name: str) -> float:
-        return _number(run, ("metrics", name, "successful", "mean"), place)
-
-    metrics = run.get("metrics") if isinstance(run, dict) else None
-    if isinstance(metrics, dict) and "request_concurrency" not in metrics:
-        batch = mean("requests_per_second") * mean("request_latency")  # requests/s, s
+def _documents(path: Path, text: str) -> Iterator[tuple[str, Any]]:
+    """Place and object of each run; a Row for a line that is cut off."""
+    try:
+        whole = json.loads(text)
+    except ValueError as error:
+        # vLLM and SGLang append one object a line to the same file.
+        lines = [line for line in text.splitlines() if line.strip()]
+        if len(lines) < 2:
+            raise InputError(f"{path}: not JSON: {error}") from error
     else:
-        batch = mean("request_concurrency")
-    return Row(
-        place=place,
-        batch=batch,
-        input_tokens=mean("prompt_token_count"),
-        itl_ms=mean("inter_token_latency_ms") or math.nan,
-        ttft_ms=mean("time_to_first_token_ms") or math.nan,
-    )
-
-
-def _vllm(document: Mapping[str, Any], place: str) -> Row:
-    def value(name: str) -> float:
-        return _number(document, (name,), place)
-
-    completed = value("completed")
-    if completed == 0:
-        raise InputError(f"{place}: completed: is 0, so there is nothing to learn")
-    output = value("total_output_tokens") / completed
-    itl, ttft = value("mean_tpot_ms"), value("mean_ttft_ms")
-    seconds = (ttft + max(output - 1.0, 0.0) * itl) / 1000.0
-    return Row(
-        place=place,
-        batch=value("request_throughput") * seconds,
-        input_tokens=value("total_input_tokens") / completed,
-        itl_ms=itl or math.nan,
-        ttft_ms=ttft or math.nan,
-    )
-
-
-def _number(document: Any, path: Sequence[str], place: str) -> float:
-    found = document
-    for name in path:
-        found = found.get(name) if isinstance(found, dict) else None
-    if isinstance(found, bool) or not isinstance(found, (int, float)):
-        raise InputError(f"{place}: {'.'.join(path)}: must be a number")
-    if not (math.isfinite(found) and found >= 0):
-        raise InputError(f"{place}: {'.'.join(path)}: must be a number >= 0, not {found}")
-    return float(found)
+        documents = whole if isinstance(whole, list) else [whole]
+        for number, document in enumerate(documents):
+            yield (f"{path}[{number}]" if len(documents) > 1 else str(path)), document
+        return
+    for number, line in enumerate(lines):
+        place = f"{path}[{number}]"
+        try:
+            yield place, json.loads(line)
+        except ValueError as error:
+            yield place, Row(place=place, problem=f"not JSON: {error}")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from analyzer import capacity, queueing
+from analyzer import capacity, defaults, queueing
 from analyzer.errors import InvalidParameterError
 from analyzer.replicas import PARAMETERS, checked
 
@@ -63,7 +63,7 @@ class Case(BaseModel):
     target_itl_ms: float | None = None
     target_tps: float | None = None
     percentile: float | None = Field(default=None, gt=0, lt=100)
-    stability_margin: float = capacity.STABILITY_MARGIN
+    stability_margin: float = defaults.STABILITY_MARGIN
     min_replicas: int = Field(default=0, ge=0, le=2**31 - 1)
 
     @property

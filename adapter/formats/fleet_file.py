@@ -17,10 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from adapter.errors import InputError
 from adapter.formats import files, wva_system
 from adapter.planning import fleet
-from analyzer.capacity import STABILITY_MARGIN
+from analyzer.defaults import STABILITY_MARGIN
 from analyzer.latency import LatencyParameters
-from optimizer.problem import TRANSITION_FACTOR, Policy
-from optimizer.solvers import SolverName
+from optimizer.problem import TRANSITION_FACTOR, SaturationPolicy, SolverName
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -100,7 +99,7 @@ class SettingsPart(_Part):
     """`settings`."""
 
     solver: SolverName = "auto"
-    saturation_policy: Policy = "None"
+    saturation_policy: SaturationPolicy = "None"
     delayed_best_effort: bool = False
     transition_factor: NonNegative = TRANSITION_FACTOR
     stability_margin: Annotated[float, Field(ge=0, lt=1)] = STABILITY_MARGIN

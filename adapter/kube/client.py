@@ -1,6 +1,7 @@
 """A client of the Kubernetes API: requests, lists and watches of JSON objects.
 
-kubernetes-asyncio is imported when a cluster is used, not before: it takes a while and memory.
+kubernetes-asyncio brings credentials and the connection pool. It is imported only when a cluster is used,
+because the import takes a second and 38 MB.
 """
 
 from __future__ import annotations
@@ -13,25 +14,31 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from adapter import errors
+from adapter.errors import StartupError
+from adapter.kube import errors
 
 if TYPE_CHECKING:
     from kubernetes_asyncio.client import ApiClient
 
 TIMEOUT_SECONDS = 10.0
+"""How long a request may take, watches excepted."""
 
 PAGE = 500
-"""Objects that are listed at once."""
+"""Objects per page of a list."""
 
 _WATCH_SECONDS = 300
+"""How long the API server keeps a watch open before it ends it."""
+
+_FAILURES = (OSError, TimeoutError, aiohttp.ClientError, ValueError)
+"""No connection, no answer in time, or an answer that is not a JSON object."""
 
 
 @contextlib.asynccontextmanager
 async def connected(kubeconfig: Path | None) -> AsyncIterator[Cluster]:
-    """The cluster of a kubeconfig file, or with None the one that this pod runs in.
+    """A client of the cluster of a kubeconfig file; with None of the cluster that this pod runs in.
 
     Raises:
-        StartupError: the file cannot be used, or this is no pod.
+        StartupError: the file is unusable, or this process does not run in a pod.
 
     """
     from kubernetes_asyncio import client, config  # noqa: PLC0415 - see the module
@@ -44,32 +51,13 @@ async def connected(kubeconfig: Path | None) -> AsyncIterator[Cluster]:
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     except Exception as error:  # it raises whatever its parsers raise
         where = "this pod" if kubeconfig is None else str(kubeconfig)
-        raise errors.StartupError(f"{where}: no usable access to a cluster: {error}") from error
+        raise StartupError(f"{where}: no usable access to a cluster: {error}") from error
     async with client.ApiClient(configuration) as api:
         yield Cluster(api)
 
 
-class ApiError(Exception):
-    """The Kubernetes API did not answer, or refused; `code` is its HTTP status, 0 without one."""
-
-    def __init__(self, message: str, *, code: int) -> None:
-        super().__init__(message)
-        self.code = code
-
-    @property
-    def gone(self) -> bool:
-        """Whether the version that was asked from is too old: list anew."""
-        return self.code == 410
-
-
-class _RefusedError(ValueError):
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.code = code
-
-
 class Cluster:
-    """Reviews and objects of one cluster."""
+    """The API server of one cluster."""
 
     def __init__(self, api: ApiClient) -> None:
         self._api = api
@@ -83,55 +71,59 @@ class Cluster:
         query: Sequence[tuple[str, str]] = (),
         content_type: str = "application/json",
     ) -> dict[str, Any]:
-        """One object's answer to GET, POST, PUT or PATCH; the content type says what kind of patch.
+        """Send GET, POST, PUT or PATCH for one object; give the object of the answer.
+
+        Args:
+            method: HTTP method.
+            path: URL path, without the query.
+            body: JSON document; None: no body.
+            query: parameters by name, in order.
+            content_type: content type of the body; it selects the kind of patch.
 
         Raises:
-            ApiError: the cluster did not answer, or refused.
+            ApiError: the API server refused, or did not answer.
 
         """
         try:
             return await self._call(
                 method, path, body=body, query=list(query), content_type=content_type
             )
-        except (OSError, TimeoutError, aiohttp.ClientError, ValueError) as error:
-            raise _api_error(path, error) from error
+        except _FAILURES as error:
+            raise _unavailable(path, error) from error
 
     async def list_objects(
         self, path: str, query: Sequence[tuple[str, str]] = ()
     ) -> tuple[list[dict[str, Any]], str]:
-        """All objects of a collection, page by page, and the version to watch from.
+        """List a collection, page by page; give its objects and the resource version to watch from.
 
         Raises:
-            ApiError: the cluster did not answer, or refused.
+            ApiError: the API server refused, or did not answer.
 
         """
-        found: list[dict[str, Any]] = []
-        following = ""
+        items: list[dict[str, Any]] = []
+        token = ""
         while True:
             page = [*query, ("limit", str(PAGE))]
-            if following:
-                page.append(("continue", following))
-            try:
-                document = await self._call("GET", path, query=page)
-            except (OSError, TimeoutError, aiohttp.ClientError, ValueError) as error:
-                raise _api_error(path, error) from error
-            found += [item for item in document.get("items") or () if isinstance(item, dict)]
+            if token:
+                page.append(("continue", token))
+            document = await self.request("GET", path, query=page)
+            items += [item for item in document.get("items") or () if isinstance(item, dict)]
             metadata = document.get("metadata") or {}
-            following = str(metadata.get("continue") or "")
-            if not following:
-                return found, str(metadata.get("resourceVersion") or "")
+            token = str(metadata.get("continue") or "")
+            if not token:
+                return items, str(metadata.get("resourceVersion") or "")
 
     async def watch_objects(
         self, path: str, version: str, query: Sequence[tuple[str, str]] = ()
     ) -> AsyncIterator[dict[str, Any]]:
-        """Events after that version, bookmarks included, until the cluster ends the watch.
+        """Watch a collection: events after that resource version, bookmarks included, until the watch ends.
 
         Raises:
-            ApiError: the cluster did not answer, refused, or sent an error; gone where the version is too
-                old.
+            Gone: the resource version is compacted.
+            ApiError: the API server refused, did not answer, or ended the watch with an error.
 
         """
-        asked = [
+        parameters = [
             *query,
             ("watch", "true"),
             ("allowWatchBookmarks", "true"),
@@ -139,7 +131,7 @@ class Cluster:
             ("timeoutSeconds", str(_WATCH_SECONDS)),
         ]
         try:
-            response = await self._open("GET", path, query=asked, timeout=_WATCH_SECONDS + 30)
+            response = await self._open("GET", path, query=parameters, timeout=_WATCH_SECONDS + 30)
             async with response:
                 rest = b""
                 async for piece in response.content.iter_any():
@@ -149,10 +141,11 @@ class Cluster:
                         if event.get("type") == "ERROR":
                             status = event.get("object") or {}
                             message = str(status.get("message") or "the watch failed")
-                            raise ApiError(f"{path}: {message}", code=status.get("code") or 0)
+                            code = status.get("code") or 0
+                            raise errors.of_status(code, f"{path}: {message}", path=path)
                         yield event
-        except (OSError, TimeoutError, aiohttp.ClientError, ValueError) as error:
-            raise _api_error(path, error) from error
+        except _FAILURES as error:
+            raise _unavailable(path, error) from error
 
     async def _call(
         self,
@@ -172,10 +165,10 @@ class Cluster:
             timeout=TIMEOUT_SECONDS,
         )
         async with response:
-            found = await response.json(content_type=None)
-        if not isinstance(found, dict):
-            raise ValueError("the answer is no object")  # noqa: TRY004 - as any bad answer
-        return found
+            document = await response.json(content_type=None)
+        if not isinstance(document, dict):
+            raise ValueError("the answer is not a JSON object")  # noqa: TRY004 - as any bad answer
+        return document
 
     async def _open(
         self,
@@ -187,12 +180,12 @@ class Cluster:
         content_type: str = "application/json",
         timeout: float,  # noqa: ASYNC109 - handed to aiohttp, which covers the body too
     ) -> aiohttp.ClientResponse:
-        """A response of 2xx with its body unread, over the client's own session and credentials."""
+        """Send a request over kubernetes-asyncio's session; give a response of 2xx with its body unread."""
         headers = {"Accept": "application/json", "Content-Type": content_type}
         query = list(query or [])
         await self._api.update_params_for_auth(headers, query, ["BearerToken"])
         rest = self._api.rest_client
-        response = await rest.pool_manager.request(
+        response: aiohttp.ClientResponse = await rest.pool_manager.request(
             method,
             f"{self._api.configuration.host}{path}",
             params=query,
@@ -206,14 +199,14 @@ class Cluster:
                 text = (await response.text())[:500]
             with contextlib.suppress(ValueError):
                 text = json.loads(text).get("message", text)
-            raise _RefusedError(f"{response.status} {text}", response.status)
-        found: aiohttp.ClientResponse = response
-        return found
+            raise errors.of_status(
+                response.status,
+                f"{path}: {response.status} {text}",
+                path=path,
+                retry_after=response.headers.get("Retry-After"),
+            )
+        return response
 
 
-def _api_error(path: str, error: Exception) -> ApiError:
-    return ApiError(f"{path}: {_why(error)}", code=getattr(error, "code", 0))
-
-
-def _why(error: Exception) -> str:
-    return str(error) or type(error).__name__
+def _unavailable(path: str, error: Exception) -> errors.Unavailable:
+    return errors.Unavailable(f"{path}: {str(error) or type(error).__name__}", path=path)

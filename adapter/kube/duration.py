@@ -10,10 +10,10 @@ _PLAIN = re.compile(r"\d+(?:\.\d*)?|\.\d+")
 
 
 def seconds(text: str) -> float:
-    """Seconds, greater than 0.
+    """Parse a duration; seconds, greater than 0.
 
     Raises:
-        ValueError: the text is no such duration.
+        ValueError: the text is not a duration, or not greater than 0.
 
     """
     text = text.strip()

@@ -1,8 +1,8 @@
-"""A collection of a cluster as a dictionary that follows it: list, then watch, for as long as it takes.
+"""A local copy of a collection of a cluster: list, then watch, until cancelled.
 
-A watch that ends is resumed from where it was, bookmarks included; one whose version is too old (410) is
-listed anew; a cluster that does not answer is asked again after a growing, jittered pause. What was known
-stays known.
+A watch that ends is resumed from the last resource version seen, bookmarks included; an expired one (410) is
+followed by a new list; failed requests are retried with exponential back-off and jitter, and not before
+Retry-After. Until then the last copy stays in use.
 """
 
 from __future__ import annotations
@@ -15,37 +15,37 @@ from typing import Any, Protocol
 
 import structlog
 
-from adapter.kube.client import ApiError
+from adapter.kube import errors
 
 log = structlog.get_logger()
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-"""Seconds between attempts while the cluster does not answer."""
+FIRST_BACKOFF, LONGEST_BACKOFF = 0.5, 30.0
+"""Seconds between attempts while requests fail: the first, and the cap."""
 
 Object = Mapping[str, Any]
 
 
 class Source(Protocol):
-    """Where objects come from: `cluster.Cluster`, or a stand-in."""
+    """A Kubernetes API to list and watch: `client.Cluster` is one."""
 
     async def list_objects(
         self, path: str, query: Sequence[tuple[str, str]] = ()
     ) -> tuple[list[dict[str, Any]], str]:
-        """All objects, and the version to watch from."""
+        """List a collection; give its objects and the resource version to watch from."""
 
     def watch_objects(
         self, path: str, version: str, query: Sequence[tuple[str, str]] = ()
     ) -> AsyncIterator[dict[str, Any]]:
-        """Events after that version."""
+        """Watch a collection: events after that resource version."""
 
 
 class Informer:
-    """One collection, by (namespace, name).
+    """The objects of one collection, by (namespace, name).
 
     Attributes:
-        path: of the collection.
-        synced: set once the first list is in.
-        problem: why it cannot be followed now; empty while it can.
+        path: URL path of the collection.
+        synced: Set once the first list has arrived.
+        error: Error of the last list or watch; None while they work.
 
     """
 
@@ -59,6 +59,17 @@ class Informer:
         trim: Callable[[Object], Object] = lambda item: item,
         jitter: Callable[[], float] = random.random,
     ) -> None:
+        """Make an informer; `run` starts it.
+
+        Args:
+            source: API to list and watch.
+            path: URL path of the collection.
+            query: label or field selectors of the requests.
+            changed: called after every change of the copy.
+            trim: applied to every object before it is kept, to save memory.
+            jitter: random number from 0 to 1 for the back-off.
+
+        """
         self._source = source
         self.path = path
         self._trim = trim
@@ -67,63 +78,73 @@ class Informer:
         self._jitter = jitter
         self._objects: dict[tuple[str, str], Object] = {}
         self.synced = asyncio.Event()
-        self.problem = ""
+        self.error: errors.ApiError | None = None
+
+    @property
+    def problem(self) -> str:
+        """Message of the error; empty while there is none."""
+        return str(self.error or "")
 
     @property
     def objects(self) -> Mapping[tuple[str, str], Object]:
-        """What is known now."""
+        """The current copy, read-only."""
         return MappingProxyType(self._objects)
 
     async def run(self) -> None:
-        """Follow the collection until cancelled."""
-        version, pause = "", FIRST_PAUSE
+        """List and watch until cancelled."""
+        version, backoff = "", FIRST_BACKOFF
         while True:
             try:
                 if not version:
                     version = await self._list()
                 async for event in self._source.watch_objects(self.path, version, self._query):
-                    version = self._take(event) or version
-                    pause = FIRST_PAUSE
-                    self._well()
-                self._well()
-            except ApiError as error:
-                if error.gone:
-                    # Changes were missed: only a list knows what is gone.
+                    version = self._apply(event) or version
+                    backoff = FIRST_BACKOFF
+                    self._recovered()
+                self._recovered()
+            except errors.ApiError as error:
+                wait = backoff
+                if isinstance(error, errors.Gone):
+                    # Events were missed: only a list shows which objects were deleted.
                     version = ""
-                    log.info("watch too old; listing anew", path=self.path)
-                elif self.problem != str(error):
-                    log.warning("cluster does not answer", error=str(error))
-                if not error.gone:
-                    self.problem = str(error)
-                    pause = min(2 * pause, LONGEST_PAUSE)
-                # Not all replicas of everyone at once, when the cluster is back.
-                await asyncio.sleep(pause * (0.5 + self._jitter() / 2))
+                    log.info("watch expired; relisting", path=self.path)
+                else:
+                    if self.problem != str(error):
+                        log.warning(
+                            "list or watch failed; retrying with back-off", error=str(error)
+                        )
+                    self.error = error
+                    wait = backoff = min(2 * backoff, LONGEST_BACKOFF)
+                    if isinstance(error, errors.Throttled):
+                        wait = max(wait, min(error.retry_after, LONGEST_BACKOFF))
+                # Jitter keeps all replicas from coming back at the same moment.
+                await asyncio.sleep(wait * (0.5 + self._jitter() / 2))
 
-    def _well(self) -> None:
-        if self.problem:
-            log.info("cluster answers again", path=self.path)
-        self.problem = ""
+    def _recovered(self) -> None:
+        if self.error is not None:
+            log.info("list and watch work again", path=self.path)
+        self.error = None
 
     async def _list(self) -> str:
         items, version = await self._source.list_objects(self.path, self._query)
-        found: dict[tuple[str, str], Object] = {_key(item): self._trim(item) for item in items}
-        if found != self._objects or not self.synced.is_set():
-            self._objects = found
+        objects: dict[tuple[str, str], Object] = {_key(item): self._trim(item) for item in items}
+        if objects != self._objects or not self.synced.is_set():
+            self._objects = objects
             self.synced.set()
             self._changed()
         return version
 
-    def _take(self, event: Mapping[str, Any]) -> str:
-        """Apply an event; gives its version."""
-        found = event.get("object") or {}
-        key = _key(found)
+    def _apply(self, event: Mapping[str, Any]) -> str:
+        """Apply an event; give its resource version."""
+        item = event.get("object") or {}
+        key = _key(item)
         if event.get("type") == "DELETED":
             self._objects.pop(key, None)
             self._changed()
         elif event.get("type") in {"ADDED", "MODIFIED"}:
-            self._objects[key] = self._trim(found)
+            self._objects[key] = self._trim(item)
             self._changed()
-        return str((found.get("metadata") or {}).get("resourceVersion") or "")
+        return str((item.get("metadata") or {}).get("resourceVersion") or "")
 
 
 def _key(item: Object) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Label selectors: the whole grammar of `labelSelector`, with kube-apiserver's words for its errors.
+"""Label selectors: the whole grammar of `labelSelector`, with the error messages of kube-apiserver.
 
 https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors
 """
@@ -20,19 +20,26 @@ _SYMBOLS = {"=", "==", "!=", "!", ",", "(", ")", "<", ">"}
 
 
 class SelectorError(ValueError):
-    """The text is no label selector."""
+    """The text is not a label selector."""
 
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """One term of a selector."""
+    """One term of a selector.
+
+    Attributes:
+        key: Label key.
+        operator: How the label's value is compared; `exists` and `!` take no values.
+        values: Values to compare with.
+
+    """
 
     key: str
     operator: Operator
     values: tuple[str, ...] = ()
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        """Whether labels meet this term."""
+        """Whether labels satisfy this term."""
         value = labels.get(self.key)
         match self.operator:
             case "=" | "in":
@@ -52,16 +59,16 @@ class Requirement:
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """All terms; an empty selector matches everything."""
+    """Terms that all have to be satisfied; an empty selector matches everything."""
 
     requirements: tuple[Requirement, ...] = ()
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        """Whether labels meet every term."""
+        """Whether labels satisfy every term."""
         return all(requirement.matches(labels) for requirement in self.requirements)
 
     def equality(self, key: str) -> str | None:
-        """The only value that `key` may have; None where the selector leaves that open."""
+        """The only value that `key` may have; None where several are possible."""
         for item in self.requirements:
             if item.key == key and item.operator in {"=", "in"} and len(item.values) == 1:
                 return item.values[0]
@@ -72,7 +79,7 @@ def parse(text: str) -> Selector:
     """Parse a selector.
 
     Raises:
-        SelectorError: in kube-apiserver's words.
+        SelectorError: the text is malformed; the message is kube-apiserver's.
 
     """
     return Selector(tuple(_Parser(_TOKEN.findall(text)).requirements()))
@@ -92,17 +99,17 @@ class _Parser:
         return token
 
     def requirements(self) -> list[Requirement]:
-        found: list[Requirement] = []
+        terms: list[Requirement] = []
         if not self.tokens:
-            return found
+            return terms
         while True:
             try:
-                found.append(self.requirement())
+                terms.append(self.requirement())
             except SelectorError as error:
                 raise SelectorError(f"unable to parse requirement: {error}") from None
             token = self.take()
             if not token:
-                return found
+                return terms
             if token != ",":
                 raise SelectorError(f"found '{token}', expected: ',' or 'end of string'")
             if self.peek() == "" or (self.peek() in _SYMBOLS and self.peek() != "!"):
@@ -155,24 +162,24 @@ class _Parser:
             return ("",)
         if first != "," and (not first or first in _SYMBOLS):
             raise SelectorError(f"found '{first}', expected: ',', ')' or identifier")
-        found: set[str] = set()
+        values: set[str] = set()
         while True:
             token = self.take()
             if token == ",":
-                # Before, between and after commas there may be nothing, which is the empty value.
-                if not found or self.peek() in {",", ")"}:
-                    found.add("")
+                # Nothing before, between or after commas is the empty value.
+                if not values or self.peek() in {",", ")"}:
+                    values.add("")
                 if self.peek() == ",":
                     self.take()
             elif token and token not in _SYMBOLS:
-                found.add(token)
+                values.add(token)
                 if self.peek() not in {",", ")"}:
                     raise SelectorError(f"found '{self.peek()}', expected: ',' or ')'")
             else:
                 raise SelectorError(f"found '{token}', expected: ',', or identifier")
             if self.peek() == ")":
                 self.take()
-                return tuple(sorted(found))
+                return tuple(sorted(values))
 
 
 def _check_key(key: str) -> None:

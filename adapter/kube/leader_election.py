@@ -1,8 +1,8 @@
-"""One leader among the replicas, by a Lease: who holds it works, and stops before it can be anyone else's.
+"""Leader election among the replicas by a Lease: the holder works, and stops before another replica can lead.
 
-Time is measured on each replica's own monotonic clock, never compared between machines: an observer believes
-a holder for the lease's duration from when it saw the last change; a holder believes itself for a shorter
-time from before it asked for the last renewal. What lies between is for the work to end.
+Time is measured on each replica's own monotonic clock, and never compared between machines. An observer
+grants a holder the lease's duration since it saw the last renewal; a holder grants itself a shorter deadline
+since before it sent the last renewal. The work ends in the time between the two.
 """
 
 from __future__ import annotations
@@ -20,16 +20,25 @@ log = structlog.get_logger()
 
 
 class LeaseUnavailableError(Exception):
-    """The API could not be asked, or did not answer."""
+    """The Lease could not be read or written."""
 
 
 class LeaseConflictError(Exception):
-    """Somebody else has written since we read."""
+    """Another replica has written the Lease since it was read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRecord:
-    """The spec of a Lease; times are UTC and for people only."""
+    """The spec of a Lease; its times are UTC, and for people only.
+
+    Attributes:
+        holder: Identity of the replica that leads; empty where none does.
+        duration_seconds: Seconds after which others may take a lease that is not renewed.
+        acquired_at: Time at which the holder became leader.
+        renewed_at: Last renewal.
+        transitions: Number of changes of the holder.
+
+    """
 
     holder: str
     duration_seconds: int
@@ -39,27 +48,27 @@ class LeaseRecord:
 
 
 class LeaseApi(Protocol):
-    """Where the Lease is kept. Every method may raise LeaseUnavailableError."""
+    """Reads and writes the Lease. Every method may raise LeaseUnavailableError."""
 
     async def read(self) -> tuple[LeaseRecord, str] | None:
-        """The record and its version; None if there is none yet."""
+        """Read the record and its resource version; None where no Lease exists yet."""
 
     async def create(self, record: LeaseRecord) -> str:
-        """Write the first one, or raise LeaseConflictError; gives the version."""
+        """Create the Lease, or raise LeaseConflictError; give its resource version."""
 
     async def update(self, record: LeaseRecord, version: str) -> str:
-        """Write over that version, or raise LeaseConflictError; gives the new one."""
+        """Replace that resource version, or raise LeaseConflictError; give the new one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseTimes:
-    """Seconds.
+    """Timing of the election, in seconds; retry < deadline < duration.
 
     Attributes:
-        duration: after which others may take a lease that is not renewed.
-        deadline: without a renewal, after which the holder ends its work; what is left of the duration is the
-            time that the work has to end.
-        retry: between attempts to get or to renew.
+        duration: Seconds after which others may take a lease that is not renewed. Default 15.
+        deadline: Seconds without a renewal after which the holder ends its work; the work has the rest of the
+            duration to end. Default 10.
+        retry: Seconds between attempts to acquire or to renew. Default 2.
 
     """
 
@@ -73,7 +82,7 @@ class LeaseTimes:
 
 
 class Leadership:
-    """Takes part in the election of one Lease."""
+    """One replica's part in the election of a Lease."""
 
     def __init__(
         self,
@@ -96,24 +105,24 @@ class Leadership:
 
     @property
     def leads(self) -> bool:
-        """Whether the lease is ours and can be nobody else's."""
+        """Whether this replica holds the lease, and no other can."""
         return self._monotonic() < self._held_until
 
     @property
     def leader(self) -> str:
-        """Who holds the lease, as last seen; empty if nobody does."""
+        """Identity of the holder, as last seen; empty where there is none."""
         return self._seen[0].holder if self._seen else ""
 
     async def run(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do the work whenever the lease is ours; cancelled, give the lease back.
+        """Do the work whenever this replica leads, until cancelled; the lease is then released.
 
-        The work is cancelled when the lease cannot be renewed in time, and started anew when it is ours
-        again. An error of the work gives the lease to another replica.
+        The work is cancelled when the lease cannot be renewed in time, and started again when this replica
+        leads again. After an error of the work the lease is released, so that another replica can lead.
         """
         while True:
-            while not await self._attempt():  # noqa: ASYNC110 - nobody tells that a lease ends
+            while not await self._attempt():  # noqa: ASYNC110 - there is no event for a lease that ends
                 await asyncio.sleep(self._times.retry)
-            log.info("leading", identity=self._identity)
+            log.info("became leader", identity=self._identity)
             task = asyncio.ensure_future(work())
             try:
                 await self._hold(task)
@@ -123,15 +132,15 @@ class Leadership:
                     try:
                         await task
                     except Exception:
-                        log.exception("the leader's work failed; another replica may try")
+                        log.exception("work of the leader failed; releasing the lease")
                 held, self._held_until = self.leads, float("-inf")
-                log.info("no longer leading", identity=self._identity)
+                log.info("stopped leading", identity=self._identity)
                 if held:
                     await asyncio.shield(self._release())
             await asyncio.sleep(self._times.retry)
 
     async def _hold(self, task: asyncio.Future[None]) -> None:
-        """Renew until that fails for too long or the work has ended."""
+        """Renew until that fails for too long, or the work has ended."""
         while not task.done():
             await asyncio.wait({task}, timeout=min(self._times.retry, self._left()))
             if task.done() or self._left() <= 0:
@@ -139,7 +148,7 @@ class Leadership:
             renewing = asyncio.ensure_future(self._attempt())
             both: set[asyncio.Future[Any]] = {renewing, task}
             try:
-                # The work ends at the deadline even while an answer is awaited.
+                # The work ends at the deadline even while a renewal is in flight.
                 while not renewing.done() and not task.done() and self._left() > 0:
                     await asyncio.wait(both, timeout=self._left(), return_when="FIRST_COMPLETED")
                 if not renewing.done() or self._left() <= 0:
@@ -153,8 +162,8 @@ class Leadership:
         return self._held_until - self._monotonic()
 
     async def _attempt(self) -> bool:
-        """Get or renew the lease; whether it is ours for some time."""
-        asked_at = self._monotonic()
+        """Acquire or renew the lease; whether this replica holds it now."""
+        started_at = self._monotonic()
         try:
             async with asyncio.timeout(self._times.deadline):
                 taken = await self._take()
@@ -163,19 +172,19 @@ class Leadership:
         except (LeaseUnavailableError, TimeoutError) as error:
             problem = str(error) or type(error).__name__
             if problem != self._problem:
-                log.warning("lease not reachable", error=problem)
+                log.warning("lease request failed; retrying", error=problem)
             self._problem = problem
             return False
         if self._problem:
-            log.info("lease reachable again")
+            log.info("lease requests work again")
         self._problem = ""
         if taken:
-            # From before the question: the answer may have been under way for long.
-            self._held_until = asked_at + self._times.deadline
+            # Counted from before the request, because its answer may have been delayed.
+            self._held_until = started_at + self._times.deadline
         return taken and self.leads
 
     async def _take(self) -> bool:
-        found = await self._api.read()
+        current = await self._api.read()
         now = self._now()
         mine = LeaseRecord(
             holder=self._identity,
@@ -183,10 +192,10 @@ class Leadership:
             acquired_at=now,
             renewed_at=now,
         )
-        if found is None:
+        if current is None:
             self._see(mine, await self._api.create(mine))
             return True
-        record, version = found
+        record, version = current
         if self._seen is None or self._seen[1] != version:
             self._see(record, version)
         if record.holder == self._identity:
@@ -204,12 +213,12 @@ class Leadership:
         self._seen, self._seen_at = (record, version), self._monotonic()
 
     async def _release(self) -> None:
-        """Give the lease back, so that nobody has to wait for its end."""
+        """Release the lease, so that the next leader need not wait for its end."""
         try:
             async with asyncio.timeout(self._times.retry):
-                found = await self._api.read()
-                if found is not None and found[0].holder == self._identity:
-                    record = replace(found[0], holder="", renewed_at=self._now())
-                    await self._api.update(record, found[1])
+                current = await self._api.read()
+                if current is not None and current[0].holder == self._identity:
+                    record = replace(current[0], holder="", renewed_at=self._now())
+                    await self._api.update(record, current[1])
         except (LeaseUnavailableError, LeaseConflictError, TimeoutError) as error:
-            log.warning("lease not given back; it ends by itself", error=str(error))
+            log.warning("lease not released; it expires by itself", error=str(error))

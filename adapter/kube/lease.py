@@ -1,4 +1,4 @@
-"""The Lease of `coordination.k8s.io` as `leadership` wants it: read, create, write over a version."""
+"""The Lease of `coordination.k8s.io` of leader election: read, create, update with optimistic locking."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from adapter.kube.client import ApiError, Cluster
+from adapter.kube import errors
+from adapter.kube.client import Cluster
 from adapter.kube.leader_election import LeaseConflictError, LeaseRecord, LeaseUnavailableError
 
 _TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
@@ -23,22 +24,22 @@ class KubernetesLease:
         self._others: Mapping[str, Any] = {}
 
     async def read(self) -> tuple[LeaseRecord, str] | None:
-        """The record and its version; None if there is none yet."""
+        """The record and its resource version; None where no Lease exists yet."""
         try:
-            found = await self._cluster.request("GET", f"{self._path}/{self._name}")
-        except ApiError as error:
-            if error.code == 404:
-                return None
+            lease = await self._cluster.request("GET", f"{self._path}/{self._name}")
+        except errors.NotFound:
+            return None
+        except errors.ApiError as error:
             raise LeaseUnavailableError(str(error)) from error
-        return self._parsed(found)
+        return self._parsed(lease)
 
     async def create(self, record: LeaseRecord) -> str:
-        """Write the first one; gives the version."""
+        """Create the Lease; give its resource version."""
         self._others = {}
         return await self._write("POST", self._path, record, {})
 
     async def update(self, record: LeaseRecord, version: str) -> str:
-        """Write over that version; gives the new one."""
+        """Replace that resource version; give the new one."""
         path = f"{self._path}/{self._name}"
         return await self._write("PUT", path, record, {"resourceVersion": version})
 
@@ -48,7 +49,7 @@ class KubernetesLease:
         body = {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
-            # Labels and owners that others put there stay.
+            # Labels and owner references set by others stay.
             "metadata": {
                 **self._others,
                 **metadata,
@@ -64,15 +65,15 @@ class KubernetesLease:
             },
         }
         try:
-            found = await self._cluster.request(method, path, body=body)
-        except ApiError as error:
-            if error.code == 409:
-                raise LeaseConflictError(str(error)) from error
+            lease = await self._cluster.request(method, path, body=body)
+        except errors.Conflict as error:
+            raise LeaseConflictError(str(error)) from error
+        except errors.ApiError as error:
             raise LeaseUnavailableError(str(error)) from error
-        return str((found.get("metadata") or {}).get("resourceVersion") or "")
+        return str((lease.get("metadata") or {}).get("resourceVersion") or "")
 
-    def _parsed(self, found: Mapping[str, Any]) -> tuple[LeaseRecord, str]:
-        metadata, spec = found.get("metadata") or {}, found.get("spec") or {}
+    def _parsed(self, lease: Mapping[str, Any]) -> tuple[LeaseRecord, str]:
+        metadata, spec = lease.get("metadata") or {}, lease.get("spec") or {}
         self._others = {
             name: metadata[name]
             for name in ("labels", "annotations", "ownerReferences", "finalizers")
@@ -89,7 +90,7 @@ class KubernetesLease:
 
 
 def _time(text: object) -> datetime:
-    """A MicroTime; what is none is long ago, because only people read it."""
+    """A MicroTime; the epoch for text that is not one, as these times are for people only."""
     try:
         return datetime.fromisoformat(str(text))
     except ValueError:

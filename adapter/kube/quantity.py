@@ -1,4 +1,4 @@
-"""`resource.Quantity`, exactly: the numbers of the external metrics API are written in it."""
+"""`resource.Quantity` with exact arithmetic: the notation of numbers in the external metrics API."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
 
 
 def parse(text: str) -> Decimal:
-    """Exact value of a quantity.
+    """The exact value of a quantity.
 
     Raises:
-        ValueError: the text is no quantity.
+        ValueError: the text is not a quantity.
 
     """
     form = _FORM.fullmatch(text)
@@ -32,13 +32,13 @@ def parse(text: str) -> Decimal:
 
 
 def canonical(text: str) -> str:
-    """The form that Kubernetes gives a quantity: no fraction, and the largest suffix that allows it.
+    """The canonical form of a quantity: no fraction, and the largest suffix that allows that.
 
-    Binary stays binary and scientific stays scientific where there is something to scale; what is
-    finer than a billionth is rounded away from zero.
+    Binary suffixes and exponents are kept where there is something to scale; digits below a billionth are
+    rounded away from zero.
 
     Raises:
-        ValueError: the text is no quantity.
+        ValueError: the text is not a quantity.
 
     """
     value = parse(text)

@@ -1,23 +1,24 @@
-"""`/scale` of any object: where it is, what it says, and how it is changed."""
+"""The scale subresource of any workload: discover its path, read it, patch its replicas."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from adapter.kube.client import ApiError, Cluster
+from adapter.kube import errors
+from adapter.kube.client import Cluster
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """An object with a `/scale`, in the namespace of whoever refers to it."""
+    """A workload with a scale subresource, in the namespace of the object that refers to it."""
 
     name: str
     kind: str = "Deployment"
     api_version: str = "apps/v1"
 
     def __str__(self) -> str:
-        """As in messages."""
+        """Kind and name, as in messages."""
         return f"{self.kind} {self.name}"
 
 
@@ -26,16 +27,29 @@ class Scale:
     """One `autoscaling/v1` Scale.
 
     Attributes:
-        replicas: that there are.
-        wanted: that the spec asks for.
-        selector: of its pods, as text; empty where it has none.
+        replicas: `status.replicas`: pods that exist.
+        spec_replicas: `spec.replicas`: pods that the workload shall have.
+        selector: Label selector of the pods, as text; empty where the workload has none.
+        uid: UID of the workload.
 
     """
 
     replicas: int
-    wanted: int
+    spec_replicas: int
     selector: str = ""
     uid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unresolved:
+    """A scale target that cannot be used.
+
+    Attributes:
+        reason: Clause for messages: what is wrong, with the fix where one is known.
+
+    """
+
+    reason: str
 
 
 class Scales:
@@ -46,26 +60,28 @@ class Scales:
         self._plurals: dict[tuple[str, str], str] = {("apps/v1", "Deployment"): "deployments"}
 
     async def read(self, namespace: str, reference: Reference) -> Scale:
-        """What it says now.
+        """Read the scale of a workload.
 
         Raises:
-            ApiError: there is none, or the cluster did not answer.
+            NotFound: the workload, its kind, or its scale subresource does not exist.
+            ApiError: the API server refused, or did not answer.
 
         """
-        found = await self._cluster.request("GET", await self._path(namespace, reference))
-        spec, status = found.get("spec") or {}, found.get("status") or {}
+        document = await self._cluster.request("GET", await self._path(namespace, reference))
+        spec, status = document.get("spec") or {}, document.get("status") or {}
         return Scale(
             replicas=int(status.get("replicas") or 0),
-            wanted=int(spec.get("replicas") or 0),
+            spec_replicas=int(spec.get("replicas") or 0),
             selector=str(status.get("selector") or ""),
-            uid=str((found.get("metadata") or {}).get("uid") or ""),
+            uid=str((document.get("metadata") or {}).get("uid") or ""),
         )
 
     async def write(self, namespace: str, reference: Reference, replicas: int) -> None:
-        """Ask for that many replicas.
+        """Set `spec.replicas` of a workload.
 
         Raises:
-            ApiError: there is none, we may not, or the cluster did not answer.
+            NotFound: the workload, its kind, or its scale subresource does not exist.
+            ApiError: the API server refused, or did not answer.
 
         """
         await self._cluster.request(
@@ -86,13 +102,14 @@ class Scales:
 
 
 def _plural(resources: dict[str, Any], reference: Reference, root: str) -> str:
-    """The resource of a kind, which must have a scale."""
+    """The resource name of a kind that has a scale subresource."""
     listed = [item for item in resources.get("resources") or () if isinstance(item, dict)]
     names = {str(item.get("name")) for item in listed}
     for item in listed:
         name = str(item.get("name"))
         if item.get("kind") == reference.kind and "/" not in name:
             if f"{name}/scale" not in names:
-                raise ApiError(f"{root}: {reference.kind} has no /scale", code=404)
+                message = f"{root}: kind {reference.kind} has no scale subresource"
+                raise errors.NotFound(message, path=root, code=404)
             return name
-    raise ApiError(f"{root}: has no kind {reference.kind}", code=404)
+    raise errors.NotFound(f"{root}: no kind {reference.kind}", path=root, code=404)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from adapter.planning import fleet as fleets
-from analyzer import capacity, pooling, queueing
+from analyzer import capacity, defaults, pooling, queueing
 from analyzer.replicas import PARAMETERS, problems
 from optimizer import problem
 
@@ -144,7 +144,7 @@ def _sized(
         # A tokens-per-second target asks for nothing but stability, so there the margin is never given up.
         "stability_margin": np.array(
             [
-                max(margin, capacity.STABILITY_MARGIN) if pair.targets.tps else margin
+                max(margin, defaults.STABILITY_MARGIN) if pair.targets.tps else margin
                 for pair in pairs
             ]
         ),

@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from analyzer.capacity import STABILITY_MARGIN
+from analyzer.defaults import STABILITY_MARGIN
 from analyzer.latency import LatencyParameters
 from analyzer.step_times import EngineLimits, StepTimes
-from optimizer.problem import TRANSITION_FACTOR, Policy
-from optimizer.solvers import SolverName
+from optimizer.problem import TRANSITION_FACTOR, SaturationPolicy, SolverName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +170,7 @@ class Settings:
     """
 
     solver: SolverName = "auto"
-    policy: Policy = "None"
+    policy: SaturationPolicy = "None"
     delayed_best_effort: bool = False
     transition_factor: float = TRANSITION_FACTOR
     stability_margin: float = STABILITY_MARGIN

@@ -103,7 +103,7 @@ def _problem(fleet: fleets.Fleet) -> tuple[problem.Problem, dict[str, str]]:
     accelerators = {accelerator.name: accelerator for accelerator in fleet.accelerators}
     classes = {service_class.name: service_class for service_class in fleet.service_classes}
     choices = candidates.choices(fleet)
-    variants: list[problem.Variant] = []
+    variants: list[problem.VariantCandidates] = []
     set_aside: dict[str, str] = {}
     for variant in fleet.variants:
         choice = choices[variant.name]
@@ -111,7 +111,7 @@ def _problem(fleet: fleets.Fleet) -> tuple[problem.Problem, dict[str, str]]:
             set_aside[variant.name] = "; ".join(choice.refusals) or "no profile to choose from"
             continue
         variants.append(
-            problem.Variant(
+            problem.VariantCandidates(
                 name=variant.name,
                 priority=classes[variant.service_class].priority,
                 current=candidates.current(variant, accelerators),

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from adapter.planning import fleet
 from adapter.resources import schemas
 from adapter.resources.variant import NamedClass
+from adapter.settings import keys
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -50,6 +51,7 @@ class ConfigMaps:
             for key, text in config_map.data.items():
                 self._service_class(f"{where}: data.{key}", key, text)
         elif name.endswith(CONFIG_SUFFIX):
+            self._problems.extend(f"{where}: {text}" for text in keys.problems(config_map.data))
             self.data.update(config_map.data)
         else:
             self._problems.append(

@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from adapter import errors
-from adapter.resources.inputs import Contents, Reader
+from adapter.resources.inputs import Inputs, Reader
 
 
 def digest(folder: Path) -> str:
@@ -28,7 +28,7 @@ def digest(folder: Path) -> str:
     return hashed.hexdigest()
 
 
-def read(folder: Path) -> Contents:
+def read(folder: Path) -> Inputs:
     """Read every `*.yaml` and `*.yml` below the folder.
 
     Raises:
@@ -43,7 +43,7 @@ def read(folder: Path) -> Contents:
     reader = Reader()
     for path in _files(folder):
         _read_file(reader, path, str(path.relative_to(folder)))
-    return reader.contents(before)
+    return reader.inputs(before)
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -25,7 +25,7 @@ API_VERSIONS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
+class InvalidVariant:
     """A VariantAutoscaling that cannot be planned and is left out.
 
     Attributes:
@@ -47,7 +47,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Contents:
+class Inputs:
     """Everything that one reading of the objects gives to a reconcile cycle.
 
     Attributes:
@@ -64,7 +64,7 @@ class Contents:
     variants: tuple[variants.VariantSource, ...] = ()
     config: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
-    refused: tuple[Refusal, ...] = ()
+    refused: tuple[InvalidVariant, ...] = ()
     capacity: Mapping[str, int] | None = None
     digest: str = ""
 
@@ -74,10 +74,10 @@ class Reader:
 
     def __init__(self) -> None:
         self.problems: list[str] = []
-        self.refused: dict[tuple[str, str], Refusal] = {}
+        self.refused: dict[tuple[str, str], InvalidVariant] = {}
         self.variants: dict[tuple[str, str], tuple[str, schemas.VariantAutoscaling]] = {}
         self.published: dict[tuple[str, str], variants.Published] = {}
-        self.targets: dict[tuple[str, scale.Reference], variants.Target | str] = {}
+        self.targets: dict[tuple[str, scale.Reference], variants.Target | scale.Unresolved] = {}
         self.scalers: list[hpa.Scaler] = []
         self.settings = ConfigMaps(self.problems)
         self.capacity: Mapping[str, int] | None = None
@@ -134,7 +134,7 @@ class Reader:
         reference = scale.Reference(name=metadata.name)
         self.targets[metadata.namespace, reference] = variants.Target(
             replicas=wanted if status is None else status,
-            wanted=wanted,
+            spec_replicas=wanted,
             uid=metadata.uid,
             annotations=metadata.annotations,
             serving=serving,
@@ -144,7 +144,7 @@ class Reader:
         """Read one of the ConfigMaps of the adapter."""
         self.settings.read(where, document)
 
-    def contents(self, fingerprint: str = "") -> Contents:
+    def inputs(self, fingerprint: str = "") -> Inputs:
         """Join the objects to variants; report those that cannot be used."""
         sources = []
         owners = self._owners()
@@ -152,7 +152,7 @@ class Reader:
             where, variant = self.variants[key]
             try:
                 source = self._source(key, variant, owners)
-            except _RefusedError as error:
+            except _InvalidVariantError as error:
                 self.problems.append(f"{where}: {error}")
                 self._refuse_variant(variant, error.reason, str(error))
             except errors.InputError as error:
@@ -161,7 +161,7 @@ class Reader:
             else:
                 self.problems.extend(f"{where}: {warning}" for warning in source.warnings)
                 sources.append(source)
-        return Contents(
+        return Inputs(
             accelerators=tuple(self.settings.accelerators.values()),
             service_classes=tuple(named.service_class for named in self.settings.classes.values()),
             variants=tuple(sources),
@@ -181,14 +181,15 @@ class Reader:
         reference = variants.reference(variant)
         owner = owners[key[0], reference]
         if owner != key:
-            raise _RefusedError(
+            raise _InvalidVariantError(
                 "TargetConflict",
                 f"spec.scaleTargetRef: {reference} is scaled by VariantAutoscaling {owner[1]}, which is"
                 " older; name another target, or delete one of the two",
             )
         target = self.targets.get((key[0], reference))
-        if isinstance(target, str):
-            raise _RefusedError("TargetNotFound", f"spec.scaleTargetRef: {reference}: {target}")
+        if isinstance(target, scale.Unresolved):
+            message = f"spec.scaleTargetRef: {reference}: {target.reason}"
+            raise _InvalidVariantError("TargetNotFound", message)
         return variants.source(
             variant,
             target,
@@ -212,7 +213,7 @@ class Reader:
         self, variant: schemas.VariantAutoscaling, reason: str, message: str
     ) -> None:
         metadata = variant.metadata
-        self.refused[metadata.namespace, metadata.name] = Refusal(
+        self.refused[metadata.namespace, metadata.name] = InvalidVariant(
             namespace=metadata.namespace,
             name=metadata.name,
             reason=reason,
@@ -227,7 +228,7 @@ class Reader:
         namespace, name = metadata.get("namespace", "default"), metadata.get("name")
         if isinstance(namespace, str) and isinstance(name, str):
             generation = metadata.get("generation")
-            self.refused[namespace, name] = Refusal(
+            self.refused[namespace, name] = InvalidVariant(
                 namespace=namespace,
                 name=name,
                 reason=reason,
@@ -236,7 +237,7 @@ class Reader:
             )
 
 
-class _RefusedError(errors.InputError):
+class _InvalidVariantError(errors.InputError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
 
 from adapter import errors
 from adapter.kube import scale
@@ -31,14 +30,9 @@ from adapter.resources.annotations import (
     parse_one_of,
     parse_seconds,
 )
+from adapter.settings.control import SOURCES, Source
 from analyzer.latency import LatencyParameters
 from analyzer.step_times import EngineLimits, StepTimes
-
-Source = Literal["auto", "direct", "prometheus"]
-"""Source of the load; auto scrapes the pods, and queries Prometheus for those that do not answer."""
-
-SOURCES: tuple[Source, ...] = ("auto", "direct", "prometheus")
-
 
 NO_REFERENCE = scale.Reference(name="")
 
@@ -57,14 +51,14 @@ class Target:
 
     Attributes:
         replicas: current replicas.
-        wanted: replicas that its spec asks for.
+        spec_replicas: replicas that its spec asks for.
         uid: UID of the object; empty where it is unknown.
         serving: ready pods; None where pods are not watched.
 
     """
 
     replicas: int
-    wanted: int
+    spec_replicas: int
     uid: str = ""
     annotations: Mapping[str, str] = field(default_factory=dict)
     serving: pods.Serving | None = None
@@ -98,7 +92,7 @@ class VariantSource:
         startup_seconds: time from creation of a replica until it serves; None where unknown.
         routing: policy by which requests reach replicas; None uses the global setting.
         replicas: current replicas.
-        wanted: replicas that the scale target's spec asks for.
+        spec_replicas: replicas that the scale target's spec asks for.
         min_replicas: lower bound; None is 1, or 0 where scale to zero is on.
         keep_accelerator: True never proposes another accelerator; None uses the global setting.
         tune: True lets profiles follow observed latencies; None uses the global setting.
@@ -118,7 +112,7 @@ class VariantSource:
     accelerator: str
     endpoints: tuple[str, ...]
     replicas: int
-    wanted: int = 0
+    spec_replicas: int = 0
     pods: tuple[str, ...] = ()
     pods_known: bool = False
     metrics_source: Source | None = None
@@ -203,7 +197,7 @@ def source(
         accelerator=accelerator,
         endpoints=endpoints,
         replicas=replicas,
-        wanted=replicas if target is None else target.wanted,
+        spec_replicas=replicas if target is None else target.spec_replicas,
         pods=names,
         pods_known=target is not None and target.serving is not None,
         metrics_source=parse_one_of(notes, METRICS_SOURCE, SOURCES),

@@ -10,9 +10,11 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
-from adapter.kube.client import ApiError, Cluster
+from adapter.kube import advice
+from adapter.kube.client import Cluster
+from adapter.kube.errors import ApiError, Unavailable
 from adapter.kube.informer import Informer, Object
-from adapter.kube.scale import Reference, Scale, Scales
+from adapter.kube.scale import Reference, Scale, Scales, Unresolved
 from adapter.resources import config_maps, hpa, pods, schemas
 from adapter.resources import gpus as inventory
 from adapter.resources import inputs as joined
@@ -56,7 +58,7 @@ class ClusterObjects:
     def __init__(self, cluster: Cluster, scope: Scope, *, changed: Callable[[], None]) -> None:
         self._scope = scope
         self._scales = Scales(cluster)
-        self._others: dict[tuple[str, Reference], Scale | str] = {}
+        self._others: dict[tuple[str, Reference], Scale | Unresolved] = {}
         self._others_read_at = float("-inf")
 
         def informers(root: str, plural: str, **more: Any) -> list[Informer]:
@@ -95,13 +97,13 @@ class ClusterObjects:
         """Return None once the variants and settings were listed, else the watch that is missing."""
         for informer in (*self._variants, self._configs):
             if not informer.synced.is_set():
-                return f"{informer.path}: {informer.problem or 'not read yet'}{_fix(informer)}"
+                return f"{informer.path}: {_problem(informer) or 'not read yet'}"
         return None
 
     @property
     def problems(self) -> list[str]:
         """Problems of watches that need an administrator; other failures are retried."""
-        return [f"{item.problem}{_fix(item)}" for item in self._all if _fix(item)]
+        return [_problem(item) for item in self._all if advice.of(item.error)]
 
     @property
     def synced(self) -> bool:
@@ -128,20 +130,20 @@ class ClusterObjects:
         if wanted == self._others.keys() and now - self._others_read_at < SCALE_SECONDS:
             return
         self._others_read_at = now
-        found: dict[tuple[str, Reference], Scale | str] = {}
+        found: dict[tuple[str, Reference], Scale | Unresolved] = {}
         for namespace, reference in sorted(wanted, key=str):
             try:
                 found[namespace, reference] = await self._scales.read(namespace, reference)
             except ApiError as error:
                 before = self._others.get((namespace, reference))
-                # A cluster that does not answer tells nothing; one that refuses does.
-                keep = error.code == 0 or error.code >= 429
-                found[namespace, reference] = (
-                    before if keep and isinstance(before, Scale) else str(error)
-                )
+                # A cluster that does not answer says nothing about the scale; a refusal does.
+                if isinstance(error, Unavailable) and isinstance(before, Scale):
+                    found[namespace, reference] = before
+                else:
+                    found[namespace, reference] = Unresolved(str(error))
         self._others = found
 
-    async def contents(self) -> joined.Contents:
+    async def inputs(self) -> joined.Inputs:
         """Join all objects as they are now; runs in a thread, so that requests are served meanwhile."""
         seen = _Seen(
             variants=_items(self._variants),
@@ -170,12 +172,12 @@ class _Seen:
     pods: _Items
     configs: _Items
     nodes: _Items
-    others: Mapping[tuple[str, Reference], Scale | str]
+    others: Mapping[tuple[str, Reference], Scale | Unresolved]
     configs_read: bool
     unread: str
 
 
-def _join(scope: Scope, seen: _Seen) -> joined.Contents:
+def _join(scope: Scope, seen: _Seen) -> joined.Inputs:
     reader = joined.Reader()
     by_label = pods.ByLabel(pod for _, pod in seen.pods)
     found = set()
@@ -199,7 +201,7 @@ def _join(scope: Scope, seen: _Seen) -> joined.Contents:
         )
         reader.capacity, problems = gpus.capacity(_device_types(scope, reader))
         reader.problems.extend(problems)
-    return reader.contents()
+    return reader.inputs()
 
 
 def _device_types(scope: Scope, reader: joined.Reader) -> dict[str, str]:
@@ -231,20 +233,21 @@ def _read_targets(
             found = deployments.get((namespace, reference.name))
             if found is None:
                 why = seen.unread or "not found; create it, or name another scale target"
-                reader.targets[namespace, reference] = why
+                reader.targets[namespace, reference] = Unresolved(why)
                 continue
             selector = pods.selector_of((found.get("spec") or {}).get("selector") or {})
             deployment = schemas.Deployment.model_validate(found)
             reader.add_deployment(deployment, by_label.serving(namespace, selector))
         else:
-            scale = seen.others.get((namespace, reference), "/scale was not read yet")
-            if isinstance(scale, str):
+            unread = Unresolved("/scale was not read yet")
+            scale = seen.others.get((namespace, reference), unread)
+            if isinstance(scale, Unresolved):
                 reader.targets[namespace, reference] = scale
                 continue
             selector = pods.parsed(scale.selector)
             reader.targets[namespace, reference] = variants.Target(
                 replicas=scale.replicas,
-                wanted=scale.wanted,
+                spec_replicas=scale.spec_replicas,
                 uid=scale.uid,
                 serving=by_label.serving(namespace, selector),
             )
@@ -268,10 +271,6 @@ def _reference(item: Mapping[str, Any]) -> Reference | None:
         return None
 
 
-def _fix(informer: Informer) -> str:
-    """What to do about a watch that does not work."""
-    if "403" in informer.problem:
-        return "; its RBAC rule is in manifests/base/rbac.yaml"
-    if "404" in informer.problem and "llmd.ai" in informer.path:
-        return "; kubectl apply -k manifests/crd"
-    return ""
+def _problem(informer: Informer) -> str:
+    """Why a collection cannot be watched, with what to do about it; empty while it can."""
+    return "" if informer.error is None else advice.explained(informer.error)

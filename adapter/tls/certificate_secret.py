@@ -1,4 +1,4 @@
-"""The serving certificate in a Secret, the same for all replicas, and the APIService that trusts it."""
+"""The serving certificate in a Secret, shared by all replicas, and the caBundle of the APIService."""
 
 from __future__ import annotations
 
@@ -14,23 +14,32 @@ from typing import Any
 
 import structlog
 
-from adapter.kube.client import ApiError, Cluster
+from adapter.kube import advice
+from adapter.kube.client import Cluster
+from adapter.kube.errors import ApiError, Conflict, NotFound
 from certs import authority, rotation
 from certs.rotation import Times
 
 log = structlog.get_logger()
 
 LONGEST_PERIOD_SECONDS = 30.0
+"""Seconds between syncs at most."""
+
 RETRY_SECONDS = 2.0
+"""Seconds until the next attempt after a sync failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnCertificates:
-    """A serving certificate that we keep in a Secret.
+    """A serving certificate that the adapter issues and keeps in a Secret.
 
     Attributes:
-        service: our Service; the aggregation layer asks for SERVICE.NAMESPACE.svc.
-        api_service: whose caBundle we keep right.
+        namespace: Namespace of the Secret and the Service.
+        secret: Name of the Secret. Default variant-adapter-certs.
+        service: Name of our Service, whose SERVICE.NAMESPACE.svc is in the certificate. Default
+            variant-adapter.
+        api_service: Name of the APIService whose caBundle is updated.
+        times: Lifetimes of certificates and authorities.
 
     """
 
@@ -42,7 +51,7 @@ class OwnCertificates:
 
 
 class CertificateKeeper:
-    """Keeps files, Secret and caBundle in step; only the leader renews."""
+    """Keeps files, Secret and caBundle in sync; only the leader renews."""
 
     def __init__(
         self,
@@ -61,96 +70,101 @@ class CertificateKeeper:
         self._leads = leads
         self._now = now
         self._problem = ""
-        self.wanted = asyncio.Event()
+        self._due = asyncio.Event()
 
     async def prepare(self) -> tuple[Path, Path]:
-        """Files of certificate and key; waits for as long as the cluster does not let us have them."""
-        while not await self._attempt():  # noqa: ASYNC110 - nobody tells that a cluster is back
+        """Sync until it succeeds once; give the paths of certificate and key."""
+        while not await self._attempt():  # noqa: ASYNC110 - there is no event for a cluster that is back
             await asyncio.sleep(RETRY_SECONDS)
         return self._certificate, self._key
 
+    def sync_now(self) -> None:
+        """Have `run` sync at once: this replica leads now, and may renew."""
+        self._due.set()
+
     async def run(self) -> None:
-        """Renew and follow until cancelled: again and again, and at once when `wanted` is set."""
+        """Sync periodically until cancelled, and at once after `sync_now`."""
         period = min(self._options.times.overlap.total_seconds() / 4, LONGEST_PERIOD_SECONDS)
         while True:
             wait = max(period, 0.5) if await self._attempt() else RETRY_SECONDS
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
-                    await self.wanted.wait()
-            self.wanted.clear()
+                    await self._due.wait()
+            self._due.clear()
 
     async def _attempt(self) -> bool:
         try:
             await self.step()
         except ApiError as error:
             if str(error) != self._problem:
-                fix = "; its RBAC rule is in manifests/base/rbac.yaml" if error.code == 403 else ""
-                log.warning("certificates not kept; trying again", error=f"{error}{fix}")
+                log.warning(
+                    "serving certificate not synced; retrying", error=advice.explained(error)
+                )
             self._problem = str(error)
             return False
         self._problem = ""
         return True
 
     async def step(self) -> None:
-        """Do what is due.
+        """Sync once: read the Secret, renew what is due, write the files, update the caBundle.
 
         Raises:
-            ApiError: the cluster did not answer, or refused.
+            ApiError: the API server refused, or did not answer.
 
         """
-        kept, version = await self._store.read()
+        state, version = await self._store.read()
         service = await self._api_service()
         bundle = None if service is None else bundle_of(service)
-        if kept is None or self._leads():
+        if state is None or self._leads():
             following = rotation.advance(
-                kept,
+                state,
                 names=names(self._options),
                 now=self._now(),
                 times=self._options.times,
                 published=bundle,
             )
-            if following is not kept:
+            if following is not state:
                 try:
                     await self._store.write(following, version)
-                except ApiError as error:
-                    if error.code != 409:
-                        raise
-                    # Another replica was first: what it wrote is as good.
+                except Conflict:
+                    # Another replica was first; its certificate serves as well.
                     following = (await self._store.read())[0] or following
                 else:
-                    log.info("certificates renewed", secret=self._options.secret)
-            kept = following
-        self._use(kept)
-        if service is not None and self._leads() and bundle != kept.trusted:
-            await self._publish(kept.trusted)
+                    log.info("serving certificate renewed", secret=self._options.secret)
+            state = following
+        self._write_files(state)
+        if service is not None and self._leads() and bundle != state.trusted:
+            await self._publish(state.trusted)
 
-    def _use(self, kept: rotation.Kept) -> None:
-        pair = kept.serving
+    def _write_files(self, state: rotation.CertificateState) -> None:
+        pair = state.serving
         self._key.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         for path, data in ((self._key, pair.key_pem), (self._certificate, pair.cert_pem)):
             if not path.exists() or path.read_bytes() != data:
                 authority.write_private(path, data)
 
     async def _api_service(self) -> dict[str, Any] | None:
-        """Our APIService; None where there is none, or it is somebody else's."""
+        """Our APIService; None where there is none, or it belongs to another Service."""
         try:
-            found = await self._cluster.request("GET", self._api_service_path)
-        except ApiError as error:
-            if error.code == 404:
-                return None
-            raise
-        service = (found.get("spec") or {}).get("service") or {}
+            item = await self._cluster.request("GET", self._api_service_path)
+        except NotFound:
+            return None
+        service = (item.get("spec") or {}).get("service") or {}
         ours = (self._options.namespace, self._options.service)
         if (service.get("namespace"), service.get("name")) != ours:
             problem = (
                 f"{self._options.api_service} belongs to Service"
-                f" {service.get('namespace')}/{service.get('name')}; left alone"
+                f" {service.get('namespace')}/{service.get('name')}"
             )
             if problem != self._problem:
-                log.warning("APIService is not ours", problem=problem, fix="variant-adapter doctor")
+                log.warning(
+                    "APIService belongs to another Service; caBundle not updated",
+                    problem=problem,
+                    fix="run variant-adapter doctor",
+                )
             self._problem = problem
             return None
-        return found
+        return item
 
     async def _publish(self, bundle: bytes) -> None:
         spec = {"caBundle": base64.b64encode(bundle).decode(), "insecureSkipTLSVerify": False}
@@ -160,7 +174,7 @@ class CertificateKeeper:
             body={"spec": spec},
             content_type="application/merge-patch+json",
         )
-        log.info("caBundle published", api_service=self._options.api_service)
+        log.info("caBundle updated", api_service=self._options.api_service)
 
     @property
     def _api_service_path(self) -> str:
@@ -168,7 +182,7 @@ class CertificateKeeper:
 
 
 class SecretStore:
-    """The Secret that holds authorities and certificate."""
+    """The Secret that holds authorities and serving certificate."""
 
     def __init__(self, cluster: Cluster, *, namespace: str, name: str) -> None:
         self._cluster = cluster
@@ -176,32 +190,31 @@ class SecretStore:
         self._name = name
         self._path = f"/api/v1/namespaces/{namespace}/secrets"
 
-    async def read(self) -> tuple[rotation.Kept | None, str]:
-        """What it holds and its version; None where it holds nothing usable, "" where there is none.
+    async def read(self) -> tuple[rotation.CertificateState | None, str]:
+        """Read its state and resource version; None for unusable contents, "" where it does not exist.
 
         Raises:
-            ApiError: the cluster did not answer, or refused.
+            ApiError: the API server refused, or did not answer.
 
         """
         try:
-            found = await self._cluster.request("GET", f"{self._path}/{self._name}")
-        except ApiError as error:
-            if error.code == 404:
-                return None, ""
-            raise
+            item = await self._cluster.request("GET", f"{self._path}/{self._name}")
+        except NotFound:
+            return None, ""
         data = {}
-        for name, text in (found.get("data") or {}).items():
+        for name, text in (item.get("data") or {}).items():
             try:
                 data[name] = base64.b64decode(text, validate=True)
             except (binascii.Error, ValueError):
                 continue
-        return rotation.parse(data), str((found.get("metadata") or {}).get("resourceVersion") or "")
+        return rotation.parse(data), str((item.get("metadata") or {}).get("resourceVersion") or "")
 
-    async def write(self, kept: rotation.Kept, version: str) -> None:
-        """Write over that version; "" makes the Secret.
+    async def write(self, state: rotation.CertificateState, version: str) -> None:
+        """Replace that resource version; "" creates the Secret.
 
         Raises:
-            ApiError: 409 where somebody else was first, or the cluster did not answer, or refused.
+            Conflict: another replica was first.
+            ApiError: the API server refused, or did not answer.
 
         """
         metadata = {"name": self._name, "namespace": self._namespace}
@@ -210,7 +223,9 @@ class SecretStore:
             "kind": "Secret",
             "type": "Opaque",
             "metadata": {**metadata, "resourceVersion": version} if version else metadata,
-            "data": {name: base64.b64encode(value).decode() for name, value in kept.data().items()},
+            "data": {
+                name: base64.b64encode(value).decode() for name, value in state.data().items()
+            },
         }
         if version:
             await self._cluster.request("PUT", f"{self._path}/{self._name}", body=body)
@@ -219,13 +234,13 @@ class SecretStore:
 
 
 def names(options: OwnCertificates) -> list[str]:
-    """DNS names of the serving certificate: what the aggregation layer asks for comes first."""
+    """DNS names of the serving certificate; the one that the aggregation layer verifies comes first."""
     base = f"{options.service}.{options.namespace}"
     return [f"{base}.svc", f"{base}.svc.cluster.local", "localhost"]
 
 
 def bundle_of(service: Mapping[str, Any]) -> bytes:
-    """What an APIService trusts, PEM; empty if it is none."""
+    """The caBundle of an APIService, PEM; empty where it has none."""
     text = (service.get("spec") or {}).get("caBundle") or ""
     try:
         return base64.b64decode(text)

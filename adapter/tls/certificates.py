@@ -1,4 +1,4 @@
-"""Serving certificates, exchanged while the server runs."""
+"""Serving certificate and client authorities, reloaded while the server runs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,20 @@ from adapter import errors
 log = structlog.get_logger()
 
 RELOAD_SECONDS = 1.0
-"""Between looks at certificate files."""
+"""Seconds between checks of the certificate files for changes."""
 
 
 class Certificates:
-    """Serving certificate and client authorities, exchanged without dropping a connection.
+    """Serving certificate and client authorities, replaced without dropping a connection.
 
-    Handshakes use whatever was loaded last: the listening context hands each one over to the current context
-    (server name callback, called with and without a name). What cannot be loaded is not used.
+    Handshakes use what was loaded last: the listening context hands each one over to the current context, in
+    the server name callback, which is called with and without a name. What cannot be loaded is not used.
+
+    Attributes:
+        certificate: Path of the serving certificate, PEM.
+        key: Path of its private key, PEM.
+        listening: Context for the listener.
+
     """
 
     def __init__(self, certificate: Path, key: Path, client_cas: bytes) -> None:
@@ -30,7 +36,7 @@ class Certificates:
         self._seen = self._bytes()
         self._current = server_context(certificate, key, client_cas)
         self.listening = server_context(certificate, key, client_cas)
-        # Whether a client certificate is asked for is not exchanged with the context, the rest is.
+        # Whether a client certificate is requested is decided by this context, all else by the current one.
         self.listening.verify_mode = ssl.CERT_OPTIONAL
         self.listening.sni_callback = self._hand_over
 
@@ -38,17 +44,17 @@ class Certificates:
         connection.context = self._current
 
     def trust(self, client_cas: bytes) -> None:
-        """Take other client authorities for new connections.
+        """Use other client authorities for new connections.
 
         Raises:
-            StartupError: they are no PEM certificates; the former stay.
+            StartupError: they are not PEM certificates; the last ones stay in use.
 
         """
         self._current = server_context(self.certificate, self.key, client_cas)
         self._client_cas = client_cas
 
     async def follow_files(self) -> None:
-        """Load certificate and key again whenever a file changes, until cancelled."""
+        """Reload certificate and key whenever a file changes, until cancelled."""
         while True:
             await asyncio.sleep(RELOAD_SECONDS)
             seen = await asyncio.to_thread(self._bytes)
@@ -57,27 +63,32 @@ class Certificates:
             try:
                 self._current = server_context(self.certificate, self.key, self._client_cas)
             except errors.StartupError as error:
-                # Half-written: certificate and key change one after the other.
-                log.warning("serving certificate not loaded; the last stays", error=str(error))
+                # Certificate and key change one after the other, so one may be new and one old.
+                log.warning("serving certificate unusable; keeping the last", error=str(error))
             else:
-                log.info("serving certificate loaded again", file=str(self.certificate))
+                log.info("serving certificate reloaded", file=str(self.certificate))
                 self._seen = seen
 
     def _bytes(self) -> tuple[bytes, bytes]:
-        found = []
+        contents = []
         for path in (self.certificate, self.key):
             try:
-                found.append(path.read_bytes())
+                contents.append(path.read_bytes())
             except OSError:
-                found.append(b"")
-        return found[0], found[1]
+                contents.append(b"")
+        return contents[0], contents[1]
 
 
 def server_context(certificate: Path, key: Path, client_cas: bytes) -> ssl.SSLContext:
-    """TLS 1.2 or newer; asks for a client certificate of these authorities, and takes none too.
+    """Make a server context: TLS 1.2 or newer, with an optional client certificate of these authorities.
+
+    Args:
+        certificate: path of the serving certificate, PEM.
+        key: path of its private key, PEM.
+        client_cas: authorities of client certificates, PEM; empty requests no client certificate.
 
     Raises:
-        StartupError: a file is unreadable, no PEM, or certificate and key do not belong together.
+        StartupError: a file cannot be read, is not PEM, or certificate and key do not belong together.
 
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

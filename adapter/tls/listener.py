@@ -1,4 +1,4 @@
-"""The TLS listener: certificates exchanged while it serves, a bound on connections, timeouts, drain."""
+"""The TLS listener: certificates that are reloaded, a limit of connections, timeouts, and drain."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What a client may take.
+class ConnectionLimits:
+    """Limits of connections.
 
     Attributes:
-        connections: open at the same time; more are closed at once.
-        handshake_seconds: for the TLS handshake.
-        idle_seconds: for a request to arrive whole, on a new connection or after the last one. More than the
-            90 s after which kube-apiserver closes: a server that closes first makes clients fail.
-        drain_seconds: that requests in flight have to finish when the server ends.
-        shutdown_seconds: for the end of TLS.
+        connections: Connections that are open at the same time; further ones are closed at once. Default
+            1,000.
+        handshake_seconds: Seconds for the TLS handshake. Default 10.
+        idle_seconds: Seconds for a whole request to arrive, on a new connection or after the last request.
+            Default 100, more than the 90 s after which kube-apiserver closes: requests fail where the server
+            closes first.
+        drain_seconds: Seconds for requests in flight to finish when the server ends. Default 10.
+        shutdown_seconds: Seconds for the TLS shutdown of a connection. Default 2.
 
     """
 
@@ -38,42 +40,46 @@ class Limits:
     shutdown_seconds: float = 2.0
 
 
-DEFAULT_LIMITS = Limits()
+DEFAULT_LIMITS = ConnectionLimits()
 
 
 class Bounded:
-    """Makes handlers for new connections, and ends those that are too many."""
+    """Makes protocols for new connections, and closes those above the limit."""
 
-    def __init__(self, server: web.Server, most: int) -> None:
+    def __init__(self, server: web.Server, limit: int) -> None:
         self._server = server
-        self._most = most
+        self._limit = limit
         self._warned = False
 
     def __call__(self) -> asyncio.Protocol:
         """The protocol of a new connection."""
-        if len(self._server.connections) < self._most:
+        if len(self._server.connections) < self._limit:
             self._warned = False
             return self._server()
         if not self._warned:
-            log.warning("too many connections; new ones are closed", limit=self._most)
+            log.warning("connection limit reached; closing new connections", limit=self._limit)
             self._warned = True
-        return _Refusal()
+        return _Closed()
 
 
-class _Refusal(asyncio.Protocol):
+class _Closed(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport.close()
 
 
 class Drain:
-    """Whether the server is about to end: then it is not ready, and still answers."""
+    """The end of a server in two steps: first it is not ready, while it still answers, then it stops."""
 
     def __init__(self) -> None:
-        self.ending = False
+        self._begun = False
+
+    def begin(self) -> None:
+        """Fail the readiness check from now on."""
+        self._begun = True
 
     def check(self) -> str | None:
-        """Readiness check."""
-        return "shutting down" if self.ending else None
+        """Readiness check: fails once the end has begun."""
+        return "shutting down" if self._begun else None
 
 
 @contextlib.asynccontextmanager
@@ -83,23 +89,23 @@ async def listening(
     host: str,
     port: int,
     certificates: Certificates,
-    limits: Limits = DEFAULT_LIMITS,
+    limits: ConnectionLimits = DEFAULT_LIMITS,
 ) -> AsyncIterator[int]:
-    """Serve until the context ends; gives the port. Requests in flight then finish, or time out.
+    """Serve until the context ends, and give the port; requests in flight then finish, or time out.
 
     Raises:
-        StartupError: the address cannot be listened on.
+        StartupError: the address is in use or not ours.
 
     """
     runner = web.AppRunner(
         application,
         access_log=None,
-        # A connection without a whole request after this long is closed, be it idle or trickling.
+        # Closes connections without a whole request in this time, be they idle or slow.
         keepalive_timeout=limits.idle_seconds,
         shutdown_timeout=limits.drain_seconds,
     )
     await runner.setup()
-    assert runner.server is not None  # noqa: S101 - set up makes it
+    assert runner.server is not None  # noqa: S101 - setup() makes it
     loop = asyncio.get_running_loop()
     try:
         try:
@@ -113,12 +119,12 @@ async def listening(
                 backlog=1024,
             )
         except OSError as error:
-            fix = "; is another adapter running? choose one with --port"
+            fix = "; is another adapter running? choose another port with --port"
             raise errors.StartupError(
                 f"cannot listen on {host}:{port}: {error.strerror or error}"
                 + (fix if error.errno == errno.EADDRINUSE else "")
             ) from error
-        files = asyncio.create_task(certificates.follow_files(), name="follow certificates")
+        files = asyncio.create_task(certificates.follow_files(), name="reload certificates")
         try:
             yield server.sockets[0].getsockname()[1]
         finally:

@@ -4,4 +4,4 @@ COMMAND = {
     "module": "emulator.demo.command",
     "summary": "run emulated vLLM servers, load, adapter and HPA on this machine",
 }
-"""What the command line is told of the command before anything of it is loaded."""
+"""Entry point of the command line, which loads the module only when the command is called."""

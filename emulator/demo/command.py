@@ -1,4 +1,4 @@
-"""`variant-adapter demo`: the whole loop on one machine, with emulated vLLM servers, load and HPA."""
+"""`variant-adapter demo`: the whole control loop on one machine, with emulated vLLM servers, load and HPA."""
 
 from __future__ import annotations
 
@@ -21,19 +21,17 @@ from rich.table import Table
 
 from adapter import errors, logs
 from adapter.app import serving
-from adapter.app.endpoints import Front
+from adapter.app.endpoints import Endpoints
 from adapter.app.options import ServeOptions
 from adapter.auth import local as local_auth
 from adapter.clock import Clock
 from adapter.collector.collector import CollectionSettings
-from adapter.commands.flags import seconds
-from adapter.commands.serve import port
+from adapter.commands.flags import port, seconds
 from adapter.controller.demand import RateSettings
 from adapter.controller.settings import LoopSettings
 from emulator import hpa, load
-from emulator.demo import deployment, scenario, timeline
-from emulator.replay import sample
-from optimizer.stabilization import Limits
+from emulator.demo import comparison, deployment, scenario, timeline
+from optimizer.stabilization import StabilizationLimits
 
 SYNC_SECONDS = 5.0
 SAMPLE_SECONDS = 2.0
@@ -45,9 +43,9 @@ METRIC_PATH = (
 LOOP = LoopSettings(
     interval=10.0,
     collection=CollectionSettings(interval=2.5, window=30.0, long_window=30.0),
-    # An emulated server is there at once.
+    # An emulated server starts at once.
     rates=RateSettings(startup_seconds=1.0),
-    limits=Limits(down_seconds=5.0),
+    limits=StabilizationLimits(down_seconds=5.0),
     time_to_live=120.0,
 )
 
@@ -55,32 +53,59 @@ LOOP = LoopSettings(
 def register(command: argparse.ArgumentParser) -> None:
     """Add the command and its flags."""
     command.description = (
-        "One model on emulated A100s. The load goes up, a second replica comes, the load"
-        " stops, it goes back to one. All times are scenario seconds."
+        "Run emulated vLLM servers, load, adapter and HPA on this machine: the load of one model rises until"
+        " a second replica is needed, then stops. All times are scenario seconds."
     )
-    command.add_argument("--duration", type=seconds, help="scenario seconds (600)")
-    command.add_argument("--speed", type=speed, default=5.0, help="scenario seconds per second (5)")
     command.add_argument(
-        "--schedule", type=schedule, help="'[[120, 60], [120, 80]]': seconds, requests per minute"
+        "--duration",
+        type=seconds,
+        help="scenario seconds to run. Default: the length of --schedule, else 600",
     )
-    command.add_argument("--arrivals", choices=("uniform", "poisson"), default="uniform")
-    command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--no-tui", action="store_true", help="plain lines, no live view")
     command.add_argument(
-        "--out", type=Path, default=Path("demo-out"), help="of the files it writes"
+        "--speed",
+        type=speed,
+        default=5.0,
+        help="scenario seconds per real second, above 0 and at most 50. Default: 5",
+    )
+    command.add_argument(
+        "--schedule",
+        type=schedule,
+        help="load as '[[seconds, requests per minute], ...]'. Default: 20, 60 and 0 requests per minute for"
+        " 15, 45 and 40 %% of the duration",
+    )
+    command.add_argument(
+        "--arrivals",
+        choices=("uniform", "poisson"),
+        default="uniform",
+        help="distribution of arrivals. Default: uniform",
+    )
+    command.add_argument("--seed", type=int, default=0, help="seed of poisson arrivals. Default: 0")
+    command.add_argument(
+        "--no-tui", action="store_true", help="print lines instead of the live view"
+    )
+    command.add_argument(
+        "--out",
+        type=Path,
+        default=Path("demo-out"),
+        help="folder for timeline.csv, timeline.png and replay.html. Default: demo-out",
     )
     command.add_argument(
         "--replay",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="end with a comparison of policies in virtual time, replay.html (on)",
+        help="compare scaling policies in virtual time at the end, and write replay.html. Default: on",
     )
-    command.add_argument("--port", type=port, default=0, help="of the adapter; 0 picks a free one")
+    command.add_argument(
+        "--port",
+        type=port,
+        default=0,
+        help="port of the adapter; 0 picks a free one. Default: 0",
+    )
     command.set_defaults(run=run)
 
 
 def speed(text: str) -> float:
-    """A speed factor for argparse."""
+    """Parse a speed factor for argparse."""
     try:
         factor = float(text)
     except ValueError:
@@ -91,7 +116,7 @@ def speed(text: str) -> float:
 
 
 def schedule(text: str) -> tuple[load.Phase, ...]:
-    """A load schedule for argparse."""
+    """Parse a load schedule for argparse."""
     try:
         return load.parse_schedule(text)
     except ValueError as error:
@@ -99,9 +124,9 @@ def schedule(text: str) -> tuple[load.Phase, ...]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the demo to its end or to Ctrl-C, then print and write the timeline."""
+    """Run the demo until its end or Ctrl-C, then print and write the timeline."""
     console = Console()
-    # In the live view log lines would tear the table; its last column says why.
+    # Log lines would break the live table, whose last column shows the reason instead.
     plain = args.no_tui or not console.is_terminal
     logs.configure("text", quiet=not plain)
     phases = args.schedule
@@ -123,13 +148,22 @@ def run(args: argparse.Namespace) -> int:
     demo.report()
     if args.replay and not demo.interrupted:
         logs.configure("text", quiet=True)
-        sample.show(sample.replay(console), console, args.out / "replay.html")
+        comparison.show(comparison.replay(console), console, args.out / "replay.html")
     return 0
 
 
 @dataclass(kw_only=True)
 class Demo:
-    """One run: what it was told, and what happened."""
+    """One run of the demo.
+
+    Attributes:
+        args: Arguments of the command.
+        phases: Load schedule.
+        duration: Scenario seconds to run.
+        work: Folder of manifests and certificates, deleted by the caller.
+        console: Console to print to.
+
+    """
 
     args: argparse.Namespace
     phases: tuple[load.Phase, ...]
@@ -138,7 +172,7 @@ class Demo:
     console: Console
 
     def __post_init__(self) -> None:
-        """Prepare what every task shares."""
+        """Create the state that the tasks share."""
         self.clock = Clock(speed=self.args.speed)
         self.rows: list[timeline.Row] = []
         self.spent_cents = 0.0
@@ -157,11 +191,11 @@ class Demo:
         self.objects = self.work / "variants"
         self.servers = deployment.ReplicaSet(
             speed=self.args.speed,
-            changed=lambda urls, _: scenario.write_deployment(self.objects, urls, len(urls)),
+            changed=lambda urls: scenario.write_deployment(self.objects, urls, len(urls)),
         )
 
     async def run(self) -> None:
-        """Start everything, wait for the end, stop everything."""
+        """Start all parts, wait for the end or an interrupt, stop all parts."""
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, self._interrupt, stop)
@@ -199,7 +233,7 @@ class Demo:
         self.interrupted = True
         stop.set()
 
-    def _commands(self, running: Front) -> None:
+    def _commands(self, running: Endpoints) -> None:
         state = self.work / "state"
         self.console.print("While this runs, from another terminal:")
         for line in (
@@ -211,8 +245,8 @@ class Demo:
         ):
             self._print(line)
 
-    async def _scale(self, running: Front) -> None:
-        """The HPA: reads the metric over HTTPS and sets replicas."""
+    async def _scale(self, running: Endpoints) -> None:
+        """Run the HPA: read the metric over HTTPS and set the replicas."""
         context = ssl.create_default_context(cafile=running.ca_file)
         state = self.work / "state"
         context.load_cert_chain(state / "client.crt", state / "client.key")
@@ -236,20 +270,20 @@ class Demo:
                 decision = autoscaler.step(
                     now_seconds=self.clock.monotonic(),
                     items=items,
-                    spec_replicas=self.servers.wanted,
+                    spec_replicas=self.servers.spec_replicas,
                     ready_replicas=len(self.servers.urls),
                 )
                 self.hpa_reason = decision.message
-                if decision.replicas != self.servers.wanted:
+                if decision.replicas != self.servers.spec_replicas:
                     if self.args.no_tui:
                         elapsed = self.clock.monotonic() - self.started
                         self.console.print(
-                            f"{elapsed:6.0f} s  HPA: {self.servers.wanted} ->"
+                            f"{elapsed:6.0f} s  HPA: {self.servers.spec_replicas} ->"
                             f" {decision.replicas} replicas"
                         )
                     await self.servers.scale(decision.replicas)
 
-    async def _sample(self, running: Front) -> None:
+    async def _sample(self, running: Endpoints) -> None:
         due = self.clock.monotonic()
         while True:
             due += SAMPLE_SECONDS
@@ -272,7 +306,7 @@ class Demo:
                 )
 
     @contextlib.asynccontextmanager
-    async def _view(self, running: Front) -> AsyncIterator[None]:
+    async def _view(self, running: Endpoints) -> AsyncIterator[None]:
         if self.args.no_tui or not self.console.is_terminal:
             task = asyncio.create_task(self._lines())
             try:
@@ -287,9 +321,9 @@ class Demo:
         while True:
             await self.clock.sleep(max(self.duration / 12, SYNC_SECONDS))
             if self.rows:
-                self._print(_line(self.rows[-1]))
+                self._print(timeline.line(self.rows[-1]))
 
-    def _table(self, running: Front) -> Table:
+    def _table(self, running: Endpoints) -> Table:
         elapsed = min(self.clock.monotonic() - self.started, self.duration)
         table = Table(title=f"variant-adapter demo  {elapsed:.0f} of {self.duration:.0f} s")
         for name in ("variant", "model", "acc", "offered/min", "seen/min", "TTFT ms", "ITL ms"):
@@ -304,7 +338,7 @@ class Demo:
                 state.source.model,
                 state.accelerator,
                 f"{self.generator.rate_rpm:.0f}",
-                _number(rate),
+                timeline.number(rate),
                 _against(traffic.ttft_ms if traffic else None, targets.ttft_ms),
                 _against(traffic.itl_ms if traffic else None, targets.itl_ms),
                 str(len(self.servers.urls)),
@@ -315,12 +349,12 @@ class Demo:
         return table
 
     def report(self) -> None:
-        """Print the timeline and write its files."""
+        """Print the changes of the timeline and write its files."""
         if not self.rows:
-            self.console.print("ended before anything happened")
+            self.console.print("ended before the first sample")
             return
         for row in timeline.changes(self.rows):
-            self._print(_line(row))
+            self._print(timeline.line(row))
         completed = self.generator.completed
         ttft_ok = sum(item.ttft_ms <= scenario.SLO_TTFT_MS for item in completed)
         itl_ok = sum(item.itl_ms <= scenario.SLO_ITL_MS for item in completed)
@@ -338,27 +372,13 @@ class Demo:
         )
         self.console.print(f"written: {csv_path}" + (f", {png_path}" if drawn else ""))
         if self.interrupted:
-            self.console.print("interrupted: everything was stopped")
+            self.console.print("interrupted: all servers were stopped")
 
 
 async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _line(row: timeline.Row) -> str:
-    desired = "-" if row.desired_replicas is None else str(row.desired_replicas)
-    return (
-        f"{row.time_s:6.0f} s  offered {row.arrival_rate_rpm:5.1f}/min"
-        f"  replicas {row.current_replicas} (desired {desired})"
-        f"  TTFT {_number(row.ttft_ms):>6} ms  ITL {_number(row.itl_ms):>5} ms"
-        f"  {row.cost_cents:5.2f} cents"
-    )
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
 
 
 def _against(value: float | None, target: float) -> str:

@@ -13,7 +13,7 @@ from emulator.demo import scenario
 
 START_TIMEOUT_SECONDS = 30.0
 DRAIN_SECONDS = 20.0
-"""Real seconds that a replica gets to end its requests once no new ones are sent to it."""
+"""Scenario seconds in which a removed replica may finish its requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,36 +23,41 @@ class _Server:
 
 
 class ReplicaSet:
-    """Starts and ends server processes so that as many run as were asked for."""
+    """Starts and stops server processes to match the replicas that were set.
 
-    def __init__(self, *, speed: float, changed: Callable[[list[str], int], None]) -> None:
-        """`changed(urls, wanted)` is called whenever ready servers or the wanted number change."""
+    Attributes:
+        spec_replicas: Replicas that were set last.
+
+    """
+
+    def __init__(self, *, speed: float, changed: Callable[[list[str]], None]) -> None:
+        """Create a set without replicas; `changed(urls)` is called after every change of ready servers."""
         self._speed = speed
         self._changed = changed
         self._servers: list[_Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._starting: set[asyncio.subprocess.Process] = set()
-        self.wanted = 0
+        self.spec_replicas = 0
 
     @property
     def urls(self) -> list[str]:
-        """Base URLs of the servers that take requests."""
+        """Base URLs of the ready servers."""
         return [server.url for server in self._servers]
 
-    async def scale(self, wanted: int) -> None:
-        """Go to that many replicas; returns when the new ones are ready."""
-        self.wanted = wanted
-        while len(self._servers) > wanted:
+    async def scale(self, replicas: int) -> None:
+        """Set the replicas; returns when new ones are ready."""
+        self.spec_replicas = replicas
+        while len(self._servers) > replicas:
             server = self._servers.pop()
             task = asyncio.create_task(self._drain(server), name=f"drain {server.url}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        missing = wanted - len(self._servers)
+        missing = replicas - len(self._servers)
         self._servers.extend(await asyncio.gather(*(self._start() for _ in range(missing))))
-        self._changed(self.urls, wanted)
+        self._changed(self.urls)
 
     async def close(self) -> None:
-        """End every server now."""
+        """Stop every server now."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -69,7 +74,7 @@ class ReplicaSet:
             *("--alpha", str(scenario.ALPHA_MS), "--beta", str(scenario.BETA_MS)),
             *("--max-batch", str(scenario.MAX_BATCH)),
             stdout=asyncio.subprocess.PIPE,
-            # Ctrl-C is ours to handle: a server that ends first would fail its requests.
+            # Ctrl-C must reach the demo only: a server that stops first would fail its requests.
             start_new_session=True,
         )
         self._starting.add(process)

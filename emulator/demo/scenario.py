@@ -1,4 +1,4 @@
-"""The demo's scenario: the README case of the workload-variant-autoscaler, as files in a folder."""
+"""The demo's scenario: the README case of the workload-variant-autoscaler, as manifests in a folder."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ INPUT_TOKENS, OUTPUT_TOKENS = 50, 178
 
 
 def default_phases(duration: float) -> tuple[Phase, ...]:
-    """One replica's load, then two replicas', then none: `duration` seconds in all."""
+    """Load for one replica, then for two, then none, over `duration` scenario seconds."""
     shares = ((0.15, 20.0), (0.45, 60.0), (0.4, 0.0))
     return tuple(Phase(duration_seconds=share * duration, rate_rpm=rate) for share, rate in shares)
 
 
 def write_objects(folder: Path) -> None:
-    """Write the ConfigMaps and the VariantAutoscaling."""
+    """Write the manifests of the ConfigMaps and the VariantAutoscaling."""
     folder.mkdir(parents=True, exist_ok=True)
     service_class = {
         "name": "Premium",
@@ -66,7 +66,7 @@ def write_objects(folder: Path) -> None:
 
 
 def write_deployment(folder: Path, endpoints: Sequence[str], replicas: int) -> None:
-    """Write the Deployment as it is now; replaced at once, never half-written."""
+    """Write the Deployment's manifest with its present replicas; the file is replaced atomically."""
     deployment = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",

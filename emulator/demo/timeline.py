@@ -1,4 +1,4 @@
-"""What happened during a demo: rows over time, as CSV, as a picture, and in a few lines."""
+"""Timeline of a demo: rows over time, as CSV, as a plot, and reduced to changes."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One variant at one time.
+    """State of one variant at one time.
 
     Attributes:
-        time_s: scenario seconds since the start.
-        arrival_rate_rpm: requests offered per minute, by the load schedule.
-        desired_replicas: served target; None while there is none.
-        current_replicas: ready replicas.
-        ttft_ms: mean over the adapter's window; None without traffic.
-        itl_ms: likewise.
-        cost_cents: spent since the start.
+        time_s: Scenario seconds since the start.
+        variant: Name of the variant.
+        arrival_rate_rpm: Offered load by the schedule, requests per minute.
+        desired_replicas: Published desired replicas; None while there are none.
+        current_replicas: Ready replicas.
+        ttft_ms: Mean TTFT in the adapter's window; None without traffic.
+        itl_ms: Mean ITL in the adapter's window; None without traffic.
+        cost_cents: Cost since the start.
 
     """
 
@@ -34,7 +35,7 @@ class Row:
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
-    """Write all rows; a value that is not there is an empty cell."""
+    """Write all rows as CSV; a missing value is an empty cell."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(Row.__slots__))
         writer.writeheader()
@@ -49,7 +50,7 @@ def _cell(value: object) -> object:
 
 
 def write_png(rows: Sequence[Row], path: Path, *, slo_ttft_ms: float, slo_itl_ms: float) -> bool:
-    """Draw rate, replicas and latencies over time; False where matplotlib is not installed."""
+    """Plot rate, replicas and latencies over time; returns False where matplotlib is not installed."""
     try:
         import matplotlib as mpl  # noqa: PLC0415 - optional, and slow to import
     except ImportError:
@@ -84,16 +85,32 @@ def write_png(rows: Sequence[Row], path: Path, *, slo_ttft_ms: float, slo_itl_ms
 
 def changes(rows: Sequence[Row]) -> list[Row]:
     """The first row, the last, and every row in which rate, target or replicas changed."""
-    kept: list[Row] = []
+    changed: list[Row] = []
     for row in rows:
         now = (row.arrival_rate_rpm, row.desired_replicas, row.current_replicas)
-        last = kept[-1] if kept else None
+        last = changed[-1] if changed else None
         if last is None or now != (
             last.arrival_rate_rpm,
             last.desired_replicas,
             last.current_replicas,
         ):
-            kept.append(row)
-    if rows and kept[-1] is not rows[-1]:
-        kept.append(rows[-1])
-    return kept
+            changed.append(row)
+    if rows and changed[-1] is not rows[-1]:
+        changed.append(rows[-1])
+    return changed
+
+
+def line(row: Row) -> str:
+    """One row as a line of text."""
+    desired = "-" if row.desired_replicas is None else str(row.desired_replicas)
+    return (
+        f"{row.time_s:6.0f} s  offered {row.arrival_rate_rpm:5.1f}/min"
+        f"  replicas {row.current_replicas} (desired {desired})"
+        f"  TTFT {number(row.ttft_ms):>6} ms  ITL {number(row.itl_ms):>5} ms"
+        f"  {row.cost_cents:5.2f} cents"
+    )
+
+
+def number(value: float | None) -> str:
+    """A number with one decimal; a dash if it is missing."""
+    return "-" if value is None else f"{value:.1f}"

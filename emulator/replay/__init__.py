@@ -1,7 +1,7 @@
-"""`variant-adapter replay`: traffic replayed in virtual time, scaling policies side by side."""
+"""`variant-adapter replay`: compare scaling policies by replaying traffic in virtual time."""
 
 COMMAND = {
     "module": "emulator.replay.command",
     "summary": "compare scaling policies on recorded or generated traffic",
 }
-"""What the command line is told of the command before anything of it is loaded."""
+"""Entry point of the command line, which loads the module only when the command is called."""

@@ -1,8 +1,8 @@
-"""Policies that size by the queueing model: ours, as it runs, and the reference's rule.
+"""Policies that size by the queueing model: the adapter's control loop, and the reference's rule.
 
-Ours is the adapter's own control loop with its settings, on a clock that the replay moves; what is left out
-is the network. The reference takes the rate of finished requests over the last minute, as Prometheus has
-it, for the load, and its number reaches the HPA through Prometheus and prometheus-adapter.
+The first is the adapter's own control loop with its settings, on the replay's clock; only the network is left
+out. The reference takes the rate of finished requests over the last minute, as Prometheus computes it, as the
+load, and its decision reaches the HPA through Prometheus and prometheus-adapter.
 """
 
 from __future__ import annotations
@@ -22,40 +22,39 @@ from adapter.controller.loop import ControlLoop
 from adapter.controller.settings import LoopSettings
 from adapter.planning import fleet
 from adapter.planning import plan as planning
-from adapter.resources.inputs import Contents
+from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
 from adapter.store import DESIRED, TargetStore
 from analyzer.latency import LatencyParameters
-from emulator.replay import cluster as worlds
-from emulator.replay.cluster import World
-from emulator.replay.policies import Policy, Timer
-from emulator.replay.scenario import Hpa, Scenario, Variant
+from emulator.replay.cluster import ReplayCluster, pod_metrics
+from emulator.replay.policies import ScalingPolicy, Timer
+from emulator.replay.scenario import Hpa, Scenario, VariantSpec
 
 NAMESPACE = "replay"
 
 
 class ReplayClock(Clock):
-    """Shows the replay's time."""
+    """A clock that reads the replay's virtual time."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, cluster: ReplayCluster) -> None:
         super().__init__()
-        self._world = world
+        self._cluster = cluster
 
     def time(self) -> float:
-        """Seconds since the beginning."""
-        return self._world.now
+        """Seconds since the beginning of the run."""
+        return self._cluster.now
 
     def monotonic(self) -> float:
-        """The same."""
-        return self._world.now
+        """Seconds since the beginning of the run, as `time`."""
+        return self._cluster.now
 
 
 async def _plan(snapshot: fleet.Fleet) -> planning.Plan:
     return planning.plan(snapshot)
 
 
-def contents_of(scenario: Scenario, *, percentile: float | None) -> Contents:
-    """The scenario as the objects of a world; `percentile` of the latencies that targets bound."""
+def inputs_of(scenario: Scenario, *, percentile: float | None) -> Inputs:
+    """The scenario as the adapter's inputs; targets bound a percentile of the latencies, or the mean."""
     classes: dict[tuple[str, int], dict[str, fleet.Targets]] = {}
     for model in scenario.models:
         targets = fleet.Targets(itl_ms=model.slo.itl, ttft_ms=model.slo.ttft, percentile=percentile)
@@ -65,7 +64,7 @@ def contents_of(scenario: Scenario, *, percentile: float | None) -> Contents:
         for name, item in scenario.accelerators.items()
         if item.devices is not None
     }
-    return Contents(
+    return Inputs(
         accelerators=tuple(
             fleet.Accelerator(name=name, device_type=name, unit_cost=item.cost)
             for name, item in scenario.accelerators.items()
@@ -81,7 +80,7 @@ def contents_of(scenario: Scenario, *, percentile: float | None) -> Contents:
     )
 
 
-def _source(variant: Variant, scenario: Scenario, *, percentile: float | None) -> VariantSource:
+def _source(variant: VariantSpec, scenario: Scenario, *, percentile: float | None) -> VariantSource:
     model = next(item for item in scenario.models if item.model == variant.model)
     profile = variant.profile
     return VariantSource(
@@ -106,7 +105,7 @@ def _source(variant: Variant, scenario: Scenario, *, percentile: float | None) -
         accelerator=variant.accelerator,
         endpoints=(),
         replicas=variant.replicas,
-        wanted=variant.replicas,
+        spec_replicas=variant.replicas,
         pods_known=True,
         startup_seconds=variant.startup or 1.0,
         min_replicas=variant.min_replicas,
@@ -115,25 +114,25 @@ def _source(variant: Variant, scenario: Scenario, *, percentile: float | None) -
     )
 
 
-class Ours(Policy):
-    """The adapter's control loop."""
+class AdapterPolicy(ScalingPolicy):
+    """The adapter's own control loop."""
 
     def __init__(
         self,
-        world: World,
+        cluster: ReplayCluster,
         *,
         name: str,
         title: str,
         settings: LoopSettings,
         percentile: float | None,
     ) -> None:
-        super().__init__(world)
+        super().__init__(cluster)
         self.name, self.title = name, title
-        self._contents = contents_of(self.scenario, percentile=percentile)
+        self._inputs = inputs_of(self.scenario, percentile=percentile)
         self._store = TargetStore()
         self._decided = False
         self._runner = asyncio.Runner()
-        clock = ReplayClock(world)
+        clock = ReplayClock(cluster)
         self._settings = settings
         collector = Collector(
             session=self._runner.run(_session()), clock=clock, settings=settings.collection
@@ -148,58 +147,57 @@ class Ours(Policy):
 
     def timers(self) -> Sequence[Timer]:
         scrape = self._settings.collection.interval
-        # As in the adapter: the first pass once two rounds are there.
+        # As in the adapter: the first reconcile cycle once two scrape cycles have ended.
         return [
             Timer(scrape, 1.0, self._collect),
             Timer(self._settings.interval, 1.0 + 1.5 * scrape, self._decide),
         ]
 
     def _use(self) -> None:
-        """What the watches would show now."""
+        """Give the loop the present state of the cluster, as its watches would."""
         sources = []
-        for source in self._contents.variants:
-            ready = self.world.ready(source.name)
+        for source in self._inputs.variants:
+            ready = self.cluster.ready(source.name)
             sources.append(
                 replace(
                     source,
                     endpoints=tuple(f"sim://{source.name}-{item.replica}" for item in ready),
                     pods=tuple(f"{source.name}-{item.replica}" for item in ready),
-                    replicas=self.world.fleet.replicas(source.name),
-                    wanted=self.world.wanted[source.name],
+                    replicas=self.cluster.fleet.replicas(source.name),
+                    spec_replicas=self.cluster.spec_replicas[source.name],
                 )
             )
-        self.loop.use(replace(self._contents, variants=tuple(sources)))
+        self.loop.apply_inputs(replace(self._inputs, variants=tuple(sources)))
 
     def _collect(self) -> None:
         self._use()
-        for source in self._contents.variants:
-            startup = self.world.variants[source.name].startup
-            for item in self.world.ready(source.name):
+        for source in self._inputs.variants:
+            startup = self.cluster.variants[source.name].startup
+            for item in self.cluster.ready(source.name):
                 self.loop.collector.add(
                     source.key,
                     f"sim://{source.name}-{item.replica}",
-                    worlds.page(item, startup_seconds=startup),
-                    now=self.world.now,
+                    pod_metrics(item, startup_seconds=startup),
+                    now=self.cluster.now,
                     source="direct",
                 )
-        self.loop.learn()
-        if self.loop.wanted.is_set() and self._decided:
+        self.loop.record_scrape()
+        if self.loop.cycle_requested and self._decided:
             self._decide()
 
     def _decide(self) -> None:
         self._decided = True
-        self.loop.wanted.clear()
         self._use()
-        self._runner.run(self.loop.decide())
+        self._runner.run(self.loop.reconcile())
 
     def hpa(self) -> Hpa:
-        """As in manifests/samples/hpa.yaml: it follows, and leaves it to us when to go down."""
+        """Settings of manifests/samples/hpa.yaml: the HPA follows the metric; the adapter stabilizes."""
         return self.scenario.hpa.model_copy(
             update={"tolerance": 0.0, "scale_down_stabilization": 0.0}
         )
 
     def items(self, variant: str) -> list[str]:
-        return _served(self._store, variant, now=self.world.now)
+        return _served(self._store, variant, now=self.cluster.now)
 
     def desired(self, variant: str) -> float:
         state = self.loop.states.get(f"{NAMESPACE}/{variant}")
@@ -211,21 +209,24 @@ class Ours(Policy):
 
 
 async def _session() -> aiohttp.ClientSession:
-    """Never used: pages come from the simulation."""
+    """A closed session: metrics come from the simulation."""
     session = aiohttp.ClientSession()
     await session.close()
     return session
 
 
 def _served(store: TargetStore, variant: str, *, now: float) -> list[str]:
-    """What the HPA controller would be answered."""
+    """Values of the desired-replicas metric that the API server would return for a variant."""
     entries = store.answer(NAMESPACE, DESIRED, None, now=now)
-    mine = [entry for entry in entries if entry.labels["variant_name"] == variant]
-    return [str(json.loads(entry.encoded)["value"]) for entry in mine]
+    return [
+        str(json.loads(entry.encoded)["value"])
+        for entry in entries
+        if entry.labels["variant_name"] == variant
+    ]
 
 
-class Reference(Policy):
-    """The workload-variant-autoscaler's rule of October 2025, with its way to the HPA."""
+class Reference(ScalingPolicy):
+    """The workload-variant-autoscaler's rule of October 2025, with the delay of its metric."""
 
     name = "reference"
     title = "success rate as load"
@@ -238,11 +239,11 @@ class Reference(Policy):
 
     SCRAPE, WINDOW, INTERVAL, RELAY = 15.0, 60.0, 60.0, 30.0
 
-    def __init__(self, world: World) -> None:
-        super().__init__(world)
-        self._contents = contents_of(self.scenario, percentile=None)
-        self._history: dict[str, list[_Scrape]] = {name: [] for name in world.variants}
-        self._wanted: dict[str, int] = {}
+    def __init__(self, cluster: ReplayCluster) -> None:
+        super().__init__(cluster)
+        self._inputs = inputs_of(self.scenario, percentile=None)
+        self._history: dict[str, list[_Scrape]] = {name: [] for name in cluster.variants}
+        self._desired: dict[str, int] = {}
         self._relayed: dict[str, list[str]] = {}
 
     def timers(self) -> Sequence[Timer]:
@@ -260,16 +261,16 @@ class Reference(Policy):
                     float(item.prompt_tokens[0]),
                     float(item.generation_tokens[0]),
                 )
-                for item in self.world.fleet.counters(name)
+                for item in self.cluster.fleet.counters(name)
             }
-            history.append((self.world.now, counts))
+            history.append((self.cluster.now, counts))
             del history[: -int(self.WINDOW / self.SCRAPE)]
 
     def _decide(self) -> None:
         variants = []
-        for source in self._contents.variants:
+        for source in self._inputs.variants:
             finished, prompt, generated, span = _rates(self._history[source.name])
-            replicas = self.world.fleet.replicas(source.name)
+            replicas = self.cluster.fleet.replicas(source.name)
             variants.append(
                 fleet.Variant(
                     name=source.key,
@@ -290,47 +291,47 @@ class Reference(Policy):
             )
         plan = planning.plan(
             fleet.Fleet(
-                accelerators=self._contents.accelerators,
-                service_classes=self._contents.service_classes,
+                accelerators=self._inputs.accelerators,
+                service_classes=self._inputs.service_classes,
                 variants=tuple(variants),
-                # It never looks at what there is.
+                # The rule ignores how many GPUs there are.
                 capacity=None,
                 settings=fleet.Settings(stability_margin=0.0),
             )
         )
         for key, decision in plan.decisions.items():
-            self._wanted[key.partition("/")[2]] = decision.candidate.replicas
+            self._desired[key.partition("/")[2]] = decision.candidate.replicas
 
     def _relay(self) -> None:
-        self._relayed = {name: [str(number)] for name, number in self._wanted.items()}
+        self._relayed = {name: [str(number)] for name, number in self._desired.items()}
 
     def hpa(self) -> Hpa:
-        """As its samples: no stabilization, and the default tolerance."""
+        """Settings of the reference's samples: no stabilization window, and the default tolerance."""
         return self.scenario.hpa.model_copy(update={"scale_down_stabilization": 0.0})
 
     def items(self, variant: str) -> list[str]:
         return self._relayed.get(variant, [])
 
     def desired(self, variant: str) -> float:
-        return float(self._wanted.get(variant, math.nan))
+        return float(self._desired.get(variant, math.nan))
 
 
 _Scrape = tuple[float, dict[int, tuple[float, float, float]]]
 
 
 def _rates(history: list[_Scrape]) -> tuple[float, float, float, float]:
-    """Growth of finished requests and their tokens, and over which time; series by series, as rate() is."""
-    grown = [0.0, 0.0, 0.0]
+    """Increase of finished requests, prompt and generated tokens, and its seconds; per series, as rate()."""
+    increase = [0.0, 0.0, 0.0]
     for (_, before), (_, after) in itertools.pairwise(history):
         for replica in before.keys() & after.keys():
             for index in range(3):
-                grown[index] += after[replica][index] - before[replica][index]
+                increase[index] += after[replica][index] - before[replica][index]
     span = history[-1][0] - history[0][0] if history else 0.0
-    return grown[0], grown[1], grown[2], span
+    return increase[0], increase[1], increase[2], span
 
 
 def settings_of(scenario: Scenario) -> LoopSettings:
-    """The adapter's defaults with the scenario's intervals."""
+    """The adapter's default settings with the scenario's intervals and routing."""
     defaults = LoopSettings()
     return replace(
         defaults,

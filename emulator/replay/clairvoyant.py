@@ -1,8 +1,8 @@
-"""The bound: a timetable made by who knows the traffic, as cheap as its requests' targets allow.
+"""The bound: the cheapest schedule of replicas, made with knowledge of the traffic, that meets the SLO.
 
-Replicas follow the true rate around each moment, are asked for as long before as they need to start, and
-go when they are no longer needed. How many replicas a rate takes is not left to a model: one factor on the
-model's number is searched for, by replaying, until just enough requests are within their targets.
+Replicas follow the true rate around each moment, are created one start-up time before they are needed, and
+are removed when they are no longer needed. The queueing model gives the replicas for a rate; a search by
+replays finds the factor on this number with which just enough requests are within their targets.
 """
 
 from __future__ import annotations
@@ -15,47 +15,47 @@ import numpy as np
 
 from adapter.planning import fleet
 from adapter.planning import plan as planning
-from emulator.replay.adapter_policy import contents_of
-from emulator.replay.cluster import World
+from emulator.replay.adapter_policy import inputs_of
+from emulator.replay.cluster import ReplayCluster
 from emulator.replay.policies import Scheduled, Static
-from emulator.replay.results import FloatArray, Outcome
-from emulator.replay.running import Progress, Run, run
-from emulator.replay.scenario import Scenario, Variant
+from emulator.replay.results import FloatArray, PolicyResult
+from emulator.replay.running import ReportTime, Run, run
+from emulator.replay.scenario import Scenario, VariantSpec
 from emulator.traces import Trace
 
 BIN_SECONDS = 15.0
-AROUND_SECONDS = 60.0
-"""Width of the window around a moment whose rate counts."""
+WINDOW_SECONDS = 60.0
+"""Width of the window around a moment in which the rate is measured."""
 
-WANTED = 0.99
-"""Share of requests that must be within their targets."""
+WITHIN_TARGET = 0.99
+"""Share of requests that must be within their SLO targets."""
 
 SEARCH_STEPS = 6
-LEAST, MOST = 0.4, 1.6
-"""Between which the factor is looked for."""
+MIN_FACTOR, MAX_FACTOR = 0.4, 1.6
+"""Range in which the factor is searched."""
 
 
-def search(given: Run, progress: Callable[[int], Progress]) -> tuple[Outcome, float]:
-    """The cheapest timetable's outcome, and its factor.
+def search(given: Run, progress: Callable[[int], ReportTime]) -> tuple[PolicyResult, float]:
+    """Find the cheapest schedule; its result, and its factor on the model's number of replicas.
 
     Args:
-        given: scenario and traffic.
-        progress: gives, for the number of a try, what is told how far it is.
+        given: Scenario and traffic.
+        progress: Creates, for the number of a trial from 0, the receiver of its simulated seconds.
 
     """
-    capacity = rates_of_one(given.scenario, given.traffic)
-    low, high = LEAST, MOST
-    best: tuple[Outcome, float] | None = None
+    capacity = replica_capacity(given.scenario, given.traffic)
+    low, high = MIN_FACTOR, MAX_FACTOR
+    best: tuple[PolicyResult, float] | None = None
     for index in range(SEARCH_STEPS):
         factor = high if index == 0 else 0.5 * (low + high)
-        outcome = run(given, _scheduled(timetables(given, capacity, factor)), progress(index))
-        if outcome.within >= WANTED:
+        result = run(given, _scheduled(schedules(given, capacity, factor)), progress(index))
+        if result.within >= WITHIN_TARGET:
             high = factor
-            if best is None or outcome.cost_cents < best[0].cost_cents:
-                best = (outcome, factor)
+            if best is None or result.cost_cents < best[0].cost_cents:
+                best = (result, factor)
         elif index == 0:
             best = (
-                replace(outcome, notes=("no timetable of this kind meets the targets",)),
+                replace(result, notes=("no timetable of this kind meets the targets",)),
                 factor,
             )
             break
@@ -66,24 +66,24 @@ def search(given: Run, progress: Callable[[int], Progress]) -> tuple[Outcome, fl
     return best
 
 
-def _scheduled(table: dict[str, list[tuple[float, int]]]) -> Callable[[World], Scheduled]:
-    return lambda world: Scheduled(world, table)
+def _scheduled(table: dict[str, list[tuple[float, int]]]) -> Callable[[ReplayCluster], Scheduled]:
+    return lambda cluster: Scheduled(cluster, table)
 
 
-def peak(given: Run, factor: float) -> Callable[[World], Static]:
-    """A fleet of constant size for the highest rate, sized as the timetable is."""
-    capacity = rates_of_one(given.scenario, given.traffic)
-    table = timetables(given, capacity, factor)
+def peak(given: Run, factor: float) -> Callable[[ReplayCluster], Static]:
+    """Constructor of a static fleet for the highest rate, sized as the schedule is."""
+    capacity = replica_capacity(given.scenario, given.traffic)
+    table = schedules(given, capacity, factor)
     most = {
         name: max([number for _, number in entries], default=1) for name, entries in table.items()
     }
-    return lambda world: Static(world, most)
+    return lambda cluster: Static(cluster, most)
 
 
-def rates_of_one(scenario: Scenario, traffic: Mapping[str, Trace]) -> dict[str, float]:
-    """What one replica of each variant carries by the model, requests per second, with mean latencies."""
-    contents = contents_of(scenario, percentile=None)
-    found = {}
+def replica_capacity(scenario: Scenario, traffic: Mapping[str, Trace]) -> dict[str, float]:
+    """Requests per second, by variant, that one replica serves with mean latencies at their targets."""
+    contents = inputs_of(scenario, percentile=None)
+    capacity = {}
     for source in contents.variants:
         trace = traffic[source.model]
         plan = planning.plan(
@@ -108,45 +108,45 @@ def rates_of_one(scenario: Scenario, traffic: Mapping[str, Trace]) -> dict[str, 
             )
         )
         decision = plan.decisions.get(source.name)
-        # One whose targets a single request breaks: any number is as good as another.
-        found[source.name] = decision.candidate.max_rate_rpm / 60 if decision else math.inf
-    return found
+        # Without a decision a single request misses the targets, whatever the number of replicas.
+        capacity[source.name] = decision.candidate.max_rate_rpm / 60 if decision else math.inf
+    return capacity
 
 
-def timetables(
+def schedules(
     given: Run, capacity: Mapping[str, float], factor: float
 ) -> dict[str, list[tuple[float, int]]]:
-    """When how many replicas are asked for, by variant; a model's rate is shared by its variants' speed."""
-    found = {}
+    """Times and replicas to set, by variant; variants share a model's rate in proportion to capacity."""
+    entries = {}
     for variant in given.scenario.variants:
         together = sum(
             capacity[item.name] for item in given.scenario.variants if item.model == variant.model
         )
         share = capacity[variant.name] / together if math.isfinite(together) else 1.0
-        rates = share * around(given.traffic[variant.model])
+        rates = share * windowed_rates(given.traffic[variant.model])
         needed = [_needed(variant, factor * rate / capacity[variant.name]) for rate in rates]
-        found[variant.name] = _ahead(variant, needed)
-    return found
+        entries[variant.name] = _ahead(variant, needed)
+    return entries
 
 
-def _needed(variant: Variant, load: float) -> int:
+def _needed(variant: VariantSpec, load: float) -> int:
     """Whole replicas within the variant's bounds."""
     return min(max(math.ceil(load - 1e-9), variant.min_replicas, 1), variant.max_replicas)
 
 
-def around(trace: Trace) -> FloatArray:
-    """Requests per second around each bin of the traffic."""
+def windowed_rates(trace: Trace) -> FloatArray:
+    """Requests per second in the window around each bin of the traffic."""
     edges = np.arange(0.0, trace.duration_seconds + BIN_SECONDS, BIN_SECONDS)
     counts, _ = np.histogram(trace.arrival_seconds, edges)
-    half = int(AROUND_SECONDS / BIN_SECONDS / 2)
+    half = int(WINDOW_SECONDS / BIN_SECONDS / 2)
     sums = np.convolve(counts, np.ones(2 * half + 1), mode="same")
     widths = np.convolve(np.ones(len(counts)), np.ones(2 * half + 1), mode="same")
     rates: FloatArray = sums / (widths * BIN_SECONDS)
     return rates
 
 
-def _ahead(variant: Variant, needed: list[int]) -> list[tuple[float, int]]:
-    """Each bin's replicas, and those that must have been asked for to be there in the bins to come."""
+def _ahead(variant: VariantSpec, needed: list[int]) -> list[tuple[float, int]]:
+    """Changes of replicas: in each bin the most that it and the bins within the start-up time need."""
     bins = math.ceil(variant.startup / BIN_SECONDS)
     entries: list[tuple[float, int]] = []
     for index in range(len(needed)):

@@ -1,4 +1,4 @@
-"""The simulated cluster that a policy acts on: replicas, what they report, and what is scaled."""
+"""The simulated cluster that a policy scales: traffic, replicas and their metrics over time."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from adapter.collector.model_servers import Page
+from adapter.collector.model_servers import PodMetrics
 from emulator import simulation
 from emulator.engine import EngineProfile
 from emulator.replay.results import Curves
-from emulator.replay.scenario import Scenario, Variant
+from emulator.replay.scenario import Scenario, VariantSpec
 from emulator.server import Counters
-from emulator.simulation import Fleet
+from emulator.simulation import SimulatedFleet
 from emulator.traces import Trace
 
 
-class World:
-    """One run's fleet, its clock, and what was seen of it.
+class ReplayCluster:
+    """The fleet of one run, its clock, and samples of its state.
 
     Attributes:
-        now: seconds since the beginning.
-        wanted: replicas that were asked for, by variant.
-        ups: changes of them upwards; likewise downs.
+        now: Seconds since the beginning of the run.
+        spec_replicas: Replicas that each variant's scale asks for, by the variant's name.
+        scale_ups: Increases of `spec_replicas` so far, over all variants.
+        scale_downs: Decreases of `spec_replicas` so far, over all variants.
+        queue_peak: Largest number of waiting requests in any sample.
 
     """
 
@@ -30,7 +32,7 @@ class World:
         self.scenario = scenario
         self.variants = {variant.name: variant for variant in scenario.variants}
         self.traffic = traffic
-        self.fleet = Fleet(
+        self.fleet = SimulatedFleet(
             [_simulated(variant, scenario) for variant in scenario.variants],
             traces=traffic,
             pools={
@@ -41,37 +43,37 @@ class World:
             routing=scenario.routing,
         )
         self.now = 0.0
-        self.wanted = {variant.name: variant.replicas for variant in scenario.variants}
-        self.ups = self.downs = 0
+        self.spec_replicas = {variant.name: variant.replicas for variant in scenario.variants}
+        self.scale_ups = self.scale_downs = 0
         self.queue_peak = 0
         self._rows: dict[str, list[tuple[float, ...]]] = {name: [] for name in self.variants}
 
     def advance(self, until: float) -> None:
-        """Let the traffic go on."""
+        """Simulate the traffic up to that time, in seconds since the beginning."""
         self.fleet.advance(until)
         self.now = until
 
     def scale(self, name: str, replicas: int) -> None:
-        """Ask for that many replicas of a variant."""
-        before = self.wanted[name]
+        """Set the replicas of a variant, and count the change as a scale event."""
+        before = self.spec_replicas[name]
         if replicas == before:
             return
-        self.ups += replicas > before
-        self.downs += replicas < before
-        self.wanted[name] = replicas
+        self.scale_ups += replicas > before
+        self.scale_downs += replicas < before
+        self.spec_replicas[name] = replicas
         self.fleet.scale(name, replicas)
 
     def ready(self, name: str) -> tuple[Counters, ...]:
-        """What the ready replicas of a variant report."""
+        """Counters of a variant's ready replicas; those that start or drain are left out."""
         return tuple(item for item in self.fleet.counters(name) if item.state == "ready")
 
     def cost_cents(self, name: str) -> float:
-        """Of a variant until now."""
+        """Cost of a variant's GPUs so far, cents."""
         cost = self.scenario.accelerators[self.variants[name].accelerator].cost
         return cost * self.fleet.gpu_seconds(name) / 3600
 
     def sample(self, desired: Mapping[str, float]) -> None:
-        """Note one moment for the curves."""
+        """Record the present state for the curves; `desired` is what the policy wants, by variant."""
         waiting = 0
         for name, variant in self.variants.items():
             ready = self.ready(name)
@@ -91,14 +93,14 @@ class World:
         self.queue_peak = max(self.queue_peak, waiting)
 
     def curves(self, results: simulation.Results) -> dict[str, Curves]:
-        """What was noted, with the latencies of the requests, by variant."""
-        found = {}
+        """The recorded samples, with the latencies of the requests, by variant."""
+        curves = {}
         for index, (name, variant) in enumerate(self.variants.items()):
             at, offered, ready, created, desired, waiting, cost = np.array(self._rows[name]).T
             arrived = np.diff(offered, prepend=0.0)
             spans = np.diff(at, prepend=0.0)
-            mine = results.variant == index
-            found[name] = Curves(
+            of_variant = results.variant == index
+            curves[name] = Curves(
                 model=variant.model,
                 seconds=at,
                 offered_rpm=60.0 * arrived / np.where(spans > 0, spans, np.inf),
@@ -106,16 +108,18 @@ class World:
                 created=created,
                 desired=desired,
                 waiting=waiting,
-                ttft_p95_ms=_binned(at, results.first_token_ms[mine], results.ttft_ms[mine]),
-                itl_p95_ms=_binned(at, results.finish_ms[mine], results.itl_ms[mine]),
+                ttft_p95_ms=_binned(
+                    at, results.first_token_ms[of_variant], results.ttft_ms[of_variant]
+                ),
+                itl_p95_ms=_binned(at, results.finish_ms[of_variant], results.itl_ms[of_variant]),
                 cost_cents=cost,
             )
-        return found
+        return curves
 
 
-def page(counters: Counters, *, startup_seconds: float) -> Page:
-    """A replica's metrics as a scrape would find them."""
-    return Page(
+def pod_metrics(counters: Counters, *, startup_seconds: float) -> PodMetrics:
+    """The metrics of one replica, as a scrape of its page gives them."""
+    return PodMetrics(
         finished=counters.finished,
         running=counters.running,
         waiting=counters.waiting,
@@ -128,10 +132,10 @@ def page(counters: Counters, *, startup_seconds: float) -> Page:
     )
 
 
-def _simulated(variant: Variant, scenario: Scenario) -> simulation.Variant:
+def _simulated(variant: VariantSpec, scenario: Scenario) -> simulation.SimulatedVariant:
     profile = variant.profile
     limited = scenario.accelerators[variant.accelerator].devices is not None
-    return simulation.Variant(
+    return simulation.SimulatedVariant(
         name=variant.name,
         profile=EngineProfile(
             alpha_ms=profile.alpha,
@@ -154,13 +158,13 @@ def _binned(
     values: np.ndarray[tuple[int], np.dtype[np.float64]],
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """95th percentile of the values between one edge and the next; NaN where there is none."""
-    found = np.full(len(edges), np.nan)
-    good = np.isfinite(at_ms)
-    places = np.searchsorted(edges, at_ms[good] / 1000)
-    order = np.argsort(places, kind="stable")
-    places, ordered = places[order], values[good][order]
-    starts = np.flatnonzero(np.diff(places, prepend=-1))
-    for start, end in zip(starts, [*starts[1:], len(places)], strict=True):
-        if places[start] < len(edges):
-            found[places[start]] = np.percentile(ordered[start:end], 95)
-    return found
+    percentiles = np.full(len(edges), np.nan)
+    finite = np.isfinite(at_ms)
+    bins = np.searchsorted(edges, at_ms[finite] / 1000)
+    order = np.argsort(bins, kind="stable")
+    bins, ordered = bins[order], values[finite][order]
+    starts = np.flatnonzero(np.diff(bins, prepend=-1))
+    for start, end in zip(starts, [*starts[1:], len(bins)], strict=True):
+        if bins[start] < len(edges):
+            percentiles[bins[start]] = np.percentile(ordered[start:end], 95)
+    return percentiles

@@ -1,4 +1,4 @@
-"""`variant-adapter replay`: traffic replayed in virtual time, policies side by side."""
+"""`variant-adapter replay`: replay traffic in virtual time under several policies and compare them."""
 
 from __future__ import annotations
 
@@ -15,55 +15,61 @@ from emulator.replay import compare, progress, report, scenario, tables
 def register(command: argparse.ArgumentParser) -> None:
     """Add the command and its flags."""
     command.description = (
-        "Replays traffic in virtual time on emulated vLLM replicas with start-up delays, GPU"
-        " pools and HPAs, once for each policy: how many requests are within their targets, and at what cost."
-        " The same inputs give the same output, to the last bit."
+        "Replay traffic in virtual time on emulated vLLM replicas with start-up delays, GPU pools and HPAs,"
+        " once per scaling policy, and compare SLO attainment and cost. The same inputs give the same output,"
+        " to the last bit."
     )
     command.add_argument(
         "--trace",
         type=Path,
-        help="Azure LLM inference CSV, BurstGPT CSV, Mooncake JSONL, or YAML of a generator",
+        help="traffic of the first model: Azure LLM inference CSV, BurstGPT CSV, Mooncake JSONL, or YAML of a"
+        " generator. Default: the trace that the scenario names",
     )
     command.add_argument(
-        "--scenario", type=Path, required=True, help="YAML: models, variants, GPUs"
+        "--scenario",
+        type=Path,
+        required=True,
+        help="YAML file with models, variants, GPUs and HPA settings",
     )
     command.add_argument(
         "--policies",
         type=lambda text: tuple(part.strip() for part in text.split(",") if part.strip()),
         default=compare.POLICIES,
         metavar="A,B",
-        help=f"of {', '.join(compare.POLICIES)} (all)",
+        help=f"policies to compare, out of {', '.join(compare.POLICIES)}. Default: all",
     )
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    command.add_argument("--html", type=Path, metavar="FILE", help="write a report to look at")
-    command.add_argument("--quiet", action="store_true", help="no progress bar")
+    command.add_argument(
+        "--html", type=Path, metavar="FILE", help="write an HTML report with plots to FILE"
+    )
+    command.add_argument("--quiet", action="store_true", help="show no progress bar")
     command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Replay and print."""
-    # Every decision of hours would be logged.
+    """Replay the traffic and print the comparison."""
+    # The control loop would log every decision of the simulated hours.
     logs.configure("text", quiet=True)
     unknown = sorted(set(args.policies) - set(compare.POLICIES))
     if unknown:
         known = ", ".join(compare.POLICIES)
         raise errors.UsageError(f"--policies: no {', '.join(unknown)}; there are {known}")
-    found = scenario.read(args.scenario)
-    traffic = scenario.traffic(found, args.trace, base=args.scenario.parent)
-    # To stderr, so that what is printed can be piped.
-    with progress.shown(Console(stderr=True), quiet=args.quiet) as tell:
-        replayed = compare.compare(found, traffic, args.policies, progress=tell)
+    replayed = scenario.read(args.scenario)
+    traffic = scenario.traffic(replayed, args.trace, base=args.scenario.parent)
+    # To stderr, so that the output can be piped.
+    with progress.bar(Console(stderr=True), quiet=args.quiet) as report_progress:
+        comparison = compare.compare(replayed, traffic, args.policies, progress=report_progress)
     if args.html is not None:
         try:
-            args.html.write_text(report.html(replayed), encoding="utf-8")
+            args.html.write_text(report.html(comparison), encoding="utf-8")
         except OSError as error:
             raise errors.UsageError(f"--html {args.html}: {error.strerror}") from error
     if args.json:
-        print(json.dumps(tables.document(replayed), indent=2, allow_nan=False))
+        print(json.dumps(tables.document(comparison), indent=2, allow_nan=False))
     else:
         out = Console()
         out.width = max(out.width, tables.WIDTH)
-        out.print(tables.table(replayed))
+        out.print(tables.table(comparison))
         if args.html is not None:
             print(f"written: {args.html}")
     return 0

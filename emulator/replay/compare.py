@@ -1,4 +1,4 @@
-"""All policies on the same traffic, one after the other."""
+"""Comparison of policies: each is replayed on the same traffic, one after the other."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import replace
 from adapter.controller.demand import RateSettings
 from adapter.controller.settings import LoopSettings
 from emulator.replay import clairvoyant, scoring
-from emulator.replay.adapter_policy import Ours, Reference, settings_of
-from emulator.replay.cluster import World
-from emulator.replay.policies import KvCache, Policy, Queue
-from emulator.replay.results import Outcome, Replayed
-from emulator.replay.running import Run, run
-from emulator.replay.scenario import Scenario, Traffic
+from emulator.replay.adapter_policy import AdapterPolicy, Reference, settings_of
+from emulator.replay.cluster import ReplayCluster
+from emulator.replay.policies import KvCache, Queue, ScalingPolicy
+from emulator.replay.results import Comparison, PolicyResult
+from emulator.replay.running import ReportTime, Run, run
+from emulator.replay.scenario import OfferedTraffic, Scenario
 
 PERCENTILE = 0.99
-"""Of the latencies that the targets bound, for policies that promise single requests something."""
+"""Percentile of the latencies that the SLO targets bound under the p99 policies."""
 
 POLICIES = (
     "ours",
@@ -29,20 +29,20 @@ POLICIES = (
     "clairvoyant",
 )
 
-Tell = Callable[[str, float], None]
-"""Is told what is being done, and the share of all that is done."""
+ReportProgress = Callable[[str, float], None]
+"""Receives the name of the policy that is being replayed and the completed share of all work, 0 to 1."""
 
 
 def _ours(
     name: str, title: str, settings: LoopSettings, percentile: float | None
-) -> Callable[[World], Policy]:
-    return lambda world: Ours(
-        world, name=name, title=title, settings=settings, percentile=percentile
+) -> Callable[[ReplayCluster], ScalingPolicy]:
+    return lambda cluster: AdapterPolicy(
+        cluster, name=name, title=title, settings=settings, percentile=percentile
     )
 
 
-def makers(scenario: Scenario) -> dict[str, Callable[[World], Policy]]:
-    """Policies that need nothing but the scenario, by name."""
+def makers(scenario: Scenario) -> dict[str, Callable[[ReplayCluster], ScalingPolicy]]:
+    """Constructors, by name, of the policies that need nothing but the scenario."""
     settings = settings_of(scenario)
     reactive = replace(settings, rates=RateSettings(anticipate=False))
     return {
@@ -57,63 +57,63 @@ def makers(scenario: Scenario) -> dict[str, Callable[[World], Policy]]:
 
 def compare(
     scenario: Scenario,
-    traffic: Mapping[str, Traffic],
+    traffic: Mapping[str, OfferedTraffic],
     policies: Sequence[str] = POLICIES,
     *,
-    progress: Tell = lambda _name, _share: None,
-) -> Replayed:
-    """What each policy makes of the traffic.
+    progress: ReportProgress = lambda _name, _share: None,
+) -> Comparison:
+    """Replay the traffic under each policy.
 
     Args:
-        scenario: models, variants, GPUs.
-        traffic: by model.
-        policies: names of `POLICIES`, in the order in which they are shown.
-        progress: is told how far it is.
+        scenario: Models, variants, GPUs and HPA settings.
+        traffic: Traffic by the model's name.
+        policies: Names out of `POLICIES`, in the order of the results.
+        progress: Receives the name of the current policy and the completed share of all work.
 
     """
     traces = {model: item.trace for model, item in traffic.items()}
     steps = {model: item.steps for model, item in traffic.items()}
     given = Run(scenario=scenario, traffic=traces, steps=steps)
-    known = makers(scenario)
+    constructors = makers(scenario)
     searched = {"static", "clairvoyant"} & set(policies)
-    total = sum(name in known for name in policies) + ("static" in searched)
+    total = sum(name in constructors for name in policies) + ("static" in searched)
     total += clairvoyant.SEARCH_STEPS if searched else 0
     done = 0
 
-    def telling(name: str) -> Callable[[float], None]:
-        began = done
-        return lambda at: progress(name, (began + at / given.seconds) / total)
+    def reporter(name: str) -> ReportTime:
+        runs_before = done
+        return lambda at: progress(name, (runs_before + at / given.seconds) / total)
 
-    outcomes: dict[str, Outcome] = {}
+    results: dict[str, PolicyResult] = {}
     for name in policies:
-        if name in known:
-            outcomes[name] = run(given, known[name], telling(name))
+        if name in constructors:
+            results[name] = run(given, constructors[name], reporter(name))
             done += 1
     if searched:
         start = done
 
-        def trying(index: int) -> Callable[[float], None]:
+        def search_reporter(index: int) -> ReportTime:
             nonlocal done
             done = start + index
-            return telling("clairvoyant")
+            return reporter("clairvoyant")
 
-        outcomes["clairvoyant"], factor = clairvoyant.search(given, trying)
+        results["clairvoyant"], factor = clairvoyant.search(given, search_reporter)
         done = start + clairvoyant.SEARCH_STEPS
         if "static" in searched:
-            outcomes["static"] = run(given, clairvoyant.peak(given, factor), telling("static"))
-    return Replayed(
+            results["static"] = run(given, clairvoyant.peak(given, factor), reporter("static"))
+    return Comparison(
         scenario=scenario.name,
         trace=", ".join(dict.fromkeys(trace.name for trace in traces.values())),
         duration_seconds=scoring.duration(traces),
         requests=sum(len(trace) for trace in traces.values()),
         warm_up_seconds=scenario.warm_up,
-        outcomes=tuple(outcomes[name] for name in policies if name in outcomes),
+        results=tuple(results[name] for name in policies if name in results),
         facts=_facts(scenario),
     )
 
 
 def _facts(scenario: Scenario) -> dict[str, str]:
-    """What a reader has to know of the scenario."""
+    """Properties of the scenario that belong beside its results, by their names."""
     facts = {}
     for variant in scenario.variants:
         profile = variant.profile

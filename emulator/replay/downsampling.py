@@ -1,4 +1,4 @@
-"""Curves with fewer samples that look the same in a picture."""
+"""Downsampling of curves: fewer samples, the same picture."""
 
 from __future__ import annotations
 
@@ -7,25 +7,27 @@ import numpy as np
 from emulator.replay.results import FloatArray
 
 
-def thinned(seconds: FloatArray, values: FloatArray, points: int) -> tuple[FloatArray, FloatArray]:
-    """At most about four samples for each of that many points: ends, lowest, highest, and all gaps."""
+def min_max(seconds: FloatArray, values: FloatArray, points: int) -> tuple[FloatArray, FloatArray]:
+    """Keep first, last, minimum and maximum of each of `points` bins, and one sample of each gap."""
     if len(seconds) <= 4 * points:
         return seconds, values
     keep: set[int] = set()
     edges = np.linspace(0, len(seconds), points + 1).astype(int)
     for start, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-        known = start + np.flatnonzero(np.isfinite(values[start:end]))
-        if known.size < end - start:
+        finite = start + np.flatnonzero(np.isfinite(values[start:end]))
+        if finite.size < end - start:
             keep.add(start + int(np.flatnonzero(~np.isfinite(values[start:end]))[0]))
-        if known.size:
-            keep.update((int(known[0]), int(known[-1])))
-            keep.update((int(known[values[known].argmin()]), int(known[values[known].argmax()])))
+        if finite.size:
+            keep.update((int(finite[0]), int(finite[-1])))
+            keep.update(
+                (int(finite[values[finite].argmin()]), int(finite[values[finite].argmax()]))
+            )
     order = sorted(keep)
     return seconds[order], values[order]
 
 
 def changes(time: FloatArray, *values: FloatArray) -> tuple[FloatArray, ...]:
-    """Only the samples at which one of the values is another than before, and the last."""
+    """Keep the samples at which one of the step curves changes, and the last."""
     keep = np.zeros(len(time), dtype=bool)
     keep[:1] = keep[-1:] = True
     for item in values:
@@ -34,9 +36,11 @@ def changes(time: FloatArray, *values: FloatArray) -> tuple[FloatArray, ...]:
     return tuple(item[keep] for item in (time, *values))
 
 
-def joined(time: FloatArray, values: FloatArray, longest: float) -> tuple[FloatArray, FloatArray]:
-    """Without the samples that have no value; a gap stays where more than `longest` is missing."""
-    known = np.isfinite(values)
-    x, y = time[known], values[known]
+def bridge_gaps(
+    time: FloatArray, values: FloatArray, longest: float
+) -> tuple[FloatArray, FloatArray]:
+    """Drop samples without a value; a gap (NaN) remains where they span more than `longest`."""
+    finite = np.isfinite(values)
+    x, y = time[finite], values[finite]
     at = np.flatnonzero(np.diff(x) > longest) + 1
     return np.insert(x, at, x[at]), np.insert(y, at, np.nan)

@@ -1,4 +1,4 @@
-"""Pictures of a replay: what each policy did over time, and what service it gave at what cost."""
+"""Plots of a replay: time series of each policy, and SLO attainment over cost."""
 
 from __future__ import annotations
 
@@ -12,30 +12,33 @@ from rich.cells import cell_len, set_cell_size
 
 from adapter.formats import plots
 from emulator.replay import downsampling, svg, tables
-from emulator.replay.results import ClassOutcome, Curves, FloatArray, Outcome, Replayed
+from emulator.replay.results import ClassResult, Comparison, Curves, FloatArray, PolicyResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_INK, _MUTED, _GRID, _BAD, _BOUND = (svg.STAND_INS[name] for name in svg.SHARED)
+_INK, _MUTED, _GRID, _BAD, _BOUND = (svg.PLACEHOLDERS[name] for name in svg.SHARED)
 _WIDTH_INCHES = 4.6
 _POINTS = 1600
-"""Of one curve in all pictures together, at least 40 in each."""
+"""Points of one curve in all plots together; each plot has at least 40."""
 Box = tuple[float, float, float, float]
-"""Left, bottom, right and top."""
+"""Left, bottom, right and top of a label, points."""
 _NINES = {0.0: "100 %", 1e-3: "99.9 %", 1e-2: "99 %", 1e-1: "90 %", 1.0: "0 %"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """What all pictures of one variant share, so that they can be compared.
+    """Scales shared by all plots of one variant, so that policies can be compared.
 
     Attributes:
-        unit: of time, of `unit_seconds`.
-        tops: where each panel ends.
-        ttft_from_ms: from here on TTFT is on a logarithmic scale.
-        points: of a curve.
+        unit: Symbol of the time axis' unit.
+        unit_seconds: Seconds of one unit.
+        end: End of the time axis, in units.
+        warm_up: End of the warm-up, in units.
+        tops: Largest value of each panel, by the panel's name.
+        ttft_from_ms: TTFT from which its axis is logarithmic.
+        points: Points of a curve after downsampling.
 
     """
 
@@ -50,37 +53,37 @@ class View:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Panel:
-    """One policy's axes of one quantity, with what it needs to be drawn."""
+    """Axes of one quantity under one policy, with the data to draw."""
 
     axes: Axes
-    classes: tuple[ClassOutcome, ...]
+    classes: tuple[ClassResult, ...]
     curves: Curves
     bound: Curves | None
     view: View
     color: str
 
 
-def palette(replayed: Replayed) -> dict[str, str]:
-    """The name of each policy's colour."""
-    others = [item.policy for item in replayed.outcomes if item is not replayed.bound]
-    found = {policy: f"own{i % svg.OWN_COLORS}" for i, policy in enumerate(others)}
-    return found | ({} if replayed.bound is None else {replayed.bound.policy: "bound"})
+def palette(comparison: Comparison) -> dict[str, str]:
+    """Name of the colour variable of each policy."""
+    others = [item.policy for item in comparison.results if item is not comparison.bound]
+    colors = {policy: f"own{i % svg.OWN_COLORS}" for i, policy in enumerate(others)}
+    return colors | ({} if comparison.bound is None else {comparison.bound.policy: "bound"})
 
 
-def view(replayed: Replayed, variant: str) -> View:
-    """Scales that hold every policy's curves of a variant."""
-    curves = [item.curves[variant] for item in replayed.outcomes if variant in item.curves]
-    shown = [item for item in replayed.outcomes if variant in item.curves]
-    classes = [item for outcome in shown for item in _judged(outcome, variant)]
+def view(comparison: Comparison, variant: str) -> View:
+    """Scales that fit every policy's curves of a variant."""
+    shown = [item for item in comparison.results if variant in item.curves]
+    curves = [item.curves[variant] for item in shown]
+    classes = [item for result in shown for item in _classes(result, variant)]
     ttft = [item.ttft_target_ms for item in classes]
-    unit, unit_seconds = _unit(replayed.duration_seconds)
-    end = max([replayed.duration_seconds, *(_top([item.seconds], 0.0) for item in curves)])
-    pictures_in_all = sum(len(item.curves) for item in replayed.outcomes)
+    unit, unit_seconds = _unit(comparison.duration_seconds)
+    end = max([comparison.duration_seconds, *(_top([item.seconds], 0.0) for item in curves)])
+    pictures_in_all = sum(len(item.curves) for item in comparison.results)
     return View(
         unit=unit,
         unit_seconds=unit_seconds,
         end=end / unit_seconds,
-        warm_up=replayed.warm_up_seconds / unit_seconds,
+        warm_up=comparison.warm_up_seconds / unit_seconds,
         tops={
             "load": _top((item.offered_rpm for item in curves), 1.0),
             "replicas": _common(
@@ -98,62 +101,60 @@ def view(replayed: Replayed, variant: str) -> View:
     )
 
 
-def over_time(replayed: Replayed, outcome: Outcome, variant: str, shared: View) -> str:
-    """Load, replicas, latencies, queue and cost of one variant under one policy, one above the other.
+def over_time(comparison: Comparison, result: PolicyResult, variant: str, shared: View) -> str:
+    """Draw load, replicas, latencies, queue and cost of one variant under one policy, as stacked panels.
 
     Raises:
-        UsageError: matplotlib is not installed.
+        UsageError: Matplotlib is not installed.
 
     """
-    bound = replayed.bound
-    other = None if bound is None or bound is outcome else bound.curves.get(variant)
-    curves, color = outcome.curves[variant], svg.STAND_INS[palette(replayed)[outcome.policy]]
-    classes = _judged(outcome, variant)
+    bound = comparison.bound
+    other = None if bound is None or bound is result else bound.curves.get(variant)
+    curves, color = result.curves[variant], svg.PLACEHOLDERS[palette(comparison)[result.policy]]
+    classes = _classes(result, variant)
     figure = plots.new_figure((_WIDTH_INCHES, 6.6))
-    with svg.look(f"{outcome.policy}/{variant}"):
+    with svg.style(f"{result.policy}/{variant}"):
         every = _stacked(figure)
         for axes, (_, heading, draw) in zip(every, _PANELS, strict=True):
             _prepare(axes, heading, shared)
             draw(_Panel(axes=axes, curves=curves, bound=other, classes=classes, view=shared,
                         color=color))  # fmt: skip
         every[-1].set_xlabel(f"time, {shared.unit}", color=_MUTED, labelpad=2)
-        return svg.text(
-            figure, f"{outcome.title}, {variant}: load, replicas, TTFT, ITL, queue, cost"
-        )
+        label = f"{result.title}, {variant}: load, replicas, TTFT, ITL, queue, cost"
+        return svg.text(figure, label)
 
 
-def trade_off(replayed: Replayed) -> str:
-    """Share within the SLO over cost, a point for each policy; the best is on the upper left.
+def trade_off(comparison: Comparison) -> str:
+    """Draw SLO attainment over cost, one point per policy; the best is at the upper left.
 
     Raises:
-        UsageError: matplotlib is not installed.
+        UsageError: Matplotlib is not installed.
 
     """
-    names, bound = palette(replayed), replayed.bound
+    names, bound = palette(comparison), comparison.bound
     relative = bound is not None and bound.cost_cents > 0
     points = [
-        (replayed.cost_ratio(item) or 0.0 if relative else item.cost_cents, 1 - item.within)
-        for item in replayed.outcomes
+        (comparison.cost_ratio(item) or 0.0 if relative else item.cost_cents, 1 - item.within)
+        for item in comparison.results
     ]
     figure = plots.new_figure((_WIDTH_INCHES, 3.4))
-    with svg.look("trade-off"):
+    with svg.style("trade-off"):
         figure.set_layout_engine("none")
         axes = figure.add_axes((0.15, 0.12, 0.81, 0.8))
         _style(axes, "requests within SLO")
         _nines(axes, [x for x, _ in points])
         axes.set_xlabel("cost / clairvoyant's" if relative else "cost, cents", color=_MUTED)
-        for outcome, (x, y) in zip(replayed.outcomes, points, strict=True):
-            color = svg.STAND_INS[names[outcome.policy]]
-            axes.plot([x], [y], "D" if outcome is bound else "o", color=color, markersize=6,
+        for result, (x, y) in zip(comparison.results, points, strict=True):
+            color = svg.PLACEHOLDERS[names[result.policy]]
+            axes.plot([x], [y], "D" if result is bound else "o", color=color, markersize=6,
                       clip_on=False, zorder=3)  # fmt: skip
-        _label(axes, points, replayed)
+        _label(axes, points, comparison)
         return svg.text(figure, "Requests within the SLO over cost, by policy")
 
 
 def _load(panel: _Panel) -> None:
-    x, y = downsampling.thinned(
-        _time(panel.curves, panel.view), panel.curves.offered_rpm, panel.view.points
-    )
+    time = _time(panel.curves, panel.view)
+    x, y = downsampling.min_max(time, panel.curves.offered_rpm, panel.view.points)
     panel.axes.fill_between(x, y, color=_MUTED, alpha=0.35, linewidth=0)
     panel.axes.plot(x, y, color=_MUTED, linewidth=0.8)
     _scale(panel.axes, panel.view.tops["load"] * 1.05)
@@ -193,9 +194,11 @@ def _itl(panel: _Panel) -> None:
 
 
 def _latency(panel: _Panel, values: FloatArray, targets: Sequence[tuple[str, float]]) -> None:
-    """The curve, what of it is above the strictest target, and the targets."""
-    joined = downsampling.joined(_time(panel.curves, panel.view), values, 0.02 * panel.view.end)
-    x, y = downsampling.thinned(*joined, panel.view.points)
+    """Draw the curve, the area above the strictest target, and the targets."""
+    bridged = downsampling.bridge_gaps(
+        _time(panel.curves, panel.view), values, 0.02 * panel.view.end
+    )
+    x, y = downsampling.min_max(*bridged, panel.view.points)
     known = [target for _, target in targets if math.isfinite(target)]
     if known:
         strictest = min(known)
@@ -209,17 +212,17 @@ def _latency(panel: _Panel, values: FloatArray, targets: Sequence[tuple[str, flo
 
 
 def _targets(axes: Axes, targets: Sequence[tuple[str, float]]) -> None:
-    """A line for each; labels side by side, so that those of close targets do not meet."""
-    found: dict[float, list[str]] = {}
+    """Draw a line per target; labels stand side by side, so that those of close targets do not overlap."""
+    names_by_target: dict[float, list[str]] = {}
     for name, target in targets:
         if target < axes.get_ylim()[1]:
-            found.setdefault(target, []).append(name)
-    ordered = sorted(found)
+            names_by_target.setdefault(target, []).append(name)
+    ordered = sorted(names_by_target)
     for target in ordered:
         axes.axhline(target, color=_INK, linewidth=0.8, dashes=(5, 3))
     labelled = ordered if len(ordered) <= 3 else [ordered[0], ordered[-1]]
     for i, target in enumerate(labelled):
-        names = tables.plain(", ".join(found[target])) if len(ordered) > 1 else ""
+        names = tables.plain(", ".join(names_by_target[target])) if len(ordered) > 1 else ""
         short = f"{names[:13]}…" if len(names) > 14 else names
         text = f"SLO {short} {tables.target_ms(target)}".replace("  ", " ")
         axes.text(0.99 - 0.36 * i, target, text, transform=axes.get_yaxis_transform(), ha="right",
@@ -228,7 +231,7 @@ def _targets(axes: Axes, targets: Sequence[tuple[str, float]]) -> None:
 
 def _queue(panel: _Panel) -> None:
     time = _time(panel.curves, panel.view)
-    x, y = downsampling.thinned(time, panel.curves.waiting, panel.view.points)
+    x, y = downsampling.min_max(time, panel.curves.waiting, panel.view.points)
     panel.axes.fill_between(x, y, color=panel.color, alpha=0.3, linewidth=0)
     panel.axes.plot(x, y, color=panel.color, linewidth=1.0)
     _cut(panel, "queue", (panel.curves.waiting,))
@@ -237,14 +240,11 @@ def _queue(panel: _Panel) -> None:
 def _cost(panel: _Panel) -> None:
     axes, points = panel.axes, panel.view.points
     if panel.bound is not None:
-        other = downsampling.thinned(_time(panel.bound, panel.view), panel.bound.cost_cents, points)
+        other = downsampling.min_max(_time(panel.bound, panel.view), panel.bound.cost_cents, points)
         axes.plot(*other, color=_BOUND, linewidth=1.2, dashes=(4, 2))
     time = _time(panel.curves, panel.view)
-    axes.plot(
-        *downsampling.thinned(time, panel.curves.cost_cents, points),
-        color=panel.color,
-        linewidth=1.6,
-    )
+    x, y = downsampling.min_max(time, panel.curves.cost_cents, points)
+    axes.plot(x, y, color=panel.color, linewidth=1.6)
     _cut(panel, "cost", (panel.curves.cost_cents,))
 
 
@@ -262,10 +262,10 @@ def _stacked(figure: Figure) -> Sequence[Axes]:
     figure.set_layout_engine("none")
     heights = [height for height, _, _ in _PANELS]
     grid = {"height_ratios": heights, "left": 0.15, "right": 0.985, "top": 0.965, "bottom": 0.072}
-    found: Sequence[Axes] = figure.subplots(
+    panels: Sequence[Axes] = figure.subplots(
         len(_PANELS), 1, sharex=True, gridspec_kw={**grid, "hspace": 0.48}
     ).tolist()
-    return found
+    return panels
 
 
 def _prepare(axes: Axes, heading: str, shared: View) -> None:
@@ -287,7 +287,7 @@ def _style(axes: Axes, heading: str) -> None:
 
 
 def _scale(axes: Axes, top: float) -> None:
-    """From 0, with few whole numbers beside it."""
+    """Scale from 0 to `top`, with few integer ticks."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator  # noqa: PLC0415 - optional, and slow
 
     axes.set_ylim(0, top)
@@ -296,7 +296,7 @@ def _scale(axes: Axes, top: float) -> None:
 
 
 def _nines(axes: Axes, costs: Sequence[float]) -> None:
-    """Missed requests downwards on a logarithmic scale, and room for all costs."""
+    """Scale SLO misses downwards logarithmically, and the cost axis to fit all costs."""
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - optional, and slow to import
 
     axes.set_yscale("symlog", linthresh=1e-3, linscale=0.5)
@@ -309,49 +309,49 @@ def _nines(axes: Axes, costs: Sequence[float]) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(5))
 
 
-def _label(axes: Axes, points: Sequence[tuple[float, float]], replayed: Replayed) -> None:
-    """A name beside each point, moved to where nothing else is; a line leads to one that is far."""
+def _label(axes: Axes, points: Sequence[tuple[float, float]], comparison: Comparison) -> None:
+    """Write a name beside each point where it overlaps nothing; a line connects names that are far away."""
     scale = 72.0 / axes.figure.dpi
     at = [axes.transData.transform(point) * scale for point in points]
     taken = [(x - 5.0, y - 5.0, x + 5.0, y + 5.0) for x, y in at]
     limits = tuple(float(edge) * scale for edge in axes.bbox.extents)
-    names = palette(replayed)
-    for outcome, (x, y), point in zip(replayed.outcomes, at, points, strict=True):
-        name = tables.plain(outcome.title)
+    names = palette(comparison)
+    for result, (x, y), point in zip(comparison.results, at, points, strict=True):
+        name = tables.plain(result.title)
         text = name if cell_len(name) <= 36 else f"{set_cell_size(name, 35)}…"
         box = _free(x, y, 4.7 * cell_len(text), taken, limits)
         taken.append(box)
         aside, shift = box[2] < x, (box[1] + box[3]) / 2 - y
-        line = {"arrowstyle": "-", "color": svg.STAND_INS[names[outcome.policy]], "shrinkA": 0}
+        line = {"arrowstyle": "-", "color": svg.PLACEHOLDERS[names[result.policy]], "shrinkA": 0}
         axes.annotate(text, point, (box[2 if aside else 0] - x, shift), textcoords="offset points",
                       ha="right" if aside else "left", va="center", fontsize=9, color=_INK,
                       parse_math=False, arrowprops=line if abs(shift) > 6 else None)  # fmt: skip
 
 
 def _free(x: float, y: float, width: float, taken: Sequence[Box], limits: Sequence[float]) -> Box:
-    """The nearest place for a label: on a side of its point, or above or below it."""
+    """Nearest free box for a label: beside its point, or above or below it."""
     left, bottom, right, top = limits
     middle = max(left, min(x - width / 2, right - width))
-    found: Box | None = None
+    fallback: Box | None = None
     for shift in sorted(range(-240, 241, 4), key=abs):
         for start in (x + 9, x - 9 - width, middle):
             box = (start, y + shift - 6, start + width, y + shift + 6)
             inside = left <= start and start + width <= right + 4
             inside = inside and bottom <= box[1] and box[3] <= top + 4
-            found = found or box
-            if inside and not any(_meet(box, other) for other in taken):
+            fallback = fallback or box
+            if inside and not any(_overlap(box, other) for other in taken):
                 return box
-    return found or (x, y, x, y)
+    return fallback or (x, y, x, y)
 
 
-def _meet(one: Sequence[float], other: Sequence[float]) -> bool:
+def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def _judged(outcome: Outcome, variant: str) -> tuple[ClassOutcome, ...]:
-    """The classes whose targets bound a variant: its model's."""
-    model = outcome.curves[variant].model
-    return tuple(item for item in outcome.classes if item.model == model)
+def _classes(result: PolicyResult, variant: str) -> tuple[ClassResult, ...]:
+    """Results of the service classes of the variant's model."""
+    model = result.curves[variant].model
+    return tuple(item for item in result.classes if item.model == model)
 
 
 def _time(curves: Curves, shared: View) -> FloatArray:
@@ -369,12 +369,12 @@ def _top(arrays: Iterable[FloatArray], least: float) -> float:
 
 
 def _common(peaks: Sequence[float]) -> float:
-    """The highest peak; or less, where most curves would be flat below it."""
+    """The highest peak, limited to three times the median, so that outliers do not flatten other curves."""
     return min(max(peaks, default=1.0), 3 * float(np.median(peaks)) if peaks else 1.0)
 
 
 def _cut(panel: _Panel, name: str, values: Iterable[FloatArray]) -> None:
-    """A common scale, and in words what it cuts off."""
+    """Apply the common scale; the heading says where it cuts off values."""
     top, peak = panel.view.tops[name], _top(values, 0.0)
     _scale(panel.axes, top * 1.08)
     if peak > top * 1.08:
@@ -384,7 +384,7 @@ def _cut(panel: _Panel, name: str, values: Iterable[FloatArray]) -> None:
 
 
 def _itl_top(curves: Iterable[Curves], targets: Sequence[float]) -> float:
-    """With the targets that are not so high that the curves were flat below them."""
+    """Top of the ITL axis: curves and targets, without targets so high that they would flatten the curves."""
     known = _top((item.itl_p95_ms for item in curves), min(targets, default=1.0))
     return max([known, *(target for target in targets if target <= 2 * known)])
 

@@ -1,7 +1,7 @@
-"""The policies that are compared: ours, what people use today, and two that need no metric.
+"""Scaling policies: the interface, HPAs on vLLM's gauges, a static fleet and a fixed schedule.
 
-Each says what an HPA reads, or scales by itself; what it knows comes from the replicas' metrics alone, at
-the times at which it would have them.
+A policy provides the metric that an HPA reads, or scales by itself. It sees the replicas' metrics only, at
+the times at which it would scrape them.
 """
 
 from __future__ import annotations
@@ -11,64 +11,78 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from emulator.replay.cluster import World
+from emulator.replay.cluster import ReplayCluster
 from emulator.replay.scenario import Hpa, Scenario
 
 
 @dataclass(frozen=True, slots=True)
 class Timer:
-    """Something that is done every `period` seconds, first at `phase`."""
+    """A periodic action.
+
+    Attributes:
+        period: Seconds between two calls; infinite for a single one.
+        phase: Time of the first call, seconds since the beginning.
+        action: Function to call.
+
+    """
 
     period: float
     phase: float
     action: Callable[[], None]
 
 
-class Policy(ABC):
-    """One way to scale."""
+class ScalingPolicy(ABC):
+    """Interface of a policy.
+
+    Attributes:
+        name: Name on the command line and in JSON.
+        title: Description in a few words.
+        notes: Remarks for the reader of the results, one sentence each.
+
+    """
 
     name = ""
     title = ""
     notes: tuple[str, ...] = ()
 
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.scenario: Scenario = world.scenario
+    def __init__(self, cluster: ReplayCluster) -> None:
+        self.cluster = cluster
+        self.scenario: Scenario = cluster.scenario
 
     @abstractmethod
     def timers(self) -> Sequence[Timer]:
-        """What it does, and when."""
+        """Actions of the policy, with their times."""
 
     def items(self, variant: str) -> list[str] | None:
-        """What the HPA reads for a variant now; None: there is no HPA."""
+        """Metric values that the variant's HPA reads now; None for a policy without HPAs."""
         del variant
         return None
 
     def hpa(self) -> Hpa:
-        """How its HPAs are set."""
+        """Settings of the policy's HPAs."""
         return self.scenario.hpa
 
     def target(self) -> str:
-        """The HPA's AverageValue."""
+        """AverageValue target of the HPA's metric."""
         return "1"
 
     def desired(self, variant: str) -> float:
-        """Replicas that it wants, for the curves; NaN where it says nothing."""
+        """Replicas that the policy wants, for the curves; NaN where it has no value."""
         del variant
         return math.nan
 
-    def close(self) -> None:  # noqa: B027 - most hold nothing
-        """Let go of what it holds."""
+    def close(self) -> None:  # noqa: B027 - most policies hold none
+        """Release resources."""
 
 
-class Static(Policy):
-    """A fleet that is sized once and left alone."""
+class Static(ScalingPolicy):
+    """A fleet of constant size."""
 
     name = "static"
     title = "static for the peak"
 
-    def __init__(self, world: World, replicas: dict[str, int]) -> None:
-        super().__init__(world)
+    def __init__(self, cluster: ReplayCluster, replicas: dict[str, int]) -> None:
+        super().__init__(cluster)
         self._replicas = replicas
 
     def timers(self) -> Sequence[Timer]:
@@ -76,22 +90,24 @@ class Static(Policy):
 
     def _set(self) -> None:
         for name, number in self._replicas.items():
-            self.world.scale(name, number)
+            self.cluster.scale(name, number)
 
     def desired(self, variant: str) -> float:
         return float(self._replicas[variant])
 
 
-class Scheduled(Policy):
-    """Replicas by a timetable that was made by who knows the traffic."""
+class Scheduled(ScalingPolicy):
+    """A fixed schedule of replicas, made with knowledge of the traffic."""
 
     name = "clairvoyant"
     title = "clairvoyant"
 
-    def __init__(self, world: World, timetable: dict[str, list[tuple[float, int]]]) -> None:
-        super().__init__(world)
-        self._timetable = timetable
-        self._now = {name: world.variants[name].replicas for name in timetable}
+    def __init__(
+        self, cluster: ReplayCluster, schedule: dict[str, list[tuple[float, int]]]
+    ) -> None:
+        super().__init__(cluster)
+        self._schedule = schedule
+        self._replicas = {name: cluster.variants[name].replicas for name in schedule}
 
     def timers(self) -> Sequence[Timer]:
         def at(name: str, replicas: int) -> Callable[[], None]:
@@ -99,62 +115,62 @@ class Scheduled(Policy):
 
         return [
             Timer(math.inf, seconds, at(name, replicas))
-            for name, entries in self._timetable.items()
+            for name, entries in self._schedule.items()
             for seconds, replicas in entries
         ]
 
     def _set(self, name: str, replicas: int) -> None:
-        self._now[name] = replicas
-        self.world.scale(name, replicas)
+        self._replicas[name] = replicas
+        self.cluster.scale(name, replicas)
 
     def desired(self, variant: str) -> float:
-        return float(self._now[variant])
+        return float(self._replicas[variant])
 
 
-class _Gauge(Policy):
-    """An HPA on the sum of one of vLLM's gauges, as its pods showed it at the last scrape."""
+class _Gauge(ScalingPolicy):
+    """An HPA on the sum of one of vLLM's gauges over the pods, as of the last scrape."""
 
-    def __init__(self, world: World) -> None:
-        super().__init__(world)
-        self._seen: dict[str, list[str] | None] = dict.fromkeys(world.variants)
+    def __init__(self, cluster: ReplayCluster) -> None:
+        super().__init__(cluster)
+        self._scraped: dict[str, list[str] | None] = dict.fromkeys(cluster.variants)
 
     def timers(self) -> Sequence[Timer]:
         return [Timer(self.scenario.loop.scrape_interval, 2.0, self._scrape)]
 
     @abstractmethod
     def _value(self, variant: str) -> float:
-        """The sum over the ready replicas."""
+        """Sum over the variant's ready replicas."""
 
     def _scrape(self) -> None:
-        for name in self.world.variants:
-            there = bool(self.world.ready(name))
-            self._seen[name] = [f"{self._value(name):.3f}"] if there else None
+        for name in self.cluster.variants:
+            ready = bool(self.cluster.ready(name))
+            self._scraped[name] = [f"{self._value(name):.3f}"] if ready else None
 
     def items(self, variant: str) -> list[str]:
-        return self._seen[variant] or []
+        return self._scraped[variant] or []
 
 
 class Queue(_Gauge):
-    """`num_requests_waiting` per replica: what most guides suggest."""
+    """An HPA on `num_requests_waiting` per replica, as most guides suggest."""
 
     name = "hpa-queue"
     title = "HPA on queue length"
 
     def _value(self, variant: str) -> float:
-        return float(sum(item.waiting for item in self.world.ready(variant)))
+        return float(sum(item.waiting for item in self.cluster.ready(variant)))
 
     def target(self) -> str:
         return f"{self.scenario.hpa.queue_target:g}"
 
 
 class KvCache(_Gauge):
-    """`kv_cache_usage_perc` per replica."""
+    """An HPA on `kv_cache_usage_perc` per replica."""
 
     name = "hpa-kv-cache"
     title = "HPA on KV-cache use"
 
     def _value(self, variant: str) -> float:
-        return sum(item.kv_cache for item in self.world.ready(variant))
+        return sum(item.kv_cache for item in self.cluster.ready(variant))
 
     def target(self) -> str:
         return f"{self.scenario.hpa.kv_target:g}"

@@ -1,4 +1,4 @@
-"""How far a replay is, for people at a terminal."""
+"""Progress bar of a replay on a terminal."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from emulator.replay.compare import Tell
+from emulator.replay.compare import ReportProgress
 
 
 @contextlib.contextmanager
-def shown(console: Console, *, quiet: bool = False) -> Iterator[Tell]:
-    """A bar that goes away at the end; none where nobody would see it."""
+def bar(console: Console, *, quiet: bool = False) -> Iterator[ReportProgress]:
+    """Show a bar until the block ends; none when `quiet` or where the console is no terminal."""
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -25,7 +25,7 @@ def shown(console: Console, *, quiet: bool = False) -> Iterator[Tell]:
     ) as bars:
         task = bars.add_task("replay", total=1.0)
 
-        def tell(name: str, share: float) -> None:
+        def report(name: str, share: float) -> None:
             bars.update(task, description=f"replay: {name}", completed=share)
 
-        yield tell
+        yield report

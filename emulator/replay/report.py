@@ -1,4 +1,4 @@
-"""What a replay found, as one HTML file: no script, nothing loaded, equal for equal input."""
+"""Results of a replay as one HTML file: no script, no external resources, equal for equal input."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from html import escape
 
 from emulator.replay import plots, tables
-from emulator.replay.results import Outcome, Replayed
+from emulator.replay.results import Comparison, PolicyResult
 
-# On a light and on a dark page. Those of the policies are Okabe's and Ito's, without their yellow and black,
-# darker or lighter where the background asks for it.
-_COLORS = {
+# Colours on a light and on a dark page. The policies' are Okabe's and Ito's palette without yellow and black,
+# darker or lighter for contrast.
+COLORS = {
     "paper": ("#ffffff", "#161b22"),
     "ground": ("#f3f5f7", "#0d1117"),
     "ink": ("#1c2128", "#e6edf3"),
@@ -95,27 +95,27 @@ tr.class{border-top:0;padding-top:0}
 @media print{body{background:none}.card,tr{break-inside:avoid}}
 """
 _ABOUT = (
-    f"✓: at least {tables.GOAL * 100:g} % of requests within both targets. Latencies are 95th percentiles,"
-    " TTFT since the arrival, waiting at the gateway included. Recovery: from a step of the load upwards"
-    " until the requests of the next two minutes are within their targets. Bound: what could have been"
-    " done by who knows the traffic in advance."
+    f"✓: at least {tables.GOAL * 100:g} % of requests within both targets. Latencies are 95th percentiles;"
+    " TTFT includes waiting at the gateway. Recovery: time from an upward step of the load until the requests"
+    " of the next two minutes are within their targets. Bound: the cheapest schedule of replicas that meets"
+    " the SLO with knowledge of the whole traffic (the clairvoyant)."
 )
 
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
-def html(replayed: Replayed) -> str:
-    """The page.
+def html(comparison: Comparison) -> str:
+    """Render the page.
 
     Raises:
-        UsageError: matplotlib is not installed.
+        UsageError: Matplotlib is not installed.
 
     """
-    first, *others = tables.findings(replayed)
-    title = _text(f"{replayed.trace} on {replayed.scenario}")
-    variants = dict.fromkeys(name for item in replayed.outcomes for name in item.curves)
-    sections = "".join(_section(replayed, variant) for variant in variants)
+    first, *others = tables.findings(comparison)
+    title = _text(f"{comparison.trace} on {comparison.scenario}")
+    variants = dict.fromkeys(name for item in comparison.results for name in item.curves)
+    sections = "".join(_section(comparison, variant) for variant in variants)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -136,8 +136,8 @@ def html(replayed: Replayed) -> str:
 <p class="lead">{escape(" ".join(others))}</p>
 </header>
 <div class="first">
-{_trade_off(replayed)}{_facts(replayed)}</div>
-{_table(replayed)}{sections}</main>
+{_trade_off(comparison)}{_facts(comparison)}</div>
+{_table(comparison)}{sections}</main>
 </body>
 </html>
 """
@@ -148,44 +148,42 @@ def _text(value: str) -> str:
 
 
 def _colors() -> str:
-    light, dark = (
-        "".join(f"--{name}:{pair[i]};" for name, pair in _COLORS.items()) for i in (0, 1)
-    )
+    light, dark = ("".join(f"--{name}:{pair[i]};" for name, pair in COLORS.items()) for i in (0, 1))
     return f":root{{{light}}}\n@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
 
 
-def _chip(replayed: Replayed, outcome: Outcome) -> str:
-    name = plots.palette(replayed)[outcome.policy]
+def _chip(comparison: Comparison, result: PolicyResult) -> str:
+    name = plots.palette(comparison)[result.policy]
     return f'<i class="chip" style="background:var(--{name})"></i>'
 
 
-def _trade_off(replayed: Replayed) -> str:
-    if not replayed.outcomes:
+def _trade_off(comparison: Comparison) -> str:
+    if not comparison.results:
         return ""
     return (
-        '<figure class="card"><figcaption><h3>What service, at what cost</h3>'
+        '<figure class="card"><figcaption><h3>SLO attainment over cost</h3>'
         f"<p>Upper left is best; shaded: at least {tables.GOAL * 100:g} % within the SLO.</p></figcaption>\n"
-        f"{plots.trade_off(replayed)}</figure>\n"
+        f"{plots.trade_off(comparison)}</figure>\n"
     )
 
 
-def _facts(replayed: Replayed) -> str:
-    found: dict[str, str] = {
-        "trace": replayed.trace,
-        "scenario": replayed.scenario,
-        "requests": f"{replayed.requests:,}",
-        "duration": f"{replayed.duration_seconds:,.0f} s",
-        "warm-up": f"{replayed.warm_up_seconds:,.0f} s, not judged",
-        **_targets(replayed),
-        **replayed.facts,
+def _facts(comparison: Comparison) -> str:
+    facts: dict[str, str] = {
+        "trace": comparison.trace,
+        "scenario": comparison.scenario,
+        "requests": f"{comparison.requests:,}",
+        "duration": f"{comparison.duration_seconds:,.0f} s",
+        "warm-up": f"{comparison.warm_up_seconds:,.0f} s, not counted",
+        **_targets(comparison),
+        **comparison.facts,
     }
-    lines = "".join(f"<dt>{_text(k)}</dt><dd>{_text(v)}</dd>\n" for k, v in found.items())
+    lines = "".join(f"<dt>{_text(k)}</dt><dd>{_text(v)}</dd>\n" for k, v in facts.items())
     return f'<dl class="facts">\n{lines}</dl>\n'
 
 
-def _targets(replayed: Replayed) -> Mapping[str, str]:
-    """The SLO of each class, by what to call it."""
-    classes = [item for outcome in replayed.outcomes for item in outcome.classes]
+def _targets(comparison: Comparison) -> Mapping[str, str]:
+    """SLO targets of each service class, by its label."""
+    classes = [item for result in comparison.results for item in result.classes]
     several = len({item.model for item in classes}) > 1
     return {
         f"SLO, {item.service_class}" + (f", {item.model}" if several else ""): (
@@ -196,18 +194,18 @@ def _targets(replayed: Replayed) -> Mapping[str, str]:
     }
 
 
-def _table(replayed: Replayed) -> str:
+def _table(comparison: Comparison) -> str:
     heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in tables.COLUMNS)
-    lines = "".join(_line(replayed, row) for row in tables.rows(replayed))
+    lines = "".join(_line(comparison, row) for row in tables.rows(comparison))
     return (
         f"<section>\n<h2>Results</h2>\n<table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{lines}</tbody>\n"
         f'</table>\n<p class="note">{escape(_ABOUT)}</p>\n</section>\n'
     )
 
 
-def _line(replayed: Replayed, row: tables.Row) -> str:
-    judged = row.service_class or row.outcome
-    met = judged.within >= tables.GOAL
+def _line(comparison: Comparison, row: tables.Row) -> str:
+    scored = row.service_class or row.result
+    met = scored.within >= tables.GOAL
     first, *others = row.cells
     kind, mark = ("met", "✓") if met else ("missed", "✗")
     cells = [f'<td class="{kind}" data-name="{tables.COLUMNS[1]}">{mark} {escape(first)}</td>']
@@ -216,21 +214,21 @@ def _line(replayed: Replayed, row: tables.Row) -> str:
         for name, cell in zip(tables.COLUMNS[2:], others, strict=True)
     ]
     kind = "class" if row.service_class else "policy"
-    chip = "" if row.service_class else _chip(replayed, row.outcome)
+    chip = "" if row.service_class else _chip(comparison, row.result)
     return (
         f'<tr class="{kind}"><th scope="row">{chip}{escape(row.label)}</th>{"".join(cells)}</tr>\n'
     )
 
 
-def _section(replayed: Replayed, variant: str) -> str:
-    view = plots.view(replayed, variant)
-    shown = [item for item in replayed.outcomes if variant in item.curves]
-    cards = "".join(_card(replayed, item, variant, view) for item in shown)
+def _section(comparison: Comparison, variant: str) -> str:
+    view = plots.view(comparison, variant)
+    shown = [item for item in comparison.results if variant in item.curves]
+    cards = "".join(_card(comparison, item, variant, view) for item in shown)
     key = {
         "solid": "ready, in the policy's colour",
         "area": "starting or draining",
         "dots": "desired by the policy",
-        **({"dash": "clairvoyant"} if replayed.bound else {}),
+        **({"dash": "clairvoyant"} if comparison.bound else {}),
         "slo": "SLO",
         "over": "above the strictest SLO",
         "warm": "warm-up",
@@ -238,20 +236,20 @@ def _section(replayed: Replayed, variant: str) -> str:
     signs = "".join(f'<span><i class="{sign}"></i>{name}</span>' for sign, name in key.items())
     return (
         f'<section>\n<h2>{_text(variant)} over time</h2>\n<p class="key">{signs}</p>\n'
-        '<p class="note">The same scales for all policies; what is far beyond most is cut off.</p>\n'
+        '<p class="note">All policies share the same scales; outliers are cut off.</p>\n'
         f'<div class="cards">\n{cards}</div>\n</section>\n'
     )
 
 
-def _card(replayed: Replayed, outcome: Outcome, variant: str, view: plots.View) -> str:
-    ratio = replayed.cost_ratio(outcome)
+def _card(comparison: Comparison, result: PolicyResult, variant: str, view: plots.View) -> str:
+    ratio = comparison.cost_ratio(result)
     price = f"{tables.ratio(ratio)} bound" if ratio is not None else (
-        f"{outcome.cost_cents:,.0f} cents"
+        f"{result.cost_cents:,.0f} cents"
     )  # fmt: skip
-    notes = "".join(f'<p class="note">{_text(note)}</p>\n' for note in outcome.notes)
+    notes = "".join(f'<p class="note">{_text(note)}</p>\n' for note in result.notes)
     return (
-        f'<figure class="card"><figcaption><h3>{_chip(replayed, outcome)}{_text(outcome.title)}</h3>'
-        f"<p>{tables.percent(outcome.within)} within SLO · {price} ·"
-        f" {outcome.scale_ups + outcome.scale_downs} scalings</p></figcaption>\n"
-        f"{plots.over_time(replayed, outcome, variant, view)}<div>{notes}</div></figure>\n"
+        f'<figure class="card"><figcaption><h3>{_chip(comparison, result)}{_text(result.title)}</h3>'
+        f"<p>{tables.percent(result.within)} within SLO · {price} ·"
+        f" {result.scale_ups + result.scale_downs} scalings</p></figcaption>\n"
+        f"{plots.over_time(comparison, result, variant, view)}<div>{notes}</div></figure>\n"
     )

@@ -1,4 +1,4 @@
-"""What a replay found: the numbers by which policies are compared, and the curves behind them."""
+"""Results of a replay: the numbers by which policies are compared, and the curves behind them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,23 @@ FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClassOutcome:
-    """How one service class's requests for one model fared.
+class ClassResult:
+    """SLO attainment and latencies of one service class's requests for one model.
 
     Attributes:
-        requests: that arrived after the warm-up.
-        within: share of them within both targets; one that was not finished is not.
-        ttft_within: share within the TTFT target; likewise `itl_within`.
-        ttft_mean_ms: since the arrival, waiting at the gateway included; likewise the percentile.
-        itl_mean_ms: mean over requests of their mean ITL; likewise the percentile.
-        unfinished: requests that were not served to the end within the replay.
+        service_class: Name of the service class.
+        model: Name of the model.
+        ttft_target_ms: TTFT target of the SLO.
+        itl_target_ms: ITL target of the SLO.
+        requests: Requests that arrived after the warm-up.
+        within: Share of the requests within both targets, 0 to 1; an unfinished request is not within.
+        ttft_within: Share of the requests within the TTFT target.
+        itl_within: Share of the requests within the ITL target.
+        ttft_mean_ms: Mean time from a request's arrival to its first token, waiting at the gateway included.
+        ttft_p95_ms: 95th percentile of the same time.
+        itl_mean_ms: Mean over requests of their mean inter-token latency.
+        itl_p95_ms: 95th percentile over requests of their mean inter-token latency.
+        unfinished: Requests without their last token at the end of the replay.
 
     """
 
@@ -42,18 +49,19 @@ class ClassOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curves:
-    """One value per sample for one variant or, for offered load and latency, its model.
+    """Time series of one variant, one value per sample; offered load and gateway queue are the model's.
 
     Attributes:
-        model: that the variant serves.
-        seconds: of the samples, since the beginning.
-        offered_rpm: requests that arrived per minute since the last sample.
-        ready: replicas that serve; `created` counts those that start, too.
-        desired: replicas that the policy wants; NaN where it says nothing.
-        waiting: requests in queues, at the gateway included.
-        ttft_p95_ms: of requests that got their first token since the last sample; NaN without any.
-        itl_p95_ms: likewise, of requests that ended.
-        cost_cents: since the beginning.
+        model: Name of the model that the variant serves.
+        seconds: Time of each sample since the beginning of the replay.
+        offered_rpm: Arrival rate since the sample before, requests per minute.
+        ready: Replicas that serve requests.
+        created: Replicas that start or serve.
+        desired: Replicas that the policy wants; NaN where it has no value.
+        waiting: Requests in queues, at the gateway included.
+        ttft_p95_ms: 95th percentile of requests with a first token since the sample before; NaN without any.
+        itl_p95_ms: 95th percentile of requests that ended since the sample before; NaN without any.
+        cost_cents: Cost since the beginning of the replay.
 
     """
 
@@ -70,25 +78,28 @@ class Curves:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What one policy made of the traffic.
+class PolicyResult:
+    """Service, cost and scale events of one policy.
 
     Attributes:
-        policy: its name, such as `ours`; `title` says it in words.
-        gpu_hours: held by replicas: starting, serving and draining.
-        cost_cents: of them.
-        scale_ups: changes of a wanted number of replicas upwards; likewise down.
-        recovery_seconds: for each step of the load upwards, from it until the requests of the next two
-            minutes are within their targets again; NaN where they never are.
-        queue_peak: most requests that waited at one time.
-        curves: by variant.
-        notes: what a reader should know, a sentence each.
+        policy: Name of the policy, such as `ours`.
+        title: Description of the policy in a few words.
+        classes: Results of each service class and model.
+        gpu_hours: GPU time that replicas held while starting, serving and draining.
+        cost_cents: Cost of `gpu_hours`.
+        scale_ups: Increases of a variant's replicas.
+        scale_downs: Decreases of a variant's replicas.
+        recovery_seconds: Time from each upward step of the load until the requests of the next two minutes
+            are within their targets again; NaN where they never are.
+        queue_peak: Largest number of requests that waited at one time.
+        curves: Time series by the variant's name.
+        notes: Remarks for the reader, one sentence each.
 
     """
 
     policy: str
     title: str
-    classes: tuple[ClassOutcome, ...]
+    classes: tuple[ClassResult, ...]
     gpu_hours: float
     cost_cents: float
     scale_ups: int
@@ -100,23 +111,24 @@ class Outcome:
 
     @property
     def within(self) -> float:
-        """Share of all requests within their targets."""
+        """Share of all requests within their targets, 0 to 1."""
         total = sum(item.requests for item in self.classes)
-        good = sum(item.within * item.requests for item in self.classes)
-        return good / total if total else 1.0
+        within = sum(item.within * item.requests for item in self.classes)
+        return within / total if total else 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Replayed:
-    """Everything that one replay found.
+class Comparison:
+    """Results of all policies on the same traffic.
 
     Attributes:
-        scenario: its name; `trace` names the traffic.
-        duration_seconds: of the traffic.
-        requests: in it.
-        warm_up_seconds: at the beginning, whose requests are not judged.
-        outcomes: in the order of the policies; the clairvoyant's, the bound, is called `clairvoyant`.
-        facts: of the scenario, by name, to be shown with the results.
+        scenario: Name of the scenario.
+        trace: Name of the traffic.
+        duration_seconds: Duration of the traffic.
+        requests: Number of requests in the traffic.
+        warm_up_seconds: Length of the warm-up, whose requests are not counted.
+        results: Results in the order of the policies; the bound is the policy named `clairvoyant`.
+        facts: Properties of the scenario to be shown with the results, by their names.
 
     """
 
@@ -125,19 +137,17 @@ class Replayed:
     duration_seconds: float
     requests: int
     warm_up_seconds: float
-    outcomes: tuple[Outcome, ...]
+    results: tuple[PolicyResult, ...]
     facts: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def bound(self) -> Outcome | None:
-        """What could have been done by who knows the traffic; None if that was not computed."""
-        return next((item for item in self.outcomes if item.policy == "clairvoyant"), None)
+    def bound(self) -> PolicyResult | None:
+        """The clairvoyant's result, the bound of cost for its attainment; None if it was not replayed."""
+        return next((item for item in self.results if item.policy == "clairvoyant"), None)
 
-    def cost_ratio(self, outcome: Outcome) -> float | None:
-        """Cost over the bound's."""
+    def cost_ratio(self, result: PolicyResult) -> float | None:
+        """Cost divided by the bound's; None without a bound."""
         bound = self.bound
         return (
-            None
-            if bound is None or bound.cost_cents <= 0
-            else outcome.cost_cents / bound.cost_cents
+            None if bound is None or bound.cost_cents <= 0 else result.cost_cents / bound.cost_cents
         )

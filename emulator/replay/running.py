@@ -1,4 +1,4 @@
-"""One policy against the traffic: the simulation, the HPAs, and the policy's timers, moment by moment."""
+"""One run: the traffic under one policy; simulation, HPAs and the policy's timers in order of time."""
 
 from __future__ import annotations
 
@@ -10,28 +10,35 @@ from dataclasses import dataclass
 
 from emulator.hpa import HorizontalPodAutoscaler
 from emulator.replay import scoring
-from emulator.replay.cluster import World
-from emulator.replay.policies import Policy, Timer
-from emulator.replay.results import Outcome
+from emulator.replay.cluster import ReplayCluster
+from emulator.replay.policies import ScalingPolicy, Timer
+from emulator.replay.results import PolicyResult
 from emulator.replay.scenario import Scenario
 from emulator.traces import Trace
 
 SAMPLE_SECONDS = 15.0
-"""Between points of the curves."""
+"""Interval between the samples of the curves."""
 
 HPA_PHASE_SECONDS = 7.0
-"""When HPAs look first: not at the moment at which anything else happens."""
+"""Time of the HPAs' first sync, chosen so that nothing else happens at the same time."""
 
 DRAIN_SECONDS = 120.0
-"""That the simulation goes on after the last request: what was offered may still be served."""
+"""Simulated time after the end of the traffic, in which outstanding requests may finish."""
 
-Progress = Callable[[float], None]
-"""Is told the seconds that have been simulated."""
+ReportTime = Callable[[float], None]
+"""Receives the seconds that have been simulated so far."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What is the same for every policy of a replay."""
+    """Scenario and traffic, the same for every policy.
+
+    Attributes:
+        scenario: Models, variants, GPUs and HPA settings.
+        traffic: Trace by the model's name.
+        steps: Start and end in seconds of each upward step of the load, by the model's name.
+
+    """
 
     scenario: Scenario
     traffic: Mapping[str, Trace]
@@ -39,57 +46,61 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """How long it takes."""
+        """Simulated time of one run."""
         return scoring.duration(self.traffic) + DRAIN_SECONDS
 
 
 def run(
-    given: Run, make: Callable[[World], Policy], progress: Progress = lambda _: None
-) -> Outcome:
-    """What a policy makes of the traffic.
+    given: Run,
+    make: Callable[[ReplayCluster], ScalingPolicy],
+    progress: ReportTime = lambda _: None,
+) -> PolicyResult:
+    """Replay the traffic under one policy.
 
     Args:
-        given: scenario and traffic.
-        make: the policy for a world.
-        progress: is told how far it is.
+        given: Scenario and traffic.
+        make: Creates the policy for a cluster.
+        progress: Receives the simulated seconds at each sample.
 
     """
-    world = World(given.scenario, given.traffic)
-    policy = make(world)
+    cluster = ReplayCluster(given.scenario, given.traffic)
+    policy = make(cluster)
     try:
-        _go(given, world, policy, progress)
+        _simulate(given, cluster, policy, progress)
     finally:
         policy.close()
-    results = world.fleet.results()
-    names = world.variants
-    return Outcome(
+    results = cluster.fleet.results()
+    names = cluster.variants
+    return PolicyResult(
         policy=policy.name,
         title=policy.title,
         classes=scoring.classes(given.scenario, results),
-        gpu_hours=sum(world.fleet.gpu_seconds(name) for name in names) / 3600,
-        cost_cents=sum(world.cost_cents(name) for name in names),
-        scale_ups=world.ups,
-        scale_downs=world.downs,
+        gpu_hours=sum(cluster.fleet.gpu_seconds(name) for name in names) / 3600,
+        cost_cents=sum(cluster.cost_cents(name) for name in names),
+        scale_ups=cluster.scale_ups,
+        scale_downs=cluster.scale_downs,
         recovery_seconds=scoring.recoveries(given.scenario, results, given.steps),
-        queue_peak=world.queue_peak,
-        curves=world.curves(results),
+        queue_peak=cluster.queue_peak,
+        curves=cluster.curves(results),
         notes=policy.notes,
     )
 
 
-def _go(given: Run, world: World, policy: Policy, progress: Progress) -> None:
-    """Everything in the order of its time; at one time the policy first, then HPAs, then the sample."""
+def _simulate(
+    given: Run, cluster: ReplayCluster, policy: ScalingPolicy, progress: ReportTime
+) -> None:
+    """Fire all timers in order of time; at the same time the policy's, then the HPAs', then the sample's."""
     end = given.seconds
-    hpas = {name: _hpa(given.scenario, name, policy) for name in world.variants}
+    hpas = {name: _hpa(given.scenario, name, policy) for name in cluster.variants}
     period = given.scenario.hpa.sync_period
 
     def sync() -> None:
         for name, hpa in hpas.items():
-            _sync(world, policy, name, hpa)
+            _sync(cluster, policy, name, hpa)
 
     def sample() -> None:
-        world.sample({name: policy.desired(name) for name in world.variants})
-        progress(world.now)
+        cluster.sample({name: policy.desired(name) for name in cluster.variants})
+        progress(cluster.now)
 
     timers = [
         *policy.timers(),
@@ -101,14 +112,14 @@ def _go(given: Run, world: World, policy: Policy, progress: Progress) -> None:
     heapq.heapify(due)
     while due and due[0][0] <= end:
         at, rank, _, timer = heapq.heappop(due)
-        world.advance(at)
+        cluster.advance(at)
         timer.action()
         if math.isfinite(timer.period):
             heapq.heappush(due, (at + timer.period, rank, next(order), timer))
-    world.advance(end)
+    cluster.advance(end)
 
 
-def _hpa(scenario: Scenario, name: str, policy: Policy) -> HorizontalPodAutoscaler:
+def _hpa(scenario: Scenario, name: str, policy: ScalingPolicy) -> HorizontalPodAutoscaler:
     variant = next(item for item in scenario.variants if item.name == name)
     settings = policy.hpa()
     return HorizontalPodAutoscaler(
@@ -121,14 +132,16 @@ def _hpa(scenario: Scenario, name: str, policy: Policy) -> HorizontalPodAutoscal
     )
 
 
-def _sync(world: World, policy: Policy, name: str, hpa: HorizontalPodAutoscaler) -> None:
+def _sync(
+    cluster: ReplayCluster, policy: ScalingPolicy, name: str, hpa: HorizontalPodAutoscaler
+) -> None:
     items = policy.items(name)
     if items is None:
         return
     decision = hpa.step(
-        now_seconds=world.now,
+        now_seconds=cluster.now,
         items=items or None,
-        spec_replicas=world.wanted[name],
-        ready_replicas=len(world.ready(name)),
+        spec_replicas=cluster.spec_replicas[name],
+        ready_replicas=len(cluster.ready(name)),
     )
-    world.scale(name, decision.replicas)
+    cluster.scale(name, decision.replicas)

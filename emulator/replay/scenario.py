@@ -1,12 +1,12 @@
-"""What a replay is about: models with their targets, variants, GPUs, HPA, from one YAML file.
+"""Scenario of a replay: models with their SLO targets, variants, GPUs and HPAs, from one YAML file.
 
 name: one model on one accelerator
-accelerators: {A100: {cost: 40, devices: 64}}       # cents per hour; devices: how many there are
+accelerators: {A100: {cost: 40, devices: 64}}       # cents per hour; devices: number of GPUs
 models:
 - model: default/default
 serviceClass: Premium
-slo: {ttft: 500, itl: 24}                       # ms; what requests are judged by
-trace: {kind: poisson, ...}                     # where --trace does not give it
+slo: {ttft: 500, itl: 24}                       # ms; targets of single requests
+trace: {kind: poisson, ...}                     # used without --trace
 variants:
 - name: chat
 model: default/default
@@ -36,7 +36,7 @@ from emulator.traces import Trace
 
 
 def _seconds(value: Any) -> float:
-    """A duration such as 15s; 0 is allowed here."""
+    """Seconds of a duration such as 15s; unlike elsewhere, 0 is allowed."""
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
         return float(value)
     if str(value).strip() in {"0", "0s"}:
@@ -52,7 +52,7 @@ _GENERATORS = frozenset({".yaml", ".yml", ".json"})
 """Suffixes of files that describe a generator."""
 
 _STEP_FACTOR = 1.5
-"""By which a level must exceed the one before to be a step upwards."""
+"""Ratio of a level to the one before from which it is an upward step."""
 
 
 class _Part(BaseModel):
@@ -61,22 +61,22 @@ class _Part(BaseModel):
     )
 
 
-class Accelerator(_Part):
-    """One kind of GPU: cents per hour, and how many there are (None: any number)."""
+class AcceleratorSpec(_Part):
+    """One kind of GPU: its cost in cents per hour, and the number of devices (None: unlimited)."""
 
     cost: float = Field(gt=0)
     devices: int | None = Field(default=None, ge=1)
 
 
 class Slo(_Part):
-    """Targets in ms that single requests are judged by."""
+    """Latency targets of single requests, ms."""
 
     ttft: float = Field(gt=0)
     itl: float = Field(gt=0)
 
 
 class Model(_Part):
-    """One model's traffic and what it is owed."""
+    """One model: its service class, SLO targets and traffic."""
 
     model: str = Field(min_length=1)
     service_class: str = "default"
@@ -85,8 +85,8 @@ class Model(_Part):
     trace: dict[str, Any] | str | None = None
 
 
-class Profile(_Part):
-    """As in a VariantAutoscaling, ms."""
+class ProfileSpec(_Part):
+    """Step-time parameters of an engine, ms, as in a VariantAutoscaling."""
 
     alpha: float = Field(gt=0)
     beta: float = Field(ge=0)
@@ -95,13 +95,13 @@ class Profile(_Part):
     max_batch_size: int = Field(ge=1)
 
 
-class Variant(_Part):
-    """One scale target."""
+class VariantSpec(_Part):
+    """One variant: a scale target that serves a model on one kind of GPU."""
 
     name: str = Field(min_length=1)
     model: str
     accelerator: str
-    profile: Profile
+    profile: ProfileSpec
     devices: int = Field(default=1, ge=1)
     startup: Seconds = 60.0
     replicas: int = Field(default=1, ge=1)
@@ -110,7 +110,7 @@ class Variant(_Part):
 
 
 class Hpa(_Part):
-    """Of the policies that scale on a metric of vLLM, by default as Kubernetes has it."""
+    """HPA settings of the policies that scale on one of vLLM's metrics; defaults are Kubernetes' own."""
 
     sync_period: Period = 15.0
     tolerance: float = Field(default=0.1, ge=0)
@@ -120,19 +120,19 @@ class Hpa(_Part):
 
 
 class Loop(_Part):
-    """Of the policies that decide by a model."""
+    """Intervals of the policies that decide by the queueing model, seconds."""
 
     interval: Period = 30.0
     scrape_interval: Period = 15.0
 
 
 class Scenario(_Part):
-    """The whole of it."""
+    """One scenario: GPUs, models, variants, HPA and loop settings."""
 
     name: str = "scenario"
-    accelerators: dict[str, Accelerator]
+    accelerators: dict[str, AcceleratorSpec]
     models: tuple[Model, ...]
-    variants: tuple[Variant, ...]
+    variants: tuple[VariantSpec, ...]
     hpa: Hpa = Hpa()
     loop: Loop = Loop()
     warm_up: Seconds = 300.0
@@ -140,8 +140,14 @@ class Scenario(_Part):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Traffic:
-    """One model's traffic, with when its load steps up and until when it stays, in seconds."""
+class OfferedTraffic:
+    """One model's traffic.
+
+    Attributes:
+        trace: Requests in order of arrival.
+        steps: Start and end in seconds of each upward step of the load.
+
+    """
 
     trace: Trace
     steps: tuple[tuple[float, float], ...] = ()
@@ -151,7 +157,7 @@ def read(path: Path) -> Scenario:
     """A scenario from a YAML file.
 
     Raises:
-        InputError: names the field and the fix.
+        InputError: The file cannot be read or a field is wrong; the message names the field and the fix.
 
     """
     try:
@@ -163,40 +169,40 @@ def read(path: Path) -> Scenario:
             f"{path}: not valid YAML: {' '.join(str(error).split())}"
         ) from error
     try:
-        found = Scenario.model_validate(document)
+        scenario = Scenario.model_validate(document)
     except ValidationError as error:
-        said = "; ".join(
+        problems = "; ".join(
             f"{'.'.join(map(str, item['loc'])) or 'document'}: {item['msg']}"
             for item in error.errors()
         )
-        raise errors.InputError(f"{path}: {said}") from error
-    _check(path, found)
-    return found
+        raise errors.InputError(f"{path}: {problems}") from error
+    _check(path, scenario)
+    return scenario
 
 
-def _check(path: Path, found: Scenario) -> None:
-    """What the parts say of each other."""
-    models = {model.model for model in found.models}
+def _check(path: Path, scenario: Scenario) -> None:
+    """Raise InputError where fields contradict each other."""
+    models = {model.model for model in scenario.models}
     if not models:
         raise errors.InputError(f"{path}: models: must have at least one")
-    if len(models) < len(found.models):
+    if len(models) < len(scenario.models):
         raise errors.InputError(f"{path}: models: each model can be there only once")
-    names = [variant.name for variant in found.variants]
-    for variant in found.variants:
+    names = [variant.name for variant in scenario.variants]
+    for variant in scenario.variants:
         where = f"{path}: variants.{variant.name}"
         if variant.model not in models:
             raise errors.InputError(
                 f"{where}.model: {variant.model!r} is none of models: {', '.join(sorted(models))}"
             )
-        if variant.accelerator not in found.accelerators:
-            known = ", ".join(sorted(found.accelerators))
+        if variant.accelerator not in scenario.accelerators:
+            known = ", ".join(sorted(scenario.accelerators))
             raise errors.InputError(
                 f"{where}.accelerator: {variant.accelerator!r} is none of accelerators: {known}"
             )
-        there = found.accelerators[variant.accelerator].devices
-        if there is not None and variant.devices > there:
+        devices = scenario.accelerators[variant.accelerator].devices
+        if devices is not None and variant.devices > devices:
             raise errors.InputError(
-                f"{where}.devices: {variant.devices} are more than the accelerator's {there}"
+                f"{where}.devices: {variant.devices} are more than the accelerator's {devices}"
             )
         if not variant.min_replicas <= variant.replicas <= variant.max_replicas:
             raise errors.InputError(
@@ -204,24 +210,24 @@ def _check(path: Path, found: Scenario) -> None:
             )
         if names.count(variant.name) > 1:
             raise errors.InputError(f"{where}.name: is there twice")
-    served = {variant.model for variant in found.variants}
+    served = {variant.model for variant in scenario.variants}
     for model in sorted(models - served):
         raise errors.InputError(f"{path}: models.{model}: no variant serves it")
 
 
-def traffic(scenario: Scenario, given: Path | None, *, base: Path) -> dict[str, Traffic]:
-    """Traces by model: the given one for the first model, else what the scenario names.
+def traffic(scenario: Scenario, given: Path | None, *, base: Path) -> dict[str, OfferedTraffic]:
+    """Traffic by model: the given trace for the first model, for others what the scenario names.
 
     Args:
-        scenario: the scenario.
-        given: a trace file, or a generator's description in YAML or JSON.
-        base: the folder that file names in the scenario are relative to.
+        scenario: Scenario with its models.
+        given: Trace file, or a generator's description in YAML or JSON; None to use the scenario's.
+        base: Folder to which file names in the scenario are relative.
 
     Raises:
-        InputError: a trace is missing or wrong.
+        InputError: A trace is missing or wrong.
 
     """
-    found = {}
+    traffic_by_model = {}
     for index, model in enumerate(scenario.models):
         where: Path | Mapping[str, Any] | None
         if given is not None and index == 0:
@@ -241,22 +247,22 @@ def traffic(scenario: Scenario, given: Path | None, *, base: Path) -> dict[str, 
                 f"models.{model.model}.trace: has no request after the warm-up of"
                 f" {scenario.warm_up:g} s; give a longer one, or a shorter warmUp"
             )
-        found[model.model] = Traffic(trace=trace, steps=tuple(steps(where)))
-    return found
+        traffic_by_model[model.model] = OfferedTraffic(trace=trace, steps=tuple(steps(where)))
+    return traffic_by_model
 
 
 def rises(levels: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
-    """When the load steps up, and until when it stays, from levels of (seconds, rate)."""
-    found, at = [], 0.0
+    """Start and end in seconds of each upward step, from levels of (seconds, rate)."""
+    steps_up, at = [], 0.0
     for index, (seconds, rate) in enumerate(levels):
         if index and rate >= _STEP_FACTOR * levels[index - 1][1]:
-            found.append((at, at + seconds))
+            steps_up.append((at, at + seconds))
         at += seconds
-    return found
+    return steps_up
 
 
 def steps(where: Path | Mapping[str, Any]) -> list[tuple[float, float]]:
-    """When the load of a generator steps up, and until when it stays, seconds; none for recorded traffic."""
+    """Start and end in seconds of each upward step of a generator's load; none for recorded traffic."""
     spec: Any = where
     if isinstance(where, Path):
         if where.suffix not in _GENERATORS:
@@ -266,10 +272,10 @@ def steps(where: Path | Mapping[str, Any]) -> list[tuple[float, float]]:
 
 
 def load(where: Path | Mapping[str, Any]) -> Trace:
-    """One trace: a file of a public format, or a generator's description.
+    """Load one trace: a file of a public format, or a generator's description.
 
     Raises:
-        InputError: it is neither.
+        InputError: The file cannot be read or is neither of these.
 
     """
     try:
@@ -284,5 +290,4 @@ def load(where: Path | Mapping[str, Any]) -> Trace:
     except OSError as error:
         raise errors.InputError(f"{where}: cannot be read: {error.strerror}") from error
     except (traces.TraceError, UnicodeDecodeError, yaml.YAMLError) as error:
-        said = " ".join(str(error).split())
-        raise errors.InputError(f"{where}: {said}") from error
+        raise errors.InputError(f"{where}: {' '.join(str(error).split())}") from error

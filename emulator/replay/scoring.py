@@ -1,114 +1,135 @@
-"""How requests fared: shares within their targets, percentiles, and how long a step was felt."""
+"""Scores of a run: SLO attainment, latency percentiles, and recovery times after steps of the load."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-from emulator.replay.results import ClassOutcome, FloatArray
+from emulator.replay.results import ClassResult, FloatArray
 from emulator.replay.scenario import Model, Scenario
 from emulator.simulation import Results
 from emulator.traces import Trace
 
-RECOVERED, AHEAD_SECONDS = 0.95, 120.0
-"""Share of the requests of the next two minutes that must be within their targets for a step to be over."""
+BoolArray = npt.NDArray[np.bool_]
+
+RECOVERED_SHARE = 0.95
+"""Share of the requests of the next `RECOVERY_WINDOW_SECONDS` within their targets that ends a step."""
+
+RECOVERY_WINDOW_SECONDS = 120.0
 
 
-def classes(scenario: Scenario, results: Results) -> tuple[ClassOutcome, ...]:
-    """One entry per model."""
+def classes(scenario: Scenario, results: Results) -> tuple[ClassResult, ...]:
+    """The result of each model's service class, in the order of the scenario's models."""
     return tuple(
-        _one(model, _of(scenario, results, model), scenario.warm_up) for model in scenario.models
+        _class_result(model, _columns(scenario, results, model), scenario.warm_up)
+        for model in scenario.models
     )
 
 
-def good(
-    model: Model, columns: Mapping[str, FloatArray]
-) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Whether each request was within both targets."""
+def within_slo(model: Model, columns: Mapping[str, FloatArray]) -> BoolArray:
+    """Whether each request finished within both targets."""
     finished = np.isfinite(columns["finish"])
     with np.errstate(invalid="ignore"):
         within = (columns["ttft"] <= model.slo.ttft) & (columns["itl"] <= model.slo.itl)
     return finished & within
 
 
-def _of(scenario: Scenario, results: Results, model: Model) -> dict[str, FloatArray]:
+def _columns(scenario: Scenario, results: Results, model: Model) -> dict[str, FloatArray]:
+    """Arrivals (s), ends and latencies (ms) of one model's requests, in order of arrival."""
     # The simulation numbers models in the order of the variants.
     names = list(dict.fromkeys(variant.model for variant in scenario.variants))
-    mine = results.model == names.index(model.model)
+    of_model = results.model == names.index(model.model)
     return {
-        "arrival": results.arrival_ms[mine] / 1000,
-        "finish": results.finish_ms[mine],
-        "ttft": results.ttft_ms[mine],
-        "itl": results.itl_ms[mine],
+        "arrival": results.arrival_ms[of_model] / 1000,
+        "finish": results.finish_ms[of_model],
+        "ttft": results.ttft_ms[of_model],
+        "itl": results.itl_ms[of_model],
     }
 
 
-def _one(model: Model, columns: dict[str, FloatArray], warm_up: float) -> ClassOutcome:
-    judged = columns["arrival"] >= warm_up
-    columns = {name: values[judged] for name, values in columns.items()}
+def _class_result(model: Model, columns: dict[str, FloatArray], warm_up: float) -> ClassResult:
+    counted = columns["arrival"] >= warm_up
+    columns = {name: values[counted] for name, values in columns.items()}
     number = len(columns["arrival"])
     ttft, itl = columns["ttft"], columns["itl"]
     finished = np.isfinite(columns["finish"])
 
-    def share(what: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> float:
-        return float(np.mean(what)) if number else 1.0
+    def share(requests: BoolArray) -> float:
+        return float(np.mean(requests)) if number else 1.0
 
-    def of(values: FloatArray, how: str) -> float:
-        known = values[np.isfinite(values)]
-        if not len(known):
-            return float("nan")
-        return float(np.mean(known) if how == "mean" else np.percentile(known, 95))
+    def mean(values: FloatArray) -> float:
+        finite = values[np.isfinite(values)]
+        return float(np.mean(finite)) if len(finite) else math.nan
+
+    def p95(values: FloatArray) -> float:
+        finite = values[np.isfinite(values)]
+        return float(np.percentile(finite, 95)) if len(finite) else math.nan
 
     with np.errstate(invalid="ignore"):
-        return ClassOutcome(
+        return ClassResult(
             service_class=model.service_class,
             model=model.model,
             ttft_target_ms=model.slo.ttft,
             itl_target_ms=model.slo.itl,
             requests=number,
-            within=share(good(model, columns)),
+            within=share(within_slo(model, columns)),
             ttft_within=share(ttft <= model.slo.ttft),
             itl_within=share(finished & (itl <= model.slo.itl)),
-            ttft_mean_ms=of(ttft, "mean"),
-            ttft_p95_ms=of(ttft, "p95"),
-            itl_mean_ms=of(itl, "mean"),
-            itl_p95_ms=of(itl, "p95"),
+            ttft_mean_ms=mean(ttft),
+            ttft_p95_ms=p95(ttft),
+            itl_mean_ms=mean(itl),
+            itl_p95_ms=p95(itl),
             unfinished=int(np.count_nonzero(~finished)),
         )
 
 
 def recoveries(
-    scenario: Scenario, results: Results, spans: Mapping[str, Sequence[tuple[float, float]]]
+    scenario: Scenario, results: Results, steps: Mapping[str, Sequence[tuple[float, float]]]
 ) -> tuple[float, ...]:
-    """Seconds from each step until requests that arrive are within their targets again."""
-    found = []
+    """Seconds from each upward step of the load until arriving requests are within their targets again.
+
+    Args:
+        scenario: The scenario with its models.
+        results: The simulated requests.
+        steps: Start and end in seconds of each step, by the model's name.
+
+    """
+    recovery_seconds = []
     for model in scenario.models:
-        columns = _of(scenario, results, model)
-        fine = good(model, columns)
-        for start, end in spans.get(model.model, ()):
+        columns = _columns(scenario, results, model)
+        within = within_slo(model, columns)
+        for start, end in steps.get(model.model, ()):
             inside = (columns["arrival"] >= start) & (columns["arrival"] < end)
-            found.append(_recovery(columns["arrival"][inside] - start, fine[inside], end - start))
-    return tuple(found)
+            since = columns["arrival"][inside] - start
+            recovery_seconds.append(_recovery_seconds(since, within[inside], end - start))
+    return tuple(recovery_seconds)
 
 
-def _recovery(
-    since: FloatArray, fine: np.ndarray[tuple[int], np.dtype[np.bool_]], length: float
-) -> float:
-    """From which arrival on enough of the next ones are fine; NaN if from none in the first 3/4."""
+def _recovery_seconds(since: FloatArray, within: BoolArray, length: float) -> float:
+    """Arrival from which enough of the following requests are within; NaN without one in the first 3/4.
+
+    Args:
+        since: Arrivals in seconds since the step, ascending.
+        within: Whether each of these requests is within its targets.
+        length: Seconds that the step lasts.
+
+    """
     if not len(since):
         return 0.0
-    # All that is to come would hide the end of a bad time among many good requests.
+    # A share of all following requests would hide the end of a bad time among many good ones.
     first = np.arange(len(since))
-    last = np.searchsorted(since, since + AHEAD_SECONDS)
-    total = np.concatenate([[0], np.cumsum(fine)])
+    last = np.searchsorted(since, since + RECOVERY_WINDOW_SECONDS)
+    total = np.concatenate([[0], np.cumsum(within)])
     share = (total[last] - total[first]) / (last - first)
-    over = np.flatnonzero((share >= RECOVERED) & (since <= 0.75 * length))
-    if not len(over):
-        return float("nan")
-    return float(since[over[0]]) if over[0] else 0.0
+    recovered = np.flatnonzero((share >= RECOVERED_SHARE) & (since <= 0.75 * length))
+    if not len(recovered):
+        return math.nan
+    return float(since[recovered[0]]) if recovered[0] else 0.0
 
 
 def duration(traffic: Mapping[str, Trace]) -> float:
-    """Of the longest trace, seconds."""
+    """Duration of the longest trace, seconds."""
     return max(trace.duration_seconds for trace in traffic.values())

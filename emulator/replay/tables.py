@@ -1,4 +1,4 @@
-"""What a replay found, in numbers: for the terminal, as a document for programs, and in Markdown."""
+"""Results of a replay as a terminal table, a JSON document and Markdown."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from emulator.replay.results import ClassOutcome, Outcome, Replayed
+from emulator.replay.results import ClassResult, Comparison, PolicyResult
 
 GOAL = 0.99
-"""Share of requests within their SLO from which on a policy is said to meet it."""
+"""Share of requests within their SLO from which a policy meets it."""
 _GOAL = f"{GOAL * 100:g} %"
 WIDTH = 100
-"""Columns of the narrowest terminal in which the table is whole."""
+"""Columns of the narrowest terminal that fits the table."""
 NONE = "–"  # noqa: RUF001 - the dash that typography has for "no value"
 COLUMNS = (
     "policy",
@@ -49,87 +49,88 @@ _NO_CELLS = ("",) * 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One line of the table: a policy, or one of its service classes where there are several.
+    """One row of the table: a policy, or one of its service classes where there are several.
 
     Attributes:
-        label: what stands in the first column.
-        cells: what stands in the others.
-        service_class: None for the policy itself.
+        label: Text of the first column.
+        cells: Texts of the other columns.
+        result: Result of the policy.
+        service_class: Result of the service class; None in the row of the policy itself.
 
     """
 
     label: str
     cells: tuple[str, ...]
-    outcome: Outcome
-    service_class: ClassOutcome | None = None
+    result: PolicyResult
+    service_class: ClassResult | None = None
 
 
-def rows(replayed: Replayed) -> tuple[Row, ...]:
-    """The table's lines, in the order of the policies."""
-    return tuple(row for outcome in replayed.outcomes for row in _rows(replayed, outcome))
+def rows(comparison: Comparison) -> tuple[Row, ...]:
+    """Rows of the table, in the order of the policies."""
+    return tuple(row for result in comparison.results for row in _rows(comparison, result))
 
 
-def table(replayed: Replayed) -> Table:
-    """For a terminal, which has to have `WIDTH` columns."""
-    found = Table(box=None, pad_edge=False, title=Text(_title(replayed)), title_justify="left")
-    found.add_column(COLUMNS[0], overflow="fold", min_width=12)
+def table(comparison: Comparison) -> Table:
+    """Table for a terminal of at least `WIDTH` columns."""
+    shown = Table(box=None, pad_edge=False, title=Text(_title(comparison)), title_justify="left")
+    shown.add_column(COLUMNS[0], overflow="fold", min_width=12)
     for name in COLUMNS[1:]:
-        found.add_column(_narrow(name), justify="right", overflow="fold")
-    for row in rows(replayed):
-        style = "dim" if row.service_class else _style(row.outcome)
+        shown.add_column(_narrow(name), justify="right", overflow="fold")
+    for row in rows(comparison):
+        style = "dim" if row.service_class else _style(row.result)
         label = ("  " if row.service_class else "") + row.label
-        found.add_row(*(Text(cell) for cell in (label, *row.cells)), style=style)
-    return found
+        shown.add_row(*(Text(cell) for cell in (label, *row.cells)), style=style)
+    return shown
 
 
-def document(replayed: Replayed, *, curves: bool = False) -> dict[str, Any]:
-    """For programs: six digits of every number, and null for one that is not there."""
+def document(comparison: Comparison, *, curves: bool = False) -> dict[str, Any]:
+    """Results for programs, as a JSON object: numbers of six digits, null for a missing one."""
     return {
-        "scenario": replayed.scenario,
-        "trace": replayed.trace,
-        "duration_seconds": _number(replayed.duration_seconds),
-        "requests": replayed.requests,
-        "warm_up_seconds": _number(replayed.warm_up_seconds),
-        "facts": dict(replayed.facts),
-        "outcomes": [_outcome(replayed, item, curves) for item in replayed.outcomes],
+        "scenario": comparison.scenario,
+        "trace": comparison.trace,
+        "duration_seconds": _number(comparison.duration_seconds),
+        "requests": comparison.requests,
+        "warm_up_seconds": _number(comparison.warm_up_seconds),
+        "facts": dict(comparison.facts),
+        "outcomes": [_policy_result(comparison, item, curves) for item in comparison.results],
     }
 
 
-def markdown(replayed_list: Sequence[Replayed]) -> str:
-    """A summary over all traces, then one table for each."""
-    parts = [_summary(replayed_list)] if len(replayed_list) > 1 else []
-    parts += [_section(item) for item in replayed_list]
+def markdown(comparisons: Sequence[Comparison]) -> str:
+    """Results as Markdown: a summary over all traces, then one table per trace."""
+    parts = [_summary(comparisons)] if len(comparisons) > 1 else []
+    parts += [_section(item) for item in comparisons]
     return "\n".join(parts)
 
 
-def findings(replayed: Replayed) -> tuple[str, ...]:
-    """Which policy meets the SLO for the least, and how the others do: a sentence each."""
-    others = [item for item in replayed.outcomes if item is not replayed.bound]
+def findings(comparison: Comparison) -> tuple[str, ...]:
+    """Sentences: the cheapest policy that meets the SLO, and how the others compare."""
+    others = [item for item in comparison.results if item is not comparison.bound]
     if not others:
         return ("No policy was replayed.",)
-    good = sorted((item for item in others if item.within >= GOAL), key=lambda i: i.cost_cents)
-    if not good:
-        found = [_closest(replayed, max(others, key=lambda item: item.within))]
+    meeting = sorted((i for i in others if i.within >= GOAL), key=lambda i: i.cost_cents)
+    if not meeting:
+        sentences = [_closest(comparison, max(others, key=lambda item: item.within))]
     else:
-        found = [_best(replayed, good[0]), *_rest(replayed, good[1:], len(others))]
-    bound = replayed.bound
+        sentences = [_best(comparison, meeting[0]), *_rest(comparison, meeting[1:], len(others))]
+    bound = comparison.bound
     if bound is not None and bound.within < GOAL:
-        found.append(f"Even the clairvoyant keeps only {percent(bound.within)} within the SLO.")
-    return tuple(found)
+        sentences.append(f"Even the clairvoyant keeps only {percent(bound.within)} within the SLO.")
+    return tuple(sentences)
 
 
-def headline(replayed: Replayed) -> str:
+def headline(comparison: Comparison) -> str:
     """The findings in one line."""
-    return " ".join(findings(replayed))
+    return " ".join(findings(comparison))
 
 
 def percent(share: float) -> str:
-    """Rounded down: 100 % is all of them."""
+    """A share as a percentage, rounded down so that 100 % means every request."""
     return NONE if math.isnan(share) else f"{math.floor(share * 1e4 + 1e-6) / 100:.2f} %"
 
 
 def duration_ms(value: float) -> str:
-    """Three digits, as milliseconds or, from a second on, as seconds."""
+    """A duration with three digits, in ms or, from one second on, in s."""
     if not math.isfinite(value):
         return NONE
     number, unit = (value / 1000, "s") if value >= 999.5 else (value, "ms")
@@ -138,24 +139,24 @@ def duration_ms(value: float) -> str:
 
 
 def target_ms(value: float) -> str:
-    """As it was chosen: without zeros at the end."""
+    """A latency target without trailing zeros, in ms or s."""
     if not math.isfinite(value):
         return NONE
     return f"{value / 1000:g} s" if value >= 1000 else f"{value:g} ms"
 
 
 def plain(name: str) -> str:
-    """A name without what moves a cursor or is no character of XML."""
+    """A name with unprintable characters replaced by blanks: safe for terminals and XML."""
     return "".join(letter if letter.isprintable() else " " for letter in name)
 
 
 def ratio(value: float | None) -> str:
-    """Of a cost to the bound's."""
+    """A cost divided by the bound's, with two decimals."""
     return NONE if value is None or not math.isfinite(value) else f"{value:.2f}×"  # noqa: RUF001
 
 
 def recovery(seconds: Iterable[float]) -> str:
-    """Median and worst time; what never came back is the worst there is."""
+    """Median and worst recovery time; a step without recovery counts as the worst."""
     values = [math.inf if math.isnan(item) else item for item in seconds]
     if not values:
         return NONE
@@ -165,27 +166,27 @@ def recovery(seconds: Iterable[float]) -> str:
     return f"{middle:,.0f} s / never" if math.isinf(worst) else f"{middle:,.0f} / {worst:,.0f} s"
 
 
-def _rows(replayed: Replayed, outcome: Outcome) -> Iterable[Row]:
-    only = outcome.classes[0] if len(outcome.classes) == 1 else None
+def _rows(comparison: Comparison, result: PolicyResult) -> Iterable[Row]:
+    only = result.classes[0] if len(result.classes) == 1 else None
     latency = map(duration_ms, (only.ttft_p95_ms, only.itl_p95_ms)) if only else ("", "")
     yield Row(
-        label=plain(outcome.title),
+        label=plain(result.title),
         cells=(
-            percent(outcome.within),
+            percent(result.within),
             *latency,
-            f"{outcome.gpu_hours:,.2f}",
-            f"{outcome.cost_cents:,.0f}",
-            ratio(replayed.cost_ratio(outcome)),
-            f"{outcome.scale_ups} + {outcome.scale_downs}",
-            recovery(outcome.recovery_seconds),
-            f"{outcome.queue_peak:,}",
+            f"{result.gpu_hours:,.2f}",
+            f"{result.cost_cents:,.0f}",
+            ratio(comparison.cost_ratio(result)),
+            f"{result.scale_ups} + {result.scale_downs}",
+            recovery(result.recovery_seconds),
+            f"{result.queue_peak:,}",
         ),
-        outcome=outcome,
+        result=result,
     )
     if only:
         return
-    models = {item.model for item in outcome.classes}
-    for item in outcome.classes:
+    models = {item.model for item in result.classes}
+    for item in result.classes:
         yield Row(
             label=plain(item.service_class + (f", {item.model}" if len(models) > 1 else "")),
             cells=(
@@ -194,13 +195,13 @@ def _rows(replayed: Replayed, outcome: Outcome) -> Iterable[Row]:
                 duration_ms(item.itl_p95_ms),
                 *_NO_CELLS,
             ),
-            outcome=outcome,
+            result=result,
             service_class=item,
         )
 
 
 def _narrow(name: str) -> str:
-    """A heading in lines of at most nine letters, where its words are that short."""
+    """A heading wrapped at nine characters, where its words are that short."""
     lines = [""]
     for word in name.replace("-", "- ").split():
         joined = f"{lines[-1]} {word}".strip()
@@ -208,85 +209,87 @@ def _narrow(name: str) -> str:
     return "\n".join(lines)
 
 
-def _style(outcome: Outcome) -> str:
-    return "green" if outcome.within >= GOAL else ""
+def _style(result: PolicyResult) -> str:
+    return "green" if result.within >= GOAL else ""
 
 
-def _title(replayed: Replayed) -> str:
+def _title(comparison: Comparison) -> str:
     return plain(
-        f"{replayed.trace} on {replayed.scenario}: {replayed.requests:,} requests in"
-        f" {replayed.duration_seconds:,.0f} s, the first {replayed.warm_up_seconds:,.0f} s not judged"
+        f"{comparison.trace} on {comparison.scenario}: {comparison.requests:,} requests in"
+        f" {comparison.duration_seconds:,.0f} s, the first {comparison.warm_up_seconds:,.0f} s not counted"
     )
 
 
-def _price(replayed: Replayed, outcome: Outcome) -> str:
-    found = replayed.cost_ratio(outcome)
-    if found is None:
-        return f"for {outcome.cost_cents:,.0f} cents"
-    more = round((found - 1) * 100)
+def _price(comparison: Comparison, result: PolicyResult) -> str:
+    cost_ratio = comparison.cost_ratio(result)
+    if cost_ratio is None:
+        return f"for {result.cost_cents:,.0f} cents"
+    more = round((cost_ratio - 1) * 100)
     if more == 0:
         return "for what the clairvoyant bound costs"
     return f"for {abs(more)} % {'more' if more > 0 else 'less'} than the clairvoyant bound costs"
 
 
-def _best(replayed: Replayed, outcome: Outcome) -> str:
+def _best(comparison: Comparison, result: PolicyResult) -> str:
     return (
-        f"“{plain(outcome.title)}” keeps {percent(outcome.within)} of requests within the SLO"
-        f" {_price(replayed, outcome)}."
+        f"“{plain(result.title)}” keeps {percent(result.within)} of requests within the SLO"
+        f" {_price(comparison, result)}."
     )
 
 
-def _closest(replayed: Replayed, outcome: Outcome) -> str:
+def _closest(comparison: Comparison, result: PolicyResult) -> str:
     return (
-        f"No policy keeps {_GOAL} of requests within the SLO; closest is “{plain(outcome.title)}”"
-        f" with {percent(outcome.within)} {_price(replayed, outcome)}."
+        f"No policy keeps {_GOAL} of requests within the SLO; closest is “{plain(result.title)}”"
+        f" with {percent(result.within)} {_price(comparison, result)}."
     )
 
 
-def _rest(replayed: Replayed, good: Sequence[Outcome], total: int) -> list[str]:
-    """Who else meets the SLO, and at what price."""
+def _rest(comparison: Comparison, meeting: Sequence[PolicyResult], total: int) -> list[str]:
+    """Sentences on the other policies that meet the SLO, and on those that miss it."""
     if total == 1:
         return []
-    missed = total - 1 - len(good)
-    if not good:
-        who = "The other policy misses" if missed == 1 else f"The other {missed} policies miss"
-        return [f"{who} {_GOAL}."]
-    found = [f"Next is “{plain(good[0].title)}” {_price(replayed, good[0])}."]
+    missed = total - 1 - len(meeting)
+    if not meeting:
+        others = "The other policy misses" if missed == 1 else f"The other {missed} policies miss"
+        return [f"{others} {_GOAL}."]
+    sentences = [f"Next is “{plain(meeting[0].title)}” {_price(comparison, meeting[0])}."]
     if missed:
-        found.append(f"{missed} of {total} policies {'miss' if missed > 1 else 'misses'} {_GOAL}.")
-    return found
+        sentences.append(
+            f"{missed} of {total} policies {'miss' if missed > 1 else 'misses'} {_GOAL}."
+        )
+    return sentences
 
 
 def _number(value: float) -> float | None:
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
-def _outcome(replayed: Replayed, outcome: Outcome, curves: bool) -> dict[str, Any]:  # noqa: FBT001
-    steps = [math.inf if math.isnan(item) else item for item in outcome.recovery_seconds]
-    found_ratio = replayed.cost_ratio(outcome)
-    found: dict[str, Any] = {
-        "policy": outcome.policy,
-        "title": outcome.title,
-        "within": _number(outcome.within),
-        "gpu_hours": _number(outcome.gpu_hours),
-        "cost_cents": _number(outcome.cost_cents),
-        "cost_ratio": None if found_ratio is None else _number(found_ratio),
-        "scale_ups": outcome.scale_ups,
-        "scale_downs": outcome.scale_downs,
+def _policy_result(comparison: Comparison, result: PolicyResult, curves: bool) -> dict[str, Any]:  # noqa: FBT001
+    steps = [math.inf if math.isnan(item) else item for item in result.recovery_seconds]
+    cost_ratio = comparison.cost_ratio(result)
+    document: dict[str, Any] = {
+        "policy": result.policy,
+        "title": result.title,
+        "within": _number(result.within),
+        "gpu_hours": _number(result.gpu_hours),
+        "cost_cents": _number(result.cost_cents),
+        "cost_ratio": None if cost_ratio is None else _number(cost_ratio),
+        "scale_ups": result.scale_ups,
+        "scale_downs": result.scale_downs,
         "recovery_seconds": [_number(item) for item in steps],
         "recovery_median_seconds": _number(statistics.median(steps)) if steps else None,
         "recovery_worst_seconds": _number(max(steps)) if steps else None,
         "never_recovered": sum(map(math.isinf, steps)),
-        "queue_peak": outcome.queue_peak,
-        "classes": [_rounded(dataclasses.asdict(item)) for item in outcome.classes],
-        "notes": list(outcome.notes),
+        "queue_peak": result.queue_peak,
+        "classes": [_rounded(dataclasses.asdict(item)) for item in result.classes],
+        "notes": list(result.notes),
     }
     if curves:
-        found["curves"] = {
+        document["curves"] = {
             name: _rounded({item.name: getattr(of, item.name) for item in dataclasses.fields(of)})
-            for name, of in outcome.curves.items()
+            for name, of in result.curves.items()
         }
-    return found
+    return document
 
 
 def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -299,15 +302,15 @@ def _plain_value(value: Any) -> Any:
     return _number(value) if isinstance(value, float) else value
 
 
-def _section(replayed: Replayed) -> str:
-    lines = [[_label(row), *row.cells] for row in rows(replayed)]
-    facts = "; ".join(f"{name}: {value}" for name, value in replayed.facts.items())
+def _section(comparison: Comparison) -> str:
+    lines = [[_label(row), *row.cells] for row in rows(comparison)]
+    facts = "; ".join(f"{name}: {value}" for name, value in comparison.facts.items())
     notes = [
-        f"- {_escaped(outcome.title)}: {_escaped(note)}"
-        for outcome in replayed.outcomes
-        for note in outcome.notes
+        f"- {_escaped(result.title)}: {_escaped(note)}"
+        for result in comparison.results
+        for note in result.notes
     ]
-    parts = [f"### {_escaped(replayed.trace)}", "", _escaped(_title(replayed)) + "."]
+    parts = [f"### {_escaped(comparison.trace)}", "", _escaped(_title(comparison)) + "."]
     parts += [_escaped(facts) + "."] if facts else []
     parts += ["", _aligned(COLUMNS, lines), "", *notes]
     return "\n".join(parts) + ("\n" if notes else "")
@@ -317,44 +320,44 @@ def _label(row: Row) -> str:
     return f"· {_escaped(row.label)}" if row.service_class else _escaped(row.label)
 
 
-def _summary(replayed_list: Sequence[Replayed]) -> str:
+def _summary(comparisons: Sequence[Comparison]) -> str:
     titles: dict[str, str] = {}
-    for replayed in replayed_list:
-        for outcome in replayed.outcomes:
-            titles.setdefault(outcome.policy, outcome.title)
-    lines = [_summarized(policy, titles[policy], replayed_list) for policy in titles]
-    return f"### Over {len(replayed_list)} traces\n\n{_aligned(_SUMMARY, lines)}\n"
+    for comparison in comparisons:
+        for result in comparison.results:
+            titles.setdefault(result.policy, result.title)
+    lines = [_summarized(policy, titles[policy], comparisons) for policy in titles]
+    return f"### Over {len(comparisons)} traces\n\n{_aligned(_SUMMARY, lines)}\n"
 
 
-def _summarized(policy: str, title: str, replayed_list: Sequence[Replayed]) -> list[str]:
-    found = [(a, o) for a in replayed_list for o in a.outcomes if o.policy == policy]
-    outcomes = [outcome for _, outcome in found]
-    within = [item.within for item in outcomes]
-    ratios = [a.cost_ratio(outcome) for a, outcome in found]
+def _summarized(policy: str, title: str, comparisons: Sequence[Comparison]) -> list[str]:
+    pairs = [(a, o) for a in comparisons for o in a.results if o.policy == policy]
+    results = [result for _, result in pairs]
+    within = [item.within for item in results]
+    ratios = [a.cost_ratio(result) for a, result in pairs]
     known = [item for item in ratios if item is not None]
-    events = statistics.median(item.scale_ups + item.scale_downs for item in outcomes)
+    events = statistics.median(item.scale_ups + item.scale_downs for item in results)
     return [
         _escaped(title),
-        str(len(outcomes)),
+        str(len(results)),
         f"{sum(item >= GOAL for item in within)} of {len(within)}",
         percent(statistics.median(within)),
         percent(min(within)),
         ratio(statistics.median(known) if known else None),
         f"{events:g}",
-        recovery(item for outcome in outcomes for item in outcome.recovery_seconds),
+        recovery(item for result in results for item in result.recovery_seconds),
     ]
 
 
 def _escaped(text: str) -> str:
-    """Text that Markdown leaves as it is, also within a table."""
-    found = plain(text)
+    """Text that Markdown shows unchanged, also within a table."""
+    escaped = plain(text)
     for letter in "\\`*[]<|":
-        found = found.replace(letter, "\\" + letter)
-    return found
+        escaped = escaped.replace(letter, "\\" + letter)
+    return escaped
 
 
 def _aligned(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table whose source is a table, too: text to the left, numbers to the right."""
+    """A Markdown table with aligned source: text to the left, numbers to the right."""
     every = [heads, *lines]
     widths = [max(cell_len(line[i]) for line in every) for i in range(len(heads))]
 

@@ -14,7 +14,7 @@ from analyzer import capacity, pooling, queueing
 from analyzer.queueing import Replica, Replicas
 from analyzer.replicas import PARAMETERS
 from emulator.engine import EngineProfile
-from emulator.simulation import Fleet, Results, Variant
+from emulator.simulation import Results, SimulatedFleet, SimulatedVariant
 from emulator.traces import Trace
 
 PARTS = 20
@@ -197,7 +197,9 @@ def simulated(replica: Replica, number: int, rate_rps: float, requests: int) -> 
         delta_ms=replica.delta_ms,
         max_batch=replica.max_batch,
     )
-    fleet = Fleet([Variant(name="v", profile=profile, replicas=number)], traces={"default": trace})
+    fleet = SimulatedFleet(
+        [SimulatedVariant(name="v", profile=profile, replicas=number)], traces={"default": trace}
+    )
     fleet.advance(trace.duration_seconds + 3600.0)
     return fleet.results()
 

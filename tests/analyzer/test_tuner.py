@@ -33,14 +33,16 @@ def seeded(factors: tuple[float, ...], *, enabled: bool = True) -> tuner.State:
     return tuner.start(LatencyParameters(**wrong), enabled=enabled)
 
 
-def observation(rate: float, prompt: float, itl_ms: float, ttft_ms: float) -> tuner.Observation:
-    return tuner.Observation(
+def observation(
+    rate: float, prompt: float, itl_ms: float, ttft_ms: float
+) -> tuner.LatencyObservation:
+    return tuner.LatencyObservation(
         rate_rps=rate, input_tokens=prompt, output_tokens=OUTPUT_TOKENS, max_batch=MAX_BATCH,
         itl_ms=itl_ms, ttft_ms=ttft_ms, requests=rate * 60,
     )  # fmt: skip
 
 
-def modelled(count: int, seed: int = 1, noise: float = 0.03) -> Iterator[tuner.Observation]:
+def modelled(count: int, seed: int = 1, noise: float = 0.03) -> Iterator[tuner.LatencyObservation]:
     """What the model itself would show at changing load, with noise."""
     rng = np.random.default_rng(seed)
     for _ in range(count):
@@ -55,7 +57,7 @@ def modelled(count: int, seed: int = 1, noise: float = 0.03) -> Iterator[tuner.O
 
 
 def run(
-    state: tuner.State, seen: Iterator[tuner.Observation] | list[tuner.Observation]
+    state: tuner.State, seen: Iterator[tuner.LatencyObservation] | list[tuner.LatencyObservation]
 ) -> tuner.State:
     for item in seen:
         state = tuner.update(state, item).state
@@ -79,7 +81,7 @@ def test_parameters_wrong_by_half_are_found(factors: tuple[float, ...]) -> None:
     assert state.confidence > 0.6 > before.confidence
 
 
-async def emulated(windows: int, seconds: float = 60.0) -> list[tuner.Observation]:
+async def emulated(windows: int, seconds: float = 60.0) -> list[tuner.LatencyObservation]:
     """What an emulated server shows while its load changes from window to window."""
     rng = np.random.default_rng(2)
     gaps: list[float] = []
@@ -185,7 +187,7 @@ positive = st.floats(min_value=1e-6, max_value=1e7)
 @given(
     st.lists(
         st.builds(
-            tuner.Observation,
+            tuner.LatencyObservation,
             rate_rps=st.floats(min_value=0, max_value=1e4),
             input_tokens=st.floats(min_value=0, max_value=1e5),
             output_tokens=st.floats(min_value=0, max_value=1e5),
@@ -197,7 +199,7 @@ positive = st.floats(min_value=1e-6, max_value=1e7)
         max_size=12,
     )
 )
-def test_whatever_comes_the_parameters_stay_physical(seen: list[tuner.Observation]) -> None:
+def test_whatever_comes_the_parameters_stay_physical(seen: list[tuner.LatencyObservation]) -> None:
     """Positive, finite, within a factor of ten of the seed, with a covariance that is one."""
     state = run(seeded((1, 1, 1, 1)), seen)
     for value, seed, error in zip(state.parameters, state.seed, state.relative_errors, strict=True):

@@ -9,7 +9,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from certs import rotation
-from certs.rotation import Kept, Times
+from certs.rotation import CertificateState, Times
 
 PAUSES = st.one_of(st.integers(5, 50), st.integers(60, 900))
 """Minutes between looks."""
@@ -19,13 +19,15 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 TIMES = Times(authority=timedelta(days=30), leaf=timedelta(days=3), overlap=timedelta(hours=1))
 
 
-def step(kept: Kept | None, now: datetime, published: bytes | None, *, force: bool = False) -> Kept:
+def step(
+    kept: CertificateState | None, now: datetime, published: bytes | None, *, force: bool = False
+) -> CertificateState:
     return rotation.advance(
         kept, names=NAMES, now=now, times=TIMES, published=published, force=force
     )
 
 
-def accepts(bundle: bytes, kept: Kept, now: datetime) -> bool:
+def accepts(bundle: bytes, kept: CertificateState, now: datetime) -> bool:
     """Whether a client with that bundle accepts the serving certificate now."""
     serving = x509.load_pem_x509_certificate(kept.serving.cert_pem)
     if not serving.not_valid_before_utc <= now <= serving.not_valid_after_utc:
@@ -50,7 +52,7 @@ def test_nobody_is_ever_turned_away(pauses: list[int], forced: set[int]) -> None
     now, kept = START, step(None, START, None)
     history = [(now, kept)]
 
-    def then(at: datetime) -> Kept:
+    def then(at: datetime) -> CertificateState:
         return next(item for since, item in reversed(history) if since <= at)
 
     for index, pause in enumerate(pauses):

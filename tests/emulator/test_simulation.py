@@ -1,8 +1,7 @@
-"""The simulated fleet: the engine's own times, vLLM's counters, and replicas as a cluster gives them."""
+"""The simulated fleet: replicas and GPUs as a cluster manages them, reproducible to the bit."""
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import math
 import time
@@ -10,82 +9,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from emulator.engine import Engine, EngineProfile, Request
 from emulator.server import Counters
-from emulator.simulation import Fleet, Results, Variant
-from emulator.traces import Trace, generate
-from tests.fakes import virtual_time
-
-PROFILE = EngineProfile(alpha_ms=20.58, beta_ms=0.41, gamma_ms=5.2, delta_ms=0.1, max_batch=4)
-Arrival = tuple[float, int, int]
-"""Seconds since the arrival before, input tokens, output tokens."""
-
-
-class Served:
-    """What the real engine made of some arrivals.
-
-    `tokens` are time, whether it was the request's first, gap, and the request's arrival, in ms.
-    """
-
-    def __init__(self, profile: EngineProfile, arrivals: Sequence[Arrival]) -> None:
-        self.arrived_seconds: list[float] = []
-        self.requests: list[Request] = []
-        self.tokens: list[tuple[float, bool, float, float]] = []
-        virtual_time.run(self._serve(profile, arrivals))
-
-    async def _serve(self, profile: EngineProfile, arrivals: Sequence[Arrival]) -> None:
-        ended = asyncio.Event()
-        left = len(arrivals)
-
-        def token(request: Request, gap_ms: float) -> None:
-            first = request.last_token_ms is None
-            self.tokens.append((engine._at_ms, first, gap_ms, request.arrived_ms))
-
-        def finish(_: Request) -> None:
-            nonlocal left
-            left -= 1
-            if not left:
-                ended.set()
-
-        engine = Engine(profile, on_token=token, on_finish=finish)
-        task = asyncio.create_task(engine.run())
-        for wait, inputs, outputs in arrivals:
-            if wait:
-                await asyncio.sleep(wait)
-            self.arrived_seconds.append(asyncio.get_running_loop().time())
-            self.requests.append(engine.submit(input_tokens=inputs, output_tokens=outputs))
-        await ended.wait()
-        task.cancel()
-
-    @property
-    def tied(self) -> bool:
-        """Whether one arrived at the very moment of an event: asyncio may have had either first."""
-        events = {at_ms for at_ms, _, _, began_ms in self.tokens if at_ms > began_ms}
-        return any(request.arrived_ms in events for request in self.requests)
-
-    def trace(self) -> Trace:
-        return trace(
-            self.arrived_seconds,
-            [request.input_tokens for request in self.requests],
-            [request.output_tokens for request in self.requests],
-        )
-
-
-def trace(arrivals: Sequence[float], inputs: Sequence[int], outputs: Sequence[int]) -> Trace:
-    return Trace(
-        arrival_seconds=np.array(arrivals, dtype=np.float64),
-        input_tokens=np.array(inputs, dtype=np.int64),
-        output_tokens=np.array(outputs, dtype=np.int64),
-        duration_seconds=arrivals[-1],
-    )
-
-
-def lone(profile: EngineProfile, offered: Trace) -> Fleet:
-    """A fleet of one replica."""
-    return Fleet([Variant(name="v", profile=profile, replicas=1)], traces={"default": offered})
+from emulator.simulation import Results, SimulatedFleet, SimulatedVariant
+from emulator.traces import generate
+from tests.emulator.small_fleets import PROFILE, trace
 
 
 def columns(results: Results) -> list[list[float]]:
@@ -94,152 +24,22 @@ def columns(results: Results) -> list[list[float]]:
     return [getattr(results, name).view(np.int64).tolist() for name in names]
 
 
-def assert_same(served: Served, fleet: Fleet) -> None:
-    fleet.advance(served.requests[-1].arrived_ms / 1000 + 1e6)
-    results = fleet.results()
-    for times, name in (
-        (results.arrival_ms, "arrived_ms"),
-        (results.start_ms, "admitted_ms"),
-        (results.first_token_ms, "first_token_ms"),
-        (results.finish_ms, "last_token_ms"),
-    ):
-        assert times.tolist() == [getattr(request, name) for request in served.requests]
-
-
-def drawn(count: int, mean_gap_seconds: float, seed: int) -> list[Arrival]:
-    """Poisson arrivals, some of them at one moment, some without input or with a single token."""
-    rng = np.random.default_rng(seed)
-    gaps = rng.exponential(mean_gap_seconds, count) * (rng.random(count) > 0.2)
-    inputs = rng.integers(0, 300, count) * (rng.random(count) > 0.1)
-    outputs = np.maximum(rng.integers(1, 120, count) * (rng.random(count) > 0.1), 1)
-    return list(zip(gaps.tolist(), inputs.tolist(), outputs.tolist(), strict=True))
-
-
-@pytest.mark.parametrize(
-    ("max_batch", "mean_gap_seconds"), [(1, 1.5), (4, 0.35), (4, 0.2), (64, 0.03)]
-)
-def test_times_are_the_engines_to_the_last_bit(max_batch: int, mean_gap_seconds: float) -> None:
-    """Start, first token and end of each request are those of emulator.engine, idle and overloaded."""
-    profile = dataclasses.replace(PROFILE, max_batch=max_batch)
-    served = Served(profile, drawn(400, mean_gap_seconds, seed=max_batch))
-    assert_same(served, lone(profile, served.trace()))
-
-
-times_ms = st.one_of(st.just(0.0), st.sampled_from([1.0, 10.0, 25.0]), st.floats(0.01, 50.0))
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    profile=st.builds(
-        EngineProfile,
-        alpha_ms=times_ms,
-        beta_ms=times_ms,
-        gamma_ms=times_ms,
-        delta_ms=st.one_of(st.just(0.0), st.floats(0.0, 1.0)),
-        max_batch=st.integers(1, 5),
-    ),
-    arrivals=st.lists(
-        st.tuples(
-            st.one_of(st.just(0.0), st.sampled_from([0.01, 0.025, 0.1]), st.floats(1e-6, 0.5)),
-            st.integers(0, 50),
-            st.integers(1, 12),
-        ),
-        min_size=1,
-        max_size=25,
-    ),
-)
-def test_any_profile_is_the_engines(profile: EngineProfile, arrivals: list[Arrival]) -> None:
-    """Whatever the profile and the arrivals, also together and in no time, the engine agrees."""
-    served = Served(profile, arrivals)
-    assume(not served.tied)
-    assert_same(served, lone(profile, served.trace()))
-
-
-def test_counters_are_exact_at_any_moment() -> None:
-    """Read in the middle of requests, the sums are those over the engine's tokens until then."""
-    served = Served(PROFILE, drawn(60, 0.4, seed=3))
-    fleet = lone(PROFILE, served.trace())
-    for moment_ms in np.linspace(1.0, served.tokens[-1][0] + 10.0, 300):
-        fleet.advance(moment_ms / 1000)
-        (page,) = fleet.counters("v")
-        now_ms = (moment_ms / 1000) * 1000
-        firsts = [gap for at, first, gap, _ in served.tokens if at <= now_ms and first]
-        gaps = [gap for at, first, gap, _ in served.tokens if at <= now_ms and not first]
-        arrived = [r for r in served.requests if r.arrived_ms <= now_ms]
-        begun = [r for r in arrived if (r.first_token_ms or 0.0) <= now_ms]
-        done = [r for r in arrived if (r.last_token_ms or 0.0) <= now_ms]
-        admitted = [r for r in arrived if (r.admitted_ms or 0.0) <= now_ms]
-        assert list(page.ttft) == [pytest.approx(sum(firsts) / 1000), len(firsts)]
-        assert list(page.itl) == [pytest.approx(sum(gaps) / 1000), len(gaps)]
-        assert page.generation_tokens_total == len(firsts) + len(gaps)
-        assert page.prompt_tokens_total == sum(r.input_tokens for r in begun)
-        assert page.finished == len(done)
-        assert page.prompt_tokens == (sum(r.input_tokens for r in done), len(done))
-        assert page.generation_tokens == (sum(r.output_tokens for r in done), len(done))
-        assert page.running == len(admitted) - len(done)
-        assert page.waiting == len(arrived) - len(admitted)
-        assert page.kv_cache == page.running / PROFILE.max_batch
-
-
-def test_two_requests_by_hand() -> None:
-    """The second's prefill counts both; the first's iteration in progress stays as long as it was."""
-    profile = EngineProfile(alpha_ms=20.0, beta_ms=1.0, gamma_ms=10.0, delta_ms=0.1, max_batch=2)
-    fleet = lone(profile, trace([0.0, 0.020], [50, 100], [3, 2]))
-    fleet.advance(1.0)
-    results = fleet.results()
-    # First: prefill 10 + 0.1*50*1 = 15; iterations 15..36 (alone), 36..58 (two in service).
-    # Second: from 20, prefill 10 + 0.1*100*2 = 30, so 50, in the middle of an iteration; then 58..79.
-    assert results.first_token_ms.tolist() == pytest.approx([15.0, 50.0])
-    assert results.finish_ms.tolist() == pytest.approx([58.0, 79.0])
-    assert results.ttft_ms.tolist() == pytest.approx([15.0, 30.0])
-    assert results.itl_ms.tolist() == pytest.approx([(58 - 15) / 2, 79 - 50])
-
-
-def test_who_arrives_as_an_iteration_ends_joins_the_next() -> None:
-    """At one moment arrivals come before the server's events, so the next iteration counts them."""
-    profile = EngineProfile(alpha_ms=20.0, beta_ms=1.0, gamma_ms=15.0, max_batch=2)
-    fleet = lone(profile, trace([0.0, 0.036], [1, 0], [9, 2]))
-    fleet.advance(0.036)
-    fleet.advance(1.0)
-    results = fleet.results()
-    # Iterations 15..36 (one in service), then 36..58 (two), not 36..57 and 57..79.
-    assert results.first_token_ms.tolist() == [15.0, 36.0]
-    assert results.finish_ms[1] == 58.0
-
-
-def test_a_batch_of_one_is_a_single_server_queue() -> None:
-    """At max_batch 1 waits follow Lindley's recursion, and their mean Pollaczek and Khinchine's formula."""
-    profile = EngineProfile(alpha_ms=9.0, beta_ms=1.0, max_batch=1)
-    offered = generate(
-        {
-            "kind": "poisson", "rate_rpm": 420, "duration_seconds": 20000, "seed": 4,
-            "tokens": {"input": {"mean": 0}, "output": {"mean": 11}},
-        }
-    )  # fmt: skip
-    fleet = lone(profile, offered)
-    fleet.advance(30000)
-    waits = fleet.results().ttft_ms
-    service_ms, wait, expected = 100.0, 0.0, [0.0]
-    for gap_ms in np.diff(offered.arrival_seconds * 1000):
-        wait = max(wait + service_ms - gap_ms, 0.0)
-        expected.append(wait)
-    assert waits == pytest.approx(np.array(expected), abs=1e-3)
-    load = 420 / 60 * service_ms / 1000
-    assert waits.mean() == pytest.approx(load * service_ms / (2 * (1 - load)), rel=0.03)
-
-
-def busy(routing: str = "least-loaded") -> Fleet:
+def busy(routing: str = "least-loaded") -> SimulatedFleet:
     """Two models, three variants, two pools that do not suffice."""
     spec = {"kind": "poisson", "rate_rpm": 600, "duration_seconds": 120, "seed": 5}
     tokens = {"input": {"mean": 100, "cv": 1.0}, "output": {"mean": 60, "cv": 1.0}}
     wide = dataclasses.replace(PROFILE, max_batch=16)
-    return Fleet(
+    return SimulatedFleet(
         [
-            Variant(
+            SimulatedVariant(
                 name="a", profile=PROFILE, model="m", start_delay_seconds=20, pool="p", replicas=3
             ),
-            Variant(name="b", profile=wide, model="m", start_delay_seconds=5, devices=2, pool="p"),
-            Variant(name="c", profile=wide, model="n", start_delay_seconds=1, pool="q", replicas=1),
+            SimulatedVariant(
+                name="b", profile=wide, model="m", start_delay_seconds=5, devices=2, pool="p"
+            ),
+            SimulatedVariant(
+                name="c", profile=wide, model="n", start_delay_seconds=1, pool="q", replicas=1
+            ),
         ],
         traces={
             "m": generate({**spec, "tokens": tokens}),
@@ -258,7 +58,9 @@ commands = st.lists(
 )
 
 
-def play(fleet: Fleet, script: Sequence[Command], pauses: Sequence[float] = ()) -> Fleet:
+def play(
+    fleet: SimulatedFleet, script: Sequence[Command], pauses: Sequence[float] = ()
+) -> SimulatedFleet:
     """Run a script to its end, with stops in between that change nothing."""
     now = 0.0
     for wait, variant, replicas in script:
@@ -272,7 +74,7 @@ def play(fleet: Fleet, script: Sequence[Command], pauses: Sequence[float] = ()) 
     return fleet
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(script=commands, routing=st.sampled_from(["least-loaded", "round-robin"]))
 def test_nothing_is_lost_and_no_gpu_is_used_twice(script: list[Command], routing: str) -> None:
     """Arrived is finished + running + waiting + in the gateway; pools, batches and order hold."""
@@ -311,7 +113,7 @@ def test_nothing_is_lost_and_no_gpu_is_used_twice(script: list[Command], routing
     assert (served_by[done.variant[started]] == done.model[started]).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(script=commands, pauses=st.lists(st.floats(0.0, 300.0), max_size=20))
 def test_runs_are_bit_identical(script: list[Command], pauses: list[float]) -> None:
     """The same script gives the same bits again, and also when it is advanced in other pieces."""
@@ -326,8 +128,8 @@ def test_runs_are_bit_identical(script: list[Command], pauses: list[float]) -> N
 
 def test_a_new_replica_is_ready_after_its_delay() -> None:
     """Requests wait in the gateway until then, and their TTFT says so; its GPUs count from the start."""
-    variant = Variant(name="v", profile=PROFILE, start_delay_seconds=30, devices=2)
-    fleet = Fleet([variant], traces={"default": trace([1.0, 2.0], [0, 0], [1, 1])})
+    variant = SimulatedVariant(name="v", profile=PROFILE, start_delay_seconds=30, devices=2)
+    fleet = SimulatedFleet([variant], traces={"default": trace([1.0, 2.0], [0, 0], [1, 1])})
     fleet.advance(10.0)
     assert (fleet.gateway("default"), fleet.gpu_seconds("v")) == (2, 0.0)
     fleet.scale("v", 1)
@@ -347,7 +149,9 @@ def test_a_new_replica_is_ready_after_its_delay() -> None:
 
 def test_the_first_replicas_are_ready_at_once() -> None:
     """What is there when the simulation begins has started before."""
-    fleet = Fleet([Variant(name="v", profile=PROFILE, start_delay_seconds=30, replicas=2)])
+    fleet = SimulatedFleet(
+        [SimulatedVariant(name="v", profile=PROFILE, start_delay_seconds=30, replicas=2)]
+    )
     assert fleet.ready("v") == 2
     assert fleet.counters("v")[0].started_seconds == 0.0
 
@@ -355,9 +159,9 @@ def test_the_first_replicas_are_ready_at_once() -> None:
 def test_a_cancelled_start_delays_no_other() -> None:
     """When the replica that would be ready first is given up, the next is ready in its time."""
     delays = {"a": 10.0, "b": 50.0, "c": 20.0}
-    fleet = Fleet(
+    fleet = SimulatedFleet(
         [
-            Variant(name=name, profile=PROFILE, start_delay_seconds=delay)
+            SimulatedVariant(name=name, profile=PROFILE, start_delay_seconds=delay)
             for name, delay in delays.items()
         ]
     )
@@ -374,10 +178,10 @@ def test_a_cancelled_start_delays_no_other() -> None:
 
 def test_replicas_wait_for_gpus_and_a_smaller_one_passes() -> None:
     """What does not fit is pending and costs nothing; it starts when a draining replica has ended."""
-    fleet = Fleet(
+    fleet = SimulatedFleet(
         [
-            Variant(name="small", profile=PROFILE, model="s", pool="p", replicas=1),
-            Variant(
+            SimulatedVariant(name="small", profile=PROFILE, model="s", pool="p", replicas=1),
+            SimulatedVariant(
                 name="large", profile=PROFILE, model="l", pool="p", devices=3, start_delay_seconds=5
             ),
         ],
@@ -407,7 +211,7 @@ def test_replicas_wait_for_gpus_and_a_smaller_one_passes() -> None:
 
 def test_a_draining_replica_finishes_and_gets_nothing_new() -> None:
     """Its running requests end where they are; its waiting ones start elsewhere, in order."""
-    fleet = Fleet([Variant(name="v", profile=PROFILE, replicas=2)], traces={})
+    fleet = SimulatedFleet([SimulatedVariant(name="v", profile=PROFILE, replicas=2)], traces={})
     for _ in range(12):
         fleet.offer("default", input_tokens=10, output_tokens=50)
     assert [(page.running, page.waiting) for page in fleet.counters("v")] == [(4, 2), (4, 2)]
@@ -429,8 +233,8 @@ def test_a_draining_replica_finishes_and_gets_nothing_new() -> None:
 
 def test_the_youngest_goes_first_then_the_least_loaded() -> None:
     """Scaling down spares what serves: pending, starting, then the youngest, at one age the emptier."""
-    fleet = Fleet(
-        [Variant(name="v", profile=PROFILE, start_delay_seconds=10, pool="p", replicas=2)],
+    fleet = SimulatedFleet(
+        [SimulatedVariant(name="v", profile=PROFILE, start_delay_seconds=10, pool="p", replicas=2)],
         pools={"p": 4},
     )
     fleet.offer("default", input_tokens=10, output_tokens=5000)
@@ -450,69 +254,9 @@ def test_the_youngest_goes_first_then_the_least_loaded() -> None:
     assert fleet.replicas("v", "draining") == 1
 
 
-def test_the_last_replicas_waiting_requests_return_to_the_gateway() -> None:
-    """Scaled to zero, what has not begun waits for the next replica, which serves it in order of arrival."""
-    single = dataclasses.replace(PROFILE, max_batch=1)
-    fleet = Fleet([Variant(name="v", profile=single, replicas=2)])
-    for moment in range(6):
-        fleet.advance(moment / 10)
-        fleet.offer("default", input_tokens=10, output_tokens=50)
-    fleet.scale("v", 0)
-    fleet.advance(30.0)
-    assert fleet.gateway("default") == 4
-    assert fleet.results().variant.tolist() == [0] * 2 + [-1] * 4
-    fleet.scale("v", 1)
-    fleet.advance(60.0)
-    results = fleet.results()
-    assert results.replica.tolist() == [0, 1] + [2] * 4
-    assert results.start_ms[2] == 30000.0
-    assert (np.diff(results.start_ms[2:]) > 0).all()
-
-
-def test_routing() -> None:
-    """Least-loaded fills by share of the batch over the variants of a model; round-robin takes turns."""
-    wide = dataclasses.replace(PROFILE, max_batch=12)
-    variants = [
-        Variant(name="narrow", profile=PROFILE, replicas=1),
-        Variant(name="wide", profile=wide, replicas=1),
-    ]
-    least, turns = Fleet(variants), Fleet(variants, routing="round-robin")
-    for fleet in (least, turns):
-        for _ in range(16):
-            fleet.offer("default", input_tokens=10, output_tokens=5000)
-    assert np.bincount(least.results().variant).tolist() == [4, 12]
-    assert np.bincount(turns.results().variant).tolist() == [8, 8]
-
-
-def test_a_router_sees_completions() -> None:
-    """A replica that has finished its request is the least loaded again."""
-    arrivals = [0.0, 0.1, 10.0, 10.1]
-    fleet = Fleet(
-        [Variant(name="v", profile=PROFILE, replicas=2)],
-        traces={"default": trace(arrivals, [0] * 4, [1000, 2, 500, 2])},
-    )
-    fleet.advance(60.0)
-    assert fleet.results().replica.tolist() == [0, 1, 1, 0]
-
-
-def test_models_do_not_share_replicas() -> None:
-    """Requests of one model wait although the other's replica is idle."""
-    fleet = Fleet(
-        [
-            Variant(name="a", profile=PROFILE, model="m", replicas=0),
-            Variant(name="b", profile=PROFILE, model="n", replicas=1),
-        ]
-    )
-    fleet.offer("m", input_tokens=1, output_tokens=2)
-    fleet.offer("n", input_tokens=1, output_tokens=2)
-    fleet.advance(5.0)
-    assert (fleet.gateway("m"), fleet.gateway("n")) == (1, 0)
-    assert np.isfinite(fleet.results().finish_ms).tolist() == [False, True]
-
-
 def test_results_say_what_is_still_to_come() -> None:
     """NaN for times that have not come, -1 for a replica that is not chosen, 0 ITL for one token."""
-    fleet = Fleet([Variant(name="v", profile=PROFILE, replicas=1)])
+    fleet = SimulatedFleet([SimulatedVariant(name="v", profile=PROFILE, replicas=1)])
     fleet.offer("default", input_tokens=0, output_tokens=1)
     fleet.offer("default", input_tokens=0, output_tokens=100)
     fleet.advance(0.01)
@@ -520,7 +264,7 @@ def test_results_say_what_is_still_to_come() -> None:
     assert results.itl_ms[0] == 0.0
     assert math.isnan(results.itl_ms[1])
     assert results.ttft_ms.tolist() == [0.0, 0.0]
-    assert columns(Fleet([]).results()) == [[]] * 9
+    assert columns(SimulatedFleet([]).results()) == [[]] * 9
 
 
 @pytest.mark.parametrize(
@@ -535,13 +279,13 @@ def test_results_say_what_is_still_to_come() -> None:
 def test_a_wrong_variant_is_named(change: dict[str, object], said: str) -> None:
     """The error says which variant, which field, and what would do."""
     with pytest.raises(ValueError, match=said):
-        Fleet([Variant(name="v", profile=PROFILE, **change)], pools={"p": 1})  # type: ignore[arg-type]
+        SimulatedFleet([SimulatedVariant(name="v", profile=PROFILE, **change)], pools={"p": 1})  # type: ignore[arg-type]
 
 
 def test_wrong_calls_are_named() -> None:
     """Unknown names, times that run backwards and impossible requests are refused."""
-    variant = Variant(name="v", profile=PROFILE)
-    fleet = Fleet([variant])
+    variant = SimulatedVariant(name="v", profile=PROFILE)
+    fleet = SimulatedFleet([variant])
     fleet.advance(5.0)
     for call, said in (
         (lambda: fleet.scale("w", 1), "variant: no 'w'; there are v"),
@@ -550,9 +294,9 @@ def test_wrong_calls_are_named() -> None:
         (lambda: fleet.advance(4.0), "until_seconds: must be >= 5.0"),
         (lambda: fleet.advance(math.inf), "until_seconds"),
         (lambda: fleet.offer("default", input_tokens=1, output_tokens=0), "tokens: must be"),
-        (lambda: Fleet([variant, variant]), "variants: names must differ"),
-        (lambda: Fleet([variant], traces={"m": trace([1.0], [1], [1])}), "traces: no 'm'"),
-        (lambda: Fleet([variant], routing="best"), "routing: must be least-loaded"),  # type: ignore[arg-type]
+        (lambda: SimulatedFleet([variant, variant]), "variants: names must differ"),
+        (lambda: SimulatedFleet([variant], traces={"m": trace([1.0], [1], [1])}), "traces: no 'm'"),
+        (lambda: SimulatedFleet([variant], routing="best"), "routing: must be least-loaded"),  # type: ignore[arg-type]
     ):
         with pytest.raises(ValueError, match=said):
             call()
@@ -567,7 +311,9 @@ def test_an_hour_of_a_thousand_requests_a_minute_takes_seconds() -> None:
         }
     )  # fmt: skip
     began = time.process_time()
-    fleet = Fleet([Variant(name="v", profile=PROFILE, replicas=20)], traces={"default": offered})
+    fleet = SimulatedFleet(
+        [SimulatedVariant(name="v", profile=PROFILE, replicas=20)], traces={"default": offered}
+    )
     pages: tuple[Counters, ...] = ()
     for moment in range(15, 3601, 15):
         fleet.advance(moment)

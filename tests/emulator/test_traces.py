@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from emulator import traces
@@ -125,6 +125,7 @@ rates = st.lists(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(rate=rates, shares=st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=20))
 def test_rescaling_inverts_the_integral(rate: Rate, shares: list[float]) -> None:
     """The integral of the rate up to each returned time is the point that was asked for."""

@@ -16,7 +16,7 @@ import yaml
 from aiohttp import web
 
 from adapter.app import serving
-from adapter.app.endpoints import Front
+from adapter.app.endpoints import Endpoints
 from adapter.app.options import Installation, ServeOptions
 from adapter.auth import local as local_auth
 from adapter.clock import Clock
@@ -24,11 +24,14 @@ from adapter.collector.collector import CollectionSettings
 from adapter.controller.demand import RateSettings
 from adapter.controller.settings import LoopSettings
 from adapter.kube.leader_election import LeaseTimes
+from adapter.planning import fleet
+from adapter.planning import plan as planning
 from adapter.resources.watches import Scope
 from adapter.tls.certificate_secret import OwnCertificates
-from optimizer.stabilization import Limits
+from optimizer.stabilization import StabilizationLimits
 from tests.fakes import kubernetes_api
-from tests.fakes.kubernetes_api import VARIANTS, Entrance, KubernetesApi, Object
+from tests.fakes.kubernetes_api import Entrance, KubernetesApi
+from tests.fakes.kubernetes_objects import ROOT, VARIANTS, Object
 
 SYSTEM = "variant-adapter-system"
 APPS, SCALERS, CORE = "/apis/apps/v1", "/apis/autoscaling/v2", "/api/v1"
@@ -43,19 +46,22 @@ LOOP = LoopSettings(
     interval=10.0,
     collection=CollectionSettings(interval=3.0, window=20.0, long_window=0.0),
     rates=RateSettings(anticipate=False, drain_seconds=0, headroom=0),
-    limits=Limits(),
+    limits=StabilizationLimits(),
     retention=20.0,
     time_to_live=300.0,
     keep_accelerator=True,
 )
-"""Scenario seconds, a tenth of that in real time."""
+"""Intervals in scenario seconds, of which the world's clock passes ten per second of the event loop."""
+
+HANG_SECONDS = 110.0
+"""After which a wait counts as endless: it decides nothing else, and is less than pytest's own limit."""
 
 LEASE = LeaseTimes(duration=3, deadline=2.0, retry=0.3)
 
 
 def manifests(name: str = "base/configmaps.yaml") -> list[Object]:
     """Objects of a manifest."""
-    text = (kubernetes_api.ROOT / "manifests" / name).read_text()
+    text = (ROOT / "manifests" / name).read_text()
     return list(yaml.safe_load_all(text))
 
 
@@ -102,8 +108,30 @@ def scaler(name: str, *, target: str = "", low: int = 1, high: int = 10, **more:
     }
 
 
+async def plan_here(snapshot: fleet.Fleet) -> planning.Plan:
+    """A plan without a worker process, whose low priority would starve it on a busy machine."""
+    return planning.plan(snapshot)
+
+
+class WorldClock(Clock):
+    """The event loop's time at SPEED; `virtual_time.VirtualLoop` makes it independent of the machine."""
+
+    def __init__(self) -> None:
+        super().__init__(speed=SPEED)
+        self._loop = asyncio.get_running_loop()
+        self._started_at = self._loop.time()
+        self._started_unix = time.time()
+
+    def time(self) -> float:
+        """Unix time at the start of the world, and the loop's seconds since then."""
+        return self._started_unix + self._loop.time() - self._started_at
+
+    def monotonic(self) -> float:
+        return (self._loop.time() - self._started_at) * self.speed
+
+
 class Pages:
-    """Metrics pages of vLLM servers, one per pod, whose time runs at SPEED.
+    """Metrics pages of vLLM servers, one per pod.
 
     Attributes:
         load: requests per minute by workload name, spread over its pods.
@@ -112,11 +140,12 @@ class Pages:
 
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or Clock(speed=SPEED)
         self.load: dict[str, float] = {}
         self.finished: dict[str, float] = {}
         self.port = 0
-        self._advanced_at = time.monotonic()
+        self._advanced_at = self._clock.monotonic()
 
     @contextlib.asynccontextmanager
     async def served(self, **others: Any) -> AsyncIterator[None]:
@@ -135,10 +164,10 @@ class Pages:
             await runner.cleanup()
 
     def _advance(self) -> None:
-        now = time.monotonic()
-        if now - self._advanced_at < 0.01:
+        now = self._clock.monotonic()
+        if now - self._advanced_at < 0.1:
             return
-        minutes = (now - self._advanced_at) * SPEED / 60
+        minutes = (now - self._advanced_at) / 60
         self._advanced_at = now
         pods: dict[str, list[str]] = {}
         for pod in self.finished:
@@ -166,6 +195,7 @@ class World:
     """The cluster with what runs in it.
 
     Attributes:
+        clock: time of all replicas of the adapter.
         pages: of the pods; what they count is set by their `load`.
         waiting: requests in the gateway's queue.
 
@@ -175,7 +205,8 @@ class World:
         self.site = site
         self.folder = folder
         self.api: KubernetesApi = site.api
-        self.pages = Pages()
+        self.clock = WorldClock()
+        self.pages = Pages(self.clock)
         self.load = self.pages.load
         self.waiting = 0
         self._ran_at = -1
@@ -318,7 +349,7 @@ class World:
         interval: float | None = LOOP.interval,
         entrance: Entrance | None = None,
         **installation: Any,
-    ) -> AsyncIterator[tuple[Front, Entrance]]:
+    ) -> AsyncIterator[tuple[Endpoints, Entrance]]:
         """One replica of the adapter, serving."""
         if entrance is None:
             entrance = await self.site.entrance(name)
@@ -340,10 +371,10 @@ class World:
             ),
             metrics_port=0,
         )
-        async with serving.serving(options, clock=Clock(speed=SPEED)) as front:
+        async with serving.serving(options, clock=self.clock, planner=plan_here) as front:
             yield front, entrance
 
-    async def metric(self, front: Front, name: str = "v") -> list[str]:
+    async def metric(self, front: Endpoints, name: str = "v") -> list[str]:
         """Values of a variant's metric as the HPA controller gets them, by the APIService's caBundle."""
         bundle = self.ca_bundle().decode()
         context = ssl.create_default_context(cadata=bundle)
@@ -367,10 +398,10 @@ class World:
             return [item["value"] for item in document["items"]]
 
 
-async def until(true: Callable[[], object], *, seconds: float = 20.0) -> None:
+async def until(true: Callable[[], object]) -> None:
     """Wait until something holds."""
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(HANG_SECONDS):
             while not true():  # noqa: ASYNC110 - many things change it
                 await asyncio.sleep(0.02)
     except TimeoutError:

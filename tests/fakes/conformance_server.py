@@ -20,7 +20,9 @@ from prometheus_client import CollectorRegistry
 
 from adapter import errors
 from adapter.apiserver import handlers
+from adapter.apiserver.probes import Probes
 from adapter.auth import delegated
+from adapter.kube import client
 from adapter.store import Series, TargetStore
 from adapter.tls import listener
 
@@ -43,29 +45,29 @@ def series(path: Path) -> list[Series]:
 
 
 async def serve(args: argparse.Namespace) -> None:
-    """Serve until told to end."""
+    """Serve until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     store = TargetStore()
     store.publish(series(args.fixtures))
     drain = listener.Drain()
-    async with delegated.of_cluster(
-        kubeconfig=args.kubeconfig, certificate=args.cert, key=args.key
-    ) as who:
+    async with (
+        client.connected(args.kubeconfig) as cluster,
+        delegated.delegated_auth(cluster, certificate=args.cert, key=args.key) as auth,
+    ):
         application = handlers.application(
-            store=store,
-            authenticator=who.authenticator,
-            policy=who.policy,
-            readiness={"ping": lambda: None, "shutdown": drain.check},
-            metrics_registry=CollectorRegistry(),
+            provider=store,
+            authenticator=auth.authenticator,
+            policy=auth.policy,
+            probes=Probes(CollectorRegistry(), {"ping": lambda: None, "shutdown": drain.check}),
         )
         async with listener.listening(
-            application, host="127.0.0.1", port=args.port, certificates=who.certificates
+            application, host="127.0.0.1", port=args.port, certificates=auth.certificates
         ) as port:
-            print(f"serving on https://127.0.0.1:{port}", flush=True)  # noqa: T201 - for who started it
+            print(f"serving on https://127.0.0.1:{port}", flush=True)  # noqa: T201 - for the process that started it
             await stop.wait()
-            drain.ending = True
+            drain.begin()
 
 
 def main() -> int:

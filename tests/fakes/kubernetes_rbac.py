@@ -1,4 +1,4 @@
-"""RBAC as Kubernetes decides it, for the stand-in: roles and bindings among objects."""
+"""RBAC as Kubernetes evaluates it, for the in-memory API: roles and bindings among objects."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ _BUILT_IN: list[dict[str, Any]] = [
 ]
 
 
-class Ask(NamedTuple):
-    """What somebody wants to do."""
+class Action(NamedTuple):
+    """An action that permissions are checked for; `resource` includes the subresource."""
 
     verb: str
     group: str
@@ -49,8 +49,19 @@ class Ask(NamedTuple):
     name: str = ""
 
 
-def allowed(objects: list[dict[str, Any]], user: str, ask: Ask) -> bool:
-    """Whether roles and bindings among the objects let the user do that."""
+def action_of(attributes: dict[str, Any]) -> Action:
+    """The action of a SubjectAccessReview's resource attributes."""
+    return Action(
+        attributes["verb"],
+        attributes.get("group", ""),
+        "/".join(filter(None, (attributes["resource"], attributes.get("subresource")))),
+        attributes.get("namespace", ""),
+        attributes.get("name", ""),
+    )
+
+
+def allowed(objects: list[dict[str, Any]], user: str, action: Action) -> bool:
+    """Whether roles and bindings among the objects allow the user an action."""
     roles = {
         (item["kind"], item["metadata"].get("namespace", ""), item["metadata"]["name"]): item
         for item in [*objects, *_BUILT_IN]
@@ -65,17 +76,17 @@ def allowed(objects: list[dict[str, Any]], user: str, ask: Ask) -> bool:
             if subject["kind"] == "ServiceAccount"
         ]
         where = item["metadata"].get("namespace", "")
-        if user not in subjects or (item["kind"] == "RoleBinding" and where != ask.namespace):
+        if user not in subjects or (item["kind"] == "RoleBinding" and where != action.namespace):
             continue
         reference = item["roleRef"]
         space = where if reference["kind"] == "Role" else ""
         role = roles.get((reference["kind"], space, reference["name"]))
         for rule in [] if role is None else role["rules"]:
             if (
-                ask.verb in rule["verbs"]
-                and ask.group in rule["apiGroups"]
-                and {ask.resource, "*"} & set(rule["resources"])
-                and (not rule.get("resourceNames") or ask.name in rule["resourceNames"])
+                action.verb in rule["verbs"]
+                and action.group in rule["apiGroups"]
+                and {action.resource, "*"} & set(rule["resources"])
+                and (not rule.get("resourceNames") or action.name in rule["resourceNames"])
             ):
                 return True
     return False

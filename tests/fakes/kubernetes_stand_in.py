@@ -1,7 +1,7 @@
-"""A stand-in for the parts of the Kubernetes API that decide on identities, where there is no cluster.
+"""A stand-in for the parts of the Kubernetes API that authenticate and authorize, where there is no cluster.
 
-It answers TokenReview from a table, SubjectAccessReview from a few rules and the defaults of RBAC, and keeps
-the front-proxy ConfigMap with a watch. It can be made slow, or fail.
+It answers TokenReview from a table, SubjectAccessReview from a few rules and the defaults of RBAC, and
+serves the front-proxy ConfigMap with a watch. It can be made slow, or fail.
 """
 
 from __future__ import annotations
@@ -26,7 +26,18 @@ _DISCOVERY = ("/api", "/apis", "/openapi", *_PUBLIC)
 
 @dataclass
 class StandIn:
-    """What it knows, and what it was asked."""
+    """Identities, and the reviews that were requested.
+
+    Attributes:
+        config: Data of the front-proxy ConfigMap.
+        tokens: Users by token, as a TokenReview's status has them.
+        delay: Seconds before every answer.
+        broken: Whether every answer is status 500.
+        reviews: Specs of all SubjectAccessReviews.
+        token_reviews: Number of TokenReviews.
+        granted: User and namespace of metrics that may be read beside the built-in rules.
+
+    """
 
     config: dict[str, str]
     tokens: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -48,8 +59,10 @@ class StandIn:
         app = web.Application()
         path = "/api/v1/namespaces/kube-system/configmaps"
         app.router.add_get(path, self._configmaps)
-        app.router.add_post("/apis/authentication.k8s.io/v1/tokenreviews", self._token)
-        app.router.add_post("/apis/authorization.k8s.io/v1/subjectaccessreviews", self._access)
+        app.router.add_post("/apis/authentication.k8s.io/v1/tokenreviews", self.review_token)
+        app.router.add_post(
+            "/apis/authorization.k8s.io/v1/subjectaccessreviews", self.review_access
+        )
         return app
 
     async def _pause(self) -> None:
@@ -82,23 +95,24 @@ class StandIn:
         await response.write(json.dumps(event).encode() + b"\n")
         return response
 
-    async def _token(self, request: web.Request) -> web.Response:
+    async def review_token(self, request: web.Request) -> web.Response:
         await self._pause()
         self.token_reviews += 1
         user = self.tokens.get((await request.json())["spec"]["token"])
-        status = {"authenticated": True, "user": user} if user else {"error": "not known"}
+        status = {"authenticated": True, "user": user} if user else {"error": "unknown token"}
         return web.json_response({"kind": "TokenReview", "status": status}, status=201)
 
-    async def _access(self, request: web.Request) -> web.Response:
+    async def review_access(self, request: web.Request) -> web.Response:
         await self._pause()
         spec = (await request.json())["spec"]
         self.reviews.append(spec)
-        allowed = self._allowed(spec)
+        allowed = self.allows(spec)
         return web.json_response(
             {"kind": "SubjectAccessReview", "status": {"allowed": allowed}}, status=201
         )
 
-    def _allowed(self, spec: dict[str, Any]) -> bool:
+    def allows(self, spec: dict[str, Any]) -> bool:
+        """The decision on a SubjectAccessReview."""
         groups = set(spec.get("groups") or ())
         plain = spec.get("nonResourceAttributes")
         if plain is not None:
@@ -107,14 +121,14 @@ class StandIn:
                 return False
             known = any(path == item or path.startswith(f"{item}/") for item in _DISCOVERY)
             return path in _PUBLIC or ("system:authenticated" in groups and known)
-        asked = spec["resourceAttributes"]
-        if asked["group"] != GROUP or asked["verb"] not in {"get", "list"}:
+        attributes = spec["resourceAttributes"]
+        if attributes["group"] != GROUP or attributes["verb"] not in {"get", "list"}:
             return False
-        if (spec["user"], asked.get("namespace", "")) in self.granted:
+        if (spec["user"], attributes.get("namespace", "")) in self.granted:
             return True
         controller = "system:serviceaccount:kube-system:horizontal-pod-autoscaler"
         return spec["user"] == controller or (
-            "team-a" in groups and asked.get("namespace") == "team-a"
+            "team-a" in groups and attributes.get("namespace") == "team-a"
         )
 
 

@@ -87,7 +87,7 @@ class PrometheusServer:
             found: list[dict[str, Any]] = (await response.json())["data"]["result"]
             return found
 
-    async def scraped(self, targets: Sequence[Target], *, seconds: float = 30.0) -> None:
+    async def scraped(self, targets: Sequence[Target], *, seconds: float = 120.0) -> None:
         """Wait until each of these was scraped well."""
         wanted = {(target.address, target.namespace, target.pod) for target in targets}
         names = ("instance", "namespace", "pod")
@@ -98,7 +98,7 @@ class PrometheusServer:
                     return
                 await asyncio.sleep(0.1)
 
-    async def until(self, query: str, *, seconds: float = 30.0) -> None:
+    async def until(self, query: str, *, seconds: float = 120.0) -> None:
         """Wait until a query has an answer."""
         async with asyncio.timeout(seconds):
             while True:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from optimizer.problem import Candidate, Current, Problem, Variant
+from optimizer.problem import Candidate, Current, Problem, VariantCandidates
 
 CASES: list[dict[str, Any]] = json.loads((Path(__file__).parent / "golden.json").read_text())[
     "cases"
@@ -37,7 +37,7 @@ def problem(case: dict[str, Any]) -> Problem:
             continue
         now = server.get("currentAlloc", {})
         variants.append(
-            Variant(
+            VariantCandidates(
                 name=server["name"],
                 priority=priorities[server["class"]],
                 current=Current(

@@ -20,10 +20,10 @@ from optimizer.problem import (
     Allocation,
     Candidate,
     Current,
-    Policy,
     Problem,
+    SaturationPolicy,
     Solution,
-    Variant,
+    VariantCandidates,
     allocate,
 )
 
@@ -41,7 +41,9 @@ def candidate(name: str, replicas: int, devices: int, cost: float) -> Candidate:
 
 
 @st.composite
-def problems(draw: st.DrawFn, most: int = 5, policies: tuple[Policy, ...] = POLICIES) -> Problem:
+def problems(
+    draw: st.DrawFn, most: int = 5, policies: tuple[SaturationPolicy, ...] = POLICIES
+) -> Problem:
     variants = []
     for number in range(draw(st.integers(1, most))):
         names = draw(
@@ -60,7 +62,7 @@ def problems(draw: st.DrawFn, most: int = 5, policies: tuple[Policy, ...] = POLI
             candidates = (candidate("", 0, 0, 0.0),)
         now = draw(st.sampled_from(["", "A1", "B1"]))
         variants.append(
-            Variant(
+            VariantCandidates(
                 name=f"v{number}",
                 candidates=candidates,
                 priority=draw(st.integers(1, 3)),
@@ -185,17 +187,17 @@ def test_priority_comes_first(problem: Problem) -> None:
 
 def test_a_higher_priority_takes_the_last_device() -> None:
     """Greedy too: with one device for two, the higher priority gets it, whatever the values."""
-    low = Variant(name="a", candidates=(candidate("A1", 1, 1, 10.0),), priority=2)
-    high = Variant(name="b", candidates=(candidate("A1", 1, 1, 99.0),), priority=1)
+    low = VariantCandidates(name="a", candidates=(candidate("A1", 1, 1, 10.0),), priority=2)
+    high = VariantCandidates(name="b", candidates=(candidate("A1", 1, 1, 99.0),), priority=1)
     for solver in (greedy.solve, branch_and_bound.solve):
         found = solver(Problem(variants=(low, high), capacity={"A": 1}))
         assert found.allocations["b"].served == "full"
         assert found.allocations["a"].served == "none"
 
 
-def share(policy: Policy, capacity: int) -> dict[str, int]:
+def share(policy: SaturationPolicy, capacity: int) -> dict[str, int]:
     variants = tuple(
-        Variant(name=name, candidates=(candidate("A1", 4, 1, 40.0),), priority=priority)
+        VariantCandidates(name=name, candidates=(candidate("A1", 4, 1, 40.0),), priority=priority)
         for name, priority in (("a", 1), ("b", 2), ("c", 2))
     )
     found = greedy.solve(
@@ -218,9 +220,9 @@ def test_policies_share_what_is_left() -> None:
 
 def test_greedy_alone_can_be_far_from_the_best() -> None:
     """One large request crowds out three small ones; branch-and-bound serves the three."""
-    large = Variant(name="l", candidates=(candidate("A1", 3, 1, 90.0),))
+    large = VariantCandidates(name="l", candidates=(candidate("A1", 3, 1, 90.0),))
     small = tuple(
-        Variant(name=f"s{n}", candidates=(candidate("A1", 1, 1, 10.0),)) for n in range(3)
+        VariantCandidates(name=f"s{n}", candidates=(candidate("A1", 1, 1, 10.0),)) for n in range(3)
     )
     problem = Problem(variants=(large, *small), capacity={"A": 3})
     assert sum(got.served == "full" for got in greedy.solve(problem).allocations.values()) == 1
@@ -232,7 +234,7 @@ def test_greedy_alone_can_be_far_from_the_best() -> None:
 def test_a_time_limit_falls_back_to_greedy_and_says_so() -> None:
     """With no time to prove anything the plan is greedy's, and is called a fallback."""
     variants = tuple(
-        Variant(
+        VariantCandidates(
             name=f"v{number:03}",
             candidates=(
                 candidate("A1", number % 5 + 1, number % 3 + 1, 10.0 + number * 37 % 101),
@@ -251,12 +253,12 @@ def test_a_time_limit_falls_back_to_greedy_and_says_so() -> None:
 
 def test_reasons_name_the_runner_up_and_who_holds_what_is_short() -> None:
     """Every variant's reasons: what binds, what was next, and for the unserved who is in the way."""
-    first = Variant(
+    first = VariantCandidates(
         name="first",
         priority=1,
         candidates=(candidate("A1", 2, 2, 40.0), candidate("B1", 1, 1, 70.0)),
     )
-    last = Variant(name="last", priority=2, candidates=(candidate("A1", 1, 2, 20.0),))
+    last = VariantCandidates(name="last", priority=2, candidates=(candidate("A1", 1, 2, 20.0),))
     problem = Problem(variants=(first, last), capacity={"A": 5, "B": 0})
     reasons = explain(problem, greedy.solve(problem))
     assert reasons["first"].binding == "itl"
@@ -268,7 +270,7 @@ def test_reasons_name_the_runner_up_and_who_holds_what_is_short() -> None:
     assert str(shortage) == "A short: A1 wants 2, 1 of 5 free, most held by first (4)"
 
 
-GOOD = Variant(name="v", candidates=(candidate("A1", 1, 1, 10.0),))
+GOOD = VariantCandidates(name="v", candidates=(candidate("A1", 1, 1, 10.0),))
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimizer.stabilization import Limits, Recommendation, stabilize
+from optimizer.stabilization import Recommendation, StabilizationLimits, stabilize
 
 
 def fold(
-    wanted: list[int], limits: Limits, *, step: float = 10.0, before: int | None = None
+    wanted: list[int], limits: StabilizationLimits, *, step: float = 10.0, before: int | None = None
 ) -> list[int]:
     """What is published when these numbers are wanted one after the other."""
     published: list[int] = []
@@ -27,18 +27,30 @@ def fold(
 @pytest.mark.parametrize(
     ("wanted", "limits", "published"),
     [
-        pytest.param([1, 5, 2], Limits(), [1, 5, 2], id="off"),
-        pytest.param([1, 5, 9], Limits(down_seconds=60), [1, 5, 9], id="up-at-once"),
-        pytest.param([5, 2, 2, 2, 2], Limits(down_seconds=30), [5, 5, 5, 2, 2], id="down-late"),
-        pytest.param([5, 2, 4, 2, 2, 2], Limits(down_seconds=30), [5, 5, 5, 4, 4, 2], id="highest"),
-        pytest.param([1, 9, 9, 9], Limits(step_up=3), [1, 4, 7, 9], id="step-up"),
-        pytest.param([9, 1, 1, 1], Limits(step_down=3), [9, 6, 3, 1], id="step-down"),
+        pytest.param([1, 5, 2], StabilizationLimits(), [1, 5, 2], id="off"),
+        pytest.param([1, 5, 9], StabilizationLimits(down_seconds=60), [1, 5, 9], id="up-at-once"),
         pytest.param(
-            [9, 1, 1, 1, 1], Limits(down_seconds=20, step_down=5), [9, 9, 4, 1, 1], id="both"
+            [5, 2, 2, 2, 2], StabilizationLimits(down_seconds=30), [5, 5, 5, 2, 2], id="down-late"
+        ),
+        pytest.param(
+            [5, 2, 4, 2, 2, 2],
+            StabilizationLimits(down_seconds=30),
+            [5, 5, 5, 4, 4, 2],
+            id="highest",
+        ),
+        pytest.param([1, 9, 9, 9], StabilizationLimits(step_up=3), [1, 4, 7, 9], id="step-up"),
+        pytest.param([9, 1, 1, 1], StabilizationLimits(step_down=3), [9, 6, 3, 1], id="step-down"),
+        pytest.param(
+            [9, 1, 1, 1, 1],
+            StabilizationLimits(down_seconds=20, step_down=5),
+            [9, 9, 4, 1, 1],
+            id="both",
         ),
     ],
 )
-def test_what_is_published(wanted: list[int], limits: Limits, published: list[int]) -> None:
+def test_what_is_published(
+    wanted: list[int], limits: StabilizationLimits, published: list[int]
+) -> None:
     """Each rule alone and both together."""
     assert fold(wanted, limits) == published
 
@@ -46,17 +58,19 @@ def test_what_is_published(wanted: list[int], limits: Limits, published: list[in
 def test_the_reason_names_what_held() -> None:
     """The window with the seconds that are left, or the step."""
     history = (Recommendation(0.0, 5),)
-    held = stabilize(2, before=5, history=history, now=20.0, limits=Limits(down_seconds=60))
+    held = stabilize(
+        2, before=5, history=history, now=20.0, limits=StabilizationLimits(down_seconds=60)
+    )
     assert held.reason == "5 kept for 40 s more: wanted lately"
-    up = stabilize(9, before=2, history=(), now=0.0, limits=Limits(step_up=3))
+    up = stabilize(9, before=2, history=(), now=0.0, limits=StabilizationLimits(step_up=3))
     assert up.reason == "5 instead of 9: 3 more at a time"
-    assert stabilize(9, before=2, history=(), now=0.0, limits=Limits()).reason == ""
+    assert stabilize(9, before=2, history=(), now=0.0, limits=StabilizationLimits()).reason == ""
 
 
 def test_a_maximum_is_kept_whatever_the_window_says() -> None:
     """A bound that was lowered counts at once."""
     history = (Recommendation(0.0, 8),)
-    limits = Limits(down_seconds=600)
+    limits = StabilizationLimits(down_seconds=600)
     found = stabilize(3, before=8, history=history, now=10.0, limits=limits, maximum=4)
     assert found.replicas == 4
 
@@ -67,7 +81,7 @@ NUMBERS = st.lists(st.integers(0, 30), min_size=1, max_size=40)
 @given(NUMBERS, st.integers(1, 5), st.integers(1, 5), st.floats(0, 100))
 def test_steps_are_never_exceeded(wanted: list[int], up: int, down: int, seconds: float) -> None:
     """From one publication to the next, whatever is wanted."""
-    limits = Limits(down_seconds=seconds, step_up=up, step_down=down)
+    limits = StabilizationLimits(down_seconds=seconds, step_up=up, step_down=down)
     published = fold(wanted, limits)
     for before, after in itertools.pairwise(published):
         assert -down <= after - before <= up
@@ -76,7 +90,7 @@ def test_steps_are_never_exceeded(wanted: list[int], up: int, down: int, seconds
 @given(NUMBERS, st.floats(0, 100))
 def test_the_window_neither_raises_nor_starves(wanted: list[int], seconds: float) -> None:
     """Without steps what is published lies between what is wanted and the most that was wanted lately."""
-    published = fold(wanted, Limits(down_seconds=seconds))
+    published = fold(wanted, StabilizationLimits(down_seconds=seconds))
     for index, number in enumerate(published):
         recent = [w for at, w in enumerate(wanted[: index + 1]) if (index - at) * 10.0 < seconds]
         assert wanted[index] <= number <= max([*recent, wanted[index]])

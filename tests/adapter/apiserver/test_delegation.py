@@ -16,8 +16,10 @@ from prometheus_client import CollectorRegistry
 
 from adapter import errors
 from adapter.apiserver import delegation, handlers
+from adapter.apiserver.probes import Probes
+from adapter.apiserver.provider import Merged
 from adapter.auth import authentication, authorization
-from adapter.store import Series, TargetStore
+from adapter.store import OWN_METRICS, Series, TargetStore
 from adapter.tls import listener
 from adapter.tls.certificates import Certificates
 from tests.fakes import kubernetes_stand_in as stand_ins
@@ -77,12 +79,12 @@ async def serving(
         requestheader_cas=(folder / "fp-ca.crt").read_bytes(),
     )
     application = handlers.application(
-        store=target_store,
+        provider=target_store
+        if delegate is None
+        else Merged(target_store, delegate, reserved=OWN_METRICS),
         authenticator=authentication.Authenticator(config),
         policy=authorization.LocalPolicy(),
-        readiness={"ping": lambda: None},
-        metrics_registry=CollectorRegistry(),
-        delegate=delegate,
+        probes=Probes(CollectorRegistry(), {"ping": lambda: None}),
     )
     cas = (folder / "ca.crt").read_bytes() + (folder / "fp-ca.crt").read_bytes()
     certificates = Certificates(folder / "serving.crt", folder / "serving.key", cas)
@@ -168,7 +170,7 @@ async def test_the_callers_identity_is_passed_on(tmp_path: Path) -> None:
 
     async with bare(tmp_path, handler) as other, before(tmp_path, other) as pair:
         status, text, response = await pair.get(
-            f"{BASE}/namespaces/ns/x?labelSelector=a%3Db%20c",
+            f"{BASE}/namespaces/ns/x?labelSelector=a%20in%20(b)&unknown=%C3%A4",
             certificate="fp",
             **{"X-Remote-User": "eve", "X-Remote-Group": "g", "X-Remote-Extra-A.b%2fc": "v"},
         )
@@ -179,7 +181,7 @@ async def test_the_callers_identity_is_passed_on(tmp_path: Path) -> None:
     assert last.headers.getall("X-Remote-Group") == ["g", "system:authenticated"]
     assert last.headers["X-Remote-User"] == "eve"
     assert last.headers["X-Remote-Extra-a.b%2Fc"] == "v"
-    assert last.path_qs.endswith("/x?labelSelector=a%3Db%20c")
+    assert last.path_qs.endswith("/x?labelSelector=a%20in%20(b)&unknown=%C3%A4")
 
 
 async def test_a_token_goes_plain(tmp_path: Path) -> None:
@@ -248,10 +250,10 @@ async def test_what_is_known_of_the_other_stays_known(tmp_path: Path) -> None:
         for answer in list(answers):
             answers[:] = [answer]
             await pair.delegate.discover()
-            assert pair.delegate.names == ("a",)
+            assert pair.delegate.list_external_metrics() == ("a",)
         await up.aclose()
         await pair.delegate.discover()
-        assert pair.delegate.names == ("a",)
+        assert pair.delegate.list_external_metrics() == ("a",)
 
 
 async def test_who_may_not_here_is_not_asked_there(pair: Pair) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ssl
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from adapter import errors
 from adapter.apiserver import handlers
+from adapter.apiserver.probes import Probes
 from adapter.auth import authentication, authorization
 from adapter.kube import labels as selectors
 from adapter.store import Series, TargetStore
@@ -47,7 +48,7 @@ class Running:
     proxies: Authority
     server_ca: Authority
     store: TargetStore
-    now: list[float] = field(default_factory=lambda: [1_700_000_010.0])
+    now: list[float]
 
     async def get(
         self,
@@ -78,10 +79,11 @@ async def running(folder: Path) -> AsyncIterator[Running]:
     pair = server_ca.issue_server(["localhost"], ["127.0.0.1"])
     (folder / "s.crt").write_bytes(pair.cert_pem)
     (folder / "s.key").write_bytes(pair.key_pem)
-    store = TargetStore()
-    found = Running("", folder, clients, proxies, server_ca, store)
+    now = [1_700_000_010.0]
+    store = TargetStore(now=lambda: now[0])
+    found = Running("", folder, clients, proxies, server_ca, store, now)
     app = handlers.application(
-        store=store,
+        provider=store,
         authenticator=authentication.Authenticator(
             authentication.IdentityConfig(
                 client_cas=clients.cert_pem,
@@ -90,8 +92,7 @@ async def running(folder: Path) -> AsyncIterator[Running]:
             )
         ),
         policy=authorization.LocalPolicy(),
-        readiness={"ping": lambda: None},
-        metrics_registry=CollectorRegistry(),
+        probes=Probes(CollectorRegistry(), {"ping": lambda: None}),
         now=lambda: found.now[0],
     )
     certificates = Certificates(

@@ -1,4 +1,4 @@
-"""Who gets in, by the cluster's word: the identity table, caches, failures, and exchanges while serving."""
+"""Delegated auth: the identity table, caches, failures, and certificates that change while serving."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ from prometheus_client import CollectorRegistry
 
 from adapter import errors
 from adapter.apiserver import handlers
+from adapter.apiserver.probes import Probes
 from adapter.auth import authentication, authorization, delegated, reviews, users
 from adapter.auth.cache import Cache
+from adapter.kube import client
 from adapter.store import Series, TargetStore
 from adapter.tls import listener
 from adapter.tls.certificates import Certificates
@@ -75,25 +77,23 @@ async def guarded(folder: Path) -> AsyncIterator[Guarded]:
     )
     async with (
         stand_ins.running(found) as (stand_in, kubeconfig),
-        delegated.of_cluster(
-            kubeconfig=kubeconfig,
-            certificate=folder / "serving.crt",
-            key=folder / "serving.key",
-        ) as who,
+        client.connected(kubeconfig) as cluster,
+        delegated.delegated_auth(
+            cluster, certificate=folder / "serving.crt", key=folder / "serving.key"
+        ) as auth,
     ):
         stand_in.tokens["good"] = {
             "username": "bot", "groups": ["team-a"], "uid": "1", "extra": {"k": ["v"]},
         }  # fmt: skip
         stand_in.tokens["nobody"] = {"username": ""}
         application = handlers.application(
-            store=store,
-            authenticator=who.authenticator,
-            policy=who.policy,
-            readiness={"ping": lambda: None},
-            metrics_registry=CollectorRegistry(),
+            provider=store,
+            authenticator=auth.authenticator,
+            policy=auth.policy,
+            probes=Probes(CollectorRegistry(), {"ping": lambda: None}),
         )
         async with listener.listening(
-            application, host="127.0.0.1", port=0, certificates=who.certificates
+            application, host="127.0.0.1", port=0, certificates=auth.certificates
         ) as port:
             yield Guarded(f"https://127.0.0.1:{port}", folder, found, stand_in)
 
@@ -165,8 +165,8 @@ async def test_a_token_is_its_reviewed_user(server: Guarded) -> None:
     assert spec["groups"] == ["team-a", "system:authenticated"]
 
 
-async def test_reviews_are_remembered_for_a_while_and_asked_once(server: Guarded) -> None:
-    """Many requests at once make one review; later ones are answered from memory."""
+async def test_reviews_are_cached_and_shared(server: Guarded) -> None:
+    """Concurrent requests share one review; later ones are answered from the cache."""
     server.stand_in.delay = 0.2
     headers = [("Authorization", "Bearer good")]
     answers = await asyncio.gather(*(server.get(headers=headers) for _ in range(20)))
@@ -187,17 +187,17 @@ async def test_a_cluster_that_fails_lets_nobody_in(server: Guarded) -> None:
     assert (await server.get(certificate="alice"))[0] == 200  # an error is not remembered
 
 
-async def test_verdicts_end() -> None:
-    """A verdict is believed for ten seconds; the memory is bounded; errors are not kept."""
+async def test_decisions_expire() -> None:
+    """Decisions are cached for ten seconds; the cache is bounded; errors are not cached."""
     now, asked = [0.0], []
 
     async def review(
         user: users.User, attributes: authorization.Attributes
-    ) -> authorization.Verdict:
+    ) -> authorization.AccessDecision:
         asked.append(user.name)
         if user.name == "broken":
             raise users.ReviewError("no")
-        return authorization.Verdict(allowed=True)
+        return authorization.AccessDecision(allowed=True)
 
     policy = authorization.ClusterPolicy(review, clock=lambda: now[0])
     attributes = authorization.Attributes(verb="list", path="/x", resource="m")
@@ -212,7 +212,7 @@ async def test_verdicts_end() -> None:
     assert asked.count("broken") == 2
     for number in range(5000):
         await policy.decide(users.User(name=str(number), groups=()), attributes)
-    assert len(policy._verdicts._known) == 4096
+    assert len(policy._decisions) == 4096
 
 
 async def test_a_client_that_leaves_takes_no_answer_from_the_others() -> None:
@@ -316,13 +316,12 @@ async def test_too_many_connections_are_closed_and_the_others_served(tmp_path: P
     )
     config = authentication.IdentityConfig(client_cas=found.authorities["ca"].cert_pem)
     application = handlers.application(
-        store=TargetStore(),
+        provider=TargetStore(),
         authenticator=authentication.Authenticator(config),
         policy=authorization.LocalPolicy(),
-        readiness={"ping": lambda: None},
-        metrics_registry=CollectorRegistry(),
+        probes=Probes(CollectorRegistry(), {"ping": lambda: None}),
     )
-    limits = listener.Limits(connections=3, idle_seconds=1.0)
+    limits = listener.ConnectionLimits(connections=3, idle_seconds=1.0)
     async with listener.listening(
         application, host="127.0.0.1", port=0, certificates=certificates, limits=limits
     ) as port:
@@ -382,13 +381,16 @@ async def test_without_a_cluster_the_start_says_what_is_missing(tmp_path: Path) 
         "certificate": tmp_path / "serving.crt", "key": tmp_path / "serving.key",
     }  # fmt: skip
     with pytest.raises(errors.StartupError, match="no usable access to a cluster"):
-        async with delegated.of_cluster(kubeconfig=tmp_path / "none", **files):
+        async with client.connected(tmp_path / "none"):
             pass
     found = stand_ins.certificates(tmp_path)
     async with stand_ins.running(found) as (stand_in, kubeconfig):
         stand_in.broken = True
         with pytest.raises(errors.StartupError, match="extension-apiserver-authentication-reader"):
-            async with delegated.of_cluster(kubeconfig=kubeconfig, start_seconds=0.1, **files):
+            async with (
+                client.connected(kubeconfig) as cluster,
+                delegated.delegated_auth(cluster, start_seconds=0.1, **files),
+            ):
                 pass
 
 

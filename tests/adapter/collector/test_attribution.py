@@ -58,7 +58,7 @@ def told(found: list[Attributed]) -> list[tuple[str, str, str]]:
 
 def problems(*variants: VariantSource, samples: list[Sampled]) -> dict[str, str]:
     attribution = Attribution(variants)
-    assert attribution.all(samples) == []
+    assert attribution.attribute(samples) == []
     return attribution.problems
 
 
@@ -70,7 +70,7 @@ def test_variants_of_one_model_are_told_apart_by_their_pods() -> None:
             variant("b", pods={"b-1": "10.0.0.3:8000"}),
         ]
     )
-    found = attribution.all(
+    found = attribution.attribute(
         [
             sample("b-1", "10.0.0.3:8000"),
             sample("a-2", "somewhere:9"),
@@ -92,20 +92,20 @@ def test_pods_of_one_name_in_two_namespaces() -> None:
         variant("v", pods={"p-0": "10.0.0.1:8000"}),
         variant("v", pods={"p-0": "10.0.0.2:8000"}, namespace="other"),
     ]
-    found = Attribution(variants).all([sample("p-0"), sample("p-0", namespace="other")])
+    found = Attribution(variants).attribute([sample("p-0"), sample("p-0", namespace="other")])
     assert told(found) == [
         ("n/v", url("10.0.0.1:8000"), "pod"),
         ("other/v", url("10.0.0.2:8000"), "pod"),
     ]
-    assert Attribution(variants).all([sample("p-0", namespace="")]) == []
-    (found_,) = Attribution(variants).all([sample("p-0", "10.0.0.2:8000", namespace="")])
+    assert Attribution(variants).attribute([sample("p-0", namespace="")]) == []
+    (found_,) = Attribution(variants).attribute([sample("p-0", "10.0.0.2:8000", namespace="")])
     assert (found_.key, found_.how) == ("other/v", "address")
 
 
 def test_a_pod_without_the_label_of_its_namespace() -> None:
     """Its name is enough where no other has it, and it is said that this was so."""
     attribution = Attribution([variant("a", pods={"p": "10.0.0.1:8000"})])
-    found = attribution.all([sample("p", namespace="")])
+    found = attribution.attribute([sample("p", namespace="")])
     assert told(found) == [("n/a", url("10.0.0.1:8000"), "pod without namespace")]
 
 
@@ -122,9 +122,9 @@ def test_a_pod_without_the_label_of_its_namespace() -> None:
 def test_by_address(endpoint: str, instance: str) -> None:
     """Where pods are not known, or series have no such labels."""
     attribution = Attribution([variant("a", endpoints=(endpoint,)), variant("b", model="other")])
-    found = attribution.all([sample("", instance, namespace=""), sample("", "10.9.9.9:8000")])
+    found = attribution.attribute([sample("", instance, namespace=""), sample("", "10.9.9.9:8000")])
     assert told(found) == [("n/a", endpoint, "address")]
-    found = Attribution([variant("a", endpoints=(endpoint,))]).all([sample("p", instance)])
+    found = Attribution([variant("a", endpoints=(endpoint,))]).attribute([sample("p", instance)])
     assert told(found) == [("n/a", endpoint, "address")]
 
 
@@ -132,7 +132,7 @@ def test_an_address_of_two_variants_tells_neither() -> None:
     """Nor does it when a third has it too."""
     sources = [variant(name, endpoints=(url("10.0.0.1:8000"),)) for name in "abc"]
     for number in (2, 3):
-        assert Attribution(sources[:number]).all([sample("", "10.0.0.1:8000")]) == []
+        assert Attribution(sources[:number]).attribute([sample("", "10.0.0.1:8000")]) == []
 
 
 def test_an_address_that_another_pod_had_before() -> None:
@@ -144,12 +144,12 @@ def test_an_address_that_another_pod_had_before() -> None:
         sample("new", "10.0.0.1:8000", namespace="elsewhere"),
         sample("", "10.0.0.1:8000", namespace="elsewhere"),
     ):
-        assert Attribution([known]).all([other]) == []
+        assert Attribution([known]).attribute([other]) == []
     for same in (
         sample("", "10.0.0.1:8000"),
         sample("", "10.0.0.1:8000", namespace=""),
     ):
-        assert told(Attribution([known]).all([same])) == [
+        assert told(Attribution([known]).attribute([same])) == [
             ("n/a", url("10.0.0.1:8000"), "address"),
         ]
 
@@ -157,7 +157,7 @@ def test_an_address_that_another_pod_had_before() -> None:
 def test_by_model_where_one_variant_serves_it() -> None:
     """Its servers get names made of their labels; another namespace's are not meant."""
     attribution = Attribution([variant("a"), variant("b", model="other")])
-    found = attribution.all(
+    found = attribution.attribute(
         [
             sample("p"),
             sample("", "10.0.0.1:8000"),
@@ -177,7 +177,7 @@ def test_by_model_where_one_variant_serves_it() -> None:
 def test_one_model_in_two_namespaces() -> None:
     """The label tells; without it both are told that nothing does."""
     variants = [variant("a"), variant("a", namespace="other")]
-    found = Attribution(variants).all([sample("p"), sample("p", namespace="other")])
+    found = Attribution(variants).attribute([sample("p"), sample("p", namespace="other")])
     assert [item.key for item in found] == ["n/a", "other/a"]
     assert problems(*variants, samples=[sample("p", namespace="")]).keys() == {"n/a", "other/a"}
 
@@ -187,7 +187,7 @@ def test_a_model_of_two_variants_is_ambiguous() -> None:
     said = problems(variant("a"), variant("b"), samples=[sample("p")])
     assert said.keys() == {"n/a", "n/b"}
     for text in said.values():
-        assert text.startswith("2 variants serve 'm', and nothing tells their series apart")
+        assert text.startswith("2 variants serve 'm', and no label distinguishes their series")
         assert "llmd.ai/metrics-endpoints" in text
 
 
@@ -201,8 +201,8 @@ def test_variants_with_given_endpoints_have_no_others() -> None:
     """What they do not name may be of one that says nothing."""
     given = variant("a", endpoints=(url("10.0.0.1:8000"),))
     rest = [sample("", "10.0.0.1:8000"), sample("", "10.0.0.2:8000")]
-    assert told(Attribution([given]).all(rest)) == [("n/a", url("10.0.0.1:8000"), "address")]
-    assert told(Attribution([given, variant("b")]).all(rest)) == [
+    assert told(Attribution([given]).attribute(rest)) == [("n/a", url("10.0.0.1:8000"), "address")]
+    assert told(Attribution([given, variant("b")]).attribute(rest)) == [
         ("n/a", url("10.0.0.1:8000"), "address"),
         ("n/b", "prometheus:n/10.0.0.2:8000", "model"),
     ]
@@ -212,7 +212,7 @@ def test_pods_that_are_not_ready_are_not_anothers() -> None:
     """Where a variant's pods are looked at, others of its model may be its own and not ready."""
     known = variant("a", pods={"a-1": "10.0.0.1:8000"})
     attribution = Attribution([known, variant("b")])
-    assert [item.key for item in attribution.all([sample("a-1"), sample("a-2")])] == ["n/a"]
+    assert [item.key for item in attribution.attribute([sample("a-1"), sample("a-2")])] == ["n/a"]
     assert attribution.problems.keys() == {"n/b"}
 
 
@@ -233,7 +233,7 @@ def test_of_several_addresses_of_one_pod_ours_counts() -> None:
     ours, others = sample("p", "10.0.0.1:8000"), [sample("p", "10.0.0.1:1"), sample("p", "z:9")]
     for samples in ([ours, *others], [*others, ours]):
         attribution = Attribution([variant("a", pods={"p": "10.0.0.1:8000"})])
-        (found,) = attribution.all(samples)
+        (found,) = attribution.attribute(samples)
         assert found.sampled is ours
 
 
@@ -245,7 +245,7 @@ def test_of_foreign_addresses_always_the_same_counts() -> None:
         ]
         for ordered in (samples, samples[::-1]):
             attribution = Attribution([variant("a", pods={"p": "10.0.0.1:8000"})])
-            (found,) = attribution.all(ordered)
+            (found,) = attribution.attribute(ordered)
             assert found.sampled.instance == "y"
 
 
@@ -256,7 +256,7 @@ def test_two_jobs_of_one_pod_count_once(instance: str, known: bool) -> None:  # 
     source = variant("a", pods={"p": "10.0.0.1:8000"}) if known else variant("a")
     older, newer = sample("p", instance), sample("p", instance, sampled_at=101.0)
     for samples in ([older, newer], [newer, older]):
-        (found,) = Attribution([source]).all(samples)
+        (found,) = Attribution([source]).attribute(samples)
         assert found.sampled is newer
 
 
@@ -310,7 +310,7 @@ samples_ = st.lists(
 @given(fleet_=fleets(), samples=samples_)
 def test_nothing_counts_twice(fleet_: list[VariantSource], samples: list[Sampled]) -> None:
     """No sample is of two variants, no endpoint is there twice, and models are right."""
-    found = Attribution(fleet_).all(samples)
+    found = Attribution(fleet_).attribute(samples)
     assert len({id(item.sampled) for item in found}) == len(found)
     assert len({(item.key, item.endpoint) for item in found}) == len(found)
     # Names made of labels are those of one variant: a server may serve a second model.
@@ -337,7 +337,7 @@ def test_the_order_of_series_does_not_matter(
     def places(ordered: list[Sampled]) -> set[tuple[str, str, str, float]]:
         return {
             (item.key, item.endpoint, item.sampled.instance, item.sampled.sampled_at)
-            for item in Attribution(fleet_).all(ordered)
+            for item in Attribution(fleet_).attribute(ordered)
         }
 
     assert places(samples) == places(data.draw(st.permutations(samples)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -17,7 +16,10 @@ from adapter.clock import Clock
 from adapter.collector import pod_scraper
 from adapter.collector.collector import CollectionSettings, Collector
 from adapter.planning import fleet
-from adapter.resources.variant import Source, VariantSource
+from adapter.resources.variant import VariantSource
+from adapter.settings.control import Source
+
+pytestmark = pytest.mark.virtual_time
 
 PAGE = """vllm:num_requests_running{model_name="m"} 0
 vllm:num_requests_waiting{model_name="m"} 0
@@ -38,7 +40,7 @@ class Pods:
 
     async def page(self, request: web.Request) -> web.Response:
         name = request.match_info["pod"]
-        self.asked.append((name, time.monotonic()))
+        self.asked.append((name, asyncio.get_running_loop().time()))
         self.under_way += 1
         self.most = max(self.most, self.under_way)
         await asyncio.sleep(self.seconds)
@@ -71,6 +73,13 @@ def source(*endpoints: str, name: str = "v", origin: Source | None = None) -> Va
     )  # fmt: skip
 
 
+class LoopClock(Clock):
+    """The event loop's time."""
+
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
 class ManualClock(Clock):
     """A clock that stands until it is moved."""
 
@@ -87,36 +96,36 @@ def collector(session: aiohttp.ClientSession, clock: Clock) -> Collector:
     return Collector(session=session, clock=clock, settings=CollectionSettings(interval=10.0))
 
 
-async def test_a_fleet_is_asked_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many pods there are, no more requests than the limit are under way."""
-    monkeypatch.setattr(pod_scraper, "AT_ONCE", 7)
+async def test_scrapes_in_flight_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many pods there are, no more scrapes than the limit are in flight."""
+    monkeypatch.setattr(pod_scraper, "MAX_CONCURRENT", 7)
     async with serving() as (pods, session):
         pods.seconds = 0.02
-        collecting = collector(session, Clock())
+        collecting = collector(session, LoopClock())
         collecting.use([source(*(pods.endpoint(f"p{i}") for i in range(40)))])
         await collecting.collect()
         assert len(pods.asked) == 40
         assert pods.most == 7
 
 
-async def test_rounds_are_spread_and_each_pod_keeps_its_moment() -> None:
-    """Pods are not asked all at once, and each always at the same moment of a round."""
+async def test_scrapes_are_spread_and_each_pod_has_its_moment() -> None:
+    """Pods are not scraped all at once, and each at the same moment of every scrape cycle."""
     async with serving() as (pods, session):
         settings = CollectionSettings(interval=2.0, spread=0.5)
-        collecting = Collector(session=session, clock=Clock(), settings=settings)
+        collecting = Collector(session=session, clock=LoopClock(), settings=settings)
         collecting.use([source(*(pods.endpoint(f"p{i}") for i in range(20)))])
-        rounds = []
+        cycles = []
         for _ in range(2):
             pods.asked.clear()
-            began = time.monotonic()
+            began = asyncio.get_running_loop().time()
             await collecting.collect(spread=True)
-            rounds.append({name: at - began for name, at in pods.asked})
-        assert max(rounds[0].values()) - min(rounds[0].values()) > 0.5
-        assert all(abs(rounds[0][name] - rounds[1][name]) < 0.3 for name in rounds[0])
+            cycles.append({name: at - began for name, at in pods.asked})
+        assert max(cycles[0].values()) - min(cycles[0].values()) > 0.5
+        assert cycles[0] == pytest.approx(cycles[1], abs=1e-3)
 
 
-async def test_who_does_not_answer_is_asked_less_often() -> None:
-    """Each time twice as late, at most after a minute, and at once again when it has answered."""
+async def test_failures_are_retried_with_exponential_back_off() -> None:
+    """The back-off doubles, is capped at one minute, and ends with the first success."""
     async with serving() as (pods, session):
         clock = ManualClock()
         collecting = collector(session, clock)
@@ -140,8 +149,8 @@ async def test_who_does_not_answer_is_asked_less_often() -> None:
         assert len(pods.asked) == 3
 
 
-async def test_what_is_wrong_is_said_with_its_state() -> None:
-    """Missing, then found, then stale, with the pod's own reason and the age of its numbers."""
+async def test_the_state_of_metrics_comes_with_its_reason() -> None:
+    """Missing, then found, then stale, with the pod's own reason and the age of its metrics."""
     async with serving() as (pods, session):
         clock = ManualClock()
         collecting = collector(session, clock)

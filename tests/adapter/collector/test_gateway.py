@@ -10,11 +10,6 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from adapter.collector.gateway import Demand, Gateways
-from adapter.controller.wake import waking
-from adapter.planning import fleet
-from adapter.resources import variant
-from adapter.resources.inputs import Contents
-from analyzer.latency import LatencyParameters
 
 PAGE = """# TYPE inference_extension_flow_control_queue_size gauge
 inference_extension_flow_control_queue_size{{model_name="a",target_model_name="a",priority="0"}} {waiting}
@@ -76,33 +71,3 @@ async def test_a_picker_that_does_not_answer_says_nothing() -> None:
         assert (await found.demand())["", "a"].waiting == 2.0
         two.broken = True
         assert await found.demand() == {}
-
-
-def source(name: str, accelerator: str, *, replicas: int = 0) -> variant.VariantSource:
-    """A variant of model `a`."""
-    profile = fleet.Profile(
-        accelerator=accelerator,
-        max_batch=4,
-        latency=LatencyParameters(alpha_ms=10, beta_ms=1, gamma_ms=0, delta_ms=0),
-    )
-    return variant.VariantSource(
-        namespace="n", name=name, model="a", service_class="c", profiles=(profile,),
-        targets=fleet.Targets(), accelerator=accelerator, endpoints=(), replicas=replicas,
-        wanted=replicas,
-    )  # fmt: skip
-
-
-def test_the_cheapest_variant_of_a_model_wakes() -> None:
-    """One of those at zero, and none while another runs or nobody asks."""
-    costs = tuple(
-        fleet.Accelerator(name=name, device_type=name, unit_cost=cost)
-        for name, cost in (("dear", 90.0), ("cheap", 20.0))
-    )
-    asleep = Contents(accelerators=costs, variants=(source("x", "dear"), source("y", "cheap")))
-    assert waking(asleep, {("", "a"): Demand(waiting=1)}) == {"n/y"}
-    assert waking(asleep, {("n", "a"): Demand(arrived=2)}) == {"n/y"}
-    assert waking(asleep, {("", "a"): Demand(), ("", "b"): Demand(waiting=1)}) == frozenset()
-    awake = Contents(
-        accelerators=costs, variants=(source("x", "dear", replicas=1), source("y", "cheap"))
-    )
-    assert waking(awake, {("", "a"): Demand(waiting=1)}) == frozenset()

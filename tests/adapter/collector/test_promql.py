@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from adapter.collector import model_servers, promql
-from adapter.collector.model_servers import Page
-from adapter.collector.prometheus import Item
+from adapter.collector.instant_vector import Sample
+from adapter.collector.model_servers import PodMetrics
 from adapter.collector.promql import GatewayCount, Sampled
 
 POD = {"namespace": "n", "pod": "p", "instance": "10.0.0.1:8000", "job": "j", "model_name": "m"}
@@ -32,7 +32,7 @@ NUMBERS = {
     "started_at": 500.0,
 }
 
-PAGE = Page(
+PAGE = PodMetrics(
     finished=101.0,
     running=3.0,
     waiting=7.0,
@@ -47,11 +47,12 @@ PAGE = Page(
 
 def answer(
     numbers: dict[str, float] = NUMBERS, *, at: float = 1005.0, **labels: str | None
-) -> list[Item]:
+) -> list[Sample]:
     """One pod's part of an answer; `labels` go over its own, None takes one away."""
     named = {key: text for key, text in {**POD, **labels}.items() if text is not None}
     return [
-        Item(labels={**named, **_told(name)}, value=value, at=at) for name, value in numbers.items()
+        Sample(labels={**named, **_told(name)}, value=value, evaluated_at=at)
+        for name, value in numbers.items()
     ]
 
 
@@ -100,7 +101,7 @@ def test_what_was_never_counted_is_zero_and_what_is_not_reported_none() -> None:
     """A server that has just begun has no counters yet; its cache and start may never be told."""
     (found,) = promql.pods(answer({"running": 0.0, "waiting": 1.0, "sampled_at": 1.0}))
     nothing = (0.0, 0.0)
-    assert found.page == Page(
+    assert found.page == PodMetrics(
         finished=0.0, running=0.0, waiting=1.0, prompt_tokens=nothing,
         generation_tokens=nothing, ttft=nothing, itl=nothing, kv_cache=None, started_at=None,
     )  # fmt: skip
@@ -184,8 +185,8 @@ def test_one_query_for_the_whole_fleet() -> None:
 # Gateways.
 
 
-def counted(quantity: str, value: float, **labels: str) -> Item:
-    return Item(labels={**labels, "quantity": quantity}, value=value, at=1.0)
+def counted(quantity: str, value: float, **labels: str) -> Sample:
+    return Sample(labels={**labels, "quantity": quantity}, value=value, evaluated_at=1.0)
 
 
 def test_models_of_gateways() -> None:

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapter.collector import exposition
-from adapter.collector.model_servers import Page
+from adapter.collector.model_servers import PodMetrics
 from adapter.collector.traffic import TrafficWindow
 
 
-def page(finished: float, *, running: float = 0, waiting: float = 0) -> Page:
+def page(finished: float, *, running: float = 0, waiting: float = 0) -> PodMetrics:
     """A page of requests with 10 input and 100 output tokens."""
-    return Page(
+    return PodMetrics(
         finished=finished,
         running=running,
         waiting=waiting,
@@ -57,7 +57,7 @@ def test_a_replica_that_left_keeps_what_it_counted() -> None:
     for second in range(0, 31, 10):
         window.add("a", page(second), now=second)
         window.add("b", page(second), now=second)
-    window.keep(("a",))
+    window.retain(("a",))
     traffic = window.traffic(now=30)
     assert traffic is not None
     assert traffic.arrival_rate_rps == pytest.approx(2.0)
@@ -199,8 +199,8 @@ def test_a_pod_that_was_away_counts_on() -> None:
     window = TrafficWindow(window_seconds=120)
     for second in range(0, 31, 10):
         window.add("a", page(1000 + second), now=second)
-    window.keep(())
-    window.keep(("a",))
+    window.retain(())
+    window.retain(("a",))
     window.add("a", page(1060), now=60)
     traffic = window.traffic(now=60)
     assert traffic is not None
@@ -275,5 +275,5 @@ def test_whatever_pages_come_rates_are_rates(
             for rate in (traffic.arrival_rate_rps, traffic.long_rate_rps):
                 assert math.isfinite(rate)
                 assert rate >= 0
-        news = window.news(at_least=1.0)
-        assert news is None or (math.isfinite(news[0]) and news[0] >= 0)
+        latest = window.rate_since_last(at_least=1.0)
+        assert latest is None or (math.isfinite(latest[0]) and latest[0] >= 0)

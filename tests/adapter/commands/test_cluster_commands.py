@@ -57,7 +57,7 @@ async def test_explain_asks_the_leader_through_the_api_server(
         admin = await world.site.entrance("admin", user="")
         asked = ["explain", "team-a/v", "--kubeconfig", str(admin.kubeconfig)]
         assert await command(*asked) == 1
-        assert "is the adapter there? variant-adapter doctor" in capsys.readouterr().err
+        assert "is the adapter installed? Run: variant-adapter doctor" in capsys.readouterr().err
         async with world.replica("pod-1_abcd1234"):
             await until(lambda: world.desired() == 1)
             await command(*asked)
@@ -108,7 +108,7 @@ async def test_the_doctor_finds_nothing_wrong(
             world.api.external = {"v": "1"}
             code, found = await findings(world, capsys)
     assert (found["warning"], found["ERROR"], code) == ([], [], 0)
-    assert "the adapter may do what it has to" in found["ok"]
+    assert f"ServiceAccount {SYSTEM}/variant-adapter has its permissions" in found["ok"]
     assert "caBundle trusts the serving certificate" in found["ok"]
     assert "a leads" in found["ok"]
     assert "HorizontalPodAutoscaler team-a/v: reads inferno_desired_replicas = 1" in found["ok"]
@@ -141,8 +141,8 @@ async def test_the_doctor_finds_what_is_wrong(
         "may not: create events",
         "accelerator-unit-costs: data.A100: not valid JSON",
         "target.type Value multiplies",
-        "selects variant_name=nobody, which is none",
-        "Prometheus http://127.0.0.1:9: [Errno 111] Connection refused",
+        "selects variant_name=nobody, which does not exist",
+        "Prometheus http://127.0.0.1:9: Connection refused",
     ):
         assert part in text
     assert any("ignores changes of up to 10 %" in item for item in found["warning"])
@@ -161,7 +161,9 @@ async def test_certificates_are_shown_and_rotated(
             capsys.readouterr()
             assert await command("certs", action, *asked, "--json") == 0
             text = capsys.readouterr().out
-            found: dict[str, Any] = json.loads(text[text.index("{\n") :])
+            # The adapters that run in this process may log before and after.
+            found: dict[str, Any]
+            found, _ = json.JSONDecoder().raw_decode(text[text.index("{\n") :])
             return found
 
         assert await command("certs", "show", *asked) == 1

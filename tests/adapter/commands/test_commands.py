@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -79,58 +76,6 @@ def read_until(stream: IO[str] | None, pattern: str) -> str:
 
 
 @pytest.mark.slow
-def test_demo_from_one_replica_to_two_and_back(
-    start: Callable[..., subprocess.Popen[str]], tmp_path: Path
-) -> None:
-    """The demo scales to two and back to one, kubectl reads the number, and the CSV has it all."""
-    out = tmp_path / "out"
-    demo = start(
-        str(BIN / "variant-adapter"), "demo", "--no-tui", "--duration", "120", "--speed", "8",
-        "--out", str(out),
-    )  # fmt: skip
-    kubeconfig = read_until(demo.stdout, r"kubectl --kubeconfig (\S+) get --raw")
-    path = METRIC + "?labelSelector=variant_name%3Dvllme-deployment"
-    items = eventually(lambda: kubectl(kubeconfig, path)["items"])
-    assert len(items) == 1
-    assert items[0]["value"] in {"1", "2"}
-    assert items[0]["metricLabels"]["model_name"] == "default/default"
-    assert demo.stdout is not None
-    printed = demo.stdout.read()
-    assert demo.wait(60) == 0, printed + (tmp_path / "stderr").read_text()
-    with (out / "timeline.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert list(rows[0]) == [
-        "time_s", "variant", "arrival_rate_rpm", "desired_replicas", "current_replicas",
-        "ttft_ms", "itl_ms", "cost_cents",
-    ]  # fmt: skip
-    assert {row["desired_replicas"] for row in rows} >= {"1", "2"}
-    assert max(int(row["current_replicas"]) for row in rows) == 2
-    assert rows[-1]["current_replicas"] == rows[-1]["desired_replicas"] == "1"
-    assert (out / "timeline.png").read_bytes().startswith(b"\x89PNG")
-    assert "SLO attainment" in printed
-    assert not Path(kubeconfig).exists()
-
-
-@pytest.mark.slow
-def test_demo_stops_cleanly_on_interrupt(
-    start: Callable[..., subprocess.Popen[str]], tmp_path: Path
-) -> None:
-    """Ctrl-C ends the demo with status 0, its timeline so far, and no server left behind."""
-    demo = start(str(BIN / "variant-adapter"), "demo", "--no-tui", "--speed", "5")
-    read_until(demo.stdout, r"(kubectl) --kubeconfig")
-    children = Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text().split()
-    assert children
-    read_until(demo.stdout, r"(offered)")
-    demo.send_signal(signal.SIGINT)
-    assert demo.stdout is not None
-    assert "interrupted: everything was stopped" in demo.stdout.read()
-    assert demo.wait(20) == 0
-    for child in children:
-        with pytest.raises(ProcessLookupError):
-            os.kill(int(child), 0)
-
-
-@pytest.mark.slow
 def test_serve_reads_scrapes_serves_and_follows_changes(
     start: Callable[..., subprocess.Popen[str]], objects: Path, tmp_path: Path
 ) -> None:
@@ -193,8 +138,6 @@ def test_a_port_in_use_is_one_line(objects: Path) -> None:
     ("args", "said"),
     [
         (("serve", "--variants", "x", "--interval", "soon"), "must be a duration such as 60s"),
-        (("demo", "--schedule", "[[10]]"), "schedule[0]: must be [seconds, rate]"),
-        (("demo", "--speed", "0"), "must be a number above 0"),
         (("serve", "--variants", "x", "--port", "70000"), "must be 0..65535"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What variants are sized for: the steadier rate, steps, gateways and trends."""
+"""The rate that variants are sized for: the steadier window, steps, gateways, trends, and what wakes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 
-from adapter.collector.gateway import GatewayWindow, Rates
+from adapter.collector.gateway import Demand, GatewayWindow, Rates
 from adapter.collector.promql import GatewayCount
 from adapter.collector.traffic import Traffic
 from adapter.controller import demand
-from adapter.controller.demand import Forecaster, RateSettings
+from adapter.controller.demand import RateSettings
 from adapter.planning import fleet
+from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
+from analyzer import forecast
+from analyzer.latency import LatencyParameters
 
 PLAIN = RateSettings(headroom=0.0)
 
@@ -37,15 +40,15 @@ def sized(
     seen: Traffic,
     *,
     gateway: float | None = None,
-    forecaster: Forecaster | None = None,
+    trend: forecast.State | None = None,
     settings: RateSettings | None = None,
     startup: float | None = None,
-) -> demand.Offered:
-    return demand.of(
+) -> demand.SizingRate:
+    return demand.sizing_rate(
         source(startup=startup),
         seen,
         gateway_rps=None if gateway is None else gateway / 60,
-        forecaster=forecaster or Forecaster(),
+        trend=trend,
         settings=settings or PLAIN,
         window_seconds=60,
         interval_seconds=60,
@@ -53,8 +56,8 @@ def sized(
     )
 
 
-def offered_rpm(short: float, long: float, forecaster: Forecaster | None = None) -> float:
-    return 60 * sized(traffic(short, long), forecaster=forecaster).rate_rps
+def offered_rpm(short: float, long: float, trend: forecast.State | None = None) -> float:
+    return 60 * sized(traffic(short, long), trend=trend).rate_rps
 
 
 def rate(
@@ -62,14 +65,14 @@ def rate(
     long: float,
     *,
     gateway: float | None = None,
-    forecaster: Forecaster | None = None,
+    trend: forecast.State | None = None,
     settings: RateSettings | None = None,
     startup: float | None = None,
 ) -> tuple[Any, str]:
     found = sized(
         traffic(short, long),
         gateway=gateway,
-        forecaster=forecaster,
+        trend=trend,
         settings=settings,
         startup=startup,
     )
@@ -88,73 +91,74 @@ def rate(
     ],
 )
 def test_which_window_counts(short: float, long: float, low: float, high: float) -> None:
-    """The long one, moved as far as the short one is sure of, by two standard errors of its count."""
+    """The long one, moved by the part of the short one that exceeds two standard errors of its count."""
     found = offered_rpm(short, long)
     assert low - 1e-6 <= found <= high + 1e-6
 
 
-def test_the_last_quarter_of_a_minute_tells_of_a_step() -> None:
-    """What is sure of it counts at once, not when the minute is full of it."""
+def test_the_last_quarter_of_a_minute_shows_a_step() -> None:
+    """Its significant part applies at once, not when the whole minute shows it."""
     shown = replace(traffic(105, 75), recent=((15.0, 4.0), (30.0, 2.5)))
     found = sized(shown)
     assert 160 < found.rate_rps * 60 < 240
-    assert "chance" in found.notes[0]
+    assert "noise" in found.notes[0]
 
 
-def test_bursty_arrivals_are_believed_later() -> None:
-    """What is sure for Poisson arrivals may be chance for more scattered ones."""
-    bursty = Forecaster()
-    for index in range(60):
-        bursty.learn("n/v", 2.0 * (index % 2), at=15.0 * (index + 1))
-    assert bursty.dispersion("n/v") > 2
-    assert offered_rpm(120, 60, forecaster=bursty) < offered_rpm(120, 60) - 5
+def test_bursty_arrivals_need_a_larger_change() -> None:
+    """What is significant for Poisson arrivals may be noise for more dispersed ones."""
+    bursty = trend_of([2.0 * (index % 2) for index in range(60)])
+    assert demand.dispersion(bursty) > 2
+    assert offered_rpm(120, 60, trend=bursty) < offered_rpm(120, 60) - 5
 
 
 def test_a_backlog_is_served_beside_what_comes() -> None:
-    """What waits now, and what joins it until replicas have started, in the time that is set for it."""
+    """Requests that wait now or will wait when replicas have started are served within the drain time."""
     waiting = replace(traffic(60, 60), running=8.0, waiting=22.0, waiting_growth_rps=0.5)
     found = sized(waiting)
     # 20 beyond the usual, half a request a second for a start and an interval: 80 more in a minute.
     assert found.rate_rps * 60 == pytest.approx(60 + 80)
-    assert "80 will wait" in found.notes[-1]
+    assert "80 requests expected" in found.notes[-1]
     assert sized(waiting, settings=RateSettings(headroom=0, drain_seconds=0)).rate_rps == 1.0
 
 
 def test_a_few_that_wait_are_no_backlog() -> None:
-    """Any busy system has them, and the queueing model knows them."""
+    """Any busy system has them, and the queueing model includes them."""
     busy = replace(traffic(60, 60), running=8.0, waiting=2.0, waiting_growth_rps=0.1)
     assert sized(busy).rate_rps == 1.0
 
 
 def test_headroom_is_a_share() -> None:
-    """For what the rate does between two decisions."""
+    """It is added for changes of the rate between two reconcile cycles."""
     assert sized(traffic(60, 60), settings=RateSettings(headroom=0.2)).rate_rps == pytest.approx(
         1.2
     )
 
 
-def test_a_surprise_is_more_than_chance() -> None:
-    """What was sized for, and a little more, surprises nobody; three times as much does."""
-    calm = Forecaster()
-    for index in range(20):
-        calm.learn("n/v", 1.0, at=15.0 * (index + 1))
-    assert not calm.surprised("n/v", 1.5, at=315.0, sized_rps=1.0)
-    assert calm.surprised("n/v", 3.0, at=315.0, sized_rps=1.0)
+def test_a_rate_exceeds_the_forecast_only_by_more_than_noise() -> None:
+    """Half as much again as was sized for does not, three times as much does, an old rate never does."""
+    calm = trend_of([1.0] * 20)
+    assert not demand.exceeds_forecast(calm, 1.5, at=315.0, sized_rps=1.0)
+    assert demand.exceeds_forecast(calm, 3.0, at=315.0, sized_rps=1.0)
+    assert not demand.exceeds_forecast(calm, 3.0, at=300.0, sized_rps=1.0)
 
 
-def rising(*, until: float = 600.0) -> Forecaster:
-    """60/min that became 120/min in the last five minutes, seen every 15 s without noise."""
-    found = Forecaster()
-    at = 0.0
-    while at < until:
-        at += 15
-        found.learn("n/v", 1.0 + max(at - 300, 0.0) / 300, at=at)
-    return found
+def trend_of(rates_rps: list[float]) -> forecast.State:
+    """The trend of these rates, observed every 15 s."""
+    trend = None
+    for index, rate_rps in enumerate(rates_rps):
+        trend = demand.record(trend, rate_rps, at=15.0 * (index + 1))
+    assert trend is not None
+    return trend
 
 
-def test_a_rise_counts_ahead_by_the_time_that_a_start_takes() -> None:
-    """120/min rising by 12 a minute: in three minutes, two for the start and one to the next pass, 156."""
-    found, note = rate(120, 120, forecaster=rising(), startup=120.0)
+def rising() -> forecast.State:
+    """60/min that became 120/min in the last five of ten minutes, observed every 15 s without noise."""
+    return trend_of([1.0 + max(at - 300, 0) / 300 for at in range(15, 601, 15)])
+
+
+def test_a_rise_is_extrapolated_over_the_start_of_a_replica() -> None:
+    """120/min rising by 12 a minute: in three minutes, two for the start and one for the interval, 156."""
+    found, note = rate(120, 120, trend=rising(), startup=120.0)
     assert found == pytest.approx(156, rel=0.08)
     assert "rising" in note
     assert "in 180 s" in note
@@ -163,29 +167,27 @@ def test_a_rise_counts_ahead_by_the_time_that_a_start_takes() -> None:
 def test_anticipation_can_be_switched_off() -> None:
     """Then the observed rate counts."""
     settings = RateSettings(anticipate=False, headroom=0)
-    assert rate(120, 120, forecaster=rising(), settings=settings) == (pytest.approx(120), "")
+    assert rate(120, 120, trend=rising(), settings=settings) == (pytest.approx(120), "")
 
 
 def test_a_trend_makes_at_most_twice_of_a_rate() -> None:
     """However long a start takes."""
-    assert rate(120, 120, forecaster=rising(), startup=880.0)[0] == pytest.approx(240)
+    assert rate(120, 120, trend=rising(), startup=880.0)[0] == pytest.approx(240)
 
 
 def test_a_falling_trend_lowers_nothing() -> None:
-    """Load that falls is followed when it has fallen."""
-    falling = Forecaster()
-    for index in range(40):
-        falling.learn("n/v", max(4.0 - 0.09 * index, 0.1), at=15.0 * (index + 1))
-    assert rate(60, 60, forecaster=falling)[0] == 60
+    """Falling load lowers the rate once it has fallen."""
+    falling = trend_of([max(4.0 - 0.09 * index, 0.1) for index in range(40)])
+    assert rate(60, 60, trend=falling)[0] == 60
 
 
-def test_the_gateway_counts_where_it_saw_more() -> None:
-    """Requests that it holds back never came to a pod; requests that went around it never came to it."""
+def test_the_larger_of_gateway_and_pods_counts() -> None:
+    """Requests queued at the gateway never arrive at a pod; requests that bypass it never arrive at it."""
     assert rate(60, 60, gateway=150)[0] == 150
     assert rate(60, 60, gateway=20) == (60, "")
 
 
-def looks(window: GatewayWindow, counts: list[GatewayCount], *, step: float = 10.0) -> float:
+def added(window: GatewayWindow, counts: list[GatewayCount], *, step: float = 10.0) -> float:
     at = 0.0
     for count in counts:
         window.add("url", [count], now=at)
@@ -193,35 +195,35 @@ def looks(window: GatewayWindow, counts: list[GatewayCount], *, step: float = 10
     return at - step
 
 
-def test_a_gateway_is_believed_once_it_was_watched() -> None:
-    """For half of the window; until then nothing is known, which is not zero."""
+def test_a_gateway_has_a_rate_after_half_of_the_window() -> None:
+    """Until then its rate is unknown, which is not zero."""
     window = GatewayWindow(window_seconds=60)
     counts = [GatewayCount(namespace="", model="m", requests=10.0 * i) for i in range(3)]
-    assert window.rates(now=looks(window, counts)).rps == {}
+    assert window.rates(now=added(window, counts)).rps == {}
     window.add("url", [GatewayCount(namespace="", model="m", requests=30.0)], now=30.0)
     assert window.rates(now=30.0).rps == {("", "m"): pytest.approx(1.0)}
 
 
-def test_what_waits_at_the_gateway_has_come() -> None:
-    """It is counted when it is passed on: until then the growth of the queue tells of it, and not twice."""
+def test_requests_that_wait_at_the_gateway_have_arrived() -> None:
+    """They are counted when they are forwarded; until then the growth of the queue counts them, not twice."""
     window = GatewayWindow(window_seconds=60)
     waiting = [GatewayCount(namespace="", model="m", requests=5, waiting=2.0 * i) for i in range(7)]
-    at = looks(window, waiting)
+    at = added(window, waiting)
     assert window.rates(now=at).rps["", "m"] == pytest.approx(12 / 60)
     window.add("url", [GatewayCount(namespace="", model="m", requests=17, waiting=0)], now=at + 10)
     assert window.rates(now=at + 10).rps["", "m"] == pytest.approx(10 / 60)
 
 
 def test_a_gateway_that_restarted_has_no_negative_rate() -> None:
-    """Its counters begin anew."""
+    """Its counters restart at zero."""
     window = GatewayWindow(window_seconds=60)
     numbers = (1000.0, 1010.0, 1020.0, 3.0, 13.0)
     counts = [GatewayCount(namespace="", model="m", requests=n) for n in numbers]
-    assert window.rates(now=looks(window, counts)).rps["", "m"] == pytest.approx(33 / 40)
+    assert window.rates(now=added(window, counts)).rps["", "m"] == pytest.approx(33 / 40)
 
 
-def test_what_we_ask_ourselves_wins_over_prometheus() -> None:
-    """The same gateway seen by both ways is not counted twice."""
+def test_a_direct_scrape_has_precedence_over_prometheus() -> None:
+    """The same gateway known from both is not counted twice."""
     window = GatewayWindow(window_seconds=60)
     for index in range(7):
         for origin in ("url", ""):
@@ -230,8 +232,8 @@ def test_what_we_ask_ourselves_wins_over_prometheus() -> None:
     assert window.rates(now=60.0).rps == {("", "m"): pytest.approx(1.0)}
 
 
-def test_a_gateways_count_is_parted_as_the_pods_saw_it() -> None:
-    """Over the variants of its model; equally, among those with replicas, where they saw nothing."""
+def test_a_gateways_count_is_divided_in_proportion_to_the_pods_rates() -> None:
+    """Over the variants of its model; equally among those with replicas where the rates are zero."""
     both = [source("a"), source("b"), source("asleep", replicas=0)]
     rates = Rates(rps={("", "m"): 4.0, ("other", "m"): 9.0})
     assert demand.gateway_parts(both, {"n/a": 3.0, "n/b": 1.0}, rates) == {
@@ -245,3 +247,28 @@ def test_a_gateway_of_a_namespace_counts_for_that_one() -> None:
     """Its number is not that of the same model elsewhere."""
     rates = Rates(rps={("n", "m"): 1.0, ("", "m"): 5.0})
     assert demand.gateway_parts([source("a")], {}, rates) == {"n/a": 1.0}
+
+
+def asleep(name: str, accelerator: str, *, replicas: int = 0) -> VariantSource:
+    """A variant of model `m` that may run on one accelerator."""
+    profile = fleet.Profile(
+        accelerator=accelerator, latency=LatencyParameters(alpha_ms=10, beta_ms=1), max_batch=4
+    )
+    return replace(source(name, replicas=replicas), profiles=(profile,), spec_replicas=replicas)
+
+
+def test_the_cheapest_variant_of_a_model_wakes() -> None:
+    """One of those at zero, and none while another runs or no request for the model waits or arrives."""
+    costs = tuple(
+        fleet.Accelerator(name=name, device_type=name, unit_cost=cost)
+        for name, cost in (("dear", 90.0), ("cheap", 20.0))
+    )
+    none = Inputs(accelerators=costs, variants=(asleep("x", "dear"), asleep("y", "cheap")))
+    assert demand.variants_to_wake(none, {("", "m"): Demand(waiting=1)}) == {"n/y"}
+    assert demand.variants_to_wake(none, {("n", "m"): Demand(arrived=2)}) == {"n/y"}
+    others = {("", "m"): Demand(), ("", "b"): Demand(waiting=1)}
+    assert demand.variants_to_wake(none, others) == frozenset()
+    one = Inputs(
+        accelerators=costs, variants=(asleep("x", "dear", replicas=1), asleep("y", "cheap"))
+    )
+    assert demand.variants_to_wake(one, {("", "m"): Demand(waiting=1)}) == frozenset()

@@ -1,4 +1,4 @@
-"""The loop against real endpoints: it holds on bad data, withdraws in time, and forgets the gone."""
+"""The loop against real endpoints: it holds targets on bad data and withdraws them in time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -25,7 +26,7 @@ from adapter.planning import plan as planning
 from adapter.resources import folder
 from adapter.store import TargetStore
 from emulator.demo import scenario
-from optimizer.stabilization import Limits
+from optimizer.stabilization import StabilizationLimits
 
 MODEL = scenario.MODEL
 
@@ -89,23 +90,26 @@ class Harness:
             settings=LoopSettings(
                 collection=collection,
                 rates=RateSettings(anticipate=False, drain_seconds=0, headroom=0),
-                limits=Limits(),
+                limits=StabilizationLimits(),
                 time_to_live=300,
             ),
         )
-        self.loop.use(folder.read(objects))
+        self.loop.apply_inputs(folder.read(objects))
+
+    def change_settings(self, **changes: Any) -> None:
+        self.loop.apply_settings(dataclasses.replace(self.loop.settings, **changes))
 
     async def plan(self, snapshot: fleet.Fleet) -> planning.Plan:
         return planning.plan(snapshot)
 
-    async def passes(self, *endpoints: Endpoint, seconds: int, rpm: float) -> None:
+    async def cycles(self, *endpoints: Endpoint, seconds: int, rpm: float) -> None:
         """`rpm` at each endpoint."""
         for _ in range(0, seconds, 10):
             self.clock.at += 10
             for endpoint in endpoints:
                 endpoint.finished += rpm / 6
-            await self.loop.collect()
-            await self.loop.decide()
+            await self.loop.scrape()
+            await self.loop.reconcile()
 
     @property
     def state(self) -> VariantState:
@@ -138,19 +142,19 @@ async def test_bad_metrics_hold_the_target_then_withdraw_it(objects: Path, broke
     endpoint = Endpoint()
     async with harness(objects, endpoint) as running:
         assert running.served() == []
-        await running.passes(endpoint, seconds=120, rpm=60)
+        await running.cycles(endpoint, seconds=120, rpm=60)
         assert b'"value":"2"' in running.served()[0]
         endpoint.broken = broken
-        await running.passes(endpoint, seconds=60, rpm=0)
+        await running.cycles(endpoint, seconds=60, rpm=0)
         (state,) = running.loop.states.values()
-        assert "no fresh metrics of 1 of 1" in state.problem
+        assert "no fresh metrics from 1 of 1" in state.problem
         assert state.desired == 2
         assert b'"value":"2"' in running.served()[0]
-        await running.passes(endpoint, seconds=300, rpm=0)
+        await running.cycles(endpoint, seconds=300, rpm=0)
         assert running.served() == []
         assert running.loop.states["llm-d-sim/vllme-deployment"].desired is None
         endpoint.broken = ""
-        await running.passes(endpoint, seconds=120, rpm=60)
+        await running.cycles(endpoint, seconds=120, rpm=60)
         assert b'"value":"2"' in running.served()[0]
 
 
@@ -158,73 +162,73 @@ async def test_proven_idle_goes_to_the_minimum(objects: Path) -> None:
     """An idle server that answers lowers the target to one replica, not to zero by default."""
     endpoint = Endpoint()
     async with harness(objects, endpoint) as running:
-        await running.passes(endpoint, seconds=120, rpm=60)
-        await running.passes(endpoint, seconds=120, rpm=0)
+        await running.cycles(endpoint, seconds=120, rpm=60)
+        await running.cycles(endpoint, seconds=120, rpm=0)
         assert b'"value":"1"' in running.served()[0]
 
 
-async def test_a_variant_that_is_gone_leaves_nothing(objects: Path) -> None:
-    """Once its object is gone nothing of the variant is served."""
+async def test_a_variant_that_is_removed_leaves_nothing(objects: Path) -> None:
+    """Once its object is removed nothing of the variant is served."""
     endpoint = Endpoint()
     async with harness(objects, endpoint) as running:
-        await running.passes(endpoint, seconds=120, rpm=60)
+        await running.cycles(endpoint, seconds=120, rpm=60)
         (objects / "variant.yaml").unlink()
-        running.loop.use(folder.read(objects))
+        running.loop.apply_inputs(folder.read(objects))
         assert running.served() == []
-        assert running.store.metric_names() == ()
+        assert running.store.list_external_metrics() == ()
 
 
 async def test_the_stability_margin_is_a_setting(objects: Path) -> None:
     """With most of a replica's speed kept free, the same load takes more replicas."""
     endpoint = Endpoint()
     async with harness(objects, endpoint) as running:
-        running.loop.settings = dataclasses.replace(running.loop.settings, stability_margin=0.8)
-        await running.passes(endpoint, seconds=120, rpm=60)
+        running.change_settings(stability_margin=0.8)
+        await running.cycles(endpoint, seconds=120, rpm=60)
         (state,) = running.loop.states.values()
         assert state.desired == 5
         assert "stability bounds a replica" in state.reason
 
 
 @pytest.mark.parametrize("broken", ["html", "error", "nan", "empty", "cut"])
-async def test_half_of_the_pods_may_raise_a_target_and_never_lower_it(
+async def test_an_incomplete_load_may_raise_a_target_and_never_lower_it(
     objects: Path, broken: str
 ) -> None:
-    """What the others show is a lower bound of the load: more of it counts, less of it does not."""
+    """What the other pods show is a lower bound of the load: a higher one applies, a lower one does not."""
     one, two = Endpoint(), Endpoint()
     async with harness(objects, one, two) as running:
-        await running.passes(one, two, seconds=120, rpm=30)
+        await running.cycles(one, two, seconds=120, rpm=30)
         assert running.state.desired == 2
         two.broken = broken
-        await running.passes(one, two, seconds=60, rpm=3)
+        await running.cycles(one, two, seconds=60, rpm=3)
         assert running.state.desired == 2
         assert running.state.metrics == "MetricsStale"
-        assert "no fresh metrics of 1 of 2" in running.state.problem
-        await running.passes(one, two, seconds=120, rpm=120)
+        assert "no fresh metrics from 1 of 2" in running.state.problem
+        await running.cycles(one, two, seconds=120, rpm=120)
         assert running.state.desired == 4
         assert running.state.metrics == "MetricsStale"
         assert b'"value":"4"' in running.served()[0]
 
 
 async def test_a_part_of_the_load_does_not_keep_a_target_alive(objects: Path) -> None:
-    """A pod that is never heard again: the target ends with its time to live, it is not renewed."""
+    """With a pod that never answers again, the target expires at its time to live; it is not renewed."""
     one, two = Endpoint(), Endpoint()
     async with harness(objects, one, two) as running:
-        await running.passes(one, two, seconds=120, rpm=30)
+        await running.cycles(one, two, seconds=120, rpm=30)
         two.broken = "error"
-        await running.passes(one, two, seconds=400, rpm=30)
+        await running.cycles(one, two, seconds=400, rpm=30)
         assert running.served() == []
 
 
-async def test_a_new_pod_that_was_not_heard_yet_is_no_fault(objects: Path) -> None:
-    """Its first page comes with the next round; until then the target is kept and the metrics are fine."""
+async def test_a_new_pod_that_was_not_scraped_yet_is_no_fault(objects: Path) -> None:
+    """Its first metrics come with the next scrape cycle; until then the target and its conditions stay."""
     one = Endpoint()
     async with harness(objects, one) as running:
-        await running.passes(one, seconds=120, rpm=60)
-        urls = [*running.loop.contents.variants[0].endpoints, "http://127.0.0.1:9/metrics"]
+        await running.cycles(one, seconds=120, rpm=60)
+        urls = [*running.loop.inputs.variants[0].endpoints, "http://127.0.0.1:9/metrics"]
         scenario.write_deployment(objects, urls, 2)
-        running.loop.use(folder.read(objects))
+        running.loop.apply_inputs(folder.read(objects))
         one.finished += 1
-        await running.loop.decide()
+        await running.loop.reconcile()
         assert (running.state.metrics, running.state.problem) == ("MetricsFound", "")
         assert running.state.desired == 2
 
@@ -233,31 +237,27 @@ async def test_zero_needs_proof_for_the_whole_retention(objects: Path) -> None:
     """Idle for less, or with one request that runs and runs, it stays at one."""
     endpoint = Endpoint()
     async with harness(objects, endpoint) as running:
-        running.loop.settings = dataclasses.replace(
-            running.loop.settings, scale_to_zero=True, retention=300
-        )
-        await running.passes(endpoint, seconds=60, rpm=60)
-        await running.passes(endpoint, seconds=290, rpm=0)
+        running.change_settings(scale_to_zero=True, retention=300)
+        await running.cycles(endpoint, seconds=60, rpm=60)
+        await running.cycles(endpoint, seconds=290, rpm=0)
         assert running.state.desired == 1
-        await running.passes(endpoint, seconds=20, rpm=0)
+        await running.cycles(endpoint, seconds=20, rpm=0)
         assert running.state.desired == 0
 
 
-async def test_a_request_that_runs_keeps_it_awake(objects: Path) -> None:
-    """Nothing finishes and nothing comes, but somebody is being served."""
+async def test_a_running_request_is_not_idle(objects: Path) -> None:
+    """Nothing finishes and nothing arrives, but a request is in service: it stays at one replica."""
     endpoint = Endpoint()
     async with harness(objects, endpoint) as running:
-        running.loop.settings = dataclasses.replace(
-            running.loop.settings, scale_to_zero=True, retention=60
-        )
-        await running.passes(endpoint, seconds=60, rpm=60)
+        running.change_settings(scale_to_zero=True, retention=60)
+        await running.cycles(endpoint, seconds=60, rpm=60)
         endpoint.running = 1
-        await running.passes(endpoint, seconds=600, rpm=0)
+        await running.cycles(endpoint, seconds=600, rpm=0)
         assert running.state.desired == 1
 
 
-async def test_a_variant_says_for_itself_whether_it_may_go_to_zero(objects: Path) -> None:
-    """Its annotations win over the setting, its retention too."""
+async def test_annotations_override_scale_to_zero(objects: Path) -> None:
+    """Both whether a variant may go to zero, and its retention."""
     endpoint = Endpoint()
     async with harness(objects, endpoint) as running:
         text = (objects / "variant.yaml").read_text()
@@ -265,46 +265,42 @@ async def test_a_variant_says_for_itself_whether_it_may_go_to_zero(objects: Path
         (objects / "variant.yaml").write_text(
             text.replace("metadata:\n", f"metadata:\n  annotations: {notes}\n")
         )
-        running.loop.use(folder.read(objects))
-        await running.passes(endpoint, seconds=60, rpm=60)
-        await running.passes(endpoint, seconds=60, rpm=0)
+        running.loop.apply_inputs(folder.read(objects))
+        await running.cycles(endpoint, seconds=60, rpm=60)
+        await running.cycles(endpoint, seconds=60, rpm=0)
         assert running.state.desired == 0
 
 
 async def test_no_data_is_not_zero(objects: Path) -> None:
-    """An idle variant whose metrics vanish keeps its replica, however long: silence proves nothing."""
+    """An idle variant whose metrics vanish keeps its replica, however long: missing data proves nothing."""
     endpoint = Endpoint()
     async with harness(objects, endpoint) as running:
-        running.loop.settings = dataclasses.replace(
-            running.loop.settings, scale_to_zero=True, retention=120
-        )
-        await running.passes(endpoint, seconds=60, rpm=60)
-        await running.passes(endpoint, seconds=60, rpm=0)
+        running.change_settings(scale_to_zero=True, retention=120)
+        await running.cycles(endpoint, seconds=60, rpm=60)
+        await running.cycles(endpoint, seconds=60, rpm=0)
         endpoint.broken = "error"
-        await running.passes(endpoint, seconds=250, rpm=0)
+        await running.cycles(endpoint, seconds=250, rpm=0)
         assert running.state.desired == 1
 
 
 async def test_requests_at_the_gateway_are_traffic(objects: Path) -> None:
-    """What was held back at the gateway counts, and forbids zero, though the pods see nothing of it."""
+    """Requests queued at the gateway count, and forbid zero, though they never arrive at the pods."""
     endpoint = Endpoint()
     async with harness(objects, endpoint) as running:
-        running.loop.settings = dataclasses.replace(
-            running.loop.settings, scale_to_zero=True, retention=30
-        )
-        await running.passes(endpoint, seconds=60, rpm=30)
+        running.change_settings(scale_to_zero=True, retention=30)
+        await running.cycles(endpoint, seconds=60, rpm=30)
         for passed in range(12):
             count = GatewayCount(
                 namespace="", model=MODEL, requests=5.0 * passed, waiting=15.0 * passed
             )
-            running.loop.gateways.add("gateway", [count], now=running.clock.at)
-            await running.passes(endpoint, seconds=10, rpm=30)
+            running.loop.gateway_window.add("gateway", [count], now=running.clock.at)
+            await running.cycles(endpoint, seconds=10, rpm=30)
         assert running.state.desired == 4
-        assert "120 req/min came to the gateway" in running.state.reason
+        assert "120 req/min arrived at the gateway" in running.state.reason
 
 
-async def test_objects_that_change_during_a_pass_do_not_end_it(objects: Path) -> None:
-    """A variant that goes while the others are looked at or planned takes nobody's target with it."""
+async def test_objects_may_change_during_a_reconcile_cycle(objects: Path) -> None:
+    """A variant that is removed while the others are observed or planned takes no other target with it."""
     endpoint = Endpoint()
     async with harness(objects, endpoint) as running:
         text = (objects / "variant.yaml").read_text()
@@ -312,23 +308,23 @@ async def test_objects_that_change_during_a_pass_do_not_end_it(objects: Path) ->
         notes = f"metadata:\n  annotations: {{llmd.ai/metrics-endpoints: '{running.url}'}}\n"
         (objects / "other.yaml").write_text(other.replace("metadata:\n", notes, 1))
         both = folder.read(objects)
-        running.loop.use(both)
-        await running.passes(endpoint, seconds=60, rpm=60)
+        running.loop.apply_inputs(both)
+        await running.cycles(endpoint, seconds=60, rpm=60)
         (objects / "other.yaml").unlink()
         after = folder.read(objects)
         for moment in range(12):
-            running.loop.use(both)
-            await running.passes(endpoint, seconds=30, rpm=60)
+            running.loop.apply_inputs(both)
+            await running.cycles(endpoint, seconds=30, rpm=60)
             assert len(running.served()) == 2
-            passing = asyncio.create_task(running.loop.decide())
+            cycle = asyncio.create_task(running.loop.reconcile())
             for _ in range(moment):
                 await asyncio.sleep(0)
-            running.loop.use(after)
-            await passing
+            running.loop.apply_inputs(after)
+            await cycle
             assert len(running.served()) == 1
-            # And one that comes.
-            passing = asyncio.create_task(running.loop.decide())
+            # And one that is added.
+            cycle = asyncio.create_task(running.loop.reconcile())
             for _ in range(moment):
                 await asyncio.sleep(0)
-            running.loop.use(both)
-            await passing
+            running.loop.apply_inputs(both)
+            await cycle

@@ -1,20 +1,20 @@
-"""Targets across passes: windows hold them, devices that others need do not stay held."""
+"""Targets across reconcile cycles: the window retains them, but not on devices planned for others."""
 
 from __future__ import annotations
 
 import pytest
 
-from adapter.controller.stabilization import Steadying
-from adapter.controller.state import VariantState
+from adapter.controller import stabilization
+from adapter.controller.stabilization import Stabilization, StableTarget
 from adapter.planning import fleet, plan
-from adapter.resources.inputs import Contents
+from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
 from analyzer.latency import LatencyParameters
 from optimizer import problem
 from optimizer.explain import Explanation
-from optimizer.stabilization import Limits
+from optimizer.stabilization import StabilizationLimits
 
-WINDOW = Limits(down_seconds=100.0)
+WINDOW = StabilizationLimits(down_seconds=100.0)
 
 
 def source(name: str, *, replicas: int = 0) -> VariantSource:
@@ -25,7 +25,7 @@ def source(name: str, *, replicas: int = 0) -> VariantSource:
     return VariantSource(
         namespace="n", name=name, model="m", service_class="c", profiles=(profile,),
         targets=fleet.Targets(), accelerator="2xG", endpoints=(), replicas=replicas,
-        wanted=replicas,
+        spec_replicas=replicas,
     )  # fmt: skip
 
 
@@ -41,79 +41,95 @@ def decision(replicas: int, accelerator: str = "2xG") -> plan.Decision:
     )  # fmt: skip
 
 
-def contents(*sources: VariantSource, devices: int | None) -> Contents:
+def inputs(*sources: VariantSource, devices: int | None) -> Inputs:
     unit = fleet.Accelerator(name="2xG", device_type="G", unit_cost=1.0, multiplicity=2)
-    return Contents(
+    return Inputs(
         accelerators=(unit,),
         variants=sources,
         capacity=None if devices is None else {"G": devices},
     )
 
 
-def steadied(
-    steadying: Steadying, wanted: dict[str, int], before: dict[str, int], *,
-    now: float, devices: int | None = None, left: int | None = None, accelerator: str = "2xG",
-) -> dict[str, int]:  # fmt: skip
-    """Replicas by name; `left` of the devices were planned with."""
-    sources = {name: source(name) for name in wanted}
-    found = steadying.steadied(
-        {f"n/{name}": decision(number, accelerator) for name, number in wanted.items()},
-        {
-            f"n/{name}": VariantState(source=sources[name], desired=number, accelerator="2xG")
-            for name, number in before.items()
-        },
-        contents=contents(*sources.values(), devices=devices),
-        capacity=None if left is None else {"G": left},
-        now=now,
-        limits=WINDOW,
-    )
-    return {key.partition("/")[2]: replicas for key, (replicas, _) in found.items()}
+Before = dict[str, Stabilization]
 
 
-def test_a_new_leader_takes_the_target_for_just_wanted() -> None:
-    """It knows nothing of what was wanted before, and lowers nothing for a whole window."""
-    steadying = Steadying()
-    assert steadied(steadying, {"v": 2}, {"v": 5}, now=0.0) == {"v": 5}
-    assert steadied(steadying, {"v": 2}, {"v": 5}, now=99.0) == {"v": 5}
-    assert steadied(steadying, {"v": 2}, {"v": 5}, now=101.0) == {"v": 2}
+def stabilized(
+    planned: dict[str, int],
+    published: dict[str, int],
+    before: Before | None = None,
+    *,
+    now: float,
+    accelerator: str = "2xG",
+) -> tuple[dict[str, StableTarget], Before]:
+    """Targets by variant name, and the stabilization of the next cycle."""
+    targets = {
+        name: stabilization.apply(
+            (before or {}).get(name, Stabilization()),
+            decision(replicas, accelerator),
+            published=published.get(name),
+            accelerator="2xG",
+            maximum=None,
+            now=now,
+            limits=WINDOW,
+        )
+        for name, replicas in planned.items()
+    }
+    return targets, {name: target.stabilization for name, target in targets.items()}
+
+
+def replicas(targets: dict[str, StableTarget]) -> dict[str, int]:
+    return {name.removeprefix("n/"): target.replicas for name, target in targets.items()}
+
+
+def test_a_new_leader_counts_the_published_target_as_just_recommended() -> None:
+    """It knows no earlier recommendations, and lowers nothing for a whole window."""
+    targets, before = stabilized({"v": 2}, {"v": 5}, now=0.0)
+    assert replicas(targets) == {"v": 5}
+    targets, before = stabilized({"v": 2}, {"v": 5}, before, now=99.0)
+    assert replicas(targets) == {"v": 5}
+    targets, _ = stabilized({"v": 2}, {"v": 5}, before, now=101.0)
+    assert replicas(targets) == {"v": 2}
 
 
 def test_replicas_of_another_accelerator_are_another_number() -> None:
-    """A change of accelerator is followed at once, whatever was wanted on the former one."""
-    steadying = Steadying()
-    steadied(steadying, {"v": 5}, {"v": 5}, now=0.0)
-    assert steadied(steadying, {"v": 2}, {"v": 5}, now=10.0, accelerator="other") == {"v": 2}
+    """A change of accelerator applies at once, whatever was recommended on the former one."""
+    _, before = stabilized({"v": 5}, {"v": 5}, now=0.0)
+    targets, _ = stabilized({"v": 2}, {"v": 5}, before, now=10.0, accelerator="other")
+    assert replicas(targets) == {"v": 2}
 
 
-def test_who_is_forgotten_begins_anew() -> None:
-    """A variant that is gone leaves no window behind."""
-    steadying = Steadying()
-    steadied(steadying, {"v": 9}, {"v": 9}, now=0.0)
-    steadying.keep([])
-    assert steadied(steadying, {"v": 2}, {"v": 5}, now=10.0) == {"v": 5}
+def test_the_window_retains_no_more_than_is_published() -> None:
+    """Without the recommendations of a former cycle, only the published target is retained."""
+    targets, _ = stabilized({"v": 9}, {"v": 9}, now=0.0)
+    assert replicas(targets) == {"v": 9}
+    targets, _ = stabilized({"v": 2}, {"v": 5}, now=10.0)
+    assert replicas(targets) == {"v": 5}
 
 
 @pytest.mark.parametrize(
-    ("devices", "left", "kept"),
+    ("free", "retained"),
     [
-        pytest.param(None, None, 5, id="unlimited"),
-        pytest.param(14, 14, 5, id="enough"),
-        pytest.param(13, 13, 2, id="short"),
-        pytest.param(20, 13, 2, id="others-hold-the-rest"),
+        pytest.param(14, 5, id="enough"),
+        pytest.param(13, 2, id="short"),
     ],
 )
-def test_nobody_keeps_what_was_promised_to_another(
-    devices: int | None, left: int | None, kept: int
-) -> None:
-    """Five of one kept and two of another take fourteen devices: where fewer can be had, the plan counts."""
-    wanted, before = {"v": 2, "w": 2}, {"v": 5, "w": 2}
-    found = steadied(Steadying(), wanted, before, now=0.0, devices=devices, left=left)
-    assert found == {"v": kept, "w": 2}
+def test_devices_planned_for_others_are_not_retained(free: int, retained: int) -> None:
+    """Five replicas of one variant and two of another take fourteen devices: with fewer, the plan counts."""
+    targets, _ = stabilized({"v": 2, "w": 2}, {"v": 5, "w": 2}, now=0.0)
+    released = stabilization.release_devices(
+        {f"n/{name}": target for name, target in targets.items()},
+        {f"n/{name}": decision(2) for name in targets},
+        inputs(source("v"), source("w"), devices=20),
+        {"G": free},
+    )
+    assert replicas(released) == {"v": retained, "w": 2}
+    expected = "" if retained == 5 else "devices are needed elsewhere"
+    assert (released["n/v"].reason == expected) is (retained == 2)
 
 
-def test_devices_of_who_is_held_are_not_free() -> None:
+def test_devices_of_a_held_variant_are_not_free() -> None:
     """What runs, or is asked for, keeps its devices while its load is not known."""
     held = source("held", replicas=3)
-    assert Steadying().left(contents(held, devices=10), [held]) == {"G": 4}
-    assert Steadying().left(contents(held, devices=4), [held]) == {"G": 0}
-    assert Steadying().left(contents(held, devices=None), [held]) is None
+    assert stabilization.free_capacity(inputs(held, devices=10), [held]) == {"G": 4}
+    assert stabilization.free_capacity(inputs(held, devices=4), [held]) == {"G": 0}
+    assert stabilization.free_capacity(inputs(held, devices=None), [held]) is None

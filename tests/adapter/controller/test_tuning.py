@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from adapter import cli
 from adapter.collector.traffic import Traffic
-from adapter.controller import telemetry
-from adapter.controller.tuning import Tuning
+from adapter.controller import telemetry, tuning
+from adapter.controller.tuning import TuningSettings
 from adapter.planning import fleet
 from adapter.resources import folder, variant
 from adapter.resources.annotations import TUNE
@@ -53,53 +53,62 @@ def traffic(rate_rps: float) -> Traffic:
     )  # fmt: skip
 
 
-def learned(source: variant.VariantSource, *, default: bool, windows: int = 30) -> Tuning:
-    tuning = Tuning(window_seconds=60, default=default)
+def tuned(source: variant.VariantSource, *, enabled: bool, windows: int = 30) -> tuning.Tuned:
+    """Tuners after that many windows of changing load, each observed three times."""
+    settings = TuningSettings(enabled=enabled, window_seconds=60)
+    found: tuning.Tuned = {}
     rng = np.random.default_rng(4)
     for window in range(windows):
-        seen = traffic(rng.uniform(2, 24))
-        for second in (0, 20, 40):  # passes within a window see the same requests again
-            tuning.observe(source, seen, now=60.0 * window + second)
-    return tuning
+        load = traffic(rng.uniform(2, 24))
+        for second in (0, 20, 40):  # cycles within a window observe the same requests again
+            now = 60.0 * window + second
+            found = tuning.observe(found, source, load, settings=settings, now=now)
+    return found
 
 
-def test_a_wrong_profile_is_mended() -> None:
+def test_a_wrong_profile_is_corrected() -> None:
     """The current accelerator's parameters approach the truth; other profiles stay as written."""
-    tuning = learned(SOURCE, default=True)
-    first, second = tuning.profiles(SOURCE)
+    tuners = tuned(SOURCE, enabled=True)
+    first, second = tuning.profiles(tuners, SOURCE)
     assert first.latency.alpha_ms == pytest.approx(10, rel=0.1)
     assert first.latency.gamma_ms == pytest.approx(20, rel=0.2)
     assert second == SOURCE.profiles[1]
-    assert next(iter(tuning.states.values())).accepted <= 30
+    assert tuners["A100"].tuner.accepted <= 30
 
 
-@pytest.mark.parametrize(("default", "own", "tuned"), [(True, False, False), (False, True, True)])
-def test_the_variants_own_word_counts(*, default: bool, own: bool, tuned: bool) -> None:
-    """llmd.ai/tune overrules the setting in both directions."""
-    source = dataclasses.replace(SOURCE, tune=own)
-    assert (learned(source, default=default).profiles(source) != source.profiles) is tuned
+@pytest.mark.parametrize(
+    ("setting", "annotation", "expected"), [(True, False, False), (False, True, True)]
+)
+def test_the_annotation_overrides_the_setting(
+    *, setting: bool, annotation: bool, expected: bool
+) -> None:
+    """llmd.ai/tune counts more than the setting, in both directions."""
+    source = dataclasses.replace(SOURCE, tune=annotation)
+    tuners = tuned(source, enabled=setting)
+    assert (tuning.profiles(tuners, source) != source.profiles) is expected
 
 
-def test_a_rewritten_profile_starts_anew() -> None:
-    """What was learned of a profile goes when it is rewritten, and with the variant."""
-    tuning = learned(SOURCE, default=True)
-    tuning.keep([SOURCE])
-    assert tuning.states
+def test_a_rewritten_profile_starts_over() -> None:
+    """The tuner of a profile is dropped when the profile is rewritten or its variant is no longer tuned."""
+    settings = TuningSettings(enabled=True, window_seconds=60)
+    tuners = tuned(SOURCE, enabled=True)
+    assert tuning.retain(tuners, SOURCE, settings) == tuners
+    off = dataclasses.replace(SOURCE, tune=False)
+    assert tuning.retain(tuners, off, settings) == {}
     rewritten = dataclasses.replace(
         SOURCE,
         profiles=(
             dataclasses.replace(WRONG, latency=dataclasses.replace(WRONG.latency, alpha_ms=11)),
         ),
     )
-    tuning.keep([rewritten])
-    assert not tuning.states
-    assert tuning.profiles(rewritten) == rewritten.profiles
+    assert tuning.retain(tuners, rewritten, settings) == {}
+    assert tuning.profiles({}, rewritten) == rewritten.profiles
 
 
 def test_the_confidence_is_exported() -> None:
     """/metrics tells the estimates and how sure they are."""
     registry = CollectorRegistry()
-    states = learned(SOURCE, default=True).states
+    states = {("ns/v", name): item.tuner for name, item in tuned(SOURCE, enabled=True).items()}
     registry.register(telemetry.VariantCollector(dict, lambda: states))
     page = generate_latest(registry).decode()
     labels = 'namespace="ns",variant_name="v"'

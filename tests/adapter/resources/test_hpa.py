@@ -73,7 +73,7 @@ def state(
     source = variant.VariantSource(
         namespace="n", name="v", model="m", service_class="c", profiles=(),
         targets=fleet.Targets(), accelerator="A100", endpoints=(), replicas=current,
-        wanted=current if wanted is None else wanted, scaler=scaler, actuate=actuate,
+        spec_replicas=current if wanted is None else wanted, scaler=scaler, actuate=actuate,
         reference=scale.Reference(name="v"),
     )  # fmt: skip
     return states.VariantState(source=source, desired=desired)
@@ -91,7 +91,7 @@ def test_what_holds_a_change_back_is_said() -> None:
     (reason,) = explain.held_back(state(None, current=1, desired=3))
     assert "no HorizontalPodAutoscaler scales Deployment v" in reason
     (reason,) = explain.held_back(state(quick, current=1, desired=3, wanted=3))
-    assert "1 replicas are there yet" in reason
+    assert "1 replicas exist so far" in reason
     (reason,) = explain.held_back(state(quick, current=0, desired=1, wanted=0))
     assert "at zero" in reason
     deaf = replace(quick, readings=())

@@ -12,10 +12,10 @@ import pytest
 from emulator import traces
 from emulator.replay import adapter_policy, clairvoyant, compare, running, scenario
 from emulator.replay.adapter_policy import Reference
-from emulator.replay.cluster import World, page
-from emulator.replay.policies import KvCache, Policy, Queue, Scheduled, Static
+from emulator.replay.cluster import ReplayCluster, pod_metrics
+from emulator.replay.policies import KvCache, Queue, ScalingPolicy, Scheduled, Static
 from emulator.replay.running import Run
-from emulator.replay.scenario import Scenario, Traffic
+from emulator.replay.scenario import OfferedTraffic, Scenario
 from emulator.traces import Trace
 
 PROFILE = {"alpha": 20.58, "beta": 0.41, "gamma": 5.2, "delta": 0.1, "maxBatchSize": 8}
@@ -44,16 +44,16 @@ def even(rate_rps: float, seconds: float) -> Trace:
     )  # fmt: skip
 
 
-def kept(given: Run, make: Callable[[World], Policy]) -> tuple[Any, Any]:
-    """The policy as it is at the end, with the outcome."""
-    found: list[Policy] = []
+def kept(given: Run, make: Callable[[ReplayCluster], ScalingPolicy]) -> tuple[Any, Any]:
+    """The policy as it is at the end, with the result."""
+    found: list[ScalingPolicy] = []
 
-    def making(world: World) -> Policy:
-        found.append(make(world))
+    def making(cluster: ReplayCluster) -> ScalingPolicy:
+        found.append(make(cluster))
         return found[0]
 
-    outcome = running.run(given, making)
-    return found[0], outcome
+    result = running.run(given, making)
+    return found[0], result
 
 
 @pytest.mark.parametrize("load", [2.0, 5.0])
@@ -61,13 +61,13 @@ def test_reference_sees_what_is_finished_only(load: float) -> None:
     """Where one GPU is all there is, the reference takes its speed for the load, however much is offered."""
     found = made(gpus=1)
     given = Run(scenario=found, traffic={"m": even(load * FULL_RPS, 900)}, steps={})
-    policy, outcome = kept(given, Reference)
+    policy, result = kept(given, Reference)
     finished, prompt, generated, span = adapter_policy._rates(policy._history["chat"])
     assert finished / span == pytest.approx(FULL_RPS, rel=0.05)
     assert (prompt / finished, generated / finished) == (128, 178)
     # Sized for means, what one carries takes two: always, for it never learns of the rest.
-    assert outcome.curves["chat"].desired[-1] == 2
-    assert max(outcome.curves["chat"].ready) == 1
+    assert result.curves["chat"].desired[-1] == 2
+    assert max(result.curves["chat"].ready) == 1
 
 
 def test_ours_sees_what_is_offered() -> None:
@@ -76,8 +76,8 @@ def test_ours_sees_what_is_offered() -> None:
     wanted = []
     for load in (2.0, 5.0):
         given = Run(scenario=found, traffic={"m": even(load * FULL_RPS, 400)}, steps={})
-        outcome = running.run(given, compare.makers(found)["ours-mean"])
-        wanted.append(float(np.nanmax(outcome.curves["chat"].desired)))
+        result = running.run(given, compare.makers(found)["ours-mean"])
+        wanted.append(float(np.nanmax(result.curves["chat"].desired)))
     assert wanted[0] > 2
     assert wanted[1] > 2 * wanted[0] - 1
 
@@ -86,12 +86,12 @@ def test_reference_reaches_the_hpa_late() -> None:
     """A decision of the reference is seen when Prometheus has scraped it, up to half a minute later."""
     found = made(gpus=64)
     given = Run(scenario=found, traffic={"m": even(0.8 * FULL_RPS, 200)}, steps={})
-    world = World(found, given.traffic)
-    policy = Reference(world)
+    cluster = ReplayCluster(found, given.traffic)
+    policy = Reference(cluster)
     scrape, decide, relay = policy.timers()
     assert (scrape.period, decide.period, relay.period) == (15, 60, 30)
     for second in range(3, 80, 15):
-        world.advance(second)
+        cluster.advance(second)
         scrape.action()
     decide.action()
     assert policy.desired("chat") == 2
@@ -103,92 +103,92 @@ def test_reference_reaches_the_hpa_late() -> None:
 def test_gauges_are_those_of_the_last_scrape() -> None:
     """HPAs on vLLM's gauges read the sum over ready replicas, as it was at the last scrape."""
     found = made(replicas=2, maxReplicas=4)
-    world = World(found, {"m": even(4 * FULL_RPS, 600)})
-    queue, cache = Queue(world), KvCache(world)
+    cluster = ReplayCluster(found, {"m": even(4 * FULL_RPS, 600)})
+    queue, cache = Queue(cluster), KvCache(cluster)
     assert (queue.items("chat"), cache.items("chat")) == ([], [])
-    world.advance(60)
+    cluster.advance(60)
     for policy in (queue, cache):
         (timer,) = policy.timers()
         assert timer.period == found.loop.scrape_interval
         timer.action()
-    waiting = sum(item.waiting for item in world.ready("chat"))
+    waiting = sum(item.waiting for item in cluster.ready("chat"))
     assert waiting > 50
     assert queue.items("chat") == [f"{waiting}.000"]
     assert cache.items("chat") == ["2.000"]  # two replicas, all of each
-    world.advance(90)
-    assert sum(item.waiting for item in world.ready("chat")) > waiting
+    cluster.advance(90)
+    assert sum(item.waiting for item in cluster.ready("chat")) > waiting
     assert queue.items("chat") == [f"{waiting}.000"]
     assert (queue.target(), cache.target()) == ("2", "0.8")
 
 
 def test_only_ready_replicas_are_seen() -> None:
     """A replica that starts reports nothing until it is ready, and its page knows since when it runs."""
-    world = World(made(), {"m": even(0.2, 600)})
-    world.advance(30)
-    world.scale("chat", 2)
-    world.advance(89.9)
-    assert [len(world.ready("chat")), world.fleet.replicas("chat")] == [1, 2]
-    world.advance(90.1)
-    ready = world.ready("chat")
+    cluster = ReplayCluster(made(), {"m": even(0.2, 600)})
+    cluster.advance(30)
+    cluster.scale("chat", 2)
+    cluster.advance(89.9)
+    assert [len(cluster.ready("chat")), cluster.fleet.replicas("chat")] == [1, 2]
+    cluster.advance(90.1)
+    ready = cluster.ready("chat")
     assert [item.started_seconds for item in ready] == [0.0, 90.0]
-    assert page(ready[1], startup_seconds=60).started_at == 30
+    assert pod_metrics(ready[1], startup_seconds=60).started_at == 30
 
 
 def test_draining_replicas_are_not_seen() -> None:
     """A replica that only finishes what it has is no longer read, but by the reference's Prometheus."""
-    world = World(made(replicas=2), {"m": even(FULL_RPS, 600)})
-    world.advance(60)
-    world.scale("chat", 1)
-    assert len(world.fleet.counters("chat")) == 2
-    assert [item.state for item in world.ready("chat")] == ["ready"]
+    cluster = ReplayCluster(made(replicas=2), {"m": even(FULL_RPS, 600)})
+    cluster.advance(60)
+    cluster.scale("chat", 1)
+    assert len(cluster.fleet.counters("chat")) == 2
+    assert [item.state for item in cluster.ready("chat")] == ["ready"]
 
 
 def test_changes_are_counted_by_their_direction() -> None:
     """Only what changes the number is a scale event, however large; cost is GPUs times hours times cents."""
-    world = World(made(devices=2), {"m": even(0.2, 600)})
+    cluster = ReplayCluster(made(devices=2), {"m": even(0.2, 600)})
     for second, number in ((10, 3), (20, 3), (30, 2), (40, 5), (50, 1)):
-        world.advance(second)
-        world.scale("chat", number)
-    assert (world.ups, world.downs) == (2, 2)
-    world.advance(3600)
+        cluster.advance(second)
+        cluster.scale("chat", number)
+    assert (cluster.scale_ups, cluster.scale_downs) == (2, 2)
+    cluster.advance(3600)
     held = 3600 + (30 - 10) + (50 - 10) + 3 * (50 - 40)
-    assert world.cost_cents("chat") == pytest.approx(40 * 2 * held / 3600)
+    assert cluster.cost_cents("chat") == pytest.approx(40 * 2 * held / 3600)
 
 
 def test_a_fixed_fleet_is_left_alone() -> None:
     """Policies without metrics have no HPA: the fleet is what the timetable says, whatever the bounds."""
     given = Run(scenario=made(maxReplicas=3), traffic={"m": even(1.0, 300)}, steps={})
-    static = running.run(given, lambda world: Static(world, {"chat": 5}))
+    static = running.run(given, lambda cluster: Static(cluster, {"chat": 5}))
     assert (static.scale_ups, static.scale_downs) == (1, 0)
     assert static.curves["chat"].created[-1] == 5
     table = {"chat": [(0.0, 2), (100.0, 4), (200.0, 1)]}
-    scheduled = running.run(given, lambda world: Scheduled(world, table))
+    scheduled = running.run(given, lambda cluster: Scheduled(cluster, table))
     assert (scheduled.scale_ups, scheduled.scale_downs) == (2, 1)
     at = scheduled.curves["chat"]
     assert dict(zip(at.seconds.tolist(), at.desired.tolist(), strict=True))[105.0] == 4
 
 
-def swelling(seed: int = 7) -> Traffic:
+def swelling(seed: int = 7) -> OfferedTraffic:
     spec = {
         "kind": "diurnal", "duration_seconds": 1200, "mean_rpm": 250, "amplitude": 0.7,
         "period_seconds": 1200, "seed": seed,
         "tokens": {"input": {"mean": 128, "cv": 0.8, "max": 2048},
                    "output": {"mean": 178, "cv": 0.6, "max": 1024}},
     }  # fmt: skip
-    return Traffic(trace=traces.generate(spec), steps=tuple(scenario.steps(spec)))
+    return OfferedTraffic(trace=traces.generate(spec), steps=tuple(scenario.steps(spec)))
 
 
 def test_clairvoyant_is_the_bound() -> None:
     """Who knows the traffic keeps 99 % within the SLO, barely more, for less than a fleet for the peak."""
     found = made(replicas=2)
-    replayed = compare.compare(found, {"m": swelling()}, ("static", "clairvoyant"))
-    static, bound = replayed.outcomes
-    assert replayed.bound is bound
+    comparison = compare.compare(found, {"m": swelling()}, ("static", "clairvoyant"))
+    static, bound = comparison.results
+    assert comparison.bound is bound
     assert bound.within >= 0.99
     assert static.within >= 0.99
     assert bound.cost_cents < 0.8 * static.cost_cents
     assert bound.within < 0.999  # it does not waste either
-    assert replayed.cost_ratio(bound) == 1.0
+    assert comparison.cost_ratio(bound) == 1.0
 
 
 def test_timetable_is_ahead_by_the_start() -> None:
@@ -201,7 +201,7 @@ def test_timetable_is_ahead_by_the_start() -> None:
         })},
         steps={},
     )  # fmt: skip
-    table = clairvoyant.timetables(given, {"chat": 1.0}, 1.0)["chat"]
+    table = clairvoyant.schedules(given, {"chat": 1.0}, 1.0)["chat"]
     numbers = [number for _, number in table]
     first = next(at for at, number in table if number == 5)
     last = next(at for at, number in table if at > first and number < 5)
@@ -215,10 +215,10 @@ def test_clairvoyant_that_cannot_says_so() -> None:
     """Where targets cannot be met at all, the bound is what comes closest, with a note."""
     document = made(maxReplicas=2).model_dump(by_alias=True)
     document["models"][0]["slo"] = {"ttft": 10, "itl": 24}
-    replayed = compare.compare(
+    comparison = compare.compare(
         Scenario.model_validate(document), {"m": swelling()}, ("static", "clairvoyant")
     )
-    bound = replayed.bound
+    bound = comparison.bound
     assert bound is not None
     assert bound.within < 0.99
     assert bound.notes == ("no timetable of this kind meets the targets",)
@@ -227,13 +227,16 @@ def test_clairvoyant_that_cannot_says_so() -> None:
 def test_hpas_are_set_as_their_guides_say() -> None:
     """Ours leaves it to the adapter when to go down; on vLLM's metrics the HPA has Kubernetes' defaults."""
     found = made()
-    world = World(found, {"m": even(0.2, 60)})
-    ours = compare.makers(found)["ours"](world)
+    cluster = ReplayCluster(found, {"m": even(0.2, 60)})
+    ours = compare.makers(found)["ours"](cluster)
     try:
         assert (ours.hpa().tolerance, ours.hpa().scale_down_stabilization) == (0, 0)
         assert ours.items("chat") == []
         assert math.isnan(ours.desired("chat"))
     finally:
         ours.close()
-    assert (Queue(world).hpa().tolerance, Queue(world).hpa().scale_down_stabilization) == (0.1, 300)
-    assert Static(world, {"chat": 1}).items("chat") is None
+    assert (Queue(cluster).hpa().tolerance, Queue(cluster).hpa().scale_down_stabilization) == (
+        0.1,
+        300,
+    )
+    assert Static(cluster, {"chat": 1}).items("chat") is None

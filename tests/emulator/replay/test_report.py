@@ -21,8 +21,8 @@ from rich.console import Console
 
 from adapter.errors import UsageError
 from emulator.replay import downsampling, report, tables
-from emulator.replay.results import Replayed
-from tests.fakes import replay_outcomes
+from emulator.replay.results import Comparison
+from tests.fakes import replay_results
 
 pytest.importorskip("matplotlib", reason="pictures need matplotlib, which is an extra")
 
@@ -51,13 +51,13 @@ function measure(inside) {
 
 
 @pytest.fixture(scope="module")
-def replayed() -> Replayed:
-    return replay_outcomes.replayed(rules=[replay_outcomes.RULES[i] for i in (0, 1, 2, 7)])
+def comparison() -> Comparison:
+    return replay_results.comparison(rules=[replay_results.RULES[i] for i in (0, 1, 2, 7)])
 
 
 @pytest.fixture(scope="module")
-def page(replayed: Replayed) -> str:
-    return report.html(replayed)
+def page(comparison: Comparison) -> str:
+    return report.html(comparison)
 
 
 def browse(folder: Path, html: str, *flags: str) -> str:
@@ -89,21 +89,23 @@ def measured(folder: Path, html: str, width: int) -> Mapping[str, Any]:
     return answer
 
 
-def printed(replayed: Replayed, width: int = 120) -> str:
+def printed(comparison: Comparison, width: int = 120) -> str:
     console = Console(width=width, color_system=None)
     with console.capture() as capture:
-        console.print(tables.table(replayed))
+        console.print(tables.table(comparison))
     return capture.get()
 
 
 @in_browser
-def test_the_browser_shows_numbers_and_plots(tmp_path: Path, replayed: Replayed, page: str) -> None:
+def test_the_browser_shows_numbers_and_plots(
+    tmp_path: Path, comparison: Comparison, page: str
+) -> None:
     """The DOM has every cell of the table, one plot per policy, the trade-off, and the finding as heading."""
     dom = browse(tmp_path, page, "--dump-dom")
     cells = re.findall(r"<td[^>]*>(?:[✓✗] )?([^<]*)</td>", dom)
-    assert cells == [cell for row in tables.rows(replayed) for cell in row.cells]
-    assert dom.count('<svg class="plot"') == len(replayed.outcomes) + 1
-    assert f"<h1>{tables.findings(replayed)[0]}</h1>" in dom
+    assert cells == [cell for row in tables.rows(comparison) for cell in row.cells]
+    assert dom.count('<svg class="plot"') == len(comparison.results) + 1
+    assert f"<h1>{tables.findings(comparison)[0]}</h1>" in dom
 
 
 @in_browser
@@ -127,7 +129,7 @@ def test_screenshot(tmp_path: Path, page: str, scheme: int) -> None:
 @pytest.mark.parametrize("width", [400, 800, 1100, 1440])
 def test_nothing_sticks_out_or_overlaps(tmp_path: Path, width: int) -> None:
     """At any width the page scrolls down only, no two texts of a plot overlap, and nothing is loaded."""
-    every = replay_outcomes.replayed(classes=3)
+    every = replay_results.comparison(classes=3)
     found = measured(tmp_path, report.html(every), width)
     assert found["texts"] > 200
     assert found["width"] <= width
@@ -158,31 +160,31 @@ def test_every_color_is_defined(page: str) -> None:
     assert not re.findall(r"(?:fill|stroke): #", plots)
 
 
-def test_equal_input_gives_equal_output(replayed: Replayed, page: str) -> None:
+def test_equal_input_gives_equal_output(comparison: Comparison, page: str) -> None:
     """The page, the tables and the document are the same for the same replay, whatever was drawn before."""
-    again = replay_outcomes.replayed(rules=[replay_outcomes.RULES[i] for i in (0, 1, 2, 7)])
+    again = replay_results.comparison(rules=[replay_results.RULES[i] for i in (0, 1, 2, 7)])
     assert report.html(again) == page
-    assert printed(again) == printed(replayed)
-    assert tables.markdown([again]) == tables.markdown([replayed])
-    assert json.dumps(tables.document(again)) == json.dumps(tables.document(replayed))
+    assert printed(again) == printed(comparison)
+    assert tables.markdown([again]) == tables.markdown([comparison])
+    assert json.dumps(tables.document(again)) == json.dumps(tables.document(comparison))
 
 
 def test_size_of_eight_policies() -> None:
     """An hour of eight policies, a sample each second, is less than 2 MB."""
-    page = report.html(replay_outcomes.replayed(sample_seconds=1.0))
+    page = report.html(replay_results.comparison(sample_seconds=1.0))
     assert len(page.encode()) < 2_000_000
 
 
-def test_names_are_escaped(replayed: Replayed) -> None:
+def test_names_are_escaped(comparison: Comparison) -> None:
     """A name that looks like HTML, mathematics or control sequences is shown as it is, or without them."""
-    outcomes = tuple(
+    results = tuple(
         replace(item, policy=f"{NASTY}{i}", title=f"{NASTY}\x1b[31m", notes=(NASTY,),
                 curves={NASTY: item.curves["vllm-a100"]},
                 classes=tuple(replace(c, service_class=NASTY + n, model=NASTY, ttft_target_ms=t)
                               for c in item.classes for n, t in (("a", 500.0), ("b", 900.0))))
-        for i, item in enumerate(replayed.outcomes)
+        for i, item in enumerate(comparison.results)
     )  # fmt: skip
-    nasty = replace(replayed, trace=NASTY, scenario=NASTY, facts={NASTY: NASTY}, outcomes=outcomes)
+    nasty = replace(comparison, trace=NASTY, scenario=NASTY, facts={NASTY: NASTY}, results=results)
     page = report.html(nasty)
     assert "<script" not in page
     assert "\x1b" not in page
@@ -193,24 +195,24 @@ def test_names_are_escaped(replayed: Replayed) -> None:
 
 
 @pytest.mark.parametrize("policies", [pytest.param(4, id="bound"), pytest.param(3, id="no-bound")])
-def test_nothing_served(replayed: Replayed, policies: int) -> None:
+def test_nothing_served(comparison: Comparison, policies: int) -> None:
     """Curves without a single value, and numbers that are none, are left out, not drawn or written as nan."""
-    chosen = replayed.outcomes[:policies]
-    mute = replay_outcomes.without_latencies(replace(replayed, outcomes=chosen))
+    chosen = comparison.results[:policies]
+    mute = replay_results.without_latencies(replace(comparison, results=chosen))
     page = report.html(mute)
     assert "nan" not in page.lower()
     assert page.count("<svg") == len(chosen) + 1
     assert "nan" not in printed(mute) + tables.markdown([mute, mute])
     assert "No policy keeps 99 % of requests within the SLO" in tables.headline(mute)
-    assert tables.recovery(mute.outcomes[0].recovery_seconds) == "never"
+    assert tables.recovery(mute.results[0].recovery_seconds) == "never"
 
 
-def test_one_policy_without_bound(replayed: Replayed) -> None:
+def test_one_policy_without_bound(comparison: Comparison) -> None:
     """A single policy is shown with its cost instead of a ratio."""
-    alone = replace(replayed, outcomes=replayed.outcomes[1:2])
+    alone = replace(comparison, results=comparison.results[1:2])
     page = report.html(alone)
     assert page.count("<svg") == 2
-    cost = f"{alone.outcomes[0].cost_cents:,.0f}"
+    cost = f"{alone.results[0].cost_cents:,.0f}"
     assert tables.headline(alone) == (
         "“This adapter, p95 SLO, anticipating” keeps 100.00 % of requests within the SLO"
         f" for {cost} cents."
@@ -220,17 +222,17 @@ def test_one_policy_without_bound(replayed: Replayed) -> None:
     assert ">clairvoyant<" not in page
 
 
-def test_no_policy(replayed: Replayed) -> None:
+def test_no_policy(comparison: Comparison) -> None:
     """A replay of nothing says so."""
-    none = replace(replayed, outcomes=())
+    none = replace(comparison, results=())
     assert "<h1>No policy was replayed.</h1>" in report.html(none)
     assert len(printed(none).splitlines()) == 4
 
 
 def test_several_classes_and_variants() -> None:
     """Each variant has its plots, each class a row beneath its policy, and its targets in the plots."""
-    found = replay_outcomes.replayed(
-        rules=replay_outcomes.RULES[:2], variants=("on-a100", "on-h100"), classes=3
+    found = replay_results.comparison(
+        rules=replay_results.RULES[:2], variants=("on-a100", "on-h100"), classes=3
     )
     page = report.html(found)
     assert page.count("<svg") == 1 + 2 * 2
@@ -243,17 +245,17 @@ def test_several_classes_and_variants() -> None:
     assert page.count(">SLO batch 90 ms</text>") == 0  # so high that the curves would be flat
 
 
-def test_outliers_are_cut_off(replayed: Replayed) -> None:
+def test_outliers_are_cut_off(comparison: Comparison) -> None:
     """A policy far beyond the others does not flatten their curves: its own are cut off, with their peak."""
-    first, *others = replayed.outcomes
+    first, *others = comparison.results
     curves = first.curves["vllm-a100"]
     far = {"vllm-a100": replace(curves, created=curves.created * 20)}
-    page = report.html(replace(replayed, outcomes=(replace(first, curves=far), *others)))
+    page = report.html(replace(comparison, results=(replace(first, curves=far), *others)))
     assert page.count(f">replicas; cut off, up to {curves.created.max() * 20:.0f}</text>") == 1
     assert page.count(">replicas</text>") == len(others)
 
 
-def test_without_matplotlib(replayed: Replayed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_matplotlib(comparison: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where matplotlib is missing, the error names the extra that has it."""
     real = builtins.__import__
 
@@ -264,12 +266,12 @@ def test_without_matplotlib(replayed: Replayed, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(builtins, "__import__", absent)
     with pytest.raises(UsageError, match=r"pip install 'variant-adapter\[plots\]'"):
-        report.html(replayed)
+        report.html(comparison)
 
 
-def test_document_is_json(replayed: Replayed) -> None:
+def test_document_is_json(comparison: Comparison) -> None:
     """The document is JSON of numbers and null, with curves only where they are asked for."""
-    mute = replay_outcomes.without_latencies(replayed)
+    mute = replay_results.without_latencies(comparison)
     document = json.loads(json.dumps(tables.document(mute, curves=True), allow_nan=False))
     first = document["outcomes"][0]
     assert (first["policy"], first["classes"][0]["ttft_p95_ms"]) == ("ours", None)
@@ -281,21 +283,21 @@ def test_document_is_json(replayed: Replayed) -> None:
     assert "curves" not in tables.document(mute)["outcomes"][0]
 
 
-def test_document_rounds(replayed: Replayed) -> None:
+def test_document_rounds(comparison: Comparison) -> None:
     """Numbers have six digits."""
-    odd = replace(replayed.outcomes[0], gpu_hours=10.123456789, cost_cents=123456789.0)
-    document = tables.document(replace(replayed, outcomes=(odd,)))
+    odd = replace(comparison.results[0], gpu_hours=10.123456789, cost_cents=123456789.0)
+    document = tables.document(replace(comparison, results=(odd,)))
     assert document["outcomes"][0]["gpu_hours"] == 10.1235
     assert document["outcomes"][0]["cost_cents"] == 123457000
 
 
-def test_terminal_table(replayed: Replayed) -> None:
+def test_terminal_table(comparison: Comparison) -> None:
     """A line for each policy, with units, within 120 columns."""
-    lines = printed(replayed).splitlines()
-    assert len(lines) == 4 + len(replayed.outcomes)
+    lines = printed(comparison).splitlines()
+    assert len(lines) == 4 + len(comparison.results)
     assert (
         lines[4].split()
-        == " ".join(["This adapter, mean SLO", *tables.rows(replayed)[0].cells]).split()
+        == " ".join(["This adapter, mean SLO", *tables.rows(comparison)[0].cells]).split()
     )
     assert "95.40 %" in lines[4]
     assert "291 ms" in lines[4]
@@ -303,7 +305,7 @@ def test_terminal_table(replayed: Replayed) -> None:
 
 def test_narrow_terminal() -> None:
     """In the narrowest terminal titles are folded, and no number is."""
-    found = replay_outcomes.replayed(classes=2)
+    found = replay_results.comparison(classes=2)
     text = printed(found, tables.WIDTH)
     assert "…" not in text
     for row in tables.rows(found):
@@ -313,9 +315,9 @@ def test_narrow_terminal() -> None:
 
 def test_markdown_lines_up() -> None:
     """A summary over the traces and a table for each, whose columns have one width even with wide letters."""
-    first = replay_outcomes.replayed(rules=replay_outcomes.RULES[:2], classes=2)
-    wide = replace(first.outcomes[0], title="我们的 | pipe")
-    second = replace(first, trace="flash_crowd", outcomes=(wide, *first.outcomes[1:]))
+    first = replay_results.comparison(rules=replay_results.RULES[:2], classes=2)
+    wide = replace(first.results[0], title="我们的 | pipe")
+    second = replace(first, trace="flash_crowd", results=(wide, *first.results[1:]))
     text = tables.markdown([first, second])
     assert re.findall(r"^### (.*)$", text, re.MULTILINE) == [
         "Over 2 traces",
@@ -335,12 +337,12 @@ def _bars(line: str) -> list[int]:
     return [cell_len(line[: found.start()]) for found in re.finditer(r"(?<!\\)\|", line)]
 
 
-def test_markdown_summary(replayed: Replayed) -> None:
+def test_markdown_summary(comparison: Comparison) -> None:
     """The summary has medians over traces, and the worst that happened in any."""
-    cheap = replace(replayed.outcomes[0], cost_cents=0.5 * replayed.outcomes[0].cost_cents,
+    cheap = replace(comparison.results[0], cost_cents=0.5 * comparison.results[0].cost_cents,
                     scale_ups=0, scale_downs=0, recovery_seconds=(math.nan, 30.0))  # fmt: skip
-    other = replace(replayed, outcomes=(cheap, *replayed.outcomes[1:]))
-    line = tables.markdown([replayed, replayed, other]).splitlines()[4]
+    other = replace(comparison, results=(cheap, *comparison.results[1:]))
+    line = tables.markdown([comparison, comparison, other]).splitlines()[4]
     assert [cell.strip() for cell in line.strip("|").split("|")] == [
         "This adapter, mean SLO", "3", "0 of 3", "95.40 %", "95.40 %", tables.ratio(0.9592), "29",
         "60 s / never",
@@ -372,12 +374,12 @@ def test_duration(value: float, shown: str) -> None:
     assert tables.duration_ms(value) == shown
 
 
-def test_thinned_keeps_extremes() -> None:
+def test_min_max_keeps_extremes() -> None:
     """A peak of one sample, and a gap, are still there with a hundredth of the samples."""
     seconds = np.arange(36_000.0)
     values = np.sin(seconds / 1000)
     values[12_345], values[23_456], values[30_000:30_500] = 99.0, -99.0, np.nan
-    x, y = downsampling.thinned(seconds, values, 100)
+    x, y = downsampling.min_max(seconds, values, 100)
     assert len(x) <= 500
     assert (x[np.nanargmax(y)], x[np.nanargmin(y)]) == (12_345, 23_456)
     assert np.isnan(y).any()
@@ -385,10 +387,10 @@ def test_thinned_keeps_extremes() -> None:
     assert (np.diff(x) > 0).all()
 
 
-def test_joined_over_short_gaps() -> None:
+def test_short_gaps_are_bridged() -> None:
     """Samples without a request do not break a curve; a long time without any does."""
     nan = math.nan
-    x, y = downsampling.joined(np.arange(8.0), np.array([1, nan, 2, nan, nan, nan, 3, 4]), 3.0)
+    x, y = downsampling.bridge_gaps(np.arange(8.0), np.array([1, nan, 2, nan, nan, nan, 3, 4]), 3.0)
     assert x.tolist() == [0, 2, 6, 6, 7]
     assert np.array_equal(y, [1, 2, nan, 3, 4], equal_nan=True)
 

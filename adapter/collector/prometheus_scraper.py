@@ -1,0 +1,204 @@
+"""The series of a whole fleet in Prometheus: one query per scrape cycle, and the recent past once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from dataclasses import dataclass
+
+import aiohttp
+import structlog
+
+from adapter.clock import Clock
+from adapter.collector import promql
+from adapter.collector.attribution import Attributed, Attribution
+from adapter.collector.instant_vector import InstantVector
+from adapter.collector.prometheus import PrometheusClient, PrometheusError, PrometheusOptions
+
+log = structlog.get_logger()
+
+BACKFILL_QUERIES = 6
+"""Most queries into the past after a Prometheus was connected."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodSample:
+    """One pod's metrics in an answer.
+
+    Attributes:
+        pod: The pod's series with the variant that they belong to.
+        at: Monotonic seconds at which Prometheus scraped them.
+
+    """
+
+    pod: Attributed
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What one answer has of the variants that were queried for; `newest` only for the last one."""
+
+    samples: tuple[PodSample, ...]
+    newest: bool
+
+
+class PrometheusScraper:
+    """Queries one Prometheus, or none."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, clock: Clock, *, interval: float, window: float
+    ) -> None:
+        """`interval`: seconds between scrape cycles; `window`: seconds of the past that are read once."""
+        self._session = session
+        self._clock = clock
+        self._interval = interval
+        self._window = window
+        self._client: PrometheusClient | None = None
+        self._backfilled = False
+        self._warnings: tuple[str, ...] = ()
+        self._fleet_queries = 0
+        self._problem = ""
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a Prometheus to query."""
+        return self._client is not None
+
+    @property
+    def url(self) -> str:
+        """URL without credentials; empty without a Prometheus."""
+        return "" if self._client is None else self._client.options.shown_url
+
+    @property
+    def problem(self) -> str:
+        """Why the last scrape cycle got no answer; empty if it did."""
+        return self._problem
+
+    @property
+    def fleet_queries(self) -> int:
+        """Number of scrape cycles that queried for pods; every one queries for gateways."""
+        return self._fleet_queries
+
+    @property
+    def queries(self) -> int:
+        """Number of queries to the present Prometheus."""
+        return 0 if self._client is None else self._client.queries
+
+    @property
+    def failures(self) -> int:
+        """Number of queries that it did not answer."""
+        return 0 if self._client is None else self._client.failures
+
+    def connect(self, options: PrometheusOptions | None) -> None:
+        """Query that Prometheus from now on; the same options keep the connection, None ends it."""
+        before = None if self._client is None else self._client.options
+        if options == before:
+            return
+        self.close()
+        self._client = None if options is None else PrometheusClient(self._session, options)
+        self._backfilled = False
+        self._problem = ""
+        if options is not None:
+            log.info("Prometheus connected; querying it from now on", url=options.shown_url)
+
+    def close(self) -> None:
+        """Stop querying; a query in progress ends as it would."""
+        if self._client is not None:
+            self._client.close()
+
+    def without_series_of(self, what: str) -> str:
+        """Why a pod has no metrics though Prometheus answers; empty without a Prometheus."""
+        if self._client is None:
+            return ""
+        return (
+            f"Prometheus {self.url} has no recent series of {what}: is there a PodMonitor that selects"
+            " its pods?"
+        )
+
+    def report(self, error: PrometheusError | None) -> None:
+        """Note whether a scrape cycle failed."""
+        if error is None and self._problem:
+            log.info("Prometheus answers again", url=self.url)
+        if error is not None and str(error) != self._problem:
+            log.warning("Prometheus query failed; retrying in the next cycle", error=str(error))
+        self._problem = "" if error is None else str(error)
+
+    async def gateways(self) -> tuple[promql.GatewayCount, ...]:
+        """Requests at the inference gateways.
+
+        Raises:
+            PrometheusError: No usable answer.
+
+        """
+        if self._client is None:
+            return ()
+        answer = await self._client.query(promql.gateways())
+        return tuple(promql.models(answer.samples))
+
+    async def fleet(
+        self, attribution: Attribution, queried: Collection[str]
+    ) -> AsyncIterator[Batch]:
+        """Samples of the variants with these keys, the oldest first: of the past once, then of the present.
+
+        Raises:
+            PrometheusError: No usable answer.
+
+        """
+        if self._client is None:
+            return
+        # Samples are placed by their age: what happens after this moment must not make them younger.
+        queried_at = self._clock.monotonic()
+        self._fleet_queries += 1
+        answer = await self._client.query(promql.fleet())
+        past = [] if self._backfilled else await self._past(self._client, answer)
+        self._backfilled = True
+        if answer.warnings != self._warnings:
+            log.warning(
+                "Prometheus warns that its answer may be incomplete; using it",
+                warnings=answer.warnings,
+            )
+        self._warnings = answer.warnings
+        evaluated_at = _evaluated_at(answer, self._clock.time())
+        for one in (*past, answer):
+            # Thousands of pods take long to attribute: requests are served meanwhile.
+            pods = await asyncio.to_thread(_attributed, attribution, one)
+            # Ages are differences within the clock of Prometheus: ours may be another.
+            yield Batch(
+                samples=tuple(
+                    PodSample(
+                        pod=pod,
+                        at=queried_at
+                        - max(evaluated_at - pod.sampled.sampled_at, 0.0) * self._clock.speed,
+                    )
+                    for pod in pods
+                    if pod.key in queried
+                ),
+                newest=one is answer,
+            )
+
+    async def _past(self, client: PrometheusClient, answer: InstantVector) -> list[InstantVector]:
+        """Answers of the last window, oldest first: so rates exist at once, not a window later."""
+        last = _evaluated_at(answer, self._clock.time())
+        step = max(self._interval, self._window / BACKFILL_QUERIES)
+        number = int(self._window / step)
+        answers = []
+        for index in range(number):
+            at = last - self._clock.real_seconds(step) * (number - index)
+            try:
+                answers.append(await client.query(promql.fleet(), at=at))
+            except PrometheusError as error:
+                log.info(
+                    "Prometheus has no past; rates start with the next cycle", error=str(error)
+                )
+                break
+        return answers
+
+
+def _evaluated_at(answer: InstantVector, default: float) -> float:
+    """When an answer was evaluated, by the clock of Prometheus."""
+    return max((sample.evaluated_at for sample in answer.samples), default=default)
+
+
+def _attributed(attribution: Attribution, answer: InstantVector) -> list[Attributed]:
+    return attribution.attribute(promql.pods(answer.samples))

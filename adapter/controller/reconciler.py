@@ -1,0 +1,217 @@
+"""A reconcile cycle: every variant is observed, sized, planned, stabilized and published.
+
+Requests are served between the steps, so the objects may change during a cycle: what is replaced is always
+the record as it is at that moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+
+import structlog
+
+from adapter.clock import Clock
+from adapter.collector.collector import Collector
+from adapter.collector.observation import Observation
+from adapter.controller import demand, stabilization
+from adapter.controller import state as states
+from adapter.controller.demand import GatewayDemand
+from adapter.controller.settings import LoopSettings
+from adapter.controller.sizing import SizedVariant, Sizing, fleet_of
+from adapter.controller.stabilization import StableTarget
+from adapter.controller.state import Moment, VariantRecord
+from adapter.planning import fleet
+from adapter.planning import plan as planning
+from adapter.resources.inputs import Inputs
+from adapter.store import TargetStore
+
+log = structlog.get_logger()
+
+Planner = Callable[[fleet.Fleet], Awaitable[planning.Plan]]
+
+
+class Reconciler:
+    """Owns one record per variant; every transition replaces records and publishes them together."""
+
+    def __init__(
+        self,
+        *,
+        collector: Collector,
+        store: TargetStore,
+        clock: Clock,
+        planner: Planner,
+        gateways: GatewayDemand,
+    ) -> None:
+        self._collector = collector
+        self._store = store
+        self._clock = clock
+        self._planner = planner
+        self._gateways = gateways
+        self._inputs = Inputs()
+        self._records: dict[str, VariantRecord] = {}
+
+    @property
+    def inputs(self) -> Inputs:
+        """Objects in use."""
+        return self._inputs
+
+    @property
+    def records(self) -> Mapping[str, VariantRecord]:
+        """Records by variant key."""
+        return self._records
+
+    def apply_inputs(self, inputs: Inputs, settings: LoopSettings, *, leading: bool) -> None:
+        """Use new objects; targets of variants that were removed are withdrawn at once."""
+        self._inputs = inputs
+        self._collector.use(inputs.variants)
+        before, self._records = self._records, {}
+        for source in inputs.variants:
+            item = states.of_source(before.get(source.key), source, settings.tuning)
+            if not leading or not item.series:
+                item = states.follow(item, self._moment(settings), leading=leading)
+            self._records[source.key] = item
+        withdrawn = [k for k, item in before.items() if item.series and k not in self._records]
+        if withdrawn:
+            log.info("variants removed; their targets are withdrawn", variants=sorted(withdrawn))
+        if _served(before) != _served(self._records):
+            self._publish()
+
+    def record_rates(self) -> bool:
+        """Update the trends; whether a rate is significantly above the one of its last decision."""
+        exceeded = False
+        for key, rate, at in self._collector.rates_since_last():
+            item = self._records.get(key)
+            if item is None:
+                continue
+            decision = item.state.decision
+            exceeded |= decision is not None and demand.exceeds_forecast(
+                item.trend, rate, at=at, sized_rps=decision.arrival_rate_rps
+            )
+            self._records[key] = replace(item, trend=demand.record(item.trend, rate, at=at))
+        return exceeded
+
+    async def reconcile(self, settings: LoopSettings) -> None:
+        """One reconcile cycle: from the load collected so far to published targets."""
+        sized = await self._size(settings)
+        variants = {key: item.variant for key, item in sized.items() if item.variant is not None}
+        inputs = self._inputs
+        capacity = stabilization.free_capacity(
+            inputs, [source for source in inputs.variants if source.key not in variants]
+        )
+        plan = await self._planner(
+            fleet_of(inputs, variants.values(), capacity=capacity, settings=settings)
+        )
+        targets = self._stabilize(plan, inputs, capacity, settings)
+        now = self._clock.time()
+        for key, item in sized.items():
+            await asyncio.sleep(0)  # requests are served in between
+            before = self._records.get(key)
+            if before is not None:
+                moment = self._moment(settings, now, item.observation)
+                self._records[key] = _decide(before, item, plan, targets.get(key), moment)
+        self._publish()
+
+    async def _size(self, settings: LoopSettings) -> dict[str, SizedVariant]:
+        """Every variant with its load, as far as it is known."""
+        observations: dict[str, Observation] = {}
+        variants = self._inputs.variants
+        for source in variants:
+            if source.key in self._records:
+                observations[source.key] = self._collector.observe(source)
+            await asyncio.sleep(0)
+        now = self._clock.monotonic()
+        rates = self._gateways.window.rates(now=now)
+        observed = {
+            key: item.traffic.arrival_rate_rps
+            for key, item in observations.items()
+            if item.traffic is not None
+        }
+        waiting = self._gateways.waiting
+        sizing = Sizing(
+            settings=settings,
+            rates=rates,
+            parts=demand.gateway_parts(variants, observed, rates),
+            gateway_demand=waiting,
+            to_wake=demand.variants_to_wake(self._inputs, waiting),
+            now=now,
+        )
+        sized = {}
+        for source in variants:
+            before, observation = self._records.get(source.key), observations.get(source.key)
+            if before is not None and observation is not None:
+                item = replace(before, tuned=sizing.tune(before, source, observation))
+                self._records[source.key] = item
+                sized[source.key] = sizing.size(item, source, observation)
+            await asyncio.sleep(0)  # tuning takes its time
+        return sized
+
+    def _stabilize(
+        self,
+        plan: planning.Plan,
+        inputs: Inputs,
+        capacity: Mapping[str, int] | None,
+        settings: LoopSettings,
+    ) -> Mapping[str, StableTarget]:
+        """Targets of the variants that the plan serves; their records keep the recommendations."""
+        now = self._clock.monotonic()
+        targets: dict[str, StableTarget] = {}
+        for key, decision in plan.decisions.items():
+            item = self._records.get(key)
+            if decision.served == "none" or item is None:
+                continue
+            targets[key] = stabilization.apply(
+                item.stabilization,
+                decision,
+                published=item.state.desired,
+                accelerator=item.state.accelerator,
+                maximum=item.source.max_replicas,
+                now=now,
+                limits=settings.limits,
+            )
+            self._records[key] = replace(item, stabilization=targets[key].stabilization)
+        if capacity is None:
+            return targets
+        return stabilization.release_devices(targets, plan.decisions, inputs, capacity)
+
+    def _moment(
+        self,
+        settings: LoopSettings,
+        now: float | None = None,
+        observation: Observation | None = None,
+    ) -> Moment:
+        now = self._clock.time() if now is None else now
+        age = 0.0 if observation is None else observation.age_seconds
+        return Moment(
+            now=now,
+            valid_seconds=self._clock.real_seconds(settings.time_to_live),
+            observed_at=now - self._clock.real_seconds(age),
+        )
+
+    def _publish(self) -> None:
+        self._store.publish(item for one in self._records.values() for item in one.series)
+
+
+def _decide(
+    before: VariantRecord,
+    sized: SizedVariant,
+    plan: planning.Plan,
+    target: StableTarget | None,
+    moment: Moment,
+) -> VariantRecord:
+    """The record with its new target, or with the last one and why that is held."""
+    key, observation = before.source.key, sized.observation
+    decision = plan.decisions.get(key)
+    if decision is not None and decision.served != "none":
+        # A variant that was removed and added again during the cycle was not stabilized.
+        target = target or StableTarget(replicas=decision.candidate.replicas)
+        return states.publish(before, observation, decision, target, moment, notes=sized.notes)
+    why = observation.problem
+    if sized.variant is not None:
+        why = decision.reason if decision else plan.set_aside.get(key, "not planned")
+    return states.hold(before, observation, why, moment)
+
+
+def _served(records: Mapping[str, VariantRecord]) -> object:
+    return {key: item.series for key, item in records.items() if item.series}

@@ -1,0 +1,142 @@
+"""Checks of the path from kube-apiserver to us: version, aggregation layer, APIService, trust, leader."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from adapter.auth import reviews
+from adapter.diagnostics.site import Finding, Site
+from adapter.installation import API_SERVICE
+from adapter.tls.certificate_secret import SecretStore, bundle_of
+
+OLDEST_MINOR = 32
+"""Minor version of Kubernetes that the adapter needs."""
+
+TOLERANCE_MINOR = 33
+"""Minor version of Kubernetes since which HPAs have `behavior.*.tolerance`."""
+
+LEASE_LATE_SECONDS = 60.0
+"""Age of a renewal after which nobody leads, with room for clocks that differ."""
+
+
+async def version(site: Site) -> AsyncIterator[Finding]:
+    """Version of Kubernetes."""
+    document = await site.version()
+    minor = await site.minor()
+    shown = f"Kubernetes {document.get('gitVersion') or f'1.{minor}'}"
+    if minor < OLDEST_MINOR:
+        yield Finding("error", f"{shown} is too old", f"use 1.{OLDEST_MINOR} or newer")
+    elif minor < TOLERANCE_MINOR:
+        yield Finding(
+            "warning",
+            f"{shown}: HPAs ignore changes of up to 10 %",
+            f"use 1.{TOLERANCE_MINOR} or newer, which has behavior.*.tolerance; or use --actuate=scale",
+        )
+    else:
+        yield Finding("ok", shown)
+
+
+async def layer(site: Site) -> AsyncIterator[Finding]:
+    """Whether kube-apiserver has a front-proxy certificate for aggregated APIs."""
+    where = f"{reviews.CONFIG_NAMESPACE}/{reviews.CONFIG_NAME}"
+    config = await site.find(f"{reviews.CONFIG_PATH}/{reviews.CONFIG_NAME}") or {}
+    if (config.get("data") or {}).get("requestheader-client-ca-file"):
+        yield Finding("ok", "aggregation layer is on")
+    else:
+        yield Finding(
+            "error",
+            f"aggregation layer is off: ConfigMap {where} has no requestheader-client-ca-file",
+            "start kube-apiserver with --requestheader-client-ca-file and --proxy-client-cert-file",
+        )
+
+
+async def api_service(site: Site) -> AsyncIterator[Finding]:
+    """Whether the APIService is ours and available, and trusts our serving certificate."""
+    names = site.names
+    item = await site.find(f"/apis/apiregistration.k8s.io/v1/apiservices/{API_SERVICE}")
+    if item is None:
+        yield Finding("error", f"no APIService {API_SERVICE}", "kubectl apply -k manifests/base")
+        return
+    service = (item.get("spec") or {}).get("service") or {}
+    owner = f"{service.get('namespace')}/{service.get('name')}"
+    if owner != f"{names.namespace}/{names.service}":
+        yield Finding(
+            "error",
+            f"APIService {API_SERVICE} belongs to Service {owner}",
+            "a cluster has one: kubectl apply -f manifests/base/apiservice.yaml makes it ours, and serve"
+            f" --delegate-to https://{service.get('name')}.{service.get('namespace')}.svc proxies the"
+            " metrics of the other adapter",
+        )
+        return
+    condition: Mapping[str, Any] = next(
+        (
+            found
+            for found in (item.get("status") or {}).get("conditions") or ()
+            if found.get("type") == "Available"
+        ),
+        {},
+    )
+    if condition.get("status") == "True":
+        yield Finding("ok", f"APIService {API_SERVICE} is available")
+    else:
+        why = condition.get("message") or "its condition Available is not set"
+        yield Finding(
+            "error",
+            f"APIService {API_SERVICE} is not available: {why}",
+            f"kubectl -n {names.namespace} get pods,endpointslices; read the log of {names.service}",
+        )
+    async for finding in _trust(site, item):
+        yield finding
+
+
+async def _trust(site: Site, item: Mapping[str, Any]) -> AsyncIterator[Finding]:
+    names = site.names
+    if (item.get("spec") or {}).get("insecureSkipTLSVerify"):
+        yield Finding(
+            "warning",
+            f"APIService {API_SERVICE} accepts any serving certificate",
+            "remove spec.insecureSkipTLSVerify; the adapter writes caBundle",
+        )
+    store = SecretStore(site.cluster, namespace=names.namespace, name=names.secret)
+    state, _ = await store.read()
+    if state is None:
+        yield Finding("ok", "serving certificate is given by files: no certificate Secret")
+    elif state.signing.cert_pem.strip() in bundle_of(item):
+        yield Finding("ok", "caBundle trusts the serving certificate")
+    else:
+        yield Finding(
+            "error",
+            f"caBundle of {API_SERVICE} does not trust the serving certificate",
+            "the leader updates it within half a minute; if it does not, its log says why",
+        )
+
+
+async def lease(site: Site) -> AsyncIterator[Finding]:
+    """Whether a replica leads."""
+    names = site.names
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{names.namespace}/leases/{names.lease}"
+    item = await site.find(path)
+    if item is None:
+        yield Finding(
+            "error",
+            f"no Lease {names.namespace}/{names.lease}: no adapter has run",
+            f"kubectl -n {names.namespace} get pods; kubectl apply -k manifests/base",
+        )
+        return
+    spec = item.get("spec") or {}
+    holder = spec.get("holderIdentity")
+    try:
+        renewed = datetime.fromisoformat(str(spec.get("renewTime")))
+        age = (site.now() - renewed).total_seconds()
+    except ValueError:
+        age = float("inf")
+    if holder and age <= LEASE_LATE_SECONDS:
+        yield Finding("ok", f"{holder} leads")
+    else:
+        yield Finding(
+            "error",
+            f"no leader: Lease {names.namespace}/{names.lease} was renewed {age:.0f} s ago",
+            f"kubectl -n {names.namespace} get pods; read the log of {names.service}",
+        )

@@ -1,0 +1,105 @@
+"""Checks of the adapter's inputs: its ConfigMaps, and Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+
+import aiohttp
+
+from adapter.collector import promql
+from adapter.collector.prometheus import PrometheusClient, PrometheusError, PrometheusOptions
+from adapter.diagnostics.site import Finding, Site
+from adapter.kube.errors import ApiError
+from adapter.resources import inputs
+from adapter.resources.config_maps import CONFIG_SUFFIX
+from adapter.resources.watches import NEEDED
+
+
+async def config_maps(site: Site) -> AsyncIterator[Finding]:
+    """Whether the ConfigMaps are there and can be read."""
+    space = site.names.namespace
+    reader, names = await _read(site)
+    for name in NEEDED:
+        if name not in names:
+            yield Finding(
+                "error", f"no ConfigMap {space}/{name}", "kubectl apply -k manifests/base"
+            )
+    for problem in reader.problems:
+        yield Finding("error", problem, "correct that field")
+    if not reader.problems and names.issuperset(NEEDED):
+        yield Finding(
+            "ok",
+            f"{len(reader.settings.accelerators)} accelerators with costs,"
+            f" {len(reader.settings.classes)} service classes",
+        )
+
+
+async def settings(site: Site) -> Mapping[str, str]:
+    """Data of the adapter's own ConfigMap; empty where it cannot be read."""
+    try:
+        reader, _ = await _read(site)
+    except ApiError:
+        return {}
+    return reader.settings.data
+
+
+async def _read(site: Site) -> tuple[inputs.Reader, set[str]]:
+    """Our ConfigMaps, and their names."""
+    space = site.names.namespace
+    reader = inputs.Reader()
+    names = set()
+    for item in await site.objects(f"/api/v1/namespaces/{space}/configmaps"):
+        name = str((item.get("metadata") or {}).get("name"))
+        if name in NEEDED or name.endswith(CONFIG_SUFFIX):
+            reader.read_config_map(f"ConfigMap {space}/{name}", item)
+            names.add(name)
+    return reader, names
+
+
+async def prometheus(site: Site) -> AsyncIterator[Finding]:
+    """Whether Prometheus answers and has the metrics of all models."""
+    if site.prometheus is not None:
+        models = {str((item.get("spec") or {}).get("modelID")) for item in await site.variants()}
+        for finding in await of_prometheus(site.prometheus, models):
+            yield finding
+
+
+async def of_prometheus(options: PrometheusOptions, models: set[str]) -> list[Finding]:
+    """Whether a Prometheus has the metrics of these models, with the labels that identify pods."""
+    try:
+        # As the control loop queries, so that its problems are found here.
+        async with aiohttp.ClientSession() as session:
+            answer = await PrometheusClient(session, options).query(promql.fleet())
+    except PrometheusError as error:
+        return [Finding("error", str(error), "check --prometheus and its TLS and token settings")]
+    samples = promql.pods(answer.samples)
+    where = f"Prometheus {options.shown_url}"
+    findings = [
+        Finding("warning", f"{where} warns: {text}", "its answers may be incomplete")
+        for text in answer.warnings
+    ]
+    served = {item.model for item in samples}
+    missing = sorted(models - served)
+    if missing:
+        findings.append(
+            Finding(
+                "error",
+                f"{where} has no vLLM or SGLang metrics of {', '.join(missing)}; it has"
+                f" {', '.join(sorted(served)) or 'none'}",
+                "scrape the model servers with a PodMonitor, and set modelID to vLLM's --served-model-name",
+            )
+        )
+    unlabeled = {item.model for item in samples if not (item.namespace and item.pod)}
+    bare = sorted(unlabeled & models)
+    if bare:
+        findings.append(
+            Finding(
+                "warning",
+                f"{where}: series of {', '.join(bare)} have no namespace or pod label",
+                "scrape them with a PodMonitor: without these labels, variants of one model cannot be told"
+                " apart",
+            )
+        )
+    if not findings:
+        findings.append(Finding("ok", f"{where} has the metrics of all models"))
+    return findings

@@ -1,0 +1,79 @@
+"""Explanations as text for people.
+
+Apart from `explain`, so that the command loads neither controller nor collector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def lines(explanation: Mapping[str, Any]) -> list[str]:
+    """Lines of text for one variant's explanation, as `/variants/NAMESPACE/NAME` gives it."""
+    text = [f"{explanation['namespace']}/{explanation['name']}"]
+
+    def add(name: str, value: object) -> None:
+        if value not in (None, "", []):
+            text.append(f"  {name:<14}{value}")
+
+    add("model", explanation.get("model"))
+    add("class", explanation.get("serviceClass"))
+    add("scales", explanation.get("scaleTarget"))
+    if "currentReplicas" in explanation:
+        add("current", f"{explanation['currentReplicas']} x {explanation['accelerator'] or '?'}")
+        desired = explanation["desiredReplicas"]
+        age = explanation.get("decidedSecondsAgo")
+        add(
+            "target",
+            "none"
+            if desired is None
+            else f"{desired} x {explanation['desiredAccelerator'] or '?'}"
+            + (f", decided {age:.0f} s ago" if age is not None else ""),
+        )
+    add("reason", explanation.get("reason"))
+    add("problem", explanation.get("problem"))
+    load = explanation.get("load")
+    if load is not None:
+        add("load", _load(load))
+        add("metrics", _source(explanation, load))
+        add("observed", _latencies(load))
+    decision = explanation.get("decision")
+    if decision is not None:
+        add("bound by", decision["binding"])
+        add(
+            "predicted",
+            f"TTFT {decision['predictedTtftMilliseconds']:.0f} ms,"
+            f" ITL {decision['predictedItlMilliseconds']:.1f} ms, {decision['cost']:g} cents/h",
+        )
+        add("next best", decision["runnerUp"])
+        for shortage in decision["shortages"]:
+            add("short", shortage)
+    for reason in explanation.get("heldBackBy") or ():
+        add("held back", reason)
+    return text
+
+
+def _load(load: Mapping[str, Any]) -> str:
+    text = f"{load['arrivalRatePerMinute']:g} req/min"
+    if load["outputTokens"]:
+        text += f", {load['inputTokens'] or 0:.0f} tokens in, {load['outputTokens']:.0f} out"
+    if load["observedSecondsAgo"] is not None:
+        text += f", observed {load['observedSecondsAgo']:.0f} s ago"
+    return text
+
+
+def _source(explanation: Mapping[str, Any], load: Mapping[str, Any]) -> str:
+    """Where the metrics come from, and the requests and KV cache now."""
+    text = f"{explanation['metrics']} by {explanation.get('metricsSource') or 'no source'}"
+    how = explanation.get("metricsAttributedBy")
+    if how and how != "pod":
+        text += f" (attributed by {how})"
+    text += f"; {load['runningRequests']:g} running, {load['waitingRequests']:g} waiting"
+    cache = load["kvCacheUsage"]
+    return text if cache is None else f"{text}, KV cache {cache:.0%}"
+
+
+def _latencies(load: Mapping[str, Any]) -> str:
+    shown = (("TTFT", load["ttftMilliseconds"]), ("ITL", load["itlMilliseconds"]))
+    return ", ".join(f"{name} {value:.1f} ms" for name, value in shown if value is not None)

@@ -1,0 +1,118 @@
+"""What the checks of `doctor` share: findings, and the installation that they read."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from adapter.collector.prometheus import PrometheusOptions
+from adapter.installation import Names
+from adapter.kube.client import Cluster
+from adapter.kube.errors import ApiError, NotFound
+
+VARIANTS = "/apis/llmd.ai/v1alpha1"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The result of one check.
+
+    Attributes:
+        level: Severity.
+        what: Sentence that names the object and its state.
+        fix: Command or change that helps; empty where none is needed.
+
+    """
+
+    level: Literal["ok", "warning", "error"]
+    what: str
+    fix: str = ""
+
+
+class Site:
+    """One installation in a cluster, read with the rights of whoever runs the command.
+
+    Attributes:
+        cluster: API server.
+        names: Names of our objects.
+        prometheus: Where Prometheus is; None: it is not checked.
+
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        names: Names,
+        *,
+        prometheus: PrometheusOptions | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.cluster = cluster
+        self.names = names
+        self.prometheus = prometheus
+        self.now = now
+        self._version: Mapping[str, Any] | None = None
+        self._lists: dict[str, list[dict[str, Any]]] = {}
+
+    async def find(self, path: str) -> Mapping[str, Any] | None:
+        """Read an object; None where it does not exist.
+
+        Raises:
+            ApiError: the API server refused, or did not answer.
+
+        """
+        try:
+            return await self.cluster.request("GET", path)
+        except NotFound:
+            return None
+
+    async def objects(self, path: str) -> list[dict[str, Any]]:
+        """List a collection, once for all checks.
+
+        Raises:
+            ApiError: the API server refused, or did not answer.
+
+        """
+        if path not in self._lists:
+            self._lists[path], _ = await self.cluster.list_objects(path)
+        return self._lists[path]
+
+    async def variants(self) -> list[dict[str, Any]]:
+        """List the VariantAutoscalings of all namespaces, once for all checks.
+
+        Raises:
+            ApiError: the API server refused, or did not answer.
+
+        """
+        return await self.objects(f"{VARIANTS}/variantautoscalings")
+
+    async def version(self) -> Mapping[str, Any]:
+        """Read `/version`, once for all checks.
+
+        Raises:
+            ApiError: the API server refused, or did not answer.
+
+        """
+        if self._version is None:
+            self._version = await self.cluster.request("GET", "/version")
+        return self._version
+
+    async def minor(self) -> int:
+        """Minor version of Kubernetes; 0 where it is not known."""
+        try:
+            version = await self.version()
+        except ApiError:
+            return 0
+        return int("".join(filter(str.isdigit, str(version.get("minor") or ""))) or 0)
+
+
+Check = Callable[[Site], AsyncIterator[Finding]]
+"""A check: reads the site and gives findings; raises ApiError or ReviewError where it may not read."""
+
+
+def key_of(item: Mapping[str, Any]) -> str:
+    """`NAMESPACE/NAME` of an object."""
+    metadata = item.get("metadata") or {}
+    return f"{metadata.get('namespace')}/{metadata.get('name')}"

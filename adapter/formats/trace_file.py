@@ -1,0 +1,129 @@
+"""A trace of requests that is written in parts and can be resumed.
+
+The format is that of the Azure LLM inference traces, which `replay` reads: of the public formats it is the
+only one that keeps the time of day. While it grows it stands in `NAME.partial`, with what is needed to go
+on in `NAME.resume`; both are gone when it is complete.
+
+    TIMESTAMP,ContextTokens,GeneratedTokens
+    2026-03-01 12:00:00.123456,512,178
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from adapter.errors import InputError
+from adapter.formats.request_sampling import Request
+
+_HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+_VERSION = 1
+
+
+class TraceFile:
+    """One trace that is being written."""
+
+    def __init__(self, path: Path) -> None:
+        """Nothing is written yet."""
+        self.path = path
+        self._partial = path.with_name(f"{path.name}.partial")
+        self._resume = path.with_name(f"{path.name}.resume")
+
+    def open(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Begin, or go on with what was begun with the same settings; return the progress of then.
+
+        Raises:
+            InputError: the trace is there already, was begun with other settings, or cannot be written.
+
+        """
+        if self.path.exists():
+            raise InputError(f"{self.path}: exists already; delete it or name another file")
+        try:
+            if not self._resume.exists():
+                self._partial.write_text(_HEADER, encoding="ascii")
+                return None
+            document = self._read()
+            for name, value in settings.items():
+                if document["settings"].get(name) != value:
+                    raise InputError(
+                        f"{self._resume}: was begun with --{name} {document['settings'].get(name)}, not"
+                        f" {value}; use the same flags, or delete it to begin anew"
+                    )
+            # What was written after the last progress was noted is read again.
+            os.truncate(self._partial, int(document["bytes"]))
+            progress: dict[str, Any] = document["progress"]
+        except OSError as error:
+            raise InputError(f"{self._partial}: {error.strerror}") from error
+        return progress
+
+    def append(
+        self,
+        requests: Iterable[Request],
+        *,
+        settings: Mapping[str, Any],
+        progress: Mapping[str, Any],
+    ) -> None:
+        """Add requests, and note how far that is.
+
+        Raises:
+            InputError: it cannot be written.
+
+        """
+        try:
+            with self._partial.open("a", encoding="ascii") as file:
+                file.writelines(map(_line, requests))
+                file.flush()
+                os.fsync(file.fileno())
+                size = file.tell()
+            document = {
+                "version": _VERSION,
+                "bytes": size,
+                "settings": dict(settings),
+                "progress": dict(progress),
+            }
+            draft = self._resume.with_name(f"{self._resume.name}.draft")
+            draft.write_text(json.dumps(document), encoding="utf-8")
+            draft.replace(self._resume)
+        except OSError as error:
+            raise InputError(f"{self._partial}: {error.strerror}") from error
+
+    def complete(self) -> None:
+        """Give it its name.
+
+        Raises:
+            InputError: it cannot be renamed.
+
+        """
+        try:
+            self._partial.replace(self.path)
+            self._resume.unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.path}: {error.strerror}") from error
+
+    def discard(self) -> None:
+        """Delete what was written."""
+        for path in (self._partial, self._resume):
+            path.unlink(missing_ok=True)
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            document = json.loads(self._resume.read_text(encoding="utf-8"))
+            usable = document["version"] == _VERSION and document["bytes"] <= (
+                self._partial.stat().st_size
+            )
+            if usable and isinstance(document["progress"], dict):
+                return dict(document)
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        raise InputError(
+            f"{self._resume}: cannot be resumed from; delete it and {self._partial.name} to begin anew"
+        )
+
+
+def _line(request: Request) -> str:
+    at = datetime.fromtimestamp(request.arrival, UTC)
+    return f"{at:%Y-%m-%d %H:%M:%S.%f},{request.input_tokens},{request.output_tokens}\n"

@@ -1,0 +1,48 @@
+"""What an administrator can do about a refused request: one table for every component.
+
+The first row that fits the class of the error and the path of its request counts.
+"""
+
+from __future__ import annotations
+
+import re
+
+from adapter.kube.errors import ApiError, Forbidden, NotFound, Unauthorized
+
+FRONT_PROXY_READER = (
+    "bind Role extension-apiserver-authentication-reader of kube-system to our ServiceAccount:"
+    " kubectl apply -f manifests/base/rbac.yaml"
+)
+"""For a start without the front-proxy configuration, whatever keeps it from being read."""
+
+_TABLE: tuple[tuple[type[ApiError], str, str], ...] = (
+    (Forbidden, r"/kube-system/configmaps", FRONT_PROXY_READER),
+    # Owner references are the only fields beside the status that we write.
+    (
+        Forbidden,
+        r"/variantautoscalings/[^/]+$",
+        "grant it: kubectl apply -f manifests/overlays/limited/owners.yaml",
+    ),
+    (Forbidden, r"", "grant it: kubectl apply -f manifests/base/rbac.yaml"),
+    (Unauthorized, r"", "renew the credentials of the kubeconfig or the ServiceAccount"),
+    (NotFound, r"/leases/", "is the adapter installed? run variant-adapter doctor"),
+    (
+        NotFound,
+        r"^/apis/llmd\.ai/(?!.*/variantautoscalings/)",
+        "install the CRD: kubectl apply -k manifests/crd",
+    ),
+)
+
+
+def of(error: ApiError | None) -> str:
+    """What to do about the error; empty where there is nothing but to wait, or no error."""
+    for kind, path, text in _TABLE:
+        if isinstance(error, kind) and re.search(path, error.path):
+            return text
+    return ""
+
+
+def explained(error: ApiError) -> str:
+    """The error's message, followed by what to do about it."""
+    text = of(error)
+    return f"{error}; {text}" if text else str(error)

@@ -1,0 +1,103 @@
+"""What a request to the Kubernetes API can end with, as one tree.
+
+* ApiError: any other refusal, such as 400 or 422
+  + Unauthorized: 401, our credentials are not accepted
+  + Forbidden: 403, RBAC does not allow the request
+  + NotFound: 404, there is no such object or resource
+  + Conflict: 409, the object exists already, or was modified since it was read
+  + Gone: 410, the resource version is compacted: list again
+  + Unavailable: no answer, or 5xx: says nothing about the object, the same request may succeed later
+    x Throttled: 429, or 503 with Retry-After: the API server says when to come back
+
+Status codes are translated here and nowhere else; callers tell classes apart, never numbers. What an
+administrator can do about an error is in `adapter.kube.advice`.
+"""
+# ruff: noqa: N818 - named after the reasons of Kubernetes' own Status objects
+
+from __future__ import annotations
+
+
+class ApiError(Exception):
+    """The Kubernetes API refused a request, or did not answer.
+
+    Attributes:
+        path: URL path of the request, without the query.
+        code: HTTP status; 0 where there was no answer.
+
+    """
+
+    def __init__(self, message: str, *, path: str = "", code: int = 0) -> None:
+        super().__init__(message)
+        self.path = path
+        self.code = code
+
+
+class Unauthorized(ApiError):
+    """Our credentials are not accepted."""
+
+
+class Forbidden(ApiError):
+    """RBAC does not allow the request."""
+
+
+class NotFound(ApiError):
+    """There is no such object, or the API has no such resource."""
+
+
+class Conflict(ApiError):
+    """The object exists already, or was modified since it was read."""
+
+
+class Gone(ApiError):
+    """The resource version to watch from is compacted: list again."""
+
+
+class Unavailable(ApiError):
+    """No answer, or an error of the server; the same request may succeed later."""
+
+
+class Throttled(Unavailable):
+    """The server asks for fewer requests.
+
+    Attributes:
+        retry_after: seconds to wait before the next attempt; 0 where the answer does not say.
+
+    """
+
+    def __init__(
+        self, message: str, *, path: str = "", code: int = 429, retry_after: float = 0.0
+    ) -> None:
+        super().__init__(message, path=path, code=code)
+        self.retry_after = retry_after
+
+
+_CLASSES: dict[int, type[ApiError]] = {
+    401: Unauthorized,
+    403: Forbidden,
+    404: NotFound,
+    409: Conflict,
+    410: Gone,
+}
+
+
+def of_status(code: int, message: str, *, path: str, retry_after: str | None = None) -> ApiError:
+    """The error of an HTTP status.
+
+    Args:
+        code: status, 300 or more.
+        message: sentence for people, with the path.
+        path: URL path of the request.
+        retry_after: the header, as it came.
+
+    """
+    if code == 429 or (code == 503 and retry_after):
+        return Throttled(message, path=path, code=code, retry_after=_seconds(retry_after))
+    if code >= 500:
+        return Unavailable(message, path=path, code=code)
+    return _CLASSES.get(code, ApiError)(message, path=path, code=code)
+
+
+def _seconds(retry_after: str | None) -> float:
+    """Seconds of a Retry-After header; Kubernetes never sends the form with a date."""
+    text = (retry_after or "").strip()
+    return float(text) if text.isascii() and text.isdigit() else 0.0

@@ -1,0 +1,237 @@
+"""Settings of collection, sizing and the reconcile cycle, each declared once; see `serving` for the texts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from adapter.planning.fleet import ROUTINGS, Routing
+from adapter.settings import kinds
+from adapter.settings.declaration import setting
+from analyzer.defaults import STABILITY_MARGIN
+from optimizer.problem import POLICIES, SaturationPolicy
+
+Source = Literal["auto", "direct", "prometheus"]
+"""Where load is read: the pods themselves, Prometheus, or the pods with Prometheus where they fail (auto)."""
+
+SOURCES: tuple[Source, ...] = ("auto", "direct", "prometheus")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconciling:
+    """When targets are decided, and within which bounds."""
+
+    TITLE: ClassVar[str] = "Reconcile cycle"
+
+    interval: float = setting(
+        30.0,
+        kinds.bounded_seconds(0.1, 3600.0),
+        "Longest time between two reconcile cycles; a significant rise of load starts one at once",
+        key="GLOBAL_OPT_INTERVAL",
+    )
+    time_to_live: float = setting(
+        300.0, kinds.DURATION, "How long a published target stays valid without a new decision"
+    )
+    scale_to_zero: bool = setting(
+        False,
+        kinds.SWITCH,
+        "Scale variants that are proven idle to zero replicas",
+        key="WVA_SCALE_TO_ZERO",
+        annotation="llmd.ai/scale-to-zero",
+    )
+    scale_to_zero_retention: float = setting(
+        600.0,
+        kinds.DURATION,
+        "How long a variant must be proven idle before it goes to zero replicas",
+        annotation="llmd.ai/scale-to-zero-retention",
+    )
+    keep_accelerator: bool | None = setting(
+        None,
+        kinds.SWITCH,
+        "Keep every variant on its accelerator",
+        shown="on in a cluster, off with --variants",
+        annotation="llmd.ai/keep-accelerator",
+    )
+    tune: bool = setting(
+        False,
+        kinds.ENABLE,
+        "Adjust performance profiles to observed latencies",
+        annotation="llmd.ai/tune",
+    )
+    stability_margin: float = setting(
+        STABILITY_MARGIN,
+        kinds.SHARE,
+        "Share of a replica's highest service rate that stays unused, even where latency targets allow more",
+    )
+    limited: bool = setting(
+        False, kinds.ENABLE, "Plan within the GPUs that the cluster's nodes have free"
+    )
+    saturation_policy: SaturationPolicy = setting(
+        "PriorityExhaustive",
+        kinds.choice(*POLICIES),
+        "Order in which remaining GPUs are given out when limited GPUs cannot serve every variant",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collecting:
+    """Where load is read."""
+
+    TITLE: ClassVar[str] = "Collection of load"
+
+    metrics_source: Source = setting(
+        "auto",
+        kinds.choice(*SOURCES),
+        "Source of load metrics: the serving pods (direct), Prometheus, or the pods with Prometheus for those"
+        " that do not answer (auto)",
+        annotation="llmd.ai/metrics-source",
+    )
+    scrape_interval: float = setting(
+        15.0,
+        kinds.DURATION,
+        "Time between two scrapes of a pod, and between two queries of Prometheus",
+    )
+    window: float = setting(60.0, kinds.DURATION, "Window over which rates are computed")
+    long_window: float = setting(
+        180.0,
+        kinds.DURATION_OR_OFF,
+        "Window of the smoothed rate, which is used unless load changed significantly",
+    )
+    stale_after: float = setting(
+        0.0,
+        kinds.DURATION,
+        "Age from which metrics of a pod are not used",
+        shown="2.5 scrape intervals",
+    )
+    gateway_metrics: tuple[str, ...] = setting(
+        (),
+        kinds.URLS,
+        "Metrics URL of an inference gateway's endpoint picker: its requests count as load and wake variants"
+        " at zero replicas; may be repeated",
+        shown="none",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prometheus:
+    """How Prometheus, Thanos or Mimir is reached."""
+
+    TITLE: ClassVar[str] = "Prometheus, Thanos or Mimir"
+
+    prometheus: str = setting(
+        "",
+        kinds.URL,
+        "Base URL of the Prometheus API; an empty one turns Prometheus off",
+        key="PROMETHEUS_BASE_URL",
+        shown="none: load is read from pods only",
+    )
+    prometheus_ca_file: Path | None = setting(
+        None,
+        kinds.FILE,
+        "Certificate authorities (PEM) that Prometheus' certificate is verified with",
+        key="PROMETHEUS_CA_CERT_PATH",
+        shown="none: those of the system",
+    )
+    prometheus_client_cert: Path | None = setting(
+        None,
+        kinds.FILE,
+        "Client certificate (PEM) for Prometheus",
+        key="PROMETHEUS_CLIENT_CERT_PATH",
+        shown="none",
+    )
+    prometheus_client_key: Path | None = setting(
+        None,
+        kinds.FILE,
+        "Private key (PEM) of the client certificate for Prometheus",
+        key="PROMETHEUS_CLIENT_KEY_PATH",
+        shown="none: the file of the certificate",
+    )
+    prometheus_server_name: str = setting(
+        "",
+        kinds.NAME,
+        "Host name that Prometheus' certificate must have",
+        key="PROMETHEUS_SERVER_NAME",
+        shown="the host of the URL",
+    )
+    prometheus_token_file: Path | None = setting(
+        None,
+        kinds.FILE,
+        "File with a bearer token for Prometheus, read again before each query",
+        key="PROMETHEUS_TOKEN_PATH",
+        shown="none",
+    )
+    prometheus_token: str = setting(
+        "",
+        kinds.TEXT,
+        "Bearer token for Prometheus; a token file wins. It has no flag, because command lines are visible",
+        flag="",
+        key="PROMETHEUS_BEARER_TOKEN",
+        shown="none",
+    )
+    prometheus_insecure: bool = setting(
+        False,
+        kinds.SWITCH,
+        "Skip the verification of Prometheus' certificate",
+        key="PROMETHEUS_TLS_INSECURE_SKIP_VERIFY",
+    )
+    prometheus_header: tuple[tuple[str, str], ...] = setting(
+        (),
+        kinds.HEADERS,
+        "HTTP header of every query, such as the tenant's X-Scope-OrgID; may be repeated",
+        shown="none",
+    )
+    prometheus_timeout: float = setting(
+        10.0,
+        kinds.bounded_seconds(0.1, 300.0),
+        "Deadline of one query with its whole answer",
+        key="PROMETHEUS_TIMEOUT",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizing:
+    """Which load replicas are provided for, and how targets may change."""
+
+    TITLE: ClassVar[str] = "Sizing"
+
+    anticipate: bool = setting(
+        True,
+        kinds.SWITCH,
+        "Extrapolate a rising trend over the time that a new replica needs to start",
+    )
+    startup_time: float | None = setting(
+        None,
+        kinds.DURATION,
+        "Start-up time of a replica, where its pods do not show it",
+        shown="1m",
+        annotation="llmd.ai/startup-time",
+    )
+    drain_time: float = setting(
+        60.0, kinds.DURATION_OR_OFF, "Time in which new replicas should work off waiting requests"
+    )
+    headroom: float = setting(
+        0.03,
+        kinds.PERCENT,
+        "Share of the arrival rate that is added for its changes between two cycles",
+    )
+    routing: Routing = setting(
+        "random",
+        kinds.choice(*ROUTINGS),
+        "How requests reach replicas: spread as by a Service, or by a gateway that knows the replicas'"
+        " load and so needs fewer",
+        annotation="llmd.ai/routing",
+    )
+    down_window: float = setting(90.0, kinds.DURATION_OR_OFF, "Scale-down stabilization window")
+    step_up: int | None = setting(
+        None,
+        kinds.COUNT,
+        "Largest number of replicas added in one reconcile cycle",
+        shown="no limit",
+    )
+    step_down: int | None = setting(
+        None,
+        kinds.COUNT,
+        "Largest number of replicas removed in one reconcile cycle",
+        shown="no limit",
+    )

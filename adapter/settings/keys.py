@@ -1,0 +1,64 @@
+"""Keys of the adapter's ConfigMap: problems with them, and keys of another autoscaler that are ignored."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+
+from adapter.settings.groups import all_declarations, by_key
+
+IGNORED: Mapping[str, str] = {
+    "GLOBAL_OPT_TRIGGER": "A significant rise of load starts a reconcile cycle by itself",
+    "WVA_LIMITED_MODE": "Set --limited instead",
+    "WVA_NODE_SELECTOR": "All nodes count with --limited",
+    "DISABLING_TTFT": "TTFT targets count whenever a service class has them",
+    "EXPERIMENTAL_HYBRID_OPTIMIZATION": "One optimizer makes every decision",
+    "EPP_METRIC_READER_BEARER_TOKEN": "Metrics of a gateway's endpoint picker are read without a token",
+    "SCALE_FROM_ZERO_ENGINE_MAX_CONCURRENCY": "Variants at zero replicas are woken together",
+    "PROMETHEUS_METRICS_CACHE_TTL": "Answers of Prometheus are not cached",
+    "PROMETHEUS_METRICS_CACHE_CLEANUP_INTERVAL": "Answers of Prometheus are not cached",
+    "PROMETHEUS_METRICS_CACHE_FETCH_INTERVAL": "Set --scrape-interval instead",
+    "PROMETHEUS_METRICS_CACHE_FRESH_THRESHOLD": "Set --stale-after instead",
+    "PROMETHEUS_METRICS_CACHE_STALE_THRESHOLD": "Set --stale-after instead",
+    "PROMETHEUS_METRICS_CACHE_UNAVAILABLE_THRESHOLD": "Set --time-to-live instead",
+    "PROMETHEUS_METRICS_CACHE_MAX_SIZE": "Answers of Prometheus are not cached",
+    "OTEL_TARGET_ENDPOINT_GRPC": "Traces are not exported",
+    "OTEL_TARGET_CA_CERT_PATH": "Traces are not exported",
+}
+"""Keys of the workload-variant-autoscaler's ConfigMap that are not used here, with the reason."""
+
+NESTED = "config.yaml"
+"""Key under which newer releases of the workload-variant-autoscaler keep a YAML file of settings."""
+
+
+def problems(data: Mapping[str, str]) -> Iterator[str]:
+    """One line for each unknown key and each value that cannot be used, in the order of the data."""
+    known = by_key()
+    for key, text in data.items():
+        if key in known:
+            if text.strip():
+                try:
+                    known[key].kind.parse(text.strip())
+                except ValueError as error:
+                    yield (
+                        f"data.{key}: {error}; the value before stays in use;"
+                        f" the setting is {known[key].spellings}"
+                    )
+        elif key == NESTED:
+            yield (
+                f"data.{key}: settings in a nested file are not read; make each a key of data, such as"
+                f" {', '.join(list(known)[:2])}"
+            )
+        elif key not in IGNORED:
+            yield f"data.{key}: unknown setting; {_hint(key, known)}"
+
+
+def _hint(key: str, known: Mapping[str, object]) -> str:
+    """The nearest known key, or the flag of this name, or all known keys."""
+    near = difflib.get_close_matches(key.upper(), known, n=2, cutoff=0.7)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    flag = f"--{key.strip('-').lower().replace('_', '-')}"
+    if any(item.flag == flag for item in all_declarations()):
+        return f"{flag} is a flag only: set it in the arguments of the container"
+    return f"known are {', '.join(known)}"

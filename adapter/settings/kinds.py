@@ -1,0 +1,230 @@
+"""Kinds of values that settings take: how a value is read from text, and how it is written.
+
+Texts come from flags, ConfigMaps and the environment alike, so a duration or a share is written in one way
+everywhere. Parsers raise `ValueError` with a message that says what is accepted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Literal, TypeVar
+from urllib.parse import urlsplit
+
+from adapter.kube import duration
+
+Value = TypeVar("Value")
+
+_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e\xa0-\xff]*)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind(Generic[Value]):
+    """How values of a setting are read and written.
+
+    Attributes:
+        parse: Reads a value from text; raises `ValueError` that says what is accepted.
+        show: Writes a value as it can be read again.
+        metavar: Placeholder of the value in usage texts.
+        form: How a flag takes the value: one value, one of choices, a list by repetition, `--x` and `--no-x`,
+            or `--x` alone.
+        choices: Accepted texts of a choice.
+
+    """
+
+    parse: Callable[[str], Value]
+    show: Callable[[Value], str] = str
+    metavar: str = ""
+    form: Literal["value", "choice", "repeated", "switch", "enable"] = "value"
+    choices: tuple[str, ...] = ()
+
+
+def seconds(text: str) -> float:
+    """Read a duration greater than 0, such as `60s` or `1m30s`; plain numbers are seconds.
+
+    Raises:
+        ValueError: the text is no such duration.
+
+    """
+    return duration.seconds(text)
+
+
+def seconds_or_off(text: str) -> float:
+    """Read a duration, or `off`, which is 0.
+
+    Raises:
+        ValueError: the text is neither.
+
+    """
+    return 0.0 if text == "off" else duration.seconds(text)
+
+
+def show_seconds(value: float) -> str:
+    """Write a duration in its largest unit that leaves no fraction: `10m`, `90s`, `500ms`."""
+    if value and value % 3600 == 0:
+        return f"{value / 3600:g}h"
+    if value and value % 60 == 0:
+        return f"{value / 60:g}m"
+    return f"{value:g}s" if value >= 1 or value == 0 else f"{value * 1000:g}ms"
+
+
+def bounded_seconds(low: float, high: float) -> Kind[float]:
+    """A duration within bounds: a number in the wrong unit is found by its size."""
+
+    def parse(text: str) -> float:
+        value = seconds(text)
+        if not low <= value <= high:
+            raise ValueError(
+                f"must be a duration from {show_seconds(low)} to {show_seconds(high)}, not {text!r}"
+                " (plain numbers are seconds)"
+            )
+        return value
+
+    return Kind(parse=parse, show=show_seconds, metavar="DURATION")
+
+
+def percent(text: str) -> float:
+    """Read a share from 0 to 10, such as `5%` or `0.05`.
+
+    Raises:
+        ValueError: the text is no such share.
+
+    """
+    try:
+        value = float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 10:
+        raise ValueError(f"must be a share such as 5% or 0.05, not {text!r}")
+    return value
+
+
+def share(text: str) -> float:
+    """Read a number from 0 to less than 1.
+
+    Raises:
+        ValueError: the text is no such number.
+
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise ValueError(f"must be a number >= 0 and < 1, not {text!r}")
+    return value
+
+
+def port(text: str) -> int:
+    """Read a TCP port; 0 lets the system choose.
+
+    Raises:
+        ValueError: the text is no port.
+
+    """
+    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
+        raise ValueError(f"must be 0..65535, not {text!r}")
+    return int(text)
+
+
+def count(text: str) -> int:
+    """Read a whole number of at least 1.
+
+    Raises:
+        ValueError: the text is no such number.
+
+    """
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise ValueError(f"must be a whole number >= 1, not {text!r}")
+    return int(text)
+
+
+def header(text: str) -> tuple[str, str]:
+    """Read name and value of an HTTP header.
+
+    Raises:
+        ValueError: the text is no header.
+
+    """
+    parts = _HEADER.fullmatch(text)
+    if parts is None:
+        raise ValueError(f"must be 'NAME: VALUE', not {text!r}")
+    return parts[1], parts[2].strip()
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Read names separated by commas, each once."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def url(text: str) -> str:
+    """Read an `http://` or `https://` URL; empty text means none.
+
+    Raises:
+        ValueError: the text is no such URL.
+
+    """
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname)
+    except ValueError:
+        usable = False
+    if text and not usable:
+        raise ValueError(f"must be an http:// or https:// URL, not {text!r}")
+    return text
+
+
+def true_or_false(text: str) -> bool:
+    """Read `true` or `false`, in any case.
+
+    Raises:
+        ValueError: the text is neither.
+
+    """
+    if text.lower() not in {"true", "false"}:
+        raise ValueError(f"must be true or false, not {text!r}")
+    return text.lower() == "true"
+
+
+def choice(*choices: str) -> Kind[str]:
+    """One of some texts."""
+
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"must be one of {', '.join(choices)}, not {text!r}")
+        return text
+
+    return Kind(parse=parse, form="choice", choices=choices)
+
+
+def _on_or_off(value: bool) -> str:  # noqa: FBT001 - the kind's value
+    return "on" if value else "off"
+
+
+DURATION = Kind(parse=seconds, show=show_seconds, metavar="DURATION")
+DURATION_OR_OFF = Kind(
+    parse=seconds_or_off,
+    show=lambda value: show_seconds(value) if value else "off",
+    metavar="DURATION|off",
+)
+PERCENT = Kind(parse=percent, show=lambda value: f"{value * 100:g}%", metavar="SHARE")
+SHARE = Kind(parse=share, show=lambda value: f"{value:g}", metavar="SHARE")
+PORT = Kind(parse=port, metavar="PORT")
+COUNT = Kind(parse=count, metavar="N")
+FILE = Kind(parse=Path, metavar="FILE")
+FOLDER = Kind(parse=Path, metavar="DIR")
+TEXT = Kind(parse=str, metavar="TEXT")
+NAME = Kind(parse=str, metavar="NAME")
+URL = Kind(parse=url, metavar="URL")
+URLS = Kind(parse=lambda text: (text,), show=", ".join, metavar="[NAMESPACE=]URL", form="repeated")
+NAMES = Kind(parse=names, show=",".join, metavar="A,B")
+HEADERS = Kind(
+    parse=lambda text: (header(text),),
+    show=lambda value: ", ".join(f"{name}: {text}" for name, text in value),
+    metavar="'NAME: VALUE'",
+    form="repeated",
+)
+SWITCH = Kind(parse=true_or_false, show=_on_or_off, form="switch")
+ENABLE = Kind(parse=true_or_false, show=_on_or_off, form="enable")

@@ -1,0 +1,188 @@
+"""Settings of the server, of the installation in a cluster, and of another adapter, each declared once.
+
+Texts follow the rules for help: each can be read alone, starts with a noun or a verb, and has its unit. The
+default and the other spellings are added by `Declaration.help`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from adapter import installation
+from adapter.settings import kinds, machine
+from adapter.settings.declaration import setting
+
+_NAMES = installation.Names()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """Where and how the API is served."""
+
+    TITLE: ClassVar[str] = "API server"
+
+    variants: Path | None = setting(
+        None,
+        kinds.FOLDER,
+        "Folder of Kubernetes objects (YAML) to read instead of a cluster",
+        shown="none: read a cluster",
+    )
+    host: str = setting("127.0.0.1", kinds.TEXT, "Address of the API's TLS port")
+    port: int = setting(6443, kinds.PORT, "TLS port of the API; 0 picks a free one")
+    metrics_host: str = setting("127.0.0.1", kinds.TEXT, "Address of the metrics port")
+    metrics_port: int | None = setting(
+        None,
+        kinds.PORT,
+        "Port without TLS for /metrics, /variants, /healthz and /readyz; 0 picks a free one",
+        shown="none: no metrics port",
+    )
+    kubeconfig: Path | None = setting(
+        None,
+        kinds.FILE,
+        "Kubeconfig of the cluster to read; with --variants, of the cluster that reviews tokens and access",
+        shown="none: the cluster of this pod",
+        exclusive="cluster",
+    )
+    in_cluster: bool = setting(
+        False,
+        kinds.ENABLE,
+        "Use the cluster of this pod; needed only with --variants, to review tokens and access there",
+        exclusive="cluster",
+    )
+    state_dir: Path = setting(
+        Path(),
+        kinds.FOLDER,
+        "Folder for the local authority, its certificates and its kubeconfig",
+        factory=machine.state_folder,
+        shown="variant-adapter in $XDG_STATE_HOME or ~/.local/state",
+    )
+    tls_cert_file: Path | None = setting(
+        None,
+        kinds.FILE,
+        "Serving certificate (PEM); needs --tls-private-key-file",
+        shown="none: a certificate of our own authority",
+    )
+    tls_private_key_file: Path | None = setting(
+        None, kinds.FILE, "Private key (PEM) of --tls-cert-file", shown="none"
+    )
+    client_ca_file: Path | None = setting(
+        None,
+        kinds.FILE,
+        "Certificate authorities (PEM) of client certificates, with --variants",
+        shown="none: the local authority",
+    )
+    requestheader_client_ca_file: Path | None = setting(
+        None,
+        kinds.FILE,
+        "Certificate authorities (PEM) of front proxies such as kube-apiserver, with --variants",
+        shown="none: no front proxy is trusted",
+    )
+    shutdown_delay: float = setting(
+        0.0,
+        kinds.DURATION_OR_OFF,
+        "Time after SIGTERM during which requests are still served while /readyz fails",
+    )
+    log_format: Literal["auto", "text", "json"] = setting(
+        "auto",
+        kinds.choice("auto", "text", "json"),
+        "Format of the log on standard error; auto writes text on a terminal and JSON elsewhere",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """Names and duties of an installation in a cluster."""
+
+    TITLE: ClassVar[str] = "Installation in a cluster"
+
+    namespaces: tuple[str, ...] = setting(
+        (), kinds.NAMES, "Namespaces of the variants, separated by commas", shown="all"
+    )
+    selector: str = setting(
+        "",
+        kinds.TEXT,
+        "Label selector of the VariantAutoscalings that this installation owns",
+        shown="all",
+    )
+    config_namespace: str = setting(
+        "",
+        kinds.NAME,
+        "Namespace of the adapter's ConfigMaps, Lease and Secret",
+        factory=machine.namespace,
+        shown=f"the pod's namespace, else {installation.SYSTEM}",
+    )
+    identity: str = setting(
+        "",
+        kinds.NAME,
+        "Name of this replica in leader election; must be unique",
+        factory=machine.identity,
+        shown="$POD_NAME or the host's name, with a random suffix",
+    )
+    lease_name: str = setting(_NAMES.lease, kinds.NAME, "Name of the Lease of leader election")
+    lease_duration: float = setting(
+        15.0,
+        kinds.DURATION,
+        "Time after which another replica may take a Lease that was not renewed; at least 3s",
+    )
+    actuate: Literal["hpa", "scale"] = setting(
+        "hpa",
+        kinds.choice("hpa", "scale"),
+        "Actuator of the replicas: an HPA that reads the metric, or the adapter by the scale subresource",
+        annotation="llmd.ai/actuate",
+    )
+    owner_references: bool = setting(
+        False,
+        kinds.ENABLE,
+        "Make each VariantAutoscaling owned by its scale target, so that both are deleted together",
+    )
+    certificate_secret: str = setting(
+        _NAMES.secret,
+        kinds.NAME,
+        "Secret in which serving certificates are kept and rotated, without --tls-cert-file",
+    )
+    certificate_overlap: float = setting(
+        3600.0,
+        kinds.DURATION,
+        "Time during which the old and the new certificate authority are both trusted",
+    )
+    service_name: str = setting(_NAMES.service, kinds.NAME, "Service of the adapter's API")
+    api_service: str = setting(
+        installation.API_SERVICE, kinds.NAME, "APIService whose caBundle is kept up to date"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delegation:
+    """How another adapter for the same API is reached."""
+
+    TITLE: ClassVar[str] = "Delegation to another adapter of the same API"
+
+    delegate_to: str | None = setting(
+        None,
+        kinds.URL,
+        "URL of another adapter, to which requests for its metrics are proxied",
+        shown="none",
+    )
+    delegate_ca_file: Path | None = setting(
+        None,
+        kinds.FILE,
+        "Certificate authorities (PEM) of the other adapter's serving certificate",
+        shown="none: those of the system",
+    )
+    delegate_client_cert: Path | None = setting(
+        None, kinds.FILE, "Front-proxy client certificate (PEM) for the other adapter", shown="none"
+    )
+    delegate_client_key: Path | None = setting(
+        None, kinds.FILE, "Private key (PEM) of --delegate-client-cert", shown="none"
+    )
+    delegate_token_file: Path | None = setting(
+        None,
+        kinds.FILE,
+        "File with a service account token for the other adapter, instead of a certificate",
+        shown="none",
+    )
+    delegate_timeout: float = setting(
+        4.0, kinds.DURATION, "Deadline of one proxied request; kube-apiserver's probes wait 5s"
+    )

@@ -1,0 +1,147 @@
+"""What each step of vLLM's v1 scheduler serves.
+
+A step serves the running requests first, in the order of their admission, then admits waiting ones in order:
+
+- it computes at most `max_num_batched_tokens`; a decoding request takes one, a prompt takes what is left of
+  the budget and goes on in the next step;
+- at most `max_num_seqs` run; an admission needs free KV blocks for all that the request has to compute;
+- where a running request finds no block, the one admitted last is preempted: it loses its blocks and its
+  place, waits in front of all others, and computes prompt and generated tokens anew. Such a step admits
+  nobody.
+
+Left out: speculative decoding, async scheduling, priorities, `long_prefill_token_threshold`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+from emulator.engines.scheduler_batch import Batch, Work
+from emulator.engines.step_times import BLOCK_TOKENS, SchedulerLimits, StepTimes, blocks_of
+
+
+class Scheduler:
+    """Chooses the requests of one step after the other.
+
+    Attributes:
+        batch: requests in service.
+        waiting: the others, the next to be admitted first.
+        completing: whose prompt the step in progress completes, in order.
+        preemptions: counter.
+
+    """
+
+    def __init__(self, times: StepTimes, limits: SchedulerLimits) -> None:
+        self.times = times
+        self.limits = limits
+        self.batch = Batch(limits)
+        self.waiting: deque[Work] = deque()
+        self.completing: list[Work] = []
+        self.preemptions = 0
+
+    def may_admit(self, work: Work) -> bool:
+        """Whether the running requests leave it a place, a token and its blocks."""
+        batch, limits = self.batch, self.limits
+        if len(batch.running) >= limits.max_num_seqs:
+            return False
+        budget = limits.max_num_batched_tokens - batch.decoding
+        return budget > 0 and self._blocks_to_admit(work, budget) <= batch.free_blocks
+
+    def _blocks_to_admit(self, work: Work, budget: int) -> int:
+        tokens = work.total_tokens
+        if not self.limits.reserve_full_input:
+            tokens = min(tokens, work.cached_tokens + budget)
+        spared = self.limits.watermark_blocks if self.batch.running else 0
+        return blocks_of(tokens) + spared
+
+    def begin_step(self, at_ms: float) -> float:
+        """Choose what the step from that moment on serves; gives its duration in ms."""
+        batch = self.batch
+        preempted = self._take_decode_blocks(at_ms)
+        budget = self.limits.max_num_batched_tokens - batch.decoding
+        prefill = prompt_context = 0
+        partial = batch.partial
+        if partial is not None:
+            chunk = min(partial.total_tokens - partial.computed_tokens, budget)
+            if batch.grow(partial, chunk):
+                prefill += self._compute(partial, chunk)
+                prompt_context += partial.computed_tokens
+                budget -= chunk
+            else:
+                self._preempt(partial, at_ms)
+                preempted = True
+        while not preempted and budget > 0 and self.waiting:
+            work = self.waiting[0]
+            if len(batch.running) >= self.limits.max_num_seqs:
+                break
+            if self._blocks_to_admit(work, budget) > batch.free_blocks:
+                break
+            chunk = self._admit(self.waiting.popleft(), budget, at_ms)
+            prefill += self._compute(work, chunk)
+            prompt_context += work.computed_tokens
+            budget -= chunk
+        return self.times.step_ms(
+            requests=len(batch.running),
+            prefill_tokens=prefill,
+            context_tokens=batch.context_tokens + batch.decoding + prompt_context,
+        )
+
+    def _admit(self, work: Work, budget: int, at_ms: float) -> int:
+        """Put it into the batch with blocks for its first chunk; gives the chunk's tokens."""
+        work.computed_tokens = work.cached_tokens
+        chunk = min(work.total_tokens - work.cached_tokens, budget)
+        self.batch.grow(work, chunk)  # there are as many, as was looked at before
+        self.batch.admit(work)
+        if math.isnan(work.start_ms):
+            work.start_ms = at_ms
+        return chunk
+
+    def _compute(self, work: Work, chunk: int) -> int:
+        """The step computes a chunk for which blocks are taken; tokens of it that cost as a prompt's."""
+        done = work.computed_tokens == work.total_tokens
+        self.batch.partial = None if done else work
+        if done:
+            self.completing.append(work)
+        return 0 if work.generated and done and chunk == 1 else chunk
+
+    def _take_decode_blocks(self, at_ms: float) -> bool:
+        """A block for each decoding request that needs one; whether others lost theirs for it."""
+        batch = self.batch
+        needed = batch.blocks_for_step()
+        if needed <= batch.free_blocks:
+            batch.free_blocks -= needed
+            return False
+        for work in list(batch.needing_block()):
+            while work.decoding and not batch.free_blocks:
+                self._preempt(batch.last_admitted(), at_ms)
+            if not work.decoding:  # nor is any after it
+                break
+            batch.free_blocks -= 1
+        return True
+
+    def _preempt(self, work: Work, at_ms: float) -> None:
+        self.batch.leave(work, at_ms)
+        work.preemptions += 1
+        self.preemptions += 1
+        self.waiting.appendleft(work)
+
+    def nothing_ends_before(self, end_ms: float) -> float:
+        """A moment not before the step in progress ends, until which no request does unless others come."""
+        batch = self.batch
+        if self.waiting or self.completing or batch.partial is not None or not batch.decoding:
+            return end_ms
+        # Steps grow until one preempts somebody; any 16 of them take a block for each request.
+        unhindered = batch.free_blocks // batch.decoding * BLOCK_TOKENS
+        # One step less than there are: a product differs from the sum of steps in its last digits.
+        later = max(min(batch.steps_to_end() - 2, unhindered), 0)
+        step_ms = self.times.step_ms(
+            requests=batch.decoding, prefill_tokens=0, context_tokens=batch.context_tokens
+        )
+        return end_ms + later * step_ms
+
+    def withdraw(self) -> list[Work]:
+        """Take the requests that were never in service out of the queue."""
+        never = [work for work in self.waiting if math.isnan(work.start_ms)]
+        self.waiting = deque(work for work in self.waiting if not math.isnan(work.start_ms))
+        return never

@@ -1,0 +1,65 @@
+"""The gateway in front of a simulated fleet: routes requests to ready servers, or queues them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import deque
+from collections.abc import Iterator
+from typing import Literal
+
+from emulator.server import Request, Server
+
+Routing = Literal["least-loaded", "round-robin"]
+"""Least-loaded takes the smallest (running + waiting) / max_batch, and of equal ones the oldest server."""
+
+
+class Gateway:
+    """Ready servers and queued requests of each model; models are numbered from 0."""
+
+    def __init__(self, *, models: int, routing: Routing) -> None:
+        self._routing = routing
+        self._ready: list[list[Server]] = [[] for _ in range(models)]
+        self._queues: list[deque[Request]] = [deque() for _ in range(models)]
+        self._turns = [itertools.count() for _ in range(models)]
+
+    def add(self, server: Server, model: int) -> None:
+        """Route requests of the model to this server from now on."""
+        self._ready[model].append(server)
+
+    def remove(self, server: Server, model: int) -> None:
+        """Route no more requests to this server."""
+        self._ready[model].remove(server)
+
+    def servers(self) -> Iterator[Server]:
+        """Ready servers of all models."""
+        return itertools.chain(*self._ready)
+
+    def queued(self, model: int) -> int:
+        """Requests that wait for a server to become ready."""
+        return len(self._queues[model])
+
+    def dispatch(self, request: Request, at_ms: float) -> None:
+        """Route one request at that time, or queue it while no server of its model is ready."""
+        ready = self._ready[request.model]
+        if not ready:
+            self._queues[request.model].append(request)
+        elif self._routing == "round-robin":
+            server = ready[next(self._turns[request.model]) % len(ready)]
+            server.run(at_ms)
+            server.offer(request, at_ms)
+        else:
+            least, chosen = math.inf, ready[0]
+            for server in ready:
+                if server.next_ms < at_ms:
+                    server.run(at_ms)
+                load = server.load / server.profile.max_batch
+                if load < least:
+                    least, chosen = load, server
+            chosen.offer(request, at_ms)
+
+    def release(self, at_ms: float) -> None:
+        """Route the queued requests of each model that has a ready server, in order of arrival."""
+        for model, queue in enumerate(self._queues):
+            for _ in range(len(queue) if self._ready[model] else 0):
+                self.dispatch(queue.popleft(), at_ms)

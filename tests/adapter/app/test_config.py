@@ -1,0 +1,107 @@
+"""How Prometheus and the loop are configured by flags, ConfigMap and environment."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from adapter.app.config import Configuration, environment_problems
+from adapter.app.options import ServeOptions
+from adapter.app.prometheus import prometheus_options
+from adapter.auth import local as local_auth
+from adapter.collector.prometheus import PrometheusOptions
+from adapter.controller.settings import LoopSettings
+from adapter.settings.control import Prometheus
+from tests.fakes import cluster_world as worlds
+from tests.fakes.cluster_world import CORE, until
+
+
+@pytest.mark.parametrize("url", ["http://p:9090", "https://p/x", "http://[::1]:1"])
+def test_a_slash_at_the_end_of_a_url_is_dropped(url: str) -> None:
+    """Paths are appended to it."""
+    for text in (url, f"{url}/"):
+        assert prometheus_options(Prometheus(prometheus=text)) == PrometheusOptions(url=url)
+
+
+def test_without_a_url_there_is_no_prometheus() -> None:
+    """Whatever else is set."""
+    assert prometheus_options(Prometheus(prometheus_timeout=1.0)) is None
+
+
+def test_every_setting_of_prometheus_is_passed_on() -> None:
+    """Each has its field."""
+    settings = Prometheus(
+        prometheus="https://p",
+        prometheus_ca_file=Path("/ca"),
+        prometheus_client_cert=Path("/c"),
+        prometheus_client_key=Path("/k"),
+        prometheus_server_name="name",
+        prometheus_token="t",
+        prometheus_token_file=Path("/t"),
+        prometheus_insecure=True,
+        prometheus_header=(("A", "b"),),
+        prometheus_timeout=2.0,
+    )
+    found = prometheus_options(settings)
+    assert found is not None
+    assert dataclasses.asdict(found) == {
+        "url": "https://p",
+        "ca_file": Path("/ca"),
+        "certificate": Path("/c"),
+        "key": Path("/k"),
+        "server_name": "name",
+        "token": "t",
+        "token_file": Path("/t"),
+        "insecure": True,
+        "headers": (("A", "b"),),
+        "timeout_seconds": 2.0,
+    }
+
+
+def test_the_defaults_are_those_of_the_client() -> None:
+    """Settings that nothing sets."""
+    found = prometheus_options(Prometheus(prometheus="https://p"))
+    assert found == PrometheusOptions(url="https://p")
+
+
+def test_bad_environment_variables_are_named() -> None:
+    """With what is accepted; the start logs each and goes on."""
+    environment = {"GLOBAL_OPT_INTERVAL": "soon", "PROMETHEUS_TIMEOUT": "5s", "HOME": "?"}
+    (problem,) = environment_problems(environment).values()
+    assert "must be a duration such as 60s" in problem
+    assert "--interval (GLOBAL_OPT_INTERVAL)" in problem
+    options = ServeOptions(
+        variants=None,
+        host="",
+        port=0,
+        certificates=local_auth.Files(state=Path()),
+        loop=LoopSettings(),
+    )
+    with capture_logs() as logs:
+        Configuration(options, environment)
+    assert [entry["variable"] for entry in logs] == ["GLOBAL_OPT_INTERVAL"]
+
+
+async def test_the_configmap_changes_settings_of_a_running_adapter(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A value that cannot be used leaves the one before in use; an unknown key is named in the log."""
+    async with worlds.running(tmp_path) as world, world.replica("a", interval=None) as (front, _):
+        config = worlds.manifests()[2]
+        config["data"] = {"GLOBAL_OPT_INTERVAL": "7s"}
+        world.api.put(CORE, "configmaps", config)
+        await until(lambda: front.loop.settings.interval == 7.0)
+        config["data"] = {
+            "GLOBAL_OPT_INTERVAL": "60000",
+            "GLOBAL_OPT_INTERVL": "9s",
+            "WVA_SCALE_TO_ZERO": "true",
+        }
+        world.api.put(CORE, "configmaps", config)
+        await until(lambda: front.loop.settings.scale_to_zero)
+        assert front.loop.settings.interval == 7.0
+    text = capsys.readouterr().out
+    assert "data.GLOBAL_OPT_INTERVL: unknown setting; did you mean GLOBAL_OPT_INTERVAL" in text
+    assert "--interval (GLOBAL_OPT_INTERVAL)" in text

@@ -1,0 +1,122 @@
+"""Scale targets that the adapter patches: on request, from zero, and of any kind with /scale."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.fakes import cluster_world as worlds
+from tests.fakes.cluster_world import APPS, CORE, LWS, until
+from tests.fakes.kubernetes_objects import VARIANTS
+
+pytestmark = pytest.mark.virtual_time
+
+
+async def test_scale_targets_are_patched_where_that_is_ours(tmp_path: Path) -> None:
+    """With --actuate=scale the Deployment follows; one that is annotated for an HPA is left alone."""
+    async with worlds.running(tmp_path) as world:
+        world.load |= {"v": 60.0, "hands-off": 60.0}
+        world.deploy("hands-off", 1)
+        item = world.variant("hands-off")
+        item["metadata"]["annotations"] = {"llmd.ai/actuate": "hpa"}
+        world.api.put(VARIANTS, "variantautoscalings", item)
+        async with world.replica("a", actuate_scale=True):
+            await until(lambda: world.desired("hands-off") == 2)
+            await until(
+                lambda: world.api.get(APPS, "deployments", "team-a", "v")["spec"]["replicas"] == 2
+            )
+            await until(lambda: world.status()["currentAlloc"]["numReplicas"] == 2)
+            other = world.api.get(APPS, "deployments", "team-a", "hands-off")
+            assert other["spec"]["replicas"] == 1
+
+
+async def test_zero_is_left_only_when_somebody_asks(tmp_path: Path) -> None:
+    """A Deployment at zero stays there until a request waits at the gateway: then one replica starts."""
+    async with worlds.running(tmp_path) as world:
+        world.api.put(APPS, "deployments", worlds.workload("v", 0))
+
+        def replicas() -> int:
+            found = world.api.get(APPS, "deployments", "team-a", "v")
+            wanted: int = found["spec"]["replicas"]
+            return wanted
+
+        async with world.replica("a", gateways=(world.gateway,)) as (front, _):
+            await until(lambda: world.desired() is not None)
+            cycles = front.loop.cycles
+            await until(lambda: front.loop.cycles >= cycles + 2)
+            assert replicas() == 0
+            world.waiting = 3
+            await until(lambda: replicas() == 1)
+
+
+async def test_all_replicas_know_before_one_wakes(tmp_path: Path) -> None:
+    """Whoever an HPA asks once a target was woken, the answer is not the zero of before."""
+    async with worlds.running(tmp_path) as world:
+        config = worlds.manifests()[2]
+        config["data"]["WVA_SCALE_TO_ZERO"] = "true"
+        world.api.put(CORE, "configmaps", config)
+        world.api.put(APPS, "deployments", worlds.workload("v", 0))
+        gateways = (world.gateway,)
+        async with world.replica("a", gateways=gateways) as (first, _):
+            await until(lambda: world.desired() == 0)
+            async with world.replica("b", gateways=gateways) as (second, _):
+                while await world.metric(second) != ["0"]:  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0.1)
+                world.waiting = 3
+                await until(
+                    lambda: (
+                        world.api.get(APPS, "deployments", "team-a", "v")["spec"]["replicas"] == 1
+                    )
+                )
+                assert await world.metric(second) == ["1"]
+                assert await world.metric(first) == ["1"]
+
+
+async def test_a_woken_replica_is_given_time(tmp_path: Path) -> None:
+    """With scale to zero, a replica that was woken stays until it was silent for the whole retention."""
+    async with worlds.running(tmp_path) as world:
+        config = worlds.manifests()[2]
+        config["data"]["WVA_SCALE_TO_ZERO"] = "true"
+        world.api.put(CORE, "configmaps", config)
+        world.api.put(APPS, "deployments", worlds.workload("v", 0))
+
+        def replicas() -> int:
+            found = world.api.get(APPS, "deployments", "team-a", "v")
+            wanted: int = found["spec"]["replicas"]
+            return wanted
+
+        loop = replace(worlds.LOOP, retention=60.0)
+        async with world.replica("a", loop=loop, gateways=(world.gateway,), actuate_scale=True):
+            await until(lambda: world.desired() == 0)
+            world.waiting = 3
+            await until(lambda: replicas() == 1)
+            world.waiting = 0
+            woken_at = world.clock.monotonic()
+            await until(lambda: replicas() == 0)
+            assert world.clock.monotonic() - woken_at >= loop.retention
+
+
+@pytest.mark.parametrize(
+    ("root", "plural", "kind"),
+    [(APPS, "statefulsets", "StatefulSet"), (LWS, "leaderworkersets", "LeaderWorkerSet")],
+)
+async def test_targets_that_are_no_deployments(
+    tmp_path: Path, root: str, plural: str, kind: str
+) -> None:
+    """Whatever has a /scale is read and scaled through it, its pods found by the scale's selector."""
+    async with worlds.running(tmp_path) as world:
+        version = root.removeprefix("/apis/")
+        world.api.put(root, plural, worlds.workload("set", 1, kind))
+        reference = {"apiVersion": version, "kind": kind, "name": "set"}
+        world.load["set"] = 60.0
+        world.api.put(
+            VARIANTS, "variantautoscalings", worlds.variant("s", scaleTargetRef=reference)
+        )
+        async with world.replica("a", actuate_scale=True):
+            await until(lambda: world.desired("s") == 2)
+            await until(
+                lambda: world.api.get(root, plural, "team-a", "set")["spec"]["replicas"] == 2
+            )

@@ -1,0 +1,161 @@
+"""Series as a real Prometheus has them: pages of every version, gateways, labels that are missing."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+import pytest_asyncio
+
+from adapter.collector import exposition, promql
+from adapter.collector.collector import Collector
+from adapter.collector.model_servers import PodMetrics
+from adapter.resources.variant import VariantSource
+from tests.fakes import prometheus_server
+from tests.fakes.prometheus_world import (
+    BACKFILL,
+    FLEET,
+    GATEWAY,
+    GATEWAYS,
+    INTERVAL,
+    RECORDED,
+    SPARES,
+    STEADY_RPS,
+    TEAM,
+    World,
+    recorded,
+    rounds,
+    running_world,
+    traffic,
+    until,
+    variant,
+)
+
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.slow,
+    # Guards against hanging; a busy machine may take minutes.
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(prometheus_server.binary() is None, reason=prometheus_server.MISSING),
+]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    """A Prometheus, and all that it scrapes."""
+    async with running_world(tmp_path_factory.mktemp("ports")) as started:
+        yield started
+
+
+@pytest.mark.parametrize("name", sorted(RECORDED))
+async def test_promql_reads_a_page_as_the_scraper_does(world: World, name: str) -> None:
+    """Every recorded page: engines, ranks, pids, priorities and old names give the same from both."""
+    await world.scraped(name)
+    model = RECORDED[name]["model"]
+    expected = exposition.parse(recorded(name), model, name)
+    found = (await world.sampled())[name]
+    assert (found.namespace, found.model, found.problem) == (TEAM, model, "")
+    assert found.page is not None
+    for item in dataclasses.fields(PodMetrics):
+        one, other = getattr(found.page, item.name), getattr(expected, item.name)
+        # Sums of engines are added up in another order.
+        assert one == (None if other is None else pytest.approx(other, rel=1e-12)), item.name
+        written = item.name.replace("kv_cache", "kv_cache_usage")
+        known = RECORDED[name][written]
+        assert one == (None if known is None else pytest.approx(known)), item.name
+
+
+async def test_gauges_are_equal(world: World) -> None:
+    """What runs, waits and fills the cache is the same by both, for every recorded page as a variant."""
+    await world.scraped(*RECORDED)
+    variants = [
+        variant(f"v{number}", {name: world.pages.url(name)}, model=RECORDED[name]["model"])
+        for number, name in enumerate(RECORDED)
+    ]
+    async with world.collecting(variants, "direct", "prometheus") as collectors:
+        direct, prometheus = collectors
+        await until(
+            collectors,
+            lambda: all(
+                item.observe(one).traffic is not None for item in collectors for one in variants
+            ),
+        )
+        for source in variants:
+            one, other = (traffic(item.observe(source)) for item in (direct, prometheus))
+            assert (one.arrival_rate_rps, other.arrival_rate_rps) == (0, 0)
+            assert (one.running, one.waiting) == (other.running, other.waiting)
+            assert one.running > 0
+            assert one.kv_cache == other.kv_cache
+            assert one.idle is other.idle is False
+
+
+@pytest.mark.parametrize("name", sorted(GATEWAYS))
+async def test_gateways_count_each_model_once(world: World, name: str) -> None:
+    """Requests and queue of the model served in the end, over priorities; two names count once."""
+    await world.scraped(name)
+    async with world.connected() as client:
+        found = promql.models((await client.query(promql.gateways())).samples)
+    ours = {item.model: (item.requests, item.waiting) for item in found if item.namespace == name}
+    assert ours == {"Qwen/Qwen3-8B": (177 + 59, 4 + 1), "sql-lora-2": (42, 0)}
+
+
+@pytest.mark.parametrize(
+    ("pods", "model", "how"),
+    [
+        pytest.param({"nameless": "http://127.0.0.1:1/"}, "nameless", "pod without namespace"),
+        pytest.param({"bare-7": "bare"}, "bare", "address"),
+        pytest.param({}, "unknown", "model"),
+    ],
+)
+async def test_series_without_labels_are_attributed(
+    world: World, pods: dict[str, str], model: str, how: str
+) -> None:
+    """Series without namespace or pod are found by name, by address, or by model, and that is said."""
+    pods = {
+        pod: world.pages.url(url, door=1) if url == "bare" else url for pod, url in pods.items()
+    }
+    source = variant("v", pods, model=model)
+    async with world.collecting([source], "prometheus") as (collector,):
+        await until([collector], lambda: collector.observe(source).traffic is not None)
+        found = collector.observe(source)
+    assert (found.origin, found.how) == ("prometheus", how)
+    # Its window begins with what Prometheus has of before, some scrapes at least.
+    slack = await world.slack(span=4 * INTERVAL)
+    assert traffic(found).arrival_rate_rps == pytest.approx(STEADY_RPS, rel=0.1 + slack)
+
+
+async def test_a_pod_that_two_jobs_scrape_counts_once(world: World) -> None:
+    """Series of one pod under two jobs are one pod's load, not two pods'."""
+    await world.scraped("twice")
+    source = variant("v", {"twice": world.pages.url("twice")})
+    assert len(await world.prometheus.ask('vllm:num_requests_running{pod="twice"}')) == 2
+    async with world.collecting([source], "prometheus") as (collector,):
+        await until([collector], lambda: collector.observe(source).traffic is not None)
+        async for _ in rounds(20):
+            await collector.collect()
+            found = traffic(collector.observe(source))
+            assert found.running == 1
+            # Two pods' load would be twice that.
+            assert found.arrival_rate_rps < 1.5 * STEADY_RPS * (1 + await world.slack())
+
+
+def _all_found(collector: Collector, variants: Sequence[VariantSource]) -> bool:
+    return {collector.observe(one).metrics for one in variants} == {"MetricsFound"}
+
+
+async def test_queries_do_not_grow_with_the_fleet(world: World) -> None:
+    """A round of twenty variants asks as often as one of a single variant."""
+    await world.scraped(*SPARES)
+    everyone = [variant(pod, {pod: world.pages.url(pod)}) for pod in SPARES]
+    for variants in (everyone[:1], everyone):
+        async with world.collecting(variants, "prometheus") as (collector,):
+            await collector.collect()
+            asked = collector.counts["queries"]
+            assert asked == FLEET + GATEWAY + BACKFILL
+            for _ in range(3):
+                await collector.collect()
+            assert collector.counts["queries"] == asked + 3 * (FLEET + GATEWAY)
+            await until([collector], functools.partial(_all_found, collector, variants))
+            assert collector.counts["scrapes"] == collector.counts["query_failures"] == 0

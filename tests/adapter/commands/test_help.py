@@ -1,0 +1,79 @@
+"""Help of the commands: every flag has a text, and the default in it is the default that works."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import pytest
+
+from adapter import cli
+from adapter.controller.demand import DEFAULT_STARTUP_SECONDS
+from adapter.formats import cases, fleet_file
+from adapter.settings import kinds
+from adapter.settings.groups import all_declarations
+
+MACHINE = {"kubeconfig"}
+"""Defaults that depend on the machine: help names where they come from."""
+
+
+def flags(name: str) -> list[argparse.Action]:
+    actions = cli.command_parser(name)._actions
+    return [action for action in actions if not isinstance(action, argparse._HelpAction)]
+
+
+def text(action: argparse.Action) -> str:
+    """Help as argparse shows it."""
+    return (action.help or "") % vars(action)
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_value_has_its_default_in_its_help(name: str) -> None:
+    """Or says that it must be given; the default that argparse knows is the one that is shown."""
+    for action in flags(name):
+        shown = text(action)
+        assert shown, action
+        assert shown[0].isupper(), shown
+        if action.nargs == 0:
+            continue  # `--json` has no value
+        positional = not action.option_strings
+        if not positional:
+            assert "Default " in shown or "Required" in shown, shown
+        if action.default not in (None, [], False) and action.dest not in MACHINE:
+            assert f"Default {action.default}" in shown
+
+
+def numbers(model: Any, name: str) -> list[tuple[str, str, object]]:
+    """Flag, help and the default of the field that the flag fills."""
+    return [
+        (action.option_strings[0], text(action), model.model_fields[action.dest].default)
+        for action in flags(name)
+        if action.dest in model.model_fields
+    ]
+
+
+@pytest.mark.parametrize(
+    ("model", "name"), [(cases.Case, "analyze"), (fleet_file.SettingsPart, "plan")]
+)
+def test_defaults_that_a_document_has_are_those_of_the_help(model: Any, name: str) -> None:
+    """The flags leave them to the document's schema."""
+    checked = 0
+    for flag, shown, default in numbers(model, name):
+        if isinstance(default, bool):
+            assert f"Default {'on' if default else 'off'}" in shown, flag
+        elif isinstance(default, int | float):
+            assert f"Default {default:g}" in shown, flag
+        elif isinstance(default, str):
+            assert f"Default {default}" in shown, flag
+        elif default is None:
+            assert "Default none" in shown or flag == "--max-queue", flag
+        else:
+            assert shown.endswith("Required"), flag
+        checked += 1
+    assert checked > 4
+
+
+def test_the_start_up_time_that_is_shown_is_that_of_the_loop() -> None:
+    """Its default is None, because a variant's pods may know better."""
+    (item,) = (item for item in all_declarations() if item.name == "startup_time")
+    assert kinds.seconds(item.default_text) == DEFAULT_STARTUP_SECONDS

@@ -1,0 +1,111 @@
+"""The doctor's checks one by one: fields of HPAs, and a cluster that refuses or does not answer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from adapter.diagnostics import doctor, hpas
+from adapter.diagnostics.site import Finding, Site
+from adapter.installation import Names
+from adapter.kube.client import connected
+from adapter.kube.scale import Reference
+from adapter.resources import hpa
+from tests.fakes import kubernetes_api
+
+READING = hpa.Reading(
+    metric="inferno_desired_replicas", variant="v", target_type="AverageValue", target=1.0
+)
+EXACT = hpa.Scaler(
+    namespace="n",
+    name="v",
+    reference=Reference(name="v"),
+    minimum=1,
+    maximum=20,
+    up_tolerance=0.0,
+    down_tolerance=0.0,
+)
+
+
+@pytest.mark.parametrize(
+    ("reading", "said"),
+    [
+        (READING, ""),
+        (replace(READING, metric="wva_desired_replicas"), ""),
+        (replace(READING, target_type="Value"), "target.type Value multiplies the target"),
+        (replace(READING, target=2.0), "averageValue 2 divides the replicas"),
+        (replace(READING, target=None), "averageValue is not a number above 0"),
+        (replace(READING, metric="inferno_desired_ratio"), "is not a number of replicas"),
+        (replace(READING, metric="queue_length"), "is not a number of replicas"),
+    ],
+)
+def test_the_metric_must_be_read_as_replicas(reading: hpa.Reading, said: str) -> None:
+    """Only AverageValue 1 of a number of replicas gives the HPA our target; all else is an error."""
+    findings = hpas.of_fields("HPA n/v", EXACT, reading, 36, {})
+    assert [finding.level for finding in findings] == (["error"] if said else [])
+    assert all(said in finding.what and finding.fix for finding in findings)
+
+
+@pytest.mark.parametrize(
+    ("scaler", "minor", "settings", "fixes"),
+    [
+        (EXACT, 36, {}, []),
+        (
+            replace(EXACT, up_tolerance=0.1, down_tolerance=0.1),
+            36,
+            {},
+            ["set behavior.scaleUp.tolerance: 0 and behavior.scaleDown.tolerance: 0"],
+        ),
+        (replace(EXACT, down_tolerance=0.1), 36, {}, ["set behavior.scaleDown.tolerance: 0"]),
+        (replace(EXACT, up_tolerance=0.1, maximum=9), 36, {}, []),
+        (replace(EXACT, up_tolerance=0.1), 32, {}, []),
+        (EXACT, 36, {"WVA_SCALE_TO_ZERO": "True"}, ["set minReplicas: 0 (feature gate HPAScaleTo"]),
+        (replace(EXACT, minimum=0), 36, {"WVA_SCALE_TO_ZERO": "true"}, []),
+    ],
+)
+def test_fields_that_keep_a_target_from_being_followed(
+    scaler: hpa.Scaler, minor: int, settings: dict[str, str], fixes: list[str]
+) -> None:
+    """Tolerances matter from 10 replicas on, where Kubernetes has the field; so does minReplicas at zero."""
+    findings = hpas.of_fields("HPA n/v", scaler, READING, minor, settings)
+    assert [finding.level for finding in findings] == ["warning"] * len(fixes)
+    assert all(found.fix.startswith(fix) for found, fix in zip(findings, fixes, strict=True))
+
+
+async def examined(
+    folder: Path, code: int | None, forbidden: str = ""
+) -> tuple[list[Finding], kubernetes_api.KubernetesApi]:
+    """All findings where paths that end with `forbidden` get a status."""
+    async with kubernetes_api.running(folder) as site:
+        admin = await site.entrance("admin", user="")
+        admin.answer = lambda _, path: code if path.endswith(forbidden) else None
+        async with connected(admin.kubeconfig) as cluster:
+            found = [finding async for finding in doctor.findings(Site(cluster, Names()))]
+        return found, site.api
+
+
+@pytest.mark.parametrize("code", [403, 500])
+async def test_a_check_that_cannot_run_is_a_finding(tmp_path: Path, code: int) -> None:
+    """Refused or broken, it is an error with the reason, and all other checks run."""
+    whole, _ = await examined(tmp_path / "a", None)
+    partly, _ = await examined(tmp_path / "b", code, f"/leases/{Names().lease}")
+    (failed,) = [finding for finding in partly if finding.what.startswith("check failed")]
+    assert str(code) in failed.what
+    assert (failed.level, bool(failed.fix)) == ("error", True)
+    missing = [finding for finding in whole if finding not in partly]
+    assert [finding.what for finding in missing] == [
+        "no Lease variant-adapter-system/variant-adapter: no adapter has run"
+    ]
+    assert len(partly) == len(whole)
+
+
+async def test_collections_are_listed_once(tmp_path: Path) -> None:
+    """However many checks read the variants or the ConfigMaps, one list is requested, and nothing written."""
+    _, api = await examined(tmp_path, None)
+    lists = [path for _, _, path in api.requests if path.endswith("/variantautoscalings")]
+    assert len(lists) == 1
+    reviews = {"subjectaccessreviews", "tokenreviews"}
+    writes = [path for _, method, path in api.requests if method != "GET"]
+    assert [path for path in writes if path.rpartition("/")[2] not in reviews] == []

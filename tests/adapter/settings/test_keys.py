@@ -1,0 +1,78 @@
+"""Keys of the ConfigMap: unknown ones, bad values, and those of the workload-variant-autoscaler."""
+
+from __future__ import annotations
+
+import pytest
+
+from adapter.resources import inputs
+from adapter.settings import keys
+
+
+def problem(key: str, text: str = "1") -> str:
+    (line,) = keys.problems({key: text})
+    return line
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("GLOBAL_OPT_INTERVL", "did you mean GLOBAL_OPT_INTERVAL?"),
+        ("global_opt_interval", "did you mean GLOBAL_OPT_INTERVAL?"),
+        ("PROMETHEUS_URL", "PROMETHEUS_BASE_URL"),
+        ("SCRAPE_INTERVAL", "--scrape-interval is a flag only: set it in the arguments"),
+        ("colour", "known are GLOBAL_OPT_INTERVAL, WVA_SCALE_TO_ZERO,"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest(key: str, hint: str) -> None:
+    """A typing error is not silence."""
+    line = problem(key)
+    assert line.startswith(f"data.{key}: unknown setting; ")
+    assert hint in line
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "accepted", "spelling"),
+    [
+        ("GLOBAL_OPT_INTERVAL", "soon", "must be a duration such as 60s or 1m30s", "--interval"),
+        ("GLOBAL_OPT_INTERVAL", "60000", "must be a duration from 100ms to 1h", "--interval"),
+        ("WVA_SCALE_TO_ZERO", "yes", "must be true or false, not 'yes'", "--scale-to-zero"),
+        ("PROMETHEUS_BASE_URL", "p:9090", "must be an http:// or https:// URL", "--prometheus"),
+        ("PROMETHEUS_TIMEOUT", "0", "must be longer than 0", "--prometheus-timeout"),
+    ],
+)
+def test_a_bad_value_names_what_is_accepted_and_all_spellings(
+    key: str, text: str, accepted: str, spelling: str
+) -> None:
+    """And says that the value before stays in use."""
+    line = problem(key, text)
+    assert line.startswith(f"data.{key}: {accepted}")
+    assert f"{spelling} ({key})" in line
+    assert "the value before stays in use" in line
+
+
+def test_keys_of_the_workload_variant_autoscaler_are_accepted() -> None:
+    """Those that mean nothing here too; values that are empty count as not set."""
+    assert not list(keys.problems(dict.fromkeys(keys.IGNORED, "anything")))
+    assert not list(keys.problems({"GLOBAL_OPT_INTERVAL": "60s", "PROMETHEUS_BASE_URL": ""}))
+
+
+def test_a_nested_file_is_reported() -> None:
+    """Its settings would be lost in silence."""
+    assert "settings in a nested file are not read" in problem("config.yaml", "A: b")
+
+
+def test_problems_of_the_configmap_are_among_those_of_the_reading() -> None:
+    """So that the log and `doctor` show them; the data is kept."""
+    reader = inputs.Reader()
+    reader.read_config_map(
+        "ConfigMap ns/x",
+        {
+            "kind": "ConfigMap",
+            "apiVersion": "v1",
+            "metadata": {"name": "x-variantautoscaling-config", "namespace": "ns"},
+            "data": {"GLOBAL_OPT_INTERVL": "60s", "WVA_SCALE_TO_ZERO": "true"},
+        },
+    )
+    (line,) = reader.inputs().problems
+    assert line.startswith("ConfigMap ns/x: data.GLOBAL_OPT_INTERVL: unknown setting")
+    assert reader.settings.data["WVA_SCALE_TO_ZERO"] == "true"

@@ -1,0 +1,118 @@
+"""Step times fitted to measured servers: what they predict of rows that the fit has not seen."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from analyzer import benchmark_rows, step_fit
+from analyzer.benchmark_rows import BenchmarkRows
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT / "tests" / "data" / "replica"
+
+
+def load_bench() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("replica_fit", ROOT / "bench" / "replica_fit.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+replica_fit = load_bench()
+
+
+@pytest.fixture(scope="module")
+def groups() -> dict[str, BenchmarkRows]:
+    return dict(replica_fit.groups(DATA / "measured.csv"))
+
+
+QWEN = "vllm 0.12.0 Qwen/Qwen3-32B h100_sxm - 2"
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize(
+    "name",
+    [
+        QWEN,
+        "vllm 0.12.0 Qwen/Qwen3-32B h100_sxm - 4",
+        "vllm - meta-llama/Llama-3.1-70B h100_sxm fp8 2",
+        "sglang 0.5.1.post1 Qwen/Qwen3-32B h100_sxm - 2",
+        "sglang 0.5.9 deepseek-ai/DeepSeek-R1 h200_sxm fp8 8",
+        "vllm 0.15.1 moonshotai/Kimi-K2.5 b200_sxm int4 8",
+        "vllm 0.15.1 openai/gpt-oss-120b b200_sxm fp4 1",
+    ],
+)
+def test_the_other_half_of_the_rows_is_predicted(
+    groups: dict[str, BenchmarkRows], name: str, first: int
+) -> None:
+    """ITL within 5 % (8 % for mixtures of experts) and TTFT of unsaturated rows within 20 %."""
+    found = replica_fit.outcome(name, groups[name], first)
+    assert found.verdict == "ok"
+    assert found.itl <= found.goal
+    assert found.ttft <= 0.2
+
+
+def test_saturated_rows_tell_the_size_of_the_kv_cache(groups: dict[str, BenchmarkRows]) -> None:
+    """Qwen3-32B on two H100 holds about 302,000 tokens; rows that wait for them are marked."""
+    rows = groups[QWEN]
+    fit = step_fit.fit_steps(rows)
+    marked = {row.row for row in fit.saturated}
+    assert {int(row) for row in (rows.ttft_ms > 4000).nonzero()[0]} == marked
+    assert fit.bounds.kv_tokens == pytest.approx(302_000, rel=0.05)
+
+
+def test_prefill_shows_in_itl_as_it_does_in_ttft(groups: dict[str, BenchmarkRows]) -> None:
+    """Llama 70B: the time of a prompt token in others' ITL, 0.069 ms, is that of its own TTFT."""
+    fit = step_fit.fit_steps(groups["vllm - meta-llama/Llama-3.1-70B h100_sxm fp8 2"])
+    assert fit.step_times.per_prefill_token_ms == pytest.approx(0.069, rel=0.1)
+
+
+def test_groups_are_judged_with_their_reasons(tmp_path: Path) -> None:
+    """Few rows, and rows of equal load that differ, are named instead of counted as misses."""
+    header = [*replica_fit.GROUP, "input_tokens", "output_tokens", "concurrency"]
+    lines = [[*header, "ttft_ms", "itl_ms"]]
+    lines += [["vllm", "1", "few", "gpu", "", "1", 512, 128, n, 50 + n, 10 + n / 8] for n in (1, 2)]
+    for n in (1, 2, 4, 8, 16, 32):
+        for slow in (1.0, 1.5):
+            itl = slow * (10 + n / 8)
+            lines.append(["vllm", "1", "two", "gpu", "", "1", 512, 128, n, 50 + n, itl])
+    path = tmp_path / "rows.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(lines)
+    text, reached = replica_fit.report(path)
+    assert reached
+    assert "too few rows: 1 to fit, 4 needed" in text
+    assert "inconsistent: rows of equal load leave" in text
+
+
+def test_the_sleep_of_a_real_vllm_server_comes_back() -> None:
+    """Closed loops and random arrivals: 10 ms per request, 0.5 per prompt token, 250 and overhead."""
+    from adapter.formats import benchmarks  # noqa: PLC0415 - the only reader of these files
+
+    files = sorted((DATA / "bench").glob("[co]*.json"))
+    rows = [row for path in files for row in benchmarks.read(path)]
+    fit = step_fit.fit_steps(
+        benchmark_rows.rows_of(
+            concurrency=[row.batch for row in rows],
+            input_tokens=[row.input_tokens for row in rows],
+            output_tokens=[row.output_tokens for row in rows],
+            itl_ms=[row.itl_ms for row in rows],
+            ttft_ms=[row.ttft_ms for row in rows],
+            open_loop=[row.open_loop for row in rows],
+        )
+    )
+    times, error = fit.step_times, fit.errors
+    assert len(rows) == 8
+    assert 250 < times.base_ms < 280
+    assert abs(times.per_request_ms - 10) < 2 * error["per_request_ms"]
+    assert abs(times.per_prefill_token_ms - 0.5) < 2 * error["per_prefill_token_ms"]
+    assert error["per_prefill_token_ms"] < 0.2

@@ -1,0 +1,75 @@
+"""Writes to the in-memory Kubernetes API: PUT, merge patch, server-side apply, and the scale subresource."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from aiohttp import web
+
+from tests.fakes.kubernetes_objects import Object, ObjectStore, ResourcePath, StatusError
+
+SCALED = {"deployments", "statefulsets", "leaderworkersets"}
+
+
+def scale(store: ObjectStore, method: str, path: ResourcePath, body: Any) -> Object:
+    """Read or patch `/scale`."""
+    item = store.find(path)
+    if path.plural not in SCALED:
+        raise StatusError(404, "no scale")
+    if method == "PATCH":
+        changed = copy.deepcopy(item)
+        changed.setdefault("spec", {})["replicas"] = body["spec"]["replicas"]
+        item = store.update(path, changed)
+    labels = (item["spec"].get("selector") or {}).get("matchLabels") or {}
+    return {
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": item["metadata"],
+        "spec": {"replicas": item["spec"].get("replicas", 1)},
+        "status": {
+            "replicas": (item.get("status") or {}).get("replicas", 0),
+            "selector": ",".join(f"{k}={v}" for k, v in labels.items()),
+        },
+    }
+
+
+def changed(current: Object, path: ResourcePath, body: Any, request: web.Request) -> Object:
+    """The object that a PUT or PATCH makes of the current one."""
+    version = (body.get("metadata") or {}).get("resourceVersion")
+    if version and version != current["metadata"]["resourceVersion"]:
+        raise StatusError(409, f'{path.plural} "{path.name}": the object has been modified')
+    item = copy.deepcopy(current)
+    if request.method == "PUT":
+        return {**body, "metadata": {**current["metadata"], **body["metadata"]}}
+    if request.content_type == "application/merge-patch+json":
+        patched: Object = merged(item, body)
+        if path.subresource != "status" and "status" in current:
+            patched["status"] = current["status"]
+        return patched
+    if request.content_type == "application/apply-patch+yaml":
+        assert request.query["fieldManager"]
+        assert path.subresource == "status", "only the status is ours to apply"
+        # One manager owns the whole status: fields that are no longer applied go.
+        item["status"] = body["status"]
+        return item
+    raise StatusError(415, f"unsupported patch {request.content_type}")
+
+
+def owners_changed(current: Object, item: Object) -> bool:
+    """Whether a write changes owner references, which admission guards by the right to delete."""
+    before, after = (one["metadata"].get("ownerReferences") for one in (current, item))
+    return bool(before != after)
+
+
+def merged(item: Any, patch: Any) -> Any:
+    """Apply a JSON merge patch, RFC 7386."""
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(item) if isinstance(item, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            result.pop(name, None)
+        else:
+            result[name] = merged(result.get(name), value)
+    return result
