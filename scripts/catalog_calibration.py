@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import catalog_models
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
@@ -22,8 +23,6 @@ from adapter.profiles import names
 from analyzer import benchmark_rows, saturation, step_fit
 from analyzer.benchmark_rows import BenchmarkRows
 from analyzer.errors import FitError
-
-import catalog_models
 
 FloatArray = NDArray[np.float64]
 

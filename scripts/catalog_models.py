@@ -171,7 +171,8 @@ MODELS: dict[str, Model] = {
     "qwen3.5-397b-a17b": mixture(
         "Qwen/Qwen3.5-397B-A17B",
         bf16="Qwen/Qwen3.5-397B-A17B",
-        fp8=Weights(source="Qwen/Qwen3.5-397B-A17B", gemm="fp8", experts="fp8_block"), fp4="nvidia/Qwen3.5-397B-A17B-NVFP4",
+        fp8=Weights(source="Qwen/Qwen3.5-397B-A17B", gemm="fp8", experts="fp8_block"),
+        fp4="nvidia/Qwen3.5-397B-A17B-NVFP4",
     ),
     "mistral-7b": dense("mistralai/Mistral-7B-Instruct-v0.3", "mistral-7b"),
     "mistral-small-24b": dense(

@@ -25,7 +25,9 @@ def register(command: argparse.ArgumentParser) -> None:
         " For a profile of your own servers, run a benchmark and use `variant-adapter fit`."
     )
     command.add_argument(
-        "model", metavar="MODEL", help="Model name as on Hugging Face, such as Qwen/Qwen3-32B-FP8. Required"
+        "model",
+        metavar="MODEL",
+        help="Model name as on Hugging Face, such as Qwen/Qwen3-32B-FP8. Required",
     )
     command.add_argument(
         "--gpu",

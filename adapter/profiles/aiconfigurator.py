@@ -32,6 +32,8 @@ _PROMPTS = (512, 1024, 2048, 4096)
 _MOST_TOKENS = 2**21
 """Most tokens of context in one decode step; more than the memory of any of these replicas holds."""
 
+_LEAST_BASE = 0.3
+"""Least time of a step whatever it does, as a share of the shortest decode step."""
 _MOST_OVER_BANDWIDTH = 1.5
 """Most time per token of context, in multiples of reading it at the full bandwidth of the memory."""
 _WIDER_CACHE = 2.2
@@ -251,6 +253,11 @@ def _step_times(handle: Any, *, bends: bool) -> tuple[StepTimes, float]:
         raise NotEstimatedError("aiconfigurator-core estimates decode steps that take no time")
     # In relative terms: a small batch counts as much as a large one.
     values, _ = nnls(design / took[:, None], np.ones_like(took))
+    least = _LEAST_BASE * float(took.min())
+    if values[0] < least:
+        # The other columns bend less than the tables; a step takes time whatever it does.
+        values, _ = nnls(design / took[:, None], 1.0 - least / took)
+        values[0] += least
     error = float(np.abs(design @ values / took - 1).mean())
     prefill = np.array([handle.predict_prefill_latency(1, tokens, 0) for tokens in _PROMPTS])
     line = np.column_stack([np.ones(len(_PROMPTS)), _PROMPTS])

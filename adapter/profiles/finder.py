@@ -153,11 +153,12 @@ def _estimated(request: Request) -> Profile:
     except aiconfigurator.NotEstimatedError as error:
         raise _not_in_catalog(request, found, gpu, str(error)) from error
     factors = catalog.factors(request.engine, bends=query.experts_split)
+    package = f"aiconfigurator-core {aiconfigurator.version()}"
     return Profile(
         request=request, model=name, precision=names.model_key(name)[1] or "as configured", gpu=gpu,
         step_times=factors.apply(estimate.step_times),
         limits=_limits(request, estimate.memory, gpu), source="aiconfigurator",
-        described=f"aiconfigurator-core {aiconfigurator.version()}, with the error of its estimates in the catalog",
+        described=f"{package}; the error is that of its estimates on measured servers",
         error=factors.error, rows=0,
     )  # fmt: skip
 
@@ -175,7 +176,8 @@ def _limits(request: Request, memory: Memory, gpu: str) -> EngineLimits:
     if tokens < 1:
         raise MemoryTooSmallError(
             f"--gpu-memory-utilization {request.gpu_memory_utilization:g}:"
-            f" {memory.fixed_gib:.0f} GiB of weights and buffers leave no KV cache in {memory.capacity_gib:.0f} GiB of each {gpu}; {fix}"
+            f" {memory.fixed_gib:.0f} GiB of weights and buffers leave no KV cache"
+            f" in {memory.capacity_gib:.0f} GiB of each {gpu}; {fix}"
         )
     if request.max_model_len is not None and request.max_model_len > tokens:
         raise MemoryTooSmallError(

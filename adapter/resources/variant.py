@@ -358,6 +358,7 @@ def _profile(item: schemas.AcceleratorProfile) -> fleet.Profile:
             per_request_ms=step.per_request,
             per_prefill_token_ms=step.per_prefill_token,
             per_context_token_ms=step.per_context_token,
+            per_sqrt_request_ms=step.per_sqrt_request,
         ),
         limits=None
         if engine is None
