@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analyzer import chain, errors, queueing
+from analyzer import accepted, chain, errors, queueing
 from analyzer.defaults import STABILITY_MARGIN
 from analyzer.replicas import BoolArray, FloatArray, Replica, Replicas, checked
 from analyzer.roots import find_roots
@@ -48,10 +48,10 @@ class Unreachable:
     """A target that no arrival rate meets.
 
     Attributes:
-        target: which one.
+        target: name of the unreachable target.
         wanted_ms: what was asked for.
         best_ms: what a replica that is as good as idle gives.
-        percentile: of which latency; None is the mean.
+        percentile: percentile of the latency that the target bounds; None is the mean.
 
     """
 
@@ -104,7 +104,7 @@ class CapacityArrays:
         unreachable: index into `TARGETS`, -1 where every target can be met.
         wanted_ms: the unreachable target; NaN where there is none.
         best_ms: what an idle replica gives instead; NaN where there is none.
-        percentile: that the targets bound; NaN is the mean.
+        percentile: percentile that the targets bound; NaN is the mean.
 
     """
 
@@ -228,6 +228,44 @@ def size_all(
     )
 
 
+def carry_all(
+    replicas: Replicas,
+    goodput_rps: FloatArray,
+    *,
+    ttft_ms: FloatArray,
+    itl_ms: FloatArray,
+    percentile: FloatArray,
+    stability_margin: FloatArray,
+) -> BoolArray:
+    """Whether every replica finishes so many requests per second within its targets, shape (M,).
+
+    Says what `size_all(...).goodput_rps >= goodput_rps` would, by a test at the rate instead of a search.
+
+    Args:
+        replicas: M of them.
+        goodput_rps: accepted requests, shape (M,).
+        ttft_ms: targets as `size_all` takes them, checked, each of shape (M,).
+        itl_ms: the same.
+        percentile: the same.
+        stability_margin: the same.
+
+    """
+    carried = np.zeros(len(replicas), dtype=np.bool_)
+    most = (1.0 - stability_margin) * LIMIT_SHARE
+    for part in chain.parts(replicas):
+        table = chain.Chain(replicas.take(part))
+        wanted = goodput_rps[part] / table.replicas.max_rate_rps
+        good = most[part] * table.seen(most[part]).accepted >= wanted
+        load = accepted.arrivals(table, np.minimum(wanted, most[part]), most[part], good)
+        for target, wants in ((_TTFT, ttft_ms[part]), (_ITL, itl_ms[part])):
+            rows = np.flatnonzero(good & ~np.isnan(wants))
+            if rows.size:
+                search = _Search(table.take(rows), target, wants[rows], percentile[part][rows])
+                good[rows] = search.hold(load[rows])
+        carried[part] = good
+    return carried
+
+
 def rate_to_serve(
     arrival_rate_rps: ArrayLike, tps: ArrayLike, output_tokens: ArrayLike
 ) -> FloatArray:
@@ -287,12 +325,19 @@ class _Search:
                 relative=1e-14,
                 absolute=_TINY,
                 residual=2e-15,
+                at_low=at_floor[between],
+                at_high=at_limit[between],
             )
         best = np.full(self._wanted.size, np.nan)
         failed = np.flatnonzero(at_floor > 0.0)
         if failed.size:
             best[failed] = self._latency(failed, self._floor[failed])
         return loads * replicas.max_rate_rps, best
+
+    def hold(self, load: FloatArray) -> BoolArray:
+        """Whether the target holds at these loads, shape (M,)."""
+        everyone = np.arange(self._wanted.size)
+        return np.asarray(self._excess(np.maximum(load, self._floor), everyone) <= 0.0)
 
     def _excess(self, load: FloatArray, rows: NDArray[np.intp]) -> FloatArray:
         """Logarithm of the latency over its target, or of the share that exceeds it over the allowed."""

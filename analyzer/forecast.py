@@ -35,7 +35,7 @@ class State:
         trend: requests per second, per second.
         noise: mean square of what came minus what was expected.
         step: usual seconds between observations.
-        at: of the last one, seconds.
+        at: time of the last observation, seconds.
         count: observations so far.
 
     """

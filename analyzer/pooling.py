@@ -19,7 +19,7 @@ from analyzer import capacity
 from analyzer.replicas import FloatArray, Replicas
 
 LARGEST_BATCH = 512
-"""Of the common chain. Beyond it more replicas gain little, and count as several such pools."""
+"""Largest batch of the common chain. Beyond it more replicas gain little, and count as several such pools."""
 
 
 def pooled(replicas: Replicas, numbers: ArrayLike) -> Replicas:
@@ -76,15 +76,15 @@ def replicas_needed(
             return high
         middle = (low[rows] + high[rows]) // 2
         group = together(replicas.take(rows), middle)
-        holds = capacity.size_all(
+        each = rate_rps[rows] * (1.0 - capacity.REPLICA_ROUNDING) * group / middle
+        enough = capacity.carry_all(
             pooled(replicas.take(rows), group),
+            each,
             ttft_ms=ttft_ms[rows],
             itl_ms=itl_ms[rows],
             percentile=percentile[rows],
             stability_margin=stability_margin[rows],
-        ).goodput_rps
-        # NaN, where not even a single request is within its targets, is not enough.
-        enough = holds * (middle / group) >= rate_rps[rows] * (1.0 - capacity.REPLICA_ROUNDING)
+        )
         high[rows] = np.where(enough, middle, high[rows])
         low[rows] = np.where(enough, low[rows], middle + 1)
 

@@ -55,7 +55,7 @@ class Performance:
         prefill_ms: prefill time in that batch.
         itl_ms: inter-token latency in that batch.
         ttft_ms: time to first token, waiting plus prefill.
-        utilization: in_service / max batch.
+        utilization: mean requests in service over max batch.
         busy: share of time with at least one request.
 
     """
@@ -109,7 +109,7 @@ class Percentiles:
     """One percentile of each latency at one arrival rate.
 
     Attributes:
-        share: which one, such as 0.95.
+        share: percentile, such as 0.95.
         waiting_ms: time in the queue that this share of accepted requests does not exceed.
         ttft_ms: the same for the time to first token.
         itl_ms: the same for the inter-token latency in the batch that requests join.

@@ -26,6 +26,8 @@ def find_roots(
     relative: float,
     absolute: float,
     residual: float = 0.0,
+    at_low: FloatArray | None = None,
+    at_high: FloatArray | None = None,
 ) -> FloatArray:
     """Roots between `low` and `high`, one for each row; NaN where the function has one sign at both ends.
 
@@ -36,12 +38,15 @@ def find_roots(
         relative: Width of a bracket that is narrow enough, as a share of the root.
         absolute: Width that is narrow enough, added to the relative one.
         residual: Magnitude of a value that counts as zero.
+        at_low: Values at the lower ends where they are known already, which saves an evaluation.
+        at_high: Values at the upper ends, likewise.
 
     """
     roots = np.full(low.size, np.nan)
     rows = np.arange(low.size)
     a, b = high.astype(np.float64), low.astype(np.float64)
-    fa, fb = function(a, rows), function(b, rows)
+    fa = function(a, rows) if at_high is None else at_high
+    fb = function(b, rows) if at_low is None else at_low
     bracketed = np.sign(fa) * np.sign(fb) <= 0.0
     rows = rows[bracketed]
     a, b, fa, fb = np.stack((a, b, fa, fb))[:, bracketed]

@@ -55,10 +55,10 @@ class LatencyObservation:
         rate_rps: arrival rate of the replica.
         input_tokens: mean per request.
         output_tokens: mean per request.
-        max_batch: of the replica.
+        max_batch: max batch of the replica.
         itl_ms: mean inter-token latency; None where nothing was decoded.
         ttft_ms: mean time to first token; None where nothing began.
-        requests: that the means are taken over.
+        requests: number of requests that the means are taken over.
 
     """
 
@@ -78,7 +78,7 @@ class State:
     Attributes:
         seed: alpha, beta, gamma, delta that the profile says, ms.
         logs: logarithms of the parameters over their seeds.
-        covariance: of `logs`, as rows.
+        covariance: covariance of `logs`, as rows.
         accepted: observations taken.
         outliers: observations refused since the last one taken.
         enabled: False leaves the seed alone.
@@ -133,7 +133,7 @@ class Update:
     """What one observation did.
 
     Attributes:
-        state: to pass in with the next observation.
+        state: state to pass in with the next observation.
         outcome: accepted, outlier (refused), uninformative (nothing in it to learn from), or off.
         surprise: normalized innovation squared; 0 where it was not computed.
 

@@ -20,8 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from analyzer import benchmark_rows, errors, step_fit
-from analyzer.benchmark_rows import BenchmarkRows
+from analyzer import errors
+from analyzer.fitting import benchmark_rows, step_fit
+from analyzer.fitting.benchmark_rows import BenchmarkRows
 
 MEASURED = Path(__file__).parent.parent / "tests" / "data" / "replica" / "measured.csv"
 GROUP = ("backend", "version", "model", "gpu", "precision", "tp")

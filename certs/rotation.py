@@ -36,9 +36,9 @@ class CertificateState:
     """Authorities and the serving certificate.
 
     Attributes:
-        signing: who signs.
-        following: who will; trusted already.
-        former: who did, PEM; trusted yet.
+        signing: authority that signs.
+        following: next authority, trusted already; None where none is due.
+        former: former authority, PEM, still trusted; empty if there is none.
 
     """
 

@@ -35,7 +35,7 @@ class Shortage:
         wanted: devices that the candidate holds.
         free: devices that nobody holds in the plan.
         capacity: devices that there are.
-        holders: who holds most of it, with devices, at most `HOLDERS`.
+        holders: variants that hold most of it, with devices, at most `HOLDERS`.
 
     """
 

@@ -88,7 +88,7 @@ class Problem:
     Attributes:
         variants: variants with unique names.
         capacity: devices by type, a type that is not named has none; None means without end.
-        policy: who gets what is left when not everyone can be served.
+        policy: saturation policy, which shares devices when not everyone can be served.
         delayed_best_effort: greedy hands out leftovers after all priorities, not after each.
         transition_factor: penalty for switching accelerators, as a share of the sum of both costs.
         time_limit_s: time limit of branch-and-bound over all its stages, seconds.

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from adapter.profiles import names
-from analyzer import benchmark_rows, saturation, step_fit
-from analyzer.benchmark_rows import BenchmarkRows
 from analyzer.errors import FitError
+from analyzer.fitting import benchmark_rows, saturation, step_fit
+from analyzer.fitting.benchmark_rows import BenchmarkRows
 
 FloatArray = NDArray[np.float64]
 

@@ -18,7 +18,7 @@ class Weights:
     Attributes:
         source: name that aiconfigurator-core bundles, or key of GEOMETRIES.
         gemm: precision that overrides what the configuration says.
-        experts: the same of the experts.
+        experts: precision of the experts that does.
 
     """
 
@@ -32,7 +32,7 @@ class Model:
     """A model as its users name it.
 
     Attributes:
-        name: on Hugging Face.
+        name: name on Hugging Face.
         weights: by precision; the first is what the name alone means.
         aliases: other names of the same geometry, normalized.
         experts: it is a mixture of experts.

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 _CHUNK_CHARACTERS = 64 * 1024
 _RESULT = re.compile(r'"result"\s*:\s*\[')
 _BETWEEN_ELEMENTS = '"]},{"'
-"""From the value of one element to the labels of the next. Strings cannot contain it: they escape quotes."""
+"""Text between the value of one element and the labels of the next. No string holds it."""
 _DECODER = json.JSONDecoder()
 
 

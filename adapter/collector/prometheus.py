@@ -32,7 +32,7 @@ _READ_BUFFER_BYTES = 256 * 1024
 _INLINE_BYTES = 64 * 1024
 """Largest response that is parsed on the event loop; handing a smaller one to a thread takes longer."""
 _NO_DEADLINE = aiohttp.ClientTimeout(total=None)
-"""For aiohttp, which rounds deadlines over 5 s up to whole seconds; ours is around all of it."""
+"""Timeout of aiohttp, switched off: it rounds deadlines over 5 s to whole seconds."""
 
 
 class PrometheusError(errors.AdapterError):

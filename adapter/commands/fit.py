@@ -16,24 +16,25 @@ import numpy as np
 from adapter.commands import flags
 from adapter.errors import InputError
 from adapter.formats import benchmarks, plots
-from analyzer import benchmark_rows, step_advice, step_fit
-from analyzer import fit as fitting
 from analyzer.errors import FitError, InvalidParameterError, SaturatedRowsError
+from analyzer.fitting import advice as step_advice
+from analyzer.fitting import benchmark_rows, step_fit
+from analyzer.fitting import lines as fitting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What was found.
+    """Result of both fits.
 
     Attributes:
         rows: usable rows, to which every index below refers.
         unusable: rows with their reasons.
         lines: today's two lines; None where the rows do not determine them.
-        lines_problem: why not.
+        lines_problem: reason why there are no lines.
         steps: step times; None where the lengths are not known.
-        steps_problem: why not.
-        advice: on the step times.
-        capacities: for each pair of lengths.
+        steps_problem: reason why there are no step times.
+        advice: advice on the step times.
+        capacities: implied capacity of each pair of lengths.
 
     """
 

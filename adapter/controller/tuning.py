@@ -15,6 +15,7 @@ from adapter.collector.traffic import Traffic
 from adapter.planning import fleet
 from adapter.resources.variant import VariantSource
 from analyzer import tuner
+from analyzer.step_times import StepTimes
 
 log = structlog.get_logger()
 
@@ -72,12 +73,16 @@ def observe(
     profile = next((p for p in source.profiles if p.accelerator == source.accelerator), None)
     if not settings.apply_to(source) or profile is None or profile.max_batch < 1:
         return tuned
+    if isinstance(profile.latency, StepTimes):
+        return tuned
     if traffic.idle or not source.endpoints or traffic.output_tokens is None:
         return tuned
     window = settings.window_seconds
     before = tuned.get(profile.accelerator)
     if before is None:
-        before = TunedProfile(profile=profile, tuner=_start(profile), observed_at=-window)
+        before = TunedProfile(
+            profile=profile, tuner=tuner.start(profile.latency), observed_at=-window
+        )
     if now - before.observed_at < window:
         return tuned
     update = tuner.update(
@@ -129,7 +134,3 @@ def _profile(tuned: TunedProfile | None, profile: fleet.Profile) -> fleet.Profil
     if tuned is None or not tuned.tuner.usable:
         return profile
     return replace(profile, latency=tuned.tuner.latency)
-
-
-def _start(profile: fleet.Profile) -> tuner.State:
-    return tuner.start(profile.latency)

@@ -10,8 +10,9 @@ import numpy as np
 
 from adapter.errors import InputError, UsageError
 from adapter.formats import benchmarks, cases
-from analyzer import fit, queueing
+from analyzer import queueing
 from analyzer.errors import InvalidParameterError
+from analyzer.fitting import lines
 from analyzer.replicas import PARAMETERS
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def save(figure: Figure, path: Path) -> None:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def write_fit(rows: Sequence[benchmarks.Row], found: fit.Fit, path: Path) -> None:
+def write_fit(rows: Sequence[benchmarks.Row], found: lines.Fit, path: Path) -> None:
     """Draw benchmark rows, outliers marked, with the lines fitted to them.
 
     Raises:

@@ -13,7 +13,7 @@ FRONT_PROXY_READER = (
     "bind Role extension-apiserver-authentication-reader of kube-system to our ServiceAccount:"
     " kubectl apply -f manifests/base/rbac.yaml"
 )
-"""For a start without the front-proxy configuration, whatever keeps it from being read."""
+"""Advice for a start without the front-proxy configuration, whatever keeps it from being read."""
 
 _TABLE: tuple[tuple[type[ApiError], str, str], ...] = (
     (Forbidden, r"/kube-system/configmaps", FRONT_PROXY_READER),

@@ -14,7 +14,9 @@ import numpy as np
 
 from adapter.planning import fleet as fleets
 from analyzer import capacity, defaults, pooling, queueing
+from analyzer.latency import LatencyParameters
 from analyzer.replicas import PARAMETERS, problems
+from analyzer.step_times import StepTimes
 from optimizer import problem
 
 
@@ -49,11 +51,13 @@ class _Pair:
 def _parameters(
     variant: fleets.Variant, profile: fleets.Profile, max_batch: int
 ) -> tuple[float, ...]:
+    latency = profile.latency
+    assert isinstance(latency, LatencyParameters)  # noqa: S101 - step times are refused before
     return (
-        profile.latency.alpha_ms,
-        profile.latency.beta_ms,
-        profile.latency.gamma_ms,
-        profile.latency.delta_ms,
+        latency.alpha_ms,
+        latency.beta_ms,
+        latency.gamma_ms,
+        latency.delta_ms,
         variant.load.input_tokens,
         _output_tokens(variant),
         max_batch,
@@ -93,6 +97,9 @@ def choices(fleet: fleets.Fleet) -> dict[str, Choices]:
             accelerator = accelerators.get(profile.accelerator)
             if accelerator is None:
                 refusals.append(f"{profile.accelerator}: unknown accelerator, it has no unit cost")
+                continue
+            if isinstance(profile.latency, StepTimes):
+                refusals.append(f"{profile.accelerator}: step times are not planned with yet")
                 continue
             pairs.append(
                 _Pair(

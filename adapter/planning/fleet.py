@@ -42,8 +42,8 @@ class Profile:
 
     Attributes:
         accelerator: name of the accelerator.
-        latency: coefficients of decode and prefill time; None where only step times are given.
-        step_times: coefficients of one engine step, which hold for all lengths; preferred over `latency`.
+        latency: coefficients of one engine step, which hold for requests of all lengths, or of decode and
+            prefill time, which hold at the lengths that they were measured at.
         limits: limits of the engine; None where only `max_batch` is known.
         accelerator_count: units of the accelerator that one replica holds.
         max_batch: largest number of requests in service; 0 when not given.
@@ -53,8 +53,7 @@ class Profile:
     """
 
     accelerator: str
-    latency: LatencyParameters | None = None
-    step_times: StepTimes | None = None
+    latency: LatencyParameters | StepTimes
     limits: EngineLimits | None = None
     accelerator_count: int = 1
     max_batch: int = 0
@@ -98,6 +97,9 @@ class Load:
         input_tokens: mean prompt tokens per request.
         output_tokens: mean generated tokens per request; at least 1 where there is traffic.
         dispersion: variance of the number of arrivals over its mean; 1 for Poisson arrivals.
+        input_cv: coefficient of variation of the prompt tokens; 0 for equal lengths.
+        output_cv: coefficient of variation of the generated tokens.
+        cached_tokens: mean prompt tokens per request that the prefix cache serves, part of `input_tokens`.
 
     """
 
@@ -105,6 +107,9 @@ class Load:
     input_tokens: float
     output_tokens: float
     dispersion: float = 1.0
+    input_cv: float = 0.0
+    output_cv: float = 0.0
+    cached_tokens: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

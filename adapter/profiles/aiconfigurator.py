@@ -61,7 +61,7 @@ class Query:
         backend: engine: `vllm` or `sglang`.
         tp: GPUs of a replica; experts are split over them as all else is.
         gemm: precision of the weights; None as the checkpoint says.
-        experts: the same of the experts' weights.
+        experts: precision of the experts' weights.
         experts_split: the model is a mixture of experts.
 
     """
@@ -90,7 +90,7 @@ class Estimate:
 
     Attributes:
         step_times: fitted to its decode and prefill latencies.
-        memory: of one GPU of the replica.
+        memory: memory of one GPU of the replica.
         fit_error: mean relative error of the form of step_times against its decode latencies.
 
     """

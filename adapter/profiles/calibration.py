@@ -12,12 +12,12 @@ class Factors:
     """Factors of an engine's raw step times, learned on measured groups of rows.
 
     Attributes:
-        base: of the base time.
-        per_request: of the times per request and per its square root.
-        per_prefill_token: of the time per prompt token.
-        per_context_token: of the time per token of context.
+        base: factor of the base time.
+        per_request: factor of the times per request and per its square root.
+        per_prefill_token: factor of the time per prompt token.
+        per_context_token: factor of the time per token of context.
         error: mean relative error of ITL on a group that the factors were not learned from.
-        groups: groups that they were learned from.
+        groups: number of groups that the factors were learned from.
 
     """
 

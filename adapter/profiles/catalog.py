@@ -35,13 +35,13 @@ class CatalogEntry:
 
     Attributes:
         model: name on Hugging Face of the model, or of the one whose geometry it shares.
-        precision: of the weights: bf16, fp8, fp4 or int4.
+        precision: precision of the weights: bf16, fp8, fp4 or int4.
         gpu: name in the catalog.
         tp: GPUs of the replica.
         engine: `vllm` or `sglang`.
         step_times: calibrated.
-        memory: of one GPU of the replica.
-        source: of step_times; memory is always estimated.
+        memory: memory of one GPU of the replica.
+        source: source of step_times; memory is always estimated.
         error: mean relative error that is expected of ITL, as found on rows that step_times have not seen.
         rows: measured rows behind step_times; 0 of an estimate.
 
@@ -65,8 +65,8 @@ class Model:
 
     Attributes:
         key: name in the catalog.
-        name: on Hugging Face.
-        precisions: of weights that the catalog has; the first is what the name alone means.
+        name: name on Hugging Face.
+        precisions: precisions of weights that the catalog has; the first is what the name alone means.
 
     """
 
@@ -79,9 +79,9 @@ def lookup(model: str, gpu: str, tp: int, engine: str = "vllm") -> CatalogEntry 
     """The profile of a model on that many GPUs of a replica; None where the catalog has none.
 
     Args:
-        model: as on Hugging Face, in any case, with or without organization; suffixes such as `-FP8` name a
+        model: name on Hugging Face, in any case, with or without organization; suffixes such as `-FP8` name a
             precision.
-        gpu: such as `H100-SXM`, or a node's label `NVIDIA-H100-80GB-HBM3`.
+        gpu: GPU such as `H100-SXM`, or a node's label `NVIDIA-H100-80GB-HBM3`.
         tp: tensor parallelism, GPUs of a replica.
         engine: `vllm` or `sglang`.
 

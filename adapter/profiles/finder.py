@@ -65,12 +65,12 @@ class Profile:
     Attributes:
         request: what was asked for.
         model: name on Hugging Face of the model found.
-        precision: of the weights.
+        precision: precision of the weights.
         gpu: name of the GPU found.
         step_times: calibrated.
-        limits: of the engine, with its KV cache.
+        limits: limits of the engine, with its KV cache.
         source: `measured`, `estimated` or `aiconfigurator`.
-        described: the same as a sentence.
+        described: sentence on the source.
         error: mean relative error expected of ITL.
         rows: measured rows behind step_times.
 

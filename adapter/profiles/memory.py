@@ -14,10 +14,11 @@ class Memory:
     """Memory of one GPU of a replica.
 
     Attributes:
-        capacity_gib: all of it.
+        capacity_gib: memory of the GPU.
         fixed_gib: weights, runtime and communication buffers.
-        activations_gib: of a step of 8192 tokens.
-        kv_bytes_per_token: of a KV cache of 16 bits, which `auto` means to vLLM for FP8 checkpoints too.
+        activations_gib: activations of a step of 8192 tokens.
+        kv_bytes_per_token: size of a token in a KV cache of 16 bits, which `auto` means to vLLM for FP8
+            checkpoints too.
 
     """
 

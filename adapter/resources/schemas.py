@@ -65,9 +65,9 @@ class StepParameters(_Object):
 
     base: Positive
     per_request: NonNegative = Field(alias="perRequest", default=0.0)
+    per_sqrt_request: NonNegative = Field(alias="perSqrtRequest", default=0.0)
     per_prefill_token: NonNegative = Field(alias="perPrefillToken")
     per_context_token: NonNegative = Field(alias="perContextToken", default=0.0)
-    per_sqrt_request: NonNegative = Field(alias="perSqrtRequest", default=0.0)
 
 
 class PerformanceParameters(_Object):

@@ -335,7 +335,6 @@ def _profiles(
 
 def _profile(item: schemas.AcceleratorProfile) -> fleet.Profile:
     """Profile of one accelerator, in whichever forms it is given."""
-    decode, prefill, step = item.parameters.decode, item.parameters.prefill, item.parameters.step
     engine = item.engine
     return fleet.Profile(
         accelerator=item.accelerator,
@@ -343,23 +342,7 @@ def _profile(item: schemas.AcceleratorProfile) -> fleet.Profile:
         max_batch=item.max_batch or (0 if engine is None else engine.max_num_seqs),
         at_tokens=item.at_tokens,
         at_input_tokens=item.at_input_tokens,
-        latency=None
-        if decode is None
-        else LatencyParameters(
-            alpha_ms=decode.alpha,
-            beta_ms=decode.beta,
-            gamma_ms=prefill.gamma,
-            delta_ms=prefill.delta,
-        ),
-        step_times=None
-        if step is None
-        else StepTimes(
-            base_ms=step.base,
-            per_request_ms=step.per_request,
-            per_prefill_token_ms=step.per_prefill_token,
-            per_context_token_ms=step.per_context_token,
-            per_sqrt_request_ms=step.per_sqrt_request,
-        ),
+        latency=_latency(item.parameters),
         limits=None
         if engine is None
         else EngineLimits(
@@ -367,6 +350,25 @@ def _profile(item: schemas.AcceleratorProfile) -> fleet.Profile:
             max_num_batched_tokens=engine.max_num_batched_tokens,
             kv_tokens=engine.kv_tokens,
         ),
+    )
+
+
+def _latency(given: schemas.PerformanceParameters) -> LatencyParameters | StepTimes:
+    """Step times where they are given, else decode and prefill times."""
+    if given.step is not None:
+        return StepTimes(
+            base_ms=given.step.base,
+            per_request_ms=given.step.per_request,
+            per_sqrt_request_ms=given.step.per_sqrt_request,
+            per_prefill_token_ms=given.step.per_prefill_token,
+            per_context_token_ms=given.step.per_context_token,
+        )
+    assert given.decode is not None  # noqa: S101 - the schema requires one of the two
+    return LatencyParameters(
+        alpha_ms=given.decode.alpha,
+        beta_ms=given.decode.beta,
+        gamma_ms=given.prefill.gamma,
+        delta_ms=given.prefill.delta,
     )
 
 

@@ -27,7 +27,7 @@ class Scheduler:
     Attributes:
         batch: requests in service.
         waiting: the others, the next to be admitted first.
-        completing: whose prompt the step in progress completes, in order.
+        completing: requests whose prompt the step in progress completes, in order.
         preemptions: counter.
 
     """

@@ -107,7 +107,7 @@ class Batch:
 
     Attributes:
         running: those that decode, and at the end at most one whose prompt is computed in part.
-        partial: that one.
+        partial: request whose prompt is computed in part.
         steps: steps that have ended.
         free_blocks: blocks that no request holds.
         decoding: number of requests that decode, and `context_tokens` computed for them.

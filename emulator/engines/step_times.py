@@ -21,7 +21,7 @@ class StepTimes:
     """Coefficients of a step's time in milliseconds; ValueError for negative or non-finite ones.
 
     Attributes:
-        base_ms: of every step, greater than 0.
+        base_ms: time of every step, greater than 0.
         per_request_ms: added by each request that the step serves.
         per_prefill_token_ms: added by each prompt token that the step computes.
         per_context_token_ms: added by each token of context of the served requests, counted after the step.

@@ -70,6 +70,7 @@ def test_a_wrong_profile_is_corrected() -> None:
     """The current accelerator's parameters approach the truth; other profiles stay as written."""
     tuners = tuned(SOURCE, enabled=True)
     first, second = tuning.profiles(tuners, SOURCE)
+    assert isinstance(first.latency, LatencyParameters)
     assert first.latency.alpha_ms == pytest.approx(10, rel=0.1)
     assert first.latency.gamma_ms == pytest.approx(20, rel=0.2)
     assert second == SOURCE.profiles[1]
@@ -98,7 +99,7 @@ def test_a_rewritten_profile_starts_over() -> None:
     rewritten = dataclasses.replace(
         SOURCE,
         profiles=(
-            dataclasses.replace(WRONG, latency=dataclasses.replace(WRONG.latency, alpha_ms=11)),
+            dataclasses.replace(WRONG, latency=LatencyParameters(alpha_ms=11, beta_ms=0.25)),
         ),
     )
     assert tuning.retain(tuners, rewritten, settings) == {}

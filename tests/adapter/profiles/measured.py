@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from analyzer import benchmark_rows, saturation
-from analyzer.benchmark_rows import BenchmarkRows
+from analyzer.fitting import benchmark_rows, saturation
+from analyzer.fitting.benchmark_rows import BenchmarkRows
 
 FILE = Path(__file__).parents[2] / "data/replica/measured.csv"
 

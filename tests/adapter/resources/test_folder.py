@@ -10,6 +10,7 @@ import yaml
 
 from adapter import errors
 from adapter.resources import folder
+from analyzer.latency import LatencyParameters
 from emulator.demo import scenario
 
 
@@ -32,10 +33,7 @@ def test_the_demo_objects_are_read(objects: Path) -> None:
     assert source.key == "llm-d-sim/vllme-deployment"
     assert source.service_class == "Premium"
     assert (source.targets.itl_ms, source.targets.ttft_ms) == (24.0, 500.0)
-    assert (source.profiles[0].latency.alpha_ms, source.profiles[0].latency.beta_ms) == (
-        20.58,
-        0.41,
-    )
+    assert source.profiles[0].latency == LatencyParameters(alpha_ms=20.58, beta_ms=0.41)
     assert source.replicas == 3
     assert source.endpoints == ("http://127.0.0.1:8000/metrics",)
     assert contents.accelerators[0].unit_cost == 40.0
@@ -51,8 +49,9 @@ def test_the_newer_profile_shape_is_read(objects: Path) -> None:
     entry = {"acc": "A100", "accCount": 2, "perfParms": parameters, "maxBatchSize": 4}
     edit(objects / "variant.yaml", "spec", "modelProfile", "accelerators", value=[entry])
     profile = folder.read(objects).variants[0].profiles[0]
-    assert (profile.latency.alpha_ms, profile.latency.beta_ms) == (20.58, 0.41)
-    assert (profile.latency.gamma_ms, profile.latency.delta_ms) == (5.2, 0.1)
+    assert profile.latency == LatencyParameters(
+        alpha_ms=20.58, beta_ms=0.41, gamma_ms=5.2, delta_ms=0.1
+    )
     assert profile.accelerator_count == 2
 
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analyzer.benchmark_rows import BenchmarkRows
+from analyzer.fitting.benchmark_rows import BenchmarkRows
+from analyzer.fitting.regression import Regression, independent, robust
 from analyzer.replicas import BoolArray, FloatArray
-from analyzer.step_regression import Regression, independent, robust
 
 _JUMP = 2.5
 _WAITED = 2.0
@@ -38,8 +38,8 @@ class TtftLine:
     Attributes:
         overhead_ms: what neither load nor lengths change.
         steps: steps waited for.
-        own_ms: per token of the request's own prompt.
-        queued_ms: per prompt token and request inside.
+        own_ms: time per token of the request's own prompt.
+        queued_ms: time per prompt token and request inside.
 
     """
 
@@ -66,7 +66,7 @@ class Waiting:
 
     Attributes:
         waited: rows whose requests waited for a place, shape (M,).
-        line: of the rows that did not; None where fewer than two have a TTFT.
+        line: TTFT line of the other rows; None where fewer than two have a TTFT.
 
     """
 

@@ -10,10 +10,10 @@ from types import ModuleType
 
 import pytest
 
-from analyzer import benchmark_rows, step_fit
-from analyzer.benchmark_rows import BenchmarkRows
+from analyzer.fitting import benchmark_rows, step_fit
+from analyzer.fitting.benchmark_rows import BenchmarkRows
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DATA = ROOT / "tests" / "data" / "replica"
 
 

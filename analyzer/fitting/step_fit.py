@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analyzer import saturation
-from analyzer.benchmark_rows import BenchmarkRows
 from analyzer.errors import FitError, SaturatedRowsError
+from analyzer.fitting import saturation
+from analyzer.fitting.benchmark_rows import BenchmarkRows
+from analyzer.fitting.regression import Regression, independent, robust
+from analyzer.fitting.saturation import TtftLine
 from analyzer.replicas import BoolArray, FloatArray
-from analyzer.saturation import TtftLine
-from analyzer.step_regression import Regression, independent, robust
 from analyzer.step_times import StepTimes
 
 _BASE, _REQUEST, _CONTEXT, _PREFILL, _SQRT = range(5)

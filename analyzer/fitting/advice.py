@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analyzer.benchmark_rows import BenchmarkRows, disagreement, rows_of
+from analyzer.fitting.benchmark_rows import BenchmarkRows, disagreement, rows_of
+from analyzer.fitting.step_fit import LEAST_BASE, NAMES, StepFit
 from analyzer.replicas import BoolArray, FloatArray
-from analyzer.step_fit import LEAST_BASE, NAMES, StepFit
 
 _UNSURE = 0.5
 _DISAGREES = 0.05
@@ -43,7 +43,7 @@ class Capacity:
     Attributes:
         input_tokens: mean per request.
         output_tokens: mean per request.
-        requests: in service: as many as the engine holds, or the most that was measured.
+        requests: requests in service: as many as the engine holds, or the most that was measured.
         implied_rps: requests per second that the fit gives with so many in service; NaN without TTFT
             where one token ends a request.
         measured_rps: the best of the rows; NaN where none says.

@@ -7,8 +7,10 @@ import pickle
 import numpy as np
 import pytest
 
-from analyzer import benchmark_rows, errors, saturation, step_advice, step_fit
-from analyzer.benchmark_rows import BenchmarkRows
+from analyzer import errors
+from analyzer.fitting import advice as step_advice
+from analyzer.fitting import benchmark_rows, saturation, step_fit
+from analyzer.fitting.benchmark_rows import BenchmarkRows
 
 BASE, REQUEST, PREFILL, CONTEXT = 12.0, 0.11, 0.09, 2e-5
 GRID = [

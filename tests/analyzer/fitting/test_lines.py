@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analyzer import errors, fit
+from analyzer import errors
+from analyzer.fitting import lines
 
 ALPHA, BETA, GAMMA, DELTA = 7.2, 0.31, 18.0, 0.012
 
@@ -22,14 +23,14 @@ def rows(count: int = 40, noise: float = 0.02, seed: int = 3) -> dict[str, Any]:
     return {"batch": batch, "input_tokens": prompt, "itl_ms": itl, "ttft_ms": ttft}
 
 
-def values(found: fit.Fit) -> list[float]:
+def values(found: lines.Fit) -> list[float]:
     assert found.prefill is not None
     return [found.decode.base, found.decode.slope, found.prefill.base, found.prefill.slope]
 
 
 def test_exact_rows_give_the_exact_parameters() -> None:
     """Without noise all four come back to eight digits, with errors that vanish."""
-    found = fit.fit(**rows(noise=0.0))
+    found = lines.fit(**rows(noise=0.0))
     assert values(found) == pytest.approx([ALPHA, BETA, GAMMA, DELTA], rel=1e-8)
     assert found.verdict == "good"
     assert found.decode.base_error < 1e-6
@@ -40,7 +41,7 @@ def test_standard_errors_are_honest() -> None:
     """Over many samples the truth is off by as much as the standard errors say."""
     scores = []
     for seed in range(150):
-        found = fit.fit(**rows(noise=0.05, seed=seed))
+        found = lines.fit(**rows(noise=0.05, seed=seed))
         assert found.prefill is not None
         decode, prefill = found.decode, found.prefill
         scores.append(
@@ -60,20 +61,20 @@ def test_outliers_are_named_and_do_not_bend_the_line() -> None:
     data = rows(noise=0.02)
     wild = [3, 11, 17, 30]
     data["itl_ms"][wild] *= 10
-    found = fit.fit(**data)
+    found = lines.fit(**data)
     assert set(wild) <= set(found.decode.outliers)
     assert values(found)[:2] == pytest.approx([ALPHA, BETA], rel=0.05)
 
 
 def test_noise_is_judged() -> None:
     """The verdict falls with the scatter of the rows."""
-    verdicts = [fit.fit(**rows(noise=noise)).verdict for noise in (0.02, 0.12, 0.5)]
+    verdicts = [lines.fit(**rows(noise=noise)).verdict for noise in (0.02, 0.12, 0.5)]
     assert verdicts == ["good", "fair", "poor"]
 
 
 def test_negative_lines_stop_at_zero() -> None:
     """Rows that get faster with the batch give beta 0, and the fit says that it is at its bound."""
-    found = fit.fit(
+    found = lines.fit(
         batch=[1, 8, 32, 64], input_tokens=math.nan, ttft_ms=math.nan, itl_ms=[20, 19, 18, 17]
     )
     assert (found.decode.slope, found.prefill) == (0.0, None)
@@ -86,13 +87,13 @@ def test_queueing_rows_do_not_teach_the_prefill() -> None:
     full = data["batch"] > 32
     data["itl_ms"][full] = ALPHA + BETA * 32
     data["ttft_ms"][full] += 5000
-    found = fit.fit(**data, max_batch=32)
+    found = lines.fit(**data, max_batch=32)
     assert values(found) == pytest.approx([ALPHA, BETA, GAMMA, DELTA], rel=1e-7)
 
 
 def test_two_rows_determine_but_do_not_tell_errors() -> None:
     """Two rows fit exactly, with a doubt instead of an error."""
-    found = fit.fit(batch=[1, 10], input_tokens=math.nan, ttft_ms=math.nan, itl_ms=[10, 19])
+    found = lines.fit(batch=[1, 10], input_tokens=math.nan, ttft_ms=math.nan, itl_ms=[10, 19])
     assert (found.decode.base, found.decode.slope) == pytest.approx((9, 1))
     assert "no errors can be told" in found.decode.doubts[0]
 
@@ -100,10 +101,10 @@ def test_two_rows_determine_but_do_not_tell_errors() -> None:
 def test_rows_that_tell_nothing_are_refused() -> None:
     """One load, or one row, cannot tell two parameters apart, and the error says what to measure."""
     with pytest.raises(errors.FitError, match="batch: the same in all rows, so alpha and beta"):
-        fit.fit(batch=[8, 8, 8], input_tokens=1, ttft_ms=math.nan, itl_ms=[10, 11, 12])
+        lines.fit(batch=[8, 8, 8], input_tokens=1, ttft_ms=math.nan, itl_ms=[10, 11, 12])
     with pytest.raises(errors.FitError, match="itl_ms: 1 usable rows; alpha and beta need"):
-        fit.fit(batch=[8, 9], input_tokens=1, ttft_ms=math.nan, itl_ms=[10, math.nan])
+        lines.fit(batch=[8, 9], input_tokens=1, ttft_ms=math.nan, itl_ms=[10, math.nan])
     with pytest.raises(errors.InvalidParameterError, match=r"itl_ms\[1\]: must be a number > 0"):
-        fit.fit(batch=[8, 9], input_tokens=1, ttft_ms=math.nan, itl_ms=[10, -1])
+        lines.fit(batch=[8, 9], input_tokens=1, ttft_ms=math.nan, itl_ms=[10, -1])
     with pytest.raises(errors.InvalidParameterError, match=r"input_tokens\[0\]: is missing"):
-        fit.fit(batch=[8, 9], input_tokens=math.nan, ttft_ms=[10, 11], itl_ms=[10, 11])
+        lines.fit(batch=[8, 9], input_tokens=math.nan, ttft_ms=[10, 11], itl_ms=[10, 11])

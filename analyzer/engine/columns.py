@@ -1,0 +1,246 @@
+"""Replicas described by the step times of their engines, as columns of one batch; checked when made.
+
+What follows from step times, limits and lengths alone, before any rate, is computed here once:
+
+    context   = cached + in + out (1 + cv_out**2) / 2      of a running request (long answers run longer)
+    slope     = per_request + per_context * context        that a request in the batch adds to a step
+    prefill   = per_prefill_token + what the steps of a prompt read of its own context and add per request
+    kv batch  = KV_SHARE * kv_tokens / (context + half a block)
+
+Units: milliseconds, tokens, requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from analyzer.errors import InvalidParameterError
+from analyzer.replicas import BoolArray, FloatArray, checked, same_length
+from analyzer.step_times import EngineLimits, Lengths, StepTimes
+
+KV_SHARE = 0.90
+"""Share of the KV cache that requests hold before preemption begins.
+
+From simulations of 100 random replicas that were saturated: they finish what a batch of 0.72 to 1.0 of
+`kv_tokens / context` would, median 0.9; the rest is lost to blocks that no prompt fits in and to recomputing.
+"""
+
+BLOCK_TOKENS = 16
+_NODES, NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(7)
+NODE_WEIGHTS = NODE_WEIGHTS / NODE_WEIGHTS.sum()
+MAX_SEQS_LIMIT = 2**16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """One replica: step times, limits and lengths together."""
+
+    step_times: StepTimes
+    limits: EngineLimits
+    lengths: Lengths
+
+
+COLUMNS = (
+    "base_ms",
+    "per_request_ms",
+    "per_prefill_token_ms",
+    "per_context_token_ms",
+    "per_sqrt_request_ms",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "kv_tokens",
+    "input_tokens",
+    "output_tokens",
+    "input_cv",
+    "output_cv",
+    "cached_tokens",
+)
+
+
+class Engines:
+    """M replicas, each parameter of shape (M,) or a number for all; see `step_times` for meanings and units.
+
+    Attributes:
+        context: shape (M,), tokens that a running request holds on average.
+        slope_ms: shape (M,), time that each running request adds to a step.
+        root_ms: shape (M,), time per square root of the running requests.
+        prefill_ms: shape (M,), time that each prompt token adds, what its steps read included.
+        kv_batch: shape (M,), requests that the KV cache holds; infinite where its size is unknown.
+        max_batch: shape (M,), the smaller of max_num_seqs and kv_batch, a whole number >= 1.
+        kv_binds: shape (M,), whether it is kv_batch.
+
+    Raises:
+        InvalidParameterError: names the parameter, the row, and the fix.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        base_ms: ArrayLike,
+        per_request_ms: ArrayLike,
+        per_prefill_token_ms: ArrayLike,
+        per_context_token_ms: ArrayLike,
+        max_num_seqs: ArrayLike,
+        max_num_batched_tokens: ArrayLike,
+        input_tokens: ArrayLike,
+        output_tokens: ArrayLike,
+        kv_tokens: ArrayLike = np.inf,
+        input_cv: ArrayLike = 0.0,
+        output_cv: ArrayLike = 0.0,
+        cached_tokens: ArrayLike = 0.0,
+        per_sqrt_request_ms: ArrayLike = 0.0,
+    ) -> None:
+        given = dict(
+            zip(
+                COLUMNS,
+                (
+                    base_ms,
+                    per_request_ms,
+                    per_prefill_token_ms,
+                    per_context_token_ms,
+                    per_sqrt_request_ms,
+                    max_num_seqs,
+                    max_num_batched_tokens,
+                    kv_tokens,
+                    input_tokens,
+                    output_tokens,
+                    input_cv,
+                    output_cv,
+                    cached_tokens,
+                ),
+                strict=True,
+            )
+        )
+        columns = same_length({name: _column(name, value) for name, value in given.items()})
+        _check(columns)
+        self._fill(columns)
+
+    @classmethod
+    def of(cls, engines: Sequence[Engine]) -> Engines:
+        """A batch of single ones."""
+        steps = [engine.step_times for engine in engines]
+        limits = [engine.limits for engine in engines]
+        lengths = [engine.lengths for engine in engines]
+        return cls(
+            base_ms=[step.base_ms for step in steps],
+            per_request_ms=[step.per_request_ms for step in steps],
+            per_prefill_token_ms=[step.per_prefill_token_ms for step in steps],
+            per_context_token_ms=[step.per_context_token_ms for step in steps],
+            per_sqrt_request_ms=[step.per_sqrt_request_ms for step in steps],
+            max_num_seqs=[limit.max_num_seqs for limit in limits],
+            max_num_batched_tokens=[limit.max_num_batched_tokens for limit in limits],
+            kv_tokens=[np.inf if limit.kv_tokens is None else limit.kv_tokens for limit in limits],
+            input_tokens=[length.input_tokens for length in lengths],
+            output_tokens=[length.output_tokens for length in lengths],
+            input_cv=[length.input_cv for length in lengths],
+            output_cv=[length.output_cv for length in lengths],
+            cached_tokens=[length.cached_tokens for length in lengths],
+        )
+
+    def _fill(self, columns: dict[str, FloatArray]) -> None:
+        self.base_ms = columns["base_ms"]
+        self.root_ms = columns["per_sqrt_request_ms"]
+        self.per_prefill_token_ms = columns["per_prefill_token_ms"]
+        self.max_num_seqs = columns["max_num_seqs"]
+        self.max_num_batched_tokens = columns["max_num_batched_tokens"]
+        self.input_tokens = prompt = np.maximum(columns["input_tokens"], 1.0)
+        self.output_tokens = output = columns["output_tokens"]
+        self.input_cv, self.output_cv = columns["input_cv"], columns["output_cv"]
+        self.kv_tokens = columns["kv_tokens"]
+        per_request, per_context = columns["per_request_ms"], columns["per_context_token_ms"]
+        cached = columns["cached_tokens"]
+        self.context = cached + prompt + output * (1.0 + self.output_cv**2) / 2.0
+        self.slope_ms = per_request + per_context * self.context
+        self.square_input = prompt**2 * (1.0 + self.input_cv**2)
+        self.cube_input = prompt**3 * (1.0 + self.input_cv**2) ** 3
+        self.decodes = np.maximum(output - 1.0, 1e-3)
+        self.decode_nodes = _length_nodes(self.decodes, self.output_cv * output / self.decodes)
+        self.kv_batch = KV_SHARE * columns["kv_tokens"] / (self.context + BLOCK_TOKENS / 2.0)
+        self.kv_binds: BoolArray = self.kv_batch < self.max_num_seqs
+        self.max_batch = np.maximum(np.floor(np.minimum(self.max_num_seqs, self.kv_batch)), 1.0)
+        # A prompt of L tokens takes 1 + L / budget steps, each of which reads what it computed before.
+        chunk = np.maximum(self.max_num_batched_tokens - self.max_batch / 2.0, 1.0)
+        self.prefill_ms = (
+            self.per_prefill_token_ms
+            + per_context * (1.0 + self.square_input / (prompt * chunk)) / 2.0
+            + (per_request / 2.0 + per_context * cached) * (1.0 / prompt + 1.0 / chunk)
+        )
+        # Preempted requests are computed again: more where answers, which nobody can foresee, fill the cache.
+        share = output / (self.context + output)
+        self.recomputed = np.where(self.kv_binds, 0.5 * share * (1.0 + self.output_cv), 0.0)
+
+    def __len__(self) -> int:
+        """M."""
+        return self.base_ms.size
+
+    def decode_ms(self, batch: FloatArray) -> FloatArray:
+        """Time of a step that decodes for that many requests and computes no prompt, shape (M,)."""
+        return self.base_ms + self.slope_ms * batch + self.root_ms * np.sqrt(batch)
+
+    def take(self, rows: NDArray[np.intp] | BoolArray) -> Engines:
+        """The replicas of those rows."""
+        part = Engines.__new__(Engines)
+        for name, values in vars(self).items():
+            setattr(part, name, values[rows])
+        return part
+
+
+def _length_nodes(mean: FloatArray, cv: FloatArray) -> FloatArray:
+    """Decode steps of answers at the Gauss-Hermite nodes of a log-normal distribution, shape (M, 7)."""
+    spread = np.log1p(cv * cv)[:, None]
+    lengths = mean[:, None] * np.exp(np.sqrt(spread) * _NODES - spread / 2.0)
+    return np.asarray(np.maximum(lengths, 1.0))
+
+
+def _column(name: str, value: ArrayLike) -> FloatArray:
+    try:
+        column = np.array(value, dtype=np.float64, ndmin=1)
+    except (TypeError, ValueError) as error:
+        raise InvalidParameterError(name, f"must be numbers, not {value!r}") from error
+    if column.ndim != 1:
+        raise InvalidParameterError(name, f"has shape {column.shape}, must have one dimension")
+    return column
+
+
+def _check(columns: dict[str, FloatArray]) -> None:
+    rows = columns["base_ms"].size
+    for name, column in columns.items():
+        if name in {"base_ms", "max_num_seqs", "max_num_batched_tokens"}:
+            checked(name, column, rows, above=0.0)
+        elif name == "output_tokens":
+            checked(name, column, rows, least=1.0)
+        elif name != "kv_tokens":
+            checked(name, column, rows, least=0.0)
+    seqs, budget = columns["max_num_seqs"], columns["max_num_batched_tokens"]
+    _refuse(
+        "max_num_seqs",
+        (seqs < 1) | (seqs > MAX_SEQS_LIMIT) | (seqs != np.floor(seqs)),
+        seqs,
+        f"must be a whole number from 1 to {MAX_SEQS_LIMIT}, not {{:g}}",
+    )
+    _refuse(
+        "max_num_batched_tokens",
+        budget <= seqs,
+        budget,
+        "must exceed max_num_seqs, not {:g}: every running request takes one token of each step",
+    )
+    kv_tokens = columns["kv_tokens"]
+    request = columns["input_tokens"] + columns["cached_tokens"] + columns["output_tokens"]
+    _refuse("kv_tokens", ~(kv_tokens > 0), kv_tokens, "must be a number > 0, not {:g}")
+    _refuse(
+        "kv_tokens",
+        kv_tokens < request,
+        kv_tokens,
+        "{:g} tokens do not hold one request of the given lengths: give the engine's real KV cache"
+        " (num_gpu_blocks * block_size), or shorter input_tokens and output_tokens",
+    )
+
+
+def _refuse(name: str, bad: BoolArray, values: FloatArray, problem: str) -> None:
+    for row in np.flatnonzero(bad):
+        raise InvalidParameterError(name, problem.format(values[row]), index=int(row))

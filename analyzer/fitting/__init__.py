@@ -1,0 +1,1 @@
+"""Coefficients of replicas from benchmark results."""

@@ -1,0 +1,221 @@
+"""The model of a replica from step times: what it holds, what binds it, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analyzer.engine import sizing
+from analyzer.engine import state as engine_state
+from analyzer.engine.columns import Engine, Engines
+from analyzer.engine.sizing import analyze_engine, size_engine, size_engines
+from analyzer.errors import InvalidParameterError
+from analyzer.step_times import EngineLimits, Lengths, StepTimes
+
+DATA = Path(__file__).parents[2] / "data" / "replica"
+CASES: list[dict[str, Any]] = json.loads((DATA / "capacity.json").read_text())
+DRIFT: list[dict[str, Any]] = json.loads((DATA / "drift.json").read_text())
+
+
+def engine(
+    *,
+    steps: tuple[float, float, float, float] = (7.0, 0.05, 0.04, 4e-5),
+    seqs: int = 64,
+    budget: int = 2048,
+    kv_tokens: int | None = 432_000,
+    lengths: tuple[float, float, float, float] = (512.0, 128.0, 0.9, 0.65),
+) -> Engine:
+    base, request, prefill, context = steps
+    return Engine(
+        step_times=StepTimes(
+            base_ms=base,
+            per_request_ms=request,
+            per_prefill_token_ms=prefill,
+            per_context_token_ms=context,
+        ),
+        limits=EngineLimits(max_num_seqs=seqs, max_num_batched_tokens=budget, kv_tokens=kv_tokens),
+        lengths=Lengths(
+            input_tokens=lengths[0],
+            output_tokens=lengths[1],
+            input_cv=lengths[2],
+            output_cv=lengths[3],
+        ),
+    )
+
+
+def recorded(case: dict[str, Any]) -> Engine:
+    return engine(
+        steps=tuple(case["step_ms"]),
+        seqs=case["max_num_seqs"],
+        budget=case["max_num_batched_tokens"],
+        kv_tokens=16 * case["kv_blocks"],
+        lengths=(case["mean_input"], case["mean_output"], case["cv_input"], case["cv_output"]),
+    )
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+@pytest.mark.parametrize(
+    ("name", "percentile", "low", "high"),
+    [("mean", None, -0.12, 0.03), ("p95", 0.95, -0.15, 0.05)],
+)
+def test_largest_rate_of_recorded_replicas(
+    case: dict[str, Any], name: str, percentile: float | None, low: float, high: float
+) -> None:
+    """The largest rate is within its tolerance of what a real scheduler held."""
+    holds, fails = case["max_rate_rps"][name]
+    found = size_engine(
+        recorded(case), ttft_ms=case["ttft"], itl_ms=case["itl"], percentile=percentile
+    )
+    assert (1 + low) * holds <= found.rate_rps <= (1 + high) * fails
+
+
+@pytest.mark.parametrize("case", DRIFT, ids=lambda case: case["name"])
+@pytest.mark.parametrize(("name", "percentile"), [("mean", None), ("p95", 0.95)])
+def test_lengths_drift(case: dict[str, Any], name: str, percentile: float | None) -> None:
+    """The same step times hold for other lengths: capacity stays within 15 %."""
+    holds, fails = case["max_rate_rps"][name]
+    found = size_engine(
+        recorded(case), ttft_ms=case["ttft"], itl_ms=case["itl"], percentile=percentile
+    )
+    assert 0.85 * holds <= found.rate_rps <= 1.15 * fails
+
+
+def test_step_of_an_idle_replica_is_exact() -> None:
+    """A request alone decodes in base + per_request + per_context * context."""
+    alone = engine(lengths=(512.0, 128.0, 0.0, 0.0))
+    at = analyze_engine(alone, 1e-6)
+    assert at.itl_ms == pytest.approx(7.0 + 0.05 + 4e-5 * (512 + 64), rel=1e-3)
+
+
+def test_little_and_work_conservation() -> None:
+    """Requests in service = rate x m (base + slope n) / (share of time without prompts), by Little."""
+    one = engine(budget=16_384, lengths=(256.0, 1000.0, 0.5, 0.0))
+    rate = 1.5
+    engines = Engines.of([one])
+    state = engine_state.at_rate(engines, np.array([rate]))
+    step = 7.0 + engines.slope_ms[0] * state.batch[0]
+    expected = rate / 1000 * 999 * step / (1 - rate / 1000 * engines.prefill_ms[0] * 256)
+    assert state.batch[0] == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize("percentile", [None, 0.95, 0.99])
+def test_capacity_inverts_performance(percentile: float | None) -> None:
+    """At the largest rate without headroom the binding latency is its target."""
+    found = size_engine(engine(), itl_ms=20, percentile=percentile, headroom=0)
+    at = analyze_engine(engine(), found.rate_rps)
+    value = {None: at.itl_ms, 0.95: at.itl_p95_ms, 0.99: at.itl_p99_ms}[percentile]
+    assert found.binding == "itl"
+    assert value == pytest.approx(20, rel=0.01)
+
+
+def test_latencies_never_fall_with_the_rate() -> None:
+    """TTFT and the mean ITL rise with the rate; the ITL's tail may ease by 2 % near the limit."""
+    limit = size_engine(engine(), headroom=0).rate_rps
+    rates = np.linspace(0.01, 0.99, 60) * limit
+    at = sizing.analyze_engines(Engines.of([engine()] * rates.size), rates)
+    for name in ("ttft_ms", "ttft_p50_ms", "ttft_p95_ms", "ttft_p99_ms", "itl_ms", "itl_p95_ms"):
+        values = getattr(at, name)
+        eases = 0.02 if name == "itl_p95_ms" else 1e-6
+        assert np.all(values[1:] >= (1 - eases) * values[:-1]), name
+
+
+def test_rows_do_not_influence_each_other() -> None:
+    """Batches, whatever their size, give what single replicas give."""
+    ones = [recorded(case) for case in CASES] * 20
+    ttft = [case["ttft"] for case in CASES] * 20
+    itl = [case["itl"] for case in CASES] * 20
+    many = size_engines(Engines.of(ones), ttft_ms=ttft, itl_ms=itl, percentile=0.95)
+    for row in range(len(CASES)):
+        one = size_engine(ones[row], ttft_ms=ttft[row], itl_ms=itl[row], percentile=0.95)
+        assert many.rate_rps[row] == pytest.approx(one.rate_rps, rel=1e-9)
+        assert many[row].binding == one.binding
+
+
+def test_kv_cache_bounds_the_batch() -> None:
+    """A small KV cache is what binds, and its batch is a share of tokens over what a request holds."""
+    small = engine(seqs=256, budget=8192, kv_tokens=40_000, lengths=(4000.0, 200.0, 0.0, 0.0))
+    found = size_engine(small, ttft_ms=60_000)
+    assert found.binding == "kv"
+    assert found.kv_bound_batch == pytest.approx(0.9 * 40_000 / (4000 + 100 + 8))
+    assert found.max_batch == 8
+
+
+def test_prefix_cache_saves_prefill_but_not_kv() -> None:
+    """Cached tokens leave the KV-bound batch as it is and raise the rate."""
+    plain = engine(lengths=(2000.0, 128.0, 0.5, 0.5))
+    cached = Engine(
+        step_times=plain.step_times,
+        limits=plain.limits,
+        lengths=Lengths(
+            input_tokens=500, output_tokens=128, input_cv=0.5, output_cv=0.5, cached_tokens=1500
+        ),
+    )
+    one, two = size_engine(plain, itl_ms=25), size_engine(cached, itl_ms=25)
+    assert two.kv_bound_batch == pytest.approx(one.kv_bound_batch)
+    assert two.rate_rps > 1.5 * one.rate_rps
+
+
+def test_unreachable_target() -> None:
+    """A target below what an idle replica gives has no rate, is named, and the best is told."""
+    found = size_engine(engine(), itl_ms=5)
+    assert np.isnan(found.rate_rps)
+    assert found.binding == "itl"
+    assert found.best_ms > 7.0
+
+
+def test_what_binds_without_targets() -> None:
+    """Without a latency target stability binds; a tokens-per-second target takes its name."""
+    assert size_engine(engine()).binding == "stability"
+    assert size_engine(engine(), tps=100).binding == "tps"
+
+
+def test_experts_bend_over_the_batch() -> None:
+    """A term in the root of the batch adds root(1) to the step of a single request."""
+    dense = engine(lengths=(128.0, 128.0, 0.0, 0.0))
+    steps = StepTimes(
+        base_ms=7.0,
+        per_request_ms=0.05,
+        per_sqrt_request_ms=2.0,
+        per_prefill_token_ms=0.04,
+        per_context_token_ms=4e-5,
+    )
+    bent = Engine(step_times=steps, limits=dense.limits, lengths=dense.lengths)
+    more = analyze_engine(bent, 1e-6).itl_ms - analyze_engine(dense, 1e-6).itl_ms
+    assert more == pytest.approx(2.0, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "parameter"),
+    [
+        ({"base_ms": -1.0}, "base_ms"),
+        ({"base_ms": 0.0}, "base_ms"),
+        ({"per_prefill_token_ms": float("nan")}, "per_prefill_token_ms"),
+        ({"per_context_token_ms": float("inf")}, "per_context_token_ms"),
+        ({"kv_tokens": 600.0}, "kv_tokens"),
+        ({"input_tokens": 500_000.0}, "kv_tokens"),
+        ({"max_num_seqs": 1.5}, "max_num_seqs"),
+        ({"max_num_batched_tokens": 64.0}, "max_num_batched_tokens"),
+        ({"output_tokens": 0.5}, "output_tokens"),
+        ({"input_cv": -0.1}, "input_cv"),
+    ],
+)
+def test_bad_input_names_the_parameter(change: dict[str, float], parameter: str) -> None:
+    """What the formulas have no meaning for is refused by the name of the parameter and its row."""
+    good: dict[str, Any] = {
+        "base_ms": 7.0,
+        "per_request_ms": 0.05,
+        "per_prefill_token_ms": 0.04,
+        "per_context_token_ms": 4e-5,
+        "max_num_seqs": 64,
+        "max_num_batched_tokens": 2048,
+        "kv_tokens": 432_000,
+        "input_tokens": 512,
+        "output_tokens": 128,
+    }
+    with pytest.raises(InvalidParameterError) as refused:
+        Engines(**(good | change))
+    assert refused.value.parameter == parameter
