@@ -63,7 +63,7 @@ def estimate_all() -> dict[str, dict[str, Any]]:
                 print(f"left out: {key}: {error}")
                 continue
             half = found.get(f"{model}|{precision}|{gpu}|{query.tp // 2}")
-            if problem := implausible(estimate, half):
+            if problem := implausible(estimate, query.tp, half):
                 print(f"left out: {key}: {problem}")
                 continue
             found[key] = {
@@ -73,14 +73,14 @@ def estimate_all() -> dict[str, dict[str, Any]]:
     return found
 
 
-def implausible(estimate: aiconfigurator.Estimate, half: dict[str, Any] | None) -> str:
+def implausible(estimate: aiconfigurator.Estimate, tp: int, half: dict[str, Any] | None) -> str:
     """Why an estimate cannot be true; empty where it can."""
     tokens = estimate.memory.kv_tokens()
     if tokens < 8192:
         return f"KV cache of {tokens} tokens"
     if estimate.step_times.per_prefill_token_ms <= 0:
         return "prompts that take no time"
-    if half is not None and estimate.memory.fixed_gib < LEAST_GIB:
+    if tp > 1 and estimate.memory.fixed_gib < LEAST_GIB:
         return f"{estimate.memory.fixed_gib:.1f} GiB on each GPU: nobody splits so small a model so far"
     step = dataclasses.asdict(estimate.step_times)
     if half is not None and step_ms(step) > 1.15 * step_ms(half["step"]):

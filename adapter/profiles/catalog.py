@@ -20,6 +20,8 @@ from adapter.profiles.memory import Memory
 from analyzer.step_times import StepTimes
 
 ENGINES = ("vllm", "sglang")
+RUNTIME_GIB = 3.8
+"""Memory of each GPU that runtime and communication take in all estimates."""
 
 
 class Source(enum.StrEnum):
@@ -130,6 +132,15 @@ def tps(model: Model, precision: str, gpu: str) -> tuple[int, ...]:
 def gpus(model: Model, precision: str) -> tuple[str, ...]:
     """GPUs on which the catalog has a model."""
     return tuple(gpu for gpu in _catalog()["gpus"] if tps(model, precision, gpu))
+
+
+def weights_gib(model: Model, precision: str) -> float | None:
+    """Memory of all weights of a model; None where no GPU of the catalog holds them."""
+    for gpu in gpus(model, precision):
+        tp = tps(model, precision, gpu)[0]
+        fixed = _catalog()["estimated"][f"{model.key}|{precision}|{gpu}|{tp}"][5]
+        return float((fixed - RUNTIME_GIB) * tp)
+    return None
 
 
 def gpu_memory_gib(gpu: str) -> float:

@@ -192,12 +192,18 @@ def _limits(request: Request, memory: Memory, gpu: str) -> EngineLimits:
 
 
 def _check_weights(request: Request, model: Model, precision: str, gpu: str) -> None:
-    """Refuse what is not in the catalog because it cannot fit: a smaller replica than the smallest there."""
-    sizes = catalog.tps(model, precision, gpu)
-    if sizes and request.tp < sizes[0]:
+    """Refuse what is not in the catalog because the weights leave nothing of the memory."""
+    weights = catalog.weights_gib(model, precision)
+    if weights is None:
+        return
+    each = weights / request.tp + catalog.RUNTIME_GIB
+    if each > request.gpu_memory_utilization * catalog.gpu_memory_gib(gpu):
+        sizes = tuple(tp for tp in catalog.tps(model, precision, gpu) if tp > request.tp)
+        larger = f"use --tp {_listed(sizes)}, or " if sizes else "use "
         raise MemoryTooSmallError(
-            f"--tp {request.tp}: {model.name} ({precision}) does not fit {request.tp} x {gpu} of"
-            f" {catalog.gpu_memory_gib(gpu):.0f} GiB; use --tp {_listed(sizes)}, or a --gpu with more memory"
+            f"--tp {request.tp}: {weights:.0f} GiB of weights of {model.name} ({precision}) do not fit"
+            f" {request.tp} x {gpu} of {catalog.gpu_memory_gib(gpu):.0f} GiB;"
+            f" {larger}a --gpu with more memory"
         )
 
 

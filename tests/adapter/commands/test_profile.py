@@ -107,7 +107,11 @@ def test_settings_of_the_engine_count(capsys: pytest.CaptureFixture[str]) -> Non
         ),
         (
             "meta-llama/Llama-3.3-70B-Instruct --gpu H100",
-            "Llama-3.1-70B-Instruct (bf16) does not fit 1 x H100-SXM of 80 GiB; use --tp 2, 4 or 8",
+            "Llama-3.1-70B-Instruct (bf16) do not fit 1 x H100-SXM of 80 GiB; use --tp 2, 4 or 8, or",
+        ),
+        (
+            "meta-llama/Llama-3.3-70B-Instruct --gpu L40S --tp 2",
+            "131 GiB of weights of meta-llama/Llama-3.1-70B-Instruct (bf16) do not fit 2 x L40S of 45",
         ),
         (
             "Qwen/Qwen3-32B --gpu H100 --tp 2 --gpu-memory-utilization 0.3",
