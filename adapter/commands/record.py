@@ -49,7 +49,7 @@ def register(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--model", required=True, help="Served model name. Required")
     command.add_argument(
-        "--namespace", default="", help="Namespace of the model's pods. Default: every namespace"
+        "--namespace", default="", help="Namespace of the model's pods. Default every namespace"
     )
     command.add_argument(
         "--from",
