@@ -39,7 +39,7 @@ class Installation:
         lease: Durations of leader election.
         actuate_scale: Whether the adapter patches scale targets itself, without an HPA.
         owner_references: Whether variants are owned by their scale targets.
-        gateways: Metrics URLs of the inference gateways' endpoint pickers.
+        gateways: Namespace (empty for any) and metrics URL of each inference gateway's endpoint picker.
         gateway_seconds: Seconds between two scrapes of the gateways.
         certificates: Serving certificate kept in a Secret; None uses the files that were given.
 
@@ -52,7 +52,7 @@ class Installation:
     lease: LeaseTimes = field(default_factory=LeaseTimes)
     actuate_scale: bool = False
     owner_references: bool = False
-    gateways: tuple[str, ...] = ()
+    gateways: tuple[tuple[str, str], ...] = ()
     gateway_seconds: float = 1.0
     certificates: OwnCertificates | None = None
 

@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from adapter import errors, installation
-from adapter.commands import kubeconfig
+from adapter.commands import flags, kubeconfig
 from adapter.kube.client import Cluster
 from adapter.kube.errors import NotFound
 from adapter.tls.certificate_secret import OwnCertificates, SecretStore, bundle_of, names
@@ -37,7 +37,11 @@ def register(command: argparse.ArgumentParser) -> None:
         ("--api-service", defaults.api_service, "APIService whose caBundle trusts the certificate"),
     ):
         command.add_argument(
-            flag, default=default, metavar="NAME", help=f"{text}. Default %(default)s"
+            flag,
+            type=flags.dns_name,
+            default=default,
+            metavar="NAME",
+            help=f"{text}. Default %(default)s",
         )
     command.add_argument("--json", action="store_true", help="Print JSON instead of text")
     kubeconfig.add_flags(command)

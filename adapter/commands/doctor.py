@@ -36,7 +36,11 @@ def register(command: argparse.ArgumentParser) -> None:
         ("--lease-name", defaults.lease, "Lease of leader election"),
     ):
         command.add_argument(
-            flag, default=default, metavar="NAME", help=f"{text}. Default %(default)s"
+            flag,
+            type=flags.dns_name,
+            default=default,
+            metavar="NAME",
+            help=f"{text}. Default %(default)s",
         )
     command.add_argument("--json", action="store_true", help="Print JSON instead of text")
     kubeconfig.add_flags(command)

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 
 from adapter import errors
-from adapter.commands import kubeconfig
+from adapter.commands import flags, kubeconfig
 from adapter.diagnostics import explain_text
 from adapter.installation import Names
 from adapter.kube import advice
@@ -39,18 +39,20 @@ def register(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--url",
+        type=flags.url,
         metavar="URL",
         help="URL of an adapter's metrics port to query. Default none: the leader, through the API server",
     )
     command.add_argument(
         "--lease-name",
+        type=flags.dns_name,
         default=Names().lease,
         metavar="NAME",
         help="Lease that names the leader. Default %(default)s",
     )
     command.add_argument(
         "--metrics-port",
-        type=int,
+        type=flags.port,
         default=8080,
         metavar="PORT",
         help="Metrics port of the adapter's pods. Default %(default)s",
@@ -63,7 +65,7 @@ def register(command: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Query and print."""
     path = "/variants" + (f"/{args.variant}" if args.variant else "")
-    if args.url is not None:
+    if args.url:
         document = asyncio.run(_query(args.url.rstrip("/") + path))
     else:
         document = kubeconfig.call(

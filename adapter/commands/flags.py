@@ -55,6 +55,9 @@ seconds = argument(kinds.seconds)
 count = argument(kinds.count)
 share = argument(kinds.share)
 port = argument(kinds.port)
+url = argument(kinds.url)
+dns_name = argument(kinds.name)
+dns_label = argument(kinds.label)
 
 
 def _form(item: Declaration) -> dict[str, Any]:
@@ -65,7 +68,8 @@ def _form(item: Declaration) -> dict[str, Any]:
     if kind.form == "enable":
         return {"action": "store_const", "const": True}
     if kind.form == "choice":
-        return {"choices": kind.choices}
+        # Not argparse's choices: their error does not name the other spellings.
+        return {"type": argument(item.parse), "metavar": "{" + ",".join(kind.choices) + "}"}
     if kind.form == "repeated":
         return {
             "action": "extend",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from adapter import errors
+from adapter.commands import flags
 from adapter.installation import SYSTEM
 from adapter.kube.client import Cluster, connected
 from adapter.kube.errors import ApiError
@@ -28,6 +29,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--config-namespace",
+        type=flags.dns_label,
         default=SYSTEM,
         metavar="NAME",
         help="Namespace that the adapter is installed in. Default %(default)s",

@@ -14,7 +14,6 @@ from adapter.app import serving
 from adapter.app.options import ClusterIdentities, Installation, ServeOptions
 from adapter.auth import local as local_auth
 from adapter.clock import Clock
-from adapter.collector import gateway
 from adapter.collector.collector import CollectionSettings
 from adapter.commands import flags
 from adapter.controller.demand import RateSettings
@@ -29,8 +28,6 @@ from adapter.settings.serving import Cluster, Delegation, Serving
 from adapter.tls.certificate_secret import OwnCertificates
 from certs.rotation import Times
 from optimizer.stabilization import StabilizationLimits
-
-LEAST_LEASE_SECONDS = 3
 
 
 def register(command: argparse.ArgumentParser) -> None:
@@ -63,6 +60,10 @@ def options_of(args: argparse.Namespace) -> ServeOptions:
     server = resolve(Serving, vars(args))
     in_cluster = server.variants is None
     reads_cluster = server.in_cluster or server.kubeconfig is not None
+    if args.gateway_metrics and not in_cluster:
+        raise errors.UsageError(
+            "--gateway-metrics: gateways are read in a cluster only, not with --variants"
+        )
     return ServeOptions(
         variants=server.variants,
         host=server.host,
@@ -123,9 +124,6 @@ def loop_settings(args: argparse.Namespace, *, in_cluster: bool) -> LoopSettings
 
 def _installation(args: argparse.Namespace, server: Serving) -> Installation:
     cluster = resolve(Cluster, vars(args))
-    gateways = resolve(Collecting, vars(args)).gateway_metrics
-    for url in gateways:
-        gateway.parse_endpoint(url)
     try:
         labels.parse(cluster.selector)
     except labels.SelectorError as error:
@@ -139,7 +137,7 @@ def _installation(args: argparse.Namespace, server: Serving) -> Installation:
             api_service=cluster.api_service,
             times=Times(overlap=timedelta(seconds=cluster.certificate_overlap)),
         )
-    lease_seconds = max(int(cluster.lease_duration), LEAST_LEASE_SECONDS)
+    lease_seconds = int(cluster.lease_duration)
     return Installation(
         identity=cluster.identity,
         kubeconfig=server.kubeconfig,
@@ -157,7 +155,7 @@ def _installation(args: argparse.Namespace, server: Serving) -> Installation:
         ),
         actuate_scale=cluster.actuate == "scale",
         owner_references=cluster.owner_references,
-        gateways=gateways,
+        gateways=resolve(Collecting, vars(args)).gateway_metrics,
         certificates=certificates,
     )
 
