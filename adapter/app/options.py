@@ -9,6 +9,7 @@ from pathlib import Path
 from adapter.apiserver import delegation
 from adapter.auth import local as local_auth
 from adapter.controller.settings import LoopSettings
+from adapter.installation import Names
 from adapter.kube.leader_election import LeaseTimes
 from adapter.resources.watches import Scope
 from adapter.tls import listener
@@ -47,9 +48,9 @@ class Installation:
 
     identity: str
     scope: Scope
+    lease: LeaseTimes
     kubeconfig: Path | None = None
-    lease_name: str = "variant-adapter"
-    lease: LeaseTimes = field(default_factory=LeaseTimes)
+    lease_name: str = Names().lease
     actuate_scale: bool = False
     owner_references: bool = False
     gateways: tuple[tuple[str, str], ...] = ()

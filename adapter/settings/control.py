@@ -15,6 +15,9 @@ from optimizer.problem import POLICIES, SaturationPolicy
 Source = Literal["auto", "direct", "prometheus"]
 """Where load is read: the pods themselves, Prometheus, or the pods with Prometheus where they fail (auto)."""
 
+DEFAULT_STARTUP_SECONDS = 60.0
+"""Start-up time of a replica that neither its pods nor a setting say."""
+
 SOURCES: tuple[Source, ...] = ("auto", "direct", "prometheus")
 
 
@@ -208,7 +211,7 @@ class Sizing:
         None,
         kinds.bounded_seconds(1.0, 86400.0),
         "Start-up time of a replica, where its pods do not show it",
-        shown="1m",
+        shown=kinds.show_seconds(DEFAULT_STARTUP_SECONDS),
         annotation="llmd.ai/startup-time",
     )
     drain_time: float = setting(

@@ -12,9 +12,11 @@ from adapter.collector.collector import CollectionSettings
 from adapter.commands import flags, serve
 from adapter.controller.demand import RateSettings
 from adapter.controller.settings import LoopSettings
+from adapter.kube.leader_election import LeaseTimes
 from adapter.settings.control import Prometheus
 from adapter.settings.declaration import declarations, resolve
 from adapter.settings.groups import GROUPS
+from adapter.tls.certificate_secret import OwnCertificates
 from optimizer.stabilization import StabilizationLimits
 
 
@@ -43,6 +45,12 @@ def test_without_flags_the_loop_has_its_own_defaults() -> None:
     assert loop() == LoopSettings()
     assert prometheus() == Prometheus()
     assert set(flags.given(parsed(), Prometheus).values()) == {None}
+    installation = serve.options_of(parsed()).installation
+    assert installation is not None
+    assert installation.certificates == OwnCertificates(
+        namespace=installation.scope.config_namespace
+    )
+    assert installation.lease == LeaseTimes(duration=15, deadline=10.0, retry=2.0)
 
 
 def test_a_cluster_keeps_accelerators() -> None:
