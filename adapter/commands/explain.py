@@ -7,17 +7,14 @@ import asyncio
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
-
-import aiohttp
+from typing import TYPE_CHECKING, Any
 
 from adapter import errors
 from adapter.commands import flags, kubeconfig
-from adapter.diagnostics import explain_text
 from adapter.installation import Names
-from adapter.kube import advice
-from adapter.kube.client import Cluster
-from adapter.kube.errors import ApiError
+
+if TYPE_CHECKING:
+    from adapter.kube.client import Cluster
 
 TIMEOUT_SECONDS = 10.0
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
@@ -74,6 +71,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(document, indent=2))
         return 0
+    # `--help` needs none of what answers, here and below.
+    from adapter.diagnostics import explain_text  # noqa: PLC0415
+
     for line in explain_text.lines(document) if args.variant else overview(document):
         print(line)
     return 0
@@ -109,6 +109,8 @@ def variant_name(text: str) -> str:
 
 
 async def _query(url: str) -> dict[str, Any]:
+    import aiohttp  # noqa: PLC0415 - see `run`
+
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
     try:
         async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as response:
@@ -124,6 +126,9 @@ async def _query(url: str) -> dict[str, Any]:
 
 async def _query_leader(cluster: Cluster, args: argparse.Namespace, path: str) -> dict[str, Any]:
     """Query the pod that holds the Lease, through the API server's proxy."""
+    from adapter.kube import advice  # noqa: PLC0415 - see `run`
+    from adapter.kube.errors import ApiError  # noqa: PLC0415
+
     namespace = args.config_namespace
     try:
         lease = await cluster.request(

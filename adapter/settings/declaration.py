@@ -65,10 +65,23 @@ class Declaration:
     @property
     def help(self) -> str:
         """The text with its default, the other spellings and the annotation."""
-        parts = [self.text, f"Default {self.shown_default}"]
+        return self.described()
+
+    def described(self, *, default: str = "", config_map: bool = True) -> str:
+        """The text with its default, the other spellings and the annotation.
+
+        Args:
+            default: Default as people read it; empty for the declared one.
+            config_map: Whether the ConfigMap is read.
+
+        """
+        parts = [self.text, f"Default {default or self.shown_default}"]
         if self.key and self.flag:
-            parts.append(f"ConfigMap key and environment variable {self.key}")
-        if self.annotation:
+            where = (
+                "ConfigMap key and environment variable" if config_map else "Environment variable"
+            )
+            parts.append(f"{where} {self.key}")
+        if self.annotation and config_map:
             parts.append(f"Annotation of a variant {self.annotation}")
         return ". ".join(parts)
 

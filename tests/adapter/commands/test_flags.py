@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from adapter import cli, errors
+from adapter.app import flag_options
 from adapter.collector.collector import CollectionSettings
-from adapter.commands import flags, serve
 from adapter.controller.demand import RateSettings
 from adapter.controller.settings import LoopSettings
 from adapter.kube.leader_election import LeaseTimes
@@ -25,7 +25,7 @@ def parsed(*words: str) -> argparse.Namespace:
 
 
 def loop(*words: str) -> LoopSettings:
-    return serve.loop_settings(parsed(*words), in_cluster=False)
+    return flag_options.loop_settings(parsed(*words), in_cluster=False)
 
 
 def prometheus(*words: str) -> Prometheus:
@@ -44,8 +44,8 @@ def test_without_flags_the_loop_has_its_own_defaults() -> None:
     """The declared defaults are those of the parts, and Prometheus is left to the ConfigMap."""
     assert loop() == LoopSettings()
     assert prometheus() == Prometheus()
-    assert set(flags.given(parsed(), Prometheus).values()) == {None}
-    installation = serve.options_of(parsed()).installation
+    assert set(flag_options.options_of(parsed()).prometheus.values()) == {None}
+    installation = flag_options.options_of(parsed()).installation
     assert installation is not None
     assert installation.certificates == OwnCertificates(
         namespace=installation.scope.config_namespace
@@ -55,9 +55,9 @@ def test_without_flags_the_loop_has_its_own_defaults() -> None:
 
 def test_a_cluster_keeps_accelerators() -> None:
     """Unless the flag says otherwise."""
-    assert serve.loop_settings(parsed(), in_cluster=True).keep_accelerator
+    assert flag_options.loop_settings(parsed(), in_cluster=True).keep_accelerator
     args = parsed("--no-keep-accelerator")
-    assert not serve.loop_settings(args, in_cluster=True).keep_accelerator
+    assert not flag_options.loop_settings(args, in_cluster=True).keep_accelerator
 
 
 def test_flags_of_collection() -> None:
@@ -201,11 +201,11 @@ def test_an_error_is_one_line_and_the_way_to_the_usage(capsys: pytest.CaptureFix
 def test_gateways_are_read_in_a_cluster_only() -> None:
     """With a folder the flag would have no effect."""
     words = ("--gateway-metrics=http://h/metrics?a=b", "--gateway-metrics=ns=https://h")
-    installation = serve.options_of(parsed(*words)).installation
+    installation = flag_options.options_of(parsed(*words)).installation
     assert installation is not None
     assert installation.gateways == (("", "http://h/metrics?a=b"), ("ns", "https://h"))
     with pytest.raises(errors.UsageError, match=r"--gateway-metrics: .* not with --variants"):
-        serve.options_of(parsed(*words, "--variants=folder"))
+        flag_options.options_of(parsed(*words, "--variants=folder"))
 
 
 @pytest.mark.parametrize(
