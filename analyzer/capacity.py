@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analyzer import accepted, chain, errors, queueing
+from analyzer import accepted, chain, errors
 from analyzer.defaults import STABILITY_MARGIN
 from analyzer.replicas import BoolArray, FloatArray, Replica, Replicas, checked
 from analyzer.searches import ITL, LIMIT_SHARE, TTFT, Search

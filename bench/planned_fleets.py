@@ -13,6 +13,7 @@ from adapter.planning import fleet as fleets
 from adapter.planning import plan as planning
 from analyzer.latency import LatencyParameters
 from analyzer.step_times import EngineLimits, StepTimes
+from optimizer.problem import SolverName
 
 ACCELERATORS = (
     ("L40S", 32.0, 1.0),
@@ -40,7 +41,9 @@ def fleet(
             fleets.ServiceClass(
                 name=f"class-{priority}",
                 priority=priority,
-                targets={"m": fleets.Targets(ttft_ms=400.0 * priority, itl_ms=30.0 + 20 * priority)},
+                targets={
+                    "m": fleets.Targets(ttft_ms=400.0 * priority, itl_ms=30.0 + 20 * priority)
+                },
             )
             for priority in (1, 2, 3)
         ),
@@ -62,7 +65,7 @@ def tight(fleet_of: fleets.Fleet, share: float = TIGHT) -> fleets.Fleet:
     return replace(fleet_of, capacity=capacity)
 
 
-def solved_by(fleet_of: fleets.Fleet, solver: fleets.SolverName) -> fleets.Fleet:
+def solved_by(fleet_of: fleets.Fleet, solver: SolverName) -> fleets.Fleet:
     """The same fleet, planned by that solver."""
     return replace(fleet_of, settings=replace(fleet_of.settings, solver=solver, time_limit_s=60.0))
 

@@ -283,7 +283,9 @@ def mean_latencies(
         late = queued + some.prefill_ms * some.input_tokens + some.decode_ms(some.max_batch)
         ttft[part] = np.where(state.stable, times.ttft_ms, late)
         itl[part] = times.itl_ms
-        refused[part] = np.where(state.stable, 0.0, np.maximum(1.0 - 1000.0 * top / rates[part], 0.0))
+        refused[part] = np.where(
+            state.stable, 0.0, np.maximum(1.0 - 1000.0 * top / rates[part], 0.0)
+        )
     return ttft, itl, refused
 
 
