@@ -34,7 +34,7 @@ _NODES, NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(7)
 NODE_WEIGHTS = NODE_WEIGHTS / NODE_WEIGHTS.sum()
 MAX_SEQS_LIMIT = 2**16
 LARGEST = 1e9
-"""Largest step time (ms) and length (tokens); what is beyond it is a mistake and leaves the range of floats."""
+"""Largest step time (ms) and length (tokens); what is beyond is a mistake and leaves the range of floats."""
 
 LARGEST_CV = 100.0
 SMALLEST_BASE_MS = 1e-6
