@@ -25,10 +25,11 @@ from adapter.planning import plan as planning
 from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
 from adapter.store import DESIRED, TargetStore
-from analyzer.latency import LatencyParameters
 from emulator.replay.cluster import ReplayCluster, pod_metrics
 from emulator.replay.policies import ScalingPolicy, Timer
-from emulator.replay.scenario import Hpa, Scenario, VariantSpec
+from emulator.replay.replicas.planner import profile_of
+from emulator.replay.replicas.specs import VariantSpec
+from emulator.replay.scenario import Hpa, Scenario
 
 NAMESPACE = "replay"
 
@@ -82,25 +83,12 @@ def inputs_of(scenario: Scenario, *, percentile: float | None) -> Inputs:
 
 def _source(variant: VariantSpec, scenario: Scenario, *, percentile: float | None) -> VariantSource:
     model = next(item for item in scenario.models if item.model == variant.model)
-    profile = variant.profile
     return VariantSource(
         namespace=NAMESPACE,
         name=variant.name,
         model=variant.model,
         service_class=model.service_class,
-        profiles=(
-            fleet.Profile(
-                accelerator=variant.accelerator,
-                accelerator_count=variant.devices,
-                max_batch=profile.max_batch_size,
-                latency=LatencyParameters(
-                    alpha_ms=profile.alpha,
-                    beta_ms=profile.beta,
-                    gamma_ms=profile.gamma,
-                    delta_ms=profile.delta,
-                ),
-            ),
-        ),
+        profiles=(profile_of(variant),),
         targets=fleet.Targets(itl_ms=model.slo.itl, ttft_ms=model.slo.ttft, percentile=percentile),
         accelerator=variant.accelerator,
         endpoints=(),
@@ -172,12 +160,11 @@ class AdapterPolicy(ScalingPolicy):
     def _collect(self) -> None:
         self._use()
         for source in self._inputs.variants:
-            startup = self.cluster.variants[source.name].startup
             for item in self.cluster.ready(source.name):
                 self.loop.collector.add(
                     source.key,
                     f"sim://{source.name}-{item.replica}",
-                    pod_metrics(item, startup_seconds=startup),
+                    pod_metrics(item),
                     now=self.cluster.now,
                     source="direct",
                 )

@@ -8,9 +8,9 @@ import numpy as np
 
 from adapter.collector.model_servers import PodMetrics
 from emulator import simulation
-from emulator.engine import EngineProfile
+from emulator.replay.replicas.specs import ProfileSteps, VariantSpec, engine_profile
 from emulator.replay.results import Curves
-from emulator.replay.scenario import Scenario, VariantSpec
+from emulator.replay.scenario import Scenario
 from emulator.server import Counters
 from emulator.simulation import SimulatedFleet
 from emulator.traces import Trace
@@ -117,7 +117,7 @@ class ReplayCluster:
         return curves
 
 
-def pod_metrics(counters: Counters, *, startup_seconds: float) -> PodMetrics:
+def pod_metrics(counters: Counters) -> PodMetrics:
     """The metrics of one replica, as a scrape of its page gives them."""
     return PodMetrics(
         finished=counters.finished,
@@ -128,24 +128,23 @@ def pod_metrics(counters: Counters, *, startup_seconds: float) -> PodMetrics:
         ttft=counters.ttft,
         itl=counters.itl,
         kv_cache=counters.kv_cache,
-        started_at=counters.started_seconds - startup_seconds,
+        started_at=counters.started_seconds - counters.startup_seconds,
     )
 
 
 def _simulated(variant: VariantSpec, scenario: Scenario) -> simulation.SimulatedVariant:
-    profile = variant.profile
     limited = scenario.accelerators[variant.accelerator].devices is not None
+    engine = variant.served_by
+    # Step times of a profile have a faster way than the engines' Protocol.
+    own = engine.parms if isinstance(engine, ProfileSteps) else None
     return simulation.SimulatedVariant(
         name=variant.name,
-        profile=EngineProfile(
-            alpha_ms=profile.alpha,
-            beta_ms=profile.beta,
-            gamma_ms=profile.gamma,
-            delta_ms=profile.delta,
-            max_batch=profile.max_batch_size,
-        ),
+        profile=None if own is None else engine_profile(own),
+        engine=engine.factory() if own is None else None,
         model=variant.model,
-        start_delay_seconds=variant.startup,
+        start_delay_seconds=variant.startup_time.median,
+        start_delay_sigma=variant.startup_time.sigma,
+        seed=variant.startup_time.seed,
         devices=variant.devices,
         pool=variant.accelerator if limited else None,
         replicas=variant.replicas,

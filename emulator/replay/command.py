@@ -36,7 +36,8 @@ def register(command: argparse.ArgumentParser) -> None:
         type=lambda text: tuple(part.strip() for part in text.split(",") if part.strip()),
         default=compare.POLICIES,
         metavar="A,B",
-        help=f"policies to compare, out of {', '.join(compare.POLICIES)}. Default: all",
+        help=f"policies to compare, out of {', '.join(compare.POLICIES)}, and HPAs with a threshold per pod:"
+        f" {', '.join(compare.FORMS)}, such as in-flight@8. Default: all without a threshold",
     )
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
     command.add_argument(
@@ -50,9 +51,9 @@ def run(args: argparse.Namespace) -> int:
     """Replay the traffic and print the comparison."""
     # The control loop would log every decision of the simulated hours.
     logs.configure("text", quiet=True)
-    unknown = sorted(set(args.policies) - set(compare.POLICIES))
+    unknown = sorted(name for name in set(args.policies) if not compare.is_known(name))
     if unknown:
-        known = ", ".join(compare.POLICIES)
+        known = ", ".join((*compare.POLICIES, *compare.FORMS))
         raise errors.UsageError(f"--policies: no {', '.join(unknown)}; there are {known}")
     replayed = scenario.read(args.scenario)
     traffic = scenario.traffic(replayed, args.trace, base=args.scenario.parent)

@@ -19,34 +19,20 @@ hpa: {syncPeriod: 15s, scaleDownStabilization: 0s}
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic import Field, ValidationError
 
 from adapter import errors
-from adapter.kube import duration
 from emulator import trace_files, traces
+from emulator.replay.replicas import fields
+from emulator.replay.replicas.fields import Part, Period, Seconds
+from emulator.replay.replicas.specs import VariantSpec
 from emulator.traces import Trace
-
-
-def _seconds(value: Any) -> float:
-    """Seconds of a duration such as 15s; unlike elsewhere, 0 is allowed."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
-        return float(value)
-    if str(value).strip() in {"0", "0s"}:
-        return 0.0
-    return duration.seconds(str(value))
-
-
-Seconds = Annotated[float, BeforeValidator(_seconds)]
-Period = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
-
 
 _GENERATORS = frozenset({".yaml", ".yml", ".json"})
 """Suffixes of files that describe a generator."""
@@ -55,27 +41,21 @@ _STEP_FACTOR = 1.5
 """Ratio of a level to the one before from which it is an upward step."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True
-    )
-
-
-class AcceleratorSpec(_Part):
+class AcceleratorSpec(Part):
     """One kind of GPU: its cost in cents per hour, and the number of devices (None: unlimited)."""
 
     cost: float = Field(gt=0)
     devices: int | None = Field(default=None, ge=1)
 
 
-class Slo(_Part):
+class Slo(Part):
     """Latency targets of single requests, ms."""
 
     ttft: float = Field(gt=0)
     itl: float = Field(gt=0)
 
 
-class Model(_Part):
+class Model(Part):
     """One model: its service class, SLO targets and traffic."""
 
     model: str = Field(min_length=1)
@@ -85,31 +65,7 @@ class Model(_Part):
     trace: dict[str, Any] | str | None = None
 
 
-class ProfileSpec(_Part):
-    """Step-time parameters of an engine, ms, as in a VariantAutoscaling."""
-
-    alpha: float = Field(gt=0)
-    beta: float = Field(ge=0)
-    gamma: float = Field(default=0.0, ge=0)
-    delta: float = Field(default=0.0, ge=0)
-    max_batch_size: int = Field(ge=1)
-
-
-class VariantSpec(_Part):
-    """One variant: a scale target that serves a model on one kind of GPU."""
-
-    name: str = Field(min_length=1)
-    model: str
-    accelerator: str
-    profile: ProfileSpec
-    devices: int = Field(default=1, ge=1)
-    startup: Seconds = 60.0
-    replicas: int = Field(default=1, ge=1)
-    min_replicas: int = Field(default=1, ge=0)
-    max_replicas: int = Field(default=100, ge=1)
-
-
-class Hpa(_Part):
+class Hpa(Part):
     """HPA settings of the policies that scale on one of vLLM's metrics; defaults are Kubernetes' own."""
 
     sync_period: Period = 15.0
@@ -119,14 +75,14 @@ class Hpa(_Part):
     kv_target: float = Field(default=0.8, gt=0, le=1)
 
 
-class Loop(_Part):
+class Loop(Part):
     """Intervals of the policies that decide by the queueing model, seconds."""
 
     interval: Period = 30.0
     scrape_interval: Period = 15.0
 
 
-class Scenario(_Part):
+class Scenario(Part):
     """One scenario: GPUs, models, variants, HPA and loop settings."""
 
     name: str = "scenario"
@@ -172,8 +128,7 @@ def read(path: Path) -> Scenario:
         scenario = Scenario.model_validate(document)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, item['loc'])) or 'document'}: {item['msg']}"
-            for item in error.errors()
+            f"{fields.path(item['loc']) or 'document'}: {item['msg']}" for item in error.errors()
         )
         raise errors.InputError(f"{path}: {problems}") from error
     _check(path, scenario)
