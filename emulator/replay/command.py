@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 from rich.console import Console
 
 from adapter import errors, logs
+from adapter.commands import flags
 from emulator.replay import compare, progress, report, scenario, tables
+from emulator.replay.replicas import fields
+from emulator.trace_selection import Selection
+from emulator.traces import TraceError
 
 
 def register(command: argparse.ArgumentParser) -> None:
@@ -32,6 +37,30 @@ def register(command: argparse.ArgumentParser) -> None:
         help="YAML file with models, variants, GPUs and HPA settings",
     )
     command.add_argument(
+        "--scale",
+        type=flags.argument(float),
+        default=1.0,
+        metavar="X",
+        help="factor on the request rate of each trace: requests are left out or repeated, the time pattern"
+        " stays. Default: 1",
+    )
+    command.add_argument(
+        "--from",
+        dest="begin",
+        type=flags.argument(fields.seconds),
+        default=0.0,
+        metavar="TIME",
+        help="beginning of the part of each trace that is replayed, such as 10m. Default: the trace's",
+    )
+    command.add_argument(
+        "--to",
+        dest="end",
+        type=flags.argument(fields.seconds),
+        default=math.inf,
+        metavar="TIME",
+        help="end of the part of each trace that is replayed, such as 40m. Default: the trace's",
+    )
+    command.add_argument(
         "--policies",
         type=lambda text: tuple(part.strip() for part in text.split(",") if part.strip()),
         default=compare.POLICIES,
@@ -47,6 +76,14 @@ def register(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=run)
 
 
+def _selection(args: argparse.Namespace) -> Selection:
+    """The part of the traces that the flags select; UsageError for a wrong one."""
+    try:
+        return Selection(scale=args.scale, start=args.begin, end=args.end)
+    except TraceError as error:
+        raise errors.UsageError(f"--scale, --from, --to: {error}") from error
+
+
 def run(args: argparse.Namespace) -> int:
     """Replay the traffic and print the comparison."""
     # The control loop would log every decision of the simulated hours.
@@ -56,7 +93,9 @@ def run(args: argparse.Namespace) -> int:
         known = ", ".join((*compare.POLICIES, *compare.FORMS))
         raise errors.UsageError(f"--policies: no {', '.join(unknown)}; there are {known}")
     replayed = scenario.read(args.scenario)
-    traffic = scenario.traffic(replayed, args.trace, base=args.scenario.parent)
+    traffic = scenario.traffic(
+        replayed, args.trace, base=args.scenario.parent, selection=_selection(args)
+    )
     # To stderr, so that the output can be piped.
     with progress.bar(Console(stderr=True), quiet=args.quiet) as report_progress:
         comparison = compare.compare(replayed, traffic, args.policies, progress=report_progress)

@@ -24,14 +24,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import yaml
 from pydantic import Field, ValidationError
 
 from adapter import errors
 from emulator import trace_files, traces
+from emulator.engines import step_times
 from emulator.replay.replicas import fields
 from emulator.replay.replicas.fields import Part, Period, Seconds
-from emulator.replay.replicas.specs import VariantSpec
+from emulator.replay.replicas.specs import VariantSpec, VllmEngine
+from emulator.trace_selection import Selection
 from emulator.traces import Trace
 
 _GENERATORS = frozenset({".yaml", ".yml", ".json"})
@@ -170,16 +173,23 @@ def _check(path: Path, scenario: Scenario) -> None:
         raise errors.InputError(f"{path}: models.{model}: no variant serves it")
 
 
-def traffic(scenario: Scenario, given: Path | None, *, base: Path) -> dict[str, OfferedTraffic]:
+def traffic(
+    scenario: Scenario,
+    given: Path | None,
+    *,
+    base: Path,
+    selection: Selection = Selection(),  # noqa: B008 - immutable
+) -> dict[str, OfferedTraffic]:
     """Traffic by model: the given trace for the first model, for others what the scenario names.
 
     Args:
         scenario: Scenario with its models.
         given: Trace file, or a generator's description in YAML or JSON; None to use the scenario's.
         base: Folder to which file names in the scenario are relative.
+        selection: Part of each trace to replay, and factor on its rate.
 
     Raises:
-        InputError: A trace is missing or wrong.
+        InputError: A trace is missing or wrong, or has a request that an engine can never serve.
 
     """
     traffic_by_model = {}
@@ -194,16 +204,42 @@ def traffic(scenario: Scenario, given: Path | None, *, base: Path) -> dict[str, 
                 f"models.{model.model}.trace: is missing; name a file or a generator, or give --trace"
             )
         try:
-            trace = load(where)
-        except errors.InputError as error:
+            trace = selection.of(load(where))
+        except (errors.InputError, traces.TraceError) as error:
             raise errors.InputError(f"models.{model.model}.trace: {error}") from error
         if not len(trace) or trace.arrival_seconds[-1] < scenario.warm_up:
             raise errors.InputError(
                 f"models.{model.model}.trace: has no request after the warm-up of"
                 f" {scenario.warm_up:g} s; give a longer one, or a shorter warmUp"
             )
-        traffic_by_model[model.model] = OfferedTraffic(trace=trace, steps=tuple(steps(where)))
+        _check_lengths(scenario, model, trace)
+        traffic_by_model[model.model] = OfferedTraffic(
+            trace=trace, steps=selection.steps(tuple(steps(where)))
+        )
     return traffic_by_model
+
+
+def _check_lengths(scenario: Scenario, model: Model, trace: Trace) -> None:
+    """Raise InputError where a request does not fit into the KV cache of an engine that may get it."""
+    for variant in scenario.variants:
+        engine = variant.engine
+        if variant.model != model.model or not isinstance(engine, VllmEngine):
+            continue
+        tokens = trace.input_tokens + trace.output_tokens
+        longest = int(np.argmax(tokens))
+        try:
+            step_times.check_lengths(
+                engine.limits,
+                max(int(trace.input_tokens[longest]), 1),
+                int(trace.output_tokens[longest]),
+            )
+        except ValueError as error:
+            raise errors.InputError(
+                f"models.{model.model}.trace: request {longest + 1} has"
+                f" {trace.input_tokens[longest]} input and {trace.output_tokens[longest]} output tokens,"
+                f" more than variants.{variant.name}.engine.kvTokens ({engine.kv_tokens}) holds; raise it,"
+                " or shorten the request"
+            ) from error
 
 
 def rises(levels: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
