@@ -12,7 +12,7 @@ from rich.console import Console
 from adapter import errors, logs
 from adapter.commands import flags
 from emulator.replay import compare, progress, report, scenario, tables
-from emulator.replay.replicas import fields
+from emulator.replay.replicas import fields, planner
 from emulator.trace_selection import Selection
 from emulator.traces import TraceError
 
@@ -96,6 +96,8 @@ def run(args: argparse.Namespace) -> int:
     traffic = scenario.traffic(
         replayed, args.trace, base=args.scenario.parent, selection=_selection(args)
     )
+    for variant in replayed.variants:
+        planner.check_profile(variant)
     # To stderr, so that the output can be piped.
     with progress.bar(Console(stderr=True), quiet=args.quiet) as report_progress:
         comparison = compare.compare(replayed, traffic, args.policies, progress=report_progress)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from adapter import errors
 from adapter.planning import fleet
+from analyzer.errors import FitError
 from analyzer.latency import LatencyParameters
 from analyzer.step_times import EngineLimits, StepTimes
 from emulator.replay.replicas import benchmark
@@ -33,6 +35,14 @@ def profile_of(variant: VariantSpec) -> fleet.Profile:
         assumed = given.engine or engine
         return _steps(variant, _step_times(given.step_parms), _limits(assumed))
     return _steps(variant, benchmark.fitted(engine).fit.step_times, _limits(engine))
+
+
+def check_profile(variant: VariantSpec) -> None:
+    """Raise InputError, with the field, where the variant has no profile that can be planned with."""
+    try:
+        profile_of(variant)
+    except (FitError, ValueError) as error:
+        raise errors.InputError(f"variants.{variant.name}.profile: {error}") from error
 
 
 def description(variant: VariantSpec) -> str:
