@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from adapter.collector import gateway
 from adapter.collector.gateway import Rates
 from adapter.collector.observation import Observation
+from adapter.collector.traffic import Traffic
 from adapter.controller import demand, tuning
 from adapter.controller.demand import SizingRate
 from adapter.controller.settings import LoopSettings
@@ -15,6 +16,14 @@ from adapter.controller.state import VariantRecord
 from adapter.planning import fleet
 from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
+from analyzer.step_times import EngineLimits
+
+DEFAULT_INPUT_CV = 1.0
+DEFAULT_OUTPUT_CV = 0.8
+"""Variation of lengths where pods do not show it, about that of public traces of chats."""
+
+DEFAULT_BATCHED_TOKENS = 2048
+"""Token budget of a step where no profile says it: the smallest default of vLLM's servers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,13 +113,8 @@ class Sizing:
             name=source.key,
             model=source.model,
             service_class=source.service_class,
-            profiles=tuning.profiles(record.tuned, source),
-            load=fleet.Load(
-                arrival_rate_rps=rate.rate_rps if rate else 0.0,
-                input_tokens=(traffic.input_tokens if traffic else None) or 0.0,
-                output_tokens=(traffic.output_tokens if traffic else None) or 1.0,
-                dispersion=demand.dispersion(record.trend),
-            ),
+            profiles=with_live_cache(tuning.profiles(record.tuned, source), source, traffic),
+            load=_load(traffic, rate, dispersion=demand.dispersion(record.trend)),
             current=fleet.CurrentAllocation(
                 accelerator=source.accelerator, replicas=source.replicas
             ),
@@ -155,6 +159,54 @@ class Sizing:
         ):
             return False
         return traffic.idle_seconds >= (source.retention_seconds or self.settings.retention)
+
+
+def _load(traffic: Traffic | None, rate: SizingRate | None, *, dispersion: float) -> fleet.Load:
+    """The load that a variant is planned for."""
+    if traffic is None:
+        return fleet.Load(
+            arrival_rate_rps=0.0, input_tokens=0.0, output_tokens=1.0, dispersion=dispersion
+        )
+    return fleet.Load(
+        arrival_rate_rps=rate.rate_rps if rate else 0.0,
+        input_tokens=traffic.input_tokens or 0.0,
+        output_tokens=traffic.output_tokens or 1.0,
+        dispersion=dispersion,
+        input_cv=DEFAULT_INPUT_CV if traffic.input_cv is None else traffic.input_cv,
+        output_cv=DEFAULT_OUTPUT_CV if traffic.output_cv is None else traffic.output_cv,
+        cached_tokens=traffic.cached_tokens or 0.0,
+    )
+
+
+def with_live_cache(
+    profiles: Iterable[fleet.Profile], source: VariantSource, traffic: Traffic | None
+) -> tuple[fleet.Profile, ...]:
+    """The profiles, with the KV cache that the pods have on the accelerator that they run on.
+
+    What the smallest pod reports overrules the profile.
+    """
+    profiles = tuple(profiles)
+    if traffic is None or traffic.kv_tokens is None or traffic.kv_tokens < 1:
+        return profiles
+    tokens = int(traffic.kv_tokens)
+    return tuple(
+        replace(profile, limits=_with_cache(profile, tokens))
+        if profile.accelerator == source.accelerator
+        else profile
+        for profile in profiles
+    )
+
+
+def _with_cache(profile: fleet.Profile, tokens: int) -> EngineLimits | None:
+    if profile.limits is not None:
+        return replace(profile.limits, kv_tokens=tokens)
+    if not profile.max_batch:
+        return None
+    return EngineLimits(
+        max_num_seqs=profile.max_batch,
+        max_num_batched_tokens=DEFAULT_BATCHED_TOKENS,
+        kv_tokens=tokens,
+    )
 
 
 def fleet_of(

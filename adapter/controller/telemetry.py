@@ -142,6 +142,14 @@ class _Loads:
             "observed_kv_cache_usage_ratio",
             "Share of the KV cache in use, of the fullest pod, from 0 to 1.",
         )
+        self._cache_tokens = gauge(
+            "observed_kv_cache_tokens",
+            "Tokens that the KV cache of the smallest pod holds.",
+        )
+        self._preemptions = gauge(
+            "observed_preemptions_per_minute",
+            "Requests preempted per minute because the KV cache was full, over all pods.",
+        )
         self._ttft = gauge(
             "observed_ttft_milliseconds", "Mean time to first token in milliseconds."
         )
@@ -162,6 +170,8 @@ class _Loads:
         self._waiting.add_metric(variant, traffic.waiting)
         for family, value in (
             (self._cache, traffic.kv_cache),
+            (self._cache_tokens, traffic.kv_tokens),
+            (self._preemptions, _per_minute(traffic.preemptions_rps)),
             (self._ttft, traffic.ttft_ms),
             (self._itl, traffic.itl_ms),
         ):
@@ -177,9 +187,15 @@ class _Loads:
             self._running,
             self._waiting,
             self._cache,
+            self._cache_tokens,
+            self._preemptions,
             self._ttft,
             self._itl,
         )
+
+
+def _per_minute(rate_rps: float | None) -> float | None:
+    return None if rate_rps is None else 60.0 * rate_rps
 
 
 class CollectionCollector(Collector):

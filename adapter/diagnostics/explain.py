@@ -66,7 +66,16 @@ def _load(traffic: Traffic) -> dict[str, Any]:
         "runningRequests": traffic.running,
         "waitingRequests": traffic.waiting,
         "kvCacheUsage": traffic.kv_cache,
+        "kvCacheTokens": traffic.kv_tokens,
+        "preemptionsPerMinute": _rounded(traffic.preemptions_rps, 60.0),
+        "inputTokensVariation": _rounded(traffic.input_cv),
+        "outputTokensVariation": _rounded(traffic.output_cv),
+        "cachedInputTokens": _rounded(traffic.cached_tokens),
     }
+
+
+def _rounded(value: float | None, factor: float = 1.0) -> float | None:
+    return None if value is None else round(factor * value, 3)
 
 
 def _decision(decision: plan.Decision) -> dict[str, Any]:

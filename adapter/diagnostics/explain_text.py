@@ -57,7 +57,10 @@ def lines(explanation: Mapping[str, Any]) -> list[str]:
 def _load(load: Mapping[str, Any]) -> str:
     text = f"{load['arrivalRatePerMinute']:g} req/min"
     if load["outputTokens"]:
-        text += f", {load['inputTokens'] or 0:.0f} tokens in, {load['outputTokens']:.0f} out"
+        text += f", {load['inputTokens'] or 0:.0f} tokens in"
+        if load.get("cachedInputTokens"):
+            text += f" ({load['cachedInputTokens']:.0f} from the prefix cache)"
+        text += f", {load['outputTokens']:.0f} out"
     if load["observedSecondsAgo"] is not None:
         text += f", observed {load['observedSecondsAgo']:.0f} s ago"
     return text
@@ -70,8 +73,13 @@ def _source(explanation: Mapping[str, Any], load: Mapping[str, Any]) -> str:
     if how and how != "pod":
         text += f" (attributed by {how})"
     text += f"; {load['runningRequests']:g} running, {load['waitingRequests']:g} waiting"
-    cache = load["kvCacheUsage"]
-    return text if cache is None else f"{text}, KV cache {cache:.0%}"
+    cache, tokens = load["kvCacheUsage"], load.get("kvCacheTokens")
+    if cache is not None:
+        text += f", KV cache {cache:.0%}"
+        if tokens:
+            text += f" of {tokens:,.0f} tokens"
+    preemptions = load.get("preemptionsPerMinute")
+    return f"{text}, {preemptions:g} preemptions/min" if preemptions else text
 
 
 def _latencies(load: Mapping[str, Any]) -> str:
