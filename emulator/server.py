@@ -40,7 +40,8 @@ class Counters:
         prompt_tokens_total: Prompt tokens of requests with a first token.
         generation_tokens_total: Tokens produced so far.
         kv_cache: Share of the KV cache in use, 0 to 1.
-        preemptions: Requests that lost their KV cache and were computed anew.
+        cached_tokens_total: Prompt tokens of requests with a first token that the prefix cache served.
+        preemptions: Requests that lost their KV cache and were computed anew; None without a cache.
         prompt_buckets: Finished requests by prompt tokens: those up to each of
             `emulator.vllm_metrics.TOKEN_BUCKETS` and above the one before, then those above the last; empty
             where the engine does not count them.
@@ -62,7 +63,8 @@ class Counters:
     generation_tokens_total: int
     kv_cache: float
     startup_seconds: float = 0.0
-    preemptions: int = 0
+    cached_tokens_total: int = 0
+    preemptions: int | None = None
     prompt_buckets: tuple[int, ...] = ()
     generation_buckets: tuple[int, ...] = ()
 

@@ -92,6 +92,7 @@ class EngineServer:
             prompt_tokens_total=state.prompt_tokens_total,
             generation_tokens_total=state.generation_tokens_total,
             kv_cache=state.kv_usage,
+            cached_tokens_total=state.cached_tokens_total,
             preemptions=state.preemptions,
             prompt_buckets=tuple(self._prompt_buckets),
             generation_buckets=tuple(self._generation_buckets),

@@ -28,7 +28,7 @@ from adapter.store import DESIRED, TargetStore
 from emulator.replay.cluster import ReplayCluster, pod_metrics
 from emulator.replay.policies import ScalingPolicy, Timer
 from emulator.replay.replicas.planner import profile_of
-from emulator.replay.replicas.specs import VariantSpec
+from emulator.replay.replicas.specs import VariantSpec, VllmEngine
 from emulator.replay.scenario import Hpa, Scenario
 
 NAMESPACE = "replay"
@@ -160,11 +160,13 @@ class AdapterPolicy(ScalingPolicy):
     def _collect(self) -> None:
         self._use()
         for source in self._inputs.variants:
+            engine = self.cluster.variants[source.name].engine
+            kv_tokens = engine.kv_tokens if isinstance(engine, VllmEngine) else None
             for item in self.cluster.ready(source.name):
                 self.loop.collector.add(
                     source.key,
                     f"sim://{source.name}-{item.replica}",
-                    pod_metrics(item),
+                    pod_metrics(item, kv_tokens=kv_tokens),
                     now=self.cluster.now,
                     source="direct",
                 )
