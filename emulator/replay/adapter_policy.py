@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import aiohttp
@@ -54,7 +54,12 @@ async def _plan(snapshot: fleet.Fleet) -> planning.Plan:
     return planning.plan(snapshot)
 
 
-def inputs_of(scenario: Scenario, *, percentile: float | None) -> Inputs:
+def inputs_of(
+    scenario: Scenario,
+    *,
+    percentile: float | None,
+    profile: Callable[[VariantSpec], fleet.Profile] = profile_of,
+) -> Inputs:
     """The scenario as the adapter's inputs; targets bound a percentile of the latencies, or the mean."""
     classes: dict[tuple[str, int], dict[str, fleet.Targets]] = {}
     for model in scenario.models:
@@ -75,20 +80,23 @@ def inputs_of(scenario: Scenario, *, percentile: float | None) -> Inputs:
             for (name, priority), targets in classes.items()
         ),
         variants=tuple(
-            _source(variant, scenario, percentile=percentile) for variant in scenario.variants
+            _source(variant, scenario, profile(variant), percentile=percentile)
+            for variant in scenario.variants
         ),
         capacity=limited if len(limited) == len(scenario.accelerators) else None,
     )
 
 
-def _source(variant: VariantSpec, scenario: Scenario, *, percentile: float | None) -> VariantSource:
+def _source(
+    variant: VariantSpec, scenario: Scenario, profile: fleet.Profile, *, percentile: float | None
+) -> VariantSource:
     model = next(item for item in scenario.models if item.model == variant.model)
     return VariantSource(
         namespace=NAMESPACE,
         name=variant.name,
         model=variant.model,
         service_class=model.service_class,
-        profiles=(profile_of(variant),),
+        profiles=(profile,),
         targets=fleet.Targets(itl_ms=model.slo.itl, ttft_ms=model.slo.ttft, percentile=percentile),
         accelerator=variant.accelerator,
         endpoints=(),

@@ -18,6 +18,7 @@ from adapter.planning import plan as planning
 from emulator.replay.adapter_policy import inputs_of
 from emulator.replay.cluster import ReplayCluster
 from emulator.replay.policies import Scheduled, Static
+from emulator.replay.replicas.planner import truth_of
 from emulator.replay.replicas.specs import VariantSpec
 from emulator.replay.results import FloatArray, PolicyResult
 from emulator.replay.running import ReportTime, Run, run
@@ -83,7 +84,7 @@ def peak(given: Run, factor: float) -> Callable[[ReplayCluster], Static]:
 
 def replica_capacity(scenario: Scenario, traffic: Mapping[str, Trace]) -> dict[str, float]:
     """Requests per second, by variant, that one replica serves with mean latencies at their targets."""
-    contents = inputs_of(scenario, percentile=None)
+    contents = inputs_of(scenario, percentile=None, profile=truth_of)
     capacity = {}
     for source in contents.variants:
         trace = traffic[source.model]

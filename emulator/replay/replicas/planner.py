@@ -37,6 +37,16 @@ def profile_of(variant: VariantSpec) -> fleet.Profile:
     return _steps(variant, benchmark.fitted(engine).fit.step_times, _limits(engine))
 
 
+def truth_of(variant: VariantSpec) -> fleet.Profile:
+    """The profile of the engine itself, for policies that know it; the given one of an engine by name."""
+    engine = variant.served_by
+    if isinstance(engine, VllmEngine):
+        return _steps(variant, _step_times(engine.step_ms), _limits(engine))
+    if isinstance(engine, ProfileSteps) and engine.parms is not None:
+        return _linear(variant, engine.parms)
+    return profile_of(variant)
+
+
 def check_profile(variant: VariantSpec) -> None:
     """Raise InputError, with the field, where the variant has no profile that can be planned with."""
     try:

@@ -18,7 +18,7 @@ from emulator.engines.protocol import VirtualEngine
 from emulator.replay import scenario
 from emulator.replay.cluster import ReplayCluster, pod_metrics
 from emulator.replay.replicas import benchmark
-from emulator.replay.replicas.planner import profile_of
+from emulator.replay.replicas.planner import profile_of, truth_of
 from emulator.replay.replicas.specs import LinearProfile, VllmEngine, engine_profile
 from tests.emulator.replay.small_scenarios import PROFILE, generated, one_model
 from tests.emulator.replay.vllm_scenarios import ENGINE, LINEAR, read_variant, variant, vllm
@@ -198,3 +198,36 @@ def test_the_command_names_the_profile(tmp_path: Path, capsys: pytest.CaptureFix
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.startswith("variant-adapter replay: variants.chat.profile: benchmark of the")
+
+
+def test_the_page_of_a_vllm_engine() -> None:
+    """Lengths have their moments, preemptions and KV tokens are there; that of a profile has none."""
+    trace = generated(duration_seconds=120, rate_rpm=300).trace
+    cluster, other = (ReplayCluster(found, {"m": trace}) for found in (vllm(), one_model()))
+    for item in (cluster, other):
+        item.advance(120)
+    (page, _) = (pod_metrics(item, kv_tokens=432_000) for item in cluster.ready("chat"))
+    assert page.input_moments is not None
+    total, squares, count = page.input_moments
+    assert count == page.finished > 200
+    # Estimated from buckets, of a mean of 128 and a coefficient of variation of 0.8.
+    assert total / count == pytest.approx(128, rel=0.15)
+    assert squares * count / total**2 - 1 == pytest.approx(0.64, rel=0.4)
+    assert (page.preemptions, page.kv_tokens) == (0, 432_000)
+    assert page.cached_tokens[0] == 0
+    assert page.cached_tokens[1] >= page.prompt_tokens[0]
+    plain = pod_metrics(other.ready("chat")[0])
+    assert (plain.input_moments, plain.output_moments, plain.preemptions) == (None, None, None)
+    assert plain.cached_tokens == (0.0, 0.0)
+
+
+def test_the_bound_knows_the_engine() -> None:
+    """Policies that know the future also know the engine's step times, whatever the planner believes."""
+    wrong = read_variant(profile={"stepParms": {"base": 70}})
+    assert truth_of(wrong).latency == StepTimes(
+        base_ms=7,
+        per_request_ms=0.05,
+        per_prefill_token_ms=0.04,
+        per_context_token_ms=4e-5,
+    )
+    assert truth_of(read_variant(engine={"kind": "profile", "parms": PROFILE})).max_batch == 8
