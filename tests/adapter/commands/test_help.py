@@ -38,7 +38,7 @@ def test_every_value_has_its_default_in_its_help(name: str) -> None:
             continue  # `--json` has no value
         positional = not action.option_strings
         if not positional:
-            assert "Default " in shown or "Required" in shown, shown
+            assert "Default" in shown or "Required" in shown, shown
         if action.default not in (None, [], False) and action.dest not in MACHINE:
             assert f"Default {action.default}" in shown
 
