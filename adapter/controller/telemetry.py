@@ -62,6 +62,11 @@ class VariantCollector(Collector):
             "Arrival rate that the variant's target was sized for, requests per minute.",
             labels=["namespace", "variant_name"],
         )
+        profiles = GaugeMetricFamily(
+            "variant_adapter_profile_source",
+            "1 for the source of the numbers that the variant's last decision was made with.",
+            labels=["namespace", "variant_name", "source"],
+        )
         loads = _Loads()
         scaled = CounterMetricFamily(
             "inferno_replica_scaling",
@@ -71,6 +76,8 @@ class VariantCollector(Collector):
         for state in self._states().values():
             source = state.source
             variant = [source.namespace, source.name]
+            if state.profile_source:
+                profiles.add_metric([*variant, state.profile_source], 1.0)
             held.add_metric(variant, 1.0 if state.problem else 0.0)
             loads.add(variant, state, now=self._now())
             for direction, count in (("up", state.scaled_up), ("down", state.scaled_down)):
@@ -86,7 +93,8 @@ class VariantCollector(Collector):
             values = (state.desired, current, state.desired / current if current else state.desired)
             for gauge, value in zip(gauges.values(), values, strict=True):
                 gauge.add_metric(labels, float(value))
-        return [*gauges.values(), held, cost, rate, scaled, *loads.families(), *self._tuning()]
+        families = (held, cost, rate, profiles, scaled)
+        return [*gauges.values(), *families, *loads.families(), *self._tuning()]
 
     def _tuning(self) -> Iterable[GaugeMetricFamily]:
         names = ["namespace", "variant_name", "accelerator_type"]

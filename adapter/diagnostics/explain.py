@@ -27,6 +27,7 @@ def of_state(state: VariantState, *, now: float) -> dict[str, Any]:
         "desiredAccelerator": state.accelerator,
         "reason": state.reason,
         "notes": list(state.notes),
+        "profileSource": state.profile_source or None,
         "metrics": state.metrics,
         "outcome": state.outcome,
         "problem": state.problem,

@@ -31,6 +31,7 @@ def lines(explanation: Mapping[str, Any]) -> list[str]:
             else f"{desired} x {explanation['desiredAccelerator'] or '?'}"
             + (f", decided {age:.0f} s ago" if age is not None else ""),
         )
+    add("profile", explanation.get("profileSource"))
     add("reason", explanation.get("reason"))
     add("problem", explanation.get("problem"))
     load = explanation.get("load")

@@ -56,6 +56,7 @@ def sized(source: VariantSource, traffic: Traffic) -> fleet.Variant:
         settings=LoopSettings(),
         rates=Rates(rps={}),
         parts={},
+        costs={},
         gateway_demand={},
         to_wake=frozenset(),
         now=0.0,
