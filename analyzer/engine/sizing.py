@@ -264,6 +264,31 @@ def analyze_engines(engines: Engines, rate_rps: ArrayLike) -> EnginePerformanceA
     return EnginePerformanceArrays(**out)
 
 
+def mean_latencies(
+    engines: Engines, rate_rps: FloatArray, max_queue_to_batch: float
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Mean TTFT and ITL, and the share of requests turned away, each of shape (M,), at rates of that shape.
+
+    A replica that does not keep up has no steady state; one whose queue is bounded at that many times its
+    batch turns requests away, and who gets in waits for a full queue.
+    """
+    rates = np.maximum(rate_rps, 1e-12)
+    ttft, itl, refused = (np.zeros(len(engines)) for _ in range(3))
+    for part in _parts(engines):
+        some = engines.take(part)
+        state = engine_state.at_rate(some, rates[part])
+        times = latency(some, state)
+        top = engine_state.full_rate(some)
+        queued = max_queue_to_batch * some.max_batch / top
+        late = queued + some.prefill_ms * some.input_tokens + some.decode_ms(some.max_batch)
+        ttft[part] = np.where(state.stable, times.ttft_ms, late)
+        itl[part] = times.itl_ms
+        refused[part] = np.where(
+            state.stable, 0.0, np.maximum(1.0 - 1000.0 * top / rates[part], 0.0)
+        )
+    return ttft, itl, refused
+
+
 class _Search:
     """Largest rates within the targets, for M engines of one width."""
 
