@@ -217,7 +217,8 @@ def _decide(
     if decision is not None and decision.served != "none":
         # A variant that was removed and added again during the cycle was not stabilized.
         target = target or StableTarget(replicas=decision.candidate.replicas)
-        return states.publish(before, observation, decision, target, moment, notes=sized.notes)
+        notes = (*sized.notes, *decision.notes)
+        return states.publish(before, observation, decision, target, moment, notes=notes)
     why = observation.problem
     if sized.known:
         why = decision.reason if decision else plan.set_aside.get(key, "not planned")

@@ -228,6 +228,13 @@ def publish(
             reason=state.reason,
             runner_up=decision.runner_up,
         )
+    if decision.notes and (before.decision is None or not before.decision.notes):
+        log.warning(
+            "profile used outside what it was measured for; targets may be wrong until it is replaced",
+            variant=source.key,
+            accelerator=candidate.accelerator,
+            notes=decision.notes,
+        )
     series = series_of(state, valid_until=moment.now + moment.valid_seconds)
     return replace(record, state=state, series=series)
 
