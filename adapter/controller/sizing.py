@@ -21,13 +21,6 @@ from analyzer.step_times import EngineLimits
 from optimizer import problem
 from optimizer.explain import Explanation
 
-DEFAULT_INPUT_CV = 1.0
-DEFAULT_OUTPUT_CV = 0.8
-"""Variation of lengths where pods do not show it, about that of public traces of chats."""
-
-DEFAULT_BATCHED_TOKENS = 2048
-"""Token budget of a step where no profile says it: the smallest default of vLLM's servers."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SizedVariant:
@@ -39,6 +32,7 @@ class SizedVariant:
         variant: Input of the planner; None where the load or a usable profile is not known.
         saturation: Decision of the saturation rule, which holds where the planner makes none; None where the
             variant's profile is given.
+        drift: Clause that says how far the observed ITL is from the predicted one; empty where it is near.
 
     """
 
@@ -46,11 +40,13 @@ class SizedVariant:
     rate: SizingRate | None = None
     variant: fleet.Variant | None = None
     saturation: plan.Decision | None = None
+    drift: str = ""
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Why the rate differs from what its pods show, a clause each."""
-        return () if self.rate is None else self.rate.notes
+        """Why the rate differs from what its pods show and that the profile is wrong, a clause each."""
+        notes = () if self.rate is None else self.rate.notes
+        return (*notes, self.drift) if self.drift else notes
 
     @property
     def known(self) -> bool:
@@ -126,7 +122,9 @@ class Sizing:
         if not source.profiles:
             saturation = self._saturated(source, traffic, rate, minimum)
         profiles = with_live_cache(tuning.profiles(record.tuned, source), source, traffic)
-        if not profiles:
+        # A learned profile says nothing before the lengths of requests are known.
+        measured = traffic is not None and traffic.output_tokens is not None
+        if not profiles or (not source.profiles and not measured):
             return SizedVariant(observation=observation, saturation=saturation)
         keep = source.keep_accelerator
         variant = fleet.Variant(
@@ -144,7 +142,11 @@ class Sizing:
             routing=source.routing or self.settings.routing,
         )
         return SizedVariant(
-            observation=observation, rate=rate, variant=variant, saturation=saturation
+            observation=observation,
+            rate=rate,
+            variant=variant,
+            saturation=saturation,
+            drift=tuning.drift(record.tuned, source),
         )
 
     def _saturated(
@@ -240,14 +242,15 @@ def _load(traffic: Traffic | None, rate: SizingRate | None, *, dispersion: float
         return fleet.Load(
             arrival_rate_rps=0.0, input_tokens=0.0, output_tokens=1.0, dispersion=dispersion
         )
+    lengths = tuning.lengths(traffic)
     return fleet.Load(
         arrival_rate_rps=rate.rate_rps if rate else 0.0,
         input_tokens=traffic.input_tokens or 0.0,
-        output_tokens=traffic.output_tokens or 1.0,
+        output_tokens=lengths.output_tokens,
         dispersion=dispersion,
-        input_cv=DEFAULT_INPUT_CV if traffic.input_cv is None else traffic.input_cv,
-        output_cv=DEFAULT_OUTPUT_CV if traffic.output_cv is None else traffic.output_cv,
-        cached_tokens=traffic.cached_tokens or 0.0,
+        input_cv=lengths.input_cv,
+        output_cv=lengths.output_cv,
+        cached_tokens=lengths.cached_tokens,
     )
 
 
@@ -277,7 +280,7 @@ def _with_cache(profile: fleet.Profile, tokens: int) -> EngineLimits | None:
         return None
     return EngineLimits(
         max_num_seqs=profile.max_batch,
-        max_num_batched_tokens=DEFAULT_BATCHED_TOKENS,
+        max_num_batched_tokens=max(tuning.DEFAULT_BATCHED_TOKENS, 2 * profile.max_batch),
         kv_tokens=tokens,
     )
 

@@ -13,8 +13,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from adapter.collector.collector import Collector as LoadCollector
+from adapter.controller import tuning
 from adapter.controller.state import VariantState, labels_of
-from analyzer import tuner
+from adapter.controller.tuning import Estimate
 
 _HELP = {
     "inferno_desired_replicas": "Desired replicas of the variant.",
@@ -29,7 +30,7 @@ class VariantCollector(Collector):
     def __init__(
         self,
         states: Callable[[], Mapping[str, VariantState]],
-        tuners: Callable[[], Mapping[tuple[str, str], tuner.State]] = dict,
+        tuners: Callable[[], Mapping[tuple[str, str], Estimate]] = dict,
         now: Callable[[], float] = time.time,
     ) -> None:
         """`states` and `tuners`: by variant key, read at every scrape; `now`: Unix time, for ages."""
@@ -108,14 +109,19 @@ class VariantCollector(Collector):
             "Tuned parameters of the profile in milliseconds.",
             labels=[*names, "parameter"],
         )
+        errors = GaugeMetricFamily(
+            "variant_adapter_prediction_error_ratio",
+            "Mean of recent windows of the observed latency over the predicted one, less 1.",
+            labels=[*names, "metric"],
+        )
         for (key, accelerator), state in self._tuners().items():
             labels = [*key.split("/", 1), accelerator]
             confidence.add_metric(labels, state.confidence)
-            for name, value in zip(
-                ("alpha", "beta", "gamma", "delta"), state.parameters, strict=True
-            ):
+            for name, value in tuning.parameters(state).items():
                 parameters.add_metric([*labels, name], value)
-        return confidence, parameters
+            errors.add_metric([*labels, "itl"], state.itl_error)
+            errors.add_metric([*labels, "ttft"], state.ttft_error)
+        return confidence, parameters, errors
 
 
 class _Loads:
