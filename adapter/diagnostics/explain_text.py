@@ -31,6 +31,7 @@ def lines(explanation: Mapping[str, Any]) -> list[str]:
             else f"{desired} x {explanation['desiredAccelerator'] or '?'}"
             + (f", decided {age:.0f} s ago" if age is not None else ""),
         )
+    add("profile", _profile(explanation))
     add("reason", explanation.get("reason"))
     add("problem", explanation.get("problem"))
     load = explanation.get("load")
@@ -52,6 +53,20 @@ def lines(explanation: Mapping[str, Any]) -> list[str]:
     for reason in explanation.get("heldBackBy") or ():
         add("held back", reason)
     return text
+
+
+def _profile(explanation: Mapping[str, Any]) -> str:
+    """Where the profile comes from, and what it was measured at."""
+    source, profile = explanation.get("profileSource") or "", explanation.get("profile")
+    if not source or profile is None:
+        return source
+    text = f"{source}, {profile['form']}"
+    if "atInputTokens" not in profile:
+        return text
+    measured_in, measured_out = profile["atInputTokens"], profile["atOutputTokens"]
+    if measured_in and measured_out:
+        return f"{text} measured at {measured_in:g}/{measured_out:g} tokens"
+    return f"{text} without the lengths that they hold for (atInputTokens, atTokens)"
 
 
 def _load(load: Mapping[str, Any]) -> str:

@@ -114,8 +114,7 @@ def test_the_cache_of_a_target_is_that_of_its_server() -> None:
     assert found.page == dataclasses.replace(PAGE, kv_tokens=3100.0)
     assert promql.pods(sizes) == []
     unknown = [
-        size._replace(labels={**size.labels, "num_gpu_blocks": "None"})
-        for size in sizes[:1]
+        size._replace(labels={**size.labels, "num_gpu_blocks": "None"}) for size in sizes[:1]
     ]
     assert promql.pods([*answer(), *unknown])[0].page == PAGE
 
