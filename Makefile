@@ -46,7 +46,7 @@ format: $(STAMP) ## let ruff rewrite the code
 
 # -P: bench's scripts are named like the packages and must not hide them.
 bench: $(STAMP) ## every benchmark, each prints one table
-	@for script in bench/[a-z]*.py; do echo "== $$script"; $(BIN)/python -P $$script || exit 1; done
+	@failed=; for script in bench/[a-z]*.py; do echo "== $$script"; $(BIN)/python -P $$script || failed=1; done; [ -z "$$failed" ]
 
 constraints: ## resolve constraints.txt anew (needs uv)
 	@uv pip compile --universal --python-version 3.11 --upgrade --extra plots --extra dev pyproject.toml -q --no-header --no-annotate -o constraints.txt
