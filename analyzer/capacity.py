@@ -20,16 +20,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analyzer import accepted, chain, errors, queueing
+from analyzer import accepted, chain, errors
 from analyzer.defaults import STABILITY_MARGIN
 from analyzer.replicas import BoolArray, FloatArray, Replica, Replicas, checked
-from analyzer.roots import find_roots
-
-LIMIT_SHARE = 0.999
-"""Largest rate looked at, as a share of mu(max_batch)."""
-
-FLOOR_SHARE = 0.001
-"""Smallest rate looked at, as a share of mu(1)."""
+from analyzer.searches import ITL, LIMIT_SHARE, TTFT, Search
 
 REPLICA_ROUNDING = 1e-9
 """Relative excess of load over capacity that does not call for another replica: float noise."""
@@ -39,8 +33,7 @@ Binding = Literal["ttft", "itl", "stability"]
 
 TARGETS: tuple[Target, Target] = ("ttft", "itl")
 BINDINGS: tuple[Binding, ...] = (*TARGETS, "stability")
-_TTFT, _ITL, _STABILITY = range(3)
-_TINY = 1e-300
+_STABILITY = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +160,7 @@ def size_all(
     tps: ArrayLike = math.nan,
     percentile: ArrayLike = math.nan,
     stability_margin: ArrayLike = STABILITY_MARGIN,
+    every_target: bool = True,
 ) -> CapacityArrays:
     """Largest load of every replica with TTFT and ITL within their targets.
 
@@ -179,6 +173,8 @@ def size_all(
         tps: tokens per second; of one replica it asks for no more than stability.
         percentile: of the latencies that must meet the targets, such as 0.95; NaN is the mean.
         stability_margin: share of mu(max_batch) kept free, >= 0 and < 1.
+        every_target: False searches only the target that binds, in half the time; the rates of the others
+            are NaN.
 
     Raises:
         InvalidParameterError: one of them is out of its range; names the row.
@@ -192,40 +188,71 @@ def size_all(
     tokens = checked("tps", tps, rows, above=0.0, optional=True)
     share = checked("percentile", percentile, rows, above=0.0, below=1.0, optional=True)
     margin = checked("stability_margin", stability_margin, rows, least=0.0, below=1.0)
-    rates = [np.full(rows, np.nan) for _ in TARGETS]
-    bests = [np.full(rows, np.nan) for _ in TARGETS]
+    stable = (1.0 - margin) * LIMIT_SHARE * replicas.max_rate_rps
+    rates = np.full((2, rows), np.nan)
+    bests = np.full((2, rows), np.nan)
+    goodput = np.empty(rows)
     for part in chain.parts(replicas):
         table = chain.Chain(replicas.take(part))
-        for target in (_TTFT, _ITL):
-            bounded = np.flatnonzero(~np.isnan(wanted[target][part]))
-            if bounded.size:
-                some = part[bounded]
-                search = _Search(table.take(bounded), target, wanted[target][some], share[some])
-                rates[target][some], bests[target][some] = search.largest_rates()
-    stable = (1.0 - margin) * LIMIT_SHARE * replicas.max_rate_rps
+        most = None if every_target else (1.0 - margin[part]) * LIMIT_SHARE
+        rates[:, part], bests[:, part] = _rates(
+            table, [target[part] for target in wanted], share[part], most
+        )
+        least = np.fmin(np.fmin(rates[TTFT, part], rates[ITL, part]), stable[part])
+        least = np.where(np.isnan(bests[:, part]).all(axis=0), least, 0.0)
+        goodput[part] = least * table.seen(least / table.replicas.max_rate_rps).accepted
     candidates = np.stack([*rates, stable])
+    lowest = np.nanmin(candidates, axis=0)
     binding = np.nanargmin(candidates, axis=0).astype(np.int8)
     # A target that holds up to the limit does not bind, even without a margin.
-    binding[candidates[_STABILITY] <= np.nanmin(candidates, axis=0)] = _STABILITY
-    failed = ~np.isnan(np.stack(bests))
+    binding[candidates[_STABILITY] <= lowest] = _STABILITY
+    failed = ~np.isnan(bests)
     unreachable = np.where(failed.any(axis=0), failed.argmax(axis=0), -1).astype(np.int8)
-    rate = np.where(unreachable >= 0, np.nan, np.nanmin(candidates, axis=0))
-    goodput = queueing.analyze_all(replicas, np.where(np.isnan(rate), 0.0, rate)).throughput_rps
+    rate = np.where(unreachable >= 0, np.nan, lowest)
     which = np.maximum(unreachable, 0)[None, :]
     return CapacityArrays(
         rate_rps=rate,
         goodput_rps=np.where(np.isnan(rate), np.nan, goodput),
-        ttft_rate_rps=rates[_TTFT],
-        itl_rate_rps=rates[_ITL],
+        ttft_rate_rps=rates[TTFT],
+        itl_rate_rps=rates[ITL],
         tps_rate_rps=np.where(np.isnan(tokens), np.nan, stable),
         binding=binding,
         unreachable=unreachable,
         wanted_ms=np.where(
             unreachable >= 0, np.take_along_axis(np.stack(wanted), which, axis=0)[0], np.nan
         ),
-        best_ms=np.take_along_axis(np.stack(bests), which, axis=0)[0],
+        best_ms=np.take_along_axis(bests, which, axis=0)[0],
         percentile=share,
     )
+
+
+def _rates(
+    table: chain.Chain, wanted: list[FloatArray], share: FloatArray, most: FloatArray | None
+) -> tuple[FloatArray, FloatArray]:
+    """Largest rates and, where a target is unreachable, the best latencies; both (2, M), NaN elsewhere.
+
+    With `most`, the largest load that counts of each row, a target is searched only where it binds.
+    """
+    rates = np.full((2, share.size), np.nan)
+    bests = np.full((2, share.size), np.nan)
+    bound = most
+    for target in (ITL, TTFT):
+        rows = np.flatnonzero(~np.isnan(wanted[target]))
+        if not rows.size:
+            continue
+        search = Search(table.take(rows), target, wanted[target][rows], share[rows])
+        if bound is None:
+            rates[target, rows], bests[target, rows] = search.largest_rates()
+            continue
+        late = np.flatnonzero(~search.hold(bound[rows]))
+        if late.size:
+            rows = rows[late]
+            search = Search(table.take(rows), target, wanted[target][rows], share[rows])
+            rates[target, rows], bests[target, rows] = search.largest_rates(bound[rows])
+            found = rates[target, rows] / table.replicas.max_rate_rps[rows]
+            bound = bound.copy()
+            bound[rows] = np.where(np.isnan(found), 0.0, found)
+    return rates, bests
 
 
 def carry_all(
@@ -257,10 +284,10 @@ def carry_all(
         wanted = goodput_rps[part] / table.replicas.max_rate_rps
         good = most[part] * table.seen(most[part]).accepted >= wanted
         load = accepted.arrivals(table, np.minimum(wanted, most[part]), most[part], good)
-        for target, wants in ((_TTFT, ttft_ms[part]), (_ITL, itl_ms[part])):
+        for target, wants in ((TTFT, ttft_ms[part]), (ITL, itl_ms[part])):
             rows = np.flatnonzero(good & ~np.isnan(wants))
             if rows.size:
-                search = _Search(table.take(rows), target, wants[rows], percentile[part][rows])
+                search = Search(table.take(rows), target, wants[rows], percentile[part][rows])
                 good[rows] = search.hold(load[rows])
         carried[part] = good
     return carried
@@ -290,106 +317,6 @@ def scaled_max_batch(max_batch: int, at_tokens: float, output_tokens: float) -> 
     if at_tokens > 0:
         return max(int(max_batch * at_tokens / output_tokens), 1)
     return max(max_batch, 1)
-
-
-class _Search:
-    """Largest rates within one target, for M replicas of one chain table."""
-
-    def __init__(
-        self, table: chain.Chain, target: int, wanted_ms: FloatArray, percentile: FloatArray
-    ) -> None:
-        self._table = table
-        self._target = target
-        self._wanted = wanted_ms
-        self._share = percentile
-        self._by_mean = bool(np.isnan(percentile).all())
-        replicas = table.replicas
-        idle = 1000.0 / replicas.request_ms(np.ones(len(replicas)))
-        self._floor = FLOOR_SHARE * idle / replicas.max_rate_rps
-
-    def largest_rates(self) -> tuple[FloatArray, FloatArray]:
-        """Rates, NaN where unreachable, and the best latencies there, NaN elsewhere; each (M,)."""
-        replicas = self._table.replicas
-        everyone = np.arange(self._wanted.size)
-        high = np.full(self._wanted.size, LIMIT_SHARE)
-        at_floor = self._excess(self._floor, everyone)
-        at_limit = self._excess(high, everyone)
-        loads = np.where(at_limit <= 0.0, high, self._floor)
-        loads[at_floor > 0.0] = np.nan
-        between = np.flatnonzero((at_floor <= 0.0) & (at_limit > 0.0))
-        if between.size:
-            loads[between] = find_roots(
-                lambda load, rows: self._excess(load, between[rows]),
-                self._floor[between],
-                high[between],
-                relative=1e-14,
-                absolute=_TINY,
-                residual=2e-15,
-                at_low=at_floor[between],
-                at_high=at_limit[between],
-            )
-        best = np.full(self._wanted.size, np.nan)
-        failed = np.flatnonzero(at_floor > 0.0)
-        if failed.size:
-            best[failed] = self._latency(failed, self._floor[failed])
-        return loads * replicas.max_rate_rps, best
-
-    def hold(self, load: FloatArray) -> BoolArray:
-        """Whether the target holds at these loads, shape (M,)."""
-        everyone = np.arange(self._wanted.size)
-        return np.asarray(self._excess(np.maximum(load, self._floor), everyone) <= 0.0)
-
-    def _excess(self, load: FloatArray, rows: NDArray[np.intp]) -> FloatArray:
-        """Logarithm of the latency over its target, or of the share that exceeds it over the allowed."""
-        table, wanted = self._table.take(rows), self._wanted[rows]
-        replicas, seen = table.replicas, table.seen(load)
-        if self._target == _ITL:
-            value = np.log(replicas.decode_ms(seen.batch) / wanted)
-        else:
-            waiting = seen.queue * 1000.0 / replicas.max_rate_rps
-            value = np.log(np.maximum((waiting + replicas.prefill_ms(seen.batch)) / wanted, _TINY))
-        if self._by_mean:
-            return value
-        exceeding = self._exceeding(table, seen, load, wanted)
-        share = self._share[rows]
-        tail = np.log(np.maximum(exceeding / (1.0 - share), _TINY))
-        return np.where(np.isnan(share), value, tail)
-
-    def _exceeding(
-        self, table: chain.Chain, seen: chain.Seen, load: FloatArray, wanted: FloatArray
-    ) -> FloatArray:
-        replicas = table.replicas
-        if self._target == _ITL:
-            largest = _largest_batch(replicas.alpha_ms, replicas.beta_ms, wanted)
-            return table.batch_exceeds(seen, largest)
-        base, slope = replicas.prefill_base_ms, replicas.prefill_slope_ms
-        largest = _largest_batch(base, slope, wanted)
-        left = wanted - replicas.prefill_ms(replicas.max_batch)
-        full = largest >= replicas.max_batch
-        departures = np.maximum(left, 0.0) * replicas.max_rate_rps / 1000.0
-        return np.where(
-            full,
-            table.waits_longer(seen, load, departures),
-            table.batch_exceeds(seen, largest),
-        )
-
-    def _latency(self, rows: NDArray[np.intp], load: FloatArray) -> FloatArray:
-        replicas = self._table.replicas.take(rows)
-        rate, share = load * replicas.max_rate_rps, self._share[rows]
-        mean = queueing.analyze_all(replicas, rate)
-        at = queueing.percentiles_all(replicas, rate, np.where(np.isnan(share), 0.5, share))
-        means, percentiles = (
-            (mean.itl_ms, at.itl_ms) if self._target == _ITL else (mean.ttft_ms, at.ttft_ms)
-        )
-        return np.where(np.isnan(share), means, percentiles)
-
-
-def _largest_batch(base: FloatArray, slope: FloatArray, wanted: FloatArray) -> FloatArray:
-    """Largest batch n with base + slope * n <= wanted, in float noise; shape (M,)."""
-    room: BoolArray = base <= wanted
-    steps = (wanted - base) / np.maximum(slope, _TINY)
-    with np.errstate(over="ignore"):
-        return np.where(room, np.floor(np.minimum(steps, 2.0**53) + 1e-9), 0.0)
 
 
 def _given(value: np.float64) -> float | None:

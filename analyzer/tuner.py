@@ -14,6 +14,7 @@ Pure functions: state in, state out. Units: ms, requests per second.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -43,6 +44,7 @@ PARAMETERS = ("alpha_ms", "beta_ms", "gamma_ms", "delta_ms")
 _SEED_DEVIATION = 0.5
 _FORGETTING = 0.01
 _NOISE = 0.03
+_FRESH = 0.25
 _STEP = 1e-4
 _ROUNDS = 4
 
@@ -82,6 +84,8 @@ class State:
         accepted: observations taken.
         outliers: observations refused since the last one taken.
         enabled: False leaves the seed alone.
+        itl_error: mean of observed over predicted ITL less 1, of recent windows when they were new.
+        ttft_error: the same of the TTFT.
 
     """
 
@@ -91,6 +95,8 @@ class State:
     accepted: int = 0
     outliers: int = 0
     enabled: bool = True
+    itl_error: float = 0.0
+    ttft_error: float = 0.0
 
     @property
     def parameters(self) -> tuple[float, float, float, float]:
@@ -179,23 +185,20 @@ def update(state: State, seen: LatencyObservation) -> Update:
     innovation = values - expected
     spread = slopes @ covariance @ slopes.T + noise
     surprise = float(innovation @ np.linalg.solve(spread, innovation))
+    state = _with_errors(state, innovation, used)
     if surprise > GATE[int(used.sum())]:
         if state.outliers + 1 < PATIENCE:
             refused = replace(state, outliers=state.outliers + 1)
             return Update(state=refused, outcome="outlier", surprise=surprise)
         # Not the observations are wrong but the estimate: learn anew from here.
         covariance = _prior(state.seed)
-    posterior = prior
-    limit = math.log(BOUND)
-    for _ in range(_ROUNDS):
-        expected, slopes, noise = _linearized(state.seed, posterior, seen, used)
-        spread = slopes @ covariance @ slopes.T + noise
-        gain = np.linalg.solve(spread, slopes @ covariance).T
-        posterior = prior + gain @ (values - expected - slopes @ (prior - posterior))
-        posterior = np.clip(posterior, -limit, limit)
-    # Joseph's form: symmetric and positive whatever the rounding.
-    kept = np.eye(4) - gain @ slopes
-    covariance = kept @ covariance @ kept.T + gain @ noise @ gain.T
+    posterior, covariance = corrected(
+        prior,
+        covariance,
+        values,
+        lambda logs: _linearized(state.seed, logs, seen, used),
+        limit=math.log(BOUND),
+    )
     taken = replace(
         state,
         logs=tuple(float(value) for value in posterior),
@@ -204,6 +207,54 @@ def update(state: State, seen: LatencyObservation) -> Update:
         outliers=0,
     )
     return Update(state=taken, outcome="accepted", surprise=surprise)
+
+
+def corrected(
+    prior: FloatArray,
+    covariance: FloatArray,
+    values: FloatArray,
+    linearized: Callable[[FloatArray], tuple[FloatArray, FloatArray, FloatArray]],
+    *,
+    limit: float,
+) -> tuple[FloatArray, FloatArray]:
+    """State (n,) and covariance (n, n) after one observation: the correction of an iterated Kalman filter.
+
+    Args:
+        prior: State before, shape (n,).
+        covariance: Its covariance, shape (n, n).
+        values: What was observed, shape (k,).
+        linearized: Expected values (k,), their derivatives (k, n) and the noise (k, k) at a state.
+        limit: Largest size of a component of the state.
+
+    """
+    posterior = prior
+    for _ in range(_ROUNDS):
+        expected, slopes, noise = linearized(posterior)
+        spread = slopes @ covariance @ slopes.T + noise
+        gain = np.linalg.solve(spread, slopes @ covariance).T
+        posterior = prior + gain @ (values - expected - slopes @ (prior - posterior))
+        posterior = np.clip(posterior, -limit, limit)
+    # Joseph's form: symmetric and positive whatever the rounding.
+    kept = np.eye(prior.size) - gain @ slopes
+    return posterior, kept @ covariance @ kept.T + gain @ noise @ gain.T
+
+
+def recent_error(before: float, logarithm: float, *, first: bool) -> float:
+    """Mean of recent relative errors after one more, given as its logarithm; the first counts in full."""
+    error = math.expm1(min(logarithm, 5.0))
+    return error if first else before + _FRESH * (error - before)
+
+
+def _with_errors(
+    state: State, innovation: FloatArray, used: np.ndarray[tuple[int], np.dtype[np.bool_]]
+) -> State:
+    first = state.accepted == 0
+    logarithms = dict(zip(np.flatnonzero(used).tolist(), innovation.tolist(), strict=True))
+    itl, ttft = (
+        recent_error(before, logarithms[place], first=first) if place in logarithms else before
+        for place, before in enumerate((state.itl_error, state.ttft_error))
+    )
+    return replace(state, itl_error=itl, ttft_error=ttft)
 
 
 def _prior(seed: tuple[float, ...]) -> FloatArray:

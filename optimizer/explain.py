@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -63,7 +64,7 @@ class Explanation:
     """One variant's reasons.
 
     Attributes:
-        binding: what bounds the number of replicas: ttft, itl, stability, minimum or maximum; empty if
+        binding: what bounds the number of replicas, as `Candidate.binding`; empty if
             nothing was chosen.
         sized: the same as a clause with its number.
         runner_up: the best candidate of those not chosen.
@@ -77,50 +78,60 @@ class Explanation:
     shortages: tuple[Shortage, ...]
 
 
+class _Held:
+    """Who holds devices of one type: the total, and the largest holders, one more than are named."""
+
+    __slots__ = ("largest", "total")
+
+    def __init__(self, holders: list[tuple[str, int]]) -> None:
+        self.total = sum(devices for _, devices in holders)
+        self.largest = heapq.nsmallest(HOLDERS + 1, holders, key=lambda item: (-item[1], item[0]))
+
+
+_NOBODY = _Held([])
+
+
 def explain(problem: Problem, solution: Solution) -> dict[str, Explanation]:
     """Reasons by variant name."""
-    used: dict[str, dict[str, int]] = {}
+    used: dict[str, list[tuple[str, int]]] = {}
     for name, got in solution.allocations.items():
         if got.candidate is not None and got.devices:
-            used.setdefault(got.candidate.device_type, {})[name] = got.devices
+            used.setdefault(got.candidate.device_type, []).append((name, got.devices))
+    held = {kind: _Held(holders) for kind, holders in used.items()}
     return {
-        variant.name: _explained(problem, variant, solution.allocations[variant.name], used)
+        variant.name: _explained(problem, variant, solution.allocations[variant.name], held)
         for variant in problem.variants
     }
 
 
 def _explained(
-    problem: Problem,
-    variant: VariantCandidates,
-    got: Allocation,
-    used: Mapping[str, Mapping[str, int]],
+    problem: Problem, variant: VariantCandidates, got: Allocation, held: Mapping[str, _Held]
 ) -> Explanation:
+    chosen = got.candidate
     order = ranked(variant, problem.transition_factor)
-    others = [item for item in order if item[1] is not got.candidate]
     runner_up = None
-    if others:
-        worth, best = others[0]
-        runner_up = RunnerUp(
-            accelerator=best.accelerator, replicas=best.replicas, cost=best.cost, value=worth
-        )
-    shortages: tuple[Shortage, ...] = ()
+    for worth, candidate in order:
+        if candidate is not chosen:
+            runner_up = RunnerUp(
+                accelerator=candidate.accelerator,
+                replicas=candidate.replicas,
+                cost=candidate.cost,
+                value=worth,
+            )
+            break
+    shortages = []
     if problem.capacity is not None:
         # Of the candidates up to the chosen one, those that did not get their devices.
-        missed = []
         for _, candidate in order:
-            if candidate is got.candidate and got.served == "full":
+            if candidate is chosen and got.served == "full":
                 break
-            missed.append(candidate)
-        shortages = tuple(
-            _shortage(variant, candidate, problem.capacity, used)
-            for candidate in missed
-            if candidate.devices
-        )
+            if candidate.devices:
+                shortages.append(_shortage(variant, candidate, problem.capacity, held))
     return Explanation(
-        binding=got.candidate.binding if got.candidate else "",
-        sized=got.candidate.reason if got.candidate else "",
+        binding=chosen.binding if chosen else "",
+        sized=chosen.reason if chosen else "",
         runner_up=runner_up,
-        shortages=shortages,
+        shortages=tuple(shortages),
     )
 
 
@@ -128,19 +139,16 @@ def _shortage(
     variant: VariantCandidates,
     candidate: Candidate,
     capacity: Mapping[str, int],
-    used: Mapping[str, Mapping[str, int]],
+    held: Mapping[str, _Held],
 ) -> Shortage:
-    holders = used.get(candidate.device_type, {})
-    most = sorted(
-        ((name, devices) for name, devices in holders.items() if name != variant.name),
-        key=lambda item: (-item[1], item[0]),
-    )
+    holders = held.get(candidate.device_type, _NOBODY)
+    others = [item for item in holders.largest if item[0] != variant.name]
     there = capacity.get(candidate.device_type, 0)
     return Shortage(
         accelerator=candidate.accelerator,
         device_type=candidate.device_type,
         wanted=candidate.demand,
-        free=there - sum(holders.values()),
+        free=there - holders.total,
         capacity=there,
-        holders=tuple(most[:HOLDERS]),
+        holders=tuple(others[:HOLDERS]),
     )

@@ -40,7 +40,8 @@ class Candidate:
         reason: what bounds the number of replicas, one clause.
         device_type: what capacity is counted in.
         devices: devices of `device_type` that one replica holds.
-        binding: what bounds the number of replicas: ttft, itl, stability, minimum or maximum.
+        binding: what bounds the number of replicas: ttft, itl, tps, kv, stability, minimum or
+            maximum.
 
     """
 
@@ -193,12 +194,11 @@ def allocate(
 
 def ranked(variant: VariantCandidates, factor: float) -> list[tuple[float, Candidate]]:
     """Candidates with their values, best first; ties go to the first accelerator by name."""
-
-    def rank(item: tuple[float, Candidate]) -> tuple[float, str]:
-        return item[0], item[1].accelerator
-
-    worths = (
-        (value(c.accelerator, c.replicas, c.cost, variant.current, factor), c)
-        for c in variant.candidates
+    now = variant.current
+    order = sorted(
+        [
+            (value(c.accelerator, c.replicas, c.cost, now, factor), c.accelerator, place)
+            for place, c in enumerate(variant.candidates)
+        ]
     )
-    return sorted(worths, key=rank)
+    return [(worth, variant.candidates[place]) for worth, _, place in order]

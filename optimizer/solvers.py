@@ -60,7 +60,20 @@ def errors_of(problem: Problem) -> Iterator[InvalidProblemError]:
                 f"variant {variant.name}", "the name is taken", variant=variant.name
             )
         known.add(variant.name)
-        yield from _errors_of(variant)
+        if not _is_sound(variant):
+            yield from _errors_of(variant)
+
+
+def _is_sound(variant: VariantCandidates) -> bool:
+    """Whether `_errors_of` would yield nothing; asked of everyone, so without any text."""
+    if not (1 <= variant.priority <= 100 and variant.candidates):
+        return False
+    if not 0 <= variant.current.cost < math.inf:
+        return False
+    return all(
+        0 <= candidate.cost < math.inf and candidate.replicas >= 0 and candidate.devices >= 0
+        for candidate in variant.candidates
+    )
 
 
 def _errors_of(variant: VariantCandidates) -> Iterator[InvalidProblemError]:

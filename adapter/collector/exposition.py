@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterator
+from functools import lru_cache
+from types import MappingProxyType
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
@@ -16,7 +18,11 @@ from adapter.collector.model_servers import PodMetrics
 TIMEOUT_SECONDS = 5.0
 PAGE_LIMIT_BYTES = 16 * 1024 * 1024
 
-_READ = model_servers.SERIES | {model_servers.STARTED}
+_READ = (
+    model_servers.SERIES
+    | model_servers.BUCKETS
+    | {model_servers.STARTED, model_servers.CACHE_CONFIG}
+)
 
 INLINE_CHARACTERS = 256 * 1024
 """Longest page that is parsed on the event loop; handing a shorter one to a thread takes longer."""
@@ -85,6 +91,7 @@ def parse(text: str, model: str, url: str) -> PodMetrics:
 
     """
     samples: list[tuple[str, model_servers.Labels, float]] = []
+    buckets: list[tuple[str, model_servers.Labels, float]] = []
     models: set[str] = set()
     started_at: float | None = None
     try:
@@ -92,10 +99,14 @@ def parse(text: str, model: str, url: str) -> PodMetrics:
             if name == model_servers.STARTED:
                 started_at = value
                 continue
+            if name == model_servers.CACHE_CONFIG:
+                samples.append((name, labels, value))
+                continue
             served = labels.get("model_name", model)
             models.add(served)
             if served == model:
-                samples.append((name, labels, value))
+                kind = buckets if name in model_servers.BUCKETS else samples
+                kind.append((name, labels, value))
         if not models:
             raise ScrapeError(f"{url}: {_without_samples(text)}")
     except (ValueError, KeyError, IndexError) as error:
@@ -110,13 +121,18 @@ def parse(text: str, model: str, url: str) -> PodMetrics:
         )
     try:
         totals = dict(model_servers.quantities(model_servers.values(samples)))
-        return model_servers.pod_metrics(totals, started_at=started_at)
+        return model_servers.pod_metrics(
+            totals,
+            started_at=started_at,
+            input_moments=model_servers.moments(buckets, model_servers.INPUT_BUCKETS),
+            output_moments=model_servers.moments(buckets, model_servers.OUTPUT_BUCKETS),
+        )
     except model_servers.ImplausibleError as error:
         raise ScrapeError(f"{url}: {error}; is this a vLLM or SGLang server?") from error
 
 
 def _read_lines(text: str) -> list[str]:
-    """The lines that are read: some twenty of hundreds; selecting them costs less than parsing all."""
+    """The lines that are read: some fifty of hundreds; selecting them costs less than parsing all."""
     return [
         line
         for line in text.splitlines()
@@ -131,22 +147,23 @@ def _samples(lines: list[str]) -> Iterator[tuple[str, model_servers.Labels, floa
     by a pattern; the library reads all lines as soon as one has another form.
     """
     samples = []
-    parsed: dict[str, dict[str, str]] = {}
     for line in lines:
         form = _PLAIN.fullmatch(line)
         if form is None:
             break
-        text = form[2] or ""
-        labels = parsed.get(text)
-        if labels is None:
-            labels = parsed[text] = dict(_LABEL.findall(text))
-        samples.append((form[1], labels, float(form[3])))
+        samples.append((form[1], _labels(form[2] or ""), float(form[3])))
     else:
         yield from samples
         return
     for family in text_string_to_metric_families("\n".join(lines) + "\n"):
         for sample in family.samples:
             yield sample.name, sample.labels, sample.value
+
+
+@lru_cache(maxsize=4096)
+def _labels(text: str) -> model_servers.Labels:
+    """Labels by their text, which the lines and the pages of a model have in common."""
+    return MappingProxyType(dict(_LABEL.findall(text)))
 
 
 def _without_samples(text: str) -> str:

@@ -9,9 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 SumCount = tuple[float, float]
 """Sum and count of a histogram or summary."""
+
+Moments = tuple[float, float, float]
+"""Sum, sum of squares and count of a histogram, estimated from its buckets."""
 
 LARGEST = 1e15
 """Largest plausible value; beyond it a number is no measurement."""
@@ -30,6 +34,13 @@ class PodMetrics:
         ttft: Sum (seconds) and count of times to first token.
         itl: Sum (seconds) and count of inter-token latencies.
         kv_cache: Share of the KV cache in use, of the fullest engine; None where it is not reported.
+        input_moments: Moments of the input tokens of finished requests; None without a histogram.
+        output_moments: Moments of their output tokens; None without a histogram.
+        cached_tokens: Prompt tokens that the prefix cache served, and prompt tokens in all; both 0 where
+            they are not reported.
+        preemptions: Requests that were preempted because the KV cache was full; None where it is not
+            reported.
+        kv_tokens: Tokens that the KV caches of the pod's engines hold; None where it is not reported.
         started_at: When the process started, Unix seconds; None where it is not reported.
 
     """
@@ -42,6 +53,11 @@ class PodMetrics:
     ttft: SumCount
     itl: SumCount
     kv_cache: float | None = None
+    input_moments: Moments | None = None
+    output_moments: Moments | None = None
+    cached_tokens: SumCount = (0.0, 0.0)
+    preemptions: float | None = None
+    kv_tokens: float | None = None
     started_at: float | None = None
 
     @property
@@ -113,7 +129,37 @@ QUANTITIES = (
     ),
 )
 
-RANKED = frozenset({"sglang:num_running_reqs", "sglang:num_queue_reqs"})
+CACHE_CONFIG = "vllm:cache_config_info"
+"""Size of the KV cache of one engine, in labels. It has no label `model_name`."""
+CACHE_CONFIG_LABELS = ("engine", "num_gpu_blocks", "block_size", "kv_cache_size_tokens")
+
+ENGINE_QUANTITIES = (
+    Quantity("preemptions", (("vllm:num_preemptions_total",), ("sglang:num_retractions_sum",))),
+    Quantity("kv_tokens", ((CACHE_CONFIG,), ("sglang:max_total_num_tokens",))),
+)
+"""Numbers of engines that sizing uses where there are some."""
+
+CACHED_OF_PROMPTS = (
+    ("vllm:prompt_tokens_cached_total", "vllm:prompt_tokens_total"),
+    ("vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total"),
+    # In blocks, both: only their quotient is used.
+    ("vllm:gpu_prefix_cache_hits_total", "vllm:gpu_prefix_cache_queries_total"),
+    ("sglang:cached_tokens_total", "sglang:prompt_tokens_total"),
+)
+"""Prompt tokens that the prefix cache served, with the prompt tokens that they are part of; newest first."""
+
+INPUT_BUCKETS = ("vllm:request_prompt_tokens_bucket", "sglang:prompt_tokens_histogram_bucket")
+OUTPUT_BUCKETS = (
+    "vllm:request_generation_tokens_bucket",
+    "sglang:generation_tokens_histogram_bucket",
+)
+BUCKETS = frozenset({*INPUT_BUCKETS, *OUTPUT_BUCKETS})
+"""Buckets that are read from pods. Prometheus is not queried for them: they are some 40 series per pod, three
+times what is queried otherwise."""
+
+RANKED = frozenset(
+    {"sglang:num_running_reqs", "sglang:num_queue_reqs", "sglang:max_total_num_tokens"}
+)
 """Series that every rank of one data-parallel replica may show: of those with one `dp_rank` the largest
 counts. Those with a `priority` are parts of the one without."""
 
@@ -131,20 +177,39 @@ LARGEST_OF = frozenset(
 )
 """Series whose largest value in a pod counts."""
 
-SERIES = frozenset(name for quantity in QUANTITIES for names in quantity.names for name in names)
-"""Names of all series that are read."""
+SERIES = frozenset(
+    {
+        *(
+            name
+            for quantity in (*QUANTITIES, *ENGINE_QUANTITIES)
+            for names in quantity.names
+            for name in names
+        ),
+        *(name for pair in CACHED_OF_PROMPTS for name in pair),
+    }
+    - {CACHE_CONFIG}
+)
+"""Names of all series that are read by their values."""
 
 
 class ImplausibleError(ValueError):
     """A number that cannot be a measurement."""
 
 
-def pod_metrics(totals: Mapping[str, float], *, started_at: float | None = None) -> PodMetrics:
+def pod_metrics(
+    totals: Mapping[str, float],
+    *,
+    started_at: float | None = None,
+    input_moments: Moments | None = None,
+    output_moments: Moments | None = None,
+) -> PodMetrics:
     """Metrics of one pod, from its quantities.
 
     Args:
-        totals: Values by the names of `QUANTITIES`; a counter that is still zero may be missing.
+        totals: Values by the names that `quantities` gives; a counter that is still zero may be missing.
         started_at: When the process started, Unix seconds.
+        input_moments: Moments of input lengths, where there is a histogram of them.
+        output_moments: Moments of output lengths, likewise.
 
     Raises:
         ImplausibleError: A stock is missing, or a value is no measurement.
@@ -170,6 +235,11 @@ def pod_metrics(totals: Mapping[str, float], *, started_at: float | None = None)
         ttft=pair("ttft"),
         itl=pair("itl"),
         kv_cache=None if kv_cache is None else min(kv_cache, 1.0),
+        input_moments=input_moments,
+        output_moments=output_moments,
+        cached_tokens=pair("cached"),
+        preemptions=totals.get("preemptions"),
+        kv_tokens=totals.get("kv_tokens") or None,
         started_at=started_at,
     )
 
@@ -182,7 +252,11 @@ def values(samples: Iterable[tuple[str, Labels, float]]) -> dict[str, list[float
     series: dict[str, list[float]] = {}
     ranks: dict[tuple[str, str], float] = {}
     for name, labels, value in samples:
-        if name not in RANKED:
+        if name == CACHE_CONFIG:
+            tokens = cache_tokens(labels)
+            if tokens is not None:
+                series.setdefault(name, []).append(tokens)
+        elif name not in RANKED:
             series.setdefault(name, []).append(value)
         elif not labels.get("priority"):
             rank = (name, labels.get("dp_rank", ""))
@@ -194,10 +268,86 @@ def values(samples: Iterable[tuple[str, Labels, float]]) -> dict[str, list[float
 
 def quantities(series: Mapping[str, list[float]]) -> Iterator[tuple[str, float]]:
     """Quantities of one pod from its series, whose values are those of its engines."""
-    for quantity in QUANTITIES:
+    for quantity in (*QUANTITIES, *ENGINE_QUANTITIES):
         for names in quantity.names:
             if all(name in series for name in names):
                 engines = [value for name in names for value in series[name]]
                 total = max(engines) if quantity.fold == "max" else math.fsum(engines)
                 yield quantity.name, total
                 break
+    for cached, prompts in CACHED_OF_PROMPTS:
+        if cached in series and prompts in series:
+            yield "cached_sum", math.fsum(series[cached])
+            yield "cached_count", math.fsum(series[prompts])
+            break
+
+
+def cache_tokens(labels: Labels) -> float | None:
+    """Tokens that the KV cache of one engine holds, by its `cache_config_info`; None where unknown."""
+    # Newer versions report it: with layers of several kinds it is not blocks times their size.
+    size = labels.get("kv_cache_size_tokens", "")
+    blocks, block = labels.get("num_gpu_blocks", ""), labels.get("block_size", "")
+    if size.isdecimal() and int(size):
+        return float(size)
+    if blocks.isdecimal() and block.isdecimal() and int(blocks) * int(block):
+        return float(blocks) * float(block)
+    return None
+
+
+# Moments of histograms.
+
+
+def moments(samples: Iterable[tuple[str, Labels, float]], names: tuple[str, ...]) -> Moments | None:
+    """Moments of one pod's histogram, summed over its engines; None without a usable one.
+
+    Args:
+        samples: Buckets of all histograms.
+        names: Names of the wanted one's buckets, the newest first.
+
+    """
+    cumulative: dict[str, dict[float, float]] = {}
+    for name, labels, value in samples:
+        if name in names:
+            try:
+                bound = float(labels.get("le", ""))
+            except ValueError:
+                return None
+            if not (math.isfinite(value) and 0 <= value <= LARGEST) or math.isnan(bound):
+                return None
+            bounds = cumulative.setdefault(name, {})
+            bounds[bound] = bounds.get(bound, 0.0) + value
+    chosen = next((cumulative[name] for name in names if name in cumulative), None)
+    if chosen is None:
+        return None
+    total = squares = count = lower = 0.0
+    for bound, below in sorted(chosen.items()):
+        inside = below - count
+        if inside > 0:
+            mean, square = _within(lower, bound)
+            total += inside * mean
+            squares += inside * square
+            count = below
+        lower = bound
+    return total, squares, count
+
+
+@lru_cache(maxsize=4096)
+def _within(lower: float, upper: float) -> SumCount:
+    """Mean of what is in one bucket, and the mean square to add up for the variance of the whole.
+
+    Lengths within a bucket are taken as uniform by their logarithm, because bounds grow by factors; within
+    the first one as uniform, and beyond the last bound as that bound. Grouping widens a smooth distribution
+    once and spreading over the bucket again, each by the same factor (Sheppard's correction, by logarithms):
+    both are taken off the mean square. Requests that are all in one bucket so have no variance.
+    """
+    if math.isinf(upper):
+        return lower, lower * lower
+    if upper <= 1:
+        return upper, upper * upper
+    if lower <= 0:
+        mean, square = upper / 2.0, upper * upper / 3.0
+    else:
+        ratio = math.log(upper / lower)
+        mean = (upper - lower) / ratio
+        square = (upper * upper - lower * lower) / (2.0 * ratio)
+    return mean, mean**4 / square

@@ -226,7 +226,8 @@ def assess(
         return observed(metrics, f"no fresh metrics from {pods}: {error or covered.late[0]}")
     if traffic is None:
         return observed("MetricsMissing", "waiting for the second scrape")
-    if traffic.output_tokens is None and not traffic.idle:
+    # Without a profile the saturation rule decides, which needs no lengths.
+    if traffic.output_tokens is None and not traffic.idle and source.profiles:
         return observed(
             "MetricsMissing", "requests run, but none has finished yet: their lengths are unknown"
         )

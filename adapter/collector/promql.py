@@ -20,7 +20,7 @@ from adapter.collector.model_servers import QUANTITIES, PodMetrics
 TARGET = "namespace, pod, instance, job"
 BY = f"{TARGET}, model_name"
 _QUANTITY = "quantity"
-_SAMPLED, _STARTED = "sampled_at", "started_at"
+_SAMPLED, _STARTED, _CACHE = "sampled_at", "started_at", "cache"
 _EVERY_SERVER = tuple(names[-1] for names in QUANTITIES[1].names if len(names) == 1)
 """A series that each kind of server always has."""
 
@@ -83,7 +83,10 @@ def _labelled(expression: str, quantity: str) -> str:
 
 
 def fleet() -> str:
-    """Query for all series of every pod, with the times of its scrape and of its process's start."""
+    """Query for all series of every pod, with the times of its scrape and of its process's start.
+
+    Buckets of histograms are left out: they would be three times as many series as all others together.
+    """
     largest = model_servers.RANKED | model_servers.LARGEST_OF
     sums = f"sum by (__name__, {BY}) ({_selected(model_servers.SERIES - largest)})"
     tops = f"max by (__name__, {BY}, dp_rank, priority) ({_selected(largest)})"
@@ -94,12 +97,16 @@ def fleet() -> str:
         f"(0 * ({' or '.join(servers)})) + on ({TARGET}) group_left ()"
         f" max by ({TARGET}) ({model_servers.STARTED})"
     )
+    # Of no model either; its labels are the numbers.
+    sizes = ", ".join(model_servers.CACHE_CONFIG_LABELS)
+    cache = f"max by ({TARGET}, {sizes}) ({model_servers.CACHE_CONFIG})"
     # `or` compares without names: the label keeps the parts from hiding each other. The largest part comes
     # last, since each `or` looks through all that is before it.
     return " or ".join(
         (
             _labelled(sampled, _SAMPLED),
             _labelled(started, _STARTED),
+            _labelled(cache, _CACHE),
             _labelled(tops, "largest"),
             sums,
         )
@@ -126,6 +133,7 @@ class _Pod:
 def pods(samples: Iterable[Sample]) -> list[Sampled]:
     """Pods in the result of `fleet()`; one without a time of its scrape is left out."""
     by_key: dict[_Key, _Pod] = {}
+    caches: dict[_Key, list[tuple[str, Mapping[str, str], float]]] = {}
     for sample in samples:
         labels = sample.labels
         key = (
@@ -136,16 +144,21 @@ def pods(samples: Iterable[Sample]) -> list[Sampled]:
             labels.get("job", ""),
             labels.get("model_name", ""),
         )
+        quantity = labels.get(_QUANTITY)
+        if quantity == _CACHE:
+            caches.setdefault(key, []).append((model_servers.CACHE_CONFIG, labels, sample.value))
+            continue
         pod = by_key.get(key)
         if pod is None:
             pod = by_key[key] = _Pod(sample.evaluated_at)
-        quantity = labels.get(_QUANTITY)
         if quantity == _SAMPLED:
             pod.sampled_at = sample.value
         elif quantity == _STARTED:
             pod.started_at = sample.value
         else:
             pod.samples.append((labels.get("__name__", ""), labels, sample.value))
+    for key, pod in by_key.items():
+        pod.samples.extend(caches.get((*key[:4], ""), ()))
     return [_sampled(key, pod) for key, pod in by_key.items() if math.isfinite(pod.sampled_at)]
 
 

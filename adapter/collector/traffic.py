@@ -15,10 +15,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from adapter.collector.model_servers import PodMetrics, SumCount
+from adapter.collector.model_servers import Moments, PodMetrics, SumCount
 
 _SAME_START_SECONDS = 2.0
 """Tolerance between two reports of one start time: servers report it by a clock of their own."""
+
+_LENGTHS_COUNT = 10
+"""Least number of finished requests from which a variation of lengths is taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,14 @@ class Traffic:
         waiting_growth_rps: Growth of the queues per second over the last quarter of the window; negative
             where they shrink.
         kv_cache: Share of the KV cache in use, of the fullest pod; None where it is not reported.
+        input_cv: Coefficient of variation of the input tokens over the long window; None where pods show no
+            histogram or too few requests finished.
+        output_cv: The same of the output tokens.
+        cached_tokens: Mean input tokens per request that the prefix cache served over the long window; None
+            where it is not reported.
+        preemptions_rps: Preemptions per second, for want of KV cache, over the long window; None where they
+            are not reported.
+        kv_tokens: Tokens that the KV cache of the smallest pod holds; None where it is not reported.
         sampled_at: Time of the oldest pod's last sample, monotonic seconds.
 
     """
@@ -57,6 +68,11 @@ class Traffic:
     waiting: float = 0.0
     waiting_growth_rps: float = 0.0
     kv_cache: float | None = None
+    input_cv: float | None = None
+    output_cv: float | None = None
+    cached_tokens: float | None = None
+    preemptions_rps: float | None = None
+    kv_tokens: float | None = None
     sampled_at: float = 0.0
 
 
@@ -72,6 +88,10 @@ class _Growth:
     generation_tokens: SumCount
     ttft: SumCount
     itl: SumCount
+    cached_tokens: SumCount
+    input_moments: Moments
+    output_moments: Moments
+    preemptions: float
 
     def share_after(self, start: float) -> float:
         """The part of the interval after `start`."""
@@ -230,8 +250,28 @@ class TrafficWindow:
             waiting=sum(page.waiting for page in pages),
             waiting_growth_rps=self._queued(now),
             kv_cache=max((p.kv_cache for p in pages if p.kv_cache is not None), default=None),
+            input_cv=_variation(item.input_moments for item in self._growth),
+            output_cv=_variation(item.output_moments for item in self._growth),
+            cached_tokens=self._cached(input_tokens),
+            preemptions_rps=self._preemptions(pages, now),
+            kv_tokens=min((p.kv_tokens for p in pages if p.kv_tokens is not None), default=None),
             sampled_at=sampled_at,
         )
+
+    def _cached(self, input_tokens: float | None) -> float | None:
+        """Input tokens per request that the prefix cache served: its share of all, of the mean."""
+        share = _mean([item.cached_tokens for item in self._growth])
+        if share is None or input_tokens is None:
+            return None
+        return min(share, 1.0) * input_tokens
+
+    def _preemptions(self, pages: list[PodMetrics], now: float) -> float | None:
+        """Preemptions of all pods per second; None where no pod reports them."""
+        if all(page.preemptions is None for page in pages):
+            return None
+        since = max(now - self.long_seconds, min(item.since for item in self._growth))
+        total = sum(item.preemptions for item in self._growth)
+        return total / (now - since) if now > since else 0.0
 
     def _recent(self, now: float) -> Iterator[tuple[float, float]]:
         """Lengths and rates of the last quarter and the last half of the window, up to the last sample."""
@@ -282,6 +322,9 @@ _EMPTY = PodMetrics(
     generation_tokens=(0.0, 0.0),
     ttft=(0.0, 0.0),
     itl=(0.0, 0.0),
+    input_moments=(0.0, 0.0, 0.0),
+    output_moments=(0.0, 0.0, 0.0),
+    preemptions=0.0,
 )
 
 
@@ -310,7 +353,34 @@ def _growth(
         generation_tokens=grown("generation_tokens"),
         ttft=grown("ttft"),
         itl=grown("itl"),
+        cached_tokens=grown("cached_tokens"),
+        input_moments=_grown_moments(base.input_moments, after.input_moments),
+        output_moments=_grown_moments(base.output_moments, after.output_moments),
+        preemptions=0.0
+        if after.preemptions is None or base.preemptions is None
+        else max(after.preemptions - base.preemptions, 0.0),
     )
+
+
+def _grown_moments(before: Moments | None, after: Moments | None) -> Moments:
+    """Growth of moments; none where one of the two samples has no histogram, as those of Prometheus."""
+    if before is None or after is None:
+        return (0.0, 0.0, 0.0)
+    if after[2] < before[2]:
+        return after
+    return (after[0] - before[0], after[1] - before[1], after[2] - before[2])
+
+
+def _variation(growths: Iterable[Moments]) -> float | None:
+    """Coefficient of variation of the lengths of requests; None for too few."""
+    total = squares = count = 0.0
+    for growth in growths:
+        total += growth[0]
+        squares += growth[1]
+        count += growth[2]
+    if count < _LENGTHS_COUNT or total <= 0:
+        return None
+    return math.sqrt(max(count * squares / (total * total) - 1.0, 0.0))
 
 
 def _restarted(before: _Sample, after: PodMetrics) -> bool:

@@ -259,7 +259,7 @@ def variants_to_wake(
 
     def cost(source: VariantSource) -> tuple[float, str]:
         units = (costs.get(p.accelerator, 0.0) * p.accelerator_count for p in source.profiles)
-        return min(units), source.key
+        return min(units, default=costs.get(source.accelerator, 0.0)), source.key
 
     models: dict[tuple[str, str], list[VariantSource]] = {}
     for source in inputs.variants:

@@ -22,9 +22,9 @@ from adapter.controller.demand import GatewayDemand
 from adapter.controller.reconciler import Planner, Reconciler
 from adapter.controller.settings import LoopSettings
 from adapter.controller.state import VariantState
+from adapter.controller.tuning import Estimate
 from adapter.resources.inputs import Inputs, InvalidVariant
 from adapter.store import TargetStore
-from analyzer import tuner
 
 log = structlog.get_logger()
 
@@ -96,7 +96,7 @@ class ControlLoop:
         return {key: item.state for key, item in self._reconciler.records.items()}
 
     @property
-    def tuners(self) -> Mapping[tuple[str, str], tuner.State]:
+    def tuners(self) -> Mapping[tuple[str, str], Estimate]:
         """Tuners by variant key and accelerator."""
         return {
             (key, accelerator): tuned.tuner

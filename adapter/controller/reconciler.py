@@ -96,13 +96,23 @@ class Reconciler:
         """One reconcile cycle: from the load collected so far to published targets."""
         sized = await self._size(settings)
         variants = {key: item.variant for key, item in sized.items() if item.variant is not None}
+        saturated = {
+            key: item.saturation for key, item in sized.items() if item.saturation is not None
+        }
         inputs = self._inputs
+        known = variants.keys() | saturated.keys()
         capacity = stabilization.free_capacity(
-            inputs, [source for source in inputs.variants if source.key not in variants]
+            inputs, [source for source in inputs.variants if source.key not in known]
+        )
+        decided, left = stabilization.within_capacity(
+            {key: saturated[key] for key in saturated.keys() - variants.keys()}, inputs, capacity
         )
         plan = await self._planner(
-            fleet_of(inputs, variants.values(), capacity=capacity, settings=settings)
+            fleet_of(inputs, variants.values(), capacity=left, settings=settings)
         )
+        # A learned profile that cannot be planned with leaves the rule to decide.
+        fallback = {key: saturated[key] for key in saturated.keys() & plan.set_aside.keys()}
+        plan = replace(plan, decisions={**plan.decisions, **decided, **fallback})
         targets = self._stabilize(plan, inputs, capacity, settings)
         now = self._clock.time()
         for key, item in sized.items():
@@ -133,6 +143,7 @@ class Reconciler:
             settings=settings,
             rates=rates,
             parts=demand.gateway_parts(variants, observed, rates),
+            costs={item.name: item.unit_cost for item in self._inputs.accelerators},
             gateway_demand=waiting,
             to_wake=demand.variants_to_wake(self._inputs, waiting),
             now=now,
@@ -206,9 +217,10 @@ def _decide(
     if decision is not None and decision.served != "none":
         # A variant that was removed and added again during the cycle was not stabilized.
         target = target or StableTarget(replicas=decision.candidate.replicas)
-        return states.publish(before, observation, decision, target, moment, notes=sized.notes)
+        notes = (*sized.notes, *decision.notes)
+        return states.publish(before, observation, decision, target, moment, notes=notes)
     why = observation.problem
-    if sized.variant is not None:
+    if sized.known:
         why = decision.reason if decision else plan.set_aside.get(key, "not planned")
     return states.hold(before, observation, why, moment)
 

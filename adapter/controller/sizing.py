@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from adapter.collector import gateway
 from adapter.collector.gateway import Rates
 from adapter.collector.observation import Observation
+from adapter.collector.traffic import Traffic
 from adapter.controller import demand, tuning
 from adapter.controller.demand import SizingRate
 from adapter.controller.settings import LoopSettings
-from adapter.controller.state import VariantRecord
-from adapter.planning import fleet
+from adapter.controller.state import SATURATION, VariantRecord
+from adapter.planning import fleet, plan
 from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
+from analyzer import saturation_rule
+from analyzer.step_times import EngineLimits
+from optimizer import problem
+from optimizer.explain import Explanation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,18 +29,29 @@ class SizedVariant:
     Attributes:
         observation: Its load.
         rate: Arrival rate that it is sized for; None without traffic.
-        variant: Input of the planner; None where the load is not known.
+        variant: Input of the planner; None where the load or a usable profile is not known.
+        saturation: Decision of the saturation rule, which holds where the planner makes none; None where the
+            variant's profile is given.
+        drift: Clause that says how far the observed ITL is from the predicted one; empty where it is near.
 
     """
 
     observation: Observation
     rate: SizingRate | None = None
     variant: fleet.Variant | None = None
+    saturation: plan.Decision | None = None
+    drift: str = ""
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Why the rate differs from what its pods show, a clause each."""
-        return () if self.rate is None else self.rate.notes
+        """Why the rate differs from what its pods show and that the profile is wrong, a clause each."""
+        notes = () if self.rate is None else self.rate.notes
+        return (*notes, self.drift) if self.drift else notes
+
+    @property
+    def known(self) -> bool:
+        """Whether there is something to decide with."""
+        return self.variant is not None or self.saturation is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +62,7 @@ class Sizing:
         settings: Settings of the control loop.
         rates: Requests per second at the gateways.
         parts: Each variant's part of them, by variant key.
+        costs: Cost of one unit of each accelerator, cents per hour, for the saturation rule.
         gateway_demand: Requests that wait at the gateways or arrived there.
         to_wake: Keys of variants at zero replicas to start.
         now: Monotonic seconds.
@@ -55,6 +72,7 @@ class Sizing:
     settings: LoopSettings
     rates: Rates
     parts: Mapping[str, float]
+    costs: Mapping[str, float]
     gateway_demand: Mapping[gateway.ModelKey, gateway.Demand]
     to_wake: frozenset[str]
     now: float
@@ -99,27 +117,88 @@ class Sizing:
                 interval_seconds=self.settings.interval,
                 now=self.now,
             )
+        minimum = self._minimum(source, observation, record.state.desired)
+        saturation = None
+        if not source.profiles:
+            saturation = self._saturated(source, traffic, rate, minimum)
+        profiles = with_live_cache(tuning.profiles(record.tuned, source), source, traffic)
+        # A learned profile says nothing before the lengths of requests are known.
+        measured = traffic is not None and traffic.output_tokens is not None
+        if not profiles or (not source.profiles and not measured):
+            return SizedVariant(observation=observation, saturation=saturation)
         keep = source.keep_accelerator
         variant = fleet.Variant(
             name=source.key,
             model=source.model,
             service_class=source.service_class,
-            profiles=tuning.profiles(record.tuned, source),
-            load=fleet.Load(
-                arrival_rate_rps=rate.rate_rps if rate else 0.0,
-                input_tokens=(traffic.input_tokens if traffic else None) or 0.0,
-                output_tokens=(traffic.output_tokens if traffic else None) or 1.0,
-                dispersion=demand.dispersion(record.trend),
-            ),
+            profiles=profiles,
+            load=_load(traffic, rate, dispersion=demand.dispersion(record.trend)),
             current=fleet.CurrentAllocation(
                 accelerator=source.accelerator, replicas=source.replicas
             ),
-            min_replicas=self._minimum(source, observation, record.state.desired),
+            min_replicas=minimum,
             max_replicas=source.max_replicas,
             keep_accelerator=self.settings.keep_accelerator if keep is None else keep,
             routing=source.routing or self.settings.routing,
         )
-        return SizedVariant(observation=observation, rate=rate, variant=variant)
+        return SizedVariant(
+            observation=observation,
+            rate=rate,
+            variant=variant,
+            saturation=saturation,
+            drift=tuning.drift(record.tuned, source),
+        )
+
+    def _saturated(
+        self,
+        source: VariantSource,
+        traffic: Traffic | None,
+        rate: SizingRate | None,
+        minimum: int,
+    ) -> plan.Decision:
+        """What the saturation rule says of a variant, within its bounds."""
+        targets, replicas = source.targets, minimum
+        reason = "no requests"
+        # Only a variant that is proven idle has a minimum of 0.
+        if traffic is not None and minimum > 0:
+            saturation = saturation_rule.replicas_needed(
+                saturation_rule.Signals(
+                    replicas=len(source.endpoints) or source.replicas,
+                    running=traffic.running,
+                    waiting=traffic.waiting,
+                    kv_usage=traffic.kv_cache,
+                    itl_ms=traffic.itl_ms,
+                    ttft_ms=traffic.ttft_ms,
+                    itl_target_ms=targets.itl_ms,
+                    ttft_target_ms=targets.ttft_ms,
+                )
+            )
+            replicas, reason = max(saturation.replicas, minimum), saturation.reason
+        if source.max_replicas is not None and replicas > source.max_replicas:
+            reason = (
+                f"{replicas} replicas wanted, but the maximum is {source.max_replicas}; {reason}"
+            )
+            replicas = source.max_replicas
+        cost = self.costs.get(source.accelerator, 0.0)
+        return plan.Decision(
+            candidate=problem.Candidate(
+                accelerator=source.accelerator if replicas else "",
+                replicas=replicas,
+                max_batch=0,
+                cost=cost * replicas,
+                itl_ms=(traffic.itl_ms if traffic else None) or 0.0,
+                ttft_ms=(traffic.ttft_ms if traffic else None) or 0.0,
+                max_rate_rpm=0.0,
+                reason=reason,
+                binding=SATURATION,
+            ),
+            value=0.0,
+            served="full",
+            arrival_rate_rps=rate.rate_rps if rate else 0.0,
+            explanation=Explanation(binding=SATURATION, sized=reason, runner_up=None, shortages=()),
+            reason=f"saturation rule (no profile): {reason}",
+            current_cost=cost * source.replicas,
+        )
 
     def _minimum(
         self, source: VariantSource, observation: Observation, published: int | None
@@ -155,6 +234,55 @@ class Sizing:
         ):
             return False
         return traffic.idle_seconds >= (source.retention_seconds or self.settings.retention)
+
+
+def _load(traffic: Traffic | None, rate: SizingRate | None, *, dispersion: float) -> fleet.Load:
+    """The load that a variant is planned for."""
+    if traffic is None:
+        return fleet.Load(
+            arrival_rate_rps=0.0, input_tokens=0.0, output_tokens=1.0, dispersion=dispersion
+        )
+    lengths = tuning.lengths(traffic)
+    return fleet.Load(
+        arrival_rate_rps=rate.rate_rps if rate else 0.0,
+        input_tokens=traffic.input_tokens or 0.0,
+        output_tokens=lengths.output_tokens,
+        dispersion=dispersion,
+        input_cv=lengths.input_cv,
+        output_cv=lengths.output_cv,
+        cached_tokens=lengths.cached_tokens,
+    )
+
+
+def with_live_cache(
+    profiles: Iterable[fleet.Profile], source: VariantSource, traffic: Traffic | None
+) -> tuple[fleet.Profile, ...]:
+    """The profiles, with the KV cache that the pods have on the accelerator that they run on.
+
+    What the smallest pod reports overrules the profile.
+    """
+    profiles = tuple(profiles)
+    if traffic is None or traffic.kv_tokens is None or traffic.kv_tokens < 1:
+        return profiles
+    tokens = int(traffic.kv_tokens)
+    return tuple(
+        replace(profile, limits=_with_cache(profile, tokens))
+        if profile.accelerator == source.accelerator
+        else profile
+        for profile in profiles
+    )
+
+
+def _with_cache(profile: fleet.Profile, tokens: int) -> EngineLimits | None:
+    if profile.limits is not None:
+        return replace(profile.limits, kv_tokens=tokens)
+    if not profile.max_batch:
+        return None
+    return EngineLimits(
+        max_num_seqs=profile.max_batch,
+        max_num_batched_tokens=max(tuning.DEFAULT_BATCHED_TOKENS, 2 * profile.max_batch),
+        kv_tokens=tokens,
+    )
 
 
 def fleet_of(

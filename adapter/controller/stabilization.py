@@ -145,12 +145,54 @@ def free_capacity(inputs: Inputs, held: Iterable[VariantSource]) -> Mapping[str,
     return free
 
 
+def within_capacity(
+    decisions: Mapping[str, plan.Decision],
+    inputs: Inputs,
+    capacity: Mapping[str, int] | None,
+) -> tuple[dict[str, plan.Decision], Mapping[str, int] | None]:
+    """Decisions of the saturation rule within the devices, and the devices that are left to plan with.
+
+    Nobody knows how late their requests would be with less, so they come before what is planned.
+
+    Args:
+        decisions: What the rule says, by variant key.
+        inputs: Accelerators and variants that exist.
+        capacity: Devices that are free, by type; None: unlimited.
+
+    """
+    if capacity is None:
+        return dict(decisions), None
+    left, fitting = dict(capacity), dict(decisions)
+    for source in inputs.variants:
+        decision = decisions.get(source.key)
+        if decision is None:
+            continue
+        device, number = _devices(inputs, source, source.accelerator)
+        if not number:
+            continue
+        wanted = decision.candidate.replicas
+        given = min(wanted, left.get(device, 0) // number)
+        left[device] = left.get(device, 0) - given * number
+        if given < wanted:
+            candidate = decision.candidate
+            fitting[source.key] = replace(
+                decision,
+                candidate=replace(candidate, replicas=given, cost=candidate.cost * given / wanted),
+                served="partial" if given else "none",
+                reason=f"{given} of {wanted} replicas: {device} short; {decision.reason}",
+            )
+    return fitting, left
+
+
 def _devices(inputs: Inputs, source: VariantSource, accelerator: str) -> tuple[str, int]:
-    """Device type of one replica on that accelerator, and how many it takes."""
-    profile = next((p for p in source.profiles if p.accelerator == accelerator), None)
+    """Device type of one replica on that accelerator, and how many it takes: one unit without a profile."""
+    units = 1
+    if source.profiles:
+        profiles = (p for p in source.profiles if p.accelerator == accelerator)
+        units = next((profile.accelerator_count for profile in profiles), 0)
     unit: fleet.Accelerator | None = next(
         (item for item in inputs.accelerators if item.name == accelerator), None
     )
-    if profile is None or unit is None:
+    if unit is None or not units:
         return "", 0
-    return unit.device_type, profile.accelerator_count * unit.multiplicity
+    return unit.device_type, units * unit.multiplicity

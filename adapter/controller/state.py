@@ -23,10 +23,21 @@ from analyzer import forecast
 
 log = structlog.get_logger()
 
+SATURATION = "saturation"
+"""What binds the replicas of a variant that the saturation rule decides for."""
+
 Outcome = Literal[
-    "OptimizationSucceeded", "OptimizationFailed", "MetricsUnavailable", "CapacityShort"
+    "OptimizationSucceeded",
+    "OptimizationFailed",
+    "MetricsUnavailable",
+    "CapacityShort",
+    "SaturationRule",
 ]
-"""Reasons of the condition OptimizationReady: those of the workload-variant-autoscaler, and CapacityShort."""
+"""Reasons of the condition OptimizationReady: those of the workload-variant-autoscaler, CapacityShort, and
+SaturationRule where no profile is known yet."""
+
+ProfileSource = Literal["given", "learned", "saturation"]
+"""Where a decision's numbers come from: a profile that was given or learned, or the saturation rule."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +58,7 @@ class VariantState:
         observed_at: Unix time of the traffic.
         decided_at: Unix time of the decision that is served.
         cost: Cost of the desired replicas, cents per hour.
+        profile_source: Where the decision's numbers come from; empty before the first decision.
         decision: Last decision of this process; None where another replica decides.
         scaled_up: Number of decisions of this process for more replicas than before.
         scaled_down: Number of decisions of this process for fewer replicas than before.
@@ -66,6 +78,7 @@ class VariantState:
     observed_at: float = 0.0
     decided_at: float = 0.0
     cost: float = 0.0
+    profile_source: ProfileSource | Literal[""] = ""
     decision: plan.Decision | None = None
     scaled_up: int = 0
     scaled_down: int = 0
@@ -177,6 +190,7 @@ def publish(
 
     """
     before, source, candidate = record.state, record.source, decision.candidate
+    profile_source = _profile_source(source, decision)
     replicas = target.replicas
     if observation.problem and (before.desired is None or replicas <= before.desired):
         return hold(record, observation, observation.problem, moment)
@@ -192,7 +206,8 @@ def publish(
         notes=notes,
         problem=observation.problem,
         metrics=observation.metrics,
-        outcome="OptimizationSucceeded" if decision.served == "full" else "CapacityShort",
+        outcome=_outcome(decision, profile_source),
+        profile_source=profile_source,
         observed_at=moment.observed_at,
         decided_at=moment.now,
         cost=candidate.cost * (replicas / candidate.replicas if candidate.replicas else 1.0),
@@ -208,12 +223,32 @@ def publish(
             before=before.desired,
             current=source.replicas,
             accelerator=candidate.accelerator,
+            profile=profile_source,
             arrival_rate_rpm=round(decision.arrival_rate_rps * 60, 2),
             reason=state.reason,
             runner_up=decision.runner_up,
         )
+    if decision.notes and (before.decision is None or not before.decision.notes):
+        log.warning(
+            "profile used outside what it was measured for; targets may be wrong until it is replaced",
+            variant=source.key,
+            accelerator=candidate.accelerator,
+            notes=decision.notes,
+        )
     series = series_of(state, valid_until=moment.now + moment.valid_seconds)
     return replace(record, state=state, series=series)
+
+
+def _profile_source(source: VariantSource, decision: plan.Decision) -> ProfileSource:
+    if source.profiles:
+        return "given"
+    return "saturation" if decision.explanation.binding == SATURATION else "learned"
+
+
+def _outcome(decision: plan.Decision, profile_source: ProfileSource) -> Outcome:
+    if decision.served != "full":
+        return "CapacityShort"
+    return "SaturationRule" if profile_source == "saturation" else "OptimizationSucceeded"
 
 
 def hold(

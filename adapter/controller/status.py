@@ -67,7 +67,7 @@ def _conditions(state: VariantState) -> list[tuple[str, bool, str, str]]:
     source = state.source
     replicas = f"{source.reference}: {source.replicas} of {source.spec_replicas} replicas"
     measured = state.metrics == "MetricsFound"
-    good = state.outcome in {"OptimizationSucceeded", "CapacityShort"}
+    good = state.outcome in {"OptimizationSucceeded", "CapacityShort", "SaturationRule"}
     return [
         ("TargetResolved", False, "HPATargetMismatch", source.mismatch)
         if source.mismatch

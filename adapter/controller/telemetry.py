@@ -13,8 +13,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from adapter.collector.collector import Collector as LoadCollector
+from adapter.controller import tuning
 from adapter.controller.state import VariantState, labels_of
-from analyzer import tuner
+from adapter.controller.tuning import Estimate
 
 _HELP = {
     "inferno_desired_replicas": "Desired replicas of the variant.",
@@ -29,7 +30,7 @@ class VariantCollector(Collector):
     def __init__(
         self,
         states: Callable[[], Mapping[str, VariantState]],
-        tuners: Callable[[], Mapping[tuple[str, str], tuner.State]] = dict,
+        tuners: Callable[[], Mapping[tuple[str, str], Estimate]] = dict,
         now: Callable[[], float] = time.time,
     ) -> None:
         """`states` and `tuners`: by variant key, read at every scrape; `now`: Unix time, for ages."""
@@ -62,6 +63,11 @@ class VariantCollector(Collector):
             "Arrival rate that the variant's target was sized for, requests per minute.",
             labels=["namespace", "variant_name"],
         )
+        profiles = GaugeMetricFamily(
+            "variant_adapter_profile_source",
+            "1 for the source of the numbers that the variant's last decision was made with.",
+            labels=["namespace", "variant_name", "source"],
+        )
         loads = _Loads()
         scaled = CounterMetricFamily(
             "inferno_replica_scaling",
@@ -71,6 +77,8 @@ class VariantCollector(Collector):
         for state in self._states().values():
             source = state.source
             variant = [source.namespace, source.name]
+            if state.profile_source:
+                profiles.add_metric([*variant, state.profile_source], 1.0)
             held.add_metric(variant, 1.0 if state.problem else 0.0)
             loads.add(variant, state, now=self._now())
             for direction, count in (("up", state.scaled_up), ("down", state.scaled_down)):
@@ -86,7 +94,8 @@ class VariantCollector(Collector):
             values = (state.desired, current, state.desired / current if current else state.desired)
             for gauge, value in zip(gauges.values(), values, strict=True):
                 gauge.add_metric(labels, float(value))
-        return [*gauges.values(), held, cost, rate, scaled, *loads.families(), *self._tuning()]
+        families = (held, cost, rate, profiles, scaled)
+        return [*gauges.values(), *families, *loads.families(), *self._tuning()]
 
     def _tuning(self) -> Iterable[GaugeMetricFamily]:
         names = ["namespace", "variant_name", "accelerator_type"]
@@ -100,14 +109,19 @@ class VariantCollector(Collector):
             "Tuned parameters of the profile in milliseconds.",
             labels=[*names, "parameter"],
         )
+        errors = GaugeMetricFamily(
+            "variant_adapter_prediction_error_ratio",
+            "Mean of recent windows of the observed latency over the predicted one, less 1.",
+            labels=[*names, "metric"],
+        )
         for (key, accelerator), state in self._tuners().items():
             labels = [*key.split("/", 1), accelerator]
             confidence.add_metric(labels, state.confidence)
-            for name, value in zip(
-                ("alpha", "beta", "gamma", "delta"), state.parameters, strict=True
-            ):
+            for name, value in tuning.parameters(state).items():
                 parameters.add_metric([*labels, name], value)
-        return confidence, parameters
+            errors.add_metric([*labels, "itl"], state.itl_error)
+            errors.add_metric([*labels, "ttft"], state.ttft_error)
+        return confidence, parameters, errors
 
 
 class _Loads:
@@ -142,6 +156,14 @@ class _Loads:
             "observed_kv_cache_usage_ratio",
             "Share of the KV cache in use, of the fullest pod, from 0 to 1.",
         )
+        self._cache_tokens = gauge(
+            "observed_kv_cache_tokens",
+            "Tokens that the KV cache of the smallest pod holds.",
+        )
+        self._preemptions = gauge(
+            "observed_preemptions_per_minute",
+            "Requests preempted per minute because the KV cache was full, over all pods.",
+        )
         self._ttft = gauge(
             "observed_ttft_milliseconds", "Mean time to first token in milliseconds."
         )
@@ -162,6 +184,8 @@ class _Loads:
         self._waiting.add_metric(variant, traffic.waiting)
         for family, value in (
             (self._cache, traffic.kv_cache),
+            (self._cache_tokens, traffic.kv_tokens),
+            (self._preemptions, _per_minute(traffic.preemptions_rps)),
             (self._ttft, traffic.ttft_ms),
             (self._itl, traffic.itl_ms),
         ):
@@ -177,9 +201,15 @@ class _Loads:
             self._running,
             self._waiting,
             self._cache,
+            self._cache_tokens,
+            self._preemptions,
             self._ttft,
             self._itl,
         )
+
+
+def _per_minute(rate_rps: float | None) -> float | None:
+    return None if rate_rps is None else 60.0 * rate_rps
 
 
 class CollectionCollector(Collector):

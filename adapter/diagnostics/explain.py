@@ -6,8 +6,9 @@ from typing import Any
 
 from adapter.collector.traffic import Traffic
 from adapter.controller.state import VariantState
-from adapter.planning import plan
+from adapter.planning import fleet, plan
 from adapter.resources.inputs import InvalidVariant
+from analyzer.step_times import StepTimes
 
 
 def of_state(state: VariantState, *, now: float) -> dict[str, Any]:
@@ -27,6 +28,7 @@ def of_state(state: VariantState, *, now: float) -> dict[str, Any]:
         "desiredAccelerator": state.accelerator,
         "reason": state.reason,
         "notes": list(state.notes),
+        "profileSource": state.profile_source or None,
         "metrics": state.metrics,
         "outcome": state.outcome,
         "problem": state.problem,
@@ -39,6 +41,9 @@ def of_state(state: VariantState, *, now: float) -> dict[str, Any]:
             "percentile": source.targets.percentile,
         },
     }
+    used = next((p for p in source.profiles if p.accelerator == state.accelerator), None)
+    if used is not None:
+        document["profile"] = _profile(used)
     if state.decided_at:
         document["decidedSecondsAgo"] = round(now - state.decided_at, 1)
     if traffic is not None:
@@ -51,6 +56,17 @@ def of_state(state: VariantState, *, now: float) -> dict[str, Any]:
     if decision is not None:
         document["decision"] = _decision(decision)
     return document
+
+
+def _profile(profile: fleet.Profile) -> dict[str, Any]:
+    """Form of a given profile, and the lengths that it was measured at; 0 where they are not given."""
+    if isinstance(profile.latency, StepTimes):
+        return {"form": "step times"}
+    return {
+        "form": "decode and prefill times",
+        "atInputTokens": profile.at_input_tokens,
+        "atOutputTokens": profile.at_tokens,
+    }
 
 
 def _load(traffic: Traffic) -> dict[str, Any]:
@@ -66,7 +82,16 @@ def _load(traffic: Traffic) -> dict[str, Any]:
         "runningRequests": traffic.running,
         "waitingRequests": traffic.waiting,
         "kvCacheUsage": traffic.kv_cache,
+        "kvCacheTokens": traffic.kv_tokens,
+        "preemptionsPerMinute": _rounded(traffic.preemptions_rps, 60.0),
+        "inputTokensVariation": _rounded(traffic.input_cv),
+        "outputTokensVariation": _rounded(traffic.output_cv),
+        "cachedInputTokens": _rounded(traffic.cached_tokens),
     }
+
+
+def _rounded(value: float | None, factor: float = 1.0) -> float | None:
+    return None if value is None else round(factor * value, 3)
 
 
 def _decision(decision: plan.Decision) -> dict[str, Any]:

@@ -31,6 +31,7 @@ def lines(explanation: Mapping[str, Any]) -> list[str]:
             else f"{desired} x {explanation['desiredAccelerator'] or '?'}"
             + (f", decided {age:.0f} s ago" if age is not None else ""),
         )
+    add("profile", _profile(explanation))
     add("reason", explanation.get("reason"))
     add("problem", explanation.get("problem"))
     load = explanation.get("load")
@@ -54,10 +55,27 @@ def lines(explanation: Mapping[str, Any]) -> list[str]:
     return text
 
 
+def _profile(explanation: Mapping[str, Any]) -> str:
+    """Where the profile comes from, and what it was measured at."""
+    source, profile = explanation.get("profileSource") or "", explanation.get("profile")
+    if not source or profile is None:
+        return source
+    text = f"{source}, {profile['form']}"
+    if "atInputTokens" not in profile:
+        return text
+    measured_in, measured_out = profile["atInputTokens"], profile["atOutputTokens"]
+    if measured_in and measured_out:
+        return f"{text} measured at {measured_in:g}/{measured_out:g} tokens"
+    return f"{text} without the lengths that they hold for (atInputTokens, atTokens)"
+
+
 def _load(load: Mapping[str, Any]) -> str:
     text = f"{load['arrivalRatePerMinute']:g} req/min"
     if load["outputTokens"]:
-        text += f", {load['inputTokens'] or 0:.0f} tokens in, {load['outputTokens']:.0f} out"
+        text += f", {load['inputTokens'] or 0:.0f} tokens in"
+        if load.get("cachedInputTokens"):
+            text += f" ({load['cachedInputTokens']:.0f} from the prefix cache)"
+        text += f", {load['outputTokens']:.0f} out"
     if load["observedSecondsAgo"] is not None:
         text += f", observed {load['observedSecondsAgo']:.0f} s ago"
     return text
@@ -70,8 +88,13 @@ def _source(explanation: Mapping[str, Any], load: Mapping[str, Any]) -> str:
     if how and how != "pod":
         text += f" (attributed by {how})"
     text += f"; {load['runningRequests']:g} running, {load['waitingRequests']:g} waiting"
-    cache = load["kvCacheUsage"]
-    return text if cache is None else f"{text}, KV cache {cache:.0%}"
+    cache, tokens = load["kvCacheUsage"], load.get("kvCacheTokens")
+    if cache is not None:
+        text += f", KV cache {cache:.0%}"
+        if tokens:
+            text += f" of {tokens:,.0f} tokens"
+    preemptions = load.get("preemptionsPerMinute")
+    return f"{text}, {preemptions:g} preemptions/min" if preemptions else text
 
 
 def _latencies(load: Mapping[str, Any]) -> str:

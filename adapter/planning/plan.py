@@ -32,6 +32,7 @@ class Decision:
         explanation: reasons as data.
         reason: reasons in one sentence.
         current_cost: cost of the current replicas, cents per hour.
+        notes: what to know about the profile, such as that the traffic has left its lengths.
 
     """
 
@@ -42,6 +43,7 @@ class Decision:
     explanation: Explanation
     reason: str
     current_cost: float = 0.0
+    notes: tuple[str, ...] = ()
 
     @property
     def runner_up(self) -> str:
@@ -75,18 +77,41 @@ def plan(fleet: fleets.Fleet) -> Plan:
         InvalidProblemError: capacity or settings have no meaning.
 
     """
-    given, set_aside = _problem(fleet)
+    sized = candidates.Candidates(fleet)
+    given, set_aside = _problem(fleet, sized)
     solution = solvers.solve(given, fleet.settings.solver)
     reasons = explain(given, solution)
-    classes = {service_class.name: service_class for service_class in fleet.service_classes}
-    variants = {variant.name: variant for variant in fleet.variants}
-    decisions = {}
-    for item in given.variants:
-        variant = variants[item.name]
-        targets = classes[variant.service_class].targets[variant.model]
-        got = solution.allocations[item.name]
-        decision = _decision(variant, targets, got, reasons[item.name])
-        decisions[item.name] = replace(decision, current_cost=item.current.cost)
+    rates = {variant.name: variant.load.arrival_rate_rps for variant in fleet.variants}
+    chosen = [
+        (item.name, got, _row(sized.by_variant[item.name], got.candidate))
+        for item in given.variants
+        if (got := solution.allocations[item.name]).candidate is not None
+    ]
+    steady = sized.steady([row for _, _, row in chosen], [got.replicas for _, got, _ in chosen])
+    latencies = dict(
+        zip(
+            (name for name, _, _ in chosen),
+            zip(
+                steady.ttft_ms.tolist(),
+                steady.itl_ms.tolist(),
+                steady.blocking.tolist(),
+                strict=True,
+            ),
+            strict=True,
+        )
+    )
+    notes = {name: sized.notes(row) for name, _, row in chosen}
+    decisions = {
+        item.name: _decision(
+            solution.allocations[item.name],
+            latencies.get(item.name),
+            reasons[item.name],
+            arrival_rate_rps=rates[item.name],
+            current_cost=item.current.cost,
+            notes=notes.get(item.name, ()),
+        )
+        for item in given.variants
+    }
     return Plan(
         decisions=decisions,
         set_aside=set_aside,
@@ -97,16 +122,26 @@ def plan(fleet: fleets.Fleet) -> Plan:
     )
 
 
-def _problem(fleet: fleets.Fleet) -> tuple[problem.Problem, dict[str, str]]:
+def _row(choices: candidates.Choices, chosen: problem.Candidate | None) -> int:
+    """Row of the candidate that was chosen."""
+    return next(
+        row
+        for row, candidate in zip(choices.rows, choices.candidates, strict=True)
+        if candidate is chosen
+    )
+
+
+def _problem(
+    fleet: fleets.Fleet, sized: candidates.Candidates
+) -> tuple[problem.Problem, dict[str, str]]:
     """What the optimizer gets, and why some variants are not in it."""
     settings = fleet.settings
     accelerators = {accelerator.name: accelerator for accelerator in fleet.accelerators}
     classes = {service_class.name: service_class for service_class in fleet.service_classes}
-    choices = candidates.choices(fleet)
     variants: list[problem.VariantCandidates] = []
     set_aside: dict[str, str] = {}
     for variant in fleet.variants:
-        choice = choices[variant.name]
+        choice = sized.by_variant[variant.name]
         if not choice.candidates:
             set_aside[variant.name] = "; ".join(choice.refusals) or "no profile to choose from"
             continue
@@ -134,35 +169,46 @@ def _problem(fleet: fleets.Fleet) -> tuple[problem.Problem, dict[str, str]]:
 
 
 def _decision(
-    variant: fleets.Variant,
-    targets: fleets.Targets,
     got: problem.Allocation,
+    latencies: tuple[float, float, float] | None,
     explanation: Explanation,
+    *,
+    arrival_rate_rps: float,
+    current_cost: float,
+    notes: tuple[str, ...],
 ) -> Decision:
-    short = "; ".join(str(shortage) for shortage in explanation.shortages)
-    chosen = got.candidate
-    if chosen is None:
+    short = "; ".join(map(str, explanation.shortages))
+    given = got.candidate
+    if given is None or latencies is None:
         chosen, reason = _EMPTY, f"not served: {short}"
-    elif got.served == "full":
-        reason = "; ".join(part for part in (chosen.reason, short) if part)
     else:
-        steady = candidates.performance(variant, chosen, targets, got.replicas)
-        reason = (
-            f"{got.replicas} of {chosen.replicas} replicas: TTFT {steady.ttft_ms:.0f} ms,"
-            f" ITL {steady.itl_ms:.1f} ms, {steady.blocking:.0%} of requests turned away; {short}"
-        )
-        chosen = replace(
-            chosen,
+        ttft, itl, blocking = latencies
+        reason = "; ".join(part for part in (given.reason, short) if part)
+        if got.served != "full":
+            reason = (
+                f"{got.replicas} of {given.replicas} replicas: TTFT {ttft:.0f} ms,"
+                f" ITL {itl:.1f} ms, {blocking:.0%} of requests turned away; {short}"
+            )
+        chosen = problem.Candidate(
+            accelerator=given.accelerator,
             replicas=got.replicas,
+            max_batch=given.max_batch,
             cost=got.cost,
-            itl_ms=steady.itl_ms,
-            ttft_ms=steady.ttft_ms,
+            itl_ms=itl,
+            ttft_ms=ttft,
+            max_rate_rpm=given.max_rate_rpm,
+            reason=given.reason,
+            device_type=given.device_type,
+            devices=given.devices,
+            binding=given.binding,
         )
     return Decision(
         candidate=chosen,
         value=got.value,
         served=got.served,
-        arrival_rate_rps=variant.load.arrival_rate_rps,
+        arrival_rate_rps=arrival_rate_rps,
         explanation=explanation,
         reason=reason,
+        current_cost=current_cost,
+        notes=notes,
     )

@@ -160,7 +160,7 @@ class VariantAutoscalingSpec(_Object):
     service_class: ServiceClassReference = Field(
         alias="sloClassRef", default=ServiceClassReference()
     )
-    profile: ModelProfile = Field(alias="modelProfile")
+    profile: ModelProfile | None = Field(alias="modelProfile", default=None)
     scale_target: ScaleTargetReference | None = Field(alias="scaleTargetRef", default=None)
 
 

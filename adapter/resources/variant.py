@@ -83,6 +83,9 @@ class VariantSource:
     """A variant as its objects describe it, without its load.
 
     Attributes:
+        profiles: measured profiles; empty where none is given, and the load alone decides.
+        accelerator: accelerator that the replicas run on; empty where it is unknown, which it is only with
+            profiles.
         endpoints: URLs whose metrics text is scraped, one per replica.
         pods: names of the pods behind `endpoints`, in the same order; empty where unknown.
         pods_known: True where `pods` lists every pod of the scale target.
@@ -184,9 +187,7 @@ def source(
     replicas = _current_replicas(notes, target, endpoints)
     scaler = next((item for item in scalers if item.reference == reference(variant)), None)
     minimum, maximum = _bounds(notes, scaler)
-    accelerator = metadata.labels.get(ACCELERATOR_LABEL, "")
-    if not accelerator and len(profiles) == 1:
-        accelerator = profiles[0].accelerator
+    accelerator = _accelerator(metadata.labels.get(ACCELERATOR_LABEL, ""), profiles, accelerators)
     return VariantSource(
         namespace=metadata.namespace,
         name=metadata.name,
@@ -316,6 +317,8 @@ def _profiles(
 ) -> tuple[tuple[fleet.Profile, ...], list[str]]:
     profiles: list[fleet.Profile] = []
     warnings: list[str] = []
+    if spec.profile is None:
+        return (), []
     for index, item in enumerate(spec.profile.accelerators):
         field = f"spec.modelProfile.accelerators[{index}].acc"
         if item.accelerator not in accelerators:
@@ -331,6 +334,24 @@ def _profiles(
     if not profiles:
         raise errors.InputError("; ".join(warnings))
     return tuple(profiles), warnings
+
+
+def _accelerator(
+    label: str,
+    profiles: Sequence[fleet.Profile],
+    accelerators: Mapping[str, fleet.Accelerator],
+) -> str:
+    """Accelerator that the replicas run on: the label's, else the only one there is; empty if unknown."""
+    if profiles:
+        return label or (profiles[0].accelerator if len(profiles) == 1 else "")
+    if label in accelerators or (not label and len(accelerators) == 1):
+        return label or next(iter(accelerators))
+    why = f"its value {label!r} has no cost" if label else "it is not set"
+    raise errors.InputError(
+        "spec.modelProfile: not given, so metadata.labels"
+        f"[{ACCELERATOR_LABEL}] must name the accelerator that the replicas run on, and {why}; set it to"
+        f" a key of ConfigMap accelerator-unit-costs, which has {_listed(accelerators)}, or give a profile"
+    )
 
 
 def _profile(item: schemas.AcceleratorProfile) -> fleet.Profile:

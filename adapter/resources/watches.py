@@ -19,6 +19,7 @@ from adapter.resources import config_maps, hpa, pods, schemas
 from adapter.resources import gpus as inventory
 from adapter.resources import inputs as joined
 from adapter.resources import variant as variants
+from adapter.resources.annotations import ACCELERATOR_LABEL
 
 log = structlog.get_logger()
 
@@ -206,11 +207,14 @@ def _join(scope: Scope, seen: _Seen) -> joined.Inputs:
 
 def _device_types(scope: Scope, reader: joined.Reader) -> dict[str, str]:
     """Device types of the accelerators that variants name, each with the place that says so."""
-    named = {
-        profile.accelerator
-        for _, variant in reader.variants.values()
-        for profile in variant.spec.profile.accelerators
-    }
+    named: set[str] = set()
+    for _, variant in reader.variants.values():
+        if variant.spec.profile is not None:
+            named.update(profile.accelerator for profile in variant.spec.profile.accelerators)
+        else:
+            # Without a profile and a label there is only one accelerator, or the variant is refused.
+            label = variant.metadata.labels.get(ACCELERATOR_LABEL)
+            named.update([label] if label else reader.settings.accelerators)
     where = f"ConfigMap {scope.config_namespace}/{config_maps.COSTS}"
     return {
         accelerator.device_type: f"{where}: data.{name}"

@@ -12,14 +12,14 @@ Units: milliseconds, tokens, requests.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from analyzer.errors import InvalidParameterError
-from analyzer.replicas import BoolArray, FloatArray, checked, same_length
+from analyzer.replicas import BoolArray, FloatArray, same_length
 from analyzer.step_times import EngineLimits, Lengths, StepTimes
 
 KV_SHARE = 0.90
@@ -33,6 +33,11 @@ BLOCK_TOKENS = 16
 _NODES, NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(7)
 NODE_WEIGHTS = NODE_WEIGHTS / NODE_WEIGHTS.sum()
 MAX_SEQS_LIMIT = 2**16
+LARGEST = 1e9
+"""Largest step time (ms) and length (tokens); what is beyond is a mistake and leaves the range of floats."""
+
+LARGEST_CV = 100.0
+SMALLEST_BASE_MS = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +122,8 @@ class Engines:
             )
         )
         columns = same_length({name: _column(name, value) for name, value in given.items()})
-        _check(columns)
+        for error in problems(columns).values():
+            raise error
         self._fill(columns)
 
     @classmethod
@@ -142,7 +148,7 @@ class Engines:
             cached_tokens=[length.cached_tokens for length in lengths],
         )
 
-    def _fill(self, columns: dict[str, FloatArray]) -> None:
+    def _fill(self, columns: Mapping[str, FloatArray]) -> None:
         self.base_ms = columns["base_ms"]
         self.root_ms = columns["per_sqrt_request_ms"]
         self.per_prefill_token_ms = columns["per_prefill_token_ms"]
@@ -207,40 +213,55 @@ def _column(name: str, value: ArrayLike) -> FloatArray:
     return column
 
 
-def _check(columns: dict[str, FloatArray]) -> None:
-    rows = columns["base_ms"].size
-    for name, column in columns.items():
+def problems(columns: Mapping[str, FloatArray]) -> dict[int, InvalidParameterError]:
+    """First problem of each row that has one, in the order of the rows.
+
+    Args:
+        columns: arrays of one length under the names of `COLUMNS`.
+
+    """
+    found: dict[int, InvalidParameterError] = {}
+
+    def note(name: str, bad: BoolArray, problem: str) -> None:
+        for row in np.flatnonzero(bad):
+            text = problem.format(columns[name][row])
+            found.setdefault(int(row), InvalidParameterError(name, text, index=int(row)))
+
+    for name in COLUMNS:
+        values = columns[name]
+        most = LARGEST_CV if name.endswith("_cv") else LARGEST
+        finite = np.isfinite(values)
+        if name not in {"kv_tokens", "max_num_seqs"}:
+            note(name, finite & (values > most), f"must be at most {most:g}, not {{:g}}")
         if name in {"base_ms", "max_num_seqs", "max_num_batched_tokens"}:
-            checked(name, column, rows, above=0.0)
+            note(name, ~(finite & (values > 0)), "must be a number > 0, not {:g}")
         elif name == "output_tokens":
-            checked(name, column, rows, least=1.0)
+            note(name, ~(finite & (values >= 1)), "must be a number >= 1, not {:g}")
         elif name != "kv_tokens":
-            checked(name, column, rows, least=0.0)
+            note(name, ~(finite & (values >= 0)), "must be a number >= 0, not {:g}")
+    note(
+        "base_ms",
+        columns["base_ms"] < SMALLEST_BASE_MS,
+        f"must be at least {SMALLEST_BASE_MS:g}, not {{:g}}: a step takes time",
+    )
     seqs, budget = columns["max_num_seqs"], columns["max_num_batched_tokens"]
-    _refuse(
+    note(
         "max_num_seqs",
         (seqs < 1) | (seqs > MAX_SEQS_LIMIT) | (seqs != np.floor(seqs)),
-        seqs,
         f"must be a whole number from 1 to {MAX_SEQS_LIMIT}, not {{:g}}",
     )
-    _refuse(
+    note(
         "max_num_batched_tokens",
         budget <= seqs,
-        budget,
         "must exceed max_num_seqs, not {:g}: every running request takes one token of each step",
     )
     kv_tokens = columns["kv_tokens"]
     request = columns["input_tokens"] + columns["cached_tokens"] + columns["output_tokens"]
-    _refuse("kv_tokens", ~(kv_tokens > 0), kv_tokens, "must be a number > 0, not {:g}")
-    _refuse(
+    note("kv_tokens", ~(kv_tokens > 0), "must be a number > 0, not {:g}")
+    note(
         "kv_tokens",
         kv_tokens < request,
-        kv_tokens,
         "{:g} tokens do not hold one request of the given lengths: give the engine's real KV cache"
         " (num_gpu_blocks * block_size), or shorter input_tokens and output_tokens",
     )
-
-
-def _refuse(name: str, bad: BoolArray, values: FloatArray, problem: str) -> None:
-    for row in np.flatnonzero(bad):
-        raise InvalidParameterError(name, problem.format(values[row]), index=int(row))
+    return dict(sorted(found.items()))

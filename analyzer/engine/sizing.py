@@ -208,7 +208,7 @@ def size_engines(
     rate = np.empty(rows)
     binding = np.empty(rows, dtype=np.int8)
     best = np.full(rows, np.nan)
-    for part in _parts(engines):
+    for part in parts(engines):
         search = _Search(engines.take(part), ttft[part], itl[part], share[part])
         rate[part], binding[part], best[part] = search.largest()
     binding[(binding == _STABILITY) & ~np.isnan(tokens)] = _TPS
@@ -239,7 +239,7 @@ def analyze_engines(engines: Engines, rate_rps: ArrayLike) -> EnginePerformanceA
     """
     rates = np.maximum(checked("rate_rps", rate_rps, len(engines), least=0.0), 1e-12)
     out = {item.name: np.empty(len(engines)) for item in fields(EnginePerformanceArrays)}
-    for part in _parts(engines):
+    for part in parts(engines):
         some = engines.take(part)
         state = engine_state.at_rate(some, rates[part])
         times = latency(some, state)
@@ -360,7 +360,7 @@ class _Search:
         return best
 
 
-def _parts(engines: Engines) -> Iterator[NDArray[np.intp]]:
+def parts(engines: Engines) -> Iterator[NDArray[np.intp]]:
     """Rows that are worked on together: of similar batches, and few enough for the processor's cache."""
     width = np.exp2(np.ceil(np.log2(engines.max_batch)))
     for one in np.unique(width):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analyzer import capacity, errors, queueing
+from analyzer import capacity, errors, queueing, searches
 from analyzer.capacity import Capacity, Unreachable
 from analyzer.queueing import Replica, Replicas
 
@@ -57,8 +57,8 @@ def test_sizing_inverts_analysis(
         if target == "ttft"
         else capacity.size(replica, itl_ms=wanted, percentile=share)
     )
-    floor = capacity.FLOOR_SHARE * 1000.0 / replica.request_ms(1.0)
-    limit = capacity.LIMIT_SHARE * replica.max_rate_rps
+    floor = searches.FLOOR_SHARE * 1000.0 / replica.request_ms(1.0)
+    limit = searches.LIMIT_SHARE * replica.max_rate_rps
     if isinstance(found, Unreachable):
         assert (found.target, found.wanted_ms) == (target, wanted)
         assert found.best_ms == pytest.approx(latency(replica, floor, share, target))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
 from adapter.collector import exposition, model_servers
@@ -30,7 +33,57 @@ def test_every_version_says_the_same_quantities(name: str) -> None:
     assert page.ttft == pytest.approx(tuple(wanted["ttft"]))
     assert page.itl == pytest.approx(tuple(wanted["itl"]))
     assert page.kv_cache == pytest.approx(wanted["kv_cache_usage"])
+    assert page.cached_tokens == tuple(wanted["cached_tokens"])
+    assert page.preemptions == wanted["preemptions"]
+    assert page.kv_tokens == wanted["kv_tokens"]
     assert page.started_at == wanted["started_at"]
+    # Means that buckets give are near the exact ones, or buckets and sums are of different things.
+    for moments, exact in (
+        (page.input_moments, page.prompt_tokens),
+        (page.output_moments, page.generation_tokens),
+    ):
+        if moments is not None:
+            assert moments[2] == exact[1]
+            assert moments[0] == pytest.approx(exact[0], rel=0.1)
+
+
+VLLM_BOUNDS = tuple(step * 10**power for power in range(5) for step in (1, 2, 5))
+
+
+def variation(lengths: NDArray[np.float64]) -> float:
+    """What the buckets of a server that served these lengths say of their variation."""
+    buckets = [
+        (model_servers.INPUT_BUCKETS[0], {"le": str(bound)}, float((lengths <= bound).sum()))
+        for bound in (*VLLM_BOUNDS, math.inf)
+    ]
+    found = model_servers.moments(buckets, model_servers.INPUT_BUCKETS)
+    assert found is not None
+    return math.sqrt(max(found[1] * found[2] / found[0] ** 2 - 1.0, 0.0))
+
+
+@pytest.mark.parametrize("mean", [130, 512, 2048])
+@pytest.mark.parametrize("cv", [0.3, 0.5, 1.0, 1.5])
+def test_buckets_say_how_lengths_vary(mean: float, cv: float) -> None:
+    """The variation of lognormal lengths is known within 15 %, though buckets grow twofold and more."""
+    sigma = math.sqrt(math.log1p(cv * cv))
+    rng = np.random.default_rng(1)
+    lengths = rng.lognormal(math.log(mean) - sigma * sigma / 2, sigma, 20_000)
+    assert variation(lengths) == pytest.approx(lengths.std() / lengths.mean(), rel=0.15)
+
+
+@pytest.mark.parametrize("length", [1.0, 7.0, 130.0, 2048.0])
+def test_equal_lengths_do_not_vary(length: float) -> None:
+    """The width of a bucket is no variation."""
+    assert variation(np.full(50, length)) == 0
+
+
+@pytest.mark.parametrize("wrong", [math.nan, -1.0, math.inf])
+def test_a_bucket_that_is_no_number_gives_no_moments(wrong: float) -> None:
+    """The rest of the page counts all the same: lengths have a default."""
+    name = model_servers.OUTPUT_BUCKETS[0]
+    buckets = [(name, {"le": "10"}, wrong), (name, {"le": "+Inf"}, 5.0)]
+    assert model_servers.moments(buckets, model_servers.OUTPUT_BUCKETS) is None
+    assert model_servers.moments(buckets, model_servers.INPUT_BUCKETS) is None
 
 
 def test_two_names_of_one_quantity_count_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from typing import Any
@@ -92,6 +93,32 @@ def test_every_quantity_has_its_place() -> None:
     assert asked | {"sampled_at", "started_at"} == NUMBERS.keys()
 
 
+def test_the_cache_of_a_target_is_that_of_its_server() -> None:
+    """Its series has labels with numbers and no model; engines add up, and it makes no pod of its own."""
+    sizes = [
+        Sample(
+            labels={
+                **{name: text for name, text in POD.items() if name != "model_name"},
+                "quantity": "cache",
+                "engine": engine,
+                "num_gpu_blocks": "100",
+                "block_size": "16",
+                **more,
+            },
+            value=1.0,
+            evaluated_at=1005.0,
+        )
+        for engine, more in (("0", {}), ("1", {"kv_cache_size_tokens": "1500"}))
+    ]
+    (found,) = promql.pods([*sizes, *answer()])
+    assert found.page == dataclasses.replace(PAGE, kv_tokens=3100.0)
+    assert promql.pods(sizes) == []
+    unknown = [
+        size._replace(labels={**size.labels, "num_gpu_blocks": "None"}) for size in sizes[:1]
+    ]
+    assert promql.pods([*answer(), *unknown])[0].page == PAGE
+
+
 def test_the_order_of_an_answer_does_not_matter() -> None:
     """Prometheus promises none."""
     assert promql.pods(answer()[::-1]) == promql.pods(answer())
@@ -176,7 +203,9 @@ def test_one_query_for_the_whole_fleet() -> None:
     assert not re.search(r'(?:namespace|pod|model_name|instance|job)\s*(?:=|!=|=~|!~)\s*"', text)
     for name in model_servers.SERIES | {model_servers.STARTED}:
         assert re.search(rf"(?<![\w:]){re.escape(name)}(?![\w:])", text), name
-    for quantity in ("largest", "sampled_at", "started_at"):
+    assert not re.search(r"_bucket(?![\w:])", text)
+    assert model_servers.CACHE_CONFIG in text
+    for quantity in ("largest", "sampled_at", "started_at", "cache"):
         assert text.count(f'"{quantity}"') == 1
     for name in (*promql.GATEWAY_QUEUES, *promql.GATEWAY_REQUESTS):
         assert name in promql.gateways()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 import statistics
 import time
@@ -228,10 +229,14 @@ async def test_prometheus_lags_the_pods_and_nothing_else(scene: Scene) -> None:
 
 
 async def test_pages_at_rest_are_equal(scene: Scene) -> None:
-    """Once nothing changes, every field of every pod's page is the same from both sources, to the bit."""
+    """Once nothing changes, every field of every pod's page is the same from both sources, to the bit.
+
+    But for the moments of lengths: Prometheus is not queried for buckets.
+    """
     assert len(scene.quiet) == 4
     for pod, page, other in scene.quiet:
-        assert page == other, pod
+        assert page.input_moments is not None
+        assert dataclasses.replace(page, input_moments=None, output_moments=None) == other, pod
         assert page.finished > 10, pod
 
 

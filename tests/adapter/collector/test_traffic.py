@@ -277,3 +277,62 @@ def test_whatever_pages_come_rates_are_rates(
                 assert rate >= 0
         latest = window.rate_since_last(at_least=1.0)
         assert latest is None or (math.isfinite(latest[0]) and latest[0] >= 0)
+
+
+def recorded(finished: float, **more: object) -> PodMetrics:
+    """A page with moments: requests of 100 and 300 input tokens, half of each."""
+    return replace(
+        page(finished),
+        input_moments=(200 * finished, 50_000 * finished, finished),
+        **more,  # type: ignore[arg-type] # fields of the page by name
+    )
+
+
+def test_variation_cache_hits_and_preemptions_of_the_long_window() -> None:
+    """What grew counts, not the totals; the smallest pod's KV cache is the one that binds."""
+    window = TrafficWindow(window_seconds=60, long_seconds=180)
+    for second in range(0, 121, 10):
+        for pod, tokens in (("a", 30_000.0), ("b", 20_000.0)):
+            done = 1000.0 + second
+            more = {"cached_tokens": (3 * done, 12 * done), "preemptions": 7 + second / 10}
+            window.add(pod, recorded(done, kv_tokens=tokens, **more), now=second)
+    traffic = window.traffic(now=120)
+    assert traffic is not None
+    assert traffic.input_cv == pytest.approx(0.5)
+    assert traffic.output_cv is None
+    assert traffic.cached_tokens == pytest.approx(10 / 4)
+    assert traffic.preemptions_rps == pytest.approx(2 * 12 / 120)
+    assert traffic.kv_tokens == 20_000
+
+
+def test_what_pods_do_not_report_is_unknown() -> None:
+    """Old servers and Prometheus give no moments; a single finished request says nothing of a variation."""
+    window = TrafficWindow(window_seconds=60)
+    for second in (0, 10, 20):
+        window.add("a", page(second), now=second)
+        window.add("b", recorded(second / 10), now=second)
+    traffic = window.traffic(now=20)
+    assert traffic is not None
+    assert (traffic.input_cv, traffic.cached_tokens) == (None, None)
+    assert (traffic.preemptions_rps, traffic.kv_tokens) == (None, None)
+
+
+def test_a_change_of_the_source_makes_no_growth_of_lengths() -> None:
+    """Pages of Prometheus have no moments: the totals of the next scraped page are not what grew since."""
+    window = TrafficWindow(window_seconds=60)
+    window.add("a", recorded(1000), now=0)
+    window.add("a", page(1005), now=10)
+    window.add("a", recorded(1010), now=20)
+    traffic = window.traffic(now=20)
+    assert traffic is not None
+    assert traffic.input_cv is None
+
+
+def test_a_restart_begins_the_moments_anew() -> None:
+    """After a reset all that a server shows was counted since then."""
+    window = TrafficWindow(window_seconds=60)
+    window.add("a", recorded(1000), now=0)
+    window.add("a", recorded(12), now=10)
+    traffic = window.traffic(now=10)
+    assert traffic is not None
+    assert traffic.input_cv == pytest.approx(0.5)

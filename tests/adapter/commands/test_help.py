@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from adapter import cli
-from adapter.formats import cases, fleet_file
+from adapter.formats import cases, fleet_file, step_cases
 
 MACHINE = {"kubeconfig"}
 """Defaults that depend on the machine: help names where they come from."""
@@ -50,7 +50,12 @@ def numbers(model: Any, name: str) -> list[tuple[str, str, object]]:
 
 
 @pytest.mark.parametrize(
-    ("model", "name"), [(cases.Case, "analyze"), (fleet_file.SettingsPart, "plan")]
+    ("model", "name"),
+    [
+        (cases.Case, "analyze"),
+        (step_cases.StepCase, "analyze"),
+        (fleet_file.SettingsPart, "plan"),
+    ],
 )
 def test_defaults_that_a_document_has_are_those_of_the_help(model: Any, name: str) -> None:
     """The flags leave them to the document's schema."""

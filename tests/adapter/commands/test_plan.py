@@ -94,21 +94,24 @@ def test_candidates_are_the_references() -> None:
         )
         assert not left_out
         classes = {item.name: item for item in snapshot.service_classes}
-        found = candidates.choices(snapshot)
+        found = candidates.Candidates(snapshot)
         for variant in snapshot.variants:
             targets = classes[variant.service_class].targets.get(variant.model)
             load = variant.load
             if targets is None or targets.tps or not load.input_tokens or not load.arrival_rate_rps:
                 continue
             theirs = case["candidates"][variant.name]
-            ours = {item.accelerator: item for item in found[variant.name].candidates}
+            choices = found.by_variant[variant.name]
+            ours = {item.accelerator: item for item in choices.candidates}
             assert set(ours) == set(theirs), (case["id"], variant.name)
+            steady = found.steady(choices.rows, [item.replicas for item in choices.candidates])
+            places = {item.accelerator: place for place, item in enumerate(choices.candidates)}
             for name, (_, replicas, batch, cost, _, itl, ttft, rate) in theirs.items():
                 mine = ours[name]
                 assert (mine.replicas, mine.max_batch) == (replicas, batch)
                 assert mine.cost == pytest.approx(cost, rel=1e-5)
-                assert mine.itl_ms == pytest.approx(itl, rel=1e-3)
-                assert mine.ttft_ms == pytest.approx(ttft, rel=1e-2, abs=1)
+                assert steady.itl_ms[places[name]] == pytest.approx(itl, rel=1e-3)
+                assert steady.ttft_ms[places[name]] == pytest.approx(ttft, rel=1e-2, abs=1)
                 assert mine.max_rate_rpm == pytest.approx(rate, rel=1e-3)
                 compared += 1
     assert compared > 3000

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from adapter.controller import stabilization
@@ -133,3 +135,15 @@ def test_devices_of_a_held_variant_are_not_free() -> None:
     assert stabilization.free_capacity(inputs(held, devices=10), [held]) == {"G": 4}
     assert stabilization.free_capacity(inputs(held, devices=4), [held]) == {"G": 0}
     assert stabilization.free_capacity(inputs(held, devices=None), [held]) is None
+
+
+def test_variants_without_a_profile_take_their_devices_first() -> None:
+    """One unit per replica; what does not fit is cut and said, and the rest is left to plan with."""
+    bare = [dataclasses.replace(source(name), profiles=()) for name in ("a", "b")]
+    rule = {"n/a": decision(3), "n/b": decision(2)}
+    fitting, left = stabilization.within_capacity(rule, inputs(*bare, devices=9), {"G": 9})
+    assert {key: item.candidate.replicas for key, item in fitting.items()} == {"n/a": 3, "n/b": 1}
+    assert (fitting["n/a"].served, fitting["n/b"].served) == ("full", "partial")
+    assert fitting["n/b"].reason.startswith("1 of 2 replicas: G short")
+    assert left == {"G": 1}
+    assert stabilization.within_capacity(rule, inputs(*bare, devices=None), None) == (rule, None)

@@ -1,0 +1,119 @@
+"""Pairs whose profiles are decode and prefill times over the batch: alpha, beta, gamma, delta."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapter.planning.pairs import (
+    BINDINGS,
+    Asked,
+    Binding,
+    IntArray,
+    Pair,
+    Sized,
+    Steady,
+    output_tokens,
+)
+from analyzer import capacity, pooling, queueing
+from analyzer.errors import InvalidParameterError
+from analyzer.latency import LatencyParameters
+from analyzer.replicas import FloatArray, problems
+
+_BINDING = np.array([BINDINGS.index(name) for name in capacity.BINDINGS], dtype=np.int8)
+
+
+class LinearModel:
+    """M pairs as `queueing.Replicas`."""
+
+    def __init__(self, replicas: queueing.Replicas) -> None:
+        self._replicas = replicas
+
+    def size(self, asked: Asked) -> Sized:
+        """Replicas that the rates need; together where they share their queue."""
+        replicas = self._replicas
+        targets = {
+            "ttft_ms": asked.ttft_ms,
+            "itl_ms": asked.itl_ms,
+            "percentile": asked.percentile,
+            "stability_margin": asked.margin,
+        }
+        sized = capacity.size_all(replicas, **targets, every_target=False)
+        reached = sized.unreachable < 0
+        wanted = capacity.replicas_needed(asked.rate_rps, np.where(reached, sized.goodput_rps, 1.0))
+        rows = np.flatnonzero(asked.shared & reached & (wanted > 1))
+        if rows.size:
+            some = replicas.take(rows)
+            wanted[rows] = pooling.replicas_needed(
+                some,
+                asked.rate_rps[rows],
+                wanted[rows],
+                **{name: values[rows] for name, values in targets.items()},
+            )
+            wanted[rows] = pooling.bursty(
+                wanted[rows], asked.rate_rps[rows] / some.max_rate_rps, asked.dispersion[rows]
+            )
+        bound = np.where(reached, sized.binding, np.maximum(sized.unreachable, 0))
+        return Sized(
+            goodput_rps=sized.goodput_rps,
+            binding=_BINDING[bound],
+            wanted=wanted,
+            max_batch=replicas.max_batch.astype(np.int64),
+            unreachable={row: str(sized[row]) for row in np.flatnonzero(~reached).tolist()},
+        )
+
+    def steady(self, rows: NDArray[np.intp], asked: Asked, replicas: IntArray) -> Steady:
+        """Mean latencies of that many replicas."""
+        some = self._replicas.take(rows)
+        group = np.where(asked.shared, pooling.together(some, replicas), 1)
+        found = queueing.analyze_all(pooling.pooled(some, group), asked.rate_rps * group / replicas)
+        return Steady(ttft_ms=found.ttft_ms, itl_ms=found.itl_ms, blocking=found.blocking)
+
+    def reason(self, row: int, binding: Binding, rate_rpm: float) -> str:  # noqa: ARG002 - as all models
+        """What bounds a replica."""
+        return f"{binding} bounds a replica to {rate_rpm:.2f} req/min"
+
+    def reason_together(self) -> str:
+        """They take over each other's bursts."""
+        return " alone; together they carry more"
+
+
+def model(
+    pairs: Sequence[Pair],
+) -> tuple[LinearModel | None, list[int], dict[int, InvalidParameterError]]:
+    """The model of the pairs that have one with their places, and the problems of the others by place."""
+    table = columns(pairs)
+    bad = problems(table)
+    good = [place for place in range(len(pairs)) if place not in bad]
+    if not good:
+        return None, good, bad
+    rows = np.array(good, dtype=np.intp)
+    replicas = queueing.Replicas(**{name: column[rows] for name, column in table.items()})
+    return LinearModel(replicas), good, bad
+
+
+def columns(pairs: Sequence[Pair]) -> dict[str, FloatArray]:
+    """Arrays under the names of the analyzer's PARAMETERS."""
+    times = []
+    for pair in pairs:
+        latency = pair.profile.latency
+        assert isinstance(latency, LatencyParameters)  # noqa: S101 - the caller has chosen them
+        times.append((latency.alpha_ms, latency.beta_ms, latency.gamma_ms, latency.delta_ms))
+    lines = np.array(times, dtype=np.float64).reshape(len(pairs), 4)
+    batch = np.array([pair.max_batch for pair in pairs], dtype=np.float64)
+    return {
+        "alpha_ms": lines[:, 0],
+        "beta_ms": lines[:, 1],
+        "gamma_ms": lines[:, 2],
+        "delta_ms": lines[:, 3],
+        "input_tokens": np.array(
+            [pair.variant.load.input_tokens for pair in pairs], dtype=np.float64
+        ),
+        "output_tokens": np.array(
+            [output_tokens(pair.variant) for pair in pairs], dtype=np.float64
+        ),
+        "max_batch": batch,
+        "max_queue": queueing.MAX_QUEUE_TO_BATCH * batch,
+    }

@@ -1,0 +1,148 @@
+"""Pairs of a variant and a profile that are sized together, and what their sizing answers, as columns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapter.planning import fleet as fleets
+from analyzer import capacity, defaults
+from analyzer.replicas import BoolArray, FloatArray
+
+IntArray = NDArray[np.int64]
+
+Binding = Literal["ttft", "itl", "tps", "kv", "stability"]
+BINDINGS: tuple[Binding, ...] = ("ttft", "itl", "tps", "kv", "stability")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """A variant on one accelerator.
+
+    Attributes:
+        max_batch: largest number of requests in service, scaled to the output tokens.
+
+    """
+
+    variant: fleets.Variant
+    profile: fleets.Profile
+    accelerator: fleets.Accelerator
+    targets: fleets.Targets
+    max_batch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Asked:
+    """What M pairs are sized for, every field of shape (M,); NaN where there is no such target.
+
+    Attributes:
+        rate_rps: requests per second of all replicas together; a tokens-per-second target is a floor.
+        margin: share of a replica's throughput kept free.
+        shared: whether the replicas share their queue behind a load-aware gateway.
+        dispersion: variance of the number of arrivals over its mean.
+
+    """
+
+    rate_rps: FloatArray
+    ttft_ms: FloatArray
+    itl_ms: FloatArray
+    tps: FloatArray
+    percentile: FloatArray
+    margin: FloatArray
+    shared: BoolArray
+    dispersion: FloatArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sized:
+    """What one replica of each of M pairs carries, and how many are needed.
+
+    Attributes:
+        goodput_rps: requests per second that a replica finishes within the targets; shape (M,).
+        binding: shape (M,), index into `BINDINGS`; the target that cannot be met where one cannot.
+        wanted: shape (M,), replicas that the rate needs; meaningless where a target cannot be met.
+        max_batch: shape (M,), requests in service per replica.
+        unreachable: why no load meets the targets, by row.
+
+    """
+
+    goodput_rps: FloatArray
+    binding: NDArray[np.int8]
+    wanted: IntArray
+    max_batch: IntArray
+    unreachable: Mapping[int, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Steady:
+    """Mean latencies (ms) and share of requests turned away, each of shape (M,)."""
+
+    ttft_ms: FloatArray
+    itl_ms: FloatArray
+    blocking: FloatArray
+
+
+class Model(Protocol):
+    """Replicas of M pairs under one model of a replica."""
+
+    def size(self, asked: Asked) -> Sized:
+        """Replicas that the rates need."""
+        ...
+
+    def steady(self, rows: NDArray[np.intp], asked: Asked, replicas: IntArray) -> Steady:
+        """What that many replicas, at least 1, of some rows do; `asked` and `replicas` are of these rows."""
+        ...
+
+    def reason(self, row: int, binding: Binding, rate_rpm: float) -> str:
+        """What bounds a replica of one row to the rate, as one clause."""
+        ...
+
+    def reason_together(self) -> str:
+        """What a load-aware gateway in front of several replicas changes, to be added to the reason."""
+        ...
+
+
+def output_tokens(variant: fleets.Variant) -> float:
+    """At least the one that a request is answered with."""
+    return max(variant.load.output_tokens, 1.0)
+
+
+def asked_of(pairs: Sequence[Pair], margin: float) -> Asked:
+    """Targets and rates as columns."""
+    tokens = max(margin, defaults.STABILITY_MARGIN)
+    targets = [pair.targets for pair in pairs]
+    loads = [pair.variant.load for pair in pairs]
+    return Asked(
+        rate_rps=capacity.rate_to_serve(
+            [load.arrival_rate_rps for load in loads],
+            [target.tps for target in targets],
+            [output_tokens(pair.variant) for pair in pairs],
+        ),
+        ttft_ms=np.array([target.ttft_ms or math.nan for target in targets]),
+        itl_ms=np.array([target.itl_ms or math.nan for target in targets]),
+        tps=np.array([target.tps or math.nan for target in targets]),
+        percentile=np.array([target.percentile or math.nan for target in targets]),
+        # A tokens-per-second target asks for nothing but stability, so there the margin is never given up.
+        margin=np.array([tokens if target.tps else margin for target in targets]),
+        shared=np.array([pair.variant.routing == "least-loaded" for pair in pairs]),
+        dispersion=np.array([load.dispersion for load in loads]),
+    )
+
+
+def part_of(asked: Asked, rows: NDArray[np.intp]) -> Asked:
+    """Some of the rows."""
+    return Asked(
+        rate_rps=asked.rate_rps[rows],
+        ttft_ms=asked.ttft_ms[rows],
+        itl_ms=asked.itl_ms[rows],
+        tps=asked.tps[rows],
+        percentile=asked.percentile[rows],
+        margin=asked.margin[rows],
+        shared=asked.shared[rows],
+        dispersion=asked.dispersion[rows],
+    )

@@ -1,0 +1,218 @@
+"""Pairs whose profiles are step times of an engine, given or converted from decode and prefill times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapter.planning import fleet as fleets
+from adapter.planning.pairs import (
+    BINDINGS,
+    Asked,
+    Binding,
+    IntArray,
+    Pair,
+    Sized,
+    Steady,
+    output_tokens,
+)
+from analyzer import capacity, queueing
+from analyzer.engine import columns as engine_columns
+from analyzer.engine import conversion, latencies, sizing
+from analyzer.engine.columns import Engines
+from analyzer.errors import InvalidParameterError
+from analyzer.replicas import FloatArray
+from analyzer.step_times import EngineLimits, Lengths, StepTimes
+
+BATCHED_TOKENS = 2048
+"""Tokens that one step computes at most where the profile does not say: the engine's smallest default."""
+
+LENGTHS_FACTOR = 1.5
+"""Factor by which mean lengths may leave those of a measurement before it is worth a note."""
+
+_BINDING = np.array([BINDINGS.index(name) for name in sizing.BINDINGS], dtype=np.int8)
+
+
+class StepModel:
+    """M pairs as `Engines`; replicas behind a load-aware gateway are sized one by one, which is safe.
+
+    What such a gateway gains is the wait for a place in the batch; a prompt is computed by one replica
+    whatever the others do, so replicas do not act as one of N-fold speed.
+    """
+
+    def __init__(self, engines: Engines) -> None:
+        self._engines = engines
+
+    def size(self, asked: Asked) -> Sized:
+        """Replicas that the rates need; the headroom is that of the model, without a further margin."""
+        sized = sizing.size_engines(
+            self._engines,
+            ttft_ms=asked.ttft_ms,
+            itl_ms=asked.itl_ms,
+            tps=asked.tps,
+            percentile=asked.percentile,
+        )
+        reached = ~np.isnan(sized.rate_rps)
+        return Sized(
+            goodput_rps=sized.rate_rps,
+            binding=_BINDING[sized.binding],
+            wanted=capacity.replicas_needed(asked.rate_rps, np.where(reached, sized.rate_rps, 1.0)),
+            max_batch=sized.max_batch.astype(np.int64),
+            unreachable={
+                row: _unreachable(sized[row], row, asked)
+                for row in np.flatnonzero(~reached).tolist()
+            },
+        )
+
+    def steady(self, rows: NDArray[np.intp], asked: Asked, replicas: IntArray) -> Steady:
+        """Mean latencies of that many replicas."""
+        ttft, itl, refused = latencies.mean_latencies(
+            self._engines.take(rows), asked.rate_rps / replicas, queueing.MAX_QUEUE_TO_BATCH
+        )
+        return Steady(ttft_ms=ttft, itl_ms=itl, blocking=refused)
+
+    def reason(self, row: int, binding: Binding, rate_rpm: float) -> str:
+        """What bounds a replica, with the requests that its KV cache holds where it binds."""
+        if binding == "kv":
+            batch, context = self._engines.max_batch[row], self._engines.context[row]
+            return (
+                f"bound by KV cache: {batch:,.0f} requests of {context:,.0f} tokens;"
+                f" a replica carries {rate_rpm:.2f} req/min"
+            )
+        return f"{binding} bounds a replica to {rate_rpm:.2f} req/min"
+
+    def reason_together(self) -> str:
+        """Nothing is taken off for the gateway."""
+        return "; each is sized on its own"
+
+
+def model(
+    pairs: Sequence[Pair],
+) -> tuple[StepModel | None, list[int], dict[int, InvalidParameterError]]:
+    """The model of the pairs that have one with their places, and the problems of the others by place."""
+    table = columns(pairs)
+    bad = engine_columns.problems(table)
+    good = [place for place in range(len(pairs)) if place not in bad]
+    if not good:
+        return None, good, bad
+    rows = np.array(good, dtype=np.intp)
+    return StepModel(Engines(**{name: column[rows] for name, column in table.items()})), good, bad
+
+
+def columns(pairs: Sequence[Pair]) -> dict[str, FloatArray]:
+    """Arrays under the names of the analyzer's COLUMNS for engines."""
+    found = []
+    for pair in pairs:
+        steps, bounds, now = step_times(pair.profile), limits(pair), lengths(pair.variant)
+        assert steps is not None  # noqa: S101 - the caller has chosen them
+        found.append(
+            (
+                steps.base_ms,
+                steps.per_request_ms,
+                steps.per_prefill_token_ms,
+                steps.per_context_token_ms,
+                steps.per_sqrt_request_ms,
+                bounds.max_num_seqs,
+                bounds.max_num_batched_tokens,
+                np.inf if bounds.kv_tokens is None else bounds.kv_tokens,
+                now.input_tokens,
+                now.output_tokens,
+                now.input_cv,
+                now.output_cv,
+                now.cached_tokens,
+            )
+        )
+    table = np.array(found, dtype=np.float64)
+    return {name: table[:, place] for place, name in enumerate(engine_columns.COLUMNS)}
+
+
+def step_times(profile: fleets.Profile) -> StepTimes | None:
+    """Step times of a profile; None where it has none and the lengths of its measurement are not known."""
+    latency = profile.latency
+    if isinstance(latency, StepTimes):
+        return latency
+    at = _measured_at(profile)
+    if at is None:
+        return None
+    try:
+        return conversion.step_times(
+            conversion.LinearTimes(
+                alpha_ms=latency.alpha_ms,
+                beta_ms=latency.beta_ms,
+                gamma_ms=latency.gamma_ms,
+                delta_ms=latency.delta_ms,
+            ),
+            at,
+        )
+    except InvalidParameterError:
+        return None
+
+
+def limits(pair: Pair) -> EngineLimits:
+    """Limits of the engine; a batch size of the variant's own overrides the profile's."""
+    given = pair.profile.limits
+    if given is None:
+        budget = max(BATCHED_TOKENS, 2 * pair.max_batch)
+        return EngineLimits(max_num_seqs=pair.max_batch, max_num_batched_tokens=budget)
+    if pair.variant.max_batch:
+        return EngineLimits(
+            max_num_seqs=pair.variant.max_batch,
+            max_num_batched_tokens=given.max_num_batched_tokens,
+            kv_tokens=given.kv_tokens,
+        )
+    return given
+
+
+def lengths(variant: fleets.Variant) -> Lengths:
+    """Lengths of the traffic; prompt tokens are those that are computed."""
+    load = variant.load
+    cached = min(load.cached_tokens, load.input_tokens)
+    return Lengths(
+        input_tokens=load.input_tokens - cached,
+        output_tokens=output_tokens(variant),
+        input_cv=load.input_cv,
+        output_cv=load.output_cv,
+        cached_tokens=cached,
+    )
+
+
+def lengths_note(variant: fleets.Variant, profile: fleets.Profile) -> str:
+    """That the traffic has left the lengths that a profile was measured at; empty where it has not."""
+    if isinstance(profile.latency, StepTimes) or not variant.load.arrival_rate_rps:
+        return ""
+    at, now = _measured_at(profile), lengths(variant)
+    if at is None or not conversion.lengths_left(at, now, LENGTHS_FACTOR):
+        return ""
+    return (
+        f"profile was measured at {at.input_tokens:g}/{at.output_tokens:g} tokens, traffic has"
+        f" {variant.load.input_tokens:.0f}/{now.output_tokens:.0f}:"
+        f" {_converted(profile)}; measure again at these lengths, or give step times"
+    )
+
+
+def _converted(profile: fleets.Profile) -> str:
+    if step_times(profile) is None:
+        return "its times hold for the lengths of the measurement only"
+    return "its times are converted to these lengths, which is less exact"
+
+
+def _measured_at(profile: fleets.Profile) -> Lengths | None:
+    if profile.at_input_tokens <= 0 or profile.at_tokens <= 0:
+        return None
+    return Lengths(input_tokens=profile.at_input_tokens, output_tokens=profile.at_tokens)
+
+
+def _unreachable(holds: sizing.EngineCapacity, row: int, asked: Asked) -> str:
+    share = float(asked.percentile[row])
+    if holds.binding not in ("ttft", "itl"):
+        return "a replica does not keep up with any load"
+    return str(
+        capacity.Unreachable(
+            target=holds.binding,
+            wanted_ms=float((asked.ttft_ms if holds.binding == "ttft" else asked.itl_ms)[row]),
+            best_ms=holds.best_ms,
+            percentile=None if np.isnan(share) else share,
+        )
+    )

@@ -1,0 +1,130 @@
+"""Replicas for a variant of which no model is known: from how full and how late its replicas are.
+
+Each signal says by which factor the replicas are too few (above 1) or too many (below 1), as an HPA takes a
+metric over its target; the largest one counts:
+
+    KV cache      usage of the fullest replica / 0.8
+    in service    running / (0.8 batch), where the largest batch is known
+    queue         (running + waiting) / running, where more than one request per replica waits: requests wait
+                  only where replicas are full, so what runs is what they hold
+    latency       observed ITL and TTFT / (0.9 target)
+
+A factor at most doubles the replicas, since a cycle later its effect is seen; it takes away at most a
+quarter of them, because latencies do not fall in proportion and nobody knows where they turn.
+
+Units: milliseconds, requests.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+KV_TARGET = 0.8
+"""Share of the KV cache in use that is aimed at: above it requests are soon preempted."""
+
+BATCH_TARGET = 0.8
+"""Share of the largest batch that is aimed at."""
+
+LATENCY_TARGET = 0.9
+"""Share of a latency target that is aimed at."""
+
+LARGEST_RISE = 2.0
+LARGEST_FALL = 0.75
+"""Bounds of the factor of one cycle."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signals:
+    """What the replicas of one variant show.
+
+    Attributes:
+        replicas: number of replicas that the signals are of.
+        running: requests in service, over all replicas.
+        waiting: requests in queues, over all replicas.
+        kv_usage: share of the KV cache in use, of the fullest replica; None where it is not known.
+        max_batch: most requests in service of one replica; 0 where it is not known.
+        itl_ms: mean inter-token latency; None without one.
+        ttft_ms: mean time to first token; None without one.
+        itl_target_ms: largest inter-token latency; 0 without a target.
+        ttft_target_ms: largest time to first token; 0 without a target.
+
+    """
+
+    replicas: int
+    running: float
+    waiting: float
+    kv_usage: float | None = None
+    max_batch: int = 0
+    itl_ms: float | None = None
+    ttft_ms: float | None = None
+    itl_target_ms: float = 0.0
+    ttft_target_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saturation:
+    """What the rule says.
+
+    Attributes:
+        replicas: replicas to have, at least 1 where something runs or waits.
+        reason: the signal that says so, as a clause.
+
+    """
+
+    replicas: int
+    reason: str
+
+
+def replicas_needed(signals: Signals) -> Saturation:
+    """Replicas that the largest signal asks for; 0 where nothing runs or waits."""
+    present = signals.replicas
+    if signals.running + signals.waiting <= 0:
+        return Saturation(replicas=min(max(present - 1, 0), _fewest(present)), reason="no requests")
+    if present < 1:
+        return Saturation(replicas=1, reason=f"{signals.waiting:.0f} requests wait for a replica")
+    factor, reason = max(_factors(signals), default=(1.0, "no signal of saturation"))
+    wanted = math.ceil(present * min(factor, LARGEST_RISE) - 1e-9)
+    return Saturation(replicas=max(wanted, _fewest(present), 1), reason=reason)
+
+
+def _fewest(present: int) -> int:
+    """Fewest replicas after one cycle."""
+    return min(present - 1, math.ceil(present * LARGEST_FALL)) if present > 1 else present
+
+
+def _factors(signals: Signals) -> list[tuple[float, str]]:
+    """Factor and reason of each signal."""
+    factors = []
+    if signals.kv_usage is not None:
+        factors.append(
+            (
+                signals.kv_usage / KV_TARGET,
+                f"KV cache {signals.kv_usage:.0%} full, {KV_TARGET:.0%} wanted",
+            )
+        )
+    running, waiting = signals.running, signals.waiting
+    if signals.max_batch:
+        most = signals.max_batch * signals.replicas
+        factors.append(
+            (running / (BATCH_TARGET * most), f"{running:.0f} of {most} places in service taken")
+        )
+    if waiting > signals.replicas:
+        factors.append(
+            (
+                (running + waiting) / max(running, 1.0),
+                f"{waiting:.0f} requests wait while {running:.0f} run",
+            )
+        )
+    for name, seen, target in (
+        ("ITL", signals.itl_ms, signals.itl_target_ms),
+        ("TTFT", signals.ttft_ms, signals.ttft_target_ms),
+    ):
+        if seen is not None and target > 0:
+            factors.append(
+                (
+                    seen / (LATENCY_TARGET * target),
+                    f"{name} {seen:.0f} of {target:.0f} ms",
+                )
+            )
+    return factors

@@ -1,0 +1,307 @@
+"""Step times that follow what a running replica shows: learned from a prior, or corrections of a profile.
+
+The filter is that of `tuner`: state are the logarithms of the step times over their seed, observed are the
+logarithms of ITL and TTFT. The function between them needs no steady state and is finite everywhere, because
+the batch is not predicted but observed: by Little's law n = rate * ITL * (out - 1), and a token is decoded
+beside one request more than that (arrivals see the average). With r the prompt tokens per millisecond,
+
+    ITL  = base + (n + 1) (per_request + per_context ctx) + per_prefill r ITL
+    TTFT = ITL / 2 + S + W,   S = ITL + per_prefill in,   W = rho / (1 - rho) (1 + cv_in**2) / 2 S'
+
+where S' = per_prefill in + ITL in / budget is what a prompt takes of the queue and rho = rate S'. The TTFT
+tells prefill from the rest, which ITL at one pair of lengths cannot; windows at other batches tell base from
+slope. Learned times are usable once they have predicted the ITL of windows to come within `USABLE_ERROR` and
+the batch has varied.
+
+Pure functions: state in, state out. Units: ms, requests per second, tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from analyzer.errors import InvalidParameterError
+from analyzer.replicas import FloatArray
+from analyzer.step_times import Lengths, StepTimes
+from analyzer.tuner import GATE, PATIENCE, Outcome, corrected, recent_error
+
+PARAMETERS = ("base_ms", "per_request_ms", "per_prefill_token_ms", "per_context_token_ms")
+
+PRIOR = StepTimes(
+    base_ms=12.0, per_request_ms=0.1, per_prefill_token_ms=0.06, per_context_token_ms=6e-5
+)
+"""Step times between those of an 8B model on one and a 70B model on two large GPUs."""
+
+PRIOR_DEVIATIONS = (0.8, 1.0, 0.8, 1.0)
+"""Standard deviations of the logarithms of an unknown model's step times: a factor of 2 to 3 each way."""
+
+PROFILE_DEVIATIONS = (0.4, 0.5, 0.4, 0.5)
+"""The same of a profile that was measured."""
+
+USABLE_ERROR = 0.15
+"""Mean error of the predicted ITL up to which learned times are used."""
+
+USABLE_VARIATION = 1.4
+"""Factor between the smallest and the largest batch from which learned times are used."""
+
+WARM_UP = 5
+"""Accepted observations before step times are used."""
+
+PRIOR_BOUND = math.log(10.0)
+PROFILE_BOUND = math.log(2.5)
+"""Largest logarithm between a parameter and its seed: what is farther from a measurement is another model."""
+
+_FORGETTING = 0.005
+_ITL_NOISE = 0.03
+_TTFT_NOISE = 0.15
+_STEP = 1e-4
+_FULL = 0.9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepObservation:
+    """What one replica showed over a window.
+
+    Attributes:
+        rate_rps: requests per second that one replica served.
+        lengths: lengths of its requests.
+        itl_ms: mean inter-token latency.
+        ttft_ms: mean time to first token; None where requests waited for a place in the batch.
+        requests: number of requests that the means are taken over.
+        budget: tokens that one step computes at most.
+
+    """
+
+    rate_rps: float
+    lengths: Lengths
+    itl_ms: float
+    ttft_ms: float | None
+    requests: float
+    budget: int
+
+    @property
+    def batch(self) -> float:
+        """Mean number of requests that decode, by Little's law."""
+        return self.rate_rps / 1000.0 * self.itl_ms * max(self.lengths.output_tokens - 1.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What is known of the step times of one variant on one accelerator.
+
+    Attributes:
+        seed: step times of the profile or the prior.
+        learned: whether the seed is a prior: the estimate then has to prove itself before it is used.
+        deviations: standard deviations of the seed's logarithms, in the order of `PARAMETERS`.
+        logs: logarithms of the parameters over their seeds.
+        covariance: covariance of `logs`, as rows.
+        accepted: observations taken.
+        outliers: observations refused since the last one taken.
+        itl_error: mean of observed over predicted ITL less 1, of recent windows when they were new.
+        ttft_error: the same of the TTFT.
+        itl_spread: mean size of the error of the ITL.
+        smallest_batch: smallest batch of an accepted observation.
+        largest_batch: largest one; 0 without any.
+
+    """
+
+    seed: StepTimes
+    learned: bool
+    deviations: tuple[float, ...]
+    logs: tuple[float, ...]
+    covariance: tuple[tuple[float, ...], ...]
+    accepted: int = 0
+    outliers: int = 0
+    itl_error: float = 0.0
+    ttft_error: float = 0.0
+    itl_spread: float = 1.0
+    smallest_batch: float = math.inf
+    largest_batch: float = 0.0
+
+    @property
+    def parameters(self) -> tuple[float, ...]:
+        """Estimates in the order of `PARAMETERS`, ms."""
+        return tuple(
+            value * math.exp(log) for value, log in zip(_values(self.seed), self.logs, strict=True)
+        )
+
+    @property
+    def latency(self) -> StepTimes:
+        """The same as one value; the term in sqrt(n) moves with the one in n."""
+        root = self.seed.per_sqrt_request_ms * math.exp(self.logs[1])
+        return replace(
+            self.seed,
+            per_sqrt_request_ms=root,
+            **dict(zip(PARAMETERS, self.parameters, strict=True)),
+        )
+
+    @property
+    def confidence(self) -> float:
+        """From 0, nothing learned, to 1: share of the seed's deviations that the observations removed."""
+        left = [
+            math.sqrt(max(self.covariance[place][place], 0.0)) / deviation
+            for place, deviation in enumerate(self.deviations)
+            if deviation > 0
+        ]
+        return max(1.0 - sum(left) / len(left), 0.0) if left else 0.0
+
+    @property
+    def usable(self) -> bool:
+        """Whether enough was observed to plan with the estimate."""
+        if self.accepted < WARM_UP:
+            return False
+        if not self.learned:
+            return True
+        varied = self.largest_batch + 1.0 >= USABLE_VARIATION * (self.smallest_batch + 1.0)
+        return varied and self.itl_spread <= USABLE_ERROR
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """What one observation did; `surprise` is the normalized innovation squared."""
+
+    state: State
+    outcome: Outcome
+    surprise: float = 0.0
+
+
+def start(seed: StepTimes | None = None) -> State:
+    """State before the first observation: of a profile, or of an unknown model.
+
+    Raises:
+        InvalidParameterError: a step time is not a number >= 0, or the base is 0.
+
+    """
+    learned = seed is None
+    steps = PRIOR if seed is None else seed
+    values = _values(steps)
+    for name, value in zip(PARAMETERS, values, strict=True):
+        if not (math.isfinite(value) and value >= 0):
+            raise InvalidParameterError(name, f"must be a number >= 0, not {value:g}")
+    if steps.base_ms == 0:
+        raise InvalidParameterError("base_ms", "must be above 0: a step takes time")
+    wide = PRIOR_DEVIATIONS if learned else PROFILE_DEVIATIONS
+    deviations = tuple(one if value > 0 else 0.0 for one, value in zip(wide, values, strict=True))
+    return State(
+        seed=steps,
+        learned=learned,
+        deviations=deviations,
+        logs=(0.0,) * len(PARAMETERS),
+        covariance=_rows(_prior(deviations)),
+    )
+
+
+def update(state: State, seen: StepObservation) -> Update:
+    """Take one observation; one without load or that is no measurement is uninformative."""
+    if not _informative(seen):
+        return Update(state=state, outcome="uninformative")
+    values = [math.log(seen.itl_ms)]
+    if seen.ttft_ms is not None and seen.ttft_ms > 0:
+        values.append(math.log(seen.ttft_ms))
+    observed = np.array(values)
+    prior = np.array(state.logs)
+    first = _prior(state.deviations)
+    covariance = np.array(state.covariance)
+    covariance = covariance + _FORGETTING * (first - covariance)
+
+    def linearized(logs: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        return _linearized(state.seed, logs, seen, observed.size)
+
+    expected, slopes, noise = linearized(prior)
+    innovation = observed - expected
+    surprise = float(
+        innovation @ np.linalg.solve(slopes @ covariance @ slopes.T + noise, innovation)
+    )
+    state = _with_errors(state, innovation)
+    if surprise > GATE[observed.size]:
+        if state.outliers + 1 < PATIENCE:
+            refused = replace(state, outliers=state.outliers + 1)
+            return Update(state=refused, outcome="outlier", surprise=surprise)
+        covariance = first
+    posterior, covariance = corrected(
+        prior,
+        covariance,
+        observed,
+        linearized,
+        limit=PRIOR_BOUND if state.learned else PROFILE_BOUND,
+    )
+    taken = replace(
+        state,
+        logs=tuple(float(value) for value in posterior),
+        covariance=_rows(covariance),
+        accepted=state.accepted + 1,
+        outliers=0,
+        smallest_batch=min(state.smallest_batch, seen.batch),
+        largest_batch=max(state.largest_batch, seen.batch),
+    )
+    return Update(state=taken, outcome="accepted", surprise=surprise)
+
+
+def _informative(seen: StepObservation) -> bool:
+    numbers = (seen.rate_rps, seen.itl_ms, seen.requests, seen.ttft_ms or 0.0)
+    if not all(math.isfinite(number) and number >= 0 for number in numbers):
+        return False
+    return (
+        seen.rate_rps > 0
+        and seen.itl_ms > 0
+        and seen.requests >= 1
+        and (seen.lengths.output_tokens > 1)
+    )
+
+
+def _with_errors(state: State, innovation: FloatArray) -> State:
+    """The state with the errors of one more prediction."""
+    first = state.accepted == 0
+    itl, ttft = float(innovation[0]), state.ttft_error
+    if innovation.size > 1:
+        ttft = recent_error(ttft, float(innovation[1]), first=first)
+    return replace(
+        state,
+        itl_error=recent_error(state.itl_error, itl, first=first),
+        itl_spread=recent_error(state.itl_spread, abs(itl), first=first),
+        ttft_error=ttft,
+    )
+
+
+def _values(steps: StepTimes) -> tuple[float, ...]:
+    return tuple(float(getattr(steps, name)) for name in PARAMETERS)
+
+
+def _prior(deviations: tuple[float, ...]) -> FloatArray:
+    return np.diag(np.square(deviations))
+
+
+def _rows(matrix: FloatArray) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(float(value) for value in row) for row in matrix)
+
+
+def _linearized(
+    seed: StepTimes, logs: FloatArray, seen: StepObservation, numbers: int
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Expected logarithms (k,), their derivatives by `logs` (k, 4), and the noise of observing (k, k)."""
+    size = len(PARAMETERS)
+    points = np.vstack([logs, logs + _STEP * np.eye(size), logs - _STEP * np.eye(size)])
+    base, request, prefill, context = (np.array(_values(seed)) * np.exp(points)).T
+    lengths, rate = seen.lengths, seen.rate_rps / 1000.0
+    held = lengths.cached_tokens + lengths.input_tokens
+    held += lengths.output_tokens * (1.0 + lengths.output_cv**2) / 2.0
+    batch = seen.batch + 1.0
+    root = seed.per_sqrt_request_ms * np.exp(points[:, 1]) * math.sqrt(batch)
+    prompt = prefill * lengths.input_tokens
+    itl = base + batch * (request + context * held) + root + rate * prompt * seen.itl_ms
+    served = prompt + seen.itl_ms * lengths.input_tokens / seen.budget
+    load = np.minimum(rate * served, _FULL)
+    waiting = load / (1.0 - load) * (1.0 + lengths.input_cv**2) / 2.0 * served
+    ttft = 1.5 * itl + prompt + waiting
+    found = np.log(np.stack([itl, ttft]))[:numbers]
+    slopes = (found[:, 1 : size + 1] - found[:, size + 1 :]) / (2.0 * _STEP)
+    # Waiting swings far more than its mean, the less requests the more.
+    waits = float(waiting[0] / ttft[0])
+    noise = [
+        _ITL_NOISE**2 + 0.05 / seen.requests,
+        _TTFT_NOISE**2 + (2.0 * waits) ** 2 * (1.0 / seen.requests + 0.25),
+    ]
+    return found[:, 0], slopes, np.diag(noise[:numbers])

@@ -1,0 +1,199 @@
+"""Step times in the control loop: learned where no profile is given, corrected where one is."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from adapter.collector.gateway import Rates
+from adapter.collector.observation import Observation
+from adapter.collector.traffic import Traffic
+from adapter.controller import state as states
+from adapter.controller import telemetry, tuning
+from adapter.controller.settings import LoopSettings
+from adapter.controller.sizing import SizedVariant, Sizing
+from adapter.controller.state import VariantRecord, VariantState
+from adapter.controller.tuning import Tuned, TuningSettings
+from adapter.planning import fleet, plan
+from adapter.resources.variant import VariantSource
+from analyzer.engine import sizing
+from analyzer.engine.columns import Engine
+from analyzer.step_times import EngineLimits, Lengths, StepTimes
+
+TRUE = StepTimes(
+    base_ms=22.0, per_request_ms=0.12, per_prefill_token_ms=0.067, per_context_token_ms=1e-4
+)
+LIMITS = EngineLimits(max_num_seqs=256, max_num_batched_tokens=2048)
+SETTINGS = TuningSettings(enabled=False, window_seconds=60)
+PROFILE = fleet.Profile(accelerator="H100", latency=TRUE, limits=LIMITS, max_batch=256)
+BARE = VariantSource(
+    namespace="ns",
+    name="v",
+    model="m",
+    service_class="Premium",
+    profiles=(),
+    targets=fleet.Targets(itl_ms=50, ttft_ms=2000),
+    accelerator="H100",
+    endpoints=("http://127.0.0.1:1", "http://127.0.0.1:2"),
+    replicas=2,
+)
+
+
+def traffic(rate_rps: float) -> Traffic:
+    """What two replicas that are TRUE show together; a quarter of the prompts is served by the cache."""
+    lengths = Lengths(
+        input_tokens=600, output_tokens=128, input_cv=1.0, output_cv=0.8, cached_tokens=200
+    )
+    seen = sizing.analyze_engine(
+        Engine(step_times=TRUE, limits=LIMITS, lengths=lengths), rate_rps / 2
+    )
+    return Traffic(
+        arrival_rate_rps=rate_rps,
+        input_tokens=800,
+        output_tokens=128,
+        cached_tokens=200,
+        ttft_ms=seen.ttft_ms,
+        itl_ms=seen.itl_ms,
+        idle=False,
+        running=seen.in_service * 2,
+        kv_cache=0.4,
+        kv_tokens=400_000,
+    )
+
+
+def tuned(source: VariantSource, *, windows: int) -> Tuned:
+    """Tuners after that many windows of changing load."""
+    found: Tuned = {}
+    rng = np.random.default_rng(4)
+    for window in range(windows):
+        now = 60.0 * window
+        found = tuning.observe(
+            found, source, traffic(rng.uniform(2, 12)), settings=SETTINGS, now=now
+        )
+    return tuning.retain(found, source, SETTINGS)
+
+
+def sized(source: VariantSource, tuners: Tuned, rate_rps: float) -> SizedVariant:
+    """What one reconcile cycle makes of the load."""
+    cycle = Sizing(
+        settings=LoopSettings(),
+        rates=Rates(rps={}),
+        parts={},
+        costs={"H100": 400.0},
+        gateway_demand={},
+        to_wake=frozenset(),
+        now=0.0,
+    )
+    record = VariantRecord(state=VariantState(source=source), tuned=tuners)
+    return cycle.size(record, source, Observation(traffic=traffic(rate_rps)))
+
+
+def planned(item: SizedVariant) -> plan.Decision:
+    """The planner's decision."""
+    assert item.variant is not None
+    service = fleet.ServiceClass(name="Premium", priority=1, targets={"m": BARE.targets})
+    unit = fleet.Accelerator(name="H100", device_type="H100", unit_cost=400.0)
+    found = plan.plan(
+        fleet.Fleet(accelerators=(unit,), service_classes=(service,), variants=(item.variant,))
+    )
+    assert not found.set_aside
+    return found.decisions["ns/v"]
+
+
+def test_the_rule_decides_until_the_profile_is_learned() -> None:
+    """First there is nothing to plan with; then what was learned plans as the truth would."""
+    first = sized(BARE, tuned(BARE, windows=3), 20.0)
+    assert first.variant is None
+    assert first.saturation is not None
+    later = sized(BARE, tuned(BARE, windows=15), 20.0)
+    assert later.saturation is not None
+    decision = planned(later)
+    assert states._profile_source(BARE, decision) == "learned"
+    true = dataclasses.replace(BARE, profiles=(PROFILE,))
+    right = planned(sized(true, {}, 20.0))
+    assert states._profile_source(true, right) == "given"
+    assert decision.candidate.replicas == pytest.approx(right.candidate.replicas, abs=1)
+
+
+def test_a_learned_profile_ends_at_twice_the_batch_that_was_seen() -> None:
+    """Nobody knows where a server turns: the batch is bounded, and the KV cache is the live one."""
+    item = sized(BARE, tuned(BARE, windows=15), 20.0)
+    assert item.variant is not None
+    (profile,) = item.variant.profiles
+    assert profile.limits is not None
+    assert profile.max_batch == profile.limits.max_num_seqs < 256
+    assert profile.limits.kv_tokens == 400_000
+
+
+def test_before_lengths_are_known_the_rule_decides() -> None:
+    """A learned profile needs lengths; after a pause none may be known."""
+    tuners = tuned(BARE, windows=15)
+    cycle = sized(BARE, tuners, 20.0)
+    assert cycle.variant is not None
+    silent = dataclasses.replace(traffic(2.0), output_tokens=None, input_tokens=None)
+    record = VariantRecord(state=VariantState(source=BARE), tuned=tuners)
+    settings = LoopSettings()
+    bare = Sizing(
+        settings=settings, rates=Rates(rps={}), parts={}, costs={}, gateway_demand={},
+        to_wake=frozenset(), now=0.0,
+    ).size(record, BARE, Observation(traffic=silent))  # fmt: skip
+    assert bare.variant is None
+    assert bare.saturation is not None
+
+
+def test_a_profile_that_is_given_later_ends_the_learning() -> None:
+    """Its own tuner starts at what was written."""
+    tuners = tuned(BARE, windows=15)
+    given = dataclasses.replace(BARE, profiles=(PROFILE,))
+    assert tuning.retain(tuners, given, SETTINGS) == {}
+
+
+def test_step_times_are_tuned_unless_the_annotation_says_no() -> None:
+    """30 % off everywhere: after ten windows the prediction is right; `tune: false` leaves it alone."""
+    wrong = dataclasses.replace(
+        PROFILE,
+        latency=StepTimes(
+            base_ms=0.7 * TRUE.base_ms,
+            per_request_ms=0.7 * TRUE.per_request_ms,
+            per_prefill_token_ms=0.7 * TRUE.per_prefill_token_ms,
+            per_context_token_ms=0.7 * TRUE.per_context_token_ms,
+        ),
+    )
+    source = dataclasses.replace(BARE, profiles=(wrong,))
+    tuners = tuned(source, windows=10)
+    (profile,) = tuning.profiles(tuners, source)
+    assert isinstance(profile.latency, StepTimes)
+    assert profile.latency.base_ms == pytest.approx(TRUE.base_ms, rel=0.1)
+    assert abs(tuners["H100"].tuner.itl_error) < 0.05
+    fixed = dataclasses.replace(source, tune=False)
+    assert tuning.profiles(tuned(fixed, windows=10), fixed) == (wrong,)
+
+
+def test_a_profile_of_another_server_is_said_to_be_wrong() -> None:
+    """Latencies four times what the profile says cannot be tuned away: the decision's notes say so."""
+    other = dataclasses.replace(
+        PROFILE,
+        latency=StepTimes(
+            base_ms=5.0, per_request_ms=0.02, per_prefill_token_ms=0.01, per_context_token_ms=0.0
+        ),
+    )
+    source = dataclasses.replace(BARE, profiles=(other,))
+    tuners = tuned(source, windows=12)
+    (note,) = [note for note in sized(source, tuners, 4.0).notes if "predicts" in note]
+    assert "above what the profile of H100" in note
+    right = dataclasses.replace(BARE, profiles=(PROFILE,))
+    assert tuning.drift(tuned(right, windows=12), right) == ""
+
+
+def test_telemetry_has_step_times_and_errors() -> None:
+    """Parameters by their names, and how far prediction and observation are apart."""
+    registry = CollectorRegistry()
+    state = tuned(BARE, windows=6)["H100"].tuner
+    registry.register(telemetry.VariantCollector(dict, lambda: {("ns/v", "H100"): state}))
+    text = generate_latest(registry).decode()
+    assert 'parameter="per_context_token"' in text
+    line = 'variant_adapter_prediction_error_ratio{accelerator_type="H100",metric="itl"'
+    assert line in text

@@ -1,0 +1,109 @@
+"""What a reconcile cycle tells the planner of a variant's load and of its engines."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from adapter.collector.gateway import Rates
+from adapter.collector.observation import Observation
+from adapter.collector.traffic import Traffic
+from adapter.controller import tuning
+from adapter.controller.settings import LoopSettings
+from adapter.controller.sizing import Sizing
+from adapter.controller.state import VariantRecord, VariantState
+from adapter.planning import fleet
+from adapter.resources.variant import VariantSource
+from analyzer.latency import LatencyParameters
+from analyzer.step_times import EngineLimits, StepTimes
+
+STEPS = fleet.Profile(
+    accelerator="H100",
+    latency=StepTimes(
+        base_ms=7.0, per_request_ms=0.05, per_prefill_token_ms=0.04, per_context_token_ms=4e-5
+    ),
+    limits=EngineLimits(max_num_seqs=64, max_num_batched_tokens=4096, kv_tokens=432_000),
+    max_batch=64,
+)
+LINES = fleet.Profile(
+    accelerator="A100", latency=LatencyParameters(alpha_ms=10.0, beta_ms=0.5), max_batch=16
+)
+SOURCE = VariantSource(
+    namespace="ns",
+    name="v",
+    model="m",
+    service_class="Premium",
+    profiles=(STEPS, LINES),
+    targets=fleet.Targets(itl_ms=24),
+    accelerator="H100",
+    endpoints=("http://127.0.0.1:1",),
+    replicas=1,
+)
+TRAFFIC = Traffic(
+    arrival_rate_rps=2.0,
+    input_tokens=500.0,
+    output_tokens=100.0,
+    ttft_ms=50.0,
+    itl_ms=9.0,
+    idle=False,
+)
+
+
+def sized(source: VariantSource, traffic: Traffic) -> fleet.Variant:
+    """The planner's input for that traffic."""
+    cycle = Sizing(
+        settings=LoopSettings(),
+        rates=Rates(rps={}),
+        parts={},
+        costs={},
+        gateway_demand={},
+        to_wake=frozenset(),
+        now=0.0,
+    )
+    record = VariantRecord(state=VariantState(source=source))
+    variant = cycle.size(record, source, Observation(traffic=traffic)).variant
+    assert variant is not None
+    return variant
+
+
+def test_observed_lengths_are_planned_for() -> None:
+    """Variation and cache hits of the pods reach the planner; means stay the whole prompt's."""
+    seen = dataclasses.replace(TRAFFIC, input_cv=0.4, output_cv=0.0, cached_tokens=120.0)
+    load = sized(SOURCE, seen).load
+    assert (load.input_tokens, load.cached_tokens) == (500.0, 120.0)
+    assert (load.input_cv, load.output_cv) == (0.4, 0.0)
+
+
+def test_lengths_that_nobody_shows_vary_by_the_default() -> None:
+    """Prometheus and old servers: the documented variation, no cache hits."""
+    load = sized(SOURCE, TRAFFIC).load
+    assert (load.input_cv, load.output_cv) == (tuning.DEFAULT_INPUT_CV, tuning.DEFAULT_OUTPUT_CV)
+    assert load.cached_tokens == 0
+
+
+def test_live_cache_overrules_the_profile() -> None:
+    """What pods report is of the accelerator that they run on; other profiles stay as they were written."""
+    first, second = sized(SOURCE, dataclasses.replace(TRAFFIC, kv_tokens=30_000.0)).profiles
+    assert first.limits == EngineLimits(
+        max_num_seqs=64, max_num_batched_tokens=4096, kv_tokens=30_000
+    )
+    assert second == LINES
+    assert sized(SOURCE, TRAFFIC).profiles == SOURCE.profiles
+
+
+def test_live_cache_fills_a_profile_without_limits() -> None:
+    """The rest of the limits follows from the batch size; without one there is nothing to fill."""
+    on_a100 = dataclasses.replace(SOURCE, accelerator="A100")
+    seen = dataclasses.replace(TRAFFIC, kv_tokens=30_000.0)
+    assert sized(on_a100, seen).profiles[1].limits == EngineLimits(
+        max_num_seqs=16, max_num_batched_tokens=tuning.DEFAULT_BATCHED_TOKENS, kv_tokens=30_000
+    )
+    bare = dataclasses.replace(on_a100, profiles=(dataclasses.replace(LINES, max_batch=0),))
+    assert sized(bare, seen).profiles == bare.profiles
+
+
+@pytest.mark.parametrize("tokens", [0.0, 0.5])
+def test_a_cache_without_tokens_is_no_measurement(tokens: float) -> None:
+    """An engine that is still starting may report none."""
+    assert sized(SOURCE, dataclasses.replace(TRAFFIC, kv_tokens=tokens)).profiles == SOURCE.profiles

@@ -1,0 +1,177 @@
+"""Plans of profiles that hold step times, and of those that are converted to them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapter.planning import fleet
+from adapter.planning import plan as planning
+from analyzer.latency import LatencyParameters
+from analyzer.step_times import EngineLimits, StepTimes
+
+CASES: list[dict[str, Any]] = json.loads(
+    (Path(__file__).parents[2] / "data" / "replica" / "capacity.json").read_text()
+)
+STEPS = StepTimes(
+    base_ms=7.0, per_request_ms=0.05, per_prefill_token_ms=0.04, per_context_token_ms=4e-5
+)
+LIMITS = EngineLimits(max_num_seqs=64, max_num_batched_tokens=2048, kv_tokens=432_000)
+PROFILE = fleet.Profile(accelerator="H100", latency=STEPS, limits=LIMITS)
+LOAD = fleet.Load(
+    arrival_rate_rps=20.0, input_tokens=512, output_tokens=128, input_cv=0.9, output_cv=0.65
+)
+LINEAR = fleet.Profile(
+    accelerator="H100",
+    latency=LatencyParameters(alpha_ms=6.8, beta_ms=0.23, gamma_ms=7.0, delta_ms=0.04),
+    limits=LIMITS,
+    at_input_tokens=512,
+    at_tokens=128,
+)
+
+
+def planned(
+    profile: fleet.Profile = PROFILE,
+    load: fleet.Load = LOAD,
+    targets: fleet.Targets | None = None,
+    capacity: int | None = None,
+    **fields: Any,
+) -> planning.Plan:
+    variant = fleet.Variant(
+        name="ns/v", model="m", service_class="Premium", profiles=(profile,), load=load,
+        current=fleet.CurrentAllocation(accelerator="H100", replicas=1), **fields,
+    )  # fmt: skip
+    level = targets or fleet.Targets(ttft_ms=1000.0, itl_ms=25.0)
+    return planning.plan(
+        fleet.Fleet(
+            accelerators=(fleet.Accelerator(name="H100", device_type="H100", unit_cost=60),),
+            service_classes=(fleet.ServiceClass(name="Premium", priority=1, targets={"m": level}),),
+            variants=(variant,),
+            capacity=None if capacity is None else {"H100": capacity},
+            settings=fleet.Settings(policy="RoundRobin"),
+        )
+    )
+
+
+def decision(*args: Any, **fields: Any) -> planning.Decision:
+    return planned(*args, **fields).decisions["ns/v"]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: str(case["name"]))
+def test_replicas_carry_what_the_real_scheduler_carries(case: dict[str, Any]) -> None:
+    """What a replica is given is within -12 and +3 % of what one driven by vLLM's scheduler holds."""
+    base, request, prefill, context = case["step_ms"]
+    profile = fleet.Profile(
+        accelerator="H100",
+        latency=StepTimes(
+            base_ms=base, per_request_ms=request,
+            per_prefill_token_ms=prefill, per_context_token_ms=context,
+        ),
+        limits=EngineLimits(
+            max_num_seqs=case["max_num_seqs"],
+            max_num_batched_tokens=case["max_num_batched_tokens"],
+            kv_tokens=16 * case["kv_blocks"],
+        ),
+    )  # fmt: skip
+    load = fleet.Load(
+        arrival_rate_rps=100.0,
+        input_tokens=case["mean_input"], output_tokens=case["mean_output"],
+        input_cv=case["cv_input"], output_cv=case["cv_output"],
+    )  # fmt: skip
+    found = decision(profile, load, fleet.Targets(ttft_ms=case["ttft"], itl_ms=case["itl"]))
+    holds, fails = case["max_rate_rps"]["mean"]
+    rate = found.candidate.max_rate_rpm / 60
+    assert rate >= 0.88 * holds
+    assert rate <= 1.03 * fails
+    assert found.candidate.replicas == pytest.approx(100.0 / rate, abs=1)
+    assert found.candidate.ttft_ms <= case["ttft"]
+    assert found.candidate.itl_ms <= case["itl"]
+
+
+def test_the_kv_cache_is_the_reason_where_it_binds() -> None:
+    """Long prompts fill the cache; the reason names how many requests of what length it holds."""
+    long = dataclasses.replace(LOAD, input_tokens=8000, output_tokens=500, arrival_rate_rps=3.0)
+    small = dataclasses.replace(PROFILE, limits=dataclasses.replace(LIMITS, kv_tokens=60_000))
+    found = decision(small, long, fleet.Targets(ttft_ms=60_000.0, itl_ms=500.0)).candidate
+    assert found.binding == "kv"
+    assert found.max_batch < 10
+    assert found.reason.startswith(f"bound by KV cache: {found.max_batch} requests of 8,3")
+
+
+def test_cached_prompt_tokens_cost_no_prefill() -> None:
+    """Half of the prompt from the prefix cache raises what a replica carries."""
+    cached = dataclasses.replace(LOAD, cached_tokens=256)
+    tight = fleet.Targets(ttft_ms=100.0, itl_ms=14.0)
+    plain, less = (decision(load=load, targets=tight).candidate for load in (LOAD, cached))
+    assert less.max_rate_rpm > 1.2 * plain.max_rate_rpm
+
+
+def test_what_is_wrong_is_refused_with_its_field_and_stops_nobody() -> None:
+    """A KV cache that holds no request, and a target that cannot be met."""
+    tiny = dataclasses.replace(PROFILE, limits=dataclasses.replace(LIMITS, kv_tokens=600))
+    assert (
+        planned(tiny)
+        .set_aside["ns/v"]
+        .startswith("H100: kv_tokens: 600 tokens do not hold one request")
+    )
+    assert (
+        "ITL target 5 ms cannot be met"
+        in planned(targets=fleet.Targets(itl_ms=5.0)).set_aside["ns/v"]
+    )
+
+
+def test_times_with_their_lengths_are_converted_and_noted() -> None:
+    """At the lengths of the measurement all is quiet; away from them the capacity follows, with a note."""
+    near = decision(LINEAR)
+    far_load = dataclasses.replace(LOAD, input_tokens=2048, output_tokens=130)
+    far = decision(LINEAR, far_load)
+    assert near.notes == ()
+    assert far.notes[0].startswith(
+        "profile was measured at 512/128 tokens, traffic has 2048/130: its times are converted"
+    )
+    true = decision(PROFILE, far_load).candidate.max_rate_rpm
+    assert far.candidate.max_rate_rpm == pytest.approx(true, rel=0.15)
+    assert near.candidate.max_rate_rpm > 2 * far.candidate.max_rate_rpm
+
+
+def test_times_without_their_lengths_hold_as_they_are() -> None:
+    """Nothing is known to convert them by: the published formulas answer."""
+    plain = dataclasses.replace(LINEAR, at_input_tokens=0, limits=None, max_batch=64)
+    both = dataclasses.replace(plain, limits=LIMITS)
+    assert decision(plain).candidate.max_rate_rpm == decision(both).candidate.max_rate_rpm
+    assert decision(plain).notes == ()
+
+
+def test_part_of_the_replicas_is_overloaded_with_finite_numbers() -> None:
+    """A replica that does not keep up shows the wait of a full queue, and what it turns away."""
+    found = decision(load=dataclasses.replace(LOAD, arrival_rate_rps=100.0), capacity=2)
+    assert found.served == "partial"
+    assert 1000 < found.candidate.ttft_ms < 1e7
+    turned_away = re.search(r"(\d+)% of requests turned away", found.reason)
+    assert turned_away is not None
+    assert 40 < int(turned_away[1]) < 70
+
+
+def test_a_load_aware_gateway_takes_nothing_off() -> None:
+    """Replicas with step times are sized one by one behind it, and the reason says so."""
+    busy = dataclasses.replace(LOAD, arrival_rate_rps=100.0)
+    alone, shared = decision(load=busy), decision(load=busy, routing="least-loaded")
+    assert shared.candidate.replicas == alone.candidate.replicas > 1
+    assert shared.reason.endswith("each is sized on its own")
+
+
+def test_a_batch_of_the_variants_own_overrides_the_engines() -> None:
+    """max_batch bounds the requests in service."""
+    assert decision(max_batch=4).candidate.max_batch == 4
+
+
+def test_a_variant_without_load_gets_its_minimum() -> None:
+    """Nothing to meet a target for."""
+    idle = dataclasses.replace(LOAD, arrival_rate_rps=0.0)
+    assert decision(load=idle, min_replicas=2).candidate.replicas == 2
+    assert decision(load=idle, min_replicas=0).candidate.cost == 0

@@ -1,0 +1,207 @@
+"""Step times learned from what a replica shows, against an engine that schedules step by step.
+
+The engine is `emulator.engines.scheduler_engine`, which knows nothing of the formulas that are learned with.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from analyzer import step_learning
+from analyzer.engine import sizing
+from analyzer.engine.columns import Engine
+from analyzer.errors import InvalidParameterError
+from analyzer.step_learning import PARAMETERS, StepObservation
+from analyzer.step_times import EngineLimits, Lengths, StepTimes
+from emulator.engines import step_times as engine_times
+from emulator.engines.scheduler_engine import SchedulerEngine
+
+WINDOW_MS = 60_000.0
+LIMITS = EngineLimits(max_num_seqs=256, max_num_batched_tokens=2048, kv_tokens=432_000)
+SMALL = StepTimes(
+    base_ms=6.4, per_request_ms=0.03, per_prefill_token_ms=0.025, per_context_token_ms=4e-5
+)
+LARGE = StepTimes(
+    base_ms=22.0, per_request_ms=0.12, per_prefill_token_ms=0.067, per_context_token_ms=1e-4
+)
+SHORT = Lengths(input_tokens=512, output_tokens=128, input_cv=1.0, output_cv=0.8)
+LONG = Lengths(input_tokens=2048, output_tokens=256, input_cv=1.0, output_cv=0.8)
+
+
+def capacity(steps: StepTimes, lengths: Lengths, itl_ms: float) -> float:
+    """Requests per second that one replica holds."""
+    engine = Engine(step_times=steps, limits=LIMITS, lengths=lengths)
+    return sizing.size_engine(engine, ttft_ms=2000.0, itl_ms=itl_ms).rate_rps
+
+
+def drawn(rng: np.random.Generator, mean: float, cv: float, count: int) -> NDArray[np.int64]:
+    sigma = math.sqrt(math.log1p(cv * cv))
+    lengths = rng.lognormal(math.log(mean) - sigma * sigma / 2, sigma, count)
+    return np.maximum(lengths, 1).astype(np.int64)
+
+
+def windows(
+    true: StepTimes, lengths: Lengths, rates_rps: NDArray[np.float64]
+) -> Iterator[StepObservation]:
+    """What a replica with these step times shows in each window of Poisson arrivals at these rates."""
+    rng = np.random.default_rng(3)
+    engine = SchedulerEngine(
+        engine_times.StepTimes(**{name: getattr(true, name) for name in PARAMETERS}),
+        engine_times.SchedulerLimits(
+            max_num_seqs=256, max_num_batched_tokens=2048, kv_blocks=27_000
+        ),
+    )
+    before, start = engine.state(), 0.0
+    for rate in rates_rps:
+        count = rng.poisson(rate * WINDOW_MS / 1000)
+        arrivals = np.sort(rng.uniform(start, start + WINDOW_MS, count))
+        inputs = drawn(rng, lengths.input_tokens, lengths.input_cv, count)
+        outputs = drawn(rng, lengths.output_tokens, lengths.output_cv, count)
+        for at, one, other in zip(
+            arrivals.tolist(), inputs.tolist(), outputs.tolist(), strict=True
+        ):
+            engine.submit(arrival_ms=at, input_tokens=one, output_tokens=other)
+        start += WINDOW_MS
+        engine.advance(start)
+        now = engine.state()
+        finished = now.finished - before.finished
+        yield StepObservation(
+            rate_rps=finished / WINDOW_MS * 1000,
+            lengths=dataclasses.replace(
+                lengths,
+                input_tokens=(now.prompt_tokens - before.prompt_tokens) / finished,
+                output_tokens=(now.generation_tokens - before.generation_tokens) / finished,
+            ),
+            itl_ms=(now.itl_ms[0] - before.itl_ms[0]) / (now.itl_ms[1] - before.itl_ms[1]),
+            ttft_ms=(now.ttft_ms[0] - before.ttft_ms[0]) / (now.ttft_ms[1] - before.ttft_ms[1]),
+            requests=finished,
+            budget=2048,
+        )
+        before = now
+
+
+def learned(state: step_learning.State, true: StepTimes, lengths: Lengths) -> step_learning.State:
+    """The state after ten minutes of load between a fifth and four fifths of what the replica holds."""
+    top = capacity(true, lengths, 2.5 * true.base_ms)
+    rates = top * (0.5 + 0.3 * np.sin(np.arange(10) / 10 * 2 * np.pi))
+    for seen in windows(true, lengths, rates):
+        state = step_learning.update(state, seen).state
+    return state
+
+
+CASES = [
+    pytest.param(true, lengths, id=f"{name}-{int(lengths.input_tokens)}")
+    for name, true in (("small", SMALL), ("large", LARGE))
+    for lengths in (SHORT, LONG)
+]
+
+
+@pytest.mark.parametrize(("true", "lengths"), CASES)
+def test_an_unknown_model_is_learned(true: StepTimes, lengths: Lengths) -> None:
+    """After ten minutes of changing load the capacity of a model that nobody measured is within 12 %."""
+    state = learned(step_learning.start(), true, lengths)
+    assert state.usable
+    assert abs(state.itl_error) < 0.1
+    target = 2.5 * true.base_ms
+    assert capacity(state.latency, lengths, target) == pytest.approx(
+        capacity(true, lengths, target), rel=0.12
+    )
+    assert state.latency.base_ms == pytest.approx(true.base_ms, rel=0.1)
+    assert state.latency.per_prefill_token_ms == pytest.approx(true.per_prefill_token_ms, rel=0.15)
+
+
+FACTORS = [(1.3, 1.3, 1.3, 1.3), (0.7, 0.7, 0.7, 0.7), (1.3, 0.7, 1.3, 0.7)]
+
+
+@pytest.mark.parametrize(("true", "lengths"), CASES)
+@pytest.mark.parametrize("factors", FACTORS, ids=["over", "under", "mixed"])
+def test_a_profile_that_is_wrong_is_repaired(
+    true: StepTimes, lengths: Lengths, factors: tuple[float, ...]
+) -> None:
+    """Every step time 30 % off: after ten minutes the predicted latencies are right, the capacity nearly."""
+    wrong = StepTimes(
+        **{
+            name: getattr(true, name) * factor
+            for name, factor in zip(PARAMETERS, factors, strict=True)
+        }
+    )
+    state = learned(step_learning.start(wrong), true, lengths)
+    assert state.usable
+    assert abs(state.itl_error) < 0.05
+    target = 2.5 * true.base_ms
+    right = capacity(true, lengths, target)
+    assert capacity(state.latency, lengths, target) == pytest.approx(right, rel=0.1)
+
+
+def steady(true: StepTimes = SMALL) -> StepObservation:
+    """One window at half load."""
+    (seen,) = windows(true, SHORT, np.array([capacity(true, SHORT, 16.0) / 2]))
+    return seen
+
+
+def test_a_constant_batch_proves_nothing() -> None:
+    """Right predictions of one batch only do not make an unknown model usable."""
+    state, seen = step_learning.start(), steady()
+    for _ in range(20):
+        state = step_learning.update(state, seen).state
+    assert state.itl_spread < 0.01
+    assert not state.usable
+    assert 0 < state.confidence < 1
+
+
+def test_what_is_far_from_the_estimate_is_refused_until_it_stays() -> None:
+    """A window that cannot be is an outlier; when all windows are so, the replica has changed."""
+    state, seen = learned(step_learning.start(SMALL), SMALL, SHORT), steady()
+    other = dataclasses.replace(seen, itl_ms=2 * seen.itl_ms, ttft_ms=2 * (seen.ttft_ms or 0.0))
+    update = step_learning.update(state, other)
+    assert update.outcome == "outlier"
+    assert update.state.logs == state.logs
+    for _ in range(30):
+        update = step_learning.update(update.state, other)
+    assert update.outcome == "accepted"
+    assert update.state.latency.base_ms > 1.5 * SMALL.base_ms
+    # A measured profile is not another model's: it stays within its bound.
+    assert max(abs(log) for log in update.state.logs) <= step_learning.PROFILE_BOUND + 1e-9
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rate_rps": 0.0},
+        {"itl_ms": math.nan},
+        {"itl_ms": 0.0},
+        {"ttft_ms": math.inf},
+        {"requests": 0.0},
+        {"lengths": dataclasses.replace(SHORT, output_tokens=1.0)},
+    ],
+    ids=str,
+)
+def test_what_is_no_measurement_changes_nothing(change: dict[str, float]) -> None:
+    """Nothing arrived, one token each, or no number: the state stays as it was."""
+    state = step_learning.start()
+    found = step_learning.update(state, dataclasses.replace(steady(), **change))  # type: ignore[arg-type] # fields by name
+    assert (found.outcome, found.state) == ("uninformative", state)
+
+
+def test_ttft_may_be_missing() -> None:
+    """Where requests wait for a place only the ITL counts, and a 0 in a profile stays 0."""
+    profile = dataclasses.replace(SMALL, per_context_token_ms=0.0, per_sqrt_request_ms=0.2)
+    seen = dataclasses.replace(steady(), ttft_ms=None)
+    found = step_learning.update(step_learning.start(profile), seen)
+    assert found.outcome == "accepted"
+    assert found.state.latency.per_context_token_ms == 0
+    assert found.state.latency.per_sqrt_request_ms > 0
+    assert found.state.ttft_error == 0
+
+
+@pytest.mark.parametrize(("name", "value"), [("base_ms", 0.0), ("per_request_ms", math.nan)])
+def test_a_seed_that_is_none_is_refused(name: str, value: float) -> None:
+    """The error names the step time."""
+    with pytest.raises(InvalidParameterError, match=name):
+        step_learning.start(dataclasses.replace(SMALL, **{name: value}))
