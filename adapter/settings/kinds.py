@@ -68,7 +68,7 @@ def show_seconds(value: float) -> str:
 def bounded_seconds(
     low: float, high: float, *, off: bool = False, whole: bool = False
 ) -> Kind[float]:
-    """A duration within bounds: a number in the wrong unit is found by its size.
+    """A duration within bounds: a number in the wrong unit is detected by its size.
 
     Args:
         low: Shortest duration, seconds.

@@ -45,9 +45,9 @@ def test_every_setting_of_prometheus_is_passed_on() -> None:
         prometheus_header=(("A", "b"),),
         prometheus_timeout=2.0,
     )
-    found = prometheus_options(settings)
-    assert found is not None
-    assert dataclasses.asdict(found) == {
+    client = prometheus_options(settings)
+    assert client is not None
+    assert dataclasses.asdict(client) == {
         "url": "https://p",
         "ca_file": Path("/ca"),
         "certificate": Path("/c"),
@@ -63,8 +63,8 @@ def test_every_setting_of_prometheus_is_passed_on() -> None:
 
 def test_the_defaults_are_those_of_the_client() -> None:
     """Settings that nothing sets."""
-    found = prometheus_options(Prometheus(prometheus="https://p"))
-    assert found == PrometheusOptions(url="https://p")
+    client = prometheus_options(Prometheus(prometheus="https://p"))
+    assert client == PrometheusOptions(url="https://p")
 
 
 def test_bad_environment_variables_are_named() -> None:
@@ -89,19 +89,22 @@ async def test_the_configmap_changes_settings_of_a_running_adapter(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A value that cannot be used leaves the one before in use; an unknown key is named in the log."""
-    async with worlds.running(tmp_path) as world, world.replica("a", interval=None) as (front, _):
+    async with (
+        worlds.running(tmp_path) as world,
+        world.replica("a", interval=None) as (endpoints, _),
+    ):
         config = worlds.manifests()[2]
         config["data"] = {"GLOBAL_OPT_INTERVAL": "7s"}
         world.api.put(CORE, "configmaps", config)
-        await until(lambda: front.loop.settings.interval == 7.0)
+        await until(lambda: endpoints.loop.settings.interval == 7.0)
         config["data"] = {
             "GLOBAL_OPT_INTERVAL": "60000",
             "GLOBAL_OPT_INTERVL": "9s",
             "WVA_SCALE_TO_ZERO": "true",
         }
         world.api.put(CORE, "configmaps", config)
-        await until(lambda: front.loop.settings.scale_to_zero)
-        assert front.loop.settings.interval == 7.0
+        await until(lambda: endpoints.loop.settings.scale_to_zero)
+        assert endpoints.loop.settings.interval == 7.0
     text = capsys.readouterr().out
     assert "data.GLOBAL_OPT_INTERVL: unknown setting; did you mean GLOBAL_OPT_INTERVAL" in text
     assert "--interval (GLOBAL_OPT_INTERVAL)" in text

@@ -62,40 +62,40 @@ def test_a_cluster_keeps_accelerators() -> None:
 
 def test_flags_of_collection() -> None:
     """Each flag has its field; durations are written in words."""
-    found = loop(
+    settings = loop(
         "--metrics-source=prometheus", "--scrape-interval=10s", "--window=30", "--long-window=5m",
         "--stale-after=1m30s",
     )  # fmt: skip
-    assert found.collection == CollectionSettings(
+    assert settings.collection == CollectionSettings(
         interval=10.0, window=30.0, long_window=300.0, stale_after=90.0, source="prometheus"
     )
 
 
 def test_flags_of_sizing() -> None:
     """Each flag has its field."""
-    found = loop(
+    settings = loop(
         "--no-anticipate", "--startup-time=3m", "--down-window=5m", "--step-up=4", "--step-down=1"
     )
-    assert found.rates == RateSettings(anticipate=False, startup_seconds=180.0)
-    assert found.limits == StabilizationLimits(down_seconds=300.0, step_up=4, step_down=1)
+    assert settings.rates == RateSettings(anticipate=False, startup_seconds=180.0)
+    assert settings.limits == StabilizationLimits(down_seconds=300.0, step_up=4, step_down=1)
     assert loop("--anticipate").rates.anticipate
 
 
 def test_windows_that_are_off() -> None:
     """Off is 0."""
-    found = loop("--long-window", "off", "--down-window", "off")
-    assert (found.collection.long_window, found.limits.down_seconds) == (0.0, 0.0)
+    settings = loop("--long-window", "off", "--down-window", "off")
+    assert (settings.collection.long_window, settings.limits.down_seconds) == (0.0, 0.0)
 
 
 def test_flags_of_prometheus() -> None:
     """Each flag has its field; headers add up."""
-    found = prometheus(
+    settings = prometheus(
         "--prometheus=https://p:9090/x", "--prometheus-ca-file=/ca", "--prometheus-client-cert=/c",
         "--prometheus-client-key=/k", "--prometheus-server-name=name", "--prometheus-token-file=/t",
         "--prometheus-insecure", "--prometheus-header=X-Scope-OrgID: a|b",
         "--prometheus-header", "X-Other:  spaced ", "--prometheus-timeout=2s",
     )  # fmt: skip
-    assert found == Prometheus(
+    assert settings == Prometheus(
         prometheus="https://p:9090/x",
         prometheus_ca_file=Path("/ca"),
         prometheus_client_cert=Path("/c"),

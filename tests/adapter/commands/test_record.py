@@ -69,15 +69,15 @@ def test_each_step_has_the_requests_that_arrived_in_it(
     server = HistoryServer(pods)
     with server.running() as url:
         assert cli.main(arguments(url, output)) == 0
-    found = per_minute(output)
+    minutes = per_minute(output)
     restarted = (T + 50 * 60, T + 51 * 60)
     for minute in range(MINUTES):
         start = T + 60 * minute
         if start != restarted[0]:
             expected = sum(pod.arrived(start, start + 60) for pod in pods)
-            assert found[minute] == expected, minute
+            assert minutes[minute] == expected, minute
     trace = trace_files.read(output)
-    assert len(trace) == found.total()
+    assert len(trace) == minutes.total()
     assert trace.skipped == 0
     # The pods' lengths are uniform from 1 to 449 and to 89.
     assert trace.input_tokens.mean() == pytest.approx(225, rel=0.03)
@@ -179,10 +179,10 @@ def test_gaps_are_named_and_not_filled(tmp_path: Path, capsys: pytest.CaptureFix
         pod.unscraped = (T + 130 * 60, T + 140 * 60)
     with HistoryServer(pods).running() as url:
         assert cli.main(arguments(url, tmp_path / "trace.csv")) == 0
-    found = per_minute(tmp_path / "trace.csv")
-    assert [found[minute] for minute in range(130, 140)] == [0] * 10
-    assert found[129] > 0
-    assert found[140] > 0
+    minutes = per_minute(tmp_path / "trace.csv")
+    assert [minutes[minute] for minute in range(130, 140)] == [0] * 10
+    assert minutes[129] > 0
+    assert minutes[140] > 0
     gap = f"Gap, not filled: {shown(T + 130 * 60)} to {shown(T + 140 * 60)}: no pod was scraped."
     assert gap in capsys.readouterr().out
 

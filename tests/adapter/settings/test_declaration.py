@@ -71,8 +71,8 @@ def test_flags_win_over_the_configmap_and_that_over_the_environment(key: str) ->
 def test_a_flag_that_is_false_wins() -> None:
     """`--no-x` is a value, and so is an empty URL."""
     config = {"PROMETHEUS_TLS_INSECURE_SKIP_VERIFY": "true", "PROMETHEUS_BASE_URL": "https://p"}
-    found = resolve(Prometheus, {"prometheus_insecure": False, "prometheus": ""}, config=config)
-    assert (found.prometheus_insecure, found.prometheus) == (False, "")
+    settings = resolve(Prometheus, {"prometheus_insecure": False, "prometheus": ""}, config=config)
+    assert (settings.prometheus_insecure, settings.prometheus) == (False, "")
 
 
 @pytest.mark.parametrize("text", ["soon", "60000", "0", "5 minutes", "10sec"])
