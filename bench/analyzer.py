@@ -41,7 +41,7 @@ def text(times: tuple[float, float, float], factor: float, digits: int) -> str:
     return f"{middle} ({low}..{high})"
 
 
-def fleet(pairs: int, max_batch: int) -> tuple[queueing.Replicas, dict[str, np.ndarray]]:  # type: ignore[type-arg]
+def fleet(pairs: int, max_batch: int) -> tuple[queueing.Replicas, dict[str, np.ndarray]]:
     """Random profiles and loads with targets that bind for most of them."""
     rng = np.random.default_rng(pairs + max_batch)
     alpha, beta = rng.uniform(5, 40, pairs), rng.uniform(0.05, 1.5, pairs)
