@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: demo test lint types imports check format bench constraints clean help
+.PHONY: demo test pythons lint types imports check format bench constraints clean help
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -19,9 +19,16 @@ $(STAMP): pyproject.toml constraints.txt scripts/bootstrap
 demo: $(STAMP) ## emulated vLLM servers, load, adapter and HPA on this machine
 	@$(BIN)/variant-adapter demo $(ARGS)
 
-test: $(STAMP) ## the test suite
+test: $(STAMP) ## the test suite; without ARGS its coverage too, which must not fall
 	@scripts/test-tools
+ifeq ($(strip $(ARGS)),)
+	@$(BIN)/coverage run -m pytest && $(BIN)/coverage report --skip-covered --skip-empty
+else
 	@$(BIN)/pytest $(ARGS)
+endif
+
+pythons: ## the test suite with Python 3.12 and 3.13, where this machine has them
+	@scripts/test-pythons $(ARGS)
 
 lint: $(STAMP) ## ruff: rules and format; texts of flags and fields
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/python -P scripts/check_texts.py
@@ -39,10 +46,10 @@ format: $(STAMP) ## let ruff rewrite the code
 
 # -P: bench's scripts are named like the packages and must not hide them.
 bench: $(STAMP) ## every benchmark, each prints one table
-	@for script in bench/[a-z]*.py; do echo "== $$script"; $(BIN)/python -P $$script || exit 1; done
+	@failed=; for script in bench/[a-z]*.py; do echo "== $$script"; $(BIN)/python -P $$script || failed=1; done; [ -z "$$failed" ]
 
 constraints: ## resolve constraints.txt anew (needs uv)
 	@uv pip compile --universal --python-version 3.11 --upgrade --extra plots --extra dev pyproject.toml -q --no-header --no-annotate -o constraints.txt
 
 clean: ## remove what the other targets made
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis demo-out
+	@rm -rf $(VENV) $(VENV)-3.* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis demo-out

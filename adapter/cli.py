@@ -38,6 +38,7 @@ COMMANDS: Mapping[str, Command] = {
         "certs": "Show or rotate serving certificates",
         "analyze": "Compute how much load one replica can serve",
         "fit": "Estimate a performance profile from benchmark results",
+        "profile": "Print the performance profile of a model on a GPU",
         "plan": "Choose accelerators and replicas for a whole fleet",
         "record": "Write the request history of a model to a trace that replay reads",
     }.items()

@@ -8,10 +8,10 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Literal
 
-from emulator.server import Request, Server
+from emulator.server import FleetServer, Request
 
 Routing = Literal["least-loaded", "round-robin"]
-"""Least-loaded takes the smallest (running + waiting) / max_batch, and of equal ones the oldest server."""
+"""Least-loaded takes the smallest (running + waiting) / max_requests, and of equal ones the oldest server."""
 
 
 class Gateway:
@@ -19,19 +19,19 @@ class Gateway:
 
     def __init__(self, *, models: int, routing: Routing) -> None:
         self._routing = routing
-        self._ready: list[list[Server]] = [[] for _ in range(models)]
+        self._ready: list[list[FleetServer]] = [[] for _ in range(models)]
         self._queues: list[deque[Request]] = [deque() for _ in range(models)]
         self._turns = [itertools.count() for _ in range(models)]
 
-    def add(self, server: Server, model: int) -> None:
+    def add(self, server: FleetServer, model: int) -> None:
         """Route requests of the model to this server from now on."""
         self._ready[model].append(server)
 
-    def remove(self, server: Server, model: int) -> None:
+    def remove(self, server: FleetServer, model: int) -> None:
         """Route no more requests to this server."""
         self._ready[model].remove(server)
 
-    def servers(self) -> Iterator[Server]:
+    def servers(self) -> Iterator[FleetServer]:
         """Ready servers of all models."""
         return itertools.chain(*self._ready)
 
@@ -53,7 +53,7 @@ class Gateway:
             for server in ready:
                 if server.next_ms < at_ms:
                     server.run(at_ms)
-                load = server.load / server.profile.max_batch
+                load = server.load / server.max_requests
                 if load < least:
                     least, chosen = load, server
             chosen.offer(request, at_ms)

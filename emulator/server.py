@@ -12,7 +12,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from typing import Literal
+from typing import Literal, Protocol
 
 from emulator.engine import EngineProfile
 
@@ -29,6 +29,7 @@ class Counters:
         replica: Number of the server, unique in the fleet like a pod's name.
         state: State of the replica.
         started_seconds: Time since which the replica has been ready.
+        startup_seconds: Time from its creation with GPUs until it was ready.
         finished: Finished requests.
         running: Requests in the batch.
         waiting: Requests in the queue.
@@ -39,6 +40,12 @@ class Counters:
         prompt_tokens_total: Prompt tokens of requests with a first token.
         generation_tokens_total: Tokens produced so far.
         kv_cache: Share of the KV cache in use, 0 to 1.
+        cached_tokens_total: Prompt tokens of requests with a first token that the prefix cache served.
+        preemptions: Requests that lost their KV cache and were computed anew; None without a cache.
+        prompt_buckets: Finished requests by prompt tokens: those up to each of
+            `emulator.vllm_metrics.TOKEN_BUCKETS` and above the one before, then those above the last; empty
+            where the engine does not count them.
+        generation_buckets: The same by generated tokens.
 
     """
 
@@ -55,6 +62,11 @@ class Counters:
     prompt_tokens_total: int
     generation_tokens_total: int
     kv_cache: float
+    startup_seconds: float = 0.0
+    cached_tokens_total: int = 0
+    preemptions: int | None = None
+    prompt_buckets: tuple[int, ...] = ()
+    generation_buckets: tuple[int, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -72,6 +84,45 @@ class Request:
     replica: int = -1
 
 
+class FleetServer(Protocol):
+    """What a simulated fleet and its gateway need of one replica.
+
+    Attributes:
+        number: Number of the replica, unique in the fleet.
+        variant: Index of its variant.
+        state: State of the replica.
+        created_ms: Time since which it holds its GPUs; inf before.
+        ready_ms: Time from which it is ready; inf before it starts.
+        startup_seconds: Time between these two.
+        load: Requests in service and waiting.
+        next_ms: No request ends before this time.
+        max_requests: Most requests in service at once.
+
+    """
+
+    number: int
+    variant: int
+    state: State
+    created_ms: float
+    ready_ms: float
+    startup_seconds: float
+    load: int
+    next_ms: float
+    max_requests: int
+
+    def offer(self, request: Request, at_ms: float) -> None:
+        """Queue a request at that time, up to which the replica must have been run."""
+
+    def run(self, limit_ms: float) -> None:
+        """Simulate everything before that time."""
+
+    def withdraw(self) -> list[Request]:
+        """Take out the requests that are not in service, for other replicas."""
+
+    def counters(self) -> Counters:
+        """Metrics at the moment up to which the replica has been run."""
+
+
 class Server:
     """One replica: `offer` queues a request, `run` simulates up to a moment."""
 
@@ -80,10 +131,12 @@ class Server:
         self.variant = variant
         self.state: State = "pending"
         self.created_ms = self.ready_ms = math.inf
+        self.startup_seconds = 0.0
         self.waiting: deque[Request] = deque()
         self.load = 0  # running and waiting
         self.next_ms = math.inf  # only iterations happen before
         self.profile = profile
+        self.max_requests = profile.max_batch
         self._steps_ms = [
             profile.alpha_ms + profile.beta_ms * n for n in range(profile.max_batch + 1)
         ]
@@ -188,6 +241,13 @@ class Server:
         self._generated += request.output_tokens
         self._prompt_finished += request.input_tokens
 
+    def withdraw(self) -> list[Request]:
+        """Take out the requests that are not in service, for other replicas."""
+        withdrawn = list(self.waiting)
+        self.waiting.clear()
+        self.load -= len(withdrawn)
+        return withdrawn
+
     def generated(self, request: Request) -> int:
         """Tokens of a request that is here, at the moment up to which it has been run."""
         if math.isnan(request.first_token_ms):
@@ -207,6 +267,7 @@ class Server:
             replica=self.number,
             state=self.state,
             started_seconds=self.ready_ms / 1000,
+            startup_seconds=self.startup_seconds,
             finished=self._finished,
             running=self._running,
             waiting=len(self.waiting),

@@ -1,8 +1,9 @@
 """A fleet of emulated vLLM servers in virtual time: an hour of traffic in seconds, reproducible to the bit.
 
-Batching equals that of `emulator.engine`, to the last bit: a request waits until fewer than `max_batch` are
-in service, takes gamma + delta * input_tokens * batch ms for its first token, and gets one more token with
-each iteration of alpha + beta * batch ms that begins after it.
+A variant is served by an engine behind the Protocol of `emulator.engines`, or by step times of a profile.
+With a profile, batching equals that of `emulator.engine`, to the last bit: a request waits until fewer than
+`max_batch` are in service, takes gamma + delta * input_tokens * batch ms for its first token, and gets one
+more token with each iteration of alpha + beta * batch ms that begins after it.
 
 At one moment, replicas end or become ready first, then requests arrive, then the servers' events happen:
 routing still counts the requests that finish at that very moment.
@@ -21,8 +22,10 @@ import numpy as np
 import numpy.typing as npt
 
 from emulator.engine import EngineProfile
+from emulator.engines.protocol import EngineFactory
+from emulator.engines.replica import EngineServer
 from emulator.gateway import Gateway, Routing
-from emulator.server import Counters, Request, Server, State
+from emulator.server import Counters, FleetServer, Request, Server, State
 from emulator.traces import Trace
 
 FloatArray = npt.NDArray[np.float64]
@@ -35,9 +38,12 @@ class SimulatedVariant:
 
     Attributes:
         name: Name of the variant, unique in the fleet.
-        profile: Step times and batch size of a replica.
+        profile: Step times and batch size of a replica; None where `engine` is given.
+        engine: Makes the engine of each replica; None where `profile` is given.
         model: Name of the model that the variant serves.
-        start_delay_seconds: Time from creation with GPUs until a replica is ready.
+        start_delay_seconds: Time from creation with GPUs until a replica is ready; the median.
+        start_delay_sigma: Standard deviation of the logarithm of this time, which is lognormal; 0: no spread.
+        seed: Seed of the start delays. The n-th replica of a fleet has the same delay in every run.
         devices: GPUs that each replica takes from `pool`.
         pool: Name of the GPU pool; None is an unlimited one.
         replicas: Replicas that are ready when the simulation begins, as far as the pool allows.
@@ -45,9 +51,12 @@ class SimulatedVariant:
     """
 
     name: str
-    profile: EngineProfile
+    profile: EngineProfile | None = None
+    engine: EngineFactory | None = None
     model: str = "default"
     start_delay_seconds: float = 0.0
+    start_delay_sigma: float = 0.0
+    seed: int = 0
     devices: int = 1
     pool: str | None = None
     replicas: int = 0
@@ -56,13 +65,37 @@ class SimulatedVariant:
         delay = self.start_delay_seconds
         if not (math.isfinite(delay) and delay >= 0):
             raise ValueError(f"{self.name}: start_delay_seconds: must be >= 0, not {delay}")
+        sigma = self.start_delay_sigma
+        if not (math.isfinite(sigma) and sigma >= 0):
+            raise ValueError(f"{self.name}: start_delay_sigma: must be >= 0, not {sigma}")
+        if (self.profile is None) == (self.engine is None):
+            raise ValueError(f"{self.name}: needs either profile or engine")
         if self.devices < 1 or self.replicas < 0:
             raise ValueError(f"{self.name}: devices must be >= 1, replicas >= 0")
+
+    def server(self, number: int, index: int) -> FleetServer:
+        """A new replica of this variant, the `index`-th of the fleet's."""
+        server: FleetServer
+        if self.engine is not None:
+            server = EngineServer(number=number, variant=index, engine=self.engine())
+        else:
+            assert self.profile is not None  # noqa: S101 - one of the two is given
+            server = Server(number=number, variant=index, profile=self.profile)
+        server.startup_seconds = self._start_seconds(number)
+        return server
+
+    def _start_seconds(self, number: int) -> float:
+        if self.start_delay_sigma == 0:
+            return self.start_delay_seconds
+        deviation = np.random.default_rng([self.seed, number]).standard_normal()
+        return self.start_delay_seconds * math.exp(self.start_delay_sigma * deviation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Results:
     """Columns with one entry per request, in order of arrival.
+
+    A variant with an engine of its own tells times and replica of a request when it ends.
 
     Attributes:
         arrival_ms: Time of arrival since the beginning.
@@ -129,13 +162,15 @@ class SimulatedFleet:
         self._requests: list[Request] = []
         self._now_ms = 0.0
         self._created = itertools.count()
-        self._servers: list[list[Server]] = [[] for _ in self.variants]  # without draining ones
+        self._servers: list[list[FleetServer]] = [
+            [] for _ in self.variants
+        ]  # without draining ones
         self._gateway = Gateway(models=len(self.models), routing=routing)
         self._offered = [0 for _ in self.models]
         self._gpu_ms = [0.0 for _ in self.variants]  # of ended replicas
-        self._pending: list[Server] = []
-        self._starting: list[tuple[float, int, Server]] = []  # heap by ready time
-        self._draining: list[Server] = []
+        self._pending: list[FleetServer] = []
+        self._starting: list[tuple[float, int, FleetServer]] = []  # heap by ready time
+        self._draining: list[FleetServer] = []
         self._arrivals = _merge(self.models, traces or {})
         self._coming = next(self._arrivals, None)
         for index, variant in enumerate(self.variants):
@@ -220,23 +255,22 @@ class SimulatedFleet:
         self._gateway.release(at_ms)
 
     def _create(self, index: int, count: int) -> None:
-        profile = self.variants[index].profile
         for _ in range(count):
-            server = Server(number=next(self._created), variant=index, profile=profile)
+            server = self.variants[index].server(next(self._created), index)
             self._servers[index].append(server)
             self._pending.append(server)
 
     def _start(
-        self, server: Server, variant: SimulatedVariant, at_ms: float, *, delayed: bool
+        self, server: FleetServer, variant: SimulatedVariant, at_ms: float, *, delayed: bool
     ) -> None:
         if variant.pool is not None:
             self._free[variant.pool] -= variant.devices
         server.state = "starting"
         server.created_ms = at_ms
-        server.ready_ms = at_ms + (variant.start_delay_seconds * 1000 if delayed else 0.0)
+        server.ready_ms = at_ms + (server.startup_seconds * 1000 if delayed else 0.0)
         heappush(self._starting, (server.ready_ms, server.number, server))
 
-    def _retire(self, servers: Sequence[Server]) -> None:
+    def _retire(self, servers: Sequence[FleetServer]) -> None:
         """Drain these servers; their waiting requests are routed once all of them are out of service."""
         moving: list[Request] = []
         for server in servers:
@@ -250,14 +284,12 @@ class SimulatedFleet:
             else:
                 self._gateway.remove(server, self._model_of(server))
                 server.state = "draining"
-                server.load -= len(server.waiting)
-                moving.extend(server.waiting)
-                server.waiting.clear()
+                moving.extend(server.withdraw())
         for request in sorted(moving, key=lambda request: request.arrival_ms):
             request.variant = -1
             self._gateway.dispatch(request, self._now_ms)
 
-    def _end(self, server: Server, at_ms: float) -> None:
+    def _end(self, server: FleetServer, at_ms: float) -> None:
         variant = self.variants[server.variant]
         if server.state != "pending":
             self._gpu_ms[server.variant] += variant.devices * (at_ms - server.created_ms)
@@ -270,7 +302,7 @@ class SimulatedFleet:
         for server in itertools.chain(self._draining, self._gateway.servers()):
             server.run(_after(self._now_ms))
 
-    def _model_of(self, server: Server) -> int:
+    def _model_of(self, server: FleetServer) -> int:
         return self.models.index(self.variants[server.variant].model)
 
     def replicas(self, variant: str, *states: State) -> int:
@@ -354,7 +386,7 @@ def _after(moment_ms: float) -> float:
     return math.nextafter(moment_ms, math.inf)
 
 
-def _retention_order(server: Server) -> tuple[int, float, int, int]:
+def _retention_order(server: FleetServer) -> tuple[int, float, int, int]:
     """Sort key by which a ReplicaSet keeps replicas: first those that are removed last."""
     rank = ("ready", "starting", "pending").index(server.state)
     return rank, server.created_ms, -server.load, server.number

@@ -17,7 +17,7 @@ short lose their constraint, and variants that share no scarce type are solved a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -27,6 +27,7 @@ from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from optimizer import greedy
+from optimizer.components import components, demands
 from optimizer.problem import (
     NOTHING,
     Allocation,
@@ -88,10 +89,10 @@ def objective(problem: Problem, allocations: Mapping[str, Allocation]) -> Object
 def solve(problem: Problem) -> Solution:
     """The optimal plan, or the best that the time limit allows, never worse than greedy's."""
     if problem.capacity is None:
-        problem = replace(problem, capacity=_demands(problem.variants))
+        problem = replace(problem, capacity=demands(problem.variants))
     bound = greedy.solve(problem)
     capacity = dict(problem.capacity or {})
-    parts, scarce = _components(problem, capacity)
+    parts, scarce = components(problem, capacity)
     allocations: dict[str, Allocation] = {variant.name: NOTHING for variant in problem.variants}
     gap: float | None = 0.0
     finished = answered = True
@@ -101,6 +102,7 @@ def solve(problem: Problem) -> Solution:
         program = _Program(
             replace(problem, variants=tuple(part), time_limit_s=share),
             {kind: capacity.get(kind, 0) for kind in scarce},
+            bound.allocations,
         )
         found = program.solve()
         if found is None:
@@ -120,41 +122,6 @@ def solve(problem: Problem) -> Solution:
     return Solution(
         solver="branch-and-bound", termination=termination, gap=gap, allocations=allocations
     )
-
-
-def _demands(variants: Sequence[VariantCandidates]) -> dict[str, int]:
-    """Devices by type that the variants could take together."""
-    total: dict[str, int] = {}
-    for variant in variants:
-        most: dict[str, int] = {}
-        for candidate in variant.candidates:
-            kind = candidate.device_type
-            most[kind] = max(most.get(kind, 0), candidate.demand)
-        for kind, count in most.items():
-            total[kind] = total.get(kind, 0) + count
-    return total
-
-
-def _components(
-    problem: Problem, capacity: Mapping[str, int]
-) -> tuple[list[list[VariantCandidates]], list[str]]:
-    """Groups of variants that share no scarce device type, and the scarce types."""
-    wanted = _demands(problem.variants)
-    scarce = sorted(kind for kind, count in wanted.items() if count > capacity.get(kind, 0))
-    places = {kind: place for place, kind in enumerate(scarce)}
-    rows, columns = [], []
-    for row, variant in enumerate(problem.variants):
-        for candidate in variant.candidates:
-            if candidate.demand and candidate.device_type in places:
-                rows.append(row)
-                columns.append(len(problem.variants) + places[candidate.device_type])
-    size = len(problem.variants) + len(scarce)
-    links = sparse.coo_array((np.ones(len(rows)), (rows, columns)), shape=(size, size))
-    _, labels = sparse.csgraph.connected_components(links, directed=False)
-    groups: dict[int, list[VariantCandidates]] = {}
-    for variant, label in zip(problem.variants, labels, strict=False):
-        groups.setdefault(int(label), []).append(variant)
-    return list(groups.values()), scarce
 
 
 def _price(candidate: Candidate, variant: VariantCandidates, factor: float) -> float:
@@ -178,6 +145,19 @@ def _undominated(variant: VariantCandidates, factor: float) -> list[Candidate]:
     return kept
 
 
+def _all_served(problem: Problem, known: Mapping[str, Allocation]) -> set[int]:
+    """Highest priorities of which a plan serves everyone in full."""
+    short = [
+        variant.priority for variant in problem.variants if known[variant.name].served != "full"
+    ]
+    first = min(short, default=None)
+    return {
+        variant.priority
+        for variant in problem.variants
+        if first is None or variant.priority < first
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class _Found:
     allocations: dict[str, Allocation]
@@ -186,13 +166,19 @@ class _Found:
 
 
 class _Program:
-    """The integer program of one component."""
+    """The integer program of one component.
 
-    def __init__(self, problem: Problem, capacity: Mapping[str, int]) -> None:
+    `known` is a plan that keeps the capacity. Of the highest priorities of which it serves everyone no plan
+    serves more: a constraint stands for their stages.
+    """
+
+    def __init__(
+        self, problem: Problem, capacity: Mapping[str, int], known: Mapping[str, Allocation]
+    ) -> None:
         self._problem = problem
         self._capacity = capacity
         self._factor = problem.transition_factor
-        partial = problem.policy != "None"
+        self._served = _all_served(problem, known)
         # Columns: x for every pair, then z and y for every pair that can serve in part.
         self._full: list[tuple[int, Candidate]] = []
         self._part: list[tuple[int, Candidate]] = []
@@ -200,7 +186,7 @@ class _Program:
             for candidate in _undominated(variant, self._factor):
                 if self._room(candidate) >= candidate.replicas:
                     self._full.append((place, candidate))
-            if partial:
+            if problem.policy != "None" and variant.priority not in self._served:
                 # For less than all replicas a candidate that is dominated in full may be the only one to fit.
                 self._part += [
                     (place, candidate)
@@ -284,7 +270,9 @@ class _Program:
             (np.ones(len(pairs)), (owners, np.arange(len(pairs)))),
             shape=(len(self._problem.variants), self._columns),
         )
-        found = [LinearConstraint(once, -np.inf, 1.0)]
+        # Of priorities that can all be served each variant is, in full: its columns of x sum up to 1.
+        must = np.array([variant.priority in self._served for variant in self._problem.variants])
+        found = [LinearConstraint(once, np.where(must, 1.0, -np.inf), 1.0)]
         kinds = {kind: row for row, kind in enumerate(self._capacity)}
         rows, columns, counts = [], [], []
         for column, (_, candidate) in enumerate(self._full):
@@ -342,7 +330,9 @@ class _Program:
             priority = variants[place].priority
             started[priority][full + offset] = -1.0
             shares[priority][full + part + offset] = -1.0 / candidate.replicas
-        stages = [(served[priority], 1.0) for priority in priorities]
+        stages = [
+            (served[priority], 1.0) for priority in priorities if priority not in self._served
+        ]
         if self._problem.policy == "PriorityExhaustive":
             stages += [(shares[priority], 0.0) for priority in priorities]
         elif self._problem.policy == "PriorityRoundRobin":

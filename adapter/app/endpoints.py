@@ -34,7 +34,7 @@ class Endpoints:
         self._clock = clock
         self._drain = listener.Drain()
         self._probes = probes.Probes(
-            _registry(loop, clock), {"serving": lambda: "the API port is not open yet"}
+            registry_of(loop, clock), {"serving": lambda: "the API port is not open yet"}
         )
         self._leader: Callable[[], str] = lambda: ""
         self._url = ""
@@ -173,7 +173,7 @@ class Endpoints:
         return {"leading": self._loop.leading, "leader": self._leader()}
 
 
-def _registry(loop: ControlLoop, clock: Clock) -> CollectorRegistry:
+def registry_of(loop: ControlLoop, clock: Clock) -> CollectorRegistry:
     """The metrics of the process."""
     registry = CollectorRegistry()
     registry.register(

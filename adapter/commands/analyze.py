@@ -11,16 +11,28 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from adapter.errors import InputError, UsageError
-from adapter.formats import cases
+from adapter.formats import cases, step_cases
 
 _CHUNK = 1 << 16
 
 REPLICA = (
-    ("--alpha", "MS", "Decode time of one token with an empty batch, ms. Required"),
-    ("--beta", "MS", "Decode time that each request of the batch adds, ms. Required"),
+    (
+        "--alpha",
+        "MS",
+        "Decode time of one token with an empty batch, ms, unless step times are given. Required",
+    ),
+    (
+        "--beta",
+        "MS",
+        "Decode time that each request of the batch adds, ms, unless step times are given. Required",
+    ),
     ("--gamma", "MS", "Prefill time of an empty batch, ms. Default 0"),
     ("--delta", "MS", "Prefill time that each prompt token of the batch adds, ms. Default 0"),
-    ("--max-batch", "N", "Largest number of requests in service. Required"),
+    (
+        "--max-batch",
+        "N",
+        "Largest number of requests in service, unless step times are given. Required",
+    ),
     ("--max-queue", "N", "Largest number of waiting requests. Default 10 times the max batch"),
     (
         "--at-tokens",
@@ -28,9 +40,56 @@ REPLICA = (
         "Output tokens at which the max batch was measured; scales it. Default 0: it is not scaled",
     ),
 )
+STEPS = (
+    (
+        "--step-base-ms",
+        "MS",
+        "Time of an engine step whatever it does, ms, unless alpha and beta are given. Required",
+    ),
+    ("--step-per-request-ms", "MS", "Time that each request in a step adds, ms. Default 0"),
+    (
+        "--step-per-sqrt-request-ms",
+        "MS",
+        "Time per square root of the requests in a step, ms; mixtures of experts have it. Default 0",
+    ),
+    (
+        "--step-per-prefill-token-ms",
+        "MS",
+        "Time that each prompt token computed in a step adds, ms, unless alpha and beta are given. Required",
+    ),
+    (
+        "--step-per-context-token-ms",
+        "MS",
+        "Time that each token of context of a request in a step adds, ms. Default 0",
+    ),
+    ("--max-num-seqs", "N", "Largest number of requests in service of an engine. Default 256"),
+    (
+        "--max-num-batched-tokens",
+        "N",
+        "Largest number of tokens, prompt and output, that one step computes. Default 2048",
+    ),
+    ("--kv-tokens", "N", "Tokens that the KV cache holds. Default none: it does not bind"),
+)
 LOAD = (
     ("--input-tokens", "N", "Prompt tokens per request, mean. Default 0"),
     ("--output-tokens", "N", "Output tokens per request, mean. Required"),
+)
+VARIATION = (
+    (
+        "--input-tokens-cv",
+        "CV",
+        "Coefficient of variation of the prompt tokens; needs step times. Default 0",
+    ),
+    (
+        "--output-tokens-cv",
+        "CV",
+        "Coefficient of variation of the output tokens; needs step times. Default 0",
+    ),
+    (
+        "--cached-tokens",
+        "N",
+        "Prompt tokens per request that the prefix cache serves, mean; needs step times. Default 0",
+    ),
 )
 RATES = (
     ("--rate", "RPS", "Arrival rate to analyze, requests per second. Default none: only targets"),
@@ -48,7 +107,10 @@ TARGETS = (
     (
         "--stability-margin",
         "SHARE",
-        "Share of a replica's highest service rate that stays unused. Default 0.1",
+        (
+            "Share of a replica's highest service rate that stays unused. Default 0.1 for alpha and beta."
+            " Default 0.04 for step times"
+        ),
     ),
 )
 _FIELDS = {
@@ -80,8 +142,10 @@ def register(command: argparse.ArgumentParser) -> None:
         help="File to draw TTFT and ITL against the arrival rate into. Default none",
     )
     _add_numbers(command.add_argument_group("the replica"), REPLICA)
+    _add_numbers(command.add_argument_group("the replica by the step times of its engine"), STEPS)
     load = command.add_argument_group("its load")
     _add_numbers(load, LOAD)
+    _add_numbers(load, VARIATION)
     _add_numbers(load.add_mutually_exclusive_group(), RATES)
     _add_numbers(command.add_argument_group("its latency and throughput targets"), TARGETS)
     command.add_argument(
@@ -110,7 +174,7 @@ def run(args: argparse.Namespace) -> int:
     """Answer the cases of standard input, or the case that the flags describe."""
     given = {
         name: value
-        for name in cases.Case.model_fields
+        for name in {**cases.Case.model_fields, **step_cases.StepCase.model_fields}
         if (value := getattr(args, name, None)) is not None
     }
     if args.rpm is not None:
@@ -126,11 +190,16 @@ def run(args: argparse.Namespace) -> int:
         # Pictures load the fits too; nothing else of this command needs them.
         from adapter.formats import plots  # noqa: PLC0415
 
-        plots.write_analysis(cases.Case.model_validate(given), args.plot)
+        case = cases.parse(given)
+        if not isinstance(case, cases.Case):
+            raise UsageError("--plot draws alpha, beta, gamma and delta, not step times")
+        plots.write_analysis(case, args.plot)
     if args.json:
         print(json.dumps(answer))
     else:
-        for line in _table(answer, cases.Case.model_validate(given)):
+        case = cases.parse(given)
+        assert not isinstance(case, str)  # noqa: S101 - it was answered
+        for line in _table(answer, case):
             print(line)
     return 0
 
@@ -159,7 +228,7 @@ def _arrived(source: BinaryIO) -> Iterator[list[str]]:
         yield [rest]
 
 
-def _table(answer: dict[str, Any], case: cases.Case) -> Iterator[str]:
+def _table(answer: dict[str, Any], case: cases.Case | step_cases.StepCase) -> Iterator[str]:
     if case.sizes:
         yield from _capacity(answer, case)
     if "throughput_rps" not in answer:
@@ -170,33 +239,55 @@ def _table(answer: dict[str, Any], case: cases.Case) -> Iterator[str]:
         yield f"{case.rate_rps:g} req/s {plural} then has"
     else:
         yield f"One replica at {case.rate_rps:g} req/s"
-    rows = (
-        (
-            "throughput",
-            f"{answer['throughput_rps']:.6g} req/s, {answer['tokens_per_second']:.6g} tokens/s",
-        ),
-        ("TTFT", f"{answer['ttft_ms']:.6g} ms"),
-        ("ITL", f"{answer['itl_ms']:.6g} ms"),
-        ("waiting", f"{answer['waiting_ms']:.6g} ms"),
-        ("service", f"{answer['service_ms']:.6g} ms"),
-        ("response", f"{answer['response_ms']:.6g} ms"),
-        ("in service", f"{answer['in_service']:.6g} of {answer.get('max_batch', int(case.batch))}"),
-        ("in queue", f"{answer['in_queue']:.6g}"),
-        ("utilization", f"{answer['utilization']:.2%}, busy {answer['busy']:.2%}"),
-        ("blocking", f"{answer['blocking']:.3g}"),
-    )
+    throughput = f"{answer['throughput_rps']:.6g} req/s, {answer['tokens_per_second']:.6g} tokens/s"
+    rows = [
+        ("throughput", throughput),
+        ("TTFT", _ms(answer["ttft_ms"])),
+        ("ITL", _ms(answer["itl_ms"])),
+    ]
+    if isinstance(case, cases.Case):
+        batch = answer.get("max_batch", int(case.batch))
+        rows += [
+            ("waiting", _ms(answer["waiting_ms"])),
+            ("service", _ms(answer["service_ms"])),
+            ("response", _ms(answer["response_ms"])),
+            ("in service", f"{answer['in_service']:.6g} of {batch}"),
+            ("in queue", f"{answer['in_queue']:.6g}"),
+            ("utilization", f"{answer['utilization']:.2%}, busy {answer['busy']:.2%}"),
+            ("blocking", f"{answer['blocking']:.3g}"),
+        ]
+    else:
+        rows += [
+            ("TTFT p95", _ms(answer["ttft_p95_ms"])),
+            ("ITL p95", _ms(answer["itl_p95_ms"])),
+            ("response", _ms(answer["response_ms"])),
+            ("in service", f"{answer['in_service']:.6g} of {answer['max_batch']}"),
+            ("KV cache", f"{answer['kv_usage']:.2%}"),
+            ("utilization", f"{answer['utilization']:.2%}"),
+        ]
     for name, text in rows:
         yield f"  {name:<12} {text}"
     if case.percentile is not None:
+        waiting = (
+            f" waiting {_ms(answer['waiting_percentile_ms'])},"
+            if isinstance(case, cases.Case)
+            else ""
+        )
         yield (
-            f"  p{case.percentile:g}: waiting {answer['waiting_percentile_ms']:.6g} ms,"
-            f" TTFT {answer['ttft_percentile_ms']:.6g} ms, ITL {answer['itl_percentile_ms']:.6g} ms"
+            f"  p{case.percentile:g}:{waiting} TTFT {_ms(answer['ttft_percentile_ms'])},"
+            f" ITL {_ms(answer['itl_percentile_ms'])}"
         )
 
 
-def _capacity(answer: dict[str, Any], case: cases.Case) -> Iterator[str]:
+def _ms(value: float | None) -> str:
+    return "grows without end" if value is None else f"{value:.6g} ms"
+
+
+def _capacity(answer: dict[str, Any], case: cases.Case | step_cases.StepCase) -> Iterator[str]:
     of = "means" if case.percentile is None else f"p{case.percentile:g}"
-    yield f"One replica, max batch {answer['max_batch']}, targets on {of}"
+    held = answer.get("kv_bound_batch")
+    cache = "" if held is None else f", KV cache for {held} requests"
+    yield f"One replica, max batch {answer['max_batch']}{cache}, targets on {of}"
     for name, target, unit in (
         ("ttft", case.target_ttft_ms, "ms"),
         ("itl", case.target_itl_ms, "ms"),

@@ -157,6 +157,7 @@ def _document(plan: planning.Plan, *, explain: bool = False) -> dict[str, Any]:
             "max_rate_rpm": chosen.max_rate_rpm,
             "served": decision.served,
             "reason": decision.reason,
+            **({"notes": list(decision.notes)} if decision.notes else {}),
         }
         if explain:
             variants[name]["explanation"] = dataclasses.asdict(decision.explanation)
@@ -212,6 +213,8 @@ def _explained(plan: planning.Plan) -> Iterator[str]:
             runner_up = decision.explanation.runner_up
             worth = f", value {runner_up.value:+g}" if runner_up else ""
             yield f"  runner-up: {decision.runner_up}{worth} (chosen {decision.value:+g})"
+        for note in decision.notes:
+            yield f"  note: {note}"
 
 
 def _comparison(before: planning.Plan, after: planning.Plan) -> Table:

@@ -49,14 +49,14 @@ def register(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--model", required=True, help="Served model name. Required")
     command.add_argument(
-        "--namespace", default="", help="Namespace of the model's pods. Default: every namespace"
+        "--namespace", default="", help="Namespace of the model's pods. Default every namespace"
     )
     command.add_argument(
         "--from",
         dest="start",
         default="6h ago",
         metavar="TIME",
-        help="Beginning of the recording: RFC 3339, or a duration such as '6h ago'. Default '6h ago'",
+        help="Beginning of the recording: RFC 3339, or a duration such as '6h ago'. Default 6h ago",
     )
     command.add_argument(
         "--to",
@@ -70,7 +70,7 @@ def register(command: argparse.ArgumentParser) -> None:
         type=whole_seconds,
         default=60,
         help="Resolution of the recorded rate: whole seconds, no less than Prometheus' scrape interval."
-        " Default 1m",
+        " Default 60",
     )
     command.add_argument(
         "--seed", type=seed, default=0, help="Seed of what is drawn, a number >= 0. Default 0"

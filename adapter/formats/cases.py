@@ -1,7 +1,8 @@
 """Cases for the analyzer as JSON objects: one line in, one line out, many of them in one call.
 
-A case names one replica and either an arrival rate (analysis), or targets (sizing), or both (replicas for
-that rate). What is wrong with a case is its answer; the other cases are not touched.
+A case names one replica, by alpha, beta, gamma and delta or by the step times of its engine (`step_cases`),
+and an arrival rate (analysis), or targets (sizing), or both (replicas for that rate). What is wrong with a
+case is its answer; the other cases are not touched.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from adapter.formats import step_cases
+from adapter.formats.step_cases import StepCase
 from analyzer import capacity, defaults, queueing
 from analyzer.errors import InvalidParameterError
 from analyzer.replicas import PARAMETERS, checked
@@ -30,6 +33,7 @@ _NAMES = {
     "ttft_ms": "target_ttft_ms",
     "itl_ms": "target_itl_ms",
     "tps": "target_tps",
+    **step_cases.NAMES,
 }
 """Name of each parameter in the analyzer, and its name in a case."""
 
@@ -100,13 +104,16 @@ class Case(BaseModel):
         )
 
 
+_AnyCase = TypeVar("_AnyCase", Case, StepCase)
+
+
 def answer_lines(lines: Sequence[str]) -> list[str]:
     """One JSON object for each line, in their order."""
     answers: list[Answer | None] = [None] * len(lines)
-    cases: list[tuple[int, Case]] = []
+    cases: list[tuple[int, Case | StepCase]] = []
     for place, line in enumerate(lines):
         parsed = _parsed(line)
-        if isinstance(parsed, Case):
+        if isinstance(parsed, (Case, StepCase)):
             cases.append((place, parsed))
         else:
             answers[place] = parsed
@@ -115,18 +122,29 @@ def answer_lines(lines: Sequence[str]) -> list[str]:
     return [json.dumps(item, allow_nan=False) for item in answers]
 
 
-def answer(cases: Sequence[Case]) -> list[Answer]:
+def answer(cases: Sequence[Case | StepCase]) -> list[Answer]:
     """Analyze or size every case; the answer of a case that is wrong is its `error`."""
     answers: list[Answer] = [{} for _ in cases]
-    for sizing, work in ((False, _analyzed), (True, _sized)):
-        rows = [row for row, case in enumerate(cases) if case.sizes is sizing]
-        for row, found in zip(rows, _isolated([cases[row] for row in rows], work), strict=True):
-            answers[row] = found
+    for sizing in (False, True):
+        linear = [
+            (row, c) for row, c in enumerate(cases) if isinstance(c, Case) and c.sizes is sizing
+        ]
+        steps = [
+            (row, c) for row, c in enumerate(cases) if isinstance(c, StepCase) and c.sizes is sizing
+        ]
+        found = [
+            *_isolated([case for _, case in linear], _sized if sizing else _analyzed),
+            *_isolated(
+                [case for _, case in steps], step_cases.sized if sizing else step_cases.analyzed
+            ),
+        ]
+        for row, item in zip([row for row, _ in (*linear, *steps)], found, strict=True):
+            answers[row] = item
     return answers
 
 
 def _isolated(
-    cases: Sequence[Case], work: Callable[[Sequence[Case]], list[Answer]]
+    cases: Sequence[_AnyCase], work: Callable[[Sequence[_AnyCase]], list[Answer]]
 ) -> list[Answer]:
     """`work` on all cases at once, without those that it refuses."""
     answers: list[Answer] = [{} for _ in cases]
@@ -149,7 +167,7 @@ def named(parameter: str) -> str:
     return ", ".join(_NAMES.get(name, name) for name in parameter.split(","))
 
 
-def _parsed(line: str) -> Case | Answer:
+def _parsed(line: str) -> Case | StepCase | Answer:
     try:
         document = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -160,22 +178,32 @@ def _parsed(line: str) -> Case | Answer:
         json.dumps(document.get("id"), allow_nan=False)
     except ValueError:
         return {"error": "id: must not hold NaN or Infinity"}
+    case = parse(document)
+    if not isinstance(case, str):
+        return case
+    return {"id": document["id"], "error": case} if "id" in document else {"error": case}
+
+
+def parse(document: dict[str, Any]) -> Case | StepCase | str:
+    """The case of a document, or what is wrong with it."""
+    problem = step_cases.form_error(document)
+    if problem:
+        return problem
+    by_steps = any(document.get(name) is not None for name in step_cases.STEP_FIELDS)
     try:
-        case = Case.model_validate(document)
+        case = (StepCase if by_steps else Case).model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        problem = {"missing": "is missing", "extra_forbidden": "is not known"}.get(
+        said = {"missing": "is missing", "extra_forbidden": "is not known"}.get(
             first["type"], first["msg"]
         )
-        wrong: Answer = {"error": f"{field}: {problem}"}
-    else:
-        if case.rate_rps is not None or case.sizes:
-            return case
-        wrong = {
-            "error": "rate_rps, target_ttft_ms, target_itl_ms, target_tps: one of them must be given"
-        }
-    return {"id": document["id"], **wrong} if "id" in document else wrong
+        return f"{field}: {said}"
+    if isinstance(case, StepCase) and (problem := step_cases.length_error(case)):
+        return problem
+    if case.rate_rps is not None or case.sizes:
+        return case
+    return "rate_rps, target_ttft_ms, target_itl_ms, target_tps: one of them must be given"
 
 
 def _replicas(cases: Sequence[Case]) -> queueing.Replicas:

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from adapter.errors import InputError
 from adapter.formats import files, wva_system
 from adapter.planning import fleet
 from analyzer.defaults import STABILITY_MARGIN
 from analyzer.latency import LatencyParameters
+from analyzer.step_times import EngineLimits, StepTimes
 from optimizer.problem import TRANSITION_FACTOR, SaturationPolicy, SolverName
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -57,18 +58,72 @@ class ClassPart(_Part):
     models: tuple[TargetPart, ...] = ()
 
 
+class StepPart(_Part):
+    """`profiles[].step`: time of one engine step; ms."""
+
+    base: Positive
+    per_request: NonNegative = 0.0
+    per_sqrt_request: NonNegative = 0.0
+    per_prefill_token: NonNegative
+    per_context_token: NonNegative = 0.0
+
+
+class EnginePart(_Part):
+    """`profiles[].engine`: limits of the engine; without `kv_tokens` the KV cache does not bind."""
+
+    max_num_seqs: Annotated[int, Field(ge=1, le=2**16)] = 256
+    max_num_batched_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] = 2048
+    kv_tokens: Annotated[int, Field(ge=1, le=2**53)] | None = None
+
+
 class ProfilePart(_Part):
-    """`profiles[]`: one model on one accelerator; ms."""
+    """`profiles[]`: one model on one accelerator; ms. Either `step` or `alpha` and `beta`."""
 
     model: str = Field(min_length=1)
     accelerator: str = Field(min_length=1)
     accelerators_per_replica: Annotated[int, Field(ge=1)] = 1
-    alpha: NonNegative
-    beta: NonNegative
+    alpha: NonNegative | None = None
+    beta: NonNegative | None = None
     gamma: NonNegative = 0.0
     delta: NonNegative = 0.0
+    step: StepPart | None = None
+    engine: EnginePart | None = None
     max_batch: Count = 0
     at_tokens: Count = 0
+    at_input_tokens: Count = 0
+
+    @model_validator(mode="after")
+    def _one_form(self) -> ProfilePart:
+        where = f"{self.model} on {self.accelerator}"
+        linear = self.alpha is not None or self.beta is not None or self.gamma or self.delta
+        if self.step is not None and linear:
+            raise ValueError(f"{where} has step and alpha, beta, gamma, delta: give one of the two")
+        for name in ("alpha", "beta"):
+            if self.step is None and getattr(self, name) is None:
+                raise ValueError(f"{where}: {name} is missing: give alpha and beta, or step")
+        return self
+
+    @property
+    def latency(self) -> LatencyParameters | StepTimes:
+        """The form that is given."""
+        if self.step is not None:
+            return StepTimes(**{f"{name}_ms": ms for name, ms in self.step.model_dump().items()})
+        return LatencyParameters(
+            alpha_ms=self.alpha or 0.0,
+            beta_ms=self.beta or 0.0,
+            gamma_ms=self.gamma,
+            delta_ms=self.delta,
+        )
+
+    @property
+    def limits(self) -> EngineLimits | None:
+        """Limits of the engine; those of a step profile without any are the defaults."""
+        engine = self.engine
+        if engine is None:
+            if self.step is None or self.max_batch:
+                return None
+            engine = EnginePart()
+        return EngineLimits(**engine.model_dump())
 
 
 class CurrentPart(_Part):
@@ -88,6 +143,9 @@ class VariantPart(_Part):
     rate_rpm: NonNegative
     input_tokens: NonNegative = 0.0
     output_tokens: NonNegative
+    input_tokens_cv: NonNegative = 0.0
+    output_tokens_cv: NonNegative = 0.0
+    cached_tokens: NonNegative = 0.0
     min_replicas: Count = 1
     max_replicas: Count | None = None
     max_batch: Count = 0
@@ -273,12 +331,9 @@ def _variant(part: VariantPart, profiles: Iterable[ProfilePart]) -> fleet.Varian
                 accelerator_count=profile.accelerators_per_replica,
                 max_batch=profile.max_batch,
                 at_tokens=profile.at_tokens,
-                latency=LatencyParameters(
-                    alpha_ms=profile.alpha,
-                    beta_ms=profile.beta,
-                    gamma_ms=profile.gamma,
-                    delta_ms=profile.delta,
-                ),
+                at_input_tokens=profile.at_input_tokens,
+                latency=profile.latency,
+                limits=profile.limits,
             )
             for profile in profiles
             if profile.model == part.model
@@ -287,6 +342,9 @@ def _variant(part: VariantPart, profiles: Iterable[ProfilePart]) -> fleet.Varian
             arrival_rate_rps=0.0 if idle else part.rate_rpm / 60.0,
             input_tokens=part.input_tokens,
             output_tokens=max(part.output_tokens, 1.0),
+            input_cv=part.input_tokens_cv,
+            output_cv=part.output_tokens_cv,
+            cached_tokens=part.cached_tokens,
         ),
         current=fleet.CurrentAllocation(
             accelerator=part.current.accelerator,

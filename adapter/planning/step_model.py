@@ -20,7 +20,7 @@ from adapter.planning.pairs import (
 )
 from analyzer import capacity, queueing
 from analyzer.engine import columns as engine_columns
-from analyzer.engine import conversion, sizing
+from analyzer.engine import conversion, latencies, sizing
 from analyzer.engine.columns import Engines
 from analyzer.errors import InvalidParameterError
 from analyzer.replicas import FloatArray
@@ -68,7 +68,7 @@ class StepModel:
 
     def steady(self, rows: NDArray[np.intp], asked: Asked, replicas: IntArray) -> Steady:
         """Mean latencies of that many replicas."""
-        ttft, itl, refused = sizing.mean_latencies(
+        ttft, itl, refused = latencies.mean_latencies(
             self._engines.take(rows), asked.rate_rps / replicas, queueing.MAX_QUEUE_TO_BATCH
         )
         return Steady(ttft_ms=ttft, itl_ms=itl, blocking=refused)

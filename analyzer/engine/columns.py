@@ -33,6 +33,11 @@ BLOCK_TOKENS = 16
 _NODES, NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(7)
 NODE_WEIGHTS = NODE_WEIGHTS / NODE_WEIGHTS.sum()
 MAX_SEQS_LIMIT = 2**16
+LARGEST = 1e9
+"""Largest step time (ms) and length (tokens); what is beyond is a mistake and leaves the range of floats."""
+
+LARGEST_CV = 100.0
+SMALLEST_BASE_MS = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,13 +229,21 @@ def problems(columns: Mapping[str, FloatArray]) -> dict[int, InvalidParameterErr
 
     for name in COLUMNS:
         values = columns[name]
+        most = LARGEST_CV if name.endswith("_cv") else LARGEST
         finite = np.isfinite(values)
+        if name not in {"kv_tokens", "max_num_seqs"}:
+            note(name, finite & (values > most), f"must be at most {most:g}, not {{:g}}")
         if name in {"base_ms", "max_num_seqs", "max_num_batched_tokens"}:
             note(name, ~(finite & (values > 0)), "must be a number > 0, not {:g}")
         elif name == "output_tokens":
             note(name, ~(finite & (values >= 1)), "must be a number >= 1, not {:g}")
         elif name != "kv_tokens":
             note(name, ~(finite & (values >= 0)), "must be a number >= 0, not {:g}")
+    note(
+        "base_ms",
+        columns["base_ms"] < SMALLEST_BASE_MS,
+        f"must be at least {SMALLEST_BASE_MS:g}, not {{:g}}: a step takes time",
+    )
     seqs, budget = columns["max_num_seqs"], columns["max_num_batched_tokens"]
     note(
         "max_num_seqs",

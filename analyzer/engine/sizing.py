@@ -208,7 +208,7 @@ def size_engines(
     rate = np.empty(rows)
     binding = np.empty(rows, dtype=np.int8)
     best = np.full(rows, np.nan)
-    for part in _parts(engines):
+    for part in parts(engines):
         search = _Search(engines.take(part), ttft[part], itl[part], share[part])
         rate[part], binding[part], best[part] = search.largest()
     binding[(binding == _STABILITY) & ~np.isnan(tokens)] = _TPS
@@ -239,7 +239,7 @@ def analyze_engines(engines: Engines, rate_rps: ArrayLike) -> EnginePerformanceA
     """
     rates = np.maximum(checked("rate_rps", rate_rps, len(engines), least=0.0), 1e-12)
     out = {item.name: np.empty(len(engines)) for item in fields(EnginePerformanceArrays)}
-    for part in _parts(engines):
+    for part in parts(engines):
         some = engines.take(part)
         state = engine_state.at_rate(some, rates[part])
         times = latency(some, state)
@@ -262,31 +262,6 @@ def analyze_engines(engines: Engines, rate_rps: ArrayLike) -> EnginePerformanceA
         for name in ("in_service",):
             out[name][part] = np.where(state.stable, out[name][part], some.max_batch)
     return EnginePerformanceArrays(**out)
-
-
-def mean_latencies(
-    engines: Engines, rate_rps: FloatArray, max_queue_to_batch: float
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Mean TTFT and ITL, and the share of requests turned away, each of shape (M,), at rates of that shape.
-
-    A replica that does not keep up has no steady state; one whose queue is bounded at that many times its
-    batch turns requests away, and who gets in waits for a full queue.
-    """
-    rates = np.maximum(rate_rps, 1e-12)
-    ttft, itl, refused = (np.zeros(len(engines)) for _ in range(3))
-    for part in _parts(engines):
-        some = engines.take(part)
-        state = engine_state.at_rate(some, rates[part])
-        times = latency(some, state)
-        top = engine_state.full_rate(some)
-        queued = max_queue_to_batch * some.max_batch / top
-        late = queued + some.prefill_ms * some.input_tokens + some.decode_ms(some.max_batch)
-        ttft[part] = np.where(state.stable, times.ttft_ms, late)
-        itl[part] = times.itl_ms
-        refused[part] = np.where(
-            state.stable, 0.0, np.maximum(1.0 - 1000.0 * top / rates[part], 0.0)
-        )
-    return ttft, itl, refused
 
 
 class _Search:
@@ -385,7 +360,7 @@ class _Search:
         return best
 
 
-def _parts(engines: Engines) -> Iterator[NDArray[np.intp]]:
+def parts(engines: Engines) -> Iterator[NDArray[np.intp]]:
     """Rows that are worked on together: of similar batches, and few enough for the processor's cache."""
     width = np.exp2(np.ceil(np.log2(engines.max_batch)))
     for one in np.unique(width):

@@ -13,6 +13,7 @@ weighted fit at its end.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -140,19 +141,7 @@ def _line(x: FloatArray, y: FloatArray, used: BoolArray, names: tuple[str, str, 
     def residuals(line: FloatArray) -> FloatArray:
         return np.asarray(np.log(np.maximum(line[0] + line[1] * x / reach, _LEAST_MS) / y))
 
-    # Both unknowns are times at a load (none, the largest), so they are of one size.
-    line = np.array([np.median(y), np.median(y)])
-    scale = 0.1
-    for _ in range(_ROUNDS):
-        found = least_squares(
-            residuals, line, bounds=(0.0, np.inf), loss="huber", f_scale=_TUNING * scale,
-            x_scale=np.full(2, np.median(y)), xtol=1e-12, ftol=1e-12, gtol=1e-12,
-        )  # fmt: skip
-        before, line = scale, found.x
-        left = residuals(line)
-        scale = max(_MAD_TO_DEVIATION * float(np.median(np.abs(left))), _LEAST_SCALE)
-        if abs(scale - before) <= 1e-3 * before:
-            break
+    line, scale = _robust(residuals, float(np.median(y)))
     line = np.where(line < 1e-9 * line.max(), 0.0, line)
     left = residuals(line)
     weights = np.minimum(1.0, _TUNING * scale / np.maximum(np.abs(left), _LEAST_SCALE))
@@ -196,3 +185,23 @@ def _errors(x: FloatArray, fitted: FloatArray, left: FloatArray, weights: FloatA
     design = np.column_stack([1.0 / fitted, x / fitted]) * np.sqrt(weights)[:, None]
     variance = float((weights * left**2).sum()) / freedom
     return np.asarray(np.sqrt(np.diag(np.linalg.pinv(design.T @ design)) * variance))
+
+
+def _robust(
+    residuals: Callable[[FloatArray], FloatArray], start: float
+) -> tuple[FloatArray, float]:
+    """Huber fit of both coefficients from `start`, and the robust standard deviation of its residuals."""
+    # Both unknowns are times at a load (none, the largest), so they are of one size.
+    line = np.array([start, start])
+    scale = 0.1
+    for _ in range(_ROUNDS):
+        found = least_squares(
+            residuals, line, bounds=(0.0, np.inf), loss="huber", f_scale=_TUNING * scale,
+            x_scale=np.full(2, start), xtol=1e-12, ftol=1e-12, gtol=1e-12,
+        )  # fmt: skip
+        before, line = scale, found.x
+        left = residuals(line)
+        scale = max(_MAD_TO_DEVIATION * float(np.median(np.abs(left))), _LEAST_SCALE)
+        if abs(scale - before) <= 1e-3 * before:
+            break
+    return line, scale

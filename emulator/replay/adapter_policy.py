@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import aiohttp
@@ -25,10 +25,11 @@ from adapter.planning import plan as planning
 from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
 from adapter.store import DESIRED, TargetStore
-from analyzer.latency import LatencyParameters
 from emulator.replay.cluster import ReplayCluster, pod_metrics
 from emulator.replay.policies import ScalingPolicy, Timer
-from emulator.replay.scenario import Hpa, Scenario, VariantSpec
+from emulator.replay.replicas.planner import profile_of
+from emulator.replay.replicas.specs import VariantSpec, VllmEngine
+from emulator.replay.scenario import Hpa, Scenario
 
 NAMESPACE = "replay"
 
@@ -53,7 +54,12 @@ async def _plan(snapshot: fleet.Fleet) -> planning.Plan:
     return planning.plan(snapshot)
 
 
-def inputs_of(scenario: Scenario, *, percentile: float | None) -> Inputs:
+def inputs_of(
+    scenario: Scenario,
+    *,
+    percentile: float | None,
+    profile: Callable[[VariantSpec], fleet.Profile] = profile_of,
+) -> Inputs:
     """The scenario as the adapter's inputs; targets bound a percentile of the latencies, or the mean."""
     classes: dict[tuple[str, int], dict[str, fleet.Targets]] = {}
     for model in scenario.models:
@@ -74,33 +80,23 @@ def inputs_of(scenario: Scenario, *, percentile: float | None) -> Inputs:
             for (name, priority), targets in classes.items()
         ),
         variants=tuple(
-            _source(variant, scenario, percentile=percentile) for variant in scenario.variants
+            _source(variant, scenario, profile(variant), percentile=percentile)
+            for variant in scenario.variants
         ),
         capacity=limited if len(limited) == len(scenario.accelerators) else None,
     )
 
 
-def _source(variant: VariantSpec, scenario: Scenario, *, percentile: float | None) -> VariantSource:
+def _source(
+    variant: VariantSpec, scenario: Scenario, profile: fleet.Profile, *, percentile: float | None
+) -> VariantSource:
     model = next(item for item in scenario.models if item.model == variant.model)
-    profile = variant.profile
     return VariantSource(
         namespace=NAMESPACE,
         name=variant.name,
         model=variant.model,
         service_class=model.service_class,
-        profiles=(
-            fleet.Profile(
-                accelerator=variant.accelerator,
-                accelerator_count=variant.devices,
-                max_batch=profile.max_batch_size,
-                latency=LatencyParameters(
-                    alpha_ms=profile.alpha,
-                    beta_ms=profile.beta,
-                    gamma_ms=profile.gamma,
-                    delta_ms=profile.delta,
-                ),
-            ),
-        ),
+        profiles=(profile,),
         targets=fleet.Targets(itl_ms=model.slo.itl, ttft_ms=model.slo.ttft, percentile=percentile),
         accelerator=variant.accelerator,
         endpoints=(),
@@ -172,12 +168,13 @@ class AdapterPolicy(ScalingPolicy):
     def _collect(self) -> None:
         self._use()
         for source in self._inputs.variants:
-            startup = self.cluster.variants[source.name].startup
+            engine = self.cluster.variants[source.name].engine
+            kv_tokens = engine.kv_tokens if isinstance(engine, VllmEngine) else None
             for item in self.cluster.ready(source.name):
                 self.loop.collector.add(
                     source.key,
                     f"sim://{source.name}-{item.replica}",
-                    pod_metrics(item, startup_seconds=startup),
+                    pod_metrics(item, kv_tokens=kv_tokens),
                     now=self.cluster.now,
                     source="direct",
                 )

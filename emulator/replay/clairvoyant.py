@@ -18,9 +18,11 @@ from adapter.planning import plan as planning
 from emulator.replay.adapter_policy import inputs_of
 from emulator.replay.cluster import ReplayCluster
 from emulator.replay.policies import Scheduled, Static
+from emulator.replay.replicas.planner import truth_of
+from emulator.replay.replicas.specs import VariantSpec
 from emulator.replay.results import FloatArray, PolicyResult
 from emulator.replay.running import ReportTime, Run, run
-from emulator.replay.scenario import Scenario, VariantSpec
+from emulator.replay.scenario import Scenario
 from emulator.traces import Trace
 
 BIN_SECONDS = 15.0
@@ -82,7 +84,7 @@ def peak(given: Run, factor: float) -> Callable[[ReplayCluster], Static]:
 
 def replica_capacity(scenario: Scenario, traffic: Mapping[str, Trace]) -> dict[str, float]:
     """Requests per second, by variant, that one replica serves with mean latencies at their targets."""
-    contents = inputs_of(scenario, percentile=None)
+    contents = inputs_of(scenario, percentile=None, profile=truth_of)
     capacity = {}
     for source in contents.variants:
         trace = traffic[source.model]
@@ -147,7 +149,7 @@ def windowed_rates(trace: Trace) -> FloatArray:
 
 def _ahead(variant: VariantSpec, needed: list[int]) -> list[tuple[float, int]]:
     """Changes of replicas: in each bin the most that it and the bins within the start-up time need."""
-    bins = math.ceil(variant.startup / BIN_SECONDS)
+    bins = math.ceil(variant.startup_time.p95 / BIN_SECONDS)
     entries: list[tuple[float, int]] = []
     for index in range(len(needed)):
         number = max(needed[index : index + bins + 1])

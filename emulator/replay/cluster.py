@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from adapter.collector.model_servers import PodMetrics
+from adapter.collector.model_servers import (
+    INPUT_BUCKETS,
+    OUTPUT_BUCKETS,
+    Moments,
+    PodMetrics,
+    moments,
+)
 from emulator import simulation
-from emulator.engine import EngineProfile
+from emulator.replay.replicas.specs import ProfileSteps, VariantSpec, engine_profile
 from emulator.replay.results import Curves
-from emulator.replay.scenario import Scenario, VariantSpec
+from emulator.replay.scenario import Scenario
 from emulator.server import Counters
 from emulator.simulation import SimulatedFleet
 from emulator.traces import Trace
+from emulator.vllm_metrics import TOKEN_BUCKETS
 
 
 class ReplayCluster:
@@ -117,8 +125,9 @@ class ReplayCluster:
         return curves
 
 
-def pod_metrics(counters: Counters, *, startup_seconds: float) -> PodMetrics:
-    """The metrics of one replica, as a scrape of its page gives them."""
+def pod_metrics(counters: Counters, *, kv_tokens: int | None = None) -> PodMetrics:
+    """The metrics of one replica, as a scrape of its page gives them; `kv_tokens` is its KV cache."""
+    engine = bool(counters.prompt_buckets)
     return PodMetrics(
         finished=counters.finished,
         running=counters.running,
@@ -128,24 +137,41 @@ def pod_metrics(counters: Counters, *, startup_seconds: float) -> PodMetrics:
         ttft=counters.ttft,
         itl=counters.itl,
         kv_cache=counters.kv_cache,
-        started_at=counters.started_seconds - startup_seconds,
+        input_moments=_moments(INPUT_BUCKETS[0], counters.prompt_buckets),
+        output_moments=_moments(OUTPUT_BUCKETS[0], counters.generation_buckets),
+        cached_tokens=(counters.cached_tokens_total, counters.prompt_tokens_total)
+        if engine
+        else (0.0, 0.0),
+        preemptions=counters.preemptions,
+        kv_tokens=kv_tokens,
+        started_at=counters.started_seconds - counters.startup_seconds,
     )
 
 
+def _moments(name: str, buckets: Sequence[int]) -> Moments | None:
+    """Moments of a histogram of tokens, as its series on a page give them; None without a histogram."""
+    bounds = [*map(str, TOKEN_BUCKETS), "+Inf"]
+    cumulative = itertools.accumulate(buckets)
+    samples = [
+        (name, {"le": bound}, float(below))
+        for bound, below in zip(bounds, cumulative, strict=False)
+    ]
+    return moments(samples, (name,)) if buckets else None
+
+
 def _simulated(variant: VariantSpec, scenario: Scenario) -> simulation.SimulatedVariant:
-    profile = variant.profile
     limited = scenario.accelerators[variant.accelerator].devices is not None
+    engine = variant.served_by
+    # Step times of a profile have a faster way than the engines' Protocol.
+    own = engine.parms if isinstance(engine, ProfileSteps) else None
     return simulation.SimulatedVariant(
         name=variant.name,
-        profile=EngineProfile(
-            alpha_ms=profile.alpha,
-            beta_ms=profile.beta,
-            gamma_ms=profile.gamma,
-            delta_ms=profile.delta,
-            max_batch=profile.max_batch_size,
-        ),
+        profile=None if own is None else engine_profile(own),
+        engine=engine.factory() if own is None else None,
         model=variant.model,
-        start_delay_seconds=variant.startup,
+        start_delay_seconds=variant.startup_time.median,
+        start_delay_sigma=variant.startup_time.sigma,
+        seed=variant.startup_time.seed,
         devices=variant.devices,
         pool=variant.accelerator if limited else None,
         replicas=variant.replicas,

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 from rich.console import Console
 
 from adapter import errors, logs
+from adapter.commands import flags
 from emulator.replay import compare, progress, report, scenario, tables
+from emulator.replay.replicas import fields, planner
+from emulator.trace_selection import Selection
+from emulator.traces import TraceError
 
 
 def register(command: argparse.ArgumentParser) -> None:
@@ -32,11 +37,36 @@ def register(command: argparse.ArgumentParser) -> None:
         help="YAML file with models, variants, GPUs and HPA settings",
     )
     command.add_argument(
+        "--scale",
+        type=flags.argument(float),
+        default=1.0,
+        metavar="X",
+        help="factor on the request rate of each trace: requests are left out or repeated, the time pattern"
+        " stays. Default: 1",
+    )
+    command.add_argument(
+        "--from",
+        dest="begin",
+        type=flags.argument(fields.seconds),
+        default=0.0,
+        metavar="TIME",
+        help="beginning of the part of each trace that is replayed, such as 10m. Default: the trace's",
+    )
+    command.add_argument(
+        "--to",
+        dest="end",
+        type=flags.argument(fields.seconds),
+        default=math.inf,
+        metavar="TIME",
+        help="end of the part of each trace that is replayed, such as 40m. Default: the trace's",
+    )
+    command.add_argument(
         "--policies",
         type=lambda text: tuple(part.strip() for part in text.split(",") if part.strip()),
         default=compare.POLICIES,
         metavar="A,B",
-        help=f"policies to compare, out of {', '.join(compare.POLICIES)}. Default: all",
+        help=f"policies to compare, out of {', '.join(compare.POLICIES)}, and HPAs with a threshold per pod:"
+        f" {', '.join(compare.FORMS)}, such as in-flight@8. Default: all without a threshold",
     )
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
     command.add_argument(
@@ -46,16 +76,28 @@ def register(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=run)
 
 
+def _selection(args: argparse.Namespace) -> Selection:
+    """The part of the traces that the flags select; UsageError for a wrong one."""
+    try:
+        return Selection(scale=args.scale, start=args.begin, end=args.end)
+    except TraceError as error:
+        raise errors.UsageError(f"--scale, --from, --to: {error}") from error
+
+
 def run(args: argparse.Namespace) -> int:
     """Replay the traffic and print the comparison."""
     # The control loop would log every decision of the simulated hours.
     logs.configure("text", quiet=True)
-    unknown = sorted(set(args.policies) - set(compare.POLICIES))
+    unknown = sorted(name for name in set(args.policies) if not compare.is_known(name))
     if unknown:
-        known = ", ".join(compare.POLICIES)
+        known = ", ".join((*compare.POLICIES, *compare.FORMS))
         raise errors.UsageError(f"--policies: no {', '.join(unknown)}; there are {known}")
     replayed = scenario.read(args.scenario)
-    traffic = scenario.traffic(replayed, args.trace, base=args.scenario.parent)
+    traffic = scenario.traffic(
+        replayed, args.trace, base=args.scenario.parent, selection=_selection(args)
+    )
+    for variant in replayed.variants:
+        planner.check_profile(variant)
     # To stderr, so that the output can be piped.
     with progress.bar(Console(stderr=True), quiet=args.quiet) as report_progress:
         comparison = compare.compare(replayed, traffic, args.policies, progress=report_progress)

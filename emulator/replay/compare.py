@@ -8,9 +8,11 @@ from dataclasses import replace
 from adapter.controller.demand import RateSettings
 from adapter.controller.settings import LoopSettings
 from emulator.replay import clairvoyant, scoring
+from emulator.replay import policies as scaling
 from emulator.replay.adapter_policy import AdapterPolicy, Reference, settings_of
 from emulator.replay.cluster import ReplayCluster
-from emulator.replay.policies import KvCache, Queue, ScalingPolicy
+from emulator.replay.policies import THRESHOLDS, KvCache, Queue, ScalingPolicy, Threshold
+from emulator.replay.replicas import planner
 from emulator.replay.results import Comparison, PolicyResult
 from emulator.replay.running import ReportTime, Run, run
 from emulator.replay.scenario import OfferedTraffic, Scenario
@@ -28,6 +30,9 @@ POLICIES = (
     "static",
     "clairvoyant",
 )
+
+FORMS = tuple(f"{metric}@THRESHOLD" for metric in THRESHOLDS)
+"""Names of policies that carry a threshold per pod, such as in-flight@8."""
 
 ReportProgress = Callable[[str, float], None]
 """Receives the name of the policy that is being replayed and the completed share of all work, 0 to 1."""
@@ -55,6 +60,15 @@ def makers(scenario: Scenario) -> dict[str, Callable[[ReplayCluster], ScalingPol
     }
 
 
+def is_known(policy: str) -> bool:
+    """Whether there is a policy of this name."""
+    return policy in POLICIES or scaling.threshold(policy) is not None
+
+
+def _at_threshold(metric: str, threshold: float) -> Callable[[ReplayCluster], ScalingPolicy]:
+    return lambda cluster: Threshold(cluster, metric=metric, threshold=threshold)
+
+
 def compare(
     scenario: Scenario,
     traffic: Mapping[str, OfferedTraffic],
@@ -67,7 +81,7 @@ def compare(
     Args:
         scenario: Models, variants, GPUs and HPA settings.
         traffic: Traffic by the model's name.
-        policies: Names out of `POLICIES`, in the order of the results.
+        policies: Names out of `POLICIES`, or of the forms of `FORMS`, in the order of the results.
         progress: Receives the name of the current policy and the completed share of all work.
 
     """
@@ -75,6 +89,9 @@ def compare(
     steps = {model: item.steps for model, item in traffic.items()}
     given = Run(scenario=scenario, traffic=traces, steps=steps)
     constructors = makers(scenario)
+    for name in policies:
+        if (found := scaling.threshold(name)) is not None:
+            constructors[name] = _at_threshold(*found)
     searched = {"static", "clairvoyant"} & set(policies)
     total = sum(name in constructors for name in policies) + ("static" in searched)
     total += clairvoyant.SEARCH_STEPS if searched else 0
@@ -116,11 +133,12 @@ def _facts(scenario: Scenario) -> dict[str, str]:
     """Properties of the scenario that belong beside its results, by their names."""
     facts = {}
     for variant in scenario.variants:
-        profile = variant.profile
+        engine = planner.engine_description(variant)
+        spread = f" (sigma {variant.startup_time.sigma:g})" if variant.startup_time.sigma else ""
         facts[variant.name] = (
-            f"{variant.accelerator} x {variant.devices}, alpha {profile.alpha:g}, beta {profile.beta:g},"
-            f" gamma {profile.gamma:g}, delta {profile.delta:g} ms, batch {profile.max_batch_size},"
-            f" ready after {variant.startup:g} s"
+            f"{variant.accelerator} x {variant.devices}, {planner.description(variant)},"
+            f" ready after {variant.startup:g} s{spread}"
+            + (f"; served by {engine}" if engine else "")
         )
     facts["decisions"] = (
         f"every {scenario.loop.interval:g} s, metrics every {scenario.loop.scrape_interval:g} s, HPAs"

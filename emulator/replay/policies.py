@@ -1,4 +1,4 @@
-"""Scaling policies: the interface, HPAs on vLLM's gauges, a static fleet and a fixed schedule.
+"""Scaling policies: the interface, HPAs on metrics of pods, a static fleet and a fixed schedule.
 
 A policy provides the metric that an HPA reads, or scales by itself. It sees the replicas' metrics only, at
 the times at which it would scrape them.
@@ -174,3 +174,74 @@ class KvCache(_Gauge):
 
     def target(self) -> str:
         return f"{self.scenario.hpa.kv_target:g}"
+
+
+class Threshold(_Gauge):
+    """An HPA on one metric per ready pod, with a target of its own; see `THRESHOLDS`."""
+
+    WINDOW = 60.0
+
+    def __init__(self, cluster: ReplayCluster, *, metric: str, threshold: float) -> None:
+        super().__init__(cluster)
+        self.name = f"{metric}@{threshold:g}"
+        self.title = f"HPA on {THRESHOLDS[metric]}, {threshold:g} per pod"
+        self._metric = metric
+        self._threshold = threshold
+        self._offered: dict[str, list[int]] = {item.model: [] for item in self.scenario.models}
+
+    def _scrape(self) -> None:
+        scrapes = max(round(self.WINDOW / self.scenario.loop.scrape_interval), 1)
+        for model, offered in self._offered.items():
+            offered.append(self.cluster.fleet.offered(model))
+            del offered[: -scrapes - 1]
+        super()._scrape()
+
+    def _value(self, variant: str) -> float:
+        ready = self.cluster.ready(variant)
+        match self._metric:
+            case "in-flight":
+                return float(sum(item.running + item.waiting for item in ready))
+            case "queue":
+                return float(sum(item.waiting for item in ready))
+            case "kv":
+                return sum(item.kv_cache for item in ready)
+            case _:
+                return self._rate(variant)
+
+    def _rate(self, variant: str) -> float:
+        """Requests per second of the last minute; variants of a model share them by their ready pods."""
+        model = self.cluster.variants[variant].model
+        offered = self._offered[model]
+        if len(offered) < 2:
+            return 0.0
+        span = (len(offered) - 1) * self.scenario.loop.scrape_interval
+        of_model = [n for n, item in self.cluster.variants.items() if item.model == model]
+        pods = sum(len(self.cluster.ready(name)) for name in of_model)
+        share = len(self.cluster.ready(variant)) / pods if pods else 0.0
+        return share * (offered[-1] - offered[0]) / span
+
+    def target(self) -> str:
+        return f"{self._threshold:f}".rstrip("0").rstrip(".")
+
+
+THRESHOLDS = {
+    "in-flight": "requests in flight",
+    "rps": "requests per second",
+    "kv": "KV-cache use",
+    "queue": "queue length",
+}
+"""Metrics of `Threshold` by their names, with what they are."""
+
+LEAST_THRESHOLD, MOST_THRESHOLD = 0.001, 1e6
+
+
+def threshold(name: str) -> tuple[str, float] | None:
+    """Metric and threshold of a name such as in-flight@8; None for a name of another form."""
+    metric, at, number = name.partition("@")
+    try:
+        value = float(number)
+    except ValueError:
+        return None
+    if not at or metric not in THRESHOLDS or not LEAST_THRESHOLD <= value <= MOST_THRESHOLD:
+        return None
+    return metric, value

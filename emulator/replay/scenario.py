@@ -19,34 +19,23 @@ hpa: {syncPeriod: 15s, scaleDownStabilization: 0s}
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
+import numpy as np
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic import Field, ValidationError
 
 from adapter import errors
-from adapter.kube import duration
 from emulator import trace_files, traces
+from emulator.engines import step_times
+from emulator.replay.replicas import fields
+from emulator.replay.replicas.fields import Part, Period, Seconds
+from emulator.replay.replicas.specs import VariantSpec, VllmEngine
+from emulator.trace_selection import Selection
 from emulator.traces import Trace
-
-
-def _seconds(value: Any) -> float:
-    """Seconds of a duration such as 15s; unlike elsewhere, 0 is allowed."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
-        return float(value)
-    if str(value).strip() in {"0", "0s"}:
-        return 0.0
-    return duration.seconds(str(value))
-
-
-Seconds = Annotated[float, BeforeValidator(_seconds)]
-Period = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
-
 
 _GENERATORS = frozenset({".yaml", ".yml", ".json"})
 """Suffixes of files that describe a generator."""
@@ -55,27 +44,21 @@ _STEP_FACTOR = 1.5
 """Ratio of a level to the one before from which it is an upward step."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True
-    )
-
-
-class AcceleratorSpec(_Part):
+class AcceleratorSpec(Part):
     """One kind of GPU: its cost in cents per hour, and the number of devices (None: unlimited)."""
 
     cost: float = Field(gt=0)
     devices: int | None = Field(default=None, ge=1)
 
 
-class Slo(_Part):
+class Slo(Part):
     """Latency targets of single requests, ms."""
 
     ttft: float = Field(gt=0)
     itl: float = Field(gt=0)
 
 
-class Model(_Part):
+class Model(Part):
     """One model: its service class, SLO targets and traffic."""
 
     model: str = Field(min_length=1)
@@ -85,31 +68,7 @@ class Model(_Part):
     trace: dict[str, Any] | str | None = None
 
 
-class ProfileSpec(_Part):
-    """Step-time parameters of an engine, ms, as in a VariantAutoscaling."""
-
-    alpha: float = Field(gt=0)
-    beta: float = Field(ge=0)
-    gamma: float = Field(default=0.0, ge=0)
-    delta: float = Field(default=0.0, ge=0)
-    max_batch_size: int = Field(ge=1)
-
-
-class VariantSpec(_Part):
-    """One variant: a scale target that serves a model on one kind of GPU."""
-
-    name: str = Field(min_length=1)
-    model: str
-    accelerator: str
-    profile: ProfileSpec
-    devices: int = Field(default=1, ge=1)
-    startup: Seconds = 60.0
-    replicas: int = Field(default=1, ge=1)
-    min_replicas: int = Field(default=1, ge=0)
-    max_replicas: int = Field(default=100, ge=1)
-
-
-class Hpa(_Part):
+class Hpa(Part):
     """HPA settings of the policies that scale on one of vLLM's metrics; defaults are Kubernetes' own."""
 
     sync_period: Period = 15.0
@@ -119,14 +78,14 @@ class Hpa(_Part):
     kv_target: float = Field(default=0.8, gt=0, le=1)
 
 
-class Loop(_Part):
+class Loop(Part):
     """Intervals of the policies that decide by the queueing model, seconds."""
 
     interval: Period = 30.0
     scrape_interval: Period = 15.0
 
 
-class Scenario(_Part):
+class Scenario(Part):
     """One scenario: GPUs, models, variants, HPA and loop settings."""
 
     name: str = "scenario"
@@ -172,8 +131,7 @@ def read(path: Path) -> Scenario:
         scenario = Scenario.model_validate(document)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, item['loc'])) or 'document'}: {item['msg']}"
-            for item in error.errors()
+            f"{fields.path(item['loc']) or 'document'}: {item['msg']}" for item in error.errors()
         )
         raise errors.InputError(f"{path}: {problems}") from error
     _check(path, scenario)
@@ -215,16 +173,23 @@ def _check(path: Path, scenario: Scenario) -> None:
         raise errors.InputError(f"{path}: models.{model}: no variant serves it")
 
 
-def traffic(scenario: Scenario, given: Path | None, *, base: Path) -> dict[str, OfferedTraffic]:
+def traffic(
+    scenario: Scenario,
+    given: Path | None,
+    *,
+    base: Path,
+    selection: Selection = Selection(),  # noqa: B008 - immutable
+) -> dict[str, OfferedTraffic]:
     """Traffic by model: the given trace for the first model, for others what the scenario names.
 
     Args:
         scenario: Scenario with its models.
         given: Trace file, or a generator's description in YAML or JSON; None to use the scenario's.
         base: Folder to which file names in the scenario are relative.
+        selection: Part of each trace to replay, and factor on its rate.
 
     Raises:
-        InputError: A trace is missing or wrong.
+        InputError: A trace is missing or wrong, or has a request that an engine can never serve.
 
     """
     traffic_by_model = {}
@@ -239,16 +204,42 @@ def traffic(scenario: Scenario, given: Path | None, *, base: Path) -> dict[str, 
                 f"models.{model.model}.trace: is missing; name a file or a generator, or give --trace"
             )
         try:
-            trace = load(where)
-        except errors.InputError as error:
+            trace = selection.of(load(where))
+        except (errors.InputError, traces.TraceError) as error:
             raise errors.InputError(f"models.{model.model}.trace: {error}") from error
         if not len(trace) or trace.arrival_seconds[-1] < scenario.warm_up:
             raise errors.InputError(
                 f"models.{model.model}.trace: has no request after the warm-up of"
                 f" {scenario.warm_up:g} s; give a longer one, or a shorter warmUp"
             )
-        traffic_by_model[model.model] = OfferedTraffic(trace=trace, steps=tuple(steps(where)))
+        _check_lengths(scenario, model, trace)
+        traffic_by_model[model.model] = OfferedTraffic(
+            trace=trace, steps=selection.steps(tuple(steps(where)))
+        )
     return traffic_by_model
+
+
+def _check_lengths(scenario: Scenario, model: Model, trace: Trace) -> None:
+    """Raise InputError where a request does not fit into the KV cache of an engine that may get it."""
+    for variant in scenario.variants:
+        engine = variant.engine
+        if variant.model != model.model or not isinstance(engine, VllmEngine):
+            continue
+        tokens = trace.input_tokens + trace.output_tokens
+        longest = int(np.argmax(tokens))
+        try:
+            step_times.check_lengths(
+                engine.limits,
+                max(int(trace.input_tokens[longest]), 1),
+                int(trace.output_tokens[longest]),
+            )
+        except ValueError as error:
+            raise errors.InputError(
+                f"models.{model.model}.trace: request {longest + 1} has"
+                f" {trace.input_tokens[longest]} input and {trace.output_tokens[longest]} output tokens,"
+                f" more than variants.{variant.name}.engine.kvTokens ({engine.kv_tokens}) holds; raise it,"
+                " or shorten the request"
+            ) from error
 
 
 def rises(levels: Sequence[Sequence[float]]) -> list[tuple[float, float]]:

@@ -57,7 +57,7 @@ async def test_explain_asks_the_leader_through_the_api_server(
         admin = await world.site.entrance("admin", user="")
         asked = ["explain", "team-a/v", "--kubeconfig", str(admin.kubeconfig)]
         assert await command(*asked) == 1
-        assert "is the adapter installed? Run: variant-adapter doctor" in capsys.readouterr().err
+        assert "is the adapter installed? run variant-adapter doctor" in capsys.readouterr().err
         async with world.replica("pod-1_abcd1234"):
             await until(lambda: world.desired() == 1)
             await command(*asked)

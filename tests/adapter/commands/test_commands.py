@@ -130,7 +130,7 @@ def test_a_port_in_use_is_one_line(objects: Path) -> None:
         done = run("serve", "--variants", str(objects), "--port", str(port))
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
-    assert "choose one with --port" in done.stderr
+    assert "choose another port with --port" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from adapter import cli
 from adapter.controller.demand import DEFAULT_STARTUP_SECONDS
-from adapter.formats import cases, fleet_file
+from adapter.formats import cases, fleet_file, step_cases
 from adapter.settings import kinds
 from adapter.settings.groups import all_declarations
 
@@ -38,7 +38,7 @@ def test_every_value_has_its_default_in_its_help(name: str) -> None:
             continue  # `--json` has no value
         positional = not action.option_strings
         if not positional:
-            assert "Default " in shown or "Required" in shown, shown
+            assert "Default" in shown or "Required" in shown, shown
         if action.default not in (None, [], False) and action.dest not in MACHINE:
             assert f"Default {action.default}" in shown
 
@@ -53,7 +53,12 @@ def numbers(model: Any, name: str) -> list[tuple[str, str, object]]:
 
 
 @pytest.mark.parametrize(
-    ("model", "name"), [(cases.Case, "analyze"), (fleet_file.SettingsPart, "plan")]
+    ("model", "name"),
+    [
+        (cases.Case, "analyze"),
+        (step_cases.StepCase, "analyze"),
+        (fleet_file.SettingsPart, "plan"),
+    ],
 )
 def test_defaults_that_a_document_has_are_those_of_the_help(model: Any, name: str) -> None:
     """The flags leave them to the document's schema."""

@@ -131,7 +131,7 @@ def test_only_ready_replicas_are_seen() -> None:
     cluster.advance(90.1)
     ready = cluster.ready("chat")
     assert [item.started_seconds for item in ready] == [0.0, 90.0]
-    assert pod_metrics(ready[1], startup_seconds=60).started_at == 30
+    assert pod_metrics(ready[1]).started_at == 30
 
 
 def test_draining_replicas_are_not_seen() -> None:

@@ -12,6 +12,7 @@ import yaml
 from adapter import cli
 from adapter.errors import InputError
 from emulator.replay import scenario
+from emulator.replay.replicas.specs import LinearProfile
 
 REPLAYS = Path(__file__).parents[3] / "manifests/samples/replay"
 Change = Callable[[dict[str, Any]], Any]
@@ -39,6 +40,7 @@ def test_sample() -> None:
     found = scenario.read(REPLAYS / "scenario.yaml")
     chat = found.variants[0]
     profile = chat.profile
+    assert isinstance(profile, LinearProfile)
     assert found.accelerators["A100"].cost == 40
     assert found.accelerators["A100"].devices is None
     assert (found.models[0].slo.ttft, found.models[0].slo.itl) == (500, 24)

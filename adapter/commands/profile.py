@@ -1,0 +1,183 @@
+"""`variant-adapter profile`: the performance profile of a model that nobody measured here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from adapter.profiles import catalog, finder
+from adapter.profiles.finder import Profile, Request
+
+_SHOWN_LENGTHS = ((512, 128), (2048, 256), (8192, 512))
+
+
+def register(command: argparse.ArgumentParser) -> None:
+    """Add the command and its flags."""
+    command.description = (
+        "Prints a profile for spec.modelProfile of a VariantAutoscaling, with its source and expected error:"
+        " from the catalog (step times fitted to measured servers, or estimated and calibrated on them), or"
+        " else from aiconfigurator-core, where the extra variant-adapter[profile] is installed."
+        " For a profile of your own servers, run a benchmark and use `variant-adapter fit`."
+    )
+    command.add_argument(
+        "model",
+        metavar="MODEL",
+        help="Model name as on Hugging Face, such as Qwen/Qwen3-32B-FP8. Required",
+    )
+    command.add_argument(
+        "--gpu",
+        required=True,
+        help="GPU, such as H100-SXM, or a node's nvidia.com/gpu.product label. Required",
+    )
+    command.add_argument(
+        "--tp", type=positive, default=1, help="GPUs of a replica (tensor parallelism). Default 1"
+    )
+    command.add_argument(
+        "--engine", choices=catalog.ENGINES, default="vllm", help="Inference engine. Default vllm"
+    )
+    command.add_argument(
+        "--kv-cache-dtype",
+        choices=finder.KV_CACHE_BYTES,
+        default="auto",
+        help="Precision of the KV cache, as the engine's flag of that name. Default auto: 16 bits",
+    )
+    command.add_argument(
+        "--gpu-memory-utilization",
+        type=share,
+        default=0.9,
+        help="Share of the GPU's memory that the engine may use, above 0 and at most 1. Default 0.9",
+    )
+    command.add_argument(
+        "--max-num-seqs", type=positive, default=256, help="Most requests in service. Default 256"
+    )
+    command.add_argument(
+        "--max-num-batched-tokens",
+        type=positive,
+        default=8192,
+        help="Most tokens that one step computes. Default 8192",
+    )
+    command.add_argument(
+        "--max-model-len",
+        type=positive,
+        help="Longest request in tokens that the KV cache must hold. Default none",
+    )
+    command.add_argument(
+        "--output", choices=("yaml", "json"), default="yaml", help="Output format. Default yaml"
+    )
+    command.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Look the profile up and print it."""
+    profile = finder.find(
+        Request(
+            model=args.model,
+            gpu=args.gpu,
+            tp=args.tp,
+            engine=args.engine,
+            kv_cache_dtype=args.kv_cache_dtype,
+            gpu_memory_utilization=args.gpu_memory_utilization,
+            max_num_seqs=args.max_num_seqs,
+            max_num_batched_tokens=args.max_num_batched_tokens,
+            max_model_len=args.max_model_len,
+        )
+    )
+    if args.output == "json":
+        print(json.dumps(_document(profile)))
+    else:
+        for line in _comments(profile):
+            print(f"# {line}")
+        print(yaml.safe_dump({"accelerators": [accelerator(profile)]}, sort_keys=False), end="")
+    return 0
+
+
+def positive(text: str) -> int:
+    """A whole number >= 1 for argparse."""
+    if not (text.isascii() and text.isdigit() and int(text) >= 1):
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, not {text!r}")
+    return int(text)
+
+
+def share(text: str) -> float:
+    """A number above 0 and at most 1 for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 < value <= 1.0:
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, not {text!r}")
+    return value
+
+
+def accelerator(profile: Profile) -> dict[str, Any]:
+    """The entry of `spec.modelProfile.accelerators`."""
+    times = profile.step_times
+    step = {
+        "base": times.base_ms,
+        "perRequest": times.per_request_ms,
+        "perPrefillToken": times.per_prefill_token_ms,
+        "perContextToken": times.per_context_token_ms,
+    }
+    if times.per_sqrt_request_ms > 0:
+        step["perSqrtRequest"] = times.per_sqrt_request_ms
+    return {
+        "acc": profile.request.gpu,
+        "accCount": profile.request.tp,
+        "perfParms": {"stepParms": {name: f"{value:.4g}" for name, value in step.items()}},
+        "engine": {
+            "maxNumSeqs": profile.limits.max_num_seqs,
+            "maxNumBatchedTokens": profile.limits.max_num_batched_tokens,
+            "kvTokens": profile.limits.kv_tokens,
+        },
+    }
+
+
+def _document(profile: Profile) -> dict[str, Any]:
+    return {
+        "model": profile.model,
+        "precision": profile.precision,
+        "engine": profile.request.engine,
+        "source": profile.source,
+        "error_percent": round(100 * profile.error, 1),
+        "measured_rows": profile.rows,
+        "accelerators": [accelerator(profile)],
+        "implied": [
+            {
+                "input_tokens": prompt,
+                "output_tokens": output,
+                "requests_in_kv_cache": profile.requests_held(prompt, output),
+                "requests": profile.batch(prompt, output),
+                "itl_ms_one_request": round(profile.itl_ms(1, prompt, output), 3),
+                "itl_ms": round(profile.itl_ms(profile.batch(prompt, output), prompt, output), 3),
+            }
+            for prompt, output in _SHOWN_LENGTHS
+            if profile.requests_held(prompt, output) >= 1
+        ],
+    }
+
+
+def _comments(profile: Profile) -> Iterator[str]:
+    request = profile.request
+    yield (
+        f"{profile.model} ({profile.precision} weights) on {request.tp} x {profile.gpu}, {request.engine}"
+    )
+    yield f"source: {profile.described}"
+    yield (
+        f"expected error: ITL {100 * profile.error:.0f} % on average; memory is estimated:"
+        " compare kvTokens with what the server logs when it starts"
+    )
+    for prompt, output in _SHOWN_LENGTHS:
+        held, batch = profile.requests_held(prompt, output), profile.batch(prompt, output)
+        if held < 1:
+            yield f"requests of {prompt}/{output} tokens: the KV cache holds none"
+            continue
+        yield (
+            f"requests of {prompt}/{output} tokens: the KV cache holds {held}; ITL"
+            f" {profile.itl_ms(1, prompt, output):.3g} ms alone,"
+            f" {profile.itl_ms(batch, prompt, output):.3g} ms with {batch} in service"
+        )

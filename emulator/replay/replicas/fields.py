@@ -1,0 +1,45 @@
+"""Base class and types of the fields of a scenario file."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from adapter.kube import duration
+
+
+def seconds(value: Any) -> float:
+    """Seconds of a duration such as 15s; unlike elsewhere, 0 is allowed."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
+        return float(value)
+    if str(value).strip() in {"0", "0s"}:
+        return 0.0
+    return duration.seconds(str(value))
+
+
+Seconds = Annotated[float, BeforeValidator(seconds)]
+Period = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
+
+
+class Part(BaseModel):
+    """An object of a scenario file: immutable, in camel case, without unknown fields."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        alias_generator=to_camel,
+        populate_by_name=True,
+        allow_inf_nan=False,
+    )
+
+
+FORM = "<form>"
+"""Beginning of the name of one form of a field that has several; left out of the paths in errors."""
+
+
+def path(location: tuple[int | str, ...]) -> str:
+    """Path of a field, from the location that pydantic gives."""
+    return ".".join(str(part) for part in location if not str(part).startswith(FORM))

@@ -1,0 +1,156 @@
+"""Write the catalog of profiles that `variant-adapter profile` and the controller look up.
+
+    pip install 'variant-adapter[profile]'
+    python scripts/make_catalog.py [--estimates FILE]
+
+Estimates come from aiconfigurator-core, which needs no GPU and no network; measured rows of
+tests/data/replica calibrate them. `--estimates` keeps them in a file, so that another run need not ask again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import catalog_calibration
+import catalog_models
+
+from adapter.profiles import aiconfigurator
+
+ROOT = Path(__file__).parents[1]
+TARGET = ROOT / "adapter/profiles/catalog.json"
+MEASURED = ROOT / "tests/data/replica/measured.csv"
+
+LEAST_GIB = 5.0
+"""Least weights, runtime (3.5) and buffers (0.3) on each GPU of a replica of several."""
+
+
+def main() -> None:
+    """Estimate, calibrate, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--estimates", type=Path, help="file that keeps the raw estimates")
+    args = parser.parse_args()
+    if args.estimates is not None and args.estimates.exists():
+        estimates = json.loads(args.estimates.read_text())
+    else:
+        estimates = estimate_all()
+        if args.estimates is not None:
+            args.estimates.write_text(json.dumps(estimates))
+    calibrated = catalog_calibration.calibrate(estimates, MEASURED)
+    for line in calibrated.report:
+        print(line)
+    TARGET.write_text(render(estimates, calibrated))
+    print(f"{TARGET}: {len(estimates)} estimates, {len(calibrated.measured)} measured")
+
+
+def estimate_all() -> dict[str, dict[str, Any]]:
+    """Raw estimates by `model|precision|gpu|tp`; implausible ones are left out."""
+    import aiconfigurator_core  # noqa: PLC0415 - where it stands tells where its configurations are
+
+    package = Path(aiconfigurator_core.__file__).parent
+    found: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        asked = catalog_models.queries(aiconfigurator.bundled_models(), package, Path(folder))
+        for model, precision, gpu, query in asked:
+            key = f"{model}|{precision}|{gpu}|{query.tp}"
+            try:
+                estimate = aiconfigurator.estimate(query)
+            except aiconfigurator.NotEstimatedError as error:
+                print(f"left out: {key}: {error}")
+                continue
+            half = found.get(f"{model}|{precision}|{gpu}|{query.tp // 2}")
+            if problem := implausible(estimate, query.tp, half):
+                print(f"left out: {key}: {problem}")
+                continue
+            found[key] = {
+                "step": dataclasses.asdict(estimate.step_times),
+                "memory": dataclasses.asdict(estimate.memory),
+            }
+    return found
+
+
+def implausible(estimate: aiconfigurator.Estimate, tp: int, half: dict[str, Any] | None) -> str:
+    """Why an estimate cannot be true; empty where it can."""
+    tokens = estimate.memory.kv_tokens()
+    if tokens < 8192:
+        return f"KV cache of {tokens} tokens"
+    if estimate.step_times.per_prefill_token_ms <= 0:
+        return "prompts that take no time"
+    if tp > 1 and estimate.memory.fixed_gib < LEAST_GIB:
+        return f"{estimate.memory.fixed_gib:.1f} GiB on each GPU: nobody splits so small a model so far"
+    step = dataclasses.asdict(estimate.step_times)
+    if half is not None and step_ms(step) > 1.15 * step_ms(half["step"]):
+        return f"a step of {step_ms(step):.3g} ms, on half the GPUs {step_ms(half['step']):.3g}"
+    return ""
+
+
+def step_ms(step: dict[str, float]) -> float:
+    """Time of a step of 32 requests that hold 1024 tokens each."""
+    requests, context = 32, 1024
+    return (
+        step["base_ms"]
+        + step["per_request_ms"] * requests
+        + step["per_sqrt_request_ms"] * requests**0.5
+        + step["per_context_token_ms"] * requests * context
+    )
+
+
+def rounded(value: float) -> float:
+    """Three digits: more than an estimate knows."""
+    short = float(f"{value:.3g}")
+    return int(short) if short.is_integer() else short
+
+
+def dumped(value: Any) -> str:
+    """JSON without spaces."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+def render(estimates: dict[str, dict[str, Any]], calibrated: catalog_calibration.Calibrated) -> str:
+    """The catalog as JSON, an entry a line."""
+    gpus = {key.split("|")[2]: entry["memory"]["capacity_gib"] for key, entry in estimates.items()}
+    models = {
+        key: {
+            "name": model.name,
+            "precisions": list(model.weights),
+            "aliases": list(model.aliases),
+        }
+        for key, model in catalog_models.MODELS.items()
+    }
+    source = f"scripts/make_catalog.py with aiconfigurator-core {aiconfigurator.version()}"
+    parts = {
+        "generated_by": dumped(source),
+        "gpus": dumped({gpu: rounded(gib) for gpu, gib in gpus.items()}),
+        "models": _table({key: dumped(model) for key, model in models.items()}),
+        "calibration": dumped(calibrated.factors),
+        "estimated": _table({key: _entry(entry) for key, entry in estimates.items()}),
+        "measured": _table(
+            {
+                key: dumped([rounded(value) for value in values])
+                for key, values in calibrated.measured.items()
+            }
+        ),
+    }
+    return "{\n" + ",\n".join(f"{dumped(name)}:{part}" for name, part in parts.items()) + "\n}\n"
+
+
+def _table(entries: dict[str, str]) -> str:
+    return "{\n" + ",\n".join(f"{dumped(key)}:{text}" for key, text in entries.items()) + "\n}"
+
+
+def _entry(entry: dict[str, Any]) -> str:
+    step, memory = entry["step"], entry["memory"]
+    values = [
+        step["base_ms"], step["per_request_ms"], step["per_sqrt_request_ms"],
+        step["per_prefill_token_ms"], step["per_context_token_ms"],
+        memory["fixed_gib"], memory["activations_gib"], memory["kv_bytes_per_token"],
+    ]  # fmt: skip
+    return dumped([rounded(value) for value in values])
+
+
+if __name__ == "__main__":
+    main()

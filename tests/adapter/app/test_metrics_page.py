@@ -1,0 +1,25 @@
+"""The page of metrics is made of what the process exposes and reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adapter.app import metrics_page
+from adapter.collector import model_servers
+
+PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
+
+
+def test_the_page_is_up_to_date() -> None:
+    """docs/metrics.md says what the code exposes and reads; else run scripts/generate_docs.py."""
+    assert PAGE.read_text(encoding="utf-8") == metrics_page.text()
+
+
+def test_every_family_and_every_series_is_on_it() -> None:
+    """Each metric has a meaning, and no series that is read is missing."""
+    text = metrics_page.text()
+    for family in metrics_page.exposed():
+        assert family.documentation, family.name
+        assert f"`{family.name}" in text
+    for name in model_servers.SERIES:
+        assert f"`{name}`" in text

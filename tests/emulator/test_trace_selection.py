@@ -1,0 +1,91 @@
+"""Windows of traces, and their rates scaled."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from emulator import traces
+from emulator.trace_selection import SPREAD_SECONDS, Selection
+from emulator.traces import TraceError
+
+HOUR = traces.generate(
+    {
+        "kind": "diurnal", "duration_seconds": 3600, "mean_rpm": 300, "amplitude": 0.8,
+        "period_seconds": 3600, "seed": 4,
+        "tokens": {"input": {"mean": 100, "cv": 1}, "output": {"mean": 50}},
+    }
+)  # fmt: skip
+
+
+def test_all_of_a_trace_is_the_trace_itself() -> None:
+    """Without a window and a factor nothing is copied or drawn."""
+    assert Selection().of(HOUR) is HOUR
+
+
+def test_a_window_begins_at_0() -> None:
+    """Requests of the window keep their lengths and distances; the duration is the window's."""
+    part = Selection(start=600, end=1200).of(HOUR)
+    inside = (HOUR.arrival_seconds >= 600) & (HOUR.arrival_seconds < 1200)
+    assert part.duration_seconds == 600
+    assert part.arrival_seconds.tolist() == (HOUR.arrival_seconds[inside] - 600).tolist()
+    assert part.input_tokens.tolist() == HOUR.input_tokens[inside].tolist()
+    rest = Selection(start=3000).of(HOUR)
+    assert rest.duration_seconds == 600
+    assert Selection(end=5000).of(HOUR).duration_seconds == 3600
+
+
+@pytest.mark.parametrize("scale", [0.25, 0.9, 2.0, 3.5])
+def test_a_scaled_rate_keeps_its_pattern(scale: float) -> None:
+    """Each ten minutes have the scaled number of requests, up to what chance and the spread move."""
+    part = Selection(scale=scale).of(HOUR)
+    edges = np.arange(0, 3601, 600)
+    before, after = (np.histogram(t.arrival_seconds, edges)[0] for t in (HOUR, part))
+    assert np.abs(after - scale * before).max() < 5 * math.sqrt(scale * before.max()) + 60
+    assert part.duration_seconds == HOUR.duration_seconds
+    assert np.mean(part.input_tokens) == pytest.approx(np.mean(HOUR.input_tokens), rel=0.05)
+    assert part.arrival_seconds.tolist() == Selection(scale=scale).of(HOUR).arrival_seconds.tolist()
+
+
+def test_repeated_requests_do_not_arrive_together() -> None:
+    """At twice the rate each request is there at its own time and once more within the spread."""
+    part = Selection(scale=2).of(HOUR)
+    assert len(part) == 2 * len(HOUR)
+    assert np.isin(HOUR.arrival_seconds, part.arrival_seconds).all()
+    assert len(np.unique(part.arrival_seconds[1:-1])) > 1.95 * len(HOUR)
+    assert SPREAD_SECONDS == 15
+
+
+def test_steps_move_with_the_window() -> None:
+    """Upward steps that begin in the window count from its beginning and end with it at the latest."""
+    steps = ((300.0, 900.0), (1200.0, 3000.0))
+    assert Selection(start=200, end=2000).steps(steps) == ((100, 700), (1000, 1800))
+    assert Selection(start=600).steps(steps) == ((600, 2400),)
+    assert Selection().steps(steps) == steps
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"scale": 0}, "scale: must be > 0"),
+        ({"scale": math.nan}, "scale: must be > 0"),
+        ({"start": 60, "end": 60}, "window: must begin at >= 0 and end later, not 60 to 60 s"),
+        ({"start": -1}, "window: must begin at >= 0"),
+    ],
+)
+def test_wrong_selections(fields: dict[str, float], said: str) -> None:
+    """A factor is above 0, and a window ends after its beginning."""
+    with pytest.raises(TraceError, match=said):
+        Selection(**fields)
+
+
+def test_nothing_is_left() -> None:
+    """A window or a factor that leaves no request says what there is."""
+    with pytest.raises(
+        TraceError, match=r"has no request from 4000 s to the end; it has \d+ in 3600 s"
+    ):
+        Selection(start=4000).of(HOUR)
+    with pytest.raises(TraceError, match="has no request left at 1e-06 of its rate"):
+        Selection(scale=1e-6).of(HOUR)
