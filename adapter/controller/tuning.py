@@ -169,8 +169,10 @@ def _update(
                 requests=requests,
             ),
         )
-    # What waits for a place in the batch says nothing of prefill.
+    # What waits for a place in the batch says nothing of prefill, and is not served yet.
     queued = traffic.waiting > max(0.25 * traffic.running, replicas)
+    if queued:
+        rate = max(rate - max(traffic.waiting_growth_rps, 0.0) / replicas, 0.0)
     limits = profile.limits
     return step_learning.update(
         state,
