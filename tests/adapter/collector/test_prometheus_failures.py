@@ -27,6 +27,7 @@ async def test_a_name_that_is_not_known() -> None:
     assert text.endswith("; is it up, and is the URL right?")
 
 
+@pytest.mark.virtual_time
 async def test_a_server_that_is_too_slow() -> None:
     """The error says for how long it was waited for, and which flag makes that longer."""
 
@@ -39,6 +40,7 @@ async def test_a_server_that_is_too_slow() -> None:
     assert "--prometheus-timeout" in text
 
 
+@pytest.mark.virtual_time
 @pytest.mark.parametrize(
     ("start", "drop"),
     [

@@ -18,9 +18,11 @@ from tests.fakes import cluster_world as worlds
 from tests.fakes import kubernetes_api
 from tests.fakes.cluster_world import API_SERVICE, API_SERVICES, CORE, SCALERS, SYSTEM, until
 
+pytestmark = pytest.mark.virtual_time
+
 
 async def command(*args: str) -> int:
-    """Run a command as the command line does, while the world goes on."""
+    """Run a command as the command line does: the world answers it, and no time passes meanwhile."""
     return await asyncio.to_thread(cli.main, args)
 
 
