@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
@@ -140,6 +141,7 @@ class _Site:
                 installation.certificates,
                 folder=options.certificates.state,
                 leads=self._leads,
+                now=lambda: datetime.fromtimestamp(clock.time(), UTC),
             )
         )
 
