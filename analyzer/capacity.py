@@ -249,6 +249,22 @@ def size_all(
         least = np.fmin(np.fmin(rates[TTFT, part], rates[ITL, part]), stable[part])
         least = np.where(np.isnan(bests[:, part]).all(axis=0), least, 0.0)
         goodput[part] = least * table.seen(least / table.replicas.max_rate_rps).accepted
+    return _capacities(
+        rates, bests, stable=stable, goodput=goodput, tokens=tokens, wanted=wanted, share=share
+    )
+
+
+def _capacities(
+    rates: FloatArray,
+    bests: FloatArray,
+    *,
+    stable: FloatArray,
+    goodput: FloatArray,
+    tokens: FloatArray,
+    wanted: list[FloatArray],
+    share: FloatArray,
+) -> CapacityArrays:
+    """What binds every row; `rates` and `bests` have shape (2, M), TTFT before ITL."""
     candidates = np.stack([*rates, stable])
     lowest = np.nanmin(candidates, axis=0)
     binding = np.nanargmin(candidates, axis=0).astype(np.int8)
