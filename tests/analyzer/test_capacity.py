@@ -58,7 +58,7 @@ def test_sizing_inverts_analysis(
         else capacity.size(replica, itl_ms=wanted, percentile=share)
     )
     floor = searches.FLOOR_SHARE * 1000.0 / replica.request_ms(1.0)
-    limit = capacity.LIMIT_SHARE * replica.max_rate_rps
+    limit = searches.LIMIT_SHARE * replica.max_rate_rps
     if isinstance(found, Unreachable):
         assert (found.target, found.wanted_ms) == (target, wanted)
         assert found.best_ms == pytest.approx(latency(replica, floor, share, target))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ class Case:
 
     def __init__(self, replica: Replica, slack: float, share: float, margin: float) -> None:
         self.replicas = Replicas.of([replica])
-        self.targets = {
+        self.targets: dict[str, Any] = {
             "ttft_ms": np.array([slack * (replica.prefill_ms(1.0) + replica.decode_ms(1.0))]),
             "itl_ms": np.array([slack * replica.decode_ms(1.0)]),
             "percentile": np.array([share]),
