@@ -22,7 +22,7 @@ _BERNOULLI = (
     1 / 12, -1 / 720, 1 / 30240, -1 / 1209600, 1 / 47900160,
     -691 / 1307674368000, 1 / 74724249600,
 )  # fmt: skip
-"""As in `chain`."""
+"""Coefficients of the series in `_mean_place`; those of `chain`."""
 
 
 class SingleReplica:
