@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from adapter import errors
 
@@ -117,6 +117,14 @@ def known_commands() -> Mapping[str, Command]:
     return {**COMMANDS, **plugins}
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose error is one line: the usage of a command with many flags would hide it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message and how to get help; exit with status 2."""
+        self.exit(2, f"{self.prog}: {message}\nRun `{self.prog} --help` for usage.\n")
+
+
 class _Version(argparse.Action):
     """`--version`: the version is looked up when it is asked for."""
 
@@ -129,7 +137,7 @@ class _Version(argparse.Action):
 def _parsers(
     commands: Mapping[str, Command],
 ) -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
-    root = argparse.ArgumentParser(
+    root = _Parser(
         prog="variant-adapter",
         description="Sizes LLM inference variants and serves desired replicas to HorizontalPodAutoscalers.",
     )

@@ -27,6 +27,7 @@ from adapter.apiserver.discovery import GROUP, VERSION
 from adapter.apiserver.provider import CALLER, Relayed
 from adapter.auth import users
 from adapter.kube.labels import Selector
+from adapter.settings.serving import Delegation
 
 log = structlog.get_logger()
 
@@ -49,8 +50,8 @@ class DelegateOptions:
         certificate: Our front-proxy certificate; None: no client certificate.
         key: Private key of that certificate.
         token_file: Token of a service account, read for every request; None: no token.
-        timeout_seconds: Seconds for a whole answer. Default 4, less than the 5 s of a probe by
-            kube-apiserver.
+        timeout_seconds: Seconds for a whole answer. Default that of the setting, less than the 5 s of a
+            probe by kube-apiserver.
 
     """
 
@@ -59,7 +60,7 @@ class DelegateOptions:
     certificate: Path | None = None
     key: Path | None = None
     token_file: Path | None = None
-    timeout_seconds: float = 4.0
+    timeout_seconds: float = Delegation().delegate_timeout
 
 
 class Delegate:

@@ -14,6 +14,7 @@ from adapter.resources.inputs import Inputs
 from adapter.settings.control import Prometheus, Reconciling
 from adapter.settings.declaration import resolve
 from adapter.settings.groups import by_key
+from adapter.settings.keys import Problem
 
 log = structlog.get_logger()
 
@@ -21,7 +22,8 @@ log = structlog.get_logger()
 class Configuration:
     """Values in use of the settings that the ConfigMap may change.
 
-    A value of the ConfigMap that cannot be used leaves the one before in use; `Contents.problems` says so.
+    A value of the ConfigMap that cannot be used is ignored: the value before stays in use, at the start that
+    of the environment or the default. Each such value is logged once, with the value that is used instead.
     """
 
     def __init__(self, options: ServeOptions, environment: Mapping[str, str]) -> None:
@@ -29,28 +31,32 @@ class Configuration:
         self._environment = environment
         self._reconciling: Reconciling | None = None
         self._prometheus: Prometheus | None = None
+        self._reported: tuple[Problem, ...] = ()
         for variable, error in environment_problems(environment).items():
             log.warning(
-                "environment variable not usable; it is ignored", variable=variable, error=error
+                "environment variable ignored; its value cannot be used",
+                variable=variable,
+                error=error,
             )
 
-    def apply(self, loop: ControlLoop, contents: Inputs) -> None:
-        """Let the loop work with what flags, the ConfigMap of these contents and the environment say."""
+    def apply(self, loop: ControlLoop, inputs: Inputs) -> None:
+        """Let the loop work with what flags, the ConfigMap of these inputs and the environment say."""
         options = self._options
         self._reconciling = resolve(
             Reconciling,
             {"interval": options.interval, "scale_to_zero": options.scale_to_zero},
-            config=contents.config,
+            config=inputs.config,
             environment=self._environment,
             previous=self._reconciling,
         )
         self._prometheus = resolve(
             Prometheus,
             options.prometheus,
-            config=contents.config,
+            config=inputs.config,
             environment=self._environment,
             previous=self._prometheus,
         )
+        self._report(inputs.setting_problems, self._reconciling, self._prometheus)
         loop.apply_settings(
             replace(
                 options.loop,
@@ -59,6 +65,24 @@ class Configuration:
             )
         )
         loop.connect_prometheus(prometheus_options(self._prometheus))
+
+    def _report(self, problems: tuple[Problem, ...], *in_use: Reconciling | Prometheus) -> None:
+        """Log the problems that are new."""
+        known = by_key()
+        for problem in problems:
+            if problem in self._reported:
+                continue
+            item = known.get(problem.key)
+            if item is None:
+                log.error("setting ignored; it is unknown", problem=str(problem))
+                continue
+            value = next(getattr(group, item.name) for group in in_use if hasattr(group, item.name))
+            log.error(
+                "setting ignored; another value is used",
+                problem=str(problem),
+                value=item.shown(value),
+            )
+        self._reported = problems
 
 
 def environment_problems(environment: Mapping[str, str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from adapter.apiserver import delegation
 from adapter.auth import local as local_auth
 from adapter.controller.settings import LoopSettings
+from adapter.installation import Names
 from adapter.kube.leader_election import LeaseTimes
 from adapter.resources.watches import Scope
 from adapter.tls import listener
@@ -39,7 +40,7 @@ class Installation:
         lease: Durations of leader election.
         actuate_scale: Whether the adapter patches scale targets itself, without an HPA.
         owner_references: Whether variants are owned by their scale targets.
-        gateways: Metrics URLs of the inference gateways' endpoint pickers.
+        gateways: Namespace (empty for any) and metrics URL of each inference gateway's endpoint picker.
         gateway_seconds: Seconds between two scrapes of the gateways.
         certificates: Serving certificate kept in a Secret; None uses the files that were given.
 
@@ -47,12 +48,12 @@ class Installation:
 
     identity: str
     scope: Scope
+    lease: LeaseTimes
     kubeconfig: Path | None = None
-    lease_name: str = "variant-adapter"
-    lease: LeaseTimes = field(default_factory=LeaseTimes)
+    lease_name: str = Names().lease
     actuate_scale: bool = False
     owner_references: bool = False
-    gateways: tuple[str, ...] = ()
+    gateways: tuple[tuple[str, str], ...] = ()
     gateway_seconds: float = 1.0
     certificates: OwnCertificates | None = None
 

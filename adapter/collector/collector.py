@@ -20,28 +20,31 @@ from adapter.collector.prometheus import PrometheusError, PrometheusOptions
 from adapter.collector.prometheus_scraper import Batch, PrometheusScraper
 from adapter.collector.traffic import TrafficWindow
 from adapter.resources.variant import VariantSource
-from adapter.settings.control import Source
+from adapter.settings.control import Collecting, Source
+
+_DECLARED = Collecting()
+"""The declared defaults."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectionSettings:
-    """How load is collected; times in seconds.
+    """How load is collected; times in seconds. Defaults are those of the declared settings.
 
     Attributes:
-        interval: Time between two scrape cycles. Default 15.
-        window: Length of the window over which rates are taken. Default 60.
-        long_window: Length of a second window for steadier rates; no less than `window` counts. Default 180.
-        stale_after: Age at which a pod's metrics no longer count. Default 0, which means 2.5 intervals.
-        source: Source of metrics for variants that do not say. Default auto.
+        interval: Time between two scrape cycles.
+        window: Length of the window over which rates are taken.
+        long_window: Length of a second window for steadier rates; no less than `window` counts.
+        stale_after: Age at which a pod's metrics no longer count; 0 means 2.5 intervals.
+        source: Source of metrics for variants that do not say.
         spread: Share of the interval over which the scrapes of a cycle are spread. Default 0.2.
 
     """
 
-    interval: float = 15.0
-    window: float = 60.0
-    long_window: float = 180.0
-    stale_after: float = 0.0
-    source: Source = "auto"
+    interval: float = _DECLARED.scrape_interval
+    window: float = _DECLARED.window
+    long_window: float = _DECLARED.long_window
+    stale_after: float = _DECLARED.stale_after
+    source: Source = _DECLARED.metrics_source
     spread: float = 0.2
 
     @property

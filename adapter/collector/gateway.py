@@ -6,7 +6,6 @@ directly, or by Prometheus. A model belongs to a namespace where the gateway's i
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,6 @@ import structlog
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from adapter import errors
 from adapter.collector import exposition
 from adapter.collector.promql import GATEWAY_QUEUES, GATEWAY_REQUESTS, GatewayCount, gateway_model
 
@@ -25,7 +23,6 @@ log = structlog.get_logger()
 ModelKey = tuple[str, str]
 """Namespace (empty for any) and model."""
 
-_WITH_NAMESPACE = re.compile(r"([a-z0-9]([-a-z0-9]*[a-z0-9])?)=(https?://.*)")
 _MIN_WINDOW_SHARE = 0.5
 """Share of the window that must be observed before there is a rate."""
 
@@ -117,15 +114,12 @@ class GatewayWindow:
 class Gateways:
     """Scrapes the metrics of all endpoint pickers; one that does not answer counts as unknown."""
 
-    def __init__(self, session: aiohttp.ClientSession, urls: Sequence[str]) -> None:
-        """`urls`: each alone, or as NAMESPACE=URL with the namespace of the models that it serves.
-
-        Raises:
-            InputError: one is neither.
-
-        """
+    def __init__(
+        self, session: aiohttp.ClientSession, endpoints: Sequence[tuple[str, str]]
+    ) -> None:
+        """`endpoints`: namespace of the models (empty for any) and metrics URL of each."""
         self._session = session
-        self._urls = tuple(dict.fromkeys(map(parse_endpoint, urls)))
+        self._endpoints = tuple(dict.fromkeys(endpoints))
         self._counts: dict[tuple[str, str], float] = {}
         self._problems: dict[str, str] = {}
 
@@ -135,7 +129,7 @@ class Gateways:
         """Scrape; return demand by namespace and model. Counts are added to `window` at monotonic `now`."""
         waiting: dict[ModelKey, float] = {}
         arrived: dict[ModelKey, float] = {}
-        for namespace, url in self._urls:
+        for namespace, url in self._endpoints:
             try:
                 samples = list(_samples(await exposition.text(self._session, url)))
             except (exposition.ScrapeError, ValueError) as error:
@@ -172,21 +166,6 @@ class Gateways:
             key: Demand(waiting=waiting.get(key, 0.0), arrived=arrived.get(key, 0.0))
             for key in waiting.keys() | arrived.keys()
         }
-
-
-def parse_endpoint(text: str) -> tuple[str, str]:
-    """Namespace, empty for any, and URL of a gateway's metrics.
-
-    Raises:
-        InputError: the text is neither URL nor NAMESPACE=URL.
-
-    """
-    if text.startswith(("http://", "https://")):
-        return "", text
-    match = _WITH_NAMESPACE.fullmatch(text)
-    if match is None:
-        raise errors.InputError(f"--gateway-metrics: must be a URL or NAMESPACE=URL, not {text!r}")
-    return match[1], match[3]
 
 
 def of_model(demand: Mapping[ModelKey, Demand], namespace: str, model: str) -> Demand | None:

@@ -24,6 +24,7 @@ import aiohttp
 from adapter import errors
 from adapter.collector import instant_vector
 from adapter.collector.instant_vector import InstantVector
+from adapter.settings.control import Prometheus
 from adapter.tls.client_context import ClientContext
 
 RESPONSE_LIMIT_BYTES = 256 * 1024 * 1024
@@ -77,7 +78,7 @@ class PrometheusOptions:
     token_file: Path | None = None
     insecure: bool = False
     headers: tuple[tuple[str, str], ...] = ()
-    timeout_seconds: float = 10.0
+    timeout_seconds: float = Prometheus().prometheus_timeout
 
     @property
     def shown_url(self) -> str:

@@ -8,10 +8,12 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from adapter.errors import InputError, UsageError
-from adapter.formats import cases, step_cases
+
+if TYPE_CHECKING:
+    from adapter.formats import cases, step_cases
 
 _CHUNK = 1 << 16
 
@@ -172,6 +174,9 @@ def _add_numbers(
 
 def run(args: argparse.Namespace) -> int:
     """Answer the cases of standard input, or the case that the flags describe."""
+    # The schemas and the model load numpy, which `--help` does not need.
+    from adapter.formats import cases, step_cases  # noqa: PLC0415
+
     given = {
         name: value
         for name in {**cases.Case.model_fields, **step_cases.StepCase.model_fields}
@@ -206,6 +211,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _stream(source: BinaryIO) -> int:
     """Answer the lines that have arrived as one batch, so that no case waits for a later one."""
+    from adapter.formats import cases  # noqa: PLC0415 - see `run`
+
     try:
         for lines in _arrived(source):
             for answer in cases.answer_lines(lines):
@@ -229,6 +236,8 @@ def _arrived(source: BinaryIO) -> Iterator[list[str]]:
 
 
 def _table(answer: dict[str, Any], case: cases.Case | step_cases.StepCase) -> Iterator[str]:
+    from adapter.formats import cases  # noqa: PLC0415 - see `run`
+
     if case.sizes:
         yield from _capacity(answer, case)
     if "throughput_rps" not in answer:

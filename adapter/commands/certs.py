@@ -5,17 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Any
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from typing import TYPE_CHECKING, Any
 
 from adapter import errors, installation
-from adapter.commands import kubeconfig
-from adapter.kube.client import Cluster
-from adapter.kube.errors import NotFound
-from adapter.tls.certificate_secret import OwnCertificates, SecretStore, bundle_of, names
-from certs import rotation
+from adapter.commands import flags, kubeconfig
+
+if TYPE_CHECKING:
+    from adapter.kube.client import Cluster
+    from adapter.tls.certificate_secret import OwnCertificates
+    from certs import rotation
 
 
 def register(command: argparse.ArgumentParser) -> None:
@@ -30,14 +28,22 @@ def register(command: argparse.ArgumentParser) -> None:
         help="Action: show the certificates, or rotate, which starts the change to a new authority now;"
         " clients keep their trust throughout",
     )
-    defaults = OwnCertificates(namespace=installation.SYSTEM)
+    defaults = installation.Names()
     for flag, default, text in (
         ("--certificate-secret", defaults.secret, "Secret with the serving certificates"),
         ("--service-name", defaults.service, "Service that the serving certificate is for"),
-        ("--api-service", defaults.api_service, "APIService whose caBundle trusts the certificate"),
+        (
+            "--api-service",
+            installation.API_SERVICE,
+            "APIService whose caBundle trusts the certificate",
+        ),
     ):
         command.add_argument(
-            flag, default=default, metavar="NAME", help=f"{text}. Default %(default)s"
+            flag,
+            type=flags.dns_name,
+            default=default,
+            metavar="NAME",
+            help=f"{text}. Default %(default)s",
         )
     command.add_argument("--json", action="store_true", help="Print JSON instead of text")
     kubeconfig.add_flags(command)
@@ -46,6 +52,9 @@ def register(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Show, or rotate and show."""
+    # Certificates take a while to load, and `--help` does not need them.
+    from adapter.tls.certificate_secret import OwnCertificates  # noqa: PLC0415
+
     options = OwnCertificates(
         namespace=args.config_namespace,
         secret=args.certificate_secret,
@@ -71,6 +80,10 @@ def run(args: argparse.Namespace) -> int:
 
 async def _state(cluster: Cluster, options: OwnCertificates, *, rotate: bool) -> dict[str, Any]:
     """The certificates as JSON, after their rotation if that is asked for."""
+    from adapter.kube.errors import NotFound  # noqa: PLC0415 - see `run`
+    from adapter.tls.certificate_secret import SecretStore, bundle_of, names  # noqa: PLC0415
+    from certs import rotation  # noqa: PLC0415
+
     store = SecretStore(cluster, namespace=options.namespace, name=options.secret)
     state, version = await store.read()
     if state is None:
@@ -100,6 +113,9 @@ async def _state(cluster: Cluster, options: OwnCertificates, *, rotate: bool) ->
 
 def _described(state: rotation.CertificateState, bundle: bytes | None) -> dict[str, Any]:
     """The certificates as JSON; `bundle` is the APIService's caBundle, None if it is unknown."""
+    from cryptography import x509  # noqa: PLC0415 - see `run`
+    from cryptography.hazmat.primitives import hashes  # noqa: PLC0415
+
     parts = [("serving certificate", state.serving.cert_pem), ("authority", state.signing.cert_pem)]
     if state.following is not None:
         parts.append(("next authority", state.following.cert_pem))

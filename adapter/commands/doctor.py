@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from adapter.app.prometheus import prometheus_options
 from adapter.commands import flags, kubeconfig
 from adapter.installation import Names
-from adapter.kube.client import Cluster
 from adapter.settings.control import Prometheus
 from adapter.settings.declaration import resolve
 
 if TYPE_CHECKING:
     from adapter.diagnostics.site import Finding
+    from adapter.kube.client import Cluster
 
 MARKS = {"ok": "ok     ", "warning": "warning", "error": "ERROR  "}
 
@@ -36,11 +36,20 @@ def register(command: argparse.ArgumentParser) -> None:
         ("--lease-name", defaults.lease, "Lease of leader election"),
     ):
         command.add_argument(
-            flag, default=default, metavar="NAME", help=f"{text}. Default %(default)s"
+            flag,
+            type=flags.dns_name,
+            default=default,
+            metavar="NAME",
+            help=f"{text}. Default %(default)s",
         )
     command.add_argument("--json", action="store_true", help="Print JSON instead of text")
     kubeconfig.add_flags(command)
-    flags.add(command, Prometheus)
+    flags.add(
+        command,
+        Prometheus,
+        config_map=False,
+        defaults={"prometheus": "none: Prometheus is not checked"},
+    )
     command.set_defaults(run=run)
 
 

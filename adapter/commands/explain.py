@@ -7,17 +7,14 @@ import asyncio
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
-
-import aiohttp
+from typing import TYPE_CHECKING, Any
 
 from adapter import errors
-from adapter.commands import kubeconfig
-from adapter.diagnostics import explain_text
+from adapter.commands import flags, kubeconfig
 from adapter.installation import Names
-from adapter.kube import advice
-from adapter.kube.client import Cluster
-from adapter.kube.errors import ApiError
+
+if TYPE_CHECKING:
+    from adapter.kube.client import Cluster
 
 TIMEOUT_SECONDS = 10.0
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
@@ -39,18 +36,20 @@ def register(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--url",
+        type=flags.url,
         metavar="URL",
         help="URL of an adapter's metrics port to query. Default none: the leader, through the API server",
     )
     command.add_argument(
         "--lease-name",
+        type=flags.dns_name,
         default=Names().lease,
         metavar="NAME",
         help="Lease that names the leader. Default %(default)s",
     )
     command.add_argument(
         "--metrics-port",
-        type=int,
+        type=flags.port,
         default=8080,
         metavar="PORT",
         help="Metrics port of the adapter's pods. Default %(default)s",
@@ -63,7 +62,7 @@ def register(command: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Query and print."""
     path = "/variants" + (f"/{args.variant}" if args.variant else "")
-    if args.url is not None:
+    if args.url:
         document = asyncio.run(_query(args.url.rstrip("/") + path))
     else:
         document = kubeconfig.call(
@@ -72,6 +71,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(document, indent=2))
         return 0
+    # `--help` needs none of what answers, here and below.
+    from adapter.diagnostics import explain_text  # noqa: PLC0415
+
     for line in explain_text.lines(document) if args.variant else overview(document):
         print(line)
     return 0
@@ -107,6 +109,8 @@ def variant_name(text: str) -> str:
 
 
 async def _query(url: str) -> dict[str, Any]:
+    import aiohttp  # noqa: PLC0415 - see `run`
+
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
     try:
         async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as response:
@@ -122,6 +126,9 @@ async def _query(url: str) -> dict[str, Any]:
 
 async def _query_leader(cluster: Cluster, args: argparse.Namespace, path: str) -> dict[str, Any]:
     """Query the pod that holds the Lease, through the API server's proxy."""
+    from adapter.kube import advice  # noqa: PLC0415 - see `run`
+    from adapter.kube.errors import ApiError  # noqa: PLC0415
+
     namespace = args.config_namespace
     try:
         lease = await cluster.request(

@@ -12,10 +12,23 @@ from adapter.settings.declaration import Declaration, declarations
 Value = TypeVar("Value")
 
 
-def add(command: argparse.ArgumentParser, *groups: type[Any]) -> None:
+def add(
+    command: argparse.ArgumentParser,
+    *groups: type[Any],
+    config_map: bool = True,
+    defaults: Mapping[str, str] | None = None,
+) -> None:
     """Add the flags of groups of settings, each under the group's title.
 
     A flag that is not given is None (or an empty list) in the parsed arguments, so that `resolve` can tell.
+
+    Args:
+        command: Parser of the command.
+        groups: Classes of the groups.
+        config_map: Whether the command reads the adapter's ConfigMap, which help then names.
+        defaults: Defaults that help shows instead of the declared ones, by field; for what the command does
+            without a value.
+
     """
     for group in groups:
         section = command.add_argument_group(group.TITLE)
@@ -29,14 +42,11 @@ def add(command: argparse.ArgumentParser, *groups: type[Any]) -> None:
                     exclusive[item.exclusive] = section.add_mutually_exclusive_group()
                 target = exclusive[item.exclusive]
             target.add_argument(
-                item.flag, dest=item.name, help=item.help.replace("%", "%%"), **_form(item)
+                item.flag,
+                dest=item.name,
+                help=_help(item, config_map=config_map, defaults=defaults or {}),
+                **_form(item),
             )
-
-
-def given(args: argparse.Namespace, *groups: type[Any]) -> Mapping[str, object]:
-    """What was given of the flags of these groups, by field."""
-    fields = {item.name for group in groups for item in declarations(group)}
-    return {name: value for name, value in vars(args).items() if name in fields}
 
 
 def argument(parse: Callable[[str], Value]) -> Callable[[str], Value]:
@@ -55,6 +65,15 @@ seconds = argument(kinds.seconds)
 count = argument(kinds.count)
 share = argument(kinds.share)
 port = argument(kinds.port)
+url = argument(kinds.url)
+dns_name = argument(kinds.name)
+dns_label = argument(kinds.label)
+
+
+def _help(item: Declaration, *, config_map: bool, defaults: Mapping[str, str]) -> str:
+    """Help of a flag, as argparse takes it."""
+    text = item.described(default=defaults.get(item.name, ""), config_map=config_map)
+    return text.replace("%", "%%")
 
 
 def _form(item: Declaration) -> dict[str, Any]:
@@ -65,7 +84,8 @@ def _form(item: Declaration) -> dict[str, Any]:
     if kind.form == "enable":
         return {"action": "store_const", "const": True}
     if kind.form == "choice":
-        return {"choices": kind.choices}
+        # Not argparse's choices: their error does not name the other spellings.
+        return {"type": argument(item.parse), "metavar": "{" + ",".join(kind.choices) + "}"}
     if kind.form == "repeated":
         return {
             "action": "extend",

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from adapter import errors
+from adapter.commands import flags
 from adapter.installation import SYSTEM
-from adapter.kube.client import Cluster, connected
-from adapter.kube.errors import ApiError
 from adapter.settings import machine
+
+if TYPE_CHECKING:
+    from adapter.kube.client import Cluster
 
 Result = TypeVar("Result")
 
@@ -28,6 +29,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--config-namespace",
+        type=flags.dns_label,
         default=SYSTEM,
         metavar="NAME",
         help="Namespace that the adapter is installed in. Default %(default)s",
@@ -41,6 +43,12 @@ def call(path: Path, work: Callable[[Cluster], Awaitable[Result]]) -> Result:
         AdapterError: the file cannot be used, or the cluster refuses or does not answer.
 
     """
+    # The client loads HTTP, which `--help` does not need.
+    import asyncio  # noqa: PLC0415
+
+    from adapter.kube.client import connected  # noqa: PLC0415
+    from adapter.kube.errors import ApiError  # noqa: PLC0415
+
     if not path.exists():
         raise errors.InputError(f"{path}: no such kubeconfig; name one with --kubeconfig")
 

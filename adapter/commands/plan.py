@@ -8,17 +8,17 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
-
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING, Any, get_args
 
 from adapter.commands import flags
 from adapter.errors import InputError
-from adapter.formats import fleet_file
-from adapter.planning import plan as planning
 from optimizer.errors import OptimizerError
 from optimizer.problem import POLICIES, SolverName
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from adapter.planning import plan as planning
 
 _WIDTH = 200
 
@@ -83,6 +83,9 @@ def register(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plan, and plan again with the changes of --what-if."""
+    # The planner loads numpy and schemas, which `--help` does not need, here and below.
+    from adapter.formats import fleet_file  # noqa: PLC0415
+
     document = fleet_file.read(args.file)
     overrides = {
         "solver": args.solver,
@@ -121,6 +124,9 @@ def positive(text: str) -> float:
 
 
 def _planned(document: Mapping[str, Any], place: str) -> planning.Plan:
+    from adapter.formats import fleet_file  # noqa: PLC0415 - see `run`
+    from adapter.planning import plan as planning  # noqa: PLC0415
+
     snapshot, left_out = fleet_file.parse(document, place)
     try:
         plan = planning.plan(snapshot)
@@ -172,6 +178,8 @@ def _document(plan: planning.Plan, *, explain: bool = False) -> dict[str, Any]:
 
 
 def _table(plan: planning.Plan) -> Table:
+    from rich.table import Table  # noqa: PLC0415 - see `run`
+
     table = Table(box=None, pad_edge=False)
     for name in ("variant", "accelerator"):
         table.add_column(name)
@@ -219,6 +227,8 @@ def _explained(plan: planning.Plan) -> Iterator[str]:
 
 def _comparison(before: planning.Plan, after: planning.Plan) -> Table:
     """Both plans side by side: variants that change, and the sums."""
+    from rich.table import Table  # noqa: PLC0415 - see `run`
+
     table = Table(box=None, pad_edge=False)
     table.add_column("variant")
     for name in ("before", "after"):
@@ -256,6 +266,8 @@ def _short(decision: planning.Decision | None) -> str:
 
 
 def _print(table: Table) -> None:
+    from rich.console import Console  # noqa: PLC0415 - see `run`
+
     # Wide enough for every column where nobody looks, such as in a pipe or a test.
     console = Console()
     (console if console.is_terminal else Console(width=_WIDTH)).print(table)

@@ -20,6 +20,7 @@ from adapter.collector.promql import GatewayCount
 from adapter.collector.traffic import Traffic
 from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
+from adapter.settings.control import DEFAULT_STARTUP_SECONDS, Sizing
 from analyzer import forecast
 
 NOISE_ERRORS = 2.0
@@ -40,28 +41,31 @@ DISPERSION_LIMIT = 9.0
 DISPERSION_COUNT = 8
 """Observations before a dispersion is estimated."""
 
-DEFAULT_STARTUP_SECONDS = 60.0
 STARTUP_LIMIT_SECONDS = 900.0
+
+
+_DECLARED = Sizing()
+"""The declared defaults."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateSettings:
-    """How the arrival rate for sizing is derived from what is observed.
+    """How the arrival rate for sizing is derived. Defaults are those of the declared settings.
 
     Attributes:
-        anticipate: Whether a rising trend is extrapolated over a replica's start-up time. Default true.
-        startup_seconds: Start-up time of a replica in seconds, for variants without one of their own.
-            Default None, which means 60.
+        anticipate: Whether a rising trend is extrapolated over a replica's start-up time.
+        startup_seconds: Start-up time of a replica in seconds, for variants without one of their own;
+            None means 60.
         drain_seconds: Seconds within which new replicas should serve the backlog that exists when they start.
-            0 leaves the backlog to the queueing model, which knows none. Default 60.
-        headroom: Share of the rate added for its changes between two reconcile cycles. Default 0.03.
+            0 leaves the backlog to the queueing model, which knows none.
+        headroom: Share of the rate added for its changes between two reconcile cycles.
 
     """
 
-    anticipate: bool = True
-    startup_seconds: float | None = None
-    drain_seconds: float = 60.0
-    headroom: float = 0.03
+    anticipate: bool = _DECLARED.anticipate
+    startup_seconds: float | None = _DECLARED.startup_time
+    drain_seconds: float = _DECLARED.drain_time
+    headroom: float = _DECLARED.headroom
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

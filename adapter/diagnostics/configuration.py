@@ -24,9 +24,10 @@ async def config_maps(site: Site) -> AsyncIterator[Finding]:
             yield Finding(
                 "error", f"no ConfigMap {space}/{name}", "kubectl apply -k manifests/base"
             )
-    for problem in reader.problems:
+    problems = [*reader.problems, *map(str, reader.settings.setting_problems)]
+    for problem in problems:
         yield Finding("error", problem, "correct that field")
-    if not reader.problems and names.issuperset(NEEDED):
+    if not problems and names.issuperset(NEEDED):
         yield Finding(
             "ok",
             f"{len(reader.settings.accelerators)} accelerators with costs,"

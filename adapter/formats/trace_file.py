@@ -28,10 +28,11 @@ class TraceFile:
     """One trace that is being written."""
 
     def __init__(self, path: Path) -> None:
-        """Nothing is written yet."""
+        """Nothing is written yet, nor by `open`: a recording that fails at once leaves no file."""
         self.path = path
         self._partial = path.with_name(f"{path.name}.partial")
         self._resume = path.with_name(f"{path.name}.resume")
+        self._begun = False
 
     def open(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:
         """Begin, or go on with what was begun with the same settings; return the progress of then.
@@ -41,23 +42,27 @@ class TraceFile:
 
         """
         if self.path.exists():
-            raise InputError(f"{self.path}: exists already; delete it or name another file")
+            raise InputError(
+                f"--output {self.path}: exists already; delete it or name another file"
+            )
+        if not self.path.parent.is_dir():
+            raise InputError(f"--output {self.path}: no such directory: {self.path.parent}")
         try:
             if not self._resume.exists():
-                self._partial.write_text(_HEADER, encoding="ascii")
                 return None
+            self._begun = True
             document = self._read()
             for name, value in settings.items():
                 if document["settings"].get(name) != value:
                     raise InputError(
                         f"{self._resume}: was begun with --{name} {document['settings'].get(name)}, not"
-                        f" {value}; use the same flags, or delete it to begin anew"
+                        f" {value}; use the same flags, or delete it to restart"
                     )
             # What was written after the last progress was noted is read again.
             os.truncate(self._partial, int(document["bytes"]))
             progress: dict[str, Any] = document["progress"]
         except OSError as error:
-            raise InputError(f"{self._partial}: {error.strerror}") from error
+            raise self._unusable(error) from error
         return progress
 
     def append(
@@ -74,7 +79,9 @@ class TraceFile:
 
         """
         try:
-            with self._partial.open("a", encoding="ascii") as file:
+            with self._partial.open("a" if self._begun else "w", encoding="ascii") as file:
+                if not self._begun:
+                    file.write(_HEADER)
                 file.writelines(map(_line, requests))
                 file.flush()
                 os.fsync(file.fileno())
@@ -88,8 +95,9 @@ class TraceFile:
             draft = self._resume.with_name(f"{self._resume.name}.draft")
             draft.write_text(json.dumps(document), encoding="utf-8")
             draft.replace(self._resume)
+            self._begun = True
         except OSError as error:
-            raise InputError(f"{self._partial}: {error.strerror}") from error
+            raise self._unusable(error) from error
 
     def complete(self) -> None:
         """Give it its name.
@@ -102,12 +110,15 @@ class TraceFile:
             self._partial.replace(self.path)
             self._resume.unlink(missing_ok=True)
         except OSError as error:
-            raise InputError(f"{self.path}: {error.strerror}") from error
+            raise self._unusable(error) from error
 
     def discard(self) -> None:
         """Delete what was written."""
         for path in (self._partial, self._resume):
             path.unlink(missing_ok=True)
+
+    def _unusable(self, error: OSError) -> InputError:
+        return InputError(f"--output {self.path}: {error.strerror}")
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -120,7 +131,7 @@ class TraceFile:
         except (OSError, ValueError, KeyError, TypeError):
             pass
         raise InputError(
-            f"{self._resume}: cannot be resumed from; delete it and {self._partial.name} to begin anew"
+            f"{self._resume}: cannot be resumed from; delete it and {self._partial.name} to restart"
         )
 
 

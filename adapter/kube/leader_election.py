@@ -65,16 +65,16 @@ class LeaseTimes:
     """Timing of the election, in seconds; retry < deadline < duration.
 
     Attributes:
-        duration: Seconds after which others may take a lease that is not renewed. Default 15.
+        duration: Seconds after which others may take a lease that is not renewed.
         deadline: Seconds without a renewal after which the holder ends its work; the work has the rest of the
-            duration to end. Default 10.
-        retry: Seconds between attempts to acquire or to renew. Default 2.
+            duration to end.
+        retry: Seconds between attempts to acquire or to renew.
 
     """
 
-    duration: int = 15
-    deadline: float = 10.0
-    retry: float = 2.0
+    duration: int
+    deadline: float
+    retry: float
 
     def __post_init__(self) -> None:
         if not 0 < self.retry < self.deadline < self.duration:
@@ -89,13 +89,13 @@ class Leadership:
         api: LeaseApi,
         *,
         identity: str,
-        times: LeaseTimes | None = None,
+        times: LeaseTimes,
         monotonic: Callable[[], float] | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._api = api
         self._identity = identity
-        self._times = times or LeaseTimes()
+        self._times = times
         self._monotonic = monotonic or asyncio.get_running_loop().time
         self._now = now
         self._seen: tuple[LeaseRecord, str] | None = None

@@ -28,6 +28,7 @@ class ConfigMaps:
         accelerators: accelerators with their costs, by name.
         classes: service classes by their key in the ConfigMap.
         data: settings of the adapter, as text by key.
+        setting_problems: entries of `data` that are ignored.
 
     """
 
@@ -37,6 +38,7 @@ class ConfigMaps:
         self.accelerators: dict[str, fleet.Accelerator] = {}
         self.classes: dict[str, NamedClass] = {}
         self.data: dict[str, str] = {}
+        self.setting_problems: list[keys.Problem] = []
 
     def read(self, where: str, document: Mapping[str, Any]) -> None:
         """Read one ConfigMap; `where` names it in messages."""
@@ -51,7 +53,7 @@ class ConfigMaps:
             for key, text in config_map.data.items():
                 self._service_class(f"{where}: data.{key}", key, text)
         elif name.endswith(CONFIG_SUFFIX):
-            self._problems.extend(f"{where}: {text}" for text in keys.problems(config_map.data))
+            self.setting_problems.extend(keys.problems(config_map.data, where))
             self.data.update(config_map.data)
         else:
             self._problems.append(

@@ -16,6 +16,7 @@ from adapter.planning import fleet
 from adapter.resources import hpa, pods, schemas
 from adapter.resources import variant as variants
 from adapter.resources.config_maps import ConfigMaps, validated
+from adapter.settings import keys
 
 API_VERSIONS = {
     "VariantAutoscaling": "llmd.ai/v1alpha1",
@@ -53,6 +54,7 @@ class Inputs:
     Attributes:
         config: data of the adapter's own ConfigMap (`GLOBAL_OPT_INTERVAL` and others).
         problems: objects and fields that were left out, one line each.
+        setting_problems: entries of `config` that are ignored.
         refused: VariantAutoscalings that were left out.
         capacity: devices by device type; None: unlimited.
         digest: changes whenever a file changes.
@@ -64,6 +66,7 @@ class Inputs:
     variants: tuple[variants.VariantSource, ...] = ()
     config: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    setting_problems: tuple[keys.Problem, ...] = ()
     refused: tuple[InvalidVariant, ...] = ()
     capacity: Mapping[str, int] | None = None
     digest: str = ""
@@ -167,6 +170,7 @@ class Reader:
             variants=tuple(sources),
             config=self.settings.data,
             problems=tuple(self.problems),
+            setting_problems=tuple(self.settings.setting_problems),
             refused=tuple(self.refused[key] for key in sorted(self.refused)),
             capacity=self.capacity,
             digest=fingerprint,

@@ -15,6 +15,9 @@ from optimizer.problem import POLICIES, SaturationPolicy
 Source = Literal["auto", "direct", "prometheus"]
 """Where load is read: the pods themselves, Prometheus, or the pods with Prometheus where they fail (auto)."""
 
+DEFAULT_STARTUP_SECONDS = 60.0
+"""Start-up time of a replica that neither its pods nor a setting say."""
+
 SOURCES: tuple[Source, ...] = ("auto", "direct", "prometheus")
 
 
@@ -31,7 +34,9 @@ class Reconciling:
         key="GLOBAL_OPT_INTERVAL",
     )
     time_to_live: float = setting(
-        300.0, kinds.DURATION, "How long a published target stays valid without a new decision"
+        300.0,
+        kinds.bounded_seconds(1.0, 86400.0),
+        "How long a published target stays valid without a new decision",
     )
     scale_to_zero: bool = setting(
         False,
@@ -42,7 +47,7 @@ class Reconciling:
     )
     scale_to_zero_retention: float = setting(
         600.0,
-        kinds.DURATION,
+        kinds.bounded_seconds(1.0, 7 * 86400.0),
         "How long a variant must be proven idle before it goes to zero replicas",
         annotation="llmd.ai/scale-to-zero-retention",
     )
@@ -89,26 +94,28 @@ class Collecting:
     )
     scrape_interval: float = setting(
         15.0,
-        kinds.DURATION,
+        kinds.bounded_seconds(0.1, 600.0),
         "Time between two scrapes of a pod, and between two queries of Prometheus",
     )
-    window: float = setting(60.0, kinds.DURATION, "Window over which rates are computed")
+    window: float = setting(
+        60.0, kinds.bounded_seconds(1.0, 3600.0), "Window over which rates are computed"
+    )
     long_window: float = setting(
         180.0,
-        kinds.DURATION_OR_OFF,
+        kinds.bounded_seconds(1.0, 86400.0, off=True),
         "Window of the smoothed rate, which is used unless load changed significantly",
     )
     stale_after: float = setting(
         0.0,
-        kinds.DURATION,
+        kinds.bounded_seconds(0.1, 3600.0),
         "Age from which metrics of a pod are not used",
         shown="2.5 scrape intervals",
     )
-    gateway_metrics: tuple[str, ...] = setting(
+    gateway_metrics: tuple[tuple[str, str], ...] = setting(
         (),
-        kinds.URLS,
+        kinds.GATEWAYS,
         "Metrics URL of an inference gateway's endpoint picker: its requests count as load and wake variants"
-        " at zero replicas; may be repeated",
+        " at zero replicas; not with --variants; may be repeated",
         shown="none",
     )
 
@@ -149,7 +156,7 @@ class Prometheus:
     )
     prometheus_server_name: str = setting(
         "",
-        kinds.NAME,
+        kinds.HOST,
         "Host name that Prometheus' certificate must have",
         key="PROMETHEUS_SERVER_NAME",
         shown="the host of the URL",
@@ -202,13 +209,15 @@ class Sizing:
     )
     startup_time: float | None = setting(
         None,
-        kinds.DURATION,
+        kinds.bounded_seconds(1.0, 86400.0),
         "Start-up time of a replica, where its pods do not show it",
-        shown="1m",
+        shown=kinds.show_seconds(DEFAULT_STARTUP_SECONDS),
         annotation="llmd.ai/startup-time",
     )
     drain_time: float = setting(
-        60.0, kinds.DURATION_OR_OFF, "Time in which new replicas should work off waiting requests"
+        60.0,
+        kinds.bounded_seconds(1.0, 3600.0, off=True),
+        "Time in which new replicas should work off waiting requests",
     )
     headroom: float = setting(
         0.03,
@@ -222,7 +231,9 @@ class Sizing:
         " load and so needs fewer",
         annotation="llmd.ai/routing",
     )
-    down_window: float = setting(90.0, kinds.DURATION_OR_OFF, "Scale-down stabilization window")
+    down_window: float = setting(
+        90.0, kinds.bounded_seconds(1.0, 86400.0, off=True), "Scale-down stabilization window"
+    )
     step_up: int | None = setting(
         None,
         kinds.COUNT,

@@ -1,6 +1,6 @@
 """Declared settings: dataclass fields that know their flag, key, default and text, and how they are resolved.
 
-    interval: float = setting(30.0, kinds.DURATION, "Longest time between ...", key="GLOBAL_OPT_INTERVAL")
+    drain_time: float = setting(60.0, kinds.bounded_seconds(1.0, 3600.0), "Time in which ...")
 
 A value is taken from the flag, then the ConfigMap, then the environment, then the default.
 """
@@ -49,23 +49,39 @@ class Declaration:
 
     @property
     def spellings(self) -> str:
-        """All names of the setting, for messages: `--interval (GLOBAL_OPT_INTERVAL)`."""
-        if not self.flag or not self.key:
-            return self.flag or self.key
-        return f"{self.flag} ({self.key})"
+        """All names of the setting, for messages: `--interval (GLOBAL_OPT_INTERVAL)`, `--x / llmd.ai/x`."""
+        name = f"{self.flag} ({self.key})" if self.flag and self.key else self.flag or self.key
+        return f"{name} / {self.annotation}" if self.annotation else name
 
     @property
     def shown_default(self) -> str:
         """The default as people read it: `30s`, `off`, `no limit`."""
         return self.default_text or self.kind.show(self.default())
 
+    def shown(self, value: Any) -> str:
+        """A value as people read it; the text of the default for the default."""
+        return self.shown_default if value == self.default() else self.kind.show(value)
+
     @property
     def help(self) -> str:
         """The text with its default, the other spellings and the annotation."""
-        parts = [self.text, f"Default {self.shown_default}"]
+        return self.described()
+
+    def described(self, *, default: str = "", config_map: bool = True) -> str:
+        """The text with its default, the other spellings and the annotation.
+
+        Args:
+            default: Default as people read it; empty for the declared one.
+            config_map: Whether the ConfigMap is read.
+
+        """
+        parts = [self.text, f"Default {default or self.shown_default}"]
         if self.key and self.flag:
-            parts.append(f"ConfigMap key and environment variable {self.key}")
-        if self.annotation:
+            where = (
+                "ConfigMap key and environment variable" if config_map else "Environment variable"
+            )
+            parts.append(f"{where} {self.key}")
+        if self.annotation and config_map:
             parts.append(f"Annotation of a variant {self.annotation}")
         return ". ".join(parts)
 
@@ -73,13 +89,15 @@ class Declaration:
         """Read a value.
 
         Raises:
-            ValueError: what is accepted, and the setting's other spelling.
+            ValueError: what is accepted, and the setting's other spellings.
 
         """
         try:
             return self.kind.parse(text)
         except ValueError as error:
-            raise ValueError(f"{error}; the setting is {self.spellings}") from error
+            others = self.key or self.annotation
+            known = f"; the setting is {self.spellings}" if others else ""
+            raise ValueError(f"{error}{known}") from error
 
 
 def setting(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from adapter.settings.groups import all_declarations, by_key
 
@@ -31,26 +32,45 @@ NESTED = "config.yaml"
 """Key under which newer releases of the workload-variant-autoscaler keep a YAML file of settings."""
 
 
-def problems(data: Mapping[str, str]) -> Iterator[str]:
-    """One line for each unknown key and each value that cannot be used, in the order of the data."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One entry of the ConfigMap that is ignored.
+
+    Attributes:
+        where: ConfigMap that has it; empty where that is clear.
+        key: Key of the entry.
+        message: What is wrong, and what is accepted.
+
+    """
+
+    where: str = ""
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        """The whole problem as one line."""
+        return f"{f'{self.where}: ' if self.where else ''}data.{self.key}: {self.message}"
+
+
+def problems(data: Mapping[str, str], where: str = "") -> Iterator[Problem]:
+    """Each unknown key and each value that cannot be used, in the order of the data."""
     known = by_key()
     for key, text in data.items():
         if key in known:
             if text.strip():
                 try:
-                    known[key].kind.parse(text.strip())
+                    known[key].parse(text.strip())
                 except ValueError as error:
-                    yield (
-                        f"data.{key}: {error}; the value before stays in use;"
-                        f" the setting is {known[key].spellings}"
-                    )
+                    yield Problem(where=where, key=key, message=str(error))
         elif key == NESTED:
-            yield (
-                f"data.{key}: settings in a nested file are not read; make each a key of data, such as"
+            message = (
+                "settings in a nested file are not read; make each a key of data, such as"
                 f" {', '.join(list(known)[:2])}"
             )
+            yield Problem(where=where, key=key, message=message)
         elif key not in IGNORED:
-            yield f"data.{key}: unknown setting; {_hint(key, known)}"
+            message = f"unknown setting; {_hint(key, known)}"
+            yield Problem(where=where, key=key, message=message)
 
 
 def _hint(key: str, known: Mapping[str, object]) -> str:

@@ -17,6 +17,11 @@ from adapter.kube import duration
 
 Value = TypeVar("Value")
 
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_LABEL_LENGTH = 63
+_NAME_LENGTH = 253
+_CREDENTIALS = re.compile(r"(?<=//)[^/@]*@")
+_GATEWAY = re.compile(r"(?:([^=/:]+)=)?(https?://[^=\s]+(?:[/?]\S*)?)")
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e\xa0-\xff]*)")
 
 
@@ -51,16 +56,6 @@ def seconds(text: str) -> float:
     return duration.seconds(text)
 
 
-def seconds_or_off(text: str) -> float:
-    """Read a duration, or `off`, which is 0.
-
-    Raises:
-        ValueError: the text is neither.
-
-    """
-    return 0.0 if text == "off" else duration.seconds(text)
-
-
 def show_seconds(value: float) -> str:
     """Write a duration in its largest unit that leaves no fraction: `10m`, `90s`, `500ms`."""
     if value and value % 3600 == 0:
@@ -70,23 +65,42 @@ def show_seconds(value: float) -> str:
     return f"{value:g}s" if value >= 1 or value == 0 else f"{value * 1000:g}ms"
 
 
-def bounded_seconds(low: float, high: float) -> Kind[float]:
-    """A duration within bounds: a number in the wrong unit is found by its size."""
+def bounded_seconds(
+    low: float, high: float, *, off: bool = False, whole: bool = False
+) -> Kind[float]:
+    """A duration within bounds: a number in the wrong unit is found by its size.
+
+    Args:
+        low: Shortest duration, seconds.
+        high: Longest duration, seconds.
+        off: Whether `off`, which is 0, is accepted too.
+        whole: Whether only whole seconds are accepted.
+
+    """
+    accepted = (
+        f"{'whole seconds' if whole else 'a duration'} from {show_seconds(low)} to {show_seconds(high)}"
+        f"{' or off' if off else ''}"
+    )
 
     def parse(text: str) -> float:
-        value = seconds(text)
-        if not low <= value <= high:
-            raise ValueError(
-                f"must be a duration from {show_seconds(low)} to {show_seconds(high)}, not {text!r}"
-                " (plain numbers are seconds)"
-            )
+        if off and text == "off":
+            return 0.0
+        try:
+            value = seconds(text)
+        except ValueError:
+            value = -1.0
+        if not low <= value <= high or (whole and value != int(value)):
+            raise ValueError(f"must be {accepted}, not {text!r} (plain numbers are seconds)")
         return value
 
-    return Kind(parse=parse, show=show_seconds, metavar="DURATION")
+    def show(value: float) -> str:
+        return show_seconds(value) if value or not off else "off"
+
+    return Kind(parse=parse, show=show, metavar="DURATION|off" if off else "DURATION")
 
 
 def percent(text: str) -> float:
-    """Read a share from 0 to 10, such as `5%` or `0.05`.
+    """Read a share from 0 to 1, such as `5%` or `0.05`.
 
     Raises:
         ValueError: the text is no such share.
@@ -96,8 +110,8 @@ def percent(text: str) -> float:
         value = float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
     except ValueError:
         value = -1.0
-    if not 0 <= value <= 10:
-        raise ValueError(f"must be a share such as 5% or 0.05, not {text!r}")
+    if not 0 <= value <= 1:
+        raise ValueError(f"must be from 0 to 1 or 0% to 100%, not {text!r}")
     return value
 
 
@@ -154,9 +168,57 @@ def header(text: str) -> tuple[str, str]:
     return parts[1], parts[2].strip()
 
 
-def names(text: str) -> tuple[str, ...]:
-    """Read names separated by commas, each once."""
-    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+def label(text: str) -> str:
+    """Read a DNS label (RFC 1123), as names of namespaces and Services are.
+
+    Raises:
+        ValueError: the text is no such name.
+
+    """
+    if len(text) > _LABEL_LENGTH or not _LABEL.fullmatch(text):
+        raise ValueError(
+            "must be a DNS label (RFC 1123: at most 63 of a-z, 0-9 and '-', with a letter or digit at"
+            f" both ends), not {text!r}"
+        )
+    return text
+
+
+def name(text: str) -> str:
+    """Read a DNS name (RFC 1123): labels separated by dots, as names of most Kubernetes objects are.
+
+    Raises:
+        ValueError: the text is no such name.
+
+    """
+    if len(text) > _NAME_LENGTH or not all(map(_LABEL.fullmatch, text.split("."))):
+        raise ValueError(
+            "must be a DNS name (RFC 1123: at most 253 of a-z, 0-9, '-' and '.', with a letter or digit"
+            f" at both ends of each part), not {text!r}"
+        )
+    return text
+
+
+def labels(text: str) -> tuple[str, ...]:
+    """Read DNS labels separated by commas, each once.
+
+    Raises:
+        ValueError: one is no DNS label.
+
+    """
+    parts = (part.strip() for part in text.split(","))
+    return tuple(dict.fromkeys(label(part) for part in parts if part))
+
+
+def not_empty(text: str) -> str:
+    """Read a text that is not empty.
+
+    Raises:
+        ValueError: it is empty.
+
+    """
+    if not text.strip():
+        raise ValueError("must not be empty")
+    return text
 
 
 def url(text: str) -> str:
@@ -172,8 +234,29 @@ def url(text: str) -> str:
     except ValueError:
         usable = False
     if text and not usable:
-        raise ValueError(f"must be an http:// or https:// URL, not {text!r}")
+        raise ValueError(f"must be an http:// or https:// URL, not {without_credentials(text)!r}")
     return text
+
+
+def without_credentials(text: str) -> str:
+    """A URL without user and password, for messages."""
+    return _CREDENTIALS.sub("", text)
+
+
+def gateway(text: str) -> tuple[str, str]:
+    """Read the metrics URL of a gateway, alone or as `NAMESPACE=URL`; the namespace is empty for any.
+
+    Raises:
+        ValueError: the text is neither.
+
+    """
+    match = _GATEWAY.fullmatch(text)
+    try:
+        if match is not None:
+            return label(match[1]) if match[1] else "", url(match[2])
+    except ValueError:
+        pass
+    raise ValueError(f"must be URL or NAMESPACE=URL, not {without_credentials(text)!r}")
 
 
 def true_or_false(text: str) -> bool:
@@ -203,12 +286,6 @@ def _on_or_off(value: bool) -> str:  # noqa: FBT001 - the kind's value
     return "on" if value else "off"
 
 
-DURATION = Kind(parse=seconds, show=show_seconds, metavar="DURATION")
-DURATION_OR_OFF = Kind(
-    parse=seconds_or_off,
-    show=lambda value: show_seconds(value) if value else "off",
-    metavar="DURATION|off",
-)
 PERCENT = Kind(parse=percent, show=lambda value: f"{value * 100:g}%", metavar="SHARE")
 SHARE = Kind(parse=share, show=lambda value: f"{value:g}", metavar="SHARE")
 PORT = Kind(parse=port, metavar="PORT")
@@ -216,10 +293,19 @@ COUNT = Kind(parse=count, metavar="N")
 FILE = Kind(parse=Path, metavar="FILE")
 FOLDER = Kind(parse=Path, metavar="DIR")
 TEXT = Kind(parse=str, metavar="TEXT")
-NAME = Kind(parse=str, metavar="NAME")
-URL = Kind(parse=url, metavar="URL")
-URLS = Kind(parse=lambda text: (text,), show=", ".join, metavar="[NAMESPACE=]URL", form="repeated")
-NAMES = Kind(parse=names, show=",".join, metavar="A,B")
+ADDRESS = Kind(parse=not_empty, metavar="HOST")
+IDENTITY = Kind(parse=not_empty, metavar="NAME")
+HOST = Kind(parse=str, metavar="HOST")
+LABEL = Kind(parse=label, metavar="NAME")
+NAME = Kind(parse=name, metavar="NAME")
+URL = Kind(parse=url, show=without_credentials, metavar="URL")
+GATEWAYS = Kind(
+    parse=lambda text: (gateway(text),),
+    show=lambda value: ", ".join("=".join(filter(None, parts)) for parts in value),
+    metavar="[NAMESPACE=]URL",
+    form="repeated",
+)
+LABELS = Kind(parse=labels, show=",".join, metavar="A,B")
 HEADERS = Kind(
     parse=lambda text: (header(text),),
     show=lambda value: ", ".join(f"{name}: {text}" for name, text in value),

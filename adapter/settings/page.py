@@ -28,9 +28,10 @@ variant.
 Durations are written like `500ms`, `15s` or `1m30s`; a plain number is seconds. A share is written like `5%`
 or `0.05`.
 
-A flag that cannot be used ends the program with status 2. A value of the ConfigMap that cannot be used, and a
-key that is not known, is logged and reported by `variant-adapter doctor`; the value that was in use before
-stays in use. An environment variable that cannot be used is logged and ignored.
+A flag that cannot be used ends the program with status 2. A value of the ConfigMap that cannot be used, and
+an unknown key, is ignored, logged, and reported by `variant-adapter doctor`. The value that was in use before
+stays in use; at the start, that of the environment variable or the default. An environment variable that
+cannot be used is logged and ignored.
 """
 
 _IGNORED_INTRODUCTION = """\

@@ -29,9 +29,9 @@ class Serving:
         "Folder of Kubernetes objects (YAML) to read instead of a cluster",
         shown="none: read a cluster",
     )
-    host: str = setting("127.0.0.1", kinds.TEXT, "Address of the API's TLS port")
+    host: str = setting("127.0.0.1", kinds.ADDRESS, "Address of the API's TLS port")
     port: int = setting(6443, kinds.PORT, "TLS port of the API; 0 picks a free one")
-    metrics_host: str = setting("127.0.0.1", kinds.TEXT, "Address of the metrics port")
+    metrics_host: str = setting("127.0.0.1", kinds.ADDRESS, "Address of the metrics port")
     metrics_port: int | None = setting(
         None,
         kinds.PORT,
@@ -81,7 +81,7 @@ class Serving:
     )
     shutdown_delay: float = setting(
         0.0,
-        kinds.DURATION_OR_OFF,
+        kinds.bounded_seconds(0.1, 3600.0, off=True),
         "Time after SIGTERM during which requests are still served while /readyz fails",
     )
     log_format: Literal["auto", "text", "json"] = setting(
@@ -98,7 +98,7 @@ class Cluster:
     TITLE: ClassVar[str] = "Installation in a cluster"
 
     namespaces: tuple[str, ...] = setting(
-        (), kinds.NAMES, "Namespaces of the variants, separated by commas", shown="all"
+        (), kinds.LABELS, "Namespaces of the variants, separated by commas", shown="all"
     )
     selector: str = setting(
         "",
@@ -108,14 +108,14 @@ class Cluster:
     )
     config_namespace: str = setting(
         "",
-        kinds.NAME,
+        kinds.LABEL,
         "Namespace of the adapter's ConfigMaps, Lease and Secret",
         factory=machine.namespace,
         shown=f"the pod's namespace, else {installation.SYSTEM}",
     )
     identity: str = setting(
         "",
-        kinds.NAME,
+        kinds.IDENTITY,
         "Name of this replica in leader election; must be unique",
         factory=machine.identity,
         shown="$POD_NAME or the host's name, with a random suffix",
@@ -123,8 +123,8 @@ class Cluster:
     lease_name: str = setting(_NAMES.lease, kinds.NAME, "Name of the Lease of leader election")
     lease_duration: float = setting(
         15.0,
-        kinds.DURATION,
-        "Time after which another replica may take a Lease that was not renewed; at least 3s",
+        kinds.bounded_seconds(3.0, 3600.0, whole=True),
+        "Time after which another replica may take a Lease that was not renewed: whole seconds, 3s to 1h",
     )
     actuate: Literal["hpa", "scale"] = setting(
         "hpa",
@@ -144,10 +144,10 @@ class Cluster:
     )
     certificate_overlap: float = setting(
         3600.0,
-        kinds.DURATION,
+        kinds.bounded_seconds(1.0, 7 * 86400.0),
         "Time during which the old and the new certificate authority are both trusted",
     )
-    service_name: str = setting(_NAMES.service, kinds.NAME, "Service of the adapter's API")
+    service_name: str = setting(_NAMES.service, kinds.LABEL, "Service of the adapter's API")
     api_service: str = setting(
         installation.API_SERVICE, kinds.NAME, "APIService whose caBundle is kept up to date"
     )
@@ -184,5 +184,7 @@ class Delegation:
         shown="none",
     )
     delegate_timeout: float = setting(
-        4.0, kinds.DURATION, "Deadline of one proxied request; kube-apiserver's probes wait 5s"
+        4.0,
+        kinds.bounded_seconds(0.1, 300.0),
+        "Deadline of one proxied request; kube-apiserver's probes wait 5s",
     )

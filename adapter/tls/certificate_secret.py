@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from adapter.installation import API_SERVICE, Names
 from adapter.kube import advice
 from adapter.kube.client import Cluster
 from adapter.kube.errors import ApiError, Conflict, NotFound
@@ -35,18 +36,17 @@ class OwnCertificates:
 
     Attributes:
         namespace: Namespace of the Secret and the Service.
-        secret: Name of the Secret. Default variant-adapter-certs.
-        service: Name of our Service, whose SERVICE.NAMESPACE.svc is in the certificate. Default
-            variant-adapter.
+        secret: Name of the Secret.
+        service: Name of our Service, whose SERVICE.NAMESPACE.svc is in the certificate.
         api_service: Name of the APIService whose caBundle is updated.
         times: Lifetimes of certificates and authorities.
 
     """
 
     namespace: str
-    secret: str = "variant-adapter-certs"
-    service: str = "variant-adapter"
-    api_service: str = "v1beta1.external.metrics.k8s.io"
+    secret: str = Names().secret
+    service: str = Names().service
+    api_service: str = API_SERVICE
     times: Times = field(default_factory=Times)
 
 

@@ -71,7 +71,7 @@ def test_bad_environment_variables_are_named() -> None:
     """With what is accepted; the start logs each and goes on."""
     environment = {"GLOBAL_OPT_INTERVAL": "soon", "PROMETHEUS_TIMEOUT": "5s", "HOME": "?"}
     (problem,) = environment_problems(environment).values()
-    assert "must be a duration such as 60s" in problem
+    assert "must be a duration from 100ms to 1h" in problem
     assert "--interval (GLOBAL_OPT_INTERVAL)" in problem
     options = ServeOptions(
         variants=None,
@@ -105,3 +105,6 @@ async def test_the_configmap_changes_settings_of_a_running_adapter(
     text = capsys.readouterr().out
     assert "data.GLOBAL_OPT_INTERVL: unknown setting; did you mean GLOBAL_OPT_INTERVAL" in text
     assert "--interval (GLOBAL_OPT_INTERVAL)" in text
+    assert "invalid object" not in text
+    (ignored,) = (line for line in text.splitlines() if "another value is used" in line)
+    assert "value=7s" in ignored

@@ -43,7 +43,7 @@ async def test_zero_is_left_only_when_somebody_asks(tmp_path: Path) -> None:
             wanted: int = found["spec"]["replicas"]
             return wanted
 
-        async with world.replica("a", gateways=(world.gateway,)) as (front, _):
+        async with world.replica("a", gateways=(("", world.gateway),)) as (front, _):
             await until(lambda: world.desired() is not None)
             cycles = front.loop.cycles
             await until(lambda: front.loop.cycles >= cycles + 2)
@@ -59,7 +59,7 @@ async def test_all_replicas_know_before_one_wakes(tmp_path: Path) -> None:
         config["data"]["WVA_SCALE_TO_ZERO"] = "true"
         world.api.put(CORE, "configmaps", config)
         world.api.put(APPS, "deployments", worlds.workload("v", 0))
-        gateways = (world.gateway,)
+        gateways = (("", world.gateway),)
         async with world.replica("a", gateways=gateways) as (first, _):
             await until(lambda: world.desired() == 0)
             async with world.replica("b", gateways=gateways) as (second, _):
@@ -89,7 +89,9 @@ async def test_a_woken_replica_is_given_time(tmp_path: Path) -> None:
             return wanted
 
         loop = replace(worlds.LOOP, retention=60.0)
-        async with world.replica("a", loop=loop, gateways=(world.gateway,), actuate_scale=True):
+        async with world.replica(
+            "a", loop=loop, gateways=(("", world.gateway),), actuate_scale=True
+        ):
             await until(lambda: world.desired() == 0)
             world.waiting = 3
             await until(lambda: replicas() == 1)

@@ -44,7 +44,7 @@ async def looking(*pickers: Picker) -> AsyncIterator[Gateways]:
             app = web.Application()
             app.router.add_get("/metrics", picker.page)
             server = await stack.enter_async_context(TestServer(app))
-            urls.append(str(server.make_url("/metrics")))
+            urls.append(("", str(server.make_url("/metrics"))))
         session = await stack.enter_async_context(aiohttp.ClientSession())
         yield Gateways(session, urls)
 

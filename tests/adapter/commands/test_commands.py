@@ -140,7 +140,7 @@ def test_a_port_in_use_is_one_line(objects: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (("serve", "--variants", "x", "--interval", "soon"), "must be a duration such as 60s"),
+        (("serve", "--variants", "x", "--interval", "soon"), "must be a duration from 100ms to 1h"),
         (("serve", "--variants", "x", "--port", "70000"), "must be 0..65535"),
     ],
 )

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from adapter import cli
+from adapter import cli, errors
+from adapter.app import flag_options
 from adapter.collector.collector import CollectionSettings
-from adapter.commands import flags, serve
 from adapter.controller.demand import RateSettings
 from adapter.controller.settings import LoopSettings
+from adapter.kube.leader_election import LeaseTimes
 from adapter.settings.control import Prometheus
 from adapter.settings.declaration import declarations, resolve
 from adapter.settings.groups import GROUPS
+from adapter.tls.certificate_secret import OwnCertificates
 from optimizer.stabilization import StabilizationLimits
 
 
@@ -23,7 +25,7 @@ def parsed(*words: str) -> argparse.Namespace:
 
 
 def loop(*words: str) -> LoopSettings:
-    return serve.loop_settings(parsed(*words), in_cluster=False)
+    return flag_options.loop_settings(parsed(*words), in_cluster=False)
 
 
 def prometheus(*words: str) -> Prometheus:
@@ -42,14 +44,20 @@ def test_without_flags_the_loop_has_its_own_defaults() -> None:
     """The declared defaults are those of the parts, and Prometheus is left to the ConfigMap."""
     assert loop() == LoopSettings()
     assert prometheus() == Prometheus()
-    assert set(flags.given(parsed(), Prometheus).values()) == {None}
+    assert set(flag_options.options_of(parsed()).prometheus.values()) == {None}
+    installation = flag_options.options_of(parsed()).installation
+    assert installation is not None
+    assert installation.certificates == OwnCertificates(
+        namespace=installation.scope.config_namespace
+    )
+    assert installation.lease == LeaseTimes(duration=15, deadline=10.0, retry=2.0)
 
 
 def test_a_cluster_keeps_accelerators() -> None:
     """Unless the flag says otherwise."""
-    assert serve.loop_settings(parsed(), in_cluster=True).keep_accelerator
+    assert flag_options.loop_settings(parsed(), in_cluster=True).keep_accelerator
     args = parsed("--no-keep-accelerator")
-    assert not serve.loop_settings(args, in_cluster=True).keep_accelerator
+    assert not flag_options.loop_settings(args, in_cluster=True).keep_accelerator
 
 
 def test_flags_of_collection() -> None:
@@ -117,14 +125,14 @@ def test_headers_of_one_command_line_are_not_those_of_the_next() -> None:
         ("--prometheus-header", "A b: c", "must be 'NAME: VALUE'"),
         ("--prometheus-header", "A: b\nC: d", "must be 'NAME: VALUE'"),
         ("--prometheus-header", "A: b\r", "must be 'NAME: VALUE'"),
-        ("--prometheus-timeout", "0", "must be longer than 0"),
-        ("--prometheus-timeout", "soon", "must be a duration such as 60s"),
-        ("--scrape-interval", "0s", "must be longer than 0"),
+        ("--prometheus-timeout", "0", "must be a duration from 100ms to 5m, not '0'"),
+        ("--interval", "0", "must be a duration from 100ms to 1h, not '0'"),
+        ("--scrape-interval", "10ms", "must be a duration from 100ms to 10m, not '10ms'"),
         ("--scrape-interval", "off", "must be a duration"),
         ("--window", "off", "must be a duration"),
         ("--stale-after", "-1s", "expected one argument"),
         ("--long-window", "none", "must be a duration"),
-        ("--down-window", "Off", "must be a duration"),
+        ("--down-window", "Off", "must be a duration from 1s to 24h or off, not 'Off'"),
         ("--startup-time", "", "must be a duration"),
         ("--prometheus-timeout", "1h", "must be a duration from 100ms to 5m, not '1h'"),
         (
@@ -133,7 +141,25 @@ def test_headers_of_one_command_line_are_not_those_of_the_next() -> None:
             "must be a duration from 100ms to 1h, not '60000' (plain numbers are",
         ),
         ("--prometheus", "p:9090", "must be an http:// or https:// URL, not 'p:9090'"),
-        ("--metrics-source", "pods", "invalid choice: 'pods'"),
+        (
+            "--metrics-source",
+            "pods",
+            "must be one of auto, direct, prometheus, not 'pods'; the setting is",
+        ),
+        ("--saturation-policy", "x", "must be one of None, PriorityExhaustive,"),
+        ("--headroom", "3", "must be from 0 to 1 or 0% to 100%, not '3'"),
+        ("--headroom", "101%", "must be from 0 to 1 or 0% to 100%"),
+        ("--lease-duration", "1s", "must be whole seconds from 3s to 1h, not '1s'"),
+        ("--lease-duration", "3.5s", "must be whole seconds from 3s to 1h, not '3.5s'"),
+        ("--api-service", "", "must be a DNS name (RFC 1123"),
+        ("--lease-name", "a..b", "must be a DNS name (RFC 1123"),
+        ("--config-namespace", "a.b", "must be a DNS label (RFC 1123"),
+        ("--namespaces", "a,B", "must be a DNS label (RFC 1123"),
+        ("--identity", "", "must not be empty"),
+        ("--gateway-metrics", "foo", "must be URL or NAMESPACE=URL, not 'foo'"),
+        ("--gateway-metrics", "a=b=c", "must be URL or NAMESPACE=URL, not 'a=b=c'"),
+        ("--gateway-metrics", "A=http://h/", "must be URL or NAMESPACE=URL"),
+        ("--gateway-metrics", "http://u:pw@", "must be URL or NAMESPACE=URL, not 'http://'"),
         ("--step-up", "0", "must be a whole number >= 1, not '0'"),
         ("--step-up", "1.5", "must be a whole number >= 1"),
         ("--step-down", "-1", "must be a whole number >= 1"),
@@ -157,8 +183,29 @@ def test_the_error_names_the_setting_in_all_its_spellings(
 ) -> None:
     """Whoever gets the flag wrong learns of the ConfigMap's key, too."""
     text = refused(capsys, "--interval=soon")
-    assert "argument --interval: must be a duration such as 60s or 1m30s, not 'soon'" in text
-    assert "the setting is --interval (GLOBAL_OPT_INTERVAL)" in text
+    assert "argument --interval: must be a duration from 100ms to 1h, not 'soon'" in text
+    assert "the setting is --interval (GLOBAL_OPT_INTERVAL)\n" in text
+    text = refused(capsys, "--startup-time=x")
+    assert "the setting is --startup-time / llmd.ai/startup-time\n" in text
+    assert "the setting is" not in refused(capsys, "--window=x")
+
+
+def test_an_error_is_one_line_and_the_way_to_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    """The usage of more than fifty flags does not hide it."""
+    error, way, *rest = refused(capsys, "--port=x").splitlines()
+    assert error == "variant-adapter serve: argument --port: must be 0..65535, not 'x'"
+    assert way == "Run `variant-adapter serve --help` for usage."
+    assert not rest
+
+
+def test_gateways_are_read_in_a_cluster_only() -> None:
+    """With a folder the flag would have no effect."""
+    words = ("--gateway-metrics=http://h/metrics?a=b", "--gateway-metrics=ns=https://h")
+    installation = flag_options.options_of(parsed(*words)).installation
+    assert installation is not None
+    assert installation.gateways == (("", "http://h/metrics?a=b"), ("ns", "https://h"))
+    with pytest.raises(errors.UsageError, match=r"--gateway-metrics: .* not with --variants"):
+        flag_options.options_of(parsed(*words, "--variants=folder"))
 
 
 @pytest.mark.parametrize(

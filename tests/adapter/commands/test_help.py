@@ -8,10 +8,7 @@ from typing import Any
 import pytest
 
 from adapter import cli
-from adapter.controller.demand import DEFAULT_STARTUP_SECONDS
 from adapter.formats import cases, fleet_file, step_cases
-from adapter.settings import kinds
-from adapter.settings.groups import all_declarations
 
 MACHINE = {"kubeconfig"}
 """Defaults that depend on the machine: help names where they come from."""
@@ -76,9 +73,3 @@ def test_defaults_that_a_document_has_are_those_of_the_help(model: Any, name: st
             assert shown.endswith("Required"), flag
         checked += 1
     assert checked > 4
-
-
-def test_the_start_up_time_that_is_shown_is_that_of_the_loop() -> None:
-    """Its default is None, because a variant's pods may know better."""
-    (item,) = (item for item in all_declarations() if item.name == "startup_time")
-    assert kinds.seconds(item.default_text) == DEFAULT_STARTUP_SECONDS

@@ -126,7 +126,7 @@ def test_an_interrupted_recording_goes_on(tmp_path: Path) -> None:
             release.set()
             process.kill()
         assert process.returncode == 130
-        assert "interrupted; 120 of 300 steps are recorded: run the same command" in problems
+        assert "interrupted; 120 of 300 steps are recorded: rerun the command to resume" in problems
         assert not output.exists()
         # What a crash left beyond the noted progress is not read twice.
         with (tmp_path / "trace.csv.partial").open("a") as file:
@@ -147,7 +147,9 @@ def test_a_prometheus_that_fails_leaves_a_recording_to_resume(
     server.before = lambda number: 422 if number == 6 else None
     with server.running() as url:
         assert cli.main(arguments(url, output)) == 1
-        assert "120 of 300 steps are recorded: run the same command" in capsys.readouterr().err
+        assert (
+            "120 of 300 steps are recorded: rerun the command to resume" in capsys.readouterr().err
+        )
         assert cli.main(arguments(url, output, "--seed", "5")) == 1
         assert "was begun with --seed 0, not 5" in capsys.readouterr().err
         assert cli.main(arguments(url, output)) == 0
@@ -234,3 +236,24 @@ def test_without_a_prometheus(
     monkeypatch.delenv("PROMETHEUS_BASE_URL", raising=False)
     assert cli.main(["record", "--model", "m", "--output", str(tmp_path / "t.csv")]) == 2
     assert "--prometheus or PROMETHEUS_BASE_URL" in capsys.readouterr().err
+
+
+def test_a_refused_connection_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No file, and one line that does not speak of resuming."""
+    assert cli.main(arguments("http://127.0.0.1:9", tmp_path / "t.csv")) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("variant-adapter record: ")
+    assert line.endswith("nothing is recorded yet")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_missing_is_named_with_the_flag(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is queried."""
+    output = tmp_path / "nowhere" / "t.csv"
+    assert cli.main(arguments("http://127.0.0.1:9", output)) == 1
+    text = f"--output {output}: no such directory: {output.parent}"
+    assert text in capsys.readouterr().err

@@ -47,16 +47,15 @@ def loaded(*words: str) -> set[str]:
     [
         (("--version",), set()),
         (("--help",), set()),
-        (("explain", "--help"), {"aiohttp"}),
+        *(
+            ((name, "--help"), set())
+            for name in ("serve", "explain", "doctor", "certs", "record", "analyze", "plan")
+        ),
         # Up to the connection, which is refused.
         (("explain", "ns/v", "--url=http://127.0.0.1:9"), {"aiohttp"}),
-        (("doctor", "--help"), {"aiohttp"}),
         (("doctor", "--kubeconfig=/none"), HEAVY - {"numpy", "scipy", "matplotlib", "pandas"}),
-        (("certs", "--help"), {"aiohttp", "cryptography", "structlog", "rich"}),
         (("certs", "show", "--kubeconfig=/none"), {"aiohttp", "cryptography", "structlog", "rich"}),
-        (("analyze", "--help"), {"numpy", "scipy", "pydantic"}),
         (("analyze", *MODEL), {"numpy", "scipy", "pydantic"}),
-        (("plan", "--help"), {"numpy", "scipy", "pydantic", "rich", "yaml"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

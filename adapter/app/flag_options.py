@@ -1,0 +1,152 @@
+"""Options of `serve`, made of its parsed flags."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from datetime import timedelta
+
+from adapter import errors
+from adapter.apiserver import delegation
+from adapter.app.options import ClusterIdentities, Installation, ServeOptions
+from adapter.auth import local as local_auth
+from adapter.collector.collector import CollectionSettings
+from adapter.controller.demand import RateSettings
+from adapter.controller.settings import LoopSettings
+from adapter.kube import labels
+from adapter.kube.leader_election import LeaseTimes
+from adapter.resources.watches import Scope
+from adapter.settings.control import Collecting, Prometheus, Reconciling, Sizing
+from adapter.settings.declaration import declarations, resolve
+from adapter.settings.serving import Cluster, Delegation, Serving
+from adapter.tls.certificate_secret import OwnCertificates
+from certs.rotation import Times
+from optimizer.stabilization import StabilizationLimits
+
+
+def options_of(args: argparse.Namespace) -> ServeOptions:
+    """Options that the flags make, with defaults for those that were not given.
+
+    Raises:
+        UsageError: flags that contradict each other or cannot be used.
+
+    """
+    server = resolve(Serving, vars(args))
+    in_cluster = server.variants is None
+    reads_cluster = server.in_cluster or server.kubeconfig is not None
+    if args.gateway_metrics and not in_cluster:
+        raise errors.UsageError(
+            "--gateway-metrics: gateways are read in a cluster only, not with --variants"
+        )
+    return ServeOptions(
+        variants=server.variants,
+        host=server.host,
+        port=server.port,
+        certificates=local_auth.Files(
+            state=server.state_dir,
+            certificate=server.tls_cert_file,
+            key=server.tls_private_key_file,
+            client_ca=server.client_ca_file,
+            requestheader_ca=server.requestheader_client_ca_file,
+        ),
+        loop=loop_settings(args, in_cluster=in_cluster),
+        interval=args.interval,
+        scale_to_zero=args.scale_to_zero,
+        prometheus=_given(args, Prometheus),
+        delegate=_delegate(resolve(Delegation, vars(args))),
+        cluster=ClusterIdentities(kubeconfig=server.kubeconfig) if reads_cluster else None,
+        installation=_installation(args, server) if in_cluster else None,
+        metrics_host=server.metrics_host,
+        metrics_port=server.metrics_port,
+    )
+
+
+def loop_settings(args: argparse.Namespace, *, in_cluster: bool) -> LoopSettings:
+    """Settings of the control loop that the flags make."""
+    given = vars(args)
+    reconciling, collecting = resolve(Reconciling, given), resolve(Collecting, given)
+    sizing = resolve(Sizing, given)
+    keep = reconciling.keep_accelerator
+    return LoopSettings(
+        interval=reconciling.interval,
+        collection=CollectionSettings(
+            interval=collecting.scrape_interval,
+            window=collecting.window,
+            long_window=collecting.long_window,
+            stale_after=collecting.stale_after,
+            source=collecting.metrics_source,
+        ),
+        rates=RateSettings(
+            anticipate=sizing.anticipate,
+            startup_seconds=sizing.startup_time,
+            drain_seconds=sizing.drain_time,
+            headroom=sizing.headroom,
+        ),
+        limits=StabilizationLimits(
+            down_seconds=sizing.down_window, step_up=sizing.step_up, step_down=sizing.step_down
+        ),
+        time_to_live=reconciling.time_to_live,
+        scale_to_zero=reconciling.scale_to_zero,
+        retention=reconciling.scale_to_zero_retention,
+        keep_accelerator=in_cluster if keep is None else keep,
+        tune=reconciling.tune,
+        stability_margin=reconciling.stability_margin,
+        policy=reconciling.saturation_policy,
+        routing=sizing.routing,
+    )
+
+
+def _installation(args: argparse.Namespace, server: Serving) -> Installation:
+    cluster = resolve(Cluster, vars(args))
+    try:
+        labels.parse(cluster.selector)
+    except labels.SelectorError as error:
+        raise errors.UsageError(f"--selector: {error}") from error
+    certificates = None
+    if server.tls_cert_file is None:
+        certificates = OwnCertificates(
+            namespace=cluster.config_namespace,
+            secret=cluster.certificate_secret,
+            service=cluster.service_name,
+            api_service=cluster.api_service,
+            times=Times(overlap=timedelta(seconds=cluster.certificate_overlap)),
+        )
+    lease_seconds = int(cluster.lease_duration)
+    return Installation(
+        identity=cluster.identity,
+        kubeconfig=server.kubeconfig,
+        scope=Scope(
+            config_namespace=cluster.config_namespace,
+            namespaces=cluster.namespaces,
+            selector=cluster.selector,
+            limited=resolve(Reconciling, vars(args)).limited,
+        ),
+        lease_name=cluster.lease_name,
+        lease=LeaseTimes(
+            duration=lease_seconds,
+            deadline=lease_seconds * 2 / 3,
+            retry=lease_seconds * 2 / 15,
+        ),
+        actuate_scale=cluster.actuate == "scale",
+        owner_references=cluster.owner_references,
+        gateways=resolve(Collecting, vars(args)).gateway_metrics,
+        certificates=certificates,
+    )
+
+
+def _delegate(settings: Delegation) -> delegation.DelegateOptions | None:
+    if settings.delegate_to is None:
+        return None
+    return delegation.DelegateOptions(
+        url=settings.delegate_to,
+        ca_file=settings.delegate_ca_file,
+        certificate=settings.delegate_client_cert,
+        key=settings.delegate_client_key,
+        token_file=settings.delegate_token_file,
+        timeout_seconds=settings.delegate_timeout,
+    )
+
+
+def _given(args: argparse.Namespace, group: type[Prometheus]) -> Mapping[str, object]:
+    """What was given of the flags of a group, by field; None for what was not."""
+    return {item.name: getattr(args, item.name, None) for item in declarations(group)}
