@@ -23,8 +23,8 @@ test: $(STAMP) ## the test suite
 	@scripts/test-tools
 	@$(BIN)/pytest $(ARGS)
 
-lint: $(STAMP) ## ruff: rules and format; texts of flags and fields
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/python -P scripts/check_texts.py
+lint: $(STAMP) ## ruff: rules and format; texts of flags and fields; sizes of modules and functions
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/python -P scripts/check_texts.py && $(BIN)/python -P scripts/check_sizes.py
 
 types: $(STAMP) ## mypy, strict
 	@$(BIN)/mypy
