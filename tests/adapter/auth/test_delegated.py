@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 from adapter import cli, errors
 from adapter.apiserver import handlers
 from adapter.apiserver.probes import Probes
+from adapter.app import flag_options
 from adapter.auth import authentication, authorization, delegated, reviews, users
 from adapter.auth.cache import Cache
 from adapter.commands import serve
@@ -366,7 +367,9 @@ async def test_serve_drains_before_it_ends(tmp_path: Path, objects: Path) -> Non
         ])  # fmt: skip
         clock = asyncio.get_running_loop().time
         with structlog.testing.capture_logs() as logs:
-            program = asyncio.create_task(serve._serve(serve.options_of(args), args.shutdown_delay))
+            program = asyncio.create_task(
+                serve._serve(flag_options.options_of(args), args.shutdown_delay)
+            )
             while not (lines := [line for line in logs if line["event"] == "serving"]):
                 assert not program.done()
                 await asyncio.sleep(0.1)

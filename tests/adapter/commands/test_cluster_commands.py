@@ -139,7 +139,7 @@ async def test_the_doctor_finds_what_is_wrong(
     text = "\n".join(found["ERROR"])
     for part in (
         "belongs to Service keda/keda-metrics",
-        f"no Lease {SYSTEM}/variant-adapter: no adapter has run",
+        f"no Lease {SYSTEM}/variant-adapter: the adapter has never started",
         "may not: create events",
         "accelerator-unit-costs: data.A100: not valid JSON",
         "target.type Value multiplies",
