@@ -30,8 +30,8 @@ endif
 pythons: ## the test suite with Python 3.12 and 3.13, where this machine has them
 	@scripts/test-pythons $(ARGS)
 
-lint: $(STAMP) ## ruff: rules and format; texts of flags and fields
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/python -P scripts/check_texts.py
+lint: $(STAMP) ## ruff: rules and format; texts of flags and fields; sizes of modules and functions
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/python -P scripts/check_texts.py && $(BIN)/python -P scripts/check_sizes.py
 
 types: $(STAMP) ## mypy, strict
 	@$(BIN)/mypy

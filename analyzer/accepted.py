@@ -1,4 +1,4 @@
-"""Arrivals of which a wanted number is accepted, where the rest finds the queue full."""
+"""Arrival rates at which a given rate is accepted and the rest is blocked by a full queue."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from analyzer import chain
 from analyzer.replicas import BoolArray, FloatArray
 from analyzer.roots import find_roots
 
-NOBODY = 1e-13
-"""Share of blocked requests that is none."""
+BLOCKING_TOLERANCE = 1e-13
+"""Share of blocked requests below which a replica counts as accepting all."""
 
 
 def arrivals(
-    table: chain.Chain, wanted: FloatArray, most: FloatArray, reached: BoolArray
+    table: chain.Chain, target: FloatArray, most: FloatArray, reached: BoolArray
 ) -> FloatArray:
-    """Loads of which as much as wanted is accepted, shape (M,); as wanted where nobody is blocked."""
-    short = wanted * table.seen(wanted).accepted - wanted
-    rows = np.flatnonzero(reached & (short < -NOBODY * wanted))
-    loads = wanted.copy()
+    """Arrival rates whose accepted part is `target`, shape (M,); `target` itself where none is blocked."""
+    short = target * table.seen(target).accepted - target
+    rows = np.flatnonzero(reached & (short < -BLOCKING_TOLERANCE * target))
+    loads = target.copy()
     if rows.size:
 
         def excess(load: FloatArray, some: NDArray[np.intp]) -> FloatArray:
             seen = table.take(rows[some]).seen(load)
-            return np.asarray(load * seen.accepted - wanted[rows[some]])
+            return np.asarray(load * seen.accepted - target[rows[some]])
 
         top = most[rows]
         at_top = excess(top, np.arange(rows.size))
         loads[rows] = find_roots(
             excess,
-            wanted[rows],
+            target[rows],
             top,
             relative=1e-14,
             absolute=1e-300,

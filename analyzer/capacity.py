@@ -14,6 +14,7 @@ Units: latencies in milliseconds, rates in requests per second.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +25,7 @@ from analyzer import accepted, chain, errors
 from analyzer.defaults import STABILITY_MARGIN
 from analyzer.replicas import BoolArray, FloatArray, Replica, Replicas, checked
 from analyzer.searches import ITL, LIMIT_SHARE, TTFT, Search
+from analyzer.single import SingleReplica
 
 REPLICA_ROUNDING = 1e-9
 """Relative excess of load over capacity that does not call for another replica: float noise."""
@@ -140,7 +142,15 @@ def size(
     percentile: float | None = None,
     stability_margin: float = STABILITY_MARGIN,
 ) -> Capacity | Unreachable:
-    """Largest load of one replica within its targets; None: no such target, the mean. See `size_all`."""
+    """Largest load of one replica within its targets; None: no such target, the mean. See `size_all`.
+
+    Targets on means are searched without arrays, which is several times faster.
+    """
+    targets_good = all(
+        number is None or 0.0 < number < math.inf for number in (ttft_ms, itl_ms, tps)
+    )
+    if percentile is None and targets_good and 0.0 <= stability_margin < 1.0:
+        return _size_means(replica, ttft_ms, itl_ms, tps, stability_margin)
     with errors.alone():
         return size_all(
             Replicas.of([replica]),
@@ -150,6 +160,44 @@ def size(
             percentile=math.nan if percentile is None else percentile,
             stability_margin=stability_margin,
         )[0]
+
+
+def _size_means(
+    replica: Replica,
+    ttft_ms: float | None,
+    itl_ms: float | None,
+    tps: float | None,
+    stability_margin: float,
+) -> Capacity | Unreachable:
+    one = SingleReplica(replica)
+    loads: dict[Binding, float] = {}
+    latencies: tuple[tuple[Target, float | None, Callable[[float], float]], ...] = (
+        ("ttft", ttft_ms, one.ttft_ms),
+        ("itl", itl_ms, one.itl_ms),
+    )
+    for target, wanted_ms, latency in latencies:
+        if wanted_ms is None:
+            continue
+        load = one.largest_load(latency, wanted_ms)
+        if load is None:
+            return Unreachable(target=target, wanted_ms=wanted_ms, best_ms=latency(one.floor))
+        loads[target] = load
+    stable = (1.0 - stability_margin) * LIMIT_SHARE
+    binding: Binding = "stability"
+    lowest = stable
+    for name, load in loads.items():
+        if load < lowest:
+            binding, lowest = name, load
+    rate = lowest * one.max_rate_rps
+    rates = {name: load * one.max_rate_rps for name, load in loads.items()}
+    return Capacity(
+        rate_rps=rate,
+        goodput_rps=rate * one.seen(lowest)[2],
+        binding=binding,
+        ttft_rate_rps=rates.get("ttft"),
+        itl_rate_rps=rates.get("itl"),
+        tps_rate_rps=None if tps is None else stable * one.max_rate_rps,
+    )
 
 
 def size_all(
@@ -201,6 +249,22 @@ def size_all(
         least = np.fmin(np.fmin(rates[TTFT, part], rates[ITL, part]), stable[part])
         least = np.where(np.isnan(bests[:, part]).all(axis=0), least, 0.0)
         goodput[part] = least * table.seen(least / table.replicas.max_rate_rps).accepted
+    return _capacities(
+        rates, bests, stable=stable, goodput=goodput, tokens=tokens, wanted=wanted, share=share
+    )
+
+
+def _capacities(
+    rates: FloatArray,
+    bests: FloatArray,
+    *,
+    stable: FloatArray,
+    goodput: FloatArray,
+    tokens: FloatArray,
+    wanted: list[FloatArray],
+    share: FloatArray,
+) -> CapacityArrays:
+    """What binds every row; `rates` and `bests` have shape (2, M), TTFT before ITL."""
     candidates = np.stack([*rates, stable])
     lowest = np.nanmin(candidates, axis=0)
     binding = np.nanargmin(candidates, axis=0).astype(np.int8)

@@ -1,12 +1,12 @@
-"""Performance parameters that follow what a running replica shows: an extended Kalman filter.
+"""Performance parameters that follow the observed latencies of a running replica: an extended Kalman filter.
 
 State are the logarithms of alpha, beta, gamma and delta, so they stay positive; observed are the logarithms
 of ITL and TTFT at a known rate and request size; `queueing.analyze` is the function between them (Bar-Shalom,
 Li and Kirubarajan, Estimation with Applications to Tracking and Navigation, 10.3, iterated).
 
-One observation has two numbers for four unknowns. What it does not show stays near the seed: between
-observations the covariance returns to its initial value, so it neither winds up nor falls asleep. The seed is
-what the profile says, and no parameter leaves [seed / 10, seed * 10]. A parameter of 0 stays 0.
+One observation has two numbers for four unknowns. What it does not determine stays near the seed: between
+observations the covariance returns to its initial value, so it neither grows nor vanishes. The seed is
+the profile, and no parameter leaves [seed / 10, seed * 10]. A parameter of 0 stays 0.
 
 Pure functions: state in, state out. Units: ms, requests per second.
 """
@@ -27,14 +27,14 @@ from analyzer.replicas import FloatArray, Replica, Replicas
 
 Outcome = Literal["accepted", "outlier", "uninformative", "off"]
 
-GATE = {1: 5.024, 2: 7.378}
+OUTLIER_THRESHOLD = {1: 5.024, 2: 7.378}
 """Largest normalized innovation squared by observed numbers: chi-squared, 97.5 %."""
 
 WARM_UP = 5
 """Accepted observations before the parameters are used."""
 
 PATIENCE = 6
-"""Outliers in a row after which the replica, not the observation, must have changed."""
+"""Consecutive outliers after which the replica is assumed to have changed."""
 
 BOUND = 10.0
 """Largest factor between a parameter and its seed."""
@@ -51,7 +51,7 @@ _ROUNDS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyObservation:
-    """What one replica showed over a window.
+    """Observed latencies and load of one replica over a window.
 
     Attributes:
         rate_rps: arrival rate of the replica.
@@ -75,10 +75,10 @@ class LatencyObservation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """What is known of one variant on one accelerator.
+    """Estimate of one variant on one accelerator.
 
     Attributes:
-        seed: alpha, beta, gamma, delta that the profile says, ms.
+        seed: alpha, beta, gamma, delta of the profile, ms.
         logs: logarithms of the parameters over their seeds.
         covariance: covariance of `logs`, as rows.
         accepted: observations taken.
@@ -122,7 +122,7 @@ class State:
 
     @property
     def confidence(self) -> float:
-        """From 0, nothing learned, to 1: share of the seed's deviations that the observations removed."""
+        """From 0, the seed alone, to 1: share of the seed's deviations that the observations removed."""
         known = [
             error for error, seed in zip(self.relative_errors, self.seed, strict=True) if seed > 0
         ]
@@ -136,11 +136,11 @@ class State:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
-    """What one observation did.
+    """Result of one observation.
 
     Attributes:
         state: state to pass in with the next observation.
-        outcome: accepted, outlier (refused), uninformative (nothing in it to learn from), or off.
+        outcome: accepted, outlier (refused), uninformative (nothing to estimate from), or off.
         surprise: normalized innovation squared; 0 where it was not computed.
 
     """
@@ -170,7 +170,7 @@ def update(state: State, seen: LatencyObservation) -> Update:
     """Take one observation.
 
     Raises:
-        InvalidParameterError: a figure of the observation is no number in its range.
+        InvalidParameterError: a figure of the observation is not a number in its range.
 
     """
     if not state.enabled:
@@ -186,11 +186,11 @@ def update(state: State, seen: LatencyObservation) -> Update:
     spread = slopes @ covariance @ slopes.T + noise
     surprise = float(innovation @ np.linalg.solve(spread, innovation))
     state = _with_errors(state, innovation, used)
-    if surprise > GATE[int(used.sum())]:
+    if surprise > OUTLIER_THRESHOLD[int(used.sum())]:
         if state.outliers + 1 < PATIENCE:
             refused = replace(state, outliers=state.outliers + 1)
             return Update(state=refused, outcome="outlier", surprise=surprise)
-        # Not the observations are wrong but the estimate: learn anew from here.
+        # The estimate is wrong, not the observations: start over from here.
         covariance = _prior(state.seed)
     posterior, covariance = corrected(
         prior,
@@ -313,19 +313,19 @@ def _linearized(
     )
     steady = queueing.analyze_all(replicas, seen.rate_rps)
     floor = 1e-12
-    found = np.log(np.maximum(np.stack([steady.itl_ms, steady.ttft_ms]), floor))[used]
-    slopes = (found[:, 1:5] - found[:, 5:9]) / (2 * _STEP)
+    logs_of_latency = np.log(np.maximum(np.stack([steady.itl_ms, steady.ttft_ms]), floor))[used]
+    slopes = (logs_of_latency[:, 1:5] - logs_of_latency[:, 5:9]) / (2 * _STEP)
     # Waiting swings far more than the model's mean of it, the less requests the more: where it makes up
     # the TTFT, the TTFT tells little about the prefill.
     waits = float(steady.waiting_ms[0] / max(float(steady.ttft_ms[0]), floor))
     noise = np.array(
         [_NOISE**2, _NOISE**2 + (2.0 * waits) ** 2 * (1.0 / seen.requests + 0.25)],
     )[used]
-    return found[:, 0], slopes, np.diag(noise)
+    return logs_of_latency[:, 0], slopes, np.diag(noise)
 
 
 def tuned(state: State, replica: Replica) -> Replica:
-    """The replica with the estimated parameters, or as it is while they are not usable."""
+    """The replica with the estimated parameters; unchanged while they are not usable."""
     if not state.usable:
         return replica
     alpha, beta, gamma, delta = state.parameters

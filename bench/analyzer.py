@@ -1,18 +1,25 @@
-"""Times of the analyzer: one replica by max batch, and whole fleets of variants x 4 accelerators.
+"""Times of the analyzer: one replica by max batch, whole fleets of variants x 4 accelerators, and their plan.
 
-Every figure is a median with its range over repeats, in one run on one thread. `growth` is the time per pair
-against the smallest fleet's: 1 is linear.
+Every figure is a median with its range over repeats, CPU time of the process in one run. `growth` is the time
+per pair against the smallest fleet's: 1 is linear. The last table times the whole planning step, from a fleet
+to its decisions, without capacity: `bench/optimizer.py` has it with one.
 """
 
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from adapter.planning import plan as planning
 from analyzer import capacity, queueing
+from bench import planned_fleets
 
 ACCELERATORS = 4
 
@@ -22,9 +29,9 @@ def measured(work: Callable[[], object], repeats: int) -> tuple[float, float, fl
     work()
     times = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = time.process_time()
         work()
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return statistics.median(times), min(times), max(times)
 
 
@@ -34,7 +41,7 @@ def text(times: tuple[float, float, float], factor: float, digits: int) -> str:
     return f"{middle} ({low}..{high})"
 
 
-def fleet(pairs: int, max_batch: int) -> tuple[queueing.Replicas, dict[str, np.ndarray]]:  # type: ignore[type-arg]
+def fleet(pairs: int, max_batch: int) -> tuple[queueing.Replicas, dict[str, np.ndarray]]:
     """Random profiles and loads with targets that bind for most of them."""
     rng = np.random.default_rng(pairs + max_batch)
     alpha, beta = rng.uniform(5, 40, pairs), rng.uniform(0.05, 1.5, pairs)
@@ -112,6 +119,29 @@ def fleets() -> None:
                 )
 
 
+def steps() -> None:
+    """The whole planning step of `adapter.planning.plan`, by the model of the replicas and their routing."""
+    print(
+        f"\n{'variants x 4':>12}  {'model':>8}  {'routing':>12}  {'plan, seconds':>24}  {'ms/variant':>10}"
+    )
+    for name, by_steps, routing in (
+        ("lines", False, "random"),
+        ("lines", False, "least-loaded"),
+        ("steps", True, "random"),
+    ):
+        for variants in (1, 100, 1_000, 10_000):
+            given = planned_fleets.fleet(variants, steps=by_steps, routing=routing)  # type: ignore[arg-type]
+            times = planned_fleets.cpu_seconds(
+                lambda given=given: planning.plan(given),  # type: ignore[misc]
+                3 if variants > 1_000 else 7,
+            )
+            print(
+                f"{variants:>12}  {name:>8}  {routing:>12}  {text(times, 1, 4):>24}"
+                f"  {times[0] / variants * 1e3:>10.3f}"
+            )
+
+
 if __name__ == "__main__":
     singles()
     fleets()
+    steps()

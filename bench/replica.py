@@ -1,6 +1,6 @@
 """The model of a replica, and the engine of the emulator, against what none of us made.
 
-    python -P bench/replica.py [--runs DIR] [--capacity FILE] [--drift FILE] [--measured FILE]
+    python -P bench/replica.py [--runs DIR] [--capacity FILE] [--drift FILE] [--measured FILE] [--plot PNG]
 
 1. The engine repeats every request that vLLM's own scheduler served (DIR of recorded runs): first and last
    token within 0.01 ms, preemptions equal.
@@ -123,6 +123,39 @@ def table(title: str, cases: list[dict[str, Any]], goals: dict[str, tuple[float,
     return good
 
 
+def plot(tables: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    """Draw the model's largest rates against the true ones, with the goals of the first table."""
+    from adapter.formats import plots  # noqa: PLC0415 - loads matplotlib
+
+    figure = plots.new_figure((6.5, 6.0))
+    axis = figure.subplots()
+    ends = [0.8, 45.0]
+    for name, (low, high) in GOALS.items():
+        color = "C0" if name == "mean" else "C1"
+        axis.fill_between(
+            ends, [(1 + low) * end for end in ends], [(1 + high) * end for end in ends],
+            color=color, alpha=0.12, linewidth=0, label=f"goal, {name}",
+        )  # fmt: skip
+        for marker, (title, cases) in zip("os", tables.items(), strict=True):
+            lines = analyze.answer_lines(
+                [json.dumps(question(case, PERCENTILES[name])) for case in cases]
+            )
+            brackets = [case["max_rate_rps"][name] for case in cases]
+            axis.errorbar(
+                [(holds + fails) / 2 for holds, fails in brackets],
+                [json.loads(line)["max_rate_rps"] for line in lines],
+                xerr=[(fails - holds) / 2 for holds, fails in brackets],
+                fmt=marker, color=color, markersize=5, label=f"{title}, {name}",
+            )  # fmt: skip
+    axis.plot(ends, ends, color="grey", linewidth=0.8)
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    axis.set_xlabel("largest rate of a replica that vLLM's scheduler drives (req/s)")
+    axis.set_ylabel("largest rate by the model (req/s)")
+    axis.legend(loc="upper left", fontsize="small")
+    plots.save(figure, path)
+
+
 def main() -> int:
     """Print the tables."""
     parser = argparse.ArgumentParser(
@@ -132,12 +165,15 @@ def main() -> int:
     parser.add_argument("--capacity", type=Path, default=DATA / "capacity.json", metavar="FILE")
     parser.add_argument("--drift", type=Path, default=DATA / "drift.json", metavar="FILE")
     parser.add_argument("--measured", type=Path, default=replica_fit.MEASURED, metavar="FILE")
+    parser.add_argument("--plot", type=Path, metavar="PNG")
     asked = parser.parse_args()
     good = repeated(sorted(asked.runs.glob("*.json")))
     capacity = json.loads(asked.capacity.read_text(encoding="utf-8"))
     drift = json.loads(asked.drift.read_text(encoding="utf-8"))
     good &= table("Largest rate of one replica, requests per second", capacity, GOALS)
     good &= table("The same step times, other lengths", drift, DRIFT_GOALS)
+    if asked.plot is not None:
+        plot({"capacity": capacity, "other lengths": drift}, asked.plot)
     text, reached = replica_fit.report(asked.measured)
     print(f"\nStep times fitted to every second row, mean relative error of the others\n{text}")
     good &= reached

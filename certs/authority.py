@@ -44,7 +44,7 @@ class Authority:
         lifetime: timedelta = CA_LIFETIME,
         now: datetime | None = None,
     ) -> Authority:
-        """Make a new authority on curve P-256, valid for ten years unless told otherwise."""
+        """Make a new authority on curve P-256, valid for ten years by default."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
         certificate = (
@@ -60,7 +60,7 @@ class Authority:
 
     @classmethod
     def load_or_create(cls, folder: Path, name: str) -> Authority:
-        """Load `NAME.crt` and `NAME.key` from the folder, made anew if they are not usable."""
+        """Load `NAME.crt` and `NAME.key` from the folder, replaced by a new one if they are not usable."""
         certificate_path, key_path = folder / f"{name}.crt", folder / f"{name}.key"
         try:
             certificate = x509.load_pem_x509_certificate(certificate_path.read_bytes())
@@ -98,7 +98,7 @@ class Authority:
         lifetime: timedelta = LEAF_LIFETIME,
         now: datetime | None = None,
     ) -> KeyPair:
-        """A serving certificate for these names and addresses, valid for a year unless told otherwise."""
+        """A serving certificate for these names and addresses, valid for a year by default."""
         names: list[x509.GeneralName] = [x509.DNSName(name) for name in dns_names]
         names += [x509.IPAddress(ipaddress.ip_address(address)) for address in ip_addresses]
         # Longer names do not fit there, and only the alternative names count.

@@ -1,7 +1,8 @@
-"""Serving certificates that renew themselves: two authorities overlap, so that nobody distrusts anybody.
+"""Serving certificates that renew themselves without a gap in which clients distrust the server.
 
-A new authority is trusted first and signs later; the old one is trusted until everyone has seen the new
-serving certificate. Pure: what is kept goes in, what is to be kept comes out.
+Two authorities overlap, so that clients trust the server throughout: a new authority is trusted first and
+signs later; the old one is trusted until all clients have seen the new serving certificate. Pure: the
+current state goes in, the next one comes out.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from certs.authority import BACKDATED, Authority, KeyPair
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Times:
-    """How long things last. A certificate is replaced when a third of its life is left.
+    """Lifetimes. A certificate is replaced when a third of its life is left.
 
     Attributes:
         overlap: time for which a new authority is trusted before it signs, and an old one afterwards.
@@ -49,15 +50,15 @@ class CertificateState:
 
     @property
     def trusted(self) -> bytes:
-        """The bundle for those who verify us, PEM."""
+        """The bundle for clients that verify the server, PEM."""
         parts = [self.signing.cert_pem]
         if self.following is not None:
             parts.append(self.following.cert_pem)
         return b"".join([*parts, self.former])
 
     def data(self) -> dict[str, bytes]:
-        """As kept in a Secret."""
-        found = {
+        """Data of the Secret."""
+        data = {
             "ca.crt": self.trusted,
             "tls.crt": self.serving.cert_pem,
             "tls.key": self.serving.key_pem,
@@ -65,11 +66,11 @@ class CertificateState:
             "signing.key": self.signing.key_pem,
         }
         if self.following is not None:
-            found["following.crt"] = self.following.cert_pem
-            found["following.key"] = self.following.key_pem
+            data["following.crt"] = self.following.cert_pem
+            data["following.key"] = self.following.key_pem
         if self.former:
-            found["former.crt"] = self.former
-        return found
+            data["former.crt"] = self.former
+        return data
 
 
 def parse(data: Mapping[str, bytes]) -> CertificateState | None:
@@ -100,15 +101,15 @@ def advance(
     published: bytes | None,
     force: bool = False,
 ) -> CertificateState:
-    """What is to be kept now; the same object where nothing is due.
+    """The state to keep from now on; the same object where nothing is due.
 
     Args:
-        kept: until now; None at the very first.
+        kept: current state; None at the first start.
         names: DNS names of the serving certificate.
         now: UTC.
-        times: how long things last.
-        published: what those who verify us trust now (an APIService's caBundle); None where that is not
-            ours to know, and time alone counts.
+        times: lifetimes.
+        published: bundle that clients trust now (an APIService's caBundle); None where it is unknown, and
+            time alone decides.
         force: bring in a new authority although none is due.
 
     """
@@ -116,7 +117,7 @@ def advance(
         signing = Authority.create("variant-adapter", lifetime=times.authority, now=now)
         return CertificateState(signing=signing, serving=_serving(signing, names, now, times))
     if _expired(kept.signing.certificate, now):
-        # Nobody trusts it any more: overlap would protect nobody.
+        # No client trusts it any more, so an overlap is of no use.
         return advance(None, names=names, now=now, times=times, published=published)
     if kept.following is None and (force or _due(kept.signing.certificate, now)):
         following = Authority.create("variant-adapter", lifetime=times.authority, now=now)
@@ -145,12 +146,12 @@ def _serving(authority: Authority, names: Sequence[str], now: datetime, times: T
 
 def _authority(certificate: bytes, key: bytes) -> Authority:
     loaded = serialization.load_pem_private_key(key, password=None)
-    found = x509.load_pem_x509_certificate(certificate)
+    parsed = x509.load_pem_x509_certificate(certificate)
     if not isinstance(loaded, ec.EllipticCurvePrivateKey):
         raise ValueError("not an elliptic-curve key")  # noqa: TRY004 - as any unusable one
-    if loaded.public_key() != found.public_key():
+    if loaded.public_key() != parsed.public_key():
         raise ValueError("certificate and key do not belong together")
-    return Authority(found, loaded)
+    return Authority(parsed, loaded)
 
 
 def _expired(certificate: x509.Certificate, now: datetime) -> bool:
@@ -168,5 +169,5 @@ def _trusted_for(authority: Authority, now: datetime) -> timedelta:
 
 
 def _names(certificate: x509.Certificate) -> list[str]:
-    found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    return sorted(found.get_values_for_type(x509.DNSName))
+    alternative = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return sorted(alternative.get_values_for_type(x509.DNSName))

@@ -1,4 +1,4 @@
-"""Models and GPUs of the catalog, and how aiconfigurator-core is asked about each."""
+"""Models and GPUs of the catalog, and the queries to aiconfigurator-core about each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Weights:
 
     Attributes:
         source: name that aiconfigurator-core bundles, or key of GEOMETRIES.
-        gemm: precision that overrides what the configuration says.
+        gemm: precision that overrides that of the configuration.
         experts: precision of the experts that does.
 
     """

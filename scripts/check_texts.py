@@ -1,7 +1,7 @@
 """Find texts of flags and fields that cannot be read alone: those that begin like the rest of a sentence.
 
 `--time-to-live: of a target (5m)` and `timeout: that an answer may take` need the name before them to be
-understood. Looked at are the help of every flag of every command, plug-ins included, the entries of
+understood. Checked are the help of every flag of every command, plug-ins included, the entries of
 `Attributes:` in docstrings, and the docstrings below assignments. Prints one line per finding; the exit
 status is 1 if there is one.
 """

@@ -4,7 +4,8 @@
     python scripts/make_catalog.py [--estimates FILE]
 
 Estimates come from aiconfigurator-core, which needs no GPU and no network; measured rows of
-tests/data/replica calibrate them. `--estimates` keeps them in a file, so that another run need not ask again.
+tests/data/replica calibrate them. `--estimates` keeps them in a file for
+the next run.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ def estimate_all() -> dict[str, dict[str, Any]]:
     package = Path(aiconfigurator_core.__file__).parent
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        asked = catalog_models.queries(aiconfigurator.bundled_models(), package, Path(folder))
-        for model, precision, gpu, query in asked:
+        queries = catalog_models.queries(aiconfigurator.bundled_models(), package, Path(folder))
+        for model, precision, gpu, query in queries:
             key = f"{model}|{precision}|{gpu}|{query.tp}"
             try:
                 estimate = aiconfigurator.estimate(query)
@@ -81,7 +82,7 @@ def implausible(estimate: aiconfigurator.Estimate, tp: int, half: dict[str, Any]
     if estimate.step_times.per_prefill_token_ms <= 0:
         return "prompts that take no time"
     if tp > 1 and estimate.memory.fixed_gib < LEAST_GIB:
-        return f"{estimate.memory.fixed_gib:.1f} GiB on each GPU: nobody splits so small a model so far"
+        return f"{estimate.memory.fixed_gib:.1f} GiB on each GPU: too small to split further"
     step = dataclasses.asdict(estimate.step_times)
     if half is not None and step_ms(step) > 1.15 * step_ms(half["step"]):
         return f"a step of {step_ms(step):.3g} ms, on half the GPUs {step_ms(half['step']):.3g}"

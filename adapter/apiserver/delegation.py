@@ -3,7 +3,7 @@
 A cluster has a single APIService for the group. With `--delegate-to` this server takes it, serves its own
 metrics, and forwards requests for all others with the caller's identity, as kube-apiserver would: in request
 headers beside a front-proxy certificate, or with a service account's token instead. Answers and errors of
-the other adapter are relayed unchanged; while it is down, our metrics are not affected.
+the other adapter are relayed unchanged; while it is down, the adapter's own metrics are not affected.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ _RESPONSE_HEADERS = ("Content-Type", "Content-Encoding", "Vary", "ETag", "Last-M
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DelegateOptions:
-    """Address of the other adapter, and our credentials for it.
+    """Address of the other adapter, and credentials for it.
 
     Attributes:
         url: `https://HOST[:PORT]` of the other adapter.
         ca_file: Authorities of its serving certificate; None: the system's.
-        certificate: Our front-proxy certificate; None: no client certificate.
+        certificate: Front-proxy certificate of this adapter; None: no client certificate.
         key: Private key of that certificate.
         token_file: Token of a service account, read for every request; None: no token.
-        timeout_seconds: Seconds for a whole answer. Default that of the setting, less than the 5 s of a
+        timeout_seconds: Seconds for a whole response. Default that of the setting, less than the 5 s of a
             probe by kube-apiserver.
 
     """
@@ -77,7 +77,7 @@ class Delegate:
         """Names of its metrics, from its last readable discovery."""
         return self._names
 
-    async def get_external_metric(self, namespace: str, name: str, selector: Selector) -> Relayed:  # noqa: ARG002 - the caller's own query says more than the selector
+    async def get_external_metric(self, namespace: str, name: str, selector: Selector) -> Relayed:  # noqa: ARG002 - the caller's query is forwarded instead of the selector
         """Its answer to the caller's request.
 
         Raises:

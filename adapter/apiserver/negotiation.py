@@ -55,8 +55,8 @@ def accepted(header: str, *, discovery: bool = False) -> Accepted:
             continue
         if "as" in given:
             version = given.get("v", "")
-            ours = given["as"] == DISCOVERY_KIND and given.get("g") == DISCOVERY_GROUP
-            if discovery and ours and version in {"v2", "v2beta1"} and kind == JSON:
+            is_discovery = given["as"] == DISCOVERY_KIND and given.get("g") == DISCOVERY_GROUP
+            if discovery and is_discovery and version in {"v2", "v2beta1"} and kind == JSON:
                 return Accepted("json", version)
             continue
         return Accepted(form)

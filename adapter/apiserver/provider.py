@@ -1,8 +1,8 @@
-"""Where external metrics come from: the seam between the API server and whatever knows values.
+"""Sources of external metrics: the interface between the API server and what provides values.
 
 The two methods are those of custom-metrics-apiserver, the library that other adapters are built with. The
-store of our targets is one provider, another adapter that requests are delegated to is one, and `Merged`
-makes one of two.
+store of published targets is one provider, another adapter that requests are delegated to is one, and
+`Merged` combines two. The caller's identity and request are in the context variable `CALLER`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class MetricValue(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relayed:
-    """A whole answer of another API server, to be handed on unchanged.
+    """A whole response of another API server, passed to the client unchanged.
 
     Attributes:
         status: HTTP status.
@@ -85,7 +85,7 @@ requests read it."""
 
 
 class Merged:
-    """Our metrics from our provider, all others from another one."""
+    """The adapter's metrics from its own provider, all others from another one."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Merged:
         *,
         reserved: Collection[str],
     ) -> None:
-        """`reserved`: names that are ours even while there is no value of them."""
+        """`reserved`: names that belong to the own provider even while it has no value of them."""
         self._own = own
         self._other = other
         self._reserved = frozenset(reserved)
@@ -103,8 +103,8 @@ class Merged:
         self, namespace: str, name: str, selector: Selector
     ) -> Sequence[MetricValue] | Relayed:
         """Values of a metric, from its owner."""
-        ours = name in self._reserved or name in self._own.list_external_metrics()
-        provider = self._own if ours else self._other
+        is_own = name in self._reserved or name in self._own.list_external_metrics()
+        provider = self._own if is_own else self._other
         return await provider.get_external_metric(namespace, name, selector)
 
     def list_external_metrics(self) -> Sequence[str]:

@@ -83,9 +83,9 @@ class Endpoints:
         """Serve the API until the context ends.
 
         Args:
-            auth: decides who is let in.
+            auth: authentication and authorization of requests.
             checks: readiness checks of the other components.
-            leader: identity of the replica that leads, as far as known; empty where none is elected.
+            leader: identity of the replica that leads, empty while none is known.
             credentials: local credentials, to write a kubeconfig for this server.
 
         Raises:

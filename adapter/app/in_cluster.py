@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
@@ -48,7 +49,7 @@ async def running(
     options: ServeOptions,
     installation: Installation,
     *,
-    front: Endpoints,
+    endpoints: Endpoints,
     session: aiohttp.ClientSession,
     clock: Clock,
 ) -> AsyncIterator[None]:
@@ -60,7 +61,9 @@ async def running(
     """
     async with contextlib.AsyncExitStack() as stack:
         cluster = await stack.enter_async_context(connected(installation.kubeconfig))
-        site = _Site(options, installation, front=front, session=session, clock=clock, api=cluster)
+        site = _Site(
+            options, installation, endpoints=endpoints, session=session, clock=clock, api=cluster
+        )
         certificate, key = await site.certificate()
         async with asyncio.TaskGroup() as group:
             tasks = [
@@ -74,13 +77,13 @@ async def running(
                     )
                 )
                 await stack.enter_async_context(
-                    front.open(
+                    endpoints.open(
                         auth,
                         checks={"objects": site.readiness},
                         leader=lambda: site.leadership.leader,
                     )
                 )
-                log.info("serving", url=front.url, identity=installation.identity)
+                log.info("serving", url=endpoints.url, identity=installation.identity)
                 tasks.append(group.create_task(site.elect(), name="election"))
                 if site.keeper is not None:
                     tasks.append(group.create_task(site.keeper.run(), name="keep certificates"))
@@ -98,7 +101,7 @@ class _Site:
         options: ServeOptions,
         installation: Installation,
         *,
-        front: Endpoints,
+        endpoints: Endpoints,
         session: aiohttp.ClientSession,
         clock: Clock,
         api: Cluster,
@@ -106,8 +109,8 @@ class _Site:
         self._options = options
         self._configuration = Configuration(options, os.environ)
         self._installation = installation
-        self._front = front
-        self._loop = front.loop
+        self._endpoints = endpoints
+        self._loop = endpoints.loop
         self._clock = clock
         self._changed = asyncio.Event()
         self._reported: list[str] = []
@@ -140,6 +143,7 @@ class _Site:
                 installation.certificates,
                 folder=options.certificates.state,
                 leads=self._leads,
+                now=lambda: datetime.fromtimestamp(clock.time(), UTC),
             )
         )
 
@@ -147,7 +151,7 @@ class _Site:
         return self.leadership.leads
 
     def readiness(self) -> str | None:
-        """What is not synced yet; None once the variants are known, whoever leads."""
+        """What is not synced yet; None once the variants are known, on leader and followers alike."""
         return self.objects.readiness()
 
     async def certificate(self) -> tuple[Path, Path]:
@@ -180,19 +184,19 @@ class _Site:
         if self.objects.readiness() is not None:
             return  # a partial snapshot would withdraw the targets of the rest
         await self.objects.refresh_scales()
-        found = await self.objects.inputs()
-        self._report(found)
-        self._configuration.apply(self._loop, found)
-        self._loop.apply_inputs(found)
+        snapshot = await self.objects.inputs()
+        self._report(snapshot)
+        self._configuration.apply(self._loop, snapshot)
+        self._loop.apply_inputs(snapshot)
 
-    def _report(self, found: inputs.Inputs) -> None:
-        for problem in found.problems:
+    def _report(self, snapshot: inputs.Inputs) -> None:
+        for problem in snapshot.problems:
             if problem not in self._reported:
                 log.error("invalid object; ignored until it is fixed", problem=problem)
         for problem in self.objects.problems:
             if problem not in self._reported:
                 log.error("objects not readable; retrying", problem=problem)
-        self._reported = [*found.problems, *self.objects.problems]
+        self._reported = [*snapshot.problems, *self.objects.problems]
 
     async def elect(self) -> None:
         """Take part in leader election, until cancelled."""

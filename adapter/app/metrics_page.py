@@ -72,9 +72,20 @@ def text() -> str:
     """The page."""
     served = "\n".join(f"- `{name}`" for name in sorted(OWN_METRICS))
     families = "\n".join(_row(family) for family in exposed())
-    series = "\n".join(
-        f"| {item.name} | {'; '.join(_names(item.names))} |" for item in model_servers.QUANTITIES
-    )
+    quantities = (*model_servers.QUANTITIES, *model_servers.ENGINE_QUANTITIES)
+    rows = [(item.name, "; ".join(_names(item.names))) for item in quantities]
+    cached = (f"`{part}` of `{whole}`" for part, whole in model_servers.CACHED_OF_PROMPTS)
+    rows += [
+        ("cached_tokens", "; ".join(cached)),
+        *(
+            (f"{name}, from pods only", "; ".join(f"`{item}`" for item in names))
+            for name, names in (
+                ("input_moments", model_servers.INPUT_BUCKETS),
+                ("output_moments", model_servers.OUTPUT_BUCKETS),
+            )
+        ),
+    ]
+    series = "\n".join(f"| {name} | {names} |" for name, names in rows)
     gateways = "\n".join(
         f"| {name} | {', '.join(f'`{item}`' for item in names)} |"
         for name, names in (("requests", GATEWAY_REQUESTS), ("queue", GATEWAY_QUEUES))

@@ -67,19 +67,19 @@ async def serving(
             settings=options.loop,
             leading=options.installation is None,
         )
-        front = Endpoints(options=options, loop=loop, store=store, clock=clock)
-        await stack.enter_async_context(front.open_metrics())
+        endpoints = Endpoints(options=options, loop=loop, store=store, clock=clock)
+        await stack.enter_async_context(endpoints.open_metrics())
         if options.installation is not None:
             parts = in_cluster.running(
-                options, options.installation, front=front, session=session, clock=clock
+                options, options.installation, endpoints=endpoints, session=session, clock=clock
             )
         elif options.variants is not None:
-            parts = _of_folder(options, options.variants, front=front, clock=clock)
+            parts = _of_folder(options, options.variants, endpoints=endpoints, clock=clock)
         else:
             raise errors.StartupError("neither a folder nor a cluster to read variants from")
         await stack.enter_async_context(parts)
         settle_heap()
-        yield front
+        yield endpoints
 
 
 def settle_heap() -> None:
@@ -95,29 +95,29 @@ def settle_heap() -> None:
 
 @contextlib.asynccontextmanager
 async def _of_folder(
-    options: ServeOptions, path: Path, *, front: Endpoints, clock: Clock
+    options: ServeOptions, path: Path, *, endpoints: Endpoints, clock: Clock
 ) -> AsyncIterator[None]:
     """Serve the variants of a folder."""
-    loop = front.loop
-    found = folder.read(path)
+    loop = endpoints.loop
+    snapshot = folder.read(path)
     credentials = local_auth.prepare(options.certificates, host=options.host)
     configuration = Configuration(options, os.environ)
-    configuration.apply(loop, found)
-    _report(found)
-    loop.apply_inputs(found)
+    configuration.apply(loop, snapshot)
+    _report(snapshot)
+    loop.apply_inputs(snapshot)
     async with contextlib.AsyncExitStack() as stack:
         auth = await _auth(stack, options, credentials)
-        await stack.enter_async_context(front.open(auth, credentials=credentials))
+        await stack.enter_async_context(endpoints.open(auth, credentials=credentials))
         log.info(
             "serving",
-            url=front.url,
-            kubeconfig=str(front.kubeconfig or ""),
+            url=endpoints.url,
+            kubeconfig=str(endpoints.kubeconfig or ""),
             variants=len(loop.states),
         )
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(
-                    _watch(configuration, path, loop, found, clock), name="watch folder"
+                    _watch(configuration, path, loop, snapshot, clock), name="watch folder"
                 ),
                 group.create_task(loop.run(), name="control loop"),
             ]
@@ -146,10 +146,10 @@ async def _auth(
     )
 
 
-def _report(found: inputs.Inputs) -> None:
-    for problem in found.problems:
+def _report(snapshot: inputs.Inputs) -> None:
+    for problem in snapshot.problems:
         log.error("invalid object; ignored until it is fixed", problem=problem)
-    if not found.variants:
+    if not snapshot.variants:
         log.error("no valid VariantAutoscaling in the folder; serving none until there is one")
 
 
@@ -157,14 +157,14 @@ async def _watch(
     configuration: Configuration,
     path: Path,
     loop: ControlLoop,
-    found: inputs.Inputs,
+    snapshot: inputs.Inputs,
     clock: Clock,
 ) -> None:
     """Read the folder again whenever a file changed; keep the last snapshot while it cannot be read."""
     unreadable = ""
     while True:
         await asyncio.sleep(max(clock.real_seconds(FOLDER_POLL_SECONDS), 0.1))
-        if await asyncio.to_thread(folder.digest, path) == found.digest:
+        if await asyncio.to_thread(folder.digest, path) == snapshot.digest:
             continue
         try:
             changed = await asyncio.to_thread(folder.read, path)
@@ -174,8 +174,8 @@ async def _watch(
             unreadable = str(error)
             continue
         unreadable = ""
-        if changed.problems != found.problems:
+        if changed.problems != snapshot.problems:
             _report(changed)
-        found = changed
-        configuration.apply(loop, found)
-        loop.apply_inputs(found)
+        snapshot = changed
+        configuration.apply(loop, snapshot)
+        loop.apply_inputs(snapshot)

@@ -49,7 +49,7 @@ class Cache(Generic[Result]):
         if task is None:
             task = asyncio.ensure_future(self._review(key, review))
             self._running[key] = task
-            # If all who wait are cancelled, nobody else retrieves an error.
+            # If all who wait are cancelled, no caller retrieves an error.
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
         # A client that disconnects must not cancel the review of the others.
         return await asyncio.shield(task)

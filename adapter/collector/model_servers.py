@@ -38,6 +38,8 @@ class PodMetrics:
         output_moments: Moments of their output tokens; None without a histogram.
         cached_tokens: Prompt tokens that the prefix cache served, and prompt tokens in all; both 0 where
             they are not reported.
+        generated: Tokens generated, first ones included; None where it is not reported, or tokens have a gap
+            each in `itl`. With speculative decoding a gap is of a step, which gives several tokens.
         preemptions: Requests that were preempted because the KV cache was full; None where it is not
             reported.
         kv_tokens: Tokens that the KV caches of the pod's engines hold; None where it is not reported.
@@ -56,6 +58,7 @@ class PodMetrics:
     input_moments: Moments | None = None
     output_moments: Moments | None = None
     cached_tokens: SumCount = (0.0, 0.0)
+    generated: float | None = None
     preemptions: float | None = None
     kv_tokens: float | None = None
     started_at: float | None = None
@@ -134,6 +137,7 @@ CACHE_CONFIG = "vllm:cache_config_info"
 CACHE_CONFIG_LABELS = ("engine", "num_gpu_blocks", "block_size", "kv_cache_size_tokens")
 
 ENGINE_QUANTITIES = (
+    Quantity("generated", (("vllm:generation_tokens_total",),)),
     Quantity("preemptions", (("vllm:num_preemptions_total",), ("sglang:num_retractions_sum",))),
     Quantity("kv_tokens", ((CACHE_CONFIG,), ("sglang:max_total_num_tokens",))),
 )
@@ -238,6 +242,7 @@ def pod_metrics(
         input_moments=input_moments,
         output_moments=output_moments,
         cached_tokens=pair("cached"),
+        generated=totals.get("generated"),
         preemptions=totals.get("preemptions"),
         kv_tokens=totals.get("kv_tokens") or None,
         started_at=started_at,
@@ -296,6 +301,9 @@ def cache_tokens(labels: Labels) -> float | None:
 
 # Moments of histograms.
 
+_LENGTHS_COUNT = 10
+"""Least number of finished requests from which a variation of lengths is taken."""
+
 
 def moments(samples: Iterable[tuple[str, Labels, float]], names: tuple[str, ...]) -> Moments | None:
     """Moments of one pod's histogram, summed over its engines; None without a usable one.
@@ -351,3 +359,24 @@ def _within(lower: float, upper: float) -> SumCount:
         mean = (upper - lower) / ratio
         square = (upper * upper - lower * lower) / (2.0 * ratio)
     return mean, mean**4 / square
+
+
+def moments_growth(before: Moments | None, after: Moments | None) -> Moments:
+    """Growth of moments; none where one of the two samples has no histogram, as those of Prometheus."""
+    if before is None or after is None:
+        return (0.0, 0.0, 0.0)
+    if after[2] < before[2]:
+        return after
+    return (after[0] - before[0], after[1] - before[1], after[2] - before[2])
+
+
+def variation(growths: Iterable[Moments]) -> float | None:
+    """Coefficient of variation of the lengths of requests; None for too few."""
+    total = squares = count = 0.0
+    for growth in growths:
+        total += growth[0]
+        squares += growth[1]
+        count += growth[2]
+    if count < _LENGTHS_COUNT or total <= 0:
+        return None
+    return math.sqrt(max(count * squares / (total * total) - 1.0, 0.0))

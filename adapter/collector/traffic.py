@@ -15,13 +15,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from adapter.collector import model_servers
 from adapter.collector.model_servers import Moments, PodMetrics, SumCount
 
 _SAME_START_SECONDS = 2.0
 """Tolerance between two reports of one start time: servers report it by a clock of their own."""
 
-_LENGTHS_COUNT = 10
-"""Least number of finished requests from which a variation of lengths is taken."""
+_SEVERAL_TOKENS = 1.02
+"""Tokens per gap from which steps give several; the two counters are of one moment, but not of one update."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,7 @@ class Traffic:
         input_tokens: Mean input tokens of a finished request; None while none has finished yet.
         output_tokens: Mean output tokens of a finished request; None while none has finished yet.
         ttft_ms: Mean time to first token; None without traffic.
-        itl_ms: Mean inter-token latency; None without traffic.
+        itl_ms: Mean inter-token latency per generated token; None without traffic.
         idle: Whether nothing arrived, ran or waited.
         idle_seconds: Time for which that is proven, without a gap.
         running: Requests in service in the last sample.
@@ -92,6 +93,7 @@ class _Growth:
     input_moments: Moments
     output_moments: Moments
     preemptions: float
+    generated: float | None
 
     def share_after(self, start: float) -> float:
         """The part of the interval after `start`."""
@@ -233,7 +235,7 @@ class TrafficWindow:
             # Nothing finished in the window: the last known lengths are the best estimate.
             input_tokens, output_tokens = self._tokens
         ttft = _mean([item.ttft for item in recent])
-        itl = _mean([item.itl for item in recent])
+        itl = _itl(recent)
         pages = [sample.page for sample in self._latest.values()]
         sampled_at = min((sample.at for sample in self._latest.values()), default=now)
         return Traffic(
@@ -250,8 +252,8 @@ class TrafficWindow:
             waiting=sum(page.waiting for page in pages),
             waiting_growth_rps=self._queued(now),
             kv_cache=max((p.kv_cache for p in pages if p.kv_cache is not None), default=None),
-            input_cv=_variation(item.input_moments for item in self._growth),
-            output_cv=_variation(item.output_moments for item in self._growth),
+            input_cv=model_servers.variation(item.input_moments for item in self._growth),
+            output_cv=model_servers.variation(item.output_moments for item in self._growth),
             cached_tokens=self._cached(input_tokens),
             preemptions_rps=self._preemptions(pages, now),
             kv_tokens=min((p.kv_tokens for p in pages if p.kv_tokens is not None), default=None),
@@ -324,6 +326,7 @@ _EMPTY = PodMetrics(
     itl=(0.0, 0.0),
     input_moments=(0.0, 0.0, 0.0),
     output_moments=(0.0, 0.0, 0.0),
+    generated=0.0,
     preemptions=0.0,
 )
 
@@ -354,33 +357,15 @@ def _growth(
         ttft=grown("ttft"),
         itl=grown("itl"),
         cached_tokens=grown("cached_tokens"),
-        input_moments=_grown_moments(base.input_moments, after.input_moments),
-        output_moments=_grown_moments(base.output_moments, after.output_moments),
+        input_moments=model_servers.moments_growth(base.input_moments, after.input_moments),
+        output_moments=model_servers.moments_growth(base.output_moments, after.output_moments),
         preemptions=0.0
         if after.preemptions is None or base.preemptions is None
         else max(after.preemptions - base.preemptions, 0.0),
+        generated=None
+        if after.generated is None or base.generated is None or after.generated < base.generated
+        else after.generated - base.generated,
     )
-
-
-def _grown_moments(before: Moments | None, after: Moments | None) -> Moments:
-    """Growth of moments; none where one of the two samples has no histogram, as those of Prometheus."""
-    if before is None or after is None:
-        return (0.0, 0.0, 0.0)
-    if after[2] < before[2]:
-        return after
-    return (after[0] - before[0], after[1] - before[1], after[2] - before[2])
-
-
-def _variation(growths: Iterable[Moments]) -> float | None:
-    """Coefficient of variation of the lengths of requests; None for too few."""
-    total = squares = count = 0.0
-    for growth in growths:
-        total += growth[0]
-        squares += growth[1]
-        count += growth[2]
-    if count < _LENGTHS_COUNT or total <= 0:
-        return None
-    return math.sqrt(max(count * squares / (total * total) - 1.0, 0.0))
 
 
 def _restarted(before: _Sample, after: PodMetrics) -> bool:
@@ -396,3 +381,15 @@ def _restarted(before: _Sample, after: PodMetrics) -> bool:
 def _mean(pairs: list[SumCount]) -> float | None:
     count = sum(pair[1] for pair in pairs)
     return sum(pair[0] for pair in pairs) / count if count > 0 else None
+
+
+def _itl(growths: list[_Growth]) -> float | None:
+    """Mean seconds per generated token: with speculative decoding a step, and so a gap, gives several."""
+    seconds, gaps = (sum(item.itl[place] for item in growths) for place in (0, 1))
+    if gaps <= 0:
+        return None
+    if all(item.generated is not None for item in growths):
+        later = sum((item.generated or 0.0) - item.ttft[1] for item in growths)
+        if later > _SEVERAL_TOKENS * gaps:
+            return seconds / later
+    return seconds / gaps

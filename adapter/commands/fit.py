@@ -29,7 +29,7 @@ class Result:
     Attributes:
         rows: usable rows, to which every index below refers.
         unusable: rows with their reasons.
-        lines: today's two lines; None where the rows do not determine them.
+        lines: the lines of ITL and TTFT; None where the rows do not determine them.
         lines_problem: reason why there are no lines.
         steps: step times; None where the lengths are not known.
         steps_problem: reason why there are no step times.
@@ -53,9 +53,9 @@ def register(command: argparse.ArgumentParser) -> None:
     command.description = (
         "Fits the times of an engine's step (base, per request, per prefill token, per context token), and"
         " ITL = alpha + beta * batch and TTFT = gamma + delta * input_tokens * batch, to benchmark rows."
-        " Saturated rows are found, named and left out. Files are CSV with columns batch (or concurrency),"
-        " itl_ms, input_tokens, output_tokens and ttft_ms, JSON of vLLM's bench serve or its sweep's CSV,"
-        " SGLang's JSON lines, or guidellm's JSON or CSV."
+        " Saturated rows are detected, reported and left out. Files are CSV with columns batch (or"
+        " concurrency), itl_ms, input_tokens, output_tokens and ttft_ms, JSON of vLLM's bench serve or its"
+        " sweep's CSV, SGLang's JSON lines, or guidellm's JSON or CSV."
     )
     command.add_argument(
         "files", nargs="+", type=Path, metavar="FILE", help="Benchmark results, CSV or JSON"
@@ -78,23 +78,23 @@ def register(command: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fit and print; a poor fit is printed with its verdict."""
+    """Fit and print; a poor fit is printed with its quality."""
     rows = [row for path in args.files for row in benchmarks.read(path)]
-    found = fit_rows(rows, args.max_batch)
+    result = fit_rows(rows, args.max_batch)
     if args.plot is not None:
-        if found.lines is None:
-            raise InputError(f"no plot: {found.lines_problem}")
-        plots.write_fit(found.rows, found.lines, args.plot)
+        if result.lines is None:
+            raise InputError(f"no plot: {result.lines_problem}")
+        plots.write_fit(result.rows, result.lines, args.plot)
     if args.json:
-        print(json.dumps(_document(found), allow_nan=False))
+        print(json.dumps(_document(result), allow_nan=False))
     else:
-        for line in _table(found):
+        for line in _table(result):
             print(line)
     return 0
 
 
 def fit_rows(rows: Sequence[benchmarks.Row], max_batch: int | None) -> Result:
-    """Both fits; the rows that step times find saturated teach neither.
+    """Both fits; neither uses the rows that the fit of step times finds saturated.
 
     Raises:
         InputError: neither fit is possible, or a number is out of its range.
@@ -142,7 +142,7 @@ def _steps(
 ) -> tuple[step_fit.StepFit | None, str, benchmark_rows.BenchmarkRows | None]:
     for name in ("input_tokens", "output_tokens"):
         if any(math.isnan(getattr(row, name)) for row in rows):
-            return None, f"{name} is not known of every row", None
+            return None, f"{name} is missing in some rows", None
     try:
         table = benchmark_rows.rows_of(
             concurrency=[row.batch for row in rows],
@@ -165,15 +165,15 @@ def _steps(
         raise InputError(f"{place}: {name}: {error.problem}") from error
 
 
-def _document(found: Result) -> dict[str, Any]:
-    lines, steps = found.lines, found.steps
+def _document(result: Result) -> dict[str, Any]:
+    lines, steps = result.lines, result.steps
     prefill = lines.prefill if lines else None
     return {
         "alpha": lines.decode.base if lines else None,
         "beta": lines.decode.slope if lines else None,
         "gamma": prefill.base if prefill else None,
         "delta": prefill.slope if prefill else None,
-        "verdict": lines.verdict if lines else None,
+        "quality": lines.quality if lines else None,
         "decode": dataclasses.asdict(lines.decode) if lines else None,
         "prefill": dataclasses.asdict(prefill) if prefill else None,
         "steps": {
@@ -187,56 +187,56 @@ def _document(found: Result) -> dict[str, Any]:
         if steps
         else None,
         "saturated": [
-            {"place": found.rows[row.row].place, "running": row.running, "reason": row.reason}
+            {"place": result.rows[row.row].place, "running": row.running, "reason": row.reason}
             for row in (steps.saturated if steps else ())
         ],
-        "left_out": [{"place": row.place, "reason": row.problem} for row in found.unusable],
-        "undetermined": list(found.advice.undetermined) if found.advice else [],
-        "measure_next": list(found.advice.measure_next) if found.advice else [],
+        "left_out": [{"place": row.place, "reason": row.problem} for row in result.unusable],
+        "undetermined": list(result.advice.undetermined) if result.advice else [],
+        "measure_next": list(result.advice.measure_next) if result.advice else [],
         "capacities": [
             {
                 name: None if math.isnan(value) else value
                 for name, value in dataclasses.asdict(capacity).items()
             }
-            for capacity in found.capacities
+            for capacity in result.capacities
         ],
     }
 
 
-def _table(found: Result) -> Iterator[str]:
-    for row in found.unusable:
+def _table(result: Result) -> Iterator[str]:
+    for row in result.unusable:
         yield f"left out: {row.place}: {row.problem}"
-    for row in found.rows:
+    for row in result.rows:
         if row.note:
             yield f"note: {row.place}: {row.note}"
-    if found.steps is None:
-        yield f"step times: not fitted: {found.steps_problem}"
+    if result.steps is None:
+        yield f"step times: not fitted: {result.steps_problem}"
     else:
-        yield from _step_lines(found, found.steps)
-    if found.lines is None:
-        yield f"alpha, beta, gamma and delta: not fitted: {found.lines_problem}"
+        yield from _step_lines(result, result.steps)
+    if result.lines is None:
+        yield f"alpha, beta, gamma and delta: not fitted: {result.lines_problem}"
     else:
         yield from _lines(
-            "ITL = alpha + beta * batch", ("alpha", "beta"), found.lines.decode, found.rows
+            "ITL = alpha + beta * batch", ("alpha", "beta"), result.lines.decode, result.rows
         )
-        if found.lines.prefill is None:
-            yield "TTFT: no usable row; gamma and delta stay unknown"
+        if result.lines.prefill is None:
+            yield "TTFT: no usable row; gamma and delta are not fitted"
         else:
             yield from _lines(
                 "TTFT = gamma + delta * input_tokens * batch",
                 ("gamma", "delta"),
-                found.lines.prefill,
-                found.rows,
+                result.lines.prefill,
+                result.rows,
             )
-        yield f"verdict: {found.lines.verdict}"
-    yield from _profile(found)
+        yield f"fit quality: {result.lines.quality}"
+    yield from _profile(result)
 
 
-def _step_lines(found: Result, steps: step_fit.StepFit) -> Iterator[str]:
+def _step_lines(result: Result, steps: step_fit.StepFit) -> Iterator[str]:
     for saturated in steps.saturated:
-        yield f"saturated, left out: {found.rows[saturated.row].place}: {saturated.reason}"
+        yield f"saturated, left out: {result.rows[saturated.row].place}: {saturated.reason}"
     for row in steps.waited:
-        yield f"TTFT left out: {found.rows[row].place}: it holds a wait, but ITL follows the concurrency"
+        yield f"TTFT left out: {result.rows[row].place}: TTFT includes queueing time; only ITL is used"
     yield "step = base + per request * n + per prefill token * prompt tokens + per context token * context"
     for name in step_fit.NAMES:
         value, error = getattr(steps.step_times, name), steps.errors[name]
@@ -246,34 +246,34 @@ def _step_lines(found: Result, steps: step_fit.StepFit) -> Iterator[str]:
         yield f"  {name.removesuffix('_ms').replace('_', ' '):<18} {value:>12.6g} ms  +- {error:.3g}{unsure}"
     yield f"  {steps.rows} rows, mean error of ITL {steps.error:.1%}"
     for row in steps.outliers:
-        yield f"  outlier: {found.rows[row].place}"
-    tails = [row.itl_p99_ms / row.itl_ms for row in found.rows if row.itl_p99_ms > 0]
+        yield f"  outlier: {result.rows[row].place}"
+    tails = [row.itl_p99_ms / row.itl_ms for row in result.rows if row.itl_p99_ms > 0]
     if tails:
-        yield f"  p99 of ITL is {np.median(tails):.2f} times its mean (median of {len(tails)} rows)"
-    for capacity in found.capacities:
+        yield f"  ITL p99/mean ratio {np.median(tails):.2f}, median of {len(tails)} rows"
+    for capacity in result.capacities:
         measured = capacity.measured_rps
         best = "none measured" if math.isnan(measured) else f"best measured {measured:.4g}"
         yield (
             f"capacity at {capacity.input_tokens:.0f}/{capacity.output_tokens:.0f} tokens:"
             f" {capacity.implied_rps:.4g} requests/s with {capacity.requests:.4g} in service; {best}"
         )
-    if found.advice is not None:
-        for said in found.advice.undetermined:
-            yield f"not determined: {said}"
-        for better in found.advice.measure_next:
-            yield f"next: {better}"
+    if result.advice is not None:
+        for problem in result.advice.undetermined:
+            yield f"not determined: {problem}"
+        for fix in result.advice.measure_next:
+            yield f"next: {fix}"
 
 
-def _profile(found: Result) -> Iterator[str]:
+def _profile(result: Result) -> Iterator[str]:
     yield "for the VariantAutoscaling's modelProfile:"
     yield "  perfParms:"
-    if found.lines is not None:
-        decode, prefill = found.lines.decode, found.lines.prefill
+    if result.lines is not None:
+        decode, prefill = result.lines.decode, result.lines.prefill
         yield f'    decodeParms: {{alpha: "{decode.base:.6g}", beta: "{decode.slope:.6g}"}}'
         if prefill is not None:
             yield f'    prefillParms: {{gamma: "{prefill.base:.6g}", delta: "{prefill.slope:.6g}"}}'
-    if found.steps is not None:
-        times = found.steps.step_times
+    if result.steps is not None:
+        times = result.steps.step_times
         fields = {
             "base": times.base_ms,
             "perRequest": times.per_request_ms,
@@ -295,7 +295,7 @@ def _lines(
         yield f"  {name:<6} {value:>12.6g} ms  +- {error:.3g}"
     yield (
         f"  {line.rows} rows, median error {line.median_error:.1%}, R2 {line.r_squared:.4f}:"
-        f" {line.verdict}"
+        f" {line.quality}"
     )
     for outlier in line.outliers:
         yield f"  outlier: {rows[outlier].place}"

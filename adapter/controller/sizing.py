@@ -165,7 +165,7 @@ class Sizing:
                 saturation_rule.Signals(
                     replicas=len(source.endpoints) or source.replicas,
                     running=traffic.running,
-                    waiting=traffic.waiting,
+                    waiting=traffic.waiting + self._at_gateway(source),
                     kv_usage=traffic.kv_cache,
                     itl_ms=traffic.itl_ms,
                     ttft_ms=traffic.ttft_ms,
@@ -199,6 +199,14 @@ class Sizing:
             reason=f"saturation rule (no profile): {reason}",
             current_cost=cost * source.replicas,
         )
+
+    def _at_gateway(self, source: VariantSource) -> float:
+        """The variant's part of the requests that wait at the gateways."""
+        waiting = gateway.of_model(self.gateway_demand, source.namespace, source.model)
+        place = self.rates.key(source.namespace, source.model)
+        if waiting is None or place is None or self.rates.rps[place] <= 0:
+            return 0.0
+        return waiting.waiting * self.parts.get(source.key, 0.0) / self.rates.rps[place]
 
     def _minimum(
         self, source: VariantSource, observation: Observation, published: int | None

@@ -215,15 +215,22 @@ def publish(
         scaled_up=before.scaled_up + (replicas > last),
         scaled_down=before.scaled_down + (replicas < last),
     )
-    if before.desired != replicas or before.problem:
+    _log_target(before, state, decision)
+    series = series_of(state, valid_until=moment.now + moment.valid_seconds)
+    return replace(record, state=state, series=series)
+
+
+def _log_target(before: VariantState, state: VariantState, decision: plan.Decision) -> None:
+    """Log a target that is not the one before, and a profile that is used outside its lengths."""
+    if before.desired != state.desired or before.problem:
         log.info(
             "target decided; publishing it",
-            variant=source.key,
-            replicas=replicas,
+            variant=state.source.key,
+            replicas=state.desired,
             before=before.desired,
-            current=source.replicas,
-            accelerator=candidate.accelerator,
-            profile=profile_source,
+            current=state.source.replicas,
+            accelerator=decision.candidate.accelerator,
+            profile=state.profile_source,
             arrival_rate_rpm=round(decision.arrival_rate_rps * 60, 2),
             reason=state.reason,
             runner_up=decision.runner_up,
@@ -231,12 +238,10 @@ def publish(
     if decision.notes and (before.decision is None or not before.decision.notes):
         log.warning(
             "profile used outside what it was measured for; targets may be wrong until it is replaced",
-            variant=source.key,
-            accelerator=candidate.accelerator,
+            variant=state.source.key,
+            accelerator=decision.candidate.accelerator,
             notes=decision.notes,
         )
-    series = series_of(state, valid_until=moment.now + moment.valid_seconds)
-    return replace(record, state=state, series=series)
 
 
 def _profile_source(source: VariantSource, decision: plan.Decision) -> ProfileSource:

@@ -16,12 +16,13 @@ import structlog
 from adapter.collector.traffic import Traffic
 from adapter.planning import fleet
 from adapter.resources.variant import VariantSource
-from analyzer import step_learning, tuner
+from analyzer import tuner
+from analyzer.engine import learning
 from analyzer.step_times import EngineLimits, Lengths, StepTimes
 
 log = structlog.get_logger()
 
-Estimate = tuner.State | step_learning.State
+Estimate = tuner.State | learning.State
 """Estimate of decode and prefill times, or of step times."""
 
 DEFAULT_INPUT_CV = 1.0
@@ -91,7 +92,7 @@ def _unknown(source: VariantSource) -> tuple[fleet.Profile, ...]:
     return (
         fleet.Profile(
             accelerator=source.accelerator,
-            latency=step_learning.PRIOR,
+            latency=learning.PRIOR,
             limits=EngineLimits(
                 max_num_seqs=DEFAULT_NUM_SEQS, max_num_batched_tokens=DEFAULT_BATCHED_TOKENS
             ),
@@ -146,13 +147,13 @@ def observe(
 
 def _seed(profile: fleet.Profile, *, given: bool) -> Estimate:
     if isinstance(profile.latency, StepTimes):
-        return step_learning.start(profile.latency if given else None)
+        return learning.start(profile.latency if given else None)
     return tuner.start(profile.latency)
 
 
 def _update(
     state: Estimate, profile: fleet.Profile, traffic: Traffic, *, replicas: int, window: float
-) -> tuner.Update | step_learning.Update:
+) -> tuner.Update | learning.Update:
     rate = traffic.arrival_rate_rps / replicas
     requests = traffic.arrival_rate_rps * window
     output_tokens = traffic.output_tokens or 0.0
@@ -169,12 +170,14 @@ def _update(
                 requests=requests,
             ),
         )
-    # What waits for a place in the batch says nothing of prefill.
+    # What waits for a place in the batch says nothing of prefill, and is not served yet.
     queued = traffic.waiting > max(0.25 * traffic.running, replicas)
+    if queued:
+        rate = max(rate - max(traffic.waiting_growth_rps, 0.0) / replicas, 0.0)
     limits = profile.limits
-    return step_learning.update(
+    return learning.update(
         state,
-        step_learning.StepObservation(
+        learning.StepObservation(
             rate_rps=rate,
             lengths=lengths(traffic),
             itl_ms=traffic.itl_ms or 0.0,
@@ -201,7 +204,7 @@ def _log_update(
     source: VariantSource,
     profile: fleet.Profile,
     before: Estimate,
-    update: tuner.Update | step_learning.Update,
+    update: tuner.Update | learning.Update,
 ) -> None:
     if update.outcome != "outlier" and before.usable == update.state.usable:
         return
@@ -224,8 +227,8 @@ def _log_update(
 def parameters(state: Estimate) -> Mapping[str, float]:
     """Estimates by name, milliseconds."""
     names: tuple[str, ...] = ("alpha", "beta", "gamma", "delta")
-    if isinstance(state, step_learning.State):
-        names = tuple(name.removesuffix("_ms") for name in step_learning.PARAMETERS)
+    if isinstance(state, learning.State):
+        names = tuple(name.removesuffix("_ms") for name in learning.PARAMETERS)
     return dict(zip(names, state.parameters, strict=True))
 
 
@@ -261,7 +264,7 @@ def _learned(learned: TunedProfile) -> fleet.Profile:
     """A learned profile, up to twice the batch that was seen: nobody knows what is beyond."""
     profile, state = learned.profile, learned.tuner
     assert profile.limits is not None  # noqa: S101 - one that is learned has them
-    seen = state.largest_batch if isinstance(state, step_learning.State) else math.inf
+    seen = state.largest_batch if isinstance(state, learning.State) else math.inf
     batch = int(min(max(math.ceil(_SEEN_BATCHES * seen), 4), DEFAULT_NUM_SEQS))
     return replace(
         profile,

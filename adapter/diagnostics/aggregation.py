@@ -1,4 +1,4 @@
-"""Checks of the path from kube-apiserver to us: version, aggregation layer, APIService, trust, leader."""
+"""Checks of the path from kube-apiserver to the adapter: version, aggregation, APIService, trust, leader."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TOLERANCE_MINOR = 33
 """Minor version of Kubernetes since which HPAs have `behavior.*.tolerance`."""
 
 LEASE_LATE_SECONDS = 60.0
-"""Age of a renewal after which nobody leads, with room for clocks that differ."""
+"""Age of a renewal after which there is no leader, with room for clocks that differ."""
 
 
 async def version(site: Site) -> AsyncIterator[Finding]:
@@ -53,7 +53,7 @@ async def layer(site: Site) -> AsyncIterator[Finding]:
 
 
 async def api_service(site: Site) -> AsyncIterator[Finding]:
-    """Whether the APIService is ours and available, and trusts our serving certificate."""
+    """Whether the APIService points to this adapter, is available, and trusts its serving certificate."""
     names = site.names
     item = await site.find(f"/apis/apiregistration.k8s.io/v1/apiservices/{API_SERVICE}")
     if item is None:
@@ -65,16 +65,16 @@ async def api_service(site: Site) -> AsyncIterator[Finding]:
         yield Finding(
             "error",
             f"APIService {API_SERVICE} belongs to Service {owner}",
-            "a cluster has one: kubectl apply -f manifests/base/apiservice.yaml makes it ours, and serve"
-            f" --delegate-to https://{service.get('name')}.{service.get('namespace')}.svc proxies the"
-            " metrics of the other adapter",
+            "a cluster has one: kubectl apply -f manifests/base/apiservice.yaml points it to this adapter,"
+            f" and serve --delegate-to https://{service.get('name')}.{service.get('namespace')}.svc proxies"
+            " the metrics of the other adapter",
         )
         return
     condition: Mapping[str, Any] = next(
         (
-            found
-            for found in (item.get("status") or {}).get("conditions") or ()
-            if found.get("type") == "Available"
+            candidate
+            for candidate in (item.get("status") or {}).get("conditions") or ()
+            if candidate.get("type") == "Available"
         ),
         {},
     )
@@ -109,7 +109,7 @@ async def _trust(site: Site, item: Mapping[str, Any]) -> AsyncIterator[Finding]:
         yield Finding(
             "error",
             f"caBundle of {API_SERVICE} does not trust the serving certificate",
-            "the leader updates it within half a minute; if it does not, its log says why",
+            "the leader updates it within half a minute; if it does not, read its log",
         )
 
 
@@ -121,7 +121,7 @@ async def lease(site: Site) -> AsyncIterator[Finding]:
     if item is None:
         yield Finding(
             "error",
-            f"no Lease {names.namespace}/{names.lease}: no adapter has run",
+            f"no Lease {names.namespace}/{names.lease}: the adapter has never started",
             f"kubectl -n {names.namespace} get pods; kubectl apply -k manifests/base",
         )
         return

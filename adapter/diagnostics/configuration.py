@@ -45,7 +45,7 @@ async def settings(site: Site) -> Mapping[str, str]:
 
 
 async def _read(site: Site) -> tuple[inputs.Reader, set[str]]:
-    """Our ConfigMaps, and their names."""
+    """The adapter's ConfigMaps, and their names."""
     space = site.names.namespace
     reader = inputs.Reader()
     names = set()
@@ -68,7 +68,7 @@ async def prometheus(site: Site) -> AsyncIterator[Finding]:
 async def of_prometheus(options: PrometheusOptions, models: set[str]) -> list[Finding]:
     """Whether a Prometheus has the metrics of these models, with the labels that identify pods."""
     try:
-        # As the control loop queries, so that its problems are found here.
+        # As the control loop queries, so that doctor meets the same problems.
         async with aiohttp.ClientSession() as session:
             answer = await PrometheusClient(session, options).query(promql.fleet())
     except PrometheusError as error:
@@ -97,8 +97,8 @@ async def of_prometheus(options: PrometheusOptions, models: set[str]) -> list[Fi
             Finding(
                 "warning",
                 f"{where}: series of {', '.join(bare)} have no namespace or pod label",
-                "scrape them with a PodMonitor: without these labels, variants of one model cannot be told"
-                " apart",
+                "scrape them with a PodMonitor: without these labels, variants of one model cannot be"
+                " distinguished",
             )
         )
     if not findings:

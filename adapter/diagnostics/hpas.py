@@ -1,4 +1,4 @@
-"""Checks of the HorizontalPodAutoscalers that read our metrics: their fields, and what they are served."""
+"""Checks of the HPAs that read the adapter's metrics: their fields, and the values that they are served."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from adapter.store import OWN_METRICS
 
 
 async def check(site: Site) -> AsyncIterator[Finding]:
-    """Every HPA that reads our metrics, and every variant that no HPA reads."""
+    """Every HPA that reads the adapter's metrics, and every variant that no HPA reads."""
     minor, settings = await site.minor(), await configuration.settings(site)
     variants = {key_of(item): item for item in await site.variants()}
     read = set()
@@ -81,12 +81,12 @@ def of_fields(
     minor: int,
     settings: Mapping[str, str],
 ) -> list[Finding]:
-    """Fields of an HPA that change what our target means, or keep it from being followed.
+    """Fields of an HPA that change what the target means, or keep the HPA from following it.
 
     Args:
         shown: kind and name for messages.
         scaler: the HPA.
-        reading: one of our metrics in it.
+        reading: one of the adapter's metrics in it.
         minor: minor version of Kubernetes.
         settings: data of the adapter's ConfigMap.
 
@@ -115,7 +115,7 @@ def of_fields(
 
 
 def _of_target(shown: str, reading: hpa.Reading) -> list[Finding]:
-    """Whether the HPA takes the metric as a number of replicas."""
+    """Whether the HPA uses the metric as a replica count."""
     if reading.target_type != "AverageValue":
         return [
             Finding(
@@ -129,7 +129,7 @@ def _of_target(shown: str, reading: hpa.Reading) -> list[Finding]:
         return [
             Finding(
                 "error",
-                f"{shown}: {reading.metric} is not a number of replicas",
+                f"{shown}: {reading.metric} is not a replica count",
                 "read inferno_desired_replicas",
             )
         ]

@@ -1,4 +1,4 @@
-"""Checks of RBAC: what our ServiceAccount and the HPA controller may do."""
+"""Checks of RBAC: what the adapter's ServiceAccount and the HPA controller may do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FIX = "kubectl apply -f manifests/base/rbac.yaml"
 
 
 async def adapter(site: Site) -> AsyncIterator[Finding]:
-    """Whether our ServiceAccount has all permissions of `needed`."""
+    """Whether the adapter's ServiceAccount has all permissions of `needed`."""
     names = site.names
     account = f"system:serviceaccount:{names.namespace}:{names.account}"
     groups = ("system:serviceaccounts", f"system:serviceaccounts:{names.namespace}", AUTHENTICATED)
@@ -39,7 +39,7 @@ async def adapter(site: Site) -> AsyncIterator[Finding]:
 
 
 async def hpa_controller(site: Site) -> AsyncIterator[Finding]:
-    """Whether the HPA controller may read our metrics."""
+    """Whether the HPA controller may read the adapter's metrics."""
     controller = User(name=HPA_CONTROLLER, groups=(AUTHENTICATED,))
     metric = Attributes(
         verb="list",
@@ -55,7 +55,7 @@ async def hpa_controller(site: Site) -> AsyncIterator[Finding]:
 
 
 def needed(names: Names) -> list[Attributes]:
-    """Permissions that our ServiceAccount needs."""
+    """Permissions that the adapter's ServiceAccount needs."""
 
     def rule(verbs: str, group: str, resource: str, *where: str) -> list[Attributes]:
         """`where`: namespace and name, as far as they matter; `resource` may have a subresource."""

@@ -32,11 +32,11 @@ class Finding:
 
 
 class Site:
-    """One installation in a cluster, read with the rights of whoever runs the command.
+    """One installation in a cluster, read with the permissions of the user who runs the command.
 
     Attributes:
         cluster: API server.
-        names: Names of our objects.
+        names: Names of the adapter's own objects.
         prometheus: Where Prometheus is; None: it is not checked.
 
     """

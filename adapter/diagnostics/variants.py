@@ -33,7 +33,9 @@ async def statuses(site: Site) -> AsyncIterator[Finding]:
         failed = [condition for condition in conditions if condition.get("status") == "False"]
         shown = f"VariantAutoscaling {key_of(item)}"
         if not conditions:
-            yield Finding("warning", f"{shown}: has no status yet", "see who leads, above")
+            yield Finding(
+                "warning", f"{shown}: has no status yet", "see the finding on the leader, above"
+            )
         elif failed:
             yield Finding(
                 "error",

@@ -7,7 +7,7 @@ SGLang appends lines with the same keys. guidellm 0.2 to 0.8 writes
 later). The concurrency follows from Little's law, requests per second times the time of one request, where
 it is not measured.
 
-A run from which nothing can be learned becomes a row with its reason, so that the others of its file count.
+An unusable run becomes a row with its reason, so that the other runs of its file are used.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ class Row:
     """One run.
 
     Attributes:
-        place: where it stands, such as `runs.csv:3`.
-        batch: mean number of requests inside; NaN where it is not known.
+        place: file and line or index, such as `runs.csv:3`.
+        batch: mean number of requests running and waiting; NaN where it is not known.
         input_tokens: mean per request; NaN where it is not known.
         itl_ms: mean inter-token latency per generated token; NaN where it is not known.
         ttft_ms: mean time to first token; NaN where it is not known.
         output_tokens: mean per request; NaN where it is not known.
         throughput_rps: finished requests per second; NaN where it is not known.
-        open_loop: arrivals did not wait for answers.
+        open_loop: arrivals did not wait for responses.
         unlimited: all requests were sent at once.
         ttft_p50_ms: median of TTFT; NaN where it is not known.
         ttft_p99_ms: 99th percentile of TTFT; likewise.
         itl_p50_ms: median of ITL; likewise.
         itl_p99_ms: 99th percentile of ITL; likewise.
-        problem: why nothing can be learned from it; empty otherwise.
-        note: why a part of it cannot be used; empty otherwise.
+        problem: reason why the run is unusable; empty otherwise.
+        note: reason why a part of it is unusable; empty otherwise.
 
     """
 
@@ -65,7 +65,7 @@ class Row:
 
 
 class _UnusableError(ValueError):
-    """Nothing can be learned from a run; the message is the row's reason."""
+    """A run is unusable; the message is the row's reason."""
 
 
 def is_vllm(document: Mapping[str, Any]) -> bool:
@@ -139,27 +139,30 @@ def _vllm(document: Mapping[str, Any], place: str) -> Row:
     output = tokens / completed
     if output <= 1.0:
         raise _UnusableError(
-            f"total_output_tokens: {output:.3g} a request have no time between tokens"
+            f"total_output_tokens: {output:.3g} per request; ITL needs more than one"
         )
     # Per token, not per message: a speculating engine sends several tokens in one.
     name = "mean_tpot_ms" if "mean_tpot_ms" in document else "mean_itl_ms"
     itl = _number(document.get(name), name)
     if itl == 0:
-        raise _UnusableError(f"{name}: is 0: the answers were not streamed")
+        raise _UnusableError(f"{name}: is 0: responses were not streamed")
     ttft = _optional(document.get("mean_ttft_ms"))
     latency = ttft + (output - 1.0) * itl
     if math.isnan(latency):
         latency = _optional(document.get("mean_e2el_ms", document.get("mean_e2e_latency_ms")))
     if math.isnan(latency):
         raise _UnusableError(
-            "mean_ttft_ms: must be a number > 0; without it no concurrency follows"
+            "mean_ttft_ms: must be a number > 0; the concurrency cannot be computed without it"
         )
     batch = throughput * latency / 1000.0
     if batch <= 0:
         raise _UnusableError(f"request_throughput: is 0: {NOTHING_FINISHED}")
     limit = _optional(document.get("max_concurrency"))
-    asked = document.get("request_rate")
-    endless = isinstance(asked, (int, float, str)) and str(asked).lower() in {"inf", "infinity"}
+    request_rate = document.get("request_rate")
+    endless = isinstance(request_rate, (int, float, str)) and str(request_rate).lower() in {
+        "inf",
+        "infinity",
+    }
     return Row(
         place=place,
         batch=batch,
@@ -169,7 +172,7 @@ def _vllm(document: Mapping[str, Any], place: str) -> Row:
         output_tokens=output,
         throughput_rps=throughput,
         open_loop=not endless
-        and not math.isnan(_optional(asked))
+        and not math.isnan(_optional(request_rate))
         and not (limit > 0 and batch > 0.9 * limit),
         unlimited=endless and math.isnan(limit),
         ttft_p50_ms=_optional(document.get("median_ttft_ms")),
@@ -199,10 +202,10 @@ def _guidellm_run(value: _Value, finished: Any, strategy: str, place: str) -> Ro
         concurrency = mean("requests_per_second") * mean("request_latency")  # requests/s, s
     batch = _number(concurrency, "metrics.request_concurrency.successful.mean")
     if batch == 0:
-        raise _UnusableError(f"no request was inside: {NOTHING_FINISHED}")
+        raise _UnusableError(f"mean concurrency is 0: {NOTHING_FINISHED}")
     itl = _optional(value("inter_token_latency_ms", "mean"))
     if math.isnan(itl):
-        raise _UnusableError("inter_token_latency_ms: is absent: the answers were not streamed")
+        raise _UnusableError("inter_token_latency_ms: is absent: responses were not streamed")
     ttft = _optional(value("time_to_first_token_ms", "mean"))
     return Row(
         place=place,

@@ -1,7 +1,7 @@
 """Benchmark results as rows for `analyzer`: CSV, and the files of vLLM, SGLang and guidellm.
 
-A row is one run at one load. What a CSV calls its columns is told apart by name. A run from which nothing
-can be learned (nothing finished, not streamed) is a row with its reason; a file without any usable row is
+A row is one run at one load. Columns of a CSV are recognized by name. An unusable run (nothing
+finished, not streamed) is a row with its reason; a file without any usable row is
 refused.
 """
 
@@ -27,7 +27,7 @@ COLUMNS = {
     "itl_ms": ("itl_ms", "itl", "mean_itl_ms", "tpot_ms", "tpot", "mean_tpot_ms"),
     "ttft_ms": ("ttft_ms", "ttft", "mean_ttft_ms"),
 }
-"""What a column may be called; letters' case, spaces and dashes do not count."""
+"""Accepted names of each column; case, spaces and dashes are ignored."""
 
 
 def read(path: Path) -> list[Row]:
@@ -110,7 +110,7 @@ def _plain(path: Path, text: str) -> Iterator[Row]:
 
 
 def _cell(text: str, place: str) -> float:
-    """A number >= 0; NaN where a tool wrote that it has none."""
+    """A number >= 0; NaN where the tool wrote `nan`, `inf` or a text."""
     try:
         value = float(text)
     except ValueError:

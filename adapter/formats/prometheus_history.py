@@ -66,7 +66,7 @@ class PrometheusHistory:
         self._connect.headers = self._options.request_headers()
         try:
             with warnings.catch_warnings():
-                # That the certificate is not checked was asked for.
+                # The user chose not to check the certificate.
                 warnings.filterwarnings("ignore", message="Unverified HTTPS request")
                 result = self._connect.custom_query_range(
                     promql,
@@ -78,7 +78,9 @@ class PrometheusHistory:
         except (PrometheusApiClientException, requests.RequestException, OSError) as cause:
             raise self._translated(cause) from cause
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as cause:
-            reason = f"the answer is no range of series ({type(cause).__name__}); is the URL right?"
+            reason = (
+                f"the response is not a range vector ({type(cause).__name__}); is the URL right?"
+            )
             raise self._options.error(reason) from cause
         finally:
             self._last = None
@@ -103,13 +105,13 @@ class PrometheusHistory:
         reason = _innermost(cause)
         match cause:
             case requests.JSONDecodeError():
-                reason = "the answer is no JSON; is the URL right?"
+                reason = "the response is not JSON; is the URL right?"
             case requests.exceptions.RetryError():
                 reason = "it keeps failing, or limits queries; see its log, and try later"
             case requests.exceptions.SSLError():
                 reason = with_tls_advice(reason)
             case requests.Timeout():
-                reason = f"no answer within {self._options.timeout_seconds:g} s; is it up?"
+                reason = f"no response within {self._options.timeout_seconds:g} s; is it up?"
                 reason = f"{reason} --prometheus-timeout allows more"
             case requests.ConnectionError():
                 reason = f"{reason}; is it up, and is the URL right?"

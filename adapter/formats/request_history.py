@@ -36,7 +36,7 @@ COUNTERS = frozenset(
 )
 BUCKETS = frozenset(f"{name}_bucket" for name in (*INPUT_HISTOGRAMS, *OUTPUT_HISTOGRAMS))
 SERIES = COUNTERS | BUCKETS | STOCKS
-"""Every series that is looked for."""
+"""Names of all series that are queried."""
 _PRESENT = tuple(
     names[0]
     for quantity in model_servers.QUANTITIES
@@ -77,8 +77,8 @@ class Step:
     Attributes:
         start: Beginning, Unix seconds.
         seconds: Length.
-        pods: Number of pods that were counted; 0: nothing is known of this step.
-        arrivals: Requests that arrived; negative where clients went away before their requests finished.
+        pods: Number of pods that were counted; 0: the step has no data.
+        arrivals: Requests that arrived; negative where clients disconnected before their requests finished.
         finished: Requests that finished.
         in_service_before: Requests that the counted pods held at the beginning.
         in_service_joined: Requests that pods held which are seen for the first time at the end.
@@ -197,7 +197,7 @@ def _step(
         after = points.get(at + seconds)
         if after is None:
             continue
-        # A pod that was away for a while goes on from where it was.
+        # After a pause in its scrapes, a pod is compared with its last sample.
         before = next((points[time] for time in earlier if time in points), None)
         if before is None:
             # A pod that started after the last step but one had not been scraped by its end.

@@ -1,4 +1,4 @@
-"""The workload-variant-autoscaler's `system` documents, turned into ours.
+"""The workload-variant-autoscaler's `system` documents, converted to fleet documents.
 
 There a missing field is zero, and zero often means that it was not given.
 """
@@ -13,7 +13,7 @@ from adapter.errors import InputError
 
 
 def document(system: Any, path: Path) -> dict[str, Any]:
-    """Our document for a `SystemSpec`, unchecked.
+    """The fleet document for a `SystemSpec`, unchecked.
 
     Raises:
         InputError: a part of it is of the wrong kind.

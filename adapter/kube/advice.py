@@ -10,14 +10,14 @@ import re
 from adapter.kube.errors import ApiError, Forbidden, NotFound, Unauthorized
 
 FRONT_PROXY_READER = (
-    "bind Role extension-apiserver-authentication-reader of kube-system to our ServiceAccount:"
+    "bind Role extension-apiserver-authentication-reader of kube-system to the adapter's ServiceAccount:"
     " kubectl apply -f manifests/base/rbac.yaml"
 )
 """Advice for a start without the front-proxy configuration, whatever keeps it from being read."""
 
 _TABLE: tuple[tuple[type[ApiError], str, str], ...] = (
     (Forbidden, r"/kube-system/configmaps", FRONT_PROXY_READER),
-    # Owner references are the only fields beside the status that we write.
+    # Owner references are the only fields beside the status that the adapter writes.
     (
         Forbidden,
         r"/variantautoscalings/[^/]+$",
@@ -35,7 +35,7 @@ _TABLE: tuple[tuple[type[ApiError], str, str], ...] = (
 
 
 def of(error: ApiError | None) -> str:
-    """What to do about the error; empty where there is nothing but to wait, or no error."""
+    """What to do about the error; empty where only waiting helps, or there is no error."""
     for kind, path, text in _TABLE:
         if isinstance(error, kind) and re.search(path, error.path):
             return text

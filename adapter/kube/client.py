@@ -30,7 +30,7 @@ _WATCH_SECONDS = 300
 """How long the API server keeps a watch open before it ends it."""
 
 _FAILURES = (OSError, TimeoutError, aiohttp.ClientError, ValueError)
-"""No connection, no answer in time, or an answer that is not a JSON object."""
+"""No connection, no response in time, or a response that is not a JSON object."""
 
 
 @contextlib.asynccontextmanager
@@ -71,7 +71,7 @@ class Cluster:
         query: Sequence[tuple[str, str]] = (),
         content_type: str = "application/json",
     ) -> dict[str, Any]:
-        """Send GET, POST, PUT or PATCH for one object; give the object of the answer.
+        """Send GET, POST, PUT or PATCH for one object; give the object of the response.
 
         Args:
             method: HTTP method.
@@ -167,7 +167,7 @@ class Cluster:
         async with response:
             document = await response.json(content_type=None)
         if not isinstance(document, dict):
-            raise ValueError("the answer is not a JSON object")  # noqa: TRY004 - as any bad answer
+            raise ValueError("the response is not a JSON object")  # noqa: TRY004 - as any bad response
         return document
 
     async def _open(

@@ -1,15 +1,15 @@
 """What a request to the Kubernetes API can end with, as one tree.
 
 * ApiError: any other refusal, such as 400 or 422
-  + Unauthorized: 401, our credentials are not accepted
+  + Unauthorized: 401, the adapter's credentials are not accepted
   + Forbidden: 403, RBAC does not allow the request
   + NotFound: 404, there is no such object or resource
   + Conflict: 409, the object exists already, or was modified since it was read
   + Gone: 410, the resource version is compacted: list again
-  + Unavailable: no answer, or 5xx: says nothing about the object, the same request may succeed later
-    x Throttled: 429, or 503 with Retry-After: the API server says when to come back
+  + Unavailable: no answer, or 5xx: nothing is known about the object, the same request may succeed later
+    x Throttled: 429, or 503 with Retry-After: the API server limits the rate, and may say when to retry
 
-Status codes are translated here and nowhere else; callers tell classes apart, never numbers. What an
+Status codes are translated here and nowhere else; callers distinguish classes, never numbers. What an
 administrator can do about an error is in `adapter.kube.advice`.
 """
 # ruff: noqa: N818 - named after the reasons of Kubernetes' own Status objects
@@ -33,7 +33,7 @@ class ApiError(Exception):
 
 
 class Unauthorized(ApiError):
-    """Our credentials are not accepted."""
+    """The adapter's credentials are not accepted."""
 
 
 class Forbidden(ApiError):
@@ -57,10 +57,10 @@ class Unavailable(ApiError):
 
 
 class Throttled(Unavailable):
-    """The server asks for fewer requests.
+    """The server limits the request rate.
 
     Attributes:
-        retry_after: seconds to wait before the next attempt; 0 where the answer does not say.
+        retry_after: seconds to wait before the next attempt; 0 where the response has none.
 
     """
 

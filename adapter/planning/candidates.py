@@ -157,18 +157,10 @@ def _pairs(fleet: fleets.Fleet, found: Mapping[str, Choices]) -> list[Pair]:
             if accelerator is None:
                 refusals.append(f"{profile.accelerator}: unknown accelerator, it has no unit cost")
                 continue
-            pairs.append(
-                Pair(
-                    variant=variant,
-                    profile=profile,
-                    accelerator=accelerator,
-                    targets=targets,
-                    max_batch=variant.max_batch
-                    or capacity.scaled_max_batch(
-                        profile.max_batch, profile.at_tokens, output_tokens
-                    ),
-                )
+            max_batch = variant.max_batch or capacity.scaled_max_batch(
+                profile.max_batch, profile.at_tokens, output_tokens
             )
+            pairs.append(Pair(variant, profile, accelerator, targets, max_batch))
     return pairs
 
 

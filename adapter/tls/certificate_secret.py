@@ -37,7 +37,7 @@ class OwnCertificates:
     Attributes:
         namespace: Namespace of the Secret and the Service.
         secret: Name of the Secret.
-        service: Name of our Service, whose SERVICE.NAMESPACE.svc is in the certificate.
+        service: Name of the adapter's Service, whose SERVICE.NAMESPACE.svc is in the certificate.
         api_service: Name of the APIService whose caBundle is updated.
         times: Lifetimes of certificates and authorities.
 
@@ -144,14 +144,14 @@ class CertificateKeeper:
                 authority.write_private(path, data)
 
     async def _api_service(self) -> dict[str, Any] | None:
-        """Our APIService; None where there is none, or it belongs to another Service."""
+        """The adapter's APIService; None where there is none, or it belongs to another Service."""
         try:
             item = await self._cluster.request("GET", self._api_service_path)
         except NotFound:
             return None
         service = (item.get("spec") or {}).get("service") or {}
-        ours = (self._options.namespace, self._options.service)
-        if (service.get("namespace"), service.get("name")) != ours:
+        expected = (self._options.namespace, self._options.service)
+        if (service.get("namespace"), service.get("name")) != expected:
             problem = (
                 f"{self._options.api_service} belongs to Service"
                 f" {service.get('namespace')}/{service.get('name')}"

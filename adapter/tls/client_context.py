@@ -1,4 +1,4 @@
-"""TLS settings of our connections to another server, made anew when one of their files changes."""
+"""TLS settings of connections to other servers, reloaded when one of their files changes."""
 
 from __future__ import annotations
 

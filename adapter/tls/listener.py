@@ -94,7 +94,7 @@ async def listening(
     """Serve until the context ends, and give the port; requests in flight then finish, or time out.
 
     Raises:
-        StartupError: the address is in use or not ours.
+        StartupError: the address is in use, or not of this machine.
 
     """
     runner = web.AppRunner(

@@ -1,4 +1,4 @@
-"""What benchmark rows cannot say of a step, what to measure next, and what capacity a fit implies."""
+"""What benchmark rows do not determine, what to measure next, and what capacity a fit implies."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Advice:
     """Sentences about one fit.
 
     Attributes:
-        undetermined: what the rows do not tell.
-        measure_next: runs that would tell it; as many as there are things to tell, without repetition.
+        undetermined: what the rows do not determine.
+        measure_next: runs that would determine it, without repetition.
 
     """
 
@@ -46,7 +46,7 @@ class Capacity:
         requests: requests in service: as many as the engine holds, or the most that was measured.
         implied_rps: requests per second that the fit gives with so many in service; NaN without TTFT
             where one token ends a request.
-        measured_rps: the best of the rows; NaN where none says.
+        measured_rps: best measured throughput of the rows; NaN where none has one.
 
     """
 
@@ -58,11 +58,11 @@ class Capacity:
 
 
 def advise(rows: BenchmarkRows, fit: StepFit) -> Advice:
-    """Judge a fit by the rows that it was made from."""
+    """Assess a fit by the rows that it was made from."""
     pairs = list(dict.fromkeys([*_undetermined(rows, fit), *_unsure(fit)]))
     return Advice(
-        undetermined=tuple(said for said, _ in pairs),
-        measure_next=tuple(dict.fromkeys(better for _, better in pairs if better)),
+        undetermined=tuple(problem for problem, _ in pairs),
+        measure_next=tuple(dict.fromkeys(fix for _, fix in pairs if fix)),
     )
 
 
@@ -122,25 +122,26 @@ def _undetermined(rows: BenchmarkRows, fit: StepFit) -> Iterator[tuple[str, str]
     used = rows.part(np.array([row not in left_out for row in range(rows.size)]))
     yield from _inseparable(used, fit)
     if not used.open_loop.any():
-        said = (
+        problem = (
             "closed loops of fixed lengths move in lock-step: prompts come in bursts, and TTFT shows those"
             " rather than what independent arrivals wait"
         )
-        yield said, "measure one run with random arrivals (a request rate) at 70 % of the capacity"
+        yield (
+            problem,
+            "measure one run with random arrivals (a request rate) at 70 % of the capacity",
+        )
     if not fit.bounds.certain:
-        said = (
+        problem = (
             "saturated rows have one pair of lengths: they show about"
             f" {fit.bounds.kv_tokens:,.0f} tokens of KV cache, or a limit of the batch"
         )
-        better = (
-            "read the engine's KV cache size and max_num_seqs, or saturate it with other lengths"
-        )
-        yield said, better
+        fix = "read the engine's KV cache size and max_num_seqs, or saturate it with other lengths"
+        yield problem, fix
     apart = disagreement(used)
     if apart > _DISAGREES:
-        said = f"rows of equal load differ: whatever the parameters, {apart:.0%} of error remain"
-        better = "fit one setting at a time (speculative decoding, parallelism, version)"
-        yield said, better
+        problem = f"rows of equal load differ: whatever the parameters, {apart:.0%} of error remain"
+        fix = "fit one setting at a time (speculative decoding, parallelism, version)"
+        yield problem, fix
 
 
 def _inseparable(used: BenchmarkRows, fit: StepFit) -> Iterator[tuple[str, str]]:
@@ -148,24 +149,26 @@ def _inseparable(used: BenchmarkRows, fit: StepFit) -> Iterator[tuple[str, str]]
     context = "per_context_token_ms" in fit.undetermined
     if len(lengths(used)) == 1 and (prefill or context):
         prompt, output = float(used.input_tokens.mean()), float(used.output_tokens.mean())
-        said = (
+        problem = (
             f"one pair of lengths ({prompt:.0f}/{output:.0f}): only the growth of ITL with the batch is"
             " known, not which part of it is per request, prefill of others and context"
         )
-        better = (
+        fix = (
             "measure a second pair of lengths with another ratio, such as"
             f" {4 * prompt:.0f}/{output:.0f} or {prompt:.0f}/{4 * output:.0f}, at the same concurrencies"
         )
-        yield said, better
+        yield problem, fix
     elif prefill:
-        said = "input/output is the same in all rows: prefill and per_request_ms are not separable"
-        yield said, "measure lengths with another input/output ratio"
+        problem = (
+            "input/output is the same in all rows: prefill and per_request_ms are not separable"
+        )
+        yield problem, "measure lengths with another input/output ratio"
     elif context:
-        said = "per_context_token_ms cannot be told from the other terms"
-        yield said, _BETTER["per_context_token_ms"]
+        problem = "per_context_token_ms cannot be separated from the other terms"
+        yield problem, _BETTER["per_context_token_ms"]
     if "per_request_ms" in fit.undetermined and not prefill:
-        said = "one concurrency: base_ms and per_request_ms are not separable"
-        yield said, "measure at two or more concurrencies, such as 1, 4, 16 and 64"
+        problem = "one concurrency: base_ms and per_request_ms are not separable"
+        yield problem, "measure at two or more concurrencies, such as 1, 4, 16 and 64"
 
 
 def _unsure(fit: StepFit) -> Iterator[tuple[str, str]]:

@@ -24,7 +24,7 @@ from scipy.optimize import least_squares
 from analyzer.errors import FitError, InvalidParameterError
 from analyzer.replicas import BoolArray, FloatArray, checked
 
-Verdict = Literal["good", "fair", "poor"]
+Quality = Literal["good", "fair", "poor"]
 
 _TUNING = 1.345
 _MAD_TO_DEVIATION = 1.4826
@@ -48,8 +48,8 @@ class Line:
         outliers: rows that count less than half, as indices into the input.
         median_error: median of the absolute residuals, relative to the rows.
         r_squared: share of the variance of the logarithms that the line explains, outliers excluded.
-        verdict: what the median error amounts to.
-        doubts: sentences on what the rows cannot tell.
+        quality: grade of the median error.
+        doubts: sentences on what the rows do not determine.
 
     """
 
@@ -61,7 +61,7 @@ class Line:
     outliers: tuple[int, ...]
     median_error: float
     r_squared: float
-    verdict: Verdict
+    quality: Quality
     doubts: tuple[str, ...]
 
 
@@ -73,10 +73,10 @@ class Fit:
     prefill: Line | None
 
     @property
-    def verdict(self) -> Verdict:
-        """The worse of the lines' verdicts."""
-        found = [self.decode.verdict, *([self.prefill.verdict] if self.prefill else [])]
-        return max(found, key=("good", "fair", "poor").index)
+    def quality(self) -> Quality:
+        """The worse of the lines' qualities."""
+        qualities = [self.decode.quality, *([self.prefill.quality] if self.prefill else [])]
+        return max(qualities, key=("good", "fair", "poor").index)
 
 
 def fit(
@@ -94,8 +94,8 @@ def fit(
         input_tokens: mean per request, shape (M,), >= 0; NaN in rows without a TTFT.
         itl_ms: mean inter-token latency, shape (M,); NaN where it was not measured.
         ttft_ms: mean time to first token, shape (M,); NaN where it was not measured.
-        max_batch: of the server that was measured. A higher concurrency fills the batch, and its TTFT holds
-            waiting, so it is not used.
+        max_batch: of the server that was measured. A higher concurrency fills the batch, and its TTFT
+            includes waiting, so it is not used.
 
     Raises:
         FitError: the rows do not determine the decode times.
@@ -114,7 +114,7 @@ def fit(
     queued: BoolArray = np.zeros(size, dtype=np.bool_) if max_batch is None else inside > max_batch
     served = np.minimum(inside, np.inf if max_batch is None else max_batch)
     decode = _line(served, itl, ~np.isnan(itl), ("itl_ms", "batch", "alpha", "beta"))
-    # Without a prompt there is no prefill to learn from.
+    # Without a prompt there is no prefill to fit.
     timed = ~np.isnan(ttft) & ~queued & (np.nan_to_num(prompt) > 0)
     if not timed.any():
         return Fit(decode=decode, prefill=None)
@@ -133,7 +133,7 @@ def _line(x: FloatArray, y: FloatArray, used: BoolArray, names: tuple[str, str, 
     x, y = x[places], y[places]
     if np.ptp(x) <= 1e-9 * x.max():
         raise FitError(
-            f"{over}: the same in all rows, so {base_name} and {slope_name} cannot be told apart;"
+            f"{over}: the same in all rows, so {base_name} and {slope_name} cannot be separated;"
             " measure at two loads or more"
         )
     reach = x.max()
@@ -153,15 +153,13 @@ def _line(x: FloatArray, y: FloatArray, used: BoolArray, names: tuple[str, str, 
     doubts = []
     freedom = int(trusted.sum()) - 2
     if freedom < 1:
-        doubts.append(
-            f"{trusted.sum()} rows determine two parameters exactly: no errors can be told"
-        )
+        doubts.append(f"{trusted.sum()} rows determine two parameters exactly: errors are unknown")
     for name, value, error in zip((base_name, slope_name), line, errors, strict=True):
         if value == 0.0:
             doubts.append(f"{name} is at its bound 0")
         elif error > 0.5 * value:
             doubts.append(
-                f"{name} is uncertain by {error / value:.0%}: measure at more different loads"
+                f"{name} is uncertain by {error / value:.0%}: measure at more distinct loads"
             )
     return Line(
         base=float(line[0]),
@@ -172,7 +170,7 @@ def _line(x: FloatArray, y: FloatArray, used: BoolArray, names: tuple[str, str, 
         outliers=tuple(int(place) for place in places[~trusted]),
         median_error=median,
         r_squared=1.0 - float((left[trusted] ** 2).sum()) / spread if spread > 0 else 1.0,
-        verdict="good" if median <= _GOOD else "fair" if median <= _FAIR else "poor",
+        quality="good" if median <= _GOOD else "fair" if median <= _FAIR else "poor",
         doubts=tuple(doubts),
     )
 
@@ -195,11 +193,11 @@ def _robust(
     line = np.array([start, start])
     scale = 0.1
     for _ in range(_ROUNDS):
-        found = least_squares(
+        solution = least_squares(
             residuals, line, bounds=(0.0, np.inf), loss="huber", f_scale=_TUNING * scale,
             x_scale=np.full(2, start), xtol=1e-12, ftol=1e-12, gtol=1e-12,
         )  # fmt: skip
-        before, line = scale, found.x
+        before, line = scale, solution.x
         left = residuals(line)
         scale = max(_MAD_TO_DEVIATION * float(np.median(np.abs(left))), _LEAST_SCALE)
         if abs(scale - before) <= 1e-3 * before:

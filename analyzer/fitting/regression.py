@@ -75,7 +75,7 @@ def independent(design: FloatArray, order: Sequence[int], share: float = 0.05) -
     """Columns of `design`, tried in `order`, that the ones taken before do not already give.
 
     A column of which less than `share` of its length is left beside the others moves with them in these rows:
-    lengths that differ by the jitter of a benchmark do not tell two terms apart.
+    lengths that differ by the jitter of a benchmark do not separate two terms.
     """
     taken: list[int] = []
     for column in order:
@@ -105,7 +105,7 @@ def _residuals(design: FloatArray, measured: FloatArray, coefficients: FloatArra
 
 
 def _scale(left: FloatArray, used: int) -> float:
-    """Robust standard deviation; the fit passes through `used` rows exactly, which tell nothing."""
+    """Robust standard deviation; the fit passes through `used` rows exactly, which carry no information."""
     free = np.sort(np.abs(left))[min(max(used - 1, 0), left.size - 1) :]
     return max(_MAD_TO_DEVIATION * float(np.median(free)), _LEAST_SCALE)
 

@@ -1,7 +1,7 @@
 """Which benchmark rows are saturated: their requests waited for a place in the batch or in the KV cache.
 
-In such a run TTFT holds that wait and ITL belongs to a smaller batch than the concurrency says, so neither
-teaches the times of a step. Three signs, none of which needs the limits of the engine:
+In such a run TTFT includes that wait and ITL belongs to a smaller batch than the concurrency, so neither
+determines the times of a step. Three signs, none of which needs the limits of the engine:
 
 * TTFT grows with a load at most in proportion to concurrency, prompt and share of prefill; a row whose TTFT
   is beyond that, seen from other rows, has waited;
@@ -36,7 +36,7 @@ class TtftLine:
     of others, of which there are the more the more requests are inside.
 
     Attributes:
-        overhead_ms: what neither load nor lengths change.
+        overhead_ms: part that depends on neither load nor lengths.
         steps: steps waited for.
         own_ms: time per token of the request's own prompt.
         queued_ms: time per prompt token and request inside.
@@ -62,7 +62,7 @@ class TtftLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Waiting:
-    """What the TTFTs say.
+    """Rows that waited, by their TTFTs.
 
     Attributes:
         waited: rows whose requests waited for a place, shape (M,).
@@ -106,9 +106,9 @@ def fit_ttft(rows: BenchmarkRows) -> TtftLine | None:
         ]
     )
     taken = independent(design, (3, 2, 0, 1))[: rows.size]
-    found: Regression = robust(design[:, taken], rows.ttft_ms)
+    fitted: Regression = robust(design[:, taken], rows.ttft_ms)
     values = np.zeros(4)
-    values[taken] = found.coefficients
+    values[taken] = fitted.coefficients
     overhead, steps, own, queued = (float(value) for value in values)
     return TtftLine(overhead_ms=overhead, steps=steps, own_ms=own, queued_ms=queued)
 
@@ -128,9 +128,9 @@ def _jumps(rows: BenchmarkRows, timed: BoolArray) -> BoolArray:
     """Rows whose TTFT is beyond any growth that the others allow, shape (M,)."""
     n, prompt, output = rows.concurrency, rows.input_tokens, rows.output_tokens
     places = np.flatnonzero(timed)
-    found: BoolArray = np.zeros(rows.size, dtype=np.bool_)
+    jumped: BoolArray = np.zeros(rows.size, dtype=np.bool_)
     if places.size < 2:
-        return found
+        return jumped
     # [a, b]: the most that a's TTFT can be, seen from b.
     growth = (
         np.maximum(n[:, None] / n, 1.0)
@@ -139,7 +139,7 @@ def _jumps(rows: BenchmarkRows, timed: BoolArray) -> BoolArray:
     )
     bounds = (growth * rows.ttft_ms)[np.ix_(places, places)]
     np.fill_diagonal(bounds, np.inf)
-    # One row may have been measured wrongly; where there are many, two must say so.
+    # One row may have been measured wrongly; where there are many, two must agree.
     bound = np.sort(bounds, axis=1)[:, 0 if places.size <= 6 else 1]
-    found[places] = rows.ttft_ms[places] > _JUMP * bound
-    return found
+    jumped[places] = rows.ttft_ms[places] > _JUMP * bound
+    return jumped

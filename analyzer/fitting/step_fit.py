@@ -2,10 +2,11 @@
 
     ITL(n) = base + per_request n + per_context n ctx + per_prefill (n - 1) in / out [+ per_sqrt sqrt(n)]
 
-with ctx = in + out / 2: with chunked prefill every decode step also carries somebody's prompt, and while a
-request decodes `out` tokens each of the n - 1 others brings one prompt of `in` tokens (n where arrivals do
-not wait for answers). The term in sqrt(n) is taken where it lowers the error, as for mixtures of experts.
-Saturated rows are found (`saturation`), left out, and tell instead how many requests the engine holds.
+with ctx = in + out / 2: with chunked prefill every decode step also carries another request's prompt, and
+while a request decodes `out` tokens each of the n - 1 others brings one prompt of `in` tokens (n where
+arrivals do not wait for responses). The term in sqrt(n) is taken where it lowers the error, as for mixtures
+of experts. Saturated rows are detected (`saturation`) and left out; they show instead how many
+requests the engine holds.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Saturated:
 
     Attributes:
         row: its index in the input.
-        running: requests that were in service, by Little's law; the concurrency where no TTFT says otherwise.
+        running: requests that were in service, by Little's law; the concurrency where no TTFT is known.
         reason: a sentence.
 
     """
@@ -61,12 +62,12 @@ class Saturated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What the saturated rows say of the batch; each None where they say nothing.
+    """Limits of the batch that saturated rows show; None where they show none.
 
     Attributes:
         max_requests: requests in service at once, whatever their lengths.
         kv_tokens: tokens of context that all requests in service hold together.
-        certain: rows of different lengths tell the two apart; otherwise kv_tokens is one reading of two.
+        certain: rows of different lengths separate the two; otherwise kv_tokens is one of two explanations.
 
     """
 
@@ -91,12 +92,12 @@ class StepFit:
     Attributes:
         step_times: the fit.
         errors: standard error of each field of step_times, ms; 0 where the rows leave no freedom.
-        undetermined: fields of step_times that the rows do not tell apart from others.
+        undetermined: fields of step_times that the rows do not separate from others.
         ttft: TTFT of rows that did not wait; None without TTFTs.
         saturated: rows left out of both.
         waited: rows of which only the TTFT is left out: their ITL follows the concurrency.
         outliers: rows used that count less than half.
-        bounds: what saturated rows say of the batch.
+        bounds: limits of the batch that saturated rows show.
         rows: rows used for ITL.
         least_itl_ms: lowest ITL of the rows used.
         error: mean absolute error of ITL over the rows used, relative.
@@ -123,7 +124,7 @@ class StepFit:
         return np.asarray(_design(rows, inside) @ values)
 
     def ttft_ms(self, rows: BenchmarkRows) -> FloatArray:
-        """TTFT of each row's load if nobody waits for the batch, ms, shape (M,); NaN without a line."""
+        """TTFT of each row's load if no request waits for the batch, ms, shape (M,); NaN without a line."""
         if self.ttft is None:
             return np.full(rows.size, np.nan)
         return self.ttft.at(rows.concurrency, rows.input_tokens, self.itl_ms(rows))
@@ -137,7 +138,7 @@ def fit_steps(rows: BenchmarkRows, *, max_num_seqs: int | None = None) -> StepFi
         max_num_seqs: of the engine that was measured, where it is known; higher concurrencies waited.
 
     Raises:
-        FitError: too few rows remain, or all are at one load; says which and what to measure.
+        FitError: too few rows remain, or all are at one load; the message names what to measure.
         SaturatedRowsError: too few remain because requests waited in the others; names those.
 
     """
@@ -148,9 +149,9 @@ def fit_steps(rows: BenchmarkRows, *, max_num_seqs: int | None = None) -> StepFi
     timed = ~np.isnan(rows.itl_ms)
     left_out = waiting.waited
     _check(rows, timed & ~left_out, waiting, max_num_seqs)
-    found, taken = _regress(rows.part(timed & ~left_out))
+    fitted, taken = _regress(rows.part(timed & ~left_out))
     # A wait in TTFT beside an ITL that follows the concurrency (a warm-up, a burst) spoils the TTFT only.
-    expected = _design(rows, rows.concurrency)[:, taken] @ found.coefficients
+    expected = _design(rows, rows.concurrency)[:, taken] @ fitted.coefficients
     follows = np.abs(np.nan_to_num(rows.itl_ms) - expected) <= _FOLLOWS * expected
     sure = over | rows.unlimited
     used = timed & (~left_out | (follows & ~sure))
@@ -159,9 +160,9 @@ def fit_steps(rows: BenchmarkRows, *, max_num_seqs: int | None = None) -> StepFi
     if bounds is None:
         bounds, used = Bounds(), timed & ~(left_out & sure)
     if (used & left_out).any():
-        found, taken = _regress(rows.part(used))
+        fitted, taken = _regress(rows.part(used))
     saturated = left_out & ~used
-    values, errors, undetermined = _separated(found, taken, rows.part(used))
+    values, errors, undetermined = _separated(fitted, taken, rows.part(used))
     least_itl_ms = float(rows.itl_ms[used].min())
     values[_BASE] = max(values[_BASE], LEAST_BASE * least_itl_ms)
     places = np.flatnonzero(used)
@@ -179,11 +180,11 @@ def fit_steps(rows: BenchmarkRows, *, max_num_seqs: int | None = None) -> StepFi
             for row in np.flatnonzero(saturated)
         ),
         waited=tuple(int(row) for row in np.flatnonzero(left_out & used)),
-        outliers=tuple(int(row) for row in places[found.outliers]),
+        outliers=tuple(int(row) for row in places[fitted.outliers]),
         bounds=bounds,
         rows=places.size,
         least_itl_ms=least_itl_ms,
-        error=float(np.expm1(np.abs(found.residuals)).mean()),
+        error=float(np.expm1(np.abs(fitted.residuals)).mean()),
     )
 
 
@@ -194,7 +195,7 @@ def _check(
         if len(independent(_design(rows, rows.concurrency)[used], range(_SQRT))) > 1:
             return
         raise FitError(
-            "concurrency and lengths: the same in all usable rows, so no two terms can be told apart;"
+            "concurrency and lengths: the same in all usable rows, so no two terms can be separated;"
             " measure at two or more concurrencies, such as 1, 4, 16 and 64"
         )
     count, left_out = int(used.sum()), np.flatnonzero(waiting.waited)
@@ -233,32 +234,32 @@ def _regress(rows: BenchmarkRows) -> tuple[Regression, list[int]]:
     design = _design(rows, rows.concurrency)
     # Prefill before context: it is the larger of the two on every engine measured.
     plain = independent(design, (_BASE, _REQUEST, _PREFILL, _CONTEXT))[: rows.size]
-    found = robust(design[:, plain], rows.itl_ms)
+    fitted = robust(design[:, plain], rows.itl_ms)
     if _CONTEXT in plain:
         less = [column for column in plain if column != _CONTEXT]
         other = robust(design[:, less], rows.itl_ms)
-        if found.error > _CONTEXT_HELPS * other.error:
+        if fitted.error > _CONTEXT_HELPS * other.error:
             # Lengths and loads of these rows move together; a term that explains nothing takes from others.
-            found, plain = other, less
+            fitted, plain = other, less
     loads = np.unique(np.round(np.log2(rows.concurrency), 1)).size
     bent = [column for column in plain if column != _CONTEXT or rows.size > len(plain)] + [_SQRT]
     if loads >= 3 and rows.size >= len(bent):
         other = robust(design[:, bent], rows.itl_ms)
-        if other.coefficients[-1] > 0 and other.error < _BENDS * found.error:
+        if other.coefficients[-1] > 0 and other.error < _BENDS * fitted.error:
             return other, bent
-    return found, plain
+    return fitted, plain
 
 
 def _separated(
-    found: Regression, taken: list[int], rows: BenchmarkRows
+    fitted: Regression, taken: list[int], rows: BenchmarkRows
 ) -> tuple[list[float], list[float], tuple[str, ...]]:
-    """Coefficients and errors in the order of NAMES, and the names that the rows do not tell apart.
+    """Coefficients and errors in the order of NAMES, and the names that the rows do not separate.
 
     Where in / out is the same in all rows the slope over n is known, but not which part of it is prefill. The
     prompt's own time in TTFT says: (TTFT - ITL) / in at the lowest load.
     """
     values, errors = [0.0] * len(NAMES), [0.0] * len(NAMES)
-    for column, value, error in zip(taken, found.coefficients, found.errors, strict=True):
+    for column, value, error in zip(taken, fitted.coefficients, fitted.errors, strict=True):
         values[column], errors[column] = float(value), float(error)
     undetermined = []
     if _REQUEST not in taken:

@@ -27,7 +27,7 @@ from adapter.resources.variant import VariantSource
 from adapter.store import DESIRED, TargetStore
 from emulator.replay.cluster import ReplayCluster, pod_metrics
 from emulator.replay.policies import ScalingPolicy, Timer
-from emulator.replay.replicas.planner import profile_of
+from emulator.replay.replicas.planner import known_or_true, profile_of
 from emulator.replay.replicas.specs import VariantSpec, VllmEngine
 from emulator.replay.scenario import Hpa, Scenario
 
@@ -58,7 +58,7 @@ def inputs_of(
     scenario: Scenario,
     *,
     percentile: float | None,
-    profile: Callable[[VariantSpec], fleet.Profile] = profile_of,
+    profile: Callable[[VariantSpec], fleet.Profile | None] = profile_of,
 ) -> Inputs:
     """The scenario as the adapter's inputs; targets bound a percentile of the latencies, or the mean."""
     classes: dict[tuple[str, int], dict[str, fleet.Targets]] = {}
@@ -88,7 +88,11 @@ def inputs_of(
 
 
 def _source(
-    variant: VariantSpec, scenario: Scenario, profile: fleet.Profile, *, percentile: float | None
+    variant: VariantSpec,
+    scenario: Scenario,
+    profile: fleet.Profile | None,
+    *,
+    percentile: float | None,
 ) -> VariantSource:
     model = next(item for item in scenario.models if item.model == variant.model)
     return VariantSource(
@@ -96,7 +100,7 @@ def _source(
         name=variant.name,
         model=variant.model,
         service_class=model.service_class,
-        profiles=(profile,),
+        profiles=() if profile is None else (profile,),
         targets=fleet.Targets(itl_ms=model.slo.itl, ttft_ms=model.slo.ttft, percentile=percentile),
         accelerator=variant.accelerator,
         endpoints=(),
@@ -238,7 +242,7 @@ class Reference(ScalingPolicy):
 
     def __init__(self, cluster: ReplayCluster) -> None:
         super().__init__(cluster)
-        self._inputs = inputs_of(self.scenario, percentile=None)
+        self._inputs = inputs_of(self.scenario, percentile=None, profile=known_or_true)
         self._history: dict[str, list[_Scrape]] = {name: [] for name in cluster.variants}
         self._desired: dict[str, int] = {}
         self._relayed: dict[str, list[str]] = {}

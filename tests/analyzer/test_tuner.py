@@ -123,7 +123,7 @@ def test_outliers_are_refused_and_a_change_is_followed() -> None:
     wild = observation(5.0, 300, 120.0, 400.0)
     refused = tuner.update(state, wild)
     assert refused.outcome == "outlier"
-    assert refused.surprise > tuner.GATE[2]
+    assert refused.surprise > tuner.OUTLIER_THRESHOLD[2]
     assert refused.state.parameters == state.parameters
     healed = tuner.update(refused.state, next(modelled(1, seed=9)))
     assert (healed.outcome, healed.state.outliers) == ("accepted", 0)

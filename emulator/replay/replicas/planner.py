@@ -20,8 +20,8 @@ from emulator.replay.replicas.specs import (
 )
 
 
-def profile_of(variant: VariantSpec) -> fleet.Profile:
-    """The profile that the scenario gives, or that a benchmark of the variant's engine gives.
+def profile_of(variant: VariantSpec) -> fleet.Profile | None:
+    """The profile that the scenario gives, or that a benchmark of the engine gives; None where there is none.
 
     Raises:
         FitError: The benchmark does not determine step times.
@@ -34,17 +34,27 @@ def profile_of(variant: VariantSpec) -> fleet.Profile:
     if isinstance(given, StepProfile):
         assumed = given.engine or engine
         return _steps(variant, _step_times(given.step_parms), _limits(assumed))
-    return _steps(variant, benchmark.fitted(engine).fit.step_times, _limits(engine))
+    return _fitted(variant) if given == "fit" else None
 
 
 def truth_of(variant: VariantSpec) -> fleet.Profile:
-    """The profile of the engine itself, for policies that know it; the given one of an engine by name."""
+    """The profile of the engine itself, for policies that know it; that of an engine by name is fitted."""
     engine = variant.served_by
     if isinstance(engine, VllmEngine):
         return _steps(variant, _step_times(engine.step_ms), _limits(engine))
     if isinstance(engine, ProfileSteps) and engine.parms is not None:
         return _linear(variant, engine.parms)
-    return profile_of(variant)
+    return _fitted(variant)
+
+
+def known_or_true(variant: VariantSpec) -> fleet.Profile:
+    """The planner's profile, or the engine's own: for policies that cannot do without one."""
+    return profile_of(variant) or truth_of(variant)
+
+
+def _fitted(variant: VariantSpec) -> fleet.Profile:
+    engine = variant.served_by
+    return _steps(variant, benchmark.fitted(engine).fit.step_times, _limits(engine))
 
 
 def check_profile(variant: VariantSpec) -> None:
@@ -58,6 +68,8 @@ def check_profile(variant: VariantSpec) -> None:
 def description(variant: VariantSpec) -> str:
     """The profile in a few words."""
     profile = profile_of(variant)
+    if profile is None:
+        return "no profile"
     latency = profile.latency
     if isinstance(latency, StepTimes):
         how = "fitted steps of" if variant.profile == "fit" else "steps of"

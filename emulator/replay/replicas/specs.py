@@ -2,7 +2,7 @@
 
 engine: {kind: vllm, stepMs: {base: 7, perRequest: 0.05, perPrefillToken: 0.04, perContextToken: 4e-5},
 maxNumSeqs: 256, maxNumBatchedTokens: 8192, kvTokens: 432000}
-profile: fit                                    # or parameters, see `LinearProfile` and `StepProfile`
+profile: fit                                    # or none, or parameters: `LinearProfile`, `StepProfile`
 startup: {median: 180s, sigma: 0.4}             # or 180s
 """
 
@@ -200,16 +200,6 @@ class VariantSpec(Part):
     replicas: int = Field(default=1, ge=1)
     min_replicas: int = Field(default=1, ge=0)
     max_replicas: int = Field(default=100, ge=1)
-
-    @field_validator("profile")
-    @classmethod
-    def _known(cls, profile: ProfileSpec) -> ProfileSpec:
-        if profile == "none":
-            raise ValueError(
-                "none needs a controller that learns profiles, which this version has not;"
-                " give fit, or parameters"
-            )
-        return profile
 
     @model_validator(mode="after")
     def _engine_has_times(self) -> VariantSpec:

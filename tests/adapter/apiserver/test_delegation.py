@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator
@@ -208,13 +209,12 @@ async def test_a_token_goes_plain(tmp_path: Path) -> None:
         assert (status, document["reason"]) == (503, "ServiceUnavailable")
 
 
+@pytest.mark.virtual_time
 async def test_the_other_being_down_or_slow_takes_nothing_of_ours(tmp_path: Path) -> None:
     """Its metrics become 503 without Retry-After, in time; ours, discovery and health go on."""
     stand_ins.certificates(tmp_path)
 
     async def handler(request: web.Request) -> web.Response:
-        import asyncio  # noqa: PLC0415 - only here
-
         await asyncio.sleep(30)
         return web.Response()
 

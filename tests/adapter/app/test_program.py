@@ -20,6 +20,8 @@ async def test_the_program_serves_a_cluster_and_ends_well(tmp_path: Path) -> Non
             sys.executable, "-m", "adapter", "serve", f"--kubeconfig={entrance.kubeconfig}",
             f"--config-namespace={SYSTEM}", "--port=0", f"--state-dir={tmp_path}/state",
             "--interval=2s", "--scrape-interval=400ms", "--window=4s", "--identity=pod_1",
+            # The time to release the lease is a part of it.
+            "--lease-duration=2m",
             stdout=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         leases = "/apis/coordination.k8s.io/v1"

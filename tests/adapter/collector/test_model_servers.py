@@ -34,6 +34,7 @@ def test_every_version_says_the_same_quantities(name: str) -> None:
     assert page.itl == pytest.approx(tuple(wanted["itl"]))
     assert page.kv_cache == pytest.approx(wanted["kv_cache_usage"])
     assert page.cached_tokens == tuple(wanted["cached_tokens"])
+    assert page.generated == wanted["generated"]
     assert page.preemptions == wanted["preemptions"]
     assert page.kv_tokens == wanted["kv_tokens"]
     assert page.started_at == wanted["started_at"]

@@ -150,6 +150,7 @@ class Gate:
         return web.json_response(vector(({"query": str(query)}, "1")))
 
 
+@pytest.mark.virtual_time
 async def test_queries_run_one_at_a_time() -> None:
     """Each gets its own answer."""
     gate = Gate(is_open=True)
@@ -160,6 +161,7 @@ async def test_queries_run_one_at_a_time() -> None:
     assert gate.most == 1
 
 
+@pytest.mark.virtual_time
 async def test_what_is_cancelled_does_not_spoil_the_next_query() -> None:
     """Neither the running query nor one that waits; the next gets its own answer."""
     gate = Gate()
@@ -190,6 +192,7 @@ async def test_the_loop_goes_on_while_a_query_waits() -> None:
         assert len((await query).samples) == 1
 
 
+@pytest.mark.virtual_time
 async def test_a_query_that_runs_when_the_client_is_closed_still_ends() -> None:
     """It gets its answer; those that wait, and those that come later, an error and no cancellation."""
     gate = Gate()

@@ -301,9 +301,17 @@ async def test_both_sources_agree_that_nothing_happens(scene: Scene) -> None:
         assert prometheus.idle_seconds == pytest.approx(direct.idle_seconds, abs=late)
 
 
+LATE_SLACK = 0.1
+"""Lateness of the load generator, as a share of a window, beyond which the load cannot be judged."""
+
+
 @pytest.mark.parametrize("index", [0, 1], ids=["direct", "prometheus"])
 async def test_a_full_server_shows_what_is_offered(scene: Scene, index: int) -> None:
     """What is offered to a server that finishes half of it is seen, within a tenth, not what it finishes."""
+    if scene.slack > LATE_SLACK:
+        pytest.skip(
+            f"the load generator was late: by {scene.slack:.0%} of a window on a busy machine"
+        )
     found = [pair[index] for pair in scene.after_a_window("full")]
     assert len(found) >= 5
     assert scene.finished < 0.75 * scene.offered["full"]

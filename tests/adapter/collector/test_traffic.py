@@ -336,3 +336,28 @@ def test_a_restart_begins_the_moments_anew() -> None:
     traffic = window.traffic(now=10)
     assert traffic is not None
     assert traffic.input_cv == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("tokens_per_step", "itl_ms"), [(1, 20.0), (3, 20.0 / 3)])
+def test_latency_is_per_token_where_steps_give_several(tokens_per_step: int, itl_ms: float) -> None:
+    """With speculative decoding a gap is of a step; the latency is that of its tokens."""
+    window = TrafficWindow(window_seconds=60)
+    for second in (0, 10, 20):
+        done = 100.0 + second
+        # A first token, then 99 steps.
+        generated = done * (1 + 99 * tokens_per_step)
+        window.add("a", replace(page(done), generated=generated), now=second)
+    traffic = window.traffic(now=20)
+    assert traffic is not None
+    assert traffic.itl_ms == pytest.approx(itl_ms)
+
+
+def test_latency_is_per_gap_where_a_pod_does_not_count_tokens() -> None:
+    """SGLang observes each token by itself; a fleet in which some pods count tokens is not mixed up."""
+    window = TrafficWindow(window_seconds=60)
+    for second in (0, 10, 20):
+        window.add("a", page(second), now=second)
+        window.add("b", replace(page(second), generated=300.0 * second), now=second)
+    traffic = window.traffic(now=20)
+    assert traffic is not None
+    assert traffic.itl_ms == pytest.approx(20)

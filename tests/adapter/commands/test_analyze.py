@@ -54,10 +54,10 @@ def test_targets_are_sized_for() -> None:
     (found,) = ask({**CASE, "target_ttft_ms": 500, "target_itl_ms": 24, "target_tps": 1000})
     sized = capacity.size(REPLICA, ttft_ms=500, itl_ms=24, tps=1000)
     assert isinstance(sized, capacity.Capacity)
-    assert found["max_rate_ttft_rps"] == sized.ttft_rate_rps
-    assert found["max_rate_itl_rps"] == sized.itl_rate_rps
-    assert found["max_rate_tps_rps"] == sized.tps_rate_rps
-    assert found["max_rate_rps"] == sized.rate_rps
+    assert found["max_rate_ttft_rps"] == pytest.approx(sized.ttft_rate_rps, rel=1e-12)
+    assert found["max_rate_itl_rps"] == pytest.approx(sized.itl_rate_rps, rel=1e-12)
+    assert found["max_rate_tps_rps"] == pytest.approx(sized.tps_rate_rps, rel=1e-12)
+    assert found["max_rate_rps"] == pytest.approx(sized.rate_rps, rel=1e-12)
     assert (found["infeasible"], found["binding"]) == (None, "ttft")
 
 

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from adapter import cli
-from adapter.commands import explain
+from adapter.commands import certs, explain
 from adapter.tls.certificate_secret import OwnCertificates
 from certs.rotation import Times
 from tests.fakes import cluster_world as worlds
 from tests.fakes import kubernetes_api
 from tests.fakes.cluster_world import API_SERVICE, API_SERVICES, CORE, SCALERS, SYSTEM, until
 
+pytestmark = pytest.mark.virtual_time
+
 
 async def command(*args: str) -> int:
-    """Run a command as the command line does, while the world goes on."""
+    """Run a command as the command line does: the world answers it, and no time passes meanwhile."""
     return await asyncio.to_thread(cli.main, args)
 
 
@@ -137,7 +139,7 @@ async def test_the_doctor_finds_what_is_wrong(
     text = "\n".join(found["ERROR"])
     for part in (
         "belongs to Service keda/keda-metrics",
-        f"no Lease {SYSTEM}/variant-adapter: no adapter has run",
+        f"no Lease {SYSTEM}/variant-adapter: the adapter has never started",
         "may not: create events",
         "accelerator-unit-costs: data.A100: not valid JSON",
         "target.type Value multiplies",
@@ -149,13 +151,22 @@ async def test_the_doctor_finds_what_is_wrong(
 
 
 async def test_certificates_are_shown_and_rotated(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After `rotate` the next authority is trusted first, signs next, and the old one goes at last."""
     own = OwnCertificates(namespace=SYSTEM, times=Times(overlap=timedelta(seconds=3)))
     async with worlds.running(tmp_path) as world:
         admin = await world.site.entrance("admin", user="")
         asked = ["--kubeconfig", str(admin.kubeconfig)]
+
+        class WorldTime(datetime):
+            """The command has no clock of its own: it is given the world's."""
+
+            @classmethod
+            def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+                return datetime.fromtimestamp(world.clock.time(), tz)
+
+        monkeypatch.setattr(certs, "datetime", WorldTime)
 
         async def shown(action: str) -> dict[str, Any]:
             capsys.readouterr()

@@ -84,7 +84,7 @@ def test_every_format_gives_the_same_parameters(
         found = fitted(capsys, *files)
         parameters = [found[name] for name in ("alpha", "beta", "gamma", "delta")]
         assert parameters == pytest.approx([7.2, 0.31, 18.0, 0.012], rel=1e-4)
-        assert found["verdict"] == "good"
+        assert found["quality"] == "good"
 
 
 def test_the_table_ends_with_a_profile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,7 +94,7 @@ def test_the_table_ends_with_a_profile(tmp_path: Path, capsys: pytest.CaptureFix
     assert cli.main(["fit", str(tmp_path / "runs.csv"), "--plot", str(picture)]) == 0
     text = capsys.readouterr().out
     assert 'decodeParms: {alpha: "7.2", beta: "0.31"}' in text
-    assert "verdict: good" in text
+    assert "fit quality: good" in text
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 

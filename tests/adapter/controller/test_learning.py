@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from adapter.collector.gateway import Rates
+from adapter.collector.gateway import Demand, Rates
 from adapter.collector.observation import Observation
 from adapter.collector.traffic import Traffic
 from adapter.controller import state as states
@@ -197,3 +197,25 @@ def test_telemetry_has_step_times_and_errors() -> None:
     assert 'parameter="per_context_token"' in text
     line = 'variant_adapter_prediction_error_ratio{accelerator_type="H100",metric="itl"'
     assert line in text
+
+
+def test_requests_held_back_at_the_gateway_are_a_queue() -> None:
+    """A gateway that admits no more than replicas hold keeps the queue: the variant's part of it counts."""
+    key = ("ns", "m")
+    cycle = Sizing(
+        settings=LoopSettings(),
+        rates=Rates(rps={key: 8.0}),
+        parts={"ns/v": 4.0},
+        costs={"H100": 400.0},
+        gateway_demand={key: Demand(waiting=60.0)},
+        to_wake=frozenset(),
+        now=0.0,
+    )
+    seen = dataclasses.replace(traffic(4.0), running=60.0)
+    found = cycle.size(
+        VariantRecord(state=VariantState(source=BARE)), BARE, Observation(traffic=seen)
+    )
+    assert found.saturation is not None
+    assert "30 requests wait while 60 run" in found.saturation.reason
+    assert found.saturation.candidate.replicas == 3
+    assert found.saturation.candidate.cost == 1200.0

@@ -37,8 +37,8 @@ EXACT = hpa.Scaler(
         (replace(READING, target_type="Value"), "target.type Value multiplies the target"),
         (replace(READING, target=2.0), "averageValue 2 divides the replicas"),
         (replace(READING, target=None), "averageValue is not a number above 0"),
-        (replace(READING, metric="inferno_desired_ratio"), "is not a number of replicas"),
-        (replace(READING, metric="queue_length"), "is not a number of replicas"),
+        (replace(READING, metric="inferno_desired_ratio"), "is not a replica count"),
+        (replace(READING, metric="queue_length"), "is not a replica count"),
     ],
 )
 def test_the_metric_must_be_read_as_replicas(reading: hpa.Reading, said: str) -> None:
@@ -96,7 +96,7 @@ async def test_a_check_that_cannot_run_is_a_finding(tmp_path: Path, code: int) -
     assert (failed.level, bool(failed.fix)) == ("error", True)
     missing = [finding for finding in whole if finding not in partly]
     assert [finding.what for finding in missing] == [
-        "no Lease variant-adapter-system/variant-adapter: no adapter has run"
+        "no Lease variant-adapter-system/variant-adapter: the adapter has never started"
     ]
     assert len(partly) == len(whole)
 

@@ -160,7 +160,7 @@ def test_how_requests_came_is_read(tmp_path: Path) -> None:
     [
         ({"completed": 0}, "completed: is 0: nothing finished"),
         ({"mean_tpot_ms": math.nan}, "mean_tpot_ms: must be a number >= 0, not nan"),
-        ({"mean_tpot_ms": 0}, "mean_tpot_ms: is 0: the answers were not streamed"),
+        ({"mean_tpot_ms": 0}, "mean_tpot_ms: is 0: responses were not streamed"),
         ({"mean_tpot_ms": None}, "mean_tpot_ms: must be a number"),
         ({"total_output_tokens": 100}, "1 a request have no time between tokens"),
         ({"request_throughput": "fast"}, "request_throughput: must be a number"),
@@ -207,7 +207,7 @@ def test_a_guidellm_run_that_did_not_stream_costs_its_row(tmp_path: Path) -> Non
     run = guidellm(*LOADS[0])
     run["metrics"]["inter_token_latency_ms"]["successful"]["mean"] = 0
     rows = rows_of(tmp_path / "x.json", {"benchmarks": [guidellm(*LOADS[1]), run, 3]})
-    assert rows[1].problem.endswith("the answers were not streamed")
+    assert rows[1].problem.endswith("responses were not streamed")
     assert rows[2].problem == "metrics: must be an object"
 
 

@@ -32,7 +32,7 @@ def test_exact_rows_give_the_exact_parameters() -> None:
     """Without noise all four come back to eight digits, with errors that vanish."""
     found = lines.fit(**rows(noise=0.0))
     assert values(found) == pytest.approx([ALPHA, BETA, GAMMA, DELTA], rel=1e-8)
-    assert found.verdict == "good"
+    assert found.quality == "good"
     assert found.decode.base_error < 1e-6
     assert found.decode.r_squared == pytest.approx(1.0)
 
@@ -67,9 +67,9 @@ def test_outliers_are_named_and_do_not_bend_the_line() -> None:
 
 
 def test_noise_is_judged() -> None:
-    """The verdict falls with the scatter of the rows."""
-    verdicts = [lines.fit(**rows(noise=noise)).verdict for noise in (0.02, 0.12, 0.5)]
-    assert verdicts == ["good", "fair", "poor"]
+    """The quality falls with the scatter of the rows."""
+    qualities = [lines.fit(**rows(noise=noise)).quality for noise in (0.02, 0.12, 0.5)]
+    assert qualities == ["good", "fair", "poor"]
 
 
 def test_negative_lines_stop_at_zero() -> None:

@@ -15,10 +15,10 @@ from analyzer.latency import LatencyParameters
 from analyzer.step_times import EngineLimits, StepTimes
 from emulator.engines.profile import ProfileEngine
 from emulator.engines.protocol import VirtualEngine
-from emulator.replay import scenario
+from emulator.replay import compare, scenario
 from emulator.replay.cluster import ReplayCluster, pod_metrics
 from emulator.replay.replicas import benchmark
-from emulator.replay.replicas.planner import profile_of, truth_of
+from emulator.replay.replicas.planner import known_or_true, profile_of, truth_of
 from emulator.replay.replicas.specs import LinearProfile, VllmEngine, engine_profile
 from tests.emulator.replay.small_scenarios import PROFILE, generated, one_model
 from tests.emulator.replay.vllm_scenarios import ENGINE, LINEAR, read_variant, variant, vllm
@@ -44,6 +44,7 @@ def test_a_fit_finds_the_engines_step_times() -> None:
     """The benchmark of an engine determines all its step times; the rows beyond its KV cache are left out."""
     spec = read_variant(profile="fit")
     profile = profile_of(spec)
+    assert profile is not None
     times = profile.latency
     assert isinstance(times, StepTimes)
     assert times.base_ms == pytest.approx(7, rel=0.02)
@@ -63,17 +64,17 @@ def test_a_fit_finds_the_engines_step_times() -> None:
 
 def test_profiles_given() -> None:
     """Parameters of either form are taken as they are; a step profile may have limits of its own."""
-    linear = profile_of(read_variant(profile=LINEAR | {"atTokens": 128, "atInputTokens": 512}))
+    linear = known_or_true(read_variant(profile=LINEAR | {"atTokens": 128, "atInputTokens": 512}))
     assert linear.latency == LatencyParameters(alpha_ms=7, beta_ms=0.1, gamma_ms=15)
     assert (linear.max_batch, linear.at_tokens, linear.at_input_tokens) == (128, 128, 512)
     steps: dict[str, Any] = {"stepParms": {"base": 9, "perPrefillToken": 0.1}}
-    assumed = profile_of(read_variant(profile=steps))
+    assumed = known_or_true(read_variant(profile=steps))
     assert assumed.latency == StepTimes(
         base_ms=9, per_request_ms=0, per_prefill_token_ms=0.1, per_context_token_ms=0
     )
     assert assumed.limits is not None
     assert assumed.limits.kv_tokens == 432_000
-    other = profile_of(read_variant(profile=steps | {"engine": {"maxNumSeqs": 64}}))
+    other = known_or_true(read_variant(profile=steps | {"engine": {"maxNumSeqs": 64}}))
     assert other.limits == EngineLimits(max_num_seqs=64, max_num_batched_tokens=8192)
     assert other.max_batch == 64
 
@@ -97,7 +98,7 @@ def test_an_engine_by_name() -> None:
 def test_a_planner_with_wrong_parameters() -> None:
     """The engine of a profile may have parameters of its own, of which the policies do not know."""
     spec = read_variant(engine={"kind": "profile", "parms": PROFILE}, profile=LINEAR)
-    assert profile_of(spec).latency == LatencyParameters(alpha_ms=7, beta_ms=0.1, gamma_ms=15)
+    assert known_or_true(spec).latency == LatencyParameters(alpha_ms=7, beta_ms=0.1, gamma_ms=15)
     served = spec.served_by
     assert served.factory()().max_requests == 8
 
@@ -138,7 +139,6 @@ def step(**fields: Any) -> dict[str, Any]:
         ({"engine": {"kind": "math:engine"}}, "engine.kind: Value error, engine: module 'math' has no"),
         ({"engine": {"kind": "profile"}, "profile": "fit"}, ": Value error, engine.parms: is missing"),
         ({"profile": "guess"}, "profile: Input should be 'fit' or 'none'"),
-        ({"profile": "none"}, "profile: Value error, none needs a controller that learns profiles"),
         ({"profile": {"stepParms": {"perRequest": 1}}}, "profile.stepParms.base: Field required"),
         ({"profile": LINEAR | {"alpha": -1}}, "profile.alpha: Input should be greater than 0"),
         ({"startup": {"sigma": 1}}, "startup.median: Field required"),
@@ -231,3 +231,24 @@ def test_the_bound_knows_the_engine() -> None:
         per_context_token_ms=4e-5,
     )
     assert truth_of(read_variant(engine={"kind": "profile", "parms": PROFILE})).max_batch == 8
+
+
+def test_without_a_profile_ours_learns() -> None:
+    """Ours serves a load that one replica cannot with a fleet of the right size, and no backlog stays."""
+    found = vllm(profile="none", replicas=1, startup="20s")
+    assert profile_of(found.variants[0]) is None
+    tokens = {"input": {"mean": 1000, "cv": 0.8, "max": 8000}, "output": {"mean": 220, "cv": 0.6}}
+    offered = generated(duration_seconds=1500, rate_rpm=1200, tokens=tokens)
+    comparison = compare.compare(found, {"m": offered}, ("ours",))
+    (ours,) = comparison.results
+    assert "no profile" in comparison.facts["chat"]
+    curve = ours.curves["chat"]
+    # One serves about 10 requests per second within the targets, and 20 arrive.
+    assert 2 <= curve.ready[-10] <= 5
+    assert curve.waiting[-10] < 10
+
+
+def test_the_reference_needs_a_profile() -> None:
+    """Where the planner has none, the reference plans with the engine's own."""
+    spec = read_variant(profile="none")
+    assert known_or_true(spec) == truth_of(spec)

@@ -26,7 +26,7 @@ import numpy as np
 from analyzer.errors import InvalidParameterError
 from analyzer.replicas import FloatArray
 from analyzer.step_times import Lengths, StepTimes
-from analyzer.tuner import GATE, PATIENCE, Outcome, corrected, recent_error
+from analyzer.tuner import OUTLIER_THRESHOLD, PATIENCE, Outcome, corrected, recent_error
 
 PARAMETERS = ("base_ms", "per_request_ms", "per_prefill_token_ms", "per_context_token_ms")
 
@@ -216,7 +216,7 @@ def update(state: State, seen: StepObservation) -> Update:
         innovation @ np.linalg.solve(slopes @ covariance @ slopes.T + noise, innovation)
     )
     state = _with_errors(state, innovation)
-    if surprise > GATE[observed.size]:
+    if surprise > OUTLIER_THRESHOLD[observed.size]:
         if state.outliers + 1 < PATIENCE:
             refused = replace(state, outliers=state.outliers + 1)
             return Update(state=refused, outcome="outlier", surprise=surprise)

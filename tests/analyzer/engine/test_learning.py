@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from analyzer import step_learning
-from analyzer.engine import sizing
+from analyzer.engine import learning, sizing
 from analyzer.engine.columns import Engine
+from analyzer.engine.learning import PARAMETERS, StepObservation
 from analyzer.errors import InvalidParameterError
-from analyzer.step_learning import PARAMETERS, StepObservation
 from analyzer.step_times import EngineLimits, Lengths, StepTimes
 from emulator.engines import step_times as engine_times
 from emulator.engines.scheduler_engine import SchedulerEngine
@@ -86,12 +85,12 @@ def windows(
         before = now
 
 
-def learned(state: step_learning.State, true: StepTimes, lengths: Lengths) -> step_learning.State:
+def learned(state: learning.State, true: StepTimes, lengths: Lengths) -> learning.State:
     """The state after ten minutes of load between a fifth and four fifths of what the replica holds."""
     top = capacity(true, lengths, 2.5 * true.base_ms)
     rates = top * (0.5 + 0.3 * np.sin(np.arange(10) / 10 * 2 * np.pi))
     for seen in windows(true, lengths, rates):
-        state = step_learning.update(state, seen).state
+        state = learning.update(state, seen).state
     return state
 
 
@@ -105,7 +104,7 @@ CASES = [
 @pytest.mark.parametrize(("true", "lengths"), CASES)
 def test_an_unknown_model_is_learned(true: StepTimes, lengths: Lengths) -> None:
     """After ten minutes of changing load the capacity of a model that nobody measured is within 12 %."""
-    state = learned(step_learning.start(), true, lengths)
+    state = learned(learning.start(), true, lengths)
     assert state.usable
     assert abs(state.itl_error) < 0.1
     target = 2.5 * true.base_ms
@@ -131,7 +130,7 @@ def test_a_profile_that_is_wrong_is_repaired(
             for name, factor in zip(PARAMETERS, factors, strict=True)
         }
     )
-    state = learned(step_learning.start(wrong), true, lengths)
+    state = learned(learning.start(wrong), true, lengths)
     assert state.usable
     assert abs(state.itl_error) < 0.05
     target = 2.5 * true.base_ms
@@ -147,9 +146,9 @@ def steady(true: StepTimes = SMALL) -> StepObservation:
 
 def test_a_constant_batch_proves_nothing() -> None:
     """Right predictions of one batch only do not make an unknown model usable."""
-    state, seen = step_learning.start(), steady()
+    state, seen = learning.start(), steady()
     for _ in range(20):
-        state = step_learning.update(state, seen).state
+        state = learning.update(state, seen).state
     assert state.itl_spread < 0.01
     assert not state.usable
     assert 0 < state.confidence < 1
@@ -157,17 +156,17 @@ def test_a_constant_batch_proves_nothing() -> None:
 
 def test_what_is_far_from_the_estimate_is_refused_until_it_stays() -> None:
     """A window that cannot be is an outlier; when all windows are so, the replica has changed."""
-    state, seen = learned(step_learning.start(SMALL), SMALL, SHORT), steady()
+    state, seen = learned(learning.start(SMALL), SMALL, SHORT), steady()
     other = dataclasses.replace(seen, itl_ms=2 * seen.itl_ms, ttft_ms=2 * (seen.ttft_ms or 0.0))
-    update = step_learning.update(state, other)
+    update = learning.update(state, other)
     assert update.outcome == "outlier"
     assert update.state.logs == state.logs
     for _ in range(30):
-        update = step_learning.update(update.state, other)
+        update = learning.update(update.state, other)
     assert update.outcome == "accepted"
     assert update.state.latency.base_ms > 1.5 * SMALL.base_ms
     # A measured profile is not another model's: it stays within its bound.
-    assert max(abs(log) for log in update.state.logs) <= step_learning.PROFILE_BOUND + 1e-9
+    assert max(abs(log) for log in update.state.logs) <= learning.PROFILE_BOUND + 1e-9
 
 
 @pytest.mark.parametrize(
@@ -184,8 +183,8 @@ def test_what_is_far_from_the_estimate_is_refused_until_it_stays() -> None:
 )
 def test_what_is_no_measurement_changes_nothing(change: dict[str, float]) -> None:
     """Nothing arrived, one token each, or no number: the state stays as it was."""
-    state = step_learning.start()
-    found = step_learning.update(state, dataclasses.replace(steady(), **change))  # type: ignore[arg-type] # fields by name
+    state = learning.start()
+    found = learning.update(state, dataclasses.replace(steady(), **change))  # type: ignore[arg-type] # fields by name
     assert (found.outcome, found.state) == ("uninformative", state)
 
 
@@ -193,7 +192,7 @@ def test_ttft_may_be_missing() -> None:
     """Where requests wait for a place only the ITL counts, and a 0 in a profile stays 0."""
     profile = dataclasses.replace(SMALL, per_context_token_ms=0.0, per_sqrt_request_ms=0.2)
     seen = dataclasses.replace(steady(), ttft_ms=None)
-    found = step_learning.update(step_learning.start(profile), seen)
+    found = learning.update(learning.start(profile), seen)
     assert found.outcome == "accepted"
     assert found.state.latency.per_context_token_ms == 0
     assert found.state.latency.per_sqrt_request_ms > 0
@@ -204,4 +203,4 @@ def test_ttft_may_be_missing() -> None:
 def test_a_seed_that_is_none_is_refused(name: str, value: float) -> None:
     """The error names the step time."""
     with pytest.raises(InvalidParameterError, match=name):
-        step_learning.start(dataclasses.replace(SMALL, **{name: value}))
+        learning.start(dataclasses.replace(SMALL, **{name: value}))
