@@ -107,7 +107,7 @@ def test_rows_without_ttft_fit_the_decode_only(
     (tmp_path / "runs.csv").write_text("\n".join(["batch,itl_ms,ttft_ms,input_tokens", *lines]))
     assert cli.main(["fit", str(tmp_path / "runs.csv")]) == 0
     text = capsys.readouterr().out
-    assert "gamma and delta stay unknown" in text
+    assert "gamma and delta are not fitted" in text
     assert "outlier: " + str(tmp_path / "runs.csv:9") in text
 
 

@@ -162,7 +162,7 @@ def test_how_requests_came_is_read(tmp_path: Path) -> None:
         ({"mean_tpot_ms": math.nan}, "mean_tpot_ms: must be a number >= 0, not nan"),
         ({"mean_tpot_ms": 0}, "mean_tpot_ms: is 0: responses were not streamed"),
         ({"mean_tpot_ms": None}, "mean_tpot_ms: must be a number"),
-        ({"total_output_tokens": 100}, "1 a request have no time between tokens"),
+        ({"total_output_tokens": 100}, "1 per request; ITL needs more than one"),
         ({"request_throughput": "fast"}, "request_throughput: must be a number"),
         ({"mean_ttft_ms": 0}, "mean_ttft_ms: must be a number > 0"),
     ],

@@ -95,7 +95,7 @@ def test_two_rows_determine_but_do_not_tell_errors() -> None:
     """Two rows fit exactly, with a doubt instead of an error."""
     found = lines.fit(batch=[1, 10], input_tokens=math.nan, ttft_ms=math.nan, itl_ms=[10, 19])
     assert (found.decode.base, found.decode.slope) == pytest.approx((9, 1))
-    assert "no errors can be told" in found.decode.doubts[0]
+    assert "errors are unknown" in found.decode.doubts[0]
 
 
 def test_rows_that_tell_nothing_are_refused() -> None:
