@@ -6,7 +6,7 @@ a replica is as good as idle, and 0.999 mu(max batch), above which its queue is 
 fails at the lower end is unreachable, one that holds at the upper end does not bind, and between them a
 bracketing root finder cannot fail, however flat the function is.
 
-`size_all` works on arrays, one row per replica; `size` is its view of a single one.
+`size_all` works on arrays, one row per replica; `size` answers for a single one, up to float noise the same.
 
 Units: latencies in milliseconds, rates in requests per second.
 """

@@ -137,7 +137,7 @@ def test_targets_do_not_influence_each_other(replica: Replica) -> None:
 def test_a_row_does_not_depend_on_its_batch(
     chosen: list[Replica], random: Any, slacks: list[float]
 ) -> None:
-    """To the last bit, a replica's capacity is the same alone, in a batch, and in any order."""
+    """To the last bit, a replica's capacity is the same in a batch of one, of many, and in any order."""
     wanted = [
         (
             slack * (item.prefill_ms(1) + 1),
@@ -159,9 +159,8 @@ def test_a_row_does_not_depend_on_its_batch(
     ]
     for place, item in enumerate(chosen):
         ttft, itl, share = wanted[place]
-        alone = capacity.size(
-            item, ttft_ms=ttft, itl_ms=itl, percentile=None if math.isnan(share) else share
-        )
+        one = Replicas.of([item])
+        alone = capacity.size_all(one, ttft_ms=ttft, itl_ms=itl, percentile=share)[0]
         assert together[0][place] == alone
         assert together[1][order.index(place)] == alone
 
@@ -221,4 +220,5 @@ def test_a_large_fleet_is_worked_on_in_parts() -> None:
             input_tokens=500, output_tokens=200,
             max_batch=int(batch[row]), max_queue=int(10 * batch[row]),
         )  # fmt: skip
-        assert found[row] == capacity.size(alone, ttft_ms=700, itl_ms=60)
+        one = Replicas.of([alone])
+        assert found[row] == capacity.size_all(one, ttft_ms=700, itl_ms=60)[0]
