@@ -1,11 +1,12 @@
 # make demo    the main job on one machine: emulated vLLM servers, load, adapter and HPA
 # make test    the whole test suite
-# ARGS passes arguments on: make demo ARGS="--duration 120 --no-tui --speed 10"; make test ARGS="-k quantity"
+# COVERAGE=1 with make test measures coverage; ARGS passes arguments on: make demo ARGS="--duration 120 --no-tui --speed 10"; make test ARGS="-k quantity"
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
+COVERAGE ?=
 
 .PHONY: demo test pythons lint types imports check format bench constraints clean help
 .DEFAULT_GOAL := help
@@ -19,12 +20,12 @@ $(STAMP): pyproject.toml constraints.txt scripts/bootstrap
 demo: $(STAMP) ## emulated vLLM servers, load, adapter and HPA on this machine
 	@$(BIN)/variant-adapter demo $(ARGS)
 
-test: $(STAMP) ## the test suite; without ARGS its coverage too, which must not fall
+test: $(STAMP) ## the test suite; with COVERAGE=1 its coverage too, which must not fall
 	@scripts/test-tools
-ifeq ($(strip $(ARGS)),)
-	@$(BIN)/coverage run -m pytest && $(BIN)/coverage report --skip-covered --skip-empty
-else
+ifeq ($(COVERAGE),)
 	@$(BIN)/pytest $(ARGS)
+else
+	@$(BIN)/coverage run -m pytest $(ARGS) && $(BIN)/coverage report --skip-covered --skip-empty
 endif
 
 pythons: ## the test suite with Python 3.12 and 3.13, where this machine has them
