@@ -1,6 +1,7 @@
 # make demo    the main job on one machine: emulated vLLM servers, load, adapter and HPA
 # make test    the whole test suite
-# COVERAGE=1 with make test measures coverage; ARGS passes arguments on: make demo ARGS="--duration 120 --no-tui --speed 10"; make test ARGS="-k quantity"
+# ARGS passes arguments on: make demo ARGS="--duration 120 --no-tui --speed 10"; make test ARGS="-k quantity"
+# COVERAGE=1 with make test measures coverage
 
 VENV := .venv
 BIN := $(VENV)/bin
