@@ -16,7 +16,8 @@ def replicas(draw: st.DrawFn) -> queueing.Replica:
     return queueing.Replica(
         alpha_ms=draw(st.floats(0.1, 100)),
         beta_ms=draw(st.floats(0, 5)),
-        gamma_ms=draw(st.floats(0, 100)),
+        # Above 0: a prompt of one token and one answer would else take no time.
+        gamma_ms=draw(st.floats(0.1, 100)),
         delta_ms=draw(st.floats(0, 0.1)),
         input_tokens=draw(st.sampled_from([0.0, 1.0, 500.0])),
         output_tokens=draw(st.sampled_from([1.0, 2.0, 200.0])),
