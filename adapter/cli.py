@@ -126,7 +126,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Version(argparse.Action):
-    """`--version`: the version is looked up when it is asked for."""
+    """`--version`; the package metadata is read only when the flag is given."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from importlib.metadata import version  # noqa: PLC0415 - see `parse`

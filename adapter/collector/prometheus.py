@@ -249,7 +249,7 @@ class PrometheusClient:
         try:
             return self._tls.current()
         except OSError as cause:
-            # innermost() has no file name, and without it nobody knows which one is meant.
+            # innermost() has no file name, and without it the message names no file.
             name = f"{cause.filename}: {cause.strerror}" if cause.filename else innermost(cause)
             raise self.options.error(f"{name}{_FILES}") from cause
 

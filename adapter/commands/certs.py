@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _state(cluster: Cluster, options: OwnCertificates, *, rotate: bool) -> dict[str, Any]:
-    """The certificates as JSON, after their rotation if that is asked for."""
+    """The certificates as JSON, rotated first where the command says so."""
     from adapter.kube.errors import NotFound  # noqa: PLC0415 - see `run`
     from adapter.tls.certificate_secret import SecretStore, bundle_of, names  # noqa: PLC0415
     from certs import rotation  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""`variant-adapter profile`: the performance profile of a model that nobody measured here."""
+"""`variant-adapter profile`: estimated performance profile of a model on a GPU."""
 
 from __future__ import annotations
 

@@ -233,7 +233,7 @@ def parameters(state: Estimate) -> Mapping[str, float]:
 
 
 def drift(tuned: Tuned, source: VariantSource) -> str:
-    """That the observed ITL is far from what the profile predicts, as a clause; empty where it is not."""
+    """Clause that says that the observed ITL differs from the predicted one; empty where it does not."""
     item = tuned.get(source.accelerator)
     if item is None or not source.profiles or abs(item.tuner.itl_error) < DRIFT:
         return ""
@@ -261,7 +261,7 @@ def _profile(tuned: TunedProfile | None, profile: fleet.Profile) -> fleet.Profil
 
 
 def _learned(learned: TunedProfile) -> fleet.Profile:
-    """A learned profile, up to twice the batch that was seen: nobody knows what is beyond."""
+    """A learned profile, limited to twice the observed batch, beyond which it is not known to hold."""
     profile, state = learned.profile, learned.tuner
     assert profile.limits is not None  # noqa: S101 - one that is learned has them
     seen = state.largest_batch if isinstance(state, learning.State) else math.inf

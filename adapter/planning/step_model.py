@@ -179,7 +179,7 @@ def lengths(variant: fleets.Variant) -> Lengths:
 
 
 def lengths_note(variant: fleets.Variant, profile: fleets.Profile) -> str:
-    """That the traffic has left the lengths that a profile was measured at; empty where it has not."""
+    """Sentence that the traffic has left the measured lengths of a profile; empty where it has not."""
     if isinstance(profile.latency, StepTimes) or not variant.load.arrival_rate_rps:
         return ""
     at, now = _measured_at(profile), lengths(variant)

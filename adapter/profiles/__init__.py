@@ -1,1 +1,1 @@
-"""Performance profiles of models that nobody measured here: a generated catalog, and estimates beside it."""
+"""Estimated performance profiles of models: a generated catalog, and an estimator for other models."""
