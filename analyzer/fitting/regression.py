@@ -89,7 +89,7 @@ def robust(
     left = _residuals(design, measured, coefficients)
     return Regression(
         coefficients=coefficients,
-        errors=_errors(design, measured, coefficients, left, weights, spreads),
+        errors=_errors(design / measured[:, None], coefficients, left, weights, spreads),
         residuals=left,
         outliers=np.asarray(weights < 0.5),
     )
@@ -145,8 +145,7 @@ def _scale(left: FloatArray, used: int) -> float:
 
 
 def _errors(
-    design: FloatArray,
-    measured: FloatArray,
+    relative: FloatArray,
     coefficients: FloatArray,
     left: FloatArray,
     weights: FloatArray,
@@ -157,7 +156,7 @@ def _errors(
     freedom = float(weights.sum()) - int(inside.sum())
     if freedom < 0.5:
         return errors
-    scaled = design[:, inside] * (np.sqrt(weights) / measured)[:, None]
+    scaled = relative[:, inside] * np.sqrt(weights)[:, None]
     sizes = np.linalg.norm(scaled, axis=0)
     variance = float((weights * left**2).sum()) / freedom
     information = (scaled / sizes).T @ (scaled / sizes)

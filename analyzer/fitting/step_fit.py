@@ -35,8 +35,8 @@ NAMES = (
 LEAST_BASE = 1e-3
 """A step takes time whatever it does: at least this share of the lowest ITL."""
 _SPREADS = np.array([np.inf, 1.0, 1.0 / 3.0, 3.0, 1.0])
-"""Largest share of ITL that each column is expected to be, in the order of NAMES: the standard deviation of its
-prior. Prefill is seldom small, context often is."""
+"""Largest share of ITL that each column is expected to be, in the order of NAMES: the standard deviation of
+its prior. Prefill is seldom small, context often is."""
 _CONTEXT_HELPS = 0.95
 """The term of the context must lower the error to this share."""
 _BENDS = 0.9
