@@ -203,7 +203,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(answer))
     else:
         case = cases.parse(given)
-        assert not isinstance(case, str)  # noqa: S101 - it was answered
+        assert not isinstance(case, step_cases.InvalidCase)  # noqa: S101 - it was answered
         for line in _table(answer, case):
             print(line)
     return 0

@@ -143,7 +143,9 @@ def _problem(
     for variant in fleet.variants:
         choice = sized.by_variant[variant.name]
         if not choice.candidates:
-            set_aside[variant.name] = "; ".join(choice.refusals) or "no profile to choose from"
+            set_aside[variant.name] = (
+                "; ".join(map(str, choice.unusable)) or "no profile to choose from"
+            )
             continue
         variants.append(
             problem.VariantCandidates(

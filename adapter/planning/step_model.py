@@ -137,15 +137,7 @@ def step_times(profile: fleets.Profile) -> StepTimes | None:
     if at is None:
         return None
     try:
-        return conversion.step_times(
-            conversion.LinearTimes(
-                alpha_ms=latency.alpha_ms,
-                beta_ms=latency.beta_ms,
-                gamma_ms=latency.gamma_ms,
-                delta_ms=latency.delta_ms,
-            ),
-            at,
-        )
+        return conversion.step_times(latency, at)
     except InvalidParameterError:
         return None
 
