@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from adapter.collector import model_servers
-from adapter.formats.prometheus_history import PrometheusHistory, Series
+from adapter.collector.lookups.prometheus_api import PrometheusApi, Series
 
 POD_LABELS = "namespace, pod, instance, job"
 INPUT_HISTOGRAMS = ("vllm:request_prompt_tokens", "sglang:prompt_tokens_histogram")
@@ -113,7 +113,7 @@ _Pod = tuple[str, ...]
 class RequestHistory:
     """Counts the requests of one model, step by step."""
 
-    def __init__(self, history: PrometheusHistory, *, model: str, namespace: str = "") -> None:
+    def __init__(self, history: PrometheusApi, *, model: str, namespace: str = "") -> None:
         """`namespace`: empty for every namespace."""
         self._history = history
         self._matchers = f"model_name={_quoted(model)}"
