@@ -36,7 +36,7 @@ class Actuator:
         """Patch the scale targets that differ; give the keys of the variants whose patch failed.
 
         Args:
-            states: variants after an optimization cycle.
+            states: variants after a reconcile cycle.
             waking: keys of variants at zero that have waiting requests.
 
         """

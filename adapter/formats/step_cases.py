@@ -258,12 +258,12 @@ def performance_fields(
 def _performances(
     engines: Engines, cases: Sequence[StepCase], rates: FloatArray
 ) -> list[dict[str, Any]]:
-    found = sizing.analyze_engines(engines, rates)
+    steady = sizing.analyze_engines(engines, rates)
     shares = np.array([_share(case) for case in cases])
     ttft, itl = latencies.quantiles(engines, rates, np.where(np.isnan(shares), 0.5, shares))
     answers = []
     for row, case in enumerate(cases):
-        answer = performance_fields(found[row], case.output_tokens)
+        answer = performance_fields(steady[row], case.output_tokens)
         if case.percentile is not None:
             answer["ttft_percentile_ms"] = _finite(ttft[row])
             answer["itl_percentile_ms"] = _finite(itl[row])

@@ -166,8 +166,8 @@ def _problem(
     )
     wrong = {error.variant: error.problem for error in solvers.errors_of(given) if error.variant}
     set_aside.update(wrong)
-    kept = tuple(variant for variant in given.variants if variant.name not in wrong)
-    return replace(given, variants=kept), set_aside
+    planned = tuple(variant for variant in given.variants if variant.name not in wrong)
+    return replace(given, variants=planned), set_aside
 
 
 def _decision(

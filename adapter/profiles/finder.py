@@ -60,13 +60,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """What was found.
+    """A profile, and where it comes from.
 
     Attributes:
         request: what was asked for.
-        model: name on Hugging Face of the model found.
+        model: name of the model on Hugging Face.
         precision: precision of the weights.
-        gpu: name of the GPU found.
+        gpu: name of the GPU.
         step_times: calibrated.
         limits: limits of the engine, with its KV cache.
         source: `measured`, `estimated` or `aiconfigurator`.
@@ -137,11 +137,11 @@ def find(request: Request) -> Profile:
 
 def _estimated(request: Request) -> Profile:
     """What aiconfigurator-core estimates now; where it cannot, what the catalog would have had."""
-    found, gpu = catalog.find_model(request.model), names.gpu_key(request.gpu)
+    match, gpu = catalog.find_model(request.model), names.gpu_key(request.gpu)
     if gpu is None:
         raise _unknown_gpu(request, names.nearest_gpus(request.gpu) or tuple(names.GPUS))
-    if found is not None:
-        _check_weights(request, *found, gpu)
+    if match is not None:
+        _check_weights(request, *match, gpu)
     name = request.model
     try:
         known = {names.model_key(other): other for other in aiconfigurator.bundled_models()}
@@ -149,9 +149,9 @@ def _estimated(request: Request) -> Profile:
         query = aiconfigurator.query(name, names.GPUS[gpu][0], request.engine, request.tp)
         estimate = aiconfigurator.estimate(query)
     except aiconfigurator.UnavailableError as error:
-        raise _not_in_catalog(request, found, gpu, str(error)) from error
+        raise _not_in_catalog(request, match, gpu, str(error)) from error
     except aiconfigurator.NotEstimatedError as error:
-        raise _not_in_catalog(request, found, gpu, str(error)) from error
+        raise _not_in_catalog(request, match, gpu, str(error)) from error
     factors = catalog.factors(request.engine, bends=query.experts_split)
     package = f"aiconfigurator-core {aiconfigurator.version()}"
     return Profile(
@@ -208,13 +208,13 @@ def _check_weights(request: Request, model: Model, precision: str, gpu: str) -> 
 
 
 def _not_in_catalog(
-    request: Request, found: tuple[Model, str] | None, gpu: str, why: str
+    request: Request, match: tuple[Model, str] | None, gpu: str, why: str
 ) -> InputError:
-    if found is None:
+    if match is None:
         near = catalog.nearest_models(request.model)
         offer = f"nearest: {', '.join(near)}" if near else f"it has {', '.join(_model_names())}"
         return UnknownModelError(f"MODEL {request.model}: not in the catalog ({offer}); {why}")
-    model, precision = found
+    model, precision = match
     if precision not in model.precisions:
         return UnknownModelError(
             f"MODEL {request.model}: the catalog has {model.name} in {_listed(model.precisions)},"
