@@ -277,7 +277,9 @@ class PrometheusClient:
 
     def _no_vector(self, cause: Exception) -> PrometheusError:
         name = type(cause).__name__
-        return self.options.error(f"the response is not an instant vector ({name}); is the URL right?")
+        return self.options.error(
+            f"the response is not an instant vector ({name}); is the URL right?"
+        )
 
 
 async def _at_most(response: aiohttp.ClientResponse, limit: int) -> bytes | None:

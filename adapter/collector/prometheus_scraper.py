@@ -100,7 +100,10 @@ class PrometheusScraper:
         self._backfilled = False
         self._problem = ""
         if options is not None:
-            log.info("Prometheus configured; querying it from the next scrape cycle on", url=options.shown_url)
+            log.info(
+                "Prometheus configured; querying it from the next scrape cycle on",
+                url=options.shown_url,
+            )
 
     def close(self) -> None:
         """Stop querying; a query in progress ends as it would."""
@@ -121,7 +124,9 @@ class PrometheusScraper:
         if error is None and self._problem:
             log.info("Prometheus queries succeed again", url=self.url)
         if error is not None and str(error) != self._problem:
-            log.warning("Prometheus query failed; retrying in the next scrape cycle", error=str(error))
+            log.warning(
+                "Prometheus query failed; retrying in the next scrape cycle", error=str(error)
+            )
         self._problem = "" if error is None else str(error)
 
     async def gateways(self) -> tuple[promql.GatewayCount, ...]:
@@ -189,7 +194,8 @@ class PrometheusScraper:
                 answers.append(await client.query(promql.fleet(), at=at))
             except PrometheusError as error:
                 log.info(
-                    "Prometheus has no earlier samples; rates start with the next scrape cycle", error=str(error)
+                    "Prometheus has no earlier samples; rates start with the next scrape cycle",
+                    error=str(error),
                 )
                 break
         return answers

@@ -143,13 +143,13 @@ def register(command: argparse.ArgumentParser) -> None:
         metavar="PNG",
         help="File to draw TTFT and ITL against the arrival rate into. Default none",
     )
-    _add_numbers(command.add_argument_group("the replica"), REPLICA)
-    _add_numbers(command.add_argument_group("the replica by the step times of its engine"), STEPS)
-    load = command.add_argument_group("its load")
+    _add_numbers(command.add_argument_group("Replica"), REPLICA)
+    _add_numbers(command.add_argument_group("Step times of the replica's engine"), STEPS)
+    load = command.add_argument_group("Load")
     _add_numbers(load, LOAD)
     _add_numbers(load, VARIATION)
     _add_numbers(load.add_mutually_exclusive_group(), RATES)
-    _add_numbers(command.add_argument_group("its latency and throughput targets"), TARGETS)
+    _add_numbers(command.add_argument_group("Latency and throughput targets"), TARGETS)
     command.add_argument(
         "--min-replicas",
         type=int,

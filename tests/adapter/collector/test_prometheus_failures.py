@@ -247,7 +247,7 @@ async def test_an_answer_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async with raw(endless) as url:
         text = await failing(url, timeout_seconds=110)
-    assert text.endswith("more than 1 MiB of answer; is the URL right?")
+    assert text.endswith("the response exceeds 1 MiB; is the URL right?")
     assert sent < 32 * 2**20
 
 
@@ -258,7 +258,7 @@ async def test_an_answer_that_unpacks_to_more_than_it_was(monkeypatch: pytest.Mo
     assert len(body) < 2**20
     server = Server(web.Response(body=body, headers={"Content-Encoding": "gzip"}))
     async with server.running() as url:
-        assert "more than 1 MiB of answer" in await failing(url)
+        assert "the response exceeds 1 MiB" in await failing(url)
 
 
 async def test_a_failure_does_not_spoil_the_next_query() -> None:

@@ -17,7 +17,7 @@ TARGET = {"model_name": "m", "instance": "i:1", "job": "j"}
 POD = {**TARGET, "namespace": "n", "pod": "p"}
 
 
-def scraped(target: dict[str, str], **more: list[str]) -> dict[str, Any]:
+def scraped(target: dict[str, str], **more: Any) -> dict[str, Any]:
     """The response on one scraped pod of these labels."""
     running = {**target, "__name__": "vllm:num_requests_running"}
     return vector(({**target, "quantity": "sampled_at"}, "1"), (running, "1"), **more)
