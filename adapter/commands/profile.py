@@ -12,7 +12,7 @@ import yaml
 
 from adapter.commands import flags
 from adapter.profiles import catalog, finder
-from adapter.profiles.finder import Profile, Request
+from adapter.profiles.finder import ModelProfile, ProfileRequest
 
 _SHOWN_LENGTHS = ((512, 128), (2048, 256), (8192, 512))
 
@@ -99,7 +99,7 @@ def _add_engine(command: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Look the profile up and print it."""
     profile = finder.find(
-        Request(
+        ProfileRequest(
             model=args.model,
             gpu=args.gpu,
             tp=args.tp,
@@ -138,7 +138,7 @@ def share(text: str) -> float:
     return value
 
 
-def accelerator(profile: Profile) -> dict[str, Any]:
+def accelerator(profile: ModelProfile) -> dict[str, Any]:
     """The entry of `spec.modelProfile.accelerators`."""
     times = profile.step_times
     step = {
@@ -161,7 +161,7 @@ def accelerator(profile: Profile) -> dict[str, Any]:
     }
 
 
-def _document(profile: Profile) -> dict[str, Any]:
+def _document(profile: ModelProfile) -> dict[str, Any]:
     return {
         "model": profile.model,
         "precision": profile.precision,
@@ -185,7 +185,7 @@ def _document(profile: Profile) -> dict[str, Any]:
     }
 
 
-def _comments(profile: Profile) -> Iterator[str]:
+def _comments(profile: ModelProfile) -> Iterator[str]:
     request = profile.request
     yield (
         f"{profile.model} ({profile.precision} weights) on {request.tp} x {profile.gpu}, {request.engine}"

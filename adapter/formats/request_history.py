@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from adapter.collector import model_servers
-from adapter.collector.lookups.prometheus_api import PrometheusApi, Series
+from adapter.collector.lookups.prometheus_api import PrometheusApi, RangeSeries
 
 POD_LABELS = "namespace, pod, instance, job"
 INPUT_HISTOGRAMS = ("vllm:request_prompt_tokens", "sglang:prompt_tokens_histogram")
@@ -169,7 +169,7 @@ def _quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
-def _enter(pods: dict[_Pod, dict[int, _Point]], query: str, series: Series) -> None:
+def _enter(pods: dict[_Pod, dict[int, _Point]], query: str, series: RangeSeries) -> None:
     """Put one series' points to its pod's."""
     labels = series.labels
     name, bound = labels.get("__name__", ""), labels.get("le")

@@ -31,7 +31,7 @@ class MemoryTooSmallError(InputError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class ProfileRequest:
     """What a profile is asked for; names as the user wrote them, settings as the engine's flags.
 
     Attributes:
@@ -59,7 +59,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
+class ModelProfile:
     """A profile, and where it comes from.
 
     Attributes:
@@ -76,7 +76,7 @@ class Profile:
 
     """
 
-    request: Request
+    request: ProfileRequest
     model: str
     precision: str
     gpu: str
@@ -107,7 +107,7 @@ class Profile:
         )
 
 
-def find(request: Request) -> Profile:
+def find(request: ProfileRequest) -> ModelProfile:
     """Find a profile in the catalog, else by aiconfigurator-core where it is installed.
 
     Raises:
@@ -128,14 +128,14 @@ def find(request: Request) -> Profile:
         described = (
             "estimated from kernel times; the error is that of such estimates on measured servers"
         )
-    return Profile(
+    return ModelProfile(
         request=request, model=entry.model, precision=entry.precision, gpu=entry.gpu,
         step_times=entry.step_times, limits=_limits(request, entry.memory, entry.gpu),
         source=str(entry.source), described=described, error=entry.error, rows=entry.rows,
     )  # fmt: skip
 
 
-def _estimated(request: Request) -> Profile:
+def _estimated(request: ProfileRequest) -> ModelProfile:
     """What aiconfigurator-core estimates now; where it cannot, what the catalog would have had."""
     match, gpu = catalog.find_model(request.model), names.gpu_key(request.gpu)
     if gpu is None:
@@ -154,7 +154,7 @@ def _estimated(request: Request) -> Profile:
         raise _not_in_catalog(request, match, gpu, str(error)) from error
     factors = catalog.factors(request.engine, bends=query.experts_split)
     package = f"aiconfigurator-core {aiconfigurator.version()}"
-    return Profile(
+    return ModelProfile(
         request=request, model=name, precision=names.model_key(name)[1] or "as configured", gpu=gpu,
         step_times=factors.apply(estimate.step_times),
         limits=_limits(request, estimate.memory, gpu), source="aiconfigurator",
@@ -163,7 +163,7 @@ def _estimated(request: Request) -> Profile:
     )  # fmt: skip
 
 
-def _limits(request: Request, memory: Memory, gpu: str) -> EngineLimits:
+def _limits(request: ProfileRequest, memory: Memory, gpu: str) -> EngineLimits:
     tokens = memory.kv_tokens(
         utilization=request.gpu_memory_utilization,
         max_num_batched_tokens=request.max_num_batched_tokens,
@@ -191,7 +191,7 @@ def _limits(request: Request, memory: Memory, gpu: str) -> EngineLimits:
     )
 
 
-def _check_weights(request: Request, model: Model, precision: str, gpu: str) -> None:
+def _check_weights(request: ProfileRequest, model: Model, precision: str, gpu: str) -> None:
     """Refuse what is not in the catalog because the weights leave nothing of the memory."""
     weights = catalog.weights_gib(model, precision)
     if weights is None:
@@ -208,7 +208,7 @@ def _check_weights(request: Request, model: Model, precision: str, gpu: str) -> 
 
 
 def _not_in_catalog(
-    request: Request, match: tuple[Model, str] | None, gpu: str, why: str
+    request: ProfileRequest, match: tuple[Model, str] | None, gpu: str, why: str
 ) -> InputError:
     if match is None:
         near = catalog.nearest_models(request.model)
@@ -234,7 +234,7 @@ def _not_in_catalog(
     )
 
 
-def _unknown_gpu(request: Request, near: tuple[str, ...]) -> UnknownGpuError:
+def _unknown_gpu(request: ProfileRequest, near: tuple[str, ...]) -> UnknownGpuError:
     return UnknownGpuError(
         f"--gpu {request.gpu}: not a GPU of the catalog; nearest: {', '.join(near)}."
         f" It has {', '.join(names.GPUS)}; for others measure and use `variant-adapter fit`"

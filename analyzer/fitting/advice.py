@@ -37,7 +37,7 @@ class Advice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Capacity:
+class ImpliedCapacity:
     """The most that one pair of lengths reaches.
 
     Attributes:
@@ -66,7 +66,9 @@ def advise(rows: BenchmarkRows, fit: StepFit) -> Advice:
     )
 
 
-def capacities(rows: BenchmarkRows, fit: StepFit, measured_rps: FloatArray) -> list[Capacity]:
+def capacities(
+    rows: BenchmarkRows, fit: StepFit, measured_rps: FloatArray
+) -> list[ImpliedCapacity]:
     """What the fit implies for each pair of lengths; `measured_rps`, shape (M,), is NaN where unknown."""
     measured = np.where(np.isnan(measured_rps), rows.throughput_rps, measured_rps)
     left_out = {row.row for row in fit.saturated}
@@ -88,7 +90,7 @@ def capacities(rows: BenchmarkRows, fit: StepFit, measured_rps: FloatArray) -> l
         request_ms = ttft + (output - 1.0) * float(fit.itl_ms(load)[0])
         known = measured[indices][~np.isnan(measured[indices])]
         implied.append(
-            Capacity(
+            ImpliedCapacity(
                 input_tokens=prompt,
                 output_tokens=output,
                 requests=most,

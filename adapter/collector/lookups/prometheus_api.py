@@ -27,7 +27,7 @@ from adapter.collector.prometheus import PrometheusError, PrometheusOptions, wit
 _STATUS = re.compile(r"HTTP Status Code (\d{3})")
 
 
-class Series(NamedTuple):
+class RangeSeries(NamedTuple):
     """One series of a range.
 
     Attributes:
@@ -75,7 +75,7 @@ class PrometheusApi:
             warned = self._last.json().get("warnings") if self._last is not None else ()
             return InstantVector(samples=samples, warnings=tuple(map(str, warned or ())))
 
-    def range(self, promql: str, *, start: int, end: int, step: int) -> list[Series]:
+    def range(self, promql: str, *, start: int, end: int, step: int) -> list[RangeSeries]:
         """Evaluate an expression from `start` to `end` (included), Unix seconds, every `step` seconds.
 
         Raises:
@@ -164,9 +164,9 @@ def _sample(element: Mapping[str, Any]) -> Sample:
     return Sample(dict(element["metric"]), float(value), float(at))
 
 
-def _series(element: Mapping[str, Any]) -> Series:
+def _series(element: Mapping[str, Any]) -> RangeSeries:
     points = [(float(at), float(value)) for at, value in element["values"]]
-    return Series(dict(element["metric"]), points)
+    return RangeSeries(dict(element["metric"]), points)
 
 
 def _system() -> str | bool:
