@@ -94,7 +94,7 @@ class Inventory:
 
     @property
     def free(self) -> dict[str, int]:
-        """The same, less what pods hold that are not ours."""
+        """Allocatable devices by type, less those that pods of others than the variants hold."""
         return {item.name: item.free for item in self.types}
 
     def capacity(self, asked: Mapping[str, str]) -> tuple[dict[str, int], tuple[str, ...]]:
