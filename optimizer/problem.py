@@ -197,8 +197,8 @@ def ranked(variant: VariantCandidates, factor: float) -> list[tuple[float, Candi
     now = variant.current
     order = sorted(
         [
-            (value(c.accelerator, c.replicas, c.cost, now, factor), c.accelerator, index)
-            for index, c in enumerate(variant.candidates)
+            (value(c.accelerator, c.replicas, c.cost, now, factor), c.accelerator, place)
+            for place, c in enumerate(variant.candidates)
         ]
     )
-    return [(worth, variant.candidates[index]) for worth, _, index in order]
+    return [(worth, variant.candidates[place]) for worth, _, place in order]

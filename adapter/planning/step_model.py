@@ -107,11 +107,11 @@ def model(
 
 def columns(pairs: Sequence[Pair]) -> dict[str, FloatArray]:
     """Arrays under the names of the analyzer's COLUMNS for engines."""
-    rows = []
+    found = []
     for pair in pairs:
         steps, bounds, now = step_times(pair.profile), limits(pair), lengths(pair.variant)
         assert steps is not None  # noqa: S101 - the caller has chosen them
-        rows.append(
+        found.append(
             (
                 steps.base_ms,
                 steps.per_request_ms,
@@ -128,8 +128,8 @@ def columns(pairs: Sequence[Pair]) -> dict[str, FloatArray]:
                 now.cached_tokens,
             )
         )
-    table = np.array(rows, dtype=np.float64)
-    return {name: table[:, index] for index, name in enumerate(engine_columns.COLUMNS)}
+    table = np.array(found, dtype=np.float64)
+    return {name: table[:, place] for place, name in enumerate(engine_columns.COLUMNS)}
 
 
 def step_times(profile: fleets.Profile) -> StepTimes | None:
