@@ -9,12 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 
 import numpy as np
+from numpy.typing import NDArray
 
 from adapter.planning import fleet as fleets
 from adapter.planning import linear_model, step_model
-from adapter.planning.pairs import BINDINGS, Asked, IntArray, Model, Pair, Steady, asked_of, part_of
+from adapter.planning.pairs import (
+    BINDINGS,
+    Asked,
+    IntArray,
+    Model,
+    Pair,
+    Sized,
+    Steady,
+    asked_of,
+    part_of,
+)
 from adapter.planning.pairs import output_tokens as output_tokens_of
 from analyzer import capacity
 from analyzer.errors import InvalidParameterError
@@ -24,8 +36,9 @@ _ModelOf = Callable[
     [Sequence[Pair]], tuple[Model | None, list[int], Mapping[int, InvalidParameterError]]
 ]
 
-_NOTHING = ""
 _UNBOUNDED = np.iinfo(np.int64).max
+_BOUNDS = np.array([*BINDINGS, "minimum", "maximum"], dtype=object)
+_MINIMUM, _MAXIMUM = len(BINDINGS), len(BINDINGS) + 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,10 +60,76 @@ class Choices:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Part:
-    """Pairs of one model: it knows them as 0 to M - 1, the fleet under `rows`."""
+    """Sized pairs of one model: it knows them as 0 to M - 1, the fleet under `rows`.
+
+    Attributes:
+        needed: shape (M,), replicas that the load needs; 0 without load.
+        counts: shape (M,), the same within the bounds of the variant.
+
+    """
 
     model: Model
+    pairs: Sequence[Pair]
     rows: IntArray
+    sized: Sized
+    needed: IntArray
+    counts: IntArray
+
+    def candidates(self) -> list[problem.Candidate]:
+        """One candidate per pair, without its reason; those of refused pairs mean nothing."""
+        pairs, counts = self.pairs, self.counts.tolist()
+        least = np.maximum(self.needed, [pair.variant.min_replicas for pair in pairs])
+        bound = np.where(self.needed < least, _MINIMUM, self.sized.binding)
+        bound = np.where(self.counts < least, _MAXIMUM, bound)
+        prices = [pair.accelerator.unit_cost * pair.profile.accelerator_count for pair in pairs]
+        return list(
+            map(
+                problem.Candidate,
+                [p.profile.accelerator if n else "" for p, n in zip(pairs, counts, strict=True)],
+                counts,
+                self.sized.max_batch.tolist(),
+                (np.array(prices) * self.counts).tolist(),
+                repeat(0.0),
+                repeat(0.0),
+                np.where(self._reached(), self.sized.goodput_rps * 60.0, 0.0).tolist(),
+                repeat(""),
+                [
+                    p.accelerator.device_type if n else ""
+                    for p, n in zip(pairs, counts, strict=True)
+                ],
+                [
+                    p.profile.accelerator_count * p.accelerator.multiplicity if n else 0
+                    for p, n in zip(pairs, counts, strict=True)
+                ],
+                _BOUNDS[bound].tolist(),
+            )
+        )
+
+    def reason(self, at: int) -> str:
+        """What bounds the replicas of one pair, as a clause."""
+        pair, needed, count = self.pairs[at], int(self.needed[at]), int(self.counts[at])
+        unmet = self.sized.unreachable.get(at)
+        if unmet is None:
+            binding = BINDINGS[self.sized.binding[at]]
+            reason = self.model.reason(at, binding, float(self.sized.goodput_rps[at]) * 60.0)
+            if needed > 1 and pair.variant.routing == "least-loaded":
+                reason += self.model.reason_together()
+        else:
+            reason = f"no load; under load {unmet}"
+        least = pair.variant.min_replicas
+        if needed < least:
+            reason = f"minimum of {least} replicas"
+        if count < max(needed, least):
+            reason = (
+                f"{max(needed, least)} replicas needed, but the maximum is"
+                f" {pair.variant.max_replicas}; {reason}"
+            )
+        return reason
+
+    def _reached(self) -> NDArray[np.bool_]:
+        reached = np.ones(len(self.pairs), dtype=np.bool_)
+        reached[list(self.sized.unreachable)] = False
+        return reached
 
 
 class Candidates:
@@ -70,18 +149,21 @@ class Candidates:
         if not self._pairs:
             return
         self._asked: Asked = asked_of(self._pairs, fleet.settings.stability_margin)
-        outcomes: list[problem.Candidate | str] = [_NOTHING] * len(self._pairs)
-        by_steps = [step_model.step_times(pair.profile) is not None for pair in self._pairs]
-        self._add(
-            [row for row, steps in enumerate(by_steps) if not steps], linear_model.model, outcomes
-        )
-        self._add([row for row, steps in enumerate(by_steps) if steps], step_model.model, outcomes)
-        for row, (pair, outcome) in enumerate(zip(self._pairs, outcomes, strict=True)):
+        chosen: list[problem.Candidate | None] = [None] * len(self._pairs)
+        refused: dict[int, str] = {}
+        steps = np.array([step_model.step_times(p.profile) is not None for p in self._pairs])
+        for model_of, rows in (
+            (linear_model.model, np.flatnonzero(~steps)),
+            (step_model.model, np.flatnonzero(steps)),
+        ):
+            if rows.size:
+                self._add(rows, model_of, chosen, refused)
+        for row, (pair, candidate) in enumerate(zip(self._pairs, chosen, strict=True)):
             choice = self.by_variant[pair.variant.name]
-            if isinstance(outcome, str):
-                choice.refusals.append(f"{pair.profile.accelerator}: {outcome}")
-            elif outcome.replicas or all(other.replicas for other in choice.candidates):
-                choice.candidates.append(outcome)  # nothing on one accelerator is nothing on any
+            if candidate is None:
+                choice.refusals.append(f"{pair.profile.accelerator}: {refused[row]}")
+            elif candidate.replicas or all(other.replicas for other in choice.candidates):
+                choice.candidates.append(candidate)  # nothing on one accelerator is nothing on any
                 choice.rows.append(row)
 
     def steady(self, rows: Sequence[int], replicas: Sequence[int]) -> Steady:
@@ -111,23 +193,39 @@ class Candidates:
         note = step_model.lengths_note(pair.variant, pair.profile)
         return (note,) if note else ()
 
+    def reason(self, row: int) -> str:
+        """What bounds the replicas of one candidate, as a clause."""
+        for part in self._parts:
+            at = int(np.searchsorted(part.rows, row))
+            if at < part.rows.size and part.rows[at] == row:
+                return part.reason(at)
+        raise KeyError(row)
+
     def _add(
-        self, rows: list[int], model_of: _ModelOf, outcomes: list[problem.Candidate | str]
+        self,
+        rows: IntArray,
+        model_of: _ModelOf,
+        chosen: list[problem.Candidate | None],
+        refused: dict[int, str],
     ) -> None:
-        """Size the pairs of one model; `outcomes` of their rows are set."""
-        if not rows:
-            return
+        """Size the pairs of one model; sets each row's candidate, or why it has none."""
         pairs = [self._pairs[row] for row in rows]
         model, good, bad = model_of(pairs)
         for place, error in bad.items():
-            outcomes[rows[place]] = f"{error.parameter}: {error.problem}"
+            refused[int(rows[place])] = f"{error.parameter}: {error.problem}"
         if model is None:
             return
-        part = _Part(model=model, rows=np.array([rows[place] for place in good], dtype=np.int64))
+        rows = rows[good]
+        asked = part_of(self._asked, rows)
+        part = _part(model, [pairs[place] for place in good], rows, asked)
         self._parts.append(part)
-        sized = _sized(part, [pairs[place] for place in good], part_of(self._asked, part.rows))
-        for row, outcome in zip(part.rows.tolist(), sized, strict=True):
-            outcomes[row] = outcome
+        idle = asked.rate_rps <= 0
+        unmet = {at: why for at, why in part.sized.unreachable.items() if not idle[at]}
+        for at, (row, candidate) in enumerate(zip(rows.tolist(), part.candidates(), strict=True)):
+            if at in unmet:
+                refused[row] = unmet[at]
+            else:
+                chosen[row] = candidate
 
 
 def _pairs(fleet: fleets.Fleet, found: Mapping[str, Choices]) -> list[Pair]:
@@ -164,75 +262,19 @@ def _pairs(fleet: fleets.Fleet, found: Mapping[str, Choices]) -> list[Pair]:
     return pairs
 
 
-def _sized(part: _Part, pairs: Sequence[Pair], asked: Asked) -> list[problem.Candidate | str]:
-    sized = part.model.size(asked)
-    wanted = sized.wanted
-    least = np.array([pair.variant.min_replicas for pair in pairs], dtype=np.int64)
-    most = np.array(
-        [_UNBOUNDED if (top := pair.variant.max_replicas) is None else top for pair in pairs],
-        dtype=np.int64,
-    )
+def _part(model: Model, pairs: Sequence[Pair], rows: IntArray, asked: Asked) -> _Part:
+    sized = model.size(asked)
     # Without load there is nothing to meet a target for: the minimum will do.
-    idle = asked.rate_rps <= 0
-    wanted = np.where(idle, 0, wanted)
-    counts = np.minimum(np.maximum(wanted, least), most)
-    outcomes: list[problem.Candidate | str] = []
-    columns = zip(
-        pairs,
-        range(len(pairs)),
-        sized.binding.tolist(),
-        (sized.goodput_rps * 60.0).tolist(),
-        wanted.tolist(),
-        counts.tolist(),
-        sized.max_batch.tolist(),
-        idle.tolist(),
-        strict=True,
-    )
-    model = part.model
-    for pair, row, bound, rate_rpm, need, count, max_batch, no_load in columns:
-        binding = BINDINGS[bound]
-        unmet = sized.unreachable.get(row)
-        if unmet is None:
-            reason = model.reason(row, binding, rate_rpm)
-            if need > 1 and pair.variant.routing == "least-loaded":
-                reason += model.reason_together()
-        elif no_load:
-            rate_rpm, reason = 0.0, f"no load; under load {unmet}"  # noqa: PLW2901 - no rate meets them
-        else:
-            outcomes.append(unmet)
-            continue
-        outcomes.append(_candidate(pair, (binding, reason), rate_rpm, (need, count), max_batch))
-    return outcomes
-
-
-def _candidate(
-    pair: Pair,
-    bound: tuple[str, str],
-    rate_rpm: float,
-    numbers: tuple[int, int],
-    max_batch: int,
-) -> problem.Candidate:
-    """One candidate: binding with its reason, and replicas needed with those within the bounds."""
-    variant, (binding, reason), (wanted, count) = pair.variant, bound, numbers
-    asked = wanted
-    if wanted < variant.min_replicas:
-        asked = variant.min_replicas
-        reason, binding = f"minimum of {variant.min_replicas} replicas", "minimum"
-    if count < asked:
-        reason = f"{asked} replicas needed, but the maximum is {variant.max_replicas}; " + reason
-        binding = "maximum"
-    return problem.Candidate(
-        accelerator=pair.profile.accelerator if count else "",
-        replicas=count,
-        max_batch=max_batch,
-        cost=cost(pair.accelerator, pair.profile, count),
-        itl_ms=0.0,
-        ttft_ms=0.0,
-        max_rate_rpm=rate_rpm,
-        reason=reason,
-        device_type=pair.accelerator.device_type if count else "",
-        devices=pair.profile.accelerator_count * pair.accelerator.multiplicity if count else 0,
-        binding=binding,
+    needed = np.where(asked.rate_rps <= 0, 0, sized.wanted)
+    least = [pair.variant.min_replicas for pair in pairs]
+    most = [_UNBOUNDED if (top := pair.variant.max_replicas) is None else top for pair in pairs]
+    return _Part(
+        model=model,
+        pairs=pairs,
+        rows=rows,
+        sized=sized,
+        needed=needed,
+        counts=np.minimum(np.maximum(needed, least), most),
     )
 
 
