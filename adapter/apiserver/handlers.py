@@ -35,6 +35,7 @@ def application(
     authenticator: authentication.Authenticator,
     policy: authorization.Authorizer,
     probes: health.Probes,
+    draining: Callable[[], bool] = lambda: False,
     now: Callable[[], float] = time.time,
 ) -> web.Application:
     """The API server as an application.
@@ -44,11 +45,17 @@ def application(
         authenticator: identifies the user of a request.
         policy: decides what a user may do.
         probes: health checks and metrics of the process; the freshness of served metrics is added to them.
+        draining: whether the server is about to end: responses then close their connection.
         now: Unix time.
 
     """
     server = _Server(
-        provider=provider, authenticator=authenticator, policy=policy, probes=probes, now=now
+        provider=provider,
+        authenticator=authenticator,
+        policy=policy,
+        probes=probes,
+        draining=draining,
+        now=now,
     )
     app = web.Application(client_max_size=BODY_LIMIT_BYTES)
     app.on_response_prepare.append(_anonymous_server)
@@ -69,12 +76,14 @@ class _Server:
         authenticator: authentication.Authenticator,
         policy: authorization.Authorizer,
         probes: health.Probes,
+        draining: Callable[[], bool],
         now: Callable[[], float],
     ) -> None:
         self._provider = provider
         self._authenticator = authenticator
         self._policy = policy
         self._probes = probes
+        self._draining = draining
         self._now = now
         self._freshness = Histogram(
             "metrics_apiserver_metric_freshness_seconds",
@@ -109,6 +118,9 @@ class _Server:
             response = responses.of_error(request, api_status.internal("internal error"))
         response.headers["Audit-Id"] = request.headers.get("Audit-ID") or str(uuid.uuid4())
         response.headers["Cache-Control"] = "no-cache, private"
+        if self._draining():
+            # The client opens its next connection elsewhere, instead of meeting the end of this one.
+            response.force_close()
         return response
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import structlog
 from aiohttp import web
 
-from adapter import errors
+from adapter import errors, tasks
 from adapter.tls.certificates import Certificates
 
 log = structlog.get_logger()
@@ -77,6 +77,10 @@ class Drain:
         """Fail the readiness check from now on."""
         self._begun = True
 
+    def begun(self) -> bool:
+        """Whether the end has begun."""
+        return self._begun
+
     def check(self) -> str | None:
         """Readiness check: fails once the end has begun."""
         return "shutting down" if self._begun else None
@@ -129,8 +133,6 @@ async def listening(
             yield server.sockets[0].getsockname()[1]
         finally:
             server.close()
-            files.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await files
+            await tasks.cancel(files)
     finally:
         await runner.cleanup()
