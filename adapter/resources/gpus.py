@@ -167,7 +167,7 @@ def take(
     *,
     ours: frozenset[tuple[str, str]] = frozenset(),
 ) -> Inventory:
-    """The inventory of trimmed nodes and pods; `ours` are (namespace, name) of our variants' pods."""
+    """The inventory of trimmed nodes and pods; `ours` are (namespace, name) of the variants' pods."""
     pools = [pool for node in nodes for pool in _pools(node)]
     others, kept = _held(pods, ours)
     several = _several_sizes(pools)

@@ -1,4 +1,4 @@
-"""HorizontalPodAutoscalers: their bounds, the metrics of ours that they read, and changes they ignore."""
+"""HorizontalPodAutoscalers: bounds, the metrics of the adapter that they read, and changes they ignore."""
 
 from __future__ import annotations
 
