@@ -203,7 +203,7 @@ async def test_reviews_say_what_the_official_library_says(tmp_path: Path) -> Non
         ) as response:
             assert response.status == 200
             assert [item["value"] for item in (await response.json())["items"]] == ["1", "2", "3"]
-        whole = {
+        whole: dict[str, Any] = {
             "user": "eve",
             "groups": ["team-a", "system:authenticated"],
             "extra": {"acme.com/project": ["p1"]},
