@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -210,3 +211,36 @@ def test_flags_of_both_forms_are_refused(capsys: pytest.CaptureFixture[str]) -> 
     """Exit status 2 and one line that names both."""
     assert cli.main([*FLAGS, "--alpha", "3", "--rate", "1"]) == 2
     assert "alpha, step_base_ms: two descriptions" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "replica",
+    [
+        '"step_base_ms": 10, "step_per_prefill_token_ms": 0.05',
+        '"alpha": 8, "beta": 0.05, "max_batch": 64',
+    ],
+)
+def test_a_percentile_as_a_share_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], replica: str
+) -> None:
+    """0.95 would mean 0.95 %: the error says what to write, in both forms of a case."""
+    case = f'{{{replica}, "output_tokens": 128, "target_itl_ms": 40, "percentile": 0.95}}'
+    stream = io.TextIOWrapper(io.BytesIO(case.encode()))
+    monkeypatch.setattr("sys.stdin", stream)
+    assert cli.main(["analyze", "--jsonl"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "error": "percentile: is in percent: write 95, not 0.95"
+    }
+
+
+def test_the_plot_of_step_times_is_a_png(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--plot draws step times as it draws alpha and beta."""
+    picture = tmp_path / "steps.png"
+    flags = (
+        "--step-base-ms 10 --step-per-prefill-token-ms 0.05 --input-tokens 512 --output-tokens 128"
+    )
+    assert cli.main(["analyze", *flags.split(), "--itl", "40", "--plot", str(picture)]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "can serve" in capsys.readouterr().out
