@@ -19,12 +19,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from optimizer import greedy
 from optimizer.components import components, demands
@@ -39,6 +37,9 @@ from optimizer.problem import (
     allocate,
     penalty,
 )
+
+if TYPE_CHECKING:
+    from scipy.optimize import Bounds, LinearConstraint
 
 FloatArray = NDArray[np.float64]
 
@@ -208,6 +209,9 @@ class _Program:
         cheapest = self._cheapest()
         if cheapest is not None:
             return _Found(cheapest, 0.0, finished=True)
+        # Takes longer to load than most plans take, here and below: only where devices run short.
+        from scipy.optimize import LinearConstraint, milp  # noqa: PLC0415
+
         constraints, bounds = self._constraints(), self._bounds()
         stages = self._stages()
         limit = self._problem.time_limit_s / (len(stages) + 1)
@@ -263,6 +267,9 @@ class _Program:
         return min(0.9 * step / max(float(np.abs(goal).sum()), 1.0), 1.0)
 
     def _constraints(self) -> list[LinearConstraint]:
+        from scipy import sparse  # noqa: PLC0415 - see `solve`
+        from scipy.optimize import LinearConstraint  # noqa: PLC0415
+
         full, part = len(self._full), len(self._part)
         pairs = [*self._full, *self._part]
         owners = np.array([place for place, _ in pairs], dtype=np.intp)
@@ -309,6 +316,8 @@ class _Program:
         return found
 
     def _bounds(self) -> Bounds:
+        from scipy.optimize import Bounds  # noqa: PLC0415 - see `solve`
+
         most = [1.0] * (len(self._full) + len(self._part))
         most += [
             min(candidate.replicas - 1.0, float(self._room(candidate)))
