@@ -6,12 +6,12 @@ import argparse
 import json
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import yaml
+from adapter.profiles import catalog, memory
 
-from adapter.profiles import catalog, finder
-from adapter.profiles.finder import Profile, Request
+if TYPE_CHECKING:
+    from adapter.profiles.finder import Profile
 
 _SHOWN_LENGTHS = ((512, 128), (2048, 256), (8192, 512))
 
@@ -42,7 +42,7 @@ def register(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--kv-cache-dtype",
-        choices=finder.KV_CACHE_BYTES,
+        choices=memory.KV_CACHE_BYTES,
         default="auto",
         help="Precision of the KV cache, as the engine's flag of that name. Default auto: 16 bits",
     )
@@ -74,8 +74,11 @@ def register(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Look the profile up and print it."""
+    # numpy and scipy, which `--help` does not need.
+    from adapter.profiles import finder  # noqa: PLC0415
+
     profile = finder.find(
-        Request(
+        finder.Request(
             model=args.model,
             gpu=args.gpu,
             tp=args.tp,
@@ -90,6 +93,8 @@ def run(args: argparse.Namespace) -> int:
     if args.output == "json":
         print(json.dumps(_document(profile)))
     else:
+        import yaml  # noqa: PLC0415 - as above
+
         for line in _comments(profile):
             print(f"# {line}")
         print(yaml.safe_dump({"accelerators": [accelerator(profile)]}, sort_keys=False), end="")
