@@ -42,6 +42,6 @@ def components(
             linked[root(kind)] = root(kinds[0])
         first.append(kinds[0] if kinds else None)
     groups: dict[str | int, list[VariantCandidates]] = {}
-    for place, (variant, kind) in enumerate(zip(problem.variants, first, strict=True)):
-        groups.setdefault(place if kind is None else root(kind), []).append(variant)
+    for place, (variant, link) in enumerate(zip(problem.variants, first, strict=True)):
+        groups.setdefault(place if link is None else root(link), []).append(variant)
     return list(groups.values()), scarce
