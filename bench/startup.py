@@ -1,8 +1,8 @@
 """CPU time that commands take to start: one process each, user and system time, the least of some runs.
 
-Exits with status 1 when a budget is exceeded. `explain`, `doctor` and `certs` connect to an in-memory Kubernetes
-API over TLS, by a kubeconfig with a client certificate. Tests check loaded modules instead, which do not depend
-on the load of the machine.
+Exits with status 1 when a budget is exceeded. `explain`, `doctor` and `certs` connect to an in-memory
+Kubernetes API over TLS, by a kubeconfig with a client certificate. Tests check loaded modules instead, which
+do not depend on the load of the machine.
 
     python -P bench/startup.py [--runs N]
 """
@@ -20,11 +20,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from adapter.installation import SYSTEM, Names  # noqa: E402 - the clone is what is measured
-from adapter.kube.client import connected  # noqa: E402
-from adapter.tls.certificate_secret import SecretStore  # noqa: E402
-from certs import rotation  # noqa: E402
-from tests.fakes import kubernetes_api  # noqa: E402
+from adapter.installation import SYSTEM, Names
+from adapter.kube.client import connected
+from adapter.tls.certificate_secret import SecretStore
+from certs import rotation
+from tests.fakes import kubernetes_api
 
 CASE = "--alpha=8 --beta=0.2 --max-batch=64 --output-tokens=200 --rate=2 --itl=24"
 

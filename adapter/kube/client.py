@@ -94,11 +94,13 @@ async def _opened(kubeconfig: Path | None) -> AsyncIterator[Connection]:
             await config.load_kube_config(str(kubeconfig), client_configuration=configuration)
         else:
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        # It loads the certificates.
+        opened = client.ApiClient(configuration)
     except Exception as error:  # it raises whatever its parsers raise
         where = "this pod" if kubeconfig is None else str(kubeconfig)
         raise StartupError(f"{where}: no usable access to a cluster: {error}") from error
 
-    async with client.ApiClient(configuration) as api:
+    async with opened as api:
 
         async def authorize(headers: dict[str, str]) -> None:
             await api.update_params_for_auth(headers, [], ["BearerToken"])
