@@ -144,7 +144,7 @@ class Solution:
     """An allocation for every variant.
 
     Attributes:
-        solver: name of the solver that found it.
+        solver: name of the solver.
         termination: optimal (proven), feasible (within `gap`), heuristic (no proof sought), or fallback
             (branch-and-bound hit its limit and greedy's plan stands, at least in part).
         gap: relative distance of the last stage's objective to its bound; None where none is known.
@@ -197,8 +197,8 @@ def ranked(variant: VariantCandidates, factor: float) -> list[tuple[float, Candi
     now = variant.current
     order = sorted(
         [
-            (value(c.accelerator, c.replicas, c.cost, now, factor), c.accelerator, place)
-            for place, c in enumerate(variant.candidates)
+            (value(c.accelerator, c.replicas, c.cost, now, factor), c.accelerator, index)
+            for index, c in enumerate(variant.candidates)
         ]
     )
-    return [(worth, variant.candidates[place]) for worth, _, place in order]
+    return [(worth, variant.candidates[index]) for worth, _, index in order]

@@ -2,7 +2,7 @@
 
 All pairs of one model of a replica are sized in one call as arrays: by the step times of their engine where
 the profile has them or can be converted to them, else by decode and prefill times over the batch. A pair
-that cannot be sized is refused with its reason and never stops the others.
+that cannot be sized is `Unusable`, with its reason, and never stops the others.
 """
 
 from __future__ import annotations
@@ -24,8 +24,28 @@ _ModelOf = Callable[
     [Sequence[Pair]], tuple[Model | None, list[int], Mapping[int, InvalidParameterError]]
 ]
 
-_NOTHING = ""
 _UNBOUNDED = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """Why a variant, or one of its accelerators, gives no candidate.
+
+    Attributes:
+        reason: one clause.
+        accelerator: name of the accelerator; empty where the variant itself is the reason.
+
+    """
+
+    reason: str
+    accelerator: str = ""
+
+    def __str__(self) -> str:
+        """Accelerator and reason."""
+        return f"{self.accelerator}: {self.reason}" if self.accelerator else self.reason
+
+
+_Outcome = problem.Candidate | Unusable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,13 +56,13 @@ class Choices:
         candidates: one per usable accelerator, in the order of the profiles; their latencies are not
             predicted yet.
         rows: row of each candidate in `Candidates.steady`.
-        refusals: reasons why accelerators, or the variant, give no candidate.
+        unusable: accelerators that give no candidate, with their reasons.
 
     """
 
     candidates: list[problem.Candidate] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
-    refusals: list[str] = field(default_factory=list)
+    unusable: list[Unusable] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -57,7 +77,7 @@ class Candidates:
     """Candidates of every variant of a fleet.
 
     Attributes:
-        by_variant: candidates and refusals by variant name.
+        by_variant: candidates and unusable accelerators by variant name.
 
     """
 
@@ -70,16 +90,17 @@ class Candidates:
         if not self._pairs:
             return
         self._asked: Asked = asked_of(self._pairs, fleet.settings.stability_margin)
-        outcomes: list[problem.Candidate | str] = [_NOTHING] * len(self._pairs)
         by_steps = [step_model.step_times(pair.profile) is not None for pair in self._pairs]
-        self._add(
-            [row for row, steps in enumerate(by_steps) if not steps], linear_model.model, outcomes
-        )
-        self._add([row for row, steps in enumerate(by_steps) if steps], step_model.model, outcomes)
-        for row, (pair, outcome) in enumerate(zip(self._pairs, outcomes, strict=True)):
-            choice = self.by_variant[pair.variant.name]
-            if isinstance(outcome, str):
-                choice.refusals.append(f"{pair.profile.accelerator}: {outcome}")
+        outcomes = {
+            **self._add(
+                [row for row, steps in enumerate(by_steps) if not steps], linear_model.model
+            ),
+            **self._add([row for row, steps in enumerate(by_steps) if steps], step_model.model),
+        }
+        for row, pair in enumerate(self._pairs):
+            choice, outcome = self.by_variant[pair.variant.name], outcomes[row]
+            if isinstance(outcome, Unusable):
+                choice.unusable.append(outcome)
             elif outcome.replicas or all(other.replicas for other in choice.candidates):
                 choice.candidates.append(outcome)  # nothing on one accelerator is nothing on any
                 choice.rows.append(row)
@@ -88,7 +109,7 @@ class Candidates:
         """What that many replicas (0 counts as 1) of some candidates do, each of shape (M,)."""
         wanted = np.array(rows, dtype=np.intp)
         each = np.maximum(np.array(replicas, dtype=np.int64), 1)
-        found = Steady(
+        steady = Steady(
             ttft_ms=np.zeros(wanted.size),
             itl_ms=np.zeros(wanted.size),
             blocking=np.zeros(wanted.size),
@@ -100,10 +121,10 @@ class Candidates:
                 continue
             asked = part_of(self._asked, wanted[here])
             some = part.model.steady(at[here], asked, each[here])
-            found.ttft_ms[here] = some.ttft_ms
-            found.itl_ms[here] = some.itl_ms
-            found.blocking[here] = some.blocking
-        return found
+            steady.ttft_ms[here] = some.ttft_ms
+            steady.itl_ms[here] = some.itl_ms
+            steady.blocking[here] = some.blocking
+        return steady
 
     def notes(self, row: int) -> tuple[str, ...]:
         """What to know about the profile of one candidate."""
@@ -111,51 +132,58 @@ class Candidates:
         note = step_model.lengths_note(pair.variant, pair.profile)
         return (note,) if note else ()
 
-    def _add(
-        self, rows: list[int], model_of: _ModelOf, outcomes: list[problem.Candidate | str]
-    ) -> None:
-        """Size the pairs of one model; `outcomes` of their rows are set."""
+    def _add(self, rows: list[int], model_of: _ModelOf) -> dict[int, _Outcome]:
+        """Size the pairs of one model; the outcome of each of their rows."""
         if not rows:
-            return
+            return {}
         pairs = [self._pairs[row] for row in rows]
-        model, good, bad = model_of(pairs)
-        for place, error in bad.items():
-            outcomes[rows[place]] = f"{error.parameter}: {error.problem}"
+        model, valid, errors = model_of(pairs)
+        outcomes: dict[int, _Outcome] = {
+            rows[index]: Unusable(
+                f"{error.parameter}: {error.problem}", pairs[index].profile.accelerator
+            )
+            for index, error in errors.items()
+        }
         if model is None:
-            return
-        part = _Part(model=model, rows=np.array([rows[place] for place in good], dtype=np.int64))
+            return outcomes
+        part = _Part(model=model, rows=np.array([rows[index] for index in valid], dtype=np.int64))
         self._parts.append(part)
-        sized = _sized(part, [pairs[place] for place in good], part_of(self._asked, part.rows))
-        for row, outcome in zip(part.rows.tolist(), sized, strict=True):
-            outcomes[row] = outcome
+        sized = _sized(part, [pairs[index] for index in valid], part_of(self._asked, part.rows))
+        return outcomes | dict(zip(part.rows.tolist(), sized, strict=True))
 
 
-def _pairs(fleet: fleets.Fleet, found: Mapping[str, Choices]) -> list[Pair]:
-    """Everything to be sized; what cannot be is refused in `found`."""
+def _pairs(fleet: fleets.Fleet, choices: Mapping[str, Choices]) -> list[Pair]:
+    """Everything to be sized; what cannot be is added to the unusable accelerators of `choices`."""
     pairs: list[Pair] = []
     accelerators = {accelerator.name: accelerator for accelerator in fleet.accelerators}
     classes = {service_class.name: service_class for service_class in fleet.service_classes}
     for variant in fleet.variants:
-        refusals = found[variant.name].refusals
+        unusable = choices[variant.name].unusable
         service_class = classes.get(variant.service_class)
         targets = service_class.targets.get(variant.model) if service_class else None
         if targets is None:
-            refusals.append(
-                f"service class {variant.service_class!r} has no targets for model {variant.model!r}"
+            unusable.append(
+                Unusable(
+                    f"service class {variant.service_class!r} has no targets for model {variant.model!r}"
+                )
             )
             continue
         profiles = variant.profiles
         if variant.keep_accelerator and variant.current.accelerator:
             profiles = tuple(p for p in profiles if p.accelerator == variant.current.accelerator)
             if not profiles:
-                refusals.append(
-                    f"must keep accelerator {variant.current.accelerator!r}, which has no profile"
+                unusable.append(
+                    Unusable(
+                        f"must keep accelerator {variant.current.accelerator!r}, which has no profile"
+                    )
                 )
         output_tokens = output_tokens_of(variant)
         for profile in profiles:
             accelerator = accelerators.get(profile.accelerator)
             if accelerator is None:
-                refusals.append(f"{profile.accelerator}: unknown accelerator, it has no unit cost")
+                unusable.append(
+                    Unusable("unknown accelerator, it has no unit cost", profile.accelerator)
+                )
                 continue
             max_batch = variant.max_batch or capacity.scaled_max_batch(
                 profile.max_batch, profile.at_tokens, output_tokens
@@ -164,7 +192,7 @@ def _pairs(fleet: fleets.Fleet, found: Mapping[str, Choices]) -> list[Pair]:
     return pairs
 
 
-def _sized(part: _Part, pairs: Sequence[Pair], asked: Asked) -> list[problem.Candidate | str]:
+def _sized(part: _Part, pairs: Sequence[Pair], asked: Asked) -> list[_Outcome]:
     sized = part.model.size(asked)
     wanted = sized.wanted
     least = np.array([pair.variant.min_replicas for pair in pairs], dtype=np.int64)
@@ -176,7 +204,7 @@ def _sized(part: _Part, pairs: Sequence[Pair], asked: Asked) -> list[problem.Can
     idle = asked.rate_rps <= 0
     wanted = np.where(idle, 0, wanted)
     counts = np.minimum(np.maximum(wanted, least), most)
-    outcomes: list[problem.Candidate | str] = []
+    outcomes: list[_Outcome] = []
     columns = zip(
         pairs,
         range(len(pairs)),
@@ -199,7 +227,7 @@ def _sized(part: _Part, pairs: Sequence[Pair], asked: Asked) -> list[problem.Can
         elif no_load:
             rate_rpm, reason = 0.0, f"no load; under load {unmet}"  # noqa: PLW2901 - no rate meets them
         else:
-            outcomes.append(unmet)
+            outcomes.append(Unusable(unmet, pair.profile.accelerator))
             continue
         outcomes.append(_candidate(pair, (binding, reason), rate_rpm, (need, count), max_batch))
     return outcomes

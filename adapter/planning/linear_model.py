@@ -68,8 +68,12 @@ class LinearModel:
         """Mean latencies of that many replicas."""
         some = self._replicas.take(rows)
         group = np.where(asked.shared, pooling.together(some, replicas), 1)
-        found = queueing.analyze_all(pooling.pooled(some, group), asked.rate_rps * group / replicas)
-        return Steady(ttft_ms=found.ttft_ms, itl_ms=found.itl_ms, blocking=found.blocking)
+        performance = queueing.analyze_all(
+            pooling.pooled(some, group), asked.rate_rps * group / replicas
+        )
+        return Steady(
+            ttft_ms=performance.ttft_ms, itl_ms=performance.itl_ms, blocking=performance.blocking
+        )
 
     def reason(self, row: int, binding: Binding, rate_rpm: float) -> str:  # noqa: ARG002 - as all models
         """What bounds a replica."""
@@ -77,21 +81,21 @@ class LinearModel:
 
     def reason_together(self) -> str:
         """They take over each other's bursts."""
-        return " alone; together they carry more"
+        return "; replicas behind a least-loaded gateway serve more together"
 
 
 def model(
     pairs: Sequence[Pair],
 ) -> tuple[LinearModel | None, list[int], dict[int, InvalidParameterError]]:
-    """The model of the pairs that have one with their places, and the problems of the others by place."""
+    """The model of the pairs that have one with their indices, and the problems of the others by index."""
     table = columns(pairs)
-    bad = problems(table)
-    good = [place for place in range(len(pairs)) if place not in bad]
-    if not good:
-        return None, good, bad
-    rows = np.array(good, dtype=np.intp)
+    errors = problems(table)
+    valid = [index for index in range(len(pairs)) if index not in errors]
+    if not valid:
+        return None, valid, errors
+    rows = np.array(valid, dtype=np.intp)
     replicas = queueing.Replicas(**{name: column[rows] for name, column in table.items()})
-    return LinearModel(replicas), good, bad
+    return LinearModel(replicas), valid, errors
 
 
 def columns(pairs: Sequence[Pair]) -> dict[str, FloatArray]:

@@ -143,7 +143,9 @@ def _problem(
     for variant in fleet.variants:
         choice = sized.by_variant[variant.name]
         if not choice.candidates:
-            set_aside[variant.name] = "; ".join(choice.refusals) or "no profile to choose from"
+            set_aside[variant.name] = (
+                "; ".join(map(str, choice.unusable)) or "no profile to choose from"
+            )
             continue
         variants.append(
             problem.VariantCandidates(
@@ -164,8 +166,8 @@ def _problem(
     )
     wrong = {error.variant: error.problem for error in solvers.errors_of(given) if error.variant}
     set_aside.update(wrong)
-    kept = tuple(variant for variant in given.variants if variant.name not in wrong)
-    return replace(given, variants=kept), set_aside
+    planned = tuple(variant for variant in given.variants if variant.name not in wrong)
+    return replace(given, variants=planned), set_aside
 
 
 def _decision(
