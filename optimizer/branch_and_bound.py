@@ -311,8 +311,8 @@ class _Program:
                 ),
                 shape=(part, self._columns),
             )
-            for links in (least, limit):
-                constraints.append(optimize.LinearConstraint(links, -np.inf, 0.0))
+            links = [optimize.LinearConstraint(item, -np.inf, 0.0) for item in (least, limit)]
+            constraints += links
         return constraints
 
     def _most(self) -> FloatArray:
