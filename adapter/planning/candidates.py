@@ -9,12 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 
 import numpy as np
+from numpy.typing import NDArray
 
 from adapter.planning import fleet as fleets
 from adapter.planning import linear_model, step_model
-from adapter.planning.pairs import BINDINGS, Asked, IntArray, Model, Pair, Steady, asked_of, part_of
+from adapter.planning.pairs import (
+    BINDINGS,
+    Asked,
+    IntArray,
+    Model,
+    Pair,
+    Sized,
+    Steady,
+    asked_of,
+    part_of,
+)
 from adapter.planning.pairs import output_tokens as output_tokens_of
 from analyzer import capacity
 from analyzer.errors import InvalidParameterError
@@ -25,6 +37,8 @@ _ModelOf = Callable[
 ]
 
 _UNBOUNDED = np.iinfo(np.int64).max
+_BOUNDS = np.array([*BINDINGS, "minimum", "maximum"], dtype=object)
+_MINIMUM, _MAXIMUM = len(BINDINGS), len(BINDINGS) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +81,76 @@ class Choices:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Part:
-    """Pairs of one model: it knows them as 0 to M - 1, the fleet under `rows`."""
+    """Sized pairs of one model: it knows them as 0 to M - 1, the fleet under `rows`.
+
+    Attributes:
+        needed: shape (M,), replicas that the load needs; 0 without load.
+        counts: shape (M,), the same within the bounds of the variant.
+
+    """
 
     model: Model
+    pairs: Sequence[Pair]
     rows: IntArray
+    sized: Sized
+    needed: IntArray
+    counts: IntArray
+
+    def candidates(self) -> list[problem.Candidate]:
+        """One candidate per pair, without its reason; those of refused pairs mean nothing."""
+        pairs, counts = self.pairs, self.counts.tolist()
+        least = np.maximum(self.needed, [pair.variant.min_replicas for pair in pairs])
+        bound = np.where(self.needed < least, _MINIMUM, self.sized.binding)
+        bound = np.where(self.counts < least, _MAXIMUM, bound)
+        prices = [pair.accelerator.unit_cost * pair.profile.accelerator_count for pair in pairs]
+        return list(
+            map(
+                problem.Candidate,
+                [p.profile.accelerator if n else "" for p, n in zip(pairs, counts, strict=True)],
+                counts,
+                self.sized.max_batch.tolist(),
+                (np.array(prices) * self.counts).tolist(),
+                repeat(0.0),
+                repeat(0.0),
+                np.where(self._reached(), self.sized.goodput_rps * 60.0, 0.0).tolist(),
+                repeat(""),
+                [
+                    p.accelerator.device_type if n else ""
+                    for p, n in zip(pairs, counts, strict=True)
+                ],
+                [
+                    p.profile.accelerator_count * p.accelerator.multiplicity if n else 0
+                    for p, n in zip(pairs, counts, strict=True)
+                ],
+                _BOUNDS[bound].tolist(),
+            )
+        )
+
+    def reason(self, at: int) -> str:
+        """What bounds the replicas of one pair, as a clause."""
+        pair, needed, count = self.pairs[at], int(self.needed[at]), int(self.counts[at])
+        unmet = self.sized.unreachable.get(at)
+        if unmet is None:
+            binding = BINDINGS[self.sized.binding[at]]
+            reason = self.model.reason(at, binding, float(self.sized.goodput_rps[at]) * 60.0)
+            if needed > 1 and pair.variant.routing == "least-loaded":
+                reason += self.model.reason_together()
+        else:
+            reason = f"no load; under load {unmet}"
+        least = pair.variant.min_replicas
+        if needed < least:
+            reason = f"minimum of {least} replicas"
+        if count < max(needed, least):
+            reason = (
+                f"{max(needed, least)} replicas needed, but the maximum is"
+                f" {pair.variant.max_replicas}; {reason}"
+            )
+        return reason
+
+    def _reached(self) -> NDArray[np.bool_]:
+        reached = np.ones(len(self.pairs), dtype=np.bool_)
+        reached[list(self.sized.unreachable)] = False
+        return reached
 
 
 class Candidates:
@@ -90,13 +170,14 @@ class Candidates:
         if not self._pairs:
             return
         self._asked: Asked = asked_of(self._pairs, fleet.settings.stability_margin)
-        by_steps = [step_model.step_times(pair.profile) is not None for pair in self._pairs]
-        outcomes = {
-            **self._add(
-                [row for row, steps in enumerate(by_steps) if not steps], linear_model.model
-            ),
-            **self._add([row for row, steps in enumerate(by_steps) if steps], step_model.model),
-        }
+        outcomes: dict[int, _Outcome] = {}
+        steps = np.array([step_model.step_times(p.profile) is not None for p in self._pairs])
+        for model_of, rows in (
+            (linear_model.model, np.flatnonzero(~steps)),
+            (step_model.model, np.flatnonzero(steps)),
+        ):
+            if rows.size:
+                outcomes |= self._add(rows, model_of)
         for row, pair in enumerate(self._pairs):
             choice, outcome = self.by_variant[pair.variant.name], outcomes[row]
             if isinstance(outcome, Unusable):
@@ -132,24 +213,35 @@ class Candidates:
         note = step_model.lengths_note(pair.variant, pair.profile)
         return (note,) if note else ()
 
-    def _add(self, rows: list[int], model_of: _ModelOf) -> dict[int, _Outcome]:
+    def reason(self, row: int) -> str:
+        """What bounds the replicas of one candidate, as a clause."""
+        for part in self._parts:
+            at = int(np.searchsorted(part.rows, row))
+            if at < part.rows.size and part.rows[at] == row:
+                return part.reason(at)
+        raise KeyError(row)
+
+    def _add(self, rows: IntArray, model_of: _ModelOf) -> dict[int, _Outcome]:
         """Size the pairs of one model; the outcome of each of their rows."""
-        if not rows:
-            return {}
         pairs = [self._pairs[row] for row in rows]
         model, valid, errors = model_of(pairs)
         outcomes: dict[int, _Outcome] = {
-            rows[index]: Unusable(
+            int(rows[index]): Unusable(
                 f"{error.parameter}: {error.problem}", pairs[index].profile.accelerator
             )
             for index, error in errors.items()
         }
         if model is None:
             return outcomes
-        part = _Part(model=model, rows=np.array([rows[index] for index in valid], dtype=np.int64))
+        rows = rows[valid]
+        asked = part_of(self._asked, rows)
+        part = _part(model, [pairs[index] for index in valid], rows, asked)
         self._parts.append(part)
-        sized = _sized(part, [pairs[index] for index in valid], part_of(self._asked, part.rows))
-        return outcomes | dict(zip(part.rows.tolist(), sized, strict=True))
+        outcomes |= zip(rows.tolist(), part.candidates(), strict=True)
+        for index, reason in part.sized.unreachable.items():
+            if asked.rate_rps[index] > 0:
+                outcomes[int(rows[index])] = Unusable(reason, part.pairs[index].profile.accelerator)
+        return outcomes
 
 
 def _pairs(fleet: fleets.Fleet, choices: Mapping[str, Choices]) -> list[Pair]:
@@ -192,75 +284,19 @@ def _pairs(fleet: fleets.Fleet, choices: Mapping[str, Choices]) -> list[Pair]:
     return pairs
 
 
-def _sized(part: _Part, pairs: Sequence[Pair], asked: Asked) -> list[_Outcome]:
-    sized = part.model.size(asked)
-    wanted = sized.wanted
-    least = np.array([pair.variant.min_replicas for pair in pairs], dtype=np.int64)
-    most = np.array(
-        [_UNBOUNDED if (top := pair.variant.max_replicas) is None else top for pair in pairs],
-        dtype=np.int64,
-    )
+def _part(model: Model, pairs: Sequence[Pair], rows: IntArray, asked: Asked) -> _Part:
+    sized = model.size(asked)
     # Without load there is nothing to meet a target for: the minimum will do.
-    idle = asked.rate_rps <= 0
-    wanted = np.where(idle, 0, wanted)
-    counts = np.minimum(np.maximum(wanted, least), most)
-    outcomes: list[_Outcome] = []
-    columns = zip(
-        pairs,
-        range(len(pairs)),
-        sized.binding.tolist(),
-        (sized.goodput_rps * 60.0).tolist(),
-        wanted.tolist(),
-        counts.tolist(),
-        sized.max_batch.tolist(),
-        idle.tolist(),
-        strict=True,
-    )
-    model = part.model
-    for pair, row, bound, rate_rpm, need, count, max_batch, no_load in columns:
-        binding = BINDINGS[bound]
-        unmet = sized.unreachable.get(row)
-        if unmet is None:
-            reason = model.reason(row, binding, rate_rpm)
-            if need > 1 and pair.variant.routing == "least-loaded":
-                reason += model.reason_together()
-        elif no_load:
-            rate_rpm, reason = 0.0, f"no load; under load {unmet}"  # noqa: PLW2901 - no rate meets them
-        else:
-            outcomes.append(Unusable(unmet, pair.profile.accelerator))
-            continue
-        outcomes.append(_candidate(pair, (binding, reason), rate_rpm, (need, count), max_batch))
-    return outcomes
-
-
-def _candidate(
-    pair: Pair,
-    bound: tuple[str, str],
-    rate_rpm: float,
-    numbers: tuple[int, int],
-    max_batch: int,
-) -> problem.Candidate:
-    """One candidate: binding with its reason, and replicas needed with those within the bounds."""
-    variant, (binding, reason), (wanted, count) = pair.variant, bound, numbers
-    asked = wanted
-    if wanted < variant.min_replicas:
-        asked = variant.min_replicas
-        reason, binding = f"minimum of {variant.min_replicas} replicas", "minimum"
-    if count < asked:
-        reason = f"{asked} replicas needed, but the maximum is {variant.max_replicas}; " + reason
-        binding = "maximum"
-    return problem.Candidate(
-        accelerator=pair.profile.accelerator if count else "",
-        replicas=count,
-        max_batch=max_batch,
-        cost=cost(pair.accelerator, pair.profile, count),
-        itl_ms=0.0,
-        ttft_ms=0.0,
-        max_rate_rpm=rate_rpm,
-        reason=reason,
-        device_type=pair.accelerator.device_type if count else "",
-        devices=pair.profile.accelerator_count * pair.accelerator.multiplicity if count else 0,
-        binding=binding,
+    needed = np.where(asked.rate_rps <= 0, 0, sized.wanted)
+    least = [pair.variant.min_replicas for pair in pairs]
+    most = [_UNBOUNDED if (top := pair.variant.max_replicas) is None else top for pair in pairs]
+    return _Part(
+        model=model,
+        pairs=pairs,
+        rows=rows,
+        sized=sized,
+        needed=needed,
+        counts=np.minimum(np.maximum(needed, least), most),
     )
 
 

@@ -15,6 +15,7 @@ from adapter.planning.pairs import (
     Pair,
     Sized,
     Steady,
+    by_variant,
     output_tokens,
 )
 from analyzer import capacity, pooling, queueing
@@ -107,17 +108,16 @@ def columns(pairs: Sequence[Pair]) -> dict[str, FloatArray]:
         times.append((latency.alpha_ms, latency.beta_ms, latency.gamma_ms, latency.delta_ms))
     lines = np.array(times, dtype=np.float64).reshape(len(pairs), 4)
     batch = np.array([pair.max_batch for pair in pairs], dtype=np.float64)
+    lengths = by_variant(
+        pairs, lambda pair: (pair.variant.load.input_tokens, output_tokens(pair.variant))
+    )
     return {
         "alpha_ms": lines[:, 0],
         "beta_ms": lines[:, 1],
         "gamma_ms": lines[:, 2],
         "delta_ms": lines[:, 3],
-        "input_tokens": np.array(
-            [pair.variant.load.input_tokens for pair in pairs], dtype=np.float64
-        ),
-        "output_tokens": np.array(
-            [output_tokens(pair.variant) for pair in pairs], dtype=np.float64
-        ),
+        "input_tokens": lengths[:, 0],
+        "output_tokens": lengths[:, 1],
         "max_batch": batch,
         "max_queue": queueing.MAX_QUEUE_TO_BATCH * batch,
     }

@@ -80,13 +80,14 @@ def plan(fleet: fleets.Fleet) -> Plan:
     sized = candidates.Candidates(fleet)
     given, set_aside = _problem(fleet, sized)
     solution = solvers.solve(given, fleet.settings.solver)
-    reasons = explain(given, solution)
     rates = {variant.name: variant.load.arrival_rate_rps for variant in fleet.variants}
     chosen = [
         (item.name, got, _row(sized.by_variant[item.name], got.candidate))
         for item in given.variants
         if (got := solution.allocations[item.name]).candidate is not None
     ]
+    reasons = {name: sized.reason(row) for name, _, row in chosen}
+    explanations = explain(given, solution, reasons)
     steady = sized.steady([row for _, _, row in chosen], [got.replicas for _, got, _ in chosen])
     latencies = dict(
         zip(
@@ -105,7 +106,7 @@ def plan(fleet: fleets.Fleet) -> Plan:
         item.name: _decision(
             solution.allocations[item.name],
             latencies.get(item.name),
-            reasons[item.name],
+            explanations[item.name],
             arrival_rate_rps=rates[item.name],
             current_cost=item.current.cost,
             notes=notes.get(item.name, ()),
@@ -185,7 +186,7 @@ def _decision(
         chosen, reason = _EMPTY, f"not served: {short}"
     else:
         ttft, itl, blocking = latencies
-        reason = "; ".join(part for part in (given.reason, short) if part)
+        reason = "; ".join(part for part in (explanation.sized, short) if part)
         if got.served != "full":
             reason = (
                 f"{got.replicas} of {given.replicas} replicas: TTFT {ttft:.0f} ms,"
@@ -199,7 +200,7 @@ def _decision(
             itl_ms=itl,
             ttft_ms=ttft,
             max_rate_rpm=given.max_rate_rpm,
-            reason=given.reason,
+            reason=explanation.sized,
             device_type=given.device_type,
             devices=given.devices,
             binding=given.binding,

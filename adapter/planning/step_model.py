@@ -16,6 +16,7 @@ from adapter.planning.pairs import (
     Pair,
     Sized,
     Steady,
+    by_variant,
     output_tokens,
 )
 from analyzer import capacity, queueing
@@ -109,7 +110,7 @@ def columns(pairs: Sequence[Pair]) -> dict[str, FloatArray]:
     """Arrays under the names of the analyzer's COLUMNS for engines."""
     rows = []
     for pair in pairs:
-        steps, bounds, now = step_times(pair.profile), limits(pair), lengths(pair.variant)
+        steps, bounds = step_times(pair.profile), limits(pair)
         assert steps is not None  # noqa: S101 - the caller has chosen them
         rows.append(
             (
@@ -121,15 +122,15 @@ def columns(pairs: Sequence[Pair]) -> dict[str, FloatArray]:
                 bounds.max_num_seqs,
                 bounds.max_num_batched_tokens,
                 np.inf if bounds.kv_tokens is None else bounds.kv_tokens,
-                now.input_tokens,
-                now.output_tokens,
-                now.input_cv,
-                now.output_cv,
-                now.cached_tokens,
             )
         )
-    table = np.array(rows, dtype=np.float64)
-    return {name: table[:, index] for index, name in enumerate(engine_columns.COLUMNS)}
+    table = np.vstack((np.array(rows, dtype=np.float64).T, by_variant(pairs, _lengths_row).T))
+    return dict(zip(engine_columns.COLUMNS, table, strict=True))
+
+
+def _lengths_row(pair: Pair) -> tuple[float, ...]:
+    now = lengths(pair.variant)
+    return now.input_tokens, now.output_tokens, now.input_cv, now.output_cv, now.cached_tokens
 
 
 def step_times(profile: fleets.Profile) -> StepTimes | None:
