@@ -44,23 +44,8 @@ def vllm(document: Mapping[str, Any], place: str) -> Row:
 
 
 def _vllm(document: Mapping[str, Any], place: str) -> Row:
-    completed = number(document.get("completed"), "completed")
-    if completed == 0:
-        raise UnusableError(f"completed: is 0: {NOTHING_FINISHED}")
-    sent = optional(document.get("num_prompts"))
-    failed = optional(document.get("failed"))
-    failed = max(
-        0.0 if math.isnan(failed) else failed, 0.0 if math.isnan(sent) else sent - completed
-    )
-    if failed > completed:
-        raise UnusableError(f"completed: only {completed:g}, {failed:g} requests failed")
-    rate = document.get("request_throughput", document.get("request_inthroughput"))
-    if rate is None and "duration" in document:
-        seconds = number(document["duration"], "duration")
-        if seconds <= 0:
-            raise UnusableError("duration: must be a number > 0, and there is no throughput")
-        rate = completed / seconds
-    throughput = number(rate, "request_throughput")
+    completed, failed = _finished(document)
+    throughput = _throughput(document, completed)
     tokens = number(document.get("total_output_tokens"), "total_output_tokens")
     output = tokens / completed
     if output <= 1.0:
@@ -68,14 +53,17 @@ def _vllm(document: Mapping[str, Any], place: str) -> Row:
             f"total_output_tokens: {output:.3g} per request; ITL needs more than one"
         )
     # Per token, not per message: a speculating engine sends several tokens in one.
-    name = "tpot" if any(f"{kind}_tpot_ms" in document for kind in _CENTERS) else "itl"
-    itl, itl_note = _center(document, name)
-    if itl == 0:
-        raise UnusableError(f"mean_{name}_ms: is 0: responses were not streamed")
     ttft, ttft_note = _NO_CENTER
     if not math.isnan(optional(_center(document, "ttft", strict=False)[0])):
         ttft, ttft_note = _center(document, "ttft")
     whole = optional(document.get("mean_e2el_ms", document.get("mean_e2e_latency_ms")))
+    name = "tpot" if any(f"{kind}_tpot_ms" in document for kind in _CENTERS) else "itl"
+    if name == "itl" and whole > ttft:
+        itl, itl_note = (whole - ttft) / (output - 1.0), ""
+    else:
+        itl, itl_note = _center(document, name)
+    if itl == 0:
+        raise UnusableError(f"mean_{name}_ms: is 0: responses were not streamed")
     latency = ttft + (output - 1.0) * itl
     if math.isnan(latency):
         latency = whole
@@ -116,6 +104,29 @@ def _vllm(document: Mapping[str, Any], place: str) -> Row:
         itl_p99_ms=optional(document.get("p99_tpot_ms")),
         note="; ".join(notes),
     )
+
+
+def _finished(document: Mapping[str, Any]) -> tuple[float, float]:
+    """Requests that completed, and those that failed."""
+    completed = number(document.get("completed"), "completed")
+    if completed == 0:
+        raise UnusableError(f"completed: is 0: {NOTHING_FINISHED}")
+    failed, sent = optional(document.get("failed")), optional(document.get("num_prompts"))
+    missing = [0.0, *(count for count in (failed, sent - completed) if not math.isnan(count))]
+    if max(missing) > completed:
+        raise UnusableError(f"completed: only {completed:g}, {max(missing):g} requests failed")
+    return completed, max(missing)
+
+
+def _throughput(document: Mapping[str, Any], completed: float) -> float:
+    """Requests per second."""
+    rate = document.get("request_throughput", document.get("request_inthroughput"))
+    if rate is None and "duration" in document:
+        seconds = number(document["duration"], "duration")
+        if seconds <= 0:
+            raise UnusableError("duration: must be a number > 0, and there is no throughput")
+        rate = completed / seconds
+    return number(rate, "request_throughput")
 
 
 _CENTERS = ("mean", "median", "p50")

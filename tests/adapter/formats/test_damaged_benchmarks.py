@@ -174,3 +174,10 @@ def test_rows_without_lengths_do_not_stop_the_fit_of_steps(
     (tmp_path / "runs.csv").write_text(text)
     assert cli.main(["fit", str(tmp_path / "runs.csv")]) == 0
     assert "3 rows, mean error of ITL" in capsys.readouterr().out
+
+
+def test_without_tpot_the_time_of_a_token_follows_from_the_whole(tmp_path: Path) -> None:
+    """A speculating engine's ITL is per message of several tokens; the rest of the latency is per token."""
+    run = {name: value for name, value in GOOD[1].items() if "tpot" not in name}
+    row = last(tmp_path, {**run, "mean_itl_ms": 25.2, "mean_e2el_ms": 20.8 + 127 * 8.4})
+    assert row.itl_ms == pytest.approx(8.4)
