@@ -52,18 +52,11 @@ def _vllm(document: Mapping[str, Any], place: str) -> Row:
         raise UnusableError(
             f"total_output_tokens: {output:.3g} per request; ITL needs more than one"
         )
-    # Per token, not per message: a speculating engine sends several tokens in one.
     ttft, ttft_note = _NO_CENTER
     if not math.isnan(optional(_center(document, "ttft", strict=False)[0])):
         ttft, ttft_note = _center(document, "ttft")
     whole = optional(document.get("mean_e2el_ms", document.get("mean_e2e_latency_ms")))
-    name = "tpot" if any(f"{kind}_tpot_ms" in document for kind in _CENTERS) else "itl"
-    if name == "itl" and whole > ttft:
-        itl, itl_note = (whole - ttft) / (output - 1.0), ""
-    else:
-        itl, itl_note = _center(document, name)
-    if itl == 0:
-        raise UnusableError(f"mean_{name}_ms: is 0: responses were not streamed")
+    itl, itl_note = _itl(document, whole - ttft, output)
     latency = ttft + (output - 1.0) * itl
     if math.isnan(latency):
         latency = whole
@@ -104,6 +97,17 @@ def _vllm(document: Mapping[str, Any], place: str) -> Row:
         itl_p99_ms=optional(document.get("p99_tpot_ms")),
         note="; ".join(notes),
     )
+
+
+def _itl(document: Mapping[str, Any], decode_ms: float, output: float) -> tuple[float, str]:
+    """Time per token and a note; not per message, as a speculating engine sends several tokens in one."""
+    name = "tpot" if any(f"{kind}_tpot_ms" in document for kind in _CENTERS) else "itl"
+    if name == "itl" and decode_ms > 0:
+        return decode_ms / (output - 1.0), ""
+    itl, note = _center(document, name)
+    if itl == 0:
+        raise UnusableError(f"mean_{name}_ms: is 0: responses were not streamed")
+    return itl, note
 
 
 def _finished(document: Mapping[str, Any]) -> tuple[float, float]:
