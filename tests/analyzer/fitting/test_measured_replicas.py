@@ -93,7 +93,7 @@ def test_groups_are_judged_with_their_reasons(tmp_path: Path) -> None:
     text, reached = replica_fit.report(path)
     assert reached
     assert "too few: 1 usable rows of 1" in text
-    assert "contradictory: ITL floor 50.0%" in text
+    assert "contradictory: ITL floor 33.3%" in text
 
 
 def test_no_monotone_function_avoids_the_floor() -> None:
