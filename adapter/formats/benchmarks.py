@@ -33,6 +33,10 @@ COLUMNS = {
 """Accepted names of each column; case, spaces and dashes are ignored."""
 
 
+_LARGEST = 1e9
+"""Larger numbers are none that a server was measured at, whatever their unit."""
+
+
 def read(path: Path) -> list[Row]:
     """Rows of one file, of which at least one is usable.
 
@@ -57,10 +61,14 @@ def _checked(row: Row) -> Row:
     """The row, with a problem where a number cannot be that of a run."""
     if row.problem:
         return row
-    for name, least in (("batch", 0.0), ("itl_ms", 0.0)):
+    for name in ("batch", "itl_ms"):
         value = getattr(row, name)
-        if value <= least or math.isinf(value):
+        if value <= 0:
             return replace(row, problem=f"{name}: must be a number > 0, not {value:g}")
+    for name in ("batch", "itl_ms", "ttft_ms", "input_tokens", "output_tokens"):
+        value = getattr(row, name)
+        if value > _LARGEST or 0 < value < 1 / _LARGEST:
+            return replace(row, problem=f"{name}: {value:g} is beyond all measure")
     if row.output_tokens < 1:
         text = f"output_tokens: must be a number >= 1, not {row.output_tokens:g}"
         return replace(row, problem=text)

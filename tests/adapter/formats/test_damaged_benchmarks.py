@@ -42,6 +42,7 @@ def last(tmp_path: Path, run: Any) -> Row:
         ({"total_output_tokens": -5}, "total_output_tokens: must be a number >= 0"),
         ({"request_throughput": math.inf}, "request_throughput: must be a number >= 0, not inf"),
         ({"mean_tpot_ms": {"mean": 3}}, "mean_tpot_ms: must be a number"),
+        ({"total_input_tokens": 1e250}, "is beyond all measure"),
         ({"mean_tpot_ms": 0.001, "mean_ttft_ms": 1200}, "responses were not streamed"),
         ({"mean_tpot_ms": 1.0, "mean_ttft_ms": 1500, "mean_e2el_ms": 1500}, "not streamed"),
         ({"mean_tpot_ms": 0.0084, "mean_ttft_ms": 0.02}, "are the times in seconds?"),
