@@ -104,7 +104,7 @@ TARGETS = (
     (
         "--percentile",
         "P",
-        "Percentile that TTFT and ITL targets bound, such as 95. Default none: the mean",
+        "Percentile that TTFT and ITL targets bound, such as 95 (or 0.95). Default none: the mean",
     ),
     (
         "--stability-margin",

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from adapter.errors import InputError
 from adapter.formats import files, wva_system
 from adapter.planning import fleet
-from adapter.resources.percentiles import ERROR_TYPE, Percentile
+from adapter.resources.percentiles import Percentile
 from analyzer.defaults import STABILITY_MARGIN
 from analyzer.latency import LatencyParameters
 from analyzer.step_times import EngineLimits, StepTimes
@@ -376,7 +376,7 @@ def _first(error: ValidationError) -> str:
     )
     given = first["input"]
     shown = f", not {given!r}" if isinstance(given, (str, int, float, type(None))) else ""
-    complete = first["type"] in {"missing", "extra_forbidden", ERROR_TYPE}
+    complete = first["type"] in {"missing", "extra_forbidden"}
     return f"{field}: {problem}{'' if complete else shown}"
 
 

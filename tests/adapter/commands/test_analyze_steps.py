@@ -220,17 +220,19 @@ def test_flags_of_both_forms_are_refused(capsys: pytest.CaptureFixture[str]) -> 
         '"alpha": 8, "beta": 0.05, "max_batch": 64',
     ],
 )
-def test_a_percentile_as_a_share_is_refused(
+def test_a_percentile_may_be_a_share(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], replica: str
 ) -> None:
-    """0.95 would mean 0.95 %: the error says what to write, in both forms of a case."""
-    case = f'{{{replica}, "output_tokens": 128, "target_itl_ms": 40, "percentile": 0.95}}'
-    stream = io.TextIOWrapper(io.BytesIO(case.encode()))
-    monkeypatch.setattr("sys.stdin", stream)
+    """0.95 means what 95 means, in both forms of a case."""
+    cases = [
+        f'{{{replica}, "output_tokens": 128, "target_itl_ms": 40, "percentile": {percentile}}}'
+        for percentile in (0.95, 95, 90)
+    ]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\n".join(cases).encode())))
     assert cli.main(["analyze", "--jsonl"]) == 0
-    assert json.loads(capsys.readouterr().out) == {
-        "error": "percentile: is in percent: write 95, not 0.95"
-    }
+    share, percent, other = map(json.loads, capsys.readouterr().out.splitlines())
+    assert share == percent
+    assert percent != other
 
 
 def test_the_plot_of_step_times_is_a_png(
