@@ -13,4 +13,4 @@ def _percent(value: float) -> float:
 
 
 Percentile = Annotated[float, Field(gt=0, lt=100, allow_inf_nan=False), AfterValidator(_percent)]
-"""A percentile in percent, at least 1 and below 100; a share above 0 and below 1, such as 0.95, means the same."""
+"""A percentile in percent, at least 1 and below 100; below 1 it is a share: 0.95 means 95."""
