@@ -10,10 +10,10 @@ beside one request more than that (arrivals see the average). With r the prompt 
 
 where S' = per_prefill in + ITL in / budget is what a prompt takes of the queue and rho = rate S'. The TTFT
 tells prefill from the rest, which ITL at one pair of lengths cannot; windows at other batches tell base from
-slope. Step times start from one of three seeds: a profile that was measured, an estimate (of a catalog) with its
-expected error, or the wide prior of an unknown model. Learned times are usable once they have predicted the ITL
-of windows to come within `USABLE_ERROR` and the batch has varied; an estimate is so once it has predicted
-`CONFIRMED` windows, because it tells base from slope itself.
+slope. Step times start from one of three seeds: a profile that was measured, an estimate (of a catalog) with
+its expected error, or the wide prior of an unknown model. Learned times are usable once they have predicted
+the ITL of windows to come within `USABLE_ERROR` and the batch has varied; an estimate is so once it has
+predicted `CONFIRMED` windows, because it tells base from slope itself.
 
 Pure functions: state in, state out. Units: ms, requests per second, tokens.
 """
@@ -213,7 +213,7 @@ def start(seed: StepTimes | None = None, *, error: float = 0.0) -> State:
             raise InvalidParameterError(name, f"must be a number >= 0, not {value:g}")
     if steps.base_ms == 0:
         raise InvalidParameterError("base_ms", "must be above 0: a step takes time")
-    wide = PRIOR_DEVIATIONS if seed is None else PROFILE_DEVIATIONS
+    wide: tuple[float, ...] = PRIOR_DEVIATIONS if seed is None else PROFILE_DEVIATIONS
     if seed is not None and error > 0:
         least, most = ESTIMATE_DEVIATION
         wide = (min(max(2.0 * error, least), most),) * len(PARAMETERS)

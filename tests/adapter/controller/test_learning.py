@@ -111,10 +111,10 @@ def test_the_rule_decides_until_the_profile_is_learned() -> None:
     later = sized(BARE, tuned(BARE, windows=15), 20.0)
     assert later.saturation is not None
     decision = planned(later)
-    assert states._profile_source(BARE, decision) == "learned"
+    assert states._profile_source(BARE, decision, tuned(BARE, windows=15)) == "learned"
     true = dataclasses.replace(BARE, profiles=(PROFILE,))
     right = planned(sized(true, {}, 20.0))
-    assert states._profile_source(true, right) == "given"
+    assert states._profile_source(true, right, {}) == "given"
     assert decision.candidate.replicas == pytest.approx(right.candidate.replicas, abs=1)
 
 
@@ -182,10 +182,11 @@ def test_a_profile_of_another_server_is_said_to_be_wrong() -> None:
     )
     source = dataclasses.replace(BARE, profiles=(other,))
     tuners = tuned(source, windows=12)
-    (note,) = [note for note in sized(source, tuners, 4.0).notes if "predicts" in note]
-    assert "above what the profile of H100" in note
+    (note,) = [note for note in sized(source, tuners, 4.0).notes if "predicted" in note]
+    assert "ITL observed" in note
+    assert "the profile of H100 is not that of these servers" in note
     right = dataclasses.replace(BARE, profiles=(PROFILE,))
-    assert tuning.drift(tuned(right, windows=12), right) == ""
+    assert tuning.notes(tuned(right, windows=12), right) == ()
 
 
 def test_telemetry_has_step_times_and_errors() -> None:
