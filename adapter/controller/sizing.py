@@ -128,9 +128,8 @@ class Sizing:
             saturation = self._saturated(source, traffic, rate, minimum)
         # A learned profile says nothing before the lengths of requests are known.
         measured = traffic is not None and traffic.output_tokens is not None
-        usable = tuning.profiles(record.tuned, source)
-        if unprofiled and not measured:
-            usable = source.profiles
+        known = measured or not unprofiled
+        usable = tuning.profiles(record.tuned, source) if known else source.profiles
         profiles = with_live_cache(usable, source, traffic)
         if not profiles:
             return SizedVariant(observation=observation, saturation=saturation)

@@ -18,6 +18,7 @@ from tests.fakes.prometheus_world import (
     BACKFILL,
     FLEET,
     GATEWAY,
+    LENGTHS,
     GATEWAYS,
     INTERVAL,
     RECORDED,
@@ -155,7 +156,7 @@ async def test_queries_do_not_grow_with_the_fleet(world: World) -> None:
         async with world.collecting(variants, "prometheus") as (collector,):
             await collector.collect()
             asked = collector.counts["queries"]
-            assert asked == FLEET + GATEWAY + BACKFILL
+            assert asked == FLEET + GATEWAY + BACKFILL + LENGTHS
             for _ in range(3):
                 await collector.collect()
             assert collector.counts["queries"] == asked + 3 * (FLEET + GATEWAY)
