@@ -17,7 +17,7 @@ import structlog
 
 from adapter.collector.traffic import Traffic
 from adapter.controller.estimates import drift as drifts
-from adapter.controller.estimates import lengths, prior, stored
+from adapter.controller.estimates import lengths, prior, stored, windows
 from adapter.controller.estimates.drift import Drift
 from adapter.controller.estimates.prior import DEFAULT_BATCHED_TOKENS, DEFAULT_NUM_SEQS
 from adapter.controller.estimates.stored import Stored
@@ -56,6 +56,8 @@ class TunedProfile:
         drift: Whether prediction and observation have parted; None while that is not known.
         first_lengths: Lengths of the first window, for a profile that does not say those of its measurement.
         lengths: Lengths of the last window.
+        replicas: Replicas in the last cycle.
+        same_since: Monotonic seconds since when they are as many.
 
     """
 
@@ -68,6 +70,8 @@ class TunedProfile:
     drift: Drift | None = None
     first_lengths: Lengths | None = None
     lengths: Lengths | None = None
+    replicas: int = 0
+    same_since: float = -math.inf
 
     @property
     def lengths_left(self) -> str:
@@ -184,7 +188,15 @@ def observe(
         return tuned
     window = settings.window_seconds
     before = tuned.get(profile.accelerator) or _first(source, profile, settings)
-    if before is None or now - before.observed_at < window:
+    if before is None:
+        return tuned
+    if before.replicas != replicas:
+        since = now if before.replicas else -math.inf
+        before = replace(before, replicas=replicas, same_since=since)
+        tuned = {**tuned, profile.accelerator: before}
+    if now - max(before.observed_at, before.same_since) < window or not windows.steady(
+        traffic, window
+    ):
         return tuned
     now_lengths = lengths.of_traffic(traffic)
     update = _update(before, traffic, replicas=replicas, window=window)

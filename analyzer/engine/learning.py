@@ -13,7 +13,7 @@ tells prefill from the rest, which ITL at one pair of lengths cannot; windows at
 slope. Step times start from one of three seeds: a profile that was measured, an estimate (of a catalog) with
 its expected error, or the wide prior of an unknown model. Learned times are usable once they have predicted
 the ITL of windows to come within `USABLE_ERROR` and the batch has varied; an estimate is so once it has
-predicted `CONFIRMED` windows, because it tells base from slope itself.
+predicted one window, because it tells base from slope itself.
 
 Pure functions: state in, state out. Units: ms, requests per second, tokens.
 """
@@ -53,13 +53,17 @@ CORRELATION = 0.5
 USABLE_ERROR = 0.15
 """Mean error of the predicted ITL up to which learned times are used."""
 
+DISTRUST = 2.0
+"""Factor of `USABLE_ERROR` at which times that are in use no longer are: a surge of load must not take away
+what sizes for it."""
+
 USABLE_VARIATION = 1.4
 """Factor between the smallest and the largest batch from which learned times are used."""
 
 WARM_UP = 5
 """Accepted observations before step times are used."""
 
-CONFIRMED = 2
+CONFIRMED = 1
 """Accepted observations before an estimate is used."""
 
 FIRST_PATIENCE = 2
@@ -122,6 +126,7 @@ class State:
         itl_spread: mean size of the error of the ITL.
         smallest_batch: smallest batch of an accepted observation.
         largest_batch: largest one; 0 without any.
+        trusted: whether they were usable after the last observation.
 
     """
 
@@ -138,6 +143,7 @@ class State:
     itl_spread: float = 1.0
     smallest_batch: float = math.inf
     largest_batch: float = 0.0
+    trusted: bool = False
 
     @property
     def parameters(self) -> tuple[float, ...]:
@@ -174,13 +180,17 @@ class State:
         if not self.learned:
             return True
         varied = self.largest_batch + 1.0 >= USABLE_VARIATION * (self.smallest_batch + 1.0)
-        return varied and self.itl_spread <= USABLE_ERROR
+        return varied and self._right
 
     @property
     def usable(self) -> bool:
         """Whether the observations, with the seed where it is an estimate, are enough to plan with."""
-        confirmed = self.accepted >= CONFIRMED and self.itl_spread <= USABLE_ERROR
+        confirmed = self.accepted >= CONFIRMED and self._right
         return self.proven or (self.error > 0 and confirmed)
+
+    @property
+    def _right(self) -> bool:
+        return self.itl_spread <= USABLE_ERROR * (DISTRUST if self.trusted else 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,9 +269,12 @@ def update(state: State, seen: StepObservation) -> Update:
     if surprise > OUTLIER_THRESHOLD[observed.size]:
         patience = PATIENCE if state.accepted >= WARM_UP else FIRST_PATIENCE
         if state.outliers + 1 < patience:
-            refused = replace(state, outliers=state.outliers + 1)
+            refused = replace(state, outliers=state.outliers + 1, trusted=state.usable)
             return Update(state=refused, outcome="outlier", surprise=surprise)
         covariance = first
+        if state.learned:
+            # The errors were those of the seed; it takes some right predictions to trust what replaces it.
+            state = replace(state, itl_error=0.0, itl_spread=2.0 * USABLE_ERROR, trusted=False)
     posterior, covariance = corrected(
         prior,
         covariance,
@@ -278,6 +291,7 @@ def update(state: State, seen: StepObservation) -> Update:
         smallest_batch=min(state.smallest_batch, seen.batch),
         largest_batch=max(state.largest_batch, seen.batch),
     )
+    taken = replace(taken, trusted=taken.usable)
     return Update(state=taken, outcome="accepted", surprise=surprise)
 
 

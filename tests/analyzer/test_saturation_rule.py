@@ -54,7 +54,7 @@ def test_the_largest_signal_decides(signals: Signals, replicas: int, said: str) 
 def test_a_cycle_moves_within_bounds(
     replicas: int, running: float, waiting: float, kv_usage: float | None, ttft_ms: float
 ) -> None:
-    """At most double, at least three quarters or one less; never none while something runs or waits."""
+    """At most double, four times with a queue; at least three quarters or one less; never none under load."""
     found = replicas_needed(
         Signals(
             replicas=replicas,
@@ -65,5 +65,7 @@ def test_a_cycle_moves_within_bounds(
             ttft_target_ms=500,
         )
     ).replicas
-    assert min(0.75 * replicas, replicas - 1) <= found <= 2 * replicas
+    assert (
+        min(0.75 * replicas, replicas - 1) <= found <= (4 if waiting > replicas else 2) * replicas
+    )
     assert found >= 1 or running + waiting == 0

@@ -131,6 +131,7 @@ def _document(item: Stored) -> dict[str, Any]:
         ],
         "n": state.accepted,
         "off": [_rounded(state.itl_error), _rounded(state.ttft_error), _rounded(state.itl_spread)],
+        "used": state.trusted,
         "batch": [_rounded(state.smallest_batch), _rounded(state.largest_batch)],
     }
 
@@ -147,13 +148,17 @@ def _stored(entry: Any) -> Stored:
 
     """
     seed = _numbers(entry["seed"], len(_SEED), 0.0, LARGEST_TIME_MS)
-    learned = entry["learned"]
+    learned, used = entry["learned"], entry["used"]
     (error,) = _numbers([entry["error"]], 1, 0.0, 10.0)
     deviations = _numbers(entry["dev"], _SIZE, 0.0, max(learning.PRIOR_DEVIATIONS))
     bound = learning.PRIOR_BOUND if learned else learning.PROFILE_BOUND
     logs = _numbers(entry["logs"], _SIZE, -bound * 1.001, bound * 1.001)
     accepted, gpus = entry["n"], entry["gpus"]
-    if not isinstance(learned, bool) or seed[0] <= 0 or not _whole(accepted):
+    if (
+        not (isinstance(learned, bool) and isinstance(used, bool))
+        or seed[0] <= 0
+        or not _whole(accepted)
+    ):
         raise ValueError("not a state of the filter")
     if gpus is not None and not _whole(gpus):
         raise ValueError("gpus: not a number of GPUs")
@@ -178,6 +183,7 @@ def _stored(entry: Any) -> Stored:
         itl_spread=spread,
         smallest_batch=smallest,
         largest_batch=largest,
+        trusted=used,
     )
     return Stored(state=state, gpus=gpus)
 
