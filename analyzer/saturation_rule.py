@@ -10,9 +10,9 @@ metric over its target; the largest one counts:
     latency       observed ITL and TTFT / (0.9 target)
 
 A factor at most doubles the replicas, since a cycle later its effect is seen, or makes them four times as
-many where requests wait, which they do until replicas have started. Below 1 its square root counts, because
-latencies rise faster than the load of fewer replicas and nobody knows where they turn; it takes away at most
-a quarter of them.
+many where requests wait, which they do until replicas have started. Below 1 its cube root counts: latencies
+rise faster than the load of fewer replicas, and nobody knows where they turn. It takes away at most a quarter
+of the replicas.
 
 Units: milliseconds, requests.
 """
@@ -87,7 +87,7 @@ def replicas_needed(signals: Signals) -> Saturation:
     if present < 1:
         return Saturation(replicas=1, reason=f"{signals.waiting:.0f} requests wait for a replica")
     factor, reason = max(_factors(signals), default=(1.0, "no signal of saturation"))
-    wanted = math.ceil(present * (factor if factor > 1.0 else math.sqrt(factor)) - 1e-9)
+    wanted = math.ceil(present * (factor if factor > 1.0 else math.cbrt(factor)) - 1e-9)
     return Saturation(replicas=max(wanted, _fewest(present), 1), reason=reason)
 
 
