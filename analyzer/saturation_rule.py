@@ -11,8 +11,8 @@ metric over its target; the largest one counts:
 
 A factor at most doubles the replicas, since a cycle later its effect is seen, or makes them four times as
 many where requests wait, which they do until replicas have started. Below 1 its cube root counts: latencies
-rise faster than the load of fewer replicas, and nobody knows where they turn. It takes away at most a quarter
-of the replicas.
+rise faster than the load of fewer replicas, and nobody knows where they turn. Load that is expected to grow
+asks for more by as much as it grows. At most a quarter of the replicas is taken away.
 
 Units: milliseconds, requests.
 """
@@ -49,6 +49,7 @@ class Signals:
         max_batch: most requests in service of one replica; 0 where it is not known.
         itl_ms: mean inter-token latency; None without one.
         ttft_ms: mean time to first token; None without one.
+        growth: load that is expected over the present one, at least 1.
         itl_target_ms: largest inter-token latency; 0 without a target.
         ttft_target_ms: largest time to first token; 0 without a target.
 
@@ -59,6 +60,7 @@ class Signals:
     waiting: float
     kv_usage: float | None = None
     max_batch: int = 0
+    growth: float = 1.0
     itl_ms: float | None = None
     ttft_ms: float | None = None
     itl_target_ms: float = 0.0
@@ -87,7 +89,7 @@ def replicas_needed(signals: Signals) -> Saturation:
     if present < 1:
         return Saturation(replicas=1, reason=f"{signals.waiting:.0f} requests wait for a replica")
     factor, reason = max(_factors(signals), default=(1.0, "no signal of saturation"))
-    wanted = math.ceil(present * (factor if factor > 1.0 else math.cbrt(factor)) - 1e-9)
+    wanted = math.ceil(present * factor - 1e-9)
     return Saturation(replicas=max(wanted, _fewest(present), 1), reason=reason)
 
 
@@ -97,7 +99,7 @@ def _fewest(present: int) -> int:
 
 
 def _factors(signals: Signals) -> list[tuple[float, str]]:
-    """Factor within its bound, and reason, of each signal."""
+    """Factor of the replicas within its bound, and reason, of each signal."""
     factors: list[tuple[float, str]] = []
     if signals.kv_usage is not None:
         factors.append(
@@ -123,8 +125,17 @@ def _factors(signals: Signals) -> list[tuple[float, str]]:
                     f"{name} {seen:.0f} of {target:.0f} ms",
                 )
             )
-    factors = [(min(factor, LARGEST_RISE), reason) for factor, reason in factors]
+    factors = [(_replicas(factor, signals.growth), reason) for factor, reason in factors]
+    if signals.growth > 1.0:
+        more = f"; {signals.growth - 1.0:.0%} more load expected"
+        factors = [(factor, reason + more) for factor, reason in factors]
     if waiting > signals.replicas:
         factor = min((running + waiting) / max(running, 1.0), LARGEST_QUEUE_RISE)
         factors.append((factor, f"{waiting:.0f} requests wait while {running:.0f} run"))
     return factors
+
+
+def _replicas(factor: float, growth: float) -> float:
+    """Factor of the replicas for a signal over its target, and for load that grows."""
+    now = min(factor, LARGEST_RISE) if factor > 1.0 else math.cbrt(factor)
+    return min(now * growth, LARGEST_QUEUE_RISE)

@@ -49,8 +49,8 @@ class LengthVariation:
     """Coefficients of variation of the lengths of a variant's requests; None where too few finished.
 
     Attributes:
-        input_cv: Of the input tokens.
-        output_cv: Of the output tokens.
+        input_cv: Coefficient of the input tokens.
+        output_cv: Coefficient of the output tokens.
         at: Monotonic seconds at which they were queried.
 
     """
@@ -66,7 +66,7 @@ class Batch:
 
     Attributes:
         samples: Their pods.
-        newest: Whether it is of the present.
+        newest: True for the answer of the present.
         variations: Variation of lengths by variant key; empty unless it was queried in this cycle.
 
     """

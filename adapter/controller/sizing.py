@@ -174,6 +174,7 @@ class Sizing:
                     running=traffic.running,
                     waiting=traffic.waiting + self._at_gateway(source),
                     kv_usage=traffic.kv_cache,
+                    growth=_growth(traffic, rate),
                     itl_ms=traffic.itl_ms,
                     ttft_ms=traffic.ttft_ms,
                     itl_target_ms=targets.itl_ms,
@@ -249,6 +250,13 @@ class Sizing:
         ):
             return False
         return traffic.idle_seconds >= (source.retention_seconds or self.settings.retention)
+
+
+def _growth(traffic: Traffic, rate: SizingRate | None) -> float:
+    """The rate that is sized for over the observed one, at least 1."""
+    if rate is None or traffic.arrival_rate_rps <= 0:
+        return 1.0
+    return min(max(rate.rate_rps / traffic.arrival_rate_rps, 1.0), demand.GROWTH_LIMIT)
 
 
 def _load(traffic: Traffic | None, rate: SizingRate | None, *, dispersion: float) -> fleet.Load:

@@ -126,7 +126,7 @@ class State:
         itl_spread: mean size of the error of the ITL.
         smallest_batch: smallest batch of an accepted observation.
         largest_batch: largest one; 0 without any.
-        trusted: whether they were usable after the last observation.
+        trusted: True where the step times were usable after the last observation.
 
     """
 

@@ -30,6 +30,10 @@ CALM = Signals(replicas=4, running=20, waiting=0, kv_usage=0.64)
         pytest.param(
             replace(CALM, kv_usage=0.1, itl_ms=21, itl_target_ms=24), 4, "ITL", id="latency-holds"
         ),
+        pytest.param(replace(CALM, growth=1.5), 6, "50% more load", id="growing-load"),
+        pytest.param(
+            replace(CALM, kv_usage=1.0, growth=9.0), 16, "KV cache", id="growing-load-is-bounded"
+        ),
         pytest.param(replace(CALM, running=0), 3, "no requests", id="nothing-runs"),
         pytest.param(
             replace(CALM, replicas=0, running=0, waiting=7), 1, "7 requests", id="none-yet"

@@ -30,7 +30,7 @@ class Drift:
     """The last episode of one variant on one accelerator.
 
     Attributes:
-        active: whether it goes on.
+        active: True while the episode goes on.
         began_at: monotonic seconds; minus infinity where there was none.
         message: sentence with the numbers of its beginning, or of its end.
 
