@@ -1,9 +1,9 @@
 """How soon step times are right: a profile that is 30 % off, an estimate, and no profile at all.
 
-Replicas are driven in virtual time by `emulator.engines.scheduler_engine`, which knows nothing of the formulas
-that are learned with: `python -P bench/learning.py`. One window is a minute; load moves between a fifth and four
-fifths of what a replica holds, or stays at half of it. Capacity is the largest rate with an ITL of 2.5 times the
-base.
+Replicas are driven in virtual time by `emulator.engines.scheduler_engine`, which knows nothing of the
+formulas that are learned with: `python -P bench/learning.py`. One window is a minute; load moves between a
+fifth and four fifths of what a replica holds, or stays at half of it. Capacity is the largest rate with an
+ITL of 2.5 times the base.
 """
 
 from __future__ import annotations

@@ -95,7 +95,6 @@ def steady(model: str, *, timestamp: str = "") -> Callable[[], str]:
     return page
 
 
-@dataclass
 def varied(model: str) -> Callable[[], str]:
     """A steady page with histograms: half of the requests have 100 tokens in, the others 1,000; 50 out."""
     page = steady(model)
@@ -119,6 +118,7 @@ def varied(model: str) -> Callable[[], str]:
     return shown
 
 
+@dataclass
 class Pages:
     """Pages under `/NAME` of several addresses; a closed one is an error for whoever asks."""
 
