@@ -57,7 +57,7 @@ def stabilize(
     limits: StabilizationLimits,
     maximum: int | None = None,
 ) -> Stabilized:
-    """The number to publish when `wanted` was found and `before` is published.
+    """The number to publish when `wanted` is recommended and `before` is published.
 
     Args:
         wanted: replicas.

@@ -29,7 +29,7 @@ PAGE = 500
 _WATCH_SECONDS = 300
 """How long the API server keeps a watch open before it ends it."""
 
-_FAILURES = (OSError, TimeoutError, aiohttp.ClientError, ValueError)
+_FAILURES = (OSError, TimeoutError, aiohttp.ClientError, ValueError, RecursionError)
 """No connection, no response in time, or a response that is not a JSON object."""
 
 
@@ -137,12 +137,9 @@ class Cluster:
                 async for piece in response.content.iter_any():
                     *lines, rest = (rest + piece).split(b"\n")
                     for line in filter(None, lines):
-                        event = json.loads(line)
-                        if event.get("type") == "ERROR":
-                            status = event.get("object") or {}
-                            message = str(status.get("message") or "the watch failed")
-                            code = status.get("code") or 0
-                            raise errors.of_status(code, f"{path}: {message}", path=path)
+                        event = _watch_event(json.loads(line))
+                        if event["type"] == "ERROR":
+                            raise _ended(path, event["object"])
                         yield event
         except _FAILURES as error:
             raise _unavailable(path, error) from error
@@ -206,6 +203,29 @@ class Cluster:
                 retry_after=response.headers.get("Retry-After"),
             )
         return response
+
+
+def _watch_event(event: Any) -> dict[str, Any]:
+    """The event of a line of a watch.
+
+    Raises:
+        ValueError: it is not an object with a type and an object.
+
+    """
+    if not (
+        isinstance(event, dict)
+        and isinstance(event.get("type"), str)
+        and isinstance(event.get("object"), dict)
+    ):
+        raise ValueError("a line of the watch is not an event")  # noqa: TRY004 - as any bad line
+    return event
+
+
+def _ended(path: str, status: dict[str, Any]) -> errors.ApiError:
+    """The error that a watch was ended with."""
+    code = status.get("code")
+    message = str(status.get("message") or "the watch failed")
+    return errors.of_status(code if isinstance(code, int) else 0, f"{path}: {message}", path=path)
 
 
 def _unavailable(path: str, error: Exception) -> errors.Unavailable:

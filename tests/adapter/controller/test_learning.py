@@ -19,7 +19,7 @@ from adapter.controller.state import VariantRecord, VariantState
 from adapter.controller.tuning import Tuned, TuningSettings
 from adapter.planning import fleet, plan
 from adapter.resources.variant import VariantSource
-from analyzer.engine import conversion, sizing
+from analyzer.engine import sizing
 from analyzer.engine.columns import Engine
 from analyzer.latency import LatencyParameters
 from analyzer.step_times import EngineLimits, Lengths, StepTimes
@@ -253,15 +253,17 @@ def test_pods_that_only_prometheus_knows_teach_too() -> None:
 
 def test_converted_profiles_are_tuned_by_default() -> None:
     """Alpha to delta with their lengths are step times: 30 % off is right after ten windows anyhow."""
-    at = Lengths(input_tokens=800, output_tokens=128)
-    linear = conversion.linear_times(TRUE, at)
+    # What a benchmark of TRUE at these lengths measures.
+    interference = TRUE.per_prefill_token_ms * 800 / 128
+    alpha = TRUE.base_ms - interference
+    beta = TRUE.per_request_ms + TRUE.per_context_token_ms * (800 + 128 / 2) + interference
     wrong = fleet.Profile(
         accelerator="H100",
         latency=LatencyParameters(
-            alpha_ms=0.7 * linear.alpha_ms,
-            beta_ms=0.7 * linear.beta_ms,
-            gamma_ms=0.7 * linear.gamma_ms,
-            delta_ms=0.7 * linear.delta_ms,
+            alpha_ms=0.7 * alpha,
+            beta_ms=0.7 * beta,
+            gamma_ms=0.7 * TRUE.base_ms,
+            delta_ms=0.7 * TRUE.per_prefill_token_ms,
         ),
         max_batch=256,
         at_tokens=128,
