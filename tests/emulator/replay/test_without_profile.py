@@ -1,4 +1,4 @@
-"""The adapter without a profile, beside the same adapter with one, on an engine that schedules as vLLM does."""
+"""The adapter without a profile beside the same one with it, on an engine that schedules as vLLM does."""
 
 from __future__ import annotations
 

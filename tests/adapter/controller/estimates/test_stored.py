@@ -8,6 +8,8 @@ import math
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from adapter.controller.estimates import stored
 from adapter.controller.estimates.stored import Stored
@@ -35,6 +37,7 @@ def learned(windows: int = 6) -> learning.State:
 
 
 def text(**items: Stored) -> str:
+    """What is written of these items."""
     return stored.text(MODEL, items or {"H100": Stored(state=learned(), gpus=2)}, "")
 
 
@@ -117,6 +120,31 @@ def test_what_the_filter_cannot_have_written_is_not_read(field: str, value: Any)
     document = json.loads(text())
     document["by"]["H100"][field] = value
     assert stored.parse(json.dumps(document), MODEL) == {}
+
+
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=10) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=12,
+)
+FIELDS = ("seed", "learned", "error", "dev", "logs", "cov", "n", "off", "used", "batch", "gpus")
+
+
+WRITTEN = text()
+
+
+@settings(max_examples=60)
+@given(st.dictionaries(st.sampled_from(FIELDS), ANY, min_size=1, max_size=3))
+def test_whatever_is_read_can_be_gone_on_with(changes: dict[str, Any]) -> None:
+    """Any value in any field: it is left out, or a state with finite step times that learns on."""
+    document = json.loads(WRITTEN)
+    document["by"]["H100"] |= changes
+    for item in stored.parse(json.dumps(document), MODEL).values():
+        state = learning.update(item.state, SEEN).state
+        assert all(math.isfinite(value) and value >= 0 for value in state.parameters)
+        assert state.latency.base_ms > 0
 
 
 @pytest.mark.parametrize("written", ["", "{", "[]", "null", "7", '{"v":1}', "[" * 4000])
