@@ -58,13 +58,13 @@ class Shortage:
     def __str__(self) -> str:
         """As in tables and logs."""
         text = (
-            f"{self.device_type} short: {self.accelerator} wants {self.wanted},"
+            f"{self.device_type} short: {self.accelerator} needs {self.wanted},"
             f" {self.free} of {self.capacity} free"
         )
         held = ", ".join(f"{name} ({devices})" for name, devices in self.holders)
         if held:
             return f"{text}, most held by {held}"
-        return f"{text}, the rest is its own" if self.free < self.capacity else text
+        return f"{text}, it holds the rest" if self.free < self.capacity else text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

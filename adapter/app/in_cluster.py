@@ -225,8 +225,8 @@ class _Site:
             # An HPA that queries another replica must not get the former zero: it would scale down again.
             await self._reporter.write(self._loop.states, self._loop.refused)
             await asyncio.sleep(FOLLOW_SECONDS)
-        unpatched = await self._actuator.act(self._loop.states, to_wake)
-        await self._reporter.write(self._loop.states, self._loop.refused, unpatched=unpatched)
+        unapplied = await self._actuator.act(self._loop.states, to_wake)
+        await self._reporter.write(self._loop.states, self._loop.refused, unapplied=unapplied)
 
     async def _watch_gateways(self) -> None:
         """Scrape the gateways, until cancelled: requests for a model without replicas wait for no cycle."""

@@ -32,15 +32,15 @@ class Actuator:
 
     async def act(
         self, states: Mapping[str, VariantState], waking: frozenset[str]
-    ) -> frozenset[str]:
-        """Patch the scale targets that differ; give the keys of the variants whose patch failed.
+    ) -> dict[str, str]:
+        """Patch the scale targets that differ; give the errors by variant key.
 
         Args:
             states: variants after a reconcile cycle.
             waking: keys of variants at zero that have waiting requests.
 
         """
-        failed = set()
+        failed: dict[str, str] = {}
         for key, state in states.items():
             replicas = self._replicas(state, wake=key in waking)
             if replicas is None or not self._leads():
@@ -49,11 +49,11 @@ class Actuator:
             try:
                 await self._scales.write(source.namespace, source.reference, replicas)
             except ApiError as error:
-                failed.add(key)
+                failed[key] = advice.explained(error)
                 log.warning(
                     "scale target not patched; retrying at the next reconcile cycle",
                     variant=key,
-                    error=advice.explained(error),
+                    error=failed[key],
                 )
             else:
                 log.info(
@@ -63,7 +63,7 @@ class Actuator:
                     replicas=replicas,
                     before=source.spec_replicas,
                 )
-        return frozenset(failed)
+        return failed
 
     def _replicas(self, state: VariantState, *, wake: bool) -> int | None:
         """Replicas to set; None where nothing has to be patched."""

@@ -47,14 +47,14 @@ class _Record:
     Attributes:
         uid: UID of the object that `status` was written to; empty before the first write.
         status: status written last.
-        patched: whether its scale target takes patches: False after one that failed.
+        unapplied: error of the last patch of its scale target; empty where there was none.
         problems: error of the last write by field, of the fields whose last write failed.
 
     """
 
     uid: str = ""
     status: Mapping[str, Any] = field(default_factory=dict)
-    patched: bool = True
+    unapplied: str = ""
     problems: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -99,22 +99,21 @@ class StatusWriter:
         states: Mapping[str, VariantState],
         refused: tuple[InvalidVariant, ...],
         *,
-        unpatched: frozenset[str] | None = None,
+        unapplied: Mapping[str, str] | None = None,
     ) -> None:
         """Write the statuses that have changed.
 
         Args:
             states: variants by key.
             refused: VariantAutoscalings that are not used.
-            unpatched: keys of the variants whose scale target could not be patched; None: as at the last
-                write.
+            unapplied: errors of patching scale targets, by variant key; None: those of the last write.
 
         """
         known = [*states, *(refusal.key for refusal in refused)]
         self._records = {key: self._records.get(key, _Record()) for key in known}
-        if unpatched is not None:
+        if unapplied is not None:
             self._records = {
-                key: replace(record, patched=key not in unpatched)
+                key: replace(record, unapplied=unapplied.get(key, ""))
                 for key, record in self._records.items()
             }
         await asyncio.gather(
@@ -124,7 +123,7 @@ class StatusWriter:
 
     async def _write_state(self, state: VariantState) -> None:
         source = state.source
-        applied = self._records[source.key].patched and state.desired is not None
+        applied = not self._records[source.key].unapplied and state.desired is not None
         before = self._before(source.key)
         if before is None:
             return

@@ -1,4 +1,4 @@
-"""Fleets as YAML or JSON documents: our own format; `wva_system` converts the reference's.
+"""Fleets as YAML or JSON documents in the format of `plan`; `wva_system` converts the reference's.
 
 Everything is checked by field. A document that holds something unusable is refused as a whole where that
 concerns everyone (accelerators, capacity, classes); a bad variant is left out with its reason.
