@@ -216,7 +216,7 @@ def test_flags_of_both_forms_are_refused(capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     "replica",
     [
-        '"step_base_ms": 10, "step_per_request_ms": 0.5, "input_tokens": 500',
+        '"step_base_ms": 10, "step_per_prefill_token_ms": 0.05, "input_tokens": 500',
         '"alpha": 8, "beta": 0.05, "max_batch": 64',
     ],
 )
