@@ -13,30 +13,34 @@ from __future__ import annotations
 import math
 from collections import deque
 
-from emulator.engines.protocol import Completion, EngineState
+from emulator.engines.protocol import Completion, EngineState, FirstToken
 from emulator.engines.scheduler import Scheduler
 from emulator.engines.scheduler_batch import Work
 from emulator.engines.step_times import BLOCK_TOKENS, SchedulerLimits, StepTimes, check_lengths
 from emulator.engines.totals import Totals
 
+_FIRST_TOKENS = 4096
+"""First tokens that are kept for a reader who may not exist."""
+
 
 class SchedulerEngine:
     """One replica; see the module's docstring, and `emulator.engines.VirtualEngine` for the methods."""
 
-    def __init__(self, times: StepTimes, limits: SchedulerLimits) -> None:
-        """An idle engine at 0 ms."""
+    def __init__(self, times: StepTimes, limits: SchedulerLimits, *, gaps: bool = True) -> None:
+        """An idle engine at 0 ms; without `gaps` it does not know the longest gaps of requests."""
         self.times = times
         self.limits = limits
         self.now_ms = 0.0
         self._at_ms = 0.0  # a step began, or will begin, here
         self._end_ms = math.inf  # of the step in progress
         self._step_ms = 0.0  # likewise
-        self._scheduler = Scheduler(times, limits)
+        self._scheduler = Scheduler(times, limits, gaps=gaps)
         self._batch = self._scheduler.batch
         self._coming: deque[Work] = deque()  # by arrival, later than the last step began
         self._known: dict[int, Work] = {}  # that have not ended
         self._leaving: list[Work] = []  # cancelled during the step in progress
         self._completions: list[Completion] = []
+        self._first_tokens: deque[FirstToken] = deque(maxlen=_FIRST_TOKENS)
         self._submitted = 0
         self._last_arrival_ms = 0.0
         self._totals = Totals()
@@ -91,38 +95,44 @@ class SchedulerEngine:
         """Let everything happen that ends at that moment or before; `inf` serves all."""
         if not until_ms >= self.now_ms:
             raise ValueError(f"until_ms: must be >= {self.now_ms}, not {until_ms}")
+        batch, scheduler, coming = self._batch, self._scheduler, self._coming
+        waiting, running = scheduler.waiting, batch.running
         while True:
             if self._end_ms != math.inf:
                 if self._end_ms > until_ms:
                     break
                 self._end_step()
-            if not self._arrive() or self._at_ms >= until_ms:
+            # An idle engine waits for the next request.
+            if coming:
+                if not waiting and not running:
+                    self._at_ms = max(self._at_ms, coming[0].arrival_ms)
+                self._arrive()
+            if self._at_ms >= until_ms or not (waiting or running):
                 break
-            self._decode(until_ms)
-            if self._at_ms >= until_ms:
-                break
-            self._arrive()
-            self._step_ms = self._scheduler.begin_step(self._at_ms)
+            if batch.decoding and batch.partial is None:
+                if not (waiting and scheduler.may_admit(waiting[0])):
+                    self._decode(until_ms)
+                    if self._at_ms >= until_ms:
+                        break
+                if coming:
+                    self._arrive()
+            self._step_ms = scheduler.begin_step(self._at_ms)
             self._end_ms = self._at_ms + self._step_ms
         self.now_ms = until_ms if until_ms < math.inf else max(self.now_ms, self._at_ms)
 
-    def _arrive(self) -> bool:
-        """Whether there is work once those who have arrived are in; an idle engine waits for the next."""
-        coming = self._coming
-        if coming and not self._scheduler.waiting and not self._batch.running:
-            self._at_ms = max(self._at_ms, coming[0].arrival_ms)
-        while coming and coming[0].arrival_ms <= self._at_ms:
-            self._scheduler.waiting.append(coming.popleft())
-        return bool(self._scheduler.waiting or self._batch.running)
+    def _arrive(self) -> None:
+        """Those who have arrived wait."""
+        coming, waiting, at_ms = self._coming, self._scheduler.waiting, self._at_ms
+        while coming and coming[0].arrival_ms <= at_ms:
+            waiting.append(coming.popleft())
 
     def _decode(self, until_ms: float) -> None:
         """End the steps up to that moment that nothing but decoding happens in."""
         batch = self._batch
-        if not batch.decoding or batch.partial is not None:
+        left = batch.steps_to_end() - 1
+        if left <= 0:
             return
-        if self._scheduler.waiting and self._scheduler.may_admit(self._scheduler.waiting[0]):
-            return
-        left = batch.steps_within_blocks(batch.steps_to_end() - 1)
+        left = batch.steps_within_blocks(left)
         arrival_ms = self._coming[0].arrival_ms if self._coming else math.inf
         requests, context = batch.decoding, batch.context_tokens
         # The very sum of StepTimes.step_ms, without its call.
@@ -144,14 +154,17 @@ class SchedulerEngine:
 
     def _end_step(self) -> None:
         """Give out the tokens of the step in progress."""
-        batch = self._batch
+        batch, scheduler = self._batch, self._scheduler
         self._at_ms, self._end_ms = self._end_ms, math.inf
         self._totals.generated += batch.decoding
         batch.end_steps(1, self._step_ms)
-        completing, self._scheduler.completing = self._scheduler.completing, []
-        for work in self._leaving:
-            self._drop(work)
-        self._leaving.clear()
+        completing = scheduler.completing
+        if completing:
+            scheduler.completing = []
+        if self._leaving:
+            for work in self._leaving:
+                self._drop(work)
+            self._leaving.clear()
         for work in batch.ended():
             self._finish(work)
         for work in completing:
@@ -165,6 +178,7 @@ class SchedulerEngine:
             work.longest_gap_ms = max(work.longest_gap_ms, gap_ms)
         else:
             work.first_token_ms = self._at_ms
+            self._first_tokens.append((self._at_ms, work.arrival_ms))
             self._totals.first_token(work)
         work.generated += 1
         self._totals.generated += 1
@@ -191,6 +205,12 @@ class SchedulerEngine:
     def take_completions(self) -> list[Completion]:
         """Requests that ended since the last call."""
         taken, self._completions = self._completions, []
+        return taken
+
+    def take_first_tokens(self) -> list[FirstToken]:
+        """First tokens since the last call, the latest thousands of them."""
+        taken = list(self._first_tokens)
+        self._first_tokens.clear()
         return taken
 
     def generated(self, number: int) -> int:
