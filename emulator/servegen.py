@@ -1,13 +1,13 @@
-"""Traffic from the clients of ServeGen (github.com/alibaba/ServeGen): what each client sent, window by window.
+"""Traffic from the clients of ServeGen (github.com/alibaba/ServeGen): what each one sent, window by window.
 
 A client is a pair of files. `chunk-N-trace.csv` has a row per window of time:
 
     start in seconds, requests per second, coefficient of variation, Gamma or Weibull, shape, scale
 
-and `chunk-N-dataset.json` has the distributions of `input_tokens` and `output_tokens` by the second from which
-they hold, each as the text of a mapping from a number of tokens to its probability. Requests are drawn as the
-project does: as many gaps from the window's distribution as it has requests, scaled to fill the window; prompt
-and answer are drawn independently. Equal files give equal traces.
+and `chunk-N-dataset.json` has the distributions of `input_tokens` and `output_tokens` by the second from
+which they hold, each as the text of a mapping from a number of tokens to its probability. Requests are drawn
+as the project does: as many gaps from the window's distribution as it has requests, scaled to fill the
+window; prompt and answer are drawn independently. Equal files give equal traces.
 """
 
 from __future__ import annotations

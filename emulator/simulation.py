@@ -42,7 +42,6 @@ class SimulatedFleet:
         pools: Mapping[str, int] | None = None,
         routing: Routing = "least-loaded",
         clients: Mapping[str, Clients] | None = None,
-        keep_latencies: bool = False,
     ) -> None:
         """Create a fleet at time 0.
 
@@ -52,7 +51,6 @@ class SimulatedFleet:
             pools: Number of GPUs by the pool's name.
             routing: How the gateway chooses a server, see `emulator.gateway.Routing`.
             clients: Timeouts and retries by model; other clients wait for ever.
-            keep_latencies: Whether `take_latencies` has something to give.
 
         Raises:
             ValueError: Names are not unique or not known, or the routing is unknown.
@@ -67,9 +65,7 @@ class SimulatedFleet:
         self._log = RequestLog(sum(len(trace) for trace in (traces or {}).values()))
         self._count = 0
         self._patience = Patience(self.models, clients or {}, drop=self._drop, send=self._send)
-        self._latencies: list[tuple[list[float], list[float]]] | None = (
-            [([], []) for _ in self.variants] if keep_latencies else None
-        )
+        self._latencies: list[tuple[list[float], list[float]]] | None = None
         self._now_ms = 0.0
         self._created = itertools.count()
         self._servers: list[list[FleetServer]] = [
@@ -257,10 +253,16 @@ class SimulatedFleet:
             request.server = None
         ended.clear()
 
+    def keep_latencies(self) -> None:
+        """Keep latencies from now on, for `take_latencies`."""
+        self._latencies = [([], []) for _ in self.variants]
+        for server in itertools.chain(self._draining, *self._servers):
+            server.latest_ttft_ms = []
+
     def take_latencies(self, variant: str) -> tuple[list[float], list[float]]:
         """TTFT of first tokens and mean ITL of ended requests since the last call, ms."""
         if self._latencies is None:
-            raise ValueError("keep_latencies: must be true")
+            raise ValueError("keep_latencies: must have been called")
         index = _position(self._names, variant, "variant")
         taken, self._latencies[index] = self._latencies[index], ([], [])
         return taken

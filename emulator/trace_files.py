@@ -1,12 +1,12 @@
 """Readers for public traces of LLM traffic, plain or gzipped.
 
-| format | row of a request | origin |
+| format | row of a request | origin on github.com |
 | --- | --- | --- |
-| azure | CSV `TIMESTAMP,ContextTokens,GeneratedTokens`; date and time | github.com/Azure/AzurePublicDataset |
-| burstgpt | CSV `Timestamp,...,Request tokens,Response tokens,...`; seconds | github.com/HPMLL/BurstGPT |
-| mooncake | JSON `timestamp`, `input_length`, `output_length`, `hash_ids`; ms | github.com/kvcache-ai/Mooncake |
-| bailian | the same with `chat_id`; seconds | github.com/alibaba-edu/qwen-bailian-usagetraces-anon |
-| servegen | folder of `chunk-N-trace.csv` and `chunk-N-dataset.json`, see `emulator.servegen` | github.com/alibaba/ServeGen |
+| azure | CSV `TIMESTAMP,ContextTokens,GeneratedTokens`; date and time | Azure/AzurePublicDataset |
+| burstgpt | CSV `Timestamp,...,Request tokens,Response tokens,...`; seconds | HPMLL/BurstGPT |
+| mooncake | JSON `timestamp`, `input_length`, `output_length`, `hash_ids`; ms | kvcache-ai/Mooncake |
+| bailian | the same with `chat_id`; seconds | alibaba-edu/qwen-bailian-usagetraces-anon |
+| servegen | files of clients, see `emulator.servegen` | alibaba/ServeGen |
 
 The two kinds of JSON lines are told apart by their fields, never by the size of a number: a file that has
 neither `chat_id` nor `hash_ids` does not say its unit, and is refused unless the format is given.

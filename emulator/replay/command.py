@@ -11,8 +11,13 @@ from rich.console import Console
 
 from adapter import errors, logs
 from adapter.commands import flags
+from emulator import trace_files, trace_folder
 from emulator.replay import compare, progress, report, scenario, tables
+from emulator.replay.choices import names, settings
+from emulator.replay.frontier import terminal
 from emulator.replay.replicas import fields, planner
+from emulator.replay.results import Comparison
+from emulator.trace_folder import VARIABLE
 from emulator.trace_selection import Selection
 from emulator.traces import TraceError
 
@@ -27,8 +32,20 @@ def register(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--trace",
         type=Path,
-        help="traffic of the first model: Azure LLM inference CSV, BurstGPT CSV, Mooncake JSONL, or YAML of a"
-        " generator. Default: the trace that the scenario names",
+        help="traffic of the first model: Azure LLM inference CSV, BurstGPT CSV, Mooncake or Qwen-Bailian"
+        " JSONL, clients of ServeGen, or YAML of a generator; a path, or a name in the folder of --traces."
+        " Default: the trace that the scenario names",
+    )
+    command.add_argument(
+        "--traces",
+        type=Path,
+        metavar="DIR",
+        help=f"folder of public traces, whose names --trace and the scenario may use. Default: {VARIABLE}",
+    )
+    command.add_argument(
+        "--trace-format",
+        choices=trace_files.FORMATS,
+        help="format of --trace, for a file that does not say it. Default: told by its fields",
     )
     command.add_argument(
         "--scenario",
@@ -63,10 +80,32 @@ def register(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--policies",
         type=lambda text: tuple(part.strip() for part in text.split(",") if part.strip()),
-        default=compare.POLICIES,
+        default=None,
         metavar="A,B",
-        help=f"policies to compare, out of {', '.join(compare.POLICIES)}, and HPAs with a threshold per pod:"
-        f" {', '.join(compare.FORMS)}, such as in-flight@8. Default: all without a threshold",
+        help=f"policies to compare, out of {names.known()}. Default: {','.join(names.DEFAULT)}, with ours at"
+        f" the percentiles {', '.join(names.CURVE)}",
+    )
+    command.add_argument(
+        "--sweep",
+        action="append",
+        default=[],
+        metavar="adapter.SETTING=A,B",
+        help="values of one of the adapter's settings, such as adapter.percentile=0.9,0.95,0.99: ours is"
+        " replayed with each; several of these flags make a grid. Default: none",
+    )
+    command.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder that keeps the result of each finished policy: a comparison that was interrupted goes on"
+        " where it stopped. Default: none is kept",
+    )
+    command.add_argument(
+        "--jobs",
+        type=flags.argument(_jobs),
+        default=None,
+        metavar="N",
+        help="number of processes. Default: 2 where the work is worth it and there are cores, else 1",
     )
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
     command.add_argument(
@@ -84,23 +123,47 @@ def _selection(args: argparse.Namespace) -> Selection:
         raise errors.UsageError(f"--scale, --from, --to: {error}") from error
 
 
+def _jobs(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError("must be >= 1")
+    return number
+
+
 def run(args: argparse.Namespace) -> int:
     """Replay the traffic and print the comparison."""
     # The control loop would log every decision of the simulated hours.
     logs.configure("text", quiet=True)
-    unknown = sorted(name for name in set(args.policies) if not compare.is_known(name))
-    if unknown:
-        known = ", ".join((*compare.POLICIES, *compare.FORMS))
-        raise errors.UsageError(f"--policies: no {', '.join(unknown)}; there are {known}")
+    sweeps = tuple(settings.parse(text) for text in args.sweep)
+    policies = names.DEFAULT if args.policies is None else args.policies
+    if args.policies is None and not sweeps:
+        sweeps = (
+            settings.parse(f"{settings.PREFIX}{settings.PERCENTILE}={','.join(names.CURVE)}"),
+        )
+    names.check(policies, sweeps)
+    settings.grid(sweeps)  # a setting that is there twice is an error before anything is read
     replayed = scenario.read(args.scenario)
     traffic = scenario.traffic(
-        replayed, args.trace, base=args.scenario.parent, selection=_selection(args)
+        replayed,
+        args.trace,
+        base=args.scenario.parent,
+        selection=_selection(args),
+        folder=_folder(args),
+        trace_format=args.trace_format,
     )
     for variant in replayed.variants:
         planner.check_profile(variant)
     # To stderr, so that the output can be piped.
     with progress.bar(Console(stderr=True), quiet=args.quiet) as report_progress:
-        comparison = compare.compare(replayed, traffic, args.policies, progress=report_progress)
+        comparison = compare.compare(
+            replayed,
+            traffic,
+            policies,
+            sweeps=sweeps,
+            jobs=args.jobs,
+            out=args.out,
+            progress=report_progress,
+        )
     if args.html is not None:
         try:
             args.html.write_text(report.html(comparison), encoding="utf-8")
@@ -109,9 +172,23 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(tables.document(comparison), indent=2, allow_nan=False))
     else:
-        out = Console()
-        out.width = max(out.width, tables.WIDTH)
-        out.print(tables.table(comparison))
+        _print(comparison)
         if args.html is not None:
             print(f"written: {args.html}")
     return 0
+
+
+def _folder(args: argparse.Namespace) -> Path | None:
+    """The folder of traces; UsageError for one that does not exist."""
+    try:
+        return trace_folder.folder_of(args.traces)
+    except TraceError as error:
+        raise errors.UsageError(str(error)) from error
+
+
+def _print(comparison: Comparison) -> None:
+    out = Console()
+    out.width = max(out.width, tables.WIDTH)
+    out.print(tables.table(comparison))
+    for line in terminal.lines(comparison):
+        out.print(line)
