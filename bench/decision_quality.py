@@ -3,7 +3,7 @@
     .venv/bin/python -P bench/decision_quality.py --write docs/decision-quality.md
 
 makes the page and its picture. A plain run is `--quick`: one seed, three traces. Each replay is
-`variant-adapter replay` with manifests/samples/replay/scenario.yaml and one of the suite's `TRACES`.
+`variant-adapter replay` with manifests/samples/replay/profile.yaml and one of the suite's `TRACES`.
 """
 
 from __future__ import annotations

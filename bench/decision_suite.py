@@ -1,7 +1,7 @@
 """The suite of `decision_quality.py`: traffic with held-out seeds, replayed under every policy.
 
 Each case is one trace with one seed, replayed as `variant-adapter replay` does with
-manifests/samples/replay/scenario.yaml. Beside the policies it has the best that is possible without
+manifests/samples/replay/profile.yaml. Beside the policies it has the best that is possible without
 foresight: a schedule made from the true rate around each moment, but carried out only at that moment.
 """
 
@@ -27,7 +27,7 @@ from emulator.replay.running import Run, run
 from emulator.replay.scenario import OfferedTraffic, Scenario
 
 ROOT = Path(__file__).parents[1]
-SCENARIO = ROOT / "manifests/samples/replay/scenario.yaml"
+SCENARIO = ROOT / "manifests/samples/replay/profile.yaml"
 WARM_UP_SECONDS = 300.0
 SEEDS = (101, 102)
 """Held-out seeds: no parameter was tuned on them."""

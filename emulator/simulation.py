@@ -20,9 +20,10 @@ import numpy as np
 
 from emulator.fleet.clients import Clients, Patience
 from emulator.fleet.requests import RequestLog, Results
+from emulator.fleet.state import FleetState, position
 from emulator.fleet.variants import SimulatedVariant
-from emulator.gateway import Gateway, Routing
-from emulator.server import Counters, FleetServer, Request, State
+from emulator.gateway import Routing
+from emulator.server import FleetServer, Request
 from emulator.traces import Trace
 
 __all__ = ["Clients", "Results", "SimulatedFleet", "SimulatedVariant"]
@@ -31,7 +32,7 @@ _ARRIVALS = 4096
 """Requests that are made ahead of their arrival."""
 
 
-class SimulatedFleet:
+class SimulatedFleet(FleetState):
     """Variants, the gateway in front of them, and the GPU pools that they share."""
 
     def __init__(
@@ -57,26 +58,15 @@ class SimulatedFleet:
 
         """
         _check(variants, traces or {}, pools or {}, routing)
-        self.variants = tuple(variants)
-        self.models = tuple(dict.fromkeys(variant.model for variant in variants))
-        self._names = [variant.name for variant in variants]
+        super().__init__(variants, routing)
         self._free = dict(pools or {})
         self._live: dict[int, Request] = {}  # that have not ended, by index
         self._log = RequestLog(sum(len(trace) for trace in (traces or {}).values()))
         self._count = 0
         self._patience = Patience(self.models, clients or {}, drop=self._drop, send=self._send)
-        self._latencies: list[tuple[list[float], list[float]]] | None = None
-        self._now_ms = 0.0
         self._created = itertools.count()
-        self._servers: list[list[FleetServer]] = [
-            [] for _ in self.variants
-        ]  # without draining ones
-        self._gateway = Gateway(models=len(self.models), routing=routing)
-        self._offered = [0 for _ in self.models]
-        self._gpu_ms = [0.0 for _ in self.variants]  # of ended replicas
         self._pending: list[FleetServer] = []
         self._starting: list[tuple[float, int, FleetServer]] = []  # heap by ready time
-        self._draining: list[FleetServer] = []
         self._arrivals = _merge(self.models, traces or {})
         self._coming = next(self._arrivals, None)
         for index, variant in enumerate(self.variants):
@@ -92,6 +82,8 @@ class SimulatedFleet:
         while True:
             control_ms = self._next_control_ms()
             self._feed(min(control_ms, _after(until_ms)))
+            if self._patience.active:
+                control_ms = self._next_control_ms()  # who has arrived has a deadline
             if control_ms > until_ms:
                 break
             self._now_ms = control_ms
@@ -105,7 +97,7 @@ class SimulatedFleet:
             raise ValueError(
                 f"tokens: must be >= 0 and >= 1, not {input_tokens} and {output_tokens}"
             )
-        index = _position(self.models, model, "model")
+        index = position(self.models, model, "model")
         self._arrive(Request(self._now_ms, index, input_tokens, output_tokens))
         self._settle()
         return self._count - 1
@@ -118,7 +110,7 @@ class SimulatedFleet:
         """
         if replicas < 0:
             raise ValueError(f"{variant}: replicas: must be >= 0, not {replicas}")
-        index = _position(self._names, variant, "variant")
+        index = position(self._names, variant, "variant")
         servers = self._servers[index]
         self._create(index, replicas - len(servers))
         self._retire(sorted(servers, key=_retention_order)[replicas:])
@@ -130,6 +122,8 @@ class SimulatedFleet:
         while (request := self._coming) is not None and request.arrival_ms < limit_ms:
             self._arrive(request)
             self._coming = next(self._arrivals, None)
+            if self._patience.active:
+                limit_ms = min(limit_ms, self._patience.next_ms())
 
     def _arrive(self, request: Request) -> None:
         request.index = self._count
@@ -253,72 +247,6 @@ class SimulatedFleet:
             request.server = None
         ended.clear()
 
-    def keep_latencies(self) -> None:
-        """Keep latencies from now on, for `take_latencies`."""
-        self._latencies = [([], []) for _ in self.variants]
-        for server in itertools.chain(self._draining, *self._servers):
-            server.latest_ttft_ms = []
-
-    def take_latencies(self, variant: str) -> tuple[list[float], list[float]]:
-        """TTFT of first tokens and mean ITL of ended requests since the last call, ms."""
-        if self._latencies is None:
-            raise ValueError("keep_latencies: must have been called")
-        index = _position(self._names, variant, "variant")
-        taken, self._latencies[index] = self._latencies[index], ([], [])
-        return taken
-
-    def prompt_tokens(self, variant: str) -> int:
-        """Prompt tokens of the requests that the variant's ready replicas serve or have waiting."""
-        index = _position(self._names, variant, "variant")
-        return sum(item.prompt_tokens for item in self._servers[index] if item.state == "ready")
-
-    def in_flight(self, variant: str) -> int:
-        """Requests that the variant's ready replicas serve or have waiting."""
-        index = _position(self._names, variant, "variant")
-        return sum(item.load for item in self._servers[index] if item.state == "ready")
-
-    def queued_prompt_tokens(self, model: str) -> int:
-        """Prompt tokens of the requests that wait for a replica to become ready."""
-        return self._gateway.queued_prompt_tokens(_position(self.models, model, "model"))
-
-    def _model_of(self, server: FleetServer) -> int:
-        return self.models.index(self.variants[server.variant].model)
-
-    def replicas(self, variant: str, *states: State) -> int:
-        """Replicas of the variant in these states; without states, those that `scale` has set."""
-        index = _position(self._names, variant, "variant")
-        if not states:
-            return len(self._servers[index])
-        draining = (server for server in self._draining if server.variant == index)
-        return sum(server.state in states for server in (*self._servers[index], *draining))
-
-    def ready(self, variant: str) -> int:
-        """Replicas that receive requests."""
-        return self.replicas(variant, "ready")
-
-    def counters(self, variant: str) -> tuple[Counters, ...]:
-        """Present counters of each ready or draining replica, the oldest first."""
-        index = _position(self._names, variant, "variant")
-        ready = (server for server in self._servers[index] if server.state == "ready")
-        draining = (server for server in self._draining if server.variant == index)
-        servers = sorted((*ready, *draining), key=lambda server: server.number)
-        return tuple(server.counters() for server in servers)
-
-    def gateway(self, model: str) -> int:
-        """Requests that wait for a replica to become ready."""
-        return self._gateway.queued(_position(self.models, model, "model"))
-
-    def offered(self, model: str) -> int:
-        """Requests that have arrived so far."""
-        return self._offered[_position(self.models, model, "model")]
-
-    def gpu_seconds(self, variant: str) -> float:
-        """GPU time held so far by starting, ready and draining replicas."""
-        index = _position(self._names, variant, "variant")
-        held = (*self._servers[index], *(s for s in self._draining if s.variant == index))
-        ages_ms = (self._now_ms - s.created_ms for s in held if s.state != "pending")
-        return (self._gpu_ms[index] + self.variants[index].devices * sum(ages_ms)) / 1000
-
     def results(self) -> Results:
         """Times of every request that has arrived so far."""
         self._log.write(self._live.values())
@@ -338,10 +266,10 @@ def _check(
         raise ValueError(f"routing: must be least-loaded or round-robin, not {routing!r}")
     models = tuple(dict.fromkeys(variant.model for variant in variants))
     for model in traces:
-        _position(models, model, "traces")
+        position(models, model, "traces")
     for variant in variants:
         if variant.pool is not None:
-            _position(tuple(pools), variant.pool, f"{variant.name}: pool")
+            position(tuple(pools), variant.pool, f"{variant.name}: pool")
 
 
 def _merge(models: Sequence[str], traces: Mapping[str, Trace]) -> Iterator[Request]:
@@ -368,9 +296,3 @@ def _retention_order(server: FleetServer) -> tuple[int, float, int, int]:
     """Sort key by which a ReplicaSet keeps replicas: first those that are removed last."""
     rank = ("ready", "starting", "pending").index(server.state)
     return rank, server.created_ms, -server.load, server.number
-
-
-def _position(names: Sequence[str], name: str, what: str) -> int:
-    if name not in names:
-        raise ValueError(f"{what}: no {name!r}; there are {', '.join(names) or 'none'}")
-    return names.index(name)

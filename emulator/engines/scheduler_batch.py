@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 
 from emulator.engines.protocol import Completion
-from emulator.engines.step_times import BLOCK_TOKENS, SchedulerLimits, blocks_of
+from emulator.engines.step_times import BLOCK_TOKENS, SchedulerLimits, StepTimes, blocks_of
 
 NOT_DECODING = -1
 
@@ -233,6 +233,35 @@ class Batch:
                 return steps
             steps += 1
         return most
+
+    def decoded_until(
+        self, at_ms: float, times: StepTimes, *, left: int, until_ms: float, arrival_ms: float
+    ) -> tuple[float, float, int]:
+        """End of the steps from a moment on that only decode, their longest one in ms, and their number.
+
+        Args:
+            at_ms: Beginning of the first step.
+            times: Times of steps.
+            left: Most steps.
+            until_ms: No step ends after this moment.
+            arrival_ms: No step begins at this moment or after it.
+
+        """
+        left = self.steps_within_blocks(left)
+        requests, context = self.decoding, self.context_tokens
+        # The very sum of StepTimes.step_ms, without its call.
+        fixed_ms = times.base_ms + times.per_request_ms * requests
+        context_ms = times.per_context_token_ms
+        longest_ms, steps = 0.0, 0
+        while steps < left and at_ms < arrival_ms:
+            context += requests
+            step_ms = fixed_ms + context_ms * context
+            end_ms = at_ms + step_ms
+            if end_ms > until_ms:
+                break
+            at_ms, longest_ms = end_ms, step_ms  # steps grow with their context
+            steps += 1
+        return at_ms, longest_ms, steps
 
     def decode(self, steps: int, longest_ms: float) -> None:
         """So many steps have ended that only decoded and found their blocks."""

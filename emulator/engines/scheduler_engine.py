@@ -79,8 +79,8 @@ class SchedulerEngine:
         self, *, arrival_ms: float, input_tokens: int, output_tokens: int, cached_tokens: int = 0
     ) -> int:
         """Let a request arrive; hits count in whole blocks, and never for the prompt's last token."""
-        if not max(self.now_ms, self._last_arrival_ms) <= arrival_ms < math.inf:
-            earliest = max(self.now_ms, self._last_arrival_ms)
+        earliest = max(self.now_ms, self._last_arrival_ms)
+        if not earliest <= arrival_ms < math.inf:
             raise ValueError(f"arrival_ms: must be finite and >= {earliest}, not {arrival_ms}")
         check_lengths(self.limits, input_tokens, output_tokens, cached_tokens)
         hits = min(cached_tokens, input_tokens - 1) // BLOCK_TOKENS * BLOCK_TOKENS
@@ -121,7 +121,6 @@ class SchedulerEngine:
         self.now_ms = until_ms if until_ms < math.inf else max(self.now_ms, self._at_ms)
 
     def _arrive(self) -> None:
-        """Those who have arrived wait."""
         coming, waiting, at_ms = self._coming, self._scheduler.waiting, self._at_ms
         while coming and coming[0].arrival_ms <= at_ms:
             waiting.append(coming.popleft())
@@ -132,25 +131,14 @@ class SchedulerEngine:
         left = batch.steps_to_end() - 1
         if left <= 0:
             return
-        left = batch.steps_within_blocks(left)
-        arrival_ms = self._coming[0].arrival_ms if self._coming else math.inf
-        requests, context = batch.decoding, batch.context_tokens
-        # The very sum of StepTimes.step_ms, without its call.
-        fixed_ms = self.times.base_ms + self.times.per_request_ms * requests
-        context_ms = self.times.per_context_token_ms
-        at_ms, longest_ms, steps = self._at_ms, 0.0, 0
-        while steps < left and at_ms < arrival_ms:
-            context += requests
-            step_ms = fixed_ms + context_ms * context
-            end_ms = at_ms + step_ms
-            if end_ms > until_ms:
-                break
-            at_ms, longest_ms = end_ms, step_ms  # steps grow with their context
-            steps += 1
+        next_ms = self._coming[0].arrival_ms if self._coming else math.inf
+        at_ms, longest_ms, steps = batch.decoded_until(
+            self._at_ms, self.times, left=left, until_ms=until_ms, arrival_ms=next_ms
+        )
         if steps:
+            self._totals.generated += steps * batch.decoding
             batch.decode(steps, longest_ms)
             self._at_ms = at_ms
-            self._totals.generated += steps * requests
 
     def _end_step(self) -> None:
         """Give out the tokens of the step in progress."""

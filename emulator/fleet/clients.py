@@ -35,7 +35,7 @@ class Clients:
 
 
 class Patience:
-    """Deadlines of the clients that have one, in order of time.
+    """Deadlines of the clients that have one, in order of time; `active` where there may be some.
 
     Args:
         models: Models of the fleet, in the order of their numbers.
@@ -54,6 +54,9 @@ class Patience:
         send: Callable[[Request, float], None],
     ) -> None:
         self._clients = [clients.get(model) for model in models]
+        self.active = any(
+            item is not None and item.timeout_seconds < math.inf for item in self._clients
+        )
         self._drop, self._send = drop, send
         self._due: list[tuple[float, int, Request]] = []  # heap
         self._turns = itertools.count()

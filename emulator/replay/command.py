@@ -29,6 +29,31 @@ def register(command: argparse.ArgumentParser) -> None:
         " once per scaling policy, and compare SLO attainment and cost. The same inputs give the same output,"
         " to the last bit."
     )
+    _add_traffic(command)
+    _add_policies(command)
+    command.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder that keeps the result of each finished policy: a comparison that was interrupted goes on"
+        " where it stopped. Default: none is kept",
+    )
+    command.add_argument(
+        "--jobs",
+        type=flags.argument(_jobs),
+        default=None,
+        metavar="N",
+        help="number of processes. Default: 2 where the work is worth it and there are cores, else 1",
+    )
+    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    command.add_argument(
+        "--html", type=Path, metavar="FILE", help="write an HTML report with plots to FILE"
+    )
+    command.add_argument("--quiet", action="store_true", help="show no progress bar")
+    command.set_defaults(run=run)
+
+
+def _add_traffic(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--trace",
         type=Path,
@@ -77,6 +102,9 @@ def register(command: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="end of the part of each trace that is replayed, such as 40m. Default: the trace's",
     )
+
+
+def _add_policies(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--policies",
         type=lambda text: tuple(part.strip() for part in text.split(",") if part.strip()),
@@ -93,26 +121,6 @@ def register(command: argparse.ArgumentParser) -> None:
         help="values of one of the adapter's settings, such as adapter.percentile=0.9,0.95,0.99: ours is"
         " replayed with each; several of these flags make a grid. Default: none",
     )
-    command.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="folder that keeps the result of each finished policy: a comparison that was interrupted goes on"
-        " where it stopped. Default: none is kept",
-    )
-    command.add_argument(
-        "--jobs",
-        type=flags.argument(_jobs),
-        default=None,
-        metavar="N",
-        help="number of processes. Default: 2 where the work is worth it and there are cores, else 1",
-    )
-    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    command.add_argument(
-        "--html", type=Path, metavar="FILE", help="write an HTML report with plots to FILE"
-    )
-    command.add_argument("--quiet", action="store_true", help="show no progress bar")
-    command.set_defaults(run=run)
 
 
 def _selection(args: argparse.Namespace) -> Selection:

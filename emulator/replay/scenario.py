@@ -246,7 +246,7 @@ def _found(where: Path, base: Path, folder: Path | None) -> Path:
 def _check_lengths(scenario: Scenario, model: Model, trace: Trace) -> None:
     """Raise InputError where a request does not fit into the KV cache of an engine that may get it."""
     for variant in scenario.variants:
-        engine = variant.engine
+        engine = variant.served_by
         if variant.model != model.model or not isinstance(engine, VllmEngine):
             continue
         tokens = trace.input_tokens + trace.output_tokens

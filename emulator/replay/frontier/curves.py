@@ -122,3 +122,18 @@ def _beside(point: Point, rivals: Mapping[str, Sequence[Point]]) -> Beside:
     return Beside(
         point=point, rival=best, rival_within=known[best] if best is not None else math.nan
     )
+
+
+def best_of_each(results: Iterable[PolicyResult], goal: float) -> tuple[PolicyResult, ...]:
+    """Of each curve the cheapest policy that keeps `goal`, or the one that keeps most; in order."""
+    found: dict[str, PolicyResult] = {}
+    for item in results:
+        family = item.family or item.policy
+        if family not in found or _rank(item, goal) > _rank(found[family], goal):
+            found[family] = item
+    return tuple(found.values())
+
+
+def _rank(result: PolicyResult, goal: float) -> tuple[bool, float]:
+    meets = result.within >= goal
+    return meets, -result.cost_cents if meets else result.within

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from rich.text import Text
 
@@ -131,18 +131,3 @@ def _percent(share: float) -> str:
 
 def _hours(point: Point) -> str:
     return f"{point.gpu_hours:,.2f} GPU-hours"
-
-
-def best_of_each(results: Iterable[PolicyResult]) -> tuple[PolicyResult, ...]:
-    """For each curve the cheapest policy that meets the SLO, or the one that keeps most; in order."""
-    found: dict[str, PolicyResult] = {}
-    for item in results:
-        family = item.family or item.policy
-        if family not in found or _rank(item) > _rank(found[family]):
-            found[family] = item
-    return tuple(found.values())
-
-
-def _rank(result: PolicyResult) -> tuple[bool, float]:
-    meets = result.within >= 0.99
-    return meets, -result.cost_cents if meets else result.within

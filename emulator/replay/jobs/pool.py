@@ -15,7 +15,7 @@ from emulator.replay.jobs.tasks import Task, execute
 from emulator.replay.results import PolicyResult
 from emulator.replay.running import Run
 
-PAYS_FROM_REQUESTS = 300_000
+PAYS_FROM_REQUESTS = 150_000
 """Requests over all replays from which a second process, which starts in about two seconds, pays."""
 MOST_JOBS = 2
 

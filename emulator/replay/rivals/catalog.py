@@ -94,7 +94,7 @@ RIVALS: Mapping[str, Rival] = {
 }
 """Rivals by name."""
 
-_SHARES = (0.15, 0.25, 0.4, 0.55, 0.75, 0.95)
+_SHARES = (0.15, 0.25, 0.4, 0.6, 0.85, 1.15)
 """Shares of a replica's capacity: at high percentiles much less of it is of use than at the mean."""
 _GRIDS: Mapping[str, Sequence[float]] = {
     "queue": (0.2, 1.0, 2.0, 5.0),
