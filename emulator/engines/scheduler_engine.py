@@ -224,8 +224,7 @@ class SchedulerEngine:
         """Take out the requests that were never in service, by arrival."""
         never = [*self._scheduler.withdraw(), *self._coming]
         self._coming.clear()
-        for work in never:
-            self._forget(work)
+        list(map(self._forget, never))
         return [work.number for work in never]
 
     def state(self) -> EngineState:
@@ -236,10 +235,10 @@ class SchedulerEngine:
             for work in self._known.values()
             if work.generated
         )
-        arrived = sum(work.arrival_ms <= self.now_ms for work in self._coming)
+        waiting = sum(work.arrival_ms <= self.now_ms for work in self._coming)
         return totals.state(
             running=len(batch.running),
-            waiting=len(self._scheduler.waiting) + arrived,
+            waiting=waiting + len(self._scheduler.waiting),
             kv_usage=(self.limits.kv_blocks - batch.free_blocks) / self.limits.kv_blocks,
             preemptions=self._scheduler.preemptions,
             itl_ms=itl_ms,
