@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from emulator.replay import scoring
+from emulator.replay import BOUNDS, POLICIES, scoring
 from emulator.replay.choices import names
 from emulator.replay.choices.names import Choice
 from emulator.replay.choices.settings import Sweep
@@ -18,9 +18,6 @@ from emulator.replay.results import Comparison
 from emulator.replay.running import Run
 from emulator.replay.scenario import OfferedTraffic, Scenario
 
-POLICIES = names.POLICIES
-"""Policies that a comparison has where none are named."""
-
 ReportProgress = Callable[[str, float], None]
 """Receives the name of a policy that is being replayed and the completed share of all work, 0 to 1."""
 
@@ -30,7 +27,7 @@ def makers(scenario: Scenario) -> dict[str, Callable[[ReplayCluster], ScalingPol
     return {
         name: names.maker(scenario, Choice(name=name, family=name, policy=name))
         for name in POLICIES
-        if name not in names.BOUNDS
+        if name not in BOUNDS
     }
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from emulator.hpa import HorizontalPodAutoscaler
+from emulator.replay import THRESHOLDS
 from emulator.replay.cluster import ReplayCluster
 from emulator.replay.replicas.specs import VariantSpec
 from emulator.replay.scenario import Hpa, Scenario
@@ -236,12 +237,3 @@ class Threshold(_Gauge):
 
     def target(self) -> str:
         return f"{self._threshold:f}".rstrip("0").rstrip(".")
-
-
-THRESHOLDS = {
-    "in-flight": "requests in flight",
-    "rps": "requests per second",
-    "kv": "KV-cache use",
-    "queue": "queue length",
-}
-"""Metrics of `Threshold` by their names, with what they are."""

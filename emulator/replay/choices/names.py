@@ -7,29 +7,20 @@ from dataclasses import dataclass, field, replace
 
 from adapter import errors
 from adapter.controller.demand import RateSettings
+from emulator.replay import BOUNDS, GROUP, KNOWN, POLICIES
 from emulator.replay.adapter_policy import AdapterPolicy, Reference, settings_of
 from emulator.replay.choices import settings as sweeping
 from emulator.replay.cluster import ReplayCluster
 from emulator.replay.policies import KvCache, Queue, ScalingPolicy
-from emulator.replay.rivals import catalog, informed
+from emulator.replay.rivals import catalog
 from emulator.replay.rivals.catalog import RIVALS
 from emulator.replay.scenario import Scenario
 from emulator.traces import Trace
 
 PERCENTILE = 0.99
 """Percentile of the latencies that the SLO targets bound under the p99 policies."""
-CURVE = ("0.8", "0.9", "0.95", "0.99", "0.995")
-"""Percentiles of the curve of ours, where nothing else is swept."""
-
-OURS = ("ours", "ours-reactive", "ours-mean")
 SWEPT = ("ours", "ours-reactive")
 """Policies that a sweep of settings varies."""
-BOUNDS = ("static", informed.NAME, "clairvoyant")
-POLICIES = (*OURS, "reference", "hpa-queue", "hpa-kv-cache", "static", "clairvoyant")
-"""Policies of one point each that need no threshold in their names."""
-GROUP = "rivals"
-"""Name that stands for every rival at its default thresholds."""
-DEFAULT = ("ours", GROUP, *BOUNDS)
 
 _FIXED: Mapping[str, Callable[[ReplayCluster], ScalingPolicy]] = {
     "reference": Reference,
@@ -75,16 +66,6 @@ class Choice:
         return found
 
 
-def known() -> str:
-    """What there is, for messages."""
-    at = ", ".join(
-        f"{name}@THRESHOLD" + ("" if rival.published is None else f" (or {name})")
-        for name, rival in RIVALS.items()
-    )
-    single = ", ".join(dict.fromkeys((*POLICIES, *BOUNDS)))
-    return f"{single}, {at}, NAME@sweep for a rival at its default thresholds, and {GROUP} for all of these"
-
-
 def is_known(policy: str) -> bool:
     """Whether there is a policy, a sweep or a group of this name."""
     return (
@@ -100,9 +81,9 @@ def check(policies: Sequence[str], sweeps: Sequence[sweeping.Sweep] = ()) -> Non
     """Raise UsageError for policies that do not exist, or sweeps that vary none of them."""
     unknown = sorted(name for name in set(policies) if not is_known(name))
     if unknown:
-        raise errors.UsageError(f"--policies: no {', '.join(unknown)}; there are {known()}")
+        raise errors.UsageError(f"--policies: no {', '.join(unknown)}; there are {KNOWN}")
     if not policies:
-        raise errors.UsageError(f"--policies: has no name; there are {known()}")
+        raise errors.UsageError(f"--policies: has no name; there are {KNOWN}")
     if sweeps and not set(policies) & set(SWEPT):
         raise errors.UsageError(
             f"--sweep: varies {' and '.join(SWEPT)}, and --policies has neither of them"
@@ -183,12 +164,12 @@ def maker(scenario: Scenario, choice: Choice) -> Make:
         return _FIXED[choice.policy]
     settings, percentile = sweeping.applied(settings_of(scenario), scenario, choice.settings)
     percentile = PERCENTILE if percentile is None else percentile
-    title = f"ours, p{100 * percentile:g} targets"
+    title = f"adapter, p{100 * percentile:g}"
     if choice.policy == "ours-reactive":
         settings = replace(settings, rates=_reactive(settings.rates))
-        title = f"ours, p{100 * percentile:g}, reactive"
+        title = f"adapter, p{100 * percentile:g}, reactive"
     if choice.policy == "ours-mean":
-        percentile, title = 0.0, "ours, mean targets"
+        percentile, title = 0.0, "adapter, means"
     others = [f"{name} {text}" for name, text in choice.settings.items() if name != "percentile"]
     return lambda cluster: AdapterPolicy(
         cluster,

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emulator.replay import clairvoyant
+from emulator.replay import PUBLISHED, THRESHOLDS, clairvoyant
 from emulator.replay.cluster import ReplayCluster
-from emulator.replay.policies import THRESHOLDS, ScalingPolicy, Threshold
+from emulator.replay.policies import ScalingPolicy, Threshold
 from emulator.replay.replicas.planner import truth_of
-from emulator.replay.rivals.dynamo import UP as DYNAMO_UP
 from emulator.replay.rivals.dynamo import Dynamo
 from emulator.replay.rivals.kpa import Kpa
-from emulator.replay.rivals.llmd import DEFAULT_SECONDS, SloAware, TokenAware
-from emulator.replay.rivals.llmd import UP as SLO_AWARE_UP
+from emulator.replay.rivals.llmd import SloAware, TokenAware
 from emulator.replay.rivals.wva import Wva
 from emulator.replay.scenario import Scenario
 from emulator.traces import Trace
@@ -74,22 +72,22 @@ RIVALS: Mapping[str, Rival] = {
     "slo-aware": Rival(
         threshold="upper share of the SLO targets",
         make=lambda cluster, at: SloAware(cluster, up=at),
-        published=SLO_AWARE_UP,
+        published=PUBLISHED["slo-aware"],
     ),
     "token-aware": Rival(
         threshold="seconds of prefill per pod",
         make=lambda cluster, at: TokenAware(cluster, seconds=at),
-        published=DEFAULT_SECONDS,
+        published=PUBLISHED["token-aware"],
     ),
     "dynamo": Rival(
         threshold="upper KV utilization",
         make=lambda cluster, at: Dynamo(cluster, up=at),
-        published=DYNAMO_UP,
+        published=PUBLISHED["dynamo"],
     ),
     "wva": Rival(
         threshold="factor on the SLO targets that it is told",
         make=lambda cluster, at: Wva(cluster, factor=at),
-        published=1.0,
+        published=PUBLISHED["wva"],
     ),
 }
 """Rivals by name."""
@@ -98,7 +96,7 @@ _SHARES = (0.15, 0.25, 0.4, 0.6, 0.85, 1.15)
 """Shares of a replica's capacity: at high percentiles much less of it is of use than at the mean."""
 _GRIDS: Mapping[str, Sequence[float]] = {
     "queue": (0.2, 1.0, 2.0, 5.0),
-    "slo-aware": (SLO_AWARE_UP, 0.75, 0.95),
+    "slo-aware": (PUBLISHED["slo-aware"], 0.75, 0.95),
     "token-aware": (0.5, 1.0, 2.0, 4.0),
     "wva": (0.7, 0.85, 1.0),
 }

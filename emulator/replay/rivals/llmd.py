@@ -20,8 +20,7 @@ import numpy as np
 
 from analyzer.step_times import StepTimes
 from emulator.hpa import HorizontalPodAutoscaler
-from emulator.hpa_rules import ScalingPolicy as Pace
-from emulator.hpa_rules import ScalingRules
+from emulator.hpa_rules import HPAScalingPolicy, ScalingRules
 from emulator.replay.cluster import ReplayCluster
 from emulator.replay.policies import ScalingPolicy, Timer
 from emulator.replay.replicas import planner
@@ -139,11 +138,13 @@ class SloAware(_Metric):
             tolerance_down=self.scenario.hpa.tolerance,
             scale_up=ScalingRules(
                 policies=(
-                    Pace(type="Percent", value=100, period_seconds=60.0),
-                    Pace(type="Pods", value=4, period_seconds=60.0),
+                    HPAScalingPolicy(type="Percent", value=100, period_seconds=60.0),
+                    HPAScalingPolicy(type="Pods", value=4, period_seconds=60.0),
                 )
             ),
-            scale_down=ScalingRules(policies=(Pace(type="Pods", value=1, period_seconds=120.0),)),
+            scale_down=ScalingRules(
+                policies=(HPAScalingPolicy(type="Pods", value=1, period_seconds=120.0),)
+            ),
         )
 
 

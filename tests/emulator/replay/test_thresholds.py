@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from emulator.replay import compare
+from emulator.replay import POLICIES, compare
 from emulator.replay.choices import names
 from emulator.replay.cluster import ReplayCluster
 from emulator.replay.policies import Threshold
@@ -66,7 +66,7 @@ def test_names() -> None:
     ):
         assert catalog.parse(wrong) is None
         assert not names.is_known(wrong)
-    assert all(names.is_known(name) for name in (*compare.POLICIES, "queue@2", "rps@1e1"))
+    assert all(names.is_known(name) for name in (*POLICIES, "queue@2", "rps@1e1"))
 
 
 def results(*names: str) -> list[PolicyResult]:
