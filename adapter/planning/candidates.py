@@ -8,13 +8,23 @@ that cannot be sized is refused with its reason and never stops the others.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from adapter.planning import fleet as fleets
 from adapter.planning import linear_model, step_model
-from adapter.planning.pairs import BINDINGS, Asked, IntArray, Model, Pair, Steady, asked_of, part_of
+from adapter.planning.pairs import (
+    BINDINGS,
+    Asked,
+    IntArray,
+    Model,
+    Pair,
+    Sized,
+    Steady,
+    asked_of,
+    part_of,
+)
 from adapter.planning.pairs import output_tokens as output_tokens_of
 from analyzer import capacity
 from analyzer.errors import InvalidParameterError
@@ -175,6 +185,7 @@ def _sized(part: _Part, pairs: Sequence[Pair], asked: Asked) -> list[problem.Can
     # Without load there is nothing to meet a target for: the minimum will do.
     idle = asked.rate_rps <= 0
     wanted = np.where(idle, 0, wanted)
+    wanted = _at_once(part, pairs, asked, sized, wanted)
     counts = np.minimum(np.maximum(wanted, least), most)
     outcomes: list[problem.Candidate | str] = []
     columns = zip(
@@ -203,6 +214,36 @@ def _sized(part: _Part, pairs: Sequence[Pair], asked: Asked) -> list[problem.Can
             continue
         outcomes.append(_candidate(pair, (binding, reason), rate_rpm, (need, count), max_batch))
     return outcomes
+
+
+def _at_once(
+    part: _Part, pairs: Sequence[Pair], asked: Asked, sized: Sized, wanted: IntArray
+) -> IntArray:
+    """At least the replicas that have all requests in flight in service, where some wait; shape (M,).
+
+    In service is what a replica holds at its capacity, by Little's law: rate x (TTFT + tokens x ITL).
+    """
+    loads = [pair.variant.load for pair in pairs]
+    in_flight = np.array([load.in_flight for load in loads])
+    ordered = np.array([load.ordered for load in loads])
+    rows = np.flatnonzero((in_flight > 0) & (sized.goodput_rps > 0) & (wanted > ordered))
+    if not rows.size:
+        return wanted
+    tokens = np.array([output_tokens_of(pairs[row].variant) for row in rows.tolist()])
+    some, held = part_of(asked, rows), np.ones(rows.size)
+    for rate, replicas in (
+        (sized.goodput_rps[rows], np.ones(rows.size, dtype=np.int64)),
+        (asked.rate_rps[rows], wanted[rows]),  # replicas that share their queue hold more each
+    ):
+        does = part.model.steady(rows, replace(some, rate_rps=rate), replicas)
+        seconds = (does.ttft_ms + (tokens - 1.0) * does.itl_ms) / 1000.0
+        held = np.maximum(held, rate * seconds / replicas)
+    held = np.minimum(held, np.maximum(sized.max_batch[rows], 1))
+    needed = wanted.copy()
+    needed[rows] = np.maximum(
+        wanted[rows], np.ceil(in_flight[rows] / held * (1.0 - capacity.REPLICA_ROUNDING))
+    )
+    return needed
 
 
 def _candidate(
