@@ -10,7 +10,7 @@ from adapter.collector.gateway import Rates
 from adapter.collector.observation import Observation
 from adapter.collector.traffic import Traffic
 from adapter.controller import demand, tuning
-from adapter.controller.demand import Queue, SizingRate
+from adapter.controller.demand import Queue, SizingRate, backlog
 from adapter.controller.settings import LoopSettings
 from adapter.controller.state import SATURATION, VariantRecord
 from adapter.planning import fleet, plan
@@ -166,7 +166,11 @@ class Sizing:
         return Queue(
             running=traffic.running,
             waiting=traffic.waiting,
-            growth_rps=traffic.waiting_growth_rps,
+            growth_rps=backlog.certain_growth(
+                traffic.waiting_growth_rps,
+                rate_rps=traffic.recent[0][1] if traffic.recent else traffic.arrival_rate_rps,
+                seconds=0.25 * self.settings.collection.window,
+            ),
             ready=len(source.endpoints) or source.replicas,
             ordered=max(source.spec_replicas, record.state.desired or 0),
             start_seconds=start,

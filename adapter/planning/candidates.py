@@ -231,13 +231,14 @@ def _at_once(
         return wanted
     tokens = np.array([output_tokens_of(pairs[row].variant) for row in rows.tolist()])
     some, held = part_of(asked, rows), np.ones(rows.size)
-    for rate, replicas in (
-        (sized.goodput_rps[rows], np.ones(rows.size, dtype=np.int64)),
-        (asked.rate_rps[rows], wanted[rows]),  # replicas that share their queue hold more each
+    for rate, replicas, least in (
+        (sized.goodput_rps[rows], np.ones(rows.size, dtype=np.int64), 1.0),
+        # Replicas that share their queue hold more each: the rate needs all of them and half of the last one.
+        (asked.rate_rps[rows], wanted[rows], 0.5),
     ):
         does = part.model.steady(rows, replace(some, rate_rps=rate), replicas)
         seconds = (does.ttft_ms + (tokens - 1.0) * does.itl_ms) / 1000.0
-        held = np.maximum(held, rate * seconds / replicas)
+        held = np.maximum(held, rate * seconds / (replicas - 1.0 + least))
     held = np.minimum(held, np.maximum(sized.max_batch[rows], 1))
     needed = wanted.copy()
     needed[rows] = np.maximum(

@@ -15,6 +15,10 @@ QUEUE_ERRORS = 2.0
 """Standard deviations of a queue, taken as a count, within which it is as long as before."""
 
 
+GROWTH_ERRORS = 1.5
+"""Standard errors of a queue's growth that are taken for chance."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
     """A variant's queue and what is there or ordered to serve it.
@@ -22,7 +26,7 @@ class Queue:
     Attributes:
         running: Requests in service.
         waiting: Requests in the pods' queues.
-        growth_rps: Growth of the queues, negative where they shrink.
+        growth_rps: Growth of the queues that is not chance, 0 or more.
         ready: Replicas that serve.
         ordered: Replicas that are published or asked for, those that serve included.
         start_seconds: Time in which a replica starts that is asked for now.
@@ -61,6 +65,12 @@ def queues_up(waiting: float, *, ready: int, known: float = 0.0) -> bool:
     return waiting > known + usual + QUEUE_ERRORS * math.sqrt(known)
 
 
+def certain_growth(growth_rps: float, *, rate_rps: float, seconds: float) -> float:
+    """The part of a growth over some seconds that is not chance, where so many arrive and are begun."""
+    error = math.sqrt(2.0 * max(rate_rps, 1.0 / seconds) / seconds)
+    return max(growth_rps - GROWTH_ERRORS * error, 0.0)
+
+
 def backlog_of(queue: Queue, *, drain_seconds: float) -> Backlog:
     """What the queue asks for beside the arrivals.
 
@@ -76,7 +86,7 @@ def backlog_of(queue: Queue, *, drain_seconds: float) -> Backlog:
         return Backlog()
     loading = queue.ordered > queue.ready
     seconds = queue.loading_seconds if loading else queue.start_seconds
-    requests = queue.waiting + max(queue.growth_rps, 0.0) * seconds
+    requests = queue.waiting + queue.growth_rps * seconds
     extra = requests / drain_seconds if drain_seconds > 0 else 0.0
     return Backlog(
         requests=requests,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from adapter.controller.demand.backlog import Backlog, Queue, backlog_of, queues_up
+from adapter.controller.demand.backlog import Backlog, Queue, backlog_of, certain_growth, queues_up
 
 QUEUE = Queue(
     running=8.0,
@@ -43,9 +43,11 @@ def test_a_queue_that_grows_while_replicas_load_asks_for_no_more() -> None:
     assert backlog_of(loading, drain_seconds=60.0).requests == pytest.approx(80)
 
 
-def test_a_shrinking_queue_is_what_waits_now() -> None:
-    """That it will be shorter is not counted on."""
-    assert backlog_of(replace(QUEUE, growth_rps=-1.0), drain_seconds=60.0).requests == 20.0
+def test_growth_within_chance_is_none() -> None:
+    """4 requests a second give a queue that is 11 longer or shorter after 15 s."""
+    assert certain_growth(1.0, rate_rps=4.0, seconds=15.0) == 0.0
+    assert certain_growth(-3.0, rate_rps=4.0, seconds=15.0) == 0.0
+    assert certain_growth(3.0, rate_rps=4.0, seconds=15.0) == pytest.approx(1.9, abs=0.05)
 
 
 def test_a_few_that_wait_are_no_backlog() -> None:
