@@ -1,4 +1,4 @@
-"""`.status` of a VariantAutoscaling after an optimization cycle: pure functions, so that statuses compare."""
+"""`.status` of a VariantAutoscaling after a reconcile cycle: pure functions, so that statuses compare."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def of_state(state: VariantState, before: Status, *, now: float, applied: bool) 
     """The status of a variant that is used.
 
     Args:
-        state: the variant after an optimization cycle.
+        state: the variant after a reconcile cycle.
         before: current status of the object; conditions that stay keep its transition times.
         now: Unix time.
         applied: whether the target was published, or the scale target patched.
