@@ -15,8 +15,9 @@ from typing import Any
 import structlog
 
 from adapter.controller import status as variant_status
+from adapter.controller.actuator import Unapplied
 from adapter.controller.state import VariantState
-from adapter.kube import advice
+from adapter.kube import advice, paths
 from adapter.kube.client import Cluster
 from adapter.kube.errors import ApiError, Conflict, NotFound
 from adapter.resources.inputs import InvalidVariant
@@ -80,31 +81,28 @@ class StatusWriter:
         self,
         states: Mapping[str, VariantState],
         refused: tuple[InvalidVariant, ...],
-        unapplied: Mapping[str, str],
+        unapplied: Mapping[str, Unapplied],
     ) -> None:
         """Write the statuses that have changed.
 
         Args:
             states: variants by key.
             refused: VariantAutoscalings that are not used.
-            unapplied: errors of patching scale targets, by variant key.
+            unapplied: what kept scale targets from being patched, by variant key.
 
         """
-        writes = [
-            self._write_state(state, patched=key not in unapplied) for key, state in states.items()
-        ]
+        writes = [self._write_state(state, unapplied.get(key)) for key, state in states.items()]
         writes += [self._write_refusal(refusal) for refusal in refused]
         known = states.keys() | {refusal.key for refusal in refused}
         self._written = {key: value for key, value in self._written.items() if key in known}
         await asyncio.gather(*writes)
 
-    async def _write_state(self, state: VariantState, *, patched: bool) -> None:
+    async def _write_state(self, state: VariantState, unapplied: Unapplied | None) -> None:
         source = state.source
-        applied = patched and state.desired is not None
         before = self._before(source.key)
         if before is None:
             return
-        after = variant_status.of_state(state, before, now=self._now(), applied=applied)
+        after = variant_status.of_state(state, before, now=self._now(), unapplied=unapplied)
         await self._write(source.key, before, after)
         if self._owner_references and source.target_uid:
             await self._own(source)
@@ -132,7 +130,6 @@ class StatusWriter:
         if not variant_status.differs(before, after, refresh_seconds=self._refresh, now=now):
             return
         namespace, _, name = key.partition("/")
-        path = f"/apis/llmd.ai/v1alpha1/namespaces/{namespace}/variantautoscalings/{name}/status"
         body = {**VARIANT, "metadata": {"name": name, "namespace": namespace}, "status": after}
         async with self._slots:
             if not self._leads():
@@ -140,7 +137,7 @@ class StatusWriter:
             try:
                 written = await self._cluster.request(
                     "PATCH",
-                    path,
+                    _path(namespace, name, subresource="status"),
                     body=body,
                     query=(("fieldManager", MANAGER), ("force", "true")),
                     content_type="application/apply-patch+yaml",
@@ -204,8 +201,8 @@ class StatusWriter:
             "regarding": regarding,
             "note": note[:NOTE_LIMIT],
         }
-        path = f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"
         try:
+            path = paths.collection("events.k8s.io/v1", "events", namespace=namespace)
             await self._cluster.request("POST", path, body=body)
         except ApiError as error:
             # The conditions and the log say the same.
@@ -230,13 +227,12 @@ class StatusWriter:
         # The resource version protects owners that others add meanwhile.
         version = metadata.get("resourceVersion")
         body = {"metadata": {"resourceVersion": version, "ownerReferences": [*owners, owner]}}
-        path = (
-            f"/apis/llmd.ai/v1alpha1/namespaces/{source.namespace}"
-            f"/variantautoscalings/{source.name}"
-        )
         try:
             await self._cluster.request(
-                "PATCH", path, body=body, content_type="application/merge-patch+json"
+                "PATCH",
+                _path(source.namespace, source.name),
+                body=body,
+                content_type="application/merge-patch+json",
             )
         except Conflict:
             return  # the watch lags behind what was just written
@@ -244,3 +240,13 @@ class StatusWriter:
             self._failed(source.key, error, "ownerReferences")
             return
         self._problems.pop((source.key, "ownerReferences"), None)
+
+
+def _path(namespace: str, name: str, *, subresource: str = "") -> str:
+    return paths.item(
+        VARIANT["apiVersion"],
+        "variantautoscalings",
+        name,
+        namespace=namespace,
+        subresource=subresource,
+    )

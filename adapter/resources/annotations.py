@@ -23,6 +23,9 @@ TUNE = "llmd.ai/tune"
 
 ACTUATE = "llmd.ai/actuate"
 
+ALLOW_SCALE = "llmd.ai/allow-scale"
+"""Consent to patches of `/scale`, on the scale target or its namespace; on a variant it means nothing."""
+
 METRICS_SOURCE = "llmd.ai/metrics-source"
 
 SCALE_TO_ZERO = "llmd.ai/scale-to-zero"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from adapter import errors
 from adapter.planning import fleet
 from adapter.resources import schemas
-from adapter.resources.variant import NamedClass
 from adapter.settings import keys
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -19,6 +20,14 @@ Model = TypeVar("Model", bound=BaseModel)
 COSTS = "accelerator-unit-costs"
 CLASSES = "service-classes-config"
 CONFIG_SUFFIX = "variantautoscaling-config"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedClass:
+    """A service class and its key in the ConfigMap."""
+
+    key: str
+    service_class: fleet.ServiceClass
 
 
 class ConfigMaps:
@@ -114,3 +123,41 @@ def _field(location: tuple[int | str, ...]) -> str:
     for part in location:
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
     return f"{path}: " if path else ""
+
+
+def class_of(
+    spec: schemas.VariantAutoscalingSpec, classes: Sequence[NamedClass]
+) -> fleet.ServiceClass:
+    """Service class that the spec names, else the one of highest priority that lists the model.
+
+    Raises:
+        InputError: no such class lists the model; names the field and the fix.
+
+    """
+    wanted = spec.service_class.name.lower()
+    if wanted:
+        named = [
+            item.service_class
+            for item in classes
+            if wanted in {item.service_class.name.lower(), item.key.lower()}
+        ]
+        if named:
+            if spec.model not in named[0].targets:
+                raise errors.InputError(
+                    f"spec.modelID: service class {named[0].name!r} lists no SLO for model"
+                    f" {spec.model!r}; it lists {listed(named[0].targets)}. Add it to ConfigMap"
+                    " service-classes-config, or name another class in spec.sloClassRef"
+                )
+            return named[0]
+    listing = [item.service_class for item in classes if spec.model in item.service_class.targets]
+    if not listing:
+        raise errors.InputError(
+            f"spec.modelID: no service class lists an SLO for model {spec.model!r}; add it to"
+            " ConfigMap service-classes-config"
+        )
+    return min(listing, key=lambda item: (item.priority, item.name))
+
+
+def listed(names: Mapping[str, object]) -> str:
+    """Names as messages list them."""
+    return ", ".join(sorted(names)) or "none"

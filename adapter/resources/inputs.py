@@ -180,10 +180,10 @@ class Reader:
         self,
         key: tuple[str, str],
         variant: schemas.VariantAutoscaling,
-        owners: Mapping[tuple[str, scale.Reference], tuple[str, str]],
+        owners: Mapping[_Workload, tuple[str, str]],
     ) -> variants.VariantSource:
         reference = variants.reference(variant)
-        owner = owners[key[0], reference]
+        owner = owners[self._workload(key[0], reference)]
         if owner != key:
             raise _InvalidVariantError(
                 "TargetConflict",
@@ -203,12 +203,20 @@ class Reader:
             published=self.published.get(key),
         )
 
-    def _owners(self) -> dict[tuple[str, scale.Reference], tuple[str, str]]:
+    def _owners(self) -> dict[_Workload, tuple[str, str]]:
         """Owner of each scale target: the oldest of the variants that name it, then the first by name."""
-        owners: dict[tuple[str, scale.Reference], tuple[str, str]] = {}
+        owners: dict[_Workload, tuple[str, str]] = {}
         for key in sorted(self.variants, key=lambda key: (self._created(key), key)):
-            owners.setdefault((key[0], variants.reference(self.variants[key][1])), key)
+            reference = variants.reference(self.variants[key][1])
+            owners.setdefault(self._workload(key[0], reference), key)
         return owners
+
+    def _workload(self, namespace: str, reference: scale.Reference) -> _Workload:
+        """What a reference means, whatever its spelling: the UID of the object, else group, kind and name."""
+        target = self.targets.get((namespace, reference))
+        if isinstance(target, variants.Target) and target.uid:
+            return namespace, target.uid
+        return namespace, *reference.identity
 
     def _created(self, key: tuple[str, str]) -> str:
         return self.variants[key][1].metadata.created
@@ -239,6 +247,10 @@ class Reader:
                 message=message,
                 generation=generation if isinstance(generation, int) else 0,
             )
+
+
+_Workload = tuple[str, ...]
+"""Namespace and identity of one real scale target."""
 
 
 class _InvalidVariantError(errors.InputError):

@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
-from adapter.kube import advice
+from adapter.kube import advice, paths
 from adapter.kube.client import Cluster
 from adapter.kube.errors import ApiError, Unavailable
 from adapter.kube.informer import Informer, Object
@@ -23,8 +23,8 @@ from adapter.resources.annotations import ACCELERATOR_LABEL
 
 log = structlog.get_logger()
 
-VARIANTS, DEPLOYMENTS = "/apis/llmd.ai/v1alpha1", "/apis/apps/v1"
-SCALERS, CORE = "/apis/autoscaling/v2", "/api/v1"
+VARIANTS, DEPLOYMENTS = "llmd.ai/v1alpha1", "apps/v1"
+SCALERS, CORE = "autoscaling/v2", "v1"
 
 _Items = list[tuple[tuple[str, str], Object]]
 
@@ -62,23 +62,30 @@ class ClusterObjects:
         self._others: dict[tuple[str, Reference], Scale | Unresolved] = {}
         self._others_read_at = float("-inf")
 
-        def informers(root: str, plural: str, **more: Any) -> list[Informer]:
-            parts = [f"namespaces/{name}/{plural}" for name in scope.namespaces] or [plural]
-            return [Informer(cluster, f"{root}/{part}", changed=changed, **more) for part in parts]
+        def informers(version: str, plural: str, **more: Any) -> list[Informer]:
+            collections = [
+                paths.collection(version, plural, namespace=name)
+                for name in scope.namespaces or ("",)
+            ]
+            return [Informer(cluster, path, changed=changed, **more) for path in collections]
 
         query = (("labelSelector", scope.selector),) if scope.selector else ()
         self._variants = informers(VARIANTS, "variantautoscalings", query=query)
         self._deployments = informers(DEPLOYMENTS, "deployments")
         self._scalers = informers(SCALERS, "horizontalpodautoscalers")
-        everywhere = Informer(cluster, f"{CORE}/pods", changed=changed, trim=pods.trimmed)
+        everywhere = Informer(
+            cluster, paths.collection(CORE, "pods"), changed=changed, trim=pods.trimmed
+        )
         # GPUs are held by pods of every namespace.
         self._pods = [everywhere] if scope.limited else informers(CORE, "pods", trim=pods.trimmed)
         self._configs = Informer(
             cluster,
-            f"{CORE}/namespaces/{scope.config_namespace}/configmaps",
+            paths.collection(CORE, "configmaps", namespace=scope.config_namespace),
             changed=changed,
         )
-        self._nodes = Informer(cluster, f"{CORE}/nodes", changed=changed, trim=inventory.trimmed)
+        self._nodes = Informer(
+            cluster, paths.collection(CORE, "nodes"), changed=changed, trim=inventory.trimmed
+        )
         self._all = [
             *self._variants,
             *self._deployments,
@@ -125,7 +132,7 @@ class ClusterObjects:
         wanted = set()
         for (namespace, _), item in _items(self._variants):
             reference = _reference(item)
-            if reference is not None and reference.kind != "Deployment":
+            if reference is not None and not reference.is_deployment:
                 wanted.add((namespace, reference))
         now = asyncio.get_running_loop().time()
         if wanted == self._others.keys() and now - self._others_read_at < SCALE_SECONDS:
@@ -233,7 +240,7 @@ def _read_targets(
         reference = variants.reference(variant)
         if (namespace, reference) in reader.targets:
             continue
-        if reference.kind == "Deployment":
+        if reference.is_deployment:
             found = deployments.get((namespace, reference.name))
             if found is None:
                 why = seen.unread or "not found; create it, or name another scale target"
