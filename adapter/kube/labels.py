@@ -12,10 +12,15 @@ from typing import Literal
 
 Operator = Literal["=", "!=", "in", "notin", "exists", "!", ">", "<"]
 
-_TOKEN = re.compile(r"\s*(==|!=|[=!,()<>]|[^\s=!,()<>]+)")
+LENGTH = 64 * 1024
+"""Most characters of a selector."""
+
+# Blanks between tokens are skipped by the search itself, one by one.
+_TOKEN = re.compile(r"==|!=|[=!,()<>]|[^\s=!,()<>]+")
 _NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?")
 _PREFIX = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*")
-_INTEGER = re.compile(r"[+-]?\d+")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,63}")
+_INT64 = range(-(2**63), 2**63)
 _SYMBOLS = {"=", "==", "!=", "!", ",", "(", ")", "<", ">"}
 
 
@@ -51,10 +56,10 @@ class Requirement:
             case "!":
                 return value is None
             case ">" | "<":
-                if value is None or not _INTEGER.fullmatch(value):
+                number, bound = int64(value or ""), int64(self.values[0])
+                if number is None or bound is None:
                     return False
-                bound = int(self.values[0])
-                return int(value) > bound if self.operator == ">" else int(value) < bound
+                return number > bound if self.operator == ">" else number < bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +87,19 @@ def parse(text: str) -> Selector:
         SelectorError: the text is malformed; the message is kube-apiserver's.
 
     """
+    if len(text) > LENGTH:
+        raise SelectorError(
+            f"the selector has {len(text)} characters, at most {LENGTH} are accepted"
+        )
     return Selector(tuple(_Parser(_TOKEN.findall(text)).requirements()))
+
+
+def int64(text: str) -> int | None:
+    """A number as Go's `strconv.ParseInt` reads it; None for a text that is none, or beyond 64 bits."""
+    if not _INTEGER.fullmatch(text):
+        return None
+    number = int(text)
+    return number if number in _INT64 else None
 
 
 class _Parser:
@@ -134,7 +151,7 @@ class _Parser:
             return Requirement(key, "!=" if operator == "!=" else "=", (value,))
         if operator in {"<", ">"}:
             value = self.value()
-            if not _INTEGER.fullmatch(value):
+            if int64(value) is None:
                 raise SelectorError(
                     f"values[0][{key}]: Invalid value: \"{value}\": for 'Gt', 'Lt' operators, the"
                     " value must be an integer"

@@ -15,6 +15,7 @@ from adapter.kube import scale
 from adapter.planning import fleet
 from adapter.resources import hpa, pods, schemas
 from adapter.resources import variant as variants
+from adapter.resources.annotations import Destinations
 from adapter.resources.config_maps import ConfigMaps, validated
 from adapter.settings import keys
 
@@ -75,7 +76,9 @@ class Inputs:
 class Reader:
     """Reads objects one by one, then joins them to variants."""
 
-    def __init__(self) -> None:
+    def __init__(self, destinations: Destinations | None = None) -> None:
+        """`destinations`: where metrics may be scraped besides a target's own pods; None: anywhere."""
+        self._destinations = destinations
         self.problems: list[str] = []
         self.refused: dict[tuple[str, str], InvalidVariant] = {}
         self.variants: dict[tuple[str, str], tuple[str, schemas.VariantAutoscaling]] = {}
@@ -201,6 +204,7 @@ class Reader:
             self.settings.accelerators,
             scalers=[item for item in self.scalers if item.namespace == key[0]],
             published=self.published.get(key),
+            destinations=self._destinations,
         )
 
     def _owners(self) -> dict[_Workload, tuple[str, str]]:

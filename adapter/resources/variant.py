@@ -23,6 +23,7 @@ from adapter.resources.annotations import (
     SCALE_TO_ZERO,
     STARTUP,
     TUNE,
+    Destinations,
     parse_actuate,
     parse_count,
     parse_endpoints,
@@ -172,8 +173,12 @@ def source(
     *,
     scalers: Sequence[hpa.Scaler] = (),
     published: Published | None = None,
+    destinations: Destinations | None = None,
 ) -> VariantSource:
-    """Join one VariantAutoscaling with what it refers to; `scalers` are the HPAs of its namespace.
+    """Join one VariantAutoscaling with what it refers to.
+
+    `scalers` are the HPAs of its namespace; `destinations` is where metrics may be scraped besides the scale
+    target's pods, None for anywhere.
 
     Raises:
         InputError: it cannot be planned; names the field and the fix.
@@ -183,7 +188,7 @@ def source(
     notes = {**(target.annotations if target else {}), **metadata.annotations}
     service_class = config_maps.class_of(spec, classes)
     profiles, warnings = _profiles(spec, accelerators)
-    endpoints, names = _endpoints(notes, target)
+    endpoints, names = _endpoints(notes, target, destinations)
     replicas = _current_replicas(notes, target, endpoints)
     scaler = next((item for item in scalers if item.reference == reference(variant)), None)
     minimum, maximum = _bounds(notes, scaler)
@@ -218,18 +223,24 @@ def source(
         scaler=scaler,
         mismatch=_mismatch(variant, scalers),
         published=published,
-        warnings=tuple(warnings),
+        warnings=(*warnings, *_pod_problems(target)),
     )
 
 
 def _endpoints(
-    notes: Mapping[str, str], target: Target | None
+    notes: Mapping[str, str], target: Target | None, destinations: Destinations | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Metrics URLs and the names of their pods: the annotation's, which names no pods, else the pods' own."""
-    endpoints = parse_endpoints(notes.get(ENDPOINTS, ""))
+    serving = None if target is None else target.serving
+    own = () if serving is None else serving.addresses
+    endpoints = parse_endpoints(notes.get(ENDPOINTS, ""), own=own, destinations=destinations)
     if endpoints or target is None or target.serving is None:
         return endpoints, ()
     return target.serving.endpoints, target.serving.names
+
+
+def _pod_problems(target: Target | None) -> tuple[str, ...]:
+    return () if target is None or target.serving is None else target.serving.problems
 
 
 def _current_replicas(
@@ -322,7 +333,8 @@ def _accelerator(
     raise errors.InputError(
         "spec.modelProfile: not given, so metadata.labels"
         f"[{ACCELERATOR_LABEL}] must name the accelerator that the replicas run on, and {why}; set it to"
-        f" a key of ConfigMap accelerator-unit-costs, which has {config_maps.listed(accelerators)}, or give a profile"
+        f" a key of ConfigMap accelerator-unit-costs, which has {config_maps.listed(accelerators)}, or give a"
+        " profile"
     )
 
 

@@ -19,7 +19,7 @@ from adapter.resources import config_maps, hpa, pods, schemas
 from adapter.resources import gpus as inventory
 from adapter.resources import inputs as joined
 from adapter.resources import variant as variants
-from adapter.resources.annotations import ACCELERATOR_LABEL
+from adapter.resources.annotations import ACCELERATOR_LABEL, Destinations
 
 log = structlog.get_logger()
 
@@ -44,6 +44,7 @@ class Scope:
         selector: label selector of the VariantAutoscalings; empty means all.
         config_namespace: namespace of the ConfigMaps.
         limited: True bounds the plan by the GPUs of the nodes.
+        allowed_endpoints: CIDRs, hosts and `*.DOMAIN`s that annotations may name besides a target's own pods.
 
     """
 
@@ -51,6 +52,7 @@ class Scope:
     namespaces: tuple[str, ...] = ()
     selector: str = ""
     limited: bool = False
+    allowed_endpoints: tuple[str, ...] = ()
 
 
 class ClusterObjects:
@@ -186,7 +188,7 @@ class _Seen:
 
 
 def _join(scope: Scope, seen: _Seen) -> joined.Inputs:
-    reader = joined.Reader()
+    reader = joined.Reader(Destinations(scope.allowed_endpoints))
     by_label = pods.ByLabel(pod for _, pod in seen.pods)
     found = set()
     for (_, name), item in seen.configs:
