@@ -217,10 +217,7 @@ class Collector:
         item = self._variants.get(key)
         if item is None:
             return  # removed while its pods were scraped
-        started = None
-        if page.started_at is not None:
-            age = self._clock.time() - page.started_at
-            started = self._clock.monotonic() - age * self._clock.speed
+        started = _started(page, self._clock)
         before = item.window.sampled_at(endpoint)
         item.window.add(endpoint, page, now=now, started=started)
         origins, how = item.origins, how or item.attributed_by
@@ -292,3 +289,10 @@ def _jobs(variants: Iterable[CollectedVariant], settings: CollectionSettings) ->
         if _origin(item.source, settings) != "prometheus"
         for endpoint in item.source.endpoints
     ]
+
+
+def _started(page: model_servers.PodMetrics, clock: Clock) -> float | None:
+    """When a pod's process started, monotonic seconds; None where it is not known."""
+    if page.started_at is None:
+        return None
+    return clock.monotonic() - (clock.time() - page.started_at) * clock.speed

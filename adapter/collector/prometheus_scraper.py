@@ -101,6 +101,8 @@ class PrometheusScraper:
         self._problem = ""
         if options is not None:
             log.info("Prometheus connected; querying it from now on", url=options.shown_url)
+            if options.withheld:
+                log.warning("credentials withheld", url=options.shown_url, why=options.withheld)
 
     def close(self) -> None:
         """Stop querying; a query in progress ends as it would."""
@@ -156,7 +158,7 @@ class PrometheusScraper:
         if answer.warnings != self._warnings:
             log.warning(
                 "Prometheus warns that its answer may be incomplete; using it",
-                warnings=answer.warnings,
+                warnings=len(answer.warnings),
             )
         self._warnings = answer.warnings
         evaluated_at = _evaluated_at(answer, self._clock.time())

@@ -33,7 +33,7 @@ _WATCH_SECONDS = 300
 _ERROR_LIMIT, _MESSAGE_LIMIT = 64 * 1024, 500
 """Bytes of an error response that are read, and characters of its message that are shown."""
 
-_FAILURES = (OSError, TimeoutError, aiohttp.ClientError, ValueError)
+_FAILURES = (OSError, TimeoutError, aiohttp.ClientError, ValueError, RecursionError)
 """No connection, no response in time, or a response that is not a JSON object."""
 
 
@@ -142,6 +142,8 @@ class Cluster:
                     *lines, rest = (rest + piece).split(b"\n")
                     for line in filter(None, lines):
                         event = json.loads(line)
+                        if not isinstance(event, dict) or not isinstance(event.get("object"), dict):
+                            raise ValueError("a line of the watch is no event")  # noqa: TRY004 - as any bad response
                         if event.get("type") == "ERROR":
                             status = event.get("object") or {}
                             message = str(status.get("message") or "the watch failed")

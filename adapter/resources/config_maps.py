@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
-
-import yaml
-from pydantic import BaseModel, ValidationError
+from typing import Any
 
 from adapter import errors
 from adapter.planning import fleet
 from adapter.resources import schemas
+from adapter.resources.documents import DocumentError, parse_json, parse_yaml, validated
 from adapter.settings import keys
-
-Model = TypeVar("Model", bound=BaseModel)
 
 COSTS = "accelerator-unit-costs"
 CLASSES = "service-classes-config"
@@ -72,9 +67,9 @@ class ConfigMaps:
 
     def _unit_cost(self, where: str, name: str, text: str) -> None:
         try:
-            document = json.loads(text)
-        except ValueError as error:
-            self._problems.append(f"{where}: not valid JSON: {error}")
+            document = parse_json(text)
+        except DocumentError as error:
+            self._problems.append(f"{where}: {error}")
             return
         cost = validated(schemas.UnitCost, document, where, self._problems)
         if cost:
@@ -84,9 +79,9 @@ class ConfigMaps:
 
     def _service_class(self, where: str, key: str, text: str) -> None:
         try:
-            document = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            self._problems.append(f"{where}: not valid YAML: {' '.join(str(error).split())}")
+            document = parse_yaml(text)
+        except DocumentError as error:
+            self._problems.append(f"{where}: {error}")
             return
         parsed = validated(schemas.ServiceClassDocument, document, where, self._problems)
         if parsed is None:
@@ -107,22 +102,6 @@ class ConfigMaps:
             name=parsed.name, priority=parsed.priority, targets=targets
         )
         self.classes[key] = NamedClass(key=key, service_class=service_class)
-
-
-def validated(model: type[Model], document: Any, where: str, problems: list[str]) -> Model | None:
-    """Validate a document; append one line per wrong field to `problems` and return None if there are any."""
-    try:
-        return model.model_validate(document)
-    except ValidationError as error:
-        problems.extend(f"{where}: {_field(item['loc'])}{item['msg']}" for item in error.errors())
-        return None
-
-
-def _field(location: tuple[int | str, ...]) -> str:
-    path = ""
-    for part in location:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
-    return f"{path}: " if path else ""
 
 
 def class_of(

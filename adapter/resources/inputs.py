@@ -10,14 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import structlog
+
 from adapter import errors
 from adapter.kube import scale
 from adapter.planning import fleet
 from adapter.resources import hpa, pods, schemas
 from adapter.resources import variant as variants
 from adapter.resources.annotations import Destinations
-from adapter.resources.config_maps import ConfigMaps, validated
+from adapter.resources.config_maps import ConfigMaps
+from adapter.resources.documents import validated
 from adapter.settings import keys
+
+log = structlog.get_logger()
 
 API_VERSIONS = {
     "VariantAutoscaling": "llmd.ai/v1alpha1",
@@ -164,6 +169,12 @@ class Reader:
             except errors.InputError as error:
                 self.problems.append(f"{where}: {error}")
                 self._refuse_variant(variant, "InvalidConfiguration", str(error))
+            except Exception as error:
+                # Whatever one object makes of us is that variant's problem alone.
+                log.exception("variant cannot be used; leaving it out", variant="/".join(key))
+                message = f"the objects of this variant cannot be used ({type(error).__name__})"
+                self.problems.append(f"{where}: {message}")
+                self._refuse_variant(variant, "InvalidConfiguration", message)
             else:
                 self.problems.extend(f"{where}: {warning}" for warning in source.warnings)
                 sources.append(source)

@@ -205,13 +205,13 @@ class ConfigMap(_Object):
 class DeploymentSpec(_Object):
     """The part of a Deployment's spec that we read."""
 
-    replicas: int = Field(default=1, ge=0)
+    replicas: int = Field(default=1, ge=0, le=2**31)
 
 
 class DeploymentStatus(_Object):
     """The part of a Deployment's status that we read."""
 
-    replicas: int | None = Field(default=None, ge=0)
+    replicas: int | None = Field(default=None, ge=0, le=2**31)
 
 
 class Deployment(_Object):

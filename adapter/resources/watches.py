@@ -203,7 +203,7 @@ def _join(scope: Scope, seen: _Seen) -> joined.Inputs:
             )
     for (namespace, name), item in seen.variants:
         reader.read_variant(f"VariantAutoscaling {namespace}/{name}", item)
-    reader.scalers = [hpa.parse(item) for _, item in seen.scalers]
+    reader.scalers = _scalers(reader, seen)
     ours = _read_targets(reader, seen, by_label)
     if scope.limited:
         gpus = inventory.take(
@@ -242,33 +242,64 @@ def _read_targets(
         reference = variants.reference(variant)
         if (namespace, reference) in reader.targets:
             continue
-        if reference.is_deployment:
-            found = deployments.get((namespace, reference.name))
-            if found is None:
-                why = seen.unread or "not found; create it, or name another scale target"
-                reader.targets[namespace, reference] = Unresolved(why)
-                continue
-            selector = pods.selector_of((found.get("spec") or {}).get("selector") or {})
-            deployment = schemas.Deployment.model_validate(found)
-            reader.add_deployment(deployment, by_label.serving(namespace, selector))
-        else:
-            unread = Unresolved("/scale was not read yet")
-            scale = seen.others.get((namespace, reference), unread)
-            if isinstance(scale, Unresolved):
-                reader.targets[namespace, reference] = scale
-                continue
-            selector = pods.parsed(scale.selector)
-            reader.targets[namespace, reference] = variants.Target(
-                replicas=scale.replicas,
-                spec_replicas=scale.spec_replicas,
-                uid=scale.uid,
-                serving=by_label.serving(namespace, selector),
-            )
-        ours.update(
-            (pod["metadata"]["namespace"], pod["metadata"]["name"])
-            for pod in by_label.matching(namespace, selector)
-        )
+        try:
+            ours |= _read_target(reader, seen, by_label, deployments, (namespace, reference))
+        except Exception as error:
+            # Whatever one object makes of us is the problem of the variant that names it.
+            log.exception("scale target cannot be read", namespace=namespace, target=str(reference))
+            why = f"cannot be read ({type(error).__name__})"
+            reader.targets[namespace, reference] = Unresolved(why)
     return frozenset(ours)
+
+
+def _read_target(
+    reader: joined.Reader,
+    seen: _Seen,
+    by_label: pods.ByLabel,
+    deployments: Mapping[tuple[str, str], Object],
+    name: tuple[str, Reference],
+) -> set[tuple[str, str]]:
+    """Add one scale target to the reader; return its pods."""
+    namespace, reference = name
+    if reference.is_deployment:
+        found = deployments.get((namespace, reference.name))
+        if found is None:
+            why = seen.unread or "not found; create it, or name another scale target"
+            reader.targets[namespace, reference] = Unresolved(why)
+            return set()
+        selector = pods.selector_of((found.get("spec") or {}).get("selector") or {})
+        deployment = schemas.Deployment.model_validate(found)
+        reader.add_deployment(deployment, by_label.serving(namespace, selector))
+    else:
+        scale = seen.others.get((namespace, reference), Unresolved("/scale was not read yet"))
+        if isinstance(scale, Unresolved):
+            reader.targets[namespace, reference] = scale
+            return set()
+        selector = pods.parsed(scale.selector)
+        reader.targets[namespace, reference] = variants.Target(
+            replicas=scale.replicas,
+            spec_replicas=scale.spec_replicas,
+            uid=scale.uid,
+            serving=by_label.serving(namespace, selector),
+        )
+    return {
+        (pod["metadata"]["namespace"], pod["metadata"]["name"])
+        for pod in by_label.matching(namespace, selector)
+    }
+
+
+def _scalers(reader: joined.Reader, seen: _Seen) -> list[hpa.Scaler]:
+    """HPAs; one that cannot be read is left out."""
+    scalers = []
+    for (namespace, name), item in seen.scalers:
+        try:
+            scalers.append(hpa.parse(item))
+        except Exception as error:
+            log.exception("HPA cannot be read; leaving it out", namespace=namespace, name=name)
+            reader.problems.append(
+                f"HorizontalPodAutoscaler {namespace}/{name}: cannot be read ({type(error).__name__})"
+            )
+    return scalers
 
 
 def _items(informers: list[Informer]) -> _Items:
