@@ -70,7 +70,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """
     # The first word that is no flag is the command: the flags before it take no values.
     name = next((word for word in argv if not word.startswith("-")), "")
-    # Looking for plug-ins takes as long as all else that a command of ours needs to start.
+    # Looking for plug-ins takes as long as everything else that a built-in command needs to start.
     commands = COMMANDS if name in COMMANDS else known_commands()
     root, parsers = _parsers(commands)
     if name in commands:

@@ -100,14 +100,17 @@ def _factors(signals: Signals) -> list[tuple[float, str]]:
         factors.append(
             (
                 signals.kv_usage / KV_TARGET,
-                f"KV cache {signals.kv_usage:.0%} full, {KV_TARGET:.0%} wanted",
+                f"KV cache {signals.kv_usage:.0%} full, target {KV_TARGET:.0%}",
             )
         )
     running, waiting = signals.running, signals.waiting
     if signals.max_batch:
         most = signals.max_batch * signals.replicas
         factors.append(
-            (running / (BATCH_TARGET * most), f"{running:.0f} of {most} places in service taken")
+            (
+                running / (BATCH_TARGET * most),
+                f"{running:.0f} of {most} possible requests in service",
+            )
         )
     if waiting > signals.replicas:
         factors.append(

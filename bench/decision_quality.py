@@ -175,10 +175,10 @@ def targets_table(results: Iterable[TargetResult]) -> str:
 
 
 def cases_table(cases: Sequence[Case]) -> str:
-    """Ours on each replay beside the best that is possible without foresight."""
+    """The adapter on each replay beside the best that is possible without foresight."""
     heads = (
-        "replay", "ours within", "cost", f"without foresight, up to {tables.ratio(suite.COST_LIMIT)}",
-        f"cost of {GOAL} without foresight", f"scale events, ours / {RIVAL}", "recovery",
+        "replay", "adapter within", "cost", f"without foresight, up to {tables.ratio(suite.COST_LIMIT)}",
+        f"cost of {GOAL} without foresight", f"scale events, adapter / {RIVAL}", "recovery",
     )  # fmt: skip
     lines = [f"| {' | '.join(heads)} |", "| --- " + "| ---: " * (len(heads) - 1) + "|"]
     for case in cases:
@@ -197,7 +197,7 @@ def page(cases: Sequence[Case], command: str, picture: str | None) -> str:
     parts = [
         *_introduction(cases, command, picture),
         "## Targets",
-        f"“Ours” is the policy “{cases[0].of(OURS).title}”.",
+        f"“Adapter” is the policy “{cases[0].of(OURS).title}”.",
         targets_table(target_results(cases)),
         "## Replay by replay",
         _prose(

@@ -106,7 +106,7 @@ class Case:
 
     @property
     def cost(self) -> float:
-        """Cost of ours, divided by the bound's."""
+        """Cost of the adapter, divided by the bound's."""
         return self.comparison.cost_ratio(self.of(OURS)) or math.nan
 
     @property

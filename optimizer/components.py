@@ -29,13 +29,13 @@ def components(
     """Groups of variants that share no scarce device type, and the scarce types."""
     wanted = demands(problem.variants)
     scarce = sorted(kind for kind, count in wanted.items() if count > capacity.get(kind, 0))
-    places = {kind: place for place, kind in enumerate(scarce)}
+    indices = {kind: index for index, kind in enumerate(scarce)}
     rows, columns = [], []
     for row, variant in enumerate(problem.variants):
         for candidate in variant.candidates:
-            if candidate.demand and candidate.device_type in places:
+            if candidate.demand and candidate.device_type in indices:
                 rows.append(row)
-                columns.append(len(problem.variants) + places[candidate.device_type])
+                columns.append(len(problem.variants) + indices[candidate.device_type])
     size = len(problem.variants) + len(scarce)
     links = sparse.coo_array((np.ones(len(rows)), (rows, columns)), shape=(size, size))
     _, labels = sparse.csgraph.connected_components(links, directed=False)

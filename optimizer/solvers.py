@@ -77,19 +77,23 @@ def _is_sound(variant: VariantCandidates) -> bool:
 
 
 def _errors_of(variant: VariantCandidates) -> Iterator[InvalidProblemError]:
-    place = f"variant {variant.name}"
+    subject = f"variant {variant.name}"
     if not 1 <= variant.priority <= 100:
         yield InvalidProblemError(
-            place, f"priority: must be from 1 to 100, not {variant.priority}", variant=variant.name
+            subject,
+            f"priority: must be from 1 to 100, not {variant.priority}",
+            variant=variant.name,
         )
     if not variant.candidates:
-        yield InvalidProblemError(place, "has no candidates", variant=variant.name)
+        yield InvalidProblemError(subject, "has no candidates", variant=variant.name)
     if not (math.isfinite(variant.current.cost) and variant.current.cost >= 0):
         yield InvalidProblemError(
-            place, f"current.cost: must be >= 0, not {variant.current.cost:g}", variant=variant.name
+            subject,
+            f"current.cost: must be >= 0, not {variant.current.cost:g}",
+            variant=variant.name,
         )
     for candidate in variant.candidates:
-        where = f"{place}, candidate {candidate.accelerator or 'nothing'}"
+        where = f"{subject}, candidate {candidate.accelerator or 'nothing'}"
         if not (math.isfinite(candidate.cost) and candidate.cost >= 0):
             yield InvalidProblemError(
                 where, f"cost: must be >= 0, not {candidate.cost:g}", variant=variant.name

@@ -72,7 +72,7 @@ async def fetch(
     """Fetch and parse the metrics of one endpoint, at most `limit` bytes; give them and their length.
 
     Raises:
-        ScrapeError: it is down, slow, or its answer is no metrics page of a server of this model.
+        ScrapeError: it is down, slow, or its response is not a metrics page of a server of this model.
 
     """
     body = await text(session, url, limit=limit)
@@ -86,7 +86,7 @@ async def text(session: aiohttp.ClientSession, url: str, *, limit: int = PAGE_LI
     """Fetch a page of metrics text of at most that many bytes.
 
     Raises:
-        ScrapeError: it is down, slow, or its answer is no such page.
+        ScrapeError: it is down, slow, or its response is not such a page.
 
     """
     try:
@@ -111,14 +111,14 @@ async def text(session: aiohttp.ClientSession, url: str, *, limit: int = PAGE_LI
                 raise ScrapeError(f"{url}: returned compressed text, which was not asked for")
             body = await _body(response, limit)
     except TimeoutError as error:
-        raise ScrapeError(f"{url}: no answer within {TIMEOUT_SECONDS:g} s") from error
+        raise ScrapeError(f"{url}: no response within {TIMEOUT_SECONDS:g} s") from error
     except (aiohttp.InvalidURL, UnicodeError) as error:
-        raise ScrapeError(f"{url}: is no URL that can be requested") from error
+        raise ScrapeError(f"{url}: is not a URL that can be requested") from error
     except (aiohttp.ClientConnectorError, OSError) as error:
         raise ScrapeError(f"{url}: {_connection_problem(error)}") from error
     except (aiohttp.ClientError, ValueError) as error:
         # Its text may quote the response.
-        raise ScrapeError(f"{url}: the answer is no HTTP, or broke off") from error
+        raise ScrapeError(f"{url}: the response is not HTTP, or broke off") from error
     if len(body) > limit:
         raise ScrapeError(f"{url}: more than {_size(limit)} of metrics")
     return body.decode("utf-8", "replace")

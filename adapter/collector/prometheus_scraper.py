@@ -72,7 +72,7 @@ class PrometheusScraper:
 
     @property
     def problem(self) -> str:
-        """Why the last scrape cycle got no answer; empty if it did."""
+        """Why the last scrape cycle got no usable response; empty if it did."""
         return self._problem
 
     @property
@@ -100,9 +100,16 @@ class PrometheusScraper:
         self._backfilled = False
         self._problem = ""
         if options is not None:
-            log.info("Prometheus connected; querying it from now on", url=options.shown_url)
+            log.info(
+                "Prometheus configured; querying it from the next scrape cycle on",
+                url=options.shown_url,
+            )
             if options.withheld:
-                log.warning("credentials withheld", url=options.shown_url, why=options.withheld)
+                log.warning(
+                    "credentials withheld; querying without them",
+                    url=options.shown_url,
+                    why=options.withheld,
+                )
 
     def close(self) -> None:
         """Stop querying; a query in progress ends as it would."""
@@ -121,16 +128,18 @@ class PrometheusScraper:
     def report(self, error: PrometheusError | None) -> None:
         """Note whether a scrape cycle failed."""
         if error is None and self._problem:
-            log.info("Prometheus answers again", url=self.url)
+            log.info("Prometheus queries succeed again", url=self.url)
         if error is not None and str(error) != self._problem:
-            log.warning("Prometheus query failed; retrying in the next cycle", error=str(error))
+            log.warning(
+                "Prometheus query failed; retrying in the next scrape cycle", error=str(error)
+            )
         self._problem = "" if error is None else str(error)
 
     async def gateways(self) -> tuple[promql.GatewayCount, ...]:
         """Requests at the inference gateways.
 
         Raises:
-            PrometheusError: No usable answer.
+            PrometheusError: no usable response.
 
         """
         if self._client is None:
@@ -144,7 +153,7 @@ class PrometheusScraper:
         """Samples of the variants with these keys, the oldest first: of the past once, then of the present.
 
         Raises:
-            PrometheusError: No usable answer.
+            PrometheusError: no usable response.
 
         """
         if self._client is None:
@@ -157,7 +166,7 @@ class PrometheusScraper:
         self._backfilled = True
         if answer.warnings != self._warnings:
             log.warning(
-                "Prometheus warns that its answer may be incomplete; using it",
+                "Prometheus returned warnings; using its response, which may be incomplete",
                 warnings=len(answer.warnings),
             )
         self._warnings = answer.warnings
@@ -191,7 +200,8 @@ class PrometheusScraper:
                 answers.append(await client.query(promql.fleet(), at=at))
             except PrometheusError as error:
                 log.info(
-                    "Prometheus has no past; rates start with the next cycle", error=str(error)
+                    "Prometheus has no earlier samples; rates start with the next scrape cycle",
+                    error=str(error),
                 )
                 break
         return answers

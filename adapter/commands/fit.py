@@ -45,7 +45,7 @@ class Result:
     steps: step_fit.StepFit | None
     steps_problem: str
     advice: step_advice.Advice | None
-    capacities: Sequence[step_advice.Capacity]
+    capacities: Sequence[step_advice.ImpliedCapacity]
 
 
 def register(command: argparse.ArgumentParser) -> None:
@@ -120,7 +120,7 @@ def fit_rows(rows: Sequence[benchmarks.Row], max_batch: int | None) -> Result:
     except InvalidParameterError as error:
         place = usable[error.index].place if error.index is not None else "rows"
         raise InputError(f"{place}: {error.parameter}: {error.problem}") from error
-    advice, capacities = None, list[step_advice.Capacity]()
+    advice, capacities = None, list[step_advice.ImpliedCapacity]()
     if steps is not None and table is not None:
         advice = step_advice.advise(table, steps)
         throughput = np.array([row.throughput_rps for row in usable])

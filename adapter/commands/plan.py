@@ -42,33 +42,37 @@ def register(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--explain", action="store_true", help="Print the reason of every variant's allocation"
     )
-    settings = command.add_argument_group("settings that override those of the file")
+    settings = command.add_argument_group("Settings that override those of the file")
     settings.add_argument(
         "--solver",
-        choices=get_args(SolverName),
-        help="Solver to use; auto is branch-and-bound where capacity is limited. Default auto",
+        **flags.choice(*get_args(SolverName)),
+        help="Solver to use; auto is branch-and-bound where capacity is limited. Default that of the file,"
+        " else auto",
     )
     settings.add_argument(
         "--saturation-policy",
-        choices=POLICIES,
-        help="Order of giving out remaining capacity when it cannot serve every variant. Default None",
+        **flags.choice(*POLICIES),
+        help="Order of giving out remaining capacity when it cannot serve every variant. Default that of the"
+        " file, else None",
     )
     settings.add_argument(
         "--delayed-best-effort",
         action=argparse.BooleanOptionalAction,
-        help="Give out remaining capacity after all priorities were served (greedy solver). Default off",
+        help="Give out remaining capacity after all priorities were served (greedy solver). Default"
+        " that of the file, else off",
     )
     settings.add_argument(
         "--time-limit",
         type=positive,
         metavar="SECONDS",
-        help="Time limit of branch-and-bound, seconds. Default 10",
+        help="Time limit of branch-and-bound, seconds. Default that of the file, else 10",
     )
     settings.add_argument(
         "--stability-margin",
         type=flags.share,
         metavar="SHARE",
-        help="Share of a replica's highest service rate that stays unused. Default 0.1",
+        help="Share of a replica's highest service rate that stays unused. Default that of the file,"
+        " else 0.1",
     )
     command.add_argument(
         "--what-if",

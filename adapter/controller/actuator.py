@@ -67,7 +67,7 @@ class Actuator:
         """Patch the scale targets that differ; give what kept others from it, by variant key.
 
         Args:
-            states: variants after an optimization cycle.
+            states: variants after a reconcile cycle.
             waking: keys of variants at zero that have waiting requests.
 
         """

@@ -176,7 +176,7 @@ class Sizing:
             replicas, reason = max(saturation.replicas, minimum), saturation.reason
         if source.max_replicas is not None and replicas > source.max_replicas:
             reason = (
-                f"{replicas} replicas wanted, but the maximum is {source.max_replicas}; {reason}"
+                f"{replicas} replicas needed, but the maximum is {source.max_replicas}; {reason}"
             )
             replicas = source.max_replicas
         cost = self.costs.get(source.accelerator, 0.0)

@@ -1,4 +1,4 @@
-"""`.status` of a VariantAutoscaling after an optimization cycle: pure functions, so that statuses compare."""
+"""`.status` of a VariantAutoscaling after a reconcile cycle: pure functions, so that statuses compare."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def of_state(
     """The status of a variant that is used.
 
     Args:
-        state: the variant after an optimization cycle.
+        state: the variant after a reconcile cycle.
         before: current status of the object; conditions that stay keep its transition times.
         now: Unix time.
         unapplied: what kept the scale target from being patched; None where nothing did.

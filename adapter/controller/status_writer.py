@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -38,6 +39,24 @@ NOTE_LIMIT = 1024
 """Characters of an Event's note, the API's limit."""
 
 VARIANT = {"apiVersion": "llmd.ai/v1alpha1", "kind": "VariantAutoscaling"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Record:
+    """What is known of one variant's writes.
+
+    Attributes:
+        uid: UID of the object that `status` was written to; empty before the first write.
+        status: status written last.
+        unapplied: what kept its scale target from being patched; None where nothing did.
+        problems: error of the last write by field, of the fields whose last write failed.
+
+    """
+
+    uid: str = ""
+    status: Mapping[str, Any] = field(default_factory=dict)
+    unapplied: Unapplied | None = None
+    problems: Mapping[str, str] = field(default_factory=dict)
 
 
 class StatusWriter:
@@ -73,35 +92,42 @@ class StatusWriter:
         self._refresh = refresh_seconds
         self._owner_references = owner_references
         self._now = now
-        self._written: dict[str, tuple[str, Mapping[str, Any]]] = {}
-        self._problems: dict[tuple[str, str], str] = {}
+        self._records: dict[str, _Record] = {}
         self._slots = asyncio.Semaphore(CONCURRENCY)
 
     async def write(
         self,
         states: Mapping[str, VariantState],
         refused: tuple[InvalidVariant, ...],
-        unapplied: Mapping[str, Unapplied],
+        *,
+        unapplied: Mapping[str, Unapplied] | None = None,
     ) -> None:
         """Write the statuses that have changed.
 
         Args:
             states: variants by key.
             refused: VariantAutoscalings that are not used.
-            unapplied: what kept scale targets from being patched, by variant key.
+            unapplied: what kept scale targets from being patched, by variant key; None: as at the last write.
 
         """
-        writes = [self._write_state(state, unapplied.get(key)) for key, state in states.items()]
-        writes += [self._write_refusal(refusal) for refusal in refused]
-        known = states.keys() | {refusal.key for refusal in refused}
-        self._written = {key: value for key, value in self._written.items() if key in known}
-        await asyncio.gather(*writes)
+        known = [*states, *(refusal.key for refusal in refused)]
+        self._records = {key: self._records.get(key, _Record()) for key in known}
+        if unapplied is not None:
+            self._records = {
+                key: replace(record, unapplied=unapplied.get(key))
+                for key, record in self._records.items()
+            }
+        await asyncio.gather(
+            *(self._write_state(state) for state in states.values()),
+            *(self._write_refusal(refusal) for refusal in refused),
+        )
 
-    async def _write_state(self, state: VariantState, unapplied: Unapplied | None) -> None:
+    async def _write_state(self, state: VariantState) -> None:
         source = state.source
         before = self._before(source.key)
         if before is None:
             return
+        unapplied = self._records[source.key].unapplied
         after = variant_status.of_state(state, before, now=self._now(), unapplied=unapplied)
         await self._write(source.key, before, after)
         if self._owner_references and source.target_uid:
@@ -119,9 +145,9 @@ class StatusWriter:
         if item is None:
             return None
         metadata = item["metadata"]
-        uid, written = self._written.get(key, ("", {}))
-        if written and uid == str(metadata.get("uid")):
-            return written
+        record = self._records[key]
+        if record.status and record.uid == str(metadata.get("uid")):
+            return record.status
         status = item.get("status")
         return status if isinstance(status, dict) else {}
 
@@ -145,21 +171,29 @@ class StatusWriter:
             except ApiError as error:
                 self._failed(key, error, "status")
                 return
-            self._problems.pop((key, "status"), None)
             uid = str((written.get("metadata") or {}).get("uid"))
-            self._written[key] = (uid, after)
+            self._records[key] = replace(self._records[key], uid=uid, status=after)
+            self._succeeded(key, "status")
             await self._record_events(key, uid, before, after)
 
-    def _failed(self, key: str, error: ApiError, field: str) -> None:
+    def _failed(self, key: str, error: ApiError, part: str) -> None:
         if isinstance(error, NotFound):
             return  # the variant was deleted meanwhile
-        if self._problems.get((key, field)) != str(error):
+        record = self._records[key]
+        if record.problems.get(part) != str(error):
             log.warning(
-                "write failed; retrying at the next optimization cycle",
-                field=field,
+                "write failed; retrying at the next reconcile cycle",
+                variant=key,
+                field=part,
                 error=advice.explained(error),
             )
-        self._problems[key, field] = str(error)
+        self._records[key] = replace(record, problems={**record.problems, part: str(error)})
+
+    def _succeeded(self, key: str, part: str) -> None:
+        record = self._records[key]
+        if part in record.problems:
+            problems = {name: text for name, text in record.problems.items() if name != part}
+            self._records[key] = replace(record, problems=problems)
 
     async def _record_events(
         self, key: str, uid: str, before: Mapping[str, Any], after: Mapping[str, Any]
@@ -239,7 +273,7 @@ class StatusWriter:
         except ApiError as error:
             self._failed(source.key, error, "ownerReferences")
             return
-        self._problems.pop((source.key, "ownerReferences"), None)
+        self._succeeded(source.key, "ownerReferences")
 
 
 def _path(namespace: str, name: str, *, subresource: str = "") -> str:

@@ -21,7 +21,7 @@ def of_state(state: VariantState, *, now: float) -> dict[str, Any]:
         "serviceClass": source.service_class,
         "scaleTarget": str(source.reference),
         "currentReplicas": source.replicas,
-        "wantedReplicas": source.spec_replicas,
+        "specReplicas": source.spec_replicas,
         "accelerator": source.accelerator,
         "endpoints": list(source.endpoints),
         "desiredReplicas": state.desired,
@@ -147,7 +147,7 @@ def held_back(state: VariantState) -> list[str]:
         ]
     name = f"HorizontalPodAutoscaler {scaler.name}"
     if not scaler.reads(source.name):
-        reasons.append(f"{name} does not read our metric with variant_name={source.name}")
+        reasons.append(f"{name} does not read the adapter's metric with variant_name={source.name}")
     direction = "scaleUp" if desired > source.replicas else "scaleDown"
     tolerance = scaler.ignores(source.replicas, desired)
     if tolerance is not None:

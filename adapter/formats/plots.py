@@ -87,7 +87,7 @@ def save(figure: Figure, path: Path) -> None:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def write_fit(rows: Sequence[benchmarks.Row], found: lines.Fit, path: Path) -> None:
+def write_fit(rows: Sequence[benchmarks.Row], fit: lines.Fit, path: Path) -> None:
     """Draw benchmark rows, outliers marked, with the lines fitted to them.
 
     Raises:
@@ -100,9 +100,9 @@ def write_fit(rows: Sequence[benchmarks.Row], found: lines.Fit, path: Path) -> N
     load = batch * np.array([row.input_tokens for row in rows])
     itl = np.array([row.itl_ms for row in rows])
     ttft = np.array([row.ttft_ms for row in rows])
-    panels = [(batch, itl, found.decode, "batch", "ITL (ms)")]
-    if found.prefill is not None:
-        panels.append((load, ttft, found.prefill, "input tokens * batch", "TTFT (ms)"))
+    panels = [(batch, itl, fit.decode, "batch", "ITL (ms)")]
+    if fit.prefill is not None:
+        panels.append((load, ttft, fit.prefill, "input tokens * batch", "TTFT (ms)"))
     for axis, (x, y, line, x_name, y_name) in zip(
         np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True
     ):

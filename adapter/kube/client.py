@@ -141,14 +141,9 @@ class Cluster:
                 async for piece in response.content.iter_any():
                     *lines, rest = (rest + piece).split(b"\n")
                     for line in filter(None, lines):
-                        event = json.loads(line)
-                        if not isinstance(event, dict) or not isinstance(event.get("object"), dict):
-                            raise ValueError("a line of the watch is no event")  # noqa: TRY004 - as any bad response
-                        if event.get("type") == "ERROR":
-                            status = event.get("object") or {}
-                            message = str(status.get("message") or "the watch failed")
-                            code = status.get("code") or 0
-                            raise errors.of_status(code, f"{path}: {message}", path=path)
+                        event = _watch_event(json.loads(line))
+                        if event["type"] == "ERROR":
+                            raise _ended(path, event["object"])
                         yield event
         except _FAILURES as error:
             raise _unavailable(path, error) from error
@@ -224,6 +219,29 @@ def _reported(body: bytes) -> str:
     if not isinstance(document, dict) or document.get("kind") != "Status":
         return ""
     return str(document.get("message") or "")[:_MESSAGE_LIMIT]
+
+
+def _watch_event(event: Any) -> dict[str, Any]:
+    """The event of a line of a watch.
+
+    Raises:
+        ValueError: it is not an object with a type and an object.
+
+    """
+    if not (
+        isinstance(event, dict)
+        and isinstance(event.get("type"), str)
+        and isinstance(event.get("object"), dict)
+    ):
+        raise ValueError("a line of the watch is not an event")  # noqa: TRY004 - as any bad line
+    return event
+
+
+def _ended(path: str, status: dict[str, Any]) -> errors.ApiError:
+    """The error that a watch was ended with."""
+    code = status.get("code")
+    message = str(status.get("message") or "the watch failed")
+    return errors.of_status(code if isinstance(code, int) else 0, f"{path}: {message}", path=path)
 
 
 def _unavailable(path: str, error: Exception) -> errors.Unavailable:

@@ -89,10 +89,10 @@ def lookup(model: str, gpu: str, tp: int, engine: str = "vllm") -> CatalogEntry 
 
     """
     key = names.gpu_key(gpu)
-    found = find_model(model)
-    if key is None or found is None or engine not in ENGINES:
+    match = find_model(model)
+    if key is None or match is None or engine not in ENGINES:
         return None
-    known, precision = found
+    known, precision = match
     return _entry(known, precision, key, tp, engine)
 
 
@@ -191,14 +191,14 @@ def _step_times(values: list[float]) -> StepTimes:
 @functools.cache
 def _catalog() -> Mapping[str, Any]:
     text = resources.files("adapter.profiles").joinpath("catalog.json").read_text(encoding="utf-8")
-    found: Mapping[str, Any] = json.loads(text)
-    return found
+    document: Mapping[str, Any] = json.loads(text)
+    return document
 
 
 @functools.cache
 def _by_alias() -> Mapping[str, Model]:
-    found = {}
+    by_alias = {}
     for model in models():
         for alias in (model.key, model.name, *_catalog()["models"][model.key]["aliases"]):
-            found[names.model_key(alias)[0]] = model
-    return found
+            by_alias[names.model_key(alias)[0]] = model
+    return by_alias

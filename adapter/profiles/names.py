@@ -57,7 +57,7 @@ def model_key(name: str) -> tuple[str, str | None]:
 
 
 def gpu_key(name: str) -> str | None:
-    """Our name of a GPU; None where it is none of ours."""
+    """The catalog's name of a GPU; None where the catalog does not have it."""
     plain = _plain_gpu(name)
     for key, (_, aliases) in GPUS.items():
         if plain == key.lower() or plain in aliases:

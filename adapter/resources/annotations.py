@@ -7,10 +7,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from adapter import errors
-from adapter.kube import duration, quantity
+from adapter.kube import quantity
 from adapter.kube.paths import shortened
 from adapter.kube.scale import MOST_REPLICAS
 from adapter.settings import kinds
+from adapter.settings.groups import all_declarations
 
 MOST_ENDPOINTS = 256
 """Most URLs of one variant's annotation."""
@@ -44,6 +45,9 @@ ROUTING = "llmd.ai/routing"
 
 ACCELERATOR_LABEL = "inference.optimization/acceleratorName"
 
+_DECLARED = {item.annotation: item for item in all_declarations() if item.annotation}
+"""Settings that an annotation overrides, whose bounds are those of the annotation too."""
+
 Word = TypeVar("Word", bound=str)
 
 
@@ -52,7 +56,7 @@ def parse_seconds(notes: Mapping[str, str], name: str) -> float | None:
     if text is None:
         return None
     try:
-        return duration.seconds(text)
+        return float(_DECLARED[name].parse(text))
     except ValueError as error:
         raise errors.InputError(f"metadata.annotations[{name}]: {error}") from error
 

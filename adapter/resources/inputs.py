@@ -72,7 +72,7 @@ class Inputs:
     variants: tuple[variants.VariantSource, ...] = ()
     config: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
-    setting_problems: tuple[keys.Problem, ...] = ()
+    setting_problems: tuple[keys.SettingProblem, ...] = ()
     refused: tuple[InvalidVariant, ...] = ()
     capacity: Mapping[str, int] | None = None
     digest: str = ""

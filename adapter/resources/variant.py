@@ -283,7 +283,8 @@ def _mismatch(variant: schemas.VariantAutoscaling, scalers: Sequence[hpa.Scaler]
         if item.reads(variant.metadata.name) and item.reference != wanted:
             return (
                 f"HorizontalPodAutoscaler {item.name} reads this variant's metric but scales"
-                f" {item.reference}, not {wanted}; make its spec.scaleTargetRef and ours the same"
+                f" {item.reference}, not {wanted}; make its spec.scaleTargetRef and that of the"
+                " VariantAutoscaling the same"
             )
     return ""
 

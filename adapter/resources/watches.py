@@ -37,7 +37,7 @@ NEEDED = (config_maps.COSTS, config_maps.CLASSES)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """Which objects are ours.
+    """Objects that this installation reads.
 
     Attributes:
         namespaces: namespaces of the variants; empty means all.

@@ -96,7 +96,9 @@ def bounded_seconds(
         except ValueError:
             value = -1.0
         if not low <= value <= high or (whole and value != int(value)):
-            raise ValueError(f"must be {accepted}, not {text!r} (plain numbers are seconds)")
+            raise ValueError(
+                f"must be {accepted}, not {shortened(text)} (plain numbers are seconds)"
+            )
         return value
 
     def show(value: float) -> str:
@@ -117,7 +119,7 @@ def percent(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise ValueError(f"must be from 0 to 1 or 0% to 100%, not {text!r}")
+        raise ValueError(f"must be from 0 to 1 or 0% to 100%, not {shortened(text)}")
     return value
 
 
@@ -133,7 +135,7 @@ def share(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < 1:
-        raise ValueError(f"must be a number >= 0 and < 1, not {text!r}")
+        raise ValueError(f"must be a number >= 0 and < 1, not {shortened(text)}")
     return value
 
 
@@ -172,7 +174,7 @@ def header(text: str) -> tuple[str, str]:
     """
     parts = _HEADER.fullmatch(text)
     if parts is None:
-        raise ValueError(f"must be 'NAME: VALUE', not {text!r}")
+        raise ValueError(f"must be 'NAME: VALUE', not {shortened(text)}")
     return parts[1], parts[2].strip()
 
 
@@ -327,7 +329,7 @@ def true_or_false(text: str) -> bool:
 
     """
     if text.lower() not in {"true", "false"}:
-        raise ValueError(f"must be true or false, not {text!r}")
+        raise ValueError(f"must be true or false, not {shortened(text)}")
     return text.lower() == "true"
 
 
@@ -336,7 +338,7 @@ def choice(*choices: str) -> Kind[str]:
 
     def parse(text: str) -> str:
         if text not in choices:
-            raise ValueError(f"must be one of {', '.join(choices)}, not {text!r}")
+            raise ValueError(f"must be one of {', '.join(choices)}, not {shortened(text)}")
         return text
 
     return Kind(parse=parse, form="choice", choices=choices)

@@ -95,11 +95,11 @@ class CertificateKeeper:
     async def _attempt(self) -> bool:
         try:
             await self.step()
-        except ApiError as error:
+        except (ApiError, OSError, ValueError) as error:
+            # A full disk or an odd Secret must not end the service: the last certificate still serves.
             if str(error) != self._problem:
-                log.warning(
-                    "serving certificate not synced; retrying", error=advice.explained(error)
-                )
+                explained = advice.explained(error) if isinstance(error, ApiError) else str(error)
+                log.warning("serving certificate not synced; retrying", error=explained)
             self._problem = str(error)
             return False
         self._problem = ""
@@ -113,6 +113,11 @@ class CertificateKeeper:
 
         """
         state, version = await self._store.read()
+        if state is None and version:
+            log.warning(
+                "serving certificate in the Secret is unusable; issuing another",
+                secret=self._options.secret,
+            )
         service = await self._api_service()
         bundle = None if service is None else bundle_of(service)
         if state is None or self._leads():

@@ -296,12 +296,12 @@ def _linearized(
     load = np.minimum(rate * served, _FULL)
     waiting = load / (1.0 - load) * (1.0 + lengths.input_cv**2) / 2.0 * served
     ttft = 1.5 * itl + prompt + waiting
-    found = np.log(np.stack([itl, ttft]))[:numbers]
-    slopes = (found[:, 1 : size + 1] - found[:, size + 1 :]) / (2.0 * _STEP)
+    expected = np.log(np.stack([itl, ttft]))[:numbers]
+    slopes = (expected[:, 1 : size + 1] - expected[:, size + 1 :]) / (2.0 * _STEP)
     # Waiting swings far more than its mean, the less requests the more.
     waits = float(waiting[0] / ttft[0])
     noise = [
         _ITL_NOISE**2 + 0.05 / seen.requests,
         _TTFT_NOISE**2 + (2.0 * waits) ** 2 * (1.0 / seen.requests + 0.25),
     ]
-    return found[:, 0], slopes, np.diag(noise[:numbers])
+    return expected[:, 0], slopes, np.diag(noise[:numbers])

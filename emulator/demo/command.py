@@ -26,7 +26,7 @@ from adapter.app.options import ServeOptions
 from adapter.auth import local as local_auth
 from adapter.clock import Clock
 from adapter.collector.collector import CollectionSettings
-from adapter.commands.flags import port, seconds
+from adapter.commands import flags
 from adapter.controller.demand import RateSettings
 from adapter.controller.settings import LoopSettings
 from emulator import hpa, load
@@ -53,53 +53,60 @@ LOOP = LoopSettings(
 def register(command: argparse.ArgumentParser) -> None:
     """Add the command and its flags."""
     command.description = (
-        "Run emulated vLLM servers, load, adapter and HPA on this machine: the load of one model rises until"
+        "Runs emulated vLLM servers, load, adapter and HPA on this machine: the load of one model rises until"
         " a second replica is needed, then stops. All times are scenario seconds."
     )
     command.add_argument(
         "--duration",
-        type=seconds,
-        help="scenario seconds to run. Default: the length of --schedule, else 600",
+        type=flags.seconds,
+        metavar="DURATION",
+        help="Scenario seconds to run. Default the length of --schedule, else 600",
     )
     command.add_argument(
         "--speed",
         type=speed,
+        metavar="FACTOR",
         default=5.0,
-        help="scenario seconds per real second, above 0 and at most 50. Default: 5",
+        help="Scenario seconds per real second, above 0 and at most 50. Default 5",
     )
     command.add_argument(
         "--schedule",
         type=schedule,
-        help="load as '[[seconds, requests per minute], ...]'. Default: 20, 60 and 0 requests per minute for"
+        metavar="JSON",
+        help="Load as '[[seconds, requests per minute], ...]'. Default 20, 60 and 0 requests per minute for"
         " 15, 45 and 40 %% of the duration",
     )
     command.add_argument(
         "--arrivals",
-        choices=("uniform", "poisson"),
+        **flags.choice("uniform", "poisson"),
         default="uniform",
-        help="distribution of arrivals. Default: uniform",
+        help="Distribution of arrivals. Default uniform",
     )
-    command.add_argument("--seed", type=int, default=0, help="seed of poisson arrivals. Default: 0")
     command.add_argument(
-        "--no-tui", action="store_true", help="print lines instead of the live view"
+        "--seed", type=int, default=0, metavar="N", help="Seed of poisson arrivals. Default 0"
+    )
+    command.add_argument(
+        "--no-tui", action="store_true", help="Print lines instead of the live view"
     )
     command.add_argument(
         "--out",
         type=Path,
         default=Path("demo-out"),
-        help="folder for timeline.csv, timeline.png and replay.html. Default: demo-out",
+        metavar="DIR",
+        help="Folder for timeline.csv, timeline.png and replay.html. Default demo-out",
     )
     command.add_argument(
         "--replay",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="compare scaling policies in virtual time at the end, and write replay.html. Default: on",
+        help="Compare scaling policies in virtual time at the end, and write replay.html. Default on",
     )
     command.add_argument(
         "--port",
-        type=port,
+        type=flags.port,
+        metavar="PORT",
         default=0,
-        help="port of the adapter; 0 picks a free one. Default: 0",
+        help="Port of the adapter; 0 picks a free one. Default 0",
     )
     command.set_defaults(run=run)
 

@@ -2,6 +2,6 @@
 
 COMMAND = {
     "module": "emulator.replay.command",
-    "summary": "compare scaling policies on recorded or generated traffic",
+    "summary": "Compare scaling policies on recorded or generated traffic",
 }
 """Entry point of the command line, which loads the module only when the command is called."""

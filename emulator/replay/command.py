@@ -20,29 +20,31 @@ from emulator.traces import TraceError
 def register(command: argparse.ArgumentParser) -> None:
     """Add the command and its flags."""
     command.description = (
-        "Replay traffic in virtual time on emulated vLLM replicas with start-up delays, GPU pools and HPAs,"
-        " once per scaling policy, and compare SLO attainment and cost. The same inputs give the same output,"
-        " to the last bit."
+        "Replays traffic in virtual time on emulated vLLM replicas with start-up delays, GPU pools and HPAs,"
+        " once per scaling policy, and compares SLO attainment and cost. The same inputs give the same"
+        " output, to the last bit."
     )
     command.add_argument(
         "--trace",
         type=Path,
-        help="traffic of the first model: Azure LLM inference CSV, BurstGPT CSV, Mooncake JSONL, or YAML of a"
-        " generator. Default: the trace that the scenario names",
+        metavar="FILE",
+        help="Traffic of the first model: Azure LLM inference CSV, BurstGPT CSV, Mooncake JSONL, or YAML of a"
+        " generator. Default the trace that the scenario names",
     )
     command.add_argument(
         "--scenario",
         type=Path,
         required=True,
-        help="YAML file with models, variants, GPUs and HPA settings",
+        metavar="FILE",
+        help="YAML file with models, variants, GPUs and HPA settings. Required",
     )
     command.add_argument(
         "--scale",
         type=flags.argument(float),
         default=1.0,
         metavar="X",
-        help="factor on the request rate of each trace: requests are left out or repeated, the time pattern"
-        " stays. Default: 1",
+        help="Factor on the request rate of each trace: requests are left out or repeated, the time pattern"
+        " stays. Default 1",
     )
     command.add_argument(
         "--from",
@@ -50,7 +52,7 @@ def register(command: argparse.ArgumentParser) -> None:
         type=flags.argument(fields.seconds),
         default=0.0,
         metavar="TIME",
-        help="beginning of the part of each trace that is replayed, such as 10m. Default: the trace's",
+        help="Beginning of the part of each trace that is replayed, such as 10m. Default that of the trace",
     )
     command.add_argument(
         "--to",
@@ -58,21 +60,21 @@ def register(command: argparse.ArgumentParser) -> None:
         type=flags.argument(fields.seconds),
         default=math.inf,
         metavar="TIME",
-        help="end of the part of each trace that is replayed, such as 40m. Default: the trace's",
+        help="End of the part of each trace that is replayed, such as 40m. Default that of the trace",
     )
     command.add_argument(
         "--policies",
         type=lambda text: tuple(part.strip() for part in text.split(",") if part.strip()),
         default=compare.POLICIES,
         metavar="A,B",
-        help=f"policies to compare, out of {', '.join(compare.POLICIES)}, and HPAs with a threshold per pod:"
-        f" {', '.join(compare.FORMS)}, such as in-flight@8. Default: all without a threshold",
+        help=f"Policies to compare, out of {', '.join(compare.POLICIES)}, and HPAs with a threshold per pod:"
+        f" {', '.join(compare.FORMS)}, such as in-flight@8. Default all without a threshold",
     )
-    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    command.add_argument("--json", action="store_true", help="Print JSON instead of a table")
     command.add_argument(
-        "--html", type=Path, metavar="FILE", help="write an HTML report with plots to FILE"
+        "--html", type=Path, metavar="FILE", help="HTML report with plots to write. Default none"
     )
-    command.add_argument("--quiet", action="store_true", help="show no progress bar")
+    command.add_argument("--quiet", action="store_true", help="Show no progress bar")
     command.set_defaults(run=run)
 
 

@@ -51,9 +51,9 @@ def makers(scenario: Scenario) -> dict[str, Callable[[ReplayCluster], ScalingPol
     settings = settings_of(scenario)
     reactive = replace(settings, rates=RateSettings(anticipate=False))
     return {
-        "ours": _ours("ours", "ours, p99 targets", settings, PERCENTILE),
-        "ours-reactive": _ours("ours-reactive", "ours, p99, reactive", reactive, PERCENTILE),
-        "ours-mean": _ours("ours-mean", "ours, mean targets", settings, None),
+        "ours": _ours("ours", "adapter, p99", settings, PERCENTILE),
+        "ours-reactive": _ours("ours-reactive", "adapter, reactive", reactive, PERCENTILE),
+        "ours-mean": _ours("ours-mean", "adapter, means", settings, None),
         "reference": Reference,
         "hpa-queue": Queue,
         "hpa-kv-cache": KvCache,

@@ -162,7 +162,7 @@ def test_a_load_aware_gateway_takes_nothing_off() -> None:
     busy = dataclasses.replace(LOAD, arrival_rate_rps=100.0)
     alone, shared = decision(load=busy), decision(load=busy, routing="least-loaded")
     assert shared.candidate.replicas == alone.candidate.replicas > 1
-    assert shared.reason.endswith("each is sized on its own")
+    assert shared.reason.endswith("the gain of the least-loaded gateway is not counted")
 
 
 def test_a_batch_of_the_variants_own_overrides_the_engines() -> None:

@@ -183,7 +183,7 @@ def test_a_model_of_the_catalog_is_the_nearest_to_itself_misspelled() -> None:
 
 def test_kv_cache_binds_before_the_batch() -> None:
     """A profile's batch is what the KV cache holds where that is fewer than the engine takes."""
-    profile = finder.find(finder.Request(model="Qwen/Qwen3-32B", gpu="H100", tp=2))
+    profile = finder.find(finder.ProfileRequest(model="Qwen/Qwen3-32B", gpu="H100", tp=2))
     assert profile.requests_held(2048, 256) == int((profile.limits.kv_tokens or 0) / 2176)
     assert profile.batch(2048, 256) == profile.requests_held(2048, 256)
     assert profile.batch(512, 128) == 256
