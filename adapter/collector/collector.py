@@ -233,7 +233,7 @@ class Collector:
         """
         rates = []
         for key, item in self._variants.items():
-            rate = item.window.rate_since_last(at_least=0.4 * self._settings.interval)
+            rate = _rate(item, at_least=0.4 * self._settings.interval)
             if rate is not None:
                 rates.append((key, *rate))
         return rates
@@ -296,3 +296,12 @@ def _started(page: model_servers.PodMetrics, clock: Clock) -> float | None:
     if page.started_at is None:
         return None
     return clock.monotonic() - (clock.time() - page.started_at) * clock.speed
+
+
+def _rate(item: CollectedVariant, *, at_least: float) -> tuple[float, float] | None:
+    """Arrival rate since the last call and its time; None where it is not known, or cannot be used."""
+    try:
+        return item.window.rate_since_last(at_least=at_least)
+    except Exception:
+        log.exception("arrival rate not usable", variant=item.source.key)
+        return None

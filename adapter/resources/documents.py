@@ -7,6 +7,7 @@ that are nested too deeply. All of them end here, as one line that names what is
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, TypeVar
 
 import yaml
@@ -70,6 +71,7 @@ def parse_all_yaml(text: str, *, length: int = LENGTH) -> list[Any]:
 
     """
     _check_length(text, length)
+    _check_brackets(text)
     try:
         return [_checked(document) for document in yaml.safe_load_all(text)]
     except DocumentError:
@@ -92,12 +94,23 @@ def validated(model: type[Model], document: Any, where: str, problems: list[str]
     return None
 
 
+_BRACKETS = re.compile(r"[\[\]{}]")
+
 _DEEP = f"nested more than {DEPTH} levels deep"
 
 
 def _check_length(text: str, length: int) -> None:
     if len(text) > length:
         raise DocumentError(f"longer than {length} characters")
+
+
+def _check_brackets(text: str) -> None:
+    """Refuse brackets that are nested too deeply: the YAML parser needs quadratic time for them."""
+    depth = 0
+    for bracket in _BRACKETS.findall(text):
+        depth = depth + 1 if bracket in "[{" else max(depth - 1, 0)
+        if depth > DEPTH:
+            raise DocumentError(_DEEP)
 
 
 def _checked(document: Any) -> Any:
