@@ -22,6 +22,7 @@ from adapter.auth import local as local_auth
 from adapter.clock import Clock
 from adapter.collector.collector import CollectionSettings
 from adapter.controller.demand import RateSettings
+from adapter.controller.reconciler import Planner
 from adapter.controller.settings import LoopSettings
 from adapter.kube.leader_election import LeaseTimes
 from adapter.planning import fleet
@@ -136,6 +137,7 @@ class Pages:
     Attributes:
         load: requests per minute by workload name, spread over its pods.
         finished: requests by pod; a pod that is not in it does not answer.
+        odd: pages of pods that are served as they are.
         port: once they are served.
 
     """
@@ -144,6 +146,7 @@ class Pages:
         self._clock = clock or Clock(speed=SPEED)
         self.load: dict[str, float] = {}
         self.finished: dict[str, float] = {}
+        self.odd: dict[str, str] = {}
         self.port = 0
         self._advanced_at = self._clock.monotonic()
 
@@ -178,6 +181,9 @@ class Pages:
 
     async def _page(self, request: web.Request) -> web.Response:
         self._advance()
+        if request.match_info["pod"] in self.odd:
+            text = self.odd[request.match_info["pod"]]
+            return web.Response(body=text.encode(errors="surrogatepass"), content_type="text/plain")
         done = self.finished.get(request.match_info["pod"])
         if done is None:
             raise web.HTTPNotFound
@@ -348,6 +354,7 @@ class World:
         own: OwnCertificates | None = None,
         interval: float | None = LOOP.interval,
         entrance: Entrance | None = None,
+        planner: Planner = plan_here,
         **installation: Any,
     ) -> AsyncIterator[tuple[Endpoints, Entrance]]:
         """One replica of the adapter, serving."""
@@ -371,7 +378,7 @@ class World:
             ),
             metrics_port=0,
         )
-        async with serving.serving(options, clock=self.clock, planner=plan_here) as front:
+        async with serving.serving(options, clock=self.clock, planner=planner) as front:
             yield front, entrance
 
     async def metric(self, front: Endpoints, name: str = "v") -> list[str]:
