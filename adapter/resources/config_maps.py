@@ -9,7 +9,7 @@ from typing import Any
 from adapter import errors
 from adapter.planning import fleet
 from adapter.resources import schemas
-from adapter.resources.documents import DocumentError, parse_json, parse_yaml, validated
+from adapter.resources.texts.documents import DocumentError, parse_json, parse_yaml, validated
 from adapter.settings import keys
 
 COSTS = "accelerator-unit-costs"

@@ -21,6 +21,7 @@ from pydantic import (
 
 from adapter.kube import paths
 from adapter.planning.fleet import LARGEST_BATCH
+from adapter.settings.percentiles import Percentile
 
 LARGEST = 1e9
 """Largest cost, coefficient or target that is accepted; more is a mistake, and overflows further on."""
@@ -43,7 +44,8 @@ Text = Annotated[str, Field(min_length=1, max_length=253)]
 
 
 class _Object(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    # Validators are built when an object is read: few commands read one, and none all kinds.
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, defer_build=True)
 
 
 class Metadata(_Object):
@@ -236,7 +238,7 @@ class ServiceLevel(_Object):
     itl_ms: NonNegative = Field(alias="slo-tpot", default=0.0)
     ttft_ms: NonNegative = Field(alias="slo-ttft", default=0.0)
     tps: NonNegative = Field(alias="slo-tps", default=0.0)
-    percentile: float | None = Field(alias="slo-percentile", default=None, gt=0, lt=100)
+    percentile: Percentile | None = Field(alias="slo-percentile", default=None)
 
 
 class ServiceClassDocument(_Object):

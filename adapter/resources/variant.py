@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from adapter import errors
 from adapter.kube import scale
@@ -31,12 +30,10 @@ from adapter.resources.annotations import (
     parse_one_of,
     parse_seconds,
 )
+from adapter.resources.stored_status import Published
 from adapter.settings.control import SOURCES, Source
 from analyzer.latency import LatencyParameters
 from analyzer.step_times import EngineLimits, StepTimes
-
-TEXT_LENGTH = 253
-"""Most characters that are taken of a text in a status."""
 
 NO_REFERENCE = scale.Reference(name="")
 
@@ -61,20 +58,6 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
-    """A decision of an earlier cycle, as `.status` holds it.
-
-    Attributes:
-        decided_at: time of the decision, Unix seconds.
-
-    """
-
-    accelerator: str
-    replicas: int
-    decided_at: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class VariantSource:
     """A variant as its objects describe it, without its load.
 
@@ -82,6 +65,8 @@ class VariantSource:
         profiles: measured profiles; empty where none is given, and the load alone decides.
         accelerator: accelerator that the replicas run on; empty where it is unknown, which it is only with
             profiles.
+        device: GPU of that accelerator by ConfigMap `accelerator-unit-costs`; empty where it is not there.
+        gpus: whole GPUs of one replica; 0 where it has slices or shares of one; None where unknown.
         endpoints: URLs whose metrics text is scraped, one per replica.
         pods: names of the pods behind `endpoints`, in the same order; empty where unknown.
         pods_known: True where `pods` lists every pod of the scale target.
@@ -99,6 +84,7 @@ class VariantSource:
         scaler: HPA of the scale target.
         mismatch: conflict between an HPA and this variant; empty if there is none.
         published: decision that `.status` holds.
+        stored: step times that `.status` holds as learned, unchecked; empty without any.
 
     """
 
@@ -131,6 +117,9 @@ class VariantSource:
     scaler: hpa.Scaler | None = None
     mismatch: str = ""
     published: Published | None = None
+    device: str = ""
+    gpus: int | None = None
+    stored: str = ""
     warnings: tuple[str, ...] = ()
 
     @property
@@ -149,22 +138,6 @@ def reference(variant: schemas.VariantAutoscaling) -> scale.Reference:
     ).canonical
 
 
-def published(status: object) -> Published | None:
-    """Decision that a `.status` holds; None if there is no valid one."""
-    try:
-        found = status["desiredOptimizedAlloc"]  # type: ignore[index] # what is no mapping has none
-        replicas = found["numReplicas"]
-        if isinstance(replicas, bool) or not isinstance(replicas, int) or replicas < 0:
-            return None
-        return Published(
-            accelerator=str(found.get("accelerator") or "")[:TEXT_LENGTH],
-            replicas=min(replicas, scale.MOST_REPLICAS),
-            decided_at=datetime.fromisoformat(found["lastRunTime"]).timestamp(),
-        )
-    except (TypeError, KeyError, ValueError, AttributeError, OverflowError, OSError):
-        return None
-
-
 def source(
     variant: schemas.VariantAutoscaling,
     target: Target | None,
@@ -173,12 +146,10 @@ def source(
     *,
     scalers: Sequence[hpa.Scaler] = (),
     published: Published | None = None,
+    stored: str = "",
     destinations: Destinations | None = None,
 ) -> VariantSource:
-    """Join one VariantAutoscaling with what it refers to.
-
-    `scalers` are the HPAs of its namespace; `destinations` is where metrics may be scraped besides the scale
-    target's pods, None for anywhere.
+    """Join one VariantAutoscaling with what it refers to; `scalers` are the HPAs of its namespace.
 
     Raises:
         InputError: it cannot be planned; names the field and the fix.
@@ -190,8 +161,7 @@ def source(
     profiles, warnings = _profiles(spec, accelerators)
     endpoints, names = _endpoints(notes, target, destinations)
     replicas = _current_replicas(notes, target, endpoints)
-    scaler = next((item for item in scalers if item.reference == reference(variant)), None)
-    minimum, maximum = _bounds(notes, scaler)
+    minimum, maximum = _bounds(notes, scaler := _scaler(reference(variant), scalers))
     accelerator = _accelerator(metadata.labels.get(ACCELERATOR_LABEL, ""), profiles, accelerators)
     return VariantSource(
         namespace=metadata.namespace,
@@ -223,6 +193,9 @@ def source(
         scaler=scaler,
         mismatch=_mismatch(variant, scalers),
         published=published,
+        device=accelerators[accelerator].device_type if accelerator in accelerators else "",
+        gpus=_gpus(reference(variant), target),
+        stored=stored,
         warnings=(*warnings, *_pod_problems(target)),
     )
 
@@ -260,6 +233,10 @@ def _current_replicas(
     return len(endpoints)
 
 
+def _scaler(target: scale.Reference, scalers: Sequence[hpa.Scaler]) -> hpa.Scaler | None:
+    return next((item for item in scalers if item.reference == target), None)
+
+
 def _bounds(notes: Mapping[str, str], scaler: hpa.Scaler | None) -> tuple[int | None, int | None]:
     """Least and most replicas: the annotations' within the HPA's, which it would enforce anyhow."""
     minimum, maximum = parse_count(notes, MIN_REPLICAS), parse_count(notes, MAX_REPLICAS)
@@ -294,6 +271,13 @@ def _startup(notes: Mapping[str, str], serving: pods.Serving | None) -> float | 
     if told is not None or serving is None:
         return told
     return serving.startup_seconds
+
+
+def _gpus(reference: scale.Reference, target: Target | None) -> int | None:
+    """Whole GPUs of one replica, where a replica is one pod."""
+    if target is None or target.serving is None or reference.kind == "LeaderWorkerSet":
+        return None
+    return target.serving.gpus
 
 
 def _profiles(

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
 from pydantic import ValidationError
 
+from adapter import logs
 from adapter.kube import advice, paths
 from adapter.kube.client import Cluster
 from adapter.kube.errors import ApiError, Unavailable
@@ -21,7 +21,7 @@ from adapter.resources import inputs as joined
 from adapter.resources import variant as variants
 from adapter.resources.annotations import ACCELERATOR_LABEL, Destinations
 
-log = structlog.get_logger()
+log = logs.LazyLogger()
 
 VARIANTS, DEPLOYMENTS = "llmd.ai/v1alpha1", "apps/v1"
 SCALERS, CORE = "autoscaling/v2", "v1"

@@ -138,7 +138,7 @@ def _with(value: Any, text: str) -> Iterator[Any]:
 
 
 def _status(text: str) -> None:
-    from adapter.resources.variant import published  # noqa: PLC0415
+    from adapter.resources.stored_status import published  # noqa: PLC0415
 
     try:
         document = json.loads(text)

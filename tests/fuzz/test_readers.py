@@ -14,7 +14,8 @@ from adapter.collector import exposition
 from adapter.kube import duration, labels, paths, quantity
 from adapter.kube.errors import InvalidPath
 from adapter.resources import annotations as notes
-from adapter.resources import documents, pods
+from adapter.resources import pods
+from adapter.resources.texts import documents
 from adapter.settings import kinds
 from tests.fuzz import readers
 
