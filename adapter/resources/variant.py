@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from adapter import errors
 from adapter.kube import scale
 from adapter.planning import fleet
-from adapter.resources import hpa, pods, schemas
+from adapter.resources import config_maps, hpa, pods, schemas
 from adapter.resources.annotations import (
     ACCELERATOR_LABEL,
     ENDPOINTS,
@@ -22,6 +22,7 @@ from adapter.resources.annotations import (
     SCALE_TO_ZERO,
     STARTUP,
     TUNE,
+    Destinations,
     parse_actuate,
     parse_count,
     parse_endpoints,
@@ -35,14 +36,6 @@ from analyzer.latency import LatencyParameters
 from analyzer.step_times import EngineLimits, StepTimes
 
 NO_REFERENCE = scale.Reference(name="")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NamedClass:
-    """A service class and its key in the ConfigMap."""
-
-    key: str
-    service_class: fleet.ServiceClass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,22 +129,25 @@ class VariantSource:
 
 
 def reference(variant: schemas.VariantAutoscaling) -> scale.Reference:
-    """Scale target of a variant: the one that it names, else the Deployment with its name."""
+    """Scale target of a variant, canonical: the one that it names, else the Deployment of its name."""
     named = variant.spec.scale_target
     if named is None:
         return scale.Reference(name=variant.metadata.name)
-    return scale.Reference(name=named.name, kind=named.kind, api_version=named.api_version)
+    return scale.Reference(
+        name=named.name, kind=named.kind, api_version=named.api_version
+    ).canonical
 
 
 def source(
     variant: schemas.VariantAutoscaling,
     target: Target | None,
-    classes: Sequence[NamedClass],
+    classes: Sequence[config_maps.NamedClass],
     accelerators: Mapping[str, fleet.Accelerator],
     *,
     scalers: Sequence[hpa.Scaler] = (),
     published: Published | None = None,
     stored: str = "",
+    destinations: Destinations | None = None,
 ) -> VariantSource:
     """Join one VariantAutoscaling with what it refers to; `scalers` are the HPAs of its namespace.
 
@@ -161,12 +157,11 @@ def source(
     """
     spec, metadata = variant.spec, variant.metadata
     notes = {**(target.annotations if target else {}), **metadata.annotations}
-    service_class = _service_class(spec, classes)
+    service_class = config_maps.class_of(spec, classes)
     profiles, warnings = _profiles(spec, accelerators)
-    endpoints, names = _endpoints(notes, target)
+    endpoints, names = _endpoints(notes, target, destinations)
     replicas = _current_replicas(notes, target, endpoints)
-    scaler = next((item for item in scalers if item.reference == reference(variant)), None)
-    minimum, maximum = _bounds(notes, scaler)
+    minimum, maximum = _bounds(notes, scaler := _scaler(reference(variant), scalers))
     accelerator = _accelerator(metadata.labels.get(ACCELERATOR_LABEL, ""), profiles, accelerators)
     return VariantSource(
         namespace=metadata.namespace,
@@ -201,18 +196,24 @@ def source(
         device=accelerators[accelerator].device_type if accelerator in accelerators else "",
         gpus=_gpus(reference(variant), target),
         stored=stored,
-        warnings=tuple(warnings),
+        warnings=(*warnings, *_pod_problems(target)),
     )
 
 
 def _endpoints(
-    notes: Mapping[str, str], target: Target | None
+    notes: Mapping[str, str], target: Target | None, destinations: Destinations | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Metrics URLs and the names of their pods: the annotation's, which names no pods, else the pods' own."""
-    endpoints = parse_endpoints(notes.get(ENDPOINTS, ""))
+    serving = None if target is None else target.serving
+    own = () if serving is None else serving.addresses
+    endpoints = parse_endpoints(notes.get(ENDPOINTS, ""), own=own, destinations=destinations)
     if endpoints or target is None or target.serving is None:
         return endpoints, ()
     return target.serving.endpoints, target.serving.names
+
+
+def _pod_problems(target: Target | None) -> tuple[str, ...]:
+    return () if target is None or target.serving is None else target.serving.problems
 
 
 def _current_replicas(
@@ -230,6 +231,10 @@ def _current_replicas(
             " Deployment of the same name beside it: nothing to scrape and nothing to scale"
         )
     return len(endpoints)
+
+
+def _scaler(target: scale.Reference, scalers: Sequence[hpa.Scaler]) -> hpa.Scaler | None:
+    return next((item for item in scalers if item.reference == target), None)
 
 
 def _bounds(notes: Mapping[str, str], scaler: hpa.Scaler | None) -> tuple[int | None, int | None]:
@@ -275,34 +280,6 @@ def _gpus(reference: scale.Reference, target: Target | None) -> int | None:
     return target.serving.gpus
 
 
-def _service_class(
-    spec: schemas.VariantAutoscalingSpec, classes: Sequence[NamedClass]
-) -> fleet.ServiceClass:
-    """Service class that the spec names, else the one of highest priority that lists the model."""
-    wanted = spec.service_class.name.lower()
-    if wanted:
-        named = [
-            item.service_class
-            for item in classes
-            if wanted in {item.service_class.name.lower(), item.key.lower()}
-        ]
-        if named:
-            if spec.model not in named[0].targets:
-                raise errors.InputError(
-                    f"spec.modelID: service class {named[0].name!r} lists no SLO for model"
-                    f" {spec.model!r}; it lists {_listed(named[0].targets)}. Add it to ConfigMap"
-                    " service-classes-config, or name another class in spec.sloClassRef"
-                )
-            return named[0]
-    listing = [item.service_class for item in classes if spec.model in item.service_class.targets]
-    if not listing:
-        raise errors.InputError(
-            f"spec.modelID: no service class lists an SLO for model {spec.model!r}; add it to"
-            " ConfigMap service-classes-config"
-        )
-    return min(listing, key=lambda item: (item.priority, item.name))
-
-
 def _profiles(
     spec: schemas.VariantAutoscalingSpec, accelerators: Mapping[str, fleet.Accelerator]
 ) -> tuple[tuple[fleet.Profile, ...], list[str]]:
@@ -315,7 +292,7 @@ def _profiles(
         if item.accelerator not in accelerators:
             warnings.append(
                 f"{field}: accelerator {item.accelerator!r} has no cost; left out. Add it to"
-                f" ConfigMap accelerator-unit-costs, which has {_listed(accelerators)}"
+                f" ConfigMap accelerator-unit-costs, which has {config_maps.listed(accelerators)}"
             )
             continue
         if any(item.accelerator == profile.accelerator for profile in profiles):
@@ -341,7 +318,8 @@ def _accelerator(
     raise errors.InputError(
         "spec.modelProfile: not given, so metadata.labels"
         f"[{ACCELERATOR_LABEL}] must name the accelerator that the replicas run on, and {why}; set it to"
-        f" a key of ConfigMap accelerator-unit-costs, which has {_listed(accelerators)}, or give a profile"
+        f" a key of ConfigMap accelerator-unit-costs, which has {config_maps.listed(accelerators)}, or give a"
+        " profile"
     )
 
 
@@ -382,7 +360,3 @@ def _latency(given: schemas.PerformanceParameters) -> LatencyParameters | StepTi
         gamma_ms=given.prefill.gamma,
         delta_ms=given.prefill.delta,
     )
-
-
-def _listed(names: Mapping[str, object]) -> str:
-    return ", ".join(sorted(names)) or "none"
