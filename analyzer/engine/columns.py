@@ -164,11 +164,13 @@ class Engines:
         self.slope_ms = per_request + per_context * self.context
         self.square_input = prompt**2 * (1.0 + self.input_cv**2)
         self.cube_input = prompt**3 * (1.0 + self.input_cv**2) ** 3
+        self.input_spread = np.maximum(np.sqrt(np.log1p(self.input_cv**2)), 0.01)
         self.decodes = np.maximum(output - 1.0, 1e-3)
         self.decode_nodes = _length_nodes(self.decodes, self.output_cv * output / self.decodes)
         self.kv_batch = KV_SHARE * columns["kv_tokens"] / (self.context + BLOCK_TOKENS / 2.0)
         self.kv_binds: BoolArray = self.kv_batch < self.max_num_seqs
         self.max_batch = np.maximum(np.floor(np.minimum(self.max_num_seqs, self.kv_batch)), 1.0)
+        self._crowd(cached + prompt, prompt * self.input_cv, output)
         # A prompt of L tokens takes 1 + L / budget steps, each of which reads what it computed before.
         chunk = np.maximum(self.max_num_batched_tokens - self.max_batch / 2.0, 1.0)
         self.prefill_ms = (
@@ -179,6 +181,26 @@ class Engines:
         # Preempted requests are computed again: more where answers, which nobody can foresee, fill the cache.
         share = output / (self.context + output)
         self.recomputed = np.where(self.kv_binds, 0.5 * share * (1.0 + self.output_cv), 0.0)
+
+    def _crowd(self, held: FloatArray, spread: FloatArray, output: FloatArray) -> None:
+        """How unevenly requests fill the KV cache, and for how long they keep their place."""
+        more = 1.0 + self.output_cv**2
+        square = (
+            held * held + spread * spread + held * output * more + output * output * more**3 / 3.0
+        )
+        peaks = square / (self.context * self.context)
+        work = held * output + output * output * more / 2.0
+        works = (
+            (held * held + spread * spread) * output * output * more
+            + held * output**3 * more**3
+            + output**4 * more**6 / 4.0
+        )
+        self.crowding = np.where(self.kv_binds, np.maximum(peaks, 1.0), 1.0)
+        self.places = np.where(
+            self.kv_binds, np.maximum(self.kv_batch / self.crowding, 1.0), self.max_batch
+        )
+        uneven = np.where(self.kv_binds, works / (work * work), more)
+        self.uneven = np.minimum(uneven, 6.0) / 2.0
 
     def __len__(self) -> int:
         """M."""

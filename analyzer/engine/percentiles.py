@@ -18,7 +18,7 @@ import numpy as np
 from scipy import special
 
 from analyzer.engine.columns import NODE_WEIGHTS, Engines
-from analyzer.engine.state import State
+from analyzer.engine.state import Prompts, State
 from analyzer.replicas import FloatArray
 
 NOISE = 1.4
@@ -35,6 +35,10 @@ QUIET = 0.8
 """CALIBRATED: share of the noise that vanishes where everybody waits for a place in the batch."""
 
 _BISECTIONS = 50
+_LEAST = -4.0
+_HALVES = (0.5 - 0.5 / 3.0**0.5, 0.5 + 0.5 / 3.0**0.5)
+_POINTS, _POINT_WEIGHTS = np.polynomial.legendre.leggauss(8)
+_POINT_WEIGHTS = _POINT_WEIGHTS / np.sqrt(2.0 * np.pi)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -44,9 +48,7 @@ class Latency:
     Attributes:
         ttft_ms: shape (M,), mean.
         itl_ms: shape (M,), mean over requests.
-        shift_ms: shape (M,), least TTFT.
-        scale_ms: shape (M,), mean of the TTFT beyond it, without the wait for a place.
-        spread: shape (M,), standard deviation of the logarithm of that.
+        first: distribution of the TTFT of requests that find a place in the batch.
         place_waits: shape (M,), share that waits for a place.
         place_rate: shape (M,), of that wait, per millisecond.
         node_ms: shape (M, 7), mean ITL of answers of each length.
@@ -56,9 +58,7 @@ class Latency:
 
     ttft_ms: FloatArray
     itl_ms: FloatArray
-    shift_ms: FloatArray
-    scale_ms: FloatArray
-    spread: FloatArray
+    first: FirstToken
     place_waits: FloatArray
     place_rate: FloatArray
     node_ms: FloatArray
@@ -66,9 +66,8 @@ class Latency:
 
     def ttft_exceeds(self, target_ms: FloatArray) -> FloatArray:
         """Share of requests whose TTFT exceeds the target, shape (M,)."""
-        beyond = np.maximum(target_ms - self.shift_ms, 1e-9) / self.scale_ms
-        prompt = special.ndtr(-(np.log(beyond) + self.spread**2 / 2.0) / self.spread)
-        late = np.maximum(target_ms - self.shift_ms - self.scale_ms, 0.0)
+        prompt = self.first.exceeds(target_ms)
+        late = np.maximum(target_ms - self.first.mean_ms, 0.0)
         place = self.place_waits * np.exp(-self.place_rate * late)
         return np.asarray(prompt + place * (1.0 - prompt))
 
@@ -87,9 +86,7 @@ class Latency:
 
     def ttft_quantile(self, share: FloatArray) -> FloatArray:
         """TTFT that this share of requests does not exceed, shape (M,)."""
-        high = self.shift_ms + self.scale_ms * np.exp(8.0 * self.spread)
-        high += 50.0 / self.place_rate
-        return _quantile(self.ttft_exceeds, share, high)
+        return _quantile(self.ttft_exceeds, share, self.first.most_ms + 50.0 / self.place_rate)
 
     def itl_quantile(self, share: FloatArray) -> FloatArray:
         """Mean ITL that this share of requests does not exceed, shape (M,)."""
@@ -97,27 +94,106 @@ class Latency:
         return _quantile(self.itl_exceeds, share, high)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FirstToken:
+    """Time to first token of requests that find a place: a step, the prompt itself, and the others.
+
+    Attributes:
+        step_ms: shape (M,), a step without prompts.
+        log_mean: shape (M,), mean of the logarithm of the prompt's tokens.
+        spread: shape (M,), standard deviation of that.
+        token_ms: shape (M,), time of a token of it.
+        more_ms: shape (M,), time of a token beyond `phase`, besides.
+        phase: shape (M,), tokens.
+        alone: shape (M,), share that meets no other prompt.
+        rest_ms: shape (M,), longest rest of a step that those meet.
+        other_log: shape (M,), mean of the logarithm of the time that other prompts take.
+        other_spread: shape (M,), standard deviation of that.
+        mean_ms: shape (M,).
+
+    """
+
+    step_ms: FloatArray
+    log_mean: FloatArray
+    spread: FloatArray
+    token_ms: FloatArray
+    more_ms: FloatArray
+    phase: FloatArray
+    alone: FloatArray
+    rest_ms: FloatArray
+    other_log: FloatArray
+    other_spread: FloatArray
+    mean_ms: FloatArray
+
+    @classmethod
+    def of(cls, engines: Engines, queue: Prompts) -> FirstToken:
+        """By the moments of what a prompt meets."""
+        rest = queue.decode_ms * queue.alive
+        rest_square = rest * queue.decode_ms / 3.0
+        met = np.maximum(1.0 - queue.alone, 1e-6)
+        square = queue.other_variance + queue.other_ms**2
+        mean = np.maximum(queue.other_ms - queue.alone * rest / 2.0, 1e-3 * queue.other_ms) / met
+        square = np.maximum((square - queue.alone * rest_square) / met, 1.0001 * mean**2)
+        log_square = np.log(square / mean**2)
+        spread = engines.input_spread
+        return cls(
+            step_ms=queue.decode_ms,
+            log_mean=np.log(engines.input_tokens) - spread**2 / 2.0,
+            spread=spread,
+            token_ms=engines.prefill_ms,
+            more_ms=queue.decode_ms / queue.room,
+            phase=queue.phase,
+            alone=queue.alone,
+            rest_ms=rest,
+            other_log=np.log(mean) - log_square / 2.0,
+            other_spread=np.sqrt(log_square),
+            mean_ms=queue.ttft_ms,
+        )
+
+    @property
+    def most_ms(self) -> FloatArray:
+        """What practically none exceeds, shape (M,)."""
+        other = np.exp(self.other_log + 6.0 * self.other_spread)
+        own = np.exp(self.log_mean + 6.0 * self.spread) * (self.token_ms + self.more_ms)
+        return self.step_ms + self.rest_ms + own + other
+
+    def exceeds(self, target_ms: FloatArray) -> FloatArray:
+        """Share whose time exceeds the target, shape (M,)."""
+        left = np.maximum(target_ms - self.step_ms, 1e-9)
+        lone = sum(0.5 * special.ndtr(-self._score(left - part * self.rest_ms)) for part in _HALVES)
+        # Own time by nodes up to the target, that of others by its distribution.
+        top = np.clip(self._score(left), _LEAST + 1e-3, -_LEAST)
+        half = 0.5 * (top - _LEAST)[:, None]
+        score = _LEAST + half * (_POINTS + 1.0)
+        own = self._own_ms(score)
+        rest = np.log(np.maximum(left[:, None] - own, 1e-12))
+        late = special.ndtr((self.other_log[:, None] - rest) / self.other_spread[:, None])
+        density = np.exp(-0.5 * score * score) * _POINT_WEIGHTS
+        met = special.ndtr(-top) + half[:, 0] * (density * late).sum(axis=1)
+        return np.asarray(self.alone * lone + (1.0 - self.alone) * met)
+
+    def _own_ms(self, score: FloatArray) -> FloatArray:
+        tokens = np.exp(self.log_mean[:, None] + self.spread[:, None] * score)
+        beyond = np.maximum(tokens - self.phase[:, None], 0.0)
+        return np.asarray(self.token_ms[:, None] * tokens + self.more_ms[:, None] * beyond)
+
+    def _score(self, time_ms: FloatArray) -> FloatArray:
+        """Standard score of the prompt that takes so long."""
+        whole = self.token_ms + self.more_ms
+        long = (time_ms + self.more_ms * self.phase) / whole
+        tokens = np.where(time_ms > self.token_ms * self.phase, long, time_ms / np.maximum(self.token_ms,1e-12))
+        return np.asarray((np.log(np.maximum(tokens, 1e-9)) - self.log_mean) / self.spread)
+
+
 def latency(engines: Engines, state: State) -> Latency:
     """Distributions of TTFT and ITL of M engines."""
-    queue, rate = state.prompts, state.rate
-    free = 1.0 - state.prefill_share
-    token = queue.token_ms
-    below = 1.0 - np.minimum(queue.load, 0.9995)
-    wait_variance = queue.waiting_ms**2 + rate * token**3 * engines.cube_input / (3.0 * below)
-    own_variance = (token * engines.input_tokens * engines.input_cv) ** 2
-    partly = queue.decode_ms * (1.0 - queue.filled)
-    idle_free = -np.expm1(-state.batch)
-    variance = own_variance + wait_variance + partly**2 * (idle_free / 12.0 + 0.05)
-    mean = queue.ttft_ms
-    shift = np.minimum(queue.decode_ms + 0.5 * queue.rest_ms, 0.9 * mean)
-    scale = mean - shift
-    node, node_variance = _nodes(engines, state, wait_variance * queue.filled + own_variance, free)
+    queue = state.prompts
+    first = FirstToken.of(engines, queue)
+    node, node_variance = _nodes(engines, state, 1.0 - state.prefill_share)
     return Latency(
-        ttft_ms=mean + state.place_waiting_ms,
+        ttft_ms=queue.ttft_ms + state.place_waiting_ms,
         itl_ms=np.asarray((node * NODE_WEIGHTS).sum(axis=1)),
-        shift_ms=shift,
-        scale_ms=scale,
-        spread=np.sqrt(np.log1p(variance / scale**2)),
+        first=first,
         place_waits=state.place_waits,
         place_rate=state.place_rate,
         node_ms=node,
@@ -126,7 +202,7 @@ def latency(engines: Engines, state: State) -> Latency:
 
 
 def _nodes(
-    engines: Engines, state: State, time_variance: FloatArray, free: FloatArray
+    engines: Engines, state: State, free: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Mean and variance of the ITL of answers of each length, shape (M, 7)."""
     queue, rate = state.prompts, state.rate
@@ -141,9 +217,8 @@ def _nodes(
     flat = np.sqrt(np.sqrt(1.0 + (use * use) * (use * use)))
     mean = decode[:, None] + room[:, None] * use / flat
     noise = NOISE * rate * prefill**2 * engines.square_input * decode / free**3
-    duration = queue.own_ms + queue.filled * (queue.rest_ms + queue.waiting_ms)
-    tokens = duration * rate * engines.square_input
-    tokens = tokens + (rate * engines.input_tokens) ** 2 * time_variance
+    tokens = queue.backlog / engines.input_tokens * engines.square_input
+    tokens = tokens + (rate * engines.input_tokens) ** 2 * queue.other_variance
     began = BACKLOG_NOISE * (prefill / free) ** 2 * tokens
     # Who waits for a place comes in when another leaves, not in clusters.
     quiet = (1.0 - QUIET * state.place_waits)[:, None]

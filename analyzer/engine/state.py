@@ -24,12 +24,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scipy import special
+
 from analyzer.engine.columns import Engines
 from analyzer.replicas import BoolArray, FloatArray
 
 FULL = 0.9995
 """Largest load that counts as stable."""
 
+PHASE = 0.4
+JOINED = 0.5
+PLACE_UNEVEN = False
 _ITERATIONS = 3
 _RESCALED = 32
 """States after which weights are scaled to a sum of 1: products of more could leave the range of floats."""
@@ -40,22 +45,39 @@ _SMALLEST = 1e-280
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Prompts:
-    """The queue of prompts while n requests decode, each of shape (M,)."""
+    """The queue of prompts while n requests decode, each of shape (M,).
+
+    Attributes:
+        decode_ms: time of a step that computes no prompt.
+        room: prompt tokens that a step can compute.
+        filled: share of the room that is used on average.
+        phase: tokens of a prompt beyond which it costs steps of its own.
+        load: share of the time that prompts and the steps of their own take.
+        own_ms: mean time that a prompt's own computation takes beyond one step.
+        other_ms: mean of the rest of a step, and of what other prompts add.
+        other_variance: variance of that.
+        alone: share of prompts that meet no other.
+        alive: share of the time in which the replica runs a step.
+        backlog: prompt tokens that wait when a request has its first token.
+
+    """
 
     decode_ms: FloatArray
-    token_ms: FloatArray
-    load: FloatArray
     room: FloatArray
     filled: FloatArray
-    waiting_ms: FloatArray
-    rest_ms: FloatArray
+    phase: FloatArray
+    load: FloatArray
     own_ms: FloatArray
+    other_ms: FloatArray
+    other_variance: FloatArray
+    alone: FloatArray
+    alive: FloatArray
     backlog: FloatArray
 
     @property
     def ttft_ms(self) -> FloatArray:
         """Mean time to first token of a request that finds a place in the batch."""
-        return self.waiting_ms + self.rest_ms + self.own_ms
+        return self.decode_ms + self.own_ms + self.other_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -127,26 +149,58 @@ def prompts(engines: Engines, rate: FloatArray, free: FloatArray, batch: FloatAr
     """The queue of prompts while `batch` requests decode and the share `free` of the time is theirs."""
     room = np.maximum(engines.max_num_batched_tokens - batch, 1.0)
     decode = engines.decode_ms(batch)
-    token = engines.prefill_ms + decode / room
-    tokens = rate * engines.input_tokens
-    load = tokens * token
-    filled = np.minimum(tokens * decode / (free * room), 1.0)
-    waiting = rate * token * token * engines.square_input / (2.0 * (1.0 - np.minimum(load, FULL)))
-    steps = np.maximum((waiting / token + engines.input_tokens) / room, 1e-3)
-    partly = decode * (1.0 / -np.expm1(-1.0 / steps) - steps)
-    rest = 0.5 * decode * (1.0 - filled) * -np.expm1(-batch)
-    shared = tokens * engines.prefill_ms * (rest + waiting) * (1.0 - filled)
-    own = engines.input_tokens * token + partly + shared
+    filled = np.minimum(rate * engines.input_tokens * decode / (free * room), 1.0)
+    phase = PHASE * room * (1.0 - filled)
+    own, square, cube = _work(engines, decode / room, phase)
+    load = rate * own
+    below = np.minimum(load, FULL)
+    # Cumulants of the time of a step: each computes what arrived during the one before.
+    step = decode / (1.0 - below)
+    second = rate * square * step / (1.0 - below * below)
+    third = (rate * cube * step + 3.0 * below * rate * square * second) / (1.0 - below**3)
+    met = step + second / step
+    met_square = third / step + 3.0 * second + step * step
+    alive = -np.expm1(-batch)
+    rest = 0.5 * (met - (1.0 - alive) * decode)
+    together = 1.0 / (1.0 + JOINED * engines.square_input / (engines.input_tokens * room))
+    after = 0.5 * below * (1.0 + together) * met
+    share = (rest + after) / met
+    variance = share**2 * (met_square - met * met) + met_square / 12.0 + rate * square * met
     return Prompts(
         decode_ms=decode,
-        token_ms=token,
-        load=load,
         room=room,
         filled=filled,
-        waiting_ms=waiting,
-        rest_ms=rest,
+        phase=phase,
+        load=load,
         own_ms=own,
-        backlog=tokens * (own + filled * (rest + waiting)),
+        other_ms=rest + after,
+        other_variance=variance,
+        alone=(1.0 - below) * np.exp(-rate * (step + decode)),
+        alive=alive,
+        backlog=rate * engines.input_tokens * (decode + own + after + (1.0 - together) * rest),
+    )
+
+
+def _work(
+    engines: Engines, token_ms: FloatArray, phase: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """First three moments of the time that a prompt adds: prefill L + token_ms (L - phase)+, L log-normal."""
+    first, square, cube = engines.input_tokens, engines.square_input, engines.cube_input
+    spread = engines.input_spread
+    at = (np.log(first / np.maximum(phase, 1e-9)) - spread**2 / 2.0) / spread
+    n0, n1 = special.ndtr(at), special.ndtr(at + spread)
+    n2, n3 = special.ndtr(at + 2.0 * spread), special.ndtr(at + 3.0 * spread)
+    one = first * n1 - phase * n0
+    two = square * n2 - 2.0 * phase * first * n1 + phase**2 * n0
+    three = cube * n3 - 3.0 * phase * square * n2 + 3.0 * phase**2 * first * n1 - phase**3 * n0
+    p = engines.prefill_ms
+    return (
+        p * first + token_ms * one,
+        p**2 * square + 2.0 * p * token_ms * (two + phase * one) + token_ms**2 * two,
+        p**3 * cube
+        + 3.0 * p**2 * token_ms * (three + 2.0 * phase * two + phase**2 * one)
+        + 3.0 * p * token_ms**2 * (three + phase * two)
+        + token_ms**3 * three,
     )
 
 
@@ -160,51 +214,57 @@ def full_rate(engines: Engines) -> FloatArray:
 
 def _chain(engines: Engines, rate: FloatArray, delay: FloatArray) -> dict[str, FloatArray]:
     """Numbers in the batch: w(n) = w(n - 1) rate T(n) / n up to the max batch, geometric beyond."""
-    most = engines.max_batch
-    base = rate * (engines.decodes * engines.base_ms + delay)
+    places, crowd = engines.places, engines.crowding
+    last = np.ceil(places) - 1.0
+    partly = places - last
+    base = rate * (engines.decodes * engines.base_ms + delay) / crowd
     slope = rate * (engines.decodes * engines.slope_ms + engines.prefill_ms * engines.input_tokens)
-    root = rate * engines.decodes * engines.root_ms if engines.root_ms.any() else None
+    root = rate * engines.decodes * engines.root_ms / np.sqrt(crowd)
+    rooted = bool(root.any())
     top = full_rate(engines)
-    even = bool((most == most[0]).all())
+    final = np.maximum(base / places + slope + root / np.sqrt(places), rate / top) ** partly
     weight = np.ones_like(rate)
-    full, total = np.zeros_like(rate), np.ones_like(rate)
+    full, total = np.zeros_like(rate), np.zeros_like(rate)
     first, second = np.zeros_like(rate), np.zeros_like(rate)
+    least = int(last.min())
     # State by state over all rows: faster than tables, whose smallest entries leave the normal floats.
-    for n in range(1, int(most.max()) + 1):
-        ratio = base / n
-        ratio += slope
-        if root is not None:
-            ratio += root / math.sqrt(n)
-        if not even or n == most[0]:
-            last = most == n
-            ratio = np.where(last, np.maximum(ratio, rate / top), ratio)
-            if not even:
-                ratio[most < n] = 0.0
-        weight *= ratio
-        weight += _SMALLEST
-        if not even or n == most[0]:
-            full = np.where(last, weight, full)
-        total += weight
-        part = weight * n
+    for n in range(int(last.max()) + 1):
+        if n:
+            ratio = base / n
+            ratio += slope
+            if rooted:
+                ratio += root / math.sqrt(n)
+            if n > least:
+                ratio[last < n] = 0.0
+            weight *= ratio
+            weight += _SMALLEST
+        part = weight
+        if n >= least:
+            ends = last == n
+            full = np.where(ends, weight * final, full)
+            part = np.where(last < n, 0.0, np.where(ends, weight * partly, weight))
+        total += part
+        part = part * n
         first += part
         part *= n
         second += part
-        if n % _RESCALED == 0:
-            shrink = 1.0 / total
+        if n % _RESCALED == _RESCALED - 1:
+            shrink = 1.0 / (total + full)
             weight, full, total = weight * shrink, full * shrink, total * shrink
             first, second = first * shrink, second * shrink
     load = rate / top
     below = np.minimum(load, FULL)
-    tail = full * below / (1.0 - below)
+    tail = full / (1.0 - below)
     total = total + tail
-    mean = (first + most * tail) / total
-    square = (second + most * most * tail) / total
-    waits = (full + tail) / total
-    place_rate = top * (1.0 - below)
+    mean = (first + places * tail) / total
+    square = (second + places * places * tail) / total
+    waits = tail / total
+    place_rate = top * (1.0 - below) / (crowd * engines.uneven if PLACE_UNEVEN else crowd)
+    most = places * crowd
     return {
-        "batch": mean,
-        "joined": np.minimum(mean + 1.0 - waits, most),
-        "variance": np.maximum(square - mean * mean, 0.0),
+        "batch": mean * crowd,
+        "joined": np.minimum(mean * crowd + 1.0 - waits, np.maximum(most, 1.0)),
+        "variance": np.maximum(square - mean * mean, 0.0) * crowd,
         "place_waits": waits,
         "place_waiting_ms": waits / place_rate,
         "place_rate": place_rate,
