@@ -30,6 +30,8 @@ From simulations of 100 random replicas that were saturated: they finish what a 
 """
 
 BLOCK_TOKENS = 16
+ON = 1.08
+ZP = 1.0
 _NODES, NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(7)
 NODE_WEIGHTS = NODE_WEIGHTS / NODE_WEIGHTS.sum()
 MAX_SEQS_LIMIT = 2**16
@@ -195,9 +197,9 @@ class Engines:
             + held * output**3 * more**3
             + output**4 * more**6 / 4.0
         )
-        self.crowding = np.where(self.kv_binds, np.maximum(peaks, 1.0), 1.0)
+        self.crowding = np.where(self.kv_binds, np.maximum(peaks, 1.0) ** ZP, 1.0)
         self.places = np.where(
-            self.kv_binds, np.maximum(self.kv_batch / self.crowding, 1.0), self.max_batch
+            self.kv_binds, np.maximum(ON * self.kv_batch / self.crowding, 1.0), self.max_batch
         )
         uneven = np.where(self.kv_binds, works / (work * work), more)
         self.uneven = np.minimum(uneven, 6.0) / 2.0

@@ -36,6 +36,7 @@ QUIET = 0.8
 
 _BISECTIONS = 50
 _LEAST = -4.0
+WSH = 0.543
 _HALVES = (0.5 - 0.5 / 3.0**0.5, 0.5 + 0.5 / 3.0**0.5)
 _POINTS, _POINT_WEIGHTS = np.polynomial.legendre.leggauss(8)
 _POINT_WEIGHTS = _POINT_WEIGHTS / np.sqrt(2.0 * np.pi)
@@ -134,7 +135,7 @@ class FirstToken:
         square = queue.other_variance + queue.other_ms**2
         mean = np.maximum(queue.other_ms - queue.alone * rest / 2.0, 1e-3 * queue.other_ms) / met
         square = np.maximum((square - queue.alone * rest_square) / met, 1.0001 * mean**2)
-        log_square = np.log(square / mean**2)
+        shape = (square / mean**2 - 1.0) ** -WSH
         spread = engines.input_spread
         return cls(
             step_ms=queue.decode_ms,
@@ -145,15 +146,15 @@ class FirstToken:
             phase=queue.phase,
             alone=queue.alone,
             rest_ms=rest,
-            other_log=np.log(mean) - log_square / 2.0,
-            other_spread=np.sqrt(log_square),
+            other_log=np.log(mean) - special.gammaln(1.0 + 1.0 / shape),
+            other_spread=1.0 / shape,
             mean_ms=queue.ttft_ms,
         )
 
     @property
     def most_ms(self) -> FloatArray:
         """What practically none exceeds, shape (M,)."""
-        other = np.exp(self.other_log + 6.0 * self.other_spread)
+        other = np.exp(self.other_log + 3.0 * self.other_spread)
         own = np.exp(self.log_mean + 6.0 * self.spread) * (self.token_ms + self.more_ms)
         return self.step_ms + self.rest_ms + own + other
 
@@ -167,7 +168,7 @@ class FirstToken:
         score = _LEAST + half * (_POINTS + 1.0)
         own = self._own_ms(score)
         rest = np.log(np.maximum(left[:, None] - own, 1e-12))
-        late = special.ndtr((self.other_log[:, None] - rest) / self.other_spread[:, None])
+        late = np.exp(-np.exp((rest - self.other_log[:, None]) / self.other_spread[:, None]))
         density = np.exp(-0.5 * score * score) * _POINT_WEIGHTS
         met = special.ndtr(-top) + half[:, 0] * (density * late).sum(axis=1)
         return np.asarray(self.alone * lone + (1.0 - self.alone) * met)
@@ -210,7 +211,7 @@ def _nodes(
     decode = engines.decode_ms(state.joined)
     prefill = engines.prefill_ms
     room = prefill * queue.room
-    extra = np.minimum((prefill * queue.backlog)[:, None] / lengths, room[:, None])
+    extra = np.minimum((prefill * queue.excess)[:, None] / lengths, room[:, None])
     mean = (decode[:, None] + extra) / free[:, None]
     # No step is longer than a full one: a smooth minimum.
     use = np.clip((mean - decode[:, None]) / room[:, None], 0.0, 50.0)

@@ -59,6 +59,7 @@ class Prompts:
         alone: share of prompts that meet no other.
         alive: share of the time in which the replica runs a step.
         backlog: prompt tokens that wait when a request has its first token.
+        excess: how many more these are than when it has its last.
 
     """
 
@@ -73,6 +74,7 @@ class Prompts:
     alone: FloatArray
     alive: FloatArray
     backlog: FloatArray
+    excess: FloatArray
 
     @property
     def ttft_ms(self) -> FloatArray:
@@ -123,7 +125,7 @@ def at_rate(engines: Engines, rate_rps: FloatArray) -> State:
     for _ in range(_ITERATIONS):
         queue = prompts(engines, rate, free, np.minimum(batch, engines.max_batch))
         full_step = engines.prefill_ms * queue.room
-        delay = np.minimum(engines.prefill_ms * queue.backlog, full_step * engines.decodes)
+        delay = np.minimum(engines.prefill_ms * queue.excess, full_step * engines.decodes)
         left = free - rate * engines.decodes * engines.slope_ms
         base = queue.decode_ms - engines.slope_ms * np.minimum(batch, engines.max_batch)
         batch = np.where(
@@ -165,7 +167,11 @@ def prompts(engines: Engines, rate: FloatArray, free: FloatArray, batch: FloatAr
     together = 1.0 / (1.0 + JOINED * engines.square_input / (engines.input_tokens * room))
     after = 0.5 * below * (1.0 + together) * met
     share = (rest + after) / met
-    variance = share**2 * (met_square - met * met) + met_square / 12.0 + rate * square * met
+    variance = (
+        share**2 * (met_square - met * met)
+        + (1.0 - below * (1.0 - together)) ** 2 * met_square / 12.0
+        + 0.5 * (1.0 + together) * rate * square * met
+    )
     return Prompts(
         decode_ms=decode,
         room=room,
@@ -178,6 +184,7 @@ def prompts(engines: Engines, rate: FloatArray, free: FloatArray, batch: FloatAr
         alone=(1.0 - below) * np.exp(-rate * (step + decode)),
         alive=alive,
         backlog=rate * engines.input_tokens * (decode + own + after + (1.0 - together) * rest),
+        excess=rate * engines.input_tokens * np.maximum(decode + own + after - step, 0.0),
     )
 
 
