@@ -52,8 +52,7 @@ class Latency:
         first: distribution of the TTFT of requests that find a place in the batch.
         place_waits: shape (M,), share that waits for a place.
         place_rate: shape (M,), of that wait, per millisecond.
-        node_ms: shape (M, 7), mean ITL of answers of each length.
-        node_variance: shape (M, 7).
+        tokens: distribution of the ITL.
 
     """
 
@@ -62,8 +61,7 @@ class Latency:
     first: FirstToken
     place_waits: FloatArray
     place_rate: FloatArray
-    node_ms: FloatArray
-    node_variance: FloatArray
+    tokens: TokenTimes
 
     def ttft_exceeds(self, target_ms: FloatArray) -> FloatArray:
         """Share of requests whose TTFT exceeds the target, shape (M,)."""
@@ -74,16 +72,7 @@ class Latency:
 
     def itl_exceeds(self, target_ms: FloatArray) -> FloatArray:
         """Share of requests whose mean ITL exceeds the target, shape (M,)."""
-        # Inverse Gaussian, with exp(2 shape / mean) Phi(-far) in terms of erfcx, which cannot overflow.
-        target = target_ms[:, None]
-        root = np.sqrt(
-            self.node_ms * self.node_ms * self.node_ms / (2.0 * target * self.node_variance)
-        )
-        ratio = target / self.node_ms
-        near = root * (ratio - 1.0)
-        far = special.erfcx(root * (ratio + 1.0)) * np.exp(-np.minimum(near * near, 700.0))
-        tails = 0.5 * (special.erfc(near) - far)
-        return np.asarray((np.maximum(tails, 0.0) * NODE_WEIGHTS).sum(axis=1))
+        return self.tokens.exceeds(target_ms)
 
     def ttft_quantile(self, share: FloatArray) -> FloatArray:
         """TTFT that this share of requests does not exceed, shape (M,)."""
@@ -91,8 +80,51 @@ class Latency:
 
     def itl_quantile(self, share: FloatArray) -> FloatArray:
         """Mean ITL that this share of requests does not exceed, shape (M,)."""
-        high = (self.node_ms + 40.0 * np.sqrt(self.node_variance)).max(axis=1)
-        return _quantile(self.itl_exceeds, share, high)
+        return _quantile(self.itl_exceeds, share, self.tokens.most_ms)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TokenTimes:
+    """Mean ITL of requests by the length of their answers, in seven nodes.
+
+    Attributes:
+        step_ms: shape (M,), mean step that computes no prompt, and what batches add to its spread.
+        slow_ms: shape (M,), standard deviation of it over requests.
+        room_ms: shape (M,), most that prompts add to a step.
+        quiet: shape (M, 7), share of answers during which no prompt is computed.
+        added_ms: shape (M, 7), mean of what prompts add.
+        logit: shape (M, 7), of the others: mean of the logit of the share of `room_ms`.
+        spread: shape (M, 7), standard deviation of that.
+
+    """
+
+    step_ms: FloatArray
+    slow_ms: FloatArray
+    room_ms: FloatArray
+    quiet: FloatArray
+    added_ms: FloatArray
+    logit: FloatArray
+    spread: FloatArray
+
+    @property
+    def mean_ms(self) -> FloatArray:
+        """Mean over requests, shape (M,)."""
+        return np.asarray(self.step_ms + (self.added_ms * NODE_WEIGHTS).sum(axis=1))
+
+    @property
+    def most_ms(self) -> FloatArray:
+        """What practically none exceeds, shape (M,)."""
+        return self.step_ms + 8.0 * self.slow_ms + self.room_ms
+
+    def exceeds(self, target_ms: FloatArray) -> FloatArray:
+        """Share of requests beyond the target, shape (M,)."""
+        left = target_ms - self.step_ms
+        plain = special.ndtr(-left / self.slow_ms)[:, None]
+        used = np.clip(left / self.room_ms, 1e-12, 1.0 - 1e-12)
+        logit = np.log(used / (1.0 - used))[:, None]
+        busy = special.ndtr((self.logit - logit) / self.spread)
+        late = self.quiet * plain + (1.0 - self.quiet) * busy
+        return np.asarray((late * NODE_WEIGHTS).sum(axis=1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -190,45 +222,55 @@ def latency(engines: Engines, state: State) -> Latency:
     """Distributions of TTFT and ITL of M engines."""
     queue = state.prompts
     first = FirstToken.of(engines, queue)
-    node, node_variance = _nodes(engines, state, 1.0 - state.prefill_share)
+    tokens = _tokens(engines, state, 1.0 - state.prefill_share)
     return Latency(
         ttft_ms=queue.ttft_ms + state.place_waiting_ms,
-        itl_ms=np.asarray((node * NODE_WEIGHTS).sum(axis=1)),
+        itl_ms=tokens.mean_ms,
         first=first,
         place_waits=state.place_waits,
         place_rate=state.place_rate,
-        node_ms=node,
-        node_variance=node_variance,
+        tokens=tokens,
     )
 
 
-def _nodes(
-    engines: Engines, state: State, free: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Mean and variance of the ITL of answers of each length, shape (M, 7)."""
+def _tokens(engines: Engines, state: State, free: FloatArray) -> TokenTimes:
+    """Distribution of the ITL: delay cycles, and batches that last."""
     queue, rate = state.prompts, state.rate
     lengths = engines.decode_nodes
     decode = engines.decode_ms(state.joined)
     prefill = engines.prefill_ms
     room = prefill * queue.room
-    extra = np.minimum((prefill * queue.excess)[:, None] / lengths, room[:, None])
-    mean = (decode[:, None] + extra) / free[:, None]
+    extra = (prefill * queue.excess)[:, None] / lengths
+    added = (decode[:, None] + extra) / free[:, None] - decode[:, None]
     # No step is longer than a full one: a smooth minimum.
-    use = np.clip((mean - decode[:, None]) / room[:, None], 0.0, 50.0)
+    use = np.clip(added / room[:, None], 1e-9, 50.0)
     flat = np.sqrt(np.sqrt(1.0 + (use * use) * (use * use)))
-    mean = decode[:, None] + room[:, None] * use / flat
+    share = use / flat
     noise = NOISE * rate * prefill**2 * engines.square_input * decode / free**3
     tokens = queue.backlog / engines.input_tokens * engines.square_input
     tokens = tokens + (rate * engines.input_tokens) ** 2 * queue.other_variance
     began = BACKLOG_NOISE * (prefill / free) ** 2 * tokens
     # Who waits for a place comes in when another leaves, not in clusters.
-    quiet = (1.0 - QUIET * state.place_waits)[:, None]
-    fast = quiet * (noise[:, None] / lengths + began[:, None] / (lengths * lengths))
+    calm = (1.0 - QUIET * state.place_waits)[:, None]
+    fast = calm * (noise[:, None] / lengths + began[:, None] / (lengths * lengths))
     slope = engines.slope_ms + engines.root_ms / (2.0 * np.sqrt(state.joined))
     slow = SLOW * (slope / free) ** 2 * state.variance
-    most = room**2 / 4.0
-    variance = np.minimum(fast / (flat * flat), most[:, None]) + slow[:, None]
-    return mean, np.maximum(variance, (1e-4 * mean) ** 2)
+    quiet = np.exp(-rate[:, None] * (lengths * decode[:, None] + queue.own_ms[:, None]))
+    met = 1.0 - quiet
+    mean = np.minimum(share / met, 0.98)
+    square = (fast / (flat * flat) / room[:, None]**2 + share * share) / met
+    square = square + (slow / room**2)[:, None]
+    variance = np.clip(square - mean * mean, 1e-8, 0.9 * mean * (1.0 - mean))
+    spread = np.log1p(variance / (mean * (1.0 - mean)) ** 2)
+    return TokenTimes(
+        step_ms=decode,
+        slow_ms=np.sqrt(slow) + 1e-6 * decode,
+        room_ms=room,
+        quiet=quiet,
+        added_ms=share * room[:, None],
+        logit=np.log(mean / (1.0 - mean)) - spread * (0.5 - mean),
+        spread=np.sqrt(spread),
+    )
 
 
 def _quantile(
