@@ -173,6 +173,11 @@ class Engines:
         self.kv_binds: BoolArray = self.kv_batch < self.max_num_seqs
         self.max_batch = np.maximum(np.floor(np.minimum(self.max_num_seqs, self.kv_batch)), 1.0)
         self._crowd(cached + prompt, prompt * self.input_cv, output)
+        self.slope_square = (
+            self.slope_ms**2
+            + per_context**2 * np.maximum(self.square_context - self.context**2, 0.0)
+        )
+        self.lasting = np.maximum(output * (1.0 + self.output_cv**2) / 2.0, 1e-3)
         # A prompt of L tokens takes 1 + L / budget steps, each of which reads what it computed before.
         chunk = np.maximum(self.max_num_batched_tokens - self.max_batch / 2.0, 1.0)
         self.prefill_ms = (
@@ -190,6 +195,7 @@ class Engines:
         square = (
             held * held + spread * spread + held * output * more + output * output * more**3 / 3.0
         )
+        self.square_context = square
         peaks = square / (self.context * self.context)
         work = held * output + output * output * more / 2.0
         works = (

@@ -21,20 +21,23 @@ from analyzer.engine.columns import NODE_WEIGHTS, Engines
 from analyzer.engine.state import Prompts, State
 from analyzer.replicas import FloatArray
 
-NOISE = 1.4
+NOISE = 1.0
 """CALIBRATED: prompts that arrive during one answer come in clusters; share of their variance over
 Poisson's."""
 
 BACKLOG_NOISE = 1.0
 """CALIBRATED: the same of what waited when the answer began."""
 
-SLOW = 0.9
+SLOW = 1.0
 """CALIBRATED: share of the batch's variance that lasts for as long as one answer."""
 
 QUIET = 0.8
 """CALIBRATED: share of the noise that vanishes where everybody waits for a place in the batch."""
 
 _BISECTIONS = 50
+QF = 2.0
+NR = 1.2
+FX = 1.0
 _LEAST = -4.0
 WSH = 0.543
 _HALVES = (0.5 - 0.5 / 3.0**0.5, 0.5 + 0.5 / 3.0**0.5)
@@ -114,12 +117,12 @@ class TokenTimes:
     @property
     def most_ms(self) -> FloatArray:
         """What practically none exceeds, shape (M,)."""
-        return self.step_ms + 8.0 * self.slow_ms + self.room_ms
+        return self.step_ms + 8.0 * self.slow_ms.max(axis=1) + self.room_ms
 
     def exceeds(self, target_ms: FloatArray) -> FloatArray:
         """Share of requests beyond the target, shape (M,)."""
         left = target_ms - self.step_ms
-        plain = special.ndtr(-left / self.slow_ms)[:, None]
+        plain = special.ndtr(-left[:, None] / self.slow_ms)
         used = np.clip(left / self.room_ms, 1e-12, 1.0 - 1e-12)
         logit = np.log(used / (1.0 - used))[:, None]
         busy = special.ndtr((self.logit - logit) / self.spread)
@@ -244,7 +247,7 @@ def _tokens(engines: Engines, state: State, free: FloatArray) -> TokenTimes:
     added = (decode[:, None] + extra) / free[:, None] - decode[:, None]
     # No step is longer than a full one: a smooth minimum.
     use = np.clip(added / room[:, None], 1e-9, 50.0)
-    flat = np.sqrt(np.sqrt(1.0 + (use * use) * (use * use)))
+    flat = (1.0 + use**QF) ** (1.0 / QF)
     share = use / flat
     noise = NOISE * rate * prefill**2 * engines.square_input * decode / free**3
     tokens = queue.backlog / engines.input_tokens * engines.square_input
@@ -253,18 +256,23 @@ def _tokens(engines: Engines, state: State, free: FloatArray) -> TokenTimes:
     # Who waits for a place comes in when another leaves, not in clusters.
     calm = (1.0 - QUIET * state.place_waits)[:, None]
     fast = calm * (noise[:, None] / lengths + began[:, None] / (lengths * lengths))
-    slope = engines.slope_ms + engines.root_ms / (2.0 * np.sqrt(state.joined))
-    slow = SLOW * (slope / free) ** 2 * state.variance
+    bend = engines.root_ms / (2.0 * np.sqrt(state.joined))
+    square = engines.slope_square + bend * (2.0 * engines.slope_ms + bend)
+    own = engines.slope_square - engines.slope_ms**2
+    # Of what other requests add to a step, an answer sees the mean over its own time.
+    span = lengths / engines.lasting[:, None]
+    mixed = 2.0 * (span + np.expm1(-span)) / (span * span)
+    slow = (SLOW * mixed * (square * state.variance)[:, None] + own[:, None]) / (free * free)[:, None]
     quiet = np.exp(-rate[:, None] * (lengths * decode[:, None] + queue.own_ms[:, None]))
     met = 1.0 - quiet
     mean = np.minimum(share / met, 0.98)
-    square = (fast / (flat * flat) / room[:, None]**2 + share * share) / met
-    square = square + (slow / room**2)[:, None]
+    square = (fast * (1.0 + NR * engines.input_tokens[0:1] * 0.0 + NR * queue.load[:, None]) / flat**FX / room[:, None]**2 + share * share) / met
+    square = square + slow / room[:, None]**2
     variance = np.clip(square - mean * mean, 1e-8, 0.9 * mean * (1.0 - mean))
     spread = np.log1p(variance / (mean * (1.0 - mean)) ** 2)
     return TokenTimes(
         step_ms=decode,
-        slow_ms=np.sqrt(slow) + 1e-6 * decode,
+        slow_ms=np.sqrt(slow) + 1e-6 * decode[:, None],
         room_ms=room,
         quiet=quiet,
         added_ms=share * room[:, None],
