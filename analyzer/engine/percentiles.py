@@ -36,7 +36,8 @@ QUIET = 0.8
 
 _BISECTIONS = 50
 QF = 2.0
-NR = 1.2
+GAM = 1.0
+NR = 1.6
 FX = 1.0
 _LEAST = -4.0
 WSH = 0.543
@@ -108,6 +109,8 @@ class TokenTimes:
     added_ms: FloatArray
     logit: FloatArray
     spread: FloatArray
+    odds: FloatArray
+    cv: FloatArray
 
     @property
     def mean_ms(self) -> FloatArray:
@@ -124,8 +127,12 @@ class TokenTimes:
         left = target_ms - self.step_ms
         plain = special.ndtr(-left[:, None] / self.slow_ms)
         used = np.clip(left / self.room_ms, 1e-12, 1.0 - 1e-12)
-        logit = np.log(used / (1.0 - used))[:, None]
-        busy = special.ndtr((self.logit - logit) / self.spread)
+        odds = (used / (1.0 - used))[:, None]
+        busy = special.ndtr((self.logit - np.log(odds)) / self.spread)
+        if GAM:
+            b2 = special.ndtr((1.0 - self.cv**2 / 9.0 - np.cbrt(odds / self.odds)) * 3.0 / self.cv)
+            w = 1.0 / (1.0 + (self.cv / GAM)**4)
+            busy = w * b2 + (1.0 - w) * busy
         late = self.quiet * plain + (1.0 - self.quiet) * busy
         return np.asarray((late * NODE_WEIGHTS).sum(axis=1))
 
@@ -270,7 +277,11 @@ def _tokens(engines: Engines, state: State, free: FloatArray) -> TokenTimes:
     square = square + slow / room[:, None]**2
     variance = np.clip(square - mean * mean, 1e-8, 0.9 * mean * (1.0 - mean))
     spread = np.log1p(variance / (mean * (1.0 - mean)) ** 2)
+    up = np.minimum(mean + variance / (1.0 - mean), 0.98)
+    odds = up / (1.0 - up)
+    cv = np.sqrt(variance * (1.0 + odds) ** 4) / odds
     return TokenTimes(
+        odds=odds, cv=np.maximum(cv, 1e-4),
         step_ms=decode,
         slow_ms=np.sqrt(slow) + 1e-6 * decode[:, None],
         room_ms=room,
