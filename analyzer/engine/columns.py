@@ -185,6 +185,7 @@ class Engines:
             + per_context * (1.0 + self.square_input / (prompt * chunk)) / 2.0
             + (per_request / 2.0 + per_context * cached) * (1.0 / prompt + 1.0 / chunk)
         )
+        self.place_steps = self.decodes + 1.0 + np.maximum(prompt / chunk - 0.5, 0.0)
         # Preempted requests are computed again: more where answers, which nobody can foresee, fill the cache.
         share = output / (self.context + output)
         self.recomputed = np.where(self.kv_binds, 0.5 * share * (1.0 + self.output_cv), 0.0)

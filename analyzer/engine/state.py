@@ -34,7 +34,7 @@ FULL = 0.9995
 
 PHASE = 0.4
 JOINED = 0.5
-PLACE_UNEVEN = False
+PLACE_UNEVEN = True
 _ITERATIONS = 3
 _RESCALED = 32
 """States after which weights are scaled to a sum of 1: products of more could leave the range of floats."""
@@ -214,7 +214,7 @@ def _work(
 def full_rate(engines: Engines) -> FloatArray:
     """Requests per millisecond that a full batch finishes, recomputed ones included; shape (M,)."""
     most = engines.max_batch
-    decode = engines.decodes * engines.decode_ms(most)
+    decode = engines.place_steps * engines.decode_ms(most)
     again = 1.0 + engines.recomputed
     return np.asarray(most / (decode + engines.prefill_ms * engines.input_tokens * most * again))
 
@@ -224,9 +224,10 @@ def _chain(engines: Engines, rate: FloatArray, delay: FloatArray) -> dict[str, F
     places, crowd = engines.places, engines.crowding
     last = np.ceil(places) - 1.0
     partly = places - last
-    base = rate * (engines.decodes * engines.base_ms + delay) / crowd
-    slope = rate * (engines.decodes * engines.slope_ms + engines.prefill_ms * engines.input_tokens)
-    root = rate * engines.decodes * engines.root_ms / np.sqrt(crowd)
+    steps = engines.place_steps
+    base = rate * (steps * engines.base_ms + delay) / crowd
+    slope = rate * (steps * engines.slope_ms + engines.prefill_ms * engines.input_tokens)
+    root = rate * steps * engines.root_ms / np.sqrt(crowd)
     rooted = bool(root.any())
     top = full_rate(engines)
     final = np.maximum(base / places + slope + root / np.sqrt(places), rate / top) ** partly
@@ -266,11 +267,11 @@ def _chain(engines: Engines, rate: FloatArray, delay: FloatArray) -> dict[str, F
     mean = (first + places * tail) / total
     square = (second + places * places * tail) / total
     waits = tail / total
-    place_rate = top * (1.0 - below) / (crowd * engines.uneven if PLACE_UNEVEN else crowd)
+    place_rate = top * (1.0 - below) / (engines.uneven if PLACE_UNEVEN else crowd)
     most = places * crowd
     return {
-        "batch": mean * crowd,
-        "joined": np.minimum(mean * crowd + 1.0 - waits, np.maximum(most, 1.0)),
+        "batch": mean * crowd * engines.decodes / steps,
+        "joined": np.minimum(mean * crowd * engines.decodes / steps + 1.0 - waits, np.maximum(most, 1.0)),
         "variance": np.maximum(square - mean * mean, 0.0) * crowd,
         "place_waits": waits,
         "place_waiting_ms": waits / place_rate,
