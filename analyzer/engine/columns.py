@@ -22,7 +22,7 @@ from analyzer.errors import InvalidParameterError
 from analyzer.replicas import BoolArray, FloatArray, same_length
 from analyzer.step_times import EngineLimits, Lengths, StepTimes
 
-KV_SHARE = 0.90
+KV_SHARE = 0.93
 """Share of the KV cache that requests hold before preemption begins.
 
 From simulations of 100 random replicas that were saturated: they finish what a batch of 0.72 to 1.0 of
@@ -31,6 +31,8 @@ From simulations of 100 random replicas that were saturated: they finish what a 
 
 BLOCK_TOKENS = 16
 ON = 1.08
+UP = 0.5
+UC = 6.0
 ZP = 1.0
 _NODES, NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(7)
 NODE_WEIGHTS = NODE_WEIGHTS / NODE_WEIGHTS.sum()
@@ -204,12 +206,14 @@ class Engines:
             + held * output**3 * more**3
             + output**4 * more**6 / 4.0
         )
-        self.crowding = np.where(self.kv_binds, np.maximum(peaks, 1.0) ** ZP, 1.0)
-        self.places = np.where(
-            self.kv_binds, np.maximum(ON * self.kv_batch / self.crowding, 1.0), self.max_batch
-        )
-        uneven = np.where(self.kv_binds, works / (work * work), more)
-        self.uneven = np.minimum(uneven, 6.0) / 2.0
+        peaks = np.maximum(peaks, 1.0)
+        room = ON * self.kv_batch
+        seqs = self.max_num_seqs
+        crowds = room - 2.0 * np.sqrt(peaks * room) < seqs - 2.0 * np.sqrt(seqs)
+        self.crowding = np.where(crowds, peaks**ZP, 1.0)
+        self.room = np.where(crowds, np.maximum(room, 1.0), seqs)
+        uneven = np.where(crowds, works / (work * work), more)
+        self.uneven = np.minimum(np.where(crowds, uneven**UP, uneven), UC) / 2.0
 
     def __len__(self) -> int:
         """M."""

@@ -362,7 +362,7 @@ class _Search:
 
 def parts(engines: Engines) -> Iterator[NDArray[np.intp]]:
     """Rows that are worked on together: of similar batches, and few enough for the processor's cache."""
-    width = np.exp2(np.ceil(np.log2(engines.places)))
+    width = np.exp2(np.ceil(np.log2(engines.room)))
     for one in np.unique(width):
         rows = np.flatnonzero(width == one)
         for start in range(0, rows.size, _ROWS):

@@ -34,7 +34,9 @@ FULL = 0.9995
 
 PHASE = 0.4
 JOINED = 0.5
-PLACE_UNEVEN = True
+ENV = 0.7
+WEN = 0.0
+SWING = 1.6
 _ITERATIONS = 3
 _RESCALED = 32
 """States after which weights are scaled to a sum of 1: products of more could leave the range of floats."""
@@ -136,7 +138,7 @@ def at_rate(engines: Engines, rate_rps: FloatArray) -> State:
         # No step is longer than a full one.
         longest = rate * engines.decodes * (queue.decode_ms + full_step)
         batch = np.minimum(np.minimum(batch, longest), engines.max_batch)
-    chain = _chain(engines, rate, delay)
+    chain = _chain(engines, rate, free, delay)
     queue = prompts(engines, rate, free, chain["batch"])
     return State(
         stable=stable & (chain["load"] < FULL) & (queue.load < FULL),
@@ -219,9 +221,12 @@ def full_rate(engines: Engines) -> FloatArray:
     return np.asarray(most / (decode + engines.prefill_ms * engines.input_tokens * most * again))
 
 
-def _chain(engines: Engines, rate: FloatArray, delay: FloatArray) -> dict[str, FloatArray]:
+def _chain(engines: Engines, rate: FloatArray, free: FloatArray, delay: FloatArray) -> dict[str, FloatArray]:
     """Numbers in the batch: w(n) = w(n - 1) rate T(n) / n up to the max batch, geometric beyond."""
-    places, crowd = engines.places, engines.crowding
+    # Prompts slow all others down at once: what that adds to the variance of the numbers in the batch.
+    swings = (rate * engines.prefill_ms / free) ** 2 * engines.square_input * (1.0 + SWING * (1.0 - free))
+    crowd = engines.crowding + ENV * swings
+    places = np.maximum(engines.room / crowd, 1.0)
     last = np.ceil(places) - 1.0
     partly = places - last
     steps = engines.place_steps
@@ -267,7 +272,7 @@ def _chain(engines: Engines, rate: FloatArray, delay: FloatArray) -> dict[str, F
     mean = (first + places * tail) / total
     square = (second + places * places * tail) / total
     waits = tail / total
-    place_rate = top * (1.0 - below) / (engines.uneven if PLACE_UNEVEN else crowd)
+    place_rate = top * (1.0 - below) / (engines.uneven + WEN * swings / 2.0)
     most = places * crowd
     return {
         "batch": mean * crowd * engines.decodes / steps,
