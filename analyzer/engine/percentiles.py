@@ -37,7 +37,7 @@ QUIET = 0.8
 _BISECTIONS = 50
 QF = 2.0
 GAM = 1.0
-NR = 1.6
+NR = 1.2
 FX = 1.0
 _LEAST = -4.0
 WSH = 0.543
@@ -103,12 +103,12 @@ class TokenTimes:
     """
 
     step_ms: FloatArray
+    wide_ms: FloatArray
     slow_ms: FloatArray
     room_ms: FloatArray
+    start_ms: FloatArray
     quiet: FloatArray
     added_ms: FloatArray
-    logit: FloatArray
-    spread: FloatArray
     odds: FloatArray
     cv: FloatArray
 
@@ -120,21 +120,28 @@ class TokenTimes:
     @property
     def most_ms(self) -> FloatArray:
         """What practically none exceeds, shape (M,)."""
-        return self.step_ms + 8.0 * self.slow_ms.max(axis=1) + self.room_ms
+        return self.step_ms + 8.0 * self.slow_ms.max(axis=1) + self.room_ms.max(axis=1)
 
     def exceeds(self, target_ms: FloatArray) -> FloatArray:
         """Share of requests beyond the target, shape (M,)."""
-        left = target_ms - self.step_ms
-        plain = special.ndtr(-left[:, None] / self.slow_ms)
-        used = np.clip(left / self.room_ms, 1e-12, 1.0 - 1e-12)
-        odds = (used / (1.0 - used))[:, None]
-        busy = special.ndtr((self.logit - np.log(odds)) / self.spread)
-        if GAM:
-            b2 = special.ndtr((1.0 - self.cv**2 / 9.0 - np.cbrt(odds / self.odds)) * 3.0 / self.cv)
-            w = 1.0 / (1.0 + (self.cv / GAM)**4)
-            busy = w * b2 + (1.0 - w) * busy
+        left = (target_ms - self.step_ms)[:, None]
+        wide = self.wide_ms[:, None]
+        alone = np.maximum(left + wide, 1e-9) / wide
+        plain = _beyond(alone, self.slow_ms / wide)
+        used = np.clip((left + self.start_ms) / self.room_ms, 1e-12, 1.0 - 1e-12)
+        busy = _beyond(used / (1.0 - used) / self.odds, self.cv)
         late = self.quiet * plain + (1.0 - self.quiet) * busy
         return np.asarray((late * NODE_WEIGHTS).sum(axis=1))
+
+
+def _beyond(ratio: FloatArray, cv: FloatArray) -> FloatArray:
+    """Share beyond `ratio` means: gamma (Wilson and Hilferty), log-normal where it varies more."""
+    square = cv * cv
+    gamma = special.ndtr((1.0 - square / 9.0 - np.cbrt(ratio)) * 3.0 / cv)
+    log = np.log1p(square)
+    normal = special.ndtr(-(np.log(ratio) + log / 2.0) / np.sqrt(log))
+    weight = 1.0 / (1.0 + (square / GAM**2) ** 2)
+    return np.asarray(weight * gamma + (1.0 - weight) * normal)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -272,23 +279,27 @@ def _tokens(engines: Engines, state: State, free: FloatArray) -> TokenTimes:
     slow = (SLOW * mixed * (square * state.variance)[:, None] + own[:, None]) / (free * free)[:, None]
     quiet = np.exp(-rate[:, None] * (lengths * decode[:, None] + queue.own_ms[:, None]))
     met = 1.0 - quiet
-    mean = np.minimum(share / met, 0.98)
-    square = (fast * (1.0 + NR * engines.input_tokens[0:1] * 0.0 + NR * queue.load[:, None]) / flat**FX / room[:, None]**2 + share * share) / met
-    square = square + slow / room[:, None]**2
-    variance = np.clip(square - mean * mean, 1e-8, 0.9 * mean * (1.0 - mean))
-    spread = np.log1p(variance / (mean * (1.0 - mean)) ** 2)
-    up = np.minimum(mean + variance / (1.0 - mean), 0.98)
-    odds = up / (1.0 - up)
-    cv = np.sqrt(variance * (1.0 + odds) ** 4) / odds
+    wide = np.maximum(decode - engines.base_ms, 1e-3 * decode)
+    mean = np.minimum(share / met, 0.98) * room[:, None]
+    fast = (fast * (1.0 + NR * queue.load[:, None]) / flat + (share * room[:, None]) ** 2) / met - mean * mean
+    fast = np.maximum(fast, 1e-8 * mean * mean)
+    part = slow / (slow + fast)
+    start = part * wide[:, None]
+    most = room[:, None] + start + 6.0 * part * np.sqrt(slow)
+    mean = (mean + start) / most
+    variance = np.clip((fast + slow) / most**2, 1e-8, 0.9 * mean * (1.0 - mean))
+    square = variance / (mean * (1.0 - mean)) ** 2
+    odds = mean / (1.0 - mean) * (1.0 + square) ** mean
     return TokenTimes(
-        odds=odds, cv=np.maximum(cv, 1e-4),
         step_ms=decode,
+        wide_ms=wide,
         slow_ms=np.sqrt(slow) + 1e-6 * decode[:, None],
-        room_ms=room,
+        room_ms=most,
+        start_ms=start,
         quiet=quiet,
         added_ms=share * room[:, None],
-        logit=np.log(mean / (1.0 - mean)) - spread * (0.5 - mean),
-        spread=np.sqrt(spread),
+        odds=odds,
+        cv=np.maximum(np.sqrt(square), 1e-4),
     )
 
 
