@@ -274,7 +274,9 @@ def _tokens(engines: Engines, state: State, free: FloatArray) -> TokenTimes:
     square = engines.slope_square + bend * (2.0 * engines.slope_ms + bend)
     own = engines.slope_square - engines.slope_ms**2
     # Of what other requests add to a step, an answer sees the mean over its own time.
-    span = lengths / engines.lasting[:, None]
+    # More requests make each last longer, so what is above the mean fades more slowly.
+    fades = np.maximum(1.0 - rate * engines.decodes * engines.slope_ms / free, 0.05)
+    span = np.maximum(lengths * (fades / engines.lasting)[:, None], 1e-3)
     mixed = 2.0 * (span + np.expm1(-span)) / (span * span)
     slow = (SLOW * mixed * (square * state.variance)[:, None] + own[:, None]) / (free * free)[:, None]
     quiet = np.exp(-rate[:, None] * (lengths * decode[:, None] + queue.own_ms[:, None]))
