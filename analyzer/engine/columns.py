@@ -32,6 +32,9 @@ From simulations of 100 random replicas that were saturated: they finish what a 
 BLOCK_TOKENS = 16
 ON = 1.08
 UP = 0.5
+PRE = 4.0
+PREX = 1.7
+REC = 0.5
 UC = 6.0
 ZP = 1.0
 _NODES, NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(7)
@@ -188,9 +191,11 @@ class Engines:
             + (per_request / 2.0 + per_context * cached) * (1.0 / prompt + 1.0 / chunk)
         )
         self.place_steps = self.decodes + 1.0 + np.maximum(prompt / chunk - 0.5, 0.0)
-        # Preempted requests are computed again: more where answers, which nobody can foresee, fill the cache.
-        share = output / (self.context + output)
-        self.recomputed = np.where(self.kv_binds, 0.5 * share * (1.0 + self.output_cv), 0.0)
+        # Who is preempted is computed again: the more, the more of the cache answers fill, which none foresees.
+        share = output * (1.0 + self.output_cv**2) / (2.0 * self.context)
+        spare = np.clip((self.max_num_seqs / self.kv_batch - 1.0) / 0.3, 0.0, 1.0)
+        self.preempted = PRE * share**PREX * spare
+        self.recomputed = self.preempted * REC
 
     def _crowd(self, held: FloatArray, spread: FloatArray, output: FloatArray) -> None:
         """How unevenly requests fill the KV cache, and for how long they keep their place."""

@@ -18,7 +18,7 @@ import numpy as np
 from scipy import special
 
 from analyzer.engine.columns import NODE_WEIGHTS, Engines
-from analyzer.engine.state import Prompts, State
+from analyzer.engine.state import Prompts, State, full_rate
 from analyzer.replicas import FloatArray
 
 NOISE = 1.0
@@ -36,6 +36,7 @@ QUIET = 0.8
 
 _BISECTIONS = 50
 QF = 2.0
+STALL = 5.0
 GAM = 1.0
 NR = 1.2
 FX = 1.0
@@ -111,16 +112,18 @@ class TokenTimes:
     added_ms: FloatArray
     odds: FloatArray
     cv: FloatArray
+    stalls: FloatArray
+    stall_ms: FloatArray
 
     @property
     def mean_ms(self) -> FloatArray:
         """Mean over requests, shape (M,)."""
-        return np.asarray(self.step_ms + (self.added_ms * NODE_WEIGHTS).sum(axis=1))
+        return np.asarray(self.step_ms + ((self.added_ms + self.stalls[:, None] * self.stall_ms) * NODE_WEIGHTS).sum(axis=1))
 
     @property
     def most_ms(self) -> FloatArray:
         """What practically none exceeds, shape (M,)."""
-        return self.step_ms + 8.0 * self.slow_ms.max(axis=1) + self.room_ms.max(axis=1)
+        return self.step_ms + 8.0 * self.slow_ms.max(axis=1) + self.room_ms.max(axis=1) + 30.0 * (self.stalls[:, None] * self.stall_ms).max(axis=1)
 
     def exceeds(self, target_ms: FloatArray) -> FloatArray:
         """Share of requests beyond the target, shape (M,)."""
@@ -131,6 +134,10 @@ class TokenTimes:
         used = np.clip((left + self.start_ms) / self.room_ms, 1e-12, 1.0 - 1e-12)
         busy = _beyond(used / (1.0 - used) / self.odds, self.cv)
         late = self.quiet * plain + (1.0 - self.quiet) * busy
+        if self.stalls.any():
+            beyond = np.maximum(target_ms - self.step_ms, 0.0)[:, None] - self.added_ms
+            stalled = self.stalls[:, None] * np.exp(-np.maximum(beyond, 0.0) / self.stall_ms)
+            late = late + stalled * (1.0 - late)
         return np.asarray((late * NODE_WEIGHTS).sum(axis=1))
 
 
@@ -292,7 +299,12 @@ def _tokens(engines: Engines, state: State, free: FloatArray) -> TokenTimes:
     variance = np.clip((fast + slow) / most**2, 1e-8, 0.9 * mean * (1.0 - mean))
     square = variance / (mean * (1.0 - mean)) ** 2
     odds = mean / (1.0 - mean) * (1.0 + square) ** mean
+    hit = -np.expm1(-engines.preempted)
+    stall = STALL * engines.preempted / np.maximum(hit, 1e-6) / full_rate(engines)
+    stall = np.maximum(stall, 1e-6)[:, None] / lengths
     return TokenTimes(
+        stalls=hit * state.place_waits,
+        stall_ms=stall,
         step_ms=decode,
         wide_ms=wide,
         slow_ms=np.sqrt(slow) + 1e-6 * decode[:, None],
