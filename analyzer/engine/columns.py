@@ -30,8 +30,9 @@ From simulations of 100 random replicas that were saturated: they finish what a 
 """
 
 BLOCK_TOKENS = 16
-ON = 1.08
+ON = 1.14
 UP = 0.5
+HOL = 1.25
 PRE = 4.0
 PREX = 1.7
 REC = 0.5
@@ -182,7 +183,7 @@ class Engines:
             self.slope_ms**2
             + per_context**2 * np.maximum(self.square_context - self.context**2, 0.0)
         )
-        self.lasting = np.maximum(output * (1.0 + self.output_cv**2) / 2.0, 1e-3)
+        self.lasting = np.maximum(output * (0.75 + 0.25 * self.output_cv**2), 1e-3)
         # A prompt of L tokens takes 1 + L / budget steps, each of which reads what it computed before.
         chunk = np.maximum(self.max_num_batched_tokens - self.max_batch / 2.0, 1.0)
         self.prefill_ms = (
@@ -212,7 +213,7 @@ class Engines:
             + output**4 * more**6 / 4.0
         )
         peaks = np.maximum(peaks, 1.0)
-        room = ON * self.kv_batch
+        room = np.maximum(ON * self.kv_batch - HOL * peaks, 1.0)
         seqs = self.max_num_seqs
         crowds = room - 2.0 * np.sqrt(peaks * room) < seqs - 2.0 * np.sqrt(seqs)
         self.crowding = np.where(crowds, peaks**ZP, 1.0)

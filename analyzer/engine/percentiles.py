@@ -36,7 +36,7 @@ QUIET = 0.8
 
 _BISECTIONS = 50
 QF = 2.0
-STALL = 5.0
+STALL = 4.0
 GAM = 1.0
 NR = 1.2
 FX = 1.0

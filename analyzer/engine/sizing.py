@@ -45,6 +45,7 @@ _ROWS = 2**12
 """Rows that are worked on together: their columns fit in the processor's cache."""
 
 _IDLE = 1e-4
+AIM = 1.0
 _PERCENTILES = (0.5, 0.9, 0.95, 0.99)
 
 
@@ -335,8 +336,8 @@ class _Search:
         slow = times.itl_ms > self._itl
         if not self._means:
             with np.errstate(invalid="ignore"):
-                many_late = times.ttft_exceeds(np.minimum(self._ttft, 1e15)) > 1.0 - self._share
-                many_slow = times.itl_exceeds(np.minimum(self._itl, 1e15)) > 1.0 - self._share
+                many_late = times.ttft_exceeds(np.minimum(self._ttft, 1e15)) > AIM * (1.0 - self._share)
+                many_slow = times.itl_exceeds(np.minimum(self._itl, 1e15)) > AIM * (1.0 - self._share)
             if self._tails:
                 late, slow = many_late, many_slow
             else:
