@@ -34,9 +34,10 @@ FULL = 0.9995
 
 PHASE = 0.4
 JOINED = 0.5
-ENV = 0.7
+ENV = 1.0
 WEN = 0.0
-SWING = 1.6
+SWING = 0.0
+SCAP = 3.0
 _ITERATIONS = 3
 _RESCALED = 32
 """States after which weights are scaled to a sum of 1: products of more could leave the range of floats."""
@@ -225,6 +226,7 @@ def _chain(engines: Engines, rate: FloatArray, free: FloatArray, delay: FloatArr
     """Numbers in the batch: w(n) = w(n - 1) rate T(n) / n up to the max batch, geometric beyond."""
     # Prompts slow all others down at once: what that adds to the variance of the numbers in the batch.
     swings = (rate * engines.prefill_ms / free) ** 2 * engines.square_input * (1.0 + SWING * (1.0 - free))
+    swings = swings / (1.0 + swings / SCAP)
     crowd = engines.crowding + ENV * swings
     places = np.maximum(engines.room / crowd, 1.0)
     last = np.ceil(places) - 1.0
