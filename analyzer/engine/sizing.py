@@ -22,30 +22,35 @@ from numpy.typing import ArrayLike, NDArray
 from analyzer import errors
 from analyzer.engine import state as engine_state
 from analyzer.engine.columns import Engine, Engines
-from analyzer.engine.percentiles import latency
+from analyzer.engine.percentiles import latency, means
 from analyzer.replicas import FloatArray, checked
 
-HEADROOM = 0.04
-"""Default share of the largest rate that is kept free: the model's error in simulations is 0 to 5 % (one
-standard deviation), and a replica that is asked for too much breaks faster than one that idles costs."""
+HEADROOM = 0.05
+"""Default share of the largest rate that is kept free: a replica that is asked for too much breaks faster
+than one that idles costs."""
 
 KV_HEADROOM = 0.01
-KV_TAIL_HEADROOM = 0.03
-"""Kept free besides where the KV cache binds the batch, for means and for percentiles: preemption makes the
-fall there a cliff."""
+"""Kept free besides where the KV cache binds the batch, for means: preemption makes the fall there a cliff."""
+
+SPARED = 0.2
+"""CALIBRATED: share of the allowed misses of a percentile that is kept free, where that is the smaller
+distance: near a cliff a little of the rate is all of the misses."""
 
 Binding = Literal["ttft", "itl", "tps", "kv", "stability"]
 BINDINGS: tuple[Binding, ...] = ("ttft", "itl", "tps", "kv", "stability")
 _TTFT, _ITL, _TPS, _KV, _STABILITY = range(5)
-_HALVINGS = 12
-_FEW = 64
+_STEPS = 9
+_SECTIONS = 40
+_FEW = 12
 """Rows up to which several rates are tested in one call: the call costs more than its numbers."""
+
+_FAR = 4.0
+"""Largest logarithm of latency over target, or of misses over those allowed, that a search looks at."""
 
 _ROWS = 2**12
 """Rows that are worked on together: their columns fit in the processor's cache."""
 
 _IDLE = 1e-4
-AIM = 1.0
 _PERCENTILES = (0.5, 0.9, 0.95, 0.99)
 
 
@@ -194,7 +199,8 @@ def size_engines(
         itl_ms: the same.
         tps: tokens per second; of one replica it asks for no more than stability.
         percentile: of the latencies that must meet the targets, such as 0.95; NaN is the mean.
-        headroom: share of the largest rate that is kept free, >= 0 and < 1.
+        headroom: share of the largest rate that is kept free, >= 0 and < 1; of percentiles no more than
+            keeps `SPARED` of the allowed misses free.
 
     Raises:
         InvalidParameterError: one of them is out of its range; names the row.
@@ -211,11 +217,8 @@ def size_engines(
     best = np.full(rows, np.nan)
     for part in parts(engines):
         search = _Search(engines.take(part), ttft[part], itl[part], share[part])
-        rate[part], binding[part], best[part] = search.largest()
+        rate[part], binding[part], best[part] = search.largest(free[part])
     binding[(binding == _STABILITY) & ~np.isnan(tokens)] = _TPS
-    cliff = np.where(np.isnan(share), KV_HEADROOM, KV_TAIL_HEADROOM)
-    kept = free + np.where(engines.kv_binds & (free > 0), cliff, 0.0)
-    rate *= 1.0 - np.minimum(kept, 0.999)
     return EngineCapacityArrays(
         rate_rps=rate,
         binding=binding,
@@ -243,12 +246,12 @@ def analyze_engines(engines: Engines, rate_rps: ArrayLike) -> EnginePerformanceA
     for part in parts(engines):
         some = engines.take(part)
         state = engine_state.at_rate(some, rates[part])
-        times = latency(some, state)
+        times, (first, token) = latency(some, state), means(some, state)
         usage = np.minimum(state.batch * (some.context + 8.0) * 0.9 / (0.9 * some.kv_tokens), 1.0)
         values = {
             "rate_rps": rates[part],
-            "ttft_ms": times.ttft_ms,
-            "itl_ms": times.itl_ms,
+            "ttft_ms": first,
+            "itl_ms": token,
             "in_service": state.batch + state.rate * state.prompts.own_ms,
             "utilization": rates[part] / _Search.stable_rates(some),
             "kv_usage": usage,
@@ -272,79 +275,120 @@ class _Search:
         self, engines: Engines, ttft_ms: FloatArray, itl_ms: FloatArray, share: FloatArray
     ) -> None:
         self._engines = engines
-        self._ttft = np.where(np.isnan(ttft_ms), np.inf, ttft_ms)
-        self._itl = np.where(np.isnan(itl_ms), np.inf, itl_ms)
+        self._ttft = np.where(np.isnan(ttft_ms), 1e15, ttft_ms)
+        self._itl = np.where(np.isnan(itl_ms), 1e15, itl_ms)
+        self._mean = np.isnan(share)
         self._share = share
-        self._means = bool(np.isnan(share).all())
-        self._tails = bool((~np.isnan(share)).all())
 
-    def largest(self) -> tuple[FloatArray, NDArray[np.int8], FloatArray]:
-        """Rates, bindings and the best latencies, each of shape (M,)."""
+    def largest(
+        self, headroom: FloatArray
+    ) -> tuple[FloatArray, NDArray[np.int8], FloatArray]:
+        """Rates less the headroom, bindings and the best latencies, each of shape (M,)."""
+        engines = self._engines
         high = 1000.0 * np.minimum(
-            engine_state.full_rate(self._engines),
-            1.0 / (self._engines.prefill_ms * self._engines.input_tokens),
+            engine_state.full_rate(engines), 1.0 / (engines.prefill_ms * engines.input_tokens)
         )
         low = high * _IDLE
-        idle = self._missed(low)
-        lost = idle >= 0
-        binding = idle
-        few = self._ttft.size <= _FEW
-        sections = 16 if few else 2
-        for _ in range(_HALVINGS // 4 if few else _HALVINGS):
-            low, high, binding = self._narrowed(low, high, binding, sections)
-        binding = np.where(lost, idle, binding)
-        binding = np.where(binding < 0, _STABILITY, binding)
-        kv = (binding == _STABILITY) | (binding == _TTFT)
-        if kv.any() and self._engines.kv_binds.any():
-            waits = engine_state.at_rate(self._engines, low).place_waits > 0.02
-            bound = kv & self._engines.kv_binds & ~lost & (waits | (binding == _STABILITY))
+        idle, first = self._over(low)
+        lost = idle > 0.0
+        search = self._sections if low.size <= _FEW else self._secants
+        rate, binding = search(low, high, idle)
+        binding = np.where(lost, first, binding)
+        state = engine_state.at_rate(engines, rate) if engines.kv_binds.any() else None
+        if state is not None:
+            bound = engines.kv_binds & ~lost & (binding != _ITL)
+            bound &= (state.place_waits > 0.02) | (binding == _STABILITY)
             binding = np.where(bound, _KV, binding)
         best = self._best(lost, binding)
-        return np.where(lost, np.nan, low), binding.astype(np.int8), best
+        rate = np.where(lost, np.nan, self._spared(rate, headroom))
+        return rate, binding.astype(np.int8), best
+
+    def _spared(self, rate: FloatArray, headroom: FloatArray) -> FloatArray:
+        """The rates less what is kept free of them."""
+        more = np.where(self._mean & self._engines.kv_binds, KV_HEADROOM, 0.0)
+        kept = np.where(headroom > 0.0, np.minimum(headroom + more, 0.999), 0.0)
+        tails = ~self._mean & (kept > 0.0)
+        if tails.any():
+            over, _ = self._over(rate * (1.0 - kept))
+            aim = math.log1p(-SPARED)
+            near = np.minimum(aim / np.minimum(over, aim), 1.0)
+            kept = np.where(tails, kept * near, kept)
+        return rate * (1.0 - kept)
 
     @staticmethod
     def stable_rates(engines: Engines) -> FloatArray:
         """Largest stable rates, requests per second, shape (M,)."""
         none = np.full(len(engines), np.nan)
-        return np.asarray(_Search(engines, none, none, none).largest()[0])
+        return np.asarray(_Search(engines, none, none, none).largest(np.zeros(len(engines)))[0])
 
-    def _narrowed(
-        self, low: FloatArray, high: FloatArray, binding: NDArray[np.int64], sections: int
-    ) -> tuple[FloatArray, FloatArray, NDArray[np.int64]]:
-        """The section of each interval in which a target begins to be missed; all tests in one call."""
-        rows, cuts = low.size, sections - 1
-        steps = np.arange(1, sections) / sections
-        rates = low + (high - low) * steps[:, None]
-        search = self
-        if cuts > 1:
-            again = np.tile(np.arange(rows), cuts)
-            search = _Search(
-                self._engines.take(again), self._ttft[again], self._itl[again], self._share[again]
-            )
-        missed = search._missed(rates.ravel()).reshape(cuts, rows)
-        held = (np.cumsum(missed >= 0, axis=0) == 0).sum(axis=0)
+    def _sections(
+        self, low: FloatArray, high: FloatArray, below: FloatArray
+    ) -> tuple[FloatArray, NDArray[np.int64]]:
+        """Root and what binds there by dividing twice into many sections, all of them tested in one call."""
+        rows, cuts = low.size, _SECTIONS - 1
+        again = np.tile(np.arange(rows), cuts)
+        search = _Search(
+            self._engines.take(again), self._ttft[again], self._itl[again], self._share[again]
+        )
         columns = np.arange(rows)
-        edges = np.vstack([low, rates, high])
-        reasons = np.vstack([missed, binding])
-        return edges[held, columns], edges[held + 1, columns], reasons[held, columns]
+        above = np.full(rows, _FAR)
+        reason = np.full(rows, _STABILITY)
+        for _ in range(2):
+            rates = low + (high - low) * (np.arange(1, _SECTIONS) / _SECTIONS)[:, None]
+            over, reasons = (part.reshape(cuts, rows) for part in search._over(rates.ravel()))
+            held = (np.cumsum(over > 0.0, axis=0) == 0).sum(axis=0)
+            edges, values = np.vstack([low, rates, high]), np.vstack([below, over, above])
+            reason = np.vstack([reasons, reason])[held, columns]
+            low, high = edges[held, columns], edges[held + 1, columns]
+            below, above = values[held, columns], values[held + 1, columns]
+        # On cliffs the lower end is right.
+        part = np.where(above < _FAR, -below / np.maximum(above - below, 1e-12), 0.0)
+        return low + (high - low) * np.clip(part, 0.0, 1.0), reason
 
-    def _missed(self, rate_rps: FloatArray) -> NDArray[np.int64]:
-        """What is missed at the rate: index into `BINDINGS`, -1 where nothing is; shape (M,)."""
+    def _secants(
+        self, low: FloatArray, high: FloatArray, below: FloatArray
+    ) -> tuple[FloatArray, NDArray[np.int64]]:
+        """The same by secants that keep the root between their ends (Illinois), and by halves at first."""
+        above = np.full(low.size, _FAR)
+        reason = np.full(low.size, _STABILITY)
+        for step in range(_STEPS):
+            part = np.clip(-below / np.maximum(above - below, 1e-12), 0.02, 0.98)
+            middle = low + (high - low) * (part if step % 3 else 0.5)
+            over, why = self._over(middle)
+            missed = over > 0.0
+            reason = np.where(missed, why, reason)
+            # An end that stays counts half.
+            above, below = (
+                np.where(missed, over, 0.5 * above if step % 3 else above),
+                np.where(missed, 0.5 * below if step % 3 else below, over),
+            )
+            low, high = np.where(missed, low, middle), np.where(missed, middle, high)
+        return low, reason
+
+    def _over(self, rate_rps: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:
+        """Logarithm of what is missed the most, within `_FAR`, and its index in `BINDINGS`; shape (M,).
+
+        Means: latency over target; percentiles: share of misses over those allowed.
+        """
         state = engine_state.at_rate(self._engines, rate_rps)
-        times = latency(self._engines, state)
-        late = times.ttft_ms > self._ttft
-        slow = times.itl_ms > self._itl
-        if not self._means:
-            with np.errstate(invalid="ignore"):
-                many_late = times.ttft_exceeds(np.minimum(self._ttft, 1e15)) > AIM * (1.0 - self._share)
-                many_slow = times.itl_exceeds(np.minimum(self._itl, 1e15)) > AIM * (1.0 - self._share)
-            if self._tails:
-                late, slow = many_late, many_slow
-            else:
-                late = np.where(np.isnan(self._share), late, many_late)
-                slow = np.where(np.isnan(self._share), slow, many_slow)
-        missed = np.where(slow, _ITL, np.where(late, _TTFT, -1))
-        return np.where(state.stable, missed, np.where(slow & ~late, _ITL, _STABILITY))
+        ttft, itl = np.empty(rate_rps.size), np.empty(rate_rps.size)
+        if self._mean.any():
+            ttft, itl = (
+                value / target
+                for value, target in zip(
+                    means(self._engines, state), (self._ttft, self._itl), strict=True
+                )
+            )
+        if not self._mean.all():
+            times, allowed = latency(self._engines, state), 1.0 - self._share
+            late, slow = times.ttft_exceeds(self._ttft), times.itl_exceeds(self._itl)
+            ttft = np.where(self._mean, ttft, late / allowed)
+            itl = np.where(self._mean, itl, slow / allowed)
+        worst = np.log(np.maximum(np.maximum(ttft, itl), 1e-9))
+        reason = np.where(itl > 1.0, _ITL, np.where(ttft > 1.0, _TTFT, _STABILITY))
+        reason = np.where(state.stable | (itl > 1.0), reason, _STABILITY)
+        over = np.where(state.stable, np.clip(worst, -_FAR, _FAR), _FAR)
+        return over, reason
 
     def _best(self, lost: NDArray[np.bool_], binding: NDArray[np.int64]) -> FloatArray:
         best = np.full(lost.size, np.nan)
@@ -352,11 +396,11 @@ class _Search:
         if rows.size:
             engines = self._engines.take(rows)
             rate = _IDLE * 1000.0 * engine_state.full_rate(engines)
-            times = latency(engines, engine_state.at_rate(engines, rate))
-            share = np.where(np.isnan(self._share[rows]), 0.5, self._share[rows])
-            mean = np.isnan(self._share[rows])
-            ttft = np.where(mean, times.ttft_ms, times.ttft_quantile(share))
-            itl = np.where(mean, times.itl_ms, times.itl_quantile(share))
+            state = engine_state.at_rate(engines, rate)
+            times, (first, token) = latency(engines, state), means(engines, state)
+            share = np.where(self._mean[rows], 0.5, self._share[rows])
+            ttft = np.where(self._mean[rows], first, times.ttft_quantile(share))
+            itl = np.where(self._mean[rows], token, times.itl_quantile(share))
             best[rows] = np.where(binding[rows] == _ITL, itl, ttft)
         return best
 

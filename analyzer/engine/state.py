@@ -19,7 +19,6 @@ linear in n for given lengths, and its coefficients are computed from them (m = 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,23 +26,20 @@ import numpy as np
 from scipy import special
 
 from analyzer.engine.columns import Engines
+from analyzer.engine.places import FULL, numbers
 from analyzer.replicas import BoolArray, FloatArray
 
-FULL = 0.9995
-"""Largest load that counts as stable."""
-
 PHASE = 0.4
-JOINED = 0.5
-ENV = 1.0
-WEN = 0.0
-SWING = 0.0
-SCAP = 3.0
-_ITERATIONS = 3
-_RESCALED = 32
-"""States after which weights are scaled to a sum of 1: products of more could leave the range of floats."""
+"""CALIBRATED: share of an empty step beyond which a prompt costs steps of its own; a half by its mean, less
+for the steps that it shares."""
 
-_SMALLEST = 1e-280
-"""Keeps weights normal floats, with which processors are fast."""
+JOINED = 0.5
+"""CALIBRATED: of prompts that arrive behind one, the fewer end with it the more steps it takes."""
+
+MOST_SWINGS = 3.0
+"""CALIBRATED: most that prompts add to the variance of the batch over its mean."""
+
+_ITERATIONS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -139,7 +135,7 @@ def at_rate(engines: Engines, rate_rps: FloatArray) -> State:
         # No step is longer than a full one.
         longest = rate * engines.decodes * (queue.decode_ms + full_step)
         batch = np.minimum(np.minimum(batch, longest), engines.max_batch)
-    chain = _chain(engines, rate, free, delay)
+    chain = _places(engines, rate, free, delay)
     queue = prompts(engines, rate, free, chain["batch"])
     return State(
         stable=stable & (chain["load"] < FULL) & (queue.load < FULL),
@@ -222,66 +218,32 @@ def full_rate(engines: Engines) -> FloatArray:
     return np.asarray(most / (decode + engines.prefill_ms * engines.input_tokens * most * again))
 
 
-def _chain(engines: Engines, rate: FloatArray, free: FloatArray, delay: FloatArray) -> dict[str, FloatArray]:
-    """Numbers in the batch: w(n) = w(n - 1) rate T(n) / n up to the max batch, geometric beyond."""
-    # Prompts slow all others down at once: what that adds to the variance of the numbers in the batch.
-    swings = (rate * engines.prefill_ms / free) ** 2 * engines.square_input * (1.0 + SWING * (1.0 - free))
-    swings = swings / (1.0 + swings / SCAP)
-    crowd = engines.crowding + ENV * swings
-    places = np.maximum(engines.room / crowd, 1.0)
-    last = np.ceil(places) - 1.0
-    partly = places - last
+def _places(
+    engines: Engines, rate: FloatArray, free: FloatArray, delay: FloatArray
+) -> dict[str, FloatArray]:
+    """Numbers in the batch, and the wait for a place in it."""
+    swings = (rate * engines.prefill_ms / free) ** 2 * engines.square_input
+    crowding = engines.crowding + swings / (1.0 + swings / MOST_SWINGS)
+    places = np.maximum(engines.room / crowding, 1.0)
     steps = engines.place_steps
-    base = rate * (steps * engines.base_ms + delay) / crowd
-    slope = rate * (steps * engines.slope_ms + engines.prefill_ms * engines.input_tokens)
-    root = rate * steps * engines.root_ms / np.sqrt(crowd)
-    rooted = bool(root.any())
     top = full_rate(engines)
-    final = np.maximum(base / places + slope + root / np.sqrt(places), rate / top) ** partly
-    weight = np.ones_like(rate)
-    full, total = np.zeros_like(rate), np.zeros_like(rate)
-    first, second = np.zeros_like(rate), np.zeros_like(rate)
-    least = int(last.min())
-    # State by state over all rows: faster than tables, whose smallest entries leave the normal floats.
-    for n in range(int(last.max()) + 1):
-        if n:
-            ratio = base / n
-            ratio += slope
-            if rooted:
-                ratio += root / math.sqrt(n)
-            if n > least:
-                ratio[last < n] = 0.0
-            weight *= ratio
-            weight += _SMALLEST
-        part = weight
-        if n >= least:
-            ends = last == n
-            full = np.where(ends, weight * final, full)
-            part = np.where(last < n, 0.0, np.where(ends, weight * partly, weight))
-        total += part
-        part = part * n
-        first += part
-        part *= n
-        second += part
-        if n % _RESCALED == _RESCALED - 1:
-            shrink = 1.0 / (total + full)
-            weight, full, total = weight * shrink, full * shrink, total * shrink
-            first, second = first * shrink, second * shrink
     load = rate / top
-    below = np.minimum(load, FULL)
-    tail = full / (1.0 - below)
-    total = total + tail
-    mean = (first + places * tail) / total
-    square = (second + places * places * tail) / total
-    waits = tail / total
-    place_rate = top * (1.0 - below) / (engines.uneven + WEN * swings / 2.0)
-    most = places * crowd
+    found = numbers(
+        rate * (steps * engines.base_ms + delay) / crowding,
+        rate * (steps * engines.slope_ms + engines.prefill_ms * engines.input_tokens),
+        rate * steps * engines.root_ms / np.sqrt(crowding),
+        places,
+        load,
+    )
+    # A place is held from the first step of the prompt on, and decodes from the second.
+    batch = found.mean * crowding * engines.decodes / steps
+    place_rate = top * (1.0 - np.minimum(load, FULL)) / engines.uneven
     return {
-        "batch": mean * crowd * engines.decodes / steps,
-        "joined": np.minimum(mean * crowd * engines.decodes / steps + 1.0 - waits, np.maximum(most, 1.0)),
-        "variance": np.maximum(square - mean * mean, 0.0) * crowd,
-        "place_waits": waits,
-        "place_waiting_ms": waits / place_rate,
+        "batch": batch,
+        "joined": np.minimum(batch + 1.0 - found.waits, np.maximum(places * crowding, 1.0)),
+        "variance": found.variance * crowding,
+        "place_waits": found.waits,
+        "place_waiting_ms": found.waits / place_rate,
         "place_rate": place_rate,
         "load": load,
     }
