@@ -40,9 +40,9 @@ Binding = Literal["ttft", "itl", "tps", "kv", "stability"]
 BINDINGS: tuple[Binding, ...] = ("ttft", "itl", "tps", "kv", "stability")
 _TTFT, _ITL, _TPS, _KV, _STABILITY = range(5)
 _STEPS = 9
-_SECTIONS = 40
-_FEW = 12
-"""Rows up to which several rates are tested in one call: the call costs more than its numbers."""
+_SECTIONS = 160
+_FEW = 4
+"""Rows up to which all rates are tested in one call: the call costs more than its numbers."""
 
 _FAR = 4.0
 """Largest logarithm of latency over target, or of misses over those allowed, that a search looks at."""
@@ -289,31 +289,10 @@ class _Search:
             engine_state.full_rate(engines), 1.0 / (engines.prefill_ms * engines.input_tokens)
         )
         low = high * _IDLE
-        idle, first = self._over(low)
-        lost = idle > 0.0
         search = self._sections if low.size <= _FEW else self._secants
-        rate, binding = search(low, high, idle)
-        binding = np.where(lost, first, binding)
-        state = engine_state.at_rate(engines, rate) if engines.kv_binds.any() else None
-        if state is not None:
-            bound = engines.kv_binds & ~lost & (binding != _ITL)
-            bound &= (state.place_waits > 0.02) | (binding == _STABILITY)
-            binding = np.where(bound, _KV, binding)
+        rate, binding, lost = search(low, high, headroom)
         best = self._best(lost, binding)
-        rate = np.where(lost, np.nan, self._spared(rate, headroom))
-        return rate, binding.astype(np.int8), best
-
-    def _spared(self, rate: FloatArray, headroom: FloatArray) -> FloatArray:
-        """The rates less what is kept free of them."""
-        more = np.where(self._mean & self._engines.kv_binds, KV_HEADROOM, 0.0)
-        kept = np.where(headroom > 0.0, np.minimum(headroom + more, 0.999), 0.0)
-        tails = ~self._mean & (kept > 0.0)
-        if tails.any():
-            over, _ = self._over(rate * (1.0 - kept))
-            aim = math.log1p(-SPARED)
-            near = np.minimum(aim / np.minimum(over, aim), 1.0)
-            kept = np.where(tails, kept * near, kept)
-        return rate * (1.0 - kept)
+        return np.where(lost, np.nan, rate), binding.astype(np.int8), best
 
     @staticmethod
     def stable_rates(engines: Engines) -> FloatArray:
@@ -322,48 +301,65 @@ class _Search:
         return np.asarray(_Search(engines, none, none, none).largest(np.zeros(len(engines)))[0])
 
     def _sections(
-        self, low: FloatArray, high: FloatArray, below: FloatArray
-    ) -> tuple[FloatArray, NDArray[np.int64]]:
-        """Root and what binds there by dividing twice into many sections, all of them tested in one call."""
-        rows, cuts = low.size, _SECTIONS - 1
-        again = np.tile(np.arange(rows), cuts)
+        self, low: FloatArray, high: FloatArray, headroom: FloatArray
+    ) -> tuple[FloatArray, NDArray[np.int64], NDArray[np.bool_]]:
+        """Rate, what binds, and whether nothing is held: from many rates that are tested in one call."""
+        rows = np.arange(low.size)
+        rates = low + (high - low) * (np.arange(_SECTIONS) / _SECTIONS)[:, None]
+        again = np.tile(rows, _SECTIONS)
         search = _Search(
             self._engines.take(again), self._ttft[again], self._itl[again], self._share[again]
         )
-        columns = np.arange(rows)
-        above = np.full(rows, _FAR)
-        reason = np.full(rows, _STABILITY)
-        for _ in range(2):
-            rates = low + (high - low) * (np.arange(1, _SECTIONS) / _SECTIONS)[:, None]
-            over, reasons = (part.reshape(cuts, rows) for part in search._over(rates.ravel()))
-            held = (np.cumsum(over > 0.0, axis=0) == 0).sum(axis=0)
-            edges, values = np.vstack([low, rates, high]), np.vstack([below, over, above])
-            reason = np.vstack([reasons, reason])[held, columns]
-            low, high = edges[held, columns], edges[held + 1, columns]
-            below, above = values[held, columns], values[held + 1, columns]
-        # On cliffs the lower end is right.
+        over, reasons = (part.reshape(rates.shape) for part in search._over(rates.ravel()))
+        held = (np.cumsum(over > 0.0, axis=0) == 0).sum(axis=0)
+        rates, over = np.vstack([rates, high]), np.vstack([over, np.full(rows.size, _FAR)])
+        reason = np.vstack([reasons, np.full(rows.size, _STABILITY)])[held, rows]
+        before = np.maximum(held - 1, 0)
+        below, above = over[before, rows], over[held, rows]
+        # Where the replica no longer keeps up, the lower end is right.
         part = np.where(above < _FAR, -below / np.maximum(above - below, 1e-12), 0.0)
-        return low + (high - low) * np.clip(part, 0.0, 1.0), reason
+        rate = rates[before, rows] + (high - low) / _SECTIONS * np.clip(part, 0.0, 1.0)
+        kept = self._kept(headroom)
+        less = [np.interp(rate[i] * (1.0 - kept[i]), rates[:, i], over[:, i]) for i in rows]
+        return self._spared(rate, kept, np.array(less)), reason, held == 0
 
     def _secants(
-        self, low: FloatArray, high: FloatArray, below: FloatArray
-    ) -> tuple[FloatArray, NDArray[np.int64]]:
-        """The same by secants that keep the root between their ends (Illinois), and by halves at first."""
+        self, low: FloatArray, high: FloatArray, headroom: FloatArray
+    ) -> tuple[FloatArray, NDArray[np.int64], NDArray[np.bool_]]:
+        """The same by secants that keep the root between their ends (Illinois), and by halves at times."""
+        below, first = self._over(low)
+        lost = below > 0.0
         above = np.full(low.size, _FAR)
-        reason = np.full(low.size, _STABILITY)
+        reason = np.where(lost, first, _STABILITY)
         for step in range(_STEPS):
+            half = step % 3 == 0
             part = np.clip(-below / np.maximum(above - below, 1e-12), 0.02, 0.98)
-            middle = low + (high - low) * (part if step % 3 else 0.5)
+            middle = low + (high - low) * (0.5 if half else part)
             over, why = self._over(middle)
-            missed = over > 0.0
+            missed = (over > 0.0) & ~lost
             reason = np.where(missed, why, reason)
             # An end that stays counts half.
+            stays = 1.0 if half else 0.5
             above, below = (
-                np.where(missed, over, 0.5 * above if step % 3 else above),
-                np.where(missed, 0.5 * below if step % 3 else below, over),
+                np.where(missed, over, stays * above),
+                np.where(missed, stays * below, over),
             )
             low, high = np.where(missed, low, middle), np.where(missed, middle, high)
-        return low, reason
+        kept = self._kept(headroom)
+        tails = ~self._mean & (kept > 0.0)
+        less = self._over(low * (1.0 - kept))[0] if tails.any() else below
+        return self._spared(low, kept, less), reason, lost
+
+    def _kept(self, headroom: FloatArray) -> FloatArray:
+        """Share of the rates that is kept free at most."""
+        more = np.where(self._mean & self._engines.kv_binds, KV_HEADROOM, 0.0)
+        return np.where(headroom > 0.0, np.minimum(headroom + more, 0.999), 0.0)
+
+    def _spared(self, rate: FloatArray, kept: FloatArray, over: FloatArray) -> FloatArray:
+        """The rates less what is kept free; `over` is what is missed without all of `kept`."""
+        aim = math.log1p(-SPARED)
+        near = np.minimum(aim / np.minimum(over, aim), 1.0)
+        return rate * (1.0 - np.where(self._mean, kept, kept * near))
 
     def _over(self, rate_rps: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:
         """Logarithm of what is missed the most, within `_FAR`, and its index in `BINDINGS`; shape (M,).
@@ -387,6 +383,8 @@ class _Search:
         worst = np.log(np.maximum(np.maximum(ttft, itl), 1e-9))
         reason = np.where(itl > 1.0, _ITL, np.where(ttft > 1.0, _TTFT, _STABILITY))
         reason = np.where(state.stable | (itl > 1.0), reason, _STABILITY)
+        full = (state.place_waits > 0.02) | (reason == _STABILITY)
+        reason = np.where(full & self._engines.kv_binds & (reason != _ITL), _KV, reason)
         over = np.where(state.stable, np.clip(worst, -_FAR, _FAR), _FAR)
         return over, reason
 

