@@ -38,7 +38,7 @@ PREX = 1.7
 REC = 0.5
 UC = 6.0
 ZP = 1.0
-_NODES, NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(7)
+_NODES, NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
 NODE_WEIGHTS = NODE_WEIGHTS / NODE_WEIGHTS.sum()
 MAX_SEQS_LIMIT = 2**16
 LARGEST = 1e9
@@ -238,7 +238,7 @@ class Engines:
 
 
 def _length_nodes(mean: FloatArray, cv: FloatArray) -> FloatArray:
-    """Decode steps of answers at the Gauss-Hermite nodes of a log-normal distribution, shape (M, 7)."""
+    """Decode steps of answers at the Gauss-Hermite nodes of a log-normal distribution, shape (M, 5)."""
     spread = np.log1p(cv * cv)[:, None]
     lengths = mean[:, None] * np.exp(np.sqrt(spread) * _NODES - spread / 2.0)
     return np.asarray(np.maximum(lengths, 1.0))

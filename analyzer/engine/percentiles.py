@@ -4,7 +4,7 @@ TTFT: a step, the prompt's own computation (log-normal, by nodes up to the targe
 (the rest of a step, uniform) or other prompts (Weibull, by the moments of `state.py`); then the exponential
 wait of those who find no place.
 
-ITL: a request's mean over its m = out - 1 decode steps, m log-normal in seven Gauss-Hermite nodes. What
+ITL: a request's mean over its m = out - 1 decode steps, m log-normal in five Gauss-Hermite nodes. What
 prompts add is the length of a delay cycle over m, of variance D rate prefill**2 E[in**2] / (m (1 - r)**3) and
 more at high loads; answers during which no prompt arrives have none of it, and no step is longer than a full
 one. What other requests add follows their number and contexts, of which an answer sees the mean over its own
@@ -176,20 +176,20 @@ class FirstToken:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TokenTimes:
-    """Mean ITL of requests by the length of their answers, in seven nodes.
+    """Mean ITL of requests by the length of their answers, in five nodes.
 
     Attributes:
         step_ms: shape (M,), mean step that computes no prompt.
         wide_ms: shape (M,), what other requests add to it.
-        slow_ms: shape (M, 7), standard deviation of that over requests.
-        quiet: shape (M, 7), share of answers during which no prompt is computed.
-        added_ms: shape (M, 7), mean of what prompts add.
-        start_ms: shape (M, 7), of the others: what lies below the sum that is distributed.
-        room_ms: shape (M, 7), most of that sum.
-        odds: shape (M, 7), mean of the odds of its share of that.
-        cv: shape (M, 7), coefficient of variation of the odds.
+        slow_ms: shape (M, 5), standard deviation of that over requests.
+        quiet: shape (M, 5), share of answers during which no prompt is computed.
+        added_ms: shape (M, 5), mean of what prompts add.
+        start_ms: shape (M, 5), of the others: what lies below the sum that is distributed.
+        room_ms: shape (M, 5), most of that sum.
+        odds: shape (M, 5), mean of the odds of its share of that.
+        cv: shape (M, 5), coefficient of variation of the odds.
         stalls: shape (M,), share of requests that are preempted.
-        stall_ms: shape (M, 7), mean of what that adds.
+        stall_ms: shape (M, 5), mean of what that adds.
 
     """
 
@@ -271,8 +271,8 @@ class _Added:
         decode_ms: shape (M,), a step that computes no prompt.
         room_ms: shape (M,), most that prompts add to one.
         free: shape (M,), share of the time that is not theirs.
-        flat: shape (M, 7), by what that bound divides the mean.
-        ms: shape (M, 7).
+        flat: shape (M, 5), by what that bound divides the mean.
+        ms: shape (M, 5).
 
     """
 
@@ -343,7 +343,7 @@ def _slow_variance(engines: Engines, state: State, free: FloatArray) -> FloatArr
 
 
 def _stalls(engines: Engines, state: State) -> tuple[FloatArray, FloatArray]:
-    """Share of requests that are preempted, shape (M,), and what that adds to their ITL, (M, 7)."""
+    """Share of requests that are preempted, shape (M,), and what that adds to their ITL, (M, 5)."""
     hit = -np.expm1(-engines.preempted)
     stall = STALL * engines.preempted / np.maximum(hit, 1e-6) / full_rate(engines)
     return hit * state.place_waits, np.maximum(stall, 1e-6)[:, None] / engines.decode_nodes

@@ -39,10 +39,13 @@ distance: near a cliff a little of the rate is all of the misses."""
 Binding = Literal["ttft", "itl", "tps", "kv", "stability"]
 BINDINGS: tuple[Binding, ...] = ("ttft", "itl", "tps", "kv", "stability")
 _TTFT, _ITL, _TPS, _KV, _STABILITY = range(5)
-_STEPS = 9
+_STEPS = 11
 _SECTIONS = 160
 _FEW = 4
 """Rows up to which all rates are tested in one call: the call costs more than its numbers."""
+
+_NEAR = 5e-4
+"""Logarithm of that, and relative distance of two rates, that is near enough."""
 
 _FAR = 4.0
 """Largest logarithm of latency over target, or of misses over those allowed, that a search looks at."""
@@ -307,10 +310,8 @@ class _Search:
         rows = np.arange(low.size)
         rates = low + (high - low) * (np.arange(_SECTIONS) / _SECTIONS)[:, None]
         again = np.tile(rows, _SECTIONS)
-        search = _Search(
-            self._engines.take(again), self._ttft[again], self._itl[again], self._share[again]
-        )
-        over, reasons = (part.reshape(rates.shape) for part in search._over(rates.ravel()))
+        tested = self._rows(again)._over(rates.ravel())
+        over, reasons = (part.reshape(rates.shape) for part in tested)
         held = (np.cumsum(over > 0.0, axis=0) == 0).sum(axis=0)
         rates, over = np.vstack([rates, high]), np.vstack([over, np.full(rows.size, _FAR)])
         reason = np.vstack([reasons, np.full(rows.size, _STABILITY)])[held, rows]
@@ -331,24 +332,36 @@ class _Search:
         lost = below > 0.0
         above = np.full(low.size, _FAR)
         reason = np.where(lost, first, _STABILITY)
+        rows, search = np.flatnonzero(~lost), self._rows(~lost)
         for step in range(_STEPS):
+            if not rows.size:
+                break
             half = step % 3 == 0
-            part = np.clip(-below / np.maximum(above - below, 1e-12), 0.02, 0.98)
-            middle = low + (high - low) * (0.5 if half else part)
-            over, why = self._over(middle)
-            missed = (over > 0.0) & ~lost
-            reason = np.where(missed, why, reason)
+            begin, end, under, beyond = low[rows], high[rows], below[rows], above[rows]
+            part = np.clip(-under / np.maximum(beyond - under, 1e-12), 0.02, 0.98)
+            middle = begin + (end - begin) * (0.5 if half else part)
+            over, why = search._over(middle)
+            missed = over > _NEAR
+            reason[rows] = np.where(missed, why, reason[rows])
             # An end that stays counts half.
             stays = 1.0 if half else 0.5
-            above, below = (
-                np.where(missed, over, stays * above),
-                np.where(missed, stays * below, over),
-            )
-            low, high = np.where(missed, low, middle), np.where(missed, middle, high)
+            above[rows] = np.where(missed, over, stays * beyond)
+            below[rows] = np.where(missed, stays * under, np.minimum(over, 0.0))
+            low[rows] = begin = np.where(missed, begin, middle)
+            high[rows] = end = np.where(missed, middle, end)
+            left = (np.abs(over) > _NEAR) & (end - begin > _NEAR * end)
+            if step > 2 and not left.all():
+                rows, search = rows[left], search._rows(left)
         kept = self._kept(headroom)
         tails = ~self._mean & (kept > 0.0)
         less = self._over(low * (1.0 - kept))[0] if tails.any() else below
         return self._spared(low, kept, less), reason, lost
+
+    def _rows(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> _Search:
+        """The same search for those rows."""
+        return _Search(
+            self._engines.take(rows), self._ttft[rows], self._itl[rows], self._share[rows]
+        )
 
     def _kept(self, headroom: FloatArray) -> FloatArray:
         """Share of the rates that is kept free at most."""
