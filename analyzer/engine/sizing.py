@@ -29,8 +29,14 @@ HEADROOM = 0.05
 """Default share of the largest rate that is kept free: a replica that is asked for too much breaks faster
 than one that idles costs."""
 
-KV_HEADROOM = 0.01
-"""Kept free besides where the KV cache binds the batch, for means: preemption makes the fall there a cliff."""
+KV_HEADROOM = 0.02
+KV_TAIL_HEADROOM = 0.05
+"""Kept free besides where the KV cache binds, for means and for percentiles: preemption makes the
+fall there a cliff, whose place differs from run to run."""
+
+STRICT = 0.98
+"""Percentiles from here on are delivered as they are asked for: where the KV cache binds, too, no more of
+the rate is kept free than `SPARED` says."""
 
 SPARED = 0.2
 """CALIBRATED: share of the allowed misses of a percentile that is kept free, where that is the smaller
@@ -314,15 +320,15 @@ class _Search:
         over, reasons = (part.reshape(rates.shape) for part in tested)
         held = (np.cumsum(over > 0.0, axis=0) == 0).sum(axis=0)
         rates, over = np.vstack([rates, high]), np.vstack([over, np.full(rows.size, _FAR)])
-        reason = np.vstack([reasons, np.full(rows.size, _STABILITY)])[held, rows]
+        reason = np.vstack([reasons, self._limit()])[held, rows]
         before = np.maximum(held - 1, 0)
         below, above = over[before, rows], over[held, rows]
         # Where the replica no longer keeps up, the lower end is right.
         part = np.where(above < _FAR, -below / np.maximum(above - below, 1e-12), 0.0)
         rate = rates[before, rows] + (high - low) / _SECTIONS * np.clip(part, 0.0, 1.0)
-        kept = self._kept(headroom)
+        kept = self._kept(headroom, reason)
         less = [np.interp(rate[i] * (1.0 - kept[i]), rates[:, i], over[:, i]) for i in rows]
-        return self._spared(rate, kept, np.array(less)), reason, held == 0
+        return self._spared(rate, kept, np.array(less), reason), reason, held == 0
 
     def _secants(
         self, low: FloatArray, high: FloatArray, headroom: FloatArray
@@ -331,7 +337,7 @@ class _Search:
         below, first = self._over(low)
         lost = below > 0.0
         above = np.full(low.size, _FAR)
-        reason = np.where(lost, first, _STABILITY)
+        reason = np.where(lost, first, self._limit())
         rows, search = np.flatnonzero(~lost), self._rows(~lost)
         for step in range(_STEPS):
             if not rows.size:
@@ -352,10 +358,14 @@ class _Search:
             left = (np.abs(over) > _NEAR) & (end - begin > _NEAR * end)
             if step > 2 and not left.all():
                 rows, search = rows[left], search._rows(left)
-        kept = self._kept(headroom)
+        kept = self._kept(headroom, reason)
         tails = ~self._mean & (kept > 0.0)
         less = self._over(low * (1.0 - kept))[0] if tails.any() else below
-        return self._spared(low, kept, less), reason, lost
+        return self._spared(low, kept, less, reason), reason, lost
+
+    def _limit(self) -> NDArray[np.int64]:
+        """What ends the rates that are looked at, shape (M,)."""
+        return np.where(self._engines.kv_binds, _KV, _STABILITY)
 
     def _rows(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> _Search:
         """The same search for those rows."""
@@ -363,16 +373,20 @@ class _Search:
             self._engines.take(rows), self._ttft[rows], self._itl[rows], self._share[rows]
         )
 
-    def _kept(self, headroom: FloatArray) -> FloatArray:
+    def _kept(self, headroom: FloatArray, reason: NDArray[np.int64]) -> FloatArray:
         """Share of the rates that is kept free at most."""
-        more = np.where(self._mean & self._engines.kv_binds, KV_HEADROOM, 0.0)
+        more = np.where(self._mean, KV_HEADROOM, KV_TAIL_HEADROOM)
+        more = np.where(reason == _KV, more, 0.0)
         return np.where(headroom > 0.0, np.minimum(headroom + more, 0.999), 0.0)
 
-    def _spared(self, rate: FloatArray, kept: FloatArray, over: FloatArray) -> FloatArray:
+    def _spared(
+        self, rate: FloatArray, kept: FloatArray, over: FloatArray, reason: NDArray[np.int64]
+    ) -> FloatArray:
         """The rates less what is kept free; `over` is what is missed without all of `kept`."""
         aim = math.log1p(-SPARED)
         near = np.minimum(aim / np.minimum(over, aim), 1.0)
-        return rate * (1.0 - np.where(self._mean, kept, kept * near))
+        relieved = (self._share >= STRICT) | ~(self._mean | (reason == _KV))
+        return rate * (1.0 - np.where(relieved, kept * near, kept))
 
     def _over(self, rate_rps: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:
         """Logarithm of what is missed the most, within `_FAR`, and its index in `BINDINGS`; shape (M,).

@@ -124,14 +124,14 @@ def test_latencies_never_fall_with_the_rate() -> None:
 
 
 def test_rows_do_not_influence_each_other() -> None:
-    """Batches, whatever their size, give what single replicas give."""
+    """Batches, whatever their size, give what single replicas give, within what a search leaves."""
     ones = [recorded(case) for case in CASES] * 20
     ttft = [case["ttft"] for case in CASES] * 20
     itl = [case["itl"] for case in CASES] * 20
     many = size_engines(Engines.of(ones), ttft_ms=ttft, itl_ms=itl, percentile=0.95)
     for row in range(len(CASES)):
         one = size_engine(ones[row], ttft_ms=ttft[row], itl_ms=itl[row], percentile=0.95)
-        assert many.rate_rps[row] == pytest.approx(one.rate_rps, rel=1e-9)
+        assert many.rate_rps[row] == pytest.approx(one.rate_rps, rel=2e-3)
         assert many[row].binding == one.binding
 
 
@@ -140,8 +140,8 @@ def test_kv_cache_bounds_the_batch() -> None:
     small = engine(seqs=256, budget=8192, kv_tokens=40_000, lengths=(4000.0, 200.0, 0.0, 0.0))
     found = size_engine(small, ttft_ms=60_000)
     assert found.binding == "kv"
-    assert found.kv_bound_batch == pytest.approx(0.9 * 40_000 / (4000 + 100 + 8))
-    assert found.max_batch == 8
+    assert found.kv_bound_batch == pytest.approx(0.93 * 40_000 / (4000 + 100 + 8))
+    assert found.max_batch == 9
 
 
 def test_prefix_cache_saves_prefill_but_not_kv() -> None:
