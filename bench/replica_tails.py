@@ -219,7 +219,9 @@ class Measured:
             "kv_blocks": case.kv_blocks,
             "ttft": self.targets[0],
             "itl": self.targets[1],
-            "max_rate_rps": {name: [round(rate, 4) for rate in pair] for name, pair in rates.items()},
+            "max_rate_rps": {
+                name: [round(rate, 4) for rate in pair] for name, pair in rates.items()
+            },
             "mean_input": round(float(engines.input_tokens[0]), 1),
             "mean_output": round(float(engines.output_tokens[0]), 1),
             "cv_input": round(float(engines.input_cv[0]), 3),
@@ -239,7 +241,9 @@ def lines(cases: list[Measured], headroom: float | None = None) -> list[str]:
         rates = [one.answer(name, headroom) for one in some]
         if not some:
             continue
-        far = np.array([rate / one.largest(name) - 1 for rate, one in zip(rates, some, strict=True)])
+        far = np.array(
+            [rate / one.largest(name) - 1 for rate, one in zip(rates, some, strict=True)]
+        )
         low, high = GOALS["mean" if name == "mean" else "p95"]
         met = np.mean((far >= low) & (far <= high))
         ends = " ".join(f"{value:+7.1%}" for value in np.quantile(far, (0.05, 0.5, 0.95)))

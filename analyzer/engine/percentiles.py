@@ -25,10 +25,11 @@ from analyzer.engine.columns import NODE_WEIGHTS, Engines
 from analyzer.engine.state import Prompts, State, full_rate
 from analyzer.replicas import FloatArray
 
-CLUSTERS = 1.2
-"""CALIBRATED: prompts come in clusters at high loads; what that adds to their variance, times the load."""
+CLUSTERS = 2.4
+"""CALIBRATED: prompts come in clusters, at high loads and where they take many steps; what that adds to their
+variance."""
 
-STALL = 4.0
+STALL = 3.0
 """CALIBRATED: completions that a preempted request waits for."""
 
 QUIET = 0.8
@@ -323,7 +324,8 @@ def _fast_variance(engines: Engines, state: State, free: FloatArray) -> FloatArr
     tokens = tokens + (rate * engines.input_tokens) ** 2 * queue.other_variance
     began = (engines.prefill_ms / free) ** 2 * tokens
     # Who waits for a place comes in when another leaves, not in clusters.
-    noise = (1.0 - QUIET * state.place_waits) * (1.0 + CLUSTERS * queue.load)
+    clusters = CLUSTERS * (0.25 + 1.0 - queue.together) * queue.load
+    noise = (1.0 - QUIET * state.place_waits) * (1.0 + clusters)
     each = 1.0 / engines.decode_nodes
     return np.asarray(each * ((noise * during)[:, None] + (noise * began)[:, None] * each))
 

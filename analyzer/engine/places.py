@@ -67,9 +67,7 @@ def numbers(
     total = total + tail
     mean = (first + places * tail) / total
     square = (second + places * places * tail) / total
-    return Numbers(
-        mean=mean, variance=np.maximum(square - mean * mean, 0.0), waits=tail / total
-    )
+    return Numbers(mean=mean, variance=np.maximum(square - mean * mean, 0.0), waits=tail / total)
 
 
 _Sums = tuple[FloatArray, FloatArray, FloatArray, FloatArray]

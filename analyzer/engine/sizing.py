@@ -289,9 +289,7 @@ class _Search:
         self._mean = np.isnan(share)
         self._share = share
 
-    def largest(
-        self, headroom: FloatArray
-    ) -> tuple[FloatArray, NDArray[np.int8], FloatArray]:
+    def largest(self, headroom: FloatArray) -> tuple[FloatArray, NDArray[np.int8], FloatArray]:
         """Rates less the headroom, bindings and the best latencies, each of shape (M,)."""
         engines = self._engines
         high = 1000.0 * np.minimum(

@@ -56,6 +56,7 @@ class Prompts:
         alone: share of prompts that meet no other.
         alive: share of the time in which the replica runs a step.
         backlog: prompt tokens that wait when a request has its first token.
+        together: share of those that arrive behind a prompt, and have their first token with it.
         excess: how many more these are than when it has its last.
 
     """
@@ -72,6 +73,7 @@ class Prompts:
     alive: FloatArray
     backlog: FloatArray
     excess: FloatArray
+    together: FloatArray
 
     @property
     def ttft_ms(self) -> FloatArray:
@@ -169,6 +171,7 @@ def prompts(engines: Engines, rate: FloatArray, free: FloatArray, batch: FloatAr
         alone=(1.0 - below) * np.exp(-rate * (step + decode)),
         alive=alive,
         backlog=rate * engines.input_tokens * (decode + own + after + (1.0 - together) * rest),
+        together=together,
         excess=rate * engines.input_tokens * np.maximum(decode + own + after - step, 0.0),
     )
 
