@@ -1,10 +1,10 @@
-"""The model of a replica against an exact simulation of random replicas: largest rates, and tails as asked for.
+"""The model of a replica against exact simulations of random replicas: largest rates, tails as asked for.
 
     python -P bench/replica_tails.py [--kind usual|wide] [--cases N] [--requests N] [--seed N] [--record FILE]
 
 Replicas, lengths and targets are drawn; the emulator's engine, which repeats vLLM's own scheduler, serves
-Poisson arrivals at ten rates. Interpolated between these, that says which rate a replica really holds for means
-and percentiles, and which share of the requests is within its targets at the rate that the model answers.
+Poisson arrivals at ten rates. Interpolated between these, that says which rate a replica really holds for
+means and percentiles, and which share of the requests is within its targets at the model's rate.
 The tables show
 
 1. how far the model's largest rate is from the true one, and how many cases are within the goals of
@@ -33,12 +33,12 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from analyzer.engine.columns import Engines  # noqa: E402 - the clone is what is measured
-from analyzer.engine.sizing import size_engines  # noqa: E402
-from bench.replica import BLOCK_TOKENS, GOALS  # noqa: E402
-from emulator.engines.runs import serve_open_loop  # noqa: E402
-from emulator.engines.scheduler_engine import SchedulerEngine  # noqa: E402
-from emulator.engines.step_times import SchedulerLimits, StepTimes  # noqa: E402
+from analyzer.engine.columns import Engines
+from analyzer.engine.sizing import size_engines
+from bench.replica import BLOCK_TOKENS, GOALS
+from emulator.engines.runs import serve_open_loop
+from emulator.engines.scheduler_engine import SchedulerEngine
+from emulator.engines.step_times import SchedulerLimits, StepTimes
 
 Floats = NDArray[np.float64]
 PERCENTILES = {"mean": math.nan, "p90": 0.90, "p95": 0.95, "p99": 0.99}

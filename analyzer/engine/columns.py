@@ -35,8 +35,8 @@ HEAD_OF_LINE = 1.25
 
 PREEMPTED = 4.5
 PREEMPTED_POWER = 1.9
-"""CALIBRATED: preemptions of a request where the cache is full are the first number times a power of the share
-of its tokens that is generated, which no admission foresees."""
+"""CALIBRATED: preemptions of a request where the cache is full: that number, times this power of the share of
+its tokens that is generated, which no admission foresees."""
 
 RECOMPUTED = 0.5
 """CALIBRATED: prompts that a preemption computes again."""

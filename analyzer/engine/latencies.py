@@ -7,7 +7,7 @@ import numpy as np
 from analyzer.engine import state as engine_state
 from analyzer.engine.columns import Engines
 from analyzer.engine.percentiles import latency, means
-from analyzer.engine.sizing import parts
+from analyzer.engine.search import parts
 from analyzer.replicas import FloatArray
 
 _LEAST_RATE = 1e-12

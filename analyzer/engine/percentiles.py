@@ -247,7 +247,8 @@ class TokenTimes:
     def most_ms(self) -> FloatArray:
         """What practically none exceeds, shape (M,)."""
         stall = 30.0 * (self.stalls[:, None] * self.stall_ms).max(axis=1)
-        return self.step_ms + 8.0 * self.slow_ms.max(axis=1) + self.room_ms.max(axis=1) + stall
+        rest = 8.0 * self.slow_ms.max(axis=1) + self.room_ms.max(axis=1)
+        return np.asarray(self.step_ms + rest + stall)
 
     def exceeds(self, target_ms: FloatArray) -> FloatArray:
         """Share of requests beyond the target, shape (M,)."""

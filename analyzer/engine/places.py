@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -58,11 +59,10 @@ def numbers(
         load: shape (M,); beyond `FULL` it counts as that.
 
     """
-    final = np.maximum(base / places + slope + root / np.sqrt(places), load)
     last = np.ceil(places) - 1.0
-    final = final ** (places - last)
-    work = _table if places.size <= _FEW else _by_state
-    full, total, first, second = work(base, slope, root, last, places - last, final)
+    end = np.maximum(base / places + slope + root / np.sqrt(places), load)
+    chain = _Chain(base, slope, root, last, places - last, end ** (places - last))
+    full, total, first, second = _table(chain) if places.size <= _FEW else _by_state(chain)
     tail = full / (1.0 - np.minimum(load, FULL))
     total = total + tail
     mean = (first + places * tail) / total
@@ -70,18 +70,23 @@ def numbers(
     return Numbers(mean=mean, variance=np.maximum(square - mean * mean, 0.0), waits=tail / total)
 
 
+class _Chain(NamedTuple):
+    """Arrays of shape (M,): T, the last whole state, the part of the next, and its ratio of weights."""
+
+    base: FloatArray
+    slope: FloatArray
+    root: FloatArray
+    last: FloatArray
+    partly: FloatArray
+    final: FloatArray
+
+
 _Sums = tuple[FloatArray, FloatArray, FloatArray, FloatArray]
 
 
-def _table(
-    base: FloatArray,
-    slope: FloatArray,
-    root: FloatArray,
-    last: FloatArray,
-    partly: FloatArray,
-    final: FloatArray,
-) -> _Sums:
+def _table(chain: _Chain) -> _Sums:
     """Weight of full batches; sums of weights below, of weights times numbers, and times squares."""
+    base, slope, root, last, partly, final = chain
     states = np.arange(1.0, last.max() + 1.0)
     ratio = base[:, None] / states + slope[:, None]
     if root.any():
@@ -99,21 +104,12 @@ def _table(
     return full, weights.sum(axis=1), weights @ counts, weights @ (counts * counts)
 
 
-def _by_state(
-    base: FloatArray,
-    slope: FloatArray,
-    root: FloatArray,
-    last: FloatArray,
-    partly: FloatArray,
-    final: FloatArray,
-) -> _Sums:
+def _by_state(chain: _Chain) -> _Sums:
     """The same state by state, over the rows that have so many places."""
-    order = np.argsort(last, kind="stable")
-    base, slope, root, partly, final = (
-        values[order] for values in (base, slope, root, partly, final)
-    )
+    order = np.argsort(chain.last, kind="stable")
+    base, slope, root, last, partly, final = (values[order] for values in chain)
     most = int(last.max())
-    begins = np.searchsorted(last[order], np.arange(most + 2))
+    begins = np.searchsorted(last, np.arange(most + 2))
     rooted = bool(root.any())
     weight = np.ones_like(base)
     full, total, first, second = (np.zeros_like(base) for _ in range(4))

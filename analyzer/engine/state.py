@@ -1,20 +1,21 @@
 """Steady state of engines at a rate: their batch, and the prompts that queue for the token budget.
 
 Of every millisecond the share r = rate * prefill * in goes to prompts (work conservation), so a step that
-decodes n requests takes D(n) / (1 - r) on average, D(n) = base + slope n. Prompts are a queue of their own:
-its server computes B - n tokens in D + prefill (B - n) ms, that is s = prefill + D / (B - n) ms a token,
-and by Pollaczek and Khinchine a prompt waits
+decodes n requests takes D(n) / (1 - r) on average, D(n) = base + slope n.
 
-    W = rate s**2 E[in**2] / (2 (1 - rate s in)).
+Prompts are a gated queue: a step computes what arrived during the one before, S' = D + b(arrivals in S), so
+the cumulants of S follow from each other (b1, b2, b3: moments of the time b that a prompt adds):
 
-Steps are not fluid: a prompt ends with its step, E[ceil(x)] = 1 / (1 - exp(-1 / x)) steps after it began (x
-the mean number of steps that the tokens before it and its own fill, taken as exponential), and begins after
-the rest of the step that it meets. What arrived meanwhile is computed in the first steps of its decoding: a
-delay cycle (Conway, Maxwell and Miller, Theory of Scheduling, 8-4), of mean (m D + prefill backlog) / (1 -
-r).
+    k1 = D / (1 - r);   k2 = rate b2 k1 / (1 - r**2);   k3 = (rate b3 k1 + 3 r rate b2 k2) / (1 - r**3)
 
-The batch is the chain of `chain.py` with T(n) = m base + prefill backlog + (m slope + prefill in) n; it is
-linear in n for given lengths, and its coefficients are computed from them (m = out - 1 decode steps).
+A prompt meets a step in proportion to its length, waits for the rest of it, and is computed in the next one
+with all that arrived meanwhile. Prompts that exceed the room of a step, B - n tokens, take steps of their
+own: b = prefill L + D / (B - n) (L - phase)+. Those behind them then end later, not together; where none do,
+mean and variance are those of Pollaczek and Khinchine.
+
+What arrived meanwhile is computed in the first steps of the request's decoding: a delay cycle (Conway,
+Maxwell and Miller, Theory of Scheduling, 8-4). The batch is the chain of `places.py` with T(n) = m base +
+prefill excess + (m slope + prefill in) n, m the steps for which a request holds its place.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-
 from scipy import special
 
 from analyzer.engine.columns import Engines
