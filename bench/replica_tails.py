@@ -207,18 +207,18 @@ class Measured:
         return 1.0 - math.exp(float(np.interp(rate_rps, self.rates, logs)))
 
     def record(self) -> dict[str, Any]:
-        """Brackets of the true rates, in the form of capacity.json; of p99 those of 99.5 and 98.5 %."""
+        """Brackets of the true rates, in the form of capacity.json; of p99 those of 99.5 and 98.5 %; 0: below all."""
         case = self.case
         rates = {name: [self.largest(name)] * 2 for name in ("mean", "p95")}
         rates["p99"] = [self.largest("p99", misses) for misses in (0.005, 0.015)]
         engines = case.engines()
         return {
-            "step_ms": list(case.step_ms),
+            "step_ms": [float(f"{step:.6g}") for step in case.step_ms],
             "max_num_seqs": case.max_num_seqs,
             "max_num_batched_tokens": case.max_num_batched_tokens,
             "kv_blocks": case.kv_blocks,
-            "ttft": self.targets[0],
-            "itl": self.targets[1],
+            "ttft": round(self.targets[0], 3),
+            "itl": round(self.targets[1], 3),
             "max_rate_rps": {
                 name: [round(rate, 4) for rate in pair] for name, pair in rates.items()
             },
