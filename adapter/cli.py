@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ COMMANDS: Mapping[str, Command] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status: 0 done, 1 it failed, 2 it was called wrongly."""
+    # We have no plug-ins of pydantic; to look for some, it reads the metadata of every installed package.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     args = parse(sys.argv[1:] if argv is None else argv)
     try:
         return int(args.run(args))
@@ -70,7 +73,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """
     # The first word that is no flag is the command: the flags before it take no values.
     name = next((word for word in argv if not word.startswith("-")), "")
-    # Looking for plug-ins takes as long as all else that a command of ours needs to start.
+    # Looking for plug-ins takes as long as everything else that a built-in command needs to start.
     commands = COMMANDS if name in COMMANDS else known_commands()
     root, parsers = _parsers(commands)
     if name in commands:

@@ -313,9 +313,9 @@ def _rates(
             rows = rows[late]
             search = Search(table.take(rows), target, wanted[target][rows], share[rows])
             rates[target, rows], bests[target, rows] = search.largest_rates(bound[rows])
-            found = rates[target, rows] / table.replicas.max_rate_rps[rows]
+            loads = rates[target, rows] / table.replicas.max_rate_rps[rows]
             bound = bound.copy()
-            bound[rows] = np.where(np.isnan(found), 0.0, found)
+            bound[rows] = np.where(np.isnan(loads), 0.0, loads)
     return rates, bests
 
 

@@ -181,12 +181,12 @@ def problems(columns: Mapping[str, FloatArray]) -> dict[int, InvalidParameterErr
         columns: arrays of one length under the names of `PARAMETERS`.
 
     """
-    found: dict[int, InvalidParameterError] = {}
+    problem_of: dict[int, InvalidParameterError] = {}
 
     def note(parameter: str, bad: BoolArray, problem: str) -> None:
         for row in np.flatnonzero(bad):
             text = problem.format(columns[parameter.split(",", maxsplit=1)[0]][row])
-            found.setdefault(int(row), InvalidParameterError(parameter, text, index=int(row)))
+            problem_of.setdefault(int(row), InvalidParameterError(parameter, text, index=int(row)))
 
     for name in PARAMETERS:
         values = columns[name]
@@ -206,7 +206,7 @@ def problems(columns: Mapping[str, FloatArray]) -> dict[int, InvalidParameterErr
     times = "alpha_ms,beta_ms,gamma_ms,delta_ms"
     note(times, ~(base + slope >= _TIME_RANGE_MS[0]), "a request would take no time")
     note(times, ~(longest <= _TIME_RANGE_MS[1]), "a request would take forever")
-    return dict(sorted(found.items()))
+    return dict(sorted(problem_of.items()))
 
 
 def checked(

@@ -1,7 +1,7 @@
 """Collection of the load of 1,000 variants with 3 pods each: from the pods, and from a real Prometheus.
 
 One process serves the pods' pages, 40 kB each, whose counters grow. `collect` is one scrape cycle, `observe`
-what an optimization cycle then reads of all variants, CPU that of the adapter alone in both. `stall` is the
+what a reconcile cycle then reads of all variants, CPU that of the adapter alone in both. `stall` is the
 longest time in a scrape cycle in which the event loop is held up, so that no request is answered. Aim: less
 than 2 s and some ten queries a cycle.
 """

@@ -74,7 +74,7 @@ class CertificateState:
 
 
 def parse(data: Mapping[str, bytes]) -> CertificateState | None:
-    """What `CertificateState.data` gave; None where something is missing or unreadable."""
+    """What `CertificateState.data` gave; None where something is missing, unreadable or does not fit."""
     try:
         signing = _authority(data["signing.crt"], data["signing.key"])
         following = (
@@ -83,8 +83,9 @@ def parse(data: Mapping[str, bytes]) -> CertificateState | None:
             else None
         )
         serving = KeyPair(data["tls.crt"], data["tls.key"])
-        x509.load_pem_x509_certificate(serving.cert_pem)
-        serialization.load_pem_private_key(serving.key_pem, password=None)
+        key = serialization.load_pem_private_key(serving.key_pem, password=None)
+        if key.public_key() != x509.load_pem_x509_certificate(serving.cert_pem).public_key():
+            return None
     except (KeyError, ValueError, TypeError):
         return None
     return CertificateState(
@@ -116,8 +117,8 @@ def advance(
     if kept is None:
         signing = Authority.create("variant-adapter", lifetime=times.authority, now=now)
         return CertificateState(signing=signing, serving=_serving(signing, names, now, times))
-    if _expired(kept.signing.certificate, now):
-        # No client trusts it any more, so an overlap is of no use.
+    if not _valid(kept.signing.certificate, now):
+        # No client trusts it, so an overlap is of no use.
         return advance(None, names=names, now=now, times=times, published=published)
     if kept.following is None and (force or _due(kept.signing.certificate, now)):
         following = Authority.create("variant-adapter", lifetime=times.authority, now=now)
@@ -131,7 +132,7 @@ def advance(
                 former=kept.signing.cert_pem,
             )
     serving = x509.load_pem_x509_certificate(kept.serving.cert_pem)
-    if _due(serving, now) or _names(serving) != sorted(names):
+    if _due(serving, now) or not _valid(serving, now) or _names(serving) != sorted(names):
         kept = replace(kept, serving=_serving(kept.signing, names, now, times))
         serving = x509.load_pem_x509_certificate(kept.serving.cert_pem)
     since = now - (serving.not_valid_before_utc + BACKDATED)
@@ -154,8 +155,9 @@ def _authority(certificate: bytes, key: bytes) -> Authority:
     return Authority(parsed, loaded)
 
 
-def _expired(certificate: x509.Certificate, now: datetime) -> bool:
-    return certificate.not_valid_after_utc <= now
+def _valid(certificate: x509.Certificate, now: datetime) -> bool:
+    """Whether it is valid now: not expired, and not issued by a clock that was ahead."""
+    return certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc
 
 
 def _due(certificate: x509.Certificate, now: datetime) -> bool:

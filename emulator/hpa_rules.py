@@ -115,7 +115,7 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScalingPolicy:
+class HPAScalingPolicy:
     """A limit of `value` Pods or Percent within any `period_seconds`.
 
     Raises:
@@ -148,7 +148,7 @@ class ScalingRules:
 
     """
 
-    policies: tuple[ScalingPolicy, ...] | None = None
+    policies: tuple[HPAScalingPolicy, ...] | None = None
     select_policy: Literal["Max", "Min", "Disabled"] = "Max"
 
     def __post_init__(self) -> None:
@@ -161,10 +161,10 @@ class ScalingRules:
 
 
 DEFAULT_UP = (
-    ScalingPolicy(type="Pods", value=4, period_seconds=15),
-    ScalingPolicy(type="Percent", value=100, period_seconds=15),
+    HPAScalingPolicy(type="Pods", value=4, period_seconds=15),
+    HPAScalingPolicy(type="Percent", value=100, period_seconds=15),
 )
-DEFAULT_DOWN = (ScalingPolicy(type="Percent", value=100, period_seconds=15),)
+DEFAULT_DOWN = (HPAScalingPolicy(type="Percent", value=100, period_seconds=15),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +220,7 @@ class Pace:
         return current - added + deleted
 
 
-def _store(events: list[_Event], policies: Sequence[ScalingPolicy], new: _Event) -> None:
+def _store(events: list[_Event], policies: Sequence[HPAScalingPolicy], new: _Event) -> None:
     # As in the controller: a new event replaces an outdated one. Until then the outdated event stays,
     # and counts in the other direction's policies where their periods are longer.
     longest = max(policy.period_seconds for policy in policies)

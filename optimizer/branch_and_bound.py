@@ -19,12 +19,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from optimizer import greedy
 from optimizer.components import components, demands
@@ -39,6 +37,9 @@ from optimizer.problem import (
     allocate,
     penalty,
 )
+
+if TYPE_CHECKING:
+    from scipy.optimize import LinearConstraint
 
 FloatArray = NDArray[np.float64]
 
@@ -104,16 +105,16 @@ def solve(problem: Problem) -> Solution:
             {kind: capacity.get(kind, 0) for kind in scarce},
             bound.allocations,
         )
-        found = program.solve()
-        if found is None:
+        result = program.solve()
+        if result is None:
             # Nobody outside the part holds devices that are scarce in it, so greedy's plan fits there.
             answered = finished = False
             gap = None
             allocations.update({item.name: bound.allocations[item.name] for item in part})
             continue
-        allocations.update(found.allocations)
-        finished = finished and found.finished
-        gap = None if gap is None or found.gap is None else max(gap, found.gap)
+        allocations.update(result.allocations)
+        finished = finished and result.finished
+        gap = None if gap is None or result.gap is None else max(gap, result.gap)
     termination: Termination = "optimal" if finished else "feasible" if answered else "fallback"
     if objective(problem, bound.allocations) < objective(problem, allocations):
         # Within the gap, or cut off by the limit: greedy's plan is the better one.
@@ -159,7 +160,7 @@ def _all_served(problem: Problem, known: Mapping[str, Allocation]) -> set[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _Solved:
     allocations: dict[str, Allocation]
     gap: float | None
     finished: bool
@@ -182,14 +183,14 @@ class _Program:
         # Columns: x for every pair, then z and y for every pair that can serve in part.
         self._full: list[tuple[int, Candidate]] = []
         self._part: list[tuple[int, Candidate]] = []
-        for place, variant in enumerate(problem.variants):
+        for index, variant in enumerate(problem.variants):
             for candidate in _undominated(variant, self._factor):
                 if self._room(candidate) >= candidate.replicas:
-                    self._full.append((place, candidate))
+                    self._full.append((index, candidate))
             if problem.policy != "None" and variant.priority not in self._served:
                 # For less than all replicas a candidate that is dominated in full may be the only one to fit.
                 self._part += [
-                    (place, candidate)
+                    (index, candidate)
                     for candidate in variant.candidates
                     if candidate.replicas > 1 and self._room(candidate) >= 1
                 ]
@@ -200,23 +201,26 @@ class _Program:
             return np.inf
         return self._capacity[candidate.device_type] // candidate.devices
 
-    def solve(self) -> _Found | None:
+    def solve(self) -> _Solved | None:
         """The best plan of the component; None when the time limit leaves none."""
         if not self._columns:
             names = [variant.name for variant in self._problem.variants]
-            return _Found(dict.fromkeys(names, NOTHING), 0.0, finished=True)
+            return _Solved(dict.fromkeys(names, NOTHING), 0.0, finished=True)
         cheapest = self._cheapest()
         if cheapest is not None:
-            return _Found(cheapest, 0.0, finished=True)
-        constraints, bounds = self._constraints(), self._bounds()
+            return _Solved(cheapest, 0.0, finished=True)
+        # Takes longer to load than most plans take, here and below: only where devices run short.
+        from scipy.optimize import Bounds, LinearConstraint, milp  # noqa: PLC0415
+
+        constraints, bounds = self._constraints(), Bounds(0.0, self._most())
         stages = self._stages()
         limit = self._problem.time_limit_s / (len(stages) + 1)
         best: FloatArray | None = None
         gap: float | None = 0.0
         finished = True
-        for place, (goal, step) in enumerate(stages):
-            last = place == len(stages) - 1
-            found = milp(
+        for index, (goal, step) in enumerate(stages):
+            last = index == len(stages) - 1
+            result = milp(
                 goal,
                 constraints=constraints,
                 bounds=bounds,
@@ -226,14 +230,14 @@ class _Program:
                     "mip_rel_gap": self._gap(goal, step),
                 },
             )
-            if found.x is None:
+            if result.x is None:
                 gap, finished = None, False
                 break
-            best = np.round(found.x)
+            best = np.round(result.x)
             reached = float(goal @ best)
-            finished = finished and found.status == _FINISHED
+            finished = finished and result.status == _FINISHED
             # Of whole numbers, less than one step from the bound is the bound.
-            distance = abs(reached - found.mip_dual_bound)
+            distance = abs(reached - result.mip_dual_bound)
             if gap is not None and distance >= step:
                 gap = max(gap, distance / max(abs(reached), 1.0))
             if not last:
@@ -241,20 +245,20 @@ class _Program:
                 constraints.append(LinearConstraint(goal[None, :], -np.inf, reached + slack))
         if best is None:
             return None
-        return _Found(self._allocations(best), gap, finished=finished)
+        return _Solved(self._allocations(best), gap, finished=finished)
 
     def _cheapest(self) -> dict[str, Allocation] | None:
         """Everyone's cheapest candidate, if all of them fit: nothing can be better."""
         left = dict(self._capacity)
-        found: dict[str, Allocation] = {}
+        allocations: dict[str, Allocation] = {}
         for variant in self._problem.variants:
             best = min(
                 variant.candidates, key=lambda c: (_price(c, variant, self._factor), c.accelerator)
             )
             if best.devices and best.device_type in left:
                 left[best.device_type] -= best.demand
-            found[variant.name] = allocate(variant, best, best.replicas, self._factor)
-        return found if all(count >= 0 for count in left.values()) else None
+            allocations[variant.name] = allocate(variant, best, best.replicas, self._factor)
+        return allocations if all(count >= 0 for count in left.values()) else None
 
     def _gap(self, goal: FloatArray, step: float) -> float:
         """Relative gap that proves a stage: of whole numbers the next one is `step` away."""
@@ -263,16 +267,18 @@ class _Program:
         return min(0.9 * step / max(float(np.abs(goal).sum()), 1.0), 1.0)
 
     def _constraints(self) -> list[LinearConstraint]:
+        from scipy import optimize, sparse  # noqa: PLC0415 - see `solve`
+
         full, part = len(self._full), len(self._part)
         pairs = [*self._full, *self._part]
-        owners = np.array([place for place, _ in pairs], dtype=np.intp)
+        owners = np.array([index for index, _ in pairs], dtype=np.intp)
         once = sparse.csr_array(
             (np.ones(len(pairs)), (owners, np.arange(len(pairs)))),
             shape=(len(self._problem.variants), self._columns),
         )
         # Of priorities that can all be served each variant is, in full: its columns of x sum up to 1.
         must = np.array([variant.priority in self._served for variant in self._problem.variants])
-        found = [LinearConstraint(once, np.where(must, 1.0, -np.inf), 1.0)]
+        constraints = [optimize.LinearConstraint(once, np.where(must, 1.0, -np.inf), 1.0)]
         kinds = {kind: row for row, kind in enumerate(self._capacity)}
         rows, columns, counts = [], [], []
         for column, (_, candidate) in enumerate(self._full):
@@ -288,7 +294,7 @@ class _Program:
         if rows:
             used = sparse.csr_array((counts, (rows, columns)), shape=(len(kinds), self._columns))
             free = np.array([float(self._capacity[kind]) for kind in kinds])
-            found.append(LinearConstraint(used, -np.inf, free))
+            constraints.append(optimize.LinearConstraint(used, -np.inf, free))
         if part:
             # z <= y <= (replicas - 1) z: some replicas, but not all.
             some = np.arange(part)
@@ -305,16 +311,17 @@ class _Program:
                 ),
                 shape=(part, self._columns),
             )
-            found += [LinearConstraint(least, -np.inf, 0.0), LinearConstraint(limit, -np.inf, 0.0)]
-        return found
+            links = [optimize.LinearConstraint(item, -np.inf, 0.0) for item in (least, limit)]
+            constraints += links
+        return constraints
 
-    def _bounds(self) -> Bounds:
+    def _most(self) -> FloatArray:
         most = [1.0] * (len(self._full) + len(self._part))
         most += [
             min(candidate.replicas - 1.0, float(self._room(candidate)))
             for _, candidate in self._part
         ]
-        return Bounds(0.0, np.array(most))
+        return np.array(most)
 
     def _stages(self) -> list[tuple[FloatArray, float]]:
         """Goals to minimize, each with the step between its possible values (0: no such step)."""
@@ -324,10 +331,10 @@ class _Program:
         served = {priority: np.zeros(self._columns) for priority in priorities}
         started = {priority: np.zeros(self._columns) for priority in priorities}
         shares = {priority: np.zeros(self._columns) for priority in priorities}
-        for column, (place, _) in enumerate(self._full):
-            served[variants[place].priority][column] = -1.0
-        for offset, (place, candidate) in enumerate(self._part):
-            priority = variants[place].priority
+        for column, (index, _) in enumerate(self._full):
+            served[variants[index].priority][column] = -1.0
+        for offset, (index, candidate) in enumerate(self._part):
+            priority = variants[index].priority
             started[priority][full + offset] = -1.0
             shares[priority][full + part + offset] = -1.0 / candidate.replicas
         stages = [
@@ -349,11 +356,11 @@ class _Program:
         variants = self._problem.variants
         full, part = len(self._full), len(self._part)
         prices = np.zeros(self._columns)
-        for column, (place, candidate) in enumerate(self._full):
-            prices[column] = _price(candidate, variants[place], self._factor)
-        for offset, (place, candidate) in enumerate(self._part):
+        for column, (index, candidate) in enumerate(self._full):
+            prices[column] = _price(candidate, variants[index], self._factor)
+        for offset, (index, candidate) in enumerate(self._part):
             # The penalty grows with the cost of the replicas, and has a part for what was left.
-            current = variants[place].current
+            current = variants[index].current
             each = candidate.cost / candidate.replicas
             moved = penalty(candidate.accelerator, 0.0, current, self._factor)
             prices[full + offset] = moved
@@ -365,15 +372,15 @@ class _Program:
     def _allocations(self, chosen: FloatArray) -> dict[str, Allocation]:
         variants = self._problem.variants
         full, part = len(self._full), len(self._part)
-        found = {variant.name: NOTHING for variant in variants}
+        allocations = {variant.name: NOTHING for variant in variants}
         for column in np.flatnonzero(chosen[:full] > 0.5):
-            place, candidate = self._full[column]
-            found[variants[place].name] = allocate(
-                variants[place], candidate, candidate.replicas, self._factor
+            index, candidate = self._full[column]
+            allocations[variants[index].name] = allocate(
+                variants[index], candidate, candidate.replicas, self._factor
             )
         for offset in np.flatnonzero(chosen[full + part :] > 0.5):
-            place, candidate = self._part[offset]
-            found[variants[place].name] = allocate(
-                variants[place], candidate, int(chosen[full + part + offset]), self._factor
+            index, candidate = self._part[offset]
+            allocations[variants[index].name] = allocate(
+                variants[index], candidate, int(chosen[full + part + offset]), self._factor
             )
-        return found
+        return allocations

@@ -15,21 +15,21 @@ class InvalidProblemError(OptimizerError):
     """Something in the problem has no meaning.
 
     Attributes:
-        place: the object, such as `variant ns/a` or `capacity A100`.
+        subject: the object, such as `variant ns/a` or `capacity A100`.
         variant: its name where it is a variant that could be left out, else empty.
 
     """
 
-    def __init__(self, place: str, problem: str, *, variant: str = "") -> None:
-        self.place = place
+    def __init__(self, subject: str, problem: str, *, variant: str = "") -> None:
+        self.subject = subject
         self.problem = problem
         self.variant = variant
-        super().__init__(f"{place}: {problem}")
+        super().__init__(f"{subject}: {problem}")
 
     def __reduce__(self) -> tuple[object, ...]:
         """Errors cross the border of the worker process."""
-        return _again, (self.place, self.problem, self.variant)
+        return _again, (self.subject, self.problem, self.variant)
 
 
-def _again(place: str, problem: str, variant: str) -> InvalidProblemError:
-    return InvalidProblemError(place, problem, variant=variant)
+def _again(subject: str, problem: str, variant: str) -> InvalidProblemError:
+    return InvalidProblemError(subject, problem, variant=variant)

@@ -6,7 +6,15 @@ import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from optimizer.problem import Allocation, Candidate, Problem, Solution, VariantCandidates, ranked
+from optimizer.problem import (
+    Allocation,
+    Candidate,
+    Problem,
+    Solution,
+    VariantCandidates,
+    best,
+    ranked,
+)
 
 HOLDERS = 3
 """Holders of a short device type that are named."""
@@ -50,13 +58,13 @@ class Shortage:
     def __str__(self) -> str:
         """As in tables and logs."""
         text = (
-            f"{self.device_type} short: {self.accelerator} wants {self.wanted},"
+            f"{self.device_type} short: {self.accelerator} needs {self.wanted},"
             f" {self.free} of {self.capacity} free"
         )
         held = ", ".join(f"{name} ({devices})" for name, devices in self.holders)
         if held:
             return f"{text}, most held by {held}"
-        return f"{text}, the rest is its own" if self.free < self.capacity else text
+        return f"{text}, it holds the rest" if self.free < self.capacity else text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,48 +99,76 @@ class _Held:
 _NOBODY = _Held([])
 
 
-def explain(problem: Problem, solution: Solution) -> dict[str, Explanation]:
-    """Reasons by variant name."""
+def explain(
+    problem: Problem, solution: Solution, reasons: Mapping[str, str] | None = None
+) -> dict[str, Explanation]:
+    """Reasons by variant name.
+
+    What bounds the chosen candidate is the clause in `reasons` by variant; without it, the candidate's own.
+    """
     used: dict[str, list[tuple[str, int]]] = {}
     for name, got in solution.allocations.items():
         if got.candidate is not None and got.devices:
             used.setdefault(got.candidate.device_type, []).append((name, got.devices))
     held = {kind: _Held(holders) for kind, holders in used.items()}
     return {
-        variant.name: _explained(problem, variant, solution.allocations[variant.name], held)
+        variant.name: _explained(
+            problem,
+            variant,
+            solution.allocations[variant.name],
+            None if reasons is None else reasons.get(variant.name, ""),
+            held,
+        )
         for variant in problem.variants
     }
 
 
 def _explained(
-    problem: Problem, variant: VariantCandidates, got: Allocation, held: Mapping[str, _Held]
+    problem: Problem,
+    variant: VariantCandidates,
+    got: Allocation,
+    reason: str | None,
+    held: Mapping[str, _Held],
 ) -> Explanation:
     chosen = got.candidate
-    order = ranked(variant, problem.transition_factor)
-    runner_up = None
-    for worth, candidate in order:
-        if candidate is not chosen:
-            runner_up = RunnerUp(
-                accelerator=candidate.accelerator,
-                replicas=candidate.replicas,
-                cost=candidate.cost,
-                value=worth,
-            )
-            break
-    shortages = []
+    runner_up = best(variant, problem.transition_factor, without=chosen)
+    shortages: tuple[Shortage, ...] = ()
     if problem.capacity is not None:
-        # Of the candidates up to the chosen one, those that did not get their devices.
-        for _, candidate in order:
-            if candidate is chosen and got.served == "full":
-                break
-            if candidate.devices:
-                shortages.append(_shortage(variant, candidate, problem.capacity, held))
+        shortages = _shortages(problem, problem.capacity, variant, got, held)
+    if reason is None:
+        reason = chosen.reason if chosen else ""
     return Explanation(
         binding=chosen.binding if chosen else "",
-        sized=chosen.reason if chosen else "",
-        runner_up=runner_up,
-        shortages=tuple(shortages),
+        sized=reason,
+        runner_up=None if runner_up is None else _runner_up(*runner_up),
+        shortages=shortages,
     )
+
+
+def _runner_up(value: float, candidate: Candidate) -> RunnerUp:
+    return RunnerUp(
+        accelerator=candidate.accelerator,
+        replicas=candidate.replicas,
+        cost=candidate.cost,
+        value=value,
+    )
+
+
+def _shortages(
+    problem: Problem,
+    capacity: Mapping[str, int],
+    variant: VariantCandidates,
+    got: Allocation,
+    held: Mapping[str, _Held],
+) -> tuple[Shortage, ...]:
+    """Of the candidates up to the chosen one, those that did not get their devices."""
+    found = []
+    for _, candidate in ranked(variant, problem.transition_factor):
+        if candidate is got.candidate and got.served == "full":
+            break
+        if candidate.devices:
+            found.append(_shortage(variant, candidate, capacity, held))
+    return tuple(found)
 
 
 def _shortage(

@@ -30,14 +30,14 @@ from optimizer.problem import (
 class _Entry:
     variant: VariantCandidates
     choices: list[tuple[float, Candidate]]
-    place: int = 0
+    next_choice: int = 0
     turn: int = 0
 
     @property
     def order(self) -> tuple[int, float, float, int, str]:
         """Priority, then regret, then value, larger first; who was moved goes before equals; then by name."""
-        worth = self.choices[self.place][0]
-        following = self.place + 1
+        worth = self.choices[self.next_choice][0]
+        following = self.next_choice + 1
         regret = self.choices[following][0] - worth if following < len(self.choices) else math.inf
         # Rounded: sums of costs that are equal on paper tie, and the name decides.
         return (
@@ -81,12 +81,12 @@ class _Run:
         turn = 0
         while line:
             _, entry = heapq.heappop(line)
-            candidate = entry.choices[entry.place][1]
+            candidate = entry.choices[entry.next_choice][1]
             if self._fits(candidate) >= candidate.replicas:
                 self._take(entry, candidate, candidate.replicas)
                 continue
-            entry.place += 1
-            if entry.place == len(entry.choices):
+            entry.next_choice += 1
+            if entry.next_choice == len(entry.choices):
                 left.append(entry)
                 continue
             turn += 1

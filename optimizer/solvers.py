@@ -5,24 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
-from optimizer import greedy, unlimited
+from optimizer import branch_and_bound, greedy, unlimited
 from optimizer.errors import InvalidProblemError
 from optimizer.problem import POLICIES, Problem, Solution, SolverName, VariantCandidates
 
 Solver = Callable[[Problem], Solution]
 
 
-def _branch_and_bound(problem: Problem) -> Solution:
-    # It loads scipy.optimize, which takes longer than most plans: only where it solves something.
-    from optimizer import branch_and_bound  # noqa: PLC0415
-
-    return branch_and_bound.solve(problem)
-
-
 SOLVERS: dict[SolverName, Solver] = {
     "unlimited": unlimited.solve,
     "greedy": greedy.solve,
-    "branch-and-bound": _branch_and_bound,
+    "branch-and-bound": branch_and_bound.solve,
 }
 
 
@@ -77,19 +70,23 @@ def _is_sound(variant: VariantCandidates) -> bool:
 
 
 def _errors_of(variant: VariantCandidates) -> Iterator[InvalidProblemError]:
-    place = f"variant {variant.name}"
+    subject = f"variant {variant.name}"
     if not 1 <= variant.priority <= 100:
         yield InvalidProblemError(
-            place, f"priority: must be from 1 to 100, not {variant.priority}", variant=variant.name
+            subject,
+            f"priority: must be from 1 to 100, not {variant.priority}",
+            variant=variant.name,
         )
     if not variant.candidates:
-        yield InvalidProblemError(place, "has no candidates", variant=variant.name)
+        yield InvalidProblemError(subject, "has no candidates", variant=variant.name)
     if not (math.isfinite(variant.current.cost) and variant.current.cost >= 0):
         yield InvalidProblemError(
-            place, f"current.cost: must be >= 0, not {variant.current.cost:g}", variant=variant.name
+            subject,
+            f"current.cost: must be >= 0, not {variant.current.cost:g}",
+            variant=variant.name,
         )
     for candidate in variant.candidates:
-        where = f"{place}, candidate {candidate.accelerator or 'nothing'}"
+        where = f"{subject}, candidate {candidate.accelerator or 'nothing'}"
         if not (math.isfinite(candidate.cost) and candidate.cost >= 0):
             yield InvalidProblemError(
                 where, f"cost: must be >= 0, not {candidate.cost:g}", variant=variant.name

@@ -57,7 +57,7 @@ def stabilize(
     limits: StabilizationLimits,
     maximum: int | None = None,
 ) -> Stabilized:
-    """The number to publish when `wanted` was found and `before` is published.
+    """The number to publish when `wanted` is recommended and `before` is published.
 
     Args:
         wanted: replicas.
@@ -65,7 +65,7 @@ def stabilize(
         history: recommendations returned by the previous call.
         now: seconds, not less than those of the history.
         limits: see there.
-        maximum: upper bound of replicas, kept whatever the window says.
+        maximum: upper bound of replicas, which the window does not exceed.
 
     """
     start = now - limits.down_seconds
@@ -80,7 +80,8 @@ def stabilize(
         if highest > wanted:
             last = max(item.at for item in after if item.replicas >= highest)
             left = max(last + limits.down_seconds - now, 0.0)
-            replicas, reason = highest, f"{highest} kept for {left:.0f} s more: wanted lately"
+            replicas = highest
+            reason = f"held at {highest} for {left:.0f} s more by the stabilization window"
         least = replicas if limits.step_down is None else max(replicas, before - limits.step_down)
         if least > replicas:
             replicas = least

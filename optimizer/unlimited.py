@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from optimizer.problem import Problem, Solution, allocate, ranked
+from optimizer.problem import NOTHING, Problem, Solution, allocate, best
 
 
 def solve(problem: Problem) -> Solution:
@@ -10,6 +10,8 @@ def solve(problem: Problem) -> Solution:
     factor = problem.transition_factor
     allocations = {}
     for variant in problem.variants:
-        _, best = ranked(variant, factor)[0]
-        allocations[variant.name] = allocate(variant, best, best.replicas, factor)
+        chosen = best(variant, factor)
+        allocations[variant.name] = (
+            NOTHING if chosen is None else allocate(variant, chosen[1], chosen[1].replicas, factor)
+        )
     return Solution(solver="unlimited", termination="optimal", gap=0.0, allocations=allocations)

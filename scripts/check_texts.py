@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from adapter import cli
 
@@ -47,12 +48,25 @@ class Text:
         place: File and line, or command and flag.
         path: File from the root.
         words: The text itself.
+        form: Form of the texts of flags, which is one for all commands; empty for other texts.
 
     """
 
     place: str
     path: str
     words: str
+    form: Literal["", "flag", "value"] = ""
+
+
+def unlike_others(words: str, form: str) -> str:
+    """Reason why the text of a flag is written unlike those of the others; empty where there is none."""
+    if form and words[:1].islower():
+        return "begins with a small letter"
+    if form and "Default:" in words:
+        return "writes 'Default:' instead of 'Default'"
+    if form == "value" and not ("Default " in words or "Required" in words):
+        return "has no default and is not 'Required'"
+    return ""
 
 
 def problem(words: str) -> str:
@@ -81,7 +95,14 @@ def flag_texts() -> Iterator[Text]:
                 continue
             flag = "/".join(action.option_strings) or str(action.metavar or action.dest)
             place = f"variant-adapter {name} {flag}"
-            yield Text(place=place, path=path, words=action.help or "")
+            yield Text(place=place, path=path, words=action.help or "", form=_form(action))
+
+
+def _form(action: argparse.Action) -> Literal["", "flag", "value"]:
+    """What the text of a flag must say: flags with a value say their default too."""
+    if isinstance(action, argparse._HelpAction):  # noqa: SLF001 - argparse writes its text
+        return ""
+    return "value" if action.option_strings and action.nargs != 0 else "flag"
 
 
 def field_texts(path: Path) -> Iterator[Text]:
@@ -146,7 +167,7 @@ def main() -> int:
             texts.extend(field_texts(path))
     findings = 0
     for text in texts:
-        if reason := problem(text.words):
+        if reason := problem(text.words) or unlike_others(text.words, text.form):
             findings += 1
             print(f"{text.place}: {reason}: {' '.join(text.words.split())[:70]}")
     if findings:

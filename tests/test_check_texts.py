@@ -61,6 +61,26 @@ def test_sentences_are_not(checker: ModuleType, words: str) -> None:
     assert not checker.problem(words)
 
 
+@pytest.mark.parametrize(
+    ("words", "form"),
+    [
+        ("folder to write. Default out", "flag"),
+        ("Folder to write. Default: out", "flag"),
+        ("Folder to write", "value"),
+    ],
+)
+def test_flags_are_written_alike(checker: ModuleType, words: str, form: str) -> None:
+    """A flag's text begins with a capital, and says its default or that it is required; others need not."""
+    assert checker.unlike_others(words, form)
+    assert not checker.unlike_others(words, "")
+
+
+@pytest.mark.parametrize("words", ["Folder to write. Default out", "Folder to write. Required"])
+def test_flags_as_they_should_be(checker: ModuleType, words: str) -> None:
+    """Both forms of a whole text."""
+    assert not checker.unlike_others(words, "value")
+
+
 def test_fields_are_found(checker: ModuleType, tmp_path: Path) -> None:
     """Entries with their continuation lines, and docstrings below assignments, in classes and modules."""
     path = tmp_path / "module.py"

@@ -18,8 +18,8 @@ ALLOWED = {
         "adapter.planning.worker",
     ),
     "kubernetes-asyncio stays in kube": ("adapter.kube",),
-    "prometheus-api-client, which is synchronous, stays in formats.prometheus_history": (
-        "adapter.formats.prometheus_history",
+    "prometheus-api-client, which is synchronous, stays in collector.lookups": (
+        "adapter.collector.lookups",
     ),
     "matplotlib and rich stay in the emulator, formats.plots and commands": (
         "adapter.commands",

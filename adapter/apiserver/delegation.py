@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ import structlog
 from multidict import CIMultiDict
 from yarl import URL
 
-from adapter import errors
+from adapter import errors, tasks
 from adapter.apiserver import status as api_status
 from adapter.apiserver.discovery import GROUP, VERSION
 from adapter.apiserver.provider import CALLER, Relayed
@@ -95,15 +96,14 @@ class Delegate:
                 headers=headers,
                 allow_redirects=False,
             ) as answer:
-                body = await answer.content.read(_BODY_LIMIT + 1)
-                while len(body) <= _BODY_LIMIT and (more := await answer.content.read(_BODY_LIMIT)):
-                    body += more
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                if 300 <= answer.status < 400 and answer.status != 304:
+                    # Followed, the caller's identity would go wherever the other adapter points.
+                    raise api_status.unavailable(
+                        f"{self._url}: status {answer.status}; redirects are not followed"
+                    )
+                body = await _body(answer)
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise api_status.unavailable(f"{self._url}: {_why(error)}") from error
-        if len(body) > _BODY_LIMIT:
-            raise api_status.unavailable(
-                f"{self._url}: the answer is larger than {_BODY_LIMIT} bytes"
-            )
         relayed = {
             item: answer.headers[item] for item in _RESPONSE_HEADERS if item in answer.headers
         }
@@ -147,7 +147,7 @@ class Delegate:
             ) as answer:
                 if answer.status != 200:
                     raise ValueError(f"discovery: status {answer.status}")  # noqa: TRY301
-                document = await answer.json(content_type=None)
+                document = json.loads(await _body(answer))
             resources = document.get("resources") if isinstance(document, dict) else None
             if not isinstance(resources, list):
                 raise ValueError("discovery: no list of resources")  # noqa: TRY301, TRY004
@@ -157,6 +157,7 @@ class Delegate:
             OSError,
             TimeoutError,
             ValueError,
+            RecursionError,
             api_status.StatusError,
         ) as error:
             if self._problem != _why(error):
@@ -209,10 +210,30 @@ async def delegating(options: DelegateOptions) -> AsyncIterator[Delegate]:
         try:
             yield delegate
         finally:
-            follower.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await follower
+            await tasks.cancel(follower)
+
+
+async def _body(answer: aiohttp.ClientResponse) -> bytes:
+    """The body of an answer, up to the limit.
+
+    Raises:
+        ValueError: the body is larger.
+
+    """
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in answer.content.iter_any():
+        size += len(piece)
+        if size > _BODY_LIMIT:
+            raise ValueError(f"the answer is larger than {_BODY_LIMIT} bytes")
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
 def _why(error: Exception) -> str:
+    """What went wrong, without anything of the body of an answer."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"the answer is not JSON, at byte {error.pos}"
+    if isinstance(error, RecursionError):
+        return "the answer is nested too deeply"
     return str(error) or type(error).__name__

@@ -9,10 +9,12 @@ import json
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import structlog
 from aiohttp import web
+from multidict import MultiMapping
 from prometheus_client import Histogram
 
 from adapter.apiserver import discovery, list_options, negotiation, openapi, request_info, responses
@@ -21,6 +23,7 @@ from adapter.apiserver import provider as providers
 from adapter.apiserver import status as api_status
 from adapter.auth import authentication, authorization, users
 from adapter.kube import labels
+from adapter.tls.connections import CONNECTIONS
 
 log = structlog.get_logger()
 
@@ -35,6 +38,7 @@ def application(
     authenticator: authentication.Authenticator,
     policy: authorization.Authorizer,
     probes: health.Probes,
+    draining: Callable[[], bool] = lambda: False,
     now: Callable[[], float] = time.time,
 ) -> web.Application:
     """The API server as an application.
@@ -44,13 +48,20 @@ def application(
         authenticator: identifies the user of a request.
         policy: decides what a user may do.
         probes: health checks and metrics of the process; the freshness of served metrics is added to them.
+        draining: whether the server is about to end: responses then close their connection.
         now: Unix time.
 
     """
     server = _Server(
-        provider=provider, authenticator=authenticator, policy=policy, probes=probes, now=now
+        provider=provider,
+        authenticator=authenticator,
+        policy=policy,
+        probes=probes,
+        draining=draining,
+        now=now,
     )
     app = web.Application(client_max_size=BODY_LIMIT_BYTES)
+    app[CONNECTIONS] = []
     app.on_response_prepare.append(_anonymous_server)
     app.router.add_route("*", "/{path:.*}", server.handle)
     return app
@@ -69,12 +80,14 @@ class _Server:
         authenticator: authentication.Authenticator,
         policy: authorization.Authorizer,
         probes: health.Probes,
+        draining: Callable[[], bool],
         now: Callable[[], float],
     ) -> None:
         self._provider = provider
         self._authenticator = authenticator
         self._policy = policy
         self._probes = probes
+        self._draining = draining
         self._now = now
         self._freshness = Histogram(
             "metrics_apiserver_metric_freshness_seconds",
@@ -109,13 +122,16 @@ class _Server:
             response = responses.of_error(request, api_status.internal("internal error"))
         response.headers["Audit-Id"] = request.headers.get("Audit-ID") or str(uuid.uuid4())
         response.headers["Cache-Control"] = "no-cache, private"
+        if self._draining():
+            # The client opens its next connection elsewhere, instead of meeting the end of this one.
+            response.force_close()
         return response
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         user = await self._user(request)
         raw_path = request.rel_url.raw_path
         attributes = request_info.attributes(request.method, raw_path, request.path, request.query)
-        await self._authorize(user, attributes)
+        await self._authorize(user, attributes, request.query)
         parts = request.path.strip("/").split("/")
         if parts[0] in health.NAMES and len(parts) <= 2:
             return self._health(request, *parts)
@@ -143,12 +159,25 @@ class _Server:
         tls = transport.get_extra_info("ssl_object") if transport else None
         try:
             certificate = tls.getpeercert(binary_form=True) if tls else None
-            return await self._authenticator.user(certificate, request.headers)
+            user = await self._authenticator.user(certificate, request.headers)
         except users.UnauthenticatedError:
             raise api_status.unauthorized() from None
+        if user is not users.ANONYMOUS:
+            for connections in request.app[CONNECTIONS]:
+                connections.authenticated(request.protocol)
+        return user
 
-    async def _authorize(self, user: users.User, attributes: authorization.Attributes) -> None:
+    async def _authorize(
+        self, user: users.User, attributes: authorization.Attributes, query: MultiMapping[str]
+    ) -> None:
         decision = await self._policy.decide(user, attributes)
+        if not decision.allowed and user is not users.ANONYMOUS:
+            # Most rules know no selectors. One review without them serves all, and what a stranger sends is
+            # not even parsed.
+            terms = request_info.requirements(query, attributes)
+            if terms:
+                attributes = replace(attributes, requirements=terms)
+                decision = await self._policy.decide(user, attributes)
         if not decision.allowed:
             resource = attributes.resource
             details = {"group": discovery.GROUP, "kind": resource} if resource else {}

@@ -21,7 +21,7 @@ _PREFIX = ("apis", GROUP, VERSION)
 def attributes(
     method: str, raw_path: str, path: str, query: MultiMapping[str]
 ) -> authorization.Attributes:
-    """The action of a request, for authorization.
+    """The action of a request, for authorization; its label selector is left out, unparsed.
 
     Args:
         method: HTTP method.
@@ -52,7 +52,6 @@ def attributes(
         resource=resource,
         name=name,
         subresource=rest[2] if len(rest) > 2 else "",
-        requirements=_requirements(query) if not name else (),
     )
 
 
@@ -89,8 +88,15 @@ def forbidden(user: users.User, action: authorization.Attributes, reason: str) -
     return f"{text}: {reason}" if reason else text
 
 
-def _requirements(query: MultiMapping[str]) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
-    """Label selector for a review; empty where a term has no counterpart, or the text is malformed."""
+def requirements(
+    query: MultiMapping[str], action: authorization.Attributes
+) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+    """Label selector for a review of an action on a collection.
+
+    Empty where a term has no counterpart, the text is malformed, or the action is not on a collection.
+    """
+    if not action.resource or action.name:
+        return ()
     try:
         terms = labels.parse(query.get("labelSelector", "")).requirements
     except labels.SelectorError:

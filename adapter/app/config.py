@@ -14,7 +14,7 @@ from adapter.resources.inputs import Inputs
 from adapter.settings.control import Prometheus, Reconciling
 from adapter.settings.declaration import resolve
 from adapter.settings.groups import by_key
-from adapter.settings.keys import Problem
+from adapter.settings.keys import SettingProblem
 
 log = structlog.get_logger()
 
@@ -31,7 +31,7 @@ class Configuration:
         self._environment = environment
         self._reconciling: Reconciling | None = None
         self._prometheus: Prometheus | None = None
-        self._reported: tuple[Problem, ...] = ()
+        self._reported: tuple[SettingProblem, ...] = ()
         for variable, error in environment_problems(environment).items():
             log.warning(
                 "environment variable ignored; its value cannot be used",
@@ -66,7 +66,9 @@ class Configuration:
         )
         loop.connect_prometheus(prometheus_options(self._prometheus))
 
-    def _report(self, problems: tuple[Problem, ...], *in_use: Reconciling | Prometheus) -> None:
+    def _report(
+        self, problems: tuple[SettingProblem, ...], *in_use: Reconciling | Prometheus
+    ) -> None:
         """Log the problems that are new."""
         known = by_key()
         for problem in problems:

@@ -105,6 +105,7 @@ class Endpoints:
                 authenticator=auth.authenticator,
                 policy=auth.policy,
                 probes=self._probes,
+                draining=self._drain.begun,
             )
             port = await stack.enter_async_context(
                 listener.listening(

@@ -34,10 +34,7 @@ def options_of(args: argparse.Namespace) -> ServeOptions:
     server = resolve(Serving, vars(args))
     in_cluster = server.variants is None
     reads_cluster = server.in_cluster or server.kubeconfig is not None
-    if args.gateway_metrics and not in_cluster:
-        raise errors.UsageError(
-            "--gateway-metrics: gateways are read in a cluster only, not with --variants"
-        )
+    _check_used(args, server, in_cluster=in_cluster)
     return ServeOptions(
         variants=server.variants,
         host=server.host,
@@ -59,6 +56,42 @@ def options_of(args: argparse.Namespace) -> ServeOptions:
         metrics_host=server.metrics_host,
         metrics_port=server.metrics_port,
     )
+
+
+_CLUSTER_ONLY = (
+    "gateway_metrics",
+    "limited",
+    *(item.name for item in declarations(Cluster)),
+)
+_VARIANTS_ONLY = ("client_ca_file", "requestheader_client_ca_file")
+_OWN_CERTIFICATE_ONLY = ("certificate_secret", "certificate_overlap", "service_name", "api_service")
+_DELEGATE_ONLY = tuple(item.name for item in declarations(Delegation) if item.name != "delegate_to")
+
+
+def _check_used(args: argparse.Namespace, server: Serving, *, in_cluster: bool) -> None:
+    """Refuse flags that would have no effect beside the others.
+
+    Raises:
+        UsageError: names the first such flag, and what it needs.
+
+    """
+    reasons: dict[str, str] = {}
+    if not in_cluster:
+        reasons |= dict.fromkeys(
+            _CLUSTER_ONLY, "is used where variants are read from a cluster, not with --variants"
+        )
+    else:
+        reasons |= dict.fromkeys(_VARIANTS_ONLY, "is used with --variants only")
+    if in_cluster and server.tls_cert_file is not None:
+        reasons |= dict.fromkeys(
+            _OWN_CERTIFICATE_ONLY,
+            "is used where the adapter makes its certificate, without --tls-cert-file",
+        )
+    if args.delegate_to is None:
+        reasons |= dict.fromkeys(_DELEGATE_ONLY, "is used with --delegate-to only")
+    for name, reason in reasons.items():
+        if getattr(args, name) not in (None, []):
+            raise errors.UsageError(f"--{name.replace('_', '-')}: {reason}; leave it out")
 
 
 def loop_settings(args: argparse.Namespace, *, in_cluster: bool) -> LoopSettings:

@@ -114,7 +114,6 @@ class _Site:
         self._clock = clock
         self._changed = asyncio.Event()
         self._reported: list[str] = []
-        self._failed: dict[str, str] = {}
         self.objects = ClusterObjects(api, installation.scope, changed=self._changed.set)
         namespace = installation.scope.config_namespace
         self.leadership = Leadership(
@@ -224,10 +223,10 @@ class _Site:
         to_wake = self._loop.variants_to_wake()
         if to_wake:
             # An HPA that queries another replica must not get the former zero: it would scale down again.
-            await self._reporter.write(self._loop.states, self._loop.refused, self._failed)
+            await self._reporter.write(self._loop.states, self._loop.refused)
             await asyncio.sleep(FOLLOW_SECONDS)
-        self._failed = await self._actuator.act(self._loop.states, to_wake)
-        await self._reporter.write(self._loop.states, self._loop.refused, self._failed)
+        unapplied = await self._actuator.act(self._loop.states, to_wake)
+        await self._reporter.write(self._loop.states, self._loop.refused, unapplied=unapplied)
 
     async def _watch_gateways(self) -> None:
         """Scrape the gateways, until cancelled: requests for a model without replicas wait for no cycle."""

@@ -12,7 +12,7 @@ from adapter.controller.settings import LoopSettings
 from adapter.installation import Names
 from adapter.kube.leader_election import LeaseTimes
 from adapter.resources.watches import Scope
-from adapter.tls import listener
+from adapter.tls import connections
 from adapter.tls.certificate_secret import OwnCertificates
 
 
@@ -89,7 +89,7 @@ class ServeOptions:
     interval: float | None = None
     scale_to_zero: bool | None = None
     prometheus: Mapping[str, object] = field(default_factory=dict)
-    limits: listener.ConnectionLimits = listener.DEFAULT_LIMITS
+    limits: connections.ConnectionLimits = connections.DEFAULT_LIMITS
     delegate: delegation.DelegateOptions | None = None
     cluster: ClusterIdentities | None = None
     installation: Installation | None = None

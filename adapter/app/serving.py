@@ -27,6 +27,7 @@ from adapter.controller.reconciler import Planner
 from adapter.kube import client
 from adapter.planning import worker
 from adapter.resources import folder, inputs
+from adapter.tls.connections import raise_file_limit
 
 log = structlog.get_logger()
 
@@ -50,6 +51,7 @@ async def serving(
         StartupError: The port is in use, the certificate is unreadable, or the cluster gives no access.
 
     """
+    raise_file_limit()
     store = targets.TargetStore()
     async with contextlib.AsyncExitStack() as stack:
         if planner is None:

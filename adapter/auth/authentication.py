@@ -25,6 +25,9 @@ from adapter.auth.cache import Cache
 from adapter.auth.users import ANONYMOUS, AUTHENTICATED, ReviewError, UnauthenticatedError, User
 
 _CACHED_CERTIFICATES = 1024
+_CLIENT_USES = frozenset(
+    {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +112,8 @@ class Authenticator:
         token = token.strip()
         if scheme.lower() != "bearer" or not token:
             return None
+        if not token.isascii():
+            raise UnauthenticatedError  # no issuer makes such tokens, and a review could not carry it
         review = self._review_token
         if review is None:
             raise UnauthenticatedError
@@ -201,8 +206,11 @@ def _for_clients(certificate: x509.Certificate) -> bool:
     try:
         usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
+        # As Go's crypto/x509: a certificate that restricts no use may be used for everything.
+        return True
+    except ValueError:
         return False
-    return ExtendedKeyUsageOID.CLIENT_AUTH in usage
+    return not _CLIENT_USES.isdisjoint(usage)
 
 
 def _names(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -> list[str]:

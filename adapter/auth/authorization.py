@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from adapter.auth.cache import Cache
-from adapter.auth.users import AUTHENTICATED, User
+from adapter.auth.users import ANONYMOUS, AUTHENTICATED, User
+
+ANONYMOUS_BURST, ANONYMOUS_PER_SECOND = 20, 5.0
+"""Reviews for anonymous requests: at once, and each second after that."""
+
+ANONYMOUS_CACHED = 256
+"""Decisions about anonymous requests that are cached at most."""
 
 ALWAYS_ALLOWED = frozenset({"/healthz", "/livez", "/readyz"})
 
@@ -82,6 +88,9 @@ class Authorizer(Protocol):
 
 
 _ALLOWED = AccessDecision(allowed=True)
+_TOO_MANY = AccessDecision(
+    allowed=False, reason="too many anonymous requests; not reviewed, try again in a second"
+)
 
 
 def _always(user: User, attributes: Attributes) -> bool:
@@ -105,8 +114,31 @@ class LocalPolicy:
 AccessReviewer = Callable[[User, Attributes], Awaitable[AccessDecision]]
 
 
+class _Allowance:
+    """So many in a burst, so many a second after it."""
+
+    def __init__(self, *, burst: int, per_second: float) -> None:
+        self._burst = burst
+        self._per_second = per_second
+        self._left = float(burst)
+        self._at = float("-inf")
+
+    def take(self, now: float) -> bool:
+        """Whether there is one left; it is then taken."""
+        self._left = min(self._left + (now - self._at) * self._per_second, float(self._burst))
+        self._at = now
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True
+
+
 class ClusterPolicy:
-    """In a cluster: SubjectAccessReview decides; decisions are cached for 10 s."""
+    """In a cluster: SubjectAccessReview decides; decisions are cached for 10 s.
+
+    Reviews for anonymous requests are limited, 20 at once and 5 a second, because everybody can send those
+    to any number of paths; beyond that they are refused without a review.
+    """
 
     def __init__(
         self,
@@ -115,11 +147,19 @@ class ClusterPolicy:
         clock: Callable[[], float] = lambda: asyncio.get_running_loop().time(),
     ) -> None:
         self._review = review
+        self._clock = clock
         self._decisions: Cache[AccessDecision] = Cache(clock=clock)
+        # Caches apart, so that what strangers ask does not push out what the front proxy asks.
+        self._anonymous: Cache[AccessDecision] = Cache(clock=clock, size=ANONYMOUS_CACHED)
+        self._allowance = _Allowance(burst=ANONYMOUS_BURST, per_second=ANONYMOUS_PER_SECOND)
 
     async def decide(self, user: User, attributes: Attributes) -> AccessDecision:
         """The cluster's decision, from the cache or from a review."""
         if _always(user, attributes):
             return _ALLOWED
         key = (user.key, attributes)
-        return await self._decisions.get(key, lambda: self._review(user, attributes))
+        if user is not ANONYMOUS:
+            return await self._decisions.get(key, lambda: self._review(user, attributes))
+        if not self._anonymous.knows(key) and not self._allowance.take(self._clock()):
+            return _TOO_MANY
+        return await self._anonymous.get(key, lambda: self._review(user, attributes))

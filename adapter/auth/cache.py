@@ -40,6 +40,11 @@ class Cache(Generic[Result]):
         """Number of cached results."""
         return len(self._results)
 
+    def knows(self, key: Hashable) -> bool:
+        """Whether `get` would answer without starting a review."""
+        cached = self._results.get(key)
+        return key in self._running or (cached is not None and self._clock() < cached[0])
+
     async def get(self, key: Hashable, review: Callable[[], Awaitable[Result]]) -> Result:
         """The result for a key, cached or reviewed now; errors are raised and not cached."""
         cached = self._results.get(key)

@@ -43,7 +43,7 @@ async def fetch(session: aiohttp.ClientSession, url: str, model: str) -> PodMetr
     """Fetch and parse the metrics of one endpoint.
 
     Raises:
-        ScrapeError: it is down, slow, or its answer is no metrics page of a server of this model.
+        ScrapeError: it is down, slow, or its response is not a metrics page of a server of this model.
 
     """
     body = await text(session, url)
@@ -57,7 +57,7 @@ async def text(session: aiohttp.ClientSession, url: str) -> str:
     """Fetch a page of metrics text.
 
     Raises:
-        ScrapeError: it is down, slow, or its answer is no such page.
+        ScrapeError: it is down, slow, or its response is not such a page.
 
     """
     try:
@@ -74,7 +74,7 @@ async def text(session: aiohttp.ClientSession, url: str) -> str:
                     break
                 body += more
     except TimeoutError as error:
-        raise ScrapeError(f"{url}: no answer within {TIMEOUT_SECONDS:g} s") from error
+        raise ScrapeError(f"{url}: no response within {TIMEOUT_SECONDS:g} s") from error
     except (aiohttp.ClientError, OSError) as error:
         raise ScrapeError(f"{url}: {error}") from error
     if len(body) > PAGE_LIMIT_BYTES:

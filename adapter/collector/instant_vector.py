@@ -51,8 +51,8 @@ def parse(body: bytes) -> InstantVector:
     too, for a tenth of a second in a response about 3,000 pods.
 
     Raises:
-        ValueError: it is no JSON (JSONDecodeError, UnicodeDecodeError), or a value is no number.
-        KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError: it is no vector.
+        ValueError: it is not JSON (JSONDecodeError, UnicodeDecodeError), or a value is not a number.
+        KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError: it is not a vector.
 
     """
     text = body.decode()

@@ -197,7 +197,7 @@ class PrometheusClient:
             async with asyncio.timeout(limit):
                 return await self._fetched(parameters)
         except TimeoutError as cause:
-            reason = f"no answer within {limit:g} s; is it up? --prometheus-timeout allows more"
+            reason = f"no response within {limit:g} s; is it up? --prometheus-timeout allows more"
             raise error(reason) from cause
         except ssl.SSLError as cause:
             raise error(with_tls_advice(innermost(cause))) from cause
@@ -206,7 +206,7 @@ class PrometheusClient:
             raise error(f"{type(cause).__name__}; are URL and headers right?") from cause
         except (aiohttp.ClientResponseError, aiohttp.ClientPayloadError) as cause:
             # Its text may quote the response.
-            reason = "the answer is no HTTP, or broke off; is it up, and is the URL right?"
+            reason = "the response is not HTTP, or was cut off; is it up, and is the URL right?"
             raise error(reason) from cause
         except (aiohttp.ClientError, OSError) as cause:
             reason = innermost(cause)
@@ -262,7 +262,7 @@ class PrometheusClient:
         body = await _at_most(response, RESPONSE_LIMIT_BYTES)
         if body is None:
             size = f"{RESPONSE_LIMIT_BYTES / 2**20:g} MiB"
-            raise self.options.error(f"more than {size} of answer; is the URL right?")
+            raise self.options.error(f"the response exceeds {size}; is the URL right?")
         return body
 
     def _parsed(self, body: bytes) -> InstantVector:
@@ -270,14 +270,16 @@ class PrometheusClient:
             return instant_vector.parse(body)
         except ValueError as cause:
             if isinstance(cause, _NOT_JSON):
-                raise self.options.error("the answer is no JSON; is the URL right?") from cause
+                raise self.options.error("the response is not JSON; is the URL right?") from cause
             raise self._no_vector(cause) from cause
         except _NO_VECTOR as cause:
             raise self._no_vector(cause) from cause
 
     def _no_vector(self, cause: Exception) -> PrometheusError:
         name = type(cause).__name__
-        return self.options.error(f"the answer is no instant vector ({name}); is the URL right?")
+        return self.options.error(
+            f"the response is not an instant vector ({name}); is the URL right?"
+        )
 
 
 async def _at_most(response: aiohttp.ClientResponse, limit: int) -> bytes | None:

@@ -104,7 +104,7 @@ TARGETS = (
     (
         "--percentile",
         "P",
-        "Percentile that TTFT and ITL targets bound, such as 95. Default none: the mean",
+        "Percentile that TTFT and ITL targets bound, such as 95 (or 0.95). Default none: the mean",
     ),
     (
         "--stability-margin",
@@ -143,13 +143,13 @@ def register(command: argparse.ArgumentParser) -> None:
         metavar="PNG",
         help="File to draw TTFT and ITL against the arrival rate into. Default none",
     )
-    _add_numbers(command.add_argument_group("the replica"), REPLICA)
-    _add_numbers(command.add_argument_group("the replica by the step times of its engine"), STEPS)
-    load = command.add_argument_group("its load")
+    _add_numbers(command.add_argument_group("Replica"), REPLICA)
+    _add_numbers(command.add_argument_group("Step times of the replica's engine"), STEPS)
+    load = command.add_argument_group("Load")
     _add_numbers(load, LOAD)
     _add_numbers(load, VARIATION)
     _add_numbers(load.add_mutually_exclusive_group(), RATES)
-    _add_numbers(command.add_argument_group("its latency and throughput targets"), TARGETS)
+    _add_numbers(command.add_argument_group("Latency and throughput targets"), TARGETS)
     command.add_argument(
         "--min-replicas",
         type=int,
@@ -196,14 +196,13 @@ def run(args: argparse.Namespace) -> int:
         from adapter.formats import plots  # noqa: PLC0415
 
         case = cases.parse(given)
-        if not isinstance(case, cases.Case):
-            raise UsageError("--plot draws alpha, beta, gamma and delta, not step times")
+        assert not isinstance(case, step_cases.InvalidCase)  # noqa: S101 - it was answered
         plots.write_analysis(case, args.plot)
     if args.json:
         print(json.dumps(answer))
     else:
         case = cases.parse(given)
-        assert not isinstance(case, str)  # noqa: S101 - it was answered
+        assert not isinstance(case, step_cases.InvalidCase)  # noqa: S101 - it was answered
         for line in _table(answer, case):
             print(line)
     return 0

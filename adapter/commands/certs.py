@@ -24,7 +24,7 @@ def register(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "action",
-        choices=("show", "rotate"),
+        **flags.choice("show", "rotate"),
         help="Action: show the certificates, or rotate, which starts the change to a new authority now;"
         " clients keep their trust throughout",
     )

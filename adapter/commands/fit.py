@@ -6,20 +6,21 @@ import argparse
 import dataclasses
 import json
 import math
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from adapter.commands import flags
 from adapter.errors import InputError
-from adapter.formats import benchmarks, plots
 from analyzer.errors import FitError, InvalidParameterError, SaturatedRowsError
-from analyzer.fitting import advice as step_advice
-from analyzer.fitting import benchmark_rows, step_fit
-from analyzer.fitting import lines as fitting
+
+if TYPE_CHECKING:
+    from adapter.formats import benchmarks
+    from analyzer.fitting import advice as step_advice
+    from analyzer.fitting import benchmark_rows, step_fit
+    from analyzer.fitting import lines as fitting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,7 @@ class Result:
     steps: step_fit.StepFit | None
     steps_problem: str
     advice: step_advice.Advice | None
-    capacities: Sequence[step_advice.Capacity]
+    capacities: Sequence[step_advice.ImpliedCapacity]
 
 
 def register(command: argparse.ArgumentParser) -> None:
@@ -79,8 +80,17 @@ def register(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fit and print; a poor fit is printed with its quality."""
+    # numpy and scipy, which `--help` does not need, here and below.
+    from adapter.formats import benchmarks, plots  # noqa: PLC0415
+
     rows = [row for path in args.files for row in benchmarks.read(path)]
-    result = fit_rows(rows, args.max_batch)
+    try:
+        result = fit_rows(rows, args.max_batch)
+    except InputError as error:
+        left_out = "".join(
+            f"\n  left out: {row.place}: {row.problem}" for row in rows if row.problem
+        )
+        raise InputError(f"{error}{left_out}") from error
     if args.plot is not None:
         if result.lines is None:
             raise InputError(f"no plot: {result.lines_problem}")
@@ -100,8 +110,22 @@ def fit_rows(rows: Sequence[benchmarks.Row], max_batch: int | None) -> Result:
         InputError: neither fit is possible, or a number is out of its range.
 
     """
+    import numpy as np  # noqa: PLC0415 - see `run`
+
+    from analyzer.fitting import advice as step_advice  # noqa: PLC0415
+    from analyzer.fitting import lines as fitting  # noqa: PLC0415
+
     usable = [row for row in rows if not row.problem]
-    steps, steps_problem, table = _steps(usable, max_batch)
+    # Step times need both lengths; rows that have them stand first, so an index means the same in both fits.
+    usable.sort(key=_lengths_missing)
+    complete = [row for row in usable if not _lengths_missing(row)]
+    try:
+        steps, steps_problem, table = _steps(complete, max_batch)
+    except InputError as error:
+        if len(complete) == len(usable):
+            raise
+        # The other rows may still determine alpha and beta.
+        steps, steps_problem, table = None, str(error), None
     waited = {row.row for row in steps.saturated} if steps else set()
     untimed = waited | (set(steps.waited) if steps else set())
     lines, lines_problem = None, ""
@@ -120,10 +144,10 @@ def fit_rows(rows: Sequence[benchmarks.Row], max_batch: int | None) -> Result:
     except InvalidParameterError as error:
         place = usable[error.index].place if error.index is not None else "rows"
         raise InputError(f"{place}: {error.parameter}: {error.problem}") from error
-    advice, capacities = None, list[step_advice.Capacity]()
+    advice, capacities = None, list[step_advice.ImpliedCapacity]()
     if steps is not None and table is not None:
         advice = step_advice.advise(table, steps)
-        throughput = np.array([row.throughput_rps for row in usable])
+        throughput = np.array([row.throughput_rps for row in complete])
         capacities = step_advice.capacities(table, steps, throughput)
     return Result(
         rows=usable,
@@ -137,12 +161,17 @@ def fit_rows(rows: Sequence[benchmarks.Row], max_batch: int | None) -> Result:
     )
 
 
+def _lengths_missing(row: benchmarks.Row) -> bool:
+    return math.isnan(row.input_tokens) or math.isnan(row.output_tokens)
+
+
 def _steps(
     rows: Sequence[benchmarks.Row], max_batch: int | None
 ) -> tuple[step_fit.StepFit | None, str, benchmark_rows.BenchmarkRows | None]:
-    for name in ("input_tokens", "output_tokens"):
-        if any(math.isnan(getattr(row, name)) for row in rows):
-            return None, f"{name} is missing in some rows", None
+    from analyzer.fitting import benchmark_rows, step_fit  # noqa: PLC0415 - see `run`
+
+    if not rows:
+        return None, "input_tokens or output_tokens is missing in all rows", None
     try:
         table = benchmark_rows.rows_of(
             concurrency=[row.batch for row in rows],
@@ -233,6 +262,8 @@ def _table(result: Result) -> Iterator[str]:
 
 
 def _step_lines(result: Result, steps: step_fit.StepFit) -> Iterator[str]:
+    from analyzer.fitting import step_fit  # noqa: PLC0415 - see `run`
+
     for saturated in steps.saturated:
         yield f"saturated, left out: {result.rows[saturated.row].place}: {saturated.reason}"
     for row in steps.waited:
@@ -249,7 +280,7 @@ def _step_lines(result: Result, steps: step_fit.StepFit) -> Iterator[str]:
         yield f"  outlier: {result.rows[row].place}"
     tails = [row.itl_p99_ms / row.itl_ms for row in result.rows if row.itl_p99_ms > 0]
     if tails:
-        yield f"  ITL p99/mean ratio {np.median(tails):.2f}, median of {len(tails)} rows"
+        yield f"  ITL p99/mean ratio {statistics.median(tails):.2f}, median of {len(tails)} rows"
     for capacity in result.capacities:
         measured = capacity.measured_rps
         best = "none measured" if math.isnan(measured) else f"best measured {measured:.4g}"

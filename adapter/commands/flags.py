@@ -61,6 +61,12 @@ def argument(parse: Callable[[str], Value]) -> Callable[[str], Value]:
     return typed
 
 
+def choice(*choices: str) -> dict[str, Any]:
+    """One of some texts, as argparse takes it; unlike argparse's own, its error is written as all others."""
+    kind = kinds.choice(*choices)
+    return {"type": argument(kind.parse), "metavar": "{" + ",".join(choices) + "}"}
+
+
 seconds = argument(kinds.seconds)
 count = argument(kinds.count)
 share = argument(kinds.share)
@@ -84,8 +90,8 @@ def _form(item: Declaration) -> dict[str, Any]:
     if kind.form == "enable":
         return {"action": "store_const", "const": True}
     if kind.form == "choice":
-        # Not argparse's choices: their error does not name the other spellings.
-        return {"type": argument(item.parse), "metavar": "{" + ",".join(kind.choices) + "}"}
+        # With the item's parser: its error names the other spellings.
+        return {**choice(*kind.choices), "type": argument(item.parse)}
     if kind.form == "repeated":
         return {
             "action": "extend",

@@ -6,12 +6,13 @@ import argparse
 import json
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import yaml
+from adapter.commands import flags
+from adapter.profiles import catalog, memory
 
-from adapter.profiles import catalog, finder
-from adapter.profiles.finder import Profile, Request
+if TYPE_CHECKING:
+    from adapter.profiles.finder import ModelProfile
 
 _SHOWN_LENGTHS = ((512, 128), (2048, 256), (8192, 512))
 
@@ -32,17 +33,37 @@ def register(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--gpu",
         required=True,
+        metavar="NAME",
         help="GPU, such as H100-SXM, or a node's nvidia.com/gpu.product label. Required",
     )
     command.add_argument(
-        "--tp", type=positive, default=1, help="GPUs of a replica (tensor parallelism). Default 1"
+        "--tp",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="GPUs of a replica (tensor parallelism). Default 1",
     )
+    _add_engine(command)
     command.add_argument(
-        "--engine", choices=catalog.ENGINES, default="vllm", help="Inference engine. Default vllm"
+        "--output",
+        **flags.choice("yaml", "json"),
+        default="yaml",
+        help="Output format. Default yaml",
+    )
+    command.set_defaults(run=run)
+
+
+def _add_engine(command: argparse.ArgumentParser) -> None:
+    """Flags of the inference engine."""
+    command.add_argument(
+        "--engine",
+        **flags.choice(*catalog.ENGINES),
+        default="vllm",
+        help="Inference engine. Default vllm",
     )
     command.add_argument(
         "--kv-cache-dtype",
-        choices=finder.KV_CACHE_BYTES,
+        **flags.choice(*memory.KV_CACHE_BYTES),
         default="auto",
         help="Precision of the KV cache, as the engine's flag of that name. Default auto: 16 bits",
     )
@@ -50,32 +71,38 @@ def register(command: argparse.ArgumentParser) -> None:
         "--gpu-memory-utilization",
         type=share,
         default=0.9,
+        metavar="SHARE",
         help="Share of the GPU's memory that the engine may use, above 0 and at most 1. Default 0.9",
     )
     command.add_argument(
-        "--max-num-seqs", type=positive, default=256, help="Most requests in service. Default 256"
+        "--max-num-seqs",
+        type=positive,
+        default=256,
+        metavar="N",
+        help="Most requests in service. Default 256",
     )
     command.add_argument(
         "--max-num-batched-tokens",
         type=positive,
         default=8192,
+        metavar="N",
         help="Most tokens that one step computes. Default 8192",
     )
     command.add_argument(
         "--max-model-len",
         type=positive,
+        metavar="N",
         help="Longest request in tokens that the KV cache must hold. Default none",
     )
-    command.add_argument(
-        "--output", choices=("yaml", "json"), default="yaml", help="Output format. Default yaml"
-    )
-    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Look the profile up and print it."""
+    # numpy and scipy, which `--help` does not need.
+    from adapter.profiles import finder  # noqa: PLC0415
+
     profile = finder.find(
-        Request(
+        finder.ProfileRequest(
             model=args.model,
             gpu=args.gpu,
             tp=args.tp,
@@ -90,6 +117,8 @@ def run(args: argparse.Namespace) -> int:
     if args.output == "json":
         print(json.dumps(_document(profile)))
     else:
+        import yaml  # noqa: PLC0415 - as above
+
         for line in _comments(profile):
             print(f"# {line}")
         print(yaml.safe_dump({"accelerators": [accelerator(profile)]}, sort_keys=False), end="")
@@ -114,7 +143,7 @@ def share(text: str) -> float:
     return value
 
 
-def accelerator(profile: Profile) -> dict[str, Any]:
+def accelerator(profile: ModelProfile) -> dict[str, Any]:
     """The entry of `spec.modelProfile.accelerators`."""
     times = profile.step_times
     step = {
@@ -137,7 +166,7 @@ def accelerator(profile: Profile) -> dict[str, Any]:
     }
 
 
-def _document(profile: Profile) -> dict[str, Any]:
+def _document(profile: ModelProfile) -> dict[str, Any]:
     return {
         "model": profile.model,
         "precision": profile.precision,
@@ -161,7 +190,7 @@ def _document(profile: Profile) -> dict[str, Any]:
     }
 
 
-def _comments(profile: Profile) -> Iterator[str]:
+def _comments(profile: ModelProfile) -> Iterator[str]:
     request = profile.request
     yield (
         f"{profile.model} ({profile.precision} weights) on {request.tp} x {profile.gpu}, {request.engine}"

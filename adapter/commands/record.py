@@ -80,15 +80,15 @@ def register(command: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Record, or go on with a recording that was interrupted."""
     # Arrays, progress bars and the clients of Prometheus, which `--help` does not need.
+    from adapter.collector.lookups.prometheus_api import PrometheusApi  # noqa: PLC0415
     from adapter.collector.prometheus import PrometheusError  # noqa: PLC0415
     from adapter.commands.recording import Recording, note  # noqa: PLC0415
-    from adapter.formats.prometheus_history import PrometheusHistory  # noqa: PLC0415
     from adapter.formats.request_history import RequestHistory  # noqa: PLC0415
 
     options = prometheus_options(resolve(Prometheus, vars(args), environment=os.environ))
     if options is None:
         raise errors.UsageError("no Prometheus is set: give --prometheus or PROMETHEUS_BASE_URL")
-    history = PrometheusHistory(options)
+    history = PrometheusApi(options)
     try:
         recording = Recording.open(args, now=time.time())
         counted = RequestHistory(history, model=args.model, namespace=args.namespace)

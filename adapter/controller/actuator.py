@@ -36,7 +36,7 @@ class Actuator:
         """Patch the scale targets that differ; give the errors by variant key.
 
         Args:
-            states: variants after an optimization cycle.
+            states: variants after a reconcile cycle.
             waking: keys of variants at zero that have waiting requests.
 
         """
@@ -51,7 +51,7 @@ class Actuator:
             except ApiError as error:
                 failed[key] = advice.explained(error)
                 log.warning(
-                    "scale target not patched; retrying at the next optimization cycle",
+                    "scale target not patched; retrying at the next reconcile cycle",
                     variant=key,
                     error=failed[key],
                 )

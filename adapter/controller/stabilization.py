@@ -177,7 +177,7 @@ def within_capacity(
             candidate = decision.candidate
             fitting[source.key] = replace(
                 decision,
-                candidate=replace(candidate, replicas=given, cost=candidate.cost * given / wanted),
+                candidate=candidate._replace(replicas=given, cost=candidate.cost * given / wanted),
                 served="partial" if given else "none",
                 reason=f"{given} of {wanted} replicas: {device} short; {decision.reason}",
             )

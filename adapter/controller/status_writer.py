@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,6 +38,24 @@ NOTE_LIMIT = 1024
 """Characters of an Event's note, the API's limit."""
 
 VARIANT = {"apiVersion": "llmd.ai/v1alpha1", "kind": "VariantAutoscaling"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Record:
+    """What is known of one variant's writes.
+
+    Attributes:
+        uid: UID of the object that `status` was written to; empty before the first write.
+        status: status written last.
+        unapplied: error of the last patch of its scale target; empty where there was none.
+        problems: error of the last write by field, of the fields whose last write failed.
+
+    """
+
+    uid: str = ""
+    status: Mapping[str, Any] = field(default_factory=dict)
+    unapplied: str = ""
+    problems: Mapping[str, str] = field(default_factory=dict)
 
 
 class StatusWriter:
@@ -72,35 +91,39 @@ class StatusWriter:
         self._refresh = refresh_seconds
         self._owner_references = owner_references
         self._now = now
-        self._written: dict[str, tuple[str, Mapping[str, Any]]] = {}
-        self._problems: dict[tuple[str, str], str] = {}
+        self._records: dict[str, _Record] = {}
         self._slots = asyncio.Semaphore(CONCURRENCY)
 
     async def write(
         self,
         states: Mapping[str, VariantState],
         refused: tuple[InvalidVariant, ...],
-        unapplied: Mapping[str, str],
+        *,
+        unapplied: Mapping[str, str] | None = None,
     ) -> None:
         """Write the statuses that have changed.
 
         Args:
             states: variants by key.
             refused: VariantAutoscalings that are not used.
-            unapplied: errors of patching scale targets, by variant key.
+            unapplied: errors of patching scale targets, by variant key; None: those of the last write.
 
         """
-        writes = [
-            self._write_state(state, patched=key not in unapplied) for key, state in states.items()
-        ]
-        writes += [self._write_refusal(refusal) for refusal in refused]
-        known = states.keys() | {refusal.key for refusal in refused}
-        self._written = {key: value for key, value in self._written.items() if key in known}
-        await asyncio.gather(*writes)
+        known = [*states, *(refusal.key for refusal in refused)]
+        self._records = {key: self._records.get(key, _Record()) for key in known}
+        if unapplied is not None:
+            self._records = {
+                key: replace(record, unapplied=unapplied.get(key, ""))
+                for key, record in self._records.items()
+            }
+        await asyncio.gather(
+            *(self._write_state(state) for state in states.values()),
+            *(self._write_refusal(refusal) for refusal in refused),
+        )
 
-    async def _write_state(self, state: VariantState, *, patched: bool) -> None:
+    async def _write_state(self, state: VariantState) -> None:
         source = state.source
-        applied = patched and state.desired is not None
+        applied = not self._records[source.key].unapplied and state.desired is not None
         before = self._before(source.key)
         if before is None:
             return
@@ -121,9 +144,9 @@ class StatusWriter:
         if item is None:
             return None
         metadata = item["metadata"]
-        uid, written = self._written.get(key, ("", {}))
-        if written and uid == str(metadata.get("uid")):
-            return written
+        record = self._records[key]
+        if record.status and record.uid == str(metadata.get("uid")):
+            return record.status
         status = item.get("status")
         return status if isinstance(status, dict) else {}
 
@@ -138,31 +161,33 @@ class StatusWriter:
             if not self._leads():
                 return
             try:
-                written = await self._cluster.request(
-                    "PATCH",
-                    path,
-                    body=body,
-                    query=(("fieldManager", MANAGER), ("force", "true")),
-                    content_type="application/apply-patch+yaml",
-                )
+                written = await _apply(self._cluster, path, body)
             except ApiError as error:
                 self._failed(key, error, "status")
                 return
-            self._problems.pop((key, "status"), None)
             uid = str((written.get("metadata") or {}).get("uid"))
-            self._written[key] = (uid, after)
+            self._records[key] = replace(self._records[key], uid=uid, status=after)
+            self._succeeded(key, "status")
             await self._record_events(key, uid, before, after)
 
-    def _failed(self, key: str, error: ApiError, field: str) -> None:
+    def _failed(self, key: str, error: ApiError, part: str) -> None:
         if isinstance(error, NotFound):
             return  # the variant was deleted meanwhile
-        if self._problems.get((key, field)) != str(error):
+        record = self._records[key]
+        if record.problems.get(part) != str(error):
             log.warning(
-                "write failed; retrying at the next optimization cycle",
-                field=field,
+                "write failed; retrying at the next reconcile cycle",
+                variant=key,
+                field=part,
                 error=advice.explained(error),
             )
-        self._problems[key, field] = str(error)
+        self._records[key] = replace(record, problems={**record.problems, part: str(error)})
+
+    def _succeeded(self, key: str, part: str) -> None:
+        record = self._records[key]
+        if part in record.problems:
+            problems = {name: text for name, text in record.problems.items() if name != part}
+            self._records[key] = replace(record, problems=problems)
 
     async def _record_events(
         self, key: str, uid: str, before: Mapping[str, Any], after: Mapping[str, Any]
@@ -186,6 +211,8 @@ class StatusWriter:
             if bad and not same and item["message"] not in noted:
                 noted.add(item["message"])
                 await self._event(key, uid, "Warning", str(item["reason"]), str(item["message"]))
+            elif kind == variant_status.ACCURATE and not bad and not same:
+                await self._event(key, uid, "Normal", str(item["reason"]), str(item["message"]))
 
     async def _event(self, key: str, uid: str, kind: str, reason: str, note: str) -> None:
         namespace, _, name = key.partition("/")
@@ -243,4 +270,23 @@ class StatusWriter:
         except ApiError as error:
             self._failed(source.key, error, "ownerReferences")
             return
-        self._problems.pop((source.key, "ownerReferences"), None)
+        self._succeeded(source.key, "ownerReferences")
+
+
+async def _apply(cluster: Cluster, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Apply a status; without what was learned where the installed CRD does not have that field.
+
+    Raises:
+        ApiError: it was not applied.
+
+    """
+    query = (("fieldManager", MANAGER), ("force", "true"))
+    kind = "application/apply-patch+yaml"
+    try:
+        return await cluster.request("PATCH", path, body=body, query=query, content_type=kind)
+    except ApiError as error:
+        if variant_status.LEARNED not in str(error):
+            raise
+    status = {k: v for k, v in body["status"].items() if k != variant_status.LEARNED}
+    body = {**body, "status": status}
+    return await cluster.request("PATCH", path, body=body, query=query, content_type=kind)

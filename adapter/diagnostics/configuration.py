@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-
-import aiohttp
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from adapter.collector import promql
-from adapter.collector.prometheus import PrometheusClient, PrometheusError, PrometheusOptions
+from adapter.collector.instant_vector import InstantVector
+from adapter.collector.prometheus import PrometheusError, PrometheusOptions
 from adapter.diagnostics.site import Finding, Site
 from adapter.kube.errors import ApiError
 from adapter.resources import inputs
@@ -68,9 +70,8 @@ async def prometheus(site: Site) -> AsyncIterator[Finding]:
 async def of_prometheus(options: PrometheusOptions, models: set[str]) -> list[Finding]:
     """Whether a Prometheus has the metrics of these models, with the labels that identify pods."""
     try:
-        # As the control loop queries, so that doctor meets the same problems.
-        async with aiohttp.ClientSession() as session:
-            answer = await PrometheusClient(session, options).query(promql.fleet())
+        # The expression of the control loop, so that doctor meets the same problems.
+        answer = await _in_thread(lambda: _look_up(options, promql.fleet()), options)
     except PrometheusError as error:
         return [Finding("error", str(error), "check --prometheus and its TLS and token settings")]
     samples = promql.pods(answer.samples)
@@ -104,3 +105,45 @@ async def of_prometheus(options: PrometheusOptions, models: set[str]) -> list[Fi
     if not findings:
         findings.append(Finding("ok", f"{where} has the metrics of all models"))
     return findings
+
+
+def _look_up(options: PrometheusOptions, expression: str) -> InstantVector:
+    # The library takes half a second to load, and only installations with Prometheus need it.
+    from adapter.collector.lookups.prometheus_api import PrometheusApi  # noqa: PLC0415
+
+    prometheus = PrometheusApi(options, retries=0)
+    try:
+        return prometheus.instant(expression)
+    finally:
+        prometheus.close()
+
+
+async def _in_thread(
+    look_up: Callable[[], InstantVector], options: PrometheusOptions
+) -> InstantVector:
+    """Await a look-up that blocks, for as long as a query may take.
+
+    The library bounds each read, not the whole. The thread is a daemon, so that a response that never ends
+    does not keep the process from ending.
+
+    Raises:
+        PrometheusError: no usable response within the deadline.
+
+    """
+    answered: concurrent.futures.Future[InstantVector] = concurrent.futures.Future()
+    answered.set_running_or_notify_cancel()  # a deadline then leaves the thread's result unread
+
+    def run() -> None:
+        try:
+            answered.set_result(look_up())
+        except Exception as error:  # noqa: BLE001 - raised where it is awaited
+            answered.set_exception(error)
+
+    threading.Thread(target=run, name="query Prometheus", daemon=True).start()
+    limit = options.timeout_seconds
+    try:
+        async with asyncio.timeout(limit):
+            return await asyncio.wrap_future(answered)
+    except TimeoutError as cause:
+        reason = f"no response within {limit:g} s; is it up? --prometheus-timeout allows more"
+        raise options.error(reason) from cause

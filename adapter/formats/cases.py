@@ -17,7 +17,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from adapter.formats import step_cases
-from adapter.formats.step_cases import StepCase
+from adapter.formats.step_cases import InvalidCase, StepCase
+from adapter.settings.percentiles import Percentile
 from analyzer import capacity, defaults, queueing
 from analyzer.errors import InvalidParameterError
 from analyzer.replicas import PARAMETERS, checked
@@ -66,7 +67,7 @@ class Case(BaseModel):
     target_ttft_ms: float | None = None
     target_itl_ms: float | None = None
     target_tps: float | None = None
-    percentile: float | None = Field(default=None, gt=0, lt=100)
+    percentile: Percentile | None = None
     stability_margin: float = defaults.STABILITY_MARGIN
     min_replicas: int = Field(default=0, ge=0, le=2**31 - 1)
 
@@ -111,14 +112,14 @@ def answer_lines(lines: Sequence[str]) -> list[str]:
     """One JSON object for each line, in their order."""
     answers: list[Answer | None] = [None] * len(lines)
     cases: list[tuple[int, Case | StepCase]] = []
-    for place, line in enumerate(lines):
+    for index, line in enumerate(lines):
         parsed = _parsed(line)
         if isinstance(parsed, (Case, StepCase)):
-            cases.append((place, parsed))
+            cases.append((index, parsed))
         else:
-            answers[place] = parsed
-    for (place, case), found in zip(cases, answer([case for _, case in cases]), strict=True):
-        answers[place] = {"id": case.id, **found} if "id" in case.model_fields_set else found
+            answers[index] = parsed
+    for (index, case), given in zip(cases, answer([case for _, case in cases]), strict=True):
+        answers[index] = {"id": case.id, **given} if "id" in case.model_fields_set else given
     return [json.dumps(item, allow_nan=False) for item in answers]
 
 
@@ -132,13 +133,13 @@ def answer(cases: Sequence[Case | StepCase]) -> list[Answer]:
         steps = [
             (row, c) for row, c in enumerate(cases) if isinstance(c, StepCase) and c.sizes is sizing
         ]
-        found = [
+        outcomes = [
             *_isolated([case for _, case in linear], _sized if sizing else _analyzed),
             *_isolated(
                 [case for _, case in steps], step_cases.sized if sizing else step_cases.analyzed
             ),
         ]
-        for row, item in zip([row for row, _ in (*linear, *steps)], found, strict=True):
+        for row, item in zip([row for row, _ in (*linear, *steps)], outcomes, strict=True):
             answers[row] = item
     return answers
 
@@ -151,12 +152,13 @@ def _isolated(
     left = list(range(len(cases)))
     while left:
         try:
-            found = work([cases[row] for row in left])
+            outcomes = work([cases[row] for row in left])
         except InvalidParameterError as error:
-            place = error.index or 0
-            answers[left.pop(place)] = {"error": f"{named(error.parameter)}: {error.problem}"}
+            answers[left.pop(error.index or 0)] = {
+                "error": f"{named(error.parameter)}: {error.problem}"
+            }
             continue
-        for row, item in zip(left, found, strict=True):
+        for row, item in zip(left, outcomes, strict=True):
             answers[row] = item
         break
     return answers
@@ -179,36 +181,38 @@ def _parsed(line: str) -> Case | StepCase | Answer:
     except ValueError:
         return {"error": "id: must not hold NaN or Infinity"}
     case = parse(document)
-    if not isinstance(case, str):
+    if not isinstance(case, InvalidCase):
         return case
-    return {"id": document["id"], "error": case} if "id" in document else {"error": case}
+    return {**({"id": document["id"]} if "id" in document else {}), "error": str(case)}
 
 
-def parse(document: dict[str, Any]) -> Case | StepCase | str:
+def parse(document: dict[str, Any]) -> Case | StepCase | InvalidCase:
     """The case of a document, or what is wrong with it."""
-    problem = step_cases.form_error(document)
-    if problem:
-        return problem
+    if invalid := step_cases.mixed_forms(document):
+        return invalid
     by_steps = any(document.get(name) is not None for name in step_cases.STEP_FIELDS)
     try:
         case = (StepCase if by_steps else Case).model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        said = {"missing": "is missing", "extra_forbidden": "is not known"}.get(
-            first["type"], first["msg"]
+        return InvalidCase(
+            ".".join(str(part) for part in first["loc"]),
+            {"missing": "is missing", "extra_forbidden": "is not known"}.get(
+                first["type"], first["msg"]
+            ),
         )
-        return f"{field}: {said}"
-    if isinstance(case, StepCase) and (problem := step_cases.length_error(case)):
-        return problem
+    if isinstance(case, StepCase) and (invalid := step_cases.invalid_lengths(case)):
+        return invalid
     if case.rate_rps is not None or case.sizes:
         return case
-    return "rate_rps, target_ttft_ms, target_itl_ms, target_tps: one of them must be given"
+    return InvalidCase(
+        "rate_rps, target_ttft_ms, target_itl_ms, target_tps", "one of them must be given"
+    )
 
 
 def _replicas(cases: Sequence[Case]) -> queueing.Replicas:
     table = np.array([case.parameters for case in cases], dtype=np.float64)
-    return queueing.Replicas(**{name: table[:, place] for place, name in enumerate(PARAMETERS)})
+    return queueing.Replicas(**{name: table[:, index] for index, name in enumerate(PARAMETERS)})
 
 
 def _analyzed(cases: Sequence[Case]) -> list[Answer]:

@@ -1,4 +1,4 @@
-"""Fleets as YAML or JSON documents: our own format; `wva_system` converts the reference's.
+"""Fleets as YAML or JSON documents in the format of `plan`; `wva_system` converts the reference's.
 
 Everything is checked by field. A document that holds something unusable is refused as a whole where that
 concerns everyone (accelerators, capacity, classes); a bad variant is left out with its reason.
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from adapter.errors import InputError
 from adapter.formats import files, wva_system
 from adapter.planning import fleet
+from adapter.settings.percentiles import Percentile
 from analyzer.defaults import STABILITY_MARGIN
 from analyzer.latency import LatencyParameters
 from analyzer.step_times import EngineLimits, StepTimes
@@ -47,7 +48,7 @@ class TargetPart(_Part):
     itl_ms: Positive | None = None
     ttft_ms: Positive | None = None
     tps: Positive | None = None
-    percentile: Annotated[float, Field(gt=0, lt=100)] | None = None
+    percentile: Percentile | None = None
 
 
 class ClassPart(_Part):
@@ -274,49 +275,49 @@ def changed(document: Mapping[str, Any], what: str) -> dict[str, Any]:
         value = json.loads(text)
     except ValueError:
         value = text
-    found = dict(document)
+    edited = dict(document)
     if section == "capacity":
-        if found.get("capacity") is None:
+        if edited.get("capacity") is None:
             raise InputError(f"{what}: the fleet has no capacity; it is unlimited")
-        if rest not in found["capacity"]:
-            raise InputError(f"{what}: no such type; there are {_listed(found['capacity'])}")
-        found["capacity"] = {**found["capacity"], rest: value}
-        return found
+        if rest not in edited["capacity"]:
+            raise InputError(f"{what}: no such type; there are {_listed(edited['capacity'])}")
+        edited["capacity"] = {**edited["capacity"], rest: value}
+        return edited
     lists = {"accelerator": "accelerators", "class": "classes", "variant": "variants"}
     if section not in lists:
         raise InputError(f"{what}: {section}: must be one of capacity, {_listed(lists)}")
     name, dot, field = rest.rpartition(".")
-    items = list(found.get(lists[section]) or ())
-    places = [place for place, item in enumerate(items) if _name(item) == name]
-    if not dot or not places:
+    items = list(edited.get(lists[section]) or ())
+    indices = [index for index, item in enumerate(items) if _name(item) == name]
+    if not dot or not indices:
         names = _listed(_name(item) for item in items)
         raise InputError(f"{what}: no {section} {name or rest!r}; there are {names}")
-    for place in places:
-        items[place] = {**items[place], field: value}
-    found[lists[section]] = items
-    return found
+    for index in indices:
+        items[index] = {**items[index], field: value}
+    edited[lists[section]] = items
+    return edited
 
 
 def _variants(document: FleetDocument) -> tuple[tuple[fleet.Variant, ...], dict[str, str]]:
-    found: dict[str, fleet.Variant] = {}
+    valid: dict[str, fleet.Variant] = {}
     left_out: dict[str, str] = {}
     models = {profile.model for profile in document.profiles}
-    for place, raw in enumerate(document.variants):
-        name = _name(raw) or f"variants[{place}]"
+    for index, raw in enumerate(document.variants):
+        name = _name(raw) or f"variants[{index}]"
         try:
             part = VariantPart.model_validate(raw)
         except ValidationError as error:
             left_out[name] = _first(error)
             continue
-        if name in found or name in left_out:
-            left_out[f"{name} (variants[{place}])"] = "name: is taken by another variant"
+        if name in valid or name in left_out:
+            left_out[f"{name} (variants[{index}])"] = "name: is taken by another variant"
         elif part.model not in models:
             left_out[name] = f"model: {part.model!r} has no profile; there are {_listed(models)}"
         elif part.max_replicas is not None and part.max_replicas < part.min_replicas:
             left_out[name] = f"max_replicas: {part.max_replicas} is less than min_replicas"
         else:
-            found[name] = _variant(part, document.profiles)
-    return tuple(found.values()), left_out
+            valid[name] = _variant(part, document.profiles)
+    return tuple(valid.values()), left_out
 
 
 def _variant(part: VariantPart, profiles: Iterable[ProfilePart]) -> fleet.Variant:
@@ -375,16 +376,15 @@ def _first(error: ValidationError) -> str:
     )
     given = first["input"]
     shown = f", not {given!r}" if isinstance(given, (str, int, float, type(None))) else ""
-    return (
-        f"{field}: {problem}{shown if first['type'] not in {'missing', 'extra_forbidden'} else ''}"
-    )
+    complete = first["type"] in {"missing", "extra_forbidden"}
+    return f"{field}: {problem}{'' if complete else shown}"
 
 
-def _unique(place: str, what: str, names: Iterable[str]) -> None:
+def _unique(where: str, what: str, names: Iterable[str]) -> None:
     known: set[str] = set()
     for name in names:
         if name in known:
-            raise InputError(f"{place}: {what}: {name} is there twice")
+            raise InputError(f"{where}: {what}: {name} is there twice")
         known.add(name)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from adapter.collector import model_servers
-from adapter.formats.prometheus_history import PrometheusHistory, Series
+from adapter.collector.lookups.prometheus_api import PrometheusApi, RangeSeries
 
 POD_LABELS = "namespace, pod, instance, job"
 INPUT_HISTOGRAMS = ("vllm:request_prompt_tokens", "sglang:prompt_tokens_histogram")
@@ -113,7 +113,7 @@ _Pod = tuple[str, ...]
 class RequestHistory:
     """Counts the requests of one model, step by step."""
 
-    def __init__(self, history: PrometheusHistory, *, model: str, namespace: str = "") -> None:
+    def __init__(self, history: PrometheusApi, *, model: str, namespace: str = "") -> None:
         """`namespace`: empty for every namespace."""
         self._history = history
         self._matchers = f"model_name={_quoted(model)}"
@@ -169,7 +169,7 @@ def _quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
-def _enter(pods: dict[_Pod, dict[int, _Point]], query: str, series: Series) -> None:
+def _enter(pods: dict[_Pod, dict[int, _Point]], query: str, series: RangeSeries) -> None:
     """Put one series' points to its pod's."""
     labels = series.labels
     name, bound = labels.get("__name__", ""), labels.get("le")

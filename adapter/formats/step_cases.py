@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from adapter.settings.percentiles import Percentile
 from analyzer import capacity
 from analyzer.engine import latencies, sizing
 from analyzer.engine.columns import Engines
@@ -36,6 +37,24 @@ LINEAR_FIELDS = ("alpha", "beta", "gamma", "delta")
 _ENGINE_FIELDS = ("max_num_seqs", "max_num_batched_tokens", "kv_tokens", "cached_tokens",
                   "input_tokens_cv", "output_tokens_cv")  # fmt: skip
 _BATCH_FIELDS = ("max_batch", "max_queue", "at_tokens")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class InvalidCase:
+    """A case that is not answered.
+
+    Attributes:
+        field: names of the fields that are wrong or missing, separated by commas.
+        problem: what is wrong with them, and the fix.
+
+    """
+
+    field: str
+    problem: str
+
+    def __str__(self) -> str:
+        """Fields and problem."""
+        return f"{self.field}: {self.problem}"
 
 
 class StepCase(BaseModel):
@@ -71,7 +90,7 @@ class StepCase(BaseModel):
     target_ttft_ms: float | None = None
     target_itl_ms: float | None = None
     target_tps: float | None = None
-    percentile: float | None = Field(default=None, gt=0, lt=100)
+    percentile: Percentile | None = None
     stability_margin: float = sizing.HEADROOM
     min_replicas: int = Field(default=0, ge=0, le=2**31 - 1)
 
@@ -83,31 +102,42 @@ class StepCase(BaseModel):
         )
 
 
-def form_error(document: Mapping[str, Any]) -> str:
-    """What is wrong with the forms that a case mixes; empty where it has one."""
+def mixed_forms(document: Mapping[str, Any]) -> InvalidCase | None:
+    """What is wrong with a case that mixes two forms or has none; None where it has one."""
     given = {name for name, value in document.items() if value is not None}
     steps = [name for name in STEP_FIELDS if name in given]
     linear = [name for name in LINEAR_FIELDS if name in given]
     if steps and linear:
-        return (
-            f"{linear[0]}, {steps[0]}: two descriptions of one replica: give step times, or alpha, beta,"
-            " gamma and delta"
+        return InvalidCase(
+            f"{linear[0]}, {steps[0]}",
+            "two descriptions of one replica: give step times, or alpha, beta, gamma and delta",
         )
     if not steps and not linear:
-        return "alpha, step_base_ms: is missing: give step times, or alpha, beta, gamma and delta"
+        return InvalidCase(
+            "alpha, step_base_ms",
+            "is missing: give step times, or alpha, beta, gamma and delta",
+        )
     foreign = [name for name in (_BATCH_FIELDS if steps else _ENGINE_FIELDS) if name in given]
     if foreign and steps:
-        return f"{foreign[0]}: belongs to alpha and beta; with step times give max_num_seqs and kv_tokens"
+        return InvalidCase(
+            foreign[0],
+            "belongs to alpha and beta; with step times give max_num_seqs and kv_tokens",
+        )
     if foreign:
-        return f"{foreign[0]}: needs step times: give step_base_ms and the others instead of alpha and beta"
-    return ""
+        return InvalidCase(
+            foreign[0],
+            "needs step times: give step_base_ms and the others instead of alpha and beta",
+        )
+    return None
 
 
-def length_error(case: StepCase) -> str:
-    """What is wrong with the lengths of a case among themselves; empty where nothing is."""
+def invalid_lengths(case: StepCase) -> InvalidCase | None:
+    """What is wrong with the lengths of a case among themselves; None where nothing is."""
     if case.cached_tokens > case.input_tokens:
-        return f"cached_tokens: must be at most input_tokens, not {case.cached_tokens:g}"
-    return ""
+        return InvalidCase(
+            "cached_tokens", f"must be at most input_tokens, not {case.cached_tokens:g}"
+        )
+    return None
 
 
 @np.errstate(all="ignore")
@@ -229,12 +259,12 @@ def performance_fields(
 def _performances(
     engines: Engines, cases: Sequence[StepCase], rates: FloatArray
 ) -> list[dict[str, Any]]:
-    found = sizing.analyze_engines(engines, rates)
+    steady = sizing.analyze_engines(engines, rates)
     shares = np.array([_share(case) for case in cases])
     ttft, itl = latencies.quantiles(engines, rates, np.where(np.isnan(shares), 0.5, shares))
     answers = []
     for row, case in enumerate(cases):
-        answer = performance_fields(found[row], case.output_tokens)
+        answer = performance_fields(steady[row], case.output_tokens)
         if case.percentile is not None:
             answer["ttft_percentile_ms"] = _finite(ttft[row])
             answer["itl_percentile_ms"] = _finite(itl[row])

@@ -2,7 +2,8 @@
 
 A watch that ends is resumed from the last resource version seen, bookmarks included; an expired one (410) is
 followed by a new list; failed requests are retried with exponential back-off and jitter, and not before
-Retry-After. Until then the last copy stays in use.
+Retry-After. Watches that end or expire soon after they began are retried with the same back-off. Until then
+the last copy stays in use.
 """
 
 from __future__ import annotations
@@ -13,11 +14,10 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 
-import structlog
-
+from adapter import logs
 from adapter.kube import errors
 
-log = structlog.get_logger()
+log = logs.LazyLogger()
 
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.5, 30.0
 """Seconds between attempts while requests fail: the first, and the cap."""
@@ -92,33 +92,46 @@ class Informer:
 
     async def run(self) -> None:
         """List and watch until cancelled."""
+        loop = asyncio.get_running_loop()
         version, backoff = "", FIRST_BACKOFF
         while True:
+            started_at, least, ended = loop.time(), 0.0, False
             try:
                 if not version:
                     version = await self._list()
                 async for event in self._source.watch_objects(self.path, version, self._query):
                     version = self._apply(event) or version
-                    backoff = FIRST_BACKOFF
                     self._recovered()
                 self._recovered()
+                ended = True
+            except errors.Gone:
+                # Events were missed: only a list shows which objects were deleted.
+                version = ""
+                log.info("watch expired; relisting", path=self.path)
             except errors.ApiError as error:
-                wait = backoff
-                if isinstance(error, errors.Gone):
-                    # Events were missed: only a list shows which objects were deleted.
-                    version = ""
-                    log.info("watch expired; relisting", path=self.path)
-                else:
-                    if self.problem != str(error):
-                        log.warning(
-                            "list or watch failed; retrying with back-off", error=str(error)
-                        )
-                    self.error = error
-                    wait = backoff = min(2 * backoff, LONGEST_BACKOFF)
-                    if isinstance(error, errors.Throttled):
-                        wait = max(wait, min(error.retry_after, LONGEST_BACKOFF))
-                # Jitter keeps all replicas from coming back at the same moment.
-                await asyncio.sleep(wait * (0.5 + self._jitter() / 2))
+                least = self._failed(error)
+            except Exception as error:
+                # An object of a form that nobody thought of must not end the service.
+                log.exception("list or watch failed; relisting with back-off", path=self.path)
+                version = ""
+                problem = f"{self.path}: an object of an unexpected form ({type(error).__name__})"
+                self.error = errors.ApiError(problem, path=self.path)
+            if loop.time() - started_at >= backoff:
+                backoff = FIRST_BACKOFF
+                if ended:
+                    continue
+            # Jitter keeps all replicas from coming back at the same moment.
+            await asyncio.sleep(max(backoff * (0.5 + self._jitter() / 2), least))
+            backoff = min(2 * backoff, LONGEST_BACKOFF)
+
+    def _failed(self, error: errors.ApiError) -> float:
+        """Keep the error of a request; gives the least seconds until the next one."""
+        if self.problem != str(error):
+            log.warning("list or watch failed; retrying with back-off", error=str(error))
+        self.error = error
+        if isinstance(error, errors.Throttled):
+            return min(error.retry_after, LONGEST_BACKOFF)
+        return 0.0
 
     def _recovered(self) -> None:
         if self.error is not None:

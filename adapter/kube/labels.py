@@ -15,7 +15,8 @@ Operator = Literal["=", "!=", "in", "notin", "exists", "!", ">", "<"]
 _TOKEN = re.compile(r"\s*(==|!=|[=!,()<>]|[^\s=!,()<>]+)")
 _NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?")
 _PREFIX = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*")
-_INTEGER = re.compile(r"[+-]?\d+")
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+_DIGITS = 64
 _SYMBOLS = {"=", "==", "!=", "!", ",", "(", ")", "<", ">"}
 
 
@@ -51,10 +52,10 @@ class Requirement:
             case "!":
                 return value is None
             case ">" | "<":
-                if value is None or not _INTEGER.fullmatch(value):
+                number, bound = _integer(value or ""), _integer(self.values[0])
+                if number is None or bound is None:
                     return False
-                bound = int(self.values[0])
-                return int(value) > bound if self.operator == ">" else int(value) < bound
+                return number > bound if self.operator == ">" else number < bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ class _Parser:
             return Requirement(key, "!=" if operator == "!=" else "=", (value,))
         if operator in {"<", ">"}:
             value = self.value()
-            if not _INTEGER.fullmatch(value):
+            if _integer(value) is None:
                 raise SelectorError(
                     f"values[0][{key}]: Invalid value: \"{value}\": for 'Gt', 'Lt' operators, the"
                     " value must be an integer"
@@ -180,6 +181,15 @@ class _Parser:
             if self.peek() == ")":
                 self.take()
                 return tuple(sorted(values))
+
+
+def _integer(text: str) -> int | None:
+    """The number, where it is one of 64 bits as Kubernetes has them; None elsewhere."""
+    # Python refuses to convert thousands of digits with an error of its own.
+    if len(text) > _DIGITS or not _INTEGER.fullmatch(text):
+        return None
+    number = int(text)
+    return number if -(2**63) <= number < 2**63 else None
 
 
 def _check_key(key: str) -> None:

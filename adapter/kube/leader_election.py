@@ -8,13 +8,14 @@ since before it sent the last renewal. The work ends in the time between the two
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import structlog
+
+from adapter import tasks
 
 log = structlog.get_logger()
 
@@ -127,16 +128,15 @@ class Leadership:
             try:
                 await self._hold(task)
             finally:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    try:
-                        await task
-                    except Exception:
-                        log.exception("work of the leader failed; releasing the lease")
-                held, self._held_until = self.leads, float("-inf")
-                log.info("stopped leading", identity=self._identity)
-                if held:
-                    await asyncio.shield(self._release())
+                try:
+                    await tasks.cancel(task)
+                finally:
+                    if not task.cancelled() and (error := task.exception()) is not None:
+                        log.error("work of the leader failed; releasing the lease", exc_info=error)
+                    held, self._held_until = self.leads, float("-inf")
+                    log.info("stopped leading", identity=self._identity)
+                    if held:
+                        await asyncio.shield(self._release())
             await asyncio.sleep(self._times.retry)
 
     async def _hold(self, task: asyncio.Future[None]) -> None:

@@ -2,19 +2,31 @@
 
 All pairs of one model of a replica are sized in one call as arrays: by the step times of their engine where
 the profile has them or can be converted to them, else by decode and prefill times over the batch. A pair
-that cannot be sized is refused with its reason and never stops the others.
+that cannot be sized is `Unusable`, with its reason, and never stops the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 
 import numpy as np
+from numpy.typing import NDArray
 
 from adapter.planning import fleet as fleets
 from adapter.planning import linear_model, step_model
-from adapter.planning.pairs import BINDINGS, Asked, IntArray, Model, Pair, Steady, asked_of, part_of
+from adapter.planning.pairs import (
+    BINDINGS,
+    Asked,
+    IntArray,
+    Model,
+    Pair,
+    Sized,
+    Steady,
+    asked_of,
+    part_of,
+)
 from adapter.planning.pairs import output_tokens as output_tokens_of
 from analyzer import capacity
 from analyzer.errors import InvalidParameterError
@@ -24,8 +36,30 @@ _ModelOf = Callable[
     [Sequence[Pair]], tuple[Model | None, list[int], Mapping[int, InvalidParameterError]]
 ]
 
-_NOTHING = ""
 _UNBOUNDED = np.iinfo(np.int64).max
+_BOUNDS = np.array([*BINDINGS, "minimum", "maximum"], dtype=object)
+_MINIMUM, _MAXIMUM = len(BINDINGS), len(BINDINGS) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """Why a variant, or one of its accelerators, gives no candidate.
+
+    Attributes:
+        reason: one clause.
+        accelerator: name of the accelerator; empty where the variant itself is the reason.
+
+    """
+
+    reason: str
+    accelerator: str = ""
+
+    def __str__(self) -> str:
+        """Accelerator and reason."""
+        return f"{self.accelerator}: {self.reason}" if self.accelerator else self.reason
+
+
+_Outcome = problem.Candidate | Unusable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,28 +70,94 @@ class Choices:
         candidates: one per usable accelerator, in the order of the profiles; their latencies are not
             predicted yet.
         rows: row of each candidate in `Candidates.steady`.
-        refusals: reasons why accelerators, or the variant, give no candidate.
+        unusable: accelerators that give no candidate, with their reasons.
 
     """
 
     candidates: list[problem.Candidate] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
-    refusals: list[str] = field(default_factory=list)
+    unusable: list[Unusable] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Part:
-    """Pairs of one model: it knows them as 0 to M - 1, the fleet under `rows`."""
+    """Sized pairs of one model: it knows them as 0 to M - 1, the fleet under `rows`.
+
+    Attributes:
+        needed: shape (M,), replicas that the load needs; 0 without load.
+        counts: shape (M,), the same within the bounds of the variant.
+
+    """
 
     model: Model
+    pairs: Sequence[Pair]
     rows: IntArray
+    sized: Sized
+    needed: IntArray
+    counts: IntArray
+
+    def candidates(self) -> list[problem.Candidate]:
+        """One candidate per pair, without its reason; those of refused pairs mean nothing."""
+        pairs, counts = self.pairs, self.counts.tolist()
+        least = np.maximum(self.needed, [pair.variant.min_replicas for pair in pairs])
+        bound = np.where(self.needed < least, _MINIMUM, self.sized.binding)
+        bound = np.where(self.counts < least, _MAXIMUM, bound)
+        prices = [pair.accelerator.unit_cost * pair.profile.accelerator_count for pair in pairs]
+        return list(
+            map(
+                problem.Candidate,
+                [p.profile.accelerator if n else "" for p, n in zip(pairs, counts, strict=True)],
+                counts,
+                self.sized.max_batch.tolist(),
+                (np.array(prices) * self.counts).tolist(),
+                repeat(0.0),
+                repeat(0.0),
+                np.where(self._reached(), self.sized.goodput_rps * 60.0, 0.0).tolist(),
+                repeat(""),
+                [
+                    p.accelerator.device_type if n else ""
+                    for p, n in zip(pairs, counts, strict=True)
+                ],
+                [
+                    p.profile.accelerator_count * p.accelerator.multiplicity if n else 0
+                    for p, n in zip(pairs, counts, strict=True)
+                ],
+                _BOUNDS[bound].tolist(),
+            )
+        )
+
+    def reason(self, at: int) -> str:
+        """What bounds the replicas of one pair, as a clause."""
+        pair, needed, count = self.pairs[at], int(self.needed[at]), int(self.counts[at])
+        unmet = self.sized.unreachable.get(at)
+        if unmet is None:
+            binding = BINDINGS[self.sized.binding[at]]
+            reason = self.model.reason(at, binding, float(self.sized.goodput_rps[at]) * 60.0)
+            if needed > 1 and pair.variant.routing == "least-loaded":
+                reason += self.model.reason_together()
+        else:
+            reason = f"no load; under load {unmet}"
+        least = pair.variant.min_replicas
+        if needed < least:
+            reason = f"minimum of {least} replicas"
+        if count < max(needed, least):
+            reason = (
+                f"{max(needed, least)} replicas needed, but the maximum is"
+                f" {pair.variant.max_replicas}; {reason}"
+            )
+        return reason
+
+    def _reached(self) -> NDArray[np.bool_]:
+        reached = np.ones(len(self.pairs), dtype=np.bool_)
+        reached[list(self.sized.unreachable)] = False
+        return reached
 
 
 class Candidates:
     """Candidates of every variant of a fleet.
 
     Attributes:
-        by_variant: candidates and refusals by variant name.
+        by_variant: candidates and unusable accelerators by variant name.
 
     """
 
@@ -70,16 +170,18 @@ class Candidates:
         if not self._pairs:
             return
         self._asked: Asked = asked_of(self._pairs, fleet.settings.stability_margin)
-        outcomes: list[problem.Candidate | str] = [_NOTHING] * len(self._pairs)
-        by_steps = [step_model.step_times(pair.profile) is not None for pair in self._pairs]
-        self._add(
-            [row for row, steps in enumerate(by_steps) if not steps], linear_model.model, outcomes
-        )
-        self._add([row for row, steps in enumerate(by_steps) if steps], step_model.model, outcomes)
-        for row, (pair, outcome) in enumerate(zip(self._pairs, outcomes, strict=True)):
-            choice = self.by_variant[pair.variant.name]
-            if isinstance(outcome, str):
-                choice.refusals.append(f"{pair.profile.accelerator}: {outcome}")
+        outcomes: dict[int, _Outcome] = {}
+        steps = np.array([step_model.step_times(p.profile) is not None for p in self._pairs])
+        for model_of, rows in (
+            (linear_model.model, np.flatnonzero(~steps)),
+            (step_model.model, np.flatnonzero(steps)),
+        ):
+            if rows.size:
+                outcomes |= self._add(rows, model_of)
+        for row, pair in enumerate(self._pairs):
+            choice, outcome = self.by_variant[pair.variant.name], outcomes[row]
+            if isinstance(outcome, Unusable):
+                choice.unusable.append(outcome)
             elif outcome.replicas or all(other.replicas for other in choice.candidates):
                 choice.candidates.append(outcome)  # nothing on one accelerator is nothing on any
                 choice.rows.append(row)
@@ -88,7 +190,7 @@ class Candidates:
         """What that many replicas (0 counts as 1) of some candidates do, each of shape (M,)."""
         wanted = np.array(rows, dtype=np.intp)
         each = np.maximum(np.array(replicas, dtype=np.int64), 1)
-        found = Steady(
+        steady = Steady(
             ttft_ms=np.zeros(wanted.size),
             itl_ms=np.zeros(wanted.size),
             blocking=np.zeros(wanted.size),
@@ -100,10 +202,10 @@ class Candidates:
                 continue
             asked = part_of(self._asked, wanted[here])
             some = part.model.steady(at[here], asked, each[here])
-            found.ttft_ms[here] = some.ttft_ms
-            found.itl_ms[here] = some.itl_ms
-            found.blocking[here] = some.blocking
-        return found
+            steady.ttft_ms[here] = some.ttft_ms
+            steady.itl_ms[here] = some.itl_ms
+            steady.blocking[here] = some.blocking
+        return steady
 
     def notes(self, row: int) -> tuple[str, ...]:
         """What to know about the profile of one candidate."""
@@ -111,51 +213,69 @@ class Candidates:
         note = step_model.lengths_note(pair.variant, pair.profile)
         return (note,) if note else ()
 
-    def _add(
-        self, rows: list[int], model_of: _ModelOf, outcomes: list[problem.Candidate | str]
-    ) -> None:
-        """Size the pairs of one model; `outcomes` of their rows are set."""
-        if not rows:
-            return
+    def reason(self, row: int) -> str:
+        """What bounds the replicas of one candidate, as a clause."""
+        for part in self._parts:
+            at = int(np.searchsorted(part.rows, row))
+            if at < part.rows.size and part.rows[at] == row:
+                return part.reason(at)
+        raise KeyError(row)
+
+    def _add(self, rows: IntArray, model_of: _ModelOf) -> dict[int, _Outcome]:
+        """Size the pairs of one model; the outcome of each of their rows."""
         pairs = [self._pairs[row] for row in rows]
-        model, good, bad = model_of(pairs)
-        for place, error in bad.items():
-            outcomes[rows[place]] = f"{error.parameter}: {error.problem}"
+        model, valid, errors = model_of(pairs)
+        outcomes: dict[int, _Outcome] = {
+            int(rows[index]): Unusable(
+                f"{error.parameter}: {error.problem}", pairs[index].profile.accelerator
+            )
+            for index, error in errors.items()
+        }
         if model is None:
-            return
-        part = _Part(model=model, rows=np.array([rows[place] for place in good], dtype=np.int64))
+            return outcomes
+        rows = rows[valid]
+        asked = part_of(self._asked, rows)
+        part = _part(model, [pairs[index] for index in valid], rows, asked)
         self._parts.append(part)
-        sized = _sized(part, [pairs[place] for place in good], part_of(self._asked, part.rows))
-        for row, outcome in zip(part.rows.tolist(), sized, strict=True):
-            outcomes[row] = outcome
+        outcomes |= zip(rows.tolist(), part.candidates(), strict=True)
+        for index, reason in part.sized.unreachable.items():
+            if asked.rate_rps[index] > 0:
+                outcomes[int(rows[index])] = Unusable(reason, part.pairs[index].profile.accelerator)
+        return outcomes
 
 
-def _pairs(fleet: fleets.Fleet, found: Mapping[str, Choices]) -> list[Pair]:
-    """Everything to be sized; what cannot be is refused in `found`."""
+def _pairs(fleet: fleets.Fleet, choices: Mapping[str, Choices]) -> list[Pair]:
+    """Everything to be sized; what cannot be is added to the unusable accelerators of `choices`."""
     pairs: list[Pair] = []
     accelerators = {accelerator.name: accelerator for accelerator in fleet.accelerators}
     classes = {service_class.name: service_class for service_class in fleet.service_classes}
     for variant in fleet.variants:
-        refusals = found[variant.name].refusals
+        unusable = choices[variant.name].unusable
         service_class = classes.get(variant.service_class)
         targets = service_class.targets.get(variant.model) if service_class else None
         if targets is None:
-            refusals.append(
-                f"service class {variant.service_class!r} has no targets for model {variant.model!r}"
+            unusable.append(
+                Unusable(
+                    f"service class {variant.service_class!r} has no targets for model {variant.model!r}"
+                )
             )
             continue
         profiles = variant.profiles
         if variant.keep_accelerator and variant.current.accelerator:
             profiles = tuple(p for p in profiles if p.accelerator == variant.current.accelerator)
             if not profiles:
-                refusals.append(
-                    f"must keep accelerator {variant.current.accelerator!r}, which has no profile"
+                unusable.append(
+                    Unusable(
+                        f"must keep accelerator {variant.current.accelerator!r}, which has no profile"
+                    )
                 )
         output_tokens = output_tokens_of(variant)
         for profile in profiles:
             accelerator = accelerators.get(profile.accelerator)
             if accelerator is None:
-                refusals.append(f"{profile.accelerator}: unknown accelerator, it has no unit cost")
+                unusable.append(
+                    Unusable("unknown accelerator, it has no unit cost", profile.accelerator)
+                )
                 continue
             max_batch = variant.max_batch or capacity.scaled_max_batch(
                 profile.max_batch, profile.at_tokens, output_tokens
@@ -164,75 +284,19 @@ def _pairs(fleet: fleets.Fleet, found: Mapping[str, Choices]) -> list[Pair]:
     return pairs
 
 
-def _sized(part: _Part, pairs: Sequence[Pair], asked: Asked) -> list[problem.Candidate | str]:
-    sized = part.model.size(asked)
-    wanted = sized.wanted
-    least = np.array([pair.variant.min_replicas for pair in pairs], dtype=np.int64)
-    most = np.array(
-        [_UNBOUNDED if (top := pair.variant.max_replicas) is None else top for pair in pairs],
-        dtype=np.int64,
-    )
+def _part(model: Model, pairs: Sequence[Pair], rows: IntArray, asked: Asked) -> _Part:
+    sized = model.size(asked)
     # Without load there is nothing to meet a target for: the minimum will do.
-    idle = asked.rate_rps <= 0
-    wanted = np.where(idle, 0, wanted)
-    counts = np.minimum(np.maximum(wanted, least), most)
-    outcomes: list[problem.Candidate | str] = []
-    columns = zip(
-        pairs,
-        range(len(pairs)),
-        sized.binding.tolist(),
-        (sized.goodput_rps * 60.0).tolist(),
-        wanted.tolist(),
-        counts.tolist(),
-        sized.max_batch.tolist(),
-        idle.tolist(),
-        strict=True,
-    )
-    model = part.model
-    for pair, row, bound, rate_rpm, need, count, max_batch, no_load in columns:
-        binding = BINDINGS[bound]
-        unmet = sized.unreachable.get(row)
-        if unmet is None:
-            reason = model.reason(row, binding, rate_rpm)
-            if need > 1 and pair.variant.routing == "least-loaded":
-                reason += model.reason_together()
-        elif no_load:
-            rate_rpm, reason = 0.0, f"no load; under load {unmet}"  # noqa: PLW2901 - no rate meets them
-        else:
-            outcomes.append(unmet)
-            continue
-        outcomes.append(_candidate(pair, (binding, reason), rate_rpm, (need, count), max_batch))
-    return outcomes
-
-
-def _candidate(
-    pair: Pair,
-    bound: tuple[str, str],
-    rate_rpm: float,
-    numbers: tuple[int, int],
-    max_batch: int,
-) -> problem.Candidate:
-    """One candidate: binding with its reason, and replicas needed with those within the bounds."""
-    variant, (binding, reason), (wanted, count) = pair.variant, bound, numbers
-    asked = wanted
-    if wanted < variant.min_replicas:
-        asked = variant.min_replicas
-        reason, binding = f"minimum of {variant.min_replicas} replicas", "minimum"
-    if count < asked:
-        reason = f"{asked} replicas needed, but the maximum is {variant.max_replicas}; " + reason
-        binding = "maximum"
-    return problem.Candidate(
-        accelerator=pair.profile.accelerator if count else "",
-        replicas=count,
-        max_batch=max_batch,
-        cost=cost(pair.accelerator, pair.profile, count),
-        itl_ms=0.0,
-        ttft_ms=0.0,
-        max_rate_rpm=rate_rpm,
-        reason=reason,
-        device_type=pair.accelerator.device_type if count else "",
-        devices=pair.profile.accelerator_count * pair.accelerator.multiplicity if count else 0,
-        binding=binding,
+    needed = np.where(asked.rate_rps <= 0, 0, sized.wanted)
+    least = [pair.variant.min_replicas for pair in pairs]
+    most = [_UNBOUNDED if (top := pair.variant.max_replicas) is None else top for pair in pairs]
+    return _Part(
+        model=model,
+        pairs=pairs,
+        rows=rows,
+        sized=sized,
+        needed=needed,
+        counts=np.minimum(np.maximum(needed, least), most),
     )
 
 

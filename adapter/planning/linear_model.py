@@ -15,6 +15,7 @@ from adapter.planning.pairs import (
     Pair,
     Sized,
     Steady,
+    by_variant,
     output_tokens,
 )
 from analyzer import capacity, pooling, queueing
@@ -68,8 +69,12 @@ class LinearModel:
         """Mean latencies of that many replicas."""
         some = self._replicas.take(rows)
         group = np.where(asked.shared, pooling.together(some, replicas), 1)
-        found = queueing.analyze_all(pooling.pooled(some, group), asked.rate_rps * group / replicas)
-        return Steady(ttft_ms=found.ttft_ms, itl_ms=found.itl_ms, blocking=found.blocking)
+        performance = queueing.analyze_all(
+            pooling.pooled(some, group), asked.rate_rps * group / replicas
+        )
+        return Steady(
+            ttft_ms=performance.ttft_ms, itl_ms=performance.itl_ms, blocking=performance.blocking
+        )
 
     def reason(self, row: int, binding: Binding, rate_rpm: float) -> str:  # noqa: ARG002 - as all models
         """What bounds a replica."""
@@ -77,21 +82,21 @@ class LinearModel:
 
     def reason_together(self) -> str:
         """They take over each other's bursts."""
-        return " alone; together they carry more"
+        return "; replicas behind a least-loaded gateway serve more together"
 
 
 def model(
     pairs: Sequence[Pair],
 ) -> tuple[LinearModel | None, list[int], dict[int, InvalidParameterError]]:
-    """The model of the pairs that have one with their places, and the problems of the others by place."""
+    """The model of the pairs that have one with their indices, and the problems of the others by index."""
     table = columns(pairs)
-    bad = problems(table)
-    good = [place for place in range(len(pairs)) if place not in bad]
-    if not good:
-        return None, good, bad
-    rows = np.array(good, dtype=np.intp)
+    errors = problems(table)
+    valid = [index for index in range(len(pairs)) if index not in errors]
+    if not valid:
+        return None, valid, errors
+    rows = np.array(valid, dtype=np.intp)
     replicas = queueing.Replicas(**{name: column[rows] for name, column in table.items()})
-    return LinearModel(replicas), good, bad
+    return LinearModel(replicas), valid, errors
 
 
 def columns(pairs: Sequence[Pair]) -> dict[str, FloatArray]:
@@ -103,17 +108,16 @@ def columns(pairs: Sequence[Pair]) -> dict[str, FloatArray]:
         times.append((latency.alpha_ms, latency.beta_ms, latency.gamma_ms, latency.delta_ms))
     lines = np.array(times, dtype=np.float64).reshape(len(pairs), 4)
     batch = np.array([pair.max_batch for pair in pairs], dtype=np.float64)
+    lengths = by_variant(
+        pairs, lambda pair: (pair.variant.load.input_tokens, output_tokens(pair.variant))
+    )
     return {
         "alpha_ms": lines[:, 0],
         "beta_ms": lines[:, 1],
         "gamma_ms": lines[:, 2],
         "delta_ms": lines[:, 3],
-        "input_tokens": np.array(
-            [pair.variant.load.input_tokens for pair in pairs], dtype=np.float64
-        ),
-        "output_tokens": np.array(
-            [output_tokens(pair.variant) for pair in pairs], dtype=np.float64
-        ),
+        "input_tokens": lengths[:, 0],
+        "output_tokens": lengths[:, 1],
         "max_batch": batch,
         "max_queue": queueing.MAX_QUEUE_TO_BATCH * batch,
     }

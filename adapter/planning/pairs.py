@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -111,25 +111,53 @@ def output_tokens(variant: fleets.Variant) -> float:
     return max(variant.load.output_tokens, 1.0)
 
 
+def by_variant(
+    pairs: Sequence[Pair], numbers_of: Callable[[Pair], tuple[float, ...]]
+) -> FloatArray:
+    """Numbers that the pairs of one variant share, shape (M, K); asked of the first of neighbours only."""
+    rows: list[tuple[float, ...]] = []
+    places: list[int] = []
+    last: fleets.Variant | None = None
+    for pair in pairs:
+        if pair.variant is not last:
+            last = pair.variant
+            rows.append(numbers_of(pair))
+        places.append(len(rows) - 1)
+    table: FloatArray = np.array(rows, dtype=np.float64)[places]
+    return table
+
+
 def asked_of(pairs: Sequence[Pair], margin: float) -> Asked:
     """Targets and rates as columns."""
     tokens = max(margin, defaults.STABILITY_MARGIN)
-    targets = [pair.targets for pair in pairs]
-    loads = [pair.variant.load for pair in pairs]
+
+    def numbers_of(pair: Pair) -> tuple[float, ...]:
+        targets, load = pair.targets, pair.variant.load
+        return (
+            load.arrival_rate_rps,
+            output_tokens(pair.variant),
+            targets.ttft_ms or math.nan,
+            targets.itl_ms or math.nan,
+            targets.tps,
+            targets.percentile or math.nan,
+            # A tokens-per-second target asks for nothing but stability: its margin is never given up.
+            tokens if targets.tps else margin,
+            pair.variant.routing == "least-loaded",
+            load.dispersion,
+        )
+
+    rate, output, ttft, itl, tps, percentile, free, shared, dispersion = np.ascontiguousarray(
+        by_variant(pairs, numbers_of).T
+    )
     return Asked(
-        rate_rps=capacity.rate_to_serve(
-            [load.arrival_rate_rps for load in loads],
-            [target.tps for target in targets],
-            [output_tokens(pair.variant) for pair in pairs],
-        ),
-        ttft_ms=np.array([target.ttft_ms or math.nan for target in targets]),
-        itl_ms=np.array([target.itl_ms or math.nan for target in targets]),
-        tps=np.array([target.tps or math.nan for target in targets]),
-        percentile=np.array([target.percentile or math.nan for target in targets]),
-        # A tokens-per-second target asks for nothing but stability, so there the margin is never given up.
-        margin=np.array([tokens if target.tps else margin for target in targets]),
-        shared=np.array([pair.variant.routing == "least-loaded" for pair in pairs]),
-        dispersion=np.array([load.dispersion for load in loads]),
+        rate_rps=capacity.rate_to_serve(rate, tps, output),
+        ttft_ms=ttft,
+        itl_ms=itl,
+        tps=np.where(tps > 0, tps, math.nan),
+        percentile=percentile,
+        margin=free,
+        shared=shared > 0,
+        dispersion=dispersion,
     )
 
 

@@ -80,13 +80,14 @@ def plan(fleet: fleets.Fleet) -> Plan:
     sized = candidates.Candidates(fleet)
     given, set_aside = _problem(fleet, sized)
     solution = solvers.solve(given, fleet.settings.solver)
-    reasons = explain(given, solution)
     rates = {variant.name: variant.load.arrival_rate_rps for variant in fleet.variants}
     chosen = [
         (item.name, got, _row(sized.by_variant[item.name], got.candidate))
         for item in given.variants
         if (got := solution.allocations[item.name]).candidate is not None
     ]
+    reasons = {name: sized.reason(row) for name, _, row in chosen}
+    explanations = explain(given, solution, reasons)
     steady = sized.steady([row for _, _, row in chosen], [got.replicas for _, got, _ in chosen])
     latencies = dict(
         zip(
@@ -105,7 +106,7 @@ def plan(fleet: fleets.Fleet) -> Plan:
         item.name: _decision(
             solution.allocations[item.name],
             latencies.get(item.name),
-            reasons[item.name],
+            explanations[item.name],
             arrival_rate_rps=rates[item.name],
             current_cost=item.current.cost,
             notes=notes.get(item.name, ()),
@@ -143,7 +144,9 @@ def _problem(
     for variant in fleet.variants:
         choice = sized.by_variant[variant.name]
         if not choice.candidates:
-            set_aside[variant.name] = "; ".join(choice.refusals) or "no profile to choose from"
+            set_aside[variant.name] = (
+                "; ".join(map(str, choice.unusable)) or "no profile to choose from"
+            )
             continue
         variants.append(
             problem.VariantCandidates(
@@ -164,8 +167,8 @@ def _problem(
     )
     wrong = {error.variant: error.problem for error in solvers.errors_of(given) if error.variant}
     set_aside.update(wrong)
-    kept = tuple(variant for variant in given.variants if variant.name not in wrong)
-    return replace(given, variants=kept), set_aside
+    planned = tuple(variant for variant in given.variants if variant.name not in wrong)
+    return replace(given, variants=planned), set_aside
 
 
 def _decision(
@@ -183,7 +186,7 @@ def _decision(
         chosen, reason = _EMPTY, f"not served: {short}"
     else:
         ttft, itl, blocking = latencies
-        reason = "; ".join(part for part in (given.reason, short) if part)
+        reason = "; ".join(part for part in (explanation.sized, short) if part)
         if got.served != "full":
             reason = (
                 f"{got.replicas} of {given.replicas} replicas: TTFT {ttft:.0f} ms,"
@@ -197,7 +200,7 @@ def _decision(
             itl_ms=itl,
             ttft_ms=ttft,
             max_rate_rpm=given.max_rate_rpm,
-            reason=given.reason,
+            reason=explanation.sized,
             device_type=given.device_type,
             devices=given.devices,
             binding=given.binding,

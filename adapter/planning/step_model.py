@@ -16,6 +16,7 @@ from adapter.planning.pairs import (
     Pair,
     Sized,
     Steady,
+    by_variant,
     output_tokens,
 )
 from analyzer import capacity, queueing
@@ -79,35 +80,39 @@ class StepModel:
             batch, context = self._engines.max_batch[row], self._engines.context[row]
             return (
                 f"bound by KV cache: {batch:,.0f} requests of {context:,.0f} tokens;"
-                f" a replica carries {rate_rpm:.2f} req/min"
+                f" a replica serves {rate_rpm:.2f} req/min"
             )
         return f"{binding} bounds a replica to {rate_rpm:.2f} req/min"
 
     def reason_together(self) -> str:
-        """Nothing is taken off for the gateway."""
-        return "; each is sized on its own"
+        """The model has no gain by the gateway."""
+        return "; the gain of the least-loaded gateway is not counted"
 
 
 def model(
     pairs: Sequence[Pair],
 ) -> tuple[StepModel | None, list[int], dict[int, InvalidParameterError]]:
-    """The model of the pairs that have one with their places, and the problems of the others by place."""
+    """The model of the pairs that have one with their indices, and the problems of the others by index."""
     table = columns(pairs)
-    bad = engine_columns.problems(table)
-    good = [place for place in range(len(pairs)) if place not in bad]
-    if not good:
-        return None, good, bad
-    rows = np.array(good, dtype=np.intp)
-    return StepModel(Engines(**{name: column[rows] for name, column in table.items()})), good, bad
+    errors = engine_columns.problems(table)
+    valid = [index for index in range(len(pairs)) if index not in errors]
+    if not valid:
+        return None, valid, errors
+    rows = np.array(valid, dtype=np.intp)
+    return (
+        StepModel(Engines(**{name: column[rows] for name, column in table.items()})),
+        valid,
+        errors,
+    )
 
 
 def columns(pairs: Sequence[Pair]) -> dict[str, FloatArray]:
     """Arrays under the names of the analyzer's COLUMNS for engines."""
-    found = []
+    rows = []
     for pair in pairs:
-        steps, bounds, now = step_times(pair.profile), limits(pair), lengths(pair.variant)
+        steps, bounds = step_times(pair.profile), limits(pair)
         assert steps is not None  # noqa: S101 - the caller has chosen them
-        found.append(
+        rows.append(
             (
                 steps.base_ms,
                 steps.per_request_ms,
@@ -117,15 +122,15 @@ def columns(pairs: Sequence[Pair]) -> dict[str, FloatArray]:
                 bounds.max_num_seqs,
                 bounds.max_num_batched_tokens,
                 np.inf if bounds.kv_tokens is None else bounds.kv_tokens,
-                now.input_tokens,
-                now.output_tokens,
-                now.input_cv,
-                now.output_cv,
-                now.cached_tokens,
             )
         )
-    table = np.array(found, dtype=np.float64)
-    return {name: table[:, place] for place, name in enumerate(engine_columns.COLUMNS)}
+    table = np.vstack((np.array(rows, dtype=np.float64).T, by_variant(pairs, _lengths_row).T))
+    return dict(zip(engine_columns.COLUMNS, table, strict=True))
+
+
+def _lengths_row(pair: Pair) -> tuple[float, ...]:
+    now = lengths(pair.variant)
+    return now.input_tokens, now.output_tokens, now.input_cv, now.output_cv, now.cached_tokens
 
 
 def step_times(profile: fleets.Profile) -> StepTimes | None:
@@ -137,15 +142,7 @@ def step_times(profile: fleets.Profile) -> StepTimes | None:
     if at is None:
         return None
     try:
-        return conversion.step_times(
-            conversion.LinearTimes(
-                alpha_ms=latency.alpha_ms,
-                beta_ms=latency.beta_ms,
-                gamma_ms=latency.gamma_ms,
-                delta_ms=latency.delta_ms,
-            ),
-            at,
-        )
+        return conversion.step_times(latency, at)
     except InvalidParameterError:
         return None
 
@@ -179,10 +176,21 @@ def lengths(variant: fleets.Variant) -> Lengths:
 
 
 def lengths_note(variant: fleets.Variant, profile: fleets.Profile) -> str:
-    """Sentence that the traffic has left the measured lengths of a profile; empty where it has not."""
+    """Sentence on the measured lengths of a profile.
+
+    Empty where the traffic has not left them, or where none are given.
+    """
     if isinstance(profile.latency, StepTimes) or not variant.load.arrival_rate_rps:
         return ""
     at, now = _measured_at(profile), lengths(variant)
+    if (profile.at_tokens > 0) != (profile.at_input_tokens > 0):
+        given, absent = "atTokens", "atInputTokens"
+        if profile.at_tokens <= 0:
+            given, absent = absent, given
+        return (
+            f"profile gives {given} without {absent}, so its times cannot be converted to the lengths of the"
+            f" traffic, {variant.load.input_tokens:.0f}/{now.output_tokens:.0f} tokens: add {absent}"
+        )
     if at is None or not conversion.lengths_left(at, now, LENGTHS_FACTOR):
         return ""
     return (

@@ -69,12 +69,12 @@ class PlanningWorker:
 def _planned(head: bytes, pieces: list[bytes]) -> tuple[bytes, list[bytes]]:
     """In the worker: unpack, plan, pack."""
     variants = tuple(variant for piece in pieces for variant in pickle.loads(piece))  # noqa: S301 - our own
-    found = planning.plan(replace(pickle.loads(head), variants=variants))  # noqa: S301 - our own
-    decisions = list(found.decisions.items())
+    plan = planning.plan(replace(pickle.loads(head), variants=variants))  # noqa: S301 - our own
+    decisions = list(plan.decisions.items())
     packed = [
         pickle.dumps(decisions[start : start + PIECE]) for start in range(0, len(decisions), PIECE)
     ]
-    return pickle.dumps(replace(found, decisions={})), packed
+    return pickle.dumps(replace(plan, decisions={})), packed
 
 
 async def _unpacked(head: bytes, pieces: list[bytes]) -> planning.Plan:
@@ -82,8 +82,8 @@ async def _unpacked(head: bytes, pieces: list[bytes]) -> planning.Plan:
     for piece in pieces:
         decisions.update(pickle.loads(piece))  # noqa: S301 - our own worker's
         await asyncio.sleep(0)
-    found: planning.Plan = pickle.loads(head)  # noqa: S301 - our own worker's
-    return replace(found, decisions=decisions)
+    plan: planning.Plan = pickle.loads(head)  # noqa: S301 - our own worker's
+    return replace(plan, decisions=decisions)
 
 
 def _prepare() -> None:

@@ -154,10 +154,10 @@ def _configuration(package: _Package, model: str) -> dict[str, Any]:
         root = Path(package.common.__file__).parents[1] / "model_configs"
         path = root / f"{model.replace('/', '--')}_config.json"
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        configuration: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise NotEstimatedError(f"aiconfigurator-core has no configuration of {model}") from error
-    return found
+    return configuration
 
 
 def estimate(query: Query) -> Estimate:
@@ -226,20 +226,22 @@ def _estimated(package: _Package, query: Query) -> tuple[StepTimes, float]:
     build = package.engine.EngineHandle.compile
     names = query.model, query.system, query.backend
     options = {"backend_version": "current", **query.options()}
-    found = []
+    estimates = []
     for modes in ({"kvcache_quant_mode": "bfloat16", "fmha_quant_mode": "bfloat16"}, {}):
         try:
             handle = build(*names, **modes, **options)
-            found.append(_step_times(handle, bends=query.experts_split))
+            estimates.append(_step_times(handle, bends=query.experts_split))
         except Exception as error:
             # No kernel of 16 bits in its tables; without any the caller says so.
             if not modes:
-                if not found:
+                if not estimates:
                     raise
                 logging.getLogger(__name__).debug("no estimate as configured: %s", error)
-    least = min(times.per_context_token_ms for times, _ in found)
+    least = min(times.per_context_token_ms for times, _ in estimates)
     return next(
-        pair for pair in found if pair[0].per_context_token_ms <= _WIDER_CACHE * max(least, 1e-12)
+        pair
+        for pair in estimates
+        if pair[0].per_context_token_ms <= _WIDER_CACHE * max(least, 1e-12)
     )
 
 
@@ -275,19 +277,19 @@ def _step_times(handle: Any, *, bends: bool) -> tuple[StepTimes, float]:
 
 def _memory(package: _Package, query: Query) -> Memory:
     # All of the memory: a share that the weights do not leave free would raise instead of telling.
-    found = package.memory.estimate_kv_cache(
+    estimate = package.memory.estimate_kv_cache(
         query.model, query.system, query.backend, "current",
         max_num_tokens=8192, max_batch_size=256, memory_fraction_kind="of_total",
         memory_fraction_value=1.0, kvcache_quant_mode="bfloat16", **query.options(),
     )  # fmt: skip
-    if found["source"] != "native":
+    if estimate["source"] != "native":
         raise NotEstimatedError("aiconfigurator-core only guesses the memory of this model")
-    parts = found["memory_breakdown"]
+    parts = estimate["memory_breakdown"]
     fixed = parts["weights_bytes"] + parts["runtime_overhead_bytes"] + parts["comm_overhead_bytes"]
     # Not its bytes per token: layers with a sliding window stop growing, which the total accounts for.
-    per_token = found["total_kv_size_bytes"] / found["total_kv_size_tokens"]
+    per_token = estimate["total_kv_size_bytes"] / estimate["total_kv_size_tokens"]
     return Memory(
-        capacity_gib=found["total_gpu_capacity_bytes"] / GIB,
+        capacity_gib=estimate["total_gpu_capacity_bytes"] / GIB,
         fixed_gib=fixed / GIB,
         activations_gib=parts["activations_bytes"] / GIB,
         kv_bytes_per_token=per_token,

@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from adapter.errors import InputError
-from adapter.profiles import aiconfigurator, catalog, names
+from adapter.profiles import catalog, names
 from adapter.profiles.catalog import Model, Source
-from adapter.profiles.memory import Memory
+from adapter.profiles.memory import KV_CACHE_BYTES, Memory
 from analyzer.step_times import EngineLimits, StepTimes
-
-KV_CACHE_BYTES = {"auto": 2, "bfloat16": 2, "fp8": 1, "fp8_e4m3": 1, "fp8_e5m2": 1}
-"""Bytes of one number in the KV cache, by the engine's `--kv-cache-dtype`."""
 
 
 class UnknownModelError(InputError):
@@ -31,7 +28,7 @@ class MemoryTooSmallError(InputError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class ProfileRequest:
     """What a profile is asked for; names as the user wrote them, settings as the engine's flags.
 
     Attributes:
@@ -59,14 +56,14 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
-    """What was found.
+class ModelProfile:
+    """A profile, and where it comes from.
 
     Attributes:
         request: what was asked for.
-        model: name on Hugging Face of the model found.
+        model: name of the model on Hugging Face.
         precision: precision of the weights.
-        gpu: name of the GPU found.
+        gpu: name of the GPU.
         step_times: calibrated.
         limits: limits of the engine, with its KV cache.
         source: `measured`, `estimated` or `aiconfigurator`.
@@ -76,7 +73,7 @@ class Profile:
 
     """
 
-    request: Request
+    request: ProfileRequest
     model: str
     precision: str
     gpu: str
@@ -107,7 +104,7 @@ class Profile:
         )
 
 
-def find(request: Request) -> Profile:
+def find(request: ProfileRequest) -> ModelProfile:
     """Find a profile in the catalog, else by aiconfigurator-core where it is installed.
 
     Raises:
@@ -128,20 +125,23 @@ def find(request: Request) -> Profile:
         described = (
             "estimated from kernel times; the error is that of such estimates on measured servers"
         )
-    return Profile(
+    return ModelProfile(
         request=request, model=entry.model, precision=entry.precision, gpu=entry.gpu,
         step_times=entry.step_times, limits=_limits(request, entry.memory, entry.gpu),
         source=str(entry.source), described=described, error=entry.error, rows=entry.rows,
     )  # fmt: skip
 
 
-def _estimated(request: Request) -> Profile:
+def _estimated(request: ProfileRequest) -> ModelProfile:
     """What aiconfigurator-core estimates now; where it cannot, what the catalog would have had."""
-    found, gpu = catalog.find_model(request.model), names.gpu_key(request.gpu)
+    # numpy and scipy, which a look-up in the catalog does not need.
+    from adapter.profiles import aiconfigurator  # noqa: PLC0415
+
+    match, gpu = catalog.find_model(request.model), names.gpu_key(request.gpu)
     if gpu is None:
         raise _unknown_gpu(request, names.nearest_gpus(request.gpu) or tuple(names.GPUS))
-    if found is not None:
-        _check_weights(request, *found, gpu)
+    if match is not None:
+        _check_weights(request, *match, gpu)
     name = request.model
     try:
         known = {names.model_key(other): other for other in aiconfigurator.bundled_models()}
@@ -149,12 +149,12 @@ def _estimated(request: Request) -> Profile:
         query = aiconfigurator.query(name, names.GPUS[gpu][0], request.engine, request.tp)
         estimate = aiconfigurator.estimate(query)
     except aiconfigurator.UnavailableError as error:
-        raise _not_in_catalog(request, found, gpu, str(error)) from error
+        raise _not_in_catalog(request, match, gpu, str(error)) from error
     except aiconfigurator.NotEstimatedError as error:
-        raise _not_in_catalog(request, found, gpu, str(error)) from error
+        raise _not_in_catalog(request, match, gpu, str(error)) from error
     factors = catalog.factors(request.engine, bends=query.experts_split)
     package = f"aiconfigurator-core {aiconfigurator.version()}"
-    return Profile(
+    return ModelProfile(
         request=request, model=name, precision=names.model_key(name)[1] or "as configured", gpu=gpu,
         step_times=factors.apply(estimate.step_times),
         limits=_limits(request, estimate.memory, gpu), source="aiconfigurator",
@@ -163,7 +163,7 @@ def _estimated(request: Request) -> Profile:
     )  # fmt: skip
 
 
-def _limits(request: Request, memory: Memory, gpu: str) -> EngineLimits:
+def _limits(request: ProfileRequest, memory: Memory, gpu: str) -> EngineLimits:
     tokens = memory.kv_tokens(
         utilization=request.gpu_memory_utilization,
         max_num_batched_tokens=request.max_num_batched_tokens,
@@ -191,7 +191,7 @@ def _limits(request: Request, memory: Memory, gpu: str) -> EngineLimits:
     )
 
 
-def _check_weights(request: Request, model: Model, precision: str, gpu: str) -> None:
+def _check_weights(request: ProfileRequest, model: Model, precision: str, gpu: str) -> None:
     """Refuse what is not in the catalog because the weights leave nothing of the memory."""
     weights = catalog.weights_gib(model, precision)
     if weights is None:
@@ -208,13 +208,13 @@ def _check_weights(request: Request, model: Model, precision: str, gpu: str) -> 
 
 
 def _not_in_catalog(
-    request: Request, found: tuple[Model, str] | None, gpu: str, why: str
+    request: ProfileRequest, match: tuple[Model, str] | None, gpu: str, why: str
 ) -> InputError:
-    if found is None:
+    if match is None:
         near = catalog.nearest_models(request.model)
         offer = f"nearest: {', '.join(near)}" if near else f"it has {', '.join(_model_names())}"
         return UnknownModelError(f"MODEL {request.model}: not in the catalog ({offer}); {why}")
-    model, precision = found
+    model, precision = match
     if precision not in model.precisions:
         return UnknownModelError(
             f"MODEL {request.model}: the catalog has {model.name} in {_listed(model.precisions)},"
@@ -234,7 +234,7 @@ def _not_in_catalog(
     )
 
 
-def _unknown_gpu(request: Request, near: tuple[str, ...]) -> UnknownGpuError:
+def _unknown_gpu(request: ProfileRequest, near: tuple[str, ...]) -> UnknownGpuError:
     return UnknownGpuError(
         f"--gpu {request.gpu}: not a GPU of the catalog; nearest: {', '.join(near)}."
         f" It has {', '.join(names.GPUS)}; for others measure and use `variant-adapter fit`"

@@ -7,7 +7,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from adapter import errors
-from adapter.kube import duration
+from adapter.settings.groups import all_declarations
 
 ENDPOINTS = "llmd.ai/metrics-endpoints"
 
@@ -35,6 +35,9 @@ ROUTING = "llmd.ai/routing"
 
 ACCELERATOR_LABEL = "inference.optimization/acceleratorName"
 
+_DECLARED = {item.annotation: item for item in all_declarations() if item.annotation}
+"""Settings that an annotation overrides, whose bounds are those of the annotation too."""
+
 Word = TypeVar("Word", bound=str)
 
 
@@ -43,7 +46,7 @@ def parse_seconds(notes: Mapping[str, str], name: str) -> float | None:
     if text is None:
         return None
     try:
-        return duration.seconds(text)
+        return float(_DECLARED[name].parse(text))
     except ValueError as error:
         raise errors.InputError(f"metadata.annotations[{name}]: {error}") from error
 

@@ -38,7 +38,7 @@ class ConfigMaps:
         self.accelerators: dict[str, fleet.Accelerator] = {}
         self.classes: dict[str, NamedClass] = {}
         self.data: dict[str, str] = {}
-        self.setting_problems: list[keys.Problem] = []
+        self.setting_problems: list[keys.SettingProblem] = []
 
     def read(self, where: str, document: Mapping[str, Any]) -> None:
         """Read one ConfigMap; `where` names it in messages."""

@@ -94,7 +94,7 @@ class Inventory:
 
     @property
     def free(self) -> dict[str, int]:
-        """The same, less what pods hold that are not ours."""
+        """Allocatable devices by type, less those that pods of others than the variants hold."""
         return {item.name: item.free for item in self.types}
 
     def capacity(self, asked: Mapping[str, str]) -> tuple[dict[str, int], tuple[str, ...]]:
@@ -167,7 +167,7 @@ def take(
     *,
     ours: frozenset[tuple[str, str]] = frozenset(),
 ) -> Inventory:
-    """The inventory of trimmed nodes and pods; `ours` are (namespace, name) of our variants' pods."""
+    """The inventory of trimmed nodes and pods; `ours` are (namespace, name) of the variants' pods."""
     pools = [pool for node in nodes for pool in _pools(node)]
     others, kept = _held(pods, ours)
     several = _several_sizes(pools)

@@ -1,4 +1,4 @@
-"""HorizontalPodAutoscalers: their bounds, the metrics of ours that they read, and changes they ignore."""
+"""HorizontalPodAutoscalers: bounds, the metrics of the adapter that they read, and changes they ignore."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Scaler:
     """One HPA.
 
     Attributes:
-        readings: metrics of ours that it reads; empty if it reads others only.
+        readings: metrics of the adapter that it reads; empty if it reads others only.
         up_tolerance: relative change that it ignores when scaling up; likewise down.
         up_seconds: stabilization window for scaling up; likewise down.
 

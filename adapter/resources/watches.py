@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
 from pydantic import ValidationError
 
+from adapter import logs
 from adapter.kube import advice
 from adapter.kube.client import Cluster
 from adapter.kube.errors import ApiError, Unavailable
@@ -21,7 +21,7 @@ from adapter.resources import inputs as joined
 from adapter.resources import variant as variants
 from adapter.resources.annotations import ACCELERATOR_LABEL
 
-log = structlog.get_logger()
+log = logs.LazyLogger()
 
 VARIANTS, DEPLOYMENTS = "/apis/llmd.ai/v1alpha1", "/apis/apps/v1"
 SCALERS, CORE = "/apis/autoscaling/v2", "/api/v1"
@@ -37,7 +37,7 @@ NEEDED = (config_maps.COSTS, config_maps.CLASSES)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """Which objects are ours.
+    """Objects that this installation reads.
 
     Attributes:
         namespaces: namespaces of the variants; empty means all.

@@ -61,7 +61,8 @@ class Reconciling:
     tune: bool = setting(
         False,
         kinds.ENABLE,
-        "Adjust performance profiles to observed latencies",
+        "Adjust profiles of alpha, beta, gamma and delta without the lengths of their measurement to observed"
+        " latencies; step times, given or converted, are adjusted anyway, within a factor of 2.5",
         annotation="llmd.ai/tune",
     )
     stability_margin: float = setting(
@@ -70,7 +71,9 @@ class Reconciling:
         "Share of a replica's highest service rate that stays unused, even where latency targets allow more",
     )
     limited: bool = setting(
-        False, kinds.ENABLE, "Plan within the GPUs that the cluster's nodes have free"
+        False,
+        kinds.ENABLE,
+        "Plan within the GPUs that the cluster's nodes have free; not with --variants",
     )
     saturation_policy: SaturationPolicy = setting(
         "PriorityExhaustive",
@@ -191,7 +194,7 @@ class Prometheus:
     prometheus_timeout: float = setting(
         10.0,
         kinds.bounded_seconds(0.1, 300.0),
-        "Deadline of one query with its whole answer",
+        "Deadline of one query with its whole response",
         key="PROMETHEUS_TIMEOUT",
     )
 
@@ -222,13 +225,13 @@ class Sizing:
     headroom: float = setting(
         0.03,
         kinds.PERCENT,
-        "Share of the arrival rate that is added for its changes between two cycles",
+        "Share of the arrival rate that is added for its changes between two reconcile cycles",
     )
     routing: Routing = setting(
         "random",
         kinds.choice(*ROUTINGS),
-        "How requests reach replicas: spread as by a Service, or by a gateway that knows the replicas'"
-        " load and so needs fewer",
+        "Routing of requests to replicas: spread as by a Service (random), or by a gateway that knows the"
+        " replicas' load, which needs fewer replicas (least-loaded)",
         annotation="llmd.ai/routing",
     )
     down_window: float = setting(

@@ -33,7 +33,7 @@ NESTED = "config.yaml"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
+class SettingProblem:
     """One entry of the ConfigMap that is ignored.
 
     Attributes:
@@ -52,7 +52,7 @@ class Problem:
         return f"{f'{self.where}: ' if self.where else ''}data.{self.key}: {self.message}"
 
 
-def problems(data: Mapping[str, str], where: str = "") -> Iterator[Problem]:
+def problems(data: Mapping[str, str], where: str = "") -> Iterator[SettingProblem]:
     """Each unknown key and each value that cannot be used, in the order of the data."""
     known = by_key()
     for key, text in data.items():
@@ -61,16 +61,16 @@ def problems(data: Mapping[str, str], where: str = "") -> Iterator[Problem]:
                 try:
                     known[key].parse(text.strip())
                 except ValueError as error:
-                    yield Problem(where=where, key=key, message=str(error))
+                    yield SettingProblem(where=where, key=key, message=str(error))
         elif key == NESTED:
             message = (
                 "settings in a nested file are not read; make each a key of data, such as"
                 f" {', '.join(list(known)[:2])}"
             )
-            yield Problem(where=where, key=key, message=message)
+            yield SettingProblem(where=where, key=key, message=message)
         elif key not in IGNORED:
             message = f"unknown setting; {_hint(key, known)}"
-            yield Problem(where=where, key=key, message=message)
+            yield SettingProblem(where=where, key=key, message=message)
 
 
 def _hint(key: str, known: Mapping[str, object]) -> str:

@@ -54,7 +54,8 @@ class Serving:
     state_dir: Path = setting(
         Path(),
         kinds.FOLDER,
-        "Folder for the local authority, its certificates and its kubeconfig",
+        "Folder for the local authority, its certificates and its kubeconfig, or for a copy of the Secret's"
+        " certificates in a cluster",
         factory=machine.state_folder,
         shown="variant-adapter in $XDG_STATE_HOME or ~/.local/state",
     )
@@ -62,7 +63,7 @@ class Serving:
         None,
         kinds.FILE,
         "Serving certificate (PEM); needs --tls-private-key-file",
-        shown="none: a certificate of our own authority",
+        shown="none: a certificate of the local authority, or of --certificate-secret in a cluster",
     )
     tls_private_key_file: Path | None = setting(
         None, kinds.FILE, "Private key (PEM) of --tls-cert-file", shown="none"

@@ -12,8 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import structlog
-
+from adapter import logs
 from adapter.installation import API_SERVICE, Names
 from adapter.kube import advice
 from adapter.kube.client import Cluster
@@ -21,7 +20,7 @@ from adapter.kube.errors import ApiError, Conflict, NotFound
 from certs import authority, rotation
 from certs.rotation import Times
 
-log = structlog.get_logger()
+log = logs.LazyLogger()
 
 LONGEST_PERIOD_SECONDS = 30.0
 """Seconds between syncs at most."""
@@ -95,11 +94,11 @@ class CertificateKeeper:
     async def _attempt(self) -> bool:
         try:
             await self.step()
-        except ApiError as error:
+        except (ApiError, OSError, ValueError) as error:
+            # A full disk or an odd Secret must not end the service: the last certificate still serves.
             if str(error) != self._problem:
-                log.warning(
-                    "serving certificate not synced; retrying", error=advice.explained(error)
-                )
+                explained = advice.explained(error) if isinstance(error, ApiError) else str(error)
+                log.warning("serving certificate not synced; retrying", error=explained)
             self._problem = str(error)
             return False
         self._problem = ""
@@ -113,6 +112,11 @@ class CertificateKeeper:
 
         """
         state, version = await self._store.read()
+        if state is None and version:
+            log.warning(
+                "serving certificate in the Secret is unusable; issuing another",
+                secret=self._options.secret,
+            )
         service = await self._api_service()
         bundle = None if service is None else bundle_of(service)
         if state is None or self._leads():

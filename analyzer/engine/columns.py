@@ -271,12 +271,12 @@ def problems(columns: Mapping[str, FloatArray]) -> dict[int, InvalidParameterErr
         columns: arrays of one length under the names of `COLUMNS`.
 
     """
-    found: dict[int, InvalidParameterError] = {}
+    problem_of: dict[int, InvalidParameterError] = {}
 
     def note(name: str, bad: BoolArray, problem: str) -> None:
         for row in np.flatnonzero(bad):
             text = problem.format(columns[name][row])
-            found.setdefault(int(row), InvalidParameterError(name, text, index=int(row)))
+            problem_of.setdefault(int(row), InvalidParameterError(name, text, index=int(row)))
 
     for name in COLUMNS:
         values = columns[name]
@@ -315,4 +315,4 @@ def problems(columns: Mapping[str, FloatArray]) -> dict[int, InvalidParameterErr
         "{:g} tokens do not hold one request of the given lengths: give the engine's real KV cache"
         " (num_gpu_blocks * block_size), or shorter input_tokens and output_tokens",
     )
-    return dict(sorted(found.items()))
+    return dict(sorted(problem_of.items()))

@@ -21,9 +21,9 @@ Units: milliseconds, tokens.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from analyzer.errors import InvalidParameterError
+from analyzer.latency import LatencyParameters
 from analyzer.step_times import Lengths, StepTimes
 
 CONTEXT_SHARE = 0.5
@@ -31,18 +31,8 @@ CONTEXT_SHARE = 0.5
 0.3 (8B) to 0.65 (70B) at 1,000 tokens."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinearTimes:
-    """Parameters of `queueing.Replica` at one pair of lengths, milliseconds."""
-
-    alpha_ms: float
-    beta_ms: float
-    gamma_ms: float
-    delta_ms: float
-
-
-def step_times(measured: LinearTimes, at: Lengths) -> StepTimes:
-    """Step times of an engine whose linear parameters were measured at these lengths.
+def step_times(measured: LatencyParameters, at: Lengths) -> StepTimes:
+    """Step times of an engine whose latency parameters were measured at these lengths.
 
     Where beta is smaller than the interference that delta implies, all of beta counts as interference: delta
     was then no prefill time.
@@ -70,13 +60,13 @@ def step_times(measured: LinearTimes, at: Lengths) -> StepTimes:
     )
 
 
-def linear_times(steps: StepTimes, at: Lengths) -> LinearTimes:
+def latency_parameters(steps: StepTimes, at: Lengths) -> LatencyParameters:
     """What a benchmark of an engine with these step times would measure at these lengths.
 
     The inverse of `step_times` but for gamma, of which step times know only the step.
     """
     interference = steps.per_prefill_token_ms * at.input_tokens / at.output_tokens
-    return LinearTimes(
+    return LatencyParameters(
         alpha_ms=max(steps.base_ms - interference, 0.0),
         beta_ms=steps.per_request_ms + steps.per_context_token_ms * _context(at) + interference,
         gamma_ms=steps.base_ms,

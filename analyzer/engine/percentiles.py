@@ -19,7 +19,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
 
 from analyzer.engine.columns import NODE_WEIGHTS, Engines
 from analyzer.engine.state import Prompts, State, full_rate
@@ -119,6 +118,8 @@ class FirstToken:
     @classmethod
     def of(cls, engines: Engines, queue: Prompts) -> FirstToken:
         """By the moments of what a prompt meets, less those of a step's rest for who meets nobody."""
+        from scipy import special  # noqa: PLC0415 - takes long to load, and means do without
+
         rest = queue.decode_ms * queue.alive
         met = np.maximum(1.0 - queue.alone, 1e-6)
         mean = np.maximum(queue.other_ms - queue.alone * rest / 2.0, 1e-3 * queue.other_ms) / met
@@ -149,6 +150,8 @@ class FirstToken:
 
     def exceeds(self, target_ms: FloatArray) -> FloatArray:
         """Share whose time exceeds the target, shape (M,)."""
+        from scipy import special  # noqa: PLC0415 - takes long to load, and means do without
+
         left = np.maximum(target_ms - self.step_ms, 1e-9)
         alone = np.zeros_like(left)
         for part in _HALVES:
@@ -354,11 +357,15 @@ def _stalls(engines: Engines, state: State) -> tuple[FloatArray, FloatArray]:
 
 def _gamma(root: FloatArray, cv: FloatArray) -> FloatArray:
     """Share of a gamma distribution beyond the cube of `root` means (Wilson and Hilferty)."""
+    from scipy import special  # noqa: PLC0415 - takes long to load, and means do without
+
     return np.asarray(special.ndtr((1.0 - cv * cv / 9.0 - root) * 3.0 / cv))
 
 
 def _beyond(ratio: FloatArray, cv: FloatArray) -> FloatArray:
     """Share beyond `ratio` means: gamma, log-normal where it varies more."""
+    from scipy import special  # noqa: PLC0415 - takes long to load, and means do without
+
     logs = np.log(ratio)
     square = cv * cv
     spread = np.log1p(square)

@@ -37,7 +37,7 @@ class Advice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Capacity:
+class ImpliedCapacity:
     """The most that one pair of lengths reaches.
 
     Attributes:
@@ -66,29 +66,31 @@ def advise(rows: BenchmarkRows, fit: StepFit) -> Advice:
     )
 
 
-def capacities(rows: BenchmarkRows, fit: StepFit, measured_rps: FloatArray) -> list[Capacity]:
+def capacities(
+    rows: BenchmarkRows, fit: StepFit, measured_rps: FloatArray
+) -> list[ImpliedCapacity]:
     """What the fit implies for each pair of lengths; `measured_rps`, shape (M,), is NaN where unknown."""
     measured = np.where(np.isnan(measured_rps), rows.throughput_rps, measured_rps)
     left_out = {row.row for row in fit.saturated}
-    found = []
+    implied = []
     for members in lengths(rows):
-        places = np.flatnonzero(members)
-        prompt = float(rows.input_tokens[places].mean())
-        output = float(rows.output_tokens[places].mean())
-        served = [n for n in places if n not in left_out]
-        most = float(rows.concurrency[served or places].max())
+        indices = np.flatnonzero(members)
+        prompt = float(rows.input_tokens[indices].mean())
+        output = float(rows.output_tokens[indices].mean())
+        served = [n for n in indices if n not in left_out]
+        most = float(rows.concurrency[served or indices].max())
         if fit.bounds.max_requests is not None or fit.bounds.kv_tokens is not None:
             context = np.array([prompt + output / 2.0])
             most = float(fit.bounds.running(np.array([np.inf]), context)[0])
         load = rows_of(
             concurrency=[most], input_tokens=prompt, output_tokens=output, itl_ms=np.nan,
-            open_loop=bool(rows.open_loop[places].all()),
+            open_loop=bool(rows.open_loop[indices].all()),
         )  # fmt: skip
         ttft = float(np.nan_to_num(fit.ttft_ms(load))[0])
         request_ms = ttft + (output - 1.0) * float(fit.itl_ms(load)[0])
-        known = measured[places][~np.isnan(measured[places])]
-        found.append(
-            Capacity(
+        known = measured[indices][~np.isnan(measured[indices])]
+        implied.append(
+            ImpliedCapacity(
                 input_tokens=prompt,
                 output_tokens=output,
                 requests=most,
@@ -96,13 +98,13 @@ def capacities(rows: BenchmarkRows, fit: StepFit, measured_rps: FloatArray) -> l
                 measured_rps=float(known.max()) if known.size else np.nan,
             )
         )
-    return found
+    return implied
 
 
 def lengths(rows: BenchmarkRows) -> list[BoolArray]:
     """Members of each pair of lengths, shapes (M,); lengths up to 5 % apart are one pair."""
     left = np.ones(rows.size, dtype=np.bool_)
-    found = []
+    pairs = []
     while left.any():
         first = int(np.argmax(left))
         near = left & (
@@ -112,9 +114,9 @@ def lengths(rows: BenchmarkRows) -> list[BoolArray]:
         near &= np.abs(rows.output_tokens - rows.output_tokens[first]) <= (
             0.05 * rows.output_tokens[first]
         )
-        found.append(near)
+        pairs.append(near)
         left &= ~near
-    return found
+    return pairs
 
 
 def _undetermined(rows: BenchmarkRows, fit: StepFit) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,6 @@
 
 COMMAND = {
     "module": "emulator.demo.command",
-    "summary": "run emulated vLLM servers, load, adapter and HPA on this machine",
+    "summary": "Run emulated vLLM servers, load, adapter and HPA on this machine",
 }
 """Entry point of the command line, which loads the module only when the command is called."""

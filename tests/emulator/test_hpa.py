@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytest
 
 from emulator import hpa
-from emulator.hpa_rules import ScalingPolicy, ScalingRules
+from emulator.hpa_rules import HPAScalingPolicy, ScalingRules
 from tests.emulator.hpa_syncs import every, follow
 
 
@@ -313,10 +313,10 @@ def test_pods_metrics_alone_never_wake() -> None:
 def test_what_the_api_server_would_not_admit() -> None:
     """Policies, rules, metrics and settings are refused with the field at fault."""
     wrong: list[tuple[str, Any, dict[str, Any]]] = [
-        ("type", ScalingPolicy, {"type": "Nodes", "value": 1, "period_seconds": 1}),
-        ("value", ScalingPolicy, {"type": "Pods", "value": 0, "period_seconds": 1}),
-        ("period_seconds", ScalingPolicy, {"type": "Pods", "value": 1, "period_seconds": 0}),
-        ("period_seconds", ScalingPolicy, {"type": "Pods", "value": 1, "period_seconds": 1801}),
+        ("type", HPAScalingPolicy, {"type": "Nodes", "value": 1, "period_seconds": 1}),
+        ("value", HPAScalingPolicy, {"type": "Pods", "value": 0, "period_seconds": 1}),
+        ("period_seconds", HPAScalingPolicy, {"type": "Pods", "value": 1, "period_seconds": 0}),
+        ("period_seconds", HPAScalingPolicy, {"type": "Pods", "value": 1, "period_seconds": 1801}),
         ("policies", ScalingRules, {"policies": ()}),
         ("select_policy", ScalingRules, {"select_policy": "Average"}),
         ("target", hpa.Metric, {"target": "0"}),

@@ -10,20 +10,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from emulator import hpa
-from emulator.hpa_rules import DEFAULT_DOWN, DEFAULT_UP, Pace, ScalingPolicy, ScalingRules
+from emulator.hpa_rules import DEFAULT_DOWN, DEFAULT_UP, HPAScalingPolicy, Pace, ScalingRules
 from tests.emulator.hpa_syncs import every, follow
 
 
-def pods(value: int, period_seconds: float) -> ScalingPolicy:
-    return ScalingPolicy(type="Pods", value=value, period_seconds=period_seconds)
+def pods(value: int, period_seconds: float) -> HPAScalingPolicy:
+    return HPAScalingPolicy(type="Pods", value=value, period_seconds=period_seconds)
 
 
-def percent(value: int, period_seconds: float) -> ScalingPolicy:
-    return ScalingPolicy(type="Percent", value=value, period_seconds=period_seconds)
+def percent(value: int, period_seconds: float) -> HPAScalingPolicy:
+    return HPAScalingPolicy(type="Percent", value=value, period_seconds=period_seconds)
 
 
 def rules(
-    *policies: ScalingPolicy, select: Literal["Max", "Min", "Disabled"] = "Max"
+    *policies: HPAScalingPolicy, select: Literal["Max", "Min", "Disabled"] = "Max"
 ) -> ScalingRules:
     return ScalingRules(policies=policies or None, select_policy=select)
 
@@ -294,7 +294,7 @@ def test_a_percent_policy_alone_never_wakes() -> None:
 
 
 policies = st.builds(
-    ScalingPolicy,
+    HPAScalingPolicy,
     type=st.sampled_from(["Pods", "Percent"]),
     value=st.sampled_from([1, 2, 3, 7, 10, 33, 50, 100, 150]),
     period_seconds=st.sampled_from([5.0, 15.0, 30.0, 60.0]),
@@ -310,7 +310,7 @@ def _allowed(
     trace: list[tuple[float, int]],
     now: float,
     chosen: ScalingRules | None,
-    default: tuple[ScalingPolicy, ...],
+    default: tuple[HPAScalingPolicy, ...],
     sign: int,
 ) -> float:
     """The limit from the replicas as they were when each period began."""

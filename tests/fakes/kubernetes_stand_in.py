@@ -36,6 +36,7 @@ class StandIn:
         reviews: Specs of all SubjectAccessReviews.
         token_reviews: Number of TokenReviews.
         granted: User and namespace of metrics that may be read beside the built-in rules.
+        needs_selector: Whether metrics may be read with a label selector only.
 
     """
 
@@ -46,6 +47,7 @@ class StandIn:
     reviews: list[dict[str, Any]] = field(default_factory=list)
     token_reviews: int = 0
     granted: set[tuple[str, str]] = field(default_factory=set)
+    needs_selector: bool = False
     _version: int = 1
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -122,6 +124,8 @@ class StandIn:
             known = any(path == item or path.startswith(f"{item}/") for item in _DISCOVERY)
             return path in _PUBLIC or ("system:authenticated" in groups and known)
         attributes = spec["resourceAttributes"]
+        if self.needs_selector and "labelSelector" not in attributes:
+            return False
         if attributes["group"] != GROUP or attributes["verb"] not in {"get", "list"}:
             return False
         if (spec["user"], attributes.get("namespace", "")) in self.granted:

@@ -267,7 +267,7 @@ def test_reasons_name_the_runner_up_and_who_holds_what_is_short() -> None:
     (shortage,) = reasons["last"].shortages
     assert (shortage.wanted, shortage.free, shortage.capacity) == (2, 1, 5)
     assert shortage.holders == (("first", 4),)
-    assert str(shortage) == "A short: A1 wants 2, 1 of 5 free, most held by first (4)"
+    assert str(shortage) == "A short: A1 needs 2, 1 of 5 free, most held by first (4)"
 
 
 GOOD = VariantCandidates(name="v", candidates=(candidate("A1", 1, 1, 10.0),))

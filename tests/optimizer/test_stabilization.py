@@ -61,7 +61,7 @@ def test_the_reason_names_what_held() -> None:
     held = stabilize(
         2, before=5, history=history, now=20.0, limits=StabilizationLimits(down_seconds=60)
     )
-    assert held.reason == "5 kept for 40 s more: wanted lately"
+    assert held.reason == "held at 5 for 40 s more by the stabilization window"
     up = stabilize(9, before=2, history=(), now=0.0, limits=StabilizationLimits(step_up=3))
     assert up.reason == "5 instead of 9: 3 more at a time"
     assert stabilize(9, before=2, history=(), now=0.0, limits=StabilizationLimits()).reason == ""

@@ -188,7 +188,7 @@ async def test_the_recorded_cases(tmp_path: Path) -> None:
 
 
 async def test_reviews_say_what_the_official_library_says(tmp_path: Path) -> None:
-    """Verb list, the metric as resource, the selector's terms, and the whole identity."""
+    """Verb list, the metric as resource, the whole identity; the selector's terms where rights need them."""
     async with serving(tmp_path) as server, aiohttp.ClientSession() as session:
         path = "/apis/external.metrics.k8s.io/v1beta1/namespaces/team-a/sel"
         headers = {
@@ -203,7 +203,7 @@ async def test_reviews_say_what_the_official_library_says(tmp_path: Path) -> Non
         ) as response:
             assert response.status == 200
             assert [item["value"] for item in (await response.json())["items"]] == ["1", "2", "3"]
-        assert server.stand_in.reviews[-1] == {
+        whole: dict[str, Any] = {
             "user": "eve",
             "groups": ["team-a", "system:authenticated"],
             "extra": {"acme.com/project": ["p1"]},
@@ -213,14 +213,31 @@ async def test_reviews_say_what_the_official_library_says(tmp_path: Path) -> Non
                 "group": "external.metrics.k8s.io",
                 "version": "v1beta1",
                 "resource": "sel",
-                "labelSelector": {
-                    "requirements": [
-                        {"key": "env", "operator": "In", "values": ["dev", "prod"]},
-                        {"key": "num", "operator": "DoesNotExist"},
-                    ]
-                },
             },
         }
+        assert server.stand_in.reviews[-1] == whole
+
+        # Rights for these labels only: the review without them says no, the one with them decides.
+        server.stand_in.needs_selector = True
+        headers["X-Remote-User"] = "bob"
+        async with session.get(
+            f"{server.url}{path}?labelSelector=env+in+%28prod%2Cdev%29%2C%21num",
+            headers=headers,
+            ssl=server.context("fp"),
+        ) as response:
+            assert response.status == 200
+        without = {**whole, "user": "bob"}
+        requirements = [
+            {"key": "env", "operator": "In", "values": ["dev", "prod"]},
+            {"key": "num", "operator": "DoesNotExist"},
+        ]
+        attributes = {
+            **whole["resourceAttributes"],
+            "labelSelector": {"requirements": requirements},
+        }
+        assert server.stand_in.reviews[-2:] == [
+            without, {**without, "resourceAttributes": attributes},
+        ]  # fmt: skip
 
 
 async def test_the_real_kubectl(tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ async def test_a_prometheus_that_hangs_is_said_and_survived(world: World) -> Non
             await until([collector], lambda: collector.observe(source).metrics != "MetricsFound")
             found = collector.observe(source)
         assert found.metrics == "PrometheusError"
-        assert "no answer within 3 s" in found.problem
+        assert "no response within 3 s" in found.problem
         slack = await world.slack()
         assert traffic(found).arrival_rate_rps == pytest.approx(STEADY_RPS, rel=0.1 + slack)
         await until(

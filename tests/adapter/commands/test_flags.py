@@ -198,14 +198,38 @@ def test_an_error_is_one_line_and_the_way_to_the_usage(capsys: pytest.CaptureFix
     assert not rest
 
 
-def test_gateways_are_read_in_a_cluster_only() -> None:
-    """With a folder the flag would have no effect."""
+def test_gateways_are_read_in_a_cluster() -> None:
+    """Each with the namespace of its models, or without."""
     words = ("--gateway-metrics=http://h/metrics?a=b", "--gateway-metrics=ns=https://h")
     installation = flag_options.options_of(parsed(*words)).installation
     assert installation is not None
     assert installation.gateways == (("", "http://h/metrics?a=b"), ("ns", "https://h"))
-    with pytest.raises(errors.UsageError, match=r"--gateway-metrics: .* not with --variants"):
-        flag_options.options_of(parsed(*words, "--variants=folder"))
+
+
+FOLDER = ("--variants=folder",)
+FILES = ("--tls-cert-file=c", "--tls-private-key-file=k")
+
+
+@pytest.mark.parametrize(
+    ("flag", "others", "said"),
+    [
+        ("--gateway-metrics=http://h", FOLDER, "not with --variants"),
+        ("--limited", FOLDER, "not with --variants"),
+        ("--namespaces=a", FOLDER, "not with --variants"),
+        ("--actuate=hpa", FOLDER, "not with --variants"),
+        ("--owner-references", FOLDER, "not with --variants"),
+        ("--client-ca-file=c", (), "with --variants only"),
+        ("--certificate-secret=s", FILES, "without --tls-cert-file"),
+        ("--delegate-timeout=1s", (), "with --delegate-to only"),
+    ],
+)
+def test_a_flag_without_effect_is_refused(flag: str, others: tuple[str, ...], said: str) -> None:
+    """The error names the flag and what it needs; without it, the others are accepted."""
+    flag_options.options_of(parsed(*others))
+    with pytest.raises(errors.UsageError) as caught:
+        flag_options.options_of(parsed(flag, *others))
+    assert str(caught.value).startswith(f"{flag.partition('=')[0]}: ")
+    assert f"{said}; leave it out" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_the_reference_system_end_to_end(capsys: pytest.CaptureFixture[str]) -> 
     item = best["plan"]["s0001"]
     assert set(item) == {
         "accelerator", "replicas", "max_batch", "cost", "value", "itl_ms", "ttft_ms",
-        "max_rate_rpm", "served", "reason",
+        "max_rate_rpm", "served", "reason", "notes",
     }  # fmt: skip
 
 
@@ -303,7 +303,7 @@ def test_wrong_flags_are_usage_errors(capsys: pytest.CaptureFixture[str]) -> Non
     for flags, said in (
         (["--time-limit", "0"], "must be a number > 0, not '0'"),
         (["--stability-margin", "1"], "must be a number >= 0 and < 1"),
-        (["--solver", "magic"], "invalid choice"),
+        (["--solver", "magic"], "--solver: must be one of auto, unlimited"),
     ):
         with pytest.raises(SystemExit) as ended:
             cli.main(["plan", "-f", "x", *flags])

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from adapter.collector.lookups.prometheus_api import PrometheusApi
 from adapter.collector.prometheus import PrometheusError, PrometheusOptions
-from adapter.formats.prometheus_history import PrometheusHistory
 from adapter.formats.request_history import RequestHistory, Step
 from tests.fakes.prometheus_history import HistoryServer, PodPast, poisson
 
@@ -19,7 +19,7 @@ MINUTE = 60
 def counted(*pods: PodPast, minutes: int = 10, namespace: str = "") -> list[Step]:
     """Steps of a minute from T."""
     with HistoryServer(list(pods)).running() as url:
-        history = PrometheusHistory(PrometheusOptions(url=url))
+        history = PrometheusApi(PrometheusOptions(url=url))
         try:
             return RequestHistory(history, model="m", namespace=namespace).steps(T, minutes, MINUTE)
         finally:
@@ -136,7 +136,7 @@ def test_errors_are_those_of_the_client(code: int, expected: str) -> None:
     server = HistoryServer([])
     server.before = lambda _: code
     with server.running() as url:
-        history = PrometheusHistory(PrometheusOptions(url=url))
+        history = PrometheusApi(PrometheusOptions(url=url))
         with pytest.raises(PrometheusError, match=re.escape(expected)) as caught:
             history.range("up", start=T, end=T + 60, step=60)
         history.close()
@@ -145,7 +145,7 @@ def test_errors_are_those_of_the_client(code: int, expected: str) -> None:
 
 def test_a_prometheus_that_is_down() -> None:
     """The reason is one short line with advice."""
-    history = PrometheusHistory(PrometheusOptions(url="http://prometheus.invalid:9"))
+    history = PrometheusApi(PrometheusOptions(url="http://prometheus.invalid:9"))
     with pytest.raises(PrometheusError, match="is it up, and is the URL right") as caught:
         history.range("up", start=T, end=T + 60, step=60)
     history.close()
@@ -157,7 +157,7 @@ def test_credentials_are_sent() -> None:
     server = HistoryServer([])
     headers = (("X-Scope-OrgID", "team"),)
     with server.running() as url:
-        history = PrometheusHistory(PrometheusOptions(url=url, token="t", headers=headers))
+        history = PrometheusApi(PrometheusOptions(url=url, token="t", headers=headers))
         assert history.range('{model_name="m"}', start=T, end=T + 60, step=60) == []
         history.close()
     assert server.headers[0]["Authorization"] == "Bearer t"

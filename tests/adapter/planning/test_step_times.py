@@ -140,11 +140,13 @@ def test_times_with_their_lengths_are_converted_and_noted() -> None:
 
 
 def test_times_without_their_lengths_hold_as_they_are() -> None:
-    """Nothing is known to convert them by: the published formulas answer."""
+    """Nothing is known to convert them by: the published formulas answer, and a half-given pair is noted."""
     plain = dataclasses.replace(LINEAR, at_input_tokens=0, limits=None, max_batch=64)
     both = dataclasses.replace(plain, limits=LIMITS)
     assert decision(plain).candidate.max_rate_rpm == decision(both).candidate.max_rate_rpm
-    assert decision(plain).notes == ()
+    assert decision(dataclasses.replace(plain, at_tokens=0)).notes == ()
+    (note,) = decision(plain).notes
+    assert note.startswith("profile gives atTokens without atInputTokens")
 
 
 def test_part_of_the_replicas_is_overloaded_with_finite_numbers() -> None:
@@ -162,7 +164,7 @@ def test_a_load_aware_gateway_takes_nothing_off() -> None:
     busy = dataclasses.replace(LOAD, arrival_rate_rps=100.0)
     alone, shared = decision(load=busy), decision(load=busy, routing="least-loaded")
     assert shared.candidate.replicas == alone.candidate.replicas > 1
-    assert shared.reason.endswith("each is sized on its own")
+    assert shared.reason.endswith("the gain of the least-loaded gateway is not counted")
 
 
 def test_a_batch_of_the_variants_own_overrides_the_engines() -> None:

@@ -38,7 +38,7 @@ def test_the_catalog_holds_what_it_estimates(name: str) -> None:
 @needs_it
 def test_what_is_not_in_the_catalog_is_estimated() -> None:
     """A model that only the package bundles gets a profile, and its source is named."""
-    profile = finder.find(finder.Request(model="Qwen/Qwen3-1.7B", gpu="H100"))
+    profile = finder.find(finder.ProfileRequest(model="Qwen/Qwen3-1.7B", gpu="H100"))
     assert profile.source == "aiconfigurator"
     assert 0 < profile.step_times.base_ms < 5
 
@@ -47,4 +47,4 @@ def test_what_is_not_in_the_catalog_is_estimated() -> None:
 def test_what_nobody_knows_offers_names() -> None:
     """Neither the catalog nor the package knows the model."""
     with pytest.raises(finder.UnknownModelError, match="nearest"):
-        finder.find(finder.Request(model="google/gemma-3-27b-it", gpu="H100"))
+        finder.find(finder.ProfileRequest(model="google/gemma-3-27b-it", gpu="H100"))

@@ -96,5 +96,5 @@ def test_what_holds_a_change_back_is_said() -> None:
     assert "at zero" in reason
     deaf = replace(quick, readings=())
     (reason,) = explain.held_back(state(deaf, current=1, desired=3))
-    assert "does not read our metric" in reason
+    assert "does not read the adapter's metric" in reason
     assert explain.held_back(state(None, current=1, desired=3, actuate=True)) == []

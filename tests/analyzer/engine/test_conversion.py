@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from analyzer.engine.conversion import LinearTimes, lengths_left, linear_times, step_times
+from analyzer.engine.conversion import latency_parameters, lengths_left, step_times
 from analyzer.errors import InvalidParameterError
+from analyzer.latency import LatencyParameters
 from analyzer.step_times import Lengths, StepTimes
 
 AT = Lengths(input_tokens=512, output_tokens=128)
@@ -13,8 +14,8 @@ AT = Lengths(input_tokens=512, output_tokens=128)
 
 def test_round_trip_at_the_same_lengths() -> None:
     """alpha, beta and delta come back at the lengths that they were measured at."""
-    measured = LinearTimes(alpha_ms=7.0, beta_ms=0.25, gamma_ms=12.0, delta_ms=0.04)
-    back = linear_times(step_times(measured, AT), AT)
+    measured = LatencyParameters(alpha_ms=7.0, beta_ms=0.25, gamma_ms=12.0, delta_ms=0.04)
+    back = latency_parameters(step_times(measured, AT), AT)
     assert back.alpha_ms == pytest.approx(7.0)
     assert back.beta_ms == pytest.approx(0.25)
     assert back.delta_ms == pytest.approx(0.04)
@@ -25,17 +26,17 @@ def test_beta_is_mostly_interference() -> None:
     steps = StepTimes(
         base_ms=7.0, per_request_ms=0.05, per_prefill_token_ms=0.04, per_context_token_ms=4e-5
     )
-    beta = linear_times(steps, AT).beta_ms
+    beta = latency_parameters(steps, AT).beta_ms
     assert beta == pytest.approx(0.05 + 4e-5 * (512 + 64) + 0.04 * 4)
 
 
 def test_a_delta_that_was_no_prefill_time() -> None:
     """Where delta implies more interference than beta has, beta counts as interference and stays."""
-    measured = LinearTimes(alpha_ms=7.0, beta_ms=0.05, gamma_ms=1.0, delta_ms=0.1)
+    measured = LatencyParameters(alpha_ms=7.0, beta_ms=0.05, gamma_ms=1.0, delta_ms=0.1)
     steps = step_times(measured, AT)
     assert steps.per_prefill_token_ms == pytest.approx(0.05 / 4)
     assert steps.per_request_ms == 0
-    assert linear_times(steps, AT).beta_ms == pytest.approx(0.05)
+    assert latency_parameters(steps, AT).beta_ms == pytest.approx(0.05)
 
 
 @pytest.mark.parametrize(
@@ -50,4 +51,4 @@ def test_lengths_that_left(now: tuple[float, float], *, left: bool) -> None:
 def test_negative_parameters_are_refused() -> None:
     """A negative parameter is named."""
     with pytest.raises(InvalidParameterError, match="beta_ms"):
-        step_times(LinearTimes(alpha_ms=7, beta_ms=-1, gamma_ms=1, delta_ms=0), AT)
+        step_times(LatencyParameters(alpha_ms=7, beta_ms=-1, gamma_ms=1, delta_ms=0), AT)

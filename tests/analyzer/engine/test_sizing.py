@@ -92,9 +92,7 @@ def test_p99_is_delivered_as_it_is_asked_for(case: dict[str, Any]) -> None:
     3 % of the rates is what 10,000 requests at each leave uncertain.
     """
     most, least = case["max_rate_rps"]["p99"]
-    found = size_engine(
-        recorded(case), ttft_ms=case["ttft"], itl_ms=case["itl"], percentile=0.99
-    )
+    found = size_engine(recorded(case), ttft_ms=case["ttft"], itl_ms=case["itl"], percentile=0.99)
     assert 0.97 * most <= found.rate_rps <= 1.03 * least
 
 

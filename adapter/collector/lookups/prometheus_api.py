@@ -1,15 +1,18 @@
-"""The past of series, read from Prometheus by prometheus-api-client: `GET /api/v1/query_range`.
+"""Synchronous look-ups in Prometheus by prometheus-api-client, for commands: `query` and `query_range`.
 
-Synchronous, with the library's retries: for commands that read for minutes, not for the event loop. This is
-the only module that knows the library.
+`record` reads the past of series for minutes, with the library's retries; `doctor` looks up the present,
+once. The control loop does neither: it queries by `collector.prometheus`. This is the only module that knows
+the library.
+https://prometheus.io/docs/prometheus/latest/querying/api/
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import ssl
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -18,12 +21,13 @@ from prometheus_api_client import PrometheusConnect
 from prometheus_api_client.exceptions import PrometheusApiClientException
 from requests.adapters import HTTPAdapter
 
+from adapter.collector.instant_vector import InstantVector, Sample
 from adapter.collector.prometheus import PrometheusError, PrometheusOptions, with_tls_advice
 
 _STATUS = re.compile(r"HTTP Status Code (\d{3})")
 
 
-class Series(NamedTuple):
+class RangeSeries(NamedTuple):
     """One series of a range.
 
     Attributes:
@@ -36,11 +40,11 @@ class Series(NamedTuple):
     points: Sequence[tuple[float, float]]
 
 
-class PrometheusHistory:
-    """Range queries to one Prometheus."""
+class PrometheusApi:
+    """Queries to one Prometheus, from one thread."""
 
-    def __init__(self, options: PrometheusOptions) -> None:
-        """Nothing is sent yet."""
+    def __init__(self, options: PrometheusOptions, *, retries: int | None = None) -> None:
+        """Nothing is sent yet; `retries` None: as often as the library does, with back-off."""
         self._options = options
         self._last: requests.Response | None = None
         session = requests.Session()
@@ -51,36 +55,55 @@ class PrometheusHistory:
             session.cert = (str(options.certificate), str(options.key or options.certificate))
         session.hooks["response"].append(self._note)
         url = options.shown_url.rstrip("/")
-        self._connect = PrometheusConnect(url=url, session=session, timeout=options.timeout_seconds)
+        self._connect = PrometheusConnect(
+            url=url, session=session, timeout=options.timeout_seconds, retry=retries
+        )
         if options.server_name:
-            retries = session.get_adapter(url).max_retries  # type: ignore[attr-defined] # of every HTTPAdapter
-            session.mount(url, _NamedServer(options.server_name, retries))
+            policy = session.get_adapter(url).max_retries  # type: ignore[attr-defined] # of every HTTPAdapter
+            session.mount(url, _NamedServer(options.server_name, policy))
 
-    def range(self, promql: str, *, start: int, end: int, step: int) -> list[Series]:
+    def instant(self, promql: str) -> InstantVector:
+        """Evaluate an expression that gives an instant vector, now.
+
+        Raises:
+            PrometheusError: no usable response.
+
+        """
+        with self._errors("an instant vector"):
+            samples = tuple(map(_sample, self._connect.custom_query(promql)))
+            # The library leaves the warnings out.
+            warned = self._last.json().get("warnings") if self._last is not None else ()
+            return InstantVector(samples=samples, warnings=tuple(map(str, warned or ())))
+
+    def range(self, promql: str, *, start: int, end: int, step: int) -> list[RangeSeries]:
         """Evaluate an expression from `start` to `end` (included), Unix seconds, every `step` seconds.
 
         Raises:
             PrometheusError: no usable response.
 
         """
+        with self._errors("a range vector"):
+            result = self._connect.custom_query_range(
+                promql,
+                start_time=datetime.fromtimestamp(start, UTC),
+                end_time=datetime.fromtimestamp(end, UTC),
+                step=str(step),
+            )
+            return [_series(element) for element in result]
+
+    @contextlib.contextmanager
+    def _errors(self, expected: str) -> Iterator[None]:
+        """Set the headers of one query, and translate its errors; `expected`: kind of the response."""
         self._connect.headers = self._options.request_headers()
         try:
             with warnings.catch_warnings():
                 # The user chose not to check the certificate.
                 warnings.filterwarnings("ignore", message="Unverified HTTPS request")
-                result = self._connect.custom_query_range(
-                    promql,
-                    start_time=datetime.fromtimestamp(start, UTC),
-                    end_time=datetime.fromtimestamp(end, UTC),
-                    step=str(step),
-                )
-            return [_series(element) for element in result]
+                yield
         except (PrometheusApiClientException, requests.RequestException, OSError) as cause:
             raise self._translated(cause) from cause
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as cause:
-            reason = (
-                f"the response is not a range vector ({type(cause).__name__}); is the URL right?"
-            )
+            reason = f"the response is not {expected} ({type(cause).__name__}); is the URL right?"
             raise self._options.error(reason) from cause
         finally:
             self._last = None
@@ -136,9 +159,14 @@ class _NamedServer(HTTPAdapter):
         super().init_poolmanager(*args, **{**kwargs, **names})
 
 
-def _series(element: Mapping[str, Any]) -> Series:
+def _sample(element: Mapping[str, Any]) -> Sample:
+    at, value = element["value"]
+    return Sample(dict(element["metric"]), float(value), float(at))
+
+
+def _series(element: Mapping[str, Any]) -> RangeSeries:
     points = [(float(at), float(value)) for at, value in element["values"]]
-    return Series(dict(element["metric"]), points)
+    return RangeSeries(dict(element["metric"]), points)
 
 
 def _system() -> str | bool:

@@ -1,0 +1,254 @@
+"""Accepted connections, in bounded number and memory: who has not authenticated makes room for others.
+
+A TLS connection takes some 300 KiB from its first byte on, so it is counted from accept, and its TLS state is
+made when a first byte is there. Connections that have not authenticated, by a client certificate or a request
+with a valid token, have a limit of their own: beyond it the oldest of them is closed. So a flood of them
+cannot keep out the front proxy, whose handshake takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import resource
+import socket
+import ssl
+from dataclasses import dataclass
+
+import structlog
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+log = structlog.get_logger()
+
+ACCEPTS_PER_TURN = 64
+"""Connections accepted before other work of the event loop has its turn."""
+
+PAUSE_SECONDS = 0.5
+"""Seconds without accepting after the process has run out of file descriptors."""
+
+LOG_SECONDS = 60.0
+"""Seconds between two log messages about closed connections."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionLimits:
+    """Limits of connections.
+
+    Attributes:
+        connections: Connections that are open at the same time. Default 1,000.
+        unauthenticated: Connections among them without a client certificate or an accepted token; beyond it
+            the oldest of them is closed. Default 250.
+        handshake_seconds: Seconds for the first byte and, after it, for the TLS handshake. Default 10.
+        idle_seconds: Seconds for a whole request to arrive, on a new connection or after the last request.
+            Default 100, more than the 90 s after which kube-apiserver closes: requests fail where the server
+            closes first.
+        drain_seconds: Seconds for requests in flight to finish when the server ends. Default 10.
+        shutdown_seconds: Seconds for the TLS shutdown of a connection. Default 2.
+
+    """
+
+    connections: int = 1000
+    unauthenticated: int = 250
+    handshake_seconds: float = 10.0
+    idle_seconds: float = 100.0
+    drain_seconds: float = 10.0
+    shutdown_seconds: float = 2.0
+
+
+DEFAULT_LIMITS = ConnectionLimits()
+
+CONNECTIONS: web.AppKey[list[Connections]] = web.AppKey("connections", list)
+"""The connections of every listener of an application, for the handler that authenticates requests."""
+
+
+class _Connection:
+    """One accepted connection."""
+
+    def __init__(self, accepted: socket.socket) -> None:
+        self.socket: socket.socket | None = accepted
+        self.task: asyncio.Task[None] | None = None
+        self.protocol: RequestHandler | None = None
+        self.authenticated = False
+
+    @property
+    def open(self) -> bool:
+        if self.task is None or not self.task.done():
+            return True
+        return self.protocol is not None and self.protocol.transport is not None
+
+    def close(self) -> None:
+        """Close it at once, whatever it is doing."""
+        if self.task is not None and self.task is not asyncio.current_task():
+            self.task.cancel()
+        if self.protocol is not None and self.protocol.transport is not None:
+            self.protocol.transport.abort()
+        if self.socket is not None:
+            self.socket.close()
+            self.socket = None
+
+
+class Connections:
+    """The connections of one listener."""
+
+    def __init__(
+        self, server: web.Server, *, context: ssl.SSLContext, limits: ConnectionLimits
+    ) -> None:
+        self._server = server
+        self._context = context
+        self._limits = limits
+        self._all: dict[_Connection, None] = {}  # in the order in which they were accepted
+        self._by_protocol: dict[asyncio.BaseProtocol, _Connection] = {}
+        self._closed = 0
+        self._logged_at = float("-inf")
+
+    def __len__(self) -> int:
+        """Number of open connections."""
+        self._prune()
+        return len(self._all)
+
+    def authenticated(self, protocol: asyncio.BaseProtocol) -> None:
+        """Note that a request of this connection was authenticated."""
+        connection = self._by_protocol.get(protocol)
+        if connection is not None:
+            connection.authenticated = True
+
+    def accept(self, listening: socket.socket) -> None:
+        """Accept what waits on a listening socket; called when there is something."""
+        loop = asyncio.get_running_loop()
+        for _ in range(ACCEPTS_PER_TURN):
+            try:
+                accepted, _address = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
+                    raise
+                self._exhausted(loop, listening, error)
+                return
+            accepted.setblocking(False)
+            connection = _Connection(accepted)
+            self._all[connection] = None
+            self._make_room()
+            if connection in self._all:
+                connection.task = loop.create_task(self._serve(connection), name="connection")
+
+    def close(self) -> None:
+        """Close the connections that have not finished their handshake."""
+        for connection in list(self._all):
+            if connection.task is not None and not connection.task.done():
+                connection.close()
+
+    async def _serve(self, connection: _Connection) -> None:
+        accepted = connection.socket
+        assert accepted is not None  # noqa: S101 - set until this task hands it on
+        limits = self._limits
+
+        def protocol() -> RequestHandler:
+            connection.protocol = made = self._server()
+            self._by_protocol[made] = connection
+            return made
+
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(limits.handshake_seconds):
+                await _readable(accepted)
+            connection.socket = None
+            transport, _ = await loop.connect_accepted_socket(
+                protocol,
+                accepted,
+                ssl=self._context,
+                ssl_handshake_timeout=limits.handshake_seconds,
+                ssl_shutdown_timeout=limits.shutdown_seconds,
+            )
+        except (OSError, TimeoutError, ssl.SSLError):
+            # Scanners, health checks of load balancers and clients that distrust us are everyday life.
+            accepted.close()
+            self._forget(connection)
+            return
+        if transport.get_extra_info("peercert"):
+            connection.authenticated = True
+
+    def _make_room(self) -> None:
+        """Close the oldest that have not authenticated, while there are too many."""
+        limits = self._limits
+        if len(self._all) <= min(limits.connections, limits.unauthenticated):
+            return
+        self._prune()
+        strangers = [item for item in self._all if not item.authenticated]
+        excess = max(
+            len(strangers) - limits.unauthenticated, len(self._all) - limits.connections, 0
+        )
+        # Without strangers among them all slots are taken by clients that have authenticated.
+        for connection in strangers[:excess]:
+            self._forget(connection)
+        self._report(min(excess, len(strangers)))
+
+    def _prune(self) -> None:
+        for connection in [item for item in self._all if not item.open]:
+            self._forget(connection)
+
+    def _forget(self, connection: _Connection) -> None:
+        self._all.pop(connection, None)
+        if connection.protocol is not None:
+            self._by_protocol.pop(connection.protocol, None)
+        connection.close()
+
+    def _report(self, closed: int) -> None:
+        self._closed += closed
+        now = asyncio.get_running_loop().time()
+        if self._closed and now - self._logged_at >= LOG_SECONDS:
+            log.warning(
+                "connection limit reached; closing the oldest that have not authenticated",
+                closed=self._closed,
+                limit=self._limits.connections,
+                unauthenticated_limit=self._limits.unauthenticated,
+            )
+            self._closed, self._logged_at = 0, now
+
+    def _exhausted(
+        self, loop: asyncio.AbstractEventLoop, listening: socket.socket, error: OSError
+    ) -> None:
+        """Out of file descriptors: give one back, and accept again a little later."""
+        self._prune()
+        oldest = next((item for item in self._all if not item.authenticated), None)
+        if oldest is not None:
+            self._forget(oldest)
+        now = loop.time()
+        if now - self._logged_at >= LOG_SECONDS:
+            log.warning("connections cannot be accepted; retrying", error=error.strerror)
+            self._logged_at = now
+        loop.remove_reader(listening)
+        loop.call_later(PAUSE_SECONDS, self._resume, loop, listening)
+
+    def _resume(self, loop: asyncio.AbstractEventLoop, listening: socket.socket) -> None:
+        if listening.fileno() >= 0:
+            loop.add_reader(listening, self.accept, listening)
+
+
+async def _readable(waiting: socket.socket) -> None:
+    """Wait for the first byte, without reading it."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    descriptor = waiting.fileno()
+    loop.add_reader(descriptor, _set, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(descriptor)
+
+
+def _set(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
+
+
+def raise_file_limit() -> None:
+    """Allow this process as many open files as the system lets it have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft in {hard, resource.RLIM_INFINITY}:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError) as error:
+        log.warning("file limit not raised", limit=soft, error=str(error))
