@@ -207,7 +207,7 @@ class Measured:
         return 1.0 - math.exp(float(np.interp(rate_rps, self.rates, logs)))
 
     def record(self) -> dict[str, Any]:
-        """Brackets of the true rates, in the form of capacity.json; of p99 those of 99.5 and 98.5 %; 0: below all."""
+        """Brackets of the true rates, in the form of capacity.json; of p99 those of 99.5 and 98.5 %."""
         case = self.case
         rates = {name: [self.largest(name)] * 2 for name in ("mean", "p95")}
         rates["p99"] = [self.largest("p99", misses) for misses in (0.005, 0.015)]

@@ -36,7 +36,7 @@ class Numbers:
     """Steady state of the chain, each of shape (M,), in places of the chain.
 
     Attributes:
-        mean: of the numbers, and `variance` likewise.
+        mean: mean of the numbers, and `variance` likewise.
         waits: share of arrivals that find no place.
 
     """
