@@ -209,7 +209,7 @@ def _below(score: FloatArray) -> FloatArray:
         0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429)))
     )
     beyond = np.exp(-0.5 * np.minimum(size, 38.0) ** 2) * series / np.sqrt(2.0 * np.pi)
-    return np.where(score > 0.0, 1.0 - beyond, beyond)
+    return np.asarray(np.where(score > 0.0, 1.0 - beyond, beyond))
 
 
 def full_rate(engines: Engines) -> FloatArray:
