@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from adapter.kube import quantity as numbers
+
 SumCount = tuple[float, float]
 """Sum and count of a histogram or summary."""
 
@@ -224,7 +226,8 @@ def pod_metrics(
             raise ImplausibleError(f"the number of {name} requests is missing")
     for name, value in totals.items():
         if not (math.isfinite(value) and 0 <= value <= LARGEST):
-            raise ImplausibleError(f"{name} is {value:g}")
+            # The kind of fault, not the number: messages are read by others than the pod's owner.
+            raise ImplausibleError(f"{name} is {_fault(value)}")
 
     def pair(name: str) -> SumCount:
         return totals.get(f"{name}_sum", 0.0), totals.get(f"{name}_count", 0.0)
@@ -247,6 +250,12 @@ def pod_metrics(
         kv_tokens=totals.get("kv_tokens") or None,
         started_at=started_at,
     )
+
+
+def _fault(value: float) -> str:
+    if not math.isfinite(value):
+        return f"{abs(value):g}"
+    return "negative" if value < 0 else "too large"
 
 
 Labels = Mapping[str, str]
@@ -292,11 +301,15 @@ def cache_tokens(labels: Labels) -> float | None:
     # Newer versions report it: with layers of several kinds it is not blocks times their size.
     size = labels.get("kv_cache_size_tokens", "")
     blocks, block = labels.get("num_gpu_blocks", ""), labels.get("block_size", "")
-    if size.isdecimal() and int(size):
-        return float(size)
-    if blocks.isdecimal() and block.isdecimal() and int(blocks) * int(block):
-        return float(blocks) * float(block)
-    return None
+    return _tokens(size) or _tokens(blocks) * _tokens(block) or None
+
+
+def _tokens(text: str) -> float:
+    """A number of tokens or blocks in a label; 0 for what is none."""
+    try:
+        return float(numbers.whole(text, most=int(LARGEST)))
+    except ValueError:
+        return 0.0
 
 
 # Moments of histograms.
@@ -322,6 +335,8 @@ def moments(samples: Iterable[tuple[str, Labels, float]], names: tuple[str, ...]
                 return None
             if not (math.isfinite(value) and 0 <= value <= LARGEST) or math.isnan(bound):
                 return None
+            if bound > LARGEST:
+                bound = math.inf
             bounds = cumulative.setdefault(name, {})
             bounds[bound] = bounds.get(bound, 0.0) + value
     chosen = next((cumulative[name] for name in names if name in cumulative), None)
@@ -356,6 +371,8 @@ def _within(lower: float, upper: float) -> SumCount:
         mean, square = upper / 2.0, upper * upper / 3.0
     else:
         ratio = math.log(upper / lower)
+        if ratio <= 0:  # neighbouring numbers
+            return upper, upper * upper
         mean = (upper - lower) / ratio
         square = (upper * upper - lower * lower) / (2.0 * ratio)
     return mean, mean**4 / square

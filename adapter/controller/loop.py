@@ -64,6 +64,18 @@ class ControlLoop:
         )
         self._requested = asyncio.Event()
         self._cycles = 0
+        self._failures = 0
+        self._problems: dict[str, str] = {}
+
+    @property
+    def failures(self) -> int:
+        """Number of scrape and reconcile cycles that failed as a whole."""
+        return self._failures
+
+    @property
+    def problem(self) -> str | None:
+        """Why the last cycles failed as a whole; None while they do not."""
+        return "; ".join(self._problems.values()) or None
 
     @property
     def collector(self) -> Collector:
@@ -150,6 +162,7 @@ class ControlLoop:
     def stop_leading(self) -> None:
         """Decide nothing more; the next change of the objects brings the targets that `.status` holds."""
         self._leading = False
+        self._problems.clear()
 
     def request_cycle(self) -> None:
         """Start a reconcile cycle soon, without waiting for its interval."""
@@ -179,11 +192,23 @@ class ControlLoop:
             started = self._clock.monotonic()
             try:
                 await self.reconcile()
-                if after_cycle is not None:
-                    await after_cycle()
-            except Exception:
+            except Exception as error:
                 # A cycle that fails must not end the loop.
                 log.exception("reconcile cycle failed; keeping the last targets until the next one")
+                why = f"the last reconcile cycle failed ({type(error).__name__})"
+                self._failed("reconcile", why)
+                self._reconciler.fail(f"{why}; the adapter's log has the details", self._settings)
+            else:
+                self._problems.pop("reconcile", None)
+            try:
+                if after_cycle is not None:
+                    await after_cycle()
+            except Exception as error:
+                log.exception("writing a cycle's results failed; retrying after the next one")
+                why = f"writing the results of the last cycle failed ({type(error).__name__})"
+                self._failed("write", why)
+            else:
+                self._problems.pop("write", None)
             remaining = started + self._settings.interval - self._clock.monotonic()
             try:
                 async with asyncio.timeout(self._clock.real_seconds(max(remaining, 0.0))):
@@ -196,10 +221,16 @@ class ControlLoop:
         """One scrape cycle; what it cannot read shows in the variants' states."""
         try:
             await self._collector.collect(spread=spread)
-        except Exception:
+            self.record_scrape()
+        except Exception as error:
             log.exception("scrape cycle failed; keeping the last metrics until the next one")
-            return
-        self.record_scrape()
+            self._failed("scrape", f"the last scrape cycle failed ({type(error).__name__})")
+        else:
+            self._problems.pop("scrape", None)
+
+    def _failed(self, cycle: str, why: str) -> None:
+        self._failures += 1
+        self._problems[cycle] = why
 
     def record_scrape(self) -> None:
         """Record what a scrape cycle collected; load that does not wait for the interval requests a cycle."""

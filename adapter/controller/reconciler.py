@@ -25,6 +25,7 @@ from adapter.controller.state import Moment, VariantRecord
 from adapter.planning import fleet
 from adapter.planning import plan as planning
 from adapter.resources.inputs import Inputs
+from adapter.resources.variant import VariantSource
 from adapter.store import TargetStore
 
 log = structlog.get_logger()
@@ -68,15 +69,42 @@ class Reconciler:
         self._collector.use(inputs.variants)
         before, self._records = self._records, {}
         for source in inputs.variants:
-            item = states.of_source(before.get(source.key), source, settings.tuning)
-            if not leading or not item.series:
-                item = states.follow(item, self._moment(settings), leading=leading)
-            self._records[source.key] = item
+            self._records[source.key] = self._applied(
+                before.get(source.key), source, settings, leading=leading
+            )
         withdrawn = [k for k, item in before.items() if item.series and k not in self._records]
         if withdrawn:
             log.info("variants removed; their targets are withdrawn", variants=sorted(withdrawn))
         if _served(before) != _served(self._records):
             self._publish()
+
+    def _applied(
+        self,
+        before: VariantRecord | None,
+        source: VariantSource,
+        settings: LoopSettings,
+        *,
+        leading: bool,
+    ) -> VariantRecord:
+        """A record with the objects of its variant; whatever these make of us is that variant's problem."""
+        try:
+            item = states.of_source(before, source, settings.tuning)
+            if not leading or not item.series:
+                item = states.follow(item, self._moment(settings), leading=leading)
+        except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
+            problem = _unforeseen("its objects cannot be used", source.key, error)
+            return VariantRecord(state=states.VariantState(source=source, problem=problem))
+        return item
+
+    def fail(self, why: str, settings: LoopSettings) -> None:
+        """Hold every target, because a cycle failed as a whole; each variant's state says why."""
+        for key, item in self._records.items():
+            observation = item.state.observation or Observation(
+                traffic=None, metrics="MetricsMissing", problem=why
+            )
+            moment = self._moment(settings, observation=observation)
+            self._records[key] = states.hold(item, observation, why, moment)
+        self._publish()
 
     def record_rates(self) -> bool:
         """Update the trends; whether a rate is significantly above the one of its last decision."""
@@ -120,7 +148,11 @@ class Reconciler:
             before = self._records.get(key)
             if before is not None:
                 moment = self._moment(settings, now, item.observation)
-                self._records[key] = _decide(before, item, plan, targets.get(key), moment)
+                try:
+                    self._records[key] = _decide(before, item, plan, targets.get(key), moment)
+                except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
+                    why = _unforeseen("its decision cannot be used", key, error)
+                    self._records[key] = states.hold(before, item.observation, why, moment)
         self._publish()
 
     async def _size(self, settings: LoopSettings) -> dict[str, SizedVariant]:
@@ -129,7 +161,7 @@ class Reconciler:
         variants = self._inputs.variants
         for source in variants:
             if source.key in self._records:
-                observations[source.key] = self._collector.observe(source)
+                observations[source.key] = self._observed(source)
             await asyncio.sleep(0)
         now = self._clock.monotonic()
         rates = self._gateways.window.rates(now=now)
@@ -152,11 +184,21 @@ class Reconciler:
         for source in variants:
             before, observation = self._records.get(source.key), observations.get(source.key)
             if before is not None and observation is not None:
-                item = replace(before, tuned=sizing.tune(before, source, observation))
-                self._records[source.key] = item
-                sized[source.key] = sizing.size(item, source, observation)
+                try:
+                    item = replace(before, tuned=sizing.tune(before, source, observation))
+                    self._records[source.key] = item
+                    sized[source.key] = sizing.size(item, source, observation)
+                except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
+                    sized[source.key] = _unsized("its load cannot be sized", source.key, error)
             await asyncio.sleep(0)  # tuning takes its time
         return sized
+
+    def _observed(self, source: VariantSource) -> Observation:
+        """The load of one variant; one that cannot be read is a problem of that variant alone."""
+        try:
+            return self._collector.observe(source)
+        except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
+            return _unsized("its metrics cannot be used", source.key, error).observation
 
     def _stabilize(
         self,
@@ -172,15 +214,21 @@ class Reconciler:
             item = self._records.get(key)
             if decision.served == "none" or item is None:
                 continue
-            targets[key] = stabilization.apply(
-                item.stabilization,
-                decision,
-                published=item.state.desired,
-                accelerator=item.state.accelerator,
-                maximum=item.source.max_replicas,
-                now=now,
-                limits=settings.limits,
-            )
+            try:
+                targets[key] = stabilization.apply(
+                    item.stabilization,
+                    decision,
+                    published=item.state.desired,
+                    accelerator=item.state.accelerator,
+                    maximum=item.source.max_replicas,
+                    now=now,
+                    limits=settings.limits,
+                )
+            except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
+                why = _unforeseen("its target cannot be stabilized", key, error)
+                last = item.state.desired
+                replicas = decision.candidate.replicas if last is None else last
+                targets[key] = StableTarget(replicas=replicas, reason=why)
             self._records[key] = replace(item, stabilization=targets[key].stabilization)
         if capacity is None:
             return targets
@@ -202,6 +250,19 @@ class Reconciler:
 
     def _publish(self) -> None:
         self._store.publish(item for one in self._records.values() for item in one.series)
+
+
+def _unforeseen(what: str, key: str, error: Exception) -> str:
+    """Log an error that nobody foresaw, within one variant; give the clause for its conditions."""
+    log.error("variant failed; holding its target", variant=key, exc_info=error)
+    return f"{what} ({type(error).__name__}); the adapter's log has the details"
+
+
+def _unsized(what: str, key: str, error: Exception) -> SizedVariant:
+    problem = _unforeseen(what, key, error)
+    return SizedVariant(
+        observation=Observation(traffic=None, metrics="MetricsMissing", problem=problem)
+    )
 
 
 def _decide(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from decimal import ROUND_CEILING, Decimal
 from typing import Literal
 
@@ -17,7 +18,7 @@ from adapter.controller.stabilization import Stabilization, StableTarget
 from adapter.controller.tuning import TunedProfile, TuningSettings
 from adapter.kube import quantity
 from adapter.planning import plan
-from adapter.resources.variant import VariantSource
+from adapter.resources.variant import Published, VariantSource
 from adapter.store import CURRENT, DESIRED, RATIO, Series
 from analyzer import forecast
 
@@ -98,6 +99,8 @@ class VariantRecord:
         series: Served items; empty without a valid target.
         trend: Trend of its arrival rate; None before the first observation.
         stabilization: Recommendations within its stabilization window.
+        followed: Target of another replica that is served, as `.status` holds it; None where this process
+            decided.
         tuned: Tuners of its profiles, by accelerator.
 
     """
@@ -107,6 +110,7 @@ class VariantRecord:
     trend: forecast.State | None = None
     stabilization: Stabilization = field(default_factory=Stabilization)
     tuned: Mapping[str, TunedProfile] = field(default_factory=dict)
+    followed: Published | None = None
 
     @property
     def source(self) -> VariantSource:
@@ -148,23 +152,55 @@ def of_source(
 def follow(record: VariantRecord, moment: Moment, *, leading: bool) -> VariantRecord:
     """Serve the target that `.status` holds, for as long as it is valid.
 
-    A replica that does not lead withdraws its own target where there is no such one; a leader keeps its own.
+    Others than the adapter may write a status: its time counts as no later than now, and its replicas stay
+    within the variant's bounds, or near the last known number where there are none. A replica that does not
+    lead withdraws its own target where there is no such one; a leader keeps its own.
     """
     source, published = record.source, record.source.published
-    valid_until = 0.0 if published is None else published.decided_at + moment.valid_seconds
-    if published is None or valid_until <= moment.now or published.replicas < 0:
+    decided_at = 0.0 if published is None else min(published.decided_at, moment.now)
+    if published is not None and published == record.followed:
+        # A time in the future counts from when it was first seen, not anew at every reading.
+        decided_at = record.state.decided_at
+    valid_until = decided_at + moment.valid_seconds
+    if published is None or valid_until <= moment.now:
         if leading:
             return record
         state = VariantState(source=source, problem="its status holds no valid target")
-        return replace(record, state=state, series=())
+        return replace(record, state=state, series=(), followed=published)
+    replicas = _plausible(published.replicas, record)
+    problem = ""
+    if leading:
+        problem = f"no decision of this leader yet; {_continued(replicas, decided_at)}"
     state = replace(
         record.state,
-        desired=published.replicas,
+        desired=replicas,
         accelerator=published.accelerator or source.accelerator,
-        decided_at=published.decided_at,
-        problem=record.state.problem if leading else "",
+        decided_at=decided_at,
+        problem=problem,
     )
-    return replace(record, state=state, series=series_of(state, valid_until=valid_until))
+    series = series_of(state, valid_until=valid_until)
+    return replace(record, state=state, series=series, followed=published)
+
+
+def _plausible(replicas: int, record: VariantRecord) -> int:
+    """A target that `.status` holds, within the bounds of the variant.
+
+    Without an upper bound it is what an HPA's default behavior would do at most in one step from the last
+    known number of replicas: twice as many, or four more.
+    """
+    source = record.source
+    most = source.max_replicas
+    if most is None:
+        decided = 0 if record.followed is not None else record.state.desired or 0
+        last = max(source.replicas, source.spec_replicas, decided)
+        most = max(2 * last, last + 4)
+    return max(min(replicas, most), source.min_replicas or 0)
+
+
+def _continued(replicas: int | None, decided_at: float) -> str:
+    """Clause that says that a target is an old one."""
+    at = datetime.fromtimestamp(decided_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"only continues the target of {replicas} replicas that .status held, of {at}"
 
 
 def publish(
@@ -217,7 +253,7 @@ def publish(
     )
     _log_target(before, state, decision)
     series = series_of(state, valid_until=moment.now + moment.valid_seconds)
-    return replace(record, state=state, series=series)
+    return replace(record, state=state, series=series, followed=None)
 
 
 def _log_target(before: VariantState, state: VariantState, decision: plan.Decision) -> None:
@@ -261,6 +297,8 @@ def hold(
 ) -> VariantRecord:
     """Keep serving the last target until its time to live ends; `why` says what keeps it from a new one."""
     before, series = record.state, record.series
+    if series and record.followed is not None:
+        why = f"{why}; {_continued(before.desired, before.decided_at)}"
     expired = bool(series) and (series[0].valid_until or math.inf) <= moment.now
     if expired:
         log.warning(

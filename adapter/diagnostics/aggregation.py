@@ -9,6 +9,8 @@ from typing import Any
 from adapter.auth import reviews
 from adapter.diagnostics.site import Finding, Site
 from adapter.installation import API_SERVICE
+from adapter.kube import paths
+from adapter.kube.lease import LEASES
 from adapter.tls.certificate_secret import SecretStore, bundle_of
 
 OLDEST_MINOR = 32
@@ -41,7 +43,7 @@ async def version(site: Site) -> AsyncIterator[Finding]:
 async def layer(site: Site) -> AsyncIterator[Finding]:
     """Whether kube-apiserver has a front-proxy certificate for aggregated APIs."""
     where = f"{reviews.CONFIG_NAMESPACE}/{reviews.CONFIG_NAME}"
-    config = await site.find(f"{reviews.CONFIG_PATH}/{reviews.CONFIG_NAME}") or {}
+    config = await site.find(reviews.CONFIG_ITEM) or {}
     if (config.get("data") or {}).get("requestheader-client-ca-file"):
         yield Finding("ok", "aggregation layer is on")
     else:
@@ -55,7 +57,7 @@ async def layer(site: Site) -> AsyncIterator[Finding]:
 async def api_service(site: Site) -> AsyncIterator[Finding]:
     """Whether the APIService points to this adapter, is available, and trusts its serving certificate."""
     names = site.names
-    item = await site.find(f"/apis/apiregistration.k8s.io/v1/apiservices/{API_SERVICE}")
+    item = await site.find(paths.item("apiregistration.k8s.io/v1", "apiservices", API_SERVICE))
     if item is None:
         yield Finding("error", f"no APIService {API_SERVICE}", "kubectl apply -k manifests/base")
         return
@@ -116,7 +118,7 @@ async def _trust(site: Site, item: Mapping[str, Any]) -> AsyncIterator[Finding]:
 async def lease(site: Site) -> AsyncIterator[Finding]:
     """Whether a replica leads."""
     names = site.names
-    path = f"/apis/coordination.k8s.io/v1/namespaces/{names.namespace}/leases/{names.lease}"
+    path = paths.item(LEASES, "leases", names.lease, namespace=names.namespace)
     item = await site.find(path)
     if item is None:
         yield Finding(

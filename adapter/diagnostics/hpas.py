@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
-from urllib.parse import quote
 
 from adapter.diagnostics import configuration
 from adapter.diagnostics.aggregation import TOLERANCE_MINOR
 from adapter.diagnostics.site import Finding, Site, key_of
 from adapter.installation import METRICS
+from adapter.kube import paths
 from adapter.kube.errors import ApiError
 from adapter.resources import hpa
 from adapter.store import OWN_METRICS
@@ -21,7 +21,8 @@ async def check(site: Site) -> AsyncIterator[Finding]:
     variants = {key_of(item): item for item in await site.variants()}
     read = set()
     for scaler in map(
-        hpa.parse, await site.objects("/apis/autoscaling/v2/horizontalpodautoscalers")
+        hpa.parse,
+        await site.objects(paths.collection("autoscaling/v2", "horizontalpodautoscalers")),
     ):
         for reading in scaler.readings:
             key = f"{scaler.namespace}/{reading.variant}"
@@ -56,12 +57,10 @@ def _annotations(item: Mapping[str, Any]) -> Mapping[str, Any]:
 
 async def _served(site: Site, shown: str, scaler: hpa.Scaler, reading: hpa.Reading) -> Finding:
     """What an HPA gets when it reads the metric."""
-    path = (
-        f"/apis/{METRICS}/v1beta1/namespaces/{scaler.namespace}/{reading.metric}"
-        f"?labelSelector={quote(f'variant_name={reading.variant}')}"
-    )
+    query = (("labelSelector", f"variant_name={reading.variant}"),)
     try:
-        document = await site.cluster.request("GET", path)
+        path = paths.metric(f"{METRICS}/v1beta1", scaler.namespace, reading.metric)
+        document = await site.cluster.request("GET", path, query=query)
     except ApiError as error:
         return Finding("error", f"{shown}: {error}", "see the APIService, above")
     values = [str(item.get("value")) for item in document.get("items") or ()]

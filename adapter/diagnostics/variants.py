@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from adapter.diagnostics.site import VARIANTS, Finding, Site, key_of
+from adapter.kube import paths
 
 _FIX = "kubectl apply -k manifests/crd"
 
 
 async def definition(site: Site) -> AsyncIterator[Finding]:
     """Whether the CRD is installed, with its status subresource."""
-    resources = await site.find(VARIANTS) or {}
+    resources = await site.find(paths.root(VARIANTS)) or {}
     names = {item.get("name") for item in resources.get("resources") or ()}
     if "variantautoscalings" not in names:
         yield Finding("error", "no CRD variantautoscalings.llmd.ai", _FIX)

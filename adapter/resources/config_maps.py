@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-import yaml
-from pydantic import BaseModel, ValidationError
-
+from adapter import errors
 from adapter.planning import fleet
 from adapter.resources import schemas
-from adapter.resources.variant import NamedClass
+from adapter.resources.documents import DocumentError, parse_json, parse_yaml, validated
 from adapter.settings import keys
-
-Model = TypeVar("Model", bound=BaseModel)
 
 COSTS = "accelerator-unit-costs"
 CLASSES = "service-classes-config"
 CONFIG_SUFFIX = "variantautoscaling-config"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedClass:
+    """A service class and its key in the ConfigMap."""
+
+    key: str
+    service_class: fleet.ServiceClass
 
 
 class ConfigMaps:
@@ -63,9 +67,9 @@ class ConfigMaps:
 
     def _unit_cost(self, where: str, name: str, text: str) -> None:
         try:
-            document = json.loads(text)
-        except ValueError as error:
-            self._problems.append(f"{where}: not valid JSON: {error}")
+            document = parse_json(text)
+        except DocumentError as error:
+            self._problems.append(f"{where}: {error}")
             return
         cost = validated(schemas.UnitCost, document, where, self._problems)
         if cost:
@@ -75,9 +79,9 @@ class ConfigMaps:
 
     def _service_class(self, where: str, key: str, text: str) -> None:
         try:
-            document = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            self._problems.append(f"{where}: not valid YAML: {' '.join(str(error).split())}")
+            document = parse_yaml(text)
+        except DocumentError as error:
+            self._problems.append(f"{where}: {error}")
             return
         parsed = validated(schemas.ServiceClassDocument, document, where, self._problems)
         if parsed is None:
@@ -100,17 +104,39 @@ class ConfigMaps:
         self.classes[key] = NamedClass(key=key, service_class=service_class)
 
 
-def validated(model: type[Model], document: Any, where: str, problems: list[str]) -> Model | None:
-    """Validate a document; append one line per wrong field to `problems` and return None if there are any."""
-    try:
-        return model.model_validate(document)
-    except ValidationError as error:
-        problems.extend(f"{where}: {_field(item['loc'])}{item['msg']}" for item in error.errors())
-        return None
+def class_of(
+    spec: schemas.VariantAutoscalingSpec, classes: Sequence[NamedClass]
+) -> fleet.ServiceClass:
+    """Service class that the spec names, else the one of highest priority that lists the model.
+
+    Raises:
+        InputError: no such class lists the model; names the field and the fix.
+
+    """
+    wanted = spec.service_class.name.lower()
+    if wanted:
+        named = [
+            item.service_class
+            for item in classes
+            if wanted in {item.service_class.name.lower(), item.key.lower()}
+        ]
+        if named:
+            if spec.model not in named[0].targets:
+                raise errors.InputError(
+                    f"spec.modelID: service class {named[0].name!r} lists no SLO for model"
+                    f" {spec.model!r}; it lists {listed(named[0].targets)}. Add it to ConfigMap"
+                    " service-classes-config, or name another class in spec.sloClassRef"
+                )
+            return named[0]
+    listing = [item.service_class for item in classes if spec.model in item.service_class.targets]
+    if not listing:
+        raise errors.InputError(
+            f"spec.modelID: no service class lists an SLO for model {spec.model!r}; add it to"
+            " ConfigMap service-classes-config"
+        )
+    return min(listing, key=lambda item: (item.priority, item.name))
 
 
-def _field(location: tuple[int | str, ...]) -> str:
-    path = ""
-    for part in location:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
-    return f"{path}: " if path else ""
+def listed(names: Mapping[str, object]) -> str:
+    """Names as messages list them."""
+    return ", ".join(sorted(names)) or "none"

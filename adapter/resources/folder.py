@@ -10,9 +10,8 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-
 from adapter import errors
+from adapter.resources.documents import FILE_LENGTH, DocumentError, parse_all_yaml
 from adapter.resources.inputs import Inputs, Reader
 
 
@@ -55,9 +54,9 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _read_file(reader: Reader, path: Path, shown: str) -> None:
     try:
-        documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
-    except yaml.YAMLError as error:
-        reader.problems.append(f"{shown}: not valid YAML: {' '.join(str(error).split())}")
+        documents = parse_all_yaml(path.read_text(encoding="utf-8"), length=FILE_LENGTH)
+    except DocumentError as error:
+        reader.problems.append(f"{shown}: {error}")
         return
     except (OSError, UnicodeDecodeError) as error:
         reader.problems.append(f"{shown}: cannot be read: {error}")
@@ -66,7 +65,8 @@ def _read_file(reader: Reader, path: Path, shown: str) -> None:
         if document is None:
             continue
         if isinstance(document, dict) and document.get("kind") == "List":
-            for item in document.get("items") or []:
+            items = document.get("items")
+            for item in items if isinstance(items, list) else ():
                 reader.read_object(f"{shown}: ", item)
         else:
             reader.read_object(f"{shown}: ", document)

@@ -87,7 +87,7 @@ def parse(item: Mapping[str, Any]) -> Scaler:
             name=str(target.get("name") or ""),
             kind=str(target.get("kind") or ""),
             api_version=str(target.get("apiVersion") or ""),
-        ),
+        ).canonical,
         minimum=1 if spec.get("minReplicas") is None else int(spec["minReplicas"]),
         maximum=int(spec.get("maxReplicas") or 0),
         readings=tuple(

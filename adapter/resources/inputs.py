@@ -10,13 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import structlog
+
 from adapter import errors
 from adapter.kube import scale
 from adapter.planning import fleet
 from adapter.resources import hpa, pods, schemas
 from adapter.resources import variant as variants
-from adapter.resources.config_maps import ConfigMaps, validated
+from adapter.resources.annotations import Destinations
+from adapter.resources.config_maps import ConfigMaps
+from adapter.resources.documents import validated
 from adapter.settings import keys
+
+log = structlog.get_logger()
 
 API_VERSIONS = {
     "VariantAutoscaling": "llmd.ai/v1alpha1",
@@ -75,7 +81,9 @@ class Inputs:
 class Reader:
     """Reads objects one by one, then joins them to variants."""
 
-    def __init__(self) -> None:
+    def __init__(self, destinations: Destinations | None = None) -> None:
+        """`destinations`: where metrics may be scraped besides a target's own pods; None: anywhere."""
+        self._destinations = destinations
         self.problems: list[str] = []
         self.refused: dict[tuple[str, str], InvalidVariant] = {}
         self.variants: dict[tuple[str, str], tuple[str, schemas.VariantAutoscaling]] = {}
@@ -161,6 +169,12 @@ class Reader:
             except errors.InputError as error:
                 self.problems.append(f"{where}: {error}")
                 self._refuse_variant(variant, "InvalidConfiguration", str(error))
+            except Exception as error:
+                # Whatever one object makes of us is that variant's problem alone.
+                log.exception("variant cannot be used; leaving it out", variant="/".join(key))
+                message = f"the objects of this variant cannot be used ({type(error).__name__})"
+                self.problems.append(f"{where}: {message}")
+                self._refuse_variant(variant, "InvalidConfiguration", message)
             else:
                 self.problems.extend(f"{where}: {warning}" for warning in source.warnings)
                 sources.append(source)
@@ -180,10 +194,10 @@ class Reader:
         self,
         key: tuple[str, str],
         variant: schemas.VariantAutoscaling,
-        owners: Mapping[tuple[str, scale.Reference], tuple[str, str]],
+        owners: Mapping[_Workload, tuple[str, str]],
     ) -> variants.VariantSource:
         reference = variants.reference(variant)
-        owner = owners[key[0], reference]
+        owner = owners[self._workload(key[0], reference)]
         if owner != key:
             raise _InvalidVariantError(
                 "TargetConflict",
@@ -201,14 +215,23 @@ class Reader:
             self.settings.accelerators,
             scalers=[item for item in self.scalers if item.namespace == key[0]],
             published=self.published.get(key),
+            destinations=self._destinations,
         )
 
-    def _owners(self) -> dict[tuple[str, scale.Reference], tuple[str, str]]:
+    def _owners(self) -> dict[_Workload, tuple[str, str]]:
         """Owner of each scale target: the oldest of the variants that name it, then the first by name."""
-        owners: dict[tuple[str, scale.Reference], tuple[str, str]] = {}
+        owners: dict[_Workload, tuple[str, str]] = {}
         for key in sorted(self.variants, key=lambda key: (self._created(key), key)):
-            owners.setdefault((key[0], variants.reference(self.variants[key][1])), key)
+            reference = variants.reference(self.variants[key][1])
+            owners.setdefault(self._workload(key[0], reference), key)
         return owners
+
+    def _workload(self, namespace: str, reference: scale.Reference) -> _Workload:
+        """What a reference means, whatever its spelling: the UID of the object, else group, kind and name."""
+        target = self.targets.get((namespace, reference))
+        if isinstance(target, variants.Target) and target.uid:
+            return namespace, target.uid
+        return namespace, *reference.identity
 
     def _created(self, key: tuple[str, str]) -> str:
         return self.variants[key][1].metadata.created
@@ -239,6 +262,10 @@ class Reader:
                 message=message,
                 generation=generation if isinstance(generation, int) else 0,
             )
+
+
+_Workload = tuple[str, ...]
+"""Namespace and identity of one real scale target."""
 
 
 class _InvalidVariantError(errors.InputError):

@@ -9,7 +9,7 @@ from datetime import datetime
 from adapter import errors
 from adapter.kube import scale
 from adapter.planning import fleet
-from adapter.resources import hpa, pods, schemas
+from adapter.resources import config_maps, hpa, pods, schemas
 from adapter.resources.annotations import (
     ACCELERATOR_LABEL,
     ENDPOINTS,
@@ -23,6 +23,7 @@ from adapter.resources.annotations import (
     SCALE_TO_ZERO,
     STARTUP,
     TUNE,
+    Destinations,
     parse_actuate,
     parse_count,
     parse_endpoints,
@@ -34,15 +35,10 @@ from adapter.settings.control import SOURCES, Source
 from analyzer.latency import LatencyParameters
 from analyzer.step_times import EngineLimits, StepTimes
 
+TEXT_LENGTH = 253
+"""Most characters that are taken of a text in a status."""
+
 NO_REFERENCE = scale.Reference(name="")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NamedClass:
-    """A service class and its key in the ConfigMap."""
-
-    key: str
-    service_class: fleet.ServiceClass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,36 +140,45 @@ class VariantSource:
 
 
 def reference(variant: schemas.VariantAutoscaling) -> scale.Reference:
-    """Scale target of a variant: the one that it names, else the Deployment with its name."""
+    """Scale target of a variant, canonical: the one that it names, else the Deployment of its name."""
     named = variant.spec.scale_target
     if named is None:
         return scale.Reference(name=variant.metadata.name)
-    return scale.Reference(name=named.name, kind=named.kind, api_version=named.api_version)
+    return scale.Reference(
+        name=named.name, kind=named.kind, api_version=named.api_version
+    ).canonical
 
 
 def published(status: object) -> Published | None:
     """Decision that a `.status` holds; None if there is no valid one."""
     try:
         found = status["desiredOptimizedAlloc"]  # type: ignore[index] # what is no mapping has none
+        replicas = found["numReplicas"]
+        if isinstance(replicas, bool) or not isinstance(replicas, int) or replicas < 0:
+            return None
         return Published(
-            accelerator=str(found.get("accelerator") or ""),
-            replicas=int(found["numReplicas"]),
+            accelerator=str(found.get("accelerator") or "")[:TEXT_LENGTH],
+            replicas=min(replicas, scale.MOST_REPLICAS),
             decided_at=datetime.fromisoformat(found["lastRunTime"]).timestamp(),
         )
-    except (TypeError, KeyError, ValueError, AttributeError):
+    except (TypeError, KeyError, ValueError, AttributeError, OverflowError, OSError):
         return None
 
 
 def source(
     variant: schemas.VariantAutoscaling,
     target: Target | None,
-    classes: Sequence[NamedClass],
+    classes: Sequence[config_maps.NamedClass],
     accelerators: Mapping[str, fleet.Accelerator],
     *,
     scalers: Sequence[hpa.Scaler] = (),
     published: Published | None = None,
+    destinations: Destinations | None = None,
 ) -> VariantSource:
-    """Join one VariantAutoscaling with what it refers to; `scalers` are the HPAs of its namespace.
+    """Join one VariantAutoscaling with what it refers to.
+
+    `scalers` are the HPAs of its namespace; `destinations` is where metrics may be scraped besides the scale
+    target's pods, None for anywhere.
 
     Raises:
         InputError: it cannot be planned; names the field and the fix.
@@ -181,9 +186,9 @@ def source(
     """
     spec, metadata = variant.spec, variant.metadata
     notes = {**(target.annotations if target else {}), **metadata.annotations}
-    service_class = _service_class(spec, classes)
+    service_class = config_maps.class_of(spec, classes)
     profiles, warnings = _profiles(spec, accelerators)
-    endpoints, names = _endpoints(notes, target)
+    endpoints, names = _endpoints(notes, target, destinations)
     replicas = _current_replicas(notes, target, endpoints)
     scaler = next((item for item in scalers if item.reference == reference(variant)), None)
     minimum, maximum = _bounds(notes, scaler)
@@ -218,18 +223,24 @@ def source(
         scaler=scaler,
         mismatch=_mismatch(variant, scalers),
         published=published,
-        warnings=tuple(warnings),
+        warnings=(*warnings, *_pod_problems(target)),
     )
 
 
 def _endpoints(
-    notes: Mapping[str, str], target: Target | None
+    notes: Mapping[str, str], target: Target | None, destinations: Destinations | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Metrics URLs and the names of their pods: the annotation's, which names no pods, else the pods' own."""
-    endpoints = parse_endpoints(notes.get(ENDPOINTS, ""))
+    serving = None if target is None else target.serving
+    own = () if serving is None else serving.addresses
+    endpoints = parse_endpoints(notes.get(ENDPOINTS, ""), own=own, destinations=destinations)
     if endpoints or target is None or target.serving is None:
         return endpoints, ()
     return target.serving.endpoints, target.serving.names
+
+
+def _pod_problems(target: Target | None) -> tuple[str, ...]:
+    return () if target is None or target.serving is None else target.serving.problems
 
 
 def _current_replicas(
@@ -285,34 +296,6 @@ def _startup(notes: Mapping[str, str], serving: pods.Serving | None) -> float | 
     return serving.startup_seconds
 
 
-def _service_class(
-    spec: schemas.VariantAutoscalingSpec, classes: Sequence[NamedClass]
-) -> fleet.ServiceClass:
-    """Service class that the spec names, else the one of highest priority that lists the model."""
-    wanted = spec.service_class.name.lower()
-    if wanted:
-        named = [
-            item.service_class
-            for item in classes
-            if wanted in {item.service_class.name.lower(), item.key.lower()}
-        ]
-        if named:
-            if spec.model not in named[0].targets:
-                raise errors.InputError(
-                    f"spec.modelID: service class {named[0].name!r} lists no SLO for model"
-                    f" {spec.model!r}; it lists {_listed(named[0].targets)}. Add it to ConfigMap"
-                    " service-classes-config, or name another class in spec.sloClassRef"
-                )
-            return named[0]
-    listing = [item.service_class for item in classes if spec.model in item.service_class.targets]
-    if not listing:
-        raise errors.InputError(
-            f"spec.modelID: no service class lists an SLO for model {spec.model!r}; add it to"
-            " ConfigMap service-classes-config"
-        )
-    return min(listing, key=lambda item: (item.priority, item.name))
-
-
 def _profiles(
     spec: schemas.VariantAutoscalingSpec, accelerators: Mapping[str, fleet.Accelerator]
 ) -> tuple[tuple[fleet.Profile, ...], list[str]]:
@@ -325,7 +308,7 @@ def _profiles(
         if item.accelerator not in accelerators:
             warnings.append(
                 f"{field}: accelerator {item.accelerator!r} has no cost; left out. Add it to"
-                f" ConfigMap accelerator-unit-costs, which has {_listed(accelerators)}"
+                f" ConfigMap accelerator-unit-costs, which has {config_maps.listed(accelerators)}"
             )
             continue
         if any(item.accelerator == profile.accelerator for profile in profiles):
@@ -351,7 +334,8 @@ def _accelerator(
     raise errors.InputError(
         "spec.modelProfile: not given, so metadata.labels"
         f"[{ACCELERATOR_LABEL}] must name the accelerator that the replicas run on, and {why}; set it to"
-        f" a key of ConfigMap accelerator-unit-costs, which has {_listed(accelerators)}, or give a profile"
+        f" a key of ConfigMap accelerator-unit-costs, which has {config_maps.listed(accelerators)}, or give a"
+        " profile"
     )
 
 
@@ -392,7 +376,3 @@ def _latency(given: schemas.PerformanceParameters) -> LatencyParameters | StepTi
         gamma_ms=given.prefill.gamma,
         delta_ms=given.prefill.delta,
     )
-
-
-def _listed(names: Mapping[str, object]) -> str:
-    return ", ".join(sorted(names)) or "none"

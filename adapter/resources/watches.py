@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from adapter import logs
-from adapter.kube import advice
+from adapter.kube import advice, paths
 from adapter.kube.client import Cluster
 from adapter.kube.errors import ApiError, Unavailable
 from adapter.kube.informer import Informer, Object
@@ -19,12 +19,12 @@ from adapter.resources import config_maps, hpa, pods, schemas
 from adapter.resources import gpus as inventory
 from adapter.resources import inputs as joined
 from adapter.resources import variant as variants
-from adapter.resources.annotations import ACCELERATOR_LABEL
+from adapter.resources.annotations import ACCELERATOR_LABEL, Destinations
 
 log = logs.LazyLogger()
 
-VARIANTS, DEPLOYMENTS = "/apis/llmd.ai/v1alpha1", "/apis/apps/v1"
-SCALERS, CORE = "/apis/autoscaling/v2", "/api/v1"
+VARIANTS, DEPLOYMENTS = "llmd.ai/v1alpha1", "apps/v1"
+SCALERS, CORE = "autoscaling/v2", "v1"
 
 _Items = list[tuple[tuple[str, str], Object]]
 
@@ -44,6 +44,7 @@ class Scope:
         selector: label selector of the VariantAutoscalings; empty means all.
         config_namespace: namespace of the ConfigMaps.
         limited: True bounds the plan by the GPUs of the nodes.
+        allowed_endpoints: CIDRs, hosts and `*.DOMAIN`s that annotations may name besides a target's own pods.
 
     """
 
@@ -51,6 +52,7 @@ class Scope:
     namespaces: tuple[str, ...] = ()
     selector: str = ""
     limited: bool = False
+    allowed_endpoints: tuple[str, ...] = ()
 
 
 class ClusterObjects:
@@ -62,23 +64,30 @@ class ClusterObjects:
         self._others: dict[tuple[str, Reference], Scale | Unresolved] = {}
         self._others_read_at = float("-inf")
 
-        def informers(root: str, plural: str, **more: Any) -> list[Informer]:
-            parts = [f"namespaces/{name}/{plural}" for name in scope.namespaces] or [plural]
-            return [Informer(cluster, f"{root}/{part}", changed=changed, **more) for part in parts]
+        def informers(version: str, plural: str, **more: Any) -> list[Informer]:
+            collections = [
+                paths.collection(version, plural, namespace=name)
+                for name in scope.namespaces or ("",)
+            ]
+            return [Informer(cluster, path, changed=changed, **more) for path in collections]
 
         query = (("labelSelector", scope.selector),) if scope.selector else ()
         self._variants = informers(VARIANTS, "variantautoscalings", query=query)
         self._deployments = informers(DEPLOYMENTS, "deployments")
         self._scalers = informers(SCALERS, "horizontalpodautoscalers")
-        everywhere = Informer(cluster, f"{CORE}/pods", changed=changed, trim=pods.trimmed)
+        everywhere = Informer(
+            cluster, paths.collection(CORE, "pods"), changed=changed, trim=pods.trimmed
+        )
         # GPUs are held by pods of every namespace.
         self._pods = [everywhere] if scope.limited else informers(CORE, "pods", trim=pods.trimmed)
         self._configs = Informer(
             cluster,
-            f"{CORE}/namespaces/{scope.config_namespace}/configmaps",
+            paths.collection(CORE, "configmaps", namespace=scope.config_namespace),
             changed=changed,
         )
-        self._nodes = Informer(cluster, f"{CORE}/nodes", changed=changed, trim=inventory.trimmed)
+        self._nodes = Informer(
+            cluster, paths.collection(CORE, "nodes"), changed=changed, trim=inventory.trimmed
+        )
         self._all = [
             *self._variants,
             *self._deployments,
@@ -125,7 +134,7 @@ class ClusterObjects:
         wanted = set()
         for (namespace, _), item in _items(self._variants):
             reference = _reference(item)
-            if reference is not None and reference.kind != "Deployment":
+            if reference is not None and not reference.is_deployment:
                 wanted.add((namespace, reference))
         now = asyncio.get_running_loop().time()
         if wanted == self._others.keys() and now - self._others_read_at < SCALE_SECONDS:
@@ -179,7 +188,7 @@ class _Seen:
 
 
 def _join(scope: Scope, seen: _Seen) -> joined.Inputs:
-    reader = joined.Reader()
+    reader = joined.Reader(Destinations(scope.allowed_endpoints))
     by_label = pods.ByLabel(pod for _, pod in seen.pods)
     found = set()
     for (_, name), item in seen.configs:
@@ -194,7 +203,7 @@ def _join(scope: Scope, seen: _Seen) -> joined.Inputs:
             )
     for (namespace, name), item in seen.variants:
         reader.read_variant(f"VariantAutoscaling {namespace}/{name}", item)
-    reader.scalers = [hpa.parse(item) for _, item in seen.scalers]
+    reader.scalers = _scalers(reader, seen)
     ours = _read_targets(reader, seen, by_label)
     if scope.limited:
         gpus = inventory.take(
@@ -233,33 +242,64 @@ def _read_targets(
         reference = variants.reference(variant)
         if (namespace, reference) in reader.targets:
             continue
-        if reference.kind == "Deployment":
-            found = deployments.get((namespace, reference.name))
-            if found is None:
-                why = seen.unread or "not found; create it, or name another scale target"
-                reader.targets[namespace, reference] = Unresolved(why)
-                continue
-            selector = pods.selector_of((found.get("spec") or {}).get("selector") or {})
-            deployment = schemas.Deployment.model_validate(found)
-            reader.add_deployment(deployment, by_label.serving(namespace, selector))
-        else:
-            unread = Unresolved("/scale was not read yet")
-            scale = seen.others.get((namespace, reference), unread)
-            if isinstance(scale, Unresolved):
-                reader.targets[namespace, reference] = scale
-                continue
-            selector = pods.parsed(scale.selector)
-            reader.targets[namespace, reference] = variants.Target(
-                replicas=scale.replicas,
-                spec_replicas=scale.spec_replicas,
-                uid=scale.uid,
-                serving=by_label.serving(namespace, selector),
-            )
-        ours.update(
-            (pod["metadata"]["namespace"], pod["metadata"]["name"])
-            for pod in by_label.matching(namespace, selector)
-        )
+        try:
+            ours |= _read_target(reader, seen, by_label, deployments, (namespace, reference))
+        except Exception as error:
+            # Whatever one object makes of us is the problem of the variant that names it.
+            log.exception("scale target cannot be read", namespace=namespace, target=str(reference))
+            why = f"cannot be read ({type(error).__name__})"
+            reader.targets[namespace, reference] = Unresolved(why)
     return frozenset(ours)
+
+
+def _read_target(
+    reader: joined.Reader,
+    seen: _Seen,
+    by_label: pods.ByLabel,
+    deployments: Mapping[tuple[str, str], Object],
+    name: tuple[str, Reference],
+) -> set[tuple[str, str]]:
+    """Add one scale target to the reader; return its pods."""
+    namespace, reference = name
+    if reference.is_deployment:
+        found = deployments.get((namespace, reference.name))
+        if found is None:
+            why = seen.unread or "not found; create it, or name another scale target"
+            reader.targets[namespace, reference] = Unresolved(why)
+            return set()
+        selector = pods.selector_of((found.get("spec") or {}).get("selector") or {})
+        deployment = schemas.Deployment.model_validate(found)
+        reader.add_deployment(deployment, by_label.serving(namespace, selector))
+    else:
+        scale = seen.others.get((namespace, reference), Unresolved("/scale was not read yet"))
+        if isinstance(scale, Unresolved):
+            reader.targets[namespace, reference] = scale
+            return set()
+        selector = pods.parsed(scale.selector)
+        reader.targets[namespace, reference] = variants.Target(
+            replicas=scale.replicas,
+            spec_replicas=scale.spec_replicas,
+            uid=scale.uid,
+            serving=by_label.serving(namespace, selector),
+        )
+    return {
+        (pod["metadata"]["namespace"], pod["metadata"]["name"])
+        for pod in by_label.matching(namespace, selector)
+    }
+
+
+def _scalers(reader: joined.Reader, seen: _Seen) -> list[hpa.Scaler]:
+    """HPAs; one that cannot be read is left out."""
+    scalers = []
+    for (namespace, name), item in seen.scalers:
+        try:
+            scalers.append(hpa.parse(item))
+        except Exception as error:
+            log.exception("HPA cannot be read; leaving it out", namespace=namespace, name=name)
+            reader.problems.append(
+                f"HorizontalPodAutoscaler {namespace}/{name}: cannot be read ({type(error).__name__})"
+            )
+    return scalers
 
 
 def _items(informers: list[Informer]) -> _Items:

@@ -409,10 +409,29 @@ async def until(true: Callable[[], object]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path, *, rules: list[Object] | None = None) -> AsyncIterator[World]:
-    """A world with the standard objects; at its end no request may have been forbidden by the manifests."""
-    async with kubernetes_api.running(folder, rules=rules) as site:
+async def running(
+    folder: Path, *, rules: list[Object] | None = None, actuate: bool = False, limited: bool = False
+) -> AsyncIterator[World]:
+    """A world with the standard objects; at its end no request may have been forbidden by the manifests.
+
+    Args:
+        folder: Folder for certificates and state.
+        rules: Roles and bindings; None: those of the manifests.
+        actuate: Whether overlay `actuate` is applied and namespace `team-a` consents to patches of `/scale`.
+        limited: Whether the right of overlay `limited` to read nodes is granted.
+
+    """
+    granted = rules
+    if rules is None:
+        overlays = {"actuate/scale.yaml": actuate, "limited/nodes.yaml": limited}
+        granted = kubernetes_api.manifest_rules(
+            "manifests/base/rbac.yaml",
+            *(f"manifests/overlays/{name}" for name, applied in overlays.items() if applied),
+        )
+    async with kubernetes_api.running(folder, rules=granted) as site:
         world = World(site, folder)
+        consent = {"annotations": {"llmd.ai/allow-scale": "true"}} if actuate else {}
+        world.api.put(CORE, "namespaces", {"metadata": {"name": "team-a", **consent}})
         async with world.running():
             world.standard()
             yield world

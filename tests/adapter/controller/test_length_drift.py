@@ -38,7 +38,7 @@ async def test_lengths_that_were_left_are_said(
     said = f"measured at 1/{output_tokens} tokens"
     (ready,) = [
         item
-        for item in status.of_state(state, {}, now=now, applied=True)["conditions"]
+        for item in status.of_state(state, {}, now=now)["conditions"]
         if item["type"] == "OptimizationReady"
     ]
     assert (said in ready["message"]) is left
