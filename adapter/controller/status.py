@@ -12,6 +12,9 @@ from adapter.resources.inputs import InvalidVariant
 
 Status = Mapping[str, Any]
 
+CONFIGURATION = "ConfigurationValid"
+"""Type of the condition that all of a variant's configuration can be used; absent until some could not."""
+
 _VOLATILE = ("itlAverage", "ttftAverage", "load")
 """Fields of currentAlloc that differ at every cycle; they alone are no reason to write."""
 
@@ -54,6 +57,11 @@ def of_state(
             for item in _conditions(state, unapplied)
         ],
     }
+    if source.warnings or CONFIGURATION in conditions(before):
+        message = "; ".join(source.warnings) or "everything that it is configured by can be used"
+        reason = "PartlyUnusable" if source.warnings else "ConfigurationUsed"
+        item = (CONFIGURATION, not source.warnings, reason, message)
+        status["conditions"].append(_condition(item, before, now=now, generation=source.generation))
     if state.desired is not None:
         status["desiredOptimizedAlloc"] = {
             "lastRunTime": _stamp(state.decided_at),

@@ -32,6 +32,7 @@ def of_state(state: VariantState, *, now: float) -> dict[str, Any]:
         "metrics": state.metrics,
         "outcome": state.outcome,
         "problem": state.problem,
+        "configuration": list(source.warnings),
         "heldBackBy": held_back(state),
         "bounds": {"minReplicas": source.min_replicas, "maxReplicas": source.max_replicas},
         "targets": {

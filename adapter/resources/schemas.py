@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
+    AliasChoices,
     BaseModel,
     ConfigDict,
     Field,
@@ -226,23 +227,41 @@ class Deployment(_Object):
 class UnitCost(_Object):
     """One value of ConfigMap `accelerator-unit-costs`: JSON `{"device": ..., "cost": "40.00"}`."""
 
+    model_config = ConfigDict(extra="forbid")
+
     device: str = ""
     cost: NonNegative
 
 
 class ServiceLevel(_Object):
-    """One entry of a service class: targets of one model; 0 means no such target."""
+    """One entry of a service class: targets of one model; 0 means no such target.
+
+    `slo-itl` and `slo-ttw` are the names of 2025 for `slo-tpot` and `slo-ttft`.
+    """
+
+    model_config = ConfigDict(extra="forbid")
 
     model: str = Field(min_length=1)
-    itl_ms: NonNegative = Field(alias="slo-tpot", default=0.0)
-    ttft_ms: NonNegative = Field(alias="slo-ttft", default=0.0)
+    itl_ms: NonNegative = Field(validation_alias=AliasChoices("slo-tpot", "slo-itl"), default=0.0)
+    ttft_ms: NonNegative = Field(validation_alias=AliasChoices("slo-ttft", "slo-ttw"), default=0.0)
     tps: NonNegative = Field(alias="slo-tps", default=0.0)
     percentile: float | None = Field(alias="slo-percentile", default=None, gt=0, lt=100)
 
+    @model_validator(mode="after")
+    def _some_target(self) -> ServiceLevel:
+        if not (self.itl_ms or self.ttft_ms or self.tps):
+            raise ValueError("has no target; give slo-tpot, slo-ttft or slo-tps above 0")
+        return self
+
 
 class ServiceClassDocument(_Object):
-    """One value of ConfigMap `service-classes-config`: a YAML document."""
+    """One value of ConfigMap `service-classes-config`: a YAML document.
+
+    `data` has one `ServiceLevel` per model, which are validated one by one.
+    """
+
+    model_config = ConfigDict(extra="forbid")
 
     name: str = Field(min_length=1)
     priority: int = Field(ge=1, le=100)
-    data: tuple[ServiceLevel, ...] = ()
+    data: list[Any] = Field(min_length=1)

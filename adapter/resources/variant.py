@@ -31,6 +31,7 @@ from adapter.resources.annotations import (
     parse_one_of,
     parse_seconds,
 )
+from adapter.resources.configuration import attainable
 from adapter.settings.control import SOURCES, Source
 from analyzer.latency import LatencyParameters
 from analyzer.step_times import EngineLimits, StepTimes
@@ -168,8 +169,7 @@ def published(status: object) -> Published | None:
 def source(
     variant: schemas.VariantAutoscaling,
     target: Target | None,
-    classes: Sequence[config_maps.NamedClass],
-    accelerators: Mapping[str, fleet.Accelerator],
+    settings: config_maps.ConfigMaps,
     *,
     scalers: Sequence[hpa.Scaler] = (),
     published: Published | None = None,
@@ -186,7 +186,9 @@ def source(
     """
     spec, metadata = variant.spec, variant.metadata
     notes = {**(target.annotations if target else {}), **metadata.annotations}
-    service_class = config_maps.class_of(spec, classes)
+    service_class, class_problems = settings.class_of(spec)
+    targets = service_class.targets[spec.model]
+    accelerators, cost_problems = settings.prices(accelerators_of(variant))
     profiles, warnings = _profiles(spec, accelerators)
     endpoints, names = _endpoints(notes, target, destinations)
     replicas = _current_replicas(notes, target, endpoints)
@@ -198,7 +200,7 @@ def source(
         name=metadata.name,
         model=spec.model,
         service_class=service_class.name,
-        targets=service_class.targets[spec.model],
+        targets=targets,
         profiles=profiles,
         accelerator=accelerator,
         endpoints=endpoints,
@@ -223,8 +225,22 @@ def source(
         scaler=scaler,
         mismatch=_mismatch(variant, scalers),
         published=published,
-        warnings=(*warnings, *_pod_problems(target)),
+        warnings=(
+            *class_problems,
+            *cost_problems,
+            *warnings,
+            *filter(None, [attainable.problem(profiles, targets)]),
+            *_pod_problems(target),
+        ),
     )
+
+
+def accelerators_of(variant: schemas.VariantAutoscaling) -> tuple[str, ...]:
+    """Accelerators that a variant names: those of its profiles, else that of its label."""
+    if variant.spec.profile is not None:
+        return tuple(item.accelerator for item in variant.spec.profile.accelerators)
+    label = variant.metadata.labels.get(ACCELERATOR_LABEL)
+    return (label,) if label else ()
 
 
 def _endpoints(
