@@ -116,7 +116,8 @@ def test_a_row_without_a_past_is_an_error_that_the_variant_is_told() -> None:
 
 @pytest.mark.parametrize("named", ["", "Premium", "premium"])
 @pytest.mark.parametrize(
-    ("text", "said"), [(None, "is gone"), (PREMIUM.replace("model: m", "model: o"), "no longer lists")]
+    ("text", "said"),
+    [(None, "is gone"), (PREMIUM.replace("model: m", "model: o"), "no longer lists")],
 )
 def test_what_is_gone_stays_in_force_for_those_who_need_it(
     named: str, text: str | None, said: str
@@ -207,4 +208,6 @@ def test_an_unknown_class_is_told() -> None:
     settings, _ = read()
     found, (note,) = settings.class_of(spec(named="gold"))
     assert found.name == "Premium"
-    assert note.startswith("spec.sloClassRef.name: no service class is called 'gold'; there are Premium")
+    assert note.startswith(
+        "spec.sloClassRef.name: no service class is called 'gold'; there are Premium"
+    )
