@@ -84,6 +84,8 @@ def _conditions(
     resolved = ("TargetResolved", True, "TargetFound", replicas)
     if source.mismatch:
         resolved = ("TargetResolved", False, "HPATargetMismatch", source.mismatch)
+    if source.ambiguity:
+        resolved = ("TargetResolved", False, "AmbiguousHPAs", source.ambiguity)
     if unapplied is not None:
         resolved = ("TargetResolved", False, unapplied.reason, unapplied.message)
     return [

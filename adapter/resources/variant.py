@@ -51,6 +51,7 @@ class Target:
         spec_replicas: replicas that its spec asks for.
         uid: UID of the object; empty where it is unknown.
         serving: ready pods; None where pods are not watched.
+        unselected: why its pods are not known; empty where they are.
 
     """
 
@@ -59,6 +60,7 @@ class Target:
     uid: str = ""
     annotations: Mapping[str, str] = field(default_factory=dict)
     serving: pods.Serving | None = None
+    unselected: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,8 @@ class VariantSource:
         tune: True lets profiles follow observed latencies; None uses the global setting.
         actuate: True patches `/scale` instead of relying on an HPA; None uses the global setting.
         scaler: HPA of the scale target.
+        ambiguity: several HPAs on its scale target, which Kubernetes then stops; empty if there are none.
+        unselected: why the pods of its scale target are not known; empty where they are.
         mismatch: conflict between an HPA and this variant; empty if there is none.
         published: decision that `.status` holds.
 
@@ -131,6 +135,8 @@ class VariantSource:
     target_uid: str = ""
     scaler: hpa.Scaler | None = None
     mismatch: str = ""
+    unselected: str = ""
+    ambiguity: str = ""
     published: Published | None = None
     warnings: tuple[str, ...] = ()
 
@@ -192,9 +198,15 @@ def source(
     profiles, warnings = _profiles(spec, accelerators)
     endpoints, names = _endpoints(notes, target, destinations)
     replicas = _current_replicas(notes, target, endpoints)
-    scaler = next((item for item in scalers if item.reference == reference(variant)), None)
-    minimum, maximum = _bounds(notes, scaler)
     accelerator = _accelerator(metadata.labels.get(ACCELERATOR_LABEL, ""), profiles, accelerators)
+    served = hpa.served_labels(
+        namespace=metadata.namespace,
+        name=metadata.name,
+        model=spec.model,
+        accelerator=published.accelerator if published else accelerator,
+    )
+    scaler, ambiguity = hpa.of_target(scalers, reference(variant), served)
+    minimum, maximum = _bounds(notes, scaler)
     return VariantSource(
         namespace=metadata.namespace,
         name=metadata.name,
@@ -223,7 +235,9 @@ def source(
         reference=reference(variant),
         target_uid="" if target is None else target.uid,
         scaler=scaler,
-        mismatch=_mismatch(variant, scalers),
+        mismatch=_mismatch(variant, scalers, served),
+        ambiguity=ambiguity,
+        unselected="" if target is None else target.unselected,
         published=published,
         warnings=(
             *class_problems,
@@ -292,11 +306,13 @@ def _bounds(notes: Mapping[str, str], scaler: hpa.Scaler | None) -> tuple[int | 
     return min(max(minimum, scaler.minimum), most), most
 
 
-def _mismatch(variant: schemas.VariantAutoscaling, scalers: Sequence[hpa.Scaler]) -> str:
+def _mismatch(
+    variant: schemas.VariantAutoscaling, scalers: Sequence[hpa.Scaler], served: Mapping[str, str]
+) -> str:
     """Conflict with the HPAs that read this variant's metric; empty if there is none."""
     wanted = reference(variant)
     for item in scalers:
-        if item.reads(variant.metadata.name) and item.reference != wanted:
+        if item.reads(served) and item.reference != wanted:
             return (
                 f"HorizontalPodAutoscaler {item.name} reads this variant's metric but scales"
                 f" {item.reference}, not {wanted}; make its spec.scaleTargetRef and that of the"

@@ -20,7 +20,7 @@ from adapter.resources import config_maps, hpa, pods, schemas
 from adapter.resources import gpus as inventory
 from adapter.resources import inputs as joined
 from adapter.resources import variant as variants
-from adapter.resources.annotations import Destinations
+from adapter.resources.annotations import ENDPOINTS, Destinations
 
 log = logs.LazyLogger()
 
@@ -280,11 +280,22 @@ def _read_target(
             spec_replicas=scale.spec_replicas,
             uid=scale.uid,
             serving=by_label.serving(namespace, selector),
+            unselected="" if selector.requirements else _unselected(reference, scale.selector),
         )
     return {
         (pod["metadata"]["namespace"], pod["metadata"]["name"])
         for pod in by_label.matching(namespace, selector)
     }
+
+
+def _unselected(reference: Reference, selector: str) -> str:
+    """Why the pods of a scale target are not known."""
+    if selector:
+        return f"{reference}: status.selector {selector!r} of its /scale is no label selector"
+    return (
+        f"{reference}: its /scale has no status.selector, so its pods are not known; let its CRD set"
+        f" subresources.scale.labelSelectorPath, or annotate {ENDPOINTS}"
+    )
 
 
 def _scalers(reader: joined.Reader, seen: _Seen) -> list[hpa.Scaler]:

@@ -99,7 +99,7 @@ async def test_a_target_that_one_request_breaks(tmp_path: Path) -> None:
 
 
 async def test_doctor_names_the_row(tmp_path: Path) -> None:
-    """Its exit status is 1, with the ConfigMap, key, field and line; the variant that is held is a warning."""
+    """Its exit status is 1, with ConfigMap, key, field and line; the variant that is held is a warning."""
     async with worlds.running(tmp_path) as world:
         world.load["v"] = 60.0
         async with world.replica("a"):

@@ -79,7 +79,7 @@ def good() -> LastGood:
     ],
 )  # fmt: skip
 def test_a_broken_class_stays_in_force(text: str, said: str) -> None:
-    """Whatever breaks it: its place is named, and the targets are those of before, for the other model too."""
+    """Whatever breaks it: its place is named, and the targets are those of before, for the others too."""
     settings, problems = read(good(), premium=text)
     (problem,) = problems
     assert problem.startswith(f"ConfigMap s/service-classes-config: {CLASS}: ")
