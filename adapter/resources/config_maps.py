@@ -7,13 +7,20 @@ need it, until it is replaced. `LastGood` goes from one reading to the next.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from adapter import errors
 from adapter.planning import fleet
 from adapter.resources import schemas
-from adapter.resources.configuration import rows
+from adapter.resources.configuration import last_good, rows
+from adapter.resources.configuration.last_good import (
+    HELD,
+    NOTHING,
+    LastGood,
+    NamedClass,
+    PricedAccelerator,
+)
 from adapter.resources.documents import validated
 from adapter.settings import keys
 
@@ -24,50 +31,8 @@ CONFIG_SUFFIX = "variantautoscaling-config"
 NEEDED = (COSTS, CLASSES)
 """ConfigMaps that planning requires."""
 
-HELD = "the last good value stays in force"
-
 _MOST_PROBLEMS = 3
 """Most problems of ConfigMaps that one variant's message repeats."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NamedClass:
-    """A service class in force, and its key in the ConfigMap.
-
-    Attributes:
-        where: its place, for messages.
-        problems: what is wrong with the row as it stands, by model; "" holds for all models.
-
-    """
-
-    key: str
-    service_class: fleet.ServiceClass
-    where: str = ""
-    problems: Mapping[str, str] = field(default_factory=dict)
-
-    def problems_of(self, model: str) -> tuple[str, ...]:
-        """What is wrong with the row, as far as it concerns one model."""
-        return tuple(self.problems[name] for name in ("", model) if name in self.problems)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PricedAccelerator:
-    """An accelerator in force; `problem` says what is wrong with its row as it stands, empty for nothing."""
-
-    accelerator: fleet.Accelerator
-    where: str = ""
-    problem: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LastGood:
-    """Rows in force at the last reading, by key; of rows that are gone, those that variants use."""
-
-    accelerators: Mapping[str, PricedAccelerator] = field(default_factory=dict)
-    classes: Mapping[str, NamedClass] = field(default_factory=dict)
-
-
-NOTHING = LastGood()
 
 
 class ConfigMaps:
@@ -174,41 +139,20 @@ class ConfigMaps:
         if row.accelerator is not None:
             self._accelerators[name] = PricedAccelerator(accelerator=row.accelerator, where=where)
             return
-        problem = f"{where}: {'; '.join(row.problems)}{_held(last)}"
+        problem = f"{where}: {'; '.join(row.problems)}{last_good.held(last)}"
         self._report(problem)
         if last is not None:
             self._accelerators[name] = replace(last, where=where, problem=problem)
 
     def _service_class(self, where: str, key: str, text: str) -> None:
-        row, last = rows.parse_class(text), self._last.classes.get(key)
-        parsed, problems = row.service_class, list(row.problems)
-        others = {item.service_class.name for item in self._classes.values()}
-        if parsed is not None and parsed.name in others:
-            problems.append(f"name: class {parsed.name!r} is already defined")
-        if parsed is None or problems:
-            problem = f"{where}: {'; '.join(problems)}{_held(last)}"
-            self._report(problem)
-            if last is not None and last.service_class.name not in others:
-                self._classes[key] = replace(last, where=where, problems={"": problem})
-            return
-        before = {} if last is None else last.service_class.targets
-        targets, told = dict(parsed.targets), dict[str, str]()
-        for model, wrong in row.entry_problems.items():
-            # What an entry without a model was about is whatever is missing now.
-            concerned = [model] if model else [name for name in before if name not in targets]
-            held = [name for name in concerned if name in before]
-            problem = f"{where}: {wrong}{f'; {HELD}' if held else ''}"
-            self._report(problem)
-            targets |= {name: before[name] for name in held}
-            told |= (
-                dict.fromkeys([model, *held], problem) if model else dict.fromkeys(held, problem)
-            )
-        self._classes[key] = NamedClass(
-            key=key,
-            service_class=replace(parsed, targets=targets),
-            where=where,
-            problems=told,
+        taken = {item.service_class.name for item in self._classes.values()}
+        found, problems = last_good.class_in_force(
+            rows.parse_class(text), self._last.classes.get(key), where=where, key=key, taken=taken
         )
+        for problem in problems:
+            self._report(problem)
+        if found is not None:
+            self._classes[key] = found
 
     def prices(self, names: Iterable[str]) -> tuple[dict[str, fleet.Accelerator], tuple[str, ...]]:
         """Accelerators of the rows, with those gone that a variant names; and what is wrong with their rows.
@@ -299,10 +243,6 @@ class ConfigMaps:
             )
         problems = [problem for problem in self.row_problems if CLASSES in problem]
         return "; ".join([text, *problems[:_MOST_PROBLEMS]])
-
-
-def _held(last: object) -> str:
-    return "" if last is None else f"; {HELD}"
 
 
 def _matches(item: NamedClass, wanted: str) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from adapter import errors
-from adapter.resources.config_maps import NOTHING, LastGood
+from adapter.resources.configuration.last_good import NOTHING, LastGood
 from adapter.resources.documents import FILE_LENGTH, DocumentError, parse_all_yaml
 from adapter.resources.inputs import Inputs, Reader
 

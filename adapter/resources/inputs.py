@@ -18,7 +18,8 @@ from adapter.planning import fleet
 from adapter.resources import hpa, pods, schemas
 from adapter.resources import variant as variants
 from adapter.resources.annotations import Destinations
-from adapter.resources.config_maps import NOTHING, ConfigMaps, LastGood
+from adapter.resources.config_maps import ConfigMaps
+from adapter.resources.configuration.last_good import NOTHING, LastGood
 from adapter.resources.documents import validated
 from adapter.settings import keys
 

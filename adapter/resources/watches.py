@@ -21,6 +21,7 @@ from adapter.resources import gpus as inventory
 from adapter.resources import inputs as joined
 from adapter.resources import variant as variants
 from adapter.resources.annotations import ENDPOINTS, Destinations
+from adapter.resources.configuration.last_good import NOTHING, LastGood
 
 log = logs.LazyLogger()
 
@@ -61,7 +62,7 @@ class ClusterObjects:
         self._scales = Scales(cluster)
         self._others: dict[tuple[str, Reference], Scale | Unresolved] = {}
         self._others_read_at = float("-inf")
-        self._last_good = config_maps.NOTHING
+        self._last_good = NOTHING
 
         def informers(version: str, plural: str, **more: Any) -> list[Informer]:
             collections = [
@@ -187,7 +188,7 @@ class _Seen:
     others: Mapping[tuple[str, Reference], Scale | Unresolved]
     configs_read: bool
     unread: str
-    last_good: config_maps.LastGood
+    last_good: LastGood
 
 
 def _join(scope: Scope, seen: _Seen) -> joined.Inputs:

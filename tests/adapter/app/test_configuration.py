@@ -12,7 +12,7 @@ import pytest
 
 from adapter import cli
 from adapter.controller.status import CONFIGURATION
-from adapter.resources.config_maps import HELD
+from adapter.resources.configuration.last_good import HELD
 from tests.fakes import cluster_world as worlds
 from tests.fakes.cluster_world import CORE, SYSTEM, World, until
 from tests.fakes.kubernetes_objects import Object

@@ -9,7 +9,8 @@ import pytest
 from adapter import errors
 from adapter.planning import fleet
 from adapter.resources import config_maps, schemas
-from adapter.resources.config_maps import HELD, NOTHING, ConfigMaps, LastGood
+from adapter.resources.config_maps import ConfigMaps
+from adapter.resources.configuration.last_good import HELD, NOTHING, LastGood
 
 PREMIUM = """\
 name: Premium
