@@ -164,6 +164,7 @@ class Collector:
         async for batch in self._prometheus.fleet(attribution, queried):
             if batch.newest:
                 self._record_series_pods(batch)
+                self._variants = observation.with_variations(self._variants, batch.variations)
             problems = {}
             for sample in batch.samples:
                 problem = self._add_queried(sample)

@@ -66,6 +66,10 @@ class ScrapeError(errors.InputError):
     """An endpoint gave no usable metrics; names the endpoint and what to look at."""
 
 
+class PageTooLongError(ScrapeError):
+    """A page is longer than the limit."""
+
+
 async def fetch(
     session: aiohttp.ClientSession, url: str, model: str, *, limit: int = PAGE_LIMIT_BYTES
 ) -> tuple[PodMetrics, int]:
@@ -120,7 +124,7 @@ async def text(session: aiohttp.ClientSession, url: str, *, limit: int = PAGE_LI
         # Its text may quote the response.
         raise ScrapeError(f"{url}: the response is not HTTP, or broke off") from error
     if len(body) > limit:
-        raise ScrapeError(f"{url}: more than {_size(limit)} of metrics")
+        raise PageTooLongError(f"{url}: more than {_size(limit)} of metrics")
     return body.decode("utf-8", "replace")
 
 

@@ -75,7 +75,7 @@ class _Round:
     """One reading of a variant's pods: what is left of its budget."""
 
     on_page: OnPage
-    bytes_left: int = VARIANT_BYTES
+    bytes_left: int
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(VARIANT_CONCURRENT))
 
 
@@ -149,7 +149,7 @@ class PodScraper:
     ) -> None:
         """One round, within the variant's budget; pods beyond it are the first of the next round."""
         pending = {job.endpoint for job in jobs}
-        turn = _Round(on_page)
+        turn = _Round(on_page, VARIANT_BYTES)
 
         async def one(job: ScrapeJob) -> None:
             await self._scrape_pod(job, turn, _phase(job.endpoint) * spread_seconds)
@@ -200,24 +200,37 @@ class PodScraper:
                 turn.bytes_left -= size
                 turn.on_page(job, page, self._clock.monotonic())
             except exposition.ScrapeError as error:
-                self._back_off(pod, str(error))
+                if (
+                    isinstance(error, exposition.PageTooLongError)
+                    and limit < exposition.PAGE_LIMIT_BYTES
+                ):
+                    turn.bytes_left = 0
+                    self._leave_out(job.key, job.endpoint, ROUND_SECONDS)
+                else:
+                    self._back_off(pod, str(error))
                 return
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - logged; one pod must not stop all
                 # Whatever a page makes of us is that pod's problem alone.
-                log.exception("metrics not usable", variant=job.key, endpoint=job.endpoint)
-                self._back_off(
-                    pod, f"{job.endpoint}: its metrics cannot be used ({type(error).__name__})"
-                )
+                problem = f"{job.endpoint}: its metrics cannot be used ({type(error).__name__})"
+                self._back_off(pod, problem, unforeseen=error)
                 return
         self._scrapes += 1
         if self._failing.pop(pod, None):
             log.info("scrape succeeded after failures", variant=job.key, endpoint=job.endpoint)
 
-    def _back_off(self, pod: tuple[str, str], error: str) -> None:
+    def _back_off(
+        self, pod: tuple[str, str], error: str, *, unforeseen: Exception | None = None
+    ) -> None:
+        """Note a failure; `unforeseen` is an error whose traceback is worth a line of the log, once."""
         self._failures += 1
         before = self._failing.get(pod)
         if before is None or before.error != error:
-            log.warning("scrape failed; retrying with back-off", variant=pod[0], error=error)
+            log.warning(
+                "scrape failed; retrying with back-off",
+                variant=pod[0],
+                error=error,
+                exc_info=unforeseen,
+            )
         failures = 1 if before is None else before.failures + 1
         wait = min(self._interval * 2 ** min(failures - 1, 10), RETRY_LIMIT_SECONDS)
         # Half an interval less: the cycle at the end of the back-off must not come a moment too early.

@@ -52,6 +52,8 @@ class Reconciler:
         self._gateways = gateways
         self._inputs = Inputs()
         self._records: dict[str, VariantRecord] = {}
+        self._unforeseen_now: set[tuple[str, str]] = set()
+        self._unforeseen_before: set[tuple[str, str]] = set()
 
     @property
     def inputs(self) -> Inputs:
@@ -90,9 +92,9 @@ class Reconciler:
         try:
             item = states.of_source(before, source, settings.tuning)
             if not leading or not item.series:
-                item = states.follow(item, self._moment(settings), leading=leading)
+                item = states.follow(item, _moment(self._clock, settings), leading=leading)
         except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
-            problem = _unforeseen("its objects cannot be used", source.key, error)
+            problem = self._unforeseen("its objects cannot be used", source.key, error)
             return VariantRecord(state=states.VariantState(source=source, problem=problem))
         return item
 
@@ -102,9 +104,23 @@ class Reconciler:
             observation = item.state.observation or Observation(
                 traffic=None, metrics="MetricsMissing", problem=why
             )
-            moment = self._moment(settings, observation=observation)
+            moment = _moment(self._clock, settings, observation=observation)
             self._records[key] = states.hold(item, observation, why, moment)
         self._publish()
+
+    def _unforeseen(self, what: str, key: str, error: Exception) -> str:
+        """Log an error that nobody foresaw, within one variant; give the clause for its conditions."""
+        why = f"{what} ({type(error).__name__}); the adapter's log has the details"
+        self._unforeseen_now.add((key, why))
+        if (key, why) not in self._unforeseen_before:
+            log.error("variant failed; holding its target", variant=key, exc_info=error)
+        return why
+
+    def _unsized(self, what: str, key: str, error: Exception) -> SizedVariant:
+        problem = self._unforeseen(what, key, error)
+        return SizedVariant(
+            observation=Observation(traffic=None, metrics="MetricsMissing", problem=problem)
+        )
 
     def record_rates(self) -> bool:
         """Update the trends; whether a rate is significantly above the one of its last decision."""
@@ -122,6 +138,7 @@ class Reconciler:
 
     async def reconcile(self, settings: LoopSettings) -> None:
         """One reconcile cycle: from the load collected so far to published targets."""
+        self._unforeseen_before, self._unforeseen_now = self._unforeseen_now, set()
         sized = await self._size(settings)
         variants = {key: item.variant for key, item in sized.items() if item.variant is not None}
         saturated = {
@@ -147,11 +164,11 @@ class Reconciler:
             await asyncio.sleep(0)  # requests are served in between
             before = self._records.get(key)
             if before is not None:
-                moment = self._moment(settings, now, item.observation)
+                moment = _moment(self._clock, settings, now, item.observation)
                 try:
                     self._records[key] = _decide(before, item, plan, targets.get(key), moment)
                 except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
-                    why = _unforeseen("its decision cannot be used", key, error)
+                    why = self._unforeseen("its decision cannot be used", key, error)
                     self._records[key] = states.hold(before, item.observation, why, moment)
         self._publish()
 
@@ -189,7 +206,7 @@ class Reconciler:
                     self._records[source.key] = item
                     sized[source.key] = sizing.size(item, source, observation)
                 except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
-                    sized[source.key] = _unsized("its load cannot be sized", source.key, error)
+                    sized[source.key] = self._unsized("its load cannot be sized", source.key, error)
             await asyncio.sleep(0)  # tuning takes its time
         return sized
 
@@ -198,7 +215,7 @@ class Reconciler:
         try:
             return self._collector.observe(source)
         except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
-            return _unsized("its metrics cannot be used", source.key, error).observation
+            return self._unsized("its metrics cannot be used", source.key, error).observation
 
     def _stabilize(
         self,
@@ -225,7 +242,7 @@ class Reconciler:
                     limits=settings.limits,
                 )
             except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
-                why = _unforeseen("its target cannot be stabilized", key, error)
+                why = self._unforeseen("its target cannot be stabilized", key, error)
                 last = item.state.desired
                 replicas = decision.candidate.replicas if last is None else last
                 targets[key] = StableTarget(replicas=replicas, reason=why)
@@ -234,34 +251,22 @@ class Reconciler:
             return targets
         return stabilization.release_devices(targets, plan.decisions, inputs, capacity)
 
-    def _moment(
-        self,
-        settings: LoopSettings,
-        now: float | None = None,
-        observation: Observation | None = None,
-    ) -> Moment:
-        now = self._clock.time() if now is None else now
-        age = 0.0 if observation is None else observation.age_seconds
-        return Moment(
-            now=now,
-            valid_seconds=self._clock.real_seconds(settings.time_to_live),
-            observed_at=now - self._clock.real_seconds(age),
-        )
-
     def _publish(self) -> None:
         self._store.publish(item for one in self._records.values() for item in one.series)
 
 
-def _unforeseen(what: str, key: str, error: Exception) -> str:
-    """Log an error that nobody foresaw, within one variant; give the clause for its conditions."""
-    log.error("variant failed; holding its target", variant=key, exc_info=error)
-    return f"{what} ({type(error).__name__}); the adapter's log has the details"
-
-
-def _unsized(what: str, key: str, error: Exception) -> SizedVariant:
-    problem = _unforeseen(what, key, error)
-    return SizedVariant(
-        observation=Observation(traffic=None, metrics="MetricsMissing", problem=problem)
+def _moment(
+    clock: Clock,
+    settings: LoopSettings,
+    now: float | None = None,
+    observation: Observation | None = None,
+) -> Moment:
+    now = clock.time() if now is None else now
+    age = 0.0 if observation is None else observation.age_seconds
+    return Moment(
+        now=now,
+        valid_seconds=clock.real_seconds(settings.time_to_live),
+        observed_at=now - clock.real_seconds(age),
     )
 
 

@@ -161,13 +161,8 @@ class StatusWriter:
             if not self._leads():
                 return
             try:
-                written = await self._cluster.request(
-                    "PATCH",
-                    _path(namespace, name, subresource="status"),
-                    body=body,
-                    query=(("fieldManager", MANAGER), ("force", "true")),
-                    content_type="application/apply-patch+yaml",
-                )
+                path = _path(namespace, name, subresource="status")
+                written = await _apply(self._cluster, path, body)
             except ApiError as error:
                 self._failed(key, error, "status")
                 return
@@ -217,6 +212,8 @@ class StatusWriter:
             if bad and not same and item["message"] not in noted:
                 noted.add(item["message"])
                 await self._event(key, uid, "Warning", str(item["reason"]), str(item["message"]))
+            elif kind == variant_status.ACCURATE and not bad and not same:
+                await self._event(key, uid, "Normal", str(item["reason"]), str(item["message"]))
 
     async def _event(self, key: str, uid: str, kind: str, reason: str, note: str) -> None:
         namespace, _, name = key.partition("/")
@@ -284,3 +281,22 @@ def _path(namespace: str, name: str, *, subresource: str = "") -> str:
         namespace=namespace,
         subresource=subresource,
     )
+
+
+async def _apply(cluster: Cluster, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Apply a status; without what was learned where the installed CRD does not have that field.
+
+    Raises:
+        ApiError: it was not applied.
+
+    """
+    query = (("fieldManager", MANAGER), ("force", "true"))
+    kind = "application/apply-patch+yaml"
+    try:
+        return await cluster.request("PATCH", path, body=body, query=query, content_type=kind)
+    except ApiError as error:
+        if variant_status.LEARNED not in str(error):
+            raise
+    status = {k: v for k, v in body["status"].items() if k != variant_status.LEARNED}
+    body = {**body, "status": status}
+    return await cluster.request("PATCH", path, body=body, query=query, content_type=kind)

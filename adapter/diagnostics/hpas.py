@@ -17,7 +17,8 @@ from adapter.kube.errors import ApiError
 from adapter.kube.scale import Reference
 from adapter.resources import hpa, schemas
 from adapter.resources.annotations import ACCELERATOR_LABEL, ACTUATE
-from adapter.resources.variant import published, reference
+from adapter.resources.stored_status import published
+from adapter.resources.variant import reference
 from adapter.store import OWN_METRICS
 
 

@@ -253,9 +253,9 @@ class Cluster:
             data=None if body is None else json.dumps(body),
             headers=headers,
             timeout=aiohttp.ClientTimeout(total=timeout),
+            allow_redirects=False,
             proxy=connection.proxy,
             server_hostname=connection.server_hostname,
-            allow_redirects=False,
         )
         if response.status >= 300:
             async with response:

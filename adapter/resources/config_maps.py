@@ -20,8 +20,9 @@ from adapter.resources.configuration.last_good import (
     LastGood,
     NamedClass,
     PricedAccelerator,
+    listed,
 )
-from adapter.resources.documents import validated
+from adapter.resources.texts.documents import validated
 from adapter.settings import keys
 
 COSTS = "accelerator-unit-costs"
@@ -257,8 +258,3 @@ def _named(wanted: str, model: str, classes: Iterable[NamedClass]) -> NamedClass
 
 def _first(classes: Iterable[NamedClass]) -> NamedClass:
     return min(classes, key=lambda item: (item.service_class.priority, item.service_class.name))
-
-
-def listed(names: Mapping[str, object]) -> str:
-    """Names as messages list them."""
-    return ", ".join(sorted(names)) or "none"

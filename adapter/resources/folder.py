@@ -12,8 +12,8 @@ from pathlib import Path
 
 from adapter import errors
 from adapter.resources.configuration.last_good import NOTHING, LastGood
-from adapter.resources.documents import FILE_LENGTH, DocumentError, parse_all_yaml
 from adapter.resources.inputs import Inputs, Reader
+from adapter.resources.texts.documents import FILE_LENGTH, DocumentError, parse_all_yaml
 
 
 def digest(folder: Path) -> str:

@@ -15,12 +15,12 @@ import structlog
 from adapter import errors
 from adapter.kube import scale
 from adapter.planning import fleet
-from adapter.resources import hpa, pods, schemas
+from adapter.resources import hpa, pods, schemas, stored_status
 from adapter.resources import variant as variants
 from adapter.resources.annotations import Destinations
 from adapter.resources.config_maps import ConfigMaps
 from adapter.resources.configuration.last_good import NOTHING, LastGood
-from adapter.resources.documents import validated
+from adapter.resources.texts.documents import validated
 from adapter.settings import keys
 
 log = structlog.get_logger()
@@ -100,7 +100,8 @@ class Reader:
         self.problems: list[str] = []
         self.refused: dict[tuple[str, str], InvalidVariant] = {}
         self.variants: dict[tuple[str, str], tuple[str, schemas.VariantAutoscaling]] = {}
-        self.published: dict[tuple[str, str], variants.Published] = {}
+        self.published: dict[tuple[str, str], stored_status.Published] = {}
+        self.stored: dict[tuple[str, str], str] = {}
         self.targets: dict[tuple[str, scale.Reference], variants.Target | scale.Unresolved] = {}
         self.scalers: list[hpa.Scaler] = []
         self.settings = ConfigMaps(self.problems, last_good)
@@ -145,9 +146,10 @@ class Reader:
             self.problems.append(f"{where}: metadata.name: already defined ({first}); ignored")
             return
         self.variants[key] = (where, variant)
-        published = variants.published(document.get("status"))
+        published = stored_status.published(document.get("status"))
         if published is not None:
             self.published[key] = published
+        self.stored[key] = stored_status.stored(document.get("status"))
 
     def add_deployment(
         self, deployment: schemas.Deployment, serving: pods.Serving | None = None
@@ -230,6 +232,7 @@ class Reader:
             self.settings,
             scalers=[item for item in self.scalers if item.namespace == key[0]],
             published=self.published.get(key),
+            stored=self.stored.get(key, ""),
             destinations=self._destinations,
         )
 

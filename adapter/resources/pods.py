@@ -16,6 +16,12 @@ from adapter.kube import labels, quantity
 DEFAULT_PORT = 8000
 """Default port of vLLM's server."""
 
+GPU_VENDORS = ("nvidia.com/", "amd.com/", "gpu.intel.com/", "habana.ai/")
+WHOLE_GPUS = frozenset(
+    {"nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915", "gpu.intel.com/xe", "habana.ai/gaudi"}
+)
+"""Resources that are whole GPUs; others of their vendors are slices or shares of one."""
+
 PORT, PATH, SCHEME = "prometheus.io/port", "prometheus.io/path", "prometheus.io/scheme"
 _PATH_TEXT = re.compile(r"[\x21\x24-\x7e]{0,512}")
 """Visible ASCII without `"` and `#`, which ends a path."""
@@ -71,6 +77,8 @@ class Serving:
         startup_seconds: median time from creation until ready; None where unknown.
         addresses: IP addresses of all its pods, also of those that are not ready.
         problems: annotations of pods that are not used, one line each.
+        gpus: whole GPUs that each pod requests; 0 where it has slices or shares of one; None where the pods
+            request none, or differ.
 
     """
 
@@ -79,6 +87,7 @@ class Serving:
     startup_seconds: float | None = None
     addresses: frozenset[str] = frozenset()
     problems: tuple[str, ...] = ()
+    gpus: int | None = None
 
 
 class ByLabel:
@@ -118,7 +127,22 @@ class ByLabel:
             startup_seconds=statistics.median_low(starts) if starts else None,
             addresses=frozenset(pod["address"] for pod in matching if pod["address"]),
             problems=tuple(sorted({pod["problem"] for pod in found if pod["problem"]})[:_PROBLEMS]),
+            gpus=_gpus(found),
         )
+
+
+def _gpus(pods: Iterable[Mapping[str, Any]]) -> int | None:
+    """Whole GPUs that each of these pods requests, as `Serving.gpus`."""
+    counts: set[int | None] = set()
+    for pod in pods:
+        held = {
+            name: count
+            for name, count in pod["requests"].items()
+            if count and name.startswith(GPU_VENDORS)
+        }
+        whole = sum(count for name, count in held.items() if name in WHOLE_GPUS)
+        counts.add(None if not held else whole if held.keys() <= WHOLE_GPUS else 0)
+    return counts.pop() if len(counts) == 1 else None
 
 
 def selector_of(spec: Mapping[str, Any]) -> labels.Selector:

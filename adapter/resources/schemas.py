@@ -21,7 +21,9 @@ from pydantic import (
 )
 
 from adapter.kube import paths
+from adapter.kube.scale import MOST_REPLICAS
 from adapter.planning.fleet import LARGEST_BATCH
+from adapter.settings.percentiles import Percentile
 
 LARGEST = 1e9
 """Largest cost, coefficient or target that is accepted; more is a mistake, and overflows further on."""
@@ -39,6 +41,7 @@ NonNegative = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
 Size = Annotated[int, Field(ge=1, le=LARGEST_BATCH)]
 Tokens = Annotated[int, Field(ge=0, le=LARGEST_TOKENS)]
+Count = Annotated[int, Field(ge=0, le=MOST_REPLICAS)]
 ObjectName = Annotated[str, AfterValidator(paths.check_name)]
 Text = Annotated[str, Field(min_length=1, max_length=253)]
 
@@ -188,6 +191,9 @@ class VariantAutoscalingSpec(_Object):
     )
     profile: ModelProfile | None = Field(alias="modelProfile", default=None)
     scale_target: ScaleTargetReference | None = Field(alias="scaleTargetRef", default=None)
+    min_replicas: Count | None = Field(alias="minReplicas", default=None)
+    max_replicas: Count | None = Field(alias="maxReplicas", default=None)
+    variant_cost: NonNegative | None = Field(alias="variantCost", default=None)
 
 
 class VariantAutoscaling(_Object):
@@ -245,7 +251,7 @@ class ServiceLevel(_Object):
     itl_ms: NonNegative = Field(validation_alias=AliasChoices("slo-tpot", "slo-itl"), default=0.0)
     ttft_ms: NonNegative = Field(validation_alias=AliasChoices("slo-ttft", "slo-ttw"), default=0.0)
     tps: NonNegative = Field(alias="slo-tps", default=0.0)
-    percentile: float | None = Field(alias="slo-percentile", default=None, gt=0, lt=100)
+    percentile: Percentile | None = Field(alias="slo-percentile", default=None)
 
     @model_validator(mode="after")
     def _some_target(self) -> ServiceLevel:

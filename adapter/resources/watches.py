@@ -21,6 +21,7 @@ from adapter.resources import gpus as inventory
 from adapter.resources import inputs as joined
 from adapter.resources import variant as variants
 from adapter.resources.annotations import ENDPOINTS, Destinations
+from adapter.resources.configuration import profiles
 from adapter.resources.configuration.last_good import NOTHING, LastGood
 
 log = logs.LazyLogger()
@@ -220,7 +221,7 @@ def _device_types(scope: Scope, reader: joined.Reader) -> dict[str, str]:
     named: set[str] = set()
     known: dict[str, fleet.Accelerator] = {}
     for _, variant in reader.variants.values():
-        names = variants.accelerators_of(variant)
+        names = profiles.accelerators_of(variant)
         known |= reader.settings.prices(names)[0]
         # Without a profile and a label there is only one accelerator, or the variant is refused.
         named.update(names or known)

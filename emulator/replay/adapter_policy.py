@@ -172,7 +172,7 @@ class AdapterPolicy(ScalingPolicy):
     def _collect(self) -> None:
         self._use()
         for source in self._inputs.variants:
-            engine = self.cluster.variants[source.name].engine
+            engine = self.cluster.variants[source.name].served_by
             kv_tokens = engine.kv_tokens if isinstance(engine, VllmEngine) else None
             for item in self.cluster.ready(source.name):
                 self.loop.collector.add(

@@ -272,6 +272,13 @@ def manifest_rules(*files: str) -> list[Object]:
     return rules
 
 
+def applied_rules(*, actuate: bool, limited: bool) -> list[Object]:
+    """Roles and bindings of the base and of these overlays."""
+    overlays = {"actuate/scale.yaml": actuate, "limited/nodes.yaml": limited}
+    files = (f"manifests/overlays/{name}" for name, applied in overlays.items() if applied)
+    return manifest_rules("manifests/base/rbac.yaml", *files)
+
+
 @contextlib.asynccontextmanager
 async def running(folder: Path, *, rules: list[Object] | None = None) -> AsyncIterator[Site]:
     """A cluster without workloads, with the permissions of our manifests unless others are given."""

@@ -14,7 +14,8 @@ from adapter.collector import exposition
 from adapter.kube import duration, labels, paths, quantity
 from adapter.kube.errors import InvalidPath
 from adapter.resources import annotations as notes
-from adapter.resources import documents, pods
+from adapter.resources import pods
+from adapter.resources.texts import documents
 from adapter.settings import kinds
 from tests.fuzz import readers
 
@@ -24,6 +25,8 @@ FACTOR = 8
 @pytest.mark.parametrize("name", sorted(readers.READERS))
 def test_readers_refuse_or_hold_together(name: str) -> None:
     """No other error than the reader's own, and no input that takes long."""
+    for text in readers.READERS[name][1]:
+        readers.READERS[name][0](text)  # loads what it needs
     for text in readers.mutations(readers.READERS[name][1], 150, seed=1):
         readers.check(name, text)
 

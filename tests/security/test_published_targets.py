@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from adapter.app.endpoints import Endpoints
-from adapter.resources.variant import published
+from adapter.resources.stored_status import published
 from tests.fakes import cluster_world as worlds
 from tests.fakes.cluster_world import SCALERS, World, until
 from tests.fakes.kubernetes_objects import VARIANTS

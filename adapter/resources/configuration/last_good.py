@@ -89,3 +89,8 @@ def class_in_force(
         told |= dict.fromkeys([model, *kept] if model else kept, problem)
     service_class = replace(parsed, targets=targets)
     return NamedClass(key=key, service_class=service_class, where=where, problems=told), reported
+
+
+def listed(names: Mapping[str, object]) -> str:
+    """Names as messages list them."""
+    return ", ".join(sorted(names)) or "none"

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from adapter.planning import fleet
 from adapter.resources import schemas
-from adapter.resources.documents import (
+from adapter.resources.texts.documents import (
     DocumentError,
     field_path,
     lines_of,
