@@ -14,8 +14,7 @@ from adapter.diagnostics.site import Finding, Site
 from adapter.kube import paths
 from adapter.kube.errors import ApiError
 from adapter.resources import inputs
-from adapter.resources.config_maps import CONFIG_SUFFIX
-from adapter.resources.watches import NEEDED
+from adapter.resources.config_maps import CONFIG_SUFFIX, NEEDED
 
 
 async def config_maps(site: Site) -> AsyncIterator[Finding]:

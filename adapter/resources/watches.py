@@ -15,11 +15,14 @@ from adapter.kube.client import Cluster
 from adapter.kube.errors import ApiError, Unavailable
 from adapter.kube.informer import Informer, Object
 from adapter.kube.scale import Reference, Scale, Scales, Unresolved
+from adapter.planning import fleet
 from adapter.resources import config_maps, hpa, pods, schemas
 from adapter.resources import gpus as inventory
 from adapter.resources import inputs as joined
 from adapter.resources import variant as variants
-from adapter.resources.annotations import ACCELERATOR_LABEL, Destinations
+from adapter.resources.annotations import ENDPOINTS, Destinations
+from adapter.resources.configuration import profiles
+from adapter.resources.configuration.last_good import NOTHING, LastGood
 
 log = logs.LazyLogger()
 
@@ -30,9 +33,6 @@ _Items = list[tuple[tuple[str, str], Object]]
 
 SCALE_SECONDS = 5.0
 """Seconds between two readings of a scale subresource, which cannot be watched."""
-
-NEEDED = (config_maps.COSTS, config_maps.CLASSES)
-"""ConfigMaps that planning requires."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +63,7 @@ class ClusterObjects:
         self._scales = Scales(cluster)
         self._others: dict[tuple[str, Reference], Scale | Unresolved] = {}
         self._others_read_at = float("-inf")
+        self._last_good = NOTHING
 
         def informers(version: str, plural: str, **more: Any) -> list[Informer]:
             collections = [
@@ -165,8 +166,11 @@ class ClusterObjects:
             others=dict(self._others),
             configs_read=self._configs.synced.is_set(),
             unread="; ".join(i.problem or "not read yet" for i in self._unread()),
+            last_good=self._last_good,
         )
-        return await asyncio.to_thread(_join, self._scope, seen)
+        inputs = await asyncio.to_thread(_join, self._scope, seen)
+        self._last_good = inputs.last_good
+        return inputs
 
     def _unread(self) -> list[Informer]:
         return [informer for informer in self._deployments if not informer.synced.is_set()]
@@ -185,22 +189,20 @@ class _Seen:
     others: Mapping[tuple[str, Reference], Scale | Unresolved]
     configs_read: bool
     unread: str
+    last_good: LastGood
 
 
 def _join(scope: Scope, seen: _Seen) -> joined.Inputs:
-    reader = joined.Reader(Destinations(scope.allowed_endpoints))
+    reader = joined.Reader(Destinations(scope.allowed_endpoints), last_good=seen.last_good)
     by_label = pods.ByLabel(pod for _, pod in seen.pods)
     found = set()
     for (_, name), item in seen.configs:
-        if name in NEEDED or name.endswith(config_maps.CONFIG_SUFFIX):
+        if name in config_maps.NEEDED or name.endswith(config_maps.CONFIG_SUFFIX):
             reader.read_config_map(f"ConfigMap {scope.config_namespace}/{name}", item)
             found.add(name)
-    for name in NEEDED:
+    for name in config_maps.NEEDED:
         if seen.configs_read and name not in found:
-            reader.problems.append(
-                f"ConfigMap {scope.config_namespace}/{name}: is missing;"
-                " kubectl apply -k manifests/base makes it"
-            )
+            reader.settings.missing(f"ConfigMap {scope.config_namespace}/{name}", name)
     for (namespace, name), item in seen.variants:
         reader.read_variant(f"VariantAutoscaling {namespace}/{name}", item)
     reader.scalers = _scalers(reader, seen)
@@ -217,17 +219,16 @@ def _join(scope: Scope, seen: _Seen) -> joined.Inputs:
 def _device_types(scope: Scope, reader: joined.Reader) -> dict[str, str]:
     """Device types of the accelerators that variants name, each with the place that says so."""
     named: set[str] = set()
+    known: dict[str, fleet.Accelerator] = {}
     for _, variant in reader.variants.values():
-        if variant.spec.profile is not None:
-            named.update(profile.accelerator for profile in variant.spec.profile.accelerators)
-        else:
-            # Without a profile and a label there is only one accelerator, or the variant is refused.
-            label = variant.metadata.labels.get(ACCELERATOR_LABEL)
-            named.update([label] if label else reader.settings.accelerators)
+        names = profiles.accelerators_of(variant)
+        known |= reader.settings.prices(names)[0]
+        # Without a profile and a label there is only one accelerator, or the variant is refused.
+        named.update(names or known)
     where = f"ConfigMap {scope.config_namespace}/{config_maps.COSTS}"
     return {
         accelerator.device_type: f"{where}: data.{name}"
-        for name, accelerator in sorted(reader.settings.accelerators.items(), reverse=True)
+        for name, accelerator in sorted(known.items(), reverse=True)
         if name in named
     }
 
@@ -281,11 +282,22 @@ def _read_target(
             spec_replicas=scale.spec_replicas,
             uid=scale.uid,
             serving=by_label.serving(namespace, selector),
+            unselected="" if selector.requirements else _unselected(reference, scale.selector),
         )
     return {
         (pod["metadata"]["namespace"], pod["metadata"]["name"])
         for pod in by_label.matching(namespace, selector)
     }
+
+
+def _unselected(reference: Reference, selector: str) -> str:
+    """Why the pods of a scale target are not known."""
+    if selector:
+        return f"{reference}: status.selector {selector!r} of its /scale is no label selector"
+    return (
+        f"{reference}: its /scale has no status.selector, so its pods are not known; let its CRD set"
+        f" subresources.scale.labelSelectorPath, or annotate {ENDPOINTS}"
+    )
 
 
 def _scalers(reader: joined.Reader, seen: _Seen) -> list[hpa.Scaler]:
