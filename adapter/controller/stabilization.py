@@ -14,7 +14,6 @@ from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
 from optimizer.stabilization import Recommendation, StabilizationLimits, stabilize
 
-
 REGRET_WINDOWS = 3.0
 """Stabilization windows after a fall within which taking it back means that it came too early."""
 
