@@ -94,7 +94,12 @@ class Endpoints:
         """
         options = self._options
         self._leader = leader
-        self._probes.use({"ping": lambda: None, "shutdown": self._drain.check, **(checks or {})})
+        own: dict[str, probes.Check] = {
+            "ping": lambda: None,
+            "shutdown": self._drain.check,
+            "cycles": lambda: self._loop.problem,
+        }
+        self._probes.use({**own, **(checks or {})}, lambda: self._loop.inputs.row_problems)
         async with contextlib.AsyncExitStack() as stack:
             metrics: provider.ExternalMetricsProvider = self._store
             if options.delegate is not None:
@@ -186,5 +191,12 @@ def registry_of(loop: ControlLoop, clock: Clock) -> CollectorRegistry:
         )
     )
     registry.register(telemetry.CollectionCollector(loop.collector))
-    registry.register(telemetry.ReplicaCollector(lambda: loop.leading, lambda: len(loop.refused)))
+    registry.register(
+        telemetry.ReplicaCollector(
+            lambda: loop.leading,
+            lambda: len(loop.refused),
+            failures=lambda: loop.failures,
+            failing=lambda: loop.problem is not None,
+        )
+    )
     return registry

@@ -17,7 +17,7 @@ SumCount = tuple[float, float]
 Moments = tuple[float, float, float]
 """Sum, sum of squares and count of a histogram, estimated from its buckets."""
 
-LARGEST = 1e15
+LARGEST, _DIGITS = 1e15, 15
 """Largest plausible value; beyond it a number is no measurement."""
 
 
@@ -138,6 +138,16 @@ CACHE_CONFIG_LABELS = ("engine", "num_gpu_blocks", "block_size", "kv_cache_size_
 
 ENGINE_QUANTITIES = (
     Quantity("generated", (("vllm:generation_tokens_total",),)),
+    # A step that verifies a draft gives its accepted tokens and one more.
+    Quantity(
+        "verified",
+        (
+            (
+                "vllm:spec_decode_num_drafts_total",
+                "vllm:spec_decode_num_accepted_tokens_total",
+            ),
+        ),
+    ),
     Quantity("preemptions", (("vllm:num_preemptions_total",), ("sglang:num_retractions_sum",))),
     Quantity("kv_tokens", ((CACHE_CONFIG,), ("sglang:max_total_num_tokens",))),
 )
@@ -158,8 +168,8 @@ OUTPUT_BUCKETS = (
     "sglang:generation_tokens_histogram_bucket",
 )
 BUCKETS = frozenset({*INPUT_BUCKETS, *OUTPUT_BUCKETS})
-"""Buckets that are read from pods. Prometheus is not queried for them: they are some 40 series per pod, three
-times what is queried otherwise."""
+"""Buckets that are read from pods. Prometheus is queried for them once in several minutes only: they are some
+40 series per pod, three times what is queried otherwise."""
 
 RANKED = frozenset(
     {"sglang:num_running_reqs", "sglang:num_queue_reqs", "sglang:max_total_num_tokens"}
@@ -224,12 +234,18 @@ def pod_metrics(
             raise ImplausibleError(f"the number of {name} requests is missing")
     for name, value in totals.items():
         if not (math.isfinite(value) and 0 <= value <= LARGEST):
-            raise ImplausibleError(f"{name} is {value:g}")
+            # The kind of fault, not the number: messages are read by others than the pod's owner.
+            kind = f"{abs(value):g}" if not math.isfinite(value) else "negative"
+            raise ImplausibleError(
+                f"{name} is {'too large' if LARGEST < value < math.inf else kind}"
+            )
 
     def pair(name: str) -> SumCount:
         return totals.get(f"{name}_sum", 0.0), totals.get(f"{name}_count", 0.0)
 
-    kv_cache = totals.get("kv_cache")
+    kv_cache, generated = totals.get("kv_cache"), totals.get("generated")
+    if generated is None and "verified" in totals:
+        generated = totals["verified"] + pair("ttft")[1]
     return PodMetrics(
         finished=totals.get("finished", 0.0),
         running=totals["running"],
@@ -242,7 +258,7 @@ def pod_metrics(
         input_moments=input_moments,
         output_moments=output_moments,
         cached_tokens=pair("cached"),
-        generated=totals.get("generated"),
+        generated=generated,
         preemptions=totals.get("preemptions"),
         kv_tokens=totals.get("kv_tokens") or None,
         started_at=started_at,
@@ -292,11 +308,12 @@ def cache_tokens(labels: Labels) -> float | None:
     # Newer versions report it: with layers of several kinds it is not blocks times their size.
     size = labels.get("kv_cache_size_tokens", "")
     blocks, block = labels.get("num_gpu_blocks", ""), labels.get("block_size", "")
-    if size.isdecimal() and int(size):
-        return float(size)
-    if blocks.isdecimal() and block.isdecimal() and int(blocks) * int(block):
-        return float(blocks) * float(block)
-    return None
+    return _tokens(size) or _tokens(blocks) * _tokens(block) or None
+
+
+def _tokens(text: str) -> float:
+    """A number of tokens or blocks in a label; 0 for what is none."""
+    return float(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS else 0.0
 
 
 # Moments of histograms.
@@ -322,6 +339,7 @@ def moments(samples: Iterable[tuple[str, Labels, float]], names: tuple[str, ...]
                 return None
             if not (math.isfinite(value) and 0 <= value <= LARGEST) or math.isnan(bound):
                 return None
+            bound = bound if bound <= LARGEST else math.inf
             bounds = cumulative.setdefault(name, {})
             bounds[bound] = bounds.get(bound, 0.0) + value
     chosen = next((cumulative[name] for name in names if name in cumulative), None)
@@ -355,7 +373,7 @@ def _within(lower: float, upper: float) -> SumCount:
     if lower <= 0:
         mean, square = upper / 2.0, upper * upper / 3.0
     else:
-        ratio = math.log(upper / lower)
+        ratio = max(math.log(upper / lower), 1e-16)  # neighbouring numbers have no quotient
         mean = (upper - lower) / ratio
         square = (upper * upper - lower * lower) / (2.0 * ratio)
     return mean, mean**4 / square

@@ -126,13 +126,14 @@ async def _query(url: str) -> dict[str, Any]:
 
 async def _query_leader(cluster: Cluster, args: argparse.Namespace, path: str) -> dict[str, Any]:
     """Query the pod that holds the Lease, through the API server's proxy."""
-    from adapter.kube import advice  # noqa: PLC0415 - see `run`
-    from adapter.kube.errors import ApiError  # noqa: PLC0415
+    from adapter.kube import advice, paths  # noqa: PLC0415 - see `run`
+    from adapter.kube.errors import ApiError, InvalidPath  # noqa: PLC0415
 
     namespace = args.config_namespace
     try:
         lease = await cluster.request(
-            "GET", f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{args.lease_name}"
+            "GET",
+            paths.item("coordination.k8s.io/v1", "leases", args.lease_name, namespace=namespace),
         )
     except ApiError as error:
         raise errors.InputError(advice.explained(error)) from error
@@ -142,5 +143,8 @@ async def _query_leader(cluster: Cluster, args: argparse.Namespace, path: str) -
         raise errors.InputError(
             f"Lease {namespace}/{args.lease_name}: there is no leader now; try again"
         )
-    proxy = f"/api/v1/namespaces/{namespace}/pods/{pod}:{args.metrics_port}/proxy"
-    return await cluster.request("GET", proxy + path)
+    try:
+        proxy = paths.pod_proxy(namespace, pod, args.metrics_port)
+        return await cluster.request("GET", proxy + path)
+    except InvalidPath as error:
+        raise errors.InputError(str(error)) from error

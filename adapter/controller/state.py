@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from decimal import ROUND_CEILING, Decimal
 from typing import Literal
 
@@ -14,9 +15,11 @@ from adapter.collector.observation import Metrics, Observation
 from adapter.collector.traffic import Traffic
 from adapter.controller import tuning
 from adapter.controller.stabilization import Stabilization, StableTarget
-from adapter.controller.tuning import TunedProfile, TuningSettings
+from adapter.controller.tuning import ProfileSource, TunedProfile, TuningSettings
 from adapter.kube import quantity
 from adapter.planning import plan
+from adapter.resources import hpa
+from adapter.resources.stored_status import Published
 from adapter.resources.variant import VariantSource
 from adapter.store import CURRENT, DESIRED, RATIO, Series
 from analyzer import forecast
@@ -35,9 +38,6 @@ Outcome = Literal[
 ]
 """Reasons of the condition OptimizationReady: those of the workload-variant-autoscaler, CapacityShort, and
 SaturationRule where no profile is known yet."""
-
-ProfileSource = Literal["given", "learned", "saturation"]
-"""Where a decision's numbers come from: a profile that was given or learned, or the saturation rule."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +60,7 @@ class VariantState:
         cost: Cost of the desired replicas, cents per hour.
         profile_source: Where the decision's numbers come from; empty before the first decision.
         decision: Last decision of this process; None where another replica decides.
+        tuned: Tuners of its profiles, by accelerator.
         scaled_up: Number of decisions of this process for more replicas than before.
         scaled_down: Number of decisions of this process for fewer replicas than before.
 
@@ -80,6 +81,7 @@ class VariantState:
     cost: float = 0.0
     profile_source: ProfileSource | Literal[""] = ""
     decision: plan.Decision | None = None
+    tuned: tuning.Tuned = field(default_factory=dict)
     scaled_up: int = 0
     scaled_down: int = 0
 
@@ -98,6 +100,8 @@ class VariantRecord:
         series: Served items; empty without a valid target.
         trend: Trend of its arrival rate; None before the first observation.
         stabilization: Recommendations within its stabilization window.
+        followed: Target of another replica that is served, as `.status` holds it; None where this process
+            decided.
         tuned: Tuners of its profiles, by accelerator.
 
     """
@@ -107,6 +111,7 @@ class VariantRecord:
     trend: forecast.State | None = None
     stabilization: Stabilization = field(default_factory=Stabilization)
     tuned: Mapping[str, TunedProfile] = field(default_factory=dict)
+    followed: Published | None = None
 
     @property
     def source(self) -> VariantSource:
@@ -148,23 +153,57 @@ def of_source(
 def follow(record: VariantRecord, moment: Moment, *, leading: bool) -> VariantRecord:
     """Serve the target that `.status` holds, for as long as it is valid.
 
-    A replica that does not lead withdraws its own target where there is no such one; a leader keeps its own.
+    Others than the adapter may write a status: its time counts as no later than now, and its replicas stay
+    within the variant's bounds, or near the last known number where there are none. A replica that does not
+    lead withdraws its own target where there is no such one; a leader keeps its own.
     """
     source, published = record.source, record.source.published
-    valid_until = 0.0 if published is None else published.decided_at + moment.valid_seconds
-    if published is None or valid_until <= moment.now or published.replicas < 0:
+    decided_at = 0.0 if published is None else min(published.decided_at, moment.now)
+    if published is not None and published == record.followed:
+        # A time in the future counts from when it was first seen, not anew at every reading.
+        decided_at = record.state.decided_at
+    valid_until = decided_at + moment.valid_seconds
+    if published is None or valid_until <= moment.now:
         if leading:
             return record
         state = VariantState(source=source, problem="its status holds no valid target")
-        return replace(record, state=state, series=())
+        return replace(record, state=state, series=(), tuned={}, followed=published)
+    replicas = _plausible(published.replicas, record)
+    problem = ""
+    if leading:
+        problem = f"no decision of this leader yet; {_continued(replicas, decided_at)}"
     state = replace(
         record.state,
-        desired=published.replicas,
+        desired=replicas,
         accelerator=published.accelerator or source.accelerator,
-        decided_at=published.decided_at,
-        problem=record.state.problem if leading else "",
+        decided_at=decided_at,
+        problem=problem,
     )
-    return replace(record, state=state, series=series_of(state, valid_until=valid_until))
+    # What another replica learns meanwhile is in .status, where this one finds it when it leads.
+    tuned = record.tuned if leading else {}
+    series = series_of(state, valid_until=valid_until)
+    return replace(record, state=state, series=series, tuned=tuned, followed=published)
+
+
+def _plausible(replicas: int, record: VariantRecord) -> int:
+    """A target that `.status` holds, within the bounds of the variant.
+
+    Without an upper bound it is what an HPA's default behavior would do at most in one step from the last
+    known number of replicas: twice as many, or four more.
+    """
+    source = record.source
+    most = source.max_replicas
+    if most is None:
+        decided = 0 if record.followed is not None else record.state.desired or 0
+        last = max(source.replicas, source.spec_replicas, decided)
+        most = max(2 * last, last + 4)
+    return max(min(replicas, most), source.min_replicas or 0)
+
+
+def _continued(replicas: int | None, decided_at: float) -> str:
+    """Clause that says that a target is an old one."""
+    at = datetime.fromtimestamp(decided_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"only continues the target of {replicas} replicas that .status held, of {at}"
 
 
 def publish(
@@ -190,7 +229,7 @@ def publish(
 
     """
     before, source, candidate = record.state, record.source, decision.candidate
-    profile_source = _profile_source(source, decision)
+    profile_source = _profile_source(source, decision, record.tuned)
     replicas = target.replicas
     if observation.problem and (before.desired is None or replicas <= before.desired):
         return hold(record, observation, observation.problem, moment)
@@ -212,12 +251,13 @@ def publish(
         decided_at=moment.now,
         cost=candidate.cost * (replicas / candidate.replicas if candidate.replicas else 1.0),
         decision=decision,
+        tuned=record.tuned,
         scaled_up=before.scaled_up + (replicas > last),
         scaled_down=before.scaled_down + (replicas < last),
     )
     _log_target(before, state, decision)
     series = series_of(state, valid_until=moment.now + moment.valid_seconds)
-    return replace(record, state=state, series=series)
+    return replace(record, state=state, series=series, followed=None)
 
 
 def _log_target(before: VariantState, state: VariantState, decision: plan.Decision) -> None:
@@ -244,10 +284,14 @@ def _log_target(before: VariantState, state: VariantState, decision: plan.Decisi
         )
 
 
-def _profile_source(source: VariantSource, decision: plan.Decision) -> ProfileSource:
-    if source.profiles:
-        return "given"
-    return "saturation" if decision.explanation.binding == SATURATION else "learned"
+def _profile_source(
+    source: VariantSource, decision: plan.Decision, tuned: tuning.Tuned
+) -> ProfileSource:
+    if decision.explanation.binding == SATURATION:
+        return "saturation"
+    return tuning.profile_source(
+        tuned, source, decision.candidate.accelerator or source.accelerator
+    )
 
 
 def _outcome(decision: plan.Decision, profile_source: ProfileSource) -> Outcome:
@@ -261,6 +305,8 @@ def hold(
 ) -> VariantRecord:
     """Keep serving the last target until its time to live ends; `why` says what keeps it from a new one."""
     before, series = record.state, record.series
+    if series and record.followed is not None:
+        why = f"{why}; {_continued(before.desired, before.decided_at)}"
     expired = bool(series) and (series[0].valid_until or math.inf) <= moment.now
     if expired:
         log.warning(
@@ -283,6 +329,7 @@ def hold(
         metrics=observation.metrics,
         outcome="MetricsUnavailable" if observation.problem else "OptimizationFailed",
         observed_at=moment.observed_at,
+        tuned=record.tuned,
         desired=None if expired else before.desired,
     )
     return replace(record, state=state, series=() if expired else series)
@@ -315,13 +362,12 @@ def series_of(state: VariantState, *, valid_until: float) -> tuple[Series, ...]:
 
 def labels_of(source: VariantSource, accelerator: str) -> Mapping[str, str]:
     """Labels of a variant's series, as the workload-variant-autoscaler names them."""
-    return {
-        "variant_name": source.name,
-        "namespace": source.namespace,
-        "exported_namespace": source.namespace,
-        "accelerator_type": accelerator,
-        "model_name": source.model,
-    }
+    return hpa.served_labels(
+        namespace=source.namespace,
+        name=source.name,
+        model=source.model,
+        accelerator=accelerator,
+    )
 
 
 def _ratio(desired: int, current: int) -> Decimal:

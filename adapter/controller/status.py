@@ -6,23 +6,37 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from adapter.controller import tuning
+from adapter.controller.actuator import Unapplied
+from adapter.controller.estimates import stored
 from adapter.controller.state import VariantState
 from adapter.resources.inputs import InvalidVariant
 
 Status = Mapping[str, Any]
 
+CONFIGURATION = "ConfigurationValid"
+"""Type of the condition that all of a variant's configuration can be used; absent until some could not."""
+
+LEARNED = "learnedStepTimes"
+"""Field of what was learned, from which a new leader goes on."""
+
+ACCURATE = "ProfileAccurate"
+"""Type of the condition that predictions are right; absent until they once were wrong."""
+
 _VOLATILE = ("itlAverage", "ttftAverage", "load")
 """Fields of currentAlloc that differ at every cycle; they alone are no reason to write."""
 
 
-def of_state(state: VariantState, before: Status, *, now: float, applied: bool) -> dict[str, Any]:
+def of_state(
+    state: VariantState, before: Status, *, now: float, unapplied: Unapplied | None = None
+) -> dict[str, Any]:
     """The status of a variant that is used.
 
     Args:
         state: the variant after a reconcile cycle.
         before: current status of the object; conditions that stay keep its transition times.
         now: Unix time.
-        applied: whether the target was published, or the scale target patched.
+        unapplied: what kept the scale target from being patched; None where nothing did.
 
     """
     source, traffic = state.source, state.traffic
@@ -45,12 +59,17 @@ def of_state(state: VariantState, before: Status, *, now: float, applied: bool) 
     status: dict[str, Any] = {
         "observedGeneration": source.generation,
         "currentAlloc": current,
-        "actuation": {"applied": applied},
+        "actuation": {"applied": unapplied is None and state.desired is not None},
         "conditions": [
             _condition(item, before, now=now, generation=source.generation)
-            for item in _conditions(state)
+            for item in _conditions(state, unapplied)
         ],
     }
+    if source.warnings or CONFIGURATION in conditions(before):
+        message = "; ".join(source.warnings) or "everything that it is configured by can be used"
+        reason = "PartlyUnusable" if source.warnings else "ConfigurationUsed"
+        item = (CONFIGURATION, not source.warnings, reason, message)
+        status["conditions"].append(_condition(item, before, now=now, generation=source.generation))
     if state.desired is not None:
         status["desiredOptimizedAlloc"] = {
             "lastRunTime": _stamp(state.decided_at),
@@ -59,19 +78,49 @@ def of_state(state: VariantState, before: Status, *, now: float, applied: bool) 
         }
         if state.max_batch:
             status["desiredOptimizedAlloc"]["maxBatch"] = state.max_batch
+    accuracy = _accuracy(state, before, now=now)
+    if accuracy is not None:
+        status["conditions"].append(accuracy)
+    learned = stored.text(source.model, tuning.to_store(state.tuned), _learned(before))
+    if learned:
+        status[LEARNED] = learned
     return status
 
 
-def _conditions(state: VariantState) -> list[tuple[str, bool, str, str]]:
+def _learned(status: Status) -> str:
+    text = status.get(LEARNED)
+    return text if isinstance(text, str) else ""
+
+
+def _accuracy(state: VariantState, before: Status, *, now: float) -> Mapping[str, Any] | None:
+    """The condition ProfileAccurate; the one before while nothing is known, as after a change of leaders."""
+    last = conditions(before).get(ACCURATE)
+    tuned = state.tuned.get(state.source.accelerator)
+    drift = None if tuned is None else tuned.drift
+    if drift is None or (last is None and not drift.active):
+        return last
+    reason = "PredictionDrift" if drift.active else "PredictionsRight"
+    item = (ACCURATE, not drift.active, reason, drift.message)
+    return _condition(item, before, now=now, generation=state.source.generation)
+
+
+def _conditions(
+    state: VariantState, unapplied: Unapplied | None
+) -> list[tuple[str, bool, str, str]]:
     """Type, status, reason and message of all conditions."""
     source = state.source
     replicas = f"{source.reference}: {source.replicas} of {source.spec_replicas} replicas"
     measured = state.metrics == "MetricsFound"
     good = state.outcome in {"OptimizationSucceeded", "CapacityShort", "SaturationRule"}
+    resolved = ("TargetResolved", True, "TargetFound", replicas)
+    if source.mismatch:
+        resolved = ("TargetResolved", False, "HPATargetMismatch", source.mismatch)
+    if source.ambiguity:
+        resolved = ("TargetResolved", False, "AmbiguousHPAs", source.ambiguity)
+    if unapplied is not None:
+        resolved = ("TargetResolved", False, unapplied.reason, unapplied.message)
     return [
-        ("TargetResolved", False, "HPATargetMismatch", source.mismatch)
-        if source.mismatch
-        else ("TargetResolved", True, "TargetFound", replicas),
+        resolved,
         (
             "MetricsAvailable",
             measured,
@@ -104,7 +153,9 @@ def of_refusal(refusal: InvalidVariant, before: Status, *, now: float) -> dict[s
         ("MetricsAvailable", None, refusal.reason, "not evaluated"),
         ("OptimizationReady", False, refusal.reason, refusal.message),
     ]
+    learned = _learned(before)
     return {
+        **({LEARNED: learned} if learned else {}),
         "observedGeneration": refusal.generation,
         "actuation": {"applied": False},
         "conditions": [

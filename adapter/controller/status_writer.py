@@ -16,8 +16,9 @@ from typing import Any
 import structlog
 
 from adapter.controller import status as variant_status
+from adapter.controller.actuator import Unapplied
 from adapter.controller.state import VariantState
-from adapter.kube import advice
+from adapter.kube import advice, paths
 from adapter.kube.client import Cluster
 from adapter.kube.errors import ApiError, Conflict, NotFound
 from adapter.resources.inputs import InvalidVariant
@@ -47,14 +48,14 @@ class _Record:
     Attributes:
         uid: UID of the object that `status` was written to; empty before the first write.
         status: status written last.
-        unapplied: error of the last patch of its scale target; empty where there was none.
+        unapplied: what kept its scale target from being patched; None where nothing did.
         problems: error of the last write by field, of the fields whose last write failed.
 
     """
 
     uid: str = ""
     status: Mapping[str, Any] = field(default_factory=dict)
-    unapplied: str = ""
+    unapplied: Unapplied | None = None
     problems: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -99,21 +100,21 @@ class StatusWriter:
         states: Mapping[str, VariantState],
         refused: tuple[InvalidVariant, ...],
         *,
-        unapplied: Mapping[str, str] | None = None,
+        unapplied: Mapping[str, Unapplied] | None = None,
     ) -> None:
         """Write the statuses that have changed.
 
         Args:
             states: variants by key.
             refused: VariantAutoscalings that are not used.
-            unapplied: errors of patching scale targets, by variant key; None: those of the last write.
+            unapplied: what kept scale targets from being patched, by variant key; None: as at the last write.
 
         """
         known = [*states, *(refusal.key for refusal in refused)]
         self._records = {key: self._records.get(key, _Record()) for key in known}
         if unapplied is not None:
             self._records = {
-                key: replace(record, unapplied=unapplied.get(key, ""))
+                key: replace(record, unapplied=unapplied.get(key))
                 for key, record in self._records.items()
             }
         await asyncio.gather(
@@ -123,11 +124,11 @@ class StatusWriter:
 
     async def _write_state(self, state: VariantState) -> None:
         source = state.source
-        applied = not self._records[source.key].unapplied and state.desired is not None
         before = self._before(source.key)
         if before is None:
             return
-        after = variant_status.of_state(state, before, now=self._now(), applied=applied)
+        unapplied = self._records[source.key].unapplied
+        after = variant_status.of_state(state, before, now=self._now(), unapplied=unapplied)
         await self._write(source.key, before, after)
         if self._owner_references and source.target_uid:
             await self._own(source)
@@ -155,19 +156,13 @@ class StatusWriter:
         if not variant_status.differs(before, after, refresh_seconds=self._refresh, now=now):
             return
         namespace, _, name = key.partition("/")
-        path = f"/apis/llmd.ai/v1alpha1/namespaces/{namespace}/variantautoscalings/{name}/status"
         body = {**VARIANT, "metadata": {"name": name, "namespace": namespace}, "status": after}
         async with self._slots:
             if not self._leads():
                 return
             try:
-                written = await self._cluster.request(
-                    "PATCH",
-                    path,
-                    body=body,
-                    query=(("fieldManager", MANAGER), ("force", "true")),
-                    content_type="application/apply-patch+yaml",
-                )
+                path = _path(namespace, name, subresource="status")
+                written = await _apply(self._cluster, path, body)
             except ApiError as error:
                 self._failed(key, error, "status")
                 return
@@ -217,6 +212,8 @@ class StatusWriter:
             if bad and not same and item["message"] not in noted:
                 noted.add(item["message"])
                 await self._event(key, uid, "Warning", str(item["reason"]), str(item["message"]))
+            elif kind == variant_status.ACCURATE and not bad and not same:
+                await self._event(key, uid, "Normal", str(item["reason"]), str(item["message"]))
 
     async def _event(self, key: str, uid: str, kind: str, reason: str, note: str) -> None:
         namespace, _, name = key.partition("/")
@@ -235,8 +232,8 @@ class StatusWriter:
             "regarding": regarding,
             "note": note[:NOTE_LIMIT],
         }
-        path = f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"
         try:
+            path = paths.collection("events.k8s.io/v1", "events", namespace=namespace)
             await self._cluster.request("POST", path, body=body)
         except ApiError as error:
             # The conditions and the log say the same.
@@ -261,13 +258,12 @@ class StatusWriter:
         # The resource version protects owners that others add meanwhile.
         version = metadata.get("resourceVersion")
         body = {"metadata": {"resourceVersion": version, "ownerReferences": [*owners, owner]}}
-        path = (
-            f"/apis/llmd.ai/v1alpha1/namespaces/{source.namespace}"
-            f"/variantautoscalings/{source.name}"
-        )
         try:
             await self._cluster.request(
-                "PATCH", path, body=body, content_type="application/merge-patch+json"
+                "PATCH",
+                _path(source.namespace, source.name),
+                body=body,
+                content_type="application/merge-patch+json",
             )
         except Conflict:
             return  # the watch lags behind what was just written
@@ -275,3 +271,32 @@ class StatusWriter:
             self._failed(source.key, error, "ownerReferences")
             return
         self._succeeded(source.key, "ownerReferences")
+
+
+def _path(namespace: str, name: str, *, subresource: str = "") -> str:
+    return paths.item(
+        VARIANT["apiVersion"],
+        "variantautoscalings",
+        name,
+        namespace=namespace,
+        subresource=subresource,
+    )
+
+
+async def _apply(cluster: Cluster, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Apply a status; without what was learned where the installed CRD does not have that field.
+
+    Raises:
+        ApiError: it was not applied.
+
+    """
+    query = (("fieldManager", MANAGER), ("force", "true"))
+    kind = "application/apply-patch+yaml"
+    try:
+        return await cluster.request("PATCH", path, body=body, query=query, content_type=kind)
+    except ApiError as error:
+        if variant_status.LEARNED not in str(error):
+            raise
+    status = {k: v for k, v in body["status"].items() if k != variant_status.LEARNED}
+    body = {**body, "status": status}
+    return await cluster.request("PATCH", path, body=body, query=query, content_type=kind)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from adapter.collector.traffic import Traffic
-from adapter.controller.state import VariantState
+from adapter.controller import tuning
+from adapter.controller.estimates import lengths, prior
+from adapter.controller.state import VariantState, labels_of
 from adapter.planning import fleet, plan
+from adapter.resources import hpa
 from adapter.resources.inputs import InvalidVariant
 from analyzer.step_times import StepTimes
 
@@ -32,6 +35,7 @@ def of_state(state: VariantState, *, now: float) -> dict[str, Any]:
         "metrics": state.metrics,
         "outcome": state.outcome,
         "problem": state.problem,
+        "configuration": list(source.warnings),
         "heldBackBy": held_back(state),
         "bounds": {"minReplicas": source.min_replicas, "maxReplicas": source.max_replicas},
         "targets": {
@@ -44,6 +48,8 @@ def of_state(state: VariantState, *, now: float) -> dict[str, Any]:
     used = next((p for p in source.profiles if p.accelerator == state.accelerator), None)
     if used is not None:
         document["profile"] = _profile(used)
+    elif state.profile_source in {"estimated", "learned"}:
+        document["profile"] = _learned(state)
     if state.decided_at:
         document["decidedSecondsAgo"] = round(now - state.decided_at, 1)
     if traffic is not None:
@@ -69,6 +75,22 @@ def _profile(profile: fleet.Profile) -> dict[str, Any]:
     }
 
 
+def _learned(state: VariantState) -> dict[str, Any]:
+    """Step times of a variant without a profile, and how certain they are."""
+    item = state.tuned.get(state.source.accelerator)
+    document: dict[str, Any] = {
+        "form": "step times",
+        "estimate": prior.of_source(state.source).described or None,
+    }
+    if item is not None:
+        document["windows"] = item.tuner.accepted
+        document["confidence"] = round(item.tuner.confidence, 3)
+        document["stepTimesMilliseconds"] = {
+            name: float(f"{value:.4g}") for name, value in tuning.parameters(item.tuner).items()
+        }
+    return document
+
+
 def _load(traffic: Traffic) -> dict[str, Any]:
     return {
         "arrivalRatePerMinute": round(60.0 * traffic.arrival_rate_rps, 3),
@@ -86,8 +108,24 @@ def _load(traffic: Traffic) -> dict[str, Any]:
         "preemptionsPerMinute": _rounded(traffic.preemptions_rps, 60.0),
         "inputTokensVariation": _rounded(traffic.input_cv),
         "outputTokensVariation": _rounded(traffic.output_cv),
+        "usedVariation": [
+            round(used, 3)
+            for used in (
+                lengths.of_traffic(traffic).input_cv,
+                lengths.of_traffic(traffic).output_cv,
+            )
+        ],
+        "variationSource": _variation_source(traffic),
         "cachedInputTokens": _rounded(traffic.cached_tokens),
     }
+
+
+def _variation_source(traffic: Traffic) -> str:
+    """Whether the variation of lengths that sizing uses was measured."""
+    known = (traffic.input_cv is not None, traffic.output_cv is not None)
+    if all(known):
+        return "measured"
+    return "partly measured" if any(known) else "default"
 
 
 def _rounded(value: float | None, factor: float = 1.0) -> float | None:
@@ -125,7 +163,7 @@ def of_refusal(refusal: InvalidVariant) -> dict[str, Any]:
 def held_back(state: VariantState) -> list[str]:
     """Why the replicas do not follow the target yet, each reason with its fix."""
     source, scaler, desired = state.source, state.source.scaler, state.desired
-    reasons = [source.mismatch] if source.mismatch else []
+    reasons = list(filter(None, (source.ambiguity, source.mismatch)))
     if desired is None or desired == source.replicas:
         return reasons
     if source.spec_replicas == desired:
@@ -145,10 +183,23 @@ def held_back(state: VariantState) -> list[str]:
             *reasons,
             f"no HorizontalPodAutoscaler scales {source.reference}; create one, or set --actuate=scale",
         ]
-    name = f"HorizontalPodAutoscaler {scaler.name}"
-    if not scaler.reads(source.name):
-        reasons.append(f"{name} does not read the adapter's metric with variant_name={source.name}")
+    return [*reasons, *_held_by_hpa(state, scaler, desired)]
+
+
+def _held_by_hpa(state: VariantState, scaler: hpa.Scaler, desired: int) -> list[str]:
+    """Why an HPA does not follow the target, or not at once."""
+    source, name = state.source, str(scaler)
+    reasons = []
+    served = labels_of(source, state.accelerator)
+    if not scaler.reads(served):
+        why = "; ".join(f"{item.metric}: {item.why_not(served)}" for item in scaler.readings)
+        reasons.append(
+            f"{name} does not read the adapter's metric with variant_name={source.name}"
+            + (f": {why}" if why else "")
+        )
     direction = "scaleUp" if desired > source.replicas else "scaleDown"
+    if scaler.up_disabled if direction == "scaleUp" else scaler.down_disabled:
+        reasons.append(f"{name} never does so: behavior.{direction}.selectPolicy is Disabled")
     tolerance = scaler.ignores(source.replicas, desired)
     if tolerance is not None:
         reasons.append(

@@ -21,7 +21,7 @@ from adapter.planning.pairs import (
 )
 from analyzer import capacity, queueing
 from analyzer.engine import columns as engine_columns
-from analyzer.engine import conversion, latencies, sizing
+from analyzer.engine import conversion, latencies, search, sizing
 from analyzer.engine.columns import Engines
 from analyzer.errors import InvalidParameterError
 from analyzer.replicas import FloatArray
@@ -33,7 +33,7 @@ BATCHED_TOKENS = 2048
 LENGTHS_FACTOR = 1.5
 """Factor by which mean lengths may leave those of a measurement before it is worth a note."""
 
-_BINDING = np.array([BINDINGS.index(name) for name in sizing.BINDINGS], dtype=np.int8)
+_BINDING = np.array([BINDINGS.index(name) for name in search.BINDINGS], dtype=np.int8)
 
 
 class StepModel:
@@ -176,10 +176,21 @@ def lengths(variant: fleets.Variant) -> Lengths:
 
 
 def lengths_note(variant: fleets.Variant, profile: fleets.Profile) -> str:
-    """Sentence that the traffic has left the measured lengths of a profile; empty where it has not."""
+    """Sentence on the measured lengths of a profile.
+
+    Empty where the traffic has not left them, or where none are given.
+    """
     if isinstance(profile.latency, StepTimes) or not variant.load.arrival_rate_rps:
         return ""
     at, now = _measured_at(profile), lengths(variant)
+    if (profile.at_tokens > 0) != (profile.at_input_tokens > 0):
+        given, absent = "atTokens", "atInputTokens"
+        if profile.at_tokens <= 0:
+            given, absent = absent, given
+        return (
+            f"profile gives {given} without {absent}, so its times cannot be converted to the lengths of the"
+            f" traffic, {variant.load.input_tokens:.0f}/{now.output_tokens:.0f} tokens: add {absent}"
+        )
     if at is None or not conversion.lengths_left(at, now, LENGTHS_FACTOR):
         return ""
     return (

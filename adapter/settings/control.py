@@ -61,7 +61,8 @@ class Reconciling:
     tune: bool = setting(
         False,
         kinds.ENABLE,
-        "Adjust performance profiles to observed latencies",
+        "Adjust profiles of alpha, beta, gamma and delta without the lengths of their measurement to observed"
+        " latencies; step times, given or converted, are adjusted anyway, within a factor of 2.5",
         annotation="llmd.ai/tune",
     )
     stability_margin: float = setting(
@@ -118,6 +119,13 @@ class Collecting:
         kinds.bounded_seconds(0.1, 3600.0),
         "Age from which metrics of a pod are not used",
         shown="2.5 scrape intervals",
+    )
+    allowed_endpoints: tuple[str, ...] = setting(
+        (),
+        kinds.DESTINATIONS,
+        "CIDRs, hosts and *.DOMAINs, separated by commas, that the annotation llmd.ai/metrics-endpoints may"
+        " name in a cluster besides the pods of the variant's own scale target",
+        shown="none",
     )
     gateway_metrics: tuple[tuple[str, str], ...] = setting(
         (),

@@ -186,7 +186,7 @@ class AdapterPolicy(ScalingPolicy):
         for source in self._inputs.variants:
             if source.key not in keys:
                 continue
-            engine = self.cluster.variants[source.name].engine
+            engine = self.cluster.variants[source.name].served_by
             kv_tokens = engine.kv_tokens if isinstance(engine, VllmEngine) else None
             for item in self.cluster.ready(source.name):
                 self.loop.collector.add(

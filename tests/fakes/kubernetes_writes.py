@@ -18,6 +18,9 @@ def scale(store: ObjectStore, method: str, path: ResourcePath, body: Any) -> Obj
     if path.plural not in SCALED:
         raise StatusError(404, "no scale")
     if method == "PATCH":
+        version = (body.get("metadata") or {}).get("resourceVersion")
+        if version and version != item["metadata"]["resourceVersion"]:
+            raise StatusError(409, f'{path.plural} "{path.name}": the object has been modified')
         changed = copy.deepcopy(item)
         changed.setdefault("spec", {})["replicas"] = body["spec"]["replicas"]
         item = store.update(path, changed)
@@ -25,7 +28,11 @@ def scale(store: ObjectStore, method: str, path: ResourcePath, body: Any) -> Obj
     return {
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
-        "metadata": item["metadata"],
+        # As in the real API, annotations and labels of the object are not those of its scale.
+        "metadata": {
+            name: item["metadata"][name]
+            for name in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+        },
         "spec": {"replicas": item["spec"].get("replicas", 1)},
         "status": {
             "replicas": (item.get("status") or {}).get("replicas", 0),
@@ -50,10 +57,21 @@ def changed(current: Object, path: ResourcePath, body: Any, request: web.Request
     if request.content_type == "application/apply-patch+yaml":
         assert request.query["fieldManager"]
         assert path.subresource == "status", "only the status is ours to apply"
+        # As the API server answers an apply of what the installed CRD does not declare.
+        for name in UNDECLARED_STATUS.get(path.name, ()):
+            if name in body["status"]:
+                raise StatusError(
+                    500,
+                    f"failed to create typed patch object: .status.{name}: field not declared in schema",
+                )
         # One manager owns the whole status: fields that are no longer applied go.
         item["status"] = body["status"]
         return item
     raise StatusError(415, f"unsupported patch {request.content_type}")
+
+
+UNDECLARED_STATUS: dict[str, frozenset[str]] = {}
+"""Fields of `.status` that the CRD lacks, by the name of the object."""
 
 
 def owners_changed(current: Object, item: Object) -> bool:

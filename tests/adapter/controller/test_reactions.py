@@ -16,7 +16,8 @@ from adapter.controller.settings import LoopSettings
 from adapter.planning import fleet
 from adapter.planning import plan as planning
 from adapter.resources.inputs import Inputs
-from adapter.resources.variant import Published, VariantSource
+from adapter.resources.stored_status import Published
+from adapter.resources.variant import VariantSource
 from adapter.store import TargetStore
 from analyzer.latency import LatencyParameters
 
