@@ -1,7 +1,8 @@
 """What the leader writes to the cluster: `.status` by server-side apply, Events, owner references.
 
-Written only on change, and never once the lease is lost. Failed writes are retried at the next optimization
-cycle.
+Written only on change, and never once the lease is lost. Every status carries the resource version that it
+replaces: a write that is delayed until after another leader's is refused. Failed writes are retried at the
+next reconcile cycle.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ CONTROLLER = "llmd.ai/variant-adapter"
 CONCURRENCY = 8
 """Status writes in flight at the same time."""
 
+ATTEMPTS = 3
+"""Attempts of one status write, of which all but the first follow a change of the object meanwhile."""
+
 NOTE_LIMIT = 1024
 """Characters of an Event's note, the API's limit."""
 
@@ -47,6 +51,8 @@ class _Record:
     Attributes:
         uid: UID of the object that `status` was written to; empty before the first write.
         status: status written last.
+        seen: resource version that the watch showed at that write.
+        version: resource version that the write made.
         unapplied: error of the last patch of its scale target; empty where there was none.
         problems: error of the last write by field, of the fields whose last write failed.
 
@@ -54,6 +60,8 @@ class _Record:
 
     uid: str = ""
     status: Mapping[str, Any] = field(default_factory=dict)
+    seen: str = ""
+    version: str = ""
     unapplied: str = ""
     problems: Mapping[str, str] = field(default_factory=dict)
 
@@ -93,6 +101,13 @@ class StatusWriter:
         self._now = now
         self._records: dict[str, _Record] = {}
         self._slots = asyncio.Semaphore(CONCURRENCY)
+
+    def start_leading(self) -> None:
+        """Forget what was written: another replica may have led since, and its late writes must be refused.
+
+        Each status is then written once, changed or not.
+        """
+        self._records = {}
 
     async def write(
         self,
@@ -139,42 +154,73 @@ class StatusWriter:
             await self._write(refusal.key, before, after)
 
     def _before(self, key: str) -> Mapping[str, Any] | None:
-        """The current status: the one written last where the watch lags; None where the object is gone."""
+        """The current status: the one written last while the watch lags; None where the object is gone."""
         item = self._watched(key)
         if item is None:
             return None
         metadata = item["metadata"]
         record = self._records[key]
-        if record.status and record.uid == str(metadata.get("uid")):
+        if record.uid == str(metadata.get("uid")) and record.seen == metadata["resourceVersion"]:
             return record.status
         status = item.get("status")
         return status if isinstance(status, dict) else {}
 
     async def _write(self, key: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-        now = self._now()
-        if not variant_status.differs(before, after, refresh_seconds=self._refresh, now=now):
+        record, item, now = self._records[key], self._watched(key), self._now()
+        if item is None or (
+            record.uid
+            and not variant_status.differs(before, after, refresh_seconds=self._refresh, now=now)
+        ):
             return
-        namespace, _, name = key.partition("/")
-        path = f"/apis/llmd.ai/v1alpha1/namespaces/{namespace}/variantautoscalings/{name}/status"
-        body = {**VARIANT, "metadata": {"name": name, "namespace": namespace}, "status": after}
+        seen, uid = str(item["metadata"]["resourceVersion"]), str(item["metadata"].get("uid"))
+        lags = record.uid == uid and record.seen == seen
         async with self._slots:
-            if not self._leads():
-                return
             try:
-                written = await self._cluster.request(
-                    "PATCH",
-                    path,
-                    body=body,
-                    query=(("fieldManager", MANAGER), ("force", "true")),
-                    content_type="application/apply-patch+yaml",
-                )
+                written = await self._apply(key, uid, record.version if lags else seen, after)
             except ApiError as error:
                 self._failed(key, error, "status")
                 return
-            uid = str((written.get("metadata") or {}).get("uid"))
-            self._records[key] = replace(self._records[key], uid=uid, status=after)
+            if written is None:
+                return
+            version = str((written.get("metadata") or {}).get("resourceVersion"))
+            self._records[key] = replace(
+                self._records[key], uid=uid, status=after, seen=seen, version=version
+            )
             self._succeeded(key, "status")
             await self._record_events(key, uid, before, after)
+
+    async def _apply(
+        self, key: str, uid: str, version: str, status: Mapping[str, Any]
+    ) -> Mapping[str, Any] | None:
+        """Apply a status to that version of the object; None where this replica must not write it.
+
+        Raises:
+            ApiError: the API server refused, or did not answer.
+
+        """
+        namespace, _, name = key.partition("/")
+        path = f"/apis/llmd.ai/v1alpha1/namespaces/{namespace}/variantautoscalings/{name}"
+        for attempt in range(1, ATTEMPTS + 1):
+            if not self._leads():
+                return None
+            metadata = {"name": name, "namespace": namespace, "resourceVersion": version}
+            try:
+                return await self._cluster.request(
+                    "PATCH",
+                    f"{path}/status",
+                    body={**VARIANT, "metadata": metadata, "status": status},
+                    query=(("fieldManager", MANAGER), ("force", "true")),
+                    content_type="application/apply-patch+yaml",
+                )
+            except Conflict:
+                if attempt == ATTEMPTS or not self._leads():
+                    raise
+            # Somebody changed the object: the status still holds, as long as this replica leads.
+            current = (await self._cluster.request("GET", path)).get("metadata") or {}
+            if str(current.get("uid")) != uid:
+                return None
+            version = str(current.get("resourceVersion"))
+        return None
 
     def _failed(self, key: str, error: ApiError, part: str) -> None:
         if isinstance(error, NotFound):

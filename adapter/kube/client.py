@@ -29,6 +29,9 @@ PAGE = 500
 _WATCH_SECONDS = 300
 """How long the API server keeps a watch open before it ends it."""
 
+_MESSAGE_BYTES = 4 * 1024 * 1024
+"""Bytes of one message of a WebSocket."""
+
 _FAILURES = (OSError, TimeoutError, aiohttp.ClientError, ValueError, RecursionError)
 """No connection, no response in time, or a response that is not a JSON object."""
 
@@ -141,6 +144,40 @@ class Cluster:
                         if event["type"] == "ERROR":
                             raise _ended(path, event["object"])
                         yield event
+        except _FAILURES as error:
+            raise _unavailable(path, error) from error
+
+    @contextlib.asynccontextmanager
+    async def websocket(
+        self, path: str, *, query: Sequence[tuple[str, str]], protocol: str
+    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """Open a WebSocket of a streaming subresource, such as `portforward`.
+
+        Raises:
+            ApiError: the API server refused, does not speak that subprotocol, or did not answer.
+
+        """
+        headers: dict[str, str] = {}
+        parameters = list(query)
+        await self._api.update_params_for_auth(headers, parameters, ["BearerToken"])
+        rest = self._api.rest_client
+        try:
+            async with rest.pool_manager.ws_connect(
+                f"{self._api.configuration.host}{path}",
+                params=parameters,
+                headers=headers,
+                protocols=(protocol,),
+                proxy=rest.proxy,
+                max_msg_size=_MESSAGE_BYTES,
+            ) as socket:
+                if socket.protocol != protocol:
+                    raise errors.Unavailable(
+                        f"{path}: the API server does not speak {protocol}", path=path
+                    )
+                yield socket
+        except aiohttp.WSServerHandshakeError as error:
+            message = f"{path}: {error.status} {error.message}"
+            raise errors.of_status(error.status, message, path=path) from error
         except _FAILURES as error:
             raise _unavailable(path, error) from error
 

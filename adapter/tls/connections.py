@@ -92,8 +92,9 @@ class Connections:
     """The connections of one listener."""
 
     def __init__(
-        self, server: web.Server, *, context: ssl.SSLContext, limits: ConnectionLimits
+        self, server: web.Server, *, context: ssl.SSLContext | None, limits: ConnectionLimits
     ) -> None:
+        """`context`: TLS of the connections; None: they are plain."""
         self._server = server
         self._context = context
         self._limits = limits
@@ -158,8 +159,8 @@ class Connections:
                 protocol,
                 accepted,
                 ssl=self._context,
-                ssl_handshake_timeout=limits.handshake_seconds,
-                ssl_shutdown_timeout=limits.shutdown_seconds,
+                ssl_handshake_timeout=limits.handshake_seconds if self._context else None,
+                ssl_shutdown_timeout=limits.shutdown_seconds if self._context else None,
             )
         except (OSError, TimeoutError, ssl.SSLError):
             # Scanners, health checks of load balancers and clients that distrust us are everyday life.
