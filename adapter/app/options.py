@@ -79,8 +79,8 @@ class ServeOptions:
         installation: Installation in a cluster; None with a folder.
         metrics_host: Address of the metrics port.
         metrics_port: Port for metrics and explanations without TLS; None for none.
-        metrics_auth: Who may read them: callers with a bearer token that the cluster accepts, and peers on
-            loopback ("cluster"); or all ("none").
+        metrics_auth: Readers of metrics and explanations there: callers with a bearer token that the cluster
+            accepts, and peers on loopback ("cluster"); or all ("none").
 
     """
 

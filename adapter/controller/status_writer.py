@@ -66,6 +66,62 @@ class _Record:
     problems: Mapping[str, str] = field(default_factory=dict)
 
 
+class _Events:
+    """Records Events about variants."""
+
+    def __init__(self, cluster: Cluster, *, identity: str, now: Callable[[], float]) -> None:
+        self._cluster = cluster
+        self._identity = identity
+        self._now = now
+
+    async def record(
+        self, key: str, uid: str, before: Mapping[str, Any], after: Mapping[str, Any]
+    ) -> None:
+        """Record Events for a new target and for conditions that turned bad."""
+        was, new = (item.get("desiredOptimizedAlloc") or {} for item in (before, after))
+        if new and (was.get("numReplicas"), was.get("accelerator")) != (
+            new["numReplicas"],
+            new["accelerator"],
+        ):
+            reason = variant_status.conditions(after)["OptimizationReady"]["message"]
+            from_ = was.get("numReplicas", "no target")
+            note = f"{from_} -> {new['numReplicas']} replicas of {new['accelerator']}: {reason}"
+            await self._create(key, uid, "Normal", "ScalingDecision", note)
+        last = variant_status.conditions(before)
+        noted = set()
+        for kind, item in variant_status.conditions(after).items():
+            former = last.get(kind) or {}
+            same = (former.get("status"), former.get("reason")) == (item["status"], item["reason"])
+            bad = item["status"] == "False" or item["reason"] == "CapacityShort"
+            if bad and not same and item["message"] not in noted:
+                noted.add(item["message"])
+                await self._create(key, uid, "Warning", str(item["reason"]), str(item["message"]))
+
+    async def _create(self, key: str, uid: str, kind: str, reason: str, note: str) -> None:
+        namespace, _, name = key.partition("/")
+        at = datetime.fromtimestamp(self._now(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        regarding = {**VARIANT, "namespace": namespace, "name": name, "uid": uid}
+        body = {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"generateName": f"{name[:200]}-", "namespace": namespace},
+            "eventTime": at,
+            "reportingController": CONTROLLER,
+            "reportingInstance": self._identity[:128],
+            "action": "Optimize",
+            "type": kind,
+            "reason": reason,
+            "regarding": regarding,
+            "note": note[:NOTE_LIMIT],
+        }
+        path = f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"
+        try:
+            await self._cluster.request("POST", path, body=body)
+        except ApiError as error:
+            # The conditions and the log say the same.
+            log.info("Event not written; continuing without", error=str(error))
+
+
 class StatusWriter:
     """Writes what has changed since the last write."""
 
@@ -93,7 +149,7 @@ class StatusWriter:
 
         """
         self._cluster = cluster
-        self._identity = identity
+        self._events = _Events(cluster, identity=identity, now=now)
         self._watched = watched
         self._leads = leads
         self._refresh = refresh_seconds
@@ -187,7 +243,7 @@ class StatusWriter:
                 self._records[key], uid=uid, status=after, seen=seen, version=version
             )
             self._succeeded(key, "status")
-            await self._record_events(key, uid, before, after)
+            await self._events.record(key, uid, before, after)
 
     async def _apply(
         self, key: str, uid: str, version: str, status: Mapping[str, Any]
@@ -240,53 +296,6 @@ class StatusWriter:
         if part in record.problems:
             problems = {name: text for name, text in record.problems.items() if name != part}
             self._records[key] = replace(record, problems=problems)
-
-    async def _record_events(
-        self, key: str, uid: str, before: Mapping[str, Any], after: Mapping[str, Any]
-    ) -> None:
-        """Record Events for a new target and for conditions that turned bad."""
-        was, new = (item.get("desiredOptimizedAlloc") or {} for item in (before, after))
-        if new and (was.get("numReplicas"), was.get("accelerator")) != (
-            new["numReplicas"],
-            new["accelerator"],
-        ):
-            reason = variant_status.conditions(after)["OptimizationReady"]["message"]
-            from_ = was.get("numReplicas", "no target")
-            note = f"{from_} -> {new['numReplicas']} replicas of {new['accelerator']}: {reason}"
-            await self._event(key, uid, "Normal", "ScalingDecision", note)
-        last = variant_status.conditions(before)
-        noted = set()
-        for kind, item in variant_status.conditions(after).items():
-            former = last.get(kind) or {}
-            same = (former.get("status"), former.get("reason")) == (item["status"], item["reason"])
-            bad = item["status"] == "False" or item["reason"] == "CapacityShort"
-            if bad and not same and item["message"] not in noted:
-                noted.add(item["message"])
-                await self._event(key, uid, "Warning", str(item["reason"]), str(item["message"]))
-
-    async def _event(self, key: str, uid: str, kind: str, reason: str, note: str) -> None:
-        namespace, _, name = key.partition("/")
-        at = datetime.fromtimestamp(self._now(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        regarding = {**VARIANT, "namespace": namespace, "name": name, "uid": uid}
-        body = {
-            "apiVersion": "events.k8s.io/v1",
-            "kind": "Event",
-            "metadata": {"generateName": f"{name[:200]}-", "namespace": namespace},
-            "eventTime": at,
-            "reportingController": CONTROLLER,
-            "reportingInstance": self._identity[:128],
-            "action": "Optimize",
-            "type": kind,
-            "reason": reason,
-            "regarding": regarding,
-            "note": note[:NOTE_LIMIT],
-        }
-        path = f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"
-        try:
-            await self._cluster.request("POST", path, body=body)
-        except ApiError as error:
-            # The conditions and the log say the same.
-            log.info("Event not written; continuing without", error=str(error))
 
     async def _own(self, source: VariantSource) -> None:
         """Add the scale target as an owner, so that the variant is deleted with it."""

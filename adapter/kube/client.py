@@ -6,6 +6,7 @@ because the import takes a second and 38 MB.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -31,6 +32,9 @@ _WATCH_SECONDS = 300
 
 _MESSAGE_BYTES = 4 * 1024 * 1024
 """Bytes of one message of a WebSocket."""
+
+_TLS_END_SECONDS = 0.1
+"""Seconds in which the TLS connection of a WebSocket ends."""
 
 _FAILURES = (OSError, TimeoutError, aiohttp.ClientError, ValueError, RecursionError)
 """No connection, no response in time, or a response that is not a JSON object."""
@@ -180,6 +184,9 @@ class Cluster:
             raise errors.of_status(error.status, message, path=path) from error
         except _FAILURES as error:
             raise _unavailable(path, error) from error
+        finally:
+            # Its TLS connection goes back to no pool: it ends in the background, and the loop may end next.
+            await asyncio.sleep(_TLS_END_SECONDS)
 
     async def _call(
         self,
