@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import sys
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import structlog
+if TYPE_CHECKING:
+    import structlog
+
+
+class LazyLogger:
+    """A structlog logger for modules that short commands load: structlog is imported with the first line.
+
+    structlog loads rich for its tracebacks, which takes longer than those commands have.
+    """
+
+    def __getattr__(self, level: str) -> Any:
+        """The method of that level."""
+        import structlog  # noqa: PLC0415
+
+        return getattr(structlog.get_logger(), level)
 
 
 def configure(style: Literal["auto", "text", "json"], *, quiet: bool = False) -> None:
     """Set up structlog for this process; `quiet` leaves only errors."""
+    import structlog  # noqa: PLC0415 - see `LazyLogger`
+
     as_json = style == "json" or (style == "auto" and not sys.stderr.isatty())
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()

@@ -16,7 +16,6 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from analyzer import chain, errors
 from analyzer.replicas import MAX_QUEUE_TO_BATCH, FloatArray, Replica, Replicas, checked
@@ -238,6 +237,8 @@ def percentiles_all(
 
 
 def _waiting_quantile(table: chain.Chain, load: FloatArray, share: FloatArray) -> FloatArray:
+    from scipy import special  # noqa: PLC0415 - takes long to load, and only percentiles need it
+
     seen = table.seen(load)
 
     def excess(departures: FloatArray, rows: NDArray[np.intp]) -> FloatArray:

@@ -19,12 +19,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from optimizer import greedy
 from optimizer.components import components, demands
@@ -39,6 +37,9 @@ from optimizer.problem import (
     allocate,
     penalty,
 )
+
+if TYPE_CHECKING:
+    from scipy.optimize import LinearConstraint
 
 FloatArray = NDArray[np.float64]
 
@@ -208,7 +209,10 @@ class _Program:
         cheapest = self._cheapest()
         if cheapest is not None:
             return _Solved(cheapest, 0.0, finished=True)
-        constraints, bounds = self._constraints(), self._bounds()
+        # Takes longer to load than most plans take, here and below: only where devices run short.
+        from scipy.optimize import Bounds, LinearConstraint, milp  # noqa: PLC0415
+
+        constraints, bounds = self._constraints(), Bounds(0.0, self._most())
         stages = self._stages()
         limit = self._problem.time_limit_s / (len(stages) + 1)
         best: FloatArray | None = None
@@ -263,6 +267,8 @@ class _Program:
         return min(0.9 * step / max(float(np.abs(goal).sum()), 1.0), 1.0)
 
     def _constraints(self) -> list[LinearConstraint]:
+        from scipy import optimize, sparse  # noqa: PLC0415 - see `solve`
+
         full, part = len(self._full), len(self._part)
         pairs = [*self._full, *self._part]
         owners = np.array([index for index, _ in pairs], dtype=np.intp)
@@ -272,7 +278,7 @@ class _Program:
         )
         # Of priorities that can all be served each variant is, in full: its columns of x sum up to 1.
         must = np.array([variant.priority in self._served for variant in self._problem.variants])
-        constraints = [LinearConstraint(once, np.where(must, 1.0, -np.inf), 1.0)]
+        constraints = [optimize.LinearConstraint(once, np.where(must, 1.0, -np.inf), 1.0)]
         kinds = {kind: row for row, kind in enumerate(self._capacity)}
         rows, columns, counts = [], [], []
         for column, (_, candidate) in enumerate(self._full):
@@ -288,7 +294,7 @@ class _Program:
         if rows:
             used = sparse.csr_array((counts, (rows, columns)), shape=(len(kinds), self._columns))
             free = np.array([float(self._capacity[kind]) for kind in kinds])
-            constraints.append(LinearConstraint(used, -np.inf, free))
+            constraints.append(optimize.LinearConstraint(used, -np.inf, free))
         if part:
             # z <= y <= (replicas - 1) z: some replicas, but not all.
             some = np.arange(part)
@@ -305,19 +311,17 @@ class _Program:
                 ),
                 shape=(part, self._columns),
             )
-            constraints += [
-                LinearConstraint(least, -np.inf, 0.0),
-                LinearConstraint(limit, -np.inf, 0.0),
-            ]
+            links = [optimize.LinearConstraint(item, -np.inf, 0.0) for item in (least, limit)]
+            constraints += links
         return constraints
 
-    def _bounds(self) -> Bounds:
+    def _most(self) -> FloatArray:
         most = [1.0] * (len(self._full) + len(self._part))
         most += [
             min(candidate.replicas - 1.0, float(self._room(candidate)))
             for _, candidate in self._part
         ]
-        return Bounds(0.0, np.array(most))
+        return np.array(most)
 
     def _stages(self) -> list[tuple[FloatArray, float]]:
         """Goals to minimize, each with the step between its possible values (0: no such step)."""

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-from scipy import sparse
-
 from optimizer.problem import Problem, VariantCandidates
 
 
@@ -29,17 +26,22 @@ def components(
     """Groups of variants that share no scarce device type, and the scarce types."""
     wanted = demands(problem.variants)
     scarce = sorted(kind for kind, count in wanted.items() if count > capacity.get(kind, 0))
-    indices = {kind: index for index, kind in enumerate(scarce)}
-    rows, columns = [], []
-    for row, variant in enumerate(problem.variants):
-        for candidate in variant.candidates:
-            if candidate.demand and candidate.device_type in indices:
-                rows.append(row)
-                columns.append(len(problem.variants) + indices[candidate.device_type])
-    size = len(problem.variants) + len(scarce)
-    links = sparse.coo_array((np.ones(len(rows)), (rows, columns)), shape=(size, size))
-    _, labels = sparse.csgraph.connected_components(links, directed=False)
-    groups: dict[int, list[VariantCandidates]] = {}
-    for variant, label in zip(problem.variants, labels, strict=False):
-        groups.setdefault(int(label), []).append(variant)
+    # Which type stands for all types that a variant links, directly or through others.
+    linked = {kind: kind for kind in scarce}
+
+    def root(kind: str) -> str:
+        while linked[kind] != kind:
+            linked[kind] = linked[linked[kind]]
+            kind = linked[kind]
+        return kind
+
+    first: list[str | None] = []
+    for variant in problem.variants:
+        kinds = [c.device_type for c in variant.candidates if c.demand and c.device_type in linked]
+        for kind in kinds[1:]:
+            linked[root(kind)] = root(kinds[0])
+        first.append(kinds[0] if kinds else None)
+    groups: dict[str | int, list[VariantCandidates]] = {}
+    for place, (variant, link) in enumerate(zip(problem.variants, first, strict=True)):
+        groups.setdefault(place if link is None else root(link), []).append(variant)
     return list(groups.values()), scarce

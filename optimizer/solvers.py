@@ -5,24 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
-from optimizer import greedy, unlimited
+from optimizer import branch_and_bound, greedy, unlimited
 from optimizer.errors import InvalidProblemError
 from optimizer.problem import POLICIES, Problem, Solution, SolverName, VariantCandidates
 
 Solver = Callable[[Problem], Solution]
 
 
-def _branch_and_bound(problem: Problem) -> Solution:
-    # It loads scipy.optimize, which takes longer than most plans: only where it solves something.
-    from optimizer import branch_and_bound  # noqa: PLC0415
-
-    return branch_and_bound.solve(problem)
-
-
 SOLVERS: dict[SolverName, Solver] = {
     "unlimited": unlimited.solve,
     "greedy": greedy.solve,
-    "branch-and-bound": _branch_and_bound,
+    "branch-and-bound": branch_and_bound.solve,
 }
 
 

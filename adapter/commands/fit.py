@@ -6,20 +6,21 @@ import argparse
 import dataclasses
 import json
 import math
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from adapter.commands import flags
 from adapter.errors import InputError
-from adapter.formats import benchmarks, plots
 from analyzer.errors import FitError, InvalidParameterError, SaturatedRowsError
-from analyzer.fitting import advice as step_advice
-from analyzer.fitting import benchmark_rows, step_fit
-from analyzer.fitting import lines as fitting
+
+if TYPE_CHECKING:
+    from adapter.formats import benchmarks
+    from analyzer.fitting import advice as step_advice
+    from analyzer.fitting import benchmark_rows, step_fit
+    from analyzer.fitting import lines as fitting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +80,9 @@ def register(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fit and print; a poor fit is printed with its quality."""
+    # numpy and scipy, which `--help` does not need, here and below.
+    from adapter.formats import benchmarks, plots  # noqa: PLC0415
+
     rows = [row for path in args.files for row in benchmarks.read(path)]
     result = fit_rows(rows, args.max_batch)
     if args.plot is not None:
@@ -100,6 +104,11 @@ def fit_rows(rows: Sequence[benchmarks.Row], max_batch: int | None) -> Result:
         InputError: neither fit is possible, or a number is out of its range.
 
     """
+    import numpy as np  # noqa: PLC0415 - see `run`
+
+    from analyzer.fitting import advice as step_advice  # noqa: PLC0415
+    from analyzer.fitting import lines as fitting  # noqa: PLC0415
+
     usable = [row for row in rows if not row.problem]
     steps, steps_problem, table = _steps(usable, max_batch)
     waited = {row.row for row in steps.saturated} if steps else set()
@@ -140,6 +149,8 @@ def fit_rows(rows: Sequence[benchmarks.Row], max_batch: int | None) -> Result:
 def _steps(
     rows: Sequence[benchmarks.Row], max_batch: int | None
 ) -> tuple[step_fit.StepFit | None, str, benchmark_rows.BenchmarkRows | None]:
+    from analyzer.fitting import benchmark_rows, step_fit  # noqa: PLC0415 - see `run`
+
     for name in ("input_tokens", "output_tokens"):
         if any(math.isnan(getattr(row, name)) for row in rows):
             return None, f"{name} is missing in some rows", None
@@ -233,6 +244,8 @@ def _table(result: Result) -> Iterator[str]:
 
 
 def _step_lines(result: Result, steps: step_fit.StepFit) -> Iterator[str]:
+    from analyzer.fitting import step_fit  # noqa: PLC0415 - see `run`
+
     for saturated in steps.saturated:
         yield f"saturated, left out: {result.rows[saturated.row].place}: {saturated.reason}"
     for row in steps.waited:
@@ -249,7 +262,7 @@ def _step_lines(result: Result, steps: step_fit.StepFit) -> Iterator[str]:
         yield f"  outlier: {result.rows[row].place}"
     tails = [row.itl_p99_ms / row.itl_ms for row in result.rows if row.itl_p99_ms > 0]
     if tails:
-        yield f"  ITL p99/mean ratio {np.median(tails):.2f}, median of {len(tails)} rows"
+        yield f"  ITL p99/mean ratio {statistics.median(tails):.2f}, median of {len(tails)} rows"
     for capacity in result.capacities:
         measured = capacity.measured_rps
         best = "none measured" if math.isnan(measured) else f"best measured {measured:.4g}"

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -16,11 +16,7 @@ from optimizer.errors import OptimizerError
 from optimizer.problem import POLICIES, SolverName
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from adapter.planning import plan as planning
-
-_WIDTH = 200
 
 
 def register(command: argparse.ArgumentParser) -> None:
@@ -112,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"before": _document(before), "after": _document(after)}))
     else:
-        _print(_comparison(before, after))
+        _print(_comparison(before, after), numbers=[3])
     return 0
 
 
@@ -143,7 +139,7 @@ def _show(args: argparse.Namespace, plan: planning.Plan) -> None:
     if args.json:
         print(json.dumps(_document(plan, explain=args.explain)))
         return
-    _print(_table(plan))
+    _print(_rows(plan), numbers=range(2, 8))
     print(_summary(plan))
     for name, why in plan.set_aside.items():
         print(f"set aside: {name}: {why}")
@@ -181,18 +177,13 @@ def _document(plan: planning.Plan, *, explain: bool = False) -> dict[str, Any]:
     }
 
 
-def _table(plan: planning.Plan) -> Table:
-    from rich.table import Table  # noqa: PLC0415 - see `run`
-
-    table = Table(box=None, pad_edge=False)
-    for name in ("variant", "accelerator"):
-        table.add_column(name)
-    for name in ("replicas", "max batch", "cost", "ITL ms", "TTFT ms", "req/min each"):
-        table.add_column(name, justify="right")
-    table.add_column("served")
+def _rows(plan: planning.Plan) -> Iterator[tuple[str, ...]]:
+    """A header, and one row per variant."""
+    yield ("variant", "accelerator", "replicas", "max batch", "cost", "ITL ms", "TTFT ms",
+           "req/min each", "served")  # fmt: skip
     for name, decision in plan.decisions.items():
         chosen = decision.candidate
-        table.add_row(
+        yield (
             name,
             chosen.accelerator or "-",
             str(chosen.replicas),
@@ -203,7 +194,6 @@ def _table(plan: planning.Plan) -> Table:
             f"{chosen.max_rate_rpm:.2f}",
             decision.served,
         )
-    return table
 
 
 def _summary(plan: planning.Plan) -> str:
@@ -229,15 +219,9 @@ def _explained(plan: planning.Plan) -> Iterator[str]:
             yield f"  note: {note}"
 
 
-def _comparison(before: planning.Plan, after: planning.Plan) -> Table:
+def _comparison(before: planning.Plan, after: planning.Plan) -> Iterator[tuple[str, ...]]:
     """Both plans side by side: variants that change, and the sums."""
-    from rich.table import Table  # noqa: PLC0415 - see `run`
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column("variant")
-    for name in ("before", "after"):
-        table.add_column(name)
-    table.add_column("cost change", justify="right")
+    yield "variant", "before", "after", "cost change"
     same = 0
     for name in {**before.decisions, **after.decisions}:
         first, second = before.decisions.get(name), after.decisions.get(name)
@@ -246,17 +230,16 @@ def _comparison(before: planning.Plan, after: planning.Plan) -> Table:
             if first.candidate.cost == second.candidate.cost:
                 continue
         change = (second.candidate.cost if second else 0) - (first.candidate.cost if first else 0)
-        table.add_row(name, _short(first), _short(second), f"{change:+g}")
-    table.add_row(f"({same} with the same replicas)")
+        yield name, _short(first), _short(second), f"{change:+g}"
+    yield f"({same} with the same replicas)", "", "", ""
     change = after.total_cost - before.total_cost
-    table.add_row("total", f"{before.total_cost:g}", f"{after.total_cost:g}", f"{change:+g}")
+    yield "total", f"{before.total_cost:g}", f"{after.total_cost:g}", f"{change:+g}"
     served = [
         sum(1 for decision in plan.decisions.values() if decision.served == "full")
         for plan in (before, after)
     ]
-    table.add_row("served in full", str(served[0]), str(served[1]), "")
-    table.add_row("end", before.termination, after.termination, "")
-    return table
+    yield "served in full", str(served[0]), str(served[1]), ""
+    yield "end", before.termination, after.termination, ""
 
 
 def _short(decision: planning.Decision | None) -> str:
@@ -269,9 +252,13 @@ def _short(decision: planning.Decision | None) -> str:
     return f"{chosen.replicas} x {chosen.accelerator or 'nothing'}{part}"
 
 
-def _print(table: Table) -> None:
-    from rich.console import Console  # noqa: PLC0415 - see `run`
-
-    # Wide enough for every column where nobody looks, such as in a pipe or a test.
-    console = Console()
-    (console if console.is_terminal else Console(width=_WIDTH)).print(table)
+def _print(rows: Iterator[tuple[str, ...]], numbers: Sequence[int]) -> None:
+    """Print rows in columns, numbers to the right; rich would take as long to load as the planning takes."""
+    table = list(rows)
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        cells = [
+            cell.rjust(width) if place in numbers else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip())

@@ -6,13 +6,13 @@ import argparse
 import json
 import math
 from collections.abc import Iterator
-from typing import Any
-
-import yaml
+from typing import TYPE_CHECKING, Any
 
 from adapter.commands import flags
-from adapter.profiles import catalog, finder
-from adapter.profiles.finder import ModelProfile, ProfileRequest
+from adapter.profiles import catalog, memory
+
+if TYPE_CHECKING:
+    from adapter.profiles.finder import ModelProfile
 
 _SHOWN_LENGTHS = ((512, 128), (2048, 256), (8192, 512))
 
@@ -63,7 +63,7 @@ def _add_engine(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--kv-cache-dtype",
-        **flags.choice(*finder.KV_CACHE_BYTES),
+        **flags.choice(*memory.KV_CACHE_BYTES),
         default="auto",
         help="Precision of the KV cache, as the engine's flag of that name. Default auto: 16 bits",
     )
@@ -98,8 +98,11 @@ def _add_engine(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Look the profile up and print it."""
+    # numpy and scipy, which `--help` does not need.
+    from adapter.profiles import finder  # noqa: PLC0415
+
     profile = finder.find(
-        ProfileRequest(
+        finder.ProfileRequest(
             model=args.model,
             gpu=args.gpu,
             tp=args.tp,
@@ -114,6 +117,8 @@ def run(args: argparse.Namespace) -> int:
     if args.output == "json":
         print(json.dumps(_document(profile)))
     else:
+        import yaml  # noqa: PLC0415 - as above
+
         for line in _comments(profile):
             print(f"# {line}")
         print(yaml.safe_dump({"accelerators": [accelerator(profile)]}, sort_keys=False), end="")

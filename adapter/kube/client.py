@@ -1,7 +1,7 @@
 """A client of the Kubernetes API: requests, lists and watches of JSON objects.
 
-kubernetes-asyncio brings credentials and the connection pool. It is imported only when a cluster is used,
-because the import takes a second and 38 MB.
+kubernetes-asyncio brings credentials and the connection pool. Its import takes a second and 38 MB, so it is
+left out where a kubeconfig holds certificates or a token (`adapter.kube.kubeconfig`).
 """
 
 from __future__ import annotations
@@ -9,17 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 
 from adapter.errors import StartupError
 from adapter.kube import errors
-
-if TYPE_CHECKING:
-    from kubernetes_asyncio.client import ApiClient
+from adapter.kube import kubeconfig as kubeconfigs
 
 TIMEOUT_SECONDS = 10.0
 """How long a request may take, watches excepted."""
@@ -40,6 +39,30 @@ _FAILURES = (OSError, TimeoutError, aiohttp.ClientError, ValueError, RecursionEr
 """No connection, no response in time, or a response that is not a JSON object."""
 
 
+_BUFFER = 2**21
+"""Bytes read ahead: a watch's event holds a whole object on one line, and etcd allows 1.5 MiB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """How requests reach an API server.
+
+    Attributes:
+        session: HTTP client with the TLS settings.
+        server: URL of the API server.
+        authorize: adds the headers that authenticate a request.
+        proxy: URL of an HTTP proxy, None: none.
+        server_hostname: name that the server's certificate must have, None: the one in its URL.
+
+    """
+
+    session: aiohttp.ClientSession
+    server: str
+    authorize: Callable[[dict[str, str]], Awaitable[None]] = field(repr=False)
+    proxy: str | None = None
+    server_hostname: str | None = None
+
+
 @contextlib.asynccontextmanager
 async def connected(kubeconfig: Path | None) -> AsyncIterator[Cluster]:
     """A client of the cluster of a kubeconfig file; with None of the cluster that this pod runs in.
@@ -48,26 +71,62 @@ async def connected(kubeconfig: Path | None) -> AsyncIterator[Cluster]:
         StartupError: the file is unusable, or this process does not run in a pod.
 
     """
+    access = None if kubeconfig is None else kubeconfigs.read(kubeconfig)
+    opened = _opened(kubeconfig) if access is None else _opened_plainly(access)
+    async with opened as connection:
+        yield Cluster(connection)
+
+
+@contextlib.asynccontextmanager
+async def _opened_plainly(access: kubeconfigs.Access) -> AsyncIterator[Connection]:
+    async def authorize(headers: dict[str, str]) -> None:
+        headers.update(access.headers)
+
+    connector = aiohttp.TCPConnector(ssl=access.tls)
+    async with aiohttp.ClientSession(
+        connector=connector, trust_env=True, read_bufsize=_BUFFER
+    ) as session:
+        yield Connection(session=session, server=access.server, authorize=authorize)
+
+
+@contextlib.asynccontextmanager
+async def _opened(kubeconfig: Path | None) -> AsyncIterator[Connection]:
     from kubernetes_asyncio import client, config  # noqa: PLC0415 - see the module
 
     configuration = client.Configuration()
+    # See `kubeconfigs.lenient`.
+    configuration.disable_strict_ssl_verification = True
     try:
         if kubeconfig is not None:
             await config.load_kube_config(str(kubeconfig), client_configuration=configuration)
         else:
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        # It loads the certificates.
+        opened = client.ApiClient(configuration)
     except Exception as error:  # it raises whatever its parsers raise
         where = "this pod" if kubeconfig is None else str(kubeconfig)
         raise StartupError(f"{where}: no usable access to a cluster: {error}") from error
-    async with client.ApiClient(configuration) as api:
-        yield Cluster(api)
+
+    async with opened as api:
+
+        async def authorize(headers: dict[str, str]) -> None:
+            await api.update_params_for_auth(headers, [], ["BearerToken"])
+
+        rest = api.rest_client
+        yield Connection(
+            session=rest.pool_manager,
+            server=str(configuration.host),
+            authorize=authorize,
+            proxy=rest.proxy,
+            server_hostname=rest.server_hostname,
+        )
 
 
 class Cluster:
     """The API server of one cluster."""
 
-    def __init__(self, api: ApiClient) -> None:
-        self._api = api
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     async def request(
         self,
@@ -221,19 +280,19 @@ class Cluster:
         content_type: str = "application/json",
         timeout: float,  # noqa: ASYNC109 - handed to aiohttp, which covers the body too
     ) -> aiohttp.ClientResponse:
-        """Send a request over kubernetes-asyncio's session; give a response of 2xx with its body unread."""
+        """Send a request; give a response of 2xx with its body unread."""
         headers = {"Accept": "application/json", "Content-Type": content_type}
-        query = list(query or [])
-        await self._api.update_params_for_auth(headers, query, ["BearerToken"])
-        rest = self._api.rest_client
-        response: aiohttp.ClientResponse = await rest.pool_manager.request(
+        connection = self._connection
+        await connection.authorize(headers)
+        response = await connection.session.request(
             method,
-            f"{self._api.configuration.host}{path}",
+            f"{connection.server}{path}",
             params=query,
             data=None if body is None else json.dumps(body),
             headers=headers,
             timeout=aiohttp.ClientTimeout(total=timeout),
-            proxy=rest.proxy,
+            proxy=connection.proxy,
+            server_hostname=connection.server_hostname,
         )
         if response.status >= 300:
             async with response:

@@ -14,11 +14,10 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 
-import structlog
-
+from adapter import logs
 from adapter.kube import errors
 
-log = structlog.get_logger()
+log = logs.LazyLogger()
 
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.5, 30.0
 """Seconds between attempts while requests fail: the first, and the cap."""

@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from adapter.errors import InputError
-from adapter.profiles import aiconfigurator, catalog, names
+from adapter.profiles import catalog, names
 from adapter.profiles.catalog import Model, Source
-from adapter.profiles.memory import Memory
+from adapter.profiles.memory import KV_CACHE_BYTES, Memory
 from analyzer.step_times import EngineLimits, StepTimes
-
-KV_CACHE_BYTES = {"auto": 2, "bfloat16": 2, "fp8": 1, "fp8_e4m3": 1, "fp8_e5m2": 1}
-"""Bytes of one number in the KV cache, by the engine's `--kv-cache-dtype`."""
 
 
 class UnknownModelError(InputError):
@@ -137,6 +134,9 @@ def find(request: ProfileRequest) -> ModelProfile:
 
 def _estimated(request: ProfileRequest) -> ModelProfile:
     """What aiconfigurator-core estimates now; where it cannot, what the catalog would have had."""
+    # numpy and scipy, which a look-up in the catalog does not need.
+    from adapter.profiles import aiconfigurator  # noqa: PLC0415
+
     match, gpu = catalog.find_model(request.model), names.gpu_key(request.gpu)
     if gpu is None:
         raise _unknown_gpu(request, names.nearest_gpus(request.gpu) or tuple(names.GPUS))

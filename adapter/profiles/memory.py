@@ -8,6 +8,9 @@ GIB = 2**30
 ACTIVATIONS_AT = 8192
 """Tokens of a step that `Memory.activations_gib` is given for."""
 
+KV_CACHE_BYTES = {"auto": 2, "bfloat16": 2, "fp8": 1, "fp8_e4m3": 1, "fp8_e5m2": 1}
+"""Bytes of one number in the KV cache, by the engine's `--kv-cache-dtype`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:

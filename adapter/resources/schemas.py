@@ -23,7 +23,8 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Object(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    # Validators are built when an object is read: few commands read one, and none all kinds.
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, defer_build=True)
 
 
 class Metadata(_Object):

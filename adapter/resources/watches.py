@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
 from pydantic import ValidationError
 
+from adapter import logs
 from adapter.kube import advice
 from adapter.kube.client import Cluster
 from adapter.kube.errors import ApiError, Unavailable
@@ -21,7 +21,7 @@ from adapter.resources import inputs as joined
 from adapter.resources import variant as variants
 from adapter.resources.annotations import ACCELERATOR_LABEL
 
-log = structlog.get_logger()
+log = logs.LazyLogger()
 
 VARIANTS, DEPLOYMENTS = "/apis/llmd.ai/v1alpha1", "/apis/apps/v1"
 SCALERS, CORE = "/apis/autoscaling/v2", "/api/v1"

@@ -12,8 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import structlog
-
+from adapter import logs
 from adapter.installation import API_SERVICE, Names
 from adapter.kube import advice
 from adapter.kube.client import Cluster
@@ -21,7 +20,7 @@ from adapter.kube.errors import ApiError, Conflict, NotFound
 from certs import authority, rotation
 from certs.rotation import Times
 
-log = structlog.get_logger()
+log = logs.LazyLogger()
 
 LONGEST_PERIOD_SECONDS = 30.0
 """Seconds between syncs at most."""

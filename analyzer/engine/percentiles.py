@@ -15,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
 
 from analyzer.engine.columns import NODE_WEIGHTS, Engines
 from analyzer.engine.state import State
@@ -66,6 +65,8 @@ class Latency:
 
     def ttft_exceeds(self, target_ms: FloatArray) -> FloatArray:
         """Share of requests whose TTFT exceeds the target, shape (M,)."""
+        from scipy import special  # noqa: PLC0415 - takes long to load, and means do without
+
         beyond = np.maximum(target_ms - self.shift_ms, 1e-9) / self.scale_ms
         prompt = special.ndtr(-(np.log(beyond) + self.spread**2 / 2.0) / self.spread)
         late = np.maximum(target_ms - self.shift_ms - self.scale_ms, 0.0)
@@ -74,6 +75,8 @@ class Latency:
 
     def itl_exceeds(self, target_ms: FloatArray) -> FloatArray:
         """Share of requests whose mean ITL exceeds the target, shape (M,)."""
+        from scipy import special  # noqa: PLC0415 - as above
+
         # Inverse Gaussian, with exp(2 shape / mean) Phi(-far) in terms of erfcx, which cannot overflow.
         target = target_ms[:, None]
         root = np.sqrt(

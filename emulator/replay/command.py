@@ -6,15 +6,14 @@ import argparse
 import json
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-
-from adapter import errors, logs
+from adapter import errors
 from adapter.commands import flags
-from emulator.replay import compare, progress, report, scenario, tables
-from emulator.replay.replicas import fields, planner
-from emulator.trace_selection import Selection
-from emulator.traces import TraceError
+from emulator.replay import FORMS, POLICIES
+
+if TYPE_CHECKING:
+    from emulator.trace_selection import Selection
 
 
 def register(command: argparse.ArgumentParser) -> None:
@@ -49,7 +48,7 @@ def register(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--from",
         dest="begin",
-        type=flags.argument(fields.seconds),
+        type=flags.argument(_seconds),
         default=0.0,
         metavar="TIME",
         help="Beginning of the part of each trace that is replayed, such as 10m. Default that of the trace",
@@ -57,7 +56,7 @@ def register(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--to",
         dest="end",
-        type=flags.argument(fields.seconds),
+        type=flags.argument(_seconds),
         default=math.inf,
         metavar="TIME",
         help="End of the part of each trace that is replayed, such as 40m. Default that of the trace",
@@ -65,10 +64,10 @@ def register(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--policies",
         type=lambda text: tuple(part.strip() for part in text.split(",") if part.strip()),
-        default=compare.POLICIES,
+        default=POLICIES,
         metavar="A,B",
-        help=f"Policies to compare, out of {', '.join(compare.POLICIES)}, and HPAs with a threshold per pod:"
-        f" {', '.join(compare.FORMS)}, such as in-flight@8. Default all without a threshold",
+        help=f"Policies to compare, out of {', '.join(POLICIES)}, and HPAs with a threshold per pod:"
+        f" {', '.join(FORMS)}, such as in-flight@8. Default all without a threshold",
     )
     command.add_argument("--json", action="store_true", help="Print JSON instead of a table")
     command.add_argument(
@@ -78,8 +77,17 @@ def register(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=run)
 
 
+def _seconds(text: str) -> float:
+    from emulator.replay.replicas import fields  # noqa: PLC0415 - see `run`
+
+    return fields.seconds(text)
+
+
 def _selection(args: argparse.Namespace) -> Selection:
     """The part of the traces that the flags select; UsageError for a wrong one."""
+    from emulator.trace_selection import Selection  # noqa: PLC0415 - see `run`
+    from emulator.traces import TraceError  # noqa: PLC0415
+
     try:
         return Selection(scale=args.scale, start=args.begin, end=args.end)
     except TraceError as error:
@@ -88,11 +96,18 @@ def _selection(args: argparse.Namespace) -> Selection:
 
 def run(args: argparse.Namespace) -> int:
     """Replay the traffic and print the comparison."""
+    # The adapter, the emulator and numpy, which `--help` does not need, here and above.
+    from rich.console import Console  # noqa: PLC0415
+
+    from adapter import logs  # noqa: PLC0415
+    from emulator.replay import compare, progress, report, scenario, tables  # noqa: PLC0415
+    from emulator.replay.replicas import planner  # noqa: PLC0415
+
     # The control loop would log every decision of the simulated hours.
     logs.configure("text", quiet=True)
     unknown = sorted(name for name in set(args.policies) if not compare.is_known(name))
     if unknown:
-        known = ", ".join((*compare.POLICIES, *compare.FORMS))
+        known = ", ".join((*POLICIES, *FORMS))
         raise errors.UsageError(f"--policies: no {', '.join(unknown)}; there are {known}")
     replayed = scenario.read(args.scenario)
     traffic = scenario.traffic(

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from adapter.controller.demand import RateSettings
 from adapter.controller.settings import LoopSettings
-from emulator.replay import clairvoyant, scoring
+from emulator.replay import POLICIES, clairvoyant, scoring
 from emulator.replay import policies as scaling
 from emulator.replay.adapter_policy import AdapterPolicy, Reference, settings_of
 from emulator.replay.cluster import ReplayCluster
-from emulator.replay.policies import THRESHOLDS, KvCache, Queue, ScalingPolicy, Threshold
+from emulator.replay.policies import KvCache, Queue, ScalingPolicy, Threshold
 from emulator.replay.replicas import planner
 from emulator.replay.results import Comparison, PolicyResult
 from emulator.replay.running import ReportTime, Run, run
@@ -19,20 +19,6 @@ from emulator.replay.scenario import OfferedTraffic, Scenario
 
 PERCENTILE = 0.99
 """Percentile of the latencies that the SLO targets bound under the p99 policies."""
-
-POLICIES = (
-    "ours",
-    "ours-reactive",
-    "ours-mean",
-    "reference",
-    "hpa-queue",
-    "hpa-kv-cache",
-    "static",
-    "clairvoyant",
-)
-
-FORMS = tuple(f"{metric}@THRESHOLD" for metric in THRESHOLDS)
-"""Names of policies that carry a threshold per pod, such as in-flight@8."""
 
 ReportProgress = Callable[[str, float], None]
 """Receives the name of the policy that is being replayed and the completed share of all work, 0 to 1."""
@@ -81,7 +67,7 @@ def compare(
     Args:
         scenario: Models, variants, GPUs and HPA settings.
         traffic: Traffic by the model's name.
-        policies: Names out of `POLICIES`, or of the forms of `FORMS`, in the order of the results.
+        policies: Names out of `emulator.replay.POLICIES`, or of its `FORMS`, in the order of the results.
         progress: Receives the name of the current policy and the completed share of all work.
 
     """

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from emulator.replay import THRESHOLDS
 from emulator.replay.cluster import ReplayCluster
 from emulator.replay.scenario import Hpa, Scenario
 
@@ -223,14 +224,6 @@ class Threshold(_Gauge):
     def target(self) -> str:
         return f"{self._threshold:f}".rstrip("0").rstrip(".")
 
-
-THRESHOLDS = {
-    "in-flight": "requests in flight",
-    "rps": "requests per second",
-    "kv": "KV-cache use",
-    "queue": "queue length",
-}
-"""Metrics of `Threshold` by their names, with what they are."""
 
 LEAST_THRESHOLD, MOST_THRESHOLD = 0.001, 1e6
 

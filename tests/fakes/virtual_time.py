@@ -39,6 +39,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _returned(self, _: asyncio.Future[Any]) -> None:
         self._elsewhere -= 1
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncio has it
+        """Wait for its threads without the deadline that Python sets since 3.12: time would jump to it."""
+        del timeout
+        await super().shutdown_default_executor()
+
     def _quiet(self) -> bool:
         """Whether nothing happens any more without a jump of time."""
         if self._ready or self._elsewhere:  # type: ignore[attr-defined]

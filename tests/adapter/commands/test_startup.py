@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from adapter import cli
+from adapter.kube.client import connected
+from tests.fakes import kubernetes_api
 
 HEAVY = {
     "aiohttp", "cryptography", "kubernetes_asyncio", "matplotlib", "numpy", "pandas",
@@ -29,6 +35,16 @@ MODEL = (
 )  # fmt: skip
 
 
+FLEET = """\
+accelerators: [{name: A, cost: 40}]
+classes: [{name: C, priority: 1, models: [{model: m, itl_ms: 24}]}]
+profiles: [{model: m, accelerator: A, alpha: 8, beta: 0.2, max_batch: 64}]
+variants:
+  - {name: v, class: C, model: m, rate_rpm: 600, output_tokens: 128}
+  - {name: w, class: C, model: m, rate_rpm: 600, output_tokens: 128}
+"""
+
+
 def loaded(*words: str) -> set[str]:
     """Modules that are loaded once the command has ended."""
     done = subprocess.run(
@@ -43,25 +59,51 @@ def loaded(*words: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
+    "words", [("--version",), ("--help",), *((name, "--help") for name in cli.known_commands())]
+)
+def test_help_loads_nothing_heavy(words: tuple[str, ...]) -> None:
+    """Help of every command, plug-ins included, loads what parses flags."""
+    assert not loaded(*words) & HEAVY
+
+
+@pytest.mark.parametrize(
     ("words", "allowed"),
     [
-        (("--version",), set()),
-        (("--help",), set()),
-        *(
-            ((name, "--help"), set())
-            for name in ("serve", "explain", "doctor", "certs", "record", "analyze", "plan")
-        ),
         # Up to the connection, which is refused.
         (("explain", "ns/v", "--url=http://127.0.0.1:9"), {"aiohttp"}),
-        (("doctor", "--kubeconfig=/none"), HEAVY - {"numpy", "scipy", "matplotlib", "pandas"}),
-        (("certs", "show", "--kubeconfig=/none"), {"aiohttp", "cryptography", "structlog", "rich"}),
-        (("analyze", *MODEL), {"numpy", "scipy", "pydantic"}),
+        (("doctor", "--kubeconfig=/none"), {"aiohttp", "cryptography", "pydantic", "yaml"}),
+        (("certs", "show", "--kubeconfig=/none"), {"aiohttp", "cryptography", "yaml"}),
+        (("analyze", *MODEL), {"numpy", "pydantic"}),
+        (("plan", "-f", "FLEET"), {"numpy", "pydantic", "yaml"}),
+        (("plan", "-f", "AMPLE"), {"numpy", "pydantic", "yaml"}),
+        (("plan", "-f", "SCARCE"), {"numpy", "pydantic", "scipy", "yaml"}),
+        (("profile", "Qwen/Qwen3-32B", "--gpu=H100-SXM", "--output=json"), set()),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_a_command_loads_only_what_it_needs(words: tuple[str, ...], allowed: set[str]) -> None:
-    """Of the modules that take long, those that are allowed; kubernetes_asyncio loads with a connection."""
-    assert loaded(*words) & HEAVY <= allowed - {"kubernetes_asyncio"}
+def test_a_command_loads_only_what_it_needs(
+    words: tuple[str, ...], allowed: set[str], tmp_path: Path
+) -> None:
+    """Of the modules that take long, those that are allowed: scipy only where devices run short."""
+    fleets = {"FLEET": "", "AMPLE": "capacity: {A: 9}\n", "SCARCE": "capacity: {A: 1}\n"}
+    for name, capacity in fleets.items():
+        (tmp_path / name).write_text(FLEET + capacity)
+    given = [str(tmp_path / word) if word in fleets else word for word in words]
+    assert loaded(*given) & HEAVY <= allowed
+
+
+@pytest.mark.parametrize("words", [("explain",), ("doctor",), ("certs", "show")], ids=" ".join)
+async def test_a_connection_by_certificates_does_without_kubernetes_asyncio(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    """A kubeconfig that holds its credentials needs no library, which takes longer to load than all else."""
+    async with kubernetes_api.running(tmp_path) as site:
+        entrance = await site.entrance("person")
+        found = await asyncio.to_thread(loaded, *words, f"--kubeconfig={entrance.kubeconfig}")
+        async with connected(entrance.kubeconfig) as cluster:
+            assert await cluster.request("GET", "/version")
+    assert "adapter.kube.client" in found
+    assert not found & {"kubernetes_asyncio", "numpy", "rich", "scipy", "structlog"}
 
 
 @pytest.mark.parametrize("words", [("--version",), ("--help",)])
@@ -71,9 +113,3 @@ def test_the_command_line_alone_loads_nothing_of_the_adapter(words: tuple[str, .
         name for name in loaded(*words) if name.startswith(("adapter.", "emulator.", "analyzer"))
     }
     assert ours <= {"adapter.cli", "adapter.errors", "emulator.demo", "emulator.replay"}
-
-
-@pytest.mark.parametrize("words", [("analyze", *MODEL), ("plan", "--help")])
-def test_the_model_does_without_the_optimizers_of_scipy(words: tuple[str, ...]) -> None:
-    """Loading scipy.optimize takes longer than an analysis; branch-and-bound alone needs it."""
-    assert "scipy.optimize" not in loaded(*words)

@@ -16,7 +16,7 @@ from scipy import stats
 from adapter import cli
 from analyzer import queueing
 from analyzer.queueing import Replica
-from emulator.replay import compare, report, running, scenario, tables
+from emulator.replay import POLICIES, compare, report, running, scenario, tables
 from emulator.replay.policies import Static
 from emulator.replay.results import Comparison
 from emulator.replay.running import Run
@@ -43,7 +43,7 @@ def test_same_bits_for_a_seed() -> None:
     first, second = (compare.compare(one_model(), {"m": stepping()}) for _ in range(2))
     assert everything(first) == everything(second)
     assert report.html(first) == report.html(second)
-    assert [item.policy for item in first.results] == list(compare.POLICIES)
+    assert [item.policy for item in first.results] == list(POLICIES)
     other = compare.compare(one_model(), {"m": stepping(6)}, ("hpa-queue",))
     assert other.results[0].within != first.results[4].within
 
@@ -59,7 +59,7 @@ def test_same_bits_in_every_process(tmp_path: Path) -> None:
         for seed in ("1", "2")
     ]  # fmt: skip
     assert found[0] == found[1]
-    assert len(json.loads(found[0])["outcomes"]) == len(compare.POLICIES)
+    assert len(json.loads(found[0])["outcomes"]) == len(POLICIES)
 
 
 @pytest.mark.parametrize("trace", PUBLIC, ids=[path.stem for path in PUBLIC])
@@ -76,7 +76,7 @@ def test_public_traces(trace: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     document = json.loads(printed.out)
     assert document["trace"] == trace.name
     assert document["requests"] > 190
-    assert [item["policy"] for item in document["outcomes"]] == list(compare.POLICIES)
+    assert [item["policy"] for item in document["outcomes"]] == list(POLICIES)
     for result in document["outcomes"]:
         assert result["classes"][0]["requests"] > 90
         assert result["cost_cents"] > 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from emulator.replay import compare, policies
+from emulator.replay import POLICIES, compare, policies
 from emulator.replay.cluster import ReplayCluster
 from emulator.replay.policies import Threshold
 from emulator.replay.results import PolicyResult
@@ -65,7 +65,7 @@ def test_names() -> None:
     ):
         assert policies.threshold(wrong) is None
         assert not compare.is_known(wrong)
-    assert all(compare.is_known(name) for name in (*compare.POLICIES, "queue@2", "rps@1e1"))
+    assert all(compare.is_known(name) for name in (*POLICIES, "queue@2", "rps@1e1"))
 
 
 def results(*names: str) -> list[PolicyResult]:

@@ -1,0 +1,110 @@
+"""Access to a cluster that one kubeconfig file describes in full, by certificates and a bearer token.
+
+kubernetes-asyncio takes longer to load than most commands take. It is needed for everything else: credentials
+from a plug-in, a token file or a password, a proxy, several files. What cannot be used is left to it too, so
+that one place reports it.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import ssl
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_CLUSTER_FIELDS = {
+    "server", "certificate-authority", "certificate-authority-data", "insecure-skip-tls-verify",
+    "disable-compression", "extensions",
+}  # fmt: skip
+_USER_FIELDS = {
+    "client-certificate", "client-certificate-data", "client-key", "client-key-data", "token",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """How to reach an API server.
+
+    Attributes:
+        server: URL without a slash at its end.
+        tls: settings of connections, with the client's certificate.
+        headers: headers that authenticate a request.
+
+    """
+
+    server: str
+    tls: ssl.SSLContext
+    headers: Mapping[str, str] = field(repr=False)
+
+
+def read(path: Path) -> Access | None:
+    """Access to the cluster of the current context; None: kubernetes-asyncio is to read the file."""
+    if os.pathsep in str(path):
+        return None
+    try:
+        return _access(yaml.safe_load(path.read_text(encoding="utf-8")), path.absolute().parent)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
+        # Not as the format has it: kubernetes-asyncio says what is wrong.
+        return None
+
+
+def lenient(context: ssl.SSLContext) -> None:
+    """Accept all that kubectl accepts: Python 3.13 wants extensions that some clusters' authorities lack."""
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+
+
+def _access(document: Any, folder: Path) -> Access | None:
+    context = _named(document["contexts"], document["current-context"])["context"]
+    cluster = _named(document["clusters"], context["cluster"])["cluster"]
+    user = _named(document["users"], context["user"])["user"] if "user" in context else {}
+    user = user or {}
+    if not (cluster.keys() <= _CLUSTER_FIELDS and user.keys() <= _USER_FIELDS):
+        return None
+    server = str(cluster["server"]).rstrip("/")
+    if not server.startswith("https://"):
+        return None
+    authority = _content(cluster, "certificate-authority", folder)
+    tls = ssl.create_default_context(
+        cadata=None if authority is None else authority.decode("ascii")
+    )
+    lenient(tls)
+    if cluster.get("insecure-skip-tls-verify"):
+        tls.check_hostname = False
+        tls.verify_mode = ssl.CERT_NONE
+    certificate, key = (_content(user, f"client-{name}", folder) for name in ("certificate", "key"))
+    if certificate is not None and key is not None:
+        _present(tls, certificate, key)
+    elif certificate is not None or key is not None:
+        return None
+    token = user.get("token")
+    return Access(
+        server=server, tls=tls, headers={"Authorization": f"Bearer {token}"} if token else {}
+    )
+
+
+def _named(items: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    found = [item for item in items if item["name"] == name]
+    if len(found) != 1:
+        raise LookupError(name)
+    return found[0]
+
+
+def _content(part: Mapping[str, Any], name: str, folder: Path) -> bytes | None:
+    """Bytes of a file that is named, or in the document as base64; the latter counts if there are both."""
+    if f"{name}-data" in part:
+        return base64.standard_b64decode(part[f"{name}-data"])
+    return (folder / part[name]).read_bytes() if name in part else None
+
+
+def _present(tls: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
+    """Identify the client by a certificate; the context reads it from a file only."""
+    with tempfile.NamedTemporaryFile(prefix="variant-adapter-") as file:
+        file.write(certificate.rstrip() + b"\n" + key)
+        file.flush()
+        tls.load_cert_chain(file.name)
