@@ -221,16 +221,16 @@ class Cluster:
 
         """
         headers: dict[str, str] = {}
-        parameters = list(query)
-        await self._api.update_params_for_auth(headers, parameters, ["BearerToken"])
-        rest = self._api.rest_client
+        connection = self._connection
+        await connection.authorize(headers)
         try:
-            async with rest.pool_manager.ws_connect(
-                f"{self._api.configuration.host}{path}",
-                params=parameters,
+            async with connection.session.ws_connect(
+                f"{connection.server}{path}",
+                params=list(query),
                 headers=headers,
                 protocols=(protocol,),
-                proxy=rest.proxy,
+                proxy=connection.proxy,
+                server_hostname=connection.server_hostname,
                 max_msg_size=_MESSAGE_BYTES,
             ) as socket:
                 if socket.protocol != protocol:
