@@ -9,8 +9,10 @@ metric over its target; the largest one counts:
                   only where replicas are full, so what runs is what they hold
     latency       observed ITL and TTFT / (0.9 target)
 
-A factor at most doubles the replicas, since a cycle later its effect is seen; it takes away at most a
-quarter of them, because latencies do not fall in proportion and nobody knows where they turn.
+A factor at most doubles the replicas, since a cycle later its effect is seen, or makes them four times as
+many where requests wait, which they do until replicas have started. Below 1 its cube root counts: latencies
+rise faster than the load of fewer replicas, and nobody knows where they turn. Load that is expected to grow
+asks for more by as much as it grows. At most a quarter of the replicas is taken away.
 
 Units: milliseconds, requests.
 """
@@ -30,8 +32,9 @@ LATENCY_TARGET = 0.9
 """Share of a latency target that is aimed at."""
 
 LARGEST_RISE = 2.0
+LARGEST_QUEUE_RISE = 4.0
 LARGEST_FALL = 0.75
-"""Bounds of the factor of one cycle."""
+"""Bounds of the factor of one cycle; the second one is that of the queue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +49,7 @@ class Signals:
         max_batch: most requests in service of one replica; 0 where it is not known.
         itl_ms: mean inter-token latency; None without one.
         ttft_ms: mean time to first token; None without one.
+        growth: load that is expected over the present one, at least 1.
         itl_target_ms: largest inter-token latency; 0 without a target.
         ttft_target_ms: largest time to first token; 0 without a target.
 
@@ -56,6 +60,7 @@ class Signals:
     waiting: float
     kv_usage: float | None = None
     max_batch: int = 0
+    growth: float = 1.0
     itl_ms: float | None = None
     ttft_ms: float | None = None
     itl_target_ms: float = 0.0
@@ -84,7 +89,7 @@ def replicas_needed(signals: Signals) -> Saturation:
     if present < 1:
         return Saturation(replicas=1, reason=f"{signals.waiting:.0f} requests wait for a replica")
     factor, reason = max(_factors(signals), default=(1.0, "no signal of saturation"))
-    wanted = math.ceil(present * min(factor, LARGEST_RISE) - 1e-9)
+    wanted = math.ceil(present * factor - 1e-9)
     return Saturation(replicas=max(wanted, _fewest(present), 1), reason=reason)
 
 
@@ -94,8 +99,8 @@ def _fewest(present: int) -> int:
 
 
 def _factors(signals: Signals) -> list[tuple[float, str]]:
-    """Factor and reason of each signal."""
-    factors = []
+    """Factor of the replicas within its bound, and reason, of each signal."""
+    factors: list[tuple[float, str]] = []
     if signals.kv_usage is not None:
         factors.append(
             (
@@ -112,13 +117,6 @@ def _factors(signals: Signals) -> list[tuple[float, str]]:
                 f"{running:.0f} of {most} possible requests in service",
             )
         )
-    if waiting > signals.replicas:
-        factors.append(
-            (
-                (running + waiting) / max(running, 1.0),
-                f"{waiting:.0f} requests wait while {running:.0f} run",
-            )
-        )
     for name, seen, target in (
         ("ITL", signals.itl_ms, signals.itl_target_ms),
         ("TTFT", signals.ttft_ms, signals.ttft_target_ms),
@@ -130,4 +128,17 @@ def _factors(signals: Signals) -> list[tuple[float, str]]:
                     f"{name} {seen:.0f} of {target:.0f} ms",
                 )
             )
+    factors = [(_replicas(factor, signals.growth), reason) for factor, reason in factors]
+    if signals.growth > 1.0:
+        more = f"; {signals.growth - 1.0:.0%} more load expected"
+        factors = [(factor, reason + more) for factor, reason in factors]
+    if waiting > signals.replicas:
+        factor = min((running + waiting) / max(running, 1.0), LARGEST_QUEUE_RISE)
+        factors.append((factor, f"{waiting:.0f} requests wait while {running:.0f} run"))
     return factors
+
+
+def _replicas(factor: float, growth: float) -> float:
+    """Factor of the replicas for a signal over its target, and for load that grows."""
+    now = min(factor, LARGEST_RISE) if factor > 1.0 else math.cbrt(factor)
+    return min(now * growth, LARGEST_QUEUE_RISE)

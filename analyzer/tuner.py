@@ -209,6 +209,20 @@ def update(state: State, seen: LatencyObservation) -> Update:
     return Update(state=taken, outcome="accepted", surprise=surprise)
 
 
+def compare(state: State, seen: LatencyObservation) -> State:
+    """The state with the errors of one more prediction; its parameters stay as they are.
+
+    Raises:
+        InvalidParameterError: a figure of the observation is not a number in its range.
+
+    """
+    values, used = _observed(state, seen)
+    if not used.any():
+        return state
+    expected, _, _ = _linearized(state.seed, np.array(state.logs), seen, used)
+    return replace(_with_errors(state, values - expected, used), accepted=state.accepted + 1)
+
+
 def corrected(
     prior: FloatArray,
     covariance: FloatArray,

@@ -1,12 +1,19 @@
 """How well step times fitted to every second row of measured servers predict the other rows.
 
-    python -P bench/replica_fit.py [--measured FILE]
+    python -P bench/replica_fit.py [--measured FILE] [--split even|odd|1|2|3] [--splits]
 
 FILE is a CSV with the columns backend, version, model, gpu, precision, tp, input_tokens, output_tokens,
 concurrency, ttft_ms and itl_ms; by default the repo's copy. Exit status 1 when a group misses its goal:
-mean error of ITL 5 % (8 % for mixtures of experts), of TTFT of unsaturated rows 20 %. Groups with fewer
-rows than a fit needs, and groups whose rows of equal load differ by more than the goal, are named and do
-not count.
+mean error of ITL 5 % (8 % for mixtures of experts), of TTFT of unsaturated rows 20 %. Two kinds of groups
+are named and do not count:
+
+* too few: fewer rows are taught than a step has coefficients (four), so that the form passes through them
+  whatever they say; the error is printed all the same;
+* contradictory: no monotone function that keeps to the taught rows comes closer to the others than the
+  printed floor (`replica_floor`), that floor is above half the goal, and the fit is within the goal of it.
+
+`--split` takes other rows for teaching: the odd ones, or random halves with the seed 1, 2 or 3; `--splits`
+prints one line for each split instead of the table.
 """
 
 from __future__ import annotations
@@ -15,19 +22,27 @@ import argparse
 import csv
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from analyzer import errors
-from analyzer.fitting import benchmark_rows, step_fit
-from analyzer.fitting.benchmark_rows import BenchmarkRows
+REPOSITORY = Path(__file__).parent.parent
+sys.path.insert(0, str(REPOSITORY))
 
-MEASURED = Path(__file__).parent.parent / "tests" / "data" / "replica" / "measured.csv"
+from analyzer import errors  # noqa: E402 - the clone is what is measured
+from analyzer.fitting import benchmark_rows, step_fit  # noqa: E402
+from analyzer.fitting.benchmark_rows import BenchmarkRows  # noqa: E402
+from analyzer.replicas import BoolArray  # noqa: E402
+from bench import replica_floor  # noqa: E402
+
+MEASURED = REPOSITORY / "tests" / "data" / "replica" / "measured.csv"
 GROUP = ("backend", "version", "model", "gpu", "precision", "tp")
 LEAST_TAUGHT = 4
-"""A step has four coefficients or five; fewer rows than four determine nothing."""
+"""Coefficients of a step without its bend: a form of four passes through any three rows."""
+TOO_FEW, CONTRADICTORY, MISSED = "too few", "contradictory", "MISSED"
+EVERY_SECOND = ("even", "odd")
+SPLITS = (*EVERY_SECOND, "1", "2", "3")
 DENSE_GOAL, MOE_GOAL, TTFT_GOAL = 0.05, 0.08, 0.20
 DENSE = ("llama", "qwen3-32b")
 """Parts of the names of models that are no mixtures of experts."""
@@ -41,44 +56,57 @@ class Group:
         name: backend, version, model, GPU, precision and tensor parallelism.
         rows: number of rows.
         itl: mean relative error of ITL over the other rows; None where no fit was possible.
+        itl_floor: mean error of ITL that no monotone function avoids.
         ttft: mean relative error of TTFT over the other rows that are not saturated; None without such rows.
+        ttft_floor: the same of these.
         goal: for ITL.
         saturated: rows of the group that are marked.
-        taught: what the fit was made from, in words.
-        disagreement: share by which rows of equal load leave any prediction wrong.
+        taught: number of rows that the fit was made from.
+        concurrencies: how many different ones they have.
         problem: why there is no fit; empty otherwise.
 
     """
 
     name: str
     rows: int
-    itl: float | None
-    ttft: float | None
+    itl: float | None = None
+    itl_floor: float = 0.0
+    ttft: float | None = None
+    ttft_floor: float = 0.0
     goal: float
-    saturated: int
-    taught: str
-    disagreement: float
-    problem: str
-
-    @property
-    def missed(self) -> bool:
-        """A fit was possible and its error is above a goal."""
-        return (self.itl is not None and self.itl > self.goal) or (
-            self.ttft is not None and self.ttft > TTFT_GOAL
-        )
+    saturated: int = 0
+    taught: int
+    concurrencies: int
+    problem: str = ""
 
     @property
     def verdict(self) -> str:
-        """One or a few words for the table."""
+        """`ok`, or one or a few words with the reason."""
         if self.problem:
             return self.problem
-        if not self.missed:
-            return "ok"
-        if self.disagreement > self.goal / 2:
-            return (
-                f"inconsistent: rows of equal load leave {self.disagreement:.0%} to any prediction"
+        pairs = [
+            (name, error, floor, goal)
+            for name, error, floor, goal in (
+                ("ITL", self.itl, self.itl_floor, self.goal),
+                ("TTFT", self.ttft, self.ttft_floor, TTFT_GOAL),
             )
-        return f"MISSED, taught by {self.taught}"
+            if error is not None and error > goal
+        ]
+        if not pairs:
+            return "ok" if self.counts else f"{TOO_FEW}, ok"
+        said = ", ".join(f"{name} floor {floor:.1%}" for name, _, floor, _ in pairs)
+        if not self.counts:
+            return f"{TOO_FEW}; {said}"
+        if all(floor > goal / 2 and error <= floor + goal for _, error, floor, goal in pairs):
+            return f"{CONTRADICTORY}: {said}"
+        return (
+            f"{MISSED}, taught by {self.taught} rows at {self.concurrencies} concurrencies; {said}"
+        )
+
+    @property
+    def counts(self) -> bool:
+        """Whether at least as many rows were taught as a step has coefficients."""
+        return self.taught >= LEAST_TAUGHT
 
 
 def groups(path: Path) -> Iterator[tuple[str, BenchmarkRows]]:
@@ -95,41 +123,57 @@ def groups(path: Path) -> Iterator[tuple[str, BenchmarkRows]]:
         yield name, benchmark_rows.rows_of(**columns)
 
 
-def outcome(name: str, rows: BenchmarkRows, first: int = 0) -> Group:
-    """Fit rows first, first + 2, … and predict the others."""
+def taught_rows(size: int, split: str) -> BoolArray:
+    """The rows to fit of a group: every second one, or a random half."""
+    if split in EVERY_SECOND:
+        return np.asarray(np.arange(size) % 2 == EVERY_SECOND.index(split))
+    taught = np.zeros(size, dtype=np.bool_)
+    taught[np.random.default_rng([int(split), size]).permutation(size)[: (size + 1) // 2]] = True
+    return taught
+
+
+def outcome(name: str, rows: BenchmarkRows, split: str = "even") -> Group:
+    """Fit half of the rows and predict the others."""
     dense = any(part in name.lower() for part in DENSE)
-    itl: float | None = None
-    ttft: float | None = None
-    saturated, problem, said = 0, "", ""
-    taught = np.arange(rows.size) % 2 == first
-    if int(taught.sum()) < LEAST_TAUGHT:
-        problem = f"too few rows: {taught.sum()} to fit, {LEAST_TAUGHT} needed"
-    else:
-        said = f"{taught.sum()} rows at {np.unique(rows.concurrency[taught]).size} concurrencies"
-        others = rows.part(~taught)
-        try:
-            whole = step_fit.fit_steps(rows)
-            fit = step_fit.fit_steps(rows.part(taught))
-        except errors.FitError as error:
-            problem = f"not fitted: {error}"
-        else:
-            itl = float(np.abs(fit.itl_ms(others) / others.itl_ms - 1.0).mean())
-            marked = np.zeros(rows.size, dtype=np.bool_)
-            marked[[*(row.row for row in whole.saturated), *whole.waited]] = True
-            saturated = int(marked.sum())
-            served = ~marked[~taught]
-            if fit.ttft is not None and served.any():
-                off = np.abs(fit.ttft_ms(others) / others.ttft_ms - 1.0)
-                ttft = float(off[served].mean())
-    return Group(
-        name=name, rows=rows.size, itl=itl, ttft=ttft, goal=DENSE_GOAL if dense else MOE_GOAL,
-        saturated=saturated, taught=said, disagreement=benchmark_rows.disagreement(rows), problem=problem,
+    taught = taught_rows(rows.size, split)
+    group = Group(
+        name=name, rows=rows.size, goal=DENSE_GOAL if dense else MOE_GOAL, taught=int(taught.sum()),
+        concurrencies=np.unique(rows.concurrency[taught]).size,
+    )  # fmt: skip
+    if taught.all():
+        return replace(group, problem=f"{TOO_FEW}: one row")
+    others = rows.part(~taught)
+    try:
+        whole = step_fit.fit_steps(rows)
+        fit = step_fit.fit_steps(rows.part(taught))
+    except errors.FitError as error:
+        words = f"{TOO_FEW}: " if not group.counts else "not fitted: "
+        return replace(group, problem=f"{words}{str(error).partition(':')[0]}")
+    itl = float(np.abs(fit.itl_ms(others) / others.itl_ms - 1.0).mean())
+    itl_floor = replica_floor.least_errors(rows, rows.itl_ms, taught)[~taught].mean()
+    marked = np.zeros(rows.size, dtype=np.bool_)
+    marked[[*(row.row for row in whole.saturated), *whole.waited]] = True
+    served = ~marked[~taught]
+    ttft, ttft_floor = None, 0.0
+    if fit.ttft is not None and served.any():
+        ttft = float(np.abs(fit.ttft_ms(others) / others.ttft_ms - 1.0)[served].mean())
+        kept = rows.part(~marked)
+        floors = replica_floor.least_errors(kept, kept.ttft_ms, taught[~marked])
+        ttft_floor = float(floors[~taught[~marked]].mean())
+    return replace(
+        group, itl=itl, itl_floor=float(itl_floor), ttft=ttft, ttft_floor=ttft_floor,
+        saturated=int(marked.sum()),
     )  # fmt: skip
 
 
-def report(path: Path = MEASURED, first: int = 0) -> tuple[str, bool]:
+def outcomes(path: Path = MEASURED, split: str = "even") -> list[Group]:
+    """All groups of a file."""
+    return [outcome(name, rows, split) for name, rows in groups(path)]
+
+
+def report(path: Path = MEASURED, split: str = "even") -> tuple[str, bool]:
     """The table of all groups, and whether none misses its goals."""
-    found = [outcome(name, rows, first) for name, rows in groups(path)]
+    found = outcomes(path, split)
     lines = [f"{'group':<74} rows  sat.   ITL  goal  TTFT"]
     for group in found:
         itl = "    -" if group.itl is None else f"{group.itl:5.1%}"
@@ -138,21 +182,25 @@ def report(path: Path = MEASURED, first: int = 0) -> tuple[str, bool]:
             f"{group.name:<74} {group.rows:>4} {group.saturated:>5} {itl:>6} {group.goal:>4.0%} {ttft:>6}"
             f"  {group.verdict}"
         )
-    fitted = [group for group in found if group.itl is not None]
-    verdicts = [group.verdict for group in fitted]
-    missed = sum(verdict.startswith("MISSED") for verdict in verdicts)
-    lines.append(
-        f"{len(found)} groups: {verdicts.count('ok')} of {len(fitted)} fitted reach their goals,"
-        f" {len(fitted) - verdicts.count('ok') - missed} are inconsistent, {missed} miss;"
-        f" {len(found) - len(fitted)} not fitted. Rows marked saturated:"
-        f" {sum(group.saturated for group in found)}."
+    lines.append(f"{_summary(found)} Rows marked saturated: {sum(one.saturated for one in found)}.")
+    return "\n".join(lines), not any(group.verdict.startswith(MISSED) for group in found)
+
+
+def _summary(found: list[Group]) -> str:
+    counted = [group for group in found if group.counts and group.itl is not None]
+    verdicts = [group.verdict for group in counted]
+    few = [group for group in found if not group.counts]
+    text = (
+        f"{len(found)} groups: {verdicts.count('ok')} of {len(counted)} with enough rows reach their goals,"
+        f" {sum(verdict.startswith(CONTRADICTORY) for verdict in verdicts)} are contradictory,"
+        f" {sum(verdict.startswith(MISSED) for verdict in verdicts)} miss; {len(few)} have too few rows, of"
+        f" which {sum(group.verdict.endswith('ok') for group in few)} reach them all the same."
     )
-    if fitted:
-        lines.append(
-            f"median error: ITL {np.median([group.itl for group in fitted if group.itl is not None]):.1%},"
-            f" TTFT {np.median([group.ttft for group in fitted if group.ttft is not None]):.1%}"
-        )
-    return "\n".join(lines), missed == 0
+    if counted:
+        itl = np.median([group.itl for group in counted if group.itl is not None])
+        ttft = [group.ttft for group in counted if group.ttft is not None]
+        text += f" Median error: ITL {itl:.1%}, TTFT {np.median(ttft) if ttft else np.nan:.1%}."
+    return text
 
 
 def main() -> int:
@@ -161,11 +209,14 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--measured", type=Path, default=MEASURED, metavar="FILE")
-    parser.add_argument(
-        "--first", type=int, choices=(0, 1), default=0, help="first row that is fitted"
-    )
+    parser.add_argument("--split", choices=SPLITS, default="even", help="rows that are fitted")
+    parser.add_argument("--splits", action="store_true", help="one line for each split")
     args = parser.parse_args()
-    text, reached = report(args.measured, args.first)
+    if args.splits:
+        for split in SPLITS:
+            print(f"{split:<5} {_summary(outcomes(args.measured, split))}")
+        return 0
+    text, reached = report(args.measured, args.split)
     print(text)
     return 0 if reached else 1
 

@@ -19,8 +19,10 @@ from typing import Any
 
 import catalog_calibration
 import catalog_models
+import numpy as np
 
-from adapter.profiles import aiconfigurator
+from adapter.profiles import aiconfigurator, packing
+from adapter.profiles.catalog import RUNTIME_GIB
 
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "adapter/profiles/catalog.json"
@@ -112,45 +114,90 @@ def dumped(value: Any) -> str:
 
 
 def render(estimates: dict[str, dict[str, Any]], calibrated: catalog_calibration.Calibrated) -> str:
-    """The catalog as JSON, an entry a line."""
-    gpus = {key.split("|")[2]: entry["memory"]["capacity_gib"] for key, entry in estimates.items()}
+    """The catalog as JSON, a model or a packed column a line; see `adapter.profiles.catalog`."""
+    memories: dict[str, dict[str, dict[int, Any]]] = {}
+    steps: dict[str, dict[str, dict[str, float]]] = {}
+    gpus: dict[str, float] = {}
+    for key, entry in estimates.items():
+        model, precision, gpu, tp = key.split("|")
+        gpus[gpu] = rounded(entry["memory"]["capacity_gib"])
+        memories.setdefault(model, {}).setdefault(precision, {}).setdefault(
+            int(tp), entry["memory"]
+        )
+        steps.setdefault(f"{model}|{precision}", {})[f"{gpu}|{tp}"] = entry["step"]
     models = {
         key: {
             "name": model.name,
-            "precisions": list(model.weights),
-            "aliases": list(model.aliases),
+            "weights": {
+                name: _weights(memories.get(key, {}).get(name, {})) for name in model.weights
+            },
+            **_by_size(memories.get(key, {})),
+            **({"aliases": list(model.aliases)} if model.aliases else {}),
         }
         for key, model in catalog_models.MODELS.items()
     }
-    source = f"scripts/make_catalog.py with aiconfigurator-core {aiconfigurator.version()}"
+    places = [f"{gpu}|{tp}" for gpu in gpus for tp in catalog_models.TPS]
     parts = {
-        "generated_by": dumped(source),
-        "gpus": dumped({gpu: rounded(gib) for gpu, gib in gpus.items()}),
+        "generated_by": dumped(f"scripts/make_catalog.py with aiconfigurator-core {_version()}"),
+        "gpus": dumped(gpus),
+        "tp": dumped(catalog_models.TPS),
         "models": _table({key: dumped(model) for key, model in models.items()}),
         "calibration": dumped(calibrated.factors),
-        "estimated": _table({key: _entry(entry) for key, entry in estimates.items()}),
-        "measured": _table(
-            {
-                key: dumped([rounded(value) for value in values])
-                for key, values in calibrated.measured.items()
-            }
-        ),
-    }
+        "estimated": _table({
+            key: dumped("".join(_packed_step(found.get(place)) for place in places))
+            for key, found in steps.items()
+        }),
+        "measured": _table({
+            key: dumped(packing.packed([rounded(value) for value in values]))
+            for key, values in calibrated.measured.items()
+        }),
+    }  # fmt: skip
     return "{\n" + ",\n".join(f"{dumped(name)}:{part}" for name, part in parts.items()) + "\n}\n"
+
+
+def _version() -> str:
+    """The installed release of aiconfigurator-core, or the pinned one, which made the estimates."""
+    try:
+        return aiconfigurator.version()
+    except aiconfigurator.UnavailableError:
+        pins = (ROOT / "pyproject.toml").read_text().split("aiconfigurator-core==")
+        return pins[1].partition(";")[0].partition('"')[0].strip()
+
+
+def _weights(by_tp: dict[int, Any]) -> list[float]:
+    """Memory that replicas split, and that each of their GPUs has besides, GiB; empty without estimates."""
+    if not by_tp:
+        return []
+    fixed = [memory["fixed_gib"] for memory in by_tp.values()]
+    if len(by_tp) == 1:
+        (tp,) = by_tp
+        return [rounded((fixed[0] - RUNTIME_GIB) * tp), RUNTIME_GIB]
+    shares = [[1.0 / tp, 1.0] for tp in by_tp]
+    split, besides = np.linalg.lstsq(np.array(shares), np.array(fixed), rcond=None)[0]
+    return [round(float(split), 1), round(float(besides), 2)]
+
+
+def _by_size(by_precision: dict[str, dict[int, Any]]) -> dict[str, list[float]]:
+    """Activations and bytes of a token in the cache by replica size: the same for all GPUs and precisions."""
+    found: dict[str, list[float]] = {"activations_gib": [], "kv_bytes_per_token": []}
+    for tp in catalog_models.TPS:
+        memory = next((by_tp[tp] for by_tp in by_precision.values() if tp in by_tp), None)
+        for name, values in found.items():
+            values.append(0 if memory is None else rounded(memory[name]))
+    return found
+
+
+def _packed_step(step: dict[str, float] | None) -> str:
+    if step is None:
+        return packing.ABSENT
+    return packing.packed([
+        step["base_ms"], step["per_request_ms"], step["per_sqrt_request_ms"],
+        step["per_prefill_token_ms"], step["per_context_token_ms"],
+    ])  # fmt: skip
 
 
 def _table(entries: dict[str, str]) -> str:
     return "{\n" + ",\n".join(f"{dumped(key)}:{text}" for key, text in entries.items()) + "\n}"
-
-
-def _entry(entry: dict[str, Any]) -> str:
-    step, memory = entry["step"], entry["memory"]
-    values = [
-        step["base_ms"], step["per_request_ms"], step["per_sqrt_request_ms"],
-        step["per_prefill_token_ms"], step["per_context_token_ms"],
-        memory["fixed_gib"], memory["activations_gib"], memory["kv_bytes_per_token"],
-    ]  # fmt: skip
-    return dumped([rounded(value) for value in values])
 
 
 if __name__ == "__main__":

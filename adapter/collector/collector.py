@@ -167,6 +167,7 @@ class Collector:
         async for batch in self._prometheus.fleet(attribution, queried):
             if batch.newest:
                 self._record_series_pods(batch)
+                self._variants = observation.with_variations(self._variants, batch.variations)
             for sample in batch.samples:
                 pod, page = sample.pod, sample.pod.sampled.page
                 if page is not None:

@@ -138,6 +138,16 @@ CACHE_CONFIG_LABELS = ("engine", "num_gpu_blocks", "block_size", "kv_cache_size_
 
 ENGINE_QUANTITIES = (
     Quantity("generated", (("vllm:generation_tokens_total",),)),
+    # A step that verifies a draft gives its accepted tokens and one more.
+    Quantity(
+        "verified",
+        (
+            (
+                "vllm:spec_decode_num_drafts_total",
+                "vllm:spec_decode_num_accepted_tokens_total",
+            ),
+        ),
+    ),
     Quantity("preemptions", (("vllm:num_preemptions_total",), ("sglang:num_retractions_sum",))),
     Quantity("kv_tokens", ((CACHE_CONFIG,), ("sglang:max_total_num_tokens",))),
 )
@@ -158,8 +168,8 @@ OUTPUT_BUCKETS = (
     "sglang:generation_tokens_histogram_bucket",
 )
 BUCKETS = frozenset({*INPUT_BUCKETS, *OUTPUT_BUCKETS})
-"""Buckets that are read from pods. Prometheus is not queried for them: they are some 40 series per pod, three
-times what is queried otherwise."""
+"""Buckets that are read from pods. Prometheus is queried for them once in several minutes only: they are some
+40 series per pod, three times what is queried otherwise."""
 
 RANKED = frozenset(
     {"sglang:num_running_reqs", "sglang:num_queue_reqs", "sglang:max_total_num_tokens"}
@@ -229,7 +239,9 @@ def pod_metrics(
     def pair(name: str) -> SumCount:
         return totals.get(f"{name}_sum", 0.0), totals.get(f"{name}_count", 0.0)
 
-    kv_cache = totals.get("kv_cache")
+    kv_cache, generated = totals.get("kv_cache"), totals.get("generated")
+    if generated is None and "verified" in totals:
+        generated = totals["verified"] + pair("ttft")[1]
     return PodMetrics(
         finished=totals.get("finished", 0.0),
         running=totals["running"],
@@ -242,7 +254,7 @@ def pod_metrics(
         input_moments=input_moments,
         output_moments=output_moments,
         cached_tokens=pair("cached"),
-        generated=totals.get("generated"),
+        generated=generated,
         preemptions=totals.get("preemptions"),
         kv_tokens=totals.get("kv_tokens") or None,
         started_at=started_at,

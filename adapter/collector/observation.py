@@ -9,11 +9,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from adapter.collector.prometheus_scraper import LENGTHS_SECONDS, LengthVariation
 from adapter.collector.traffic import Traffic, TrafficWindow
 from adapter.resources.variant import VariantSource
 
 Metrics = Literal["MetricsFound", "MetricsMissing", "MetricsStale", "PrometheusError"]
 """Reasons of the condition MetricsAvailable, as the workload-variant-autoscaler has them."""
+
+
+VARIATION_SECONDS = 3.0 * LENGTHS_SECONDS
+"""Age at which a variation of lengths no longer counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +35,7 @@ class CollectedVariant:
         attributed_by: How its series in Prometheus were attributed; empty without any.
         attribution_problem: Why some of its series could not be used; empty without such ones.
         queried: Whether the last scrape cycle queried Prometheus for it.
+        variation: Variation of lengths by Prometheus; None where it was not queried.
 
     """
 
@@ -41,6 +47,7 @@ class CollectedVariant:
     attributed_by: str = ""
     attribution_problem: str = ""
     queried: bool = False
+    variation: LengthVariation | None = None
 
 
 def with_source(before: CollectedVariant, source: VariantSource, *, now: float) -> CollectedVariant:
@@ -176,6 +183,29 @@ def coverage(
     )
 
 
+def with_variations(
+    variants: Mapping[str, CollectedVariant], variations: Mapping[str, LengthVariation]
+) -> dict[str, CollectedVariant]:
+    """The records, by key, with the variations of lengths that were queried."""
+    return {
+        key: replace(item, variation=variations.get(key, item.variation))
+        for key, item in variants.items()
+    }
+
+
+def with_variation(
+    traffic: Traffic | None, variation: LengthVariation | None, *, now: float
+) -> Traffic | None:
+    """The traffic with the variation of lengths by Prometheus where the pods themselves show none."""
+    if traffic is None or variation is None or now - variation.at > VARIATION_SECONDS:
+        return traffic
+    return replace(
+        traffic,
+        input_cv=variation.input_cv if traffic.input_cv is None else traffic.input_cv,
+        output_cv=variation.output_cv if traffic.output_cv is None else traffic.output_cv,
+    )
+
+
 def assess(
     source: VariantSource,
     collected: CollectedVariant,
@@ -197,7 +227,7 @@ def assess(
 
     """
     window = collected.window
-    traffic = window.traffic(now=now)
+    traffic = with_variation(window.traffic(now=now), collected.variation, now=now)
     origins = {collected.origins.get(endpoint, "") for endpoint in covered.expected} - {""}
 
     def observed(metrics: Metrics, problem: str = "", *, complete: bool = False) -> Observation:

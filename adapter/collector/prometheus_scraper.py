@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import dataclass, field
 
 import aiohttp
 import structlog
 
 from adapter.clock import Clock
-from adapter.collector import promql
+from adapter.collector import model_servers, promql
 from adapter.collector.attribution import Attributed, Attribution
 from adapter.collector.instant_vector import InstantVector
 from adapter.collector.prometheus import PrometheusClient, PrometheusError, PrometheusOptions
@@ -19,6 +19,15 @@ log = structlog.get_logger()
 
 BACKFILL_QUERIES = 6
 """Most queries into the past after a Prometheus was connected."""
+
+LENGTHS_SECONDS = 300.0
+"""Time between two queries for the variation of lengths, and half the span that it is taken over."""
+
+LENGTHS_RETRY_SECONDS = 60.0
+"""The same while the answers have no variation."""
+
+LENGTHS_PODS = 2000
+"""Pods beyond which that query is left out: its answer would have some 100,000 series."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,11 +45,35 @@ class PodSample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LengthVariation:
+    """Coefficients of variation of the lengths of a variant's requests; None where too few finished.
+
+    Attributes:
+        input_cv: Coefficient of the input tokens.
+        output_cv: Coefficient of the output tokens.
+        at: Monotonic seconds at which they were queried.
+
+    """
+
+    input_cv: float | None
+    output_cv: float | None
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """What one answer has of the variants that were queried for; `newest` only for the last one."""
+    """What one answer has of the variants that were queried for.
+
+    Attributes:
+        samples: Their pods.
+        newest: True for the answer of the present.
+        variations: Variation of lengths by variant key; empty unless it was queried in this cycle.
+
+    """
 
     samples: tuple[PodSample, ...]
     newest: bool
+    variations: Mapping[str, LengthVariation] = field(default_factory=dict)
 
 
 class PrometheusScraper:
@@ -56,6 +89,7 @@ class PrometheusScraper:
         self._window = window
         self._client: PrometheusClient | None = None
         self._backfilled = False
+        self._lengths_due = 0.0
         self._warnings: tuple[str, ...] = ()
         self._fleet_queries = 0
         self._problem = ""
@@ -98,6 +132,7 @@ class PrometheusScraper:
         self.close()
         self._client = None if options is None else PrometheusClient(self._session, options)
         self._backfilled = False
+        self._lengths_due = 0.0
         self._problem = ""
         if options is not None:
             log.info(
@@ -168,6 +203,13 @@ class PrometheusScraper:
         for one in (*past, answer):
             # Thousands of pods take long to attribute: requests are served meanwhile.
             pods = await asyncio.to_thread(_attributed, attribution, one)
+            newest = one is answer
+            variations: Mapping[str, LengthVariation] = {}
+            if newest and queried_at >= self._lengths_due:
+                variations = await self._variations(self._client, attribution, len(pods))
+                # Before the first requests have finished there is nothing to take it from.
+                wait = LENGTHS_SECONDS if variations else LENGTHS_RETRY_SECONDS
+                self._lengths_due = queried_at + wait
             # Ages are differences within the clock of Prometheus: ours may be another.
             yield Batch(
                 samples=tuple(
@@ -179,8 +221,27 @@ class PrometheusScraper:
                     for pod in pods
                     if pod.key in queried
                 ),
-                newest=one is answer,
+                newest=newest,
+                variations={key: one for key, one in variations.items() if key in queried},
             )
+
+    async def _variations(
+        self, client: PrometheusClient, attribution: Attribution, pods: int
+    ) -> Mapping[str, LengthVariation]:
+        """Variation of lengths by variant; none where there are too many pods, or without an answer."""
+        if pods > LENGTHS_PODS:
+            return {}
+        at = self._clock.monotonic()
+        span = self._clock.real_seconds(2.0 * LENGTHS_SECONDS)
+        try:
+            answer = await client.query(promql.lengths(span))
+        except PrometheusError as error:
+            log.info(
+                "variation of lengths not read; using the last one or the default",
+                error=str(error),
+            )
+            return {}
+        return await asyncio.to_thread(_variations, attribution, answer, at)
 
     async def _past(self, client: PrometheusClient, answer: InstantVector) -> list[InstantVector]:
         """Answers of the last window, oldest first: so rates exist at once, not a window later."""
@@ -208,3 +269,18 @@ def _evaluated_at(answer: InstantVector, default: float) -> float:
 
 def _attributed(attribution: Attribution, answer: InstantVector) -> list[Attributed]:
     return attribution.attribute(promql.pods(answer.samples))
+
+
+def _variations(
+    attribution: Attribution, answer: InstantVector, at: float
+) -> Mapping[str, LengthVariation]:
+    by_variant: dict[str, list[promql.Sampled]] = {}
+    for pod in attribution.attribute(promql.lengths_of_pods(answer.samples)):
+        by_variant.setdefault(pod.key, []).append(pod.sampled)
+    found = {}
+    for key, pods in by_variant.items():
+        input_cv = model_servers.variation(filter(None, (pod.input_moments for pod in pods)))
+        output_cv = model_servers.variation(filter(None, (pod.output_moments for pod in pods)))
+        if input_cv is not None or output_cv is not None:
+            found[key] = LengthVariation(input_cv=input_cv, output_cv=output_cv, at=at)
+    return found

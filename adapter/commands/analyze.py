@@ -104,7 +104,7 @@ TARGETS = (
     (
         "--percentile",
         "P",
-        "Percentile that TTFT and ITL targets bound, such as 95. Default none: the mean",
+        "Percentile that TTFT and ITL targets bound, such as 95 (or 0.95). Default none: the mean",
     ),
     (
         "--stability-margin",
@@ -196,8 +196,7 @@ def run(args: argparse.Namespace) -> int:
         from adapter.formats import plots  # noqa: PLC0415
 
         case = cases.parse(given)
-        if not isinstance(case, cases.Case):
-            raise UsageError("--plot draws alpha, beta, gamma and delta, not step times")
+        assert not isinstance(case, step_cases.InvalidCase)  # noqa: S101 - it was answered
         plots.write_analysis(case, args.plot)
     if args.json:
         print(json.dumps(answer))

@@ -84,7 +84,13 @@ def run(args: argparse.Namespace) -> int:
     from adapter.formats import benchmarks, plots  # noqa: PLC0415
 
     rows = [row for path in args.files for row in benchmarks.read(path)]
-    result = fit_rows(rows, args.max_batch)
+    try:
+        result = fit_rows(rows, args.max_batch)
+    except InputError as error:
+        left_out = "".join(
+            f"\n  left out: {row.place}: {row.problem}" for row in rows if row.problem
+        )
+        raise InputError(f"{error}{left_out}") from error
     if args.plot is not None:
         if result.lines is None:
             raise InputError(f"no plot: {result.lines_problem}")
@@ -110,7 +116,16 @@ def fit_rows(rows: Sequence[benchmarks.Row], max_batch: int | None) -> Result:
     from analyzer.fitting import lines as fitting  # noqa: PLC0415
 
     usable = [row for row in rows if not row.problem]
-    steps, steps_problem, table = _steps(usable, max_batch)
+    # Step times need both lengths; rows that have them stand first, so an index means the same in both fits.
+    usable.sort(key=_lengths_missing)
+    complete = [row for row in usable if not _lengths_missing(row)]
+    try:
+        steps, steps_problem, table = _steps(complete, max_batch)
+    except InputError as error:
+        if len(complete) == len(usable):
+            raise
+        # The other rows may still determine alpha and beta.
+        steps, steps_problem, table = None, str(error), None
     waited = {row.row for row in steps.saturated} if steps else set()
     untimed = waited | (set(steps.waited) if steps else set())
     lines, lines_problem = None, ""
@@ -132,7 +147,7 @@ def fit_rows(rows: Sequence[benchmarks.Row], max_batch: int | None) -> Result:
     advice, capacities = None, list[step_advice.ImpliedCapacity]()
     if steps is not None and table is not None:
         advice = step_advice.advise(table, steps)
-        throughput = np.array([row.throughput_rps for row in usable])
+        throughput = np.array([row.throughput_rps for row in complete])
         capacities = step_advice.capacities(table, steps, throughput)
     return Result(
         rows=usable,
@@ -146,14 +161,17 @@ def fit_rows(rows: Sequence[benchmarks.Row], max_batch: int | None) -> Result:
     )
 
 
+def _lengths_missing(row: benchmarks.Row) -> bool:
+    return math.isnan(row.input_tokens) or math.isnan(row.output_tokens)
+
+
 def _steps(
     rows: Sequence[benchmarks.Row], max_batch: int | None
 ) -> tuple[step_fit.StepFit | None, str, benchmark_rows.BenchmarkRows | None]:
     from analyzer.fitting import benchmark_rows, step_fit  # noqa: PLC0415 - see `run`
 
-    for name in ("input_tokens", "output_tokens"):
-        if any(math.isnan(getattr(row, name)) for row in rows):
-            return None, f"{name} is missing in some rows", None
+    if not rows:
+        return None, "input_tokens or output_tokens is missing in all rows", None
     try:
         table = benchmark_rows.rows_of(
             concurrency=[row.batch for row in rows],

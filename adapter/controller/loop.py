@@ -231,6 +231,8 @@ def _written(inputs: Inputs) -> object:
                 spec_replicas=0,
                 generation=0,
                 published=None,
+                gpus=None,
+                stored="",
                 target_uid="",
             )
             for source in inputs.variants

@@ -11,6 +11,9 @@ from adapter.collector.observation import Observation
 from adapter.collector.traffic import Traffic
 from adapter.controller import demand, tuning
 from adapter.controller.demand import SizingRate
+from adapter.controller.estimates import prior
+from adapter.controller.estimates.lengths import of_traffic
+from adapter.controller.estimates.prior import DEFAULT_BATCHED_TOKENS
 from adapter.controller.settings import LoopSettings
 from adapter.controller.state import SATURATION, VariantRecord
 from adapter.planning import fleet, plan
@@ -30,9 +33,10 @@ class SizedVariant:
         observation: Its load.
         rate: Arrival rate that it is sized for; None without traffic.
         variant: Input of the planner; None where the load or a usable profile is not known.
-        saturation: Decision of the saturation rule, which holds where the planner makes none; None where the
-            variant's profile is given.
-        drift: Clause that says how far the observed ITL is from the predicted one; empty where it is near.
+        saturation: Decision of the saturation rule, which holds where the planner makes none; None where a
+            profile of the variant's accelerator is given.
+        profile_notes: What to know about the profile, a clause each: drift, lengths that it does not hold
+            for, that it is an estimate.
 
     """
 
@@ -40,13 +44,12 @@ class SizedVariant:
     rate: SizingRate | None = None
     variant: fleet.Variant | None = None
     saturation: plan.Decision | None = None
-    drift: str = ""
+    profile_notes: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Why the rate differs from what its pods show and that the profile is wrong, a clause each."""
-        notes = () if self.rate is None else self.rate.notes
-        return (*notes, self.drift) if self.drift else notes
+        """Why the rate differs from what its pods show, and what to know about the profile, a clause each."""
+        return (*(() if self.rate is None else self.rate.notes), *self.profile_notes)
 
     @property
     def known(self) -> bool:
@@ -81,10 +84,11 @@ class Sizing:
         self, record: VariantRecord, source: VariantSource, observation: Observation
     ) -> tuning.Tuned:
         """The variant's tuners after this cycle's observation; only a complete one counts."""
+        tuned = tuning.restored(record.tuned, source, self.settings.tuning)
         if observation.traffic is None or not (observation.usable and observation.complete):
-            return record.tuned
+            return tuned
         return tuning.observe(
-            record.tuned,
+            tuned,
             source,
             observation.traffic,
             settings=self.settings.tuning,
@@ -119,12 +123,15 @@ class Sizing:
             )
         minimum = self._minimum(source, observation, record.state.desired)
         saturation = None
-        if not source.profiles:
+        unprofiled = prior.unprofiled(source)
+        if unprofiled:
             saturation = self._saturated(source, traffic, rate, minimum)
-        profiles = with_live_cache(tuning.profiles(record.tuned, source), source, traffic)
         # A learned profile says nothing before the lengths of requests are known.
         measured = traffic is not None and traffic.output_tokens is not None
-        if not profiles or (not source.profiles and not measured):
+        known = measured or not unprofiled
+        usable = tuning.profiles(record.tuned, source) if known else source.profiles
+        profiles = with_live_cache(usable, source, traffic)
+        if not profiles:
             return SizedVariant(observation=observation, saturation=saturation)
         keep = source.keep_accelerator
         variant = fleet.Variant(
@@ -146,7 +153,7 @@ class Sizing:
             rate=rate,
             variant=variant,
             saturation=saturation,
-            drift=tuning.drift(record.tuned, source),
+            profile_notes=tuning.notes(record.tuned, source),
         )
 
     def _saturated(
@@ -167,6 +174,7 @@ class Sizing:
                     running=traffic.running,
                     waiting=traffic.waiting + self._at_gateway(source),
                     kv_usage=traffic.kv_cache,
+                    growth=_growth(traffic, rate),
                     itl_ms=traffic.itl_ms,
                     ttft_ms=traffic.ttft_ms,
                     itl_target_ms=targets.itl_ms,
@@ -244,13 +252,20 @@ class Sizing:
         return traffic.idle_seconds >= (source.retention_seconds or self.settings.retention)
 
 
+def _growth(traffic: Traffic, rate: SizingRate | None) -> float:
+    """The rate that is sized for over the observed one, at least 1."""
+    if rate is None or traffic.arrival_rate_rps <= 0:
+        return 1.0
+    return min(max(rate.rate_rps / traffic.arrival_rate_rps, 1.0), demand.GROWTH_LIMIT)
+
+
 def _load(traffic: Traffic | None, rate: SizingRate | None, *, dispersion: float) -> fleet.Load:
     """The load that a variant is planned for."""
     if traffic is None:
         return fleet.Load(
             arrival_rate_rps=0.0, input_tokens=0.0, output_tokens=1.0, dispersion=dispersion
         )
-    lengths = tuning.lengths(traffic)
+    lengths = of_traffic(traffic)
     return fleet.Load(
         arrival_rate_rps=rate.rate_rps if rate else 0.0,
         input_tokens=traffic.input_tokens or 0.0,
@@ -288,7 +303,7 @@ def _with_cache(profile: fleet.Profile, tokens: int) -> EngineLimits | None:
         return None
     return EngineLimits(
         max_num_seqs=profile.max_batch,
-        max_num_batched_tokens=max(tuning.DEFAULT_BATCHED_TOKENS, 2 * profile.max_batch),
+        max_num_batched_tokens=max(DEFAULT_BATCHED_TOKENS, 2 * profile.max_batch),
         kv_tokens=tokens,
     )
 

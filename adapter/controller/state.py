@@ -14,7 +14,7 @@ from adapter.collector.observation import Metrics, Observation
 from adapter.collector.traffic import Traffic
 from adapter.controller import tuning
 from adapter.controller.stabilization import Stabilization, StableTarget
-from adapter.controller.tuning import TunedProfile, TuningSettings
+from adapter.controller.tuning import ProfileSource, TunedProfile, TuningSettings
 from adapter.kube import quantity
 from adapter.planning import plan
 from adapter.resources.variant import VariantSource
@@ -35,9 +35,6 @@ Outcome = Literal[
 ]
 """Reasons of the condition OptimizationReady: those of the workload-variant-autoscaler, CapacityShort, and
 SaturationRule where no profile is known yet."""
-
-ProfileSource = Literal["given", "learned", "saturation"]
-"""Where a decision's numbers come from: a profile that was given or learned, or the saturation rule."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +57,7 @@ class VariantState:
         cost: Cost of the desired replicas, cents per hour.
         profile_source: Where the decision's numbers come from; empty before the first decision.
         decision: Last decision of this process; None where another replica decides.
+        tuned: Tuners of its profiles, by accelerator.
         scaled_up: Number of decisions of this process for more replicas than before.
         scaled_down: Number of decisions of this process for fewer replicas than before.
 
@@ -80,6 +78,7 @@ class VariantState:
     cost: float = 0.0
     profile_source: ProfileSource | Literal[""] = ""
     decision: plan.Decision | None = None
+    tuned: tuning.Tuned = field(default_factory=dict)
     scaled_up: int = 0
     scaled_down: int = 0
 
@@ -156,7 +155,7 @@ def follow(record: VariantRecord, moment: Moment, *, leading: bool) -> VariantRe
         if leading:
             return record
         state = VariantState(source=source, problem="its status holds no valid target")
-        return replace(record, state=state, series=())
+        return replace(record, state=state, series=(), tuned={})
     state = replace(
         record.state,
         desired=published.replicas,
@@ -164,7 +163,10 @@ def follow(record: VariantRecord, moment: Moment, *, leading: bool) -> VariantRe
         decided_at=published.decided_at,
         problem=record.state.problem if leading else "",
     )
-    return replace(record, state=state, series=series_of(state, valid_until=valid_until))
+    # What another replica learns meanwhile is in .status, where this one finds it when it leads.
+    tuned = record.tuned if leading else {}
+    series = series_of(state, valid_until=valid_until)
+    return replace(record, state=state, series=series, tuned=tuned)
 
 
 def publish(
@@ -190,7 +192,7 @@ def publish(
 
     """
     before, source, candidate = record.state, record.source, decision.candidate
-    profile_source = _profile_source(source, decision)
+    profile_source = _profile_source(source, decision, record.tuned)
     replicas = target.replicas
     if observation.problem and (before.desired is None or replicas <= before.desired):
         return hold(record, observation, observation.problem, moment)
@@ -212,6 +214,7 @@ def publish(
         decided_at=moment.now,
         cost=candidate.cost * (replicas / candidate.replicas if candidate.replicas else 1.0),
         decision=decision,
+        tuned=record.tuned,
         scaled_up=before.scaled_up + (replicas > last),
         scaled_down=before.scaled_down + (replicas < last),
     )
@@ -244,10 +247,14 @@ def _log_target(before: VariantState, state: VariantState, decision: plan.Decisi
         )
 
 
-def _profile_source(source: VariantSource, decision: plan.Decision) -> ProfileSource:
-    if source.profiles:
-        return "given"
-    return "saturation" if decision.explanation.binding == SATURATION else "learned"
+def _profile_source(
+    source: VariantSource, decision: plan.Decision, tuned: tuning.Tuned
+) -> ProfileSource:
+    if decision.explanation.binding == SATURATION:
+        return "saturation"
+    return tuning.profile_source(
+        tuned, source, decision.candidate.accelerator or source.accelerator
+    )
 
 
 def _outcome(decision: plan.Decision, profile_source: ProfileSource) -> Outcome:
@@ -283,6 +290,7 @@ def hold(
         metrics=observation.metrics,
         outcome="MetricsUnavailable" if observation.problem else "OptimizationFailed",
         observed_at=moment.observed_at,
+        tuned=record.tuned,
         desired=None if expired else before.desired,
     )
     return replace(record, state=state, series=() if expired else series)

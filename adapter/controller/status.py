@@ -6,10 +6,18 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from adapter.controller import tuning
+from adapter.controller.estimates import stored
 from adapter.controller.state import VariantState
 from adapter.resources.inputs import InvalidVariant
 
 Status = Mapping[str, Any]
+
+LEARNED = "learnedStepTimes"
+"""Field of what was learned, from which a new leader goes on."""
+
+ACCURATE = "ProfileAccurate"
+"""Type of the condition that predictions are right; absent until they once were wrong."""
 
 _VOLATILE = ("itlAverage", "ttftAverage", "load")
 """Fields of currentAlloc that differ at every cycle; they alone are no reason to write."""
@@ -59,7 +67,30 @@ def of_state(state: VariantState, before: Status, *, now: float, applied: bool) 
         }
         if state.max_batch:
             status["desiredOptimizedAlloc"]["maxBatch"] = state.max_batch
+    accuracy = _accuracy(state, before, now=now)
+    if accuracy is not None:
+        status["conditions"].append(accuracy)
+    learned = stored.text(source.model, tuning.to_store(state.tuned), _learned(before))
+    if learned:
+        status[LEARNED] = learned
     return status
+
+
+def _learned(status: Status) -> str:
+    text = status.get(LEARNED)
+    return text if isinstance(text, str) else ""
+
+
+def _accuracy(state: VariantState, before: Status, *, now: float) -> Mapping[str, Any] | None:
+    """The condition ProfileAccurate; the one before while nothing is known, as after a change of leaders."""
+    last = conditions(before).get(ACCURATE)
+    tuned = state.tuned.get(state.source.accelerator)
+    drift = None if tuned is None else tuned.drift
+    if drift is None or (last is None and not drift.active):
+        return last
+    reason = "PredictionDrift" if drift.active else "PredictionsRight"
+    item = (ACCURATE, not drift.active, reason, drift.message)
+    return _condition(item, before, now=now, generation=state.source.generation)
 
 
 def _conditions(state: VariantState) -> list[tuple[str, bool, str, str]]:
@@ -104,7 +135,9 @@ def of_refusal(refusal: InvalidVariant, before: Status, *, now: float) -> dict[s
         ("MetricsAvailable", None, refusal.reason, "not evaluated"),
         ("OptimizationReady", False, refusal.reason, refusal.message),
     ]
+    learned = _learned(before)
     return {
+        **({LEARNED: learned} if learned else {}),
         "observedGeneration": refusal.generation,
         "actuation": {"applied": False},
         "conditions": [

@@ -96,6 +96,8 @@ class _Events:
             if bad and not same and item["message"] not in noted:
                 noted.add(item["message"])
                 await self._create(key, uid, "Warning", str(item["reason"]), str(item["message"]))
+            elif kind == variant_status.ACCURATE and not bad and not same:
+                await self._create(key, uid, "Normal", str(item["reason"]), str(item["message"]))
 
     async def _create(self, key: str, uid: str, kind: str, reason: str, note: str) -> None:
         namespace, _, name = key.partition("/")
@@ -232,7 +234,7 @@ class StatusWriter:
         lags = record.uid == uid and record.seen == seen
         async with self._slots:
             try:
-                written = await self._apply(key, uid, record.version if lags else seen, after)
+                written = await self._fenced(key, uid, record.version if lags else seen, after)
             except ApiError as error:
                 self._failed(key, error, "status")
                 return
@@ -245,7 +247,7 @@ class StatusWriter:
             self._succeeded(key, "status")
             await self._events.record(key, uid, before, after)
 
-    async def _apply(
+    async def _fenced(
         self, key: str, uid: str, version: str, status: Mapping[str, Any]
     ) -> Mapping[str, Any] | None:
         """Apply a status to that version of the object; None where this replica must not write it.
@@ -261,13 +263,8 @@ class StatusWriter:
                 return None
             metadata = {"name": name, "namespace": namespace, "resourceVersion": version}
             try:
-                return await self._cluster.request(
-                    "PATCH",
-                    f"{path}/status",
-                    body={**VARIANT, "metadata": metadata, "status": status},
-                    query=(("fieldManager", MANAGER), ("force", "true")),
-                    content_type="application/apply-patch+yaml",
-                )
+                body = {**VARIANT, "metadata": metadata, "status": status}
+                return await _apply(self._cluster, f"{path}/status", body)
             except Conflict:
                 if attempt == ATTEMPTS or not self._leads():
                     raise
@@ -330,3 +327,22 @@ class StatusWriter:
             self._failed(source.key, error, "ownerReferences")
             return
         self._succeeded(source.key, "ownerReferences")
+
+
+async def _apply(cluster: Cluster, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Apply a status; without what was learned where the installed CRD does not have that field.
+
+    Raises:
+        ApiError: it was not applied.
+
+    """
+    query = (("fieldManager", MANAGER), ("force", "true"))
+    kind = "application/apply-patch+yaml"
+    try:
+        return await cluster.request("PATCH", path, body=body, query=query, content_type=kind)
+    except ApiError as error:
+        if variant_status.LEARNED not in str(error):
+            raise
+    status = {k: v for k, v in body["status"].items() if k != variant_status.LEARNED}
+    body = {**body, "status": status}
+    return await cluster.request("PATCH", path, body=body, query=query, content_type=kind)

@@ -65,7 +65,8 @@ class VariantCollector(Collector):
         )
         profiles = GaugeMetricFamily(
             "variant_adapter_profile_source",
-            "1 for the source of the numbers that the variant's last decision was made with.",
+            "1 for the source of the numbers that the variant's last decision was made with: given, estimated"
+            " (catalog), learned, saturation.",
             labels=["namespace", "variant_name", "source"],
         )
         loads = _Loads()
@@ -101,7 +102,7 @@ class VariantCollector(Collector):
         names = ["namespace", "variant_name", "accelerator_type"]
         confidence = GaugeMetricFamily(
             "variant_adapter_tuner_confidence",
-            "Confidence in the tuned profile, from 0 to 1; absent where it is not tuned.",
+            "Confidence in the tuned profile, from 0 to 1; absent before the first observation.",
             labels=names,
         )
         parameters = GaugeMetricFamily(

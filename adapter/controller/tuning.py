@@ -1,8 +1,9 @@
 """Profiles that follow observed latencies, or are learned from them: a tuner per variant and accelerator.
 
 Once per window, a variant's traffic is one observation of its current accelerator's profile. Windows do not
-overlap, so observations are independent; profiles of other accelerators stay as they were written. Where no
-profile is given, step times are learned from a prior, and used once they are certain enough.
+overlap, so observations are independent; profiles of other accelerators stay as they were written. Where the
+accelerator has no profile, step times are learned from a prior, and used once they are certain enough. A
+profile that may not be changed is compared with what is observed all the same.
 """
 
 from __future__ import annotations
@@ -10,36 +11,35 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import structlog
 
 from adapter.collector.traffic import Traffic
-from adapter.planning import fleet
+from adapter.controller.estimates import drift as drifts
+from adapter.controller.estimates import lengths, prior, stored, windows
+from adapter.controller.estimates.drift import Drift
+from adapter.controller.estimates.prior import DEFAULT_BATCHED_TOKENS, DEFAULT_NUM_SEQS
+from adapter.controller.estimates.stored import Stored
+from adapter.planning import fleet, step_model
 from adapter.resources.variant import VariantSource
 from analyzer import tuner
 from analyzer.engine import learning
-from analyzer.step_times import EngineLimits, Lengths, StepTimes
+from analyzer.errors import InvalidParameterError
+from analyzer.latency import LatencyParameters
+from analyzer.step_times import Lengths
 
 log = structlog.get_logger()
 
 Estimate = tuner.State | learning.State
 """Estimate of decode and prefill times, or of step times."""
 
-DEFAULT_INPUT_CV = 1.0
-DEFAULT_OUTPUT_CV = 0.8
-"""Variation of lengths where pods do not show it, about that of public traces of chats."""
-
-DEFAULT_BATCHED_TOKENS = 2048
-"""Token budget of a step where no profile says it: the smallest default of vLLM's servers."""
-
-DEFAULT_NUM_SEQS = 256
-"""Largest batch where no profile says it: the default of vLLM's servers."""
-
-DRIFT = 0.25
-"""Error of the predicted ITL from which a given profile is said to be wrong."""
+ProfileSource = Literal["given", "estimated", "learned", "saturation"]
+"""Where a decision's numbers come from: a profile that was given, an estimate of the catalog, what was
+learned from the pods, or the saturation rule."""
 
 _SEEN_BATCHES = 2.0
-"""Learned step times are used up to that many times the largest batch that was seen."""
+"""Step times learned without an estimate are used up to that many times the largest batch that was seen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,19 +47,42 @@ class TunedProfile:
     """The tuner of one profile.
 
     Attributes:
-        profile: Profile as it was written; a rewritten one starts over.
+        profile: Profile as it was written, or the prior's; a rewritten one starts over.
         tuner: Estimates so far.
         observed_at: Monotonic seconds of the last observation.
+        model: Model that it is of.
+        gpus: GPUs of one replica; None where they are not known.
+        applied: Whether sizing uses the estimates; otherwise they are only compared.
+        drift: Whether prediction and observation have parted; None while that is not known.
+        first_lengths: Lengths of the first window, for a profile that does not say those of its measurement.
+        lengths: Lengths of the last window.
+        replicas: Replicas in the last cycle.
+        same_since: Monotonic seconds since when they are as many.
 
     """
 
     profile: fleet.Profile
     tuner: Estimate
     observed_at: float
+    model: str = ""
+    gpus: int | None = None
+    applied: bool = True
+    drift: Drift | None = None
+    first_lengths: Lengths | None = None
+    lengths: Lengths | None = None
+    replicas: int = 0
+    same_since: float = -math.inf
+
+    @property
+    def lengths_left(self) -> str:
+        """Clause that traffic has left the lengths of a profile that does not say its own, or empty."""
+        if self.first_lengths is None or self.lengths is None:
+            return ""
+        return lengths.left(self.profile, self.first_lengths, self.lengths)
 
 
 Tuned = Mapping[str, TunedProfile]
-"""Tuners of one variant by accelerator; empty where it is not tuned."""
+"""Tuners of one variant by accelerator; empty before the first observation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +90,8 @@ class TuningSettings:
     """How profiles are tuned.
 
     Attributes:
-        enabled: Whether decode and prefill times of variants without a setting of their own are tuned.
+        enabled: Whether decode and prefill times of variants without a setting of their own are tuned where
+            the lengths of their measurement are not given.
         window_seconds: Least time between two observations of one variant.
 
     """
@@ -76,137 +100,195 @@ class TuningSettings:
     window_seconds: float
 
     def apply_to(self, source: VariantSource, profile: fleet.Profile) -> bool:
-        """Whether this profile is tuned: step times are, others by the setting; the annotation overrides.
+        """Whether this profile is tuned: step times are, given or converted; the annotation overrides.
 
-        Without a profile there is nothing that could be left as it is.
+        Decode and prefill times without lengths are by the setting. Without a profile there is nothing that
+        could be left as it is.
         """
-        if source.tune is None or not source.profiles:
-            return self.enabled or isinstance(profile.latency, StepTimes)
+        if profile not in source.profiles:
+            return True
+        if source.tune is None:
+            return self.enabled or step_model.step_times(profile) is not None
         return source.tune
 
 
-def _unknown(source: VariantSource) -> tuple[fleet.Profile, ...]:
-    """The profile that is learned for a variant without one; the prior of an unknown model."""
-    if source.profiles or not source.accelerator:
-        return ()
-    return (
-        fleet.Profile(
-            accelerator=source.accelerator,
-            latency=learning.PRIOR,
-            limits=EngineLimits(
-                max_num_seqs=DEFAULT_NUM_SEQS, max_num_batched_tokens=DEFAULT_BATCHED_TOKENS
-            ),
-            max_batch=DEFAULT_NUM_SEQS,
-        ),
-    )
-
-
 def retain(tuned: Tuned, source: VariantSource, settings: TuningSettings) -> Tuned:
-    """The tuners that still apply: of profiles that were not rewritten, of a variant that is tuned."""
-    written = {
-        profile.accelerator: profile
-        for profile in source.profiles or _unknown(source)
-        if settings.apply_to(source, profile)
+    """The tuners that still apply: of profiles that were not rewritten, of the same model and replicas."""
+    return {name: item for name, item in tuned.items() if _applies(item, source, settings)}
+
+
+def _applies(item: TunedProfile, source: VariantSource, settings: TuningSettings) -> bool:
+    accelerator = item.profile.accelerator
+    given = next((p for p in source.profiles if p.accelerator == accelerator), None)
+    if given is not None:
+        return given == item.profile and item.applied == settings.apply_to(source, given)
+    if (
+        accelerator != source.accelerator
+        or item.model != source.model
+        or not prior.unprofiled(source)
+    ):
+        return False
+    return source.gpus is None or item.gpus is None or source.gpus == item.gpus
+
+
+def restored(tuned: Tuned, source: VariantSource, settings: TuningSettings) -> Tuned:
+    """The tuners with what an earlier leader learned of profiles that have none here."""
+    if not source.stored or tuned:
+        return tuned
+    found: dict[str, TunedProfile] = {}
+    for name, item in stored.parse(source.stored, source.model).items():
+        given = next((p for p in source.profiles if p.accelerator == name), None)
+        profile = (
+            prior.current_profile(source) if given is None and name == source.accelerator else given
+        )
+        if profile is None or not settings.apply_to(source, profile):
+            continue
+        seed = step_model.step_times(profile)
+        if given is not None and (
+            item.state.learned or seed is None or not stored.same_seed(item.state, seed)
+        ):
+            continue
+        one = TunedProfile(
+            profile=profile,
+            tuner=item.state,
+            observed_at=-math.inf,
+            model=source.model,
+            gpus=item.gpus,
+        )
+        if _applies(one, source, settings):
+            found[name] = one
+    if found:
+        log.info(
+            "learned step times read from .status; learning goes on from them",
+            variant=source.key,
+            accelerators=sorted(found),
+        )
+    return found
+
+
+def to_store(tuned: Tuned) -> Mapping[str, Stored]:
+    """What of the tuners a new leader needs: step times that sizing uses."""
+    return {
+        name: Stored(state=item.tuner, gpus=item.gpus)
+        for name, item in tuned.items()
+        if item.applied and isinstance(item.tuner, learning.State)
     }
-    return {name: item for name, item in tuned.items() if written.get(name) == item.profile}
 
 
 def observe(
     tuned: Tuned, source: VariantSource, traffic: Traffic, *, settings: TuningSettings, now: float
 ) -> Tuned:
     """The tuners after a window of traffic, at most one per window; `now` in monotonic seconds."""
-    written = source.profiles or _unknown(source)
-    profile = next((p for p in written if p.accelerator == source.accelerator), None)
-    if profile is None or profile.max_batch < 1 or not settings.apply_to(source, profile):
+    profile = prior.current_profile(source)
+    # Pods that only Prometheus knows have no endpoint.
+    replicas = len(source.endpoints) or source.replicas
+    if profile is None or profile.max_batch < 1 or not replicas:
         return tuned
-    if traffic.idle or not source.endpoints or traffic.output_tokens is None:
+    if traffic.idle or traffic.output_tokens is None:
         return tuned
     window = settings.window_seconds
-    before = tuned.get(profile.accelerator)
+    before = tuned.get(profile.accelerator) or _first(source, profile, settings)
     if before is None:
-        seed = _seed(profile, given=bool(source.profiles))
-        before = TunedProfile(profile=profile, tuner=seed, observed_at=-window)
-    if now - before.observed_at < window:
         return tuned
-    update = _update(before.tuner, profile, traffic, replicas=len(source.endpoints), window=window)
-    _log_update(source, profile, before.tuner, update)
-    after = {
-        **tuned,
-        profile.accelerator: replace(before, tuner=update.state, observed_at=now),
-    }
-    said = drift(after, source)
-    if said and not drift(tuned, source):
-        log.warning(
-            "prediction and observation differ; tuning corrects it, or the profile is of another server",
-            variant=source.key,
+    if before.replicas != replicas:
+        since = now if before.replicas else -math.inf
+        before = replace(before, replicas=replicas, same_since=since)
+        tuned = {**tuned, profile.accelerator: before}
+    if now - max(before.observed_at, before.same_since) < window or not windows.steady(
+        traffic, window
+    ):
+        return tuned
+    now_lengths = lengths.of_traffic(traffic)
+    update = _update(before, traffic, replicas=replicas, window=window)
+    if before.applied:
+        _log_update(source, before, update)
+    item = replace(
+        before,
+        tuner=update.state,
+        observed_at=now,
+        gpus=before.gpus if source.gpus is None else source.gpus,
+        drift=drifts.after(
+            before.drift,
+            update.state,
+            drifts.Observed(itl_ms=traffic.itl_ms, ttft_ms=traffic.ttft_ms),
             accelerator=profile.accelerator,
-            problem=said,
-        )
-    return after
+            now=now,
+        ),
+        first_lengths=before.first_lengths or now_lengths,
+        lengths=now_lengths,
+    )
+    _log_item(source, before, item)
+    return {**tuned, profile.accelerator: item}
 
 
-def _seed(profile: fleet.Profile, *, given: bool) -> Estimate:
-    if isinstance(profile.latency, StepTimes):
-        return learning.start(profile.latency if given else None)
-    return tuner.start(profile.latency)
+def _first(
+    source: VariantSource, profile: fleet.Profile, settings: TuningSettings
+) -> TunedProfile | None:
+    """The tuner before the first observation; None of a profile that takes no time."""
+    steps = step_model.step_times(profile)
+    given = profile in source.profiles
+    try:
+        if steps is not None and given:
+            seed: Estimate = learning.start(steps)
+        elif steps is not None:
+            error = prior.of_source(source).error
+            seed = learning.start(steps, error=error) if error else learning.start()
+        else:
+            assert isinstance(profile.latency, LatencyParameters)  # noqa: S101 - others are step times
+            seed = tuner.start(profile.latency)
+    except InvalidParameterError:
+        return None
+    return TunedProfile(
+        profile=profile,
+        tuner=seed,
+        observed_at=-math.inf,
+        model=source.model,
+        gpus=source.gpus,
+        applied=settings.apply_to(source, profile),
+    )
 
 
 def _update(
-    state: Estimate, profile: fleet.Profile, traffic: Traffic, *, replicas: int, window: float
+    item: TunedProfile, traffic: Traffic, *, replicas: int, window: float
 ) -> tuner.Update | learning.Update:
+    state, profile = item.tuner, item.profile
     rate = traffic.arrival_rate_rps / replicas
     requests = traffic.arrival_rate_rps * window
-    output_tokens = traffic.output_tokens or 0.0
     if isinstance(state, tuner.State):
-        return tuner.update(
-            state,
-            tuner.LatencyObservation(
-                rate_rps=rate,
-                input_tokens=traffic.input_tokens or 0.0,
-                output_tokens=output_tokens,
-                max_batch=profile.max_batch,
-                itl_ms=traffic.itl_ms,
-                ttft_ms=traffic.ttft_ms,
-                requests=requests,
-            ),
+        latency = tuner.LatencyObservation(
+            rate_rps=rate,
+            input_tokens=traffic.input_tokens or 0.0,
+            output_tokens=traffic.output_tokens or 0.0,
+            max_batch=profile.max_batch,
+            itl_ms=traffic.itl_ms,
+            ttft_ms=traffic.ttft_ms,
+            requests=requests,
         )
+        if not item.applied:
+            return tuner.Update(state=tuner.compare(state, latency), outcome="off")
+        return tuner.update(state, latency)
     # What waits for a place in the batch says nothing of prefill, and is not served yet.
     queued = traffic.waiting > max(0.25 * traffic.running, replicas)
     if queued:
         rate = max(rate - max(traffic.waiting_growth_rps, 0.0) / replicas, 0.0)
     limits = profile.limits
-    return learning.update(
-        state,
-        learning.StepObservation(
-            rate_rps=rate,
-            lengths=lengths(traffic),
-            itl_ms=traffic.itl_ms or 0.0,
-            ttft_ms=None if queued else traffic.ttft_ms,
-            requests=requests,
-            budget=limits.max_num_batched_tokens if limits else DEFAULT_BATCHED_TOKENS,
-        ),
+    seen = learning.StepObservation(
+        rate_rps=rate,
+        lengths=lengths.of_traffic(traffic),
+        itl_ms=traffic.itl_ms or 0.0,
+        ttft_ms=None if queued else traffic.ttft_ms,
+        requests=requests,
+        budget=limits.max_num_batched_tokens if limits else DEFAULT_BATCHED_TOKENS,
     )
-
-
-def lengths(traffic: Traffic) -> Lengths:
-    """Lengths of the requests that are there now, by the defaults where pods do not show them."""
-    cached = min(traffic.cached_tokens or 0.0, traffic.input_tokens or 0.0)
-    return Lengths(
-        input_tokens=(traffic.input_tokens or 0.0) - cached,
-        output_tokens=traffic.output_tokens or 1.0,
-        input_cv=DEFAULT_INPUT_CV if traffic.input_cv is None else traffic.input_cv,
-        output_cv=DEFAULT_OUTPUT_CV if traffic.output_cv is None else traffic.output_cv,
-        cached_tokens=cached,
-    )
+    if not item.applied:
+        return learning.Update(state=learning.compare(state, seen), outcome="off")
+    return learning.update(state, seen)
 
 
 def _log_update(
-    source: VariantSource,
-    profile: fleet.Profile,
-    before: Estimate,
-    update: tuner.Update | learning.Update,
+    source: VariantSource, before: TunedProfile, update: tuner.Update | learning.Update
 ) -> None:
-    if update.outcome != "outlier" and before.usable == update.state.usable:
+    if update.outcome != "outlier" and before.tuner.usable == update.state.usable:
         return
     if update.outcome == "outlier":
         event = "tuning observation rejected as an outlier; estimates unchanged"
@@ -217,11 +299,34 @@ def _log_update(
     log.info(
         event,
         variant=source.key,
-        accelerator=profile.accelerator,
+        accelerator=before.profile.accelerator,
         **{name: round(value, 6) for name, value in parameters(update.state).items()},
         confidence=round(update.state.confidence, 3),
         surprise=round(update.surprise, 2),
     )
+
+
+def _log_item(source: VariantSource, before: TunedProfile, item: TunedProfile) -> None:
+    """Log drift that begins or ends, and lengths that a profile without them has left."""
+    was = before.drift is not None and before.drift.active
+    if item.drift is not None and item.drift.active != was:
+        event = "prediction and observation agree again"
+        if item.drift.active:
+            event = "prediction and observation differ; tuning corrects what it may, or the profile is wrong"
+        log.warning(
+            event,
+            variant=source.key,
+            accelerator=item.profile.accelerator,
+            problem=item.drift.message,
+        )
+    left = item.lengths_left
+    if left and not before.lengths_left:
+        log.warning(
+            "profile used outside its first lengths; targets may be wrong until it says its own",
+            variant=source.key,
+            accelerator=item.profile.accelerator,
+            notes=(left,),
+        )
 
 
 def parameters(state: Estimate) -> Mapping[str, float]:
@@ -232,40 +337,61 @@ def parameters(state: Estimate) -> Mapping[str, float]:
     return dict(zip(names, state.parameters, strict=True))
 
 
-def drift(tuned: Tuned, source: VariantSource) -> str:
-    """Clause that says that the observed ITL differs from the predicted one; empty where it does not."""
+def notes(tuned: Tuned, source: VariantSource) -> tuple[str, ...]:
+    """What to know about the numbers of the current accelerator, a clause each."""
     item = tuned.get(source.accelerator)
-    if item is None or not source.profiles or abs(item.tuner.itl_error) < DRIFT:
-        return ""
-    error = item.tuner.itl_error
-    side = "above" if error > 0 else "below"
-    return (
-        f"observed ITL is {abs(error):.0%} {side} what the profile of {source.accelerator} predicts"
-    )
+    if item is None:
+        return ()
+    found = []
+    if item.drift is not None and item.drift.active:
+        found.append(item.drift.message)
+    if item.lengths_left:
+        found.append(item.lengths_left)
+    if prior.unprofiled(source) and item.tuner.usable and not _proven(item.tuner):
+        found.append(
+            f"step times estimated until they are learned ({prior.of_source(source).described})"
+        )
+    return tuple(found)
+
+
+def profile_source(tuned: Tuned, source: VariantSource, accelerator: str) -> ProfileSource:
+    """Where the numbers come from that the planner has of an accelerator."""
+    if any(profile.accelerator == accelerator for profile in source.profiles):
+        return "given"
+    item = tuned.get(accelerator)
+    return "learned" if item is None or _proven(item.tuner) else "estimated"
+
+
+def _proven(state: Estimate) -> bool:
+    return state.proven if isinstance(state, learning.State) else state.usable
 
 
 def profiles(tuned: Tuned, source: VariantSource) -> tuple[fleet.Profile, ...]:
-    """The variant's profiles, with the estimates where they are usable; none while one is being learned."""
-    if source.profiles:
-        return tuple(_profile(tuned.get(item.accelerator), item) for item in source.profiles)
+    """The variant's profiles with the estimates where they are usable, and what was learned without one."""
+    found = [_profile(tuned.get(item.accelerator), item) for item in source.profiles]
     learned = tuned.get(source.accelerator)
-    if learned is None or not learned.tuner.usable:
-        return ()
-    return (_learned(learned),)
+    if prior.unprofiled(source) and learned is not None and learned.tuner.usable:
+        found.append(_learned(learned))
+    return tuple(found)
 
 
 def _profile(tuned: TunedProfile | None, profile: fleet.Profile) -> fleet.Profile:
-    if tuned is None or not tuned.tuner.usable:
+    if tuned is None or not tuned.applied or not tuned.tuner.usable:
         return profile
     return replace(profile, latency=tuned.tuner.latency)
 
 
 def _learned(learned: TunedProfile) -> fleet.Profile:
-    """A learned profile, limited to twice the observed batch, beyond which it is not known to hold."""
+    """A learned profile; one that no estimate was behind is limited to twice the observed batch.
+
+    Beyond that it is not known to hold.
+    """
     profile, state = learned.profile, learned.tuner
     assert profile.limits is not None  # noqa: S101 - one that is learned has them
-    seen = state.largest_batch if isinstance(state, learning.State) else math.inf
-    batch = int(min(max(math.ceil(_SEEN_BATCHES * seen), 4), DEFAULT_NUM_SEQS))
+    seen = math.inf
+    if isinstance(state, learning.State) and not state.error:
+        seen = _SEEN_BATCHES * state.largest_batch
+    batch = int(max(math.ceil(min(seen, DEFAULT_NUM_SEQS)), 4))
     return replace(
         profile,
         latency=state.latency,

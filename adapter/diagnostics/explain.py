@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from adapter.collector.traffic import Traffic
+from adapter.controller import tuning
+from adapter.controller.estimates import lengths, prior
 from adapter.controller.state import VariantState
 from adapter.planning import fleet, plan
 from adapter.resources.inputs import InvalidVariant
@@ -44,6 +46,8 @@ def of_state(state: VariantState, *, now: float) -> dict[str, Any]:
     used = next((p for p in source.profiles if p.accelerator == state.accelerator), None)
     if used is not None:
         document["profile"] = _profile(used)
+    elif state.profile_source in {"estimated", "learned"}:
+        document["profile"] = _learned(state)
     if state.decided_at:
         document["decidedSecondsAgo"] = round(now - state.decided_at, 1)
     if traffic is not None:
@@ -69,6 +73,22 @@ def _profile(profile: fleet.Profile) -> dict[str, Any]:
     }
 
 
+def _learned(state: VariantState) -> dict[str, Any]:
+    """Step times of a variant without a profile, and how certain they are."""
+    item = state.tuned.get(state.source.accelerator)
+    document: dict[str, Any] = {
+        "form": "step times",
+        "estimate": prior.of_source(state.source).described or None,
+    }
+    if item is not None:
+        document["windows"] = item.tuner.accepted
+        document["confidence"] = round(item.tuner.confidence, 3)
+        document["stepTimesMilliseconds"] = {
+            name: float(f"{value:.4g}") for name, value in tuning.parameters(item.tuner).items()
+        }
+    return document
+
+
 def _load(traffic: Traffic) -> dict[str, Any]:
     return {
         "arrivalRatePerMinute": round(60.0 * traffic.arrival_rate_rps, 3),
@@ -86,8 +106,24 @@ def _load(traffic: Traffic) -> dict[str, Any]:
         "preemptionsPerMinute": _rounded(traffic.preemptions_rps, 60.0),
         "inputTokensVariation": _rounded(traffic.input_cv),
         "outputTokensVariation": _rounded(traffic.output_cv),
+        "usedVariation": [
+            round(used, 3)
+            for used in (
+                lengths.of_traffic(traffic).input_cv,
+                lengths.of_traffic(traffic).output_cv,
+            )
+        ],
+        "variationSource": _variation_source(traffic),
         "cachedInputTokens": _rounded(traffic.cached_tokens),
     }
+
+
+def _variation_source(traffic: Traffic) -> str:
+    """Whether the variation of lengths that sizing uses was measured."""
+    known = (traffic.input_cv is not None, traffic.output_cv is not None)
+    if all(known):
+        return "measured"
+    return "partly measured" if any(known) else "default"
 
 
 def _rounded(value: float | None, factor: float = 1.0) -> float | None:

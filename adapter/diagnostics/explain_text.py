@@ -61,6 +61,10 @@ def _profile(explanation: Mapping[str, Any]) -> str:
     if not source or profile is None:
         return source
     text = f"{source}, {profile['form']}"
+    if profile.get("estimate"):
+        text += f" ({profile['estimate']})"
+    if "windows" in profile:
+        text += f", {profile['windows']} windows observed"
     if "atInputTokens" not in profile:
         return text
     measured_in, measured_out = profile["atInputTokens"], profile["atOutputTokens"]
@@ -76,6 +80,9 @@ def _load(load: Mapping[str, Any]) -> str:
         if load.get("cachedInputTokens"):
             text += f" ({load['cachedInputTokens']:.0f} from the prefix cache)"
         text += f", {load['outputTokens']:.0f} out"
+        if load.get("usedVariation"):
+            varies_in, varies_out = load["usedVariation"]
+            text += f", varying by {varies_in:.2f}/{varies_out:.2f} ({load['variationSource']})"
     if load["observedSecondsAgo"] is not None:
         text += f", observed {load['observedSecondsAgo']:.0f} s ago"
     return text

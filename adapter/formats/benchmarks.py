@@ -1,8 +1,8 @@
 """Benchmark results as rows for `analyzer`: CSV, and the files of vLLM, SGLang and guidellm.
 
-A row is one run at one load. Columns of a CSV are recognized by name. An unusable run (nothing
-finished, not streamed) is a row with its reason; a file without any usable row is
-refused.
+A row is one run at one load. Columns of a CSV are recognized by name; `itl_s` or `itl (s)` are seconds. An
+unusable run (nothing finished, not streamed, a number that is none) is a row with its reason; a file without
+any usable row is refused.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from adapter.errors import InputError
-from adapter.formats import benchmark_files, files
-from adapter.formats.benchmark_files import Row
+from adapter.formats import files
+from adapter.formats.benchmark_tools import genai_perf, guidellm, vllm
+from adapter.formats.benchmark_tools.rows import NO_TTFT, Row
 
 __all__ = ["COLUMNS", "Row", "read"]
 
@@ -30,6 +33,10 @@ COLUMNS = {
 """Accepted names of each column; case, spaces and dashes are ignored."""
 
 
+_LARGEST = 1e9
+"""Larger numbers are none that a server was measured at, whatever their unit."""
+
+
 def read(path: Path) -> list[Row]:
     """Rows of one file, of which at least one is usable.
 
@@ -38,7 +45,10 @@ def read(path: Path) -> list[Row]:
 
     """
     text = files.read_text(path)
-    rows = list(_json(path, text) if text.lstrip()[:1] in {"{", "["} else _csv(path, text))
+    lines = text.lstrip().splitlines()
+    objects = any(line.lstrip().startswith("{") for line in lines)
+    found = _json(path, text) if objects or text.lstrip()[:1] == "[" else _csv(path, text)
+    rows = [_checked(row) for row in found]
     if not rows:
         raise InputError(f"{path}: no rows")
     if all(row.problem for row in rows):
@@ -47,14 +57,36 @@ def read(path: Path) -> list[Row]:
     return rows
 
 
+def _checked(row: Row) -> Row:
+    """The row, with a problem where a number cannot be that of a run."""
+    if row.problem:
+        return row
+    for name in ("batch", "itl_ms"):
+        value = getattr(row, name)
+        if value <= 0:
+            return replace(row, problem=f"{name}: must be a number > 0, not {value:g}")
+    for name in ("batch", "itl_ms", "ttft_ms", "input_tokens", "output_tokens"):
+        value = getattr(row, name)
+        if value > _LARGEST or 0 < value < 1 / _LARGEST:
+            return replace(row, problem=f"{name}: {value:g} is beyond all measure")
+    if row.output_tokens < 1:
+        text = f"output_tokens: must be a number >= 1, not {row.output_tokens:g}"
+        return replace(row, problem=text)
+    if row.ttft_ms <= 0:
+        return replace(row, ttft_ms=math.nan, note=NO_TTFT)
+    return row
+
+
 def _csv(path: Path, text: str) -> Iterator[Row]:
-    lines = list(csv.reader(text.splitlines()))
-    known = benchmark_files.guidellm_csv(lines, str(path))
+    first = text.partition("\n")[0]
+    delimiter = max(",;\t", key=first.count)
+    lines = list(csv.reader(text.replace("\0", "").splitlines(), delimiter=delimiter))
+    known = guidellm.guidellm_csv(lines, str(path))
     if known is not None:
         return known
-    if lines and benchmark_files.is_vllm(dict.fromkeys(lines[0])) and "completed" in lines[0]:
+    if lines and vllm.is_vllm(dict.fromkeys(lines[0])) and "completed" in lines[0]:
         return _vllm_sweep(path, lines)
-    return _plain(path, text)
+    return _plain(path, lines)
 
 
 def _vllm_sweep(path: Path, lines: list[list[str]]) -> Iterator[Row]:
@@ -62,44 +94,46 @@ def _vllm_sweep(path: Path, lines: list[list[str]]) -> Iterator[Row]:
         if not any(cell.strip() for cell in cells):
             continue
         document = {
-            name: _value(cell) for name, cell in zip(lines[0], cells, strict=False) if cell.strip()
+            name: cell.strip()
+            for name, cell in zip(lines[0], cells, strict=False)
+            if cell.strip() and cell.strip().lower() not in _ABSENT
         }
-        yield benchmark_files.vllm(document, f"{path}:{number}")
+        yield vllm.vllm(document, f"{path}:{number}")
 
 
-def _value(cell: str) -> float | str:
-    try:
-        return float(cell)
-    except ValueError:
-        return cell
+_ABSENT = frozenset({"none", "null", "n/a"})
 
 
-def _plain(path: Path, text: str) -> Iterator[Row]:
-    reader = csv.reader(text.splitlines())
-    header = [name.strip().lower().replace(" ", "_").replace("-", "_") for name in next(reader, [])]
-    places = {
-        name: next((header.index(alias) for alias in aliases if alias in header), None)
-        for name, aliases in COLUMNS.items()
-    }
+def _plain(path: Path, lines: list[list[str]]) -> Iterator[Row]:
+    header = [re.sub(r"[\s-]+", "_", name.strip().lower()) for name in lines[0]] if lines else []
+    header = [re.sub(r"_?\((s|ms)\)$", r"_\1", name) for name in header]
+    places, seconds = {}, set()
+    for name, aliases in COLUMNS.items():
+        places[name] = next((header.index(alias) for alias in aliases if alias in header), None)
+        in_seconds = [alias.replace("_ms", "") + "_s" for alias in aliases]
+        if name.endswith("_ms") and places[name] is None:
+            places[name] = next((header.index(one) for one in in_seconds if one in header), None)
+            seconds.add(name)
     for name in ("batch", "itl_ms"):
         if places[name] is None:
             raise InputError(f"{path}: no column {name}; may be called {', '.join(COLUMNS[name])}")
     if places["ttft_ms"] is not None and places["input_tokens"] is None:
         raise InputError(f"{path}: a column ttft_ms needs a column input_tokens beside it")
-    for cells in reader:
+    for number, cells in enumerate(lines[1:], start=2):
         if not any(cell.strip() for cell in cells):
             continue
-        place = f"{path}:{reader.line_num}"
         values, problems = {}, []
         for name, column in places.items():
             cell = cells[column].strip() if column is not None and column < len(cells) else ""
-            values[name] = _cell(cell, f"{place}: {name}") if cell else math.nan
-            if cell and math.isnan(values[name]):
+            values[name] = _cell(cell) * (1000.0 if name in seconds else 1.0)
+            if cell and cell.lower() not in _ABSENT and math.isnan(values[name]):
                 problems.append(f"{name}: must be a number >= 0, not {cell!r}")
         if math.isnan(values["batch"]) and not problems:
-            raise InputError(f"{place}: batch: is missing")
+            problems.append("batch: is missing")
+        if math.isnan(values["itl_ms"]) and math.isnan(values["ttft_ms"]) and not problems:
+            problems.append("itl_ms: is missing")
         yield Row(
-            place=place,
+            place=f"{path}:{number}",
             batch=values["batch"],
             input_tokens=values["input_tokens"],
             output_tokens=values["output_tokens"],
@@ -109,48 +143,77 @@ def _plain(path: Path, text: str) -> Iterator[Row]:
         )
 
 
-def _cell(text: str, place: str) -> float:
-    """A number >= 0; NaN where the tool wrote `nan`, `inf` or a text."""
+def _cell(text: str) -> float:
+    """A number >= 0; NaN where the cell has none."""
     try:
         value = float(text)
     except ValueError:
-        value = -1.0
-    if math.isnan(value) or value == math.inf:
         return math.nan
-    if value < 0:
-        raise InputError(f"{place}: must be a number >= 0, not {text!r}")
-    return value
+    return value if 0 <= value < math.inf else math.nan
 
 
 def _json(path: Path, text: str) -> Iterator[Row]:
     for place, document in _documents(path, text):
-        if isinstance(document, Row):
-            yield document
-        elif not isinstance(document, dict):
-            raise InputError(f"{place}: must be a JSON object")
-        elif "benchmarks" in document:
-            runs = document["benchmarks"]
-            if not isinstance(runs, list):
-                raise InputError(f"{place}: benchmarks: must be a list")
-            for number, run in enumerate(runs):
-                yield benchmark_files.guidellm(run, f"{place}: benchmarks[{number}]")
-        elif benchmark_files.is_vllm(document):
-            yield benchmark_files.vllm(document, place)
-        else:
-            raise InputError(
-                f"{place}: neither guidellm (benchmarks) nor vLLM or SGLang (mean_ttft_ms)"
-            )
+        yield from [document] if isinstance(document, Row) else _runs(place, document)
+
+
+_COLLECTIONS = ("benchmarks", "results", "runs", "data")
+
+
+def _runs(place: str, document: Any) -> Iterator[Row]:
+    """Runs of a document, which may be a run, a list of documents or a report that holds one."""
+    if isinstance(document, list):
+        for number, inner in enumerate(document):
+            yield from _runs(f"{place}[{number}]", inner)
+    elif not isinstance(document, dict):
+        yield Row(place=place, problem="must be a JSON object")
+    elif vllm.is_vllm(document):
+        yield vllm.vllm(document, place)
+    elif genai_perf.is_genai_perf(document):
+        yield genai_perf.genai_perf(document, place)
+    elif "metrics" in document:
+        yield guidellm.guidellm(document, place)
+    else:
+        yield from _report(place, document)
+
+
+def _report(place: str, document: dict[str, Any]) -> Iterator[Row]:
+    """Runs in the list of a report."""
+    name = next((name for name in _COLLECTIONS if name in document), None)
+    if name is None:
+        known = "neither guidellm (benchmarks) nor vLLM or SGLang (mean_ttft_ms) nor GenAI-Perf"
+        yield Row(place=place, problem=known)
+        return
+    runs = document[name]
+    if not isinstance(runs, list):
+        yield Row(place=place, problem=f"{name}: must be a list")
+    elif not runs:
+        yield Row(place=place, problem=f"{name}: is empty")
+    else:
+        for number, inner in enumerate(runs):
+            inside = f"{place}: {name}[{number}]"
+            tool = isinstance(inner, dict) and "metrics" not in inner and vllm.is_vllm(inner)
+            if name == "benchmarks" and not tool and not isinstance(inner, list):
+                yield guidellm.guidellm(inner, inside)
+            else:
+                yield from _runs(inside, inner)
 
 
 def _documents(path: Path, text: str) -> Iterator[tuple[str, Any]]:
     """Place and object of each run; a Row for a line that is cut off."""
     try:
         whole = json.loads(text)
+    except RecursionError as error:
+        raise InputError(f"{path}: not JSON: nested too deeply") from error
     except ValueError as error:
         # vLLM and SGLang append one object a line to the same file.
         lines = [line for line in text.splitlines() if line.strip()]
         if len(lines) < 2:
             raise InputError(f"{path}: not JSON: {error}") from error
+        pretty = _concatenated(text)
+        if pretty:
+            yield from ((f"{path}[{number}]", document) for number, document in enumerate(pretty))
+            return
     else:
         documents = whole if isinstance(whole, list) else [whole]
         for number, document in enumerate(documents):
@@ -160,5 +223,21 @@ def _documents(path: Path, text: str) -> Iterator[tuple[str, Any]]:
         place = f"{path}[{number}]"
         try:
             yield place, json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             yield place, Row(place=place, problem=f"not JSON: {error}")
+
+
+def _concatenated(text: str) -> list[Any]:
+    """Objects that follow each other, each over any number of lines; empty where something else does."""
+    decoder, found, start = json.JSONDecoder(), [], 0
+    while start < len(text):
+        rest = re.match(r"[\s,]*", text[start:])
+        start += rest.end() if rest else 0
+        if start >= len(text):
+            break
+        try:
+            document, start = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            return []
+        found.append(document)
+    return found

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from adapter.formats import step_cases
 from adapter.formats.step_cases import InvalidCase, StepCase
+from adapter.resources.percentiles import Percentile
 from analyzer import capacity, defaults, queueing
 from analyzer.errors import InvalidParameterError
 from analyzer.replicas import PARAMETERS, checked
@@ -66,7 +67,7 @@ class Case(BaseModel):
     target_ttft_ms: float | None = None
     target_itl_ms: float | None = None
     target_tps: float | None = None
-    percentile: float | None = Field(default=None, gt=0, lt=100)
+    percentile: Percentile | None = None
     stability_margin: float = defaults.STABILITY_MARGIN
     min_replicas: int = Field(default=0, ge=0, le=2**31 - 1)
 

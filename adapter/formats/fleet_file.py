@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from adapter.errors import InputError
 from adapter.formats import files, wva_system
 from adapter.planning import fleet
+from adapter.resources.percentiles import Percentile
 from analyzer.defaults import STABILITY_MARGIN
 from analyzer.latency import LatencyParameters
 from analyzer.step_times import EngineLimits, StepTimes
@@ -47,7 +48,7 @@ class TargetPart(_Part):
     itl_ms: Positive | None = None
     ttft_ms: Positive | None = None
     tps: Positive | None = None
-    percentile: Annotated[float, Field(gt=0, lt=100)] | None = None
+    percentile: Percentile | None = None
 
 
 class ClassPart(_Part):
@@ -375,9 +376,8 @@ def _first(error: ValidationError) -> str:
     )
     given = first["input"]
     shown = f", not {given!r}" if isinstance(given, (str, int, float, type(None))) else ""
-    return (
-        f"{field}: {problem}{shown if first['type'] not in {'missing', 'extra_forbidden'} else ''}"
-    )
+    complete = first["type"] in {"missing", "extra_forbidden"}
+    return f"{field}: {problem}{'' if complete else shown}"
 
 
 def _unique(where: str, what: str, names: Iterable[str]) -> None:

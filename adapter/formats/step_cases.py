@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from adapter.resources.percentiles import Percentile
 from analyzer import capacity
 from analyzer.engine import latencies, sizing
 from analyzer.engine.columns import Engines
@@ -89,7 +90,7 @@ class StepCase(BaseModel):
     target_ttft_ms: float | None = None
     target_itl_ms: float | None = None
     target_tps: float | None = None
-    percentile: float | None = Field(default=None, gt=0, lt=100)
+    percentile: Percentile | None = None
     stability_margin: float = sizing.HEADROOM
     min_replicas: int = Field(default=0, ge=0, le=2**31 - 1)
 

@@ -176,10 +176,21 @@ def lengths(variant: fleets.Variant) -> Lengths:
 
 
 def lengths_note(variant: fleets.Variant, profile: fleets.Profile) -> str:
-    """Sentence that the traffic has left the measured lengths of a profile; empty where it has not."""
+    """Sentence on the measured lengths of a profile.
+
+    Empty where the traffic has not left them, or where none are given.
+    """
     if isinstance(profile.latency, StepTimes) or not variant.load.arrival_rate_rps:
         return ""
     at, now = _measured_at(profile), lengths(variant)
+    if (profile.at_tokens > 0) != (profile.at_input_tokens > 0):
+        given, absent = "atTokens", "atInputTokens"
+        if profile.at_tokens <= 0:
+            given, absent = absent, given
+        return (
+            f"profile gives {given} without {absent}, so its times cannot be converted to the lengths of the"
+            f" traffic, {variant.load.input_tokens:.0f}/{now.output_tokens:.0f} tokens: add {absent}"
+        )
     if at is None or not conversion.lengths_left(at, now, LENGTHS_FACTOR):
         return ""
     return (

@@ -1,7 +1,9 @@
 """Look-up of profiles in the generated catalog: no I/O but the package's own file, read once.
 
 Two kinds of entries: step times fitted to measured rows of that model, GPU and engine, and estimates that
-hold for every engine alike until its calibration is applied to them.
+hold for every engine alike until its calibration is applied to them. Step times are packed
+(`packing`), one text for a model and precision over all GPUs and replica sizes; the memory of a replica
+follows from the weights, and from activations and the cache's bytes by replica size.
 """
 
 from __future__ import annotations
@@ -14,12 +16,13 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from adapter.profiles import names
+from adapter.profiles import names, packing
 from adapter.profiles.calibration import Factors
 from adapter.profiles.memory import Memory
 from analyzer.step_times import StepTimes
 
 ENGINES = ("vllm", "sglang")
+_STEP_COLUMNS, _MEASURED_COLUMNS = 5, 7
 RUNTIME_GIB = 3.8
 """Memory of each GPU that runtime and communication take in all estimates."""
 
@@ -99,7 +102,7 @@ def lookup(model: str, gpu: str, tp: int, engine: str = "vllm") -> CatalogEntry 
 def find_model(name: str) -> tuple[Model, str] | None:
     """Model and precision that a name means; the precision need not be one that the catalog has."""
     plain, precision = names.model_key(name)
-    model = _by_alias().get(plain)
+    model = _by_alias().get(plain) or _by_letters().get(plain.replace("-", ""))
     if model is None:
         return None
     return model, precision or model.precisions[0]
@@ -108,7 +111,7 @@ def find_model(name: str) -> tuple[Model, str] | None:
 def models() -> tuple[Model, ...]:
     """All models of the catalog."""
     return tuple(
-        Model(key=key, name=value["name"], precisions=tuple(value["precisions"]))
+        Model(key=key, name=value["name"], precisions=tuple(value["weights"]))
         for key, value in _catalog()["models"].items()
     )
 
@@ -162,7 +165,7 @@ def _entry(model: Model, precision: str, gpu: str, tp: int, engine: str) -> Cata
     fixed, activations, per_token = raw[5:]
     measured = catalog["measured"].get(f"{key}|{engine}")
     if measured is not None:
-        step_times, error, rows = _step_times(measured), measured[5], int(measured[6])
+        step_times, error, rows = _step_times(measured), measured[5], round(measured[6])
     else:
         estimate = _step_times(raw)
         calibration = factors(engine, bends=estimate.per_sqrt_request_ms > 0)
@@ -190,15 +193,41 @@ def _step_times(values: list[float]) -> StepTimes:
 
 @functools.cache
 def _catalog() -> Mapping[str, Any]:
+    """The file with its packed columns as entries by `model|precision|gpu|tp`."""
     text = resources.files("adapter.profiles").joinpath("catalog.json").read_text(encoding="utf-8")
-    document: Mapping[str, Any] = json.loads(text)
-    return document
+    file: dict[str, Any] = json.loads(text)
+    models, sizes = file["models"], file["tp"]
+    places = [(gpu, order) for gpu in file["gpus"] for order in range(len(sizes))]
+    estimated = {}
+    for name, column in file["estimated"].items():
+        key, _, precision = name.partition("|")
+        model = models[key]
+        for (gpu, order), step in zip(places, packing.unpacked(column, _STEP_COLUMNS), strict=True):
+            if step is not None:
+                split, besides = model["weights"][precision]
+                memory = [
+                    split / sizes[order] + besides,
+                    model["activations_gib"][order],
+                    model["kv_bytes_per_token"][order],
+                ]
+                estimated[f"{name}|{gpu}|{sizes[order]}"] = [*step, *memory]
+    measured = {
+        name: next(packing.unpacked(column, _MEASURED_COLUMNS))
+        for name, column in file["measured"].items()
+    }
+    return {**file, "estimated": estimated, "measured": measured}
 
 
 @functools.cache
 def _by_alias() -> Mapping[str, Model]:
     by_alias = {}
     for model in models():
-        for alias in (model.key, model.name, *_catalog()["models"][model.key]["aliases"]):
+        for alias in (model.key, model.name, *_catalog()["models"][model.key].get("aliases", ())):
             by_alias[names.model_key(alias)[0]] = model
     return by_alias
+
+
+@functools.cache
+def _by_letters() -> Mapping[str, Model]:
+    """Models by their names without dashes, for `llama3.1-8b`."""
+    return {alias.replace("-", ""): model for alias, model in _by_alias().items()}

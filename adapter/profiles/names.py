@@ -10,10 +10,25 @@ GPUS = {
     "A100-SXM": ("a100_sxm", ("a100", "a100-80gb", "a100-sxm4", "a100-sxm4-80gb", "a100-sxm-80gb")),
     "H100-SXM": (
         "h100_sxm",
-        ("h100", "h100-80gb", "h100-sxm5", "h100-80gb-hbm3", "h100-sxm5-80gb", "h100-sxm-80gb"),
+        (
+            "h100",
+            "h100-80gb",
+            "h100-sxm5",
+            "h100-80gb-hbm3",
+            "h100-sxm5-80gb",
+            "h100-sxm-80gb",
+            "h100-sxm-80gb-hbm3",
+            "h100-hbm3",
+        ),
     ),
-    "H200": ("h200_sxm", ("h200-sxm", "h200-sxm5", "h200-141gb", "h200-141gb-hbm3e")),
-    "B200": ("b200_sxm", ("b200-sxm", "b200-180gb", "b200-192gb")),
+    "H200": (
+        "h200_sxm",
+        ("h200-sxm", "h200-sxm5", "h200-141gb", "h200-141gb-hbm3e", "h200-sxm-141gb"),
+    ),
+    "B200": (
+        "b200_sxm",
+        ("b200-sxm", "b200-180gb", "b200-192gb", "b200-sxm-180gb", "b200-sxm-192gb"),
+    ),
     "B300": ("b300_sxm", ("b300-sxm", "b300-sxm6", "b300-288gb", "b300-sxm6-ac")),
     "GB200": ("gb200", ("gb200-nvl72", "gb200-nvl")),
     "L40S": ("l40s", ("l40s-48gb", "l40s-pcie")),
@@ -44,7 +59,8 @@ _MEANINGLESS = frozenset({
 
 def model_key(name: str) -> tuple[str, str | None]:
     """Name without organization and meaningless words, in lower case; precision where it says one."""
-    last = name.strip().rstrip("/").rsplit("/", 1)[-1].lower()
+    last = name.strip().rstrip("/").rsplit("/", 1)[-1].lower().partition(":")[0].strip()
+    last = re.sub(r"\s+", "-", last)
     last = re.sub(r"(?<=\d)_(?=\d)", ".", last).replace("_", "-")
     precision: str | None = None
     words = []
@@ -62,6 +78,11 @@ def gpu_key(name: str) -> str | None:
     for key, (_, aliases) in GPUS.items():
         if plain == key.lower() or plain in aliases:
             return key
+    # In whatever order the words stand: `H100-80GB-SXM5` has those of `h100-sxm5-80gb`.
+    words = _gpu_words(plain)
+    for key, (_, aliases) in GPUS.items():
+        if any(words == _gpu_words(alias) for alias in (key.lower(), *aliases)):
+            return key
     return None
 
 
@@ -78,5 +99,13 @@ def nearest_gpus(name: str) -> tuple[str, ...]:
 
 
 def _plain_gpu(name: str) -> str:
-    plain = re.sub(r"[\s_]+", "-", name.strip().lower())
-    return re.sub(r"^(nvidia|tesla|geforce)-", "", plain)
+    plain = re.sub(r"[\s_]+", "-", name.strip().lower().rpartition("=")[2].strip())
+    plain = re.sub(r"^\d+-?x-?", "", plain)
+    # Time-slicing makes the label end so; the GPU is the same.
+    return re.sub(r"^(nvidia|tesla|geforce)-", "", plain).removesuffix("-shared")
+
+
+def _gpu_words(plain: str) -> frozenset[str]:
+    """Words of a name; the form factor may be joined to the number, and have a generation or not."""
+    joined = re.sub(r"(?<=\d)(sxm\d?)", r"-\1", plain)
+    return frozenset(re.sub(r"^sxm\d$", "sxm", word) for word in joined.split("-") if word)

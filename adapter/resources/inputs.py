@@ -13,7 +13,7 @@ from typing import Any
 from adapter import errors
 from adapter.kube import scale
 from adapter.planning import fleet
-from adapter.resources import hpa, pods, schemas
+from adapter.resources import hpa, pods, schemas, stored_status
 from adapter.resources import variant as variants
 from adapter.resources.config_maps import ConfigMaps, validated
 from adapter.settings import keys
@@ -79,7 +79,8 @@ class Reader:
         self.problems: list[str] = []
         self.refused: dict[tuple[str, str], InvalidVariant] = {}
         self.variants: dict[tuple[str, str], tuple[str, schemas.VariantAutoscaling]] = {}
-        self.published: dict[tuple[str, str], variants.Published] = {}
+        self.published: dict[tuple[str, str], stored_status.Published] = {}
+        self.stored: dict[tuple[str, str], str] = {}
         self.targets: dict[tuple[str, scale.Reference], variants.Target | scale.Unresolved] = {}
         self.scalers: list[hpa.Scaler] = []
         self.settings = ConfigMaps(self.problems)
@@ -124,9 +125,10 @@ class Reader:
             self.problems.append(f"{where}: metadata.name: already defined ({first}); ignored")
             return
         self.variants[key] = (where, variant)
-        published = variants.published(document.get("status"))
+        published = stored_status.published(document.get("status"))
         if published is not None:
             self.published[key] = published
+        self.stored[key] = stored_status.stored(document.get("status"))
 
     def add_deployment(
         self, deployment: schemas.Deployment, serving: pods.Serving | None = None
@@ -201,6 +203,7 @@ class Reader:
             self.settings.accelerators,
             scalers=[item for item in self.scalers if item.namespace == key[0]],
             published=self.published.get(key),
+            stored=self.stored.get(key, ""),
         )
 
     def _owners(self) -> dict[tuple[str, scale.Reference], tuple[str, str]]:

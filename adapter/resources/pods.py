@@ -14,6 +14,12 @@ from adapter.kube import labels, quantity
 DEFAULT_PORT = 8000
 """Default port of vLLM's server."""
 
+GPU_VENDORS = ("nvidia.com/", "amd.com/", "gpu.intel.com/", "habana.ai/")
+WHOLE_GPUS = frozenset(
+    {"nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915", "gpu.intel.com/xe", "habana.ai/gaudi"}
+)
+"""Resources that are whole GPUs; others of their vendors are slices or shares of one."""
+
 PORT, PATH, SCHEME = "prometheus.io/port", "prometheus.io/path", "prometheus.io/scheme"
 _PORT_NAMES = ("metrics", "http-metrics", "http", "vllm", "serve")
 
@@ -57,12 +63,15 @@ class Serving:
         endpoints: metrics URLs of the pods.
         names: names of the pods, in the same order.
         startup_seconds: median time from creation until ready; None where unknown.
+        gpus: whole GPUs that each pod requests; 0 where it has slices or shares of one; None where the pods
+            request none, or differ.
 
     """
 
     endpoints: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     startup_seconds: float | None = None
+    gpus: int | None = None
 
 
 class ByLabel:
@@ -99,7 +108,22 @@ class ByLabel:
             names=tuple(pod["metadata"]["name"] for pod in found),
             # One pod that became ready again late says nothing of how long a start takes.
             startup_seconds=statistics.median_low(starts) if starts else None,
+            gpus=_gpus(found),
         )
+
+
+def _gpus(pods: Iterable[Mapping[str, Any]]) -> int | None:
+    """Whole GPUs that each of these pods requests, as `Serving.gpus`."""
+    counts: set[int | None] = set()
+    for pod in pods:
+        held = {
+            name: count
+            for name, count in pod["requests"].items()
+            if count and name.startswith(GPU_VENDORS)
+        }
+        whole = sum(count for name, count in held.items() if name in WHOLE_GPUS)
+        counts.add(None if not held else whole if held.keys() <= WHOLE_GPUS else 0)
+    return counts.pop() if len(counts) == 1 else None
 
 
 def selector_of(spec: Mapping[str, Any]) -> labels.Selector:

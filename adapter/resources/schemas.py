@@ -18,6 +18,8 @@ from pydantic import (
     model_validator,
 )
 
+from adapter.resources.percentiles import Percentile
+
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -213,7 +215,7 @@ class ServiceLevel(_Object):
     itl_ms: NonNegative = Field(alias="slo-tpot", default=0.0)
     ttft_ms: NonNegative = Field(alias="slo-ttft", default=0.0)
     tps: NonNegative = Field(alias="slo-tps", default=0.0)
-    percentile: float | None = Field(alias="slo-percentile", default=None, gt=0, lt=100)
+    percentile: Percentile | None = Field(alias="slo-percentile", default=None)
 
 
 class ServiceClassDocument(_Object):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from adapter import errors
 from adapter.kube import scale
@@ -30,6 +29,7 @@ from adapter.resources.annotations import (
     parse_one_of,
     parse_seconds,
 )
+from adapter.resources.stored_status import Published
 from adapter.settings.control import SOURCES, Source
 from analyzer.latency import LatencyParameters
 from analyzer.step_times import EngineLimits, StepTimes
@@ -65,20 +65,6 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
-    """A decision of an earlier cycle, as `.status` holds it.
-
-    Attributes:
-        decided_at: time of the decision, Unix seconds.
-
-    """
-
-    accelerator: str
-    replicas: int
-    decided_at: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class VariantSource:
     """A variant as its objects describe it, without its load.
 
@@ -86,6 +72,8 @@ class VariantSource:
         profiles: measured profiles; empty where none is given, and the load alone decides.
         accelerator: accelerator that the replicas run on; empty where it is unknown, which it is only with
             profiles.
+        device: GPU of that accelerator by ConfigMap `accelerator-unit-costs`; empty where it is not there.
+        gpus: whole GPUs of one replica; 0 where it has slices or shares of one; None where unknown.
         endpoints: URLs whose metrics text is scraped, one per replica.
         pods: names of the pods behind `endpoints`, in the same order; empty where unknown.
         pods_known: True where `pods` lists every pod of the scale target.
@@ -103,6 +91,7 @@ class VariantSource:
         scaler: HPA of the scale target.
         mismatch: conflict between an HPA and this variant; empty if there is none.
         published: decision that `.status` holds.
+        stored: step times that `.status` holds as learned, unchecked; empty without any.
 
     """
 
@@ -135,6 +124,9 @@ class VariantSource:
     scaler: hpa.Scaler | None = None
     mismatch: str = ""
     published: Published | None = None
+    device: str = ""
+    gpus: int | None = None
+    stored: str = ""
     warnings: tuple[str, ...] = ()
 
     @property
@@ -151,19 +143,6 @@ def reference(variant: schemas.VariantAutoscaling) -> scale.Reference:
     return scale.Reference(name=named.name, kind=named.kind, api_version=named.api_version)
 
 
-def published(status: object) -> Published | None:
-    """Decision that a `.status` holds; None if there is no valid one."""
-    try:
-        found = status["desiredOptimizedAlloc"]  # type: ignore[index] # what is no mapping has none
-        return Published(
-            accelerator=str(found.get("accelerator") or ""),
-            replicas=int(found["numReplicas"]),
-            decided_at=datetime.fromisoformat(found["lastRunTime"]).timestamp(),
-        )
-    except (TypeError, KeyError, ValueError, AttributeError):
-        return None
-
-
 def source(
     variant: schemas.VariantAutoscaling,
     target: Target | None,
@@ -172,6 +151,7 @@ def source(
     *,
     scalers: Sequence[hpa.Scaler] = (),
     published: Published | None = None,
+    stored: str = "",
 ) -> VariantSource:
     """Join one VariantAutoscaling with what it refers to; `scalers` are the HPAs of its namespace.
 
@@ -218,6 +198,9 @@ def source(
         scaler=scaler,
         mismatch=_mismatch(variant, scalers),
         published=published,
+        device=accelerators[accelerator].device_type if accelerator in accelerators else "",
+        gpus=_gpus(reference(variant), target),
+        stored=stored,
         warnings=tuple(warnings),
     )
 
@@ -283,6 +266,13 @@ def _startup(notes: Mapping[str, str], serving: pods.Serving | None) -> float | 
     if told is not None or serving is None:
         return told
     return serving.startup_seconds
+
+
+def _gpus(reference: scale.Reference, target: Target | None) -> int | None:
+    """Whole GPUs of one replica, where a replica is one pod."""
+    if target is None or target.serving is None or reference.kind == "LeaderWorkerSet":
+        return None
+    return target.serving.gpus
 
 
 def _service_class(

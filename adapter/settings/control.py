@@ -61,7 +61,8 @@ class Reconciling:
     tune: bool = setting(
         False,
         kinds.ENABLE,
-        "Adjust performance profiles to observed latencies",
+        "Adjust profiles of alpha, beta, gamma and delta without the lengths of their measurement to observed"
+        " latencies; step times, given or converted, are adjusted anyway, within a factor of 2.5",
         annotation="llmd.ai/tune",
     )
     stability_margin: float = setting(

@@ -3,8 +3,8 @@
 A TLS connection takes some 300 KiB from its first byte on, so it is counted from accept, and its TLS state is
 made when a first byte is there. Connections that have not authenticated, by a client certificate or a request
 with a valid token, have a limit of their own. Beyond it one of the address with most of them is closed: first
-one that stands still for a second, and of these one that said nothing, then one that finished its handshake
-without valid credentials, then one in its handshake; of equals the oldest. So a flood, even from the front
+one that stands still for a second, and of these one that finished its handshake without valid credentials,
+then one that said nothing, then one in its handshake; of equals the oldest. So a flood, even from the front
 proxy's own address, does not push the front proxy out of its handshake. Connections with a token make room for
 those with a certificate, since every pod has a token.
 """
@@ -72,10 +72,10 @@ CONNECTIONS: web.AppKey[list[Connections]] = web.AppKey("connections", list)
 
 
 class _Stage(enum.IntEnum):
-    """How far a connection has come; of those that stand still, the earliest is closed first."""
+    """How far a connection has come, in the order in which connections are closed."""
 
-    SILENT = 0
-    UNAUTHENTICATED = 1
+    UNAUTHENTICATED = 0
+    SILENT = 1
     HANDSHAKE = 2
     TOKEN = 3
     CERTIFICATE = 4

@@ -10,8 +10,10 @@ beside one request more than that (arrivals see the average). With r the prompt 
 
 where S' = per_prefill in + ITL in / budget is what a prompt takes of the queue and rho = rate S'. The TTFT
 tells prefill from the rest, which ITL at one pair of lengths cannot; windows at other batches tell base from
-slope. Learned times are usable once they have predicted the ITL of windows to come within `USABLE_ERROR` and
-the batch has varied.
+slope. Step times start from one of three seeds: a profile that was measured, an estimate (of a catalog) with
+its expected error, or the wide prior of an unknown model. Learned times are usable once they have predicted
+the ITL of windows to come within `USABLE_ERROR` and the batch has varied; an estimate is so once it has
+predicted one window, because it tells base from slope itself.
 
 Pure functions: state in, state out. Units: ms, requests per second, tokens.
 """
@@ -41,14 +43,31 @@ PRIOR_DEVIATIONS = (0.8, 1.0, 0.8, 1.0)
 PROFILE_DEVIATIONS = (0.4, 0.5, 0.4, 0.5)
 """The same of a profile that was measured."""
 
+ESTIMATE_DEVIATION = (0.2, 0.8)
+"""Least and largest standard deviation of an estimate's logarithms, between which its error sets it: servers
+of one model and GPU differ by version and settings, however well the estimate was measured."""
+
+CORRELATION = 0.5
+"""Correlation between the logarithms of unknown step times: a larger model is slower in all of them."""
+
 USABLE_ERROR = 0.15
 """Mean error of the predicted ITL up to which learned times are used."""
+
+DISTRUST = 2.0
+"""Factor of `USABLE_ERROR` at which times that are in use no longer are: a surge of load must not take away
+what sizes for it."""
 
 USABLE_VARIATION = 1.4
 """Factor between the smallest and the largest batch from which learned times are used."""
 
 WARM_UP = 5
 """Accepted observations before step times are used."""
+
+CONFIRMED = 1
+"""Accepted observations before an estimate is used."""
+
+FIRST_PATIENCE = 2
+"""Consecutive outliers after which a seed is assumed to be wrong while fewer than `WARM_UP` were accepted."""
 
 PRIOR_BOUND = math.log(10.0)
 PROFILE_BOUND = math.log(2.5)
@@ -94,7 +113,9 @@ class State:
 
     Attributes:
         seed: step times of the profile or the prior.
-        learned: whether the seed is a prior: the estimate then has to prove itself before it is used.
+        learned: whether the seed is no profile: the step times then have to prove themselves before they are
+            used.
+        error: mean relative error expected of the seed's ITL, where it is an estimate; 0 otherwise.
         deviations: standard deviations of the seed's logarithms, in the order of `PARAMETERS`.
         logs: logarithms of the parameters over their seeds.
         covariance: covariance of `logs`, as rows.
@@ -105,11 +126,13 @@ class State:
         itl_spread: mean size of the error of the ITL.
         smallest_batch: smallest batch of an accepted observation.
         largest_batch: largest one; 0 without any.
+        trusted: True where the step times were usable after the last observation.
 
     """
 
     seed: StepTimes
     learned: bool
+    error: float = 0.0
     deviations: tuple[float, ...]
     logs: tuple[float, ...]
     covariance: tuple[tuple[float, ...], ...]
@@ -120,6 +143,7 @@ class State:
     itl_spread: float = 1.0
     smallest_batch: float = math.inf
     largest_batch: float = 0.0
+    trusted: bool = False
 
     @property
     def parameters(self) -> tuple[float, ...]:
@@ -149,14 +173,24 @@ class State:
         return max(1.0 - sum(left) / len(left), 0.0) if left else 0.0
 
     @property
-    def usable(self) -> bool:
-        """Whether enough was observed to plan with the estimate."""
+    def proven(self) -> bool:
+        """Whether the observations alone are enough to plan with."""
         if self.accepted < WARM_UP:
             return False
         if not self.learned:
             return True
         varied = self.largest_batch + 1.0 >= USABLE_VARIATION * (self.smallest_batch + 1.0)
-        return varied and self.itl_spread <= USABLE_ERROR
+        return varied and self._right
+
+    @property
+    def usable(self) -> bool:
+        """Whether the observations, with the seed where it is an estimate, are enough to plan with."""
+        confirmed = self.accepted >= CONFIRMED and self._right
+        return self.proven or (self.error > 0 and confirmed)
+
+    @property
+    def _right(self) -> bool:
+        return self.itl_spread <= USABLE_ERROR * (DISTRUST if self.trusted else 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,14 +202,20 @@ class Update:
     surprise: float = 0.0
 
 
-def start(seed: StepTimes | None = None) -> State:
-    """State before the first observation: of a profile, or of an unknown model.
+def start(seed: StepTimes | None = None, *, error: float = 0.0) -> State:
+    """State before the first observation: of a profile, of an estimate, or of an unknown model.
+
+    Args:
+        seed: step times of the profile or the estimate; None of an unknown model.
+        error: mean relative error expected of the estimate's ITL; 0 where the seed is a profile.
 
     Raises:
-        InvalidParameterError: a step time is not a number >= 0, or the base is 0.
+        InvalidParameterError: a step time or the error is not a number >= 0, or the base is 0.
 
     """
-    learned = seed is None
+    if not (math.isfinite(error) and error >= 0):
+        raise InvalidParameterError("error", f"must be a number >= 0, not {error:g}")
+    learned = seed is None or error > 0
     steps = PRIOR if seed is None else seed
     values = _values(steps)
     for name, value in zip(PARAMETERS, values, strict=True):
@@ -183,27 +223,37 @@ def start(seed: StepTimes | None = None) -> State:
             raise InvalidParameterError(name, f"must be a number >= 0, not {value:g}")
     if steps.base_ms == 0:
         raise InvalidParameterError("base_ms", "must be above 0: a step takes time")
-    wide = PRIOR_DEVIATIONS if learned else PROFILE_DEVIATIONS
+    wide: tuple[float, ...] = PRIOR_DEVIATIONS if seed is None else PROFILE_DEVIATIONS
+    if seed is not None and error > 0:
+        least, most = ESTIMATE_DEVIATION
+        wide = (min(max(2.0 * error, least), most),) * len(PARAMETERS)
     deviations = tuple(one if value > 0 else 0.0 for one, value in zip(wide, values, strict=True))
     return State(
         seed=steps,
         learned=learned,
+        error=error,
         deviations=deviations,
         logs=(0.0,) * len(PARAMETERS),
-        covariance=_rows(_prior(deviations)),
+        covariance=_rows(first_covariance(deviations, learned=learned)),
     )
+
+
+def compare(state: State, seen: StepObservation) -> State:
+    """The state with the errors of one more prediction; its step times stay as they are."""
+    if not _informative(seen):
+        return state
+    observed = _observed(seen)
+    expected, _, _ = _linearized(state.seed, np.array(state.logs), seen, observed.size)
+    return replace(_with_errors(state, observed - expected), accepted=state.accepted + 1)
 
 
 def update(state: State, seen: StepObservation) -> Update:
     """Take one observation; one without load or that is no measurement is uninformative."""
     if not _informative(seen):
         return Update(state=state, outcome="uninformative")
-    values = [math.log(seen.itl_ms)]
-    if seen.ttft_ms is not None and seen.ttft_ms > 0:
-        values.append(math.log(seen.ttft_ms))
-    observed = np.array(values)
+    observed = _observed(seen)
     prior = np.array(state.logs)
-    first = _prior(state.deviations)
+    first = first_covariance(state.deviations, learned=state.learned)
     covariance = np.array(state.covariance)
     covariance = covariance + _FORGETTING * (first - covariance)
 
@@ -217,10 +267,14 @@ def update(state: State, seen: StepObservation) -> Update:
     )
     state = _with_errors(state, innovation)
     if surprise > OUTLIER_THRESHOLD[observed.size]:
-        if state.outliers + 1 < PATIENCE:
-            refused = replace(state, outliers=state.outliers + 1)
+        patience = PATIENCE if state.accepted >= WARM_UP else FIRST_PATIENCE
+        if state.outliers + 1 < patience:
+            refused = replace(state, outliers=state.outliers + 1, trusted=state.usable)
             return Update(state=refused, outcome="outlier", surprise=surprise)
         covariance = first
+        if state.learned:
+            # The errors were those of the seed; it takes some right predictions to trust what replaces it.
+            state = replace(state, itl_error=0.0, itl_spread=2.0 * USABLE_ERROR, trusted=False)
     posterior, covariance = corrected(
         prior,
         covariance,
@@ -237,7 +291,16 @@ def update(state: State, seen: StepObservation) -> Update:
         smallest_batch=min(state.smallest_batch, seen.batch),
         largest_batch=max(state.largest_batch, seen.batch),
     )
+    taken = replace(taken, trusted=taken.usable)
     return Update(state=taken, outcome="accepted", surprise=surprise)
+
+
+def _observed(seen: StepObservation) -> FloatArray:
+    """Logarithms of the ITL and, where it counts, of the TTFT."""
+    values = [math.log(seen.itl_ms)]
+    if seen.ttft_ms is not None and seen.ttft_ms > 0:
+        values.append(math.log(seen.ttft_ms))
+    return np.array(values)
 
 
 def _informative(seen: StepObservation) -> bool:
@@ -270,8 +333,11 @@ def _values(steps: StepTimes) -> tuple[float, ...]:
     return tuple(float(getattr(steps, name)) for name in PARAMETERS)
 
 
-def _prior(deviations: tuple[float, ...]) -> FloatArray:
-    return np.diag(np.square(deviations))
+def first_covariance(deviations: tuple[float, ...], *, learned: bool) -> FloatArray:
+    """Covariance of the seed's logarithms, shape (4, 4); those of unknown step times are correlated."""
+    wide = np.array(deviations)
+    shared = CORRELATION if learned else 0.0
+    return np.outer(wide, wide) * (shared + (1.0 - shared) * np.eye(wide.size))
 
 
 def _rows(matrix: FloatArray) -> tuple[tuple[float, ...], ...]:

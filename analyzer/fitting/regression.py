@@ -24,6 +24,10 @@ _LEAST_SCALE = 0.005
 _L1_ROUNDS, _ROUNDS = 30, 20
 _LEAST_RESIDUAL = 1e-3
 _LEAST_WEIGHT = 1e-9
+_FIRST_SCALE = 0.01
+"""Standard deviation of the rows that the prior is weighed with until the residuals say."""
+_ROUNDING = 1e-7
+_TINY = 1e-300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -49,23 +53,43 @@ class Regression:
         return float(np.minimum(np.abs(self.residuals), 0.3).mean())
 
 
-def robust(design: FloatArray, measured: FloatArray) -> Regression:
-    """Fit `measured` (M,), > 0, by the columns of `design` (M, P) with coefficients >= 0."""
-    weights = np.ones(measured.size)
+def robust(
+    design: FloatArray, measured: FloatArray, spreads: FloatArray | None = None
+) -> Regression:
+    """Fit `measured` (M,), > 0, by the columns of `design` (M, P) with coefficients >= 0.
+
+    Args:
+        design: one row per measurement.
+        measured: what the columns add up to.
+        spreads: how large a share of a measurement each column is expected to be at most, shape (P,): the
+            standard deviation of a normal prior about zero. Columns that the rows do not tell apart share
+            what they have in common instead of one taking all of it; the prior fades as the residuals get
+            smaller. None for no prior.
+
+    """
+    if spreads is not None:
+        shares = (design / measured[:, None]).max(axis=0)
+        spreads = np.where(shares > 0, spreads / np.maximum(shares, _TINY), np.inf)
+    weights, scale = np.ones(measured.size), _FIRST_SCALE
     for _ in range(_L1_ROUNDS):
-        coefficients = _weighted(design, measured, weights)
+        coefficients = _weighted(design, measured, weights, scale, spreads)
         left = _residuals(design, measured, coefficients)
         weights = 1.0 / np.maximum(np.abs(left), _LEAST_RESIDUAL)
+        if spreads is not None:  # The prior stands beside rows of weight 1.
+            weights *= _FIRST_SCALE
     for _ in range(_ROUNDS):
         left = _residuals(design, measured, coefficients)
-        scale = _scale(left, int((coefficients > 0).sum()))
-        weights = np.maximum(1.0 - (left / (_TUNING * scale)) ** 2, 0.0) ** 2
-        weights = np.maximum(weights, _LEAST_WEIGHT)
-        coefficients = _weighted(design, measured, weights)
+        used = int((coefficients > 0).sum())
+        if spreads is not None:
+            used = min(used, max(measured.size // 2, 1))
+        scale = _scale(left, used)
+        bound = _TUNING * max(scale, _LEAST_SCALE)
+        weights = np.maximum(np.maximum(1.0 - (left / bound) ** 2, 0.0) ** 2, _LEAST_WEIGHT)
+        coefficients = _weighted(design, measured, weights, scale, spreads)
     left = _residuals(design, measured, coefficients)
     return Regression(
         coefficients=coefficients,
-        errors=_errors(design, measured, coefficients, left, weights),
+        errors=_errors(design / measured[:, None], coefficients, left, weights, spreads),
         residuals=left,
         outliers=np.asarray(weights < 0.5),
     )
@@ -92,11 +116,21 @@ def independent(design: FloatArray, order: Sequence[int], share: float = 0.05) -
     return taken
 
 
-def _weighted(design: FloatArray, measured: FloatArray, weights: FloatArray) -> FloatArray:
-    roots = np.sqrt(weights / weights.max())
+def _weighted(
+    design: FloatArray,
+    measured: FloatArray,
+    weights: FloatArray,
+    scale: float,
+    spreads: FloatArray | None,
+) -> FloatArray:
+    roots = np.sqrt(weights if spreads is not None else weights / weights.max())
     sizes = np.abs(design).max(axis=0)
     sizes[sizes == 0.0] = 1.0
-    solution, _ = nnls(design / sizes * (roots / measured)[:, None], roots, maxiter=1000)
+    matrix, target = design / sizes * (roots / measured)[:, None], roots
+    if spreads is not None:
+        matrix = np.vstack([matrix, np.diag(scale / (spreads * sizes))])
+        target = np.concatenate([roots, np.zeros(sizes.size)])
+    solution, _ = nnls(matrix, target, maxiter=1000)
     return np.asarray(solution / sizes)
 
 
@@ -107,24 +141,27 @@ def _residuals(design: FloatArray, measured: FloatArray, coefficients: FloatArra
 def _scale(left: FloatArray, used: int) -> float:
     """Robust standard deviation; the fit passes through `used` rows exactly, which carry no information."""
     free = np.sort(np.abs(left))[min(max(used - 1, 0), left.size - 1) :]
-    return max(_MAD_TO_DEVIATION * float(np.median(free)), _LEAST_SCALE)
+    return max(_MAD_TO_DEVIATION * float(np.median(free)), _ROUNDING)
 
 
 def _errors(
-    design: FloatArray,
-    measured: FloatArray,
+    relative: FloatArray,
     coefficients: FloatArray,
     left: FloatArray,
     weights: FloatArray,
+    spreads: FloatArray | None,
 ) -> FloatArray:
     errors = np.zeros(coefficients.size)
     inside = coefficients > 0
     freedom = float(weights.sum()) - int(inside.sum())
     if freedom < 0.5:
         return errors
-    scaled = design[:, inside] * (np.sqrt(weights) / measured)[:, None]
+    scaled = relative[:, inside] * np.sqrt(weights)[:, None]
     sizes = np.linalg.norm(scaled, axis=0)
     variance = float((weights * left**2).sum()) / freedom
-    covariance = np.linalg.pinv((scaled / sizes).T @ (scaled / sizes)) * variance
+    information = (scaled / sizes).T @ (scaled / sizes)
+    if spreads is not None:
+        information += np.diag(variance / (spreads[inside] * sizes) ** 2)
+    covariance = np.linalg.pinv(information) * variance
     errors[inside] = np.sqrt(np.maximum(np.diag(covariance), 0.0)) / sizes
     return errors

@@ -34,10 +34,15 @@ NAMES = (
 """Fields of StepTimes in the order of the columns."""
 LEAST_BASE = 1e-3
 """A step takes time whatever it does: at least this share of the lowest ITL."""
-_BENDS = 0.9
-"""The term in sqrt(n) must lower the error at least to this share."""
+_SPREADS = np.array([np.inf, 1.0, 1.0 / 3.0, 3.0, 1.0])
+"""Largest share of ITL that each column is expected to be, in the order of NAMES: the standard deviation of
+its prior. Prefill is seldom small, context often is."""
 _CONTEXT_HELPS = 0.95
 """The term of the context must lower the error to this share."""
+_BENDS = 0.9
+"""The term in sqrt(n) must lower the error at least to this share."""
+_BENDS_FROM = 4
+"""Rows from which on the term in sqrt(n) is fitted."""
 _SPREAD = 0.25
 """Standard deviation of logarithms up to which saturated rows agree on a bound."""
 _FOLLOWS = 0.07
@@ -230,24 +235,31 @@ def _design(rows: BenchmarkRows, inside: FloatArray) -> FloatArray:
 
 
 def _regress(rows: BenchmarkRows) -> tuple[Regression, list[int]]:
-    """The fit of the form with the least error, and its columns."""
+    """The fit of the columns that the rows hold, and those columns.
+
+    Rows seldom tell all columns apart: at few concurrencies a line and a root look alike. A prior that no
+    column is more than about all of ITL (context: a third) splits between them what they have in common,
+    which predicts rows in between and beyond better than the choice of one. Rows at three concurrencies or
+    more show whether the root is needed.
+    """
     design = _design(rows, rows.concurrency)
     # Prefill before context: it is the larger of the two on every engine measured.
-    plain = independent(design, (_BASE, _REQUEST, _PREFILL, _CONTEXT))[: rows.size]
-    fitted = robust(design[:, plain], rows.itl_ms)
+    plain = independent(design, (_BASE, _REQUEST, _PREFILL, _CONTEXT))
+    fitted = robust(design[:, plain], rows.itl_ms, _SPREADS[plain])
     if _CONTEXT in plain:
         less = [column for column in plain if column != _CONTEXT]
-        other = robust(design[:, less], rows.itl_ms)
+        other = robust(design[:, less], rows.itl_ms, _SPREADS[less])
         if fitted.error > _CONTEXT_HELPS * other.error:
             # Lengths and loads of these rows move together; a term that explains nothing takes from others.
             fitted, plain = other, less
     loads = np.unique(np.round(np.log2(rows.concurrency), 1)).size
-    bent = [column for column in plain if column != _CONTEXT or rows.size > len(plain)] + [_SQRT]
-    if loads >= 3 and rows.size >= len(bent):
-        other = robust(design[:, bent], rows.itl_ms)
-        if other.coefficients[-1] > 0 and other.error < _BENDS * fitted.error:
-            return other, bent
-    return fitted, plain
+    if loads < 2 or rows.size < _BENDS_FROM or _REQUEST not in plain:
+        return fitted, plain
+    bent = [*plain, _SQRT]
+    other = robust(design[:, bent], rows.itl_ms, _SPREADS[bent])
+    if loads >= 3 and other.error >= _BENDS * fitted.error:
+        return fitted, plain
+    return other, bent
 
 
 def _separated(

@@ -137,6 +137,7 @@ class Pages:
         load: requests per minute by workload name, spread over its pods.
         finished: requests by pod; a pod that is not in it does not answer.
         port: once they are served.
+        itl_ms: inter-token latency that each request adds; 0 shows no latencies at all.
 
     """
 
@@ -145,6 +146,8 @@ class Pages:
         self.load: dict[str, float] = {}
         self.finished: dict[str, float] = {}
         self.port = 0
+        self.itl_ms = 0.0
+        self._latencies: dict[str, float] = {}
         self._advanced_at = self._clock.monotonic()
 
     @contextlib.asynccontextmanager
@@ -174,7 +177,9 @@ class Pages:
             pods.setdefault(pod.rpartition("-")[0], []).append(pod)
         for name, rate in self.load.items():
             for pod in pods.get(name, ()):
-                self.finished[pod] += rate * minutes / len(pods[name])
+                done = rate * minutes / len(pods[name])
+                self.finished[pod] += done
+                self._latencies[pod] = self._latencies.get(pod, 0.0) + done * self.itl_ms
 
     async def _page(self, request: web.Request) -> web.Response:
         self._advance()
@@ -188,6 +193,18 @@ class Pages:
             f"vllm:request_success_total{label} {done}\n"
             f"vllm:request_generation_tokens_sum{label} {178 * done}\n"
             f"vllm:request_generation_tokens_count{label} {done}\n"
+            + self._latency(request.match_info["pod"], label, done)
+        )
+
+    def _latency(self, pod: str, label: str, done: float) -> str:
+        if not self.itl_ms:
+            return ""
+        itl = self._latencies.get(pod, 0.0) / 1000.0
+        return (
+            f"vllm:request_prompt_tokens_sum{label} {100 * done}\n"
+            f"vllm:request_prompt_tokens_count{label} {done}\n"
+            f"vllm:inter_token_latency_seconds_sum{label} {177 * itl}\n"
+            f"vllm:inter_token_latency_seconds_count{label} {177 * done}\n"
         )
 
 

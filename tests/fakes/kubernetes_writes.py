@@ -50,10 +50,21 @@ def changed(current: Object, path: ResourcePath, body: Any, request: web.Request
     if request.content_type == "application/apply-patch+yaml":
         assert request.query["fieldManager"]
         assert path.subresource == "status", "only the status is ours to apply"
+        # As the API server answers an apply of what the installed CRD does not declare.
+        for name in UNDECLARED_STATUS.get(path.name, ()):
+            if name in body["status"]:
+                raise StatusError(
+                    500,
+                    f"failed to create typed patch object: .status.{name}: field not declared in schema",
+                )
         # One manager owns the whole status: fields that are no longer applied go.
         item["status"] = body["status"]
         return item
     raise StatusError(415, f"unsupported patch {request.content_type}")
+
+
+UNDECLARED_STATUS: dict[str, frozenset[str]] = {}
+"""Fields of `.status` that the CRD lacks, by the name of the object."""
 
 
 def owners_changed(current: Object, item: Object) -> bool:

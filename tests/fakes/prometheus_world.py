@@ -59,7 +59,7 @@ SPEED = 10.0
 SCRAPE_MS = 500
 INTERVAL, WINDOW, LONG = 5.0, 60.0, 180.0
 """Of collectors, in scenario seconds: as often as Prometheus scrapes."""
-BACKFILL, GATEWAY, FLEET = 6, 1, 1
+BACKFILL, GATEWAY, FLEET, LENGTHS = 6, 1, 1, 1
 """Queries."""
 
 MODEL, TEAM = "m", "team"
@@ -93,6 +93,29 @@ def steady(model: str, *, timestamp: str = "") -> Callable[[], str]:
         )
 
     return page
+
+
+def varied(model: str) -> Callable[[], str]:
+    """A steady page with histograms: half of the requests have 100 tokens in, the others 1,000; 50 out."""
+    page = steady(model)
+
+    def shown() -> str:
+        text = page()
+        done = int(text.partition("request_success_total")[2].partition("} ")[2].partition("\n")[0])
+        for name, bounds in (
+            (
+                "request_prompt_tokens",
+                {"50.0": 0, "200.0": done // 2, "500.0": done // 2, "2000.0": done},
+            ),
+            ("request_generation_tokens", {"20.0": 0, "100.0": done}),
+        ):
+            for bound, count in {**bounds, "+Inf": done}.items():
+                text += (
+                    f'vllm:{name}_bucket{{model_name="{model}",engine="0",le="{bound}"}} {count}\n'
+                )
+        return text
+
+    return shown
 
 
 @dataclass
@@ -311,6 +334,7 @@ async def running_world(folder: Path) -> AsyncIterator[World]:
     for name in (*SPARES, "twice", "leaves"):
         paged(name, steady(MODEL))
     targets.append(dataclasses.replace(targets[-2], job="another"))
+    paged("varied", varied(MODEL))
     paged("nameless", steady("nameless"), namespace="")
     pages.pages["bare"] = steady("bare")
     targets.append(Target(address=pages.addresses[1], path="/bare"))

@@ -264,3 +264,43 @@ def test_a_count_that_is_no_number_says_nothing(value: float) -> None:
         ]
     )
     assert found == [GatewayCount(namespace="n", model="other", requests=1.0)]
+
+
+def buckets(name: str, counts: dict[str, float], **labels: str) -> list[Sample]:
+    """Growth of one histogram of a pod, as the query for lengths gives it."""
+    return [
+        Sample(
+            labels={**POD, **labels, "quantity": name, "le": bound}, value=value, evaluated_at=1.0
+        )
+        for bound, value in counts.items()
+    ]
+
+
+def test_lengths_are_the_moments_of_each_pods_histograms() -> None:
+    """Two pods: one has both histograms, the other only that of the output."""
+    prompts = {"50.0": 0.0, "100.0": 10.0, "500.0": 10.0, "1000.0": 30.0, "+Inf": 30.0}
+    answers = {"10.0": 30.0, "+Inf": 30.0}
+    found = promql.lengths_of_pods(
+        [
+            *buckets("vllm:request_prompt_tokens_bucket", prompts),
+            *buckets("vllm:request_generation_tokens_bucket", answers),
+            *buckets("sglang:generation_tokens_histogram_bucket", answers, pod="q"),
+        ]
+    )
+    one, other = sorted(found, key=lambda item: item.pod)
+    assert (one.namespace, one.pod, one.model) == ("n", "p", "m")
+    assert one.input_moments is not None
+    assert one.input_moments[2] == 30
+    varies = model_servers.variation([one.input_moments])
+    assert varies is not None
+    assert 0.4 < varies < 1.2
+    assert one.output_moments is not None
+    assert model_servers.variation([one.output_moments]) == pytest.approx(0.0, abs=0.01)
+    assert (other.input_moments, other.output_moments) == (None, one.output_moments)
+
+
+def test_the_query_for_lengths_names_every_histogram() -> None:
+    """Both model servers' histograms of input and output, over the span."""
+    query = promql.lengths(600.0)
+    for name in model_servers.BUCKETS:
+        assert f"increase({name}[600s])" in query

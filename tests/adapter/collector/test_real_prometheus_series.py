@@ -20,6 +20,7 @@ from tests.fakes.prometheus_world import (
     GATEWAY,
     GATEWAYS,
     INTERVAL,
+    LENGTHS,
     RECORDED,
     SPARES,
     STEADY_RPS,
@@ -147,6 +148,25 @@ def _all_found(collector: Collector, variants: Sequence[VariantSource]) -> bool:
     return {collector.observe(one).metrics for one in variants} == {"MetricsFound"}
 
 
+async def test_the_variation_of_lengths_is_read_too(world: World) -> None:
+    """Sampled from the histograms: as the pod itself shows it, and none where there are no histograms."""
+    await world.scraped("varied")
+    sources = [variant(pod, {pod: world.pages.url(pod)}) for pod in ("varied", SPARES[0])]
+    async with world.collecting(sources, "prometheus", "direct") as (through, direct):
+
+        def known() -> bool:
+            seen = [collector.observe(sources[0]).traffic for collector in (through, direct)]
+            return all(one is not None and one.input_cv is not None for one in seen)
+
+        await until([through, direct], known)
+        one, other = (traffic(collector.observe(sources[0])) for collector in (through, direct))
+        assert one.input_cv == pytest.approx(other.input_cv, abs=0.15)
+        assert (one.input_cv or 0.0) > 0.5
+        assert one.output_cv == pytest.approx(0.0, abs=0.1)
+        bare = traffic(through.observe(sources[1]))
+        assert (bare.input_cv, bare.output_cv) == (None, None)
+
+
 async def test_queries_do_not_grow_with_the_fleet(world: World) -> None:
     """A round of twenty variants asks as often as one of a single variant."""
     await world.scraped(*SPARES)
@@ -155,7 +175,7 @@ async def test_queries_do_not_grow_with_the_fleet(world: World) -> None:
         async with world.collecting(variants, "prometheus") as (collector,):
             await collector.collect()
             asked = collector.counts["queries"]
-            assert asked == FLEET + GATEWAY + BACKFILL
+            assert asked == FLEET + GATEWAY + BACKFILL + LENGTHS
             for _ in range(3):
                 await collector.collect()
             assert collector.counts["queries"] == asked + 3 * (FLEET + GATEWAY)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.collector import exposition
+from adapter.collector import exposition, model_servers
 from adapter.collector.model_servers import PodMetrics
 from adapter.collector.traffic import TrafficWindow
 
@@ -350,6 +350,27 @@ def test_latency_is_per_token_where_steps_give_several(tokens_per_step: int, itl
     traffic = window.traffic(now=20)
     assert traffic is not None
     assert traffic.itl_ms == pytest.approx(itl_ms)
+
+
+def test_drafts_say_the_tokens_where_nothing_else_does() -> None:
+    """Three tokens a step by the counters of drafts and accepted tokens: ITL is a third of the gap."""
+    window = TrafficWindow(window_seconds=60)
+    for second in (0, 10, 20):
+        done = 10.0 * second
+        steps = 59.0 * done
+        totals = {
+            "running": 1.0,
+            "waiting": 0.0,
+            "finished": done,
+            "ttft_count": done,
+            "itl_sum": 0.024 * steps,
+            "itl_count": steps,
+            "verified": steps + 2.0 * steps,
+        }
+        window.add("a", model_servers.pod_metrics(totals), now=second)
+    traffic = window.traffic(now=20)
+    assert traffic is not None
+    assert traffic.itl_ms == pytest.approx(8.0)
 
 
 def test_latency_is_per_gap_where_a_pod_does_not_count_tokens() -> None:

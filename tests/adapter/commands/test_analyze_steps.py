@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -210,3 +211,38 @@ def test_flags_of_both_forms_are_refused(capsys: pytest.CaptureFixture[str]) -> 
     """Exit status 2 and one line that names both."""
     assert cli.main([*FLAGS, "--alpha", "3", "--rate", "1"]) == 2
     assert "alpha, step_base_ms: two descriptions" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "replica",
+    [
+        '"step_base_ms": 10, "step_per_request_ms": 0.5, "input_tokens": 500',
+        '"alpha": 8, "beta": 0.05, "max_batch": 64',
+    ],
+)
+def test_a_percentile_may_be_a_share(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], replica: str
+) -> None:
+    """0.95 means what 95 means, in both forms of a case."""
+    cases = [
+        f'{{{replica}, "output_tokens": 128, "target_itl_ms": 40, "percentile": {percentile}}}'
+        for percentile in (0.95, 95, 90)
+    ]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\n".join(cases).encode())))
+    assert cli.main(["analyze", "--jsonl"]) == 0
+    share, percent, other = map(json.loads, capsys.readouterr().out.splitlines())
+    assert share == percent
+    assert percent != other
+
+
+def test_the_plot_of_step_times_is_a_png(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--plot draws step times as it draws alpha and beta."""
+    picture = tmp_path / "steps.png"
+    flags = (
+        "--step-base-ms 10 --step-per-prefill-token-ms 0.05 --input-tokens 512 --output-tokens 128"
+    )
+    assert cli.main(["analyze", *flags.split(), "--itl", "40", "--plot", str(picture)]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "can serve" in capsys.readouterr().out

@@ -76,7 +76,7 @@ def test_the_reference_system_end_to_end(capsys: pytest.CaptureFixture[str]) -> 
     item = best["plan"]["s0001"]
     assert set(item) == {
         "accelerator", "replicas", "max_batch", "cost", "value", "itl_ms", "ttft_ms",
-        "max_rate_rpm", "served", "reason",
+        "max_rate_rpm", "served", "reason", "notes",
     }  # fmt: skip
 
 

@@ -54,7 +54,7 @@ def test_source_error_and_meaning_are_said(capsys: pytest.CaptureFixture[str]) -
     measured = printed(capsys, "Qwen/Qwen3-32B", "--gpu", "H100", "--tp", "2")
     assert "# source: measured: fitted to 26 rows" in measured
     assert "# expected error: ITL 2 % on average" in measured
-    assert "# requests of 2048/256 tokens: the KV cache holds 138" in measured
+    assert "# requests of 2048/256 tokens: the KV cache holds 139" in measured
     estimated = printed(capsys, "Qwen/Qwen3-32B", "--gpu", "H200", "--tp", "2")
     assert "# source: estimated from kernel times" in estimated
     assert "# expected error: ITL 8 % on average" in estimated
@@ -119,7 +119,7 @@ def test_settings_of_the_engine_count(capsys: pytest.CaptureFixture[str]) -> Non
         ),
         (
             "Qwen/Qwen3-32B --gpu H100 --max-model-len 40960",
-            "--max-model-len 40960: one request of that length exceeds the KV cache of 25",
+            "--max-model-len 40960: one request of that length exceeds the KV cache of 24",
         ),
     ],
 )

@@ -21,6 +21,7 @@ from adapter.planning import fleet, plan
 from adapter.resources.variant import VariantSource
 from analyzer.engine import sizing
 from analyzer.engine.columns import Engine
+from analyzer.latency import LatencyParameters
 from analyzer.step_times import EngineLimits, Lengths, StepTimes
 
 TRUE = StepTimes(
@@ -111,10 +112,10 @@ def test_the_rule_decides_until_the_profile_is_learned() -> None:
     later = sized(BARE, tuned(BARE, windows=15), 20.0)
     assert later.saturation is not None
     decision = planned(later)
-    assert states._profile_source(BARE, decision) == "learned"
+    assert states._profile_source(BARE, decision, tuned(BARE, windows=15)) == "learned"
     true = dataclasses.replace(BARE, profiles=(PROFILE,))
     right = planned(sized(true, {}, 20.0))
-    assert states._profile_source(true, right) == "given"
+    assert states._profile_source(true, right, {}) == "given"
     assert decision.candidate.replicas == pytest.approx(right.candidate.replicas, abs=1)
 
 
@@ -182,10 +183,127 @@ def test_a_profile_of_another_server_is_said_to_be_wrong() -> None:
     )
     source = dataclasses.replace(BARE, profiles=(other,))
     tuners = tuned(source, windows=12)
-    (note,) = [note for note in sized(source, tuners, 4.0).notes if "predicts" in note]
-    assert "above what the profile of H100" in note
+    (note,) = [note for note in sized(source, tuners, 4.0).notes if "predicted" in note]
+    assert "ITL observed" in note
+    assert "the profile of H100 is not that of these servers" in note
     right = dataclasses.replace(BARE, profiles=(PROFILE,))
-    assert tuning.drift(tuned(right, windows=12), right) == ""
+    assert tuning.notes(tuned(right, windows=12), right) == ()
+
+
+LLAMA = dataclasses.replace(
+    BARE,
+    model="meta-llama/Llama-3.3-70B-Instruct-FP8",
+    gpus=2,
+)
+"""A model whose catalog entry on two H100 is near TRUE."""
+
+
+def test_the_catalog_is_used_until_the_profile_is_learned() -> None:
+    """The rule decides the first windows, then the confirmed estimate, marked; then what was learned."""
+    steady = dataclasses.replace(traffic(6.0), recent=())
+    found: Tuned = {}
+    sources = []
+    for window in range(12):
+        now = 60.0 * window
+        # The load does not move at first, so nothing is learned of its own.
+        seen = steady if window < 6 else traffic(2.0 + window)
+        found = tuning.observe(found, LLAMA, seen, settings=SETTINGS, now=now)
+        usable = bool(tuning.profiles(found, LLAMA))
+        sources.append(tuning.profile_source(found, LLAMA, "H100") if usable else "saturation")
+        if usable and sources[-1] == "estimated":
+            (note,) = tuning.notes(found, LLAMA)
+            assert "estimated until they are learned (catalog: " in note
+    assert sources[0] == "saturation"
+    assert "estimated" in sources
+    assert sources[-1] == "learned"
+    assert sources == sorted(sources, key=["saturation", "estimated", "learned"].index)
+
+
+def test_an_estimate_is_not_bounded_by_the_batch_that_was_seen() -> None:
+    """It knows how the step grows with the batch; its KV cache is the catalog's until pods show theirs."""
+    found: Tuned = {}
+    for window in range(4):
+        found = tuning.observe(found, LLAMA, traffic(6.0), settings=SETTINGS, now=60.0 * window)
+    (profile,) = tuning.profiles(found, LLAMA)
+    assert profile.max_batch == 256
+    assert profile.limits is not None
+    assert profile.limits.kv_tokens
+
+
+def test_a_row_for_another_accelerator_leaves_this_one_to_the_rule() -> None:
+    """The profile has no row for the accelerator that runs: the rule decides, then what is learned."""
+    row = dataclasses.replace(PROFILE, accelerator="A100")
+    source = dataclasses.replace(BARE, profiles=(row,), device="H100", keep_accelerator=True)
+    first = sized(source, {}, 20.0)
+    assert first.saturation is not None
+    assert first.variant is not None
+    assert [item.accelerator for item in first.variant.profiles] == ["A100"]
+    later = sized(source, tuned(source, windows=15), 20.0)
+    assert later.variant is not None
+    assert [item.accelerator for item in later.variant.profiles] == ["A100", "H100"]
+
+
+def test_pods_that_only_prometheus_knows_teach_too() -> None:
+    """Without endpoints the scale target's replicas share the load."""
+    source = dataclasses.replace(BARE, endpoints=())
+    with_endpoints, without = (tuned(one, windows=6)["H100"].tuner for one in (BARE, source))
+    assert without.parameters == with_endpoints.parameters
+    assert tuned(dataclasses.replace(source, replicas=0), windows=6) == {}
+
+
+def test_converted_profiles_are_tuned_by_default() -> None:
+    """Alpha to delta with their lengths are step times: 30 % off is right after ten windows anyhow."""
+    # What a benchmark of TRUE at these lengths measures.
+    interference = TRUE.per_prefill_token_ms * 800 / 128
+    alpha = TRUE.base_ms - interference
+    beta = TRUE.per_request_ms + TRUE.per_context_token_ms * (800 + 128 / 2) + interference
+    wrong = fleet.Profile(
+        accelerator="H100",
+        latency=LatencyParameters(
+            alpha_ms=0.7 * alpha,
+            beta_ms=0.7 * beta,
+            gamma_ms=0.7 * TRUE.base_ms,
+            delta_ms=0.7 * TRUE.per_prefill_token_ms,
+        ),
+        max_batch=256,
+        at_tokens=128,
+        at_input_tokens=800,
+    )
+    source = dataclasses.replace(BARE, profiles=(wrong,))
+    tuners = tuned(source, windows=10)
+    (profile,) = tuning.profiles(tuners, source)
+    assert isinstance(profile.latency, StepTimes)
+    assert profile.latency.base_ms == pytest.approx(TRUE.base_ms, rel=0.1)
+    bare = dataclasses.replace(source, profiles=(dataclasses.replace(wrong, at_input_tokens=0),))
+    assert tuning.profiles(tuned(bare, windows=10), bare) == bare.profiles
+    assert tuned(bare, windows=10)["H100"].tuner.itl_error > 0.2
+
+
+def test_a_change_of_load_or_replicas_is_no_observation() -> None:
+    """Latencies of a window in which the rate jumped, or replicas came, belong to neither state."""
+    found = tuning.observe({}, BARE, traffic(4.0), settings=SETTINGS, now=0.0)
+    jumped = dataclasses.replace(traffic(8.0), recent=((15.0, 16.0),))
+    assert tuning.observe(found, BARE, jumped, settings=SETTINGS, now=60.0) == found
+    more = dataclasses.replace(BARE, endpoints=(*BARE.endpoints, "http://127.0.0.1:3"))
+    found = tuning.observe(found, more, traffic(4.0), settings=SETTINGS, now=70.0)
+    assert found["H100"].tuner.accepted == 1
+    found = tuning.observe(found, more, traffic(4.0), settings=SETTINGS, now=130.0)
+    assert found["H100"].tuner.accepted + found["H100"].tuner.outliers == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"model": "other"}, {"accelerator": "A100"}, {"gpus": 4}, {"profiles": (PROFILE,)}],
+    ids=str,
+)
+def test_another_server_starts_over(change: dict[str, object]) -> None:
+    """Another model, accelerator, number of GPUs, or a profile: what was learned is of something else."""
+    source = dataclasses.replace(BARE, gpus=2)
+    tuners = tuned(source, windows=6)
+    assert tuning.retain(tuners, source, SETTINGS) == tuners
+    assert tuning.retain(tuners, dataclasses.replace(source, gpus=None), SETTINGS) == tuners
+    other = dataclasses.replace(source, **change)  # type: ignore[arg-type] # fields by name
+    assert tuning.retain(tuners, other, SETTINGS) == {}
 
 
 def test_telemetry_has_step_times_and_errors() -> None:

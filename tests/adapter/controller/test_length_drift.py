@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import structlog
 import yaml
+from aiohttp import web
 
 from adapter.controller import status
 from adapter.diagnostics import explain, explain_text
@@ -55,3 +56,35 @@ async def test_a_profile_without_lengths_is_shown_so(objects: Path) -> None:
         await found.cycles(pod, seconds=60, rpm=30)
         text = "\n".join(explain_text.lines(explain.of_state(found.state, now=found.clock.time())))
     assert "without the lengths that they hold for" in text
+
+
+class Longer(Endpoint):
+    """An endpoint whose answers can become longer; requests finished before keep their length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.until, self.counted = 178.0, 0.0, 0.0
+
+    async def page(self, request: web.Request) -> web.Response:
+        self.counted += self.tokens * (self.finished - self.until)
+        self.until = self.finished
+        text = (await super().page(request)).text or ""
+        total = f'{{model_name="{scenario.MODEL}"}} {178 * self.finished}'
+        return web.Response(text=text.replace(total, total.rpartition(" ")[0] + f" {self.counted}"))
+
+
+async def test_lengths_that_moved_since_the_first_use_are_said(objects: Path) -> None:
+    """A profile without lengths is compared with what it was first used at: condition, notes and log."""
+    with structlog.testing.capture_logs() as logs:
+        async with harness(objects, pod := Longer()) as found:
+            await found.cycles(pod, seconds=120, rpm=30)
+            assert not [note for note in found.state.notes if "does not say its lengths" in note]
+            pod.tokens = 600.0
+            await found.cycles(pod, seconds=240, rpm=30)
+            state, now = found.state, found.clock.time()
+    (note,) = [note for note in state.notes if "does not say its lengths" in note]
+    assert "first used at 0/178 tokens, traffic has 0/600" in note
+    written = status.of_state(state, {}, now=now, applied=True)
+    (ready,) = [item for item in written["conditions"] if item["type"] == "OptimizationReady"]
+    assert note in ready["message"]
+    assert len([entry for entry in logs if "outside its first lengths" in entry["event"]]) == 1

@@ -9,7 +9,7 @@ import pytest
 from adapter.collector.gateway import Rates
 from adapter.collector.observation import Observation
 from adapter.collector.traffic import Traffic
-from adapter.controller import tuning
+from adapter.controller.estimates import lengths, prior
 from adapter.controller.settings import LoopSettings
 from adapter.controller.sizing import Sizing
 from adapter.controller.state import VariantRecord, VariantState
@@ -78,7 +78,7 @@ def test_observed_lengths_are_planned_for() -> None:
 def test_lengths_that_nobody_shows_vary_by_the_default() -> None:
     """Prometheus and old servers: the documented variation, no cache hits."""
     load = sized(SOURCE, TRAFFIC).load
-    assert (load.input_cv, load.output_cv) == (tuning.DEFAULT_INPUT_CV, tuning.DEFAULT_OUTPUT_CV)
+    assert (load.input_cv, load.output_cv) == (lengths.DEFAULT_INPUT_CV, lengths.DEFAULT_OUTPUT_CV)
     assert load.cached_tokens == 0
 
 
@@ -97,7 +97,7 @@ def test_live_cache_fills_a_profile_without_limits() -> None:
     on_a100 = dataclasses.replace(SOURCE, accelerator="A100")
     seen = dataclasses.replace(TRAFFIC, kv_tokens=30_000.0)
     assert sized(on_a100, seen).profiles[1].limits == EngineLimits(
-        max_num_seqs=16, max_num_batched_tokens=tuning.DEFAULT_BATCHED_TOKENS, kv_tokens=30_000
+        max_num_seqs=16, max_num_batched_tokens=prior.DEFAULT_BATCHED_TOKENS, kv_tokens=30_000
     )
     bare = dataclasses.replace(on_a100, profiles=(dataclasses.replace(LINES, max_batch=0),))
     assert sized(bare, seen).profiles == bare.profiles

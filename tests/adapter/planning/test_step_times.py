@@ -140,11 +140,13 @@ def test_times_with_their_lengths_are_converted_and_noted() -> None:
 
 
 def test_times_without_their_lengths_hold_as_they_are() -> None:
-    """Nothing is known to convert them by: the published formulas answer."""
+    """Nothing is known to convert them by: the published formulas answer, and a half-given pair is noted."""
     plain = dataclasses.replace(LINEAR, at_input_tokens=0, limits=None, max_batch=64)
     both = dataclasses.replace(plain, limits=LIMITS)
     assert decision(plain).candidate.max_rate_rpm == decision(both).candidate.max_rate_rpm
-    assert decision(plain).notes == ()
+    assert decision(dataclasses.replace(plain, at_tokens=0)).notes == ()
+    (note,) = decision(plain).notes
+    assert note.startswith("profile gives atTokens without atInputTokens")
 
 
 def test_part_of_the_replicas_is_overloaded_with_finite_numbers() -> None:

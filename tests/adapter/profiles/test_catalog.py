@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
+from importlib import resources
 
 import numpy as np
 import pytest
 
-from adapter.profiles import catalog, finder, names
+from adapter.profiles import catalog, finder, names, packing
 from adapter.profiles.catalog import CatalogEntry, Source
 from tests.adapter.profiles import measured
 
@@ -187,3 +188,60 @@ def test_kv_cache_binds_before_the_batch() -> None:
     assert profile.requests_held(2048, 256) == int((profile.limits.kv_tokens or 0) / 2176)
     assert profile.batch(2048, 256) == profile.requests_held(2048, 256)
     assert profile.batch(512, 128) == 256
+
+
+@pytest.mark.parametrize(
+    ("name", "gpu"),
+    [
+        ("H100", "H100-SXM"),
+        ("h100-sxm-80gb", "H100-SXM"),
+        ("H100SXM5", "H100-SXM"),
+        ("H100-80GB-SXM5", "H100-SXM"),
+        ("NVIDIA-H100-80GB-HBM3", "H100-SXM"),
+        ("NVIDIA-H100-80GB-HBM3-SHARED", "H100-SXM"),
+        ("nvidia.com/gpu.product=NVIDIA-H100-80GB-HBM3", "H100-SXM"),
+        ("8x H100", "H100-SXM"),
+        ("a100-80gb-sxm", "A100-SXM"),
+        ("H200-SXM-141GB", "H200"),
+        ("H100-PCIe", None),
+        ("h100-nvl", None),
+        ("NVIDIA-A100-SXM4-40GB", None),
+        ("NVIDIA-H100-80GB-HBM3-MIG-1g.10gb", None),
+        ("L40", None),
+    ],
+)
+def test_gpus_as_people_and_labels_write_them(name: str, gpu: str | None) -> None:
+    """Words in any order; another form factor, memory or a slice of a GPU is another GPU."""
+    assert names.gpu_key(name) == gpu
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "meta-llama/Llama-3.1-8B-Instruct", "Llama 3.1 8B", "llama3.1-8b", "Llama-3.1-8B-Instruct:latest",
+        "/models/llama-3_1-8b/", "Meta-Llama-3.1-8B-Instruct",
+    ],
+)  # fmt: skip
+def test_models_as_people_write_them(name: str) -> None:
+    """Organization, case, spaces, tags and dashes do not matter."""
+    found = catalog.find_model(name)
+    assert found is not None
+    assert (found[0].key, found[1]) == ("llama-3.1-8b", "bf16")
+
+
+def test_packed_numbers_come_back() -> None:
+    """Within 0.15 % over ten decades, zeros exactly, entries that are not there as None."""
+    values = [1.234e-7, 5.6e-5, 0.0, 0.0432, 987.0]
+    text = packing.packed(values) + packing.ABSENT + packing.packed([1.0] * 5)
+    first, absent, last = packing.unpacked(text, 5)
+    assert first == pytest.approx(values, rel=0.0016)
+    assert absent is None
+    assert last == pytest.approx([1.0] * 5, rel=0.0016)
+    with pytest.raises(ValueError, match="2000: must be from 1e-7 to 1e3"):
+        packing.packed([2000.0])
+
+
+def test_the_catalog_is_small() -> None:
+    """The whole file stays under 20 kB."""
+    text = resources.files("adapter.profiles").joinpath("catalog.json").read_text(encoding="utf-8")
+    assert len(text) < 20_000

@@ -6,6 +6,8 @@ The engine is `emulator.engines.scheduler_engine`, which knows nothing of the fo
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -85,13 +87,31 @@ def windows(
         before = now
 
 
-def learned(state: learning.State, true: StepTimes, lengths: Lengths) -> learning.State:
-    """The state after ten minutes of load between a fifth and four fifths of what the replica holds."""
+@functools.cache
+def ten_minutes(true: StepTimes, lengths: Lengths, swing: float) -> tuple[StepObservation, ...]:
+    """Windows of load around half of what the replica holds, by a share of it to both sides."""
     top = capacity(true, lengths, 2.5 * true.base_ms)
-    rates = top * (0.5 + 0.3 * np.sin(np.arange(10) / 10 * 2 * np.pi))
-    for seen in windows(true, lengths, rates):
+    rates = top * (0.5 + swing * np.sin(np.arange(10) / 10 * 2 * np.pi))
+    return tuple(windows(true, lengths, rates))
+
+
+def learned(
+    state: learning.State, true: StepTimes, lengths: Lengths, *, swing: float = 0.3, first: int = 10
+) -> learning.State:
+    """The state after ten minutes of load between a fifth and four fifths of what the replica holds."""
+    for seen in ten_minutes(true, lengths, swing)[:first]:
         state = learning.update(state, seen).state
     return state
+
+
+def wrong_by(true: StepTimes, factors: tuple[float, ...]) -> StepTimes:
+    """Step times that are off by these factors, in the order of `PARAMETERS`."""
+    return StepTimes(
+        **{
+            name: getattr(true, name) * factor
+            for name, factor in zip(PARAMETERS, factors, strict=True)
+        }
+    )
 
 
 CASES = [
@@ -115,33 +135,61 @@ def test_an_unknown_model_is_learned(true: StepTimes, lengths: Lengths) -> None:
     assert state.latency.per_prefill_token_ms == pytest.approx(true.per_prefill_token_ms, rel=0.15)
 
 
-FACTORS = [(1.3, 1.3, 1.3, 1.3), (0.7, 0.7, 0.7, 0.7), (1.3, 0.7, 1.3, 0.7)]
+SIGNS = tuple(itertools.product((0.7, 1.3), repeat=len(PARAMETERS)))
+"""Each of the four step times 30 % too small or too large."""
 
 
 @pytest.mark.parametrize(("true", "lengths"), CASES)
-@pytest.mark.parametrize("factors", FACTORS, ids=["over", "under", "mixed"])
+@pytest.mark.parametrize(("swing", "error"), [(0.3, 0.1), (0.0, 0.16)], ids=["moving", "constant"])
 def test_a_profile_that_is_wrong_is_repaired(
-    true: StepTimes, lengths: Lengths, factors: tuple[float, ...]
+    true: StepTimes, lengths: Lengths, swing: float, error: float
 ) -> None:
-    """Every step time 30 % off: after ten minutes the predicted latencies are right, the capacity nearly."""
-    wrong = StepTimes(
-        **{
-            name: getattr(true, name) * factor
-            for name, factor in zip(PARAMETERS, factors, strict=True)
-        }
-    )
-    state = learned(learning.start(wrong), true, lengths)
-    assert state.usable
-    assert abs(state.itl_error) < 0.05
+    """Every step time 30 % off, either way: after ten minutes latencies are right, the capacity nearly.
+
+    Load that does not move tells the capacity less well than load that does.
+    """
     target = 2.5 * true.base_ms
     right = capacity(true, lengths, target)
-    assert capacity(state.latency, lengths, target) == pytest.approx(right, rel=0.1)
+    for signs in SIGNS:
+        state = learned(learning.start(wrong_by(true, signs)), true, lengths, swing=swing)
+        assert state.usable
+        assert abs(state.itl_error) < 0.05, signs
+        assert capacity(state.latency, lengths, target) == pytest.approx(right, rel=error), signs
 
 
-def steady(true: StepTimes = SMALL) -> StepObservation:
+@pytest.mark.parametrize(("true", "lengths"), CASES)
+@pytest.mark.parametrize("off", [0.8, 1.25, 0.5])
+def test_an_estimate_is_used_once_it_is_confirmed(
+    true: StepTimes, lengths: Lengths, off: float
+) -> None:
+    """Said to be 10 % off, it is a fifth or half: used after five minutes, right after ten."""
+    start = learning.start(wrong_by(true, (off,) * 4), error=0.1)
+    assert not start.usable
+    early = learned(start, true, lengths, swing=0.0, first=5)
+    assert early.usable
+    assert early.itl_spread <= learning.USABLE_ERROR
+    late = learned(start, true, lengths)
+    target = 2.5 * true.base_ms
+    assert capacity(late.latency, lengths, target) == pytest.approx(
+        capacity(true, lengths, target), rel=0.15
+    )
+    assert late.proven
+
+
+def test_comparing_changes_no_step_times() -> None:
+    """What may not be tuned is compared: the errors say how far off it is, the step times stay."""
+    state = learning.start(wrong_by(SMALL, (0.5,) * 4))
+    for seen in ten_minutes(SMALL, SHORT, 0.3):
+        state = learning.compare(state, seen)
+    assert state.latency == wrong_by(SMALL, (0.5,) * 4)
+    assert state.itl_error > 0.6
+    nothing = dataclasses.replace(steady(), rate_rps=0.0)
+    assert learning.compare(state, nothing) == state
+
+
+def steady() -> StepObservation:
     """One window at half load."""
-    (seen,) = windows(true, SHORT, np.array([capacity(true, SHORT, 16.0) / 2]))
-    return seen
+    return ten_minutes(SMALL, SHORT, 0.0)[0]
 
 
 def test_a_constant_batch_proves_nothing() -> None:
@@ -197,6 +245,12 @@ def test_ttft_may_be_missing() -> None:
     assert found.state.latency.per_context_token_ms == 0
     assert found.state.latency.per_sqrt_request_ms > 0
     assert found.state.ttft_error == 0
+
+
+def test_an_error_that_is_none_is_refused() -> None:
+    """The expected error of an estimate is a number."""
+    with pytest.raises(InvalidParameterError, match="error"):
+        learning.start(SMALL, error=math.nan)
 
 
 @pytest.mark.parametrize(("name", "value"), [("base_ms", 0.0), ("per_request_ms", math.nan)])

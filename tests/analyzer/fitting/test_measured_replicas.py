@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from analyzer.fitting import benchmark_rows, step_fit
@@ -17,8 +18,8 @@ ROOT = Path(__file__).parents[3]
 DATA = ROOT / "tests" / "data" / "replica"
 
 
-def load_bench() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("replica_fit", ROOT / "bench" / "replica_fit.py")
+def load_bench(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "bench" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -27,7 +28,8 @@ def load_bench() -> ModuleType:
     return module
 
 
-replica_fit = load_bench()
+replica_fit = load_bench("replica_fit")
+replica_floor = load_bench("replica_floor")
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,7 @@ def groups() -> dict[str, BenchmarkRows]:
 QWEN = "vllm 0.12.0 Qwen/Qwen3-32B h100_sxm - 2"
 
 
-@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("split", ["even", "odd"])
 @pytest.mark.parametrize(
     "name",
     [
@@ -52,10 +54,10 @@ QWEN = "vllm 0.12.0 Qwen/Qwen3-32B h100_sxm - 2"
     ],
 )
 def test_the_other_half_of_the_rows_is_predicted(
-    groups: dict[str, BenchmarkRows], name: str, first: int
+    groups: dict[str, BenchmarkRows], name: str, split: str
 ) -> None:
     """ITL within 5 % (8 % for mixtures of experts) and TTFT of unsaturated rows within 20 %."""
-    found = replica_fit.outcome(name, groups[name], first)
+    found = replica_fit.outcome(name, groups[name], split)
     assert found.verdict == "ok"
     assert found.itl <= found.goal
     assert found.ttft <= 0.2
@@ -90,8 +92,20 @@ def test_groups_are_judged_with_their_reasons(tmp_path: Path) -> None:
         csv.writer(file).writerows(lines)
     text, reached = replica_fit.report(path)
     assert reached
-    assert "too few rows: 1 to fit, 4 needed" in text
-    assert "inconsistent: rows of equal load leave" in text
+    assert "too few: 1 usable rows of 1" in text
+    assert "contradictory: ITL floor 33.3%" in text
+
+
+def test_no_monotone_function_avoids_the_floor() -> None:
+    """Equal loads at 10 and 15 leave half or a third; rows that grow with the load leave nothing."""
+    rows = benchmark_rows.rows_of(
+        concurrency=[1, 1, 8, 8], input_tokens=512, output_tokens=128, itl_ms=[10, 15, 20, 20]
+    )
+    taught = np.array([True, False, True, False])
+    floor = replica_floor.least_errors(rows, rows.itl_ms, taught)
+    assert floor == pytest.approx([0.0, 1 / 3, 0.0, 0.0], abs=1e-9)
+    floor = replica_floor.least_errors(rows, rows.itl_ms, ~taught)
+    assert floor == pytest.approx([0.5, 0.0, 0.0, 0.0], abs=1e-9)
 
 
 def test_the_sleep_of_a_real_vllm_server_comes_back() -> None:

@@ -1,0 +1,1 @@
+"""Runs in the files of benchmark tools, as rows."""

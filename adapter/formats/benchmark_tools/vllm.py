@@ -1,0 +1,162 @@
+"""Runs of vLLM's `bench serve` and SGLang's `bench_serving`.
+
+vLLM writes one JSON object a run (`mean_ttft_ms`, `mean_tpot_ms`, `request_throughput`; up to 0.4
+`request_inthroughput`) or appends them a line each; its sweep collects the same keys in `summary.csv`;
+SGLang appends lines with the same keys. The concurrency follows from Little's law, requests per second times
+the time of one request.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from adapter.formats.benchmark_tools.rows import (
+    NO_TTFT,
+    NOTHING_FINISHED,
+    Row,
+    UnusableError,
+    check_streamed,
+    number,
+    optional,
+)
+
+_VLLM_NAMES = (
+    "request_throughput", "request_inthroughput", "total_output_tokens", "mean_tpot_ms", "median_ttft_ms",
+    "p99_ttft_ms",
+)  # fmt: skip
+
+
+def is_vllm(document: Mapping[str, Any]) -> bool:
+    """Whether these are the keys of a run of vLLM's or SGLang's benchmark."""
+    return "mean_ttft_ms" in document or (
+        "completed" in document and any(name in document for name in _VLLM_NAMES)
+    )
+
+
+def vllm(document: Mapping[str, Any], place: str) -> Row:
+    """A run of vLLM's or SGLang's benchmark."""
+    try:
+        return _vllm(document, place)
+    except UnusableError as error:
+        return Row(place=place, problem=str(error))
+
+
+def _vllm(document: Mapping[str, Any], place: str) -> Row:
+    completed, failed = _finished(document)
+    throughput = _throughput(document, completed)
+    tokens = number(document.get("total_output_tokens"), "total_output_tokens")
+    output = tokens / completed
+    if output <= 1.0:
+        raise UnusableError(
+            f"total_output_tokens: {output:.3g} per request; ITL needs more than one"
+        )
+    ttft, ttft_note = _NO_CENTER
+    if not math.isnan(optional(_center(document, "ttft", strict=False)[0])):
+        ttft, ttft_note = _center(document, "ttft")
+    whole = optional(document.get("mean_e2el_ms", document.get("mean_e2e_latency_ms")))
+    itl, itl_note = _itl(document, whole - ttft, output)
+    latency = ttft + (output - 1.0) * itl
+    if math.isnan(latency):
+        latency = whole
+    if math.isnan(latency):
+        raise UnusableError(
+            "mean_ttft_ms: must be a number > 0; the concurrency cannot be computed without it"
+        )
+    check_streamed(ttft, itl, output, whole)
+    batch = throughput * latency / 1000.0
+    if batch <= 0:
+        raise UnusableError(f"request_throughput: is 0: {NOTHING_FINISHED}")
+    limit = optional(document.get("max_concurrency"))
+    _units(batch, limit, completed)
+    request_rate = document.get("request_rate")
+    endless = isinstance(request_rate, (int, float, str)) and str(request_rate).lower() in {
+        "inf",
+        "infinity",
+    }
+    notes = [] if ttft > 0 else [NO_TTFT]
+    notes += [note for note in (itl_note, ttft_note) if note]
+    if failed > 0.1 * completed:
+        notes.append(f"{failed:g} requests failed")
+    return Row(
+        place=place,
+        batch=batch,
+        input_tokens=number(document.get("total_input_tokens"), "total_input_tokens") / completed,
+        itl_ms=itl,
+        ttft_ms=ttft,
+        output_tokens=output,
+        throughput_rps=throughput,
+        open_loop=not endless
+        and not math.isnan(optional(request_rate))
+        and not (limit > 0 and batch > 0.9 * limit),
+        unlimited=endless and math.isnan(limit),
+        ttft_p50_ms=optional(document.get("median_ttft_ms")),
+        ttft_p99_ms=optional(document.get("p99_ttft_ms")),
+        itl_p50_ms=optional(document.get("median_tpot_ms")),
+        itl_p99_ms=optional(document.get("p99_tpot_ms")),
+        note="; ".join(notes),
+    )
+
+
+def _itl(document: Mapping[str, Any], decode_ms: float, output: float) -> tuple[float, str]:
+    """Time per token and a note; not per message, as a speculating engine sends several tokens in one."""
+    name = "tpot" if any(f"{kind}_tpot_ms" in document for kind in _CENTERS) else "itl"
+    if name == "itl" and decode_ms > 0:
+        return decode_ms / (output - 1.0), ""
+    itl, note = _center(document, name)
+    if itl == 0:
+        raise UnusableError(f"mean_{name}_ms: is 0: responses were not streamed")
+    return itl, note
+
+
+def _finished(document: Mapping[str, Any]) -> tuple[float, float]:
+    """Requests that completed, and those that failed."""
+    completed = number(document.get("completed"), "completed")
+    if completed == 0:
+        raise UnusableError(f"completed: is 0: {NOTHING_FINISHED}")
+    failed, sent = optional(document.get("failed")), optional(document.get("num_prompts"))
+    missing = [0.0, *(count for count in (failed, sent - completed) if not math.isnan(count))]
+    if max(missing) > completed:
+        raise UnusableError(f"completed: only {completed:g}, {max(missing):g} requests failed")
+    return completed, max(missing)
+
+
+def _throughput(document: Mapping[str, Any], completed: float) -> float:
+    """Requests per second."""
+    rate = document.get("request_throughput", document.get("request_inthroughput"))
+    if rate is None and "duration" in document:
+        seconds = number(document["duration"], "duration")
+        if seconds <= 0:
+            raise UnusableError("duration: must be a number > 0, and there is no throughput")
+        rate = completed / seconds
+    return number(rate, "request_throughput")
+
+
+_CENTERS = ("mean", "median", "p50")
+_NO_CENTER = (math.nan, "")
+
+
+def _center(document: Mapping[str, Any], name: str, *, strict: bool = True) -> tuple[float, str]:
+    """Mean of `ttft`, `tpot` or `itl` in ms; the median and a note where no mean was written."""
+    if f"mean_{name}_ms" not in document:
+        for kind in _CENTERS[1:]:
+            field = f"{kind}_{name}_ms"
+            if field in document:
+                value = number(document[field], field) if strict else optional(document[field])
+                return value, f"no mean_{name}_ms: its median is used"
+    field = f"mean_{name}_ms"
+    if not strict:
+        return optional(document.get(field)), ""
+    return number(document.get(field), field), ""
+
+
+def _units(batch: float, limit: float, completed: float) -> None:
+    """Refuse times that cannot be milliseconds."""
+    law = f"requests per second times latency give {batch:.3g} requests inside"
+    if batch > 20.0 * limit:
+        raise UnusableError(
+            f"{law}, above max_concurrency {limit:g}: are the times in milliseconds?"
+        )
+    if batch < 0.01 * min(limit, completed) and batch < 0.5:
+        raise UnusableError(f"{law} of max_concurrency {limit:g}: are the times in seconds?")

@@ -1,0 +1,42 @@
+"""What an earlier leader left in `.status` of a VariantAutoscaling: its decision, and what it learned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+STORED_LIMIT = 4096
+"""Characters of learned step times, above which they are not ours."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """A decision of an earlier cycle, as `.status` holds it.
+
+    Attributes:
+        decided_at: time of the decision, Unix seconds.
+
+    """
+
+    accelerator: str
+    replicas: int
+    decided_at: float
+
+
+def published(status: object) -> Published | None:
+    """Decision that a `.status` holds; None if there is no valid one."""
+    try:
+        found = status["desiredOptimizedAlloc"]  # type: ignore[index] # what is no mapping has none
+        return Published(
+            accelerator=str(found.get("accelerator") or ""),
+            replicas=int(found["numReplicas"]),
+            decided_at=datetime.fromisoformat(found["lastRunTime"]).timestamp(),
+        )
+    except (TypeError, KeyError, ValueError, AttributeError):
+        return None
+
+
+def stored(status: object) -> str:
+    """Learned step times that a `.status` holds, unchecked; empty without any."""
+    text = status.get("learnedStepTimes") if isinstance(status, dict) else None
+    return text if isinstance(text, str) and len(text) <= STORED_LIMIT else ""
