@@ -56,6 +56,7 @@ class Entrance:
         slow: Seconds before every answer.
         late: Gives the seconds that a request by method and path is on its way, even if its client has gone.
         answer: Gives the status of a request, by method and path; None answers as usual.
+        odd_line: Line that every watch is, and ends with; empty: watches are as they should be.
         streams: Open watches.
 
     """
@@ -67,6 +68,7 @@ class Entrance:
     slow: float = 0.0
     late: Callable[[str, str], float] = lambda _method, _path: 0.0
     answer: Callable[[str, str], int | None] = lambda _method, _path: None
+    odd_line: bytes = b""
     streams: set[asyncio.Task[None]] = field(default_factory=set)
 
     def end_watches(self) -> None:
@@ -144,35 +146,42 @@ class KubernetesApi(ObjectStore):
         name = entrance.kubeconfig.stem
         self.requests.append((name, request.method, request.path))
         try:
+            if request.path.endswith("/portforward"):
+                return await self._forward(entrance, request)
             return await self._answer(entrance, request)
         except StatusError as error:
             return _status(error.code, str(error))
 
     async def _answer(self, entrance: Entrance, request: web.Request) -> web.StreamResponse:
-        if request.path.endswith("/tokenreviews"):
+        review = request.path.rpartition("/")[2]
+        if review == "tokenreviews":
             return await self.identities.review_token(request)
-        if request.path.endswith("/subjectaccessreviews"):
+        if review == "subjectaccessreviews":
             return await self._review_access(request)
         document = self._document(request)
         if document is not None:
             return web.json_response(document)
         path = parse_path(request.path)
-        if path.subresource == "portforward":
-            # As since Kubernetes 1.35: the upgrade of a GET needs the right to create, too.
-            for verb in ("get", "create"):
-                self._permit(entrance, verb, path, request)
-            where = (path.namespace, path.name, int(request.query["ports"]))
-            return await kubernetes_forwarding.forward(request, self.forwarded.get(where))
         watching = request.query.get("watch") == "true"
         read = "get" if path.name else "watch" if watching else "list"
         self._permit(entrance, VERBS.get(request.method, read), path, request)
         if watching:
+            if entrance.odd_line:
+                return web.Response(body=entrance.odd_line + b"\n")
             return await kubernetes_watch.watch(
                 self, path, request, streams=entrance.streams, bookmarked=self._bookmarked
             )
         body = await request.json() if request.body_exists else None
         found = self._act(entrance, path, body, request)
         return web.json_response(found, status=201 if request.method == "POST" else 200)
+
+    async def _forward(self, entrance: Entrance, request: web.Request) -> web.StreamResponse:
+        path = parse_path(request.path)
+        # As since Kubernetes 1.35: the upgrade of a GET needs the right to create, too.
+        for verb in ("get", "create"):
+            self._permit(entrance, verb, path, request)
+        where = (path.namespace, path.name, int(request.query["ports"]))
+        return await kubernetes_forwarding.forward(request, self.forwarded.get(where))
 
     def _bookmarked(self) -> None:
         self.bookmarks += 1
