@@ -5,8 +5,8 @@ made when a first byte is there. Connections that have not authenticated, by a c
 with a valid token, have a limit of their own. Beyond it one of the address with most of them is closed: first
 one that stands still for a second, and of these one that finished its handshake without valid credentials,
 then one that said nothing, then one in its handshake; of equals the oldest. So a flood, even from the front
-proxy's own address, does not push the front proxy out of its handshake. Connections with a token make room for
-those with a certificate, since every pod has a token.
+proxy's own address, does not push the front proxy out of its handshake. Connections with a token make room
+for those with a certificate, since every pod has a token.
 """
 
 from __future__ import annotations

@@ -81,10 +81,7 @@ class Program:
 
     def memory_mib(self) -> float:
         """Resident memory of the server."""
-        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) / 1024
-        return 0.0
+        return resident_mib(self.process.pid)
 
     def descriptors(self) -> int:
         """Open files of the server."""
@@ -197,6 +194,14 @@ def stranger(world: worlds.World) -> ssl.SSLContext:
     context = ssl.create_default_context(cadata=world.ca_bundle().decode())
     context.check_hostname = False
     return context
+
+
+def resident_mib(process_id: int) -> float:
+    """Resident memory of a process."""
+    for line in Path(f"/proc/{process_id}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
 
 
 def free_port() -> int:
