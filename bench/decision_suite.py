@@ -1,41 +1,78 @@
-"""The suite of `decision_quality.py`: traffic with held-out seeds, replayed under every policy.
+"""The suite of `decision_quality.py`: traffic that nothing was tuned on, each replayed under every policy.
 
-Each case is one trace with one seed, replayed as `variant-adapter replay` does with
-manifests/samples/replay/scenario.yaml. Beside the policies it has the best that is possible without
-foresight: a schedule made from the true rate around each moment, but carried out only at that moment.
+A case is one scenario with one trace, as `variant-adapter replay` has them. Public traces are scaled to a
+mean of `MEAN_REPLICAS` replicas, the same for all; no setting of any policy depends on the trace.
 """
 
 from __future__ import annotations
 
-import functools
-import logging
 import math
-import multiprocessing
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import structlog
+import numpy as np
 
-from emulator import traces
-from emulator.replay import clairvoyant, compare, scenario, tables
-from emulator.replay.policies import Scheduled
+from adapter import logs
+from emulator import trace_files, trace_folder, traces
+from emulator.replay import clairvoyant, compare, scenario
+from emulator.replay.choices import settings
 from emulator.replay.results import Comparison, PolicyResult
-from emulator.replay.running import Run, run
 from emulator.replay.scenario import OfferedTraffic, Scenario
+from emulator.trace_selection import Selection
+from emulator.traces import Trace
 
 ROOT = Path(__file__).parents[1]
-SCENARIO = ROOT / "manifests/samples/replay/scenario.yaml"
-WARM_UP_SECONDS = 300.0
+PROFILE_SCENARIO = ROOT / "manifests/samples/replay/profile.yaml"
 SEEDS = (101, 102)
-"""Held-out seeds: no parameter was tuned on them."""
-TOKENS = {
+"""Held-out seeds of generated traffic: no parameter was tuned on them."""
+RAMP_SEEDS = (7, 8, 9, 10, 11)
+WARM_UP_SECONDS = 300.0
+STARTUPS = (60, 180, 600)
+MEAN_REPLICAS = 4.0
+PERCENTILES = "adapter.percentile=0.9,0.95,0.99,0.995"
+FRONTIER = ("ours", "rivals", "without-foresight", "clairvoyant")
+QUICK_FRONTIER = ("ours", "in-flight", "rps", "kpa", "slo-aware@sweep", "clairvoyant")
+TUNED = tuple(f"in-flight@{number}" for number in (16, 24, 32, 48))
+"""In-flight rules of which the cheapest that keeps 99 % counts as the tuned one."""
+
+H100: Mapping[str, Any] = {
+    "kind": "vllm",
+    "stepMs": {"base": 7, "perRequest": 0.05, "perPrefillToken": 0.04, "perContextToken": 4e-5},
+    "maxNumSeqs": 256,
+    "maxNumBatchedTokens": 8192,
+    "kvTokens": 432_000,
+}
+"""Numbers like those of Llama-3.1-8B on an H100."""
+QWEN_TP2: Mapping[str, Any] = {
+    "kind": "vllm",
+    "stepMs": {
+        "base": 14.4,
+        "perRequest": 0.058,
+        "perPrefillToken": 0.05,
+        "perContextToken": 4.8e-5,
+    },
+    "maxNumSeqs": 256,
+    "maxNumBatchedTokens": 8192,
+    "kvTokens": 302_000,
+}
+"""Qwen3-32B on two H100, as fitted to the rows of vLLM in tests/data/replica/measured.csv."""
+
+CHAT = {
+    "input": {"mean": 1000, "cv": 1.0, "max": 8000},
+    "output": {"mean": 220, "cv": 0.7, "max": 2000},
+}
+SMALL = {
     "input": {"mean": 128, "cv": 0.8, "max": 2048},
     "output": {"mean": 178, "cv": 0.6, "max": 1024},
 }
-TRACES: Mapping[str, Mapping[str, Any]] = {
+LONG = {
+    "input": {"mean": 4000, "cv": 0.1, "max": 8000},
+    "output": {"mean": 1000, "cv": 0.1, "max": 2000},
+}
+SUITE: Mapping[str, Mapping[str, Any]] = {
     "poisson": {"kind": "poisson", "duration_seconds": 1800, "rate_rpm": 300},
     "gamma": {"kind": "gamma", "cv": 2.5, "duration_seconds": 1800, "rate_rpm": 300},
     "ramp": {"kind": "ramp", "duration_seconds": 2400, "from_rpm": 100, "to_rpm": 900},
@@ -50,164 +87,261 @@ TRACES: Mapping[str, Mapping[str, Any]] = {
         "start_seconds": 900, "rise_seconds": 60, "hold_seconds": 300, "fall_seconds": 120,
     },
 }  # fmt: skip
-QUICK = ("poisson", "gamma", "step-3x")
-
-OURS, RIVAL = "ours", "hpa-queue"
-GOAL = f"{tables.GOAL * 100:g} %"
-COST_LIMIT = 1.15
-"""Largest acceptable cost, as a multiple of the clairvoyant's."""
-RECOVERY_CYCLES = 2
-"""Decision cycles beyond a replica's start-up within which a step must be over."""
-
-SPARE_FACTORS = (0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.6, 1.8, 2.1, 2.5)
-"""Factors on the model's number of replicas that the schedules without foresight try."""
-HOLD_SECONDS = (0.0, 120.0, 300.0)
-"""Times for which the schedules without foresight keep replicas that are no longer needed; all are tried."""
-SCHEDULES = len(SPARE_FACTORS) * len(HOLD_SECONDS)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WithoutForesight:
-    """The best of many schedules that know the true rate of each moment, but not of the next one.
-
-    Replicas for a moment's rate, times a constant factor, are created at that moment and start after it. The
-    rate is that of the 75 s around the moment, which even favours these schedules.
-
-    Attributes:
-        within: Largest share of requests within their targets at no more than `COST_LIMIT` times the bound.
-        cost: Least cost, divided by the bound's, that meets `tables.GOAL`; infinite if no schedule does.
-
-    """
-
-    within: float
-    cost: float
+FLASH_START = 900.0
+LLM_D_RAMP = [[330, 120], [360, 240], [360, 360], [360, 480], [360, 600], [360, 240], [300, 60]]
+"""Seconds and requests per minute of llm-d's published experiment: 2-4-6-8-10-4-1 a second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One trace with one seed, replayed.
+    """One replay of the suite.
 
     Attributes:
-        trace: Name of the trace in `TRACES`.
-        seed: Seed of the trace.
-        comparison: Results of all policies, without curves.
-        without_foresight: The best that is possible without foresight.
+        group: Part of the suite: public, stationary, drift, wrong, none, suite or llm-d.
+        name: Name of the case, unique in the suite.
+        scenario: Scenario.
+        traffic: Traffic by model.
+        policies: Policies as `--policies` has them.
+        sweep: Values of a setting of the adapter, as `--sweep` has them; empty for none.
 
     """
 
-    trace: str
-    seed: int
+    group: str
+    name: str
+    scenario: Scenario
+    traffic: Mapping[str, OfferedTraffic]
+    policies: tuple[str, ...]
+    sweep: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """A case with its results."""
+
+    case: Case
     comparison: Comparison
-    without_foresight: WithoutForesight
 
     def of(self, policy: str) -> PolicyResult:
         """Result of one policy."""
         return next(item for item in self.comparison.results if item.policy == policy)
 
-    @property
-    def cost(self) -> float:
-        """Cost of the adapter, divided by the bound's."""
-        return self.comparison.cost_ratio(self.of(OURS)) or math.nan
 
-    @property
-    def reachable(self) -> bool:
-        """Whether attainment and cost targets can be met together without foresight."""
-        return self.without_foresight.within >= tables.GOAL
-
-    def __str__(self) -> str:
-        return f"{self.trace} {self.seed}"
-
-
-def events(result: PolicyResult) -> int:
-    """Scale events of one policy."""
-    return result.scale_ups + result.scale_downs
-
-
-def suite_scenario() -> Scenario:
-    """The sample scenario, with a warm-up for long traces."""
-    return scenario.read(SCENARIO).model_copy(update={"warm_up": WARM_UP_SECONDS})
+def model_on(
+    engine: Mapping[str, Any], *, slo: Mapping[str, float], startup: float, **variant: Any
+) -> Scenario:
+    """One model on vLLM engines, planned with what a benchmark of them gives."""
+    document = {
+        "name": "one model on vLLM engines",
+        "accelerators": {"H100": {"cost": 250}},
+        "models": [{"model": "m", "serviceClass": "Premium", "slo": dict(slo)}],
+        "variants": [
+            {
+                "name": "chat", "model": "m", "accelerator": "H100", "engine": dict(engine),
+                "profile": "fit", "startup": startup, "replicas": 2, "maxReplicas": 60,
+            } | variant
+        ],
+        "warmUp": WARM_UP_SECONDS,
+    }  # fmt: skip
+    return Scenario.model_validate(document)
 
 
-def generator(trace: str, seed: int) -> dict[str, Any]:
-    """Description of the trace's generator, see `emulator.traces`."""
-    return {**TRACES[trace], "name": f"{trace}, seed {seed}", "seed": seed, "tokens": TOKENS}
+def cases(folder: Path | None, *, quick: bool) -> list[Case]:
+    """The suite: all of it, or a part that takes about ten minutes on two cores."""
+    return [
+        *public(folder, quick=quick),
+        *stationary(quick=quick),
+        *wrong_models(quick=quick),
+        *generated(quick=quick),
+        *llm_d(quick=quick),
+    ]
 
 
-def measure(trace_and_seed: tuple[str, int]) -> Case:
-    """Replay one trace with one seed."""
-    # The control loop would log every decision.
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    trace, seed = trace_and_seed
-    replayed, given = suite_scenario(), generator(trace, seed)
-    model = replayed.models[0].model
-    traffic = OfferedTraffic(trace=traces.generate(given), steps=tuple(scenario.steps(given)))
-    comparison = compare.compare(replayed, {model: traffic})
-    bound = comparison.bound
-    if bound is None:
-        raise AssertionError
-    # Curves are large, and not shown on the page.
-    results = tuple(replace(item, curves={}) for item in comparison.results)
-    return Case(
-        trace=trace,
-        seed=seed,
-        comparison=replace(comparison, results=results),
-        without_foresight=_without_foresight(
-            Run(scenario=replayed, traffic={model: traffic.trace}, steps={}), bound.cost_cents
-        ),
+def public(folder: Path | None, *, quick: bool) -> list[Case]:
+    """Every trace of the folder with each start-up time."""
+    found = []
+    for name, path in trace_folder.entries(folder).items() if folder else ():
+        trace = trace_files.read(path)
+        for startup in STARTUPS[1:2] if quick else STARTUPS:
+            made = model_on(H100, slo={"ttft": 2000, "itl": 50}, startup=startup)
+            window = Selection(end=1500.0 if quick else 3600.0)
+            part = _scaled(made, window.of(_servable(trace)), 3.0 if quick else MEAN_REPLICAS)
+            policies = QUICK_FRONTIER if quick else FRONTIER
+            sized = _begin_with(made, part)
+            found.append(
+                _case("public", f"{name}, start-up {startup} s", sized, part, policies, PERCENTILES)
+            )
+    return found
+
+
+def stationary(*, quick: bool) -> list[Case]:
+    """Constant Poisson rates, targets for p99."""
+    found = []
+    for rate in (3000,) if quick else (1500, 3000, 6000):
+        for seed in SEEDS[:1] if quick else SEEDS:
+            made = model_on(H100, slo={"ttft": 1000, "itl": 40}, startup=60)
+            spec = {
+                "kind": "poisson",
+                "duration_seconds": 1500,
+                "rate_rpm": rate,
+                "tokens": CHAT,
+                "seed": seed,
+            }
+            trace = traces.generate(spec)
+            found.append(
+                _case(
+                    "stationary",
+                    f"{rate} a minute, seed {seed}",
+                    _begin_with(made, trace),
+                    trace,
+                    ("ours",),
+                )
+            )
+    return found
+
+
+def wrong_models(*, quick: bool) -> list[Case]:
+    """Lengths that drift, profiles that are 30 % wrong, and no profile at all."""
+    made = model_on(H100, slo={"ttft": 1000, "itl": 40}, startup=60)
+    duration = 2400 if quick else 3600
+    spec = {"kind": "diurnal", "duration_seconds": duration, "mean_rpm": 2500, "amplitude": 0.4,
+            "period_seconds": duration, "noise": 0.1, "tokens": CHAT, "seed": SEEDS[0]}  # fmt: skip
+    trace = traces.generate(spec)
+    sized = _begin_with(made, trace)
+    found = [
+        _case(
+            "drift",
+            "input/output doubles from 10 to 30 min",
+            sized,
+            drifting(trace),
+            ("ours", *TUNED),
+        )
+    ]
+    for factor in (0.7,) if quick else (0.7, 1.3):
+        steps = {key: factor * value for key, value in H100["stepMs"].items()}
+        profile = {"stepParms": steps}
+        found.append(
+            _case(
+                "wrong",
+                f"all parameters x {factor:g}",
+                _planned_with(sized, profile),
+                trace,
+                ("ours", *TUNED),
+            )
+        )
+    found.append(_case("none", "no profile", _planned_with(sized, "none"), trace, ("ours", *TUNED)))
+    return found
+
+
+def generated(*, quick: bool) -> list[Case]:
+    """Generated traffic on the engine of a linear profile, planned with that profile."""
+    made = scenario.read(PROFILE_SCENARIO).model_copy(update={"warm_up": WARM_UP_SECONDS})
+    names = ("poisson", "mmpp", "step-3x", "flash-crowd") if quick else tuple(SUITE)
+    policies = ("ours", "in-flight@5", "kpa@5", "clairvoyant")
+    found = []
+    for name in names:
+        for seed in SEEDS[:1] if quick else SEEDS:
+            spec = {**SUITE[name], "seed": seed, "tokens": SMALL, "name": f"{name}, seed {seed}"}
+            given = OfferedTraffic(trace=traces.generate(spec), steps=tuple(scenario.steps(spec)))
+            model = made.models[0].model
+            found.append(
+                Case(
+                    group="suite",
+                    name=f"{name} {seed}",
+                    scenario=made,
+                    traffic={model: given},
+                    policies=policies,
+                )
+            )
+    return found
+
+
+def llm_d(*, quick: bool) -> list[Case]:
+    """llm-d's published ramp: 4000 and 1000 tokens, 3 to 8 replicas, start-up 117 s."""
+    found = []
+    for seed in RAMP_SEEDS[:1] if quick else RAMP_SEEDS:
+        made = model_on(
+            QWEN_TP2, slo={"ttft": 3000, "itl": 100}, startup=117, devices=2, replicas=3, minReplicas=3,
+            maxReplicas=8,
+        )  # fmt: skip
+        spec = {
+            "kind": "step",
+            "levels": LLM_D_RAMP,
+            "arrivals": "poisson",
+            "seed": seed,
+            "tokens": LONG,
+        }
+        policies = ("ours", "slo-aware", "in-flight@40")
+        unwarmed = made.model_copy(update={"warm_up": 0.0})
+        found.append(
+            _case("llm-d", f"ramp, seed {seed}", unwarmed, traces.generate(spec), policies)
+        )
+    return found
+
+
+def measure(todo: Sequence[Case], *, jobs: int | None, out: Path | None) -> list[Done]:
+    """Replay the cases, one after the other; what `out` keeps is not replayed again."""
+    logs.configure("text", quiet=True)
+    done = []
+    for number, case in enumerate(todo, start=1):
+        print(f"{number}/{len(todo)} {case.group}: {case.name}", file=sys.stderr, flush=True)
+        sweeps = (settings.parse(case.sweep),) if case.sweep else ()
+        comparison = compare.compare(
+            case.scenario, case.traffic, case.policies, sweeps=sweeps, jobs=jobs, out=out
+        )
+        done.append(Done(case=case, comparison=comparison))
+    return done
+
+
+def drifting(trace: Trace) -> Trace:
+    """The trace with an input/output ratio that doubles, by longer prompts and shorter answers."""
+    root_two = math.sqrt(2.0)
+    grown = root_two ** np.clip((trace.arrival_seconds - 600) / 1200, 0.0, 1.0)
+    return replace(
+        trace,
+        input_tokens=np.maximum(np.rint(trace.input_tokens * grown), 1).astype(np.int64),
+        output_tokens=np.maximum(np.rint(trace.output_tokens / grown), 1).astype(np.int64),
     )
 
 
-def _without_foresight(given: Run, bound_cents: float) -> WithoutForesight:
-    # A schedule for replicas that start at once creates them when they are needed, not before.
-    instant = tuple(item.model_copy(update={"startup": 0.0}) for item in given.scenario.variants)
-    unaware = replace(given, scenario=given.scenario.model_copy(update={"variants": instant}))
-    capacity = clairvoyant.replica_capacity(given.scenario, given.traffic)
-    within, cost = 0.0, math.inf
-    for hold in HOLD_SECONDS:
-        for factor in SPARE_FACTORS:
-            entries = {
-                name: _held(schedule, hold)
-                for name, schedule in clairvoyant.schedules(unaware, capacity, factor).items()
-            }
-            result = run(given, functools.partial(Scheduled, schedule=entries))
-            ratio = result.cost_cents / bound_cents
-            if ratio <= COST_LIMIT:
-                within = max(within, result.within)
-            if result.within >= tables.GOAL:
-                cost = min(cost, ratio)
-                if ratio > COST_LIMIT:
-                    break  # more only costs more
-    return WithoutForesight(within=within, cost=cost)
+def _servable(trace: Trace) -> Trace:
+    """The trace without the requests that the KV cache cannot hold."""
+    fits = trace.input_tokens + trace.output_tokens < H100["kvTokens"]
+    return replace(
+        trace,
+        arrival_seconds=trace.arrival_seconds[fits],
+        input_tokens=trace.input_tokens[fits],
+        output_tokens=trace.output_tokens[fits],
+    )
 
 
-def _held(schedule: Sequence[tuple[float, int]], hold: float) -> list[tuple[float, int]]:
-    """The schedule with every number of replicas kept for `hold` seconds after its end."""
-    ends = [at for at, _ in schedule[1:]] + [math.inf]
-    times = sorted({at for at, _ in schedule} | {end + hold for end in ends if end < math.inf})
-    entries: list[tuple[float, int]] = []
-    for at in times:
-        numbers = [
-            number
-            for (start, number), end in zip(schedule, ends, strict=True)
-            if start <= at < end + hold
-        ]
-        if not entries or entries[-1][1] != max(numbers):
-            entries.append((at, max(numbers)))
-    return entries
+def _scaled(made: Scenario, trace: Trace, replicas: float) -> Trace:
+    """The trace at a rate that this many replicas serve with mean latencies at the targets."""
+    (capacity,) = clairvoyant.replica_capacity(made, {"m": trace}).values()
+    if not math.isfinite(capacity):
+        capacity = 1.0
+    rate = len(trace) / max(trace.duration_seconds, 1.0)
+    return Selection(scale=replicas * capacity / rate).of(trace)
 
 
-def measure_all(traces_and_seeds: Sequence[tuple[str, int]], jobs: int) -> list[Case]:
-    """Replay all of them in that order, with a line of progress on stderr for each."""
-    cases = []
-    for number, case in enumerate(_each(traces_and_seeds, jobs), start=1):
-        print(f"{number}/{len(traces_and_seeds)} {case}", file=sys.stderr, flush=True)
-        cases.append(case)
-    return cases
+def _begin_with(made: Scenario, trace: Trace) -> Scenario:
+    """The scenario with as many replicas as the first five minutes need, for every policy."""
+    (capacity,) = clairvoyant.replica_capacity(made, {"m": trace}).values()
+    first = np.count_nonzero(trace.arrival_seconds < 300) / 300
+    number = max(math.ceil(1.3 * first / capacity), 1) if math.isfinite(capacity) else 2
+    variants = tuple(item.model_copy(update={"replicas": number}) for item in made.variants)
+    return made.model_copy(update={"variants": variants})
 
 
-def _each(traces_and_seeds: Sequence[tuple[str, int]], jobs: int) -> Iterator[Case]:
-    if jobs == 1:
-        yield from map(measure, traces_and_seeds)
-        return
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        yield from pool.imap(measure, traces_and_seeds)
+def _planned_with(made: Scenario, profile: object) -> Scenario:
+    document = made.model_dump(by_alias=True, exclude_none=True)
+    document["variants"][0]["profile"] = profile
+    return Scenario.model_validate(document)
+
+
+def _case(  # noqa: PLR0917 - one line per case
+    group: str, name: str, made: Scenario, trace: Trace, policies: tuple[str, ...], sweep: str = ""
+) -> Case:
+    traffic = {made.models[0].model: OfferedTraffic(trace=trace)}
+    return Case(
+        group=group, name=name, scenario=made, traffic=traffic, policies=policies, sweep=sweep
+    )

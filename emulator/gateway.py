@@ -39,6 +39,14 @@ class Gateway:
         """Requests that wait for a server to become ready."""
         return len(self._queues[model])
 
+    def cancel(self, request: Request) -> None:
+        """Drop a request that waits here."""
+        self._queues[request.model].remove(request)
+
+    def queued_prompt_tokens(self, model: int) -> int:
+        """Prompt tokens of the requests that wait for a server to become ready."""
+        return sum(request.input_tokens for request in self._queues[model])
+
     def dispatch(self, request: Request, at_ms: float) -> None:
         """Route one request at that time, or queue it while no server of its model is ready."""
         ready = self._ready[request.model]

@@ -11,7 +11,7 @@ import itertools
 import math
 from collections import deque
 from dataclasses import dataclass
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Literal, Protocol
 
 from emulator.engine import EngineProfile
@@ -71,7 +71,16 @@ class Counters:
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """One request; the fields are those of `simulation.Results`."""
+    """One request; the fields are those of `simulation.Results`, and where it is now.
+
+    Attributes:
+        index: Its entry in the results.
+        attempt: Retries of its client before this attempt.
+        retried_ms: Time from its arrival to this attempt.
+        server: Replica that has it; None in the gateway and between two attempts.
+        number: Number that the replica's engine gave it.
+
+    """
 
     arrival_ms: float
     model: int
@@ -82,6 +91,11 @@ class Request:
     finish_ms: float = math.nan
     variant: int = -1
     replica: int = -1
+    index: int = -1
+    attempt: int = 0
+    retried_ms: float = 0.0
+    server: FleetServer | None = None
+    number: int = -1
 
 
 class FleetServer(Protocol):
@@ -97,6 +111,9 @@ class FleetServer(Protocol):
         load: Requests in service and waiting.
         next_ms: No request ends before this time.
         max_requests: Most requests in service at once.
+        prompt_tokens: Prompt tokens of the requests in service and waiting.
+        ended: Requests that have ended since somebody emptied the list.
+        latest_ttft_ms: Time and TTFT of each first token since somebody emptied it; None keeps nothing.
 
     """
 
@@ -109,9 +126,18 @@ class FleetServer(Protocol):
     load: int
     next_ms: float
     max_requests: int
+    prompt_tokens: int
+    ended: list[Request]
+    latest_ttft_ms: list[tuple[float, float]] | None
 
     def offer(self, request: Request, at_ms: float) -> None:
         """Queue a request at that time, up to which the replica must have been run."""
+
+    def has_first_token(self, request: Request) -> bool:
+        """Whether a request that is here has produced a token, at the moment up to which it has been run."""
+
+    def cancel(self, request: Request, at_ms: float) -> None:
+        """Drop a request without a first token, at that time, up to which the replica must have been run."""
 
     def run(self, limit_ms: float) -> None:
         """Simulate everything before that time."""
@@ -148,6 +174,9 @@ class Server:
         self._last_ms = 0.0  # end of the last ended iteration
         self._end_ms = math.inf  # end of the iteration in progress
         self._due_ms = math.inf  # time of an admission into a batch with room
+        self.prompt_tokens = 0
+        self.ended: list[Request] = []
+        self.latest_ttft_ms: list[tuple[float, float]] | None = None
         self._finished = self._firsts = self._itl_count = 0
         self._prompt_finished = self._prompt_total = self._generated = 0
         self._ttft_ms = self._itl_ms = 0.0
@@ -156,7 +185,9 @@ class Server:
         """Queue a request at that time, up to which the server must have been run."""
         self.waiting.append(request)
         self.load += 1
+        self.prompt_tokens += request.input_tokens
         request.variant = self.variant
+        request.server = self
         if self._running < self.profile.max_batch:
             # Not admitted at once: other arrivals of this moment share its first iteration.
             self._due_ms = at_ms
@@ -222,7 +253,10 @@ class Server:
     def _first_token(self, request: Request, at_ms: float) -> None:
         request.first_token_ms = at_ms
         self._firsts += 1
-        self._ttft_ms += at_ms - request.arrival_ms
+        ttft_ms = at_ms - request.arrival_ms - request.retried_ms
+        self._ttft_ms += ttft_ms
+        if self.latest_ttft_ms is not None:
+            self.latest_ttft_ms.append((at_ms, ttft_ms))
         self._prompt_total += request.input_tokens
         if request.output_tokens == 1:
             self._finish(request, at_ms)
@@ -235,6 +269,8 @@ class Server:
         request.finish_ms = at_ms
         self._running -= 1
         self.load -= 1
+        self.prompt_tokens -= request.input_tokens
+        self.ended.append(request)
         self._finished += 1
         self._itl_ms += at_ms - request.first_token_ms
         self._itl_count += request.output_tokens - 1
@@ -246,7 +282,25 @@ class Server:
         withdrawn = list(self.waiting)
         self.waiting.clear()
         self.load -= len(withdrawn)
+        self.prompt_tokens -= sum(request.input_tokens for request in withdrawn)
         return withdrawn
+
+    def has_first_token(self, request: Request) -> bool:
+        """Whether a request that is here has produced a token."""
+        return not math.isnan(request.first_token_ms)
+
+    def cancel(self, request: Request, at_ms: float) -> None:
+        """Drop a request that waits or is being prefilled; the next one takes its place at once."""
+        self.load -= 1
+        self.prompt_tokens -= request.input_tokens
+        if math.isnan(request.start_ms):
+            self.waiting.remove(request)
+            return
+        self._prefills = [item for item in self._prefills if item[2] is not request]
+        heapify(self._prefills)
+        self._running -= 1
+        self._due_ms = at_ms
+        self.next_ms = min(self.next_ms, at_ms)
 
     def generated(self, request: Request) -> int:
         """Tokens of a request that is here, at the moment up to which it has been run."""

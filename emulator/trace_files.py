@@ -1,10 +1,15 @@
 """Readers for public traces of LLM traffic, plain or gzipped.
 
-| format | row of a request | origin |
+| format | row of a request | origin on github.com |
 | --- | --- | --- |
-| azure | CSV `TIMESTAMP,ContextTokens,GeneratedTokens`; date and time | github.com/Azure/AzurePublicDataset |
-| burstgpt | CSV `Timestamp,...,Request tokens,Response tokens,...`; seconds | github.com/HPMLL/BurstGPT |
-| mooncake | JSON `timestamp`, `input_length`, `output_length`; ms | github.com/kvcache-ai/Mooncake |
+| azure | CSV `TIMESTAMP,ContextTokens,GeneratedTokens`; date and time | Azure/AzurePublicDataset |
+| burstgpt | CSV `Timestamp,...,Request tokens,Response tokens,...`; seconds | HPMLL/BurstGPT |
+| mooncake | JSON `timestamp`, `input_length`, `output_length`, `hash_ids`; ms | kvcache-ai/Mooncake |
+| bailian | the same with `chat_id`; seconds | alibaba-edu/qwen-bailian-usagetraces-anon |
+| servegen | files of clients, see `emulator.servegen` | alibaba/ServeGen |
+
+The two kinds of JSON lines are told apart by their fields, never by the size of a number: a file that has
+neither `chat_id` nor `hash_ids` does not say its unit, and is refused unless the format is given.
 
 Columns are found by name: releases of BurstGPT differ in theirs. A request without a generated token is a
 failure (as documented for BurstGPT): it is left out and counted in `Trace.skipped`.
@@ -19,6 +24,7 @@ import itertools
 import json
 import math
 import zlib
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,9 +33,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from emulator import servegen
 from emulator.traces import Trace, TraceError
 
-Format = Literal["azure", "burstgpt", "mooncake"]
+Format = Literal["azure", "burstgpt", "mooncake", "bailian"]
 Row = tuple[int, Mapping[str, Any]]
 """Line number and fields by name of one row."""
 
@@ -81,7 +88,12 @@ _FORMS: Mapping[str, _Form] = {
     "mooncake": _Form(
         "timestamp", "input_length", "output_length", lambda v: _number(v) / 1000, "a number of ms"
     ),
+    "bailian": _Form("timestamp", "input_length", "output_length", _number, "a number of seconds"),
 }
+FORMATS = (*_FORMS,)
+"""Names of the formats of single files."""
+_JSON_FORMS = frozenset({"mooncake", "bailian"})
+_BAILIAN_FIELD, _MOONCAKE_FIELD = "chat_id", "hash_ids"
 
 
 def read(path: Path | str, *, format: Format | None = None) -> Trace:  # noqa: A002 - the common name of the argument
@@ -96,6 +108,8 @@ def read(path: Path | str, *, format: Format | None = None) -> Trace:  # noqa: A
 
     """
     path = Path(path)
+    if format is None and (path.is_dir() or servegen.is_client(path)):
+        return servegen.read(path)
     try:
         with _text(path) as lines:
             first, rest = _peek(lines)
@@ -135,21 +149,40 @@ def _known(path: Path, name: str) -> str:
 def _detect(path: Path, first: str) -> str:
     header = {column.strip() for column in first.split(",")}
     for name, form in _FORMS.items():
-        if {form.time, form.input, form.output} <= header:
+        if {form.time, form.input, form.output} <= header and name not in _JSON_FORMS:
             return name
     if first.startswith("{"):
-        return "mooncake"
+        return _detect_json(path, first)
     if not first:
         raise TraceError(f"{path}: is empty; a trace has one request a line")
     raise TraceError(
         f"{path}:1: header: {first[:80]!r} is none of azure (TIMESTAMP,ContextTokens,GeneratedTokens),"
-        " burstgpt (Timestamp,Model,Request tokens,Response tokens,...) and mooncake (JSON lines);"
+        " burstgpt (Timestamp,Model,Request tokens,Response tokens,...), mooncake and bailian (JSON lines);"
         " put the header line back or convert the file"
     )
 
 
+def _detect_json(path: Path, first: str) -> str:
+    """Format of JSON lines by the fields of the first one; TraceError where they do not say the unit."""
+    try:
+        row = json.loads(first)
+    except ValueError as error:
+        raise TraceError(f"{path}:1: not JSON: {error}; one object a line") from error
+    names = set(row) if isinstance(row, dict) else set()
+    if _BAILIAN_FIELD in names:
+        return "bailian"
+    if _MOONCAKE_FIELD in names:
+        return "mooncake"
+    raise TraceError(
+        f"{path}:1: timestamp: its unit cannot be told: there is neither {_BAILIAN_FIELD} (bailian, seconds)"
+        f" nor {_MOONCAKE_FIELD} (mooncake, ms) beside it; say which with --trace-format bailian or mooncake"
+    )
+
+
 def _rows(path: Path, kind: str, lines: Iterator[str]) -> Iterator[Row]:
-    return _json_rows(path, lines) if kind == "mooncake" else _csv_rows(path, lines, _FORMS[kind])
+    if kind in _JSON_FORMS:
+        return _json_rows(path, lines)
+    return _csv_rows(path, lines, _FORMS[kind])
 
 
 def _json_rows(path: Path, lines: Iterator[str]) -> Iterator[Row]:
@@ -180,8 +213,8 @@ def _csv_rows(path: Path, lines: Iterator[str], form: _Form) -> Iterator[Row]:
 
 
 def _trace(path: Path, form: _Form, rows: Iterator[Row]) -> Trace:
-    times: list[float] = []
-    tokens: list[tuple[int, int]] = []
+    # Arrays: a week of traffic has tens of millions of rows.
+    times, inputs, generated = array("d"), array("l"), array("l")
     skipped = 0
     for number, row in rows:
         where = f"{path}:{number}"
@@ -190,17 +223,17 @@ def _trace(path: Path, form: _Form, rows: Iterator[Row]) -> Trace:
             skipped += 1
             continue
         times.append(_time(where, row, form))
-        tokens.append((_count(where, row, form.input), outputs))
+        inputs.append(_count(where, row, form.input))
+        generated.append(outputs)
     if not times:
         raise TraceError(f"{path}: no request with generated tokens in it ({skipped} skipped)")
     seconds = np.array(times, dtype=np.float64)
     order = np.argsort(seconds, kind="stable")
     seconds = seconds[order] - seconds[order[0]]
-    columns = np.array(tokens, dtype=np.int64)[order]
     return Trace(
         arrival_seconds=seconds,
-        input_tokens=columns[:, 0].copy(),
-        output_tokens=columns[:, 1].copy(),
+        input_tokens=np.array(inputs, dtype=np.int64)[order],
+        output_tokens=np.array(generated, dtype=np.int64)[order],
         duration_seconds=float(seconds[-1]),
         name=path.name,
         skipped=skipped,

@@ -19,6 +19,7 @@ from adapter.collector.pod_scraper import PodScraper, ScrapeJob
 from adapter.collector.prometheus import PrometheusError, PrometheusOptions
 from adapter.collector.prometheus_scraper import Batch, PrometheusScraper
 from adapter.collector.traffic import TrafficWindow
+from adapter.collector.windows import jobs
 from adapter.resources.variant import VariantSource
 from adapter.settings.control import Collecting, Source
 
@@ -32,6 +33,7 @@ class CollectionSettings:
 
     Attributes:
         interval: Time between two scrape cycles.
+        busy_interval: Time between two scrapes of pods of a variant whose requests wait or whose load moves.
         window: Length of the window over which rates are taken.
         long_window: Length of a second window for steadier rates; no less than `window` counts.
         stale_after: Age at which a pod's metrics no longer count; 0 means 2.5 intervals.
@@ -41,6 +43,7 @@ class CollectionSettings:
     """
 
     interval: float = _DECLARED.scrape_interval
+    busy_interval: float = _DECLARED.busy_scrape_interval
     window: float = _DECLARED.window
     long_window: float = _DECLARED.long_window
     stale_after: float = _DECLARED.stale_after
@@ -125,12 +128,11 @@ class Collector:
         return source.metrics_source or self._settings.source
 
     def _jobs(self) -> list[ScrapeJob]:
-        return [
-            ScrapeJob(item.source.key, endpoint, item.source.model)
-            for item in self._variants.values()
-            if self._origin(item.source) != "prometheus"
-            for endpoint in item.source.endpoints
-        ]
+        return jobs.scrape_jobs((v.source for v in self._variants.values()), self._settings.source)
+
+    async def collect_busy(self, keys: Iterable[str]) -> None:
+        """Scrape pods of some variants, the first ones within the budget, between two scrape cycles."""
+        await self._pods.scrape(jobs.within_budget(self._jobs(), keys), self._add_scraped)
 
     async def collect(self, *, spread: bool = False) -> None:
         """One scrape cycle: the pods, then Prometheus for what they did not give."""
@@ -185,10 +187,7 @@ class Collector:
 
     def _record_series_pods(self, newest: Batch) -> None:
         """Keep the pods that only Prometheus knows: those of the newest answer, while they are fresh."""
-        present: dict[str, list[str]] = {}
-        for sample in newest.samples:
-            if sample.pod.how == "model":
-                present.setdefault(sample.pod.key, []).append(sample.pod.endpoint)
+        present = _known_by_series(newest)
         now, oldest = self._clock.monotonic(), self._settings.oldest
         for key, item in self._variants.items():
             self._variants[key] = observation.with_series_pods(
@@ -236,6 +235,10 @@ class Collector:
                 rates.append((key, *rate))
         return rates
 
+    def waiting(self) -> Mapping[str, float]:
+        """Requests in the queues of every variant's pods, as of their last samples, by variant key."""
+        return {key: item.window.waiting for key, item in self._variants.items()}
+
     def observe(self, source: VariantSource) -> Observation:
         """The load of one variant now."""
         item, now = self._variants[source.key], self._clock.monotonic()
@@ -273,3 +276,12 @@ class Collector:
         elif self._lacks_prometheus(source):
             reasons.append("no Prometheus is set: give --prometheus or PROMETHEUS_BASE_URL")
         return "; ".join(filter(None, reasons))
+
+
+def _known_by_series(batch: Batch) -> Mapping[str, list[str]]:
+    """Endpoints of the pods that are attributed by their model, by variant key."""
+    present: dict[str, list[str]] = {}
+    for sample in batch.samples:
+        if sample.pod.how == "model":
+            present.setdefault(sample.pod.key, []).append(sample.pod.endpoint)
+    return present

@@ -115,6 +115,11 @@ class ControlLoop:
         return self._requested.is_set()
 
     @property
+    def busy(self) -> tuple[str, ...]:
+        """Keys of variants whose pods are scraped between two scrape cycles: they queue, or load moves."""
+        return self._reconciler.busy
+
+    @property
     def cycles(self) -> int:
         """Number of reconcile cycles that this process has completed."""
         return self._cycles
@@ -144,7 +149,8 @@ class ControlLoop:
             self.request_cycle()
 
     def start_leading(self) -> None:
-        """Decide from now on."""
+        """Decide from now on; what was recommended in an earlier time as leader no longer counts."""
+        self._reconciler.forget_recommendations()
         self._leading = True
 
     def stop_leading(self) -> None:
@@ -162,11 +168,23 @@ class ControlLoop:
             group.create_task(self._reconcile_at_intervals(after_cycle), name="reconcile cycles")
 
     async def _scrape_at_intervals(self) -> None:
+        collection = self._settings.collection
         while True:
             started = self._clock.monotonic()
             await self.scrape(spread=True)
-            interval = self._settings.collection.interval
-            await self._clock.sleep(started + interval - self._clock.monotonic())
+            ends = started + collection.interval
+            while self.busy and ends - self._clock.monotonic() > 1.5 * collection.busy_interval:
+                await self._clock.sleep(collection.busy_interval)
+                await self._scrape_busy()
+            await self._clock.sleep(ends - self._clock.monotonic())
+
+    async def _scrape_busy(self) -> None:
+        try:
+            await self._collector.collect_busy(self.busy)
+        except Exception:
+            log.exception("scrape of busy pods failed; the next scrape cycle reads them")
+            return
+        self.record_scrape()
 
     async def _reconcile_at_intervals(
         self, after_cycle: Callable[[], Awaitable[None]] | None
@@ -204,7 +222,7 @@ class ControlLoop:
     def record_scrape(self) -> None:
         """Record what a scrape cycle collected; load that does not wait for the interval requests a cycle."""
         self._gateways.record_counts(self._collector.gateways, now=self._clock.monotonic())
-        if self._reconciler.record_rates() or self.variants_to_wake():
+        if self._reconciler.record_load() or self.variants_to_wake():
             self.request_cycle()
 
     async def reconcile(self) -> None:

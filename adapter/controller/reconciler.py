@@ -20,7 +20,7 @@ from adapter.controller import state as states
 from adapter.controller.demand import GatewayDemand
 from adapter.controller.settings import LoopSettings
 from adapter.controller.sizing import SizedVariant, Sizing, fleet_of
-from adapter.controller.stabilization import StableTarget
+from adapter.controller.stabilization import Stabilization, StableTarget
 from adapter.controller.state import Moment, VariantRecord
 from adapter.planning import fleet
 from adapter.planning import plan as planning
@@ -51,6 +51,7 @@ class Reconciler:
         self._gateways = gateways
         self._inputs = Inputs()
         self._records: dict[str, VariantRecord] = {}
+        self._busy: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> Inputs:
@@ -78,9 +79,39 @@ class Reconciler:
         if _served(before) != _served(self._records):
             self._publish()
 
-    def record_rates(self) -> bool:
-        """Update the trends; whether a rate is significantly above the one of its last decision."""
-        exceeded = False
+    def forget_recommendations(self) -> None:
+        """Drop what this process recommended before: another one has decided since."""
+        self._records = {
+            key: replace(item, stabilization=Stabilization()) for key, item in self._records.items()
+        }
+
+    @property
+    def busy(self) -> tuple[str, ...]:
+        """Keys of variants whose requests wait or whose load has just moved; the longest queue first."""
+        return self._busy
+
+    def record_load(self) -> bool:
+        """Record what a scrape cycle showed; whether a rate or a queue exceeds what was last decided for."""
+        exceeded, moved = self._record_rates()
+        queues = {}
+        for key, waiting in self._collector.waiting().items():
+            item = self._records.get(key)
+            if item is None:
+                continue
+            ready = len(item.source.endpoints)
+            if demand.queues_up(waiting, ready=ready):
+                queues[key] = waiting
+            if item.state.decision is not None:
+                traffic = item.state.traffic
+                known = 0.0 if traffic is None else traffic.waiting
+                exceeded |= demand.queues_up(waiting, ready=ready, known=known)
+        busy = {**dict.fromkeys(moved, 0.0), **queues}
+        self._busy = tuple(sorted(busy, key=lambda key: -busy[key]))
+        return exceeded
+
+    def _record_rates(self) -> tuple[bool, list[str]]:
+        """Update the trends; whether a rate exceeds its decision's, and the variants whose rate moved."""
+        exceeded, moved = False, []
         for key, rate, at in self._collector.rates_since_last():
             item = self._records.get(key)
             if item is None:
@@ -89,8 +120,10 @@ class Reconciler:
             exceeded |= decision is not None and demand.exceeds_forecast(
                 item.trend, rate, at=at, sized_rps=decision.arrival_rate_rps
             )
+            if demand.moves(item.trend, rate, at=at):
+                moved.append(key)
             self._records[key] = replace(item, trend=demand.record(item.trend, rate, at=at))
-        return exceeded
+        return exceeded, moved
 
     async def reconcile(self, settings: LoopSettings) -> None:
         """One reconcile cycle: from the load collected so far to published targets."""
@@ -113,7 +146,10 @@ class Reconciler:
         # A learned profile that cannot be planned with leaves the rule to decide.
         fallback = {key: saturated[key] for key in saturated.keys() & plan.set_aside.keys()}
         plan = replace(plan, decisions={**plan.decisions, **decided, **fallback})
-        targets = self._stabilize(plan, inputs, capacity, settings)
+        queued = frozenset(
+            key for key, item in sized.items() if item.rate is not None and item.rate.in_flight > 0
+        )
+        targets = self._stabilize(plan, inputs, capacity, settings, queued=queued)
         now = self._clock.time()
         for key, item in sized.items():
             await asyncio.sleep(0)  # requests are served in between
@@ -164,6 +200,8 @@ class Reconciler:
         inputs: Inputs,
         capacity: Mapping[str, int] | None,
         settings: LoopSettings,
+        *,
+        queued: frozenset[str],
     ) -> Mapping[str, StableTarget]:
         """Targets of the variants that the plan serves; their records keep the recommendations."""
         now = self._clock.monotonic()
@@ -176,10 +214,12 @@ class Reconciler:
                 item.stabilization,
                 decision,
                 published=item.state.desired,
-                accelerator=item.state.accelerator,
+                accelerator=item.state.accelerator or item.source.accelerator,
+                present=item.source.spec_replicas,
                 maximum=item.source.max_replicas,
                 now=now,
-                limits=settings.limits,
+                limits=settings.limits_for(item.source),
+                brief=key in queued,
             )
             self._records[key] = replace(item, stabilization=targets[key].stabilization)
         if capacity is None:

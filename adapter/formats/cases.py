@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from adapter.formats import step_cases
 from adapter.formats.step_cases import InvalidCase, StepCase
-from adapter.resources.percentiles import Percentile
+from adapter.settings.percentiles import Percentile
 from analyzer import capacity, defaults, queueing
 from analyzer.errors import InvalidParameterError
 from analyzer.replicas import PARAMETERS, checked

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from adapter.errors import InputError
 from adapter.formats import files, wva_system
 from adapter.planning import fleet
-from adapter.resources.percentiles import Percentile
+from adapter.settings.percentiles import Percentile
 from analyzer.defaults import STABILITY_MARGIN
 from analyzer.latency import LatencyParameters
 from analyzer.step_times import EngineLimits, StepTimes

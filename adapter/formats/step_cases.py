@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from adapter.resources.percentiles import Percentile
+from adapter.settings.percentiles import Percentile
 from analyzer import capacity
 from analyzer.engine import latencies, sizing
 from analyzer.engine.columns import Engines

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from adapter.resources.percentiles import Percentile
+from adapter.settings.percentiles import Percentile
 
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -13,6 +13,10 @@ from typing import Protocol
 SumCount = tuple[float, int]
 """Sum and count of a histogram."""
 
+FirstToken = tuple[float, float]
+"""Time of a first token and arrival of its request, ms: what an engine's optional method `take_first_tokens`
+gives of those since its last call. Without the method they are known when the requests end."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections.abc import Callable
 
-from emulator.engines.protocol import VirtualEngine
+from emulator.engines.protocol import Completion, FirstToken, VirtualEngine
 from emulator.server import Counters, Request, State
 from emulator.vllm_metrics import TOKEN_BUCKETS
 
@@ -28,6 +29,13 @@ class EngineServer:
         self.max_requests = engine.max_requests
         self._engine = engine
         self._requests: dict[int, Request] = {}  # by the engine's number, that have not ended
+        self.prompt_tokens = 0
+        self.ended: list[Request] = []
+        self.latest_ttft_ms: list[tuple[float, float]] | None = None
+        # Engines of others need not tell of first tokens before the end.
+        self._first_tokens: Callable[[], list[FirstToken]] | None = getattr(
+            engine, "take_first_tokens", None
+        )
         self._prompt_buckets = [0] * (len(TOKEN_BUCKETS) + 1)
         self._generation_buckets = [0] * (len(TOKEN_BUCKETS) + 1)
 
@@ -43,34 +51,60 @@ class EngineServer:
         )
         self._requests[number] = request
         self.load += 1
+        self.prompt_tokens += request.input_tokens
         request.variant = self.variant
+        request.server = self
+        request.number = number
         self.next_ms = self._engine.next_ms
+
+    def has_first_token(self, request: Request) -> bool:
+        """Whether a request that is here has produced a token."""
+        return request.number in self._requests and self._engine.generated(request.number) > 0
+
+    def cancel(self, request: Request, at_ms: float) -> None:
+        """Drop a request; what the step in progress holds of it is freed at the step's end."""
+        del at_ms
+        if self._engine.cancel(request.number):
+            self._forget(self._requests.pop(request.number))
+            self.next_ms = self._engine.next_ms
+
+    def _forget(self, request: Request) -> None:
+        self.load -= 1
+        self.prompt_tokens -= request.input_tokens
 
     def run(self, limit_ms: float) -> None:
         """Simulate everything before that time."""
+        engine = self._engine
         # The engine counts what ends at the moment itself, and refuses to go back.
         until_ms = math.nextafter(limit_ms, -math.inf)
-        if until_ms > self._engine.now_ms:
-            self._engine.advance(until_ms)
-            self._collect()
+        if until_ms > engine.now_ms:
+            engine.advance(until_ms)
+            for ended in engine.take_completions():
+                self._end(ended)
         # The fleet relies on progress, whatever an engine says.
-        self.next_ms = max(self._engine.next_ms, limit_ms)
+        self.next_ms = max(engine.next_ms, limit_ms)
+        if self.latest_ttft_ms is not None and self._first_tokens is not None:
+            self.latest_ttft_ms += [(at, at - arrival) for at, arrival in self._first_tokens()]
 
-    def _collect(self) -> None:
-        for ended in self._engine.take_completions():
-            request = self._requests.pop(ended.number)
-            request.start_ms = ended.start_ms
-            request.first_token_ms = ended.first_token_ms
-            request.finish_ms = ended.last_token_ms
-            request.replica = self.number
-            self.load -= 1
-            self._prompt_buckets[bisect_left(TOKEN_BUCKETS, ended.input_tokens)] += 1
-            self._generation_buckets[bisect_left(TOKEN_BUCKETS, ended.output_tokens)] += 1
+    def _end(self, ended: Completion) -> None:
+        request = self._requests.pop(ended.number)
+        request.start_ms = ended.start_ms
+        request.first_token_ms = ended.first_token_ms
+        request.finish_ms = ended.last_token_ms
+        request.replica = self.number
+        self._forget(request)
+        self.ended.append(request)
+        self._prompt_buckets[bisect_left(TOKEN_BUCKETS, ended.input_tokens)] += 1
+        self._generation_buckets[bisect_left(TOKEN_BUCKETS, ended.output_tokens)] += 1
+        if self.latest_ttft_ms is not None and self._first_tokens is None:
+            at_ms = ended.first_token_ms
+            self.latest_ttft_ms.append((at_ms, at_ms - ended.arrival_ms))
 
     def withdraw(self) -> list[Request]:
         """Take out the requests that were never in service, for other replicas."""
         withdrawn = [self._requests.pop(number) for number in self._engine.withdraw_waiting()]
-        self.load -= len(withdrawn)
+        for request in withdrawn:
+            self._forget(request)
         self.next_ms = self._engine.next_ms
         return withdrawn
 

@@ -18,7 +18,7 @@ import math
 from collections import deque
 
 from emulator.engines.scheduler_batch import Batch, Work
-from emulator.engines.step_times import BLOCK_TOKENS, SchedulerLimits, StepTimes, blocks_of
+from emulator.engines.step_times import BLOCK_TOKENS, SchedulerLimits, StepTimes
 
 
 class Scheduler:
@@ -32,10 +32,12 @@ class Scheduler:
 
     """
 
-    def __init__(self, times: StepTimes, limits: SchedulerLimits) -> None:
+    def __init__(self, times: StepTimes, limits: SchedulerLimits, *, gaps: bool = True) -> None:
         self.times = times
         self.limits = limits
-        self.batch = Batch(limits)
+        self.batch = Batch(limits, gaps=gaps)
+        self._budget = limits.max_num_batched_tokens
+        self._most = limits.max_num_seqs
         self.waiting: deque[Work] = deque()
         self.completing: list[Work] = []
         self.preemptions = 0
@@ -49,17 +51,19 @@ class Scheduler:
         return budget > 0 and self._blocks_to_admit(work, budget) <= batch.free_blocks
 
     def _blocks_to_admit(self, work: Work, budget: int) -> int:
-        tokens = work.total_tokens
-        if not self.limits.reserve_full_input:
+        tokens = work.input_tokens + work.generated
+        limits = self.limits
+        if not limits.reserve_full_input:
             tokens = min(tokens, work.cached_tokens + budget)
-        spared = self.limits.watermark_blocks if self.batch.running else 0
-        return blocks_of(tokens) + spared
+        spared = limits.watermark_blocks if limits.watermark and self.batch.running else 0
+        return -(-tokens // BLOCK_TOKENS) + spared
 
     def begin_step(self, at_ms: float) -> float:
         """Choose what the step from that moment on serves; gives its duration in ms."""
-        batch = self.batch
+        batch, waiting = self.batch, self.waiting
         preempted = self._take_decode_blocks(at_ms)
-        budget = self.limits.max_num_batched_tokens - batch.decoding
+        decoding = batch.decoding
+        budget = self._budget - decoding
         prefill = prompt_context = 0
         partial = batch.partial
         if partial is not None:
@@ -71,20 +75,22 @@ class Scheduler:
             else:
                 self._preempt(partial, at_ms)
                 preempted = True
-        while not preempted and budget > 0 and self.waiting:
-            work = self.waiting[0]
-            if len(batch.running) >= self.limits.max_num_seqs:
+        while waiting and budget > 0 and not preempted:
+            work = waiting[0]
+            if len(batch.running) >= self._most:
                 break
             if self._blocks_to_admit(work, budget) > batch.free_blocks:
                 break
-            chunk = self._admit(self.waiting.popleft(), budget, at_ms)
+            chunk = self._admit(waiting.popleft(), budget, at_ms)
             prefill += self._compute(work, chunk)
             prompt_context += work.computed_tokens
             budget -= chunk
-        return self.times.step_ms(
-            requests=len(batch.running),
-            prefill_tokens=prefill,
-            context_tokens=batch.context_tokens + batch.decoding + prompt_context,
+        times = self.times
+        # The very sum of StepTimes.step_ms, without its call.
+        fixed_ms = times.base_ms + times.per_request_ms * len(batch.running)
+        context = batch.context_tokens + batch.decoding + prompt_context
+        return (
+            fixed_ms + times.per_prefill_token_ms * prefill + times.per_context_token_ms * context
         )
 
     def _admit(self, work: Work, budget: int, at_ms: float) -> int:
@@ -108,6 +114,8 @@ class Scheduler:
     def _take_decode_blocks(self, at_ms: float) -> bool:
         """A block for each decoding request that needs one; whether others lost theirs for it."""
         batch = self.batch
+        if not batch.decoding:
+            return False
         needed = batch.blocks_for_step()
         if needed <= batch.free_blocks:
             batch.free_blocks -= needed

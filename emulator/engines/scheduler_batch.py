@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 
 from emulator.engines.protocol import Completion
-from emulator.engines.step_times import BLOCK_TOKENS, SchedulerLimits, blocks_of
+from emulator.engines.step_times import BLOCK_TOKENS, SchedulerLimits, StepTimes, blocks_of
 
 NOT_DECODING = -1
 
@@ -111,10 +111,11 @@ class Batch:
         steps: steps that have ended.
         free_blocks: blocks that no request holds.
         decoding: number of requests that decode, and `context_tokens` computed for them.
+        gaps: the latest steps, from which longest gaps follow; None where nobody asks for them.
 
     """
 
-    def __init__(self, limits: SchedulerLimits) -> None:
+    def __init__(self, limits: SchedulerLimits, *, gaps: bool = True) -> None:
         self.limits = limits
         self.running: dict[Work, None] = {}
         self.partial: Work | None = None
@@ -122,7 +123,7 @@ class Batch:
         self.free_blocks = limits.kv_blocks
         self.decoding = 0
         self.context_tokens = 0
-        self.gaps = GapHistory()
+        self.gaps = GapHistory() if gaps else None
         self._offsets = [0] * BLOCK_TOKENS  # requests by (computed tokens - steps) modulo a block
         self._ends: list[tuple[int, int, Work]] = []  # by last step; preempted ones are left in
         self._joined = 0
@@ -164,20 +165,23 @@ class Batch:
 
     def leave(self, work: Work, at_ms: float) -> None:
         """Take it out and free its blocks; `at_ms` ended the last step."""
-        computed = self.computed(work)
-        if work.decoding:
-            self._offsets[(computed - self.steps) % BLOCK_TOKENS] -= 1
+        computed = work.computed_tokens
+        if work.last_step != NOT_DECODING:
+            made = self.steps - work.joined_step
+            self._offsets[(computed - work.joined_step) % BLOCK_TOKENS] -= 1
+            computed += made
             self.decoding -= 1
             self.context_tokens -= computed
-            work.generated = self.generated(work)
+            work.generated += made
             work.last_token_ms = at_ms
-            longest = self.gaps.longest_since(work.joined_step)
-            work.longest_gap_ms = max(work.longest_gap_ms, longest)
+            if self.gaps is not None:
+                longest = self.gaps.longest_since(work.joined_step)
+                work.longest_gap_ms = max(work.longest_gap_ms, longest)
             work.last_step = NOT_DECODING
         if work is self.partial:
             self.partial = None
         del self.running[work]
-        self.free_blocks += blocks_of(computed)
+        self.free_blocks += -(-computed // BLOCK_TOKENS)
         work.computed_tokens = 0
 
     def last_admitted(self) -> Work:
@@ -199,14 +203,24 @@ class Batch:
     def steps_to_end(self) -> int:
         """Steps until the first request that decodes has its last token; 0 when none decodes."""
         ends = self._ends
-        while ends and ends[0][0] != ends[0][2].last_step:
+        while ends:
+            first = ends[0]
+            if first[0] == first[2].last_step:
+                return first[0] - self.steps
             heappop(ends)
-        return ends[0][0] - self.steps if ends else 0
+        return 0
 
-    def ended(self) -> Iterator[Work]:
+    def ended(self) -> list[Work]:
         """Those whose last token the step just ended has given, each taken off the list."""
-        while self.steps_to_end() == 0 and self._ends:
-            yield heappop(self._ends)[2]
+        ends, steps = self._ends, self.steps
+        if not ends or ends[0][0] > steps:
+            return []
+        found = []
+        while ends and ends[0][0] <= steps:
+            last, _, work = heappop(ends)
+            if last == work.last_step:
+                found.append(work)
+        return found
 
     def steps_within_blocks(self, most: int) -> int:
         """So many of the next `most` steps find their blocks free."""
@@ -220,6 +234,35 @@ class Batch:
             steps += 1
         return most
 
+    def decoded_until(
+        self, at_ms: float, times: StepTimes, *, left: int, until_ms: float, arrival_ms: float
+    ) -> tuple[float, float, int]:
+        """End of the steps from a moment on that only decode, their longest one in ms, and their number.
+
+        Args:
+            at_ms: Beginning of the first step.
+            times: Times of steps.
+            left: Most steps.
+            until_ms: No step ends after this moment.
+            arrival_ms: No step begins at this moment or after it.
+
+        """
+        left = self.steps_within_blocks(left)
+        requests, context = self.decoding, self.context_tokens
+        # The very sum of StepTimes.step_ms, without its call.
+        fixed_ms = times.base_ms + times.per_request_ms * requests
+        context_ms = times.per_context_token_ms
+        longest_ms, steps = 0.0, 0
+        while steps < left and at_ms < arrival_ms:
+            context += requests
+            step_ms = fixed_ms + context_ms * context
+            end_ms = at_ms + step_ms
+            if end_ms > until_ms:
+                break
+            at_ms, longest_ms = end_ms, step_ms  # steps grow with their context
+            steps += 1
+        return at_ms, longest_ms, steps
+
     def decode(self, steps: int, longest_ms: float) -> None:
         """So many steps have ended that only decoded and found their blocks."""
         rounds, rest = divmod(steps, BLOCK_TOKENS)
@@ -231,8 +274,9 @@ class Batch:
     def end_steps(self, steps: int, longest_ms: float) -> None:
         """Count steps whose blocks have been taken."""
         self.steps += steps
-        self.context_tokens += steps * self.decoding
-        if self.decoding:
+        decoding = self.decoding
+        self.context_tokens += steps * decoding
+        if decoding and self.gaps is not None:
             self.gaps.add(self.steps, longest_ms)
             if len(self.gaps) > self._forget_at:
                 oldest = min(w.joined_step for w in self.running if w.decoding)

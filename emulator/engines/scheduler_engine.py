@@ -13,30 +13,34 @@ from __future__ import annotations
 import math
 from collections import deque
 
-from emulator.engines.protocol import Completion, EngineState
+from emulator.engines.protocol import Completion, EngineState, FirstToken
 from emulator.engines.scheduler import Scheduler
 from emulator.engines.scheduler_batch import Work
 from emulator.engines.step_times import BLOCK_TOKENS, SchedulerLimits, StepTimes, check_lengths
 from emulator.engines.totals import Totals
 
+_FIRST_TOKENS = 4096
+"""First tokens that are kept for a reader who may not exist."""
+
 
 class SchedulerEngine:
     """One replica; see the module's docstring, and `emulator.engines.VirtualEngine` for the methods."""
 
-    def __init__(self, times: StepTimes, limits: SchedulerLimits) -> None:
-        """An idle engine at 0 ms."""
+    def __init__(self, times: StepTimes, limits: SchedulerLimits, *, gaps: bool = True) -> None:
+        """An idle engine at 0 ms; without `gaps` it does not know the longest gaps of requests."""
         self.times = times
         self.limits = limits
         self.now_ms = 0.0
         self._at_ms = 0.0  # a step began, or will begin, here
         self._end_ms = math.inf  # of the step in progress
         self._step_ms = 0.0  # likewise
-        self._scheduler = Scheduler(times, limits)
+        self._scheduler = Scheduler(times, limits, gaps=gaps)
         self._batch = self._scheduler.batch
         self._coming: deque[Work] = deque()  # by arrival, later than the last step began
         self._known: dict[int, Work] = {}  # that have not ended
         self._leaving: list[Work] = []  # cancelled during the step in progress
         self._completions: list[Completion] = []
+        self._first_tokens: deque[FirstToken] = deque(maxlen=_FIRST_TOKENS)
         self._submitted = 0
         self._last_arrival_ms = 0.0
         self._totals = Totals()
@@ -75,8 +79,8 @@ class SchedulerEngine:
         self, *, arrival_ms: float, input_tokens: int, output_tokens: int, cached_tokens: int = 0
     ) -> int:
         """Let a request arrive; hits count in whole blocks, and never for the prompt's last token."""
-        if not max(self.now_ms, self._last_arrival_ms) <= arrival_ms < math.inf:
-            earliest = max(self.now_ms, self._last_arrival_ms)
+        earliest = max(self.now_ms, self._last_arrival_ms)
+        if not earliest <= arrival_ms < math.inf:
             raise ValueError(f"arrival_ms: must be finite and >= {earliest}, not {arrival_ms}")
         check_lengths(self.limits, input_tokens, output_tokens, cached_tokens)
         hits = min(cached_tokens, input_tokens - 1) // BLOCK_TOKENS * BLOCK_TOKENS
@@ -91,67 +95,64 @@ class SchedulerEngine:
         """Let everything happen that ends at that moment or before; `inf` serves all."""
         if not until_ms >= self.now_ms:
             raise ValueError(f"until_ms: must be >= {self.now_ms}, not {until_ms}")
+        batch, scheduler, coming = self._batch, self._scheduler, self._coming
+        waiting, running = scheduler.waiting, batch.running
         while True:
             if self._end_ms != math.inf:
                 if self._end_ms > until_ms:
                     break
                 self._end_step()
-            if not self._arrive() or self._at_ms >= until_ms:
+            # An idle engine waits for the next request.
+            if coming:
+                if not waiting and not running:
+                    self._at_ms = max(self._at_ms, coming[0].arrival_ms)
+                self._arrive()
+            if self._at_ms >= until_ms or not (waiting or running):
                 break
-            self._decode(until_ms)
-            if self._at_ms >= until_ms:
-                break
-            self._arrive()
-            self._step_ms = self._scheduler.begin_step(self._at_ms)
+            if batch.decoding and batch.partial is None:
+                if not (waiting and scheduler.may_admit(waiting[0])):
+                    self._decode(until_ms)
+                    if self._at_ms >= until_ms:
+                        break
+                if coming:
+                    self._arrive()
+            self._step_ms = scheduler.begin_step(self._at_ms)
             self._end_ms = self._at_ms + self._step_ms
         self.now_ms = until_ms if until_ms < math.inf else max(self.now_ms, self._at_ms)
 
-    def _arrive(self) -> bool:
-        """Whether there is work once those who have arrived are in; an idle engine waits for the next."""
-        coming = self._coming
-        if coming and not self._scheduler.waiting and not self._batch.running:
-            self._at_ms = max(self._at_ms, coming[0].arrival_ms)
-        while coming and coming[0].arrival_ms <= self._at_ms:
-            self._scheduler.waiting.append(coming.popleft())
-        return bool(self._scheduler.waiting or self._batch.running)
+    def _arrive(self) -> None:
+        coming, waiting, at_ms = self._coming, self._scheduler.waiting, self._at_ms
+        while coming and coming[0].arrival_ms <= at_ms:
+            waiting.append(coming.popleft())
 
     def _decode(self, until_ms: float) -> None:
         """End the steps up to that moment that nothing but decoding happens in."""
         batch = self._batch
-        if not batch.decoding or batch.partial is not None:
+        left = batch.steps_to_end() - 1
+        if left <= 0:
             return
-        if self._scheduler.waiting and self._scheduler.may_admit(self._scheduler.waiting[0]):
-            return
-        left = batch.steps_within_blocks(batch.steps_to_end() - 1)
-        arrival_ms = self._coming[0].arrival_ms if self._coming else math.inf
-        requests, context = batch.decoding, batch.context_tokens
-        # The very sum of StepTimes.step_ms, without its call.
-        fixed_ms = self.times.base_ms + self.times.per_request_ms * requests
-        context_ms = self.times.per_context_token_ms
-        at_ms, longest_ms, steps = self._at_ms, 0.0, 0
-        while steps < left and at_ms < arrival_ms:
-            context += requests
-            step_ms = fixed_ms + context_ms * context
-            end_ms = at_ms + step_ms
-            if end_ms > until_ms:
-                break
-            at_ms, longest_ms = end_ms, step_ms  # steps grow with their context
-            steps += 1
+        next_ms = self._coming[0].arrival_ms if self._coming else math.inf
+        at_ms, longest_ms, steps = batch.decoded_until(
+            self._at_ms, self.times, left=left, until_ms=until_ms, arrival_ms=next_ms
+        )
         if steps:
+            self._totals.generated += steps * batch.decoding
             batch.decode(steps, longest_ms)
             self._at_ms = at_ms
-            self._totals.generated += steps * requests
 
     def _end_step(self) -> None:
         """Give out the tokens of the step in progress."""
-        batch = self._batch
+        batch, scheduler = self._batch, self._scheduler
         self._at_ms, self._end_ms = self._end_ms, math.inf
         self._totals.generated += batch.decoding
         batch.end_steps(1, self._step_ms)
-        completing, self._scheduler.completing = self._scheduler.completing, []
-        for work in self._leaving:
-            self._drop(work)
-        self._leaving.clear()
+        completing = scheduler.completing
+        if completing:
+            scheduler.completing = []
+        if self._leaving:
+            for work in self._leaving:
+                self._drop(work)
+            self._leaving.clear()
         for work in batch.ended():
             self._finish(work)
         for work in completing:
@@ -165,6 +166,7 @@ class SchedulerEngine:
             work.longest_gap_ms = max(work.longest_gap_ms, gap_ms)
         else:
             work.first_token_ms = self._at_ms
+            self._first_tokens.append((self._at_ms, work.arrival_ms))
             self._totals.first_token(work)
         work.generated += 1
         self._totals.generated += 1
@@ -193,6 +195,12 @@ class SchedulerEngine:
         taken, self._completions = self._completions, []
         return taken
 
+    def take_first_tokens(self) -> list[FirstToken]:
+        """First tokens since the last call, the latest thousands of them."""
+        taken = list(self._first_tokens)
+        self._first_tokens.clear()
+        return taken
+
     def generated(self, number: int) -> int:
         """Tokens that a request in the engine has."""
         return self._batch.generated(self._known[number])
@@ -216,8 +224,7 @@ class SchedulerEngine:
         """Take out the requests that were never in service, by arrival."""
         never = [*self._scheduler.withdraw(), *self._coming]
         self._coming.clear()
-        for work in never:
-            self._forget(work)
+        list(map(self._forget, never))
         return [work.number for work in never]
 
     def state(self) -> EngineState:
@@ -228,10 +235,10 @@ class SchedulerEngine:
             for work in self._known.values()
             if work.generated
         )
-        arrived = sum(work.arrival_ms <= self.now_ms for work in self._coming)
+        waiting = sum(work.arrival_ms <= self.now_ms for work in self._coming)
         return totals.state(
             running=len(batch.running),
-            waiting=len(self._scheduler.waiting) + arrived,
+            waiting=waiting + len(self._scheduler.waiting),
             kv_usage=(self.limits.kv_blocks - batch.free_blocks) / self.limits.kv_blocks,
             preemptions=self._scheduler.preemptions,
             itl_ms=itl_ms,

@@ -16,7 +16,10 @@ POLICIES = (
     "static",
     "clairvoyant",
 )
-"""Names of the policies without a threshold; here, so that `--help` loads none of them."""
+"""Names of the policies of one point each, without a threshold; here, so that `--help` loads none of them."""
+
+BOUNDS = ("static", "without-foresight", "clairvoyant")
+"""Names of the policies that know the traffic."""
 
 THRESHOLDS = {
     "in-flight": "requests in flight",
@@ -26,5 +29,27 @@ THRESHOLDS = {
 }
 """Metrics per ready pod that an HPA with a threshold scales on, with what they are."""
 
-FORMS = tuple(f"{metric}@THRESHOLD" for metric in THRESHOLDS)
-"""Names of policies that carry a threshold per pod, such as in-flight@8."""
+RIVALS = (*THRESHOLDS, "kpa", "slo-aware", "token-aware", "dynamo", "wva")
+"""Names of the rivals, which carry a threshold such as kpa@8."""
+
+PUBLISHED = {"slo-aware": 0.55, "token-aware": 2.0, "dynamo": 1.0, "wva": 1.0}
+"""Thresholds of the rivals' guides, which their bare names have."""
+
+GROUP = "rivals"
+"""Name that stands for every rival at its default thresholds."""
+
+DEFAULT = ("ours", GROUP, *BOUNDS)
+"""Policies of the command where none are named."""
+
+CURVE = ("0.8", "0.9", "0.95", "0.99", "0.995")
+"""Percentiles of the adapter's curve, where nothing else is swept."""
+
+FORMS = tuple(f"{rival}@THRESHOLD" for rival in RIVALS)
+"""Names of policies that carry a threshold, such as in-flight@8."""
+
+KNOWN = (
+    f"{', '.join(dict.fromkeys((*POLICIES, *BOUNDS)))}, {', '.join(FORMS)} (without it:"
+    f" {', '.join(PUBLISHED)} as published, the others at their default thresholds), NAME@sweep for the"
+    f" latter, and {GROUP} for all of these"
+)
+"""What `--policies` takes, for messages and the help."""

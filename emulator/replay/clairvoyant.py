@@ -121,14 +121,17 @@ def schedules(
     """Times and replicas to set, by variant; variants share a model's rate in proportion to capacity."""
     entries = {}
     for variant in given.scenario.variants:
-        together = sum(
-            capacity[item.name] for item in given.scenario.variants if item.model == variant.model
-        )
-        share = capacity[variant.name] / together if math.isfinite(together) else 1.0
+        share = share_of(given.scenario, capacity, variant)
         rates = share * windowed_rates(given.traffic[variant.model])
         needed = [_needed(variant, factor * rate / capacity[variant.name]) for rate in rates]
         entries[variant.name] = _ahead(variant, needed)
     return entries
+
+
+def share_of(scenario: Scenario, capacity: Mapping[str, float], variant: VariantSpec) -> float:
+    """Share of its model's rate that a variant gets: that of its replicas' capacity, requests per second."""
+    together = sum(capacity[item.name] for item in scenario.variants if item.model == variant.model)
+    return capacity[variant.name] / together if math.isfinite(together) else 1.0
 
 
 def _needed(variant: VariantSpec, load: float) -> int:

@@ -49,6 +49,15 @@ class ReplayCluster:
                 if item.devices is not None
             },
             routing=scenario.routing,
+            clients={
+                model.model: simulation.Clients(
+                    timeout_seconds=model.clients.timeout,
+                    retries=model.clients.retries,
+                    backoff_seconds=model.clients.backoff,
+                )
+                for model in scenario.models
+                if model.clients is not None
+            },
         )
         self.now = 0.0
         self.spec_replicas = {variant.name: variant.replicas for variant in scenario.variants}
@@ -74,6 +83,19 @@ class ReplayCluster:
     def ready(self, name: str) -> tuple[Counters, ...]:
         """Counters of a variant's ready replicas; those that start or drain are left out."""
         return tuple(item for item in self.fleet.counters(name) if item.state == "ready")
+
+    def queued_share(self, name: str) -> float:
+        """Requests of its model that wait for a first replica; variants of one model share them evenly."""
+        model = self.variants[name].model
+        return self.fleet.gateway(model) / self._siblings(model)
+
+    def queued_tokens_share(self, name: str) -> float:
+        """Prompt tokens of the requests of `queued_share`."""
+        model = self.variants[name].model
+        return self.fleet.queued_prompt_tokens(model) / self._siblings(model)
+
+    def _siblings(self, model: str) -> int:
+        return sum(item.model == model for item in self.variants.values())
 
     def cost_cents(self, name: str) -> float:
         """Cost of a variant's GPUs so far, cents."""

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from adapter import errors
 from adapter.commands import flags
-from emulator.replay import FORMS, POLICIES
+from emulator.replay import CURVE, DEFAULT, KNOWN
 
 if TYPE_CHECKING:
+    from emulator.replay.results import Comparison
     from emulator.trace_selection import Selection
 
 
@@ -23,12 +24,50 @@ def register(command: argparse.ArgumentParser) -> None:
         " once per scaling policy, and compares SLO attainment and cost. The same inputs give the same"
         " output, to the last bit."
     )
+    _add_traffic(command)
+    _add_policies(command)
+    command.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="Folder that keeps the result of each finished policy: a comparison that was interrupted goes on"
+        " where it stopped. Default none",
+    )
+    command.add_argument(
+        "--jobs",
+        type=flags.argument(_jobs),
+        default=None,
+        metavar="N",
+        help="Number of processes. Default 2 where the work is worth it and there are cores, else 1",
+    )
+    command.add_argument("--json", action="store_true", help="Print JSON instead of a table")
+    command.add_argument(
+        "--html", type=Path, metavar="FILE", help="HTML report with plots to write. Default none"
+    )
+    command.add_argument("--quiet", action="store_true", help="Show no progress bar")
+    command.set_defaults(run=run)
+
+
+def _add_traffic(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--trace",
         type=Path,
         metavar="FILE",
-        help="Traffic of the first model: Azure LLM inference CSV, BurstGPT CSV, Mooncake JSONL, or YAML of a"
-        " generator. Default the trace that the scenario names",
+        help="Traffic of the first model: Azure LLM inference CSV, BurstGPT CSV, Mooncake or Qwen-Bailian"
+        " JSONL, clients of ServeGen, or YAML of a generator; a path, or a name in the folder of --traces."
+        " Default the trace that the scenario names",
+    )
+    command.add_argument(
+        "--traces",
+        type=Path,
+        metavar="DIR",
+        help="Folder of public traces, whose names --trace and the scenario may use. Default that of the"
+        " environment variable VARIANT_ADAPTER_TRACES",
+    )
+    command.add_argument(
+        "--trace-format",
+        **flags.choice("azure", "burstgpt", "mooncake", "bailian"),
+        help="Format of --trace, for a file that does not say it. Default the one of its fields",
     )
     command.add_argument(
         "--scenario",
@@ -61,20 +100,32 @@ def register(command: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="End of the part of each trace that is replayed, such as 40m. Default that of the trace",
     )
+
+
+def _add_policies(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--policies",
         type=lambda text: tuple(part.strip() for part in text.split(",") if part.strip()),
-        default=POLICIES,
+        default=None,
         metavar="A,B",
-        help=f"Policies to compare, out of {', '.join(POLICIES)}, and HPAs with a threshold per pod:"
-        f" {', '.join(FORMS)}, such as in-flight@8. Default all without a threshold",
+        help=f"Policies to compare, out of {KNOWN}. Default {','.join(DEFAULT)}, with the adapter at the"
+        f" percentiles {', '.join(CURVE)}",
     )
-    command.add_argument("--json", action="store_true", help="Print JSON instead of a table")
     command.add_argument(
-        "--html", type=Path, metavar="FILE", help="HTML report with plots to write. Default none"
+        "--sweep",
+        action="append",
+        default=[],
+        metavar="adapter.SETTING=A,B",
+        help="Values of one of the adapter's settings, such as adapter.percentile=0.9,0.95,0.99: ours is"
+        " replayed with each; several of these flags make a grid. Default none",
     )
-    command.add_argument("--quiet", action="store_true", help="Show no progress bar")
-    command.set_defaults(run=run)
+
+
+def _jobs(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(f"must be >= 1, not {number}")
+    return number
 
 
 def _seconds(text: str) -> float:
@@ -94,6 +145,17 @@ def _selection(args: argparse.Namespace) -> Selection:
         raise errors.UsageError(f"--scale, --from, --to: {error}") from error
 
 
+def _folder(args: argparse.Namespace) -> Path | None:
+    """The folder of traces; UsageError for one that does not exist."""
+    from emulator import trace_folder  # noqa: PLC0415 - see `run`
+    from emulator.traces import TraceError  # noqa: PLC0415
+
+    try:
+        return trace_folder.folder_of(args.traces)
+    except TraceError as error:
+        raise errors.UsageError(str(error)) from error
+
+
 def run(args: argparse.Namespace) -> int:
     """Replay the traffic and print the comparison."""
     # The adapter, the emulator and numpy, which `--help` does not need, here and above.
@@ -101,23 +163,39 @@ def run(args: argparse.Namespace) -> int:
 
     from adapter import logs  # noqa: PLC0415
     from emulator.replay import compare, progress, report, scenario, tables  # noqa: PLC0415
+    from emulator.replay.choices import names, settings  # noqa: PLC0415
     from emulator.replay.replicas import planner  # noqa: PLC0415
 
     # The control loop would log every decision of the simulated hours.
     logs.configure("text", quiet=True)
-    unknown = sorted(name for name in set(args.policies) if not compare.is_known(name))
-    if unknown:
-        known = ", ".join((*POLICIES, *FORMS))
-        raise errors.UsageError(f"--policies: no {', '.join(unknown)}; there are {known}")
+    sweeps = tuple(settings.parse(text) for text in args.sweep)
+    policies = DEFAULT if args.policies is None else args.policies
+    if args.policies is None and not sweeps:
+        sweeps = (settings.parse(f"adapter.percentile={','.join(CURVE)}"),)
+    names.check(policies, sweeps)
+    settings.grid(sweeps)  # a setting that is there twice is an error before anything is read
     replayed = scenario.read(args.scenario)
     traffic = scenario.traffic(
-        replayed, args.trace, base=args.scenario.parent, selection=_selection(args)
+        replayed,
+        args.trace,
+        base=args.scenario.parent,
+        selection=_selection(args),
+        folder=_folder(args),
+        trace_format=args.trace_format,
     )
     for variant in replayed.variants:
         planner.check_profile(variant)
     # To stderr, so that the output can be piped.
     with progress.bar(Console(stderr=True), quiet=args.quiet) as report_progress:
-        comparison = compare.compare(replayed, traffic, args.policies, progress=report_progress)
+        comparison = compare.compare(
+            replayed,
+            traffic,
+            policies,
+            sweeps=sweeps,
+            jobs=args.jobs,
+            out=args.out,
+            progress=report_progress,
+        )
     if args.html is not None:
         try:
             args.html.write_text(report.html(comparison), encoding="utf-8")
@@ -126,9 +204,20 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(tables.document(comparison), indent=2, allow_nan=False))
     else:
-        out = Console()
-        out.width = max(out.width, tables.WIDTH)
-        out.print(tables.table(comparison))
+        _print(comparison)
         if args.html is not None:
             print(f"written: {args.html}")
     return 0
+
+
+def _print(comparison: Comparison) -> None:
+    from rich.console import Console  # noqa: PLC0415 - see `run`
+
+    from emulator.replay import tables  # noqa: PLC0415
+    from emulator.replay.frontier import terminal  # noqa: PLC0415
+
+    out = Console()
+    out.width = max(out.width, tables.WIDTH)
+    out.print(tables.table(comparison))
+    for line in terminal.lines(comparison):
+        out.print(line)

@@ -1,58 +1,34 @@
-"""Comparison of policies: each is replayed on the same traffic, one after the other."""
+"""Comparison of policies: each is replayed on the same traffic."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from pathlib import Path
 
-from adapter.controller.demand import RateSettings
-from adapter.controller.settings import LoopSettings
-from emulator.replay import POLICIES, clairvoyant, scoring
-from emulator.replay import policies as scaling
-from emulator.replay.adapter_policy import AdapterPolicy, Reference, settings_of
+from emulator.replay import BOUNDS, POLICIES, scoring
+from emulator.replay.choices import names
+from emulator.replay.choices.names import Choice
+from emulator.replay.choices.settings import Sweep
 from emulator.replay.cluster import ReplayCluster
-from emulator.replay.policies import KvCache, Queue, ScalingPolicy, Threshold
+from emulator.replay.jobs import pool
+from emulator.replay.jobs.tasks import tasks
+from emulator.replay.policies import ScalingPolicy
 from emulator.replay.replicas import planner
-from emulator.replay.results import Comparison, PolicyResult
-from emulator.replay.running import ReportTime, Run, run
+from emulator.replay.results import Comparison
+from emulator.replay.running import Run
 from emulator.replay.scenario import OfferedTraffic, Scenario
 
-PERCENTILE = 0.99
-"""Percentile of the latencies that the SLO targets bound under the p99 policies."""
-
 ReportProgress = Callable[[str, float], None]
-"""Receives the name of the policy that is being replayed and the completed share of all work, 0 to 1."""
-
-
-def _ours(
-    name: str, title: str, settings: LoopSettings, percentile: float | None
-) -> Callable[[ReplayCluster], ScalingPolicy]:
-    return lambda cluster: AdapterPolicy(
-        cluster, name=name, title=title, settings=settings, percentile=percentile
-    )
+"""Receives the name of a policy that is being replayed and the completed share of all work, 0 to 1."""
 
 
 def makers(scenario: Scenario) -> dict[str, Callable[[ReplayCluster], ScalingPolicy]]:
     """Constructors, by name, of the policies that need nothing but the scenario."""
-    settings = settings_of(scenario)
-    reactive = replace(settings, rates=RateSettings(anticipate=False))
     return {
-        "ours": _ours("ours", "adapter, p99", settings, PERCENTILE),
-        "ours-reactive": _ours("ours-reactive", "adapter, reactive", reactive, PERCENTILE),
-        "ours-mean": _ours("ours-mean", "adapter, means", settings, None),
-        "reference": Reference,
-        "hpa-queue": Queue,
-        "hpa-kv-cache": KvCache,
+        name: names.maker(scenario, Choice(name=name, family=name, policy=name))
+        for name in POLICIES
+        if name not in BOUNDS
     }
-
-
-def is_known(policy: str) -> bool:
-    """Whether there is a policy of this name."""
-    return policy in POLICIES or scaling.threshold(policy) is not None
-
-
-def _at_threshold(metric: str, threshold: float) -> Callable[[ReplayCluster], ScalingPolicy]:
-    return lambda cluster: Threshold(cluster, metric=metric, threshold=threshold)
 
 
 def compare(
@@ -60,6 +36,9 @@ def compare(
     traffic: Mapping[str, OfferedTraffic],
     policies: Sequence[str] = POLICIES,
     *,
+    sweeps: Sequence[Sweep] = (),
+    jobs: int | None = 1,
+    out: Path | None = None,
     progress: ReportProgress = lambda _name, _share: None,
 ) -> Comparison:
     """Replay the traffic under each policy.
@@ -67,50 +46,25 @@ def compare(
     Args:
         scenario: Models, variants, GPUs and HPA settings.
         traffic: Traffic by the model's name.
-        policies: Names out of `emulator.replay.POLICIES`, or of its `FORMS`, in the order of the results.
+        policies: Names of policies, sweeps and groups, see `choices.names`, in the order of the results.
+        sweeps: Settings of the adapter to vary, all combinations.
+        jobs: Processes; None for as many as pay.
+        out: Folder that keeps finished policies, and has those of an earlier, interrupted comparison.
         progress: Receives the name of the current policy and the completed share of all work.
 
     """
     traces = {model: item.trace for model, item in traffic.items()}
     steps = {model: item.steps for model, item in traffic.items()}
     given = Run(scenario=scenario, traffic=traces, steps=steps)
-    constructors = makers(scenario)
-    for name in policies:
-        if (found := scaling.threshold(name)) is not None:
-            constructors[name] = _at_threshold(*found)
-    searched = {"static", "clairvoyant"} & set(policies)
-    total = sum(name in constructors for name in policies) + ("static" in searched)
-    total += clairvoyant.SEARCH_STEPS if searched else 0
-    done = 0
-
-    def reporter(name: str) -> ReportTime:
-        runs_before = done
-        return lambda at: progress(name, (runs_before + at / given.seconds) / total)
-
-    results: dict[str, PolicyResult] = {}
-    for name in policies:
-        if name in constructors:
-            results[name] = run(given, constructors[name], reporter(name))
-            done += 1
-    if searched:
-        start = done
-
-        def search_reporter(index: int) -> ReportTime:
-            nonlocal done
-            done = start + index
-            return reporter("clairvoyant")
-
-        results["clairvoyant"], factor = clairvoyant.search(given, search_reporter)
-        done = start + clairvoyant.SEARCH_STEPS
-        if "static" in searched:
-            results["static"] = run(given, clairvoyant.peak(given, factor), reporter("static"))
+    choices = names.choices(scenario, traces, policies, sweeps)
+    results = pool.run_all(given, tasks(choices), jobs=jobs, out=out, report=progress)
     return Comparison(
         scenario=scenario.name,
         trace=", ".join(dict.fromkeys(trace.name for trace in traces.values())),
         duration_seconds=scoring.duration(traces),
         requests=sum(len(trace) for trace in traces.values()),
         warm_up_seconds=scenario.warm_up,
-        results=tuple(results[name] for name in policies if name in results),
+        results=tuple(results[choice.name] for choice in choices),
         facts=_facts(scenario),
     )
 
@@ -126,6 +80,12 @@ def _facts(scenario: Scenario) -> dict[str, str]:
             f" ready after {variant.startup:g} s{spread}"
             + (f"; served by {engine}" if engine else "")
         )
+    for model in scenario.models:
+        if model.clients is not None:
+            facts[f"clients of {model.model}"] = (
+                f"give up after {model.clients.timeout:g} s without a token,"
+                f" {model.clients.retries} retries {model.clients.backoff:g} s later"
+            )
     facts["decisions"] = (
         f"every {scenario.loop.interval:g} s, metrics every {scenario.loop.scrape_interval:g} s, HPAs"
         f" every {scenario.hpa.sync_period:g} s"

@@ -22,8 +22,6 @@ _INK, _MUTED, _GRID, _BAD, _BOUND = (svg.PLACEHOLDERS[name] for name in svg.SHAR
 _WIDTH_INCHES = 4.6
 _POINTS = 1600
 """Points of one curve in all plots together; each plot has at least 40."""
-Box = tuple[float, float, float, float]
-"""Left, bottom, right and top of a label, points."""
 _NINES = {0.0: "100 %", 1e-3: "99.9 %", 1e-2: "99 %", 1e-1: "90 %", 1.0: "0 %"}
 
 
@@ -124,8 +122,12 @@ def over_time(comparison: Comparison, result: PolicyResult, variant: str, shared
         return svg.text(figure, label)
 
 
-def trade_off(comparison: Comparison) -> str:
+def trade_off(comparison: Comparison, every: Comparison | None = None) -> str:
     """Draw SLO attainment over cost, one point per policy; the best is at the upper left.
+
+    Args:
+        comparison: Policies with a name in the plot.
+        every: All policies, whose curves are drawn too; None for those of the comparison.
 
     Raises:
         UsageError: Matplotlib is not installed.
@@ -144,12 +146,28 @@ def trade_off(comparison: Comparison) -> str:
         _style(axes, "requests within SLO")
         _nines(axes, [x for x, _ in points])
         axes.set_xlabel("cost / clairvoyant's" if relative else "cost, cents", color=_MUTED)
+        if every is not None:
+            _curves(axes, every, names, bound.cost_cents if bound and relative else 1.0)
         for result, (x, y) in zip(comparison.results, points, strict=True):
             color = svg.PLACEHOLDERS[names[result.policy]]
             axes.plot([x], [y], "D" if result is bound else "o", color=color, markersize=6,
                       clip_on=False, zorder=3)  # fmt: skip
         _label(axes, points, comparison)
         return svg.text(figure, "Requests within the SLO over cost, by policy")
+
+
+def _curves(axes: Axes, every: Comparison, names: Mapping[str, str], unit_cents: float) -> None:
+    """Draw the points of each family, joined, in the colour of the one that is named."""
+    families: dict[str, list[PolicyResult]] = {}
+    for result in every.results:
+        families.setdefault(result.family or result.policy, []).append(result)
+    for members in families.values():
+        color = next((names[item.policy] for item in members if item.policy in names), None)
+        if color is None:
+            continue
+        points = sorted((item.cost_cents / unit_cents, 1 - item.within) for item in members)
+        axes.plot(*zip(*points, strict=True), ".-", color=svg.PLACEHOLDERS[color], linewidth=0.8,
+                  markersize=4, alpha=0.7)  # fmt: skip
 
 
 def _load(panel: _Panel) -> None:
@@ -319,33 +337,13 @@ def _label(axes: Axes, points: Sequence[tuple[float, float]], comparison: Compar
     for result, (x, y), point in zip(comparison.results, at, points, strict=True):
         name = tables.plain(result.title)
         text = name if cell_len(name) <= 36 else f"{set_cell_size(name, 35)}…"
-        box = _free(x, y, 4.7 * cell_len(text), taken, limits)
+        box = svg.free_box(x, y, 4.7 * cell_len(text), taken, limits)
         taken.append(box)
         aside, shift = box[2] < x, (box[1] + box[3]) / 2 - y
         line = {"arrowstyle": "-", "color": svg.PLACEHOLDERS[names[result.policy]], "shrinkA": 0}
         axes.annotate(text, point, (box[2 if aside else 0] - x, shift), textcoords="offset points",
                       ha="right" if aside else "left", va="center", fontsize=9, color=_INK,
                       parse_math=False, arrowprops=line if abs(shift) > 6 else None)  # fmt: skip
-
-
-def _free(x: float, y: float, width: float, taken: Sequence[Box], limits: Sequence[float]) -> Box:
-    """Nearest free box for a label: beside its point, or above or below it."""
-    left, bottom, right, top = limits
-    middle = max(left, min(x - width / 2, right - width))
-    fallback: Box | None = None
-    for shift in sorted(range(-240, 241, 4), key=abs):
-        for start in (x + 9, x - 9 - width, middle):
-            box = (start, y + shift - 6, start + width, y + shift + 6)
-            inside = left <= start and start + width <= right + 4
-            inside = inside and bottom <= box[1] and box[3] <= top + 4
-            fallback = fallback or box
-            if inside and not any(_overlap(box, other) for other in taken):
-                return box
-    return fallback or (x, y, x, y)
-
-
-def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _classes(result: PolicyResult, variant: str) -> tuple[ClassResult, ...]:

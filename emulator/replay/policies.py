@@ -11,8 +11,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from emulator.hpa import HorizontalPodAutoscaler
 from emulator.replay import THRESHOLDS
 from emulator.replay.cluster import ReplayCluster
+from emulator.replay.replicas.specs import VariantSpec
 from emulator.replay.scenario import Hpa, Scenario
 
 
@@ -66,6 +68,18 @@ class ScalingPolicy(ABC):
     def target(self) -> str:
         """AverageValue target of the HPA's metric."""
         return "1"
+
+    def autoscaler(self, variant: VariantSpec) -> HorizontalPodAutoscaler:
+        """The HPA of a variant; by default without a `behavior` of its own but for the scale-down window."""
+        settings = self.hpa()
+        return HorizontalPodAutoscaler(
+            target=self.target(),
+            min_replicas=variant.min_replicas,
+            max_replicas=variant.max_replicas,
+            stabilization_down_seconds=settings.scale_down_stabilization,
+            tolerance_up=settings.tolerance,
+            tolerance_down=settings.tolerance,
+        )
 
     def desired(self, variant: str) -> float:
         """Replicas that the policy wants, for the curves; NaN where it has no value."""
@@ -223,18 +237,3 @@ class Threshold(_Gauge):
 
     def target(self) -> str:
         return f"{self._threshold:f}".rstrip("0").rstrip(".")
-
-
-LEAST_THRESHOLD, MOST_THRESHOLD = 0.001, 1e6
-
-
-def threshold(name: str) -> tuple[str, float] | None:
-    """Metric and threshold of a name such as in-flight@8; None for a name of another form."""
-    metric, at, number = name.partition("@")
-    try:
-        value = float(number)
-    except ValueError:
-        return None
-    if not at or metric not in THRESHOLDS or not LEAST_THRESHOLD <= value <= MOST_THRESHOLD:
-        return None
-    return metric, value

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from html import escape
 
 from emulator.replay import plots, tables
+from emulator.replay.frontier import curves, terminal
 from emulator.replay.results import Comparison, PolicyResult
 
 # Colours on a light and on a dark page. The policies' are Okabe's and Ito's palette without yellow and black,
@@ -102,6 +104,9 @@ _ABOUT = (
 )
 
 
+MOST_POLICIES = 12
+"""Policies that a page shows one by one; of more, the best of each curve."""
+
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
@@ -112,7 +117,8 @@ def html(comparison: Comparison) -> str:
         UsageError: Matplotlib is not installed.
 
     """
-    first, *others = tables.findings(comparison)
+    every, comparison = comparison, _shown(comparison)
+    first, *others = tables.findings(every)
     title = _text(f"{comparison.trace} on {comparison.scenario}")
     variants = dict.fromkeys(name for item in comparison.results for name in item.curves)
     sections = "".join(_section(comparison, variant) for variant in variants)
@@ -136,8 +142,8 @@ def html(comparison: Comparison) -> str:
 <p class="lead">{escape(" ".join(others))}</p>
 </header>
 <div class="first">
-{_trade_off(comparison)}{_facts(comparison)}</div>
-{_table(comparison)}{sections}</main>
+{_trade_off(comparison, every)}{_facts(comparison)}</div>
+{_beside(every)}{_table(comparison)}{sections}</main>
 </body>
 </html>
 """
@@ -157,13 +163,34 @@ def _chip(comparison: Comparison, result: PolicyResult) -> str:
     return f'<i class="chip" style="background:var(--{name})"></i>'
 
 
-def _trade_off(comparison: Comparison) -> str:
+def _shown(comparison: Comparison) -> Comparison:
+    """The best of each curve, where there are too many policies for a page."""
+    if len(comparison.results) <= MOST_POLICIES:
+        return comparison
+    return replace(comparison, results=curves.best_of_each(comparison.results, tables.GOAL))
+
+
+def _beside(comparison: Comparison) -> str:
+    """Sentences on ours beside the best rival at its costs; empty where nothing was swept."""
+    said = terminal.sentences(curves.frontier(comparison.results))
+    if len(comparison.results) <= MOST_POLICIES or not said:
+        return ""
+    lines = "".join(f"<li>{_text(sentence)}</li>\n" for sentence in said)
+    return (
+        "<section>\n<h2>Ours beside the rivals at the same cost</h2>\n"
+        '<p class="note">Every rival was swept over its thresholds; tables and plots below have the'
+        " cheapest of each that meets the SLO, or the one that keeps most.</p>\n"
+        f"<ul>\n{lines}</ul>\n</section>\n"
+    )
+
+
+def _trade_off(comparison: Comparison, every: Comparison) -> str:
     if not comparison.results:
         return ""
     return (
         '<figure class="card"><figcaption><h3>SLO attainment over cost</h3>'
         f"<p>Upper left is best; shaded: at least {tables.GOAL * 100:g} % within the SLO.</p></figcaption>\n"
-        f"{plots.trade_off(comparison)}</figure>\n"
+        f"{plots.trade_off(comparison, every if every is not comparison else None)}</figure>\n"
     )
 
 

@@ -94,6 +94,8 @@ class PolicyResult:
         queue_peak: Largest number of requests that waited at one time.
         curves: Time series by the variant's name.
         notes: Remarks for the reader, one sentence each.
+        family: Name of the curve that the policy is a point of, such as `ours` or `kpa`; empty for its own.
+        settings: Threshold or settings of the policy, by their names.
 
     """
 
@@ -108,6 +110,13 @@ class PolicyResult:
     queue_peak: int
     curves: Mapping[str, Curves]
     notes: tuple[str, ...] = ()
+    family: str = ""
+    settings: Mapping[str, str | float] = field(default_factory=dict)
+
+    @property
+    def scale_events(self) -> int:
+        """Changes of a variant's replicas."""
+        return self.scale_ups + self.scale_downs
 
     @property
     def within(self) -> float:

@@ -91,7 +91,7 @@ def _simulate(
 ) -> None:
     """Fire all timers in order of time; at the same time the policy's, then the HPAs', then the sample's."""
     end = given.seconds
-    hpas = {name: _hpa(given.scenario, name, policy) for name in cluster.variants}
+    hpas = {name: policy.autoscaler(variant) for name, variant in cluster.variants.items()}
     period = given.scenario.hpa.sync_period
 
     def sync() -> None:
@@ -117,19 +117,6 @@ def _simulate(
         if math.isfinite(timer.period):
             heapq.heappush(due, (at + timer.period, rank, next(order), timer))
     cluster.advance(end)
-
-
-def _hpa(scenario: Scenario, name: str, policy: ScalingPolicy) -> HorizontalPodAutoscaler:
-    variant = next(item for item in scenario.variants if item.name == name)
-    settings = policy.hpa()
-    return HorizontalPodAutoscaler(
-        target=policy.target(),
-        min_replicas=variant.min_replicas,
-        max_replicas=variant.max_replicas,
-        stabilization_down_seconds=settings.scale_down_stabilization,
-        tolerance_up=settings.tolerance,
-        tolerance_down=settings.tolerance,
-    )
 
 
 def _sync(

@@ -29,7 +29,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from adapter import errors
-from emulator import trace_files, traces
+from emulator import trace_files, trace_folder, traces
 from emulator.engines import step_times
 from emulator.replay.replicas import fields
 from emulator.replay.replicas.fields import Part, Period, Seconds
@@ -58,6 +58,14 @@ class Slo(Part):
     itl: float = Field(gt=0)
 
 
+class Clients(Part):
+    """Clients that drop a request without a first token in time, and may send it again."""
+
+    timeout: Period
+    retries: int = Field(default=0, ge=0, le=100)
+    backoff: Seconds = 1.0
+
+
 class Model(Part):
     """One model: its service class, SLO targets and traffic."""
 
@@ -65,6 +73,7 @@ class Model(Part):
     service_class: str = "default"
     priority: int = Field(default=1, ge=1, le=100)
     slo: Slo
+    clients: Clients | None = None
     trace: dict[str, Any] | str | None = None
 
 
@@ -179,6 +188,8 @@ def traffic(
     *,
     base: Path,
     selection: Selection = Selection(),  # noqa: B008 - immutable
+    folder: Path | None = None,
+    trace_format: trace_files.Format | None = None,
 ) -> dict[str, OfferedTraffic]:
     """Traffic by model: the given trace for the first model, for others what the scenario names.
 
@@ -187,6 +198,8 @@ def traffic(
         given: Trace file, or a generator's description in YAML or JSON; None to use the scenario's.
         base: Folder to which file names in the scenario are relative.
         selection: Part of each trace to replay, and factor on its rate.
+        folder: Folder of public traces, where names are looked up that are no files.
+        trace_format: Format of the given file; None to tell it by its fields.
 
     Raises:
         InputError: A trace is missing or wrong, or has a request that an engine can never serve.
@@ -203,8 +216,11 @@ def traffic(
             raise errors.InputError(
                 f"models.{model.model}.trace: is missing; name a file or a generator, or give --trace"
             )
+        own_format = trace_format if where is given else None
         try:
-            trace = selection.of(load(where))
+            if isinstance(where, Path):
+                where = _found(where, base, folder)
+            trace = selection.of(load(where, format=own_format))
         except (errors.InputError, traces.TraceError) as error:
             raise errors.InputError(f"models.{model.model}.trace: {error}") from error
         if not len(trace) or trace.arrival_seconds[-1] < scenario.warm_up:
@@ -219,10 +235,18 @@ def traffic(
     return traffic_by_model
 
 
+def _found(where: Path, base: Path, folder: Path | None) -> Path:
+    """The file itself, or the one of that name in the folder of traces."""
+    if where.exists():
+        return where
+    name = where.relative_to(base) if where.is_relative_to(base) else where
+    return trace_folder.find(name, folder) if folder is not None else where
+
+
 def _check_lengths(scenario: Scenario, model: Model, trace: Trace) -> None:
     """Raise InputError where a request does not fit into the KV cache of an engine that may get it."""
     for variant in scenario.variants:
-        engine = variant.engine
+        engine = variant.served_by
         if variant.model != model.model or not isinstance(engine, VllmEngine):
             continue
         tokens = trace.input_tokens + trace.output_tokens
@@ -262,8 +286,16 @@ def steps(where: Path | Mapping[str, Any]) -> list[tuple[float, float]]:
     return rises(spec["levels"]) if spec.get("kind") == "step" else []
 
 
-def load(where: Path | Mapping[str, Any]) -> Trace:
+def load(
+    where: Path | Mapping[str, Any],
+    *,
+    format: trace_files.Format | None = None,  # noqa: A002 - the common name of the argument
+) -> Trace:
     """Load one trace: a file of a public format, or a generator's description.
+
+    Args:
+        where: The file, or the description itself.
+        format: Format of the file; None to tell it by its fields.
 
     Raises:
         InputError: The file cannot be read or is neither of these.
@@ -273,7 +305,7 @@ def load(where: Path | Mapping[str, Any]) -> Trace:
         if not isinstance(where, Path):
             return traces.generate(where)
         if where.suffix not in _GENERATORS:
-            return trace_files.read(where)
+            return trace_files.read(where, format=format)
     except traces.TraceError as error:
         raise errors.InputError(str(error)) from error
     try:

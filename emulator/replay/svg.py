@@ -9,13 +9,16 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+Box = tuple[float, float, float, float]
+"""Left, bottom, right and top of a label, points."""
 
 SHARED = ("ink", "muted", "grid", "bad", "bound")
 OWN_COLORS = 8
@@ -70,3 +73,25 @@ def _themed(declaration: re.Match[str]) -> str:
     for name, color in PLACEHOLDERS.items():
         css = css.replace(color, f"var(--{name})")
     return css
+
+
+def free_box(
+    x: float, y: float, width: float, taken: Sequence[Box], limits: Sequence[float]
+) -> Box:
+    """Nearest free box for a label: beside its point, or above or below it."""
+    left, bottom, right, top = limits
+    middle = max(left, min(x - width / 2, right - width))
+    fallback: Box | None = None
+    for shift in sorted(range(-240, 241, 4), key=abs):
+        for start in (x + 9, x - 9 - width, middle):
+            box = (start, y + shift - 6, start + width, y + shift + 6)
+            inside = left <= start and start + width <= right + 4
+            inside = inside and bottom <= box[1] and box[3] <= top + 4
+            fallback = fallback or box
+            if inside and not any(_overlap(box, other) for other in taken):
+                return box
+    return fallback or (x, y, x, y)
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

@@ -14,6 +14,8 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
+from emulator.replay.frontier import curves as curves_of
+from emulator.replay.frontier.curves import Frontier
 from emulator.replay.results import ClassResult, Comparison, PolicyResult
 
 GOAL = 0.99
@@ -93,6 +95,27 @@ def document(comparison: Comparison, *, curves: bool = False) -> dict[str, Any]:
         "warm_up_seconds": _number(comparison.warm_up_seconds),
         "facts": dict(comparison.facts),
         "outcomes": [_policy_result(comparison, item, curves) for item in comparison.results],
+        "frontier": _frontier(curves_of.frontier(comparison.results)),
+    }
+
+
+def _frontier(found: Frontier) -> dict[str, Any]:
+    return {
+        "ours": [_rounded(dataclasses.asdict(point)) for point in found.ours],
+        "rivals": {
+            name: [_rounded(dataclasses.asdict(point)) for point in points]
+            for name, points in found.rivals.items()
+        },
+        "best_rivals": [_rounded(dataclasses.asdict(point)) for point in found.best],
+        "ours_beside_best_rival": [
+            _rounded(dataclasses.asdict(item.point))
+            | {
+                "rival": item.rival,
+                "rival_within": _number(item.rival_within),
+                "ahead": _number(item.ahead),
+            }
+            for item in found.beside
+        ],
     }
 
 
@@ -270,12 +293,15 @@ def _policy_result(comparison: Comparison, result: PolicyResult, curves: bool) -
     document: dict[str, Any] = {
         "policy": result.policy,
         "title": result.title,
+        "family": result.family or result.policy,
+        "settings": dict(result.settings),
         "within": _number(result.within),
         "gpu_hours": _number(result.gpu_hours),
         "cost_cents": _number(result.cost_cents),
         "cost_ratio": None if cost_ratio is None else _number(cost_ratio),
         "scale_ups": result.scale_ups,
         "scale_downs": result.scale_downs,
+        "scale_events": result.scale_events,
         "recovery_seconds": [_number(item) for item in steps],
         "recovery_median_seconds": _number(statistics.median(steps)) if steps else None,
         "recovery_worst_seconds": _number(max(steps)) if steps else None,

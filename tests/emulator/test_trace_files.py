@@ -26,6 +26,11 @@ BURSTGPT_2 = """Timestamp,Session ID,Elapsed time,Model,Request tokens,Response 
 19440110.0,1722ac82,43,GPT-4,906,446,1352,Conversation log
 19440161.5,,2,ChatGPT,36,29,65,API log
 """
+BAILIAN = """{"chat_id": 0, "parent_chat_id": -1, "timestamp": 61.5, "input_length": 521, \
+"output_length": 132, "type": "text", "turn": 1, "hash_ids": [0]}
+{"chat_id": 1, "parent_chat_id": 0, "timestamp": 63.0, "input_length": 700, "output_length": 9, \
+"type": "text", "turn": 2, "hash_ids": [0, 1]}
+"""
 MOONCAKE = """{"timestamp": 27482, "input_length": 6955, "output_length": 52, "hash_ids": [46, 47]}
 {"timestamp": 30535, "input_length": 6472, "output_length": 26, "hash_ids": [46, 48]}
 """
@@ -44,8 +49,9 @@ def write(folder: Path, text: str, name: str = "trace") -> Path:
         (BURSTGPT, [(0.0, 472, 18), (40.0, 1087, 230)], 2),
         (BURSTGPT_2, [(0.0, 906, 446), (51.5, 36, 29)], 0),
         (MOONCAKE, [(0.0, 6955, 52), (3.053, 6472, 26)], 0),
+        (BAILIAN, [(0.0, 521, 132), (1.5, 700, 9)], 0),
     ],
-    ids=["azure", "burstgpt", "burstgpt 2", "mooncake"],
+    ids=["azure", "burstgpt", "burstgpt 2", "mooncake", "bailian"],
 )
 def test_formats_are_told_by_their_header(
     tmp_path: Path, text: str, requests: list[tuple[float, int, int]], skipped: int
@@ -103,7 +109,7 @@ def test_a_format_can_be_forced(tmp_path: Path) -> None:
     with pytest.raises(TraceError, match="trace:1: not JSON"):
         trace_files.read(path, format="mooncake")
     with pytest.raises(
-        TraceError, match="format: must be one of azure, burstgpt, mooncake, not 'csv'"
+        TraceError, match="format: must be one of azure, burstgpt, mooncake, bailian, not 'csv'"
     ):
         trace_files.read(path, format="csv")  # type: ignore[arg-type]
 
@@ -123,6 +129,10 @@ def test_a_format_can_be_forced(tmp_path: Path) -> None:
         (MOONCAKE.replace("30535", "null"), "trace:2: timestamp: missing"),
         (MOONCAKE.replace("30535", "true"), "trace:2: timestamp: must be a number of ms, not True"),
         (MOONCAKE.replace("6472", '"x"'), "trace:2: input_length: must be a whole number >= 0, not 'x'"),
+        (MOONCAKE.replace(', "hash_ids": [46, 47]', ""), "trace:1: timestamp: its unit cannot be told: "),
+        (BAILIAN.replace("63.0", '"x"'), "trace:2: timestamp: must be a number of seconds, not 'x'"),
+        ("[1]\n", "trace:1: header"),
+        ("{\n", "trace:1: not JSON"),
         (MOONCAKE + "[]\n", r"trace:3: must be a JSON object, not '\[\]'"),
         (MOONCAKE + "{\n", "trace:3: not JSON: .*; one object a line"),
         (AZURE.splitlines()[0], r"trace: no request with generated tokens in it \(0 skipped\)"),
@@ -133,6 +143,13 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
     """The error has the file, the line, the field, what is there, and what to do."""
     with pytest.raises(TraceError, match=said):
         trace_files.read(write(tmp_path, text))
+
+
+def test_the_unit_can_be_said(tmp_path: Path) -> None:
+    """The same lines without a field that tells the unit are read as what they are said to be."""
+    path = write(tmp_path, MOONCAKE.replace(', "hash_ids": [46, 47]', ""))
+    assert trace_files.read(path, format="mooncake").duration_seconds == pytest.approx(3.053)
+    assert trace_files.read(path, format="bailian").duration_seconds == pytest.approx(3053)
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def description(variant: VariantSpec) -> str:
 
 def engine_description(variant: VariantSpec) -> str:
     """The engine in a few words; empty where it runs with the profile."""
-    engine = variant.engine
+    engine = variant.engine or variant.served_by
     if isinstance(engine, VllmEngine):
         return (
             f"vllm with steps of {_step_text(_step_times(engine.step_ms))}, at most"

@@ -1,5 +1,7 @@
 """What a scenario says of a variant's replicas: engine, start-up time, and the profile for the policies.
 
+Without `engine` the replicas schedule as vLLM does, with the step times of the profile, see `default_engine`.
+
 engine: {kind: vllm, stepMs: {base: 7, perRequest: 0.05, perPrefillToken: 0.04, perContextToken: 4e-5},
 maxNumSeqs: 256, maxNumBatchedTokens: 8192, kvTokens: 432000}
 profile: fit                                    # or none, or parameters: `LinearProfile`, `StepProfile`
@@ -99,7 +101,7 @@ class VllmEngine(Limits):
 
 
 class ProfileSteps(Part):
-    """The engine of `emulator.engine`; without `parms` it runs with the variant's profile."""
+    """The engine of `emulator.engine`; without `parms` it runs with the variant's linear profile."""
 
     kind: Literal["profile"] = "profile"
     parms: LinearProfile | None = None
@@ -155,8 +157,42 @@ def engine_profile(profile: LinearProfile) -> EngineProfile:
     )
 
 
+DEFAULT_KV_TOKENS_PER_REQUEST = 16_384
+"""KV cache of an engine that nothing is said of, per request of its largest batch: room for long prompts."""
+
+
+def default_engine(profile: LinearProfile | StepProfile) -> VllmEngine:
+    """An engine that schedules as vLLM, with the step times of a profile: for variants that name none.
+
+    Step parameters are taken as they are. Of a linear profile a step takes alpha, beta per request and delta
+    per prompt token. Where the profile says the lengths that it was measured at, the part of beta that was
+    other requests' prompts, delta * input / output, is taken off: in the engine it comes by itself. Without
+    them it counts twice, and the engine is a little slower than its profile. gamma, the fixed part of a
+    prefill alone, is the step that a prompt shares here.
+    """
+    if isinstance(profile, StepProfile):
+        limits = profile.engine or Limits()
+        step, seqs, kv = profile.step_parms, limits.max_num_seqs, limits.kv_tokens
+        budget = max(limits.max_num_batched_tokens, seqs)
+    else:
+        seqs, kv, budget = profile.max_batch_size, None, max(8192, profile.max_batch_size)
+        per_request = profile.beta
+        if profile.at_tokens and profile.at_input_tokens:
+            interference = profile.delta * profile.at_input_tokens / profile.at_tokens
+            per_request = max(per_request - interference, 0.0)
+        step = StepMs(base=profile.alpha, per_request=per_request, per_prefill_token=profile.delta)
+    return VllmEngine(
+        kind="vllm",
+        step_ms=step,
+        max_num_seqs=seqs,
+        max_num_batched_tokens=budget,
+        kv_tokens=kv or seqs * DEFAULT_KV_TOKENS_PER_REQUEST,
+    )
+
+
 def _engine_form(value: Any) -> str:
-    default = getattr(value, "kind", "profile")
+    has_steps = isinstance(value, Mapping) and "kind" not in value and "parms" not in value
+    default = getattr(value, "kind", "vllm" if has_steps and value else "profile")
     kind = value.get("kind", default) if isinstance(value, Mapping) else default
     return FORM + (kind if kind in ("vllm", "profile") else "other")
 
@@ -193,7 +229,7 @@ class VariantSpec(Part):
     name: str = Field(min_length=1)
     model: str
     accelerator: str
-    engine: EngineSpec = ProfileSteps()
+    engine: EngineSpec | None = None
     profile: ProfileSpec
     devices: int = Field(default=1, ge=1)
     startup_time: StartupSpec = Field(alias="startup", default=Startup(median=60.0))
@@ -203,6 +239,11 @@ class VariantSpec(Part):
 
     @model_validator(mode="after")
     def _engine_has_times(self) -> VariantSpec:
+        if self.engine is None and not isinstance(self.profile, LinearProfile | StepProfile):
+            raise ValueError(
+                f"engine: is missing; with profile {self.profile} nothing says its step times: write"
+                " {kind: vllm, stepMs: {base, perRequest, perPrefillToken, perContextToken}, kvTokens}"
+            )
         own = isinstance(self.engine, ProfileSteps) and self.engine.parms is None
         if own and not isinstance(self.profile, LinearProfile):
             raise ValueError(
@@ -219,6 +260,9 @@ class VariantSpec(Part):
     @property
     def served_by(self) -> VllmEngine | ProfileSteps | OtherEngine:
         """The engine with its parameters: those of the profile where it has none of its own."""
+        if self.engine is None:
+            assert isinstance(self.profile, LinearProfile | StepProfile)  # noqa: S101 - as below
+            return default_engine(self.profile)
         if isinstance(self.engine, ProfileSteps) and self.engine.parms is None:
             assert isinstance(self.profile, LinearProfile)  # noqa: S101 - checked when it was read
             return ProfileSteps(parms=self.profile)

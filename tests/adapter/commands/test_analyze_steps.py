@@ -216,8 +216,8 @@ def test_flags_of_both_forms_are_refused(capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     "replica",
     [
-        '"step_base_ms": 10, "step_per_request_ms": 0.5, "input_tokens": 500',
-        '"alpha": 8, "beta": 0.05, "max_batch": 64',
+        '"step_base_ms": 10, "step_per_prefill_token_ms": 0.05, "input_tokens": 500',
+        '"alpha": 8, "beta": 0.5, "max_batch": 96',
     ],
 )
 def test_a_percentile_may_be_a_share(

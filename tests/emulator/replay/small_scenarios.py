@@ -21,7 +21,14 @@ def one_model(**fields: Any) -> Scenario:
         "accelerators": {"A100": {"cost": 40}},
         "models": [{"model": "m", "slo": {"ttft": 500, "itl": 24}}],
         "variants": [
-            {"name": "chat", "model": "m", "accelerator": "A100", "profile": PROFILE, "replicas": 2}
+            {
+                "name": "chat",
+                "model": "m",
+                "accelerator": "A100",
+                "engine": {"kind": "profile"},
+                "profile": PROFILE,
+                "replicas": 2,
+            }
         ],
         "warmUp": 0,
     }

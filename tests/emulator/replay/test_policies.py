@@ -28,7 +28,14 @@ def made(*, gpus: int | None = None, **fields: Any) -> Scenario:
         "accelerators": {"A100": {"cost": 40, "devices": gpus}},
         "models": [{"model": "m", "slo": {"ttft": 500, "itl": 24}}],
         "variants": [
-            {"name": "chat", "model": "m", "accelerator": "A100", "profile": PROFILE, "startup": 60}
+            {
+                "name": "chat",
+                "model": "m",
+                "accelerator": "A100",
+                "engine": {"kind": "profile"},
+                "profile": PROFILE,
+                "startup": 60,
+            }
             | fields
         ],
         "warmUp": 0,

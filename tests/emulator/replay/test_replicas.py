@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from adapter import cli
 from adapter.errors import InputError
@@ -19,7 +20,13 @@ from emulator.replay import compare, scenario
 from emulator.replay.cluster import ReplayCluster, pod_metrics
 from emulator.replay.replicas import benchmark
 from emulator.replay.replicas.planner import known_or_true, profile_of, truth_of
-from emulator.replay.replicas.specs import LinearProfile, VllmEngine, engine_profile
+from emulator.replay.replicas.specs import (
+    LinearProfile,
+    StepMs,
+    VariantSpec,
+    VllmEngine,
+    engine_profile,
+)
 from tests.emulator.replay.small_scenarios import PROFILE, generated, one_model
 from tests.emulator.replay.vllm_scenarios import ENGINE, LINEAR, read_variant, variant, vllm
 
@@ -77,6 +84,32 @@ def test_profiles_given() -> None:
     other = known_or_true(read_variant(profile=steps | {"engine": {"maxNumSeqs": 64}}))
     assert other.limits == EngineLimits(max_num_seqs=64, max_num_batched_tokens=8192)
     assert other.max_batch == 64
+
+
+def test_the_default_engine() -> None:
+    """Without an engine replicas schedule as vLLM does, with the step times that the profile gives."""
+    bare = {key: value for key, value in variant().items() if key != "engine"}
+    linear = LINEAR | {"beta": 0.3, "delta": 0.05}
+    plain = VariantSpec.model_validate(bare | {"profile": linear}).served_by
+    assert isinstance(plain, VllmEngine)
+    assert plain.step_ms == StepMs(base=7, per_request=0.3, per_prefill_token=0.05)
+    assert (plain.max_num_seqs, plain.max_num_batched_tokens) == (128, 8192)
+    assert plain.kv_tokens == 128 * 16_384
+    lengths = {"atTokens": 100, "atInputTokens": 400}
+    known = VariantSpec.model_validate(bare | {"profile": linear | lengths}).served_by
+    assert isinstance(known, VllmEngine)
+    assert known.step_ms.per_request == pytest.approx(0.3 - 0.05 * 400 / 100)
+    steps = {
+        "stepParms": {"base": 9, "perPrefillToken": 0.1},
+        "engine": {"maxNumSeqs": 64, "kvTokens": 5000},
+    }
+    own = VariantSpec.model_validate(bare | {"profile": steps}).served_by
+    assert isinstance(own, VllmEngine)
+    assert own.step_ms == StepMs(base=9, per_prefill_token=0.1)
+    assert (own.max_num_seqs, own.kv_tokens) == (64, 5000)
+    for word in ("fit", "none"):
+        with pytest.raises(ValidationError, match=f"engine: is missing; with profile {word}"):
+            VariantSpec.model_validate(bare | {"profile": word})
 
 
 def test_an_engine_by_name() -> None:

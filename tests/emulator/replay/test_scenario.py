@@ -12,7 +12,7 @@ import yaml
 from adapter import cli
 from adapter.errors import InputError
 from emulator.replay import scenario
-from emulator.replay.replicas.specs import LinearProfile
+from emulator.replay.replicas.specs import LinearProfile, VllmEngine
 
 REPLAYS = Path(__file__).parents[3] / "manifests/samples/replay"
 Change = Callable[[dict[str, Any]], Any]
@@ -20,7 +20,7 @@ Change = Callable[[dict[str, Any]], Any]
 
 def written(folder: Path, change: Change = lambda _: None) -> Path:
     """The sample with something changed."""
-    document = yaml.safe_load((REPLAYS / "scenario.yaml").read_text())
+    document = yaml.safe_load((REPLAYS / "profile.yaml").read_text())
     change(document)
     path = folder / "scenario.yaml"
     path.write_text(yaml.safe_dump(document))
@@ -37,7 +37,10 @@ def variant(**fields: Any) -> Change:
 
 def test_sample() -> None:
     """The sample says what it is to say, and what it leaves out is Kubernetes' and the adapter's default."""
-    found = scenario.read(REPLAYS / "scenario.yaml")
+    served = scenario.read(REPLAYS / "scenario.yaml").variants[0]
+    assert isinstance(served.engine, VllmEngine)
+    assert served.profile == "fit"
+    found = scenario.read(REPLAYS / "profile.yaml")
     chat = found.variants[0]
     profile = chat.profile
     assert isinstance(profile, LinearProfile)

@@ -18,18 +18,18 @@ def results(arrivals: list[float], **columns: list[float]) -> Results:
     at = np.array(arrivals) * 1000.0
     number = len(arrivals)
     ttft = np.array(columns.get("ttft", [100.0] * number))
-    tokens = np.array(columns.get("tokens", [11] * number), dtype=np.int64)
+    tokens = np.array(columns.get("tokens", [11] * number), dtype=np.int32)
     itl = np.array(columns.get("itl", [20.0] * number))
     return Results(
         arrival_ms=at,
         start_ms=at,
         first_token_ms=at + ttft,
         finish_ms=at + ttft + itl * (tokens - 1),
-        input_tokens=np.ones(number, dtype=np.int64),
+        input_tokens=np.ones(number, dtype=np.int32),
         output_tokens=tokens,
-        model=np.array(columns.get("model", [0] * number), dtype=np.int64),
-        variant=np.zeros(number, dtype=np.int64),
-        replica=np.zeros(number, dtype=np.int64),
+        model=np.array(columns.get("model", [0] * number), dtype=np.int32),
+        variant=np.zeros(number, dtype=np.int32),
+        replica=np.zeros(number, dtype=np.int32),
     )
 
 

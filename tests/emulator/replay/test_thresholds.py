@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from emulator.replay import POLICIES, compare, policies
+from emulator.replay import POLICIES, compare
+from emulator.replay.choices import names
 from emulator.replay.cluster import ReplayCluster
 from emulator.replay.policies import Threshold
 from emulator.replay.results import PolicyResult
+from emulator.replay.rivals import catalog
 from tests.emulator.replay.small_scenarios import generated, one_model
 from tests.emulator.replay.vllm_scenarios import ENGINE, vllm
 
@@ -50,10 +52,9 @@ def test_rate() -> None:
 
 def test_names() -> None:
     """A threshold above 0 follows a known metric and an @."""
-    assert policies.threshold("in-flight@8") == ("in-flight", 8.0)
-    assert policies.threshold("kv@0.8") == ("kv", 0.8)
+    assert catalog.parse("in-flight@8") == ("in-flight", 8.0)
+    assert catalog.parse("kv@0.8") == ("kv", 0.8)
     for wrong in (
-        "in-flight",
         "in-flight@",
         "cpu@8",
         "kv@0",
@@ -63,9 +64,9 @@ def test_names() -> None:
         "@8",
         "8",
     ):
-        assert policies.threshold(wrong) is None
-        assert not compare.is_known(wrong)
-    assert all(compare.is_known(name) for name in (*POLICIES, "queue@2", "rps@1e1"))
+        assert catalog.parse(wrong) is None
+        assert not names.is_known(wrong)
+    assert all(names.is_known(name) for name in (*POLICIES, "queue@2", "rps@1e1"))
 
 
 def results(*names: str) -> list[PolicyResult]:

@@ -1,0 +1,1 @@
+"""Parts of a simulated fleet: its variants, the clients in front of it, and what became of their requests."""

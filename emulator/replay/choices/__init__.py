@@ -1,0 +1,1 @@
+"""Which policies a comparison replays: their names, and the settings that are swept."""

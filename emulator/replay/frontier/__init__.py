@@ -1,0 +1,1 @@
+"""What attainment costs: curves of policies that were swept, and the frontier of the rivals."""

@@ -1,0 +1,133 @@
+"""The frontier for a terminal: a small plot of attainment over cost, and ours beside the rivals there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rich.text import Text
+
+from emulator.replay.frontier import curves
+from emulator.replay.frontier.curves import Frontier, Point
+from emulator.replay.results import Comparison, PolicyResult
+
+_COLUMNS, _LINES = 62, 13
+_NINES = (
+    (0.0, "100 %"),
+    (1e-3, "99.9 %"),
+    (1e-2, "99 %"),
+    (3e-2, "97 %"),
+    (1e-1, "90 %"),
+    (0.3, "70 %"),
+)
+_LEAST_MISS = 3e-4
+"""Share of missed requests at which the axis ends: less is drawn as 100 %."""
+_CURVE, _RIVAL, _OURS, _BOUND = ".", "o", "#", "+"
+
+
+def lines(comparison: Comparison) -> list[Text]:
+    """The plot with its key, and a sentence for each point of ours; empty without ours or without a rival."""
+    found = curves.frontier(comparison.results)
+    if not found.ours or not found.best:
+        return []
+    bounds = [
+        _point(item)
+        for item in comparison.results
+        if (item.family or item.policy) in curves.BOUNDS - {"static"}
+    ]
+    return [*_plot(found, bounds), Text(), *map(Text, sentences(found))]
+
+
+def sentences(found: Frontier) -> list[str]:
+    """Ours at each of its costs beside the best rival there."""
+    said = []
+    for item in found.beside:
+        head = f"{item.point.policy}: {_percent(item.point.within)} at {_hours(item.point)}"
+        if item.rival is None:
+            said.append(f"{head}; no rival is that cheap")
+            continue
+        points = 100 * item.ahead
+        ahead = f"{abs(points):.2f} points {'more' if points >= 0 else 'less'}"
+        said.append(f"{head}; best rival there {item.rival} {_percent(item.rival_within)}: {ahead}")
+    return said
+
+
+def _point(result: PolicyResult) -> Point:
+    return Point(
+        policy=result.policy,
+        cost_cents=result.cost_cents,
+        gpu_hours=result.gpu_hours,
+        within=result.within,
+    )
+
+
+def _plot(found: Frontier, bounds: Sequence[Point]) -> list[Text]:
+    rivals = [point for points in found.rivals.values() for point in points]
+    shown = [*found.ours, *rivals, *bounds]
+    left, right = _range(found, bounds)
+    worst = min(
+        max(1 - min(point.within for point in shown if point.cost_cents <= right), 0.02), 0.6
+    )
+    grid = [[" "] * _COLUMNS for _ in range(_LINES)]
+
+    def put(cost: float, within: float, sign: str) -> None:
+        if not left <= cost <= right or 1 - within > worst:
+            return
+        column = round((cost - left) / (right - left) * (_COLUMNS - 1))
+        grid[_line(1 - within, worst)][column] = sign
+
+    for column in range(_COLUMNS):
+        cost = left + (right - left) * column / (_COLUMNS - 1)
+        kept = [curves.within_at(curve, cost) for curve in found.rivals.values()]
+        known = [item for item in kept if not math.isnan(item)]
+        if known:
+            put(cost, max(known), _CURVE)
+    for sign, points in ((_RIVAL, rivals), (_BOUND, bounds), (_OURS, found.ours)):
+        for point in points:
+            put(point.cost_cents, point.within, sign)
+    labels = {_line(missed, worst): text for missed, text in reversed(_NINES) if missed <= worst}
+    drawn = [Text("requests within SLO over cost", style="bold")]
+    for number, row in enumerate(grid):
+        drawn.append(_colored(f"{labels.get(number, ''):>7} |{''.join(row)}"))
+    drawn.append(Text(f"{'':>7} +{'-' * _COLUMNS}"))
+    middle = f"{right:,.0f} cents"
+    drawn.append(Text(f"{'':>8} {left:,.0f}{middle:>{_COLUMNS - len(f'{left:,.0f}')}}"))
+    drawn.append(
+        Text(
+            f"{'':>8} {_OURS} ours   {_RIVAL} rivals   {_CURVE} their frontier"
+            + (f"   {_BOUND} bounds" if bounds else "")
+        )
+    )
+    return drawn
+
+
+def _range(found: Frontier, bounds: Sequence[Point]) -> tuple[float, float]:
+    """Costs that are shown: from the cheapest to a quarter beyond where both sides keep most."""
+    costs = [point.cost_cents for point in (*found.ours, *found.best, *bounds)]
+    most = max(found.ours[-1].cost_cents, *(point.cost_cents for point in found.best[-1:]))
+    near = 2.5 * found.ours[-1].cost_cents
+    right = 1.05 * min(most, near)
+    return 0.95 * min(costs), max(right, 1.05 * found.ours[-1].cost_cents)
+
+
+def _line(missed: float, worst: float) -> int:
+    """Line of a share of missed requests, on a logarithmic scale; 0 is the top."""
+    depth = math.log(max(missed, _LEAST_MISS) / _LEAST_MISS) / math.log(worst / _LEAST_MISS)
+    return min(round(depth * (_LINES - 1)), _LINES - 1)
+
+
+def _colored(line: str) -> Text:
+    text = Text(line)
+    head = line.index("|") + 1
+    for position, sign in enumerate(line[head:], start=head):
+        if sign in {_OURS, _BOUND}:
+            text.stylize("green" if sign == _OURS else "dim", position, position + 1)
+    return text
+
+
+def _percent(share: float) -> str:
+    return f"{math.floor(share * 1e4 + 1e-6) / 100:.2f} %"
+
+
+def _hours(point: Point) -> str:
+    return f"{point.gpu_hours:,.2f} GPU-hours"
