@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 COVERAGE ?=
 
-.PHONY: demo test pythons lint types imports check format bench chaos soak constraints clean help
+.PHONY: demo test fuzz pythons lint types imports check format bench chaos soak constraints clean help
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -28,6 +28,15 @@ ifeq ($(COVERAGE),)
 else
 	@$(BIN)/coverage run -m pytest $(ARGS) && $(BIN)/coverage report --skip-covered --skip-empty
 endif
+
+# The readers are those of tests/fuzz/readers.py.
+READERS := annotations configmaps objects pages paths selectors status
+RUNS ?= 1000000
+
+fuzz: $(STAMP) ## every reader of foreign bytes under RUNS inputs of the coverage-guided fuzzer, with a time check
+	@scripts/test-tools
+	@PYTHONPATH=. $(BIN)/python -P tests/fuzz/parsers.py -runs=$(RUNS) -verbosity=0
+	@set -e; for reader in $(READERS); do echo "== $$reader"; PYTHONPATH=. $(BIN)/python -P tests/fuzz/readers.py $$reader -runs=$(RUNS) -verbosity=0 -max_len=4096; done
 
 pythons: ## the test suite with Python 3.12 and 3.13, where this machine has them
 	@scripts/test-pythons $(ARGS)

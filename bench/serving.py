@@ -116,7 +116,7 @@ async def serve(folder: Path, variants: int, *, planning: bool) -> None:
             planner.cancel()
         used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(f"{used:.0f}", flush=True)
-        worker.close()
+        await worker.close()
 
 
 async def load(url: str, context: ssl.SSLContext, connections: int) -> tuple[float, list[float]]:

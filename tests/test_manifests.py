@@ -81,7 +81,9 @@ def test_the_validator_would_notice() -> None:
         kubernetes_validate.validate(broken, "1.36", strict=True)
 
 
-@pytest.mark.parametrize("folder", ["base", "overlays/cert-manager", "overlays/limited"])
+@pytest.mark.parametrize(
+    "folder", ["base", "overlays/actuate", "overlays/cert-manager", "overlays/limited"]
+)
 def test_the_arguments_are_flags_of_serve(folder: str) -> None:
     """The container's arguments are parsed, and mean a cluster."""
     (container,) = only(folder, "Deployment")["spec"]["template"]["spec"]["containers"]
@@ -151,13 +153,37 @@ def test_the_configmaps_are_read_without_problems() -> None:
     assert reader.settings.data["GLOBAL_OPT_INTERVAL"] == "30s"
 
 
+def granted(folder: str, verb: str, group: str, resource: str, *where: str) -> bool:
+    """Whether a folder's manifests allow the adapter an action; `where` is a namespace and a name."""
+    user = f"system:serviceaccount:{installation.SYSTEM}:variant-adapter"
+    documents = [dict(item) for item in built(MANIFESTS / folder)]
+    return rbac.allowed(documents, user, rbac.Action(verb, group, resource, *where))
+
+
+def test_overlays_grant_what_their_duties_need() -> None:
+    """Only with `actuate` may the adapter scale anything, and only with `limited` does it see nodes."""
+    scaled = [
+        ("apps", "deployments/scale"),
+        ("apps", "statefulsets/scale"),
+        ("leaderworkerset.x-k8s.io", "leaderworkersets/scale"),
+    ]
+    for folder in ("base", "overlays/limited", "overlays/cert-manager", "overlays/monitoring"):
+        for verb in ("patch", "update"):
+            assert not any(granted(folder, verb, *item, "team-a", "v") for item in scaled)
+    assert all(granted("overlays/actuate", "patch", *item, "team-a", "v") for item in scaled)
+    assert not granted("overlays/actuate", "patch", "apps", "deployments", "team-a", "v")
+    assert granted("overlays/actuate", "get", "", "namespaces", "", "team-a")
+    for folder in ("base", "overlays/actuate"):
+        assert not granted(folder, "list", "", "nodes")
+    assert granted("overlays/limited", "list", "", "nodes")
+
+
 def test_the_rights_are_those_that_are_needed() -> None:
     """All that the doctor looks for is granted, and nothing that could harm."""
     documents = [dict(item) for item in built(MANIFESTS / "base")]
-    user = f"system:serviceaccount:{installation.SYSTEM}:variant-adapter"
 
     def allowed(verb: str, group: str, resource: str, namespace: str = "", name: str = "") -> bool:
-        return rbac.allowed(documents, user, rbac.Action(verb, group, resource, namespace, name))
+        return granted("base", verb, group, resource, namespace, name)
 
     for item in needed(Names()):
         resource = f"{item.resource}/{item.subresource}" if item.subresource else item.resource
@@ -173,8 +199,8 @@ def test_the_rights_are_those_that_are_needed() -> None:
     assert not allowed("patch", "llmd.ai", "variantautoscalings", "default", "x")
     for document in documents:
         if document["kind"] in {"Role", "ClusterRole"}:
-            for granted in document["rules"]:
-                assert "*" not in granted["verbs"] + granted.get("apiGroups", [])
+            for rule in document["rules"]:
+                assert "*" not in rule["verbs"] + rule.get("apiGroups", [])
 
 
 def test_the_dashboard_shows_metrics_that_there_are() -> None:

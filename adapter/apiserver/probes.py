@@ -6,7 +6,7 @@ kube-apiserver's: https://kubernetes.io/docs/reference/using-api/health-checks/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 
 from aiohttp import web
@@ -32,10 +32,12 @@ class Probes:
         """`checks`: readiness checks by name, in the order of the output."""
         self.registry = registry
         self._checks = dict(checks)
+        self._notes: Callable[[], Sequence[str]] = tuple
 
-    def use(self, checks: Mapping[str, Check]) -> None:
-        """Replace the readiness checks."""
+    def use(self, checks: Mapping[str, Check], notes: Callable[[], Sequence[str]] = tuple) -> None:
+        """Replace the readiness checks, and what the verbose output adds without failing."""
         self._checks = dict(checks)
+        self._notes = notes
 
     def knows(self, check: str) -> bool:
         """Whether there is a check of that name."""
@@ -81,6 +83,8 @@ class Probes:
                 lines.append(f"[+]{item} excluded: ok\n")
             else:
                 lines.append(f"[+]{item} ok\n")
+        if name == "readyz" and not check:
+            lines += [f"[!]{note}\n" for note in self._notes()]
         lines.append(f"{name} check {'failed' if failed else 'passed'}\n")
         status = failure if failed else HTTPStatus.OK
         return web.Response(text="".join(lines), headers=headers, status=status)

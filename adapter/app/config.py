@@ -8,7 +8,7 @@ from dataclasses import replace
 import structlog
 
 from adapter.app.options import ServeOptions
-from adapter.app.prometheus import prometheus_options
+from adapter.app.prometheus import prometheus_options, trusted_settings
 from adapter.controller.loop import ControlLoop
 from adapter.resources.inputs import Inputs
 from adapter.settings.control import Prometheus, Reconciling
@@ -31,6 +31,7 @@ class Configuration:
         self._environment = environment
         self._reconciling: Reconciling | None = None
         self._prometheus: Prometheus | None = None
+        self._trusted = trusted_settings(options.prometheus, environment)
         self._reported: tuple[SettingProblem, ...] = ()
         for variable, error in environment_problems(environment).items():
             log.warning(
@@ -64,7 +65,7 @@ class Configuration:
                 scale_to_zero=self._reconciling.scale_to_zero,
             )
         )
-        loop.connect_prometheus(prometheus_options(self._prometheus))
+        loop.connect_prometheus(prometheus_options(self._prometheus, self._trusted))
 
     def _report(
         self, problems: tuple[SettingProblem, ...], *in_use: Reconciling | Prometheus

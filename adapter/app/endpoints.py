@@ -98,7 +98,12 @@ class Endpoints:
         options = self._options
         self._leader = leader
         self._metrics.use(auth)
-        self._probes.use({"ping": lambda: None, "shutdown": self._drain.check, **(checks or {})})
+        own: dict[str, probes.Check] = {
+            "ping": lambda: None,
+            "shutdown": self._drain.check,
+            "cycles": lambda: self._loop.problem,
+        }
+        self._probes.use({**own, **(checks or {})})
         async with contextlib.AsyncExitStack() as stack:
             metrics: provider.ExternalMetricsProvider = self._store
             if options.delegate is not None:
@@ -148,5 +153,12 @@ def registry_of(loop: ControlLoop, clock: Clock) -> CollectorRegistry:
         )
     )
     registry.register(telemetry.CollectionCollector(loop.collector))
-    registry.register(telemetry.ReplicaCollector(lambda: loop.leading, lambda: len(loop.refused)))
+    registry.register(
+        telemetry.ReplicaCollector(
+            lambda: loop.leading,
+            lambda: len(loop.refused),
+            failures=lambda: loop.failures,
+            failing=lambda: loop.problem is not None,
+        )
+    )
     return registry

@@ -156,6 +156,7 @@ def _installation(args: argparse.Namespace, server: Serving) -> Installation:
             namespaces=cluster.namespaces,
             selector=cluster.selector,
             limited=resolve(Reconciling, vars(args)).limited,
+            allowed_endpoints=resolve(Collecting, vars(args)).allowed_endpoints,
         ),
         lease_name=cluster.lease_name,
         lease=LeaseTimes(

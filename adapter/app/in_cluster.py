@@ -114,6 +114,7 @@ class _Site:
         self._clock = clock
         self._changed = asyncio.Event()
         self._reported: list[str] = []
+        self._sync_problem = ""
         self.objects = ClusterObjects(api, installation.scope, changed=self._changed.set)
         namespace = installation.scope.config_namespace
         self.leadership = Leadership(
@@ -151,7 +152,7 @@ class _Site:
 
     def readiness(self) -> str | None:
         """What is not synced yet; None once the variants are known, on leader and followers alike."""
-        return self.objects.readiness()
+        return self.objects.readiness() or self._sync_problem or None
 
     async def certificate(self) -> tuple[Path, Path]:
         """Files of the serving certificate: given by flags, or kept in the Secret."""
@@ -173,13 +174,19 @@ class _Site:
                     await self._changed.wait()
             await asyncio.sleep(DEBOUNCE_SECONDS)
             self._changed.clear()
-            try:
-                await self._sync()
-            except Exception:
-                # One odd object must not end the service.
-                log.exception("sync failed; keeping the last snapshot until the next change")
+            await self._sync()
 
     async def _sync(self) -> None:
+        try:
+            await self._apply_objects()
+        except Exception as error:
+            # One odd object must not end the service.
+            log.exception("sync failed; keeping the last snapshot until the next change")
+            self._sync_problem = f"the objects cannot be applied ({type(error).__name__})"
+        else:
+            self._sync_problem = ""
+
+    async def _apply_objects(self) -> None:
         if self.objects.readiness() is not None:
             return  # a partial snapshot would withdraw the targets of the rest
         await self.objects.refresh_scales()
@@ -233,6 +240,9 @@ class _Site:
         """Scrape the gateways, until cancelled: requests for a model without replicas wait for no cycle."""
         while True:
             now = self._clock.monotonic()
-            window = self._loop.gateway_window
-            self._loop.set_gateway_demand(await self._gateways.demand(window, now=now))
+            try:
+                demand = await self._gateways.demand(self._loop.gateway_window, now=now)
+                self._loop.set_gateway_demand(demand)
+            except Exception:
+                log.exception("gateways not read; retrying at the next scrape")
             await self._clock.sleep(self._installation.gateway_seconds)

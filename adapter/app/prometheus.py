@@ -1,31 +1,85 @@
-"""How Prometheus is reached, from settings; without the control loop, so that `doctor` starts quickly."""
+"""How Prometheus is reached, from settings; without the control loop, so that `doctor` starts quickly.
+
+Credentials go only where the operator sends them: to the host that flags or the environment name, over https.
+The URL may come from a ConfigMap, and whoever may change that must not get the adapter's token.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from adapter.settings.control import Prometheus
+from adapter.settings.declaration import resolve
 
 if TYPE_CHECKING:
     from adapter.collector.prometheus import PrometheusOptions
 
+_SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
 
-def prometheus_options(settings: Prometheus) -> PrometheusOptions | None:
-    """How to reach Prometheus; None without a URL."""
+
+def trusted_settings(flags: Mapping[str, object], environment: Mapping[str, str]) -> Prometheus:
+    """What flags and the environment say alone, without a ConfigMap."""
+    return resolve(Prometheus, flags, environment=environment)
+
+
+def prometheus_options(
+    settings: Prometheus, trusted: Prometheus | None = None
+) -> PrometheusOptions | None:
+    """How to reach Prometheus; None without a URL.
+
+    Args:
+        settings: Values in use.
+        trusted: What flags and the environment say alone; None: all values are theirs.
+
+    """
     # The client is loaded only where a Prometheus is used.
     from adapter.collector.prometheus import PrometheusOptions  # noqa: PLC0415
 
     if not settings.prometheus:
         return None
+    secrets = tuple(
+        header for header in settings.prometheus_header if header[0].lower() in _SECRET_HEADERS
+    )
+    given = bool(settings.prometheus_token or settings.prometheus_token_file or secrets)
+    withheld = _withheld(settings, trusted or settings) if given else ""
     return PrometheusOptions(
         url=settings.prometheus.rstrip("/"),
         ca_file=settings.prometheus_ca_file,
         certificate=settings.prometheus_client_cert,
         key=settings.prometheus_client_key,
         server_name=settings.prometheus_server_name,
-        token=settings.prometheus_token,
-        token_file=settings.prometheus_token_file,
+        token="" if withheld else settings.prometheus_token,
+        token_file=None if withheld else settings.prometheus_token_file,
         insecure=settings.prometheus_insecure,
-        headers=settings.prometheus_header,
+        headers=tuple(
+            header for header in settings.prometheus_header if not withheld or header not in secrets
+        ),
         timeout_seconds=settings.prometheus_timeout,
+        withheld=withheld,
     )
+
+
+def _withheld(settings: Prometheus, trusted: Prometheus) -> str:
+    """Why credentials are not sent; empty where they are."""
+    url = urlsplit(settings.prometheus)
+    if url.scheme != "https":
+        return "the token is withheld, because the URL is not https://"
+    if _origin(settings.prometheus) != _origin(trusted.prometheus):
+        return (
+            "the token is withheld, because only the ConfigMap names this host: set --prometheus or the"
+            " environment variable PROMETHEUS_BASE_URL to its URL"
+        )
+    if settings.prometheus_insecure and not trusted.prometheus_insecure:
+        return (
+            "the token is withheld, because only the ConfigMap says that the certificate is not verified: set"
+            " --prometheus-insecure or the environment variable PROMETHEUS_TLS_INSECURE_SKIP_VERIFY"
+        )
+    return ""
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port."""
+    parts = urlsplit(url)
+    return parts.scheme, (parts.hostname or "").lower(), parts.port or 443

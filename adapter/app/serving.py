@@ -31,6 +31,9 @@ from adapter.tls.connections import raise_file_limit
 
 log = structlog.get_logger()
 
+LEAST_DEADLINE_SECONDS = 5.0
+"""Shortest deadline of a plan, whatever the interval: the worker has a low priority."""
+
 FOLDER_POLL_SECONDS = 1.0
 """Seconds between two checks of the folder: polling detects every kind of change on every file system."""
 
@@ -55,10 +58,15 @@ async def serving(
     store = targets.TargetStore()
     async with contextlib.AsyncExitStack() as stack:
         if planner is None:
-            process = worker.PlanningWorker()
-            stack.callback(process.close)
+            # A worker that does not answer is noticed within one interval.
+            seconds = max(clock.real_seconds(options.loop.interval) * 2 / 3, LEAST_DEADLINE_SECONDS)
+            process = worker.PlanningWorker(deadline_seconds=min(seconds, worker.DEADLINE_SECONDS))
+            stack.push_async_callback(process.close)
             planner = process.plan
-        session = await stack.enter_async_context(aiohttp.ClientSession())
+        # Scrapes are limited by variant: a limit of connections would let slow pods keep out all others.
+        session = await stack.enter_async_context(
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        )
         collector = Collector(session=session, clock=clock, settings=options.loop.collection)
         stack.callback(collector.close)
         loop = ControlLoop(
@@ -169,7 +177,7 @@ async def _watch(
         if await asyncio.to_thread(folder.digest, path) == snapshot.digest:
             continue
         try:
-            changed = await asyncio.to_thread(folder.read, path)
+            changed = await asyncio.to_thread(folder.read, path, last_good=snapshot.last_good)
         except errors.InputError as error:
             if str(error) != unreadable:
                 log.warning("folder unreadable; keeping the last snapshot", error=str(error))

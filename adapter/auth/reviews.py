@@ -10,11 +10,13 @@ from adapter import errors
 from adapter.auth.authentication import IdentityConfig
 from adapter.auth.authorization import AccessDecision, Attributes
 from adapter.auth.users import ReviewError, User
+from adapter.kube import paths
 from adapter.kube.client import Cluster
 from adapter.kube.errors import ApiError
 
 CONFIG_NAMESPACE, CONFIG_NAME = "kube-system", "extension-apiserver-authentication"
-CONFIG_PATH = f"/api/v1/namespaces/{CONFIG_NAMESPACE}/configmaps"
+CONFIG_PATH = paths.collection("v1", "configmaps", namespace=CONFIG_NAMESPACE)
+CONFIG_ITEM = paths.item("v1", "configmaps", CONFIG_NAME, namespace=CONFIG_NAMESPACE)
 CONFIG_QUERY = (("fieldSelector", f"metadata.name={CONFIG_NAME}"),)
 """The ConfigMap with the front proxy's authorities and headers, as a collection of one object to watch."""
 
@@ -33,7 +35,7 @@ class Reviews:
 
         """
         status = await self._review(
-            "/apis/authentication.k8s.io/v1/tokenreviews",
+            paths.collection("authentication.k8s.io/v1", "tokenreviews"),
             {
                 "apiVersion": "authentication.k8s.io/v1",
                 "kind": "TokenReview",
@@ -64,7 +66,7 @@ class Reviews:
             spec["extra"] = {key: list(values) for key, values in user.extra.items()}
         spec |= attributes.review()
         status = await self._review(
-            "/apis/authorization.k8s.io/v1/subjectaccessreviews",
+            paths.collection("authorization.k8s.io/v1", "subjectaccessreviews"),
             {
                 "apiVersion": "authorization.k8s.io/v1",
                 "kind": "SubjectAccessReview",

@@ -6,10 +6,11 @@ for those that do not answer or are not to be scraped. A variant can change over
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import aiohttp
+import structlog
 
 from adapter.clock import Clock
 from adapter.collector import model_servers, observation, promql
@@ -17,11 +18,13 @@ from adapter.collector.attribution import Attribution
 from adapter.collector.observation import CollectedVariant, Observation
 from adapter.collector.pod_scraper import PodScraper, ScrapeJob
 from adapter.collector.prometheus import PrometheusError, PrometheusOptions
-from adapter.collector.prometheus_scraper import Batch, PrometheusScraper
+from adapter.collector.prometheus_scraper import Batch, PodSample, PrometheusScraper
 from adapter.collector.traffic import TrafficWindow
 from adapter.collector.windows import jobs
 from adapter.resources.variant import VariantSource
 from adapter.settings.control import Collecting, Source
+
+log = structlog.get_logger()
 
 _DECLARED = Collecting()
 """The declared defaults."""
@@ -107,7 +110,8 @@ class Collector:
         self._prometheus.connect(options)
 
     def close(self) -> None:
-        """Stop querying Prometheus."""
+        """Stop scraping and querying."""
+        self._pods.close()
         self._prometheus.close()
 
     def use(self, variants: Iterable[VariantSource]) -> None:
@@ -123,9 +127,6 @@ class Collector:
             )
             self._variants[source.key] = observation.with_source(item, source, now=now)
         self._pods.retain(self._jobs())
-
-    def _origin(self, source: VariantSource) -> Source:
-        return source.metrics_source or self._settings.source
 
     def _jobs(self) -> list[ScrapeJob]:
         return jobs.scrape_jobs((v.source for v in self._variants.values()), self._settings.source)
@@ -152,7 +153,7 @@ class Collector:
         self._cycle_seconds = self._clock.monotonic() - started
 
     def _needs_prometheus(self, source: VariantSource) -> bool:
-        chosen = self._origin(source)
+        chosen = _origin(source, self._settings)
         unknown = not source.endpoints or any(
             self._pods.error(source.key, e) for e in source.endpoints
         )
@@ -170,17 +171,11 @@ class Collector:
             if batch.newest:
                 self._record_series_pods(batch)
                 self._variants = observation.with_variations(self._variants, batch.variations)
+            problems = {}
             for sample in batch.samples:
-                pod, page = sample.pod, sample.pod.sampled.page
-                if page is not None:
-                    self.add(
-                        pod.key, pod.endpoint, page, now=sample.at, source="prometheus", how=pod.how
-                    )
-            problems = {
-                sample.pod.key: f"{sample.pod.endpoint}: {sample.pod.sampled.problem}"
-                for sample in batch.samples
-                if sample.pod.sampled.problem
-            }
+                problem = _add_queried(self.add, sample)
+                if problem:
+                    problems[sample.pod.key] = problem
         for key in self._variants.keys() & (queried | attribution.problems.keys()):
             problem = problems.get(key) or attribution.problems.get(key, "")
             self._variants[key] = replace(self._variants[key], attribution_problem=problem)
@@ -211,10 +206,7 @@ class Collector:
         item = self._variants.get(key)
         if item is None:
             return  # removed while its pods were scraped
-        started = None
-        if page.started_at is not None:
-            age = self._clock.time() - page.started_at
-            started = self._clock.monotonic() - age * self._clock.speed
+        started = _started(page, self._clock)
         before = item.window.sampled_at(endpoint)
         item.window.add(endpoint, page, now=now, started=started)
         origins, how = item.origins, how or item.attributed_by
@@ -230,7 +222,7 @@ class Collector:
         """
         rates = []
         for key, item in self._variants.items():
-            rate = item.window.rate_since_last(at_least=0.4 * self._settings.interval)
+            rate = _rate(item, at_least=0.4 * self._settings.interval)
             if rate is not None:
                 rates.append((key, *rate))
         return rates
@@ -260,7 +252,7 @@ class Collector:
         )
 
     def _lacks_prometheus(self, source: VariantSource) -> bool:
-        return self._origin(source) == "prometheus" and not self._prometheus.connected
+        return _origin(source, self._settings) == "prometheus" and not self._prometheus.connected
 
     def _explain(
         self, source: VariantSource, item: CollectedVariant, stale: tuple[str, ...]
@@ -285,3 +277,37 @@ def _known_by_series(batch: Batch) -> Mapping[str, list[str]]:
         if sample.pod.how == "model":
             present.setdefault(sample.pod.key, []).append(sample.pod.endpoint)
     return present
+
+
+def _add_queried(add: Callable[..., None], sample: PodSample) -> str:
+    """Add one pod's metrics from Prometheus; give what is wrong with them."""
+    pod, page = sample.pod, sample.pod.sampled.page
+    if page is not None:
+        try:
+            add(pod.key, pod.endpoint, page, now=sample.at, source="prometheus", how=pod.how)
+        except Exception as error:
+            # Whatever a pod's series make of us is that variant's problem alone.
+            log.exception("metrics not usable", variant=pod.key, endpoint=pod.endpoint)
+            return f"{pod.endpoint}: its metrics cannot be used ({type(error).__name__})"
+    problem = pod.sampled.problem
+    return f"{pod.endpoint}: {problem}" if problem else ""
+
+
+def _origin(source: VariantSource, settings: CollectionSettings) -> Source:
+    return source.metrics_source or settings.source
+
+
+def _started(page: model_servers.PodMetrics, clock: Clock) -> float | None:
+    """When a pod's process started, monotonic seconds; None where it is not known."""
+    if page.started_at is None:
+        return None
+    return clock.monotonic() - (clock.time() - page.started_at) * clock.speed
+
+
+def _rate(item: CollectedVariant, *, at_least: float) -> tuple[float, float] | None:
+    """Arrival rate since the last call and its time; None where it is not known, or cannot be used."""
+    try:
+        return item.window.rate_since_last(at_least=at_least)
+    except Exception:
+        log.exception("arrival rate not usable", variant=item.source.key)
+        return None

@@ -1,22 +1,31 @@
-"""Prometheus text of one pod: fetched, checked, and reduced to the numbers that sizing needs."""
+"""Prometheus text of one pod: fetched, checked, and reduced to the numbers that sizing needs.
+
+Pages are written by whoever owns the pod. Errors name the problem and the line, and quote nothing of a page:
+they end in conditions and logs, which others read.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import lru_cache
 from types import MappingProxyType
 
 import aiohttp
-from prometheus_client.parser import text_string_to_metric_families
 
 from adapter import errors
 from adapter.collector import model_servers
 from adapter.collector.model_servers import PodMetrics
 
 TIMEOUT_SECONDS = 5.0
-PAGE_LIMIT_BYTES = 16 * 1024 * 1024
+PAGE_LIMIT_BYTES = 4 * 1024 * 1024
+
+LINE_LIMIT = 16 * 1024
+"""Most characters of a line that is read; others are skipped, whatever their length."""
+
+LINES_LIMIT = 200_000
+"""Most lines of a page."""
 
 _READ = (
     model_servers.SERIES
@@ -27,59 +36,117 @@ _READ = (
 INLINE_CHARACTERS = 256 * 1024
 """Longest page that is parsed on the event loop; handing a shorter one to a thread takes longer."""
 
-# What servers write, without escapes. Everything else is the library's.
-_LABEL_FORM = r'[a-zA-Z_][a-zA-Z0-9_]*="[^"\\]*"'
+# Possessive throughout: what was read as one part is not tried again as another, so that no line takes more
+# than linear time.
+_NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*+"
+_LABEL_NAME = r"[a-zA-Z_][a-zA-Z0-9_]*+"
+_END = r"[ \t]++(?P<value>[0-9.eE+-]++|NaN|[+-]?Inf)(?:[ \t]++[0-9.eE+-]++)?+[ \t]*+(?:#.*+)?+"
+
+_FIRST = re.compile(rf"[ \t]*+({_NAME})")
+
+# What servers write, without escapes and blanks.
 _PLAIN = re.compile(
-    rf"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{{((?:{_LABEL_FORM},?)*)\}})?[ \t]+([0-9.eE+-]+|NaN|[+-]?Inf)[ \t]*"
+    rf"(?P<name>{_NAME})(?:\{{(?P<labels>(?:{_LABEL_NAME}=\"[^\"\\]*+\",?+)*+)\}})?+{_END}"
 )
-_LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="([^"\\]*)"')
+_PLAIN_LABEL = re.compile(rf'({_LABEL_NAME})="([^"\\]*+)"')
+
+# What the format allows.
+_BLANK = r"[ \t]*+"
+_START = re.compile(rf"(?P<name>{_NAME}){_BLANK}(?P<brace>\{{)?+")
+_LABEL = re.compile(rf'{_BLANK}({_LABEL_NAME}){_BLANK}={_BLANK}"((?:[^"\\]++|\\.)*+)"{_BLANK}(,)?+')
+_CLOSE = re.compile(rf"{_BLANK}\}}{_BLANK}")
+_REST = re.compile(_END)
+_ESCAPE = re.compile(r"\\(.)")
+
+_CACHED_LABELS = 512
+"""Longest text of labels that is kept parsed."""
 
 
 class ScrapeError(errors.InputError):
     """An endpoint gave no usable metrics; names the endpoint and what to look at."""
 
 
-async def fetch(session: aiohttp.ClientSession, url: str, model: str) -> PodMetrics:
-    """Fetch and parse the metrics of one endpoint.
+class PageTooLongError(ScrapeError):
+    """A page is longer than the limit."""
+
+
+async def fetch(
+    session: aiohttp.ClientSession, url: str, model: str, *, limit: int = PAGE_LIMIT_BYTES
+) -> tuple[PodMetrics, int]:
+    """Fetch and parse the metrics of one endpoint, at most `limit` bytes; give them and their length.
 
     Raises:
         ScrapeError: it is down, slow, or its response is not a metrics page of a server of this model.
 
     """
-    body = await text(session, url)
+    body = await text(session, url, limit=limit)
     if len(body) <= INLINE_CHARACTERS:
-        return parse(body, model, url)
+        return parse(body, model, url), len(body)
     # A long one must not hold up requests.
-    return await asyncio.to_thread(parse, body, model, url)
+    return await asyncio.to_thread(parse, body, model, url), len(body)
 
 
-async def text(session: aiohttp.ClientSession, url: str) -> str:
-    """Fetch a page of metrics text.
+async def text(session: aiohttp.ClientSession, url: str, *, limit: int = PAGE_LIMIT_BYTES) -> str:
+    """Fetch a page of metrics text of at most that many bytes.
 
     Raises:
         ScrapeError: it is down, slow, or its response is not such a page.
 
     """
     try:
-        timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
-        async with session.get(url, timeout=timeout) as response:
+        async with session.get(
+            url,
+            timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
+            # Another address is not the one that was checked.
+            allow_redirects=False,
+            # A few compressed bytes may be many.
+            headers={"Accept-Encoding": "identity"},
+            auto_decompress=False,
+        ) as response:
+            if 300 <= response.status < 400:
+                raise ScrapeError(
+                    f"{url}: HTTP status {response.status}: redirects are not followed"
+                )
             if response.status != 200:
                 raise ScrapeError(f"{url}: HTTP status {response.status}")
             if response.content_type == "text/html":
                 raise ScrapeError(f"{url}: returned HTML, not metrics text; is the path right?")
-            body = await response.content.read(PAGE_LIMIT_BYTES + 1)
-            while len(body) <= PAGE_LIMIT_BYTES:
-                more = await response.content.read(PAGE_LIMIT_BYTES + 1 - len(body))
-                if not more:
-                    break
-                body += more
+            if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+                raise ScrapeError(f"{url}: returned compressed text, which was not asked for")
+            body = await _body(response, limit)
     except TimeoutError as error:
         raise ScrapeError(f"{url}: no response within {TIMEOUT_SECONDS:g} s") from error
-    except (aiohttp.ClientError, OSError) as error:
-        raise ScrapeError(f"{url}: {error}") from error
-    if len(body) > PAGE_LIMIT_BYTES:
-        raise ScrapeError(f"{url}: more than {PAGE_LIMIT_BYTES // 2**20} MiB of metrics")
+    except (aiohttp.InvalidURL, UnicodeError) as error:
+        raise ScrapeError(f"{url}: is not a URL that can be requested") from error
+    except (aiohttp.ClientConnectorError, OSError) as error:
+        raise ScrapeError(f"{url}: {_connection_problem(error)}") from error
+    except (aiohttp.ClientError, ValueError) as error:
+        # Its text may quote the response.
+        raise ScrapeError(f"{url}: the response is not HTTP, or broke off") from error
+    if len(body) > limit:
+        raise PageTooLongError(f"{url}: more than {_size(limit)} of metrics")
     return body.decode("utf-8", "replace")
+
+
+async def _body(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """The body; one byte more than the limit where it is longer."""
+    chunks, length = [], 0
+    while length <= limit and (chunk := await response.content.read(limit + 1 - length)):
+        chunks.append(chunk)
+        length += len(chunk)
+    return b"".join(chunks)
+
+
+def _connection_problem(error: OSError) -> str:
+    """Why there is no connection, in words of the system, which quote nothing of the other side."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return "no connection: its certificate is not trusted"
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    return f"no connection: {cause.strerror or type(cause).__name__}"
+
+
+def _size(limit: int) -> str:
+    return f"{limit / 2**20:g} MiB"
 
 
 def parse(text: str, model: str, url: str) -> PodMetrics:
@@ -94,30 +161,25 @@ def parse(text: str, model: str, url: str) -> PodMetrics:
     buckets: list[tuple[str, model_servers.Labels, float]] = []
     models: set[str] = set()
     started_at: float | None = None
-    try:
-        for name, labels, value in _samples(_read_lines(text)):
-            if name == model_servers.STARTED:
-                started_at = value
-                continue
-            if name == model_servers.CACHE_CONFIG:
-                samples.append((name, labels, value))
-                continue
-            served = labels.get("model_name", model)
-            models.add(served)
-            if served == model:
-                kind = buckets if name in model_servers.BUCKETS else samples
-                kind.append((name, labels, value))
-        if not models:
-            raise ScrapeError(f"{url}: {_without_samples(text)}")
-    except (ValueError, KeyError, IndexError) as error:
-        if isinstance(error, ScrapeError):
-            raise
-        # The parser answers odd input with any of these.
-        raise ScrapeError(f"{url}: not Prometheus text: {error}") from error
+    for name, labels, value in read(text, _READ, url):
+        if name == model_servers.STARTED:
+            started_at = value
+            continue
+        if name == model_servers.CACHE_CONFIG:
+            samples.append((name, labels, value))
+            continue
+        served = labels.get("model_name", model)
+        models.add(served)
+        if served == model:
+            kind = buckets if name in model_servers.BUCKETS else samples
+            kind.append((name, labels, value))
+    if not models:
+        prefixes = " or ".join(model_servers.PREFIXES)
+        raise ScrapeError(f"{url}: no {prefixes} metrics in it; is this a vLLM or SGLang server?")
     if model not in models:
         raise ScrapeError(
-            f"{url}: serves model {', '.join(sorted(models))}, not {model!r}; spec.modelID must be"
-            " the served model name"
+            f"{url}: serves {'another model' if len(models) == 1 else f'{len(models)} other models'}, not"
+            f" {model!r}; spec.modelID must be the served model name, label model_name of its metrics"
         )
     try:
         totals = dict(model_servers.quantities(model_servers.values(samples)))
@@ -131,44 +193,81 @@ def parse(text: str, model: str, url: str) -> PodMetrics:
         raise ScrapeError(f"{url}: {error}; is this a vLLM or SGLang server?") from error
 
 
-def _read_lines(text: str) -> list[str]:
-    """The lines that are read: some fifty of hundreds; selecting them costs less than parsing all."""
-    return [
-        line
-        for line in text.splitlines()
-        if line[:1] != "#" and line.partition("{")[0].partition(" ")[0].rstrip() in _READ
-    ]
+def read(
+    text: str, names: Collection[str], url: str
+) -> Iterator[tuple[str, model_servers.Labels, float]]:
+    """Name, labels and value of the series with these names: some fifty lines of hundreds.
+
+    Raises:
+        ScrapeError: a line is no Prometheus text or too long, or there are too many; names its number.
+
+    """
+    lines = text.split("\n", LINES_LIMIT)
+    if len(lines) > LINES_LIMIT:
+        raise ScrapeError(f"{url}: more than {LINES_LIMIT} lines of metrics")
+    for number, line in enumerate(lines, 1):
+        # Selecting lines costs less than parsing all.
+        first = _FIRST.match(line)
+        if first is None or first[1] not in names:
+            continue
+        if len(line) > LINE_LIMIT:
+            raise ScrapeError(f"{url}: line {number} has more than {LINE_LIMIT} characters")
+        try:
+            found = sample(line.strip())
+        except ValueError:
+            raise ScrapeError(f"{url}: line {number} is not Prometheus text") from None
+        yield found
 
 
-def _samples(lines: list[str]) -> Iterator[tuple[str, model_servers.Labels, float]]:
-    """Name, labels and value of each line.
+def sample(line: str) -> tuple[str, model_servers.Labels, float]:
+    """Name, labels and value of one line.
 
     Thousands of pods are scraped every few seconds, so the plain form of a line, which servers write, is read
-    by a pattern; the library reads all lines as soon as one has another form.
+    at once; any other one part by part.
+
+    Raises:
+        ValueError: it is no sample.
+
     """
-    samples = []
-    for line in lines:
-        form = _PLAIN.fullmatch(line)
-        if form is None:
-            break
-        samples.append((form[1], _labels(form[2] or ""), float(form[3])))
-    else:
-        yield from samples
-        return
-    for family in text_string_to_metric_families("\n".join(lines) + "\n"):
-        for sample in family.samples:
-            yield sample.name, sample.labels, sample.value
+    form = _PLAIN.fullmatch(line)
+    if form is not None:
+        return form["name"], _plain_labels(form["labels"] or ""), float(form["value"])
+    start = _START.match(line)
+    if start is None:
+        raise ValueError
+    at = start.end()
+    labels: dict[str, str] = {}
+    if start["brace"]:
+        at, labels = _escaped_labels(line, at)
+    # The blank that separates name and value may have been read with the name.
+    rest = _REST.fullmatch(f" {line[at:]}")
+    if rest is None or (not start["brace"] and line[at - 1 : at] not in {" ", "\t"}):
+        raise ValueError
+    return start["name"], labels, float(rest["value"])
+
+
+def _escaped_labels(line: str, at: int) -> tuple[int, dict[str, str]]:
+    """Labels from that place on, and where what follows their closing brace begins."""
+    labels: dict[str, str] = {}
+    comma: str | None = ","
+    while (close := _CLOSE.match(line, at)) is None:
+        label = _LABEL.match(line, at)
+        if label is None or not comma:
+            raise ValueError
+        labels[label[1]] = _ESCAPE.sub(_unescaped, label[2])
+        at, comma = label.end(), label[3]
+    return close.end(), labels
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    return {"n": "\n", "\\": "\\", '"': '"'}.get(escape[1], escape[0])
+
+
+def _plain_labels(text: str) -> model_servers.Labels:
+    return _labels(text) if len(text) <= _CACHED_LABELS else dict(_PLAIN_LABEL.findall(text))
 
 
 @lru_cache(maxsize=4096)
 def _labels(text: str) -> model_servers.Labels:
     """Labels by their text, which the lines and the pages of a model have in common."""
-    return MappingProxyType(dict(_LABEL.findall(text)))
-
-
-def _without_samples(text: str) -> str:
-    """Why a page has none of the series that are read."""
-    names = [family.name for family in text_string_to_metric_families(text)]
-    shown = f"; it has {', '.join(names[:3])}, ..." if names else ""
-    prefixes = " or ".join(model_servers.PREFIXES)
-    return f"no {prefixes} metrics in it; is this a vLLM or SGLang server?{shown}"
+    return MappingProxyType(dict(_PLAIN_LABEL.findall(text)))

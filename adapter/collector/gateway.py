@@ -6,14 +6,14 @@ directly, or by Prometheus. A model belongs to a namespace where the gateway's i
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import aiohttp
 import structlog
-from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.samples import Sample
 
 from adapter.collector import exposition
 from adapter.collector.promql import GATEWAY_QUEUES, GATEWAY_REQUESTS, GatewayCount, gateway_model
@@ -22,6 +22,11 @@ log = structlog.get_logger()
 
 ModelKey = tuple[str, str]
 """Namespace (empty for any) and model."""
+
+_Sample = tuple[str, Mapping[str, str], float]
+"""Name, labels and value."""
+
+_NAMES = frozenset({*GATEWAY_QUEUES, *GATEWAY_REQUESTS})
 
 _MIN_WINDOW_SHARE = 0.5
 """Share of the window that must be observed before there is a rate."""
@@ -127,26 +132,18 @@ class Gateways:
         self, window: GatewayWindow | None = None, *, now: float = 0.0
     ) -> dict[ModelKey, Demand]:
         """Scrape; return demand by namespace and model. Counts are added to `window` at monotonic `now`."""
+        pages = await asyncio.gather(*(self._page(url) for _, url in self._endpoints))
         waiting: dict[ModelKey, float] = {}
         arrived: dict[ModelKey, float] = {}
-        for namespace, url in self._endpoints:
-            try:
-                samples = list(_samples(await exposition.text(self._session, url)))
-            except (exposition.ScrapeError, ValueError) as error:
-                if self._problems.get(url) != str(error):
-                    log.warning(
-                        "gateway metrics unreadable; its demand is unknown until it answers",
-                        error=str(error),
-                    )
-                self._problems[url] = str(error)
+        for (namespace, url), page in zip(self._endpoints, pages, strict=True):
+            if page is None:
                 continue
-            self._problems.pop(url, None)
-            queue = _by_newest_name(samples, GATEWAY_QUEUES)
+            queue, requests = page
             for model, value in queue.items():
                 key = (namespace, model)
                 waiting[key] = waiting.get(key, 0.0) + value
             counts = []
-            for model, value in _by_newest_name(samples, GATEWAY_REQUESTS).items():
+            for model, value in requests.items():
                 key = (namespace, model)
                 counts.append(
                     GatewayCount(
@@ -167,16 +164,33 @@ class Gateways:
             for key in waiting.keys() | arrived.keys()
         }
 
+    async def _page(self, url: str) -> tuple[dict[str, float], dict[str, float]] | None:
+        """Queue and requests of one gateway by model; None where its page cannot be read."""
+        try:
+            text = await exposition.text(self._session, url)
+            samples = list(exposition.read(text, _NAMES, url))
+            found = (
+                _by_newest_name(samples, GATEWAY_QUEUES),
+                _by_newest_name(samples, GATEWAY_REQUESTS),
+            )
+        except Exception as error:  # noqa: BLE001 - one gateway must not end the reading of all
+            problem = (
+                str(error) if isinstance(error, exposition.ScrapeError) else type(error).__name__
+            )
+            if self._problems.get(url) != problem:
+                log.warning(
+                    "gateway metrics unreadable; its demand is unknown until it answers",
+                    error=problem,
+                )
+            self._problems[url] = problem
+            return None
+        self._problems.pop(url, None)
+        return found
+
 
 def of_model(demand: Mapping[ModelKey, Demand], namespace: str, model: str) -> Demand | None:
     """Demand for one namespace's model; None where it is unknown."""
     return demand.get((namespace, model)) or demand.get(("", model))
-
-
-def _samples(text: str) -> Iterable[Sample]:
-    for family in text_string_to_metric_families(text):
-        if family.name.startswith(("inference_", "llm_d_")):
-            yield from family.samples
 
 
 def _increase(before: float, after: float) -> float:
@@ -184,16 +198,16 @@ def _increase(before: float, after: float) -> float:
     return after - before if after >= before else after
 
 
-def _by_newest_name(samples: list[Sample], names: Sequence[str]) -> dict[str, float]:
+def _by_newest_name(samples: list[_Sample], names: Sequence[str]) -> dict[str, float]:
     """Values by model, of the newest name that there is."""
     return next((values for name in names if (values := _by_model(samples, name))), {})
 
 
-def _by_model(samples: list[Sample], name: str) -> dict[str, float]:
+def _by_model(samples: list[_Sample], name: str) -> dict[str, float]:
     values: dict[str, float] = {}
-    for sample in samples:
+    for shown, labels, value in samples:
         # Older versions have queues without a model.
-        model = gateway_model(sample.labels)
-        if sample.name == name and model:
-            values[model] = values.get(model, 0.0) + sample.value
+        model = gateway_model(labels)
+        if shown == name and model and math.isfinite(value):
+            values[model] = values.get(model, 0.0) + value
     return values

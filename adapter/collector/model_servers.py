@@ -17,7 +17,7 @@ SumCount = tuple[float, float]
 Moments = tuple[float, float, float]
 """Sum, sum of squares and count of a histogram, estimated from its buckets."""
 
-LARGEST = 1e15
+LARGEST, _DIGITS = 1e15, 15
 """Largest plausible value; beyond it a number is no measurement."""
 
 
@@ -234,7 +234,11 @@ def pod_metrics(
             raise ImplausibleError(f"the number of {name} requests is missing")
     for name, value in totals.items():
         if not (math.isfinite(value) and 0 <= value <= LARGEST):
-            raise ImplausibleError(f"{name} is {value:g}")
+            # The kind of fault, not the number: messages are read by others than the pod's owner.
+            kind = f"{abs(value):g}" if not math.isfinite(value) else "negative"
+            raise ImplausibleError(
+                f"{name} is {'too large' if LARGEST < value < math.inf else kind}"
+            )
 
     def pair(name: str) -> SumCount:
         return totals.get(f"{name}_sum", 0.0), totals.get(f"{name}_count", 0.0)
@@ -304,11 +308,12 @@ def cache_tokens(labels: Labels) -> float | None:
     # Newer versions report it: with layers of several kinds it is not blocks times their size.
     size = labels.get("kv_cache_size_tokens", "")
     blocks, block = labels.get("num_gpu_blocks", ""), labels.get("block_size", "")
-    if size.isdecimal() and int(size):
-        return float(size)
-    if blocks.isdecimal() and block.isdecimal() and int(blocks) * int(block):
-        return float(blocks) * float(block)
-    return None
+    return _tokens(size) or _tokens(blocks) * _tokens(block) or None
+
+
+def _tokens(text: str) -> float:
+    """A number of tokens or blocks in a label; 0 for what is none."""
+    return float(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS else 0.0
 
 
 # Moments of histograms.
@@ -334,6 +339,7 @@ def moments(samples: Iterable[tuple[str, Labels, float]], names: tuple[str, ...]
                 return None
             if not (math.isfinite(value) and 0 <= value <= LARGEST) or math.isnan(bound):
                 return None
+            bound = bound if bound <= LARGEST else math.inf
             bounds = cumulative.setdefault(name, {})
             bounds[bound] = bounds.get(bound, 0.0) + value
     chosen = next((cumulative[name] for name in names if name in cumulative), None)
@@ -367,7 +373,7 @@ def _within(lower: float, upper: float) -> SumCount:
     if lower <= 0:
         mean, square = upper / 2.0, upper * upper / 3.0
     else:
-        ratio = math.log(upper / lower)
+        ratio = max(math.log(upper / lower), 1e-16)  # neighbouring numbers have no quotient
         mean = (upper - lower) / ratio
         square = (upper * upper - lower * lower) / (2.0 * ratio)
     return mean, mean**4 / square

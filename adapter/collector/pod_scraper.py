@@ -1,7 +1,8 @@
 """The serving pods' own `/metrics`: scraped concurrently up to a limit, spread over the scrape cycle.
 
 A pod that does not answer is retried with exponential back-off, capped at one minute: otherwise a network
-policy that drops packets would fill every cycle with time-outs.
+policy that drops packets would fill every cycle with time-outs. Each variant has a round of its own with a
+budget of pods, bytes and seconds; no variant's round waits for another's.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import aiohttp
 import structlog
@@ -20,8 +21,23 @@ from adapter.collector.model_servers import PodMetrics
 
 log = structlog.get_logger()
 
-MAX_CONCURRENT = 128
+MAX_CONCURRENT = 256
 """Scrapes in flight at the same time."""
+
+VARIANT_CONCURRENT = 16
+"""Scrapes of one variant in flight at the same time."""
+
+VARIANT_PODS = 1024
+"""Most pods of one variant that are scraped in a round."""
+
+VARIANT_BYTES = 64 * 1024 * 1024
+"""Most bytes of pages that are read in a round of one variant."""
+
+ROUND_SECONDS = 15.0
+"""Real seconds that a round of one variant may take, beside its spread; at least one time-out of a scrape."""
+
+WAIT_SECONDS = exposition.TIMEOUT_SECONDS + 0.5
+"""Real seconds that a scrape cycle waits for rounds; those that take longer go on beside the next cycle."""
 
 RETRY_LIMIT_SECONDS = 60.0
 """Longest back-off of a pod that does not answer."""
@@ -54,6 +70,15 @@ OnPage = Callable[[ScrapeJob, PodMetrics, float], None]
 """Called with each pod's metrics and the monotonic seconds at which they were read."""
 
 
+@dataclass(slots=True)
+class _Round:
+    """One reading of a variant's pods: what is left of its budget."""
+
+    on_page: OnPage
+    bytes_left: int
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(VARIANT_CONCURRENT))
+
+
 class PodScraper:
     """Scrapes pods, and knows which of them do not answer and why."""
 
@@ -64,6 +89,7 @@ class PodScraper:
         self._interval = interval
         self._in_flight = asyncio.Semaphore(MAX_CONCURRENT)
         self._failing: dict[tuple[str, str], _Failing] = {}
+        self._rounds: dict[str, asyncio.Task[None]] = {}
         self._scrapes = 0
         self._failures = 0
 
@@ -87,43 +113,133 @@ class PodScraper:
         known = {(job.key, job.endpoint) for job in jobs}
         self._failing = {pod: item for pod, item in self._failing.items() if pod in known}
 
+    def close(self) -> None:
+        """End the rounds that are under way."""
+        for task in self._rounds.values():
+            task.cancel()
+
     async def scrape(
         self, jobs: Iterable[ScrapeJob], on_page: OnPage, *, spread_seconds: float = 0.0
     ) -> None:
-        """Scrape each pod that is due once, spread over `spread_seconds`; each has its own fixed moment."""
+        """Scrape each pod that is due once, spread over `spread_seconds`; each has its own fixed moment.
+
+        A variant whose last round is still under way has no other one. A round that takes too long is not
+        waited for.
+        """
         now = self._clock.monotonic()
-        due = []
+        due: dict[str, list[ScrapeJob]] = {}
         for job in jobs:
             failing = self._failing.get((job.key, job.endpoint))
             if failing is None or failing.retry_at <= now:
-                due.append(self._scrape_pod(job, on_page, _phase(job.endpoint) * spread_seconds))
-        await asyncio.gather(*due)
+                due.setdefault(job.key, []).append(job)
+        started = []
+        for key, pods in due.items():
+            if key not in self._rounds:
+                task = asyncio.create_task(
+                    self._scrape_variant(key, pods, on_page, spread_seconds), name=f"scrape {key}"
+                )
+                self._rounds[key] = task
+                started.append(task)
+        if started:
+            wait = self._clock.real_seconds(spread_seconds) + WAIT_SECONDS
+            await asyncio.wait(started, timeout=wait)
 
-    async def _scrape_pod(self, job: ScrapeJob, on_page: OnPage, delay: float) -> None:
+    async def _scrape_variant(
+        self, key: str, jobs: list[ScrapeJob], on_page: OnPage, spread_seconds: float
+    ) -> None:
+        """One round, within the variant's budget; pods beyond it are the first of the next round."""
+        pending = {job.endpoint for job in jobs}
+        turn = _Round(on_page, VARIANT_BYTES)
+
+        async def one(job: ScrapeJob) -> None:
+            await self._scrape_pod(job, turn, _phase(job.endpoint) * spread_seconds)
+            pending.discard(job.endpoint)
+
+        seconds = self._clock.real_seconds(spread_seconds) + ROUND_SECONDS
+        try:
+            # Those that were left out before come first.
+            jobs.sort(key=lambda job: not self.error(job.key, job.endpoint).startswith(_LEFT_OUT))
+            async with asyncio.timeout(seconds):
+                await asyncio.gather(*map(one, jobs[:VARIANT_PODS]))
+        except TimeoutError:
+            pass
+        except Exception:
+            log.exception("scraping a variant failed; retrying in the next cycle", variant=key)
+        finally:
+            self._rounds.pop(key, None)
+            if pending:
+                log.warning(
+                    "budget of a variant's scrapes used up; the rest is due in the next cycle",
+                    variant=key,
+                    pods=len(pending),
+                )
+            for endpoint in pending:
+                self._leave_out(key, endpoint, seconds)
+
+    def _leave_out(self, key: str, endpoint: str, seconds: float) -> None:
+        """Note that the variant's budget did not suffice for a pod; it is due in the next cycle."""
+        error = (
+            f"{_LEFT_OUT}: a round reads at most {VARIANT_PODS} pods, {VARIANT_BYTES // 2**20} MiB and"
+            f" {seconds:.0f} s of one variant"
+        )
+        self._failing[key, endpoint] = _Failing(error, 0, self._clock.monotonic())
+
+    async def _scrape_pod(self, job: ScrapeJob, turn: _Round, delay: float) -> None:
         if delay > 0:
             await self._clock.sleep(delay)
         pod = (job.key, job.endpoint)
-        async with self._in_flight:
+        async with turn.slots, self._in_flight:
+            if turn.bytes_left <= 0:
+                self._leave_out(job.key, job.endpoint, ROUND_SECONDS)
+                return
+            limit = min(exposition.PAGE_LIMIT_BYTES, turn.bytes_left)
             try:
-                page = await exposition.fetch(self._session, job.endpoint, job.model)
+                page, size = await exposition.fetch(
+                    self._session, job.endpoint, job.model, limit=limit
+                )
+                turn.bytes_left -= size
+                turn.on_page(job, page, self._clock.monotonic())
             except exposition.ScrapeError as error:
-                self._back_off(pod, str(error))
+                if (
+                    isinstance(error, exposition.PageTooLongError)
+                    and limit < exposition.PAGE_LIMIT_BYTES
+                ):
+                    turn.bytes_left = 0
+                    self._leave_out(job.key, job.endpoint, ROUND_SECONDS)
+                else:
+                    self._back_off(pod, str(error))
+                return
+            except Exception as error:  # noqa: BLE001 - logged; one pod must not stop all
+                # Whatever a page makes of us is that pod's problem alone.
+                problem = f"{job.endpoint}: its metrics cannot be used ({type(error).__name__})"
+                self._back_off(pod, problem, unforeseen=error)
                 return
         self._scrapes += 1
         if self._failing.pop(pod, None):
             log.info("scrape succeeded after failures", variant=job.key, endpoint=job.endpoint)
-        on_page(job, page, self._clock.monotonic())
 
-    def _back_off(self, pod: tuple[str, str], error: str) -> None:
+    def _back_off(
+        self, pod: tuple[str, str], error: str, *, unforeseen: Exception | None = None
+    ) -> None:
+        """Note a failure; `unforeseen` is an error whose traceback is worth a line of the log, once."""
         self._failures += 1
         before = self._failing.get(pod)
         if before is None or before.error != error:
-            log.warning("scrape failed; retrying with back-off", variant=pod[0], error=error)
+            log.warning(
+                "scrape failed; retrying with back-off",
+                variant=pod[0],
+                error=error,
+                exc_info=unforeseen,
+            )
         failures = 1 if before is None else before.failures + 1
         wait = min(self._interval * 2 ** min(failures - 1, 10), RETRY_LIMIT_SECONDS)
         # Half an interval less: the cycle at the end of the back-off must not come a moment too early.
         retry_at = self._clock.monotonic() + wait - 0.5 * self._interval
         self._failing[pod] = _Failing(error, failures, retry_at)
+
+
+_LEFT_OUT = "not scraped"
+"""Beginning of the error of a pod that the variant's budget did not suffice for."""
 
 
 def _phase(endpoint: str) -> float:

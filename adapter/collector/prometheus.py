@@ -16,6 +16,7 @@ import os
 import re
 import ssl
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -65,6 +66,7 @@ class PrometheusOptions:
         token_file: File with a bearer token, read before each query; it wins over `token`.
         insecure: Whether the server's certificate is not checked.
         headers: Extra headers, such as the tenant's `X-Scope-OrgID`.
+        withheld: Why credentials are not sent to this URL; empty where they are, or there are none.
         timeout_seconds: Deadline of one query, from name resolution to the last byte.
 
     """
@@ -79,6 +81,7 @@ class PrometheusOptions:
     insecure: bool = False
     headers: tuple[tuple[str, str], ...] = ()
     timeout_seconds: float = Prometheus().prometheus_timeout
+    withheld: str = ""
 
     @property
     def shown_url(self) -> str:
@@ -106,15 +109,13 @@ class PrometheusOptions:
         """An error that names this Prometheus."""
         return PrometheusError(f"Prometheus {self.shown_url}: {reason}", code=code)
 
-    def status_error(
-        self, code: int, phrase: str, body: bytes = b"", location: str = ""
-    ) -> PrometheusError:
-        """An error for an HTTP status, with advice; bodies that are no error of the API are not quoted."""
-        if code in _REDIRECTS:
-            reported = f"redirects to {location.partition('?')[0]}"[:200]
-        else:
-            reported = _reported(body) or phrase
-        return self.error(f"HTTP status {code}: {reported}{_ADVICE.get(code, '')}", code=code)
+    def status_error(self, code: int, body: bytes = b"") -> PrometheusError:
+        """An error for an HTTP status, with advice; of the answer nothing is quoted but a kind of error."""
+        reported = "it redirects" if code in _REDIRECTS else _reported(body) or _phrase(code)
+        advice = _ADVICE.get(code, "")
+        if self.withheld and code in _UNAUTHORIZED:
+            advice = f"; {self.withheld}"
+        return self.error(f"HTTP status {code}: {reported}{advice}", code=code)
 
     def _bearer_token(self) -> str:
         token, origin = self.token, "PROMETHEUS_BEARER_TOKEN"
@@ -257,8 +258,7 @@ class PrometheusClient:
         code = response.status
         if code != 200:
             body = await _at_most(response, _ERROR_LIMIT_BYTES)
-            location = response.headers.get("Location", "")
-            raise self.options.status_error(code, str(response.reason), body or b"", location)
+            raise self.options.status_error(code, body or b"")
         body = await _at_most(response, RESPONSE_LIMIT_BYTES)
         if body is None:
             size = f"{RESPONSE_LIMIT_BYTES / 2**20:g} MiB"
@@ -300,14 +300,29 @@ _NO_VECTOR = (KeyError, TypeError, IndexError, AttributeError, OverflowError, Re
 
 
 def _reported(body: bytes) -> str:
-    """The error that the API reports, in one short line; empty where the body is something else."""
+    """The kind of error that the API reports, one of its own few; empty where the body is something else."""
     try:
-        text = str(json.loads(body)["error"] or "")
+        kind = json.loads(body)["errorType"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return ""
-    return " ".join(text.split())[:200]
+    return f"error type {kind}" if kind in _ERROR_TYPES else ""
 
 
+def _phrase(code: int) -> str:
+    """What a status means, in the words of the standard rather than the server's."""
+    try:
+        return HTTPStatus(code).phrase
+    except ValueError:
+        return "unknown status"
+
+
+_ERROR_TYPES = (
+    "timeout", "canceled", "execution", "bad_data", "internal", "unavailable", "not_found",
+    "not_acceptable", "too_many_requests",
+)  # fmt: skip
+"""Kinds of errors of the API of Prometheus, Thanos and Mimir."""
+
+_UNAUTHORIZED = (401, 403)
 _REDIRECTS = (301, 302, 303, 307, 308)
 _RETRY = "; the next scrape cycle tries again"
 _ADVICE = {

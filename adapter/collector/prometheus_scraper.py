@@ -140,6 +140,12 @@ class PrometheusScraper:
                 "Prometheus configured; querying it from the next scrape cycle on",
                 url=options.shown_url,
             )
+            if options.withheld:
+                log.warning(
+                    "credentials withheld; querying without them",
+                    url=options.shown_url,
+                    why=options.withheld,
+                )
 
     def close(self) -> None:
         """Stop querying; a query in progress ends as it would."""
@@ -197,7 +203,7 @@ class PrometheusScraper:
         if answer.warnings != self._warnings:
             log.warning(
                 "Prometheus returned warnings; using its response, which may be incomplete",
-                warnings=answer.warnings,
+                warnings=len(answer.warnings),
             )
         self._warnings = answer.warnings
         evaluated_at = _evaluated_at(answer, self._clock.time())

@@ -80,7 +80,8 @@ def run(args: argparse.Namespace) -> int:
 
 async def _state(cluster: Cluster, options: OwnCertificates, *, rotate: bool) -> dict[str, Any]:
     """The certificates as JSON, rotated first where the command says so."""
-    from adapter.kube.errors import NotFound  # noqa: PLC0415 - see `run`
+    from adapter.kube import paths  # noqa: PLC0415 - see `run`
+    from adapter.kube.errors import NotFound  # noqa: PLC0415
     from adapter.tls.certificate_secret import SecretStore, bundle_of, names  # noqa: PLC0415
     from certs import rotation  # noqa: PLC0415
 
@@ -93,7 +94,7 @@ async def _state(cluster: Cluster, options: OwnCertificates, *, rotate: bool) ->
         )
     try:
         service = await cluster.request(
-            "GET", f"/apis/apiregistration.k8s.io/v1/apiservices/{options.api_service}"
+            "GET", paths.item("apiregistration.k8s.io/v1", "apiservices", options.api_service)
         )
         bundle = bundle_of(service)
     except NotFound:

@@ -123,14 +123,15 @@ async def _query(url: str) -> dict[str, Any]:
 
 async def _query_leader(cluster: Cluster, args: argparse.Namespace, path: str) -> dict[str, Any]:
     """Query the pod that holds the Lease, through a forwarded port: the caller's own rights count."""
-    from adapter.kube import advice  # noqa: PLC0415 - see `run`
+    from adapter.kube import advice, paths  # noqa: PLC0415 - see `run`
     from adapter.kube.errors import ApiError  # noqa: PLC0415
     from adapter.kube.pods import port_forward  # noqa: PLC0415
 
     namespace = args.config_namespace
     try:
         lease = await cluster.request(
-            "GET", f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{args.lease_name}"
+            "GET",
+            paths.item("coordination.k8s.io/v1", "leases", args.lease_name, namespace=namespace),
         )
     except ApiError as error:
         raise errors.InputError(advice.explained(error)) from error

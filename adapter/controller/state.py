@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from decimal import ROUND_CEILING, Decimal
 from typing import Literal
 
@@ -17,6 +18,8 @@ from adapter.controller.stabilization import Stabilization, StableTarget
 from adapter.controller.tuning import ProfileSource, TunedProfile, TuningSettings
 from adapter.kube import quantity
 from adapter.planning import plan
+from adapter.resources import hpa
+from adapter.resources.stored_status import Published
 from adapter.resources.variant import VariantSource
 from adapter.store import CURRENT, DESIRED, RATIO, Series
 from analyzer import forecast
@@ -97,6 +100,8 @@ class VariantRecord:
         series: Served items; empty without a valid target.
         trend: Trend of its arrival rate; None before the first observation.
         stabilization: Recommendations within its stabilization window.
+        followed: Target of another replica that is served, as `.status` holds it; None where this process
+            decided.
         tuned: Tuners of its profiles, by accelerator.
 
     """
@@ -106,6 +111,7 @@ class VariantRecord:
     trend: forecast.State | None = None
     stabilization: Stabilization = field(default_factory=Stabilization)
     tuned: Mapping[str, TunedProfile] = field(default_factory=dict)
+    followed: Published | None = None
 
     @property
     def source(self) -> VariantSource:
@@ -147,26 +153,57 @@ def of_source(
 def follow(record: VariantRecord, moment: Moment, *, leading: bool) -> VariantRecord:
     """Serve the target that `.status` holds, for as long as it is valid.
 
-    A replica that does not lead withdraws its own target where there is no such one; a leader keeps its own.
+    Others than the adapter may write a status: its time counts as no later than now, and its replicas stay
+    within the variant's bounds, or near the last known number where there are none. A replica that does not
+    lead withdraws its own target where there is no such one; a leader keeps its own.
     """
     source, published = record.source, record.source.published
-    valid_until = 0.0 if published is None else published.decided_at + moment.valid_seconds
-    if published is None or valid_until <= moment.now or published.replicas < 0:
+    decided_at = 0.0 if published is None else min(published.decided_at, moment.now)
+    if published is not None and published == record.followed:
+        # A time in the future counts from when it was first seen, not anew at every reading.
+        decided_at = record.state.decided_at
+    valid_until = decided_at + moment.valid_seconds
+    if published is None or valid_until <= moment.now:
         if leading:
             return record
         state = VariantState(source=source, problem="its status holds no valid target")
-        return replace(record, state=state, series=(), tuned={})
+        return replace(record, state=state, series=(), tuned={}, followed=published)
+    replicas = _plausible(published.replicas, record)
+    problem = ""
+    if leading:
+        problem = f"no decision of this leader yet; {_continued(replicas, decided_at)}"
     state = replace(
         record.state,
-        desired=published.replicas,
+        desired=replicas,
         accelerator=published.accelerator or source.accelerator,
-        decided_at=published.decided_at,
-        problem=record.state.problem if leading else "",
+        decided_at=decided_at,
+        problem=problem,
     )
     # What another replica learns meanwhile is in .status, where this one finds it when it leads.
     tuned = record.tuned if leading else {}
     series = series_of(state, valid_until=valid_until)
-    return replace(record, state=state, series=series, tuned=tuned)
+    return replace(record, state=state, series=series, tuned=tuned, followed=published)
+
+
+def _plausible(replicas: int, record: VariantRecord) -> int:
+    """A target that `.status` holds, within the bounds of the variant.
+
+    Without an upper bound it is what an HPA's default behavior would do at most in one step from the last
+    known number of replicas: twice as many, or four more.
+    """
+    source = record.source
+    most = source.max_replicas
+    if most is None:
+        decided = 0 if record.followed is not None else record.state.desired or 0
+        last = max(source.replicas, source.spec_replicas, decided)
+        most = max(2 * last, last + 4)
+    return max(min(replicas, most), source.min_replicas or 0)
+
+
+def _continued(replicas: int | None, decided_at: float) -> str:
+    """Clause that says that a target is an old one."""
+    at = datetime.fromtimestamp(decided_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"only continues the target of {replicas} replicas that .status held, of {at}"
 
 
 def publish(
@@ -220,7 +257,7 @@ def publish(
     )
     _log_target(before, state, decision)
     series = series_of(state, valid_until=moment.now + moment.valid_seconds)
-    return replace(record, state=state, series=series)
+    return replace(record, state=state, series=series, followed=None)
 
 
 def _log_target(before: VariantState, state: VariantState, decision: plan.Decision) -> None:
@@ -268,6 +305,8 @@ def hold(
 ) -> VariantRecord:
     """Keep serving the last target until its time to live ends; `why` says what keeps it from a new one."""
     before, series = record.state, record.series
+    if series and record.followed is not None:
+        why = f"{why}; {_continued(before.desired, before.decided_at)}"
     expired = bool(series) and (series[0].valid_until or math.inf) <= moment.now
     if expired:
         log.warning(
@@ -323,13 +362,12 @@ def series_of(state: VariantState, *, valid_until: float) -> tuple[Series, ...]:
 
 def labels_of(source: VariantSource, accelerator: str) -> Mapping[str, str]:
     """Labels of a variant's series, as the workload-variant-autoscaler names them."""
-    return {
-        "variant_name": source.name,
-        "namespace": source.namespace,
-        "exported_namespace": source.namespace,
-        "accelerator_type": accelerator,
-        "model_name": source.model,
-    }
+    return hpa.served_labels(
+        namespace=source.namespace,
+        name=source.name,
+        model=source.model,
+        accelerator=accelerator,
+    )
 
 
 def _ratio(desired: int, current: int) -> Decimal:

@@ -7,11 +7,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from adapter.controller import tuning
+from adapter.controller.actuator import Unapplied
 from adapter.controller.estimates import stored
 from adapter.controller.state import VariantState
 from adapter.resources.inputs import InvalidVariant
 
 Status = Mapping[str, Any]
+
+CONFIGURATION = "ConfigurationValid"
+"""Type of the condition that all of a variant's configuration can be used; absent until some could not."""
 
 LEARNED = "learnedStepTimes"
 """Field of what was learned, from which a new leader goes on."""
@@ -23,14 +27,16 @@ _VOLATILE = ("itlAverage", "ttftAverage", "load")
 """Fields of currentAlloc that differ at every cycle; they alone are no reason to write."""
 
 
-def of_state(state: VariantState, before: Status, *, now: float, applied: bool) -> dict[str, Any]:
+def of_state(
+    state: VariantState, before: Status, *, now: float, unapplied: Unapplied | None = None
+) -> dict[str, Any]:
     """The status of a variant that is used.
 
     Args:
         state: the variant after a reconcile cycle.
         before: current status of the object; conditions that stay keep its transition times.
         now: Unix time.
-        applied: whether the target was published, or the scale target patched.
+        unapplied: what kept the scale target from being patched; None where nothing did.
 
     """
     source, traffic = state.source, state.traffic
@@ -53,12 +59,17 @@ def of_state(state: VariantState, before: Status, *, now: float, applied: bool) 
     status: dict[str, Any] = {
         "observedGeneration": source.generation,
         "currentAlloc": current,
-        "actuation": {"applied": applied},
+        "actuation": {"applied": unapplied is None and state.desired is not None},
         "conditions": [
             _condition(item, before, now=now, generation=source.generation)
-            for item in _conditions(state)
+            for item in _conditions(state, unapplied)
         ],
     }
+    if source.warnings or CONFIGURATION in conditions(before):
+        message = "; ".join(source.warnings) or "everything that it is configured by can be used"
+        reason = "PartlyUnusable" if source.warnings else "ConfigurationUsed"
+        item = (CONFIGURATION, not source.warnings, reason, message)
+        status["conditions"].append(_condition(item, before, now=now, generation=source.generation))
     if state.desired is not None:
         status["desiredOptimizedAlloc"] = {
             "lastRunTime": _stamp(state.decided_at),
@@ -93,16 +104,23 @@ def _accuracy(state: VariantState, before: Status, *, now: float) -> Mapping[str
     return _condition(item, before, now=now, generation=state.source.generation)
 
 
-def _conditions(state: VariantState) -> list[tuple[str, bool, str, str]]:
+def _conditions(
+    state: VariantState, unapplied: Unapplied | None
+) -> list[tuple[str, bool, str, str]]:
     """Type, status, reason and message of all conditions."""
     source = state.source
     replicas = f"{source.reference}: {source.replicas} of {source.spec_replicas} replicas"
     measured = state.metrics == "MetricsFound"
     good = state.outcome in {"OptimizationSucceeded", "CapacityShort", "SaturationRule"}
+    resolved = ("TargetResolved", True, "TargetFound", replicas)
+    if source.mismatch:
+        resolved = ("TargetResolved", False, "HPATargetMismatch", source.mismatch)
+    if source.ambiguity:
+        resolved = ("TargetResolved", False, "AmbiguousHPAs", source.ambiguity)
+    if unapplied is not None:
+        resolved = ("TargetResolved", False, unapplied.reason, unapplied.message)
     return [
-        ("TargetResolved", False, "HPATargetMismatch", source.mismatch)
-        if source.mismatch
-        else ("TargetResolved", True, "TargetFound", replicas),
+        resolved,
         (
             "MetricsAvailable",
             measured,

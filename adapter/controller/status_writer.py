@@ -17,8 +17,9 @@ from typing import Any
 import structlog
 
 from adapter.controller import status as variant_status
+from adapter.controller.actuator import Unapplied
 from adapter.controller.state import VariantState
-from adapter.kube import advice
+from adapter.kube import advice, paths
 from adapter.kube.client import Cluster
 from adapter.kube.errors import ApiError, Conflict, NotFound
 from adapter.resources.inputs import InvalidVariant
@@ -53,7 +54,7 @@ class _Record:
         status: status written last.
         seen: resource version that the watch showed at that write.
         version: resource version that the write made.
-        unapplied: error of the last patch of its scale target; empty where there was none.
+        unapplied: what kept its scale target from being patched; None where nothing did.
         problems: error of the last write by field, of the fields whose last write failed.
 
     """
@@ -62,7 +63,7 @@ class _Record:
     status: Mapping[str, Any] = field(default_factory=dict)
     seen: str = ""
     version: str = ""
-    unapplied: str = ""
+    unapplied: Unapplied | None = None
     problems: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -116,8 +117,8 @@ class _Events:
             "regarding": regarding,
             "note": note[:NOTE_LIMIT],
         }
-        path = f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"
         try:
+            path = paths.collection("events.k8s.io/v1", "events", namespace=namespace)
             await self._cluster.request("POST", path, body=body)
         except ApiError as error:
             # The conditions and the log say the same.
@@ -172,21 +173,21 @@ class StatusWriter:
         states: Mapping[str, VariantState],
         refused: tuple[InvalidVariant, ...],
         *,
-        unapplied: Mapping[str, str] | None = None,
+        unapplied: Mapping[str, Unapplied] | None = None,
     ) -> None:
         """Write the statuses that have changed.
 
         Args:
             states: variants by key.
             refused: VariantAutoscalings that are not used.
-            unapplied: errors of patching scale targets, by variant key; None: those of the last write.
+            unapplied: what kept scale targets from being patched, by variant key; None: as at the last write.
 
         """
         known = [*states, *(refusal.key for refusal in refused)]
         self._records = {key: self._records.get(key, _Record()) for key in known}
         if unapplied is not None:
             self._records = {
-                key: replace(record, unapplied=unapplied.get(key, ""))
+                key: replace(record, unapplied=unapplied.get(key))
                 for key, record in self._records.items()
             }
         await asyncio.gather(
@@ -196,11 +197,11 @@ class StatusWriter:
 
     async def _write_state(self, state: VariantState) -> None:
         source = state.source
-        applied = not self._records[source.key].unapplied and state.desired is not None
         before = self._before(source.key)
         if before is None:
             return
-        after = variant_status.of_state(state, before, now=self._now(), applied=applied)
+        unapplied = self._records[source.key].unapplied
+        after = variant_status.of_state(state, before, now=self._now(), unapplied=unapplied)
         await self._write(source.key, before, after)
         if self._owner_references and source.target_uid:
             await self._own(source)
@@ -257,19 +258,21 @@ class StatusWriter:
 
         """
         namespace, _, name = key.partition("/")
-        path = f"/apis/llmd.ai/v1alpha1/namespaces/{namespace}/variantautoscalings/{name}"
+        path = _path(namespace, name, subresource="status")
         for attempt in range(1, ATTEMPTS + 1):
             if not self._leads():
                 return None
             metadata = {"name": name, "namespace": namespace, "resourceVersion": version}
             try:
                 body = {**VARIANT, "metadata": metadata, "status": status}
-                return await _apply(self._cluster, f"{path}/status", body)
+                return await _apply(self._cluster, path, body)
             except Conflict:
                 if attempt == ATTEMPTS or not self._leads():
                     raise
             # Somebody changed the object: the status still holds, as long as this replica leads.
-            current = (await self._cluster.request("GET", path)).get("metadata") or {}
+            current = (await self._cluster.request("GET", _path(namespace, name))).get(
+                "metadata"
+            ) or {}
             if str(current.get("uid")) != uid:
                 return None
             version = str(current.get("resourceVersion"))
@@ -313,13 +316,12 @@ class StatusWriter:
         # The resource version protects owners that others add meanwhile.
         version = metadata.get("resourceVersion")
         body = {"metadata": {"resourceVersion": version, "ownerReferences": [*owners, owner]}}
-        path = (
-            f"/apis/llmd.ai/v1alpha1/namespaces/{source.namespace}"
-            f"/variantautoscalings/{source.name}"
-        )
         try:
             await self._cluster.request(
-                "PATCH", path, body=body, content_type="application/merge-patch+json"
+                "PATCH",
+                _path(source.namespace, source.name),
+                body=body,
+                content_type="application/merge-patch+json",
             )
         except Conflict:
             return  # the watch lags behind what was just written
@@ -327,6 +329,16 @@ class StatusWriter:
             self._failed(source.key, error, "ownerReferences")
             return
         self._succeeded(source.key, "ownerReferences")
+
+
+def _path(namespace: str, name: str, *, subresource: str = "") -> str:
+    return paths.item(
+        VARIANT["apiVersion"],
+        "variantautoscalings",
+        name,
+        namespace=namespace,
+        subresource=subresource,
+    )
 
 
 async def _apply(cluster: Cluster, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:

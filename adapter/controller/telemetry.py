@@ -241,9 +241,27 @@ class CollectionCollector(Collector):
 class ReplicaCollector(Collector):
     """Gauges of this replica of the adapter itself."""
 
-    def __init__(self, leading: Callable[[], bool], refused: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        leading: Callable[[], bool],
+        refused: Callable[[], int],
+        *,
+        failures: Callable[[], int] = lambda: 0,
+        failing: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Make a collector.
+
+        Args:
+            leading: whether this replica leads.
+            refused: number of invalid variants.
+            failures: number of cycles that failed as a whole.
+            failing: whether the last one did.
+
+        """
         self._leading = leading
         self._refused = refused
+        self._failures = failures
+        self._failing = failing
 
     def collect(self) -> Iterable[Metric]:
         """Whether it leads, and the number of invalid variants."""
@@ -256,4 +274,14 @@ class ReplicaCollector(Collector):
             "variant_adapter_refused_variants",
             "Invalid VariantAutoscalings, which are ignored; their conditions say why.",
             value=float(self._refused()),
+        )
+        yield GaugeMetricFamily(
+            "variant_adapter_cycle_failing",
+            "1 while the last scrape or reconcile cycle failed as a whole, else 0; /readyz says why.",
+            value=float(self._failing()),
+        )
+        yield CounterMetricFamily(
+            "variant_adapter_cycle_failures",
+            "Scrape and reconcile cycles that failed as a whole.",
+            value=float(self._failures()),
         )

@@ -9,13 +9,20 @@ from typing import Any
 from adapter.auth import reviews
 from adapter.diagnostics.site import Finding, Site
 from adapter.installation import API_SERVICE
+from adapter.kube import paths
+from adapter.kube.lease import LEASES
 from adapter.tls.certificate_secret import SecretStore, bundle_of
 
 OLDEST_MINOR = 32
 """Minor version of Kubernetes that the adapter needs."""
 
-TOLERANCE_MINOR = 33
-"""Minor version of Kubernetes since which HPAs have `behavior.*.tolerance`."""
+TOLERANCE_MINOR = 35
+"""Minor version of Kubernetes since which HPAs have `behavior.*.tolerance` by default; feature gate
+HPAConfigurableTolerance is alpha and off in 1.33 and 1.34.
+"""
+
+ZERO_MINOR = 37
+"""Minor version of Kubernetes since which feature gate HPAScaleToZero is on by default."""
 
 LEASE_LATE_SECONDS = 60.0
 """Age of a renewal after which there is no leader, with room for clocks that differ."""
@@ -31,8 +38,9 @@ async def version(site: Site) -> AsyncIterator[Finding]:
     elif minor < TOLERANCE_MINOR:
         yield Finding(
             "warning",
-            f"{shown}: HPAs ignore changes of up to 10 %",
-            f"use 1.{TOLERANCE_MINOR} or newer, which has behavior.*.tolerance; or use --actuate=scale",
+            f"{shown}: HPAs ignore changes of up to 10 %, without feature gate HPAConfigurableTolerance",
+            f"use 1.{TOLERANCE_MINOR} or newer, where it is on, or turn it on (1.33 and 1.34), for"
+            " behavior.*.tolerance; or use --actuate=scale",
         )
     else:
         yield Finding("ok", shown)
@@ -41,7 +49,7 @@ async def version(site: Site) -> AsyncIterator[Finding]:
 async def layer(site: Site) -> AsyncIterator[Finding]:
     """Whether kube-apiserver has a front-proxy certificate for aggregated APIs."""
     where = f"{reviews.CONFIG_NAMESPACE}/{reviews.CONFIG_NAME}"
-    config = await site.find(f"{reviews.CONFIG_PATH}/{reviews.CONFIG_NAME}") or {}
+    config = await site.find(reviews.CONFIG_ITEM) or {}
     if (config.get("data") or {}).get("requestheader-client-ca-file"):
         yield Finding("ok", "aggregation layer is on")
     else:
@@ -55,7 +63,7 @@ async def layer(site: Site) -> AsyncIterator[Finding]:
 async def api_service(site: Site) -> AsyncIterator[Finding]:
     """Whether the APIService points to this adapter, is available, and trusts its serving certificate."""
     names = site.names
-    item = await site.find(f"/apis/apiregistration.k8s.io/v1/apiservices/{API_SERVICE}")
+    item = await site.find(paths.item("apiregistration.k8s.io/v1", "apiservices", API_SERVICE))
     if item is None:
         yield Finding("error", f"no APIService {API_SERVICE}", "kubectl apply -k manifests/base")
         return
@@ -116,7 +124,7 @@ async def _trust(site: Site, item: Mapping[str, Any]) -> AsyncIterator[Finding]:
 async def lease(site: Site) -> AsyncIterator[Finding]:
     """Whether a replica leads."""
     names = site.names
-    path = f"/apis/coordination.k8s.io/v1/namespaces/{names.namespace}/leases/{names.lease}"
+    path = paths.item(LEASES, "leases", names.lease, namespace=names.namespace)
     item = await site.find(path)
     if item is None:
         yield Finding(

@@ -11,10 +11,10 @@ from adapter.collector import promql
 from adapter.collector.instant_vector import InstantVector
 from adapter.collector.prometheus import PrometheusError, PrometheusOptions
 from adapter.diagnostics.site import Finding, Site
+from adapter.kube import paths
 from adapter.kube.errors import ApiError
 from adapter.resources import inputs
-from adapter.resources.config_maps import CONFIG_SUFFIX
-from adapter.resources.watches import NEEDED
+from adapter.resources.config_maps import CONFIG_SUFFIX, NEEDED
 
 
 async def config_maps(site: Site) -> AsyncIterator[Finding]:
@@ -51,7 +51,7 @@ async def _read(site: Site) -> tuple[inputs.Reader, set[str]]:
     space = site.names.namespace
     reader = inputs.Reader()
     names = set()
-    for item in await site.objects(f"/api/v1/namespaces/{space}/configmaps"):
+    for item in await site.objects(paths.collection("v1", "configmaps", namespace=space)):
         name = str((item.get("metadata") or {}).get("name"))
         if name in NEEDED or name.endswith(CONFIG_SUFFIX):
             reader.read_config_map(f"ConfigMap {space}/{name}", item)

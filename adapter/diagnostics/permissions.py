@@ -79,7 +79,6 @@ def needed(names: Names) -> list[Attributes]:
         *rule("list watch", "llmd.ai", "variantautoscalings"),
         *rule("patch", "llmd.ai", "variantautoscalings/status"),
         *rule("list watch", "apps", "deployments"),
-        *rule("patch", "apps", "deployments/scale"),
         *rule("list watch", "autoscaling", "horizontalpodautoscalers"),
         *rule("list watch", "", "pods"),
         *rule("create", "events.k8s.io", "events"),

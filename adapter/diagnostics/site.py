@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 from adapter.collector.prometheus import PrometheusOptions
 from adapter.installation import Names
+from adapter.kube import paths
 from adapter.kube.client import Cluster
 from adapter.kube.errors import ApiError, NotFound
 
-VARIANTS = "/apis/llmd.ai/v1alpha1"
+VARIANTS = "llmd.ai/v1alpha1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ class Site:
             ApiError: the API server refused, or did not answer.
 
         """
-        return await self.objects(f"{VARIANTS}/variantautoscalings")
+        return await self.objects(paths.collection(VARIANTS, "variantautoscalings"))
 
     async def version(self) -> Mapping[str, Any]:
         """Read `/version`, once for all checks.

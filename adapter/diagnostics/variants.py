@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+from adapter.controller.status import CONFIGURATION
 from adapter.diagnostics.site import VARIANTS, Finding, Site, key_of
+from adapter.kube import paths
 
 _FIX = "kubectl apply -k manifests/crd"
 
 
 async def definition(site: Site) -> AsyncIterator[Finding]:
     """Whether the CRD is installed, with its status subresource."""
-    resources = await site.find(VARIANTS) or {}
+    resources = await site.find(paths.root(VARIANTS)) or {}
     names = {item.get("name") for item in resources.get("resources") or ()}
     if "variantautoscalings" not in names:
         yield Finding("error", "no CRD variantautoscalings.llmd.ai", _FIX)
@@ -31,6 +33,8 @@ async def statuses(site: Site) -> AsyncIterator[Finding]:
     for item in items:
         conditions = (item.get("status") or {}).get("conditions") or ()
         failed = [condition for condition in conditions if condition.get("status") == "False"]
+        # A target that is served, from less than what was written, comes after one that is not.
+        failed.sort(key=lambda condition: condition.get("type") == CONFIGURATION)
         shown = f"VariantAutoscaling {key_of(item)}"
         if not conditions:
             yield Finding(
@@ -38,7 +42,7 @@ async def statuses(site: Site) -> AsyncIterator[Finding]:
             )
         elif failed:
             yield Finding(
-                "error",
+                "warning" if failed[0].get("type") == CONFIGURATION else "error",
                 f"{shown}: {failed[0].get('reason')}: {failed[0].get('message')}",
                 f"variant-adapter explain {key_of(item)}",
             )

@@ -28,6 +28,7 @@ _TABLE: tuple[tuple[type[ApiError], str, str], ...] = (
         r"/portforward$",
         "explain needs the verbs get and create on pods/portforward there, or a metrics port with --url",
     ),
+    (Forbidden, r"/nodes$", "grant it: kubectl apply -f manifests/overlays/limited/nodes.yaml"),
     (Forbidden, r"", "grant it: kubectl apply -f manifests/base/rbac.yaml"),
     (Unauthorized, r"", "renew the credentials of the kubeconfig or the ServiceAccount"),
     (NotFound, r"/leases/", "is the adapter installed? run variant-adapter doctor"),

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from yarl import URL
 
 from adapter.errors import StartupError
-from adapter.kube import errors
+from adapter.kube import errors, paths
 from adapter.kube import kubeconfig as kubeconfigs
 
 TIMEOUT_SECONDS = 10.0
@@ -34,6 +35,8 @@ _MESSAGE_BYTES = 4 * 1024 * 1024
 
 _TLS_END_SECONDS = 0.1
 """Seconds in which the TLS connection of a WebSocket ends."""
+_ERROR_LIMIT, _MESSAGE_LIMIT = 64 * 1024, 500
+"""Bytes of an error response that are read, and characters of its message that are shown."""
 
 _FAILURES = (OSError, TimeoutError, aiohttp.ClientError, ValueError, RecursionError)
 """No connection, no response in time, or a response that is not a JSON object."""
@@ -221,6 +224,7 @@ class Cluster:
 
         """
         headers: dict[str, str] = {}
+        paths.checked(path)
         connection = self._connection
         await connection.authorize(headers)
         try:
@@ -282,30 +286,42 @@ class Cluster:
     ) -> aiohttp.ClientResponse:
         """Send a request; give a response of 2xx with its body unread."""
         headers = {"Accept": "application/json", "Content-Type": content_type}
+        paths.checked(path)
         connection = self._connection
         await connection.authorize(headers)
         response = await connection.session.request(
             method,
-            f"{connection.server}{path}",
+            # Encoded: the path is sent as it is, nothing of it is resolved or unquoted on the way.
+            URL(f"{connection.server}{path}", encoded=True),
             params=query,
             data=None if body is None else json.dumps(body),
             headers=headers,
             timeout=aiohttp.ClientTimeout(total=timeout),
+            allow_redirects=False,
             proxy=connection.proxy,
             server_hostname=connection.server_hostname,
         )
         if response.status >= 300:
             async with response:
-                text = (await response.text())[:500]
-            with contextlib.suppress(ValueError):
-                text = json.loads(text).get("message", text)
+                text = _reported(await response.content.read(_ERROR_LIMIT))
             raise errors.of_status(
                 response.status,
-                f"{path}: {response.status} {text}",
+                f"{path}: {response.status} {text or response.reason or ''}".rstrip(),
                 path=path,
                 retry_after=response.headers.get("Retry-After"),
             )
         return response
+
+
+def _reported(body: bytes) -> str:
+    """The message of a Status object; empty for any other body, which is not ours to quote."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return ""
+    if not isinstance(document, dict) or document.get("kind") != "Status":
+        return ""
+    return str(document.get("message") or "")[:_MESSAGE_LIMIT]
 
 
 def _watch_event(event: Any) -> dict[str, Any]:

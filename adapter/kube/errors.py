@@ -6,6 +6,7 @@
   + NotFound: 404, there is no such object or resource
   + Conflict: 409, the object exists already, or was modified since it was read
   + Gone: 410, the resource version is compacted: list again
+  + InvalidPath: a name or kind that cannot stand in a URL; nothing was sent
   + Unavailable: no answer, or 5xx: nothing is known about the object, the same request may succeed later
     x Throttled: 429, or 503 with Retry-After: the API server limits the rate, and may say when to retry
 
@@ -50,6 +51,10 @@ class Conflict(ApiError):
 
 class Gone(ApiError):
     """The resource version to watch from is compacted: list again."""
+
+
+class InvalidPath(ApiError):
+    """A name, kind or version cannot stand in a URL; nothing was sent."""
 
 
 class Unavailable(ApiError):

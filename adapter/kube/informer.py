@@ -140,7 +140,9 @@ class Informer:
 
     async def _list(self) -> str:
         items, version = await self._source.list_objects(self.path, self._query)
-        objects: dict[tuple[str, str], Object] = {_key(item): self._trim(item) for item in items}
+        objects: dict[tuple[str, str], Object] = {}
+        for item in items:
+            self._keep(objects, item)
         if objects != self._objects or not self.synced.is_set():
             self._objects = objects
             self.synced.set()
@@ -150,14 +152,22 @@ class Informer:
     def _apply(self, event: Mapping[str, Any]) -> str:
         """Apply an event; give its resource version."""
         item = event.get("object") or {}
-        key = _key(item)
         if event.get("type") == "DELETED":
-            self._objects.pop(key, None)
+            self._objects.pop(_key(item), None)
             self._changed()
         elif event.get("type") in {"ADDED", "MODIFIED"}:
-            self._objects[key] = self._trim(item)
+            self._keep(self._objects, item)
             self._changed()
         return str((item.get("metadata") or {}).get("resourceVersion") or "")
+
+    def _keep(self, objects: dict[tuple[str, str], Object], item: Object) -> None:
+        """Put an object among the others; one that cannot be read is left out, and ends nothing."""
+        key = _key(item)
+        objects.pop(key, None)
+        try:
+            objects[key] = self._trim(item)
+        except Exception:
+            log.exception("object cannot be read; leaving it out", path=self.path, object=key)
 
 
 def _key(item: Object) -> tuple[str, str]:

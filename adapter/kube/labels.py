@@ -12,11 +12,15 @@ from typing import Literal
 
 Operator = Literal["=", "!=", "in", "notin", "exists", "!", ">", "<"]
 
-_TOKEN = re.compile(r"\s*(==|!=|[=!,()<>]|[^\s=!,()<>]+)")
+LENGTH = 64 * 1024
+"""Most characters of a selector."""
+
+# Blanks between tokens are skipped by the search itself, one by one.
+_TOKEN = re.compile(r"==|!=|[=!,()<>]|[^\s=!,()<>]+")
 _NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?")
 _PREFIX = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*")
-_INTEGER = re.compile(r"[+-]?[0-9]+")
-_DIGITS = 64
+_INTEGER = re.compile(r"[+-]?[0-9]{1,63}")
+_INT64 = range(-(2**63), 2**63)
 _SYMBOLS = {"=", "==", "!=", "!", ",", "(", ")", "<", ">"}
 
 
@@ -52,7 +56,7 @@ class Requirement:
             case "!":
                 return value is None
             case ">" | "<":
-                number, bound = _integer(value or ""), _integer(self.values[0])
+                number, bound = int64(value or ""), int64(self.values[0])
                 if number is None or bound is None:
                     return False
                 return number > bound if self.operator == ">" else number < bound
@@ -83,7 +87,19 @@ def parse(text: str) -> Selector:
         SelectorError: the text is malformed; the message is kube-apiserver's.
 
     """
+    if len(text) > LENGTH:
+        raise SelectorError(
+            f"the selector has {len(text)} characters, at most {LENGTH} are accepted"
+        )
     return Selector(tuple(_Parser(_TOKEN.findall(text)).requirements()))
+
+
+def int64(text: str) -> int | None:
+    """A number as Go's `strconv.ParseInt` reads it; None for a text that is none, or beyond 64 bits."""
+    if not _INTEGER.fullmatch(text):
+        return None
+    number = int(text)
+    return number if number in _INT64 else None
 
 
 class _Parser:
@@ -135,7 +151,7 @@ class _Parser:
             return Requirement(key, "!=" if operator == "!=" else "=", (value,))
         if operator in {"<", ">"}:
             value = self.value()
-            if _integer(value) is None:
+            if int64(value) is None:
                 raise SelectorError(
                     f"values[0][{key}]: Invalid value: \"{value}\": for 'Gt', 'Lt' operators, the"
                     " value must be an integer"
@@ -181,15 +197,6 @@ class _Parser:
             if self.peek() == ")":
                 self.take()
                 return tuple(sorted(values))
-
-
-def _integer(text: str) -> int | None:
-    """The number, where it is one of 64 bits as Kubernetes has them; None elsewhere."""
-    # Python refuses to convert thousands of digits with an error of its own.
-    if len(text) > _DIGITS or not _INTEGER.fullmatch(text):
-        return None
-    number = int(text)
-    return number if -(2**63) <= number < 2**63 else None
 
 
 def _check_key(key: str) -> None:

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from adapter.kube import errors
+from adapter.kube import errors, paths
 from adapter.kube.client import Cluster
 from adapter.kube.leader_election import LeaseConflictError, LeaseRecord, LeaseUnavailableError
+
+LEASES = "coordination.k8s.io/v1"
 
 _TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 
@@ -20,13 +22,14 @@ class KubernetesLease:
         self._cluster = cluster
         self._namespace = namespace
         self._name = name
-        self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+        self._collection = paths.collection(LEASES, "leases", namespace=namespace)
+        self._path = paths.item(LEASES, "leases", name, namespace=namespace)
         self._others: Mapping[str, Any] = {}
 
     async def read(self) -> tuple[LeaseRecord, str] | None:
         """The record and its resource version; None where no Lease exists yet."""
         try:
-            lease = await self._cluster.request("GET", f"{self._path}/{self._name}")
+            lease = await self._cluster.request("GET", self._path)
         except errors.NotFound:
             return None
         except errors.ApiError as error:
@@ -36,18 +39,17 @@ class KubernetesLease:
     async def create(self, record: LeaseRecord) -> str:
         """Create the Lease; give its resource version."""
         self._others = {}
-        return await self._write("POST", self._path, record, {})
+        return await self._write("POST", self._collection, record, {})
 
     async def update(self, record: LeaseRecord, version: str) -> str:
         """Replace that resource version; give the new one."""
-        path = f"{self._path}/{self._name}"
-        return await self._write("PUT", path, record, {"resourceVersion": version})
+        return await self._write("PUT", self._path, record, {"resourceVersion": version})
 
     async def _write(
         self, method: str, path: str, record: LeaseRecord, metadata: dict[str, str]
     ) -> str:
         body = {
-            "apiVersion": "coordination.k8s.io/v1",
+            "apiVersion": LEASES,
             "kind": "Lease",
             # Labels and owner references set by others stay.
             "metadata": {

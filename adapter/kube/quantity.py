@@ -1,14 +1,23 @@
-"""`resource.Quantity` with exact arithmetic: the notation of numbers in the external metrics API."""
+"""Numbers as Kubernetes writes them: `resource.Quantity` with exact arithmetic, and whole numbers."""
 
 from __future__ import annotations
 
 import re
 from decimal import ROUND_UP, Decimal, localcontext
 
+from adapter.kube.paths import shortened
+
+LENGTH = 256
+"""Most characters of a quantity."""
+
+# Possessive: what was read as a number is not tried again as a shorter one.
 _FORM = re.compile(
-    r"(?P<number>[+-]?(?:\d+(?:\.\d*)?|\.\d+))"
-    r"(?:(?P<suffix>[numkMGTPE]|[KMGTPE]i)|[eE](?P<exponent>[+-]?\d{1,3}))?"
+    r"(?P<number>[+-]?+(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++))"
+    r"(?:(?P<suffix>[numkMGTPE]|[KMGTPE]i)|[eE](?P<exponent>[+-]?[0-9]{1,3}))?"
 )
+_DIGITS = 19
+"""Most digits of a whole number, as many as an int64 has."""
+
 _POWERS = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
 
@@ -20,15 +29,29 @@ def parse(text: str) -> Decimal:
         ValueError: the text is not a quantity.
 
     """
-    form = _FORM.fullmatch(text)
+    form = _FORM.fullmatch(text) if len(text) <= LENGTH else None
     if form is None:
-        raise ValueError(f"not a quantity: {text!r}; write it like 3, 3500m or 2Gi")
+        raise ValueError(f"not a quantity: {shortened(text)}; write it like 3, 3500m or 2Gi")
     suffix, exponent = form["suffix"] or "", form["exponent"]
     with localcontext(prec=200):
         number = Decimal(form["number"])
         if suffix in _BINARY:
             return number * Decimal(2) ** _BINARY[suffix]
         return number.scaleb(int(exponent) if exponent else _POWERS[suffix])
+
+
+def whole(text: str, *, least: int = 0, most: int) -> int:
+    """A whole number in a text, of ASCII digits alone.
+
+    Raises:
+        ValueError: the text is no such number within the bounds.
+
+    """
+    # Longer texts are not read as a number at all: that takes more than linear time.
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS else -1
+    if not least <= number <= most:
+        raise ValueError(f"must be a whole number from {least} to {most}, not {shortened(text)}")
+    return number
 
 
 def canonical(text: str) -> str:

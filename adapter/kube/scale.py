@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from adapter.kube import errors
+from adapter.kube import errors, paths
 from adapter.kube.client import Cluster
+
+MOST_REPLICAS = 100_000
+"""Largest number of replicas that is taken from an object; more is no number of replicas."""
+
+KNOWN_KINDS = {
+    ("apps", "deployment"): ("apps/v1", "Deployment"),
+    ("apps", "replicaset"): ("apps/v1", "ReplicaSet"),
+    ("apps", "statefulset"): ("apps/v1", "StatefulSet"),
+    ("extensions", "deployment"): ("apps/v1", "Deployment"),
+    ("extensions", "replicaset"): ("apps/v1", "ReplicaSet"),
+}
+"""Built-in workloads by group and lower-case kind, with the one spelling that is used here."""
+
+DEPLOYMENT = ("apps/v1", "Deployment")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +35,26 @@ class Reference:
     def __str__(self) -> str:
         """Kind and name, as in messages."""
         return f"{self.kind} {self.name}"
+
+    @property
+    def is_deployment(self) -> bool:
+        """Whether it is a Deployment of `apps`, which is watched; `read` and `write` serve all others."""
+        return (self.api_version, self.kind) == DEPLOYMENT
+
+    @property
+    def canonical(self) -> Reference:
+        """The same workload in the one spelling of its version and kind, where it is a built-in one."""
+        group = self.api_version.rpartition("/")[0]
+        known = KNOWN_KINDS.get((group, self.kind.lower()))
+        if known is None:
+            return self
+        return Reference(name=self.name, api_version=known[0], kind=known[1])
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """Group, kind and name without what may be spelled in several ways: equal for one real workload."""
+        one = self.canonical
+        return one.api_version.rpartition("/")[0], one.kind.lower(), one.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +73,20 @@ class Scale:
     spec_replicas: int
     selector: str = ""
     uid: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """A scale target itself, as it was read before a write.
+
+    Attributes:
+        annotations: Annotations of the object.
+        version: Resource version that the write is for.
+
+    """
+
+    annotations: Mapping[str, str]
+    version: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,38 +116,100 @@ class Scales:
             ApiError: the API server refused, or did not answer.
 
         """
-        document = await self._cluster.request("GET", await self._path(namespace, reference))
-        spec, status = document.get("spec") or {}, document.get("status") or {}
+        plural = await self._plural(reference)
+        path = paths.item(
+            reference.api_version, plural, reference.name, namespace=namespace, subresource="scale"
+        )
+        document = await self._cluster.request("GET", path)
+        metadata, spec, status = (
+            _mapping(document.get(name)) for name in ("metadata", "spec", "status")
+        )
         return Scale(
-            replicas=int(status.get("replicas") or 0),
-            spec_replicas=int(spec.get("replicas") or 0),
+            replicas=count(status.get("replicas")),
+            spec_replicas=count(spec.get("replicas")),
             selector=str(status.get("selector") or ""),
-            uid=str((document.get("metadata") or {}).get("uid") or ""),
+            uid=str(metadata.get("uid") or ""),
         )
 
-    async def write(self, namespace: str, reference: Reference, replicas: int) -> None:
-        """Set `spec.replicas` of a workload.
+    async def workload(self, namespace: str, reference: Reference) -> Workload:
+        """Read the workload itself.
 
         Raises:
-            NotFound: the workload, its kind, or its scale subresource does not exist.
+            NotFound: the workload or its kind does not exist.
             ApiError: the API server refused, or did not answer.
 
         """
+        plural = await self._plural(reference)
+        path = paths.item(reference.api_version, plural, reference.name, namespace=namespace)
+        metadata = _mapping((await self._cluster.request("GET", path)).get("metadata"))
+        return Workload(
+            annotations=_mapping(metadata.get("annotations")),
+            version=str(metadata.get("resourceVersion") or ""),
+        )
+
+    async def namespace_annotations(self, namespace: str) -> Mapping[str, str]:
+        """Read the annotations of a namespace.
+
+        Raises:
+            ApiError: the API server refused, or did not answer.
+
+        """
+        document = await self._cluster.request("GET", paths.item("v1", "namespaces", namespace))
+        return _mapping(_mapping(document.get("metadata")).get("annotations"))
+
+    async def write(
+        self, namespace: str, reference: Reference, replicas: int, *, version: str = ""
+    ) -> None:
+        """Set `spec.replicas` of a workload.
+
+        Args:
+            namespace: namespace of the workload.
+            reference: the workload.
+            replicas: replicas to set.
+            version: resource version that the workload must have; empty: any.
+
+        Raises:
+            NotFound: the workload, its kind, or its scale subresource does not exist.
+            Conflict: the workload has another resource version.
+            ApiError: the API server refused, or did not answer.
+
+        """
+        plural = await self._plural(reference)
+        body: dict[str, Any] = {"spec": {"replicas": replicas}}
+        if version:
+            body["metadata"] = {"resourceVersion": version}
         await self._cluster.request(
             "PATCH",
-            await self._path(namespace, reference),
-            body={"spec": {"replicas": replicas}},
+            paths.item(
+                reference.api_version,
+                plural,
+                reference.name,
+                namespace=namespace,
+                subresource="scale",
+            ),
+            body=body,
             content_type="application/merge-patch+json",
         )
 
-    async def _path(self, namespace: str, reference: Reference) -> str:
+    async def _plural(self, reference: Reference) -> str:
         version = reference.api_version
         plural = self._plurals.get((version, reference.kind))
-        root = f"/api/{version}" if "/" not in version else f"/apis/{version}"
         if plural is None:
+            root = paths.root(version)
             plural = _plural(await self._cluster.request("GET", root), reference, root)
             self._plurals[version, reference.kind] = plural
-        return f"{root}/namespaces/{namespace}/{plural}/{reference.name}/scale"
+        return plural
+
+
+def count(value: object) -> int:
+    """Replicas of an object of the API, from 0 to `MOST_REPLICAS`; 0 for what is no number."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return 0
+    return min(max(value, 0), MOST_REPLICAS)
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _plural(resources: dict[str, Any], reference: Reference, root: str) -> str:

@@ -281,6 +281,7 @@ def _pairs(fleet: fleets.Fleet, choices: Mapping[str, Choices]) -> list[Pair]:
             max_batch = variant.max_batch or capacity.scaled_max_batch(
                 profile.max_batch, profile.at_tokens, output_tokens
             )
+            max_batch = min(max_batch, fleets.LARGEST_BATCH)
             pairs.append(Pair(variant, profile, accelerator, targets, max_batch))
     return pairs
 

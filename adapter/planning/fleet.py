@@ -17,6 +17,9 @@ from analyzer.latency import LatencyParameters
 from analyzer.step_times import EngineLimits, StepTimes
 from optimizer.problem import TRANSITION_FACTOR, SaturationPolicy, SolverName
 
+LARGEST_BATCH = 8192
+"""Largest batch that is sized: time and memory for it grow with it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accelerator:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import ipaddress
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from adapter import errors
+from adapter.kube import quantity
+from adapter.kube.paths import shortened
+from adapter.kube.scale import MOST_REPLICAS
+from adapter.settings import kinds
 from adapter.settings.groups import all_declarations
+
+MOST_ENDPOINTS = 256
+"""Most URLs of one variant's annotation."""
 
 ENDPOINTS = "llmd.ai/metrics-endpoints"
 
@@ -22,6 +29,9 @@ MAX_REPLICAS = "llmd.ai/max-replicas"
 TUNE = "llmd.ai/tune"
 
 ACTUATE = "llmd.ai/actuate"
+
+ALLOW_SCALE = "llmd.ai/allow-scale"
+"""Consent to patches of `/scale`, on the scale target or its namespace; on a variant it means nothing."""
 
 METRICS_SOURCE = "llmd.ai/metrics-source"
 
@@ -59,7 +69,7 @@ def parse_one_of(notes: Mapping[str, str], name: str, known: Sequence[Word]) -> 
         if text == word:
             return word
     raise errors.InputError(
-        f"metadata.annotations[{name}]: must be one of {', '.join(known)}, not {text!r}"
+        f"metadata.annotations[{name}]: must be one of {', '.join(known)}, not {shortened(text)}"
     )
 
 
@@ -69,32 +79,89 @@ def parse_actuate(notes: Mapping[str, str]) -> bool | None:
         return None
     if text not in {"hpa", "scale"}:
         raise errors.InputError(
-            f'metadata.annotations[{ACTUATE}]: must be "hpa" or "scale", not {text!r}'
+            f'metadata.annotations[{ACTUATE}]: must be "hpa" or "scale", not {shortened(text)}'
         )
     return text == "scale"
 
 
-def parse_endpoints(text: str) -> tuple[str, ...]:
+def parse_endpoints(
+    text: str, *, own: Collection[str] = (), destinations: Destinations | None = None
+) -> tuple[str, ...]:
+    """Metrics URLs of the annotation `llmd.ai/metrics-endpoints`.
+
+    Args:
+        text: URLs, separated by blanks or commas.
+        own: Addresses of the pods of the variant's scale target.
+        destinations: Where else metrics may be scraped; None: anywhere.
+
+    Raises:
+        InputError: one is no URL, is of another host, or there are too many.
+
+    """
+    urls = text.replace(",", " ").split()
+    if len(urls) > MOST_ENDPOINTS:
+        raise errors.InputError(
+            f"metadata.annotations[{ENDPOINTS}]: {len(urls)} URLs, at most {MOST_ENDPOINTS} are scraped"
+        )
     endpoints = []
-    for url in text.replace(",", " ").split():
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+    for number, url in enumerate(urls, 1):
+        try:
+            parts = kinds.split_url(url)
+        except ValueError as error:
             raise errors.InputError(
-                f"metadata.annotations[{ENDPOINTS}]: {url!r} is not an http:// or https:// URL"
+                f"metadata.annotations[{ENDPOINTS}]: URL {number} is not an http:// or https:// URL that"
+                f" can be requested: {error}"
+            ) from error
+        host = parts.hostname or ""
+        if destinations is not None and not (_is_own(host, own) or destinations.include(host)):
+            raise errors.InputError(
+                f"metadata.annotations[{ENDPOINTS}]: URL {number} names {host}, which is no pod of the scale"
+                " target; remove the annotation, or let the operator allow it by --allowed-endpoints"
             )
         endpoints.append(url if parts.path not in {"", "/"} else url.rstrip("/") + "/metrics")
     return tuple(dict.fromkeys(endpoints))
+
+
+class Destinations:
+    """CIDRs, hosts and `*.DOMAIN`s that the operator allows."""
+
+    def __init__(self, allowed: Iterable[str]) -> None:
+        self._networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
+        self._hosts: set[str] = set()
+        for text in allowed:
+            try:
+                self._networks.append(ipaddress.ip_network(text))
+            except ValueError:
+                self._hosts.add(text.lower())
+
+    def include(self, host: str) -> bool:
+        """Whether an address or a host name is among them; names are not resolved."""
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            name = host.lower().removesuffix(".")
+            parents = name.split(".")
+            return name in self._hosts or any(
+                f"*.{'.'.join(parents[start:])}" in self._hosts for start in range(1, len(parents))
+            )
+        return any(address in network for network in self._networks)
+
+
+def _is_own(host: str, own: Collection[str]) -> bool:
+    try:
+        return str(ipaddress.ip_address(host)) in own
+    except ValueError:
+        return False
 
 
 def parse_count(notes: Mapping[str, str], name: str) -> int | None:
     text = notes.get(name)
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit()):
-        raise errors.InputError(
-            f"metadata.annotations[{name}]: must be a whole number >= 0, not {text!r}"
-        )
-    return int(text)
+    try:
+        return quantity.whole(text, most=MOST_REPLICAS)
+    except ValueError as error:
+        raise errors.InputError(f"metadata.annotations[{name}]: {error}") from error
 
 
 def parse_flag(notes: Mapping[str, str], name: str) -> bool | None:
@@ -103,6 +170,6 @@ def parse_flag(notes: Mapping[str, str], name: str) -> bool | None:
         return None
     if text.lower() not in {"true", "false"}:
         raise errors.InputError(
-            f'metadata.annotations[{name}]: must be "true" or "false", not {text!r}'
+            f'metadata.annotations[{name}]: must be "true" or "false", not {shortened(text)}'
         )
     return text.lower() == "true"

@@ -10,10 +10,10 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-
 from adapter import errors
+from adapter.resources.configuration.last_good import NOTHING, LastGood
 from adapter.resources.inputs import Inputs, Reader
+from adapter.resources.texts.documents import FILE_LENGTH, DocumentError, parse_all_yaml
 
 
 def digest(folder: Path) -> str:
@@ -28,8 +28,8 @@ def digest(folder: Path) -> str:
     return hashed.hexdigest()
 
 
-def read(folder: Path) -> Inputs:
-    """Read every `*.yaml` and `*.yml` below the folder.
+def read(folder: Path, *, last_good: LastGood = NOTHING) -> Inputs:
+    """Read every `*.yaml` and `*.yml` below the folder; `last_good`: rows in force at the reading before.
 
     Raises:
         InputError: the folder is missing, or it holds no YAML file.
@@ -40,7 +40,7 @@ def read(folder: Path) -> Inputs:
     if not any(True for _ in _files(folder)):
         raise errors.InputError(f"{folder}: no *.yaml or *.yml file in it")
     before = digest(folder)
-    reader = Reader()
+    reader = Reader(last_good=last_good)
     for path in _files(folder):
         _read_file(reader, path, str(path.relative_to(folder)))
     return reader.inputs(before)
@@ -55,9 +55,9 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _read_file(reader: Reader, path: Path, shown: str) -> None:
     try:
-        documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
-    except yaml.YAMLError as error:
-        reader.problems.append(f"{shown}: not valid YAML: {' '.join(str(error).split())}")
+        documents = parse_all_yaml(path.read_text(encoding="utf-8"), length=FILE_LENGTH)
+    except DocumentError as error:
+        reader.problems.append(f"{shown}: {error}")
         return
     except (OSError, UnicodeDecodeError) as error:
         reader.problems.append(f"{shown}: cannot be read: {error}")
@@ -66,7 +66,8 @@ def _read_file(reader: Reader, path: Path, shown: str) -> None:
         if document is None:
             continue
         if isinstance(document, dict) and document.get("kind") == "List":
-            for item in document.get("items") or []:
+            items = document.get("items")
+            for item in items if isinstance(items, list) else ():
                 reader.read_object(f"{shown}: ", item)
         else:
             reader.read_object(f"{shown}: ", document)

@@ -112,6 +112,6 @@ def first(labels: Mapping[str, str], *names: str) -> str:
 def memory_gib(text: str) -> float | None:
     """From `192G`, or MiB without a unit."""
     number = text.rstrip("GBi")
-    if not number.isdigit():
+    if not (number.isascii() and number.isdigit()):
         return None
-    return float(number) if number != text else int(number) / 1024
+    return float(number) if number != text else float(number) / 1024

@@ -10,13 +10,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import structlog
+
 from adapter import errors
 from adapter.kube import scale
 from adapter.planning import fleet
 from adapter.resources import hpa, pods, schemas, stored_status
 from adapter.resources import variant as variants
-from adapter.resources.config_maps import ConfigMaps, validated
+from adapter.resources.annotations import Destinations
+from adapter.resources.config_maps import ConfigMaps
+from adapter.resources.configuration.last_good import NOTHING, LastGood
+from adapter.resources.texts.documents import validated
 from adapter.settings import keys
+
+log = structlog.get_logger()
 
 API_VERSIONS = {
     "VariantAutoscaling": "llmd.ai/v1alpha1",
@@ -55,6 +62,8 @@ class Inputs:
         config: data of the adapter's own ConfigMap (`GLOBAL_OPT_INTERVAL` and others).
         problems: objects and fields that were left out, one line each.
         setting_problems: entries of `config` that are ignored.
+        row_problems: rows of prices and service classes that cannot be used, which `problems` has too.
+        last_good: what the next reading falls back to where a row cannot be used.
         refused: VariantAutoscalings that were left out.
         capacity: devices by device type; None: unlimited.
         digest: changes whenever a file changes.
@@ -67,6 +76,8 @@ class Inputs:
     config: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     setting_problems: tuple[keys.SettingProblem, ...] = ()
+    row_problems: tuple[str, ...] = ()
+    last_good: LastGood = NOTHING
     refused: tuple[InvalidVariant, ...] = ()
     capacity: Mapping[str, int] | None = None
     digest: str = ""
@@ -75,7 +86,17 @@ class Inputs:
 class Reader:
     """Reads objects one by one, then joins them to variants."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, destinations: Destinations | None = None, *, last_good: LastGood = NOTHING
+    ) -> None:
+        """Make a reader.
+
+        Args:
+            destinations: where metrics may be scraped besides a target's own pods; None: anywhere.
+            last_good: rows of the ConfigMaps in force at the reading before.
+
+        """
+        self._destinations = destinations
         self.problems: list[str] = []
         self.refused: dict[tuple[str, str], InvalidVariant] = {}
         self.variants: dict[tuple[str, str], tuple[str, schemas.VariantAutoscaling]] = {}
@@ -83,7 +104,7 @@ class Reader:
         self.stored: dict[tuple[str, str], str] = {}
         self.targets: dict[tuple[str, scale.Reference], variants.Target | scale.Unresolved] = {}
         self.scalers: list[hpa.Scaler] = []
-        self.settings = ConfigMaps(self.problems)
+        self.settings = ConfigMaps(self.problems, last_good)
         self.capacity: Mapping[str, int] | None = None
 
     def read_object(self, shown: str, document: Any) -> None:
@@ -163,16 +184,25 @@ class Reader:
             except errors.InputError as error:
                 self.problems.append(f"{where}: {error}")
                 self._refuse_variant(variant, "InvalidConfiguration", str(error))
+            except Exception as error:
+                # Whatever one object makes of us is that variant's problem alone.
+                log.exception("variant cannot be used; leaving it out", variant="/".join(key))
+                message = f"the objects of this variant cannot be used ({type(error).__name__})"
+                self.problems.append(f"{where}: {message}")
+                self._refuse_variant(variant, "InvalidConfiguration", message)
             else:
                 self.problems.extend(f"{where}: {warning}" for warning in source.warnings)
                 sources.append(source)
+        settings = self.settings
         return Inputs(
-            accelerators=tuple(self.settings.accelerators.values()),
-            service_classes=tuple(named.service_class for named in self.settings.classes.values()),
+            accelerators=tuple(settings.accelerators.values()),
+            service_classes=settings.service_classes,
             variants=tuple(sources),
-            config=self.settings.data,
+            config=settings.data,
             problems=tuple(self.problems),
-            setting_problems=tuple(self.settings.setting_problems),
+            setting_problems=tuple(settings.setting_problems),
+            row_problems=tuple(settings.row_problems),
+            last_good=settings.last_good,
             refused=tuple(self.refused[key] for key in sorted(self.refused)),
             capacity=self.capacity,
             digest=fingerprint,
@@ -182,10 +212,10 @@ class Reader:
         self,
         key: tuple[str, str],
         variant: schemas.VariantAutoscaling,
-        owners: Mapping[tuple[str, scale.Reference], tuple[str, str]],
+        owners: Mapping[_Workload, tuple[str, str]],
     ) -> variants.VariantSource:
         reference = variants.reference(variant)
-        owner = owners[key[0], reference]
+        owner = owners[self._workload(key[0], reference)]
         if owner != key:
             raise _InvalidVariantError(
                 "TargetConflict",
@@ -199,19 +229,27 @@ class Reader:
         return variants.source(
             variant,
             target,
-            list(self.settings.classes.values()),
-            self.settings.accelerators,
+            self.settings,
             scalers=[item for item in self.scalers if item.namespace == key[0]],
             published=self.published.get(key),
             stored=self.stored.get(key, ""),
+            destinations=self._destinations,
         )
 
-    def _owners(self) -> dict[tuple[str, scale.Reference], tuple[str, str]]:
+    def _owners(self) -> dict[_Workload, tuple[str, str]]:
         """Owner of each scale target: the oldest of the variants that name it, then the first by name."""
-        owners: dict[tuple[str, scale.Reference], tuple[str, str]] = {}
+        owners: dict[_Workload, tuple[str, str]] = {}
         for key in sorted(self.variants, key=lambda key: (self._created(key), key)):
-            owners.setdefault((key[0], variants.reference(self.variants[key][1])), key)
+            reference = variants.reference(self.variants[key][1])
+            owners.setdefault(self._workload(key[0], reference), key)
         return owners
+
+    def _workload(self, namespace: str, reference: scale.Reference) -> _Workload:
+        """What a reference means, whatever its spelling: the UID of the object, else group, kind and name."""
+        target = self.targets.get((namespace, reference))
+        if isinstance(target, variants.Target) and target.uid:
+            return namespace, target.uid
+        return namespace, *reference.identity
 
     def _created(self, key: tuple[str, str]) -> str:
         return self.variants[key][1].metadata.created
@@ -242,6 +280,10 @@ class Reader:
                 message=message,
                 generation=generation if isinstance(generation, int) else 0,
             )
+
+
+_Workload = tuple[str, ...]
+"""Namespace and identity of one real scale target."""
 
 
 class _InvalidVariantError(errors.InputError):

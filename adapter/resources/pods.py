@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -21,6 +23,12 @@ WHOLE_GPUS = frozenset(
 """Resources that are whole GPUs; others of their vendors are slices or shares of one."""
 
 PORT, PATH, SCHEME = "prometheus.io/port", "prometheus.io/path", "prometheus.io/scheme"
+_PATH_TEXT = re.compile(r"[\x21\x24-\x7e]{0,512}")
+"""Visible ASCII without `"` and `#`, which ends a path."""
+
+_PROBLEMS = 3
+"""Most problems of one target's pods that are reported."""
+
 _PORT_NAMES = ("metrics", "http-metrics", "http", "vllm", "serve")
 
 
@@ -37,6 +45,8 @@ def trimmed(pod: Mapping[str, Any]) -> Mapping[str, Any]:
         ),
         None,
     )
+    address = _address(status)
+    url, problem = _url(address, annotations, spec)
     return {
         "metadata": {
             "namespace": metadata.get("namespace"),
@@ -50,7 +60,9 @@ def trimmed(pod: Mapping[str, Any]) -> Mapping[str, Any]:
         "startup_seconds": _between(
             metadata.get("creationTimestamp"), (ready or {}).get("lastTransitionTime")
         ),
-        "url": _url(annotations, spec, status),
+        "address": address,
+        "url": url,
+        "problem": problem,
         "requests": _requests(spec),
     }
 
@@ -63,6 +75,8 @@ class Serving:
         endpoints: metrics URLs of the pods.
         names: names of the pods, in the same order.
         startup_seconds: median time from creation until ready; None where unknown.
+        addresses: IP addresses of all its pods, also of those that are not ready.
+        problems: annotations of pods that are not used, one line each.
         gpus: whole GPUs that each pod requests; 0 where it has slices or shares of one; None where the pods
             request none, or differ.
 
@@ -71,6 +85,8 @@ class Serving:
     endpoints: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     startup_seconds: float | None = None
+    addresses: frozenset[str] = frozenset()
+    problems: tuple[str, ...] = ()
     gpus: int | None = None
 
 
@@ -100,7 +116,8 @@ class ByLabel:
 
     def serving(self, namespace: str, selector: labels.Selector) -> Serving:
         """Ready pods that have an address, ordered by URL."""
-        found = [pod for pod in self.matching(namespace, selector) if pod["ready"] and pod["url"]]
+        matching = self.matching(namespace, selector)
+        found = [pod for pod in matching if pod["ready"] and pod["url"]]
         found.sort(key=lambda pod: str(pod["url"]))
         starts = [pod["startup_seconds"] for pod in found if pod["startup_seconds"] is not None]
         return Serving(
@@ -108,6 +125,8 @@ class ByLabel:
             names=tuple(pod["metadata"]["name"] for pod in found),
             # One pod that became ready again late says nothing of how long a start takes.
             startup_seconds=statistics.median_low(starts) if starts else None,
+            addresses=frozenset(pod["address"] for pod in matching if pod["address"]),
+            problems=tuple(sorted({pod["problem"] for pod in found if pod["problem"]})[:_PROBLEMS]),
             gpus=_gpus(found),
         )
 
@@ -161,10 +180,22 @@ def _between(first: object, last: object) -> float | None:
     return max(span.total_seconds(), 0.0)
 
 
-def _url(annotations: Mapping[str, str], spec: Mapping[str, Any], status: Mapping[str, Any]) -> str:
-    address = str(status.get("podIP") or "")
-    if not address:
+def _address(status: Mapping[str, Any]) -> str:
+    """IP address of a pod; empty where it has none."""
+    try:
+        return str(ipaddress.ip_address(str(status.get("podIP") or "")))
+    except ValueError:
         return ""
+
+
+def _url(address: str, annotations: Mapping[str, str], spec: Mapping[str, Any]) -> tuple[str, str]:
+    """Metrics URL of a pod, empty without an address, and which of its annotations are not used.
+
+    Their values are the tenants': whatever they say, the URL is one of the pod's own address.
+    """
+    if not address:
+        return "", ""
+    problems = []
     ports = [
         port
         for container in spec.get("containers") or ()
@@ -172,16 +203,27 @@ def _url(annotations: Mapping[str, str], spec: Mapping[str, Any], status: Mappin
         if port.get("protocol", "TCP") == "TCP"
     ]
     named = {port.get("name"): port.get("containerPort") for port in ports}
-    wanted = annotations.get(PORT)
     number = next((named[name] for name in _PORT_NAMES if name in named), None)
     if number is None:
         number = ports[0].get("containerPort") if ports else DEFAULT_PORT
+    wanted = annotations.get(PORT)
     if wanted is not None:
-        number = named.get(wanted, wanted)
+        try:
+            number = quantity.whole(str(named.get(wanted, wanted)), least=1, most=65535)
+        except ValueError as error:
+            problems.append(
+                f"pod annotation {PORT}: {error}, or the name of a port; {number} is used"
+            )
     scheme = annotations.get(SCHEME, "http")
-    path = annotations.get(PATH, "/metrics")
+    if scheme not in {"http", "https"}:
+        problems.append(f"pod annotation {SCHEME}: must be http or https; http is used")
+        scheme = "http"
+    path = annotations.get(PATH, "/metrics").lstrip("/")
+    if not _PATH_TEXT.fullmatch(path):
+        problems.append(f"pod annotation {PATH}: must be a path without blanks; /metrics is used")
+        path = "metrics"
     host = f"[{address}]" if ":" in address else address
-    return f"{scheme}://{host}:{number}/{path.lstrip('/')}"
+    return f"{scheme}://{host}:{number}/{path}", "; ".join(problems)
 
 
 def _requests(spec: Mapping[str, Any]) -> dict[str, int]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
+    AliasChoices,
     BaseModel,
     ConfigDict,
     Field,
@@ -18,10 +20,30 @@ from pydantic import (
     model_validator,
 )
 
+from adapter.kube import paths
+from adapter.kube.scale import MOST_REPLICAS
+from adapter.planning.fleet import LARGEST_BATCH
 from adapter.settings.percentiles import Percentile
 
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+LARGEST = 1e9
+"""Largest cost, coefficient or target that is accepted; more is a mistake, and overflows further on."""
+
+LARGEST_TOKENS, LARGEST_CACHE = 10_000_000, 10**9
+"""Most tokens of one request or step, and most tokens of a KV cache, that are accepted."""
+
+LARGEST_UNITS = 4096
+"""Most units of an accelerator that one replica may hold."""
+
+MOST_ACCELERATORS = 64
+"""Most profiles of one variant."""
+
+NonNegative = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
+Size = Annotated[int, Field(ge=1, le=LARGEST_BATCH)]
+Tokens = Annotated[int, Field(ge=0, le=LARGEST_TOKENS)]
+Count = Annotated[int, Field(ge=0, le=MOST_REPLICAS)]
+ObjectName = Annotated[str, AfterValidator(paths.check_name)]
+Text = Annotated[str, Field(min_length=1, max_length=253)]
 
 
 class _Object(BaseModel):
@@ -32,8 +54,8 @@ class _Object(BaseModel):
 class Metadata(_Object):
     """The part of ObjectMeta that we read."""
 
-    name: str = Field(min_length=1)
-    namespace: str = "default"
+    name: ObjectName
+    namespace: Annotated[str, AfterValidator(paths.check_label)] = "default"
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     uid: str = ""
@@ -90,19 +112,21 @@ class PerformanceParameters(_Object):
 class EngineSettings(_Object):
     """Limits of the engine, as its own flags name them."""
 
-    max_num_seqs: int = Field(alias="maxNumSeqs", default=256, ge=1)
-    max_num_batched_tokens: int = Field(alias="maxNumBatchedTokens", default=2048, ge=1)
-    kv_tokens: int | None = Field(alias="kvTokens", default=None, ge=1)
+    max_num_seqs: Size = Field(alias="maxNumSeqs", default=256)
+    max_num_batched_tokens: int = Field(
+        alias="maxNumBatchedTokens", default=2048, ge=1, le=LARGEST_TOKENS
+    )
+    kv_tokens: int | None = Field(alias="kvTokens", default=None, ge=1, le=LARGEST_CACHE)
 
 
 class AcceleratorProfile(_Object):
     """One entry of `spec.modelProfile.accelerators`, of either published shape."""
 
-    accelerator: str = Field(alias="acc", min_length=1)
-    accelerator_count: int = Field(alias="accCount", default=1, ge=1)
-    max_batch: int = Field(alias="maxBatchSize", default=0, ge=1)
-    at_tokens: int = Field(alias="atTokens", default=0, ge=0)
-    at_input_tokens: int = Field(alias="atInputTokens", default=0, ge=0)
+    accelerator: Text = Field(alias="acc")
+    accelerator_count: int = Field(alias="accCount", default=1, ge=1, le=LARGEST_UNITS)
+    max_batch: int = Field(alias="maxBatchSize", default=0, ge=1, le=LARGEST_BATCH)
+    at_tokens: Tokens = Field(alias="atTokens", default=0)
+    at_input_tokens: Tokens = Field(alias="atInputTokens", default=0)
     parameters: PerformanceParameters = Field(alias="perfParms")
     engine: EngineSettings | None = None
 
@@ -130,7 +154,7 @@ class AcceleratorProfile(_Object):
 class ModelProfile(_Object):
     """`spec.modelProfile`."""
 
-    accelerators: tuple[AcceleratorProfile, ...]
+    accelerators: Annotated[tuple[AcceleratorProfile, ...], Field(max_length=MOST_ACCELERATORS)]
 
     @field_validator("accelerators", mode="before")
     @classmethod
@@ -144,27 +168,32 @@ class ModelProfile(_Object):
 class ServiceClassReference(_Object):
     """`spec.sloClassRef`: service class by name; `key` is what the ConfigMap calls it."""
 
-    name: str = ""
-    key: str = ""
+    name: str = Field(default="", max_length=253)
+    key: str = Field(default="", max_length=253)
 
 
 class ScaleTargetReference(_Object):
     """`spec.scaleTargetRef`."""
 
-    api_version: str = Field(alias="apiVersion", default="apps/v1")
-    kind: str = "Deployment"
-    name: str = Field(min_length=1)
+    api_version: Annotated[str, AfterValidator(paths.check_api_version)] = Field(
+        alias="apiVersion", default="apps/v1"
+    )
+    kind: Annotated[str, AfterValidator(paths.check_kind)] = "Deployment"
+    name: ObjectName
 
 
 class VariantAutoscalingSpec(_Object):
     """`spec` of a VariantAutoscaling."""
 
-    model: str = Field(alias="modelID", min_length=1)
+    model: Text = Field(alias="modelID")
     service_class: ServiceClassReference = Field(
         alias="sloClassRef", default=ServiceClassReference()
     )
     profile: ModelProfile | None = Field(alias="modelProfile", default=None)
     scale_target: ScaleTargetReference | None = Field(alias="scaleTargetRef", default=None)
+    min_replicas: Count | None = Field(alias="minReplicas", default=None)
+    max_replicas: Count | None = Field(alias="maxReplicas", default=None)
+    variant_cost: NonNegative | None = Field(alias="variantCost", default=None)
 
 
 class VariantAutoscaling(_Object):
@@ -184,13 +213,13 @@ class ConfigMap(_Object):
 class DeploymentSpec(_Object):
     """The part of a Deployment's spec that we read."""
 
-    replicas: int = Field(default=1, ge=0)
+    replicas: int = Field(default=1, ge=0, le=2**31)
 
 
 class DeploymentStatus(_Object):
     """The part of a Deployment's status that we read."""
 
-    replicas: int | None = Field(default=None, ge=0)
+    replicas: int | None = Field(default=None, ge=0, le=2**31)
 
 
 class Deployment(_Object):
@@ -204,23 +233,41 @@ class Deployment(_Object):
 class UnitCost(_Object):
     """One value of ConfigMap `accelerator-unit-costs`: JSON `{"device": ..., "cost": "40.00"}`."""
 
+    model_config = ConfigDict(extra="forbid")
+
     device: str = ""
     cost: NonNegative
 
 
 class ServiceLevel(_Object):
-    """One entry of a service class: targets of one model; 0 means no such target."""
+    """One entry of a service class: targets of one model; 0 means no such target.
+
+    `slo-itl` and `slo-ttw` are the names of 2025 for `slo-tpot` and `slo-ttft`.
+    """
+
+    model_config = ConfigDict(extra="forbid")
 
     model: str = Field(min_length=1)
-    itl_ms: NonNegative = Field(alias="slo-tpot", default=0.0)
-    ttft_ms: NonNegative = Field(alias="slo-ttft", default=0.0)
+    itl_ms: NonNegative = Field(validation_alias=AliasChoices("slo-tpot", "slo-itl"), default=0.0)
+    ttft_ms: NonNegative = Field(validation_alias=AliasChoices("slo-ttft", "slo-ttw"), default=0.0)
     tps: NonNegative = Field(alias="slo-tps", default=0.0)
     percentile: Percentile | None = Field(alias="slo-percentile", default=None)
 
+    @model_validator(mode="after")
+    def _some_target(self) -> ServiceLevel:
+        if not (self.itl_ms or self.ttft_ms or self.tps):
+            raise ValueError("has no target; give slo-tpot, slo-ttft or slo-tps above 0")
+        return self
+
 
 class ServiceClassDocument(_Object):
-    """One value of ConfigMap `service-classes-config`: a YAML document."""
+    """One value of ConfigMap `service-classes-config`: a YAML document.
+
+    `data` has one `ServiceLevel` per model, which are validated one by one.
+    """
+
+    model_config = ConfigDict(extra="forbid")
 
     name: str = Field(min_length=1)
     priority: int = Field(ge=1, le=100)
-    data: tuple[ServiceLevel, ...] = ()
+    data: list[Any] = Field(min_length=1)

@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from adapter.kube.scale import MOST_REPLICAS
+
+TEXT_LENGTH = 253
+"""Most characters that are taken of a text in a status."""
+
 STORED_LIMIT = 4096
 """Characters of learned step times, above which they are not ours."""
 
@@ -27,12 +32,15 @@ def published(status: object) -> Published | None:
     """Decision that a `.status` holds; None if there is no valid one."""
     try:
         found = status["desiredOptimizedAlloc"]  # type: ignore[index] # what is no mapping has none
+        replicas = found["numReplicas"]
+        if isinstance(replicas, bool) or not isinstance(replicas, int) or replicas < 0:
+            return None
         return Published(
-            accelerator=str(found.get("accelerator") or ""),
-            replicas=int(found["numReplicas"]),
+            accelerator=str(found.get("accelerator") or "")[:TEXT_LENGTH],
+            replicas=min(replicas, MOST_REPLICAS),
             decided_at=datetime.fromisoformat(found["lastRunTime"]).timestamp(),
         )
-    except (TypeError, KeyError, ValueError, AttributeError):
+    except (TypeError, KeyError, ValueError, AttributeError, OverflowError, OSError):
         return None
 
 

@@ -10,29 +10,29 @@ from typing import Any
 from pydantic import ValidationError
 
 from adapter import logs
-from adapter.kube import advice
+from adapter.kube import advice, paths
 from adapter.kube.client import Cluster
 from adapter.kube.errors import ApiError, Unavailable
 from adapter.kube.informer import Informer, Object
 from adapter.kube.scale import Reference, Scale, Scales, Unresolved
+from adapter.planning import fleet
 from adapter.resources import config_maps, hpa, pods, schemas
 from adapter.resources import gpus as inventory
 from adapter.resources import inputs as joined
 from adapter.resources import variant as variants
-from adapter.resources.annotations import ACCELERATOR_LABEL
+from adapter.resources.annotations import ENDPOINTS, Destinations
+from adapter.resources.configuration import profiles
+from adapter.resources.configuration.last_good import NOTHING, LastGood
 
 log = logs.LazyLogger()
 
-VARIANTS, DEPLOYMENTS = "/apis/llmd.ai/v1alpha1", "/apis/apps/v1"
-SCALERS, CORE = "/apis/autoscaling/v2", "/api/v1"
+VARIANTS, DEPLOYMENTS = "llmd.ai/v1alpha1", "apps/v1"
+SCALERS, CORE = "autoscaling/v2", "v1"
 
 _Items = list[tuple[tuple[str, str], Object]]
 
 SCALE_SECONDS = 5.0
 """Seconds between two readings of a scale subresource, which cannot be watched."""
-
-NEEDED = (config_maps.COSTS, config_maps.CLASSES)
-"""ConfigMaps that planning requires."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +44,7 @@ class Scope:
         selector: label selector of the VariantAutoscalings; empty means all.
         config_namespace: namespace of the ConfigMaps.
         limited: True bounds the plan by the GPUs of the nodes.
+        allowed_endpoints: CIDRs, hosts and `*.DOMAIN`s that annotations may name besides a target's own pods.
 
     """
 
@@ -51,6 +52,7 @@ class Scope:
     namespaces: tuple[str, ...] = ()
     selector: str = ""
     limited: bool = False
+    allowed_endpoints: tuple[str, ...] = ()
 
 
 class ClusterObjects:
@@ -61,24 +63,32 @@ class ClusterObjects:
         self._scales = Scales(cluster)
         self._others: dict[tuple[str, Reference], Scale | Unresolved] = {}
         self._others_read_at = float("-inf")
+        self._last_good = NOTHING
 
-        def informers(root: str, plural: str, **more: Any) -> list[Informer]:
-            parts = [f"namespaces/{name}/{plural}" for name in scope.namespaces] or [plural]
-            return [Informer(cluster, f"{root}/{part}", changed=changed, **more) for part in parts]
+        def informers(version: str, plural: str, **more: Any) -> list[Informer]:
+            collections = [
+                paths.collection(version, plural, namespace=name)
+                for name in scope.namespaces or ("",)
+            ]
+            return [Informer(cluster, path, changed=changed, **more) for path in collections]
 
         query = (("labelSelector", scope.selector),) if scope.selector else ()
         self._variants = informers(VARIANTS, "variantautoscalings", query=query)
         self._deployments = informers(DEPLOYMENTS, "deployments")
         self._scalers = informers(SCALERS, "horizontalpodautoscalers")
-        everywhere = Informer(cluster, f"{CORE}/pods", changed=changed, trim=pods.trimmed)
+        everywhere = Informer(
+            cluster, paths.collection(CORE, "pods"), changed=changed, trim=pods.trimmed
+        )
         # GPUs are held by pods of every namespace.
         self._pods = [everywhere] if scope.limited else informers(CORE, "pods", trim=pods.trimmed)
         self._configs = Informer(
             cluster,
-            f"{CORE}/namespaces/{scope.config_namespace}/configmaps",
+            paths.collection(CORE, "configmaps", namespace=scope.config_namespace),
             changed=changed,
         )
-        self._nodes = Informer(cluster, f"{CORE}/nodes", changed=changed, trim=inventory.trimmed)
+        self._nodes = Informer(
+            cluster, paths.collection(CORE, "nodes"), changed=changed, trim=inventory.trimmed
+        )
         self._all = [
             *self._variants,
             *self._deployments,
@@ -125,7 +135,7 @@ class ClusterObjects:
         wanted = set()
         for (namespace, _), item in _items(self._variants):
             reference = _reference(item)
-            if reference is not None and reference.kind != "Deployment":
+            if reference is not None and not reference.is_deployment:
                 wanted.add((namespace, reference))
         now = asyncio.get_running_loop().time()
         if wanted == self._others.keys() and now - self._others_read_at < SCALE_SECONDS:
@@ -156,8 +166,11 @@ class ClusterObjects:
             others=dict(self._others),
             configs_read=self._configs.synced.is_set(),
             unread="; ".join(i.problem or "not read yet" for i in self._unread()),
+            last_good=self._last_good,
         )
-        return await asyncio.to_thread(_join, self._scope, seen)
+        inputs = await asyncio.to_thread(_join, self._scope, seen)
+        self._last_good = inputs.last_good
+        return inputs
 
     def _unread(self) -> list[Informer]:
         return [informer for informer in self._deployments if not informer.synced.is_set()]
@@ -176,25 +189,23 @@ class _Seen:
     others: Mapping[tuple[str, Reference], Scale | Unresolved]
     configs_read: bool
     unread: str
+    last_good: LastGood
 
 
 def _join(scope: Scope, seen: _Seen) -> joined.Inputs:
-    reader = joined.Reader()
+    reader = joined.Reader(Destinations(scope.allowed_endpoints), last_good=seen.last_good)
     by_label = pods.ByLabel(pod for _, pod in seen.pods)
     found = set()
     for (_, name), item in seen.configs:
-        if name in NEEDED or name.endswith(config_maps.CONFIG_SUFFIX):
+        if name in config_maps.NEEDED or name.endswith(config_maps.CONFIG_SUFFIX):
             reader.read_config_map(f"ConfigMap {scope.config_namespace}/{name}", item)
             found.add(name)
-    for name in NEEDED:
+    for name in config_maps.NEEDED:
         if seen.configs_read and name not in found:
-            reader.problems.append(
-                f"ConfigMap {scope.config_namespace}/{name}: is missing;"
-                " kubectl apply -k manifests/base makes it"
-            )
+            reader.settings.missing(f"ConfigMap {scope.config_namespace}/{name}", name)
     for (namespace, name), item in seen.variants:
         reader.read_variant(f"VariantAutoscaling {namespace}/{name}", item)
-    reader.scalers = [hpa.parse(item) for _, item in seen.scalers]
+    reader.scalers = _scalers(reader, seen)
     ours = _read_targets(reader, seen, by_label)
     if scope.limited:
         gpus = inventory.take(
@@ -208,17 +219,16 @@ def _join(scope: Scope, seen: _Seen) -> joined.Inputs:
 def _device_types(scope: Scope, reader: joined.Reader) -> dict[str, str]:
     """Device types of the accelerators that variants name, each with the place that says so."""
     named: set[str] = set()
+    known: dict[str, fleet.Accelerator] = {}
     for _, variant in reader.variants.values():
-        if variant.spec.profile is not None:
-            named.update(profile.accelerator for profile in variant.spec.profile.accelerators)
-        else:
-            # Without a profile and a label there is only one accelerator, or the variant is refused.
-            label = variant.metadata.labels.get(ACCELERATOR_LABEL)
-            named.update([label] if label else reader.settings.accelerators)
+        names = profiles.accelerators_of(variant)
+        known |= reader.settings.prices(names)[0]
+        # Without a profile and a label there is only one accelerator, or the variant is refused.
+        named.update(names or known)
     where = f"ConfigMap {scope.config_namespace}/{config_maps.COSTS}"
     return {
         accelerator.device_type: f"{where}: data.{name}"
-        for name, accelerator in sorted(reader.settings.accelerators.items(), reverse=True)
+        for name, accelerator in sorted(known.items(), reverse=True)
         if name in named
     }
 
@@ -233,33 +243,75 @@ def _read_targets(
         reference = variants.reference(variant)
         if (namespace, reference) in reader.targets:
             continue
-        if reference.kind == "Deployment":
-            found = deployments.get((namespace, reference.name))
-            if found is None:
-                why = seen.unread or "not found; create it, or name another scale target"
-                reader.targets[namespace, reference] = Unresolved(why)
-                continue
-            selector = pods.selector_of((found.get("spec") or {}).get("selector") or {})
-            deployment = schemas.Deployment.model_validate(found)
-            reader.add_deployment(deployment, by_label.serving(namespace, selector))
-        else:
-            unread = Unresolved("/scale was not read yet")
-            scale = seen.others.get((namespace, reference), unread)
-            if isinstance(scale, Unresolved):
-                reader.targets[namespace, reference] = scale
-                continue
-            selector = pods.parsed(scale.selector)
-            reader.targets[namespace, reference] = variants.Target(
-                replicas=scale.replicas,
-                spec_replicas=scale.spec_replicas,
-                uid=scale.uid,
-                serving=by_label.serving(namespace, selector),
-            )
-        ours.update(
-            (pod["metadata"]["namespace"], pod["metadata"]["name"])
-            for pod in by_label.matching(namespace, selector)
-        )
+        try:
+            ours |= _read_target(reader, seen, by_label, deployments, (namespace, reference))
+        except Exception as error:
+            # Whatever one object makes of us is the problem of the variant that names it.
+            log.exception("scale target cannot be read", namespace=namespace, target=str(reference))
+            why = f"cannot be read ({type(error).__name__})"
+            reader.targets[namespace, reference] = Unresolved(why)
     return frozenset(ours)
+
+
+def _read_target(
+    reader: joined.Reader,
+    seen: _Seen,
+    by_label: pods.ByLabel,
+    deployments: Mapping[tuple[str, str], Object],
+    name: tuple[str, Reference],
+) -> set[tuple[str, str]]:
+    """Add one scale target to the reader; return its pods."""
+    namespace, reference = name
+    if reference.is_deployment:
+        found = deployments.get((namespace, reference.name))
+        if found is None:
+            why = seen.unread or "not found; create it, or name another scale target"
+            reader.targets[namespace, reference] = Unresolved(why)
+            return set()
+        selector = pods.selector_of((found.get("spec") or {}).get("selector") or {})
+        deployment = schemas.Deployment.model_validate(found)
+        reader.add_deployment(deployment, by_label.serving(namespace, selector))
+    else:
+        scale = seen.others.get((namespace, reference), Unresolved("/scale was not read yet"))
+        if isinstance(scale, Unresolved):
+            reader.targets[namespace, reference] = scale
+            return set()
+        selector = pods.parsed(scale.selector)
+        reader.targets[namespace, reference] = variants.Target(
+            replicas=scale.replicas,
+            spec_replicas=scale.spec_replicas,
+            uid=scale.uid,
+            serving=by_label.serving(namespace, selector),
+            unselected="" if selector.requirements else _unselected(reference, scale.selector),
+        )
+    return {
+        (pod["metadata"]["namespace"], pod["metadata"]["name"])
+        for pod in by_label.matching(namespace, selector)
+    }
+
+
+def _unselected(reference: Reference, selector: str) -> str:
+    """Why the pods of a scale target are not known."""
+    if selector:
+        return f"{reference}: status.selector {selector!r} of its /scale is no label selector"
+    return (
+        f"{reference}: its /scale has no status.selector, so its pods are not known; let its CRD set"
+        f" subresources.scale.labelSelectorPath, or annotate {ENDPOINTS}"
+    )
+
+
+def _scalers(reader: joined.Reader, seen: _Seen) -> list[hpa.Scaler]:
+    """HPAs; one that cannot be read is left out."""
+    scalers = []
+    for (namespace, name), item in seen.scalers:
+        try:
+            scalers.append(hpa.parse(item))
+        except Exception as error:
+            log.exception("HPA cannot be read; leaving it out", namespace=namespace, name=name)
+            reader.problems.append(
+                f"HorizontalPodAutoscaler {namespace}/{name}: cannot be read ({type(error).__name__})"
+            )
+    return scalers
 
 
 def _items(informers: list[Informer]) -> _Items:

@@ -120,6 +120,13 @@ class Collecting:
         "Age from which metrics of a pod are not used",
         shown="2.5 scrape intervals",
     )
+    allowed_endpoints: tuple[str, ...] = setting(
+        (),
+        kinds.DESTINATIONS,
+        "CIDRs, hosts and *.DOMAINs, separated by commas, that the annotation llmd.ai/metrics-endpoints may"
+        " name in a cluster besides the pods of the variant's own scale target",
+        shown="none",
+    )
     gateway_metrics: tuple[tuple[str, str], ...] = setting(
         (),
         kinds.GATEWAYS,

@@ -6,20 +6,26 @@ everywhere. Parsers raise `ValueError` with a message that says what is accepted
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
-from adapter.kube import duration
+from adapter.kube import duration, paths, quantity
+from adapter.kube.paths import shortened
 
 Value = TypeVar("Value")
 
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-_LABEL_LENGTH = 63
-_NAME_LENGTH = 253
+_COUNT = 10**6
+"""Largest count."""
+
+_URL_LENGTH = 2048
+_HOST_LENGTH = 253
+_HOST_LABEL = re.compile(r"[A-Za-z0-9_]([-A-Za-z0-9_]{0,61}[A-Za-z0-9_])?")
+_URL_TEXT = re.compile(r"[\x21-\x7e]*")
 _CREDENTIALS = re.compile(r"(?<=//)[^/@]*@")
 _GATEWAY = re.compile(r"(?:([^=/:]+)=)?(https?://[^=\s]+(?:[/?]\S*)?)")
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e\xa0-\xff]*)")
@@ -90,7 +96,9 @@ def bounded_seconds(
         except ValueError:
             value = -1.0
         if not low <= value <= high or (whole and value != int(value)):
-            raise ValueError(f"must be {accepted}, not {text!r} (plain numbers are seconds)")
+            raise ValueError(
+                f"must be {accepted}, not {shortened(text)} (plain numbers are seconds)"
+            )
         return value
 
     def show(value: float) -> str:
@@ -111,7 +119,7 @@ def percent(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise ValueError(f"must be from 0 to 1 or 0% to 100%, not {text!r}")
+        raise ValueError(f"must be from 0 to 1 or 0% to 100%, not {shortened(text)}")
     return value
 
 
@@ -127,7 +135,7 @@ def share(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < 1:
-        raise ValueError(f"must be a number >= 0 and < 1, not {text!r}")
+        raise ValueError(f"must be a number >= 0 and < 1, not {shortened(text)}")
     return value
 
 
@@ -154,9 +162,10 @@ def port(text: str) -> int:
         ValueError: the text is no port.
 
     """
-    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
-        raise ValueError(f"must be 0..65535, not {text!r}")
-    return int(text)
+    try:
+        return quantity.whole(text, most=65535)
+    except ValueError:
+        raise ValueError(f"must be 0..65535, not {shortened(text)}") from None
 
 
 def count(text: str) -> int:
@@ -166,9 +175,10 @@ def count(text: str) -> int:
         ValueError: the text is no such number.
 
     """
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise ValueError(f"must be a whole number >= 1, not {text!r}")
-    return int(text)
+    try:
+        return quantity.whole(text, least=1, most=_COUNT)
+    except ValueError:
+        raise ValueError(f"must be a whole number >= 1, not {shortened(text)}") from None
 
 
 def header(text: str) -> tuple[str, str]:
@@ -180,7 +190,7 @@ def header(text: str) -> tuple[str, str]:
     """
     parts = _HEADER.fullmatch(text)
     if parts is None:
-        raise ValueError(f"must be 'NAME: VALUE', not {text!r}")
+        raise ValueError(f"must be 'NAME: VALUE', not {shortened(text)}")
     return parts[1], parts[2].strip()
 
 
@@ -191,12 +201,7 @@ def label(text: str) -> str:
         ValueError: the text is no such name.
 
     """
-    if len(text) > _LABEL_LENGTH or not _LABEL.fullmatch(text):
-        raise ValueError(
-            "must be a DNS label (RFC 1123: at most 63 of a-z, 0-9 and '-', with a letter or digit at"
-            f" both ends), not {text!r}"
-        )
-    return text
+    return paths.check_label(text)
 
 
 def name(text: str) -> str:
@@ -206,12 +211,7 @@ def name(text: str) -> str:
         ValueError: the text is no such name.
 
     """
-    if len(text) > _NAME_LENGTH or not all(map(_LABEL.fullmatch, text.split("."))):
-        raise ValueError(
-            "must be a DNS name (RFC 1123: at most 253 of a-z, 0-9, '-' and '.', with a letter or digit"
-            f" at both ends of each part), not {text!r}"
-        )
-    return text
+    return paths.check_name(text)
 
 
 def labels(text: str) -> tuple[str, ...]:
@@ -223,6 +223,27 @@ def labels(text: str) -> tuple[str, ...]:
     """
     parts = (part.strip() for part in text.split(","))
     return tuple(dict.fromkeys(label(part) for part in parts if part))
+
+
+def destinations(text: str) -> tuple[str, ...]:
+    """Read CIDRs, hosts and `*.DOMAIN`s separated by commas, each once.
+
+    Raises:
+        ValueError: one is none of them.
+
+    """
+    return tuple(dict.fromkeys(map(_destination, filter(None, map(str.strip, text.split(","))))))
+
+
+def _destination(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError:
+        if "/" not in text and is_host(text.removeprefix("*.")):
+            return text.lower()
+    raise ValueError(
+        f"must be a CIDR such as 10.0.0.0/8, a host or *.DOMAIN, not {shortened(text)}"
+    )
 
 
 def not_empty(text: str) -> str:
@@ -244,14 +265,55 @@ def url(text: str) -> str:
         ValueError: the text is no such URL.
 
     """
+    if text:
+        try:
+            split_url(text)
+        except ValueError as error:
+            shown = shortened(without_credentials(text))
+            raise ValueError(f"must be an http:// or https:// URL, not {shown}: {error}") from error
+    return text
+
+
+def split_url(text: str) -> SplitResult:
+    """Split an `http://` or `https://` URL that can be requested: its host and port are checked.
+
+    Raises:
+        ValueError: what is wrong with it, without the text.
+
+    """
+    if len(text) > _URL_LENGTH:
+        raise ValueError(f"it is longer than {_URL_LENGTH} characters")
+    if not _URL_TEXT.fullmatch(text):
+        raise ValueError("it has blanks or characters that are not ASCII; quote them")
     try:
         parts = urlsplit(text)
-        usable = parts.scheme in {"http", "https"} and bool(parts.hostname)
+    except ValueError as error:
+        raise ValueError("its host is malformed") from error
+    if parts.scheme not in {"http", "https"}:
+        raise ValueError("its scheme must be http or https")
+    host = parts.hostname or ""
+    if not is_host(host):
+        raise ValueError("its host must be an IP address or a DNS name")
+    try:
+        number = parts.port
+    except ValueError as error:
+        raise ValueError("its port must be 1..65535") from error
+    if number == 0:
+        raise ValueError("its port must be 1..65535")
+    return parts
+
+
+def is_host(text: str) -> bool:
+    """Whether a text is an IP address or a DNS name."""
+    if len(text) > _HOST_LENGTH:
+        return False
+    try:
+        ipaddress.ip_address(text)
     except ValueError:
-        usable = False
-    if text and not usable:
-        raise ValueError(f"must be an http:// or https:// URL, not {without_credentials(text)!r}")
-    return text
+        labels = text.removesuffix(".").split(".")
+        # All digits at the end: an IPv4 address that is none, which resolvers read in several ways.
+        return all(map(_HOST_LABEL.fullmatch, labels)) and not labels[-1].isdigit()
+    return "%" not in text
 
 
 def without_credentials(text: str) -> str:
@@ -283,7 +345,7 @@ def true_or_false(text: str) -> bool:
 
     """
     if text.lower() not in {"true", "false"}:
-        raise ValueError(f"must be true or false, not {text!r}")
+        raise ValueError(f"must be true or false, not {shortened(text)}")
     return text.lower() == "true"
 
 
@@ -292,7 +354,7 @@ def choice(*choices: str) -> Kind[str]:
 
     def parse(text: str) -> str:
         if text not in choices:
-            raise ValueError(f"must be one of {', '.join(choices)}, not {text!r}")
+            raise ValueError(f"must be one of {', '.join(choices)}, not {shortened(text)}")
         return text
 
     return Kind(parse=parse, form="choice", choices=choices)
@@ -324,6 +386,7 @@ GATEWAYS = Kind(
     metavar="[NAMESPACE=]URL",
     form="repeated",
 )
+DESTINATIONS = Kind(parse=destinations, show=",".join, metavar="CIDR,HOST")
 LABELS = Kind(parse=labels, show=",".join, metavar="A,B")
 HEADERS = Kind(
     parse=lambda text: (header(text),),

@@ -14,7 +14,7 @@ from typing import Any
 
 from adapter import logs
 from adapter.installation import API_SERVICE, Names
-from adapter.kube import advice
+from adapter.kube import advice, paths
 from adapter.kube.client import Cluster
 from adapter.kube.errors import ApiError, Conflict, NotFound
 from certs import authority, rotation
@@ -182,7 +182,7 @@ class CertificateKeeper:
 
     @property
     def _api_service_path(self) -> str:
-        return f"/apis/apiregistration.k8s.io/v1/apiservices/{self._options.api_service}"
+        return paths.item("apiregistration.k8s.io/v1", "apiservices", self._options.api_service)
 
 
 class SecretStore:
@@ -192,7 +192,8 @@ class SecretStore:
         self._cluster = cluster
         self._namespace = namespace
         self._name = name
-        self._path = f"/api/v1/namespaces/{namespace}/secrets"
+        self._collection = paths.collection("v1", "secrets", namespace=namespace)
+        self._path = paths.item("v1", "secrets", name, namespace=namespace)
 
     async def read(self) -> tuple[rotation.CertificateState | None, str]:
         """Read its state and resource version; None for unusable contents, "" where it does not exist.
@@ -202,7 +203,7 @@ class SecretStore:
 
         """
         try:
-            item = await self._cluster.request("GET", f"{self._path}/{self._name}")
+            item = await self._cluster.request("GET", self._path)
         except NotFound:
             return None, ""
         data = {}
@@ -232,9 +233,9 @@ class SecretStore:
             },
         }
         if version:
-            await self._cluster.request("PUT", f"{self._path}/{self._name}", body=body)
+            await self._cluster.request("PUT", self._path, body=body)
         else:
-            await self._cluster.request("POST", self._path, body=body)
+            await self._cluster.request("POST", self._collection, body=body)
 
 
 def names(options: OwnCertificates) -> list[str]:

@@ -96,7 +96,7 @@ async def test_metrics_are_what_the_scraper_reads() -> None:
         async with session.post(f"{url}/v1/chat/completions", json=body) as response:
             assert response.status == 200
             answer = await response.json()
-        page = await exposition.fetch(session, f"{url}/metrics", "m")
+        page, _ = await exposition.fetch(session, f"{url}/metrics", "m")
     assert answer["usage"] == {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
     assert (page.finished, page.running, page.waiting) == (1, 0, 0)
     assert page.prompt_tokens == (3, 1)
@@ -142,7 +142,7 @@ def test_load_follows_its_schedule_over_all_endpoints() -> None:
                 pages = [
                     await exposition.fetch(session, f"{url}/metrics", "m") for url in (one, two)
                 ]
-            return generator, [page.finished for page in pages]
+            return generator, [page.finished for page, _ in pages]
 
     generator, finished = virtual_time.run(main())
     assert (generator.sent, len(generator.completed), generator.failed) == (10, 10, 0)

@@ -22,6 +22,7 @@ from adapter.auth import local as local_auth
 from adapter.clock import Clock
 from adapter.collector.collector import CollectionSettings
 from adapter.controller.demand import RateSettings
+from adapter.controller.reconciler import Planner
 from adapter.controller.settings import LoopSettings
 from adapter.kube.leader_election import LeaseTimes
 from adapter.planning import fleet
@@ -136,6 +137,7 @@ class Pages:
     Attributes:
         load: requests per minute by workload name, spread over its pods.
         finished: requests by pod; a pod that is not in it does not answer.
+        odd: pages of pods that are served as they are.
         port: once they are served.
         itl_ms: inter-token latency that each request adds; 0 shows no latencies at all.
 
@@ -145,6 +147,7 @@ class Pages:
         self._clock = clock or Clock(speed=SPEED)
         self.load: dict[str, float] = {}
         self.finished: dict[str, float] = {}
+        self.odd: dict[str, str] = {}
         self.port = 0
         self.itl_ms = 0.0
         self._latencies: dict[str, float] = {}
@@ -183,6 +186,9 @@ class Pages:
 
     async def _page(self, request: web.Request) -> web.Response:
         self._advance()
+        if request.match_info["pod"] in self.odd:
+            text = self.odd[request.match_info["pod"]]
+            return web.Response(body=text.encode(errors="surrogatepass"), content_type="text/plain")
         done = self.finished.get(request.match_info["pod"])
         if done is None:
             raise web.HTTPNotFound
@@ -365,6 +371,7 @@ class World:
         own: OwnCertificates | None = None,
         interval: float | None = LOOP.interval,
         entrance: Entrance | None = None,
+        planner: Planner = plan_here,
         **installation: Any,
     ) -> AsyncIterator[tuple[Endpoints, Entrance]]:
         """One replica of the adapter, serving."""
@@ -388,7 +395,7 @@ class World:
             ),
             metrics_port=0,
         )
-        async with serving.serving(options, clock=self.clock, planner=plan_here) as front:
+        async with serving.serving(options, clock=self.clock, planner=planner) as front:
             yield front, entrance
 
     async def metric(self, front: Endpoints, name: str = "v") -> list[str]:
@@ -426,10 +433,15 @@ async def until(true: Callable[[], object]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path, *, rules: list[Object] | None = None) -> AsyncIterator[World]:
-    """A world with the standard objects; at its end no request may have been forbidden by the manifests."""
-    async with kubernetes_api.running(folder, rules=rules) as site:
+async def running(
+    folder: Path, *, rules: list[Object] | None = None, actuate: bool = False, limited: bool = False
+) -> AsyncIterator[World]:
+    """A world with the standard objects, in which the manifests forbid no request of the adapter."""
+    granted = kubernetes_api.applied_rules(actuate=actuate, limited=limited)
+    async with kubernetes_api.running(folder, rules=granted if rules is None else rules) as site:
         world = World(site, folder)
+        consent = {"annotations": {"llmd.ai/allow-scale": "true"}} if actuate else {}
+        world.api.put(CORE, "namespaces", {"metadata": {"name": "team-a", **consent}})
         async with world.running():
             world.standard()
             yield world

@@ -19,6 +19,7 @@ import yaml
 from aiohttp import web
 
 from adapter.auth import reviews
+from adapter.kube import labels as selectors
 from certs.authority import kubeconfig
 from tests.fakes import kubernetes_forwarding, kubernetes_watch, kubernetes_writes
 from tests.fakes import kubernetes_rbac as rbac
@@ -193,9 +194,9 @@ class KubernetesApi(ObjectStore):
         if request.path == "/version":
             return {"minor": "36", "gitVersion": "v1.36.2"}
         if request.path.startswith(f"/apis/{stand_ins.GROUP}/"):
-            name = request.query["labelSelector"].removeprefix("variant_name=")
-            items = [{"value": self.external[name]}] if name in self.external else []
-            return {"items": items}
+            selector = selectors.parse(request.query["labelSelector"])
+            labels = [({"variant_name": name}, value) for name, value in self.external.items()]
+            return {"items": [{"value": v} for known, v in labels if selector.matches(known)]}
         return None
 
     def _permit(
@@ -316,6 +317,13 @@ def manifest_rules(*files: str) -> list[Object]:
     for name in files or ("manifests/base/rbac.yaml",):
         rules += list(yaml.safe_load_all((ROOT / name).read_text()))
     return rules
+
+
+def applied_rules(*, actuate: bool, limited: bool) -> list[Object]:
+    """Roles and bindings of the base and of these overlays."""
+    overlays = {"actuate/scale.yaml": actuate, "limited/nodes.yaml": limited}
+    files = (f"manifests/overlays/{name}" for name, applied in overlays.items() if applied)
+    return manifest_rules("manifests/base/rbac.yaml", *files)
 
 
 @contextlib.asynccontextmanager

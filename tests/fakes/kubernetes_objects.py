@@ -22,7 +22,7 @@ from adapter.kube import labels as selectors
 
 ROOT = Path(__file__).parents[2]
 VARIANTS = "/apis/llmd.ai/v1alpha1"
-CLUSTER_WIDE = {"nodes", "apiservices", "customresourcedefinitions"}
+CLUSTER_WIDE = {"nodes", "namespaces", "apiservices", "customresourcedefinitions"}
 CRD = yaml.safe_load((ROOT / "manifests/crd/variantautoscalings.yaml").read_text())
 SCHEMA = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 
@@ -85,6 +85,7 @@ class ObjectStore:
         objects: Objects by collection, then by (namespace, name).
         version: Resource version of the last change.
         oldest: Oldest resource version that can be watched from.
+        admits: Whether the CRD's schema is enforced; objects of an older CRD stay as they were stored.
 
     """
 
@@ -93,6 +94,7 @@ class ObjectStore:
         self.history: list[Change] = []
         self.version = 100
         self.oldest = 100
+        self.admits = True
         self._changed = asyncio.Event()
 
     @property
@@ -173,7 +175,8 @@ class ObjectStore:
         metadata.setdefault("creationTimestamp", now)
         if path.plural == "variantautoscalings":
             item.pop("status", None)
-            _admit(item)
+            if self.admits:
+                _admit(item)
         self.version += 1
         metadata["resourceVersion"] = str(self.version)
         self.collection(path)[key] = item
@@ -184,7 +187,7 @@ class ObjectStore:
         """Replace an object; an equal one changes nothing, as in the real API."""
         key = (path.namespace, path.name)
         before = self.collection(path)[key]
-        if path.plural == "variantautoscalings":
+        if path.plural == "variantautoscalings" and self.admits:
             _admit(item)
         metadata = item["metadata"]
         metadata["resourceVersion"] = before["metadata"]["resourceVersion"]

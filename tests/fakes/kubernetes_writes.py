@@ -18,6 +18,9 @@ def scale(store: ObjectStore, method: str, path: ResourcePath, body: Any) -> Obj
     if path.plural not in SCALED:
         raise StatusError(404, "no scale")
     if method == "PATCH":
+        version = (body.get("metadata") or {}).get("resourceVersion")
+        if version and version != item["metadata"]["resourceVersion"]:
+            raise StatusError(409, f'{path.plural} "{path.name}": the object has been modified')
         changed = copy.deepcopy(item)
         changed.setdefault("spec", {})["replicas"] = body["spec"]["replicas"]
         item = store.update(path, changed)
@@ -25,7 +28,11 @@ def scale(store: ObjectStore, method: str, path: ResourcePath, body: Any) -> Obj
     return {
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
-        "metadata": item["metadata"],
+        # As in the real API, annotations and labels of the object are not those of its scale.
+        "metadata": {
+            name: item["metadata"][name]
+            for name in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+        },
         "spec": {"replicas": item["spec"].get("replicas", 1)},
         "status": {
             "replicas": (item.get("status") or {}).get("replicas", 0),

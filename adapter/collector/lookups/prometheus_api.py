@@ -120,8 +120,7 @@ class PrometheusApi:
         if last is not None and (
             _STATUS.match(str(cause)) or isinstance(cause, requests.TooManyRedirects)
         ):
-            location = last.headers.get("Location", "")
-            return self._options.status_error(last.status_code, last.reason, last.content, location)
+            return self._options.status_error(last.status_code, last.content)
         return self._options.error(self._reason(cause))
 
     def _reason(self, cause: Exception) -> str:

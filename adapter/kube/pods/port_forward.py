@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from adapter.kube import errors
+from adapter.kube import errors, paths
 from adapter.kube.client import Cluster
 
 PROTOCOL = "v4.channel.k8s.io"
@@ -67,7 +67,7 @@ async def get(
         ApiError: the API server refused, nothing listens there, or there was no response in time.
 
     """
-    url = f"/api/v1/namespaces/{namespace}/pods/{pod}/portforward"
+    url = paths.item("v1", "pods", pod, namespace=namespace, subresource="portforward")
     try:
         async with (
             asyncio.timeout(seconds),

@@ -58,6 +58,7 @@ def test_every_setting_of_prometheus_is_passed_on() -> None:
         "insecure": True,
         "headers": (("A", "b"),),
         "timeout_seconds": 2.0,
+        "withheld": "",
     }
 
 

@@ -194,7 +194,7 @@ async def test_installations_share_a_cluster(tmp_path: Path) -> None:
 
 async def test_nodes_bound_the_plan_in_limited_mode(tmp_path: Path) -> None:
     """Three GPUs, one of them held by somebody else: the load would take more than the two that are left."""
-    async with worlds.running(tmp_path) as world:
+    async with worlds.running(tmp_path, limited=True) as world:
         product = "NVIDIA-A100-PCIE-80GB"
         node = {
             "metadata": {"name": "node", "labels": {"nvidia.com/gpu.product": product}},

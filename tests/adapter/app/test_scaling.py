@@ -17,7 +17,7 @@ pytestmark = pytest.mark.virtual_time
 
 async def test_scale_targets_are_patched_where_that_is_ours(tmp_path: Path) -> None:
     """With --actuate=scale the Deployment follows; one that is annotated for an HPA is left alone."""
-    async with worlds.running(tmp_path) as world:
+    async with worlds.running(tmp_path, actuate=True) as world:
         world.load |= {"v": 60.0, "hands-off": 60.0}
         world.deploy("hands-off", 1)
         item = world.variant("hands-off")
@@ -35,7 +35,7 @@ async def test_scale_targets_are_patched_where_that_is_ours(tmp_path: Path) -> N
 
 async def test_zero_is_left_only_when_somebody_asks(tmp_path: Path) -> None:
     """A Deployment at zero stays there until a request waits at the gateway: then one replica starts."""
-    async with worlds.running(tmp_path) as world:
+    async with worlds.running(tmp_path, actuate=True) as world:
         world.api.put(APPS, "deployments", worlds.workload("v", 0))
 
         def replicas() -> int:
@@ -54,7 +54,7 @@ async def test_zero_is_left_only_when_somebody_asks(tmp_path: Path) -> None:
 
 async def test_all_replicas_know_before_one_wakes(tmp_path: Path) -> None:
     """Whoever an HPA asks once a target was woken, the answer is not the zero of before."""
-    async with worlds.running(tmp_path) as world:
+    async with worlds.running(tmp_path, actuate=True) as world:
         config = worlds.manifests()[2]
         config["data"]["WVA_SCALE_TO_ZERO"] = "true"
         world.api.put(CORE, "configmaps", config)
@@ -77,7 +77,7 @@ async def test_all_replicas_know_before_one_wakes(tmp_path: Path) -> None:
 
 async def test_a_woken_replica_is_given_time(tmp_path: Path) -> None:
     """With scale to zero, a replica that was woken stays until it was silent for the whole retention."""
-    async with worlds.running(tmp_path) as world:
+    async with worlds.running(tmp_path, actuate=True) as world:
         config = worlds.manifests()[2]
         config["data"]["WVA_SCALE_TO_ZERO"] = "true"
         world.api.put(CORE, "configmaps", config)
@@ -109,7 +109,7 @@ async def test_targets_that_are_no_deployments(
     tmp_path: Path, root: str, plural: str, kind: str
 ) -> None:
     """Whatever has a /scale is read and scaled through it, its pods found by the scale's selector."""
-    async with worlds.running(tmp_path) as world:
+    async with worlds.running(tmp_path, actuate=True) as world:
         version = root.removeprefix("/apis/")
         world.api.put(root, plural, worlds.workload("set", 1, kind))
         reference = {"apiVersion": version, "kind": kind, "name": "set"}

@@ -172,7 +172,7 @@ async def test_the_state_of_metrics_comes_with_its_reason() -> None:
         await collecting.collect()
         stale = collecting.observe(variant)
         assert stale.metrics == "MetricsStale"
-        assert "finished is -1" in stale.problem
+        assert "finished is negative" in stale.problem
         assert stale.age_seconds == 30.0
 
 

@@ -142,12 +142,15 @@ def test_a_pod_without_the_time_of_its_scrape_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NUMBERS if not name.endswith("_at")])
-@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0, 1e16])
-def test_what_is_no_measurement_is_a_problem(name: str, value: float) -> None:
-    """It names the quantity, and there is no page; the pod is there nevertheless."""
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [(math.nan, "nan"), (math.inf, "inf"), (-1.0, "negative"), (1e16, "too large")],
+)
+def test_what_is_no_measurement_is_a_problem(name: str, value: float, fault: str) -> None:
+    """It names the quantity and the fault, not the number; there is no page, but there is the pod."""
     (found,) = promql.pods(answer({**NUMBERS, name: value}))
     assert found.page is None
-    assert found.problem == f"{name} is {value:g}"
+    assert found.problem == f"{name} is {fault}"
     assert (found.pod, found.sampled_at) == ("p", 1000.0)
 
 

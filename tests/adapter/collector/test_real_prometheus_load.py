@@ -128,7 +128,8 @@ async def _direct_pages(world: World) -> dict[str, PodMetrics]:
     async with aiohttp.ClientSession() as session:
         pods = ("a-0", "a-1", "b-0", "full-0")
         pages = [exposition.fetch(session, f"{world.url(pod)}/metrics", MODEL) for pod in pods]
-        return dict(zip(pods, await asyncio.gather(*pages), strict=True))
+        read = [page for page, _ in await asyncio.gather(*pages)]
+        return dict(zip(pods, read, strict=True))
 
 
 async def _settled(world: World) -> None:

@@ -104,12 +104,16 @@ vllm:num_requests_waiting{model_name="m",engine="0"} 1.0
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        pytest.param("<html><body>hello</body></html>", "not Prometheus text", id="html"),
-        pytest.param("vllm:x{", "not Prometheus text", id="cut-off"),
+        pytest.param("<html><body>hello</body></html>", "no vllm: or sglang: metrics", id="html"),
+        pytest.param(
+            GOOD + 'vllm:num_requests_waiting{model_name="m',
+            "line 4 is not Prometheus text",
+            id="cut-off",
+        ),
         pytest.param("# nothing\n", "no vllm: or sglang: metrics", id="empty"),
         pytest.param("up 1\n", "no vllm: or sglang: metrics", id="another-program"),
         pytest.param(GOOD.replace("2.0", "NaN"), "running is nan", id="nan"),
-        pytest.param(GOOD.replace('"m"', '"other"'), "serves model other, not 'm'", id="model"),
+        pytest.param(GOOD.replace('"m"', '"other"'), "serves another model, not 'm'", id="model"),
     ],
 )
 def test_an_unusable_page_is_explained(text: str, said: str) -> None:

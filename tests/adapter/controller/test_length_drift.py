@@ -39,7 +39,7 @@ async def test_lengths_that_were_left_are_said(
     said = f"measured at 1/{output_tokens} tokens"
     (ready,) = [
         item
-        for item in status.of_state(state, {}, now=now, applied=True)["conditions"]
+        for item in status.of_state(state, {}, now=now)["conditions"]
         if item["type"] == "OptimizationReady"
     ]
     assert (said in ready["message"]) is left
@@ -84,7 +84,7 @@ async def test_lengths_that_moved_since_the_first_use_are_said(objects: Path) ->
             state, now = found.state, found.clock.time()
     (note,) = [note for note in state.notes if "does not say its lengths" in note]
     assert "first used at 0/178 tokens, traffic has 0/600" in note
-    written = status.of_state(state, {}, now=now, applied=True)
+    written = status.of_state(state, {}, now=now)
     (ready,) = [item for item in written["conditions"] if item["type"] == "OptimizationReady"]
     assert note in ready["message"]
     assert len([entry for entry in logs if "outside its first lengths" in entry["event"]]) == 1

@@ -61,7 +61,7 @@ async def test_it_scales_from_the_first_requests(unprofiled: Path) -> None:
         assert state.desired == 3
         assert (state.outcome, state.metrics) == ("SaturationRule", "MetricsFound")
         assert found.served()
-        written = status.of_state(state, {}, now=found.clock.time(), applied=True)
+        written = status.of_state(state, {}, now=found.clock.time())
         (ready,) = [item for item in written["conditions"] if item["type"] == "OptimizationReady"]
         assert (ready["status"], ready["reason"]) == ("True", "SaturationRule")
         assert "saturation rule (no profile): KV cache 96% full" in ready["message"]

@@ -54,7 +54,7 @@ async def test_missing_models_labels_and_warnings_are_reported() -> None:
     [
         (web.Response(status=401), "HTTP status 401: Unauthorized; set --prometheus-token-file"),
         (web.Response(status=503), "HTTP status 503: Service Unavailable; is it starting"),
-        (web.Response(status=302, headers={"Location": "/login"}), "redirects to /login"),
+        (web.Response(status=302, headers={"Location": "/login"}), "HTTP status 302: it redirects"),
         (web.Response(text="<html>"), "the response is not JSON; is the URL right?"),
         ({"status": "success", "data": {"result": [1]}}, "the response is not an instant vector"),
     ],

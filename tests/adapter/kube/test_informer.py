@@ -63,7 +63,7 @@ class Api:
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         if self.refuse:
-            return web.json_response({"message": "not now"}, status=self.refuse)
+            return web.json_response({"kind": "Status", "message": "not now"}, status=self.refuse)
         if request.query.get("watch") == "true":
             return await self.watch(request)
         self.lists += 1

@@ -1,0 +1,201 @@
+"""YAML and JSON that others wrote: parsed within bounds, and checked against a schema.
+
+Parsers answer odd text with many kinds of errors: a tag with a wrong value, a date that is none, brackets
+that are nested too deeply. All of them end here, as one line that names what is wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+LENGTH = 128 * 1024
+"""Most characters of a value of a ConfigMap that is parsed; the YAML parser needs a second for them."""
+
+FILE_LENGTH = 64 * 1024 * 1024
+"""Most characters of a file of the operator."""
+
+DEPTH = 64
+"""Most levels of nesting."""
+
+_MESSAGE = 300
+"""Most characters of a parser's message that are shown."""
+
+
+class DocumentError(ValueError):
+    """A text is no document that can be used; the message says why."""
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON.
+
+    Raises:
+        DocumentError: the text is too long, no JSON, or nested too deeply.
+
+    """
+    _check_length(text, LENGTH)
+    try:
+        return _checked(json.loads(text))
+    except DocumentError:
+        raise
+    except RecursionError:
+        raise DocumentError(_DEEP) from None
+    except ValueError as error:
+        raise DocumentError(f"not valid JSON: {_shown(error)}") from error
+
+
+def parse_yaml(text: str) -> Any:
+    """Parse one YAML document.
+
+    Raises:
+        DocumentError: the text is too long, no YAML, nested too deeply, or has values that are none.
+
+    """
+    documents = parse_all_yaml(text)
+    if len(documents) > 1:
+        raise DocumentError("not valid YAML: expected a single document")
+    return documents[0] if documents else None
+
+
+def parse_all_yaml(text: str, *, length: int = LENGTH) -> list[Any]:
+    """Parse a stream of YAML documents, of at most that many characters.
+
+    Raises:
+        DocumentError: as `parse_yaml`.
+
+    """
+    _check_length(text, length)
+    _check_brackets(text)
+    try:
+        return [_checked(document) for document in yaml.safe_load_all(text)]
+    except DocumentError:
+        raise
+    except RecursionError:
+        raise DocumentError(_DEEP) from None
+    except Exception as error:
+        # A tag such as !!int calls its constructor, which raises what it likes.
+        raise DocumentError(f"not valid YAML: {_shown(error)}") from error
+
+
+def validated(model: type[Model], document: Any, where: str, problems: list[str]) -> Model | None:
+    """Validate a document; append one line per wrong field to `problems` and return None if there are any."""
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        problems.extend(
+            f"{where}: {field_path(item['loc'])}{item['msg']}" for item in error.errors()
+        )
+    except (RecursionError, ValueError, TypeError) as error:
+        problems.append(f"{where}: cannot be read ({type(error).__name__})")
+    return None
+
+
+def lines_of(text: str) -> Callable[[Sequence[int | str]], int | None]:
+    """A function from the path of a field to its line in a YAML or JSON text, counted from 1.
+
+    The line of a field that is missing is that of what it is missing in; None where there is none.
+    """
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, RecursionError, ValueError):
+        root = None
+
+    def line(path: Sequence[int | str]) -> int | None:
+        node, found = root, None if root is None else root.start_mark.line + 1
+        for part in path:
+            if isinstance(node, yaml.MappingNode):
+                pair = next((item for item in node.value if item[0].value == part), None)
+                if pair is None:
+                    return found
+                node, found = pair[1], pair[0].start_mark.line + 1
+            elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+                if part >= len(node.value):
+                    return found
+                node = node.value[part]
+                found = node.start_mark.line + 1
+        return found
+
+    return line
+
+
+def repeated_keys(text: str) -> list[tuple[str, int]]:
+    """Keys that one mapping of a YAML text has twice, of which parsers keep the last, with their lines."""
+    try:
+        nodes = [yaml.compose(text, Loader=yaml.SafeLoader)]
+    except (yaml.YAMLError, RecursionError, ValueError):
+        return []
+    repeated, visited = [], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or id(node) in visited:
+            continue
+        visited.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            nodes.extend(node.value)
+        elif isinstance(node, yaml.MappingNode):
+            names: set[str] = set()
+            for key, value in node.value:
+                nodes.append(value)
+                if isinstance(key, yaml.ScalarNode):
+                    if key.value in names:
+                        repeated.append((key.value, key.start_mark.line + 1))
+                    names.add(key.value)
+    return sorted(repeated, key=lambda item: item[1])
+
+
+_BRACKETS = re.compile(r"[\[\]{}]")
+
+_DEEP = f"nested more than {DEPTH} levels deep"
+
+
+def _check_length(text: str, length: int) -> None:
+    if len(text) > length:
+        raise DocumentError(f"longer than {length} characters")
+
+
+def _check_brackets(text: str) -> None:
+    """Refuse brackets that are nested too deeply: the YAML parser needs quadratic time for them."""
+    depth = 0
+    for bracket in _BRACKETS.findall(text):
+        depth = depth + 1 if bracket in "[{" else max(depth - 1, 0)
+        if depth > DEPTH:
+            raise DocumentError(_DEEP)
+
+
+def _checked(document: Any) -> Any:
+    """The document, unless it is nested too deeply; counted level by level, without recursion."""
+    level: list[Any] = [document]
+    depth = 0
+    seen: set[int] = set()
+    while level:
+        depth += 1
+        if depth > DEPTH:
+            raise DocumentError(_DEEP)
+        inner: list[Any] = []
+        for item in level:
+            # Aliases make one object appear many times.
+            if isinstance(item, dict | list) and id(item) not in seen:
+                seen.add(id(item))
+                inner.extend(item.values() if isinstance(item, dict) else item)
+        level = inner
+    return document
+
+
+def _shown(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _MESSAGE else f"{text[:_MESSAGE]}…"
+
+
+def field_path(location: Sequence[int | str]) -> str:
+    """A path as messages begin with it, such as `data[0].model: `; empty for the whole document."""
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+    return f"{path}: " if path else ""
