@@ -14,7 +14,6 @@ from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
 from optimizer.stabilization import Recommendation, StabilizationLimits, stabilize
 
-
 REGRET_WINDOWS = 3.0
 """Stabilization windows after a fall within which taking it back means that it came too early."""
 
@@ -124,8 +123,8 @@ def _with_change(
 ) -> Stabilization:
     """The state after a target, with how long the next fall is to be put off.
 
-    Keeping a replica costs what it costs while it is kept, and one that was given back too early costs requests
-    for a start-up: as whoever rents skis, and has to rent again and again, buys at last.
+    Keeping a replica costs what it costs while it is kept, and one that was given back too early costs
+    requests for a start-up: as whoever rents skis, and has to rent again and again, buys at last.
     """
     open_for = REGRET_WINDOWS * window
     if state.lowered_at is not None and now - state.lowered_at > open_for:
