@@ -125,7 +125,7 @@ async def slow_senders(cluster: Cluster) -> str:
 
         async with Watcher(cluster, program).watching() as watcher:
             senders = [asyncio.create_task(send()) for _ in range(300)]
-            await asyncio.sleep(10)
+            await until(lambda: watcher.answers >= 50, "50 answers")
             for task in senders:
                 task.cancel()
         return f"{program.memory_mib() - before:+.0f} MiB; {watcher.served()}"

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.fakes import cluster_world as worlds
-from tests.fakes.cluster_world import until
+from tests.fakes import kubernetes_api
+from tests.fakes.cluster_world import APPS, until
 from tests.fakes.kubernetes_objects import VARIANTS
 
 pytestmark = pytest.mark.virtual_time
 
 LATE_SECONDS = 2.5
+ACTUATING = ("manifests/base/rbac.yaml", "manifests/overlays/actuate/scale.yaml")
 
 
 def is_status(method: str, path: str) -> bool:
@@ -68,3 +70,41 @@ async def test_a_status_is_written_although_the_object_changed_meanwhile(tmp_pat
             await until(lambda: (world.desired() or 0) > 2)
             assert world.api.late == [("a", 409)]
             assert world.variant()["metadata"]["annotations"] == {"edited": "1"}
+
+
+async def test_a_patch_of_a_former_leader_scales_nothing(tmp_path: Path) -> None:
+    """Its PATCH of /scale arrives after another leader has scaled the target: 409, and the replicas stay."""
+    rules = kubernetes_api.manifest_rules(*ACTUATING)
+    async with worlds.running(tmp_path, rules=rules) as world:
+        item = worlds.workload("v", 1)
+        item["metadata"]["annotations"] = {"llmd.ai/allow-scale": "true"}
+        world.api.put(APPS, "deployments", item)
+        world.load["v"] = 60.0
+
+        def replicas() -> int:
+            found: int = world.api.get(APPS, "deployments", "team-a", "v")["spec"]["replicas"]
+            return found
+
+        async with (
+            world.replica("a", actuate_scale=True) as (_, way),
+            world.replica("b", actuate_scale=True) as (b, _),
+        ):
+            await until(lambda: replicas() == 2)
+            sent = asyncio.Event()
+
+            def late(method: str, path: str) -> float:
+                if method != "PATCH" or not path.endswith("/v/scale"):
+                    return 0.0
+                way.isolate()
+                sent.set()
+                return 30.0
+
+            way.late = late
+            world.load["v"] = 240.0
+            await sent.wait()
+            world.load["v"] = 120.0
+            await until(lambda: b.loop.leading and replicas() > 2)
+            assert world.api.late == []
+            await until(lambda: world.api.late)
+            assert world.api.late == [("a", 409)]
+            await until(lambda: replicas() == b.loop.states["team-a/v"].desired)
