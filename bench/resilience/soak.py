@@ -160,10 +160,12 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60.0, help="duration. Default 60")
     parser.add_argument("--variants", type=int, default=1000, help="variants. Default 1000")
     args = parser.parse_args()
+    samples: list[Sample] = []
     try:
         samples = asyncio.run(_soak(args.variants, args.minutes))
     except* BrokenError as group:
         print(f"BROKEN  {group.exceptions[0]}")
+    if not samples:
         return 1
     top = max(sample.server_mib for sample in samples)
     print(f"{'seconds':>8}  {'server MiB':>10}  {'worker MiB':>10}  {'files':>5}")
