@@ -15,12 +15,12 @@ import structlog
 from adapter.clock import Clock
 from adapter.collector.collector import Collector
 from adapter.collector.observation import Observation
-from adapter.controller import demand, stabilization
+from adapter.controller import demand, reactions, stabilization
 from adapter.controller import state as states
 from adapter.controller.demand import GatewayDemand
 from adapter.controller.settings import LoopSettings
 from adapter.controller.sizing import SizedVariant, Sizing, fleet_of
-from adapter.controller.stabilization import StableTarget
+from adapter.controller.stabilization import Stabilization, StableTarget
 from adapter.controller.state import Moment, VariantRecord
 from adapter.planning import fleet
 from adapter.planning import plan as planning
@@ -31,6 +31,33 @@ from adapter.store import TargetStore
 log = structlog.get_logger()
 
 Planner = Callable[[fleet.Fleet], Awaitable[planning.Plan]]
+
+
+class _Unforeseen:
+    """Errors that nobody foresaw, each within one variant: logged when they are new, and put into words."""
+
+    def __init__(self) -> None:
+        self._now: set[tuple[str, str]] = set()
+        self._before: set[tuple[str, str]] = set()
+
+    def begin_cycle(self) -> None:
+        """From now on, errors of this cycle are compared with those of the last."""
+        self._before, self._now = self._now, set()
+
+    def clause(self, what: str, key: str, error: Exception) -> str:
+        """Log an error of a variant; give the clause for its conditions."""
+        why = f"{what} ({type(error).__name__}); the adapter's log has the details"
+        self._now.add((key, why))
+        if (key, why) not in self._before:
+            log.error("variant failed; holding its target", variant=key, exc_info=error)
+        return why
+
+    def unsized(self, what: str, key: str, error: Exception) -> SizedVariant:
+        """A variant that such an error keeps from being sized."""
+        problem = self.clause(what, key, error)
+        return SizedVariant(
+            observation=Observation(traffic=None, metrics="MetricsMissing", problem=problem)
+        )
 
 
 class Reconciler:
@@ -52,8 +79,8 @@ class Reconciler:
         self._gateways = gateways
         self._inputs = Inputs()
         self._records: dict[str, VariantRecord] = {}
-        self._unforeseen_now: set[tuple[str, str]] = set()
-        self._unforeseen_before: set[tuple[str, str]] = set()
+        self._busy: tuple[str, ...] = ()
+        self._unforeseen = _Unforeseen()
 
     @property
     def inputs(self) -> Inputs:
@@ -80,6 +107,12 @@ class Reconciler:
         if _served(before) != _served(self._records):
             self._publish()
 
+    def forget_recommendations(self) -> None:
+        """Drop what this process recommended before: another one has decided since."""
+        self._records = {
+            key: replace(item, stabilization=Stabilization()) for key, item in self._records.items()
+        }
+
     def _applied(
         self,
         before: VariantRecord | None,
@@ -94,7 +127,7 @@ class Reconciler:
             if not leading or not item.series:
                 item = states.follow(item, _moment(self._clock, settings), leading=leading)
         except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
-            problem = self._unforeseen("its objects cannot be used", source.key, error)
+            problem = self._unforeseen.clause("its objects cannot be used", source.key, error)
             return VariantRecord(state=states.VariantState(source=source, problem=problem))
         return item
 
@@ -108,37 +141,19 @@ class Reconciler:
             self._records[key] = states.hold(item, observation, why, moment)
         self._publish()
 
-    def _unforeseen(self, what: str, key: str, error: Exception) -> str:
-        """Log an error that nobody foresaw, within one variant; give the clause for its conditions."""
-        why = f"{what} ({type(error).__name__}); the adapter's log has the details"
-        self._unforeseen_now.add((key, why))
-        if (key, why) not in self._unforeseen_before:
-            log.error("variant failed; holding its target", variant=key, exc_info=error)
-        return why
+    @property
+    def busy(self) -> tuple[str, ...]:
+        """Keys of variants whose requests wait or whose load has just moved; the longest queue first."""
+        return self._busy
 
-    def _unsized(self, what: str, key: str, error: Exception) -> SizedVariant:
-        problem = self._unforeseen(what, key, error)
-        return SizedVariant(
-            observation=Observation(traffic=None, metrics="MetricsMissing", problem=problem)
-        )
-
-    def record_rates(self) -> bool:
-        """Update the trends; whether a rate is significantly above the one of its last decision."""
-        exceeded = False
-        for key, rate, at in self._collector.rates_since_last():
-            item = self._records.get(key)
-            if item is None:
-                continue
-            decision = item.state.decision
-            exceeded |= decision is not None and demand.exceeds_forecast(
-                item.trend, rate, at=at, sized_rps=decision.arrival_rate_rps
-            )
-            self._records[key] = replace(item, trend=demand.record(item.trend, rate, at=at))
+    def record_load(self) -> bool:
+        """Record what a scrape cycle showed; whether a rate or a queue exceeds what was last decided for."""
+        exceeded, self._busy = reactions.record_load(self._collector, self._records)
         return exceeded
 
     async def reconcile(self, settings: LoopSettings) -> None:
         """One reconcile cycle: from the load collected so far to published targets."""
-        self._unforeseen_before, self._unforeseen_now = self._unforeseen_now, set()
+        self._unforeseen.begin_cycle()
         sized = await self._size(settings)
         variants = {key: item.variant for key, item in sized.items() if item.variant is not None}
         saturated = {
@@ -158,7 +173,10 @@ class Reconciler:
         # A learned profile that cannot be planned with leaves the rule to decide.
         fallback = {key: saturated[key] for key in saturated.keys() & plan.set_aside.keys()}
         plan = replace(plan, decisions={**plan.decisions, **decided, **fallback})
-        targets = self._stabilize(plan, inputs, capacity, settings)
+        queued = frozenset(
+            key for key, item in sized.items() if item.rate is not None and item.rate.in_flight > 0
+        )
+        targets = self._stabilize(plan, inputs, capacity, settings, queued=queued)
         now = self._clock.time()
         for key, item in sized.items():
             await asyncio.sleep(0)  # requests are served in between
@@ -168,7 +186,7 @@ class Reconciler:
                 try:
                     self._records[key] = _decide(before, item, plan, targets.get(key), moment)
                 except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
-                    why = self._unforeseen("its decision cannot be used", key, error)
+                    why = self._unforeseen.clause("its decision cannot be used", key, error)
                     self._records[key] = states.hold(before, item.observation, why, moment)
         self._publish()
 
@@ -206,7 +224,8 @@ class Reconciler:
                     self._records[source.key] = item
                     sized[source.key] = sizing.size(item, source, observation)
                 except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
-                    sized[source.key] = self._unsized("its load cannot be sized", source.key, error)
+                    what = "its load cannot be sized"
+                    sized[source.key] = self._unforeseen.unsized(what, source.key, error)
             await asyncio.sleep(0)  # tuning takes its time
         return sized
 
@@ -215,7 +234,9 @@ class Reconciler:
         try:
             return self._collector.observe(source)
         except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
-            return self._unsized("its metrics cannot be used", source.key, error).observation
+            return self._unforeseen.unsized(
+                "its metrics cannot be used", source.key, error
+            ).observation
 
     def _stabilize(
         self,
@@ -223,6 +244,8 @@ class Reconciler:
         inputs: Inputs,
         capacity: Mapping[str, int] | None,
         settings: LoopSettings,
+        *,
+        queued: frozenset[str],
     ) -> Mapping[str, StableTarget]:
         """Targets of the variants that the plan serves; their records keep the recommendations."""
         now = self._clock.monotonic()
@@ -236,13 +259,15 @@ class Reconciler:
                     item.stabilization,
                     decision,
                     published=item.state.desired,
-                    accelerator=item.state.accelerator,
+                    accelerator=item.state.accelerator or item.source.accelerator,
+                    present=item.source.spec_replicas,
                     maximum=item.source.max_replicas,
                     now=now,
-                    limits=settings.limits,
+                    limits=settings.limits_for(item.source),
+                    brief=key in queued,
                 )
             except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
-                why = self._unforeseen("its target cannot be stabilized", key, error)
+                why = self._unforeseen.clause("its target cannot be stabilized", key, error)
                 last = item.state.desired
                 replicas = decision.candidate.replicas if last is None else last
                 targets[key] = StableTarget(replicas=replicas, reason=why)

@@ -14,6 +14,18 @@ from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
 from optimizer.stabilization import Recommendation, StabilizationLimits, stabilize
 
+REGRET_WINDOWS = 3.0
+"""Stabilization windows after a fall within which taking it back means that it came too early."""
+
+REGRETTED_SHARE = 0.8
+"""Share of the replicas before the fall that must be there again, and must not have been there in between."""
+
+REGRETTED_REPLICAS = 2
+"""Replicas that a fall must have taken away: one more or less may be the noise of the rate."""
+
+MOST_PATIENCE = 3.0
+"""Largest factor on the stabilization window."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stabilization:
@@ -22,11 +34,19 @@ class Stabilization:
     Attributes:
         accelerator: Accelerator that they count replicas of; empty before the first one.
         recommendations: Planned replicas with their monotonic times, oldest first.
+        raised_at: Monotonic time of the last target that was higher than the one before; None before it.
+        lowered_at: Monotonic time of the last target that was lower, while it can still be regretted.
+        lowered_from: Replicas before that fall.
+        patience: Factor on the stabilization window, 1 where no fall had to be taken back lately.
 
     """
 
     accelerator: str = ""
     recommendations: tuple[Recommendation, ...] = ()
+    raised_at: float | None = None
+    lowered_at: float | None = None
+    lowered_from: int = 0
+    patience: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +74,8 @@ def apply(
     maximum: int | None,
     now: float,
     limits: StabilizationLimits,
+    present: int = 0,
+    brief: bool = False,
 ) -> StableTarget:
     """The target of one variant, from what was planned.
 
@@ -65,31 +87,60 @@ def apply(
         maximum: Most replicas; None: any number.
         now: Monotonic seconds.
         limits: How targets may change.
+        present: Replicas that the scale target asks for.
+        brief: True where a queue asks for what was planned, not the arrivals alone.
 
     """
     candidate, history = decision.candidate, before.recommendations
     recommended_on = before.accelerator
+    if published is None and present and not history:
+        # After a start nothing is known of the time before: what runs counts as asked for just now.
+        published = present
     if published is not None and not history:
         # Of a former leader only its target is known: it counts as recommended just now.
         recommended_on, history = accelerator, (Recommendation(now, published),)
     if candidate.accelerator != recommended_on:
         # Replicas of another accelerator are another number.
         published, history = None, ()
+    window = limits.down_seconds * before.patience
     stable = stabilize(
         candidate.replicas,
         before=published,
         history=history,
         now=now,
-        limits=limits,
+        limits=replace(limits, down_seconds=window),
         maximum=maximum,
+        brief=brief,
     )
-    return StableTarget(
-        replicas=stable.replicas,
-        reason=stable.reason,
-        stabilization=Stabilization(
-            accelerator=candidate.accelerator, recommendations=stable.history
-        ),
-    )
+    after = replace(before, accelerator=candidate.accelerator, recommendations=stable.history)
+    if published is not None:
+        after = _with_change(after, published, stable.replicas, now=now, window=window)
+    return StableTarget(replicas=stable.replicas, reason=stable.reason, stabilization=after)
+
+
+def _with_change(
+    state: Stabilization, before: int, replicas: int, *, now: float, window: float
+) -> Stabilization:
+    """The state after a target, with how long the next fall is to be put off.
+
+    Keeping a replica costs what it costs while it is kept, and one that was given back too early costs
+    requests for a start-up: as whoever rents skis, and has to rent again and again, buys at last.
+    """
+    open_for = REGRET_WINDOWS * window
+    if state.lowered_at is not None and now - state.lowered_at > open_for:
+        patience = max(state.patience - 0.5, 1.0)
+        state = replace(state, lowered_at=None, patience=patience)
+    if replicas > before:
+        state = replace(state, raised_at=now)
+        whole = REGRETTED_SHARE * state.lowered_from
+        fell = before <= min(whole, state.lowered_from - REGRETTED_REPLICAS)
+        if state.lowered_at is not None and fell and replicas >= whole:
+            patience = min(state.patience + 1.0, MOST_PATIENCE)
+            state = replace(state, lowered_at=None, patience=patience)
+    elif replicas < before:
+        highest = before if state.lowered_at is None else max(before, state.lowered_from)
+        state = replace(state, lowered_at=now, lowered_from=highest)
+    return state
 
 
 def release_devices(
