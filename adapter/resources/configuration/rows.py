@@ -133,7 +133,7 @@ def _validated(
     problems: list[str],
     path: tuple[int | str, ...] = (),
 ) -> Model | None:
-    """Validate what is at `path` of a text; `line` gives its lines. Wrong fields are appended to `problems`."""
+    """Validate what is at `path` of a text; append one line per wrong field to `problems`."""
     try:
         return model.model_validate(document)
     except ValidationError as error:

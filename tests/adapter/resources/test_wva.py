@@ -1,18 +1,18 @@
-"""What the workload-variant-autoscaler left: objects of every published shape, its ConfigMaps, managed HPAs."""
+"""What the workload-variant-autoscaler left: objects of all shapes, its ConfigMaps, managed HPAs."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from adapter.planning import fleet
 from adapter.resources import inputs
-from adapter.resources.config_maps import CLASSES, COSTS
+from adapter.resources.config_maps import COSTS
 from adapter.resources.variant import VariantSource
 from adapter.resources.wva import config, managed
 from tests.fakes import cluster_world as worlds
+from tests.fakes.kubernetes_objects import SCHEMA
 
 AUG = {"acc": "A100", "accCount": 1, "alpha": "20.58", "beta": "0.41", "maxBatchSize": 4}
 OCT = {
@@ -42,12 +42,12 @@ def read(
         reader.read_config_map(f"ConfigMap s/{name.replace('_', '-')}", document)
     metadata = {"name": "v", "namespace": "n", "labels": labels or {}}
     reader.read_object("", {"kind": "Deployment", "apiVersion": "apps/v1", "metadata": metadata})
-    document = {
+    variant = {
         "kind": "VariantAutoscaling",
         "apiVersion": "llmd.ai/v1alpha1",
         "metadata": metadata,
     }
-    reader.read_object("", {**document, "spec": spec})
+    reader.read_object("", {**variant, "spec": spec})
     return reader.inputs()
 
 
@@ -192,14 +192,8 @@ def test_hpas_that_stand_for_none(notes: dict[str, str]) -> None:
     assert managed.variant_of(hpa(**notes)) is None
 
 
-def test_the_published_shapes_are_admitted(tmp_path: Path) -> None:
+def test_the_published_shapes_are_admitted() -> None:
     """The CRD keeps the fields of 2026 rather than dropping them."""
-    from tests.fakes.kubernetes_objects import SCHEMA  # noqa: PLC0415 - the schema of the CRD alone
-
     fields = SCHEMA["properties"]["spec"]["properties"]
     assert {"scaleTargetRef", "minReplicas", "maxReplicas", "variantCost"} <= set(fields)
     assert SCHEMA["properties"]["spec"]["required"] == ["modelID"]
-    del tmp_path
-
-
-assert CLASSES == "service-classes-config"
