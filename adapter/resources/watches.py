@@ -135,8 +135,9 @@ class ClusterObjects:
     async def refresh_scales(self) -> None:
         """Read `/scale` of the scale targets that are not Deployments, which are not watched."""
         wanted = set()
-        for (namespace, _), item in _items(self._variants):
-            reference = _reference(item)
+        stand_ins = [(key, managed.variant_of(item)) for key, item in _items(self._scalers)]
+        for (namespace, _), item in [*_items(self._variants), *stand_ins]:
+            reference = None if item is None else _reference(item)
             if reference is not None and not reference.is_deployment:
                 wanted.add((namespace, reference))
         now = asyncio.get_running_loop().time()
