@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ from adapter.resources import variant as variants
 from adapter.resources.annotations import ENDPOINTS, Destinations
 from adapter.resources.configuration import profiles
 from adapter.resources.configuration.last_good import NOTHING, LastGood
+from adapter.resources.devices import products
+from adapter.resources.wva import managed
 
 log = logs.LazyLogger()
 
@@ -133,8 +135,9 @@ class ClusterObjects:
     async def refresh_scales(self) -> None:
         """Read `/scale` of the scale targets that are not Deployments, which are not watched."""
         wanted = set()
-        for (namespace, _), item in _items(self._variants):
-            reference = _reference(item)
+        stand_ins = [(key, managed.variant_of(item)) for key, item in _items(self._scalers)]
+        for (namespace, _), item in [*_items(self._variants), *stand_ins]:
+            reference = None if item is None else _reference(item)
             if reference is not None and not reference.is_deployment:
                 wanted.add((namespace, reference))
         now = asyncio.get_running_loop().time()
@@ -197,15 +200,18 @@ def _join(scope: Scope, seen: _Seen) -> joined.Inputs:
     by_label = pods.ByLabel(pod for _, pod in seen.pods)
     found = set()
     for (_, name), item in seen.configs:
-        if name in config_maps.NEEDED or name.endswith(config_maps.CONFIG_SUFFIX):
+        if name in config_maps.READ or name.endswith(config_maps.CONFIG_SUFFIX):
             reader.read_config_map(f"ConfigMap {scope.config_namespace}/{name}", item)
             found.add(name)
     for name in config_maps.NEEDED:
         if seen.configs_read and name not in found:
             reader.settings.missing(f"ConfigMap {scope.config_namespace}/{name}", name)
     for (namespace, name), item in seen.variants:
+        if managed.excluded(item.get("metadata") or {}):
+            continue
         reader.read_variant(f"VariantAutoscaling {namespace}/{name}", item)
     reader.scalers = _scalers(reader, seen)
+    _read_managed(reader, seen)
     ours = _read_targets(reader, seen, by_label)
     if scope.limited:
         gpus = inventory.take(
@@ -239,12 +245,14 @@ def _read_targets(
     """Add every scale target that a variant names to the reader; return the pods of all of them."""
     ours: set[tuple[str, str]] = set()
     deployments = dict(seen.deployments)
-    for (namespace, _), (_, variant) in reader.variants.items():
+    for (namespace, name), (_, variant) in reader.variants.items():
         reference = variants.reference(variant)
         if (namespace, reference) in reader.targets:
             continue
         try:
-            ours |= _read_target(reader, seen, by_label, deployments, (namespace, reference))
+            ours |= _read_target(
+                reader, seen, by_label, deployments, (namespace, reference), variant=name
+            )
         except Exception as error:
             # Whatever one object makes of us is the problem of the variant that names it.
             log.exception("scale target cannot be read", namespace=namespace, target=str(reference))
@@ -259,6 +267,8 @@ def _read_target(
     by_label: pods.ByLabel,
     deployments: Mapping[tuple[str, str], Object],
     name: tuple[str, Reference],
+    *,
+    variant: str,
 ) -> set[tuple[str, str]]:
     """Add one scale target to the reader; return its pods."""
     namespace, reference = name
@@ -268,26 +278,60 @@ def _read_target(
             why = seen.unread or "not found; create it, or name another scale target"
             reader.targets[namespace, reference] = Unresolved(why)
             return set()
+        template = ((found.get("spec") or {}).get("template") or {}).get("spec") or {}
         selector = pods.selector_of((found.get("spec") or {}).get("selector") or {})
         deployment = schemas.Deployment.model_validate(found)
-        reader.add_deployment(deployment, by_label.serving(namespace, selector))
+        matching = by_label.matching(namespace, selector)
+        reader.add_deployment(
+            deployment,
+            by_label.serving(namespace, selector),
+            products=_products(seen, matching, products.of_pod(template)),
+        )
     else:
         scale = seen.others.get((namespace, reference), Unresolved("/scale was not read yet"))
         if isinstance(scale, Unresolved):
             reader.targets[namespace, reference] = scale
             return set()
         selector = pods.parsed(scale.selector)
+        if not scale.selector:
+            selector = pods.parsed(f"{managed.VARIANT}={variant}")
+        matching = by_label.matching(namespace, selector)
         reader.targets[namespace, reference] = variants.Target(
             replicas=scale.replicas,
             spec_replicas=scale.spec_replicas,
             uid=scale.uid,
             serving=by_label.serving(namespace, selector),
-            unselected="" if selector.requirements else _unselected(reference, scale.selector),
+            unselected=_unselected(reference, scale.selector)
+            if not selector.requirements or not (scale.selector or matching)
+            else "",
+            products=_products(seen, matching, ()),
         )
-    return {
-        (pod["metadata"]["namespace"], pod["metadata"]["name"])
-        for pod in by_label.matching(namespace, selector)
-    }
+    return {(pod["metadata"]["namespace"], pod["metadata"]["name"]) for pod in matching}
+
+
+def _products(
+    seen: _Seen, matching: Iterable[Mapping[str, Any]], stated: tuple[str, ...]
+) -> tuple[str, ...]:
+    """GPU products that the pods of a scale target ask for, else those of the nodes that they run on."""
+    found = products.distinct([*stated, *(name for pod in matching for name in pod["products"])])
+    if found:
+        return found
+    nodes = dict(seen.nodes)
+    on = (nodes.get(("", pod["node"])) for pod in matching)
+    return products.distinct(
+        products.of_labels(node["metadata"]["labels"]) for node in on if node is not None
+    )
+
+
+def _read_managed(reader: joined.Reader, seen: _Seen) -> None:
+    """Read HPAs that stand for a VariantAutoscaling, where there is none of their name or target."""
+    taken = {(key[0], variants.reference(item)) for key, (_, item) in reader.variants.items()}
+    for (namespace, name), item in seen.scalers:
+        document = managed.variant_of(item)
+        if document is None or (namespace, document["metadata"]["name"]) in reader.variants:
+            continue
+        if (namespace, hpa.parse(item).reference) not in taken:
+            reader.read_variant(f"HorizontalPodAutoscaler {namespace}/{name}", document)
 
 
 def _unselected(reference: Reference, selector: str) -> str:

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from adapter import cli
+from adapter.app.endpoints import Endpoints
 from adapter.controller.status import CONFIGURATION
 from adapter.resources.configuration.last_good import HELD
 from tests.fakes import cluster_world as worlds
@@ -26,7 +27,7 @@ def config_map(name: str) -> Object:
     return next(item for item in worlds.manifests() if item["metadata"]["name"] == name)
 
 
-async def readiness(front: worlds.Endpoints) -> str:
+async def readiness(front: Endpoints) -> str:
     url = f"{front.metrics_url}/readyz?verbose"
     async with aiohttp.ClientSession() as session, session.get(url) as response:
         assert response.status == 200
