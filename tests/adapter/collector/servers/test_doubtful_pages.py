@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import aiohttp
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestServer
 
 from adapter.clock import Clock
+from adapter.collector import exposition
 from adapter.collector.collector import CollectionSettings, Collector
 from adapter.collector.observation import Observation
 from adapter.planning import fleet
 from adapter.resources.variant import VariantSource
-
-pytestmark = pytest.mark.virtual_time
 
 Page = Callable[[int], str]
 """A pod's page by the number of the scrape."""
@@ -25,14 +20,18 @@ Page = Callable[[int], str]
 INTERVAL = 15.0
 
 
-class LoopClock(Clock):
-    """The event loop's time, which is Unix time too."""
+class ManualClock(Clock):
+    """Stands until it is moved; its Unix time is its monotonic time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
 
     def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
+        return self.now
 
     def time(self) -> float:
-        return asyncio.get_running_loop().time()
+        return self.now
 
 
 def served(done: float, *, running: float = 0, waiting: float = 0, extra: str = "") -> str:
@@ -54,37 +53,22 @@ def served(done: float, *, running: float = 0, waiting: float = 0, extra: str = 
     return extra + "".join(f"vllm:{name}{label} {value}\n" for name, value in numbers.items())
 
 
-@contextlib.asynccontextmanager
-async def pods(**pages: Page) -> AsyncIterator[tuple[str, aiohttp.ClientSession]]:
-    """Pods with these pages, at URL/NAME."""
-    asked = dict.fromkeys(pages, 0)
-
-    async def page(request: web.Request) -> web.Response:
-        name = request.match_info["pod"]
-        asked[name] += 1
-        return web.Response(text=pages[name](asked[name] - 1))
-
-    app = web.Application()
-    app.router.add_get("/{pod}", page)
-    async with TestServer(app) as server, aiohttp.ClientSession() as session:
-        yield str(server.make_url("")).rstrip("/"), session
-
-
 async def observed(number: int, *, replicas: int | None = None, **pages: Page) -> list[Observation]:
     """What is known of a variant with these pods after each of so many scrape cycles."""
     found = []
-    async with pods(**pages) as (url, session):
-        endpoints = tuple(f"{url}/{name}" for name in pages)
-        source = VariantSource(
-            namespace="n", name="v", model="m", service_class="c", profiles=(), accelerator="",
-            targets=fleet.Targets(), endpoints=endpoints, replicas=replicas or len(endpoints),
-        )  # fmt: skip
-        settings = CollectionSettings(interval=INTERVAL, source="direct")
-        collector = Collector(session=session, clock=LoopClock(), settings=settings)
+    source = VariantSource(
+        namespace="n", name="v", model="m", service_class="c", profiles=(), accelerator="",
+        targets=fleet.Targets(), endpoints=tuple(pages), replicas=replicas or len(pages),
+    )  # fmt: skip
+    clock, settings = ManualClock(), CollectionSettings(interval=INTERVAL, source="direct")
+    async with aiohttp.ClientSession() as session:
+        collector = Collector(session=session, clock=clock, settings=settings)
         collector.use([source])
-        for _ in range(number):
-            await asyncio.sleep(INTERVAL)
-            await collector.collect()
+        for at in range(number):
+            clock.now += INTERVAL
+            for name, text in pages.items():
+                page = exposition.parse(text(at), "m", name)
+                collector.add(source.key, name, page, now=clock.now, source="direct")
             found.append(collector.observe(source))
         collector.close()
     return found
@@ -110,17 +94,6 @@ async def test_fewer_addresses_than_replicas_are_a_part() -> None:
     found = (await observed(4, replicas=2, a=lambda at: served(100 + at * 2.5)))[-1]
     assert (found.problem, found.complete) == ("", False)
     assert "1 addresses for 2 replicas" in found.note
-
-
-async def test_a_page_without_counters_is_not_zero() -> None:
-    """A router's gauges at zero say nothing of the load."""
-
-    def router(_: int) -> str:
-        return 'vllm:num_requests_running{server="a"} 0\nvllm:num_requests_waiting{server="a"} 0\n'
-
-    found = (await observed(4, a=router))[-1]
-    assert found.traffic is None
-    assert "no counter of finished requests" in found.problem
 
 
 async def test_a_hung_engine_is_no_backlog() -> None:
