@@ -258,14 +258,7 @@ def assess(
         why = error or source.unselected or "no endpoints to scrape"
         return observed("MetricsMissing", f"{source.replicas} replicas, but {why}")
     if covered.late:
-        never = [
-            endpoint
-            for endpoint in covered.stale
-            if window.sampled_at(endpoint) is None and not collected.plausibility.problem(endpoint)
-        ]
-        metrics: Metrics = "MetricsStale"
-        if len(never) >= len(covered.expected):
-            metrics = "MetricsMissing"
+        metrics = _missing_or_stale(collected, covered)
         # Without one pod's metrics the load would look too small.
         pods = f"{len(covered.late)} of {len(covered.expected)} pods"
         return observed(metrics, f"no fresh metrics from {pods}: {error or covered.late[0]}")
@@ -277,6 +270,17 @@ def assess(
             "MetricsMissing", "requests run, but none has finished yet: their lengths are unknown"
         )
     return observed("MetricsFound", complete=not covered.starting and not covered.unlisted)
+
+
+def _missing_or_stale(collected: CollectedVariant, covered: Coverage) -> Metrics:
+    """Missing where nothing is known of any pod; pages that cannot be are known."""
+    never = [
+        endpoint
+        for endpoint in covered.stale
+        if collected.window.sampled_at(endpoint) is None
+        and not collected.plausibility.problem(endpoint)
+    ]
+    return "MetricsMissing" if len(never) >= len(covered.expected) else "MetricsStale"
 
 
 def _part(source: VariantSource, covered: Coverage) -> str:

@@ -21,6 +21,7 @@ from adapter.collector.windows.growth import (
     EMPTY,
     Growth,
     Sample,
+    cached_of,
     growth_of,
     longer,
     mean,
@@ -155,21 +156,20 @@ class TrafficWindow:
 
     def suspend(self, endpoint: str, *, forget: bool) -> None:
         """Count nothing of a pod until its next sample; `forget`: nor what it grew by until then."""
-        sample = self._latest.pop(endpoint, None)
+        if endpoint in self._latest:
+            self._departed[endpoint] = self._latest.pop(endpoint)
         if forget:
             self._departed.pop(endpoint, None)
-        elif sample is not None:
-            self._departed[endpoint] = sample
 
     def rate_since_last(self, *, at_least: float) -> tuple[float, float] | None:
         """Arrival rate since the last call that gave one, requests per second, and the time of its end.
 
         None while the samples since then cover less than `at_least` seconds.
         """
-        known = (*self._latest.values(), *self._departed.values())
+        known = [item.at for item in (*self._latest.values(), *self._departed.values())]
         if not self._growth or not known:
             return None
-        last = max(item.at for item in known)
+        last = max(known)
         since = self._reported_at if self._reported_at is not None else self._first_at
         if since is None or last - since < at_least:
             return None
@@ -243,18 +243,11 @@ class TrafficWindow:
             kv_cache=max((p.kv_cache for p in pages if p.kv_cache is not None), default=None),
             input_cv=histograms.variation(item.input_moments for item in self._growth),
             output_cv=output_cv,
-            cached_tokens=self._cached(input_tokens),
+            cached_tokens=cached_of(self._growth, input_tokens),
             preemptions_rps=self._preemptions(pages, now),
             kv_tokens=min((p.kv_tokens for p in pages if p.kv_tokens is not None), default=None),
             sampled_at=sampled_at,
         )
-
-    def _cached(self, input_tokens: float | None) -> float | None:
-        """Input tokens per request that the prefix cache served: its share of all, of the mean."""
-        share = mean([item.cached_tokens for item in self._growth])
-        if share is None or input_tokens is None:
-            return None
-        return min(share, 1.0) * input_tokens
 
     def _preemptions(self, pages: list[PodMetrics], now: float) -> float | None:
         """Preemptions of all pods per second; None where no pod reports them."""

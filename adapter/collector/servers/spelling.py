@@ -34,7 +34,7 @@ class Spelled(NamedTuple):
     """A series by the name that `model_servers` has for it.
 
     Attributes:
-        name: That name.
+        name: Its name there.
         style: What all series of its server have in common: prefix, kind of server and separator.
 
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from adapter.collector.model_servers import Moments, PodMetrics, SumCount
@@ -130,6 +131,14 @@ def mean(pairs: list[SumCount]) -> float | None:
     """Sum over count of all together; None where nothing was counted."""
     count = sum(pair[1] for pair in pairs)
     return sum(pair[0] for pair in pairs) / count if count > 0 else None
+
+
+def cached_of(growths: Iterable[Growth], input_tokens: float | None) -> float | None:
+    """Input tokens per request that the prefix cache served: its share of all, of the mean."""
+    share = mean([item.cached_tokens for item in growths])
+    if share is None or input_tokens is None:
+        return None
+    return min(share, 1.0) * input_tokens
 
 
 def longer(
