@@ -100,6 +100,7 @@ class Coverage:
         late: Those without fresh metrics, though they had the time for them.
         starting: Those that appeared so recently that they need not have been scraped.
         unlisted: Replicas beyond the pods that are known only by their series, or by listed addresses.
+        heard: Whether any of them answers, be it with a page that cannot be.
 
     """
 
@@ -107,6 +108,7 @@ class Coverage:
     late: tuple[str, ...] = ()
     starting: tuple[str, ...] = ()
     unlisted: int = 0
+    heard: bool = False
 
     @property
     def stale(self) -> tuple[str, ...]:
@@ -126,7 +128,7 @@ class Observation:
         age_seconds: Age of the oldest pod's metrics.
         origin: Where the metrics come from: direct, prometheus, or both.
         how: How its series in Prometheus were attributed; empty without any.
-        heard: Whether some of its pods have fresh metrics, though not all.
+        heard: Whether any of its pods answers, be it with a page that cannot be.
         note: What the load lacks though it is known as far as it can be; empty where it lacks nothing.
 
     """
@@ -189,6 +191,8 @@ def coverage(
         late=tuple(endpoint for endpoint in stale if endpoint not in starting),
         starting=tuple(starting),
         unlisted=max(source.replicas - len(expected), 0) if expected and not source.pods else 0,
+        heard=len(stale) < len(expected)
+        or any(collected.plausibility.answered(e, since=now - stale_after) for e in stale),
     )
 
 
@@ -248,7 +252,7 @@ def assess(
             age_seconds=0.0 if traffic is None else max(now - traffic.sampled_at, 0.0),
             origin=" and ".join(sorted(origins)),
             how=collected.attributed_by if "prometheus" in origins else "",
-            heard=len(covered.stale) < len(covered.expected),
+            heard=covered.heard,
             note=_part(source, covered),
         )
 

@@ -104,6 +104,11 @@ class Plausibility:
         address = self._addresses.get(endpoint)
         return "" if address is None else address.problem
 
+    def answered(self, endpoint: str, *, since: float) -> bool:
+        """Whether an address gave a page, plausible or not, at or after monotonic `since`."""
+        address = self._addresses.get(endpoint)
+        return address is not None and address.at >= since
+
     def retain(self, endpoints: Iterable[str]) -> None:
         """Forget all other addresses."""
         known = set(endpoints)

@@ -78,7 +78,7 @@ class Harness:
     """A loop with one variant and its endpoints."""
 
     def __init__(self, objects: Path, urls: list[str], session: aiohttp.ClientSession) -> None:
-        scenario.write_deployment(objects, urls, 2)
+        scenario.write_deployment(objects, urls, len(urls))
         self.url = urls[0]
         self.store, self.clock = TargetStore(), ManualClock()
         collection = CollectionSettings(interval=10, window=60, long_window=0)
@@ -209,13 +209,17 @@ async def test_an_incomplete_load_may_raise_a_target_and_never_lower_it(
         assert b'"value":"4"' in running.served()[0]
 
 
-async def test_a_part_of_the_load_does_not_keep_a_target_alive(objects: Path) -> None:
-    """With a pod that never answers again, the target expires at its time to live; it is not renewed."""
+async def test_a_silent_pod_holds_the_target_while_another_is_heard(objects: Path) -> None:
+    """It never falls below what it is, however long the pod is silent; without anybody it expires."""
     one, two = Endpoint(), Endpoint()
     async with harness(objects, one, two) as running:
         await running.cycles(one, two, seconds=120, rpm=30)
         two.broken = "error"
-        await running.cycles(one, two, seconds=400, rpm=30)
+        await running.cycles(one, two, seconds=900, rpm=1)
+        assert b'"value":"2"' in running.served()[0]
+        assert "no fresh metrics from 1 of 2" in running.state.problem
+        one.broken = "error"
+        await running.cycles(one, two, seconds=400, rpm=1)
         assert running.served() == []
 
 
