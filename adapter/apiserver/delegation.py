@@ -236,4 +236,6 @@ def _why(error: Exception) -> str:
         return f"the answer is not JSON, at byte {error.pos}"
     if isinstance(error, RecursionError):
         return "the answer is nested too deeply"
+    if isinstance(error, aiohttp.ClientResponseError | aiohttp.ClientPayloadError):
+        return "the answer is not HTTP, or broke off"
     return str(error) or type(error).__name__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -11,7 +12,10 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
 
+from adapter.apiserver import delegation
 from adapter.app.prometheus import prometheus_options, trusted_settings
 from adapter.clock import Clock
 from adapter.collector import exposition, pod_scraper
@@ -280,3 +284,12 @@ def test_the_token_goes_where_the_operator_sends_it(
     else:
         assert sent["Authorization"] == f"Bearer {SECRET}"
         assert options.withheld == ""
+
+
+def test_the_delegate_is_not_quoted() -> None:
+    """What another adapter answers in another protocol, or no JSON, is told by its kind of fault."""
+    url = URL("https://other")
+    request = aiohttp.RequestInfo(url, "GET", CIMultiDictProxy(CIMultiDict()), url)
+    broken = aiohttp.ClientResponseError(request, (), message=f"Bad status line {SECRET!r}")
+    for error in (broken, json.JSONDecodeError("Expecting value", SECRET, 0)):
+        assert SECRET not in delegation._why(error)
