@@ -201,7 +201,7 @@ def _dispersion(before: State, rate: float, step: float, gain: float) -> float:
     if mean <= 0:
         return before.dispersion
     seen = (rate - 2.0 * newer + older) ** 2 / 6.0 * step / mean
-    seen = min(seen, SHIFT * before.dispersion)
+    seen = min(seen, SHIFT * SHIFT * before.dispersion)
     return before.dispersion + gain * (seen - before.dispersion)
 
 

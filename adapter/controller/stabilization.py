@@ -123,8 +123,8 @@ def _with_change(
 ) -> Stabilization:
     """The state after a target, with how long the next fall is to be put off.
 
-    Keeping a replica costs what it costs while it is kept, and one that was given back too early costs
-    requests for a start-up: as whoever rents skis, and has to rent again and again, buys at last.
+    Keeping a replica costs its price for that time, and one that was given back too early costs requests for
+    a start-up. Whoever had to take back a fall keeps longer the next time: the problem of renting or buying.
     """
     open_for = REGRET_WINDOWS * window
     if state.lowered_at is not None and now - state.lowered_at > open_for:
