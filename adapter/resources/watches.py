@@ -116,7 +116,7 @@ class ClusterObjects:
     @property
     def problems(self) -> list[str]:
         """Problems of watches that need an administrator; other failures are retried."""
-        return [_problem(item) for item in self._all if advice.of(item.error)]
+        return [_problem(item) for item in self._all if advice.of(item.lasting)]
 
     @property
     def synced(self) -> bool:
