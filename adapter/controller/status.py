@@ -134,7 +134,8 @@ def _metrics_source(state: VariantState) -> str:
     if seen is None or not seen.origin:
         return "metrics are fresh"
     how = f", attributed by {seen.how}" if seen.how not in {"", "pod"} else ""
-    return f"metrics are fresh ({seen.origin}{how})"
+    part = f"; {seen.note}" if seen.note else ""
+    return f"metrics are fresh ({seen.origin}{how}){part}"
 
 
 def _metrics_problem(state: VariantState) -> str:
