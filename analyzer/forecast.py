@@ -37,6 +37,8 @@ class State:
         step: usual seconds between observations.
         at: time of the last observation, seconds.
         count: observations so far.
+        dispersion: variance of the counts over their mean; 1 for Poisson arrivals.
+        last: the last two rates, the newest first.
 
     """
 
@@ -46,6 +48,8 @@ class State:
     noise: float = 0.0
     step: float = 0.0
     count: int = 1
+    dispersion: float = 1.0
+    last: tuple[float, ...] = ()
 
 
 def update(before: State | None, rate: float, *, at: float) -> State:
@@ -63,7 +67,7 @@ def update(before: State | None, rate: float, *, at: float) -> State:
     if not (math.isfinite(rate) and rate >= 0):
         raise InvalidParameterError("rate", f"must be a number >= 0, not {rate}")
     if before is None:
-        return State(level=rate, at=at)
+        return State(level=rate, at=at, last=(rate,))
     step = at - before.at
     if not step > 0:
         raise InvalidParameterError("at", f"must be later than {before.at}, not {at}")
@@ -71,7 +75,9 @@ def update(before: State | None, rate: float, *, at: float) -> State:
         # One error says nothing of a trend yet.
         error = rate - before.level
         level = before.level + _weight(step, LEVEL_SECONDS) * error
-        return State(level=level, at=at, noise=error * error, step=step, count=2)
+        return State(
+            level=level, at=at, noise=error * error, step=step, count=2, last=(rate, before.level)
+        )
     expected = before.level + before.trend * step
     error = rate - expected
     gain = _weight(step, LEVEL_SECONDS)
@@ -87,6 +93,8 @@ def update(before: State | None, rate: float, *, at: float) -> State:
         step=before.step + 0.2 * (step - before.step),
         at=at,
         count=before.count + 1,
+        dispersion=_dispersion(before, rate, step, noise_gain),
+        last=(rate, before.last[0]),
     )
 
 
@@ -99,6 +107,23 @@ def ahead(state: State, seconds: float) -> float | None:
     if abs(state.trend) <= SIGNIFICANCE * error:
         return None
     return max(state.level + state.trend * seconds, 0.0)
+
+
+def _dispersion(before: State, rate: float, step: float, gain: float) -> float:
+    """Variance of the counts over their mean, by second differences: neither a level nor a trend adds to it.
+
+    For independent rates x of equal steps, (x0 - 2 x1 + x2)^2 / 6 is their variance on average. What a step
+    of the rate adds is bounded.
+    """
+    if len(before.last) < 2:
+        return before.dispersion
+    newer, older = before.last
+    mean = (rate + newer + older) / 3.0
+    if mean <= 0:
+        return before.dispersion
+    seen = (rate - 2.0 * newer + older) ** 2 / 6.0 * step / mean
+    seen = min(seen, SHIFT * before.dispersion)
+    return before.dispersion + gain * (seen - before.dispersion)
 
 
 def _weight(step: float, tau: float) -> float:

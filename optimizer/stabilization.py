@@ -16,21 +16,30 @@ class StabilizationLimits:
 
     Attributes:
         down_seconds: stabilization window for scaling down; 0 applies a lower number at once.
+        brief_seconds: the same for recommendations that are brief; no longer than `down_seconds`.
         step_up: replicas more than before at most; None: any number. Likewise `step_down`.
 
     """
 
     down_seconds: float = 0.0
+    brief_seconds: float = 30.0
     step_up: int | None = None
     step_down: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """Replicas that were wanted at a time, seconds."""
+    """Replicas that were wanted at a time.
+
+    Attributes:
+        at: seconds.
+        brief: True where a queue asks for them, and nothing does once it is worked off.
+
+    """
 
     at: float
     replicas: int
+    brief: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +65,7 @@ def stabilize(
     now: float,
     limits: StabilizationLimits,
     maximum: int | None = None,
+    brief: bool = False,
 ) -> Stabilized:
     """The number to publish when `wanted` is recommended and `before` is published.
 
@@ -66,11 +76,13 @@ def stabilize(
         now: seconds, not less than those of the history.
         limits: see there.
         maximum: upper bound of replicas, which the window does not exceed.
+        brief: True where a queue asks for `wanted`.
 
     """
     start = now - limits.down_seconds
-    kept = tuple(item for item in history if item.at > start)
-    after = (*kept, Recommendation(now, wanted))
+    brief_start = now - min(limits.brief_seconds, limits.down_seconds)
+    kept = tuple(item for item in history if item.at > (brief_start if item.brief else start))
+    after = (*kept, Recommendation(now, wanted, brief))
     if before is None or wanted == before:
         return Stabilized(replicas=wanted, reason="", history=after)
     replicas, reason = wanted, ""

@@ -104,6 +104,7 @@ def loop_settings(args: argparse.Namespace, *, in_cluster: bool) -> LoopSettings
         interval=reconciling.interval,
         collection=CollectionSettings(
             interval=collecting.scrape_interval,
+            busy_interval=collecting.busy_scrape_interval,
             window=collecting.window,
             long_window=collecting.long_window,
             stale_after=collecting.stale_after,
@@ -118,6 +119,7 @@ def loop_settings(args: argparse.Namespace, *, in_cluster: bool) -> LoopSettings
         limits=StabilizationLimits(
             down_seconds=sizing.down_window, step_up=sizing.step_up, step_down=sizing.step_down
         ),
+        down_startups=sizing.down_window_startups,
         time_to_live=reconciling.time_to_live,
         scale_to_zero=reconciling.scale_to_zero,
         retention=reconciling.scale_to_zero_retention,

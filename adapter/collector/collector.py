@@ -14,12 +14,13 @@ import structlog
 
 from adapter.clock import Clock
 from adapter.collector import model_servers, observation, promql
-from adapter.collector.attribution import Attribution
+from adapter.collector.attribution import Attributed, Attribution
 from adapter.collector.observation import CollectedVariant, Observation
 from adapter.collector.pod_scraper import PodScraper, ScrapeJob
 from adapter.collector.prometheus import PrometheusError, PrometheusOptions
 from adapter.collector.prometheus_scraper import Batch, PodSample, PrometheusScraper
 from adapter.collector.traffic import TrafficWindow
+from adapter.collector.windows import jobs
 from adapter.resources.variant import VariantSource
 from adapter.settings.control import Collecting, Source
 
@@ -35,6 +36,7 @@ class CollectionSettings:
 
     Attributes:
         interval: Time between two scrape cycles.
+        busy_interval: Time between two scrapes of pods of a variant whose requests wait or whose load moves.
         window: Length of the window over which rates are taken.
         long_window: Length of a second window for steadier rates; no less than `window` counts.
         stale_after: Age at which a pod's metrics no longer count; 0 means 2.5 intervals.
@@ -44,6 +46,7 @@ class CollectionSettings:
     """
 
     interval: float = _DECLARED.scrape_interval
+    busy_interval: float = _DECLARED.busy_scrape_interval
     window: float = _DECLARED.window
     long_window: float = _DECLARED.long_window
     stale_after: float = _DECLARED.stale_after
@@ -123,14 +126,21 @@ class Collector:
                 ),
             )
             self._variants[source.key] = observation.with_source(item, source, now=now)
-        self._pods.retain(_jobs(self._variants.values(), self._settings))
+        self._pods.retain(self._jobs())
+
+    def _jobs(self) -> list[ScrapeJob]:
+        return jobs.scrape_jobs((v.source for v in self._variants.values()), self._settings.source)
+
+    async def collect_busy(self, keys: Iterable[str]) -> None:
+        """Scrape pods of some variants, the first ones within the budget, between two scrape cycles."""
+        await self._pods.scrape(jobs.within_budget(self._jobs(), keys), self._add_scraped)
 
     async def collect(self, *, spread: bool = False) -> None:
         """One scrape cycle: the pods, then Prometheus for what they did not give."""
         started = self._clock.monotonic()
         seconds = self._settings.spread * self._settings.interval if spread else 0.0
         await self._pods.scrape(
-            _jobs(self._variants.values(), self._settings),
+            self._jobs(),
             self._add_scraped,
             spread_seconds=seconds,
         )
@@ -146,16 +156,10 @@ class Collector:
                 self._prometheus.report(None)
         self._cycle_seconds = self._clock.monotonic() - started
 
-    def _needs_prometheus(self, source: VariantSource) -> bool:
-        chosen = _origin(source, self._settings)
-        unknown = not source.endpoints or any(
-            self._pods.error(source.key, e) for e in source.endpoints
-        )
-        return chosen == "prometheus" or (chosen == "auto" and unknown)
-
     async def _query_fleet(self) -> None:
         for key, item in self._variants.items():
-            self._variants[key] = replace(item, queried=self._needs_prometheus(item.source))
+            needed = _needs_prometheus(item.source, self._settings, self._pods)
+            self._variants[key] = replace(item, queried=needed)
         queried = {key for key, item in self._variants.items() if item.queried}
         if not queried:
             return
@@ -182,19 +186,13 @@ class Collector:
                 self.add(
                     pod.key, pod.endpoint, page, now=sample.at, source="prometheus", how=pod.how
                 )
-            except Exception as error:
-                # Whatever a pod's series make of us is that variant's problem alone.
-                log.exception("metrics not usable", variant=pod.key, endpoint=pod.endpoint)
-                return f"{pod.endpoint}: its metrics cannot be used ({type(error).__name__})"
-        problem = pod.sampled.problem
-        return f"{pod.endpoint}: {problem}" if problem else ""
+            except Exception as error:  # noqa: BLE001 - logged; one pod must not stop all
+                return _unusable(pod, error)
+        return f"{pod.endpoint}: {pod.sampled.problem}" if pod.sampled.problem else ""
 
     def _record_series_pods(self, newest: Batch) -> None:
         """Keep the pods that only Prometheus knows: those of the newest answer, while they are fresh."""
-        present: dict[str, list[str]] = {}
-        for sample in newest.samples:
-            if sample.pod.how == "model":
-                present.setdefault(sample.pod.key, []).append(sample.pod.endpoint)
+        present = _known_by_series(newest)
         now, oldest = self._clock.monotonic(), self._settings.oldest
         for key, item in self._variants.items():
             self._variants[key] = observation.with_series_pods(
@@ -239,6 +237,10 @@ class Collector:
                 rates.append((key, *rate))
         return rates
 
+    def waiting(self) -> Mapping[str, float]:
+        """Requests in the queues of every variant's pods, as of their last samples, by variant key."""
+        return {key: item.window.waiting for key, item in self._variants.items()}
+
     def observe(self, source: VariantSource) -> Observation:
         """The load of one variant now."""
         item, now = self._variants[source.key], self._clock.monotonic()
@@ -282,16 +284,6 @@ def _origin(source: VariantSource, settings: CollectionSettings) -> Source:
     return source.metrics_source or settings.source
 
 
-def _jobs(variants: Iterable[CollectedVariant], settings: CollectionSettings) -> list[ScrapeJob]:
-    """All pods that are to be scraped directly."""
-    return [
-        ScrapeJob(item.source.key, endpoint, item.source.model)
-        for item in variants
-        if _origin(item.source, settings) != "prometheus"
-        for endpoint in item.source.endpoints
-    ]
-
-
 def _started(page: model_servers.PodMetrics, clock: Clock) -> float | None:
     """When a pod's process started, monotonic seconds; None where it is not known."""
     if page.started_at is None:
@@ -306,3 +298,26 @@ def _rate(item: CollectedVariant, *, at_least: float) -> tuple[float, float] | N
     except Exception:
         log.exception("arrival rate not usable", variant=item.source.key)
         return None
+
+
+def _unusable(pod: Attributed, error: Exception) -> str:
+    """Log what a pod's series made of us, which is its variant's problem alone; give the clause for it."""
+    log.error("metrics not usable", variant=pod.key, endpoint=pod.endpoint, exc_info=error)
+    return f"{pod.endpoint}: its metrics cannot be used ({type(error).__name__})"
+
+
+def _needs_prometheus(
+    source: VariantSource, settings: CollectionSettings, pods: PodScraper
+) -> bool:
+    chosen = _origin(source, settings)
+    unknown = not source.endpoints or any(pods.error(source.key, e) for e in source.endpoints)
+    return chosen == "prometheus" or (chosen == "auto" and unknown)
+
+
+def _known_by_series(batch: Batch) -> Mapping[str, list[str]]:
+    """Endpoints of the pods that are attributed by their model, by variant key."""
+    present: dict[str, list[str]] = {}
+    for sample in batch.samples:
+        if sample.pod.how == "model":
+            present.setdefault(sample.pod.key, []).append(sample.pod.endpoint)
+    return present

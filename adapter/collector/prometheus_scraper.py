@@ -132,7 +132,8 @@ class PrometheusScraper:
         self.close()
         self._client = None if options is None else PrometheusClient(self._session, options)
         self._backfilled = False
-        self._lengths_due = 0.0
+        # Not in the first cycle, which has the past to read.
+        self._lengths_due = self._clock.monotonic() + LENGTHS_RETRY_SECONDS
         self._problem = ""
         if options is not None:
             log.info(

@@ -16,13 +16,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from adapter.collector import model_servers
-from adapter.collector.model_servers import Moments, PodMetrics, SumCount
-
-_SAME_START_SECONDS = 2.0
-"""Tolerance between two reports of one start time: servers report it by a clock of their own."""
-
-_SEVERAL_TOKENS = 1.02
-"""Tokens per gap from which steps give several; the two counters are of one moment, but not of one update."""
+from adapter.collector.model_servers import PodMetrics, SumCount
+from adapter.collector.windows.growth import (
+    EMPTY,
+    Growth,
+    Sample,
+    growth_of,
+    longer,
+    mean,
+    mean_itl,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,38 +80,6 @@ class Traffic:
     sampled_at: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Growth:
-    endpoint: str
-    since: float
-    at: float
-    arrivals: float
-    begun: float
-    queued: float
-    prompt_tokens: SumCount
-    generation_tokens: SumCount
-    ttft: SumCount
-    itl: SumCount
-    cached_tokens: SumCount
-    input_moments: Moments
-    output_moments: Moments
-    preemptions: float
-    generated: float | None
-
-    def share_after(self, start: float) -> float:
-        """The part of the interval after `start`."""
-        length = self.at - self.since
-        if self.since >= start or length <= 0:
-            return 1.0
-        return max(self.at - start, 0.0) / length
-
-
-@dataclass(frozen=True, slots=True)
-class _Sample:
-    at: float
-    page: PodMetrics
-
-
 class TrafficWindow:
     """Growth of the counters of one variant's pods over a sliding window."""
 
@@ -116,10 +87,10 @@ class TrafficWindow:
         """`long_seconds`: length of a second window for the rate; no less than the first one counts."""
         self.window_seconds = window_seconds
         self.long_seconds = max(window_seconds, long_seconds)
-        self._latest: dict[str, _Sample] = {}
-        self._departed: dict[str, _Sample] = {}
+        self._latest: dict[str, Sample] = {}
+        self._departed: dict[str, Sample] = {}
         self._origins: dict[str, float] = {}
-        self._growth: deque[_Growth] = deque()
+        self._growth: deque[Growth] = deque()
         self._first_at: float | None = None
         self._active_at = -math.inf
         self._tokens: tuple[float | None, float | None] = (None, None)
@@ -148,14 +119,14 @@ class TrafficWindow:
             self._active_at = max(self._active_at, now)
         if self._first_at is None:
             self._first_at = now
-        self._latest[endpoint] = _Sample(now, page)
+        self._latest[endpoint] = Sample(now, page)
         if previous is not None:
-            self._take(_growth(endpoint, previous, page, now, started))
+            self._take(growth_of(endpoint, previous, page, now, started))
         elif started is not None and self._first_at < started <= now:
             # It started while others were sampled: all that it counted arrived since then.
             self._origins[endpoint] = self._first_at
-            fresh = _Sample(started, _EMPTY)
-            self._take(_growth(endpoint, fresh, page, now, started))
+            fresh = Sample(started, EMPTY)
+            self._take(growth_of(endpoint, fresh, page, now, started))
         else:
             # What it counted before may be older than this window, and it may not have been idle.
             late = now - self._first_at > self.window_seconds / 4
@@ -164,7 +135,7 @@ class TrafficWindow:
         if page.stock > 0:
             self._active_at = max(self._active_at, now)
 
-    def _take(self, growth: _Growth) -> None:
+    def _take(self, growth: Growth) -> None:
         self._growth.append(growth)
         self._unreported = (
             self._unreported[0] + growth.arrivals,
@@ -173,9 +144,9 @@ class TrafficWindow:
         moved = (growth.arrivals, growth.begun, growth.generation_tokens[1], growth.itl[1])
         if any(moved):
             self._active_at = max(self._active_at, growth.at)
-        output_tokens = _mean([growth.generation_tokens])
+        output_tokens = mean([growth.generation_tokens])
         if output_tokens is not None:
-            self._tokens = (_mean([growth.prompt_tokens]), output_tokens)
+            self._tokens = (mean([growth.prompt_tokens]), output_tokens)
 
     def retain(self, endpoints: Iterable[str]) -> None:
         """Drop the samples of all other pods, not what they counted."""
@@ -201,6 +172,11 @@ class TrafficWindow:
         """Time of its last sample, monotonic seconds; None without one."""
         sample = self._latest.get(endpoint)
         return None if sample is None else sample.at
+
+    @property
+    def waiting(self) -> float:
+        """Requests in the queues of all pods, as of their last samples."""
+        return sum(sample.page.waiting for sample in self._latest.values())
 
     def stale(self, endpoints: tuple[str, ...], *, now: float, after_seconds: float) -> list[str]:
         """Pods without a sample of the last `after_seconds`."""
@@ -229,13 +205,17 @@ class TrafficWindow:
         if not recent or self._first_at is None:
             return None
         quiet = all(item.arrivals == 0 and item.begun == 0 for item in recent)
-        input_tokens = _mean([item.prompt_tokens for item in recent])
-        output_tokens = _mean([item.generation_tokens for item in recent])
+        input_tokens = mean([item.prompt_tokens for item in recent])
+        output_tokens = mean([item.generation_tokens for item in recent])
+        running = sum(sample.page.running for sample in self._latest.values())
+        output_cv = model_servers.variation(item.output_moments for item in self._growth)
+        if output_tokens is not None:
+            output_tokens *= longer(recent, running, output_tokens, output_cv)
         if output_tokens is None:
             # Nothing finished in the window: the last known lengths are the best estimate.
             input_tokens, output_tokens = self._tokens
-        ttft = _mean([item.ttft for item in recent])
-        itl = _itl(recent)
+        ttft = mean([item.ttft for item in recent])
+        itl = mean_itl(recent)
         pages = [sample.page for sample in self._latest.values()]
         sampled_at = min((sample.at for sample in self._latest.values()), default=now)
         return Traffic(
@@ -248,12 +228,12 @@ class TrafficWindow:
             itl_ms=None if itl is None else 1000.0 * itl,
             idle=quiet and all(page.stock == 0 for page in pages),
             idle_seconds=max(sampled_at - self._active_at, 0.0),
-            running=sum(page.running for page in pages),
+            running=running,
             waiting=sum(page.waiting for page in pages),
             waiting_growth_rps=self._queued(now),
             kv_cache=max((p.kv_cache for p in pages if p.kv_cache is not None), default=None),
             input_cv=model_servers.variation(item.input_moments for item in self._growth),
-            output_cv=model_servers.variation(item.output_moments for item in self._growth),
+            output_cv=output_cv,
             cached_tokens=self._cached(input_tokens),
             preemptions_rps=self._preemptions(pages, now),
             kv_tokens=min((p.kv_tokens for p in pages if p.kv_tokens is not None), default=None),
@@ -262,7 +242,7 @@ class TrafficWindow:
 
     def _cached(self, input_tokens: float | None) -> float | None:
         """Input tokens per request that the prefix cache served: its share of all, of the mean."""
-        share = _mean([item.cached_tokens for item in self._growth])
+        share = mean([item.cached_tokens for item in self._growth])
         if share is None or input_tokens is None:
             return None
         return min(share, 1.0) * input_tokens
@@ -294,7 +274,7 @@ class TrafficWindow:
             if item.at > last - length and item.endpoint in self._latest
         )
 
-    def _rate(self, items: Iterable[_Growth], start: float) -> float:
+    def _rate(self, items: Iterable[Growth], start: float) -> float:
         """Requests per second after `start`, of all pods together.
 
         Each pod's arrivals are divided by the time that its own samples cover, since pods are not sampled at
@@ -314,82 +294,3 @@ class TrafficWindow:
             span = end - max(self._origins.get(endpoint, start), start)
             rate += max(*both, 0.0) / span if span > 0 else 0.0
         return rate
-
-
-_EMPTY = PodMetrics(
-    finished=0.0,
-    running=0.0,
-    waiting=0.0,
-    prompt_tokens=(0.0, 0.0),
-    generation_tokens=(0.0, 0.0),
-    ttft=(0.0, 0.0),
-    itl=(0.0, 0.0),
-    input_moments=(0.0, 0.0, 0.0),
-    output_moments=(0.0, 0.0, 0.0),
-    generated=0.0,
-    preemptions=0.0,
-)
-
-
-def _growth(
-    endpoint: str, before: _Sample, after: PodMetrics, now: float, started: float | None
-) -> _Growth:
-    restarted = _restarted(before, after)
-    base = _EMPTY if restarted else before.page
-    # After a restart it counts from zero.
-    since = before.at if not restarted or started is None else max(started, before.at)
-
-    def grown(name: str) -> SumCount:
-        total, count = getattr(after, name)
-        first, number = getattr(base, name)
-        # A new version may rename one histogram only, which then starts at zero without a restart.
-        return (total - first, count - number) if count >= number else (total, count)
-
-    return _Growth(
-        endpoint=endpoint,
-        since=min(since, now),
-        at=now,
-        arrivals=after.finished - base.finished + after.stock - base.stock,
-        begun=grown("ttft")[1] + after.waiting - base.waiting,
-        queued=after.waiting - base.waiting,
-        prompt_tokens=grown("prompt_tokens"),
-        generation_tokens=grown("generation_tokens"),
-        ttft=grown("ttft"),
-        itl=grown("itl"),
-        cached_tokens=grown("cached_tokens"),
-        input_moments=model_servers.moments_growth(base.input_moments, after.input_moments),
-        output_moments=model_servers.moments_growth(base.output_moments, after.output_moments),
-        preemptions=0.0
-        if after.preemptions is None or base.preemptions is None
-        else max(after.preemptions - base.preemptions, 0.0),
-        generated=None
-        if after.generated is None or base.generated is None or after.generated < base.generated
-        else after.generated - base.generated,
-    )
-
-
-def _restarted(before: _Sample, after: PodMetrics) -> bool:
-    page = before.page
-    if after.finished < page.finished or after.ttft[1] < page.ttft[1]:
-        return True
-    was = page.started_at
-    if after.started_at is not None and was is not None:
-        return abs(after.started_at - was) > _SAME_START_SECONDS
-    return False
-
-
-def _mean(pairs: list[SumCount]) -> float | None:
-    count = sum(pair[1] for pair in pairs)
-    return sum(pair[0] for pair in pairs) / count if count > 0 else None
-
-
-def _itl(growths: list[_Growth]) -> float | None:
-    """Mean seconds per generated token: with speculative decoding a step, and so a gap, gives several."""
-    seconds, gaps = (sum(item.itl[place] for item in growths) for place in (0, 1))
-    if gaps <= 0:
-        return None
-    if all(item.generated is not None for item in growths):
-        later = sum((item.generated or 0.0) - item.ttft[1] for item in growths)
-        if later > _SEVERAL_TOKENS * gaps:
-            return seconds / later
-    return seconds / gaps

@@ -18,6 +18,7 @@ from adapter.collector.collector import Collector
 from adapter.collector.gateway import GatewayWindow
 from adapter.collector.prometheus import PrometheusOptions
 from adapter.controller import demand
+from adapter.controller.cycles.boundary import CycleErrors
 from adapter.controller.demand import GatewayDemand
 from adapter.controller.reconciler import Planner, Reconciler
 from adapter.controller.settings import LoopSettings
@@ -64,18 +65,17 @@ class ControlLoop:
         )
         self._requested = asyncio.Event()
         self._cycles = 0
-        self._failures = 0
-        self._problems: dict[str, str] = {}
+        self._errors = CycleErrors()
 
     @property
     def failures(self) -> int:
         """Number of scrape and reconcile cycles that failed as a whole."""
-        return self._failures
+        return self._errors.count
 
     @property
     def problem(self) -> str | None:
         """Why the last cycles failed as a whole; None while they do not."""
-        return "; ".join(self._problems.values()) or None
+        return self._errors.problem
 
     @property
     def collector(self) -> Collector:
@@ -127,6 +127,11 @@ class ControlLoop:
         return self._requested.is_set()
 
     @property
+    def busy(self) -> tuple[str, ...]:
+        """Keys of variants whose pods are scraped between two scrape cycles: they queue, or load moves."""
+        return self._reconciler.busy
+
+    @property
     def cycles(self) -> int:
         """Number of reconcile cycles that this process has completed."""
         return self._cycles
@@ -156,13 +161,14 @@ class ControlLoop:
             self.request_cycle()
 
     def start_leading(self) -> None:
-        """Decide from now on."""
+        """Decide from now on; what was recommended in an earlier time as leader no longer counts."""
+        self._reconciler.forget_recommendations()
         self._leading = True
 
     def stop_leading(self) -> None:
         """Decide nothing more; the next change of the objects brings the targets that `.status` holds."""
         self._leading = False
-        self._problems.clear()
+        self._errors.clear()
 
     def request_cycle(self) -> None:
         """Start a reconcile cycle soon, without waiting for its interval."""
@@ -175,11 +181,23 @@ class ControlLoop:
             group.create_task(self._reconcile_at_intervals(after_cycle), name="reconcile cycles")
 
     async def _scrape_at_intervals(self) -> None:
+        collection = self._settings.collection
         while True:
             started = self._clock.monotonic()
             await self.scrape(spread=True)
-            interval = self._settings.collection.interval
-            await self._clock.sleep(started + interval - self._clock.monotonic())
+            ends = started + collection.interval
+            while self.busy and ends - self._clock.monotonic() > 1.5 * collection.busy_interval:
+                await self._clock.sleep(collection.busy_interval)
+                await self._scrape_busy()
+            await self._clock.sleep(ends - self._clock.monotonic())
+
+    async def _scrape_busy(self) -> None:
+        try:
+            await self._collector.collect_busy(self.busy)
+        except Exception:
+            log.exception("scrape of busy pods failed; the next scrape cycle reads them")
+            return
+        self.record_scrape()
 
     async def _reconcile_at_intervals(
         self, after_cycle: Callable[[], Awaitable[None]] | None
@@ -190,25 +208,18 @@ class ControlLoop:
         await self._clock.sleep(min(first, self._settings.interval))
         while True:
             started = self._clock.monotonic()
-            try:
+            # A cycle that fails must not end the loop.
+            with self._errors.recorded(
+                "reconcile cycle", "reconcile cycle failed; keeping the last targets"
+            ):
                 await self.reconcile()
-            except Exception as error:
-                # A cycle that fails must not end the loop.
-                log.exception("reconcile cycle failed; keeping the last targets until the next one")
-                why = f"the last reconcile cycle failed ({type(error).__name__})"
-                self._failed("reconcile", why)
+            if why := self._errors.of("reconcile cycle"):
                 self._reconciler.fail(f"{why}; the adapter's log has the details", self._settings)
-            else:
-                self._problems.pop("reconcile", None)
-            try:
+            with self._errors.recorded(
+                "write", "results of a cycle not written; retrying after the next"
+            ):
                 if after_cycle is not None:
                     await after_cycle()
-            except Exception as error:
-                log.exception("writing a cycle's results failed; retrying after the next one")
-                why = f"writing the results of the last cycle failed ({type(error).__name__})"
-                self._failed("write", why)
-            else:
-                self._problems.pop("write", None)
             remaining = started + self._settings.interval - self._clock.monotonic()
             try:
                 async with asyncio.timeout(self._clock.real_seconds(max(remaining, 0.0))):
@@ -219,23 +230,14 @@ class ControlLoop:
 
     async def scrape(self, *, spread: bool = False) -> None:
         """One scrape cycle; what it cannot read shows in the variants' states."""
-        try:
+        with self._errors.recorded("scrape cycle", "scrape cycle failed; keeping the last metrics"):
             await self._collector.collect(spread=spread)
             self.record_scrape()
-        except Exception as error:
-            log.exception("scrape cycle failed; keeping the last metrics until the next one")
-            self._failed("scrape", f"the last scrape cycle failed ({type(error).__name__})")
-        else:
-            self._problems.pop("scrape", None)
-
-    def _failed(self, cycle: str, why: str) -> None:
-        self._failures += 1
-        self._problems[cycle] = why
 
     def record_scrape(self) -> None:
         """Record what a scrape cycle collected; load that does not wait for the interval requests a cycle."""
         self._gateways.record_counts(self._collector.gateways, now=self._clock.monotonic())
-        if self._reconciler.record_rates() or self.variants_to_wake():
+        if self._reconciler.record_load() or self.variants_to_wake():
             self.request_cycle()
 
     async def reconcile(self) -> None:

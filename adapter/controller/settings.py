@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from adapter.collector.collector import CollectionSettings
 from adapter.controller.demand import RateSettings
 from adapter.controller.tuning import TuningSettings
 from adapter.planning import fleet
-from adapter.settings.control import Reconciling, Sizing
+from adapter.resources.variant import VariantSource
+from adapter.settings.control import DEFAULT_STARTUP_SECONDS, Reconciling, Sizing
 from optimizer.problem import SaturationPolicy
 from optimizer.stabilization import StabilizationLimits
 
@@ -25,6 +26,8 @@ class LoopSettings:
         collection: How load is collected. It is read once, at the start.
         rates: How the arrival rate for sizing is derived.
         limits: How targets may change.
+        down_startups: Scale-down stabilization window as a multiple of a variant's start-up time, where
+            that is longer than the one of `limits`.
         time_to_live: How long a published target stays valid without a new decision.
         scale_to_zero: Whether a variant that is proven idle may go to 0 replicas.
         retention: How long a variant must be idle before it goes to 0 replicas.
@@ -44,6 +47,7 @@ class LoopSettings:
             down_seconds=_SIZING.down_window, step_up=_SIZING.step_up, step_down=_SIZING.step_down
         )
     )
+    down_startups: float = _SIZING.down_window_startups
     time_to_live: float = _RECONCILING.time_to_live
     scale_to_zero: bool = _RECONCILING.scale_to_zero
     retention: float = _RECONCILING.scale_to_zero_retention
@@ -52,6 +56,14 @@ class LoopSettings:
     stability_margin: float = _RECONCILING.stability_margin
     policy: SaturationPolicy = _RECONCILING.saturation_policy
     routing: fleet.Routing = _SIZING.routing
+
+    def limits_for(self, source: VariantSource) -> StabilizationLimits:
+        """How a variant's targets may change: down only after a time in which replicas could come back."""
+        startup = source.startup_seconds or self.rates.startup_seconds or DEFAULT_STARTUP_SECONDS
+        window = self.limits.down_seconds
+        if window > 0:
+            window = max(window, self.down_startups * startup)
+        return replace(self.limits, down_seconds=window)
 
     @property
     def tuning(self) -> TuningSettings:

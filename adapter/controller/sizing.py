@@ -10,7 +10,8 @@ from adapter.collector.gateway import Rates
 from adapter.collector.observation import Observation
 from adapter.collector.traffic import Traffic
 from adapter.controller import demand, tuning
-from adapter.controller.demand import SizingRate
+from adapter.controller.demand import Queue, SizingRate, backlog
+from adapter.controller.demand.rates import GROWTH_LIMIT
 from adapter.controller.estimates import prior
 from adapter.controller.estimates.lengths import of_traffic
 from adapter.controller.estimates.prior import DEFAULT_BATCHED_TOKENS
@@ -19,6 +20,7 @@ from adapter.controller.state import SATURATION, VariantRecord
 from adapter.planning import fleet, plan
 from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
+from adapter.settings.control import DEFAULT_STARTUP_SECONDS
 from analyzer import saturation_rule
 from analyzer.step_times import EngineLimits
 from optimizer import problem
@@ -109,18 +111,7 @@ class Sizing:
         traffic = observation.traffic
         if not observation.usable:
             return SizedVariant(observation=observation)
-        rate = None
-        if traffic is not None:
-            rate = demand.sizing_rate(
-                source,
-                traffic,
-                gateway_rps=self.parts.get(source.key),
-                trend=record.trend,
-                settings=self.settings.rates,
-                window_seconds=self.settings.collection.window,
-                interval_seconds=self.settings.interval,
-                now=self.now,
-            )
+        rate = None if traffic is None else self._rate(record, source, traffic)
         minimum = self._minimum(source, observation, record.state.desired)
         saturation = None
         unprofiled = prior.unprofiled(source)
@@ -139,7 +130,12 @@ class Sizing:
             model=source.model,
             service_class=source.service_class,
             profiles=profiles,
-            load=_load(traffic, rate, dispersion=demand.dispersion(record.trend)),
+            load=_load(
+                traffic,
+                rate,
+                dispersion=demand.dispersion(record.trend),
+                ordered=max(source.spec_replicas, record.state.desired or 0),
+            ),
             current=fleet.CurrentAllocation(
                 accelerator=source.accelerator, replicas=source.replicas
             ),
@@ -154,6 +150,39 @@ class Sizing:
             variant=variant,
             saturation=saturation,
             profile_notes=tuning.notes(record.tuned, source),
+        )
+
+    def _rate(self, record: VariantRecord, source: VariantSource, traffic: Traffic) -> SizingRate:
+        return demand.sizing_rate(
+            source,
+            traffic,
+            gateway_rps=self.parts.get(source.key),
+            trend=record.trend,
+            queue=self._queue(record, source, traffic),
+            settings=self.settings.rates,
+            window_seconds=self.settings.collection.window,
+            interval_seconds=self.settings.interval,
+            now=self.now,
+        )
+
+    def _queue(self, record: VariantRecord, source: VariantSource, traffic: Traffic) -> Queue:
+        """The variant's queue, with the replicas that serve it or were asked for."""
+        start = source.startup_seconds or self.settings.rates.startup_seconds
+        start = (start or DEFAULT_STARTUP_SECONDS) + self.settings.interval
+        raised_at = record.stabilization.raised_at
+        loading = start if raised_at is None else start - (self.now - raised_at)
+        return Queue(
+            running=traffic.running,
+            waiting=traffic.waiting,
+            growth_rps=backlog.certain_growth(
+                traffic.waiting_growth_rps,
+                rate_rps=traffic.recent[0][1] if traffic.recent else traffic.arrival_rate_rps,
+                seconds=0.25 * self.settings.collection.window,
+            ),
+            ready=len(source.endpoints) or source.replicas,
+            ordered=max(source.spec_replicas, record.state.desired or 0),
+            start_seconds=start,
+            loading_seconds=min(max(loading, self.settings.interval), start),
         )
 
     def _saturated(
@@ -256,10 +285,12 @@ def _growth(traffic: Traffic, rate: SizingRate | None) -> float:
     """The rate that is sized for over the observed one, at least 1."""
     if rate is None or traffic.arrival_rate_rps <= 0:
         return 1.0
-    return min(max(rate.rate_rps / traffic.arrival_rate_rps, 1.0), demand.GROWTH_LIMIT)
+    return min(max(rate.rate_rps / traffic.arrival_rate_rps, 1.0), GROWTH_LIMIT)
 
 
-def _load(traffic: Traffic | None, rate: SizingRate | None, *, dispersion: float) -> fleet.Load:
+def _load(
+    traffic: Traffic | None, rate: SizingRate | None, *, dispersion: float, ordered: int
+) -> fleet.Load:
     """The load that a variant is planned for."""
     if traffic is None:
         return fleet.Load(
@@ -268,6 +299,8 @@ def _load(traffic: Traffic | None, rate: SizingRate | None, *, dispersion: float
     lengths = of_traffic(traffic)
     return fleet.Load(
         arrival_rate_rps=rate.rate_rps if rate else 0.0,
+        in_flight=rate.in_flight if rate else 0.0,
+        ordered=ordered,
         input_tokens=traffic.input_tokens or 0.0,
         output_tokens=lengths.output_tokens,
         dispersion=dispersion,

@@ -22,11 +22,13 @@ class Stabilization:
     Attributes:
         accelerator: Accelerator that they count replicas of; empty before the first one.
         recommendations: Planned replicas with their monotonic times, oldest first.
+        raised_at: Monotonic time of the last target that was higher than the one before; None before it.
 
     """
 
     accelerator: str = ""
     recommendations: tuple[Recommendation, ...] = ()
+    raised_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,8 @@ def apply(
     maximum: int | None,
     now: float,
     limits: StabilizationLimits,
+    present: int = 0,
+    brief: bool = False,
 ) -> StableTarget:
     """The target of one variant, from what was planned.
 
@@ -65,10 +69,15 @@ def apply(
         maximum: Most replicas; None: any number.
         now: Monotonic seconds.
         limits: How targets may change.
+        present: Replicas that the scale target asks for.
+        brief: True where a queue asks for what was planned, not the arrivals alone.
 
     """
     candidate, history = decision.candidate, before.recommendations
     recommended_on = before.accelerator
+    if published is None and present and not history:
+        # After a start nothing is known of the time before: what runs counts as asked for just now.
+        published = present
     if published is not None and not history:
         # Of a former leader only its target is known: it counts as recommended just now.
         recommended_on, history = accelerator, (Recommendation(now, published),)
@@ -82,12 +91,16 @@ def apply(
         now=now,
         limits=limits,
         maximum=maximum,
+        brief=brief,
     )
+    raised = published is not None and stable.replicas > published
     return StableTarget(
         replicas=stable.replicas,
         reason=stable.reason,
         stabilization=Stabilization(
-            accelerator=candidate.accelerator, recommendations=stable.history
+            accelerator=candidate.accelerator,
+            recommendations=stable.history,
+            raised_at=now if raised else before.raised_at,
         ),
     )
 

@@ -103,6 +103,8 @@ class Load:
         input_cv: coefficient of variation of the prompt tokens; 0 for equal lengths.
         output_cv: coefficient of variation of the generated tokens.
         cached_tokens: mean prompt tokens per request that the prefix cache serves, part of `input_tokens`.
+        in_flight: requests that replicas must have in service at once, because some wait; 0 where none does.
+        ordered: replicas that serve or were asked for; where the rate needs no more, nor does `in_flight`.
 
     """
 
@@ -113,6 +115,8 @@ class Load:
     input_cv: float = 0.0
     output_cv: float = 0.0
     cached_tokens: float = 0.0
+    in_flight: float = 0.0
+    ordered: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

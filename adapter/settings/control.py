@@ -100,6 +100,12 @@ class Collecting:
         kinds.bounded_seconds(0.1, 600.0),
         "Time between two scrapes of a pod, and between two queries of Prometheus",
     )
+    busy_scrape_interval: float = setting(
+        5.0,
+        kinds.bounded_seconds(0.1, 600.0),
+        "Time between two scrapes of the pods of a variant whose requests wait or whose load moves; the"
+        " scrape interval where that is shorter",
+    )
     window: float = setting(
         60.0, kinds.bounded_seconds(1.0, 3600.0), "Window over which rates are computed"
     )
@@ -242,7 +248,15 @@ class Sizing:
         annotation="llmd.ai/routing",
     )
     down_window: float = setting(
-        90.0, kinds.bounded_seconds(1.0, 86400.0, off=True), "Scale-down stabilization window"
+        90.0,
+        kinds.bounded_seconds(1.0, 86400.0, off=True),
+        "Shortest scale-down stabilization window; off turns scale-down stabilization off",
+    )
+    down_window_startups: float = setting(
+        2.0,
+        kinds.FACTOR,
+        "Scale-down stabilization window as a multiple of the start-up time of the variant's replicas, where"
+        " that is longer: what is given back takes a start-up to return",
     )
     step_up: int | None = setting(
         None,

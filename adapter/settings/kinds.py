@@ -139,6 +139,22 @@ def share(text: str) -> float:
     return value
 
 
+def factor(text: str) -> float:
+    """Read a number from 0 to 100; `off` is 0.
+
+    Raises:
+        ValueError: the text is no such number.
+
+    """
+    try:
+        value = 0.0 if text == "off" else float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 100:
+        raise ValueError(f"must be a number from 0 to 100 or off, not {text!r}")
+    return value
+
+
 def port(text: str) -> int:
     """Read a TCP port; 0 lets the system choose.
 
@@ -350,6 +366,9 @@ def _on_or_off(value: bool) -> str:  # noqa: FBT001 - the kind's value
 
 PERCENT = Kind(parse=percent, show=lambda value: f"{value * 100:g}%", metavar="SHARE")
 SHARE = Kind(parse=share, show=lambda value: f"{value:g}", metavar="SHARE")
+FACTOR = Kind(
+    parse=factor, show=lambda value: f"{value:g}" if value else "off", metavar="FACTOR|off"
+)
 PORT = Kind(parse=port, metavar="PORT")
 COUNT = Kind(parse=count, metavar="N")
 FILE = Kind(parse=Path, metavar="FILE")

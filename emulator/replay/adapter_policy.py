@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import aiohttp
@@ -131,6 +131,7 @@ class AdapterPolicy(ScalingPolicy):
         self._inputs = inputs_of(self.scenario, percentile=percentile)
         self._store = TargetStore()
         self._decided = False
+        self._scraped_at = -math.inf
         self._runner = asyncio.Runner()
         clock = ReplayClock(cluster)
         self._settings = settings
@@ -146,10 +147,12 @@ class AdapterPolicy(ScalingPolicy):
         )
 
     def timers(self) -> Sequence[Timer]:
-        scrape = self._settings.collection.interval
+        collection = self._settings.collection
+        scrape, busy = collection.interval, collection.busy_interval
         # As in the adapter: the first reconcile cycle once two scrape cycles have ended.
         return [
             Timer(scrape, 1.0, self._collect),
+            *([Timer(busy, 1.0 + busy, self._collect_busy)] if busy < scrape else []),
             Timer(self._settings.interval, 1.0 + 1.5 * scrape, self._decide),
         ]
 
@@ -170,8 +173,19 @@ class AdapterPolicy(ScalingPolicy):
         self.loop.apply_inputs(replace(self._inputs, variants=tuple(sources)))
 
     def _collect(self) -> None:
+        self._scraped_at = self.cluster.now
+        self._scrape({source.key for source in self._inputs.variants})
+
+    def _collect_busy(self) -> None:
+        """Between two scrape cycles, what queues or moves."""
+        if self.cluster.now > self._scraped_at and self.loop.busy:
+            self._scrape(self.loop.busy)
+
+    def _scrape(self, keys: Collection[str]) -> None:
         self._use()
         for source in self._inputs.variants:
+            if source.key not in keys:
+                continue
             engine = self.cluster.variants[source.name].served_by
             kv_tokens = engine.kv_tokens if isinstance(engine, VllmEngine) else None
             for item in self.cluster.ready(source.name):

@@ -59,7 +59,7 @@ SPEED = 10.0
 SCRAPE_MS = 500
 INTERVAL, WINDOW, LONG = 5.0, 60.0, 180.0
 """Of collectors, in scenario seconds: as often as Prometheus scrapes."""
-BACKFILL, GATEWAY, FLEET, LENGTHS = 6, 1, 1, 1
+BACKFILL, GATEWAY, FLEET = 6, 1, 1
 """Queries."""
 
 MODEL, TEAM = "m", "team"

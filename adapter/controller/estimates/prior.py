@@ -117,12 +117,12 @@ def _gpu(accelerator: str, device: str) -> tuple[str, int, int]:
 
 
 def _readings(name: str) -> list[tuple[str, int]]:
-    """A name as it is, and as a number of GPUs."""
+    """A name as a number of GPUs, and as it is: the `x` of RTX4090 is no multiplication."""
     found = _COUNTED.fullmatch(name.strip())
     if found is None:
         return [(name, 1)]
     count = int(found["before"] or found["after"])
-    return [(name, 1), (found["gpu"] or found["name"], count)]
+    return [(found["gpu"] or found["name"], count), (name, 1)]
 
 
 def _of_entry(entry: CatalogEntry, assumed: int) -> Prior:

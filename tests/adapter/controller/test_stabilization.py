@@ -62,6 +62,8 @@ def stabilized(
     *,
     now: float,
     accelerator: str = "2xG",
+    present: int = 0,
+    brief: bool = False,
 ) -> tuple[dict[str, StableTarget], Before]:
     """Targets by variant name, and the stabilization of the next cycle."""
     targets = {
@@ -73,6 +75,8 @@ def stabilized(
             maximum=None,
             now=now,
             limits=WINDOW,
+            present=present,
+            brief=brief,
         )
         for name, replicas in planned.items()
     }
@@ -91,6 +95,33 @@ def test_a_new_leader_counts_the_published_target_as_just_recommended() -> None:
     assert replicas(targets) == {"v": 5}
     targets, _ = stabilized({"v": 2}, {"v": 5}, before, now=101.0)
     assert replicas(targets) == {"v": 2}
+
+
+def test_after_a_start_what_runs_counts_as_just_recommended() -> None:
+    """Without any target that is known, the first window lowers nothing either."""
+    targets, before = stabilized({"v": 2}, {}, now=0.0, present=7)
+    assert replicas(targets) == {"v": 7}
+    targets, before = stabilized({"v": 2}, {"v": 7}, before, now=99.0, present=7)
+    assert replicas(targets) == {"v": 7}
+    targets, _ = stabilized({"v": 2}, {"v": 7}, before, now=101.0, present=7)
+    assert replicas(targets) == {"v": 2}
+
+
+def test_replicas_for_a_queue_are_not_kept_for_the_whole_window() -> None:
+    """What a flash asked for goes soon after it has been worked off; what the arrivals asked for stays."""
+    _, before = stabilized({"v": 5}, {"v": 5}, now=0.0)
+    _, before = stabilized({"v": 20}, {"v": 5}, before, now=10.0, brief=True)
+    targets, before = stabilized({"v": 5}, {"v": 20}, before, now=35.0)
+    assert replicas(targets) == {"v": 20}
+    targets, _ = stabilized({"v": 4}, {"v": 20}, before, now=45.0)
+    assert replicas(targets) == {"v": 5}
+
+
+def test_a_raised_target_is_dated() -> None:
+    """Its replicas are ready a start-up later, not a start-up after each cycle."""
+    _, before = stabilized({"v": 5}, {"v": 2}, now=10.0)
+    _, before = stabilized({"v": 5}, {"v": 5}, before, now=20.0)
+    assert before["v"].raised_at == 10.0
 
 
 def test_replicas_of_another_accelerator_are_another_number() -> None:

@@ -111,3 +111,29 @@ def test_a_tps_target_never_lowers_the_rate() -> None:
     """The rate to serve is the larger of arrivals and TPS over output tokens."""
     assert decide(PUBLISHED, tps=1.0).decisions["ns/v"].candidate.replicas == 2
     assert decide(PUBLISHED, tps=178 * 2.0).decisions["ns/v"].candidate.replicas == 4
+
+
+@pytest.mark.parametrize(
+    ("in_flight", "ordered", "replicas"),
+    [
+        pytest.param(0.0, 0, 2, id="no-queue"),
+        pytest.param(30.0, 0, 13, id="queue"),
+        pytest.param(30.0, 2, 2, id="what-is-ordered-suffices"),
+        pytest.param(3.0, 0, 2, id="served-by-those-anyway"),
+    ],
+)
+def test_requests_in_flight_are_served_at_once(
+    in_flight: float, ordered: int, replicas: int
+) -> None:
+    """A replica holds what it has in service at its capacity, 2.1 requests of 3.8 s at 33.9 a minute."""
+    load = dataclasses.replace(PUBLISHED.load, in_flight=in_flight, ordered=ordered)
+    candidate = decide(dataclasses.replace(PUBLISHED, load=load)).decisions["ns/v"].candidate
+    assert candidate.replicas == replicas
+
+
+def test_no_more_than_the_maximum_for_a_queue() -> None:
+    """The bound of the variant holds for a queue too."""
+    load = dataclasses.replace(PUBLISHED.load, in_flight=300.0)
+    variant = dataclasses.replace(PUBLISHED, load=load, max_replicas=9)
+    candidate = decide(variant).decisions["ns/v"].candidate
+    assert (candidate.replicas, candidate.binding) == (9, "maximum")

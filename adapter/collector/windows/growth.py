@@ -1,0 +1,161 @@
+"""Growth of one pod's counters between two samples, and the means over several."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adapter.collector import model_servers
+from adapter.collector.model_servers import Moments, PodMetrics, SumCount
+
+_SAME_START_SECONDS = 2.0
+"""Tolerance between two reports of one start time: servers report it by a clock of their own."""
+
+_SEVERAL_TOKENS = 1.02
+"""Tokens per gap from which steps give several; the two counters are of one moment, but not of one update."""
+
+
+_USUAL_OUTPUT_CV = 0.8
+"""Variation of output tokens where pods do not show it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """What one pod counted from `since` to `at`, monotonic seconds; latencies in seconds.
+
+    Attributes:
+        arrivals: Requests that arrived, by those that finished and those that are there.
+        begun: The same by first tokens and the queue.
+        queued: Growth of the queue.
+        generated: Tokens generated; None where they are not counted.
+
+    """
+
+    endpoint: str
+    since: float
+    at: float
+    arrivals: float
+    begun: float
+    queued: float
+    prompt_tokens: SumCount
+    generation_tokens: SumCount
+    ttft: SumCount
+    itl: SumCount
+    cached_tokens: SumCount
+    input_moments: Moments
+    output_moments: Moments
+    preemptions: float
+    generated: float | None
+
+    def share_after(self, start: float) -> float:
+        """The part of the interval after `start`."""
+        length = self.at - self.since
+        if self.since >= start or length <= 0:
+            return 1.0
+        return max(self.at - start, 0.0) / length
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A page with the monotonic time at which it was read."""
+
+    at: float
+    page: PodMetrics
+
+
+EMPTY = PodMetrics(
+    finished=0.0,
+    running=0.0,
+    waiting=0.0,
+    prompt_tokens=(0.0, 0.0),
+    generation_tokens=(0.0, 0.0),
+    ttft=(0.0, 0.0),
+    itl=(0.0, 0.0),
+    input_moments=(0.0, 0.0, 0.0),
+    output_moments=(0.0, 0.0, 0.0),
+    generated=0.0,
+    preemptions=0.0,
+)
+"""Page of a server that has just started."""
+
+
+def growth_of(
+    endpoint: str, before: Sample, after: PodMetrics, now: float, started: float | None
+) -> Growth:
+    """Growth from one sample to a page at monotonic `now`; `started`: when the server process started."""
+    restarted = _restarted(before, after)
+    base = EMPTY if restarted else before.page
+    # After a restart it counts from zero.
+    since = before.at if not restarted or started is None else max(started, before.at)
+
+    def grown(name: str) -> SumCount:
+        total, count = getattr(after, name)
+        first, number = getattr(base, name)
+        # A new version may rename one histogram only, which then starts at zero without a restart.
+        return (total - first, count - number) if count >= number else (total, count)
+
+    return Growth(
+        endpoint=endpoint,
+        since=min(since, now),
+        at=now,
+        arrivals=after.finished - base.finished + after.stock - base.stock,
+        begun=grown("ttft")[1] + after.waiting - base.waiting,
+        queued=after.waiting - base.waiting,
+        prompt_tokens=grown("prompt_tokens"),
+        generation_tokens=grown("generation_tokens"),
+        ttft=grown("ttft"),
+        itl=grown("itl"),
+        cached_tokens=grown("cached_tokens"),
+        input_moments=model_servers.moments_growth(base.input_moments, after.input_moments),
+        output_moments=model_servers.moments_growth(base.output_moments, after.output_moments),
+        preemptions=0.0
+        if after.preemptions is None or base.preemptions is None
+        else max(after.preemptions - base.preemptions, 0.0),
+        generated=None
+        if after.generated is None or base.generated is None or after.generated < base.generated
+        else after.generated - base.generated,
+    )
+
+
+def _restarted(before: Sample, after: PodMetrics) -> bool:
+    page = before.page
+    if after.finished < page.finished or after.ttft[1] < page.ttft[1]:
+        return True
+    was = page.started_at
+    if after.started_at is not None and was is not None:
+        return abs(after.started_at - was) > _SAME_START_SECONDS
+    return False
+
+
+def mean(pairs: list[SumCount]) -> float | None:
+    """Sum over count of all together; None where nothing was counted."""
+    count = sum(pair[1] for pair in pairs)
+    return sum(pair[0] for pair in pairs) / count if count > 0 else None
+
+
+def longer(
+    growths: list[Growth], running: float, output_tokens: float, output_cv: float | None
+) -> float:
+    """Factor on the mean output tokens of those that finished, while fewer have finished than run; else 1.
+
+    Those that finish first are the short ones. All tokens that were generated over the finished requests
+    are the mean of exponential lengths of which only a part is seen (Epstein and Sobel, "Life testing",
+    1953); the less the lengths vary, the less the first ones mislead.
+    """
+    finished = sum(item.generation_tokens[1] for item in growths)
+    if not 0 < finished < running or output_tokens <= 0:
+        return 1.0
+    generated = sum(item.itl[1] + item.ttft[1] for item in growths)
+    most = 1.0 + 2.0 * (_USUAL_OUTPUT_CV if output_cv is None else output_cv)
+    return min(max(generated / finished / output_tokens, 1.0), most)
+
+
+def mean_itl(growths: list[Growth]) -> float | None:
+    """Mean seconds per generated token: with speculative decoding a step, and so a gap, gives several."""
+    seconds, gaps = (sum(item.itl[place] for item in growths) for place in (0, 1))
+    if gaps <= 0:
+        return None
+    if all(item.generated is not None for item in growths):
+        later = sum((item.generated or 0.0) - item.ttft[1] for item in growths)
+        if later > _SEVERAL_TOKENS * gaps:
+            return seconds / later
+    return seconds / gaps

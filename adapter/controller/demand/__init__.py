@@ -1,0 +1,22 @@
+"""The load that a variant is sized for: its arrival rate, what waits, and what its gateway counts."""
+
+from adapter.controller.demand.backlog import Queue, queues_up
+from adapter.controller.demand.gateways import GatewayDemand, gateway_parts, variants_to_wake
+from adapter.controller.demand.rates import RateSettings, SizingRate, sizing_rate
+from adapter.controller.demand.trend import dispersion, exceeds_forecast, expected, moves, record
+
+__all__ = [
+    "GatewayDemand",
+    "Queue",
+    "RateSettings",
+    "SizingRate",
+    "dispersion",
+    "exceeds_forecast",
+    "expected",
+    "gateway_parts",
+    "moves",
+    "queues_up",
+    "record",
+    "sizing_rate",
+    "variants_to_wake",
+]

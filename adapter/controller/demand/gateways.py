@@ -1,0 +1,96 @@
+"""Requests at the inference gateways: attributed to the variants of their model, and waking one at zero."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from adapter.collector import gateway
+from adapter.collector.gateway import GatewayWindow, Rates
+from adapter.collector.promql import GatewayCount
+from adapter.resources.inputs import Inputs
+from adapter.resources.variant import VariantSource
+
+
+class GatewayDemand:
+    """Requests at all gateways: as Prometheus has them, and newer where gateways are scraped directly."""
+
+    def __init__(self, *, window_seconds: float) -> None:
+        """`window_seconds`: time over which rates are taken."""
+        self._window = GatewayWindow(window_seconds=window_seconds)
+        self._queued: Mapping[gateway.ModelKey, gateway.Demand] = {}
+        self._scraped: Mapping[gateway.ModelKey, gateway.Demand] = {}
+
+    @property
+    def window(self) -> GatewayWindow:
+        """Growth of the gateways' counters; direct scrapes add to it."""
+        return self._window
+
+    @property
+    def waiting(self) -> Mapping[gateway.ModelKey, gateway.Demand]:
+        """Requests that wait at a gateway or arrived since its last scrape, by model."""
+        return {**self._queued, **self._scraped}
+
+    def record_counts(self, counts: Sequence[GatewayCount], *, now: float) -> None:
+        """Use what Prometheus has of the gateways, at monotonic `now`."""
+        self._window.add("", counts, now=now)
+        self._queued = {
+            (count.namespace, count.model): gateway.Demand(waiting=count.waiting)
+            for count in counts
+        }
+
+    def set_scraped(self, scraped: Mapping[gateway.ModelKey, gateway.Demand]) -> None:
+        """Use what the last direct scrape showed."""
+        self._scraped = scraped
+
+
+def gateway_parts(
+    variants: Iterable[VariantSource],
+    observed: Mapping[str, float],
+    rates: Rates,
+) -> dict[str, float]:
+    """Requests per second at the gateways for each variant, by variant key.
+
+    A gateway knows models, not variants: its count is divided in proportion to the rates at the pods, and
+    where these are zero equally among the variants with replicas.
+    """
+    members: dict[tuple[str, str], list[VariantSource]] = {}
+    for source in variants:
+        place = rates.key(source.namespace, source.model)
+        if place is not None:
+            members.setdefault(place, []).append(source)
+    parts: dict[str, float] = {}
+    for place, sources in members.items():
+        shares = {source.key: max(observed.get(source.key, 0.0), 0.0) for source in sources}
+        whole = sum(shares.values())
+        if whole <= 0:
+            shares = {source.key: float(source.replicas > 0) for source in sources}
+            whole = sum(shares.values())
+        total = rates.rps[place]
+        parts |= {key: total * share / whole for key, share in shares.items() if whole > 0}
+    return parts
+
+
+def variants_to_wake(
+    inputs: Inputs, waiting: Mapping[gateway.ModelKey, gateway.Demand]
+) -> frozenset[str]:
+    """Keys of variants at zero to start: the cheapest of each model with requests and no replica."""
+    costs = {item.name: item.unit_cost for item in inputs.accelerators}
+
+    def cost(source: VariantSource) -> tuple[float, str]:
+        units = (costs.get(p.accelerator, 0.0) * p.accelerator_count for p in source.profiles)
+        return min(units, default=costs.get(source.accelerator, 0.0)), source.key
+
+    models: dict[tuple[str, str], list[VariantSource]] = {}
+    for source in inputs.variants:
+        models.setdefault((source.namespace, source.model), []).append(source)
+    cheapest = set()
+    for (namespace, model), sources in models.items():
+        requests = gateway.of_model(waiting, namespace, model)
+        if (
+            requests is None
+            or not requests.any
+            or any(s.replicas or s.spec_replicas for s in sources)
+        ):
+            continue
+        cheapest.add(min(sources, key=cost).key)
+    return frozenset(cheapest)

@@ -1,0 +1,146 @@
+"""The arrival rate that a variant is sized for: observed at its pods, counted at a gateway, and expected.
+
+Observed rates are noisy, the more so the shorter the window. The long window's rate is the steadiest and is
+used, unless a shorter window shows a statistically significant change: the significant part of a change
+applies immediately, noise is smoothed. A rising trend is extrapolated over the time that a new replica needs
+to start, because what is decided now takes effect only then.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from adapter.collector.traffic import Traffic
+from adapter.controller.demand import backlog as backlogs
+from adapter.controller.demand.backlog import Queue
+from adapter.controller.demand.trend import dispersion, expected
+from adapter.resources.variant import VariantSource
+from adapter.settings.control import DEFAULT_STARTUP_SECONDS, Sizing
+from analyzer import forecast
+
+NOISE_ERRORS = 2.0
+"""Standard errors of a count within which a short window's rate counts as noise around the long window's."""
+
+CERTAIN_ERRORS = 3.0
+"""Standard errors of a count beyond which a short window's rate is a rise, which counts at full size."""
+
+GROWTH_LIMIT = 2.0
+"""Upper bound of the expected rate, as a multiple of the observed rate."""
+
+STARTUP_LIMIT_SECONDS = 900.0
+
+
+_DECLARED = Sizing()
+"""The declared defaults."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateSettings:
+    """How the arrival rate for sizing is derived. Defaults are those of the declared settings.
+
+    Attributes:
+        anticipate: Whether a rising trend is extrapolated over a replica's start-up time.
+        startup_seconds: Start-up time of a replica in seconds, for variants without one of their own;
+            None means 60.
+        drain_seconds: Seconds within which new replicas should serve the backlog that exists when they start.
+            0 leaves the backlog to the queueing model, which knows none.
+        headroom: Share of the rate added for its changes between two reconcile cycles.
+
+    """
+
+    anticipate: bool = _DECLARED.anticipate
+    startup_seconds: float | None = _DECLARED.startup_time
+    drain_seconds: float = _DECLARED.drain_time
+    headroom: float = _DECLARED.headroom
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SizingRate:
+    """The arrival rate that one variant is sized for.
+
+    Attributes:
+        rate_rps: Requests per second.
+        in_flight: Requests that must be in service at once; 0 where none waits, or what is ordered suffices.
+        notes: Reasons why it differs from the rate that its pods show in the short window, a clause each.
+
+    """
+
+    rate_rps: float
+    in_flight: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+def sizing_rate(
+    source: VariantSource,
+    traffic: Traffic,
+    *,
+    gateway_rps: float | None,
+    trend: forecast.State | None,
+    settings: RateSettings,
+    window_seconds: float,
+    interval_seconds: float,
+    now: float,
+    queue: Queue | None = None,
+) -> SizingRate:
+    """The rate that one variant is sized for.
+
+    Args:
+        source: The variant.
+        traffic: Its traffic over both windows.
+        gateway_rps: Its part of the requests at the gateways, per second; None where that is not known.
+        trend: Trend of its arrival rate.
+        settings: How the rate is derived.
+        window_seconds: Length of the short window.
+        interval_seconds: Time until the next reconcile cycle.
+        now: Monotonic seconds.
+        queue: Its queue; None leaves it to the queueing model.
+
+    """
+    observed = traffic.arrival_rate_rps
+    rate, notes = observed, []
+    if traffic.long_rate_rps > 0:
+        rate = _smoothed(traffic, window_seconds, dispersion(trend))
+        if rate != observed:
+            notes.append(f"{_rpm(observed)} observed, {_rpm(rate)} used: the rest may be noise")
+    if gateway_rps is not None and gateway_rps > rate:
+        notes.append(f"{_rpm(gateway_rps)} arrived at the gateway, {_rpm(rate)} at the pods")
+        rate = gateway_rps
+    startup = source.startup_seconds or settings.startup_seconds or DEFAULT_STARTUP_SECONDS
+    seconds = min(startup, STARTUP_LIMIT_SECONDS) + interval_seconds
+    if settings.anticipate:
+        coming = expected(trend, seconds, now=now)
+        if coming is not None and coming > rate > 0:
+            rate = min(coming, GROWTH_LIMIT * rate)
+            notes.append(f"rising: {_rpm(rate)} expected in {seconds:.0f} s, when a replica starts")
+    rate *= 1.0 + settings.headroom
+    waits = backlogs.Backlog()
+    if queue is not None:
+        waits = backlogs.backlog_of(queue, drain_seconds=settings.drain_seconds)
+    if waits.requests:
+        rate += waits.extra_rps
+        notes.append(
+            f"backlog: {waits.requests:.0f} requests expected by then, to be served within"
+            f" {settings.drain_seconds:.0f} s"
+        )
+    return SizingRate(rate_rps=rate, in_flight=waits.in_flight, notes=tuple(notes))
+
+
+def _smoothed(traffic: Traffic, window_seconds: float, dispersion: float) -> float:
+    """The long window's rate, moved by the significant part of what shorter windows show."""
+
+    def error(rate: float, seconds: float) -> float:
+        return NOISE_ERRORS * math.sqrt(dispersion * max(rate, 1.0 / seconds) / seconds)
+
+    short = traffic.arrival_rate_rps
+    # Only the whole short window lowers the rate: a pause of some seconds is no end.
+    rate = min(traffic.long_rate_rps, short + error(short, window_seconds))
+    rise = rate
+    for seconds, recent in (*traffic.recent, (window_seconds, short)):
+        certain = recent > rate + CERTAIN_ERRORS / NOISE_ERRORS * error(rate, seconds)
+        rise = max(rise, recent if certain else recent - error(recent, seconds))
+    return rise
+
+
+def _rpm(rate_rps: float) -> str:
+    return f"{60.0 * rate_rps:.4g} req/min"

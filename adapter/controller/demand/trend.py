@@ -1,0 +1,61 @@
+"""The trend of one variant's arrival rate: recorded at scrape cycles, and trusted as far as it was right."""
+
+from __future__ import annotations
+
+import math
+
+from analyzer import forecast
+
+EARLY_CYCLE_ERRORS = 4.0
+"""Standard errors above the rate of the last decision beyond which a reconcile cycle starts at once."""
+
+MOVING_ERRORS = 2.5
+"""Standard errors from the level beyond which a rate is looked at more closely."""
+
+DISPERSION_BIAS = 1.5
+"""Factor by which a measured dispersion may exceed the true one by chance."""
+
+DISPERSION_LIMIT = 9.0
+"""Upper bound of the dispersion: a step looks like dispersion at first, and must not hide itself."""
+
+DISPERSION_COUNT = 8
+"""Observations before a dispersion is estimated."""
+
+
+def record(trend: forecast.State | None, rate_rps: float, *, at: float) -> forecast.State:
+    """The trend with one more rate; one that is no newer (`at`, monotonic seconds) is ignored."""
+    if trend is not None and at <= trend.at:
+        return trend
+    return forecast.update(trend, rate_rps, at=at)
+
+
+def exceeds_forecast(
+    trend: forecast.State | None, rate_rps: float, *, at: float, sized_rps: float
+) -> bool:
+    """Whether the rate since the last scrape cycle is significantly above the one that was sized for."""
+    if trend is None or at <= trend.at:
+        return False
+    seconds = at - trend.at
+    error = math.sqrt(dispersion(trend) * max(sized_rps, 1.0 / seconds) / seconds)
+    return rate_rps > sized_rps + EARLY_CYCLE_ERRORS * error
+
+
+def moves(trend: forecast.State | None, rate_rps: float, *, at: float) -> bool:
+    """Whether a new rate differs so much from the level of those before that it is worth a closer look."""
+    if trend is None or at <= trend.at:
+        return False
+    seconds = at - trend.at
+    error = math.sqrt(dispersion(trend) * max(trend.level, 1.0 / seconds) / seconds)
+    return abs(rate_rps - trend.level) > MOVING_ERRORS * error
+
+
+def dispersion(trend: forecast.State | None) -> float:
+    """Variance of the counts over their mean: 1 for Poisson arrivals, more for bursty ones."""
+    if trend is None or trend.count < DISPERSION_COUNT:
+        return 1.0
+    return min(max(trend.dispersion / DISPERSION_BIAS, 1.0), DISPERSION_LIMIT)
+
+
+def expected(trend: forecast.State | None, seconds: float, *, now: float) -> float | None:
+    """The rate in that many seconds, requests per second; None without a significant trend."""
+    return None if trend is None else forecast.ahead(trend, now + seconds - trend.at)

@@ -1,0 +1,50 @@
+"""Replicas for requests that wait: as many as have all requests in flight in service at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from adapter.planning.pairs import Asked, IntArray, Model, Pair, Sized, output_tokens, part_of
+from analyzer import capacity
+
+
+def replicas_at_once(
+    model: Model, pairs: Sequence[Pair], asked: Asked, sized: Sized, needed: IntArray
+) -> IntArray:
+    """The replicas that the rates need, or more of them where requests wait; shape (M,).
+
+    A replica has in service what it does at its capacity, by Little's law: rate x (TTFT + tokens x ITL).
+
+    Args:
+        model: Model of the M pairs.
+        pairs: The pairs with their loads.
+        asked: Rates and targets.
+        sized: What a replica carries.
+        needed: Replicas that the rates need, shape (M,).
+
+    """
+    loads = [pair.variant.load for pair in pairs]
+    in_flight = np.array([load.in_flight for load in loads])
+    ordered = np.array([load.ordered for load in loads])
+    rows = np.flatnonzero((in_flight > 0) & (sized.goodput_rps > 0) & (needed > ordered))
+    if not rows.size:
+        return needed
+    tokens = np.array([output_tokens(pairs[row].variant) for row in rows.tolist()])
+    some, held = part_of(asked, rows), np.ones(rows.size)
+    for rate, replicas, last in (
+        (sized.goodput_rps[rows], np.ones(rows.size, dtype=np.int64), 1.0),
+        # Those that share their queue hold more each: the rate needs all of them, and half of the last one.
+        (asked.rate_rps[rows], needed[rows], 0.5),
+    ):
+        does = model.steady(rows, replace(some, rate_rps=rate), replicas)
+        seconds = (does.ttft_ms + (tokens - 1.0) * does.itl_ms) / 1000.0
+        held = np.maximum(held, rate * seconds / (replicas - 1.0 + last))
+    held = np.minimum(held, np.maximum(sized.max_batch[rows], 1))
+    at_once = needed.copy()
+    at_once[rows] = np.maximum(
+        needed[rows], np.ceil(in_flight[rows] / held * (1.0 - capacity.REPLICA_ROUNDING))
+    )
+    return at_once

@@ -1,0 +1,71 @@
+"""What a queue asks for: replicas at once, and a rate that works it off in time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from adapter.controller.demand.backlog import Backlog, Queue, backlog_of, certain_growth, queues_up
+
+QUEUE = Queue(
+    running=8.0,
+    waiting=20.0,
+    growth_rps=0.5,
+    ready=1,
+    ordered=1,
+    start_seconds=120.0,
+    loading_seconds=120.0,
+)
+
+
+def test_a_queue_is_worked_off_within_the_drain_time() -> None:
+    """20 wait and one more every 2 s: 80 when a replica starts after 120 s, to be served in 60 s."""
+    asked = backlog_of(QUEUE, drain_seconds=60.0)
+    assert asked.requests == pytest.approx(80)
+    assert asked.extra_rps == pytest.approx(80 / 60)
+
+
+def test_all_in_flight_are_to_be_served() -> None:
+    """What runs counts beside what waits."""
+    assert backlog_of(QUEUE, drain_seconds=60.0).in_flight == pytest.approx(28)
+
+
+def test_without_a_drain_time_the_queue_asks_for_its_places_only() -> None:
+    """0 adds nothing to the rate."""
+    asked = backlog_of(QUEUE, drain_seconds=0.0)
+    assert asked.extra_rps == 0.0
+    assert asked.in_flight == pytest.approx(28)
+
+
+def test_a_queue_that_grows_while_replicas_load_asks_for_no_more() -> None:
+    """A constant load: what was expected when they were ordered has come 60 s nearer."""
+    loading = replace(QUEUE, waiting=50.0, ordered=3, loading_seconds=60.0)
+    assert backlog_of(loading, drain_seconds=60.0).requests == pytest.approx(80)
+
+
+def test_growth_within_chance_is_none() -> None:
+    """4 requests a second give a queue that is 11 longer or shorter after 15 s."""
+    assert certain_growth(1.0, rate_rps=4.0, seconds=15.0) == 0.0
+    assert certain_growth(-3.0, rate_rps=4.0, seconds=15.0) == 0.0
+    assert certain_growth(3.0, rate_rps=4.0, seconds=15.0) == pytest.approx(1.9, abs=0.05)
+
+
+def test_a_few_that_wait_are_no_backlog() -> None:
+    """Any busy replica has one between two steps."""
+    assert backlog_of(replace(QUEUE, waiting=1.0), drain_seconds=60.0) == Backlog()
+    assert backlog_of(replace(QUEUE, waiting=4.0, ready=4), drain_seconds=60.0) == Backlog()
+
+
+@pytest.mark.parametrize(
+    ("waiting", "known", "expected"),
+    [(1.0, 0.0, False), (2.0, 0.0, True), (40.0, 36.0, False), (60.0, 36.0, True)],
+)
+def test_a_queue_exceeds_what_is_known_by_more_than_chance(
+    waiting: float,
+    known: float,
+    *,
+    expected: bool,
+) -> None:
+    """Two standard deviations of a count beyond the last one, and one request per replica."""
+    assert queues_up(waiting, ready=1, known=known) is expected

@@ -1,0 +1,188 @@
+"""How soon the loop reacts: to queues, to a change of leader, and to what starts slowly."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import aiohttp
+import pytest
+
+from adapter.clock import Clock
+from adapter.collector.collector import Collector
+from adapter.collector.model_servers import PodMetrics
+from adapter.controller.loop import ControlLoop
+from adapter.controller.settings import LoopSettings
+from adapter.planning import fleet
+from adapter.planning import plan as planning
+from adapter.resources.inputs import Inputs
+from adapter.resources.stored_status import Published
+from adapter.resources.variant import VariantSource
+from adapter.store import TargetStore
+from analyzer.latency import LatencyParameters
+
+KEY = "n/v"
+TARGETS = fleet.Targets(itl_ms=24.0, ttft_ms=500.0)
+PROFILE = fleet.Profile(
+    accelerator="A100",
+    max_batch=8,
+    latency=LatencyParameters(alpha_ms=20.58, beta_ms=0.41, gamma_ms=5.2, delta_ms=0.1),
+)
+
+
+class ManualClock(Clock):
+    """A clock that stands until it is moved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at = 1000.0
+
+    def time(self) -> float:
+        return self.at
+
+    def monotonic(self) -> float:
+        return self.at
+
+
+class Pods:
+    """A loop with one variant, whose pods have served the same requests since long ago."""
+
+    def __init__(self, session: aiohttp.ClientSession, *, replicas: int) -> None:
+        self.clock = ManualClock()
+        self.source = VariantSource(
+            namespace="n", name="v", model="m", service_class="c", profiles=(PROFILE,),
+            targets=TARGETS, accelerator="A100", replicas=replicas, spec_replicas=replicas,
+            endpoints=tuple(f"sim://{number}" for number in range(replicas)),
+            pods_known=True, startup_seconds=60.0,
+        )  # fmt: skip
+        settings = LoopSettings()
+        self.loop = ControlLoop(
+            collector=Collector(session=session, clock=self.clock, settings=settings.collection),
+            store=TargetStore(),
+            clock=self.clock,
+            planner=self.plan,
+            settings=settings,
+        )
+        self.finished = 1000.0
+        self.apply()
+
+    async def plan(self, snapshot: fleet.Fleet) -> planning.Plan:
+        return planning.plan(snapshot)
+
+    def apply(self, **changes: object) -> None:
+        """Use the variant with these changes."""
+        self.source = replace(self.source, **changes)  # type: ignore[arg-type]  # fields by name
+        level = fleet.ServiceClass(name="c", priority=1, targets={"m": TARGETS})
+        unit = fleet.Accelerator(name="A100", device_type="A100", unit_cost=40)
+        self.loop.apply_inputs(
+            Inputs(accelerators=(unit,), service_classes=(level,), variants=(self.source,))
+        )
+
+    def scrape(self, seconds: float, *, rps: float, waiting: float = 0.0) -> None:
+        """All pods together served `rps` for that long; `waiting` are in the first one's queue."""
+        self.clock.at += seconds
+        self.finished += rps * seconds / len(self.source.endpoints)
+        done = int(self.finished)
+        for number, endpoint in enumerate(self.source.endpoints):
+            page = PodMetrics(
+                finished=done, running=4.0, waiting=0.0 if number else waiting,
+                prompt_tokens=(128.0 * done, done), generation_tokens=(178.0 * done, done),
+                ttft=(0.1 * done, done), itl=(0.022 * 177 * done, 177 * done),
+            )  # fmt: skip
+            self.loop.collector.add(KEY, endpoint, page, now=self.clock.at, source="direct")
+        self.loop.record_scrape()
+
+    async def minutes(self, number: int, *, rps: float) -> None:
+        """Scrape and decide for that long."""
+        for _ in range(2 * number):
+            self.scrape(15, rps=rps)
+            self.scrape(15, rps=rps)
+            await self.loop.reconcile()
+
+    @property
+    def desired(self) -> int:
+        found = self.loop.states[KEY].desired
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as one:
+        yield one
+
+
+async def test_a_queue_starts_a_cycle(session: aiohttp.ClientSession) -> None:
+    """It does where the rate has not moved, and only where it exceeds the queue that was decided for."""
+    pods = Pods(session, replicas=2)
+    await pods.minutes(4, rps=1.0)
+    assert not pods.loop.cycle_requested
+    pods.scrape(15, rps=1.0, waiting=12.0)
+    assert pods.loop.cycle_requested
+    await pods.loop.reconcile()
+    pods.scrape(5, rps=1.0, waiting=12.0)
+    assert not pods.loop.cycle_requested
+    pods.scrape(5, rps=1.0, waiting=40.0)
+    assert pods.loop.cycle_requested
+
+
+async def test_a_queue_asks_for_what_serves_all_in_flight(session: aiohttp.ClientSession) -> None:
+    """In one cycle, whatever the rate of the last minutes says."""
+    pods = Pods(session, replicas=2)
+    await pods.minutes(4, rps=1.0)
+    before = pods.desired
+    pods.scrape(15, rps=1.0, waiting=60.0)
+    await pods.loop.reconcile()
+    # A replica holds at most 8 requests: 68 in flight take 9 replicas or more.
+    assert before <= 3
+    assert pods.desired >= 9
+    assert "backlog: " in pods.loop.states[KEY].reason
+
+
+async def test_pods_that_queue_are_looked_at_more_often(session: aiohttp.ClientSession) -> None:
+    """They are busy while something waits or the rate moves, and no longer."""
+    pods = Pods(session, replicas=2)
+    await pods.minutes(4, rps=1.0)
+    assert not pods.loop.busy
+    pods.scrape(15, rps=1.0, waiting=12.0)
+    assert KEY in pods.loop.busy
+    pods.scrape(15, rps=1.0 + 12.0 / 15.0)
+    assert not pods.loop.busy
+    pods.scrape(15, rps=4.0)
+    assert KEY in pods.loop.busy
+
+
+async def test_the_first_cycles_lower_nothing(session: aiohttp.ClientSession) -> None:
+    """What runs at the start stays for a window of two start-ups, however little is to do."""
+    pods = Pods(session, replicas=7)
+    await pods.minutes(2, rps=0.5)
+    assert pods.desired == 7
+    await pods.minutes(1, rps=0.5)
+    assert pods.desired < 7
+
+
+async def test_a_leader_that_comes_back_lowers_nothing(session: aiohttp.ClientSession) -> None:
+    """What it recommended when it led before is no reason to take away what was ordered since."""
+    pods = Pods(session, replicas=2)
+    await pods.minutes(4, rps=0.5)
+    assert pods.desired < 7
+    pods.loop.stop_leading()
+    decided = Published(replicas=7, accelerator="A100", decided_at=pods.clock.time())
+    pods.apply(replicas=7, spec_replicas=7, published=decided)
+    pods.loop.start_leading()
+    await pods.minutes(1, rps=0.5)
+    assert pods.desired == 7
+
+
+async def test_replicas_that_start_slowly_are_given_back_late(
+    session: aiohttp.ClientSession,
+) -> None:
+    """The window is twice their start-up."""
+    pods = Pods(session, replicas=2)
+    pods.apply(startup_seconds=180.0)
+    await pods.minutes(5, rps=6.0)
+    high = pods.desired
+    await pods.minutes(5, rps=0.5)
+    assert pods.desired == high
+    await pods.minutes(5, rps=0.5)
+    assert pods.desired < high
