@@ -2,13 +2,14 @@
 
 Holt, "Forecasting seasonals and trends by exponentially weighted moving averages" (1957; reprinted in
 International Journal of Forecasting 20, 2004), with the weights 1 - exp(-dt / tau) of an interval dt.
-A trend counts only where it is larger than what the noise of the observations alone would show.
+A trend counts only where it is larger than what the noise of the observations alone would show; how far ahead
+it can be trusted is learned from its own past errors, which are compared with those of the level alone.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from analyzer.errors import InvalidParameterError
 
@@ -26,6 +27,53 @@ _TREND_ERROR = 0.45
 constant Poisson rates at dt from 5 to 30 s; a test repeats that."""
 
 
+LEADS = (30.0, 60.0, 120.0, 240.0)
+"""Leads in seconds over which forecasts are compared with what came; none is made beyond the longest."""
+
+PROOFS = 3
+"""Forecasts over a lead that must have come due before it is proven."""
+
+BETTER = 0.9
+"""Mean square error of the trend's forecasts, as a share of the level's, below which a lead is proven."""
+
+RECENT_PROOFS = 6
+"""Number of forecasts over which their errors are averaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A forecast that is to be compared: when, and the rates by the trend and by the level alone."""
+
+    at: float
+    by_trend: float
+    by_level: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lead:
+    """How good forecasts over one lead were.
+
+    Attributes:
+        seconds: the lead.
+        due: forecasts that have not come due, oldest first; only of trends that counted.
+        count: forecasts that were compared.
+        trend_error: mean square error of the trend.
+        level_error: mean square error of the level alone.
+
+    """
+
+    seconds: float
+    due: tuple[Due, ...] = ()
+    count: int = 0
+    trend_error: float = 0.0
+    level_error: float = 0.0
+
+    @property
+    def proven(self) -> bool:
+        """Whether the trend was the better forecast."""
+        return self.count >= PROOFS and self.trend_error < BETTER * self.level_error
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
     """What was learned of one rate.
@@ -39,6 +87,7 @@ class State:
         count: observations so far.
         dispersion: variance of the counts over their mean; 1 for Poisson arrivals.
         last: the last two rates, the newest first.
+        leads: how good its forecasts were, by lead, the shortest first.
 
     """
 
@@ -50,6 +99,12 @@ class State:
     count: int = 1
     dispersion: float = 1.0
     last: tuple[float, ...] = ()
+    leads: tuple[Lead, ...] = tuple(Lead(seconds=seconds) for seconds in LEADS)
+
+    @property
+    def proven_seconds(self) -> float:
+        """Longest lead over which the trend was the better forecast; 0 without one."""
+        return max((lead.seconds for lead in self.leads if lead.proven), default=0.0)
 
 
 def update(before: State | None, rate: float, *, at: float) -> State:
@@ -86,7 +141,7 @@ def update(before: State | None, rate: float, *, at: float) -> State:
     bent = min(max(error, -SHIFT * usual), SHIFT * usual)
     # Early on the mean of all errors so far: the first one is not worth more than the others.
     noise_gain = max(_weight(step, NOISE_SECONDS), 1.0 / before.count)
-    return State(
+    after = State(
         level=max(expected + gain * bent + (error - bent), 0.0),
         trend=before.trend + _weight(step, TREND_SECONDS) * gain * bent / step,
         noise=before.noise + noise_gain * (bent * bent - before.noise),
@@ -96,6 +151,7 @@ def update(before: State | None, rate: float, *, at: float) -> State:
         dispersion=_dispersion(before, rate, step, noise_gain),
         last=(rate, before.last[0]),
     )
+    return replace(after, leads=tuple(_compared(lead, after, rate) for lead in before.leads))
 
 
 def ahead(state: State, seconds: float) -> float | None:
@@ -107,6 +163,29 @@ def ahead(state: State, seconds: float) -> float | None:
     if abs(state.trend) <= SIGNIFICANCE * error:
         return None
     return max(state.level + state.trend * seconds, 0.0)
+
+
+def _compared(lead: Lead, state: State, rate: float) -> Lead:
+    """The lead after one more rate: what is due is compared with it, and a new forecast is made."""
+    for item in lead.due:
+        if item.at > state.at:
+            break
+        gain = max(1.0 / (lead.count + 1), 1.0 / RECENT_PROOFS)
+        lead = replace(
+            lead,
+            due=lead.due[1:],
+            count=lead.count + 1,
+            trend_error=lead.trend_error + gain * ((rate - item.by_trend) ** 2 - lead.trend_error),
+            level_error=lead.level_error + gain * ((rate - item.by_level) ** 2 - lead.level_error),
+        )
+    at = state.at + lead.seconds
+    # A few at a time: forecasts of one moment err in the same way.
+    if lead.due and at - lead.due[-1].at < lead.seconds / 4.0:
+        return lead
+    by_trend = ahead(state, lead.seconds)
+    if by_trend is None:
+        return lead
+    return replace(lead, due=(*lead.due, Due(at, by_trend, state.level)))
 
 
 def _dispersion(before: State, rate: float, step: float, gain: float) -> float:
@@ -122,7 +201,7 @@ def _dispersion(before: State, rate: float, step: float, gain: float) -> float:
     if mean <= 0:
         return before.dispersion
     seen = (rate - 2.0 * newer + older) ** 2 / 6.0 * step / mean
-    seen = min(seen, SHIFT * before.dispersion)
+    seen = min(seen, SHIFT * SHIFT * before.dispersion)
     return before.dispersion + gain * (seen - before.dispersion)
 
 

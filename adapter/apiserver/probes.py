@@ -6,7 +6,7 @@ kube-apiserver's: https://kubernetes.io/docs/reference/using-api/health-checks/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 
 from aiohttp import web
@@ -32,10 +32,12 @@ class Probes:
         """`checks`: readiness checks by name, in the order of the output."""
         self.registry = registry
         self._checks = dict(checks)
+        self._notes: Callable[[], Sequence[str]] = tuple
 
-    def use(self, checks: Mapping[str, Check]) -> None:
-        """Replace the readiness checks."""
+    def use(self, checks: Mapping[str, Check], notes: Callable[[], Sequence[str]] = tuple) -> None:
+        """Replace the readiness checks, and what the verbose output adds without failing."""
         self._checks = dict(checks)
+        self._notes = notes
 
     def knows(self, check: str) -> bool:
         """Whether there is a check of that name."""
@@ -81,13 +83,15 @@ class Probes:
                 lines.append(f"[+]{item} excluded: ok\n")
             else:
                 lines.append(f"[+]{item} ok\n")
+        if name == "readyz" and not check:
+            lines += [f"[!]{note}\n" for note in self._notes()]
         lines.append(f"{name} check {'failed' if failed else 'passed'}\n")
         status = failure if failed else HTTPStatus.OK
         return web.Response(text="".join(lines), headers=headers, status=status)
 
 
-def plain(probes: Probes) -> web.Application:
-    """An application with the health paths and /metrics, without authentication."""
+def add_plain(app: web.Application, probes: Probes) -> None:
+    """Add the health paths and /metrics to an application, without authentication."""
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=probes.metrics(), headers={"Content-Type": METRICS_TYPE})
@@ -96,8 +100,6 @@ def plain(probes: Probes) -> web.Application:
         name = request.path.strip("/")
         return probes.health(name, request.query, failure=HTTPStatus.SERVICE_UNAVAILABLE)
 
-    app = web.Application()
     app.router.add_get("/metrics", metrics)
     for name in NAMES:
         app.router.add_get(f"/{name}", health)
-    return app

@@ -177,7 +177,7 @@ async def _watch(
         if await asyncio.to_thread(folder.digest, path) == snapshot.digest:
             continue
         try:
-            changed = await asyncio.to_thread(folder.read, path)
+            changed = await asyncio.to_thread(folder.read, path, last_good=snapshot.last_good)
         except errors.InputError as error:
             if str(error) != unreadable:
                 log.warning("folder unreadable; keeping the last snapshot", error=str(error))

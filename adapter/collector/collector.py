@@ -6,7 +6,7 @@ for those that do not answer or are not to be scraped. A variant can change over
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import aiohttp
@@ -14,7 +14,7 @@ import structlog
 
 from adapter.clock import Clock
 from adapter.collector import model_servers, observation, promql
-from adapter.collector.attribution import Attributed, Attribution
+from adapter.collector.attribution import Attribution
 from adapter.collector.observation import CollectedVariant, Observation
 from adapter.collector.pod_scraper import PodScraper, ScrapeJob
 from adapter.collector.prometheus import PrometheusError, PrometheusOptions
@@ -139,11 +139,7 @@ class Collector:
         """One scrape cycle: the pods, then Prometheus for what they did not give."""
         started = self._clock.monotonic()
         seconds = self._settings.spread * self._settings.interval if spread else 0.0
-        await self._pods.scrape(
-            self._jobs(),
-            self._add_scraped,
-            spread_seconds=seconds,
-        )
+        await self._pods.scrape(self._jobs(), self._add_scraped, spread_seconds=seconds)
         # Requests that waited at a gateway in an earlier cycle say nothing of now.
         self._gateways = ()
         if self._prometheus.connected:
@@ -156,10 +152,16 @@ class Collector:
                 self._prometheus.report(None)
         self._cycle_seconds = self._clock.monotonic() - started
 
+    def _needs_prometheus(self, source: VariantSource) -> bool:
+        chosen = _origin(source, self._settings)
+        unknown = not source.endpoints or any(
+            self._pods.error(source.key, e) for e in source.endpoints
+        )
+        return chosen == "prometheus" or (chosen == "auto" and unknown)
+
     async def _query_fleet(self) -> None:
         for key, item in self._variants.items():
-            needed = _needs_prometheus(item.source, self._settings, self._pods)
-            self._variants[key] = replace(item, queried=needed)
+            self._variants[key] = replace(item, queried=self._needs_prometheus(item.source))
         queried = {key for key, item in self._variants.items() if item.queried}
         if not queried:
             return
@@ -171,24 +173,12 @@ class Collector:
                 self._variants = observation.with_variations(self._variants, batch.variations)
             problems = {}
             for sample in batch.samples:
-                problem = self._add_queried(sample)
+                problem = _add_queried(self.add, sample)
                 if problem:
                     problems[sample.pod.key] = problem
         for key in self._variants.keys() & (queried | attribution.problems.keys()):
             problem = problems.get(key) or attribution.problems.get(key, "")
             self._variants[key] = replace(self._variants[key], attribution_problem=problem)
-
-    def _add_queried(self, sample: PodSample) -> str:
-        """Add one pod's metrics from Prometheus; give what is wrong with them."""
-        pod, page = sample.pod, sample.pod.sampled.page
-        if page is not None:
-            try:
-                self.add(
-                    pod.key, pod.endpoint, page, now=sample.at, source="prometheus", how=pod.how
-                )
-            except Exception as error:  # noqa: BLE001 - logged; one pod must not stop all
-                return _unusable(pod, error)
-        return f"{pod.endpoint}: {pod.sampled.problem}" if pod.sampled.problem else ""
 
     def _record_series_pods(self, newest: Batch) -> None:
         """Keep the pods that only Prometheus knows: those of the newest answer, while they are fresh."""
@@ -280,6 +270,29 @@ class Collector:
         return "; ".join(filter(None, reasons))
 
 
+def _known_by_series(batch: Batch) -> Mapping[str, list[str]]:
+    """Endpoints of the pods that are attributed by their model, by variant key."""
+    present: dict[str, list[str]] = {}
+    for sample in batch.samples:
+        if sample.pod.how == "model":
+            present.setdefault(sample.pod.key, []).append(sample.pod.endpoint)
+    return present
+
+
+def _add_queried(add: Callable[..., None], sample: PodSample) -> str:
+    """Add one pod's metrics from Prometheus; give what is wrong with them."""
+    pod, page = sample.pod, sample.pod.sampled.page
+    if page is not None:
+        try:
+            add(pod.key, pod.endpoint, page, now=sample.at, source="prometheus", how=pod.how)
+        except Exception as error:
+            # Whatever a pod's series make of us is that variant's problem alone.
+            log.exception("metrics not usable", variant=pod.key, endpoint=pod.endpoint)
+            return f"{pod.endpoint}: its metrics cannot be used ({type(error).__name__})"
+    problem = pod.sampled.problem
+    return f"{pod.endpoint}: {problem}" if problem else ""
+
+
 def _origin(source: VariantSource, settings: CollectionSettings) -> Source:
     return source.metrics_source or settings.source
 
@@ -298,26 +311,3 @@ def _rate(item: CollectedVariant, *, at_least: float) -> tuple[float, float] | N
     except Exception:
         log.exception("arrival rate not usable", variant=item.source.key)
         return None
-
-
-def _unusable(pod: Attributed, error: Exception) -> str:
-    """Log what a pod's series made of us, which is its variant's problem alone; give the clause for it."""
-    log.error("metrics not usable", variant=pod.key, endpoint=pod.endpoint, exc_info=error)
-    return f"{pod.endpoint}: its metrics cannot be used ({type(error).__name__})"
-
-
-def _needs_prometheus(
-    source: VariantSource, settings: CollectionSettings, pods: PodScraper
-) -> bool:
-    chosen = _origin(source, settings)
-    unknown = not source.endpoints or any(pods.error(source.key, e) for e in source.endpoints)
-    return chosen == "prometheus" or (chosen == "auto" and unknown)
-
-
-def _known_by_series(batch: Batch) -> Mapping[str, list[str]]:
-    """Endpoints of the pods that are attributed by their model, by variant key."""
-    present: dict[str, list[str]] = {}
-    for sample in batch.samples:
-        if sample.pod.how == "model":
-            present.setdefault(sample.pod.key, []).append(sample.pod.endpoint)
-    return present

@@ -244,7 +244,7 @@ def assess(
     if not covered.expected:
         if source.replicas == 0 and source.spec_replicas == 0:
             return observed("MetricsFound", complete=True)
-        why = error or "no endpoints to scrape"
+        why = error or source.unselected or "no endpoints to scrape"
         return observed("MetricsMissing", f"{source.replicas} replicas, but {why}")
     if covered.late:
         never = [e for e in covered.stale if window.sampled_at(e) is None]

@@ -18,7 +18,6 @@ from adapter.collector.collector import Collector
 from adapter.collector.gateway import GatewayWindow
 from adapter.collector.prometheus import PrometheusOptions
 from adapter.controller import demand
-from adapter.controller.cycles.boundary import CycleErrors
 from adapter.controller.demand import GatewayDemand
 from adapter.controller.reconciler import Planner, Reconciler
 from adapter.controller.settings import LoopSettings
@@ -31,6 +30,29 @@ log = structlog.get_logger()
 
 DEBOUNCE_SECONDS = 0.5
 """Real seconds between the request of a reconcile cycle and its start, so that one serves many changes."""
+
+
+class _Failures:
+    """Cycles that failed as a whole: how many, and why the last ones did."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._problems: dict[str, str] = {}
+
+    @property
+    def problem(self) -> str | None:
+        return "; ".join(self._problems.values()) or None
+
+    def failed(self, what: str, error: Exception) -> str:
+        self.count += 1
+        self._problems[what] = why = f"{what} failed ({type(error).__name__})"
+        return why
+
+    def succeeded(self, what: str) -> None:
+        self._problems.pop(what, None)
+
+    def forget(self) -> None:
+        self._problems.clear()
 
 
 class ControlLoop:
@@ -65,17 +87,17 @@ class ControlLoop:
         )
         self._requested = asyncio.Event()
         self._cycles = 0
-        self._errors = CycleErrors()
+        self._failures = _Failures()
 
     @property
     def failures(self) -> int:
         """Number of scrape and reconcile cycles that failed as a whole."""
-        return self._errors.count
+        return self._failures.count
 
     @property
     def problem(self) -> str | None:
         """Why the last cycles failed as a whole; None while they do not."""
-        return self._errors.problem
+        return self._failures.problem
 
     @property
     def collector(self) -> Collector:
@@ -168,7 +190,7 @@ class ControlLoop:
     def stop_leading(self) -> None:
         """Decide nothing more; the next change of the objects brings the targets that `.status` holds."""
         self._leading = False
-        self._errors.clear()
+        self._failures.forget()
 
     def request_cycle(self) -> None:
         """Start a reconcile cycle soon, without waiting for its interval."""
@@ -194,10 +216,9 @@ class ControlLoop:
     async def _scrape_busy(self) -> None:
         try:
             await self._collector.collect_busy(self.busy)
+            self.record_scrape()
         except Exception:
             log.exception("scrape of busy pods failed; the next scrape cycle reads them")
-            return
-        self.record_scrape()
 
     async def _reconcile_at_intervals(
         self, after_cycle: Callable[[], Awaitable[None]] | None
@@ -208,18 +229,22 @@ class ControlLoop:
         await self._clock.sleep(min(first, self._settings.interval))
         while True:
             started = self._clock.monotonic()
-            # A cycle that fails must not end the loop.
-            with self._errors.recorded(
-                "reconcile cycle", "reconcile cycle failed; keeping the last targets"
-            ):
+            try:
                 await self.reconcile()
-            if why := self._errors.of("reconcile cycle"):
+            except Exception as error:
+                log.exception("reconcile cycle failed; keeping the last targets until the next one")
+                why = self._failures.failed("the last reconcile cycle", error)
                 self._reconciler.fail(f"{why}; the adapter's log has the details", self._settings)
-            with self._errors.recorded(
-                "write", "results of a cycle not written; retrying after the next"
-            ):
+            else:
+                self._failures.succeeded("the last reconcile cycle")
+            try:
                 if after_cycle is not None:
                     await after_cycle()
+            except Exception as error:
+                log.exception("writing a cycle's results failed; retrying after the next one")
+                self._failures.failed("writing the results of the last cycle", error)
+            else:
+                self._failures.succeeded("writing the results of the last cycle")
             remaining = started + self._settings.interval - self._clock.monotonic()
             try:
                 async with asyncio.timeout(self._clock.real_seconds(max(remaining, 0.0))):
@@ -230,9 +255,14 @@ class ControlLoop:
 
     async def scrape(self, *, spread: bool = False) -> None:
         """One scrape cycle; what it cannot read shows in the variants' states."""
-        with self._errors.recorded("scrape cycle", "scrape cycle failed; keeping the last metrics"):
+        try:
             await self._collector.collect(spread=spread)
             self.record_scrape()
+        except Exception as error:
+            log.exception("scrape cycle failed; keeping the last metrics until the next one")
+            self._failures.failed("the last scrape cycle", error)
+        else:
+            self._failures.succeeded("the last scrape cycle")
 
     def record_scrape(self) -> None:
         """Record what a scrape cycle collected; load that does not wait for the interval requests a cycle."""

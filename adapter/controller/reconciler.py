@@ -15,9 +15,8 @@ import structlog
 from adapter.clock import Clock
 from adapter.collector.collector import Collector
 from adapter.collector.observation import Observation
-from adapter.controller import demand, stabilization
+from adapter.controller import demand, reactions, stabilization
 from adapter.controller import state as states
-from adapter.controller.cycles.boundary import VariantErrors
 from adapter.controller.demand import GatewayDemand
 from adapter.controller.settings import LoopSettings
 from adapter.controller.sizing import SizedVariant, Sizing, fleet_of
@@ -32,6 +31,33 @@ from adapter.store import TargetStore
 log = structlog.get_logger()
 
 Planner = Callable[[fleet.Fleet], Awaitable[planning.Plan]]
+
+
+class _Unforeseen:
+    """Errors that nobody foresaw, each within one variant: logged when they are new, and put into words."""
+
+    def __init__(self) -> None:
+        self._now: set[tuple[str, str]] = set()
+        self._before: set[tuple[str, str]] = set()
+
+    def begin_cycle(self) -> None:
+        """From now on, errors of this cycle are compared with those of the last."""
+        self._before, self._now = self._now, set()
+
+    def clause(self, what: str, key: str, error: Exception) -> str:
+        """Log an error of a variant; give the clause for its conditions."""
+        why = f"{what} ({type(error).__name__}); the adapter's log has the details"
+        self._now.add((key, why))
+        if (key, why) not in self._before:
+            log.error("variant failed; holding its target", variant=key, exc_info=error)
+        return why
+
+    def unsized(self, what: str, key: str, error: Exception) -> SizedVariant:
+        """A variant that such an error keeps from being sized."""
+        problem = self.clause(what, key, error)
+        return SizedVariant(
+            observation=Observation(traffic=None, metrics="MetricsMissing", problem=problem)
+        )
 
 
 class Reconciler:
@@ -53,8 +79,8 @@ class Reconciler:
         self._gateways = gateways
         self._inputs = Inputs()
         self._records: dict[str, VariantRecord] = {}
-        self._errors = VariantErrors()
         self._busy: tuple[str, ...] = ()
+        self._unforeseen = _Unforeseen()
 
     @property
     def inputs(self) -> Inputs:
@@ -72,30 +98,48 @@ class Reconciler:
         self._collector.use(inputs.variants)
         before, self._records = self._records, {}
         for source in inputs.variants:
-            try:
-                item = states.of_source(before.get(source.key), source, settings.tuning)
-                if not leading or not item.series:
-                    item = states.follow(item, _moment(self._clock, settings), leading=leading)
-            except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
-                item = _unusable(source, self._errors.note("unusable objects", source.key, error))
-            self._records[source.key] = item
+            self._records[source.key] = self._applied(
+                before.get(source.key), source, settings, leading=leading
+            )
         withdrawn = [k for k, item in before.items() if item.series and k not in self._records]
         if withdrawn:
             log.info("variants removed; their targets are withdrawn", variants=sorted(withdrawn))
         if _served(before) != _served(self._records):
             self._publish()
 
-    def fail(self, why: str, settings: LoopSettings) -> None:
-        """Hold every target, because a cycle failed as a whole; each variant's state says why."""
-        moment = _moment(self._clock, settings)
-        self._records = {k: _failed(item, why, moment) for k, item in self._records.items()}
-        self._publish()
-
     def forget_recommendations(self) -> None:
         """Drop what this process recommended before: another one has decided since."""
         self._records = {
             key: replace(item, stabilization=Stabilization()) for key, item in self._records.items()
         }
+
+    def _applied(
+        self,
+        before: VariantRecord | None,
+        source: VariantSource,
+        settings: LoopSettings,
+        *,
+        leading: bool,
+    ) -> VariantRecord:
+        """A record with the objects of its variant; whatever these make of us is that variant's problem."""
+        try:
+            item = states.of_source(before, source, settings.tuning)
+            if not leading or not item.series:
+                item = states.follow(item, _moment(self._clock, settings), leading=leading)
+        except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
+            problem = self._unforeseen.clause("its objects cannot be used", source.key, error)
+            return VariantRecord(state=states.VariantState(source=source, problem=problem))
+        return item
+
+    def fail(self, why: str, settings: LoopSettings) -> None:
+        """Hold every target, because a cycle failed as a whole; each variant's state says why."""
+        for key, item in self._records.items():
+            observation = item.state.observation or Observation(
+                traffic=None, metrics="MetricsMissing", problem=why
+            )
+            moment = _moment(self._clock, settings, observation=observation)
+            self._records[key] = states.hold(item, observation, why, moment)
+        self._publish()
 
     @property
     def busy(self) -> tuple[str, ...]:
@@ -104,42 +148,12 @@ class Reconciler:
 
     def record_load(self) -> bool:
         """Record what a scrape cycle showed; whether a rate or a queue exceeds what was last decided for."""
-        exceeded, moved = self._record_rates()
-        queues = {}
-        for key, waiting in self._collector.waiting().items():
-            item = self._records.get(key)
-            if item is None:
-                continue
-            ready = len(item.source.endpoints)
-            if demand.queues_up(waiting, ready=ready):
-                queues[key] = waiting
-            if item.state.decision is not None:
-                traffic = item.state.traffic
-                known = 0.0 if traffic is None else traffic.waiting
-                exceeded |= demand.queues_up(waiting, ready=ready, known=known)
-        busy = {**dict.fromkeys(moved, 0.0), **queues}
-        self._busy = tuple(sorted(busy, key=lambda key: -busy[key]))
+        exceeded, self._busy = reactions.record_load(self._collector, self._records)
         return exceeded
-
-    def _record_rates(self) -> tuple[bool, list[str]]:
-        """Update the trends; whether a rate exceeds its decision's, and the variants whose rate moved."""
-        exceeded, moved = False, []
-        for key, rate, at in self._collector.rates_since_last():
-            item = self._records.get(key)
-            if item is None:
-                continue
-            decision = item.state.decision
-            exceeded |= decision is not None and demand.exceeds_forecast(
-                item.trend, rate, at=at, sized_rps=decision.arrival_rate_rps
-            )
-            if demand.moves(item.trend, rate, at=at):
-                moved.append(key)
-            self._records[key] = replace(item, trend=demand.record(item.trend, rate, at=at))
-        return exceeded, moved
 
     async def reconcile(self, settings: LoopSettings) -> None:
         """One reconcile cycle: from the load collected so far to published targets."""
-        self._errors.begin_cycle()
+        self._unforeseen.begin_cycle()
         sized = await self._size(settings)
         variants = {key: item.variant for key, item in sized.items() if item.variant is not None}
         saturated = {
@@ -172,7 +186,7 @@ class Reconciler:
                 try:
                     self._records[key] = _decide(before, item, plan, targets.get(key), moment)
                 except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
-                    why = self._errors.note("its decision cannot be used", key, error)
+                    why = self._unforeseen.clause("its decision cannot be used", key, error)
                     self._records[key] = states.hold(before, item.observation, why, moment)
         self._publish()
 
@@ -182,7 +196,7 @@ class Reconciler:
         variants = self._inputs.variants
         for source in variants:
             if source.key in self._records:
-                observations[source.key] = _observed(self._collector, source, self._errors)
+                observations[source.key] = self._observed(source)
             await asyncio.sleep(0)
         now = self._clock.monotonic()
         rates = self._gateways.window.rates(now=now)
@@ -210,10 +224,19 @@ class Reconciler:
                     self._records[source.key] = item
                     sized[source.key] = sizing.size(item, source, observation)
                 except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
-                    unusable = self._errors.unusable("its load cannot be sized", source.key, error)
-                    sized[source.key] = SizedVariant(observation=unusable)
+                    what = "its load cannot be sized"
+                    sized[source.key] = self._unforeseen.unsized(what, source.key, error)
             await asyncio.sleep(0)  # tuning takes its time
         return sized
+
+    def _observed(self, source: VariantSource) -> Observation:
+        """The load of one variant; one that cannot be read is a problem of that variant alone."""
+        try:
+            return self._collector.observe(source)
+        except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
+            return self._unforeseen.unsized(
+                "its metrics cannot be used", source.key, error
+            ).observation
 
     def _stabilize(
         self,
@@ -244,8 +267,9 @@ class Reconciler:
                     brief=key in queued,
                 )
             except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
-                why = self._errors.note("its target cannot be stabilized", key, error)
-                replicas = item.state.desired or decision.candidate.replicas
+                why = self._unforeseen.clause("its target cannot be stabilized", key, error)
+                last = item.state.desired
+                replicas = decision.candidate.replicas if last is None else last
                 targets[key] = StableTarget(replicas=replicas, reason=why)
             self._records[key] = replace(item, stabilization=targets[key].stabilization)
         if capacity is None:
@@ -254,26 +278,6 @@ class Reconciler:
 
     def _publish(self) -> None:
         self._store.publish(item for one in self._records.values() for item in one.series)
-
-
-def _observed(collector: Collector, source: VariantSource, errors: VariantErrors) -> Observation:
-    """The load of one variant; one that cannot be read is a problem of that variant alone."""
-    try:
-        return collector.observe(source)
-    except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
-        return errors.unusable("its metrics cannot be used", source.key, error)
-
-
-def _unusable(source: VariantSource, why: str) -> VariantRecord:
-    return VariantRecord(state=states.VariantState(source=source, problem=why))
-
-
-def _failed(item: VariantRecord, why: str, moment: Moment) -> VariantRecord:
-    """A record after a cycle that failed as a whole."""
-    observation = item.state.observation or Observation(
-        traffic=None, metrics="MetricsMissing", problem=why
-    )
-    return states.hold(item, observation, why, replace(moment, observed_at=item.state.observed_at))
 
 
 def _moment(

@@ -14,6 +14,18 @@ from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
 from optimizer.stabilization import Recommendation, StabilizationLimits, stabilize
 
+REGRET_WINDOWS = 3.0
+"""Stabilization windows after a fall within which taking it back means that it came too early."""
+
+REGRETTED_SHARE = 0.8
+"""Share of the replicas before the fall that must be there again, and must not have been there in between."""
+
+REGRETTED_REPLICAS = 2
+"""Replicas that a fall must have taken away: one more or less may be the noise of the rate."""
+
+MOST_PATIENCE = 3.0
+"""Largest factor on the stabilization window."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stabilization:
@@ -23,12 +35,18 @@ class Stabilization:
         accelerator: Accelerator that they count replicas of; empty before the first one.
         recommendations: Planned replicas with their monotonic times, oldest first.
         raised_at: Monotonic time of the last target that was higher than the one before; None before it.
+        lowered_at: Monotonic time of the last target that was lower, while it can still be regretted.
+        lowered_from: Replicas before that fall.
+        patience: Factor on the stabilization window, 1 where no fall had to be taken back lately.
 
     """
 
     accelerator: str = ""
     recommendations: tuple[Recommendation, ...] = ()
     raised_at: float | None = None
+    lowered_at: float | None = None
+    lowered_from: int = 0
+    patience: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,25 +102,45 @@ def apply(
     if candidate.accelerator != recommended_on:
         # Replicas of another accelerator are another number.
         published, history = None, ()
+    window = limits.down_seconds * before.patience
     stable = stabilize(
         candidate.replicas,
         before=published,
         history=history,
         now=now,
-        limits=limits,
+        limits=replace(limits, down_seconds=window),
         maximum=maximum,
         brief=brief,
     )
-    raised = published is not None and stable.replicas > published
-    return StableTarget(
-        replicas=stable.replicas,
-        reason=stable.reason,
-        stabilization=Stabilization(
-            accelerator=candidate.accelerator,
-            recommendations=stable.history,
-            raised_at=now if raised else before.raised_at,
-        ),
-    )
+    after = replace(before, accelerator=candidate.accelerator, recommendations=stable.history)
+    if published is not None:
+        after = _with_change(after, published, stable.replicas, now=now, window=window)
+    return StableTarget(replicas=stable.replicas, reason=stable.reason, stabilization=after)
+
+
+def _with_change(
+    state: Stabilization, before: int, replicas: int, *, now: float, window: float
+) -> Stabilization:
+    """The state after a target, with how long the next fall is to be put off.
+
+    Keeping a replica costs its price for that time, and one that was given back too early costs requests for
+    a start-up. Whoever had to take back a fall keeps longer the next time: the problem of renting or buying.
+    """
+    open_for = REGRET_WINDOWS * window
+    if state.lowered_at is not None and now - state.lowered_at > open_for:
+        patience = max(state.patience - 0.5, 1.0)
+        state = replace(state, lowered_at=None, patience=patience)
+    if replicas > before:
+        state = replace(state, raised_at=now)
+        whole = REGRETTED_SHARE * state.lowered_from
+        fell = before <= min(whole, state.lowered_from - REGRETTED_REPLICAS)
+        if state.lowered_at is not None and fell and replicas >= whole:
+            patience = min(state.patience + 1.0, MOST_PATIENCE)
+            state = replace(state, lowered_at=None, patience=patience)
+    elif replicas < before:
+        highest = before if state.lowered_at is None else max(before, state.lowered_from)
+        state = replace(state, lowered_at=now, lowered_from=highest)
+    return state
 
 
 def release_devices(

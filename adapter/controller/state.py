@@ -18,6 +18,7 @@ from adapter.controller.stabilization import Stabilization, StableTarget
 from adapter.controller.tuning import ProfileSource, TunedProfile, TuningSettings
 from adapter.kube import quantity
 from adapter.planning import plan
+from adapter.resources import hpa
 from adapter.resources.stored_status import Published
 from adapter.resources.variant import VariantSource
 from adapter.store import CURRENT, DESIRED, RATIO, Series
@@ -361,13 +362,12 @@ def series_of(state: VariantState, *, valid_until: float) -> tuple[Series, ...]:
 
 def labels_of(source: VariantSource, accelerator: str) -> Mapping[str, str]:
     """Labels of a variant's series, as the workload-variant-autoscaler names them."""
-    return {
-        "variant_name": source.name,
-        "namespace": source.namespace,
-        "exported_namespace": source.namespace,
-        "accelerator_type": accelerator,
-        "model_name": source.model,
-    }
+    return hpa.served_labels(
+        namespace=source.namespace,
+        name=source.name,
+        model=source.model,
+        accelerator=accelerator,
+    )
 
 
 def _ratio(desired: int, current: int) -> Decimal:

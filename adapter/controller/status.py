@@ -14,6 +14,9 @@ from adapter.resources.inputs import InvalidVariant
 
 Status = Mapping[str, Any]
 
+CONFIGURATION = "ConfigurationValid"
+"""Type of the condition that all of a variant's configuration can be used; absent until some could not."""
+
 LEARNED = "learnedStepTimes"
 """Field of what was learned, from which a new leader goes on."""
 
@@ -62,6 +65,11 @@ def of_state(
             for item in _conditions(state, unapplied)
         ],
     }
+    if source.warnings or CONFIGURATION in conditions(before):
+        message = "; ".join(source.warnings) or "everything that it is configured by can be used"
+        reason = "PartlyUnusable" if source.warnings else "ConfigurationUsed"
+        item = (CONFIGURATION, not source.warnings, reason, message)
+        status["conditions"].append(_condition(item, before, now=now, generation=source.generation))
     if state.desired is not None:
         status["desiredOptimizedAlloc"] = {
             "lastRunTime": _stamp(state.decided_at),
@@ -107,6 +115,8 @@ def _conditions(
     resolved = ("TargetResolved", True, "TargetFound", replicas)
     if source.mismatch:
         resolved = ("TargetResolved", False, "HPATargetMismatch", source.mismatch)
+    if source.ambiguity:
+        resolved = ("TargetResolved", False, "AmbiguousHPAs", source.ambiguity)
     if unapplied is not None:
         resolved = ("TargetResolved", False, unapplied.reason, unapplied.message)
     return [

@@ -16,8 +16,13 @@ from adapter.tls.certificate_secret import SecretStore, bundle_of
 OLDEST_MINOR = 32
 """Minor version of Kubernetes that the adapter needs."""
 
-TOLERANCE_MINOR = 33
-"""Minor version of Kubernetes since which HPAs have `behavior.*.tolerance`."""
+TOLERANCE_MINOR = 35
+"""Minor version of Kubernetes since which HPAs have `behavior.*.tolerance` by default; feature gate
+HPAConfigurableTolerance is alpha and off in 1.33 and 1.34.
+"""
+
+ZERO_MINOR = 37
+"""Minor version of Kubernetes since which feature gate HPAScaleToZero is on by default."""
 
 LEASE_LATE_SECONDS = 60.0
 """Age of a renewal after which there is no leader, with room for clocks that differ."""
@@ -33,8 +38,9 @@ async def version(site: Site) -> AsyncIterator[Finding]:
     elif minor < TOLERANCE_MINOR:
         yield Finding(
             "warning",
-            f"{shown}: HPAs ignore changes of up to 10 %",
-            f"use 1.{TOLERANCE_MINOR} or newer, which has behavior.*.tolerance; or use --actuate=scale",
+            f"{shown}: HPAs ignore changes of up to 10 %, without feature gate HPAConfigurableTolerance",
+            f"use 1.{TOLERANCE_MINOR} or newer, where it is on, or turn it on (1.33 and 1.34), for"
+            " behavior.*.tolerance; or use --actuate=scale",
         )
     else:
         yield Finding("ok", shown)

@@ -7,8 +7,9 @@ from typing import Any
 from adapter.collector.traffic import Traffic
 from adapter.controller import tuning
 from adapter.controller.estimates import lengths, prior
-from adapter.controller.state import VariantState
+from adapter.controller.state import VariantState, labels_of
 from adapter.planning import fleet, plan
+from adapter.resources import hpa
 from adapter.resources.inputs import InvalidVariant
 from analyzer.step_times import StepTimes
 
@@ -34,6 +35,7 @@ def of_state(state: VariantState, *, now: float) -> dict[str, Any]:
         "metrics": state.metrics,
         "outcome": state.outcome,
         "problem": state.problem,
+        "configuration": list(source.warnings),
         "heldBackBy": held_back(state),
         "bounds": {"minReplicas": source.min_replicas, "maxReplicas": source.max_replicas},
         "targets": {
@@ -161,7 +163,7 @@ def of_refusal(refusal: InvalidVariant) -> dict[str, Any]:
 def held_back(state: VariantState) -> list[str]:
     """Why the replicas do not follow the target yet, each reason with its fix."""
     source, scaler, desired = state.source, state.source.scaler, state.desired
-    reasons = [source.mismatch] if source.mismatch else []
+    reasons = list(filter(None, (source.ambiguity, source.mismatch)))
     if desired is None or desired == source.replicas:
         return reasons
     if source.spec_replicas == desired:
@@ -181,10 +183,23 @@ def held_back(state: VariantState) -> list[str]:
             *reasons,
             f"no HorizontalPodAutoscaler scales {source.reference}; create one, or set --actuate=scale",
         ]
-    name = f"HorizontalPodAutoscaler {scaler.name}"
-    if not scaler.reads(source.name):
-        reasons.append(f"{name} does not read the adapter's metric with variant_name={source.name}")
+    return [*reasons, *_held_by_hpa(state, scaler, desired)]
+
+
+def _held_by_hpa(state: VariantState, scaler: hpa.Scaler, desired: int) -> list[str]:
+    """Why an HPA does not follow the target, or not at once."""
+    source, name = state.source, str(scaler)
+    reasons = []
+    served = labels_of(source, state.accelerator)
+    if not scaler.reads(served):
+        why = "; ".join(f"{item.metric}: {item.why_not(served)}" for item in scaler.readings)
+        reasons.append(
+            f"{name} does not read the adapter's metric with variant_name={source.name}"
+            + (f": {why}" if why else "")
+        )
     direction = "scaleUp" if desired > source.replicas else "scaleDown"
+    if scaler.up_disabled if direction == "scaleUp" else scaler.down_disabled:
+        reasons.append(f"{name} never does so: behavior.{direction}.selectPolicy is Disabled")
     tolerance = scaler.ignores(source.replicas, desired)
     if tolerance is not None:
         reasons.append(

@@ -34,6 +34,8 @@ def lines(explanation: Mapping[str, Any]) -> list[str]:
     add("profile", _profile(explanation))
     add("reason", explanation.get("reason"))
     add("problem", explanation.get("problem"))
+    for problem in explanation.get("configuration") or ():
+        add("configured", problem)
     load = explanation.get("load")
     if load is not None:
         add("load", _load(load))

@@ -3,47 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from adapter.diagnostics import configuration
-from adapter.diagnostics.aggregation import TOLERANCE_MINOR
+from adapter.diagnostics.aggregation import TOLERANCE_MINOR, ZERO_MINOR
 from adapter.diagnostics.site import Finding, Site, key_of
 from adapter.installation import METRICS
 from adapter.kube import paths
 from adapter.kube.errors import ApiError
-from adapter.resources import hpa
+from adapter.kube.scale import Reference
+from adapter.resources import hpa, schemas
+from adapter.resources.annotations import ACCELERATOR_LABEL, ACTUATE
+from adapter.resources.stored_status import published
+from adapter.resources.variant import reference
 from adapter.store import OWN_METRICS
 
 
 async def check(site: Site) -> AsyncIterator[Finding]:
     """Every HPA that reads the adapter's metrics, and every variant that no HPA reads."""
     minor, settings = await site.minor(), await configuration.settings(site)
-    variants = {key_of(item): item for item in await site.variants()}
-    read = set()
-    for scaler in map(
-        hpa.parse,
-        await site.objects(paths.collection("autoscaling/v2", "horizontalpodautoscalers")),
-    ):
+    known = _variants(await site.variants())
+    read: set[str] = set()
+    scalers = [
+        hpa.parse(item)
+        for item in await site.objects(
+            paths.collection("autoscaling/v2", "horizontalpodautoscalers")
+        )
+    ]
+    for scaler in scalers:
+        here = {key: item for key, item in known.items() if item.namespace == scaler.namespace}
         for reading in scaler.readings:
-            key = f"{scaler.namespace}/{reading.variant}"
-            read.add(key)
+            selected = [key for key, item in here.items() if not reading.why_not(item.served)]
+            read.update(selected)
             shown = f"HorizontalPodAutoscaler {scaler.namespace}/{scaler.name}"
             problems = of_fields(shown, scaler, reading, minor, settings)
             for finding in problems:
                 yield finding
-            if key in variants:
-                finding = await _served(site, shown, scaler, reading)
-                if finding.level != "ok" or not problems:
-                    yield finding
-            else:
-                yield Finding(
-                    "error",
-                    f"{shown}: selects variant_name={reading.variant or '(nothing)'}, which does not exist"
-                    f" in namespace {scaler.namespace}",
-                    "set matchLabels.variant_name to the VariantAutoscaling's name",
-                )
-    for key, item in sorted(variants.items()):
-        if key not in read and _annotations(item).get("llmd.ai/actuate") != "scale":
+            finding = await _served(site, shown, scaler, reading, here)
+            if finding.level != "ok" or not problems:
+                yield finding
+    for key, item in sorted(known.items()):
+        own = [scaler for scaler in scalers if scaler.namespace == item.namespace]
+        _, ambiguity = hpa.of_target(own, item.reference, item.served)
+        if ambiguity:
+            yield Finding(
+                "error",
+                f"VariantAutoscaling {key}: {ambiguity}",
+                "kubectl delete the HPA that shall not scale it, or its ScaledObject",
+            )
+        if key not in read and not item.scales_itself:
             yield Finding(
                 "warning",
                 f"VariantAutoscaling {key}: no HPA reads its target",
@@ -51,26 +62,80 @@ async def check(site: Site) -> AsyncIterator[Finding]:
             )
 
 
-def _annotations(item: Mapping[str, Any]) -> Mapping[str, Any]:
-    return (item.get("metadata") or {}).get("annotations") or {}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Variant:
+    """A VariantAutoscaling as HPAs meet it."""
+
+    namespace: str
+    served: Mapping[str, str]
+    reference: Reference
+    scales_itself: bool
 
 
-async def _served(site: Site, shown: str, scaler: hpa.Scaler, reading: hpa.Reading) -> Finding:
-    """What an HPA gets when it reads the metric."""
-    query = (("labelSelector", f"variant_name={reading.variant}"),)
+def _variants(items: list[dict[str, Any]]) -> dict[str, _Variant]:
+    """The valid VariantAutoscalings by key, with the labels that their series are served with."""
+    found = {}
+    for item in items:
+        try:
+            variant = schemas.VariantAutoscaling.model_validate(item)
+        except ValidationError:
+            continue
+        metadata = variant.metadata
+        decided = published(item.get("status"))
+        label = metadata.labels.get(ACCELERATOR_LABEL, "")
+        found[key_of(item)] = _Variant(
+            namespace=metadata.namespace,
+            served=hpa.served_labels(
+                namespace=metadata.namespace,
+                name=metadata.name,
+                model=variant.spec.model,
+                accelerator=label if decided is None else decided.accelerator,
+            ),
+            reference=reference(variant),
+            scales_itself=metadata.annotations.get(ACTUATE) == "scale",
+        )
+    return found
+
+
+async def _served(
+    site: Site,
+    shown: str,
+    scaler: hpa.Scaler,
+    reading: hpa.Reading,
+    variants: Mapping[str, _Variant],
+) -> Finding:
+    """What an HPA gets when it reads the metric, with its own selector."""
+    key = f"{scaler.namespace}/{reading.variant}"
+    if reading.variant and key not in variants:
+        return Finding(
+            "error",
+            f"{shown}: selects variant_name={reading.variant}, which does not exist in namespace"
+            f" {scaler.namespace}",
+            "set matchLabels.variant_name to the VariantAutoscaling's name",
+        )
+    query = (("labelSelector", reading.selector_text),)
     try:
         path = paths.metric(f"{METRICS}/v1beta1", scaler.namespace, reading.metric)
         document = await site.cluster.request("GET", path, query=query)
     except ApiError as error:
         return Finding("error", f"{shown}: {error}", "see the APIService, above")
     values = [str(item.get("value")) for item in document.get("items") or ()]
-    if len(values) != 1:
+    if len(values) == 1:
+        return Finding("ok", f"{shown}: reads {reading.metric} = {values[0]}")
+    why = reading.why_not(variants[key].served) if key in variants else ""
+    what = f"gets {len(values)} values of {reading.metric} for {reading.selector_text or 'no selector'}"
+    if why:
         return Finding(
             "error",
-            f"{shown}: gets {len(values)} values of {reading.metric}, needs exactly one",
-            f"variant-adapter explain {scaler.namespace}/{reading.variant}",
+            f"{shown}: {what}, needs exactly one: {why}",
+            "leave only matchLabels.variant_name in its selector",
         )
-    return Finding("ok", f"{shown}: reads {reading.metric} = {values[0]}")
+    fix = (
+        f"variant-adapter explain {key}"
+        if not values and reading.variant
+        else ("set matchLabels.variant_name to the VariantAutoscaling's name")
+    )
+    return Finding("error", f"{shown}: {what}, needs exactly one", fix)
 
 
 def of_fields(
@@ -102,12 +167,24 @@ def of_fields(
                 "set " + " and ".join(f"behavior.{name}.tolerance: 0" for name in loose),
             )
         )
+    disabled = {"scaleUp": scaler.up_disabled, "scaleDown": scaler.down_disabled}
+    findings += [
+        Finding(
+            "warning",
+            f"{shown}: behavior.{name}.selectPolicy is Disabled, so it never follows the target there",
+            f"set behavior.{name}.selectPolicy: Max",
+        )
+        for name, off in disabled.items()
+        if off
+    ]
     if settings.get("WVA_SCALE_TO_ZERO", "").lower() == "true" and scaler.minimum > 0:
         findings.append(
             Finding(
                 "warning",
                 f"{shown}: WVA_SCALE_TO_ZERO is on, but minReplicas is {scaler.minimum}",
-                "set minReplicas: 0 (feature gate HPAScaleToZero), or annotate llmd.ai/actuate: scale",
+                "set minReplicas: 0"
+                + ("" if minor >= ZERO_MINOR else " (feature gate HPAScaleToZero)")
+                + ", or annotate llmd.ai/actuate: scale",
             )
         )
     return findings

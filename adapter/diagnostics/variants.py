@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+from adapter.controller.status import CONFIGURATION
 from adapter.diagnostics.site import VARIANTS, Finding, Site, key_of
 from adapter.kube import paths
 
@@ -32,6 +33,8 @@ async def statuses(site: Site) -> AsyncIterator[Finding]:
     for item in items:
         conditions = (item.get("status") or {}).get("conditions") or ()
         failed = [condition for condition in conditions if condition.get("status") == "False"]
+        # A target that is served, from less than what was written, comes after one that is not.
+        failed.sort(key=lambda condition: condition.get("type") == CONFIGURATION)
         shown = f"VariantAutoscaling {key_of(item)}"
         if not conditions:
             yield Finding(
@@ -39,7 +42,7 @@ async def statuses(site: Site) -> AsyncIterator[Finding]:
             )
         elif failed:
             yield Finding(
-                "error",
+                "warning" if failed[0].get("type") == CONFIGURATION else "error",
                 f"{shown}: {failed[0].get('reason')}: {failed[0].get('message')}",
                 f"variant-adapter explain {key_of(item)}",
             )

@@ -21,7 +21,7 @@ from adapter.planning.pairs import (
 )
 from analyzer import capacity, queueing
 from analyzer.engine import columns as engine_columns
-from analyzer.engine import conversion, latencies, sizing
+from analyzer.engine import conversion, latencies, search, sizing
 from analyzer.engine.columns import Engines
 from analyzer.errors import InvalidParameterError
 from analyzer.replicas import FloatArray
@@ -33,7 +33,7 @@ BATCHED_TOKENS = 2048
 LENGTHS_FACTOR = 1.5
 """Factor by which mean lengths may leave those of a measurement before it is worth a note."""
 
-_BINDING = np.array([BINDINGS.index(name) for name in sizing.BINDINGS], dtype=np.int8)
+_BINDING = np.array([BINDINGS.index(name) for name in search.BINDINGS], dtype=np.int8)
 
 
 class StepModel:

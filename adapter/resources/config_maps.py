@@ -1,48 +1,115 @@
-"""ConfigMaps of the adapter: unit costs of accelerators, service classes, and its own settings."""
+"""ConfigMaps of the adapter: unit costs of accelerators, service classes, and its own settings.
+
+They fail static: a row that breaks or disappears stays in force as it last was good, for the variants that
+need it, until it is replaced. `LastGood` goes from one reading to the next.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from adapter import errors
 from adapter.planning import fleet
 from adapter.resources import schemas
-from adapter.resources.texts.documents import DocumentError, parse_json, parse_yaml, validated
+from adapter.resources.configuration import last_good, rows
+from adapter.resources.configuration.last_good import (
+    HELD,
+    NOTHING,
+    LastGood,
+    NamedClass,
+    PricedAccelerator,
+    listed,
+)
+from adapter.resources.texts.documents import validated
+from adapter.resources.wva import config as wva
+from adapter.resources.wva.config import WvaConfig
 from adapter.settings import keys
 
 COSTS = "accelerator-unit-costs"
 CLASSES = "service-classes-config"
 CONFIG_SUFFIX = "variantautoscaling-config"
 
+NEEDED = (COSTS, CLASSES)
+"""ConfigMaps that planning requires."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NamedClass:
-    """A service class and its key in the ConfigMap."""
+READ = (*NEEDED, *wva.NAMES)
+"""ConfigMaps that are read by their name."""
 
-    key: str
-    service_class: fleet.ServiceClass
+_MOST_PROBLEMS = 3
+"""Most problems of ConfigMaps that one variant's message repeats."""
 
 
 class ConfigMaps:
     """Contents of the ConfigMaps read so far.
 
     Attributes:
-        accelerators: accelerators with their costs, by name.
-        classes: service classes by their key in the ConfigMap.
+        wva: those of the workload-variant-autoscaler.
         data: settings of the adapter, as text by key.
         setting_problems: entries of `data` that are ignored.
+        row_problems: rows of prices and classes that cannot be used, one line each.
 
     """
 
-    def __init__(self, problems: list[str]) -> None:
+    def __init__(self, problems: list[str], last: LastGood = NOTHING) -> None:
         """Start empty; unusable entries are appended to `problems`, one line each."""
         self._problems = problems
-        self.accelerators: dict[str, fleet.Accelerator] = {}
-        self.classes: dict[str, NamedClass] = {}
+        self._last = last
+        self._accelerators: dict[str, PricedAccelerator] = {}
+        self._classes: dict[str, NamedClass] = {}
+        self._used_accelerators: set[str] = set()
+        self._used_models: set[tuple[str, str]] = set()
+        self.wva = WvaConfig()
         self.data: dict[str, str] = {}
         self.setting_problems: list[keys.SettingProblem] = []
+        self.row_problems: list[str] = []
+
+    @property
+    def accelerators(self) -> dict[str, fleet.Accelerator]:
+        """Accelerators with their costs by name: those of the rows, and those gone that variants use."""
+        return {
+            name: item.accelerator
+            for name, item in {**self._last.accelerators, **self._accelerators}.items()
+            if name in self._accelerators or name in self._used_accelerators
+        }
+
+    @property
+    def classes(self) -> dict[str, NamedClass]:
+        """Service classes by their key in the ConfigMap: those of the rows, and what is gone but used."""
+        found = dict(self._classes)
+        for key, model in sorted(self._used_models):
+            last = self._last.classes[key]
+            now = found.get(key) or replace(
+                last, service_class=replace(last.service_class, targets={})
+            )
+            targets = {**now.service_class.targets, model: last.service_class.targets[model]}
+            found[key] = replace(now, service_class=replace(now.service_class, targets=targets))
+        return found
+
+    @property
+    def service_classes(self) -> tuple[fleet.ServiceClass, ...]:
+        """Service classes in force; rows of one name, of which one is gone, are one class."""
+        found: dict[str, fleet.ServiceClass] = {}
+        for key, item in self.classes.items():
+            one = item.service_class
+            now = found.get(one.name)
+            if now is None:
+                found[one.name] = one
+                continue
+            first, second = (one, now) if key in self._classes else (now, one)
+            found[one.name] = replace(first, targets={**second.targets, **first.targets})
+        return (*found.values(), *self.wva.service_classes)
+
+    @property
+    def last_good(self) -> LastGood:
+        """What the next reading falls back to; complete once all variants were joined."""
+        used = self.accelerators
+        found = {**self._last.accelerators, **self._accelerators}
+        return LastGood(
+            accelerators={name: item for name, item in found.items() if name in used},
+            classes=self.classes,
+        )
 
     def read(self, where: str, document: Mapping[str, Any]) -> None:
         """Read one ConfigMap; `where` names it in messages."""
@@ -59,84 +126,152 @@ class ConfigMaps:
         elif name.endswith(CONFIG_SUFFIX):
             self.setting_problems.extend(keys.problems(config_map.data, where))
             self.data.update(config_map.data)
+        elif name in wva.NAMES:
+            for problem in self.wva.read(where, name, config_map.data):
+                self._report(problem)
         else:
             self._problems.append(
-                f"{where}: metadata.name: not a ConfigMap used here; known are {COSTS}, {CLASSES}"
-                f" and *{CONFIG_SUFFIX}"
+                f"{where}: metadata.name: not a ConfigMap used here; known are {COSTS}, {CLASSES},"
+                f" {', '.join(wva.NAMES)} and *{CONFIG_SUFFIX}"
             )
+
+    def missing(self, where: str, name: str) -> None:
+        """Report that a ConfigMap does not exist."""
+        held = self._last.accelerators if name == COSTS else self._last.classes
+        more = f"; {HELD} of what variants use" if held else ""
+        self._report(f"{where}: is missing{more}; kubectl apply -k manifests/base makes it")
+
+    def _report(self, problem: str) -> None:
+        self._problems.append(problem)
+        self.row_problems.append(problem)
 
     def _unit_cost(self, where: str, name: str, text: str) -> None:
-        try:
-            document = parse_json(text)
-        except DocumentError as error:
-            self._problems.append(f"{where}: {error}")
+        row, last = rows.parse_cost(name, text), self._last.accelerators.get(name)
+        if row.accelerator is not None:
+            self._accelerators[name] = PricedAccelerator(accelerator=row.accelerator, where=where)
             return
-        cost = validated(schemas.UnitCost, document, where, self._problems)
-        if cost:
-            self.accelerators[name] = fleet.Accelerator(
-                name=name, device_type=cost.device or name, unit_cost=cost.cost
-            )
+        problem = f"{where}: {'; '.join(row.problems)}{last_good.held(last)}"
+        self._report(problem)
+        if last is not None:
+            self._accelerators[name] = replace(last, where=where, problem=problem)
 
     def _service_class(self, where: str, key: str, text: str) -> None:
-        try:
-            document = parse_yaml(text)
-        except DocumentError as error:
-            self._problems.append(f"{where}: {error}")
-            return
-        parsed = validated(schemas.ServiceClassDocument, document, where, self._problems)
-        if parsed is None:
-            return
-        if any(parsed.name == named.service_class.name for named in self.classes.values()):
-            self._problems.append(f"{where}: name: class {parsed.name!r} is already defined")
-            return
-        targets = {
-            level.model: fleet.Targets(
-                itl_ms=level.itl_ms,
-                ttft_ms=level.ttft_ms,
-                tps=level.tps,
-                percentile=None if level.percentile is None else level.percentile / 100,
-            )
-            for level in parsed.data
+        taken = {item.service_class.name for item in self._classes.values()}
+        found, problems = last_good.class_in_force(
+            rows.parse_class(text), self._last.classes.get(key), where=where, key=key, taken=taken
+        )
+        for problem in problems:
+            self._report(problem)
+        if found is not None:
+            self._classes[key] = found
+
+    def prices(self, names: Iterable[str]) -> tuple[dict[str, fleet.Accelerator], tuple[str, ...]]:
+        """Accelerators of the rows, with those gone that a variant names; and what is wrong with their rows.
+
+        Without any row, those that are gone are all in force.
+        """
+        named = set(names)
+        gone = {
+            name: item
+            for name, item in self._last.accelerators.items()
+            if name not in self._accelerators and (name in named or not self._accelerators)
         }
-        service_class = fleet.ServiceClass(
-            name=parsed.name, priority=parsed.priority, targets=targets
-        )
-        self.classes[key] = NamedClass(key=key, service_class=service_class)
-
-
-def class_of(
-    spec: schemas.VariantAutoscalingSpec, classes: Sequence[NamedClass]
-) -> fleet.ServiceClass:
-    """Service class that the spec names, else the one of highest priority that lists the model.
-
-    Raises:
-        InputError: no such class lists the model; names the field and the fix.
-
-    """
-    wanted = spec.service_class.name.lower()
-    if wanted:
-        named = [
-            item.service_class
-            for item in classes
-            if wanted in {item.service_class.name.lower(), item.key.lower()}
+        self._used_accelerators |= gone.keys()
+        found = {**gone, **self._accelerators}
+        problems = [
+            f"{item.where}: is gone; {HELD} until there is such a row again"
+            if name in gone
+            else item.problem
+            for name, item in sorted(found.items())
+            if name in named or name in gone
         ]
-        if named:
-            if spec.model not in named[0].targets:
-                raise errors.InputError(
-                    f"spec.modelID: service class {named[0].name!r} lists no SLO for model"
-                    f" {spec.model!r}; it lists {listed(named[0].targets)}. Add it to ConfigMap"
-                    " service-classes-config, or name another class in spec.sloClassRef"
-                )
-            return named[0]
-    listing = [item.service_class for item in classes if spec.model in item.service_class.targets]
-    if not listing:
-        raise errors.InputError(
-            f"spec.modelID: no service class lists an SLO for model {spec.model!r}; add it to"
-            " ConfigMap service-classes-config"
+        return {name: item.accelerator for name, item in found.items()}, tuple(
+            filter(None, problems)
         )
-    return min(listing, key=lambda item: (item.priority, item.name))
+
+    def class_of(
+        self, spec: schemas.VariantAutoscalingSpec, namespace: str = ""
+    ) -> tuple[fleet.ServiceClass, tuple[str, ...]]:
+        """Service class that the spec names, else the one of highest priority that lists the model.
+
+        Gives what is wrong with it too. A class that is gone counts where no other one does. Objects of 2026,
+        which have no sloClassRef, may go without: their targets are those of WVA's ConfigMap, or none.
+
+        Raises:
+            InputError: no such class lists the model; names the field and the fix.
+
+        """
+        wanted = spec.service_class.name.lower()
+        rows_now, gone = list(self._classes.values()), list(self._last.classes.values())
+        if wanted:
+            named, before = (_named(wanted, spec.model, items) for items in (rows_now, gone))
+            if named is None and before is not None:
+                return self._held_class(before, spec.model)
+            if named is not None:
+                return named.service_class, named.problems_of(spec.model)
+            for item in rows_now:
+                if _matches(item, wanted):
+                    raise errors.InputError(self._not_listed(spec.model, item))
+        listing = [item for item in rows_now if spec.model in item.service_class.targets]
+        if not listing:
+            listing = [item for item in gone if spec.model in item.service_class.targets]
+            if not listing:
+                # Where classes are broken or missing, no target is no statement.
+                broken = any(CLASSES in problem for problem in self.row_problems)
+                untargeted = spec.scale_target is not None and not (wanted or broken)
+                own = self.wva.class_of(namespace, spec.model, untargeted=untargeted)
+                if own is None:
+                    raise errors.InputError(self._not_listed(spec.model, None))
+                return own, ()
+            return self._held_class(_first(listing), spec.model)
+        found = _first(listing)
+        notes = found.problems_of(spec.model)
+        if wanted:
+            shown = listed({item.service_class.name: item for item in rows_now})
+            unknown = (
+                f"spec.sloClassRef.name: no service class is called {spec.service_class.name!r}; there"
+                f" are {shown}. {found.service_class.name!r} is used, as it lists the model"
+            )
+            notes = (unknown, *notes)
+        return found.service_class, notes
+
+    def _held_class(
+        self, item: NamedClass, model: str
+    ) -> tuple[fleet.ServiceClass, tuple[str, ...]]:
+        self._used_models.add((item.key, model))
+        what = "is gone"
+        if item.key in self._classes:
+            what = f"no longer lists model {model!r}"
+        return item.service_class, (
+            f"{item.where}: {what}; {HELD} until there is such a row again",
+        )
+
+    def _not_listed(self, model: str, named: NamedClass | None) -> str:
+        """Message that no class lists a model, with what is wrong with their rows."""
+        if named is None:
+            text = (
+                f"spec.modelID: no service class lists an SLO for model {model!r}; add it to ConfigMap"
+                f" {CLASSES}"
+            )
+        else:
+            text = (
+                f"spec.modelID: service class {named.service_class.name!r} lists no SLO for model"
+                f" {model!r}; it lists {listed(named.service_class.targets)}. Add it to ConfigMap"
+                f" {CLASSES}, or name another class in spec.sloClassRef"
+            )
+        problems = [problem for problem in self.row_problems if CLASSES in problem]
+        return "; ".join([text, *problems[:_MOST_PROBLEMS]])
 
 
-def listed(names: Mapping[str, object]) -> str:
-    """Names as messages list them."""
-    return ", ".join(sorted(names)) or "none"
+def _matches(item: NamedClass, wanted: str) -> bool:
+    return wanted in {item.service_class.name.lower(), item.key.lower()}
+
+
+def _named(wanted: str, model: str, classes: Iterable[NamedClass]) -> NamedClass | None:
+    """The class of that name or key, if it lists the model."""
+    found = next((item for item in classes if _matches(item, wanted)), None)
+    return found if found is not None and model in found.service_class.targets else None
+
+
+def _first(classes: Iterable[NamedClass]) -> NamedClass:
+    return min(classes, key=lambda item: (item.service_class.priority, item.service_class.name))

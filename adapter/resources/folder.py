@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from adapter import errors
+from adapter.resources.configuration.last_good import NOTHING, LastGood
 from adapter.resources.inputs import Inputs, Reader
 from adapter.resources.texts.documents import FILE_LENGTH, DocumentError, parse_all_yaml
 
@@ -27,8 +28,8 @@ def digest(folder: Path) -> str:
     return hashed.hexdigest()
 
 
-def read(folder: Path) -> Inputs:
-    """Read every `*.yaml` and `*.yml` below the folder.
+def read(folder: Path, *, last_good: LastGood = NOTHING) -> Inputs:
+    """Read every `*.yaml` and `*.yml` below the folder; `last_good`: rows in force at the reading before.
 
     Raises:
         InputError: the folder is missing, or it holds no YAML file.
@@ -39,7 +40,7 @@ def read(folder: Path) -> Inputs:
     if not any(True for _ in _files(folder)):
         raise errors.InputError(f"{folder}: no *.yaml or *.yml file in it")
     before = digest(folder)
-    reader = Reader()
+    reader = Reader(last_good=last_good)
     for path in _files(folder):
         _read_file(reader, path, str(path.relative_to(folder)))
     return reader.inputs(before)

@@ -15,11 +15,11 @@ A slice or a share is a type of its own, never a whole GPU: no profile of a whol
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from adapter.resources.devices import products
 from adapter.resources.gpu_vendors import (
     INVALID,
     SLICE,
@@ -31,9 +31,6 @@ from adapter.resources.gpu_vendors import (
     of_vendors,
 )
 from adapter.resources.pods import devices
-
-LEAST_SEEN, MOST_SEEN = 0.9, 1.02
-"""Memory that a driver sees, in shares of the size in a GPU's name: 15 GiB of a T4 with 16 GB."""
 
 _ENDED = frozenset({"Succeeded", "Failed"})
 
@@ -50,6 +47,7 @@ class GpuType:
         memory_gib: memory of one GPU by the label; None where the product name has it, and for slices.
         total: allocatable GPUs on nodes that accept new pods.
         free: allocatable GPUs on such nodes, less those that other workloads hold.
+        coarse: True where only a cloud's label names the product, which says less than the vendor's.
         kept: GPUs that our variants hold on nodes that accept no new pods (cordoned, tainted).
 
     """
@@ -60,6 +58,7 @@ class GpuType:
     total: int
     free: int
     kept: int
+    coarse: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +109,7 @@ class Inventory:
         # A type's very name before other spellings of it: each GPU is given once.
         for device in sorted(asked, key=lambda device: (device not in self.total, device)):
             exact = [item for item in self.types if item.name == device]
-            matching = exact or [item for item in self.types if _means(device, item)]
+            matching = exact or self._matching(device)
             problem = self._problem(matching)
             if not problem and matching[0].name in taken:
                 same = taken[matching[0].name]
@@ -122,6 +121,16 @@ class Inventory:
                 # Without what is kept, a cordon would scale down replicas that it lets run.
                 found[device] = matching[0].free + matching[0].kept
         return found, tuple(problems)
+
+    def _matching(self, device: str) -> list[GpuType]:
+        """Types that a device type may mean: those spelt otherwise, else what only a cloud's label names."""
+        return [
+            item for item in self.types if products.same(device, item.product, item.memory_gib)
+        ] or [
+            item
+            for item in self.types
+            if item.coarse and products.alike(device, item.product, item.memory_gib)
+        ]
 
     def _problem(self, matching: Sequence[GpuType]) -> str:
         """Why none can be had of a device type with these matches."""
@@ -196,6 +205,7 @@ class _Pool:
     memory_gib: float | None
     ready: bool
     why: str
+    coarse: bool = False
 
     @property
     def place(self) -> tuple[str, str]:
@@ -218,7 +228,7 @@ def _pools(node: Object) -> Iterator[_Pool]:
             if found is None or not (count or invalid):
                 continue
             product, problem = read(found, node)
-            sliced = SLICE.search(product) or _spelt(product)[1]
+            sliced = SLICE.search(product) or products.spelt(product)[1]
             memory = memory_gib(first(labels, *memories))
             yield _Pool(
                 node=str(node["metadata"]["name"]),
@@ -228,6 +238,7 @@ def _pools(node: Object) -> Iterator[_Pool]:
                 memory_gib=None if sliced else memory,
                 ready=node["ready"],
                 why=problem or node["closed"],
+                coarse=product == products.of_cloud(labels),
             )
 
 
@@ -237,7 +248,9 @@ def _several_sizes(pools: Iterable[_Pool]) -> frozenset[str]:
     for pool in pools:
         if pool.memory_gib:
             sizes[pool.product].add(pool.memory_gib)
-    return frozenset(name for name, found in sizes.items() if min(found) < LEAST_SEEN * max(found))
+    return frozenset(
+        name for name, found in sizes.items() if min(found) < products.LEAST_SEEN * max(found)
+    )
 
 
 def _held(pods: Iterable[Object], ours: frozenset[tuple[str, str]]) -> tuple[_Held, _Held]:
@@ -264,6 +277,7 @@ def _type(name: str, pools: Sequence[_Pool], others: _Held, own: _Held) -> GpuTy
         # Node by node: what is held where a GPU broke is not taken off another node.
         free=sum(max(pool.count - others[pool.place], 0) for pool in counted),
         kept=sum(min(own[pool.place], pool.count) for pool in running),
+        coarse=all(pool.coarse for pool in pools),
     )
 
 
@@ -279,28 +293,6 @@ def _closed(spec: Object, allocatable: Mapping[str, int]) -> str:
         if item.get("effect") != "PreferNoSchedule" and item.get("key") not in expected
     )
     return f"tainted by {', '.join(keys)}" if keys else ""
-
-
-_SIZE = re.compile(r"(\d+)g(?:i?b)?")
-
-
-def _spelt(name: str) -> tuple[tuple[str, ...], int | None]:
-    """The words of a name without the size of the memory, and that size in GB."""
-    words = re.split(r"[\s_-]+", name.strip().casefold())
-    sizes = [int(size[1]) for word in words if (size := _SIZE.fullmatch(word))]
-    if len(sizes) != 1:
-        return tuple(words), None
-    return tuple(word for word in words if not _SIZE.fullmatch(word)), sizes[0]
-
-
-def _means(device: str, item: GpuType) -> bool:
-    """Whether a device type may mean this one, spelt otherwise."""
-    (words, size), (have, has) = _spelt(device), _spelt(item.product)
-    if words != have or size == has:
-        return words == have
-    if size is None or item.memory_gib is None:
-        return False
-    return LEAST_SEEN * size <= item.memory_gib <= MOST_SEEN * size
 
 
 def _and(left_out: Sequence[LeftOut]) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from adapter.kube import quantity
+from adapter.kube import labels, quantity
 from adapter.kube.scale import Reference
+from adapter.resources import pods
 from adapter.store import OWN_METRICS
 
 DEFAULT_TOLERANCE = 0.1
@@ -17,21 +18,52 @@ DEFAULT_TOLERANCE = 0.1
 DEFAULT_STABILIZATION_SECONDS = {"scaleUp": 0, "scaleDown": 300}
 
 
+def served_labels(*, namespace: str, name: str, model: str, accelerator: str) -> dict[str, str]:
+    """Labels that a variant's series are served with, as the workload-variant-autoscaler names them."""
+    return {
+        "variant_name": name,
+        "namespace": namespace,
+        "exported_namespace": namespace,
+        "accelerator_type": accelerator,
+        "model_name": model,
+    }
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """One of our metrics in an HPA.
 
     Attributes:
-        variant: `variant_name` that it selects; empty without one.
+        selector: selector of the series, as the HPA states it; an empty one selects all of the namespace.
         target_type: Value, AverageValue or Utilization.
         target: target value; None where it is missing or not a number.
 
     """
 
     metric: str
-    variant: str
+    selector: labels.Selector
     target_type: str
     target: float | None
+
+    @property
+    def variant(self) -> str:
+        """The only `variant_name` that it selects; empty where several are possible."""
+        return self.selector.equality("variant_name") or ""
+
+    @property
+    def selector_text(self) -> str:
+        """The selector as a request states it."""
+        return ",".join(map(_term, self.selector.requirements))
+
+    def why_not(self, served: Mapping[str, str]) -> str:
+        """Why it does not select the series with these labels; empty where it does."""
+        for item in self.selector.requirements:
+            if item.matches(served):
+                continue
+            if item.key not in served:
+                return f"label {item.key} is not served; there are {', '.join(sorted(served))}"
+            return f"{_term(item)} is not so: {item.key} is {served[item.key]!r}"
+        return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +74,8 @@ class Scaler:
         readings: metrics of the adapter that it reads; empty if it reads others only.
         up_tolerance: relative change that it ignores when scaling up; likewise down.
         up_seconds: stabilization window for scaling up; likewise down.
+        up_disabled: whether its behavior keeps it from scaling up; likewise down.
+        scaled_object: name of the ScaledObject that KEDA made it for; empty where it is none of KEDA's.
 
     """
 
@@ -55,10 +89,18 @@ class Scaler:
     down_tolerance: float = DEFAULT_TOLERANCE
     up_seconds: int = 0
     down_seconds: int = 300
+    up_disabled: bool = False
+    down_disabled: bool = False
+    scaled_object: str = ""
 
-    def reads(self, variant: str) -> bool:
-        """Whether it reads our metric of that variant."""
-        return any(reading.variant == variant for reading in self.readings)
+    def __str__(self) -> str:
+        """Kind and name, as in messages."""
+        text = f"HorizontalPodAutoscaler {self.name}"
+        return f"{text} (of ScaledObject {self.scaled_object})" if self.scaled_object else text
+
+    def reads(self, served: Mapping[str, str]) -> bool:
+        """Whether it reads our metric with these labels."""
+        return any(not reading.why_not(served) for reading in self.readings)
 
     def ignores(self, current: int, desired: int) -> float | None:
         """Tolerance by which the HPA ignores this change, as its controller computes it; None otherwise."""
@@ -80,6 +122,9 @@ def parse(item: Mapping[str, Any]) -> Scaler:
         found = (behavior.get(direction) or {}).get(name)
         return default if found is None else float(quantity.parse(str(found)))
 
+    def disabled(direction: str) -> bool:
+        return (behavior.get(direction) or {}).get("selectPolicy") == "Disabled"
+
     return Scaler(
         namespace=str(metadata.get("namespace") or ""),
         name=str(metadata.get("name") or ""),
@@ -100,7 +145,50 @@ def parse(item: Mapping[str, Any]) -> Scaler:
         down_tolerance=of("scaleDown", "tolerance", DEFAULT_TOLERANCE),
         up_seconds=int(of("scaleUp", "stabilizationWindowSeconds", 0)),
         down_seconds=int(of("scaleDown", "stabilizationWindowSeconds", 300)),
+        up_disabled=disabled("scaleUp"),
+        down_disabled=disabled("scaleDown"),
+        scaled_object=_scaled_object(metadata),
     )
+
+
+def of_target(
+    scalers: Sequence[Scaler], reference: Reference, served: Mapping[str, str]
+) -> tuple[Scaler | None, str]:
+    """The HPA of a scale target, one that reads our metric before others, and what is wrong with several.
+
+    kube-controller-manager stops all HPAs that share pods (condition AmbiguousSelector).
+    """
+    found = [item for item in scalers if item.reference == reference]
+    found.sort(key=lambda item: (not item.reads(served), item.name))
+    if len(found) < 2:
+        return (found[0] if found else None), ""
+    names = ", ".join(map(str, found[:-1])) + f" and {found[-1]}"
+    return found[0], (
+        f"{names} all scale {reference}, and Kubernetes follows none of them (AmbiguousSelector); keep"
+        f" {found[0]}, whose bounds are used, and delete the other"
+    )
+
+
+def _scaled_object(metadata: Mapping[str, Any]) -> str:
+    """Name of the ScaledObject that owns an HPA."""
+    for owner in metadata.get("ownerReferences") or ():
+        if owner.get("kind") == "ScaledObject":
+            return str(owner.get("name") or "")
+    return str((metadata.get("labels") or {}).get("scaledobject.keda.sh/name") or "")
+
+
+def _term(item: labels.Requirement) -> str:
+    match item.operator:
+        case "exists":
+            return item.key
+        case "!":
+            return f"!{item.key}"
+        case "=" | "!=" | ">" | "<":
+            return f"{item.key}{item.operator}{item.values[0]}"
+        case "in" if len(item.values) == 1:
+            return f"{item.key}={item.values[0]}"
+        case _:
+            return f"{item.key} {item.operator} ({','.join(item.values)})"
 
 
 def _reading(external: Mapping[str, Any]) -> Reading:
@@ -113,10 +201,9 @@ def _reading(external: Mapping[str, Any]) -> Reading:
             number = Decimal(quantity.parse(str(text)))
         except ValueError:
             number = None
-    labels = (metric.get("selector") or {}).get("matchLabels") or {}
     return Reading(
         metric=str(metric["name"]),
-        variant=str(labels.get("variant_name") or ""),
+        selector=pods.selector_of(metric.get("selector") or {}),
         target_type=kind,
         target=None if number is None else float(number),
     )

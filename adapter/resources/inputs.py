@@ -19,6 +19,7 @@ from adapter.resources import hpa, pods, schemas, stored_status
 from adapter.resources import variant as variants
 from adapter.resources.annotations import Destinations
 from adapter.resources.config_maps import ConfigMaps
+from adapter.resources.configuration.last_good import NOTHING, LastGood
 from adapter.resources.texts.documents import validated
 from adapter.settings import keys
 
@@ -61,6 +62,8 @@ class Inputs:
         config: data of the adapter's own ConfigMap (`GLOBAL_OPT_INTERVAL` and others).
         problems: objects and fields that were left out, one line each.
         setting_problems: entries of `config` that are ignored.
+        row_problems: rows of prices and service classes that cannot be used, which `problems` has too.
+        last_good: what the next reading falls back to where a row cannot be used.
         refused: VariantAutoscalings that were left out.
         capacity: devices by device type; None: unlimited.
         digest: changes whenever a file changes.
@@ -73,6 +76,8 @@ class Inputs:
     config: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     setting_problems: tuple[keys.SettingProblem, ...] = ()
+    row_problems: tuple[str, ...] = ()
+    last_good: LastGood = NOTHING
     refused: tuple[InvalidVariant, ...] = ()
     capacity: Mapping[str, int] | None = None
     digest: str = ""
@@ -81,8 +86,16 @@ class Inputs:
 class Reader:
     """Reads objects one by one, then joins them to variants."""
 
-    def __init__(self, destinations: Destinations | None = None) -> None:
-        """`destinations`: where metrics may be scraped besides a target's own pods; None: anywhere."""
+    def __init__(
+        self, destinations: Destinations | None = None, *, last_good: LastGood = NOTHING
+    ) -> None:
+        """Make a reader.
+
+        Args:
+            destinations: where metrics may be scraped besides a target's own pods; None: anywhere.
+            last_good: rows of the ConfigMaps in force at the reading before.
+
+        """
         self._destinations = destinations
         self.problems: list[str] = []
         self.refused: dict[tuple[str, str], InvalidVariant] = {}
@@ -91,7 +104,7 @@ class Reader:
         self.stored: dict[tuple[str, str], str] = {}
         self.targets: dict[tuple[str, scale.Reference], variants.Target | scale.Unresolved] = {}
         self.scalers: list[hpa.Scaler] = []
-        self.settings = ConfigMaps(self.problems)
+        self.settings = ConfigMaps(self.problems, last_good)
         self.capacity: Mapping[str, int] | None = None
 
     def read_object(self, shown: str, document: Any) -> None:
@@ -139,9 +152,13 @@ class Reader:
         self.stored[key] = stored_status.stored(document.get("status"))
 
     def add_deployment(
-        self, deployment: schemas.Deployment, serving: pods.Serving | None = None
+        self,
+        deployment: schemas.Deployment,
+        serving: pods.Serving | None = None,
+        *,
+        products: tuple[str, ...] = (),
     ) -> None:
-        """Add a scale target, with its serving pods where they are known."""
+        """Add a scale target, with its serving pods and their GPU products where they are known."""
         metadata, wanted = deployment.metadata, deployment.spec.replicas
         status = deployment.status.replicas
         reference = scale.Reference(name=metadata.name)
@@ -151,6 +168,7 @@ class Reader:
             uid=metadata.uid,
             annotations=metadata.annotations,
             serving=serving,
+            products=products,
         )
 
     def read_config_map(self, where: str, document: Mapping[str, Any]) -> None:
@@ -180,13 +198,21 @@ class Reader:
             else:
                 self.problems.extend(f"{where}: {warning}" for warning in source.warnings)
                 sources.append(source)
+        settings = self.settings
         return Inputs(
-            accelerators=tuple(self.settings.accelerators.values()),
-            service_classes=tuple(named.service_class for named in self.settings.classes.values()),
+            accelerators=tuple(
+                {
+                    **settings.accelerators,
+                    **{own.name: own for item in sources if (own := item.own_accelerator)},
+                }.values()
+            ),
+            service_classes=settings.service_classes,
             variants=tuple(sources),
-            config=self.settings.data,
+            config=settings.data,
             problems=tuple(self.problems),
-            setting_problems=tuple(self.settings.setting_problems),
+            setting_problems=tuple(settings.setting_problems),
+            row_problems=tuple(settings.row_problems),
+            last_good=settings.last_good,
             refused=tuple(self.refused[key] for key in sorted(self.refused)),
             capacity=self.capacity,
             digest=fingerprint,
@@ -213,8 +239,7 @@ class Reader:
         return variants.source(
             variant,
             target,
-            list(self.settings.classes.values()),
-            self.settings.accelerators,
+            self.settings,
             scalers=[item for item in self.scalers if item.namespace == key[0]],
             published=self.published.get(key),
             stored=self.stored.get(key, ""),

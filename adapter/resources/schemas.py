@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
+    AliasChoices,
     BaseModel,
     ConfigDict,
     Field,
@@ -20,6 +21,7 @@ from pydantic import (
 )
 
 from adapter.kube import paths
+from adapter.kube.scale import MOST_REPLICAS
 from adapter.planning.fleet import LARGEST_BATCH
 from adapter.settings.percentiles import Percentile
 
@@ -39,6 +41,7 @@ NonNegative = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
 Size = Annotated[int, Field(ge=1, le=LARGEST_BATCH)]
 Tokens = Annotated[int, Field(ge=0, le=LARGEST_TOKENS)]
+Count = Annotated[int, Field(ge=0, le=MOST_REPLICAS)]
 ObjectName = Annotated[str, AfterValidator(paths.check_name)]
 Text = Annotated[str, Field(min_length=1, max_length=253)]
 
@@ -188,6 +191,9 @@ class VariantAutoscalingSpec(_Object):
     )
     profile: ModelProfile | None = Field(alias="modelProfile", default=None)
     scale_target: ScaleTargetReference | None = Field(alias="scaleTargetRef", default=None)
+    min_replicas: Count | None = Field(alias="minReplicas", default=None)
+    max_replicas: Count | None = Field(alias="maxReplicas", default=None)
+    variant_cost: NonNegative | None = Field(alias="variantCost", default=None)
 
 
 class VariantAutoscaling(_Object):
@@ -227,23 +233,41 @@ class Deployment(_Object):
 class UnitCost(_Object):
     """One value of ConfigMap `accelerator-unit-costs`: JSON `{"device": ..., "cost": "40.00"}`."""
 
+    model_config = ConfigDict(extra="forbid")
+
     device: str = ""
     cost: NonNegative
 
 
 class ServiceLevel(_Object):
-    """One entry of a service class: targets of one model; 0 means no such target."""
+    """One entry of a service class: targets of one model; 0 means no such target.
+
+    `slo-itl` and `slo-ttw` are the names of 2025 for `slo-tpot` and `slo-ttft`.
+    """
+
+    model_config = ConfigDict(extra="forbid")
 
     model: str = Field(min_length=1)
-    itl_ms: NonNegative = Field(alias="slo-tpot", default=0.0)
-    ttft_ms: NonNegative = Field(alias="slo-ttft", default=0.0)
+    itl_ms: NonNegative = Field(validation_alias=AliasChoices("slo-tpot", "slo-itl"), default=0.0)
+    ttft_ms: NonNegative = Field(validation_alias=AliasChoices("slo-ttft", "slo-ttw"), default=0.0)
     tps: NonNegative = Field(alias="slo-tps", default=0.0)
     percentile: Percentile | None = Field(alias="slo-percentile", default=None)
 
+    @model_validator(mode="after")
+    def _some_target(self) -> ServiceLevel:
+        if not (self.itl_ms or self.ttft_ms or self.tps):
+            raise ValueError("has no target; give slo-tpot, slo-ttft or slo-tps above 0")
+        return self
+
 
 class ServiceClassDocument(_Object):
-    """One value of ConfigMap `service-classes-config`: a YAML document."""
+    """One value of ConfigMap `service-classes-config`: a YAML document.
+
+    `data` has one `ServiceLevel` per model, which are validated one by one.
+    """
+
+    model_config = ConfigDict(extra="forbid")
 
     name: str = Field(min_length=1)
     priority: int = Field(ge=1, le=100)
-    data: tuple[ServiceLevel, ...] = ()
+    data: list[Any] = Field(min_length=1)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from adapter import errors
 from adapter.kube import scale
 from adapter.planning import fleet
 from adapter.resources import config_maps, hpa, pods, schemas
 from adapter.resources.annotations import (
-    ACCELERATOR_LABEL,
     ENDPOINTS,
     KEEP_ACCELERATOR,
-    MAX_REPLICAS,
     METRICS_SOURCE,
-    MIN_REPLICAS,
     REPLICAS,
     RETENTION,
     ROUTING,
@@ -30,10 +27,9 @@ from adapter.resources.annotations import (
     parse_one_of,
     parse_seconds,
 )
+from adapter.resources.configuration import attainable, profiles, scaling
 from adapter.resources.stored_status import Published
 from adapter.settings.control import SOURCES, Source
-from analyzer.latency import LatencyParameters
-from analyzer.step_times import EngineLimits, StepTimes
 
 NO_REFERENCE = scale.Reference(name="")
 
@@ -47,6 +43,8 @@ class Target:
         spec_replicas: replicas that its spec asks for.
         uid: UID of the object; empty where it is unknown.
         serving: ready pods; None where pods are not watched.
+        unselected: why its pods are not known; empty where they are.
+        products: GPU products that its pods ask for or run on, as nodes are labelled.
 
     """
 
@@ -55,6 +53,8 @@ class Target:
     uid: str = ""
     annotations: Mapping[str, str] = field(default_factory=dict)
     serving: pods.Serving | None = None
+    unselected: str = ""
+    products: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,10 @@ class VariantSource:
         keep_accelerator: True never proposes another accelerator; None uses the global setting.
         tune: True lets profiles follow observed latencies; None uses the global setting.
         actuate: True patches `/scale` instead of relying on an HPA; None uses the global setting.
+        own_accelerator: accelerator that only `spec.variantCost` prices; None where a ConfigMap does.
         scaler: HPA of the scale target.
+        ambiguity: several HPAs on its scale target, which Kubernetes then stops; empty if there are none.
+        unselected: why the pods of its scale target are not known; empty where they are.
         mismatch: conflict between an HPA and this variant; empty if there is none.
         published: decision that `.status` holds.
         stored: step times that `.status` holds as learned, unchecked; empty without any.
@@ -114,8 +117,11 @@ class VariantSource:
     uid: str = ""
     reference: scale.Reference = NO_REFERENCE
     target_uid: str = ""
+    own_accelerator: fleet.Accelerator | None = None
     scaler: hpa.Scaler | None = None
     mismatch: str = ""
+    unselected: str = ""
+    ambiguity: str = ""
     published: Published | None = None
     device: str = ""
     gpus: int | None = None
@@ -141,8 +147,7 @@ def reference(variant: schemas.VariantAutoscaling) -> scale.Reference:
 def source(
     variant: schemas.VariantAutoscaling,
     target: Target | None,
-    classes: Sequence[config_maps.NamedClass],
-    accelerators: Mapping[str, fleet.Accelerator],
+    settings: config_maps.ConfigMaps,
     *,
     scalers: Sequence[hpa.Scaler] = (),
     published: Published | None = None,
@@ -157,20 +162,68 @@ def source(
     """
     spec, metadata = variant.spec, variant.metadata
     notes = {**(target.annotations if target else {}), **metadata.annotations}
-    service_class = config_maps.class_of(spec, classes)
-    profiles, warnings = _profiles(spec, accelerators)
+    service_class, class_problems = settings.class_of(spec, metadata.namespace)
+    targets = service_class.targets[spec.model]
+    accelerators, cost_problems = settings.prices(profiles.accelerators_of(variant))
+    given, warnings = profiles.of_spec(spec, accelerators)
+    accelerator, own = profiles.accelerator(
+        variant, given, accelerators, products=() if target is None else target.products
+    )
+    accelerators |= {} if own is None else {own.name: own}
+    to_zero, retention = settings.wva.scale_to_zero(metadata.namespace, spec.model)
+    limits = scaling.of_variant(
+        variant,
+        notes,
+        target=reference(variant),
+        scalers=scalers,
+        accelerator=published.accelerator if published else accelerator,
+    )
+    source = _of_target(variant, target, notes, destinations)
+    return replace(
+        source,
+        scale_to_zero=_scale_to_zero(source, spec, configured=to_zero),
+        retention_seconds=source.retention_seconds or retention,
+        own_accelerator=own,
+        service_class=service_class.name,
+        targets=targets,
+        profiles=given,
+        accelerator=accelerator,
+        device=accelerators[accelerator].device_type if accelerator in accelerators else "",
+        min_replicas=None if to_zero is False and limits.minimum == 0 else limits.minimum,
+        max_replicas=limits.maximum,
+        scaler=limits.scaler,
+        mismatch=limits.mismatch,
+        ambiguity=limits.ambiguity,
+        published=published,
+        stored=stored,
+        warnings=(
+            *class_problems,
+            *cost_problems,
+            *warnings,
+            *filter(None, [attainable.problem(given, targets)]),
+            *_pod_problems(target),
+        ),
+    )
+
+
+def _of_target(
+    variant: schemas.VariantAutoscaling,
+    target: Target | None,
+    notes: Mapping[str, str],
+    destinations: Destinations | None,
+) -> VariantSource:
+    """What a variant's annotations and its scale target say, without class and profiles."""
+    spec, metadata = variant.spec, variant.metadata
     endpoints, names = _endpoints(notes, target, destinations)
     replicas = _current_replicas(notes, target, endpoints)
-    minimum, maximum = _bounds(notes, scaler := _scaler(reference(variant), scalers))
-    accelerator = _accelerator(metadata.labels.get(ACCELERATOR_LABEL, ""), profiles, accelerators)
     return VariantSource(
         namespace=metadata.namespace,
         name=metadata.name,
         model=spec.model,
-        service_class=service_class.name,
-        targets=service_class.targets[spec.model],
-        profiles=profiles,
-        accelerator=accelerator,
+        service_class="",
+        targets=fleet.Targets(),
+        profiles=(),
+        accelerator="",
         endpoints=endpoints,
         replicas=replicas,
         spec_replicas=replicas if target is None else target.spec_replicas,
@@ -181,8 +234,6 @@ def source(
         scale_to_zero=parse_flag(notes, SCALE_TO_ZERO),
         retention_seconds=parse_seconds(notes, RETENTION),
         startup_seconds=_startup(notes, None if target is None else target.serving),
-        min_replicas=minimum,
-        max_replicas=maximum,
         keep_accelerator=parse_flag(notes, KEEP_ACCELERATOR),
         tune=parse_flag(notes, TUNE),
         actuate=parse_actuate(notes),
@@ -190,13 +241,8 @@ def source(
         uid=metadata.uid,
         reference=reference(variant),
         target_uid="" if target is None else target.uid,
-        scaler=scaler,
-        mismatch=_mismatch(variant, scalers),
-        published=published,
-        device=accelerators[accelerator].device_type if accelerator in accelerators else "",
+        unselected="" if target is None else target.unselected,
         gpus=_gpus(reference(variant), target),
-        stored=stored,
-        warnings=(*warnings, *_pod_problems(target)),
     )
 
 
@@ -233,37 +279,13 @@ def _current_replicas(
     return len(endpoints)
 
 
-def _scaler(target: scale.Reference, scalers: Sequence[hpa.Scaler]) -> hpa.Scaler | None:
-    return next((item for item in scalers if item.reference == target), None)
-
-
-def _bounds(notes: Mapping[str, str], scaler: hpa.Scaler | None) -> tuple[int | None, int | None]:
-    """Least and most replicas: the annotations' within the HPA's, which it would enforce anyhow."""
-    minimum, maximum = parse_count(notes, MIN_REPLICAS), parse_count(notes, MAX_REPLICAS)
-    if minimum is not None and maximum is not None and minimum > maximum:
-        raise errors.InputError(
-            f"metadata.annotations[{MIN_REPLICAS}]: {minimum} is more than {MAX_REPLICAS} {maximum}"
-        )
-    if scaler is None:
-        return minimum, maximum
-    most = scaler.maximum if maximum is None else max(min(maximum, scaler.maximum), scaler.minimum)
-    if minimum is None:
-        # An HPA that may go to 0 leaves it to the setting whether we do.
-        return scaler.minimum or None, most
-    return min(max(minimum, scaler.minimum), most), most
-
-
-def _mismatch(variant: schemas.VariantAutoscaling, scalers: Sequence[hpa.Scaler]) -> str:
-    """Conflict with the HPAs that read this variant's metric; empty if there is none."""
-    wanted = reference(variant)
-    for item in scalers:
-        if item.reads(variant.metadata.name) and item.reference != wanted:
-            return (
-                f"HorizontalPodAutoscaler {item.name} reads this variant's metric but scales"
-                f" {item.reference}, not {wanted}; make its spec.scaleTargetRef and that of the"
-                " VariantAutoscaling the same"
-            )
-    return ""
+def _scale_to_zero(
+    source: VariantSource, spec: schemas.VariantAutoscalingSpec, *, configured: bool | None
+) -> bool | None:
+    """Whether it may go to zero: by annotation, else by WVA's ConfigMap, else by a minimum of 0."""
+    if source.scale_to_zero is not None:
+        return source.scale_to_zero
+    return True if configured is None and spec.min_replicas == 0 else configured
 
 
 def _startup(notes: Mapping[str, str], serving: pods.Serving | None) -> float | None:
@@ -278,85 +300,3 @@ def _gpus(reference: scale.Reference, target: Target | None) -> int | None:
     if target is None or target.serving is None or reference.kind == "LeaderWorkerSet":
         return None
     return target.serving.gpus
-
-
-def _profiles(
-    spec: schemas.VariantAutoscalingSpec, accelerators: Mapping[str, fleet.Accelerator]
-) -> tuple[tuple[fleet.Profile, ...], list[str]]:
-    profiles: list[fleet.Profile] = []
-    warnings: list[str] = []
-    if spec.profile is None:
-        return (), []
-    for index, item in enumerate(spec.profile.accelerators):
-        field = f"spec.modelProfile.accelerators[{index}].acc"
-        if item.accelerator not in accelerators:
-            warnings.append(
-                f"{field}: accelerator {item.accelerator!r} has no cost; left out. Add it to"
-                f" ConfigMap accelerator-unit-costs, which has {config_maps.listed(accelerators)}"
-            )
-            continue
-        if any(item.accelerator == profile.accelerator for profile in profiles):
-            warnings.append(f"{field}: {item.accelerator!r} is listed twice; the first one counts")
-            continue
-        profiles.append(_profile(item))
-    if not profiles:
-        raise errors.InputError("; ".join(warnings))
-    return tuple(profiles), warnings
-
-
-def _accelerator(
-    label: str,
-    profiles: Sequence[fleet.Profile],
-    accelerators: Mapping[str, fleet.Accelerator],
-) -> str:
-    """Accelerator that the replicas run on: the label's, else the only one there is; empty if unknown."""
-    if profiles:
-        return label or (profiles[0].accelerator if len(profiles) == 1 else "")
-    if label in accelerators or (not label and len(accelerators) == 1):
-        return label or next(iter(accelerators))
-    why = f"its value {label!r} has no cost" if label else "it is not set"
-    raise errors.InputError(
-        "spec.modelProfile: not given, so metadata.labels"
-        f"[{ACCELERATOR_LABEL}] must name the accelerator that the replicas run on, and {why}; set it to"
-        f" a key of ConfigMap accelerator-unit-costs, which has {config_maps.listed(accelerators)}, or give a"
-        " profile"
-    )
-
-
-def _profile(item: schemas.AcceleratorProfile) -> fleet.Profile:
-    """Profile of one accelerator, in whichever forms it is given."""
-    engine = item.engine
-    return fleet.Profile(
-        accelerator=item.accelerator,
-        accelerator_count=item.accelerator_count,
-        max_batch=item.max_batch or (0 if engine is None else engine.max_num_seqs),
-        at_tokens=item.at_tokens,
-        at_input_tokens=item.at_input_tokens,
-        latency=_latency(item.parameters),
-        limits=None
-        if engine is None
-        else EngineLimits(
-            max_num_seqs=engine.max_num_seqs,
-            max_num_batched_tokens=engine.max_num_batched_tokens,
-            kv_tokens=engine.kv_tokens,
-        ),
-    )
-
-
-def _latency(given: schemas.PerformanceParameters) -> LatencyParameters | StepTimes:
-    """Step times where they are given, else decode and prefill times."""
-    if given.step is not None:
-        return StepTimes(
-            base_ms=given.step.base,
-            per_request_ms=given.step.per_request,
-            per_sqrt_request_ms=given.step.per_sqrt_request,
-            per_prefill_token_ms=given.step.per_prefill_token,
-            per_context_token_ms=given.step.per_context_token,
-        )
-    assert given.decode is not None  # noqa: S101 - the schema requires one of the two
-    return LatencyParameters(
-        alpha_ms=given.decode.alpha,
-        beta_ms=given.decode.beta,
-        gamma_ms=given.prefill.gamma,
-        delta_ms=given.prefill.delta,
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +15,16 @@ from adapter.kube.client import Cluster
 from adapter.kube.errors import ApiError, Unavailable
 from adapter.kube.informer import Informer, Object
 from adapter.kube.scale import Reference, Scale, Scales, Unresolved
+from adapter.planning import fleet
 from adapter.resources import config_maps, hpa, pods, schemas
 from adapter.resources import gpus as inventory
 from adapter.resources import inputs as joined
 from adapter.resources import variant as variants
-from adapter.resources.annotations import ACCELERATOR_LABEL, Destinations
+from adapter.resources.annotations import ENDPOINTS, Destinations
+from adapter.resources.configuration import profiles
+from adapter.resources.configuration.last_good import NOTHING, LastGood
+from adapter.resources.devices import products
+from adapter.resources.wva import managed
 
 log = logs.LazyLogger()
 
@@ -30,9 +35,6 @@ _Items = list[tuple[tuple[str, str], Object]]
 
 SCALE_SECONDS = 5.0
 """Seconds between two readings of a scale subresource, which cannot be watched."""
-
-NEEDED = (config_maps.COSTS, config_maps.CLASSES)
-"""ConfigMaps that planning requires."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +65,7 @@ class ClusterObjects:
         self._scales = Scales(cluster)
         self._others: dict[tuple[str, Reference], Scale | Unresolved] = {}
         self._others_read_at = float("-inf")
+        self._last_good = NOTHING
 
         def informers(version: str, plural: str, **more: Any) -> list[Informer]:
             collections = [
@@ -132,8 +135,9 @@ class ClusterObjects:
     async def refresh_scales(self) -> None:
         """Read `/scale` of the scale targets that are not Deployments, which are not watched."""
         wanted = set()
-        for (namespace, _), item in _items(self._variants):
-            reference = _reference(item)
+        stand_ins = [(key, managed.variant_of(item)) for key, item in _items(self._scalers)]
+        for (namespace, _), item in [*_items(self._variants), *stand_ins]:
+            reference = None if item is None else _reference(item)
             if reference is not None and not reference.is_deployment:
                 wanted.add((namespace, reference))
         now = asyncio.get_running_loop().time()
@@ -165,8 +169,11 @@ class ClusterObjects:
             others=dict(self._others),
             configs_read=self._configs.synced.is_set(),
             unread="; ".join(i.problem or "not read yet" for i in self._unread()),
+            last_good=self._last_good,
         )
-        return await asyncio.to_thread(_join, self._scope, seen)
+        inputs = await asyncio.to_thread(_join, self._scope, seen)
+        self._last_good = inputs.last_good
+        return inputs
 
     def _unread(self) -> list[Informer]:
         return [informer for informer in self._deployments if not informer.synced.is_set()]
@@ -185,25 +192,26 @@ class _Seen:
     others: Mapping[tuple[str, Reference], Scale | Unresolved]
     configs_read: bool
     unread: str
+    last_good: LastGood
 
 
 def _join(scope: Scope, seen: _Seen) -> joined.Inputs:
-    reader = joined.Reader(Destinations(scope.allowed_endpoints))
+    reader = joined.Reader(Destinations(scope.allowed_endpoints), last_good=seen.last_good)
     by_label = pods.ByLabel(pod for _, pod in seen.pods)
     found = set()
     for (_, name), item in seen.configs:
-        if name in NEEDED or name.endswith(config_maps.CONFIG_SUFFIX):
+        if name in config_maps.READ or name.endswith(config_maps.CONFIG_SUFFIX):
             reader.read_config_map(f"ConfigMap {scope.config_namespace}/{name}", item)
             found.add(name)
-    for name in NEEDED:
+    for name in config_maps.NEEDED:
         if seen.configs_read and name not in found:
-            reader.problems.append(
-                f"ConfigMap {scope.config_namespace}/{name}: is missing;"
-                " kubectl apply -k manifests/base makes it"
-            )
+            reader.settings.missing(f"ConfigMap {scope.config_namespace}/{name}", name)
     for (namespace, name), item in seen.variants:
+        if managed.excluded(item.get("metadata") or {}):
+            continue
         reader.read_variant(f"VariantAutoscaling {namespace}/{name}", item)
     reader.scalers = _scalers(reader, seen)
+    _read_managed(reader, seen)
     ours = _read_targets(reader, seen, by_label)
     if scope.limited:
         gpus = inventory.take(
@@ -217,17 +225,16 @@ def _join(scope: Scope, seen: _Seen) -> joined.Inputs:
 def _device_types(scope: Scope, reader: joined.Reader) -> dict[str, str]:
     """Device types of the accelerators that variants name, each with the place that says so."""
     named: set[str] = set()
+    known: dict[str, fleet.Accelerator] = {}
     for _, variant in reader.variants.values():
-        if variant.spec.profile is not None:
-            named.update(profile.accelerator for profile in variant.spec.profile.accelerators)
-        else:
-            # Without a profile and a label there is only one accelerator, or the variant is refused.
-            label = variant.metadata.labels.get(ACCELERATOR_LABEL)
-            named.update([label] if label else reader.settings.accelerators)
+        names = profiles.accelerators_of(variant)
+        known |= reader.settings.prices(names)[0]
+        # Without a profile and a label there is only one accelerator, or the variant is refused.
+        named.update(names or known)
     where = f"ConfigMap {scope.config_namespace}/{config_maps.COSTS}"
     return {
         accelerator.device_type: f"{where}: data.{name}"
-        for name, accelerator in sorted(reader.settings.accelerators.items(), reverse=True)
+        for name, accelerator in sorted(known.items(), reverse=True)
         if name in named
     }
 
@@ -238,12 +245,14 @@ def _read_targets(
     """Add every scale target that a variant names to the reader; return the pods of all of them."""
     ours: set[tuple[str, str]] = set()
     deployments = dict(seen.deployments)
-    for (namespace, _), (_, variant) in reader.variants.items():
+    for (namespace, name), (_, variant) in reader.variants.items():
         reference = variants.reference(variant)
         if (namespace, reference) in reader.targets:
             continue
         try:
-            ours |= _read_target(reader, seen, by_label, deployments, (namespace, reference))
+            ours |= _read_target(
+                reader, seen, by_label, deployments, (namespace, reference), variant=name
+            )
         except Exception as error:
             # Whatever one object makes of us is the problem of the variant that names it.
             log.exception("scale target cannot be read", namespace=namespace, target=str(reference))
@@ -258,6 +267,8 @@ def _read_target(
     by_label: pods.ByLabel,
     deployments: Mapping[tuple[str, str], Object],
     name: tuple[str, Reference],
+    *,
+    variant: str,
 ) -> set[tuple[str, str]]:
     """Add one scale target to the reader; return its pods."""
     namespace, reference = name
@@ -267,25 +278,70 @@ def _read_target(
             why = seen.unread or "not found; create it, or name another scale target"
             reader.targets[namespace, reference] = Unresolved(why)
             return set()
+        template = ((found.get("spec") or {}).get("template") or {}).get("spec") or {}
         selector = pods.selector_of((found.get("spec") or {}).get("selector") or {})
         deployment = schemas.Deployment.model_validate(found)
-        reader.add_deployment(deployment, by_label.serving(namespace, selector))
+        matching = by_label.matching(namespace, selector)
+        reader.add_deployment(
+            deployment,
+            by_label.serving(namespace, selector),
+            products=_products(seen, matching, products.of_pod(template)),
+        )
     else:
         scale = seen.others.get((namespace, reference), Unresolved("/scale was not read yet"))
         if isinstance(scale, Unresolved):
             reader.targets[namespace, reference] = scale
             return set()
         selector = pods.parsed(scale.selector)
+        if not scale.selector:
+            selector = pods.parsed(f"{managed.VARIANT}={variant}")
+        matching = by_label.matching(namespace, selector)
         reader.targets[namespace, reference] = variants.Target(
             replicas=scale.replicas,
             spec_replicas=scale.spec_replicas,
             uid=scale.uid,
             serving=by_label.serving(namespace, selector),
+            unselected=_unselected(reference, scale.selector)
+            if not selector.requirements or not (scale.selector or matching)
+            else "",
+            products=_products(seen, matching, ()),
         )
-    return {
-        (pod["metadata"]["namespace"], pod["metadata"]["name"])
-        for pod in by_label.matching(namespace, selector)
-    }
+    return {(pod["metadata"]["namespace"], pod["metadata"]["name"]) for pod in matching}
+
+
+def _products(
+    seen: _Seen, matching: Iterable[Mapping[str, Any]], stated: tuple[str, ...]
+) -> tuple[str, ...]:
+    """GPU products that the pods of a scale target ask for, else those of the nodes that they run on."""
+    found = products.distinct([*stated, *(name for pod in matching for name in pod["products"])])
+    if found:
+        return found
+    nodes = dict(seen.nodes)
+    on = (nodes.get(("", pod["node"])) for pod in matching)
+    return products.distinct(
+        products.of_labels(node["metadata"]["labels"]) for node in on if node is not None
+    )
+
+
+def _read_managed(reader: joined.Reader, seen: _Seen) -> None:
+    """Read HPAs that stand for a VariantAutoscaling, where there is none of their name or target."""
+    taken = {(key[0], variants.reference(item)) for key, (_, item) in reader.variants.items()}
+    for (namespace, name), item in seen.scalers:
+        document = managed.variant_of(item)
+        if document is None or (namespace, document["metadata"]["name"]) in reader.variants:
+            continue
+        if (namespace, hpa.parse(item).reference) not in taken:
+            reader.read_variant(f"HorizontalPodAutoscaler {namespace}/{name}", document)
+
+
+def _unselected(reference: Reference, selector: str) -> str:
+    """Why the pods of a scale target are not known."""
+    if selector:
+        return f"{reference}: status.selector {selector!r} of its /scale is no label selector"
+    return (
+        f"{reference}: its /scale has no status.selector, so its pods are not known; let its CRD set"
+        f" subresources.scale.labelSelectorPath, or annotate {ENDPOINTS}"
+    )
 
 
 def _scalers(reader: joined.Reader, seen: _Seen) -> list[hpa.Scaler]:

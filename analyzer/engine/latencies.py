@@ -6,8 +6,8 @@ import numpy as np
 
 from analyzer.engine import state as engine_state
 from analyzer.engine.columns import Engines
-from analyzer.engine.percentiles import latency
-from analyzer.engine.sizing import parts
+from analyzer.engine.percentiles import latency, means
+from analyzer.engine.search import parts
 from analyzer.replicas import FloatArray
 
 _LEAST_RATE = 1e-12
@@ -26,13 +26,13 @@ def mean_latencies(
     for part in parts(engines):
         some = engines.take(part)
         state = engine_state.at_rate(some, rates[part])
-        times = latency(some, state)
+        first, token = means(some, state)
         top = engine_state.full_rate(some)
         queued = max_queue_to_batch * some.max_batch / top
         late = queued + some.prefill_ms * some.input_tokens + some.decode_ms(some.max_batch)
         over = np.maximum(1.0 - 1000.0 * top / rates[part], 0.0)
-        ttft[part] = np.where(state.stable, times.ttft_ms, late)
-        itl[part] = times.itl_ms
+        ttft[part] = np.where(state.stable, first, late)
+        itl[part] = token
         refused[part] = np.where(state.stable, 0.0, over)
     return ttft, itl, refused
 

@@ -1,7 +1,7 @@
 """Performance of engines at a rate, and the largest rate that they hold within their targets.
 
-Latencies rise with the rate, so the largest rate is bisected by tests at a rate; no root of a quantile is
-needed: a percentile target asks whether the share of requests beyond it is small enough.
+Latencies rise with the rate, so the largest rate is searched by tests at a rate (`search.py`); no root of a
+quantile is needed: a percentile target asks whether the share of requests beyond it is small enough.
 
 `size_engines` and `analyze_engines` work on arrays, one row per replica, and rows do not influence each
 other; `size_engine` and `analyze_engine` are their views of a single one.
@@ -12,9 +12,7 @@ Units: milliseconds, requests per second.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,29 +20,14 @@ from numpy.typing import ArrayLike, NDArray
 from analyzer import errors
 from analyzer.engine import state as engine_state
 from analyzer.engine.columns import Engine, Engines
-from analyzer.engine.percentiles import latency
+from analyzer.engine.percentiles import latency, means
+from analyzer.engine.search import BINDINGS, STABILITY, TPS, Binding, Search, parts
 from analyzer.replicas import FloatArray, checked
 
-HEADROOM = 0.04
-"""Default share of the largest rate that is kept free: the model's error in simulations is 0 to 5 % (one
-standard deviation), and a replica that is asked for too much breaks faster than one that idles costs."""
+HEADROOM = 0.05
+"""Default share of the largest rate that is kept free: a replica that is asked for too much breaks faster
+than one that idles costs."""
 
-KV_HEADROOM = 0.01
-KV_TAIL_HEADROOM = 0.03
-"""Kept free besides where the KV cache binds the batch, for means and for percentiles: preemption makes the
-fall there a cliff."""
-
-Binding = Literal["ttft", "itl", "tps", "kv", "stability"]
-BINDINGS: tuple[Binding, ...] = ("ttft", "itl", "tps", "kv", "stability")
-_TTFT, _ITL, _TPS, _KV, _STABILITY = range(5)
-_HALVINGS = 12
-_FEW = 64
-"""Rows up to which several rates are tested in one call: the call costs more than its numbers."""
-
-_ROWS = 2**12
-"""Rows that are worked on together: their columns fit in the processor's cache."""
-
-_IDLE = 1e-4
 _PERCENTILES = (0.5, 0.9, 0.95, 0.99)
 
 
@@ -193,7 +176,8 @@ def size_engines(
         itl_ms: the same.
         tps: tokens per second; of one replica it asks for no more than stability.
         percentile: of the latencies that must meet the targets, such as 0.95; NaN is the mean.
-        headroom: share of the largest rate that is kept free, >= 0 and < 1.
+        headroom: share of the largest rate that is kept free, >= 0 and < 1; of percentiles no more than
+            keeps `SPARED` of the allowed misses free.
 
     Raises:
         InvalidParameterError: one of them is out of its range; names the row.
@@ -209,12 +193,9 @@ def size_engines(
     binding = np.empty(rows, dtype=np.int8)
     best = np.full(rows, np.nan)
     for part in parts(engines):
-        search = _Search(engines.take(part), ttft[part], itl[part], share[part])
-        rate[part], binding[part], best[part] = search.largest()
-    binding[(binding == _STABILITY) & ~np.isnan(tokens)] = _TPS
-    cliff = np.where(np.isnan(share), KV_HEADROOM, KV_TAIL_HEADROOM)
-    kept = free + np.where(engines.kv_binds & (free > 0), cliff, 0.0)
-    rate *= 1.0 - np.minimum(kept, 0.999)
+        search = Search(engines.take(part), ttft[part], itl[part], share[part])
+        rate[part], binding[part], best[part] = search.largest(free[part])
+    binding[(binding == STABILITY) & ~np.isnan(tokens)] = TPS
     return EngineCapacityArrays(
         rate_rps=rate,
         binding=binding,
@@ -242,14 +223,14 @@ def analyze_engines(engines: Engines, rate_rps: ArrayLike) -> EnginePerformanceA
     for part in parts(engines):
         some = engines.take(part)
         state = engine_state.at_rate(some, rates[part])
-        times = latency(some, state)
+        times, (first, token) = latency(some, state), means(some, state)
         usage = np.minimum(state.batch * (some.context + 8.0) * 0.9 / (0.9 * some.kv_tokens), 1.0)
         values = {
             "rate_rps": rates[part],
-            "ttft_ms": times.ttft_ms,
-            "itl_ms": times.itl_ms,
+            "ttft_ms": first,
+            "itl_ms": token,
             "in_service": state.batch + state.rate * state.prompts.own_ms,
-            "utilization": rates[part] / _Search.stable_rates(some),
+            "utilization": rates[part] / Search.stable_rates(some),
             "kv_usage": usage,
         }
         for share in _PERCENTILES:
@@ -262,108 +243,3 @@ def analyze_engines(engines: Engines, rate_rps: ArrayLike) -> EnginePerformanceA
         for name in ("in_service",):
             out[name][part] = np.where(state.stable, out[name][part], some.max_batch)
     return EnginePerformanceArrays(**out)
-
-
-class _Search:
-    """Largest rates within the targets, for M engines of one width."""
-
-    def __init__(
-        self, engines: Engines, ttft_ms: FloatArray, itl_ms: FloatArray, share: FloatArray
-    ) -> None:
-        self._engines = engines
-        self._ttft = np.where(np.isnan(ttft_ms), np.inf, ttft_ms)
-        self._itl = np.where(np.isnan(itl_ms), np.inf, itl_ms)
-        self._share = share
-        self._means = bool(np.isnan(share).all())
-        self._tails = bool((~np.isnan(share)).all())
-
-    def largest(self) -> tuple[FloatArray, NDArray[np.int8], FloatArray]:
-        """Rates, bindings and the best latencies, each of shape (M,)."""
-        high = 1000.0 * np.minimum(
-            engine_state.full_rate(self._engines),
-            1.0 / (self._engines.prefill_ms * self._engines.input_tokens),
-        )
-        low = high * _IDLE
-        idle = self._missed(low)
-        lost = idle >= 0
-        binding = idle
-        few = self._ttft.size <= _FEW
-        sections = 16 if few else 2
-        for _ in range(_HALVINGS // 4 if few else _HALVINGS):
-            low, high, binding = self._narrowed(low, high, binding, sections)
-        binding = np.where(lost, idle, binding)
-        binding = np.where(binding < 0, _STABILITY, binding)
-        kv = (binding == _STABILITY) | (binding == _TTFT)
-        if kv.any() and self._engines.kv_binds.any():
-            waits = engine_state.at_rate(self._engines, low).place_waits > 0.02
-            bound = kv & self._engines.kv_binds & ~lost & (waits | (binding == _STABILITY))
-            binding = np.where(bound, _KV, binding)
-        best = self._best(lost, binding)
-        return np.where(lost, np.nan, low), binding.astype(np.int8), best
-
-    @staticmethod
-    def stable_rates(engines: Engines) -> FloatArray:
-        """Largest stable rates, requests per second, shape (M,)."""
-        none = np.full(len(engines), np.nan)
-        return np.asarray(_Search(engines, none, none, none).largest()[0])
-
-    def _narrowed(
-        self, low: FloatArray, high: FloatArray, binding: NDArray[np.int64], sections: int
-    ) -> tuple[FloatArray, FloatArray, NDArray[np.int64]]:
-        """The section of each interval in which a target begins to be missed; all tests in one call."""
-        rows, cuts = low.size, sections - 1
-        steps = np.arange(1, sections) / sections
-        rates = low + (high - low) * steps[:, None]
-        search = self
-        if cuts > 1:
-            again = np.tile(np.arange(rows), cuts)
-            search = _Search(
-                self._engines.take(again), self._ttft[again], self._itl[again], self._share[again]
-            )
-        missed = search._missed(rates.ravel()).reshape(cuts, rows)
-        held = (np.cumsum(missed >= 0, axis=0) == 0).sum(axis=0)
-        columns = np.arange(rows)
-        edges = np.vstack([low, rates, high])
-        reasons = np.vstack([missed, binding])
-        return edges[held, columns], edges[held + 1, columns], reasons[held, columns]
-
-    def _missed(self, rate_rps: FloatArray) -> NDArray[np.int64]:
-        """What is missed at the rate: index into `BINDINGS`, -1 where nothing is; shape (M,)."""
-        state = engine_state.at_rate(self._engines, rate_rps)
-        times = latency(self._engines, state)
-        late = times.ttft_ms > self._ttft
-        slow = times.itl_ms > self._itl
-        if not self._means:
-            with np.errstate(invalid="ignore"):
-                many_late = times.ttft_exceeds(np.minimum(self._ttft, 1e15)) > 1.0 - self._share
-                many_slow = times.itl_exceeds(np.minimum(self._itl, 1e15)) > 1.0 - self._share
-            if self._tails:
-                late, slow = many_late, many_slow
-            else:
-                late = np.where(np.isnan(self._share), late, many_late)
-                slow = np.where(np.isnan(self._share), slow, many_slow)
-        missed = np.where(slow, _ITL, np.where(late, _TTFT, -1))
-        return np.where(state.stable, missed, np.where(slow & ~late, _ITL, _STABILITY))
-
-    def _best(self, lost: NDArray[np.bool_], binding: NDArray[np.int64]) -> FloatArray:
-        best = np.full(lost.size, np.nan)
-        rows = np.flatnonzero(lost)
-        if rows.size:
-            engines = self._engines.take(rows)
-            rate = _IDLE * 1000.0 * engine_state.full_rate(engines)
-            times = latency(engines, engine_state.at_rate(engines, rate))
-            share = np.where(np.isnan(self._share[rows]), 0.5, self._share[rows])
-            mean = np.isnan(self._share[rows])
-            ttft = np.where(mean, times.ttft_ms, times.ttft_quantile(share))
-            itl = np.where(mean, times.itl_ms, times.itl_quantile(share))
-            best[rows] = np.where(binding[rows] == _ITL, itl, ttft)
-        return best
-
-
-def parts(engines: Engines) -> Iterator[NDArray[np.intp]]:
-    """Rows that are worked on together: of similar batches, and few enough for the processor's cache."""
-    width = np.exp2(np.ceil(np.log2(engines.max_batch)))
-    for one in np.unique(width):
-        rows = np.flatnonzero(width == one)
-        for start in range(0, rows.size, _ROWS):
-            yield rows[start : start + _ROWS]

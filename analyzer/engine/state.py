@@ -1,61 +1,83 @@
 """Steady state of engines at a rate: their batch, and the prompts that queue for the token budget.
 
 Of every millisecond the share r = rate * prefill * in goes to prompts (work conservation), so a step that
-decodes n requests takes D(n) / (1 - r) on average, D(n) = base + slope n. Prompts are a queue of their own:
-its server computes B - n tokens in D + prefill (B - n) ms, that is s = prefill + D / (B - n) ms a token,
-and by Pollaczek and Khinchine a prompt waits
+decodes n requests takes D(n) / (1 - r) on average, D(n) = base + slope n.
 
-    W = rate s**2 E[in**2] / (2 (1 - rate s in)).
+Prompts are a gated queue: a step computes what arrived during the one before, S' = D + b(arrivals in S), so
+the cumulants of S follow from each other (b1, b2, b3: moments of the time b that a prompt adds):
 
-Steps are not fluid: a prompt ends with its step, E[ceil(x)] = 1 / (1 - exp(-1 / x)) steps after it began (x
-the mean number of steps that the tokens before it and its own fill, taken as exponential), and begins after
-the rest of the step that it meets. What arrived meanwhile is computed in the first steps of its decoding: a
-delay cycle (Conway, Maxwell and Miller, Theory of Scheduling, 8-4), of mean (m D + prefill backlog) / (1 -
-r).
+    k1 = D / (1 - r);   k2 = rate b2 k1 / (1 - r**2);   k3 = (rate b3 k1 + 3 r rate b2 k2) / (1 - r**3)
 
-The batch is the chain of `chain.py` with T(n) = m base + prefill backlog + (m slope + prefill in) n; it is
-linear in n for given lengths, and its coefficients are computed from them (m = out - 1 decode steps).
+A prompt meets a step in proportion to its length, waits for the rest of it, and is computed in the next one
+with all that arrived meanwhile. Prompts that exceed the room of a step, B - n tokens, take steps of their
+own: b = prefill L + D / (B - n) (L - phase)+. Those behind them then end later, not together; where none do,
+mean and variance are those of Pollaczek and Khinchine.
+
+What arrived meanwhile is computed in the first steps of the request's decoding: a delay cycle (Conway,
+Maxwell and Miller, Theory of Scheduling, 8-4). The batch is the chain of `places.py` with T(n) = m base +
+prefill excess + (m slope + prefill in) n, m the steps for which a request holds its place.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from analyzer.engine.columns import Engines
+from analyzer.engine.places import FULL, numbers
 from analyzer.replicas import BoolArray, FloatArray
 
-FULL = 0.9995
-"""Largest load that counts as stable."""
+PHASE = 0.4
+"""CALIBRATED: share of an empty step beyond which a prompt costs steps of its own; a half by its mean, less
+for the steps that it shares."""
 
-_ITERATIONS = 3
-_RESCALED = 32
-"""States after which weights are scaled to a sum of 1: products of more could leave the range of floats."""
+JOINED = 0.5
+"""CALIBRATED: of prompts that arrive behind one, the fewer end with it the more steps it takes."""
 
-_SMALLEST = 1e-280
-"""Keeps weights normal floats, with which processors are fast."""
+MOST_SWINGS = 3.0
+"""CALIBRATED: most that prompts add to the variance of the batch over its mean."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Prompts:
-    """The queue of prompts while n requests decode, each of shape (M,)."""
+    """The queue of prompts while n requests decode, each of shape (M,).
+
+    Attributes:
+        decode_ms: time of a step that computes no prompt.
+        room: prompt tokens that a step can compute.
+        filled: share of the room that is used on average.
+        phase: tokens of a prompt beyond which it costs steps of its own.
+        load: share of the time that prompts and the steps of their own take.
+        own_ms: mean time that a prompt's own computation takes beyond one step.
+        other_ms: mean of the rest of a step, and of what other prompts add.
+        other_variance: variance of that.
+        alone: share of prompts that meet no other.
+        alive: share of the time in which the replica runs a step.
+        backlog: prompt tokens that wait when a request has its first token.
+        together: share of those that arrive behind a prompt, and have their first token with it.
+        excess: how many more these are than when it has its last.
+
+    """
 
     decode_ms: FloatArray
-    token_ms: FloatArray
-    load: FloatArray
     room: FloatArray
     filled: FloatArray
-    waiting_ms: FloatArray
-    rest_ms: FloatArray
+    phase: FloatArray
+    load: FloatArray
     own_ms: FloatArray
+    other_ms: FloatArray
+    other_variance: FloatArray
+    alone: FloatArray
+    alive: FloatArray
     backlog: FloatArray
+    excess: FloatArray
+    together: FloatArray
 
     @property
     def ttft_ms(self) -> FloatArray:
         """Mean time to first token of a request that finds a place in the batch."""
-        return self.waiting_ms + self.rest_ms + self.own_ms
+        return self.decode_ms + self.own_ms + self.other_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -96,23 +118,11 @@ def at_rate(engines: Engines, rate_rps: FloatArray) -> State:
     share = rate * engines.prefill_ms * engines.input_tokens
     stable = share < FULL
     free = np.where(stable, 1.0 - share, 1.0 - FULL)
-    batch = rate * engines.decodes * engines.base_ms / free
-    delay = np.zeros_like(rate)
-    for _ in range(_ITERATIONS):
-        queue = prompts(engines, rate, free, np.minimum(batch, engines.max_batch))
-        full_step = engines.prefill_ms * queue.room
-        delay = np.minimum(engines.prefill_ms * queue.backlog, full_step * engines.decodes)
-        left = free - rate * engines.decodes * engines.slope_ms
-        base = queue.decode_ms - engines.slope_ms * np.minimum(batch, engines.max_batch)
-        batch = np.where(
-            left > 0.0,
-            rate * (engines.decodes * base + delay) / np.maximum(left, 1e-12),
-            engines.max_batch,
-        )
-        # No step is longer than a full one.
-        longest = rate * engines.decodes * (queue.decode_ms + full_step)
-        batch = np.minimum(np.minimum(batch, longest), engines.max_batch)
-    chain = _chain(engines, rate, delay)
+    # The batch that the queue of prompts meets follows from a first guess, once: again moves it by 0.01 %.
+    batch = np.minimum(rate * engines.decodes * engines.base_ms / free, engines.max_batch)
+    queue = prompts(engines, rate, free, batch)
+    delay = np.minimum(queue.excess, queue.room * engines.decodes) * engines.prefill_ms
+    chain = _places(engines, rate, free, delay)
     queue = prompts(engines, rate, free, chain["batch"])
     return State(
         stable=stable & (chain["load"] < FULL) & (queue.load < FULL),
@@ -127,86 +137,115 @@ def prompts(engines: Engines, rate: FloatArray, free: FloatArray, batch: FloatAr
     """The queue of prompts while `batch` requests decode and the share `free` of the time is theirs."""
     room = np.maximum(engines.max_num_batched_tokens - batch, 1.0)
     decode = engines.decode_ms(batch)
-    token = engines.prefill_ms + decode / room
-    tokens = rate * engines.input_tokens
-    load = tokens * token
-    filled = np.minimum(tokens * decode / (free * room), 1.0)
-    waiting = rate * token * token * engines.square_input / (2.0 * (1.0 - np.minimum(load, FULL)))
-    steps = np.maximum((waiting / token + engines.input_tokens) / room, 1e-3)
-    partly = decode * (1.0 / -np.expm1(-1.0 / steps) - steps)
-    rest = 0.5 * decode * (1.0 - filled) * -np.expm1(-batch)
-    shared = tokens * engines.prefill_ms * (rest + waiting) * (1.0 - filled)
-    own = engines.input_tokens * token + partly + shared
+    filled = np.minimum(rate * engines.input_tokens * decode / (free * room), 1.0)
+    phase = PHASE * room * (1.0 - filled)
+    own, square, cube = _work(engines, decode / room, phase)
+    load = rate * own
+    below = np.minimum(load, FULL)
+    # Cumulants of the time of a step: each computes what arrived during the one before.
+    step = decode / (1.0 - below)
+    second = rate * square * step / (1.0 - below * below)
+    third = (rate * cube * step + 3.0 * below * rate * square * second) / (1.0 - below**3)
+    met = step + second / step
+    met_square = third / step + 3.0 * second + step * step
+    alive = -np.expm1(-batch)
+    rest = 0.5 * (met - (1.0 - alive) * decode)
+    together = 1.0 / (1.0 + JOINED * engines.square_input / (engines.input_tokens * room))
+    after = 0.5 * below * (1.0 + together) * met
+    share = (rest + after) / met
+    variance = (
+        share**2 * (met_square - met * met)
+        + (1.0 - below * (1.0 - together)) ** 2 * met_square / 12.0
+        + 0.5 * (1.0 + together) * rate * square * met
+    )
     return Prompts(
         decode_ms=decode,
-        token_ms=token,
-        load=load,
         room=room,
         filled=filled,
-        waiting_ms=waiting,
-        rest_ms=rest,
+        phase=phase,
+        load=load,
         own_ms=own,
-        backlog=tokens * (own + filled * (rest + waiting)),
+        other_ms=rest + after,
+        other_variance=variance,
+        alone=(1.0 - below) * np.exp(-rate * (step + decode)),
+        alive=alive,
+        backlog=rate * engines.input_tokens * (decode + own + after + (1.0 - together) * rest),
+        together=together,
+        excess=rate * engines.input_tokens * np.maximum(decode + own + after - step, 0.0),
     )
+
+
+def _work(
+    engines: Engines, token_ms: FloatArray, phase: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """First three moments of the time that a prompt adds: prefill L + token_ms (L - phase)+, L log-normal."""
+    first, square, cube = engines.input_tokens, engines.square_input, engines.cube_input
+    spread = engines.input_spread
+    at = (np.log(first / np.maximum(phase, 1e-9)) - spread**2 / 2.0) / spread
+    n0, n1 = _below(at), _below(at + spread)
+    n2, n3 = _below(at + 2.0 * spread), _below(at + 3.0 * spread)
+    one = first * n1 - phase * n0
+    two = square * n2 - 2.0 * phase * first * n1 + phase**2 * n0
+    three = cube * n3 - 3.0 * phase * square * n2 + 3.0 * phase**2 * first * n1 - phase**3 * n0
+    p = engines.prefill_ms
+    return (
+        p * first + token_ms * one,
+        p**2 * square + 2.0 * p * token_ms * (two + phase * one) + token_ms**2 * two,
+        p**3 * cube
+        + 3.0 * p**2 * token_ms * (three + 2.0 * phase * two + phase**2 * one)
+        + 3.0 * p * token_ms**2 * (three + phase * two)
+        + token_ms**3 * three,
+    )
+
+
+def _below(score: FloatArray) -> FloatArray:
+    """Share of a normal distribution below the score, within 1e-7 (Abramowitz and Stegun, 26.2.17).
+
+    SciPy's takes long to load, and means do without it.
+    """
+    size = np.abs(score)
+    t = 1.0 / (1.0 + 0.2316419 * size)
+    series = t * (
+        0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429)))
+    )
+    beyond = np.exp(-0.5 * np.minimum(size, 38.0) ** 2) * series / np.sqrt(2.0 * np.pi)
+    return np.asarray(np.where(score > 0.0, 1.0 - beyond, beyond))
 
 
 def full_rate(engines: Engines) -> FloatArray:
     """Requests per millisecond that a full batch finishes, recomputed ones included; shape (M,)."""
     most = engines.max_batch
-    decode = engines.decodes * engines.decode_ms(most)
+    decode = engines.place_steps * engines.decode_ms(most)
     again = 1.0 + engines.recomputed
     return np.asarray(most / (decode + engines.prefill_ms * engines.input_tokens * most * again))
 
 
-def _chain(engines: Engines, rate: FloatArray, delay: FloatArray) -> dict[str, FloatArray]:
-    """Numbers in the batch: w(n) = w(n - 1) rate T(n) / n up to the max batch, geometric beyond."""
-    most = engines.max_batch
-    base = rate * (engines.decodes * engines.base_ms + delay)
-    slope = rate * (engines.decodes * engines.slope_ms + engines.prefill_ms * engines.input_tokens)
-    root = rate * engines.decodes * engines.root_ms if engines.root_ms.any() else None
+def _places(
+    engines: Engines, rate: FloatArray, free: FloatArray, delay: FloatArray
+) -> dict[str, FloatArray]:
+    """Numbers in the batch, and the wait for a place in it."""
+    swings = (rate * engines.prefill_ms / free) ** 2 * engines.square_input
+    crowding = engines.crowding + swings / (1.0 + swings / MOST_SWINGS)
+    places = np.maximum(engines.room / crowding, 1.0)
+    steps = engines.place_steps
     top = full_rate(engines)
-    even = bool((most == most[0]).all())
-    weight = np.ones_like(rate)
-    full, total = np.zeros_like(rate), np.ones_like(rate)
-    first, second = np.zeros_like(rate), np.zeros_like(rate)
-    # State by state over all rows: faster than tables, whose smallest entries leave the normal floats.
-    for n in range(1, int(most.max()) + 1):
-        ratio = base / n
-        ratio += slope
-        if root is not None:
-            ratio += root / math.sqrt(n)
-        if not even or n == most[0]:
-            last = most == n
-            ratio = np.where(last, np.maximum(ratio, rate / top), ratio)
-            if not even:
-                ratio[most < n] = 0.0
-        weight *= ratio
-        weight += _SMALLEST
-        if not even or n == most[0]:
-            full = np.where(last, weight, full)
-        total += weight
-        part = weight * n
-        first += part
-        part *= n
-        second += part
-        if n % _RESCALED == 0:
-            shrink = 1.0 / total
-            weight, full, total = weight * shrink, full * shrink, total * shrink
-            first, second = first * shrink, second * shrink
     load = rate / top
-    below = np.minimum(load, FULL)
-    tail = full * below / (1.0 - below)
-    total = total + tail
-    mean = (first + most * tail) / total
-    square = (second + most * most * tail) / total
-    waits = (full + tail) / total
-    place_rate = top * (1.0 - below)
+    found = numbers(
+        rate * (steps * engines.base_ms + delay) / crowding,
+        rate * (steps * engines.slope_ms + engines.prefill_ms * engines.input_tokens),
+        rate * steps * engines.root_ms / np.sqrt(crowding),
+        places,
+        load,
+    )
+    # A place is held from the first step of the prompt on, and decodes from the second.
+    batch = found.mean * crowding * engines.decodes / steps
+    place_rate = top * (1.0 - np.minimum(load, FULL)) / engines.uneven
     return {
-        "batch": mean,
-        "joined": np.minimum(mean + 1.0 - waits, most),
-        "variance": np.maximum(square - mean * mean, 0.0),
-        "place_waits": waits,
-        "place_waiting_ms": waits / place_rate,
+        "batch": batch,
+        "joined": np.minimum(batch + 1.0 - found.waits, np.maximum(places * crowding, 1.0)),
+        "variance": found.variance * crowding,
+        "place_waits": found.waits,
+        "place_waiting_ms": found.waits / place_rate,
         "place_rate": place_rate,
         "load": load,
     }

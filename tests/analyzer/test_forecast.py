@@ -86,3 +86,37 @@ def test_forecasts_are_rates(seen: list[tuple[float, float]]) -> None:
         state = forecast.update(state, rate, at=now)
         ahead = forecast.ahead(state, 100)
         assert ahead is None or (math.isfinite(ahead) and ahead >= 0)
+
+
+def test_a_trend_is_proven_by_its_own_forecasts() -> None:
+    """On a ramp short leads are proven soon, longer ones later, none before its forecasts came due."""
+    states = run([1.0 + 0.01 * 15 * index for index in range(80)], 15)
+    proven = [state.proven_seconds for state in states]
+    assert proven[6] == 0.0
+    assert 30.0 in proven
+    assert proven[-1] == 240.0
+    assert proven == sorted(proven)
+
+
+def test_a_trend_that_misleads_is_not_proven() -> None:
+    """A rate that rises for two minutes and falls for two: its rise says nothing of later."""
+    times = np.arange(0, 7200, 15.0)
+    states = run([float(value) for value in 3.0 + 2.0 * np.abs((times % 240) / 120 - 1.0)], 15)
+    assert max(state.proven_seconds for state in states[-60:]) < 120.0
+
+
+def test_a_step_of_the_rate_is_no_dispersion() -> None:
+    """Neither a ramp nor a higher level makes Poisson arrivals look like bursts for long."""
+    rng = np.random.default_rng(5)
+    wanted = np.concatenate(
+        [np.full(60, 3.0), np.linspace(3, 13, 4), np.full(20, 13.0), np.full(40, 3.0)]
+    )
+    states = run([float(count) / 15 for count in rng.poisson(wanted * 15)], 15)
+    assert states[-1].dispersion < 2.5
+
+
+def test_bursts_are_dispersion() -> None:
+    """Counts whose variance is five times their mean show it within a quarter of an hour."""
+    counts = np.random.default_rng(6).negative_binomial(12, 0.2, size=200)
+    states = run([float(count) / 15 for count in counts], 15)
+    assert np.mean([state.dispersion for state in states[60:]]) == pytest.approx(5.0, rel=0.35)

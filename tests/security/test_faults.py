@@ -99,12 +99,13 @@ async def test_a_watch_line_that_is_no_event_is_an_error_of_the_watch(
     await web.TCPSite(runner, "127.0.0.1", unused_tcp_port).start()
 
     async def authorize(_: dict[str, str]) -> None:
-        """No credentials."""
+        return None
 
     try:
         async with aiohttp.ClientSession() as session:
-            server = f"http://127.0.0.1:{unused_tcp_port}"
-            api = client.Connection(session=session, server=server, authorize=authorize)
+            api = client.Connection(
+                session=session, server=f"http://127.0.0.1:{unused_tcp_port}", authorize=authorize
+            )
             with pytest.raises(errors.Unavailable) as caught:
                 [event async for event in client.Cluster(api).watch_objects(PODS, "1")]
     finally:

@@ -57,5 +57,10 @@ def dispersion(trend: forecast.State | None) -> float:
 
 
 def expected(trend: forecast.State | None, seconds: float, *, now: float) -> float | None:
-    """The rate in that many seconds, requests per second; None without a significant trend."""
-    return None if trend is None else forecast.ahead(trend, now + seconds - trend.at)
+    """The rate in that many seconds, requests per second; None without a trend that was right before.
+
+    Where it was right over a shorter time only, it goes on for that time.
+    """
+    if trend is None or trend.proven_seconds <= 0:
+        return None
+    return forecast.ahead(trend, min(now + seconds - trend.at, trend.proven_seconds))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import yaml
@@ -88,10 +89,66 @@ def validated(model: type[Model], document: Any, where: str, problems: list[str]
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        problems.extend(f"{where}: {_field(item['loc'])}{item['msg']}" for item in error.errors())
+        problems.extend(
+            f"{where}: {field_path(item['loc'])}{item['msg']}" for item in error.errors()
+        )
     except (RecursionError, ValueError, TypeError) as error:
         problems.append(f"{where}: cannot be read ({type(error).__name__})")
     return None
+
+
+def composed(text: str) -> yaml.Node | None:
+    """Nodes of a YAML or JSON text with their places; None where the parser has none for it."""
+    try:
+        root: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, RecursionError, ValueError):
+        return None
+    return root
+
+
+def lines_of(root: yaml.Node | None) -> Callable[[Sequence[int | str]], int | None]:
+    """A function from the path of a field to its line in the text, counted from 1.
+
+    The line of a field that is missing is that of what it is missing in; None where there is none.
+    """
+
+    def line(path: Sequence[int | str]) -> int | None:
+        node, found = root, None if root is None else root.start_mark.line + 1
+        for part in path:
+            if isinstance(node, yaml.MappingNode):
+                pair = next((item for item in node.value if item[0].value == part), None)
+                if pair is None:
+                    return found
+                node, found = pair[1], pair[0].start_mark.line + 1
+            elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+                if part >= len(node.value):
+                    return found
+                node = node.value[part]
+                found = node.start_mark.line + 1
+        return found
+
+    return line
+
+
+def repeated_keys(root: yaml.Node | None) -> list[tuple[str, int]]:
+    """Keys that one mapping of a text has twice, of which parsers keep the last, with their lines."""
+    nodes, repeated, visited = [root], [], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or id(node) in visited:
+            continue
+        visited.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            nodes.extend(node.value)
+        elif isinstance(node, yaml.MappingNode):
+            names: set[str] = set()
+            for key, value in node.value:
+                nodes.append(value)
+                if isinstance(key, yaml.ScalarNode):
+                    if key.value in names:
+                        repeated.append((key.value, key.start_mark.line + 1))
+                    names.add(key.value)
+    return sorted(repeated, key=lambda item: item[1])
 
 
 _BRACKETS = re.compile(r"[\[\]{}]")
@@ -137,7 +194,8 @@ def _shown(error: Exception) -> str:
     return text if len(text) <= _MESSAGE else f"{text[:_MESSAGE]}…"
 
 
-def _field(location: tuple[int | str, ...]) -> str:
+def field_path(location: Sequence[int | str]) -> str:
+    """A path as messages begin with it, such as `data[0].model: `; empty for the whole document."""
     path = ""
     for part in location:
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part

@@ -117,6 +117,35 @@ def test_replicas_for_a_queue_are_not_kept_for_the_whole_window() -> None:
     assert replicas(targets) == {"v": 5}
 
 
+def test_replicas_for_a_queue_stay_while_it_is_there() -> None:
+    """Those that load are not given up because what is ordered suffices meanwhile."""
+    _, before = stabilized({"v": 20}, {"v": 5}, now=10.0, brief=True)
+    targets, _ = stabilized({"v": 12}, {"v": 20}, before, now=90.0, brief=True)
+    assert replicas(targets) == {"v": 20}
+
+
+def test_a_fall_that_is_taken_back_puts_off_the_next_one() -> None:
+    """Twice the window after it, and once again where nothing comes back for a while."""
+    _, before = stabilized({"v": 9}, {"v": 9}, now=0.0)
+    _, before = stabilized({"v": 4}, {"v": 9}, before, now=100.0)
+    _, before = stabilized({"v": 9}, {"v": 4}, before, now=200.0)
+    assert before["v"].patience == 2.0
+    targets, before = stabilized({"v": 4}, {"v": 9}, before, now=390.0)
+    assert replicas(targets) == {"v": 9}
+    targets, before = stabilized({"v": 4}, {"v": 9}, before, now=401.0)
+    assert replicas(targets) == {"v": 4}
+    _, before = stabilized({"v": 4}, {"v": 4}, before, now=1100.0)
+    assert before["v"].patience == 1.5
+
+
+def test_one_replica_more_or_less_is_no_regret() -> None:
+    """The noise of the rate does that, and a longer window would only cost."""
+    _, before = stabilized({"v": 5}, {"v": 5}, now=0.0)
+    _, before = stabilized({"v": 4}, {"v": 5}, before, now=100.0)
+    _, before = stabilized({"v": 5}, {"v": 4}, before, now=200.0)
+    assert before["v"].patience == 1.0
+
+
 def test_a_raised_target_is_dated() -> None:
     """Its replicas are ready a start-up later, not a start-up after each cycle."""
     _, before = stabilized({"v": 5}, {"v": 2}, now=10.0)

@@ -10,13 +10,17 @@ import pytest
 from adapter.diagnostics import doctor, hpas
 from adapter.diagnostics.site import Finding, Site
 from adapter.installation import Names
+from adapter.kube import labels
 from adapter.kube.client import connected
 from adapter.kube.scale import Reference
 from adapter.resources import hpa
 from tests.fakes import kubernetes_api
 
 READING = hpa.Reading(
-    metric="inferno_desired_replicas", variant="v", target_type="AverageValue", target=1.0
+    metric="inferno_desired_replicas",
+    selector=labels.parse("variant_name=v"),
+    target_type="AverageValue",
+    target=1.0,
 )
 EXACT = hpa.Scaler(
     namespace="n",
@@ -60,7 +64,9 @@ def test_the_metric_must_be_read_as_replicas(reading: hpa.Reading, said: str) ->
         ),
         (replace(EXACT, down_tolerance=0.1), 36, {}, ["set behavior.scaleDown.tolerance: 0"]),
         (replace(EXACT, up_tolerance=0.1, maximum=9), 36, {}, []),
-        (replace(EXACT, up_tolerance=0.1), 32, {}, []),
+        (replace(EXACT, up_tolerance=0.1), 34, {}, []),
+        (replace(EXACT, down_disabled=True), 36, {}, ["set behavior.scaleDown.selectPolicy: Max"]),
+        (EXACT, 37, {"WVA_SCALE_TO_ZERO": "True"}, ["set minReplicas: 0, or annotate"]),
         (EXACT, 36, {"WVA_SCALE_TO_ZERO": "True"}, ["set minReplicas: 0 (feature gate HPAScaleTo"]),
         (replace(EXACT, minimum=0), 36, {"WVA_SCALE_TO_ZERO": "true"}, []),
     ],

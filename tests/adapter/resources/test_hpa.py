@@ -9,10 +9,22 @@ import pytest
 
 from adapter.controller import state as states
 from adapter.diagnostics import explain
-from adapter.kube import scale
+from adapter.kube import labels, scale
 from adapter.planning import fleet
 from adapter.resources import hpa, variant
 from tests.fakes import cluster_world as worlds
+
+
+def served(name: str) -> dict[str, str]:
+    return hpa.served_labels(namespace="team-a", name=name, model="m", accelerator="A100")
+
+
+def selecting(selector: dict[str, Any] | None) -> hpa.Reading:
+    """Our metric, selected like that."""
+    item = worlds.scaler("v")
+    item["spec"]["metrics"][0]["external"]["metric"]["selector"] = selector
+    (reading,) = hpa.parse(item).readings
+    return reading
 
 
 def parsed(**more: Any) -> hpa.Scaler:
@@ -26,13 +38,16 @@ def test_an_hpa_is_read() -> None:
     assert (found.minimum, found.maximum) == (2, 7)
     assert found.readings == (
         hpa.Reading(
-            metric="inferno_desired_replicas", variant="v", target_type="AverageValue", target=1.0
+            metric="inferno_desired_replicas",
+            selector=labels.parse("variant_name=v"),
+            target_type="AverageValue",
+            target=1.0,
         ),
     )
     assert (found.up_tolerance, found.down_tolerance) == (0.1, 0.1)
     assert (found.up_seconds, found.down_seconds) == (0, 300)
-    assert found.reads("v")
-    assert not found.reads("w")
+    assert found.reads(served("v"))
+    assert not found.reads(served("w"))
 
 
 def test_tolerances_and_windows_are_quantities() -> None:
@@ -49,6 +64,75 @@ def test_tolerances_and_windows_are_quantities() -> None:
 def test_what_an_hpa_ignores(current: int, desired: int, ignored: bool) -> None:  # noqa: FBT001
     """Ten percent, both ends included, as recorded from the controller."""
     assert (parsed().ignores(current, desired) is not None) == ignored
+
+
+@pytest.mark.parametrize(
+    ("selector", "text", "why"),
+    [
+        ({"matchLabels": {"variant_name": "v"}}, "variant_name=v", ""),
+        (
+            {"matchExpressions": [{"key": "variant_name", "operator": "In", "values": ["v"]}]},
+            "variant_name=v",
+            "",
+        ),
+        (
+            {"matchExpressions": [{"key": "variant_name", "operator": "In", "values": ["w", "v"]}]},
+            "variant_name in (v,w)",
+            "",
+        ),
+        (
+            {
+                "matchLabels": {"exported_namespace": "team-a", "model_name": "m"},
+                "matchExpressions": [
+                    {"key": "variant_name", "operator": "NotIn", "values": ["w"]},
+                    {"key": "accelerator_type", "operator": "Exists"},
+                    {"key": "target_name", "operator": "DoesNotExist"},
+                ],
+            },
+            "exported_namespace=team-a,model_name=m,variant_name!=w,accelerator_type,!target_name",
+            "",
+        ),
+        ({"matchLabels": {"variant_name": "w"}}, "variant_name=w", "variant_name is 'v'"),
+        (
+            {"matchLabels": {"variant_name": "v", "target_name": "v"}},
+            "variant_name=v,target_name=v",
+            "label target_name is not served; there are accelerator_type, exported_namespace",
+        ),
+        ({}, "", ""),
+        (None, "", ""),
+    ],
+)
+def test_selectors_as_the_hpa_states_them(
+    selector: dict[str, Any] | None, text: str, why: str
+) -> None:
+    """What the API serves for it is what doctor and explain say; a label that is not served is named."""
+    reading = selecting(selector)
+    said = reading.why_not(served("v"))
+    assert why in said
+    assert bool(said) == bool(why)
+    asked = labels.parse(reading.selector_text)
+    assert asked.matches(served("v")) == (not why)
+    assert reading.selector_text.replace("variant_name notin (w)", "variant_name!=w") == text
+
+
+def test_several_hpas_on_one_target() -> None:
+    """The one that reads us bounds the plan, whatever its name; both are named, with KEDA's object."""
+    ours = replace(parsed(high=10), name="z")
+    item = worlds.scaler("v", high=2)
+    item["metadata"] |= {
+        "name": "keda-hpa-v",
+        "ownerReferences": [{"kind": "ScaledObject", "name": "s"}],
+    }
+    item["spec"]["metrics"] = []
+    other = hpa.parse(item)
+    target = scale.Reference(name="v")
+    found, why = hpa.of_target([other, ours], target, served("v"))
+    assert found == ours
+    assert why.startswith(
+        "HorizontalPodAutoscaler z and HorizontalPodAutoscaler keda-hpa-v (of ScaledObject s) all scale"
+    )
+    assert hpa.of_target([other], target, served("v")) == (other, "")
+    assert hpa.of_target([ours], scale.Reference(name="w"), served("v")) == (None, "")
 
 
 def test_others_metrics_are_not_ours() -> None:
@@ -98,3 +182,6 @@ def test_what_holds_a_change_back_is_said() -> None:
     (reason,) = explain.held_back(state(deaf, current=1, desired=3))
     assert "does not read the adapter's metric" in reason
     assert explain.held_back(state(None, current=1, desired=3, actuate=True)) == []
+    item = worlds.scaler("v", behavior={"scaleDown": {"selectPolicy": "Disabled"}})
+    (reason, _) = explain.held_back(state(hpa.parse(item), current=5, desired=1))
+    assert "never does so: behavior.scaleDown.selectPolicy is Disabled" in reason

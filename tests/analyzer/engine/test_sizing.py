@@ -18,6 +18,7 @@ from analyzer.step_times import EngineLimits, Lengths, StepTimes
 
 DATA = Path(__file__).parents[2] / "data" / "replica"
 CASES: list[dict[str, Any]] = json.loads((DATA / "capacity.json").read_text())
+TAILS: list[dict[str, Any]] = json.loads((DATA / "tails.json").read_text())
 DRIFT: list[dict[str, Any]] = json.loads((DATA / "drift.json").read_text())
 
 
@@ -73,6 +74,28 @@ def test_largest_rate_of_recorded_replicas(
     assert (1 + low) * holds <= found.rate_rps <= (1 + high) * fails
 
 
+@pytest.mark.parametrize("case", TAILS, ids=lambda case: case["name"])
+def test_largest_rate_of_drawn_replicas(case: dict[str, Any]) -> None:
+    """Means and p95 are within their goals of what drawn replicas held in an exact simulation."""
+    for name, percentile, low, high in (("mean", None, -0.12, 0.03), ("p95", 0.95, -0.15, 0.05)):
+        holds, fails = case["max_rate_rps"][name]
+        found = size_engine(
+            recorded(case), ttft_ms=case["ttft"], itl_ms=case["itl"], percentile=percentile
+        )
+        assert (1 + low) * holds <= found.rate_rps <= (1 + high) * fails, name
+
+
+@pytest.mark.parametrize("case", TAILS, ids=lambda case: case["name"])
+def test_p99_is_delivered_as_it_is_asked_for(case: dict[str, Any]) -> None:
+    """At the rate for p99, 98.5 to 99.5 % of the requests were within their targets.
+
+    3 % of the rates is what 10,000 requests at each leave uncertain.
+    """
+    most, least = case["max_rate_rps"]["p99"]
+    found = size_engine(recorded(case), ttft_ms=case["ttft"], itl_ms=case["itl"], percentile=0.99)
+    assert 0.97 * most <= found.rate_rps <= 1.03 * least
+
+
 @pytest.mark.parametrize("case", DRIFT, ids=lambda case: case["name"])
 @pytest.mark.parametrize(("name", "percentile"), [("mean", None), ("p95", 0.95)])
 def test_lengths_drift(case: dict[str, Any], name: str, percentile: float | None) -> None:
@@ -124,14 +147,14 @@ def test_latencies_never_fall_with_the_rate() -> None:
 
 
 def test_rows_do_not_influence_each_other() -> None:
-    """Batches, whatever their size, give what single replicas give."""
+    """Batches, whatever their size, give what single replicas give, within what a search leaves."""
     ones = [recorded(case) for case in CASES] * 20
     ttft = [case["ttft"] for case in CASES] * 20
     itl = [case["itl"] for case in CASES] * 20
     many = size_engines(Engines.of(ones), ttft_ms=ttft, itl_ms=itl, percentile=0.95)
     for row in range(len(CASES)):
         one = size_engine(ones[row], ttft_ms=ttft[row], itl_ms=itl[row], percentile=0.95)
-        assert many.rate_rps[row] == pytest.approx(one.rate_rps, rel=1e-9)
+        assert many.rate_rps[row] == pytest.approx(one.rate_rps, rel=2e-3)
         assert many[row].binding == one.binding
 
 
@@ -140,8 +163,8 @@ def test_kv_cache_bounds_the_batch() -> None:
     small = engine(seqs=256, budget=8192, kv_tokens=40_000, lengths=(4000.0, 200.0, 0.0, 0.0))
     found = size_engine(small, ttft_ms=60_000)
     assert found.binding == "kv"
-    assert found.kv_bound_batch == pytest.approx(0.9 * 40_000 / (4000 + 100 + 8))
-    assert found.max_batch == 8
+    assert found.kv_bound_batch == pytest.approx(0.93 * 40_000 / (4000 + 100 + 8))
+    assert found.max_batch == 9
 
 
 def test_prefix_cache_saves_prefill_but_not_kv() -> None:

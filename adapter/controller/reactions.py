@@ -1,0 +1,55 @@
+"""What a scrape cycle shows between two reconcile cycles: trends, and what should not wait."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from adapter.collector.collector import Collector
+from adapter.controller import demand
+from adapter.controller.state import VariantRecord
+
+
+def record_load(
+    collector: Collector, records: dict[str, VariantRecord]
+) -> tuple[bool, tuple[str, ...]]:
+    """Record the last scrape cycle: the trends of the records are replaced.
+
+    Returns:
+        Whether a rate or a queue exceeds what was last decided for, and the keys of the variants whose
+        requests wait or whose load has just moved, the longest queue first.
+
+    """
+    exceeded, moved = _record_rates(collector, records)
+    queues = {}
+    for key, waiting in collector.waiting().items():
+        item = records.get(key)
+        if item is None:
+            continue
+        ready = len(item.source.endpoints)
+        if demand.queues_up(waiting, ready=ready):
+            queues[key] = waiting
+        if item.state.decision is not None:
+            traffic = item.state.traffic
+            known = 0.0 if traffic is None else traffic.waiting
+            exceeded |= demand.queues_up(waiting, ready=ready, known=known)
+    busy = {**dict.fromkeys(moved, 0.0), **queues}
+    return exceeded, tuple(sorted(busy, key=lambda key: -busy[key]))
+
+
+def _record_rates(
+    collector: Collector, records: dict[str, VariantRecord]
+) -> tuple[bool, list[str]]:
+    """Update the trends; whether a rate exceeds its decision's, and the variants whose rate moved."""
+    exceeded, moved = False, []
+    for key, rate, at in collector.rates_since_last():
+        item = records.get(key)
+        if item is None:
+            continue
+        decision = item.state.decision
+        exceeded |= decision is not None and demand.exceeds_forecast(
+            item.trend, rate, at=at, sized_rps=decision.arrival_rate_rps
+        )
+        if demand.moves(item.trend, rate, at=at):
+            moved.append(key)
+        records[key] = replace(item, trend=demand.record(item.trend, rate, at=at))
+    return exceeded, moved

@@ -1,0 +1,1 @@
+"""Rows of the ConfigMaps, and the last good ones."""

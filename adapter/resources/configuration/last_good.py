@@ -1,0 +1,96 @@
+"""Rows of the ConfigMaps in force: as they stand, or as they last were good."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+
+from adapter.planning import fleet
+from adapter.resources.configuration import rows
+
+HELD = "the last good value stays in force"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedClass:
+    """A service class in force, and its key in the ConfigMap.
+
+    Attributes:
+        where: its place, for messages.
+        problems: what is wrong with the row as it stands, by model; "" holds for all models.
+
+    """
+
+    key: str
+    service_class: fleet.ServiceClass
+    where: str = ""
+    problems: Mapping[str, str] = field(default_factory=dict)
+
+    def problems_of(self, model: str) -> tuple[str, ...]:
+        """What is wrong with the row, as far as it concerns one model."""
+        return tuple(self.problems[name] for name in ("", model) if name in self.problems)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PricedAccelerator:
+    """An accelerator in force; `problem` says what is wrong with its row as it stands, empty for nothing."""
+
+    accelerator: fleet.Accelerator
+    where: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastGood:
+    """Rows in force at the last reading, by key; of rows that are gone, those that variants use."""
+
+    accelerators: Mapping[str, PricedAccelerator] = field(default_factory=dict)
+    classes: Mapping[str, NamedClass] = field(default_factory=dict)
+
+
+NOTHING = LastGood()
+
+
+def held(last: object) -> str:
+    """Clause that the last good value stays in force; empty without one."""
+    return "" if last is None else f"; {HELD}"
+
+
+def class_in_force(
+    row: rows.ClassRow, last: NamedClass | None, *, where: str, key: str, taken: Collection[str]
+) -> tuple[NamedClass | None, list[str]]:
+    """The class that a row puts in force, and its problems, one line each.
+
+    Args:
+        row: the row as it stands.
+        last: what the row had put in force before; None where it is new.
+        where: place of the row, for messages.
+        key: key of the row.
+        taken: names of the classes of other rows.
+
+    """
+    parsed, problems = row.service_class, list(row.problems)
+    if parsed is not None and parsed.name in taken:
+        problems.append(f"name: class {parsed.name!r} is already defined")
+    if parsed is None or problems:
+        problem = f"{where}: {'; '.join(problems)}{held(last)}"
+        if last is None or last.service_class.name in taken:
+            return None, [problem]
+        return replace(last, where=where, problems={"": problem}), [problem]
+    before = {} if last is None else last.service_class.targets
+    targets, told, reported = dict(parsed.targets), dict[str, str](), []
+    for model, wrong in row.entry_problems.items():
+        # What an entry without a model was about is whatever is missing now.
+        concerned = [model] if model else [name for name in before if name not in targets]
+        kept = [name for name in concerned if name in before]
+        problem = f"{where}: {wrong}{f'; {HELD}' if kept else ''}"
+        reported.append(problem)
+        targets |= {name: before[name] for name in kept}
+        told |= dict.fromkeys([model, *kept] if model else kept, problem)
+    service_class = replace(parsed, targets=targets)
+    return NamedClass(key=key, service_class=service_class, where=where, problems=told), reported
+
+
+def listed(names: Mapping[str, object]) -> str:
+    """Names as messages list them."""
+    return ", ".join(sorted(names)) or "none"

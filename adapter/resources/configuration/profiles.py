@@ -1,0 +1,143 @@
+"""Profiles of a variant, and the accelerator that its replicas run on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from adapter import errors
+from adapter.planning import fleet
+from adapter.resources import schemas
+from adapter.resources.annotations import ACCELERATOR_LABEL
+from adapter.resources.configuration.last_good import listed
+from adapter.resources.devices.products import alike
+from analyzer.latency import LatencyParameters
+from analyzer.step_times import EngineLimits, StepTimes
+
+
+def accelerators_of(variant: schemas.VariantAutoscaling) -> tuple[str, ...]:
+    """Accelerators that a variant names: those of its profiles, else that of its label."""
+    if variant.spec.profile is not None:
+        return tuple(item.accelerator for item in variant.spec.profile.accelerators)
+    label = variant.metadata.labels.get(ACCELERATOR_LABEL)
+    return (label,) if label else ()
+
+
+def of_spec(
+    spec: schemas.VariantAutoscalingSpec, accelerators: Mapping[str, fleet.Accelerator]
+) -> tuple[tuple[fleet.Profile, ...], list[str]]:
+    """Profiles on accelerators that have a price, and what is left out, one line each.
+
+    Raises:
+        InputError: none is left.
+
+    """
+    profiles: list[fleet.Profile] = []
+    warnings: list[str] = []
+    if spec.profile is None:
+        return (), []
+    for index, item in enumerate(spec.profile.accelerators):
+        field = f"spec.modelProfile.accelerators[{index}].acc"
+        if item.accelerator not in accelerators:
+            warnings.append(
+                f"{field}: accelerator {item.accelerator!r} has no cost; left out. Add it to"
+                f" ConfigMap accelerator-unit-costs, which has {listed(accelerators)}"
+            )
+            continue
+        if any(item.accelerator == profile.accelerator for profile in profiles):
+            warnings.append(f"{field}: {item.accelerator!r} is listed twice; the first one counts")
+            continue
+        profiles.append(_profile(item))
+    if not profiles:
+        raise errors.InputError("; ".join(warnings))
+    return tuple(profiles), warnings
+
+
+def accelerator(
+    variant: schemas.VariantAutoscaling,
+    given: Sequence[fleet.Profile],
+    accelerators: Mapping[str, fleet.Accelerator],
+    *,
+    products: Sequence[str] = (),
+) -> tuple[str, fleet.Accelerator | None]:
+    """Accelerator that the replicas run on, empty if unknown; and one that only the variant prices.
+
+    It is that of the label, else of the only profile, else the one whose device the pods' GPU product is,
+    else one at `spec.variantCost`, else the only one that has a price.
+
+    Args:
+        variant: the object.
+        given: its profiles.
+        accelerators: accelerators with a price.
+        products: GPU products that its pods ask for or run on.
+
+    Raises:
+        InputError: it has to be known, as there is no profile, and is not.
+
+    """
+    label = variant.metadata.labels.get(ACCELERATOR_LABEL, "")
+    if given:
+        return label or (given[0].accelerator if len(given) == 1 else ""), None
+    if label in accelerators:
+        return label, None
+    seen = [
+        name
+        for name, item in sorted(accelerators.items())
+        if any(alike(item.device_type, product) for product in products)
+    ]
+    if not label and len(seen) == 1:
+        return seen[0], None
+    cost = variant.spec.variant_cost
+    if cost is not None:
+        device = label or (products[0] if products else "unknown")
+        name = f"{device}@{cost:g}"
+        return name, fleet.Accelerator(name=name, device_type=device, unit_cost=cost)
+    if not label and len(accelerators) == 1:
+        return next(iter(accelerators)), None
+    why = f"its value {label!r} has no cost" if label else "it is not set"
+    if products and not label:
+        why += f", and the pods' GPU {products[0]} is no device there"
+    raise errors.InputError(
+        "spec.modelProfile: not given, so metadata.labels"
+        f"[{ACCELERATOR_LABEL}] must name the accelerator that the replicas run on, and {why}; set it to"
+        f" a key of ConfigMap accelerator-unit-costs, which has {listed(accelerators)}, or give a"
+        " profile or spec.variantCost"
+    )
+
+
+def _profile(item: schemas.AcceleratorProfile) -> fleet.Profile:
+    """Profile of one accelerator, in whichever forms it is given."""
+    engine = item.engine
+    return fleet.Profile(
+        accelerator=item.accelerator,
+        accelerator_count=item.accelerator_count,
+        max_batch=item.max_batch or (0 if engine is None else engine.max_num_seqs),
+        at_tokens=item.at_tokens,
+        at_input_tokens=item.at_input_tokens,
+        latency=_latency(item.parameters),
+        limits=None
+        if engine is None
+        else EngineLimits(
+            max_num_seqs=engine.max_num_seqs,
+            max_num_batched_tokens=engine.max_num_batched_tokens,
+            kv_tokens=engine.kv_tokens,
+        ),
+    )
+
+
+def _latency(given: schemas.PerformanceParameters) -> LatencyParameters | StepTimes:
+    """Step times where they are given, else decode and prefill times."""
+    if given.step is not None:
+        return StepTimes(
+            base_ms=given.step.base,
+            per_request_ms=given.step.per_request,
+            per_sqrt_request_ms=given.step.per_sqrt_request,
+            per_prefill_token_ms=given.step.per_prefill_token,
+            per_context_token_ms=given.step.per_context_token,
+        )
+    assert given.decode is not None  # noqa: S101 - the schema requires one of the two
+    return LatencyParameters(
+        alpha_ms=given.decode.alpha,
+        beta_ms=given.decode.beta,
+        gamma_ms=given.prefill.gamma,
+        delta_ms=given.prefill.delta,
+    )

@@ -1,0 +1,164 @@
+"""Rows of ConfigMaps `accelerator-unit-costs` and `service-classes-config`: their values and problems.
+
+An entry of a service class that cannot be used is a problem of that entry alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from yaml import Node
+
+from adapter.planning import fleet
+from adapter.resources import schemas
+from adapter.resources.texts.documents import (
+    DocumentError,
+    composed,
+    field_path,
+    lines_of,
+    parse_json,
+    parse_yaml,
+    repeated_keys,
+)
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_SPELLINGS = {"slo-itl": "slo-tpot", "slo-ttw": "slo-ttft"}
+"""Names of 2025 for targets, and today's."""
+
+_MOST_REPEATED = 3
+"""Most repeated keys of one row that are reported."""
+
+_KNOWN: Mapping[type[BaseModel], str] = {
+    schemas.UnitCost: "device, cost",
+    schemas.ServiceLevel: "model, slo-tpot, slo-ttft, slo-tps, slo-percentile",
+    schemas.ServiceClassDocument: "name, priority, data",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostRow:
+    """A unit cost; `accelerator` is None where the text cannot be used."""
+
+    accelerator: fleet.Accelerator | None = None
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassRow:
+    """A service class.
+
+    Attributes:
+        service_class: the class with the entries that can be used; None where it cannot be used as a whole.
+        problems: what is wrong with the class as a whole.
+        entry_problems: what is wrong with one entry, by its model; an entry without a model is under "".
+
+    """
+
+    service_class: fleet.ServiceClass | None = None
+    problems: tuple[str, ...] = ()
+    entry_problems: Mapping[str, str] = field(default_factory=dict)
+
+
+def parse_cost(name: str, text: str) -> CostRow:
+    """Parse the value of one accelerator, JSON with its device type and cost."""
+    try:
+        document = parse_json(text)
+    except DocumentError as error:
+        return CostRow(problems=(str(error),))
+    root = composed(text)
+    problems, line = _repeated(root), lines_of(root)
+    cost = _validated(schemas.UnitCost, document, line, problems)
+    if cost is None or problems:
+        return CostRow(problems=tuple(problems))
+    return CostRow(
+        accelerator=fleet.Accelerator(
+            name=name, device_type=cost.device or name, unit_cost=cost.cost
+        )
+    )
+
+
+def parse_class(text: str) -> ClassRow:
+    """Parse one service class, a YAML document with an entry for every model."""
+    try:
+        document = parse_yaml(text)
+    except DocumentError as error:
+        return ClassRow(problems=(str(error),))
+    root = composed(text)
+    problems, line = _repeated(root), lines_of(root)
+    parsed = _validated(schemas.ServiceClassDocument, document, line, problems)
+    if parsed is None or problems:
+        return ClassRow(problems=tuple(problems))
+    targets: dict[str, fleet.Targets] = {}
+    wrong: dict[str, str] = {}
+    twice: dict[str, str] = {}
+    for index, entry in enumerate(parsed.data):
+        entry_problems: list[str] = []
+        level = _validated(schemas.ServiceLevel, entry, line, entry_problems, ("data", index))
+        if level is None:
+            model = entry.get("model") if isinstance(entry, dict) else None
+            model = model if isinstance(model, str) else ""
+            wrong[model] = "; ".join([*filter(None, [wrong.get(model)]), *entry_problems])
+        elif level.model in targets:
+            twice[level.model] = _located(
+                line(("data", index)),
+                f"data[{index}].model: is listed twice; keep one of the two",
+            )
+        else:
+            targets[level.model] = _targets(level)
+    return ClassRow(
+        service_class=fleet.ServiceClass(
+            name=parsed.name, priority=parsed.priority, targets=targets
+        ),
+        entry_problems={**wrong, **twice},
+    )
+
+
+def _targets(level: schemas.ServiceLevel) -> fleet.Targets:
+    return fleet.Targets(
+        itl_ms=level.itl_ms,
+        ttft_ms=level.ttft_ms,
+        tps=level.tps,
+        percentile=None if level.percentile is None else level.percentile / 100,
+    )
+
+
+def _validated(
+    model: type[Model],
+    document: Any,
+    line: Callable[[Sequence[int | str]], int | None],
+    problems: list[str],
+    path: tuple[int | str, ...] = (),
+) -> Model | None:
+    """Validate what is at `path` of a text; append one line per wrong field to `problems`."""
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        for item in error.errors():
+            location = (*path, *item["loc"])
+            message = item["msg"].removeprefix("Value error, ")
+            if item["type"] == "extra_forbidden":
+                message = _unknown(model, document, str(item["loc"][-1]))
+            problems.append(_located(line(location), f"{field_path(location)}{message}"))
+    except (RecursionError, TypeError) as error:
+        problems.append(f"cannot be read ({type(error).__name__})")
+    return None
+
+
+def _unknown(model: type[BaseModel], document: Any, key: str) -> str:
+    same = _SPELLINGS.get(key)
+    if same is not None and same in document:
+        return f"means the same as {same}; keep one of the two"
+    return f"is not known; known are {_KNOWN[model]}"
+
+
+def _repeated(root: Node | None) -> list[str]:
+    found = repeated_keys(root)[:_MOST_REPEATED]
+    return [_located(line, f"{key}: is given twice; keep one") for key, line in found]
+
+
+def _located(line: int | None, message: str) -> str:
+    return message if line is None else f"line {line}: {message}"

@@ -1,0 +1,101 @@
+"""Bounds of a variant's replicas, and the HPAs that scale them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from adapter import errors
+from adapter.kube import scale
+from adapter.resources import hpa, schemas
+from adapter.resources.annotations import MAX_REPLICAS, MIN_REPLICAS, parse_count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scaling:
+    """What bounds a variant and what scales it; see the attributes of `VariantSource`."""
+
+    scaler: hpa.Scaler | None
+    minimum: int | None
+    maximum: int | None
+    ambiguity: str
+    mismatch: str
+
+
+def of_variant(
+    variant: schemas.VariantAutoscaling,
+    notes: Mapping[str, str],
+    *,
+    target: scale.Reference,
+    scalers: Sequence[hpa.Scaler],
+    accelerator: str,
+) -> Scaling:
+    """Bounds and HPAs of a variant.
+
+    Args:
+        variant: the object.
+        notes: annotations of the object and of its scale target.
+        target: its scale target.
+        scalers: HPAs of its namespace.
+        accelerator: accelerator that its series are served with.
+
+    Raises:
+        InputError: its bounds contradict each other; names the fields.
+
+    """
+    served = hpa.served_labels(
+        namespace=variant.metadata.namespace,
+        name=variant.metadata.name,
+        model=variant.spec.model,
+        accelerator=accelerator,
+    )
+    scaler, ambiguity = hpa.of_target(scalers, target, served)
+    minimum, maximum = _bounds(variant.spec, notes, scaler)
+    return Scaling(
+        scaler=scaler,
+        minimum=minimum,
+        maximum=maximum,
+        ambiguity=ambiguity,
+        mismatch=_mismatch(target, scalers, served),
+    )
+
+
+def _bounds(
+    spec: schemas.VariantAutoscalingSpec, notes: Mapping[str, str], scaler: hpa.Scaler | None
+) -> tuple[int | None, int | None]:
+    """Least and most replicas: the annotations' or the spec's, within the HPA's, which it enforces anyhow."""
+    minimum, minimum_at = _bound(notes, MIN_REPLICAS, spec.min_replicas, "minReplicas")
+    maximum, maximum_at = _bound(notes, MAX_REPLICAS, spec.max_replicas, "maxReplicas")
+    if minimum is not None and maximum is not None and minimum > maximum:
+        raise errors.InputError(f"{minimum_at}: {minimum} is more than {maximum_at} {maximum}")
+    if scaler is None:
+        return minimum, maximum
+    most = scaler.maximum if maximum is None else max(min(maximum, scaler.maximum), scaler.minimum)
+    if minimum is None:
+        # An HPA that may go to 0 leaves it to the setting whether we do.
+        return scaler.minimum or None, most
+    return min(max(minimum, scaler.minimum), most), most
+
+
+def _bound(
+    notes: Mapping[str, str], annotation: str, given: int | None, field: str
+) -> tuple[int | None, str]:
+    """A bound by the annotation, else by the field of the spec, and where it stands."""
+    found = parse_count(notes, annotation)
+    if found is not None:
+        return found, f"metadata.annotations[{annotation}]"
+    return given, f"spec.{field}"
+
+
+def _mismatch(
+    target: scale.Reference, scalers: Sequence[hpa.Scaler], served: Mapping[str, str]
+) -> str:
+    """Conflict with the HPAs that read this variant's metric; empty if there is none."""
+    for item in scalers:
+        if item.reads(served) and item.reference != target:
+            return (
+                f"HorizontalPodAutoscaler {item.name} reads this variant's metric but scales"
+                f" {item.reference}, not {target}; make its spec.scaleTargetRef and that of the"
+                " VariantAutoscaling the same"
+            )
+    return ""

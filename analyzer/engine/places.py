@@ -1,0 +1,141 @@
+"""Numbers of requests that hold a place in the batch, and how long others wait for one.
+
+A birth-death chain: n requests last T(n) = base + slope n + root sqrt(n), so w(n) = w(n - 1) rate T(n) / n;
+beyond the last place the queue is geometric. What makes the numbers vary more than Poisson arrivals do is
+taken in by Hayward's approximation: crowding z turns N places into N / z, each of which stands for z
+requests. N / z is no whole number: the last place is taken in part.
+
+Many rows are worked on state by state, few of them as a table: calls then cost more than numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from analyzer.replicas import FloatArray
+
+FULL = 0.9995
+"""Largest load that counts as stable."""
+
+_FEW = 256
+"""Rows up to which a table is faster."""
+
+_RESCALED = 32
+"""States after which weights are scaled to a sum of 1: products of more could leave the range of floats."""
+
+_SMALLEST = 1e-280
+"""Keeps weights normal floats, with which processors are fast."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Numbers:
+    """Steady state of the chain, each of shape (M,), in places of the chain.
+
+    Attributes:
+        mean: mean of the numbers, and `variance` likewise.
+        waits: share of arrivals that find no place.
+
+    """
+
+    mean: FloatArray
+    variance: FloatArray
+    waits: FloatArray
+
+
+def numbers(
+    base: FloatArray, slope: FloatArray, root: FloatArray, places: FloatArray, load: FloatArray
+) -> Numbers:
+    """Steady state; `base`, `slope` and `root` are rate times those of T, `load` is that of all places.
+
+    Args:
+        base: shape (M,), > 0 at a rate > 0.
+        slope: shape (M,).
+        root: shape (M,).
+        places: shape (M,), >= 1.
+        load: shape (M,); beyond `FULL` it counts as that.
+
+    """
+    last = np.ceil(places) - 1.0
+    end = np.maximum(base / places + slope + root / np.sqrt(places), load)
+    chain = _Chain(base, slope, root, last, places - last, end ** (places - last))
+    full, total, first, second = _table(chain) if places.size <= _FEW else _by_state(chain)
+    tail = full / (1.0 - np.minimum(load, FULL))
+    total = total + tail
+    mean = (first + places * tail) / total
+    square = (second + places * places * tail) / total
+    return Numbers(mean=mean, variance=np.maximum(square - mean * mean, 0.0), waits=tail / total)
+
+
+class _Chain(NamedTuple):
+    """Arrays of shape (M,): T, the last whole state, the part of the next, and its ratio of weights."""
+
+    base: FloatArray
+    slope: FloatArray
+    root: FloatArray
+    last: FloatArray
+    partly: FloatArray
+    final: FloatArray
+
+
+_Sums = tuple[FloatArray, FloatArray, FloatArray, FloatArray]
+
+
+def _table(chain: _Chain) -> _Sums:
+    """Weight of full batches; sums of weights below, of weights times numbers, and times squares."""
+    base, slope, root, last, partly, final = chain
+    states = np.arange(1.0, last.max() + 1.0)
+    ratio = base[:, None] / states + slope[:, None]
+    if root.any():
+        ratio += root[:, None] / np.sqrt(states)
+    logs = np.zeros((base.size, states.size + 1))
+    np.cumsum(np.log(ratio), axis=1, out=logs[:, 1:])
+    beyond = np.arange(logs.shape[1]) - last[:, None]
+    logs[beyond > 0.0] = -np.inf
+    weights = np.exp(logs - logs.max(axis=1)[:, None])
+    rows = np.arange(base.size)
+    ends = last.astype(np.intp)
+    full = weights[rows, ends] * final
+    weights[rows, ends] *= partly
+    counts = np.arange(float(logs.shape[1]))
+    return full, weights.sum(axis=1), weights @ counts, weights @ (counts * counts)
+
+
+def _by_state(chain: _Chain) -> _Sums:
+    """The same state by state, over the rows that have so many places."""
+    order = np.argsort(chain.last, kind="stable")
+    base, slope, root, last, partly, final = (values[order] for values in chain)
+    most = int(last.max())
+    begins = np.searchsorted(last, np.arange(most + 2))
+    rooted = bool(root.any())
+    weight = np.ones_like(base)
+    full, total, first, second = (np.zeros_like(base) for _ in range(4))
+    for n in range(most + 1):
+        begin, end = begins[n], begins[n + 1]
+        if n:
+            ratio = base[begin:] / n
+            ratio += slope[begin:]
+            if rooted:
+                ratio += root[begin:] / math.sqrt(n)
+            ratio *= weight[begin:]
+            ratio += _SMALLEST
+            weight[begin:] = ratio
+        if end > begin:
+            full[begin:end] = weight[begin:end] * final[begin:end]
+            weight[begin:end] *= partly[begin:end]
+        part = weight[begin:].copy()
+        total[begin:] += part
+        part *= n
+        first[begin:] += part
+        part *= n
+        second[begin:] += part
+        if n % _RESCALED == _RESCALED - 1:
+            shrink = 1.0 / total[end:]
+            for values in (weight, total, first, second):
+                values[end:] *= shrink
+    back = np.empty_like(order)
+    back[order] = np.arange(order.size)
+    return full[back], total[back], first[back], second[back]

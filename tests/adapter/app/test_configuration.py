@@ -1,0 +1,127 @@
+"""Configuration fails static in a cluster: what breaks or disappears takes no target away, and is told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from adapter import cli
+from adapter.app.endpoints import Endpoints
+from adapter.controller.status import CONFIGURATION
+from adapter.resources.configuration.last_good import HELD
+from tests.fakes import cluster_world as worlds
+from tests.fakes.cluster_world import CORE, SYSTEM, World, until
+from tests.fakes.kubernetes_objects import Object
+
+pytestmark = pytest.mark.virtual_time
+
+COSTS, CLASSES = "accelerator-unit-costs", "service-classes-config"
+
+
+def config_map(name: str) -> Object:
+    return next(item for item in worlds.manifests() if item["metadata"]["name"] == name)
+
+
+async def readiness(front: Endpoints) -> str:
+    url = f"{front.metrics_url}/readyz?verbose"
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        assert response.status == 200
+        return await response.text()
+
+
+def condition(world: World) -> tuple[str, str, str]:
+    return world.condition(CONFIGURATION)
+
+
+@pytest.mark.parametrize(
+    ("name", "broken", "said"),
+    [
+        (CLASSES, "slo-tpot: fast", "data.premium: line 5: data[0].slo-tpot: Input should"),
+        (CLASSES, None, "data.premium: is gone"),
+        (COSTS, None, "data.A100: is gone"),
+        (COSTS, "{}", "data.A100: line 1: cost: Field required"),
+    ],
+)
+async def test_targets_are_held_and_renewed(
+    tmp_path: Path, name: str, broken: str | None, said: str
+) -> None:
+    """Condition, Event and readiness name the row; decisions go on, and the repair is enough."""
+    async with worlds.running(tmp_path) as world:
+        world.load["v"] = 60.0
+        async with world.replica("a") as (front, _):
+            await until(lambda: world.desired() == 2)
+            changed = config_map(name)
+            if broken is None:
+                world.api.remove(CORE, "configmaps", SYSTEM, name)
+            else:
+                row = "premium" if name == CLASSES else "A100"
+                text = changed["data"][row]
+                changed["data"][row] = (
+                    text.replace("slo-tpot: 24", broken) if name == CLASSES else broken
+                )
+                world.api.put(CORE, "configmaps", changed)
+            await until(lambda: condition(world)[0] == "False")
+            _, reason, message = condition(world)
+            assert f"ConfigMap {SYSTEM}/{name}: {said}" in message
+            assert HELD in message
+            await until(lambda: ("Warning", reason, message) in world.events())
+            shown = await readiness(front)
+            assert f"[!]ConfigMap {SYSTEM}/{name}: " in shown
+            assert "readyz check passed" in shown
+            world.load["v"] = 120.0
+            await until(lambda: world.desired() == 4)
+            assert world.condition("OptimizationReady")[0] == "True"
+            before = front.loop.states["team-a/v"]
+            world.api.put(CORE, "configmaps", config_map(name))
+            await until(lambda: condition(world)[0] == "True")
+            assert front.loop.states["team-a/v"].scaled_up >= before.scaled_up > 0
+            assert world.desired() == 4
+            assert "[!]" not in await readiness(front)
+
+
+async def test_a_target_that_one_request_breaks(tmp_path: Path) -> None:
+    """Without any traffic the condition names the target, the accelerator and its least latency."""
+    async with worlds.running(tmp_path) as world:
+        changed = config_map(CLASSES)
+        changed["data"]["premium"] = changed["data"]["premium"].replace("tpot: 24", "tpot: 20")
+        world.api.put(CORE, "configmaps", changed)
+        async with world.replica("a"):
+            await until(lambda: condition(world)[0])
+            assert condition(world)[0] == "False"
+            assert (
+                "even by one request alone: slo-tpot is 20 ms, and A100 takes 20.99 ms"
+                in (condition(world)[2])
+            )
+
+
+async def test_doctor_names_the_row(tmp_path: Path) -> None:
+    """Its exit status is 1, with ConfigMap, key, field and line; the variant that is held is a warning."""
+    async with worlds.running(tmp_path) as world:
+        world.load["v"] = 60.0
+        async with world.replica("a"):
+            await until(lambda: world.desired() == 2)
+            changed = config_map(CLASSES)
+            changed["data"]["premium"] = changed["data"]["premium"].replace("tpot: 24", "tpott: 20")
+            world.api.put(CORE, "configmaps", changed)
+            await until(lambda: condition(world)[0])
+            code, lines = await doctor(world)
+    assert code == 1
+    place = f"ConfigMap {SYSTEM}/{CLASSES}: data.premium: line 5: data[0].slo-tpott: is not known"
+    assert any(line.startswith(f"ERROR    {place}") for line in lines)
+    assert any(
+        line.startswith("warning  VariantAutoscaling team-a/v: PartlyUnusable") for line in lines
+    )
+
+
+async def doctor(world: World) -> tuple[int, list[str]]:
+    """Exit status and lines of `doctor`, run by an administrator."""
+    admin = await world.site.entrance("admin", user="")
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        code = await asyncio.to_thread(cli.main, ("doctor", "--kubeconfig", str(admin.kubeconfig)))
+    return code, out.getvalue().splitlines()

@@ -1,0 +1,214 @@
+"""ConfigMaps fail static: a row that breaks or disappears stays in force as it last was good."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from adapter import errors
+from adapter.planning import fleet
+from adapter.resources import config_maps, schemas
+from adapter.resources.config_maps import ConfigMaps
+from adapter.resources.configuration.last_good import HELD, NOTHING, LastGood
+
+PREMIUM = """\
+name: Premium
+priority: 1
+data:
+  - model: m
+    slo-tpot: 24
+    slo-ttft: 500
+  - model: n
+    slo-tpot: 80
+"""
+CLASS = "data.premium"
+
+
+def read(last: LastGood = NOTHING, **rows: str | None) -> tuple[ConfigMaps, list[str]]:
+    """ConfigMaps with one class and one cost, of which rows are changed; None leaves one out."""
+    problems: list[str] = []
+    settings = ConfigMaps(problems, last)
+    texts = {"A100": '{"device": "NVIDIA-A100", "cost": "40.00"}', "premium": PREMIUM, **rows}
+    for name, keys in (
+        (config_maps.COSTS, ["A100", "H100"]),
+        (config_maps.CLASSES, ["premium", "other"]),
+    ):
+        data = {key: texts[key] for key in keys if texts.get(key) is not None}
+        if data:
+            settings.read(f"ConfigMap s/{name}", {"metadata": {"name": name}, "data": data})
+        else:
+            settings.missing(f"ConfigMap s/{name}", name)
+    return settings, problems
+
+
+def spec(model: str = "m", named: str = "") -> schemas.VariantAutoscalingSpec:
+    return schemas.VariantAutoscalingSpec.model_validate(
+        {"modelID": model, "sloClassRef": {"name": named}}
+    )
+
+
+def joined(settings: ConfigMaps, *models: str) -> LastGood:
+    """What the next reading falls back to, with variants of these models on A100."""
+    for model in models:
+        settings.class_of(spec(model, "premium"))
+    settings.prices(["A100"])
+    return settings.last_good
+
+
+def good() -> LastGood:
+    return joined(read()[0], "m", "n")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (PREMIUM.replace("slo-tpot: 24", "slo-tpot: fast"), "line 5: data[0].slo-tpot: Input should"),
+        (PREMIUM.replace("slo-tpot: 24", "slo-tpot: -1"), "line 5: data[0].slo-tpot: Input should"),
+        (PREMIUM.replace("slo-tpot: 24", "slo_tpot: 24"), "line 5: data[0].slo_tpot: is not known"),
+        (PREMIUM.replace("model: m", "modle: m"), "line 4: data[0].model: Field required"),
+        (PREMIUM.replace("slo-ttft: 500", "slo-itl: 30"), "line 6: data[0].slo-itl: means the same"),
+        (PREMIUM.replace("model: n", "model: m"), "line 7: data[1].model: is listed twice"),
+        (PREMIUM.replace("    slo-tpot: 24\n    slo-ttft: 500\n", ""), "line 4: data[0]: has no target"),
+        (PREMIUM.replace("slo-tpot: 24", "slo-tpot: 0").replace("500", "0"), "has no target"),
+        (PREMIUM.replace("slo-ttft: 500", "slo-tpot: 5"), "line 6: slo-tpot: is given twice"),
+        (PREMIUM.replace("priority: 1", "priority: 0"), "line 2: priority: Input should"),
+        (PREMIUM.replace("priority: 1", "prio: 1"), "line 2: prio: is not known; known are name"),
+        (PREMIUM.partition("data:")[0], "line 1: data: Field required"),
+        (PREMIUM.partition("data:")[0] + "data: []", "line 3: data: List should have at least 1"),
+        (PREMIUM + "  -: [", "not valid YAML: "),
+    ],
+)  # fmt: skip
+def test_a_broken_class_stays_in_force(text: str, said: str) -> None:
+    """Whatever breaks it: its place is named, and the targets are those of before, for the others too."""
+    settings, problems = read(good(), premium=text)
+    (problem,) = problems
+    assert problem.startswith(f"ConfigMap s/service-classes-config: {CLASS}: ")
+    assert said in problem
+    assert HELD in problem
+    found, notes = settings.class_of(spec(named="Premium"))
+    assert found.targets["m"] == fleet.Targets(itl_ms=24, ttft_ms=500)
+    assert notes == (problem,)
+    assert settings.class_of(spec("n", "premium"))[0].targets["n"] == fleet.Targets(itl_ms=80)
+    assert {item.name: item.priority for item in settings.service_classes} == {"Premium": 1}
+    again, _ = read(joined(settings, "m", "n"), premium=text)
+    assert again.class_of(spec())[0].targets["m"].itl_ms == 24
+    repaired, problems = read(again.last_good, premium=PREMIUM.replace("24", "30"))
+    assert (problems, repaired.class_of(spec())[1]) == ([], ())
+    assert repaired.class_of(spec())[0].targets["m"].itl_ms == 30
+
+
+def test_an_entry_is_an_error_of_its_own() -> None:
+    """The other entries of the class change as written, without a word to their variants."""
+    text = PREMIUM.replace("slo-tpot: 24", "slo-tpot: fast").replace("80", "70")
+    settings, _ = read(good(), premium=text)
+    found, notes = settings.class_of(spec("n"))
+    assert (found.targets["n"].itl_ms, notes) == (70, ())
+    assert settings.class_of(spec())[1] != ()
+
+
+def test_a_row_without_a_past_is_an_error_that_the_variant_is_told() -> None:
+    """At the first reading a broken entry lists nothing; its variant's message has its place."""
+    settings, _ = read(premium=PREMIUM.replace("slo-tpot: 24", "slo-tpot: fast"))
+    with pytest.raises(errors.InputError, match=r"data\.premium: line 5: data\[0\]\.slo-tpot"):
+        settings.class_of(spec(named="premium"))
+    assert settings.class_of(spec("n"))[0].name == "Premium"
+
+
+@pytest.mark.parametrize("named", ["", "Premium", "premium"])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [(None, "is gone"), (PREMIUM.replace("model: m", "model: o"), "no longer lists")],
+)
+def test_what_is_gone_stays_in_force_for_those_who_need_it(
+    named: str, text: str | None, said: str
+) -> None:
+    """A deleted ConfigMap, row or entry is no order to stop; unused rows are forgotten."""
+    settings, _ = read(good(), premium=text)
+    found, (note,) = settings.class_of(spec(named=named))
+    assert found.targets["m"].itl_ms == 24
+    assert f"{CLASS}: {said}" in note
+    planned = {item.name: set(item.targets) for item in settings.service_classes}
+    assert planned["Premium"] == {"m"} | ({"o", "n"} if text else set())
+    later, _ = read(settings.last_good, premium=text)
+    assert later.class_of(spec(named=named))[0].targets["m"].itl_ms == 24
+    if text is None:
+        with pytest.raises(errors.InputError, match="no service class lists"):
+            later.class_of(spec("n"))
+
+
+def test_a_row_that_takes_over_replaces_what_is_gone() -> None:
+    """Another key, or another class that lists the model, holds from then on."""
+    renamed, _ = read(good(), premium=None, other=PREMIUM.replace("24", "30"))
+    assert renamed.class_of(spec(named="Premium"))[0].targets["m"].itl_ms == 30
+    other = PREMIUM.replace("Premium", "Gold").replace("24", "50")
+    moved, _ = read(good(), premium=None, other=other)
+    assert moved.class_of(spec())[0].name == "Gold"
+    assert moved.class_of(spec(named="Premium"))[0].name == "Premium"
+
+
+def test_two_classes_of_one_name() -> None:
+    """The second is an error of its row; the first stays."""
+    settings, problems = read(other=PREMIUM.replace("24", "99"))
+    assert problems == [
+        "ConfigMap s/service-classes-config: data.other: name: class 'Premium' is already defined"
+    ]
+    assert settings.class_of(spec())[0].targets["m"].itl_ms == 24
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"device": "NVIDIA-A100", "cost": "cheap"}', "line 1: cost: Input should be a valid number"),
+        ('{"device": "NVIDIA-A100",\n "price": "40"}', "line 2: price: is not known; known are device"),
+        ('{"device": "NVIDIA-A100"', "not valid JSON: "),
+        ('{"cost": 1, "cost": 2}', "line 1: cost: is given twice"),
+        (None, "ConfigMap s/accelerator-unit-costs: is missing"),
+    ],
+)  # fmt: skip
+def test_a_price_stays_in_force(text: str | None, said: str) -> None:
+    """Broken or gone, with what is wrong told to the variants that name it, and to no other."""
+    settings, problems = read(good(), A100=text)
+    assert said in problems[0]
+    priced, notes = settings.prices(["A100"])
+    assert priced["A100"].unit_cost == 40
+    assert len(notes) == 1
+    assert "data.A100" in notes[0]
+    assert HELD in notes[0]
+    assert settings.accelerators["A100"].unit_cost == 40
+    again, _ = read(settings.last_good, A100=text)
+    assert again.prices(["A100"])[0]["A100"].unit_cost == 40
+
+
+def test_a_price_that_nobody_names_goes() -> None:
+    """A row is deleted for good where no variant needs it, and others are not told."""
+    settings, _ = read(good(), A100=None, H100='{"cost": 90}')
+    assert settings.prices(["H100"]) == ({"H100": settings.accelerators["H100"]}, ())
+    assert set(settings.last_good.accelerators) == {"H100"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "targets"),
+    [
+        ({"slo-itl": 24, "slo-ttw": 500}, fleet.Targets(itl_ms=24, ttft_ms=500)),
+        ({"slo-itl": 24, "slo-ttft": 500}, fleet.Targets(itl_ms=24, ttft_ms=500)),
+        ({"slo-tps": 100, "slo-percentile": 95}, fleet.Targets(tps=100, percentile=0.95)),
+    ],
+)
+def test_spellings_of_targets(keys: dict[str, Any], targets: fleet.Targets) -> None:
+    """The names of 2025 mean what they meant."""
+    entry = "".join(f"    {key}: {value}\n" for key, value in keys.items())
+    text = f"name: P\npriority: 1\ndata:\n  - model: m\n{entry}"
+    settings, problems = read(premium=text)
+    assert problems == []
+    assert settings.class_of(spec())[0].targets == {"m": targets}
+
+
+def test_an_unknown_class_is_told() -> None:
+    """The class that lists the model serves, and the wrong reference is named with what there is."""
+    settings, _ = read()
+    found, (note,) = settings.class_of(spec(named="gold"))
+    assert found.name == "Premium"
+    assert note.startswith(
+        "spec.sloClassRef.name: no service class is called 'gold'; there are Premium"
+    )
