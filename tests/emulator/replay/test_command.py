@@ -38,15 +38,14 @@ def everything(comparison: Comparison) -> str:
 
 
 def test_same_bits_for_a_seed() -> None:
-    """Two replays of several policies give the same document, curves included, and the same page."""
+    """Two replays of all policies give the same document, curves included, and the same page."""
     pytest.importorskip("matplotlib", reason="pictures need matplotlib, which is an extra")
-    names = ("ours", "wva", "hpa-queue", "kpa@4", "slo-aware", "static", "clairvoyant")
-    first, second = (compare.compare(one_model(), {"m": stepping()}, names) for _ in range(2))
+    first, second = (compare.compare(one_model(), {"m": stepping()}) for _ in range(2))
     assert everything(first) == everything(second)
     assert report.html(first) == report.html(second)
-    assert [item.policy for item in first.results] == list(names)
+    assert [item.policy for item in first.results] == list(POLICIES)
     other = compare.compare(one_model(), {"m": stepping(6)}, ("hpa-queue",))
-    assert other.results[0].within != first.results[2].within
+    assert other.results[0].within != first.results[4].within
 
 
 def test_same_bits_in_every_process(tmp_path: Path) -> None:
@@ -54,14 +53,14 @@ def test_same_bits_in_every_process(tmp_path: Path) -> None:
     found = [
         subprocess.run(
             [sys.executable, "-m", "adapter", "replay", "--json", "--quiet",
-             "--scenario", str(REPLAYS / "profile.yaml"), "--trace", str(PUBLIC[0]),
-             "--policies", "ours,kpa@4,slo-aware"],
-            env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, check=True, timeout=110,
+             "--scenario", str(REPLAYS / "scenario.yaml"), "--trace", str(PUBLIC[0]),
+             "--policies", "ours,kpa@4,slo-aware,hpa-queue,static,clairvoyant"],
+            env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, check=True, timeout=60,
         ).stdout
         for seed in ("1", "2")
     ]  # fmt: skip
     assert found[0] == found[1]
-    assert len(json.loads(found[0])["outcomes"]) == 3
+    assert len(json.loads(found[0])["outcomes"]) == 6
 
 
 @pytest.mark.parametrize("trace", PUBLIC, ids=[path.stem for path in PUBLIC])
@@ -100,8 +99,7 @@ def test_two_classes_on_few_gpus(capsys: pytest.CaptureFixture[str]) -> None:
                      "--policies", "ours,reference"]) == 0  # fmt: skip
     results = json.loads(capsys.readouterr().out)["outcomes"]
     within = [{c["service_class"]: c["within"] for c in item["classes"]} for item in results]
-    assert within[0]["Premium"] > 0.8
-    assert within[1]["Premium"] < 0.6
+    assert within[0]["Premium"] > 1.4 * within[1]["Premium"]
     assert within[1]["Premium"] < within[1]["Freemium"]
 
 
