@@ -103,7 +103,7 @@ class Endpoints:
             "shutdown": self._drain.check,
             "cycles": lambda: self._loop.problem,
         }
-        self._probes.use({**own, **(checks or {})})
+        self._probes.use({**own, **(checks or {})}, lambda: self._loop.inputs.row_problems)
         async with contextlib.AsyncExitStack() as stack:
             metrics: provider.ExternalMetricsProvider = self._store
             if options.delegate is not None:

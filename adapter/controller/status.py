@@ -11,11 +11,9 @@ from adapter.controller.actuator import Unapplied
 from adapter.controller.estimates import stored
 from adapter.controller.state import VariantState
 from adapter.resources.inputs import InvalidVariant
+from adapter.resources.stored_status import CONFIGURATION
 
 Status = Mapping[str, Any]
-
-CONFIGURATION = "ConfigurationValid"
-"""Type of the condition that all of a variant's configuration can be used; absent until some could not."""
 
 LEARNED = "learnedStepTimes"
 """Field of what was learned, from which a new leader goes on."""
