@@ -232,7 +232,9 @@ def _stands_still(address: _Address, page: PodMetrics) -> None:
             "generation_tokens",
         )
     )
-    if moved or page.stock <= 0:
+    # Without a count of tokens a long request looks the same.
+    counts_tokens = page.generated is not None or page.itl[1] > 0
+    if moved or page.stock <= 0 or not counts_tokens:
         address.still = 0
     else:
         if address.still == 0:
