@@ -15,7 +15,7 @@ from adapter.auth import authentication, authorization
 from adapter.clock import Clock
 from adapter.collector import model_servers
 from adapter.collector.collector import Collector
-from adapter.collector.promql import GATEWAY_QUEUES, GATEWAY_REQUESTS
+from adapter.collector.promql import GATEWAY_OUTCOMES, GATEWAY_QUEUES, GATEWAY_REQUESTS
 from adapter.controller.loop import ControlLoop
 from adapter.controller.settings import LoopSettings
 from adapter.planning import fleet
@@ -88,7 +88,11 @@ def text() -> str:
     series = "\n".join(f"| {name} | {names} |" for name, names in rows)
     gateways = "\n".join(
         f"| {name} | {', '.join(f'`{item}`' for item in names)} |"
-        for name, names in (("requests", GATEWAY_REQUESTS), ("queue", GATEWAY_QUEUES))
+        for name, names in (
+            ("requests", GATEWAY_REQUESTS),
+            ("queue", GATEWAY_QUEUES),
+            ("turned away, by outcome", GATEWAY_OUTCOMES),
+        )
     )
     return f"{_HEAD}{served}\n{_EXPOSED}{families}\n{_READ}{series}\n{_GATEWAYS}{gateways}\n"
 

@@ -16,7 +16,15 @@ import aiohttp
 import structlog
 
 from adapter.collector import exposition
-from adapter.collector.promql import GATEWAY_QUEUES, GATEWAY_REQUESTS, GatewayCount, gateway_model
+from adapter.collector.promql import (
+    DISPATCHED,
+    GATEWAY_OUTCOMES,
+    GATEWAY_QUEUES,
+    GATEWAY_REQUESTS,
+    GatewayCount,
+    gateway_model,
+)
+from adapter.collector.windows.growth import offered
 
 log = structlog.get_logger()
 
@@ -26,7 +34,24 @@ ModelKey = tuple[str, str]
 _Sample = tuple[str, Mapping[str, str], float]
 """Name, labels and value."""
 
-_NAMES = frozenset({*GATEWAY_QUEUES, *GATEWAY_REQUESTS})
+
+class _Names:
+    """Names that are read, with any prefix that a relabelling puts before them."""
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and _plain(name) in _PLAIN_NAMES
+
+
+_PLAIN_NAMES = frozenset({*GATEWAY_QUEUES, *GATEWAY_REQUESTS, *GATEWAY_OUTCOMES})
+_NAMES = _Names()
+
+
+def _plain(name: str) -> str:
+    """A name without prefix."""
+    if name in _PLAIN_NAMES:
+        return name
+    return next((plain for plain in _PLAIN_NAMES if name.endswith(f"_{plain}")), "")
+
 
 _MIN_WINDOW_SHARE = 0.5
 """Share of the window that must be observed before there is a rate."""
@@ -72,7 +97,8 @@ class _Counter:
     at: float
     forwarded: float
     waiting: float
-    growth: deque[tuple[float, float]] = field(default_factory=deque)
+    rejected: float
+    growth: deque[tuple[float, float, float]] = field(default_factory=deque)
 
 
 class GatewayWindow:
@@ -88,12 +114,16 @@ class GatewayWindow:
             key = (origin, count.namespace, count.model)
             counter = self._counters.get(key)
             if counter is None:
-                self._counters[key] = _Counter(now, now, count.requests, count.waiting)
+                self._counters[key] = _Counter(
+                    now, now, count.requests, count.waiting, count.rejected
+                )
                 continue
             # Arrivals are what was forwarded, and the growth of the queue.
             forwarded = _increase(counter.forwarded, count.requests)
-            counter.growth.append((now, forwarded + count.waiting - counter.waiting))
-            counter.at, counter.forwarded, counter.waiting = now, count.requests, count.waiting
+            rejected = _increase(counter.rejected, count.rejected)
+            counter.growth.append((now, forwarded + count.waiting - counter.waiting, rejected))
+            counter.at, counter.forwarded = now, count.requests
+            counter.waiting, counter.rejected = count.waiting, count.rejected
 
     def rates(self, *, now: float) -> Rates:
         """Rates of what was observed long enough; those of Prometheus only where no gateway is scraped."""
@@ -111,7 +141,8 @@ class GatewayWindow:
             if span < _MIN_WINDOW_SHARE * self._window or bool(origin) != scraped:
                 continue
             key = (namespace, model)
-            rate = max(sum(growth for _, growth in counter.growth), 0.0) / span
+            came = sum(growth for _, growth, _ in counter.growth)
+            rate = offered(came, 0.0, sum(rejected for *_, rejected in counter.growth)) / span
             rates[key] = rates.get(key, 0.0) + rate
         return Rates(rps=rates)
 
@@ -138,19 +169,22 @@ class Gateways:
         for (namespace, url), page in zip(self._endpoints, pages, strict=True):
             if page is None:
                 continue
-            queue, requests = page
+            queue, requests, rejected = page
             for model, value in queue.items():
                 key = (namespace, model)
                 waiting[key] = waiting.get(key, 0.0) + value
             counts = []
-            for model, value in requests.items():
+            for model in requests.keys() | rejected.keys():
+                # What was turned away came, as what was forwarded did.
+                value = requests.get(model, 0.0) + rejected.get(model, 0.0)
                 key = (namespace, model)
                 counts.append(
                     GatewayCount(
                         namespace=namespace,
                         model=model,
-                        requests=value,
+                        requests=requests.get(model, 0.0),
                         waiting=queue.get(model, 0.0),
+                        rejected=rejected.get(model, 0.0),
                     )
                 )
                 before = self._counts.get((url, model))
@@ -164,14 +198,19 @@ class Gateways:
             for key in waiting.keys() | arrived.keys()
         }
 
-    async def _page(self, url: str) -> tuple[dict[str, float], dict[str, float]] | None:
-        """Queue and requests of one gateway by model; None where its page cannot be read."""
+    async def _page(self, url: str) -> tuple[dict[str, float], ...] | None:
+        """Queue, forwarded and rejected requests of a gateway by model; None if its page cannot be read."""
         try:
             text = await exposition.text(self._session, url)
-            samples = list(exposition.read(text, _NAMES, url))
+            samples = [
+                (_plain(name), labels, value)
+                for name, labels, value in exposition.read(text, _NAMES, url)
+                if labels.get("outcome") != DISPATCHED
+            ]
             found = (
                 _by_newest_name(samples, GATEWAY_QUEUES),
                 _by_newest_name(samples, GATEWAY_REQUESTS),
+                _by_newest_name(samples, GATEWAY_OUTCOMES),
             )
         except Exception as error:  # noqa: BLE001 - one gateway must not end the reading of all
             problem = (

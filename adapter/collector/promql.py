@@ -37,15 +37,24 @@ STYLES = frozenset(model_servers.PREFIXES)
 GATEWAY_BY = "namespace, model_name, target_model_name"
 GATEWAY_QUEUES = (
     "llm_d_epp_flow_control_queue_size",
+    "llm_d_router_epp_flow_control_queue_size",
     "inference_extension_flow_control_queue_size",
 )
 GATEWAY_REQUESTS = (
     "llm_d_epp_request_total",
+    "llm_d_router_epp_request_total",
     "inference_objective_request_total",
     "inference_model_request_total",
 )
 """Newer names first: some versions show two of them, with the same numbers. A request is counted when it
 is forwarded; until then it is in the queue."""
+GATEWAY_OUTCOMES = (
+    "llm_d_epp_flow_control_request_queue_duration_seconds_count",
+    "llm_d_router_epp_flow_control_request_queue_duration_seconds_count",
+    "inference_extension_flow_control_request_queue_duration_seconds_count",
+)
+"""Requests that left the queue, by outcome; all but those with `DISPATCHED` were turned away."""
+DISPATCHED = "Dispatched"
 
 
 _Key = tuple[str, str, str, str, str]
@@ -86,6 +95,7 @@ class GatewayCount:
     model: str
     requests: float = 0.0
     waiting: float = 0.0
+    rejected: float = 0.0
 
 
 def _labelled(expression: str, quantity: str) -> str:
@@ -178,11 +188,19 @@ def lengths_of_pods(samples: Iterable[Sample]) -> list[Sampled]:
 
 def gateways() -> str:
     """Query for requests and queue of every model at the inference gateways."""
-    requests, queues = (
-        " or ".join(f"sum by ({GATEWAY_BY}) ({name})" for name in names)
-        for names in (GATEWAY_REQUESTS, GATEWAY_QUEUES)
+    requests, queues, rejected = (
+        " or ".join(
+            f'sum by ({GATEWAY_BY}) ({{__name__=~"([a-zA-Z0-9_:]*_)?{name}"{which}}})'
+            for name in names
+        )
+        for names, which in (
+            (GATEWAY_REQUESTS, ""),
+            (GATEWAY_QUEUES, ""),
+            (GATEWAY_OUTCOMES, f', outcome!="{DISPATCHED}"'),
+        )
     )
-    return f"{_labelled(requests, 'requests')} or {_labelled(queues, 'waiting')}"
+    parts = {"requests": requests, "waiting": queues, "rejected": rejected}
+    return " or ".join(_labelled(text, quantity) for quantity, text in parts.items())
 
 
 @dataclass(slots=True)
@@ -279,6 +297,7 @@ def models(samples: Iterable[Sample]) -> list[GatewayCount]:
             model=model,
             requests=counts.get("requests", 0.0),
             waiting=counts.get("waiting", 0.0),
+            rejected=counts.get("rejected", 0.0),
         )
         for (namespace, model), counts in by_key.items()
         if all(map(math.isfinite, counts.values()))

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from adapter.collector.model_servers import PodMetrics, SumCount
+from adapter.collector.model_servers import PodMetrics
 from adapter.collector.servers import moments as histograms
 from adapter.collector.windows.growth import (
     EMPTY,
@@ -26,6 +26,7 @@ from adapter.collector.windows.growth import (
     longer,
     mean,
     mean_itl,
+    offered,
 )
 
 
@@ -95,7 +96,7 @@ class TrafficWindow:
         self._first_at: float | None = None
         self._active_at = -math.inf
         self._tokens: tuple[float | None, float | None] = (None, None)
-        self._unreported = (0.0, 0.0)
+        self._unreported = (0.0, 0.0, 0.0)
         self._reported_at: float | None = None
 
     def add(
@@ -141,8 +142,10 @@ class TrafficWindow:
         self._unreported = (
             self._unreported[0] + growth.arrivals,
             self._unreported[1] + growth.begun,
+            self._unreported[2] + growth.rejected,
         )
-        moved = (growth.arrivals, growth.begun, growth.generation_tokens[1], growth.itl[1])
+        counts = (growth.arrivals, growth.begun, growth.rejected)
+        moved = (*counts, growth.generation_tokens[1], growth.itl[1])
         if any(moved):
             self._active_at = max(self._active_at, growth.at)
         output_tokens = mean([growth.generation_tokens])
@@ -173,8 +176,8 @@ class TrafficWindow:
         since = self._reported_at if self._reported_at is not None else self._first_at
         if since is None or last - since < at_least:
             return None
-        rate = max(*self._unreported, 0.0) / (last - since)
-        self._unreported, self._reported_at = (0.0, 0.0), last
+        rate = offered(*self._unreported) / (last - since)
+        self._unreported, self._reported_at = (0.0, 0.0, 0.0), last
         return rate, last
 
     def sampled_at(self, endpoint: str) -> float | None:
@@ -213,7 +216,7 @@ class TrafficWindow:
         recent = [item for item in self._growth if item.at > start]
         if not recent or self._first_at is None:
             return None
-        quiet = all(item.arrivals == 0 and item.begun == 0 for item in recent)
+        quiet = not any(item.arrivals or item.begun or item.rejected for item in recent)
         input_tokens = mean([item.prompt_tokens for item in recent])
         output_tokens = mean([item.generation_tokens for item in recent])
         running = sum(sample.page.running for sample in self._latest.values())
@@ -282,17 +285,20 @@ class TrafficWindow:
         Each pod's arrivals are divided by the time that its own samples cover, since pods are not sampled at
         one moment; those of a departed pod by the whole window, since its requests then went to the others.
         """
-        counts: dict[str, SumCount] = {}
-        ends: dict[str, float] = {}
+        counts, ends = dict[str, tuple[float, float, float]](), dict[str, float]()
         for item in items:
             share = item.share_after(start)
-            arrived, begun = counts.get(item.endpoint, (0.0, 0.0))
-            counts[item.endpoint] = (arrived + share * item.arrivals, begun + share * item.begun)
+            arrived, begun, rejected = counts.get(item.endpoint, (0.0, 0.0, 0.0))
+            counts[item.endpoint] = (
+                arrived + share * item.arrivals,
+                begun + share * item.begun,
+                rejected + share * item.rejected,
+            )
             ends[item.endpoint] = item.at
         last = max(ends.values(), default=start)
         rate = 0.0
-        for endpoint, both in counts.items():
+        for endpoint, all_counts in counts.items():
             end = ends[endpoint] if endpoint in self._latest else last
             span = end - max(self._origins.get(endpoint, start), start)
-            rate += max(*both, 0.0) / span if span > 0 else 0.0
+            rate += offered(*all_counts) / span if span > 0 else 0.0
         return rate

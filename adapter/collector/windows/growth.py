@@ -19,6 +19,17 @@ _USUAL_OUTPUT_CV = 0.8
 """Variation of output tokens where pods do not show it."""
 
 
+MOST_REJECTED = 2.0
+"""Rejected requests that count as demand, per admitted one: who is turned away comes again, and more
+often the fewer are admitted. With more replicas more are admitted, so that more may count."""
+
+
+def offered(arrivals: float, begun: float, rejected: float) -> float:
+    """Requests that came: those that were admitted, by the larger of two counts, and those turned away."""
+    admitted = max(arrivals, begun, 0.0)
+    return admitted + min(rejected, MOST_REJECTED * admitted)
+
+
 @dataclass(frozen=True, slots=True)
 class Growth:
     """What one pod counted from `since` to `at`, monotonic seconds; latencies in seconds.
@@ -28,6 +39,7 @@ class Growth:
         begun: The same by first tokens and the queue.
         queued: Growth of the queue.
         generated: Tokens generated; None where they are not counted.
+        rejected: Requests that admission limits turned away.
 
     """
 
@@ -46,6 +58,7 @@ class Growth:
     output_moments: Moments
     preemptions: float
     generated: float | None
+    rejected: float = 0.0
 
     def share_after(self, start: float) -> float:
         """The part of the interval after `start`."""
@@ -75,6 +88,7 @@ EMPTY = PodMetrics(
     output_moments=(0.0, 0.0, 0.0),
     generated=0.0,
     preemptions=0.0,
+    rejected=0.0,
 )
 """Page of a server that has just started."""
 
@@ -114,6 +128,9 @@ def growth_of(
         generated=None
         if after.generated is None or base.generated is None or after.generated < base.generated
         else after.generated - base.generated,
+        rejected=0.0
+        if after.rejected is None or base.rejected is None
+        else max(after.rejected - base.rejected, 0.0),
     )
 
 

@@ -6,10 +6,11 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import aiohttp
+import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from adapter.collector.gateway import Demand, Gateways
+from adapter.collector.gateway import Demand, Gateways, GatewayWindow
 
 PAGE = """# TYPE inference_extension_flow_control_queue_size gauge
 inference_extension_flow_control_queue_size{{model_name="a",target_model_name="a",priority="0"}} {waiting}
@@ -71,3 +72,35 @@ async def test_a_picker_that_does_not_answer_says_nothing() -> None:
         assert (await found.demand())["", "a"].waiting == 2.0
         two.broken = True
         assert await found.demand() == {}
+
+
+LEFT = "kserve_llm_d_epp_flow_control_request_queue_duration_seconds_count"
+REJECTING = """kserve_llm_d_epp_request_total{{model_name="a"}} {forwarded}
+kserve_llm_d_epp_flow_control_queue_size{{model_name="a"}} 5
+{left}{{model_name="a",outcome="Dispatched"}} {forwarded}
+{left}{{model_name="a",outcome="RejectedCapacity"}} {rejected}
+{left}{{model_name="a",outcome="EvictedTTL"}} {evicted}
+"""
+
+
+class Rejecting(Picker):
+    """A picker, relabelled as KServe does, whose queue is full: of 90 req/min 40 pass."""
+
+    async def page(self, _: web.Request) -> web.Response:
+        minutes = self.count
+        return web.Response(
+            text=REJECTING.format(
+                left=LEFT, forwarded=40 * minutes, rejected=30 * minutes, evicted=20 * minutes
+            )
+        )
+
+
+async def test_what_the_gateway_turns_away_is_demand() -> None:
+    """Rejected and evicted requests count beside the forwarded ones, under any prefix of the names."""
+    window = GatewayWindow(window_seconds=120)
+    async with looking(picker := Rejecting()) as found:
+        for picker.count in range(4):
+            demand = await found.demand(window, now=60.0 * picker.count)
+    assert demand["", "a"] == Demand(waiting=5.0, arrived=90.0)
+    rates = window.rates(now=180.0)
+    assert 60 * rates.rps["", "a"] == pytest.approx(90)

@@ -40,6 +40,27 @@ def test_saturated_server_shows_what_is_offered() -> None:
     assert traffic.itl_ms == pytest.approx(20)
 
 
+@pytest.mark.parametrize(
+    ("times", "low", "high"),
+    [
+        pytest.param(1, 81, 99, id="no-retries"),
+        pytest.param(20, 100, 120, id="twenty-retries"),
+    ],
+)
+def test_what_admission_limits_turn_away_is_demand(times: int, low: float, high: float) -> None:
+    """Of 90 req/min 40 are admitted: 90 are seen, and retries make at most three times the admitted ones."""
+    window = TrafficWindow(window_seconds=60)
+    for second in range(0, 121, 15):
+        shown = page(second * 40 / 60, running=4)
+        window.add("a", replace(shown, rejected=times * second * 50 / 60), now=second)
+    traffic = window.traffic(now=120)
+    assert traffic is not None
+    assert low <= traffic.arrival_rate_rps * 60 <= high
+    since = window.rate_since_last(at_least=30)
+    assert since is not None
+    assert low <= since[0] * 60 <= high
+
+
 def test_a_restart_is_no_negative_rate() -> None:
     """After a counter reset what the counter shows since then is counted."""
     window = TrafficWindow(window_seconds=60)
