@@ -101,6 +101,10 @@ class Attribution:
             match, how = self._by_only_variant(sampled), "model"
         if match is None:
             return None
+        at = self._by_address.get(sampled.instance)
+        if how == "pod" and at is not None and at[0] == match[0] and self._address_agrees(sampled):
+            # One of several servers of the pod.
+            match = at
         key, endpoint = match
         return Attributed(key=key, endpoint=endpoint, sampled=sampled, how=how)
 

@@ -7,6 +7,7 @@ they end in conditions and logs, which others read.
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
 from collections.abc import Container, Iterator
 from functools import lru_cache
@@ -61,6 +62,10 @@ _ESCAPE = re.compile(r"\\(.)")
 
 _CACHED_LABELS = 512
 """Longest text of labels that is kept parsed."""
+
+
+NOT_LISTENING = "nothing listens at this port"
+"""Said of an address that refuses connections."""
 
 
 class ScrapeError(errors.InputError):
@@ -143,6 +148,8 @@ def _connection_problem(error: OSError) -> str:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return "no connection: its certificate is not trusted"
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if cause.errno == errno.ECONNREFUSED:
+        return f"no connection: {NOT_LISTENING}"
     return f"no connection: {cause.strerror or type(cause).__name__}"
 
 

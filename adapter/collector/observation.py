@@ -5,10 +5,11 @@ A load of which a part is missing is still a lower bound: it may raise a target,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from adapter.collector import exposition
 from adapter.collector.prometheus_scraper import LENGTHS_SECONDS, LengthVariation
 from adapter.collector.servers.plausibility import Plausibility
 from adapter.collector.traffic import Traffic, TrafficWindow
@@ -176,6 +177,10 @@ def coverage(
     series_pods = tuple(sorted(collected.series_pods))
     expected = source.endpoints or series_pods
     stale = window.stale(expected, now=now, after_seconds=stale_after)
+    without = _without_server(source, collected, stale, errors)
+    if without:
+        expected = tuple(endpoint for endpoint in expected if endpoint not in without)
+        stale = [endpoint for endpoint in stale if endpoint not in without]
     # A pod that has just appeared was not scraped yet, which is no fault.
     starting = [
         endpoint
@@ -194,6 +199,31 @@ def coverage(
         heard=len(stale) < len(expected)
         or any(collected.plausibility.answered(e, since=now - stale_after) for e in stale),
     )
+
+
+def _without_server(
+    source: VariantSource,
+    collected: CollectedVariant,
+    stale: Sequence[str],
+    errors: Mapping[str, str],
+) -> frozenset[str]:
+    """Endpoints at which nothing listens though nothing is missing: other ports of a pod, ranks of a group.
+
+    Nothing has ever answered there, the connection is refused, and as many pods as there are replicas answer.
+    """
+    if not source.pods:
+        return frozenset()
+    pod_of = dict(zip(source.endpoints, source.pods, strict=False))
+    answering = {pod_of[e] for e in source.endpoints if e not in stale}
+    silent = [
+        e
+        for e in stale
+        if collected.window.sampled_at(e) is None
+        and exposition.NOT_LISTENING in errors.get(e, "")
+        and not collected.plausibility.problem(e)
+    ]
+    enough = len(answering) >= max(source.replicas, 1)
+    return frozenset(e for e in silent if enough or pod_of[e] in answering)
 
 
 def with_variations(

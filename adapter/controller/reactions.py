@@ -25,7 +25,7 @@ def record_load(
         item = records.get(key)
         if item is None:
             continue
-        ready = len(item.source.endpoints)
+        ready = min(item.source.ready, len(item.source.endpoints))
         if demand.queues_up(waiting, ready=ready):
             queues[key] = waiting
         if item.state.decision is not None:

@@ -179,7 +179,7 @@ class Sizing:
                 rate_rps=traffic.recent[0][1] if traffic.recent else traffic.arrival_rate_rps,
                 seconds=0.25 * self.settings.collection.window,
             ),
-            ready=len(source.endpoints) or source.replicas,
+            ready=source.ready,
             ordered=max(source.spec_replicas, record.state.desired or 0),
             start_seconds=start,
             loading_seconds=min(max(loading, self.settings.interval), start),
@@ -199,7 +199,7 @@ class Sizing:
         if traffic is not None and minimum > 0:
             saturation = saturation_rule.replicas_needed(
                 saturation_rule.Signals(
-                    replicas=len(source.endpoints) or source.replicas,
+                    replicas=source.ready,
                     running=traffic.running,
                     waiting=traffic.waiting + self._at_gateway(source),
                     kv_usage=traffic.kv_cache,

@@ -181,7 +181,7 @@ def observe(
     """The tuners after a window of traffic, at most one per window; `now` in monotonic seconds."""
     profile = prior.current_profile(source)
     # Pods that only Prometheus knows have no endpoint.
-    replicas = len(source.endpoints) or source.replicas
+    replicas = source.ready
     if profile is None or profile.max_batch < 1 or not replicas:
         return tuned
     if traffic.idle or traffic.output_tokens is None:

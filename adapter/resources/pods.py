@@ -13,9 +13,7 @@ from typing import Any
 
 from adapter.kube import labels, quantity
 from adapter.resources.devices import products, taints
-
-DEFAULT_PORT = 8000
-"""Default port of vLLM's server."""
+from adapter.resources.serving import ports
 
 GPU_VENDORS = ("nvidia.com/", "amd.com/", "gpu.intel.com/", "habana.ai/")
 WHOLE_GPUS = frozenset(
@@ -24,13 +22,13 @@ WHOLE_GPUS = frozenset(
 """Resources that are whole GPUs; others of their vendors are slices or shares of one."""
 
 PORT, PATH, SCHEME = "prometheus.io/port", "prometheus.io/path", "prometheus.io/scheme"
+KSERVE = "prometheus.kserve.io/"
+"""Where KServe's annotations have the same names, which count after those."""
 _PATH_TEXT = re.compile(r"[\x21\x24-\x7e]{0,512}")
 """Visible ASCII without `"` and `#`, which ends a path."""
 
 _PROBLEMS = 3
 """Most problems of one target's pods that are reported."""
-
-_PORT_NAMES = ("metrics", "http-metrics", "http", "vllm", "serve")
 
 
 def trimmed(pod: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -47,7 +45,7 @@ def trimmed(pod: Mapping[str, Any]) -> Mapping[str, Any]:
         None,
     )
     address = _address(status)
-    url, problem = _url(address, annotations, spec)
+    urls, problem = _urls(address, annotations, spec)
     return {
         "metadata": {
             "namespace": metadata.get("namespace"),
@@ -62,7 +60,8 @@ def trimmed(pod: Mapping[str, Any]) -> Mapping[str, Any]:
             metadata.get("creationTimestamp"), (ready or {}).get("lastTransitionTime")
         ),
         "address": address,
-        "url": url,
+        "url": urls[0] if urls else "",
+        "urls": urls,
         "problem": problem,
         "requests": _requests(spec),
         "products": products.of_pod(spec),
@@ -76,8 +75,8 @@ class Serving:
     """Serving pods of a scale target.
 
     Attributes:
-        endpoints: metrics URLs of the pods.
-        names: names of the pods, in the same order.
+        endpoints: metrics URLs of the pods; of some several, each of one server.
+        names: names of their pods, in the same order.
         startup_seconds: median time from creation until ready; None where unknown.
         addresses: IP addresses of all its pods, also of those that are not ready.
         problems: annotations of pods that are not used, one line each.
@@ -125,8 +124,8 @@ class ByLabel:
         found.sort(key=lambda pod: str(pod["url"]))
         starts = [pod["startup_seconds"] for pod in found if pod["startup_seconds"] is not None]
         return Serving(
-            endpoints=tuple(pod["url"] for pod in found),
-            names=tuple(pod["metadata"]["name"] for pod in found),
+            endpoints=tuple(url for pod in found for url in pod["urls"]),
+            names=tuple(pod["metadata"]["name"] for pod in found for _ in pod["urls"]),
             # One pod that became ready again late says nothing of how long a start takes.
             startup_seconds=statistics.median_low(starts) if starts else None,
             addresses=frozenset(pod["address"] for pod in matching if pod["address"]),
@@ -192,31 +191,28 @@ def _address(status: Mapping[str, Any]) -> str:
         return ""
 
 
-def _url(address: str, annotations: Mapping[str, str], spec: Mapping[str, Any]) -> tuple[str, str]:
-    """Metrics URL of a pod, empty without an address, and which of its annotations are not used.
+def _urls(
+    address: str, annotations: Mapping[str, str], spec: Mapping[str, Any]
+) -> tuple[tuple[str, ...], str]:
+    """Metrics URLs of a pod's servers, none without an address, and which of its annotations are not used.
 
-    Their values are the tenants': whatever they say, the URL is one of the pod's own address.
+    Their values are the tenants': whatever they say, the URLs are ones of the pod's own address.
     """
     if not address:
-        return "", ""
+        return (), ""
     problems = []
-    ports = [
-        port
-        for container in spec.get("containers") or ()
-        for port in container.get("ports") or ()
-        if port.get("protocol", "TCP") == "TCP"
-    ]
-    named = {port.get("name"): port.get("containerPort") for port in ports}
-    number = next((named[name] for name in _PORT_NAMES if name in named), None)
-    if number is None:
-        number = ports[0].get("containerPort") if ports else DEFAULT_PORT
+    numbers, named = ports.of_pod(spec)
+    annotations = {
+        **{name.replace(KSERVE, "prometheus.io/"): text for name, text in annotations.items()},
+        **{name: text for name, text in annotations.items() if not name.startswith(KSERVE)},
+    }
     wanted = annotations.get(PORT)
     if wanted is not None:
         try:
-            number = quantity.whole(str(named.get(wanted, wanted)), least=1, most=65535)
+            numbers = (quantity.whole(str(named.get(wanted, wanted)), least=1, most=65535),)
         except ValueError as error:
             problems.append(
-                f"pod annotation {PORT}: {error}, or the name of a port; {number} is used"
+                f"pod annotation {PORT}: {error}, or the name of a port; {numbers[0]} is used"
             )
     scheme = annotations.get(SCHEME, "http")
     if scheme not in {"http", "https"}:
@@ -227,7 +223,8 @@ def _url(address: str, annotations: Mapping[str, str], spec: Mapping[str, Any]) 
         problems.append(f"pod annotation {PATH}: must be a path without blanks; /metrics is used")
         path = "metrics"
     host = f"[{address}]" if ":" in address else address
-    return f"{scheme}://{host}:{number}/{path}", "; ".join(problems)
+    urls = tuple(f"{scheme}://{host}:{number}/{path}" for number in numbers)
+    return urls, "; ".join(problems)
 
 
 def _requests(spec: Mapping[str, Any]) -> dict[str, int]:

@@ -67,7 +67,7 @@ class VariantSource:
             profiles.
         device: GPU of that accelerator by ConfigMap `accelerator-unit-costs`; empty where it is not there.
         gpus: whole GPUs of one replica; 0 where it has slices or shares of one; None where unknown.
-        endpoints: URLs whose metrics text is scraped, one per replica.
+        endpoints: URLs whose metrics text is scraped, one per server: a replica may have several.
         pods: names of the pods behind `endpoints`, in the same order; empty where unknown.
         pods_known: True where `pods` lists every pod of the scale target.
         metrics_source: source of the load; None uses the global setting.
@@ -127,6 +127,12 @@ class VariantSource:
     gpus: int | None = None
     stored: str = ""
     warnings: tuple[str, ...] = ()
+
+    @property
+    def ready(self) -> int:
+        """Ready replicas as far as they are known; pods of a group, and servers of one pod, are one."""
+        known = len(set(self.pods)) or len(self.endpoints)
+        return min(known, self.replicas or known) or self.replicas
 
     @property
     def key(self) -> str:

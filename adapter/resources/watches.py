@@ -24,6 +24,7 @@ from adapter.resources.annotations import Destinations
 from adapter.resources.configuration import profiles
 from adapter.resources.configuration.last_good import NOTHING, LastGood
 from adapter.resources.devices import products, taints
+from adapter.resources.serving import groups
 from adapter.resources.wva import managed
 
 log = logs.LazyLogger()
@@ -321,7 +322,7 @@ def _read_target(
         if isinstance(scale, Unresolved):
             reader.targets[namespace, reference] = scale
             return []
-        selector = pods.parsed(scale.selector)
+        selector = groups.members(pods.parsed(scale.selector))
         if not scale.selector:
             selector = pods.parsed(f"{managed.VARIANT}={variant}")
         matching = by_label.matching(namespace, selector)

@@ -8,9 +8,10 @@ import aiohttp
 import pytest
 
 from adapter.clock import Clock
-from adapter.collector import exposition
+from adapter.collector import exposition, observation
 from adapter.collector.collector import CollectionSettings, Collector
 from adapter.collector.observation import Observation
+from adapter.collector.traffic import TrafficWindow
 from adapter.planning import fleet
 from adapter.resources.variant import VariantSource
 
@@ -109,3 +110,40 @@ async def test_a_hung_engine_is_no_backlog() -> None:
     assert last.traffic is not None
     assert (last.traffic.waiting, last.traffic.running) == (0.0, 1.0)
     assert 60 * last.traffic.arrival_rate_rps == pytest.approx(20, rel=0.05)
+
+
+def covered(replicas: int, pods: tuple[str, ...], refused: set[str]) -> observation.Coverage:
+    """Of pods that hold one server each by the endpoint `e0`, `e1`, ...; those refuse connections."""
+    endpoints = tuple(f"e{at}" for at in range(len(pods)))
+    source = VariantSource(
+        namespace="n", name="v", model="m", service_class="c", profiles=(), accelerator="",
+        targets=fleet.Targets(), endpoints=endpoints, replicas=replicas, pods=pods,
+        pods_known=True,
+    )  # fmt: skip
+    window = TrafficWindow(window_seconds=60)
+    for endpoint in endpoints:
+        if endpoint not in refused:
+            window.add(endpoint, exposition.parse(served(1), "m", endpoint), now=99.0)
+    return observation.coverage(
+        source,
+        observation.CollectedVariant(source=source, window=window),
+        now=100.0,
+        stale_after=30.0,
+        errors=dict.fromkeys(refused, f"no connection: {exposition.NOT_LISTENING}"),
+        scraped=True,
+    )
+
+
+def test_ranks_that_do_not_serve_are_left_out() -> None:
+    """Of groups of two pods only the first has a server: nothing is missing where every replica answers."""
+    pods = ("a0", "a1", "b0", "b1")
+    assert covered(2, pods, {"e1", "e3"}).expected == ("e0", "e2")
+    assert covered(2, pods, {"e1", "e3"}).stale == ()
+    # One group's server is silent too: that is a fault.
+    assert set(covered(2, pods, {"e1", "e2", "e3"}).late) == {"e1", "e2", "e3"}
+
+
+def test_ports_of_a_pod_at_which_nothing_listens_are_left_out() -> None:
+    """A row of ports may be of something else; a pod that does not answer at any port is silent."""
+    assert covered(2, ("a", "a", "b"), {"e1"}).expected == ("e0", "e2")
+    assert covered(2, ("a", "a", "b"), {"e0", "e1"}).late == ("e0", "e1")
