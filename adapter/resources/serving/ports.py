@@ -49,8 +49,8 @@ def of_pod(spec: Mapping[str, Any]) -> tuple[tuple[int, ...], Mapping[str, int]]
     if not ports:
         return (started or _default(servers),), named
     declared = [port["containerPort"] for port in ports if not port.get("name")]
-    first = started if started in declared else ports[0]["containerPort"]
-    return _row(first, declared), named
+    first: int = ports[0]["containerPort"]
+    return _row(started if started in declared and started else first, declared), named
 
 
 def _row(first: int, declared: Sequence[int]) -> tuple[int, ...]:
