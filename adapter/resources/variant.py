@@ -131,8 +131,10 @@ class VariantSource:
     @property
     def ready(self) -> int:
         """Ready replicas as far as they are known; pods of a group, and servers of one pod, are one."""
-        known = len(set(self.pods)) or len(self.endpoints)
-        return min(known, self.replicas or known) or self.replicas
+        if not self.pods:
+            return len(self.endpoints) or self.replicas
+        known = len(set(self.pods))
+        return min(known, self.replicas or known)
 
     @property
     def key(self) -> str:
