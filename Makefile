@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 COVERAGE ?=
 
-.PHONY: demo test fuzz pythons lint types imports check format bench constraints clean help
+.PHONY: demo test fuzz pythons lint types imports check format bench chaos soak constraints clean help
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -58,6 +58,12 @@ format: $(STAMP) ## let ruff rewrite the code
 # -P: bench's scripts are named like the packages and must not hide them.
 bench: $(STAMP) ## every benchmark, each prints one table
 	@failed=; for script in bench/[a-z]*.py; do echo "== $$script"; $(BIN)/python -P $$script || failed=1; done; [ -z "$$failed" ]
+
+chaos: $(STAMP) ## faults put into the running program, each with what must hold: one table
+	@$(BIN)/python bench/resilience/chaos.py $(ARGS)
+
+soak: $(STAMP) ## 1,000 variants under mixed load: memory and open files; ARGS="--minutes 60"
+	@$(BIN)/python bench/resilience/soak.py $(ARGS)
 
 constraints: ## resolve constraints.txt anew (needs uv)
 	@uv pip compile --universal --python-version 3.11 --upgrade --extra plots --extra dev pyproject.toml -q --no-header --no-annotate -o constraints.txt

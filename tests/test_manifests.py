@@ -200,7 +200,7 @@ def test_the_rights_are_those_that_are_needed() -> None:
     for document in documents:
         if document["kind"] in {"Role", "ClusterRole"}:
             for rule in document["rules"]:
-                assert "*" not in rule["verbs"] + rule["apiGroups"]
+                assert "*" not in rule["verbs"] + rule.get("apiGroups", [])
 
 
 def test_the_dashboard_shows_metrics_that_there_are() -> None:
@@ -249,3 +249,51 @@ def test_the_emulated_overlay_fits_together() -> None:
     found = reader.inputs()
     assert found.problems == ()
     assert found.variants[0].service_class == "Premium"
+
+
+def test_the_network_policy_lets_through_what_is_needed() -> None:
+    """In: the API port for all, the metrics port for namespaces with a label. Out: DNS, API server, pods."""
+    spec = only("base", "NetworkPolicy")["spec"]
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    sources = {rule["ports"][0]["port"]: rule.get("from") for rule in spec["ingress"]}
+    assert sources == {
+        "https": None,
+        "metrics": [{"namespaceSelector": {"matchLabels": {"metrics": "enabled"}}}],
+    }
+    (container,) = only("base", "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert sources.keys() == {item["name"] for item in container["ports"]}
+    anywhere = {
+        (item["port"], item["protocol"])
+        for rule in spec["egress"]
+        if "to" not in rule
+        for item in rule["ports"]
+    }
+    assert {(53, "UDP"), (53, "TCP"), (443, "TCP"), (6443, "TCP")} <= anywhere
+    # An unencrypted port outside of the cluster, such as a cloud's metadata service, is not among them.
+    assert not {number for number, _ in anywhere} & {80, 8080, 8000, 9090}
+    assert {"to": [{"namespaceSelector": {}}]} in spec["egress"]
+
+
+def test_prometheus_reads_the_metrics_by_a_token_over_tls() -> None:
+    """The monitoring overlay's token may get /metrics and nothing else, and is sent to the adapter alone."""
+    folder = "overlays/monitoring"
+    documents = [dict(item) for item in built(MANIFESTS / folder)]
+    (endpoint,) = only(folder, "ServiceMonitor")["spec"]["endpoints"]
+    credentials = endpoint["authorization"]["credentials"]
+    secret = only(folder, "Secret", credentials["name"])
+    assert secret["type"] == "kubernetes.io/service-account-token"
+    account = secret["metadata"]["annotations"]["kubernetes.io/service-account.name"]
+    assert only(folder, "ServiceAccount", account)["automountServiceAccountToken"] is False
+    user = f"system:serviceaccount:{installation.SYSTEM}:{account}"
+    for path in ("/metrics", "/variants"):
+        assert rbac.allowed_url(documents, user, "get", path)
+    assert not rbac.allowed(documents, user, rbac.Action("list", "", "pods"))
+    adapter = f"system:serviceaccount:{installation.SYSTEM}:variant-adapter"
+    assert not rbac.allowed_url(documents, adapter, "get", "/metrics")
+    assert endpoint["scheme"] == "https"
+    assert endpoint["port"] in {port["name"] for port in only(folder, "Service")["spec"]["ports"]}
+    own = OwnCertificates(namespace=installation.SYSTEM)
+    assert endpoint["tlsConfig"] == {
+        "ca": {"secret": {"name": own.secret, "key": "ca.crt"}},
+        "serverName": certificate_secret.names(own)[0],
+    }

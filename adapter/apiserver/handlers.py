@@ -159,7 +159,9 @@ class _Server:
         tls = transport.get_extra_info("ssl_object") if transport else None
         try:
             certificate = tls.getpeercert(binary_form=True) if tls else None
-            user = await self._authenticator.user(certificate, request.headers)
+            user = await self._authenticator.user(
+                certificate, request.headers, peer=request.remote or ""
+            )
         except users.UnauthenticatedError:
             raise api_status.unauthorized() from None
         if user is not users.ANONYMOUS:

@@ -90,8 +90,8 @@ class Probes:
         return web.Response(text="".join(lines), headers=headers, status=status)
 
 
-def plain(probes: Probes) -> web.Application:
-    """An application with the health paths and /metrics, without authentication."""
+def add_plain(app: web.Application, probes: Probes) -> None:
+    """Add the health paths and /metrics to an application, without authentication."""
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=probes.metrics(), headers={"Content-Type": METRICS_TYPE})
@@ -100,8 +100,6 @@ def plain(probes: Probes) -> web.Application:
         name = request.path.strip("/")
         return probes.health(name, request.query, failure=HTTPStatus.SERVICE_UNAVAILABLE)
 
-    app = web.Application()
     app.router.add_get("/metrics", metrics)
     for name in NAMES:
         app.router.add_get(f"/{name}", health)
-    return app

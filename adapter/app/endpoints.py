@@ -6,18 +6,16 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
-from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from adapter import errors
 from adapter.apiserver import delegation, handlers, probes, provider
+from adapter.app.metrics_port import MetricsPort
 from adapter.app.options import ServeOptions
 from adapter.auth.delegated import Auth
 from adapter.auth.local import Credentials
 from adapter.clock import Clock
 from adapter.controller import telemetry
 from adapter.controller.loop import ControlLoop
-from adapter.diagnostics import explain
 from adapter.store import OWN_METRICS, TargetStore
 from adapter.tls import listener
 
@@ -31,14 +29,19 @@ class Endpoints:
         self._options = options
         self._loop = loop
         self._store = store
-        self._clock = clock
         self._drain = listener.Drain()
         self._probes = probes.Probes(
             registry_of(loop, clock), {"serving": lambda: "the API port is not open yet"}
         )
         self._leader: Callable[[], str] = lambda: ""
+        self._metrics = MetricsPort(
+            options=options,
+            loop=loop,
+            clock=clock,
+            checks=self._probes,
+            leader=lambda: self._leader(),  # noqa: PLW0108 - `open` replaces it
+        )
         self._url = ""
-        self._metrics_url = ""
         self._ca_file: Path | None = None
         self._kubeconfig: Path | None = None
 
@@ -55,7 +58,7 @@ class Endpoints:
     @property
     def metrics_url(self) -> str:
         """`http://HOST:PORT` of the metrics port; empty without one."""
-        return self._metrics_url
+        return self._metrics.url
 
     @property
     def ca_file(self) -> Path | None:
@@ -94,6 +97,7 @@ class Endpoints:
         """
         options = self._options
         self._leader = leader
+        self._metrics.use(auth)
         own: dict[str, probes.Check] = {
             "ping": lambda: None,
             "shutdown": self._drain.check,
@@ -127,56 +131,14 @@ class Endpoints:
                 self._ca_file = credentials.ca_file
             yield
 
-    @contextlib.asynccontextmanager
-    async def open_metrics(self) -> AsyncIterator[None]:
+    def open_metrics(self) -> contextlib.AbstractAsyncContextManager[None]:
         """Serve metrics, health and explanations without TLS until the context ends, if a port is set.
 
         Raises:
-            StartupError: the address is in use.
+            StartupError: the address is in use, or not of this machine.
 
         """
-        host, port = self._options.metrics_host, self._options.metrics_port
-        if port is None:
-            yield
-            return
-        app = probes.plain(self._probes)
-        app.router.add_get("/variants", self._variants)
-        app.router.add_get("/variants/{namespace}/{name}", self._variant)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-        await runner.setup()
-        try:
-            try:
-                await web.TCPSite(runner, host, port).start()
-            except OSError as error:
-                raise errors.StartupError(
-                    f"cannot listen on {host}:{port}: {error.strerror or error};"
-                    " choose another port with --metrics-port"
-                ) from error
-            self._metrics_url = f"http://{host}:{runner.addresses[0][1]}"
-            yield
-        finally:
-            await runner.cleanup()
-
-    async def _variants(self, _: web.Request) -> web.Response:
-        now = self._clock.time()
-        items = [explain.of_state(state, now=now) for state in self._loop.states.values()]
-        items += [explain.of_refusal(refusal) for refusal in self._loop.refused]
-        return web.json_response({**self._leadership(), "variants": items})
-
-    async def _variant(self, request: web.Request) -> web.Response:
-        key = f"{request.match_info['namespace']}/{request.match_info['name']}"
-        state = self._loop.states.get(key)
-        if state is not None:
-            document = explain.of_state(state, now=self._clock.time())
-            return web.json_response({**self._leadership(), **document})
-        for refusal in self._loop.refused:
-            if refusal.key == key:
-                return web.json_response({**self._leadership(), **explain.of_refusal(refusal)})
-        known = ", ".join(sorted(self._loop.states)) or "none"
-        return web.json_response({"message": f"no variant {key}; there are {known}"}, status=404)
-
-    def _leadership(self) -> dict[str, object]:
-        return {"leading": self._loop.leading, "leader": self._leader()}
+        return self._metrics.open()
 
 
 def registry_of(loop: ControlLoop, clock: Clock) -> CollectorRegistry:

@@ -55,6 +55,7 @@ def options_of(args: argparse.Namespace) -> ServeOptions:
         installation=_installation(args, server) if in_cluster else None,
         metrics_host=server.metrics_host,
         metrics_port=server.metrics_port,
+        metrics_auth=server.metrics_auth,
     )
 
 

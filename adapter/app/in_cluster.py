@@ -214,6 +214,7 @@ class _Site:
                 while not self.objects.synced:  # noqa: ASYNC110 - several events
                     await asyncio.sleep(0.1)
         self._loop.start_leading()
+        self._reporter.start_leading()
         if self.keeper is not None:
             self.keeper.sync_now()
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from adapter.apiserver import delegation
 from adapter.auth import local as local_auth
@@ -78,6 +79,8 @@ class ServeOptions:
         installation: Installation in a cluster; None with a folder.
         metrics_host: Address of the metrics port.
         metrics_port: Port for metrics and explanations without TLS; None for none.
+        metrics_auth: Readers of metrics and explanations there: callers with a bearer token that the cluster
+            accepts, and peers on loopback ("cluster"); or all ("none").
 
     """
 
@@ -95,3 +98,4 @@ class ServeOptions:
     installation: Installation | None = None
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = None
+    metrics_auth: Literal["cluster", "none"] = "cluster"

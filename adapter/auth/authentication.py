@@ -21,8 +21,12 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from multidict import CIMultiDictProxy
 
+from adapter.auth.allowance import Allowances
 from adapter.auth.cache import Cache
 from adapter.auth.users import ANONYMOUS, AUTHENTICATED, ReviewError, UnauthenticatedError, User
+
+INVALID_BURST, INVALID_PER_SECOND = 20, 5.0
+"""Reviews of tokens that turn out invalid, for each peer: at once, and each second after that."""
 
 _CACHED_CERTIFICATES = 1024
 _CLIENT_USES = frozenset(
@@ -68,7 +72,9 @@ class Authenticator:
         clock: Callable[[], float] = lambda: asyncio.get_running_loop().time(),
     ) -> None:
         self._review_token = review_token
+        self._clock = clock
         self._tokens: Cache[User | None] = Cache(clock=clock)
+        self._invalid = Allowances(burst=INVALID_BURST, per_second=INVALID_PER_SECOND)
         self.use(config)
 
     def use(self, config: IdentityConfig) -> None:
@@ -83,12 +89,16 @@ class Authenticator:
         self._config, self._client_cas, self._proxy_cas = config, client_cas, proxy_cas
         self._checked: OrderedDict[bytes, tuple[x509.Certificate, str]] = OrderedDict()
 
-    async def user(self, certificate_der: bytes | None, headers: CIMultiDictProxy[str]) -> User:
+    async def user(
+        self, certificate_der: bytes | None, headers: CIMultiDictProxy[str], *, peer: str = ""
+    ) -> User:
         """Identify the user of a request.
 
         Args:
             certificate_der: client certificate of the connection, DER; None without one.
             headers: headers of the request.
+            peer: address that sends the request: invalid tokens of one peer do not use up the reviews of
+                others.
 
         Raises:
             UnauthenticatedError: the credentials are not accepted.
@@ -98,15 +108,15 @@ class Authenticator:
             user = None if certificate_der is None else self._certified(certificate_der, headers)
         except UnauthenticatedError:
             # A token counts only where certificate and headers are not accepted.
-            user = await self._by_token(headers)
+            user = await self._by_token(headers, peer)
             if user is None:
                 raise
         else:
             if user is None:
-                user = await self._by_token(headers)
+                user = await self._by_token(headers, peer)
         return ANONYMOUS if user is None else user
 
-    async def _by_token(self, headers: CIMultiDictProxy[str]) -> User | None:
+    async def _by_token(self, headers: CIMultiDictProxy[str], peer: str) -> User | None:
         """The user of the bearer token; None without one."""
         scheme, _, token = headers.get("Authorization", "").partition(" ")
         token = token.strip()
@@ -117,14 +127,20 @@ class Authenticator:
         review = self._review_token
         if review is None:
             raise UnauthenticatedError
+        # The cache holds hashes, no tokens.
+        key = hashlib.sha256(token.encode()).digest()
+        invalid = self._invalid.of(peer)
+        asks = not self._tokens.knows(key)
+        if asks and not invalid.take(self._clock()):
+            raise UnauthenticatedError  # everybody can make up tokens: one peer's are not all reviewed
         try:
-            # The cache holds hashes, no tokens.
-            key = hashlib.sha256(token.encode()).digest()
             user = await self._tokens.get(key, lambda: review(token))
         except ReviewError as error:
             raise UnauthenticatedError from error
         if user is None or not user.name:
             raise UnauthenticatedError
+        if asks:
+            invalid.give_back()
         return User(
             name=user.name, groups=_with_authenticated(user.groups), uid=user.uid, extra=user.extra
         )

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from adapter.auth.allowance import Allowance
 from adapter.auth.cache import Cache
 from adapter.auth.users import ANONYMOUS, AUTHENTICATED, User
 
@@ -114,25 +115,6 @@ class LocalPolicy:
 AccessReviewer = Callable[[User, Attributes], Awaitable[AccessDecision]]
 
 
-class _Allowance:
-    """So many in a burst, so many a second after it."""
-
-    def __init__(self, *, burst: int, per_second: float) -> None:
-        self._burst = burst
-        self._per_second = per_second
-        self._left = float(burst)
-        self._at = float("-inf")
-
-    def take(self, now: float) -> bool:
-        """Whether there is one left; it is then taken."""
-        self._left = min(self._left + (now - self._at) * self._per_second, float(self._burst))
-        self._at = now
-        if self._left < 1.0:
-            return False
-        self._left -= 1.0
-        return True
-
-
 class ClusterPolicy:
     """In a cluster: SubjectAccessReview decides; decisions are cached for 10 s.
 
@@ -151,7 +133,7 @@ class ClusterPolicy:
         self._decisions: Cache[AccessDecision] = Cache(clock=clock)
         # Caches apart, so that what strangers ask does not push out what the front proxy asks.
         self._anonymous: Cache[AccessDecision] = Cache(clock=clock, size=ANONYMOUS_CACHED)
-        self._allowance = _Allowance(burst=ANONYMOUS_BURST, per_second=ANONYMOUS_PER_SECOND)
+        self._allowance = Allowance(burst=ANONYMOUS_BURST, per_second=ANONYMOUS_PER_SECOND)
 
     async def decide(self, user: User, attributes: Attributes) -> AccessDecision:
         """The cluster's decision, from the cache or from a review."""

@@ -1,7 +1,8 @@
 """What the leader writes to the cluster: `.status` by server-side apply, Events, owner references.
 
-Written only on change, and never once the lease is lost. Failed writes are retried at the next optimization
-cycle.
+Written only on change, and never once the lease is lost. Every status carries the resource version that it
+replaces: a write that is delayed until after another leader's is refused. Failed writes are retried at the
+next reconcile cycle.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from adapter.controller.actuator import Unapplied
 from adapter.controller.state import VariantState
 from adapter.kube import advice, paths
 from adapter.kube.client import Cluster
-from adapter.kube.errors import ApiError, Conflict, NotFound
+from adapter.kube.errors import ApiError, Conflict, Forbidden, NotFound
 from adapter.resources.inputs import InvalidVariant
 from adapter.resources.variant import VariantSource
 
@@ -35,6 +36,9 @@ CONTROLLER = "llmd.ai/variant-adapter"
 CONCURRENCY = 8
 """Status writes in flight at the same time."""
 
+ATTEMPTS = 3
+"""Attempts of one status write, of which all but the first follow a change of the object meanwhile."""
+
 NOTE_LIMIT = 1024
 """Characters of an Event's note, the API's limit."""
 
@@ -48,6 +52,8 @@ class _Record:
     Attributes:
         uid: UID of the object that `status` was written to; empty before the first write.
         status: status written last.
+        seen: resource version that the watch showed at that write.
+        version: resource version that the write made.
         unapplied: what kept its scale target from being patched; None where nothing did.
         problems: error of the last write by field, of the fields whose last write failed.
 
@@ -55,8 +61,68 @@ class _Record:
 
     uid: str = ""
     status: Mapping[str, Any] = field(default_factory=dict)
+    seen: str = ""
+    version: str = ""
     unapplied: Unapplied | None = None
     problems: Mapping[str, str] = field(default_factory=dict)
+
+
+class _Events:
+    """Records Events about variants."""
+
+    def __init__(self, cluster: Cluster, *, identity: str, now: Callable[[], float]) -> None:
+        self._cluster = cluster
+        self._identity = identity
+        self._now = now
+
+    async def record(
+        self, key: str, uid: str, before: Mapping[str, Any], after: Mapping[str, Any]
+    ) -> None:
+        """Record Events for a new target and for conditions that turned bad."""
+        was, new = (item.get("desiredOptimizedAlloc") or {} for item in (before, after))
+        if new and (was.get("numReplicas"), was.get("accelerator")) != (
+            new["numReplicas"],
+            new["accelerator"],
+        ):
+            reason = variant_status.conditions(after)["OptimizationReady"]["message"]
+            from_ = was.get("numReplicas", "no target")
+            note = f"{from_} -> {new['numReplicas']} replicas of {new['accelerator']}: {reason}"
+            await self._create(key, uid, "Normal", "ScalingDecision", note)
+        last = variant_status.conditions(before)
+        noted = set()
+        for kind, item in variant_status.conditions(after).items():
+            former = last.get(kind) or {}
+            same = (former.get("status"), former.get("reason")) == (item["status"], item["reason"])
+            bad = item["status"] == "False" or item["reason"] == "CapacityShort"
+            if bad and not same and item["message"] not in noted:
+                noted.add(item["message"])
+                await self._create(key, uid, "Warning", str(item["reason"]), str(item["message"]))
+            elif kind == variant_status.ACCURATE and not bad and not same:
+                await self._create(key, uid, "Normal", str(item["reason"]), str(item["message"]))
+
+    async def _create(self, key: str, uid: str, kind: str, reason: str, note: str) -> None:
+        namespace, _, name = key.partition("/")
+        at = datetime.fromtimestamp(self._now(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        regarding = {**VARIANT, "namespace": namespace, "name": name, "uid": uid}
+        body = {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"generateName": f"{name[:200]}-", "namespace": namespace},
+            "eventTime": at,
+            "reportingController": CONTROLLER,
+            "reportingInstance": self._identity[:128],
+            "action": "Optimize",
+            "type": kind,
+            "reason": reason,
+            "regarding": regarding,
+            "note": note[:NOTE_LIMIT],
+        }
+        try:
+            path = paths.collection("events.k8s.io/v1", "events", namespace=namespace)
+            await self._cluster.request("POST", path, body=body)
+        except ApiError as error:
+            # The conditions and the log say the same.
+            log.info("Event not written; continuing without", error=str(error))
 
 
 class StatusWriter:
@@ -86,7 +152,7 @@ class StatusWriter:
 
         """
         self._cluster = cluster
-        self._identity = identity
+        self._events = _Events(cluster, identity=identity, now=now)
         self._watched = watched
         self._leads = leads
         self._refresh = refresh_seconds
@@ -94,6 +160,13 @@ class StatusWriter:
         self._now = now
         self._records: dict[str, _Record] = {}
         self._slots = asyncio.Semaphore(CONCURRENCY)
+
+    def start_leading(self) -> None:
+        """Forget what was written: another replica may have led since, and its late writes must be refused.
+
+        Each status is then written once, changed or not.
+        """
+        self._records = {}
 
     async def write(
         self,
@@ -140,104 +213,93 @@ class StatusWriter:
             await self._write(refusal.key, before, after)
 
     def _before(self, key: str) -> Mapping[str, Any] | None:
-        """The current status: the one written last where the watch lags; None where the object is gone."""
+        """The current status: the one written last while the watch lags; None where the object is gone."""
         item = self._watched(key)
         if item is None:
             return None
         metadata = item["metadata"]
         record = self._records[key]
-        if record.status and record.uid == str(metadata.get("uid")):
+        if record.uid == str(metadata.get("uid")) and record.seen == metadata["resourceVersion"]:
             return record.status
         status = item.get("status")
         return status if isinstance(status, dict) else {}
 
     async def _write(self, key: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-        now = self._now()
-        if not variant_status.differs(before, after, refresh_seconds=self._refresh, now=now):
+        record, item, now = self._records[key], self._watched(key), self._now()
+        if item is None or (
+            record.uid
+            and not variant_status.differs(before, after, refresh_seconds=self._refresh, now=now)
+        ):
             return
-        namespace, _, name = key.partition("/")
-        body = {**VARIANT, "metadata": {"name": name, "namespace": namespace}, "status": after}
+        seen, uid = str(item["metadata"]["resourceVersion"]), str(item["metadata"].get("uid"))
+        lags = record.uid == uid and record.seen == seen
         async with self._slots:
-            if not self._leads():
-                return
             try:
-                path = _path(namespace, name, subresource="status")
-                written = await _apply(self._cluster, path, body)
+                written = await self._fenced(key, uid, record.version if lags else seen, after)
             except ApiError as error:
                 self._failed(key, error, "status")
                 return
-            uid = str((written.get("metadata") or {}).get("uid"))
-            self._records[key] = replace(self._records[key], uid=uid, status=after)
+            if written is None:
+                return
+            version = str((written.get("metadata") or {}).get("resourceVersion"))
+            self._records[key] = replace(
+                self._records[key], uid=uid, status=after, seen=seen, version=version
+            )
             self._succeeded(key, "status")
-            await self._record_events(key, uid, before, after)
+            await self._events.record(key, uid, before, after)
+
+    async def _fenced(
+        self, key: str, uid: str, version: str, status: Mapping[str, Any]
+    ) -> Mapping[str, Any] | None:
+        """Apply a status to that version of the object; None where this replica must not write it.
+
+        Raises:
+            ApiError: the API server refused, or did not answer.
+
+        """
+        namespace, _, name = key.partition("/")
+        path = _path(namespace, name, subresource="status")
+        for attempt in range(1, ATTEMPTS + 1):
+            if not self._leads():
+                return None
+            metadata = {"name": name, "namespace": namespace, "resourceVersion": version}
+            try:
+                body = {**VARIANT, "metadata": metadata, "status": status}
+                return await _apply(self._cluster, path, body)
+            except Conflict:
+                if attempt == ATTEMPTS or not self._leads():
+                    raise
+            # Somebody changed the object: the status still holds, as long as this replica leads.
+            current = (await self._cluster.request("GET", _path(namespace, name))).get(
+                "metadata"
+            ) or {}
+            if str(current.get("uid")) != uid:
+                return None
+            version = str(current.get("resourceVersion"))
+        return None
 
     def _failed(self, key: str, error: ApiError, part: str) -> None:
         if isinstance(error, NotFound):
             return  # the variant was deleted meanwhile
         record = self._records[key]
-        if record.problems.get(part) != str(error):
+        text = advice.explained(error)
+        if isinstance(error, Forbidden) and part not in record.problems:
+            # An API server that has just started refuses what its RBAC rules allow.
+            text = str(error)
+        if record.problems.get(part) != text:
             log.warning(
                 "write failed; retrying at the next reconcile cycle",
                 variant=key,
                 field=part,
-                error=advice.explained(error),
+                error=text,
             )
-        self._records[key] = replace(record, problems={**record.problems, part: str(error)})
+        self._records[key] = replace(record, problems={**record.problems, part: text})
 
     def _succeeded(self, key: str, part: str) -> None:
         record = self._records[key]
         if part in record.problems:
             problems = {name: text for name, text in record.problems.items() if name != part}
             self._records[key] = replace(record, problems=problems)
-
-    async def _record_events(
-        self, key: str, uid: str, before: Mapping[str, Any], after: Mapping[str, Any]
-    ) -> None:
-        """Record Events for a new target and for conditions that turned bad."""
-        was, new = (item.get("desiredOptimizedAlloc") or {} for item in (before, after))
-        if new and (was.get("numReplicas"), was.get("accelerator")) != (
-            new["numReplicas"],
-            new["accelerator"],
-        ):
-            reason = variant_status.conditions(after)["OptimizationReady"]["message"]
-            from_ = was.get("numReplicas", "no target")
-            note = f"{from_} -> {new['numReplicas']} replicas of {new['accelerator']}: {reason}"
-            await self._event(key, uid, "Normal", "ScalingDecision", note)
-        last = variant_status.conditions(before)
-        noted = set()
-        for kind, item in variant_status.conditions(after).items():
-            former = last.get(kind) or {}
-            same = (former.get("status"), former.get("reason")) == (item["status"], item["reason"])
-            bad = item["status"] == "False" or item["reason"] == "CapacityShort"
-            if bad and not same and item["message"] not in noted:
-                noted.add(item["message"])
-                await self._event(key, uid, "Warning", str(item["reason"]), str(item["message"]))
-            elif kind == variant_status.ACCURATE and not bad and not same:
-                await self._event(key, uid, "Normal", str(item["reason"]), str(item["message"]))
-
-    async def _event(self, key: str, uid: str, kind: str, reason: str, note: str) -> None:
-        namespace, _, name = key.partition("/")
-        at = datetime.fromtimestamp(self._now(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        regarding = {**VARIANT, "namespace": namespace, "name": name, "uid": uid}
-        body = {
-            "apiVersion": "events.k8s.io/v1",
-            "kind": "Event",
-            "metadata": {"generateName": f"{name[:200]}-", "namespace": namespace},
-            "eventTime": at,
-            "reportingController": CONTROLLER,
-            "reportingInstance": self._identity[:128],
-            "action": "Optimize",
-            "type": kind,
-            "reason": reason,
-            "regarding": regarding,
-            "note": note[:NOTE_LIMIT],
-        }
-        try:
-            path = paths.collection("events.k8s.io/v1", "events", namespace=namespace)
-            await self._cluster.request("POST", path, body=body)
-        except ApiError as error:
-            # The conditions and the log say the same.
-            log.info("Event not written; continuing without", error=str(error))
 
     async def _own(self, source: VariantSource) -> None:
         """Add the scale target as an owner, so that the variant is deleted with it."""

@@ -14,7 +14,7 @@ from adapter.diagnostics.site import Finding, Site
 from adapter.kube import paths
 from adapter.kube.errors import ApiError
 from adapter.resources import inputs
-from adapter.resources.config_maps import CONFIG_SUFFIX, NEEDED
+from adapter.resources.config_maps import CONFIG_SUFFIX, NEEDED, READ
 
 
 async def config_maps(site: Site) -> AsyncIterator[Finding]:
@@ -53,7 +53,7 @@ async def _read(site: Site) -> tuple[inputs.Reader, set[str]]:
     names = set()
     for item in await site.objects(paths.collection("v1", "configmaps", namespace=space)):
         name = str((item.get("metadata") or {}).get("name"))
-        if name in NEEDED or name.endswith(CONFIG_SUFFIX):
+        if name in READ or name.endswith(CONFIG_SUFFIX):
             reader.read_config_map(f"ConfigMap {space}/{name}", item)
             names.add(name)
     return reader, names

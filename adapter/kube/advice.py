@@ -23,6 +23,11 @@ _TABLE: tuple[tuple[type[ApiError], str, str], ...] = (
         r"/variantautoscalings/[^/]+$",
         "grant it: kubectl apply -f manifests/overlays/limited/owners.yaml",
     ),
+    (
+        Forbidden,
+        r"/portforward$",
+        "explain needs the verbs get and create on pods/portforward there, or a metrics port with --url",
+    ),
     (Forbidden, r"/nodes$", "grant it: kubectl apply -f manifests/overlays/limited/nodes.yaml"),
     (Forbidden, r"", "grant it: kubectl apply -f manifests/base/rbac.yaml"),
     (Unauthorized, r"", "renew the credentials of the kubeconfig or the ServiceAccount"),

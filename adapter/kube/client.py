@@ -6,6 +6,7 @@ left out where a kubeconfig holds certificates or a token (`adapter.kube.kubecon
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -29,6 +30,11 @@ PAGE = 500
 _WATCH_SECONDS = 300
 """How long the API server keeps a watch open before it ends it."""
 
+_MESSAGE_BYTES = 4 * 1024 * 1024
+"""Bytes of one message of a WebSocket."""
+
+_TLS_END_SECONDS = 0.1
+"""Seconds in which the TLS connection of a WebSocket ends."""
 _ERROR_LIMIT, _MESSAGE_LIMIT = 64 * 1024, 500
 """Bytes of an error response that are read, and characters of its message that are shown."""
 
@@ -206,6 +212,44 @@ class Cluster:
                         yield event
         except _FAILURES as error:
             raise _unavailable(path, error) from error
+
+    @contextlib.asynccontextmanager
+    async def websocket(
+        self, path: str, *, query: Sequence[tuple[str, str]], protocol: str
+    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """Open a WebSocket of a streaming subresource, such as `portforward`.
+
+        Raises:
+            ApiError: the API server refused, does not speak that subprotocol, or did not answer.
+
+        """
+        headers: dict[str, str] = {}
+        paths.checked(path)
+        connection = self._connection
+        await connection.authorize(headers)
+        try:
+            async with connection.session.ws_connect(
+                f"{connection.server}{path}",
+                params=list(query),
+                headers=headers,
+                protocols=(protocol,),
+                proxy=connection.proxy,
+                server_hostname=connection.server_hostname,
+                max_msg_size=_MESSAGE_BYTES,
+            ) as socket:
+                if socket.protocol != protocol:
+                    raise errors.Unavailable(
+                        f"{path}: the API server does not speak {protocol}", path=path
+                    )
+                yield socket
+        except aiohttp.WSServerHandshakeError as error:
+            message = f"{path}: {error.status} {error.message}"
+            raise errors.of_status(error.status, message, path=path) from error
+        except _FAILURES as error:
+            raise _unavailable(path, error) from error
+        finally:
+            # Its TLS connection goes back to no pool: it ends in the background, and the loop may end next.
+            await asyncio.sleep(_TLS_END_SECONDS)
 
     async def _call(
         self,

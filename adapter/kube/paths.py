@@ -128,16 +128,6 @@ def item(
     return f"{path}/{_segment('subresource', check_label, subresource)}" if subresource else path
 
 
-def pod_proxy(namespace: str, pod: str, port: int) -> str:
-    """Path of a port of a pod, through the API server's proxy.
-
-    Raises:
-        InvalidPath: a segment has not the form that Kubernetes gives it.
-
-    """
-    return f"{item('v1', 'pods', pod, namespace=namespace)}:{int(port)}/proxy"
-
-
 def metric(api_version: str, namespace: str, name: str) -> str:
     """Path of a metric of a namespace in the external metrics API.
 

@@ -23,6 +23,8 @@ from adapter.resources.configuration.last_good import (
     listed,
 )
 from adapter.resources.texts.documents import validated
+from adapter.resources.wva import config as wva
+from adapter.resources.wva.config import WvaConfig
 from adapter.settings import keys
 
 COSTS = "accelerator-unit-costs"
@@ -32,6 +34,9 @@ CONFIG_SUFFIX = "variantautoscaling-config"
 NEEDED = (COSTS, CLASSES)
 """ConfigMaps that planning requires."""
 
+READ = (*NEEDED, *wva.NAMES)
+"""ConfigMaps that are read by their name."""
+
 _MOST_PROBLEMS = 3
 """Most problems of ConfigMaps that one variant's message repeats."""
 
@@ -40,6 +45,7 @@ class ConfigMaps:
     """Contents of the ConfigMaps read so far.
 
     Attributes:
+        wva: those of the workload-variant-autoscaler.
         data: settings of the adapter, as text by key.
         setting_problems: entries of `data` that are ignored.
         row_problems: rows of prices and classes that cannot be used, one line each.
@@ -54,6 +60,7 @@ class ConfigMaps:
         self._classes: dict[str, NamedClass] = {}
         self._used_accelerators: set[str] = set()
         self._used_models: set[tuple[str, str]] = set()
+        self.wva = WvaConfig()
         self.data: dict[str, str] = {}
         self.setting_problems: list[keys.SettingProblem] = []
         self.row_problems: list[str] = []
@@ -92,7 +99,7 @@ class ConfigMaps:
                 continue
             first, second = (one, now) if key in self._classes else (now, one)
             found[one.name] = replace(first, targets={**second.targets, **first.targets})
-        return tuple(found.values())
+        return (*found.values(), *self.wva.service_classes)
 
     @property
     def last_good(self) -> LastGood:
@@ -119,10 +126,13 @@ class ConfigMaps:
         elif name.endswith(CONFIG_SUFFIX):
             self.setting_problems.extend(keys.problems(config_map.data, where))
             self.data.update(config_map.data)
+        elif name in wva.NAMES:
+            for problem in self.wva.read(where, name, config_map.data):
+                self._report(problem)
         else:
             self._problems.append(
-                f"{where}: metadata.name: not a ConfigMap used here; known are {COSTS}, {CLASSES}"
-                f" and *{CONFIG_SUFFIX}"
+                f"{where}: metadata.name: not a ConfigMap used here; known are {COSTS}, {CLASSES},"
+                f" {', '.join(wva.NAMES)} and *{CONFIG_SUFFIX}"
             )
 
     def missing(self, where: str, name: str) -> None:
@@ -180,11 +190,12 @@ class ConfigMaps:
         )
 
     def class_of(
-        self, spec: schemas.VariantAutoscalingSpec
+        self, spec: schemas.VariantAutoscalingSpec, namespace: str = ""
     ) -> tuple[fleet.ServiceClass, tuple[str, ...]]:
         """Service class that the spec names, else the one of highest priority that lists the model.
 
-        Gives what is wrong with it too. A class that is gone counts where no other one does.
+        Gives what is wrong with it too. A class that is gone counts where no other one does. Objects of 2026,
+        which have no sloClassRef, may go without: their targets are those of WVA's ConfigMap, or none.
 
         Raises:
             InputError: no such class lists the model; names the field and the fix.
@@ -205,7 +216,13 @@ class ConfigMaps:
         if not listing:
             listing = [item for item in gone if spec.model in item.service_class.targets]
             if not listing:
-                raise errors.InputError(self._not_listed(spec.model, None))
+                # Where classes are broken or missing, no target is no statement.
+                broken = any(CLASSES in problem for problem in self.row_problems)
+                untargeted = spec.scale_target is not None and not (wanted or broken)
+                own = self.wva.class_of(namespace, spec.model, untargeted=untargeted)
+                if own is None:
+                    raise errors.InputError(self._not_listed(spec.model, None))
+                return own, ()
             return self._held_class(_first(listing), spec.model)
         found = _first(listing)
         notes = found.problems_of(spec.model)

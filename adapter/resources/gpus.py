@@ -15,25 +15,24 @@ A slice or a share is a type of its own, never a whole GPU: no profile of a whol
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from adapter.resources.devices import products, taints
 from adapter.resources.gpu_vendors import (
     INVALID,
     SLICE,
+    SPLIT,
     VENDORS,
     WHOLE,
     Object,
     first,
     memory_gib,
+    of_node,
     of_vendors,
 )
 from adapter.resources.pods import devices
-
-LEAST_SEEN, MOST_SEEN = 0.9, 1.02
-"""Memory that a driver sees, in shares of the size in a GPU's name: 15 GiB of a T4 with 16 GB."""
 
 _ENDED = frozenset({"Succeeded", "Failed"})
 
@@ -50,6 +49,7 @@ class GpuType:
         memory_gib: memory of one GPU by the label; None where the product name has it, and for slices.
         total: allocatable GPUs on nodes that accept new pods.
         free: allocatable GPUs on such nodes, less those that other workloads hold.
+        coarse: True where only a cloud's label names the product, which says less than the vendor's.
         kept: GPUs that our variants hold on nodes that accept no new pods (cordoned, tainted).
 
     """
@@ -60,6 +60,7 @@ class GpuType:
     total: int
     free: int
     kept: int
+    coarse: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +111,7 @@ class Inventory:
         # A type's very name before other spellings of it: each GPU is given once.
         for device in sorted(asked, key=lambda device: (device not in self.total, device)):
             exact = [item for item in self.types if item.name == device]
-            matching = exact or [item for item in self.types if _means(device, item)]
+            matching = exact or self._matching(device)
             problem = self._problem(matching)
             if not problem and matching[0].name in taken:
                 same = taken[matching[0].name]
@@ -122,6 +123,16 @@ class Inventory:
                 # Without what is kept, a cordon would scale down replicas that it lets run.
                 found[device] = matching[0].free + matching[0].kept
         return found, tuple(problems)
+
+    def _matching(self, device: str) -> list[GpuType]:
+        """Types that a device type may mean: those spelt otherwise, else what only a cloud's label names."""
+        return [
+            item for item in self.types if products.same(device, item.product, item.memory_gib)
+        ] or [
+            item
+            for item in self.types
+            if item.coarse and products.alike(device, item.product, item.memory_gib)
+        ]
 
     def _problem(self, matching: Sequence[GpuType]) -> str:
         """Why none can be had of a device type with these matches."""
@@ -153,11 +164,14 @@ def trimmed(node: Object) -> Object:
         "metadata": {
             "name": metadata.get("name"),
             "resourceVersion": metadata.get("resourceVersion"),
-            "labels": of_vendors(metadata.get("labels") or {}),
+            "labels": of_node(metadata.get("labels") or {}),
         },
         "allocatable": allocatable,
         "ready": ready,
-        "closed": _closed(spec, allocatable) if ready else "NotReady",
+        "cordoned": bool(spec.get("unschedulable")),
+        # Taints by the name of a node's GPU resource are common, and pods that ask for it tolerate them.
+        "taints": taints.of_node(spec, {*allocatable, *WHOLE}),
+        "split": any(name.startswith(SPLIT) for name in metadata.get("annotations") or ()),
     }
 
 
@@ -166,9 +180,20 @@ def take(
     pods: Iterable[Object],
     *,
     ours: frozenset[tuple[str, str]] = frozenset(),
+    tolerations: Iterable[taints.Tolerations] = (),
 ) -> Inventory:
-    """The inventory of trimmed nodes and pods; `ours` are (namespace, name) of the variants' pods."""
-    pools = [pool for node in nodes for pool in _pools(node)]
+    """The inventory of trimmed nodes and pods.
+
+    Args:
+        nodes: trimmed nodes.
+        pods: trimmed pods.
+        ours: namespace and name of the variants' pods.
+        tolerations: tolerations of the pods that variants will have, besides those of their pods.
+
+    """
+    pods = list(pods)
+    admitted = {pod["tolerations"] for pod in pods if _name(pod) in ours} | set(tolerations)
+    pools = [pool for node in nodes for pool in _pools(node, admitted)]
     others, kept = _held(pods, ours)
     several = _several_sizes(pools)
     by_type: dict[str, list[_Pool]] = defaultdict(list)
@@ -196,6 +221,7 @@ class _Pool:
     memory_gib: float | None
     ready: bool
     why: str
+    coarse: bool = False
 
     @property
     def place(self) -> tuple[str, str]:
@@ -208,7 +234,22 @@ class _Pool:
         return self.product
 
 
-def _pools(node: Object) -> Iterator[_Pool]:
+def _closed(node: Object, admitted: Collection[taints.Tolerations]) -> str:
+    """Why a node takes no new pods of the variants; empty if it does."""
+    if not node["ready"]:
+        return "NotReady"
+    if node["cordoned"]:
+        return "cordoned"
+    kept_out = sorted(map(str, taints.blocking(node["taints"], admitted)))
+    return f"tainted by {', '.join(kept_out)}" if kept_out else ""
+
+
+def _name(pod: Object) -> tuple[str, str]:
+    return pod["metadata"]["namespace"], pod["metadata"]["name"]
+
+
+def _pools(node: Object, admitted: Collection[taints.Tolerations]) -> Iterator[_Pool]:
+    closed = _closed(node, admitted)
     labels = node["metadata"]["labels"]
     for resource, count in node["allocatable"].items():
         for resources, read, memories in VENDORS:
@@ -218,7 +259,7 @@ def _pools(node: Object) -> Iterator[_Pool]:
             if found is None or not (count or invalid):
                 continue
             product, problem = read(found, node)
-            sliced = SLICE.search(product) or _spelt(product)[1]
+            sliced = SLICE.search(product) or products.spelt(product)[1]
             memory = memory_gib(first(labels, *memories))
             yield _Pool(
                 node=str(node["metadata"]["name"]),
@@ -227,7 +268,8 @@ def _pools(node: Object) -> Iterator[_Pool]:
                 product=product,
                 memory_gib=None if sliced else memory,
                 ready=node["ready"],
-                why=problem or node["closed"],
+                why=problem or closed,
+                coarse=product == products.of_cloud(labels),
             )
 
 
@@ -237,7 +279,9 @@ def _several_sizes(pools: Iterable[_Pool]) -> frozenset[str]:
     for pool in pools:
         if pool.memory_gib:
             sizes[pool.product].add(pool.memory_gib)
-    return frozenset(name for name, found in sizes.items() if min(found) < LEAST_SEEN * max(found))
+    return frozenset(
+        name for name, found in sizes.items() if min(found) < products.LEAST_SEEN * max(found)
+    )
 
 
 def _held(pods: Iterable[Object], ours: frozenset[tuple[str, str]]) -> tuple[_Held, _Held]:
@@ -247,7 +291,7 @@ def _held(pods: Iterable[Object], ours: frozenset[tuple[str, str]]) -> tuple[_He
     for pod in pods:
         if pod["phase"] in _ENDED:
             continue
-        mine = (pod["metadata"]["namespace"], pod["metadata"]["name"]) in ours
+        mine = _name(pod) in ours
         for resource, count in pod["requests"].items():
             (own if mine else others)[pod["node"], resource] += count
     return others, own
@@ -264,43 +308,8 @@ def _type(name: str, pools: Sequence[_Pool], others: _Held, own: _Held) -> GpuTy
         # Node by node: what is held where a GPU broke is not taken off another node.
         free=sum(max(pool.count - others[pool.place], 0) for pool in counted),
         kept=sum(min(own[pool.place], pool.count) for pool in running),
+        coarse=all(pool.coarse for pool in pools),
     )
-
-
-def _closed(spec: Object, allocatable: Mapping[str, int]) -> str:
-    """Why a node takes no new pods; empty if it does."""
-    if spec.get("unschedulable"):
-        return "cordoned"
-    # GPU nodes are commonly tainted by the name of their resource, and pods that ask for it tolerate that.
-    expected = {*allocatable, *WHOLE}
-    keys = sorted(
-        str(item.get("key"))
-        for item in spec.get("taints") or ()
-        if item.get("effect") != "PreferNoSchedule" and item.get("key") not in expected
-    )
-    return f"tainted by {', '.join(keys)}" if keys else ""
-
-
-_SIZE = re.compile(r"(\d+)g(?:i?b)?")
-
-
-def _spelt(name: str) -> tuple[tuple[str, ...], int | None]:
-    """The words of a name without the size of the memory, and that size in GB."""
-    words = re.split(r"[\s_-]+", name.strip().casefold())
-    sizes = [int(size[1]) for word in words if (size := _SIZE.fullmatch(word))]
-    if len(sizes) != 1:
-        return tuple(words), None
-    return tuple(word for word in words if not _SIZE.fullmatch(word)), sizes[0]
-
-
-def _means(device: str, item: GpuType) -> bool:
-    """Whether a device type may mean this one, spelt otherwise."""
-    (words, size), (have, has) = _spelt(device), _spelt(item.product)
-    if words != have or size == has:
-        return words == have
-    if size is None or item.memory_gib is None:
-        return False
-    return LEAST_SEEN * size <= item.memory_gib <= MOST_SEEN * size
 
 
 def _and(left_out: Sequence[LeftOut]) -> str:

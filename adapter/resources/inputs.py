@@ -10,9 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import structlog
-
-from adapter import errors
+from adapter import errors, logs
 from adapter.kube import scale
 from adapter.planning import fleet
 from adapter.resources import hpa, pods, schemas, stored_status
@@ -23,7 +21,7 @@ from adapter.resources.configuration.last_good import NOTHING, LastGood
 from adapter.resources.texts.documents import validated
 from adapter.settings import keys
 
-log = structlog.get_logger()
+log = logs.LazyLogger()
 
 API_VERSIONS = {
     "VariantAutoscaling": "llmd.ai/v1alpha1",
@@ -152,9 +150,13 @@ class Reader:
         self.stored[key] = stored_status.stored(document.get("status"))
 
     def add_deployment(
-        self, deployment: schemas.Deployment, serving: pods.Serving | None = None
+        self,
+        deployment: schemas.Deployment,
+        serving: pods.Serving | None = None,
+        *,
+        products: tuple[str, ...] = (),
     ) -> None:
-        """Add a scale target, with its serving pods where they are known."""
+        """Add a scale target, with its serving pods and their GPU products where they are known."""
         metadata, wanted = deployment.metadata, deployment.spec.replicas
         status = deployment.status.replicas
         reference = scale.Reference(name=metadata.name)
@@ -164,6 +166,7 @@ class Reader:
             uid=metadata.uid,
             annotations=metadata.annotations,
             serving=serving,
+            products=products,
         )
 
     def read_config_map(self, where: str, document: Mapping[str, Any]) -> None:
@@ -195,7 +198,12 @@ class Reader:
                 sources.append(source)
         settings = self.settings
         return Inputs(
-            accelerators=tuple(settings.accelerators.values()),
+            accelerators=tuple(
+                {
+                    **settings.accelerators,
+                    **{own.name: own for item in sources if (own := item.own_accelerator)},
+                }.values()
+            ),
             service_classes=settings.service_classes,
             variants=tuple(sources),
             config=settings.data,

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from adapter.kube import labels, quantity
+from adapter.resources.devices import products, taints
 
 DEFAULT_PORT = 8000
 """Default port of vLLM's server."""
@@ -64,6 +65,9 @@ def trimmed(pod: Mapping[str, Any]) -> Mapping[str, Any]:
         "url": url,
         "problem": problem,
         "requests": _requests(spec),
+        "products": products.of_pod(spec),
+        "tolerations": taints.of_pod(spec),
+        "gated": bool(spec.get("schedulingGates")),
     }
 
 

@@ -10,7 +10,6 @@ from adapter.kube import scale
 from adapter.planning import fleet
 from adapter.resources import config_maps, hpa, pods, schemas
 from adapter.resources.annotations import (
-    ACCELERATOR_LABEL,
     ENDPOINTS,
     KEEP_ACCELERATOR,
     METRICS_SOURCE,
@@ -45,6 +44,7 @@ class Target:
         uid: UID of the object; empty where it is unknown.
         serving: ready pods; None where pods are not watched.
         unselected: why its pods are not known; empty where they are.
+        products: GPU products that its pods ask for or run on, as nodes are labelled.
 
     """
 
@@ -54,6 +54,7 @@ class Target:
     annotations: Mapping[str, str] = field(default_factory=dict)
     serving: pods.Serving | None = None
     unselected: str = ""
+    products: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +81,7 @@ class VariantSource:
         keep_accelerator: True never proposes another accelerator; None uses the global setting.
         tune: True lets profiles follow observed latencies; None uses the global setting.
         actuate: True patches `/scale` instead of relying on an HPA; None uses the global setting.
+        own_accelerator: accelerator that only `spec.variantCost` prices; None where a ConfigMap does.
         scaler: HPA of the scale target.
         ambiguity: several HPAs on its scale target, which Kubernetes then stops; empty if there are none.
         unselected: why the pods of its scale target are not known; empty where they are.
@@ -115,6 +117,7 @@ class VariantSource:
     uid: str = ""
     reference: scale.Reference = NO_REFERENCE
     target_uid: str = ""
+    own_accelerator: fleet.Accelerator | None = None
     scaler: hpa.Scaler | None = None
     mismatch: str = ""
     unselected: str = ""
@@ -141,6 +144,16 @@ def reference(variant: schemas.VariantAutoscaling) -> scale.Reference:
     ).canonical
 
 
+def unselected(reference: scale.Reference, selector: str) -> str:
+    """Why the pods of a scale target are not known."""
+    if selector:
+        return f"{reference}: status.selector {selector!r} of its /scale is no label selector"
+    return (
+        f"{reference}: its /scale has no status.selector, so its pods are not known; let its CRD set"
+        f" subresources.scale.labelSelectorPath, or annotate {ENDPOINTS}"
+    )
+
+
 def source(
     variant: schemas.VariantAutoscaling,
     target: Target | None,
@@ -159,12 +172,15 @@ def source(
     """
     spec, metadata = variant.spec, variant.metadata
     notes = {**(target.annotations if target else {}), **metadata.annotations}
-    service_class, class_problems = settings.class_of(spec)
+    service_class, class_problems = settings.class_of(spec, metadata.namespace)
     targets = service_class.targets[spec.model]
     accelerators, cost_problems = settings.prices(profiles.accelerators_of(variant))
     given, warnings = profiles.of_spec(spec, accelerators)
-    label = metadata.labels.get(ACCELERATOR_LABEL, "")
-    accelerator = profiles.accelerator(label, given, accelerators)
+    accelerator, own = profiles.accelerator(
+        variant, given, accelerators, products=() if target is None else target.products
+    )
+    accelerators |= {} if own is None else {own.name: own}
+    to_zero, retention = settings.wva.scale_to_zero(metadata.namespace, spec.model)
     limits = scaling.of_variant(
         variant,
         notes,
@@ -172,14 +188,18 @@ def source(
         scalers=scalers,
         accelerator=published.accelerator if published else accelerator,
     )
+    source = _of_target(variant, target, notes, destinations)
     return replace(
-        _of_target(variant, target, notes, destinations),
+        source,
+        scale_to_zero=_scale_to_zero(source, spec, configured=to_zero),
+        retention_seconds=source.retention_seconds or retention,
+        own_accelerator=own,
         service_class=service_class.name,
         targets=targets,
         profiles=given,
         accelerator=accelerator,
         device=accelerators[accelerator].device_type if accelerator in accelerators else "",
-        min_replicas=limits.minimum,
+        min_replicas=None if to_zero is False and limits.minimum == 0 else limits.minimum,
         max_replicas=limits.maximum,
         scaler=limits.scaler,
         mismatch=limits.mismatch,
@@ -221,7 +241,7 @@ def _of_target(
         pods_known=target is not None and target.serving is not None,
         metrics_source=parse_one_of(notes, METRICS_SOURCE, SOURCES),
         routing=parse_one_of(notes, ROUTING, fleet.ROUTINGS),
-        scale_to_zero=_scale_to_zero(notes, spec),
+        scale_to_zero=parse_flag(notes, SCALE_TO_ZERO),
         retention_seconds=parse_seconds(notes, RETENTION),
         startup_seconds=_startup(notes, None if target is None else target.serving),
         keep_accelerator=parse_flag(notes, KEEP_ACCELERATOR),
@@ -269,10 +289,13 @@ def _current_replicas(
     return len(endpoints)
 
 
-def _scale_to_zero(notes: Mapping[str, str], spec: schemas.VariantAutoscalingSpec) -> bool | None:
-    """Whether it may go to zero: as the annotation says, else by a minimum that somebody set to 0."""
-    said = parse_flag(notes, SCALE_TO_ZERO)
-    return True if said is None and spec.min_replicas == 0 else said
+def _scale_to_zero(
+    source: VariantSource, spec: schemas.VariantAutoscalingSpec, *, configured: bool | None
+) -> bool | None:
+    """Whether it may go to zero: by annotation, else by WVA's ConfigMap, else by a minimum of 0."""
+    if source.scale_to_zero is not None:
+        return source.scale_to_zero
+    return True if configured is None and spec.min_replicas == 0 else configured
 
 
 def _startup(notes: Mapping[str, str], serving: pods.Serving | None) -> float | None:

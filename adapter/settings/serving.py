@@ -38,6 +38,12 @@ class Serving:
         "Port without TLS for /metrics, /variants, /healthz and /readyz; 0 picks a free one",
         shown="none: no metrics port",
     )
+    metrics_auth: Literal["cluster", "none"] = setting(
+        "cluster",
+        kinds.choice("cluster", "none"),
+        "Callers of /metrics and /variants on the metrics port: those whose bearer token may get these URLs"
+        " in the cluster, and peers on loopback (cluster), or all (none)",
+    )
     kubeconfig: Path | None = setting(
         None,
         kinds.FILE,

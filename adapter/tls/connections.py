@@ -2,17 +2,23 @@
 
 A TLS connection takes some 300 KiB from its first byte on, so it is counted from accept, and its TLS state is
 made when a first byte is there. Connections that have not authenticated, by a client certificate or a request
-with a valid token, have a limit of their own: beyond it the oldest of them is closed. So a flood of them
-cannot keep out the front proxy, whose handshake takes milliseconds.
+with a valid token, have a limit of their own. Beyond it one of the address with most of them is closed: first
+one that stands still for a second, and of these one that finished its handshake without valid credentials,
+then one that said nothing, then one in its handshake; of equals the oldest. So a flood, even from the front
+proxy's own address, does not push the front proxy out of its handshake. Connections with a token make room
+for those with a certificate, since every pod has a token.
 """
 
 from __future__ import annotations
 
 import asyncio
+import enum
 import errno
 import resource
+import select
 import socket
 import ssl
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import structlog
@@ -26,6 +32,9 @@ ACCEPTS_PER_TURN = 64
 
 PAUSE_SECONDS = 0.5
 """Seconds without accepting after the process has run out of file descriptors."""
+
+STILL_SECONDS = 1.0
+"""Seconds after which a connection that has come no further goes before those that have."""
 
 LOG_SECONDS = 60.0
 """Seconds between two log messages about closed connections."""
@@ -62,14 +71,35 @@ CONNECTIONS: web.AppKey[list[Connections]] = web.AppKey("connections", list)
 """The connections of every listener of an application, for the handler that authenticates requests."""
 
 
+class _Stage(enum.IntEnum):
+    """How far a connection has come, in the order in which connections are closed."""
+
+    UNAUTHENTICATED = 0
+    SILENT = 1
+    HANDSHAKE = 2
+    TOKEN = 3
+    CERTIFICATE = 4
+
+
 class _Connection:
     """One accepted connection."""
 
-    def __init__(self, accepted: socket.socket) -> None:
+    def __init__(self, accepted: socket.socket, address: str) -> None:
         self.socket: socket.socket | None = accepted
+        self.address = address
+        self.stage = _Stage.SILENT
+        self.since = asyncio.get_running_loop().time()
         self.task: asyncio.Task[None] | None = None
         self.protocol: RequestHandler | None = None
-        self.authenticated = False
+
+    def reach(self, stage: _Stage) -> None:
+        """Note that the connection has come that far."""
+        self.stage, self.since = stage, asyncio.get_running_loop().time()
+
+    def rank(self, now: float) -> tuple[bool, _Stage]:
+        """Order in which connections are closed."""
+        moves = self.stage >= _Stage.TOKEN or now - self.since < STILL_SECONDS
+        return moves, self.stage
 
     @property
     def open(self) -> bool:
@@ -92,8 +122,9 @@ class Connections:
     """The connections of one listener."""
 
     def __init__(
-        self, server: web.Server, *, context: ssl.SSLContext, limits: ConnectionLimits
+        self, server: web.Server, *, context: ssl.SSLContext | None, limits: ConnectionLimits
     ) -> None:
+        """`context`: TLS of the connections; None: they are plain."""
         self._server = server
         self._context = context
         self._limits = limits
@@ -111,25 +142,28 @@ class Connections:
         """Note that a request of this connection was authenticated."""
         connection = self._by_protocol.get(protocol)
         if connection is not None:
-            connection.authenticated = True
+            connection.reach(max(connection.stage, _Stage.TOKEN))
 
     def accept(self, listening: socket.socket) -> None:
         """Accept what waits on a listening socket; called when there is something."""
         loop = asyncio.get_running_loop()
+        fresh = []
         for _ in range(ACCEPTS_PER_TURN):
             try:
-                accepted, _address = listening.accept()
+                accepted, address = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
+                break
             except OSError as error:
                 if error.errno not in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
                     raise
                 self._exhausted(loop, listening, error)
-                return
+                break
             accepted.setblocking(False)
-            connection = _Connection(accepted)
+            connection = _Connection(accepted, str(address[0]))
             self._all[connection] = None
-            self._make_room()
+            fresh.append(connection)
+        self._make_room()
+        for connection in fresh:
             if connection in self._all:
                 connection.task = loop.create_task(self._serve(connection), name="connection")
 
@@ -154,12 +188,13 @@ class Connections:
             async with asyncio.timeout(limits.handshake_seconds):
                 await _readable(accepted)
             connection.socket = None
+            connection.reach(_Stage.HANDSHAKE)
             transport, _ = await loop.connect_accepted_socket(
                 protocol,
                 accepted,
                 ssl=self._context,
-                ssl_handshake_timeout=limits.handshake_seconds,
-                ssl_shutdown_timeout=limits.shutdown_seconds,
+                ssl_handshake_timeout=limits.handshake_seconds if self._context else None,
+                ssl_shutdown_timeout=limits.shutdown_seconds if self._context else None,
             )
         except (OSError, TimeoutError, ssl.SSLError):
             # Scanners, health checks of load balancers and clients that distrust us are everyday life.
@@ -167,22 +202,26 @@ class Connections:
             self._forget(connection)
             return
         if transport.get_extra_info("peercert"):
-            connection.authenticated = True
+            connection.reach(_Stage.CERTIFICATE)
+        elif connection.stage is _Stage.HANDSHAKE:
+            connection.reach(_Stage.UNAUTHENTICATED)
 
     def _make_room(self) -> None:
-        """Close the oldest that have not authenticated, while there are too many."""
+        """Close connections while there are too many."""
         limits = self._limits
         if len(self._all) <= min(limits.connections, limits.unauthenticated):
             return
         self._prune()
-        strangers = [item for item in self._all if not item.authenticated]
-        excess = max(
-            len(strangers) - limits.unauthenticated, len(self._all) - limits.connections, 0
-        )
-        # Without strangers among them all slots are taken by clients that have authenticated.
-        for connection in strangers[:excess]:
+        _note_speakers(self._all)
+        strangers = [item for item in self._all if item.stage < _Stage.TOKEN]
+        closed = _first_to_go(strangers, len(strangers) - limits.unauthenticated)
+        gone = set(closed)
+        # Where clients with certificates hold all slots, there is nobody to close for a further one of them.
+        rest = [i for i in self._all if i.stage < _Stage.CERTIFICATE and i not in gone]
+        closed += _first_to_go(rest, len(self._all) - len(closed) - limits.connections)
+        for connection in closed:
             self._forget(connection)
-        self._report(min(excess, len(strangers)))
+        self._report(len(closed))
 
     def _prune(self) -> None:
         for connection in [item for item in self._all if not item.open]:
@@ -199,7 +238,7 @@ class Connections:
         now = asyncio.get_running_loop().time()
         if self._closed and now - self._logged_at >= LOG_SECONDS:
             log.warning(
-                "connection limit reached; closing the oldest that have not authenticated",
+                "connection limit reached; closing those that have not authenticated",
                 closed=self._closed,
                 limit=self._limits.connections,
                 unauthenticated_limit=self._limits.unauthenticated,
@@ -211,9 +250,10 @@ class Connections:
     ) -> None:
         """Out of file descriptors: give one back, and accept again a little later."""
         self._prune()
-        oldest = next((item for item in self._all if not item.authenticated), None)
-        if oldest is not None:
-            self._forget(oldest)
+        for connection in _first_to_go(
+            [item for item in self._all if item.stage < _Stage.CERTIFICATE], 1
+        ):
+            self._forget(connection)
         now = loop.time()
         if now - self._logged_at >= LOG_SECONDS:
             log.warning("connections cannot be accepted; retrying", error=error.strerror)
@@ -224,6 +264,34 @@ class Connections:
     def _resume(self, loop: asyncio.AbstractEventLoop, listening: socket.socket) -> None:
         if listening.fileno() >= 0:
             loop.add_reader(listening, self.accept, listening)
+
+
+def _note_speakers(connections: Iterable[_Connection]) -> None:
+    """Move silent connections whose first byte waits to be read on to their handshake."""
+    silent = {
+        item.socket.fileno(): item
+        for item in connections
+        if item.stage is _Stage.SILENT and item.socket is not None
+    }
+    poll = select.poll()
+    for descriptor in silent:
+        poll.register(descriptor, select.POLLIN)
+    for descriptor, _ in poll.poll(0):
+        silent[descriptor].reach(_Stage.HANDSHAKE)
+
+
+def _first_to_go(connections: list[_Connection], count: int) -> list[_Connection]:
+    """So many of some connections, given in the order of their age, that are closed first."""
+    if count <= 0:
+        return []
+    by_address: dict[str, list[_Connection]] = {}
+    now = asyncio.get_running_loop().time()
+    # The last of an address goes first: of the lowest rank the oldest.
+    youngest_first = connections[::-1]
+    for item in sorted(youngest_first, key=lambda item: item.rank(now), reverse=True):
+        by_address.setdefault(item.address, []).append(item)
+    number = min(count, len(connections))
+    return [max(by_address.values(), key=len).pop() for _ in range(number)]
 
 
 async def _readable(waiting: socket.socket) -> None:

@@ -1,4 +1,4 @@
-"""The TLS listener: certificates that are reloaded, bounded connections, timeouts, and drain."""
+"""Listeners: TLS with certificates that are reloaded, or plain; bounded connections, timeouts, and drain."""
 
 from __future__ import annotations
 
@@ -43,10 +43,19 @@ async def listening(
     *,
     host: str,
     port: int,
-    certificates: Certificates,
+    certificates: Certificates | None,
     limits: ConnectionLimits = DEFAULT_LIMITS,
+    flag: str = "--port",
 ) -> AsyncIterator[int]:
     """Serve until the context ends, and give the port; requests in flight then finish, or time out.
+
+    Args:
+        application: what is served.
+        host: address or name to listen on.
+        port: port; 0 picks a free one.
+        certificates: serving certificate and client authorities; None serves without TLS.
+        limits: limits of connections.
+        flag: flag that chooses the port, for the error message.
 
     Raises:
         StartupError: the address is in use, or not of this machine.
@@ -61,14 +70,17 @@ async def listening(
     )
     await runner.setup()
     assert runner.server is not None  # noqa: S101 - setup() makes it
-    connections = Connections(runner.server, context=certificates.listening, limits=limits)
+    context = None if certificates is None else certificates.listening
+    connections = Connections(runner.server, context=context, limits=limits)
     application[CONNECTIONS].append(connections)
     loop = asyncio.get_running_loop()
     try:
-        sockets = await _listen(host, port)
+        sockets = await _listen(host, port, flag)
         for item in sockets:
             loop.add_reader(item, connections.accept, item)
-        files = asyncio.create_task(certificates.follow_files(), name="reload certificates")
+        reloading = certificates is not None and asyncio.create_task(
+            certificates.follow_files(), name="reload certificates"
+        )
         try:
             yield sockets[0].getsockname()[1]
         finally:
@@ -76,12 +88,13 @@ async def listening(
                 loop.remove_reader(item)
                 item.close()
             connections.close()
-            await tasks.cancel(files)
+            if reloading:
+                await tasks.cancel(reloading)
     finally:
         await runner.cleanup()
 
 
-async def _listen(host: str, port: int) -> list[socket.socket]:
+async def _listen(host: str, port: int, flag: str) -> list[socket.socket]:
     """Listening sockets of every address of the host.
 
     Raises:
@@ -100,7 +113,7 @@ async def _listen(host: str, port: int) -> list[socket.socket]:
     except OSError as error:
         for item in sockets:
             item.close()
-        fix = "; is another adapter running? choose another port with --port"
+        fix = f"; is another adapter running? choose another port with {flag}"
         raise errors.StartupError(
             f"cannot listen on {host}:{port}: {error.strerror or error}"
             + (fix if error.errno == errno.EADDRINUSE else "")

@@ -8,7 +8,7 @@ chooses. Engines are deterministic, and how often they are advanced never change
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 SumCount = tuple[float, int]
 """Sum and count of a histogram."""
@@ -18,8 +18,7 @@ FirstToken = tuple[float, float]
 gives of those since its last call. Without the method they are known when the requests end."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Completion:
+class Completion(NamedTuple):
     """One request that was served to its end.
 
     Attributes:

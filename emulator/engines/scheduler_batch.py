@@ -174,7 +174,9 @@ class Batch:
             self.context_tokens -= computed
             work.generated += made
             work.last_token_ms = at_ms
-            if self.gaps is not None:
+            if self.gaps is None:
+                work.longest_gap_ms = math.nan
+            else:
                 longest = self.gaps.longest_since(work.joined_step)
                 work.longest_gap_ms = max(work.longest_gap_ms, longest)
             work.last_step = NOT_DECODING

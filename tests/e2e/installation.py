@@ -184,7 +184,7 @@ class Installation:
             "--metrics-host=127.0.0.1", f"--metrics-port={metrics}",
             f"--state-dir={self.plane.folder}/state-{name}", f"--identity={name}_0",
             "--interval=2s", "--scrape-interval=500ms", "--window=5s", "--lease-duration=6s",
-            f"--certificate-overlap={overlap}", *flags,
+            f"--certificate-overlap={overlap}", "--allowed-endpoints=127.0.0.1/32", *flags,
             cwd=ROOT, stdout=log, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
         found = Replica(process, f"http://127.0.0.1:{metrics}", self.plane.folder / f"{name}.log")

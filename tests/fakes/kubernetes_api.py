@@ -21,9 +21,9 @@ from aiohttp import web
 from adapter.auth import reviews
 from adapter.kube import labels as selectors
 from certs.authority import kubeconfig
+from tests.fakes import kubernetes_forwarding, kubernetes_watch, kubernetes_writes
 from tests.fakes import kubernetes_rbac as rbac
 from tests.fakes import kubernetes_stand_in as stand_ins
-from tests.fakes import kubernetes_watch, kubernetes_writes
 from tests.fakes.kubernetes_objects import (
     ROOT,
     VARIANTS,
@@ -55,7 +55,9 @@ class Entrance:
         user: Whose permissions count; empty: all are granted.
         cut: Whether connections are closed without an answer.
         slow: Seconds before every answer.
+        late: Gives the seconds that a request by method and path is on its way, even if its client has gone.
         answer: Gives the status of a request, by method and path; None answers as usual.
+        odd_line: Line that every watch is, and ends with; empty: watches are as they should be.
         streams: Open watches.
 
     """
@@ -65,7 +67,9 @@ class Entrance:
     user: str = ACCOUNT
     cut: bool = False
     slow: float = 0.0
+    late: Callable[[str, str], float] = lambda _method, _path: 0.0
     answer: Callable[[str, str], int | None] = lambda _method, _path: None
+    odd_line: bytes = b""
     streams: set[asyncio.Task[None]] = field(default_factory=set)
 
     def end_watches(self) -> None:
@@ -88,6 +92,9 @@ class KubernetesApi(ObjectStore):
         requests: Entrance, method and path of every request.
         denied: Requests that RBAC did not allow.
         bookmarks: Number of bookmarks sent.
+        access_reviews: Number of SubjectAccessReviews.
+        forwarded: Address of each pod's port that can be forwarded, by namespace, pod and port.
+        late: Entrance and status of every request that was sent late.
         external: Values of external metrics by variant, as the aggregation layer would relay them.
 
     """
@@ -100,6 +107,10 @@ class KubernetesApi(ObjectStore):
         self.denied: list[str] = []
         self.bookmarks = 0
         self.external: dict[str, str] = {}
+        self.access_reviews = 0
+        self.forwarded: dict[tuple[str, str, int], tuple[str, int]] = {}
+        self.late: list[tuple[str, int]] = []
+        self._delayed: set[asyncio.Task[web.StreamResponse]] = set()
 
     def writes(self, plural: str) -> list[tuple[str, str, str]]:
         """Requests that changed a kind of objects: entrance, method, path."""
@@ -115,17 +126,38 @@ class KubernetesApi(ObjectStore):
         code = entrance.answer(request.method, request.path)
         if code is not None:
             return _status(code, "made to fail")
+        late = entrance.late(request.method, request.path)
+        if late:
+            await request.read()
+            delayed = asyncio.create_task(self._arrive_late(entrance, request, late))
+            self._delayed.add(delayed)
+            delayed.add_done_callback(self._delayed.discard)
+            return await asyncio.shield(delayed)
+        return await self._arrive(entrance, request)
+
+    async def _arrive_late(
+        self, entrance: Entrance, request: web.Request, seconds: float
+    ) -> web.StreamResponse:
+        await asyncio.sleep(seconds)
+        response = await self._arrive(entrance, request)
+        self.late.append((entrance.kubeconfig.stem, response.status))
+        return response
+
+    async def _arrive(self, entrance: Entrance, request: web.Request) -> web.StreamResponse:
         name = entrance.kubeconfig.stem
         self.requests.append((name, request.method, request.path))
         try:
+            if request.path.endswith("/portforward"):
+                return await self._forward(entrance, request)
             return await self._answer(entrance, request)
         except StatusError as error:
             return _status(error.code, str(error))
 
     async def _answer(self, entrance: Entrance, request: web.Request) -> web.StreamResponse:
-        if request.path.endswith("/tokenreviews"):
+        review = request.path.rpartition("/")[2]
+        if review == "tokenreviews":
             return await self.identities.review_token(request)
-        if request.path.endswith("/subjectaccessreviews"):
+        if review == "subjectaccessreviews":
             return await self._review_access(request)
         document = self._document(request)
         if document is not None:
@@ -135,12 +167,22 @@ class KubernetesApi(ObjectStore):
         read = "get" if path.name else "watch" if watching else "list"
         self._permit(entrance, VERBS.get(request.method, read), path, request)
         if watching:
+            if entrance.odd_line:
+                return web.Response(body=entrance.odd_line + b"\n")
             return await kubernetes_watch.watch(
                 self, path, request, streams=entrance.streams, bookmarked=self._bookmarked
             )
-        body = await request.json() if request.can_read_body else None
+        body = await request.json() if request.body_exists else None
         found = self._act(entrance, path, body, request)
         return web.json_response(found, status=201 if request.method == "POST" else 200)
+
+    async def _forward(self, entrance: Entrance, request: web.Request) -> web.StreamResponse:
+        path = parse_path(request.path)
+        # As since Kubernetes 1.35: the upgrade of a GET needs the right to create, too.
+        for verb in ("get", "create"):
+            self._permit(entrance, verb, path, request)
+        where = (path.namespace, path.name, int(request.query["ports"]))
+        return await kubernetes_forwarding.forward(request, self.forwarded.get(where))
 
     def _bookmarked(self) -> None:
         self.bookmarks += 1
@@ -206,7 +248,12 @@ class KubernetesApi(ObjectStore):
     async def _review_access(self, request: web.Request) -> web.Response:
         spec = (await request.json())["spec"]
         attributes = spec.get("resourceAttributes") or {}
-        if self.rules is not None and attributes.get("group") != stand_ins.GROUP:
+        plain = spec.get("nonResourceAttributes")
+        self.access_reviews += 1
+        if plain is not None:
+            rules = self.rules or []
+            allowed = rbac.allowed_url(rules, spec["user"], plain["verb"], plain["path"])
+        elif self.rules is not None and attributes.get("group") != stand_ins.GROUP:
             allowed = rbac.allowed(self.rules, spec["user"], rbac.action_of(attributes))
         else:
             allowed = self.identities.allows(spec)

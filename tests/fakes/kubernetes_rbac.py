@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 _BUILT_IN: list[dict[str, Any]] = [
@@ -62,6 +63,25 @@ def action_of(attributes: dict[str, Any]) -> Action:
 
 def allowed(objects: list[dict[str, Any]], user: str, action: Action) -> bool:
     """Whether roles and bindings among the objects allow the user an action."""
+    return any(
+        action.verb in rule["verbs"]
+        and action.group in rule.get("apiGroups", ())
+        and {action.resource, "*"} & set(rule["resources"])
+        and (not rule.get("resourceNames") or action.name in rule["resourceNames"])
+        for rule in _rules(objects, user, action.namespace)
+    )
+
+
+def allowed_url(objects: list[dict[str, Any]], user: str, verb: str, path: str) -> bool:
+    """Whether roles and bindings among the objects allow the user a verb on a non-resource URL."""
+    return any(
+        verb in rule["verbs"] and path in rule.get("nonResourceURLs", ())
+        for rule in _rules(objects, user, "")
+    )
+
+
+def _rules(objects: list[dict[str, Any]], user: str, namespace: str) -> Iterator[dict[str, Any]]:
+    """Rules that a user has in a namespace; empty for the cluster scope."""
     roles = {
         (item["kind"], item["metadata"].get("namespace", ""), item["metadata"]["name"]): item
         for item in [*objects, *_BUILT_IN]
@@ -76,17 +96,9 @@ def allowed(objects: list[dict[str, Any]], user: str, action: Action) -> bool:
             if subject["kind"] == "ServiceAccount"
         ]
         where = item["metadata"].get("namespace", "")
-        if user not in subjects or (item["kind"] == "RoleBinding" and where != action.namespace):
+        if user not in subjects or (item["kind"] == "RoleBinding" and where != namespace):
             continue
         reference = item["roleRef"]
         space = where if reference["kind"] == "Role" else ""
         role = roles.get((reference["kind"], space, reference["name"]))
-        for rule in [] if role is None else role["rules"]:
-            if (
-                action.verb in rule["verbs"]
-                and action.group in rule["apiGroups"]
-                and {action.resource, "*"} & set(rule["resources"])
-                and (not rule.get("resourceNames") or action.name in rule["resourceNames"])
-            ):
-                return True
-    return False
+        yield from [] if role is None else role["rules"]

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import structlog
 from aiohttp import web
@@ -96,12 +97,15 @@ async def test_a_watch_line_that_is_no_event_is_an_error_of_the_watch(
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", unused_tcp_port).start()
-    from kubernetes_asyncio.client import ApiClient, Configuration  # noqa: PLC0415 - takes a second
 
-    configuration = Configuration()
-    configuration.host = f"http://127.0.0.1:{unused_tcp_port}"
+    async def authorize(_: dict[str, str]) -> None:
+        return None
+
     try:
-        async with ApiClient(configuration) as api:
+        async with aiohttp.ClientSession() as session:
+            api = client.Connection(
+                session=session, server=f"http://127.0.0.1:{unused_tcp_port}", authorize=authorize
+            )
             with pytest.raises(errors.Unavailable) as caught:
                 [event async for event in client.Cluster(api).watch_objects(PODS, "1")]
     finally:

@@ -140,6 +140,47 @@ async def test_raw_connections_cost_no_slots_of_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.virtual_time
+async def test_a_flood_does_not_end_the_handshake_of_a_client_with_a_certificate(
+    tmp_path: Path,
+) -> None:
+    """From the same address and at the same time: who comes further goes after those who stand still."""
+    async with serving(tmp_path) as server:
+        idle = [await server.connect() for _ in range(LIMITS.unauthenticated)]
+        raw: list[asyncio.StreamWriter] = []
+
+        async def flood() -> None:
+            while True:
+                with contextlib.suppress(OSError):
+                    _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+                    raw.append(writer)
+
+        flooding = asyncio.create_task(flood())
+        for _ in range(20):
+            assert await server.status("/version", "alice") == 200
+        flooding.cancel()
+        assert len(raw) > LIMITS.unauthenticated
+        for writer in [*raw, *(writer for _, writer in idle)]:
+            writer.close()
+
+
+@pytest.mark.virtual_time
+async def test_many_connections_of_one_address_do_not_displace_those_of_another(
+    tmp_path: Path,
+) -> None:
+    """A stranger with one connection keeps it while another address fills the limit."""
+    async with serving(tmp_path) as server:
+        lone = await asyncio.open_connection(
+            "127.0.0.1", server.port, ssl=server.context(None), local_addr=("127.0.0.2", 0)
+        )
+        many = [await server.connect() for _ in range(3 * LIMITS.unauthenticated)]
+        await asyncio.sleep(1)
+        assert sum(not reader.at_eof() for reader, _ in many) <= LIMITS.unauthenticated
+        assert await status(*lone) == 200
+        for _, writer in [lone, *many]:
+            writer.close()
+
+
+@pytest.mark.virtual_time
 async def test_certificates_of_the_limit_itself_are_served_up_to_it(tmp_path: Path) -> None:
     """All slots taken by clients with a certificate: a further stranger does not displace one."""
     async with serving(tmp_path) as server:

@@ -9,6 +9,7 @@ from adapter.planning import fleet
 from adapter.resources import schemas
 from adapter.resources.annotations import ACCELERATOR_LABEL
 from adapter.resources.configuration.last_good import listed
+from adapter.resources.devices.products import alike
 from analyzer.latency import LatencyParameters
 from analyzer.step_times import EngineLimits, StepTimes
 
@@ -52,26 +53,54 @@ def of_spec(
 
 
 def accelerator(
-    label: str,
-    profiles: Sequence[fleet.Profile],
+    variant: schemas.VariantAutoscaling,
+    given: Sequence[fleet.Profile],
     accelerators: Mapping[str, fleet.Accelerator],
-) -> str:
-    """Accelerator that the replicas run on: the label's, else the only one there is; empty if unknown.
+    *,
+    products: Sequence[str] = (),
+) -> tuple[str, fleet.Accelerator | None]:
+    """Accelerator that the replicas run on, empty if unknown; and one that only the variant prices.
+
+    It is that of the label, else of the only profile, else the one whose device the pods' GPU product is,
+    else one at `spec.variantCost`, else the only one that has a price.
+
+    Args:
+        variant: the object.
+        given: its profiles.
+        accelerators: accelerators with a price.
+        products: GPU products that its pods ask for or run on.
 
     Raises:
         InputError: it has to be known, as there is no profile, and is not.
 
     """
-    if profiles:
-        return label or (profiles[0].accelerator if len(profiles) == 1 else "")
-    if label in accelerators or (not label and len(accelerators) == 1):
-        return label or next(iter(accelerators))
+    label = variant.metadata.labels.get(ACCELERATOR_LABEL, "")
+    if given:
+        return label or (given[0].accelerator if len(given) == 1 else ""), None
+    if label in accelerators:
+        return label, None
+    seen = [
+        name
+        for name, item in sorted(accelerators.items())
+        if any(alike(item.device_type, product) for product in products)
+    ]
+    if not label and len(seen) == 1:
+        return seen[0], None
+    cost = variant.spec.variant_cost
+    if cost is not None:
+        device = label or (products[0] if products else "unknown")
+        name = f"{device}@{cost:g}"
+        return name, fleet.Accelerator(name=name, device_type=device, unit_cost=cost)
+    if not label and len(accelerators) == 1:
+        return next(iter(accelerators)), None
     why = f"its value {label!r} has no cost" if label else "it is not set"
+    if products and not label:
+        why += f", and the pods' GPU {products[0]} is no device there"
     raise errors.InputError(
         "spec.modelProfile: not given, so metadata.labels"
         f"[{ACCELERATOR_LABEL}] must name the accelerator that the replicas run on, and {why}; set it to"
         f" a key of ConfigMap accelerator-unit-costs, which has {listed(accelerators)}, or give a"
-        " profile"
+        " profile or spec.variantCost"
     )
 
 

@@ -5,16 +5,18 @@ An entry of a service class that cannot be used is a problem of that entry alone
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from yaml import Node
 
 from adapter.planning import fleet
 from adapter.resources import schemas
 from adapter.resources.texts.documents import (
     DocumentError,
+    composed,
     field_path,
     lines_of,
     parse_json,
@@ -26,6 +28,9 @@ Model = TypeVar("Model", bound=BaseModel)
 
 _SPELLINGS = {"slo-itl": "slo-tpot", "slo-ttw": "slo-ttft"}
 """Names of 2025 for targets, and today's."""
+
+_MOST_REPEATED = 3
+"""Most repeated keys of one row that are reported."""
 
 _KNOWN: Mapping[type[BaseModel], str] = {
     schemas.UnitCost: "device, cost",
@@ -64,8 +69,9 @@ def parse_cost(name: str, text: str) -> CostRow:
         document = parse_json(text)
     except DocumentError as error:
         return CostRow(problems=(str(error),))
-    problems = _repeated(text)
-    cost = _validated(schemas.UnitCost, document, text, problems)
+    root = composed(text)
+    problems, line = _repeated(root), lines_of(root)
+    cost = _validated(schemas.UnitCost, document, line, problems)
     if cost is None or problems:
         return CostRow(problems=tuple(problems))
     return CostRow(
@@ -81,8 +87,9 @@ def parse_class(text: str) -> ClassRow:
         document = parse_yaml(text)
     except DocumentError as error:
         return ClassRow(problems=(str(error),))
-    problems = _repeated(text)
-    parsed = _validated(schemas.ServiceClassDocument, document, text, problems)
+    root = composed(text)
+    problems, line = _repeated(root), lines_of(root)
+    parsed = _validated(schemas.ServiceClassDocument, document, line, problems)
     if parsed is None or problems:
         return ClassRow(problems=tuple(problems))
     targets: dict[str, fleet.Targets] = {}
@@ -90,14 +97,14 @@ def parse_class(text: str) -> ClassRow:
     twice: dict[str, str] = {}
     for index, entry in enumerate(parsed.data):
         entry_problems: list[str] = []
-        level = _validated(schemas.ServiceLevel, entry, text, entry_problems, ("data", index))
+        level = _validated(schemas.ServiceLevel, entry, line, entry_problems, ("data", index))
         if level is None:
             model = entry.get("model") if isinstance(entry, dict) else None
             model = model if isinstance(model, str) else ""
             wrong[model] = "; ".join([*filter(None, [wrong.get(model)]), *entry_problems])
         elif level.model in targets:
             twice[level.model] = _located(
-                lines_of(text)(("data", index)),
+                line(("data", index)),
                 f"data[{index}].model: is listed twice; keep one of the two",
             )
         else:
@@ -122,7 +129,7 @@ def _targets(level: schemas.ServiceLevel) -> fleet.Targets:
 def _validated(
     model: type[Model],
     document: Any,
-    text: str,
+    line: Callable[[Sequence[int | str]], int | None],
     problems: list[str],
     path: tuple[int | str, ...] = (),
 ) -> Model | None:
@@ -130,7 +137,6 @@ def _validated(
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        line = lines_of(text)
         for item in error.errors():
             location = (*path, *item["loc"])
             message = item["msg"].removeprefix("Value error, ")
@@ -149,8 +155,9 @@ def _unknown(model: type[BaseModel], document: Any, key: str) -> str:
     return f"is not known; known are {_KNOWN[model]}"
 
 
-def _repeated(text: str) -> list[str]:
-    return [_located(line, f"{key}: is given twice; keep one") for key, line in repeated_keys(text)]
+def _repeated(root: Node | None) -> list[str]:
+    found = repeated_keys(root)[:_MOST_REPEATED]
+    return [_located(line, f"{key}: is given twice; keep one") for key, line in found]
 
 
 def _located(line: int | None, message: str) -> str:

@@ -97,15 +97,20 @@ def validated(model: type[Model], document: Any, where: str, problems: list[str]
     return None
 
 
-def lines_of(text: str) -> Callable[[Sequence[int | str]], int | None]:
-    """A function from the path of a field to its line in a YAML or JSON text, counted from 1.
+def composed(text: str) -> yaml.Node | None:
+    """Nodes of a YAML or JSON text with their places; None where the parser has none for it."""
+    try:
+        root: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, RecursionError, ValueError):
+        return None
+    return root
+
+
+def lines_of(root: yaml.Node | None) -> Callable[[Sequence[int | str]], int | None]:
+    """A function from the path of a field to its line in the text, counted from 1.
 
     The line of a field that is missing is that of what it is missing in; None where there is none.
     """
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, RecursionError, ValueError):
-        root = None
 
     def line(path: Sequence[int | str]) -> int | None:
         node, found = root, None if root is None else root.start_mark.line + 1
@@ -125,13 +130,9 @@ def lines_of(text: str) -> Callable[[Sequence[int | str]], int | None]:
     return line
 
 
-def repeated_keys(text: str) -> list[tuple[str, int]]:
-    """Keys that one mapping of a YAML text has twice, of which parsers keep the last, with their lines."""
-    try:
-        nodes = [yaml.compose(text, Loader=yaml.SafeLoader)]
-    except (yaml.YAMLError, RecursionError, ValueError):
-        return []
-    repeated, visited = [], set()
+def repeated_keys(root: yaml.Node | None) -> list[tuple[str, int]]:
+    """Keys that one mapping of a text has twice, of which parsers keep the last, with their lines."""
+    nodes, repeated, visited = [root], [], set()
     while nodes:
         node = nodes.pop()
         if node is None or id(node) in visited:

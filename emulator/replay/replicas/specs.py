@@ -97,7 +97,8 @@ class VllmEngine(Limits):
             per_context_token_ms=self.step_ms.per_context_token,
         )
         limits = self.limits
-        return lambda: SchedulerEngine(times, limits)
+        # A replay asks for no gaps between single tokens.
+        return lambda: SchedulerEngine(times, limits, gaps=False)
 
 
 class ProfileSteps(Part):

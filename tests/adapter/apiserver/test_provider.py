@@ -142,10 +142,12 @@ async def test_both_ports_have_the_same_probes() -> None:
     """API port and metrics port give the same checks and metrics; only the status of a failure differs."""
     problem: list[str] = []
     shared = fresh(ping=lambda: None, objects=lambda: problem[0] if problem else None)
+    plain_application = web.Application()
+    probes.add_plain(plain_application, shared)
     Gauge("answer", "What it is.", registry=shared.registry).set(42)
     async with (
         listening(application(Queue(), shared)) as api,
-        listening(probes.plain(shared)) as plain,
+        listening(plain_application) as plain,
     ):
         for path in ("/healthz", "/livez", "/readyz", "/readyz?verbose&exclude=ping", "/metrics"):
             assert await get(api + path) == await get(plain + path)

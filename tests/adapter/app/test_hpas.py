@@ -12,8 +12,10 @@ import pytest
 
 from adapter import cli
 from adapter.app.endpoints import Endpoints
+from adapter.resources.watches import Scope
+from adapter.resources.wva.config import NO_CLASS
 from tests.fakes import cluster_world as worlds
-from tests.fakes.cluster_world import LWS, SCALERS, World, until
+from tests.fakes.cluster_world import APPS, CORE, LWS, SCALERS, SYSTEM, World, until
 from tests.fakes.kubernetes_objects import VARIANTS, Object
 
 pytestmark = pytest.mark.virtual_time
@@ -126,3 +128,78 @@ async def test_a_scale_without_a_selector(tmp_path: Path) -> None:
             message = world.condition("MetricsAvailable", "s")[2]
     assert "LeaderWorkerSet set: its /scale has no status.selector" in message
     assert "labelSelectorPath" in message
+
+
+async def test_an_hpa_without_a_variant(tmp_path: Path) -> None:
+    """Annotations of WVA 0.9 on the HPA are enough: the value is served to it, by the price of its own."""
+    async with worlds.running(tmp_path) as world:
+        world.api.remove(VARIANTS, "variantautoscalings", "team-a", "v")
+        world.load["v"] = 60.0
+        item = worlds.scaler("v", behavior=EXACT)
+        item["metadata"]["annotations"] = {
+            "llm-d.ai/managed": "true",
+            "llm-d.ai/model-id": worlds.MODEL,
+            "llm-d.ai/variant-cost": "10.0",
+        }
+        world.api.put(SCALERS, "horizontalpodautoscalers", item)
+        async with world.replica("a") as (front, _):
+            await until(lambda: "team-a/v" in front.loop.states)
+            await until(lambda: front.loop.states["team-a/v"].desired)
+            state = front.loop.states["team-a/v"]
+            await until(world.ca_bundle)
+            assert await world.metric(front) == [str(state.desired)]
+            assert state.accelerator == "unknown@10"
+            assert state.source.service_class == "Premium"
+
+
+async def test_a_variant_of_2026_without_a_class(tmp_path: Path) -> None:
+    """No class lists its model: KV cache and queue decide, and the condition says so."""
+    async with worlds.running(tmp_path) as world:
+        classes = next(c for c in worlds.manifests() if "classes" in c["metadata"]["name"])
+        text = classes["data"]["premium"]
+        classes["data"]["premium"] = text.replace(worlds.MODEL, "another/model")
+        world.api.put(CORE, "configmaps", classes)
+        world.load["v"] = 60.0
+        item = world.variant()
+        reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "v"}
+        item["spec"] = {
+            "scaleTargetRef": reference,
+            "modelID": worlds.MODEL,
+            "variantCost": "10.0",
+            "minReplicas": 2,
+            "maxReplicas": 3,
+        }
+        world.api.put(VARIANTS, "variantautoscalings", item)
+        async with world.replica("a") as (front, _):
+            await until(lambda: world.desired() == 2)
+            assert world.condition("OptimizationReady")[:2] == ("True", "SaturationRule")
+            assert front.loop.states["team-a/v"].source.service_class == NO_CLASS
+            assert world.condition("ConfigurationValid")[0] == ""
+
+
+async def test_a_tainted_pool_that_the_pods_tolerate(tmp_path: Path) -> None:
+    """GPUs behind a taint of a cloud's GPU pool count for a Deployment that tolerates it."""
+    async with worlds.running(tmp_path, limited=True) as world:
+        taint = {"key": "sku", "value": "gpu", "effect": "NoSchedule"}
+        labels = {"nvidia.com/gpu.product": "NVIDIA-A100-PCIE-80GB", "nvidia.com/gpu.count": "4"}
+        node = {
+            "metadata": {"name": "node", "labels": labels},
+            "spec": {"taints": [taint]},
+            "status": {
+                "allocatable": {"nvidia.com/gpu": "4"},
+                "conditions": [{"type": "Ready", "status": "True"}],
+            },
+        }
+        world.api.put(CORE, "nodes", node)
+        deployment = worlds.workload("v", 1)
+        container = {"name": "c", "resources": {"limits": {"nvidia.com/gpu": "1"}}}
+        deployment["spec"]["template"]["spec"] = {
+            "tolerations": [{**taint, "operator": "Equal"}],
+            "containers": [container],
+        }
+        world.api.put(APPS, "deployments", deployment)
+        world.load["v"] = 90.0
+        scope = Scope(config_namespace=SYSTEM, limited=True)
+        async with world.replica("a", scope=scope) as (front, _):
+            await until(lambda: world.desired() == 3)
+            assert front.loop.inputs.capacity == {"NVIDIA-A100-PCIE-80GB": 4}

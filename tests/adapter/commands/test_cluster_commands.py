@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from yarl import URL
 
 from adapter import cli
 from adapter.commands import certs, explain
@@ -54,17 +55,43 @@ async def test_explain_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[st
 async def test_explain_asks_the_leader_through_the_api_server(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The Lease names the pod; its metrics port is reached by the pod's proxy."""
+    """The Lease names the pod; its metrics port is forwarded, on loopback, with the caller's own rights."""
     async with worlds.running(tmp_path) as world:
         admin = await world.site.entrance("admin", user="")
         asked = ["explain", "team-a/v", "--kubeconfig", str(admin.kubeconfig)]
         assert await command(*asked) == 1
         assert "is the adapter installed? run variant-adapter doctor" in capsys.readouterr().err
+        async with world.replica("pod-1_abcd1234") as (front, _):
+            await until(lambda: world.desired() == 1)
+            capsys.readouterr()
+            assert await command(*asked) == 1
+            assert "error forwarding port 8080: Connection refused" in capsys.readouterr().err
+            url = URL(front.metrics_url)
+            assert url.host is not None
+            assert url.port is not None
+            world.api.forwarded[SYSTEM, "pod-1", 8080] = (url.host, url.port)
+            assert await command(*asked) == 0
+            assert "  target        1 x A100" in capsys.readouterr().out
+            assert await command("explain", "team-a/none", *asked[2:]) == 1
+            assert "no variant team-a/none; there are team-a/v" in capsys.readouterr().err
+        path = f"/api/v1/namespaces/{SYSTEM}/pods/pod-1/portforward"
+        assert ("admin", "GET", path) in world.api.requests
+
+
+async def test_explain_names_the_right_that_it_needs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who may read the Lease and forward no ports is told which verbs are missing."""
+    rules = kubernetes_api.manifest_rules()
+    async with worlds.running(tmp_path, rules=rules) as world:
+        own = await world.site.entrance("own")
         async with world.replica("pod-1_abcd1234"):
             await until(lambda: world.desired() == 1)
-            await command(*asked)
-        path = f"/api/v1/namespaces/{SYSTEM}/pods/pod-1:8080/proxy/variants/team-a/v"
-        assert ("admin", "GET", path) in world.api.requests
+            capsys.readouterr()
+            assert await command("explain", "--kubeconfig", str(own.kubeconfig)) == 1
+        said = capsys.readouterr().err
+        assert "pods/pod-1/portforward: 403" in said
+        assert "explain needs the verbs get and create on pods/portforward" in said
 
 
 @pytest.mark.parametrize("text", ["v", "a/b/c", "A/b", "../v", "a/"])

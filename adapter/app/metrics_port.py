@@ -1,0 +1,174 @@
+"""The port without TLS: health for all; metrics and explanations, which name tenants, for those with rights.
+
+A bearer token is reviewed by the cluster, and its user needs `get` on the non-resource URL `/metrics` or
+`/variants`. Peers on loopback need no token: whoever may forward a port of the pod can read its metrics. A
+request that a proxy in the pod has forwarded does not count as one from loopback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import structlog
+from aiohttp import web
+
+from adapter.apiserver import probes
+from adapter.app.options import ServeOptions
+from adapter.auth import authorization, users
+from adapter.auth.delegated import Auth
+from adapter.clock import Clock
+from adapter.controller.loop import ControlLoop
+from adapter.diagnostics import explain
+from adapter.tls import listener
+from adapter.tls.connections import CONNECTIONS, ConnectionLimits
+
+log = structlog.get_logger()
+
+LIMITS = ConnectionLimits(connections=256, unauthenticated=192, drain_seconds=1.0)
+"""Probes, Prometheus and people need few connections."""
+
+BODY_LIMIT_BYTES = 1024
+
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "::ffff:127.0.0.1"})
+_FORWARDED = ("forwarded", "via", "x-forwarded-", "x-envoy-", "x-real-ip", "l5d-")
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class _RefusedError(Exception):
+    """A caller may not read what it asks for."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class MetricsPort:
+    """Metrics, health and explanations of one process."""
+
+    def __init__(
+        self,
+        *,
+        options: ServeOptions,
+        loop: ControlLoop,
+        clock: Clock,
+        checks: probes.Probes,
+        leader: Callable[[], str],
+    ) -> None:
+        """Make a port that is not open yet.
+
+        Args:
+            options: address, port, and whether callers need rights.
+            loop: control loop whose variants are explained.
+            clock: time of the explanations.
+            checks: health checks and metrics.
+            leader: identity of the replica that leads, empty while none is known.
+
+        """
+        self._options = options
+        self._loop = loop
+        self._clock = clock
+        self._checks = checks
+        self._leader = leader
+        self._auth: Auth | None = None
+        self.url = ""
+
+    def use(self, auth: Auth) -> None:
+        """Let callers in whom this authentication and authorization accepts; none are before."""
+        self._auth = auth
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Serve until the context ends, if a port is set.
+
+        Raises:
+            StartupError: the address is in use, or not of this machine.
+
+        """
+        host, port = self._options.metrics_host, self._options.metrics_port
+        if port is None:
+            yield
+            return
+        app = web.Application(client_max_size=BODY_LIMIT_BYTES, middlewares=[self._guard])
+        app[CONNECTIONS] = []
+        probes.add_plain(app, self._checks)
+        app.router.add_get("/variants", self._variants)
+        app.router.add_get("/variants/{namespace}/{name}", self._variant)
+        async with listener.listening(
+            app, host=host, port=port, certificates=None, limits=LIMITS, flag="--metrics-port"
+        ) as found:
+            self.url = f"http://{host}:{found}"
+            yield
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        if request.path in authorization.ALWAYS_ALLOWED:
+            return await handler(request)
+        if self._options.metrics_auth == "cluster" and not _from_loopback(request):
+            path = "/variants" if request.path.startswith("/variants") else "/metrics"
+            try:
+                await self._authorize(request, path)
+            except _RefusedError as error:
+                headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
+                return web.json_response(
+                    {"message": str(error)}, status=error.status, headers=headers
+                )
+            for connections in request.app[CONNECTIONS]:
+                connections.authenticated(request.protocol)
+        return await handler(request)
+
+    async def _authorize(self, request: web.Request, path: str) -> None:
+        """Check that the caller may get that non-resource URL.
+
+        Raises:
+            _RefusedError: status and message for a caller that may not.
+
+        """
+        if self._auth is None:
+            raise _RefusedError(503, "not ready to review tokens; try again")
+        if any(name.lower().startswith("impersonate-") for name in request.headers):
+            raise _RefusedError(403, "impersonation is not supported by this server")
+        try:
+            user = await self._auth.authenticator.user(
+                None, request.headers, peer=request.remote or ""
+            )
+            if user is users.ANONYMOUS:
+                raise _RefusedError(401, f"{path} needs a bearer token of the cluster")
+            attributes = authorization.Attributes(verb="get", path=path)
+            decision = await self._auth.policy.decide(user, attributes)
+        except users.UnauthenticatedError as error:
+            raise _RefusedError(401, "the bearer token is not accepted") from error
+        except users.ReviewError as error:
+            log.warning("access review failed; request refused", path=path, error=str(error))
+            raise _RefusedError(503, "the access review failed; try again") from error
+        if not decision.allowed:
+            fix = "bind ClusterRole variant-adapter-metrics-reader"
+            raise _RefusedError(403, f"{user.name} may not get {path}; {fix}")
+
+    async def _variants(self, _: web.Request) -> web.Response:
+        now = self._clock.time()
+        items = [explain.of_state(state, now=now) for state in self._loop.states.values()]
+        items += [explain.of_refusal(refusal) for refusal in self._loop.refused]
+        return web.json_response({**self._leadership(), "variants": items})
+
+    async def _variant(self, request: web.Request) -> web.Response:
+        key = f"{request.match_info['namespace']}/{request.match_info['name']}"
+        state = self._loop.states.get(key)
+        if state is not None:
+            document = explain.of_state(state, now=self._clock.time())
+            return web.json_response({**self._leadership(), **document})
+        for refusal in self._loop.refused:
+            if refusal.key == key:
+                return web.json_response({**self._leadership(), **explain.of_refusal(refusal)})
+        known = ", ".join(sorted(self._loop.states)) or "none"
+        return web.json_response({"message": f"no variant {key}; there are {known}"}, status=404)
+
+    def _leadership(self) -> dict[str, object]:
+        return {"leading": self._loop.leading, "leader": self._leader()}
+
+
+def _from_loopback(request: web.Request) -> bool:
+    """Whether a process of this pod, or who forwards a port to it, sent the request itself."""
+    return request.remote in _LOOPBACK and not any(
+        name.lower().startswith(_FORWARDED) for name in request.headers
+    )

@@ -1,0 +1,1 @@
+"""Pods as a client reaches them through the API server."""

@@ -1,0 +1,119 @@
+"""Names of GPU products: when two mean the same, and where pods and nodes state them.
+
+GPU feature discovery and AMD's labeller name products; where they are absent, clouds do:
+`cloud.google.com/gke-accelerator: nvidia-h100-80gb`, `karpenter.k8s.aws/instance-gpu-name: h100`,
+`node.kubernetes.io/instance-type: Standard_NC24ads_A100_v4`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+LEAST_SEEN, MOST_SEEN = 0.9, 1.02
+"""Memory that a driver sees, in shares of the size in a GPU's name: 15 GiB of a T4 with 16 GB."""
+
+LABELS = (
+    "nvidia.com/gpu.product",
+    "amd.com/gpu.product-name",
+    "beta.amd.com/gpu.product-name",
+    "amd.com/gpu.product",
+    "gpu.intel.com/product",
+    "intel.com/gpu.product",
+    "habana.ai/product.name",
+)
+"""Labels with a product, of vendors."""
+
+CLOUD_LABELS = (
+    "cloud.google.com/gke-accelerator",
+    "karpenter.k8s.aws/instance-gpu-name",
+    "eks.amazonaws.com/instance-gpu-name",
+    "k8s.amazonaws.com/accelerator",
+)
+"""Labels with an NVIDIA product, of clouds."""
+
+CLOUD_MEMORIES = (
+    "karpenter.k8s.aws/instance-gpu-memory",
+    "eks.amazonaws.com/instance-gpu-memory",
+)
+"""Labels with the memory of one GPU in MiB, of clouds."""
+
+INSTANCE_TYPE = "node.kubernetes.io/instance-type"
+
+_SIZE = re.compile(r"(\d+)g(?:i?b)?")
+_VENDORS = frozenset({"nvidia", "amd", "intel", "instinct", "tesla", "geforce"})
+_CHIP = re.compile(r"[a-z]{1,4}\d+[a-z]*|\d+[a-z]+")
+_PARTS = frozenset({"mig", "shared", "vgpu"})
+_AZURE = re.compile(r"Standard_N\w*?_(A100|H100|H200|A10|T4|V100|MI300X|GB200)_", re.IGNORECASE)
+
+
+def spelt(name: str) -> tuple[tuple[str, ...], int | None]:
+    """The words of a name without the size of the memory, and that size in GB."""
+    words = re.split(r"[\s_-]+", name.strip().casefold())
+    sizes = [int(size[1]) for word in words if (size := _SIZE.fullmatch(word))]
+    if len(sizes) != 1:
+        return tuple(words), None
+    return tuple(word for word in words if not _SIZE.fullmatch(word)), sizes[0]
+
+
+def same(device: str, product: str, memory_gib: float | None = None) -> bool:
+    """Whether a device type may mean a product, spelt otherwise: case, blanks, and memory."""
+    (words, size), (have, has) = spelt(device), spelt(product)
+    return words == have and _sizes_agree(size, has, memory_gib)
+
+
+def alike(device: str, product: str, memory_gib: float | None = None) -> bool:
+    """Whether one of two names says less of the same chip: `H100` of `NVIDIA-H100-80GB-HBM3`."""
+    (words, size), (have, has) = spelt(device), spelt(product)
+    left, right = set(words) - _VENDORS, set(have) - _VENDORS
+    if left & _PARTS != right & _PARTS or not (left <= right or right <= left):
+        return False
+    if not any(_CHIP.fullmatch(word) for word in left & right):
+        return False
+    return (
+        size is None or (has is None and memory_gib is None) or _sizes_agree(size, has, memory_gib)
+    )
+
+
+def _sizes_agree(size: int | None, has: int | None, memory_gib: float | None) -> bool:
+    if size == has:
+        return True
+    if size is None or memory_gib is None:
+        return False
+    return LEAST_SEEN * size <= memory_gib <= MOST_SEEN * size
+
+
+def of_cloud(labels: Mapping[str, str]) -> str:
+    """NVIDIA product of a node by the labels of its cloud; empty where they say nothing."""
+    name = next(filter(None, (labels.get(label) for label in CLOUD_LABELS)), "")
+    if not name:
+        found = _AZURE.match(labels.get(INSTANCE_TYPE, ""))
+        name = found[1] if found else ""
+    name = name.upper().removeprefix("NVIDIA-").removeprefix("TESLA-")
+    return f"NVIDIA-{name}" if name else ""
+
+
+def of_labels(labels: Mapping[str, str]) -> str:
+    """Product of a node; empty where its labels do not say."""
+    return next(filter(None, (labels.get(name) for name in LABELS)), "") or of_cloud(labels)
+
+
+def of_pod(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """Products that a pod's node selector and required node affinity name."""
+    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
+    stated: list[Mapping[str, str]] = [spec.get("nodeSelector") or {}]
+    for term in required.get("nodeSelectorTerms") or ():
+        stated += [
+            {str(item.get("key")): str(value)}
+            for item in term.get("matchExpressions") or ()
+            if item.get("operator") == "In"
+            for value in item.get("values") or ()
+        ]
+    return distinct(of_labels(labels) for labels in stated)
+
+
+def distinct(names: Iterable[str]) -> tuple[str, ...]:
+    """Names without empty ones and repetitions, in order."""
+    return tuple(dict.fromkeys(filter(None, names)))

@@ -1,0 +1,1 @@
+"""What the workload-variant-autoscaler left in a cluster: its ConfigMaps, and HPAs that it managed."""

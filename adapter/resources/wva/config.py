@@ -1,0 +1,174 @@
+"""ConfigMaps of the workload-variant-autoscaler of 2026: SLO targets by model, and scale to zero by model.
+
+Entries name a model by `model_id` and, where they have one, `namespace`; the entry `default` holds for all
+other models. Of `wva-saturation-scaling-config` the entry's `scaleToZero` is read; its thresholds are those
+of another rule, for which the saturation rule stands in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from adapter.kube import duration
+from adapter.planning import fleet
+from adapter.resources import schemas
+from adapter.resources.texts.documents import (
+    DocumentError,
+    composed,
+    field_path,
+    lines_of,
+    parse_yaml,
+)
+
+SATURATION = "wva-saturation-scaling-config"
+QUEUEING = "wva-queueing-model-config"
+TO_ZERO = "wva-model-scale-to-zero-config"
+NAMES = (SATURATION, QUEUEING, TO_ZERO)
+
+LOWEST_PRIORITY = 100
+"""Priority of models without a service class."""
+
+NO_CLASS = "(none)"
+"""Name of the class without targets: KV cache and queue bound its variants, and latencies do not."""
+
+DEFAULT = "default"
+"""Key of the entry for all other models."""
+
+
+class _Entry(BaseModel):
+    """An entry; other keys are those of rules that the adapter does not have."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    model: str = Field(alias="model_id", default="")
+    namespace: str = ""
+
+    def concerns(self, key: str, namespace: str, model: str) -> bool:
+        """Whether it is about a model of a namespace; `key` is its key in the ConfigMap."""
+        if key == DEFAULT:
+            return True
+        return self.model == model and self.namespace in {"", namespace}
+
+
+class _Targets(_Entry):
+    ttft_ms: schemas.NonNegative = Field(alias="targetTTFT", default=0.0)
+    itl_ms: schemas.NonNegative = Field(alias="targetITL", default=0.0)
+
+
+class _ToZero(_Entry):
+    enabled: bool | None = Field(alias="enable_scale_to_zero", default=None)
+    retention_seconds: float | None = Field(alias="retention_period", default=None)
+
+    @field_validator("retention_seconds", mode="before")
+    @classmethod
+    def _duration(cls, value: Any) -> float | None:
+        return None if value is None else duration.seconds(str(value))
+
+
+class _Saturation(_ToZero):
+    @model_validator(mode="before")
+    @classmethod
+    def _lift(cls, data: Any) -> Any:
+        """The keys of `scaleToZero` as those of the other ConfigMap."""
+        inner = data.get("scaleToZero") if isinstance(data, dict) else None
+        if not isinstance(inner, dict):
+            return data
+        names = {"enabled": "enable_scale_to_zero", "retentionPeriod": "retention_period"}
+        return {**data, **{names[key]: inner[key] for key in names.keys() & inner.keys()}}
+
+
+_KINDS: Mapping[str, type[_Entry]] = {
+    SATURATION: _Saturation,
+    QUEUEING: _Targets,
+    TO_ZERO: _ToZero,
+}
+
+_Found = TypeVar("_Found", bound=_Entry)
+
+
+class WvaConfig:
+    """Entries of these ConfigMaps, read so far."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, dict[str, _Entry]] = {}
+        self._classes: dict[str, fleet.ServiceClass] = {}
+
+    def read(self, where: str, name: str, data: Mapping[str, str]) -> list[str]:
+        """Read one of the ConfigMaps; give its entries that cannot be used, one line each."""
+        kind, problems = _KINDS[name], []
+        entries = self._entries.setdefault(name, {})
+        for key, text in data.items():
+            place = f"{where}: data.{key}"
+            try:
+                entries[key] = kind.model_validate(parse_yaml(text) or {})
+            except DocumentError as error:
+                problems.append(f"{place}: {error}")
+            except ValidationError as error:
+                line = lines_of(composed(text))
+                for item in error.errors():
+                    message = item["msg"].removeprefix("Value error, ")
+                    at = line(item["loc"])
+                    problems.append(
+                        f"{place}: {f'line {at}: ' if at else ''}{field_path(item['loc'])}{message}"
+                    )
+        return problems
+
+    @property
+    def service_classes(self) -> tuple[fleet.ServiceClass, ...]:
+        """All classes that `class_of` has given."""
+        return tuple(self._classes.values())
+
+    def class_of(
+        self, namespace: str, model: str, *, untargeted: bool
+    ) -> fleet.ServiceClass | None:
+        """Class of a model that no service class lists: one of an entry's targets, or `NO_CLASS`.
+
+        Args:
+            namespace: namespace of the variant.
+            model: its model.
+            untargeted: whether it may go without any target; else there may be none for it.
+
+        """
+        name, targets = NO_CLASS, fleet.Targets()
+        for key, entry in self._of(QUEUEING, _Targets, namespace, model):
+            if entry.ttft_ms or entry.itl_ms:
+                name = f"{QUEUEING}/{key}"
+                targets = fleet.Targets(itl_ms=entry.itl_ms, ttft_ms=entry.ttft_ms)
+                break
+        if name == NO_CLASS and not untargeted:
+            return None
+        known = self._classes.get(name)
+        found = fleet.ServiceClass(
+            name=name,
+            priority=LOWEST_PRIORITY,
+            targets={**({} if known is None else known.targets), model: targets},
+        )
+        self._classes[name] = found
+        return found
+
+    def scale_to_zero(self, namespace: str, model: str) -> tuple[bool | None, float | None]:
+        """Whether a model may go to zero, and after how many idle seconds; None where no entry says so."""
+        entries = [
+            entry
+            for name, kind in ((SATURATION, _Saturation), (TO_ZERO, _ToZero))
+            for _, entry in self._of(name, kind, namespace, model)
+        ]
+        enabled = [entry.enabled for entry in entries if entry.enabled is not None]
+        retention = [
+            entry.retention_seconds for entry in entries if entry.retention_seconds is not None
+        ]
+        return (enabled[0] if enabled else None), (retention[0] if retention else None)
+
+    def _of(
+        self, name: str, kind: type[_Found], namespace: str, model: str
+    ) -> list[tuple[str, _Found]]:
+        """Entries about a model, with their keys: with its namespace, without one, then the default."""
+        found = [
+            (key, entry)
+            for key, entry in self._entries.get(name, {}).items()
+            if isinstance(entry, kind) and entry.concerns(key, namespace, model)
+        ]
+        return sorted(found, key=lambda item: (item[0] == DEFAULT, not item[1].namespace, item[0]))

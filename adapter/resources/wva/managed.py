@@ -1,0 +1,57 @@
+"""HPAs that say of themselves what a VariantAutoscaling would: the annotations of WVA 0.8 and 0.9.
+
+`llm-d.ai/managed: "true"` and `llm-d.ai/model-id` are needed, `llm-d.ai/variant-cost` is not. KEDA gives the
+annotations of a ScaledObject to the HPA that it makes; the variant then has the ScaledObject's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from adapter.resources import hpa
+
+MANAGED = "llm-d.ai/managed"
+MODEL = "llm-d.ai/model-id"
+COST = "llm-d.ai/variant-cost"
+VARIANT = "llm-d.ai/variant"
+"""Label of pods with the name of their variant."""
+
+EXCLUDE = "wva.llmd.ai/exclude"
+
+
+def excluded(metadata: Mapping[str, Any]) -> bool:
+    """Whether an object is kept from being managed, by annotation or label."""
+    return "true" in (
+        (metadata.get("annotations") or {}).get(EXCLUDE),
+        (metadata.get("labels") or {}).get(EXCLUDE),
+    )
+
+
+def variant_of(item: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The VariantAutoscaling that an HPA stands for; None where it is not a managed one.
+
+    What is missing in it is refused as in any VariantAutoscaling, with the field.
+    """
+    metadata, spec = item.get("metadata") or {}, item.get("spec") or {}
+    notes = metadata.get("annotations") or {}
+    if str(notes.get(MANAGED)).lower() != "true" or excluded(metadata):
+        return None
+    cost = notes.get(COST)
+    return {
+        "apiVersion": "llmd.ai/v1alpha1",
+        "kind": "VariantAutoscaling",
+        "metadata": {
+            **{
+                name: metadata[name]
+                for name in ("namespace", "labels", "annotations", "creationTimestamp")
+                if metadata.get(name) is not None
+            },
+            "name": hpa.parse(item).scaled_object or metadata.get("name"),
+        },
+        "spec": {
+            "modelID": notes.get(MODEL) or "",
+            "scaleTargetRef": spec.get("scaleTargetRef") or {},
+            **({} if cost is None else {"variantCost": cost}),
+        },
+    }

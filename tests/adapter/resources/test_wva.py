@@ -1,0 +1,199 @@
+"""What the workload-variant-autoscaler left: objects of all shapes, its ConfigMaps, managed HPAs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from adapter.planning import fleet
+from adapter.resources import inputs
+from adapter.resources.config_maps import COSTS
+from adapter.resources.variant import VariantSource
+from adapter.resources.wva import config, managed
+from tests.fakes import cluster_world as worlds
+from tests.fakes.kubernetes_objects import SCHEMA
+
+AUG = {"acc": "A100", "accCount": 1, "alpha": "20.58", "beta": "0.41", "maxBatchSize": 4}
+OCT = {
+    "acc": "A100",
+    "accCount": 2,
+    "perfParms": {
+        "decodeParms": {"alpha": "20.5", "beta": "0.41"},
+        "prefillParms": {"gamma": "5.2", "delta": "0.1"},
+    },
+    "maxBatchSize": 256,
+}
+REFERENCE = {"kind": "Deployment", "name": "v", "apiVersion": "apps/v1"}
+CLASS = "name: Premium\npriority: 1\ndata:\n  - model: m\n    slo-itl: 24\n    slo-ttw: 500\n"
+
+
+def read(
+    spec: dict[str, Any], labels: dict[str, str] | None = None, **config_maps: dict[str, str]
+) -> inputs.Inputs:
+    """A variant with its Deployment, costs of two accelerators, and other ConfigMaps."""
+    reader = inputs.Reader()
+    costs = {
+        "A100": '{"device": "NVIDIA-A100", "cost": 40}',
+        "H100": '{"device": "NVIDIA-H100", "cost": 90}',
+    }
+    for name, data in {COSTS: costs, **config_maps}.items():
+        document: dict[str, Any] = {"metadata": {"name": name.replace("_", "-")}, "data": data}
+        reader.read_config_map(f"ConfigMap s/{name.replace('_', '-')}", document)
+    metadata = {"name": "v", "namespace": "n", "labels": labels or {}}
+    reader.read_object("", {"kind": "Deployment", "apiVersion": "apps/v1", "metadata": metadata})
+    variant = {
+        "kind": "VariantAutoscaling",
+        "apiVersion": "llmd.ai/v1alpha1",
+        "metadata": metadata,
+    }
+    reader.read_object("", {**variant, "spec": spec})
+    return reader.inputs()
+
+
+def only(found: inputs.Inputs) -> VariantSource:
+    assert found.problems == ()
+    (source,) = found.variants
+    return source
+
+
+@pytest.mark.parametrize("entry", [AUG, OCT], ids=["August", "October"])
+def test_shapes_of_2025(entry: dict[str, Any]) -> None:
+    """A profile in either form, with the class and the old spellings of its targets."""
+    spec = {
+        "modelID": "m",
+        "sloClassRef": {"name": "premium", "key": "m"},
+        "modelProfile": {"accelerators": [entry]},
+    }
+    source = only(read(spec, service_classes_config={"premium": CLASS}))
+    assert (source.service_class, source.accelerator) == ("Premium", "A100")
+    assert source.targets == fleet.Targets(itl_ms=24, ttft_ms=500)
+    assert source.profiles[0].accelerator_count == entry["accCount"]
+    assert (source.min_replicas, source.max_replicas) == (None, None)
+
+
+def test_shape_of_february_2026() -> None:
+    """Neither class nor profile nor price: its own cost prices the replicas, and nothing is refused."""
+    spec = {"scaleTargetRef": REFERENCE, "modelID": "m", "variantCost": "10.0"}
+    found = read(spec, service_classes_config={"premium": CLASS.replace("model: m", "model: o")})
+    source = only(found)
+    assert (source.service_class, source.targets) == (config.NO_CLASS, fleet.Targets())
+    assert (source.profiles, source.accelerator, source.device) == ((), "unknown@10", "unknown")
+    assert {item.name: item.unit_cost for item in found.accelerators}["unknown@10"] == 10
+    planned = {item.name: item.targets for item in found.service_classes}
+    assert planned[config.NO_CLASS] == {"m": fleet.Targets()}
+
+
+def test_shape_of_0_6_to_0_9() -> None:
+    """Bounds of the spec hold; a class that lists the model applies; the label names the accelerator."""
+    spec = {
+        "scaleTargetRef": REFERENCE, "modelID": "m", "variantCost": "10.0",
+        "minReplicas": 2, "maxReplicas": 3,
+    }  # fmt: skip
+    label = {"inference.optimization/acceleratorName": "H100"}
+    source = only(read(spec, label, service_classes_config={"premium": CLASS}))
+    assert (source.min_replicas, source.max_replicas) == (2, 3)
+    assert (source.accelerator, source.own_accelerator) == ("H100", None)
+    assert source.targets.itl_ms == 24
+    zero = only(read({**spec, "minReplicas": 0}, label, service_classes_config={"premium": CLASS}))
+    assert (zero.min_replicas, zero.scale_to_zero) == (0, True)
+
+
+def test_bounds_that_contradict_each_other() -> None:
+    """Fields and annotations are named as they stand."""
+    spec = {"scaleTargetRef": REFERENCE, "modelID": "m", "minReplicas": 4, "maxReplicas": 3}
+    (refused,) = read(spec, {"inference.optimization/acceleratorName": "A100"}).refused
+    assert refused.message == "spec.minReplicas: 4 is more than spec.maxReplicas 3"
+
+
+@pytest.mark.parametrize("data", [{}, {"premium": CLASS.replace("slo-itl: 24", "slo-itl: fast")}])
+def test_without_classes_no_target_is_no_statement(data: dict[str, str]) -> None:
+    """An object of 2026 is not served without targets where the class that lists it is broken."""
+    spec = {"scaleTargetRef": REFERENCE, "modelID": "m", "variantCost": "10.0"}
+    found = read(spec, service_classes_config=data)
+    assert len(found.refused) == (1 if data else 0)
+    old = {"modelID": "m", "variantCost": "10.0"}
+    assert "no service class lists" in read(old, service_classes_config=data).refused[0].message
+
+
+QUEUEING = {
+    "default": "sloMultiplier: 3.0\ntuningEnabled: true\n",
+    "here": "model_id: m\nnamespace: n\ntargetTTFT: 500.0\ntargetITL: 50.0\n",
+    "there": "model_id: m\nnamespace: o\ntargetTTFT: 1\ntargetITL: 1\n",
+}
+ZERO = {
+    "default": "enable_scale_to_zero: true\nretention_period: 15m\n",
+    "here": 'model_id: m\nnamespace: n\nretention_period: "5m"\n',
+}
+
+
+def test_config_maps_of_2026() -> None:
+    """Targets and scale to zero of a model, by namespace before the default; annotations come first."""
+    spec = {"scaleTargetRef": REFERENCE, "modelID": "m", "variantCost": "10.0"}
+    maps = {"wva_queueing_model_config": QUEUEING, "wva_model_scale_to_zero_config": ZERO}
+    source = only(read(spec, **maps))
+    assert source.targets == fleet.Targets(itl_ms=50, ttft_ms=500)
+    assert source.service_class == "wva-queueing-model-config/here"
+    assert (source.scale_to_zero, source.retention_seconds) == (True, 300)
+    other = only(read({**spec, "modelID": "o"}, **maps))
+    assert (other.targets, other.retention_seconds) == (fleet.Targets(), 900)
+    off = {"default": "kvCacheThreshold: 0.8\nscaleToZero: {enabled: false}\n"}
+    never = only(read({**spec, "minReplicas": 0}, wva_saturation_scaling_config=off, **maps))
+    assert (never.scale_to_zero, never.min_replicas) == (False, None)
+
+
+def test_broken_entries_of_2026() -> None:
+    """Each is a line with ConfigMap, key, line and field; the others hold."""
+    maps = {
+        "wva_queueing_model_config": {"a": "model_id: m\ntargetITL: fast\n", "b": "a: ["},
+        "wva_model_scale_to_zero_config": {**ZERO, "c": "model_id: x\nretention_period: soon\n"},
+    }
+    found = read({"scaleTargetRef": REFERENCE, "modelID": "m", "variantCost": "1"}, **maps)
+    assert len(found.variants) == 1
+    wrong, broken, late = found.problems
+    place = "ConfigMap s/wva-queueing-model-config: data."
+    assert wrong.startswith(f"{place}a: line 2: targetITL: Input should be a valid number")
+    assert broken.startswith(f"{place}b: not valid YAML")
+    assert "data.c: line 2: retention_period: must be a duration" in late
+
+
+def hpa(**annotations: str) -> dict[str, Any]:
+    item = worlds.scaler("v")
+    notes = {managed.MANAGED: "true", managed.MODEL: "m", **annotations}
+    item["metadata"]["annotations"] = {key: value for key, value in notes.items() if value}
+    return item
+
+
+def test_an_hpa_that_stands_for_a_variant() -> None:
+    """Its annotations say what a VariantAutoscaling would; KEDA's has its ScaledObject's name."""
+    document = managed.variant_of(hpa(**{managed.COST: "12.5"}))
+    assert document is not None
+    assert document["metadata"]["name"] == "v"
+    assert document["spec"] == {
+        "modelID": "m",
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "v"},
+        "variantCost": "12.5",
+    }
+    item = hpa()
+    item["metadata"] |= {
+        "name": "keda-hpa-s",
+        "ownerReferences": [{"kind": "ScaledObject", "name": "s"}],
+    }
+    document = managed.variant_of(item)
+    assert document is not None
+    assert document["metadata"]["name"] == "s"
+
+
+@pytest.mark.parametrize(
+    "notes", [{managed.MANAGED: ""}, {managed.MANAGED: "false"}, {managed.EXCLUDE: "true"}]
+)
+def test_hpas_that_stand_for_none(notes: dict[str, str]) -> None:
+    """Without the annotation, or excluded, an HPA is an HPA."""
+    assert managed.variant_of(hpa(**notes)) is None
+
+
+def test_the_published_shapes_are_admitted() -> None:
+    """The CRD keeps the fields of 2026 rather than dropping them."""
+    fields = SCHEMA["properties"]["spec"]["properties"]
+    assert {"scaleTargetRef", "minReplicas", "maxReplicas", "variantCost"} <= set(fields)
+    assert SCHEMA["properties"]["spec"]["required"] == ["modelID"]

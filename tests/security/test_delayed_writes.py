@@ -1,0 +1,110 @@
+"""What a former leader sent, and what arrives late, changes nothing once another leads."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.fakes import cluster_world as worlds
+from tests.fakes import kubernetes_api
+from tests.fakes.cluster_world import APPS, until
+from tests.fakes.kubernetes_objects import VARIANTS
+
+pytestmark = pytest.mark.virtual_time
+
+LATE_SECONDS = 2.5
+ACTUATING = ("manifests/base/rbac.yaml", "manifests/overlays/actuate/scale.yaml")
+
+
+def is_status(method: str, path: str) -> bool:
+    return method == "PATCH" and path.endswith("/v/status")
+
+
+async def test_a_status_of_a_former_leader_is_refused(tmp_path: Path) -> None:
+    """Its PATCH arrives 2.5 s after another took the lease: 409, and the status stays the other's."""
+    async with worlds.running(tmp_path) as world:
+        world.load["v"] = 60.0
+        async with world.replica("a") as (a, way), world.replica("b") as (b, _):
+            await until(lambda: world.desired() == 2 and b.loop.states["team-a/v"].desired == 2)
+            sent = asyncio.Event()
+
+            def late(method: str, path: str) -> float:
+                if not is_status(method, path):
+                    return 0.0
+                way.isolate()
+                sent.set()
+                return 2 * worlds.LEASE.duration + LATE_SECONDS
+
+            way.late = late
+            world.load["v"] = 240.0
+            await sent.wait()
+            assert (a.loop.states["team-a/v"].desired or 0) > 2
+            world.load["v"] = 60.0
+            await until(lambda: b.loop.leading)
+            assert world.api.late == []
+            await until(lambda: world.api.late)
+            assert world.api.late == [("a", 409)]
+            assert world.desired() == b.loop.states["team-a/v"].desired
+
+
+async def test_a_status_is_written_although_the_object_changed_meanwhile(tmp_path: Path) -> None:
+    """Who still leads reads the object again and writes: a user's edits do not hold a status back."""
+    async with worlds.running(tmp_path) as world:
+        world.load["v"] = 60.0
+        async with world.replica("a") as (_, way):
+            await until(lambda: world.desired() == 2)
+
+            def edited(method: str, path: str) -> float:
+                if not is_status(method, path):
+                    return 0.0
+                way.late = lambda _method, _path: 0.0
+                item = world.variant()
+                item["metadata"]["annotations"] = {"edited": "1"}
+                world.api.put(VARIANTS, "variantautoscalings", item)
+                return 0.1
+
+            way.late = edited
+            world.load["v"] = 240.0
+            await until(lambda: (world.desired() or 0) > 2)
+            assert world.api.late == [("a", 409)]
+            assert world.variant()["metadata"]["annotations"] == {"edited": "1"}
+
+
+async def test_a_patch_of_a_former_leader_scales_nothing(tmp_path: Path) -> None:
+    """Its PATCH of /scale arrives after another leader has scaled the target: 409, and the replicas stay."""
+    rules = kubernetes_api.manifest_rules(*ACTUATING)
+    async with worlds.running(tmp_path, rules=rules) as world:
+        item = worlds.workload("v", 1)
+        item["metadata"]["annotations"] = {"llmd.ai/allow-scale": "true"}
+        world.api.put(APPS, "deployments", item)
+        world.load["v"] = 60.0
+
+        def replicas() -> int:
+            found: int = world.api.get(APPS, "deployments", "team-a", "v")["spec"]["replicas"]
+            return found
+
+        async with (
+            world.replica("a", actuate_scale=True) as (_, way),
+            world.replica("b", actuate_scale=True) as (b, _),
+        ):
+            await until(lambda: replicas() == 2)
+            sent = asyncio.Event()
+
+            def late(method: str, path: str) -> float:
+                if method != "PATCH" or not path.endswith("/v/scale"):
+                    return 0.0
+                way.isolate()
+                sent.set()
+                return 30.0
+
+            way.late = late
+            world.load["v"] = 240.0
+            await sent.wait()
+            world.load["v"] = 120.0
+            await until(lambda: b.loop.leading and replicas() > 2)
+            assert world.api.late == []
+            await until(lambda: world.api.late)
+            assert world.api.late == [("a", 409)]
+            await until(lambda: replicas() == b.loop.states["team-a/v"].desired)
