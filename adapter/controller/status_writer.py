@@ -21,7 +21,7 @@ from adapter.controller.actuator import Unapplied
 from adapter.controller.state import VariantState
 from adapter.kube import advice, paths
 from adapter.kube.client import Cluster
-from adapter.kube.errors import ApiError, Conflict, NotFound
+from adapter.kube.errors import ApiError, Conflict, Forbidden, NotFound
 from adapter.resources.inputs import InvalidVariant
 from adapter.resources.variant import VariantSource
 
@@ -282,14 +282,18 @@ class StatusWriter:
         if isinstance(error, NotFound):
             return  # the variant was deleted meanwhile
         record = self._records[key]
-        if record.problems.get(part) != str(error):
+        text = advice.explained(error)
+        if isinstance(error, Forbidden) and part not in record.problems:
+            # An API server that has just started refuses what its RBAC rules allow.
+            text = str(error)
+        if record.problems.get(part) != text:
             log.warning(
                 "write failed; retrying at the next reconcile cycle",
                 variant=key,
                 field=part,
-                error=advice.explained(error),
+                error=text,
             )
-        self._records[key] = replace(record, problems={**record.problems, part: str(error)})
+        self._records[key] = replace(record, problems={**record.problems, part: text})
 
     def _succeeded(self, key: str, part: str) -> None:
         record = self._records[key]

@@ -22,6 +22,11 @@ log = logs.LazyLogger()
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.5, 30.0
 """Seconds between attempts while requests fail: the first, and the cap."""
 
+TRANSIENT_SECONDS = 60.0
+"""Seconds for which a refusal of a collection that could be read before may pass by itself: an API server
+that has just started refuses what its RBAC rules allow until it has read them.
+"""
+
 Object = Mapping[str, Any]
 
 
@@ -78,12 +83,23 @@ class Informer:
         self._jitter = jitter
         self._objects: dict[tuple[str, str], Object] = {}
         self.synced = asyncio.Event()
+        self._failing_since: float | None = None
         self.error: errors.ApiError | None = None
 
     @property
     def problem(self) -> str:
         """Message of the error; empty while there is none."""
         return str(self.error or "")
+
+    @property
+    def lasting(self) -> errors.ApiError | None:
+        """The error, unless it is a refusal that may pass by itself; None where there is none."""
+        if isinstance(self.error, errors.Forbidden) and self.synced.is_set():
+            since = self._failing_since
+            now = asyncio.get_running_loop().time()
+            if since is not None and now - since < TRANSIENT_SECONDS:
+                return None
+        return self.error
 
     @property
     def objects(self) -> Mapping[tuple[str, str], Object]:
@@ -128,6 +144,8 @@ class Informer:
         """Keep the error of a request; gives the least seconds until the next one."""
         if self.problem != str(error):
             log.warning("list or watch failed; retrying with back-off", error=str(error))
+        if self._failing_since is None:
+            self._failing_since = asyncio.get_running_loop().time()
         self.error = error
         if isinstance(error, errors.Throttled):
             return min(error.retry_after, LONGEST_BACKOFF)
@@ -136,7 +154,7 @@ class Informer:
     def _recovered(self) -> None:
         if self.error is not None:
             log.info("list and watch work again", path=self.path)
-        self.error = None
+        self.error = self._failing_since = None
 
     async def _list(self) -> str:
         items, version = await self._source.list_objects(self.path, self._query)

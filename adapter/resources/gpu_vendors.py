@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from adapter.resources.devices import products
 from adapter.resources.pods import devices
 
 _SHARED, INVALID = "-SHARED", "-MIG-INVALID"
@@ -14,27 +15,53 @@ Object = Mapping[str, Any]
 
 _UNLIKE = "the node has several models, and which of them a pod gets is not known"
 
+SPLIT = "hami.io/node-"
+"""Prefix of annotations of nodes whose GPUs HAMi splits."""
+
+_NO_PRODUCT = "no nvidia.com/gpu.product label; install NVIDIA GPU feature discovery"
+
 SLICE = re.compile(r"-MIG-|-[a-z]px_nps\d+")
 
 
 def _nvidia(found: re.Match[str], node: Object) -> tuple[str, str]:
     labels, count = node["metadata"]["labels"], node["allocatable"][found.string]
-    base, name = f"nvidia.com/{found['base']}", first(labels, "nvidia.com/gpu.product")
+    base = f"nvidia.com/{found['base'] or 'gpu'}"
+    name = first(labels, "nvidia.com/gpu.product") or products.of_cloud(labels)
     if name.endswith(INVALID):
         return "", "their MIG slices are unlike, which strategy single cannot name; use mixed"
     if found["profile"]:
         whole = name.removesuffix(_SHARED)
         name = labels.get(f"{base}.product") or (whole and f"{whole}-MIG-{found['profile']}")
+    elif _shared(found, node):
+        return (
+            f"{name.removesuffix(_SHARED)}{_SHARED}" if name else ""
+        ), "" if name else _NO_PRODUCT
     elif f"{base}.count" in labels:
         # The count is of the product that is named; feature discovery names one of several.
         known = devices(labels[f"{base}.count"]) * (devices(labels.get(f"{base}.replicas")) or 1)
         if count > known:
             return "", _UNLIKE
     if not name:
-        return "", "no nvidia.com/gpu.product label; install NVIDIA GPU feature discovery"
-    if found["shared"] or labels.get(f"{base}.sharing-strategy") in {"time-slicing", "mps"}:
+        return "", _NO_PRODUCT
+    if found["shared"]:
         name = name.removesuffix(_SHARED) + _SHARED
     return name, ""
+
+
+def _shared(found: re.Match[str], node: Object) -> bool:
+    """Whether a node's GPUs are given in shares: by time-slicing or MPS, HAMi, or Volcano's vGPUs."""
+    labels, allocatable = node["metadata"]["labels"], node["allocatable"]
+    base = f"nvidia.com/{found['base'] or 'gpu'}"
+    if found["shared"] or not found["base"]:
+        return True
+    if labels.get(f"{base}.sharing-strategy") in {"time-slicing", "mps"}:
+        return True
+    cores = allocatable.get("nvidia.com/gpucores", 0)
+    if not (cores or allocatable.get("nvidia.com/gpumem") or node["split"]):
+        return False
+    # A core of HAMi is a hundredth of a GPU; one share per GPU is a whole one.
+    cards = devices(labels.get(f"{base}.count")) or cores // 100
+    return not 0 < allocatable[found.string] <= cards
 
 
 def _amd(found: re.Match[str], node: Object) -> tuple[str, str]:
@@ -79,9 +106,12 @@ _Read = Callable[[re.Match[str], Object], tuple[str, str]]
 
 VENDORS: tuple[tuple[re.Pattern[str], _Read, tuple[str, ...]], ...] = (
     (
-        re.compile(r"nvidia\.com/(?P<base>gpu|mig-(?P<profile>.+?))(?P<shared>\.shared)?"),
+        re.compile(
+            r"nvidia\.com/(?P<base>gpu|mig-(?P<profile>.+?))(?P<shared>\.shared)?"
+            r"|volcano\.sh/vgpu-number"
+        ),
         _nvidia,
-        ("nvidia.com/gpu.memory",),
+        ("nvidia.com/gpu.memory", *products.CLOUD_MEMORIES),
     ),
     (
         re.compile(r"amd\.com/(?:gpu|(?P<partition>[a-z]px_nps\d+))"),
@@ -98,11 +128,25 @@ VENDORS: tuple[tuple[re.Pattern[str], _Read, tuple[str, ...]], ...] = (
 
 WHOLE = frozenset({"nvidia.com/gpu", "amd.com/gpu", *_INTEL_PRODUCTS})
 
-_DOMAINS = {"nvidia.com", "amd.com", "beta.amd.com", "intel.com", "gpu.intel.com", "habana.ai"}
+_DOMAINS = {
+    "volcano.sh",
+    "nvidia.com",
+    "amd.com",
+    "beta.amd.com",
+    "intel.com",
+    "gpu.intel.com",
+    "habana.ai",
+}
 
 
 def of_vendors(named: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in named.items() if name.partition("/")[0] in _DOMAINS}
+
+
+def of_node(labels: Mapping[str, str]) -> dict[str, str]:
+    """Labels of a node that say something of its GPUs."""
+    clouds = (*products.CLOUD_LABELS, *products.CLOUD_MEMORIES, products.INSTANCE_TYPE)
+    return of_vendors(labels) | {name: labels[name] for name in clouds if name in labels}
 
 
 def first(labels: Mapping[str, str], *names: str) -> str:

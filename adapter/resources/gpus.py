@@ -16,18 +16,20 @@ A slice or a share is a type of its own, never a whole GPU: no profile of a whol
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from adapter.resources.devices import products
+from adapter.resources.devices import products, taints
 from adapter.resources.gpu_vendors import (
     INVALID,
     SLICE,
+    SPLIT,
     VENDORS,
     WHOLE,
     Object,
     first,
     memory_gib,
+    of_node,
     of_vendors,
 )
 from adapter.resources.pods import devices
@@ -162,11 +164,14 @@ def trimmed(node: Object) -> Object:
         "metadata": {
             "name": metadata.get("name"),
             "resourceVersion": metadata.get("resourceVersion"),
-            "labels": of_vendors(metadata.get("labels") or {}),
+            "labels": of_node(metadata.get("labels") or {}),
         },
         "allocatable": allocatable,
         "ready": ready,
-        "closed": _closed(spec, allocatable) if ready else "NotReady",
+        "cordoned": bool(spec.get("unschedulable")),
+        # Taints by the name of a node's GPU resource are common, and pods that ask for it tolerate them.
+        "taints": taints.of_node(spec, {*allocatable, *WHOLE}),
+        "split": any(name.startswith(SPLIT) for name in metadata.get("annotations") or ()),
     }
 
 
@@ -175,9 +180,20 @@ def take(
     pods: Iterable[Object],
     *,
     ours: frozenset[tuple[str, str]] = frozenset(),
+    tolerations: Iterable[taints.Tolerations] = (),
 ) -> Inventory:
-    """The inventory of trimmed nodes and pods; `ours` are (namespace, name) of the variants' pods."""
-    pools = [pool for node in nodes for pool in _pools(node)]
+    """The inventory of trimmed nodes and pods.
+
+    Args:
+        nodes: trimmed nodes.
+        pods: trimmed pods.
+        ours: namespace and name of the variants' pods.
+        tolerations: tolerations of the pods that variants will have, besides those of their pods.
+
+    """
+    pods = list(pods)
+    admitted = {pod["tolerations"] for pod in pods if _name(pod) in ours} | set(tolerations)
+    pools = [pool for node in nodes for pool in _pools(node, admitted)]
     others, kept = _held(pods, ours)
     several = _several_sizes(pools)
     by_type: dict[str, list[_Pool]] = defaultdict(list)
@@ -218,7 +234,22 @@ class _Pool:
         return self.product
 
 
-def _pools(node: Object) -> Iterator[_Pool]:
+def _closed(node: Object, admitted: Collection[taints.Tolerations]) -> str:
+    """Why a node takes no new pods of the variants; empty if it does."""
+    if not node["ready"]:
+        return "NotReady"
+    if node["cordoned"]:
+        return "cordoned"
+    kept_out = sorted(map(str, taints.blocking(node["taints"], admitted)))
+    return f"tainted by {', '.join(kept_out)}" if kept_out else ""
+
+
+def _name(pod: Object) -> tuple[str, str]:
+    return pod["metadata"]["namespace"], pod["metadata"]["name"]
+
+
+def _pools(node: Object, admitted: Collection[taints.Tolerations]) -> Iterator[_Pool]:
+    closed = _closed(node, admitted)
     labels = node["metadata"]["labels"]
     for resource, count in node["allocatable"].items():
         for resources, read, memories in VENDORS:
@@ -237,7 +268,7 @@ def _pools(node: Object) -> Iterator[_Pool]:
                 product=product,
                 memory_gib=None if sliced else memory,
                 ready=node["ready"],
-                why=problem or node["closed"],
+                why=problem or closed,
                 coarse=product == products.of_cloud(labels),
             )
 
@@ -260,7 +291,7 @@ def _held(pods: Iterable[Object], ours: frozenset[tuple[str, str]]) -> tuple[_He
     for pod in pods:
         if pod["phase"] in _ENDED:
             continue
-        mine = (pod["metadata"]["namespace"], pod["metadata"]["name"]) in ours
+        mine = _name(pod) in ours
         for resource, count in pod["requests"].items():
             (own if mine else others)[pod["node"], resource] += count
     return others, own
@@ -279,20 +310,6 @@ def _type(name: str, pools: Sequence[_Pool], others: _Held, own: _Held) -> GpuTy
         kept=sum(min(own[pool.place], pool.count) for pool in running),
         coarse=all(pool.coarse for pool in pools),
     )
-
-
-def _closed(spec: Object, allocatable: Mapping[str, int]) -> str:
-    """Why a node takes no new pods; empty if it does."""
-    if spec.get("unschedulable"):
-        return "cordoned"
-    # GPU nodes are commonly tainted by the name of their resource, and pods that ask for it tolerate that.
-    expected = {*allocatable, *WHOLE}
-    keys = sorted(
-        str(item.get("key"))
-        for item in spec.get("taints") or ()
-        if item.get("effect") != "PreferNoSchedule" and item.get("key") not in expected
-    )
-    return f"tainted by {', '.join(keys)}" if keys else ""
 
 
 def _and(left_out: Sequence[LeftOut]) -> str:

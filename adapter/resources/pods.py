@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from adapter.kube import labels, quantity
-from adapter.resources.devices import products
+from adapter.resources.devices import products, taints
 
 DEFAULT_PORT = 8000
 """Default port of vLLM's server."""
@@ -66,6 +66,8 @@ def trimmed(pod: Mapping[str, Any]) -> Mapping[str, Any]:
         "problem": problem,
         "requests": _requests(spec),
         "products": products.of_pod(spec),
+        "tolerations": taints.of_pod(spec),
+        "gated": bool(spec.get("schedulingGates")),
     }
 
 

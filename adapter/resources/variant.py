@@ -144,6 +144,16 @@ def reference(variant: schemas.VariantAutoscaling) -> scale.Reference:
     ).canonical
 
 
+def unselected(reference: scale.Reference, selector: str) -> str:
+    """Why the pods of a scale target are not known."""
+    if selector:
+        return f"{reference}: status.selector {selector!r} of its /scale is no label selector"
+    return (
+        f"{reference}: its /scale has no status.selector, so its pods are not known; let its CRD set"
+        f" subresources.scale.labelSelectorPath, or annotate {ENDPOINTS}"
+    )
+
+
 def source(
     variant: schemas.VariantAutoscaling,
     target: Target | None,

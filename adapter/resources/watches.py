@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,10 +20,10 @@ from adapter.resources import config_maps, hpa, pods, schemas
 from adapter.resources import gpus as inventory
 from adapter.resources import inputs as joined
 from adapter.resources import variant as variants
-from adapter.resources.annotations import ENDPOINTS, Destinations
+from adapter.resources.annotations import Destinations
 from adapter.resources.configuration import profiles
 from adapter.resources.configuration.last_good import NOTHING, LastGood
-from adapter.resources.devices import products
+from adapter.resources.devices import products, taints
 from adapter.resources.wva import managed
 
 log = logs.LazyLogger()
@@ -116,7 +116,7 @@ class ClusterObjects:
     @property
     def problems(self) -> list[str]:
         """Problems of watches that need an administrator; other failures are retried."""
-        return [_problem(item) for item in self._all if advice.of(item.error)]
+        return [_problem(item) for item in self._all if advice.of(item.lasting)]
 
     @property
     def synced(self) -> bool:
@@ -215,7 +215,10 @@ def _join(scope: Scope, seen: _Seen) -> joined.Inputs:
     ours = _read_targets(reader, seen, by_label)
     if scope.limited:
         gpus = inventory.take(
-            (node for _, node in seen.nodes), (pod for _, pod in seen.pods), ours=ours
+            (node for _, node in seen.nodes),
+            (pod for _, pod in seen.pods),
+            ours=frozenset(ours.pods),
+            tolerations=ours.tolerations,
         )
         reader.capacity, problems = gpus.capacity(_device_types(scope, reader))
         reader.problems.extend(problems)
@@ -232,33 +235,60 @@ def _device_types(scope: Scope, reader: joined.Reader) -> dict[str, str]:
         # Without a profile and a label there is only one accelerator, or the variant is refused.
         named.update(names or known)
     where = f"ConfigMap {scope.config_namespace}/{config_maps.COSTS}"
-    return {
+    types = {
         accelerator.device_type: f"{where}: data.{name}"
         for name, accelerator in sorted(known.items(), reverse=True)
         if name in named
     }
+    for key, (at, variant) in reader.variants.items():
+        target = reader.targets.get((key[0], variants.reference(variant)))
+        if isinstance(target, variants.Target) and variant.spec.variant_cost is not None:
+            # Priced by its variant alone: its pods say what it is.
+            for product in target.products[:1]:
+                if not any(products.alike(device, product) for device in types):
+                    types[product] = at
+    return types
 
 
-def _read_targets(
-    reader: joined.Reader, seen: _Seen, by_label: pods.ByLabel
-) -> frozenset[tuple[str, str]]:
-    """Add every scale target that a variant names to the reader; return the pods of all of them."""
-    ours: set[tuple[str, str]] = set()
+@dataclass(slots=True)
+class _Ours:
+    """Pods of the scale targets, and the tolerations that their templates state."""
+
+    pods: set[tuple[str, str]] = field(default_factory=set)
+    tolerations: set[taints.Tolerations] = field(default_factory=set)
+
+
+def _read_targets(reader: joined.Reader, seen: _Seen, by_label: pods.ByLabel) -> _Ours:
+    """Add every scale target that a variant names to the reader."""
+    ours = _Ours()
     deployments = dict(seen.deployments)
     for (namespace, name), (_, variant) in reader.variants.items():
         reference = variants.reference(variant)
         if (namespace, reference) in reader.targets:
             continue
         try:
-            ours |= _read_target(
+            matching = _read_target(
                 reader, seen, by_label, deployments, (namespace, reference), variant=name
+            )
+            ours.pods.update(
+                (pod["metadata"]["namespace"], pod["metadata"]["name"]) for pod in matching
+            )
+            ours.tolerations.add(
+                taints.of_pod(_template(deployments.get((namespace, reference.name))))
             )
         except Exception as error:
             # Whatever one object makes of us is the problem of the variant that names it.
             log.exception("scale target cannot be read", namespace=namespace, target=str(reference))
             why = f"cannot be read ({type(error).__name__})"
             reader.targets[namespace, reference] = Unresolved(why)
-    return frozenset(ours)
+    return ours
+
+
+def _template(deployment: Object | None) -> Mapping[str, Any]:
+    """The pods' spec in a Deployment; empty where there is none."""
+    spec = (deployment or {}).get("spec") or {}
+    template: Mapping[str, Any] = (spec.get("template") or {}).get("spec") or {}
+    return template
 
 
 def _read_target(
@@ -269,7 +299,7 @@ def _read_target(
     name: tuple[str, Reference],
     *,
     variant: str,
-) -> set[tuple[str, str]]:
+) -> list[Mapping[str, Any]]:
     """Add one scale target to the reader; return its pods."""
     namespace, reference = name
     if reference.is_deployment:
@@ -277,21 +307,20 @@ def _read_target(
         if found is None:
             why = seen.unread or "not found; create it, or name another scale target"
             reader.targets[namespace, reference] = Unresolved(why)
-            return set()
-        template = ((found.get("spec") or {}).get("template") or {}).get("spec") or {}
+            return []
         selector = pods.selector_of((found.get("spec") or {}).get("selector") or {})
         deployment = schemas.Deployment.model_validate(found)
         matching = by_label.matching(namespace, selector)
         reader.add_deployment(
             deployment,
             by_label.serving(namespace, selector),
-            products=_products(seen, matching, products.of_pod(template)),
+            products=_products(seen, matching, products.of_pod(_template(found))),
         )
     else:
         scale = seen.others.get((namespace, reference), Unresolved("/scale was not read yet"))
         if isinstance(scale, Unresolved):
             reader.targets[namespace, reference] = scale
-            return set()
+            return []
         selector = pods.parsed(scale.selector)
         if not scale.selector:
             selector = pods.parsed(f"{managed.VARIANT}={variant}")
@@ -301,12 +330,12 @@ def _read_target(
             spec_replicas=scale.spec_replicas,
             uid=scale.uid,
             serving=by_label.serving(namespace, selector),
-            unselected=_unselected(reference, scale.selector)
+            unselected=variants.unselected(reference, scale.selector)
             if not selector.requirements or not (scale.selector or matching)
             else "",
             products=_products(seen, matching, ()),
         )
-    return {(pod["metadata"]["namespace"], pod["metadata"]["name"]) for pod in matching}
+    return matching
 
 
 def _products(
@@ -332,16 +361,6 @@ def _read_managed(reader: joined.Reader, seen: _Seen) -> None:
             continue
         if (namespace, hpa.parse(item).reference) not in taken:
             reader.read_variant(f"HorizontalPodAutoscaler {namespace}/{name}", document)
-
-
-def _unselected(reference: Reference, selector: str) -> str:
-    """Why the pods of a scale target are not known."""
-    if selector:
-        return f"{reference}: status.selector {selector!r} of its /scale is no label selector"
-    return (
-        f"{reference}: its /scale has no status.selector, so its pods are not known; let its CRD set"
-        f" subresources.scale.labelSelectorPath, or annotate {ENDPOINTS}"
-    )
 
 
 def _scalers(reader: joined.Reader, seen: _Seen) -> list[hpa.Scaler]:

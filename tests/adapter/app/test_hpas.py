@@ -12,9 +12,10 @@ import pytest
 
 from adapter import cli
 from adapter.app.endpoints import Endpoints
+from adapter.resources.watches import Scope
 from adapter.resources.wva.config import NO_CLASS
 from tests.fakes import cluster_world as worlds
-from tests.fakes.cluster_world import CORE, LWS, SCALERS, World, until
+from tests.fakes.cluster_world import APPS, CORE, LWS, SCALERS, SYSTEM, World, until
 from tests.fakes.kubernetes_objects import VARIANTS, Object
 
 pytestmark = pytest.mark.virtual_time
@@ -174,3 +175,31 @@ async def test_a_variant_of_2026_without_a_class(tmp_path: Path) -> None:
             assert world.condition("OptimizationReady")[:2] == ("True", "SaturationRule")
             assert front.loop.states["team-a/v"].source.service_class == NO_CLASS
             assert world.condition("ConfigurationValid")[0] == ""
+
+
+async def test_a_tainted_pool_that_the_pods_tolerate(tmp_path: Path) -> None:
+    """GPUs behind a taint of a cloud's GPU pool count for a Deployment that tolerates it."""
+    async with worlds.running(tmp_path, limited=True) as world:
+        taint = {"key": "sku", "value": "gpu", "effect": "NoSchedule"}
+        labels = {"nvidia.com/gpu.product": "NVIDIA-A100-PCIE-80GB", "nvidia.com/gpu.count": "4"}
+        node = {
+            "metadata": {"name": "node", "labels": labels},
+            "spec": {"taints": [taint]},
+            "status": {
+                "allocatable": {"nvidia.com/gpu": "4"},
+                "conditions": [{"type": "Ready", "status": "True"}],
+            },
+        }
+        world.api.put(CORE, "nodes", node)
+        deployment = worlds.workload("v", 1)
+        container = {"name": "c", "resources": {"limits": {"nvidia.com/gpu": "1"}}}
+        deployment["spec"]["template"]["spec"] = {
+            "tolerations": [{**taint, "operator": "Equal"}],
+            "containers": [container],
+        }
+        world.api.put(APPS, "deployments", deployment)
+        world.load["v"] = 90.0
+        scope = Scope(config_namespace=SYSTEM, limited=True)
+        async with world.replica("a", scope=scope) as (front, _):
+            await until(lambda: world.desired() == 3)
+            assert front.loop.inputs.capacity == {"NVIDIA-A100-PCIE-80GB": 4}

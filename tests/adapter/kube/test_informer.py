@@ -14,7 +14,7 @@ import pytest
 import yaml
 from aiohttp import web
 
-from adapter.kube import client, informer
+from adapter.kube import client, errors, informer
 
 pytestmark = pytest.mark.virtual_time
 
@@ -229,3 +229,68 @@ async def test_a_cluster_that_refuses_is_asked_again(tmp_path: Path, status: int
         api.put("a", 1)
         api.refuse = 0
         await seen.until(lambda: seen.values() == {"a": 1})
+
+
+class Refusing:
+    """A source that refuses with 403 while it is told to, and else lists one object and watches."""
+
+    refused = False
+
+    async def list_objects(
+        self,
+        path: str,
+        query: object = (),  # noqa: ARG002 - of the protocol
+    ) -> tuple[list[dict[str, Any]], str]:
+        self._check(path)
+        return [{"metadata": {"name": "a", "namespace": "ns"}}], "1"
+
+    async def watch_objects(
+        self,
+        path: str,
+        version: str,
+        query: object = (),  # noqa: ARG002 - of the protocol
+    ) -> AsyncIterator[dict[str, Any]]:
+        while True:
+            self._check(path)
+            await asyncio.sleep(1)
+            yield {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": version}}}
+
+    def _check(self, path: str) -> None:
+        if self.refused:
+            raise errors.Forbidden(f"{path}: 403 forbidden", path=path, code=403)
+
+
+@contextlib.asynccontextmanager
+async def followed(source: Refusing) -> AsyncIterator[informer.Informer]:
+    one = informer.Informer(source, PATH)
+    task = asyncio.create_task(one.run())
+    yield one
+    task.cancel()
+
+
+async def test_a_refusal_after_a_restart_may_pass() -> None:
+    """What could be read is refused for a while by an API server that starts; only a lasting one is told."""
+    source = Refusing()
+    async with followed(source) as one:
+        await asyncio.sleep(1)
+        assert (one.synced.is_set(), one.error) == (True, None)
+        source.refused = True
+        await asyncio.sleep(10)
+        assert one.error is not None
+        assert one.lasting is None
+        source.refused = False
+        await asyncio.sleep(40)
+        assert one.lasting is None
+        assert one.problem == ""
+        source.refused = True
+        await asyncio.sleep(informer.TRANSIENT_SECONDS + 10)
+        assert one.lasting is one.error is not None
+
+
+async def test_a_refusal_from_the_start_is_told_at_once() -> None:
+    """What could never be read is a missing permission."""
+    source = Refusing()
+    source.refused = True
+    async with followed(source) as one:
+        await asyncio.sleep(1)
+        assert one.lasting is not None

@@ -1,0 +1,79 @@
+"""Taints of nodes that keep the variants' pods away, and those that the pods tolerate.
+
+https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_LIFECYCLE = frozenset({"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"})
+"""Keys of tolerations that every pod gets, and that admit it to no node that is ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taint:
+    """A taint that keeps new pods away; one of effect PreferNoSchedule does not."""
+
+    key: str
+    value: str
+    effect: str
+
+    def __str__(self) -> str:
+        """Key, and its value where it has one."""
+        return f"{self.key}={self.value}" if self.value else self.key
+
+
+@dataclass(frozen=True, slots=True)
+class Toleration:
+    """A toleration; an empty key or effect means every one."""
+
+    key: str
+    value: str | None
+    effect: str
+
+    def admits(self, taint: Taint) -> bool:
+        """Whether a pod with it may go where the taint is; `value` None means any value."""
+        return (
+            self.key in {"", taint.key}
+            and self.effect in {"", taint.effect}
+            and self.value in {None, taint.value}
+        )
+
+
+Tolerations = tuple[Toleration, ...]
+"""Tolerations of one pod."""
+
+
+def of_node(spec: Mapping[str, Any], tolerated: Collection[str]) -> tuple[Taint, ...]:
+    """Taints of a node that keep pods away; keys in `tolerated` keep none away."""
+    return tuple(
+        Taint(str(item.get("key")), str(item.get("value") or ""), str(item.get("effect")))
+        for item in spec.get("taints") or ()
+        if item.get("effect") != "PreferNoSchedule" and item.get("key") not in tolerated
+    )
+
+
+def of_pod(spec: Mapping[str, Any]) -> Tolerations:
+    """Tolerations of a pod or of a pod template, ordered, so that equal ones are equal."""
+    found = {
+        Toleration(
+            str(item.get("key") or ""),
+            None if item.get("operator") == "Exists" else str(item.get("value") or ""),
+            str(item.get("effect") or ""),
+        )
+        for item in spec.get("tolerations") or ()
+        if item.get("key") not in _LIFECYCLE
+    }
+    return tuple(sorted(found, key=str))
+
+
+def blocking(taints: tuple[Taint, ...], pods: Iterable[Tolerations]) -> tuple[Taint, ...]:
+    """Taints that keep out even the pod that tolerates most of them; none where a pod tolerates all."""
+    remaining = [
+        tuple(taint for taint in taints if not any(item.admits(taint) for item in tolerations))
+        for tolerations in pods
+    ]
+    return min([taints, *remaining], key=len)

@@ -1,0 +1,151 @@
+"""GPUs as clouds label them, shares of GPUs, and taints that the variants' pods tolerate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from adapter.resources import gpus as inventory
+from adapter.resources import pods
+from adapter.resources.devices import products, taints
+from tests.adapter.resources.gpu_nodes import GPU, PRODUCT, Object, got, node, pod, refused, take
+
+H100 = "NVIDIA-H100-80GB-HBM3"
+A100 = "NVIDIA-A100-SXM4-80GB"
+
+
+@pytest.mark.parametrize(
+    ("labels", "device"),
+    [
+        ({"cloud.google.com/gke-accelerator": "nvidia-h100-80gb"}, H100),
+        ({"cloud.google.com/gke-accelerator": "nvidia-tesla-t4"}, "Tesla-T4"),
+        ({"cloud.google.com/gke-accelerator": "nvidia-l4"}, "NVIDIA-L4"),
+        (
+            {
+                "karpenter.k8s.aws/instance-gpu-name": "h100",
+                "karpenter.k8s.aws/instance-gpu-memory": "81559",
+            },
+            H100,
+        ),
+        ({"eks.amazonaws.com/instance-gpu-name": "l40s"}, "NVIDIA-L40S"),
+        ({"k8s.amazonaws.com/accelerator": "nvidia-tesla-v100"}, "Tesla-V100-SXM2-16GB"),
+        ({"node.kubernetes.io/instance-type": "Standard_NC24ads_A100_v4"}, "NVIDIA-A100-PCIE-80GB"),
+        ({"node.kubernetes.io/instance-type": "Standard_ND96isr_H100_v5"}, "H100"),
+    ],
+)
+def test_products_by_the_labels_of_clouds(labels: dict[str, str], device: str) -> None:
+    """Without feature discovery the cloud's label names the GPU, and says less than the vendor's."""
+    assert got(take([node(labels=labels)]), device) == {device: 8}
+
+
+@pytest.mark.parametrize("device", ["NVIDIA-H200", "NVIDIA-H100-94GB", f"{H100}-MIG-1g.10gb"])
+def test_clouds_do_not_make_one_gpu_another(device: str) -> None:
+    """Another chip, another size, and a slice are none of it."""
+    labels = {
+        "karpenter.k8s.aws/instance-gpu-name": "h100",
+        "karpenter.k8s.aws/instance-gpu-memory": "81559",
+    }
+    assert len(refused(take([node(labels=labels)]), device)) == 1
+
+
+def test_the_vendors_label_comes_first() -> None:
+    """With feature discovery there is nothing to guess from the cloud's label."""
+    labels = {PRODUCT: H100, "cloud.google.com/gke-accelerator": "nvidia-h100-80gb"}
+    assert got(take([node(labels=labels)]), H100) == {H100: 8}
+    assert len(refused(take([node(labels=labels)]), "NVIDIA-H100-80GB")) == 1
+
+
+@pytest.mark.parametrize(
+    ("allocatable", "labels", "type_", "count"),
+    [
+        ({GPU: "80", "nvidia.com/gpumem": "1", "nvidia.com/gpucores": "800"},
+         {PRODUCT: A100, f"{GPU}.count": "8", f"{GPU}.replicas": "1"}, f"{A100}-SHARED", 80),
+        ({GPU: "80", "nvidia.com/gpumem": "655360", "nvidia.com/gpucores": "800"},
+         {PRODUCT: A100}, f"{A100}-SHARED", 80),
+        ({GPU: "8", "nvidia.com/gpumem": "1", "nvidia.com/gpucores": "800"},
+         {PRODUCT: A100}, A100, 8),
+        ({GPU: "0", f"{GPU}.shared": "50"},
+         {PRODUCT: "Tesla-T4", f"{GPU}.count": "1", f"{GPU}.replicas": "1"}, "Tesla-T4-SHARED", 50),
+        ({GPU: "12"}, {PRODUCT: "Tesla-T4-SHARED", f"{GPU}.count": "1", f"{GPU}.replicas": "1",
+                       f"{GPU}.sharing-strategy": "time-slicing"}, "Tesla-T4-SHARED", 12),
+        ({"volcano.sh/vgpu-number": "20"}, {PRODUCT: "Tesla-V100"}, "Tesla-V100-SHARED", 20),
+    ],
+)  # fmt: skip
+def test_shares_are_never_whole_gpus(
+    allocatable: dict[str, str], labels: dict[str, str], type_: str, count: int
+) -> None:
+    """HAMi, Volcano and time-slicing give shares, which are a type of their own, whatever the count says."""
+    assert take([node(gpus=allocatable, labels=labels)]).total == {type_: count}
+
+
+def test_an_annotation_of_hami_is_enough() -> None:
+    """Where the scheduler extender keeps memory and cores for itself, the annotation tells of the split."""
+    item = node(gpus="80", labels=A100)
+    item["metadata"]["annotations"] = {"hami.io/node-nvidia-register": "GPU-1,10,81920,100"}
+    assert take([item]).total == {f"{A100}-SHARED": 80}
+
+
+AKS = [{"key": "sku", "value": "gpu", "effect": "NoSchedule"}]
+
+
+def tolerating(*tolerations: Object) -> Object:
+    item = pod("v", 1)
+    item["spec"]["tolerations"] = list(tolerations)
+    return item
+
+
+@pytest.mark.parametrize(
+    ("toleration", "free"),
+    [
+        ({"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"}, 8),
+        ({"key": "sku", "value": "gpu"}, 8),
+        ({"key": "sku", "operator": "Exists"}, 8),
+        ({"operator": "Exists"}, 8),
+        ({"key": "sku", "value": "cpu"}, 0),
+        ({"key": "sku", "value": "gpu", "effect": "NoExecute"}, 0),
+        ({"key": "node.kubernetes.io/not-ready", "operator": "Exists"}, 0),
+    ],
+)
+def test_taints_that_the_pods_tolerate(toleration: Object, free: int) -> None:
+    """A pool with a taint is the variants' where one of their pods tolerates it, as the scheduler does."""
+    found = take([node(taints=AKS)], [tolerating(toleration)], "v")
+    assert sum(found.free.values()) == free
+    assert [str(item).rpartition(": ")[2] for item in found.left_out] == (
+        [] if free else ["tainted by sku=gpu"]
+    )
+    others = take([node(taints=AKS)], [tolerating(toleration)])
+    assert sum(others.free.values()) == 0
+
+
+def test_the_taint_that_blocks_is_named() -> None:
+    """Of two taints only the one that no pod tolerates; a template counts before there is a pod."""
+    both: list[Any] = [*AKS, {"key": "spot", "effect": "NoExecute"}]
+    tolerations = taints.of_pod({"tolerations": [{"key": "sku", "operator": "Exists"}]})
+    found = inventory.take([inventory.trimmed(node(taints=both))], [], tolerations=[tolerations])
+    assert [item.why for item in found.left_out] == ["tainted by spot"]
+    found = inventory.take([inventory.trimmed(node(taints=AKS))], [], tolerations=[tolerations])
+    assert sum(found.free.values()) == 8
+
+
+@pytest.mark.parametrize(
+    ("spec", "named"),
+    [
+        ({"nodeSelector": {PRODUCT: H100}}, (H100,)),
+        ({"nodeSelector": {"cloud.google.com/gke-accelerator": "nvidia-l4"}}, ("NVIDIA-L4",)),
+        (
+            {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
+                "nodeSelectorTerms": [{"matchExpressions": [
+                    {"key": PRODUCT, "operator": "In", "values": [H100, A100]},
+                    {"key": "zone", "operator": "In", "values": ["a"]},
+                    {"key": PRODUCT, "operator": "NotIn", "values": ["Tesla-T4"]},
+                ]}]}}}},
+            (H100, A100),
+        ),
+        ({}, ()),
+    ],
+)  # fmt: skip
+def test_products_that_pods_ask_for(spec: Object, named: tuple[str, ...]) -> None:
+    """By node selector or required affinity, each once."""
+    assert products.of_pod(spec) == named
+    assert pods.trimmed({"spec": spec})["products"] == named
