@@ -86,6 +86,7 @@ class VariantSource:
         ambiguity: several HPAs on its scale target, which Kubernetes then stops; empty if there are none.
         unselected: why the pods of its scale target are not known; empty where they are.
         mismatch: conflict between an HPA and this variant; empty if there is none.
+        held: why it cannot be planned, and its last target is renewed instead; empty where it can be.
         published: decision that `.status` holds.
         stored: step times that `.status` holds as learned, unchecked; empty without any.
 
@@ -127,6 +128,7 @@ class VariantSource:
     gpus: int | None = None
     stored: str = ""
     warnings: tuple[str, ...] = ()
+    held: str = ""
 
     @property
     def key(self) -> str:
@@ -213,6 +215,29 @@ def source(
             *filter(None, [attainable.problem(given, targets)]),
             *_pod_problems(target),
         ),
+    )
+
+
+def held_source(
+    variant: schemas.VariantAutoscaling,
+    target: Target | None,
+    published: Published,
+    *,
+    why: str,
+    destinations: Destinations | None = None,
+) -> VariantSource:
+    """A variant that cannot be planned now; its last target is renewed until it can be.
+
+    Raises:
+        InputError: its annotations cannot be read; names the field and the fix.
+
+    """
+    notes = {**(target.annotations if target else {}), **variant.metadata.annotations}
+    return replace(
+        _of_target(variant, target, notes, destinations),
+        accelerator=published.accelerator,
+        published=published,
+        held=why,
     )
 
 

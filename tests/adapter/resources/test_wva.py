@@ -197,3 +197,16 @@ def test_the_published_shapes_are_admitted() -> None:
     fields = SCHEMA["properties"]["spec"]["properties"]
     assert {"scaleTargetRef", "minReplicas", "maxReplicas", "variantCost"} <= set(fields)
     assert SCHEMA["properties"]["spec"]["required"] == ["modelID"]
+
+
+def test_shape_of_the_configuration_guide() -> None:
+    """One accelerator beside its profile; the class is the key of a ConfigMap that is named."""
+    profile = {"maxBatchSize": 256, "perfParms": OCT["perfParms"]}
+    spec = {
+        "modelID": "m", "variantID": "m-A100-1", "accelerator": "A100", "acceleratorCount": 2,
+        "sloClassRef": {"name": "serviceclass", "key": "Premium"}, "variantProfile": profile,
+    }  # fmt: skip
+    source = only(read(spec, service_classes_config={"premium": CLASS}))
+    assert (source.service_class, source.accelerator) == ("Premium", "A100")
+    (given,) = source.profiles
+    assert (given.accelerator_count, given.max_batch) == (2, 256)
