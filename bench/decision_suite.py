@@ -162,9 +162,10 @@ def public(folder: Path | None, *, quick: bool) -> list[Case]:
     for name, path in trace_folder.entries(folder).items() if folder else ():
         trace = trace_files.read(path)
         for startup in STARTUPS[1:2] if quick else STARTUPS:
-            made = model_on(H100, slo={"ttft": 2000, "itl": 50}, startup=startup)
             window = Selection(end=1500.0 if quick else 3600.0)
-            part = _scaled(made, window.of(_servable(trace)), 3.0 if quick else MEAN_REPLICAS)
+            part = window.of(_servable(trace))
+            made = model_on(H100, slo={"ttft": _ttft_target(part), "itl": 50}, startup=startup)
+            part = _scaled(made, part, 3.0 if quick else MEAN_REPLICAS)
             policies = QUICK_FRONTIER if quick else FRONTIER
             sized = _begin_with(made, part)
             found.append(
@@ -312,6 +313,13 @@ def _servable(trace: Trace) -> Trace:
         input_tokens=trace.input_tokens[fits],
         output_tokens=trace.output_tokens[fits],
     )
+
+
+def _ttft_target(trace: Trace) -> float:
+    """Target in ms that long prompts can meet: twice what the 99th percentile takes alone, 2 s at least."""
+    steps = H100["stepMs"]
+    alone = steps["base"] + steps["perPrefillToken"] * float(np.percentile(trace.input_tokens, 99))
+    return max(2000.0, round(2 * alone, -2))
 
 
 def _scaled(made: Scenario, trace: Trace, replicas: float) -> Trace:

@@ -11,12 +11,11 @@ routing still counts the requests that finish at that very moment.
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
-
-import numpy as np
 
 from emulator.fleet.clients import Clients, Patience
 from emulator.fleet.requests import RequestLog, Results
@@ -275,17 +274,23 @@ def _check(
 def _merge(models: Sequence[str], traces: Mapping[str, Trace]) -> Iterator[Request]:
     """Requests of all traces by arrival; lists of some, because single elements of arrays are slow."""
     parts = [(models.index(name), trace) for name, trace in traces.items()]
-    if not parts:
-        return
-    arrival_ms = np.concatenate([trace.arrival_seconds * 1000 for _, trace in parts])
-    model = np.concatenate([np.full(len(trace), i, dtype=np.int32) for i, trace in parts])
-    inputs = np.concatenate([trace.input_tokens for _, trace in parts])
-    outputs = np.concatenate([trace.output_tokens for _, trace in parts])
-    order = np.argsort(arrival_ms, kind="stable") if len(parts) > 1 else np.arange(len(model))
-    for start in range(0, len(order), _ARRIVALS):
-        rows = order[start : start + _ARRIVALS]
-        columns = (column[rows].tolist() for column in (arrival_ms, model, inputs, outputs))
-        yield from itertools.starmap(Request, zip(*columns, strict=True))
+    if len(parts) == 1:
+        yield from _requests(*parts[0])
+    else:
+        streams = (_requests(model, trace) for model, trace in parts)
+        yield from heapq.merge(*streams, key=lambda request: request.arrival_ms)
+
+
+def _requests(model: int, trace: Trace) -> Iterator[Request]:
+    """Requests of one trace; no more than some of them are made ahead of their arrival."""
+    for start in range(0, len(trace), _ARRIVALS):
+        rows = slice(start, start + _ARRIVALS)
+        arrivals = (trace.arrival_seconds[rows] * 1000).tolist()
+        tokens = zip(
+            trace.input_tokens[rows].tolist(), trace.output_tokens[rows].tolist(), strict=True
+        )
+        for arrival_ms, (inputs, outputs) in zip(arrivals, tokens, strict=True):
+            yield Request(arrival_ms, model, inputs, outputs)
 
 
 def _after(moment_ms: float) -> float:

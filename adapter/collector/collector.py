@@ -19,6 +19,7 @@ from adapter.collector.observation import CollectedVariant, Observation
 from adapter.collector.pod_scraper import PodScraper, ScrapeJob
 from adapter.collector.prometheus import PrometheusError, PrometheusOptions
 from adapter.collector.prometheus_scraper import Batch, PodSample, PrometheusScraper
+from adapter.collector.servers.plausibility import Plausibility
 from adapter.collector.traffic import TrafficWindow
 from adapter.collector.windows import jobs
 from adapter.resources.variant import VariantSource
@@ -124,6 +125,7 @@ class Collector:
                 window=TrafficWindow(
                     window_seconds=self._settings.window, long_seconds=self._settings.long_window
                 ),
+                plausibility=Plausibility(interval=self._settings.interval),
             )
             self._variants[source.key] = observation.with_source(item, source, now=now)
         self._pods.retain(self._jobs())
@@ -207,6 +209,12 @@ class Collector:
         if item is None:
             return  # removed while its pods were scraped
         started = _started(page, self._clock)
+        verdict = item.plausibility.judge(
+            endpoint, page, now=now, started=started, batch=_largest_batch(item.source)
+        )
+        if verdict.problem:
+            item.window.suspend(endpoint, forget=verdict.forget)
+            return
         before = item.window.sampled_at(endpoint)
         item.window.add(endpoint, page, now=now, started=started)
         origins, how = item.origins, how or item.attributed_by
@@ -258,8 +266,11 @@ class Collector:
         self, source: VariantSource, item: CollectedVariant, stale: tuple[str, ...]
     ) -> str:
         """What the sources say about pods without fresh metrics."""
-        reasons = [text for e in stale if (text := self._pods.error(source.key, e))][:1]
-        if item.queried:
+        wrong = [f"{e}: {text}" for e in stale if (text := item.plausibility.problem(e))][:1]
+        reasons = wrong or [text for e in stale if (text := self._pods.error(source.key, e))][:1]
+        if wrong:
+            pass
+        elif item.queried:
             reasons.append(
                 self._prometheus.problem
                 or item.attribution_problem
@@ -295,6 +306,11 @@ def _add_queried(add: Callable[..., None], sample: PodSample) -> str:
 
 def _origin(source: VariantSource, settings: CollectionSettings) -> Source:
     return source.metrics_source or settings.source
+
+
+def _largest_batch(source: VariantSource) -> float:
+    """Most requests that a profile has in service at once, at the lengths of requests that it is for."""
+    return max((float(profile.max_batch) for profile in source.profiles), default=0.0)
 
 
 def _started(page: model_servers.PodMetrics, clock: Clock) -> float | None:

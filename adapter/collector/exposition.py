@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Container, Iterator
 from functools import lru_cache
 from types import MappingProxyType
 
@@ -17,6 +17,8 @@ import aiohttp
 from adapter import errors
 from adapter.collector import model_servers
 from adapter.collector.model_servers import PodMetrics
+from adapter.collector.servers import moments as histograms
+from adapter.collector.servers import spelling
 
 TIMEOUT_SECONDS = 5.0
 PAGE_LIMIT_BYTES = 4 * 1024 * 1024
@@ -27,11 +29,10 @@ LINE_LIMIT = 16 * 1024
 LINES_LIMIT = 200_000
 """Most lines of a page."""
 
-_READ = (
-    model_servers.SERIES
-    | model_servers.BUCKETS
-    | {model_servers.STARTED, model_servers.CACHE_CONFIG}
-)
+_READ = spelling.Names()
+
+ACCEPT = "text/plain;version=0.0.4, text/plain;q=0.9, */*;q=0.1"
+"""The text format is asked for: under OpenMetrics client libraries write other names."""
 
 INLINE_CHARACTERS = 256 * 1024
 """Longest page that is parsed on the event loop; handing a shorter one to a thread takes longer."""
@@ -100,7 +101,7 @@ async def text(session: aiohttp.ClientSession, url: str, *, limit: int = PAGE_LI
             # Another address is not the one that was checked.
             allow_redirects=False,
             # A few compressed bytes may be many.
-            headers={"Accept-Encoding": "identity"},
+            headers={"Accept-Encoding": "identity", "Accept": ACCEPT},
             auto_decompress=False,
         ) as response:
             if 300 <= response.status < 400:
@@ -157,22 +158,19 @@ def parse(text: str, model: str, url: str) -> PodMetrics:
             model.
 
     """
-    samples: list[tuple[str, model_servers.Labels, float]] = []
-    buckets: list[tuple[str, model_servers.Labels, float]] = []
+    read_as: list[tuple[str, str, model_servers.Labels, float]] = []
     models: set[str] = set()
     started_at: float | None = None
-    for name, labels, value in read(text, _READ, url):
-        if name == model_servers.STARTED:
+    for written, labels, value in read(text, _READ, url):
+        found = spelling.spelled(written)
+        if found is None or found.name == model_servers.STARTED:
             started_at = value
             continue
-        if name == model_servers.CACHE_CONFIG:
-            samples.append((name, labels, value))
-            continue
         served = labels.get("model_name", model)
-        models.add(served)
+        if found.name != model_servers.CACHE_CONFIG:
+            models.add(served)
         if served == model:
-            kind = buckets if name in model_servers.BUCKETS else samples
-            kind.append((name, labels, value))
+            read_as.append((found.style, found.name, labels, value))
     if not models:
         prefixes = " or ".join(model_servers.PREFIXES)
         raise ScrapeError(f"{url}: no {prefixes} metrics in it; is this a vLLM or SGLang server?")
@@ -181,20 +179,24 @@ def parse(text: str, model: str, url: str) -> PodMetrics:
             f"{url}: serves {'another model' if len(models) == 1 else f'{len(models)} other models'}, not"
             f" {model!r}; spec.modelID must be the served model name, label model_name of its metrics"
         )
+    style = spelling.style_of((name, style) for style, name, _, _ in read_as)
+    series = [(name, labels, value) for own, name, labels, value in read_as if own == style]
+    buckets = [sample for sample in series if sample[0] in model_servers.BUCKETS]
+    samples = [sample for sample in series if sample[0] not in model_servers.BUCKETS]
     try:
         totals = dict(model_servers.quantities(model_servers.values(samples)))
         return model_servers.pod_metrics(
             totals,
             started_at=started_at,
-            input_moments=model_servers.moments(buckets, model_servers.INPUT_BUCKETS),
-            output_moments=model_servers.moments(buckets, model_servers.OUTPUT_BUCKETS),
+            input_moments=histograms.moments(buckets, model_servers.INPUT_BUCKETS),
+            output_moments=histograms.moments(buckets, model_servers.OUTPUT_BUCKETS),
         )
     except model_servers.ImplausibleError as error:
-        raise ScrapeError(f"{url}: {error}; is this a vLLM or SGLang server?") from error
+        raise ScrapeError(f"{url}: {error}") from error
 
 
 def read(
-    text: str, names: Collection[str], url: str
+    text: str, names: Container[str], url: str
 ) -> Iterator[tuple[str, model_servers.Labels, float]]:
     """Name, labels and value of the series with these names: some fifty lines of hundreds.
 

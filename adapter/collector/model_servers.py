@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
 SumCount = tuple[float, float]
 """Sum and count of a histogram or summary."""
@@ -43,6 +42,7 @@ class PodMetrics:
         preemptions: Requests that were preempted because the KV cache was full; None where it is not
             reported.
         kv_tokens: Tokens that the KV caches of the pod's engines hold; None where it is not reported.
+        rejected: Requests that admission limits turned away; None where they are not reported.
         started_at: When the process started, Unix seconds; None where it is not reported.
 
     """
@@ -61,6 +61,7 @@ class PodMetrics:
     generated: float | None = None
     preemptions: float | None = None
     kv_tokens: float | None = None
+    rejected: float | None = None
     started_at: float | None = None
 
     @property
@@ -150,8 +151,17 @@ ENGINE_QUANTITIES = (
     ),
     Quantity("preemptions", (("vllm:num_preemptions_total",), ("sglang:num_retractions_sum",))),
     Quantity("kv_tokens", ((CACHE_CONFIG,), ("sglang:max_total_num_tokens",))),
+    # Only an engine has it, which SGLang's router is not.
+    Quantity("throughput", (("sglang:gen_throughput",),), fold="max"),
+    Quantity("rejected", (("vllm:admission_rejections_total",),)),
 )
 """Numbers of engines that sizing uses where there are some."""
+
+_COUNTED = frozenset({"finished", "ttft_count"})
+"""Counters of requests, of which a server has one."""
+
+_ENGINE_ONLY = frozenset({"kv_tokens", "throughput", "preemptions", "generated"})
+"""What an engine shows before its first request, and no router or simulator of gauges does."""
 
 CACHED_OF_PROMPTS = (
     ("vllm:prompt_tokens_cached_total", "vllm:prompt_tokens_total"),
@@ -180,6 +190,15 @@ counts. Those with a `priority` are parts of the one without."""
 STARTED = "process_start_time_seconds"
 STOCKS = ("running", "waiting")
 """Quantities that every model server reports."""
+
+STOCK_SERIES = frozenset(
+    name
+    for quantity in QUANTITIES
+    if quantity.name in STOCKS
+    for names in quantity.names
+    for name in names
+)
+"""Series of the requests that run and wait."""
 
 PREFIXES = ("vllm:", "sglang:")
 LARGEST_OF = frozenset(
@@ -229,9 +248,7 @@ def pod_metrics(
         ImplausibleError: A stock is missing, or a value is no measurement.
 
     """
-    for name in STOCKS:
-        if name not in totals:
-            raise ImplausibleError(f"the number of {name} requests is missing")
+    totals = _complete(totals)
     for name, value in totals.items():
         if not (math.isfinite(value) and 0 <= value <= LARGEST):
             # The kind of fault, not the number: messages are read by others than the pod's owner.
@@ -261,8 +278,30 @@ def pod_metrics(
         generated=generated,
         preemptions=totals.get("preemptions"),
         kv_tokens=totals.get("kv_tokens") or None,
+        rejected=totals.get("rejected"),
         started_at=started_at,
     )
+
+
+def _complete(totals: Mapping[str, float]) -> Mapping[str, float]:
+    """The quantities of one pod with those that its server shows only from its first request on.
+
+    Data-parallel servers of vLLM have no gauges before it, SGLang and old vLLM no counters.
+
+    Raises:
+        ImplausibleError: what is missing is not missing for that reason.
+
+    """
+    missing = [name for name in STOCKS if name not in totals]
+    fresh = not any(totals.get(name) for name in (*_COUNTED, "generated"))
+    if missing and not (fresh and "finished" in totals):
+        raise ImplausibleError(f"the number of {missing[0]} requests is missing")
+    if not totals.keys() & _COUNTED and not (fresh and totals.keys() & _ENGINE_ONLY):
+        raise ImplausibleError(
+            "no counter of finished requests in it, so its load is not known (a router or a simulator has"
+            " none: scrape the servers themselves)"
+        )
+    return {**dict.fromkeys(missing, 0.0), **totals}
 
 
 Labels = Mapping[str, str]
@@ -314,87 +353,3 @@ def cache_tokens(labels: Labels) -> float | None:
 def _tokens(text: str) -> float:
     """A number of tokens or blocks in a label; 0 for what is none."""
     return float(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS else 0.0
-
-
-# Moments of histograms.
-
-_LENGTHS_COUNT = 10
-"""Least number of finished requests from which a variation of lengths is taken."""
-
-
-def moments(samples: Iterable[tuple[str, Labels, float]], names: tuple[str, ...]) -> Moments | None:
-    """Moments of one pod's histogram, summed over its engines; None without a usable one.
-
-    Args:
-        samples: Buckets of all histograms.
-        names: Names of the wanted one's buckets, the newest first.
-
-    """
-    cumulative: dict[str, dict[float, float]] = {}
-    for name, labels, value in samples:
-        if name in names:
-            try:
-                bound = float(labels.get("le", ""))
-            except ValueError:
-                return None
-            if not (math.isfinite(value) and 0 <= value <= LARGEST) or math.isnan(bound):
-                return None
-            bound = bound if bound <= LARGEST else math.inf
-            bounds = cumulative.setdefault(name, {})
-            bounds[bound] = bounds.get(bound, 0.0) + value
-    chosen = next((cumulative[name] for name in names if name in cumulative), None)
-    if chosen is None:
-        return None
-    total = squares = count = lower = 0.0
-    for bound, below in sorted(chosen.items()):
-        inside = below - count
-        if inside > 0:
-            mean, square = _within(lower, bound)
-            total += inside * mean
-            squares += inside * square
-            count = below
-        lower = bound
-    return total, squares, count
-
-
-@lru_cache(maxsize=4096)
-def _within(lower: float, upper: float) -> SumCount:
-    """Mean of what is in one bucket, and the mean square to add up for the variance of the whole.
-
-    Lengths within a bucket are taken as uniform by their logarithm, because bounds grow by factors; within
-    the first one as uniform, and beyond the last bound as that bound. Grouping widens a smooth distribution
-    once and spreading over the bucket again, each by the same factor (Sheppard's correction, by logarithms):
-    both are taken off the mean square. Requests that are all in one bucket so have no variance.
-    """
-    if math.isinf(upper):
-        return lower, lower * lower
-    if upper <= 1:
-        return upper, upper * upper
-    if lower <= 0:
-        mean, square = upper / 2.0, upper * upper / 3.0
-    else:
-        ratio = max(math.log(upper / lower), 1e-16)  # neighbouring numbers have no quotient
-        mean = (upper - lower) / ratio
-        square = (upper * upper - lower * lower) / (2.0 * ratio)
-    return mean, mean**4 / square
-
-
-def moments_growth(before: Moments | None, after: Moments | None) -> Moments:
-    """Growth of moments; none where one of the two samples has no histogram, as those of Prometheus."""
-    if before is None or after is None:
-        return (0.0, 0.0, 0.0)
-    if after[2] < before[2]:
-        return after
-    return (after[0] - before[0], after[1] - before[1], after[2] - before[2])
-
-
-def variation(growths: Iterable[Moments]) -> float | None:
-    """Coefficient of variation of the lengths of requests; None for too few."""
-    total = squares = count = 0.0
-    for growth in growths:
-        total += growth[0]
-        squares += growth[1]
-        count += growth[2]
-    if count < _LENGTHS_COUNT or total <= 0:
-        return None
-    return math.sqrt(max(count * squares / (total * total) - 1.0, 0.0))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from adapter.collector.prometheus_scraper import LENGTHS_SECONDS, LengthVariation
+from adapter.collector.servers.plausibility import Plausibility
 from adapter.collector.traffic import Traffic, TrafficWindow
 from adapter.resources.variant import VariantSource
 
@@ -27,7 +28,8 @@ class CollectedVariant:
 
     Attributes:
         source: The variant as its objects describe it.
-        window: Growth of its pods' counters; the one part that accumulates.
+        window: Growth of its pods' counters; like the next part it accumulates.
+        plausibility: What is wrong with the pages of its pods.
         known_since: When each endpoint of the source appeared, monotonic seconds.
         series_pods: Pods known only by their series in Prometheus, with the time of the last answer that had
             them, monotonic seconds.
@@ -41,6 +43,7 @@ class CollectedVariant:
 
     source: VariantSource
     window: TrafficWindow
+    plausibility: Plausibility = field(default_factory=Plausibility)
     known_since: Mapping[str, float] = field(default_factory=dict)
     series_pods: Mapping[str, float] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
@@ -57,6 +60,7 @@ def with_source(before: CollectedVariant, source: VariantSource, *, now: float) 
     series_pods = {} if named else before.series_pods
     known = (*source.endpoints, *series_pods)
     before.window.retain(known)
+    before.plausibility.retain(known)
     return replace(
         before,
         source=source,
@@ -95,7 +99,7 @@ class Coverage:
         expected: Endpoints of the pods that should have metrics.
         late: Those without fresh metrics, though they had the time for them.
         starting: Those that appeared so recently that they need not have been scraped.
-        unlisted: Replicas beyond the pods that are known only by their series.
+        unlisted: Replicas beyond the pods that are known only by their series, or by listed addresses.
 
     """
 
@@ -122,6 +126,8 @@ class Observation:
         age_seconds: Age of the oldest pod's metrics.
         origin: Where the metrics come from: direct, prometheus, or both.
         how: How its series in Prometheus were attributed; empty without any.
+        heard: Whether some of its pods have fresh metrics, though not all.
+        note: What the load lacks though it is known as far as it can be; empty where it lacks nothing.
 
     """
 
@@ -132,6 +138,8 @@ class Observation:
     age_seconds: float = 0.0
     origin: str = ""
     how: str = ""
+    heard: bool = False
+    note: str = ""
 
     @property
     def usable(self) -> bool:
@@ -174,12 +182,13 @@ def coverage(
         and now - collected.known_since.get(endpoint, -1e9) < stale_after
         and window.sampled_at(endpoint) is None
         and not errors.get(endpoint)
+        and not collected.plausibility.problem(endpoint)
     ]
     return Coverage(
         expected=expected,
         late=tuple(endpoint for endpoint in stale if endpoint not in starting),
         starting=tuple(starting),
-        unlisted=max(source.replicas - len(series_pods), 0) if series_pods else 0,
+        unlisted=max(source.replicas - len(expected), 0) if expected and not source.pods else 0,
     )
 
 
@@ -239,6 +248,8 @@ def assess(
             age_seconds=0.0 if traffic is None else max(now - traffic.sampled_at, 0.0),
             origin=" and ".join(sorted(origins)),
             how=collected.attributed_by if "prometheus" in origins else "",
+            heard=len(covered.stale) < len(covered.expected),
+            note=_part(source, covered),
         )
 
     if not covered.expected:
@@ -247,7 +258,11 @@ def assess(
         why = error or source.unselected or "no endpoints to scrape"
         return observed("MetricsMissing", f"{source.replicas} replicas, but {why}")
     if covered.late:
-        never = [e for e in covered.stale if window.sampled_at(e) is None]
+        never = [
+            endpoint
+            for endpoint in covered.stale
+            if window.sampled_at(endpoint) is None and not collected.plausibility.problem(endpoint)
+        ]
         metrics: Metrics = "MetricsStale"
         if len(never) >= len(covered.expected):
             metrics = "MetricsMissing"
@@ -262,3 +277,13 @@ def assess(
             "MetricsMissing", "requests run, but none has finished yet: their lengths are unknown"
         )
     return observed("MetricsFound", complete=not covered.starting and not covered.unlisted)
+
+
+def _part(source: VariantSource, covered: Coverage) -> str:
+    """That the addresses are fewer than the replicas; empty where they are not."""
+    if not covered.unlisted:
+        return ""
+    return (
+        f"{len(covered.expected)} addresses for {source.replicas} replicas: the load is a part, so the target"
+        " may rise and not fall; name one address per replica"
+    )

@@ -10,10 +10,11 @@ import aiohttp
 import structlog
 
 from adapter.clock import Clock
-from adapter.collector import model_servers, promql
+from adapter.collector import promql
 from adapter.collector.attribution import Attributed, Attribution
 from adapter.collector.instant_vector import InstantVector
 from adapter.collector.prometheus import PrometheusClient, PrometheusError, PrometheusOptions
+from adapter.collector.servers import moments as histograms
 
 log = structlog.get_logger()
 
@@ -89,6 +90,7 @@ class PrometheusScraper:
         self._window = window
         self._client: PrometheusClient | None = None
         self._backfilled = False
+        self._styles = promql.STYLES
         self._lengths_due = 0.0
         self._warnings: tuple[str, ...] = ()
         self._fleet_queries = 0
@@ -132,6 +134,7 @@ class PrometheusScraper:
         self.close()
         self._client = None if options is None else PrometheusClient(self._session, options)
         self._backfilled = False
+        self._styles = promql.STYLES
         # Not in the first cycle, which has the past to read.
         self._lengths_due = self._clock.monotonic() + LENGTHS_RETRY_SECONDS
         self._problem = ""
@@ -197,7 +200,12 @@ class PrometheusScraper:
         # Samples are placed by their age: what happens after this moment must not make them younger.
         queried_at = self._clock.monotonic()
         self._fleet_queries += 1
-        answer = await self._client.query(promql.fleet())
+        answer = await self._client.query(promql.fleet(self._styles))
+        unseen = promql.styles(answer.samples) - self._styles
+        if unseen:
+            # The times of series in a spelling are queried from when it is known.
+            self._styles |= unseen
+            answer = await self._client.query(promql.fleet(self._styles))
         past = [] if self._backfilled else await self._past(self._client, answer)
         self._backfilled = True
         if answer.warnings != self._warnings:
@@ -241,7 +249,7 @@ class PrometheusScraper:
         at = self._clock.monotonic()
         span = self._clock.real_seconds(2.0 * LENGTHS_SECONDS)
         try:
-            answer = await client.query(promql.lengths(span))
+            answer = await client.query(promql.lengths(span, self._styles))
         except PrometheusError as error:
             log.info(
                 "variation of lengths not read; using the last one or the default",
@@ -259,7 +267,7 @@ class PrometheusScraper:
         for index in range(number):
             at = last - self._clock.real_seconds(step) * (number - index)
             try:
-                answers.append(await client.query(promql.fleet(), at=at))
+                answers.append(await client.query(promql.fleet(self._styles), at=at))
             except PrometheusError as error:
                 log.info(
                     "Prometheus has no earlier samples; rates start with the next scrape cycle",
@@ -286,8 +294,8 @@ def _variations(
         by_variant.setdefault(pod.key, []).append(pod.sampled)
     found = {}
     for key, pods in by_variant.items():
-        input_cv = model_servers.variation(filter(None, (pod.input_moments for pod in pods)))
-        output_cv = model_servers.variation(filter(None, (pod.output_moments for pod in pods)))
+        input_cv = histograms.variation(filter(None, (pod.input_moments for pod in pods)))
+        output_cv = histograms.variation(filter(None, (pod.output_moments for pod in pods)))
         if input_cv is not None or output_cv is not None:
             found[key] = LengthVariation(input_cv=input_cv, output_cv=output_cv, at=at)
     return found

@@ -10,19 +10,29 @@ table that reads a pod's text.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from adapter.collector import model_servers
 from adapter.collector.instant_vector import Sample
-from adapter.collector.model_servers import QUANTITIES, Moments, PodMetrics
+from adapter.collector.model_servers import Moments, PodMetrics
+from adapter.collector.servers import moments as histograms
+from adapter.collector.servers import spelling
 
 TARGET = "namespace, pod, instance, job"
 BY = f"{TARGET}, model_name"
 _QUANTITY = "quantity"
 _SAMPLED, _STARTED, _CACHE = "sampled_at", "started_at", "cache"
-_EVERY_SERVER = tuple(names[-1] for names in QUANTITIES[1].names if len(names) == 1)
-"""A series that each kind of server always has."""
+_TIMED = {
+    "vllm": ("vllm:num_requests_running", "vllm:request_success_total"),
+    "sglang": ("sglang:num_running_reqs",),
+}
+"""Series whose time of scrape is that of their server: a data-parallel one has counters before gauges."""
+
+_STYLES_LIMIT = 16
+
+STYLES = frozenset(model_servers.PREFIXES)
+"""Spellings that are queried from the beginning."""
 
 GATEWAY_BY = "namespace, model_name, target_model_name"
 GATEWAY_QUEUES = (
@@ -78,32 +88,36 @@ class GatewayCount:
     waiting: float = 0.0
 
 
-def _selected(names: Iterable[str]) -> str:
-    return f'{{__name__=~"{"|".join(sorted(names))}"}}'
-
-
 def _labelled(expression: str, quantity: str) -> str:
     return f'label_replace({expression}, "{_QUANTITY}", "{quantity}", "", "")'
 
 
-def fleet() -> str:
+def fleet(styles: Collection[str] = STYLES) -> str:
     """Query for all series of every pod, with the times of its scrape and of its process's start.
+
+    Series are selected in all spellings, times only in these: `timestamp` takes one name at a time, since it
+    drops the name, and one target with two spellings would fail the query for all.
 
     Buckets of histograms are left out: they would be three times as many series as all others together.
     """
     largest = model_servers.RANKED | model_servers.LARGEST_OF
-    sums = f"sum by (__name__, {BY}) ({_selected(model_servers.SERIES - largest)})"
-    tops = f"max by (__name__, {BY}, dp_rank, priority) ({_selected(largest)})"
-    servers = [f"max by ({BY}) ({name})" for name in _EVERY_SERVER]
-    sampled = " or ".join(f"min by ({BY}) (timestamp({name}))" for name in _EVERY_SERVER)
+    sums = f"sum by (__name__, {BY}) ({spelling.selector(model_servers.SERIES - largest)})"
+    tops = f"max by (__name__, {BY}, dp_rank, priority) ({spelling.selector(largest)})"
+    timed = [
+        spelling.restyled(name, style)
+        for style in sorted(styles)
+        for name in _TIMED[spelling.kind_of(style)]
+    ]
+    servers = f"max by ({BY}) ({spelling.selector([name for names in _TIMED.values() for name in names])})"
+    sampled = " or ".join(f"min by ({BY}) (timestamp({name}))" for name in timed)
     # A process has no model: it is taken from the server that the same target is.
     started = (
-        f"(0 * ({' or '.join(servers)})) + on ({TARGET}) group_left ()"
-        f" max by ({TARGET}) ({model_servers.STARTED})"
+        f"(0 * {servers}) + on ({TARGET}) group_left ()"
+        f" max by ({TARGET}) ({spelling.selector((model_servers.STARTED,))})"
     )
     # Of no model either; its labels are the numbers.
     sizes = ", ".join(model_servers.CACHE_CONFIG_LABELS)
-    cache = f"max by ({TARGET}, {sizes}) ({model_servers.CACHE_CONFIG})"
+    cache = f"max by ({TARGET}, {sizes}) ({spelling.selector((model_servers.CACHE_CONFIG,))})"
     # `or` compares without names: the label keeps the parts from hiding each other. The largest part comes
     # last, since each `or` looks through all that is before it.
     return " or ".join(
@@ -117,15 +131,27 @@ def fleet() -> str:
     )
 
 
-def lengths(seconds: float) -> str:
+def styles(samples: Iterable[Sample]) -> frozenset[str]:
+    """Spellings in the result of `fleet()`, the first ones where there are many."""
+    found = {
+        form.style
+        for sample in samples
+        if (form := spelling.spelled(sample.labels.get("__name__", ""))) and form.style
+    }
+    return frozenset(sorted(found, key=lambda style: (len(style), style))[:_STYLES_LIMIT])
+
+
+def lengths(seconds: float, styles: Collection[str] = STYLES) -> str:
     """Query for the growth of the histograms of lengths over the last seconds, of every pod.
 
     It has some 40 series per pod, three times what `fleet()` has, so it is for once in several minutes.
     """
     span = f"[{max(round(seconds), 1)}s]"
     return " or ".join(
-        _labelled(f"sum by ({BY}, le) (increase({name}{span}))", name)
+        _labelled(f"sum by ({BY}, le) (increase({spelling.restyled(name, style)}{span}))", name)
+        for style in sorted(styles)
         for name in sorted(model_servers.BUCKETS)
+        if name.startswith(spelling.kind_of(style))
     )
 
 
@@ -143,8 +169,8 @@ def lengths_of_pods(samples: Iterable[Sample]) -> list[Sampled]:
             model=key[4],
             sampled_at=0.0,
             evaluated_at=0.0,
-            input_moments=model_servers.moments(buckets, model_servers.INPUT_BUCKETS),
-            output_moments=model_servers.moments(buckets, model_servers.OUTPUT_BUCKETS),
+            input_moments=histograms.moments(buckets, model_servers.INPUT_BUCKETS),
+            output_moments=histograms.moments(buckets, model_servers.OUTPUT_BUCKETS),
         )
         for key, buckets in by_key.items()
     ]
@@ -206,9 +232,20 @@ def _key(labels: Mapping[str, str]) -> _Key:
 def _sampled(key: _Key, pod: _Pod) -> Sampled:
     namespace, name, instance, _, model = key
     page, problem = None, ""
+    read_as = [
+        (form.style, form.name, labels, value)
+        for written, labels, value in pod.samples
+        if (form := spelling.spelled(written)) is not None
+    ]
+    style = spelling.style_of((name, style) for style, name, _, _ in read_as)
+    series = [
+        (name, labels, value)
+        for own, name, labels, value in read_as
+        if own == style or name == model_servers.CACHE_CONFIG
+    ]
     try:
         page = model_servers.pod_metrics(
-            dict(model_servers.quantities(model_servers.values(pod.samples))),
+            dict(model_servers.quantities(model_servers.values(series))),
             started_at=pod.started_at if math.isfinite(pod.started_at) else None,
         )
     except model_servers.ImplausibleError as error:

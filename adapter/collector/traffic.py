@@ -15,8 +15,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from adapter.collector import model_servers
 from adapter.collector.model_servers import PodMetrics, SumCount
+from adapter.collector.servers import moments as histograms
 from adapter.collector.windows.growth import (
     EMPTY,
     Growth,
@@ -153,14 +153,23 @@ class TrafficWindow:
         for gone in self._latest.keys() - set(endpoints):
             self._departed[gone] = self._latest.pop(gone)
 
+    def suspend(self, endpoint: str, *, forget: bool) -> None:
+        """Count nothing of a pod until its next sample; `forget`: nor what it grew by until then."""
+        sample = self._latest.pop(endpoint, None)
+        if forget:
+            self._departed.pop(endpoint, None)
+        elif sample is not None:
+            self._departed[endpoint] = sample
+
     def rate_since_last(self, *, at_least: float) -> tuple[float, float] | None:
         """Arrival rate since the last call that gave one, requests per second, and the time of its end.
 
         None while the samples since then cover less than `at_least` seconds.
         """
-        if not self._growth:
+        known = (*self._latest.values(), *self._departed.values())
+        if not self._growth or not known:
             return None
-        last = max(item.at for item in (*self._latest.values(), *self._departed.values()))
+        last = max(item.at for item in known)
         since = self._reported_at if self._reported_at is not None else self._first_at
         if since is None or last - since < at_least:
             return None
@@ -208,7 +217,7 @@ class TrafficWindow:
         input_tokens = mean([item.prompt_tokens for item in recent])
         output_tokens = mean([item.generation_tokens for item in recent])
         running = sum(sample.page.running for sample in self._latest.values())
-        output_cv = model_servers.variation(item.output_moments for item in self._growth)
+        output_cv = histograms.variation(item.output_moments for item in self._growth)
         if output_tokens is not None:
             output_tokens *= longer(recent, running, output_tokens, output_cv)
         if output_tokens is None:
@@ -232,7 +241,7 @@ class TrafficWindow:
             waiting=sum(page.waiting for page in pages),
             waiting_growth_rps=self._queued(now),
             kv_cache=max((p.kv_cache for p in pages if p.kv_cache is not None), default=None),
-            input_cv=model_servers.variation(item.input_moments for item in self._growth),
+            input_cv=histograms.variation(item.input_moments for item in self._growth),
             output_cv=output_cv,
             cached_tokens=self._cached(input_tokens),
             preemptions_rps=self._preemptions(pages, now),

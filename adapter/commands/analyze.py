@@ -111,7 +111,7 @@ TARGETS = (
         "SHARE",
         (
             "Share of a replica's highest service rate that stays unused. Default 0.1 for alpha and beta."
-            " Default 0.04 for step times"
+            " Default 0.05 for step times"
         ),
     ),
 )

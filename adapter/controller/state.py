@@ -306,6 +306,9 @@ def hold(
 ) -> VariantRecord:
     """Keep serving the last target until its time to live ends; `why` says what keeps it from a new one."""
     before, series = record.state, record.series
+    if observation.heard and observation.problem and before.desired is not None:
+        # A pod that is silent while others are heard does not take the target away.
+        series = series_of(before, valid_until=moment.now + moment.valid_seconds)
     if series and record.followed is not None:
         why = f"{why}; {_continued(before.desired, before.decided_at)}"
     expired = bool(series) and (series[0].valid_until or math.inf) <= moment.now

@@ -11,11 +11,9 @@ from adapter.controller.actuator import Unapplied
 from adapter.controller.estimates import stored
 from adapter.controller.state import VariantState
 from adapter.resources.inputs import InvalidVariant
+from adapter.resources.stored_status import CONFIGURATION
 
 Status = Mapping[str, Any]
-
-CONFIGURATION = "ConfigurationValid"
-"""Type of the condition that all of a variant's configuration can be used; absent until some could not."""
 
 LEARNED = "learnedStepTimes"
 """Field of what was learned, from which a new leader goes on."""
@@ -136,7 +134,8 @@ def _metrics_source(state: VariantState) -> str:
     if seen is None or not seen.origin:
         return "metrics are fresh"
     how = f", attributed by {seen.how}" if seen.how not in {"", "pod"} else ""
-    return f"metrics are fresh ({seen.origin}{how})"
+    part = f"; {seen.note}" if seen.note else ""
+    return f"metrics are fresh ({seen.origin}{how}){part}"
 
 
 def _metrics_problem(state: VariantState) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from adapter.controller.status import CONFIGURATION
 from adapter.diagnostics.site import VARIANTS, Finding, Site, key_of
 from adapter.kube import paths
+from adapter.resources.stored_status import CONFIGURATION
 
 _FIX = "kubectl apply -k manifests/crd"
 

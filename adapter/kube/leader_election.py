@@ -13,11 +13,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-import structlog
+from adapter import logs, tasks
 
-from adapter import tasks
-
-log = structlog.get_logger()
+log = logs.LazyLogger()
 
 
 class LeaseUnavailableError(Exception):

@@ -10,9 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import structlog
-
-from adapter import errors
+from adapter import errors, logs
 from adapter.kube import scale
 from adapter.planning import fleet
 from adapter.resources import hpa, pods, schemas, stored_status
@@ -23,7 +21,7 @@ from adapter.resources.configuration.last_good import NOTHING, LastGood, Missing
 from adapter.resources.texts.documents import validated
 from adapter.settings import keys
 
-log = structlog.get_logger()
+log = logs.LazyLogger()
 
 API_VERSIONS = {
     "VariantAutoscaling": "llmd.ai/v1alpha1",

@@ -7,6 +7,9 @@ from datetime import datetime
 
 from adapter.kube.scale import MOST_REPLICAS
 
+CONFIGURATION = "ConfigurationValid"
+"""Type of the condition that all of a variant's configuration can be used; absent until some could not."""
+
 TEXT_LENGTH = 253
 """Most characters that are taken of a text in a status."""
 

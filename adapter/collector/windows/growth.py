@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from adapter.collector import model_servers
 from adapter.collector.model_servers import Moments, PodMetrics, SumCount
+from adapter.collector.servers import moments as histograms
 
 _SAME_START_SECONDS = 2.0
 """Tolerance between two reports of one start time: servers report it by a clock of their own."""
@@ -105,8 +105,8 @@ def growth_of(
         ttft=grown("ttft"),
         itl=grown("itl"),
         cached_tokens=grown("cached_tokens"),
-        input_moments=model_servers.moments_growth(base.input_moments, after.input_moments),
-        output_moments=model_servers.moments_growth(base.output_moments, after.output_moments),
+        input_moments=histograms.moments_growth(base.input_moments, after.input_moments),
+        output_moments=histograms.moments_growth(base.output_moments, after.output_moments),
         preemptions=0.0
         if after.preemptions is None or base.preemptions is None
         else max(after.preemptions - base.preemptions, 0.0),

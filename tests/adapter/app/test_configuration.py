@@ -12,8 +12,8 @@ import pytest
 
 from adapter import cli
 from adapter.app.endpoints import Endpoints
-from adapter.controller.status import CONFIGURATION
 from adapter.resources.configuration.last_good import HELD
+from adapter.resources.stored_status import CONFIGURATION
 from tests.fakes import cluster_world as worlds
 from tests.fakes.cluster_world import CORE, SYSTEM, World, until
 from tests.fakes.kubernetes_objects import Object

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
 from adapter.collector import exposition, model_servers
+from adapter.collector.servers import moments as histograms
 
 PAGES = Path(__file__).parents[2] / "data" / "metrics"
 EXPECTED: dict[str, Any] = json.loads((PAGES / "expected.json").read_text())
@@ -57,7 +58,7 @@ def variation(lengths: NDArray[np.float64]) -> float:
         (model_servers.INPUT_BUCKETS[0], {"le": str(bound)}, float((lengths <= bound).sum()))
         for bound in (*VLLM_BOUNDS, math.inf)
     ]
-    found = model_servers.moments(buckets, model_servers.INPUT_BUCKETS)
+    found = histograms.moments(buckets, model_servers.INPUT_BUCKETS)
     assert found is not None
     return math.sqrt(max(found[1] * found[2] / found[0] ** 2 - 1.0, 0.0))
 
@@ -83,8 +84,8 @@ def test_a_bucket_that_is_no_number_gives_no_moments(wrong: float) -> None:
     """The rest of the page counts all the same: lengths have a default."""
     name = model_servers.OUTPUT_BUCKETS[0]
     buckets = [(name, {"le": "10"}, wrong), (name, {"le": "+Inf"}, 5.0)]
-    assert model_servers.moments(buckets, model_servers.OUTPUT_BUCKETS) is None
-    assert model_servers.moments(buckets, model_servers.INPUT_BUCKETS) is None
+    assert histograms.moments(buckets, model_servers.OUTPUT_BUCKETS) is None
+    assert histograms.moments(buckets, model_servers.INPUT_BUCKETS) is None
 
 
 def test_two_names_of_one_quantity_count_once() -> None:
@@ -96,7 +97,8 @@ def test_two_names_of_one_quantity_count_once() -> None:
     assert page.itl[1] == EXPECTED["vllm-0.11-v1.prom"]["itl"][1]
 
 
-RANKS = """sglang:num_running_reqs{model_name="m",dp_rank="0",tp_rank="0"} 3
+RANKS = """sglang:gen_throughput{model_name="m"} 10
+sglang:num_running_reqs{model_name="m",dp_rank="0",tp_rank="0"} 3
 sglang:num_running_reqs{model_name="m",dp_rank="0",tp_rank="1"} 3
 sglang:num_running_reqs{model_name="m",dp_rank="1",tp_rank="0"} 2
 sglang:num_queue_reqs{model_name="m",dp_rank="0",priority=""} 5
@@ -111,7 +113,8 @@ def test_ranks_and_priorities_do_not_double() -> None:
     assert (page.running, page.waiting) == (5.0, 5.0)
 
 
-SWAPPED = """vllm:num_requests_running{model_name="m"} 3
+SWAPPED = """vllm:request_success_total{model_name="m"} 3
+vllm:num_requests_running{model_name="m"} 3
 vllm:num_requests_swapped{model_name="m"} 2
 vllm:num_requests_waiting{model_name="m"} 1
 """

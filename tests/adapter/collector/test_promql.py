@@ -13,6 +13,7 @@ from adapter.collector import model_servers, promql
 from adapter.collector.instant_vector import Sample
 from adapter.collector.model_servers import PodMetrics
 from adapter.collector.promql import GatewayCount, Sampled
+from adapter.collector.servers import moments as histograms
 
 POD = {"namespace": "n", "pod": "p", "instance": "10.0.0.1:8000", "job": "j", "model_name": "m"}
 
@@ -60,7 +61,7 @@ def answer(
 SERIES = {
     quantity.name: next(names[0] for names in quantity.names if len(names) == 1)
     for quantity in model_servers.QUANTITIES
-}
+} | {"preemptions": "vllm:num_preemptions_total"}
 
 
 def _told(name: str) -> dict[str, str]:
@@ -125,12 +126,14 @@ def test_the_order_of_an_answer_does_not_matter() -> None:
 
 
 def test_what_was_never_counted_is_zero_and_what_is_not_reported_none() -> None:
-    """A server that has just begun has no counters yet; its cache and start may never be told."""
-    (found,) = promql.pods(answer({"running": 0.0, "waiting": 1.0, "sampled_at": 1.0}))
+    """A server that has just begun has no counters of requests yet; its cache and start may never be told."""
+    fresh = {"running": 0.0, "waiting": 1.0, "preemptions": 0.0, "sampled_at": 1.0}
+    (found,) = promql.pods(answer(fresh))
     nothing = (0.0, 0.0)
     assert found.page == PodMetrics(
         finished=0.0, running=0.0, waiting=1.0, prompt_tokens=nothing,
         generation_tokens=nothing, ttft=nothing, itl=nothing, kv_cache=None, started_at=None,
+        preemptions=0.0,
     )  # fmt: skip
 
 
@@ -205,9 +208,10 @@ def test_one_query_for_the_whole_fleet() -> None:
     assert len(promql.gateways()) < 6000
     assert not re.search(r'(?:namespace|pod|model_name|instance|job)\s*(?:=|!=|=~|!~)\s*"', text)
     for name in model_servers.SERIES | {model_servers.STARTED}:
-        assert re.search(rf"(?<![\w:]){re.escape(name)}(?![\w:])", text), name
+        _, _, rest = name.rpartition(":")
+        assert re.search(rf"(?<![\w:]){re.escape(rest)}(?![\w:])", text), name
     assert not re.search(r"_bucket(?![\w:])", text)
-    assert model_servers.CACHE_CONFIG in text
+    assert "vllm[:_](cache_config_info)" in text
     for quantity in ("largest", "sampled_at", "started_at", "cache"):
         assert text.count(f'"{quantity}"') == 1
     for name in (*promql.GATEWAY_QUEUES, *promql.GATEWAY_REQUESTS):
@@ -294,11 +298,11 @@ def test_lengths_are_the_moments_of_each_pods_histograms() -> None:
     assert (one.namespace, one.pod, one.model) == ("n", "p", "m")
     assert one.input_moments is not None
     assert one.input_moments[2] == 30
-    varies = model_servers.variation([one.input_moments])
+    varies = histograms.variation([one.input_moments])
     assert varies is not None
     assert 0.4 < varies < 1.2
     assert one.output_moments is not None
-    assert model_servers.variation([one.output_moments]) == pytest.approx(0.0, abs=0.01)
+    assert histograms.variation([one.output_moments]) == pytest.approx(0.0, abs=0.01)
     assert (other.input_moments, other.output_moments) == (None, one.output_moments)
 
 

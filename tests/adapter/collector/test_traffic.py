@@ -98,6 +98,7 @@ def test_stale_endpoints_are_listed() -> None:
 GOOD = """# TYPE vllm:num_requests_running gauge
 vllm:num_requests_running{model_name="m",engine="0"} 2.0
 vllm:num_requests_waiting{model_name="m",engine="0"} 1.0
+vllm:generation_tokens_total{model_name="m",engine="0"} 0.0
 """
 
 
@@ -107,7 +108,7 @@ vllm:num_requests_waiting{model_name="m",engine="0"} 1.0
         pytest.param("<html><body>hello</body></html>", "no vllm: or sglang: metrics", id="html"),
         pytest.param(
             GOOD + 'vllm:num_requests_waiting{model_name="m',
-            "line 4 is not Prometheus text",
+            "line 5 is not Prometheus text",
             id="cut-off",
         ),
         pytest.param("# nothing\n", "no vllm: or sglang: metrics", id="empty"),

@@ -1,0 +1,246 @@
+"""Whether the pages of one address can be those of one server that works.
+
+A page alone may look right, and be of another process than the last one, or of an engine that has stopped.
+Counters say so when they are compared: a page that cannot follow from the one before is not counted, and its
+pod's load counts as unknown until its pages are consistent again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from adapter.collector.model_servers import PodMetrics
+
+SAME_START_SECONDS = 2.0
+"""Tolerance between two reports of one start time."""
+
+SKEW_SECONDS = 30.0
+"""Tolerance between the start of a process by its clock, and the last answer of the one before by ours."""
+
+NEAR_ZERO_SHARE = 0.1
+"""Largest share of a counter that a restarted server has again at its first scrape."""
+
+CLEAN_PAGES = 2
+"""Consistent pages after which a doubt is over."""
+
+SHARED_PAGES = 20
+"""The same where pages were of more than one process: two in a row may be of one by chance."""
+
+FALLS = 2
+FALL_PAGES = 8
+"""Number of falls within so many pages that is no restart any more."""
+
+STILL_PAGES = 2
+"""Pages without any movement, though requests are in service, after which an engine counts as hung."""
+
+_TIMES_SEEN, _UNSEEN = 4.0, 32.0
+"""Requests in service at once that counters may imply: so many times what was seen, and as many more."""
+
+AHEAD_PAGES = 12
+_TIMES_FINISHED, _AHEAD = 4.0, 30.0
+"""First tokens over so many pages that are more than this many times those that ended, and as many more, are
+not requests whose clients went away."""
+
+_STARTS = 8
+
+SHARED = (
+    "this address answers for more than one process (its {what} back and forth): name one URL per"
+    " replica"
+)
+FELL = "its counters fell though its process did not start anew"
+BEYOND = (
+    "its counters grew by more than it can have served (as if {number:.0f} requests had been in service"
+    " at once)"
+)
+HUNG = (
+    "its numbers stand still with {number:.0f} requests in service: its engine does not answer, or keeps"
+    " requests whose clients went away; restart the pod"
+)
+AHEAD = "it counts {begun:.0f} first tokens for {ended:.0f} requests that ended: one of the two is wrong"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is wrong with a page; nothing where `problem` is empty.
+
+    Attributes:
+        problem: What is wrong and what to do.
+        forget: Whether later pages say nothing of the growth since the last one that counted.
+
+    """
+
+    problem: str = ""
+    forget: bool = False
+
+
+@dataclass(slots=True)
+class _Address:
+    at: float
+    page: PodMetrics
+    most: float = 0.0
+    pages: int = 0
+    still: int = 0
+    still_since: float = 0.0
+    doubt: str = ""
+    doubtful_pages: int = 0
+    problem: str = ""
+    starts: deque[float] = field(default_factory=lambda: deque(maxlen=_STARTS))
+    falls: deque[int] = field(default_factory=lambda: deque(maxlen=FALLS))
+    recent: deque[PodMetrics] = field(default_factory=lambda: deque(maxlen=AHEAD_PAGES))
+
+
+class Plausibility:
+    """Compares the pages of each address of one variant."""
+
+    def __init__(self, *, interval: float = 15.0) -> None:
+        """`interval`: seconds between two scrape cycles; pages in between do not prove a standstill."""
+        self._interval = interval
+        self._addresses: dict[str, _Address] = {}
+
+    def problem(self, endpoint: str) -> str:
+        """What is wrong with the last page of an address; empty if nothing is."""
+        address = self._addresses.get(endpoint)
+        return "" if address is None else address.problem
+
+    def retain(self, endpoints: Iterable[str]) -> None:
+        """Forget all other addresses."""
+        known = set(endpoints)
+        self._addresses = {e: item for e, item in self._addresses.items() if e in known}
+
+    def judge(
+        self,
+        endpoint: str,
+        page: PodMetrics,
+        *,
+        now: float,
+        started: float | None,
+        batch: float = 0.0,
+    ) -> Verdict:
+        """Compare a page with those before it.
+
+        Args:
+            endpoint: Address that it is of.
+            page: Its metrics.
+            now: Monotonic seconds at which it was read.
+            started: When its process started, on the same clock; None where it is not known.
+            batch: Largest batch that a profile of the variant has.
+
+        """
+        address = self._addresses.get(endpoint)
+        if address is None:
+            address = self._addresses[endpoint] = _Address(now, page, most=page.stock)
+            _note(address, page, now)
+            return Verdict()
+        if now <= address.at:
+            return Verdict(address.problem)
+        address.most = max(address.most, page.stock)
+        doubt, pages = _doubt(address, page, now=now, started=started, batch=batch)
+        if doubt:
+            if pages >= address.doubtful_pages:
+                address.doubt, address.doubtful_pages = doubt, pages
+            address.recent.clear()
+        elif address.doubtful_pages:
+            address.doubtful_pages -= 1
+        verdict = Verdict(address.doubt, forget=True) if address.doubtful_pages else Verdict()
+        _stands_still(address, page)
+        hung = address.still >= STILL_PAGES and now - address.still_since >= self._interval
+        if not verdict.problem and hung:
+            verdict = Verdict(HUNG.format(number=page.stock))
+        _note(address, page, now)
+        if not verdict.problem:
+            verdict = Verdict(_ahead(address))
+        address.problem = verdict.problem
+        return verdict
+
+
+def _note(address: _Address, page: PodMetrics, now: float) -> None:
+    address.at, address.page = now, page
+    address.pages += 1
+    address.recent.append(page)
+    start = page.started_at
+    if start is not None and not _known(address, start):
+        address.starts.append(start)
+
+
+def _known(address: _Address, start: float) -> bool:
+    return any(abs(start - other) <= SAME_START_SECONDS for other in address.starts)
+
+
+def _doubt(
+    address: _Address, page: PodMetrics, *, now: float, started: float | None, batch: float
+) -> tuple[str, int]:
+    """Why a page cannot follow from the last one, and consistent pages until that is over."""
+    before = address.page
+    base, since = before, address.at
+    if page.started_at is not None and before.started_at is not None:
+        if abs(page.started_at - before.started_at) > SAME_START_SECONDS:
+            early = started is not None and started < address.at - SKEW_SECONDS
+            if _known(address, page.started_at) or early:
+                return SHARED.format(what="start time goes"), SHARED_PAGES
+            base, since = _NOTHING, address.at
+        elif _fell(before, page):
+            return FELL, CLEAN_PAGES
+    elif _fell(before, page):
+        address.falls.append(address.pages)
+        often = len(address.falls) == FALLS and address.pages - address.falls[0] <= FALL_PAGES
+        if often:
+            return SHARED.format(what="counters go"), SHARED_PAGES
+        if page.finished > NEAR_ZERO_SHARE * before.finished and page.finished > 0:
+            return f"{FELL}, or {SHARED.format(what='counters go')}", CLEAN_PAGES
+        base = _NOTHING
+    seconds = page.itl[0] - base.itl[0] if page.itl[1] >= base.itl[1] else page.itl[0]
+    implied = seconds / (now - since)
+    if implied > _TIMES_SEEN * max(address.most, batch) + _UNSEEN:
+        return BEYOND.format(number=implied), CLEAN_PAGES
+    return "", 0
+
+
+_NOTHING = PodMetrics(
+    finished=0.0,
+    running=0.0,
+    waiting=0.0,
+    prompt_tokens=(0.0, 0.0),
+    generation_tokens=(0.0, 0.0),
+    ttft=(0.0, 0.0),
+    itl=(0.0, 0.0),
+)
+
+
+def _fell(before: PodMetrics, after: PodMetrics) -> bool:
+    return after.finished < before.finished or after.ttft[1] < before.ttft[1]
+
+
+def _stands_still(address: _Address, page: PodMetrics) -> None:
+    """Count the pages without any movement though requests are in service."""
+    before = address.page
+    moved = any(
+        getattr(before, name) != getattr(page, name)
+        for name in (
+            "finished",
+            "running",
+            "waiting",
+            "ttft",
+            "itl",
+            "generated",
+            "generation_tokens",
+        )
+    )
+    if moved or page.stock <= 0:
+        address.still = 0
+    else:
+        if address.still == 0:
+            address.still_since = address.at
+        address.still += 1
+
+
+def _ahead(address: _Address) -> str:
+    """Whether many more requests had first tokens than ended or run."""
+    first, last = address.recent[0], address.recent[-1]
+    begun = last.ttft[1] - first.ttft[1]
+    ended = max(last.finished - first.finished, 0.0)
+    running = max(last.running - first.running, 0.0)
+    if begun > _TIMES_FINISHED * (ended + running) + _AHEAD:
+        return AHEAD.format(begun=begun, ended=ended)
+    return ""

@@ -1,0 +1,110 @@
+"""Spellings of one series: `vllm:num_requests_running` is also `vllm_num_requests_running`, or has a prefix.
+
+Client libraries replace the colon where OpenMetrics was negotiated, Prometheus does where its
+`metric_name_escaping_scheme` says so, and platforms put prefixes of their own before all names by relabelling
+(KServe `kserve_`, Ray `ray_`). A server shows all of its series in one spelling.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
+from typing import NamedTuple
+
+from adapter.collector import model_servers
+
+READ = (
+    model_servers.SERIES
+    | model_servers.BUCKETS
+    | {model_servers.STARTED, model_servers.CACHE_CONFIG}
+)
+"""Names that are read, as `model_servers` has them."""
+
+_PREFIX = r"(?:[a-zA-Z0-9_:]*[_:])?"
+_FORM = re.compile(rf"({_PREFIX})(vllm|sglang)([:_])([a-zA-Z0-9_]+)")
+_STYLE_FORM = re.compile(rf"{_PREFIX}(vllm|sglang)[:_]")
+_STARTED_FORM = re.compile(rf"({_PREFIX}){model_servers.STARTED}")
+
+Sample = tuple[str, Mapping[str, str], float]
+"""Name, labels and value."""
+
+
+class Spelled(NamedTuple):
+    """A series by the name that `model_servers` has for it.
+
+    Attributes:
+        name: That name.
+        style: What all series of its server have in common: prefix, kind of server and separator.
+
+    """
+
+    name: str
+    style: str
+
+
+@lru_cache(maxsize=8192)
+def spelled(name: str) -> Spelled | None:
+    """The series that a name stands for; None where it is not read."""
+    form = _FORM.fullmatch(name)
+    if form is not None:
+        prefix, kind, separator, rest = form.groups()
+        plain = f"{kind}:{rest}"
+        return Spelled(plain, f"{prefix}{kind}{separator}") if plain in READ else None
+    if _STARTED_FORM.fullmatch(name):
+        return Spelled(model_servers.STARTED, "")
+    return None
+
+
+class Names:
+    """All spellings of the names that are read, as a set that only knows what it contains."""
+
+    def __contains__(self, name: object) -> bool:
+        """Whether it is read."""
+        return isinstance(name, str) and spelled(name) is not None
+
+
+def style_of(names: Iterable[tuple[str, str]]) -> str:
+    """The style to read of those that one page has, by pairs of name and style; empty without any.
+
+    A page may show the series of one server in two spellings, which must not count twice: the one with the
+    gauges that every server has, then the one with more series, then the shorter.
+    """
+    by_style: dict[str, set[str]] = {}
+    for name, style in names:
+        by_style.setdefault(style, set()).add(name)
+    return min(
+        by_style,
+        key=lambda style: (
+            -len(by_style[style] & model_servers.STOCK_SERIES),
+            -len(by_style[style]),
+            len(style),
+            style,
+        ),
+        default="",
+    )
+
+
+def kind_of(style: str) -> str:
+    """The kind of server of a style: vllm or sglang."""
+    form = _STYLE_FORM.fullmatch(style)
+    return form[1] if form else ""
+
+
+def restyled(name: str, style: str) -> str:
+    """A name of `model_servers` in a style of its kind of server."""
+    return style + name.partition(":")[2]
+
+
+def selector(names: Collection[str]) -> str:
+    """A PromQL selector of all spellings of these series."""
+    by_kind: dict[str, list[str]] = {}
+    plain = []
+    for name in sorted(names):
+        kind, colon, rest = name.partition(":")
+        if colon:
+            by_kind.setdefault(kind, []).append(rest)
+        else:
+            plain.append(name)
+    parts = [f"{kind}[:_]({'|'.join(rests)})" for kind, rests in by_kind.items()]
+    return f'{{__name__=~"{_PREFIX}({"|".join((*parts, *plain))})"}}'

@@ -1,0 +1,111 @@
+"""Pods whose pages cannot be: their load is unknown, and the condition says why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import aiohttp
+import pytest
+
+from adapter.clock import Clock
+from adapter.collector import exposition
+from adapter.collector.collector import CollectionSettings, Collector
+from adapter.collector.observation import Observation
+from adapter.planning import fleet
+from adapter.resources.variant import VariantSource
+
+Page = Callable[[int], str]
+"""A pod's page by the number of the scrape."""
+
+INTERVAL = 15.0
+
+
+class ManualClock(Clock):
+    """Stands until it is moved; its Unix time is its monotonic time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now
+
+
+def served(done: float, *, running: float = 0, waiting: float = 0, extra: str = "") -> str:
+    """A vLLM page after that many requests of 100 input and 178 output tokens."""
+    label = '{engine="0",model_name="m"}'
+    numbers = {
+        "num_requests_running": running,
+        "num_requests_waiting": waiting,
+        "request_success_total": done,
+        "request_prompt_tokens_sum": done * 100,
+        "request_prompt_tokens_count": done,
+        "request_generation_tokens_sum": done * 178,
+        "request_generation_tokens_count": done,
+        "time_to_first_token_seconds_sum": done * 0.05,
+        "time_to_first_token_seconds_count": done,
+        "inter_token_latency_seconds_sum": done * 177 * 0.0214,
+        "inter_token_latency_seconds_count": done * 177,
+    }
+    return extra + "".join(f"vllm:{name}{label} {value}\n" for name, value in numbers.items())
+
+
+async def observed(number: int, *, replicas: int | None = None, **pages: Page) -> list[Observation]:
+    """What is known of a variant with these pods after each of so many scrape cycles."""
+    found = []
+    source = VariantSource(
+        namespace="n", name="v", model="m", service_class="c", profiles=(), accelerator="",
+        targets=fleet.Targets(), endpoints=tuple(pages), replicas=replicas or len(pages),
+    )  # fmt: skip
+    clock, settings = ManualClock(), CollectionSettings(interval=INTERVAL, source="direct")
+    async with aiohttp.ClientSession() as session:
+        collector = Collector(session=session, clock=clock, settings=settings)
+        collector.use([source])
+        for at in range(number):
+            clock.now += INTERVAL
+            for name, text in pages.items():
+                page = exposition.parse(text(at), "m", name)
+                collector.add(source.key, name, page, now=clock.now, source="direct")
+            found.append(collector.observe(source))
+        collector.close()
+    return found
+
+
+async def test_a_balanced_address_never_gives_a_rate_of_another_process() -> None:
+    """Two pods of 10 req/min each behind one URL: never is more seen than they serve, and it is said why."""
+
+    def page(at: int) -> str:
+        base, start = ((50000.0, -900), (48000.0, -800))[at % 2]
+        return served(base + at * 2.5, extra=f"process_start_time_seconds {start}\n")
+
+    found = await observed(12, replicas=2, a=page)
+    rates = [60 * item.traffic.arrival_rate_rps for item in found if item.traffic is not None]
+    assert max(rates, default=0.0) <= 20.0
+    assert all("name one URL per replica" in item.problem for item in found[1:])
+    assert not any(item.complete for item in found)
+    assert found[-1].metrics == "MetricsStale"
+
+
+async def test_fewer_addresses_than_replicas_are_a_part() -> None:
+    """One address of two replicas: its load is a lower bound, and the condition's text says so."""
+    found = (await observed(4, replicas=2, a=lambda at: served(100 + at * 2.5)))[-1]
+    assert (found.problem, found.complete) == ("", False)
+    assert "1 addresses for 2 replicas" in found.note
+
+
+async def test_a_hung_engine_is_no_backlog() -> None:
+    """One of two pods stands still with 68 requests: it is named, and counted neither as idle nor waiting."""
+    found = await observed(
+        10,
+        a=lambda _: served(5000, running=8, waiting=60),
+        b=lambda at: served(1000 + at * 5, running=1),
+    )
+    last = found[-1]
+    assert last.heard
+    assert "stand still with 68 requests" in found[2].problem
+    assert last.traffic is not None
+    assert (last.traffic.waiting, last.traffic.running) == (0.0, 1.0)
+    assert 60 * last.traffic.arrival_rate_rps == pytest.approx(20, rel=0.05)

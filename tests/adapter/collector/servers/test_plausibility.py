@@ -1,0 +1,123 @@
+"""Pages that cannot be of one server that works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from adapter.collector.model_servers import PodMetrics
+from adapter.collector.servers.plausibility import Plausibility
+
+INTERVAL = 15.0
+
+
+def page(
+    finished: float, *, running: float = 0, waiting: float = 0, started_at: float | None = None
+) -> PodMetrics:
+    """A page of requests with 100 input and 178 output tokens of 21.4 ms."""
+    return PodMetrics(
+        finished=finished,
+        running=running,
+        waiting=waiting,
+        prompt_tokens=(100 * finished, finished),
+        generation_tokens=(178 * finished, finished),
+        ttft=(0.05 * finished, finished),
+        itl=(177 * 0.0214 * finished, 177 * finished),
+        started_at=started_at,
+    )
+
+
+def problems(
+    pages: Callable[[int], PodMetrics], number: int = 12, *, batch: float = 0.0
+) -> list[str]:
+    """What is wrong with each of these pages, one every scrape cycle; Unix time is monotonic time."""
+    checks = Plausibility(interval=INTERVAL)
+    return [
+        checks.judge("a", one, now=at * INTERVAL, started=one.started_at, batch=batch).problem
+        for at, one in ((at, pages(at)) for at in range(number))
+    ]
+
+
+def balanced(*bases: float, starts: bool) -> Callable[[int], PodMetrics]:
+    """An address behind which servers answer in turn; each finishes 10 requests a minute."""
+
+    def pages(at: int) -> PodMetrics:
+        which = at % len(bases)
+        start = -1000.0 * (which + 1) if starts else None
+        return page(bases[which] + at * 2.5, started_at=start)
+
+    return pages
+
+
+@pytest.mark.parametrize("starts", [True, False])
+@pytest.mark.parametrize("bases", [(50000.0, 48000.0), (300.0, 500.0), (10.0, 4000.0, 900.0)])
+def test_two_processes_behind_one_address_are_named(
+    bases: tuple[float, ...], *, starts: bool
+) -> None:
+    """Start times or counters go back and forth: from the second change on the address counts as shared."""
+    found = problems(balanced(*bases, starts=starts))
+    assert all("name one URL per replica" in text for text in found[4:])
+    assert sum(not text for text in found) <= (1 if starts else 2)
+
+
+def test_a_restart_is_no_problem() -> None:
+    """A later start, or counters that begin again near zero, are one server's."""
+    assert not any(problems(lambda at: page(at * 5.0 if at < 6 else (at - 6) * 5.0)))
+    assert not any(
+        problems(
+            lambda at: (
+                page(1000 + at * 5.0, started_at=-500.0)
+                if at < 6
+                else page((at - 6) * 5.0, started_at=80.0)
+            )
+        )
+    )
+
+
+def test_counters_that_fall_without_a_restart_are_not_counted() -> None:
+    """Until two pages are consistent again; then the server counts on."""
+    found = problems(lambda at: page((1000 if at < 6 else 700) + at * 5.0, started_at=-500.0))
+    assert [bool(text) for text in found] == [False] * 6 + [True] * 2 + [False] * 4
+    assert "did not start anew" in found[6]
+
+
+def test_growth_beyond_what_a_server_can_do_is_not_counted() -> None:
+    """2,000 requests of 178 tokens within 15 s would have been 500 in service at once."""
+    found = problems(lambda at: page((0 if at < 6 else 2000) + at * 5.0))
+    assert "grew by more than it can have served" in found[6]
+    assert not any(problems(lambda at: page((0 if at < 6 else 2000) + at * 5.0), batch=256))
+
+
+def test_a_hung_engine_is_named_within_two_scrapes() -> None:
+    """Gauges that stand still with work, while nothing is counted; it counts again when it moves."""
+    found = problems(
+        lambda at: (
+            page(100 + 5.0 * at, running=8, waiting=60)
+            if at < 4 or at > 8
+            else page(115, running=8, waiting=60)
+        )
+    )
+    assert [bool(text) for text in found[:6]] == [False] * 5 + [True]
+    assert "68 requests in service" in found[5]
+    assert not found[9]
+
+
+def test_an_idle_server_does_not_hang() -> None:
+    """Nothing moves where nothing is to be done."""
+    assert not any(problems(lambda _: page(100)))
+
+
+def test_first_tokens_that_run_ahead_are_named() -> None:
+    """Clients that go away leave first tokens behind, but not five times those that stay."""
+
+    def pages(times: float) -> Callable[[int], PodMetrics]:
+        def one(at: int) -> PodMetrics:
+            done = page(10.0 * at, running=3)
+            return replace(done, ttft=(0.05 * times * 10 * at, times * 10.0 * at))
+
+        return one
+
+    assert not any(problems(pages(3)))
+    assert "first tokens" in problems(pages(6))[-1]

@@ -1,0 +1,120 @@
+"""Spellings that series have in clusters, on the pages of servers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from adapter.collector import exposition, promql
+from adapter.collector.instant_vector import Sample
+from adapter.collector.servers import spelling
+
+PAGES = Path(__file__).parents[3] / "data" / "metrics"
+MODELS = {
+    "vllm-0.11-v1": "Qwen/Qwen3-8B",
+    "vllm-0.32-v1-dp2": "tiny",
+    "sglang-0.5.23": "Qwen/Qwen3-32B",
+}
+
+
+def text(name: str) -> str:
+    return (PAGES / f"{name}.prom").read_text()
+
+
+def prefixed(page: str, prefix: str) -> str:
+    """The page as a relabelling of all names writes it."""
+    return "\n".join(
+        line if line.startswith("#") or not line else prefix + line for line in page.split("\n")
+    )
+
+
+def exemplified(page: str) -> str:
+    """The page as OpenMetrics with exemplars."""
+    lines = [
+        f'{line} # {{trace_id="ab"}} 1.0 1795694284.6' if "_count" in line else line
+        for line in page.split("\n")
+    ]
+    return "\n".join((*lines, "# EOF", ""))
+
+
+SPELLINGS = {
+    "underscore": lambda page: page.replace("vllm:", "vllm_").replace("sglang:", "sglang_"),
+    "KServe": lambda page: prefixed(page, "kserve_"),
+    "Ray": lambda page: prefixed(page.replace("vllm:", "vllm_"), "ray_"),
+    "any prefix": lambda page: prefixed(page, "team:a_b:"),
+    "line ends": lambda page: page.replace("\n", "\r\n"),
+    "twice": lambda page: page + prefixed(page, "ray_"),
+    "exemplars": exemplified,
+}
+
+
+@pytest.mark.parametrize("how", sorted(SPELLINGS))
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_every_spelling_of_a_page_is_read_as_the_plain_one(name: str, how: str) -> None:
+    """Separators, prefixes, line ends and exemplars change nothing, and two spellings do not count twice."""
+    page = text(name)
+    model = MODELS[name]
+    wanted = exposition.parse(page, model, "http://x")
+    assert exposition.parse(SPELLINGS[how](page), model, "http://x") == wanted
+    assert wanted.finished > 0
+
+
+def test_a_data_parallel_server_without_gauges_is_idle() -> None:
+    """Before the first request it has counters at zero and no gauges; later it is unreadable without them."""
+    page = exposition.parse(text("vllm-0.32-v1-dp2-idle"), "tiny", "http://x")
+    assert (page.finished, page.running, page.waiting) == (0.0, 0.0, 0.0)
+    loaded = "\n".join(
+        line for line in text("vllm-0.32-v1-dp2").split("\n") if "num_requests_" not in line
+    )
+    with pytest.raises(exposition.ScrapeError, match="number of running requests is missing"):
+        exposition.parse(loaded, "tiny", "http://x")
+
+
+ROUTER = """vllm:current_qps{server="http://10.0.0.1:8000"} 1.5
+vllm:num_requests_running{server="http://10.0.0.1:8000"} 0.0
+vllm:num_requests_waiting{server="http://10.0.0.1:8000"} 0.0
+vllm:gpu_cache_usage_perc{server="http://10.0.0.1:8000"} 0.2
+"""
+
+
+def test_gauges_without_counters_prove_nothing() -> None:
+    """A router's or simulator's page has no finished requests: its load is not zero but unknown."""
+    with pytest.raises(exposition.ScrapeError, match="no counter of finished requests"):
+        exposition.parse(ROUTER, "m", "http://x")
+
+
+FRESH = """sglang:num_running_reqs{model_name="m"} 1
+sglang:num_queue_reqs{model_name="m"} 0
+sglang:gen_throughput{model_name="m"} 0
+"""
+
+
+def test_a_server_that_has_not_counted_yet_is_read() -> None:
+    """SGLang shows a counter from the first request that ends on."""
+    page = exposition.parse(FRESH, "m", "http://x")
+    assert (page.finished, page.running) == (0.0, 1.0)
+
+
+def in_prometheus(page: str) -> list[Sample]:
+    """The answer to the fleet's query, of a server with this page."""
+    labels = {"namespace": "n", "pod": "p", "instance": "1:8000", "model_name": "tiny"}
+    samples = [
+        Sample({**labels, "__name__": name}, value, 5.0)
+        for name, _, value in exposition.read(page, spelling.Names(), "u")
+    ]
+    return [Sample({**labels, "quantity": "sampled_at"}, 4.0, 5.0), *samples]
+
+
+@pytest.mark.parametrize("how", ["underscore", "KServe", "twice"])
+def test_prometheus_is_read_in_every_spelling(how: str) -> None:
+    """Series that were escaped or relabelled give the same page, and their spelling is queried for times."""
+    page = text("vllm-0.32-v1-dp2")
+    (wanted,) = promql.pods(in_prometheus(page))
+    samples = in_prometheus(SPELLINGS[how](page))
+    (found,) = promql.pods(samples)
+    assert found.page == wanted.page
+    assert found.page is not None
+    for style in promql.styles(samples):
+        assert f"timestamp({style}num_requests_running)" in promql.fleet(promql.styles(samples))
+    assert promql.styles(samples)
