@@ -20,6 +20,7 @@ from tests.fakes.kubernetes_objects import VARIANTS, Object
 
 pytestmark = pytest.mark.virtual_time
 
+DRA = "/apis/resource.k8s.io/v1"
 EXACT = {name: {"tolerance": "0"} for name in ("scaleUp", "scaleDown")}
 
 
@@ -203,3 +204,36 @@ async def test_a_tainted_pool_that_the_pods_tolerate(tmp_path: Path) -> None:
         async with world.replica("a", scope=scope) as (front, _):
             await until(lambda: world.desired() == 3)
             assert front.loop.inputs.capacity == {"NVIDIA-A100-PCIE-80GB": 4}
+
+
+async def test_gpus_of_dynamic_resource_allocation(tmp_path: Path) -> None:
+    """ResourceSlices bound a plan as a device plugin's count does, and claims of others hold some."""
+    async with worlds.running(tmp_path, limited=True) as world:
+        node = {
+            "metadata": {"name": "node"},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+        }
+        world.api.put(CORE, "nodes", node)
+        attributes = {"productName": {"string": "NVIDIA A100-PCIE-80GB"}}
+        devices = [{"name": f"gpu-{number}", "attributes": attributes} for number in range(3)]
+        spec = {
+            "driver": "gpu.nvidia.com",
+            "nodeName": "node",
+            "pool": {"name": "node", "generation": 1},
+            "devices": devices,
+        }
+        world.api.put(DRA, "resourceslices", {"metadata": {"name": "s"}, "spec": spec})
+        result = {"driver": "gpu.nvidia.com", "pool": "node", "device": "gpu-0"}
+        claim = {
+            "metadata": {"name": "c", "namespace": "other"},
+            "status": {
+                "allocation": {"devices": {"results": [result]}},
+                "reservedFor": [{"resource": "pods", "name": "p"}],
+            },
+        }
+        world.api.put(DRA, "resourceclaims", claim)
+        world.load["v"] = 300.0
+        scope = Scope(config_namespace=SYSTEM, limited=True)
+        async with world.replica("a", scope=scope) as (front, _):
+            await until(lambda: world.desired() == 2)
+            assert front.loop.inputs.capacity == {"NVIDIA-A100-PCIE-80GB": 2}
