@@ -88,6 +88,7 @@ class VariantSource:
         mismatch: conflict between an HPA and this variant; empty if there is none.
         held: why it cannot be planned, and its last target is renewed instead; empty where it can be.
         published: decision that `.status` holds.
+        gated: pods of one replica each that a scheduling gate holds, such as Kueue's.
         stored: step times that `.status` holds as learned, unchecked; empty without any.
 
     """
@@ -126,6 +127,7 @@ class VariantSource:
     published: Published | None = None
     device: str = ""
     gpus: int | None = None
+    gated: int = 0
     stored: str = ""
     warnings: tuple[str, ...] = ()
     held: str = ""
@@ -278,6 +280,7 @@ def _of_target(
         target_uid="" if target is None else target.uid,
         unselected="" if target is None else target.unselected,
         gpus=_gpus(reference(variant), target),
+        gated=0 if target is None or target.serving is None else target.serving.gated,
     )
 
 
