@@ -12,8 +12,8 @@ from adapter.collector.model_servers import (
     OUTPUT_BUCKETS,
     Moments,
     PodMetrics,
-    moments,
 )
+from adapter.collector.servers.moments import moments
 from emulator import simulation
 from emulator.replay.replicas.specs import ProfileSteps, VariantSpec, engine_profile
 from emulator.replay.results import Curves
