@@ -125,14 +125,18 @@ class Inventory:
         return found, tuple(problems)
 
     def _matching(self, device: str) -> list[GpuType]:
-        """Types that a device type may mean: those spelt otherwise, else what only a cloud's label names."""
-        return [
-            item for item in self.types if products.same(device, item.product, item.memory_gib)
-        ] or [
-            item
-            for item in self.types
-            if item.coarse and products.alike(device, item.product, item.memory_gib)
-        ]
+        """Types that a device type may mean, by the surest way in which any is meant."""
+
+        def coarse(device: str, product: str, memory_gib: float | None) -> bool:
+            # Only a cloud's label names the product, which says less than the vendor's.
+            named = any(item.coarse for item in self.types if item.product == product)
+            return named and products.alike(device, product, memory_gib)
+
+        for means in (products.same, products.of_one_size, coarse):
+            found = [item for item in self.types if means(device, item.product, item.memory_gib)]
+            if found:
+                return found
+        return []
 
     def _problem(self, matching: Sequence[GpuType]) -> str:
         """Why none can be had of a device type with these matches."""

@@ -49,6 +49,14 @@ def test_clouds_do_not_make_one_gpu_another(device: str) -> None:
     assert len(refused(take([node(labels=labels)]), device)) == 1
 
 
+def test_a_size_on_both_sides_is_enough() -> None:
+    """The spelling of WVA's ConfigMap, which has no OAM, means the GPU of that chip and size."""
+    labels = {"amd.com/gpu.product-name": "AMD_Instinct_MI300X_OAM", "amd.com/gpu.vram": "192G"}
+    item = node(gpus={"amd.com/gpu": "8"}, labels=labels)
+    assert got(take([item]), "AMD-MI300X-192GB") == {"AMD-MI300X-192GB": 8}
+    assert len(refused(take([item]), "AMD-MI300X-128GB", "AMD-MI300X", "AMD-MI325X-192GB")) == 3
+
+
 def test_the_vendors_label_comes_first() -> None:
     """With feature discovery there is nothing to guess from the cloud's label."""
     labels = {PRODUCT: H100, "cloud.google.com/gke-accelerator": "nvidia-h100-80gb"}
