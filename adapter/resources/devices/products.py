@@ -64,7 +64,7 @@ def same(device: str, product: str, memory_gib: float | None = None) -> bool:
 
 
 def of_one_size(device: str, product: str, memory_gib: float | None) -> bool:
-    """Whether two names are alike and of one size: `AMD-MI300X-192GB`, `AMD_Instinct_MI300X_OAM` of 192 GB."""
+    """Whether two names are alike and of one size, such as `AMD-MI300X-192GB` with 192 GiB."""
     sized = spelt(device)[1] is not None and memory_gib is not None
     return sized and alike(device, product, memory_gib)
 
