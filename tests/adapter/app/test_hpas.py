@@ -45,11 +45,16 @@ def of_keda() -> Object:
     return item
 
 
-async def examined(world: World, front: Endpoints) -> tuple[int, list[str], str]:
+def metric_of(item: Object) -> str:
+    name: str = item["spec"]["metrics"][0]["external"]["metric"]["name"]
+    return name
+
+
+async def examined(world: World, front: Endpoints, value: str = "") -> tuple[int, list[str], str]:
     """Exit status of `doctor`, its lines about the namespace, and what `explain` says."""
     await until(world.ca_bundle)
     world.available()
-    world.api.external = {"v": str(world.desired())}
+    world.api.external = {"v": value or str(world.desired())}
     admin = await world.site.entrance("admin", user="")
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
@@ -151,6 +156,11 @@ async def test_an_hpa_without_a_variant(tmp_path: Path) -> None:
             assert await world.metric(front) == [str(state.desired)]
             assert state.accelerator == "unknown@10"
             assert state.source.service_class == "Premium"
+            _, lines, _ = await examined(world, front, value=str(state.desired))
+            assert (
+                f"ok       HorizontalPodAutoscaler team-a/v: reads {metric_of(item)} = {state.desired}"
+                in lines
+            )
 
 
 async def test_a_variant_of_2026_without_a_class(tmp_path: Path) -> None:
