@@ -134,6 +134,10 @@ class ClusterObjects:
                 return found
         return None
 
+    def config_map(self, name: str) -> Object | None:
+        """Return the latest version of a ConfigMap of the adapter's namespace; None if there is none."""
+        return self._configs.objects.get((self._scope.config_namespace, name))
+
     async def refresh_scales(self) -> None:
         """Read `/scale` of the scale targets that are not Deployments, which are not watched."""
         wanted = set()
@@ -338,12 +342,15 @@ def _products(
 
 def _read_managed(reader: joined.Reader, seen: _Seen) -> None:
     """Read HPAs that stand for a VariantAutoscaling, where there is none of their name or target."""
+    targets = next((item for (_, name), item in seen.configs if name == managed.TARGETS), {})
     taken = {(key[0], variants.reference(item)) for key, (_, item) in reader.variants.items()}
     for (namespace, name), item in seen.scalers:
         document = managed.variant_of(item)
         if document is None or (namespace, document["metadata"]["name"]) in reader.variants:
             continue
         if (namespace, hpa.parse(item).reference) not in taken:
+            status = managed.status_of(targets, f"{namespace}/{document['metadata']['name']}")
+            document = {**document, "status": status}
             reader.read_variant(f"HorizontalPodAutoscaler {namespace}/{name}", document)
 
 

@@ -247,3 +247,38 @@ async def test_gpus_of_dynamic_resource_allocation(tmp_path: Path) -> None:
         async with world.replica("a", scope=scope) as (front, _):
             await until(lambda: world.desired() == 2)
             assert front.loop.inputs.capacity == {"NVIDIA-A100-PCIE-80GB": 2}
+
+
+async def test_all_replicas_serve_an_hpa_without_a_variant(tmp_path: Path) -> None:
+    """The ConfigMap of the targets is what a status is elsewhere; without the HPA its entry goes."""
+    async with worlds.running(tmp_path) as world:
+        world.api.remove(VARIANTS, "variantautoscalings", "team-a", "v")
+        (targets,) = worlds.manifests("base/managed-targets.yaml")
+        world.api.put(CORE, "configmaps", targets)
+        world.load["v"] = 60.0
+        notes = {"llm-d.ai/managed": "true", "llm-d.ai/model-id": worlds.MODEL}
+        item = worlds.scaler("v", behavior=EXACT)
+        item["metadata"]["annotations"] = {**notes, "llm-d.ai/variant-cost": "10.0"}
+        world.api.put(SCALERS, "horizontalpodautoscalers", item)
+
+        def entries() -> dict[str, str]:
+            name = targets["metadata"]["name"]
+            found: dict[str, str] = (
+                world.api.get(CORE, "configmaps", SYSTEM, name).get("data") or {}
+            )
+            return found
+
+        async with world.replica("a") as (a, _), world.replica("b") as (b, _):
+            await until(entries)
+            assert set(entries()) == {"team-a_v"}
+            await until(world.ca_bundle)
+            fronts = {front.loop.leading for front in (a, b)}
+            assert fronts == {True, False}
+            await until(lambda: a.loop.states["team-a/v"].desired)
+            await until(lambda: b.loop.states["team-a/v"].desired)
+            values = {front.loop.states["team-a/v"].desired for front in (a, b)}
+            assert len(values) == 1
+            follower = b if a.loop.leading else a
+            assert await world.metric(follower) == [str(values.pop())]
+            world.api.remove(SCALERS, "horizontalpodautoscalers", "team-a", "v")
+            await until(lambda: not entries())
