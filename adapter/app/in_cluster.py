@@ -15,6 +15,7 @@ import structlog
 from adapter import errors
 from adapter.app.config import Configuration
 from adapter.app.endpoints import Endpoints
+from adapter.app.managed_targets import ManagedTargets
 from adapter.app.options import Installation, ServeOptions
 from adapter.auth import delegated
 from adapter.clock import Clock
@@ -27,6 +28,7 @@ from adapter.kube.lease import KubernetesLease
 from adapter.kube.scale import Scales
 from adapter.resources import inputs
 from adapter.resources.watches import ClusterObjects
+from adapter.resources.wva import managed
 from adapter.tls.certificate_secret import CertificateKeeper
 
 log = structlog.get_logger()
@@ -125,6 +127,13 @@ class _Site:
         self._gateways = gateway.Gateways(session, installation.gateways)
         self._actuator = Actuator(
             Scales(api), default=installation.actuate_scale, leads=self._leads
+        )
+        self._managed = ManagedTargets(
+            api,
+            namespace=namespace,
+            watched=lambda: self.objects.config_map(managed.TARGETS),
+            leads=self._leads,
+            refresh_seconds=clock.real_seconds(options.loop.time_to_live) / 3,
         )
         self._reporter = StatusWriter(
             api,
@@ -235,6 +244,10 @@ class _Site:
             await asyncio.sleep(FOLLOW_SECONDS)
         unapplied = await self._actuator.act(self._loop.states, to_wake)
         await self._reporter.write(self._loop.states, self._loop.refused, unapplied=unapplied)
+        states = self._loop.states
+        await self._managed.write(
+            {key: states[key] for key in states if self.objects.variant(key) is None}
+        )
 
     async def _watch_gateways(self) -> None:
         """Scrape the gateways, until cancelled: requests for a model without replicas wait for no cycle."""

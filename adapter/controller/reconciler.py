@@ -304,6 +304,8 @@ def _decide(
 ) -> VariantRecord:
     """The record with its new target, or with the last one and why that is held."""
     key, observation = before.source.key, sized.observation
+    if before.source.held:
+        return states.hold(before, observation, before.source.held, moment)
     decision = plan.decisions.get(key)
     if decision is not None and decision.served != "none":
         # A variant that was removed and added again during the cycle was not stabilized.

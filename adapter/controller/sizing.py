@@ -134,7 +134,7 @@ class Sizing:
                 traffic,
                 rate,
                 dispersion=demand.dispersion(record.trend),
-                ordered=max(source.spec_replicas, record.state.desired or 0),
+                ordered=_ordered(source, record.state.desired),
             ),
             current=fleet.CurrentAllocation(
                 accelerator=source.accelerator, replicas=source.replicas
@@ -180,7 +180,7 @@ class Sizing:
                 seconds=0.25 * self.settings.collection.window,
             ),
             ready=source.ready,
-            ordered=max(source.spec_replicas, record.state.desired or 0),
+            ordered=_ordered(source, record.state.desired),
             start_seconds=start,
             loading_seconds=min(max(loading, self.settings.interval), start),
         )
@@ -339,6 +339,12 @@ def _with_cache(profile: fleet.Profile, tokens: int) -> EngineLimits | None:
         max_num_batched_tokens=max(DEFAULT_BATCHED_TOKENS, 2 * profile.max_batch),
         kv_tokens=tokens,
     )
+
+
+def _ordered(source: VariantSource, desired: int | None) -> int:
+    """Replicas that serve or come; pods that a scheduling gate holds come when somebody else says so."""
+    asked = max(source.spec_replicas, desired or 0)
+    return max(asked - source.gated, len(source.endpoints))
 
 
 def fleet_of(

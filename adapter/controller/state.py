@@ -35,6 +35,7 @@ Outcome = Literal[
     "MetricsUnavailable",
     "CapacityShort",
     "SaturationRule",
+    "InvalidConfiguration",
 ]
 """Reasons of the condition OptimizationReady: those of the workload-variant-autoscaler, CapacityShort, and
 SaturationRule where no profile is known yet."""
@@ -311,6 +312,9 @@ def hold(
     if series and record.followed is not None:
         why = f"{why}; {_continued(before.desired, before.decided_at)}"
     expired = bool(series) and (series[0].valid_until or math.inf) <= moment.now
+    if series and not expired and record.source.held:
+        before = replace(before, decided_at=moment.now)
+        series = series_of(before, valid_until=moment.now + moment.valid_seconds)
     if expired:
         log.warning(
             "target expired; withdrawn until there is a new one",
@@ -325,12 +329,13 @@ def hold(
             target=before.desired,
             why=why,
         )
+    outcome: Outcome = "MetricsUnavailable" if observation.problem else "OptimizationFailed"
     state = replace(
         before,
         observation=observation,
         problem=why,
         metrics=observation.metrics,
-        outcome="MetricsUnavailable" if observation.problem else "OptimizationFailed",
+        outcome="InvalidConfiguration" if record.source.held else outcome,
         observed_at=moment.observed_at,
         tuned=record.tuned,
         desired=None if expired else before.desired,

@@ -166,6 +166,11 @@ def held_back(state: VariantState) -> list[str]:
     reasons = list(filter(None, (source.ambiguity, source.mismatch)))
     if desired is None or desired == source.replicas:
         return reasons
+    if source.gated:
+        reasons.append(
+            f"{source.gated} pods of {source.reference} wait for their scheduling gate, as of a Kueue queue"
+            " without quota"
+        )
     if source.spec_replicas == desired:
         return [
             *reasons,

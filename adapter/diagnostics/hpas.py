@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,20 +19,18 @@ from adapter.resources import hpa, schemas
 from adapter.resources.annotations import ACCELERATOR_LABEL, ACTUATE
 from adapter.resources.stored_status import published
 from adapter.resources.variant import reference
+from adapter.resources.wva import managed
 from adapter.store import OWN_METRICS
 
 
 async def check(site: Site) -> AsyncIterator[Finding]:
     """Every HPA that reads the adapter's metrics, and every variant that no HPA reads."""
     minor, settings = await site.minor(), await configuration.settings(site)
-    known = _variants(await site.variants())
     read: set[str] = set()
-    scalers = [
-        hpa.parse(item)
-        for item in await site.objects(
-            paths.collection("autoscaling/v2", "horizontalpodautoscalers")
-        )
-    ]
+    items = await site.objects(paths.collection("autoscaling/v2", "horizontalpodautoscalers"))
+    scalers = [hpa.parse(item) for item in items]
+    stand_ins = filter(None, map(managed.variant_of, items))
+    known = {**_variants(stand_ins), **_variants(await site.variants())}
     for scaler in scalers:
         here = {key: item for key, item in known.items() if item.namespace == scaler.namespace}
         for reading in scaler.readings:
@@ -72,7 +70,7 @@ class _Variant:
     scales_itself: bool
 
 
-def _variants(items: list[dict[str, Any]]) -> dict[str, _Variant]:
+def _variants(items: Iterable[Mapping[str, Any]]) -> dict[str, _Variant]:
     """The valid VariantAutoscalings by key, with the labels that their series are served with."""
     found = {}
     for item in items:

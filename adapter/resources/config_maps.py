@@ -6,11 +6,10 @@ need it, until it is replaced. `LastGood` goes from one reading to the next.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from adapter import errors
 from adapter.planning import fleet
 from adapter.resources import schemas
 from adapter.resources.configuration import last_good, rows
@@ -18,6 +17,7 @@ from adapter.resources.configuration.last_good import (
     HELD,
     NOTHING,
     LastGood,
+    MissingRowError,
     NamedClass,
     PricedAccelerator,
     listed,
@@ -198,11 +198,11 @@ class ConfigMaps:
         which have no sloClassRef, may go without: their targets are those of WVA's ConfigMap, or none.
 
         Raises:
-            InputError: no such class lists the model; names the field and the fix.
+            MissingRowError: no such class lists the model; names the field and the fix.
 
         """
-        wanted = spec.service_class.name.lower()
         rows_now, gone = list(self._classes.values()), list(self._last.classes.values())
+        wanted = _wanted(spec.service_class, rows_now, gone)
         if wanted:
             named, before = (_named(wanted, spec.model, items) for items in (rows_now, gone))
             if named is None and before is not None:
@@ -211,7 +211,7 @@ class ConfigMaps:
                 return named.service_class, named.problems_of(spec.model)
             for item in rows_now:
                 if _matches(item, wanted):
-                    raise errors.InputError(self._not_listed(spec.model, item))
+                    raise MissingRowError(self._not_listed(spec.model, item))
         listing = [item for item in rows_now if spec.model in item.service_class.targets]
         if not listing:
             listing = [item for item in gone if spec.model in item.service_class.targets]
@@ -221,7 +221,7 @@ class ConfigMaps:
                 untargeted = spec.scale_target is not None and not (wanted or broken)
                 own = self.wva.class_of(namespace, spec.model, untargeted=untargeted)
                 if own is None:
-                    raise errors.InputError(self._not_listed(spec.model, None))
+                    raise MissingRowError(self._not_listed(spec.model, None))
                 return own, ()
             return self._held_class(_first(listing), spec.model)
         found = _first(listing)
@@ -261,6 +261,21 @@ class ConfigMaps:
             )
         problems = [problem for problem in self.row_problems if CLASSES in problem]
         return "; ".join([text, *problems[:_MOST_PROBLEMS]])
+
+
+def _wanted(
+    reference: schemas.ServiceClassReference,
+    rows_now: Sequence[NamedClass],
+    gone: Sequence[NamedClass],
+) -> str:
+    """Class that a reference means, in lower case: its name, else its key where only that is a class.
+
+    WVA's configuration guide has the ConfigMap's name there, and the class as its key.
+    """
+    wanted, key = reference.name.lower(), reference.key.lower()
+    if any(_matches(item, wanted) for item in (*rows_now, *gone)):
+        return wanted
+    return key if any(_matches(item, key) for item in rows_now) else wanted
 
 
 def _matches(item: NamedClass, wanted: str) -> bool:

@@ -19,7 +19,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from adapter.resources.devices import products, taints
+from adapter.resources.devices import dra, products, taints
 from adapter.resources.gpu_vendors import (
     INVALID,
     SLICE,
@@ -125,14 +125,18 @@ class Inventory:
         return found, tuple(problems)
 
     def _matching(self, device: str) -> list[GpuType]:
-        """Types that a device type may mean: those spelt otherwise, else what only a cloud's label names."""
-        return [
-            item for item in self.types if products.same(device, item.product, item.memory_gib)
-        ] or [
-            item
-            for item in self.types
-            if item.coarse and products.alike(device, item.product, item.memory_gib)
-        ]
+        """Types that a device type may mean, by the surest way in which any is meant."""
+
+        def coarse(device: str, product: str, memory_gib: float | None) -> bool:
+            # Only a cloud's label names the product, which says less than the vendor's.
+            named = any(item.coarse for item in self.types if item.product == product)
+            return named and products.alike(device, product, memory_gib)
+
+        for means in (products.same, products.of_one_size, coarse):
+            found = [item for item in self.types if means(device, item.product, item.memory_gib)]
+            if found:
+                return found
+        return []
 
     def _problem(self, matching: Sequence[GpuType]) -> str:
         """Why none can be had of a device type with these matches."""
@@ -181,6 +185,7 @@ def take(
     *,
     ours: frozenset[tuple[str, str]] = frozenset(),
     tolerations: Iterable[taints.Tolerations] = (),
+    allocation: dra.Allocation = dra.NONE,
 ) -> Inventory:
     """The inventory of trimmed nodes and pods.
 
@@ -189,12 +194,17 @@ def take(
         pods: trimmed pods.
         ours: namespace and name of the variants' pods.
         tolerations: tolerations of the pods that variants will have, besides those of their pods.
+        allocation: devices of dynamic resource allocation.
 
     """
     pods = list(pods)
     admitted = {pod["tolerations"] for pod in pods if _name(pod) in ours} | set(tolerations)
-    pools = [pool for node in nodes for pool in _pools(node, admitted)]
+    by_name = {str(node["metadata"]["name"]): node for node in nodes}
+    pools = [pool for node in by_name.values() for pool in _pools(node, admitted)]
+    pools += _allocated_pools(allocation, by_name, admitted)
     others, kept = _held(pods, ours)
+    for place, holders in allocation.holders():
+        (kept if holders & ours else others)[place] += 1
     several = _several_sizes(pools)
     by_type: dict[str, list[_Pool]] = defaultdict(list)
     for pool in pools:
@@ -271,6 +281,26 @@ def _pools(node: Object, admitted: Collection[taints.Tolerations]) -> Iterator[_
                 why=problem or closed,
                 coarse=product == products.of_cloud(labels),
             )
+
+
+def _allocated_pools(
+    allocation: dra.Allocation,
+    nodes: Mapping[str, Object],
+    admitted: Collection[taints.Tolerations],
+) -> Iterator[_Pool]:
+    """Pools of dynamic resource allocation."""
+    for item in allocation.devices:
+        node = nodes.get(item.node)
+        why = "the node is gone" if node is None else _closed(node, admitted)
+        yield _Pool(
+            node=item.node,
+            resource=item.resource,
+            count=item.count,
+            product=item.product,
+            memory_gib=item.memory_gib,
+            ready=node is not None and node["ready"],
+            why=why or ("" if item.product else "its devices have no productName"),
+        )
 
 
 def _several_sizes(pools: Iterable[_Pool]) -> frozenset[str]:

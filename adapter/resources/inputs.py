@@ -17,7 +17,7 @@ from adapter.resources import hpa, pods, schemas, stored_status
 from adapter.resources import variant as variants
 from adapter.resources.annotations import Destinations
 from adapter.resources.config_maps import ConfigMaps
-from adapter.resources.configuration.last_good import NOTHING, LastGood
+from adapter.resources.configuration.last_good import NOTHING, LastGood, MissingRowError
 from adapter.resources.texts.documents import validated
 from adapter.settings import keys
 
@@ -184,6 +184,9 @@ class Reader:
             except _InvalidVariantError as error:
                 self.problems.append(f"{where}: {error}")
                 self._refuse_variant(variant, error.reason, str(error))
+            except MissingRowError as error:
+                self.problems.append(f"{where}: {error}")
+                sources += self._held(key, variant, str(error))
             except errors.InputError as error:
                 self.problems.append(f"{where}: {error}")
                 self._refuse_variant(variant, "InvalidConfiguration", str(error))
@@ -223,7 +226,7 @@ class Reader:
         owners: Mapping[_Workload, tuple[str, str]],
     ) -> variants.VariantSource:
         reference = variants.reference(variant)
-        owner = owners[self._workload(key[0], reference)]
+        owner = owners[_workload(self.targets, key[0], reference)]
         if owner != key:
             raise _InvalidVariantError(
                 "TargetConflict",
@@ -244,23 +247,31 @@ class Reader:
             destinations=self._destinations,
         )
 
+    def _held(
+        self, key: tuple[str, str], variant: schemas.VariantAutoscaling, why: str
+    ) -> list[variants.VariantSource]:
+        """The variant with the target of its status, while ConfigMaps are broken; else it is refused.
+
+        Nothing is known of their last good rows then, and what is broken is no order to stop.
+        """
+        published = self.published.get(key)
+        target = self.targets.get((key[0], variants.reference(variant)))
+        broken = self.settings.row_problems
+        if published is None or not broken or isinstance(target, scale.Unresolved):
+            self._refuse_variant(variant, "InvalidConfiguration", why)
+            return []
+        where = self._destinations
+        return [variants.held_source(variant, target, published, why=why, destinations=where)]
+
     def _owners(self) -> dict[_Workload, tuple[str, str]]:
         """Owner of each scale target: the oldest of the variants that name it, then the first by name."""
         owners: dict[_Workload, tuple[str, str]] = {}
-        for key in sorted(self.variants, key=lambda key: (self._created(key), key)):
+        for key in sorted(
+            self.variants, key=lambda key: (self.variants[key][1].metadata.created, key)
+        ):
             reference = variants.reference(self.variants[key][1])
-            owners.setdefault(self._workload(key[0], reference), key)
+            owners.setdefault(_workload(self.targets, key[0], reference), key)
         return owners
-
-    def _workload(self, namespace: str, reference: scale.Reference) -> _Workload:
-        """What a reference means, whatever its spelling: the UID of the object, else group, kind and name."""
-        target = self.targets.get((namespace, reference))
-        if isinstance(target, variants.Target) and target.uid:
-            return namespace, target.uid
-        return namespace, *reference.identity
-
-    def _created(self, key: tuple[str, str]) -> str:
-        return self.variants[key][1].metadata.created
 
     def _refuse_variant(
         self, variant: schemas.VariantAutoscaling, reason: str, message: str
@@ -292,6 +303,18 @@ class Reader:
 
 _Workload = tuple[str, ...]
 """Namespace and identity of one real scale target."""
+
+
+def _workload(
+    targets: Mapping[tuple[str, scale.Reference], variants.Target | scale.Unresolved],
+    namespace: str,
+    reference: scale.Reference,
+) -> _Workload:
+    """What a reference means, whatever its spelling: the UID of the object, else group, kind and name."""
+    target = targets.get((namespace, reference))
+    if isinstance(target, variants.Target) and target.uid:
+        return namespace, target.uid
+    return namespace, *reference.identity
 
 
 class _InvalidVariantError(errors.InputError):

@@ -30,6 +30,9 @@ _PATH_TEXT = re.compile(r"[\x21\x24-\x7e]{0,512}")
 _PROBLEMS = 3
 """Most problems of one target's pods that are reported."""
 
+QUEUE = "kueue.x-k8s.io/queue-name"
+"""Label of pods that Kueue admits."""
+
 
 def trimmed(pod: Mapping[str, Any]) -> Mapping[str, Any]:
     """Fields of a pod that are read; thousands of whole pods would fill the memory."""
@@ -57,7 +60,7 @@ def trimmed(pod: Mapping[str, Any]) -> Mapping[str, Any]:
         "phase": status.get("phase") or "",
         "ready": ready is not None and not metadata.get("deletionTimestamp"),
         "startup_seconds": _between(
-            metadata.get("creationTimestamp"), (ready or {}).get("lastTransitionTime")
+            _began(metadata, status), (ready or {}).get("lastTransitionTime")
         ),
         "address": address,
         "url": urls[0] if urls else "",
@@ -80,6 +83,7 @@ class Serving:
         startup_seconds: median time from creation until ready; None where unknown.
         addresses: IP addresses of all its pods, also of those that are not ready.
         problems: annotations of pods that are not used, one line each.
+        gated: pods that a scheduling gate holds, such as those that wait in a Kueue queue.
         gpus: whole GPUs that each pod requests; 0 where it has slices or shares of one; None where the pods
             request none, or differ.
 
@@ -91,6 +95,7 @@ class Serving:
     addresses: frozenset[str] = frozenset()
     problems: tuple[str, ...] = ()
     gpus: int | None = None
+    gated: int = 0
 
 
 class ByLabel:
@@ -131,7 +136,17 @@ class ByLabel:
             addresses=frozenset(pod["address"] for pod in matching if pod["address"]),
             problems=tuple(sorted({pod["problem"] for pod in found if pod["problem"]})[:_PROBLEMS]),
             gpus=_gpus(found),
+            gated=sum(pod["gated"] for pod in matching),
         )
+
+
+def _began(metadata: Mapping[str, Any], status: Mapping[str, Any]) -> object:
+    """When a pod began to start: its creation, or its scheduling where Kueue held it until then."""
+    if QUEUE in (metadata.get("labels") or {}):
+        for item in status.get("conditions") or ():
+            if item.get("type") == "PodScheduled" and item.get("status") == "True":
+                return item.get("lastTransitionTime")
+    return metadata.get("creationTimestamp")
 
 
 def _gpus(pods: Iterable[Mapping[str, Any]]) -> int | None:

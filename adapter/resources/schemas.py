@@ -195,6 +195,18 @@ class VariantAutoscalingSpec(_Object):
     max_replicas: Count | None = Field(alias="maxReplicas", default=None)
     variant_cost: NonNegative | None = Field(alias="variantCost", default=None)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _lift_variant_profile(cls, data: Any) -> Any:
+        """`variantProfile` beside `accelerator`, as WVA's configuration guide has it, is the only profile."""
+        if not isinstance(data, dict) or "modelProfile" in data:
+            return data
+        profile = data.get("variantProfile")
+        if not isinstance(profile, dict) or "accelerator" not in data:
+            return data
+        entry = {"acc": data["accelerator"], "accCount": data.get("acceleratorCount", 1), **profile}
+        return {**data, "modelProfile": {"accelerators": [entry]}}
+
 
 class VariantAutoscaling(_Object):
     """`llmd.ai/v1alpha1` VariantAutoscaling."""

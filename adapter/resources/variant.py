@@ -86,7 +86,9 @@ class VariantSource:
         ambiguity: several HPAs on its scale target, which Kubernetes then stops; empty if there are none.
         unselected: why the pods of its scale target are not known; empty where they are.
         mismatch: conflict between an HPA and this variant; empty if there is none.
+        held: why it cannot be planned, and its last target is renewed instead; empty where it can be.
         published: decision that `.status` holds.
+        gated: pods of one replica each that a scheduling gate holds, such as Kueue's.
         stored: step times that `.status` holds as learned, unchecked; empty without any.
 
     """
@@ -125,8 +127,10 @@ class VariantSource:
     published: Published | None = None
     device: str = ""
     gpus: int | None = None
+    gated: int = 0
     stored: str = ""
     warnings: tuple[str, ...] = ()
+    held: str = ""
 
     @property
     def ready(self) -> int:
@@ -224,6 +228,29 @@ def source(
     )
 
 
+def held_source(
+    variant: schemas.VariantAutoscaling,
+    target: Target | None,
+    published: Published,
+    *,
+    why: str,
+    destinations: Destinations | None = None,
+) -> VariantSource:
+    """A variant that cannot be planned now; its last target is renewed until it can be.
+
+    Raises:
+        InputError: its annotations cannot be read; names the field and the fix.
+
+    """
+    notes = {**(target.annotations if target else {}), **variant.metadata.annotations}
+    return replace(
+        _of_target(variant, target, notes, destinations),
+        accelerator=published.accelerator,
+        published=published,
+        held=why,
+    )
+
+
 def _of_target(
     variant: schemas.VariantAutoscaling,
     target: Target | None,
@@ -261,6 +288,7 @@ def _of_target(
         target_uid="" if target is None else target.uid,
         unselected="" if target is None else target.unselected,
         gpus=_gpus(reference(variant), target),
+        gated=0 if target is None or target.serving is None else target.serving.gated,
     )
 
 

@@ -15,15 +15,14 @@ from adapter.kube.client import Cluster
 from adapter.kube.errors import ApiError, Unavailable
 from adapter.kube.informer import Informer, Object
 from adapter.kube.scale import Reference, Scale, Scales, Unresolved
-from adapter.planning import fleet
 from adapter.resources import config_maps, hpa, pods, schemas
 from adapter.resources import gpus as inventory
 from adapter.resources import inputs as joined
 from adapter.resources import variant as variants
 from adapter.resources.annotations import Destinations
-from adapter.resources.configuration import profiles
 from adapter.resources.configuration.last_good import NOTHING, LastGood
-from adapter.resources.devices import products, taints
+from adapter.resources.devices import dra, products, taints
+from adapter.resources.devices.asked import device_types
 from adapter.resources.serving import groups
 from adapter.resources.wva import managed
 
@@ -92,6 +91,9 @@ class ClusterObjects:
         self._nodes = Informer(
             cluster, paths.collection(CORE, "nodes"), changed=changed, trim=inventory.trimmed
         )
+        # Not every cluster has the API, and nothing waits for it.
+        self._slices = _of_dra(cluster, "resourceslices", changed, dra.trimmed_slice, scope)
+        self._claims = _of_dra(cluster, "resourceclaims", changed, dra.trimmed_claim, scope)
         self._all = [
             *self._variants,
             *self._deployments,
@@ -104,7 +106,7 @@ class ClusterObjects:
     async def run(self) -> None:
         """Follow everything until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for informer in self._all:
+            for informer in (*self._all, *self._slices, *self._claims):
                 group.create_task(informer.run(), name=f"watch {informer.path}")
 
     def readiness(self) -> str | None:
@@ -132,6 +134,10 @@ class ClusterObjects:
             if found is not None:
                 return found
         return None
+
+    def config_map(self, name: str) -> Object | None:
+        """Return the latest version of a ConfigMap of the adapter's namespace; None if there is none."""
+        return self._configs.objects.get((self._scope.config_namespace, name))
 
     async def refresh_scales(self) -> None:
         """Read `/scale` of the scale targets that are not Deployments, which are not watched."""
@@ -167,6 +173,8 @@ class ClusterObjects:
             pods=_items(self._pods),
             configs=_items([self._configs]),
             nodes=_items([self._nodes]),
+            slices=_items(self._slices),
+            claims=_items(self._claims),
             others=dict(self._others),
             configs_read=self._configs.synced.is_set(),
             unread="; ".join(i.problem or "not read yet" for i in self._unread()),
@@ -190,6 +198,8 @@ class _Seen:
     pods: _Items
     configs: _Items
     nodes: _Items
+    slices: _Items
+    claims: _Items
     others: Mapping[tuple[str, Reference], Scale | Unresolved]
     configs_read: bool
     unread: str
@@ -220,35 +230,13 @@ def _join(scope: Scope, seen: _Seen) -> joined.Inputs:
             (pod for _, pod in seen.pods),
             ours=frozenset(ours.pods),
             tolerations=ours.tolerations,
+            allocation=dra.allocation(
+                (item for _, item in seen.slices), (item for _, item in seen.claims)
+            ),
         )
-        reader.capacity, problems = gpus.capacity(_device_types(scope, reader))
+        reader.capacity, problems = gpus.capacity(device_types(reader, scope.config_namespace))
         reader.problems.extend(problems)
     return reader.inputs()
-
-
-def _device_types(scope: Scope, reader: joined.Reader) -> dict[str, str]:
-    """Device types of the accelerators that variants name, each with the place that says so."""
-    named: set[str] = set()
-    known: dict[str, fleet.Accelerator] = {}
-    for _, variant in reader.variants.values():
-        names = profiles.accelerators_of(variant)
-        known |= reader.settings.prices(names)[0]
-        # Without a profile and a label there is only one accelerator, or the variant is refused.
-        named.update(names or known)
-    where = f"ConfigMap {scope.config_namespace}/{config_maps.COSTS}"
-    types = {
-        accelerator.device_type: f"{where}: data.{name}"
-        for name, accelerator in sorted(known.items(), reverse=True)
-        if name in named
-    }
-    for key, (at, variant) in reader.variants.items():
-        target = reader.targets.get((key[0], variants.reference(variant)))
-        if isinstance(target, variants.Target) and variant.spec.variant_cost is not None:
-            # Priced by its variant alone: its pods say what it is.
-            for product in target.products[:1]:
-                if not any(products.alike(device, product) for device in types):
-                    types[product] = at
-    return types
 
 
 @dataclass(slots=True)
@@ -355,12 +343,15 @@ def _products(
 
 def _read_managed(reader: joined.Reader, seen: _Seen) -> None:
     """Read HPAs that stand for a VariantAutoscaling, where there is none of their name or target."""
+    targets = next((item for (_, name), item in seen.configs if name == managed.TARGETS), {})
     taken = {(key[0], variants.reference(item)) for key, (_, item) in reader.variants.items()}
     for (namespace, name), item in seen.scalers:
         document = managed.variant_of(item)
         if document is None or (namespace, document["metadata"]["name"]) in reader.variants:
             continue
         if (namespace, hpa.parse(item).reference) not in taken:
+            status = managed.status_of(targets, f"{namespace}/{document['metadata']['name']}")
+            document = {**document, "status": status}
             reader.read_variant(f"HorizontalPodAutoscaler {namespace}/{name}", document)
 
 
@@ -376,6 +367,18 @@ def _scalers(reader: joined.Reader, seen: _Seen) -> list[hpa.Scaler]:
                 f"HorizontalPodAutoscaler {namespace}/{name}: cannot be read ({type(error).__name__})"
             )
     return scalers
+
+
+def _of_dra(
+    cluster: Cluster,
+    plural: str,
+    changed: Callable[[], None],
+    trim: Callable[[Object], Object],
+    scope: Scope,
+) -> list[Informer]:
+    """The watch of a collection of dynamic resource allocation; none without limits."""
+    path = paths.collection(dra.VERSION, plural)
+    return [Informer(cluster, path, changed=changed, trim=trim)] if scope.limited else []
 
 
 def _items(informers: list[Informer]) -> _Items:

@@ -22,7 +22,7 @@ from adapter.kube import labels as selectors
 
 ROOT = Path(__file__).parents[2]
 VARIANTS = "/apis/llmd.ai/v1alpha1"
-CLUSTER_WIDE = {"nodes", "namespaces", "apiservices", "customresourcedefinitions"}
+CLUSTER_WIDE = {"nodes", "resourceslices", "namespaces", "apiservices", "customresourcedefinitions"}
 CRD = yaml.safe_load((ROOT / "manifests/crd/variantautoscalings.yaml").read_text())
 SCHEMA = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 

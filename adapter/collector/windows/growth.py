@@ -150,14 +150,6 @@ def mean(pairs: list[SumCount]) -> float | None:
     return sum(pair[0] for pair in pairs) / count if count > 0 else None
 
 
-def cached_of(growths: Iterable[Growth], input_tokens: float | None) -> float | None:
-    """Input tokens per request that the prefix cache served: its share of all, of the mean."""
-    share = mean([item.cached_tokens for item in growths])
-    if share is None or input_tokens is None:
-        return None
-    return min(share, 1.0) * input_tokens
-
-
 def longer(
     growths: list[Growth], running: float, output_tokens: float, output_cv: float | None
 ) -> float:
@@ -185,3 +177,11 @@ def mean_itl(growths: list[Growth]) -> float | None:
         if later > _SEVERAL_TOKENS * gaps:
             return seconds / later
     return seconds / gaps
+
+
+def cached(growths: Iterable[Growth], input_tokens: float | None) -> float | None:
+    """Input tokens per request that the prefix cache served: its share of all, of the mean."""
+    share = mean([item.cached_tokens for item in growths])
+    if share is None or input_tokens is None:
+        return None
+    return min(share, 1.0) * input_tokens

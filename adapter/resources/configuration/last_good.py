@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
+from adapter import errors
 from adapter.planning import fleet
 from adapter.resources.configuration import rows
 
 HELD = "the last good value stays in force"
+
+
+class MissingRowError(errors.InputError):
+    """A variant needs a row of a ConfigMap that is not there; the message names the field and the fix."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

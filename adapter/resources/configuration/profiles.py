@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from adapter import errors
 from adapter.planning import fleet
 from adapter.resources import schemas
 from adapter.resources.annotations import ACCELERATOR_LABEL
-from adapter.resources.configuration.last_good import listed
+from adapter.resources.configuration.last_good import MissingRowError, listed
 from adapter.resources.devices.products import alike
 from analyzer.latency import LatencyParameters
 from analyzer.step_times import EngineLimits, StepTimes
@@ -28,7 +27,7 @@ def of_spec(
     """Profiles on accelerators that have a price, and what is left out, one line each.
 
     Raises:
-        InputError: none is left.
+        MissingRowError: none is left.
 
     """
     profiles: list[fleet.Profile] = []
@@ -48,7 +47,7 @@ def of_spec(
             continue
         profiles.append(_profile(item))
     if not profiles:
-        raise errors.InputError("; ".join(warnings))
+        raise MissingRowError("; ".join(warnings))
     return tuple(profiles), warnings
 
 
@@ -71,7 +70,7 @@ def accelerator(
         products: GPU products that its pods ask for or run on.
 
     Raises:
-        InputError: it has to be known, as there is no profile, and is not.
+        MissingRowError: it has to be known, as there is no profile, and is not.
 
     """
     label = variant.metadata.labels.get(ACCELERATOR_LABEL, "")
@@ -96,7 +95,7 @@ def accelerator(
     why = f"its value {label!r} has no cost" if label else "it is not set"
     if products and not label:
         why += f", and the pods' GPU {products[0]} is no device there"
-    raise errors.InputError(
+    raise MissingRowError(
         "spec.modelProfile: not given, so metadata.labels"
         f"[{ACCELERATOR_LABEL}] must name the accelerator that the replicas run on, and {why}; set it to"
         f" a key of ConfigMap accelerator-unit-costs, which has {listed(accelerators)}, or give a"

@@ -50,7 +50,7 @@ def of_variant(
         accelerator=accelerator,
     )
     scaler, ambiguity = hpa.of_target(scalers, target, served)
-    minimum, maximum = _bounds(variant.spec, notes, scaler)
+    minimum, maximum = _bounds(variant, notes, scaler)
     return Scaling(
         scaler=scaler,
         minimum=minimum,
@@ -61,11 +61,11 @@ def of_variant(
 
 
 def _bounds(
-    spec: schemas.VariantAutoscalingSpec, notes: Mapping[str, str], scaler: hpa.Scaler | None
+    variant: schemas.VariantAutoscaling, notes: Mapping[str, str], scaler: hpa.Scaler | None
 ) -> tuple[int | None, int | None]:
     """Least and most replicas: the annotations' or the spec's, within the HPA's, which it enforces anyhow."""
-    minimum, minimum_at = _bound(notes, MIN_REPLICAS, spec.min_replicas, "minReplicas")
-    maximum, maximum_at = _bound(notes, MAX_REPLICAS, spec.max_replicas, "maxReplicas")
+    minimum, minimum_at = _bound(variant, notes, MIN_REPLICAS, "minReplicas")
+    maximum, maximum_at = _bound(variant, notes, MAX_REPLICAS, "maxReplicas")
     if minimum is not None and maximum is not None and minimum > maximum:
         raise errors.InputError(f"{minimum_at}: {minimum} is more than {maximum_at} {maximum}")
     if scaler is None:
@@ -78,13 +78,14 @@ def _bounds(
 
 
 def _bound(
-    notes: Mapping[str, str], annotation: str, given: int | None, field: str
+    variant: schemas.VariantAutoscaling, notes: Mapping[str, str], annotation: str, field: str
 ) -> tuple[int | None, str]:
-    """A bound by the annotation, else by the field of the spec, and where it stands."""
-    found = parse_count(notes, annotation)
-    if found is not None:
-        return found, f"metadata.annotations[{annotation}]"
-    return given, f"spec.{field}"
+    """A bound by the variant's annotation, its spec, else its target's annotation; and where it stands."""
+    spec = variant.spec
+    given = spec.min_replicas if field == "minReplicas" else spec.max_replicas
+    if given is not None and annotation not in variant.metadata.annotations:
+        return given, f"spec.{field}"
+    return parse_count(notes, annotation), f"metadata.annotations[{annotation}]"
 
 
 def _mismatch(

@@ -63,6 +63,12 @@ def same(device: str, product: str, memory_gib: float | None = None) -> bool:
     return words == have and _sizes_agree(size, has, memory_gib)
 
 
+def of_one_size(device: str, product: str, memory_gib: float | None) -> bool:
+    """Whether two names are alike and of one size, such as `AMD-MI300X-192GB` with 192 GiB."""
+    sized = spelt(device)[1] is not None and memory_gib is not None
+    return sized and alike(device, product, memory_gib)
+
+
 def alike(device: str, product: str, memory_gib: float | None = None) -> bool:
     """Whether one of two names says less of the same chip: `H100` of `NVIDIA-H100-80GB-HBM3`."""
     (words, size), (have, has) = spelt(device), spelt(product)

@@ -10,12 +10,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from adapter.resources import hpa
+from adapter.resources.texts.documents import DocumentError, parse_json
 
 MANAGED = "llm-d.ai/managed"
 MODEL = "llm-d.ai/model-id"
 COST = "llm-d.ai/variant-cost"
 VARIANT = "llm-d.ai/variant"
 """Label of pods with the name of their variant."""
+
+TARGETS = "variant-adapter-managed-targets"
+"""ConfigMap with the targets of managed HPAs, which have no `.status`."""
 
 EXCLUDE = "wva.llmd.ai/exclude"
 
@@ -26,6 +30,21 @@ def excluded(metadata: Mapping[str, Any]) -> bool:
         (metadata.get("annotations") or {}).get(EXCLUDE),
         (metadata.get("labels") or {}).get(EXCLUDE),
     )
+
+
+def entry(key: str) -> str:
+    """Key of a variant `NAMESPACE/NAME` in the ConfigMap."""
+    return key.replace("/", "_", 1)
+
+
+def status_of(targets: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """What the ConfigMap holds of a variant, as its `.status` would; empty without a valid entry."""
+    text = (targets.get("data") or {}).get(entry(key))
+    try:
+        found = parse_json(text) if isinstance(text, str) else None
+    except DocumentError:
+        return {}
+    return {"desiredOptimizedAlloc": found} if isinstance(found, dict) else {}
 
 
 def variant_of(item: Mapping[str, Any]) -> Mapping[str, Any] | None:

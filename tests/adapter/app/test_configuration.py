@@ -125,3 +125,27 @@ async def doctor(world: World) -> tuple[int, list[str]]:
     with contextlib.redirect_stdout(out):
         code = await asyncio.to_thread(cli.main, ("doctor", "--kubeconfig", str(admin.kubeconfig)))
     return code, out.getvalue().splitlines()
+
+
+async def test_a_restart_while_a_row_is_broken(tmp_path: Path) -> None:
+    """The target that the status holds is renewed, with the reason, until the row can be read."""
+    async with worlds.running(tmp_path) as world:
+        world.load["v"] = 60.0
+        async with world.replica("a"):
+            await until(lambda: world.desired() == 2)
+        changed = config_map(CLASSES)
+        changed["data"]["premium"] = "name: ["
+        world.api.put(CORE, "configmaps", changed)
+        world.load["v"] = 120.0
+        async with world.replica("b") as (front, _):
+            await until(lambda: world.condition("OptimizationReady")[1] == "InvalidConfiguration")
+            assert "data.premium: not valid YAML" in world.condition("OptimizationReady")[2]
+            first = front.loop.states["team-a/v"].decided_at
+            cycles = front.loop.cycles
+            await until(lambda: front.loop.cycles >= cycles + 3)
+            assert front.loop.states["team-a/v"].decided_at > first
+            assert world.desired() == 2
+            assert await world.metric(front) == ["2"]
+            world.api.put(CORE, "configmaps", config_map(CLASSES))
+            await until(lambda: world.desired() == 4)
+            assert world.condition("OptimizationReady")[0] == "True"

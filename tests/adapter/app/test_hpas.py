@@ -20,6 +20,7 @@ from tests.fakes.kubernetes_objects import VARIANTS, Object
 
 pytestmark = pytest.mark.virtual_time
 
+DRA = "/apis/resource.k8s.io/v1"
 EXACT = {name: {"tolerance": "0"} for name in ("scaleUp", "scaleDown")}
 
 
@@ -44,11 +45,16 @@ def of_keda() -> Object:
     return item
 
 
-async def examined(world: World, front: Endpoints) -> tuple[int, list[str], str]:
+def metric_of(item: Object) -> str:
+    name: str = item["spec"]["metrics"][0]["external"]["metric"]["name"]
+    return name
+
+
+async def examined(world: World, front: Endpoints, value: str = "") -> tuple[int, list[str], str]:
     """Exit status of `doctor`, its lines about the namespace, and what `explain` says."""
     await until(world.ca_bundle)
     world.available()
-    world.api.external = {"v": str(world.desired())}
+    world.api.external = {"v": value or str(world.desired())}
     admin = await world.site.entrance("admin", user="")
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
@@ -150,6 +156,11 @@ async def test_an_hpa_without_a_variant(tmp_path: Path) -> None:
             assert await world.metric(front) == [str(state.desired)]
             assert state.accelerator == "unknown@10"
             assert state.source.service_class == "Premium"
+            _, lines, _ = await examined(world, front, value=str(state.desired))
+            assert (
+                f"ok       HorizontalPodAutoscaler team-a/v: reads {metric_of(item)} = {state.desired}"
+                in lines
+            )
 
 
 async def test_a_variant_of_2026_without_a_class(tmp_path: Path) -> None:
@@ -203,3 +214,71 @@ async def test_a_tainted_pool_that_the_pods_tolerate(tmp_path: Path) -> None:
         async with world.replica("a", scope=scope) as (front, _):
             await until(lambda: world.desired() == 3)
             assert front.loop.inputs.capacity == {"NVIDIA-A100-PCIE-80GB": 4}
+
+
+async def test_gpus_of_dynamic_resource_allocation(tmp_path: Path) -> None:
+    """ResourceSlices bound a plan as a device plugin's count does, and claims of others hold some."""
+    async with worlds.running(tmp_path, limited=True) as world:
+        node = {
+            "metadata": {"name": "node"},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+        }
+        world.api.put(CORE, "nodes", node)
+        attributes = {"productName": {"string": "NVIDIA A100-PCIE-80GB"}}
+        devices = [{"name": f"gpu-{number}", "attributes": attributes} for number in range(3)]
+        spec = {
+            "driver": "gpu.nvidia.com",
+            "nodeName": "node",
+            "pool": {"name": "node", "generation": 1},
+            "devices": devices,
+        }
+        world.api.put(DRA, "resourceslices", {"metadata": {"name": "s"}, "spec": spec})
+        result = {"driver": "gpu.nvidia.com", "pool": "node", "device": "gpu-0"}
+        claim = {
+            "metadata": {"name": "c", "namespace": "other"},
+            "status": {
+                "allocation": {"devices": {"results": [result]}},
+                "reservedFor": [{"resource": "pods", "name": "p"}],
+            },
+        }
+        world.api.put(DRA, "resourceclaims", claim)
+        world.load["v"] = 300.0
+        scope = Scope(config_namespace=SYSTEM, limited=True)
+        async with world.replica("a", scope=scope) as (front, _):
+            await until(lambda: world.desired() == 2)
+            assert front.loop.inputs.capacity == {"NVIDIA-A100-PCIE-80GB": 2}
+
+
+async def test_all_replicas_serve_an_hpa_without_a_variant(tmp_path: Path) -> None:
+    """The ConfigMap of the targets is what a status is elsewhere; without the HPA its entry goes."""
+    async with worlds.running(tmp_path) as world:
+        world.api.remove(VARIANTS, "variantautoscalings", "team-a", "v")
+        (targets,) = worlds.manifests("base/managed-targets.yaml")
+        world.api.put(CORE, "configmaps", targets)
+        world.load["v"] = 60.0
+        notes = {"llm-d.ai/managed": "true", "llm-d.ai/model-id": worlds.MODEL}
+        item = worlds.scaler("v", behavior=EXACT)
+        item["metadata"]["annotations"] = {**notes, "llm-d.ai/variant-cost": "10.0"}
+        world.api.put(SCALERS, "horizontalpodautoscalers", item)
+
+        def entries() -> dict[str, str]:
+            name = targets["metadata"]["name"]
+            found: dict[str, str] = (
+                world.api.get(CORE, "configmaps", SYSTEM, name).get("data") or {}
+            )
+            return found
+
+        async with world.replica("a") as (a, _), world.replica("b") as (b, _):
+            await until(entries)
+            assert set(entries()) == {"team-a_v"}
+            await until(world.ca_bundle)
+            fronts = {front.loop.leading for front in (a, b)}
+            assert fronts == {True, False}
+            await until(lambda: a.loop.states["team-a/v"].desired)
+            await until(lambda: b.loop.states["team-a/v"].desired)
+            values = {front.loop.states["team-a/v"].desired for front in (a, b)}
+            assert len(values) == 1
+            follower = b if a.loop.leading else a
+            assert await world.metric(follower) == [str(values.pop())]
+            world.api.remove(SCALERS, "horizontalpodautoscalers", "team-a", "v")
+            await until(lambda: not entries())

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.resources import config_maps, inputs, watches
+from adapter.resources import config_maps, inputs
+from adapter.resources.devices.asked import device_types
 from tests.adapter.resources.gpu_nodes import (
     A100,
     GPU,
@@ -184,7 +185,7 @@ def test_who_asks_is_told_where_to_write() -> None:
     ]
     spec = {"modelID": "m", "modelProfile": {"accelerators": profiles}}
     reader.read_variant("v", {"metadata": {"name": "v", "namespace": "n"}, "spec": spec})
-    asked = watches._device_types(watches.Scope(config_namespace="n"), reader)
+    asked = device_types(reader, "n")
     assert reader.problems == []
     assert asked == {"A100-80GB": "ConfigMap n/accelerator-unit-costs: data.A100"}
 

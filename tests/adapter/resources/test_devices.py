@@ -8,7 +8,7 @@ import pytest
 
 from adapter.resources import gpus as inventory
 from adapter.resources import pods
-from adapter.resources.devices import products, taints
+from adapter.resources.devices import dra, products, taints
 from tests.adapter.resources.gpu_nodes import GPU, PRODUCT, Object, got, node, pod, refused, take
 
 H100 = "NVIDIA-H100-80GB-HBM3"
@@ -47,6 +47,14 @@ def test_clouds_do_not_make_one_gpu_another(device: str) -> None:
         "karpenter.k8s.aws/instance-gpu-memory": "81559",
     }
     assert len(refused(take([node(labels=labels)]), device)) == 1
+
+
+def test_a_size_on_both_sides_is_enough() -> None:
+    """The spelling of WVA's ConfigMap, which has no OAM, means the GPU of that chip and size."""
+    labels = {"amd.com/gpu.product-name": "AMD_Instinct_MI300X_OAM", "amd.com/gpu.vram": "192G"}
+    item = node(gpus={"amd.com/gpu": "8"}, labels=labels)
+    assert got(take([item]), "AMD-MI300X-192GB") == {"AMD-MI300X-192GB": 8}
+    assert len(refused(take([item]), "AMD-MI300X-128GB", "AMD-MI300X", "AMD-MI325X-192GB")) == 3
 
 
 def test_the_vendors_label_comes_first() -> None:
@@ -149,3 +157,90 @@ def test_products_that_pods_ask_for(spec: Object, named: tuple[str, ...]) -> Non
     """By node selector or required affinity, each once."""
     assert products.of_pod(spec) == named
     assert pods.trimmed({"spec": spec})["products"] == named
+
+
+def resource_slice(node_name: str, names: str, *, generation: int = 1, **more: Any) -> Object:
+    """A ResourceSlice of NVIDIA's driver with GB200s."""
+    attributes = {"productName": {"string": "NVIDIA GB200"}, "type": {"string": "gpu"}}
+    device = {"attributes": attributes, "capacity": {"memory": {"value": "189471Mi"}}}
+    return {
+        "metadata": {"name": f"{node_name}-{generation}"},
+        "spec": {
+            "driver": "gpu.nvidia.com",
+            "nodeName": node_name,
+            "pool": {"name": node_name, "generation": generation, "resourceSliceCount": 1},
+            "devices": [{"name": name, **device} for name in names.split()],
+            **more,
+        },
+    }
+
+
+def claim(device: str, *pods_of: str, node_name: str = "gb", **more: Any) -> Object:
+    """A ResourceClaim that holds a device for pods of namespace `n`."""
+    result = {"driver": "gpu.nvidia.com", "pool": node_name, "device": device, **more}
+    return {
+        "metadata": {"namespace": "n", "name": f"claim-{device}"},
+        "status": {
+            "allocation": {"devices": {"results": [result]}},
+            "reservedFor": [{"resource": "pods", "name": name} for name in pods_of],
+        },
+    }
+
+
+def allocated(
+    slices: list[Object], claims: list[Object], *ours: str, **spec: Any
+) -> inventory.Inventory:
+    """The inventory of node `gb`, which has no GPUs by a device plugin."""
+    gb = node("gb", gpus={}, labels={PRODUCT: "NVIDIA-GB200"}, **spec)
+    return inventory.take(
+        [inventory.trimmed(gb)],
+        [],
+        ours=frozenset(("n", name) for name in ours),
+        allocation=dra.allocation(map(dra.trimmed_slice, slices), map(dra.trimmed_claim, claims)),
+    )
+
+
+def test_gpus_of_resource_slices() -> None:
+    """Capacity is what the slices publish, less what claims of others hold; ours stay ours."""
+    slices = [resource_slice("gb", "gpu-0 gpu-1 gpu-2 gpu-3")]
+    assert got(allocated(slices, []), "NVIDIA-GB200") == {"NVIDIA-GB200": 4}
+    claims = [
+        claim("gpu-0", "other"),
+        claim("gpu-1", "mine"),
+        claim("gpu-2", "other", adminAccess=True),
+    ]
+    assert got(allocated(slices, claims, "mine"), "NVIDIA-GB200") == {"NVIDIA-GB200": 3}
+    cordoned = allocated(slices, claims, "mine", unschedulable=True)
+    assert got(cordoned, "NVIDIA-GB200") == {"NVIDIA-GB200": 1}
+
+
+def test_what_slices_leave_out() -> None:
+    """Older generations, other drivers, devices of no node and nodes that are gone have no GPUs."""
+    slices = [
+        resource_slice("gb", "gpu-0 gpu-1", generation=1),
+        resource_slice("gb", "gpu-0", generation=2),
+        resource_slice("gb", "nic-0", driver="dra.net"),
+        resource_slice("", "gpu-9", pool={"name": "fabric", "generation": 1}),
+    ]
+    assert allocated(slices, []).total == {"NVIDIA-GB200": 1}
+    (gone,) = allocated([resource_slice("lost", "gpu-0")], []).left_out
+    assert str(gone) == "node lost: 1 NVIDIA-GB200 not counted: the node is gone"
+    nameless = resource_slice("gb", "")
+    nameless["spec"]["devices"] = [{"name": "gpu-0"}]
+    (left,) = allocated([nameless], []).left_out
+    assert left.why == "its devices have no productName"
+
+
+def test_slices_of_gpus_are_types_of_their_own() -> None:
+    """A device with a MIG profile is no whole GPU; a device of the older version of the API is one."""
+    attributes = {
+        "productName": {"string": "NVIDIA H100 80GB HBM3"},
+        "type": {"string": "mig"},
+        "profile": {"string": "1g.10gb"},
+    }
+    item = resource_slice("gb", "")
+    item["spec"]["devices"] = [{"name": "mig-0", "attributes": attributes}]
+    assert allocated([item], []).total == {f"{H100}-MIG-1g.10gb": 1}
+    del attributes["profile"]
+    item["spec"]["devices"] = [{"name": "gpu-0", "basic": {"attributes": attributes}}]
+    assert got(allocated([item], []), H100) == {H100: 1}

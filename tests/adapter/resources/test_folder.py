@@ -143,3 +143,25 @@ def test_a_changed_file_changes_the_digest(objects: Path) -> None:
     text = (objects / "variant.yaml").read_text()
     (objects / "variant.yaml").write_text(text.replace("20.58", "20.59"))
     assert folder.digest(objects) != before
+
+
+@pytest.mark.parametrize("text", ["a: [1,", ""], ids=["broken", "empty"])
+def test_a_file_of_config_maps_that_breaks(objects: Path, text: str) -> None:
+    """The last good rows stay in force, and the variant's warnings say so."""
+    scenario.write_deployment(objects, [], 1)
+    before = folder.read(objects)
+    (objects / "configmaps.yaml").write_text(text)
+    after = folder.read(objects, last_good=before.last_good)
+    assert after.service_classes[0].targets == {
+        "default/default": before.service_classes[0].targets["default/default"]
+    }
+    (was,), (now,) = before.variants, after.variants
+    assert (now.targets, now.accelerator, now.profiles) == (
+        was.targets,
+        was.accelerator,
+        was.profiles,
+    )
+    assert len(now.warnings) == 2
+    assert all("is gone; the last good value stays in force" in item for item in now.warnings)
+    assert folder.read(objects, last_good=after.last_good).variants == after.variants
+    assert folder.read(objects).variants == ()

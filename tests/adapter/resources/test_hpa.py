@@ -178,6 +178,9 @@ def test_what_holds_a_change_back_is_said() -> None:
     assert "1 replicas exist so far" in reason
     (reason,) = explain.held_back(state(quick, current=0, desired=1, wanted=0))
     assert "at zero" in reason
+    waiting = state(quick, current=3, desired=3, wanted=3)
+    waiting = replace(waiting, desired=4, source=replace(waiting.source, spec_replicas=4, gated=1))
+    assert "1 pods of Deployment v wait for their scheduling gate" in explain.held_back(waiting)[0]
     deaf = replace(quick, readings=())
     (reason,) = explain.held_back(state(deaf, current=1, desired=3))
     assert "does not read the adapter's metric" in reason

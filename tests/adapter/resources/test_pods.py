@@ -177,3 +177,34 @@ def test_what_a_pod_holds(
     """Extended resources, as the scheduler counts them for containers, init containers and sidecars."""
     item = pod(spec={"containers": containers, "initContainers": first})
     assert pods.trimmed(item)["requests"] == held
+
+
+def test_gated_pods_are_not_starting() -> None:
+    """What Kueue holds is counted apart, and its wait is no part of a start."""
+    labels = {"app": "v", "kueue.x-k8s.io/queue-name": "q"}
+    gated = pods.trimmed(
+        {
+            "metadata": {"namespace": "n", "name": "waits", "labels": labels},
+            "spec": {"schedulingGates": [{"name": "kueue.x-k8s.io/admission"}]},
+            "status": {"phase": "Pending"},
+        }
+    )
+    conditions = [
+        {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T01:00:00Z"},
+        {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T01:02:00Z"},
+    ]
+    created = "2026-01-01T00:00:00Z"
+    item: dict[str, Any] = {
+        "metadata": {
+            "namespace": "n",
+            "name": "runs",
+            "labels": labels,
+            "creationTimestamp": created,
+        },
+        "status": {"podIP": "10.0.0.1", "conditions": conditions},
+    }
+    runs = pods.trimmed(item)
+    found = pods.ByLabel([gated, runs]).serving("n", pods.parsed("app=v"))
+    assert (found.gated, len(found.endpoints), found.startup_seconds) == (1, 1, 120)
+    del item["metadata"]["labels"]["kueue.x-k8s.io/queue-name"]
+    assert pods.trimmed(item)["startup_seconds"] == 3720

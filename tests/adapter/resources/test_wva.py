@@ -29,7 +29,10 @@ CLASS = "name: Premium\npriority: 1\ndata:\n  - model: m\n    slo-itl: 24\n    s
 
 
 def read(
-    spec: dict[str, Any], labels: dict[str, str] | None = None, **config_maps: dict[str, str]
+    spec: dict[str, Any],
+    labels: dict[str, str] | None = None,
+    target: dict[str, str] | None = None,
+    **config_maps: dict[str, str],
 ) -> inputs.Inputs:
     """A variant with its Deployment, costs of two accelerators, and other ConfigMaps."""
     reader = inputs.Reader()
@@ -41,7 +44,8 @@ def read(
         document: dict[str, Any] = {"metadata": {"name": name.replace("_", "-")}, "data": data}
         reader.read_config_map(f"ConfigMap s/{name.replace('_', '-')}", document)
     metadata = {"name": "v", "namespace": "n", "labels": labels or {}}
-    reader.read_object("", {"kind": "Deployment", "apiVersion": "apps/v1", "metadata": metadata})
+    deployment = {"kind": "Deployment", "apiVersion": "apps/v1"}
+    reader.read_object("", {**deployment, "metadata": {**metadata, "annotations": target or {}}})
     variant = {
         "kind": "VariantAutoscaling",
         "apiVersion": "llmd.ai/v1alpha1",
@@ -95,6 +99,9 @@ def test_shape_of_0_6_to_0_9() -> None:
     assert (source.min_replicas, source.max_replicas) == (2, 3)
     assert (source.accelerator, source.own_accelerator) == ("H100", None)
     assert source.targets.itl_ms == 24
+    noted = {"llmd.ai/max-replicas": "50", "llmd.ai/min-replicas": "1"}
+    target = only(read(spec, label, target=noted, service_classes_config={"premium": CLASS}))
+    assert (target.min_replicas, target.max_replicas) == (2, 3)
     zero = only(read({**spec, "minReplicas": 0}, label, service_classes_config={"premium": CLASS}))
     assert (zero.min_replicas, zero.scale_to_zero) == (0, True)
 
@@ -197,3 +204,16 @@ def test_the_published_shapes_are_admitted() -> None:
     fields = SCHEMA["properties"]["spec"]["properties"]
     assert {"scaleTargetRef", "minReplicas", "maxReplicas", "variantCost"} <= set(fields)
     assert SCHEMA["properties"]["spec"]["required"] == ["modelID"]
+
+
+def test_shape_of_the_configuration_guide() -> None:
+    """One accelerator beside its profile; the class is the key of a ConfigMap that is named."""
+    profile = {"maxBatchSize": 256, "perfParms": OCT["perfParms"]}
+    spec = {
+        "modelID": "m", "variantID": "m-A100-1", "accelerator": "A100", "acceleratorCount": 2,
+        "sloClassRef": {"name": "serviceclass", "key": "Premium"}, "variantProfile": profile,
+    }  # fmt: skip
+    source = only(read(spec, service_classes_config={"premium": CLASS}))
+    assert (source.service_class, source.accelerator) == ("Premium", "A100")
+    (given,) = source.profiles
+    assert (given.accelerator_count, given.max_batch) == (2, 256)

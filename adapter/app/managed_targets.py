@@ -1,0 +1,123 @@
+"""Targets of HPAs that stand for a VariantAutoscaling: a ConfigMap holds them, as they have no `.status`.
+
+The leader writes it when a target changes, and before the others would take it for too old.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from adapter.controller.state import VariantState
+from adapter.kube import advice, paths
+from adapter.kube.client import Cluster
+from adapter.kube.errors import ApiError, Conflict
+from adapter.resources.wva import managed
+
+log = structlog.get_logger()
+
+Object = Mapping[str, Any]
+
+
+class ManagedTargets:
+    """Writes the ConfigMap; only the leader does."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        namespace: str,
+        watched: Callable[[], Object | None],
+        leads: Callable[[], bool],
+        refresh_seconds: float,
+    ) -> None:
+        """Make a writer.
+
+        Args:
+            cluster: API server.
+            namespace: namespace of the adapter.
+            watched: gives the ConfigMap as last seen; None where it does not exist.
+            leads: whether this replica leads.
+            refresh_seconds: age after which an unchanged target is written again.
+
+        """
+        self._cluster = cluster
+        self._path = paths.item("v1", "configmaps", managed.TARGETS, namespace=namespace)
+        self._watched = watched
+        self._leads = leads
+        self._refresh = refresh_seconds
+        self._problem = ""
+
+    async def write(self, states: Mapping[str, VariantState]) -> None:
+        """Write the targets of these variants, which have no object, where something changed."""
+        item = self._watched()
+        if item is None or not self._leads():
+            if item is None and states:
+                self._failed("the ConfigMap is missing; kubectl apply -k manifests/base makes it")
+            return
+        before = item.get("data") or {}
+        wanted = {managed.entry(key): _target(state) for key, state in states.items()}
+        changes: dict[str, str | None] = {
+            name: _text(target)
+            for name, target in wanted.items()
+            if target is not None and self._differs(before.get(name), target)
+        }
+        changes |= dict.fromkeys(name for name in before if wanted.get(name) is None)
+        if not changes:
+            return
+        # The resource version protects what another leader wrote meanwhile.
+        metadata = {"resourceVersion": item["metadata"].get("resourceVersion")}
+        try:
+            await self._cluster.request(
+                "PATCH",
+                self._path,
+                body={"metadata": metadata, "data": changes},
+                content_type="application/merge-patch+json",
+            )
+        except Conflict:
+            return  # the watch lags behind; the next cycle writes
+        except ApiError as error:
+            self._failed(advice.explained(error))
+        else:
+            self._problem = ""
+
+    def _failed(self, problem: str) -> None:
+        if problem != self._problem:
+            log.warning(
+                "targets of managed HPAs not written; other replicas do not serve them",
+                name=managed.TARGETS,
+                error=problem,
+            )
+        self._problem = problem
+
+    def _differs(self, text: str | None, target: Mapping[str, Any]) -> bool:
+        """Whether a target is another one, or so much later that it has to be written."""
+        try:
+            before = json.loads(text or "{}")
+            old, new = (datetime.fromisoformat(item[_TIME]) for item in (before, target))
+        except (ValueError, KeyError, TypeError):
+            return True
+        same = all(before.get(name) == target[name] for name in target if name != _TIME)
+        return not same or (new - old).total_seconds() >= self._refresh
+
+
+_TIME = "lastRunTime"
+
+
+def _target(state: VariantState) -> dict[str, Any] | None:
+    """A target as `.status.desiredOptimizedAlloc` would hold it; None without one."""
+    if state.desired is None:
+        return None
+    return {
+        _TIME: datetime.fromtimestamp(int(state.decided_at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "accelerator": state.accelerator,
+        "numReplicas": state.desired,
+    }
+
+
+def _text(target: Mapping[str, Any]) -> str:
+    return json.dumps(target)

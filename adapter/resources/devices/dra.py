@@ -1,0 +1,151 @@
+"""GPUs by dynamic resource allocation: what ResourceSlices publish, and ResourceClaims hold.
+
+Drivers publish a node's devices as ResourceSlices instead of a count (`resource.k8s.io`); the pods that hold
+a device are those that its claim is reserved for.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from adapter.kube import quantity
+
+VERSION = "resource.k8s.io/v1"
+
+DRIVERS = frozenset({"gpu.nvidia.com", "gpu.amd.com", "gpu.intel.com"})
+"""Drivers whose devices are GPUs."""
+
+_GIB = 2**30
+
+Object = Mapping[str, Any]
+Place = tuple[str, str]
+"""Node, and driver with product: what is counted together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Devices:
+    """Devices of one product on one node."""
+
+    node: str
+    resource: str
+    product: str
+    memory_gib: float | None
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allocation:
+    """All devices of a cluster, and the pods that hold them by place."""
+
+    devices: tuple[Devices, ...] = ()
+    held: Mapping[Place, tuple[frozenset[tuple[str, str]], ...]] | None = None
+
+    def holders(self) -> Iterable[tuple[Place, frozenset[tuple[str, str]]]]:
+        """Place of each held device, with the namespace and name of its pods."""
+        for place, devices in (self.held or {}).items():
+            for pods in devices:
+                yield place, pods
+
+
+NONE = Allocation()
+
+
+def trimmed_slice(item: Object) -> Object:
+    """The few fields of a ResourceSlice that are read."""
+    metadata, spec = item.get("metadata") or {}, item.get("spec") or {}
+    pool = spec.get("pool") or {}
+    gpus = spec.get("devices") or () if spec.get("driver") in DRIVERS else ()
+    return {
+        "metadata": _metadata(metadata),
+        "driver": str(spec.get("driver") or ""),
+        "pool": str(pool.get("name") or ""),
+        "generation": pool.get("generation") or 0,
+        "node": str(spec.get("nodeName") or ""),
+        "devices": {str(device.get("name")): _product(device) for device in gpus},
+    }
+
+
+def trimmed_claim(item: Object) -> Object:
+    """The few fields of a ResourceClaim that are read."""
+    metadata, status = item.get("metadata") or {}, item.get("status") or {}
+    namespace = str(metadata.get("namespace") or "")
+    results = ((status.get("allocation") or {}).get("devices") or {}).get("results") or ()
+    return {
+        "metadata": _metadata(metadata),
+        "devices": tuple(
+            (str(found.get("driver")), str(found.get("pool")), str(found.get("device")))
+            for found in results
+            if found.get("driver") in DRIVERS and not found.get("adminAccess")
+        ),
+        "pods": frozenset(
+            (namespace, str(user.get("name")))
+            for user in status.get("reservedFor") or ()
+            if user.get("resource") == "pods"
+        ),
+    }
+
+
+def allocation(slices: Iterable[Object], claims: Iterable[Object]) -> Allocation:
+    """Join trimmed slices and claims; of a pool only the newest generation counts."""
+    items = list(slices)
+    newest: dict[tuple[str, str], int] = {}
+    for item in items:
+        pool = item["driver"], item["pool"]
+        newest[pool] = max(newest.get(pool, 0), item["generation"])
+    places: dict[tuple[str, str, str], Place] = {}
+    counts: Counter[Place] = Counter()
+    kinds: dict[Place, tuple[str, float | None]] = {}
+    for item in items:
+        driver, pool = item["driver"], item["pool"]
+        # Devices of no one node are none that a replica's pod has for itself.
+        if not item["node"] or item["generation"] < newest[driver, pool]:
+            continue
+        for name, (product, memory) in item["devices"].items():
+            place = item["node"], f"{driver}/{product}"
+            places[driver, pool, name] = place
+            counts[place] += 1
+            kinds[place] = product, memory
+    held: dict[Place, list[frozenset[tuple[str, str]]]] = {}
+    for claim in claims:
+        for device in claim["devices"]:
+            if device in places:
+                held.setdefault(places[device], []).append(claim["pods"])
+    return Allocation(
+        devices=tuple(
+            Devices(
+                node=place[0],
+                resource=place[1],
+                product=kinds[place][0],
+                memory_gib=kinds[place][1],
+                count=count,
+            )
+            for place, count in sorted(counts.items())
+        ),
+        held={place: tuple(pods) for place, pods in held.items()},
+    )
+
+
+def _product(device: Object) -> tuple[str, float | None]:
+    """Product of a device, spelt as feature discovery spells it, and its memory in GiB."""
+    basic = device.get("basic") or device
+    attributes, capacity = basic.get("attributes") or {}, basic.get("capacity") or {}
+
+    def text(name: str) -> str:
+        return str((attributes.get(name) or {}).get("string") or "")
+
+    product = "-".join((text("productName") or text("model")).split())
+    profile = text("profile")
+    if product and profile:
+        return f"{product}-MIG-{profile}", None
+    amount = (capacity.get("memory") or {}).get("value")
+    try:
+        return product, None if amount is None else float(quantity.parse(str(amount))) / _GIB
+    except ValueError:
+        return product, None
+
+
+def _metadata(metadata: Object) -> Object:
+    return {name: metadata.get(name) for name in ("namespace", "name", "resourceVersion")}
