@@ -36,16 +36,25 @@ PROOFS = 3
 BETTER = 0.9
 """Mean square error of the trend's forecasts, as a share of the level's, below which a lead is proven."""
 
+LEAST_COUNT = 4
+"""Observations before a forecast is made."""
+
+RECENT_CHANGES = 16
+"""Number of changes of the level over a lead that are averaged, and how many are needed half of."""
+
+MOST_CHANGE = 0.2
+"""Largest share of the level by which it counts as changed: a step is none that comes again and again."""
+
 RECENT_PROOFS = 6
 """Number of forecasts over which their errors are averaged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A forecast that is to be compared: when, and the rates by the trend and by the level alone."""
+    """A forecast that is to be compared: when, and the rates by the trend, if it counts, and by the level."""
 
     at: float
-    by_trend: float
+    by_trend: float | None
     by_level: float
 
 
@@ -55,10 +64,13 @@ class Lead:
 
     Attributes:
         seconds: the lead.
-        due: forecasts that have not come due, oldest first; only of trends that counted.
+        due: forecasts that have not come due, oldest first.
         count: forecasts that were compared.
         trend_error: mean square error of the trend.
-        level_error: mean square error of the level alone.
+        level_error: mean square error of the level alone, over the same moments.
+        changes: changes of the level over the lead that were seen.
+        mean: their mean, requests per second.
+        square: their mean square, less what chance shows; requests per second, squared.
 
     """
 
@@ -67,6 +79,9 @@ class Lead:
     count: int = 0
     trend_error: float = 0.0
     level_error: float = 0.0
+    changes: int = 0
+    mean: float = 0.0
+    square: float = 0.0
 
     @property
     def proven(self) -> bool:
@@ -154,9 +169,21 @@ def update(before: State | None, rate: float, *, at: float) -> State:
     return replace(after, leads=tuple(_compared(lead, after, rate) for lead in before.leads))
 
 
+def usual_change(state: State, seconds: float) -> float:
+    """Standard deviation of the rate's change over a lead, beyond what chance shows; requests per second.
+
+    A rate that only rises, or only falls, does not vary in that: its trend says where it goes.
+    """
+    known = [lead for lead in state.leads if lead.changes >= RECENT_CHANGES // 2]
+    if not known:
+        return 0.0
+    lead = min(known, key=lambda item: abs(item.seconds - seconds))
+    return math.sqrt(max(lead.square - lead.mean * lead.mean, 0.0))
+
+
 def ahead(state: State, seconds: float) -> float | None:
     """The rate `seconds` after the last observation, never negative; None without a trend that counts."""
-    if state.count < 4:
+    if state.count < LEAST_COUNT:
         return None
     scale = math.sqrt(state.step / TREND_SECONDS) / LEVEL_SECONDS
     error = _TREND_ERROR * math.sqrt(state.noise) * scale
@@ -170,10 +197,22 @@ def _compared(lead: Lead, state: State, rate: float) -> Lead:
     for item in lead.due:
         if item.at > state.at:
             break
-        gain = max(1.0 / (lead.count + 1), 1.0 / RECENT_PROOFS)
+        gain = max(1.0 / (lead.changes + 1), 1.0 / RECENT_CHANGES)
+        most = MOST_CHANGE * item.by_level
+        seen = min(max(state.level - item.by_level, -most), most)
+        chance = state.dispersion * item.by_level / LEVEL_SECONDS
         lead = replace(
             lead,
             due=lead.due[1:],
+            changes=lead.changes + 1,
+            mean=lead.mean + gain * (seen - lead.mean),
+            square=lead.square + gain * (seen * seen - chance - lead.square),
+        )
+        if item.by_trend is None:
+            continue
+        gain = max(1.0 / (lead.count + 1), 1.0 / RECENT_PROOFS)
+        lead = replace(
+            lead,
             count=lead.count + 1,
             trend_error=lead.trend_error + gain * ((rate - item.by_trend) ** 2 - lead.trend_error),
             level_error=lead.level_error + gain * ((rate - item.by_level) ** 2 - lead.level_error),
@@ -182,10 +221,9 @@ def _compared(lead: Lead, state: State, rate: float) -> Lead:
     # A few at a time: forecasts of one moment err in the same way.
     if lead.due and at - lead.due[-1].at < lead.seconds / 4.0:
         return lead
-    by_trend = ahead(state, lead.seconds)
-    if by_trend is None:
+    if state.count < LEAST_COUNT:
         return lead
-    return replace(lead, due=(*lead.due, Due(at, by_trend, state.level)))
+    return replace(lead, due=(*lead.due, Due(at, ahead(state, lead.seconds), state.level)))
 
 
 def _dispersion(before: State, rate: float, step: float, gain: float) -> float:

@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import gc
 import os
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
 import structlog
 
-from adapter import errors
+from adapter import errors, tasks
 from adapter import store as targets
 from adapter.app import in_cluster
 from adapter.app.config import Configuration
@@ -33,6 +34,9 @@ log = structlog.get_logger()
 
 LEAST_DEADLINE_SECONDS = 5.0
 """Shortest deadline of a plan, whatever the interval: the worker has a low priority."""
+
+GARBAGE_SECONDS = 60.0
+"""Seconds between two full garbage collections."""
 
 FOLDER_POLL_SECONDS = 1.0
 """Seconds between two checks of the folder: polling detects every kind of change on every file system."""
@@ -89,6 +93,8 @@ async def serving(
             raise errors.StartupError("neither a folder nor a cluster to read variants from")
         await stack.enter_async_context(parts)
         settle_heap()
+        collecting = asyncio.create_task(_collect_garbage(), name="collect garbage")
+        stack.push_async_callback(tasks.cancel, collecting)
         yield endpoints
 
 
@@ -101,6 +107,17 @@ def settle_heap() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
+
+
+async def _collect_garbage() -> None:
+    """Collect what ended connections and tasks leave, until cancelled: the thresholds alone take hours."""
+    collected_at = time.monotonic()
+    while True:
+        await asyncio.sleep(GARBAGE_SECONDS)
+        # In tests the event loop's time runs faster than that of the machine.
+        if time.monotonic() - collected_at >= GARBAGE_SECONDS:
+            gc.collect()
+            collected_at = time.monotonic()
 
 
 @contextlib.asynccontextmanager
@@ -125,14 +142,14 @@ async def _of_folder(
             variants=len(loop.states),
         )
         async with asyncio.TaskGroup() as group:
-            tasks = [
+            running = [
                 group.create_task(
                     _watch(configuration, path, loop, snapshot, clock), name="watch folder"
                 ),
                 group.create_task(loop.run(), name="control loop"),
             ]
             yield
-            for task in tasks:
+            for task in running:
                 task.cancel()
 
 

@@ -29,6 +29,7 @@ INVALID_BURST, INVALID_PER_SECOND = 20, 5.0
 """Reviews of tokens that turn out invalid, for each peer: at once, and each second after that."""
 
 _CACHED_CERTIFICATES = 1024
+_KNOWN_TOKENS = 1024
 _CLIENT_USES = frozenset(
     {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
 )
@@ -74,6 +75,8 @@ class Authenticator:
         self._review_token = review_token
         self._clock = clock
         self._tokens: Cache[User | None] = Cache(clock=clock)
+        # Hashes of tokens that were valid: no flood from their address holds up their next review.
+        self._valid: OrderedDict[bytes, None] = OrderedDict()
         self._invalid = Allowances(burst=INVALID_BURST, per_second=INVALID_PER_SECOND)
         self.use(config)
 
@@ -130,7 +133,7 @@ class Authenticator:
         # The cache holds hashes, no tokens.
         key = hashlib.sha256(token.encode()).digest()
         invalid = self._invalid.of(peer)
-        asks = not self._tokens.knows(key)
+        asks = not self._tokens.knows(key) and key not in self._valid
         if asks and not invalid.take(self._clock()):
             raise UnauthenticatedError  # everybody can make up tokens: one peer's are not all reviewed
         try:
@@ -138,9 +141,14 @@ class Authenticator:
         except ReviewError as error:
             raise UnauthenticatedError from error
         if user is None or not user.name:
+            self._valid.pop(key, None)
             raise UnauthenticatedError
         if asks:
             invalid.give_back()
+        self._valid[key] = None
+        self._valid.move_to_end(key)
+        if len(self._valid) > _KNOWN_TOKENS:
+            self._valid.popitem(last=False)
         return User(
             name=user.name, groups=_with_authenticated(user.groups), uid=user.uid, extra=user.extra
         )

@@ -235,8 +235,7 @@ def assess(
         prometheus_failed: Whether Prometheus was queried for it in vain.
 
     """
-    window = collected.window
-    traffic = with_variation(window.traffic(now=now), collected.variation, now=now)
+    traffic = with_variation(collected.window.traffic(now=now), collected.variation, now=now)
     origins = {collected.origins.get(endpoint, "") for endpoint in covered.expected} - {""}
 
     def observed(metrics: Metrics, problem: str = "", *, complete: bool = False) -> Observation:
@@ -258,17 +257,13 @@ def assess(
         why = error or source.unselected or "no endpoints to scrape"
         return observed("MetricsMissing", f"{source.replicas} replicas, but {why}")
     if covered.late:
-        never = [
-            endpoint
-            for endpoint in covered.stale
-            if window.sampled_at(endpoint) is None and not collected.plausibility.problem(endpoint)
-        ]
-        metrics: Metrics = "MetricsStale"
-        if len(never) >= len(covered.expected):
-            metrics = "MetricsMissing"
+        sampled_at, problem = collected.window.sampled_at, collected.plausibility.problem
+        never = [e for e in covered.stale if sampled_at(e) is None and not problem(e)]
+        missing = len(never) >= len(covered.expected)
+        metrics: Metrics = "MetricsMissing" if missing else "MetricsStale"
         # Without one pod's metrics the load would look too small.
-        pods = f"{len(covered.late)} of {len(covered.expected)} pods"
-        return observed(metrics, f"no fresh metrics from {pods}: {error or covered.late[0]}")
+        pods = f"{len(covered.late)} of {len(covered.expected)} pods: {error or covered.late[0]}"
+        return observed(metrics, f"no fresh metrics from {pods}")
     if traffic is None:
         return observed("MetricsMissing", "waiting for the second scrape")
     # Without a profile the saturation rule decides, which needs no lengths.

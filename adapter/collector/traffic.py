@@ -21,6 +21,7 @@ from adapter.collector.windows.growth import (
     EMPTY,
     Growth,
     Sample,
+    cached,
     growth_of,
     longer,
     mean,
@@ -243,18 +244,11 @@ class TrafficWindow:
             kv_cache=max((p.kv_cache for p in pages if p.kv_cache is not None), default=None),
             input_cv=histograms.variation(item.input_moments for item in self._growth),
             output_cv=output_cv,
-            cached_tokens=self._cached(input_tokens),
+            cached_tokens=cached(self._growth, input_tokens),
             preemptions_rps=self._preemptions(pages, now),
             kv_tokens=min((p.kv_tokens for p in pages if p.kv_tokens is not None), default=None),
             sampled_at=sampled_at,
         )
-
-    def _cached(self, input_tokens: float | None) -> float | None:
-        """Input tokens per request that the prefix cache served: its share of all, of the mean."""
-        share = mean([item.cached_tokens for item in self._growth])
-        if share is None or input_tokens is None:
-            return None
-        return min(share, 1.0) * input_tokens
 
     def _preemptions(self, pages: list[PodMetrics], now: float) -> float | None:
         """Preemptions of all pods per second; None where no pod reports them."""

@@ -120,3 +120,29 @@ def test_bursts_are_dispersion() -> None:
     counts = np.random.default_rng(6).negative_binomial(12, 0.2, size=200)
     states = run([float(count) / 15 for count in counts], 15)
     assert np.mean([state.dispersion for state in states[60:]]) == pytest.approx(5.0, rel=0.35)
+
+
+def test_a_constant_rate_does_not_change() -> None:
+    """The noise of Poisson counts is no change, whatever the rate."""
+    for rate in (2.0, 30.0):
+        counts = np.random.default_rng(8).poisson(rate * 15, size=400)
+        states = run([float(count) / 15 for count in counts], 15)
+        shares = [forecast.usual_change(state, 240) / rate for state in states[100:]]
+        assert np.mean(shares) < 0.03
+
+
+def test_the_usual_change_of_a_rate_is_learned() -> None:
+    """A rate that goes up and down by a tenth within minutes changes by about that over four of them."""
+    times = np.arange(0, 7200, 15.0)
+    wanted = 30.0 * (1.0 + 0.14 * np.sin(2 * np.pi * times / 800))
+    counts = np.random.default_rng(9).poisson(wanted * 15)
+    states = run([float(count) / 15 for count in counts], 15)
+    shares = [forecast.usual_change(state, 240) / 30.0 for state in states[200:]]
+    assert 0.06 < np.mean(shares) < 0.2
+
+
+def test_one_step_is_no_usual_change() -> None:
+    """What a single step adds is bounded and forgotten."""
+    states = run([3.0] * 60 + [12.0] * 200, 15)
+    assert forecast.usual_change(states[-1], 60) == pytest.approx(0.0, abs=0.15)
+    assert max(forecast.usual_change(state, 60) for state in states) < 0.2 * 12

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -101,6 +102,8 @@ async def test_made_up_tokens_are_not_all_reviewed(tmp_path: Path) -> None:
     async with cluster(tmp_path) as world, world.replica("a") as (front, _):
         await until(lambda: world.desired() == 1)
         async with peer(front.metrics_url) as flood, peer(front.metrics_url, "127.0.0.3") as other:
+            assert (await flood.get("/metrics", "reader"))[0] == 200
+            await asyncio.sleep(11)
             before = world.api.identities.token_reviews, world.api.access_reviews
             for number in range(200):
                 assert (await flood.get("/metrics", f"t{number}"))[0] == 401
@@ -108,4 +111,8 @@ async def test_made_up_tokens_are_not_all_reviewed(tmp_path: Path) -> None:
             reviews = world.api.identities.token_reviews - before[0]
             assert authentication.INVALID_BURST <= reviews <= authentication.INVALID_BURST + 30
             assert world.api.access_reviews == before[1]
-            assert (await other.get("/metrics", "reader"))[0] == 200
+            assert (await flood.get("/metrics", "unknown"))[0] == 401
+            assert world.api.identities.token_reviews - before[0] == reviews
+            # A token that was valid before is reviewed from the same address, too.
+            assert (await flood.get("/metrics", "reader"))[0] == 200
+            assert (await other.get("/metrics", "tenant"))[0] == 403

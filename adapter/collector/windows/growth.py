@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from adapter.collector.model_servers import Moments, PodMetrics, SumCount
@@ -159,3 +160,11 @@ def mean_itl(growths: list[Growth]) -> float | None:
         if later > _SEVERAL_TOKENS * gaps:
             return seconds / later
     return seconds / gaps
+
+
+def cached(growths: Iterable[Growth], input_tokens: float | None) -> float | None:
+    """Input tokens per request that the prefix cache served: its share of all, of the mean."""
+    share = mean([item.cached_tokens for item in growths])
+    if share is None or input_tokens is None:
+        return None
+    return min(share, 1.0) * input_tokens

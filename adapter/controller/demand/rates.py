@@ -113,7 +113,14 @@ def sizing_rate(
         if coming is not None and coming > rate > 0:
             rate = min(coming, GROWTH_LIMIT * rate)
             notes.append(f"rising: {_rpm(rate)} expected in {seconds:.0f} s, when a replica starts")
-    rate *= 1.0 + settings.headroom
+    spare = settings.headroom * rate
+    change = 0.0
+    if settings.anticipate and trend is not None:
+        change = forecast.usual_change(trend, seconds)
+    if change > spare and rate > 0:
+        notes.append(f"the rate usually changes by {_rpm(change)} in {seconds:.0f} s")
+        spare = change
+    rate += spare
     waits = backlogs.Backlog()
     if queue is not None:
         waits = backlogs.backlog_of(queue, drain_seconds=settings.drain_seconds)

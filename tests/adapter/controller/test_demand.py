@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -52,7 +53,7 @@ def sized(
         settings=settings or PLAIN,
         window_seconds=60,
         interval_seconds=60,
-        now=600.0,
+        now=600.0 if trend is None else trend.at,
     )
 
 
@@ -125,6 +126,16 @@ def test_headroom_is_a_share() -> None:
     )
 
 
+def test_the_usual_change_over_a_start_is_spare() -> None:
+    """Where a rate goes up and down, the change over a start-up counts instead of a smaller headroom."""
+    restless = trend_of([30.0 * (1.0 + 0.14 * math.sin(index / 3.2)) for index in range(300)])
+    found = sized(traffic(1800, 1800), trend=restless, startup=180.0)
+    assert found.rate_rps > 31.5
+    assert "usually changes by" in "; ".join(found.notes)
+    reactive = RateSettings(anticipate=False, headroom=0.0)
+    assert sized(traffic(1800, 1800), trend=restless, settings=reactive).rate_rps == 30.0
+
+
 def test_a_rate_exceeds_the_forecast_only_by_more_than_noise() -> None:
     """Half as much again as was sized for does not, three times as much does, an old rate never does."""
     calm = trend_of([1.0] * 20)
@@ -143,8 +154,8 @@ def trend_of(rates_rps: list[float]) -> forecast.State:
 
 
 def rising() -> forecast.State:
-    """60/min that became 120/min in the last five of ten minutes, observed every 15 s without noise."""
-    return trend_of([1.0 + max(at - 300, 0) / 300 for at in range(15, 601, 15)])
+    """12/min that became 120/min in the last nine of 15 minutes, observed every 15 s without noise."""
+    return trend_of([0.2 + max(at - 360, 0) / 300 for at in range(15, 901, 15)])
 
 
 def test_a_rise_is_extrapolated_over_the_start_of_a_replica() -> None:
@@ -161,15 +172,23 @@ def test_anticipation_can_be_switched_off() -> None:
     assert rate(120, 120, trend=rising(), settings=settings) == (pytest.approx(120), "")
 
 
-def test_a_trend_makes_at_most_twice_of_a_rate() -> None:
-    """However long a start takes."""
-    assert rate(120, 120, trend=rising(), startup=880.0)[0] == pytest.approx(240)
+def test_a_trend_goes_no_further_than_four_minutes() -> None:
+    """However long a start takes: a line over more of them does more harm than good."""
+    found, _ = rate(120, 120, trend=rising(), startup=880.0)
+    assert found == pytest.approx(120 + 4 * 12, rel=0.08)
+
+
+def test_an_unproven_trend_is_not_used() -> None:
+    """A rate that has risen for two minutes only has shown nothing of the next ones."""
+    young = trend_of([1.0] * 20 + [1.0 + 0.1 * index for index in range(8)])
+    assert forecast.ahead(young, 60.0) is not None
+    assert "rising" not in rate(120, 120, trend=young, startup=120.0)[1]
 
 
 def test_a_falling_trend_lowers_nothing() -> None:
     """Falling load lowers the rate once it has fallen."""
     falling = trend_of([max(4.0 - 0.09 * index, 0.1) for index in range(40)])
-    assert rate(60, 60, trend=falling)[0] == 60
+    assert 60 <= sized(traffic(60, 60), trend=falling).rate_rps * 60 < 75
 
 
 def test_the_larger_of_gateway_and_pods_counts() -> None:

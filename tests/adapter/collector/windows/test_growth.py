@@ -1,0 +1,39 @@
+"""Lengths while fewer requests have finished than run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from adapter.collector.windows.growth import EMPTY, Growth, Sample, growth_of, longer
+
+PAGE = replace(
+    EMPTY,
+    finished=4.0,
+    running=16.0,
+    generation_tokens=(200.0, 4.0),
+    ttft=(2.0, 20.0),
+    itl=(30.0, 1180.0),
+)
+
+
+def growth() -> Growth:
+    """4 of 20 requests have finished with 50 tokens each; all together have generated 1,200."""
+    return growth_of("pod", Sample(0.0, EMPTY), PAGE, 30.0, None)
+
+
+def test_the_first_to_finish_are_the_short_ones() -> None:
+    """1,200 tokens over 4 requests are 300 each, six times 50; at most what their variation allows."""
+    assert longer([growth()], 16.0, 50.0, 3.0) == pytest.approx(6.0)
+    assert longer([growth()], 16.0, 50.0, 0.8) == pytest.approx(2.6)
+
+
+def test_equal_lengths_do_not_mislead() -> None:
+    """Whoever finishes first then is as long as the others."""
+    assert longer([growth()], 16.0, 50.0, 0.0) == 1.0
+
+
+def test_where_enough_have_finished_their_mean_counts() -> None:
+    """As soon as as many as run."""
+    assert longer([growth()], 4.0, 50.0, 0.8) == 1.0

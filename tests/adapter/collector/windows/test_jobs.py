@@ -1,0 +1,32 @@
+"""Pods that are scraped between two scrape cycles stay within a budget."""
+
+from __future__ import annotations
+
+from adapter.collector.pod_scraper import ScrapeJob
+from adapter.collector.windows.jobs import within_budget
+
+
+def jobs(**pods: int) -> list[ScrapeJob]:
+    return [
+        ScrapeJob(key, f"http://{key}-{number}", "m")
+        for key, count in pods.items()
+        for number in range(count)
+    ]
+
+
+def test_few_pods_are_all_scraped() -> None:
+    """Up to a hundred, whatever their share."""
+    assert len(within_budget(jobs(a=60, b=40), ["a", "b"])) == 100
+
+
+def test_of_many_pods_a_third_is_scraped() -> None:
+    """Whole variants, the first ones first; one that does not fit makes room for the next."""
+    chosen = within_budget(jobs(a=250, b=200, c=100, d=350), ["a", "b", "c"])
+    assert {job.key for job in chosen} == {"a"}
+    chosen = within_budget(jobs(a=250, b=200, c=50, d=400), ["a", "b", "c"])
+    assert {job.key for job in chosen} == {"a", "c"}
+
+
+def test_only_busy_variants_are_scraped() -> None:
+    """The others wait for the next scrape cycle."""
+    assert not within_budget(jobs(a=5), [])
