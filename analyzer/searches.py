@@ -86,7 +86,10 @@ class Search:
             value = np.log(replicas.decode_ms(seen.batch) / wanted)
         else:
             waiting = seen.queue * 1000.0 / replicas.max_rate_rps
-            value = np.log(np.maximum((waiting + replicas.prefill_ms(seen.batch)) / wanted, _TINY))
+            # Beyond the range of floats over a tiny target: infinity, which is a miss all the same.
+            with np.errstate(over="ignore"):
+                over = (waiting + replicas.prefill_ms(seen.batch)) / wanted
+            value = np.log(np.maximum(over, _TINY))
         if self._by_mean:
             return value
         exceeding = self._exceeding(table, seen, load, wanted)

@@ -134,7 +134,9 @@ def register(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--jsonl",
         action="store_true",
-        help="Read cases from standard input, one JSON object a line; no other flag then describes a case",
+        help="Read cases from standard input, one JSON object a line; no other flag then describes a case."
+        " Fields are named like the flags with underscores (max_batch), but rate_rps, target_ttft_ms,"
+        " target_itl_ms and target_tps. A field id is repeated in the answer",
     )
     command.add_argument("--json", action="store_true", help="Print JSON instead of a table")
     command.add_argument(
@@ -190,7 +192,7 @@ def run(args: argparse.Namespace) -> int:
         return _stream(sys.stdin.buffer)
     answer = json.loads(cases.answer_lines([json.dumps(given)])[0])
     if "error" in answer:
-        raise UsageError(str(answer["error"]))
+        raise UsageError(_by_flags(str(answer["error"]), rpm=args.rpm))
     if args.plot is not None:
         # Pictures load the fits too; nothing else of this command needs them.
         from adapter.formats import plots  # noqa: PLC0415
@@ -206,6 +208,16 @@ def run(args: argparse.Namespace) -> int:
         for line in _table(answer, case):
             print(line)
     return 0
+
+
+def _by_flags(error: str, *, rpm: float | None) -> str:
+    """The error of a case that flags describe, with the flags' names for the fields that it names."""
+    fields, colon, problem = error.partition(": ")
+    if rpm is not None and fields == "rate_rps":
+        return f"--rpm: must be a number >= 0, not {rpm:g}"
+    flags = {field: flag for flag, field in _FIELDS.items()}
+    named = [flags.get(field, "--" + field.replace("_", "-")) for field in fields.split(", ")]
+    return f"{', '.join(named)}{colon}{problem}"
 
 
 def _stream(source: BinaryIO) -> int:

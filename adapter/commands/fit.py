@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from analyzer.fitting import lines as fitting
 
 
+_LEAST_ITL_MS = 0.2
+"""Less than any server takes for a token, and more than most take in seconds."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """Result of both fits.
@@ -56,7 +60,7 @@ def register(command: argparse.ArgumentParser) -> None:
         " ITL = alpha + beta * batch and TTFT = gamma + delta * input_tokens * batch, to benchmark rows."
         " Saturated rows are detected, reported and left out. Files are CSV with columns batch (or"
         " concurrency), itl_ms, input_tokens, output_tokens and ttft_ms, JSON of vLLM's bench serve or its"
-        " sweep's CSV, SGLang's JSON lines, or guidellm's JSON or CSV."
+        " sweep's CSV, SGLang's JSON lines, guidellm's JSON or CSV, or GenAI-Perf's JSON."
     )
     command.add_argument(
         "files", nargs="+", type=Path, metavar="FILE", help="Benchmark results, CSV or JSON"
@@ -238,6 +242,12 @@ def _table(result: Result) -> Iterator[str]:
     for row in result.rows:
         if row.note:
             yield f"note: {row.place}: {row.note}"
+    median = statistics.median(row.itl_ms for row in result.rows)
+    if median < _LEAST_ITL_MS:
+        yield (
+            f"doubt: median ITL of {median:.3g} ms, which no server reaches; if the column is in seconds,"
+            " name it itl_s"
+        )
     if result.steps is None:
         yield f"step times: not fitted: {result.steps_problem}"
     else:

@@ -194,20 +194,60 @@ def parse(document: dict[str, Any]) -> Case | StepCase | InvalidCase:
     try:
         case = (StepCase if by_steps else Case).model_validate(document)
     except ValidationError as error:
-        first = error.errors()[0]
-        return InvalidCase(
-            ".".join(str(part) for part in first["loc"]),
-            {"missing": "is missing", "extra_forbidden": "is not known"}.get(
-                first["type"], first["msg"]
-            ),
-        )
-    if isinstance(case, StepCase) and (invalid := step_cases.invalid_lengths(case)):
+        return _first(error)
+    invalid = _not_a_number(case)
+    if isinstance(case, StepCase):
+        invalid = invalid or step_cases.invalid_lengths(case)
+    if invalid:
         return invalid
     if case.rate_rps is not None or case.sizes:
         return case
     return InvalidCase(
         "rate_rps, target_ttft_ms, target_itl_ms, target_tps", "one of them must be given"
     )
+
+
+def _first(error: ValidationError) -> InvalidCase:
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return InvalidCase(field, f"is not known{_nearest(field)}")
+    return InvalidCase(field, "is missing" if first["type"] == "missing" else first["msg"])
+
+
+def _nearest(field: str) -> str:
+    """A hint at the fields that are named like an unknown one."""
+    # Needed after a mistake only.
+    import difflib  # noqa: PLC0415
+
+    known = list(dict.fromkeys([*Case.model_fields, *StepCase.model_fields]))
+    flag = _FLAGS.get(field)
+    near = [flag] if flag else difflib.get_close_matches(field, known, n=2, cutoff=0.7)
+    return f"; did you mean {' or '.join(near)}?" if near else f"; known are {', '.join(known)}"
+
+
+_FLAGS = {
+    "rate": "rate_rps (requests per second)",
+    "rpm": "rate_rps (requests per second)",
+    "ttft": "target_ttft_ms",
+    "itl": "target_itl_ms",
+    "tps": "target_tps",
+}
+"""Flags of `variant-adapter analyze` that are not named like the field of a case."""
+
+
+def _not_a_number(case: Case | StepCase) -> InvalidCase | None:
+    """What is wrong with a rate or a target of NaN, which the analyzer takes for none."""
+    for field, least in (
+        ("rate_rps", ">= 0"),
+        ("target_ttft_ms", "> 0"),
+        ("target_itl_ms", "> 0"),
+        ("target_tps", "> 0"),
+    ):
+        value = getattr(case, field)
+        if value is not None and math.isnan(value):
+            return InvalidCase(field, f"must be a number {least}, not nan")
+    return None
 
 
 def _replicas(cases: Sequence[Case]) -> queueing.Replicas:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,8 @@ from adapter.commands import flags
 from emulator.replay import CURVE, DEFAULT, KNOWN
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from emulator.replay.results import Comparison
     from emulator.trace_selection import Selection
 
@@ -156,6 +160,18 @@ def _folder(args: argparse.Namespace) -> Path | None:
         raise errors.UsageError(str(error)) from error
 
 
+@contextlib.contextmanager
+def _how_to_resume(console: Console, out: Path | None) -> Iterator[None]:
+    """Say at Ctrl-C what is kept in the folder of `--out`."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if out is not None:
+            kept = f"interrupted: finished policies are in {out}; rerun the command to resume"
+            console.print(kept, markup=False, soft_wrap=True)
+        raise
+
+
 def run(args: argparse.Namespace) -> int:
     """Replay the traffic and print the comparison."""
     # The adapter, the emulator and numpy, which `--help` does not need, here and above.
@@ -186,7 +202,8 @@ def run(args: argparse.Namespace) -> int:
     for variant in replayed.variants:
         planner.check_profile(variant)
     # To stderr, so that the output can be piped.
-    with progress.bar(Console(stderr=True), quiet=args.quiet) as report_progress:
+    console = Console(stderr=True)
+    with _how_to_resume(console, args.out), progress.bar(console, quiet=args.quiet) as report_share:
         comparison = compare.compare(
             replayed,
             traffic,
@@ -194,7 +211,7 @@ def run(args: argparse.Namespace) -> int:
             sweeps=sweeps,
             jobs=args.jobs,
             out=args.out,
-            progress=report_progress,
+            progress=report_share,
         )
     if args.html is not None:
         try:

@@ -40,6 +40,10 @@ from emulator.traces import Trace
 _GENERATORS = frozenset({".yaml", ".yml", ".json"})
 """Suffixes of files that describe a generator."""
 
+_WORDS = {"missing": "is missing", "extra_forbidden": "is not known"}
+_SHOWN = 5
+"""Problems of a file that are named; a file of another kind has one in each field."""
+
 _STEP_FACTOR = 1.5
 """Ratio of a level to the one before from which it is an upward step."""
 
@@ -139,10 +143,12 @@ def read(path: Path) -> Scenario:
     try:
         scenario = Scenario.model_validate(document)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{fields.path(item['loc']) or 'document'}: {item['msg']}" for item in error.errors()
-        )
-        raise errors.InputError(f"{path}: {problems}") from error
+        problems = [
+            f"{fields.path(item['loc']) or 'document'}: {_WORDS.get(item['type'], item['msg'])}"
+            for item in error.errors()
+        ]
+        more = f" (and {len(problems) - _SHOWN} more)" if len(problems) > _SHOWN else ""
+        raise errors.InputError(f"{path}: {'; '.join(problems[:_SHOWN])}{more}") from error
     _check(path, scenario)
     return scenario
 

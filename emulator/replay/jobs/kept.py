@@ -42,6 +42,8 @@ class Kept:
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise errors.UsageError(f"--out {folder}: is no folder; name another one") from error
         except OSError as error:
             raise errors.UsageError(f"--out {folder}: {error.strerror}") from error
         self._folder = folder

@@ -115,7 +115,14 @@ def test_percentiles_are_asked_for_in_percent() -> None:
         ({"percentile": 100}, "percentile: Input should be less than 100"),
         ({"stability_margin": 1}, "stability_margin: must be a number >= 0 and < 1"),
         ({"rate_rps": -1, "target_ttft_ms": 900}, "rate_rps: must be a number >= 0, not -1"),
-        ({"aplha": 3}, "aplha: is not known"),
+        (
+            {"rate_rps": float("nan"), "target_ttft_ms": 900},
+            "rate_rps: must be a number >= 0, not nan",
+        ),
+        ({"target_itl_ms": float("nan")}, "target_itl_ms: must be a number > 0, not nan"),
+        ({"aplha": 3}, "aplha: is not known; did you mean alpha?"),
+        ({"rpm": 3}, "rpm: is not known; did you mean rate_rps (requests per second)?"),
+        ({"zzz": 3}, "zzz: is not known; known are id, alpha, beta"),
         ({"alpha": 0, "beta": 0, "gamma": 0, "delta": 0}, "alpha, beta, gamma, delta: a request"),
     ],
 )
@@ -127,6 +134,13 @@ def test_a_wrong_case_is_answered_with_its_error(wrong: dict[str, Any], said: st
     assert list(found) == ["error"]
     assert before == after
     assert before["max_rate_rps"] > 0
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_target_next_to_nothing_is_a_miss() -> None:
+    """No warning of numpy is printed between the answers."""
+    (found,) = ask({**CASE, "target_ttft_ms": 1e-320})
+    assert found["infeasible"]["target"] == "ttft"
 
 
 def test_what_is_no_case_is_answered_too() -> None:
@@ -210,8 +224,10 @@ def test_the_plot_is_a_png(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["analyze", "--alpha", "1"], "beta: is missing"),
-        ([*FLAGS, "--rate", "-1"], "rate_rps: must be a number >= 0"),
+        (["analyze", "--alpha", "1"], "--beta: is missing"),
+        ([*FLAGS, "--rate", "-1"], "--rate: must be a number >= 0"),
+        ([*FLAGS, "--rpm", "nan"], "--rpm: must be a number >= 0, not nan"),
+        ([*FLAGS, "--ttft", "-2"], "--ttft: must be a number > 0, not -2"),
         ([*FLAGS, "--jsonl"], "--jsonl takes its cases from standard input"),
     ],
 )

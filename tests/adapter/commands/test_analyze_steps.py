@@ -210,7 +210,7 @@ def test_flags_print_a_table(capsys: pytest.CaptureFixture[str]) -> None:
 def test_flags_of_both_forms_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     """Exit status 2 and one line that names both."""
     assert cli.main([*FLAGS, "--alpha", "3", "--rate", "1"]) == 2
-    assert "alpha, step_base_ms: two descriptions" in capsys.readouterr().err
+    assert "--alpha, --step-base-ms: two descriptions" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

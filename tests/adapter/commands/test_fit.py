@@ -111,6 +111,19 @@ def test_rows_without_ttft_fit_the_decode_only(
     assert "outlier: " + str(tmp_path / "runs.csv:9") in text
 
 
+def test_seconds_called_milliseconds_are_doubted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The doubt names the column to use; with it there is none."""
+    runs = tmp_path / "runs.csv"
+    for column, doubted in (("itl_ms", True), ("itl_s", False)):
+        runs.write_text(f"batch,{column}\n1,0.010\n4,0.012\n16,0.018\n")
+        assert cli.main(["fit", str(runs)]) == 0
+        text = capsys.readouterr().out
+        assert ("doubt: median ITL of 0.012 ms" in text) is doubted
+        assert ("name it itl_s" in text) is doubted
+
+
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [

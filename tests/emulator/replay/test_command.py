@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import math
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +113,35 @@ def test_unknown_policy(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr()
     assert (status, printed.out) == (2, "")
     assert "--policies: no hpa-cpu; there are ours, " in printed.err
+
+
+def test_an_interrupted_comparison_says_how_to_resume(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C after the first policy: what is finished stays, and the message names the folder."""
+    out = tmp_path / "results"
+    over = threading.Event()
+
+    def interrupt() -> None:
+        while not over.wait(0.001):
+            if any(out.glob("*.json")):
+                _thread.interrupt_main()
+                return
+
+    policies = ",".join(["queue@1", *(f"in-flight@{n}" for n in range(2, 12))])
+    watcher = threading.Thread(target=interrupt)
+    watcher.start()
+    try:
+        status = cli.main(
+            ["replay", "--scenario", str(REPLAYS / "scenario.yaml"), "--trace", str(PUBLIC[0]),
+             "--policies", policies, "--jobs", "1", "--out", str(out)]
+        )  # fmt: skip
+    finally:
+        over.set()
+        watcher.join()
+    assert status == 130
+    assert 1 <= len(list(out.glob("*.json"))) < 11
+    assert f"finished policies are in {out}; rerun the command to resume" in capsys.readouterr().err
 
 
 def test_table_and_page_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,7 +84,7 @@ def test_results_keep_every_digit() -> None:
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     """A file in its place is one clear error."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(errors.UsageError, match=r"--out .*file"):
+    with pytest.raises(errors.UsageError, match=r"--out .*file: is no folder"):
         replayed(tmp_path / "file")
 
 

@@ -86,8 +86,8 @@ WRONG: dict[str, tuple[Change, str]] = {
     "variant-twice": (lambda d: d["variants"].append(d["variants"][0]), "variants.chat.name: is there twice"),
     "unknown-model": (variant(model="x"), "variants.chat.model: 'x' is none of models: default/default"),
     "unknown-gpu": (variant(accelerator="H100"), "variants.chat.accelerator: 'H100' is none of"),
-    "unknown-field": (variant(replica=3), "variants.0.replica: Extra inputs are not permitted"),
-    "no-target": (lambda d: d["models"][0].pop("slo"), "models.0.slo: Field required"),
+    "unknown-field": (variant(replica=3), "variants.0.replica: is not known"),
+    "no-target": (lambda d: d["models"][0].pop("slo"), "models.0.slo: is missing"),
     "target-of-0": (model(slo={"ttft": 0, "itl": 24}), "models.0.slo.ttft: Input should be greater than 0"),
     "batch-of-0": (
         lambda d: d["variants"][0]["profile"].update(maxBatchSize=0),
