@@ -208,7 +208,8 @@ def parse(document: dict[str, Any]) -> Case | StepCase | InvalidCase:
 
 
 def _first(error: ValidationError) -> InvalidCase:
-    first = error.errors()[0]
+    # An unknown field first: it is often the misspelled name of one that is missing.
+    first = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
     field = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return InvalidCase(field, f"is not known{_nearest(field)}")
