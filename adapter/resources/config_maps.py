@@ -24,6 +24,7 @@ from adapter.resources.configuration.last_good import (
 )
 from adapter.resources.texts.documents import validated
 from adapter.resources.wva import config as wva
+from adapter.resources.wva import managed
 from adapter.resources.wva.config import WvaConfig
 from adapter.settings import keys
 
@@ -129,7 +130,7 @@ class ConfigMaps:
         elif name in wva.NAMES:
             for problem in self.wva.read(where, name, config_map.data):
                 self._report(problem)
-        else:
+        elif name != managed.TARGETS:
             self._problems.append(
                 f"{where}: metadata.name: not a ConfigMap used here; known are {COSTS}, {CLASSES},"
                 f" {', '.join(wva.NAMES)} and *{CONFIG_SUFFIX}"
