@@ -64,8 +64,7 @@ async def measure(count: int) -> tuple[float, float, float]:
             )  # fmt: skip
             try:
                 await worlds.until(
-                    lambda: world.desired(f"v{count - 1}" if count > 1 else "v") is not None,
-                    seconds=120,
+                    lambda: world.desired(f"v{count - 1}" if count > 1 else "v") is not None
                 )
                 used = sum(map(cpu_seconds, process_tree(process.pid)))
                 await asyncio.sleep(SECONDS)

@@ -11,6 +11,7 @@ from adapter.apiserver import delegation
 from adapter.app.options import ClusterIdentities, Installation, ServeOptions
 from adapter.auth import local as local_auth
 from adapter.collector.collector import CollectionSettings
+from adapter.collector.servers.access import Access
 from adapter.controller.demand import RateSettings
 from adapter.controller.settings import LoopSettings
 from adapter.kube import labels
@@ -110,6 +111,11 @@ def loop_settings(args: argparse.Namespace, *, in_cluster: bool) -> LoopSettings
             long_window=collecting.long_window,
             stale_after=collecting.stale_after,
             source=collecting.metrics_source,
+            pods=Access(
+                ca_file=collecting.pods_ca_file,
+                insecure=collecting.pods_insecure,
+                token_file=collecting.pods_token_file,
+            ),
         ),
         rates=RateSettings(
             anticipate=sizing.anticipate,
@@ -133,7 +139,7 @@ def loop_settings(args: argparse.Namespace, *, in_cluster: bool) -> LoopSettings
 
 
 def _installation(args: argparse.Namespace, server: Serving) -> Installation:
-    cluster = resolve(Cluster, vars(args))
+    cluster, collecting = resolve(Cluster, vars(args)), resolve(Collecting, vars(args))
     try:
         labels.parse(cluster.selector)
     except labels.SelectorError as error:
@@ -156,7 +162,7 @@ def _installation(args: argparse.Namespace, server: Serving) -> Installation:
             namespaces=cluster.namespaces,
             selector=cluster.selector,
             limited=resolve(Reconciling, vars(args)).limited,
-            allowed_endpoints=resolve(Collecting, vars(args)).allowed_endpoints,
+            allowed_endpoints=collecting.allowed_endpoints,
         ),
         lease_name=cluster.lease_name,
         lease=LeaseTimes(
@@ -166,7 +172,12 @@ def _installation(args: argparse.Namespace, server: Serving) -> Installation:
         ),
         actuate_scale=cluster.actuate == "scale",
         owner_references=cluster.owner_references,
-        gateways=resolve(Collecting, vars(args)).gateway_metrics,
+        gateways=collecting.gateway_metrics,
+        gateway_access=Access(
+            ca_file=collecting.gateways_ca_file,
+            insecure=collecting.gateways_insecure,
+            token_file=collecting.gateways_token_file,
+        ),
         certificates=certificates,
     )
 

@@ -124,7 +124,9 @@ class _Site:
             identity=installation.identity,
             times=installation.lease,
         )
-        self._gateways = gateway.Gateways(session, installation.gateways)
+        self._gateways = gateway.Gateways(
+            session, installation.gateways, installation.gateway_access
+        )
         self._actuator = Actuator(
             Scales(api), default=installation.actuate_scale, leads=self._leads
         )

@@ -19,6 +19,7 @@ from adapter.collector.observation import CollectedVariant, Observation
 from adapter.collector.pod_scraper import PodScraper, ScrapeJob
 from adapter.collector.prometheus import PrometheusError, PrometheusOptions
 from adapter.collector.prometheus_scraper import Batch, PodSample, PrometheusScraper
+from adapter.collector.servers import access
 from adapter.collector.servers.plausibility import Plausibility
 from adapter.collector.traffic import TrafficWindow
 from adapter.collector.windows import jobs
@@ -43,6 +44,7 @@ class CollectionSettings:
         stale_after: Age at which a pod's metrics no longer count; 0 means 2.5 intervals.
         source: Source of metrics for variants that do not say.
         spread: Share of the interval over which the scrapes of a cycle are spread. Default 0.2.
+        pods: How pods with https are reached.
 
     """
 
@@ -53,6 +55,7 @@ class CollectionSettings:
     stale_after: float = _DECLARED.stale_after
     source: Source = _DECLARED.metrics_source
     spread: float = 0.2
+    pods: access.Access = access.PLAIN
 
     @property
     def oldest(self) -> float:
@@ -69,7 +72,7 @@ class Collector:
         self._settings = settings
         self._clock = clock
         self._variants: dict[str, CollectedVariant] = {}
-        self._pods = PodScraper(session, clock, interval=settings.interval)
+        self._pods = PodScraper(session, clock, interval=settings.interval, by=settings.pods)
         self._prometheus = PrometheusScraper(
             session, clock, interval=settings.interval, window=settings.long_window
         )

@@ -18,8 +18,8 @@ import aiohttp
 from adapter import errors
 from adapter.collector import model_servers
 from adapter.collector.model_servers import PodMetrics
+from adapter.collector.servers import access, spelling
 from adapter.collector.servers import moments as histograms
-from adapter.collector.servers import spelling
 
 TIMEOUT_SECONDS = 5.0
 PAGE_LIMIT_BYTES = 4 * 1024 * 1024
@@ -77,7 +77,12 @@ class PageTooLongError(ScrapeError):
 
 
 async def fetch(
-    session: aiohttp.ClientSession, url: str, model: str, *, limit: int = PAGE_LIMIT_BYTES
+    session: aiohttp.ClientSession,
+    url: str,
+    model: str,
+    *,
+    limit: int = PAGE_LIMIT_BYTES,
+    by: access.Access = access.PLAIN,
 ) -> tuple[PodMetrics, int]:
     """Fetch and parse the metrics of one endpoint, at most `limit` bytes; give them and their length.
 
@@ -85,14 +90,20 @@ async def fetch(
         ScrapeError: it is down, slow, or its response is not a metrics page of a server of this model.
 
     """
-    body = await text(session, url, limit=limit)
+    body = await text(session, url, limit=limit, by=by)
     if len(body) <= INLINE_CHARACTERS:
         return parse(body, model, url), len(body)
     # A long one must not hold up requests.
     return await asyncio.to_thread(parse, body, model, url), len(body)
 
 
-async def text(session: aiohttp.ClientSession, url: str, *, limit: int = PAGE_LIMIT_BYTES) -> str:
+async def text(
+    session: aiohttp.ClientSession,
+    url: str,
+    *,
+    limit: int = PAGE_LIMIT_BYTES,
+    by: access.Access = access.PLAIN,
+) -> str:
     """Fetch a page of metrics text of at most that many bytes.
 
     Raises:
@@ -106,12 +117,18 @@ async def text(session: aiohttp.ClientSession, url: str, *, limit: int = PAGE_LI
             # Another address is not the one that was checked.
             allow_redirects=False,
             # A few compressed bytes may be many.
-            headers={"Accept-Encoding": "identity", "Accept": ACCEPT},
+            headers={"Accept-Encoding": "identity", "Accept": ACCEPT, **by.headers(url)},
+            ssl=by.tls(url),
             auto_decompress=False,
         ) as response:
             if 300 <= response.status < 400:
                 raise ScrapeError(
                     f"{url}: HTTP status {response.status}: redirects are not followed"
+                )
+            if response.status in {401, 403}:
+                raise ScrapeError(
+                    f"{url}: HTTP status {response.status}: it wants a token; name its file by"
+                    " --pods-token-file (--gateways-token-file)"
                 )
             if response.status != 200:
                 raise ScrapeError(f"{url}: HTTP status {response.status}")
@@ -120,6 +137,8 @@ async def text(session: aiohttp.ClientSession, url: str, *, limit: int = PAGE_LI
             if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
                 raise ScrapeError(f"{url}: returned compressed text, which was not asked for")
             body = await _body(response, limit)
+    except access.AccessError as error:
+        raise ScrapeError(f"{url}: {error}") from error
     except TimeoutError as error:
         raise ScrapeError(f"{url}: no response within {TIMEOUT_SECONDS:g} s") from error
     except (aiohttp.InvalidURL, UnicodeError) as error:
@@ -146,7 +165,10 @@ async def _body(response: aiohttp.ClientResponse, limit: int) -> bytes:
 def _connection_problem(error: OSError) -> str:
     """Why there is no connection, in words of the system, which quote nothing of the other side."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return "no connection: its certificate is not trusted"
+        return (
+            "no connection: its certificate is not trusted; name its authority by --pods-ca-file"
+            " (--gateways-ca-file)"
+        )
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     if cause.errno == errno.ECONNREFUSED:
         return f"no connection: {NOT_LISTENING}"

@@ -24,6 +24,7 @@ from adapter.collector.promql import (
     GatewayCount,
     gateway_model,
 )
+from adapter.collector.servers import access
 from adapter.collector.windows.growth import offered
 
 log = structlog.get_logger()
@@ -151,10 +152,14 @@ class Gateways:
     """Scrapes the metrics of all endpoint pickers; one that does not answer counts as unknown."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, endpoints: Sequence[tuple[str, str]]
+        self,
+        session: aiohttp.ClientSession,
+        endpoints: Sequence[tuple[str, str]],
+        by: access.Access = access.PLAIN,
     ) -> None:
-        """`endpoints`: namespace of the models (empty for any) and metrics URL of each."""
+        """`endpoints`: namespace of the models (empty for any) and metrics URL; `by`: how to reach them."""
         self._session = session
+        self._by = by
         self._endpoints = tuple(dict.fromkeys(endpoints))
         self._counts: dict[tuple[str, str], float] = {}
         self._problems: dict[str, str] = {}
@@ -201,7 +206,7 @@ class Gateways:
     async def _page(self, url: str) -> tuple[dict[str, float], ...] | None:
         """Queue, forwarded and rejected requests of a gateway by model; None if its page cannot be read."""
         try:
-            text = await exposition.text(self._session, url)
+            text = await exposition.text(self._session, url, by=self._by)
             samples = [
                 (_plain(name), labels, value)
                 for name, labels, value in exposition.read(text, _NAMES, url)

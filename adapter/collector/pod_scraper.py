@@ -18,6 +18,7 @@ import structlog
 from adapter.clock import Clock
 from adapter.collector import exposition
 from adapter.collector.model_servers import PodMetrics
+from adapter.collector.servers import access
 
 log = structlog.get_logger()
 
@@ -82,9 +83,17 @@ class _Round:
 class PodScraper:
     """Scrapes pods, and knows which of them do not answer and why."""
 
-    def __init__(self, session: aiohttp.ClientSession, clock: Clock, *, interval: float) -> None:
-        """`interval`: seconds between two scrape cycles."""
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        clock: Clock,
+        *,
+        interval: float,
+        by: access.Access = access.PLAIN,
+    ) -> None:
+        """`interval`: seconds between two scrape cycles; `by`: how pods with https are reached."""
         self._session = session
+        self._by = by
         self._clock = clock
         self._interval = interval
         self._in_flight = asyncio.Semaphore(MAX_CONCURRENT)
@@ -195,7 +204,7 @@ class PodScraper:
             limit = min(exposition.PAGE_LIMIT_BYTES, turn.bytes_left)
             try:
                 page, size = await exposition.fetch(
-                    self._session, job.endpoint, job.model, limit=limit
+                    self._session, job.endpoint, job.model, limit=limit, by=self._by
                 )
                 turn.bytes_left -= size
                 turn.on_page(job, page, self._clock.monotonic())

@@ -134,6 +134,40 @@ class Collecting:
         " at zero replicas; not with --variants; may be repeated",
         shown="none",
     )
+    pods_ca_file: Path | None = setting(
+        None,
+        kinds.FILE,
+        "Certificate authorities (PEM) of the https certificates of pods, read again when replaced; with it"
+        " a certificate need not name the address",
+        shown="none: those of the system",
+    )
+    pods_insecure: bool = setting(
+        False, kinds.SWITCH, "Skip the verification of the https certificates of pods"
+    )
+    pods_token_file: Path | None = setting(
+        None,
+        kinds.FILE,
+        "File with a bearer token for the metrics of pods, read again before each request; it goes over"
+        " https only",
+        shown="none",
+    )
+    gateways_ca_file: Path | None = setting(
+        None,
+        kinds.FILE,
+        "Certificate authorities (PEM) of the https certificates of gateways, read again when replaced; with"
+        " it a certificate need not name the address",
+        shown="none: those of the system",
+    )
+    gateways_insecure: bool = setting(
+        False, kinds.SWITCH, "Skip the verification of the https certificates of gateways"
+    )
+    gateways_token_file: Path | None = setting(
+        None,
+        kinds.FILE,
+        "File with a bearer token for the metrics of gateways, read again before each request; it goes over"
+        " https only",
+        shown="none",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -169,7 +169,10 @@ async def test_what_is_no_http_is_not_quoted() -> None:
     assert SECRET not in str(caught.value)
 
 
-GOOD = 'vllm:num_requests_running{model_name="m"} 1\nvllm:num_requests_waiting{model_name="m"} 0\n'
+GOOD = (
+    'vllm:num_requests_running{model_name="m"} 1\nvllm:num_requests_waiting{model_name="m"} 0\n'
+    'vllm:request_success_total{model_name="m"} 7\n'
+)
 
 
 async def test_slow_pods_do_not_hold_up_others() -> None:

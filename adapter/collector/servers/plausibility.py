@@ -58,6 +58,7 @@ HUNG = (
     "its numbers stand still with {number:.0f} requests in service: its engine does not answer, or keeps"
     " requests whose clients went away; restart the pod"
 )
+STILL = "nothing moved since its last page with {number:.0f} requests in service, so its queue is not counted"
 AHEAD = "it counts {begun:.0f} first tokens for {ended:.0f} requests that ended: one of the two is wrong"
 
 
@@ -153,6 +154,9 @@ class Plausibility:
         hung = address.still >= STILL_PAGES and now - address.still_since >= self._interval
         if not verdict.problem and hung:
             verdict = Verdict(HUNG.format(number=page.stock))
+        elif not verdict.problem and address.still and page.waiting > 0:
+            # A queue that stands must not be sized for before it is known whether its engine works.
+            verdict = Verdict(STILL.format(number=page.stock))
         _note(address, page, now)
         if not verdict.problem:
             verdict = Verdict(_ahead(address))
