@@ -69,30 +69,6 @@ async def test_promql_reads_a_page_as_the_scraper_does(world: World, name: str) 
         assert one == (None if known is None else pytest.approx(known)), item.name
 
 
-async def test_gauges_are_equal(world: World) -> None:
-    """What runs, waits and fills the cache is the same by both, for every recorded page as a variant."""
-    await world.scraped(*RECORDED)
-    variants = [
-        variant(f"v{number}", {name: world.pages.url(name)}, model=RECORDED[name]["model"])
-        for number, name in enumerate(RECORDED)
-    ]
-    async with world.collecting(variants, "direct", "prometheus") as collectors:
-        direct, prometheus = collectors
-        await until(
-            collectors,
-            lambda: all(
-                item.observe(one).traffic is not None for item in collectors for one in variants
-            ),
-        )
-        for source in variants:
-            one, other = (traffic(item.observe(source)) for item in (direct, prometheus))
-            assert (one.arrival_rate_rps, other.arrival_rate_rps) == (0, 0)
-            assert (one.running, one.waiting) == (other.running, other.waiting)
-            assert one.running > 0
-            assert one.kv_cache == other.kv_cache
-            assert one.idle is other.idle is False
-
-
 @pytest.mark.parametrize("name", sorted(GATEWAYS))
 async def test_gateways_count_each_model_once(world: World, name: str) -> None:
     """Requests and queue of the model served in the end, over priorities; two names count once."""
