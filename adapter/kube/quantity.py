@@ -15,6 +15,10 @@ _FORM = re.compile(
     r"(?P<number>[+-]?+(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++))"
     r"(?:(?P<suffix>[numkMGTPE]|[KMGTPE]i)|[eE](?P<exponent>[+-]?[0-9]{1,3}))?"
 )
+_NONE = "not a quantity: {}; write it like 3, 3500m or 2Gi"
+_LARGEST = 100
+"""Power of ten above which a number is no quantity of anything: written out, it could not be read again."""
+
 _DIGITS = 19
 """Most digits of a whole number, as many as an int64 has."""
 
@@ -31,13 +35,17 @@ def parse(text: str) -> Decimal:
     """
     form = _FORM.fullmatch(text) if len(text) <= LENGTH else None
     if form is None:
-        raise ValueError(f"not a quantity: {shortened(text)}; write it like 3, 3500m or 2Gi")
+        raise ValueError(_NONE.format(shortened(text)))
     suffix, exponent = form["suffix"] or "", form["exponent"]
     with localcontext(prec=200):
         number = Decimal(form["number"])
         if suffix in _BINARY:
-            return number * Decimal(2) ** _BINARY[suffix]
-        return number.scaleb(int(exponent) if exponent else _POWERS[suffix])
+            value = number * Decimal(2) ** _BINARY[suffix]
+        else:
+            value = number.scaleb(int(exponent) if exponent else _POWERS[suffix])
+    if value.adjusted() > _LARGEST:
+        raise ValueError(_NONE.format(shortened(text)))
+    return value
 
 
 def whole(text: str, *, least: int = 0, most: int) -> int:

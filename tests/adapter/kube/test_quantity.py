@@ -35,3 +35,11 @@ def test_other_text_is_refused(text: str) -> None:
 def test_milli_values_round_trip(milli: int) -> None:
     """Every milli-quantity keeps its exact value in canonical form."""
     assert quantity.parse(quantity.canonical(f"{milli}m")) == Decimal(milli) / 1000
+
+
+def test_a_number_beyond_anything_is_no_quantity() -> None:
+    """What is read can be written and read again: 99e920 would be 922 digits."""
+    for text in ("99e920", "9" * 200, "-1e101"):
+        with pytest.raises(ValueError, match="not a quantity"):
+            quantity.parse(text)
+    assert quantity.canonical(quantity.canonical("9e99")) == quantity.canonical("9e99")
