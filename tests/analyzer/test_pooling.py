@@ -205,7 +205,7 @@ def simulated(replica: Replica, number: int, rate_rps: float, requests: int) -> 
     return fleet.results()
 
 
-@pytest.mark.parametrize(("number", "load"), [(1, 0.5), (2, 0.5), (4, 0.5), (8, 0.5), (8, 0.7)])
+@pytest.mark.parametrize(("number", "load"), [(1, 0.5), (4, 0.5), (8, 0.7)])
 def test_simulated_replicas_share_their_queue(number: int, load: float) -> None:
     """The pool's mean TTFT and ITL are those of simulated replicas behind a least-loaded router.
 

@@ -244,7 +244,7 @@ events = st.lists(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(events, st.lists(st.floats(min_value=0.0, max_value=4.0), min_size=3, max_size=3))
 def test_no_partition_makes_two_leaders(
     schedule: list[tuple[float, int, str, float]], cleanups: list[float]
