@@ -1,8 +1,8 @@
 """The port without TLS: health for all; metrics and explanations, which name tenants, for those with rights.
 
 A bearer token is reviewed by the cluster, and its user needs `get` on the non-resource URL `/metrics` or
-`/variants`. Peers on loopback need no token: whoever may forward a port of the pod can read its metrics. A
-request that a proxy in the pod has forwarded does not count as one from loopback.
+`/variants`. Peers on loopback need no token: with the right to forward ports of the pod, its metrics can be
+read. A request that a proxy in the pod has forwarded does not count as one from loopback.
 """
 
 from __future__ import annotations

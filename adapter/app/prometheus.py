@@ -1,7 +1,7 @@
 """How Prometheus is reached, from settings; without the control loop, so that `doctor` starts quickly.
 
 Credentials go only where the operator sends them: to the host that flags or the environment name, over https.
-The URL may come from a ConfigMap, and whoever may change that must not get the adapter's token.
+The URL may come from a ConfigMap, whose editors must not get the adapter's token.
 """
 
 from __future__ import annotations

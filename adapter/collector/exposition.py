@@ -1,7 +1,7 @@
 """Prometheus text of one pod: fetched, checked, and reduced to the numbers that sizing needs.
 
-Pages are written by whoever owns the pod. Errors name the problem and the line, and quote nothing of a page:
-they end in conditions and logs, which others read.
+The owner of a pod controls its page. Errors name the problem and the line, and quote nothing of a page: they
+end in conditions and logs, which others read.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LINES_LIMIT = 200_000
 _READ = spelling.Names()
 
 ACCEPT = "text/plain;version=0.0.4, text/plain;q=0.9, */*;q=0.1"
-"""The text format is asked for: under OpenMetrics client libraries write other names."""
+"""Accept header of scrapes: the text format, because in OpenMetrics counters have other names."""
 
 INLINE_CHARACTERS = 256 * 1024
 """Longest page that is parsed on the event loop; handing a shorter one to a thread takes longer."""

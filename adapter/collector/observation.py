@@ -309,7 +309,7 @@ def assess(
 
 
 def _part(source: VariantSource, covered: Coverage) -> str:
-    """That the addresses are fewer than the replicas; empty where they are not."""
+    """Note that there are fewer addresses than ready replicas; empty where there are enough."""
     if not covered.unlisted:
         return ""
     return (

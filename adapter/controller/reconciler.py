@@ -34,7 +34,7 @@ Planner = Callable[[fleet.Fleet], Awaitable[planning.Plan]]
 
 
 class _Unforeseen:
-    """Errors that nobody foresaw, each within one variant: logged when they are new, and put into words."""
+    """Unexpected errors of single variants: logged once while they last, and worded for conditions."""
 
     def __init__(self) -> None:
         self._now: set[tuple[str, str]] = set()

@@ -127,7 +127,7 @@ class Informer:
             except errors.ApiError as error:
                 least = self._failed(error)
             except Exception as error:
-                # An object of a form that nobody thought of must not end the service.
+                # An object of an unexpected form must not end the service.
                 log.exception("list or watch failed; relisting with back-off", path=self.path)
                 version = ""
                 problem = f"{self.path}: an object of an unexpected form ({type(error).__name__})"

@@ -29,7 +29,7 @@ class MemoryTooSmallError(InputError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileRequest:
-    """What a profile is asked for; names as the user wrote them, settings as the engine's flags.
+    """Request for a profile: names as the user wrote them, settings as the engine's flags.
 
     Attributes:
         model: name on Hugging Face.

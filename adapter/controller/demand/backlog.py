@@ -16,7 +16,7 @@ QUEUE_ERRORS = 2.0
 
 
 GROWTH_ERRORS = 1.5
-"""Standard errors of a queue's growth that are taken for chance."""
+"""Standard errors up to which the growth of a queue is attributed to chance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class Queue:
         growth_rps: Growth of the queues that is not chance, 0 or more.
         ready: Replicas that serve.
         ordered: Replicas that are published or asked for, those that serve included.
-        start_seconds: Time in which a replica starts that is asked for now.
+        start_seconds: Seconds until a replica that is created now is ready.
         loading_seconds: Time until the replicas that were asked for last are ready.
 
     """

@@ -13,6 +13,7 @@ rounded up; V is a replica's prefill speed, the tokens of a full step over the T
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 
@@ -65,7 +66,7 @@ def token_aware(tokens: float, kv_usage: float, *, tokens_per_second: float, sec
     return max(math.ceil(tokens / tokens_per_second / seconds), math.ceil(kv_usage / KV_TARGET))
 
 
-class _Metric(ScalingPolicy):
+class _Metric(ScalingPolicy, ABC):
     """An HPA that follows a number of replicas, computed at each scrape."""
 
     def __init__(self, cluster: ReplayCluster) -> None:
@@ -75,8 +76,9 @@ class _Metric(ScalingPolicy):
     def timers(self) -> Sequence[Timer]:
         return [Timer(SCRAPE_SECONDS, 2.0, self._scrape)]
 
+    @abstractmethod
     def _scrape(self) -> None:
-        raise NotImplementedError
+        """Compute the values of all variants."""
 
     def items(self, variant: str) -> list[str]:
         return [str(max(self._value[variant], 0))] if variant in self._value else []
