@@ -90,8 +90,6 @@ _FORMS: Mapping[str, _Form] = {
     ),
     "bailian": _Form("timestamp", "input_length", "output_length", _number, "a number of seconds"),
 }
-FORMATS = (*_FORMS,)
-"""Names of the formats of single files."""
 _JSON_FORMS = frozenset({"mooncake", "bailian"})
 _BAILIAN_FIELD, _MOONCAKE_FIELD = "chat_id", "hash_ids"
 

@@ -143,7 +143,7 @@ def test_output_is_as_shown(
     (tmp_path / "docs").mkdir()  # plots are written there, not into the repository
     monkeypatch.chdir(tmp_path)
     if "--plot" in example.arguments:
-        pytest.importorskip("matplotlib")
+        pytest.importorskip("matplotlib", reason="pictures need matplotlib, which is an extra")
     assert unprinted(example) == []
 
 

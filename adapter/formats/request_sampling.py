@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -203,11 +203,3 @@ def _within(
     ranked = ranked[whole[ranked] < high[ranked]]
     whole[ranked[: max(short, 0)]] += 1
     return whole
-
-
-def mean_tokens(requests: Sequence[Request]) -> tuple[float, float]:
-    """Mean input and output tokens; at least one request."""
-    return (
-        float(np.mean([request.input_tokens for request in requests])),
-        float(np.mean([request.output_tokens for request in requests])),
-    )

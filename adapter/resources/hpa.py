@@ -15,8 +15,6 @@ from adapter.store import OWN_METRICS
 DEFAULT_TOLERANCE = 0.1
 """Relative change up to which kube-controller-manager ignores a metric."""
 
-DEFAULT_STABILIZATION_SECONDS = {"scaleUp": 0, "scaleDown": 300}
-
 
 def served_labels(*, namespace: str, name: str, model: str, accelerator: str) -> dict[str, str]:
     """Labels that a variant's series are served with, as the workload-variant-autoscaler names them."""
