@@ -2,6 +2,9 @@
 
 They fail static: a row that breaks or disappears stays in force as it last was good, for the variants that
 need it, until it is replaced. `LastGood` goes from one reading to the next.
+
+An installation brings defaults in ConfigMaps of their own, so that an upgrade never replaces what people wrote.
+A row of theirs, good or not, hides the default of its key.
 """
 
 from __future__ import annotations
@@ -33,9 +36,14 @@ CLASSES = "service-classes-config"
 CONFIG_SUFFIX = "variantautoscaling-config"
 
 NEEDED = (COSTS, CLASSES)
-"""ConfigMaps that planning requires."""
+"""ConfigMaps that planning requires, each itself or its defaults."""
 
-READ = (*NEEDED, *wva.NAMES)
+DEFAULTS_SUFFIX = "-defaults"
+
+DEFAULTS = tuple(f"{name}{DEFAULTS_SUFFIX}" for name in NEEDED)
+"""ConfigMaps with the defaults that an installation brings."""
+
+READ = (*NEEDED, *DEFAULTS, *wva.NAMES)
 """ConfigMaps that are read by their name."""
 
 _MOST_PROBLEMS = 3
@@ -61,6 +69,7 @@ class ConfigMaps:
         self._classes: dict[str, NamedClass] = {}
         self._used_accelerators: set[str] = set()
         self._used_models: set[tuple[str, str]] = set()
+        self._own: set[tuple[str, str]] = set()
         self.wva = WvaConfig()
         self.data: dict[str, str] = {}
         self.setting_problems: list[keys.SettingProblem] = []
@@ -118,12 +127,12 @@ class ConfigMaps:
         if config_map is None:
             return
         name = config_map.metadata.name
-        if name == COSTS:
-            for accelerator, text in config_map.data.items():
-                self._unit_cost(f"{where}: data.{accelerator}", accelerator, text)
-        elif name == CLASSES:
+        rows_of = name.removesuffix(DEFAULTS_SUFFIX)
+        if rows_of in NEEDED:
+            read = self._unit_cost if rows_of == COSTS else self._service_class
             for key, text in config_map.data.items():
-                self._service_class(f"{where}: data.{key}", key, text)
+                if self._counts(rows_of, key, default=name in DEFAULTS):
+                    read(f"{where}: data.{key}", key, text)
         elif name.endswith(CONFIG_SUFFIX):
             self.setting_problems.extend(keys.problems(config_map.data, where))
             self.data.update(config_map.data)
@@ -135,6 +144,17 @@ class ConfigMaps:
                 f"{where}: metadata.name: not a ConfigMap used here; known are {COSTS}, {CLASSES},"
                 f" {', '.join(wva.NAMES)} and *{CONFIG_SUFFIX}"
             )
+
+    def _counts(self, name: str, key: str, *, default: bool) -> bool:
+        """Whether a row is the one of its key: a default is none where people have, or had, written one."""
+        found: dict[str, Any] = self._accelerators if name == COSTS else self._classes
+        last = (self._last.accelerators if name == COSTS else self._last.classes).get(key)
+        if not default:
+            self._own.add((name, key))
+            found.pop(key, None)
+            return True
+        written = last is not None and not _is_default(last.where, name)
+        return not written and (name, key) not in self._own
 
     def missing(self, where: str, name: str) -> None:
         """Report that a ConfigMap does not exist."""
@@ -157,9 +177,20 @@ class ConfigMaps:
             self._accelerators[name] = replace(last, where=where, problem=problem)
 
     def _service_class(self, where: str, key: str, text: str) -> None:
+        row = rows.parse_class(text)
+        name = "" if row.service_class is None else row.service_class.name
+        if _is_default(where, CLASSES):
+            if any(item.service_class.name == name for item in self._classes.values()):
+                return
+        else:
+            self._classes = {
+                other: item
+                for other, item in self._classes.items()
+                if item.service_class.name != name or not _is_default(item.where, CLASSES)
+            }
         taken = {item.service_class.name for item in self._classes.values()}
         found, problems = last_good.class_in_force(
-            rows.parse_class(text), self._last.classes.get(key), where=where, key=key, taken=taken
+            row, self._last.classes.get(key), where=where, key=key, taken=taken
         )
         for problem in problems:
             self._report(problem)
@@ -262,6 +293,11 @@ class ConfigMaps:
             )
         problems = [problem for problem in self.row_problems if CLASSES in problem]
         return "; ".join([text, *problems[:_MOST_PROBLEMS]])
+
+
+def _is_default(where: str, name: str) -> bool:
+    """Whether a place is a row of the defaults of a ConfigMap."""
+    return f"{name}{DEFAULTS_SUFFIX}: " in where
 
 
 def _wanted(

@@ -215,7 +215,7 @@ def _join(scope: Scope, seen: _Seen) -> joined.Inputs:
             reader.read_config_map(f"ConfigMap {scope.config_namespace}/{name}", item)
             found.add(name)
     for name in config_maps.NEEDED:
-        if seen.configs_read and name not in found:
+        if seen.configs_read and found.isdisjoint({name, f"{name}{config_maps.DEFAULTS_SUFFIX}"}):
             reader.settings.missing(f"ConfigMap {scope.config_namespace}/{name}", name)
     for (namespace, name), item in seen.variants:
         if managed.excluded(item.get("metadata") or {}):
