@@ -33,7 +33,7 @@ BUILT = sorted(
     path.parent for path in MANIFESTS.rglob("kustomization.yaml") if path.parent.name != "uninstall"
 )
 """Folders to apply."""
-OTHERS = {"VariantAutoscaling", "ServiceMonitor", "Certificate", "Issuer"}
+OTHERS = {"VariantAutoscaling", "ServiceMonitor", "PrometheusRule", "Certificate", "Issuer"}
 """Kinds of CRDs, which the validator does not know."""
 
 
