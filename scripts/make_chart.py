@@ -1,7 +1,7 @@
 """Write what the Helm chart shares with manifests/: run it after a change of a manifest.
 
-The Deployment, the ConfigMaps of values, the helpers and the notes are written by hand; every other template is a
-manifest, in the namespace of the release and behind the value of its overlay.
+The Deployment, the ConfigMaps of values, the helpers and the notes are written by hand; every other template
+is a manifest, in the namespace of the release and behind the value of its overlay.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ def template(text: str, source: str, value: str) -> str:
 
 def _document(document: Mapping[str, Any]) -> str:
     found = document["metadata"]
-    rest = {key: value for key, value in found.items() if key not in {"name", "namespace", "labels"}}
+    rest = {
+        key: value for key, value in found.items() if key not in {"name", "namespace", "labels"}
+    }
     own = dict(found.get("labels") or {})
     lines = ["metadata:", f"  name: {found['name']}"]
     if "namespace" in found:
@@ -131,7 +133,9 @@ def written() -> Iterator[tuple[str, str]]:
 def main() -> int:
     """Write every file; with --check only compare."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="Name files that are stale, write none")
+    parser.add_argument(
+        "--check", action="store_true", help="Name files that are stale, write none"
+    )
     check = parser.parse_args().check
     stale = 0
     for name, text in written():

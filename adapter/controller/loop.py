@@ -19,6 +19,7 @@ from adapter.collector.gateway import GatewayWindow
 from adapter.collector.prometheus import PrometheusOptions
 from adapter.controller import demand
 from adapter.controller.demand import GatewayDemand
+from adapter.controller.history.timeline import Timeline
 from adapter.controller.reconciler import Planner, Reconciler
 from adapter.controller.settings import LoopSettings
 from adapter.controller.state import VariantState
@@ -59,7 +60,7 @@ class ControlLoop:
     """Runs the cycles, and takes what changes them: objects, settings, gateway demand, leadership.
 
     Where another replica leads, the published targets are those that `.status` holds. They stay published
-    when leadership changes.
+    when leadership changes. `timeline` has what was decided, beside what there was.
     """
 
     def __init__(
@@ -79,12 +80,9 @@ class ControlLoop:
         self._leading = leading
         self._gateways = GatewayDemand(window_seconds=settings.collection.window)
         self._reconciler = Reconciler(
-            collector=collector,
-            store=store,
-            clock=clock,
-            planner=planner,
-            gateways=self._gateways,
+            collector=collector, store=store, clock=clock, planner=planner, gateways=self._gateways
         )
+        self.timeline = Timeline()
         self._requested = asyncio.Event()
         self._cycles = 0
         self._failures = _Failures()
@@ -185,6 +183,7 @@ class ControlLoop:
     def start_leading(self) -> None:
         """Decide from now on; what was recommended in an earlier time as leader no longer counts."""
         self._reconciler.forget_recommendations()
+        self.timeline.forget()
         self._leading = True
 
     def stop_leading(self) -> None:
@@ -275,6 +274,7 @@ class ControlLoop:
         self._requested.clear()
         await self._reconciler.reconcile(self._settings)
         self._cycles += 1
+        self.timeline.record(self.states, now=self._clock.time())
 
 
 def _written(inputs: Inputs) -> object:
@@ -296,6 +296,7 @@ def _written(inputs: Inputs) -> object:
                 published=None,
                 gpus=None,
                 stored="",
+                history=(),
                 target_uid="",
             )
             for source in inputs.variants

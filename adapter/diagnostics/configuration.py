@@ -14,14 +14,15 @@ from adapter.diagnostics.site import Finding, Site
 from adapter.kube import paths
 from adapter.kube.errors import ApiError
 from adapter.resources import inputs
-from adapter.resources.config_maps import CONFIG_SUFFIX, DEFAULTS_SUFFIX, NEEDED, READ
+from adapter.resources.config_maps import CONFIG_SUFFIX, NEEDED, READ
+from adapter.resources.configuration import defaults
 
 
 async def config_maps(site: Site) -> AsyncIterator[Finding]:
     """Whether the ConfigMaps are there and can be read."""
     space = site.names.namespace
     reader, names = await _read(site)
-    absent = [name for name in NEEDED if names.isdisjoint({name, f"{name}{DEFAULTS_SUFFIX}"})]
+    absent = [name for name in NEEDED if names.isdisjoint({name, f"{name}{defaults.SUFFIX}"})]
     for name in absent:
         yield Finding("error", f"no ConfigMap {space}/{name}", "kubectl apply -k manifests/base")
     problems = [*reader.problems, *map(str, reader.settings.setting_problems)]

@@ -49,7 +49,7 @@ async def versions(site: Site) -> AsyncIterator[Finding]:
             f"CRD {_NAME} is of version {crd}, the adapter of {adapter}: fields of its status may get lost",
             f"{_FIX}, of the release {adapter}",
         )
-    elif own not in {adapter or crd}:
+    elif own != (adapter or crd):
         yield Finding(
             "warning",
             f"the adapter is of version {adapter or crd}, this program of {own}: its checks may not fit",

@@ -75,7 +75,7 @@ def schema_leaves(schema: dict[str, Any], path: tuple[str, ...] = ()) -> set[tup
 
 
 def test_the_chart_is_made_of_the_manifests() -> None:
-    """Templates that are manifests, the CRD, the dashboard and Chart.yaml are as make_chart.py writes them."""
+    """Templates that are manifests, CRD, dashboard and Chart.yaml are as make_chart.py writes them."""
     found = subprocess.run(
         [sys.executable, "-P", "scripts/make_chart.py", "--check"],
         cwd=ROOT,
@@ -126,8 +126,8 @@ def test_templates_values_and_schema_name_the_same() -> None:
     given = leaves(VALUES)
     assert used == given
     assert schema_leaves(SCHEMA) == given
-    for path in given:
-        assert at(SCHEMA, path).get("description"), path
+    for value in given:
+        assert at(SCHEMA, value).get("description"), value
 
 
 def test_comments_explain_the_values() -> None:
@@ -161,7 +161,7 @@ HELMS = {"app.kubernetes.io/managed-by", "helm.sh/chart"}
 
 
 def comparable(items: Any) -> dict[tuple[str, str, str], dict[str, Any]]:
-    """Objects by kind, namespace and name, without Helm's own labels and the namespace that it does not make."""
+    """Objects by kind, namespace and name, without Helm's own labels; Helm makes no Namespace."""
     found = {}
     for item in items:
         one = copy.deepcopy(item)
@@ -170,9 +170,7 @@ def comparable(items: Any) -> dict[tuple[str, str, str], dict[str, Any]]:
         key = (one["kind"], about.get("namespace", ""), about["name"])
         assert key not in found
         if one["kind"] == "ConfigMap":
-            one["data"] = {
-                name: text.rstrip() for name, text in (one.get("data") or {}).items()
-            }
+            one["data"] = {name: text.rstrip() for name, text in (one.get("data") or {}).items()}
         if one["kind"] != "Namespace":
             found[key] = one
     return found
@@ -224,7 +222,9 @@ def test_values_become_configmaps_that_stay() -> None:
         file=written,
     )
     found = {(item["kind"], item["metadata"]["name"]): item for item in items}
-    own = [found["ConfigMap", name] for name in ("accelerator-unit-costs", "service-classes-config")]
+    own = [
+        found["ConfigMap", name] for name in ("accelerator-unit-costs", "service-classes-config")
+    ]
     own.append(found["ConfigMap", "variant-adapter-variantautoscaling-config"])
     for item in own:
         assert item["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}

@@ -18,7 +18,6 @@ from adapter import installation
 from certs.authority import Authority
 from tests.test_manifests import BUILT, MANIFESTS, OTHERS, built
 
-
 VERSION = metadata.version("variant-adapter")
 LABELS = {"app.kubernetes.io/part-of": "variant-adapter", "app.kubernetes.io/version": VERSION}
 
@@ -31,7 +30,7 @@ def identity(item: Mapping[str, Any]) -> tuple[str, str, str]:
 
 @pytest.mark.parametrize("folder", BUILT, ids=lambda path: str(path.relative_to(MANIFESTS)))
 def test_one_call_applies_a_folder_to_a_cluster_that_is_new(folder: Path) -> None:
-    """No object is of a kind that the same folder defines: kubectl looks all kinds up before it applies any."""
+    """No object is of a kind that the same folder defines: kubectl looks all kinds up first."""
     items = built(folder)
     defined = {
         item["spec"]["names"]["kind"]
@@ -64,7 +63,7 @@ def test_the_images_are_those_of_the_version() -> None:
 
 
 def test_uninstalling_keeps_what_people_made() -> None:
-    """No CRD and no namespace, with which variants and prices would go; every other object of any overlay goes."""
+    """CRD and namespace stay, with variants and prices; every other object of any overlay goes."""
     gone = {identity(item) for item in built(MANIFESTS / "uninstall")}
     kept = {
         ("CustomResourceDefinition", "", "variantautoscalings.llmd.ai"),

@@ -1,4 +1,4 @@
-"""Creates the VariantAutoscaling of a file, once its CRD is there; one that exists stays as people made it."""
+"""Creates the VariantAutoscaling of a file, once its CRD is there; one that exists stays as it is."""
 
 import os
 import ssl

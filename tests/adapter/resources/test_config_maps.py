@@ -230,7 +230,9 @@ def with_defaults(
         },
         "service-classes-config-defaults": {"premium": DEFAULT_CLASS},
     }
-    for name, data in [*shipped.items(), *own.items()] if first else [*own.items(), *shipped.items()]:
+    for name, data in (
+        [*shipped.items(), *own.items()] if first else [*own.items(), *shipped.items()]
+    ):
         settings.read(f"ConfigMap s/{name}", {"metadata": {"name": name}, "data": data})
     return settings, problems
 
@@ -240,7 +242,7 @@ def prices(settings: ConfigMaps) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_what_people_wrote_hides_the_defaults_of_its_keys_alone(first: bool) -> None:
+def test_what_people_wrote_hides_the_defaults_of_its_keys_alone(*, first: bool) -> None:
     """A price and an SLO of theirs count, whichever ConfigMap is read first; other rows are the defaults."""
     assert prices(with_defaults({}, first=first)[0]) == {"A100": 40.0, "G2": 23.0}
     own = {
@@ -255,7 +257,7 @@ def test_what_people_wrote_hides_the_defaults_of_its_keys_alone(first: bool) -> 
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_a_class_of_theirs_replaces_the_default_of_its_name(first: bool) -> None:
+def test_a_class_of_theirs_replaces_the_default_of_its_name(*, first: bool) -> None:
     """It may stand under another key: two classes of one name would be a problem of theirs."""
     settings, problems = with_defaults({config_maps.CLASSES: {"gold": PREMIUM}}, first=first)
     assert problems == []
@@ -263,7 +265,7 @@ def test_a_class_of_theirs_replaces_the_default_of_its_name(first: bool) -> None
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_a_row_of_theirs_that_is_broken_does_not_become_the_default(first: bool) -> None:
+def test_a_row_of_theirs_that_is_broken_does_not_become_the_default(*, first: bool) -> None:
     """Neither at the start, where there is no price then, nor later, where the last good one stays."""
     own = {config_maps.COSTS: {"A100": "seven"}}
     settings, problems = with_defaults(own, first=first)
