@@ -78,17 +78,15 @@ class ConfigMaps:
     @property
     def classes(self) -> dict[str, NamedClass]:
         """Service classes by their key in the ConfigMap: those of the rows, and what is gone but used."""
-        classes_by_key = dict(self._classes)
+        by_key = dict(self._classes)
         for key, model in sorted(self._used_models):
             last = self._last.classes[key]
-            now = classes_by_key.get(key) or replace(
+            now = by_key.get(key) or replace(
                 last, service_class=replace(last.service_class, targets={})
             )
             targets = {**now.service_class.targets, model: last.service_class.targets[model]}
-            classes_by_key[key] = replace(
-                now, service_class=replace(now.service_class, targets=targets)
-            )
-        return classes_by_key
+            by_key[key] = replace(now, service_class=replace(now.service_class, targets=targets))
+        return by_key
 
     @property
     def service_classes(self) -> tuple[fleet.ServiceClass, ...]:
