@@ -60,7 +60,14 @@ async def test_an_upgrade_keeps_prices_and_variants(tmp_path: Path) -> None:
         await found.kubectl("create", "-f", str(MANIFESTS / "samples/configmaps.yaml"))
         price = '{"data": {"A100": "{\\"device\\": \\"A100\\", \\"cost\\": \\"7\\"}"}}'
         await found.kubectl(
-            "patch", "configmap", "accelerator-unit-costs", "-n", SYSTEM, "--type=merge", "-p", price
+            "patch",
+            "configmap",
+            "accelerator-unit-costs",
+            "-n",
+            SYSTEM,
+            "--type=merge",
+            "-p",
+            price,
         )
         await plane.create("/api/v1/namespaces", {"metadata": {"name": "team-a"}})
 
