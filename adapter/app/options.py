@@ -12,6 +12,7 @@ from adapter.auth import local as local_auth
 from adapter.collector.servers.access import PLAIN, Access
 from adapter.controller.settings import LoopSettings
 from adapter.installation import Names
+from adapter.keda.options import KedaOptions
 from adapter.kube.leader_election import LeaseTimes
 from adapter.resources.watches import Scope
 from adapter.tls import connections
@@ -84,6 +85,7 @@ class ServeOptions:
         metrics_port: Port for metrics and explanations without TLS; None for none.
         metrics_auth: Readers of metrics and explanations there: callers with a bearer token that the cluster
             accepts, and peers on loopback ("cluster"); or all ("none").
+        keda: External scaler for KEDA; None for none.
 
     """
 
@@ -102,3 +104,4 @@ class ServeOptions:
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = None
     metrics_auth: Literal["cluster", "none"] = "cluster"
+    keda: KedaOptions | None = None

@@ -24,7 +24,7 @@ from adapter.controller.settings import LoopSettings
 from adapter.controller.state import VariantState
 from adapter.controller.tuning import Estimate
 from adapter.resources.inputs import Inputs, InvalidVariant
-from adapter.store import TargetStore
+from adapter.store import Changes, TargetStore
 
 log = structlog.get_logger()
 
@@ -74,6 +74,7 @@ class ControlLoop:
     ) -> None:
         """`leading`: whether this replica decides; it does where no leader is elected."""
         self._collector = collector
+        self._store = store
         self._clock = clock
         self._settings = settings
         self._leading = leading
@@ -128,6 +129,20 @@ class ControlLoop:
     def states(self) -> Mapping[str, VariantState]:
         """State of every variant, by key."""
         return {key: item.state for key, item in self._reconciler.records.items()}
+
+    def state(self, key: str) -> VariantState | None:
+        """State of one variant; None where there is no such one in use."""
+        item = self._reconciler.records.get(key)
+        return None if item is None else item.state
+
+    def served(self, key: str) -> int | None:
+        """Replicas that are served for a variant now; None where no target is valid."""
+        return self._reconciler.served(key)
+
+    @property
+    def changes(self) -> Changes:
+        """Tells of new targets, and of demand that wakes a variant."""
+        return self._store.changes
 
     @property
     def tuners(self) -> Mapping[tuple[str, str], Estimate]:

@@ -92,6 +92,14 @@ class Reconciler:
         """Records by variant key."""
         return self._records
 
+    def served(self, key: str) -> int | None:
+        """Replicas that are served for a variant now; None where no target is valid."""
+        item = self._records.get(key)
+        if item is None or not item.series:
+            return None
+        until = item.series[0].valid_until
+        return item.state.desired if until is None or self._clock.time() < until else None
+
     def apply_inputs(self, inputs: Inputs, settings: LoopSettings, *, leading: bool) -> None:
         """Use new objects; targets of variants that were removed are withdrawn at once."""
         self._inputs = inputs
