@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import structlog
@@ -15,18 +16,19 @@ import structlog
 from adapter import errors
 from adapter.app.config import Configuration
 from adapter.app.endpoints import Endpoints
+from adapter.app.gateways import GatewayWatch
 from adapter.app.managed_targets import ManagedTargets
 from adapter.app.options import Installation, ServeOptions
 from adapter.auth import delegated
 from adapter.clock import Clock
-from adapter.collector import gateway
 from adapter.controller.actuator import Actuator
+from adapter.controller.state import VariantState
 from adapter.controller.status_writer import StatusWriter
 from adapter.kube.client import Cluster, connected
 from adapter.kube.leader_election import Leadership
 from adapter.kube.lease import KubernetesLease
 from adapter.kube.scale import Scales
-from adapter.resources import inputs
+from adapter.resources import inputs, stored_status
 from adapter.resources.watches import ClusterObjects
 from adapter.resources.wva import managed
 from adapter.tls.certificate_secret import CertificateKeeper
@@ -36,8 +38,14 @@ log = structlog.get_logger()
 DEBOUNCE_SECONDS = 0.3
 """Real seconds between a change of the objects and its use, so that one update serves many changes."""
 
-FOLLOW_SECONDS = 2 * DEBOUNCE_SECONDS
+STATUS_DEBOUNCE_SECONDS = 0.05
+"""Real seconds between a change of statuses and its use, so that one update serves those of a whole cycle."""
+
+FOLLOW_SECONDS = 3 * STATUS_DEBOUNCE_SECONDS
 """Real seconds that the other replicas have to serve a target from `.status`."""
+
+FOLLOW_MANAGED_SECONDS = 2 * DEBOUNCE_SECONDS
+"""Real seconds that they have to serve one from the ConfigMap of targets, whose change is no status."""
 
 REFRESH_SECONDS = 15.0
 """Most real seconds between two updates, for what is not watched."""
@@ -71,6 +79,7 @@ async def running(
             tasks = [
                 group.create_task(site.objects.run(), name="watch objects"),
                 group.create_task(site.follow(), name="follow objects"),
+                group.create_task(site.follow_statuses(), name="follow statuses"),
             ]
             try:
                 auth = await stack.enter_async_context(
@@ -87,6 +96,7 @@ async def running(
                 )
                 log.info("serving", url=endpoints.url, identity=installation.identity)
                 tasks.append(group.create_task(site.elect(), name="election"))
+                tasks.append(group.create_task(site.gateways.run(), name="watch gateways"))
                 if site.keeper is not None:
                     tasks.append(group.create_task(site.keeper.run(), name="keep certificates"))
                 yield
@@ -116,16 +126,28 @@ class _Site:
         self._clock = clock
         self._changed = asyncio.Event()
         self._reported: list[str] = []
-        self._sync_problem = ""
-        self.objects = ClusterObjects(api, installation.scope, changed=self._changed.set)
+        self._sync_problem = "the objects have not been applied yet"
+        self._statuses: dict[str, tuple[stored_status.Published | None, str]] = {}
+        self._statuses_changed = asyncio.Event()
+        self.objects = ClusterObjects(
+            api,
+            installation.scope,
+            changed=self._changed.set,
+            status_changed=self._note_status,
+        )
         namespace = installation.scope.config_namespace
         self.leadership = Leadership(
             KubernetesLease(api, namespace=namespace, name=installation.lease_name),
             identity=installation.identity,
             times=installation.lease,
         )
-        self._gateways = gateway.Gateways(
-            session, installation.gateways, installation.gateway_access
+        self.gateways = GatewayWatch(
+            session,
+            installation,
+            loop=self._loop,
+            clock=clock,
+            wake=self._wake,
+            always=options.keda is not None,
         )
         self._actuator = Actuator(
             Scales(api), default=installation.actuate_scale, leads=self._leads
@@ -187,7 +209,30 @@ class _Site:
             self._changed.clear()
             await self._sync()
 
+    def _note_status(self, item: Mapping[str, Any]) -> None:
+        """Keep what the status of a variant holds, of which nothing else has changed."""
+        if not self._loop.leading:
+            metadata, status = item["metadata"], item.get("status")
+            found = (stored_status.published(status), stored_status.stored(status))
+            self._statuses[f"{metadata.get('namespace')}/{metadata['name']}"] = found
+            self._statuses_changed.set()
+
+    async def follow_statuses(self) -> None:
+        """Serve what the leader wrote, until cancelled; a join of all objects is not needed for it."""
+        while True:
+            await self._statuses_changed.wait()
+            await asyncio.sleep(STATUS_DEBOUNCE_SECONDS)
+            self._statuses_changed.clear()
+            found, self._statuses = self._statuses, {}
+            try:
+                self._loop.follow_statuses(found)
+            except Exception:
+                log.exception("statuses not applied; applying all objects anew")
+                self._changed.set()
+
     async def _sync(self) -> None:
+        if self.objects.readiness() is not None:
+            return  # a partial snapshot would withdraw the targets of the rest
         try:
             await self._apply_objects()
         except Exception as error:
@@ -198,8 +243,6 @@ class _Site:
             self._sync_problem = ""
 
     async def _apply_objects(self) -> None:
-        if self.objects.readiness() is not None:
-            return  # a partial snapshot would withdraw the targets of the rest
         await self.objects.refresh_scales()
         snapshot = await self.objects.inputs()
         self._report(snapshot)
@@ -230,10 +273,11 @@ class _Site:
             self.keeper.sync_now()
         try:
             await self._sync()
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._loop.run(self._after_cycle), name="control loop")
-                if self._installation.gateways:
-                    group.create_task(self._watch_gateways(), name="watch gateways")
+            # What needs no metrics is told now; the first cycle waits for two scrapes.
+            await self._reporter.write(
+                self._reporter.unknown(self._loop.states), self._loop.refused
+            )
+            await self._loop.run(self._after_cycle)
         finally:
             self._loop.stop_leading()
             self._changed.set()
@@ -242,22 +286,33 @@ class _Site:
         to_wake = self._loop.variants_to_wake()
         if to_wake:
             # An HPA that queries another replica must not get the former zero: it would scale down again.
-            await self._reporter.write(self._loop.states, self._loop.refused)
-            await asyncio.sleep(FOLLOW_SECONDS)
+            states = self._loop.states
+            seconds = await self._write_now({key: states[key] for key in to_wake & states.keys()})
+            await asyncio.sleep(seconds)
         unapplied = await self._actuator.act(self._loop.states, to_wake)
         await self._reporter.write(self._loop.states, self._loop.refused, unapplied=unapplied)
+        await self._write_managed()
+
+    async def _wake(self, keys: frozenset[str]) -> None:
+        """Start variants at zero at once: the target first, on all replicas, then the scale target."""
+        states = self._loop.wake(keys)
+        if not states:
+            return
+        seconds = await self._write_now(states)
+        await asyncio.sleep(seconds)
+        await self._actuator.act(states, frozenset(states))
+
+    async def _write_now(self, states: Mapping[str, VariantState]) -> float:
+        """Write targets for the other replicas; the seconds until these serve them."""
+        managed_states = {k: s for k, s in states.items() if self.objects.variant(k) is None}
+        await self._reporter.write_now(states)
+        if not managed_states:
+            return FOLLOW_SECONDS
+        await self._write_managed()
+        return FOLLOW_MANAGED_SECONDS
+
+    async def _write_managed(self) -> None:
         states = self._loop.states
         await self._managed.write(
             {key: states[key] for key in states if self.objects.variant(key) is None}
         )
-
-    async def _watch_gateways(self) -> None:
-        """Scrape the gateways, until cancelled: requests for a model without replicas wait for no cycle."""
-        while True:
-            now = self._clock.monotonic()
-            try:
-                demand = await self._gateways.demand(self._loop.gateway_window, now=now)
-                self._loop.set_gateway_demand(demand)
-            except Exception:
-                log.exception("gateways not read; retrying at the next scrape")
-            await self._clock.sleep(self._installation.gateway_seconds)

@@ -46,6 +46,7 @@ class Installation:
         gateways: Namespace (empty for any) and metrics URL of each inference gateway's endpoint picker.
         gateway_access: Authorities and token that gateways with https are reached with.
         gateway_seconds: Seconds between two scrapes of the gateways.
+        wake_seconds: Seconds between two scrapes of those that may wake a variant at zero replicas.
         certificates: Serving certificate kept in a Secret; None uses the files that were given.
 
     """
@@ -60,6 +61,7 @@ class Installation:
     gateways: tuple[tuple[str, str], ...] = ()
     gateway_access: Access = PLAIN
     gateway_seconds: float = 1.0
+    wake_seconds: float = 0.15
     certificates: OwnCertificates | None = None
 
 

@@ -24,12 +24,17 @@ from adapter.controller.settings import LoopSettings
 from adapter.controller.state import VariantState
 from adapter.controller.tuning import Estimate
 from adapter.resources.inputs import Inputs, InvalidVariant
+from adapter.resources.stored_status import Published
 from adapter.store import Changes, TargetStore
 
 log = structlog.get_logger()
 
 DEBOUNCE_SECONDS = 0.5
 """Real seconds between the request of a reconcile cycle and its start, so that one serves many changes."""
+
+
+WAKE_SECONDS = 1.0
+"""Seconds between two requests of a cycle for a variant that is still at zero."""
 
 
 class _Failures:
@@ -86,6 +91,9 @@ class ControlLoop:
             planner=planner,
             gateways=self._gateways,
         )
+        self._to_wake: frozenset[str] = frozenset()
+        self._to_wake_of: tuple[Inputs, object] = (Inputs(), None)
+        self._woken_at = float("-inf")
         self._requested = asyncio.Event()
         self._cycles = 0
         self._failures = _Failures()
@@ -175,7 +183,35 @@ class ControlLoop:
 
     def variants_to_wake(self) -> frozenset[str]:
         """Keys of variants at zero replicas to start, because a gateway has requests for their model."""
-        return demand.variants_to_wake(self.inputs, self._gateways.waiting)
+        now = (self.inputs, self._gateways.waiting)
+        if self._to_wake_of[0] is not now[0] or self._to_wake_of[1] is not now[1]:
+            self._to_wake_of = now
+            self._to_wake = demand.variants_to_wake(*now)
+        return self._to_wake
+
+    def sleeps(self, namespace: str) -> bool:
+        """Whether a variant of a namespace (empty: of any) is at zero replicas."""
+        return any(
+            not (source.replicas or source.spec_replicas)
+            for source in self.inputs.variants
+            if namespace in {"", source.namespace}
+        )
+
+    def wake(self, keys: frozenset[str]) -> dict[str, VariantState]:
+        """Publish a target for variants at zero without a cycle; their states. Others need the next cycle."""
+        if not self._leading:
+            return {}
+        return self._reconciler.wake(keys, self._settings)
+
+    def follow_statuses(self, found: Mapping[str, tuple[Published | None, str]]) -> None:
+        """Serve what statuses hold, of which nothing else has changed, where another replica leads.
+
+        Args:
+            found: decision and learned step times of a status, by variant key.
+
+        """
+        if not self._leading:
+            self._reconciler.follow_statuses(found, self._settings)
 
     def apply_settings(self, settings: LoopSettings) -> None:
         """Use these settings from the next cycle on; those of the collection stay as they were."""
@@ -193,8 +229,13 @@ class ControlLoop:
 
     def set_gateway_demand(self, scraped: Mapping[gateway.ModelKey, gateway.Demand]) -> None:
         """Use a direct scrape of the gateways; one that wakes a variant requests a cycle."""
-        self._gateways.set_scraped(scraped)
-        if self.variants_to_wake():
+        before, now = self.variants_to_wake(), self._clock.monotonic()
+        self._gateways.set_scraped(scraped, now=now)
+        woken = self.variants_to_wake()
+        if woken - before:
+            self.changes.notify()
+        if woken and self._leading and (woken - before or now - self._woken_at >= WAKE_SECONDS):
+            self._woken_at = now
             self.request_cycle()
 
     def start_leading(self) -> None:

@@ -7,7 +7,7 @@ the record as it is at that moment.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 
 import structlog
@@ -17,7 +17,7 @@ from adapter.collector.collector import Collector
 from adapter.collector.observation import Observation
 from adapter.controller import demand, reactions, stabilization
 from adapter.controller import state as states
-from adapter.controller.demand import GatewayDemand
+from adapter.controller.demand import GatewayDemand, waking
 from adapter.controller.settings import LoopSettings
 from adapter.controller.sizing import SizedVariant, Sizing, fleet_of
 from adapter.controller.stabilization import Stabilization, StableTarget
@@ -25,6 +25,7 @@ from adapter.controller.state import Moment, VariantRecord
 from adapter.planning import fleet
 from adapter.planning import plan as planning
 from adapter.resources.inputs import Inputs
+from adapter.resources.stored_status import Published
 from adapter.resources.variant import VariantSource
 from adapter.store import TargetStore
 
@@ -113,6 +114,34 @@ class Reconciler:
         if withdrawn:
             log.info("variants removed; their targets are withdrawn", variants=sorted(withdrawn))
         if _served(before) != _served(self._records):
+            self._publish()
+
+    def wake(self, keys: Iterable[str], settings: LoopSettings) -> dict[str, states.VariantState]:
+        """Publish the first replicas of variants at zero, where devices are free; their states."""
+        woken = {}
+        for key in keys:
+            item = self._records.get(key)
+            if item is None or item.source.held or not waking.fits(self._inputs, item.source):
+                continue
+            self._records[key] = waking.wake(item, _moment(self._clock, settings))
+            woken[key] = self._records[key].state
+        if woken:
+            self._publish()
+        return woken
+
+    def follow_statuses(
+        self, found: Mapping[str, tuple[Published | None, str]], settings: LoopSettings
+    ) -> None:
+        """Serve what these statuses hold, by variant key; nothing else of their objects has changed."""
+        served = False
+        for key, (published, stored) in found.items():
+            before = self._records.get(key)
+            if before is not None:
+                source = replace(before.source, published=published, stored=stored)
+                after = self._applied(before, source, settings, leading=False)
+                self._records[key] = after
+                served |= after.series != before.series
+        if served:
             self._publish()
 
     def forget_recommendations(self) -> None:
