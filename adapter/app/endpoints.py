@@ -188,7 +188,7 @@ def registry_of(loop: ControlLoop, clock: Clock) -> CollectorRegistry:
         telemetry.VariantCollector(
             # Only the leader shows the variants: a sum over all replicas would count them several times.
             lambda: loop.states if loop.leading else {},
-            lambda: loop.tuners,
+            lambda: loop.live.tuners,
             clock.time,
         )
     )

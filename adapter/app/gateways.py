@@ -69,9 +69,9 @@ class GatewayWatch:
     async def _follow(self, endpoint: _Endpoint) -> None:
         reader = gateway.Gateways(self._session, (endpoint,), self._installation.gateway_access)
         while True:
-            quick = self._loop.sleeps(endpoint[0]) and not reader.failing
-            if self._loop.leading or (self._always and self._loop.sleeps(endpoint[0])):
-                window = self._loop.gateway_window if self._loop.leading else None
+            quick = self._loop.waking.sleeps(endpoint[0]) and not reader.failing
+            if self._loop.leading or (self._always and self._loop.waking.sleeps(endpoint[0])):
+                window = self._loop.waking.window if self._loop.leading else None
                 try:
                     self._use(endpoint, await reader.demand(window, now=self._clock.monotonic()))
                 except Exception:
@@ -87,7 +87,7 @@ class GatewayWatch:
         for part in self._found.values():
             for key, demand in part.items():
                 whole[key] = whole.get(key, gateway.Demand()) + demand
-        self._loop.set_gateway_demand(whole)
+        self._loop.waking.use(whole)
         if self._loop.leading and self._to_wake():
             self._due.set()
 
@@ -95,7 +95,7 @@ class GatewayWatch:
         """Variants at zero that were not woken a moment ago."""
         now = asyncio.get_running_loop().time()
         self._woken = {key: at for key, at in self._woken.items() if now - at < AGAIN_SECONDS}
-        return self._loop.variants_to_wake() - self._woken.keys()
+        return self._loop.waking.variants - self._woken.keys()
 
     async def _wake_those_due(self) -> None:
         while True:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from adapter.app.options import Installation, ServeOptions
 from adapter.auth import delegated
 from adapter.clock import Clock
 from adapter.controller.actuator import Actuator
+from adapter.controller.loop import ControlLoop
 from adapter.controller.state import VariantState
 from adapter.controller.status_writer import StatusWriter
 from adapter.kube.client import Cluster, connected
@@ -31,7 +32,7 @@ from adapter.kube.scale import Scales
 from adapter.resources import inputs, stored_status
 from adapter.resources.watches import ClusterObjects
 from adapter.resources.wva import managed
-from adapter.tls.certificate_secret import CertificateKeeper
+from adapter.tls.certificate_secret import CertificateKeeper, OwnCertificates
 
 log = structlog.get_logger()
 
@@ -79,7 +80,7 @@ async def running(
             tasks = [
                 group.create_task(site.objects.run(), name="watch objects"),
                 group.create_task(site.follow(), name="follow objects"),
-                group.create_task(site.follow_statuses(), name="follow statuses"),
+                group.create_task(site.statuses.follow(), name="follow statuses"),
             ]
             try:
                 auth = await stack.enter_async_context(
@@ -105,6 +106,37 @@ async def running(
                     task.cancel()
 
 
+class _Statuses:
+    """Statuses that the leader writes, served by the others without a join of all objects."""
+
+    def __init__(self, loop: ControlLoop, *, failed: Callable[[], object]) -> None:
+        self._loop = loop
+        self._failed = failed
+        self._found: dict[str, tuple[stored_status.Published | None, str]] = {}
+        self._changed = asyncio.Event()
+
+    def note(self, item: Mapping[str, Any]) -> None:
+        """Keep what the status of a variant holds, of which nothing else has changed."""
+        if not self._loop.leading:
+            metadata, status = item["metadata"], item.get("status")
+            found = (stored_status.published(status), stored_status.stored(status))
+            self._found[f"{metadata.get('namespace')}/{metadata['name']}"] = found
+            self._changed.set()
+
+    async def follow(self) -> None:
+        """Serve them, until cancelled."""
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(STATUS_DEBOUNCE_SECONDS)
+            self._changed.clear()
+            found, self._found = self._found, {}
+            try:
+                self._loop.live.follow_statuses(found)
+            except Exception:
+                log.exception("statuses not applied; applying all objects anew")
+                self._failed()
+
+
 class _Site:
     """The parts of one replica and the flow between them."""
 
@@ -126,14 +158,13 @@ class _Site:
         self._clock = clock
         self._changed = asyncio.Event()
         self._reported: list[str] = []
-        self._sync_problem = "the objects have not been applied yet"
-        self._statuses: dict[str, tuple[stored_status.Published | None, str]] = {}
-        self._statuses_changed = asyncio.Event()
+        self._applied = False
+        self.statuses = _Statuses(self._loop, failed=self._changed.set)
         self.objects = ClusterObjects(
             api,
             installation.scope,
             changed=self._changed.set,
-            status_changed=self._note_status,
+            status_changed=self.statuses.note,
         )
         namespace = installation.scope.config_namespace
         self.leadership = Leadership(
@@ -168,16 +199,20 @@ class _Site:
             owner_references=installation.owner_references,
             now=clock.time,
         )
-        self.keeper = (
-            None
-            if installation.certificates is None
-            else CertificateKeeper(
-                api,
-                installation.certificates,
-                folder=options.certificates.state,
-                leads=self._leads,
-                now=lambda: datetime.fromtimestamp(clock.time(), UTC),
-            )
+        self.keeper = self._make_keeper(api, installation.certificates)
+
+    def _make_keeper(
+        self, api: Cluster, certificates: OwnCertificates | None
+    ) -> CertificateKeeper | None:
+        """What keeps the serving certificate; None where it was given."""
+        if certificates is None:
+            return None
+        return CertificateKeeper(
+            api,
+            certificates,
+            folder=self._options.certificates.state,
+            leads=self._leads,
+            now=lambda: datetime.fromtimestamp(self._clock.time(), UTC),
         )
 
     def _leads(self) -> bool:
@@ -185,7 +220,8 @@ class _Site:
 
     def readiness(self) -> str | None:
         """What is not synced yet; None once the variants are known, on leader and followers alike."""
-        return self.objects.readiness() or self._sync_problem or None
+        unread = self.objects.readiness()
+        return unread or (None if self._applied else "the objects have not been applied yet")
 
     async def certificate(self) -> tuple[Path, Path]:
         """Files of the serving certificate: given by flags, or kept in the Secret."""
@@ -209,27 +245,6 @@ class _Site:
             self._changed.clear()
             await self._sync()
 
-    def _note_status(self, item: Mapping[str, Any]) -> None:
-        """Keep what the status of a variant holds, of which nothing else has changed."""
-        if not self._loop.leading:
-            metadata, status = item["metadata"], item.get("status")
-            found = (stored_status.published(status), stored_status.stored(status))
-            self._statuses[f"{metadata.get('namespace')}/{metadata['name']}"] = found
-            self._statuses_changed.set()
-
-    async def follow_statuses(self) -> None:
-        """Serve what the leader wrote, until cancelled; a join of all objects is not needed for it."""
-        while True:
-            await self._statuses_changed.wait()
-            await asyncio.sleep(STATUS_DEBOUNCE_SECONDS)
-            self._statuses_changed.clear()
-            found, self._statuses = self._statuses, {}
-            try:
-                self._loop.follow_statuses(found)
-            except Exception:
-                log.exception("statuses not applied; applying all objects anew")
-                self._changed.set()
-
     async def _sync(self) -> None:
         if self.objects.readiness() is not None:
             return  # a partial snapshot would withdraw the targets of the rest
@@ -238,9 +253,9 @@ class _Site:
         except Exception as error:
             # One odd object must not end the service.
             log.exception("sync failed; keeping the last snapshot until the next change")
-            self._sync_problem = f"the objects cannot be applied ({type(error).__name__})"
+            self._loop.hold_inputs(error)
         else:
-            self._sync_problem = ""
+            self._applied = True
 
     async def _apply_objects(self) -> None:
         await self.objects.refresh_scales()
@@ -274,16 +289,22 @@ class _Site:
         try:
             await self._sync()
             # What needs no metrics is told now; the first cycle waits for two scrapes.
-            await self._reporter.write(
-                self._reporter.unknown(self._loop.states), self._loop.refused
-            )
+            await self._reporter.write(self._without_status(), self._loop.refused)
             await self._loop.run(self._after_cycle)
         finally:
             self._loop.stop_leading()
             self._changed.set()
 
+    def _without_status(self) -> dict[str, VariantState]:
+        """Variants that were told nothing yet."""
+        return {
+            key: state
+            for key, state in self._loop.states.items()
+            if not (self.objects.variant(key) or {}).get("status")
+        }
+
     async def _after_cycle(self) -> None:
-        to_wake = self._loop.variants_to_wake()
+        to_wake = self._loop.waking.variants
         if to_wake:
             # An HPA that queries another replica must not get the former zero: it would scale down again.
             states = self._loop.states
@@ -295,7 +316,7 @@ class _Site:
 
     async def _wake(self, keys: frozenset[str]) -> None:
         """Start variants at zero at once: the target first, on all replicas, then the scale target."""
-        states = self._loop.wake(keys)
+        states = self._loop.live.wake(keys)
         if not states:
             return
         seconds = await self._write_now(states)

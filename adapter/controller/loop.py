@@ -13,28 +13,24 @@ from dataclasses import replace
 import structlog
 
 from adapter.clock import Clock
-from adapter.collector import gateway
 from adapter.collector.collector import Collector
-from adapter.collector.gateway import GatewayWindow
 from adapter.collector.prometheus import PrometheusOptions
-from adapter.controller import demand
 from adapter.controller.demand import GatewayDemand
+from adapter.controller.demand.waking import Waking
+from adapter.controller.live.targets import LiveTargets
 from adapter.controller.reconciler import Planner, Reconciler
 from adapter.controller.settings import LoopSettings
 from adapter.controller.state import VariantState
-from adapter.controller.tuning import Estimate
 from adapter.resources.inputs import Inputs, InvalidVariant
-from adapter.resources.stored_status import Published
-from adapter.store import Changes, TargetStore
+from adapter.store import TargetStore
 
 log = structlog.get_logger()
 
 DEBOUNCE_SECONDS = 0.5
 """Real seconds between the request of a reconcile cycle and its start, so that one serves many changes."""
 
-
-WAKE_SECONDS = 1.0
-"""Seconds between two requests of a cycle for a variant that is still at zero."""
+_READING = "reading the changed objects"
+"""What failed, in readiness and conditions, while the objects cannot be joined."""
 
 
 class _Failures:
@@ -79,7 +75,6 @@ class ControlLoop:
     ) -> None:
         """`leading`: whether this replica decides; it does where no leader is elected."""
         self._collector = collector
-        self._store = store
         self._clock = clock
         self._settings = settings
         self._leading = leading
@@ -91,9 +86,20 @@ class ControlLoop:
             planner=planner,
             gateways=self._gateways,
         )
-        self._to_wake: frozenset[str] = frozenset()
-        self._to_wake_of: tuple[Inputs, object] = (Inputs(), None)
-        self._woken_at = float("-inf")
+        self._live = LiveTargets(
+            self._reconciler,
+            store,
+            clock=clock,
+            settings=lambda: self._settings,
+            leading=lambda: self._leading,
+        )
+        self._waking = Waking(
+            self._gateways,
+            inputs=lambda: self.inputs,
+            clock=clock,
+            changed=store.changes.notify,
+            request_cycle=self._request_cycle_as_leader,
+        )
         self._requested = asyncio.Event()
         self._cycles = 0
         self._failures = _Failures()
@@ -138,33 +144,15 @@ class ControlLoop:
         """State of every variant, by key."""
         return {key: item.state for key, item in self._reconciler.records.items()}
 
-    def state(self, key: str) -> VariantState | None:
-        """State of one variant; None where there is no such one in use."""
-        item = self._reconciler.records.get(key)
-        return None if item is None else item.state
-
-    def served(self, key: str) -> int | None:
-        """Replicas that are served for a variant now; None where no target is valid."""
-        return self._reconciler.served(key)
+    @property
+    def live(self) -> LiveTargets:
+        """Targets between the cycles."""
+        return self._live
 
     @property
-    def changes(self) -> Changes:
-        """Tells of new targets, and of demand that wakes a variant."""
-        return self._store.changes
-
-    @property
-    def tuners(self) -> Mapping[tuple[str, str], Estimate]:
-        """Tuners by variant key and accelerator."""
-        return {
-            (key, accelerator): tuned.tuner
-            for key, item in self._reconciler.records.items()
-            for accelerator, tuned in item.tuned.items()
-        }
-
-    @property
-    def gateway_window(self) -> GatewayWindow:
-        """Growth of the gateways' counters; direct scrapes of gateways add to it."""
-        return self._gateways.window
+    def waking(self) -> Waking:
+        """Requests at the gateways, and the variants at zero that they start."""
+        return self._waking
 
     @property
     def cycle_requested(self) -> bool:
@@ -181,38 +169,6 @@ class ControlLoop:
         """Number of reconcile cycles that this process has completed."""
         return self._cycles
 
-    def variants_to_wake(self) -> frozenset[str]:
-        """Keys of variants at zero replicas to start, because a gateway has requests for their model."""
-        now = (self.inputs, self._gateways.waiting)
-        if self._to_wake_of[0] is not now[0] or self._to_wake_of[1] is not now[1]:
-            self._to_wake_of = now
-            self._to_wake = demand.variants_to_wake(*now)
-        return self._to_wake
-
-    def sleeps(self, namespace: str) -> bool:
-        """Whether a variant of a namespace (empty: of any) is at zero replicas."""
-        return any(
-            not (source.replicas or source.spec_replicas)
-            for source in self.inputs.variants
-            if namespace in {"", source.namespace}
-        )
-
-    def wake(self, keys: frozenset[str]) -> dict[str, VariantState]:
-        """Publish a target for variants at zero without a cycle; their states. Others need the next cycle."""
-        if not self._leading:
-            return {}
-        return self._reconciler.wake(keys, self._settings)
-
-    def follow_statuses(self, found: Mapping[str, tuple[Published | None, str]]) -> None:
-        """Serve what statuses hold, of which nothing else has changed, where another replica leads.
-
-        Args:
-            found: decision and learned step times of a status, by variant key.
-
-        """
-        if not self._leading:
-            self._reconciler.follow_statuses(found, self._settings)
-
     def apply_settings(self, settings: LoopSettings) -> None:
         """Use these settings from the next cycle on; those of the collection stay as they were."""
         self._settings = settings
@@ -223,20 +179,19 @@ class ControlLoop:
 
     def apply_inputs(self, inputs: Inputs) -> None:
         """Use new objects; targets of variants that were removed are withdrawn at once."""
+        self._failures.succeeded(_READING)
         if _written(inputs) != _written(self.inputs):
             self.request_cycle()
         self._reconciler.apply_inputs(inputs, self._settings, leading=self._leading)
 
-    def set_gateway_demand(self, scraped: Mapping[gateway.ModelKey, gateway.Demand]) -> None:
-        """Use a direct scrape of the gateways; one that wakes a variant requests a cycle."""
-        before, now = self.variants_to_wake(), self._clock.monotonic()
-        self._gateways.set_scraped(scraped, now=now)
-        woken = self.variants_to_wake()
-        if woken - before:
-            self.changes.notify()
-        if woken and self._leading and (woken - before or now - self._woken_at >= WAKE_SECONDS):
-            self._woken_at = now
+    def hold_inputs(self, error: Exception) -> None:
+        """Go on with the objects in use: newer ones cannot be read; every variant's status says so."""
+        why = self._failures.failed(_READING, error)
+        message = f"{why}; deciding with the objects of before; the adapter's log has the details"
+        inputs = _warned(self.inputs, message)
+        if _written(inputs) != _written(self.inputs):
             self.request_cycle()
+        self._reconciler.apply_inputs(inputs, self._settings, leading=self._leading)
 
     def start_leading(self) -> None:
         """Decide from now on; what was recommended in an earlier time as leader no longer counts."""
@@ -247,6 +202,10 @@ class ControlLoop:
         """Decide nothing more; the next change of the objects brings the targets that `.status` holds."""
         self._leading = False
         self._failures.forget()
+
+    def _request_cycle_as_leader(self) -> None:
+        if self._leading:
+            self.request_cycle()
 
     def request_cycle(self) -> None:
         """Start a reconcile cycle soon, without waiting for its interval."""
@@ -323,7 +282,7 @@ class ControlLoop:
     def record_scrape(self) -> None:
         """Record what a scrape cycle collected; load that does not wait for the interval requests a cycle."""
         self._gateways.record_counts(self._collector.gateways, now=self._clock.monotonic())
-        if self._reconciler.record_load() or self.variants_to_wake():
+        if self._reconciler.record_load() or self._waking.variants:
             self.request_cycle()
 
     async def reconcile(self) -> None:
@@ -331,6 +290,15 @@ class ControlLoop:
         self._requested.clear()
         await self._reconciler.reconcile(self._settings)
         self._cycles += 1
+
+
+def _warned(inputs: Inputs, message: str) -> Inputs:
+    """The objects with a warning at every variant."""
+    variants = tuple(
+        item if message in item.warnings else replace(item, warnings=(*item.warnings, message))
+        for item in inputs.variants
+    )
+    return replace(inputs, variants=variants)
 
 
 def _written(inputs: Inputs) -> object:

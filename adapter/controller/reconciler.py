@@ -7,7 +7,7 @@ the record as it is at that moment.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
 import structlog
@@ -17,7 +17,7 @@ from adapter.collector.collector import Collector
 from adapter.collector.observation import Observation
 from adapter.controller import demand, reactions, stabilization
 from adapter.controller import state as states
-from adapter.controller.demand import GatewayDemand, waking
+from adapter.controller.demand import GatewayDemand
 from adapter.controller.settings import LoopSettings
 from adapter.controller.sizing import SizedVariant, Sizing, fleet_of
 from adapter.controller.stabilization import Stabilization, StableTarget
@@ -25,7 +25,6 @@ from adapter.controller.state import Moment, VariantRecord
 from adapter.planning import fleet
 from adapter.planning import plan as planning
 from adapter.resources.inputs import Inputs
-from adapter.resources.stored_status import Published
 from adapter.resources.variant import VariantSource
 from adapter.store import TargetStore
 
@@ -93,13 +92,10 @@ class Reconciler:
         """Records by variant key."""
         return self._records
 
-    def served(self, key: str) -> int | None:
-        """Replicas that are served for a variant now; None where no target is valid."""
-        item = self._records.get(key)
-        if item is None or not item.series:
-            return None
-        until = item.series[0].valid_until
-        return item.state.desired if until is None or self._clock.time() < until else None
+    def replace_records(self, changed: Mapping[str, VariantRecord]) -> None:
+        """Use and publish these records."""
+        self._records |= changed
+        self._publish()
 
     def apply_inputs(self, inputs: Inputs, settings: LoopSettings, *, leading: bool) -> None:
         """Use new objects; targets of variants that were removed are withdrawn at once."""
@@ -114,34 +110,6 @@ class Reconciler:
         if withdrawn:
             log.info("variants removed; their targets are withdrawn", variants=sorted(withdrawn))
         if _served(before) != _served(self._records):
-            self._publish()
-
-    def wake(self, keys: Iterable[str], settings: LoopSettings) -> dict[str, states.VariantState]:
-        """Publish the first replicas of variants at zero, where devices are free; their states."""
-        woken = {}
-        for key in keys:
-            item = self._records.get(key)
-            if item is None or item.source.held or not waking.fits(self._inputs, item.source):
-                continue
-            self._records[key] = waking.wake(item, _moment(self._clock, settings))
-            woken[key] = self._records[key].state
-        if woken:
-            self._publish()
-        return woken
-
-    def follow_statuses(
-        self, found: Mapping[str, tuple[Published | None, str]], settings: LoopSettings
-    ) -> None:
-        """Serve what these statuses hold, by variant key; nothing else of their objects has changed."""
-        served = False
-        for key, (published, stored) in found.items():
-            before = self._records.get(key)
-            if before is not None:
-                source = replace(before.source, published=published, stored=stored)
-                after = self._applied(before, source, settings, leading=False)
-                self._records[key] = after
-                served |= after.series != before.series
-        if served:
             self._publish()
 
     def forget_recommendations(self) -> None:
@@ -162,7 +130,7 @@ class Reconciler:
         try:
             item = states.of_source(before, source, settings.tuning)
             if not leading or not item.series:
-                item = states.follow(item, _moment(self._clock, settings), leading=leading)
+                item = states.follow(item, moment_of(self._clock, settings), leading=leading)
         except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
             problem = self._unforeseen.clause("its objects cannot be used", source.key, error)
             return VariantRecord(state=states.VariantState(source=source, problem=problem))
@@ -174,7 +142,7 @@ class Reconciler:
             observation = item.state.observation or Observation(
                 traffic=None, metrics="MetricsMissing", problem=why
             )
-            moment = _moment(self._clock, settings, observation=observation)
+            moment = moment_of(self._clock, settings, observation=observation)
             self._records[key] = states.hold(item, observation, why, moment)
         self._publish()
 
@@ -219,7 +187,7 @@ class Reconciler:
             await asyncio.sleep(0)  # requests are served in between
             before = self._records.get(key)
             if before is not None:
-                moment = _moment(self._clock, settings, now, item.observation)
+                moment = moment_of(self._clock, settings, now, item.observation)
                 try:
                     self._records[key] = _decide(before, item, plan, targets.get(key), moment)
                 except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
@@ -317,12 +285,13 @@ class Reconciler:
         self._store.publish(item for one in self._records.values() for item in one.series)
 
 
-def _moment(
+def moment_of(
     clock: Clock,
     settings: LoopSettings,
     now: float | None = None,
     observation: Observation | None = None,
 ) -> Moment:
+    """The present moment, or `now`; with the age of what was observed."""
     now = clock.time() if now is None else now
     age = 0.0 if observation is None else observation.age_seconds
     return Moment(

@@ -201,18 +201,6 @@ class StatusWriter:
             self._records.setdefault(key, _Record())
         await asyncio.gather(*(self._write_state(state) for state in states.values()))
 
-    def unknown(self, states: Mapping[str, VariantState]) -> dict[str, VariantState]:
-        """Those of the variants whose objects have no conditions yet."""
-        return {
-            key: state
-            for key, state in states.items()
-            if not variant_status.conditions(self._status_of(key))
-        }
-
-    def _status_of(self, key: str) -> Mapping[str, Any]:
-        status = (self._watched(key) or {}).get("status")
-        return status if isinstance(status, dict) else {}
-
     async def _write_state(self, state: VariantState) -> None:
         source = state.source
         before = self._before(source.key)
@@ -239,7 +227,8 @@ class StatusWriter:
         record = self._records[key]
         if record.uid == str(metadata.get("uid")) and record.seen == metadata["resourceVersion"]:
             return record.status
-        return self._status_of(key)
+        status = item.get("status")
+        return status if isinstance(status, dict) else {}
 
     async def _write(self, key: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
         record, item, now = self._records[key], self._watched(key), self._now()

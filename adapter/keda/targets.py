@@ -47,7 +47,7 @@ class Targets:
     @property
     def changes(self) -> Changes:
         """Tells of new answers."""
-        return self._loop.changes
+        return self._loop.live.changes
 
     def answer(self, namespace: str, name: str) -> Answer | Unknown:
         """Desired replicas and activity of a variant.
@@ -57,24 +57,24 @@ class Targets:
         """
         key = f"{namespace}/{name}"
         unread = self._readiness()
-        state = self._loop.state(key)
+        state = self._loop.live.state(key)
         if unread is not None and state is None:
             return Unknown(f"the variants are not known yet: {unread}")
         if state is None:
             return self._missing(key)
-        served = self._loop.served(key)
-        if key in self._loop.variants_to_wake():
-            return max(served or 0, 1), True
+        served = self._loop.live.served(key)
         if served is None:
             why = state.problem or "there is no decision yet"
             return Unknown(f"VariantAutoscaling {key} has no valid target: {why}")
+        if key in self._loop.waking.variants:
+            return max(served, 1), True
         if served == 0 and state.source.replicas > 0 and state.problem:
             return Unknown(f"VariantAutoscaling {key} is not known to be idle: {state.problem}")
         return served, served > 0
 
     def waking(self, namespace: str, name: str) -> bool:
         """Whether a variant at zero has requests at a gateway."""
-        return f"{namespace}/{name}" in self._loop.variants_to_wake()
+        return f"{namespace}/{name}" in self._loop.waking.variants
 
     def _missing(self, key: str) -> Unknown:
         for refusal in self._loop.refused:

@@ -200,7 +200,7 @@ class Informer:
 
 
 def same_but_status(before: Object, after: Object, *, status: Sequence[str] = ()) -> bool:
-    """Whether two versions of an object differ in bookkeeping and status only, of which these fields count."""
+    """Whether two versions of an object differ in nothing but bookkeeping and status but for these fields."""
     return _essence(before, status) == _essence(after, status)
 
 

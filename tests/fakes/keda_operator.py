@@ -1,7 +1,7 @@
 """KEDA's operator and the HPA that it makes, as far as an external scaler meets them: calls in KEDA's order.
 
-What is done with the answers follows KEDA 2.20: a pushed `true` scales from zero once the HPA is made, a pushed
-`false` is ignored, an error keeps the replicas or, after `failureThreshold` errors, gives the fallback's.
+What is done with the answers follows KEDA 2.20: a pushed `true` scales from zero once the HPA is made, a
+pushed `false` is ignored, an error keeps the replicas or, after `failureThreshold` of them, is a fallback.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class Operator:
             if scaled.fallback is not None and scaled.failures > scaled.threshold:
                 scaled.log.append("fallback")
                 scaled.scale(scaled.fallback)
-            return str(error.code().name)  # type: ignore[attr-defined] # aio's errors have it
+            return str(error.code().name)
         assert value.metricName == self.metric
         assert value.metricValueFloat == value.metricValue
         scaled.failures = 0

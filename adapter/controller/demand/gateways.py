@@ -10,7 +10,6 @@ from adapter.collector.promql import GatewayCount
 from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
 
-
 REMEMBER_SECONDS = 5.0
 """Seconds for which requests wake a variant, though the gateway's next page does not show them any more."""
 
@@ -33,7 +32,7 @@ class GatewayDemand:
 
     @property
     def waiting(self) -> Mapping[gateway.ModelKey, gateway.Demand]:
-        """Requests that wait at a gateway or arrived there a moment ago, by model; replaced when it changes."""
+        """Requests that wait at a gateway or came a moment ago, by model; another mapping when it changes."""
         return self._waiting
 
     def record_counts(self, counts: Sequence[GatewayCount], *, now: float) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from adapter.app.endpoints import Endpoints
 from tests.fakes import cluster_world as worlds
-from tests.fakes.cluster_world import APPS, World, until
+from tests.fakes.cluster_world import APPS, CORE, World, until
 from tests.fakes.keda_operator import Certificates, Operator, ScaledObject
 from tests.fakes.kubernetes_objects import VARIANTS
 
@@ -76,7 +76,7 @@ async def test_the_hpa_is_made_before_the_first_cycle_and_follows_the_target(
             assert keda.scaled.log == ["fallback"]
             assert keda.pushed == []
             await until(lambda: world.desired() == 2)
-            await until(lambda: a.loop.served("team-a/v") == 2)
+            await until(lambda: a.loop.live.served("team-a/v") == 2)
             assert await keda.poll() == ""
             assert keda.scaled.replicas() == 2
             await until(lambda: keda.pushed == [True])
@@ -149,8 +149,9 @@ async def test_zero_after_proven_idleness_and_back_by_a_request(
             return (await stack.enter_async_context(made))[0]
 
         front = await replica("a")
-        notes = {"annotations": {"llmd.ai/scale-to-zero": "true"}}
-        world.api.put(VARIANTS, "variantautoscalings", merged(world.variant(), {"metadata": notes}))
+        config = worlds.manifests()[2]
+        config["data"]["WVA_SCALE_TO_ZERO"] = "true"
+        world.api.put(CORE, "configmaps", config)
         await until(lambda: world.desired() == 0)
         if not leads:
             front = await replica("b")
