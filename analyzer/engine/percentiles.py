@@ -29,8 +29,7 @@ CLUSTERS = 2.4
 variance."""
 
 STALL = 1.5
-"""CALIBRATED: completions that a preempted request waits for; the longest gaps of such requests are 1.2 to 1.8
-in simulations."""
+"""CALIBRATED: completions that a preempted request waits for; simulated, its longest gap is 1.2 to 1.8."""
 
 QUIET = 0.8
 """CALIBRATED: share of the noise that vanishes where everybody waits for a slot in the batch."""
