@@ -94,13 +94,13 @@ def current_profile(source: VariantSource) -> fleet.Profile | None:
 def _prior(model: str, accelerator: str, device: str, gpus: int | None) -> Prior:
     if gpus == 0:
         return UNKNOWN  # no entry of a whole GPU holds for a slice
-    known = catalog.find_model(model)
+    entry_key = catalog.find_model(model)
     gpu, count, assumed = _gpu(accelerator, device)
-    if known is None or not gpu:
+    if entry_key is None or not gpu:
         return UNKNOWN
     if gpus is None:
         assumed += 1
-        sizes = catalog.tps(*known, gpu)
+        sizes = catalog.tps(*entry_key, gpu)
         gpus = count if count in sizes else min(sizes, default=0)
     entry = catalog.lookup(model, gpu, gpus)
     return UNKNOWN if entry is None else _of_entry(entry, assumed)
