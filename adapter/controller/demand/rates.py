@@ -124,21 +124,29 @@ def sizing_rate(
         notes.append(f"the load usually changes by {_rpm(change)} in {seconds:.0f} s")
         spare = change
     rate += spare
-    waits = backlogs.Backlog()
-    if queue is not None:
-        waits = backlogs.backlog_of(queue, drain_seconds=settings.drain_seconds)
-    if waits.requests:
-        rate += waits.extra_rps
-        notes.append(
-            f"backlog: {waits.requests:.0f} requests expected by then, to be served within"
-            f" {settings.drain_seconds:.0f} s"
-        )
+    waits, clause = _backlog(queue, settings)
+    rate += waits.extra_rps
+    notes += clause
     return SizingRate(
         rate_rps=rate,
         in_flight=waits.in_flight,
         rising=settings.anticipate and rising(trend),
         notes=tuple(notes),
     )
+
+
+def _backlog(queue: Queue | None, settings: RateSettings) -> tuple[backlogs.Backlog, list[str]]:
+    """What the queue asks for, with the clause that says so where there is one."""
+    if queue is None:
+        return backlogs.Backlog(), []
+    waits = backlogs.backlog_of(queue, drain_seconds=settings.drain_seconds)
+    if not waits.requests:
+        return waits, []
+    clause = (
+        f"backlog: {waits.requests:.0f} requests expected by then, to be served within"
+        f" {settings.drain_seconds:.0f} s"
+    )
+    return waits, [clause]
 
 
 def _usual_change(
