@@ -17,7 +17,7 @@ from adapter.collector.collector import Collector
 from adapter.collector.observation import Observation
 from adapter.controller import demand, reactions, stabilization
 from adapter.controller import state as states
-from adapter.controller.demand import GatewayDemand
+from adapter.controller.demand import GatewayDemand, SizingRate
 from adapter.controller.history import decisions
 from adapter.controller.settings import LoopSettings
 from adapter.controller.sizing import SizedVariant, Sizing, fleet_of
@@ -179,10 +179,8 @@ class Reconciler:
         # A learned profile that cannot be planned with leaves the rule to decide.
         fallback = {key: saturated[key] for key in saturated.keys() & plan.set_aside.keys()}
         plan = replace(plan, decisions={**plan.decisions, **decided, **fallback})
-        queued = frozenset(
-            key for key, item in sized.items() if item.rate is not None and item.rate.in_flight > 0
-        )
-        targets = self._stabilize(plan, inputs, capacity, settings, queued=queued)
+        rates = {key: item.rate for key, item in sized.items() if item.rate is not None}
+        targets = self._stabilize(plan, inputs, capacity, settings, rates=rates)
         now = self._clock.time()
         for key, item in sized.items():
             await asyncio.sleep(0)  # requests are served in between
@@ -253,7 +251,7 @@ class Reconciler:
         capacity: Mapping[str, int] | None,
         settings: LoopSettings,
         *,
-        queued: frozenset[str],
+        rates: Mapping[str, SizingRate],
     ) -> Mapping[str, StableTarget]:
         """Targets of the variants that the plan serves; their records keep the recommendations."""
         now = self._clock.monotonic()
@@ -262,6 +260,7 @@ class Reconciler:
             item = self._records.get(key)
             if decision.served == "none" or item is None:
                 continue
+            rate = rates.get(key)
             try:
                 targets[key] = stabilization.apply(
                     item.stabilization,
@@ -272,7 +271,8 @@ class Reconciler:
                     maximum=item.source.max_replicas,
                     now=now,
                     limits=settings.limits_for(item.source),
-                    brief=key in queued,
+                    brief=rate is not None and rate.in_flight > 0,
+                    rising=rate is not None and rate.rising,
                 )
             except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
                 why = self._unforeseen.clause("its target cannot be stabilized", key, error)
