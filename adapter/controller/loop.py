@@ -17,6 +17,7 @@ from adapter.collector.collector import Collector
 from adapter.collector.prometheus import PrometheusOptions
 from adapter.controller.demand import GatewayDemand
 from adapter.controller.demand.waking import Waking
+from adapter.controller.history.timeline import Timeline
 from adapter.controller.live.targets import LiveTargets
 from adapter.controller.reconciler import Planner, Reconciler
 from adapter.controller.settings import LoopSettings
@@ -60,7 +61,7 @@ class ControlLoop:
     """Runs the cycles, and takes what changes them: objects, settings, gateway demand, leadership.
 
     Where another replica leads, the published targets are those that `.status` holds. They stay published
-    when leadership changes.
+    when leadership changes. `timeline` has what was decided, beside what there was.
     """
 
     def __init__(
@@ -80,12 +81,9 @@ class ControlLoop:
         self._leading = leading
         self._gateways = GatewayDemand(window_seconds=settings.collection.window)
         self._reconciler = Reconciler(
-            collector=collector,
-            store=store,
-            clock=clock,
-            planner=planner,
-            gateways=self._gateways,
+            collector=collector, store=store, clock=clock, planner=planner, gateways=self._gateways
         )
+        self.timeline = Timeline()
         self._live = LiveTargets(
             self._reconciler,
             store,
@@ -196,6 +194,7 @@ class ControlLoop:
     def start_leading(self) -> None:
         """Decide from now on; what was recommended in an earlier time as leader no longer counts."""
         self._reconciler.forget_recommendations()
+        self.timeline.forget()
         self._leading = True
 
     def stop_leading(self) -> None:
@@ -290,6 +289,7 @@ class ControlLoop:
         self._requested.clear()
         await self._reconciler.reconcile(self._settings)
         self._cycles += 1
+        self.timeline.record(self.states, now=self._clock.time())
 
 
 def _warned(inputs: Inputs, message: str) -> Inputs:
@@ -320,6 +320,7 @@ def _written(inputs: Inputs) -> object:
                 published=None,
                 gpus=None,
                 stored="",
+                history=(),
                 target_uid="",
             )
             for source in inputs.variants
