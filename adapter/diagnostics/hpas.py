@@ -33,6 +33,8 @@ async def check(site: Site) -> AsyncIterator[Finding]:
     known = {**_variants(stand_ins), **_variants(await site.variants())}
     for scaler in scalers:
         here = {key: item for key, item in known.items() if item.namespace == scaler.namespace}
+        if scaler.by_keda:
+            read.update(key for key, item in here.items() if item.reference == scaler.reference)
         for reading in scaler.readings:
             selected = [key for key, item in here.items() if not reading.why_not(item.served)]
             read.update(selected)

@@ -11,9 +11,9 @@ import pytest
 
 from emulator import traces
 from emulator.replay import adapter_policy, clairvoyant, compare, running, scenario
-from emulator.replay.adapter_policy import Reference
 from emulator.replay.cluster import ReplayCluster, pod_metrics
 from emulator.replay.policies import KvCache, Queue, ScalingPolicy, Scheduled, Static
+from emulator.replay.rivals.wva import Reference
 from emulator.replay.running import Run
 from emulator.replay.scenario import OfferedTraffic, Scenario
 from emulator.traces import Trace
