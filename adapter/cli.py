@@ -30,11 +30,15 @@ class Command:
     summary: str
 
 
+_FOLDERS = {"ui": "views.", "top": "views."}
+
 COMMANDS: Mapping[str, Command] = {
-    name: Command(module=f"adapter.commands.{name}", summary=summary)
+    name: Command(module=f"adapter.commands.{_FOLDERS.get(name, '')}{name}", summary=summary)
     for name, summary in {
         "serve": "Run the external metrics API server and the control loop",
         "explain": "Show why a variant has the replicas that it has",
+        "top": "Show the fleet as a table in the terminal",
+        "ui": "Open the page of the fleet in the browser",
         "doctor": "Check an installation in a cluster",
         "certs": "Show or rotate serving certificates",
         "analyze": "Compute how much load one replica can serve",

@@ -49,6 +49,7 @@ class Endpoints:
 
         """
         self._options = options
+        self._last = last
         self._loop = loop
         self._store = store
         self._drain = listener.Drain()
@@ -76,6 +77,11 @@ class Endpoints:
     def loop(self) -> ControlLoop:
         """The control loop whose targets are served."""
         return self._loop
+
+    @property
+    def last(self) -> LastPlan:
+        """The planner of the control loop, with the last fleet that it planned."""
+        return self._last
 
     @property
     def url(self) -> str:

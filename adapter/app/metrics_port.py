@@ -1,8 +1,9 @@
-"""The port without TLS: health for all; what names tenants (metrics, explanations, pages) for those with rights.
+"""The port without TLS: health for all; what names tenants, for those with rights.
 
-A bearer token is reviewed by the cluster, and its user needs `get` on the non-resource URL `/metrics` or
-`/variants`, which holds for the pages of `/ui` too. Peers on loopback need no token: with the right to forward ports of the pod, its metrics can be
-read. A request that a proxy in the pod has forwarded does not count as one from loopback.
+That is metrics, explanations and the pages of `/ui`. A bearer token is reviewed by the cluster, and its user
+needs `get` on the non-resource URL `/metrics`, or `/variants` for explanations and pages. Peers on loopback
+need no token: with the right to forward ports of the pod, its metrics can be read. A request that a proxy in
+the pod has forwarded does not count as one from loopback.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from adapter.ui.workshop import Analysis, BusyError, Workshop
 
 log = structlog.get_logger()
 
-CPU_SHARE = 0.004
+CPU_SHARE = 0.005
 """Part of one core that keeping open pages up to date may take."""
 
 LEAST_SECONDS, MOST_SECONDS = 2.0, 60.0
@@ -130,7 +130,7 @@ class Pages:
         return await self._streams.serve(request)
 
     async def _fleet(self, request: web.Request) -> web.Response:
-        snapshot = await self._snapshots.current()
+        snapshot = await self._snapshots.current(fresh=not _fragment(request))
         asked = fleet_page.Asked.of(request.query)
         return await self._page(
             request, snapshot, "fleet", repr(asked), lambda: fleet_page.context(snapshot, asked)
@@ -138,7 +138,7 @@ class Pages:
 
     async def _variant(self, request: web.Request) -> web.Response:
         key = _key(request)
-        snapshot = await self._snapshots.current()
+        snapshot = await self._snapshots.current(fresh=not _fragment(request))
         document = snapshot.document(key)
         if document is None:
             return await self._unknown(key)

@@ -188,11 +188,20 @@ def _targets(before: fleet.Targets, scenario: Scenario) -> fleet.Targets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alternative:
-    """One change of a single variant and what would be decided then."""
+    """One change of a single variant.
+
+    Attributes:
+        label: The change in words.
+        variant: The variant with it.
+        targets: SLO targets with it.
+        pinned: Whether the number of replicas is given.
+
+    """
 
     label: str
     variant: fleet.Variant
     targets: fleet.Targets
+    pinned: bool = False
 
 
 def alternatives(
@@ -219,7 +228,7 @@ def alternatives(
                 max_replicas=count,
                 load=replace(variant.load, in_flight=0.0),
             )
-            found.append(Alternative(label=label, variant=bound, targets=targets))
+            found.append(Alternative(label=label, variant=bound, targets=targets, pinned=True))
     for share, label in ((0.8, "20 % less load"), (1.2, "20 % more load")):
         rate = variant.load.arrival_rate_rps * share
         load = replace(variant.load, arrival_rate_rps=rate)

@@ -18,6 +18,9 @@ from adapter.ui.history import History
 from adapter.ui.rendering import Budget, Pieces
 from adapter.ui.rows import Row
 
+FRESH_SHARE = 0.05
+"""Part of one core that snapshots may take where somebody opens one page after the other."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
@@ -98,14 +101,25 @@ class Snapshots:
         self._now = now
         self._lock = asyncio.Lock()
         self._last: Snapshot | None = None
+        self._made_at, self._pause = 0.0, 0.0
         self.history = History()
 
-    async def current(self) -> Snapshot:
-        """The snapshot to show now."""
+    async def current(self, *, fresh: bool = False) -> Snapshot:
+        """The snapshot to show now.
+
+        Args:
+            fresh: True for a page that somebody opens, who does not wait for the next update.
+
+        """
         async with self._lock:
-            if self._last is None or (self._budget.due(self._now()) and self._changed(self._last)):
-                self._budget.updated(self._now())
+            now = self._now()
+            due = self._budget.due(now) or (fresh and now - self._made_at >= self._pause)
+            if self._last is None or (due and self._changed(self._last)):
+                self._budget.updated(now)
+                spent = self._budget.spent
                 self._last = await self._make()
+                self._made_at = now
+                self._pause = (self._budget.spent - spent) / FRESH_SHARE
             return self._last
 
     async def record(self) -> None:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from adapter import errors, tasks
 from adapter.controller.reconciler import Planner
 from adapter.planning import fleet as fleets
-from adapter.planning import worker
 from adapter.planning import plan as planning
+from adapter.planning import worker
 from adapter.ui import scenarios
 from adapter.ui.scenarios import Alternative, LastPlan, Scenario
 
@@ -46,12 +46,14 @@ class Outcome:
         label: The change.
         decision: What is decided; None where it cannot be planned.
         problem: Why it cannot be planned; empty where it can.
+        pinned: Whether the replicas were given, and only the latencies are an answer.
 
     """
 
     label: str
     decision: planning.Decision | None
     problem: str
+    pinned: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +179,7 @@ class Workshop:
                 label=item.label,
                 decision=plan.decisions.get(str(place)),
                 problem=plan.set_aside.get(str(place), ""),
+                pinned=item.pinned,
             )
             for place, item in enumerate(some)
         )
