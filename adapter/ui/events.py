@@ -33,6 +33,8 @@ LIFE_SECONDS = 3600.0
 
 RETRY_MS = 5000
 
+TICK = "event: tick\ndata: {}\n\n"
+
 HEADERS = {
     **guard.HEADERS,
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -98,7 +100,7 @@ class Streams:
                     await waiting.wait()
             if waiting.is_set():
                 waiting.clear()
-                await self._send(response, f"event: tick\ndata: {self._number}\n\n")
+                await self._send(response, TICK.format(self._number))
             else:
                 await self._send(response, ": still there\n\n")
 

@@ -196,6 +196,7 @@ async def served(
         port=0,
         certificates=local_auth.Files(state=folder / "state"),
         loop=QUIET,
+        interval=QUIET.interval,
         metrics_port=0,
     )
     async with serving.serving(options, clock=Clock(), planner=plan_here) as endpoints:

@@ -44,14 +44,12 @@ def register(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--namespace",
         type=flags.dns_label,
-        default="",
         metavar="NAME",
         help="Namespace of the variants to show. Default all",
     )
     command.add_argument(
         "--state",
         **flags.choice(*rows.STATES),
-        default="",
         help="State of the variants to show. Default all",
     )
     command.add_argument(
@@ -91,8 +89,8 @@ def table(document: Mapping[str, Any], args: argparse.Namespace) -> Table:
     everything = [rows.of_document(item) for item in document["variants"]]
     some = [
         row
-        for row in rows.selected(everything, state=args.state)
-        if args.namespace in {"", row.namespace}
+        for row in rows.selected(everything, state=args.state or "")
+        if args.namespace in {None, row.namespace}
     ]
     found = Table(box=None, pad_edge=False, show_footer=bool(some))
     total = rows.total("", some)

@@ -57,7 +57,8 @@ class Asked:
             "sort": "" if self.sort == "attention" else self.sort,
             "page": str(page),
         }
-        return urllib.parse.urlencode({name: value for name, value in fields.items() if value})
+        some = {name: value for name, value in fields.items() if value}
+        return urllib.parse.urlencode(some, errors="replace")
 
 
 def context(snapshot: Snapshot, asked: Asked) -> dict[str, Any]:
