@@ -30,15 +30,17 @@ class Command:
     summary: str
 
 
-_FOLDERS = {"ui": "views.", "top": "views."}
+_PLACES = {"compare": "comparison.compare", "top": "views.top", "ui": "views.ui"}
+"""Modules of commands that have a package of their own."""
 
 COMMANDS: Mapping[str, Command] = {
-    name: Command(module=f"adapter.commands.{_FOLDERS.get(name, '')}{name}", summary=summary)
+    name: Command(module=f"adapter.commands.{_PLACES.get(name, name)}", summary=summary)
     for name, summary in {
         "serve": "Run the external metrics API server and the control loop",
         "explain": "Show why a variant has the replicas that it has",
         "top": "Show the fleet as a table in the terminal",
         "ui": "Open the page of the fleet in the browser",
+        "compare": "Compare the present autoscaler with this adapter's decisions",
         "doctor": "Check an installation in a cluster",
         "certs": "Show or rotate serving certificates",
         "analyze": "Compute how much load one replica can serve",

@@ -1,8 +1,9 @@
 """The pages with 1,000 variants: time to render, CPU of the server with a viewer, and how long a GET waits.
 
 The program runs in a process of its own, with all states replaced every interval, as reconcile cycles do.
-A viewer opens the fleet's page and follows its updates. The API is asked over keep-alive TLS, in turns without
-and with two viewers in one run: their ratio counts, not the machine. Ends with 1 where the first page, the CPU of one viewer, or the ratio of p99 misses its bound.
+A viewer opens the fleet's page and follows its updates. The API is asked over keep-alive TLS, in turns
+without and with two viewers in one run: their ratio counts, not the machine. Ends with 1 where the first
+page, the CPU of one viewer, or the ratio of p99 misses its bound.
 """
 
 from __future__ import annotations

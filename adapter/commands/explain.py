@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from adapter.commands import kubeconfig
 from adapter.commands.views import leader
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
@@ -29,6 +30,7 @@ def register(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--json", action="store_true", help="Print JSON instead of text")
     leader.add_flags(command)
+    kubeconfig.add_flags(command)
     command.set_defaults(run=run)
 
 

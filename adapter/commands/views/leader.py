@@ -18,7 +18,7 @@ TIMEOUT_SECONDS = 10.0
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
-    """Add the flags that say which adapter to look at."""
+    """Add the flags that say which adapter of the cluster to look at."""
     command.add_argument(
         "--url",
         type=flags.url,
@@ -40,7 +40,6 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         metavar="PORT",
         help="Metrics port of the adapter's pods. Default %(default)s",
     )
-    kubeconfig.add_flags(command)
 
 
 def document(args: argparse.Namespace, path: str) -> dict[str, Any]:

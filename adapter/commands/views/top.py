@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from adapter.commands import flags
+from adapter.commands import flags, kubeconfig
 from adapter.commands.views import leader
 from adapter.ui import rows
 
@@ -59,6 +59,7 @@ def register(command: argparse.ArgumentParser) -> None:
         help="Time between two updates, until Ctrl-C. Default none: show once",
     )
     leader.add_flags(command)
+    kubeconfig.add_flags(command)
     command.set_defaults(run=run)
 
 

@@ -44,6 +44,7 @@ def register(command: argparse.ArgumentParser) -> None:
         "--no-browser", action="store_true", help="Print the address without opening a browser"
     )
     leader.add_flags(command)
+    kubeconfig.add_flags(command)
     command.set_defaults(run=run)
 
 
