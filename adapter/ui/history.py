@@ -1,13 +1,12 @@
-"""Six hours of every variant in memory: samples in three rings, coarser with age, and the last decisions.
+"""Six hours of every variant in memory: samples in three rings, coarser with age.
 
-Bounds: 192 slots of 12 numbers of 4 bytes are 9,216 bytes per variant, and at most 20 decisions of at most
-200 characters some 10,000 more: below 20 MB for 1,000 variants. Rows are allocated for as many variants as
-there are, doubling, and for no more than `MOST_VARIANTS`.
+Bounds: 192 slots of 12 numbers of 4 bytes, and a count of each number in each ring's present slot, are 9,288
+bytes per variant: 9.3 MB for 1,000 variants. Rows are allocated for as many variants as there are, doubling,
+and for no more than `MOST_VARIANTS`. Decisions are in the variants' states.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -43,30 +42,6 @@ SPAN_SECONDS = TIERS[-1][0] * TIERS[-1][1]
 MOST_VARIANTS = 2000
 """Variants with a history; of those beyond it none is kept."""
 
-MARKS = 20
-"""Decisions that are kept of one variant."""
-
-REASON_LENGTH = 200
-"""Characters of a decision's reason that are kept."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
-    """A change of the target.
-
-    Attributes:
-        time: Unix time in seconds.
-        before: Replicas before; None where there was no target.
-        after: Replicas after; None where the target was withdrawn.
-        reason: Why, at most `REASON_LENGTH` characters.
-
-    """
-
-    time: float
-    before: int | None
-    after: int | None
-    reason: str
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
@@ -76,14 +51,12 @@ class Series:
         times: Unix times, shape (K,).
         seconds: Length of each slot in seconds, shape (K,).
         values: Numbers by field, each of shape (K,); NaN where nothing is known.
-        marks: Changes of its target.
 
     """
 
     times: NDArray[np.float64]
     seconds: NDArray[np.float64]
     values: Mapping[str, NDArray[np.float32]]
-    marks: tuple[Mark, ...]
 
 
 class _Ring:
@@ -136,15 +109,13 @@ class _Ring:
 
 
 class History:
-    """Samples and decisions of the variants, since this process began to record."""
+    """Samples of the variants, since this process began to record."""
 
     def __init__(self) -> None:
         self._rings = [_Ring(seconds, slots) for seconds, slots in TIERS]
         self._rows: dict[str, int] = {}
         self._free: list[int] = []
         self._size = 0
-        self._marks: dict[str, deque[Mark]] = {}
-        self._desired: dict[str, int | None] = {}
         self.since: float | None = None
         self.unrecorded = 0
 
@@ -176,7 +147,6 @@ class History:
             samples[place] = [
                 np.nan if (value := getattr(row, name)) is None else value for name in FIELDS
             ]
-            self._mark(now, key, row)
         for ring in self._rings:
             ring.add(now, samples)
 
@@ -203,20 +173,6 @@ class History:
             times=times,
             seconds=lengths,
             values={name: values[:, place] for place, name in enumerate(FIELDS)},
-            marks=tuple(
-                mark for mark in self._marks.get(key, ()) if mark.time >= now - SPAN_SECONDS
-            ),
-        )
-
-    def _mark(self, now: float, key: str, row: Any) -> None:
-        first, before = key not in self._desired, self._desired.get(key)
-        self._desired[key] = row.desired
-        # What was there when recording began is no change.
-        if first or before == row.desired:
-            return
-        marks = self._marks.setdefault(key, deque(maxlen=MARKS))
-        marks.append(
-            Mark(time=now, before=before, after=row.desired, reason=str(row.why)[:REASON_LENGTH])
         )
 
     def _row(self) -> int:
@@ -233,5 +189,3 @@ class History:
         for ring in self._rings:
             ring.clear(row)
         self._free.append(row)
-        self._marks.pop(key, None)
-        self._desired.pop(key, None)

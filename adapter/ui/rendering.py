@@ -107,6 +107,7 @@ def environment() -> jinja2.Environment:
         share=share,
         iso=iso,
         clock=clock,
+        day_and_clock=day_and_clock,
         brief=brief,
         path=path,
         svg=charts.svg,
@@ -163,6 +164,11 @@ def iso(at: float) -> str:
 def clock(at: float) -> str:
     """Unix time as time of day."""
     return datetime.fromtimestamp(at, UTC).strftime("%H:%M:%S")
+
+
+def day_and_clock(at: float) -> str:
+    """Unix time as day and time of day."""
+    return datetime.fromtimestamp(at, UTC).strftime("%d %b %H:%M:%S")
 
 
 def brief(text: str) -> str:

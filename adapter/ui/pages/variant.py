@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from adapter.resources.stored_status import Decided
 from adapter.ui import rows
 from adapter.ui.charts import Limit, Line, Plot, Spot
 from adapter.ui.history import MOST_VARIANTS, SPAN_SECONDS, History, Series
@@ -34,19 +35,28 @@ _QUANTITIES: tuple[tuple[str, str, tuple[tuple[str, str, bool], ...], str], ...]
 """Title, unit, fields with their label and whether they hold until the next one, and the row's limit."""
 
 
+_MARKED = frozenset({"Load", "Replicas"})
+"""Plots with a mark for each decision."""
+
+
 def context(
     snapshot: Snapshot, row: Row, document: Mapping[str, Any], history: History, *, now: float
 ) -> dict[str, Any]:
     """What the template needs, without the analysis."""
     series = history.series(row.key, now=now)
+    state = snapshot.states.get(row.key)
+    since = now if history.since is None else history.since
+    decided = () if state is None else state.history or state.source.history
     load = document.get("load") or {}
     return {
         "here": "variant",
         "row": row,
         "document": _whole(document),
         "age": load.get("observedSecondsAgo"),
-        "plots": [_plot(item, series, row, history, now) for item in _QUANTITIES],
-        "marks": [] if series is None else list(reversed(series.marks)),
+        "plots": [
+            _plot(item, series, row, since=since, decided=decided, now=now) for item in _QUANTITIES
+        ],
+        "marks": list(reversed(decided)),
         "history_note": _note(snapshot, series, history, now=now),
         **common(snapshot),
     }
@@ -91,15 +101,15 @@ def _plot(
     quantity: tuple[str, str, tuple[tuple[str, str, bool], ...], str],
     series: Series | None,
     row: Row,
-    history: History,
+    *,
+    since: float,
+    decided: Sequence[Decided],
     now: float,
 ) -> Plot:
     title, unit, fields, limit = quantity
-    since = now if history.since is None else history.since
     span = min(max(now - since, LEAST_SPAN_SECONDS), SPAN_SECONDS)
     target = getattr(row, limit) if limit else None
     label = f"SLO p{row.percentile * 100:g}" if row.percentile else "SLO"
-    marks = () if series is None or title not in {"Replicas", "Load"} else series.marks
     return Plot(
         title=title,
         unit=unit,
@@ -111,8 +121,8 @@ def _plot(
         ],
         limits=[Limit(label=label, y=target)] if target else [],
         marks=[
-            (mark.time, f"{clock(mark.time)}: {mark.before} to {mark.after}: {mark.reason}")
-            for mark in marks
+            (item.at, f"{clock(item.at)}: {item.before} to {item.replicas}: {item.reason}")
+            for item in (decided if title in _MARKED else ())
         ],
     )
 

@@ -16,6 +16,7 @@ from adapter.app.endpoints import Endpoints
 from adapter.controller.state import VariantState
 from adapter.planning import plan as planning
 from adapter.resources.inputs import InvalidVariant
+from adapter.resources.stored_status import Decided
 from adapter.ui import rendering, scenarios
 from emulator.demo import scenario
 from tests.adapter.ui import browser, page_checks
@@ -211,6 +212,7 @@ def hostile(state: VariantState, text: str) -> VariantState:
     return replace(
         state, source=source, accelerator=text, reason=text, problem=text, notes=(text,),
         decision=decision,
+        history=(Decided(at=state.decided_at, before=1, replicas=2, accelerator=text, reason=text),),
     )  # fmt: skip
 
 
