@@ -22,7 +22,7 @@ class RefusedError(Exception):
     """A caller may not ask that.
 
     Attributes:
-        known: Whether it is known who asks.
+        known: Whether the caller is known.
 
     """
 
