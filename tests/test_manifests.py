@@ -21,8 +21,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from adapter import cli, installation
 from adapter.controller import telemetry
 from adapter.diagnostics.permissions import needed
-from adapter.installation import Names
-from adapter.resources import config_maps, inputs, pods, schemas
+from adapter.installation import CLASSES, COSTS, Names
+from adapter.resources import inputs, pods, schemas
 from adapter.tls import certificate_secret
 from adapter.tls.certificate_secret import OwnCertificates
 from tests.fakes import kubernetes_rbac as rbac
@@ -133,7 +133,7 @@ def test_the_names_are_those_of_the_code() -> None:
         for item in built(MANIFESTS / "base")
         if item["kind"] == "ConfigMap"
     }
-    assert {config_maps.COSTS, config_maps.CLASSES} < names
+    assert {COSTS, CLASSES} < names
     assert own.api_service == installation.API_SERVICE
 
 

@@ -22,13 +22,13 @@ from adapter.clock import Clock
 from adapter.collector import gateway
 from adapter.controller.actuator import Actuator
 from adapter.controller.status_writer import StatusWriter
+from adapter.installation import MANAGED_TARGETS
 from adapter.kube.client import Cluster, connected
 from adapter.kube.leader_election import Leadership
 from adapter.kube.lease import KubernetesLease
 from adapter.kube.scale import Scales
 from adapter.resources import inputs
 from adapter.resources.watches import ClusterObjects
-from adapter.resources.wva import managed
 from adapter.tls.certificate_secret import CertificateKeeper
 
 log = structlog.get_logger()
@@ -133,7 +133,7 @@ class _Site:
         self._managed = ManagedTargets(
             api,
             namespace=namespace,
-            watched=lambda: self.objects.config_map(managed.TARGETS),
+            watched=lambda: self.objects.config_map(MANAGED_TARGETS),
             leads=self._leads,
             refresh_seconds=clock.real_seconds(options.loop.time_to_live) / 3,
         )

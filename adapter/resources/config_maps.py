@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from adapter.installation import CLASSES, CONFIG_SUFFIX, COSTS, MANAGED_TARGETS, WVA_CONFIG_MAPS
 from adapter.planning import fleet
 from adapter.resources import schemas
 from adapter.resources.configuration import last_good, rows
@@ -23,20 +24,8 @@ from adapter.resources.configuration.last_good import (
     listed,
 )
 from adapter.resources.texts.documents import validated
-from adapter.resources.wva import config as wva
-from adapter.resources.wva import managed
 from adapter.resources.wva.config import WvaConfig
 from adapter.settings import keys
-
-COSTS = "accelerator-unit-costs"
-CLASSES = "service-classes-config"
-CONFIG_SUFFIX = "variantautoscaling-config"
-
-NEEDED = (COSTS, CLASSES)
-"""ConfigMaps that planning requires."""
-
-READ = (*NEEDED, *wva.NAMES)
-"""ConfigMaps that are read by their name."""
 
 _MOST_PROBLEMS = 3
 """Most problems of ConfigMaps that one variant's message repeats."""
@@ -127,13 +116,13 @@ class ConfigMaps:
         elif name.endswith(CONFIG_SUFFIX):
             self.setting_problems.extend(keys.problems(config_map.data, where))
             self.data.update(config_map.data)
-        elif name in wva.NAMES:
+        elif name in WVA_CONFIG_MAPS:
             for problem in self.wva.read(where, name, config_map.data):
                 self._report(problem)
-        elif name != managed.TARGETS:
+        elif name != MANAGED_TARGETS:
             self._problems.append(
                 f"{where}: metadata.name: not a ConfigMap used here; known are {COSTS}, {CLASSES},"
-                f" {', '.join(wva.NAMES)} and *{CONFIG_SUFFIX}"
+                f" {', '.join(WVA_CONFIG_MAPS)} and *{CONFIG_SUFFIX}"
             )
 
     def missing(self, where: str, name: str) -> None:

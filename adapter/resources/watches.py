@@ -10,13 +10,19 @@ from typing import Any
 from pydantic import ValidationError
 
 from adapter import logs
+from adapter.installation import (
+    CONFIG_SUFFIX,
+    MANAGED_TARGETS,
+    NEEDED_CONFIG_MAPS,
+    READ_CONFIG_MAPS,
+)
 from adapter.kube import advice, paths
 from adapter.kube.client import Cluster
 from adapter.kube.errors import ApiError, Unavailable
 from adapter.kube.informer import Informer, Object
 from adapter.kube.scale import Reference, Scale, Scales, Unresolved
-from adapter.resources import config_maps, hpa, pods, schemas
 from adapter.resources import gpus as inventory
+from adapter.resources import hpa, pods, schemas
 from adapter.resources import inputs as joined
 from adapter.resources import variant as variants
 from adapter.resources.annotations import Destinations
@@ -211,10 +217,10 @@ def _join(scope: Scope, seen: _Seen) -> joined.Inputs:
     by_label = pods.ByLabel(pod for _, pod in seen.pods)
     found = set()
     for (_, name), item in seen.configs:
-        if name in config_maps.READ or name.endswith(config_maps.CONFIG_SUFFIX):
+        if name in READ_CONFIG_MAPS or name.endswith(CONFIG_SUFFIX):
             reader.read_config_map(f"ConfigMap {scope.config_namespace}/{name}", item)
             found.add(name)
-    for name in config_maps.NEEDED:
+    for name in NEEDED_CONFIG_MAPS:
         if seen.configs_read and name not in found:
             reader.settings.missing(f"ConfigMap {scope.config_namespace}/{name}", name)
     for (namespace, name), item in seen.variants:
@@ -343,7 +349,7 @@ def _products(
 
 def _read_managed(reader: joined.Reader, seen: _Seen) -> None:
     """Read HPAs that stand for a VariantAutoscaling, where there is none of their name or target."""
-    targets = next((item for (_, name), item in seen.configs if name == managed.TARGETS), {})
+    targets = next((item for (_, name), item in seen.configs if name == MANAGED_TARGETS), {})
     taken = {(key[0], variants.reference(item)) for key, (_, item) in reader.variants.items()}
     for (namespace, name), item in seen.scalers:
         document = managed.variant_of(item)

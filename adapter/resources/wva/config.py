@@ -12,6 +12,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from adapter.installation import WVA_QUEUEING as QUEUEING
+from adapter.installation import WVA_SATURATION as SATURATION
+from adapter.installation import WVA_TO_ZERO as TO_ZERO
 from adapter.kube import duration
 from adapter.planning import fleet
 from adapter.resources import schemas
@@ -22,11 +25,6 @@ from adapter.resources.texts.documents import (
     lines_of,
     parse_yaml,
 )
-
-SATURATION = "wva-saturation-scaling-config"
-QUEUEING = "wva-queueing-model-config"
-TO_ZERO = "wva-model-scale-to-zero-config"
-NAMES = (SATURATION, QUEUEING, TO_ZERO)
 
 LOWEST_PRIORITY = 100
 """Priority of models without a service class."""
@@ -41,7 +39,7 @@ DEFAULT = "default"
 class _Entry(BaseModel):
     """An entry; other keys are those of rules that the adapter does not have."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, defer_build=True)
 
     model: str = Field(alias="model_id", default="")
     namespace: str = ""

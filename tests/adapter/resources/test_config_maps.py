@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from adapter import errors
+from adapter.installation import CLASSES, COSTS
 from adapter.planning import fleet
-from adapter.resources import config_maps, schemas
+from adapter.resources import schemas
 from adapter.resources.config_maps import ConfigMaps
 from adapter.resources.configuration.last_good import HELD, NOTHING, LastGood
 
@@ -31,8 +32,8 @@ def read(last: LastGood = NOTHING, **rows: str | None) -> tuple[ConfigMaps, list
     settings = ConfigMaps(problems, last)
     texts = {"A100": '{"device": "NVIDIA-A100", "cost": "40.00"}', "premium": PREMIUM, **rows}
     for name, keys in (
-        (config_maps.COSTS, ["A100", "H100"]),
-        (config_maps.CLASSES, ["premium", "other"]),
+        (COSTS, ["A100", "H100"]),
+        (CLASSES, ["premium", "other"]),
     ):
         data = {key: texts[key] for key in keys if texts.get(key) is not None}
         if data:
