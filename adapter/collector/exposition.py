@@ -18,7 +18,7 @@ import aiohttp
 from adapter import errors
 from adapter.collector import model_servers
 from adapter.collector.model_servers import PodMetrics
-from adapter.collector.servers import access, spelling
+from adapter.collector.servers import access, engines, spelling
 from adapter.collector.servers import moments as histograms
 
 TIMEOUT_SECONDS = 5.0
@@ -190,9 +190,13 @@ def parse(text: str, model: str, url: str) -> PodMetrics:
     read_as: list[tuple[str, str, model_servers.Labels, float]] = []
     models: set[str] = set()
     started_at: float | None = None
+    others: list[engines.Sample] = []
     for written, labels, value in read(text, _READ, url):
         found = spelling.spelled(written)
-        if found is None or found.name == model_servers.STARTED:
+        if found is None:
+            others.append((written, labels, value))
+            continue
+        if found.name == model_servers.STARTED:
             started_at = value
             continue
         served = labels.get("model_name", model)
@@ -200,9 +204,21 @@ def parse(text: str, model: str, url: str) -> PodMetrics:
             models.add(served)
         if served == model:
             read_as.append((found.style, found.name, labels, value))
+    engine = None if models else engines.of(others)
+    if engine is not None:
+        if problem := engines.refusal(engine):
+            raise ScrapeError(f"{url}: {problem}")
+        for name, labels, value in engines.translated(engine, others):
+            served = labels.get("model_name", model)
+            models.add(served)
+            if served == model:
+                read_as.append((engine.name, name, labels, value))
     if not models:
         prefixes = " or ".join(model_servers.PREFIXES)
-        raise ScrapeError(f"{url}: no {prefixes} metrics in it; is this a vLLM or SGLang server?")
+        known = ", ".join(engine.name for engine in engines.ENGINES)
+        raise ScrapeError(
+            f"{url}: no {prefixes} metrics in it, and none of {known}; is this a model server?"
+        )
     if model not in models:
         raise ScrapeError(
             f"{url}: serves {'another model' if len(models) == 1 else f'{len(models)} other models'}, not"

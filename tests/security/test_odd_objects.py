@@ -13,9 +13,10 @@ import aiohttp
 import pytest
 
 from adapter.collector import exposition
+from adapter.installation import CLASSES, COSTS
 from adapter.planning import fleet
 from adapter.planning import plan as planning
-from adapter.resources.config_maps import CLASSES, COSTS, ConfigMaps
+from adapter.resources.config_maps import ConfigMaps
 from tests.fakes import cluster_world as worlds
 from tests.fakes.cluster_world import APPS, CORE, until
 from tests.fakes.kubernetes_objects import VARIANTS

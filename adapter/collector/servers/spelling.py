@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from adapter.collector import model_servers
+from adapter.collector.servers import engines
 
 READ = (
     model_servers.SERIES
@@ -61,7 +62,7 @@ class Names:
 
     def __contains__(self, name: object) -> bool:
         """Whether it is read."""
-        return isinstance(name, str) and spelled(name) is not None
+        return isinstance(name, str) and (spelled(name) is not None or engines.reads(name))
 
 
 def style_of(names: Iterable[tuple[str, str]]) -> str:
