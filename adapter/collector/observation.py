@@ -290,6 +290,12 @@ def assess(
             return observed("MetricsFound", complete=True)
         why = error or source.unselected or "no endpoints to scrape"
         return observed("MetricsMissing", f"{source.replicas} replicas, but {why}")
+    hung = _hung(collected, covered)
+    if hung and traffic is not None and not traffic.idle:
+        served = [endpoint for endpoint in hung if collected.plausibility.moved(endpoint)]
+        traffic = _shared(traffic, len(covered.expected) - len(hung), len(served))
+        note = f"{hung[0]}: {collected.plausibility.problem(hung[0])}; {_AS_OTHERS}"
+        return replace(observed("MetricsFound", complete=True), note=note)
     if covered.late:
         sampled_at, problem = collected.window.sampled_at, collected.plausibility.problem
         never = [e for e in covered.stale if sampled_at(e) is None and not problem(e)]
@@ -306,6 +312,34 @@ def assess(
             "MetricsMissing", "requests run, but none has finished yet: their lengths are unknown"
         )
     return observed("MetricsFound", complete=not covered.starting and not covered.unlisted)
+
+
+_AS_OTHERS = (
+    "its gauges are no queue, and it is taken to get as many requests as each other pod if it ever served any"
+)
+
+
+def _hung(collected: CollectedVariant, covered: Coverage) -> tuple[str, ...]:
+    """Pods that have stood still for as long as rates are taken over, where they alone are not known.
+
+    Until then the target is held. Their gauges are no backlog then. What comes to an engine that hangs is not
+    seen: as much as to each other pod, if it ever served since it is known. One that never did has no part.
+    """
+    seconds = collected.window.long_seconds
+    hung = tuple(e for e in covered.late if collected.plausibility.still_seconds(e) >= seconds)
+    alone = len(hung) == len(covered.late) and not covered.starting and not covered.unlisted
+    return hung if alone and len(hung) < len(covered.expected) else ()
+
+
+def _shared(traffic: Traffic, heard: int, hung: int) -> Traffic:
+    """Rates of all pods, where those that hang get as many requests as each of those that are heard."""
+    factor = 1.0 + hung / heard
+    return replace(
+        traffic,
+        arrival_rate_rps=factor * traffic.arrival_rate_rps,
+        long_rate_rps=factor * traffic.long_rate_rps,
+        recent=tuple((length, factor * rate) for length, rate in traffic.recent),
+    )
 
 
 def _part(source: VariantSource, covered: Coverage) -> str:

@@ -63,6 +63,7 @@ class Inputs:
         row_problems: rows of prices and service classes that cannot be used, which `problems` has too.
         last_good: what the next reading falls back to where a row cannot be used.
         refused: VariantAutoscalings that were left out.
+        gateways: namespace and metrics URL of the endpoint pickers that serve variants.
         capacity: devices by device type; None: unlimited.
         digest: changes whenever a file changes.
 
@@ -77,6 +78,7 @@ class Inputs:
     row_problems: tuple[str, ...] = ()
     last_good: LastGood = NOTHING
     refused: tuple[InvalidVariant, ...] = ()
+    gateways: tuple[tuple[str, str], ...] = ()
     capacity: Mapping[str, int] | None = None
     digest: str = ""
 
@@ -104,6 +106,7 @@ class Reader:
         self.scalers: list[hpa.Scaler] = []
         self.settings = ConfigMaps(self.problems, last_good)
         self.capacity: Mapping[str, int] | None = None
+        self.gateways: tuple[tuple[str, str], ...] = ()
 
     def read_object(self, shown: str, document: Any) -> None:
         """Read an object of any known kind; `shown` precedes its name in messages."""
@@ -215,6 +218,7 @@ class Reader:
             row_problems=tuple(settings.row_problems),
             last_good=settings.last_good,
             refused=tuple(self.refused[key] for key in sorted(self.refused)),
+            gateways=self.gateways,
             capacity=self.capacity,
             digest=fingerprint,
         )

@@ -64,6 +64,7 @@ def trimmed(pod: Mapping[str, Any]) -> Mapping[str, Any]:
         ),
         "address": address,
         "url": urls[0] if urls else "",
+        "ports": ports.named(spec),
         "urls": urls,
         "problem": problem,
         "requests": _requests(spec),

@@ -29,7 +29,7 @@ from adapter.resources.annotations import Destinations
 from adapter.resources.configuration.last_good import NOTHING, LastGood
 from adapter.resources.devices import dra, products, taints
 from adapter.resources.devices.asked import device_types
-from adapter.resources.serving import groups
+from adapter.resources.serving import groups, pools
 from adapter.resources.wva import managed
 
 log = logs.LazyLogger()
@@ -100,6 +100,7 @@ class ClusterObjects:
         # Not every cluster has the API, and nothing waits for it.
         self._slices = _of_dra(cluster, "resourceslices", changed, dra.trimmed_slice, scope)
         self._claims = _of_dra(cluster, "resourceclaims", changed, dra.trimmed_claim, scope)
+        self._pickers = pools.Pickers(cluster, scope.namespaces, changed=changed)
         self._all = [
             *self._variants,
             *self._deployments,
@@ -112,7 +113,12 @@ class ClusterObjects:
     async def run(self) -> None:
         """Follow everything until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for informer in (*self._all, *self._slices, *self._claims):
+            for informer in (
+                *self._all,
+                *self._slices,
+                *self._claims,
+                *self._pickers.informers,
+            ):
                 group.create_task(informer.run(), name=f"watch {informer.path}")
 
     def readiness(self) -> str | None:
@@ -169,6 +175,7 @@ class ClusterObjects:
                 else:
                     found[namespace, reference] = Unresolved(str(error))
         self._others = found
+        await self._pickers.refresh(now=now)
 
     async def inputs(self) -> joined.Inputs:
         """Join all objects as they are now; runs in a thread, so that requests are served meanwhile."""
@@ -181,6 +188,7 @@ class ClusterObjects:
             nodes=_items([self._nodes]),
             slices=_items(self._slices),
             claims=_items(self._claims),
+            pickers=self._pickers.picked(),
             others=dict(self._others),
             configs_read=self._configs.synced.is_set(),
             unread="; ".join(i.problem or "not read yet" for i in self._unread()),
@@ -206,6 +214,7 @@ class _Seen:
     nodes: _Items
     slices: _Items
     claims: _Items
+    pickers: list[pools.Picked]
     others: Mapping[tuple[str, Reference], Scale | Unresolved]
     configs_read: bool
     unread: str
@@ -230,6 +239,7 @@ def _join(scope: Scope, seen: _Seen) -> joined.Inputs:
     reader.scalers = _scalers(reader, seen)
     _read_managed(reader, seen)
     ours = _read_targets(reader, seen, by_label)
+    reader.gateways = pools.endpoints(seen.pickers, by_label, ours.labels)
     if scope.limited:
         gpus = inventory.take(
             (node for _, node in seen.nodes),
@@ -247,10 +257,11 @@ def _join(scope: Scope, seen: _Seen) -> joined.Inputs:
 
 @dataclass(slots=True)
 class _Ours:
-    """Pods of the scale targets, and the tolerations that their templates state."""
+    """Pods of the scale targets, their labels and templates' by namespace, and tolerations of templates."""
 
     pods: set[tuple[str, str]] = field(default_factory=set)
     tolerations: set[taints.Tolerations] = field(default_factory=set)
+    labels: dict[str, list[Mapping[str, str]]] = field(default_factory=dict)
 
 
 def _read_targets(reader: joined.Reader, seen: _Seen, by_label: pods.ByLabel) -> _Ours:

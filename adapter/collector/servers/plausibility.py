@@ -84,6 +84,7 @@ class _Address:
     pages: int = 0
     still: int = 0
     still_since: float = 0.0
+    moved: bool = False
     doubt: str = ""
     doubtful_pages: int = 0
     problem: str = ""
@@ -109,6 +110,18 @@ class Plausibility:
         """Whether an address gave a page, plausible or not, at or after monotonic `since`."""
         address = self._addresses.get(endpoint)
         return address is not None and address.at >= since
+
+    def still_seconds(self, endpoint: str) -> float:
+        """Time for which the numbers of an address have stood still with work; 0 where they have not."""
+        address = self._addresses.get(endpoint)
+        if address is None or address.still < STILL_PAGES or address.doubtful_pages:
+            return 0.0
+        return address.at - address.still_since
+
+    def moved(self, endpoint: str) -> bool:
+        """Whether the numbers of an address have ever moved since it is known."""
+        address = self._addresses.get(endpoint)
+        return address is not None and address.moved
 
     def retain(self, endpoints: Iterable[str]) -> None:
         """Forget all other addresses."""
@@ -236,6 +249,7 @@ def _stands_still(address: _Address, page: PodMetrics) -> None:
             "generation_tokens",
         )
     )
+    address.moved = address.moved or moved
     # Without a count of tokens a long request looks the same.
     counts_tokens = page.generated is not None or page.itl[1] > 0
     if moved or page.stock <= 0 or not counts_tokens:
