@@ -203,6 +203,7 @@ class _Site:
         await self.objects.refresh_scales()
         snapshot = await self.objects.inputs()
         self._report(snapshot)
+        self._gateways.use(snapshot.gateways if self._installation.discover_gateways else ())
         self._configuration.apply(self._loop, snapshot)
         self._loop.apply_inputs(snapshot)
 
@@ -232,8 +233,7 @@ class _Site:
             await self._sync()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._loop.run(self._after_cycle), name="control loop")
-                if self._installation.gateways:
-                    group.create_task(self._watch_gateways(), name="watch gateways")
+                group.create_task(self._watch_gateways(), name="watch gateways")
         finally:
             self._loop.stop_leading()
             self._changed.set()

@@ -126,10 +126,12 @@ async def text(
                     f"{url}: HTTP status {response.status}: redirects are not followed"
                 )
             if response.status in {401, 403}:
-                raise ScrapeError(
-                    f"{url}: HTTP status {response.status}: it wants a token; name its file by"
-                    " --pods-token-file (--gateways-token-file)"
+                fix = (
+                    "its token goes over https only (--gateways-token-over-http)"
+                    if by.withholds_token(url)
+                    else "it wants a token; name its file by --pods-token-file (--gateways-token-file)"
                 )
+                raise ScrapeError(f"{url}: HTTP status {response.status}: {fix}")
             if response.status != 200:
                 raise ScrapeError(f"{url}: HTTP status {response.status}")
             if response.content_type == "text/html":
@@ -192,18 +194,18 @@ def parse(text: str, model: str, url: str) -> PodMetrics:
     started_at: float | None = None
     others: list[engines.Sample] = []
     for written, labels, value in read(text, _READ, url):
-        found = spelling.spelled(written)
-        if found is None:
+        series_name = spelling.spelled(written)
+        if series_name is None:
             others.append((written, labels, value))
             continue
-        if found.name == model_servers.STARTED:
+        if series_name.name == model_servers.STARTED:
             started_at = value
             continue
         served = labels.get("model_name", model)
-        if found.name != model_servers.CACHE_CONFIG:
+        if series_name.name != model_servers.CACHE_CONFIG:
             models.add(served)
         if served == model:
-            read_as.append((found.style, found.name, labels, value))
+            read_as.append((series_name.style, series_name.name, labels, value))
     engine = None if models else engines.of(others)
     if engine is not None:
         if problem := engines.refusal(engine):
@@ -260,10 +262,10 @@ def read(
         if len(line) > LINE_LIMIT:
             raise ScrapeError(f"{url}: line {number} has more than {LINE_LIMIT} characters")
         try:
-            found = sample(line.strip())
+            parsed = sample(line.strip())
         except ValueError:
             raise ScrapeError(f"{url}: line {number} is not Prometheus text") from None
-        yield found
+        yield parsed
 
 
 def sample(line: str) -> tuple[str, model_servers.Labels, float]:

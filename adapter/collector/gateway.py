@@ -160,9 +160,24 @@ class Gateways:
         """`endpoints`: namespace of the models (empty for any) and metrics URL; `by`: how to reach them."""
         self._session = session
         self._by = by
-        self._endpoints = tuple(dict.fromkeys(endpoints))
+        self._configured = tuple(dict.fromkeys(endpoints))
+        self._endpoints = self._configured
         self._counts: dict[tuple[str, str], float] = {}
         self._problems: dict[str, str] = {}
+
+    def use(self, discovered: Iterable[tuple[str, str]]) -> None:
+        """Scrape these endpoints from now on beside those that were configured, which count first."""
+        known = {url for _, url in self._configured}
+        more = (item for item in dict.fromkeys(discovered) if item[1] not in known)
+        self._endpoints = (*self._configured, *more)
+        urls = {url for _, url in self._endpoints}
+        self._counts = {key: value for key, value in self._counts.items() if key[0] in urls}
+        self._problems = {url: text for url, text in self._problems.items() if url in urls}
+
+    @property
+    def problems(self) -> Mapping[str, str]:
+        """Why gateways gave nothing at the last scrape, by metrics URL."""
+        return self._problems
 
     async def demand(
         self, window: GatewayWindow | None = None, *, now: float = 0.0
@@ -212,7 +227,7 @@ class Gateways:
                 for name, labels, value in exposition.read(text, _NAMES, url)
                 if labels.get("outcome") != DISPATCHED
             ]
-            found = (
+            readings = (
                 _by_newest_name(samples, GATEWAY_QUEUES),
                 _by_newest_name(samples, GATEWAY_REQUESTS),
                 _by_newest_name(samples, GATEWAY_OUTCOMES),
@@ -229,7 +244,7 @@ class Gateways:
             self._problems[url] = problem
             return None
         self._problems.pop(url, None)
-        return found
+        return readings
 
 
 def of_model(demand: Mapping[ModelKey, Demand], namespace: str, model: str) -> Demand | None:

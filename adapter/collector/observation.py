@@ -304,19 +304,23 @@ def assess(
         # Without one pod's metrics the load would look too small.
         pods = f"{len(covered.late)} of {len(covered.expected)} pods: {error or covered.late[0]}"
         return observed(metrics, f"no fresh metrics from {pods}")
-    if traffic is None:
-        return observed("MetricsMissing", "waiting for the second scrape")
-    # Without a profile the saturation rule decides, which needs no lengths.
-    if traffic.output_tokens is None and not traffic.idle and source.profiles:
-        return observed(
-            "MetricsMissing", "requests run, but none has finished yet: their lengths are unknown"
-        )
+    lacking = _lacking(traffic, source)
+    if lacking:
+        return observed("MetricsMissing", lacking)
     return observed("MetricsFound", complete=not covered.starting and not covered.unlisted)
 
 
-_AS_OTHERS = (
-    "its gauges are no queue, and it is taken to get as many requests as each other pod if it ever served any"
-)
+def _lacking(traffic: Traffic | None, source: VariantSource) -> str:
+    """What is not known yet though every pod answers; empty where nothing is missing."""
+    if traffic is None:
+        return "waiting for the second scrape"
+    # Without a profile the saturation rule decides, which needs no lengths.
+    if traffic.output_tokens is None and not traffic.idle and source.profiles:
+        return "requests run, but none has finished yet: their lengths are unknown"
+    return ""
+
+
+_AS_OTHERS = "its gauges are no queue; if it ever served, it is taken to get as many requests as each other pod"
 
 
 def _hung(collected: CollectedVariant, covered: Coverage) -> tuple[str, ...]:

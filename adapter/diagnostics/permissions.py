@@ -81,6 +81,8 @@ def needed(names: Names) -> list[Attributes]:
         *rule("list watch", "apps", "deployments"),
         *rule("list watch", "autoscaling", "horizontalpodautoscalers"),
         *rule("list watch", "", "pods"),
+        *rule("list watch", "inference.networking.k8s.io", "inferencepools"),
+        *rule("get", "", "services"),
         *rule("create", "events.k8s.io", "events"),
         *rule("create", "authentication.k8s.io", "tokenreviews"),
         *rule("create", "authorization.k8s.io", "subjectaccessreviews"),

@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
 from adapter import logs
-from adapter.installation import (
-    CONFIG_SUFFIX,
-    MANAGED_TARGETS,
-    NEEDED_CONFIG_MAPS,
-    READ_CONFIG_MAPS,
-)
 from adapter.kube import advice, paths
 from adapter.kube.client import Cluster
 from adapter.kube.errors import ApiError, Unavailable
 from adapter.kube.informer import Informer, Object
 from adapter.kube.scale import Reference, Scale, Scales, Unresolved
 from adapter.resources import gpus as inventory
-from adapter.resources import hpa, pods, schemas
 from adapter.resources import inputs as joined
+from adapter.resources import pods, schemas
 from adapter.resources import variant as variants
-from adapter.resources.annotations import Destinations
-from adapter.resources.configuration.last_good import NOTHING, LastGood
-from adapter.resources.devices import dra, products, taints
-from adapter.resources.devices.asked import device_types
-from adapter.resources.serving import groups, pools
+from adapter.resources.configuration.last_good import NOTHING
+from adapter.resources.devices import dra
+from adapter.resources.serving import pools
+from adapter.resources.watched.joining import Items, Seen, join
+from adapter.resources.watched.scope import Scope
 from adapter.resources.wva import managed
 
 log = logs.LazyLogger()
@@ -37,30 +30,8 @@ log = logs.LazyLogger()
 VARIANTS, DEPLOYMENTS = "llmd.ai/v1alpha1", "apps/v1"
 SCALERS, CORE = "autoscaling/v2", "v1"
 
-_Items = list[tuple[tuple[str, str], Object]]
-
 SCALE_SECONDS = 5.0
 """Seconds between two readings of a scale subresource, which cannot be watched."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
-    """Objects that this installation reads.
-
-    Attributes:
-        namespaces: namespaces of the variants; empty means all.
-        selector: label selector of the VariantAutoscalings; empty means all.
-        config_namespace: namespace of the ConfigMaps.
-        limited: True bounds the plan by the GPUs of the nodes.
-        allowed_endpoints: CIDRs, hosts and `*.DOMAIN`s that annotations may name besides a target's own pods.
-
-    """
-
-    config_namespace: str
-    namespaces: tuple[str, ...] = ()
-    selector: str = ""
-    limited: bool = False
-    allowed_endpoints: tuple[str, ...] = ()
 
 
 class ClusterObjects:
@@ -142,9 +113,9 @@ class ClusterObjects:
         """Return the latest version of VariantAutoscaling `NAMESPACE/NAME`; None if there is none."""
         namespace, _, name = key.partition("/")
         for informer in self._variants:
-            found = informer.objects.get((namespace, name))
-            if found is not None:
-                return found
+            item = informer.objects.get((namespace, name))
+            if item is not None:
+                return item
         return None
 
     def config_map(self, name: str) -> Object | None:
@@ -163,23 +134,23 @@ class ClusterObjects:
         if wanted == self._others.keys() and now - self._others_read_at < SCALE_SECONDS:
             return
         self._others_read_at = now
-        found: dict[tuple[str, Reference], Scale | Unresolved] = {}
+        scales: dict[tuple[str, Reference], Scale | Unresolved] = {}
         for namespace, reference in sorted(wanted, key=str):
             try:
-                found[namespace, reference] = await self._scales.read(namespace, reference)
+                scales[namespace, reference] = await self._scales.read(namespace, reference)
             except ApiError as error:
                 before = self._others.get((namespace, reference))
                 # A cluster that does not answer says nothing about the scale; a refusal does.
                 if isinstance(error, Unavailable) and isinstance(before, Scale):
-                    found[namespace, reference] = before
+                    scales[namespace, reference] = before
                 else:
-                    found[namespace, reference] = Unresolved(str(error))
-        self._others = found
+                    scales[namespace, reference] = Unresolved(str(error))
+        self._others = scales
         await self._pickers.refresh(now=now)
 
     async def inputs(self) -> joined.Inputs:
         """Join all objects as they are now; runs in a thread, so that requests are served meanwhile."""
-        seen = _Seen(
+        seen = Seen(
             variants=_items(self._variants),
             deployments=_items(self._deployments),
             scalers=_items(self._scalers),
@@ -194,196 +165,12 @@ class ClusterObjects:
             unread="; ".join(i.problem or "not read yet" for i in self._unread()),
             last_good=self._last_good,
         )
-        inputs = await asyncio.to_thread(_join, self._scope, seen)
+        inputs = await asyncio.to_thread(join, self._scope, seen)
         self._last_good = inputs.last_good
         return inputs
 
     def _unread(self) -> list[Informer]:
         return [informer for informer in self._deployments if not informer.synced.is_set()]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
-    """All objects at one moment."""
-
-    variants: _Items
-    deployments: _Items
-    scalers: _Items
-    pods: _Items
-    configs: _Items
-    nodes: _Items
-    slices: _Items
-    claims: _Items
-    pickers: list[pools.Picked]
-    others: Mapping[tuple[str, Reference], Scale | Unresolved]
-    configs_read: bool
-    unread: str
-    last_good: LastGood
-
-
-def _join(scope: Scope, seen: _Seen) -> joined.Inputs:
-    reader = joined.Reader(Destinations(scope.allowed_endpoints), last_good=seen.last_good)
-    by_label = pods.ByLabel(pod for _, pod in seen.pods)
-    found = set()
-    for (_, name), item in seen.configs:
-        if name in READ_CONFIG_MAPS or name.endswith(CONFIG_SUFFIX):
-            reader.read_config_map(f"ConfigMap {scope.config_namespace}/{name}", item)
-            found.add(name)
-    for name in NEEDED_CONFIG_MAPS:
-        if seen.configs_read and name not in found:
-            reader.settings.missing(f"ConfigMap {scope.config_namespace}/{name}", name)
-    for (namespace, name), item in seen.variants:
-        if managed.excluded(item.get("metadata") or {}):
-            continue
-        reader.read_variant(f"VariantAutoscaling {namespace}/{name}", item)
-    reader.scalers = _scalers(reader, seen)
-    _read_managed(reader, seen)
-    ours = _read_targets(reader, seen, by_label)
-    reader.gateways = pools.endpoints(seen.pickers, by_label, ours.labels)
-    if scope.limited:
-        gpus = inventory.take(
-            (node for _, node in seen.nodes),
-            (pod for _, pod in seen.pods),
-            ours=frozenset(ours.pods),
-            tolerations=ours.tolerations,
-            allocation=dra.allocation(
-                (item for _, item in seen.slices), (item for _, item in seen.claims)
-            ),
-        )
-        reader.capacity, problems = gpus.capacity(device_types(reader, scope.config_namespace))
-        reader.problems.extend(problems)
-    return reader.inputs()
-
-
-@dataclass(slots=True)
-class _Ours:
-    """Pods of the scale targets, their labels and templates' by namespace, and tolerations of templates."""
-
-    pods: set[tuple[str, str]] = field(default_factory=set)
-    tolerations: set[taints.Tolerations] = field(default_factory=set)
-    labels: dict[str, list[Mapping[str, str]]] = field(default_factory=dict)
-
-
-def _read_targets(reader: joined.Reader, seen: _Seen, by_label: pods.ByLabel) -> _Ours:
-    """Add every scale target that a variant names to the reader."""
-    ours = _Ours()
-    deployments = dict(seen.deployments)
-    for (namespace, name), (_, variant) in reader.variants.items():
-        reference = variants.reference(variant)
-        if (namespace, reference) in reader.targets:
-            continue
-        try:
-            matching = _read_target(
-                reader, seen, by_label, deployments, (namespace, reference), variant=name
-            )
-            ours.pods.update(
-                (pod["metadata"]["namespace"], pod["metadata"]["name"]) for pod in matching
-            )
-            ours.tolerations.add(
-                taints.of_pod(_template(deployments.get((namespace, reference.name))))
-            )
-        except Exception as error:
-            # Whatever one object makes of us is the problem of the variant that names it.
-            log.exception("scale target cannot be read", namespace=namespace, target=str(reference))
-            why = f"cannot be read ({type(error).__name__})"
-            reader.targets[namespace, reference] = Unresolved(why)
-    return ours
-
-
-def _template(deployment: Object | None) -> Mapping[str, Any]:
-    """The pods' spec in a Deployment; empty where there is none."""
-    spec = (deployment or {}).get("spec") or {}
-    template: Mapping[str, Any] = (spec.get("template") or {}).get("spec") or {}
-    return template
-
-
-def _read_target(
-    reader: joined.Reader,
-    seen: _Seen,
-    by_label: pods.ByLabel,
-    deployments: Mapping[tuple[str, str], Object],
-    name: tuple[str, Reference],
-    *,
-    variant: str,
-) -> list[Mapping[str, Any]]:
-    """Add one scale target to the reader; return its pods."""
-    namespace, reference = name
-    if reference.is_deployment:
-        found = deployments.get((namespace, reference.name))
-        if found is None:
-            why = seen.unread or "not found; create it, or name another scale target"
-            reader.targets[namespace, reference] = Unresolved(why)
-            return []
-        selector = pods.selector_of((found.get("spec") or {}).get("selector") or {})
-        deployment = schemas.Deployment.model_validate(found)
-        matching = by_label.matching(namespace, selector)
-        reader.add_deployment(
-            deployment,
-            by_label.serving(namespace, selector),
-            products=_products(seen, matching, products.of_pod(_template(found))),
-        )
-    else:
-        scale = seen.others.get((namespace, reference), Unresolved("/scale was not read yet"))
-        if isinstance(scale, Unresolved):
-            reader.targets[namespace, reference] = scale
-            return []
-        selector = groups.members(pods.parsed(scale.selector))
-        if not scale.selector:
-            selector = pods.parsed(f"{managed.VARIANT}={variant}")
-        matching = by_label.matching(namespace, selector)
-        reader.targets[namespace, reference] = variants.Target(
-            replicas=scale.replicas,
-            spec_replicas=scale.spec_replicas,
-            uid=scale.uid,
-            serving=by_label.serving(namespace, selector),
-            unselected=variants.unselected(reference, scale.selector)
-            if not selector.requirements or not (scale.selector or matching)
-            else "",
-            products=_products(seen, matching, ()),
-        )
-    return matching
-
-
-def _products(
-    seen: _Seen, matching: Iterable[Mapping[str, Any]], stated: tuple[str, ...]
-) -> tuple[str, ...]:
-    """GPU products that the pods of a scale target ask for, else those of the nodes that they run on."""
-    found = products.distinct([*stated, *(name for pod in matching for name in pod["products"])])
-    if found:
-        return found
-    nodes = dict(seen.nodes)
-    on = (nodes.get(("", pod["node"])) for pod in matching)
-    return products.distinct(
-        products.of_labels(node["metadata"]["labels"]) for node in on if node is not None
-    )
-
-
-def _read_managed(reader: joined.Reader, seen: _Seen) -> None:
-    """Read HPAs that stand for a VariantAutoscaling, where there is none of their name or target."""
-    targets = next((item for (_, name), item in seen.configs if name == MANAGED_TARGETS), {})
-    taken = {(key[0], variants.reference(item)) for key, (_, item) in reader.variants.items()}
-    for (namespace, name), item in seen.scalers:
-        document = managed.variant_of(item)
-        if document is None or (namespace, document["metadata"]["name"]) in reader.variants:
-            continue
-        if (namespace, hpa.parse(item).reference) not in taken:
-            status = managed.status_of(targets, f"{namespace}/{document['metadata']['name']}")
-            document = {**document, "status": status}
-            reader.read_variant(f"HorizontalPodAutoscaler {namespace}/{name}", document)
-
-
-def _scalers(reader: joined.Reader, seen: _Seen) -> list[hpa.Scaler]:
-    """HPAs; one that cannot be read is left out."""
-    scalers = []
-    for (namespace, name), item in seen.scalers:
-        try:
-            scalers.append(hpa.parse(item))
-        except Exception as error:
-            log.exception("HPA cannot be read; leaving it out", namespace=namespace, name=name)
-            reader.problems.append(
-                f"HorizontalPodAutoscaler {namespace}/{name}: cannot be read ({type(error).__name__})"
-            )
-    return scalers
 
 
 def _of_dra(
@@ -398,9 +185,9 @@ def _of_dra(
     return [Informer(cluster, path, changed=changed, trim=trim)] if scope.limited else []
 
 
-def _items(informers: list[Informer]) -> _Items:
-    found = [item for informer in informers for item in informer.objects.items()]
-    return sorted(found, key=lambda item: item[0])
+def _items(informers: list[Informer]) -> Items:
+    objects = [item for informer in informers for item in informer.objects.items()]
+    return sorted(objects, key=lambda item: item[0])
 
 
 def _reference(item: Mapping[str, Any]) -> Reference | None:

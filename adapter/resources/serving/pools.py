@@ -69,9 +69,7 @@ def trimmed(item: Mapping[str, Any]) -> Mapping[str, Any]:
     other = reference.get("kind") not in {None, "", "Service"}
     return {
         "metadata": {key: metadata.get(key) for key in ("namespace", "name", "resourceVersion")},
-        "pool": Pool(
-            pods.selector_of(selector), "" if other else str(reference.get("name") or "")
-        ),
+        "pool": Pool(pods.selector_of(selector), "" if other else str(reference.get("name") or "")),
     }
 
 
@@ -105,25 +103,25 @@ class Pickers:
     async def refresh(self, *, now: float) -> None:
         """Read the pickers' Services that are new, or were read long ago."""
         wanted = {(key[0], pool.service) for key, pool in self._pools().items() if pool.service}
-        found: dict[Named, tuple[labels.Selector, float]] = {}
+        services: dict[Named, tuple[labels.Selector, float]] = {}
         for namespace, name in sorted(wanted):
             before = self._services.get((namespace, name))
             if before is not None and now - before[1] < SERVICE_SECONDS:
-                found[namespace, name] = before
+                services[namespace, name] = before
                 continue
             try:
                 selector = await self._selector(namespace, name)
             except ApiError as error:
                 # One that does not answer says nothing of the Service; a refusal does.
-                kept = before if before and isinstance(error, Unavailable) else None
-                selector = kept[0] if kept else labels.Selector()
-                if kept is None and not isinstance(error, NotFound):
+                silent = before is not None and isinstance(error, Unavailable)
+                selector = before[0] if before is not None and silent else labels.Selector()
+                if not silent and not isinstance(error, NotFound):
                     log.warning(
                         "Service of an endpoint picker not readable; its requests are not counted",
                         error=str(error),
                     )
-            found[namespace, name] = (selector, now)
-        self._services = found
+            services[namespace, name] = (selector, now)
+        self._services = services
 
     async def _selector(self, namespace: str, name: str) -> labels.Selector:
         path = paths.item("v1", "services", name, namespace=namespace)
@@ -152,20 +150,23 @@ def endpoints(
         served: Labels of the variants' pods, running or to be, by namespace; other pools are not ours.
 
     """
-    found: dict[tuple[str, str], None] = {}
+    urls: dict[tuple[str, str], None] = {}
     for item in picked:
-        ours = served.get(item.namespace, ())
-        if not item.pool.selector.requirements or not any(map(item.pool.selector.matches, ours)):
+        labelled = served.get(item.namespace, ())
+        routes = bool(item.pool.selector.requirements)
+        if not routes or not any(map(item.pool.selector.matches, labelled)):
             continue
         among = [pod for pod in by_label.matching(item.namespace, item.picker) if pod["address"]]
         # Of several one leads; the others are not ready, or show zeros.
         ready = [pod for pod in among if pod["ready"]] or among
         for pod in sorted(ready, key=lambda pod: str(pod["address"])):
-            found[item.namespace, _url(pod)] = None
-    return tuple(found)[:MOST_PICKERS]
+            urls[item.namespace, _url(pod)] = None
+    return tuple(urls)[:MOST_PICKERS]
 
 
 def _url(pod: Mapping[str, Any]) -> str:
+    if pod["annotated"]:
+        return str(pod["url"])
     address, port = pod["address"], pod["ports"].get(METRICS_NAME, METRICS_PORT)
     scheme = "https" if str(pod["url"]).startswith("https:") else "http"
     return f"{scheme}://{f'[{address}]' if ':' in address else address}:{port}/metrics"
