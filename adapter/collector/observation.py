@@ -320,7 +320,10 @@ def _lacking(traffic: Traffic | None, source: VariantSource) -> str:
     return ""
 
 
-_AS_OTHERS = "its gauges are no queue; if it ever served, it is taken to get as many requests as each other pod"
+_AS_OTHERS = (
+    "its gauges are no queue; if it ever served, it is taken to get as many requests as each of the other"
+    " pods"
+)
 
 
 def _hung(collected: CollectedVariant, covered: Coverage) -> tuple[str, ...]:
