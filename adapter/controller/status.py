@@ -11,6 +11,7 @@ from adapter.controller.actuator import Unapplied
 from adapter.controller.estimates import stored
 from adapter.controller.state import VariantState
 from adapter.resources.inputs import InvalidVariant
+from adapter.resources.serving import roles
 from adapter.resources.stored_status import CONFIGURATION
 
 Status = Mapping[str, Any]
@@ -108,6 +109,8 @@ def _conditions(
     """Type, status, reason and message of all conditions."""
     source = state.source
     replicas = f"{source.reference}: {source.replicas} of {source.spec_replicas} replicas"
+    if role := roles.text(source.role):
+        replicas = f"{replicas}; {role}"
     measured = state.metrics == "MetricsFound"
     good = state.outcome in {"OptimizationSucceeded", "CapacityShort", "SaturationRule"}
     resolved = ("TargetResolved", True, "TargetFound", replicas)
@@ -125,8 +128,14 @@ def _conditions(
             state.metrics,
             _metrics_source(state) if measured else _metrics_problem(state),
         ),
-        ("OptimizationReady", good, state.outcome, state.reason if good else state.problem),
+        ("OptimizationReady", good, state.outcome, _decided(state) if good else state.problem),
     ]
+
+
+def _decided(state: VariantState) -> str:
+    """Why the target is what it is, and which GPUs a short one could not use."""
+    short = state.outcome == "CapacityShort" and state.source.closed
+    return f"{state.reason}; {state.source.closed}" if short else state.reason
 
 
 def _metrics_source(state: VariantState) -> str:

@@ -34,6 +34,8 @@ async def config_maps(site: Site) -> AsyncIterator[Finding]:
     problems = [*reader.problems, *map(str, reader.settings.setting_problems)]
     for problem in problems:
         yield Finding("error", problem, "correct that field")
+    for text in reader.settings.wva.unused:
+        yield Finding("warning", text, "remove the key, or leave it for the other autoscaler")
     if not problems and found.keys() >= set(NEEDED_CONFIG_MAPS):
         yield Finding(
             "ok",

@@ -83,6 +83,7 @@ def needed(names: Names) -> list[Attributes]:
         *rule("list watch", "", "pods"),
         *rule("list watch", "inference.networking.k8s.io", "inferencepools"),
         *rule("get", "", "services"),
+        *rule("list watch", "monitoring.coreos.com", "podmonitors"),
         *rule("create", "events.k8s.io", "events"),
         *rule("create", "authentication.k8s.io", "tokenreviews"),
         *rule("create", "authorization.k8s.io", "subjectaccessreviews"),

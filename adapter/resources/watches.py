@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from adapter import logs
 from adapter.kube import advice, paths
 from adapter.kube.client import Cluster
-from adapter.kube.errors import ApiError, Unavailable
+from adapter.kube.errors import ApiError, NotFound, Unavailable
 from adapter.kube.informer import Informer, Object
 from adapter.kube.scale import Reference, Scale, Scales, Unresolved
 from adapter.resources import gpus as inventory
@@ -20,7 +20,7 @@ from adapter.resources import pods, schemas
 from adapter.resources import variant as variants
 from adapter.resources.configuration.last_good import NOTHING
 from adapter.resources.devices import dra
-from adapter.resources.serving import pools
+from adapter.resources.serving import groups, monitors, pools
 from adapter.resources.watched.joining import Items, Seen, join
 from adapter.resources.watched.scope import Scope
 from adapter.resources.wva import managed
@@ -72,6 +72,15 @@ class ClusterObjects:
         self._slices = _of_dra(cluster, "resourceslices", changed, dra.trimmed_slice, scope)
         self._claims = _of_dra(cluster, "resourceclaims", changed, dra.trimmed_claim, scope)
         self._pickers = pools.Pickers(cluster, scope.namespaces, changed=changed)
+        self._monitors = [
+            Informer(
+                cluster,
+                paths.collection(monitors.VERSION, monitors.PLURAL, namespace=name),
+                changed=changed,
+                trim=monitors.trimmed,
+            )
+            for name in scope.namespaces or ("",)
+        ]
         self._all = [
             *self._variants,
             *self._deployments,
@@ -89,6 +98,7 @@ class ClusterObjects:
                 *self._slices,
                 *self._claims,
                 *self._pickers.informers,
+                *self._monitors,
             ):
                 group.create_task(informer.run(), name=f"watch {informer.path}")
 
@@ -140,6 +150,8 @@ class ClusterObjects:
                 scales[namespace, reference] = await self._scales.read(namespace, reference)
             except ApiError as error:
                 before = self._others.get((namespace, reference))
+                if reference.kind == groups.ROLE_SET:
+                    error = NotFound(groups.NO_SCALE, path=error.path, code=404)
                 # A cluster that does not answer says nothing about the scale; a refusal does.
                 if isinstance(error, Unavailable) and isinstance(before, Scale):
                     scales[namespace, reference] = before
@@ -160,6 +172,7 @@ class ClusterObjects:
             slices=_items(self._slices),
             claims=_items(self._claims),
             pickers=self._pickers.picked(),
+            monitors=_items(self._monitors),
             others=dict(self._others),
             configs_read=self._configs.synced.is_set(),
             unread="; ".join(i.problem or "not read yet" for i in self._unread()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from adapter import logs
@@ -23,7 +23,7 @@ from adapter.resources.annotations import Destinations
 from adapter.resources.configuration.last_good import LastGood
 from adapter.resources.devices import dra, products, taints
 from adapter.resources.devices.asked import device_types
-from adapter.resources.serving import groups, pools
+from adapter.resources.serving import groups, monitors, pools, roles
 from adapter.resources.watched.scope import Scope
 from adapter.resources.wva import managed
 
@@ -45,6 +45,7 @@ class Seen:
     slices: Items
     claims: Items
     pickers: list[pools.Picked]
+    monitors: Items
     others: Mapping[tuple[str, Reference], Scale | Unresolved]
     configs_read: bool
     unread: str
@@ -53,7 +54,8 @@ class Seen:
 
 def join(scope: Scope, seen: Seen) -> joined.Inputs:
     reader = joined.Reader(Destinations(scope.allowed_endpoints), last_good=seen.last_good)
-    by_label = pods.ByLabel(pod for _, pod in seen.pods)
+    scraped = [item["monitor"] for _, item in seen.monitors]
+    by_label = pods.ByLabel(monitors.applied([pod for _, pod in seen.pods], scraped))
     config_maps_seen = set()
     for (_, name), item in seen.configs:
         if name in READ_CONFIG_MAPS or name.endswith(CONFIG_SUFFIX):
@@ -82,6 +84,7 @@ def join(scope: Scope, seen: Seen) -> joined.Inputs:
         )
         reader.capacity, problems = gpus.capacity(device_types(reader, scope.config_namespace))
         reader.problems.extend(problems)
+        reader.closed = gpus.closed()
     return reader.inputs()
 
 
@@ -159,9 +162,13 @@ def _read_target(
         selector = pods.selector_of((written.get("spec") or {}).get("selector") or {})
         deployment = schemas.Deployment.model_validate(written)
         matching = by_label.matching(namespace, selector)
+        serving = by_label.serving(namespace, selector)
+        if serving.gpus is None:
+            serving = replace(serving, gpus=pods.gpus_of(_template(written)))
         reader.add_deployment(
             deployment,
-            by_label.serving(namespace, selector),
+            serving,
+            role=roles.of_pods(matching or [{"metadata": {"labels": _template_labels(written)}}]),
             products=_products(seen, matching, products.of_pod(_template(written))),
         )
     else:
@@ -174,7 +181,11 @@ def _read_target(
             selector = pods.parsed(f"{managed.VARIANT}={variant}")
         matching = by_label.matching(namespace, selector)
         reader.targets[namespace, reference] = variants.Target(
-            replicas=scale.replicas,
+            # The scaler of one role of a DisaggregatedSet counts pods, and a replica is a group of them.
+            replicas=groups.leaders(matching)
+            if reference.kind == groups.ROLE_SCALER
+            else scale.replicas,
+            role=roles.of_pods(matching),
             spec_replicas=scale.spec_replicas,
             uid=scale.uid,
             serving=by_label.serving(namespace, selector),

@@ -87,21 +87,53 @@ _KINDS: Mapping[str, type[_Entry]] = {
 _Found = TypeVar("_Found", bound=_Entry)
 
 
+_UNUSED: Mapping[str, Mapping[str, str]] = {
+    SATURATION: dict.fromkeys(
+        (
+            "kvCacheThreshold",
+            "queueLengthThreshold",
+            "kvSpareTrigger",
+            "queueSpareTrigger",
+            "scaleUpThreshold",
+            "scaleDownBoundary",
+        ),
+        "a threshold of the saturation rule, for which KV cache and queue are judged by the adapter's own",
+    ),
+    QUEUEING: {
+        "sloMultiplier": "targets are not made of it: name targetTTFT and targetITL",
+        "tuningEnabled": "tuning is set by --tune or the annotation llmd.ai/tune",
+    },
+}
+"""Keys that stand in published ConfigMaps and do nothing here, with what is there instead."""
+
+
 class WvaConfig:
-    """Entries of these ConfigMaps, read so far."""
+    """Entries of these ConfigMaps, read so far.
+
+    Attributes:
+        unused: Keys that are known and do nothing, one line each.
+
+    """
 
     def __init__(self) -> None:
+        self.unused: list[str] = []
         self._entries: dict[str, dict[str, _Entry]] = {}
         self._classes: dict[str, fleet.ServiceClass] = {}
 
-    def read(self, where: str, name: str, data: Mapping[str, str]) -> list[str]:
+    def read(self, where: str, name_of_map: str, data: Mapping[str, str]) -> list[str]:
         """Read one of the ConfigMaps; give its entries that cannot be used, one line each."""
-        kind, problems = _KINDS[name], []
-        entries = self._entries.setdefault(name, {})
+        kind, problems = _KINDS[name_of_map], []
+        entries = self._entries.setdefault(name_of_map, {})
         for key, text in data.items():
             place = f"{where}: data.{key}"
             try:
-                entries[key] = kind.model_validate(parse_yaml(text) or {})
+                document = parse_yaml(text) or {}
+                entries[key] = kind.model_validate(document)
+                self.unused += [
+                    f"{place}: {name} is not used: {why}"
+                    for name, why in _UNUSED.get(name_of_map, {}).items()
+                    if name in document
+                ]
             except DocumentError as error:
                 problems.append(f"{place}: {error}")
             except ValidationError as error:
