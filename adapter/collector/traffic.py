@@ -92,6 +92,7 @@ class TrafficWindow:
         self._latest: dict[str, Sample] = {}
         self._departed: dict[str, Sample] = {}
         self._origins: dict[str, float] = {}
+        self._suspended: set[str] = set()
         self._growth: deque[Growth] = deque()
         self._first_at: float | None = None
         self._active_at = -math.inf
@@ -116,6 +117,8 @@ class TrafficWindow:
         if previous is not None and now <= previous.at:
             return
         self._departed.pop(endpoint, None)
+        if previous is not None:
+            self._suspended.discard(endpoint)
         if previous is None and not self._latest:
             # The first pod after there was none: the request that woke it has not been served yet.
             self._active_at = max(self._active_at, now)
@@ -132,6 +135,11 @@ class TrafficWindow:
         else:
             # What it counted before may be older than this window, and it may not have been idle.
             late = now - self._first_at > self.window_seconds / 4
+            if endpoint in self._suspended:
+                # What came to it while it was not counted is not known, which is no rate of zero.
+                late = False
+                self._suspended.discard(endpoint)
+                self._growth = deque(item for item in self._growth if item.endpoint != endpoint)
             self._origins[endpoint] = self._first_at if late else now
             self._active_at = max(self._active_at, now)
         if page.stock > 0:
@@ -154,6 +162,7 @@ class TrafficWindow:
 
     def retain(self, endpoints: Iterable[str]) -> None:
         """Drop the samples of all other pods, not what they counted."""
+        self._suspended &= set(endpoints)
         for gone in self._latest.keys() - set(endpoints):
             self._departed[gone] = self._latest.pop(gone)
 
@@ -161,6 +170,7 @@ class TrafficWindow:
         """Count nothing of a pod until its next sample; `forget`: nor what it grew by until then."""
         if endpoint in self._latest:
             self._departed[endpoint] = self._latest.pop(endpoint)
+        self._suspended.add(endpoint)
         if forget:
             self._departed.pop(endpoint, None)
 

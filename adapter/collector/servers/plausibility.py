@@ -43,6 +43,8 @@ _TIMES_FINISHED, _AHEAD = 4.0, 30.0
 """First tokens over so many pages that are more than this many times those that ended, and as many more, are
 not requests whose clients went away."""
 
+BEHIND = "it counts {ended:.0f} requests that ended for {begun:.0f} first tokens: one of the two is wrong"
+
 _STARTS = 8
 
 SHARED = (
@@ -214,9 +216,24 @@ def _doubt(
         base = _NOTHING
     seconds = page.itl[0] - base.itl[0] if page.itl[1] >= base.itl[1] else page.itl[0]
     implied = seconds / (now - since)
-    if implied > _TIMES_SEEN * max(address.most, batch) + _UNSEEN:
-        return BEYOND.format(number=implied), CLEAN_PAGES
-    return "", 0
+    odd = _uneven(base, page)
+    if not odd and implied > _TIMES_SEEN * max(address.most, batch) + _UNSEEN:
+        odd = BEYOND.format(number=implied)
+    return odd, CLEAN_PAGES if odd else 0
+
+
+def _uneven(before: PodMetrics, after: PodMetrics) -> str:
+    """Whether more requests ended than began or ran, or many more began than ended or run, on one page."""
+    begun = after.ttft[1] - before.ttft[1]
+    ended = after.finished - before.finished
+    if after.ttft[1] <= 0 and before.ttft[1] <= 0:
+        return ""
+    served = max(ended, 0.0) + max(after.running - before.running, 0.0)
+    if begun > _TIMES_FINISHED * served + _AHEAD:
+        return AHEAD.format(begun=begun, ended=ended)
+    if ended > _TIMES_FINISHED * max(begun, 0.0) + before.stock + _AHEAD:
+        return BEHIND.format(begun=begun, ended=ended)
+    return ""
 
 
 _NOTHING = PodMetrics(
