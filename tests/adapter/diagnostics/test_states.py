@@ -140,7 +140,7 @@ STATES: dict[str, tuple[Change, str]] = {
     ),
     "costs no JSON": (config_map(0, "A100", "{"), "accelerator-unit-costs: data.A100: not valid JSON"),
     "cost negative": (
-        config_map(0, "A100", '{"device": "x", "cost": "-1"}'), "data.A100: cost: ",
+        config_map(0, "A100", '{"device": "x", "cost": "-1"}'), "accelerator-unit-costs: data.A100: ",
     ),
     "class no YAML": (config_map(1, "premium", "a: ["), "service-classes-config: data.premium: "),
     "class without target": (
