@@ -9,6 +9,7 @@ from typing import Any
 from adapter.controller import tuning
 from adapter.controller.actuator import Unapplied
 from adapter.controller.estimates import stored
+from adapter.controller.history import decisions
 from adapter.controller.state import VariantState
 from adapter.resources.inputs import InvalidVariant
 from adapter.resources.serving import roles
@@ -18,6 +19,12 @@ Status = Mapping[str, Any]
 
 LEARNED = "learnedStepTimes"
 """Field of what was learned, from which a new leader goes on."""
+
+ADVISORY = "advisory, not published"
+"""Beginning of the message of a target that no autoscaler reads."""
+
+HISTORY = "history"
+"""Field of the last decisions, which outlive a change of leaders."""
 
 ACCURATE = "ProfileAccurate"
 """Type of the condition that predictions are right; absent until they once were wrong."""
@@ -58,7 +65,7 @@ def of_state(
     status: dict[str, Any] = {
         "observedGeneration": source.generation,
         "currentAlloc": current,
-        "actuation": {"applied": unapplied is None and state.desired is not None},
+        "actuation": {"applied": _applied(state, unapplied)},
         "conditions": [
             _condition(item, before, now=now, generation=source.generation)
             for item in _conditions(state, unapplied)
@@ -83,7 +90,13 @@ def of_state(
     learned = stored.text(source.model, tuning.to_store(state.tuned), _learned(before))
     if learned:
         status[LEARNED] = learned
+    if state.history:
+        status[HISTORY] = decisions.of_status(state.history)
     return status
+
+
+def _applied(state: VariantState, unapplied: Unapplied | None) -> bool:
+    return unapplied is None and state.desired is not None and not state.source.advisory
 
 
 def _learned(status: Status) -> str:
@@ -133,9 +146,10 @@ def _conditions(
 
 
 def _decided(state: VariantState) -> str:
-    """Why the target is what it is, and which GPUs a short one could not use."""
+    """The reason of a target, that nothing reads it where it only advises, and GPUs that it cannot use."""
+    reason = f"{ADVISORY}: {state.reason}" if state.source.advisory else state.reason
     short = state.outcome == "CapacityShort" and state.source.closed
-    return f"{state.reason}; {state.source.closed}" if short else state.reason
+    return f"{reason}; {state.source.closed}" if short else reason
 
 
 def _metrics_source(state: VariantState) -> str:
@@ -161,9 +175,9 @@ def of_refusal(refusal: InvalidVariant, before: Status, *, now: float) -> dict[s
         ("MetricsAvailable", None, refusal.reason, "not evaluated"),
         ("OptimizationReady", False, refusal.reason, refusal.message),
     ]
-    learned = _learned(before)
+    kept = {name: before[name] for name in (LEARNED, HISTORY) if before.get(name)}
     return {
-        **({LEARNED: learned} if learned else {}),
+        **kept,
         "observedGeneration": refusal.generation,
         "actuation": {"applied": False},
         "conditions": [

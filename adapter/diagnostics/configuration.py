@@ -9,7 +9,12 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from adapter.diagnostics.site import Finding, Site
-from adapter.installation import CONFIG_SUFFIX, NEEDED_CONFIG_MAPS, READ_CONFIG_MAPS
+from adapter.installation import (
+    CONFIG_SUFFIX,
+    DEFAULTS_SUFFIX,
+    NEEDED_CONFIG_MAPS,
+    READ_CONFIG_MAPS,
+)
 from adapter.kube import paths
 from adapter.kube.errors import ApiError
 
@@ -23,11 +28,13 @@ async def config_maps(site: Site) -> AsyncIterator[Finding]:
     """Whether the ConfigMaps are there and can be read."""
     space = site.names.namespace
     found = await _found(site)
-    for name in NEEDED_CONFIG_MAPS:
-        if name not in found:
-            yield Finding(
-                "error", f"no ConfigMap {space}/{name}", "kubectl apply -k manifests/base"
-            )
+    absent = [
+        name
+        for name in NEEDED_CONFIG_MAPS
+        if found.keys().isdisjoint({name, f"{name}{DEFAULTS_SUFFIX}"})
+    ]
+    for name in absent:
+        yield Finding("error", f"no ConfigMap {space}/{name}", "kubectl apply -k manifests/base")
     if not found:
         return
     reader = _read(site, found)
@@ -36,7 +43,7 @@ async def config_maps(site: Site) -> AsyncIterator[Finding]:
         yield Finding("error", problem, "correct that field")
     for text in reader.settings.wva.unused:
         yield Finding("warning", text, "remove the key, or leave it for the other autoscaler")
-    if not problems and found.keys() >= set(NEEDED_CONFIG_MAPS):
+    if not problems and not absent:
         yield Finding(
             "ok",
             f"{len(reader.settings.accelerators)} accelerators with costs,"

@@ -24,6 +24,7 @@ CHECKS: tuple[Check, ...] = (
     aggregation.version,
     aggregation.layer,
     variants.definition,
+    variants.versions,
     aggregation.api_service,
     aggregation.lease,
     permissions.adapter,

@@ -212,5 +212,4 @@ def _reference(item: Mapping[str, Any]) -> Reference | None:
 
 
 def _problem(informer: Informer) -> str:
-    """Why a collection cannot be watched, with what to do about it; empty while it can."""
     return "" if informer.error is None else advice.explained(informer.error)

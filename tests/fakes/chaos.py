@@ -20,6 +20,7 @@ from adapter.clock import Clock
 from adapter.collector import exposition, promql
 from adapter.collector.collector import CollectionSettings, Collector
 from adapter.collector.instant_vector import Sample
+from adapter.collector.model_servers import PodMetrics
 from adapter.controller.demand import RateSettings
 from adapter.controller.loop import ControlLoop
 from adapter.controller.settings import LoopSettings
@@ -202,7 +203,7 @@ class Outcome:
         return self.right is not None and self.least == self.right == self.most
 
 
-def _read(page: Page, origin: Origin, endpoint: str, now: float) -> exposition.PodMetrics | None:
+def _read(page: Page, origin: Origin, endpoint: str, now: float) -> PodMetrics | None:
     """A page as one of the sources reads it; None where it is refused."""
     model = scenario.MODEL
     if origin == "direct":

@@ -9,6 +9,7 @@ from typing import Any
 from adapter import logs
 from adapter.installation import (
     CONFIG_SUFFIX,
+    DEFAULTS_SUFFIX,
     MANAGED_TARGETS,
     NEEDED_CONFIG_MAPS,
     READ_CONFIG_MAPS,
@@ -20,6 +21,7 @@ from adapter.resources import hpa, pods, schemas
 from adapter.resources import inputs as joined
 from adapter.resources import variant as variants
 from adapter.resources.annotations import Destinations
+from adapter.resources.configuration import advisory
 from adapter.resources.configuration.last_good import LastGood
 from adapter.resources.devices import dra, products, taints
 from adapter.resources.devices.asked import device_types
@@ -56,13 +58,12 @@ def join(scope: Scope, seen: Seen) -> joined.Inputs:
     reader = joined.Reader(Destinations(scope.allowed_endpoints), last_good=seen.last_good)
     scraped = [item["monitor"] for _, item in seen.monitors]
     by_label = pods.ByLabel(monitors.applied([pod for _, pod in seen.pods], scraped))
-    config_maps_seen = set()
+    seen_names = {name for (_, name), _ in seen.configs}
     for (_, name), item in seen.configs:
         if name in READ_CONFIG_MAPS or name.endswith(CONFIG_SUFFIX):
             reader.read_config_map(f"ConfigMap {scope.config_namespace}/{name}", item)
-            config_maps_seen.add(name)
     for name in NEEDED_CONFIG_MAPS:
-        if seen.configs_read and name not in config_maps_seen:
+        if seen.configs_read and seen_names.isdisjoint({name, f"{name}{DEFAULTS_SUFFIX}"}):
             reader.settings.missing(f"ConfigMap {scope.config_namespace}/{name}", name)
     for (namespace, name), item in seen.variants:
         if managed.excluded(item.get("metadata") or {}):
@@ -85,7 +86,7 @@ def join(scope: Scope, seen: Seen) -> joined.Inputs:
         reader.capacity, problems = gpus.capacity(device_types(reader, scope.config_namespace))
         reader.problems.extend(problems)
         reader.closed = gpus.closed()
-    return reader.inputs()
+    return advisory.completed(reader.inputs(), seen.variants, actuate=scope.actuate)
 
 
 @dataclass(slots=True)
