@@ -75,6 +75,10 @@ class Demand:
         """Text for reasons."""
         return f"{self.waiting:g} wait at the gateway, {self.arrived:g} came"
 
+    def __add__(self, other: Demand) -> Demand:
+        """Requests for the model at other gateways besides."""
+        return Demand(waiting=self.waiting + other.waiting, arrived=self.arrived + other.arrived)
+
     @property
     def any(self) -> bool:
         """Whether there are requests for the model."""
@@ -160,24 +164,14 @@ class Gateways:
         """`endpoints`: namespace of the models (empty for any) and metrics URL; `by`: how to reach them."""
         self._session = session
         self._by = by
-        self._configured = tuple(dict.fromkeys(endpoints))
-        self._endpoints = self._configured
+        self._endpoints = tuple(dict.fromkeys(endpoints))
         self._counts: dict[tuple[str, str], float] = {}
         self._problems: dict[str, str] = {}
 
-    def use(self, discovered: Iterable[tuple[str, str]]) -> None:
-        """Scrape these endpoints from now on beside those that were configured, which count first."""
-        known = {url for _, url in self._configured}
-        more = (item for item in dict.fromkeys(discovered) if item[1] not in known)
-        self._endpoints = (*self._configured, *more)
-        urls = {url for _, url in self._endpoints}
-        self._counts = {key: value for key, value in self._counts.items() if key[0] in urls}
-        self._problems = {url: text for url, text in self._problems.items() if url in urls}
-
     @property
-    def problems(self) -> Mapping[str, str]:
-        """Why gateways gave nothing at the last scrape, by metrics URL."""
-        return self._problems
+    def failing(self) -> bool:
+        """Whether a page could not be read the last time."""
+        return bool(self._problems)
 
     async def demand(
         self, window: GatewayWindow | None = None, *, now: float = 0.0

@@ -116,7 +116,7 @@ def _read_targets(reader: joined.Reader, seen: Seen, by_label: pods.ByLabel) -> 
             deployment = (
                 deployments.get((namespace, reference.name)) if reference.is_deployment else None
             )
-            variant_pods.tolerations.add(taints.of_pod(_template(deployment)))
+            variant_pods.tolerations.add(taints.of_pod(pods.template_of(deployment)))
             labelled = variant_pods.labels.setdefault(namespace, [])
             labelled += [pod["metadata"]["labels"] for pod in matching]
             # A variant at zero replicas has a template only.
@@ -127,13 +127,6 @@ def _read_targets(reader: joined.Reader, seen: Seen, by_label: pods.ByLabel) -> 
             why = f"cannot be read ({type(error).__name__})"
             reader.targets[namespace, reference] = Unresolved(why)
     return variant_pods
-
-
-def _template(deployment: Object | None) -> Mapping[str, Any]:
-    """The pods' spec in a Deployment; empty where there is none."""
-    spec = (deployment or {}).get("spec") or {}
-    template: Mapping[str, Any] = (spec.get("template") or {}).get("spec") or {}
-    return template
 
 
 def _template_labels(deployment: Object | None) -> Mapping[str, str]:
@@ -165,12 +158,12 @@ def _read_target(
         matching = by_label.matching(namespace, selector)
         serving = by_label.serving(namespace, selector)
         if serving.gpus is None:
-            serving = replace(serving, gpus=pods.gpus_of(_template(written)))
+            serving = replace(serving, gpus=pods.gpus_of(pods.template_of(written)))
         reader.add_deployment(
             deployment,
             serving,
             role=roles.of_pods(matching or [{"metadata": {"labels": _template_labels(written)}}]),
-            products=_products(seen, matching, products.of_pod(_template(written))),
+            products=_products(seen, matching, products.of_pod(pods.template_of(written))),
         )
     else:
         scale = seen.others.get((namespace, reference), Unresolved("/scale was not read yet"))
