@@ -141,6 +141,10 @@ async def test_the_history_survives_a_change_of_leaders(tmp_path: Path) -> None:
             assert written[-1]["before"] == written[-2]["replicas"]
             shown = json.loads(await page(front, "/variants/team-a/v"))["history"]
             assert shown[-1]["replicas"] == world.desired()
+            # A follower, which learns of later statuses without reading all objects anew.
+            async with world.replica("b"):
+                world.load["v"] = 300.0
+                await until(lambda: (world.desired() or 0) > written[-1]["replicas"])
         before = world.status()["history"]
         async with world.replica("b") as (front, _):
             world.load["v"] = 480.0
