@@ -170,11 +170,8 @@ class Reconciler:
         plan = await self._planner(
             fleet_of(inputs, variants.values(), capacity=left, settings=settings)
         )
-        # A learned profile that cannot be planned with leaves the rule to decide.
-        fallback = {key: saturated[key] for key in saturated.keys() & plan.set_aside.keys()}
-        plan = replace(plan, decisions={**plan.decisions, **decided, **fallback})
-        rates = {key: item.rate for key, item in sized.items() if item.rate is not None}
-        targets = self._stabilize(plan, inputs, capacity, settings, rates=rates)
+        plan = _with_rule(plan, decided, saturated)
+        targets = self._stabilize(plan, inputs, capacity, settings, rates=_rates(sized))
         now = self._clock.time()
         for key, item in sized.items():
             await asyncio.sleep(0)  # requests are served in between
@@ -182,9 +179,7 @@ class Reconciler:
             if before is not None:
                 moment = moment_of(self._clock, settings, now, item.observation)
                 try:
-                    after = _decide(before, item, plan, targets.get(key), moment)
-                    state = decisions.recorded(before.state, after.state, now=now)
-                    self._records[key] = replace(after, state=state)
+                    self._records[key] = _decide(before, item, plan, targets.get(key), moment)
                 except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
                     why = self._unforeseen.clause("its decision cannot be used", key, error)
                     self._records[key] = states.hold(before, item.observation, why, moment)
@@ -298,7 +293,33 @@ def moment_of(
     )
 
 
+def _rates(sized: Mapping[str, SizedVariant]) -> Mapping[str, SizingRate]:
+    return {key: item.rate for key, item in sized.items() if item.rate is not None}
+
+
+def _with_rule(
+    plan: planning.Plan,
+    decided: Mapping[str, planning.Decision],
+    saturated: Mapping[str, planning.Decision],
+) -> planning.Plan:
+    """The plan with what the saturation rule decided, also in place of the planner."""
+    fallback = {key: saturated[key] for key in saturated.keys() & plan.set_aside.keys()}
+    return replace(plan, decisions={**plan.decisions, **decided, **fallback})
+
+
 def _decide(
+    before: VariantRecord,
+    sized: SizedVariant,
+    plan: planning.Plan,
+    target: StableTarget | None,
+    moment: Moment,
+) -> VariantRecord:
+    """The record with what this cycle decided, and its history with what that changed."""
+    after = _decided(before, sized, plan, target, moment)
+    return replace(after, state=decisions.recorded(before.state, after.state, now=moment.now))
+
+
+def _decided(
     before: VariantRecord,
     sized: SizedVariant,
     plan: planning.Plan,
