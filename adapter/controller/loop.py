@@ -19,6 +19,7 @@ from adapter.collector.gateway import GatewayWindow
 from adapter.collector.prometheus import PrometheusOptions
 from adapter.controller import demand
 from adapter.controller.demand import GatewayDemand
+from adapter.controller.history.timeline import Timeline
 from adapter.controller.reconciler import Planner, Reconciler
 from adapter.controller.settings import LoopSettings
 from adapter.controller.state import VariantState
@@ -30,6 +31,9 @@ log = structlog.get_logger()
 
 DEBOUNCE_SECONDS = 0.5
 """Real seconds between the request of a reconcile cycle and its start, so that one serves many changes."""
+
+_READING = "reading the changed objects"
+"""What failed, in readiness and conditions, while the objects cannot be joined."""
 
 
 class _Failures:
@@ -59,7 +63,7 @@ class ControlLoop:
     """Runs the cycles, and takes what changes them: objects, settings, gateway demand, leadership.
 
     Where another replica leads, the published targets are those that `.status` holds. They stay published
-    when leadership changes.
+    when leadership changes. `timeline` has what was decided, beside what there was.
     """
 
     def __init__(
@@ -79,12 +83,9 @@ class ControlLoop:
         self._leading = leading
         self._gateways = GatewayDemand(window_seconds=settings.collection.window)
         self._reconciler = Reconciler(
-            collector=collector,
-            store=store,
-            clock=clock,
-            planner=planner,
-            gateways=self._gateways,
+            collector=collector, store=store, clock=clock, planner=planner, gateways=self._gateways
         )
+        self.timeline = Timeline()
         self._requested = asyncio.Event()
         self._cycles = 0
         self._failures = _Failures()
@@ -172,6 +173,20 @@ class ControlLoop:
 
     def apply_inputs(self, inputs: Inputs) -> None:
         """Use new objects; targets of variants that were removed are withdrawn at once."""
+        self._failures.succeeded(_READING)
+        if _written(inputs) != _written(self.inputs):
+            self.request_cycle()
+        self._reconciler.apply_inputs(inputs, self._settings, leading=self._leading)
+
+    def hold_inputs(self, error: Exception) -> None:
+        """Go on with the objects in use: newer ones cannot be read; every variant's status says so."""
+        why = self._failures.failed(_READING, error)
+        message = f"{why}; deciding with the objects of before; the adapter's log has the details"
+        variants = tuple(
+            item if message in item.warnings else replace(item, warnings=(*item.warnings, message))
+            for item in self.inputs.variants
+        )
+        inputs = replace(self.inputs, variants=variants)
         if _written(inputs) != _written(self.inputs):
             self.request_cycle()
         self._reconciler.apply_inputs(inputs, self._settings, leading=self._leading)
@@ -185,6 +200,7 @@ class ControlLoop:
     def start_leading(self) -> None:
         """Decide from now on; what was recommended in an earlier time as leader no longer counts."""
         self._reconciler.forget_recommendations()
+        self.timeline.forget()
         self._leading = True
 
     def stop_leading(self) -> None:
@@ -275,6 +291,7 @@ class ControlLoop:
         self._requested.clear()
         await self._reconciler.reconcile(self._settings)
         self._cycles += 1
+        self.timeline.record(self.states, now=self._clock.time())
 
 
 def _written(inputs: Inputs) -> object:
@@ -296,6 +313,7 @@ def _written(inputs: Inputs) -> object:
                 published=None,
                 gpus=None,
                 stored="",
+                history=(),
                 target_uid="",
             )
             for source in inputs.variants

@@ -18,6 +18,7 @@ from adapter.collector.observation import Observation
 from adapter.controller import demand, reactions, stabilization
 from adapter.controller import state as states
 from adapter.controller.demand import GatewayDemand
+from adapter.controller.history import decisions
 from adapter.controller.settings import LoopSettings
 from adapter.controller.sizing import SizedVariant, Sizing, fleet_of
 from adapter.controller.stabilization import Stabilization, StableTarget
@@ -184,7 +185,9 @@ class Reconciler:
             if before is not None:
                 moment = _moment(self._clock, settings, now, item.observation)
                 try:
-                    self._records[key] = _decide(before, item, plan, targets.get(key), moment)
+                    after = _decide(before, item, plan, targets.get(key), moment)
+                    state = decisions.recorded(before.state, after.state, now=now)
+                    self._records[key] = replace(after, state=state)
                 except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
                     why = self._unforeseen.clause("its decision cannot be used", key, error)
                     self._records[key] = states.hold(before, item.observation, why, moment)
@@ -277,7 +280,7 @@ class Reconciler:
         return stabilization.release_devices(targets, plan.decisions, inputs, capacity)
 
     def _publish(self) -> None:
-        self._store.publish(item for one in self._records.values() for item in one.series)
+        self._store.publish(item for one in self._records.values() for item in one.served)
 
 
 def _moment(
@@ -319,4 +322,4 @@ def _decide(
 
 
 def _served(records: Mapping[str, VariantRecord]) -> object:
-    return {key: item.series for key, item in records.items() if item.series}
+    return {key: item.served for key, item in records.items() if item.served}

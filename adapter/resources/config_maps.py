@@ -2,6 +2,9 @@
 
 They fail static: a row that breaks or disappears stays in force as it last was good, for the variants that
 need it, until it is replaced. `LastGood` goes from one reading to the next.
+
+An installation brings defaults in ConfigMaps of their own, so that an upgrade never replaces what people
+wrote. A row of theirs, good or not, hides the default of its key.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from typing import Any
 
 from adapter.planning import fleet
 from adapter.resources import schemas
-from adapter.resources.configuration import last_good, rows
+from adapter.resources.configuration import defaults, last_good, rows
 from adapter.resources.configuration.last_good import (
     HELD,
     NOTHING,
@@ -33,9 +36,12 @@ CLASSES = "service-classes-config"
 CONFIG_SUFFIX = "variantautoscaling-config"
 
 NEEDED = (COSTS, CLASSES)
-"""ConfigMaps that planning requires."""
+"""ConfigMaps that planning requires, each itself or its defaults."""
 
-READ = (*NEEDED, *wva.NAMES)
+DEFAULTS = tuple(f"{name}{defaults.SUFFIX}" for name in NEEDED)
+"""ConfigMaps with the defaults that an installation brings."""
+
+READ = (*NEEDED, *DEFAULTS, *wva.NAMES)
 """ConfigMaps that are read by their name."""
 
 _MOST_PROBLEMS = 3
@@ -61,6 +67,7 @@ class ConfigMaps:
         self._classes: dict[str, NamedClass] = {}
         self._used_accelerators: set[str] = set()
         self._used_models: set[tuple[str, str]] = set()
+        self._written = defaults.Written()
         self.wva = WvaConfig()
         self.data: dict[str, str] = {}
         self.setting_problems: list[keys.SettingProblem] = []
@@ -78,37 +85,37 @@ class ConfigMaps:
     @property
     def classes(self) -> dict[str, NamedClass]:
         """Service classes by their key in the ConfigMap: those of the rows, and what is gone but used."""
-        found = dict(self._classes)
+        by_key = dict(self._classes)
         for key, model in sorted(self._used_models):
             last = self._last.classes[key]
-            now = found.get(key) or replace(
+            now = by_key.get(key) or replace(
                 last, service_class=replace(last.service_class, targets={})
             )
             targets = {**now.service_class.targets, model: last.service_class.targets[model]}
-            found[key] = replace(now, service_class=replace(now.service_class, targets=targets))
-        return found
+            by_key[key] = replace(now, service_class=replace(now.service_class, targets=targets))
+        return by_key
 
     @property
     def service_classes(self) -> tuple[fleet.ServiceClass, ...]:
         """Service classes in force; rows of one name, of which one is gone, are one class."""
-        found: dict[str, fleet.ServiceClass] = {}
+        by_name: dict[str, fleet.ServiceClass] = {}
         for key, item in self.classes.items():
             one = item.service_class
-            now = found.get(one.name)
+            now = by_name.get(one.name)
             if now is None:
-                found[one.name] = one
+                by_name[one.name] = one
                 continue
             first, second = (one, now) if key in self._classes else (now, one)
-            found[one.name] = replace(first, targets={**second.targets, **first.targets})
-        return (*found.values(), *self.wva.service_classes)
+            by_name[one.name] = replace(first, targets={**second.targets, **first.targets})
+        return (*by_name.values(), *self.wva.service_classes)
 
     @property
     def last_good(self) -> LastGood:
         """What the next reading falls back to; complete once all variants were joined."""
         used = self.accelerators
-        found = {**self._last.accelerators, **self._accelerators}
+        accelerators = {**self._last.accelerators, **self._accelerators}
         return LastGood(
-            accelerators={name: item for name, item in found.items() if name in used},
+            accelerators={name: item for name, item in accelerators.items() if name in used},
             classes=self.classes,
         )
 
@@ -118,12 +125,15 @@ class ConfigMaps:
         if config_map is None:
             return
         name = config_map.metadata.name
-        if name == COSTS:
-            for accelerator, text in config_map.data.items():
-                self._unit_cost(f"{where}: data.{accelerator}", accelerator, text)
-        elif name == CLASSES:
+        edited = name.removesuffix(defaults.SUFFIX)
+        if edited in NEEDED:
+            prices = edited == COSTS
+            read = self._unit_cost if prices else self._service_class
+            found: dict[str, Any] = self._accelerators if prices else self._classes
+            last = self._last.accelerators if prices else self._last.classes
             for key, text in config_map.data.items():
-                self._service_class(f"{where}: data.{key}", key, text)
+                if self._written.counts(where, edited, key, rows=found, last=last):
+                    read(f"{where}: data.{key}", key, text)
         elif name.endswith(CONFIG_SUFFIX):
             self.setting_problems.extend(keys.problems(config_map.data, where))
             self.data.update(config_map.data)
@@ -157,14 +167,22 @@ class ConfigMaps:
             self._accelerators[name] = replace(last, where=where, problem=problem)
 
     def _service_class(self, where: str, key: str, text: str) -> None:
+        row = rows.parse_class(text)
+        name = "" if row.service_class is None else row.service_class.name
+        if not defaults.is_default(where, CLASSES):
+            own = defaults.without_name(self._classes, CLASSES, name)
+            for other in self._classes.keys() - own.keys():
+                del self._classes[other]
+        elif any(item.service_class.name == name for item in self._classes.values()):
+            return
         taken = {item.service_class.name for item in self._classes.values()}
-        found, problems = last_good.class_in_force(
-            rows.parse_class(text), self._last.classes.get(key), where=where, key=key, taken=taken
+        named_class, problems = last_good.class_in_force(
+            row, self._last.classes.get(key), where=where, key=key, taken=taken
         )
         for problem in problems:
             self._report(problem)
-        if found is not None:
-            self._classes[key] = found
+        if named_class is not None:
+            self._classes[key] = named_class
 
     def prices(self, names: Iterable[str]) -> tuple[dict[str, fleet.Accelerator], tuple[str, ...]]:
         """Accelerators of the rows, with those gone that a variant names; and what is wrong with their rows.
@@ -178,15 +196,15 @@ class ConfigMaps:
             if name not in self._accelerators and (name in named or not self._accelerators)
         }
         self._used_accelerators |= gone.keys()
-        found = {**gone, **self._accelerators}
+        in_force = {**gone, **self._accelerators}
         problems = [
             f"{item.where}: is gone; {HELD} until there is such a row again"
             if name in gone
             else item.problem
-            for name, item in sorted(found.items())
+            for name, item in sorted(in_force.items())
             if name in named or name in gone
         ]
-        return {name: item.accelerator for name, item in found.items()}, tuple(
+        return {name: item.accelerator for name, item in in_force.items()}, tuple(
             filter(None, problems)
         )
 
@@ -212,7 +230,7 @@ class ConfigMaps:
                 return named.service_class, named.problems_of(spec.model)
             for item in rows_now:
                 if _matches(item, wanted):
-                    raise MissingRowError(self._not_listed(spec.model, item))
+                    raise MissingRowError(_not_listed(spec.model, item, self.row_problems))
         listing = [item for item in rows_now if spec.model in item.service_class.targets]
         if not listing:
             listing = [item for item in gone if spec.model in item.service_class.targets]
@@ -222,19 +240,19 @@ class ConfigMaps:
                 untargeted = spec.scale_target is not None and not (wanted or broken)
                 own = self.wva.class_of(namespace, spec.model, untargeted=untargeted)
                 if own is None:
-                    raise MissingRowError(self._not_listed(spec.model, None))
+                    raise MissingRowError(_not_listed(spec.model, None, self.row_problems))
                 return own, ()
             return self._held_class(_first(listing), spec.model)
-        found = _first(listing)
-        notes = found.problems_of(spec.model)
+        listing_class = _first(listing)
+        notes = listing_class.problems_of(spec.model)
         if wanted:
             shown = listed({item.service_class.name: item for item in rows_now})
             unknown = (
                 f"spec.sloClassRef.name: no service class is called {spec.service_class.name!r}; there"
-                f" are {shown}. {found.service_class.name!r} is used, as it lists the model"
+                f" are {shown}. {listing_class.service_class.name!r} is used, as it lists the model"
             )
             notes = (unknown, *notes)
-        return found.service_class, notes
+        return listing_class.service_class, notes
 
     def _held_class(
         self, item: NamedClass, model: str
@@ -247,21 +265,22 @@ class ConfigMaps:
             f"{item.where}: {what}; {HELD} until there is such a row again",
         )
 
-    def _not_listed(self, model: str, named: NamedClass | None) -> str:
-        """Message that no class lists a model, with what is wrong with their rows."""
-        if named is None:
-            text = (
-                f"spec.modelID: no service class lists an SLO for model {model!r}; add it to ConfigMap"
-                f" {CLASSES}"
-            )
-        else:
-            text = (
-                f"spec.modelID: service class {named.service_class.name!r} lists no SLO for model"
-                f" {model!r}; it lists {listed(named.service_class.targets)}. Add it to ConfigMap"
-                f" {CLASSES}, or name another class in spec.sloClassRef"
-            )
-        problems = [problem for problem in self.row_problems if CLASSES in problem]
-        return "; ".join([text, *problems[:_MOST_PROBLEMS]])
+
+def _not_listed(model: str, named: NamedClass | None, row_problems: Iterable[str]) -> str:
+    """Message that no class lists a model, with what is wrong with their rows."""
+    if named is None:
+        text = (
+            f"spec.modelID: no service class lists an SLO for model {model!r}; add it to ConfigMap"
+            f" {CLASSES}"
+        )
+    else:
+        text = (
+            f"spec.modelID: service class {named.service_class.name!r} lists no SLO for model"
+            f" {model!r}; it lists {listed(named.service_class.targets)}. Add it to ConfigMap"
+            f" {CLASSES}, or name another class in spec.sloClassRef"
+        )
+    problems = [problem for problem in row_problems if CLASSES in problem]
+    return "; ".join([text, *problems[:_MOST_PROBLEMS]])
 
 
 def _wanted(
@@ -285,8 +304,12 @@ def _matches(item: NamedClass, wanted: str) -> bool:
 
 def _named(wanted: str, model: str, classes: Iterable[NamedClass]) -> NamedClass | None:
     """The class of that name or key, if it lists the model."""
-    found = next((item for item in classes if _matches(item, wanted)), None)
-    return found if found is not None and model in found.service_class.targets else None
+    listing_class = next((item for item in classes if _matches(item, wanted)), None)
+    return (
+        listing_class
+        if listing_class is not None and model in listing_class.service_class.targets
+        else None
+    )
 
 
 def _first(classes: Iterable[NamedClass]) -> NamedClass:
