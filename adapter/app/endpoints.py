@@ -8,6 +8,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
+from adapter import errors
 from adapter.apiserver import delegation, handlers, probes, provider
 from adapter.app.metrics_port import MetricsPort
 from adapter.app.options import ServeOptions
@@ -16,17 +17,41 @@ from adapter.auth.local import Credentials
 from adapter.clock import Clock
 from adapter.controller import telemetry
 from adapter.controller.loop import ControlLoop
+from adapter.controller.reconciler import Planner
+from adapter.keda.options import KedaOptions
 from adapter.store import OWN_METRICS, TargetStore
 from adapter.tls import listener
+from adapter.ui import snapshots
+from adapter.ui.application import Pages
+from adapter.ui.scenarios import LastPlan
 
 
 class Endpoints:
     """The servers of one process, and their addresses."""
 
     def __init__(
-        self, *, options: ServeOptions, loop: ControlLoop, store: TargetStore, clock: Clock
+        self,
+        *,
+        options: ServeOptions,
+        loop: ControlLoop,
+        store: TargetStore,
+        clock: Clock,
+        last: LastPlan,
+        planner: Planner | None = None,
     ) -> None:
+        """Make servers that are not open yet.
+
+        Args:
+            options: what to serve.
+            loop: control loop whose targets are served.
+            store: published targets.
+            clock: time of the explanations.
+            last: the control loop's last plan, for the pages.
+            planner: makes plans that people ask for; without one a worker process of its own does.
+
+        """
         self._options = options
+        self._last = last
         self._loop = loop
         self._store = store
         self._drain = listener.Drain()
@@ -42,8 +67,14 @@ class Endpoints:
             clock=clock,
             checks=self._probes,
             leader=lambda: self._leader(),  # noqa: PLW0108 - `open` replaces it
+            pages=Pages(
+                snapshots.of_loop(loop, clock, lambda: self._leader()),  # noqa: PLW0108 - as above
+                last,
+                planner=planner,
+            ),
         )
         self._url = ""
+        self._keda_address = ""
         self._ca_file: Path | None = None
         self._kubeconfig: Path | None = None
 
@@ -51,6 +82,11 @@ class Endpoints:
     def loop(self) -> ControlLoop:
         """The control loop whose targets are served."""
         return self._loop
+
+    @property
+    def last(self) -> LastPlan:
+        """The planner of the control loop, with the last fleet that it planned."""
+        return self._last
 
     @property
     def url(self) -> str:
@@ -61,6 +97,11 @@ class Endpoints:
     def metrics_url(self) -> str:
         """`http://HOST:PORT` of the metrics port; empty without one."""
         return self._metrics.url
+
+    @property
+    def keda_address(self) -> str:
+        """`HOST:PORT` of the external scaler for KEDA; empty without one."""
+        return self._keda_address
 
     @property
     def ca_file(self) -> Path | None:
@@ -131,9 +172,41 @@ class Endpoints:
                 )
             )
             self._url = f"https://{options.host}:{port}"
+            if options.keda is not None:
+                readiness = (checks or {}).get("objects", lambda: None)
+                await stack.enter_async_context(self._keda(options.keda, auth, readiness))
             if credentials is not None:
                 self._kubeconfig = credentials.write_kubeconfig(self._url)
                 self._ca_file = credentials.ca_file
+            yield
+
+    @contextlib.asynccontextmanager
+    async def _keda(
+        self, options: KedaOptions, auth: Auth, readiness: probes.Check
+    ) -> AsyncIterator[None]:
+        """Serve KEDA's external scaler until the context ends.
+
+        Raises:
+            StartupError: grpc is not installed, the address is in use, or a file is unusable.
+
+        """
+        try:
+            # Half a second of start-up and 15 MiB, for those who use it.
+            from adapter.keda import server, service, targets  # noqa: PLC0415
+        except ImportError as error:
+            raise errors.StartupError(
+                f"--keda-port: {error}; install the extra: pip install 'variant-adapter[keda]'"
+            ) from error
+        scaler = service.ExternalScaler(
+            targets.Targets(self._loop, readiness=readiness),
+            auth=auth if options.callers == "token" else None,
+            draining=self._drain.begun,
+        )
+        files = auth.certificates
+        async with server.listening(
+            scaler, options, certificate=files.certificate, key=files.key
+        ) as port:
+            self._keda_address = f"{options.host}:{port}"
             yield
 
     def open_metrics(self) -> contextlib.AbstractAsyncContextManager[None]:
@@ -155,7 +228,7 @@ def registry_of(
         telemetry.VariantCollector(
             # Only the leader shows the variants: a sum over all replicas would count them several times.
             lambda: loop.states if loop.leading else {},
-            lambda: loop.tuners,
+            lambda: loop.live.tuners,
             clock.time,
         )
     )

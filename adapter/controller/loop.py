@@ -13,17 +13,15 @@ from dataclasses import replace
 import structlog
 
 from adapter.clock import Clock
-from adapter.collector import gateway
 from adapter.collector.collector import Collector
-from adapter.collector.gateway import GatewayWindow
 from adapter.collector.prometheus import PrometheusOptions
-from adapter.controller import demand
 from adapter.controller.demand import GatewayDemand
+from adapter.controller.demand.waking import Waking
 from adapter.controller.history.timeline import Timeline
+from adapter.controller.live.targets import LiveTargets
 from adapter.controller.reconciler import Planner, Reconciler
 from adapter.controller.settings import LoopSettings
 from adapter.controller.state import VariantState
-from adapter.controller.tuning import Estimate
 from adapter.resources.inputs import Inputs, InvalidVariant
 from adapter.store import TargetStore
 
@@ -86,6 +84,20 @@ class ControlLoop:
             collector=collector, store=store, clock=clock, planner=planner, gateways=self._gateways
         )
         self.timeline = Timeline()
+        self._live = LiveTargets(
+            self._reconciler,
+            store,
+            clock=clock,
+            settings=lambda: self._settings,
+            leading=lambda: self._leading,
+        )
+        self._waking = Waking(
+            self._gateways,
+            inputs=lambda: self.inputs,
+            clock=clock,
+            changed=store.changes.notify,
+            request_cycle=self._request_cycle_as_leader,
+        )
         self._requested = asyncio.Event()
         self._cycles = 0
         self._failures = _Failures()
@@ -131,18 +143,14 @@ class ControlLoop:
         return {key: item.state for key, item in self._reconciler.records.items()}
 
     @property
-    def tuners(self) -> Mapping[tuple[str, str], Estimate]:
-        """Tuners by variant key and accelerator."""
-        return {
-            (key, accelerator): tuned.tuner
-            for key, item in self._reconciler.records.items()
-            for accelerator, tuned in item.tuned.items()
-        }
+    def live(self) -> LiveTargets:
+        """Targets between the cycles."""
+        return self._live
 
     @property
-    def gateway_window(self) -> GatewayWindow:
-        """Growth of the gateways' counters; direct scrapes of gateways add to it."""
-        return self._gateways.window
+    def waking(self) -> Waking:
+        """Requests at the gateways, and the variants at zero that they start."""
+        return self._waking
 
     @property
     def cycle_requested(self) -> bool:
@@ -158,10 +166,6 @@ class ControlLoop:
     def cycles(self) -> int:
         """Number of reconcile cycles that this process has completed."""
         return self._cycles
-
-    def variants_to_wake(self) -> frozenset[str]:
-        """Keys of variants at zero replicas to start, because a gateway has requests for their model."""
-        return demand.variants_to_wake(self.inputs, self._gateways.waiting)
 
     def apply_settings(self, settings: LoopSettings) -> None:
         """Use these settings from the next cycle on; those of the collection stay as they were."""
@@ -182,20 +186,10 @@ class ControlLoop:
         """Go on with the objects in use: newer ones cannot be read; every variant's status says so."""
         why = self._failures.failed(_READING, error)
         message = f"{why}; deciding with the objects of before; the adapter's log has the details"
-        variants = tuple(
-            item if message in item.warnings else replace(item, warnings=(*item.warnings, message))
-            for item in self.inputs.variants
-        )
-        inputs = replace(self.inputs, variants=variants)
+        inputs = _warned(self.inputs, message)
         if _written(inputs) != _written(self.inputs):
             self.request_cycle()
         self._reconciler.apply_inputs(inputs, self._settings, leading=self._leading)
-
-    def set_gateway_demand(self, scraped: Mapping[gateway.ModelKey, gateway.Demand]) -> None:
-        """Use a direct scrape of the gateways; one that wakes a variant requests a cycle."""
-        self._gateways.set_scraped(scraped)
-        if self.variants_to_wake():
-            self.request_cycle()
 
     def start_leading(self) -> None:
         """Decide from now on; what was recommended in an earlier time as leader no longer counts."""
@@ -207,6 +201,10 @@ class ControlLoop:
         """Decide nothing more; the next change of the objects brings the targets that `.status` holds."""
         self._leading = False
         self._failures.forget()
+
+    def _request_cycle_as_leader(self) -> None:
+        if self._leading:
+            self.request_cycle()
 
     def request_cycle(self) -> None:
         """Start a reconcile cycle soon, without waiting for its interval."""
@@ -283,7 +281,7 @@ class ControlLoop:
     def record_scrape(self) -> None:
         """Record what a scrape cycle collected; load that does not wait for the interval requests a cycle."""
         self._gateways.record_counts(self._collector.gateways, now=self._clock.monotonic())
-        if self._reconciler.record_load() or self.variants_to_wake():
+        if self._reconciler.record_load() or self._waking.variants:
             self.request_cycle()
 
     async def reconcile(self) -> None:
@@ -292,6 +290,15 @@ class ControlLoop:
         await self._reconciler.reconcile(self._settings)
         self._cycles += 1
         self.timeline.record(self.states, now=self._clock.time())
+
+
+def _warned(inputs: Inputs, message: str) -> Inputs:
+    """The objects with a warning at every variant."""
+    variants = tuple(
+        item if message in item.warnings else replace(item, warnings=(*item.warnings, message))
+        for item in inputs.variants
+    )
+    return replace(inputs, variants=variants)
 
 
 def _written(inputs: Inputs) -> object:

@@ -17,7 +17,7 @@ from adapter.collector.collector import Collector
 from adapter.collector.observation import Observation
 from adapter.controller import demand, reactions, stabilization
 from adapter.controller import state as states
-from adapter.controller.demand import GatewayDemand
+from adapter.controller.demand import GatewayDemand, SizingRate
 from adapter.controller.history import decisions
 from adapter.controller.settings import LoopSettings
 from adapter.controller.sizing import SizedVariant, Sizing, fleet_of
@@ -93,6 +93,11 @@ class Reconciler:
         """Records by variant key."""
         return self._records
 
+    def replace_records(self, changed: Mapping[str, VariantRecord]) -> None:
+        """Use and publish these records."""
+        self._records |= changed
+        self._publish()
+
     def apply_inputs(self, inputs: Inputs, settings: LoopSettings, *, leading: bool) -> None:
         """Use new objects; targets of variants that were removed are withdrawn at once."""
         self._inputs = inputs
@@ -126,7 +131,7 @@ class Reconciler:
         try:
             item = states.of_source(before, source, settings.tuning)
             if not leading or not item.series:
-                item = states.follow(item, _moment(self._clock, settings), leading=leading)
+                item = states.follow(item, moment_of(self._clock, settings), leading=leading)
         except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
             problem = self._unforeseen.clause("its objects cannot be used", source.key, error)
             return VariantRecord(state=states.VariantState(source=source, problem=problem))
@@ -138,7 +143,7 @@ class Reconciler:
             observation = item.state.observation or Observation(
                 traffic=None, metrics="MetricsMissing", problem=why
             )
-            moment = _moment(self._clock, settings, observation=observation)
+            moment = moment_of(self._clock, settings, observation=observation)
             self._records[key] = states.hold(item, observation, why, moment)
         self._publish()
 
@@ -174,16 +179,14 @@ class Reconciler:
         # A learned profile that cannot be planned with leaves the rule to decide.
         fallback = {key: saturated[key] for key in saturated.keys() & plan.set_aside.keys()}
         plan = replace(plan, decisions={**plan.decisions, **decided, **fallback})
-        queued = frozenset(
-            key for key, item in sized.items() if item.rate is not None and item.rate.in_flight > 0
-        )
-        targets = self._stabilize(plan, inputs, capacity, settings, queued=queued)
+        rates = {key: item.rate for key, item in sized.items() if item.rate is not None}
+        targets = self._stabilize(plan, inputs, capacity, settings, rates=rates)
         now = self._clock.time()
         for key, item in sized.items():
             await asyncio.sleep(0)  # requests are served in between
             before = self._records.get(key)
             if before is not None:
-                moment = _moment(self._clock, settings, now, item.observation)
+                moment = moment_of(self._clock, settings, now, item.observation)
                 try:
                     after = _decide(before, item, plan, targets.get(key), moment)
                     state = decisions.recorded(before.state, after.state, now=now)
@@ -248,7 +251,7 @@ class Reconciler:
         capacity: Mapping[str, int] | None,
         settings: LoopSettings,
         *,
-        queued: frozenset[str],
+        rates: Mapping[str, SizingRate],
     ) -> Mapping[str, StableTarget]:
         """Targets of the variants that the plan serves; their records keep the recommendations."""
         now = self._clock.monotonic()
@@ -257,6 +260,7 @@ class Reconciler:
             item = self._records.get(key)
             if decision.served == "none" or item is None:
                 continue
+            rate = rates.get(key)
             try:
                 targets[key] = stabilization.apply(
                     item.stabilization,
@@ -267,7 +271,8 @@ class Reconciler:
                     maximum=item.source.max_replicas,
                     now=now,
                     limits=settings.limits_for(item.source),
-                    brief=key in queued,
+                    brief=rate is not None and rate.in_flight > 0,
+                    rising=rate is not None and rate.rising,
                 )
             except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
                 why = self._unforeseen.clause("its target cannot be stabilized", key, error)
@@ -283,12 +288,13 @@ class Reconciler:
         self._store.publish(item for one in self._records.values() for item in one.served)
 
 
-def _moment(
+def moment_of(
     clock: Clock,
     settings: LoopSettings,
     now: float | None = None,
     observation: Observation | None = None,
 ) -> Moment:
+    """The present moment, or `now`; with the age of what was observed."""
     now = clock.time() if now is None else now
     age = 0.0 if observation is None else observation.age_seconds
     return Moment(

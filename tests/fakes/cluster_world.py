@@ -24,6 +24,7 @@ from adapter.collector.collector import CollectionSettings
 from adapter.controller.demand import RateSettings
 from adapter.controller.reconciler import Planner
 from adapter.controller.settings import LoopSettings
+from adapter.keda.options import KedaOptions
 from adapter.kube.leader_election import LeaseTimes
 from adapter.planning import fleet
 from adapter.planning import plan as planning
@@ -239,8 +240,6 @@ class World:
         """Metrics URL of the gateway's endpoint picker."""
         return f"http://127.0.0.1:{self.pages.port}/gateway"
 
-    # Objects.
-
     def standard(self) -> None:
         """ConfigMaps, the APIService, and variant `v` with one replica of a Deployment."""
         for item in manifests():
@@ -289,8 +288,6 @@ class World:
         """What the aggregation layer says of the APIService once it reaches us."""
         condition = {"type": "Available", "status": "True"}
         self.api.set_status(API_SERVICES, "apiservices", "", API_SERVICE, conditions=[condition])
-
-    # What runs.
 
     def run_workloads(self) -> None:
         """What controllers and kubelets do: pods and status follow the spec."""
@@ -359,8 +356,6 @@ class World:
             finally:
                 task.cancel()
 
-    # The adapter.
-
     @contextlib.asynccontextmanager
     async def replica(
         self,
@@ -372,6 +367,7 @@ class World:
         interval: float | None = LOOP.interval,
         entrance: Entrance | None = None,
         planner: Planner = plan_here,
+        keda: KedaOptions | None = None,
         **installation: Any,
     ) -> AsyncIterator[tuple[Endpoints, Entrance]]:
         """One replica of the adapter, serving."""
@@ -389,11 +385,11 @@ class World:
                 kubeconfig=entrance.kubeconfig,
                 scope=scope or Scope(config_namespace=SYSTEM),
                 lease=LEASE,
-                gateway_seconds=1.0,
                 certificates=own or OwnCertificates(namespace=SYSTEM),
-                **installation,
+                **{"gateway_seconds": 1.0, **installation},
             ),
             metrics_port=0,
+            keda=keda,
         )
         async with serving.serving(options, clock=self.clock, planner=planner) as front:
             yield front, entrance
