@@ -17,7 +17,7 @@ from adapter.collector.collector import Collector
 from adapter.collector.observation import Observation
 from adapter.controller import demand, reactions, stabilization
 from adapter.controller import state as states
-from adapter.controller.demand import GatewayDemand
+from adapter.controller.demand import GatewayDemand, SizingRate
 from adapter.controller.history import decisions
 from adapter.controller.settings import LoopSettings
 from adapter.controller.sizing import SizedVariant, Sizing, fleet_of
@@ -170,13 +170,8 @@ class Reconciler:
         plan = await self._planner(
             fleet_of(inputs, variants.values(), capacity=left, settings=settings)
         )
-        # A learned profile that cannot be planned with leaves the rule to decide.
-        fallback = {key: saturated[key] for key in saturated.keys() & plan.set_aside.keys()}
-        plan = replace(plan, decisions={**plan.decisions, **decided, **fallback})
-        queued = frozenset(
-            key for key, item in sized.items() if item.rate is not None and item.rate.in_flight > 0
-        )
-        targets = self._stabilize(plan, inputs, capacity, settings, queued=queued)
+        plan = _with_rule(plan, decided, saturated)
+        targets = self._stabilize(plan, inputs, capacity, settings, rates=_rates(sized))
         now = self._clock.time()
         for key, item in sized.items():
             await asyncio.sleep(0)  # requests are served in between
@@ -184,9 +179,7 @@ class Reconciler:
             if before is not None:
                 moment = moment_of(self._clock, settings, now, item.observation)
                 try:
-                    after = _decide(before, item, plan, targets.get(key), moment)
-                    state = decisions.recorded(before.state, after.state, now=now)
-                    self._records[key] = replace(after, state=state)
+                    self._records[key] = _decide(before, item, plan, targets.get(key), moment)
                 except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
                     why = self._unforeseen.clause("its decision cannot be used", key, error)
                     self._records[key] = states.hold(before, item.observation, why, moment)
@@ -247,7 +240,7 @@ class Reconciler:
         capacity: Mapping[str, int] | None,
         settings: LoopSettings,
         *,
-        queued: frozenset[str],
+        rates: Mapping[str, SizingRate],
     ) -> Mapping[str, StableTarget]:
         """Targets of the variants that the plan serves; their records keep the recommendations."""
         now = self._clock.monotonic()
@@ -256,6 +249,7 @@ class Reconciler:
             item = self._records.get(key)
             if decision.served == "none" or item is None:
                 continue
+            rate = rates.get(key)
             try:
                 targets[key] = stabilization.apply(
                     item.stabilization,
@@ -266,7 +260,8 @@ class Reconciler:
                     maximum=item.source.max_replicas,
                     now=now,
                     limits=settings.limits_for(item.source),
-                    brief=key in queued,
+                    brief=rate is not None and rate.in_flight > 0,
+                    rising=rate is not None and rate.rising,
                 )
             except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
                 why = self._unforeseen.clause("its target cannot be stabilized", key, error)
@@ -298,7 +293,33 @@ def moment_of(
     )
 
 
+def _rates(sized: Mapping[str, SizedVariant]) -> Mapping[str, SizingRate]:
+    return {key: item.rate for key, item in sized.items() if item.rate is not None}
+
+
+def _with_rule(
+    plan: planning.Plan,
+    decided: Mapping[str, planning.Decision],
+    saturated: Mapping[str, planning.Decision],
+) -> planning.Plan:
+    """The plan with what the saturation rule decided, also in place of the planner."""
+    fallback = {key: saturated[key] for key in saturated.keys() & plan.set_aside.keys()}
+    return replace(plan, decisions={**plan.decisions, **decided, **fallback})
+
+
 def _decide(
+    before: VariantRecord,
+    sized: SizedVariant,
+    plan: planning.Plan,
+    target: StableTarget | None,
+    moment: Moment,
+) -> VariantRecord:
+    """The record with what this cycle decided, and its history with what that changed."""
+    after = _decided(before, sized, plan, target, moment)
+    return replace(after, state=decisions.recorded(before.state, after.state, now=moment.now))
+
+
+def _decided(
     before: VariantRecord,
     sized: SizedVariant,
     plan: planning.Plan,

@@ -76,6 +76,7 @@ def apply(
     limits: StabilizationLimits,
     present: int = 0,
     brief: bool = False,
+    rising: bool = False,
 ) -> StableTarget:
     """The target of one variant, from what was planned.
 
@@ -89,6 +90,8 @@ def apply(
         limits: How targets may change.
         present: Replicas that the scale target asks for.
         brief: True where a queue asks for what was planned, not the arrivals alone.
+        rising: True while the rate rises: a trend that is not proven yet asks for no replicas, but keeps
+            those that are there.
 
     """
     candidate, history = decision.candidate, before.recommendations
@@ -112,6 +115,8 @@ def apply(
         maximum=maximum,
         brief=brief,
     )
+    if rising and published is not None and stable.replicas < published:
+        stable = replace(stable, replicas=published, reason=f"held at {published}: the rate rises")
     after = replace(before, accelerator=candidate.accelerator, recommendations=stable.history)
     if published is not None:
         after = _with_change(after, published, stable.replicas, now=now, window=window)

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from adapter.diagnostics import configuration
 from adapter.diagnostics.aggregation import TOLERANCE_MINOR, ZERO_MINOR
-from adapter.diagnostics.site import Finding, Site, key_of
+from adapter.diagnostics.site import SCALERS, Finding, Site, key_of
 from adapter.installation import METRICS
 from adapter.kube import paths
 from adapter.kube.errors import ApiError
@@ -27,7 +27,7 @@ async def check(site: Site) -> AsyncIterator[Finding]:
     """Every HPA that reads the adapter's metrics, and every variant that no HPA reads."""
     minor, settings = await site.minor(), await configuration.settings(site)
     read: set[str] = set()
-    items = await site.objects(paths.collection("autoscaling/v2", "horizontalpodautoscalers"))
+    items = await site.objects(SCALERS)
     scalers = [hpa.parse(item) for item in items]
     stand_ins = filter(None, map(managed.variant_of, items))
     known = {**_variants(stand_ins), **_variants(await site.variants())}
@@ -54,11 +54,12 @@ async def check(site: Site) -> AsyncIterator[Finding]:
                 f"VariantAutoscaling {key}: {ambiguity}",
                 "kubectl delete the HPA that shall not scale it, or its ScaledObject",
             )
-        if key not in read and not item.scales_itself:
+        if key not in read and not item.needs_no_hpa:
             yield Finding(
                 "warning",
                 f"VariantAutoscaling {key}: no HPA reads its target",
-                "create one like manifests/samples/hpa.yaml, or set --actuate=scale",
+                "create one like manifests/samples/hpa.yaml, or set --actuate=scale; advice (--actuate=none)"
+                " needs none",
             )
 
 
@@ -69,7 +70,7 @@ class _Variant:
     namespace: str
     served: Mapping[str, str]
     reference: Reference
-    scales_itself: bool
+    needs_no_hpa: bool
 
 
 def _variants(items: Iterable[Mapping[str, Any]]) -> dict[str, _Variant]:
@@ -92,7 +93,7 @@ def _variants(items: Iterable[Mapping[str, Any]]) -> dict[str, _Variant]:
                 accelerator=label if decided is None else decided.accelerator,
             ),
             reference=reference(variant),
-            scales_itself=metadata.annotations.get(ACTUATE) == "scale",
+            needs_no_hpa=metadata.annotations.get(ACTUATE) in {"scale", "none"},
         )
     return variants
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from adapter import cli
 from adapter.app.endpoints import Endpoints
-from adapter.resources.watches import Scope
+from adapter.resources.watched.scope import Scope
 from tests.fakes import cluster_world as worlds
 from tests.fakes.cluster_world import APPS, SYSTEM, until
 from tests.fakes.kubernetes_objects import VARIANTS
@@ -68,6 +69,8 @@ async def test_advice_is_recorded_and_read_by_nothing(tmp_path: Path) -> None:
             assert any("1 ->" in note or "advisory" in note for *_, note in world.events())
             document = json.loads(await page(leader, "/variants/team-a/w"))
             assert document["advisory"] is True
+            # What KEDA's metrics-api may read.
+            assert (document["desiredReplicas"], document["advisedReplicas"]) == (None, 2)
             assert "only advises" in document["heldBackBy"][0]
 
 
@@ -113,13 +116,19 @@ async def test_what_would_have_been_different(
             assert item["ours"]["attainment"] == 1
             assert await asyncio.to_thread(cli.main, args) == 0
             assert "more, by up to 1" in capsys.readouterr().out
+            assert await asyncio.to_thread(cli.main, ["explain", "--url", url]) == 0
+            assert "(2)" in capsys.readouterr().out
+            assert await asyncio.to_thread(cli.main, ["explain", "--url", url, "team-a/v"]) == 0
+            text = capsys.readouterr().out
+            assert "advises       2 x A100" in text
+            assert "none -> 2 x A100" in text or "1 -> 2 x A100" in text
             assert await asyncio.to_thread(cli.main, [*args, "team-a/x"]) == 1
             assert "nothing of team-a/x was recorded" in capsys.readouterr().err
 
 
 async def test_the_history_survives_a_change_of_leaders(tmp_path: Path) -> None:
     """Five decisions are in the status; another leader goes on from them, in memory and in the status."""
-    async with worlds.running(tmp_path) as world:
+    async with worlds.running(tmp_path) as world, contextlib.AsyncExitStack() as later:
         async with world.replica("a") as (front, _):
             for rate, replicas in ((60.0, 2), (120.0, 4), (240.0, 8)):
                 world.load["v"] = rate
@@ -133,15 +142,17 @@ async def test_the_history_survives_a_change_of_leaders(tmp_path: Path) -> None:
             assert written[-1]["before"] == written[-2]["replicas"]
             shown = json.loads(await page(front, "/variants/team-a/v"))["history"]
             assert shown[-1]["replicas"] == world.desired()
+            # A follower, which learns of later statuses without reading all objects anew.
+            follower, _ = await later.enter_async_context(world.replica("b"))
+            world.load["v"] = 300.0
+            await until(lambda: (world.desired() or 0) > written[-1]["replicas"])
         before = world.status()["history"]
-        async with world.replica("b") as (front, _):
-            world.load["v"] = 480.0
-            await until(lambda: (world.desired() or 0) > before[-1]["replicas"])
-            after = world.status()["history"]
-            shown = json.loads(await page(front, "/variants/team-a/v"))["history"]
-            assert [item["time"] for item in shown][: len(before)] == [
-                item["time"] for item in before
-            ]
-            kept = [item for item in before if item in after]
-            assert kept
-            assert after[: len(kept)] == kept
+        world.load["v"] = 480.0
+        await until(lambda: (world.desired() or 0) > before[-1]["replicas"])
+        assert follower.loop.leading
+        after = world.status()["history"]
+        shown = json.loads(await page(follower, "/variants/team-a/v"))["history"]
+        assert [item["time"] for item in shown][: len(before)] == [item["time"] for item in before]
+        kept = [item for item in before if item in after]
+        assert kept
+        assert after[: len(kept)] == kept
