@@ -107,9 +107,7 @@ class Reconciler:
             self._records[source.key] = self._applied(
                 before.get(source.key), source, settings, leading=leading
             )
-        withdrawn = [k for k, item in before.items() if item.series and k not in self._records]
-        if withdrawn:
-            log.info("variants removed; their targets are withdrawn", variants=sorted(withdrawn))
+        _log_withdrawn(before, self._records)
         if _served(before) != _served(self._records):
             self._publish()
 
@@ -140,11 +138,7 @@ class Reconciler:
     def fail(self, why: str, settings: LoopSettings) -> None:
         """Hold every target, because a cycle failed as a whole; each variant's state says why."""
         for key, item in self._records.items():
-            observation = item.state.observation or Observation(
-                traffic=None, metrics="MetricsMissing", problem=why
-            )
-            moment = moment_of(self._clock, settings, observation=observation)
-            self._records[key] = states.hold(item, observation, why, moment)
+            self._records[key] = _held(item, why, self._clock, settings)
         self._publish()
 
     @property
@@ -350,3 +344,18 @@ def _decided(
 
 def _served(records: Mapping[str, VariantRecord]) -> object:
     return {key: item.served for key, item in records.items() if item.served}
+
+
+def _held(record: VariantRecord, why: str, clock: Clock, settings: LoopSettings) -> VariantRecord:
+    """The record with its last target, because a cycle failed as a whole."""
+    observation = record.state.observation or Observation(
+        traffic=None, metrics="MetricsMissing", problem=why
+    )
+    moment = moment_of(clock, settings, observation=observation)
+    return states.hold(record, observation, why, moment)
+
+
+def _log_withdrawn(before: Mapping[str, VariantRecord], after: Mapping[str, VariantRecord]) -> None:
+    withdrawn = [key for key, item in before.items() if item.series and key not in after]
+    if withdrawn:
+        log.info("variants removed; their targets are withdrawn", variants=sorted(withdrawn))
