@@ -13,7 +13,7 @@ import pytest
 
 from adapter import cli
 from adapter.app.endpoints import Endpoints
-from adapter.resources.watches import Scope
+from adapter.resources.watched.scope import Scope
 from tests.fakes import cluster_world as worlds
 from tests.fakes.cluster_world import APPS, SYSTEM, until
 from tests.fakes.kubernetes_objects import VARIANTS
