@@ -155,10 +155,8 @@ class Reconciler:
         """One reconcile cycle: from the load collected so far to published targets."""
         self._unforeseen.begin_cycle()
         sized = await self._size(settings)
-        variants = {key: item.variant for key, item in sized.items() if item.variant is not None}
-        saturated = {
-            key: item.saturation for key, item in sized.items() if item.saturation is not None
-        }
+        variants = {key: one.variant for key, one in sized.items() if one.variant is not None}
+        saturated = {k: one.saturation for k, one in sized.items() if one.saturation is not None}
         inputs = self._inputs
         known = variants.keys() | saturated.keys()
         capacity = stabilization.free_capacity(
@@ -195,11 +193,7 @@ class Reconciler:
             await asyncio.sleep(0)
         now = self._clock.monotonic()
         rates = self._gateways.window.rates(now=now)
-        observed = {
-            key: item.traffic.arrival_rate_rps
-            for key, item in observations.items()
-            if item.traffic is not None
-        }
+        observed = _arrival_rates(observations)
         waiting = self._gateways.waiting
         sizing = Sizing(
             settings=settings,
@@ -291,6 +285,15 @@ def moment_of(
         valid_seconds=clock.real_seconds(settings.time_to_live),
         observed_at=now - clock.real_seconds(age),
     )
+
+
+def _arrival_rates(observations: Mapping[str, Observation]) -> dict[str, float]:
+    """Requests per second at the pods, of the variants whose traffic is known."""
+    return {
+        key: item.traffic.arrival_rate_rps
+        for key, item in observations.items()
+        if item.traffic is not None
+    }
 
 
 def _rates(sized: Mapping[str, SizedVariant]) -> Mapping[str, SizingRate]:
