@@ -41,9 +41,9 @@ class Run:
         free: FloatArray = self._free[list(item.resources)]
         return free + _ROOM * np.maximum(np.abs(free), 1.0)
 
-    def _take(self, item: Item, counts: IntArray) -> None:
-        self._free[list(item.resources)] -= counts @ item.uses
-        self.placed[item.name] = worth.placed(item, counts)
+    def _take(self, item: Item, placed: Placed) -> None:
+        self._free[list(item.resources)] -= np.array(placed.counts) @ item.uses
+        self.placed[item.name] = placed
 
     def serve(self, items: Sequence[Item]) -> list[Item]:
         """Serve items in full; those that could not be."""
@@ -52,7 +52,7 @@ class Run:
             patterns = self._known[item.name]
             fits = np.flatnonzero((patterns.usage <= self._room(item)).all(axis=1))
             if fits.size:
-                self._take(item, patterns.counts[fits[0]])
+                self._take(item, Placed(tuple(patterns.counts[fits[0]].tolist()), 1.0))
             else:
                 left.append(item)
         return left
@@ -73,7 +73,7 @@ class Run:
             while (better := self._next(item, counts, room - counts @ item.uses)) is not None:
                 counts = better
             if counts.any():
-                self._take(item, counts)
+                self._take(item, worth.placed(item, counts))
 
     def share(self, items: Sequence[Item]) -> None:
         """One replica for each item, again and again."""

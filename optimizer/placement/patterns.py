@@ -91,7 +91,13 @@ def _chosen(item: Item, rows: list[int], choices: int) -> IntArray | None:
     for place, grid in zip(others, grids, strict=True):
         counts[:, place] = grid.ravel()
     fill = _fill_by_speed if item.routing == "least-loaded" else _fill_by_number
-    full = _spread(item, rows, fill(item, rows, counts, last))
+    counts = fill(item, rows, counts, last)
+    if item.routing == "least-loaded" and not item.limited_share:
+        # The same as below, in one step: what is left over is less than any replica that could go.
+        over = counts @ item.worths[rows] - item.demand * (1.0 - ROUNDING)
+        spare = (counts > least) & (over[:, None] >= item.worths[rows])
+        return _spread(item, rows, counts[(over >= 0) & ~spare.any(axis=1)])
+    full = _spread(item, rows, counts)
     full = full[_enough(item, full)]
     return full[~_reducible(item, full, rows)]
 
