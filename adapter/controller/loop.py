@@ -295,6 +295,7 @@ def _written(inputs: Inputs) -> object:
                 generation=0,
                 published=None,
                 gpus=None,
+                existing=None,
                 stored="",
                 target_uid="",
             )

@@ -36,6 +36,8 @@ class LoopSettings:
         stability_margin: Share of a replica's service rate kept free even where latencies allow more.
         policy: Saturation policy: who gets the remaining devices when not everyone can be served.
         routing: How requests are routed to replicas, for variants that do not say.
+        model_groups: Whether variants that name no group form one with those like them.
+        interruptible_share: Share of a group's demand that its interruptible variants carry at most.
 
     """
 
@@ -56,6 +58,8 @@ class LoopSettings:
     stability_margin: float = _RECONCILING.stability_margin
     policy: SaturationPolicy = _RECONCILING.saturation_policy
     routing: fleet.Routing = _SIZING.routing
+    model_groups: bool = _SIZING.model_groups
+    interruptible_share: float = _SIZING.interruptible_share
 
     def limits_for(self, source: VariantSource) -> StabilizationLimits:
         """How a variant's targets may change: down only after a time in which replicas could come back."""

@@ -51,7 +51,7 @@ _DECLARED = {item.annotation: item for item in all_declarations() if item.annota
 Word = TypeVar("Word", bound=str)
 
 
-def parse_seconds(notes: Mapping[str, str], name: str) -> float | None:
+def parse_number(notes: Mapping[str, str], name: str) -> float | None:
     text = notes.get(name)
     if text is None:
         return None

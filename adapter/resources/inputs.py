@@ -7,7 +7,7 @@ The objects may come from files or from a cluster; this module does not know whi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from adapter import errors, logs
@@ -18,6 +18,7 @@ from adapter.resources import variant as variants
 from adapter.resources.annotations import Destinations
 from adapter.resources.config_maps import ConfigMaps
 from adapter.resources.configuration.last_good import NOTHING, LastGood, MissingRowError
+from adapter.resources.model_groups import forming
 from adapter.resources.texts.documents import validated
 from adapter.settings import keys
 
@@ -63,6 +64,7 @@ class Inputs:
         row_problems: rows of prices and service classes that cannot be used, which `problems` has too.
         last_good: what the next reading falls back to where a row cannot be used.
         refused: VariantAutoscalings that were left out.
+        groups: variants that share one demand.
         capacity: devices by device type; None: unlimited.
         digest: changes whenever a file changes.
 
@@ -77,6 +79,7 @@ class Inputs:
     row_problems: tuple[str, ...] = ()
     last_good: LastGood = NOTHING
     refused: tuple[InvalidVariant, ...] = ()
+    groups: tuple[forming.ModelGroup, ...] = ()
     capacity: Mapping[str, int] | None = None
     digest: str = ""
 
@@ -175,7 +178,7 @@ class Reader:
 
     def inputs(self, fingerprint: str = "") -> Inputs:
         """Join the objects to variants; report those that cannot be used."""
-        sources = []
+        sources: list[variants.VariantSource] = []
         owners = self._owners()
         for key in sorted(self.variants):
             where, variant = self.variants[key]
@@ -200,6 +203,8 @@ class Reader:
                 self.problems.extend(f"{where}: {warning}" for warning in source.warnings)
                 sources.append(source)
         settings = self.settings
+        formed = forming.form(sources)
+        sources = [self._with_problem(item, formed.problems.get(item.key)) for item in sources]
         return Inputs(
             accelerators=tuple(
                 {
@@ -215,9 +220,19 @@ class Reader:
             row_problems=tuple(settings.row_problems),
             last_good=settings.last_good,
             refused=tuple(self.refused[key] for key in sorted(self.refused)),
+            groups=formed.groups,
             capacity=self.capacity,
             digest=fingerprint,
         )
+
+    def _with_problem(
+        self, source: variants.VariantSource, problem: str | None
+    ) -> variants.VariantSource:
+        """The variant with what keeps it out of the group that it names."""
+        if problem is None:
+            return source
+        self.problems.append(f"{self.variants[source.namespace, source.name][0]}: {problem}")
+        return replace(source, warnings=(*source.warnings, problem))
 
     def _source(
         self,

@@ -13,7 +13,7 @@ from typing import Any
 
 from adapter.kube import labels, quantity
 from adapter.resources.devices import products, taints
-from adapter.resources.serving import ports
+from adapter.resources.serving import ports, stuck
 
 GPU_VENDORS = ("nvidia.com/", "amd.com/", "gpu.intel.com/", "habana.ai/")
 WHOLE_GPUS = frozenset(
@@ -70,6 +70,7 @@ def trimmed(pod: Mapping[str, Any]) -> Mapping[str, Any]:
         "products": products.of_pod(spec),
         "tolerations": taints.of_pod(spec),
         "gated": bool(spec.get("schedulingGates")),
+        "stuck": stuck.of_pod(status),
     }
 
 
@@ -84,6 +85,9 @@ class Serving:
         addresses: IP addresses of all its pods, also of those that are not ready.
         problems: annotations of pods that are not used, one line each.
         gated: pods that a scheduling gate holds, such as those that wait in a Kueue queue.
+        unschedulable: pods that the scheduler finds no node for.
+        failing: pods whose containers end or cannot start.
+        existing: all pods, ready or not.
         gpus: whole GPUs that each pod requests; 0 where it has slices or shares of one; None where the pods
             request none, or differ.
 
@@ -96,6 +100,9 @@ class Serving:
     problems: tuple[str, ...] = ()
     gpus: int | None = None
     gated: int = 0
+    unschedulable: int = 0
+    failing: int = 0
+    existing: int = 0
 
 
 class ByLabel:
@@ -137,6 +144,9 @@ class ByLabel:
             problems=tuple(sorted({pod["problem"] for pod in found if pod["problem"]})[:_PROBLEMS]),
             gpus=_gpus(found),
             gated=sum(pod["gated"] for pod in matching),
+            unschedulable=sum(pod["stuck"] == stuck.UNSCHEDULABLE for pod in matching),
+            failing=sum(pod["stuck"] == stuck.FAILING for pod in matching),
+            existing=len(matching),
         )
 
 

@@ -281,6 +281,19 @@ class Sizing:
         " replicas' load, which needs fewer replicas (least-loaded)",
         annotation="llmd.ai/routing",
     )
+    model_groups: bool = setting(
+        True,
+        kinds.SWITCH,
+        "Size the variants of one namespace, model and service class as one group that shares its demand;"
+        " groups that variants name by the annotation llmd.ai/group are formed either way",
+    )
+    interruptible_share: float = setting(
+        0.5,
+        kinds.PERCENT,
+        "Largest share of a group's demand that its interruptible variants (annotation llmd.ai/interruptible)"
+        " carry together",
+        annotation="llmd.ai/interruptible-share",
+    )
     down_window: float = setting(
         90.0,
         kinds.bounded_seconds(1.0, 86400.0, off=True),

@@ -57,7 +57,7 @@ def _annotations(text: str) -> None:
     destinations = annotations.Destinations(("10.0.0.0/8", "*.example.com"))
     readers: tuple[Callable[[], object], ...] = (
         lambda: annotations.parse_count(notes, annotations.MAX_REPLICAS),
-        lambda: annotations.parse_seconds(notes, annotations.STARTUP),
+        lambda: annotations.parse_number(notes, annotations.STARTUP),
         lambda: annotations.parse_flag(notes, annotations.TUNE),
         lambda: annotations.parse_actuate(notes),
         lambda: annotations.parse_endpoints(text),
