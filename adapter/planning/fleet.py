@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from adapter.planning.groups import Budget, Group
 from analyzer.defaults import STABILITY_MARGIN
 from analyzer.latency import LatencyParameters
 from analyzer.step_times import EngineLimits, StepTimes
@@ -150,6 +151,7 @@ class Variant:
         max_replicas: upper bound; None is unbounded.
         keep_accelerator: True considers the current accelerator only.
         routing: policy by which requests reach replicas; least-loaded replicas share a queue.
+        namespace: namespace that budgets count it in; empty takes what stands before `/` in the name.
 
     """
 
@@ -164,6 +166,7 @@ class Variant:
     max_replicas: int | None = None
     keep_accelerator: bool = False
     routing: Routing = "random"
+    namespace: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +181,8 @@ class Settings:
         stability_margin: share of a replica's throughput kept free.
         time_limit_s: time limit of branch-and-bound, seconds.
         gap: relative distance to the bound that counts as optimal.
+        hysteresis: share of the cost of replicas to be started that a shift of load between the variants of a
+            group must save at least.
 
     """
 
@@ -188,6 +193,7 @@ class Settings:
     stability_margin: float = STABILITY_MARGIN
     time_limit_s: float = 10.0
     gap: float = 1e-6
+    hysteresis: float = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +203,8 @@ class Fleet:
     Attributes:
         capacity: devices by device type; a type that is not named has none. None: unlimited.
         settings: settings of the planning step.
+        groups: variants that share one demand; their own loads are not looked at.
+        budgets: ceilings that no plan exceeds.
 
     """
 
@@ -205,3 +213,5 @@ class Fleet:
     variants: tuple[Variant, ...]
     capacity: Mapping[str, int] | None = None
     settings: Settings = Settings()
+    groups: tuple[Group, ...] = ()
+    budgets: tuple[Budget, ...] = ()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from adapter.planning import candidates
 from adapter.planning import fleet as fleets
+from adapter.planning.groups import Ceiling, GroupDecision
 from optimizer import problem, solvers
 from optimizer.explain import Explanation, explain
 from optimizer.problem import Served, Termination
@@ -33,6 +34,9 @@ class Decision:
         reason: reasons in one sentence.
         current_cost: cost of the current replicas, cents per hour.
         notes: what to know about the profile, such as that the traffic has left its lengths.
+        group: group whose demand it shares; empty where it is on its own.
+        share: its part of the group's demand, 0 to 1; None without a group.
+        cut_by: ceilings that kept it from what it needs.
 
     """
 
@@ -44,6 +48,9 @@ class Decision:
     reason: str
     current_cost: float = 0.0
     notes: tuple[str, ...] = ()
+    group: str = ""
+    share: float | None = None
+    cut_by: tuple[Ceiling, ...] = ()
 
     @property
     def runner_up(self) -> str:
@@ -59,6 +66,8 @@ class Plan:
     Attributes:
         total_cost: cost of all decisions, cents per hour.
         gap: relative distance to the bound; None where none is known.
+        groups: decisions of groups by name; those that could not be planned are in `set_aside`.
+        ceilings: ceilings of budgets and what the plan takes of them.
 
     """
 
@@ -68,6 +77,8 @@ class Plan:
     termination: Termination = "optimal"
     gap: float | None = None
     total_cost: float = 0.0
+    groups: Mapping[str, GroupDecision] = field(default_factory=dict)
+    ceilings: tuple[Ceiling, ...] = ()
 
 
 def plan(fleet: fleets.Fleet) -> Plan:
