@@ -15,6 +15,7 @@ from adapter.auth.delegated import Auth
 from adapter.auth.local import Credentials
 from adapter.clock import Clock
 from adapter.controller import telemetry
+from adapter.controller.groups.telemetry import GroupCollector
 from adapter.controller.loop import ControlLoop
 from adapter.store import OWN_METRICS, TargetStore
 from adapter.tls import listener
@@ -150,6 +151,13 @@ def registry_of(loop: ControlLoop, clock: Clock) -> CollectorRegistry:
             lambda: loop.states if loop.leading else {},
             lambda: loop.tuners,
             clock.time,
+        )
+    )
+    registry.register(
+        GroupCollector(
+            lambda: loop.groups if loop.leading else {},
+            lambda: loop.states if loop.leading else {},
+            lambda: loop.ceilings if loop.leading else (),
         )
     )
     registry.register(telemetry.CollectionCollector(loop.collector))

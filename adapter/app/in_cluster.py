@@ -239,7 +239,7 @@ class _Site:
             self._changed.set()
 
     async def _after_cycle(self) -> None:
-        to_wake = self._loop.variants_to_wake()
+        to_wake = self._loop.variants_to_start()
         if to_wake:
             # An HPA that queries another replica must not get the former zero: it would scale down again.
             await self._reporter.write(self._loop.states, self._loop.refused)

@@ -17,12 +17,13 @@ from adapter.collector import gateway
 from adapter.collector.collector import Collector
 from adapter.collector.gateway import GatewayWindow
 from adapter.collector.prometheus import PrometheusOptions
-from adapter.controller import demand
 from adapter.controller.demand import GatewayDemand
+from adapter.controller.groups.state import GroupState
 from adapter.controller.reconciler import Planner, Reconciler
 from adapter.controller.settings import LoopSettings
 from adapter.controller.state import VariantState
 from adapter.controller.tuning import Estimate
+from adapter.planning.groups import Ceiling
 from adapter.resources.inputs import Inputs, InvalidVariant
 from adapter.store import TargetStore
 
@@ -158,9 +159,24 @@ class ControlLoop:
         """Number of reconcile cycles that this process has completed."""
         return self._cycles
 
+    @property
+    def groups(self) -> Mapping[str, GroupState]:
+        """State of every group of variants, by name."""
+        return self._reconciler.groups.states
+
+    @property
+    def ceilings(self) -> tuple[Ceiling, ...]:
+        """Ceilings of budgets, and what the last plan takes of them."""
+        return self._reconciler.ceilings
+
     def variants_to_wake(self) -> frozenset[str]:
         """Keys of variants at zero replicas to start, because a gateway has requests for their model."""
-        return demand.variants_to_wake(self.inputs, self._gateways.waiting)
+        return self._reconciler.groups.to_wake(self.inputs, self._gateways.waiting, self._settings)
+
+    def variants_to_start(self) -> frozenset[str]:
+        """Keys of variants at zero replicas to start: those to wake, and those that carry for their group."""
+        starting = self._reconciler.groups.starting(self._reconciler.records)
+        return self.variants_to_wake() | starting
 
     def apply_settings(self, settings: LoopSettings) -> None:
         """Use these settings from the next cycle on; those of the collection stay as they were."""

@@ -18,12 +18,15 @@ from adapter.collector.observation import Observation
 from adapter.controller import demand, reactions, stabilization
 from adapter.controller import state as states
 from adapter.controller.demand import GatewayDemand
+from adapter.controller.groups.demanded import Cycle
+from adapter.controller.groups.keeper import Groups
 from adapter.controller.settings import LoopSettings
 from adapter.controller.sizing import SizedVariant, Sizing, fleet_of
 from adapter.controller.stabilization import Stabilization, StableTarget
 from adapter.controller.state import Moment, VariantRecord
 from adapter.planning import fleet
 from adapter.planning import plan as planning
+from adapter.planning.groups import Ceiling
 from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
 from adapter.store import TargetStore
@@ -81,6 +84,8 @@ class Reconciler:
         self._records: dict[str, VariantRecord] = {}
         self._busy: tuple[str, ...] = ()
         self._unforeseen = _Unforeseen()
+        self.groups = Groups()
+        self.ceilings: tuple[Ceiling, ...] = ()
 
     @property
     def inputs(self) -> Inputs:
@@ -95,6 +100,7 @@ class Reconciler:
     def apply_inputs(self, inputs: Inputs, settings: LoopSettings, *, leading: bool) -> None:
         """Use new objects; targets of variants that were removed are withdrawn at once."""
         self._inputs = inputs
+        self.groups.apply_inputs(inputs, settings)
         self._collector.use(inputs.variants)
         before, self._records = self._records, {}
         for source in inputs.variants:
@@ -109,6 +115,7 @@ class Reconciler:
 
     def forget_recommendations(self) -> None:
         """Drop what this process recommended before: another one has decided since."""
+        self.groups.forget()
         self._records = {
             key: replace(item, stabilization=Stabilization()) for key, item in self._records.items()
         }
@@ -148,14 +155,16 @@ class Reconciler:
 
     def record_load(self) -> bool:
         """Record what a scrape cycle showed; whether a rate or a queue exceeds what was last decided for."""
-        exceeded, self._busy = reactions.record_load(self._collector, self._records)
+        exceeded, self._busy = reactions.record_load(self._collector, self._records, self.groups)
         return exceeded
 
     async def reconcile(self, settings: LoopSettings) -> None:
         """One reconcile cycle: from the load collected so far to published targets."""
         self._unforeseen.begin_cycle()
-        sized = await self._size(settings)
+        cycle, sized = await self._size(settings)
+        grouped = self.groups.plan(sized, self._records, cycle)
         variants = {key: item.variant for key, item in sized.items() if item.variant is not None}
+        variants |= grouped.variants
         saturated = {
             key: item.saturation for key, item in sized.items() if item.saturation is not None
         }
@@ -168,15 +177,23 @@ class Reconciler:
             {key: saturated[key] for key in saturated.keys() - variants.keys()}, inputs, capacity
         )
         plan = await self._planner(
-            fleet_of(inputs, variants.values(), capacity=left, settings=settings)
+            fleet_of(
+                inputs,
+                variants.values(),
+                capacity=left,
+                settings=settings,
+                groups=grouped.groups,
+            )
         )
+        self.ceilings = plan.ceilings
         # A learned profile that cannot be planned with leaves the rule to decide.
         fallback = {key: saturated[key] for key in saturated.keys() & plan.set_aside.keys()}
         plan = replace(plan, decisions={**plan.decisions, **decided, **fallback})
         queued = frozenset(
             key for key, item in sized.items() if item.rate is not None and item.rate.in_flight > 0
         )
-        targets = self._stabilize(plan, inputs, capacity, settings, queued=queued)
+        stepped = self.groups.step(grouped, plan, self._records, cycle)
+        targets = self._stabilize(plan, inputs, capacity, settings, queued=queued, stepped=stepped)
         now = self._clock.time()
         for key, item in sized.items():
             await asyncio.sleep(0)  # requests are served in between
@@ -184,14 +201,15 @@ class Reconciler:
             if before is not None:
                 moment = _moment(self._clock, settings, now, item.observation)
                 try:
-                    self._records[key] = _decide(before, item, plan, targets.get(key), moment)
+                    after = _decide(before, item, plan, targets.get(key), moment)
+                    self._records[key] = self.groups.attached(after, cycle)
                 except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
                     why = self._unforeseen.clause("its decision cannot be used", key, error)
                     self._records[key] = states.hold(before, item.observation, why, moment)
         self._publish()
 
-    async def _size(self, settings: LoopSettings) -> dict[str, SizedVariant]:
-        """Every variant with its load, as far as it is known."""
+    async def _size(self, settings: LoopSettings) -> tuple[Cycle, dict[str, SizedVariant]]:
+        """Every variant with its load, as far as it is known, and what the groups share."""
         observations: dict[str, Observation] = {}
         variants = self._inputs.variants
         for source in variants:
@@ -212,7 +230,7 @@ class Reconciler:
             parts=demand.gateway_parts(variants, observed, rates),
             costs={item.name: item.unit_cost for item in self._inputs.accelerators},
             gateway_demand=waiting,
-            to_wake=demand.variants_to_wake(self._inputs, waiting),
+            to_wake=self.groups.to_wake(self._inputs, waiting, settings),
             now=now,
         )
         sized = {}
@@ -227,7 +245,17 @@ class Reconciler:
                     what = "its load cannot be sized"
                     sized[source.key] = self._unforeseen.unsized(what, source.key, error)
             await asyncio.sleep(0)  # tuning takes its time
-        return sized
+        cycle = Cycle(
+            settings=settings,
+            sources={source.key: source for source in variants},
+            costs=sizing.costs,
+            rates=rates,
+            parts=sizing.parts,
+            waiting=waiting,
+            to_wake=sizing.to_wake,
+            now=now,
+        )
+        return cycle, sized
 
     def _observed(self, source: VariantSource) -> Observation:
         """The load of one variant; one that cannot be read is a problem of that variant alone."""
@@ -246,16 +274,20 @@ class Reconciler:
         settings: LoopSettings,
         *,
         queued: frozenset[str],
+        stepped: Mapping[str, StableTarget],
     ) -> Mapping[str, StableTarget]:
-        """Targets of the variants that the plan serves; their records keep the recommendations."""
+        """Targets of the variants that the plan serves; their records keep the recommendations.
+
+        Those of `stepped` are stable already: a group steps as one.
+        """
         now = self._clock.monotonic()
         targets: dict[str, StableTarget] = {}
         for key, decision in plan.decisions.items():
             item = self._records.get(key)
-            if decision.served == "none" or item is None:
+            if item is None or (decision.served == "none" and key not in stepped):
                 continue
             try:
-                targets[key] = stabilization.apply(
+                targets[key] = stepped.get(key) or stabilization.apply(
                     item.stabilization,
                     decision,
                     published=item.state.desired,

@@ -165,7 +165,7 @@ def release_devices(
         source, candidate = sources.get(key), decisions[key].candidate
         if source is None:
             continue
-        device, number = _devices(inputs, source, candidate.accelerator)
+        device, number = devices_of(inputs, source, candidate.accelerator)
         used[device] = used.get(device, 0) + number * target.replicas
         if target.replicas > candidate.replicas:
             retained.setdefault(device, []).append(key)
@@ -188,7 +188,7 @@ def free_capacity(inputs: Inputs, held: Iterable[VariantSource]) -> Mapping[str,
         return None
     free = dict(inputs.capacity)
     for source in held:
-        device, number = _devices(inputs, source, source.accelerator)
+        device, number = devices_of(inputs, source, source.accelerator)
         if device in free:
             free[device] = max(
                 free[device] - number * max(source.replicas, source.spec_replicas), 0
@@ -218,7 +218,7 @@ def within_capacity(
         decision = decisions.get(source.key)
         if decision is None:
             continue
-        device, number = _devices(inputs, source, source.accelerator)
+        device, number = devices_of(inputs, source, source.accelerator)
         if not number:
             continue
         wanted = decision.candidate.replicas
@@ -235,7 +235,7 @@ def within_capacity(
     return fitting, left
 
 
-def _devices(inputs: Inputs, source: VariantSource, accelerator: str) -> tuple[str, int]:
+def devices_of(inputs: Inputs, source: VariantSource, accelerator: str) -> tuple[str, int]:
     """Device type of one replica on that accelerator, and how many it takes: one unit without a profile."""
     units = 1
     if source.profiles:

@@ -9,6 +9,8 @@ from typing import Any
 from adapter.controller import tuning
 from adapter.controller.actuator import Unapplied
 from adapter.controller.estimates import stored
+from adapter.controller.groups import status as group_status
+from adapter.controller.groups.status import WITHIN_BUDGET
 from adapter.controller.state import VariantState
 from adapter.resources.inputs import InvalidVariant
 from adapter.resources.stored_status import CONFIGURATION
@@ -17,6 +19,9 @@ Status = Mapping[str, Any]
 
 LEARNED = "learnedStepTimes"
 """Field of what was learned, from which a new leader goes on."""
+
+NEWER = (LEARNED, "group")
+"""Fields that the CRD of an older version does not have."""
 
 ACCURATE = "ProfileAccurate"
 """Type of the condition that predictions are right; absent until they once were wrong."""
@@ -76,6 +81,17 @@ def of_state(
         }
         if state.max_batch:
             status["desiredOptimizedAlloc"]["maxBatch"] = state.max_batch
+    group = group_status.of_state(state)
+    if group is not None:
+        status["group"] = group
+    within = group_status.budget_condition(state, cut_before=WITHIN_BUDGET in conditions(before))
+    if within is not None:
+        status["conditions"].append(
+            _condition(within, before, now=now, generation=source.generation)
+        )
+    elif state.decision is None and WITHIN_BUDGET in conditions(before):
+        # Another replica decided: what it said of budgets stays.
+        status["conditions"].append(conditions(before)[WITHIN_BUDGET])
     accuracy = _accuracy(state, before, now=now)
     if accuracy is not None:
         status["conditions"].append(accuracy)
@@ -194,6 +210,8 @@ def _lasting(status: Status) -> Any:
     lasting["currentAlloc"] = {k: v for k, v in current.items() if k not in _VOLATILE}
     desired = lasting.get("desiredOptimizedAlloc") or {}
     lasting["desiredOptimizedAlloc"] = {k: v for k, v in desired.items() if k != "lastRunTime"}
+    group = lasting.get("group") or {}
+    lasting["group"] = {k: v for k, v in group.items() if k != "share"}
     # The message of a good condition has numbers of the load in it; they alone are no reason to write.
     lasting["conditions"] = {
         name: (

@@ -346,7 +346,7 @@ def _path(namespace: str, name: str, *, subresource: str = "") -> str:
 
 
 async def _apply(cluster: Cluster, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Apply a status; without what was learned where the installed CRD does not have that field.
+    """Apply a status; without newer fields where the installed CRD does not have them.
 
     Raises:
         ApiError: it was not applied.
@@ -354,11 +354,13 @@ async def _apply(cluster: Cluster, path: str, body: Mapping[str, Any]) -> Mappin
     """
     query = (("fieldManager", MANAGER), ("force", "true"))
     kind = "application/apply-patch+yaml"
-    try:
-        return await cluster.request("PATCH", path, body=body, query=query, content_type=kind)
-    except ApiError as error:
-        if variant_status.LEARNED not in str(error):
-            raise
-    status = {k: v for k, v in body["status"].items() if k != variant_status.LEARNED}
-    body = {**body, "status": status}
+    for _ in variant_status.NEWER:
+        try:
+            return await cluster.request("PATCH", path, body=body, query=query, content_type=kind)
+        except ApiError as error:
+            unknown = [name for name in variant_status.NEWER if f".{name}" in str(error)]
+            if not unknown:
+                raise
+        status = {k: v for k, v in body["status"].items() if k not in unknown}
+        body = {**body, "status": status}
     return await cluster.request("PATCH", path, body=body, query=query, content_type=kind)

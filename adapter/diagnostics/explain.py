@@ -8,6 +8,7 @@ from adapter.collector.traffic import Traffic
 from adapter.controller import tuning
 from adapter.controller.estimates import lengths, prior
 from adapter.controller.state import VariantState, labels_of
+from adapter.diagnostics import groups
 from adapter.planning import fleet, plan
 from adapter.resources import hpa
 from adapter.resources.inputs import InvalidVariant
@@ -61,6 +62,9 @@ def of_state(state: VariantState, *, now: float) -> dict[str, Any]:
         document["complete"] = state.observation.complete
     if decision is not None:
         document["decision"] = _decision(decision)
+    group = groups.of_state(state)
+    if group is not None:
+        document["group"] = group
     return document
 
 
@@ -147,6 +151,7 @@ def _decision(decision: plan.Decision) -> dict[str, Any]:
         "runnerUp": decision.runner_up or None,
         "shortages": [str(shortage) for shortage in explanation.shortages],
         "served": decision.served,
+        "cutBy": [str(item) for item in decision.cut_by],
     }
 
 

@@ -25,12 +25,17 @@ from adapter.resources.annotations import (
     parse_count,
     parse_endpoints,
     parse_flag,
-    parse_one_of,
     parse_number,
+    parse_one_of,
 )
 from adapter.resources.configuration import attainable, profiles, scaling
 from adapter.resources.model_groups import membership
-from adapter.resources.model_groups.membership import INTERRUPTIBLE, INTERRUPTIBLE_SHARE, Membership
+from adapter.resources.model_groups.membership import (
+    INTERRUPTIBLE,
+    INTERRUPTIBLE_SHARE,
+    NO_MEMBERSHIP,
+    Membership,
+)
 from adapter.resources.stored_status import Published
 from adapter.settings.control import SOURCES, Source
 
@@ -141,7 +146,7 @@ class VariantSource:
     unschedulable: int = 0
     failing: int = 0
     existing: int | None = None
-    membership: Membership = Membership()
+    membership: Membership = NO_MEMBERSHIP
     interruptible: bool = False
     interruptible_share: float | None = None
     stored: str = ""

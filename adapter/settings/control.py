@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from adapter.planning.fleet import ROUTINGS, Routing
+from adapter.planning.groups import Budget
 from adapter.settings import kinds
+from adapter.settings.budgets import BUDGETS
 from adapter.settings.declaration import setting
 from analyzer.defaults import STABILITY_MARGIN
 from optimizer.problem import POLICIES, SaturationPolicy
@@ -69,6 +71,15 @@ class Reconciling:
         STABILITY_MARGIN,
         kinds.SHARE,
         "Share of a replica's highest service rate that stays unused, even where latency targets allow more",
+    )
+    budgets: tuple[Budget, ...] = setting(
+        (),
+        BUDGETS,
+        "Ceilings on cost in cents per hour and on GPUs, per installation, namespace or service class; a YAML"
+        " list, which docs/groups.md describes",
+        flag="",
+        key="budgets",
+        shown="none",
     )
     limited: bool = setting(
         False,

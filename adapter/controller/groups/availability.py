@@ -19,6 +19,10 @@ MISSING_SECONDS = 15.0
 """Time after which pods that do not even exist count as refused, as by a ResourceQuota."""
 
 
+FOLLOW_SECONDS = 120.0
+"""Time after which a target that nobody follows counts as refused: its HPA is bounded or cannot read it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
     """Most replicas that a variant can run at the moment.
@@ -29,7 +33,8 @@ class Limit:
         retry_at: Monotonic seconds at which more are asked for again.
         delay: Time from the last evidence until then; it doubles with each attempt in vain.
         missing_since: Monotonic time since which pods do not exist; None where they do.
-        tried: Whether more than the limit were asked for since the last evidence.
+        behind_since: Monotonic time since which fewer replicas are asked of the scale target than the target
+            says; None where it follows.
 
     """
 
@@ -38,7 +43,7 @@ class Limit:
     retry_at: float = 0.0
     delay: float = 0.0
     missing_since: float | None = None
-    tried: bool = False
+    behind_since: float | None = None
 
     def most(self, now: float) -> int | None:
         """Replicas to plan with at most; None for any number, also where it is time to ask for more."""
@@ -48,12 +53,13 @@ class Limit:
 NO_LIMIT = Limit()
 
 
-def observe(before: Limit, source: VariantSource, *, now: float) -> Limit:
+def observe(before: Limit, source: VariantSource, *, asked: int | None, now: float) -> Limit:
     """The limit after a look at the pods of a variant.
 
     Args:
         before: After the look before.
         source: The variant as its objects describe it now.
+        asked: Published replicas; None without a valid target.
         now: Monotonic seconds.
 
     """
@@ -62,23 +68,29 @@ def observe(before: Limit, source: VariantSource, *, now: float) -> Limit:
     missing = 0
     if source.reference.kind != "LeaderWorkerSet":
         missing = max(source.spec_replicas - source.existing, 0)
-    since = None
-    if missing:
-        since = now if before.missing_since is None else before.missing_since
-    refused = missing if since is not None and now - since >= MISSING_SECONDS else 0
+    behind = max((asked or 0) - source.spec_replicas, 0)
+    before = replace(
+        before,
+        missing_since=_since(before.missing_since, missing, now),
+        behind_since=_since(before.behind_since, behind, now),
+    )
     stuck = {
         "unschedulable": source.unschedulable,
         "held by a scheduling gate": source.gated,
         "failing": source.failing,
-        "not created, as by a quota": refused,
+        "not created, as by a quota": _lasting(
+            missing, before.missing_since, MISSING_SECONDS, now=now
+        ),
     }
     number = min(sum(stuck.values()), source.spec_replicas)
-    before = replace(before, missing_since=since)
-    if not number:
+    stuck["not asked of the scale target"] = late = _lasting(
+        behind, before.behind_since, FOLLOW_SECONDS, now=now
+    )
+    if not number and not late:
         return _without_evidence(before, source, now=now)
     runs = source.spec_replicas - number
     why = ", ".join(f"{count} {what}" for what, count in stuck.items() if count)
-    text = f"{number} of {source.spec_replicas} replicas do not come: {why}"
+    text = f"{number + late} of {source.spec_replicas + late} replicas do not come: {why}"
     if before.replicas is None:
         return replace(
             before, replicas=runs, why=text, retry_at=now + RETRY_SECONDS, delay=RETRY_SECONDS
@@ -90,20 +102,28 @@ def observe(before: Limit, source: VariantSource, *, now: float) -> Limit:
     return replace(before, replicas=runs, why=text, retry_at=now + delay, delay=delay)
 
 
+def _since(before: float | None, count: int, now: float) -> float | None:
+    if not count:
+        return None
+    return now if before is None else before
+
+
+def _lasting(count: int, since: float | None, seconds: float, *, now: float) -> int:
+    """The count where it has lasted for that long, else 0."""
+    return count if since is not None and now - since >= seconds else 0
+
+
 def _without_evidence(before: Limit, source: VariantSource, *, now: float) -> Limit:
     if before.replicas is None:
         return before
-    if source.ready > before.replicas:
+    ready = 0 if source.pods_known and not source.pods else source.ready
+    if ready > before.replicas:
         # What did not come has come.
-        return replace(NO_LIMIT, missing_since=before.missing_since)
+        return replace(
+            NO_LIMIT, missing_since=before.missing_since, behind_since=before.behind_since
+        )
     forgotten = now > before.retry_at + MOST_RETRY_SECONDS
     return NO_LIMIT if forgotten else before
-
-
-def carried(limit: Limit, source: VariantSource) -> int:
-    """Replicas that a variant has or gets, without those that do not come."""
-    stuck = source.unschedulable + source.gated + source.failing
-    return max(source.spec_replicas - stuck, 0) if limit.replicas is not None else source.spec_replicas
 
 
 def notes(limits: Mapping[str, Limit], *, now: float) -> dict[str, str]:

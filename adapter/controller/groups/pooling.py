@@ -58,9 +58,7 @@ def pooled(traffics: Iterable[Traffic]) -> Traffic | None:
 
 def _mean(values: Sequence[float | None], weights: Sequence[float]) -> float | None:
     known = [
-        (value, weight)
-        for value, weight in zip(values, weights, strict=True)
-        if value is not None
+        (value, weight) for value, weight in zip(values, weights, strict=True) if value is not None
     ]
     if not known:
         return None

@@ -1,21 +1,17 @@
 """From the replicas of a group to those that were planned, without losing what serves.
 
-Replicas of one variant go only when those that replace them are ready; more replicas are asked for at once. A
-plan that moves replicas from one variant to another for a small saving is not followed.
+Replicas of one variant go only when those that replace them are ready; more replicas are asked for at once.
+What starts is in the plan already, so that nothing is asked for twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
-HYSTERESIS = 0.05
-"""Share of a group's cost that a move from one variant to another must save."""
+from adapter.planning.groups import Routing
 
 _EPSILON = 1e-9
-
-Spreading = Literal["least-loaded", "round-robin"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +25,7 @@ class Part:
         ready: Replicas that serve now.
         rate_rps: Requests per second that one replica carries within the SLO targets; 0 where unknown.
         cost: Cost of one replica, cents per hour.
-        most: Largest number of replicas; None: any.
-        least: Least number of replicas.
+        weight: Part of the requests that the gateway sends here, under routing weights.
 
     """
 
@@ -40,8 +35,7 @@ class Part:
     ready: int
     rate_rps: float
     cost: float
-    most: int | None = None
-    least: int = 0
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,89 +44,67 @@ class Step:
 
     Attributes:
         replicas: Replicas by variant key.
-        reasons: Why a variant is given more than was planned, by key.
-        kept: Whether the present replicas are kept because a move would save too little.
+        reasons: Why a variant is not given what was planned, by key.
 
     """
 
     replicas: Mapping[str, int]
     reasons: Mapping[str, str]
-    kept: bool = False
 
 
-def capacity(parts: Sequence[Part], replicas: Mapping[str, int], spreading: Spreading) -> float:
+def capacity(parts: Sequence[Part], replicas: Mapping[str, int], routing: Routing) -> float:
     """Requests per second that so many replicas carry within the SLO targets.
 
-    A gateway that knows the load gives each replica what it carries; one that gives all the same fills the
-    slowest first, which bounds them all.
+    A gateway that knows the load gives each replica what it carries. One that gives all the same is bounded
+    by the slowest, and one with weights by the variant that has least for its part.
     """
-    used = [(part.rate_rps, replicas[part.key]) for part in parts if replicas[part.key] > 0]
+    used = [(part, replicas[part.key]) for part in parts if replicas[part.key] > 0]
     if not used:
         return 0.0
-    if spreading == "round-robin":
-        return min(rate for rate, _ in used) * sum(number for _, number in used)
-    return sum(rate * number for rate, number in used)
+    if routing == "round-robin":
+        return min(part.rate_rps for part, _ in used) * sum(number for _, number in used)
+    if routing == "weights":
+        whole = sum(part.weight for part in parts)
+        return min(
+            (
+                part.rate_rps * replicas[part.key] * whole / part.weight
+                for part in parts
+                if part.weight > 0
+            ),
+            default=0.0,
+        )
+    return sum(part.rate_rps * number for part, number in used)
 
 
 def step(
     parts: Sequence[Part],
     *,
     demand_rps: float,
-    spreading: Spreading,
-    hysteresis: float = HYSTERESIS,
+    routing: Routing,
 ) -> Step:
     """The next step from what is asked for to what was planned.
 
     Args:
         parts: The variants of one group.
         demand_rps: Requests per second that the group was planned for.
-        spreading: How requests reach the replicas.
-        hysteresis: Share of the cost that a move between variants must save.
+        routing: How requests reach the replicas.
 
     """
     planned = {part.key: part.planned for part in parts}
-    present = {part.key: part.target for part in parts}
     # A plan that is short of devices or money is no reason to keep everything.
-    needed = min(demand_rps, capacity(parts, planned, spreading))
-    if _moves(parts) and _within(parts) and hysteresis > 0:
-        saved = _cost(parts, present) - _cost(parts, planned)
-        serves = capacity(parts, present, spreading) >= needed * (1.0 - _EPSILON)
-        if serves and saved <= hysteresis * _cost(parts, present) + _EPSILON:
-            why = f"a move between variants would save less than {hysteresis:.0%} of the group's cost"
-            reasons = {
-                part.key: why for part in parts if present[part.key] != planned[part.key]
-            }
-            return Step(replicas=present, reasons=reasons, kept=True)
+    needed = min(demand_rps, capacity(parts, planned, routing))
     replicas = {part.key: max(part.planned, part.target) for part in parts}
-    reasons = {}
+    reasons: dict[str, str] = {}
     for part in sorted(parts, key=_dearest_first):
         if part.target <= part.planned:
             continue
-        replicas[part.key] = _lowered(part, parts, replicas, needed, spreading)
+        replicas[part.key] = _lowered(part, parts, replicas, needed, routing)
         waiting = replicas[part.key] - part.planned
         if waiting > 0:
             reasons[part.key] = (
                 f"{waiting} of {replicas[part.key]} replicas stay until those that replace them are ready"
             )
     return Step(replicas=replicas, reasons=reasons)
-
-
-def _moves(parts: Sequence[Part]) -> bool:
-    """Whether the plan takes from one variant and gives to another."""
-    return any(part.planned > part.target for part in parts) and any(
-        part.planned < part.target for part in parts
-    )
-
-
-def _within(parts: Sequence[Part]) -> bool:
-    return all(
-        part.least <= part.target and (part.most is None or part.target <= part.most)
-        for part in parts
-    )
-
-
-def _cost(parts: Sequence[Part], replicas: Mapping[str, int]) -> float:
-    return sum(part.cost * replicas[part.key] for part in parts)
 
 
 def _dearest_first(part: Part) -> tuple[float, str]:
@@ -144,7 +116,7 @@ def _lowered(
     parts: Sequence[Part],
     replicas: Mapping[str, int],
     needed: float,
-    spreading: Spreading,
+    routing: Routing,
 ) -> int:
     """The least replicas of a part with which what is ready carries the demand."""
 
@@ -157,7 +129,7 @@ def _lowered(
                 )
                 for other in parts
             },
-            spreading,
+            routing,
         )
 
     now = ready(part.target)

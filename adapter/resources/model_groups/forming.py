@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from adapter.resources.model_groups.membership import GROUP, GROUP_NAMESPACES
+from adapter.planning.groups import Routing
+from adapter.resources.model_groups.membership import GROUP, GROUP_NAMESPACES, ROUTING
 from adapter.resources.variant import VariantSource
 
 LEAST = 2
@@ -27,6 +28,7 @@ class ModelGroup:
         name: `NAMESPACE/NAME` where its variants name it, else `NAMESPACE/MODEL@CLASS`; unique.
         members: Keys of its variants, sorted; at least two.
         named: Whether its variants name it.
+        routing: How its gateway spreads requests; None where its variants do not say.
 
     """
 
@@ -36,15 +38,16 @@ class ModelGroup:
     service_class: str
     members: tuple[str, ...]
     named: bool = False
+    routing: Routing | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Formed:
-    """All groups, and who could not be in one.
+    """All groups, and what is wrong with their variants.
 
     Attributes:
         groups: Groups with at least two members, sorted by name.
-        problems: Why a variant is not in the group that it names, with the fix, by variant key.
+        problems: What is wrong with what a variant says of its group, with the fix, by variant key.
 
     """
 
@@ -83,7 +86,7 @@ def form(variants: Iterable[VariantSource], *, unnamed: bool = True) -> Formed:
         if group is not None:
             groups.append(group)
     groups += [
-        _group(f"{namespace}/{model}@{service_class}", namespace, sources)
+        _group(f"{namespace}/{model}@{service_class}", namespace, sources, problems)
         for (namespace, model, service_class), sources in alike.items()
         if len(sources) >= LEAST
     ]
@@ -91,9 +94,22 @@ def form(variants: Iterable[VariantSource], *, unnamed: bool = True) -> Formed:
 
 
 def _group(
-    name: str, namespace: str, sources: Iterable[VariantSource], *, named: bool = False
+    name: str,
+    namespace: str,
+    sources: Iterable[VariantSource],
+    problems: dict[str, str],
+    *,
+    named: bool = False,
 ) -> ModelGroup:
     members = sorted(sources, key=lambda source: source.key)
+    said = {item.key: item.membership.routing for item in members if item.membership.routing}
+    routing = next(iter(said.values()), None)
+    for key, other in said.items():
+        if other != routing:
+            problems[key] = (
+                f"metadata.annotations[{ROUTING}]: {other!r}, but {next(iter(said))} of the same group says"
+                f" {routing!r}, which is used; make them equal"
+            )
     return ModelGroup(
         name=name,
         namespace=namespace,
@@ -101,6 +117,7 @@ def _group(
         service_class=members[0].service_class,
         members=tuple(source.key for source in members),
         named=named,
+        routing=routing,
     )
 
 
@@ -138,7 +155,7 @@ def _named(
         )
     if len(members) < LEAST:
         return None
-    return _group(f"{namespace}/{name}", namespace, members, named=True)
+    return _group(f"{namespace}/{name}", namespace, members, problems, named=True)
 
 
 def _admitted(
