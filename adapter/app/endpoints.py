@@ -155,9 +155,9 @@ def registry_of(loop: ControlLoop, clock: Clock) -> CollectorRegistry:
     )
     registry.register(
         GroupCollector(
-            lambda: loop.groups if loop.leading else {},
+            lambda: loop.groups.states if loop.leading else {},
             lambda: loop.states if loop.leading else {},
-            lambda: loop.ceilings if loop.leading else (),
+            lambda: loop.groups.ceilings if loop.leading else (),
         )
     )
     registry.register(telemetry.CollectionCollector(loop.collector))

@@ -18,12 +18,11 @@ from adapter.collector.collector import Collector
 from adapter.collector.gateway import GatewayWindow
 from adapter.collector.prometheus import PrometheusOptions
 from adapter.controller.demand import GatewayDemand
-from adapter.controller.groups.state import GroupState
+from adapter.controller.groups.keeper import Groups
 from adapter.controller.reconciler import Planner, Reconciler
 from adapter.controller.settings import LoopSettings
 from adapter.controller.state import VariantState
 from adapter.controller.tuning import Estimate
-from adapter.planning.groups import Ceiling
 from adapter.resources.inputs import Inputs, InvalidVariant
 from adapter.store import TargetStore
 
@@ -86,9 +85,7 @@ class ControlLoop:
             planner=planner,
             gateways=self._gateways,
         )
-        self._requested = asyncio.Event()
-        self._cycles = 0
-        self._failures = _Failures()
+        self._requested, self._cycles, self._failures = asyncio.Event(), 0, _Failures()
 
     @property
     def failures(self) -> int:
@@ -160,23 +157,17 @@ class ControlLoop:
         return self._cycles
 
     @property
-    def groups(self) -> Mapping[str, GroupState]:
-        """State of every group of variants, by name."""
-        return self._reconciler.groups.states
-
-    @property
-    def ceilings(self) -> tuple[Ceiling, ...]:
-        """Ceilings of budgets, and what the last plan takes of them."""
-        return self._reconciler.ceilings
+    def groups(self) -> Groups:
+        """Groups of variants, to be read."""
+        return self._reconciler.groups
 
     def variants_to_wake(self) -> frozenset[str]:
         """Keys of variants at zero replicas to start, because a gateway has requests for their model."""
-        return self._reconciler.groups.to_wake(self.inputs, self._gateways.waiting, self._settings)
+        return self.groups.to_wake(self.inputs, self._gateways.waiting, self._settings)
 
     def variants_to_start(self) -> frozenset[str]:
         """Keys of variants at zero replicas to start: those to wake, and those that carry for their group."""
-        starting = self._reconciler.groups.starting(self._reconciler.records)
-        return self.variants_to_wake() | starting
+        return self.variants_to_wake() | self.groups.starting(self._reconciler.records)
 
     def apply_settings(self, settings: LoopSettings) -> None:
         """Use these settings from the next cycle on; those of the collection stay as they were."""
@@ -253,14 +244,7 @@ class ControlLoop:
                 self._reconciler.fail(f"{why}; the adapter's log has the details", self._settings)
             else:
                 self._failures.succeeded("the last reconcile cycle")
-            try:
-                if after_cycle is not None:
-                    await after_cycle()
-            except Exception as error:
-                log.exception("writing a cycle's results failed; retrying after the next one")
-                self._failures.failed("writing the results of the last cycle", error)
-            else:
-                self._failures.succeeded("writing the results of the last cycle")
+            await _write_results(after_cycle, self._failures)
             remaining = started + self._settings.interval - self._clock.monotonic()
             try:
                 async with asyncio.timeout(self._clock.real_seconds(max(remaining, 0.0))):
@@ -291,6 +275,18 @@ class ControlLoop:
         self._requested.clear()
         await self._reconciler.reconcile(self._settings)
         self._cycles += 1
+
+
+async def _write_results(write: Callable[[], Awaitable[None]] | None, failures: _Failures) -> None:
+    what = "writing the results of the last cycle"
+    try:
+        if write is not None:
+            await write()
+    except Exception as error:
+        log.exception("writing a cycle's results failed; retrying after the next one")
+        failures.failed(what, error)
+    else:
+        failures.succeeded(what)
 
 
 def _written(inputs: Inputs) -> object:

@@ -15,18 +15,20 @@ import structlog
 from adapter.clock import Clock
 from adapter.collector.collector import Collector
 from adapter.collector.observation import Observation
-from adapter.controller import demand, reactions, stabilization
+from adapter.controller import demand, reactions
 from adapter.controller import state as states
+from adapter.controller.cycle.request import request
+from adapter.controller.cycle.targets import Bounds, stabilized
+from adapter.controller.cycle.unforeseen import Unforeseen
 from adapter.controller.demand import GatewayDemand
 from adapter.controller.groups.demanded import Cycle
 from adapter.controller.groups.keeper import Groups
 from adapter.controller.settings import LoopSettings
-from adapter.controller.sizing import SizedVariant, Sizing, fleet_of
+from adapter.controller.sizing import SizedVariant, Sizing
 from adapter.controller.stabilization import Stabilization, StableTarget
 from adapter.controller.state import Moment, VariantRecord
 from adapter.planning import fleet
 from adapter.planning import plan as planning
-from adapter.planning.groups import Ceiling
 from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
 from adapter.store import TargetStore
@@ -34,33 +36,6 @@ from adapter.store import TargetStore
 log = structlog.get_logger()
 
 Planner = Callable[[fleet.Fleet], Awaitable[planning.Plan]]
-
-
-class _Unforeseen:
-    """Unexpected errors of single variants: logged once while they last, and worded for conditions."""
-
-    def __init__(self) -> None:
-        self._now: set[tuple[str, str]] = set()
-        self._before: set[tuple[str, str]] = set()
-
-    def begin_cycle(self) -> None:
-        """From now on, errors of this cycle are compared with those of the last."""
-        self._before, self._now = self._now, set()
-
-    def clause(self, what: str, key: str, error: Exception) -> str:
-        """Log an error of a variant; give the clause for its conditions."""
-        why = f"{what} ({type(error).__name__}); the adapter's log has the details"
-        self._now.add((key, why))
-        if (key, why) not in self._before:
-            log.error("variant failed; holding its target", variant=key, exc_info=error)
-        return why
-
-    def unsized(self, what: str, key: str, error: Exception) -> SizedVariant:
-        """A variant that such an error keeps from being sized."""
-        problem = self.clause(what, key, error)
-        return SizedVariant(
-            observation=Observation(traffic=None, metrics="MetricsMissing", problem=problem)
-        )
 
 
 class Reconciler:
@@ -83,9 +58,8 @@ class Reconciler:
         self._inputs = Inputs()
         self._records: dict[str, VariantRecord] = {}
         self._busy: tuple[str, ...] = ()
-        self._unforeseen = _Unforeseen()
+        self._unforeseen = Unforeseen()
         self.groups = Groups()
-        self.ceilings: tuple[Ceiling, ...] = ()
 
     @property
     def inputs(self) -> Inputs:
@@ -163,37 +137,29 @@ class Reconciler:
         self._unforeseen.begin_cycle()
         cycle, sized = await self._size(settings)
         grouped = self.groups.plan(sized, self._records, cycle)
-        variants = {key: item.variant for key, item in sized.items() if item.variant is not None}
-        variants |= grouped.variants
-        saturated = {
-            key: item.saturation for key, item in sized.items() if item.saturation is not None
-        }
         inputs = self._inputs
-        known = variants.keys() | saturated.keys()
-        capacity = stabilization.free_capacity(
-            inputs, [source for source in inputs.variants if source.key not in known]
-        )
-        decided, left = stabilization.within_capacity(
-            {key: saturated[key] for key in saturated.keys() - variants.keys()}, inputs, capacity
-        )
-        plan = await self._planner(
-            fleet_of(
-                inputs,
-                variants.values(),
-                capacity=left,
-                settings=settings,
-                groups=grouped.groups,
-            )
-        )
-        self.ceilings = plan.ceilings
-        # A learned profile that cannot be planned with leaves the rule to decide.
-        fallback = {key: saturated[key] for key in saturated.keys() & plan.set_aside.keys()}
-        plan = replace(plan, decisions={**plan.decisions, **decided, **fallback})
+        asked = request(inputs, sized, grouped, self._records, settings)
+        plan = asked.completed(await self._planner(asked.fleet))
+        self.groups.ceilings = plan.ceilings
         queued = frozenset(
             key for key, item in sized.items() if item.rate is not None and item.rate.in_flight > 0
         )
         stepped = self.groups.step(grouped, plan, self._records, cycle)
-        targets = self._stabilize(plan, inputs, capacity, settings, queued=queued, stepped=stepped)
+        targets, self._records = stabilized(
+            self._records,
+            plan,
+            stepped,
+            Bounds(
+                inputs=inputs,
+                capacity=asked.capacity,
+                settings=settings,
+                budgets=asked.budgets,
+                carried=self.groups.carried,
+            ),
+            queued=queued,
+            unforeseen=self._unforeseen,
+            now=self._clock.monotonic(),
+        )
         now = self._clock.time()
         for key, item in sized.items():
             await asyncio.sleep(0)  # requests are served in between
@@ -265,48 +231,6 @@ class Reconciler:
             return self._unforeseen.unsized(
                 "its metrics cannot be used", source.key, error
             ).observation
-
-    def _stabilize(
-        self,
-        plan: planning.Plan,
-        inputs: Inputs,
-        capacity: Mapping[str, int] | None,
-        settings: LoopSettings,
-        *,
-        queued: frozenset[str],
-        stepped: Mapping[str, StableTarget],
-    ) -> Mapping[str, StableTarget]:
-        """Targets of the variants that the plan serves; their records keep the recommendations.
-
-        Those of `stepped` are stable already: a group steps as one.
-        """
-        now = self._clock.monotonic()
-        targets: dict[str, StableTarget] = {}
-        for key, decision in plan.decisions.items():
-            item = self._records.get(key)
-            if item is None or (decision.served == "none" and key not in stepped):
-                continue
-            try:
-                targets[key] = stepped.get(key) or stabilization.apply(
-                    item.stabilization,
-                    decision,
-                    published=item.state.desired,
-                    accelerator=item.state.accelerator or item.source.accelerator,
-                    present=item.source.spec_replicas,
-                    maximum=item.source.max_replicas,
-                    now=now,
-                    limits=settings.limits_for(item.source),
-                    brief=key in queued,
-                )
-            except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
-                why = self._unforeseen.clause("its target cannot be stabilized", key, error)
-                last = item.state.desired
-                replicas = decision.candidate.replicas if last is None else last
-                targets[key] = StableTarget(replicas=replicas, reason=why)
-            self._records[key] = replace(item, stabilization=targets[key].stabilization)
-        if capacity is None:
-            return targets
-        return stabilization.release_devices(targets, plan.decisions, inputs, capacity)
 
     def _publish(self) -> None:
         self._store.publish(item for one in self._records.values() for item in one.series)

@@ -18,7 +18,7 @@ from adapter.controller.estimates.prior import DEFAULT_BATCHED_TOKENS
 from adapter.controller.settings import LoopSettings
 from adapter.controller.state import SATURATION, VariantRecord
 from adapter.planning import fleet, plan
-from adapter.planning.groups import Group
+from adapter.planning.groups import Budget, Group
 from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
 from adapter.settings.control import DEFAULT_STARTUP_SECONDS
@@ -355,6 +355,7 @@ def fleet_of(
     capacity: Mapping[str, int] | None,
     settings: LoopSettings,
     groups: tuple[Group, ...] = (),
+    budgets: tuple[Budget, ...] = (),
 ) -> fleet.Fleet:
     """The planner's input.
 
@@ -364,6 +365,7 @@ def fleet_of(
         capacity: Devices to plan with, by type; None: unlimited.
         settings: Settings of the control loop.
         groups: Groups of these variants.
+        budgets: Ceilings for them.
 
     """
     return fleet.Fleet(
@@ -373,5 +375,5 @@ def fleet_of(
         capacity=capacity,
         settings=fleet.Settings(stability_margin=settings.stability_margin, policy=settings.policy),
         groups=groups,
-        budgets=settings.budgets,
+        budgets=budgets,
     )

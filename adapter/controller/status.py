@@ -42,23 +42,7 @@ def of_state(
         unapplied: what kept the scale target from being patched; None where nothing did.
 
     """
-    source, traffic = state.source, state.traffic
-    profile = next((p for p in source.profiles if p.accelerator == source.accelerator), None)
-    current: dict[str, Any] = {"numReplicas": source.replicas}
-    if source.accelerator:
-        current["accelerator"] = source.accelerator
-    if profile is not None:
-        current["maxBatch"] = profile.max_batch
-    if traffic is not None:
-        current["load"] = {
-            "arrivalRate": f"{60.0 * traffic.arrival_rate_rps:.2f}",
-            "avgInputTokens": f"{traffic.input_tokens or 0.0:.2f}",
-            "avgOutputTokens": f"{traffic.output_tokens or 0.0:.2f}",
-        }
-        current["itlAverage"] = f"{traffic.itl_ms or 0.0:.2f}"
-        current["ttftAverage"] = f"{traffic.ttft_ms or 0.0:.2f}"
-    if state.decision is not None:
-        current["variantCost"] = f"{state.decision.current_cost:.2f}"
+    source, current = state.source, _current(state)
     status: dict[str, Any] = {
         "observedGeneration": source.generation,
         "currentAlloc": current,
@@ -84,14 +68,7 @@ def of_state(
     group = group_status.of_state(state)
     if group is not None:
         status["group"] = group
-    within = group_status.budget_condition(state, cut_before=WITHIN_BUDGET in conditions(before))
-    if within is not None:
-        status["conditions"].append(
-            _condition(within, before, now=now, generation=source.generation)
-        )
-    elif state.decision is None and WITHIN_BUDGET in conditions(before):
-        # Another replica decided: what it said of budgets stays.
-        status["conditions"].append(conditions(before)[WITHIN_BUDGET])
+    status["conditions"] += _within_budget(state, before, now=now)
     accuracy = _accuracy(state, before, now=now)
     if accuracy is not None:
         status["conditions"].append(accuracy)
@@ -99,6 +76,40 @@ def of_state(
     if learned:
         status[LEARNED] = learned
     return status
+
+
+def _current(state: VariantState) -> dict[str, Any]:
+    """Replicas and load now."""
+    source, traffic = state.source, state.traffic
+    profile = next((p for p in source.profiles if p.accelerator == source.accelerator), None)
+    current: dict[str, Any] = {"numReplicas": source.replicas}
+    if source.accelerator:
+        current["accelerator"] = source.accelerator
+    if profile is not None:
+        current["maxBatch"] = profile.max_batch
+    if traffic is not None:
+        current["load"] = {
+            "arrivalRate": f"{60.0 * traffic.arrival_rate_rps:.2f}",
+            "avgInputTokens": f"{traffic.input_tokens or 0.0:.2f}",
+            "avgOutputTokens": f"{traffic.output_tokens or 0.0:.2f}",
+        }
+        current["itlAverage"] = f"{traffic.itl_ms or 0.0:.2f}"
+        current["ttftAverage"] = f"{traffic.ttft_ms or 0.0:.2f}"
+    if state.decision is not None:
+        current["variantCost"] = f"{state.decision.current_cost:.2f}"
+    return current
+
+
+def _within_budget(state: VariantState, before: Status, *, now: float) -> list[Mapping[str, Any]]:
+    """The condition WithinBudget where a ceiling cuts or cut the variant."""
+    last = conditions(before).get(WITHIN_BUDGET)
+    if state.decision is None:
+        # Another replica decided: what it said of budgets stays.
+        return [] if last is None else [last]
+    found = group_status.budget_condition(state, cut_before=last is not None)
+    if found is None:
+        return []
+    return [_condition(found, before, now=now, generation=state.source.generation)]
 
 
 def _learned(status: Status) -> str:

@@ -7,7 +7,7 @@ The objects may come from files or from a cluster; this module does not know whi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from adapter import errors, logs
@@ -202,9 +202,8 @@ class Reader:
             else:
                 self.problems.extend(f"{where}: {warning}" for warning in source.warnings)
                 sources.append(source)
-        settings = self.settings
-        formed = forming.form(sources)
-        sources = [self._with_problem(item, formed.problems.get(item.key)) for item in sources]
+        settings, formed = self.settings, forming.form(sources)
+        self.problems.extend(formed.lines)
         return Inputs(
             accelerators=tuple(
                 {
@@ -213,7 +212,7 @@ class Reader:
                 }.values()
             ),
             service_classes=settings.service_classes,
-            variants=tuple(sources),
+            variants=forming.with_problems(sources, formed),
             config=settings.data,
             problems=tuple(self.problems),
             setting_problems=tuple(settings.setting_problems),
@@ -224,15 +223,6 @@ class Reader:
             capacity=self.capacity,
             digest=fingerprint,
         )
-
-    def _with_problem(
-        self, source: variants.VariantSource, problem: str | None
-    ) -> variants.VariantSource:
-        """The variant with what keeps it out of the group that it names."""
-        if problem is None:
-            return source
-        self.problems.append(f"{self.variants[source.namespace, source.name][0]}: {problem}")
-        return replace(source, warnings=(*source.warnings, problem))
 
     def _source(
         self,

@@ -15,6 +15,7 @@ import aiohttp
 
 from certs.authority import kubeconfig
 from tests.e2e import control_plane
+from tests.fakes import cluster_pages
 from tests.fakes import cluster_world as worlds
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +62,7 @@ class Installation:
         self.plane = plane
         self.kubeconfig = plane.folder / "service-account.kubeconfig"
         self.port = control_plane.free_port()
-        self.pages = worlds.Pages()
+        self.pages = cluster_pages.Pages()
 
     # Objects.
 

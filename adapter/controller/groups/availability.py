@@ -28,7 +28,7 @@ class Limit:
     """Most replicas that a variant can run at the moment.
 
     Attributes:
-        replicas: That many can run; None where nothing limits it.
+        replicas: Number of replicas that can run; None where nothing limits it.
         why: What keeps more from running; empty without a limit.
         retry_at: Monotonic seconds at which more are asked for again.
         delay: Time from the last evidence until then; it doubles with each attempt in vain.

@@ -86,6 +86,22 @@ def left(budgets: Sequence[Budget], uses: Iterable[Use]) -> tuple[Budget, ...]:
     return tuple(found)
 
 
+def unplanned(
+    budgets: Sequence[Budget], inputs: Inputs, replicas: Mapping[str, int]
+) -> tuple[Budget, ...]:
+    """The ceilings less what these variants take: replicas by variant key, of those that are not planned."""
+    if not budgets:
+        return ()
+    return left(
+        budgets,
+        [
+            use(inputs, source, source.accelerator, replicas[source.key])
+            for source in inputs.variants
+            if source.key in replicas
+        ],
+    )
+
+
 def _less(limit: float, used: float) -> float:
     return limit if limit == UNLIMITED else max(limit - used, 0.0)
 
@@ -119,10 +135,17 @@ def within(
         return dict(targets)
     for only_moves in (True, False):
         for budget in budgets:
-            counted = [
-                key for key in sorted(found) if applies(budget, sources[key], budgets)
+            counted = [key for key in sorted(found) if applies(budget, sources[key], budgets)]
+            taken = [
+                use(
+                    inputs,
+                    sources[key],
+                    decisions[key].candidate.accelerator or sources[key].accelerator,
+                    found[key].replicas,
+                )
+                for key in counted
             ]
-            if not _exceeded(budget, counted, found, decisions, sources, inputs):
+            if not _exceeded(budget, taken):
                 continue
             for key in counted:
                 found[key] = _within(
@@ -142,31 +165,19 @@ def _within(
     planned = decision.candidate.replicas
     if only_moves:
         if decision.group in carried and present is not None and target.replicas > present:
-            why = f"{present} instead of {planned}: a budget has no room for a move between variants"
+            why = (
+                f"{present} instead of {planned}: a budget has no room for a move between variants"
+            )
             return replace(target, replicas=present, reason=why)
         return target
     if target.replicas > planned:
-        return replace(target, replicas=planned, reason="a budget has no room for replicas that only stay")
+        return replace(
+            target, replicas=planned, reason="a budget has no room for replicas that only stay"
+        )
     return target
 
 
-def _exceeded(
-    budget: Budget,
-    keys: Iterable[str],
-    targets: Mapping[str, StableTarget],
-    decisions: Mapping[str, planning.Decision],
-    sources: Mapping[str, VariantSource],
-    inputs: Inputs,
-) -> bool:
-    taken = [
-        use(
-            inputs,
-            sources[key],
-            decisions[key].candidate.accelerator or sources[key].accelerator,
-            targets[key].replicas,
-        )
-        for key in keys
-    ]
+def _exceeded(budget: Budget, taken: Sequence[Use]) -> bool:
     if budget.cost != UNLIMITED and sum(item.cost for item in taken) > budget.cost + _EPSILON:
         return True
     if budget.devices != UNLIMITED and sum(item.devices for item in taken) > budget.devices:

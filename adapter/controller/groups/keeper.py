@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import structlog
 
 from adapter.collector import gateway
 from adapter.controller import demand
-from adapter.controller.groups import planned, transitions, waking
-from adapter.controller.groups.availability import NO_LIMIT
-from adapter.controller.groups.demanded import Cycle, ready, startup
-from adapter.controller.groups.planned import PlannedGroup, asked, unit_cost
+from adapter.controller.groups import planned, stepping, waking
+from adapter.controller.groups.demanded import Cycle, ready
+from adapter.controller.groups.planned import PlannedGroup
 from adapter.controller.groups.state import GroupRecord, GroupState
-from adapter.controller.groups.transitions import Part
 from adapter.controller.settings import LoopSettings
 from adapter.controller.sizing import SizedVariant
 from adapter.controller.stabilization import StableTarget
 from adapter.controller.state import VariantRecord
 from adapter.planning import fleet
 from adapter.planning import plan as planning
-from adapter.planning.groups import Group
-from adapter.resources.configuration import attainable
+from adapter.planning.groups import Ceiling, Group
 from adapter.resources.inputs import Inputs
 from adapter.resources.model_groups.forming import ModelGroup
-from adapter.resources.variant import VariantSource
 
 log = structlog.get_logger()
 
@@ -53,11 +49,18 @@ class Groups:
         self._groups: tuple[ModelGroup, ...] = ()
         self._records: dict[str, GroupRecord] = {}
         self._by_member: dict[str, str] = {}
+        self._members: dict[str, tuple[str, ...]] = {}
+        self.ceilings: tuple[Ceiling, ...] = ()
 
     @property
     def states(self) -> Mapping[str, GroupState]:
         """Groups after the last reconcile cycle, by name."""
         return {name: item.state for name, item in self._records.items() if item.state}
+
+    @property
+    def carried(self) -> frozenset[str]:
+        """Names of groups whose present replicas carry their demand without those that the last plan adds."""
+        return frozenset(name for name, item in self._records.items() if item.carried)
 
     def apply_inputs(self, inputs: Inputs, settings: LoopSettings) -> None:
         """Use the groups of new objects; one that stays keeps what is known of it."""
@@ -67,6 +70,7 @@ class Groups:
         self._records = {
             group.name: self._records.get(group.name, GroupRecord()) for group in self._groups
         }
+        self._members = {group.name: group.members for group in self._groups}
         self._by_member = {key: group.name for group in self._groups for key in group.members}
 
     def forget(self) -> None:
@@ -126,25 +130,14 @@ class Groups:
                 record = self._records[name]
                 self._records[name] = replace(record, rates={**record.rates, key: (rate, at)})
                 touched.add(name)
-        for group in self._groups:
-            if group.name not in touched:
-                continue
-            record = self._records[group.name]
+        for name in touched:
             serving = {
                 key
-                for key in group.members
+                for key in self._members[name]
                 if (item := sources.get(key)) is not None and ready(item.source) > 0
             }
-            if not serving <= record.rates.keys():
-                continue
-            total = sum(rate for rate, _ in record.rates.values())
-            at = max(at for _, at in record.rates.values())
-            sized = 0.0 if record.state is None else record.state.demand_rpm / 60.0
-            if record.state is not None and record.state.decision is not None:
-                exceeded |= demand.exceeds_forecast(record.trend, total, at=at, sized_rps=sized)
-            self._records[group.name] = replace(
-                record, rates={}, trend=demand.record(record.trend, total, at=at)
-            )
+            self._records[name], exceeds = with_rates(self._records[name], serving)
+            exceeded |= exceeds
         return exceeded
 
     def is_member(self, key: str) -> bool:
@@ -170,42 +163,17 @@ class Groups:
             if name is None:
                 chosen.add(key)
                 continue
-            members = [sources[k] for k in self._members(name) if k in sources]
+            members = [sources[k] for k in self._members[name] if k in sources]
             if any(source.replicas or source.spec_replicas for source in members):
                 continue  # others of its group serve, or come
-            chosen.add(self._wake(name, members, costs, settings))
-        return frozenset(chosen)
-
-    def _members(self, name: str) -> tuple[str, ...]:
-        return next((group.members for group in self._groups if group.name == name), ())
-
-    def _wake(
-        self,
-        name: str,
-        members: Iterable[VariantSource],
-        costs: Mapping[str, float],
-        settings: LoopSettings,
-    ) -> str:
-        record = self._records[name]
-        sleepers = [
-            waking.Sleeper(
-                key=source.key,
-                startup_seconds=startup(record, source, settings),
-                cost=min(
-                    (costs.get(p.accelerator, 0.0) * p.accelerator_count for p in source.profiles),
-                    default=costs.get(source.accelerator, 0.0),
-                ),
-                able=not attainable.problem(source.profiles, source.targets)
-                and record.limits.get(source.key, NO_LIMIT).replicas != 0
-                and source.max_replicas != 0
-                and not source.held,
+            record = self._records[name]
+            key_to_wake, why = waking.first(
+                waking.sleeper(record, source, costs, settings) for source in members
             )
-            for source in members
-        ]
-        key, why = waking.first(sleepers)
-        if record.state is not None and record.state.waking != why:
-            self._records[name] = replace(record, state=replace(record.state, waking=why))
-        return key
+            chosen.add(key_to_wake)
+            if record.state is not None and record.state.waking != why:
+                self._records[name] = replace(record, state=replace(record.state, waking=why))
+        return frozenset(chosen)
 
     def plan(
         self,
@@ -239,120 +207,29 @@ class Groups:
         for name, item in before.planned.items():
             if name not in self._records or item.group is None:
                 continue
-            targets |= self._step(name, item, plan, records, cycle)
+            self._records[name], stepped = stepping.step(
+                self._records[name], item, plan, records, cycle
+            )
+            targets |= stepped
         return targets
 
-    def _step(
-        self,
-        name: str,
-        item: PlannedGroup,
-        plan: planning.Plan,
-        records: Mapping[str, VariantRecord],
-        cycle: Cycle,
-    ) -> dict[str, StableTarget]:
-        record = self._records[name]
-        decision = plan.groups.get(name)
-        decided = {
-            key: plan.decisions[key]
-            for key in item.variants
-            if key in plan.decisions and key in records
-        }
-        if decision is None or decision.served == "none" or not decided:
-            problem = plan.set_aside.get(name, "") or (
-                decision.reason if decision else "not planned"
-            )
-            self._records[name] = replace(
-                record, state=replace(item.state, decision=decision, problem=problem)
-            )
-            return {}
-        parts = [
-            _part(
-                decided[key],
-                item,
-                records[key],
-                per_thousand=decision.marginal_costs.get(key, 0.0),
-                cycle=cycle,
-            )
-            for key in decided
-        ]
-        step = transitions.step(
-            parts, demand_rps=decision.demand_rpm / 60.0, routing=item.state.routing
-        )
-        since = cycle.now if record.since is None else record.since
-        step = self._settled(step, parts, since=since, records=records, cycle=cycle)
-        limits = cycle.settings.limits
-        step = transitions.limited(step, parts, up=limits.step_up, down=limits.step_down)
-        raised = any(step.replicas[part.key] > part.target for part in parts)
-        state = replace(
-            item.state, decision=decision, targets=step.replicas, held=step.reasons, problem=""
-        )
-        self._records[name] = replace(
-            record,
-            state=state,
-            since=since,
-            raised_at=cycle.now if raised else record.raised_at,
-        )
-        return {
-            key: StableTarget(
-                replicas=step.replicas[key],
-                reason=step.reasons.get(key, ""),
-                stabilization=replace(
-                    records[key].stabilization, accelerator=decided[key].candidate.accelerator
-                ),
-            )
-            for key in decided
-        }
 
-    def _settled(
-        self,
-        step: transitions.Step,
-        parts: Iterable[Part],
-        *,
-        since: float,
-        records: Mapping[str, VariantRecord],
-        cycle: Cycle,
-    ) -> transitions.Step:
-        """The step without fewer replicas while nothing is known of the demand of the last window."""
-        replicas, reasons = dict(step.replicas), dict(step.reasons)
-        for part in parts:
-            window = cycle.settings.limits_for(records[part.key].source).down_seconds
-            left = since + window - cycle.now
-            if window > 0 and left > 0 and replicas[part.key] < part.target:
-                replicas[part.key] = part.target
-                reasons[part.key] = (
-                    f"held at {part.target} for {left:.0f} s more: the demand of the stabilization window is"
-                    " not known yet"
-                )
-        return transitions.Step(replicas=replicas, reasons=reasons)
+def with_rates(record: GroupRecord, serving: Collection[str]) -> tuple[GroupRecord, bool]:
+    """The record with the trend of its rate, and whether that exceeds what the group was last sized for.
 
+    Args:
+        record: With the rates of members since the last one of the trend.
+        serving: Keys of members that serve: the group's rate is known once each has shown its own.
 
-def _part(
-    decision: planning.Decision,
-    item: PlannedGroup,
-    record: VariantRecord,
-    *,
-    per_thousand: float,
-    cycle: Cycle,
-) -> Part:
-    """One variant in the transition; `per_thousand`: cents per 1,000 requests of one replica more."""
-    candidate, source = decision.candidate, record.source
-    key = source.key
-    cost = candidate.cost / candidate.replicas if candidate.replicas else 0.0
-    rate = candidate.max_rate_rpm / 60.0
-    if not candidate.replicas:
-        cost = unit_cost(item.variants[key], cycle.costs)
-        # Cents per hour over cents per 1,000 requests: thousands of requests per hour.
-        rate = cost / per_thousand / 3.6 if per_thousand > 0 else 0.0
-    present = record.state.accelerator or source.accelerator
-    other = bool(candidate.accelerator) and bool(present) and candidate.accelerator != present
-    weight = 1.0 if item.group is None else item.group.members[key].weight
-    return Part(
-        key=key,
-        planned=candidate.replicas,
-        # Replicas of another accelerator are another number.
-        target=candidate.replicas if other else asked(record),
-        ready=ready(source),
-        rate_rps=rate,
-        cost=cost,
-        weight=weight,
+    """
+    if not frozenset(serving) <= record.rates.keys():
+        return record, False
+    total = sum(rate for rate, _ in record.rates.values())
+    at = max(at for _, at in record.rates.values())
+    state = record.state
+    exceeds = (
+        state is not None
+        and state.decision is not None
+        and demand.exceeds_forecast(record.trend, total, at=at, sized_rps=state.demand_rpm / 60.0)
     )
+    return replace(record, rates={}, trend=demand.record(record.trend, total, at=at)), exceeds

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from adapter.collector.traffic import Traffic
 from adapter.controller.groups import availability, demanded, pooling
 from adapter.controller.groups.demanded import Cycle, Sized
 from adapter.controller.groups.state import GroupRecord, GroupState
@@ -75,62 +76,80 @@ def plan_group(
     """
     record = _observed(record, group, records, cycle)
     inside, outside = _members(group, sized, records, cycle)
-    traffics = {
-        key: item.sized.observation.traffic
-        for key, item in inside.items()
-        if item.sized.observation.traffic is not None
-    }
-    traffic = pooling.pooled(traffics.values())
+    traffics, traffic = _traffics(inside)
     at = pooling.at_gateway(
         group, cycle.sources, rates=cycle.rates, parts=cycle.parts, waiting=cycle.waiting
     )
-    routing = routing_of(group, cycle.sources, cycle.settings.routing)
     serving = {key: demanded.ready(item.source) for key, item in inside.items()}
+    state = replace(
+        _seen(record, group, serving=serving, traffics=traffics, at=at, cycle=cycle),
+        outside=outside,
+    )
+    if not inside:
+        return PlannedGroup(record=record, group=None, variants={}, state=state)
+    need = _without(
+        demanded.sized(
+            record,
+            [item.source for item in inside.values()],
+            traffic,
+            at,
+            ordered=sum(_ordered(item) for item in inside.values()),
+            partial=bool(outside),
+            cycle=cycle,
+        ),
+        outside,
+        records,
+    )
+    lengths = traffic if traffic is not None and traffic.output_tokens is not None else None
+    record = replace(record, demands=need.demands, traffic=lengths or record.traffic)
+    planner_group = Group(
+        name=group.name,
+        namespace=group.namespace,
+        model=group.model,
+        service_class=group.service_class,
+        variants=tuple(inside),
+        traffic=_load(record, inside, need),
+        routing=state.routing,
+        members={key: _member(item, record, cycle) for key, item in inside.items()},
+        interruptible_share=_interruptible_share(inside, cycle),
+    )
+    notes = (*need.notes, *_unlike(state.routing, state.spread))
+    state = replace(state, demand_rpm=60.0 * need.rate_rps, notes=notes)
+    variants = _bounded(inside, idle=_idle(group, inside, at, cycle), need=need, cycle=cycle)
+    return PlannedGroup(record=record, group=planner_group, variants=variants, state=state)
+
+
+def _traffics(inside: Mapping[str, _Inside]) -> tuple[dict[str, Traffic], Traffic | None]:
+    """Traffic by variant key, and that of all together; None without any."""
+    seen = {key: item.sized.observation.traffic for key, item in inside.items()}
+    known = {key: traffic for key, traffic in seen.items() if traffic is not None}
+    return known, pooling.pooled(known.values())
+
+
+def _seen(
+    record: GroupRecord,
+    group: ModelGroup,
+    *,
+    serving: Mapping[str, int],
+    traffics: Mapping[str, Traffic],
+    at: pooling.AtGateway,
+    cycle: Cycle,
+) -> GroupState:
+    """What is observed of a group."""
+    traffic = pooling.pooled(traffics.values())
     seen = pooling.spread(traffics, serving, window_seconds=cycle.settings.collection.window)
-    state = GroupState(
+    return GroupState(
         name=group.name,
         members=group.members,
-        routing=routing,
+        routing=routing_of(group, cycle.sources, cycle.settings.routing),
         spread=seen.routing,
         per_pod_rpm=seen.per_pod_rpm,
         observed_rpm=0.0 if traffic is None else 60.0 * traffic.arrival_rate_rps,
         gateway_rpm=None if at.rate_rps is None else 60.0 * at.rate_rps,
         waiting=at.waiting + (0.0 if traffic is None else traffic.waiting),
         unavailable=availability.notes(record.limits, now=cycle.now),
-        outside=outside,
         waking=record.state.waking if record.state else "",
     )
-    if not inside:
-        return PlannedGroup(record=record, group=None, variants={}, state=state)
-    need = demanded.sized(
-        record,
-        [item.source for item in inside.values()],
-        traffic,
-        at,
-        ordered=sum(_ordered(item) for item in inside.values()),
-        partial=bool(outside),
-        cycle=cycle,
-    )
-    need = _without(need, outside, records)
-    if traffic is not None and traffic.output_tokens is not None:
-        record = replace(record, traffic=traffic)
-    record = replace(record, demands=need.demands)
-    variants = _bounded(inside, idle=_idle(group, inside, at, cycle), need=need, cycle=cycle)
-    planner_group = Group(
-        name=group.name,
-        namespace=group.namespace,
-        model=group.model,
-        service_class=group.service_class,
-        variants=tuple(variants),
-        traffic=_load(record, inside, need),
-        routing=routing,
-        members={key: _member(item, record, cycle) for key, item in inside.items()},
-        interruptible_share=_interruptible_share(inside, cycle),
-    )
-    state = replace(
-        state, demand_rpm=60.0 * need.rate_rps, notes=(*need.notes, *_unlike(routing, seen.routing))
-    )
-    return PlannedGroup(record=record, group=planner_group, variants=variants, state=state)
 
 
 def _observed(

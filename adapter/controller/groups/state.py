@@ -36,7 +36,7 @@ class GroupState:
         notes: Why that differs from what is observed, and what it lacks, a clause each.
         unavailable: What keeps replicas of a variant from coming, by key.
         outside: Why a variant is not planned with the group, by key.
-        waking: Which variant wakes it from zero, and why; empty where it is not at zero.
+        waking: Variant that last woke it from zero, and why; empty before.
         decision: What was decided; None where it could not be planned.
         problem: Why it could not be planned; empty where it was.
         targets: Replicas that are asked for, by key.
@@ -76,6 +76,7 @@ class GroupRecord:
         startups: Start-up times of its variants as last seen, seconds, by key: none shows at zero replicas.
         traffic: Its last traffic with known lengths of requests; None before the first.
         rates: Arrival rates of members since the last one of the trend, with their times, by key.
+        carried: Whether the replicas that were asked for before the last cycle carry its demand.
         state: What is said of it; None before its first cycle.
 
     """
@@ -88,4 +89,5 @@ class GroupRecord:
     startups: Mapping[str, float] = field(default_factory=dict)
     traffic: Traffic | None = None
     rates: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    carried: bool = False
     state: GroupState | None = None

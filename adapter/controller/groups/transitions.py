@@ -107,6 +107,12 @@ def step(
     return Step(replicas=replicas, reasons=reasons)
 
 
+def carries(parts: Sequence[Part], *, demand_rps: float, routing: Routing) -> bool:
+    """Whether the replicas that are asked for now carry a demand, once all of them are ready."""
+    present = {part.key: part.target for part in parts}
+    return capacity(parts, present, routing) >= demand_rps * (1.0 - _EPSILON)
+
+
 def _dearest_first(part: Part) -> tuple[float, str]:
     return -part.cost / max(part.rate_rps, _EPSILON), part.key
 

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+from adapter.controller.groups.availability import NO_LIMIT
+from adapter.controller.groups.demanded import startup
+from adapter.controller.groups.state import GroupRecord
+from adapter.controller.settings import LoopSettings
+from adapter.resources.configuration import attainable
+from adapter.resources.variant import VariantSource
 
 SLACK_SECONDS = 30.0
 """Time by which a cheaper variant may be ready later than the one that is ready first."""
@@ -28,6 +35,22 @@ class Sleeper:
     startup_seconds: float
     cost: float
     able: bool = True
+
+
+def sleeper(
+    record: GroupRecord, source: VariantSource, costs: Mapping[str, float], settings: LoopSettings
+) -> Sleeper:
+    """A variant at zero replicas as a candidate; `costs`: of one unit of each accelerator."""
+    units = (costs.get(p.accelerator, 0.0) * p.accelerator_count for p in source.profiles)
+    return Sleeper(
+        key=source.key,
+        startup_seconds=startup(record, source, settings),
+        cost=min(units, default=costs.get(source.accelerator, 0.0)),
+        able=not attainable.problem(source.profiles, source.targets)
+        and record.limits.get(source.key, NO_LIMIT).replicas != 0
+        and source.max_replicas != 0
+        and not source.held,
+    )
 
 
 def first(sleepers: Iterable[Sleeper]) -> tuple[str, str]:

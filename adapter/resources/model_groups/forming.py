@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from adapter.planning.groups import Routing
 from adapter.resources.model_groups.membership import GROUP, GROUP_NAMESPACES, ROUTING
@@ -54,6 +54,11 @@ class Formed:
     groups: tuple[ModelGroup, ...] = ()
     problems: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def lines(self) -> list[str]:
+        """The problems, one line each."""
+        return [f"VariantAutoscaling {key}: {text}" for key, text in self.problems.items()]
+
     def by_member(self) -> dict[str, ModelGroup]:
         """Groups by the key of each member."""
         return {key: group for group in self.groups for key in group.members}
@@ -91,6 +96,16 @@ def form(variants: Iterable[VariantSource], *, unnamed: bool = True) -> Formed:
         if len(sources) >= LEAST
     ]
     return Formed(groups=tuple(sorted(groups, key=lambda item: item.name)), problems=problems)
+
+
+def with_problems(variants: Iterable[VariantSource], formed: Formed) -> tuple[VariantSource, ...]:
+    """The variants, each with what is wrong with what it says of its group among its warnings."""
+    return tuple(
+        replace(item, warnings=(*item.warnings, formed.problems[item.key]))
+        if item.key in formed.problems
+        else item
+        for item in variants
+    )
 
 
 def _group(
