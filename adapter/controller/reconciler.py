@@ -137,6 +137,7 @@ class Reconciler:
         self._unforeseen.begin_cycle()
         cycle, sized = await self._size(settings)
         grouped = self.groups.plan(sized, self._records, cycle)
+        sized |= grouped.sized
         inputs = self._inputs
         asked = request(inputs, sized, grouped, self._records, settings)
         plan = asked.completed(await self._planner(asked.fleet))
@@ -211,16 +212,7 @@ class Reconciler:
                     what = "its load cannot be sized"
                     sized[source.key] = self._unforeseen.unsized(what, source.key, error)
             await asyncio.sleep(0)  # tuning takes its time
-        cycle = Cycle(
-            settings=settings,
-            sources={source.key: source for source in variants},
-            costs=sizing.costs,
-            rates=rates,
-            parts=sizing.parts,
-            waiting=waiting,
-            to_wake=sizing.to_wake,
-            now=now,
-        )
+        cycle = Cycle(sizing=sizing, sources={source.key: source for source in variants})
         return cycle, sized
 
     def _observed(self, source: VariantSource) -> Observation:

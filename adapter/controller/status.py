@@ -166,7 +166,8 @@ def _metrics_source(state: VariantState) -> str:
 
 
 def _metrics_problem(state: VariantState) -> str:
-    return (state.observation.problem if state.observation else "") or state.problem
+    seen = state.observation
+    return (seen.problem if seen else "") or state.problem or (seen.note if seen else "")
 
 
 def of_refusal(refusal: InvalidVariant, before: Status, *, now: float) -> dict[str, Any]:

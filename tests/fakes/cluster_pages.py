@@ -100,3 +100,41 @@ class Pages:
             f"vllm:inter_token_latency_seconds_sum{label} {177 * itl}\n"
             f"vllm:inter_token_latency_seconds_count{label} {177 * done}\n"
         )
+
+
+class Starts:
+    """Pods that start, or that no node takes.
+
+    Attributes:
+        unplaced: names of workloads for whose new pods the scheduler finds no node.
+        startup: seconds of the clock until a new pod is ready, by name of its workload; the others at once.
+        coming: since when each pod (namespace, workload, name) starts.
+
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.unplaced: set[str] = set()
+        self.startup: dict[str, float] = {}
+        self.coming: dict[tuple[str, str, str], float] = {}
+
+    def begin(self, namespace: str, workload: str, pod: str) -> dict[str, Any] | None:
+        """A pod was made; its status until it is ready, None where it is ready at once."""
+        self.coming[namespace, workload, pod] = self._clock.monotonic()
+        scheduled = {"type": "PodScheduled", "status": "True"}
+        if workload in self.unplaced:
+            scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+        elif not self.startup.get(workload):
+            return None
+        return {"phase": "Pending", "conditions": [scheduled]}
+
+    def due(self) -> list[tuple[str, str, str]]:
+        """Pods that are ready now; each is given once."""
+        now, found = self._clock.monotonic(), []
+        for key, since in list(self.coming.items()):
+            if key[1] in self.unplaced:
+                self.coming[key] = now
+            elif now - since >= self.startup.get(key[1], 0.0):
+                del self.coming[key]
+                found.append(key)
+        return found

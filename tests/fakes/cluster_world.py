@@ -142,8 +142,7 @@ class World:
         clock: time of all replicas of the adapter.
         pages: of the pods; what they count is set by their `load`.
         waiting: requests in the gateway's queue.
-        unplaced: names of workloads for whose new pods the scheduler finds no node.
-        startup: seconds of the clock until a new pod is ready, by name of its workload; the others at once.
+        starts: when new pods are ready.
 
     """
 
@@ -155,10 +154,8 @@ class World:
         self.pages = pages.Pages(self.clock)
         self.load = self.pages.load
         self.waiting = 0
-        self.unplaced: set[str] = set()
-        self.startup: dict[str, float] = {}
+        self.starts = pages.Starts(self.clock)
         self._ran_at = -1
-        self._coming: dict[tuple[str, str, str], float] = {}
 
     @property
     def gateway(self) -> str:
@@ -241,32 +238,20 @@ class World:
         for pod in there - wanted:
             self.api.remove(CORE, "pods", namespace, pod)
             self.pages.finished.pop(pod, None)
-            self._coming.pop((namespace, name, pod), None)
+            self.starts.coming.pop((namespace, name, pod), None)
         for pod in wanted - there:
-            self._coming[namespace, name, pod] = self.clock.monotonic()
-            if name in self.unplaced or self.startup.get(name):
-                self.api.put(CORE, "pods", self._coming_pod(namespace, name, pod))
+            status = self.starts.begin(namespace, name, pod)
+            if status:
+                self.api.put(CORE, "pods", {**self._pod(namespace, name, pod), "status": status})
         self._start_pods()
         if (item.get("status") or {}).get("replicas") != len(wanted):
             self.api.set_status(root, plural, namespace, name, replicas=len(wanted))
 
     def _start_pods(self) -> None:
         """Make those ready whose time has come."""
-        for (namespace, name, pod), since in list(self._coming.items()):
-            if name in self.unplaced:
-                self._coming[namespace, name, pod] = self.clock.monotonic()
-            elif self.clock.monotonic() - since >= self.startup.get(name, 0.0):
-                del self._coming[namespace, name, pod]
-                self.pages.finished[pod] = 0.0
-                self.api.put(CORE, "pods", self._pod(namespace, name, pod))
-
-    def _coming_pod(self, namespace: str, workload_name: str, name: str) -> Object:
-        """A pod that starts, or that no node takes."""
-        scheduled: Object = {"type": "PodScheduled", "status": "True"}
-        if workload_name in self.unplaced:
-            scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
-        found = self._pod(namespace, workload_name, name)
-        return {**found, "status": {"phase": "Pending", "conditions": [scheduled]}}
+        for namespace, name, pod in self.starts.due():
+            self.pages.finished[pod] = 0.0
+            self.api.put(CORE, "pods", self._pod(namespace, name, pod))
 
     def _pod(self, namespace: str, workload_name: str, name: str) -> Object:
         notes = {"prometheus.io/port": str(self.pages.port), "prometheus.io/path": f"/pods/{name}"}

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from adapter.collector import gateway
-from adapter.collector.gateway import Rates
 from adapter.collector.traffic import Traffic
 from adapter.controller import demand
 from adapter.controller.demand import Queue, SizingRate, backlog
 from adapter.controller.groups.pooling import AtGateway
 from adapter.controller.groups.state import Demanded, GroupRecord
 from adapter.controller.settings import LoopSettings
+from adapter.controller.sizing import Sizing
 from adapter.resources.variant import VariantSource
 from adapter.settings.control import DEFAULT_STARTUP_SECONDS
 
@@ -31,25 +30,28 @@ class Cycle:
     """What all groups of one reconcile cycle share.
 
     Attributes:
-        settings: Settings of the control loop.
+        sizing: What all variants share.
         sources: All variants by key.
-        costs: Cost of one unit of each accelerator, cents per hour.
-        rates: Requests per second at the gateways.
-        parts: Each variant's part of them, by variant key.
-        waiting: Requests that wait at the gateways or arrived there.
-        to_wake: Keys of variants at zero replicas to start.
-        now: Monotonic seconds.
 
     """
 
-    settings: LoopSettings
+    sizing: Sizing
     sources: Mapping[str, VariantSource]
-    costs: Mapping[str, float]
-    rates: Rates
-    parts: Mapping[str, float]
-    waiting: Mapping[gateway.ModelKey, gateway.Demand]
-    to_wake: frozenset[str]
-    now: float
+
+    @property
+    def settings(self) -> LoopSettings:
+        """Settings of the control loop."""
+        return self.sizing.settings
+
+    @property
+    def costs(self) -> Mapping[str, float]:
+        """Cost of one unit of each accelerator, cents per hour."""
+        return self.sizing.costs
+
+    @property
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self.sizing.now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

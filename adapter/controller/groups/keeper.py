@@ -33,12 +33,14 @@ class GroupPlan:
     Attributes:
         groups: What the planner gets of each.
         variants: Their variants by key, with their bounds as members.
+        sized: Variants by key that are planned though none of their replicas serves.
         planned: The groups by name.
 
     """
 
     groups: tuple[Group, ...] = ()
     variants: Mapping[str, fleet.Variant] = field(default_factory=dict)
+    sized: Mapping[str, SizedVariant] = field(default_factory=dict)
     planned: Mapping[str, PlannedGroup] = field(default_factory=dict)
 
 
@@ -192,6 +194,7 @@ class Groups:
             variants={
                 key: value for item in found.values() for key, value in item.variants.items()
             },
+            sized={key: value for item in found.values() for key, value in item.sized.items()},
             planned=found,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from adapter.collector.traffic import Traffic
 from adapter.controller.groups import availability, demanded, pooling
@@ -25,6 +25,7 @@ class PlannedGroup:
         record: What is known of it, with what was observed in this cycle.
         group: Input of the planner; None where none of its variants can be planned.
         variants: Its planned variants by key, with their bounds as members.
+        sized: Variants of it by key that are planned though none of their replicas serves.
         state: What is said of it, without the decision.
 
     """
@@ -32,6 +33,7 @@ class PlannedGroup:
     record: GroupRecord
     group: Group | None
     variants: Mapping[str, fleet.Variant]
+    sized: Mapping[str, SizedVariant] = field(default_factory=dict)
     state: GroupState
 
 
@@ -78,7 +80,11 @@ def plan_group(
     inside, outside = _members(group, sized, records, cycle)
     traffics, traffic = _traffics(inside)
     at = pooling.at_gateway(
-        group, cycle.sources, rates=cycle.rates, parts=cycle.parts, waiting=cycle.waiting
+        group,
+        cycle.sources,
+        rates=cycle.sizing.rates,
+        parts=cycle.sizing.parts,
+        waiting=cycle.sizing.gateway_demand,
     )
     serving = {key: demanded.ready(item.source) for key, item in inside.items()}
     state = replace(
@@ -102,21 +108,39 @@ def plan_group(
     )
     lengths = traffic if traffic is not None and traffic.output_tokens is not None else None
     record = replace(record, demands=need.demands, traffic=lengths or record.traffic)
-    planner_group = Group(
+    notes = (*need.notes, *_unlike(state.routing, state.spread))
+    state = replace(state, demand_rpm=60.0 * need.rate_rps, notes=notes)
+    variants = _bounded(inside, idle=_idle(group, inside, at, cycle), need=need, cycle=cycle)
+    return PlannedGroup(
+        record=record,
+        group=_asked(group, record, inside, need, routing=state.routing, cycle=cycle),
+        variants=variants,
+        sized={k: item.sized for k, item in inside.items() if item.sized is not sized[k]},
+        state=state,
+    )
+
+
+def _asked(
+    group: ModelGroup,
+    record: GroupRecord,
+    inside: Mapping[str, _Inside],
+    need: Sized,
+    *,
+    routing: Routing,
+    cycle: Cycle,
+) -> Group:
+    """The input of the planner."""
+    return Group(
         name=group.name,
         namespace=group.namespace,
         model=group.model,
         service_class=group.service_class,
         variants=tuple(inside),
         traffic=_load(record, inside, need),
-        routing=state.routing,
+        routing=routing,
         members={key: _member(item, record, cycle) for key, item in inside.items()},
         interruptible_share=_interruptible_share(inside, cycle),
     )
-    notes = (*need.notes, *_unlike(state.routing, state.spread))
-    state = replace(state, demand_rpm=60.0 * need.rate_rps, notes=notes)
-    variants = _bounded(inside, idle=_idle(group, inside, at, cycle), need=need, cycle=cycle)
-    return PlannedGroup(record=record, group=planner_group, variants=variants, state=state)
 
 
 def _traffics(inside: Mapping[str, _Inside]) -> tuple[dict[str, Traffic], Traffic | None]:
@@ -185,12 +209,26 @@ def _members(
         item, source, record = sized.get(key), cycle.sources.get(key), records.get(key)
         if item is None or source is None or record is None:
             continue
+        if item.variant is None and not demanded.ready(source) and not source.held:
+            item = _without_replicas(item, source, record, cycle)
         if item.variant is None:
             why = item.observation.problem or "its profile is not known yet"
             outside[key] = f"planned without it: {why}"
         else:
             inside[key] = _Inside(source, item, item.variant, record)
     return inside, outside
+
+
+def _without_replicas(
+    item: SizedVariant, source: VariantSource, record: VariantRecord, cycle: Cycle
+) -> SizedVariant:
+    """A variant of which none serves yet, or any more: nothing is offered to it, and it can be planned."""
+    seen = replace(item.observation, traffic=None, problem="", complete=True, note=_note(source))
+    return cycle.sizing.size(record, source, seen)
+
+
+def _note(source: VariantSource) -> str:
+    return f"{source.spec_replicas} replicas, of which none is ready"
 
 
 def _ordered(item: _Inside) -> int:
@@ -289,7 +327,7 @@ def _least(item: _Inside, cycle: Cycle) -> int:
     least = source.min_replicas
     if least is None:
         least = 0 if to_zero else 1
-    if source.key in cycle.to_wake:
+    if source.key in cycle.sizing.to_wake:
         least = max(least, 1)
     if not item.sized.observation.complete and published is not None:
         # An incomplete load is a lower bound: the target may rise, not fall.

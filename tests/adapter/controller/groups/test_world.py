@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import generate_latest
 
-from adapter.app.endpoints import Endpoints
+from adapter.app.endpoints import Endpoints, registry_of
 from adapter.diagnostics import explain, explain_text
 from optimizer.stabilization import StabilizationLimits
 from tests.fakes import cluster_world as worlds
@@ -33,12 +34,12 @@ def deploy(world: World, name: str, replicas: int, accelerator: str, **more: Any
     (profile,) = item["spec"]["modelProfile"]["accelerators"]
     item["spec"]["modelProfile"] = {"accelerators": [{**profile, "acc": accelerator}]}
     world.api.put(VARIANTS, "variantautoscalings", item)
-    world.startup[name] = STARTUP
+    world.starts.startup[name] = STARTUP
 
 
 @asynccontextmanager
 async def grouped(folder: Path, **started: Any) -> AsyncIterator[tuple[World, Endpoints]]:
-    """A world with variants `cheap` and `dear` of one model, which share 100 requests per minute."""
+    """A world with variants `cheap` and `dear` of one model, which share 90 requests per minute."""
     async with worlds.running(folder, actuate=True) as world:
         for path, plural, name in (
             (APPS, "deployments", "v"),
@@ -47,7 +48,7 @@ async def grouped(folder: Path, **started: Any) -> AsyncIterator[tuple[World, En
             world.api.remove(path, plural, "team-a", name)
         deploy(world, "cheap", started.pop("cheap", 1), "G2")
         deploy(world, "dear", started.pop("dear", 1), "A100")
-        world.pages.shared = {("cheap", "dear"): started.pop("rpm", 100.0)}
+        world.pages.shared = {("cheap", "dear"): started.pop("rpm", 90.0)}
         async with world.replica("a", loop=GROUPED, actuate_scale=True, **started) as (front, _):
             yield world, front
 
@@ -68,7 +69,8 @@ def ready(world: World, name: str) -> int:
 async def test_the_cheaper_variant_carries_the_demand_of_both(tmp_path: Path) -> None:
     """Dear replicas go, and not before those that replace them are ready; each says its share."""
     async with grouped(tmp_path, dear=3) as (world, front):
-        least = 9
+        await until(lambda: ready(world, "cheap") + ready(world, "dear") >= 4)
+        least = 4
 
         def settled() -> bool:
             nonlocal least
@@ -76,7 +78,7 @@ async def test_the_cheaper_variant_carries_the_demand_of_both(tmp_path: Path) ->
             return replicas(world, "dear") == 0 and ready(world, "cheap") >= 3
 
         await until(settled)
-        # 100 requests a minute need three replicas of either kind.
+        # 90 requests a minute need three replicas of either kind.
         assert least >= 3
         await until(lambda: (world.status("cheap").get("group") or {}).get("share") == "100%")
         assert world.status("cheap")["group"]["name"] == "team-a/default/default@Premium"
@@ -86,3 +88,72 @@ async def test_the_cheaper_variant_carries_the_demand_of_both(tmp_path: Path) ->
         assert "team-a/cheap: 3 replicas carry 100%" in text
         assert "team-a/dear: 0 replicas" in text
         assert "cents per 1,000 requests" in text
+
+
+async def test_a_variant_that_finds_no_node_costs_one_cycle_and_a_start(tmp_path: Path) -> None:
+    """Its part goes to the other variant within one cycle; later, when it can come again, it takes it back."""
+    async with grouped(tmp_path, dear=0) as (world, front):
+        await until(lambda: ready(world, "cheap") == 3)
+        assert replicas(world, "dear") == 0
+        world.starts.unplaced.add("cheap")
+        world.pages.shared = {("cheap", "dear"): 190.0}
+        await until(lambda: replicas(world, "cheap") > 3)
+        asked_at = world.clock.monotonic()
+        await until(lambda: replicas(world, "dear") >= 3)
+        # The next cycle hands over; the request of a cycle is debounced for half a second of real time.
+        assert world.clock.monotonic() - asked_at <= GROUPED.interval + 1.0 * worlds.SPEED
+        await until(lambda: ready(world, "dear") >= 3)
+        assert world.clock.monotonic() - asked_at <= GROUPED.interval + STARTUP + 1.5 * worlds.SPEED
+        # What does not come is no longer asked for once the others serve, and the group says why.
+        await until(lambda: replicas(world, "cheap") == 3)
+        state = front.loop.groups.states["team-a/default/default@Premium"]
+        assert "unschedulable" in state.unavailable["team-a/cheap"]
+        world.starts.unplaced.discard("cheap")
+        await until(lambda: ready(world, "cheap") >= 6 and replicas(world, "dear") == 0)
+
+
+async def test_a_failing_variant_hands_over_too(tmp_path: Path) -> None:
+    """All of its pods fail: nothing of it is scraped any more, and the demand is not taken to be gone."""
+    async with grouped(tmp_path, dear=0) as (world, _):
+        await until(lambda: ready(world, "cheap") == 3)
+        await until(lambda: world.desired("cheap") == 3)
+        failed = {"phase": "Running", "podIP": "127.0.0.1", "containerStatuses": [
+            {"name": "vllm", "state": {"waiting": {"reason": "CrashLoopBackOff"}}}
+        ], "conditions": [{"type": "Ready", "status": "False"}]}  # fmt: skip
+        for (namespace, name), pod in list(world.api.objects[CORE, "pods"].items()):
+            if name.startswith("cheap-"):
+                assert namespace == "team-a"
+                world.api.put(CORE, "pods", {**pod, "status": failed})
+                world.pages.finished.pop(name, None)
+        await until(lambda: ready(world, "dear") >= 3)
+
+
+async def test_the_group_goes_to_zero_and_wakes_as_one(tmp_path: Path) -> None:
+    """Without requests both rest; the one that is ready soonest at little cost wakes, and says why."""
+    async with grouped(tmp_path, rpm=0.0, gateways=[]) as (world, front):
+        config = worlds.manifests()[2]
+        config["data"]["WVA_SCALE_TO_ZERO"] = "true"
+        world.api.put(CORE, "configmaps", config)
+        await until(lambda: replicas(world, "cheap") + replicas(world, "dear") == 0)
+        assert front.loop.groups.states
+
+
+async def test_a_budget_cuts_and_says_so(tmp_path: Path) -> None:
+    """The ceiling holds at every moment, also while replicas move; condition, Event and metrics name it."""
+    async with grouped(tmp_path, dear=0, rpm=200.0) as (world, front):
+        config = worlds.manifests()[2]
+        config["data"]["budgets"] = "- {scope: namespace, namespace: team-a, cost: 100}"
+        world.api.put(CORE, "configmaps", config)
+        await until(lambda: world.condition("WithinBudget", "cheap")[0] == "False")
+        _, reason, message = world.condition("WithinBudget", "cheap")
+        assert reason == "BudgetExhausted"
+        assert "namespace team-a" in message
+        assert "TTFT" in message
+        await until(lambda: any(item[1] == "BudgetExhausted" for item in world.events()))
+        cycles = front.loop.cycles
+        await until(lambda: front.loop.cycles >= cycles + 3)
+        states = front.loop.states.values()
+        assert sum(state.cost for state in states) <= 100
+        text = generate_latest(registry_of(front.loop, world.clock)).decode()
+        assert 'variant_adapter_budget_limit{ceiling="' in text
+        assert "variant_adapter_budget_cut{" in text
