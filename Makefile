@@ -1,13 +1,16 @@
 # make demo    the main job on one machine: emulated vLLM servers, load, adapter and HPA
 # make test    the whole test suite
 # ARGS passes arguments on: make demo ARGS="--duration 120 --no-tui --speed 10"; make test ARGS="-k quantity"
-# COVERAGE=1 with make test measures coverage
+# COVERAGE=1 with make test measures coverage; WORKERS=0 runs the tests in one process (for a debugger)
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 COVERAGE ?=
+WORKERS ?= auto
+# A test module stays with one process: its fixtures are made once.
+PYTEST := $(BIN)/pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test fuzz pythons lint types imports check format bench chaos soak constraints clean help
 .DEFAULT_GOAL := help
@@ -24,9 +27,9 @@ demo: $(STAMP) ## emulated vLLM servers, load, adapter and HPA on this machine
 test: $(STAMP) ## the test suite; with COVERAGE=1 its coverage too, which must not fall
 	@scripts/test-tools
 ifeq ($(COVERAGE),)
-	@$(BIN)/pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 else
-	@$(BIN)/coverage run -m pytest $(ARGS) && $(BIN)/coverage report --skip-covered --skip-empty
+	@$(PYTEST) --cov --cov-report=term:skip-covered $(ARGS)
 endif
 
 # The readers are those of tests/fuzz/readers.py.

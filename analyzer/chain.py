@@ -125,8 +125,8 @@ class Chain:
         scale = np.exp(np.where(queue > 0, heaviest - largest, -np.inf))
         decay = np.maximum(np.abs(log_load), _SMALLEST)
         tail = scale * (np.expm1(-queue * decay) / np.expm1(-decay))
-        place = _mean_place(decay, queue)
-        departures = np.where(log_load > 0, queue - place, 1.0 + place)
+        position = _mean_position(decay, queue)
+        departures = np.where(log_load > 0, queue - position, 1.0 + position)
         inside = body.sum(axis=1)
         total = inside + tail
         joined = (body * (self._states + 1.0)).sum(axis=1)
@@ -185,7 +185,7 @@ def _widths(max_batch: FloatArray) -> NDArray[np.int64]:
     return np.where(0.75 * power >= max_batch, np.ceil(0.75 * power), power).astype(np.int64)
 
 
-def _mean_place(decay: FloatArray, count: FloatArray) -> FloatArray:
+def _mean_position(decay: FloatArray, count: FloatArray) -> FloatArray:
     """Mean of i under weights exp(-decay * i), i = 0..count-1; 0 where the count is 0.
 
     1 / (e**h - 1) - Q / (e**(Q h) - 1), of which both terms grow beyond bounds when h falls to 0; there

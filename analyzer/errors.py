@@ -1,7 +1,7 @@
 """What the analyzer refuses, as one tree.
 
 * AnalyzerError
-  + InvalidParameterError: a parameter is not a number in its range; names it and its place in the batch
+  + InvalidParameterError: a parameter is not a number in its range; names it and its index in the batch
   + FitError: benchmark rows from which no parameters follow
     - SaturatedRowsError: because in most of them requests waited; names those
 """
@@ -21,7 +21,7 @@ class InvalidParameterError(AnalyzerError):
 
     Attributes:
         parameter: its name.
-        index: its place in the batch; None for a single replica.
+        index: its index in the batch; None for a single replica.
 
     """
 
@@ -29,8 +29,8 @@ class InvalidParameterError(AnalyzerError):
         self.parameter = parameter
         self.problem = problem
         self.index = index
-        place = parameter if index is None else f"{parameter}[{index}]"
-        super().__init__(f"{place}: {problem}")
+        where = parameter if index is None else f"{parameter}[{index}]"
+        super().__init__(f"{where}: {problem}")
 
     def __reduce__(self) -> tuple[object, ...]:
         """Errors cross the border of the worker process."""
@@ -60,7 +60,7 @@ class SaturatedRowsError(FitError):
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Errors of a batch of one name the parameter without its place."""
+    """Errors of a batch of one name the parameter without its index."""
     try:
         yield
     except InvalidParameterError as error:

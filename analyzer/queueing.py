@@ -207,7 +207,7 @@ def percentiles_all(
 ) -> PercentileArrays:
     """Percentiles of every replica's latencies, from the states that accepted arrivals see (PASTA).
 
-    Who finds a place in the batch does not wait; who meets state n >= max batch waits for
+    Who finds a slot in the batch does not wait; who meets state n >= max batch waits for
     n - max_batch + 1 departures, an Erlang time. A request in the queue joins a full batch, so the
     percentile of the TTFT is the one of the waiting time plus the prefill in the percentile of the batch.
 

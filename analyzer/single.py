@@ -22,7 +22,7 @@ _BERNOULLI = (
     1 / 12, -1 / 720, 1 / 30240, -1 / 1209600, 1 / 47900160,
     -691 / 1307674368000, 1 / 74724249600,
 )  # fmt: skip
-"""Coefficients of the series in `_mean_place`; those of `chain`."""
+"""Coefficients of the series in `_mean_position`; those of `chain`."""
 
 
 class SingleReplica:
@@ -59,8 +59,8 @@ class SingleReplica:
         if queue > 0:
             decay = max(abs(log_load), _SMALLEST)
             tail = math.exp(heaviest - largest) * (math.expm1(-queue * decay) / math.expm1(-decay))
-            place = _mean_place(decay, queue)
-            departures = queue - place if log_load > 0 else 1.0 + place
+            position = _mean_position(decay, queue)
+            departures = queue - position if log_load > 0 else 1.0 + position
         total = inside + tail
         log_odds = edge + queue * log_load - largest - math.log(total)
         blocked = 1.0 / (1.0 + math.exp(-log_odds)) if log_odds > -700.0 else 0.0
@@ -122,7 +122,7 @@ def _next_step(points: tuple[float, float, float], values: tuple[float, float, f
     return fa / (fb - fa) * fc / (fb - fc) + (c - a) / (b - a) * fa / (fc - fa) * fb / (fc - fb)
 
 
-def _mean_place(decay: float, count: float) -> float:
+def _mean_position(decay: float, count: float) -> float:
     """Mean of i under weights exp(-decay * i), i = 0..count-1; see `chain`."""
     if count * decay > 0.5:
         last = count / math.expm1(count * decay) if count * decay < 700.0 else 0.0

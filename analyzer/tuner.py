@@ -116,7 +116,7 @@ class State:
     def relative_errors(self) -> tuple[float, float, float, float]:
         """Standard deviations of the parameters, relative to them; of a 0 it is 0."""
         alpha, beta, gamma, delta = (
-            math.sqrt(max(self.covariance[place][place], 0.0)) for place in range(4)
+            math.sqrt(max(self.covariance[index][index], 0.0)) for index in range(4)
         )
         return alpha, beta, gamma, delta
 
@@ -249,8 +249,8 @@ def corrected(
         posterior = prior + gain @ (values - expected - slopes @ (prior - posterior))
         posterior = np.clip(posterior, -limit, limit)
     # Joseph's form: symmetric and positive whatever the rounding.
-    kept = np.eye(prior.size) - gain @ slopes
-    return posterior, kept @ covariance @ kept.T + gain @ noise @ gain.T
+    uncorrected = np.eye(prior.size) - gain @ slopes
+    return posterior, uncorrected @ covariance @ uncorrected.T + gain @ noise @ gain.T
 
 
 def recent_error(before: float, logarithm: float, *, first: bool) -> float:
@@ -265,8 +265,8 @@ def _with_errors(
     first = state.accepted == 0
     logarithms = dict(zip(np.flatnonzero(used).tolist(), innovation.tolist(), strict=True))
     itl, ttft = (
-        recent_error(before, logarithms[place], first=first) if place in logarithms else before
-        for place, before in enumerate((state.itl_error, state.ttft_error))
+        recent_error(before, logarithms[index], first=first) if index in logarithms else before
+        for index, before in enumerate((state.itl_error, state.ttft_error))
     )
     return replace(state, itl_error=itl, ttft_error=ttft)
 

@@ -111,11 +111,11 @@ class Group:
 
 def groups(path: Path) -> Iterator[tuple[str, BenchmarkRows]]:
     """Name and rows of each group, in the order of the file."""
-    found: dict[str, list[dict[str, str]]] = {}
+    by_name: dict[str, list[dict[str, str]]] = {}
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
-            found.setdefault(" ".join(row[name] or "-" for name in GROUP), []).append(row)
-    for name, members in found.items():
+            by_name.setdefault(" ".join(row[name] or "-" for name in GROUP), []).append(row)
+    for name, members in by_name.items():
         columns = {
             column: [float(row[column]) for row in members]
             for column in ("concurrency", "input_tokens", "output_tokens", "itl_ms", "ttft_ms")
@@ -157,8 +157,8 @@ def outcome(name: str, rows: BenchmarkRows, split: str = "even") -> Group:
     ttft, ttft_floor = None, 0.0
     if fit.ttft is not None and served.any():
         ttft = float(np.abs(fit.ttft_ms(others) / others.ttft_ms - 1.0)[served].mean())
-        kept = rows.part(~marked)
-        floors = replica_floor.least_errors(kept, kept.ttft_ms, taught[~marked])
+        unsaturated = rows.part(~marked)
+        floors = replica_floor.least_errors(unsaturated, unsaturated.ttft_ms, taught[~marked])
         ttft_floor = float(floors[~taught[~marked]].mean())
     return replace(
         group, itl=itl, itl_floor=float(itl_floor), ttft=ttft, ttft_floor=ttft_floor,
@@ -173,25 +173,27 @@ def outcomes(path: Path = MEASURED, split: str = "even") -> list[Group]:
 
 def report(path: Path = MEASURED, split: str = "even") -> tuple[str, bool]:
     """The table of all groups, and whether none misses its goals."""
-    found = outcomes(path, split)
+    results = outcomes(path, split)
     lines = [f"{'group':<74} rows  sat.   ITL  goal  TTFT"]
-    for group in found:
+    for group in results:
         itl = "    -" if group.itl is None else f"{group.itl:5.1%}"
         ttft = "    -" if group.ttft is None else f"{group.ttft:5.1%}"
         lines.append(
             f"{group.name:<74} {group.rows:>4} {group.saturated:>5} {itl:>6} {group.goal:>4.0%} {ttft:>6}"
             f"  {group.verdict}"
         )
-    lines.append(f"{_summary(found)} Rows marked saturated: {sum(one.saturated for one in found)}.")
-    return "\n".join(lines), not any(group.verdict.startswith(MISSED) for group in found)
+    lines.append(
+        f"{_summary(results)} Rows marked saturated: {sum(one.saturated for one in results)}."
+    )
+    return "\n".join(lines), not any(group.verdict.startswith(MISSED) for group in results)
 
 
-def _summary(found: list[Group]) -> str:
-    counted = [group for group in found if group.counts and group.itl is not None]
+def _summary(results: list[Group]) -> str:
+    counted = [group for group in results if group.counts and group.itl is not None]
     verdicts = [group.verdict for group in counted]
-    few = [group for group in found if not group.counts]
+    few = [group for group in results if not group.counts]
     text = (
-        f"{len(found)} groups: {verdicts.count('ok')} of {len(counted)} with enough rows reach their goals,"
+        f"{len(results)} groups: {verdicts.count('ok')} of {len(counted)} with enough rows reach their goals,"
         f" {sum(verdict.startswith(CONTRADICTORY) for verdict in verdicts)} are contradictory,"
         f" {sum(verdict.startswith(MISSED) for verdict in verdicts)} miss; {len(few)} have too few rows, of"
         f" which {sum(group.verdict.endswith('ok') for group in few)} reach them all the same."

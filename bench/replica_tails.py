@@ -99,11 +99,11 @@ class Case:
             input_tokens=self.input_tokens.tolist(),
             output_tokens=self.output_tokens.tolist(),
         )
-        kept = done[len(done) // 10 : -len(done) // 40]
-        ttft = [one.first_token_ms - one.arrival_ms for one in kept]
+        steady = done[len(done) // 10 : -len(done) // 40]
+        ttft = [one.first_token_ms - one.arrival_ms for one in steady]
         itl = [
             (one.last_token_ms - one.first_token_ms) / (one.output_tokens - 1)
-            for one in kept
+            for one in steady
             if one.output_tokens > 1
         ]
         return np.sort(ttft), np.sort(itl)
@@ -180,14 +180,14 @@ class Measured:
     def answer(self, name: str, headroom: float | None = None) -> float:
         """The model's largest rate, 0 where it holds none."""
         free = {} if headroom is None else {"headroom": headroom}
-        found = size_engines(
+        sized = size_engines(
             self.case.engines(),
             ttft_ms=self.targets[0],
             itl_ms=self.targets[1],
             percentile=PERCENTILES[name],
             **free,
         )
-        return float(np.nan_to_num(found.rate_rps[0]))
+        return float(np.nan_to_num(sized.rate_rps[0]))
 
     def largest(self, name: str, misses: float | None = None) -> float:
         """The true largest rate; NaN beyond the rates that were served."""
@@ -274,8 +274,8 @@ def main() -> int:
         cases.append(Measured(drawn(seed, asked.kind, asked.requests)))
         if asked.record is not None:
             named = [
-                {"name": f"{asked.kind}-{asked.seed + place}"} | one.record()
-                for place, one in enumerate(cases)
+                {"name": f"{asked.kind}-{asked.seed + index}"} | one.record()
+                for index, one in enumerate(cases)
                 if not any(math.isnan(one.largest(name)) for name in PERCENTILES)
             ]
             asked.record.write_text(json.dumps(named, indent=1) + "\n", encoding="utf-8")

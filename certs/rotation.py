@@ -94,7 +94,7 @@ def parse(data: Mapping[str, bytes]) -> CertificateState | None:
 
 
 def advance(
-    kept: CertificateState | None,
+    state: CertificateState | None,
     *,
     names: Sequence[str],
     now: datetime,
@@ -105,7 +105,7 @@ def advance(
     """The state to keep from now on; the same object where nothing is due.
 
     Args:
-        kept: current state; None at the first start.
+        state: current state; None at the first start.
         names: DNS names of the serving certificate.
         now: UTC.
         times: lifetimes.
@@ -114,31 +114,31 @@ def advance(
         force: bring in a new authority although none is due.
 
     """
-    if kept is None:
+    if state is None:
         signing = Authority.create("variant-adapter", lifetime=times.authority, now=now)
         return CertificateState(signing=signing, serving=_serving(signing, names, now, times))
-    if not _valid(kept.signing.certificate, now):
+    if not _valid(state.signing.certificate, now):
         # No client trusts it, so an overlap is of no use.
         return advance(None, names=names, now=now, times=times, published=published)
-    if kept.following is None and (force or _due(kept.signing.certificate, now)):
+    if state.following is None and (force or _due(state.signing.certificate, now)):
         following = Authority.create("variant-adapter", lifetime=times.authority, now=now)
-        kept = replace(kept, following=following)
-    elif kept.following is not None and _trusted_for(kept.following, now) >= times.overlap:
-        seen = published is None or kept.following.cert_pem.strip() in published
+        state = replace(state, following=following)
+    elif state.following is not None and _trusted_for(state.following, now) >= times.overlap:
+        seen = published is None or state.following.cert_pem.strip() in published
         if seen:
-            kept = CertificateState(
-                signing=kept.following,
-                serving=_serving(kept.following, names, now, times),
-                former=kept.signing.cert_pem,
+            state = CertificateState(
+                signing=state.following,
+                serving=_serving(state.following, names, now, times),
+                former=state.signing.cert_pem,
             )
-    serving = x509.load_pem_x509_certificate(kept.serving.cert_pem)
+    serving = x509.load_pem_x509_certificate(state.serving.cert_pem)
     if _due(serving, now) or not _valid(serving, now) or _names(serving) != sorted(names):
-        kept = replace(kept, serving=_serving(kept.signing, names, now, times))
-        serving = x509.load_pem_x509_certificate(kept.serving.cert_pem)
+        state = replace(state, serving=_serving(state.signing, names, now, times))
+        serving = x509.load_pem_x509_certificate(state.serving.cert_pem)
     since = now - (serving.not_valid_before_utc + BACKDATED)
-    if kept.former and kept.following is None and since >= times.overlap:
-        kept = replace(kept, former=b"")
-    return kept
+    if state.former and state.following is None and since >= times.overlap:
+        state = replace(state, former=b"")
+    return state
 
 
 def _serving(authority: Authority, names: Sequence[str], now: datetime, times: Times) -> KeyPair:

@@ -162,13 +162,13 @@ def _shortages(
     held: Mapping[str, _Held],
 ) -> tuple[Shortage, ...]:
     """Of the candidates up to the chosen one, those that did not get their devices."""
-    found = []
+    shortages = []
     for _, candidate in ranked(variant, problem.transition_factor):
         if candidate is got.candidate and got.served == "full":
             break
         if candidate.devices:
-            found.append(_shortage(variant, candidate, capacity, held))
-    return tuple(found)
+            shortages.append(_shortage(variant, candidate, capacity, held))
+    return tuple(shortages)
 
 
 def _shortage(

@@ -82,8 +82,8 @@ def stabilize(
     start = now - limits.down_seconds
     # As long as the queue is there, so are the replicas that it asked for.
     brief_start = start if brief else now - min(limits.brief_seconds, limits.down_seconds)
-    kept = tuple(item for item in history if item.at > (brief_start if item.brief else start))
-    after = (*kept, Recommendation(now, wanted, brief))
+    recent = tuple(item for item in history if item.at > (brief_start if item.brief else start))
+    after = (*recent, Recommendation(now, wanted, brief))
     if before is None or wanted == before:
         return Stabilized(replicas=wanted, reason="", history=after)
     replicas, reason = wanted, ""

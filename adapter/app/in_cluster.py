@@ -116,7 +116,6 @@ class _Site:
         self._clock = clock
         self._changed = asyncio.Event()
         self._reported: list[str] = []
-        self._sync_problem = ""
         self.objects = ClusterObjects(api, installation.scope, changed=self._changed.set)
         namespace = installation.scope.config_namespace
         self.leadership = Leadership(
@@ -163,7 +162,7 @@ class _Site:
 
     def readiness(self) -> str | None:
         """What is not synced yet; None once the variants are known, on leader and followers alike."""
-        return self.objects.readiness() or self._sync_problem or None
+        return self.objects.readiness()
 
     async def certificate(self) -> tuple[Path, Path]:
         """Files of the serving certificate: given by flags, or kept in the Secret."""
@@ -193,9 +192,7 @@ class _Site:
         except Exception as error:
             # One odd object must not end the service.
             log.exception("sync failed; keeping the last snapshot until the next change")
-            self._sync_problem = f"the objects cannot be applied ({type(error).__name__})"
-        else:
-            self._sync_problem = ""
+            self._loop.hold_inputs(error)
 
     async def _apply_objects(self) -> None:
         if self.objects.readiness() is not None:

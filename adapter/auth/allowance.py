@@ -41,10 +41,12 @@ class Allowances:
 
     def of(self, peer: str) -> Allowance:
         """The allowance of a peer."""
-        found = self._peers.get(peer)
-        if found is None:
-            found = self._peers[peer] = Allowance(burst=self._burst, per_second=self._per_second)
+        allowance = self._peers.get(peer)
+        if allowance is None:
+            allowance = self._peers[peer] = Allowance(
+                burst=self._burst, per_second=self._per_second
+            )
             if len(self._peers) > _PEERS:
                 self._peers.popitem(last=False)
         self._peers.move_to_end(peer)
-        return found
+        return allowance

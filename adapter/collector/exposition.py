@@ -191,15 +191,15 @@ def parse(text: str, model: str, url: str) -> PodMetrics:
     models: set[str] = set()
     started_at: float | None = None
     for written, labels, value in read(text, _READ, url):
-        found = spelling.spelled(written)
-        if found is None or found.name == model_servers.STARTED:
+        series_name = spelling.spelled(written)
+        if series_name is None or series_name.name == model_servers.STARTED:
             started_at = value
             continue
         served = labels.get("model_name", model)
-        if found.name != model_servers.CACHE_CONFIG:
+        if series_name.name != model_servers.CACHE_CONFIG:
             models.add(served)
         if served == model:
-            read_as.append((found.style, found.name, labels, value))
+            read_as.append((series_name.style, series_name.name, labels, value))
     if not models:
         prefixes = " or ".join(model_servers.PREFIXES)
         raise ScrapeError(f"{url}: no {prefixes} metrics in it; is this a vLLM or SGLang server?")
@@ -244,10 +244,10 @@ def read(
         if len(line) > LINE_LIMIT:
             raise ScrapeError(f"{url}: line {number} has more than {LINE_LIMIT} characters")
         try:
-            found = sample(line.strip())
+            parsed = sample(line.strip())
         except ValueError:
             raise ScrapeError(f"{url}: line {number} is not Prometheus text") from None
-        yield found
+        yield parsed
 
 
 def sample(line: str) -> tuple[str, model_servers.Labels, float]:

@@ -212,7 +212,7 @@ class Gateways:
                 for name, labels, value in exposition.read(text, _NAMES, url)
                 if labels.get("outcome") != DISPATCHED
             ]
-            found = (
+            readings = (
                 _by_newest_name(samples, GATEWAY_QUEUES),
                 _by_newest_name(samples, GATEWAY_REQUESTS),
                 _by_newest_name(samples, GATEWAY_OUTCOMES),
@@ -229,7 +229,7 @@ class Gateways:
             self._problems[url] = problem
             return None
         self._problems.pop(url, None)
-        return found
+        return readings
 
 
 def of_model(demand: Mapping[ModelKey, Demand], namespace: str, model: str) -> Demand | None:

@@ -292,10 +292,10 @@ def _variations(
     by_variant: dict[str, list[promql.Sampled]] = {}
     for pod in attribution.attribute(promql.lengths_of_pods(answer.samples)):
         by_variant.setdefault(pod.key, []).append(pod.sampled)
-    found = {}
+    variations = {}
     for key, pods in by_variant.items():
         input_cv = histograms.variation(filter(None, (pod.input_moments for pod in pods)))
         output_cv = histograms.variation(filter(None, (pod.output_moments for pod in pods)))
         if input_cv is not None or output_cv is not None:
-            found[key] = LengthVariation(input_cv=input_cv, output_cv=output_cv, at=at)
-    return found
+            variations[key] = LengthVariation(input_cv=input_cv, output_cv=output_cv, at=at)
+    return variations

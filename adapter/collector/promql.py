@@ -143,12 +143,12 @@ def fleet(styles: Collection[str] = STYLES) -> str:
 
 def styles(samples: Iterable[Sample]) -> frozenset[str]:
     """Spellings in the result of `fleet()`, the first ones where there are many."""
-    found = {
+    styles_seen = {
         form.style
         for sample in samples
         if (form := spelling.spelled(sample.labels.get("__name__", ""))) and form.style
     }
-    return frozenset(sorted(found, key=lambda style: (len(style), style))[:_STYLES_LIMIT])
+    return frozenset(sorted(styles_seen, key=lambda style: (len(style), style))[:_STYLES_LIMIT])
 
 
 def lengths(seconds: float, styles: Collection[str] = STYLES) -> str:

@@ -31,6 +31,9 @@ log = structlog.get_logger()
 DEBOUNCE_SECONDS = 0.5
 """Real seconds between the request of a reconcile cycle and its start, so that one serves many changes."""
 
+_READING = "reading the changed objects"
+"""What failed, in readiness and conditions, while the objects cannot be joined."""
+
 
 class _Failures:
     """Cycles that failed as a whole: how many, and why the last ones did."""
@@ -179,6 +182,20 @@ class ControlLoop:
 
     def apply_inputs(self, inputs: Inputs) -> None:
         """Use new objects; targets of variants that were removed are withdrawn at once."""
+        self._failures.succeeded(_READING)
+        if _written(inputs) != _written(self.inputs):
+            self.request_cycle()
+        self._reconciler.apply_inputs(inputs, self._settings, leading=self._leading)
+
+    def hold_inputs(self, error: Exception) -> None:
+        """Go on with the objects in use: newer ones cannot be read; every variant's status says so."""
+        why = self._failures.failed(_READING, error)
+        message = f"{why}; deciding with the objects of before; the adapter's log has the details"
+        variants = tuple(
+            item if message in item.warnings else replace(item, warnings=(*item.warnings, message))
+            for item in self.inputs.variants
+        )
+        inputs = replace(self.inputs, variants=variants)
         if _written(inputs) != _written(self.inputs):
             self.request_cycle()
         self._reconciler.apply_inputs(inputs, self._settings, leading=self._leading)

@@ -241,10 +241,10 @@ class Sizing:
     def _at_gateway(self, source: VariantSource) -> float:
         """The variant's part of the requests that wait at the gateways."""
         waiting = gateway.of_model(self.gateway_demand, source.namespace, source.model)
-        place = self.rates.key(source.namespace, source.model)
-        if waiting is None or place is None or self.rates.rps[place] <= 0:
+        model_key = self.rates.key(source.namespace, source.model)
+        if waiting is None or model_key is None or self.rates.rps[model_key] <= 0:
             return 0.0
-        return waiting.waiting * self.parts.get(source.key, 0.0) / self.rates.rps[place]
+        return waiting.waiting * self.parts.get(source.key, 0.0) / self.rates.rps[model_key]
 
     def _minimum(
         self, source: VariantSource, observation: Observation, published: int | None
@@ -274,9 +274,9 @@ class Sizing:
         if not observation.complete or traffic is None or not traffic.idle:
             return False
         waiting = gateway.of_model(self.gateway_demand, source.namespace, source.model)
-        place = self.rates.key(source.namespace, source.model)
+        model_key = self.rates.key(source.namespace, source.model)
         if (waiting is not None and waiting.any) or (
-            place is not None and self.rates.rps[place] > 0
+            model_key is not None and self.rates.rps[model_key] > 0
         ):
             return False
         return traffic.idle_seconds >= (source.retention_seconds or self.settings.retention)

@@ -135,7 +135,7 @@ def restored(tuned: Tuned, source: VariantSource, settings: TuningSettings) -> T
     """The tuners with what an earlier leader learned of profiles that have none here."""
     if not source.stored or tuned:
         return tuned
-    found: dict[str, TunedProfile] = {}
+    restored_tuners: dict[str, TunedProfile] = {}
     for name, item in stored.parse(source.stored, source.model).items():
         given = next((p for p in source.profiles if p.accelerator == name), None)
         profile = (
@@ -156,14 +156,14 @@ def restored(tuned: Tuned, source: VariantSource, settings: TuningSettings) -> T
             gpus=item.gpus,
         )
         if _applies(one, source, settings):
-            found[name] = one
-    if found:
+            restored_tuners[name] = one
+    if restored_tuners:
         log.info(
             "learned step times read from .status; learning goes on from them",
             variant=source.key,
-            accelerators=sorted(found),
+            accelerators=sorted(restored_tuners),
         )
-    return found
+    return restored_tuners
 
 
 def to_store(tuned: Tuned) -> Mapping[str, Stored]:
@@ -267,7 +267,7 @@ def _update(
         if not item.applied:
             return tuner.Update(state=tuner.compare(state, latency), outcome="off")
         return tuner.update(state, latency)
-    # What waits for a place in the batch says nothing of prefill, and is not served yet.
+    # What waits for a slot in the batch says nothing of prefill, and is not served yet.
     queued = traffic.waiting > max(0.25 * traffic.running, replicas)
     if queued:
         rate = max(rate - max(traffic.waiting_growth_rps, 0.0) / replicas, 0.0)
@@ -342,16 +342,16 @@ def notes(tuned: Tuned, source: VariantSource) -> tuple[str, ...]:
     item = tuned.get(source.accelerator)
     if item is None:
         return ()
-    found = []
+    clauses = []
     if item.drift is not None and item.drift.active:
-        found.append(item.drift.message)
+        clauses.append(item.drift.message)
     if item.lengths_left:
-        found.append(item.lengths_left)
+        clauses.append(item.lengths_left)
     if prior.unprofiled(source) and item.tuner.usable and not _proven(item.tuner):
-        found.append(
+        clauses.append(
             f"step times estimated until they are learned ({prior.of_source(source).described})"
         )
-    return tuple(found)
+    return tuple(clauses)
 
 
 def profile_source(tuned: Tuned, source: VariantSource, accelerator: str) -> ProfileSource:
@@ -368,11 +368,11 @@ def _proven(state: Estimate) -> bool:
 
 def profiles(tuned: Tuned, source: VariantSource) -> tuple[fleet.Profile, ...]:
     """The variant's profiles with the estimates where they are usable, and what was learned without one."""
-    found = [_profile(tuned.get(item.accelerator), item) for item in source.profiles]
+    usable = [_profile(tuned.get(item.accelerator), item) for item in source.profiles]
     learned = tuned.get(source.accelerator)
     if prior.unprofiled(source) and learned is not None and learned.tuner.usable:
-        found.append(_learned(learned))
-    return tuple(found)
+        usable.append(_learned(learned))
+    return tuple(usable)
 
 
 def _profile(tuned: TunedProfile | None, profile: fleet.Profile) -> fleet.Profile:

@@ -72,7 +72,7 @@ class _Variant:
 
 def _variants(items: Iterable[Mapping[str, Any]]) -> dict[str, _Variant]:
     """The valid VariantAutoscalings by key, with the labels that their series are served with."""
-    found = {}
+    variants = {}
     for item in items:
         try:
             variant = schemas.VariantAutoscaling.model_validate(item)
@@ -81,7 +81,7 @@ def _variants(items: Iterable[Mapping[str, Any]]) -> dict[str, _Variant]:
         metadata = variant.metadata
         decided = published(item.get("status"))
         label = metadata.labels.get(ACCELERATOR_LABEL, "")
-        found[key_of(item)] = _Variant(
+        variants[key_of(item)] = _Variant(
             namespace=metadata.namespace,
             served=hpa.served_labels(
                 namespace=metadata.namespace,
@@ -92,7 +92,7 @@ def _variants(items: Iterable[Mapping[str, Any]]) -> dict[str, _Variant]:
             reference=reference(variant),
             scales_itself=metadata.annotations.get(ACTUATE) == "scale",
         )
-    return found
+    return variants
 
 
 async def _served(

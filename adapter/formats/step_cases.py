@@ -157,7 +157,7 @@ def analyzed(cases: Sequence[StepCase]) -> list[dict[str, Any]]:
         for held, batch in zip(engines.kv_batch, engines.max_batch, strict=True)
     ]
     steady = _performances(engines, cases, rates)
-    return [{**found, **limit} for found, limit in zip(steady, limits, strict=True)]
+    return [{**performance, **limit} for performance, limit in zip(steady, limits, strict=True)]
 
 
 @np.errstate(all="ignore")
@@ -195,8 +195,8 @@ def sized(cases: Sequence[StepCase]) -> list[dict[str, Any]]:
                 **{
                     f"max_rate_{name.removesuffix('_ms')}_rps": None
                     if math.isnan(wanted[name][row])
-                    else _given(found.rate_rps[row])
-                    for name, found in alone.items()
+                    else _given(capacity.rate_rps[row])
+                    for name, capacity in alone.items()
                 },
                 "max_rate_rps": _given(holds.rate_rps),
                 "goodput_rps": _given(holds.rate_rps),

@@ -89,10 +89,10 @@ def _access(document: Any, folder: Path) -> Access | None:
 
 
 def _named(items: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    found = [item for item in items if item["name"] == name]
-    if len(found) != 1:
+    entries = [item for item in items if item["name"] == name]
+    if len(entries) != 1:
         raise LookupError(name)
-    return found[0]
+    return entries[0]
 
 
 def _content(part: Mapping[str, Any], name: str, folder: Path) -> bytes | None:

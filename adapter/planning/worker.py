@@ -91,7 +91,7 @@ class PlanningWorker:
         aside = self._held(snapshot)
         known = [variant for variant in snapshot.variants if variant.name not in aside]
         try:
-            found = await self._attempt(
+            result = await self._attempt(
                 replace(snapshot, variants=tuple(known)), _FIRST_SHARE * self._deadline
             )
         except PlanningError as error:
@@ -101,17 +101,17 @@ class PlanningWorker:
             )
             if known:
                 self._suspects.append(tuple(variant.name for variant in known))
-            found = None
+            result = None
         good = await self._clear(snapshot, ends_at)
-        if found is None or good:
+        if result is None or good:
             aside = self._held(snapshot)
             known = [variant for variant in snapshot.variants if variant.name not in aside]
             rest = replace(snapshot, variants=tuple(known))
-            if found is None and snapshot.capacity is not None:
+            if result is None and snapshot.capacity is not None:
                 # Branch and bound may be what took too long.
                 rest = replace(rest, settings=replace(snapshot.settings, solver="greedy"))
-            found = await self._attempt(rest, _FIRST_SHARE * self._deadline)
-        return replace(found, set_aside={**found.set_aside, **aside})
+            result = await self._attempt(rest, _FIRST_SHARE * self._deadline)
+        return replace(result, set_aside={**result.set_aside, **aside})
 
     async def close(self) -> None:
         """End the worker at once, whatever it is doing."""
@@ -208,8 +208,8 @@ class PlanningWorker:
         for piece in answered[1:]:
             decisions.update(pickle.loads(piece))  # noqa: S301 - our own worker's
             await asyncio.sleep(0)
-        found: planning.Plan = head
-        return replace(found, decisions=decisions)
+        plan_head: planning.Plan = head
+        return replace(plan_head, decisions=decisions)
 
     async def _exchange(self, frames: Iterable[bytes]) -> list[bytes]:
         """Send a message to the worker and read its answer."""
@@ -238,7 +238,7 @@ class PlanningWorker:
         source = self._process.stdout
 
         async def number() -> int:
-            (found,) = LENGTH.unpack(await source.readexactly(LENGTH.size))
-            return int(found)
+            (length,) = LENGTH.unpack(await source.readexactly(LENGTH.size))
+            return int(length)
 
         return [await source.readexactly(await number()) for _ in range(await number())]

@@ -49,12 +49,12 @@ def answer(frames: Sequence[bytes]) -> list[bytes]:
     try:
         head = pickle.loads(frames[0])  # noqa: S301 - our own parent's
         variants = tuple(variant for piece in frames[1:] for variant in pickle.loads(piece))  # noqa: S301 - likewise
-        found = planning.plan(replace(head, variants=variants))
+        plan = planning.plan(replace(head, variants=variants))
     except Exception as error:  # noqa: BLE001 - the parent finds out whose fault it is
         return [pickle.dumps(f"{type(error).__name__}: {error}"[:500])]
-    decisions = list(found.decisions.items())
+    decisions = list(plan.decisions.items())
     pieces = (decisions[start : start + PIECE] for start in range(0, len(decisions), PIECE))
-    return [pickle.dumps(replace(found, decisions={})), *map(pickle.dumps, pieces)]
+    return [pickle.dumps(replace(plan, decisions={})), *map(pickle.dumps, pieces)]
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Estimates of step times and memory by aiconfigurator-core, the one place that imports it.
+"""Estimates of step times and memory by aiconfigurator-core, the only module that imports it.
 
 It knows the times of kernels as measured on each GPU and adds them up for a model; no GPU is needed and
 nothing is downloaded. It is an optional extra (`variant-adapter[profile]`). Its estimates are raw: what it

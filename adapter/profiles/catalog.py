@@ -47,7 +47,7 @@ class CatalogEntry:
         step_times: calibrated.
         memory: memory of one GPU of the replica.
         source: source of step_times; memory is always estimated.
-        error: mean relative error that is expected of ITL, as found on rows that step_times have not seen.
+        error: mean relative error that is expected of ITL, as measured on rows that step_times have not seen.
         rows: measured rows behind step_times; 0 of an estimate.
 
     """
@@ -197,12 +197,14 @@ def _catalog() -> Mapping[str, Any]:
     text = resources.files("adapter.profiles").joinpath("catalog.json").read_text(encoding="utf-8")
     file: dict[str, Any] = json.loads(text)
     models, sizes = file["models"], file["tp"]
-    places = [(gpu, order) for gpu in file["gpus"] for order in range(len(sizes))]
+    gpus_by_tp = [(gpu, order) for gpu in file["gpus"] for order in range(len(sizes))]
     estimated = {}
     for name, column in file["estimated"].items():
         key, _, precision = name.partition("|")
         model = models[key]
-        for (gpu, order), step in zip(places, packing.unpacked(column, _STEP_COLUMNS), strict=True):
+        for (gpu, order), step in zip(
+            gpus_by_tp, packing.unpacked(column, _STEP_COLUMNS), strict=True
+        ):
             if step is not None:
                 split, besides = model["weights"][precision]
                 memory = [

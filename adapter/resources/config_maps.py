@@ -78,37 +78,37 @@ class ConfigMaps:
     @property
     def classes(self) -> dict[str, NamedClass]:
         """Service classes by their key in the ConfigMap: those of the rows, and what is gone but used."""
-        found = dict(self._classes)
+        by_key = dict(self._classes)
         for key, model in sorted(self._used_models):
             last = self._last.classes[key]
-            now = found.get(key) or replace(
+            now = by_key.get(key) or replace(
                 last, service_class=replace(last.service_class, targets={})
             )
             targets = {**now.service_class.targets, model: last.service_class.targets[model]}
-            found[key] = replace(now, service_class=replace(now.service_class, targets=targets))
-        return found
+            by_key[key] = replace(now, service_class=replace(now.service_class, targets=targets))
+        return by_key
 
     @property
     def service_classes(self) -> tuple[fleet.ServiceClass, ...]:
         """Service classes in force; rows of one name, of which one is gone, are one class."""
-        found: dict[str, fleet.ServiceClass] = {}
+        by_name: dict[str, fleet.ServiceClass] = {}
         for key, item in self.classes.items():
             one = item.service_class
-            now = found.get(one.name)
+            now = by_name.get(one.name)
             if now is None:
-                found[one.name] = one
+                by_name[one.name] = one
                 continue
             first, second = (one, now) if key in self._classes else (now, one)
-            found[one.name] = replace(first, targets={**second.targets, **first.targets})
-        return (*found.values(), *self.wva.service_classes)
+            by_name[one.name] = replace(first, targets={**second.targets, **first.targets})
+        return (*by_name.values(), *self.wva.service_classes)
 
     @property
     def last_good(self) -> LastGood:
         """What the next reading falls back to; complete once all variants were joined."""
         used = self.accelerators
-        found = {**self._last.accelerators, **self._accelerators}
+        accelerators = {**self._last.accelerators, **self._accelerators}
         return LastGood(
-            accelerators={name: item for name, item in found.items() if name in used},
+            accelerators={name: item for name, item in accelerators.items() if name in used},
             classes=self.classes,
         )
 
@@ -158,13 +158,13 @@ class ConfigMaps:
 
     def _service_class(self, where: str, key: str, text: str) -> None:
         taken = {item.service_class.name for item in self._classes.values()}
-        found, problems = last_good.class_in_force(
+        named_class, problems = last_good.class_in_force(
             rows.parse_class(text), self._last.classes.get(key), where=where, key=key, taken=taken
         )
         for problem in problems:
             self._report(problem)
-        if found is not None:
-            self._classes[key] = found
+        if named_class is not None:
+            self._classes[key] = named_class
 
     def prices(self, names: Iterable[str]) -> tuple[dict[str, fleet.Accelerator], tuple[str, ...]]:
         """Accelerators of the rows, with those gone that a variant names; and what is wrong with their rows.
@@ -178,15 +178,15 @@ class ConfigMaps:
             if name not in self._accelerators and (name in named or not self._accelerators)
         }
         self._used_accelerators |= gone.keys()
-        found = {**gone, **self._accelerators}
+        in_force = {**gone, **self._accelerators}
         problems = [
             f"{item.where}: is gone; {HELD} until there is such a row again"
             if name in gone
             else item.problem
-            for name, item in sorted(found.items())
+            for name, item in sorted(in_force.items())
             if name in named or name in gone
         ]
-        return {name: item.accelerator for name, item in found.items()}, tuple(
+        return {name: item.accelerator for name, item in in_force.items()}, tuple(
             filter(None, problems)
         )
 
@@ -225,16 +225,16 @@ class ConfigMaps:
                     raise MissingRowError(self._not_listed(spec.model, None))
                 return own, ()
             return self._held_class(_first(listing), spec.model)
-        found = _first(listing)
-        notes = found.problems_of(spec.model)
+        listing_class = _first(listing)
+        notes = listing_class.problems_of(spec.model)
         if wanted:
             shown = listed({item.service_class.name: item for item in rows_now})
             unknown = (
                 f"spec.sloClassRef.name: no service class is called {spec.service_class.name!r}; there"
-                f" are {shown}. {found.service_class.name!r} is used, as it lists the model"
+                f" are {shown}. {listing_class.service_class.name!r} is used, as it lists the model"
             )
             notes = (unknown, *notes)
-        return found.service_class, notes
+        return listing_class.service_class, notes
 
     def _held_class(
         self, item: NamedClass, model: str
@@ -285,8 +285,12 @@ def _matches(item: NamedClass, wanted: str) -> bool:
 
 def _named(wanted: str, model: str, classes: Iterable[NamedClass]) -> NamedClass | None:
     """The class of that name or key, if it lists the model."""
-    found = next((item for item in classes if _matches(item, wanted)), None)
-    return found if found is not None and model in found.service_class.targets else None
+    listing_class = next((item for item in classes if _matches(item, wanted)), None)
+    return (
+        listing_class
+        if listing_class is not None and model in listing_class.service_class.targets
+        else None
+    )
 
 
 def _first(classes: Iterable[NamedClass]) -> NamedClass:

@@ -23,16 +23,16 @@ _NO_PRODUCT = "no nvidia.com/gpu.product label; install NVIDIA GPU feature disco
 SLICE = re.compile(r"-MIG-|-[a-z]px_nps\d+")
 
 
-def _nvidia(found: re.Match[str], node: Object) -> tuple[str, str]:
-    labels, count = node["metadata"]["labels"], node["allocatable"][found.string]
-    base = f"nvidia.com/{found['base'] or 'gpu'}"
+def _nvidia(match: re.Match[str], node: Object) -> tuple[str, str]:
+    labels, count = node["metadata"]["labels"], node["allocatable"][match.string]
+    base = f"nvidia.com/{match['base'] or 'gpu'}"
     name = first(labels, "nvidia.com/gpu.product") or products.of_cloud(labels)
     if name.endswith(INVALID):
         return "", "their MIG slices are unlike, which strategy single cannot name; use mixed"
-    if found["profile"]:
+    if match["profile"]:
         whole = name.removesuffix(_SHARED)
-        name = labels.get(f"{base}.product") or (whole and f"{whole}-MIG-{found['profile']}")
-    elif _shared(found, node):
+        name = labels.get(f"{base}.product") or (whole and f"{whole}-MIG-{match['profile']}")
+    elif _shared(match, node):
         return (
             f"{name.removesuffix(_SHARED)}{_SHARED}" if name else ""
         ), "" if name else _NO_PRODUCT
@@ -43,16 +43,16 @@ def _nvidia(found: re.Match[str], node: Object) -> tuple[str, str]:
             return "", _UNLIKE
     if not name:
         return "", _NO_PRODUCT
-    if found["shared"]:
+    if match["shared"]:
         name = name.removesuffix(_SHARED) + _SHARED
     return name, ""
 
 
-def _shared(found: re.Match[str], node: Object) -> bool:
+def _shared(match: re.Match[str], node: Object) -> bool:
     """Whether a node's GPUs are given in shares: by time-slicing or MPS, HAMi, or Volcano's vGPUs."""
     labels, allocatable = node["metadata"]["labels"], node["allocatable"]
-    base = f"nvidia.com/{found['base'] or 'gpu'}"
-    if found["shared"] or not found["base"]:
+    base = f"nvidia.com/{match['base'] or 'gpu'}"
+    if match["shared"] or not match["base"]:
         return True
     if labels.get(f"{base}.sharing-strategy") in {"time-slicing", "mps"}:
         return True
@@ -61,10 +61,10 @@ def _shared(found: re.Match[str], node: Object) -> bool:
         return False
     # A core of HAMi is a hundredth of a GPU; one share per GPU is a whole one.
     cards = devices(labels.get(f"{base}.count")) or cores // 100
-    return not 0 < allocatable[found.string] <= cards
+    return not 0 < allocatable[match.string] <= cards
 
 
-def _amd(found: re.Match[str], node: Object) -> tuple[str, str]:
+def _amd(match: re.Match[str], node: Object) -> tuple[str, str]:
     labels = node["metadata"]["labels"]
     name = first(labels, *_AMD_PRODUCTS)
     if not name:
@@ -72,14 +72,14 @@ def _amd(found: re.Match[str], node: Object) -> tuple[str, str]:
         if any(label.startswith(counted) for label in labels):
             return "", _UNLIKE
         return "", f"no {_AMD_PRODUCTS[0]} label; run AMD's node labeller with -product-name"
-    partition = found["partition"] or first(labels, *_AMD_PARTITIONS)
+    partition = match["partition"] or first(labels, *_AMD_PARTITIONS)
     # SPX is the whole GPU as one.
     return (name if not partition or partition.startswith("spx") else f"{name}-{partition}"), ""
 
 
-def _intel(found: re.Match[str], node: Object) -> tuple[str, str]:
+def _intel(match: re.Match[str], node: Object) -> tuple[str, str]:
     labels, allocatable = node["metadata"]["labels"], node["allocatable"]
-    label = _INTEL_PRODUCTS[found.string]
+    label = _INTEL_PRODUCTS[match.string]
     name = first(labels, label)
     if not name:
         return "", f"no {label} label; set it, by a rule for node feature discovery or by hand"

@@ -50,7 +50,7 @@ class GpuType:
         total: allocatable GPUs on nodes that accept new pods.
         free: allocatable GPUs on such nodes, less those that other workloads hold.
         coarse: True where only a cloud's label names the product, which says less than the vendor's.
-        kept: GPUs that our variants hold on nodes that accept no new pods (cordoned, tainted).
+        held_on_closed: GPUs that our variants hold on nodes that accept no new pods (cordoned, tainted).
 
     """
 
@@ -59,7 +59,7 @@ class GpuType:
     memory_gib: float | None
     total: int
     free: int
-    kept: int
+    held_on_closed: int
     coarse: bool = False
 
 
@@ -105,7 +105,7 @@ class Inventory:
             asked: device types of accelerators, each with the place that names it.
 
         """
-        found = dict.fromkeys(asked, 0)
+        capacity_by_device = dict.fromkeys(asked, 0)
         problems: list[str] = []
         taken: dict[str, str] = {}
         # A type's very name before other spellings of it: each GPU is given once.
@@ -121,8 +121,8 @@ class Inventory:
             else:
                 taken[matching[0].name] = device
                 # Without what is kept, a cordon would scale down replicas that it lets run.
-                found[device] = matching[0].free + matching[0].kept
-        return found, tuple(problems)
+                capacity_by_device[device] = matching[0].free + matching[0].held_on_closed
+        return capacity_by_device, tuple(problems)
 
     def _matching(self, device: str) -> list[GpuType]:
         """Types that a device type may mean, by the surest way in which any is meant."""
@@ -133,9 +133,9 @@ class Inventory:
             return named and products.alike(device, product, memory_gib)
 
         for means in (products.same, products.of_one_size, coarse):
-            found = [item for item in self.types if means(device, item.product, item.memory_gib)]
-            if found:
-                return found
+            matching = [item for item in self.types if means(device, item.product, item.memory_gib)]
+            if matching:
+                return matching
         return []
 
     def _problem(self, matching: Sequence[GpuType]) -> str:
@@ -148,7 +148,7 @@ class Inventory:
             # Resources have a slash, which labels cannot have.
             unnamed = [item for item in self.left_out if "/" in item.what]
             return f"is no GPU of the nodes; they have {names}; write one of these{_and(unnamed)}"
-        if matching[0].total + matching[0].kept == 0:
+        if matching[0].total + matching[0].held_on_closed == 0:
             closed = [item for item in self.left_out if item.what == matching[0].name]
             return f"is on no node that takes pods{_and(closed)}"
         return ""
@@ -183,7 +183,7 @@ def take(
     nodes: Iterable[Object],
     pods: Iterable[Object],
     *,
-    ours: frozenset[tuple[str, str]] = frozenset(),
+    variant_pods: frozenset[tuple[str, str]] = frozenset(),
     tolerations: Iterable[taints.Tolerations] = (),
     allocation: dra.Allocation = dra.NONE,
 ) -> Inventory:
@@ -192,29 +192,29 @@ def take(
     Args:
         nodes: trimmed nodes.
         pods: trimmed pods.
-        ours: namespace and name of the variants' pods.
+        variant_pods: namespace and name of the variants' pods.
         tolerations: tolerations of the pods that variants will have, besides those of their pods.
         allocation: devices of dynamic resource allocation.
 
     """
     pods = list(pods)
-    admitted = {pod["tolerations"] for pod in pods if _name(pod) in ours} | set(tolerations)
+    admitted = {pod["tolerations"] for pod in pods if _name(pod) in variant_pods} | set(tolerations)
     by_name = {str(node["metadata"]["name"]): node for node in nodes}
     pools = [pool for node in by_name.values() for pool in _pools(node, admitted)]
     pools += _allocated_pools(allocation, by_name, admitted)
-    others, kept = _held(pods, ours)
+    others, own = _held(pods, variant_pods)
     for place, holders in allocation.holders():
-        (kept if holders & ours else others)[place] += 1
+        (own if holders & variant_pods else others)[place] += 1
     several = _several_sizes(pools)
     by_type: dict[str, list[_Pool]] = defaultdict(list)
     for pool in pools:
         by_type[pool.type(several)].append(pool)
     return Inventory(
-        types=tuple(_type(name, by_type[name], others, kept) for name in sorted(by_type) if name),
+        types=tuple(_type(name, by_type[name], others, own) for name in sorted(by_type) if name),
         left_out=tuple(
             LeftOut(node=pool.node, gpus=pool.count, what=name or pool.resource, why=pool.why)
             for name, alike in sorted(by_type.items())
-            for pool in sorted(alike, key=lambda pool: pool.place)
+            for pool in sorted(alike, key=lambda pool: pool.key)
             if pool.why
         ),
     )
@@ -234,7 +234,7 @@ class _Pool:
     coarse: bool = False
 
     @property
-    def place(self) -> tuple[str, str]:
+    def key(self) -> tuple[str, str]:
         return self.node, self.resource
 
     def type(self, several: frozenset[str]) -> str:
@@ -263,12 +263,12 @@ def _pools(node: Object, admitted: Collection[taints.Tolerations]) -> Iterator[_
     labels = node["metadata"]["labels"]
     for resource, count in node["allocatable"].items():
         for resources, read, memories in VENDORS:
-            found = resources.fullmatch(resource)
+            match = resources.fullmatch(resource)
             # The plugin may then give none, and that is worth a word.
             invalid = labels.get("nvidia.com/gpu.product", "").endswith(INVALID)
-            if found is None or not (count or invalid):
+            if match is None or not (count or invalid):
                 continue
-            product, problem = read(found, node)
+            product, problem = read(match, node)
             sliced = SLICE.search(product) or products.spelt(product)[1]
             memory = memory_gib(first(labels, *memories))
             yield _Pool(
@@ -310,18 +310,18 @@ def _several_sizes(pools: Iterable[_Pool]) -> frozenset[str]:
         if pool.memory_gib:
             sizes[pool.product].add(pool.memory_gib)
     return frozenset(
-        name for name, found in sizes.items() if min(found) < products.LEAST_SEEN * max(found)
+        name for name, gib in sizes.items() if min(gib) < products.LEAST_SEEN * max(gib)
     )
 
 
-def _held(pods: Iterable[Object], ours: frozenset[tuple[str, str]]) -> tuple[_Held, _Held]:
-    """What pods of others and ours hold, by node and resource."""
+def _held(pods: Iterable[Object], variant_pods: frozenset[tuple[str, str]]) -> tuple[_Held, _Held]:
+    """What pods of others and of the variants hold, by node and resource."""
     others: _Held = Counter()
     own: _Held = Counter()
     for pod in pods:
         if pod["phase"] in _ENDED:
             continue
-        mine = _name(pod) in ours
+        mine = _name(pod) in variant_pods
         for resource, count in pod["requests"].items():
             (own if mine else others)[pod["node"], resource] += count
     return others, own
@@ -336,8 +336,8 @@ def _type(name: str, pools: Sequence[_Pool], others: _Held, own: _Held) -> GpuTy
         memory_gib=max(pool.memory_gib or 0.0 for pool in pools) or None,
         total=sum(pool.count for pool in counted),
         # Node by node: what is held where a GPU broke is not taken off another node.
-        free=sum(max(pool.count - others[pool.place], 0) for pool in counted),
-        kept=sum(min(own[pool.place], pool.count) for pool in running),
+        free=sum(max(pool.count - others[pool.key], 0) for pool in counted),
+        held_on_closed=sum(min(own[pool.key], pool.count) for pool in running),
         coarse=all(pool.coarse for pool in pools),
     )
 

@@ -117,8 +117,8 @@ def parse(item: Mapping[str, Any]) -> Scaler:
     target, behavior = spec.get("scaleTargetRef") or {}, spec.get("behavior") or {}
 
     def of(direction: str, name: str, default: float) -> float:
-        found = (behavior.get(direction) or {}).get(name)
-        return default if found is None else float(quantity.parse(str(found)))
+        value = (behavior.get(direction) or {}).get(name)
+        return default if value is None else float(quantity.parse(str(value)))
 
     def disabled(direction: str) -> bool:
         return (behavior.get(direction) or {}).get("selectPolicy") == "Disabled"
@@ -156,14 +156,14 @@ def of_target(
 
     kube-controller-manager stops all HPAs that share pods (condition AmbiguousSelector).
     """
-    found = [item for item in scalers if item.reference == reference]
-    found.sort(key=lambda item: (not item.reads(served), item.name))
-    if len(found) < 2:
-        return (found[0] if found else None), ""
-    names = ", ".join(map(str, found[:-1])) + f" and {found[-1]}"
-    return found[0], (
+    scaling = [item for item in scalers if item.reference == reference]
+    scaling.sort(key=lambda item: (not item.reads(served), item.name))
+    if len(scaling) < 2:
+        return (scaling[0] if scaling else None), ""
+    names = ", ".join(map(str, scaling[:-1])) + f" and {scaling[-1]}"
+    return scaling[0], (
         f"{names} all scale {reference}, and Kubernetes follows none of them (AmbiguousSelector); keep"
-        f" {found[0]}, whose bounds are used, and delete the other"
+        f" {scaling[0]}, whose bounds are used, and delete the other"
     )
 
 

@@ -119,9 +119,9 @@ class Reader:
             self.problems.append(f"{where}: kind: {kind!r} is not used here; known are {known}")
             return
         if document.get("apiVersion") != API_VERSIONS[kind]:
-            found = document.get("apiVersion")
+            version = document.get("apiVersion")
             self.problems.append(
-                f"{where}: apiVersion: must be {API_VERSIONS[kind]!r}, not {found!r}"
+                f"{where}: apiVersion: must be {API_VERSIONS[kind]!r}, not {version!r}"
             )
             return
         if kind == "VariantAutoscaling":

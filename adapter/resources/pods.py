@@ -125,24 +125,24 @@ class ByLabel:
         for requirement in selector.requirements:
             value = selector.equality(requirement.key)
             if value is not None:
-                found = self._by_label.get((namespace, requirement.key, value), [])
-                among = min(among, found, key=len)
+                labelled = self._by_label.get((namespace, requirement.key, value), [])
+                among = min(among, labelled, key=len)
         return [pod for pod in among if selector.matches(pod["metadata"]["labels"])]
 
     def serving(self, namespace: str, selector: labels.Selector) -> Serving:
         """Ready pods that have an address, ordered by URL."""
         matching = self.matching(namespace, selector)
-        found = [pod for pod in matching if pod["ready"] and pod["url"]]
-        found.sort(key=lambda pod: str(pod["url"]))
-        starts = [pod["startup_seconds"] for pod in found if pod["startup_seconds"] is not None]
+        ready = [pod for pod in matching if pod["ready"] and pod["url"]]
+        ready.sort(key=lambda pod: str(pod["url"]))
+        starts = [pod["startup_seconds"] for pod in ready if pod["startup_seconds"] is not None]
         return Serving(
-            endpoints=tuple(url for pod in found for url in pod["urls"]),
-            names=tuple(pod["metadata"]["name"] for pod in found for _ in pod["urls"]),
+            endpoints=tuple(url for pod in ready for url in pod["urls"]),
+            names=tuple(pod["metadata"]["name"] for pod in ready for _ in pod["urls"]),
             # One pod that became ready again late says nothing of how long a start takes.
             startup_seconds=statistics.median_low(starts) if starts else None,
             addresses=frozenset(pod["address"] for pod in matching if pod["address"]),
-            problems=tuple(sorted({pod["problem"] for pod in found if pod["problem"]})[:_PROBLEMS]),
-            gpus=_gpus(found),
+            problems=tuple(sorted({pod["problem"] for pod in ready if pod["problem"]})[:_PROBLEMS]),
+            gpus=_gpus(ready),
             gated=sum(pod["gated"] for pod in matching),
             unschedulable=sum(pod["stuck"] == stuck.UNSCHEDULABLE for pod in matching),
             failing=sum(pod["stuck"] == stuck.FAILING for pod in matching),

@@ -34,14 +34,14 @@ class Published:
 def published(status: object) -> Published | None:
     """Decision that a `.status` holds; None if there is no valid one."""
     try:
-        found = status["desiredOptimizedAlloc"]  # type: ignore[index] # what is no mapping has none
-        replicas = found["numReplicas"]
+        allocation = status["desiredOptimizedAlloc"]  # type: ignore[index] # what is no mapping has none
+        replicas = allocation["numReplicas"]
         if isinstance(replicas, bool) or not isinstance(replicas, int) or replicas < 0:
             return None
         return Published(
-            accelerator=str(found.get("accelerator") or "")[:TEXT_LENGTH],
+            accelerator=str(allocation.get("accelerator") or "")[:TEXT_LENGTH],
             replicas=min(replicas, MOST_REPLICAS),
-            decided_at=datetime.fromisoformat(found["lastRunTime"]).timestamp(),
+            decided_at=datetime.fromisoformat(allocation["lastRunTime"]).timestamp(),
         )
     except (TypeError, KeyError, ValueError, AttributeError, OverflowError, OSError):
         return None

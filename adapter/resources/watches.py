@@ -130,9 +130,9 @@ class ClusterObjects:
         """Return the latest version of VariantAutoscaling `NAMESPACE/NAME`; None if there is none."""
         namespace, _, name = key.partition("/")
         for informer in self._variants:
-            found = informer.objects.get((namespace, name))
-            if found is not None:
-                return found
+            item = informer.objects.get((namespace, name))
+            if item is not None:
+                return item
         return None
 
     def config_map(self, name: str) -> Object | None:
@@ -151,18 +151,18 @@ class ClusterObjects:
         if wanted == self._others.keys() and now - self._others_read_at < SCALE_SECONDS:
             return
         self._others_read_at = now
-        found: dict[tuple[str, Reference], Scale | Unresolved] = {}
+        scales: dict[tuple[str, Reference], Scale | Unresolved] = {}
         for namespace, reference in sorted(wanted, key=str):
             try:
-                found[namespace, reference] = await self._scales.read(namespace, reference)
+                scales[namespace, reference] = await self._scales.read(namespace, reference)
             except ApiError as error:
                 before = self._others.get((namespace, reference))
                 # A cluster that does not answer says nothing about the scale; a refusal does.
                 if isinstance(error, Unavailable) and isinstance(before, Scale):
-                    found[namespace, reference] = before
+                    scales[namespace, reference] = before
                 else:
-                    found[namespace, reference] = Unresolved(str(error))
-        self._others = found
+                    scales[namespace, reference] = Unresolved(str(error))
+        self._others = scales
 
     async def inputs(self) -> joined.Inputs:
         """Join all objects as they are now; runs in a thread, so that requests are served meanwhile."""
@@ -209,13 +209,13 @@ class _Seen:
 def _join(scope: Scope, seen: _Seen) -> joined.Inputs:
     reader = joined.Reader(Destinations(scope.allowed_endpoints), last_good=seen.last_good)
     by_label = pods.ByLabel(pod for _, pod in seen.pods)
-    found = set()
+    config_maps_seen = set()
     for (_, name), item in seen.configs:
         if name in config_maps.READ or name.endswith(config_maps.CONFIG_SUFFIX):
             reader.read_config_map(f"ConfigMap {scope.config_namespace}/{name}", item)
-            found.add(name)
+            config_maps_seen.add(name)
     for name in config_maps.NEEDED:
-        if seen.configs_read and name not in found:
+        if seen.configs_read and name not in config_maps_seen:
             reader.settings.missing(f"ConfigMap {scope.config_namespace}/{name}", name)
     for (namespace, name), item in seen.variants:
         if managed.excluded(item.get("metadata") or {}):
@@ -223,13 +223,13 @@ def _join(scope: Scope, seen: _Seen) -> joined.Inputs:
         reader.read_variant(f"VariantAutoscaling {namespace}/{name}", item)
     reader.scalers = _scalers(reader, seen)
     _read_managed(reader, seen)
-    ours = _read_targets(reader, seen, by_label)
+    variant_pods = _read_targets(reader, seen, by_label)
     if scope.limited:
         gpus = inventory.take(
             (node for _, node in seen.nodes),
             (pod for _, pod in seen.pods),
-            ours=frozenset(ours.pods),
-            tolerations=ours.tolerations,
+            variant_pods=frozenset(variant_pods.pods),
+            tolerations=variant_pods.tolerations,
             allocation=dra.allocation(
                 (item for _, item in seen.slices), (item for _, item in seen.claims)
             ),
@@ -240,16 +240,16 @@ def _join(scope: Scope, seen: _Seen) -> joined.Inputs:
 
 
 @dataclass(slots=True)
-class _Ours:
+class _VariantPods:
     """Pods of the scale targets, and the tolerations that their templates state."""
 
     pods: set[tuple[str, str]] = field(default_factory=set)
     tolerations: set[taints.Tolerations] = field(default_factory=set)
 
 
-def _read_targets(reader: joined.Reader, seen: _Seen, by_label: pods.ByLabel) -> _Ours:
+def _read_targets(reader: joined.Reader, seen: _Seen, by_label: pods.ByLabel) -> _VariantPods:
     """Add every scale target that a variant names to the reader."""
-    ours = _Ours()
+    variant_pods = _VariantPods()
     deployments = dict(seen.deployments)
     for (namespace, name), (_, variant) in reader.variants.items():
         reference = variants.reference(variant)
@@ -259,10 +259,10 @@ def _read_targets(reader: joined.Reader, seen: _Seen, by_label: pods.ByLabel) ->
             matching = _read_target(
                 reader, seen, by_label, deployments, (namespace, reference), variant=name
             )
-            ours.pods.update(
+            variant_pods.pods.update(
                 (pod["metadata"]["namespace"], pod["metadata"]["name"]) for pod in matching
             )
-            ours.tolerations.add(
+            variant_pods.tolerations.add(
                 taints.of_pod(_template(deployments.get((namespace, reference.name))))
             )
         except Exception as error:
@@ -270,7 +270,7 @@ def _read_targets(reader: joined.Reader, seen: _Seen, by_label: pods.ByLabel) ->
             log.exception("scale target cannot be read", namespace=namespace, target=str(reference))
             why = f"cannot be read ({type(error).__name__})"
             reader.targets[namespace, reference] = Unresolved(why)
-    return ours
+    return variant_pods
 
 
 def _template(deployment: Object | None) -> Mapping[str, Any]:
@@ -292,18 +292,18 @@ def _read_target(
     """Add one scale target to the reader; return its pods."""
     namespace, reference = name
     if reference.is_deployment:
-        found = deployments.get((namespace, reference.name))
-        if found is None:
+        written = deployments.get((namespace, reference.name))
+        if written is None:
             why = seen.unread or "not found; create it, or name another scale target"
             reader.targets[namespace, reference] = Unresolved(why)
             return []
-        selector = pods.selector_of((found.get("spec") or {}).get("selector") or {})
-        deployment = schemas.Deployment.model_validate(found)
+        selector = pods.selector_of((written.get("spec") or {}).get("selector") or {})
+        deployment = schemas.Deployment.model_validate(written)
         matching = by_label.matching(namespace, selector)
         reader.add_deployment(
             deployment,
             by_label.serving(namespace, selector),
-            products=_products(seen, matching, products.of_pod(_template(found))),
+            products=_products(seen, matching, products.of_pod(_template(written))),
         )
     else:
         scale = seen.others.get((namespace, reference), Unresolved("/scale was not read yet"))
@@ -331,9 +331,9 @@ def _products(
     seen: _Seen, matching: Iterable[Mapping[str, Any]], stated: tuple[str, ...]
 ) -> tuple[str, ...]:
     """GPU products that the pods of a scale target ask for, else those of the nodes that they run on."""
-    found = products.distinct([*stated, *(name for pod in matching for name in pod["products"])])
-    if found:
-        return found
+    known = products.distinct([*stated, *(name for pod in matching for name in pod["products"])])
+    if known:
+        return known
     nodes = dict(seen.nodes)
     on = (nodes.get(("", pod["node"])) for pod in matching)
     return products.distinct(
@@ -382,8 +382,8 @@ def _of_dra(
 
 
 def _items(informers: list[Informer]) -> _Items:
-    found = [item for informer in informers for item in informer.objects.items()]
-    return sorted(found, key=lambda item: item[0])
+    objects = [item for informer in informers for item in informer.objects.items()]
+    return sorted(objects, key=lambda item: item[0])
 
 
 def _reference(item: Mapping[str, Any]) -> Reference | None:

@@ -103,10 +103,10 @@ async def _listen(host: str, port: int, flag: str) -> list[socket.socket]:
     """
     sockets: list[socket.socket] = []
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(
+        addresses = await asyncio.get_running_loop().getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-        for family, _, _, _, address in dict.fromkeys(found):
+        for family, _, _, _, address in dict.fromkeys(addresses):
             item = socket.create_server((address[0], address[1]), family=family, backlog=BACKLOG)
             item.setblocking(False)
             sockets.append(item)

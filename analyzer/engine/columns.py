@@ -94,7 +94,7 @@ class Engines:
         max_batch: shape (M,), the smaller of max_num_seqs and kv_batch, a whole number >= 1.
         room: shape (M,), requests that run together at most while none waits.
         crowding: shape (M,), variance over mean of the tokens that they hold, in requests.
-        uneven: shape (M,), of their work: what waits for a place are multiplied by.
+        uneven: shape (M,), of their work: what waits for a slot are multiplied by.
         preempted: shape (M,), preemptions of a request where others wait.
         kv_binds: shape (M,), whether it is kv_batch.
 
@@ -201,8 +201,8 @@ class Engines:
             + per_context * (1.0 + self.square_input / (prompt * chunk)) / 2.0
             + (per_request / 2.0 + per_context * cached) * (1.0 / prompt + 1.0 / chunk)
         )
-        # A place is held for the steps of the prompt, too.
-        self.place_steps = self.decodes + 1.0 + np.maximum(prompt / chunk - 0.5, 0.0)
+        # A slot is held for the steps of the prompt, too.
+        self.slot_steps = self.decodes + 1.0 + np.maximum(prompt / chunk - 0.5, 0.0)
         # Nobody is preempted where max_num_seqs binds at about the same time.
         share = output / (cached + prompt + output)
         spare = np.clip((self.max_num_seqs / self.kv_batch - 1.0) / 0.3, 0.0, 1.0)
@@ -210,9 +210,9 @@ class Engines:
         self.recomputed = self.preempted * RECOMPUTED
 
     def _crowd(self, held: FloatArray, spread: FloatArray, output: FloatArray) -> None:
-        """How unevenly requests fill the KV cache, and for how long they keep their place.
+        """How unevenly requests fill the KV cache, and for how long they keep their slot.
 
-        Tokens held vary by the mean square of a request's over its mean (a random sum); who waits for a place
+        Tokens held vary by the mean square of a request's over its mean (a random sum); who waits for a slot
         waits the longer the more the work of those who hold one varies.
         """
         more = 1.0 + self.output_cv**2

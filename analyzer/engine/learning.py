@@ -88,7 +88,7 @@ class StepObservation:
         rate_rps: requests per second that one replica served.
         lengths: lengths of its requests.
         itl_ms: mean inter-token latency.
-        ttft_ms: mean time to first token; None where requests waited for a place in the batch.
+        ttft_ms: mean time to first token; None where requests waited for a slot in the batch.
         requests: number of requests that the means are taken over.
         budget: tokens that one step computes at most.
 
@@ -166,8 +166,8 @@ class State:
     def confidence(self) -> float:
         """From 0, nothing learned, to 1: share of the seed's deviations that the observations removed."""
         left = [
-            math.sqrt(max(self.covariance[place][place], 0.0)) / deviation
-            for place, deviation in enumerate(self.deviations)
+            math.sqrt(max(self.covariance[index][index], 0.0)) / deviation
+            for index, deviation in enumerate(self.deviations)
             if deviation > 0
         ]
         return max(1.0 - sum(left) / len(left), 0.0) if left else 0.0

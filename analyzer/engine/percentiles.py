@@ -2,7 +2,7 @@
 
 TTFT: a step, the prompt's own computation (log-normal, by nodes up to the target), and what it meets: nobody
 (the rest of a step, uniform) or other prompts (Weibull, by the moments of `state.py`); then the exponential
-wait of those who find no place.
+wait of those who find no slot.
 
 ITL: a request's mean over its m = out - 1 decode steps, m log-normal in five Gauss-Hermite nodes. What
 prompts add is the length of a delay cycle over m, of variance D rate prefill**2 E[in**2] / (m (1 - r)**3) and
@@ -32,7 +32,7 @@ STALL = 3.0
 """CALIBRATED: completions that a preempted request waits for."""
 
 QUIET = 0.8
-"""CALIBRATED: share of the noise that vanishes where everybody waits for a place in the batch."""
+"""CALIBRATED: share of the noise that vanishes where everybody waits for a slot in the batch."""
 
 SKEW = 1.0
 """CALIBRATED: coefficient of variation at which a sum is between gamma and log-normal."""
@@ -52,24 +52,24 @@ class Latency:
     """Parameters of the distributions.
 
     Attributes:
-        first: distribution of the TTFT of requests that find a place in the batch.
+        first: distribution of the TTFT of requests that find a slot in the batch.
         tokens: distribution of the ITL.
-        place_waits: shape (M,), share that waits for a place.
-        place_rate: shape (M,), of that wait, per millisecond.
+        slot_waits: shape (M,), share that waits for a slot.
+        slot_rate: shape (M,), of that wait, per millisecond.
 
     """
 
     first: FirstToken
     tokens: TokenTimes
-    place_waits: FloatArray
-    place_rate: FloatArray
+    slot_waits: FloatArray
+    slot_rate: FloatArray
 
     def ttft_exceeds(self, target_ms: FloatArray) -> FloatArray:
         """Share of requests whose TTFT exceeds the target, shape (M,)."""
         prompt = self.first.exceeds(target_ms)
         late = np.maximum(target_ms - self.first.mean_ms, 0.0)
-        place = self.place_waits * np.exp(-self.place_rate * late)
-        return np.asarray(prompt + place * (1.0 - prompt))
+        slot = self.slot_waits * np.exp(-self.slot_rate * late)
+        return np.asarray(prompt + slot * (1.0 - prompt))
 
     def itl_exceeds(self, target_ms: FloatArray) -> FloatArray:
         """Share of requests whose mean ITL exceeds the target, shape (M,)."""
@@ -77,7 +77,7 @@ class Latency:
 
     def ttft_quantile(self, share: FloatArray) -> FloatArray:
         """TTFT that this share of requests does not exceed, shape (M,)."""
-        return _quantile(self.ttft_exceeds, share, self.first.most_ms + 50.0 / self.place_rate)
+        return _quantile(self.ttft_exceeds, share, self.first.most_ms + 50.0 / self.slot_rate)
 
     def itl_quantile(self, share: FloatArray) -> FloatArray:
         """Mean ITL that this share of requests does not exceed, shape (M,)."""
@@ -86,7 +86,7 @@ class Latency:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FirstToken:
-    """Time to first token of requests that find a place, each field of shape (M,).
+    """Time to first token of requests that find a slot, each field of shape (M,).
 
     Attributes:
         step_ms: a step without prompts.
@@ -307,7 +307,7 @@ def means(engines: Engines, state: State) -> tuple[FloatArray, FloatArray]:
     added = _Added.of(engines, state)
     stalls, stall = _stalls(engines, state)
     itl = added.decode_ms + (added.ms + stalls[:, None] * stall) @ NODE_WEIGHTS
-    return state.prompts.ttft_ms + state.place_waiting_ms, np.asarray(itl)
+    return state.prompts.ttft_ms + state.slot_waiting_ms, np.asarray(itl)
 
 
 def latency(engines: Engines, state: State) -> Latency:
@@ -315,8 +315,8 @@ def latency(engines: Engines, state: State) -> Latency:
     return Latency(
         first=FirstToken.of(engines, state.prompts),
         tokens=TokenTimes.of(engines, state),
-        place_waits=state.place_waits,
-        place_rate=state.place_rate,
+        slot_waits=state.slot_waits,
+        slot_rate=state.slot_rate,
     )
 
 
@@ -327,9 +327,9 @@ def _fast_variance(engines: Engines, state: State, free: FloatArray) -> FloatArr
     tokens = queue.backlog / engines.input_tokens * engines.square_input
     tokens = tokens + (rate * engines.input_tokens) ** 2 * queue.other_variance
     began = (engines.prefill_ms / free) ** 2 * tokens
-    # Who waits for a place comes in when another leaves, not in clusters.
+    # Who waits for a slot comes in when another leaves, not in clusters.
     clusters = CLUSTERS * (0.25 + 1.0 - queue.together) * queue.load
-    noise = (1.0 - QUIET * state.place_waits) * (1.0 + clusters)
+    noise = (1.0 - QUIET * state.slot_waits) * (1.0 + clusters)
     each = 1.0 / engines.decode_nodes
     return np.asarray(each * ((noise * during)[:, None] + (noise * began)[:, None] * each))
 
@@ -352,7 +352,7 @@ def _stalls(engines: Engines, state: State) -> tuple[FloatArray, FloatArray]:
     """Share of requests that are preempted, shape (M,), and what that adds to their ITL, (M, 5)."""
     hit = -np.expm1(-engines.preempted)
     stall = STALL * engines.preempted / np.maximum(hit, 1e-6) / full_rate(engines)
-    return hit * state.place_waits, np.maximum(stall, 1e-6)[:, None] / engines.decode_nodes
+    return hit * state.slot_waits, np.maximum(stall, 1e-6)[:, None] / engines.decode_nodes
 
 
 def _gamma(root: FloatArray, cv: FloatArray) -> FloatArray:

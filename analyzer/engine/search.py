@@ -21,13 +21,13 @@ from analyzer.replicas import FloatArray
 KV_HEADROOM = 0.02
 KV_TAIL_HEADROOM = 0.05
 """Kept free besides where the KV cache binds, for means and for percentiles: preemption makes the fall there
-a cliff, whose place differs from run to run."""
+a cliff, whose rate differs from run to run."""
 
 STRICT = 0.98
 """Percentiles from here on are delivered as they are asked for: where the KV cache binds, too, no more of
-the rate is kept free than `SPARED` says."""
+the rate is kept free than `MISS_RESERVE` says."""
 
-SPARED = 0.2
+MISS_RESERVE = 0.2
 """CALIBRATED: share of the allowed misses of a percentile that is kept free, where that is the smaller
 distance: near a cliff a little of the rate is all of the misses."""
 
@@ -98,9 +98,9 @@ class Search:
         # Where the replica no longer keeps up, the lower end is right.
         part = np.where(above < _FAR, -below / np.maximum(above - below, 1e-12), 0.0)
         rate = rates[before, rows] + (high - low) / _SECTIONS * np.clip(part, 0.0, 1.0)
-        kept = self._kept(headroom, reason)
-        less = [np.interp(rate[i] * (1.0 - kept[i]), rates[:, i], over[:, i]) for i in rows]
-        return self._spared(rate, kept, np.array(less), reason), reason, held == 0
+        reserve = self._reserve(headroom, reason)
+        less = [np.interp(rate[i] * (1.0 - reserve[i]), rates[:, i], over[:, i]) for i in rows]
+        return self._with_reserve(rate, reserve, np.array(less), reason), reason, held == 0
 
     def _secants(
         self, low: FloatArray, high: FloatArray, headroom: FloatArray
@@ -130,10 +130,10 @@ class Search:
             left = (np.abs(over) > _NEAR) & (end - begin > _NEAR * end)
             if step > 2 and not left.all():
                 rows, search = rows[left], search.rows(left)
-        kept = self._kept(headroom, reason)
-        tails = ~self._mean & (kept > 0.0)
-        less = self.over(low * (1.0 - kept))[0] if tails.any() else below
-        return self._spared(low, kept, less, reason), reason, lost
+        reserve = self._reserve(headroom, reason)
+        tails = ~self._mean & (reserve > 0.0)
+        less = self.over(low * (1.0 - reserve))[0] if tails.any() else below
+        return self._with_reserve(low, reserve, less, reason), reason, lost
 
     def _limit(self) -> NDArray[np.int64]:
         """What ends the rates that are looked at, shape (M,)."""
@@ -145,20 +145,20 @@ class Search:
             self._engines.take(rows), self._ttft[rows], self._itl[rows], self._share[rows]
         )
 
-    def _kept(self, headroom: FloatArray, reason: NDArray[np.int64]) -> FloatArray:
+    def _reserve(self, headroom: FloatArray, reason: NDArray[np.int64]) -> FloatArray:
         """Share of the rates that is kept free at most."""
         more = np.where(self._mean, KV_HEADROOM, KV_TAIL_HEADROOM)
         more = np.where(reason == _KV, more, 0.0)
         return np.where(headroom > 0.0, np.minimum(headroom + more, 0.999), 0.0)
 
-    def _spared(
-        self, rate: FloatArray, kept: FloatArray, over: FloatArray, reason: NDArray[np.int64]
+    def _with_reserve(
+        self, rate: FloatArray, reserve: FloatArray, over: FloatArray, reason: NDArray[np.int64]
     ) -> FloatArray:
-        """The rates less what is kept free; `over` is what is missed without all of `kept`."""
-        aim = math.log1p(-SPARED)
+        """The rates less what is kept free; `over` is what is missed without all of `reserve`."""
+        aim = math.log1p(-MISS_RESERVE)
         near = np.minimum(aim / np.minimum(over, aim), 1.0)
         relieved = (self._share >= STRICT) | ~(self._mean | (reason == _KV))
-        return rate * (1.0 - np.where(relieved, kept * near, kept))
+        return rate * (1.0 - np.where(relieved, reserve * near, reserve))
 
     def over(self, rate_rps: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:
         """Logarithm of what is missed the most, within `_FAR`, and its index in `BINDINGS`; shape (M,).
@@ -182,7 +182,7 @@ class Search:
         worst = np.log(np.maximum(np.maximum(ttft, itl), 1e-9))
         reason = np.where(itl > 1.0, _ITL, np.where(ttft > 1.0, _TTFT, STABILITY))
         reason = np.where(state.stable | (itl > 1.0), reason, STABILITY)
-        full = (state.place_waits > 0.02) | (reason == STABILITY)
+        full = (state.slot_waits > 0.02) | (reason == STABILITY)
         reason = np.where(full & self._engines.kv_binds & (reason != _ITL), _KV, reason)
         over = np.where(state.stable, np.clip(worst, -_FAR, _FAR), _FAR)
         return over, reason

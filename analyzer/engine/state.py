@@ -14,8 +14,8 @@ own: b = prefill L + D / (B - n) (L - phase)+. Those behind them then end later,
 mean and variance are those of Pollaczek and Khinchine.
 
 What arrived meanwhile is computed in the first steps of the request's decoding: a delay cycle (Conway,
-Maxwell and Miller, Theory of Scheduling, 8-4). The batch is the chain of `places.py` with T(n) = m base +
-prefill excess + (m slope + prefill in) n, m the steps for which a request holds its place.
+Maxwell and Miller, Theory of Scheduling, 8-4). The batch is the chain of `occupancy.py` with T(n) = m base +
+prefill excess + (m slope + prefill in) n, m the steps for which a request holds its slot.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analyzer.engine.columns import Engines
-from analyzer.engine.places import FULL, numbers
+from analyzer.engine.occupancy import FULL, occupancy
 from analyzer.replicas import BoolArray, FloatArray
 
 PHASE = 0.4
@@ -76,7 +76,7 @@ class Prompts:
 
     @property
     def ttft_ms(self) -> FloatArray:
-        """Mean time to first token of a request that finds a place in the batch."""
+        """Mean time to first token of a request that finds a slot in the batch."""
         return self.decode_ms + self.own_ms + self.other_ms
 
 
@@ -91,9 +91,9 @@ class State:
         batch: mean number of requests that run.
         joined: mean number that a new request runs with, itself included.
         variance: variance of the number of running requests.
-        place_waits: share of requests that wait for a place in the batch.
-        place_waiting_ms: mean of their wait, over all requests.
-        place_rate: rate per millisecond; the wait for a place is exponential with this rate.
+        slot_waits: share of requests that wait for a slot in the batch.
+        slot_waiting_ms: mean of their wait, over all requests.
+        slot_rate: rate per millisecond; the wait for a slot is exponential with this rate.
         load: rate over the largest rate of a full batch.
         prompts: queue of prompts.
 
@@ -105,9 +105,9 @@ class State:
     batch: FloatArray
     joined: FloatArray
     variance: FloatArray
-    place_waits: FloatArray
-    place_waiting_ms: FloatArray
-    place_rate: FloatArray
+    slot_waits: FloatArray
+    slot_waiting_ms: FloatArray
+    slot_rate: FloatArray
     load: FloatArray
     prompts: Prompts
 
@@ -122,7 +122,7 @@ def at_rate(engines: Engines, rate_rps: FloatArray) -> State:
     batch = np.minimum(rate * engines.decodes * engines.base_ms / free, engines.max_batch)
     queue = prompts(engines, rate, free, batch)
     delay = np.minimum(queue.excess, queue.room * engines.decodes) * engines.prefill_ms
-    chain = _places(engines, rate, free, delay)
+    chain = _running(engines, rate, free, delay)
     queue = prompts(engines, rate, free, chain["batch"])
     return State(
         stable=stable & (chain["load"] < FULL) & (queue.load < FULL),
@@ -215,37 +215,37 @@ def _below(score: FloatArray) -> FloatArray:
 def full_rate(engines: Engines) -> FloatArray:
     """Requests per millisecond that a full batch finishes, recomputed ones included; shape (M,)."""
     most = engines.max_batch
-    decode = engines.place_steps * engines.decode_ms(most)
+    decode = engines.slot_steps * engines.decode_ms(most)
     again = 1.0 + engines.recomputed
     return np.asarray(most / (decode + engines.prefill_ms * engines.input_tokens * most * again))
 
 
-def _places(
+def _running(
     engines: Engines, rate: FloatArray, free: FloatArray, delay: FloatArray
 ) -> dict[str, FloatArray]:
-    """Numbers in the batch, and the wait for a place in it."""
+    """Numbers in the batch, and the wait for a slot in it."""
     swings = (rate * engines.prefill_ms / free) ** 2 * engines.square_input
     crowding = engines.crowding + swings / (1.0 + swings / MOST_SWINGS)
-    places = np.maximum(engines.room / crowding, 1.0)
-    steps = engines.place_steps
+    slots = np.maximum(engines.room / crowding, 1.0)
+    steps = engines.slot_steps
     top = full_rate(engines)
     load = rate / top
-    found = numbers(
+    chain = occupancy(
         rate * (steps * engines.base_ms + delay) / crowding,
         rate * (steps * engines.slope_ms + engines.prefill_ms * engines.input_tokens),
         rate * steps * engines.root_ms / np.sqrt(crowding),
-        places,
+        slots,
         load,
     )
-    # A place is held from the first step of the prompt on, and decodes from the second.
-    batch = found.mean * crowding * engines.decodes / steps
-    place_rate = top * (1.0 - np.minimum(load, FULL)) / engines.uneven
+    # A slot is held from the first step of the prompt on, and decodes from the second.
+    batch = chain.mean * crowding * engines.decodes / steps
+    slot_rate = top * (1.0 - np.minimum(load, FULL)) / engines.uneven
     return {
         "batch": batch,
-        "joined": np.minimum(batch + 1.0 - found.waits, np.maximum(places * crowding, 1.0)),
-        "variance": found.variance * crowding,
-        "place_waits": found.waits,
-        "place_waiting_ms": found.waits / place_rate,
-        "place_rate": place_rate,
+        "joined": np.minimum(batch + 1.0 - chain.waits, np.maximum(slots * crowding, 1.0)),
+        "variance": chain.variance * crowding,
+        "slot_waits": chain.waits,
+        "slot_waiting_ms": chain.waits / slot_rate,
+        "slot_rate": slot_rate,
         "load": load,
     }

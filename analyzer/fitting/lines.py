@@ -125,12 +125,12 @@ def fit(
 
 def _line(x: FloatArray, y: FloatArray, used: BoolArray, names: tuple[str, str, str, str]) -> Line:
     observed, over, base_name, slope_name = names
-    places = np.flatnonzero(used)
-    if places.size < 2:
+    indices = np.flatnonzero(used)
+    if indices.size < 2:
         raise FitError(
-            f"{observed}: {places.size} usable rows; {base_name} and {slope_name} need at least 2"
+            f"{observed}: {indices.size} usable rows; {base_name} and {slope_name} need at least 2"
         )
-    x, y = x[places], y[places]
+    x, y = x[indices], y[indices]
     if np.ptp(x) <= 1e-9 * x.max():
         raise FitError(
             f"{over}: the same in all rows, so {base_name} and {slope_name} cannot be separated;"
@@ -166,8 +166,8 @@ def _line(x: FloatArray, y: FloatArray, used: BoolArray, names: tuple[str, str, 
         slope=float(line[1] / reach),
         base_error=float(errors[0]),
         slope_error=float(errors[1] / reach),
-        rows=places.size,
-        outliers=tuple(int(place) for place in places[~trusted]),
+        rows=indices.size,
+        outliers=tuple(int(index) for index in indices[~trusted]),
         median_error=median,
         r_squared=1.0 - float((left[trusted] ** 2).sum()) / spread if spread > 0 else 1.0,
         quality="good" if median <= _GOOD else "fair" if median <= _FAIR else "poor",

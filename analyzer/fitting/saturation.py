@@ -1,4 +1,4 @@
-"""Which benchmark rows are saturated: their requests waited for a place in the batch or in the KV cache.
+"""Which benchmark rows are saturated: their requests waited for a slot in the batch or in the KV cache.
 
 In such a run TTFT includes that wait and ITL belongs to a smaller batch than the concurrency, so neither
 determines the times of a step. Three signs, none of which needs the limits of the engine:
@@ -65,7 +65,7 @@ class Waiting:
     """Rows that waited, by their TTFTs.
 
     Attributes:
-        waited: rows whose requests waited for a place, shape (M,).
+        waited: rows whose requests waited for a slot, shape (M,).
         line: TTFT line of the other rows; None where fewer than two have a TTFT.
 
     """
@@ -127,9 +127,9 @@ def running(rows: BenchmarkRows, line: TtftLine | None) -> FloatArray:
 def _jumps(rows: BenchmarkRows, timed: BoolArray) -> BoolArray:
     """Rows whose TTFT is beyond any growth that the others allow, shape (M,)."""
     n, prompt, output = rows.concurrency, rows.input_tokens, rows.output_tokens
-    places = np.flatnonzero(timed)
+    indices = np.flatnonzero(timed)
     jumped: BoolArray = np.zeros(rows.size, dtype=np.bool_)
-    if places.size < 2:
+    if indices.size < 2:
         return jumped
     # [a, b]: the most that a's TTFT can be, seen from b.
     growth = (
@@ -137,9 +137,9 @@ def _jumps(rows: BenchmarkRows, timed: BoolArray) -> BoolArray:
         * np.maximum((prompt[:, None] + 1.0) / (prompt + 1.0), 1.0) ** _PROMPT_GROWTH
         * np.maximum(output / output[:, None], 1.0)
     )
-    bounds = (growth * rows.ttft_ms)[np.ix_(places, places)]
+    bounds = (growth * rows.ttft_ms)[np.ix_(indices, indices)]
     np.fill_diagonal(bounds, np.inf)
     # One row may have been measured wrongly; where there are many, two must agree.
-    bound = np.sort(bounds, axis=1)[:, 0 if places.size <= 6 else 1]
-    jumped[places] = rows.ttft_ms[places] > _JUMP * bound
+    bound = np.sort(bounds, axis=1)[:, 0 if indices.size <= 6 else 1]
+    jumped[indices] = rows.ttft_ms[indices] > _JUMP * bound
     return jumped

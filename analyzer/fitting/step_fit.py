@@ -170,7 +170,7 @@ def fit_steps(rows: BenchmarkRows, *, max_num_seqs: int | None = None) -> StepFi
     values, errors, undetermined = _separated(fitted, taken, rows.part(used))
     least_itl_ms = float(rows.itl_ms[used].min())
     values[_BASE] = max(values[_BASE], LEAST_BASE * least_itl_ms)
-    places = np.flatnonzero(used)
+    indices = np.flatnonzero(used)
     return StepFit(
         step_times=StepTimes(**dict(zip(NAMES, values, strict=True))),
         errors=dict(zip(NAMES, errors, strict=True)),
@@ -185,9 +185,9 @@ def fit_steps(rows: BenchmarkRows, *, max_num_seqs: int | None = None) -> StepFi
             for row in np.flatnonzero(saturated)
         ),
         waited=tuple(int(row) for row in np.flatnonzero(left_out & used)),
-        outliers=tuple(int(row) for row in places[fitted.outliers]),
+        outliers=tuple(int(row) for row in indices[fitted.outliers]),
         bounds=bounds,
-        rows=places.size,
+        rows=indices.size,
         least_itl_ms=least_itl_ms,
         error=float(np.expm1(np.abs(fitted.residuals)).mean()),
     )

@@ -15,6 +15,7 @@ import pytest
 from adapter.collector import exposition
 from adapter.planning import fleet
 from adapter.planning import plan as planning
+from adapter.resources import watches
 from adapter.resources.config_maps import CLASSES, COSTS, ConfigMaps
 from tests.fakes import cluster_world as worlds
 from tests.fakes.cluster_world import APPS, CORE, until
@@ -181,6 +182,36 @@ async def test_a_cycle_that_fails_shows_everywhere(tmp_path: Path) -> None:
                     assert "cycles failed: the last reconcile cycle failed" in await response.text()
                 async with session.get(f"{front.metrics_url}/metrics") as response:
                     assert "variant_adapter_cycle_failing 1.0" in await response.text()
+
+
+@pytest.mark.virtual_time
+async def test_objects_that_cannot_be_joined_show_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error while all objects are joined keeps targets, and shows in conditions, /readyz and metrics."""
+    join = watches._join
+
+    def broken(*_: Any) -> Any:
+        raise ZeroDivisionError
+
+    async with worlds.running(tmp_path) as world:
+        world.load["v"] = 60.0
+        async with world.replica("a") as (front, _):
+            await until(lambda: world.desired() == 2)
+            monkeypatch.setattr(watches, "_join", broken)
+            world.deploy("w", 1)
+            await until(lambda: "ZeroDivisionError" in world.condition("ConfigurationValid")[2])
+            assert world.condition("OptimizationReady")[0] == "True"
+            async with (
+                aiohttp.ClientSession() as session,
+                session.get(f"{front.metrics_url}/readyz") as response,
+            ):
+                assert response.status == 503
+                assert "reading the changed objects failed" in await response.text()
+            monkeypatch.setattr(watches, "_join", join)
+            await until(lambda: world.desired("w") is not None)
+            await until(lambda: world.condition("ConfigurationValid")[0] == "True")
+            assert front.loop.problem is None
 
 
 @pytest.mark.virtual_time

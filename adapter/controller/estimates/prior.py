@@ -94,13 +94,13 @@ def current_profile(source: VariantSource) -> fleet.Profile | None:
 def _prior(model: str, accelerator: str, device: str, gpus: int | None) -> Prior:
     if gpus == 0:
         return UNKNOWN  # no entry of a whole GPU holds for a slice
-    found = catalog.find_model(model)
+    entry_key = catalog.find_model(model)
     gpu, count, assumed = _gpu(accelerator, device)
-    if found is None or not gpu:
+    if entry_key is None or not gpu:
         return UNKNOWN
     if gpus is None:
         assumed += 1
-        sizes = catalog.tps(*found, gpu)
+        sizes = catalog.tps(*entry_key, gpu)
         gpus = count if count in sizes else min(sizes, default=0)
     entry = catalog.lookup(model, gpu, gpus)
     return UNKNOWN if entry is None else _of_entry(entry, assumed)
@@ -118,11 +118,11 @@ def _gpu(accelerator: str, device: str) -> tuple[str, int, int]:
 
 def _readings(name: str) -> list[tuple[str, int]]:
     """A name as a number of GPUs, and as it is: the `x` of RTX4090 is no multiplication."""
-    found = _COUNTED.fullmatch(name.strip())
-    if found is None:
+    match = _COUNTED.fullmatch(name.strip())
+    if match is None:
         return [(name, 1)]
-    count = int(found["before"] or found["after"])
-    return [(found["gpu"] or found["name"], count), (name, 1)]
+    count = int(match["before"] or match["after"])
+    return [(match["gpu"] or match["name"], count), (name, 1)]
 
 
 def _of_entry(entry: CatalogEntry, assumed: int) -> Prior:

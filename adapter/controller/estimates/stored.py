@@ -56,18 +56,18 @@ class Stored:
 def text(model: str, items: Mapping[str, Stored], before: str) -> str:
     """Text to write; `before`, as it is stored, where nothing worth a write has changed."""
     worth = {name: item for name, item in items.items() if item.state.accepted}
-    kept = dict(list(worth.items())[-MOST_ACCELERATORS:])
-    if not kept:
+    by_accelerator = dict(list(worth.items())[-MOST_ACCELERATORS:])
+    if not by_accelerator:
         return ""
     last = parse(before, model)
-    if last.keys() == kept.keys() and not any(
-        _differs(last[name], item) for name, item in kept.items()
+    if last.keys() == by_accelerator.keys() and not any(
+        _differs(last[name], item) for name, item in by_accelerator.items()
     ):
         return before
     document = {
         "v": VERSION,
         "model": model,
-        "by": {name: _document(item) for name, item in kept.items()},
+        "by": {name: _document(item) for name, item in by_accelerator.items()},
     }
     return json.dumps(document, separators=(",", ":"))
 
@@ -83,13 +83,13 @@ def parse(written: str, model: str) -> dict[str, Stored]:
     entries = document.get("by")
     if document.get("model") != model or not isinstance(entries, dict):
         return {}
-    found = {}
+    states = {}
     for name, entry in list(entries.items())[:MOST_ACCELERATORS]:
         try:
-            found[name] = _stored(entry)
+            states[name] = _stored(entry)
         except (ValueError, TypeError, KeyError):
             continue
-    return found
+    return states
 
 
 def same_seed(state: learning.State, seed: StepTimes) -> bool:
@@ -191,14 +191,14 @@ def _stored(entry: Any) -> Stored:
 def _numbers(values: Sequence[object], count: int, least: float, most: float) -> tuple[float, ...]:
     if not isinstance(values, list) or len(values) != count:
         raise ValueError(f"not {count} numbers")
-    found = []
+    numbers = []
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise TypeError("not a number")
         if not least <= value <= most:  # what is no number is not within either
             raise ValueError(f"{value} is not within {least:g} and {most:g}")
-        found.append(float(value))
-    return tuple(found)
+        numbers.append(float(value))
+    return tuple(numbers)
 
 
 def _whole(value: object) -> bool:

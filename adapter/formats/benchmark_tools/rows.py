@@ -72,18 +72,18 @@ def number(value: Any, name: str) -> float:
         UnusableError: it is none; names the field.
 
     """
-    found = as_float(value)
-    if found is None:
+    number = as_float(value)
+    if number is None:
         raise UnusableError(f"{name}: must be a number")
-    if not (math.isfinite(found) and found >= 0):
+    if not (math.isfinite(number) and number >= 0):
         raise UnusableError(f"{name}: must be a number >= 0, not {value}")
-    return found
+    return number
 
 
 def optional(value: Any) -> float:
     """A number > 0, or NaN."""
-    found = as_float(value)
-    return found if found is not None and math.isfinite(found) and found > 0 else math.nan
+    number = as_float(value)
+    return number if number is not None and math.isfinite(number) and number > 0 else math.nan
 
 
 def as_float(value: Any) -> float | None:

@@ -87,11 +87,11 @@ def class_in_force(
     for model, wrong in row.entry_problems.items():
         # What an entry without a model was about is whatever is missing now.
         concerned = [model] if model else [name for name in before if name not in targets]
-        kept = [name for name in concerned if name in before]
-        problem = f"{where}: {wrong}{f'; {HELD}' if kept else ''}"
+        held_models = [name for name in concerned if name in before]
+        problem = f"{where}: {wrong}{f'; {HELD}' if held_models else ''}"
         reported.append(problem)
-        targets |= {name: before[name] for name in kept}
-        told |= dict.fromkeys([model, *kept] if model else kept, problem)
+        targets |= {name: before[name] for name in held_models}
+        told |= dict.fromkeys([model, *held_models] if model else held_models, problem)
     service_class = replace(parsed, targets=targets)
     return NamedClass(key=key, service_class=service_class, where=where, problems=told), reported
 

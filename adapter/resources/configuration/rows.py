@@ -156,8 +156,8 @@ def _unknown(model: type[BaseModel], document: Any, key: str) -> str:
 
 
 def _repeated(root: Node | None) -> list[str]:
-    found = repeated_keys(root)[:_MOST_REPEATED]
-    return [_located(line, f"{key}: is given twice; keep one") for key, line in found]
+    repeated = repeated_keys(root)[:_MOST_REPEATED]
+    return [_located(line, f"{key}: is given twice; keep one") for key, line in repeated]
 
 
 def _located(line: int | None, message: str) -> str:

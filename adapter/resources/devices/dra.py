@@ -76,9 +76,9 @@ def trimmed_claim(item: Object) -> Object:
     return {
         "metadata": _metadata(metadata),
         "devices": tuple(
-            (str(found.get("driver")), str(found.get("pool")), str(found.get("device")))
-            for found in results
-            if found.get("driver") in DRIVERS and not found.get("adminAccess")
+            (str(result.get("driver")), str(result.get("pool")), str(result.get("device")))
+            for result in results
+            if result.get("driver") in DRIVERS and not result.get("adminAccess")
         ),
         "pods": frozenset(
             (namespace, str(user.get("name")))

@@ -94,8 +94,8 @@ def of_cloud(labels: Mapping[str, str]) -> str:
     """NVIDIA product of a node by the labels of its cloud; empty where they say nothing."""
     name = next(filter(None, (labels.get(label) for label in CLOUD_LABELS)), "")
     if not name:
-        found = _AZURE.match(labels.get(INSTANCE_TYPE, ""))
-        name = found[1] if found else ""
+        match = _AZURE.match(labels.get(INSTANCE_TYPE, ""))
+        name = match[1] if match else ""
     name = name.upper().removeprefix("NVIDIA-").removeprefix("TESLA-")
     return f"NVIDIA-{name}" if name else ""
 

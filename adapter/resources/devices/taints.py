@@ -58,7 +58,7 @@ def of_node(spec: Mapping[str, Any], tolerated: Collection[str]) -> tuple[Taint,
 
 def of_pod(spec: Mapping[str, Any]) -> Tolerations:
     """Tolerations of a pod or of a pod template, ordered, so that equal ones are equal."""
-    found = {
+    blocking_taints = {
         Toleration(
             str(item.get("key") or ""),
             None if item.get("operator") == "Exists" else str(item.get("value") or ""),
@@ -67,7 +67,7 @@ def of_pod(spec: Mapping[str, Any]) -> Tolerations:
         for item in spec.get("tolerations") or ()
         if item.get("key") not in _LIFECYCLE
     }
-    return tuple(sorted(found, key=str))
+    return tuple(sorted(blocking_taints, key=str))
 
 
 def blocking(taints: tuple[Taint, ...], pods: Iterable[Tolerations]) -> tuple[Taint, ...]:

@@ -17,5 +17,5 @@ def members(selector: labels.Selector) -> labels.Selector:
     keys = {requirement.key for requirement in selector.requirements}
     if not {NAME, WORKER_INDEX} <= keys:
         return selector
-    kept = tuple(item for item in selector.requirements if item.key != WORKER_INDEX)
-    return labels.Selector(kept)
+    requirements = tuple(item for item in selector.requirements if item.key != WORKER_INDEX)
+    return labels.Selector(requirements)

@@ -89,8 +89,8 @@ def _text(container: Mapping[str, Any]) -> str:
 
 def _flag(container: Mapping[str, Any]) -> int | None:
     """The port that a container's command line gives its server."""
-    found = _PORT_FLAG.search(_text(container))
-    number = int(found[1]) if found else 0
+    flag = _PORT_FLAG.search(_text(container))
+    number = int(flag[1]) if flag else 0
     return number if 0 < number < 65536 else None
 
 

@@ -113,19 +113,19 @@ def lines_of(root: yaml.Node | None) -> Callable[[Sequence[int | str]], int | No
     """
 
     def line(path: Sequence[int | str]) -> int | None:
-        node, found = root, None if root is None else root.start_mark.line + 1
+        node, number = root, None if root is None else root.start_mark.line + 1
         for part in path:
             if isinstance(node, yaml.MappingNode):
                 pair = next((item for item in node.value if item[0].value == part), None)
                 if pair is None:
-                    return found
-                node, found = pair[1], pair[0].start_mark.line + 1
+                    return number
+                node, number = pair[1], pair[0].start_mark.line + 1
             elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
                 if part >= len(node.value):
-                    return found
+                    return number
                 node = node.value[part]
-                found = node.start_mark.line + 1
-        return found
+                number = node.start_mark.line + 1
+        return number
 
     return line
 

@@ -141,13 +141,13 @@ class WvaConfig:
         if name == NO_CLASS and not untargeted:
             return None
         known = self._classes.get(name)
-        found = fleet.ServiceClass(
+        service_class = fleet.ServiceClass(
             name=name,
             priority=LOWEST_PRIORITY,
             targets={**({} if known is None else known.targets), model: targets},
         )
-        self._classes[name] = found
-        return found
+        self._classes[name] = service_class
+        return service_class
 
     def scale_to_zero(self, namespace: str, model: str) -> tuple[bool | None, float | None]:
         """Whether a model may go to zero, and after how many idle seconds; None where no entry says so."""
@@ -166,9 +166,11 @@ class WvaConfig:
         self, name: str, kind: type[_Found], namespace: str, model: str
     ) -> list[tuple[str, _Found]]:
         """Entries about a model, with their keys: with its namespace, without one, then the default."""
-        found = [
+        concerning = [
             (key, entry)
             for key, entry in self._entries.get(name, {}).items()
             if isinstance(entry, kind) and entry.concerns(key, namespace, model)
         ]
-        return sorted(found, key=lambda item: (item[0] == DEFAULT, not item[1].namespace, item[0]))
+        return sorted(
+            concerning, key=lambda item: (item[0] == DEFAULT, not item[1].namespace, item[0])
+        )

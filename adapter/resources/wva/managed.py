@@ -41,10 +41,10 @@ def status_of(targets: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     """What the ConfigMap holds of a variant, as its `.status` would; empty without a valid entry."""
     text = (targets.get("data") or {}).get(entry(key))
     try:
-        found = parse_json(text) if isinstance(text, str) else None
+        allocation = parse_json(text) if isinstance(text, str) else None
     except DocumentError:
         return {}
-    return {"desiredOptimizedAlloc": found} if isinstance(found, dict) else {}
+    return {"desiredOptimizedAlloc": allocation} if isinstance(allocation, dict) else {}
 
 
 def variant_of(item: Mapping[str, Any]) -> Mapping[str, Any] | None:

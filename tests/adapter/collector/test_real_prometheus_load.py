@@ -332,16 +332,17 @@ async def test_a_full_server_shows_what_is_offered(scene: Scene, index: int) -> 
 async def test_variants_of_one_model_have_their_own_load(scene: Scene) -> None:
     """Two variants of one model in one namespace each have their own pods' load, by pod."""
     skip_if_late(scene)
-    for at, found in scene.seen:
-        if at > WINDOW + 5:
-            for name in ("a", "b"):
-                direct, prometheus = found[name]
-                assert traffic(prometheus).arrival_rate_rps * 60 == pytest.approx(
-                    scene.offered[name], rel=0.06 + scene.slack
-                )
-                assert (prometheus.origin, prometheus.how) == ("prometheus", "pod")
-                assert (direct.origin, direct.how) == ("direct", "")
-                assert prometheus.complete
+    looks = [seen for at, seen in scene.seen if at > WINDOW + 5]
+    for name in ("a", "b"):
+        # A Prometheus that misses a scrape on a busy machine makes one look incomplete, and says so.
+        complete = [seen[name] for seen in looks if seen[name][1].complete]
+        assert 2 * len(complete) > len(looks)
+        for direct, prometheus in complete:
+            assert traffic(prometheus).arrival_rate_rps * 60 == pytest.approx(
+                scene.offered[name], rel=0.06 + scene.slack
+            )
+            assert (prometheus.origin, prometheus.how) == ("prometheus", "pod")
+            assert (direct.origin, direct.how) == ("direct", "")
 
 
 async def test_a_late_collector_has_the_past(scene: Scene) -> None:

@@ -60,7 +60,7 @@ def take(
     return inventory.take(
         map(inventory.trimmed, nodes),
         map(pods.trimmed, holders or []),
-        ours=frozenset(("n", name) for name in ours),
+        variant_pods=frozenset(("n", name) for name in ours),
     )
 
 

@@ -195,7 +195,7 @@ def allocated(
     return inventory.take(
         [inventory.trimmed(gb)],
         [],
-        ours=frozenset(("n", name) for name in ours),
+        variant_pods=frozenset(("n", name) for name in ours),
         allocation=dra.allocation(map(dra.trimmed_slice, slices), map(dra.trimmed_claim, claims)),
     )
 

@@ -1,9 +1,9 @@
-"""Numbers of requests that hold a place in the batch, and how long others wait for one.
+"""Numbers of requests that hold a slot in the batch, and how long others wait for one.
 
 A birth-death chain: n requests last T(n) = base + slope n + root sqrt(n), so w(n) = w(n - 1) rate T(n) / n;
-beyond the last place the queue is geometric. What makes the numbers vary more than Poisson arrivals do is
-taken in by Hayward's approximation: crowding z turns N places into N / z, each of which stands for z
-requests. N / z is no whole number: the last place is taken in part.
+beyond the last slot the queue is geometric. What makes the numbers vary more than Poisson arrivals do is
+taken in by Hayward's approximation: crowding z turns N slots into N / z, each of which stands for z
+requests. N / z is no whole number: the last slot is taken in part.
 
 Many rows are worked on state by state, few of them as a table: calls then cost more than numbers.
 """
@@ -32,12 +32,12 @@ _SMALLEST = 1e-280
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Numbers:
-    """Steady state of the chain, each of shape (M,), in places of the chain.
+class Occupancy:
+    """Steady state of the chain, each of shape (M,), in slots of the chain.
 
     Attributes:
         mean: mean of the numbers, and `variance` likewise.
-        waits: share of arrivals that find no place.
+        waits: share of arrivals that find no slot.
 
     """
 
@@ -46,28 +46,28 @@ class Numbers:
     waits: FloatArray
 
 
-def numbers(
-    base: FloatArray, slope: FloatArray, root: FloatArray, places: FloatArray, load: FloatArray
-) -> Numbers:
-    """Steady state; `base`, `slope` and `root` are rate times those of T, `load` is that of all places.
+def occupancy(
+    base: FloatArray, slope: FloatArray, root: FloatArray, slots: FloatArray, load: FloatArray
+) -> Occupancy:
+    """Steady state; `base`, `slope` and `root` are rate times those of T, `load` is that of all slots.
 
     Args:
         base: shape (M,), > 0 at a rate > 0.
         slope: shape (M,).
         root: shape (M,).
-        places: shape (M,), >= 1.
+        slots: shape (M,), >= 1.
         load: shape (M,); beyond `FULL` it counts as that.
 
     """
-    last = np.ceil(places) - 1.0
-    end = np.maximum(base / places + slope + root / np.sqrt(places), load)
-    chain = _Chain(base, slope, root, last, places - last, end ** (places - last))
-    full, total, first, second = _table(chain) if places.size <= _FEW else _by_state(chain)
+    last = np.ceil(slots) - 1.0
+    end = np.maximum(base / slots + slope + root / np.sqrt(slots), load)
+    chain = _Chain(base, slope, root, last, slots - last, end ** (slots - last))
+    full, total, first, second = _table(chain) if slots.size <= _FEW else _by_state(chain)
     tail = full / (1.0 - np.minimum(load, FULL))
     total = total + tail
-    mean = (first + places * tail) / total
-    square = (second + places * places * tail) / total
-    return Numbers(mean=mean, variance=np.maximum(square - mean * mean, 0.0), waits=tail / total)
+    mean = (first + slots * tail) / total
+    square = (second + slots * slots * tail) / total
+    return Occupancy(mean=mean, variance=np.maximum(square - mean * mean, 0.0), waits=tail / total)
 
 
 class _Chain(NamedTuple):
@@ -105,7 +105,7 @@ def _table(chain: _Chain) -> _Sums:
 
 
 def _by_state(chain: _Chain) -> _Sums:
-    """The same state by state, over the rows that have so many places."""
+    """The same state by state, over the rows that have so many slots."""
     order = np.argsort(chain.last, kind="stable")
     base, slope, root, last, partly, final = (values[order] for values in chain)
     most = int(last.max())
