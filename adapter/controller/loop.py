@@ -21,7 +21,7 @@ from adapter.controller.demand import GatewayDemand
 from adapter.controller.groups.keeper import Groups
 from adapter.controller.reconciler import Planner, Reconciler
 from adapter.controller.settings import LoopSettings
-from adapter.controller.state import VariantState
+from adapter.controller.state import VariantRecord, VariantState
 from adapter.controller.tuning import Estimate
 from adapter.resources.inputs import Inputs, InvalidVariant
 from adapter.store import TargetStore
@@ -76,17 +76,11 @@ class ControlLoop:
         leading: bool = True,
     ) -> None:
         """`leading`: whether this replica decides; it does where no leader is elected."""
-        self._collector = collector
-        self._clock = clock
-        self._settings = settings
-        self._leading = leading
+        self._collector, self._clock = collector, clock
+        self._settings, self._leading = settings, leading
         self._gateways = GatewayDemand(window_seconds=settings.collection.window)
         self._reconciler = Reconciler(
-            collector=collector,
-            store=store,
-            clock=clock,
-            planner=planner,
-            gateways=self._gateways,
+            collector=collector, store=store, clock=clock, planner=planner, gateways=self._gateways
         )
         self._requested, self._cycles, self._failures = asyncio.Event(), 0, _Failures()
 
@@ -133,11 +127,7 @@ class ControlLoop:
     @property
     def tuners(self) -> Mapping[tuple[str, str], Estimate]:
         """Tuners by variant key and accelerator."""
-        return {
-            (key, accelerator): tuned.tuner
-            for key, item in self._reconciler.records.items()
-            for accelerator, tuned in item.tuned.items()
-        }
+        return _tuners(self._reconciler.records)
 
     @property
     def gateway_window(self) -> GatewayWindow:
@@ -183,6 +173,9 @@ class ControlLoop:
     def apply_inputs(self, inputs: Inputs) -> None:
         """Use new objects; targets of variants that were removed are withdrawn at once."""
         self._failures.succeeded(_READING)
+        self._use(inputs)
+
+    def _use(self, inputs: Inputs) -> None:
         if _written(inputs) != _written(self.inputs):
             self.request_cycle()
         self._reconciler.apply_inputs(inputs, self._settings, leading=self._leading)
@@ -191,14 +184,7 @@ class ControlLoop:
         """Go on with the objects in use: newer ones cannot be read; every variant's status says so."""
         why = self._failures.failed(_READING, error)
         message = f"{why}; deciding with the objects of before; the adapter's log has the details"
-        variants = tuple(
-            item if message in item.warnings else replace(item, warnings=(*item.warnings, message))
-            for item in self.inputs.variants
-        )
-        inputs = replace(self.inputs, variants=variants)
-        if _written(inputs) != _written(self.inputs):
-            self.request_cycle()
-        self._reconciler.apply_inputs(inputs, self._settings, leading=self._leading)
+        self._use(_with_warning(self.inputs, message))
 
     def set_gateway_demand(self, scraped: Mapping[gateway.ModelKey, gateway.Demand]) -> None:
         """Use a direct scrape of the gateways; one that wakes a variant requests a cycle."""
@@ -304,6 +290,22 @@ async def _write_results(write: Callable[[], Awaitable[None]] | None, failures: 
         failures.failed(what, error)
     else:
         failures.succeeded(what)
+
+
+def _tuners(records: Mapping[str, VariantRecord]) -> dict[tuple[str, str], Estimate]:
+    return {
+        (key, accelerator): tuned.tuner
+        for key, item in records.items()
+        for accelerator, tuned in item.tuned.items()
+    }
+
+
+def _with_warning(inputs: Inputs, message: str) -> Inputs:
+    variants = tuple(
+        item if message in item.warnings else replace(item, warnings=(*item.warnings, message))
+        for item in inputs.variants
+    )
+    return replace(inputs, variants=variants)
 
 
 def _written(inputs: Inputs) -> object:

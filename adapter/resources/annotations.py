@@ -43,6 +43,8 @@ STARTUP = "llmd.ai/startup-time"
 
 ROUTING = "llmd.ai/routing"
 
+INTERRUPTIBLE_SHARE = "llmd.ai/interruptible-share"
+
 ACCELERATOR_LABEL = "inference.optimization/acceleratorName"
 
 _DECLARED = {item.annotation: item for item in all_declarations() if item.annotation}

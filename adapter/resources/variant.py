@@ -12,6 +12,7 @@ from adapter.planning import fleet
 from adapter.resources import config_maps, hpa, pods, schemas
 from adapter.resources.annotations import (
     ENDPOINTS,
+    INTERRUPTIBLE_SHARE,
     KEEP_ACCELERATOR,
     METRICS_SOURCE,
     REPLICAS,
@@ -32,7 +33,6 @@ from adapter.resources.configuration import attainable, profiles, scaling
 from adapter.resources.model_groups import membership
 from adapter.resources.model_groups.membership import (
     INTERRUPTIBLE,
-    INTERRUPTIBLE_SHARE,
     NO_MEMBERSHIP,
     Membership,
 )

@@ -20,9 +20,6 @@ GROUP_NAMESPACES = "llmd.ai/group-namespaces"
 INTERRUPTIBLE = "llmd.ai/interruptible"
 """`true` where the replicas may be taken away at any time, such as those on spot nodes."""
 
-INTERRUPTIBLE_SHARE = "llmd.ai/interruptible-share"
-"""Share of the group's demand that interruptible variants carry at most."""
-
 ROUTING = "llmd.ai/group-routing"
 """How the gateway spreads requests over the pods of the group: least-loaded, round-robin or weights."""
 

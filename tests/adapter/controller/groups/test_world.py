@@ -91,7 +91,7 @@ async def test_the_cheaper_variant_carries_the_demand_of_both(tmp_path: Path) ->
 
 
 async def test_a_variant_that_finds_no_node_costs_one_cycle_and_a_start(tmp_path: Path) -> None:
-    """Its part goes to the other variant within one cycle; later, when it can come again, it takes it back."""
+    """Its part goes to the other variant within one cycle; when it can come again, it takes it back."""
     async with grouped(tmp_path, dear=0) as (world, front):
         await until(lambda: ready(world, "cheap") == 3)
         assert replicas(world, "dear") == 0
