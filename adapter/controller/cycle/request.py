@@ -39,8 +39,16 @@ class Request:
 
     def completed(self, plan: planning.Plan) -> planning.Plan:
         """The plan with what the rule decided, also for learned profiles that cannot be planned with."""
-        fallback = {k: self.saturated[k] for k in self.saturated.keys() & plan.set_aside.keys()}
-        return replace(plan, decisions={**plan.decisions, **self.decided, **fallback})
+        aside = {
+            key: plan.set_aside[group.name]
+            for group in self.fleet.groups
+            if group.name in plan.set_aside
+            for key in group.variants
+            if key not in plan.decisions
+        } | dict(plan.set_aside)
+        fallback = {key: self.saturated[key] for key in self.saturated.keys() & aside.keys()}
+        decisions = {**plan.decisions, **self.decided, **fallback}
+        return replace(plan, decisions=decisions, set_aside=aside)
 
 
 def request(
