@@ -39,7 +39,7 @@ _FIELDS = frozenset(
     }
 )
 
-_MOST_TEXT = 65536
+_MOST_TEXT, _MOST_BRACKETS = 16384, 400
 _MOST = 1e9
 
 
@@ -50,12 +50,7 @@ def budgets(text: str) -> tuple[Budget, ...]:
         ValueError: what is wrong, with the number of the entry and its field.
 
     """
-    if len(text) > _MOST_TEXT:
-        raise ValueError(f"must have at most {_MOST_TEXT} characters")
-    try:
-        document = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"must be a YAML list of budgets, not {shortened(text)}") from error
+    document = _document(text)
     if isinstance(document, dict) and document.keys() <= {"limiters"}:
         document = document.get("limiters")
     if document is None:
@@ -75,6 +70,19 @@ def budgets(text: str) -> tuple[Budget, ...]:
     return tuple(found)
 
 
+def _document(text: str) -> Any:
+    """The YAML document, within bounds: the parser's time grows with the square of the nesting."""
+    if len(text) > _MOST_TEXT:
+        raise ValueError(f"must have at most {_MOST_TEXT} characters")
+    if sum(map(text.count, "[{")) > _MOST_BRACKETS:
+        raise ValueError(f"must have at most {_MOST_BRACKETS} brackets")
+    try:
+        return yaml.safe_load(text)
+    except Exception as error:
+        # A tag such as !!int calls its constructor, which raises what it likes.
+        raise ValueError(f"must be a YAML list of budgets, not {shortened(text)}") from error
+
+
 def _entry(item: Any) -> Iterator[Budget]:
     if not isinstance(item, dict):
         raise ValueError("must be a mapping such as {scope: cluster, cost: 5000}")  # noqa: TRY004 - input
@@ -85,11 +93,11 @@ def _entry(item: Any) -> Iterator[Budget]:
     if kind == "gpu-inventory":
         raise ValueError("type: gpu-inventory is set by --limited; leave this entry out")
     if kind != "quota":
-        raise ValueError(f"type: must be quota, not {shortened(str(kind))}")
+        raise ValueError(f"type: must be quota, not {_shown(kind)}")
     scope = _SCOPES.get(str(item.get("scope", "cluster")))
     if scope is None:
         raise ValueError(
-            f"scope: must be cluster, namespace or class, not {shortened(str(item.get('scope')))}"
+            f"scope: must be cluster, namespace or class, not {_shown(item.get('scope'))}"
         )
     if "namespaceQuotas" in item:
         yield from _by_namespace(item, scope)
@@ -149,7 +157,7 @@ def _subject(item: Mapping[str, Any], scope: BudgetScope) -> str:
 
 def _text(value: Any, field: str) -> str:
     if not isinstance(value, str) or not value or len(value) > 253:
-        raise ValueError(f"{field}: must be a name, not {shortened(str(value))}")
+        raise ValueError(f"{field}: must be a name, not {_shown(value)}")
     return value
 
 
@@ -165,25 +173,29 @@ def _number(value: Any, field: str) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if number != UNLIMITED and not 0 <= number <= _MOST:
-        raise ValueError(
-            f"{field}: must be -1 (unlimited) or from 0 to 1e9, not {shortened(str(value))}"
-        )
+        raise ValueError(f"{field}: must be -1 (unlimited) or from 0 to 1e9, not {_shown(value)}")
     return number
 
 
 def _count(value: Any, field: str) -> int:
     number = _number(value, field)
     if number != int(number):
-        raise ValueError(f"{field}: must be a whole number, not {shortened(str(value))}")
+        raise ValueError(f"{field}: must be a whole number, not {_shown(value)}")
     return int(number)
+
+
+def _shown(value: Any) -> str:
+    """A scalar as it is, anything else as its kind: aliases can make a short text endless."""
+    scalar = value is None or isinstance(value, (str, int, float))
+    return shortened(str(value)) if scalar else f"a {type(value).__name__}"
 
 
 def shown(value: tuple[Budget, ...]) -> str:
     """The ceilings as a text that can be read again."""
-    return json.dumps([_shown(item) for item in value]) if value else "none"
+    return json.dumps([_written(item) for item in value]) if value else "none"
 
 
-def _shown(item: Budget) -> dict[str, Any]:
+def _written(item: Budget) -> dict[str, Any]:
     text: dict[str, Any] = {
         "name": item.name,
         "scope": "cluster" if item.scope == "installation" else item.scope,

@@ -288,11 +288,12 @@ def _bounded(
     """The variants with their least replicas as members, and what is asked for now as what they have."""
     least = {key: _least(item, cycle) for key, item in inside.items()}
     if not any(least.values()) and not idle and need.rate_rps <= 0:
-        # Something must serve what may come: what serves already, at the least cost.
-        serving = [key for key, item in inside.items() if demanded.ready(item.source) > 0]
-        if serving:
-            costs = {key: unit_cost(inside[key].variant, cycle.costs) for key in serving}
-            least[min(serving, key=lambda key: (costs[key], key))] = 1
+        # Something must serve what may come: what serves or starts already, at the least cost.
+        there = [key for key, item in inside.items() if demanded.ready(item.source) > 0]
+        there = there or [key for key, item in inside.items() if item.source.spec_replicas > 0]
+        if there:
+            costs = {key: unit_cost(inside[key].variant, cycle.costs) for key in there}
+            least[min(there, key=lambda key: (costs[key], key))] = 1
     return {
         key: replace(
             item.variant,

@@ -26,6 +26,9 @@ ROUTING = "llmd.ai/group-routing"
 WEIGHT = "llmd.ai/group-weight"
 """Part of the group's requests that the gateway sends to this variant, under routing weights."""
 
+ALL = (GROUP, GROUP_NAMESPACES, ROUTING, WEIGHT)
+"""Annotations that are read here."""
+
 NONE = "none"
 
 MOST_WEIGHT = 10**6

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.virtual_time
 
 GROUPED = replace(LOOP, model_groups=True, limits=StabilizationLimits(down_seconds=30.0))
 STARTUP = 20.0
+GROUP = "team-a/default/default@Premium"
 
 
 def deploy(world: World, name: str, replicas: int, accelerator: str, **more: Any) -> None:
@@ -46,9 +47,12 @@ async def grouped(folder: Path, **started: Any) -> AsyncIterator[tuple[World, En
             (VARIANTS, "variantautoscalings", "v"),
         ):
             world.api.remove(path, plural, "team-a", name)
-        deploy(world, "cheap", started.pop("cheap", 1), "G2")
+        notes = started.pop("notes", {})
+        deploy(world, "cheap", started.pop("cheap", 1), "G2", annotations=notes)
         deploy(world, "dear", started.pop("dear", 1), "A100")
         world.pages.shared = {("cheap", "dear"): started.pop("rpm", 90.0)}
+        if started.pop("gateway", False):
+            started["gateways"] = (("", world.gateway),)
         async with world.replica("a", loop=GROUPED, actuate_scale=True, **started) as (front, _):
             yield world, front
 
@@ -81,10 +85,10 @@ async def test_the_cheaper_variant_carries_the_demand_of_both(tmp_path: Path) ->
         # 90 requests a minute need three replicas of either kind.
         assert least >= 3
         await until(lambda: (world.status("cheap").get("group") or {}).get("share") == "100%")
-        assert world.status("cheap")["group"]["name"] == "team-a/default/default@Premium"
+        assert world.status("cheap")["group"]["name"] == GROUP
         state = front.loop.states["team-a/cheap"]
         text = "\n".join(explain_text.lines(explain.of_state(state, now=world.clock.time())))
-        assert "group         team-a/default/default@Premium, routing round-robin" in text
+        assert f"group         {GROUP}, routing round-robin" in text
         assert "team-a/cheap: 3 replicas carry 100%" in text
         assert "team-a/dear: 0 replicas" in text
         assert "cents per 1,000 requests" in text
@@ -106,7 +110,7 @@ async def test_a_variant_that_finds_no_node_costs_one_cycle_and_a_start(tmp_path
         assert world.clock.monotonic() - asked_at <= GROUPED.interval + STARTUP + 1.5 * worlds.SPEED
         # What does not come is no longer asked for once the others serve, and the group says why.
         await until(lambda: replicas(world, "cheap") == 3)
-        state = front.loop.groups.states["team-a/default/default@Premium"]
+        state = front.loop.groups.states[GROUP]
         assert "unschedulable" in state.unavailable["team-a/cheap"]
         world.starts.unplaced.discard("cheap")
         await until(lambda: ready(world, "cheap") >= 6 and replicas(world, "dear") == 0)
@@ -129,13 +133,24 @@ async def test_a_failing_variant_hands_over_too(tmp_path: Path) -> None:
 
 
 async def test_the_group_goes_to_zero_and_wakes_as_one(tmp_path: Path) -> None:
-    """Without requests both rest; the one that is ready soonest at little cost wakes, and says why."""
-    async with grouped(tmp_path, rpm=0.0, gateways=[]) as (world, front):
+    """Without requests both rest; the dear one is ready so much sooner that it wakes, alone, and says why."""
+    slow = {"llmd.ai/startup-time": "200s"}
+    async with grouped(tmp_path, rpm=0.0, gateway=True, notes=slow) as (world, front):
         config = worlds.manifests()[2]
         config["data"]["WVA_SCALE_TO_ZERO"] = "true"
         world.api.put(CORE, "configmaps", config)
         await until(lambda: replicas(world, "cheap") + replicas(world, "dear") == 0)
-        assert front.loop.groups.states
+        world.waiting = 3
+        await until(lambda: replicas(world, "dear") == 1)
+        await until(lambda: ready(world, "dear") == 1)
+        world.waiting = 0
+        cycles = front.loop.cycles
+        await until(lambda: front.loop.cycles >= cycles + 2)
+        assert replicas(world, "cheap") == 0
+        waking = front.loop.groups.states[GROUP].waking
+        assert waking == (
+            "team-a/dear wakes first: ready in 60 s at 40 cents/h (team-a/cheap 200 s at 23 cents/h)"
+        )
 
 
 async def test_a_budget_cuts_and_says_so(tmp_path: Path) -> None:
