@@ -1,4 +1,6 @@
-# variant-adapter serve. The base image is an argument: docker build --build-arg BASE=python:3.12-slim .
+# variant-adapter serve, for amd64 and arm64: every dependency has wheels for both, nothing is compiled.
+#   docker buildx build --platform linux/amd64,linux/arm64 --sbom=true --provenance=mode=max -t REGISTRY/variant-adapter .
+# The base image is an argument: docker build --build-arg BASE=python:3.12-slim .
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
@@ -14,6 +16,12 @@ RUN python -m venv /opt/venv && /opt/venv/bin/pip install --no-cache-dir -c cons
     && /opt/venv/bin/python -m compileall -q /opt/venv/lib
 
 FROM ${BASE}
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="variant-adapter" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 XDG_STATE_HOME=/tmp
 USER 65532:65532

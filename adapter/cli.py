@@ -30,11 +30,15 @@ class Command:
     summary: str
 
 
+_PLACES = {"compare": "comparison.compare"}
+"""Modules of commands that have a package of their own."""
+
 COMMANDS: Mapping[str, Command] = {
-    name: Command(module=f"adapter.commands.{name}", summary=summary)
+    name: Command(module=f"adapter.commands.{_PLACES.get(name, name)}", summary=summary)
     for name, summary in {
         "serve": "Run the external metrics API server and the control loop",
         "explain": "Show why a variant has the replicas that it has",
+        "compare": "Compare the present autoscaler with this adapter's decisions",
         "doctor": "Check an installation in a cluster",
         "certs": "Show or rotate serving certificates",
         "analyze": "Compute how much load one replica can serve",

@@ -29,8 +29,11 @@ from tests.fakes import kubernetes_rbac as rbac
 
 ROOT = Path(__file__).parents[1]
 MANIFESTS = ROOT / "manifests"
-BUILT = sorted(path.parent for path in MANIFESTS.rglob("kustomization.yaml"))
-OTHERS = {"VariantAutoscaling", "ServiceMonitor", "Certificate", "Issuer"}
+BUILT = sorted(
+    path.parent for path in MANIFESTS.rglob("kustomization.yaml") if path.parent.name != "uninstall"
+)
+"""Folders to apply."""
+OTHERS = {"VariantAutoscaling", "ServiceMonitor", "PrometheusRule", "Certificate", "Issuer"}
 """Kinds of CRDs, which the validator does not know."""
 
 
@@ -133,7 +136,10 @@ def test_the_names_are_those_of_the_code() -> None:
         for item in built(MANIFESTS / "base")
         if item["kind"] == "ConfigMap"
     }
-    assert {config_maps.COSTS, config_maps.CLASSES} < names
+    assert set(config_maps.DEFAULTS) < names
+    # What people write is not ours to apply again.
+    assert names.isdisjoint(config_maps.NEEDED)
+    assert not any(name.endswith(config_maps.CONFIG_SUFFIX) for name in names)
     assert own.api_service == installation.API_SERVICE
 
 
@@ -150,7 +156,13 @@ def test_the_configmaps_are_read_without_problems() -> None:
         c.service_class.name: c.service_class.priority for c in reader.settings.classes.values()
     }
     assert classes == {"Premium": 1, "Freemium": 10}
-    assert reader.settings.data["GLOBAL_OPT_INTERVAL"] == "30s"
+    own = inputs.Reader()
+    for item in yaml.safe_load_all((MANIFESTS / "samples/configmaps.yaml").read_text()):
+        own.read_config_map(item["metadata"]["name"], item)
+    assert own.problems == []
+    assert own.settings.accelerators == reader.settings.accelerators
+    shipped = {item.name: item for item in reader.settings.service_classes}
+    assert {item.name: item for item in own.settings.service_classes} == shipped
 
 
 def granted(folder: str, verb: str, group: str, resource: str, *where: str) -> bool:
@@ -230,11 +242,11 @@ def test_the_emulated_overlay_fits_together() -> None:
     """Variant, Deployment, HPA and load speak of the same model, class and accelerator."""
     folder = "overlays/emulated"
     name = "vllme-deployment"
-    variant = only(folder, "VariantAutoscaling", name)
+    (variant,) = yaml.safe_load_all(only(folder, "ConfigMap", "variant")["data"]["variant.yaml"])
     deployment = only(folder, "Deployment", name)
     scaler = only(folder, "HorizontalPodAutoscaler", name)["spec"]
     model = variant["spec"]["modelID"]
-    for item in (deployment, only(folder, "Job", "load")):
+    for item in (deployment, only(folder, "Deployment", "load")):
         (container,) = item["spec"]["template"]["spec"]["containers"]
         assert f"--model={model}" in container["args"]
     external = scaler["metrics"][0]["external"]
@@ -242,7 +254,7 @@ def test_the_emulated_overlay_fits_together() -> None:
     assert scaler["behavior"]["scaleUp"]["tolerance"] == 0
     reader = inputs.Reader()
     for item in built(MANIFESTS / folder):
-        if item["kind"] == "ConfigMap":
+        if item["kind"] == "ConfigMap" and item["metadata"]["name"] in config_maps.READ:
             reader.read_config_map(item["metadata"]["name"], item)
     reader.read_variant("variant", variant)
     reader.add_deployment(schemas.Deployment.model_validate(deployment), pods.Serving())

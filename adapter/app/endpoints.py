@@ -32,8 +32,10 @@ class Endpoints:
         self._store = store
         self._drain = listener.Drain()
         self._probes = probes.Probes(
-            registry_of(loop, clock), {"serving": lambda: "the API port is not open yet"}
+            registry_of(loop, clock, expires_at=self._expires_at),
+            {"serving": lambda: "the API port is not open yet"},
         )
+        self._auth: Auth | None = None
         self._leader: Callable[[], str] = lambda: ""
         self._metrics = MetricsPort(
             options=options,
@@ -71,6 +73,9 @@ class Endpoints:
         """Kubeconfig for this server; None where no local authority issued one."""
         return self._kubeconfig
 
+    def _expires_at(self) -> float | None:
+        return None if self._auth is None else self._auth.certificates.expires_at
+
     def begin_shutdown(self) -> None:
         """Fail readiness from now on, so that no new clients come; requests are still answered."""
         self._drain.begin()
@@ -97,7 +102,7 @@ class Endpoints:
 
         """
         options = self._options
-        self._leader = leader
+        self._leader, self._auth = leader, auth
         self._metrics.use(auth)
         own: dict[str, probes.Check] = {
             "ping": lambda: None,
@@ -142,8 +147,10 @@ class Endpoints:
         return self._metrics.open()
 
 
-def registry_of(loop: ControlLoop, clock: Clock) -> CollectorRegistry:
-    """The metrics of the process."""
+def registry_of(
+    loop: ControlLoop, clock: Clock, *, expires_at: Callable[[], float | None] = lambda: None
+) -> CollectorRegistry:
+    """The metrics of the process; `expires_at`: end of the serving certificate, Unix seconds."""
     registry = CollectorRegistry()
     registry.register(
         telemetry.VariantCollector(
@@ -167,6 +174,8 @@ def registry_of(loop: ControlLoop, clock: Clock) -> CollectorRegistry:
             lambda: len(loop.refused),
             failures=lambda: loop.failures,
             failing=lambda: loop.problem is not None,
+            cycles=lambda: loop.cycles,
+            expires_at=expires_at,
         )
     )
     return registry

@@ -164,6 +164,7 @@ def _installation(args: argparse.Namespace, server: Serving) -> Installation:
             namespaces=cluster.namespaces,
             selector=cluster.selector,
             limited=resolve(Reconciling, vars(args)).limited,
+            actuate=cluster.actuate,
             allowed_endpoints=collecting.allowed_endpoints,
         ),
         lease_name=cluster.lease_name,

@@ -18,6 +18,7 @@ from adapter.app.options import ServeOptions
 from adapter.auth import authorization, users
 from adapter.auth.delegated import Auth
 from adapter.clock import Clock
+from adapter.controller.history import timeline
 from adapter.controller.loop import ControlLoop
 from adapter.diagnostics import explain
 from adapter.tls import listener
@@ -93,6 +94,7 @@ class MetricsPort:
         app[CONNECTIONS] = []
         probes.add_plain(app, self._checks)
         app.router.add_get("/variants", self._variants)
+        app.router.add_get("/variants/comparison", self._comparison)
         app.router.add_get("/variants/{namespace}/{name}", self._variant)
         async with listener.listening(
             app, host=host, port=port, certificates=None, limits=LIMITS, flag="--metrics-port"
@@ -162,6 +164,24 @@ class MetricsPort:
                 return web.json_response({**self._leadership(), **explain.of_refusal(refusal)})
         known = ", ".join(sorted(self._loop.states)) or "none"
         return web.json_response({"message": f"no variant {key}; there are {known}"}, status=404)
+
+    async def _comparison(self, request: web.Request) -> web.Response:
+        """What each variant had beside what was decided, over the last `since` seconds; default a day."""
+        try:
+            seconds = float(request.query.get("since", timeline.DAY_SECONDS))
+        except ValueError:
+            seconds = 0.0
+        if not 0 < seconds <= timeline.DAY_SECONDS:
+            message = f"since: must be seconds, more than 0 and at most {timeline.DAY_SECONDS:g}"
+            return web.json_response({"message": message}, status=400)
+        totals = self._loop.timeline.since(self._clock.time() - seconds)
+        states = self._loop.states
+        variants = {
+            key: {"advisory": states[key].source.advisory, **timeline.document(item)}
+            for key, item in sorted(totals.items())
+            if key in states
+        }
+        return web.json_response({**self._leadership(), "variants": variants})
 
     def _leadership(self) -> dict[str, object]:
         return {"leading": self._loop.leading, "leader": self._leader()}

@@ -34,6 +34,14 @@ def register(command: argparse.ArgumentParser) -> None:
         metavar="NAMESPACE/NAME",
         help="Variant to explain. Default all variants",
     )
+    add_leader_flags(command)
+    command.add_argument("--json", action="store_true", help="Print JSON instead of text")
+    kubeconfig.add_flags(command)
+    command.set_defaults(run=run)
+
+
+def add_leader_flags(command: argparse.ArgumentParser) -> None:
+    """Add the flags that say where the adapter that leads is."""
     command.add_argument(
         "--url",
         type=flags.url,
@@ -55,20 +63,12 @@ def register(command: argparse.ArgumentParser) -> None:
         metavar="PORT",
         help="Metrics port of the adapter's pods. Default %(default)s",
     )
-    command.add_argument("--json", action="store_true", help="Print JSON instead of text")
-    kubeconfig.add_flags(command)
-    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Query and print."""
     path = "/variants" + (f"/{args.variant}" if args.variant else "")
-    if args.url:
-        document = asyncio.run(_query(args.url.rstrip("/") + path))
-    else:
-        document = kubeconfig.call(
-            args.kubeconfig, lambda cluster: _query_leader(cluster, args, path)
-        )
+    document = queried(args, path)
     if args.json:
         print(json.dumps(document, indent=2))
         return 0
@@ -78,6 +78,18 @@ def run(args: argparse.Namespace) -> int:
     for line in explain_text.lines(document) if args.variant else overview(document):
         print(line)
     return 0
+
+
+def queried(args: argparse.Namespace, path: str) -> dict[str, Any]:
+    """What the adapter that the flags name answers, by default the leader.
+
+    Raises:
+        InputError: it did not answer, or with an error.
+
+    """
+    if args.url:
+        return asyncio.run(_query(args.url.rstrip("/") + path))
+    return kubeconfig.call(args.kubeconfig, lambda cluster: _query_leader(cluster, args, path))
 
 
 def overview(document: Mapping[str, Any]) -> list[str]:

@@ -132,12 +132,17 @@ class Actuator:
     def _replicas(self, state: VariantState, *, wake: bool) -> int | None:
         """Replicas to set; None where nothing has to be patched."""
         source = state.source
-        if state.desired is None or state.problem or state.desired == source.spec_replicas:
+        if (
+            source.advisory
+            or state.desired is None
+            or state.problem
+            or state.desired == source.spec_replicas
+        ):
             return None
         if source.spec_replicas == 0:
             # A target at zero stays there until requests arrive, as with an HPA.
             return max(state.desired, 1) if wake else None
-        patches = self._default if source.actuate is None else source.actuate
+        patches = self._default if source.actuate is None else source.actuate == "scale"
         return state.desired if patches else None
 
 

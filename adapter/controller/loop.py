@@ -18,7 +18,7 @@ from adapter.collector.collector import Collector
 from adapter.collector.gateway import GatewayWindow
 from adapter.collector.prometheus import PrometheusOptions
 from adapter.controller.demand import GatewayDemand
-from adapter.controller.groups.keeper import Groups
+from adapter.controller.history.timeline import Timeline
 from adapter.controller.reconciler import Planner, Reconciler
 from adapter.controller.settings import LoopSettings
 from adapter.controller.state import VariantRecord, VariantState
@@ -62,7 +62,7 @@ class ControlLoop:
     """Runs the cycles, and takes what changes them: objects, settings, gateway demand, leadership.
 
     Where another replica leads, the published targets are those that `.status` holds. They stay published
-    when leadership changes.
+    when leadership changes. `timeline` has what was decided, beside what there was.
     """
 
     def __init__(
@@ -82,6 +82,7 @@ class ControlLoop:
         self._reconciler = Reconciler(
             collector=collector, store=store, clock=clock, planner=planner, gateways=self._gateways
         )
+        self.timeline, self.groups = Timeline(), self._reconciler.groups
         self._requested, self._cycles, self._failures = asyncio.Event(), 0, _Failures()
 
     @property
@@ -149,11 +150,6 @@ class ControlLoop:
         """Number of reconcile cycles that this process has completed."""
         return self._cycles
 
-    @property
-    def groups(self) -> Groups:
-        """Groups of variants, to be read."""
-        return self._reconciler.groups
-
     def variants_to_wake(self) -> frozenset[str]:
         """Keys of variants at zero replicas to start, because a gateway has requests for their model."""
         return self.groups.to_wake(self.inputs, self._gateways.waiting, self._settings)
@@ -195,6 +191,7 @@ class ControlLoop:
     def start_leading(self) -> None:
         """Decide from now on; what was recommended in an earlier time as leader no longer counts."""
         self._reconciler.forget_recommendations()
+        self.timeline.forget()
         self._leading = True
 
     def stop_leading(self) -> None:
@@ -278,6 +275,7 @@ class ControlLoop:
         self._requested.clear()
         await self._reconciler.reconcile(self._settings)
         self._cycles += 1
+        self.timeline.record(self.states, now=self._clock.time())
 
 
 async def _write_results(write: Callable[[], Awaitable[None]] | None, failures: _Failures) -> None:
@@ -328,6 +326,7 @@ def _written(inputs: Inputs) -> object:
                 gpus=None,
                 existing=None,
                 stored="",
+                history=(),
                 target_uid="",
             )
             for source in inputs.variants

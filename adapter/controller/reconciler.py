@@ -23,6 +23,7 @@ from adapter.controller.cycle.unforeseen import Unforeseen
 from adapter.controller.demand import GatewayDemand
 from adapter.controller.groups.demanded import Cycle
 from adapter.controller.groups.keeper import Groups
+from adapter.controller.history import decisions
 from adapter.controller.settings import LoopSettings
 from adapter.controller.sizing import SizedVariant, Sizing
 from adapter.controller.stabilization import Stabilization, StableTarget
@@ -169,6 +170,8 @@ class Reconciler:
                 moment = _moment(self._clock, settings, now, item.observation)
                 try:
                     after = _decide(before, item, plan, targets.get(key), moment)
+                    state = decisions.recorded(before.state, after.state, now=now)
+                    after = replace(after, state=state)
                     self._records[key] = self.groups.attached(after, cycle)
                 except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
                     why = self._unforeseen.clause("its decision cannot be used", key, error)
@@ -225,7 +228,7 @@ class Reconciler:
             ).observation
 
     def _publish(self) -> None:
-        self._store.publish(item for one in self._records.values() for item in one.series)
+        self._store.publish(item for one in self._records.values() for item in one.served)
 
 
 def _moment(
@@ -267,4 +270,4 @@ def _decide(
 
 
 def _served(records: Mapping[str, VariantRecord]) -> object:
-    return {key: item.series for key, item in records.items() if item.series}
+    return {key: item.served for key, item in records.items() if item.served}

@@ -20,7 +20,7 @@ from adapter.controller.tuning import ProfileSource, TunedProfile, TuningSetting
 from adapter.kube import quantity
 from adapter.planning import plan
 from adapter.resources import hpa
-from adapter.resources.stored_status import Published
+from adapter.resources.stored_status import Decided, Published
 from adapter.resources.variant import VariantSource
 from adapter.store import CURRENT, DESIRED, RATIO, Series
 from analyzer import forecast
@@ -66,6 +66,7 @@ class VariantState:
         group: Its group after the last cycle; None where it is alone.
         scaled_up: Number of decisions of this process for more replicas than before.
         scaled_down: Number of decisions of this process for fewer replicas than before.
+        history: Last decisions, oldest first.
 
     """
 
@@ -88,6 +89,7 @@ class VariantState:
     group: GroupState | None = None
     scaled_up: int = 0
     scaled_down: int = 0
+    history: tuple[Decided, ...] = ()
 
     @property
     def traffic(self) -> Traffic | None:
@@ -116,6 +118,11 @@ class VariantRecord:
     stabilization: Stabilization = field(default_factory=Stabilization)
     tuned: Mapping[str, TunedProfile] = field(default_factory=dict)
     followed: Published | None = None
+
+    @property
+    def served(self) -> tuple[Series, ...]:
+        """Items that are published: none of a variant that only advises, which still has its target."""
+        return () if self.state.source.advisory else self.series
 
     @property
     def source(self) -> VariantSource:
@@ -268,7 +275,9 @@ def _log_target(before: VariantState, state: VariantState, decision: plan.Decisi
     """Log a target that is not the one before, and a profile that is used outside its lengths."""
     if before.desired != state.desired or before.problem:
         log.info(
-            "target decided; publishing it",
+            "target decided; advising it"
+            if state.source.advisory
+            else "target decided; publishing it",
             variant=state.source.key,
             replicas=state.desired,
             before=before.desired,

@@ -11,6 +11,7 @@ from adapter.controller.actuator import Unapplied
 from adapter.controller.estimates import stored
 from adapter.controller.groups import status as group_status
 from adapter.controller.groups.status import WITHIN_BUDGET
+from adapter.controller.history import decisions
 from adapter.controller.state import VariantState
 from adapter.resources.inputs import InvalidVariant
 from adapter.resources.stored_status import CONFIGURATION
@@ -20,7 +21,13 @@ Status = Mapping[str, Any]
 LEARNED = "learnedStepTimes"
 """Field of what was learned, from which a new leader goes on."""
 
-NEWER = (LEARNED, "group")
+ADVISORY = "advisory, not published"
+"""Beginning of the message of a target that no autoscaler reads."""
+
+HISTORY = "history"
+"""Field of the last decisions, which outlive a change of leaders."""
+
+NEWER = (LEARNED, HISTORY, "group")
 """Fields that the CRD of an older version does not have."""
 
 ACCURATE = "ProfileAccurate"
@@ -46,7 +53,7 @@ def of_state(
     status: dict[str, Any] = {
         "observedGeneration": source.generation,
         "currentAlloc": current,
-        "actuation": {"applied": unapplied is None and state.desired is not None},
+        "actuation": {"applied": _applied(state, unapplied)},
         "conditions": [
             _condition(item, before, now=now, generation=source.generation)
             for item in _conditions(state, unapplied)
@@ -75,6 +82,8 @@ def of_state(
     learned = stored.text(source.model, tuning.to_store(state.tuned), _learned(before))
     if learned:
         status[LEARNED] = learned
+    if state.history:
+        status[HISTORY] = decisions.of_status(state.history)
     return status
 
 
@@ -110,6 +119,10 @@ def _within_budget(state: VariantState, before: Status, *, now: float) -> list[M
     if found is None:
         return []
     return [_condition(found, before, now=now, generation=state.source.generation)]
+
+
+def _applied(state: VariantState, unapplied: Unapplied | None) -> bool:
+    return unapplied is None and state.desired is not None and not state.source.advisory
 
 
 def _learned(status: Status) -> str:
@@ -152,8 +165,13 @@ def _conditions(
             state.metrics,
             _metrics_source(state) if measured else _metrics_problem(state),
         ),
-        ("OptimizationReady", good, state.outcome, state.reason if good else state.problem),
+        ("OptimizationReady", good, state.outcome, _advice(state) if good else state.problem),
     ]
+
+
+def _advice(state: VariantState) -> str:
+    """The reason of a target, which of a variant that only advises nothing reads."""
+    return f"{ADVISORY}: {state.reason}" if state.source.advisory else state.reason
 
 
 def _metrics_source(state: VariantState) -> str:
@@ -180,9 +198,9 @@ def of_refusal(refusal: InvalidVariant, before: Status, *, now: float) -> dict[s
         ("MetricsAvailable", None, refusal.reason, "not evaluated"),
         ("OptimizationReady", False, refusal.reason, refusal.message),
     ]
-    learned = _learned(before)
+    kept = {name: before[name] for name in (LEARNED, HISTORY) if before.get(name)}
     return {
-        **({LEARNED: learned} if learned else {}),
+        **kept,
         "observedGeneration": refusal.generation,
         "actuation": {"applied": False},
         "conditions": [

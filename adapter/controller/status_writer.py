@@ -346,7 +346,7 @@ def _path(namespace: str, name: str, *, subresource: str = "") -> str:
 
 
 async def _apply(cluster: Cluster, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Apply a status; without newer fields where the installed CRD does not have them.
+    """Apply a status; without what an older CRD does not have a field for.
 
     Raises:
         ApiError: it was not applied.
@@ -354,13 +354,12 @@ async def _apply(cluster: Cluster, path: str, body: Mapping[str, Any]) -> Mappin
     """
     query = (("fieldManager", MANAGER), ("force", "true"))
     kind = "application/apply-patch+yaml"
-    for _ in variant_status.NEWER:
-        try:
-            return await cluster.request("PATCH", path, body=body, query=query, content_type=kind)
-        except ApiError as error:
-            unknown = [name for name in variant_status.NEWER if f".{name}" in str(error)]
-            if not unknown:
-                raise
-        status = {k: v for k, v in body["status"].items() if k not in unknown}
-        body = {**body, "status": status}
+    newer = variant_status.NEWER
+    try:
+        return await cluster.request("PATCH", path, body=body, query=query, content_type=kind)
+    except ApiError as error:
+        if not any(f".status.{name}" in str(error) for name in newer):
+            raise
+    status = {name: value for name, value in body["status"].items() if name not in newer}
+    body = {**body, "status": status}
     return await cluster.request("PATCH", path, body=body, query=query, content_type=kind)

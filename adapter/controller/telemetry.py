@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from adapter.collector.collector import Collector as LoadCollector
 from adapter.controller import tuning
+from adapter.controller.history.telemetry import Comparisons
 from adapter.controller.state import VariantState, labels_of
 from adapter.controller.tuning import Estimate
 
@@ -69,12 +70,7 @@ class VariantCollector(Collector):
             " (catalog), learned, saturation.",
             labels=["namespace", "variant_name", "source"],
         )
-        loads = _Loads()
-        scaled = CounterMetricFamily(
-            "inferno_replica_scaling",
-            "Decisions that changed the desired replicas, by direction.",
-            labels=[*names, "direction", "reason"],
-        )
+        loads, comparisons = _Loads(), Comparisons()
         for state in self._states().values():
             source = state.source
             variant = [source.namespace, source.name]
@@ -82,21 +78,39 @@ class VariantCollector(Collector):
                 profiles.add_metric([*variant, state.profile_source], 1.0)
             held.add_metric(variant, 1.0 if state.problem else 0.0)
             loads.add(variant, state, now=self._now())
-            for direction, count in (("up", state.scaled_up), ("down", state.scaled_down)):
-                labels = list(labels_of(source, state.accelerator).values())
-                scaled.add_metric([*labels, direction, "optimization"], count)
+            comparisons.add(state)
             if state.decision is not None:
                 cost.add_metric(variant, state.cost)
                 rate.add_metric(variant, 60.0 * state.decision.arrival_rate_rps)
-            if state.desired is None:
+            if state.desired is None or source.advisory:
                 continue
             labels = list(labels_of(source, state.accelerator).values())
             current = source.replicas
             values = (state.desired, current, state.desired / current if current else state.desired)
             for gauge, value in zip(gauges.values(), values, strict=True):
                 gauge.add_metric(labels, float(value))
-        families = (held, cost, rate, profiles, scaled)
-        return [*gauges.values(), *families, *loads.families(), *self._tuning()]
+        families = (held, cost, rate, profiles, self._scaling(names))
+        return [
+            *gauges.values(),
+            *families,
+            *loads.families(),
+            *comparisons.families(),
+            *self._tuning(),
+        ]
+
+    def _scaling(self, names: list[str]) -> CounterMetricFamily:
+        scaled = CounterMetricFamily(
+            "inferno_replica_scaling",
+            "Decisions that changed the desired replicas, by direction.",
+            labels=[*names, "direction", "reason"],
+        )
+        for state in self._states().values():
+            # Advice has names of its own: what is here may be an autoscaler's input.
+            if not state.source.advisory:
+                labels = list(labels_of(state.source, state.accelerator).values())
+                for direction, count in (("up", state.scaled_up), ("down", state.scaled_down)):
+                    scaled.add_metric([*labels, direction, "optimization"], count)
+        return scaled
 
     def _tuning(self) -> Iterable[GaugeMetricFamily]:
         names = ["namespace", "variant_name", "accelerator_type"]
@@ -248,6 +262,8 @@ class ReplicaCollector(Collector):
         *,
         failures: Callable[[], int] = lambda: 0,
         failing: Callable[[], bool] = lambda: False,
+        cycles: Callable[[], int] = lambda: 0,
+        expires_at: Callable[[], float | None] = lambda: None,
     ) -> None:
         """Make a collector.
 
@@ -256,8 +272,12 @@ class ReplicaCollector(Collector):
             refused: number of invalid variants.
             failures: number of cycles that failed as a whole.
             failing: whether the last one did.
+            cycles: number of reconcile cycles that ended.
+            expires_at: end of the serving certificate, Unix seconds; None where not known.
 
         """
+        self._cycles = cycles
+        self._expires_at = expires_at
         self._leading = leading
         self._refused = refused
         self._failures = failures
@@ -279,6 +299,19 @@ class ReplicaCollector(Collector):
             "variant_adapter_cycle_failing",
             "1 while the last scrape or reconcile cycle failed as a whole, else 0; /readyz says why.",
             value=float(self._failing()),
+        )
+        expiry = GaugeMetricFamily(
+            "variant_adapter_serving_certificate_expiry_timestamp_seconds",
+            "End of the validity of the serving certificate, Unix time.",
+        )
+        end = self._expires_at()
+        if end is not None:
+            expiry.add_metric([], end)
+        yield expiry
+        yield CounterMetricFamily(
+            "variant_adapter_cycles",
+            "Reconcile cycles of this replica that ended with published targets.",
+            value=float(self._cycles()),
         )
         yield CounterMetricFamily(
             "variant_adapter_cycle_failures",

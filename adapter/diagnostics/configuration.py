@@ -15,21 +15,20 @@ from adapter.kube import paths
 from adapter.kube.errors import ApiError
 from adapter.resources import inputs
 from adapter.resources.config_maps import CONFIG_SUFFIX, NEEDED, READ
+from adapter.resources.configuration import defaults
 
 
 async def config_maps(site: Site) -> AsyncIterator[Finding]:
     """Whether the ConfigMaps are there and can be read."""
     space = site.names.namespace
     reader, names = await _read(site)
-    for name in NEEDED:
-        if name not in names:
-            yield Finding(
-                "error", f"no ConfigMap {space}/{name}", "kubectl apply -k manifests/base"
-            )
+    absent = [name for name in NEEDED if names.isdisjoint({name, f"{name}{defaults.SUFFIX}"})]
+    for name in absent:
+        yield Finding("error", f"no ConfigMap {space}/{name}", "kubectl apply -k manifests/base")
     problems = [*reader.problems, *map(str, reader.settings.setting_problems)]
     for problem in problems:
         yield Finding("error", problem, "correct that field")
-    if not problems and names.issuperset(NEEDED):
+    if not problems and not absent:
         yield Finding(
             "ok",
             f"{len(reader.settings.accelerators)} accelerators with costs,"

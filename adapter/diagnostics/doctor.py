@@ -13,6 +13,7 @@ CHECKS: tuple[Check, ...] = (
     aggregation.version,
     aggregation.layer,
     variants.definition,
+    variants.versions,
     aggregation.api_service,
     aggregation.lease,
     permissions.adapter,

@@ -7,10 +7,12 @@ from typing import Any
 from adapter.collector.traffic import Traffic
 from adapter.controller import tuning
 from adapter.controller.estimates import lengths, prior
+from adapter.controller.history import decisions
 from adapter.controller.state import VariantState, labels_of
 from adapter.diagnostics import groups
 from adapter.planning import fleet, plan
 from adapter.resources import hpa
+from adapter.resources.annotations import ACTUATE
 from adapter.resources.inputs import InvalidVariant
 from analyzer.step_times import StepTimes
 
@@ -38,6 +40,8 @@ def of_state(state: VariantState, *, now: float) -> dict[str, Any]:
         "problem": state.problem,
         "configuration": list(source.warnings),
         "heldBackBy": held_back(state),
+        "advisory": source.advisory,
+        "history": decisions.shown(state.history),
         "bounds": {"minReplicas": source.min_replicas, "maxReplicas": source.max_replicas},
         "targets": {
             "ttftMilliseconds": source.targets.ttft_ms or None,
@@ -186,7 +190,9 @@ def held_back(state: VariantState) -> list[str]:
             *reasons,
             f"{source.reference} is at zero and stays there until requests arrive at the gateway",
         ]
-    if source.actuate:
+    if source.advisory:
+        reasons.append(f"it only advises ({ACTUATE} or --actuate is none): nothing is published")
+    if source.advisory or source.actuate == "scale":
         return reasons
     if scaler is None:
         return [

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from importlib import metadata
+from typing import Any
 
 from adapter.diagnostics.site import VARIANTS, Finding, Site, key_of
 from adapter.kube import paths
 from adapter.resources.stored_status import CONFIGURATION
 
 _FIX = "kubectl apply -k manifests/crd"
+
+_DEFINITIONS, _NAME = "apiextensions.k8s.io/v1", "variantautoscalings.llmd.ai"
 
 
 async def definition(site: Site) -> AsyncIterator[Finding]:
@@ -21,6 +25,43 @@ async def definition(site: Site) -> AsyncIterator[Finding]:
         yield Finding("error", "CRD variantautoscalings.llmd.ai has no status subresource", _FIX)
     else:
         yield Finding("ok", "CRD variantautoscalings.llmd.ai")
+
+
+async def versions(site: Site) -> AsyncIterator[Finding]:
+    """Whether CRD, adapter and this program are of one version, by the labels that the manifests set."""
+    definition = await site.find(paths.item(_DEFINITIONS, "customresourcedefinitions", _NAME))
+    if definition is None:
+        return  # a finding of its own
+    namespace = site.names.namespace
+    path = paths.item("apps/v1", "deployments", site.names.service, namespace=namespace)
+    deployment = await site.find(path)
+    crd, own = _version(definition), metadata.version("variant-adapter")
+    adapter = "" if deployment is None else _version(deployment)
+    if not crd:
+        yield Finding(
+            "warning",
+            f"CRD {_NAME} has no version: it is of another project, or of an older adapter",
+            _FIX,
+        )
+    elif adapter and crd != adapter:
+        yield Finding(
+            "error",
+            f"CRD {_NAME} is of version {crd}, the adapter of {adapter}: fields of its status may get lost",
+            f"{_FIX}, of the release {adapter}",
+        )
+    elif own != (adapter or crd):
+        yield Finding(
+            "warning",
+            f"the adapter is of version {adapter or crd}, this program of {own}: its checks may not fit",
+            f"run doctor of version {adapter or crd}",
+        )
+    else:
+        yield Finding("ok", f"CRD and adapter of version {own}")
+
+
+def _version(item: Mapping[str, Any]) -> str:
+    labels = (item.get("metadata") or {}).get("labels") or {}
+    return str(labels.get("app.kubernetes.io/version") or "")
 
 
 async def statuses(site: Site) -> AsyncIterator[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from adapter import errors
 from adapter.kube import quantity
@@ -12,6 +12,7 @@ from adapter.kube.paths import shortened
 from adapter.kube.scale import MOST_REPLICAS
 from adapter.settings import kinds
 from adapter.settings.groups import all_declarations
+from adapter.settings.serving import Actuator
 
 MOST_ENDPOINTS = 256
 """Most URLs of one variant's annotation."""
@@ -29,6 +30,8 @@ MAX_REPLICAS = "llmd.ai/max-replicas"
 TUNE = "llmd.ai/tune"
 
 ACTUATE = "llmd.ai/actuate"
+
+ACTUATORS: tuple[Actuator, ...] = get_args(Actuator)
 
 ALLOW_SCALE = "llmd.ai/allow-scale"
 """Consent to patches of `/scale`, on the scale target or its namespace; on a variant it means nothing."""
@@ -75,15 +78,8 @@ def parse_one_of(notes: Mapping[str, str], name: str, known: Sequence[Word]) -> 
     )
 
 
-def parse_actuate(notes: Mapping[str, str]) -> bool | None:
-    text = notes.get(ACTUATE)
-    if text is None:
-        return None
-    if text not in {"hpa", "scale"}:
-        raise errors.InputError(
-            f'metadata.annotations[{ACTUATE}]: must be "hpa" or "scale", not {shortened(text)}'
-        )
-    return text == "scale"
+def parse_actuate(notes: Mapping[str, str]) -> Actuator | None:
+    return parse_one_of(notes, ACTUATE, ACTUATORS)
 
 
 def parse_endpoints(

@@ -2,6 +2,9 @@
 
 They fail static: a row that breaks or disappears stays in force as it last was good, for the variants that
 need it, until it is replaced. `LastGood` goes from one reading to the next.
+
+An installation brings defaults in ConfigMaps of their own, so that an upgrade never replaces what people
+wrote. A row of theirs, good or not, hides the default of its key.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from typing import Any
 
 from adapter.planning import fleet
 from adapter.resources import schemas
-from adapter.resources.configuration import last_good, rows
+from adapter.resources.configuration import defaults, last_good, rows
 from adapter.resources.configuration.last_good import (
     HELD,
     NOTHING,
@@ -33,9 +36,12 @@ CLASSES = "service-classes-config"
 CONFIG_SUFFIX = "variantautoscaling-config"
 
 NEEDED = (COSTS, CLASSES)
-"""ConfigMaps that planning requires."""
+"""ConfigMaps that planning requires, each itself or its defaults."""
 
-READ = (*NEEDED, *wva.NAMES)
+DEFAULTS = tuple(f"{name}{defaults.SUFFIX}" for name in NEEDED)
+"""ConfigMaps with the defaults that an installation brings."""
+
+READ = (*NEEDED, *DEFAULTS, *wva.NAMES)
 """ConfigMaps that are read by their name."""
 
 _MOST_PROBLEMS = 3
@@ -61,6 +67,7 @@ class ConfigMaps:
         self._classes: dict[str, NamedClass] = {}
         self._used_accelerators: set[str] = set()
         self._used_models: set[tuple[str, str]] = set()
+        self._written = defaults.Written()
         self.wva = WvaConfig()
         self.data: dict[str, str] = {}
         self.setting_problems: list[keys.SettingProblem] = []
@@ -118,12 +125,15 @@ class ConfigMaps:
         if config_map is None:
             return
         name = config_map.metadata.name
-        if name == COSTS:
-            for accelerator, text in config_map.data.items():
-                self._unit_cost(f"{where}: data.{accelerator}", accelerator, text)
-        elif name == CLASSES:
+        edited = name.removesuffix(defaults.SUFFIX)
+        if edited in NEEDED:
+            prices = edited == COSTS
+            read = self._unit_cost if prices else self._service_class
+            found: dict[str, Any] = self._accelerators if prices else self._classes
+            last = self._last.accelerators if prices else self._last.classes
             for key, text in config_map.data.items():
-                self._service_class(f"{where}: data.{key}", key, text)
+                if self._written.counts(where, edited, key, rows=found, last=last):
+                    read(f"{where}: data.{key}", key, text)
         elif name.endswith(CONFIG_SUFFIX):
             self.setting_problems.extend(keys.problems(config_map.data, where))
             self.data.update(config_map.data)
@@ -157,9 +167,17 @@ class ConfigMaps:
             self._accelerators[name] = replace(last, where=where, problem=problem)
 
     def _service_class(self, where: str, key: str, text: str) -> None:
+        row = rows.parse_class(text)
+        name = "" if row.service_class is None else row.service_class.name
+        if not defaults.is_default(where, CLASSES):
+            own = defaults.without_name(self._classes, CLASSES, name)
+            for other in self._classes.keys() - own.keys():
+                del self._classes[other]
+        elif any(item.service_class.name == name for item in self._classes.values()):
+            return
         taken = {item.service_class.name for item in self._classes.values()}
         named_class, problems = last_good.class_in_force(
-            rows.parse_class(text), self._last.classes.get(key), where=where, key=key, taken=taken
+            row, self._last.classes.get(key), where=where, key=key, taken=taken
         )
         for problem in problems:
             self._report(problem)
@@ -212,7 +230,7 @@ class ConfigMaps:
                 return named.service_class, named.problems_of(spec.model)
             for item in rows_now:
                 if _matches(item, wanted):
-                    raise MissingRowError(self._not_listed(spec.model, item))
+                    raise MissingRowError(_not_listed(spec.model, item, self.row_problems))
         listing = [item for item in rows_now if spec.model in item.service_class.targets]
         if not listing:
             listing = [item for item in gone if spec.model in item.service_class.targets]
@@ -222,7 +240,7 @@ class ConfigMaps:
                 untargeted = spec.scale_target is not None and not (wanted or broken)
                 own = self.wva.class_of(namespace, spec.model, untargeted=untargeted)
                 if own is None:
-                    raise MissingRowError(self._not_listed(spec.model, None))
+                    raise MissingRowError(_not_listed(spec.model, None, self.row_problems))
                 return own, ()
             return self._held_class(_first(listing), spec.model)
         listing_class = _first(listing)
@@ -247,21 +265,22 @@ class ConfigMaps:
             f"{item.where}: {what}; {HELD} until there is such a row again",
         )
 
-    def _not_listed(self, model: str, named: NamedClass | None) -> str:
-        """Message that no class lists a model, with what is wrong with their rows."""
-        if named is None:
-            text = (
-                f"spec.modelID: no service class lists an SLO for model {model!r}; add it to ConfigMap"
-                f" {CLASSES}"
-            )
-        else:
-            text = (
-                f"spec.modelID: service class {named.service_class.name!r} lists no SLO for model"
-                f" {model!r}; it lists {listed(named.service_class.targets)}. Add it to ConfigMap"
-                f" {CLASSES}, or name another class in spec.sloClassRef"
-            )
-        problems = [problem for problem in self.row_problems if CLASSES in problem]
-        return "; ".join([text, *problems[:_MOST_PROBLEMS]])
+
+def _not_listed(model: str, named: NamedClass | None, row_problems: Iterable[str]) -> str:
+    """Message that no class lists a model, with what is wrong with their rows."""
+    if named is None:
+        text = (
+            f"spec.modelID: no service class lists an SLO for model {model!r}; add it to ConfigMap"
+            f" {CLASSES}"
+        )
+    else:
+        text = (
+            f"spec.modelID: service class {named.service_class.name!r} lists no SLO for model"
+            f" {model!r}; it lists {listed(named.service_class.targets)}. Add it to ConfigMap"
+            f" {CLASSES}, or name another class in spec.sloClassRef"
+        )
+    problems = [problem for problem in row_problems if CLASSES in problem]
+    return "; ".join([text, *problems[:_MOST_PROBLEMS]])
 
 
 def _wanted(

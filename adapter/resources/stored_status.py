@@ -13,6 +13,12 @@ CONFIGURATION = "ConfigurationValid"
 TEXT_LENGTH = 253
 """Most characters that are taken of a text in a status."""
 
+DECISIONS = 5
+"""Decisions that a status keeps."""
+
+REASON_LENGTH = 512
+"""Most characters of the reason of a decision that is kept."""
+
 STORED_LIMIT = 4096
 """Characters of learned step times, above which they are not ours."""
 
@@ -29,6 +35,52 @@ class Published:
     accelerator: str
     replicas: int
     decided_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """A target that was decided, or withdrawn, as the history keeps it.
+
+    Attributes:
+        at: time, Unix seconds.
+        replicas: desired replicas; None where the target was withdrawn.
+        before: desired replicas before; None where there was no target.
+        accelerator: accelerator that `replicas` counts replicas of.
+        reason: why, for people.
+
+    """
+
+    at: float
+    replicas: int | None
+    before: int | None
+    accelerator: str
+    reason: str
+
+
+def history(status: object) -> tuple[Decided, ...]:
+    """The last decisions that a `.status` holds, oldest first; those that cannot be read are left out."""
+    items = status.get("history") if isinstance(status, dict) else None
+    found = []
+    for item in items[-DECISIONS:] if isinstance(items, list) else ():
+        try:
+            found.append(
+                Decided(
+                    at=datetime.fromisoformat(item["time"]).timestamp(),
+                    replicas=_count(item.get("replicas")),
+                    before=_count(item.get("before")),
+                    accelerator=str(item.get("accelerator") or "")[:TEXT_LENGTH],
+                    reason=str(item.get("reason") or "")[:REASON_LENGTH],
+                )
+            )
+        except (TypeError, KeyError, ValueError, AttributeError, OverflowError, OSError):
+            continue
+    return tuple(found)
+
+
+def _count(value: object) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        return None
+    return min(value, MOST_REPLICAS)
 
 
 def published(status: object) -> Published | None:

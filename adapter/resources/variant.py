@@ -36,8 +36,9 @@ from adapter.resources.model_groups.membership import (
     NO_MEMBERSHIP,
     Membership,
 )
-from adapter.resources.stored_status import Published
+from adapter.resources.stored_status import Decided, Published
 from adapter.settings.control import SOURCES, Source
+from adapter.settings.serving import Actuator
 
 NO_REFERENCE = scale.Reference(name="")
 
@@ -88,7 +89,8 @@ class VariantSource:
         min_replicas: lower bound; None is 1, or 0 where scale to zero is on.
         keep_accelerator: True never proposes another accelerator; None uses the global setting.
         tune: True lets profiles follow observed latencies; None uses the global setting.
-        actuate: True patches `/scale` instead of relying on an HPA; None uses the global setting.
+        actuate: what sets the replicas; None uses the global setting.
+        advisory: whether that is nothing: decisions are recorded, and no autoscaler reads them.
         own_accelerator: accelerator that only `spec.variantCost` prices; None where a ConfigMap does.
         scaler: HPA of the scale target.
         ambiguity: several HPAs on its scale target, which Kubernetes then stops; empty if there are none.
@@ -104,6 +106,7 @@ class VariantSource:
         interruptible: True where its replicas may be taken away at any time.
         interruptible_share: share of its group's demand that such variants carry at most; None uses the
             global setting.
+        history: last decisions that `.status` holds, oldest first.
         stored: step times that `.status` holds as learned, unchecked; empty without any.
 
     """
@@ -129,7 +132,8 @@ class VariantSource:
     max_replicas: int | None = None
     keep_accelerator: bool | None = None
     tune: bool | None = None
-    actuate: bool | None = None
+    actuate: Actuator | None = None
+    advisory: bool = False
     generation: int = 0
     uid: str = ""
     reference: scale.Reference = NO_REFERENCE
@@ -150,6 +154,7 @@ class VariantSource:
     interruptible: bool = False
     interruptible_share: float | None = None
     stored: str = ""
+    history: tuple[Decided, ...] = ()
     warnings: tuple[str, ...] = ()
     held: str = ""
 
@@ -303,6 +308,7 @@ def _of_target(
         keep_accelerator=parse_flag(notes, KEEP_ACCELERATOR),
         tune=parse_flag(notes, TUNE),
         actuate=parse_actuate(notes),
+        advisory=parse_actuate(notes) == "none",
         generation=metadata.generation,
         uid=metadata.uid,
         reference=reference(variant),

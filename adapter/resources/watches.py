@@ -20,11 +20,13 @@ from adapter.resources import gpus as inventory
 from adapter.resources import inputs as joined
 from adapter.resources import variant as variants
 from adapter.resources.annotations import Destinations
+from adapter.resources.configuration import advisory, defaults
 from adapter.resources.configuration.last_good import NOTHING, LastGood
 from adapter.resources.devices import dra, products, taints
 from adapter.resources.devices.asked import device_types
 from adapter.resources.serving import groups
 from adapter.resources.wva import managed
+from adapter.settings.serving import Actuator
 
 log = logs.LazyLogger()
 
@@ -42,10 +44,10 @@ class Scope:
     """Objects that this installation reads.
 
     Attributes:
-        namespaces: namespaces of the variants; empty means all.
-        selector: label selector of the VariantAutoscalings; empty means all.
+        namespaces, selector: namespaces and label selector of the variants; empty means all.
         config_namespace: namespace of the ConfigMaps.
         limited: True bounds the plan by the GPUs of the nodes.
+        actuate: actuator of variants that name none.
         allowed_endpoints: CIDRs, hosts and `*.DOMAIN`s that annotations may name besides a target's own pods.
 
     """
@@ -54,6 +56,7 @@ class Scope:
     namespaces: tuple[str, ...] = ()
     selector: str = ""
     limited: bool = False
+    actuate: Actuator = "hpa"
     allowed_endpoints: tuple[str, ...] = ()
 
 
@@ -209,13 +212,12 @@ class _Seen:
 def _join(scope: Scope, seen: _Seen) -> joined.Inputs:
     reader = joined.Reader(Destinations(scope.allowed_endpoints), last_good=seen.last_good)
     by_label = pods.ByLabel(pod for _, pod in seen.pods)
-    config_maps_seen = set()
+    seen_names = {name for (_, name), _ in seen.configs}
     for (_, name), item in seen.configs:
         if name in config_maps.READ or name.endswith(config_maps.CONFIG_SUFFIX):
             reader.read_config_map(f"ConfigMap {scope.config_namespace}/{name}", item)
-            config_maps_seen.add(name)
     for name in config_maps.NEEDED:
-        if seen.configs_read and name not in config_maps_seen:
+        if seen.configs_read and seen_names.isdisjoint({name, f"{name}{defaults.SUFFIX}"}):
             reader.settings.missing(f"ConfigMap {scope.config_namespace}/{name}", name)
     for (namespace, name), item in seen.variants:
         if managed.excluded(item.get("metadata") or {}):
@@ -236,7 +238,7 @@ def _join(scope: Scope, seen: _Seen) -> joined.Inputs:
         )
         reader.capacity, problems = gpus.capacity(device_types(reader, scope.config_namespace))
         reader.problems.extend(problems)
-    return reader.inputs()
+    return advisory.completed(reader.inputs(), seen.variants, actuate=scope.actuate)
 
 
 @dataclass(slots=True)
@@ -395,5 +397,4 @@ def _reference(item: Mapping[str, Any]) -> Reference | None:
 
 
 def _problem(informer: Informer) -> str:
-    """Why a collection cannot be watched, with what to do about it; empty while it can."""
     return "" if informer.error is None else advice.explained(informer.error)

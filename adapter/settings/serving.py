@@ -14,6 +14,9 @@ from adapter import installation
 from adapter.settings import kinds, machine
 from adapter.settings.declaration import setting
 
+Actuator = Literal["hpa", "scale", "none"]
+"""What sets the replicas of a scale target: an HPA, the adapter itself, or none of them."""
+
 _NAMES = installation.Names()
 
 
@@ -133,10 +136,11 @@ class Cluster:
         kinds.bounded_seconds(3.0, 3600.0, whole=True),
         "Time after which another replica may take a Lease that was not renewed: whole seconds, 3s to 1h",
     )
-    actuate: Literal["hpa", "scale"] = setting(
+    actuate: Actuator = setting(
         "hpa",
-        kinds.choice("hpa", "scale"),
-        "Actuator of the replicas: an HPA that reads the metric, or the adapter by the scale subresource",
+        kinds.choice("hpa", "scale", "none"),
+        "Actuator of the replicas: an HPA that reads the metric, the adapter by the scale subresource, or"
+        " none (advisory: decide and record, publish nothing that an autoscaler reads)",
         annotation="llmd.ai/actuate",
     )
     owner_references: bool = setting(

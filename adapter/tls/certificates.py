@@ -7,6 +7,7 @@ import ssl
 from pathlib import Path
 
 import structlog
+from cryptography import x509
 
 from adapter import errors
 
@@ -52,6 +53,15 @@ class Certificates:
         """
         self._current = server_context(self.certificate, self.key, client_cas)
         self._client_cas = client_cas
+
+    @property
+    def expires_at(self) -> float | None:
+        """End of the serving certificate's validity, Unix seconds; None where it cannot be read."""
+        try:
+            certificate = x509.load_pem_x509_certificate(self._seen[0])
+        except ValueError:
+            return None
+        return certificate.not_valid_after_utc.timestamp()
 
     async def follow_files(self) -> None:
         """Reload certificate and key whenever a file changes, until cancelled."""

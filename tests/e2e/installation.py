@@ -85,7 +85,7 @@ class Installation:
             "crd/variantautoscalings.yaml",
             "base/namespace.yaml",
             "base/rbac.yaml",
-            "base/configmaps.yaml",
+            "samples/configmaps.yaml",
         ):
             for item in worlds.manifests(name):
                 await self.apply(item)

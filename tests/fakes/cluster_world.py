@@ -64,7 +64,7 @@ HANG_SECONDS = 110.0
 LEASE = LeaseTimes(duration=3, deadline=2.0, retry=0.3)
 
 
-def manifests(name: str = "base/configmaps.yaml") -> list[Object]:
+def manifests(name: str = "samples/configmaps.yaml") -> list[Object]:
     """Objects of a manifest."""
     text = (ROOT / "manifests" / name).read_text()
     return list(yaml.safe_load_all(text))

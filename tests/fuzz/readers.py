@@ -194,7 +194,10 @@ vllm:cache_config_info{num_gpu_blocks="10",block_size="16"} 1.0
         ),
     ),
     "selectors": (_selector, ("a=b,c in (d,e),!f,g notin (h),i>4", "a.io/b==c")),
-    "budgets": (_budgets, ("- {scope: class, class: P, cost: -1, quotas: {H100: 4}}", "limiters: []")),
+    "budgets": (
+        _budgets,
+        ("- {scope: class, class: P, cost: -1, quotas: {H100: 4}}", "limiters: []"),
+    ),
     "annotations": (_annotations, ("3", "1m30s", "true", "scale", "http://10.0.0.1:8000/metrics")),
     "configmaps": (
         _config_map,

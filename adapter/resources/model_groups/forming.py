@@ -73,7 +73,7 @@ def form(variants: Iterable[VariantSource], *, unnamed: bool = True) -> Formed:
 
     """
     named: dict[tuple[str, str], list[VariantSource]] = {}
-    alike: dict[tuple[str, str, str], list[VariantSource]] = {}
+    alike: dict[tuple[str, str, str, bool], list[VariantSource]] = {}
     for source in variants:
         membership = source.membership
         if source.held or membership.alone:
@@ -81,9 +81,9 @@ def form(variants: Iterable[VariantSource], *, unnamed: bool = True) -> Formed:
         if membership.named:
             named.setdefault((membership.namespace, membership.name), []).append(source)
         elif unnamed:
-            alike.setdefault((source.namespace, source.model, source.service_class), []).append(
-                source
-            )
+            # Nobody follows an advisory target: those beside it cannot count on it.
+            key = (source.namespace, source.model, source.service_class, source.advisory)
+            alike.setdefault(key, []).append(source)
     groups: list[ModelGroup] = []
     problems: dict[str, str] = {}
     for (namespace, name), sources in named.items():
@@ -91,8 +91,13 @@ def form(variants: Iterable[VariantSource], *, unnamed: bool = True) -> Formed:
         if group is not None:
             groups.append(group)
     groups += [
-        _group(f"{namespace}/{model}@{service_class}", namespace, sources, problems)
-        for (namespace, model, service_class), sources in alike.items()
+        _group(
+            f"{namespace}/{model}@{service_class}{' (advisory)' if advisory else ''}",
+            namespace,
+            sources,
+            problems,
+        )
+        for (namespace, model, service_class, advisory), sources in alike.items()
         if len(sources) >= LEAST
     ]
     return Formed(groups=tuple(sorted(groups, key=lambda item: item.name)), problems=problems)
@@ -149,8 +154,10 @@ def _named(
     if not admitted:
         return None
     # The group serves what most of its own variants serve.
-    kinds = Counter((source.model, source.service_class) for source in home or admitted)
-    (model, service_class), _ = min(kinds.items(), key=lambda item: (-item[1], item[0]))
+    kinds = Counter(
+        (source.model, source.service_class, source.advisory) for source in home or admitted
+    )
+    (model, service_class, advisory), _ = min(kinds.items(), key=lambda item: (-item[1], item[0]))
     members = []
     for source in admitted:
         wrong = [
@@ -158,6 +165,7 @@ def _named(
             for what, own, theirs in (
                 ("spec.modelID", source.model, model),
                 ("service class", source.service_class, service_class),
+                ("advisory", source.advisory, advisory),
             )
             if own != theirs
         ]

@@ -212,3 +212,70 @@ def test_an_unknown_class_is_told() -> None:
     assert note.startswith(
         "spec.sloClassRef.name: no service class is called 'gold'; there are Premium"
     )
+
+
+DEFAULT_CLASS = PREMIUM.replace("slo-tpot: 24", "slo-tpot: 99")
+
+
+def with_defaults(
+    own: dict[str, dict[str, str]], *, first: bool, last: LastGood = NOTHING
+) -> tuple[ConfigMaps, list[str]]:
+    """ConfigMaps of people beside the defaults of an installation, which are read first or last."""
+    problems: list[str] = []
+    settings = ConfigMaps(problems, last)
+    shipped = {
+        "accelerator-unit-costs-defaults": {
+            "A100": '{"device": "NVIDIA-A100", "cost": "40.00"}',
+            "G2": '{"device": "Gaudi", "cost": "23.00"}',
+        },
+        "service-classes-config-defaults": {"premium": DEFAULT_CLASS},
+    }
+    for name, data in (
+        [*shipped.items(), *own.items()] if first else [*own.items(), *shipped.items()]
+    ):
+        settings.read(f"ConfigMap s/{name}", {"metadata": {"name": name}, "data": data})
+    return settings, problems
+
+
+def prices(settings: ConfigMaps) -> dict[str, float]:
+    return {name: item.unit_cost for name, item in settings.accelerators.items()}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_people_wrote_hides_the_defaults_of_its_keys_alone(*, first: bool) -> None:
+    """A price and an SLO of theirs count, whichever ConfigMap is read first; other rows are the defaults."""
+    assert prices(with_defaults({}, first=first)[0]) == {"A100": 40.0, "G2": 23.0}
+    own = {
+        config_maps.COSTS: {"A100": '{"device": "NVIDIA-A100", "cost": "7"}'},
+        config_maps.CLASSES: {"premium": PREMIUM},
+    }
+    settings, problems = with_defaults(own, first=first)
+    assert problems == []
+    assert prices(settings) == {"A100": 7.0, "G2": 23.0}
+    found, _ = settings.class_of(spec("m", "premium"))
+    assert found.targets["m"].itl_ms == 24
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_class_of_theirs_replaces_the_default_of_its_name(*, first: bool) -> None:
+    """It may stand under another key: two classes of one name would be a problem of theirs."""
+    settings, problems = with_defaults({config_maps.CLASSES: {"gold": PREMIUM}}, first=first)
+    assert problems == []
+    assert list(settings.classes) == ["gold"]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_row_of_theirs_that_is_broken_does_not_become_the_default(*, first: bool) -> None:
+    """Neither at the start, where there is no price then, nor later, where the last good one stays."""
+    own = {config_maps.COSTS: {"A100": "seven"}}
+    settings, problems = with_defaults(own, first=first)
+    assert "A100" not in prices(settings)
+    assert len(problems) == 1
+    good_one = {config_maps.COSTS: {"A100": '{"device": "NVIDIA-A100", "cost": "7"}'}}
+    settings = with_defaults(good_one, first=first)[0]
+    settings.prices(["A100"])
+    last = settings.last_good
+    for broken in (own, {}):
+        settings, _ = with_defaults(broken, first=first, last=last)
+        settings.prices(["A100"])
+        assert prices(settings)["A100"] == 7.0

@@ -12,6 +12,7 @@ from adapter.diagnostics import explain
 from adapter.kube import labels, scale
 from adapter.planning import fleet
 from adapter.resources import hpa, variant
+from adapter.settings.serving import Actuator
 from tests.fakes import cluster_world as worlds
 
 
@@ -151,7 +152,7 @@ def state(
     current: int,
     desired: int,
     wanted: int | None = None,
-    actuate: bool | None = None,
+    actuate: Actuator | None = None,
 ) -> states.VariantState:
     """A variant with a target."""
     source = variant.VariantSource(
@@ -184,7 +185,7 @@ def test_what_holds_a_change_back_is_said() -> None:
     deaf = replace(quick, readings=())
     (reason,) = explain.held_back(state(deaf, current=1, desired=3))
     assert "does not read the adapter's metric" in reason
-    assert explain.held_back(state(None, current=1, desired=3, actuate=True)) == []
+    assert explain.held_back(state(None, current=1, desired=3, actuate="scale")) == []
     item = worlds.scaler("v", behavior={"scaleDown": {"selectPolicy": "Disabled"}})
     (reason, _) = explain.held_back(state(hpa.parse(item), current=5, desired=1))
     assert "never does so: behavior.scaleDown.selectPolicy is Disabled" in reason

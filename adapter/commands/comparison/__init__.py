@@ -1,0 +1,1 @@
+"""The command `compare` and where its numbers come from."""

@@ -1,0 +1,133 @@
+"""`variant-adapter compare`: the present autoscaler beside this adapter, from what was recorded."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from adapter import errors
+from adapter.app.prometheus import prometheus_options
+from adapter.commands import explain, flags, kubeconfig
+from adapter.settings.control import Prometheus
+from adapter.settings.declaration import resolve
+
+DAY_SECONDS = 86400.0
+
+NOTE = """\
+present: replicas that the scale target's spec asked for, whatever set them, and latencies observed with them
+ours:    replicas that were decided, and latencies predicted for them; nothing served them where they differ
+within:  share of the time in which mean latencies were within the SLO targets"""
+
+
+def register(command: argparse.ArgumentParser) -> None:
+    """Add the command and its flags."""
+    command.description = (
+        "Compares what each variant had, under whatever scales it now, with what this adapter decided:"
+        " replicas, cost and SLO attainment of both, and how often replicas would have been different. From"
+        " Prometheus where one is given, else from the leader's own memory of the last day at most."
+    )
+    command.add_argument(
+        "variant",
+        nargs="?",
+        type=explain.variant_name,
+        metavar="NAMESPACE/NAME",
+        help="Variant to compare. Default all variants",
+    )
+    command.add_argument(
+        "--since",
+        type=flags.seconds,
+        default=DAY_SECONDS,
+        metavar="DURATION",
+        help="Time to compare, back from now; more than 24h needs --prometheus. Default 24h",
+    )
+    command.add_argument("--json", action="store_true", help="Print JSON instead of text")
+    explain.add_leader_flags(command)
+    kubeconfig.add_flags(command)
+    flags.add(
+        command,
+        Prometheus,
+        config_map=False,
+        defaults={"prometheus": "none: the leader's own memory"},
+    )
+    command.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Query, compare and print."""
+    if args.since <= 0:
+        raise errors.UsageError("--since: must be more than 0")
+    options = prometheus_options(resolve(Prometheus, vars(args), environment=os.environ))
+    if options is not None:
+        # The client of Prometheus takes half a second to load, and `--help` needs none of it.
+        from adapter.commands.comparison import series  # noqa: PLC0415
+
+        variants = series.compared(options, since=args.since, now=time.time())
+    else:
+        if args.since > DAY_SECONDS:
+            raise errors.UsageError(
+                "--since: the adapter remembers 24h; give --prometheus for a longer time"
+            )
+        path = f"/variants/comparison?since={args.since:.0f}"
+        variants = explain.queried(args, path)["variants"]
+    if args.variant:
+        variants = {key: item for key, item in variants.items() if key == args.variant}
+    if not variants:
+        raise errors.InputError(
+            f"nothing of {args.variant or 'any variant'} was recorded in that time; the leader records from"
+            " its second reconcile cycle on, and forgets when it ends: give --prometheus for the time before"
+        )
+    if args.json:
+        print(json.dumps({"variants": variants}, indent=2))
+        return 0
+    for line in lines(variants):
+        print(line)
+    return 0
+
+
+def lines(variants: Mapping[str, Any]) -> list[str]:
+    """A table of the variants, what would have been different, and what the columns are."""
+    rows: list[tuple[str, ...]] = [
+        ("VARIANT", "HOURS", "REPLICAS", "COST, CENTS", "WITHIN SLO", "DIFFERENT")
+    ]
+    rows.append(("", "", "present / ours", "present / ours", "present / ours", ""))
+    rows += [(key, *_cells(item)) for key, item in variants.items()]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    table = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    present, ours = (
+        sum(item[side]["costCents"] for item in variants.values()) for side in ("present", "ours")
+    )
+    change = f" ({(ours - present) / present:+.1%})" if present > 0 else ""
+    return [
+        *table,
+        f"cost of all: {present:.0f} / {ours:.0f} cents{change}",
+        "",
+        *NOTE.splitlines(),
+    ]
+
+
+def _cells(item: Mapping[str, Any]) -> tuple[str, ...]:
+    present, ours = item["present"], item["ours"]
+    more, fewer = item["moreReplicas"], item["fewerReplicas"]
+    different = [
+        f"{part['share']:.0%} of the time {word}, by up to {part['most']}"
+        for word, part in (("more", more), ("fewer", fewer))
+        if part["most"] > 0
+    ]
+    return (
+        f"{item['hours']:.1f}",
+        f"{present['meanReplicas']:.2f} / {ours['meanReplicas']:.2f}",
+        f"{present['costCents']:.0f} / {ours['costCents']:.0f}",
+        f"{_share(present['attainment'])} / {_share(ours['attainment'])}",
+        "; ".join(different) or "never",
+    )
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"

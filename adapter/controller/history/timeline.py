@@ -1,0 +1,236 @@
+"""What was, beside what would have been: replicas, cost and attainment of each variant over the last day.
+
+Every reconcile cycle adds the time since the last one to a bucket of five minutes, for what the scale target
+has (under whatever scales it now) and for what was decided. Kept in memory by the leader; Prometheus has the
+same series for longer.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from adapter.controller.state import VariantState
+
+BUCKET_SECONDS = 300.0
+BUCKETS = 288
+"""Buckets that are kept."""
+
+DAY_SECONDS = BUCKETS * BUCKET_SECONDS
+"""Time that is kept."""
+
+GAP_SECONDS = 300.0
+"""Longest time between two cycles that is counted: what was in a longer one is not known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """One variant at one time, by what it has and by what was decided.
+
+    Attributes:
+        present: Replicas that the scale target's spec asks for.
+        ours: Replicas that were decided.
+        present_cost: Cost of the former, cents per hour.
+        our_cost: Cost of the latter, cents per hour.
+        present_within: Whether the observed latencies are within the SLO targets; None where not known.
+        ours_within: Whether the predicted ones are; None where not known.
+
+    """
+
+    present: int
+    ours: int
+    present_cost: float
+    our_cost: float
+    present_within: bool | None
+    ours_within: bool | None
+
+
+@dataclass(slots=True, kw_only=True)
+class Totals:
+    """Sums over time; times in seconds.
+
+    Attributes:
+        seconds: Time that is known.
+        present: Replica-seconds that the scale target had.
+        ours: Replica-seconds that were decided.
+        present_cost: Cost of the former, cents.
+        our_cost: Cost of the latter, cents.
+        observed: Time in which there were latencies to compare with the SLO targets.
+        present_within: Time of that in which they were within.
+        predicted: Time in which a latency was predicted for what was decided.
+        ours_within: Time of that in which it was within.
+        more: Time in which more replicas were decided than there were.
+        fewer: Time in which fewer were.
+        most_more: Most replicas more.
+        most_fewer: Most replicas fewer.
+
+    """
+
+    seconds: float = 0.0
+    present: float = 0.0
+    ours: float = 0.0
+    present_cost: float = 0.0
+    our_cost: float = 0.0
+    observed: float = 0.0
+    present_within: float = 0.0
+    predicted: float = 0.0
+    ours_within: float = 0.0
+    more: float = 0.0
+    fewer: float = 0.0
+    most_more: float = 0.0
+    most_fewer: float = 0.0
+
+    def add(self, moment: Moment, seconds: float) -> None:
+        """Add a time in which a moment lasted."""
+        hours = seconds / 3600.0
+        self.seconds += seconds
+        self.present += moment.present * seconds
+        self.ours += moment.ours * seconds
+        self.present_cost += moment.present_cost * hours
+        self.our_cost += moment.our_cost * hours
+        if moment.present_within is not None:
+            self.observed += seconds
+            self.present_within += seconds * moment.present_within
+        if moment.ours_within is not None:
+            self.predicted += seconds
+            self.ours_within += seconds * moment.ours_within
+        difference = moment.ours - moment.present
+        self.more += seconds * (difference > 0)
+        self.fewer += seconds * (difference < 0)
+        self.most_more = max(self.most_more, float(difference))
+        self.most_fewer = max(self.most_fewer, float(-difference))
+
+    def merge(self, other: Totals) -> None:
+        """Add another time's totals."""
+        for item in fields(self):
+            name = item.name
+            mine, theirs = getattr(self, name), getattr(other, name)
+            largest = name.startswith("most_")
+            setattr(self, name, max(mine, theirs) if largest else mine + theirs)
+
+    def packed(self) -> array[float]:
+        """The numbers alone: a day of a thousand variants is 290,000 of these."""
+        return array("f", (getattr(self, item.name) for item in fields(self)))
+
+
+class Timeline:
+    """Totals by variant and bucket."""
+
+    def __init__(self) -> None:
+        self._closed: dict[str, deque[tuple[int, array[float]]]] = {}
+        self._open: dict[str, tuple[int, Totals]] = {}
+        self._last: float | None = None
+
+    def record(self, states: Mapping[str, VariantState], *, now: float) -> None:
+        """Record that every variant has been as it is now since the last call; `now`: Unix seconds."""
+        last, self._last = self._last, now
+        for gone in self._open.keys() - states.keys():
+            self._open.pop(gone)
+            self._closed.pop(gone, None)
+        if last is None or not 0.0 < now - last <= GAP_SECONDS:
+            return
+        number = int(now // BUCKET_SECONDS)
+        for key, state in states.items():
+            moment = moment_of(state)
+            if moment is None:
+                continue
+            held, totals = self._open.get(key, (number, Totals()))
+            if held != number:
+                closed = self._closed.setdefault(key, deque(maxlen=BUCKETS))
+                closed.append((held, totals.packed()))
+                totals = Totals()
+            totals.add(moment, now - last)
+            self._open[key] = number, totals
+
+    def forget(self) -> None:
+        """Count no time until the next record: another replica leads meanwhile."""
+        self._last = None
+
+    def since(self, start: float) -> dict[str, Totals]:
+        """Totals by variant of the buckets that end after a time, Unix seconds."""
+        first = int(start // BUCKET_SECONDS)
+        found = {}
+        for key, (number, totals) in self._open.items():
+            whole = Totals()
+            for held, numbers in self._closed.get(key, ()):
+                if held >= first:
+                    whole.merge(Totals(**dict(zip(_NAMES, numbers, strict=True))))
+            if number >= first:
+                whole.merge(totals)
+            if whole.seconds > 0:
+                found[key] = whole
+        return found
+
+
+_NAMES = tuple(item.name for item in fields(Totals))
+
+
+def moment_of(state: VariantState) -> Moment | None:
+    """A variant as it is; None while there is no decision of this process."""
+    decision = state.decision
+    if state.desired is None or decision is None:
+        return None
+    targets, traffic, candidate = state.source.targets, state.traffic, decision.candidate
+    observed = (None, None) if traffic is None else (traffic.ttft_ms, traffic.itl_ms)
+    bounds = (targets.ttft_ms, targets.itl_ms)
+    unit = state.cost / state.desired if state.desired else 0.0
+    replicas = state.source.replicas
+    current = decision.current_cost
+    if replicas and current:
+        current *= state.source.spec_replicas / replicas
+    elif state.accelerator == state.source.accelerator:
+        current = unit * state.source.spec_replicas
+    return Moment(
+        present=state.source.spec_replicas,
+        ours=state.desired,
+        present_cost=current,
+        our_cost=state.cost,
+        present_within=within(observed, bounds),
+        ours_within=within((candidate.ttft_ms or None, candidate.itl_ms or None), bounds),
+    )
+
+
+def within(
+    latencies: tuple[float | None, float | None], bounds: tuple[float, float]
+) -> bool | None:
+    """Whether latencies are within their targets; None where no target has a latency."""
+    pairs = [
+        (latency, bound)
+        for latency, bound in zip(latencies, bounds, strict=True)
+        if bound and latency is not None
+    ]
+    return all(latency <= bound for latency, bound in pairs) if pairs else None
+
+
+def document(totals: Totals) -> dict[str, Any]:
+    """Totals as JSON: means, hours, cents, shares from 0 to 1; null where nothing is known."""
+
+    def share(part: float, whole: float) -> float | None:
+        return round(part / whole, 4) if whole > 0 else None
+
+    def side(replicas: float, cost: float, within: float, known: float) -> dict[str, Any]:
+        return {
+            "meanReplicas": share(replicas, totals.seconds),
+            "replicaHours": round(replicas / 3600.0, 3),
+            "costCents": round(cost, 2),
+            "attainment": share(within, known),
+        }
+
+    return {
+        "hours": round(totals.seconds / 3600.0, 3),
+        "present": side(
+            totals.present, totals.present_cost, totals.present_within, totals.observed
+        ),
+        "ours": side(totals.ours, totals.our_cost, totals.ours_within, totals.predicted),
+        "moreReplicas": {
+            "share": share(totals.more, totals.seconds),
+            "most": round(totals.most_more),
+        },
+        "fewerReplicas": {
+            "share": share(totals.fewer, totals.seconds),
+            "most": round(totals.most_fewer),
+        },
+    }

@@ -1,0 +1,61 @@
+"""Rows of prices and service classes that an installation brings, in ConfigMaps that people do not edit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from adapter.resources.configuration.last_good import NamedClass, PricedAccelerator
+
+SUFFIX = "-defaults"
+"""What the name of a ConfigMap of defaults ends with, after that of the one that people edit."""
+
+
+def is_default(where: str, name: str) -> bool:
+    """Whether a place is a row of the defaults of a ConfigMap."""
+    return f"{name}{SUFFIX}: " in where
+
+
+def without_name(
+    classes: Mapping[str, NamedClass], config_map: str, name: str
+) -> dict[str, NamedClass]:
+    """Classes without a default of that name, for which people have a class under another key."""
+    return {
+        key: item
+        for key, item in classes.items()
+        if item.service_class.name != name or not is_default(item.where, config_map)
+    }
+
+
+class Written:
+    """Keys of the rows that people wrote, which hide the defaults of the same keys."""
+
+    def __init__(self) -> None:
+        self._own: set[tuple[str, str]] = set()
+
+    def counts(
+        self,
+        where: str,
+        config_map: str,
+        key: str,
+        *,
+        rows: dict[str, Any],
+        last: Mapping[str, PricedAccelerator] | Mapping[str, NamedClass],
+    ) -> bool:
+        """Whether a row is the one of its key: a default is none where people have, or had, written one.
+
+        Args:
+            where: place of the ConfigMap, for messages.
+            config_map: name of the ConfigMap that people edit.
+            key: key of the row.
+            rows: rows read so far; a default that the row hides is removed.
+            last: rows in force at the last reading.
+
+        """
+        if not where.endswith(SUFFIX):
+            self._own.add((config_map, key))
+            rows.pop(key, None)
+            return True
+        before = last.get(key)
+        had = before is not None and not is_default(before.where, config_map)
+        return not had and (config_map, key) not in self._own

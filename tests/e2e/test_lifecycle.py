@@ -1,0 +1,128 @@
+"""Installing, upgrading, uninstalling and advising in a real control plane, by the real kubectl.
+
+Runs where KUBEBUILDER_ASSETS names a folder with kube-apiserver and etcd.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import control_plane, installation
+from tests.e2e.installation import SYSTEM, VARIANTS, Installation, until
+from tests.fakes import cluster_world as worlds
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(
+        not (control_plane.binary("kube-apiserver") and control_plane.binary("etcd")),
+        reason="KUBEBUILDER_ASSETS names no folder with kube-apiserver and etcd",
+    ),
+]
+
+MANIFESTS = installation.ROOT / "manifests"
+CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/variantautoscalings.llmd.ai"
+COSTS = f"/api/v1/namespaces/{SYSTEM}/configmaps/accelerator-unit-costs"
+
+
+async def test_the_emulated_overlay_is_applied_by_one_call(tmp_path: Path) -> None:
+    """To a cluster that is new: kubectl exits with 0, twice, and all that it names is there."""
+    async with control_plane.running(tmp_path) as plane:
+        found = Installation(plane)
+        for _ in range(2):
+            await found.kubectl("apply", "-k", str(MANIFESTS / "overlays/emulated"))
+        for path in (
+            CRD,
+            f"/apis/apps/v1/namespaces/{SYSTEM}/deployments/variant-adapter",
+            "/apis/apps/v1/namespaces/llm-d-sim/deployments/load",
+            installation.API_SERVICE,
+        ):
+            assert await found.get(path) is not None, path
+        # What the load's init container does, with the rights of its service account.
+        await found.kubectl(
+            "create", "--as=system:serviceaccount:llm-d-sim:load",
+            "-f", str(MANIFESTS / "overlays/emulated/variant.yaml"), "--validate=false",
+        )  # fmt: skip
+
+
+async def test_an_upgrade_keeps_prices_and_variants(tmp_path: Path) -> None:
+    """From an older CRD: fields come, a price of somebody stays, and so do the variants."""
+    async with control_plane.running(tmp_path) as plane:
+        found = Installation(plane)
+        (older,) = worlds.manifests("crd/variantautoscalings.yaml")
+        version = older["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
+        del version["status"]["properties"]["history"]
+        older["metadata"].pop("labels")
+        await found.apply(older)
+        await found.kubectl("apply", "-k", str(MANIFESTS / "base"))
+        await found.kubectl("create", "-f", str(MANIFESTS / "samples/configmaps.yaml"))
+        price = '{"data": {"A100": "{\\"device\\": \\"A100\\", \\"cost\\": \\"7\\"}"}}'
+        await found.kubectl(
+            "patch",
+            "configmap",
+            "accelerator-unit-costs",
+            "-n",
+            SYSTEM,
+            "--type=merge",
+            "-p",
+            price,
+        )
+        await plane.create("/api/v1/namespaces", {"metadata": {"name": "team-a"}})
+
+        async def established() -> bool:
+            return await found.get(VARIANTS) is not None
+
+        await until(established, what="the CRD")
+        await plane.create(VARIANTS, worlds.variant("v"))
+        before = await found.get(COSTS)
+        await found.kubectl("apply", "-k", str(MANIFESTS / "overlays/limited"))
+        assert (await found.get(COSTS))["data"] == before["data"]
+        assert await found.get(f"{VARIANTS}/v") is not None
+        now = (await found.get(CRD))["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+        assert "history" in now["properties"]["status"]["properties"]
+
+
+async def test_uninstalling_keeps_variants_and_prices(tmp_path: Path) -> None:
+    """All else goes, whichever overlay was applied; and what is installed again finds them."""
+    async with installation.running(tmp_path) as found:
+        await found.kubectl("apply", "-k", str(MANIFESTS / "overlays/actuate"))
+        await found.deploy("v", 1)
+        remove = ("delete", "--ignore-not-found", "-k", str(MANIFESTS / "uninstall"))
+        await found.kubectl(*remove)
+        for path in (CRD, f"{VARIANTS}/v", COSTS, f"/api/v1/namespaces/{SYSTEM}"):
+            assert await found.get(path) is not None, path
+        for path in (
+            installation.API_SERVICE,
+            f"/apis/apps/v1/namespaces/{SYSTEM}/deployments/variant-adapter",
+            f"{installation.RBAC}/clusterroles/variant-adapter",
+            f"{installation.RBAC}/clusterroles/variant-adapter-actuate",
+        ):
+            assert await found.get(path) is None, path
+        await found.kubectl(*remove)
+        await found.kubectl("apply", "-k", str(MANIFESTS / "base"))
+        assert await found.get(f"{VARIANTS}/v") is not None
+
+
+async def test_advice_becomes_a_metric_by_one_annotation(tmp_path: Path) -> None:
+    """Decided and recorded in the status, served only once the variant is active."""
+    async with installation.running(tmp_path) as found:
+        await found.deploy("v", 1)
+        found.pages.load["v"] = 6.0
+        async with found.replica("a", "--actuate=none") as replica:
+            await until(replica.ready, what=f"readiness, see {replica.log.read_text()}")
+
+            async def decided() -> bool:
+                return await found.desired() == 2
+
+            async def served() -> bool:
+                return await found.metric() == ["2"]
+
+            await until(decided, what="the decision")
+            assert await found.metric() == []
+            status = (await found.get(f"{VARIANTS}/v"))["status"]
+            assert status["history"][-1]["replicas"] == 2
+            assert (await found.condition("OptimizationReady"))[2].startswith("advisory")
+            await found.kubectl("annotate", "va", "v", "-n", "team-a", "llmd.ai/actuate=hpa")
+            await until(served, what="the metric")
