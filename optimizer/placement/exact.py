@@ -162,9 +162,10 @@ class Component:
             # First the patterns that cost next to nothing at the duals: the plan of them is mostly the best.
             full = value - bound.value - step + slack
             distance = min(share * scale, full)
-            kept = pricing.within(stage, bound, distance)
-            if kept is None:
+            found = pricing.within(stage, bound, distance)
+            if found is None:
                 return None
+            kept, complete = found
             part = self._listed(
                 {
                     item.name: _with(item, kept[item.name], best[item.name])
@@ -179,7 +180,7 @@ class Component:
             if self._value(stage, part.placed) < value - slack:
                 best, value = part.placed, self._value(stage, part.placed)
             if distance >= value - bound.value - step:
-                return Solved(best, gap, finished=part.finished)
+                return Solved(best, gap if complete else None, finished=part.finished and complete)
         return None
 
     def _proven(self, stage: Stage, value: float, bound: Bound) -> bool:
@@ -209,8 +210,8 @@ class Component:
         """Partial service, of the patterns that can be in a cheapest plan; without proof."""
         stage = Stage(None, floors)
         bound = pricing.bound(stage)
-        kept = pricing.within(stage, bound, max(abs(bound.value), 1.0) / 500.0)
-        kept = pricing.lists if kept is None else kept
+        found = pricing.within(stage, bound, max(abs(bound.value), 1.0) / 500.0)
+        kept = pricing.lists if found is None else found[0]
         own = {
             item.name: _with(item, kept[item.name], best[item.name]) for item in self._problem.items
         }

@@ -8,6 +8,7 @@ limit is given up. This is branch and bound by breadth, on arrays.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -42,6 +43,13 @@ class Loaded(NamedTuple):
             price = price + self.moved[row] * (counts > 0)
         return price
 
+    def total(self, item: Item, counts: IntArray) -> FloatArray:
+        """Prices of P plans, shape (P, J) to (P,)."""
+        total = np.zeros(counts.shape[0])
+        for row in range(len(item.rows)):
+            total += self.of(item, row, counts[:, row].astype(np.float64))
+        return total
+
 
 def loaded(item: Item, duals: FloatArray, factor: float = 1.0) -> Loaded:
     """Prices times a factor, plus what the item's resources are worth at their duals, shape (K,)."""
@@ -69,35 +77,51 @@ def near(item: Item, prices: Loaded, above: float) -> IntArray | None:
     """Patterns whose price is at most `above` more than the least; None where they are too many."""
     if item.demand <= 0:
         return item.least[None, :]
-    speeds = [0.0]
-    if item.routing == "round-robin":
-        speeds = sorted({float(speed) for speed in item.worths if speed > 0})
-    limit = math.inf
-    for speed in speeds:
-        limit = min(limit, _cover(item, prices, speed))
-    parts: list[IntArray] = []
-    for within in (0.0, above):
-        parts = []
-        for speed in speeds:
-            part = _within(item, prices, speed, limit + within)
-            if part is None:
-                return None
-            parts.append(part)
-        counts = np.unique(np.concatenate(parts), axis=0)
-        if not counts.shape[0]:
-            return counts
-        limit = float(_total(item, prices, counts).min())
-        limit += 1e-9 * max(abs(limit), 1.0)
-    total = _total(item, prices, counts)
+    speeds = _speeds(item)
+    top = min(_cover(item, prices, speed) for speed in speeds)
+    low = min(_relaxed(item, prices, speed) for speed in speeds)
+    counts = np.zeros((0, len(item.rows)), dtype=np.int64)
+    for part in (1 / 64, 1 / 8, 1.0):
+        # The least price first, by limits that rise from the relaxation's: a low one leaves little to do.
+        limit = low + part * (top - low) if math.isfinite(top) else top
+        listed = _listed(item, prices, speeds, limit)
+        if listed is None:
+            return None
+        counts = listed
+        if counts.shape[0] or not math.isfinite(top):
+            break
+    if not counts.shape[0]:
+        return counts
+    limit = float(prices.total(item, counts).min())
+    limit += 1e-9 * max(abs(limit), 1.0)
+    if above > 0:
+        listed = _listed(item, prices, speeds, limit + above)
+        if listed is None:
+            return None
+        counts = listed
+    total = prices.total(item, counts)
     found: IntArray = counts[total <= limit + above]
     return found
 
 
-def _total(item: Item, prices: Loaded, counts: IntArray) -> FloatArray:
-    total = np.zeros(counts.shape[0])
-    for row in range(len(item.rows)):
-        total += prices.of(item, row, counts[:, row].astype(np.float64))
-    return total
+def _listed(item: Item, prices: Loaded, speeds: Sequence[float], limit: float) -> IntArray | None:
+    parts: list[IntArray] = []
+    for speed in speeds:
+        part = _within(item, prices, speed, limit)
+        if part is None:
+            return None
+        parts.append(part)
+    found: IntArray = parts[0] if len(parts) == 1 else np.unique(np.concatenate(parts), axis=0)
+    return found
+
+
+def _relaxed(item: Item, prices: Loaded, speed: float) -> float:
+    """A price that no plan of one speed is below."""
+    worths = _worths(item, speed)
+    some = worths > 0
+    if not some.any():
+        return math.inf
+    return item.demand * float((prices.each[some] / worths[some]).min())
 
 
 def _worths(item: Item, speed: float) -> FloatArray:
@@ -107,15 +131,41 @@ def _worths(item: Item, speed: float) -> FloatArray:
     return np.where(item.worths >= speed, speed, 0.0)
 
 
+def relaxed(item: Item, prices: Loaded) -> float:
+    """A price that no plan is below; infinite where there is none."""
+    return min(_relaxed(item, prices, speed) for speed in _speeds(item))
+
+
+def cover(item: Item, prices: Loaded) -> IntArray:
+    """The cheaper of the plans that take the best row first, at each speed; shape (1, J) or (0, J)."""
+    best, chosen = math.inf, np.zeros((0, len(item.rows)), dtype=np.int64)
+    for speed in _speeds(item):
+        counts = _covered(item, prices, speed)
+        if counts is not None and (price := float(prices.total(item, counts)[0])) < best:
+            best, chosen = price, counts
+    return chosen
+
+
+def _speeds(item: Item) -> list[float]:
+    if item.routing != "round-robin":
+        return [0.0]
+    return sorted({float(speed) for speed in item.worths if speed > 0})
+
+
 def _cover(item: Item, prices: Loaded, speed: float) -> float:
     """Price of one plan that carries the demand; infinite where the greedy one does not."""
+    counts = _covered(item, prices, speed)
+    return math.inf if counts is None else float(prices.total(item, counts)[0]) * (1.0 + 1e-9)
+
+
+def _covered(item: Item, prices: Loaded, speed: float) -> IntArray | None:
     worths = _worths(item, speed)
     if speed and (item.least[worths <= 0] > 0).any():
-        return math.inf
+        return None
     counts = item.least.copy()
     rest = item.demand - float(counts @ worths)
     if item.limited_share:
-        return math.inf
+        return None
     ratio = np.where(worths > 0, prices.each / np.maximum(worths, 1e-300), np.inf)
     for row in np.argsort(ratio, kind="stable").tolist():
         if rest <= 0 or worths[row] <= 0:
@@ -124,8 +174,8 @@ def _cover(item: Item, prices: Loaded, speed: float) -> float:
         counts[row] += more
         rest -= more * float(worths[row])
     if rest > ROUNDING * item.demand:
-        return math.inf
-    return float(_total(item, prices, counts[None, :])[0]) * (1.0 + 1e-9)
+        return None
+    return counts[None, :]
 
 
 def _within(item: Item, prices: Loaded, speed: float, limit: float) -> IntArray | None:

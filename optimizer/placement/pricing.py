@@ -13,11 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from optimizer.placement.near import loaded, near
+from optimizer.placement.near import cover, loaded, near, relaxed
 from optimizer.placement.patterns import Patterns, priced
 from optimizer.placement.problem import FloatArray, IntArray, Item, Resource
 
 _ROUNDS = 80
+_TIES = 1e-4
+_MANY, _FEW = 3_000, 20
 LARGEST_LIST = 60_000
 """Patterns of one component that are given to the integer program at most."""
 
@@ -83,7 +85,21 @@ class Pricing:
         self._priorities = np.array([item.priority for item in items])
         for at in self._large:
             self._grow(at, np.zeros(len(scarce)), 1.0, 0.0)
+            item = items[at]
+            if item.name not in self.lists:
+                self.lists[item.name] = priced(item, np.zeros((0, len(item.rows)), dtype=np.int64))
         self._build()
+
+    def _factors(self, stage: Stage) -> FloatArray:
+        """What prices count in a stage by item; those of large items a little in all, to have few ties."""
+        if stage.priority is None:
+            return np.ones(len(self._items))
+        factors = np.zeros(len(self._items))
+        for at in self._large:
+            item = self._items[at]
+            tops = np.minimum(item.most, np.ceil(item.demand / np.maximum(item.worths, 1e-9)))
+            factors[at] = _TIES / max(4.0 * float((tops + item.least) @ item.unit_costs), 1.0)
+        return factors
 
     def _own(self, item: Item, duals: FloatArray) -> FloatArray:
         return np.array(
@@ -97,12 +113,25 @@ class Pricing:
         """Add the patterns of a large item that are near its least price; False where they are too many."""
         item = self._items[at]
         counts = near(item, loaded(item, self._own(item, duals), factor), above)
-        if counts is None:
-            return False
+        if counts is None or counts.shape[0] > _MANY:
+            if counts is None or above > 0:
+                return False
+            own = loaded(item, self._own(item, duals), factor)
+            counts = counts[np.argsort(own.total(item, counts), kind="stable")[:_FEW]]
         before = self.lists.get(item.name)
         if before is not None:
             counts = np.concatenate([before.counts, counts])
         self.lists[item.name] = priced(item, np.unique(counts, axis=0))
+        return True
+
+    def _add(self, stage: Stage, at: int, duals: FloatArray, factor: float) -> bool:
+        """Add patterns of a large item that are good at some duals: the best for the price, else nearly."""
+        if stage.priority is None:
+            return self._grow(at, duals, factor, 0.0)
+        item = self._items[at]
+        before = self.lists[item.name].counts
+        counts = cover(item, loaded(item, self._own(item, duals), factor))
+        self.lists[item.name] = priced(item, np.unique(np.concatenate([before, counts]), axis=0))
         return True
 
     def _build(self) -> None:
@@ -140,7 +169,7 @@ class Pricing:
         from scipy import optimize, sparse  # noqa: PLC0415 - takes longer to load than most plans take
 
         kinds, number = len(self._limits), len(self._items)
-        factor = 1.0 if stage.priority is None else 0.0
+        factors = self._factors(stage)
         goal = np.where(self._priorities == stage.priority, -1.0, 0.0)
         floors = list(stage.floors.items())
         columns = np.unique(
@@ -150,7 +179,9 @@ class Pricing:
             )
         )
         # What breaks a constraint costs a lot: the program always has an answer.
-        high = (float(self._prices.max(initial=0.0)) * 10.0 + 1.0) if factor else 10.0
+        high = 10.0
+        if stage.priority is None:
+            high = float(self._prices.max(initial=0.0)) * 10.0 + 1.0
         best: Bound | None = None
         for _ in range(_ROUNDS):
             size = columns.size
@@ -176,7 +207,7 @@ class Pricing:
             limits = np.concatenate([self._limits, [-float(least) for _, least in floors]])
             costs = np.concatenate(
                 [
-                    factor * self._prices[columns] + goal[owners],
+                    factors[owners] * self._prices[columns] + goal[owners],
                     np.zeros(rest.size),
                     np.full(kinds + len(floors), high),
                 ]
@@ -192,19 +223,30 @@ class Pricing:
             for row, (priority, _) in enumerate(floors):
                 offsets -= np.where(self._priorities == priority, marginals[kinds + row], 0.0)
             if self._large:
-                grown = [self._grow(at, duals, factor, 0.0) for at in self._large]
+                grown = [self._add(stage, at, duals, float(factors[at])) for at in self._large]
                 if not all(grown):
                     break
                 columns = self._rebuilt(columns)
-            numbers = factor * self._prices + self._usage @ duals
-            least = self._least(numbers) + offsets
+            numbers = factors[self._owner] * self._prices + self._usage @ duals
+            least = self._least(numbers)
+            if stage.priority is not None:
+                for at in self._large:
+                    item = self._items[at]
+                    prices = loaded(item, self._own(item, duals), float(factors[at]))
+                    least[at] = min(least[at], relaxed(item, prices))
+            least = least + offsets
             least = np.where(self._may_rest | ~self._some, np.minimum(least, 0.0), least)
             value = float(least.sum() - marginals @ limits)
+            if stage.priority is not None:
+                value -= _TIES * len(self._large)
             if best is None or value > best.value:
                 best = Bound(value, duals, offsets, least)
             if value >= found.fun - 1e-9 * max(abs(found.fun), 1.0):
                 break
-            columns = np.unique(np.concatenate([columns, self._first(numbers)]))
+            more = np.unique(np.concatenate([columns, self._first(numbers)]))
+            if more.size == columns.size:
+                break
+            columns = more
         return best or Bound(-np.inf, np.zeros(kinds), goal, np.full(number, -np.inf))
 
     def _rebuilt(self, columns: IntArray) -> IntArray:
@@ -226,26 +268,29 @@ class Pricing:
             moved.append(rows[same][:1])
         return np.unique(np.concatenate(moved).astype(np.int64))
 
-    def within(self, stage: Stage, bound: Bound, distance: float) -> dict[str, Patterns] | None:
-        """Patterns by item that are in plans up to the distance above the bound; None where too many."""
-        factor = 1.0 if stage.priority is None else 0.0
+    def within(
+        self, stage: Stage, bound: Bound, distance: float
+    ) -> tuple[dict[str, Patterns], bool] | None:
+        """Patterns by item that are in plans up to the distance above the bound; None where too many.
+
+        Not all of them, and False, where a large item has too many.
+        """
+        factors, complete = self._factors(stage), True
         for at in self._large:
-            item = self._items[at]
-            mine = loaded(item, self._own(item, bound.duals), factor)
-            counts = near(item, mine, 0.0)
-            if counts is None:
-                return None
+            item, factor = self._items[at], float(factors[at])
+            few = self.lists[item.name]
             lowest = np.inf
-            if counts.shape[0]:
-                few = priced(item, counts)
-                few_loaded = factor * few.prices + few.usage @ self._own(item, bound.duals)
-                lowest = float(few_loaded.min())
+            if len(few.prices):
+                own = few.usage @ self._own(item, bound.duals)
+                lowest = float((factor * few.prices + own).min())
             room = distance - max(lowest + bound.offsets[at] - bound.least[at], 0.0)
-            if room >= 0 and not self._grow(at, bound.duals, factor, room):
-                return None
+            if stage.priority is not None or (
+                room >= 0 and not self._grow(at, bound.duals, factor, room)
+            ):
+                complete = False
         if self._large:
             self._build()
-        numbers = factor * self._prices + self._usage @ bound.duals
+        numbers = factors[self._owner] * self._prices + self._usage @ bound.duals
         keep = numbers + bound.offsets[self._owner] - bound.least[self._owner] <= distance
         if int(keep.sum()) > LARGEST_LIST:
             return None
@@ -254,4 +299,4 @@ class Pricing:
             rows = np.flatnonzero(keep[self._starts[at] : self._starts[at + 1]])
             whole = self.lists[item.name]
             kept[item.name] = Patterns(whole.counts[rows], whole.prices[rows], whole.usage[rows])
-        return kept
+        return kept, complete
