@@ -132,7 +132,8 @@ def _asked(
     """The input of the planner."""
     return Group(
         name=group.name,
-        namespace=group.namespace,
+        # Over several namespaces, budgets count each variant in its own.
+        namespace=group.namespace if len({key.partition("/")[0] for key in inside}) == 1 else "",
         model=group.model,
         service_class=group.service_class,
         variants=tuple(inside),

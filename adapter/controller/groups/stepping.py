@@ -127,7 +127,8 @@ def _part(
     weight = 1.0 if item.group is None else item.group.members[key].weight
     return Part(
         key=key,
-        planned=candidate.replicas,
+        # Replicas that do not come count for nothing, and still are the variant's least.
+        planned=max(candidate.replicas, item.variants[key].min_replicas),
         # Replicas of another accelerator are another number.
         target=candidate.replicas if other else asked(record),
         ready=ready(source),
