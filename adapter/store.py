@@ -6,6 +6,7 @@ publishes, the API server reads; neither knows the other.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -83,12 +84,39 @@ _Tables = Mapping[tuple[str | None, str], _Table]
 _EMPTY = _Table((), {})
 
 
+class Changes:
+    """Wakes all who wait for a change; who looks and waits without an `await` between misses none."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def notify(self) -> None:
+        """Wake everybody who waits now."""
+        event, self._event = self._event, asyncio.Event()
+        event.set()
+
+    async def wait(self, seconds: float | None = None) -> None:
+        """Wait for the next change, or at most so many seconds."""
+        event = self._event
+        try:
+            async with asyncio.timeout(seconds):
+                await event.wait()
+        except TimeoutError:
+            return
+
+
 class TargetStore:
-    """Holds the current snapshot; `publish` replaces it as a whole. A provider of external metrics."""
+    """Holds the current snapshot; `publish` replaces it as a whole. A provider of external metrics.
+
+    Attributes:
+        changes: Tells of every new snapshot, and of demand that wakes a variant.
+
+    """
 
     def __init__(self, *, now: Callable[[], float] = time.time) -> None:
         """`now`: Unix time, by which items expire."""
         self._now = now
+        self.changes = Changes()
         self._tables: _Tables = MappingProxyType({})
         self._names: tuple[str, ...] = ()
 
@@ -112,6 +140,7 @@ class TargetStore:
         tables = {key: _table(entries) for key, entries in by_metric.items()}
         self._names = tuple(sorted({metric for _, metric in tables}))
         self._tables = MappingProxyType(tables)
+        self.changes.notify()
 
     def list_external_metrics(self) -> tuple[str, ...]:
         """Names of all published metrics, sorted."""

@@ -169,16 +169,17 @@ def update(before: State | None, rate: float, *, at: float) -> State:
     return replace(after, leads=tuple(_compared(lead, after, rate) for lead in before.leads))
 
 
-def usual_change(state: State, seconds: float) -> float:
+def usual_change(state: State, seconds: float, *, chance: float = 0.0) -> float:
     """Standard deviation of the rate's change over a lead, beyond what chance shows; requests per second.
 
-    A rate that only rises, or only falls, does not vary in that: its trend says where it goes.
+    A rate that only rises, or only falls, does not vary in that: its trend says where it goes. `chance` is
+    the mean square that chance shows beside that of the arrivals.
     """
     known = [lead for lead in state.leads if lead.changes >= RECENT_CHANGES // 2]
     if not known:
         return 0.0
     lead = min(known, key=lambda item: abs(item.seconds - seconds))
-    return math.sqrt(max(lead.square - lead.mean * lead.mean, 0.0))
+    return math.sqrt(max(lead.square - lead.mean * lead.mean - chance, 0.0))
 
 
 def ahead(state: State, seconds: float) -> float | None:

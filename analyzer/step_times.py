@@ -3,10 +3,14 @@
 One step that serves n requests, computes p prompt tokens and reads c tokens of context takes
 
     step = base + per_request * n + per_sqrt_request * sqrt(n) + per_prefill_token * p + per_context_token * c
+           + per_prompt * prompts
 
 per_sqrt_request is 0 but for mixtures of experts, whose steps bend over the batch: the more requests, the
 more experts' weights a step reads, until it reads all of them. On measured servers one term in sqrt(n)
 predicts such steps as well as a saturating exponential or a power with an exponent of its own.
+
+per_prompt, 0 unless measurements show it, is what a prompt costs once, whatever its length: tokenization,
+scheduling, the launch of its prefill, and the step that is not captured as a graph.
 
 These numbers belong to model, GPU and engine and do not move with the traffic; decode time, its slope over
 the batch, prefill interference and TTFT follow from them and from the lengths of the requests that are
@@ -30,6 +34,7 @@ class StepTimes:
         per_prefill_token_ms: time that each prompt token computed in the step adds.
         per_context_token_ms: time that each token of context adds, once per step and request that holds it.
         per_sqrt_request_ms: time per square root of the requests in the step; 0 for dense models.
+        per_prompt_ms: time that each prompt adds once, whatever its length; 0 where it is not measured.
 
     """
 
@@ -38,6 +43,7 @@ class StepTimes:
     per_prefill_token_ms: float
     per_context_token_ms: float
     per_sqrt_request_ms: float = 0.0
+    per_prompt_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

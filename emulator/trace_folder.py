@@ -47,11 +47,16 @@ def find(name: Path, folder: Path | None) -> Path:
     """Path of a trace: the path itself if it exists, else the folder's entry, with or without its suffix.
 
     Raises:
-        TraceError: There is none; the message says what the folder has.
+        TraceError: There is none; the message says what the folder has, or how a folder is named.
 
     """
-    if folder is None or name.exists():
+    if name.exists():
         return name
+    if folder is None:
+        raise TraceError(
+            f"{name}: no such file; for a trace by its name, give the folder that has it: --traces DIR, or"
+            f" {VARIABLE}"
+        )
     inside = folder / name
     known = entries(folder)
     if inside.exists():

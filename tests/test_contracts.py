@@ -27,6 +27,11 @@ ALLOWED = {
         "adapter.formats.plots",
         "emulator",
     ),
+    "grpc and protobuf stay in keda": (
+        "adapter.keda.protocol",
+        "adapter.keda.server",
+        "adapter.keda.service",
+    ),
     "aiconfigurator-core stays in profiles.aiconfigurator": ("adapter.profiles.aiconfigurator",),
 }
 """Modules that may import what a contract forbids to the others."""

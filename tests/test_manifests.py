@@ -179,7 +179,13 @@ def test_overlays_grant_what_their_duties_need() -> None:
         ("apps", "statefulsets/scale"),
         ("leaderworkerset.x-k8s.io", "leaderworkersets/scale"),
     ]
-    for folder in ("base", "overlays/limited", "overlays/cert-manager", "overlays/monitoring"):
+    for folder in (
+        "base",
+        "overlays/limited",
+        "overlays/cert-manager",
+        "overlays/monitoring",
+        "overlays/advisory",
+    ):
         for verb in ("patch", "update"):
             assert not any(granted(folder, verb, *item, "team-a", "v") for item in scaled)
     assert all(granted("overlays/actuate", "patch", *item, "team-a", "v") for item in scaled)

@@ -14,12 +14,13 @@ from adapter.collector.collector import CollectionSettings
 from adapter.collector.servers.access import Access
 from adapter.controller.demand import RateSettings
 from adapter.controller.settings import LoopSettings
+from adapter.keda.options import KedaOptions
 from adapter.kube import labels
 from adapter.kube.leader_election import LeaseTimes
 from adapter.resources.watches import Scope
 from adapter.settings.control import Collecting, Prometheus, Reconciling, Sizing
 from adapter.settings.declaration import declarations, resolve
-from adapter.settings.serving import Cluster, Delegation, Serving
+from adapter.settings.serving import Cluster, Delegation, Keda, Serving
 from adapter.tls.certificate_secret import OwnCertificates
 from certs.rotation import Times
 from optimizer.stabilization import StabilizationLimits
@@ -57,6 +58,7 @@ def options_of(args: argparse.Namespace) -> ServeOptions:
         metrics_host=server.metrics_host,
         metrics_port=server.metrics_port,
         metrics_auth=server.metrics_auth,
+        keda=_keda(resolve(Keda, vars(args)), server),
     )
 
 
@@ -68,6 +70,7 @@ _CLUSTER_ONLY = (
 _VARIANTS_ONLY = ("client_ca_file", "requestheader_client_ca_file")
 _OWN_CERTIFICATE_ONLY = ("certificate_secret", "certificate_overlap", "service_name", "api_service")
 _DELEGATE_ONLY = tuple(item.name for item in declarations(Delegation) if item.name != "delegate_to")
+_KEDA_ONLY = tuple(item.name for item in declarations(Keda) if item.name != "keda_port")
 
 
 def _check_used(args: argparse.Namespace, server: Serving, *, in_cluster: bool) -> None:
@@ -91,6 +94,8 @@ def _check_used(args: argparse.Namespace, server: Serving, *, in_cluster: bool) 
         )
     if args.delegate_to is None:
         reasons |= dict.fromkeys(_DELEGATE_ONLY, "is used with --delegate-to only")
+    if args.keda_port is None:
+        reasons |= dict.fromkeys(_KEDA_ONLY, "is used with --keda-port only")
     for name, reason in reasons.items():
         if getattr(args, name) not in (None, []):
             raise errors.UsageError(f"--{name.replace('_', '-')}: {reason}; leave it out")
@@ -195,6 +200,49 @@ def _delegate(settings: Delegation) -> delegation.DelegateOptions | None:
         key=settings.delegate_client_key,
         token_file=settings.delegate_token_file,
         timeout_seconds=settings.delegate_timeout,
+    )
+
+
+def _keda(settings: Keda, server: Serving) -> KedaOptions | None:
+    """Options of the external scaler; None without one.
+
+    Raises:
+        UsageError: a file is missing or has no effect.
+
+    """
+    if settings.keda_port is None:
+        return None
+    mutual = settings.keda_callers == "certificate"
+    if mutual and settings.keda_client_ca_file is None:
+        raise errors.UsageError(
+            "--keda-client-ca-file: is needed with --keda-callers=certificate: the authorities of KEDA's"
+            " client certificate; or choose --keda-callers=token"
+        )
+    if not mutual and settings.keda_client_ca_file is not None:
+        raise errors.UsageError(
+            "--keda-client-ca-file: is used with --keda-callers=certificate only; leave it out"
+        )
+    if (settings.keda_tls_cert_file is None) != (settings.keda_tls_private_key_file is None):
+        raise errors.UsageError(
+            "--keda-tls-cert-file, --keda-tls-private-key-file: give both or neither"
+        )
+    if (
+        settings.keda_callers == "token"
+        and server.variants is not None
+        and server.kubeconfig is None
+        and not server.in_cluster
+    ):
+        raise errors.UsageError(
+            "--keda-callers=token: no cluster reviews tokens; give --kubeconfig or --in-cluster, or"
+            " choose --keda-callers=certificate"
+        )
+    return KedaOptions(
+        host=settings.keda_host,
+        port=settings.keda_port,
+        callers=settings.keda_callers,
+        client_ca=settings.keda_client_ca_file,
+        certificate=settings.keda_tls_cert_file,
+        key=settings.keda_tls_private_key_file,
     )
 
 

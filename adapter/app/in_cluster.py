@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import structlog
@@ -15,29 +16,37 @@ import structlog
 from adapter import errors
 from adapter.app.config import Configuration
 from adapter.app.endpoints import Endpoints
+from adapter.app.gateways import GatewayWatch
 from adapter.app.managed_targets import ManagedTargets
 from adapter.app.options import Installation, ServeOptions
 from adapter.auth import delegated
 from adapter.clock import Clock
-from adapter.collector import gateway
 from adapter.controller.actuator import Actuator
+from adapter.controller.loop import ControlLoop
+from adapter.controller.state import VariantState
 from adapter.controller.status_writer import StatusWriter
 from adapter.kube.client import Cluster, connected
 from adapter.kube.leader_election import Leadership
 from adapter.kube.lease import KubernetesLease
 from adapter.kube.scale import Scales
-from adapter.resources import inputs
+from adapter.resources import inputs, stored_status
 from adapter.resources.watches import ClusterObjects
 from adapter.resources.wva import managed
-from adapter.tls.certificate_secret import CertificateKeeper
+from adapter.tls.certificate_secret import CertificateKeeper, OwnCertificates
 
 log = structlog.get_logger()
 
 DEBOUNCE_SECONDS = 0.3
 """Real seconds between a change of the objects and its use, so that one update serves many changes."""
 
-FOLLOW_SECONDS = 2 * DEBOUNCE_SECONDS
+STATUS_DEBOUNCE_SECONDS = 0.05
+"""Real seconds between a change of statuses and its use, so that one update serves those of a whole cycle."""
+
+FOLLOW_SECONDS = 3 * STATUS_DEBOUNCE_SECONDS
 """Real seconds that the other replicas have to serve a target from `.status`."""
+
+FOLLOW_MANAGED_SECONDS = 2 * DEBOUNCE_SECONDS
+"""Real seconds that they have to serve one from the ConfigMap of targets, whose change is no status."""
 
 REFRESH_SECONDS = 15.0
 """Most real seconds between two updates, for what is not watched."""
@@ -71,6 +80,7 @@ async def running(
             tasks = [
                 group.create_task(site.objects.run(), name="watch objects"),
                 group.create_task(site.follow(), name="follow objects"),
+                group.create_task(site.statuses.follow(), name="follow statuses"),
             ]
             try:
                 auth = await stack.enter_async_context(
@@ -87,12 +97,44 @@ async def running(
                 )
                 log.info("serving", url=endpoints.url, identity=installation.identity)
                 tasks.append(group.create_task(site.elect(), name="election"))
+                tasks.append(group.create_task(site.gateways.run(), name="watch gateways"))
                 if site.keeper is not None:
                     tasks.append(group.create_task(site.keeper.run(), name="keep certificates"))
                 yield
             finally:
                 for task in tasks:
                     task.cancel()
+
+
+class _Statuses:
+    """Statuses that the leader writes, served by the others without a join of all objects."""
+
+    def __init__(self, loop: ControlLoop, *, failed: Callable[[], object]) -> None:
+        self._loop = loop
+        self._failed = failed
+        self._found: dict[str, tuple[stored_status.Published | None, str]] = {}
+        self._changed = asyncio.Event()
+
+    def note(self, item: Mapping[str, Any]) -> None:
+        """Keep what the status of a variant holds, of which nothing else has changed."""
+        if not self._loop.leading:
+            metadata, status = item["metadata"], item.get("status")
+            found = (stored_status.published(status), stored_status.stored(status))
+            self._found[f"{metadata.get('namespace')}/{metadata['name']}"] = found
+            self._changed.set()
+
+    async def follow(self) -> None:
+        """Serve them, until cancelled."""
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(STATUS_DEBOUNCE_SECONDS)
+            self._changed.clear()
+            found, self._found = self._found, {}
+            try:
+                self._loop.live.follow_statuses(found)
+            except Exception:
+                log.exception("statuses not applied; applying all objects anew")
+                self._failed()
 
 
 class _Site:
@@ -116,15 +158,27 @@ class _Site:
         self._clock = clock
         self._changed = asyncio.Event()
         self._reported: list[str] = []
-        self.objects = ClusterObjects(api, installation.scope, changed=self._changed.set)
+        self._applied = False
+        self.statuses = _Statuses(self._loop, failed=self._changed.set)
+        self.objects = ClusterObjects(
+            api,
+            installation.scope,
+            changed=self._changed.set,
+            status_changed=self.statuses.note,
+        )
         namespace = installation.scope.config_namespace
         self.leadership = Leadership(
             KubernetesLease(api, namespace=namespace, name=installation.lease_name),
             identity=installation.identity,
             times=installation.lease,
         )
-        self._gateways = gateway.Gateways(
-            session, installation.gateways, installation.gateway_access
+        self.gateways = GatewayWatch(
+            session,
+            installation,
+            loop=self._loop,
+            clock=clock,
+            wake=self._wake,
+            always=options.keda is not None,
         )
         self._actuator = Actuator(
             Scales(api), default=installation.actuate_scale, leads=self._leads
@@ -145,16 +199,20 @@ class _Site:
             owner_references=installation.owner_references,
             now=clock.time,
         )
-        self.keeper = (
-            None
-            if installation.certificates is None
-            else CertificateKeeper(
-                api,
-                installation.certificates,
-                folder=options.certificates.state,
-                leads=self._leads,
-                now=lambda: datetime.fromtimestamp(clock.time(), UTC),
-            )
+        self.keeper = self._make_keeper(api, installation.certificates)
+
+    def _make_keeper(
+        self, api: Cluster, certificates: OwnCertificates | None
+    ) -> CertificateKeeper | None:
+        """What keeps the serving certificate; None where it was given."""
+        if certificates is None:
+            return None
+        return CertificateKeeper(
+            api,
+            certificates,
+            folder=self._options.certificates.state,
+            leads=self._leads,
+            now=lambda: datetime.fromtimestamp(self._clock.time(), UTC),
         )
 
     def _leads(self) -> bool:
@@ -162,7 +220,8 @@ class _Site:
 
     def readiness(self) -> str | None:
         """What is not synced yet; None once the variants are known, on leader and followers alike."""
-        return self.objects.readiness()
+        unread = self.objects.readiness()
+        return unread or (None if self._applied else "the objects have not been applied yet")
 
     async def certificate(self) -> tuple[Path, Path]:
         """Files of the serving certificate: given by flags, or kept in the Secret."""
@@ -187,16 +246,18 @@ class _Site:
             await self._sync()
 
     async def _sync(self) -> None:
+        if self.objects.readiness() is not None:
+            return  # a partial snapshot would withdraw the targets of the rest
         try:
             await self._apply_objects()
         except Exception as error:
             # One odd object must not end the service.
             log.exception("sync failed; keeping the last snapshot until the next change")
             self._loop.hold_inputs(error)
+        else:
+            self._applied = True
 
     async def _apply_objects(self) -> None:
-        if self.objects.readiness() is not None:
-            return  # a partial snapshot would withdraw the targets of the rest
         await self.objects.refresh_scales()
         snapshot = await self.objects.inputs()
         self._report(snapshot)
@@ -227,34 +288,53 @@ class _Site:
             self.keeper.sync_now()
         try:
             await self._sync()
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._loop.run(self._after_cycle), name="control loop")
-                if self._installation.gateways:
-                    group.create_task(self._watch_gateways(), name="watch gateways")
+            # What needs no metrics is told now; the first cycle waits for two scrapes.
+            await self._reporter.write(self._without_status(), self._loop.refused)
+            await self._loop.run(self._after_cycle)
         finally:
             self._loop.stop_leading()
             self._changed.set()
 
+    def _without_status(self) -> dict[str, VariantState]:
+        """Variants that were told nothing yet."""
+        return {
+            key: state
+            for key, state in self._loop.states.items()
+            if not (self.objects.variant(key) or {}).get("status")
+        }
+
     async def _after_cycle(self) -> None:
-        to_wake = self._loop.variants_to_start()
+        starting = self._loop.groups.starting(self._loop.states)
+        to_wake = self._loop.waking.variants | starting
         if to_wake:
             # An HPA that queries another replica must not get the former zero: it would scale down again.
-            await self._reporter.write(self._loop.states, self._loop.refused)
-            await asyncio.sleep(FOLLOW_SECONDS)
+            states = self._loop.states
+            seconds = await self._write_now({key: states[key] for key in to_wake & states.keys()})
+            await asyncio.sleep(seconds)
         unapplied = await self._actuator.act(self._loop.states, to_wake)
         await self._reporter.write(self._loop.states, self._loop.refused, unapplied=unapplied)
+        await self._write_managed()
+
+    async def _wake(self, keys: frozenset[str]) -> None:
+        """Start variants at zero at once: the target first, on all replicas, then the scale target."""
+        states = self._loop.live.wake(keys)
+        if not states:
+            return
+        seconds = await self._write_now(states)
+        await asyncio.sleep(seconds)
+        await self._actuator.act(states, frozenset(states))
+
+    async def _write_now(self, states: Mapping[str, VariantState]) -> float:
+        """Write targets for the other replicas; the seconds until these serve them."""
+        managed_states = {k: s for k, s in states.items() if self.objects.variant(k) is None}
+        await self._reporter.write_now(states)
+        if not managed_states:
+            return FOLLOW_SECONDS
+        await self._write_managed()
+        return FOLLOW_MANAGED_SECONDS
+
+    async def _write_managed(self) -> None:
         states = self._loop.states
         await self._managed.write(
             {key: states[key] for key in states if self.objects.variant(key) is None}
         )
-
-    async def _watch_gateways(self) -> None:
-        """Scrape the gateways, until cancelled: requests for a model without replicas wait for no cycle."""
-        while True:
-            now = self._clock.monotonic()
-            try:
-                demand = await self._gateways.demand(self._loop.gateway_window, now=now)
-                self._loop.set_gateway_demand(demand)
-            except Exception:
-                log.exception("gateways not read; retrying at the next scrape")
-            await self._clock.sleep(self._installation.gateway_seconds)

@@ -158,6 +158,8 @@ class MetricsPort:
         state = self._loop.states.get(key)
         if state is not None:
             document = explain.of_state(state, now=self._clock.time())
+            # For autoscalers, such as KEDA by its trigger `metrics-api`: null is an error to it.
+            document["servedReplicas"] = self._loop.live.served(key)
             return web.json_response({**self._leadership(), **document})
         for refusal in self._loop.refused:
             if refusal.key == key:

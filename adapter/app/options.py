@@ -12,6 +12,7 @@ from adapter.auth import local as local_auth
 from adapter.collector.servers.access import PLAIN, Access
 from adapter.controller.settings import LoopSettings
 from adapter.installation import Names
+from adapter.keda.options import KedaOptions
 from adapter.kube.leader_election import LeaseTimes
 from adapter.resources.watches import Scope
 from adapter.tls import connections
@@ -45,6 +46,7 @@ class Installation:
         gateways: Namespace (empty for any) and metrics URL of each inference gateway's endpoint picker.
         gateway_access: Authorities and token that gateways with https are reached with.
         gateway_seconds: Seconds between two scrapes of the gateways.
+        wake_seconds: Seconds between two scrapes of those that may wake a variant at zero replicas.
         certificates: Serving certificate kept in a Secret; None uses the files that were given.
 
     """
@@ -59,6 +61,7 @@ class Installation:
     gateways: tuple[tuple[str, str], ...] = ()
     gateway_access: Access = PLAIN
     gateway_seconds: float = 1.0
+    wake_seconds: float = 0.15
     certificates: OwnCertificates | None = None
 
 
@@ -84,6 +87,7 @@ class ServeOptions:
         metrics_port: Port for metrics and explanations without TLS; None for none.
         metrics_auth: Readers of metrics and explanations there: callers with a bearer token that the cluster
             accepts, and peers on loopback ("cluster"); or all ("none").
+        keda: External scaler for KEDA; None for none.
 
     """
 
@@ -102,3 +106,4 @@ class ServeOptions:
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = None
     metrics_auth: Literal["cluster", "none"] = "cluster"
+    keda: KedaOptions | None = None

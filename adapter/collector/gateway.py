@@ -75,6 +75,10 @@ class Demand:
         """Text for reasons."""
         return f"{self.waiting:g} wait at the gateway, {self.arrived:g} came"
 
+    def __add__(self, other: Demand) -> Demand:
+        """Requests for the model at other gateways besides."""
+        return Demand(waiting=self.waiting + other.waiting, arrived=self.arrived + other.arrived)
+
     @property
     def any(self) -> bool:
         """Whether there are requests for the model."""
@@ -163,6 +167,11 @@ class Gateways:
         self._endpoints = tuple(dict.fromkeys(endpoints))
         self._counts: dict[tuple[str, str], float] = {}
         self._problems: dict[str, str] = {}
+
+    @property
+    def failing(self) -> bool:
+        """Whether a page could not be read the last time."""
+        return bool(self._problems)
 
     async def demand(
         self, window: GatewayWindow | None = None, *, now: float = 0.0

@@ -64,6 +64,7 @@ STEPS = (
         "MS",
         "Time that each token of context of a request in a step adds, ms. Default 0",
     ),
+    ("--step-per-prompt-ms", "MS", "Time that each prompt adds once, ms. Default 0"),
     ("--max-num-seqs", "N", "Largest number of requests in service of an engine. Default 256"),
     (
         "--max-num-batched-tokens",

@@ -96,14 +96,14 @@ def overview(document: Mapping[str, Any]) -> list[str]:
     """One line per variant."""
     rows = [("VARIANT", "CURRENT", "TARGET", "WHY")]
     for item in document["variants"]:
-        desired = item.get("desiredReplicas")
+        desired, advised = item.get("desiredReplicas"), item.get("advisedReplicas")
         obstacles = item.get("heldBackBy") or []
         why = item.get("problem") or "; ".join([*filter(None, [item.get("reason")]), *obstacles])
         rows.append(
             (
                 f"{item['namespace']}/{item['name']}",
                 str(item.get("currentReplicas", "-")),
-                "-" if desired is None else str(desired),
+                f"({advised})" if advised is not None else "-" if desired is None else str(desired),
                 why,
             )
         )

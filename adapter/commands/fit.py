@@ -281,7 +281,7 @@ def _step_lines(result: Result, steps: step_fit.StepFit) -> Iterator[str]:
     yield "step = base + per request * n + per prefill token * prompt tokens + per context token * context"
     for name in step_fit.NAMES:
         value, error = getattr(steps.step_times, name), steps.errors[name]
-        if name == "per_sqrt_request_ms" and value == 0.0:
+        if name in {"per_sqrt_request_ms", "per_prompt_ms"} and value == 0.0:
             continue
         unsure = "  (not determined by these rows)" if name in steps.undetermined else ""
         yield f"  {name.removesuffix('_ms').replace('_', ' '):<18} {value:>12.6g} ms  +- {error:.3g}{unsure}"
@@ -323,6 +323,8 @@ def _profile(result: Result) -> Iterator[str]:
         }
         if times.per_sqrt_request_ms > 0:
             fields["perSqrtRequest"] = times.per_sqrt_request_ms
+        if times.per_prompt_ms > 0:
+            fields["perPrompt"] = times.per_prompt_ms
         values = ", ".join(f'{name}: "{value:.6g}"' for name, value in fields.items())
         yield f"    stepParms: {{{values}}}"
 

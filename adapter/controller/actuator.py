@@ -94,7 +94,8 @@ class Actuator:
                     variant=key,
                     error=problem.message,
                 )
-        self._logged = unapplied
+        others = {key: why for key, why in self._logged.items() if key not in states}
+        self._logged = others | unapplied
         return unapplied
 
     async def _patch(self, namespace: str, reference: Reference, replicas: int) -> Unapplied | None:

@@ -13,16 +13,15 @@ from dataclasses import replace
 import structlog
 
 from adapter.clock import Clock
-from adapter.collector import gateway
 from adapter.collector.collector import Collector
-from adapter.collector.gateway import GatewayWindow
 from adapter.collector.prometheus import PrometheusOptions
 from adapter.controller.demand import GatewayDemand
+from adapter.controller.demand.waking import Waking
 from adapter.controller.history.timeline import Timeline
+from adapter.controller.live.targets import LiveTargets
 from adapter.controller.reconciler import Planner, Reconciler
 from adapter.controller.settings import LoopSettings
-from adapter.controller.state import VariantRecord, VariantState
-from adapter.controller.tuning import Estimate
+from adapter.controller.state import VariantState
 from adapter.resources.inputs import Inputs, InvalidVariant
 from adapter.store import TargetStore
 
@@ -83,6 +82,18 @@ class ControlLoop:
             collector=collector, store=store, clock=clock, planner=planner, gateways=self._gateways
         )
         self.timeline, self.groups = Timeline(), self._reconciler.groups
+        settings_in_use, leads = (lambda: self._settings), (lambda: self._leading)
+        self._live = LiveTargets(
+            self._reconciler, store, clock=clock, settings=settings_in_use, leading=leads
+        )
+        self._waking = Waking(
+            self._gateways,
+            inputs=lambda: self.inputs,
+            choose=lambda *found: self.groups.to_wake(found[0], found[1], self._settings),
+            clock=clock,
+            changed=store.changes.notify,
+            request_cycle=self._request_cycle_as_leader,
+        )
         self._requested, self._cycles, self._failures = asyncio.Event(), 0, _Failures()
 
     @property
@@ -126,14 +137,14 @@ class ControlLoop:
         return {key: item.state for key, item in self._reconciler.records.items()}
 
     @property
-    def tuners(self) -> Mapping[tuple[str, str], Estimate]:
-        """Tuners by variant key and accelerator."""
-        return _tuners(self._reconciler.records)
+    def live(self) -> LiveTargets:
+        """Targets between the cycles."""
+        return self._live
 
     @property
-    def gateway_window(self) -> GatewayWindow:
-        """Growth of the gateways' counters; direct scrapes of gateways add to it."""
-        return self._gateways.window
+    def waking(self) -> Waking:
+        """Requests at the gateways, and the variants at zero that they start."""
+        return self._waking
 
     @property
     def cycle_requested(self) -> bool:
@@ -149,14 +160,6 @@ class ControlLoop:
     def cycles(self) -> int:
         """Number of reconcile cycles that this process has completed."""
         return self._cycles
-
-    def variants_to_wake(self) -> frozenset[str]:
-        """Keys of variants at zero replicas to start, because a gateway has requests for their model."""
-        return self.groups.to_wake(self.inputs, self._gateways.waiting, self._settings)
-
-    def variants_to_start(self) -> frozenset[str]:
-        """Keys of variants at zero replicas to start: those to wake, and those that carry for their group."""
-        return self.variants_to_wake() | self.groups.starting(self._reconciler.records)
 
     def apply_settings(self, settings: LoopSettings) -> None:
         """Use these settings from the next cycle on; those of the collection stay as they were."""
@@ -180,13 +183,7 @@ class ControlLoop:
         """Go on with the objects in use: newer ones cannot be read; every variant's status says so."""
         why = self._failures.failed(_READING, error)
         message = f"{why}; deciding with the objects of before; the adapter's log has the details"
-        self._use(_with_warning(self.inputs, message))
-
-    def set_gateway_demand(self, scraped: Mapping[gateway.ModelKey, gateway.Demand]) -> None:
-        """Use a direct scrape of the gateways; one that wakes a variant requests a cycle."""
-        self._gateways.set_scraped(scraped)
-        if self.variants_to_wake():
-            self.request_cycle()
+        self._use(_warned(self.inputs, message))
 
     def start_leading(self) -> None:
         """Decide from now on; what was recommended in an earlier time as leader no longer counts."""
@@ -198,6 +195,10 @@ class ControlLoop:
         """Decide nothing more; the next change of the objects brings the targets that `.status` holds."""
         self._leading = False
         self._failures.forget()
+
+    def _request_cycle_as_leader(self) -> None:
+        if self._leading:
+            self.request_cycle()
 
     def request_cycle(self) -> None:
         """Start a reconcile cycle soon, without waiting for its interval."""
@@ -267,7 +268,7 @@ class ControlLoop:
     def record_scrape(self) -> None:
         """Record what a scrape cycle collected; load that does not wait for the interval requests a cycle."""
         self._gateways.record_counts(self._collector.gateways, now=self._clock.monotonic())
-        if self._reconciler.record_load() or self.variants_to_wake():
+        if self._reconciler.record_load() or self._waking.variants:
             self.request_cycle()
 
     async def reconcile(self) -> None:
@@ -290,15 +291,8 @@ async def _write_results(write: Callable[[], Awaitable[None]] | None, failures: 
         failures.succeeded(what)
 
 
-def _tuners(records: Mapping[str, VariantRecord]) -> dict[tuple[str, str], Estimate]:
-    return {
-        (key, accelerator): tuned.tuner
-        for key, item in records.items()
-        for accelerator, tuned in item.tuned.items()
-    }
-
-
-def _with_warning(inputs: Inputs, message: str) -> Inputs:
+def _warned(inputs: Inputs, message: str) -> Inputs:
+    """The objects with a warning at every variant."""
     variants = tuple(
         item if message in item.warnings else replace(item, warnings=(*item.warnings, message))
         for item in inputs.variants

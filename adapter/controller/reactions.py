@@ -6,6 +6,10 @@ from dataclasses import replace
 
 from adapter.collector.collector import Collector
 from adapter.controller import demand
+from adapter.controller.demand import work
+from adapter.controller.demand.work import Work
+from adapter.controller.estimates import prior
+from adapter.controller.estimates.lengths import of_traffic
 from adapter.controller.groups.keeper import Groups
 from adapter.controller.state import VariantRecord
 
@@ -37,6 +41,14 @@ def record_load(
     return exceeded, tuple(sorted(busy, key=lambda key: -busy[key]))
 
 
+def _work(item: VariantRecord, rate: float, *, at: float) -> Work | None:
+    """The variant's work after one more rate; as before while the lengths of its requests are not known."""
+    traffic, profile = item.state.traffic, prior.current_profile(item.source)
+    if traffic is None or profile is None or traffic.output_tokens is None:
+        return item.work
+    return work.record(item.work, profile, of_traffic(traffic), rate, at=at)
+
+
 def _record_rates(
     collector: Collector, records: dict[str, VariantRecord], groups: Groups
 ) -> tuple[bool, list[str]]:
@@ -55,5 +67,7 @@ def _record_rates(
             )
         if demand.moves(item.trend, rate, at=at):
             moved.append(key)
-        records[key] = replace(item, trend=demand.record(item.trend, rate, at=at))
+        records[key] = replace(
+            item, trend=demand.record(item.trend, rate, at=at), work=_work(item, rate, at=at)
+        )
     return exceeded, moved

@@ -72,6 +72,11 @@ class Reconciler:
         """Records by variant key."""
         return self._records
 
+    def replace_records(self, changed: Mapping[str, VariantRecord]) -> None:
+        """Use and publish these records."""
+        self._records |= changed
+        self._publish()
+
     def apply_inputs(self, inputs: Inputs, settings: LoopSettings, *, leading: bool) -> None:
         """Use new objects; targets of variants that were removed are withdrawn at once."""
         self._inputs = inputs
@@ -107,7 +112,7 @@ class Reconciler:
         try:
             item = states.of_source(before, source, settings.tuning)
             if not leading or not item.series:
-                item = states.follow(item, _moment(self._clock, settings), leading=leading)
+                item = states.follow(item, moment_of(self._clock, settings), leading=leading)
         except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
             problem = self._unforeseen.clause("its objects cannot be used", source.key, error)
             return VariantRecord(state=states.VariantState(source=source, problem=problem))
@@ -119,7 +124,7 @@ class Reconciler:
             observation = item.state.observation or Observation(
                 traffic=None, metrics="MetricsMissing", problem=why
             )
-            moment = _moment(self._clock, settings, observation=observation)
+            moment = moment_of(self._clock, settings, observation=observation)
             self._records[key] = states.hold(item, observation, why, moment)
         self._publish()
 
@@ -143,9 +148,6 @@ class Reconciler:
         asked = request(inputs, sized, grouped, self._records, settings)
         plan = asked.completed(await self._planner(asked.fleet))
         self.groups.ceilings = plan.ceilings
-        queued = frozenset(
-            key for key, item in sized.items() if item.rate is not None and item.rate.in_flight > 0
-        )
         stepped = self.groups.step(grouped, plan, self._records, cycle)
         targets, self._records = stabilized(
             self._records,
@@ -158,7 +160,7 @@ class Reconciler:
                 budgets=asked.budgets,
                 carried=self.groups.carried,
             ),
-            queued=queued,
+            rates={k: item.rate for k, item in sized.items() if item.rate is not None},
             unforeseen=self._unforeseen,
             now=self._clock.monotonic(),
         )
@@ -167,7 +169,7 @@ class Reconciler:
             await asyncio.sleep(0)  # requests are served in between
             before = self._records.get(key)
             if before is not None:
-                moment = _moment(self._clock, settings, now, item.observation)
+                moment = moment_of(self._clock, settings, now, item.observation)
                 try:
                     after = _decide(before, item, plan, targets.get(key), moment)
                     state = decisions.recorded(before.state, after.state, now=now)
@@ -231,12 +233,13 @@ class Reconciler:
         self._store.publish(item for one in self._records.values() for item in one.served)
 
 
-def _moment(
+def moment_of(
     clock: Clock,
     settings: LoopSettings,
     now: float | None = None,
     observation: Observation | None = None,
 ) -> Moment:
+    """The present moment, or `now`; with the age of what was observed."""
     now = clock.time() if now is None else now
     age = 0.0 if observation is None else observation.age_seconds
     return Moment(

@@ -159,6 +159,7 @@ class Sizing:
             traffic,
             gateway_rps=self.parts.get(source.key),
             trend=record.trend,
+            work=record.work,
             queue=self._queue(record, source, traffic),
             settings=self.settings.rates,
             window_seconds=self.settings.collection.window,

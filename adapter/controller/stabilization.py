@@ -76,6 +76,7 @@ def apply(
     limits: StabilizationLimits,
     present: int = 0,
     brief: bool = False,
+    rising: bool = False,
 ) -> StableTarget:
     """The target of one variant, from what was planned.
 
@@ -89,6 +90,8 @@ def apply(
         limits: How targets may change.
         present: Replicas that the scale target asks for.
         brief: True where a queue asks for what was planned, not the arrivals alone.
+        rising: True while the rate rises: a trend that is not proven yet asks for no replicas, but keeps
+            those that are there.
 
     """
     candidate, history = decision.candidate, before.recommendations
@@ -112,6 +115,8 @@ def apply(
         maximum=maximum,
         brief=brief,
     )
+    if rising and published is not None and stable.replicas < published:
+        stable = replace(stable, replicas=published, reason=f"held at {published}: the rate rises")
     after = replace(before, accelerator=candidate.accelerator, recommendations=stable.history)
     if published is not None:
         after = _with_change(after, published, stable.replicas, now=now, window=window)
@@ -165,7 +170,7 @@ def release_devices(
         source, candidate = sources.get(key), decisions[key].candidate
         if source is None:
             continue
-        device, number = devices_of(inputs, source, candidate.accelerator)
+        device, number = devices(inputs, source, candidate.accelerator)
         used[device] = used.get(device, 0) + number * target.replicas
         if target.replicas > candidate.replicas:
             retained.setdefault(device, []).append(key)
@@ -188,7 +193,7 @@ def free_capacity(inputs: Inputs, held: Iterable[VariantSource]) -> Mapping[str,
         return None
     free = dict(inputs.capacity)
     for source in held:
-        device, number = devices_of(inputs, source, source.accelerator)
+        device, number = devices(inputs, source, source.accelerator)
         if device in free:
             free[device] = max(
                 free[device] - number * max(source.replicas, source.spec_replicas), 0
@@ -218,7 +223,7 @@ def within_capacity(
         decision = decisions.get(source.key)
         if decision is None:
             continue
-        device, number = devices_of(inputs, source, source.accelerator)
+        device, number = devices(inputs, source, source.accelerator)
         if not number:
             continue
         wanted = decision.candidate.replicas
@@ -235,7 +240,7 @@ def within_capacity(
     return fitting, left
 
 
-def devices_of(inputs: Inputs, source: VariantSource, accelerator: str) -> tuple[str, int]:
+def devices(inputs: Inputs, source: VariantSource, accelerator: str) -> tuple[str, int]:
     """Device type of one replica on that accelerator, and how many it takes: one unit without a profile."""
     units = 1
     if source.profiles:

@@ -14,6 +14,7 @@ import structlog
 from adapter.collector.observation import Metrics, Observation
 from adapter.collector.traffic import Traffic
 from adapter.controller import tuning
+from adapter.controller.demand.work import Work
 from adapter.controller.groups.state import GroupState
 from adapter.controller.stabilization import Stabilization, StableTarget
 from adapter.controller.tuning import ProfileSource, TunedProfile, TuningSettings
@@ -105,6 +106,7 @@ class VariantRecord:
         state: Its state after the last reconcile cycle.
         series: Served items; empty without a valid target.
         trend: Trend of its arrival rate; None before the first observation.
+        work: Trend of its rate times the size of its requests; None before sizes are known.
         stabilization: Recommendations within its stabilization window.
         followed: Target of another replica that is served, as `.status` holds it; None where this process
             decided.
@@ -115,6 +117,7 @@ class VariantRecord:
     state: VariantState
     series: tuple[Series, ...] = ()
     trend: forecast.State | None = None
+    work: Work | None = None
     stabilization: Stabilization = field(default_factory=Stabilization)
     tuned: Mapping[str, TunedProfile] = field(default_factory=dict)
     followed: Published | None = None
@@ -383,10 +386,7 @@ def series_of(state: VariantState, *, valid_until: float) -> tuple[Series, ...]:
 def labels_of(source: VariantSource, accelerator: str) -> Mapping[str, str]:
     """Labels of a variant's series, as the workload-variant-autoscaler names them."""
     return hpa.served_labels(
-        namespace=source.namespace,
-        name=source.name,
-        model=source.model,
-        accelerator=accelerator,
+        namespace=source.namespace, name=source.name, model=source.model, accelerator=accelerator
     )
 
 

@@ -195,6 +195,12 @@ class StatusWriter:
             *(self._write_refusal(refusal) for refusal in refused),
         )
 
+    async def write_now(self, states: Mapping[str, VariantState]) -> None:
+        """Write the statuses of some variants between two writes of all."""
+        for key in states:
+            self._records.setdefault(key, _Record())
+        await asyncio.gather(*(self._write_state(state) for state in states.values()))
+
     async def _write_state(self, state: VariantState) -> None:
         source = state.source
         before = self._before(source.key)

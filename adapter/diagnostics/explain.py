@@ -30,7 +30,9 @@ def of_state(state: VariantState, *, now: float) -> dict[str, Any]:
         "specReplicas": source.spec_replicas,
         "accelerator": source.accelerator,
         "endpoints": list(source.endpoints),
-        "desiredReplicas": state.desired,
+        # KEDA's metrics-api can read the former: advice has a name of its own here too.
+        "desiredReplicas": None if source.advisory else state.desired,
+        "advisedReplicas": state.desired if source.advisory else None,
         "desiredAccelerator": state.accelerator,
         "reason": state.reason,
         "notes": list(state.notes),

@@ -24,10 +24,11 @@ def lines(explanation: Mapping[str, Any]) -> list[str]:
     add("scales", explanation.get("scaleTarget"))
     if "currentReplicas" in explanation:
         add("current", f"{explanation['currentReplicas']} x {explanation['accelerator'] or '?'}")
-        desired = explanation["desiredReplicas"]
+        advised = explanation.get("advisedReplicas")
+        desired = explanation["desiredReplicas"] if advised is None else advised
         age = explanation.get("decidedSecondsAgo")
         add(
-            "target",
+            "target" if advised is None else "advises",
             "none"
             if desired is None
             else f"{desired} x {explanation['desiredAccelerator'] or '?'}"
@@ -62,7 +63,15 @@ def lines(explanation: Mapping[str, Any]) -> list[str]:
             add(name, line)
     for reason in explanation.get("heldBackBy") or ():
         add("held back", reason)
+    for item in (explanation.get("history") or ())[-3:]:
+        add("history", _decided(item))
     return text
+
+
+def _decided(item: Mapping[str, Any]) -> str:
+    replicas = "none" if item["replicas"] is None else item["replicas"]
+    before = "none" if item["before"] is None else item["before"]
+    return f"{item['time']}: {before} -> {replicas} x {item['accelerator']}: {item['reason']}"
 
 
 def _profile(explanation: Mapping[str, Any]) -> str:

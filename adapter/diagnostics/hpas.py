@@ -33,6 +33,8 @@ async def check(site: Site) -> AsyncIterator[Finding]:
     known = {**_variants(stand_ins), **_variants(await site.variants())}
     for scaler in scalers:
         here = {key: item for key, item in known.items() if item.namespace == scaler.namespace}
+        if scaler.by_keda:
+            read.update(key for key, item in here.items() if item.reference == scaler.reference)
         for reading in scaler.readings:
             selected = [key for key, item in here.items() if not reading.why_not(item.served)]
             read.update(selected)
@@ -52,11 +54,12 @@ async def check(site: Site) -> AsyncIterator[Finding]:
                 f"VariantAutoscaling {key}: {ambiguity}",
                 "kubectl delete the HPA that shall not scale it, or its ScaledObject",
             )
-        if key not in read and not item.scales_itself:
+        if key not in read and not item.needs_no_hpa:
             yield Finding(
                 "warning",
                 f"VariantAutoscaling {key}: no HPA reads its target",
-                "create one like manifests/samples/hpa.yaml, or set --actuate=scale",
+                "create one like manifests/samples/hpa.yaml, or set --actuate=scale; advice (--actuate=none)"
+                " needs none",
             )
 
 
@@ -67,7 +70,7 @@ class _Variant:
     namespace: str
     served: Mapping[str, str]
     reference: Reference
-    scales_itself: bool
+    needs_no_hpa: bool
 
 
 def _variants(items: Iterable[Mapping[str, Any]]) -> dict[str, _Variant]:
@@ -90,7 +93,7 @@ def _variants(items: Iterable[Mapping[str, Any]]) -> dict[str, _Variant]:
                 accelerator=label if decided is None else decided.accelerator,
             ),
             reference=reference(variant),
-            scales_itself=metadata.annotations.get(ACTUATE) == "scale",
+            needs_no_hpa=metadata.annotations.get(ACTUATE) in {"scale", "none"},
         )
     return variants
 

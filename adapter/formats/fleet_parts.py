@@ -60,6 +60,7 @@ class StepPart(Part):
     per_sqrt_request: NonNegative = 0.0
     per_prefill_token: NonNegative
     per_context_token: NonNegative = 0.0
+    per_prompt: NonNegative = 0.0
 
 
 class EnginePart(Part):

@@ -26,6 +26,7 @@ NAMES = {
     "per_sqrt_request_ms": "step_per_sqrt_request_ms",
     "per_prefill_token_ms": "step_per_prefill_token_ms",
     "per_context_token_ms": "step_per_context_token_ms",
+    "per_prompt_ms": "step_per_prompt_ms",
     "input_cv": "input_tokens_cv",
     "output_cv": "output_tokens_cv",
     "headroom": "stability_margin",
@@ -78,6 +79,7 @@ class StepCase(BaseModel):
     step_per_sqrt_request_ms: float = 0.0
     step_per_prefill_token_ms: float
     step_per_context_token_ms: float = 0.0
+    step_per_prompt_ms: float = 0.0
     max_num_seqs: float = 256
     max_num_batched_tokens: float = 2048
     kv_tokens: float | None = None
@@ -285,6 +287,7 @@ def engines_of(cases: Sequence[StepCase]) -> Engines:
         per_sqrt_request_ms=[case.step_per_sqrt_request_ms for case in cases],
         per_prefill_token_ms=[case.step_per_prefill_token_ms for case in cases],
         per_context_token_ms=[case.step_per_context_token_ms for case in cases],
+        per_prompt_ms=[case.step_per_prompt_ms for case in cases],
         max_num_seqs=[case.max_num_seqs for case in cases],
         max_num_batched_tokens=[case.max_num_batched_tokens for case in cases],
         kv_tokens=[math.inf if case.kv_tokens is None else case.kv_tokens for case in cases],

@@ -62,6 +62,8 @@ class Informer:
         query: Sequence[tuple[str, str]] = (),
         changed: Callable[[], None] = lambda: None,
         trim: Callable[[Object], Object] = lambda item: item,
+        same: Callable[[Object, Object], bool] = lambda _before, _after: False,
+        noted: Callable[[Object], None] = lambda _: None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         """Make an informer; `run` starts it.
@@ -72,6 +74,8 @@ class Informer:
             query: label or field selectors of the requests.
             changed: called after every change of the copy.
             trim: applied to every object before it is kept, to save memory.
+            same: whether an object that is replaced by another version of it is no change.
+            noted: called with that version instead of `changed`.
             jitter: random number from 0 to 1 for the back-off.
 
         """
@@ -80,6 +84,8 @@ class Informer:
         self._trim = trim
         self._query = tuple(query)
         self._changed = changed
+        self._same = same
+        self._noted = noted
         self._jitter = jitter
         self._objects: dict[tuple[str, str], Object] = {}
         self.synced = asyncio.Event()
@@ -174,8 +180,13 @@ class Informer:
             self._objects.pop(_key(item), None)
             self._changed()
         elif event.get("type") in {"ADDED", "MODIFIED"}:
+            before = self._objects.get(_key(item))
             self._keep(self._objects, item)
-            self._changed()
+            after = self._objects.get(_key(item))
+            if before is not None and after is not None and self._same(before, after):
+                self._noted(after)
+            else:
+                self._changed()
         return str((item.get("metadata") or {}).get("resourceVersion") or "")
 
     def _keep(self, objects: dict[tuple[str, str], Object], item: Object) -> None:
@@ -186,6 +197,23 @@ class Informer:
             objects[key] = self._trim(item)
         except Exception:
             log.exception("object cannot be read; leaving it out", path=self.path, object=key)
+
+
+def same_but_status(before: Object, after: Object, *, status: Sequence[str] = ()) -> bool:
+    """Whether two versions of an object differ in nothing but bookkeeping and status but for these fields."""
+    return _essence(before, status) == _essence(after, status)
+
+
+def _essence(item: Object, status: Sequence[str]) -> object:
+    metadata = {
+        name: value
+        for name, value in (item.get("metadata") or {}).items()
+        if name not in {"resourceVersion", "managedFields"}
+    }
+    found = item.get("status")
+    counted = {name: (found or {}).get(name) for name in status}
+    rest = {name: value for name, value in item.items() if name not in {"metadata", "status"}}
+    return metadata, counted, rest
 
 
 def _key(item: Object) -> tuple[str, str]:

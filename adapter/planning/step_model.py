@@ -130,6 +130,7 @@ def columns(pairs: Sequence[Pair]) -> dict[str, FloatArray]:
                 steps.per_prefill_token_ms,
                 steps.per_context_token_ms,
                 steps.per_sqrt_request_ms,
+                steps.per_prompt_ms,
                 bounds.max_num_seqs,
                 bounds.max_num_batched_tokens,
                 np.inf if bounds.kv_tokens is None else bounds.kv_tokens,

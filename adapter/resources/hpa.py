@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -11,6 +12,12 @@ from adapter.kube import labels, quantity
 from adapter.kube.scale import Reference
 from adapter.resources import pods
 from adapter.store import OWN_METRICS
+
+KEDA_METRIC = "variant-adapter-desired-replicas"
+"""Metric of the external scaler for KEDA."""
+
+_OF_KEDA = re.compile(rf"s\d+-({KEDA_METRIC}|metric-api-(?:served|desired)Replicas)")
+"""Names in KEDA's HPAs of the metrics of its triggers `external` and `metrics-api` on the adapter."""
 
 DEFAULT_TOLERANCE = 0.1
 """Relative change up to which kube-controller-manager ignores a metric."""
@@ -74,6 +81,8 @@ class Scaler:
         up_seconds: stabilization window for scaling up; likewise down.
         up_disabled: whether its behavior keeps it from scaling up; likewise down.
         scaled_object: name of the ScaledObject that KEDA made it for; empty where it is none of KEDA's.
+        by_keda: whether KEDA asks the adapter for one of its metrics; its minimum then is at least 1, even
+            where KEDA may scale to zero.
 
     """
 
@@ -90,6 +99,7 @@ class Scaler:
     up_disabled: bool = False
     down_disabled: bool = False
     scaled_object: str = ""
+    by_keda: bool = False
 
     def __str__(self) -> str:
         """Kind and name, as in messages."""
@@ -97,8 +107,8 @@ class Scaler:
         return f"{text} (of ScaledObject {self.scaled_object})" if self.scaled_object else text
 
     def reads(self, served: Mapping[str, str]) -> bool:
-        """Whether it reads our metric with these labels."""
-        return any(not reading.why_not(served) for reading in self.readings)
+        """Whether it reads our metric with these labels, or by KEDA that of the variant of its target."""
+        return self.by_keda or any(not reading.why_not(served) for reading in self.readings)
 
     def ignores(self, current: int, desired: int) -> float | None:
         """Tolerance by which the HPA ignores this change, as its controller computes it; None otherwise."""
@@ -146,6 +156,8 @@ def parse(item: Mapping[str, Any]) -> Scaler:
         up_disabled=disabled("scaleUp"),
         down_disabled=disabled("scaleDown"),
         scaled_object=_scaled_object(metadata),
+        by_keda=bool(_scaled_object(metadata))
+        and any(_OF_KEDA.fullmatch(name) for name in _external_names(spec)),
     )
 
 
@@ -173,6 +185,12 @@ def _scaled_object(metadata: Mapping[str, Any]) -> str:
         if owner.get("kind") == "ScaledObject":
             return str(owner.get("name") or "")
     return str((metadata.get("labels") or {}).get("scaledobject.keda.sh/name") or "")
+
+
+def _external_names(spec: Mapping[str, Any]) -> list[str]:
+    """Names of the external metrics of an HPA."""
+    found = [metric.get("external") or {} for metric in spec.get("metrics") or ()]
+    return [str((item.get("metric") or {}).get("name") or "") for item in found]
 
 
 def _term(item: labels.Requirement) -> str:

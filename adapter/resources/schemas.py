@@ -93,6 +93,7 @@ class StepParameters(_Object):
     per_sqrt_request: NonNegative = Field(alias="perSqrtRequest", default=0.0)
     per_prefill_token: NonNegative = Field(alias="perPrefillToken")
     per_context_token: NonNegative = Field(alias="perContextToken", default=0.0)
+    per_prompt: NonNegative = Field(alias="perPrompt", default=0.0)
 
 
 class PerformanceParameters(_Object):

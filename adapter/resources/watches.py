@@ -1,10 +1,11 @@
-"""The objects of a cluster, followed by watches, and joined to what a pass needs."""
+"""The objects of a cluster, followed by watches, and joined to what a cycle needs."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -13,7 +14,7 @@ from adapter import logs
 from adapter.kube import advice, paths
 from adapter.kube.client import Cluster
 from adapter.kube.errors import ApiError, Unavailable
-from adapter.kube.informer import Informer, Object
+from adapter.kube.informer import Informer, Object, same_but_status
 from adapter.kube.scale import Reference, Scale, Scales, Unresolved
 from adapter.resources import config_maps, hpa, pods, schemas
 from adapter.resources import gpus as inventory
@@ -61,39 +62,44 @@ class Scope:
 
 
 class ClusterObjects:
-    """All watches of one installation; `changed` is called after every event."""
+    """All watches of one installation; `changed` is called after every event that a join would show.
 
-    def __init__(self, cluster: Cluster, scope: Scope, *, changed: Callable[[], None]) -> None:
+    `status_changed` is called instead where of a VariantAutoscaling nothing but its status changed.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        scope: Scope,
+        *,
+        changed: Callable[[], None],
+        status_changed: Callable[[Object], None] = lambda _: None,
+    ) -> None:
         self._scope = scope
         self._scales = Scales(cluster)
         self._others: dict[tuple[str, Reference], Scale | Unresolved] = {}
         self._others_read_at = float("-inf")
         self._last_good = NOTHING
 
-        def informers(version: str, plural: str, **more: Any) -> list[Informer]:
-            collections = [
-                paths.collection(version, plural, namespace=name)
-                for name in scope.namespaces or ("",)
-            ]
-            return [Informer(cluster, path, changed=changed, **more) for path in collections]
+        def informers(
+            version: str, plural: str, among: Sequence[str] = scope.namespaces, **more: Any
+        ) -> list[Informer]:
+            more = {"changed": changed, "same": same_but_status, **more}
+            found = [paths.collection(version, plural, namespace=name) for name in among or ("",)]
+            return [Informer(cluster, path, **more) for path in found]
 
         query = (("labelSelector", scope.selector),) if scope.selector else ()
-        self._variants = informers(VARIANTS, "variantautoscalings", query=query)
-        self._deployments = informers(DEPLOYMENTS, "deployments")
+        self._variants = informers(
+            VARIANTS, "variantautoscalings", query=query, noted=status_changed
+        )
+        counted = partial(same_but_status, status=("replicas",))
+        self._deployments = informers(DEPLOYMENTS, "deployments", same=counted)
         self._scalers = informers(SCALERS, "horizontalpodautoscalers")
-        everywhere = Informer(
-            cluster, paths.collection(CORE, "pods"), changed=changed, trim=pods.trimmed
-        )
         # GPUs are held by pods of every namespace.
-        self._pods = [everywhere] if scope.limited else informers(CORE, "pods", trim=pods.trimmed)
-        self._configs = Informer(
-            cluster,
-            paths.collection(CORE, "configmaps", namespace=scope.config_namespace),
-            changed=changed,
-        )
-        self._nodes = Informer(
-            cluster, paths.collection(CORE, "nodes"), changed=changed, trim=inventory.trimmed
-        )
+        of_pods = () if scope.limited else scope.namespaces
+        self._pods = informers(CORE, "pods", of_pods, trim=pods.trimmed)
+        (self._configs,) = informers(CORE, "configmaps", (scope.config_namespace,))
+        (self._nodes,) = informers(CORE, "nodes", (), trim=inventory.trimmed)
         # Not every cluster has the API, and nothing waits for it.
         self._slices = _of_dra(cluster, "resourceslices", changed, dra.trimmed_slice, scope)
         self._claims = _of_dra(cluster, "resourceclaims", changed, dra.trimmed_claim, scope)
@@ -265,7 +271,7 @@ def _read_targets(reader: joined.Reader, seen: _Seen, by_label: pods.ByLabel) ->
                 (pod["metadata"]["namespace"], pod["metadata"]["name"]) for pod in matching
             )
             variant_pods.tolerations.add(
-                taints.of_pod(_template(deployments.get((namespace, reference.name))))
+                taints.of_pod(pods.template_of(deployments.get((namespace, reference.name))))
             )
         except Exception as error:
             # Whatever one object makes of us is the problem of the variant that names it.
@@ -273,13 +279,6 @@ def _read_targets(reader: joined.Reader, seen: _Seen, by_label: pods.ByLabel) ->
             why = f"cannot be read ({type(error).__name__})"
             reader.targets[namespace, reference] = Unresolved(why)
     return variant_pods
-
-
-def _template(deployment: Object | None) -> Mapping[str, Any]:
-    """The pods' spec in a Deployment; empty where there is none."""
-    spec = (deployment or {}).get("spec") or {}
-    template: Mapping[str, Any] = (spec.get("template") or {}).get("spec") or {}
-    return template
 
 
 def _read_target(
@@ -305,7 +304,7 @@ def _read_target(
         reader.add_deployment(
             deployment,
             by_label.serving(namespace, selector),
-            products=_products(seen, matching, products.of_pod(_template(written))),
+            products=_products(seen, matching, products.of_pod(pods.template_of(written))),
         )
     else:
         scale = seen.others.get((namespace, reference), Unresolved("/scale was not read yet"))

@@ -6,7 +6,7 @@ from typing import Any
 
 from adapter.settings.control import Collecting, Prometheus, Reconciling, Sizing
 from adapter.settings.declaration import Declaration, declarations
-from adapter.settings.serving import Cluster, Delegation, Serving
+from adapter.settings.serving import Cluster, Delegation, Keda, Serving
 
 GROUPS: tuple[type[Any], ...] = (
     Serving,
@@ -16,6 +16,7 @@ GROUPS: tuple[type[Any], ...] = (
     Sizing,
     Cluster,
     Delegation,
+    Keda,
 )
 
 

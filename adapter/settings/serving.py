@@ -199,3 +199,40 @@ class Delegation:
         kinds.bounded_seconds(0.1, 300.0),
         "Deadline of one proxied request; kube-apiserver's probes wait 5s",
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keda:
+    """KEDA's external scaler."""
+
+    TITLE: ClassVar[str] = "External scaler for KEDA"
+
+    keda_port: int | None = setting(
+        None,
+        kinds.PORT,
+        "Port of KEDA's external scaler (gRPC over TLS); needs the extra keda; 0 picks a free one",
+        shown="none: no external scaler",
+    )
+    keda_host: str = setting("127.0.0.1", kinds.ADDRESS, "Address of --keda-port")
+    keda_callers: Literal["certificate", "token", "none"] = setting(
+        "certificate",
+        kinds.choice("certificate", "token", "none"),
+        "Callers of --keda-port that are answered: those with a client certificate of --keda-client-ca-file"
+        " (certificate), those whose bearer token may get the VariantAutoscaling (token), or all (none)",
+    )
+    keda_client_ca_file: Path | None = setting(
+        None,
+        kinds.FILE,
+        "Certificate authorities (PEM) of KEDA's client certificate, read again when replaced",
+        shown="none: needed with --keda-callers=certificate",
+    )
+    keda_tls_cert_file: Path | None = setting(
+        None,
+        kinds.FILE,
+        "Serving certificate (PEM) of --keda-port, read again when replaced; needs"
+        " --keda-tls-private-key-file",
+        shown="none: the API's serving certificate",
+    )
+    keda_tls_private_key_file: Path | None = setting(
+        None, kinds.FILE, "Private key (PEM) of --keda-tls-cert-file", shown="none"
+    )

@@ -5,6 +5,7 @@ What follows from step times, limits and lengths alone, before any rate, is comp
     context   = cached + in + out (1 + cv_out**2) / 2      of a running request (long answers run longer)
     slope     = per_request + per_context * context        that a request in the batch adds to a step
     prefill   = per_prefill_token + what the steps of a prompt read of its own context and add per request
+                + per_prompt / in
     kv batch  = KV_SHARE * kv_tokens / (context + half a block)
 
 Units: milliseconds, tokens, requests.
@@ -71,6 +72,7 @@ COLUMNS = (
     "per_prefill_token_ms",
     "per_context_token_ms",
     "per_sqrt_request_ms",
+    "per_prompt_ms",
     "max_num_seqs",
     "max_num_batched_tokens",
     "kv_tokens",
@@ -119,6 +121,7 @@ class Engines:
         output_cv: ArrayLike = 0.0,
         cached_tokens: ArrayLike = 0.0,
         per_sqrt_request_ms: ArrayLike = 0.0,
+        per_prompt_ms: ArrayLike = 0.0,
     ) -> None:
         given = dict(
             zip(
@@ -129,6 +132,7 @@ class Engines:
                     per_prefill_token_ms,
                     per_context_token_ms,
                     per_sqrt_request_ms,
+                    per_prompt_ms,
                     max_num_seqs,
                     max_num_batched_tokens,
                     kv_tokens,
@@ -158,6 +162,7 @@ class Engines:
             per_prefill_token_ms=[step.per_prefill_token_ms for step in steps],
             per_context_token_ms=[step.per_context_token_ms for step in steps],
             per_sqrt_request_ms=[step.per_sqrt_request_ms for step in steps],
+            per_prompt_ms=[step.per_prompt_ms for step in steps],
             max_num_seqs=[limit.max_num_seqs for limit in limits],
             max_num_batched_tokens=[limit.max_num_batched_tokens for limit in limits],
             kv_tokens=[np.inf if limit.kv_tokens is None else limit.kv_tokens for limit in limits],
@@ -200,6 +205,7 @@ class Engines:
             self.per_prefill_token_ms
             + per_context * (1.0 + self.square_input / (prompt * chunk)) / 2.0
             + (per_request / 2.0 + per_context * cached) * (1.0 / prompt + 1.0 / chunk)
+            + columns["per_prompt_ms"] / prompt
         )
         # A slot is held for the steps of the prompt, too.
         self.slot_steps = self.decodes + 1.0 + np.maximum(prompt / chunk - 0.5, 0.0)

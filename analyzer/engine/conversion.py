@@ -65,7 +65,8 @@ def latency_parameters(steps: StepTimes, at: Lengths) -> LatencyParameters:
 
     The inverse of `step_times` but for gamma, of which step times know only the step.
     """
-    interference = steps.per_prefill_token_ms * at.input_tokens / at.output_tokens
+    prompt = steps.per_prefill_token_ms * at.input_tokens + steps.per_prompt_ms
+    interference = prompt / at.output_tokens
     return LatencyParameters(
         alpha_ms=max(steps.base_ms - interference, 0.0),
         beta_ms=steps.per_request_ms + steps.per_context_token_ms * _context(at) + interference,

@@ -154,11 +154,12 @@ class State:
 
     @property
     def latency(self) -> StepTimes:
-        """The same as one value; the term in sqrt(n) moves with the one in n."""
+        """The same as one value; sqrt(n) moves with n, what a prompt costs once with its tokens."""
         root = self.seed.per_sqrt_request_ms * math.exp(self.logs[1])
         return replace(
             self.seed,
             per_sqrt_request_ms=root,
+            per_prompt_ms=self.seed.per_prompt_ms * math.exp(self.logs[2]),
             **dict(zip(PARAMETERS, self.parameters, strict=True)),
         )
 
@@ -356,7 +357,7 @@ def _linearized(
     held += lengths.output_tokens * (1.0 + lengths.output_cv**2) / 2.0
     batch = seen.batch + 1.0
     root = seed.per_sqrt_request_ms * np.exp(points[:, 1]) * math.sqrt(batch)
-    prompt = prefill * lengths.input_tokens
+    prompt = prefill * lengths.input_tokens + seed.per_prompt_ms * np.exp(points[:, 2])
     itl = base + batch * (request + context * held) + root + rate * prompt * seen.itl_ms
     served = prompt + seen.itl_ms * lengths.input_tokens / seen.budget
     load = np.minimum(rate * served, _FULL)

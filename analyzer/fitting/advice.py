@@ -18,6 +18,7 @@ _BETTER = {
     "per_request_ms": "measure short prompts and long outputs, such as 128/1024, up to the batch limit",
     "per_prefill_token_ms": "measure long prompts and short outputs, such as 4096/64",
     "per_context_token_ms": "measure long contexts, such as 8192/1024, at several concurrencies",
+    "per_prompt_ms": "measure very short prompts beside long ones, such as 32/128 and 4096/128",
     "per_sqrt_request_ms": "measure more concurrencies, such as 1, 2, 4, 8, 16, 32, 64 and 128",
 }
 

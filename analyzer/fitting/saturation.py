@@ -1,11 +1,13 @@
 """Which benchmark rows are saturated: their requests waited for a slot in the batch or in the KV cache.
 
 In such a run TTFT includes that wait and ITL belongs to a smaller batch than the concurrency, so neither
-determines the times of a step. Three signs, none of which needs the limits of the engine:
+determines the times of a step. Four signs, none of which needs the limits of the engine:
 
 * TTFT grows with a load at most in proportion to concurrency, prompt and share of prefill; a row whose TTFT
   is beyond that, seen from other rows, has waited;
 * TTFT is more than twice what the rows that did not wait predict for it;
+* TTFT is longer than the prompts of all requests inside take, at the largest time per prompt token that any
+  row's ITL leaves room for: something else than prompts delayed it (a warm-up, a stall);
 * a run that sent all requests at once spends a quarter of their time or more on TTFT.
 
 Little's law gives how many requests really ran in it: concurrency * (1 - wait / time of a request).
@@ -24,6 +26,11 @@ from analyzer.replicas import BoolArray, FloatArray
 _JUMP = 2.5
 _WAITED = 2.0
 _UNLIMITED_SHARE = 0.25
+_LEAST_ROWS = 2
+"""Rows that the rest of a file must keep, or all of it was measured beyond the limit."""
+
+_STEPS = 50.0
+"""Steps of decoding beside all prompts that no TTFT without a wait takes."""
 _PROMPT_GROWTH = 1.3
 _ROUNDS = 8
 
@@ -79,6 +86,9 @@ def find_waiting(rows: BenchmarkRows, known: BoolArray) -> Waiting:
     timed = ~np.isnan(rows.ttft_ms) & ~np.isnan(rows.itl_ms)
     at_once = rows.unlimited & timed & (rows.ttft_ms > _UNLIMITED_SHARE * rows.request_ms)
     sure = known | at_once
+    stalled = timed & _stalled(rows)
+    if int((timed & ~sure & ~stalled).sum()) >= _LEAST_ROWS:
+        sure = sure | stalled
     waited = sure | _jumps(rows, timed & ~sure)
     line: TtftLine | None = None
     for _ in range(_ROUNDS):
@@ -122,6 +132,18 @@ def running(rows: BenchmarkRows, line: TtftLine | None) -> FloatArray:
     wait = np.maximum(np.nan_to_num(rows.ttft_ms - expected), 0.0)
     share = np.nan_to_num(wait / rows.request_ms)
     return np.asarray(rows.concurrency * (1.0 - np.clip(share, 0.0, 0.99)))
+
+
+def _stalled(rows: BenchmarkRows) -> BoolArray:
+    """Rows whose TTFT is beyond the prompts of all requests inside, shape (M,)."""
+    n, prompt = rows.concurrency, rows.input_tokens
+    with np.errstate(divide="ignore", invalid="ignore"):
+        most = rows.itl_ms * rows.output_tokens / (np.maximum(n - 1.0, 0.0) * prompt)
+    most = most[np.isfinite(most)]
+    if not most.size:
+        return np.zeros(rows.size, dtype=np.bool_)
+    prompts = most.min() * prompt * np.maximum(n, 1.0)
+    return np.asarray(rows.ttft_ms > prompts + _STEPS * rows.itl_ms)
 
 
 def _jumps(rows: BenchmarkRows, timed: BoolArray) -> BoolArray:

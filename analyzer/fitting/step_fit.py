@@ -1,12 +1,13 @@
 """The times of an engine's step from benchmark rows.
 
-    ITL(n) = base + per_request n + per_context n ctx + per_prefill (n - 1) in / out [+ per_sqrt sqrt(n)]
+    ITL(n) = base + per_request n + per_context n ctx + per_prefill (n - 1) in / out
+             [+ per_sqrt sqrt(n)] [+ per_prompt (n - 1) / out]
 
 with ctx = in + out / 2: with chunked prefill every decode step also carries another request's prompt, and
 while a request decodes `out` tokens each of the n - 1 others brings one prompt of `in` tokens (n where
 arrivals do not wait for responses). The term in sqrt(n) is taken where it lowers the error, as for mixtures
-of experts. Saturated rows are detected (`saturation`) and left out; they show instead how many
-requests the engine holds.
+of experts; what a prompt costs whatever its length (per_prompt), where it lowers the error clearly.
+Saturated rows are detected (`saturation`) and left out; they show instead how many requests the engine holds.
 """
 
 from __future__ import annotations
@@ -23,18 +24,19 @@ from analyzer.fitting.saturation import TtftLine
 from analyzer.replicas import BoolArray, FloatArray
 from analyzer.step_times import StepTimes
 
-_BASE, _REQUEST, _CONTEXT, _PREFILL, _SQRT = range(5)
+_BASE, _REQUEST, _CONTEXT, _PREFILL, _SQRT, _PROMPT = range(6)
 NAMES = (
     "base_ms",
     "per_request_ms",
     "per_context_token_ms",
     "per_prefill_token_ms",
     "per_sqrt_request_ms",
+    "per_prompt_ms",
 )
 """Fields of StepTimes in the order of the columns."""
 LEAST_BASE = 1e-3
 """A step takes time whatever it does: at least this share of the lowest ITL."""
-_SPREADS = np.array([np.inf, 1.0, 1.0 / 3.0, 3.0, 1.0])
+_SPREADS = np.array([np.inf, 1.0, 1.0 / 3.0, 3.0, 1.0, 1.0])
 """Largest share of ITL that each column is expected to be, in the order of NAMES: the standard deviation of
 its prior. Prefill is seldom small, context often is."""
 _CONTEXT_HELPS = 0.95
@@ -43,6 +45,8 @@ _BENDS = 0.9
 """The term in sqrt(n) must lower the error at least to this share."""
 _BENDS_FROM = 4
 """Rows from which on the term in sqrt(n) is fitted."""
+_PROMPT_COSTS = 0.8
+"""The term of a prompt whatever its length must lower the error at least to this share."""
 _SPREAD = 0.25
 """Standard deviation of logarithms up to which saturated rows agree on a bound."""
 _FOLLOWS = 0.07
@@ -221,7 +225,7 @@ def _check(
 
 
 def _design(rows: BenchmarkRows, inside: FloatArray) -> FloatArray:
-    """Columns in the order of NAMES, shape (M, 5)."""
+    """Columns in the order of NAMES, shape (M, 6)."""
     others = np.where(rows.open_loop, inside, np.maximum(inside - 1.0, 0.0))
     return np.column_stack(
         [
@@ -230,6 +234,7 @@ def _design(rows: BenchmarkRows, inside: FloatArray) -> FloatArray:
             inside * rows.context_tokens,
             others * rows.input_tokens / rows.output_tokens,
             np.sqrt(inside),
+            others / rows.output_tokens,
         ]
     )
 
@@ -240,7 +245,8 @@ def _regress(rows: BenchmarkRows) -> tuple[Regression, list[int]]:
     Rows seldom tell all columns apart: at few concurrencies a line and a root look alike. A prior that no
     column is more than about all of ITL (context: a third) splits between them what they have in common,
     which predicts rows in between and beyond better than the choice of one. Rows at three concurrencies or
-    more show whether the root is needed.
+    more show whether the root is needed; what a prompt costs whatever its length is seldom seen beside its
+    tokens, so that it must explain more of the error than a root.
     """
     design = _design(rows, rows.concurrency)
     # Prefill before context: it is the larger of the two on every engine measured.
@@ -253,13 +259,20 @@ def _regress(rows: BenchmarkRows) -> tuple[Regression, list[int]]:
             # Lengths and loads of these rows move together; a term that explains nothing takes from others.
             fitted, plain = other, less
     loads = np.unique(np.round(np.log2(rows.concurrency), 1)).size
-    if loads < 2 or rows.size < _BENDS_FROM or _REQUEST not in plain:
-        return fitted, plain
-    bent = [*plain, _SQRT]
-    other = robust(design[:, bent], rows.itl_ms, _SPREADS[bent])
-    if loads >= 3 and other.error >= _BENDS * fitted.error:
-        return fitted, plain
-    return other, bent
+    forms = [plain]
+    if loads >= 2 and rows.size >= _BENDS_FROM and _REQUEST in plain:
+        bent = [*plain, _SQRT]
+        other = robust(design[:, bent], rows.itl_ms, _SPREADS[bent])
+        if loads < 3 or other.error < _BENDS * fitted.error:
+            fitted, plain = other, bent
+            forms.append(bent)
+    for form in forms:
+        more = independent(design, [*form, _PROMPT])
+        if _PREFILL in form and _PROMPT in more and rows.size > len(more):
+            other = robust(design[:, more], rows.itl_ms, _SPREADS[more])
+            if other.error < _PROMPT_COSTS * fitted.error:
+                return other, more
+    return fitted, plain
 
 
 def _separated(

@@ -87,7 +87,7 @@ def show(comparison: Comparison, console: Console, path: Path) -> None:
     console.print()
     console.width = max(console.width, tables.WIDTH)
     shown = replace(comparison, results=curves.best_of_each(comparison.results, tables.GOAL))
-    console.print(tables.table(shown))
+    console.print(terminal.table(shown))
     console.print()
     for line in terminal.lines(comparison):
         console.print(line)

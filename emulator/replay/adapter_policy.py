@@ -1,14 +1,8 @@
-"""Policies that size by the queueing model: the adapter's control loop, and the reference's rule.
-
-The first is the adapter's own control loop with its settings, on the replay's clock; only the network is left
-out. The reference takes the rate of finished requests over the last minute, as Prometheus computes it, as the
-load, and its decision reaches the HPA through Prometheus and prometheus-adapter.
-"""
+"""The adapter's own control loop with its settings, on the replay's clock; only the network is left out."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import math
 from collections.abc import Callable, Collection, Sequence
@@ -27,7 +21,7 @@ from adapter.resources.variant import VariantSource
 from adapter.store import DESIRED, TargetStore
 from emulator.replay.cluster import ReplayCluster, pod_metrics
 from emulator.replay.policies import ScalingPolicy, Timer
-from emulator.replay.replicas.planner import known_or_true, profile_of
+from emulator.replay.replicas.planner import profile_of
 from emulator.replay.replicas.specs import VariantSpec, VllmEngine
 from emulator.replay.scenario import Hpa, Scenario
 
@@ -238,111 +232,6 @@ def _served(store: TargetStore, variant: str, *, now: float) -> list[str]:
         for entry in entries
         if entry.labels["variant_name"] == variant
     ]
-
-
-class Reference(ScalingPolicy):
-    """The workload-variant-autoscaler's rule of October 2025, with the delay of its metric."""
-
-    name = "reference"
-    title = "success rate as load"
-    notes = (
-        (
-            "Load is rate(success[1m]) at 15 s scrapes, sized for means each 60 s; the HPA sees a"
-            " decision when Prometheus (30 s) has scraped it."
-        ),
-    )
-
-    SCRAPE, WINDOW, INTERVAL, RELAY = 15.0, 60.0, 60.0, 30.0
-
-    def __init__(self, cluster: ReplayCluster) -> None:
-        super().__init__(cluster)
-        self._inputs = inputs_of(self.scenario, percentile=None, profile=known_or_true)
-        self._history: dict[str, list[_Scrape]] = {name: [] for name in cluster.variants}
-        self._desired: dict[str, int] = {}
-        self._relayed: dict[str, list[str]] = {}
-
-    def timers(self) -> Sequence[Timer]:
-        return [
-            Timer(self.SCRAPE, 3.0, self._scrape),
-            Timer(self.INTERVAL, 4.0 + self.SCRAPE, self._decide),
-            Timer(self.RELAY, 11.0, self._relay),
-        ]
-
-    def _scrape(self) -> None:
-        for name, history in self._history.items():
-            counts = {
-                item.replica: (
-                    float(item.finished),
-                    float(item.prompt_tokens[0]),
-                    float(item.generation_tokens[0]),
-                )
-                for item in self.cluster.fleet.counters(name)
-            }
-            history.append((self.cluster.now, counts))
-            del history[: -int(self.WINDOW / self.SCRAPE)]
-
-    def _decide(self) -> None:
-        variants = []
-        for source in self._inputs.variants:
-            finished, prompt, generated, span = _rates(self._history[source.name])
-            replicas = self.cluster.fleet.replicas(source.name)
-            variants.append(
-                fleet.Variant(
-                    name=source.key,
-                    model=source.model,
-                    service_class=source.service_class,
-                    profiles=source.profiles,
-                    load=fleet.Load(
-                        arrival_rate_rps=finished / span if span > 0 else 0.0,
-                        input_tokens=prompt / finished if finished else 0.0,
-                        output_tokens=max(generated / finished, 1.0) if finished else 1.0,
-                    ),
-                    current=fleet.CurrentAllocation(
-                        accelerator=source.accelerator, replicas=replicas
-                    ),
-                    max_replicas=source.max_replicas,
-                    keep_accelerator=True,
-                )
-            )
-        plan = planning.plan(
-            fleet.Fleet(
-                accelerators=self._inputs.accelerators,
-                service_classes=self._inputs.service_classes,
-                variants=tuple(variants),
-                # The rule ignores how many GPUs there are.
-                capacity=None,
-                settings=fleet.Settings(stability_margin=0.0),
-            )
-        )
-        for key, decision in plan.decisions.items():
-            self._desired[key.partition("/")[2]] = decision.candidate.replicas
-
-    def _relay(self) -> None:
-        self._relayed = {name: [str(number)] for name, number in self._desired.items()}
-
-    def hpa(self) -> Hpa:
-        """Settings of the reference's samples: no stabilization window, and the default tolerance."""
-        return self.scenario.hpa.model_copy(update={"scale_down_stabilization": 0.0})
-
-    def items(self, variant: str) -> list[str]:
-        return self._relayed.get(variant, [])
-
-    def desired(self, variant: str) -> float:
-        return float(self._desired.get(variant, math.nan))
-
-
-_Scrape = tuple[float, dict[int, tuple[float, float, float]]]
-
-
-def _rates(history: list[_Scrape]) -> tuple[float, float, float, float]:
-    """Increase of finished requests, prompt and generated tokens, and its seconds; per series, as rate()."""
-    increase = [0.0, 0.0, 0.0]
-    for (_, before), (_, after) in itertools.pairwise(history):
-        for replica in before.keys() & after.keys():
-            for index in range(3):
-                increase[index] += after[replica][index] - before[replica][index]
-    span = history[-1][0] - history[0][0] if history else 0.0
-    return increase[0], increase[1], increase[2], span
 
 
 def settings_of(scenario: Scenario) -> LoopSettings:

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,9 @@ from typing import TYPE_CHECKING
 from adapter import errors
 from adapter.commands import flags
 from emulator.replay import CURVE, DEFAULT, KNOWN
+
+_PADDING = re.compile(r"[ ]+((?:\x1b\[[0-9;]*m)*)$", re.MULTILINE)
+"""Blanks at the end of a line, before what ends its colours."""
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -219,7 +223,7 @@ def run(args: argparse.Namespace) -> int:
         except OSError as error:
             raise errors.UsageError(f"--html {args.html}: {error.strerror}") from error
     if args.json:
-        print(json.dumps(tables.document(comparison), indent=2, allow_nan=False))
+        print(json.dumps(tables.document(comparison), indent=2, allow_nan=False), flush=True)
     else:
         _print(comparison)
         if args.html is not None:
@@ -235,6 +239,9 @@ def _print(comparison: Comparison) -> None:
 
     out = Console()
     out.width = max(out.width, tables.WIDTH)
-    out.print(tables.table(comparison))
-    for line in terminal.lines(comparison):
-        out.print(line)
+    with out.capture() as captured:
+        out.print(terminal.table(comparison))
+        for line in terminal.lines(comparison):
+            out.print(line)
+    # By print, and at once: rich makes of a reader that is gone (`replay | head`) an exit of its own.
+    print(_PADDING.sub(r"\1", captured.get()), end="", flush=True)

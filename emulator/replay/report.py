@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from html import escape
 
 from emulator.replay import plots, tables
@@ -104,9 +103,6 @@ _ABOUT = (
 )
 
 
-MOST_POLICIES = 12
-"""Policies that a page shows one by one; of more, the best of each curve."""
-
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
@@ -117,7 +113,7 @@ def html(comparison: Comparison) -> str:
         UsageError: Matplotlib is not installed.
 
     """
-    every, comparison = comparison, _shown(comparison)
+    every, comparison = comparison, tables.best_shown(comparison)
     first, *others = tables.findings(every)
     title = _text(f"{comparison.trace} on {comparison.scenario}")
     variants = dict.fromkeys(name for item in comparison.results for name in item.curves)
@@ -163,17 +159,10 @@ def _chip(comparison: Comparison, result: PolicyResult) -> str:
     return f'<i class="chip" style="background:var(--{name})"></i>'
 
 
-def _shown(comparison: Comparison) -> Comparison:
-    """The best of each curve, where there are too many policies for a page."""
-    if len(comparison.results) <= MOST_POLICIES:
-        return comparison
-    return replace(comparison, results=curves.best_of_each(comparison.results, tables.GOAL))
-
-
 def _beside(comparison: Comparison) -> str:
     """Sentences on ours beside the best rival at its costs; empty where nothing was swept."""
     said = terminal.sentences(curves.frontier(comparison.results))
-    if len(comparison.results) <= MOST_POLICIES or not said:
+    if len(comparison.results) <= tables.MOST_POLICIES or not said:
         return ""
     lines = "".join(f"<li>{_text(sentence)}</li>\n" for sentence in said)
     return (

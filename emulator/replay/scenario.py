@@ -246,7 +246,7 @@ def _found(where: Path, base: Path, folder: Path | None) -> Path:
     if where.exists():
         return where
     name = where.relative_to(base) if where.is_relative_to(base) else where
-    return trace_folder.find(name, folder) if folder is not None else where
+    return trace_folder.find(where if folder is None else name, folder)
 
 
 def _check_lengths(scenario: Scenario, model: Model, trace: Trace) -> None:

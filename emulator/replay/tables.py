@@ -1,4 +1,4 @@
-"""Results of a replay as a terminal table, a JSON document and Markdown."""
+"""Results of a replay as rows of text, a JSON document and Markdown."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from rich.cells import cell_len
-from rich.table import Table
-from rich.text import Text
 
 from emulator.replay.frontier import curves as curves_of
 from emulator.replay.frontier.curves import Frontier
@@ -23,6 +21,8 @@ GOAL = 0.99
 _GOAL = f"{GOAL * 100:g} %"
 WIDTH = 100
 """Columns of the narrowest terminal that fits the table."""
+MOST_POLICIES = 12
+"""Policies that a page or a screen shows one by one; of more, the best of each curve."""
 NONE = "–"  # noqa: RUF001 - the dash that typography has for "no value"
 COLUMNS = (
     "policy",
@@ -72,17 +72,11 @@ def rows(comparison: Comparison) -> tuple[Row, ...]:
     return tuple(row for result in comparison.results for row in _rows(comparison, result))
 
 
-def table(comparison: Comparison) -> Table:
-    """Table for a terminal of at least `WIDTH` columns."""
-    shown = Table(box=None, pad_edge=False, title=Text(_title(comparison)), title_justify="left")
-    shown.add_column(COLUMNS[0], overflow="fold", min_width=12)
-    for name in COLUMNS[1:]:
-        shown.add_column(_narrow(name), justify="right", overflow="fold")
-    for row in rows(comparison):
-        style = "dim" if row.service_class else _style(row.result)
-        label = ("  " if row.service_class else "") + row.label
-        shown.add_row(*(Text(cell) for cell in (label, *row.cells)), style=style)
-    return shown
+def best_shown(comparison: Comparison) -> Comparison:
+    """The comparison with the best of each curve, where there are more policies than fit one screen."""
+    if len(comparison.results) <= MOST_POLICIES:
+        return comparison
+    return replace(comparison, results=curves_of.best_of_each(comparison.results, GOAL))
 
 
 def document(comparison: Comparison, *, curves: bool = False) -> dict[str, Any]:
@@ -223,20 +217,7 @@ def _rows(comparison: Comparison, result: PolicyResult) -> Iterable[Row]:
         )
 
 
-def _narrow(name: str) -> str:
-    """A heading wrapped at nine characters, where its words are that short."""
-    lines = [""]
-    for word in name.replace("-", "- ").split():
-        joined = f"{lines[-1]} {word}".strip()
-        lines = [*lines[:-1], joined] if len(joined) <= 9 else [*lines, word]
-    return "\n".join(lines)
-
-
-def _style(result: PolicyResult) -> str:
-    return "green" if result.within >= GOAL else ""
-
-
-def _title(comparison: Comparison) -> str:
+def title(comparison: Comparison) -> str:
     return plain(
         f"{comparison.trace} on {comparison.scenario}: {comparison.requests:,} requests in"
         f" {comparison.duration_seconds:,.0f} s, the first {comparison.warm_up_seconds:,.0f} s not counted"
@@ -336,7 +317,7 @@ def _section(comparison: Comparison) -> str:
         for result in comparison.results
         for note in result.notes
     ]
-    parts = [f"### {_escaped(comparison.trace)}", "", _escaped(_title(comparison)) + "."]
+    parts = [f"### {_escaped(comparison.trace)}", "", _escaped(title(comparison)) + "."]
     parts += [_escaped(facts) + "."] if facts else []
     parts += ["", _aligned(COLUMNS, lines), "", *notes]
     return "\n".join(parts) + ("\n" if notes else "")

@@ -91,6 +91,9 @@ async def test_uninstalling_keeps_variants_and_prices(tmp_path: Path) -> None:
         await found.deploy("v", 1)
         remove = ("delete", "--ignore-not-found", "-k", str(MANIFESTS / "uninstall"))
         await found.kubectl(*remove)
+        assert await found.get(installation.API_SERVICE) is not None
+        part_of = "app.kubernetes.io/part-of=variant-adapter"
+        await found.kubectl("delete", "apiservices", "-l", part_of)
         for path in (CRD, f"{VARIANTS}/v", COSTS, f"/api/v1/namespaces/{SYSTEM}"):
             assert await found.get(path) is not None, path
         for path in (

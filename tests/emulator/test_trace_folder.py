@@ -87,6 +87,10 @@ def test_names_in_the_folder(tmp_path: Path) -> None:
     assert trace_folder.find(azure, tmp_path) == azure
     with pytest.raises(TraceError, match=r"no such trace.* which has azure_conv, m-large, trace"):
         trace_folder.find(Path("burstgpt"), tmp_path)
+    with pytest.raises(
+        TraceError, match=r"no such file; .* --traces DIR, or VARIANT_ADAPTER_TRACES"
+    ):
+        trace_folder.find(Path("burstgpt"), None)
 
 
 def test_the_folder_is_given_or_in_the_environment(tmp_path: Path) -> None:

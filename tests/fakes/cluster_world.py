@@ -24,16 +24,17 @@ from adapter.collector.collector import CollectionSettings
 from adapter.controller.demand import RateSettings
 from adapter.controller.reconciler import Planner
 from adapter.controller.settings import LoopSettings
+from adapter.keda.options import KedaOptions
 from adapter.kube.leader_election import LeaseTimes
 from adapter.planning import fleet
 from adapter.planning import plan as planning
 from adapter.resources.watches import Scope
 from adapter.tls.certificate_secret import OwnCertificates
 from optimizer.stabilization import StabilizationLimits
-from tests.fakes import cluster_pages as pages
 from tests.fakes import kubernetes_api
 from tests.fakes.kubernetes_api import Entrance, KubernetesApi
 from tests.fakes.kubernetes_objects import ROOT, VARIANTS, Object
+from tests.fakes.pods import pages
 
 SYSTEM = "variant-adapter-system"
 APPS, SCALERS, CORE = "/apis/apps/v1", "/apis/autoscaling/v2", "/api/v1"
@@ -162,8 +163,6 @@ class World:
         """Metrics URL of the gateway's endpoint picker."""
         return f"http://127.0.0.1:{self.pages.port}/gateway"
 
-    # Objects.
-
     def standard(self) -> None:
         """ConfigMaps, the APIService, and variant `v` with one replica of a Deployment."""
         for item in manifests():
@@ -212,8 +211,6 @@ class World:
         """What the aggregation layer says of the APIService once it reaches us."""
         condition = {"type": "Available", "status": "True"}
         self.api.set_status(API_SERVICES, "apiservices", "", API_SERVICE, conditions=[condition])
-
-    # What runs.
 
     def run_workloads(self) -> None:
         """What controllers and kubelets do: pods and status follow the spec."""
@@ -292,8 +289,6 @@ class World:
             finally:
                 task.cancel()
 
-    # The adapter.
-
     @contextlib.asynccontextmanager
     async def replica(
         self,
@@ -305,6 +300,7 @@ class World:
         interval: float | None = LOOP.interval,
         entrance: Entrance | None = None,
         planner: Planner = plan_here,
+        keda: KedaOptions | None = None,
         **installation: Any,
     ) -> AsyncIterator[tuple[Endpoints, Entrance]]:
         """One replica of the adapter, serving."""
@@ -327,6 +323,7 @@ class World:
                 **installation,
             ),
             metrics_port=0,
+            keda=keda,
         )
         async with serving.serving(options, clock=self.clock, planner=planner) as front:
             yield front, entrance

@@ -41,6 +41,7 @@ OVERLAYS = {
     "overlays/cert-manager": ("certManager.enabled=true",),
     "overlays/monitoring": ("monitoring.enabled=true",),
     "overlays/delegation": ("delegation.enabled=true",),
+    "overlays/advisory": ("actuate.default=none", "apiService.enabled=false"),
 }
 """Values that stand for a folder of the manifests."""
 

@@ -40,9 +40,9 @@ def register(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--since",
         type=flags.seconds,
-        default=DAY_SECONDS,
+        default="24h",
         metavar="DURATION",
-        help="Time to compare, back from now; more than 24h needs --prometheus. Default 24h",
+        help="Time to compare, back from now; more than 24h needs --prometheus. Default %(default)s",
     )
     command.add_argument("--json", action="store_true", help="Print JSON instead of text")
     explain.add_leader_flags(command)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from adapter.controller import stabilization
 from adapter.controller.cycle.unforeseen import Unforeseen
+from adapter.controller.demand import SizingRate
 from adapter.controller.groups import ceilings
 from adapter.controller.settings import LoopSettings
 from adapter.controller.stabilization import StableTarget
@@ -42,7 +43,7 @@ def stabilized(
     stepped: Mapping[str, StableTarget],
     bounds: Bounds,
     *,
-    queued: frozenset[str],
+    rates: Mapping[str, SizingRate],
     unforeseen: Unforeseen,
     now: float,
 ) -> tuple[Mapping[str, StableTarget], dict[str, VariantRecord]]:
@@ -53,7 +54,7 @@ def stabilized(
         plan: What was planned.
         stepped: Targets of members of groups, which are stable already: a group steps as one.
         bounds: What bounds the targets.
-        queued: Keys of variants whose queue asks for what was planned.
+        rates: Rates that variants were sized for, by key.
         unforeseen: Errors of single variants.
         now: Monotonic seconds.
 
@@ -64,6 +65,7 @@ def stabilized(
         item = records.get(key)
         if item is None or (decision.served == "none" and key not in stepped):
             continue
+        rate = rates.get(key)
         try:
             targets[key] = stepped.get(key) or stabilization.apply(
                 item.stabilization,
@@ -74,7 +76,8 @@ def stabilized(
                 maximum=item.source.max_replicas,
                 now=now,
                 limits=bounds.settings.limits_for(item.source),
-                brief=key in queued,
+                brief=rate is not None and rate.in_flight > 0,
+                rising=rate is not None and rate.rising,
             )
         except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
             why = unforeseen.clause("its target cannot be stabilized", key, error)

@@ -3,7 +3,14 @@
 from adapter.controller.demand.backlog import Queue, queues_up
 from adapter.controller.demand.gateways import GatewayDemand, gateway_parts, variants_to_wake
 from adapter.controller.demand.rates import RateSettings, SizingRate, sizing_rate
-from adapter.controller.demand.trend import dispersion, exceeds_forecast, expected, moves, record
+from adapter.controller.demand.trend import (
+    dispersion,
+    exceeds_forecast,
+    expected,
+    moves,
+    record,
+    rising,
+)
 
 __all__ = [
     "GatewayDemand",
@@ -17,6 +24,7 @@ __all__ = [
     "moves",
     "queues_up",
     "record",
+    "rising",
     "sizing_rate",
     "variants_to_wake",
 ]

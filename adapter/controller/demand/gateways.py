@@ -10,6 +10,9 @@ from adapter.collector.promql import GatewayCount
 from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
 
+REMEMBER_SECONDS = 5.0
+"""Seconds for which requests wake a variant, though the gateway's next page does not show them any more."""
+
 
 class GatewayDemand:
     """Requests at all gateways: as Prometheus has them, and newer where gateways are scraped directly."""
@@ -19,6 +22,8 @@ class GatewayDemand:
         self._window = GatewayWindow(window_seconds=window_seconds)
         self._queued: Mapping[gateway.ModelKey, gateway.Demand] = {}
         self._scraped: Mapping[gateway.ModelKey, gateway.Demand] = {}
+        self._recent: dict[gateway.ModelKey, tuple[float, gateway.Demand]] = {}
+        self._waiting: Mapping[gateway.ModelKey, gateway.Demand] = {}
 
     @property
     def window(self) -> GatewayWindow:
@@ -27,8 +32,8 @@ class GatewayDemand:
 
     @property
     def waiting(self) -> Mapping[gateway.ModelKey, gateway.Demand]:
-        """Requests that wait at a gateway or arrived since its last scrape, by model."""
-        return {**self._queued, **self._scraped}
+        """Requests that wait at a gateway or came a moment ago, by model; another mapping when it changes."""
+        return self._waiting
 
     def record_counts(self, counts: Sequence[GatewayCount], *, now: float) -> None:
         """Use what Prometheus has of the gateways, at monotonic `now`."""
@@ -37,10 +42,32 @@ class GatewayDemand:
             (count.namespace, count.model): gateway.Demand(waiting=count.waiting)
             for count in counts
         }
+        self._combine()
 
-    def set_scraped(self, scraped: Mapping[gateway.ModelKey, gateway.Demand]) -> None:
-        """Use what the last direct scrape showed."""
+    def set_scraped(
+        self, scraped: Mapping[gateway.ModelKey, gateway.Demand], *, now: float
+    ) -> None:
+        """Use what the last direct scrape showed, at monotonic `now`."""
         self._scraped = scraped
+        for key, item in scraped.items():
+            if item.any:
+                came = gateway.Demand(arrived=max(item.arrived, item.waiting))
+                self._recent[key] = (now, came)
+        self._recent = {
+            key: (at, item)
+            for key, (at, item) in self._recent.items()
+            if now - at < REMEMBER_SECONDS
+        }
+        self._combine()
+
+    def _combine(self) -> None:
+        whole = {**self._queued, **self._scraped}
+        for key, (_, came) in self._recent.items():
+            # Scrapes are quick: what one of them shows must last until somebody has acted.
+            if key not in whole or not whole[key].any:
+                whole[key] = came
+        if whole != self._waiting:
+            self._waiting = whole
 
 
 def gateway_parts(

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from adapter.collector.traffic import Traffic
 from adapter.controller.demand import backlog as backlogs
 from adapter.controller.demand.backlog import Queue
-from adapter.controller.demand.trend import dispersion, expected
+from adapter.controller.demand.trend import dispersion, expected, rising
+from adapter.controller.demand.work import Work
 from adapter.resources.variant import VariantSource
 from adapter.settings.control import DEFAULT_STARTUP_SECONDS, Sizing
 from analyzer import forecast
@@ -62,12 +63,14 @@ class SizingRate:
     Attributes:
         rate_rps: Requests per second.
         in_flight: Requests that must be in service at once; 0 where none waits, or what is ordered suffices.
+        rising: True while the rate rises by more than chance: no time to have fewer replicas.
         notes: Reasons why it differs from the rate that its pods show in the short window, a clause each.
 
     """
 
     rate_rps: float
     in_flight: float = 0.0
+    rising: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -77,6 +80,7 @@ def sizing_rate(
     *,
     gateway_rps: float | None,
     trend: forecast.State | None,
+    work: Work | None = None,
     settings: RateSettings,
     window_seconds: float,
     interval_seconds: float,
@@ -90,6 +94,7 @@ def sizing_rate(
         traffic: Its traffic over both windows.
         gateway_rps: Its part of the requests at the gateways, per second; None where that is not known.
         trend: Trend of its arrival rate.
+        work: Its work: rate times size; None while sizes are not known.
         settings: How the rate is derived.
         window_seconds: Length of the short window.
         interval_seconds: Time until the next reconcile cycle.
@@ -114,23 +119,42 @@ def sizing_rate(
             rate = min(coming, GROWTH_LIMIT * rate)
             notes.append(f"rising: {_rpm(rate)} expected in {seconds:.0f} s, when a replica starts")
     spare = settings.headroom * rate
-    change = 0.0
-    if settings.anticipate and trend is not None:
-        change = forecast.usual_change(trend, seconds)
+    change = _usual_change(trend, work, rate, seconds) if settings.anticipate else 0.0
     if change > spare and rate > 0:
-        notes.append(f"the rate usually changes by {_rpm(change)} in {seconds:.0f} s")
+        notes.append(f"the load usually changes by {_rpm(change)} in {seconds:.0f} s")
         spare = change
     rate += spare
-    waits = backlogs.Backlog()
-    if queue is not None:
-        waits = backlogs.backlog_of(queue, drain_seconds=settings.drain_seconds)
-    if waits.requests:
-        rate += waits.extra_rps
-        notes.append(
-            f"backlog: {waits.requests:.0f} requests expected by then, to be served within"
-            f" {settings.drain_seconds:.0f} s"
-        )
-    return SizingRate(rate_rps=rate, in_flight=waits.in_flight, notes=tuple(notes))
+    waits, clause = _backlog(queue, settings)
+    rate += waits.extra_rps
+    notes += clause
+    return SizingRate(
+        rate_rps=rate,
+        in_flight=waits.in_flight,
+        rising=settings.anticipate and rising(trend),
+        notes=tuple(notes),
+    )
+
+
+def _backlog(queue: Queue | None, settings: RateSettings) -> tuple[backlogs.Backlog, list[str]]:
+    """What the queue asks for, with the clause that says so where there is one."""
+    if queue is None:
+        return backlogs.Backlog(), []
+    waits = backlogs.backlog_of(queue, drain_seconds=settings.drain_seconds)
+    if not waits.requests:
+        return waits, []
+    clause = (
+        f"backlog: {waits.requests:.0f} requests expected by then, to be served within"
+        f" {settings.drain_seconds:.0f} s"
+    )
+    return waits, [clause]
+
+
+def _usual_change(
+    trend: forecast.State | None, work: Work | None, rate: float, seconds: float
+) -> float:
+    """Usual change of the load over so many seconds, as one of the rate, requests per second."""
+    change = 0.0 if trend is None else forecast.usual_change(trend, seconds)
+    return change if work is None else max(change, work.usual_change(seconds) * rate)
 
 
 def _smoothed(traffic: Traffic, window_seconds: float, dispersion: float) -> float:

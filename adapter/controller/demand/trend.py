@@ -56,6 +56,17 @@ def dispersion(trend: forecast.State | None) -> float:
     return min(max(trend.dispersion / DISPERSION_BIAS, 1.0), DISPERSION_LIMIT)
 
 
+def rising(trend: forecast.State | None) -> bool:
+    """Whether the rate rises by more than chance, and its trend was not the worse forecast so far."""
+    if trend is None or trend.trend <= 0:
+        return False
+    if trend.proven_seconds <= 0 and any(lead.count >= forecast.PROOFS for lead in trend.leads):
+        return False
+    # Once the last rates are no higher than the level, the rise is over, before the trend has forgotten it.
+    goes_on = sum(trend.last) > len(trend.last) * trend.level
+    return goes_on and forecast.ahead(trend, 0.0) is not None
+
+
 def expected(trend: forecast.State | None, seconds: float, *, now: float) -> float | None:
     """The rate in that many seconds, requests per second; None without a trend that was right before.
 

@@ -35,7 +35,10 @@ _MANY = 64
 
 _BATCH_CHANGED = 1.25
 _DIGITS = 5
-_SEED = (*learning.PARAMETERS, "per_sqrt_request_ms")
+_SEED = (*learning.PARAMETERS, "per_sqrt_request_ms", "per_prompt_ms")
+_FIRST_SEED = 5
+"""Numbers of a seed as the first releases wrote it: what is missing is 0."""
+
 _SIZE = len(learning.PARAMETERS)
 
 
@@ -119,7 +122,10 @@ def _document(item: Stored) -> dict[str, Any]:
     state = item.state
     return {
         "gpus": item.gpus,
-        "seed": [_rounded(getattr(state.seed, name)) for name in _SEED],
+        "seed": [
+            _rounded(getattr(state.seed, name))
+            for name in (_SEED if state.seed.per_prompt_ms else _SEED[:_FIRST_SEED])
+        ],
         "learned": state.learned,
         "error": _rounded(state.error),
         "dev": [_rounded(value) for value in state.deviations],
@@ -147,7 +153,10 @@ def _stored(entry: Any) -> Stored:
         ValueError, TypeError, KeyError: it is none that this filter can have written.
 
     """
-    seed = _numbers(entry["seed"], len(_SEED), 0.0, LARGEST_TIME_MS)
+    written = entry["seed"]
+    if isinstance(written, list) and len(written) == _FIRST_SEED:
+        written = [*written, 0.0]
+    seed = _numbers(written, len(_SEED), 0.0, LARGEST_TIME_MS)
     learned, used = entry["learned"], entry["used"]
     (error,) = _numbers([entry["error"]], 1, 0.0, 10.0)
     deviations = _numbers(entry["dev"], _SIZE, 0.0, max(learning.PRIOR_DEVIATIONS))

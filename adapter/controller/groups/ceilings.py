@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from adapter.controller.stabilization import StableTarget, devices_of
+from adapter.controller import stabilization
+from adapter.controller.stabilization import StableTarget
 from adapter.planning import plan as planning
 from adapter.planning.groups import EVERY, UNLIMITED, Budget
 from adapter.resources.inputs import Inputs
@@ -37,7 +38,7 @@ class Use:
 
 def use(inputs: Inputs, source: VariantSource, accelerator: str, replicas: int) -> Use:
     """What so many replicas of a variant take on an accelerator."""
-    device, number = devices_of(inputs, source, accelerator)
+    device, number = stabilization.devices(inputs, source, accelerator)
     unit = next((item for item in inputs.accelerators if item.name == accelerator), None)
     units = number // unit.multiplicity if unit is not None and unit.multiplicity else 0
     by_name = {device: number * replicas} if device else {}

@@ -16,7 +16,7 @@ from adapter.controller.groups.state import GroupRecord, GroupState
 from adapter.controller.settings import LoopSettings
 from adapter.controller.sizing import SizedVariant
 from adapter.controller.stabilization import StableTarget
-from adapter.controller.state import VariantRecord
+from adapter.controller.state import VariantRecord, VariantState
 from adapter.planning import fleet
 from adapter.planning import plan as planning
 from adapter.planning.groups import Ceiling, Group
@@ -98,16 +98,16 @@ class Groups:
             state = replace(state, cost=unit * (state.desired or 0))
         return replace(record, state=state)
 
-    def starting(self, records: Mapping[str, VariantRecord]) -> frozenset[str]:
+    def starting(self, states: Mapping[str, VariantState]) -> frozenset[str]:
         """Keys of variants at zero replicas that the plan of their group starts."""
         return frozenset(
             key
             for key in self._by_member
-            if (item := records.get(key)) is not None
-            and item.source.spec_replicas == 0
-            and (item.state.desired or 0) > 0
-            and item.state.group is not None
-            and not item.state.problem
+            if (state := states.get(key)) is not None
+            and state.source.spec_replicas == 0
+            and (state.desired or 0) > 0
+            and state.group is not None
+            and not state.problem
         )
 
     def record_rates(

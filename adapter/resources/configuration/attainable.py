@@ -37,5 +37,6 @@ def _alone(profile: fleet.Profile) -> tuple[float, float]:
     times = profile.latency
     if isinstance(times, StepTimes):
         step = times.base_ms + times.per_request_ms + times.per_sqrt_request_ms
-        return step + times.per_prefill_token_ms, step + times.per_context_token_ms
+        prompt = times.per_prompt_ms + times.per_prefill_token_ms
+        return step + prompt, step + times.per_context_token_ms
     return times.gamma_ms + times.delta_ms, times.alpha_ms + times.beta_ms

@@ -132,6 +132,7 @@ def _latency(given: schemas.PerformanceParameters) -> LatencyParameters | StepTi
             per_sqrt_request_ms=given.step.per_sqrt_request,
             per_prefill_token_ms=given.step.per_prefill_token,
             per_context_token_ms=given.step.per_context_token,
+            per_prompt_ms=given.step.per_prompt,
         )
     assert given.decode is not None  # noqa: S101 - the schema requires one of the two
     return LatencyParameters(

@@ -71,6 +71,9 @@ def _bounds(
     if scaler is None:
         return minimum, maximum
     most = scaler.maximum if maximum is None else max(min(maximum, scaler.maximum), scaler.minimum)
+    if scaler.by_keda and scaler.minimum == 1:
+        # KEDA scales to zero beside its HPA, whose minimum is 1 then, too.
+        return None if minimum is None else min(minimum, most), most
     if minimum is None:
         # An HPA that may go to 0 leaves it to the setting whether we do.
         return scaler.minimum or None, most
@@ -93,7 +96,7 @@ def _mismatch(
 ) -> str:
     """Conflict with the HPAs that read this variant's metric; empty if there is none."""
     for item in scalers:
-        if item.reads(served) and item.reference != target:
+        if not item.by_keda and item.reads(served) and item.reference != target:
             return (
                 f"HorizontalPodAutoscaler {item.name} reads this variant's metric but scales"
                 f" {item.reference}, not {target}; make its spec.scaleTargetRef and that of the"

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field, replace
 from adapter import errors
 from adapter.controller.demand import RateSettings
 from emulator.replay import BOUNDS, GROUP, KNOWN, POLICIES
-from emulator.replay.adapter_policy import AdapterPolicy, Reference, settings_of
+from emulator.replay.adapter_policy import AdapterPolicy, settings_of
 from emulator.replay.choices import settings as sweeping
 from emulator.replay.cluster import ReplayCluster
 from emulator.replay.policies import KvCache, Queue, ScalingPolicy
 from emulator.replay.rivals import catalog
 from emulator.replay.rivals.catalog import RIVALS
+from emulator.replay.rivals.wva import Reference
 from emulator.replay.scenario import Scenario
 from emulator.traces import Trace
 

@@ -1,17 +1,19 @@
-"""The frontier for a terminal: a small plot of attainment over cost, and ours beside the rivals there."""
+"""A comparison on a terminal: its table, a small plot of attainment over cost, and ours beside the rivals."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
+from rich.table import Table
 from rich.text import Text
 
+from emulator.replay import tables
 from emulator.replay.frontier import curves
 from emulator.replay.frontier.curves import Frontier, Point
 from emulator.replay.results import Comparison, PolicyResult
 
-_COLUMNS, _LINES = 62, 13
+_COLUMNS, _LINES = 62, 11
 _NINES = (
     (0.0, "100 %"),
     (1e-3, "99.9 %"),
@@ -23,6 +25,39 @@ _NINES = (
 _LEAST_MISS = 3e-4
 """Share of missed requests at which the axis ends: less is drawn as 100 %."""
 _CURVE, _RIVAL, _OURS, _BOUND = ".", "o", "#", "+"
+
+
+def table(comparison: Comparison) -> Table:
+    """Table for a terminal of at least `tables.WIDTH` columns; of many policies the best of each curve."""
+    every, comparison = len(comparison.results), tables.best_shown(comparison)
+    left_out = every - len(comparison.results)
+    shown = Table(box=None, pad_edge=False, title_justify="left", caption_justify="left")
+    shown.title = Text(tables.title(comparison))
+    if left_out:
+        shown.caption = Text(
+            f"Of each curve the cheapest that meets the SLO, else the best; --json has {left_out} more"
+        )
+    shown.add_column(tables.COLUMNS[0], overflow="fold", min_width=12)
+    for name in tables.COLUMNS[1:]:
+        shown.add_column(_narrow(name), justify="right", overflow="fold")
+    for row in tables.rows(comparison):
+        style = "dim" if row.service_class else _style(row.result)
+        label = ("  " if row.service_class else "") + row.label
+        shown.add_row(*(Text(cell) for cell in (label, *row.cells)), style=style)
+    return shown
+
+
+def _narrow(name: str) -> str:
+    """A heading wrapped at nine characters, where its words are that short."""
+    wrapped = [""]
+    for word in name.replace("-", "- ").split():
+        joined = f"{wrapped[-1]} {word}".strip()
+        wrapped = [*wrapped[:-1], joined] if len(joined) <= 9 else [*wrapped, word]
+    return "\n".join(wrapped)
+
+
+def _style(result: PolicyResult) -> str:
+    return "green" if result.within >= tables.GOAL else ""
 
 
 def lines(comparison: Comparison) -> list[Text]:

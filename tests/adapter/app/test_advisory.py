@@ -68,6 +68,8 @@ async def test_advice_is_recorded_and_read_by_nothing(tmp_path: Path) -> None:
             assert any("1 ->" in note or "advisory" in note for *_, note in world.events())
             document = json.loads(await page(leader, "/variants/team-a/w"))
             assert document["advisory"] is True
+            # What KEDA's metrics-api may read.
+            assert (document["desiredReplicas"], document["advisedReplicas"]) == (None, 2)
             assert "only advises" in document["heldBackBy"][0]
 
 
@@ -113,6 +115,12 @@ async def test_what_would_have_been_different(
             assert item["ours"]["attainment"] == 1
             assert await asyncio.to_thread(cli.main, args) == 0
             assert "more, by up to 1" in capsys.readouterr().out
+            assert await asyncio.to_thread(cli.main, ["explain", "--url", url]) == 0
+            assert "(2)" in capsys.readouterr().out
+            assert await asyncio.to_thread(cli.main, ["explain", "--url", url, "team-a/v"]) == 0
+            text = capsys.readouterr().out
+            assert "advises       2 x A100" in text
+            assert "none -> 2 x A100" in text or "1 -> 2 x A100" in text
             assert await asyncio.to_thread(cli.main, [*args, "team-a/x"]) == 1
             assert "nothing of team-a/x was recorded" in capsys.readouterr().err
 

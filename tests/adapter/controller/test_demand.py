@@ -185,6 +185,16 @@ def test_an_unproven_trend_is_not_used() -> None:
     assert "rising" not in rate(120, 120, trend=young, startup=120.0)[1]
 
 
+def test_a_rise_is_one_before_its_trend_is_proven() -> None:
+    """Six minutes of a constant rate, and one in which it grows; once it stands, the rise is over."""
+    constant = [3.0 + 0.1 * (index % 2) for index in range(24)]
+    growing = [3.5, 4.0, 4.5, 5.0]
+    assert not demand.rising(trend_of(constant))
+    assert trend_of(constant + growing).proven_seconds == 0.0
+    assert demand.rising(trend_of(constant + growing))
+    assert not demand.rising(trend_of(constant + growing + [5.0] * 12))
+
+
 def test_a_falling_trend_lowers_nothing() -> None:
     """Falling load lowers the rate once it has fallen."""
     falling = trend_of([max(4.0 - 0.09 * index, 0.1) for index in range(40)])

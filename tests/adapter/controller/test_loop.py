@@ -297,7 +297,7 @@ async def test_requests_at_the_gateway_are_traffic(objects: Path) -> None:
             count = GatewayCount(
                 namespace="", model=MODEL, requests=5.0 * passed, waiting=15.0 * passed
             )
-            running.loop.gateway_window.add("gateway", [count], now=running.clock.at)
+            running.loop.waking.window.add("gateway", [count], now=running.clock.at)
             await running.cycles(endpoint, seconds=10, rpm=30)
         assert running.state.desired == 4
         assert "120 req/min arrived at the gateway" in running.state.reason

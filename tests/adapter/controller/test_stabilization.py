@@ -64,6 +64,7 @@ def stabilized(
     accelerator: str = "2xG",
     present: int = 0,
     brief: bool = False,
+    rising: bool = False,
 ) -> tuple[dict[str, StableTarget], Before]:
     """Targets by variant name, and the stabilization of the next cycle."""
     targets = {
@@ -77,6 +78,7 @@ def stabilized(
             limits=WINDOW,
             present=present,
             brief=brief,
+            rising=rising,
         )
         for name, replicas in planned.items()
     }
@@ -122,6 +124,16 @@ def test_replicas_for_a_queue_stay_while_it_is_there() -> None:
     _, before = stabilized({"v": 20}, {"v": 5}, now=10.0, brief=True)
     targets, _ = stabilized({"v": 12}, {"v": 20}, before, now=90.0, brief=True)
     assert replicas(targets) == {"v": 20}
+
+
+def test_replicas_stay_while_the_rate_rises() -> None:
+    """The window is over, but the rate is on its way up; once it stands, they go."""
+    _, before = stabilized({"a": 2}, {}, now=0.0)
+    held, before = stabilized({"a": 2}, {"a": 4}, before, now=150.0, rising=True)
+    assert held["a"].replicas == 4
+    assert "rises" in held["a"].reason
+    gone, _ = stabilized({"a": 2}, {"a": 4}, before, now=160.0)
+    assert gone["a"].replicas == 2
 
 
 def test_a_fall_that_is_taken_back_puts_off_the_next_one() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -211,9 +212,23 @@ def test_experts_bend_over_the_batch() -> None:
     assert more == pytest.approx(2.0, rel=1e-3)
 
 
+def test_what_a_prompt_costs_once_delays_first_tokens_and_takes_capacity() -> None:
+    """A prompt of 128 tokens with 5 ms of its own is one whose tokens take 5/128 ms more each."""
+    plain = engine(lengths=(128.0, 128.0, 0.0, 0.0))
+
+    def changed(**steps: float) -> Engine:
+        return dataclasses.replace(plain, step_times=dataclasses.replace(plain.step_times, **steps))
+
+    once = changed(per_prompt_ms=5.0)
+    each = changed(per_prefill_token_ms=plain.step_times.per_prefill_token_ms + 5.0 / 128)
+    assert analyze_engine(once, 3.0).ttft_ms == pytest.approx(analyze_engine(each, 3.0).ttft_ms)
+    assert size_engine(once).rate_rps < size_engine(plain).rate_rps
+
+
 @pytest.mark.parametrize(
     ("change", "parameter"),
     [
+        ({"per_prompt_ms": -1.0}, "per_prompt_ms"),
         ({"base_ms": -1.0}, "base_ms"),
         ({"base_ms": 0.0}, "base_ms"),
         ({"per_prefill_token_ms": float("nan")}, "per_prefill_token_ms"),

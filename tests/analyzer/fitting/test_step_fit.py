@@ -26,6 +26,7 @@ def rows(
     kv_tokens: float = np.inf,
     max_requests: float = np.inf,
     bend: float = 0.0,
+    per_prompt: float = 0.0,
     noise: float = 0.0,
     seed: int = 0,
     open_loop: bool = False,
@@ -37,7 +38,7 @@ def rows(
     inside = np.minimum(n, np.minimum(max_requests, kv_tokens / context))
     others = inside if open_loop else inside - 1
     itl = BASE + REQUEST * inside + CONTEXT * inside * context + PREFILL * others * prompt / output
-    itl += bend * np.sqrt(inside)
+    itl += bend * np.sqrt(inside) + per_prompt * others / output
     itl *= np.exp(rng.normal(0, noise, n.size))
     ttft = (20 + itl + PREFILL * prompt + 0.001 * prompt * inside) * np.exp(
         rng.normal(0, noise, n.size)
@@ -101,8 +102,8 @@ def test_one_wrong_row_does_not_bend_the_fit() -> None:
     fit = step_fit.fit_steps(data)
     assert fit.outliers == (7,)
     clean = rows()
-    kept = np.arange(clean.size) != 7
-    assert fit.itl_ms(clean)[kept] == pytest.approx(clean.itl_ms[kept], rel=0.03)
+    others = np.arange(clean.size) != 7
+    assert fit.itl_ms(clean)[others] == pytest.approx(clean.itl_ms[others], rel=0.03)
 
 
 def test_a_bend_over_the_batch_is_taken_where_it_is_there() -> None:
@@ -114,6 +115,29 @@ def test_a_bend_over_the_batch_is_taken_where_it_is_there() -> None:
         for seed in range(20)
     ]
     assert sum(value == 0 for value in straight) >= 14
+
+
+def test_the_time_of_a_prompt_is_taken_where_it_is_there() -> None:
+    """What every prompt costs, whatever its length, is told from its tokens; noise seldom brings it in."""
+    grid = [*GRID, *((32, 128, n) for n in (4.0, 16.0, 64.0, 128.0))]
+    fit = step_fit.fit_steps(rows(grid=grid, per_prompt=20.0))
+    assert fit.step_times.per_prompt_ms == pytest.approx(20.0, rel=0.3)
+    assert fit.step_times.per_prefill_token_ms == pytest.approx(PREFILL, rel=0.05)
+    without = [
+        step_fit.fit_steps(rows(grid=grid, noise=0.02, seed=seed)).step_times.per_prompt_ms
+        for seed in range(20)
+    ]
+    assert sum(value == 0 for value in without) >= 16
+
+
+def test_a_stall_at_the_start_is_no_time_of_prompts() -> None:
+    """TTFTs beyond the prompts of all requests inside are left out; ITL and the TTFT line stay."""
+    data, clean = rows(), rows()
+    data.ttft_ms[:2] += 6000.0
+    fit = step_fit.fit_steps(data)
+    assert fit.waited == (0, 1)
+    assert fit.ttft_ms(clean) == pytest.approx(clean.ttft_ms, rel=0.05)
+    assert values(fit)[:4] == pytest.approx([BASE, REQUEST, PREFILL, CONTEXT], rel=1e-6)
 
 
 def test_rows_beyond_the_kv_cache_are_left_out_and_tell_its_size() -> None:

@@ -154,9 +154,21 @@ def test_table_and_page_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert cli.main([*command, str(tmp_path / "page.html")]) == 0
     printed = capsys.readouterr().out
     assert "HPA on KV-cache use" in printed
+    assert not [line for line in printed.splitlines() if line.endswith(" ")]
     assert printed.endswith(f"written: {tmp_path / 'page.html'}\n")
     assert cli.main([*command, str(tmp_path)]) != 0
     assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_a_reader_that_is_gone() -> None:
+    """`replay | head`: nothing is said of it, and the status is that of a broken pipe."""
+    command = [sys.executable, "-m", "adapter", "replay", "--quiet", "--policies", "hpa-kv-cache",
+               "--scenario", str(REPLAYS / "scenario.yaml"), "--trace", str(PUBLIC[0])]  # fmt: skip
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, timeout=60, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_progress_goes_from_0_to_1() -> None:

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from emulator.replay import compare, tables
 from emulator.replay.frontier import curves, terminal
@@ -85,6 +86,24 @@ def test_the_plot_has_ours_and_rivals(template: PolicyResult) -> None:
     assert "99 %" in "".join(lines)
     assert all(len(line) <= tables.WIDTH for line in lines)
     assert terminal.lines(replace(base, results=results[:1])) == []
+
+
+def test_many_policies_fit_one_screen(template: PolicyResult) -> None:
+    """Of each curve the best row, and how many more there are; with the plot no more than 40 lines."""
+    base = replay_results.comparison(rules=replay_results.RULES[:1])
+    sweeps = [
+        made(template, name, cost, 1 - 0.4 / cost**2)
+        for name in ("ours", "kpa", "rps", "kv")
+        for cost in range(2, 12)
+    ]
+    swept = replace(base, results=tuple(sweeps))
+    console = Console(width=tables.WIDTH)
+    with console.capture() as captured:
+        console.print(terminal.table(swept))
+    printed = captured.get()
+    assert len(terminal.table(swept).rows) == 4
+    assert "--json has 36 more" in printed
+    assert len(printed.splitlines()) + len(terminal.lines(swept)) <= 40
 
 
 def test_the_document_has_settings_and_frontier() -> None:

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from emulator import traces
-from emulator.replay import adapter_policy, clairvoyant, compare, running, scenario
-from emulator.replay.adapter_policy import Reference
+from emulator.replay import clairvoyant, compare, running, scenario
 from emulator.replay.cluster import ReplayCluster, pod_metrics
 from emulator.replay.policies import KvCache, Queue, ScalingPolicy, Scheduled, Static
+from emulator.replay.rivals import wva
+from emulator.replay.rivals.wva import Reference
 from emulator.replay.running import Run
 from emulator.replay.scenario import OfferedTraffic, Scenario
 from emulator.traces import Trace
@@ -69,7 +70,7 @@ def test_reference_sees_what_is_finished_only(load: float) -> None:
     found = made(gpus=1)
     given = Run(scenario=found, traffic={"m": even(load * FULL_RPS, 900)}, steps={})
     policy, result = kept(given, Reference)
-    finished, prompt, generated, span = adapter_policy._rates(policy._history["chat"])
+    finished, prompt, generated, span = wva._rates(policy._records["chat"].history)
     assert finished / span == pytest.approx(FULL_RPS, rel=0.05)
     assert (prompt / finished, generated / finished) == (128, 178)
     # Sized for means, what one carries takes two: always, for it never learns of the rest.

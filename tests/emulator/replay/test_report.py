@@ -21,6 +21,7 @@ from rich.console import Console
 
 from adapter.errors import UsageError
 from emulator.replay import downsampling, report, tables
+from emulator.replay.frontier import terminal
 from emulator.replay.results import Comparison
 from tests.fakes import replay_results
 
@@ -92,7 +93,7 @@ def measured(folder: Path, html: str, width: int) -> Mapping[str, Any]:
 def printed(comparison: Comparison, width: int = 120) -> str:
     console = Console(width=width, color_system=None)
     with console.capture() as capture:
-        console.print(tables.table(comparison))
+        console.print(terminal.table(comparison))
     return capture.get()
 
 

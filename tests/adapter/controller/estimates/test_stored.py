@@ -54,6 +54,22 @@ def test_what_is_read_is_what_was_written() -> None:
     assert other.confidence == pytest.approx(one.confidence, rel=1e-2)
 
 
+def test_the_time_of_a_prompt_is_stored_where_there_is_one() -> None:
+    """A seed without it is written as earlier releases read it; one with it comes back."""
+    assert len(json.loads(text())["by"]["H100"]["seed"]) == 5
+    seed = StepTimes(
+        base_ms=12.0,
+        per_request_ms=0.1,
+        per_prefill_token_ms=0.06,
+        per_context_token_ms=6e-5,
+        per_prompt_ms=3.0,
+    )
+    state = learning.update(learning.start(seed, error=0.1), SEEN).state
+    again = stored.parse(text(H100=Stored(state=state)), MODEL)["H100"].state
+    assert again.seed == seed
+    assert again.latency.per_prompt_ms == pytest.approx(state.latency.per_prompt_ms, rel=1e-3)
+
+
 def test_it_is_short() -> None:
     """Four accelerators fit the field of the CRD, and of more the last four are kept."""
     names = [f"accelerator-of-a-long-name-{number}" for number in range(6)]

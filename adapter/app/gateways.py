@@ -1,0 +1,111 @@
+"""Gateways are read all the time, and quickly while a variant is at zero: nobody else tells of its requests.
+
+Each gateway is read on its own, so that one that does not answer delays no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+import aiohttp
+import structlog
+
+from adapter.app.options import Installation
+from adapter.clock import Clock
+from adapter.collector import gateway
+from adapter.controller.loop import ControlLoop
+
+log = structlog.get_logger()
+
+AGAIN_SECONDS = 2.0
+"""Real seconds after which a variant that was woken and is still at zero is woken again."""
+
+_Endpoint = tuple[str, str]
+
+
+class GatewayWatch:
+    """Reads the gateways, gives their demand to the loop, and wakes what shall start."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        installation: Installation,
+        *,
+        loop: ControlLoop,
+        clock: Clock,
+        wake: Callable[[frozenset[str]], Awaitable[None]],
+        always: bool,
+    ) -> None:
+        """Make a watch; `run` starts it.
+
+        Args:
+            session: for the requests.
+            installation: gateways, how to reach them, and how often.
+            loop: control loop that the demand is for.
+            clock: time between two readings.
+            wake: starts variants at zero, by key.
+            always: whether a follower reads too, while a variant is at zero.
+
+        """
+        self._session = session
+        self._installation = installation
+        self._loop = loop
+        self._clock = clock
+        self._wake = wake
+        self._always = always
+        self._found: dict[_Endpoint, Mapping[gateway.ModelKey, gateway.Demand]] = {}
+        self._woken: dict[str, float] = {}
+        self._due = asyncio.Event()
+
+    async def run(self) -> None:
+        """Read until cancelled."""
+        endpoints = dict.fromkeys(self._installation.gateways)
+        async with asyncio.TaskGroup() as group:
+            for endpoint in endpoints:
+                group.create_task(self._follow(endpoint), name=f"read gateway {endpoint[1]}")
+            group.create_task(self._wake_those_due(), name="wake variants")
+
+    async def _follow(self, endpoint: _Endpoint) -> None:
+        reader = gateway.Gateways(self._session, (endpoint,), self._installation.gateway_access)
+        while True:
+            quick = self._loop.waking.sleeps(endpoint[0]) and not reader.failing
+            if self._loop.leading or (self._always and self._loop.waking.sleeps(endpoint[0])):
+                window = self._loop.waking.window if self._loop.leading else None
+                try:
+                    self._use(endpoint, await reader.demand(window, now=self._clock.monotonic()))
+                except Exception:
+                    log.exception("gateway not read; retrying at the next scrape")
+            elif self._found.get(endpoint):
+                self._use(endpoint, {})  # what is not read any more wakes nothing later
+            seconds = self._installation
+            await self._clock.sleep(seconds.wake_seconds if quick else seconds.gateway_seconds)
+
+    def _use(self, endpoint: _Endpoint, found: Mapping[gateway.ModelKey, gateway.Demand]) -> None:
+        self._found[endpoint] = found
+        whole: dict[gateway.ModelKey, gateway.Demand] = {}
+        for part in self._found.values():
+            for key, demand in part.items():
+                whole[key] = whole.get(key, gateway.Demand()) + demand
+        self._loop.waking.use(whole)
+        if self._loop.leading and self._to_wake():
+            self._due.set()
+
+    def _to_wake(self) -> frozenset[str]:
+        """Variants at zero that were not woken a moment ago."""
+        now = asyncio.get_running_loop().time()
+        self._woken = {key: at for key, at in self._woken.items() if now - at < AGAIN_SECONDS}
+        return self._loop.waking.variants - self._woken.keys()
+
+    async def _wake_those_due(self) -> None:
+        while True:
+            await self._due.wait()
+            self._due.clear()
+            keys = self._to_wake()
+            if not keys or not self._loop.leading:
+                continue
+            self._woken |= dict.fromkeys(keys, asyncio.get_running_loop().time())
+            try:
+                await self._wake(keys)
+            except Exception:
+                log.exception("variants not woken; the next cycle does it", variants=sorted(keys))

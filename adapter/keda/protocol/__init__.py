@@ -1,0 +1,1 @@
+"""The contract with KEDA; all but the .proto is written by scripts/generate_keda.py."""

@@ -1,0 +1,107 @@
+"""CPU of the leader and of a follower in a cluster of 300 variants whose load, statuses and HPAs change.
+
+Two real programs serve against an in-memory Kubernetes API. Every variant has a Deployment with two pods and
+an HPA; half of the loads change every 20 s, the HPAs' statuses every 15 s, as their controller writes them;
+every target is confirmed in its status every 20 s (a third of its time to live).
+The share of each program is its own and its children's, of one CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "bench")]
+
+from footprint import cpu_seconds, process_tree  # noqa: E402 - as below
+
+from tests.fakes import cluster_world as worlds  # noqa: E402 - the clone is what is measured
+
+RPM = 6.0
+"""Requests a minute of a variant at its lower load; twice as many at the higher one."""
+
+
+@contextlib.asynccontextmanager
+async def program(world: worlds.World, clone: Path, name: str) -> AsyncIterator[int]:
+    """Run a replica; gives its process id."""
+    way = await world.site.entrance(name)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-P", "-m", "adapter", "serve", f"--kubeconfig={way.kubeconfig}",
+        f"--config-namespace={worlds.SYSTEM}", "--port=0", f"--state-dir={world.folder}/{name}",
+        "--interval=15s", "--scrape-interval=5s", "--window=15s", "--time-to-live=60s",
+        f"--identity={name}",
+        cwd=clone, env={**os.environ, "PYTHONPATH": str(clone)},
+        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        yield process.pid
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def change(world: worlds.World, names: list[str]) -> None:
+    """Change loads and the HPAs' statuses, until cancelled."""
+    for turn in range(10**6):
+        for number, name in enumerate(names):
+            high = turn // 4 % 2 and number % 2
+            world.load[name] = RPM * (2 if high else 1) / worlds.SPEED
+            if number % 3 == turn % 3:
+                metrics = [{"type": "External", "current": turn}]
+                world.api.set_status(
+                    worlds.SCALERS, "horizontalpodautoscalers", "team-a", name,
+                    currentMetrics=metrics,
+                )  # fmt: skip
+        await asyncio.sleep(5)
+
+
+async def measure(count: int, clone: Path, seconds: float) -> tuple[float, float, int]:
+    """Shares of a CPU of leader and follower, and status writes in the measured time."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with worlds.running(Path(folder)) as world:
+            names = ["v", *(f"v{number}" for number in range(1, count))]
+            for name in names[1:]:
+                world.deploy(name, 2)
+            for name in names:
+                world.api.put(worlds.SCALERS, "horizontalpodautoscalers", worlds.scaler(name))
+            changing = asyncio.create_task(change(world, names))
+            async with contextlib.AsyncExitStack() as stack:
+                ids = [await stack.enter_async_context(program(world, clone, "a"))]
+                while world.desired(names[-1]) is None:  # noqa: ASYNC110 - the world tells nobody
+                    await asyncio.sleep(0.2)
+                ids.append(await stack.enter_async_context(program(world, clone, "b")))
+                await asyncio.sleep(10)
+                before = [sum(map(cpu_seconds, process_tree(item))) for item in ids]
+                writes = len(world.api.writes("variantautoscalings"))
+                await asyncio.sleep(seconds)
+                after = [sum(map(cpu_seconds, process_tree(item))) for item in ids]
+                written = len(world.api.writes("variantautoscalings")) - writes
+            changing.cancel()
+    a, b = ((new - old) / seconds for new, old in zip(after, before, strict=True))
+    return a, b, written
+
+
+def main() -> None:
+    """Print one table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--variants", type=int, default=300)
+    parser.add_argument("--seconds", type=float, default=60.0, help="Measured time. Default: 60")
+    parser.add_argument(
+        "--clone", type=Path, default=ROOT, help="Clone whose program runs. Default: this one"
+    )
+    args = parser.parse_args()
+    leader, follower, writes = asyncio.run(measure(args.variants, args.clone, args.seconds))
+    print(f"{'variants':>8}  {'leader':>7}  {'follower':>8}  {'status writes a minute':>22}")
+    rate = 60 * writes / args.seconds
+    print(f"{args.variants:>8}  {leader:>7.1%}  {follower:>8.1%}  {rate:>22.0f}")
+
+
+if __name__ == "__main__":
+    main()
