@@ -21,6 +21,7 @@ from optimizer.placement.program import Program, Terms
 _INTEGRAL = 1e-6
 _FINISHED = 0
 _STEP = 1.0 - 1e-6
+_NODES = 300
 _WIDER = (1e-4, 5e-4, 2e-3, np.inf)
 LISTED = 4_000
 """Patterns of one component that go into its program without asking which of them can matter."""
@@ -115,6 +116,7 @@ class Component:
         known: Mapping[str, Patterns],
         floors: Mapping[int, int],
         only: Stage | None = None,
+        nodes: int | None = None,
     ) -> _Listed:
         return _Listed(
             self._problem,
@@ -124,6 +126,7 @@ class Component:
             floors=floors,
             limit_s=self._limit,
             only=only,
+            nodes=nodes,
         )
 
     def _priced(self) -> Solved | None:
@@ -173,9 +176,12 @@ class Component:
                 },
                 stage.floors,
                 stage,
+                None if distance >= full else _NODES,
             ).solve()
-            if part is None:
+            if part is None and distance >= full:
                 return None
+            if part is None:
+                continue
             gap = part.gap
             if self._value(stage, part.placed) < value - slack:
                 best, value = part.placed, self._value(stage, part.placed)
@@ -211,7 +217,7 @@ class Component:
         stage = Stage(None, floors)
         bound = pricing.bound(stage)
         found = pricing.within(stage, bound, max(abs(bound.value), 1.0) / 500.0)
-        kept = pricing.lists if found is None else found[0]
+        kept = pricing.table.lists if found is None else found[0]
         own = {
             item.name: _with(item, kept[item.name], best[item.name]) for item in self._problem.items
         }
@@ -221,7 +227,7 @@ class Component:
     def _cut_short(self, pricing: Pricing) -> Solved | None:
         """The best plan of the patterns that are listed, within the time limit; without proof."""
         own = {
-            item.name: _with(item, pricing.lists[item.name], self._feasible[item.name])
+            item.name: _with(item, pricing.table.lists[item.name], self._feasible[item.name])
             for item in self._problem.items
         }
         part = self._listed(own, {}).solve()
@@ -247,6 +253,7 @@ class _Listed:
         floors: items of other priorities that must be served in full at least.
         limit_s: time limit, seconds.
         only: the one stage to solve; None: all of them.
+        nodes: nodes of the search at most; None: without end.
 
     """
 
@@ -260,6 +267,7 @@ class _Listed:
         floors: Mapping[int, int],
         limit_s: float,
         only: Stage | None = None,
+        nodes: int | None = None,
     ) -> None:
         self._problem = problem
         self._known = known
@@ -267,6 +275,7 @@ class _Listed:
         self._floors = floors
         self._limit = limit_s
         self._only = only
+        self._nodes = nodes
         self._served: list[Terms] = []
         self._program = self._written(scarce)
 
@@ -342,7 +351,13 @@ class _Listed:
             aim = self._problem.gap
             if step:
                 aim = min(0.9 * step / max(float(np.abs(goal).sum()), 1.0), 1.0)
-            result = program.solve(goal, constraints, 2 * limit if last else limit, aim)
+            result = program.solve(
+                goal,
+                constraints,
+                limit_s=2 * limit if last else limit,
+                gap=aim,
+                nodes=self._nodes,
+            )
             if result.x is None:
                 gap, finished = None, False
                 break

@@ -84,7 +84,7 @@ class Item:
     """Variants that carry one demand together.
 
     Attributes:
-        rows: at least one; those of one variant follow each other.
+        rows: one or more; those of one variant follow each other.
         demand: what is to be carried; never more than the rows can (see `optimizer.placement.reach`).
         priority: 1 is served first.
         routing: what replicas are worth together.

@@ -46,7 +46,7 @@ class Columns:
     """Where the columns of the program are.
 
     Attributes:
-        patterns: (item, pattern) by column.
+        patterns: item and pattern by column.
         blocks: blocks that carry the whole demand, then those that carry a part.
 
     """
@@ -110,9 +110,15 @@ class Program:
         return [optimize.LinearConstraint(table, np.array(self._low), np.array(self._high))]
 
     def solve(
-        self, goal: FloatArray, constraints: Sequence[LinearConstraint], limit_s: float, gap: float
+        self,
+        goal: FloatArray,
+        constraints: Sequence[LinearConstraint],
+        *,
+        limit_s: float,
+        gap: float,
+        nodes: int | None = None,
     ) -> Any:
-        """The answer of HiGHS."""
+        """The answer of HiGHS within a time limit and a number of nodes."""
         from scipy import optimize  # noqa: PLC0415 - see `constraints`
 
         return optimize.milp(
@@ -120,7 +126,11 @@ class Program:
             constraints=constraints,
             bounds=optimize.Bounds(0.0, np.array(self._highest)),
             integrality=np.array(self._whole, dtype=np.int64),
-            options={"time_limit": limit_s, "mip_rel_gap": gap},
+            options={
+                "time_limit": limit_s,
+                "mip_rel_gap": gap,
+                **({} if nodes is None else {"node_limit": nodes}),
+            },
         )
 
     def add_patterns(self, place: int, item: Item, patterns: Patterns, rows: IntArray) -> Terms:
