@@ -12,7 +12,7 @@ COPY optimizer optimizer
 COPY certs certs
 COPY emulator emulator
 # Compiled here: a read-only root file system cannot cache bytecode later.
-RUN python -m venv /opt/venv && /opt/venv/bin/pip install --no-cache-dir -c constraints.txt . \
+RUN python -m venv /opt/venv && /opt/venv/bin/pip install --no-cache-dir -c constraints.txt ".[keda]" \
     && /opt/venv/bin/python -m compileall -q /opt/venv/lib
 
 FROM ${BASE}
@@ -25,6 +25,6 @@ LABEL org.opencontainers.image.title="variant-adapter" \
 COPY --from=build /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 XDG_STATE_HOME=/tmp
 USER 65532:65532
-EXPOSE 6443 8080
+EXPOSE 6443 8080 9443
 ENTRYPOINT ["variant-adapter"]
 CMD ["serve", "--host", "0.0.0.0", "--metrics-host", "0.0.0.0", "--metrics-port", "8080"]

@@ -30,7 +30,7 @@ class Command:
     summary: str
 
 
-_PLACES = {"compare": "comparison.compare"}
+_PLACES = {"compare": "comparison.compare", "top": "views.top", "ui": "views.ui"}
 """Modules of commands that have a package of their own."""
 
 COMMANDS: Mapping[str, Command] = {
@@ -38,6 +38,8 @@ COMMANDS: Mapping[str, Command] = {
     for name, summary in {
         "serve": "Run the external metrics API server and the control loop",
         "explain": "Show why a variant has the replicas that it has",
+        "top": "Show the fleet as a table in the terminal",
+        "ui": "Open the page of the fleet in the browser",
         "compare": "Compare the present autoscaler with this adapter's decisions",
         "doctor": "Check an installation in a cluster",
         "certs": "Show or rotate serving certificates",

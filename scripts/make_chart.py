@@ -38,6 +38,30 @@ TEMPLATES: Mapping[str, tuple[str, str]] = {
 }
 """Manifest and value of each template; the value is empty where the template is always rendered."""
 
+_KEDA_PORT = """\
+  - name: keda
+    port: 9443
+    targetPort: keda
+"""
+
+_KEDA_INGRESS = """\
+  - ports:
+    - port: keda
+      protocol: TCP
+    - port: metrics
+      protocol: TCP
+    from:
+    - namespaceSelector:
+        matchLabels:
+          kubernetes.io/metadata.name: {{ .Values.keda.namespace }}
+"""
+
+KEDA: Mapping[str, tuple[str, str]] = {
+    "base/service.yaml": ("", _KEDA_PORT),
+    "base/networkpolicy.yaml": ("  egress:\n", _KEDA_INGRESS),
+}
+"""What the overlay for KEDA adds to objects of the base, before a line (empty: at the end)."""
+
 FILES: Mapping[str, str] = {
     "files/crd.yaml": "crd/variantautoscalings.yaml",
     "files/dashboard.json": "overlays/monitoring/dashboard.json",
@@ -51,6 +75,12 @@ def template(text: str, source: str, value: str) -> str:
     if source == "overlays/monitoring/servicemonitor.yaml":
         secret = '{{ ternary "variant-adapter-tls" "variant-adapter-certs" .Values.certManager.enabled }}'
         body = body.replace("variant-adapter-certs", secret)
+    if source in KEDA:
+        before, text = KEDA[source]
+        at = body.index(before) if before else len(body)
+        body = (
+            f"{body[:at]}  {{{{- if .Values.keda.enabled }}}}\n{text}  {{{{- end }}}}\n{body[at:]}"
+        )
     head = f"{{{{/* Written by scripts/make_chart.py from manifests/{source}. */}}}}\n"
     if value:
         return f"{head}{{{{- if .Values.{value} }}}}\n{body}{{{{- end }}}}\n"

@@ -18,18 +18,41 @@ from adapter.clock import Clock
 from adapter.controller import telemetry
 from adapter.controller.groups.telemetry import GroupCollector
 from adapter.controller.loop import ControlLoop
+from adapter.controller.reconciler import Planner
 from adapter.keda.options import KedaOptions
 from adapter.store import OWN_METRICS, TargetStore
 from adapter.tls import listener
+from adapter.ui import snapshots
+from adapter.ui.application import Pages
+from adapter.ui.scenarios import LastPlan
 
 
 class Endpoints:
     """The servers of one process, and their addresses."""
 
     def __init__(
-        self, *, options: ServeOptions, loop: ControlLoop, store: TargetStore, clock: Clock
+        self,
+        *,
+        options: ServeOptions,
+        loop: ControlLoop,
+        store: TargetStore,
+        clock: Clock,
+        last: LastPlan,
+        planner: Planner | None = None,
     ) -> None:
+        """Make servers that are not open yet.
+
+        Args:
+            options: what to serve.
+            loop: control loop whose targets are served.
+            store: published targets.
+            clock: time of the explanations.
+            last: the control loop's last plan, for the pages.
+            planner: makes plans that people ask for; without one a worker process of its own does.
+
+        """
         self._options = options
+        self._last = last
         self._loop = loop
         self._store = store
         self._drain = listener.Drain()
@@ -45,6 +68,11 @@ class Endpoints:
             clock=clock,
             checks=self._probes,
             leader=lambda: self._leader(),  # noqa: PLW0108 - `open` replaces it
+            pages=Pages(
+                snapshots.of_loop(loop, clock, lambda: self._leader()),  # noqa: PLW0108 - as above
+                last,
+                planner=planner,
+            ),
         )
         self._url = ""
         self._keda_address = ""
@@ -55,6 +83,11 @@ class Endpoints:
     def loop(self) -> ControlLoop:
         """The control loop whose targets are served."""
         return self._loop
+
+    @property
+    def last(self) -> LastPlan:
+        """The planner of the control loop, with the last fleet that it planned."""
+        return self._last
 
     @property
     def url(self) -> str:

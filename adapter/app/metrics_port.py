@@ -1,8 +1,9 @@
-"""The port without TLS: health for all; metrics and explanations, which name tenants, for those with rights.
+"""The port without TLS: health for all; what names tenants, for those with rights.
 
-A bearer token is reviewed by the cluster, and its user needs `get` on the non-resource URL `/metrics` or
-`/variants`. Peers on loopback need no token: with the right to forward ports of the pod, its metrics can be
-read. A request that a proxy in the pod has forwarded does not count as one from loopback.
+That is metrics, explanations and the pages of `/ui`. A bearer token is reviewed by the cluster, and its user
+needs `get` on the non-resource URL `/metrics`, or `/variants` for explanations and pages. Peers on loopback
+need no token: with the right to forward ports of the pod, its metrics can be read. A request that a proxy in
+the pod has forwarded does not count as one from loopback.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from adapter.controller.loop import ControlLoop
 from adapter.diagnostics import explain
 from adapter.tls import listener
 from adapter.tls.connections import CONNECTIONS, ConnectionLimits
+from adapter.ui import guard
+from adapter.ui.application import Pages
 
 log = structlog.get_logger()
 
@@ -55,6 +58,7 @@ class MetricsPort:
         clock: Clock,
         checks: probes.Probes,
         leader: Callable[[], str],
+        pages: Pages,
     ) -> None:
         """Make a port that is not open yet.
 
@@ -64,8 +68,10 @@ class MetricsPort:
             clock: time of the explanations.
             checks: health checks and metrics.
             leader: identity of the replica that leads, empty while none is known.
+            pages: pages of `/ui`.
 
         """
+        self._pages = pages
         self._options = options
         self._loop = loop
         self._clock = clock
@@ -96,9 +102,13 @@ class MetricsPort:
         app.router.add_get("/variants", self._variants)
         app.router.add_get("/variants/comparison", self._comparison)
         app.router.add_get("/variants/{namespace}/{name}", self._variant)
-        async with listener.listening(
-            app, host=host, port=port, certificates=None, limits=LIMITS, flag="--metrics-port"
-        ) as found:
+        self._pages.add(app)
+        async with (
+            self._pages.running(),
+            listener.listening(
+                app, host=host, port=port, certificates=None, limits=LIMITS, flag="--metrics-port"
+            ) as found,
+        ):
             self.url = f"http://{host}:{found}"
             yield
 
@@ -106,8 +116,11 @@ class MetricsPort:
     async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         if request.path in authorization.ALWAYS_ALLOWED:
             return await handler(request)
+        page = request.path == "/ui" or request.path.startswith("/ui/")
+        if page and (why := guard.refusal(request, loopback=_from_loopback(request))):
+            return web.Response(status=403, text=f"{why}\n", headers=guard.HEADERS)
         if self._options.metrics_auth == "cluster" and not _from_loopback(request):
-            path = "/variants" if request.path.startswith("/variants") else "/metrics"
+            path = "/variants" if page or request.path.startswith("/variants") else "/metrics"
             try:
                 await self._authorize(request, path)
             except _RefusedError as error:

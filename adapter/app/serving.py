@@ -29,6 +29,7 @@ from adapter.kube import client
 from adapter.planning import worker
 from adapter.resources import folder, inputs
 from adapter.tls.connections import raise_file_limit
+from adapter.ui.scenarios import LastPlan
 
 log = structlog.get_logger()
 
@@ -61,6 +62,7 @@ async def serving(
     raise_file_limit()
     store = targets.TargetStore()
     async with contextlib.AsyncExitStack() as stack:
+        given = planner
         if planner is None:
             # A worker that does not answer is noticed within one interval.
             seconds = max(clock.real_seconds(options.loop.interval) * 2 / 3, LEAST_DEADLINE_SECONDS)
@@ -73,15 +75,18 @@ async def serving(
         )
         collector = Collector(session=session, clock=clock, settings=options.loop.collection)
         stack.callback(collector.close)
+        last = LastPlan(planner)
         loop = ControlLoop(
             collector=collector,
             store=store,
             clock=clock,
-            planner=planner,
+            planner=last,
             settings=options.loop,
             leading=options.installation is None,
         )
-        endpoints = Endpoints(options=options, loop=loop, store=store, clock=clock)
+        endpoints = Endpoints(
+            options=options, loop=loop, store=store, clock=clock, last=last, planner=given
+        )
         await stack.enter_async_context(endpoints.open_metrics())
         if options.installation is not None:
             parts = in_cluster.running(

@@ -28,6 +28,7 @@ def of_state(state: VariantState, *, now: float) -> dict[str, Any]:
         "scaleTarget": str(source.reference),
         "currentReplicas": source.replicas,
         "specReplicas": source.spec_replicas,
+        "readyReplicas": source.ready,
         "accelerator": source.accelerator,
         "endpoints": list(source.endpoints),
         # KEDA's metrics-api can read the former: advice has a name of its own here too.
@@ -40,6 +41,7 @@ def of_state(state: VariantState, *, now: float) -> dict[str, Any]:
         "metrics": state.metrics,
         "outcome": state.outcome,
         "problem": state.problem,
+        "drift": _drift(state),
         "configuration": list(source.warnings),
         "heldBackBy": held_back(state),
         "advisory": source.advisory,
@@ -68,10 +70,19 @@ def of_state(state: VariantState, *, now: float) -> dict[str, Any]:
         document["complete"] = state.observation.complete
     if decision is not None:
         document["decision"] = _decision(decision)
+        document["targetCost"] = round(state.cost, 6)
     group = groups.of_state(state)
     if group is not None:
         document["group"] = group
     return document
+
+
+def _drift(state: VariantState) -> str | None:
+    """What predictions and observations say of each other while they are apart; None while they agree."""
+    item = state.tuned.get(state.source.accelerator)
+    if item is None or item.drift is None or not item.drift.active:
+        return None
+    return item.drift.message
 
 
 def _profile(profile: fleet.Profile) -> dict[str, Any]:
@@ -113,6 +124,7 @@ def _load(traffic: Traffic) -> dict[str, Any]:
         "longArrivalRatePerMinute": round(60.0 * traffic.long_rate_rps, 3),
         "runningRequests": traffic.running,
         "waitingRequests": traffic.waiting,
+        "queueGrowthPerMinute": round(60.0 * traffic.waiting_growth_rps, 3),
         "kvCacheUsage": traffic.kv_cache,
         "kvCacheTokens": traffic.kv_tokens,
         "preemptionsPerMinute": _rounded(traffic.preemptions_rps, 60.0),

@@ -22,7 +22,7 @@ class RefusedError(Exception):
     """A caller may not ask that.
 
     Attributes:
-        known: True where the caller is identified but may not ask that.
+        known: Whether the caller is known.
 
     """
 

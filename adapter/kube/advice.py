@@ -26,7 +26,7 @@ _TABLE: tuple[tuple[type[ApiError], str, str], ...] = (
     (
         Forbidden,
         r"/portforward$",
-        "explain needs the verbs get and create on pods/portforward there, or a metrics port with --url",
+        "explain, top and ui need the verbs get and create on pods/portforward, or a metrics port by --url",
     ),
     (Forbidden, r"/nodes$", "grant it: kubectl apply -f manifests/overlays/limited/nodes.yaml"),
     (Forbidden, r"", "grant it: kubectl apply -f manifests/base/rbac.yaml"),

@@ -38,14 +38,14 @@ class Serving:
     metrics_port: int | None = setting(
         None,
         kinds.PORT,
-        "Port without TLS for /metrics, /variants, /healthz and /readyz; 0 picks a free one",
+        "Port without TLS for /metrics, /variants, /ui, /healthz and /readyz; 0 picks a free one",
         shown="none: no metrics port",
     )
     metrics_auth: Literal["cluster", "none"] = setting(
         "cluster",
         kinds.choice("cluster", "none"),
-        "Callers of /metrics and /variants on the metrics port: those whose bearer token may get these URLs"
-        " in the cluster, and peers on loopback (cluster), or all (none)",
+        "Callers of /metrics, /variants and /ui on the metrics port: those whose bearer token may get"
+        " /metrics or /variants in the cluster, and peers on loopback (cluster), or all (none)",
     )
     kubeconfig: Path | None = setting(
         None,

@@ -36,6 +36,10 @@ METRIC_PATH = (
     f"/apis/external.metrics.k8s.io/v1beta1/namespaces/{scenario.NAMESPACE}"
     f"/inferno_desired_replicas?labelSelector=variant_name%3D{scenario.NAME}"
 )
+COLUMNS = (
+    "variant", "model", "acc", "offered/min", "seen/min", "TTFT ms", "ITL ms", "current", "optimized",
+    "cents/h", "why",
+)  # fmt: skip
 LOOP = LoopSettings(
     interval=10.0,
     collection=CollectionSettings(interval=2.5, window=30.0, long_window=30.0),
@@ -101,6 +105,7 @@ class Demo:
             certificates=local_auth.Files(state=self.work / "state"),
             loop=LOOP,
             interval=LOOP.interval,
+            metrics_port=0,
         )
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self.servers.close)
@@ -129,6 +134,7 @@ class Demo:
 
     def _commands(self, running: Endpoints) -> None:
         state = self.work / "state"
+        self._print(f"Page of the fleet: {running.metrics_url}/ui")
         self.console.print("While this runs, from another terminal:")
         for line in (
             f"  kubectl --kubeconfig {running.kubeconfig} get --raw '{METRIC_PATH}'",
@@ -220,9 +226,7 @@ class Demo:
     def _table(self, running: Endpoints) -> Table:
         elapsed = min(self.clock.monotonic() - self.started, self.duration)
         table = Table(title=f"variant-adapter demo  {elapsed:.0f} of {self.duration:.0f} s")
-        for name in ("variant", "model", "acc", "offered/min", "seen/min", "TTFT ms", "ITL ms"):
-            table.add_column(name)
-        for name in ("current", "optimized", "cents/h", "why"):
+        for name in COLUMNS:
             table.add_column(name)
         for state in running.loop.states.values():
             traffic, targets = state.traffic, state.source.targets

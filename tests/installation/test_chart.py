@@ -42,8 +42,11 @@ OVERLAYS = {
     "overlays/monitoring": ("monitoring.enabled=true",),
     "overlays/delegation": ("delegation.enabled=true",),
     "overlays/advisory": ("actuate.default=none", "apiService.enabled=false"),
+    "overlays/keda": ("keda.enabled=true",),
 }
 """Values that stand for a folder of the manifests."""
+
+OVERLAYS = {folder: OVERLAYS[folder] for folder in OVERLAYS if (MANIFESTS / folder).is_dir()}
 
 EVERYTHING = tuple(value for values in OVERLAYS.values() for value in values)
 

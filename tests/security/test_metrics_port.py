@@ -25,7 +25,10 @@ BINDING = {
     "roleRef": {"kind": "ClusterRole", "name": "variant-adapter-metrics-reader"},
     "subjects": [{"kind": "ServiceAccount", "name": "prometheus", "namespace": "monitoring"}],
 }
-TENANTS = ("/metrics", "/variants", "/variants/team-a/v", "/variants/team-a/none")
+TENANTS = (
+    "/metrics", "/variants", "/variants/team-a/v", "/variants/team-a/none", "/ui", "/ui/what-if",
+    "/ui/variants/team-a/v", "/ui/static/page.js",
+)  # fmt: skip
 
 
 class Peer:

@@ -12,6 +12,7 @@ from typing import Any
 from adapter import errors
 from adapter.app.prometheus import prometheus_options
 from adapter.commands import explain, flags, kubeconfig
+from adapter.commands.views import leader
 from adapter.settings.control import Prometheus
 from adapter.settings.declaration import resolve
 
@@ -45,7 +46,7 @@ def register(command: argparse.ArgumentParser) -> None:
         help="Time to compare, back from now; more than 24h needs --prometheus. Default %(default)s",
     )
     command.add_argument("--json", action="store_true", help="Print JSON instead of text")
-    explain.add_leader_flags(command)
+    leader.add_flags(command)
     kubeconfig.add_flags(command)
     flags.add(
         command,
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
                 "--since: the adapter remembers 24h; give --prometheus for a longer time"
             )
         path = f"/variants/comparison?since={args.since:.0f}"
-        variants = explain.queried(args, path)["variants"]
+        variants = leader.document(args, path)["variants"]
     if args.variant:
         variants = {key: item for key, item in variants.items() if key == args.variant}
     if not variants:

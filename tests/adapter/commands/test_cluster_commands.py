@@ -91,7 +91,7 @@ async def test_explain_names_the_right_that_it_needs(
             assert await command("explain", "--kubeconfig", str(own.kubeconfig)) == 1
         said = capsys.readouterr().err
         assert "pods/pod-1/portforward: 403" in said
-        assert "explain needs the verbs get and create on pods/portforward" in said
+        assert "explain, top and ui need the verbs get and create on pods/portforward" in said
 
 
 @pytest.mark.parametrize("text", ["v", "a/b/c", "A/b", "../v", "a/"])

@@ -1,0 +1,149 @@
+"""`variant-adapter top`: the fleet as a table in the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from adapter.commands import flags, kubeconfig
+from adapter.commands.views import leader
+from adapter.ui import rows
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+PIPED_WIDTH = 240
+"""Columns of output that goes to no terminal."""
+
+_STYLES = {
+    "invalid": "red", "short": "red", "held": "red", "stale": "yellow", "drifting": "yellow",
+    "slow": "yellow", "scaling": "cyan", "ok": "green",
+}  # fmt: skip
+
+COLUMNS = (
+    "NAMESPACE", "NAME", "STATE", "READY", "DESIRED", "ACCELERATOR", "LOAD/min", "TTFT ms", "PREDICTED",
+    "SLO", "ITL ms", "PREDICTED", "SLO", "KV", "CENTS/h",
+)  # fmt: skip
+_NUMBERS = frozenset(COLUMNS) - {"NAMESPACE", "NAME", "STATE", "ACCELERATOR"}
+
+
+def register(command: argparse.ArgumentParser) -> None:
+    """Add the command and its flags."""
+    command.description = (
+        "Shows the fleet as a table: replicas, load, measured latencies beside predicted ones and SLO, KV"
+        " cache and cost per hour; what needs attention first. The adapter that holds the Lease answers."
+    )
+    command.add_argument(
+        "--sort-by",
+        **flags.choice(*rows.SORTS),
+        default="attention",
+        help="Order of the variants. Default attention: short, held, stale and drifting first",
+    )
+    command.add_argument(
+        "--namespace",
+        type=flags.dns_label,
+        metavar="NAME",
+        help="Namespace of the variants to show. Default all",
+    )
+    command.add_argument(
+        "--state",
+        **flags.choice(*rows.STATES),
+        help="State of the variants to show. Default all",
+    )
+    command.add_argument(
+        "--watch",
+        type=flags.seconds,
+        metavar="DURATION",
+        help="Time between two updates, until Ctrl-C. Default none: show once",
+    )
+    leader.add_flags(command)
+    kubeconfig.add_flags(command)
+    command.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Query and print, once or again and again."""
+    document = leader.document(args, "/variants")
+    from rich.console import Console  # noqa: PLC0415 - `--help` and failed queries need none
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=PIPED_WIDTH)
+    if not args.watch:
+        console.print(table(document, args))
+        return 0
+    from rich.live import Live  # noqa: PLC0415 - as above
+
+    with Live(table(document, args), console=console, auto_refresh=False) as live:
+        while True:
+            time.sleep(args.watch)
+            live.update(table(leader.document(args, "/variants"), args), refresh=True)
+
+
+def table(document: Mapping[str, Any], args: argparse.Namespace) -> Table:
+    """The document of `/variants` as a table; names are texts, never markup."""
+    from rich.table import Table  # noqa: PLC0415 - see `run`
+    from rich.text import Text  # noqa: PLC0415
+
+    everything = [rows.of_document(item) for item in document["variants"]]
+    some = [
+        row
+        for row in rows.selected(everything, state=args.state or "")
+        if args.namespace in {None, row.namespace}
+    ]
+    found = Table(box=None, pad_edge=False, show_footer=bool(some))
+    total = rows.total("", some)
+    footers = {
+        "NAMESPACE": f"{total.variants} variants",
+        "READY": _ready(total.ready, total.starting),
+        "DESIRED": str(total.desired),
+        "LOAD/min": _number(total.offered),
+        "CENTS/h": _number(total.cost),
+    }
+    for name in COLUMNS:
+        right = name in _NUMBERS
+        found.add_column(
+            name, footers.get(name, ""), justify="right" if right else "left", no_wrap=right
+        )
+    for row in rows.ordered(some, args.sort_by):
+        cells = _cells(row)
+        styles = ["", "", _STYLES[row.state], *[""] * (len(cells) - 3)]
+        found.add_row(*(Text(cell, style=style) for cell, style in zip(cells, styles, strict=True)))
+    if not document.get("leading", True):
+        found.caption = (
+            "This adapter follows: load, latencies and costs are known to the leader only"
+        )
+    return found
+
+
+def _cells(row: rows.Row) -> Sequence[str]:
+    return (
+        _plain(row.namespace),
+        _plain(row.name),
+        ",".join(row.states),
+        _ready(row.ready, row.starting),
+        "-" if row.desired is None else str(row.desired),
+        _plain(row.accelerator) or "-",
+        _number(row.offered),
+        *map(_number, (row.ttft, row.ttft_predicted, row.ttft_slo)),
+        *map(_number, (row.itl, row.itl_predicted, row.itl_slo)),
+        "-" if row.kv is None else f"{row.kv:.0%}",
+        _number(row.cost),
+    )
+
+
+def _plain(text: str) -> str:
+    """A text without control characters, which could steer the terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _ready(ready: int, starting: int) -> str:
+    return f"{ready}+{starting}" if starting else str(ready)
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"

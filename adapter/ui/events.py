@@ -1,0 +1,109 @@
+"""Server-sent events: a tick to every open page when there is something new to fetch.
+
+The number of streams is bounded, each holds at most one tick that is not sent yet, and one whose client does
+not read is closed. https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import structlog
+from aiohttp import web
+
+from adapter.ui import guard
+
+log = structlog.get_logger()
+
+MOST_STREAMS = 32
+"""Pages that are kept up to date at the same time."""
+
+BEAT_SECONDS = 20.0
+"""Seconds without a tick after which a comment keeps the stream open."""
+
+WRITE_SECONDS = 10.0
+"""Seconds in which a client must take what is sent, or it is dropped."""
+
+BUFFER_BYTES = 1024
+"""Bytes of one stream that wait to be taken before its client counts as slow."""
+
+LIFE_SECONDS = 3600.0
+"""Seconds after which a stream ends; the browser opens another one by itself."""
+
+RETRY_MS = 5000
+
+TICK = "event: tick\ndata: {}\n\n"
+
+HEADERS = {
+    **guard.HEADERS,
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "X-Accel-Buffering": "no",
+}
+
+
+class Streams:
+    """All open streams."""
+
+    def __init__(self) -> None:
+        self._open: set[asyncio.Event] = set()
+        self._number = 0
+        self._ended = False
+
+    def __len__(self) -> int:
+        """Number of open streams."""
+        return len(self._open)
+
+    def tick(self, number: int) -> None:
+        """Tell every page that a snapshot of that number can be fetched."""
+        self._number = number
+        for waiting in self._open:
+            waiting.set()
+
+    def end(self) -> None:
+        """End every stream; there will be no more."""
+        self._ended = True
+        for waiting in self._open:
+            waiting.set()
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        """Send ticks until the client is gone, too slow, or the stream has lived long enough."""
+        if self._ended or len(self._open) >= MOST_STREAMS:
+            # 204 tells the browser not to try again by itself.
+            return web.Response(status=204)
+        response = web.StreamResponse(headers=HEADERS)
+        waiting = asyncio.Event()
+        self._open.add(waiting)
+        try:
+            await response.prepare(request)
+            if request.transport is not None:
+                # `write` then waits until the client has taken nearly all.
+                request.transport.set_write_buffer_limits(high=BUFFER_BYTES)
+            await self._send(response, f"retry: {RETRY_MS}\n\n")
+            await self._pump(response, waiting)
+        except TimeoutError:
+            log.info("page does not take its updates; closing its stream", peer=request.remote)
+            if request.transport is not None:
+                request.transport.abort()
+        except ConnectionError:
+            log.debug("page is gone; closing its stream", peer=request.remote)
+        finally:
+            self._open.discard(waiting)
+        return response
+
+    async def _pump(self, response: web.StreamResponse, waiting: asyncio.Event) -> None:
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + LIFE_SECONDS
+        while not self._ended and loop.time() < ends:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(BEAT_SECONDS):
+                    await waiting.wait()
+            if waiting.is_set():
+                waiting.clear()
+                await self._send(response, TICK.format(self._number))
+            else:
+                await self._send(response, ": still there\n\n")
+
+    async def _send(self, response: web.StreamResponse, text: str) -> None:
+        async with asyncio.timeout(WRITE_SECONDS):
+            await response.write(text.encode())

@@ -1,0 +1,127 @@
+"""The fleet page: what is asked for by its query, and what the template shows."""
+
+from __future__ import annotations
+
+import urllib.parse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from adapter.ui import rows
+from adapter.ui.snapshots import Snapshot
+
+PAGE_ROWS = 100
+"""Variants of one page."""
+
+_NEAR = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a query asks for; what has no meaning counts as not asked.
+
+    Attributes:
+        words: Words that names must have.
+        state: State; empty for any.
+        service_class: Class; empty for any.
+        sort: One of `rows.SORTS`.
+        page: Page, from 1.
+
+    """
+
+    words: str
+    state: str
+    service_class: str
+    sort: str
+    page: int
+
+    @classmethod
+    def of(cls, query: Mapping[str, str]) -> Asked:
+        """Read a query."""
+        page, sort, state = query.get("page", ""), query.get("sort", ""), query.get("state", "")
+        number = int(page) if page.isascii() and page.isdigit() and len(page) <= 6 else 1
+        return cls(
+            words=query.get("q", "")[:100],
+            state=state if state in rows.STATES else "",
+            service_class=query.get("class", "")[:253],
+            sort=sort if sort in rows.SORTS else "attention",
+            page=max(number, 1),
+        )
+
+    def query(self, page: int) -> str:
+        """The query of another page of the same."""
+        fields = {
+            "q": self.words,
+            "state": self.state,
+            "class": self.service_class,
+            "sort": "" if self.sort == "attention" else self.sort,
+            "page": str(page),
+        }
+        some = {name: value for name, value in fields.items() if value}
+        return urllib.parse.urlencode(some, errors="replace")
+
+
+def context(snapshot: Snapshot, asked: Asked) -> dict[str, Any]:
+    """What the template needs."""
+    everything = snapshot.rows
+    some = rows.selected(
+        everything, words=asked.words, state=asked.state, service_class=asked.service_class
+    )
+    order = rows.ordered(some, asked.sort)
+    pages = max(-(-len(order) // PAGE_ROWS), 1)
+    page = min(asked.page, pages)
+    shown = order[(page - 1) * PAGE_ROWS : page * PAGE_ROWS]
+    headed = asked.sort == "attention"
+    groups = rows.grouped(shown, everything) if headed else [rows.alone(shown)]
+    return {
+        "here": "fleet",
+        "asked": asked,
+        "states": rows.STATES,
+        "sorts": rows.SORTS,
+        "classes": sorted({row.service_class for row in everything} - {""}),
+        "by_state": _by_state(everything),
+        "by_class": rows.totals(everything, "service_class"),
+        "by_accelerator": rows.totals(everything, "accelerator"),
+        "whole": rows.total("fleet", everything),
+        "matching": len(order),
+        "groups": groups,
+        "headed": headed,
+        "rows_shown": len(shown),
+        "page": page,
+        "pages": pages,
+        "shown_pages": _near(page, pages),
+        **common(snapshot),
+    }
+
+
+def common(snapshot: Snapshot) -> dict[str, Any]:
+    """What every page shows of the process."""
+    return {
+        "at": snapshot.at,
+        "leading": snapshot.leading,
+        "leader": snapshot.leader,
+        "problem": snapshot.problem,
+        "capacity": snapshot.capacity,
+        "states": rows.STATES,
+    }
+
+
+def _by_state(everything: tuple[rows.Row, ...]) -> list[rows.Total]:
+    """Number of variants in each state; a variant may be in several."""
+    found = [
+        rows.total(state, [row for row in everything if state in row.states])
+        for state in rows.STATES
+    ]
+    return [item for item in found if item.variants]
+
+
+def _near(page: int, pages: int) -> list[int | None]:
+    """Numbers of pages to link to; None where some are left out."""
+    wanted = {1, pages, *range(max(page - _NEAR, 1), min(page + _NEAR, pages) + 1)}
+    found: list[int | None] = []
+    for number in sorted(wanted):
+        last = found[-1] if found else 0
+        if last is not None and number > last + 1:
+            found.append(None)
+        found.append(number)
+    return found

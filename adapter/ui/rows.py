@@ -1,0 +1,321 @@
+"""The fleet as rows: made of the documents of `/variants`, grouped, totalled, sorted and filtered.
+
+Shared by the page and by `variant-adapter top`, so both show what `/variants` says. Rates are requests per
+minute, latencies milliseconds, costs cents per hour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+STATES: Mapping[str, str] = {
+    "invalid": "The VariantAutoscaling is not used",
+    "short": "Devices are short: not all of the load is served",
+    "held": "The last target is held, because there is no new one",
+    "stale": "Metrics are missing, old or doubtful",
+    "drifting": "Measured latencies have parted from the predicted ones",
+    "slow": "Measured latencies are above their SLO",
+    "scaling": "Replicas are not yet as many as desired",
+    "ok": "Nothing to do",
+}
+"""States of a variant with their meaning, the most urgent first."""
+
+_URGENCY = {state: place for place, state in enumerate(STATES)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One variant of the fleet.
+
+    Attributes:
+        state: Most urgent of its states.
+        states: All of its states, the most urgent first.
+        why: Reason, problem and obstacles in words.
+        ready: Ready replicas.
+        starting: Replicas that exist or were asked for and are not ready.
+        desired: Published replicas; None without a valid target.
+        offered: Requests that arrive; None where no load is known.
+        served: Requests offered less the growth of the queues.
+        planned: Requests that the target was sized for; None where another replica decides.
+        ttft: Measured mean time to first token.
+        itl: Measured mean inter-token latency.
+        ttft_predicted: Predicted time to first token of the decision.
+        itl_predicted: Predicted inter-token latency of the decision.
+        ttft_slo: SLO target; None without one.
+        itl_slo: SLO target; None without one.
+        percentile: Percentile that the SLO targets bound; None is the mean.
+        kv: Share of the KV cache in use, of the fullest pod.
+        cost: Cost of the desired replicas; None where another replica decides.
+
+    """
+
+    namespace: str
+    name: str
+    model: str = ""
+    service_class: str = ""
+    accelerator: str = ""
+    state: str = "ok"
+    states: tuple[str, ...] = ("ok",)
+    why: str = ""
+    ready: int = 0
+    starting: int = 0
+    desired: int | None = None
+    offered: float | None = None
+    served: float | None = None
+    planned: float | None = None
+    running: float | None = None
+    waiting: float | None = None
+    ttft: float | None = None
+    itl: float | None = None
+    ttft_predicted: float | None = None
+    itl_predicted: float | None = None
+    ttft_slo: float | None = None
+    itl_slo: float | None = None
+    percentile: float | None = None
+    kv: float | None = None
+    cost: float | None = None
+
+    @property
+    def key(self) -> str:
+        """`NAMESPACE/NAME`, unique in the fleet."""
+        return f"{self.namespace}/{self.name}"
+
+    @property
+    def group(self) -> tuple[str, str, str]:
+        """Namespace, model and class, whose variants serve the same traffic."""
+        return self.namespace, self.model, self.service_class
+
+    @property
+    def urgency(self) -> int:
+        """Place among the states; 0 is the most urgent."""
+        return _URGENCY[self.state]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Total:
+    """Sums over some rows.
+
+    Attributes:
+        label: What the rows have in common.
+        variants: Number of rows.
+        urgent: Number of rows with a state before `scaling`.
+        offered: Requests that arrive, where it is known.
+        cost: Cost of desired replicas, where it is known.
+        state: Most urgent state.
+
+    """
+
+    label: str
+    variants: int
+    urgent: int
+    ready: int
+    starting: int
+    desired: int
+    offered: float
+    cost: float
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Rows of one model group; `key` is namespace, model and class."""
+
+    key: tuple[str, str, str]
+    total: Total
+    rows: tuple[Row, ...]
+
+
+def of_document(document: Mapping[str, Any]) -> Row:
+    """Make the row of one variant's document of `/variants`; of a refusal too."""
+    if "desiredReplicas" not in document:
+        return Row(
+            namespace=str(document["namespace"]),
+            name=str(document["name"]),
+            state="invalid",
+            states=("invalid",),
+            why=str(document.get("problem") or ""),
+        )
+    load: Mapping[str, Any] = document.get("load") or {}
+    decision: Mapping[str, Any] = document.get("decision") or {}
+    targets: Mapping[str, Any] = document["targets"]
+    ready = int(document["readyReplicas"])
+    asked = max(int(document["currentReplicas"]), int(document["specReplicas"]))
+    offered = load.get("arrivalRatePerMinute")
+    states = tuple(_states(document, load, decision, ready=ready))
+    reasons = [document["problem"], document["reason"], *document["heldBackBy"]]
+    return Row(
+        namespace=str(document["namespace"]),
+        name=str(document["name"]),
+        model=str(document["model"]),
+        service_class=str(document["serviceClass"]),
+        accelerator=str(document["desiredAccelerator"] or document["accelerator"]),
+        state=states[0],
+        states=states,
+        why="; ".join(filter(None, reasons)),
+        ready=ready,
+        starting=max(asked - ready, 0),
+        desired=document["desiredReplicas"],
+        offered=offered,
+        served=None
+        if offered is None
+        else max(offered - max(load.get("queueGrowthPerMinute") or 0.0, 0.0), 0.0),
+        planned=decision.get("arrivalRatePerMinute"),
+        running=load.get("runningRequests"),
+        waiting=load.get("waitingRequests"),
+        ttft=load.get("ttftMilliseconds"),
+        itl=load.get("itlMilliseconds"),
+        # The saturation rule predicts nothing.
+        ttft_predicted=decision.get("predictedTtftMilliseconds") if _predicts(decision) else None,
+        itl_predicted=decision.get("predictedItlMilliseconds") if _predicts(decision) else None,
+        ttft_slo=targets["ttftMilliseconds"],
+        itl_slo=targets["itlMilliseconds"],
+        percentile=targets["percentile"],
+        kv=load.get("kvCacheUsage"),
+        cost=document.get("targetCost"),
+    )
+
+
+def _predicts(decision: Mapping[str, Any]) -> bool:
+    return bool(decision) and decision["binding"] != "saturation" and decision["replicas"] > 0
+
+
+def _states(
+    document: Mapping[str, Any],
+    load: Mapping[str, Any],
+    decision: Mapping[str, Any],
+    *,
+    ready: int,
+) -> Iterable[str]:
+    """States of one variant, the most urgent first; `ok` where it has no other."""
+    found = []
+    if document["outcome"] == "CapacityShort" or decision.get("served", "full") != "full":
+        found.append("short")
+    if document["problem"]:
+        found.append("held")
+    # Without an observation another replica collects, and whether metrics are there is not known here.
+    if "complete" in document and document["metrics"] != "MetricsFound":
+        found.append("stale")
+    if document["drift"]:
+        found.append("drifting")
+    targets = document["targets"]
+    pairs = (
+        (load.get("ttftMilliseconds"), targets["ttftMilliseconds"]),
+        (load.get("itlMilliseconds"), targets["itlMilliseconds"]),
+    )
+    if any(measured and target and measured > target for measured, target in pairs):
+        found.append("slow")
+    desired = document["desiredReplicas"]
+    if desired is not None and desired != ready:
+        found.append("scaling")
+    return found or ["ok"]
+
+
+SORTS: Mapping[str, str] = {
+    "attention": "What needs attention first, by model group",
+    "name": "Namespace and name",
+    "offered": "Offered load, highest first",
+    "ttft": "TTFT over its SLO, highest first",
+    "itl": "ITL over its SLO, highest first",
+    "kv": "KV cache use, highest first",
+    "replicas": "Desired replicas, most first",
+    "cost": "Cost per hour, highest first",
+}
+"""Orders of rows with their meaning."""
+
+
+def ordered(rows: Iterable[Row], sort: str) -> list[Row]:
+    """Sort rows; an order that does not exist is `attention`. Unknown numbers come last."""
+    by_name = sorted(rows, key=lambda row: (row.namespace, row.name))
+    if sort == "name":
+        return by_name
+    if sort in SORTS and sort != "attention":
+        return sorted(by_name, key=lambda row: -_measure(row, sort))
+    worst: dict[tuple[str, str, str], int] = {}
+    for row in by_name:
+        worst[row.group] = min(worst.get(row.group, len(STATES)), row.urgency)
+    return sorted(by_name, key=lambda row: (worst[row.group], row.group, row.urgency))
+
+
+def _measure(row: Row, sort: str) -> float:
+    """Number that an order goes by; below all others where it is not known."""
+    unknown = -1.0
+    if sort == "ttft":
+        return row.ttft / row.ttft_slo if row.ttft is not None and row.ttft_slo else unknown
+    if sort == "itl":
+        return row.itl / row.itl_slo if row.itl is not None and row.itl_slo else unknown
+    numbers = {"offered": row.offered, "kv": row.kv, "replicas": row.desired, "cost": row.cost}
+    number = numbers[sort]
+    return unknown if number is None else float(number)
+
+
+def selected(
+    rows: Iterable[Row], *, words: str = "", state: str = "", service_class: str = ""
+) -> list[Row]:
+    """Rows that have every word in their names, that state, and that class; empty asks for nothing."""
+    wanted = words.casefold().split()
+    return [
+        row
+        for row in rows
+        if (not state or state in row.states)
+        and (not service_class or row.service_class == service_class)
+        and _has(row, wanted)
+    ]
+
+
+def _has(row: Row, words: Sequence[str]) -> bool:
+    if not words:
+        return True
+    text = (
+        f"{row.namespace}/{row.name} {row.model} {row.service_class} {row.accelerator}".casefold()
+    )
+    return all(word in text for word in words)
+
+
+def total(label: str, rows: Iterable[Row]) -> Total:
+    """Sums over rows."""
+    some = list(rows)
+    return Total(
+        label=label,
+        variants=len(some),
+        urgent=sum(row.urgency < _URGENCY["scaling"] for row in some),
+        ready=sum(row.ready for row in some),
+        starting=sum(row.starting for row in some),
+        desired=sum(row.desired or 0 for row in some),
+        offered=sum(row.offered or 0.0 for row in some),
+        cost=sum(row.cost or 0.0 for row in some),
+        state=min((row.state for row in some), key=_URGENCY.__getitem__, default="ok"),
+    )
+
+
+def totals(rows: Iterable[Row], field: str) -> list[Total]:
+    """Sums by `service_class`, `accelerator` or `state`, in the order of the label."""
+    parts: dict[str, list[Row]] = {}
+    for row in rows:
+        parts.setdefault(str(getattr(row, field)), []).append(row)
+    labels = sorted(parts, key=lambda label: (_URGENCY.get(label, 0), label))
+    return [total(label, parts[label]) for label in labels]
+
+
+def grouped(rows: Iterable[Row], everything: Iterable[Row]) -> list[Group]:
+    """Neighbours of one model group together, in the order of the rows.
+
+    The sums are those of the group's rows of `everything`, which another page may show.
+    """
+    whole: dict[tuple[str, str, str], list[Row]] = {}
+    for row in everything:
+        whole.setdefault(row.group, []).append(row)
+    parts: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        parts.setdefault(row.group, []).append(row)
+    return [
+        Group(key=key, total=total(" / ".join(key), whole.get(key, some)), rows=tuple(some))
+        for key, some in parts.items()
+    ]
+
+
+def alone(rows: Iterable[Row]) -> Group:
+    """Rows without groups."""
+    some = tuple(rows)
+    return Group(key=("", "", ""), total=total("", some), rows=some)

@@ -1,0 +1,127 @@
+"""`ui` and `top` against an adapter that runs in the cluster in memory."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from yarl import URL
+
+from adapter import cli, errors
+from adapter.app.endpoints import Endpoints
+from adapter.commands.views import top, ui
+from adapter.kube.client import connected
+from tests.fakes import cluster_world as worlds
+from tests.fakes.cluster_world import SYSTEM, World, until
+
+pytestmark = pytest.mark.virtual_time
+
+POD = "pod-1"
+
+
+@contextlib.asynccontextmanager
+async def installed(folder: Path) -> AsyncIterator[tuple[World, Endpoints]]:
+    """An adapter that leads, whose metrics port the API server forwards."""
+    async with worlds.running(folder) as world:
+        world.load["v"] = 60.0
+        async with world.replica(f"{POD}_abcd1234") as (front, _):
+            await until(lambda: world.desired() == 2)
+            url = URL(front.metrics_url)
+            assert url.host is not None
+            assert url.port is not None
+            world.api.forwarded[SYSTEM, POD, 8080] = (url.host, url.port)
+            yield world, front
+
+
+def parsed(*words: str) -> argparse.Namespace:
+    return cli.parse(words)
+
+
+async def test_ui_forwards_the_page_and_its_updates(tmp_path: Path) -> None:
+    """Page, style sheet, a form and the stream of updates come through the API server's port-forward."""
+    async with installed(tmp_path) as (world, _):
+        admin = await world.site.entrance("admin", user="")
+        async with connected(admin.kubeconfig) as cluster, aiohttp.ClientSession() as session:
+            forwarder = ui.Forwarder(cluster, parsed("ui"))
+            async with forwarder.open():
+                await forwarder.check()
+                async with session.get(forwarder.url) as page:
+                    assert page.status == 200
+                    assert 'href="/ui/variants/team-a/v"' in await page.text()
+                site = str(URL(forwarder.url).origin())
+                async with session.get(f"{site}/ui/static/style.css") as sheet:
+                    assert len(await sheet.read()) > 5000
+                form = {"load": "200"}
+                async with session.post(
+                    f"{site}/ui/what-if", data=form, headers={"Origin": site}
+                ) as answer:
+                    assert "Both plans" in await answer.text()
+                async with session.get(f"{site}/ui/events") as stream:
+                    assert await stream.content.readuntil(b"\n\n") == b"retry: 5000\n\n"
+        path = f"/api/v1/namespaces/{SYSTEM}/pods/{POD}/portforward"
+        assert ("admin", "GET", path) in world.api.requests
+
+
+async def test_ui_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No metrics port, and a port that somebody else has, are said in one line; later losses as a page."""
+    async with installed(tmp_path) as (world, _):
+        admin = await world.site.entrance("admin", user="")
+        async with connected(admin.kubeconfig) as cluster, aiohttp.ClientSession() as session:
+            forwarder = ui.Forwarder(cluster, parsed("ui"))
+            async with forwarder.open():
+                busy = parsed("ui", f"--port={URL(forwarder.url).port}")
+                with pytest.raises(errors.StartupError, match="choose another port with --port"):
+                    async with ui.Forwarder(cluster, busy).open():
+                        pass
+                world.api.forwarded.clear()
+                with pytest.raises(errors.InputError, match="Connection refused"):
+                    await forwarder.check()
+                async with session.get(forwarder.url) as page:
+                    assert page.status == 502
+                    assert "Connection refused" in await page.text()
+        assert "connection ended" in capsys.readouterr().out
+
+
+async def test_top_shows_the_fleet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The table has the variant with the numbers of /variants, and the sums below."""
+    async with installed(tmp_path) as (_, front):
+        capsys.readouterr()
+        words = ("top", "--url", front.metrics_url)
+        assert await asyncio.to_thread(cli.main, words) == 0
+        lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("20")]
+        assert lines[0].split()[:5] == ["NAMESPACE", "NAME", "STATE", "READY", "DESIRED"]
+        assert lines[1].split()[:2] == ["team-a", "v"]
+        assert "2" in lines[1].split()[4:5]
+        assert lines[-1].split()[:2] == ["1", "variants"]
+        assert await asyncio.to_thread(cli.main, (*words, "--namespace=other")) == 0
+        assert "team-a" not in capsys.readouterr().out
+
+
+def test_top_steers_no_terminal() -> None:
+    """Names are texts: neither markup nor control characters reach the terminal."""
+    document = {
+        "leading": False,
+        "variants": [
+            {"namespace": "n", "name": "[red]x\x1b]0;evil\x07", "outcome": "x", "problem": "y"}
+        ],
+    }
+    table = top.table(document, parsed("top"))
+    cells = [str(cell) for cell in table.columns[1].cells]
+    assert "[red]x?]0;evil?" in cells
+    assert table.caption is not None
+
+
+def test_ui_opens_a_given_url(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --url nothing is forwarded; without a browser the address is printed alone."""
+    assert cli.main(("ui", "--url=http://127.0.0.1:8080/", "--no-browser")) == 0
+    assert capsys.readouterr().out == "Page of the fleet: http://127.0.0.1:8080/ui\n"
+    monkeypatch.setattr("webbrowser.open", lambda _: False)
+    assert cli.main(("ui", "--url=http://127.0.0.1:8080")) == 0
+    assert "open the address yourself" in capsys.readouterr().out

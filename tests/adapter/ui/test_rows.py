@@ -1,0 +1,146 @@
+"""The fleet as rows: states by urgency, groups, totals, orders and filters."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from adapter.controller.state import VariantState
+from adapter.diagnostics import explain
+from adapter.planning import plan as planning
+from adapter.resources.inputs import InvalidVariant
+from adapter.ui import rows
+from adapter.ui.pages import fleet as fleet_page
+from adapter.ui.rows import Row
+from tests.fakes import fleet_states
+
+COUNT = 60
+
+
+@pytest.fixture(scope="module")
+def states() -> dict[str, VariantState]:
+    """States of a small fleet."""
+    known = fleet_states.fleet_of(COUNT)
+    return fleet_states.states_of(known, planning.plan(known), now=time.time())
+
+
+def row_of(state: VariantState) -> Row:
+    return rows.of_document(explain.of_state(state, now=state.decided_at))
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(7, "short"), (11, "held"), (13, "stale"), (17, "drifting"), (34, "slow"), (1, "ok")],
+)
+def test_states_say_what_is_wrong(
+    states: dict[str, VariantState], number: int, expected: str
+) -> None:
+    """Each kind of trouble has its state, and the reason is in the row."""
+    key = f"team-{number % 7}/v{number:04}"
+    row = row_of(states[key])
+    assert row.state == expected
+    assert row.key == key
+    if expected == "held":
+        assert "no fresh metrics" in row.why
+
+
+def test_starting_replicas_are_those_asked_for_that_are_not_ready(
+    states: dict[str, VariantState],
+) -> None:
+    """Of five that the target's spec asks for, two serve: three start."""
+    state = states["team-1/v0001"]
+    source = replace(state.source, spec_replicas=5, replicas=4, endpoints=("http://a", "http://b"))
+    row = row_of(replace(state, source=source, desired=5))
+    assert (row.ready, row.starting, row.desired) == (2, 3, 5)
+    assert row.state == "scaling"
+
+
+def test_a_follower_knows_targets_only(states: dict[str, VariantState]) -> None:
+    """Without an observation nothing counts as stale, and no cost or load is invented."""
+    state = states["team-1/v0001"]
+    row = row_of(VariantState(source=state.source, desired=state.source.replicas))
+    assert row.state == "ok"
+    assert (row.offered, row.cost, row.ttft, row.ttft_predicted) == (None, None, None, None)
+
+
+def test_the_saturation_rule_predicts_nothing(states: dict[str, VariantState]) -> None:
+    """Its decisions repeat what was measured, which is shown as no prediction."""
+    state = states["team-1/v0001"]
+    assert state.decision is not None
+    explanation = replace(state.decision.explanation, binding="saturation")
+    row = row_of(replace(state, decision=replace(state.decision, explanation=explanation)))
+    assert row.ttft_predicted is None
+    assert row.itl_predicted is None
+
+
+def test_a_refusal_comes_first() -> None:
+    """A VariantAutoscaling that is not used has a row with its problem."""
+    refusal = InvalidVariant(namespace="n", name="v", reason="TargetNotFound", message="no target")
+    row = rows.of_document(explain.of_refusal(refusal))
+    assert (row.state, row.why, row.urgency) == ("invalid", "no target", 0)
+
+
+def test_groups_stay_together_and_the_most_urgent_comes_first(
+    states: dict[str, VariantState],
+) -> None:
+    """By attention: groups by their worst variant, and within a group the worst first."""
+    order = rows.ordered(map(row_of, states.values()), "attention")
+    groups = rows.grouped(order, order)
+    assert len({group.key for group in groups}) == len(groups)
+    worst = [min(row.urgency for row in group.rows) for group in groups]
+    assert worst == sorted(worst)
+    for group in groups:
+        urgencies = [row.urgency for row in group.rows]
+        assert urgencies == sorted(urgencies)
+        assert group.total.desired == sum(row.desired or 0 for row in group.rows)
+
+
+@pytest.mark.parametrize("sort", rows.SORTS)
+def test_every_order_holds_every_row_once(states: dict[str, VariantState], sort: str) -> None:
+    """Unknown numbers come last, and nothing is lost."""
+    known = [row_of(item) for item in states.values()]
+    unknown = Row(namespace="a", name="a")
+    order = rows.ordered([*known, unknown], sort)
+    assert {row.key for row in order} == {*states, "a/a"}
+    assert len(order) == len(known) + 1
+    if sort not in {"name", "attention"}:
+        assert order[-1] == unknown
+
+
+def test_filters_take_words_state_and_class(states: dict[str, VariantState]) -> None:
+    """Every word must be in the names; states and classes must be equal."""
+    known = [row_of(item) for item in states.values()]
+    assert {row.key for row in rows.selected(known, words="TEAM-1 v0001")} == {"team-1/v0001"}
+    assert {row.state for row in rows.selected(known, state="held")} == {"held"}
+    assert {row.service_class for row in rows.selected(known, service_class="Premium")} == {
+        "Premium"
+    }
+
+
+def test_totals_are_sums(states: dict[str, VariantState]) -> None:
+    """By class and by accelerator they add up to the fleet."""
+    known = [row_of(item) for item in states.values()]
+    whole = rows.total("fleet", known)
+    for field in ("service_class", "accelerator"):
+        parts = rows.totals(known, field)
+        assert sum(part.variants for part in parts) == whole.variants == COUNT
+        assert sum(part.cost for part in parts) == pytest.approx(whole.cost)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"page": "-1"}, {"page": "0"}, {"page": "9" * 40}, {"page": "\u0663"}, {"sort": "<b>"},
+        {"state": "x"}, {"q": "a" * 10_000}, {"class": "\ud800"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_senseless_queries_count_as_not_asked(query: dict[str, str]) -> None:
+    """Whatever a query holds, there is a page."""
+    asked = fleet_page.Asked.of(query)
+    assert asked.page >= 1
+    assert asked.sort == "attention"
+    assert len(asked.words) <= 100
+    assert asked.query(page=2)
