@@ -75,8 +75,8 @@ def register(command: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="CHANGE",
-        help="Change to compare with: accelerator.NAME.FIELD=, capacity.TYPE=, class.NAME.FIELD=, group.NAME.FIELD=,"
-        " budget.NAME.FIELD= or variant.NAME.FIELD= with a value; may be repeated. Default none",
+        help="Change to compare the plan with: capacity.TYPE=VALUE or SECTION.NAME.FIELD=VALUE, SECTION one"
+        " of accelerator, budget, class, group, variant; may be repeated. Default none",
     )
     command.set_defaults(run=run)
 

@@ -84,6 +84,8 @@ def parse(document: Mapping[str, Any], place: str) -> tuple[fleet.Fleet, dict[st
         checked = FleetDocument.model_validate(document)
     except ValidationError as error:
         raise InputError(f"{place}: {first_problem(error)}") from error
+    if "variants" not in document and not checked.groups:
+        raise InputError(f"{place}: variants: is missing: give variants or groups")
     _unique(place, "accelerators", (item.name for item in checked.accelerators))
     _unique(place, "classes", (item.name for item in checked.classes))
     _unique(place, "profiles", (f"{p.model} on {p.accelerator}" for p in checked.profiles))

@@ -159,7 +159,7 @@ class Component:
         step = 0.0 if stage.priority is None else _STEP
         scale = max(abs(bound.value), 1.0) if stage.priority is None else 100.0
         gap: float | None = 0.0
-        for share in _WIDER:
+        for share in _WIDER if stage.priority is None else _WIDER[::3]:
             if self._proven(stage, value, bound):
                 return Solved(best, 0.0, finished=True)
             # First the patterns that cost next to nothing at the duals: the plan of them is mostly the best.
