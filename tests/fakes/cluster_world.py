@@ -44,6 +44,7 @@ API_SERVICE = "v1beta1.external.metrics.k8s.io"
 HPA_CONTROLLER = "system:serviceaccount:kube-system:horizontal-pod-autoscaler"
 SPEED = pages.SPEED
 MODEL = pages.MODEL
+Pages = pages.Pages
 
 LOOP = LoopSettings(
     interval=10.0,
