@@ -87,9 +87,7 @@ class Reconciler:
             self._records[source.key] = self._applied(
                 before.get(source.key), source, settings, leading=leading
             )
-        withdrawn = [k for k, item in before.items() if item.series and k not in self._records]
-        if withdrawn:
-            log.info("variants removed; their targets are withdrawn", variants=sorted(withdrawn))
+        _log_withdrawn(before, self._records)
         if _served(before) != _served(self._records):
             self._publish()
 
@@ -121,11 +119,7 @@ class Reconciler:
     def fail(self, why: str, settings: LoopSettings) -> None:
         """Hold every target, because a cycle failed as a whole; each variant's state says why."""
         for key, item in self._records.items():
-            observation = item.state.observation or Observation(
-                traffic=None, metrics="MetricsMissing", problem=why
-            )
-            moment = moment_of(self._clock, settings, observation=observation)
-            self._records[key] = states.hold(item, observation, why, moment)
+            self._records[key] = _held(item, why, self._clock, settings)
         self._publish()
 
     @property
@@ -172,8 +166,6 @@ class Reconciler:
                 moment = moment_of(self._clock, settings, now, item.observation)
                 try:
                     after = _decide(before, item, plan, targets.get(key), moment)
-                    state = decisions.recorded(before.state, after.state, now=now)
-                    after = replace(after, state=state)
                     self._records[key] = self.groups.attached(after, cycle)
                 except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
                     why = self._unforeseen.clause("its decision cannot be used", key, error)
@@ -256,6 +248,18 @@ def _decide(
     target: StableTarget | None,
     moment: Moment,
 ) -> VariantRecord:
+    """The record with what this cycle decided, and its history with what that changed."""
+    after = _decided(before, sized, plan, target, moment)
+    return replace(after, state=decisions.recorded(before.state, after.state, now=moment.now))
+
+
+def _decided(
+    before: VariantRecord,
+    sized: SizedVariant,
+    plan: planning.Plan,
+    target: StableTarget | None,
+    moment: Moment,
+) -> VariantRecord:
     """The record with its new target, or with the last one and why that is held."""
     key, observation = before.source.key, sized.observation
     if before.source.held:
@@ -274,3 +278,18 @@ def _decide(
 
 def _served(records: Mapping[str, VariantRecord]) -> object:
     return {key: item.served for key, item in records.items() if item.served}
+
+
+def _held(record: VariantRecord, why: str, clock: Clock, settings: LoopSettings) -> VariantRecord:
+    """The record with its last target, because a cycle failed as a whole."""
+    observation = record.state.observation or Observation(
+        traffic=None, metrics="MetricsMissing", problem=why
+    )
+    moment = moment_of(clock, settings, observation=observation)
+    return states.hold(record, observation, why, moment)
+
+
+def _log_withdrawn(before: Mapping[str, VariantRecord], after: Mapping[str, VariantRecord]) -> None:
+    withdrawn = [key for key, item in before.items() if item.series and key not in after]
+    if withdrawn:
+        log.info("variants removed; their targets are withdrawn", variants=sorted(withdrawn))

@@ -14,6 +14,7 @@ from adapter.controller.groups.status import WITHIN_BUDGET
 from adapter.controller.history import decisions
 from adapter.controller.state import VariantState
 from adapter.resources.inputs import InvalidVariant
+from adapter.resources.serving import roles
 from adapter.resources.stored_status import CONFIGURATION
 
 Status = Mapping[str, Any]
@@ -148,6 +149,8 @@ def _conditions(
     """Type, status, reason and message of all conditions."""
     source = state.source
     replicas = f"{source.reference}: {source.replicas} of {source.spec_replicas} replicas"
+    if role := roles.text(source.role):
+        replicas = f"{replicas}; {role}"
     measured = state.metrics == "MetricsFound"
     good = state.outcome in {"OptimizationSucceeded", "CapacityShort", "SaturationRule"}
     resolved = ("TargetResolved", True, "TargetFound", replicas)
@@ -165,13 +168,15 @@ def _conditions(
             state.metrics,
             _metrics_source(state) if measured else _metrics_problem(state),
         ),
-        ("OptimizationReady", good, state.outcome, _advice(state) if good else state.problem),
+        ("OptimizationReady", good, state.outcome, _decided(state) if good else state.problem),
     ]
 
 
-def _advice(state: VariantState) -> str:
-    """The reason of a target, which of a variant that only advises nothing reads."""
-    return f"{ADVISORY}: {state.reason}" if state.source.advisory else state.reason
+def _decided(state: VariantState) -> str:
+    """The reason of a target, that nothing reads it where it only advises, and GPUs that it cannot use."""
+    reason = f"{ADVISORY}: {state.reason}" if state.source.advisory else state.reason
+    short = state.outcome == "CapacityShort" and state.source.closed
+    return f"{reason}; {state.source.closed}" if short else reason
 
 
 def _metrics_source(state: VariantState) -> str:

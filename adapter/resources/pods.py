@@ -13,7 +13,7 @@ from typing import Any
 
 from adapter.kube import labels, quantity
 from adapter.resources.devices import products, taints
-from adapter.resources.serving import ports, stuck
+from adapter.resources.serving import groups, ports, stuck
 
 GPU_VENDORS = ("nvidia.com/", "amd.com/", "gpu.intel.com/", "habana.ai/")
 WHOLE_GPUS = frozenset(
@@ -24,6 +24,7 @@ WHOLE_GPUS = frozenset(
 PORT, PATH, SCHEME = "prometheus.io/port", "prometheus.io/path", "prometheus.io/scheme"
 KSERVE = "prometheus.kserve.io/"
 """Where KServe's annotations have the same names, which count after those."""
+_ANNOTATED = frozenset({PORT, PATH, SCHEME})
 _PATH_TEXT = re.compile(r"[\x21\x24-\x7e]{0,512}")
 """Visible ASCII without `"` and `#`, which ends a path."""
 
@@ -71,6 +72,10 @@ def trimmed(pod: Mapping[str, Any]) -> Mapping[str, Any]:
         ),
         "address": address,
         "url": urls[0] if urls else "",
+        "ports": ports.named(spec),
+        "annotated": not _ANNOTATED.isdisjoint(
+            name.replace(KSERVE, "prometheus.io/") for name in annotations
+        ),
         "urls": urls,
         "problem": problem,
         "requests": _requests(spec),
@@ -95,8 +100,8 @@ class Serving:
         unschedulable: pods that the scheduler finds no node for.
         failing: pods whose containers end or cannot start.
         existing: all pods, ready or not.
-        gpus: whole GPUs that each pod requests; 0 where it has slices or shares of one; None where the pods
-            request none, or differ.
+        gpus: whole GPUs that each replica requests, a group of pods counted whole; 0 where it has slices or
+            shares of one; None where they request none, or differ.
 
     """
 
@@ -166,13 +171,21 @@ def _began(metadata: Mapping[str, Any], status: Mapping[str, Any]) -> object:
     return metadata.get("creationTimestamp")
 
 
+def gpus_of(spec: Mapping[str, Any]) -> int | None:
+    """Whole GPUs that a pod of this spec requests, as `Serving.gpus`."""
+    return _gpus([{"metadata": {"labels": {}}, "requests": _requests(spec)}])
+
+
 def _gpus(pods: Iterable[Mapping[str, Any]]) -> int | None:
-    """Whole GPUs that each of these pods requests, as `Serving.gpus`."""
-    counts: set[int | None] = set()
+    """Whole GPUs that each replica of these pods requests, as `Serving.gpus`."""
+    by_replica: dict[tuple[str, ...], Counter[str]] = {}
     for pod in pods:
+        by_replica.setdefault(groups.of_pod(pod), Counter()).update(pod["requests"])
+    counts: set[int | None] = set()
+    for requests in by_replica.values():
         held = {
             name: count
-            for name, count in pod["requests"].items()
+            for name, count in requests.items()
             if count and name.startswith(GPU_VENDORS)
         }
         whole = sum(count for name, count in held.items() if name in WHOLE_GPUS)

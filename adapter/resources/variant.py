@@ -64,6 +64,7 @@ class Target:
     serving: pods.Serving | None = None
     unselected: str = ""
     products: tuple[str, ...] = ()
+    role: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +76,8 @@ class VariantSource:
         accelerator: accelerator that the replicas run on; empty where it is unknown, which it is only with
             profiles.
         device: GPU of that accelerator by ConfigMap `accelerator-unit-costs`; empty where it is not there.
+        role: prefill or decode where its replicas do only that; empty where they serve whole requests.
+        closed: GPUs of its device that no pod of a variant may use, with the reason; empty without any.
         gpus: whole GPUs of one replica; 0 where it has slices or shares of one; None where unknown.
         endpoints: URLs whose metrics text is scraped, one per server: a replica may have several.
         pods: names of the pods behind `endpoints`, in the same order; empty where unknown.
@@ -145,6 +148,8 @@ class VariantSource:
     ambiguity: str = ""
     published: Published | None = None
     device: str = ""
+    role: str = ""
+    closed: str = ""
     gpus: int | None = None
     gated: int = 0
     unschedulable: int = 0
@@ -314,7 +319,8 @@ def _of_target(
         reference=reference(variant),
         target_uid="" if target is None else target.uid,
         unselected="" if target is None else target.unselected,
-        gpus=_gpus(reference(variant), target),
+        gpus=None if target is None or target.serving is None else target.serving.gpus,
+        role="" if target is None else target.role,
         **_stuck(None if target is None else target.serving),
         membership=membership.parse(metadata.annotations, metadata.namespace),
         interruptible=bool(parse_flag(notes, INTERRUPTIBLE)),
@@ -388,10 +394,3 @@ def _startup(notes: Mapping[str, str], serving: pods.Serving | None) -> float | 
     if told is not None or serving is None:
         return told
     return serving.startup_seconds
-
-
-def _gpus(reference: scale.Reference, target: Target | None) -> int | None:
-    """Whole GPUs of one replica, where a replica is one pod."""
-    if target is None or target.serving is None or reference.kind == "LeaderWorkerSet":
-        return None
-    return target.serving.gpus

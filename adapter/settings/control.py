@@ -145,6 +145,12 @@ class Collecting:
         " at zero replicas; not with --variants; may be repeated",
         shown="none",
     )
+    discover_gateways: bool = setting(
+        True,
+        kinds.SWITCH,
+        "Find the endpoint pickers of InferencePools that select pods of variants, and count their requests"
+        " as those of --gateway-metrics; not with --variants",
+    )
     pods_ca_file: Path | None = setting(
         None,
         kinds.FILE,
@@ -176,8 +182,14 @@ class Collecting:
         None,
         kinds.FILE,
         "File with a bearer token for the metrics of gateways, read again before each request; it goes over"
-        " https only",
+        " https only, unless --gateways-token-over-http is given",
         shown="none",
+    )
+    gateways_token_over_http: bool = setting(
+        False,
+        kinds.SWITCH,
+        "Send the token for the metrics of gateways over http too, which endpoint pickers with authentication"
+        " and without TLS need",
     )
 
 

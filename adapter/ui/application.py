@@ -114,9 +114,8 @@ class Pages:
     async def _announce(self) -> None:
         number = 0
         while True:
+            await self._streams.viewed()
             await asyncio.sleep(POLL_SECONDS)
-            if not len(self._streams):
-                continue
             try:
                 found = await self._snapshots.current()
             except Exception:
@@ -156,7 +155,7 @@ class Pages:
 
     async def _analysis(self, request: web.Request) -> web.Response:
         key = _key(request)
-        snapshot = await self._snapshots.current()
+        snapshot = await self._snapshots.current(fresh=True)
         row = next((item for item in snapshot.rows if item.key == key), None)
         if row is None:
             return await self._unknown(key)

@@ -28,7 +28,7 @@ from adapter.keda.options import KedaOptions
 from adapter.kube.leader_election import LeaseTimes
 from adapter.planning import fleet
 from adapter.planning import plan as planning
-from adapter.resources.watches import Scope
+from adapter.resources.watched.scope import Scope
 from adapter.tls.certificate_secret import OwnCertificates
 from optimizer.stabilization import StabilizationLimits
 from tests.fakes import kubernetes_api

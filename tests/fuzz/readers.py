@@ -78,7 +78,8 @@ def _budgets(text: str) -> None:
 
 
 def _config_map(text: str) -> None:
-    from adapter.resources.config_maps import CLASSES, COSTS, ConfigMaps  # noqa: PLC0415
+    from adapter.installation import CLASSES, COSTS  # noqa: PLC0415
+    from adapter.resources.config_maps import ConfigMaps  # noqa: PLC0415
 
     for name in (CLASSES, COSTS, "variantautoscaling-config"):
         problems: list[str] = []

@@ -73,7 +73,7 @@ def form(variants: Iterable[VariantSource], *, unnamed: bool = True) -> Formed:
 
     """
     named: dict[tuple[str, str], list[VariantSource]] = {}
-    alike: dict[tuple[str, str, str, bool], list[VariantSource]] = {}
+    alike: dict[tuple[str, str, str, str, bool], list[VariantSource]] = {}
     for source in variants:
         membership = source.membership
         if source.held or membership.alone:
@@ -82,8 +82,9 @@ def form(variants: Iterable[VariantSource], *, unnamed: bool = True) -> Formed:
             named.setdefault((membership.namespace, membership.name), []).append(source)
         elif unnamed:
             # Nobody follows an advisory target: those beside it cannot count on it.
-            key = (source.namespace, source.model, source.service_class, source.advisory)
-            alike.setdefault(key, []).append(source)
+            # Prefill and decode are parts of one request, not two ways to serve it.
+            kind = (source.model, source.service_class, source.role, source.advisory)
+            alike.setdefault((source.namespace, *kind), []).append(source)
     groups: list[ModelGroup] = []
     problems: dict[str, str] = {}
     for (namespace, name), sources in named.items():
@@ -92,12 +93,12 @@ def form(variants: Iterable[VariantSource], *, unnamed: bool = True) -> Formed:
             groups.append(group)
     groups += [
         _group(
-            f"{namespace}/{model}@{service_class}{' (advisory)' if advisory else ''}",
+            f"{namespace}/{model}@{service_class}{_marked(role, advisory=advisory)}",
             namespace,
             sources,
             problems,
         )
-        for (namespace, model, service_class, advisory), sources in alike.items()
+        for (namespace, model, service_class, role, advisory), sources in alike.items()
         if len(sources) >= LEAST
     ]
     return Formed(groups=tuple(sorted(groups, key=lambda item: item.name)), problems=problems)
@@ -111,6 +112,11 @@ def with_problems(variants: Iterable[VariantSource], formed: Formed) -> tuple[Va
         else item
         for item in variants
     )
+
+
+def _marked(role: str, *, advisory: bool) -> str:
+    marks = [*filter(None, [role]), *(["advisory"] if advisory else [])]
+    return f" ({', '.join(marks)})" if marks else ""
 
 
 def _group(
@@ -155,9 +161,12 @@ def _named(
         return None
     # The group serves what most of its own variants serve.
     kinds = Counter(
-        (source.model, source.service_class, source.advisory) for source in home or admitted
+        (source.model, source.service_class, source.role, source.advisory)
+        for source in home or admitted
     )
-    (model, service_class, advisory), _ = min(kinds.items(), key=lambda item: (-item[1], item[0]))
+    (model, service_class, role, advisory), _ = min(
+        kinds.items(), key=lambda item: (-item[1], item[0])
+    )
     members = []
     for source in admitted:
         wrong = [
@@ -165,6 +174,7 @@ def _named(
             for what, own, theirs in (
                 ("spec.modelID", source.model, model),
                 ("service class", source.service_class, service_class),
+                ("role", source.role, role),
                 ("advisory", source.advisory, advisory),
             )
             if own != theirs

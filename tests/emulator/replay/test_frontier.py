@@ -13,7 +13,7 @@ from emulator.replay.frontier import curves, terminal
 from emulator.replay.frontier.curves import Point
 from emulator.replay.results import Comparison, PolicyResult
 from tests.emulator.replay.small_scenarios import generated, one_model
-from tests.fakes import replay_results
+from tests.fakes.replay import results as replay_results
 
 
 def point(cost: float, within: float, policy: str = "x") -> Point:
