@@ -96,7 +96,8 @@ class ControlLoop:
             inputs=lambda: self.inputs,
             clock=clock,
             changed=store.changes.notify,
-            request_cycle=self._request_cycle_as_leader,
+            # A follower that is asked for one forgets it when it leads: its first cycle comes anyhow.
+            request_cycle=self.request_cycle,
         )
         self._requested = asyncio.Event()
         self._cycles = 0
@@ -201,10 +202,6 @@ class ControlLoop:
         """Decide nothing more; the next change of the objects brings the targets that `.status` holds."""
         self._leading = False
         self._failures.forget()
-
-    def _request_cycle_as_leader(self) -> None:
-        if self._leading:
-            self.request_cycle()
 
     def request_cycle(self) -> None:
         """Start a reconcile cycle soon, without waiting for its interval."""

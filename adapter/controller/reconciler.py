@@ -107,9 +107,7 @@ class Reconciler:
             self._records[source.key] = self._applied(
                 before.get(source.key), source, settings, leading=leading
             )
-        withdrawn = [k for k, item in before.items() if item.series and k not in self._records]
-        if withdrawn:
-            log.info("variants removed; their targets are withdrawn", variants=sorted(withdrawn))
+        _log_withdrawn(before, self._records)
         if _served(before) != _served(self._records):
             self._publish()
 
@@ -140,11 +138,7 @@ class Reconciler:
     def fail(self, why: str, settings: LoopSettings) -> None:
         """Hold every target, because a cycle failed as a whole; each variant's state says why."""
         for key, item in self._records.items():
-            observation = item.state.observation or Observation(
-                traffic=None, metrics="MetricsMissing", problem=why
-            )
-            moment = moment_of(self._clock, settings, observation=observation)
-            self._records[key] = states.hold(item, observation, why, moment)
+            self._records[key] = _held(item, why, self._clock, settings)
         self._publish()
 
     @property
@@ -176,11 +170,8 @@ class Reconciler:
         plan = await self._planner(
             fleet_of(inputs, variants.values(), capacity=left, settings=settings)
         )
-        # A learned profile that cannot be planned with leaves the rule to decide.
-        fallback = {key: saturated[key] for key in saturated.keys() & plan.set_aside.keys()}
-        plan = replace(plan, decisions={**plan.decisions, **decided, **fallback})
-        rates = {key: item.rate for key, item in sized.items() if item.rate is not None}
-        targets = self._stabilize(plan, inputs, capacity, settings, rates=rates)
+        plan = _with_rule(plan, decided, saturated)
+        targets = self._stabilize(plan, inputs, capacity, settings, rates=_rates(sized))
         now = self._clock.time()
         for key, item in sized.items():
             await asyncio.sleep(0)  # requests are served in between
@@ -188,9 +179,7 @@ class Reconciler:
             if before is not None:
                 moment = moment_of(self._clock, settings, now, item.observation)
                 try:
-                    after = _decide(before, item, plan, targets.get(key), moment)
-                    state = decisions.recorded(before.state, after.state, now=now)
-                    self._records[key] = replace(after, state=state)
+                    self._records[key] = _decide(before, item, plan, targets.get(key), moment)
                 except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
                     why = self._unforeseen.clause("its decision cannot be used", key, error)
                     self._records[key] = states.hold(before, item.observation, why, moment)
@@ -304,7 +293,33 @@ def moment_of(
     )
 
 
+def _rates(sized: Mapping[str, SizedVariant]) -> Mapping[str, SizingRate]:
+    return {key: item.rate for key, item in sized.items() if item.rate is not None}
+
+
+def _with_rule(
+    plan: planning.Plan,
+    decided: Mapping[str, planning.Decision],
+    saturated: Mapping[str, planning.Decision],
+) -> planning.Plan:
+    """The plan with what the saturation rule decided, also in place of the planner."""
+    fallback = {key: saturated[key] for key in saturated.keys() & plan.set_aside.keys()}
+    return replace(plan, decisions={**plan.decisions, **decided, **fallback})
+
+
 def _decide(
+    before: VariantRecord,
+    sized: SizedVariant,
+    plan: planning.Plan,
+    target: StableTarget | None,
+    moment: Moment,
+) -> VariantRecord:
+    """The record with what this cycle decided, and its history with what that changed."""
+    after = _decided(before, sized, plan, target, moment)
+    return replace(after, state=decisions.recorded(before.state, after.state, now=moment.now))
+
+
+def _decided(
     before: VariantRecord,
     sized: SizedVariant,
     plan: planning.Plan,
@@ -329,3 +344,18 @@ def _decide(
 
 def _served(records: Mapping[str, VariantRecord]) -> object:
     return {key: item.served for key, item in records.items() if item.served}
+
+
+def _held(record: VariantRecord, why: str, clock: Clock, settings: LoopSettings) -> VariantRecord:
+    """The record with its last target, because a cycle failed as a whole."""
+    observation = record.state.observation or Observation(
+        traffic=None, metrics="MetricsMissing", problem=why
+    )
+    moment = moment_of(clock, settings, observation=observation)
+    return states.hold(record, observation, why, moment)
+
+
+def _log_withdrawn(before: Mapping[str, VariantRecord], after: Mapping[str, VariantRecord]) -> None:
+    withdrawn = [key for key, item in before.items() if item.series and key not in after]
+    if withdrawn:
+        log.info("variants removed; their targets are withdrawn", variants=sorted(withdrawn))

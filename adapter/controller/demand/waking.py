@@ -59,7 +59,8 @@ class Waking:
         inputs, waiting = self._inputs(), self._gateways.waiting
         if self._of[0] is not inputs or self._of[1] is not waiting:
             self._of = (inputs, waiting)
-            self._variants = variants_to_wake(inputs, waiting)
+            advised = {source.key for source in inputs.variants if source.advisory}
+            self._variants = variants_to_wake(inputs, waiting) - advised
         return self._variants
 
     def sleeps(self, namespace: str) -> bool:
