@@ -67,6 +67,11 @@ def _problems(
         yield "variants: has none"
     if not 0 <= group.interruptible_share <= 1:
         yield f"interruptible_share: must be from 0 to 1, not {group.interruptible_share:g}"
+    weights = [group.members.get(name, _NOBODY).weight for name in group.variants]
+    if any(not 0 <= weight < math.inf for weight in weights):
+        yield "weight: must be a number >= 0"
+    elif group.routing == "weights" and weights and not any(weights):
+        yield "weight: all are 0; give at least one variant a part of the requests"
     if len(set(group.variants)) < len(group.variants):
         yield "variants: one is there twice"
     shares = sum(item.share for item in group.length_classes)
