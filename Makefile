@@ -62,7 +62,8 @@ format: $(STAMP) ## let ruff rewrite the code
 bench: $(STAMP) ## every benchmark, each prints one table
 	@failed=; for script in bench/[a-z]*.py; do echo "== $$script"; $(BIN)/python -P $$script || failed=1; done; [ -z "$$failed" ]
 
-chaos: $(STAMP) ## faults put into the running program, each with what must hold: one table
+chaos: $(STAMP) ## faulty inputs of every kind, then faults put into the running program: two tables of what holds
+	@$(BIN)/python -P bench/resilience/inputs.py
 	@$(BIN)/python bench/resilience/chaos.py $(ARGS)
 
 soak: $(STAMP) ## 1,000 variants under mixed load: memory and open files; ARGS="--minutes 60"

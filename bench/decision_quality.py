@@ -20,10 +20,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bench import decision_plot  # noqa: E402 - the clone is what is measured
-from bench import decision_suite as suite  # noqa: E402
-from bench.decision_suite import Done  # noqa: E402
-from bench.decision_targets import Target, points, targets  # noqa: E402
+from bench.decisions import plot as decision_plot  # noqa: E402 - the clone is what is measured
+from bench.decisions import suite  # noqa: E402
+from bench.decisions.suite import Done  # noqa: E402
+from bench.decisions.targets import Target, points, targets  # noqa: E402
 from emulator import trace_folder  # noqa: E402
 from emulator.replay import tables  # noqa: E402
 from emulator.replay.frontier import curves, terminal  # noqa: E402

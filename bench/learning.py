@@ -20,7 +20,7 @@ from analyzer.step_times import Lengths, StepTimes
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tests.fakes.scheduled_windows import (
+from tests.fakes.replay.scheduled_windows import (
     LARGE,
     LONG,
     SHORT,

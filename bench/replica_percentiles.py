@@ -107,7 +107,7 @@ def line(name: str, cases: list[Delivered], percentile: float) -> str:
     return (
         f"{name:<10}{len(cases):>6}{near.mean():>11.0%}{(np.abs(single - allowed) <= band).mean():>9.0%}"
         f"{(means < allowed - band).sum():>8}{(means > allowed + band).sum():>8}"
-        f"{np.median(spread):>9.0%}{np.quantile(spread, 0.9):>6.0%}   {ends}"
+        f"{np.median(spread):>15.0%}{np.quantile(spread, 0.9):>6.0%}   {ends}"
     )
 
 
@@ -135,7 +135,7 @@ def main() -> int:
     )
     print(
         f"{'target':<10}{'cases':>6}{'as asked':>11}{'single':>9}{'above':>8}{'below':>8}"
-        f"{'noise (50th, 90th)':>15}   delivered (5th, 50th, 95th)"
+        f"{'noise (50th, 90th)':>21}   delivered (5th, 50th, 95th)"
     )
     for name, cases in results.items():
         for kind, some in (

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import resource
 import subprocess
 import sys
@@ -52,7 +53,7 @@ BUDGETS = {
     **{
         f"{command} --help": 0.8
         for command in (
-            "serve", "explain", "doctor", "certs", "analyze", "fit", "profile", "plan", "record",
+            "serve", "explain", "top", "ui", "doctor", "certs", "analyze", "fit", "profile", "plan", "record",
             "demo", "replay",
         )
     },
@@ -60,11 +61,20 @@ BUDGETS = {
 """Seconds by command. FLEET, LIMITED: a fleet without and with a capacity that suffices."""
 
 
+ENVIRONMENT = {
+    name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
+}
+"""Environment of the commands: an installed program has its modules compiled."""
+
+
 def cpu_seconds(words: list[str]) -> float:
     """CPU time of one run of the command."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(
-        [sys.executable, "-P", "-m", "adapter", *words], capture_output=True, check=False
+        [sys.executable, "-P", "-m", "adapter", *words],
+        capture_output=True,
+        check=False,
+        env=ENVIRONMENT,
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

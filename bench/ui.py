@@ -33,7 +33,7 @@ from tests.fakes import fleet_states  # the harness of the tests stands beside u
 PAGE_SECONDS, CPU_SHARE, RATIO = 1.0, 0.01, 2.0
 """Bounds: the first page, a core's share for one viewer, and p99 with two viewers over p99 without."""
 
-TURNS = 6
+TURNS = 12
 PATH = f"/apis/external.metrics.k8s.io/v1beta1/namespaces/team-1/{DESIRED}"
 
 
@@ -156,7 +156,7 @@ async def measure(process: subprocess.Popen[str], seconds: float, interval: floa
         viewers = 2 * (turn % 2)
         jobs = [asyncio.create_task(view(url, [])) for _ in range(viewers)]
         await asyncio.sleep(0.5)
-        turns[viewers] += await ask(at["api"] + PATH, context, seconds / TURNS)
+        turns[viewers] += await ask(at["api"] + PATH, context, 2 * seconds / TURNS)
         for job in jobs:
             job.cancel()
         await asyncio.gather(*jobs, return_exceptions=True)

@@ -22,7 +22,7 @@ from adapter import cli, installation
 from adapter.controller import telemetry
 from adapter.diagnostics.permissions import needed
 from adapter.installation import Names
-from adapter.resources import config_maps, inputs, pods, schemas
+from adapter.resources import inputs, pods, schemas
 from adapter.tls import certificate_secret
 from adapter.tls.certificate_secret import OwnCertificates
 from tests.fakes import kubernetes_rbac as rbac
@@ -136,10 +136,10 @@ def test_the_names_are_those_of_the_code() -> None:
         for item in built(MANIFESTS / "base")
         if item["kind"] == "ConfigMap"
     }
-    assert set(config_maps.DEFAULTS) < names
+    assert set(installation.DEFAULT_CONFIG_MAPS) < names
     # What people write is not ours to apply again.
-    assert names.isdisjoint(config_maps.NEEDED)
-    assert not any(name.endswith(config_maps.CONFIG_SUFFIX) for name in names)
+    assert names.isdisjoint(installation.NEEDED_CONFIG_MAPS)
+    assert not any(name.endswith(installation.CONFIG_SUFFIX) for name in names)
     assert own.api_service == installation.API_SERVICE
 
 
@@ -260,7 +260,10 @@ def test_the_emulated_overlay_fits_together() -> None:
     assert scaler["behavior"]["scaleUp"]["tolerance"] == 0
     reader = inputs.Reader()
     for item in built(MANIFESTS / folder):
-        if item["kind"] == "ConfigMap" and item["metadata"]["name"] in config_maps.READ:
+        if (
+            item["kind"] == "ConfigMap"
+            and item["metadata"]["name"] in installation.READ_CONFIG_MAPS
+        ):
             reader.read_config_map(item["metadata"]["name"], item)
     reader.read_variant("variant", variant)
     reader.add_deployment(schemas.Deployment.model_validate(deployment), pods.Serving())

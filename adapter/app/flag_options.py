@@ -17,7 +17,7 @@ from adapter.controller.settings import LoopSettings
 from adapter.keda.options import KedaOptions
 from adapter.kube import labels
 from adapter.kube.leader_election import LeaseTimes
-from adapter.resources.watches import Scope
+from adapter.resources.watched.scope import Scope
 from adapter.settings.control import Collecting, Prometheus, Reconciling, Sizing
 from adapter.settings.declaration import declarations, resolve
 from adapter.settings.serving import Cluster, Delegation, Keda, Serving
@@ -63,6 +63,7 @@ def options_of(args: argparse.Namespace) -> ServeOptions:
 
 
 _CLUSTER_ONLY = (
+    "discover_gateways",
     "gateway_metrics",
     "limited",
     *(item.name for item in declarations(Cluster)),
@@ -140,6 +141,8 @@ def loop_settings(args: argparse.Namespace, *, in_cluster: bool) -> LoopSettings
         stability_margin=reconciling.stability_margin,
         policy=reconciling.saturation_policy,
         routing=sizing.routing,
+        model_groups=sizing.model_groups,
+        interruptible_share=sizing.interruptible_share,
     )
 
 
@@ -179,10 +182,12 @@ def _installation(args: argparse.Namespace, server: Serving) -> Installation:
         actuate_scale=cluster.actuate == "scale",
         owner_references=cluster.owner_references,
         gateways=collecting.gateway_metrics,
+        discover_gateways=collecting.discover_gateways,
         gateway_access=Access(
             ca_file=collecting.gateways_ca_file,
             insecure=collecting.gateways_insecure,
             token_file=collecting.gateways_token_file,
+            token_over_http=collecting.gateways_token_over_http,
         ),
         certificates=certificates,
     )

@@ -6,7 +6,7 @@ Each gateway is read on its own, so that one that does not answer delays no othe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import aiohttp
 import structlog
@@ -57,14 +57,35 @@ class GatewayWatch:
         self._found: dict[_Endpoint, Mapping[gateway.ModelKey, gateway.Demand]] = {}
         self._woken: dict[str, float] = {}
         self._due = asyncio.Event()
+        self._endpoints = tuple(dict.fromkeys(installation.gateways))
+        self._changed = asyncio.Event()
+
+    def use(self, discovered: Iterable[_Endpoint]) -> None:
+        """Read these gateways from now on beside those that were configured, which count first."""
+        configured = tuple(dict.fromkeys(self._installation.gateways))
+        known = {url for _, url in configured}
+        more = (item for item in dict.fromkeys(discovered) if item[1] not in known)
+        endpoints = (*configured, *more)
+        if endpoints != self._endpoints:
+            self._endpoints = endpoints
+            self._changed.set()
 
     async def run(self) -> None:
         """Read until cancelled."""
-        endpoints = dict.fromkeys(self._installation.gateways)
+        readers: dict[_Endpoint, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as group:
-            for endpoint in endpoints:
-                group.create_task(self._follow(endpoint), name=f"read gateway {endpoint[1]}")
             group.create_task(self._wake_those_due(), name="wake variants")
+            while True:
+                self._changed.clear()
+                for endpoint in readers.keys() - set(self._endpoints):
+                    readers.pop(endpoint).cancel()
+                    self._use(endpoint, {})
+                    del self._found[endpoint]
+                for endpoint in self._endpoints:
+                    if endpoint not in readers:
+                        name = f"read gateway {endpoint[1]}"
+                        readers[endpoint] = group.create_task(self._follow(endpoint), name=name)
+                await self._changed.wait()
 
     async def _follow(self, endpoint: _Endpoint) -> None:
         reader = gateway.Gateways(self._session, (endpoint,), self._installation.gateway_access)

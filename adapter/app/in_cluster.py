@@ -25,13 +25,13 @@ from adapter.controller.actuator import Actuator
 from adapter.controller.loop import ControlLoop
 from adapter.controller.state import VariantState
 from adapter.controller.status_writer import StatusWriter
+from adapter.installation import MANAGED_TARGETS
 from adapter.kube.client import Cluster, connected
 from adapter.kube.leader_election import Leadership
 from adapter.kube.lease import KubernetesLease
 from adapter.kube.scale import Scales
 from adapter.resources import inputs, stored_status
 from adapter.resources.watches import ClusterObjects
-from adapter.resources.wva import managed
 from adapter.tls.certificate_secret import CertificateKeeper, OwnCertificates
 
 log = structlog.get_logger()
@@ -186,7 +186,7 @@ class _Site:
         self._managed = ManagedTargets(
             api,
             namespace=namespace,
-            watched=lambda: self.objects.config_map(managed.TARGETS),
+            watched=lambda: self.objects.config_map(MANAGED_TARGETS),
             leads=self._leads,
             refresh_seconds=clock.real_seconds(options.loop.time_to_live) / 3,
         )
@@ -261,6 +261,7 @@ class _Site:
         await self.objects.refresh_scales()
         snapshot = await self.objects.inputs()
         self._report(snapshot)
+        self.gateways.use(snapshot.gateways if self._installation.discover_gateways else ())
         self._configuration.apply(self._loop, snapshot)
         self._loop.apply_inputs(snapshot)
 
@@ -304,7 +305,8 @@ class _Site:
         }
 
     async def _after_cycle(self) -> None:
-        to_wake = self._loop.waking.variants
+        starting = self._loop.groups.starting(self._loop.states)
+        to_wake = self._loop.waking.variants | starting
         if to_wake:
             # An HPA that queries another replica must not get the former zero: it would scale down again.
             states = self._loop.states

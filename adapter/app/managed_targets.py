@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 
 from adapter.controller.state import VariantState
+from adapter.installation import MANAGED_TARGETS
 from adapter.kube import advice, paths
 from adapter.kube.client import Cluster
 from adapter.kube.errors import ApiError, Conflict
@@ -46,7 +47,7 @@ class ManagedTargets:
 
         """
         self._cluster = cluster
-        self._path = paths.item("v1", "configmaps", managed.TARGETS, namespace=namespace)
+        self._path = paths.item("v1", "configmaps", MANAGED_TARGETS, namespace=namespace)
         self._watched = watched
         self._leads = leads
         self._refresh = refresh_seconds
@@ -89,7 +90,7 @@ class ManagedTargets:
         if problem != self._problem:
             log.warning(
                 "targets of managed HPAs not written; other replicas do not serve them",
-                name=managed.TARGETS,
+                name=MANAGED_TARGETS,
                 error=problem,
             )
         self._problem = problem

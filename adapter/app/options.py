@@ -14,7 +14,7 @@ from adapter.controller.settings import LoopSettings
 from adapter.installation import Names
 from adapter.keda.options import KedaOptions
 from adapter.kube.leader_election import LeaseTimes
-from adapter.resources.watches import Scope
+from adapter.resources.watched.scope import Scope
 from adapter.tls import connections
 from adapter.tls.certificate_secret import OwnCertificates
 
@@ -44,6 +44,7 @@ class Installation:
         actuate_scale: Whether the adapter patches scale targets itself, without an HPA.
         owner_references: Whether variants are owned by their scale targets.
         gateways: Namespace (empty for any) and metrics URL of each inference gateway's endpoint picker.
+        discover_gateways: Whether endpoint pickers that InferencePools name are gateways too.
         gateway_access: Authorities and token that gateways with https are reached with.
         gateway_seconds: Seconds between two scrapes of the gateways.
         wake_seconds: Seconds between two scrapes of those that may wake a variant at zero replicas.
@@ -59,6 +60,7 @@ class Installation:
     actuate_scale: bool = False
     owner_references: bool = False
     gateways: tuple[tuple[str, str], ...] = ()
+    discover_gateways: bool = True
     gateway_access: Access = PLAIN
     gateway_seconds: float = 1.0
     wake_seconds: float = 0.15

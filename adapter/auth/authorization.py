@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from adapter.auth.allowance import Allowance
@@ -16,6 +17,12 @@ ANONYMOUS_BURST, ANONYMOUS_PER_SECOND = 20, 5.0
 
 ANONYMOUS_CACHED = 256
 """Decisions about anonymous requests that are cached at most."""
+
+WIDE_AFTER = 8
+"""Namespaces that a user was allowed in, after which one review for all namespaces comes first."""
+
+WIDE_USERS = 256
+"""Users whose namespaces are remembered at most; the one that was used longest ago goes first."""
 
 ALWAYS_ALLOWED = frozenset({"/healthz", "/livez", "/readyz"})
 
@@ -118,6 +125,9 @@ AccessReviewer = Callable[[User, Attributes], Awaitable[AccessDecision]]
 class ClusterPolicy:
     """In a cluster: SubjectAccessReview decides; decisions are cached for 10 s.
 
+    Who reads in many namespaces, as the HPA controller does, is asked about once for all of them: a review
+    for each would be dozens a second with a thousand HPAs.
+
     Reviews for anonymous requests are limited, 20 at once and 5 a second, because everybody can send those
     to any number of paths; beyond that they are refused without a review.
     """
@@ -131,6 +141,7 @@ class ClusterPolicy:
         self._review = review
         self._clock = clock
         self._decisions: Cache[AccessDecision] = Cache(clock=clock)
+        self._namespaces: OrderedDict[Hashable, set[str]] = OrderedDict()
         # Caches apart, so that what strangers ask does not push out what the front proxy asks.
         self._anonymous: Cache[AccessDecision] = Cache(clock=clock, size=ANONYMOUS_CACHED)
         self._allowance = Allowance(burst=ANONYMOUS_BURST, per_second=ANONYMOUS_PER_SECOND)
@@ -141,7 +152,25 @@ class ClusterPolicy:
             return _ALLOWED
         key = (user.key, attributes)
         if user is not ANONYMOUS:
-            return await self._decisions.get(key, lambda: self._review(user, attributes))
+            if attributes.namespace and len(self._namespaces.get(user.key, ())) >= WIDE_AFTER:
+                wide = replace(attributes, namespace="", path="")
+                decision = await self._decisions.get(
+                    (user.key, wide), lambda: self._review(user, wide)
+                )
+                if decision.allowed:
+                    return decision
+            decision = await self._decisions.get(key, lambda: self._review(user, attributes))
+            if decision.allowed and attributes.namespace:
+                self._remember(user, attributes.namespace)
+            return decision
         if not self._anonymous.knows(key) and not self._allowance.take(self._clock()):
             return _TOO_MANY
         return await self._anonymous.get(key, lambda: self._review(user, attributes))
+
+    def _remember(self, user: User, namespace: str) -> None:
+        found = self._namespaces.setdefault(user.key, set())
+        self._namespaces.move_to_end(user.key)
+        if len(found) < WIDE_AFTER:
+            found.add(namespace)
+        if len(self._namespaces) > WIDE_USERS:
+            self._namespaces.popitem(last=False)

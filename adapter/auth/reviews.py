@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adapter import errors
-from adapter.auth.authentication import IdentityConfig
 from adapter.auth.authorization import AccessDecision, Attributes
 from adapter.auth.users import ReviewError, User
 from adapter.kube import paths
 from adapter.kube.client import Cluster
 from adapter.kube.errors import ApiError
+
+if TYPE_CHECKING:
+    from adapter.auth.authentication import IdentityConfig
 
 CONFIG_NAMESPACE, CONFIG_NAME = "kube-system", "extension-apiserver-authentication"
 CONFIG_PATH = paths.collection("v1", "configmaps", namespace=CONFIG_NAMESPACE)
@@ -95,6 +97,8 @@ def parse_config(data: Mapping[str, str]) -> IdentityConfig:
         StartupError: a value is not a JSON list of strings; names the key.
 
     """
+    # It loads certificates, which commands that only review do without.
+    from adapter.auth.authentication import IdentityConfig  # noqa: PLC0415
 
     def listed(key: str, default: tuple[str, ...]) -> tuple[str, ...]:
         text = data.get(key)

@@ -75,7 +75,8 @@ class Attribution:
             match = self._of(sampled)
             if match is None:
                 continue
-            if sampled.model != self._models[match.key]:
+            # Servers without a name of their model are those that their address says.
+            if sampled.model and sampled.model != self._models[match.key]:
                 self.problems[match.key] = (
                     f"{sampled.pod or sampled.instance} serves model {sampled.model!r}, not"
                     f" {self._models[match.key]!r}; spec.modelID must be the served model name"

@@ -18,7 +18,7 @@ import aiohttp
 from adapter import errors
 from adapter.collector import model_servers
 from adapter.collector.model_servers import PodMetrics
-from adapter.collector.servers import access, spelling
+from adapter.collector.servers import access, engines, spelling
 from adapter.collector.servers import moments as histograms
 
 TIMEOUT_SECONDS = 5.0
@@ -126,10 +126,12 @@ async def text(
                     f"{url}: HTTP status {response.status}: redirects are not followed"
                 )
             if response.status in {401, 403}:
-                raise ScrapeError(
-                    f"{url}: HTTP status {response.status}: it wants a token; name its file by"
-                    " --pods-token-file (--gateways-token-file)"
+                fix = (
+                    "its token goes over https only (--gateways-token-over-http)"
+                    if by.withholds_token(url)
+                    else "it wants a token; name its file by --pods-token-file (--gateways-token-file)"
                 )
+                raise ScrapeError(f"{url}: HTTP status {response.status}: {fix}")
             if response.status != 200:
                 raise ScrapeError(f"{url}: HTTP status {response.status}")
             if response.content_type == "text/html":
@@ -190,9 +192,13 @@ def parse(text: str, model: str, url: str) -> PodMetrics:
     read_as: list[tuple[str, str, model_servers.Labels, float]] = []
     models: set[str] = set()
     started_at: float | None = None
+    others: list[engines.Sample] = []
     for written, labels, value in read(text, _READ, url):
         series_name = spelling.spelled(written)
-        if series_name is None or series_name.name == model_servers.STARTED:
+        if series_name is None:
+            others.append((written, labels, value))
+            continue
+        if series_name.name == model_servers.STARTED:
             started_at = value
             continue
         served = labels.get("model_name", model)
@@ -200,9 +206,21 @@ def parse(text: str, model: str, url: str) -> PodMetrics:
             models.add(served)
         if served == model:
             read_as.append((series_name.style, series_name.name, labels, value))
+    engine = None if models else engines.of(others)
+    if engine is not None:
+        if problem := engines.refusal(engine):
+            raise ScrapeError(f"{url}: {problem}")
+        for name, labels, value in engines.translated(engine, others):
+            served = labels.get("model_name", model)
+            models.add(served)
+            if served == model:
+                read_as.append((engine.name, name, labels, value))
     if not models:
         prefixes = " or ".join(model_servers.PREFIXES)
-        raise ScrapeError(f"{url}: no {prefixes} metrics in it; is this a vLLM or SGLang server?")
+        known = ", ".join(engine.name for engine in engines.ENGINES)
+        raise ScrapeError(
+            f"{url}: no {prefixes} metrics in it, and none of {known}; is this a model server?"
+        )
     if model not in models:
         raise ScrapeError(
             f"{url}: serves {'another model' if len(models) == 1 else f'{len(models)} other models'}, not"

@@ -290,6 +290,12 @@ def assess(
             return observed("MetricsFound", complete=True)
         why = error or source.unselected or "no endpoints to scrape"
         return observed("MetricsMissing", f"{source.replicas} replicas, but {why}")
+    hung = _hung(collected, covered)
+    if hung and traffic is not None and not traffic.idle:
+        served = [endpoint for endpoint in hung if collected.plausibility.moved(endpoint)]
+        traffic = _shared(traffic, len(covered.expected) - len(hung), len(served))
+        note = f"{hung[0]}: {collected.plausibility.problem(hung[0])}; {_AS_OTHERS}"
+        return replace(observed("MetricsFound", complete=True), note=note)
     if covered.late:
         sampled_at, problem = collected.window.sampled_at, collected.plausibility.problem
         never = [e for e in covered.stale if sampled_at(e) is None and not problem(e)]
@@ -298,14 +304,49 @@ def assess(
         # Without one pod's metrics the load would look too small.
         pods = f"{len(covered.late)} of {len(covered.expected)} pods: {error or covered.late[0]}"
         return observed(metrics, f"no fresh metrics from {pods}")
+    lacking = _lacking(traffic, source)
+    if lacking:
+        return observed("MetricsMissing", lacking)
+    return observed("MetricsFound", complete=not covered.starting and not covered.unlisted)
+
+
+def _lacking(traffic: Traffic | None, source: VariantSource) -> str:
+    """What is not known yet though every pod answers; empty where nothing is missing."""
     if traffic is None:
-        return observed("MetricsMissing", "waiting for the second scrape")
+        return "waiting for the second scrape"
     # Without a profile the saturation rule decides, which needs no lengths.
     if traffic.output_tokens is None and not traffic.idle and source.profiles:
-        return observed(
-            "MetricsMissing", "requests run, but none has finished yet: their lengths are unknown"
-        )
-    return observed("MetricsFound", complete=not covered.starting and not covered.unlisted)
+        return "requests run, but none has finished yet: their lengths are unknown"
+    return ""
+
+
+_AS_OTHERS = (
+    "its gauges are no queue; if it ever served, it is taken to get as many requests as each of the other"
+    " pods"
+)
+
+
+def _hung(collected: CollectedVariant, covered: Coverage) -> tuple[str, ...]:
+    """Pods that have stood still for as long as rates are taken over, where they alone are not known.
+
+    Until then the target is held. Their gauges are no backlog then. What comes to an engine that hangs is not
+    seen: as much as to each other pod, if it ever served since it is known. One that never did has no part.
+    """
+    seconds = collected.window.long_seconds
+    hung = tuple(e for e in covered.late if collected.plausibility.still_seconds(e) >= seconds)
+    alone = len(hung) == len(covered.late) and not covered.starting and not covered.unlisted
+    return hung if alone and len(hung) < len(covered.expected) else ()
+
+
+def _shared(traffic: Traffic, heard: int, hung: int) -> Traffic:
+    """Rates of all pods, where those that hang get as many requests as each of those that are heard."""
+    factor = 1.0 + hung / heard
+    return replace(
+        traffic,
+        arrival_rate_rps=factor * traffic.arrival_rate_rps,
+        long_rate_rps=factor * traffic.long_rate_rps,
+        recent=tuple((length, factor * rate) for length, rate in traffic.recent),
+    )
 
 
 def _part(source: VariantSource, covered: Coverage) -> str:

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from adapter.collector import model_servers
 from adapter.collector.instant_vector import Sample
 from adapter.collector.model_servers import Moments, PodMetrics
+from adapter.collector.servers import engines, spelling
 from adapter.collector.servers import moments as histograms
-from adapter.collector.servers import spelling
 
 TARGET = "namespace, pod, instance, job"
 BY = f"{TARGET}, model_name"
@@ -34,20 +34,22 @@ _STYLES_LIMIT = 16
 STYLES = frozenset(model_servers.PREFIXES)
 """Spellings that are queried from the beginning."""
 
-GATEWAY_BY = "namespace, model_name, target_model_name"
+GATEWAY_BY = "namespace, model_name, target_model_name, model"
 GATEWAY_QUEUES = (
     "llm_d_epp_flow_control_queue_size",
     "llm_d_router_epp_flow_control_queue_size",
     "inference_extension_flow_control_queue_size",
+    "dynamo_frontend_queued_requests",
 )
 GATEWAY_REQUESTS = (
     "llm_d_epp_request_total",
     "llm_d_router_epp_request_total",
     "inference_objective_request_total",
     "inference_model_request_total",
+    "dynamo_frontend_requests_total",
 )
 """Newer names first: some versions show two of them, with the same numbers. A request is counted when it
-is forwarded; until then it is in the queue."""
+is forwarded; until then it is in the queue. A Dynamo frontend counts it when it ends."""
 GATEWAY_OUTCOMES = (
     "llm_d_epp_flow_control_request_queue_duration_seconds_count",
     "llm_d_router_epp_flow_control_request_queue_duration_seconds_count",
@@ -118,6 +120,7 @@ def fleet(styles: Collection[str] = STYLES) -> str:
         for style in sorted(styles)
         for name in _TIMED[spelling.kind_of(style)]
     ]
+    timed += [engine.timed for engine in engines.ENGINES]
     servers = f"max by ({BY}) ({spelling.selector([name for names in _TIMED.values() for name in names])})"
     sampled = " or ".join(f"min by ({BY}) (timestamp({name}))" for name in timed)
     # A process has no model: it is taken from the server that the same target is.
@@ -128,6 +131,8 @@ def fleet(styles: Collection[str] = STYLES) -> str:
     # Of no model either; its labels are the numbers.
     sizes = ", ".join(model_servers.CACHE_CONFIG_LABELS)
     cache = f"max by ({TARGET}, {sizes}) ({spelling.selector((model_servers.CACHE_CONFIG,))})"
+    beside = "|".join(sorted(name for name in engines.names() if not name.endswith("_bucket")))
+    others = f'sum by (__name__, {BY}, {", ".join(engines.LABELS)}) ({{__name__=~"{beside}"}})'
     # `or` compares without names: the label keeps the parts from hiding each other. The largest part comes
     # last, since each `or` looks through all that is before it.
     return " or ".join(
@@ -136,6 +141,7 @@ def fleet(styles: Collection[str] = STYLES) -> str:
             _labelled(started, _STARTED),
             _labelled(cache, _CACHE),
             _labelled(tops, "largest"),
+            _labelled(others, "other"),
             sums,
         )
     )
@@ -233,6 +239,13 @@ def pods(samples: Iterable[Sample]) -> list[Sampled]:
             pod.samples.append((labels.get("__name__", ""), labels, sample.value))
     for key, pod in by_key.items():
         pod.samples.extend(caches.get((*key[:4], ""), ()))
+    # Engines behind a front such as Dynamo's name their model, and the front's series have none.
+    named = {key[:4] for key in by_key if key[4]}
+    by_key = {
+        key: pod
+        for key, pod in by_key.items()
+        if key[4] or key[:4] not in named or not all(engines.reads(s[0]) for s in pod.samples)
+    }
     return [_sampled(key, pod) for key, pod in by_key.items() if math.isfinite(pod.sampled_at)]
 
 
@@ -261,13 +274,17 @@ def _sampled(key: _Key, pod: _Pod) -> Sampled:
         for own, name, labels, value in read_as
         if own == style or name == model_servers.CACHE_CONFIG
     ]
+    engine = None if series else engines.of(pod.samples)
+    if engine is not None:
+        problem = engines.refusal(engine)
+        series = engines.translated(engine, pod.samples)
     try:
         page = model_servers.pod_metrics(
             dict(model_servers.quantities(model_servers.values(series))),
             started_at=pod.started_at if math.isfinite(pod.started_at) else None,
         )
     except model_servers.ImplausibleError as error:
-        problem = str(error)
+        problem = problem or str(error)
     return Sampled(
         namespace=namespace,
         pod=name,
@@ -306,4 +323,5 @@ def models(samples: Iterable[Sample]) -> list[GatewayCount]:
 
 def gateway_model(labels: Mapping[str, str]) -> str:
     """The model that serves the request: the requested name may be an alias of another."""
-    return labels.get("target_model_name") or labels.get("model_name") or ""
+    names = (labels.get(key) for key in ("target_model_name", "model_name", "model"))
+    return next(filter(None, names), "")

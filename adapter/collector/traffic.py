@@ -92,6 +92,7 @@ class TrafficWindow:
         self._latest: dict[str, Sample] = {}
         self._departed: dict[str, Sample] = {}
         self._origins: dict[str, float] = {}
+        self._suspended: set[str] = set()
         self._growth: deque[Growth] = deque()
         self._first_at: float | None = None
         self._active_at = -math.inf
@@ -123,6 +124,7 @@ class TrafficWindow:
             self._first_at = now
         self._latest[endpoint] = Sample(now, page)
         if previous is not None:
+            self._suspended.discard(endpoint)
             self._take(growth_of(endpoint, previous, page, now, started))
         elif started is not None and self._first_at < started <= now:
             # It started while others were sampled: all that it counted arrived since then.
@@ -132,6 +134,10 @@ class TrafficWindow:
         else:
             # What it counted before may be older than this window, and it may not have been idle.
             late = now - self._first_at > self.window_seconds / 4
+            if endpoint in self._suspended:
+                # What came to it while it was not counted is not known, which is no rate of zero.
+                late = False
+                self._growth = deque(item for item in self._growth if item.endpoint != endpoint)
             self._origins[endpoint] = self._first_at if late else now
             self._active_at = max(self._active_at, now)
         if page.stock > 0:
@@ -154,6 +160,7 @@ class TrafficWindow:
 
     def retain(self, endpoints: Iterable[str]) -> None:
         """Drop the samples of all other pods, not what they counted."""
+        self._suspended &= set(endpoints)
         for gone in self._latest.keys() - set(endpoints):
             self._departed[gone] = self._latest.pop(gone)
 
@@ -161,6 +168,7 @@ class TrafficWindow:
         """Count nothing of a pod until its next sample; `forget`: nor what it grew by until then."""
         if endpoint in self._latest:
             self._departed[endpoint] = self._latest.pop(endpoint)
+        self._suspended.add(endpoint)
         if forget:
             self._departed.pop(endpoint, None)
 
@@ -247,18 +255,10 @@ class TrafficWindow:
             input_cv=histograms.variation(item.input_moments for item in self._growth),
             output_cv=output_cv,
             cached_tokens=cached(self._growth, input_tokens),
-            preemptions_rps=self._preemptions(pages, now),
+            preemptions_rps=_preemptions(pages, self._growth, now, self.long_seconds),
             kv_tokens=min((p.kv_tokens for p in pages if p.kv_tokens is not None), default=None),
             sampled_at=sampled_at,
         )
-
-    def _preemptions(self, pages: list[PodMetrics], now: float) -> float | None:
-        """Preemptions of all pods per second; None where no pod reports them."""
-        if all(page.preemptions is None for page in pages):
-            return None
-        since = max(now - self.long_seconds, min(item.since for item in self._growth))
-        total = sum(item.preemptions for item in self._growth)
-        return total / (now - since) if now > since else 0.0
 
     def _recent(self, now: float) -> Iterator[tuple[float, float]]:
         """Lengths and rates of the last quarter and the last half of the window, up to the last sample."""
@@ -302,3 +302,15 @@ class TrafficWindow:
             span = end - max(self._origins.get(endpoint, start), start)
             rate += offered(*all_counts) / span if span > 0 else 0.0
         return rate
+
+
+def _preemptions(
+    pages: list[PodMetrics], growth: Iterable[Growth], now: float, seconds: float
+) -> float | None:
+    """Preemptions of all pods per second; None where no pod reports them."""
+    if all(page.preemptions is None for page in pages):
+        return None
+    items = list(growth)
+    since = max(now - seconds, min(item.since for item in items))
+    total = sum(item.preemptions for item in items)
+    return total / (now - since) if now > since else 0.0

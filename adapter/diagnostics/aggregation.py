@@ -11,7 +11,6 @@ from adapter.diagnostics.site import Finding, Site
 from adapter.installation import API_SERVICE
 from adapter.kube import paths
 from adapter.kube.lease import LEASES
-from adapter.tls.certificate_secret import SecretStore, bundle_of
 
 OLDEST_MINOR = 32
 """Minor version of Kubernetes that the adapter needs."""
@@ -107,11 +106,18 @@ async def _trust(site: Site, item: Mapping[str, Any]) -> AsyncIterator[Finding]:
             f"APIService {API_SERVICE} accepts any serving certificate",
             "remove spec.insecureSkipTLSVerify; the adapter writes caBundle",
         )
+    if (
+        await site.find(paths.item("v1", "secrets", names.secret, namespace=names.namespace))
+        is None
+    ):
+        yield Finding("ok", "serving certificate is given by files: no certificate Secret")
+        return
+    # Certificates take long to load, and are read only where there is a Secret of them.
+    from adapter.tls.certificate_secret import SecretStore, bundle_of  # noqa: PLC0415
+
     store = SecretStore(site.cluster, namespace=names.namespace, name=names.secret)
     state, _ = await store.read()
-    if state is None:
-        yield Finding("ok", "serving certificate is given by files: no certificate Secret")
-    elif state.signing.cert_pem.strip() in bundle_of(item):
+    if state is not None and state.signing.cert_pem.strip() in bundle_of(item):
         yield Finding("ok", "caBundle trusts the serving certificate")
     else:
         yield Finding(

@@ -6,28 +6,43 @@ import asyncio
 import concurrent.futures
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from adapter.collector import promql
-from adapter.collector.instant_vector import InstantVector
-from adapter.collector.prometheus import PrometheusError, PrometheusOptions
 from adapter.diagnostics.site import Finding, Site
+from adapter.installation import (
+    CONFIG_SUFFIX,
+    DEFAULTS_SUFFIX,
+    NEEDED_CONFIG_MAPS,
+    READ_CONFIG_MAPS,
+)
 from adapter.kube import paths
 from adapter.kube.errors import ApiError
-from adapter.resources import inputs
-from adapter.resources.config_maps import CONFIG_SUFFIX, NEEDED, READ
-from adapter.resources.configuration import defaults
+
+if TYPE_CHECKING:
+    from adapter.collector.instant_vector import InstantVector
+    from adapter.collector.prometheus import PrometheusOptions
+    from adapter.resources import inputs
 
 
 async def config_maps(site: Site) -> AsyncIterator[Finding]:
     """Whether the ConfigMaps are there and can be read."""
     space = site.names.namespace
-    reader, names = await _read(site)
-    absent = [name for name in NEEDED if names.isdisjoint({name, f"{name}{defaults.SUFFIX}"})]
+    found = await _found(site)
+    absent = [
+        name
+        for name in NEEDED_CONFIG_MAPS
+        if found.keys().isdisjoint({name, f"{name}{DEFAULTS_SUFFIX}"})
+    ]
     for name in absent:
         yield Finding("error", f"no ConfigMap {space}/{name}", "kubectl apply -k manifests/base")
+    if not found:
+        return
+    reader = _read(site, found)
     problems = [*reader.problems, *map(str, reader.settings.setting_problems)]
     for problem in problems:
         yield Finding("error", problem, "correct that field")
+    for text in reader.settings.wva.unused:
+        yield Finding("warning", text, "remove the key, or leave it for the other autoscaler")
     if not problems and not absent:
         yield Finding(
             "ok",
@@ -39,23 +54,32 @@ async def config_maps(site: Site) -> AsyncIterator[Finding]:
 async def settings(site: Site) -> Mapping[str, str]:
     """Data of the adapter's own ConfigMap; empty where it cannot be read."""
     try:
-        reader, _ = await _read(site)
+        found = await _found(site)
     except ApiError:
         return {}
-    return reader.settings.data
+    return _read(site, found).settings.data if found else {}
 
 
-async def _read(site: Site) -> tuple[inputs.Reader, set[str]]:
-    """The adapter's ConfigMaps, and their names."""
-    space = site.names.namespace
+async def _found(site: Site) -> dict[str, dict[str, Any]]:
+    """The adapter's ConfigMaps by name."""
+    items = await site.objects(paths.collection("v1", "configmaps", namespace=site.names.namespace))
+    by_name = {str((item.get("metadata") or {}).get("name")): item for item in items}
+    return {
+        name: item
+        for name, item in by_name.items()
+        if name in READ_CONFIG_MAPS or name.endswith(CONFIG_SUFFIX)
+    }
+
+
+def _read(site: Site, found: Mapping[str, dict[str, Any]]) -> inputs.Reader:
+    """What the adapter's ConfigMaps say."""
+    # Schemas take long to load, and are needed only where there is an object to read.
+    from adapter.resources import inputs  # noqa: PLC0415
+
     reader = inputs.Reader()
-    names = set()
-    for item in await site.objects(paths.collection("v1", "configmaps", namespace=space)):
-        name = str((item.get("metadata") or {}).get("name"))
-        if name in READ or name.endswith(CONFIG_SUFFIX):
-            reader.read_config_map(f"ConfigMap {space}/{name}", item)
-            names.add(name)
-    return reader, names
+    for name, item in found.items():
+        reader.read_config_map(f"ConfigMap {site.names.namespace}/{name}", item)
+    return reader
 
 
 async def prometheus(site: Site) -> AsyncIterator[Finding]:
@@ -68,6 +92,10 @@ async def prometheus(site: Site) -> AsyncIterator[Finding]:
 
 async def of_prometheus(options: PrometheusOptions, models: set[str]) -> list[Finding]:
     """Whether a Prometheus has the metrics of these models, with the labels that identify pods."""
+    # Only installations with Prometheus need them.
+    from adapter.collector import promql  # noqa: PLC0415
+    from adapter.collector.prometheus import PrometheusError  # noqa: PLC0415
+
     try:
         # The expression of the control loop, so that doctor meets the same problems.
         answer = await _in_thread(lambda: _look_up(options, promql.fleet()), options)

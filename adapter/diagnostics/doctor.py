@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from adapter.auth.users import ReviewError
-from adapter.diagnostics import aggregation, configuration, hpas, permissions, variants
-from adapter.diagnostics.site import Check, Finding, Site
+from adapter.diagnostics import aggregation, configuration, permissions, variants
+from adapter.diagnostics.site import SCALERS, Check, Finding, Site
 from adapter.kube.errors import ApiError
+
+
+async def _hpas(site: Site) -> AsyncIterator[Finding]:
+    """Whether HPAs follow the targets of the variants, where there are HPAs or variants."""
+    if await site.objects(SCALERS) or await site.variants():
+        # Schemas take long to load, and are needed only where there is an object to read.
+        from adapter.diagnostics import hpas  # noqa: PLC0415
+
+        async for finding in hpas.check(site):
+            yield finding
+
 
 CHECKS: tuple[Check, ...] = (
     aggregation.version,
@@ -20,7 +31,7 @@ CHECKS: tuple[Check, ...] = (
     permissions.hpa_controller,
     configuration.config_maps,
     variants.statuses,
-    hpas.check,
+    _hpas,
     configuration.prometheus,
 )
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from adapter.diagnostics import configuration
 from adapter.diagnostics.aggregation import TOLERANCE_MINOR, ZERO_MINOR
-from adapter.diagnostics.site import Finding, Site, key_of
+from adapter.diagnostics.site import SCALERS, Finding, Site, key_of
 from adapter.installation import METRICS
 from adapter.kube import paths
 from adapter.kube.errors import ApiError
@@ -27,7 +27,7 @@ async def check(site: Site) -> AsyncIterator[Finding]:
     """Every HPA that reads the adapter's metrics, and every variant that no HPA reads."""
     minor, settings = await site.minor(), await configuration.settings(site)
     read: set[str] = set()
-    items = await site.objects(paths.collection("autoscaling/v2", "horizontalpodautoscalers"))
+    items = await site.objects(SCALERS)
     scalers = [hpa.parse(item) for item in items]
     stand_ins = filter(None, map(managed.variant_of, items))
     known = {**_variants(stand_ins), **_variants(await site.variants())}

@@ -8,8 +8,7 @@ from adapter.auth import reviews
 from adapter.auth.authorization import Attributes
 from adapter.auth.users import AUTHENTICATED, User
 from adapter.diagnostics.site import Finding, Site
-from adapter.installation import API_SERVICE, METRICS, Names
-from adapter.resources.wva import managed
+from adapter.installation import API_SERVICE, MANAGED_TARGETS, METRICS, Names
 
 HPA_CONTROLLER = "system:serviceaccount:kube-system:horizontal-pod-autoscaler"
 _FIX = "kubectl apply -f manifests/base/rbac.yaml"
@@ -82,12 +81,15 @@ def needed(names: Names) -> list[Attributes]:
         *rule("list watch", "apps", "deployments"),
         *rule("list watch", "autoscaling", "horizontalpodautoscalers"),
         *rule("list watch", "", "pods"),
+        *rule("list watch", "inference.networking.k8s.io", "inferencepools"),
+        *rule("get", "", "services"),
+        *rule("list watch", "monitoring.coreos.com", "podmonitors"),
         *rule("create", "events.k8s.io", "events"),
         *rule("create", "authentication.k8s.io", "tokenreviews"),
         *rule("create", "authorization.k8s.io", "subjectaccessreviews"),
         *rule("get patch", "apiregistration.k8s.io", "apiservices", "", API_SERVICE),
         *rule("list watch", "", "configmaps", space),
-        *rule("patch", "", "configmaps", space, managed.TARGETS),
+        *rule("patch", "", "configmaps", space, MANAGED_TARGETS),
         *rule("create", "coordination.k8s.io", "leases", space),
         *rule("get update", "coordination.k8s.io", "leases", space, names.lease),
         *rule("create", "", "secrets", space),

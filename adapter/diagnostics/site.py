@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from adapter.collector.prometheus import PrometheusOptions
 from adapter.installation import Names
 from adapter.kube import paths
 from adapter.kube.client import Cluster
 from adapter.kube.errors import ApiError, NotFound
 
+if TYPE_CHECKING:
+    from adapter.collector.prometheus import PrometheusOptions
+
 VARIANTS = "llmd.ai/v1alpha1"
+
+SCALERS = paths.collection("autoscaling/v2", "horizontalpodautoscalers")
+"""The HPAs of all namespaces."""
 
 
 @dataclass(frozen=True, slots=True)

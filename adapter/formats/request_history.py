@@ -15,6 +15,7 @@ from typing import Literal
 
 from adapter.collector import model_servers
 from adapter.collector.lookups.prometheus_api import PrometheusApi, RangeSeries
+from adapter.collector.servers import spelling
 
 POD_LABELS = "namespace, pod, instance, job"
 INPUT_HISTOGRAMS = ("vllm:request_prompt_tokens", "sglang:prompt_tokens_histogram")
@@ -48,6 +49,8 @@ _PRESENT = tuple(
 _TOTALS = 'priority="", '
 """Matches what is not one of the parts by priority."""
 _SAME_START_SECONDS = 2.0
+_STYLES_SECONDS = 240
+"""Seconds between two looks for spellings, less than the time for which Prometheus repeats a scrape."""
 
 Length = Literal["input", "output"]
 Bucket = tuple[float, float]
@@ -129,7 +132,7 @@ class RequestHistory:
         """
         end = start + number * seconds
         pods: dict[_Pod, dict[int, _Point]] = {}
-        for name, promql in self._queries().items():
+        for name, promql in self._queries(self._styles(start, end)).items():
             for series in self._history.range(promql, start=start, end=end, step=seconds):
                 _enter(pods, name, series)
         for points in pods.values():
@@ -146,12 +149,27 @@ class RequestHistory:
             steps.append(_step(pods.values(), range(at, begin - 1, -seconds), at, seconds))
         return steps
 
-    def _queries(self) -> dict[str, str]:
+    def _styles(self, start: int, end: int) -> frozenset[str]:
+        """Spellings of the model's series in that time, of which one name at a time has a time of scrape."""
+        query = f"count by (__name__) ({spelling.selector(_PRESENT, self._matchers)})"
+        # No scrape is missed that a later query would repeat for minutes.
+        step = max(min(end - start, _STYLES_SECONDS), 1)
+        names = (
+            series.labels.get("__name__", "")
+            for series in self._history.range(query, start=start, end=end, step=step)
+        )
+        styles = {form.style for name in names if (form := spelling.spelled(name)) is not None}
+        return frozenset(styles) or frozenset(model_servers.PREFIXES)
+
+    def _queries(self, styles: Iterable[str]) -> dict[str, str]:
         def selected(names: Iterable[str], more: str = "") -> str:
-            return f"{{__name__=~{_quoted('|'.join(sorted(names)))}, {more}{self._matchers}}}"
+            return spelling.selector(frozenset(names), f"{more}{self._matchers}")
 
         present = " or ".join(
-            f"max by ({POD_LABELS}) (timestamp({name}{{{self._matchers}}}))" for name in _PRESENT
+            f"max by ({POD_LABELS}) (timestamp({spelling.restyled(name, style)}{{{self._matchers}}}))"
+            for style in sorted(styles)
+            for name in _PRESENT
+            if name.startswith(spelling.kind_of(style))
         )
         return {
             "sums": f"sum by (__name__, le, {POD_LABELS}) ({selected(SERIES - model_servers.RANKED)})",
@@ -159,7 +177,7 @@ class RequestHistory:
             "ranked": f"sum by (__name__, {POD_LABELS}) (max by (__name__, dp_rank, {POD_LABELS})"
             f" ({selected(model_servers.RANKED, _TOTALS)}))",
             "sampled_at": present,
-            "started_at": f"max by ({POD_LABELS}) ({model_servers.STARTED})"
+            "started_at": f"max by ({POD_LABELS}) ({spelling.selector((model_servers.STARTED,))})"
             f" and on ({POD_LABELS}) ({present})",
         }
 
@@ -172,7 +190,9 @@ def _quoted(text: str) -> str:
 def _enter(pods: dict[_Pod, dict[int, _Point]], query: str, series: RangeSeries) -> None:
     """Put one series' points to its pod's."""
     labels = series.labels
-    name, bound = labels.get("__name__", ""), labels.get("le")
+    form = spelling.spelled(labels.get("__name__", ""))
+    # Of two spellings of one series, both have its numbers.
+    name, bound = "" if form is None else form.name, labels.get("le")
     points = pods.setdefault(tuple(labels.get(label, "") for label in POD_LABELS.split(", ")), {})
     for at, value in series.points:
         if not math.isfinite(value):

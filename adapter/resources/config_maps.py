@@ -13,6 +13,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from adapter.installation import (
+    CLASSES,
+    CONFIG_SUFFIX,
+    COSTS,
+    DEFAULTS_SUFFIX,
+    MANAGED_TARGETS,
+    NEEDED_CONFIG_MAPS,
+    WVA_CONFIG_MAPS,
+)
 from adapter.planning import fleet
 from adapter.resources import schemas
 from adapter.resources.configuration import defaults, last_good, rows
@@ -26,23 +35,8 @@ from adapter.resources.configuration.last_good import (
     listed,
 )
 from adapter.resources.texts.documents import validated
-from adapter.resources.wva import config as wva
-from adapter.resources.wva import managed
 from adapter.resources.wva.config import WvaConfig
 from adapter.settings import keys
-
-COSTS = "accelerator-unit-costs"
-CLASSES = "service-classes-config"
-CONFIG_SUFFIX = "variantautoscaling-config"
-
-NEEDED = (COSTS, CLASSES)
-"""ConfigMaps that planning requires, each itself or its defaults."""
-
-DEFAULTS = tuple(f"{name}{defaults.SUFFIX}" for name in NEEDED)
-"""ConfigMaps with the defaults that an installation brings."""
-
-READ = (*NEEDED, *DEFAULTS, *wva.NAMES)
-"""ConfigMaps that are read by their name."""
 
 _MOST_PROBLEMS = 3
 """Most problems of ConfigMaps that one variant's message repeats."""
@@ -125,8 +119,8 @@ class ConfigMaps:
         if config_map is None:
             return
         name = config_map.metadata.name
-        edited = name.removesuffix(defaults.SUFFIX)
-        if edited in NEEDED:
+        edited = name.removesuffix(DEFAULTS_SUFFIX)
+        if edited in NEEDED_CONFIG_MAPS:
             prices = edited == COSTS
             read = self._unit_cost if prices else self._service_class
             found: dict[str, Any] = self._accelerators if prices else self._classes
@@ -137,13 +131,13 @@ class ConfigMaps:
         elif name.endswith(CONFIG_SUFFIX):
             self.setting_problems.extend(keys.problems(config_map.data, where))
             self.data.update(config_map.data)
-        elif name in wva.NAMES:
+        elif name in WVA_CONFIG_MAPS:
             for problem in self.wva.read(where, name, config_map.data):
                 self._report(problem)
-        elif name != managed.TARGETS:
+        elif name != MANAGED_TARGETS:
             self._problems.append(
                 f"{where}: metadata.name: not a ConfigMap used here; known are {COSTS}, {CLASSES},"
-                f" {', '.join(wva.NAMES)} and *{CONFIG_SUFFIX}"
+                f" {', '.join(WVA_CONFIG_MAPS)} and *{CONFIG_SUFFIX}"
             )
 
     def missing(self, where: str, name: str) -> None:

@@ -124,6 +124,14 @@ class Inventory:
                 capacity_by_device[device] = matching[0].free + matching[0].held_on_closed
         return capacity_by_device, tuple(problems)
 
+    def closed(self) -> dict[str, str]:
+        """GPUs that no pod of a variant may use, as a clause, by device type."""
+        return {
+            item.name: _and(left_out).removeprefix("; ")
+            for item in self.types
+            if (left_out := [one for one in self.left_out if one.what == item.name])
+        }
+
     def _matching(self, device: str) -> list[GpuType]:
         """Types that a device type may mean, by the surest way in which any is meant."""
 

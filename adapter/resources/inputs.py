@@ -7,7 +7,7 @@ The objects may come from files or from a cluster; this module does not know whi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from adapter import errors, logs
@@ -18,6 +18,8 @@ from adapter.resources import variant as variants
 from adapter.resources.annotations import Destinations
 from adapter.resources.config_maps import ConfigMaps
 from adapter.resources.configuration.last_good import NOTHING, LastGood, MissingRowError
+from adapter.resources.model_groups import forming
+from adapter.resources.serving import roles
 from adapter.resources.texts.documents import validated
 from adapter.settings import keys
 
@@ -63,6 +65,8 @@ class Inputs:
         row_problems: rows of prices and service classes that cannot be used, which `problems` has too.
         last_good: what the next reading falls back to where a row cannot be used.
         refused: VariantAutoscalings that were left out.
+        groups: variants that share one demand.
+        gateways: namespace and metrics URL of the endpoint pickers that serve variants.
         capacity: devices by device type; None: unlimited.
         digest: changes whenever a file changes.
 
@@ -77,6 +81,8 @@ class Inputs:
     row_problems: tuple[str, ...] = ()
     last_good: LastGood = NOTHING
     refused: tuple[InvalidVariant, ...] = ()
+    groups: tuple[forming.ModelGroup, ...] = ()
+    gateways: tuple[tuple[str, str], ...] = ()
     capacity: Mapping[str, int] | None = None
     digest: str = ""
 
@@ -104,6 +110,9 @@ class Reader:
         self.scalers: list[hpa.Scaler] = []
         self.settings = ConfigMaps(self.problems, last_good)
         self.capacity: Mapping[str, int] | None = None
+        self.gateways: tuple[tuple[str, str], ...] = ()
+        self.closed: Mapping[str, str] = {}
+        self.role_classes = roles.RoleClasses()
 
     def read_object(self, shown: str, document: Any) -> None:
         """Read an object of any known kind; `shown` precedes its name in messages."""
@@ -154,6 +163,7 @@ class Reader:
         deployment: schemas.Deployment,
         serving: pods.Serving | None = None,
         *,
+        role: str = "",
         products: tuple[str, ...] = (),
     ) -> None:
         """Add a scale target, with its serving pods and their GPU products where they are known."""
@@ -166,6 +176,7 @@ class Reader:
             uid=metadata.uid,
             annotations=metadata.annotations,
             serving=serving,
+            role=role,
             products=products,
         )
 
@@ -175,7 +186,7 @@ class Reader:
 
     def inputs(self, fingerprint: str = "") -> Inputs:
         """Join the objects to variants; report those that cannot be used."""
-        sources = []
+        sources: list[variants.VariantSource] = []
         owners = self._owners()
         for key in sorted(self.variants):
             where, variant = self.variants[key]
@@ -199,7 +210,8 @@ class Reader:
             else:
                 self.problems.extend(f"{where}: {warning}" for warning in source.warnings)
                 sources.append(source)
-        settings = self.settings
+        settings, formed = self.settings, forming.form(sources)
+        self.problems.extend(formed.lines)
         return Inputs(
             accelerators=tuple(
                 {
@@ -207,14 +219,16 @@ class Reader:
                     **{own.name: own for item in sources if (own := item.own_accelerator)},
                 }.values()
             ),
-            service_classes=settings.service_classes,
-            variants=tuple(sources),
+            service_classes=(*settings.service_classes, *self.role_classes.classes),
+            variants=forming.with_problems(sources, formed),
             config=settings.data,
             problems=tuple(self.problems),
             setting_problems=tuple(settings.setting_problems),
             row_problems=tuple(settings.row_problems),
             last_good=settings.last_good,
             refused=tuple(self.refused[key] for key in sorted(self.refused)),
+            groups=formed.groups,
+            gateways=self.gateways,
             capacity=self.capacity,
             digest=fingerprint,
         )
@@ -237,7 +251,7 @@ class Reader:
         if isinstance(target, scale.Unresolved):
             message = f"spec.scaleTargetRef: {reference}: {target.reason}"
             raise _InvalidVariantError("TargetNotFound", message)
-        return variants.source(
+        source = variants.source(
             variant,
             target,
             self.settings,
@@ -246,6 +260,8 @@ class Reader:
             stored=self.stored.get(key, ""),
             destinations=self._destinations,
         )
+        source = replace(source, closed=self.closed.get(source.device, ""))
+        return self.role_classes.apply(source, self.settings.service_classes)
 
     def _held(
         self, key: tuple[str, str], variant: schemas.VariantAutoscaling, why: str
@@ -287,18 +303,26 @@ class Reader:
 
     def _refuse(self, document: Mapping[str, Any], reason: str, message: str) -> None:
         """Refuse an object that failed validation; one without a name has no status to report to."""
-        metadata = document.get("metadata")
-        metadata = metadata if isinstance(metadata, dict) else {}
-        namespace, name = metadata.get("namespace", "default"), metadata.get("name")
-        if isinstance(namespace, str) and isinstance(name, str):
-            generation = metadata.get("generation")
-            self.refused[namespace, name] = InvalidVariant(
-                namespace=namespace,
-                name=name,
-                reason=reason,
-                message=message,
-                generation=generation if isinstance(generation, int) else 0,
-            )
+        refused = _refused(document, reason, message)
+        if refused is not None:
+            self.refused[refused.namespace, refused.name] = refused
+
+
+def _refused(document: Mapping[str, Any], reason: str, message: str) -> InvalidVariant | None:
+    """An object that failed validation, as far as it can be named; None where it has no name."""
+    metadata = document.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    namespace, name = metadata.get("namespace", "default"), metadata.get("name")
+    if not (isinstance(namespace, str) and isinstance(name, str)):
+        return None
+    generation = metadata.get("generation")
+    return InvalidVariant(
+        namespace=namespace,
+        name=name,
+        reason=reason,
+        message=message,
+        generation=generation if isinstance(generation, int) else 0,
+    )
 
 
 _Workload = tuple[str, ...]

@@ -13,7 +13,7 @@ from typing import Any
 
 from adapter.kube import labels, quantity
 from adapter.resources.devices import products, taints
-from adapter.resources.serving import ports
+from adapter.resources.serving import groups, ports, stuck
 
 GPU_VENDORS = ("nvidia.com/", "amd.com/", "gpu.intel.com/", "habana.ai/")
 WHOLE_GPUS = frozenset(
@@ -24,6 +24,7 @@ WHOLE_GPUS = frozenset(
 PORT, PATH, SCHEME = "prometheus.io/port", "prometheus.io/path", "prometheus.io/scheme"
 KSERVE = "prometheus.kserve.io/"
 """Where KServe's annotations have the same names, which count after those."""
+_ANNOTATED = frozenset({PORT, PATH, SCHEME})
 _PATH_TEXT = re.compile(r"[\x21\x24-\x7e]{0,512}")
 """Visible ASCII without `"` and `#`, which ends a path."""
 
@@ -71,12 +72,17 @@ def trimmed(pod: Mapping[str, Any]) -> Mapping[str, Any]:
         ),
         "address": address,
         "url": urls[0] if urls else "",
+        "ports": ports.named(spec),
+        "annotated": not _ANNOTATED.isdisjoint(
+            name.replace(KSERVE, "prometheus.io/") for name in annotations
+        ),
         "urls": urls,
         "problem": problem,
         "requests": _requests(spec),
         "products": products.of_pod(spec),
         "tolerations": taints.of_pod(spec),
         "gated": bool(spec.get("schedulingGates")),
+        "stuck": stuck.of_pod(status),
     }
 
 
@@ -91,8 +97,11 @@ class Serving:
         addresses: IP addresses of all its pods, also of those that are not ready.
         problems: annotations of pods that are not used, one line each.
         gated: pods that a scheduling gate holds, such as those that wait in a Kueue queue.
-        gpus: whole GPUs that each pod requests; 0 where it has slices or shares of one; None where the pods
-            request none, or differ.
+        unschedulable: pods that the scheduler finds no node for.
+        failing: pods whose containers end or cannot start.
+        existing: all pods, ready or not.
+        gpus: whole GPUs that each replica requests, a group of pods counted whole; 0 where it has slices or
+            shares of one; None where they request none, or differ.
 
     """
 
@@ -103,6 +112,9 @@ class Serving:
     problems: tuple[str, ...] = ()
     gpus: int | None = None
     gated: int = 0
+    unschedulable: int = 0
+    failing: int = 0
+    existing: int = 0
 
 
 class ByLabel:
@@ -144,6 +156,9 @@ class ByLabel:
             problems=tuple(sorted({pod["problem"] for pod in ready if pod["problem"]})[:_PROBLEMS]),
             gpus=_gpus(ready),
             gated=sum(pod["gated"] for pod in matching),
+            unschedulable=sum(pod["stuck"] == stuck.UNSCHEDULABLE for pod in matching),
+            failing=sum(pod["stuck"] == stuck.FAILING for pod in matching),
+            existing=len(matching),
         )
 
 
@@ -156,13 +171,21 @@ def _began(metadata: Mapping[str, Any], status: Mapping[str, Any]) -> object:
     return metadata.get("creationTimestamp")
 
 
+def gpus_of(spec: Mapping[str, Any]) -> int | None:
+    """Whole GPUs that a pod of this spec requests, as `Serving.gpus`."""
+    return _gpus([{"metadata": {"labels": {}}, "requests": _requests(spec)}])
+
+
 def _gpus(pods: Iterable[Mapping[str, Any]]) -> int | None:
-    """Whole GPUs that each of these pods requests, as `Serving.gpus`."""
-    counts: set[int | None] = set()
+    """Whole GPUs that each replica of these pods requests, as `Serving.gpus`."""
+    by_replica: dict[tuple[str, ...], Counter[str]] = {}
     for pod in pods:
+        by_replica.setdefault(groups.of_pod(pod), Counter()).update(pod["requests"])
+    counts: set[int | None] = set()
+    for requests in by_replica.values():
         held = {
             name: count
-            for name, count in pod["requests"].items()
+            for name, count in requests.items()
             if count and name.startswith(GPU_VENDORS)
         }
         whole = sum(count for name, count in held.items() if name in WHOLE_GPUS)

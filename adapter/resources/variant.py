@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypedDict
 
 from adapter import errors
 from adapter.kube import scale
@@ -11,6 +12,7 @@ from adapter.planning import fleet
 from adapter.resources import config_maps, hpa, pods, schemas
 from adapter.resources.annotations import (
     ENDPOINTS,
+    INTERRUPTIBLE_SHARE,
     KEEP_ACCELERATOR,
     METRICS_SOURCE,
     REPLICAS,
@@ -24,10 +26,16 @@ from adapter.resources.annotations import (
     parse_count,
     parse_endpoints,
     parse_flag,
+    parse_number,
     parse_one_of,
-    parse_seconds,
 )
 from adapter.resources.configuration import attainable, profiles, scaling
+from adapter.resources.model_groups import membership
+from adapter.resources.model_groups.membership import (
+    INTERRUPTIBLE,
+    NO_MEMBERSHIP,
+    Membership,
+)
 from adapter.resources.stored_status import Decided, Published
 from adapter.settings.control import SOURCES, Source
 from adapter.settings.serving import Actuator
@@ -56,6 +64,7 @@ class Target:
     serving: pods.Serving | None = None
     unselected: str = ""
     products: tuple[str, ...] = ()
+    role: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +76,8 @@ class VariantSource:
         accelerator: accelerator that the replicas run on; empty where it is unknown, which it is only with
             profiles.
         device: GPU of that accelerator by ConfigMap `accelerator-unit-costs`; empty where it is not there.
+        role: prefill or decode where its replicas do only that; empty where they serve whole requests.
+        closed: GPUs of its device that no pod of a variant may use, with the reason; empty without any.
         gpus: whole GPUs of one replica; 0 where it has slices or shares of one; None where unknown.
         endpoints: URLs whose metrics text is scraped, one per server: a replica may have several.
         pods: names of the pods behind `endpoints`, in the same order; empty where unknown.
@@ -91,6 +102,13 @@ class VariantSource:
         held: why it cannot be planned, and its last target is renewed instead; empty where it can be.
         published: decision that `.status` holds.
         gated: pods of one replica each that a scheduling gate holds, such as Kueue's.
+        unschedulable: pods that the scheduler finds no node for.
+        failing: pods whose containers end or cannot start.
+        existing: pods of the scale target, ready or not; None where they are not watched.
+        membership: what it says of the group that shares its demand.
+        interruptible: True where its replicas may be taken away at any time.
+        interruptible_share: share of its group's demand that such variants carry at most; None uses the
+            global setting.
         history: last decisions that `.status` holds, oldest first.
         stored: step times that `.status` holds as learned, unchecked; empty without any.
 
@@ -130,8 +148,16 @@ class VariantSource:
     ambiguity: str = ""
     published: Published | None = None
     device: str = ""
+    role: str = ""
+    closed: str = ""
     gpus: int | None = None
     gated: int = 0
+    unschedulable: int = 0
+    failing: int = 0
+    existing: int | None = None
+    membership: Membership = NO_MEMBERSHIP
+    interruptible: bool = False
+    interruptible_share: float | None = None
     stored: str = ""
     history: tuple[Decided, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -282,7 +308,7 @@ def _of_target(
         metrics_source=parse_one_of(notes, METRICS_SOURCE, SOURCES),
         routing=parse_one_of(notes, ROUTING, fleet.ROUTINGS),
         scale_to_zero=parse_flag(notes, SCALE_TO_ZERO),
-        retention_seconds=parse_seconds(notes, RETENTION),
+        retention_seconds=parse_number(notes, RETENTION),
         startup_seconds=_startup(notes, None if target is None else target.serving),
         keep_accelerator=parse_flag(notes, KEEP_ACCELERATOR),
         tune=parse_flag(notes, TUNE),
@@ -293,9 +319,32 @@ def _of_target(
         reference=reference(variant),
         target_uid="" if target is None else target.uid,
         unselected="" if target is None else target.unselected,
-        gpus=_gpus(reference(variant), target),
-        gated=0 if target is None or target.serving is None else target.serving.gated,
+        gpus=None if target is None or target.serving is None else target.serving.gpus,
+        role="" if target is None else target.role,
+        **_stuck(None if target is None else target.serving),
+        membership=membership.parse(metadata.annotations, metadata.namespace),
+        interruptible=bool(parse_flag(notes, INTERRUPTIBLE)),
+        interruptible_share=parse_number(notes, INTERRUPTIBLE_SHARE),
     )
+
+
+class _Stuck(TypedDict, total=False):
+    gated: int
+    unschedulable: int
+    failing: int
+    existing: int
+
+
+def _stuck(serving: pods.Serving | None) -> _Stuck:
+    """Pods that exist, and those that will not serve soon."""
+    if serving is None:
+        return {}
+    return {
+        "gated": serving.gated,
+        "unschedulable": serving.unschedulable,
+        "failing": serving.failing,
+        "existing": serving.existing,
+    }
 
 
 def _endpoints(
@@ -341,14 +390,7 @@ def _scale_to_zero(
 
 
 def _startup(notes: Mapping[str, str], serving: pods.Serving | None) -> float | None:
-    told = parse_seconds(notes, STARTUP)
+    told = parse_number(notes, STARTUP)
     if told is not None or serving is None:
         return told
     return serving.startup_seconds
-
-
-def _gpus(reference: scale.Reference, target: Target | None) -> int | None:
-    """Whole GPUs of one replica, where a replica is one pod."""
-    if target is None or target.serving is None or reference.kind == "LeaderWorkerSet":
-        return None
-    return target.serving.gpus

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,52 +12,27 @@ from pydantic import ValidationError
 from adapter import logs
 from adapter.kube import advice, paths
 from adapter.kube.client import Cluster
-from adapter.kube.errors import ApiError, Unavailable
+from adapter.kube.errors import ApiError, NotFound, Unavailable
 from adapter.kube.informer import Informer, Object, same_but_status
 from adapter.kube.scale import Reference, Scale, Scales, Unresolved
-from adapter.resources import config_maps, hpa, pods, schemas
 from adapter.resources import gpus as inventory
 from adapter.resources import inputs as joined
+from adapter.resources import pods, schemas
 from adapter.resources import variant as variants
-from adapter.resources.annotations import Destinations
-from adapter.resources.configuration import advisory, defaults
-from adapter.resources.configuration.last_good import NOTHING, LastGood
-from adapter.resources.devices import dra, products, taints
-from adapter.resources.devices.asked import device_types
-from adapter.resources.serving import groups
+from adapter.resources.configuration.last_good import NOTHING
+from adapter.resources.devices import dra
+from adapter.resources.serving import groups, monitors, pools
+from adapter.resources.watched.joining import Items, Seen, join
+from adapter.resources.watched.scope import Scope
 from adapter.resources.wva import managed
-from adapter.settings.serving import Actuator
 
 log = logs.LazyLogger()
 
 VARIANTS, DEPLOYMENTS = "llmd.ai/v1alpha1", "apps/v1"
 SCALERS, CORE = "autoscaling/v2", "v1"
 
-_Items = list[tuple[tuple[str, str], Object]]
-
 SCALE_SECONDS = 5.0
 """Seconds between two readings of a scale subresource, which cannot be watched."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
-    """Objects that this installation reads.
-
-    Attributes:
-        namespaces, selector: namespaces and label selector of the variants; empty means all.
-        config_namespace: namespace of the ConfigMaps.
-        limited: True bounds the plan by the GPUs of the nodes.
-        actuate: actuator of variants that name none.
-        allowed_endpoints: CIDRs, hosts and `*.DOMAIN`s that annotations may name besides a target's own pods.
-
-    """
-
-    config_namespace: str
-    namespaces: tuple[str, ...] = ()
-    selector: str = ""
-    limited: bool = False
-    actuate: Actuator = "hpa"
-    allowed_endpoints: tuple[str, ...] = ()
 
 
 class ClusterObjects:
@@ -103,6 +77,8 @@ class ClusterObjects:
         # Not every cluster has the API, and nothing waits for it.
         self._slices = _of_dra(cluster, "resourceslices", changed, dra.trimmed_slice, scope)
         self._claims = _of_dra(cluster, "resourceclaims", changed, dra.trimmed_claim, scope)
+        self._pickers = pools.Pickers(cluster, scope.namespaces, changed=changed)
+        self._monitors = informers(monitors.VERSION, monitors.PLURAL, trim=monitors.trimmed)
         self._all = [
             *self._variants,
             *self._deployments,
@@ -115,7 +91,13 @@ class ClusterObjects:
     async def run(self) -> None:
         """Follow everything until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for informer in (*self._all, *self._slices, *self._claims):
+            for informer in (
+                *self._all,
+                *self._slices,
+                *self._claims,
+                *self._pickers.informers,
+                *self._monitors,
+            ):
                 group.create_task(informer.run(), name=f"watch {informer.path}")
 
     def readiness(self) -> str | None:
@@ -166,16 +148,19 @@ class ClusterObjects:
                 scales[namespace, reference] = await self._scales.read(namespace, reference)
             except ApiError as error:
                 before = self._others.get((namespace, reference))
+                if reference.kind == groups.ROLE_SET:
+                    error = NotFound(groups.NO_SCALE, path=error.path, code=404)
                 # A cluster that does not answer says nothing about the scale; a refusal does.
                 if isinstance(error, Unavailable) and isinstance(before, Scale):
                     scales[namespace, reference] = before
                 else:
                     scales[namespace, reference] = Unresolved(str(error))
         self._others = scales
+        await self._pickers.refresh(now=now)
 
     async def inputs(self) -> joined.Inputs:
         """Join all objects as they are now; runs in a thread, so that requests are served meanwhile."""
-        seen = _Seen(
+        seen = Seen(
             variants=_items(self._variants),
             deployments=_items(self._deployments),
             scalers=_items(self._scalers),
@@ -184,190 +169,19 @@ class ClusterObjects:
             nodes=_items([self._nodes]),
             slices=_items(self._slices),
             claims=_items(self._claims),
+            pickers=self._pickers.picked(),
+            monitors=_items(self._monitors),
             others=dict(self._others),
             configs_read=self._configs.synced.is_set(),
             unread="; ".join(i.problem or "not read yet" for i in self._unread()),
             last_good=self._last_good,
         )
-        inputs = await asyncio.to_thread(_join, self._scope, seen)
+        inputs = await asyncio.to_thread(join, self._scope, seen)
         self._last_good = inputs.last_good
         return inputs
 
     def _unread(self) -> list[Informer]:
         return [informer for informer in self._deployments if not informer.synced.is_set()]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
-    """All objects at one moment."""
-
-    variants: _Items
-    deployments: _Items
-    scalers: _Items
-    pods: _Items
-    configs: _Items
-    nodes: _Items
-    slices: _Items
-    claims: _Items
-    others: Mapping[tuple[str, Reference], Scale | Unresolved]
-    configs_read: bool
-    unread: str
-    last_good: LastGood
-
-
-def _join(scope: Scope, seen: _Seen) -> joined.Inputs:
-    reader = joined.Reader(Destinations(scope.allowed_endpoints), last_good=seen.last_good)
-    by_label = pods.ByLabel(pod for _, pod in seen.pods)
-    seen_names = {name for (_, name), _ in seen.configs}
-    for (_, name), item in seen.configs:
-        if name in config_maps.READ or name.endswith(config_maps.CONFIG_SUFFIX):
-            reader.read_config_map(f"ConfigMap {scope.config_namespace}/{name}", item)
-    for name in config_maps.NEEDED:
-        if seen.configs_read and seen_names.isdisjoint({name, f"{name}{defaults.SUFFIX}"}):
-            reader.settings.missing(f"ConfigMap {scope.config_namespace}/{name}", name)
-    for (namespace, name), item in seen.variants:
-        if managed.excluded(item.get("metadata") or {}):
-            continue
-        reader.read_variant(f"VariantAutoscaling {namespace}/{name}", item)
-    reader.scalers = _scalers(reader, seen)
-    _read_managed(reader, seen)
-    variant_pods = _read_targets(reader, seen, by_label)
-    if scope.limited:
-        gpus = inventory.take(
-            (node for _, node in seen.nodes),
-            (pod for _, pod in seen.pods),
-            variant_pods=frozenset(variant_pods.pods),
-            tolerations=variant_pods.tolerations,
-            allocation=dra.allocation(
-                (item for _, item in seen.slices), (item for _, item in seen.claims)
-            ),
-        )
-        reader.capacity, problems = gpus.capacity(device_types(reader, scope.config_namespace))
-        reader.problems.extend(problems)
-    return advisory.completed(reader.inputs(), seen.variants, actuate=scope.actuate)
-
-
-@dataclass(slots=True)
-class _VariantPods:
-    """Pods of the scale targets, and the tolerations that their templates state."""
-
-    pods: set[tuple[str, str]] = field(default_factory=set)
-    tolerations: set[taints.Tolerations] = field(default_factory=set)
-
-
-def _read_targets(reader: joined.Reader, seen: _Seen, by_label: pods.ByLabel) -> _VariantPods:
-    """Add every scale target that a variant names to the reader."""
-    variant_pods = _VariantPods()
-    deployments = dict(seen.deployments)
-    for (namespace, name), (_, variant) in reader.variants.items():
-        reference = variants.reference(variant)
-        if (namespace, reference) in reader.targets:
-            continue
-        try:
-            matching = _read_target(
-                reader, seen, by_label, deployments, (namespace, reference), variant=name
-            )
-            variant_pods.pods.update(
-                (pod["metadata"]["namespace"], pod["metadata"]["name"]) for pod in matching
-            )
-            variant_pods.tolerations.add(
-                taints.of_pod(pods.template_of(deployments.get((namespace, reference.name))))
-            )
-        except Exception as error:
-            # Whatever one object makes of us is the problem of the variant that names it.
-            log.exception("scale target cannot be read", namespace=namespace, target=str(reference))
-            why = f"cannot be read ({type(error).__name__})"
-            reader.targets[namespace, reference] = Unresolved(why)
-    return variant_pods
-
-
-def _read_target(
-    reader: joined.Reader,
-    seen: _Seen,
-    by_label: pods.ByLabel,
-    deployments: Mapping[tuple[str, str], Object],
-    name: tuple[str, Reference],
-    *,
-    variant: str,
-) -> list[Mapping[str, Any]]:
-    """Add one scale target to the reader; return its pods."""
-    namespace, reference = name
-    if reference.is_deployment:
-        written = deployments.get((namespace, reference.name))
-        if written is None:
-            why = seen.unread or "not found; create it, or name another scale target"
-            reader.targets[namespace, reference] = Unresolved(why)
-            return []
-        selector = pods.selector_of((written.get("spec") or {}).get("selector") or {})
-        deployment = schemas.Deployment.model_validate(written)
-        matching = by_label.matching(namespace, selector)
-        reader.add_deployment(
-            deployment,
-            by_label.serving(namespace, selector),
-            products=_products(seen, matching, products.of_pod(pods.template_of(written))),
-        )
-    else:
-        scale = seen.others.get((namespace, reference), Unresolved("/scale was not read yet"))
-        if isinstance(scale, Unresolved):
-            reader.targets[namespace, reference] = scale
-            return []
-        selector = groups.members(pods.parsed(scale.selector))
-        if not scale.selector:
-            selector = pods.parsed(f"{managed.VARIANT}={variant}")
-        matching = by_label.matching(namespace, selector)
-        reader.targets[namespace, reference] = variants.Target(
-            replicas=scale.replicas,
-            spec_replicas=scale.spec_replicas,
-            uid=scale.uid,
-            serving=by_label.serving(namespace, selector),
-            unselected=variants.unselected(reference, scale.selector)
-            if not selector.requirements or not (scale.selector or matching)
-            else "",
-            products=_products(seen, matching, ()),
-        )
-    return matching
-
-
-def _products(
-    seen: _Seen, matching: Iterable[Mapping[str, Any]], stated: tuple[str, ...]
-) -> tuple[str, ...]:
-    """GPU products that the pods of a scale target ask for, else those of the nodes that they run on."""
-    known = products.distinct([*stated, *(name for pod in matching for name in pod["products"])])
-    if known:
-        return known
-    nodes = dict(seen.nodes)
-    on = (nodes.get(("", pod["node"])) for pod in matching)
-    return products.distinct(
-        products.of_labels(node["metadata"]["labels"]) for node in on if node is not None
-    )
-
-
-def _read_managed(reader: joined.Reader, seen: _Seen) -> None:
-    """Read HPAs that stand for a VariantAutoscaling, where there is none of their name or target."""
-    targets = next((item for (_, name), item in seen.configs if name == managed.TARGETS), {})
-    taken = {(key[0], variants.reference(item)) for key, (_, item) in reader.variants.items()}
-    for (namespace, name), item in seen.scalers:
-        document = managed.variant_of(item)
-        if document is None or (namespace, document["metadata"]["name"]) in reader.variants:
-            continue
-        if (namespace, hpa.parse(item).reference) not in taken:
-            status = managed.status_of(targets, f"{namespace}/{document['metadata']['name']}")
-            document = {**document, "status": status}
-            reader.read_variant(f"HorizontalPodAutoscaler {namespace}/{name}", document)
-
-
-def _scalers(reader: joined.Reader, seen: _Seen) -> list[hpa.Scaler]:
-    """HPAs; one that cannot be read is left out."""
-    scalers = []
-    for (namespace, name), item in seen.scalers:
-        try:
-            scalers.append(hpa.parse(item))
-        except Exception as error:
-            log.exception("HPA cannot be read; leaving it out", namespace=namespace, name=name)
-            reader.problems.append(
-                f"HorizontalPodAutoscaler {namespace}/{name}: cannot be read ({type(error).__name__})"
-            )
-    return scalers
 
 
 def _of_dra(
@@ -382,7 +196,7 @@ def _of_dra(
     return [Informer(cluster, path, changed=changed, trim=trim)] if scope.limited else []
 
 
-def _items(informers: list[Informer]) -> _Items:
+def _items(informers: list[Informer]) -> Items:
     objects = [item for informer in informers for item in informer.objects.items()]
     return sorted(objects, key=lambda item: item[0])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.resources
+import urllib.parse
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -114,9 +115,8 @@ class Pages:
     async def _announce(self) -> None:
         number = 0
         while True:
+            await self._streams.viewed()
             await asyncio.sleep(POLL_SECONDS)
-            if not len(self._streams):
-                continue
             try:
                 found = await self._snapshots.current()
             except Exception:
@@ -156,7 +156,7 @@ class Pages:
 
     async def _analysis(self, request: web.Request) -> web.Response:
         key = _key(request)
-        snapshot = await self._snapshots.current()
+        snapshot = await self._snapshots.current(fresh=True)
         row = next((item for item in snapshot.rows if item.key == key), None)
         if row is None:
             return await self._unknown(key)
@@ -176,9 +176,7 @@ class Pages:
         return await self._html(request, "what_if", context)
 
     async def _plan(self, request: web.Request) -> web.Response:
-        form = {
-            name: value for name, value in (await request.post()).items() if isinstance(value, str)
-        }
+        form = _fields(await request.read())
         snapshot, known = await self._snapshots.current(), self._workshop.fleet
         status, found, problem = 200, None, ""
         try:
@@ -241,6 +239,12 @@ class Pages:
 
 def _fragment(request: web.Request) -> bool:
     return FRAGMENT in request.headers
+
+
+def _fields(body: bytes) -> dict[str, str]:
+    """Fields of a form as browsers encode it; of another encoding there are none."""
+    text = body.decode("utf-8", "replace")
+    return dict(urllib.parse.parse_qsl(text, keep_blank_values=True))
 
 
 def _key(request: web.Request) -> str:

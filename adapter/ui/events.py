@@ -49,10 +49,15 @@ class Streams:
         self._open: set[asyncio.Event] = set()
         self._number = 0
         self._ended = False
+        self._viewed = asyncio.Event()
 
     def __len__(self) -> int:
         """Number of open streams."""
         return len(self._open)
+
+    async def viewed(self) -> None:
+        """Wait until a stream is open."""
+        await self._viewed.wait()
 
     def tick(self, number: int) -> None:
         """Tell every page that a snapshot of that number can be fetched."""
@@ -74,6 +79,7 @@ class Streams:
         response = web.StreamResponse(headers=HEADERS)
         waiting = asyncio.Event()
         self._open.add(waiting)
+        self._viewed.set()
         try:
             await response.prepare(request)
             if request.transport is not None:
@@ -89,6 +95,8 @@ class Streams:
             log.debug("page is gone; closing its stream", peer=request.remote)
         finally:
             self._open.discard(waiting)
+            if not self._open:
+                self._viewed.clear()
         return response
 
     async def _pump(self, response: web.StreamResponse, waiting: asyncio.Event) -> None:

@@ -41,7 +41,7 @@ def refusal(request: web.Request, *, loopback: bool) -> str:
             " address"
         )
     site = request.headers.get("Sec-Fetch-Site", "")
-    if request.method != "GET":
+    if request.method not in {"GET", "HEAD"}:
         return _form_refusal(request, site)
     navigates = request.headers.get("Sec-Fetch-Mode", "") == "navigate"
     return (

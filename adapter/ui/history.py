@@ -7,7 +7,7 @@ and for no more than `MOST_VARIANTS`. Decisions are in the variants' states.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,10 +92,10 @@ class _Ring:
             self._numbers[slot] = number
             self._values[:, slot] = np.nan
             self._counts[:] = 0
-        known = ~np.isnan(samples)
+        known = np.isfinite(samples)
         self._counts += known
         last = np.where(np.isnan(self._values[:, slot]), 0.0, self._values[:, slot])
-        mean = last + (samples - last) / np.maximum(self._counts, 1)
+        mean = last + (np.where(known, samples, 0.0) - last) / np.maximum(self._counts, 1)
         self._values[:, slot] = np.where(known, mean, self._values[:, slot])
 
     def read(self, row: int, *, since: float, until: float) -> tuple[Any, Any]:
@@ -116,6 +116,8 @@ class History:
         self._rows: dict[str, int] = {}
         self._free: list[int] = []
         self._size = 0
+        self._last: Sequence[Any] | None = None
+        self._samples = np.full((0, len(FIELDS)), np.nan, dtype=np.float32)
         self.since: float | None = None
         self.unrecorded = 0
 
@@ -124,18 +126,26 @@ class History:
         """Bytes of the samples."""
         return sum(ring.nbytes for ring in self._rings)
 
-    def record(self, now: float, rows: Iterable[Any]) -> None:
+    def record(self, now: float, rows: Sequence[Any]) -> None:
         """Record one sample of every variant at a Unix time; variants that are gone are forgotten.
 
         Args:
             now: Unix time in seconds.
-            rows: One `rows.Row` per variant.
+            rows: One `rows.Row` per variant; the same object as before means that nothing has changed.
 
         """
+        if rows is not self._last:
+            self._samples = self._sampled(rows)
+            self._last = rows
+        self.since = now if self.since is None else self.since
+        for ring in self._rings:
+            ring.add(now, self._samples)
+
+    def _sampled(self, rows: Sequence[Any]) -> NDArray[np.float32]:
+        """Numbers of every variant by its row; rows are given to new variants and taken from those gone."""
         by_key = {row.key: row for row in rows}
         for key in [key for key in self._rows if key not in by_key]:
             self._forget(key)
-        self.since = now if self.since is None else self.since
         new = [key for key in by_key if key not in self._rows]
         room = MOST_VARIANTS - len(self._rows)
         self.unrecorded = max(len(new) - room, 0)
@@ -147,8 +157,7 @@ class History:
             samples[place] = [
                 np.nan if (value := getattr(row, name)) is None else value for name in FIELDS
             ]
-        for ring in self._rings:
-            ring.add(now, samples)
+        return samples
 
     def series(self, key: str, *, now: float) -> Series | None:
         """Read what is known of one variant; None where nothing is."""

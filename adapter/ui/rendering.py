@@ -130,7 +130,7 @@ async def page(template: str, context: Mapping[str, Any], budget: Budget) -> byt
 
 def number(value: float | None) -> str:
     """A number with at most two decimals; a dash where it is not known."""
-    if value is None or math.isnan(value):
+    if value is None or not math.isfinite(value):
         return UNKNOWN
     text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.2f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
@@ -144,7 +144,7 @@ def signed(value: float) -> str:
 
 def milliseconds(value: float | None) -> str:
     """Milliseconds with three digits, from ten seconds on as seconds."""
-    if value is None:
+    if value is None or not math.isfinite(value):
         return UNKNOWN
     if value >= 10_000:
         return f"{value / 1000:,.3g} s" if value < 1e6 else f"{value / 1000:,.0f} s"
@@ -153,7 +153,7 @@ def milliseconds(value: float | None) -> str:
 
 def share(value: float | None) -> str:
     """A share as per cent."""
-    return UNKNOWN if value is None else f"{value:.0%}"
+    return UNKNOWN if value is None or not math.isfinite(value) else f"{value:.0%}"
 
 
 def iso(at: float) -> str:

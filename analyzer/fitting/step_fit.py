@@ -259,20 +259,16 @@ def _regress(rows: BenchmarkRows) -> tuple[Regression, list[int]]:
             # Lengths and loads of these rows move together; a term that explains nothing takes from others.
             fitted, plain = other, less
     loads = np.unique(np.round(np.log2(rows.concurrency), 1)).size
-    forms = [plain]
     if loads >= 2 and rows.size >= _BENDS_FROM and _REQUEST in plain:
         bent = [*plain, _SQRT]
         other = robust(design[:, bent], rows.itl_ms, _SPREADS[bent])
         if loads < 3 or other.error < _BENDS * fitted.error:
             fitted, plain = other, bent
-            forms.append(bent)
-    for form in forms:
-        more = independent(design, [*form, _PROMPT])
-        if _PREFILL in form and _PROMPT in more and rows.size > len(more):
-            other = robust(design[:, more], rows.itl_ms, _SPREADS[more])
-            if other.error < _PROMPT_COSTS * fitted.error:
-                return other, more
-    return fitted, plain
+    more = independent(design, [*plain, _PROMPT])
+    if _PREFILL not in plain or _PROMPT not in more or rows.size <= len(more):
+        return fitted, plain
+    other = robust(design[:, more], rows.itl_ms, _SPREADS[more])
+    return (other, more) if other.error < _PROMPT_COSTS * fitted.error else (fitted, plain)
 
 
 def _separated(

@@ -27,6 +27,7 @@ class PodPast:
     Attributes:
         restarts: Times at which its process began anew; what it served then is lost.
         unscraped: Times between which no scrape was kept.
+        spelling: What its series' names begin with.
         arrivals: Of its requests, Unix seconds, ascending; each takes 20 s.
 
     """
@@ -41,6 +42,7 @@ class PodPast:
     arrivals: list[float] = field(default_factory=list)
     service_seconds: float = 20.0
     seed: int = 0
+    spelling: str = "vllm:"
 
     def __post_init__(self) -> None:
         rng = np.random.default_rng(self.seed)
@@ -82,7 +84,10 @@ class PodPast:
                 text = "+Inf" if bound == float("inf") else str(bound)
                 series = f"{base}_bucket", self.labels(le=text, model_name=self.model)
                 page[series] = float((tokens[done] <= bound).sum())
-        return page
+        return {
+            (name.replace("vllm:", self.spelling), labels): value
+            for (name, labels), value in page.items()
+        }
 
     def finished(self, start: float, end: float) -> int:
         """Requests that finished after `start`, up to `end`."""
@@ -205,13 +210,18 @@ class HistoryServer:
         if "process_start_time_seconds" in query:
             return {pod.labels(): page["process_start_time_seconds", pod.labels()]}
         if "timestamp(" in query:
-            return {pod.labels(): float(at)}
+            known = f"timestamp({pod.spelling}num_requests_running{{" in query
+            return {pod.labels(): float(at)} if known else {}
         if 'priority=""' in query:
             return {}
-        names = set(re.split(r'[|"]', query))
+        pattern = re.search(r'__name__=~"([^"]*)"', query)
+        assert pattern is not None
         sums: dict[Labels, float] = {}
         for (name, labels), value in page.items():
-            if name in names:
+            if re.fullmatch(pattern[1], name):
+                if query.startswith("count by (__name__)"):
+                    sums[(("__name__", name),)] = 1.0
+                    continue
                 bound = {key: text for key, text in labels if key == "le"}
                 series = tuple({"__name__": name, **bound, **dict(pod.labels())}.items())
                 sums[series] = sums.get(series, 0.0) + value

@@ -23,7 +23,7 @@ from adapter.collector.gateway import Gateways
 from adapter.collector.pod_scraper import PodScraper, ScrapeJob
 from adapter.resources import pods
 from adapter.resources.annotations import Destinations
-from adapter.resources.watches import Scope
+from adapter.resources.watched.scope import Scope
 from adapter.settings.control import Prometheus
 from adapter.settings.declaration import resolve
 from tests.fakes import cluster_world as worlds

@@ -13,10 +13,11 @@ import aiohttp
 import pytest
 
 from adapter.collector import exposition
+from adapter.installation import CLASSES, COSTS
 from adapter.planning import fleet
 from adapter.planning import plan as planning
-from adapter.resources import watches
-from adapter.resources.config_maps import CLASSES, COSTS, ConfigMaps
+from adapter.resources.config_maps import ConfigMaps
+from adapter.resources.watched import joining
 from tests.fakes import cluster_world as worlds
 from tests.fakes.cluster_world import APPS, CORE, until
 from tests.fakes.kubernetes_objects import VARIANTS
@@ -189,7 +190,6 @@ async def test_objects_that_cannot_be_joined_show_everywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error while all objects are joined keeps targets, and shows in conditions, /readyz and metrics."""
-    join = watches._join
 
     def broken(*_: Any) -> Any:
         raise ZeroDivisionError
@@ -198,7 +198,7 @@ async def test_objects_that_cannot_be_joined_show_everywhere(
         world.load["v"] = 60.0
         async with world.replica("a") as (front, _):
             await until(lambda: world.desired() == 2)
-            monkeypatch.setattr(watches, "_join", broken)
+            monkeypatch.setattr("adapter.resources.watches.join", broken)
             world.deploy("w", 1)
             await until(lambda: "ZeroDivisionError" in world.condition("ConfigurationValid")[2])
             assert world.condition("OptimizationReady")[0] == "True"
@@ -208,7 +208,7 @@ async def test_objects_that_cannot_be_joined_show_everywhere(
             ):
                 assert response.status == 503
                 assert "reading the changed objects failed" in await response.text()
-            monkeypatch.setattr(watches, "_join", join)
+            monkeypatch.setattr("adapter.resources.watches.join", joining.join)
             await until(lambda: world.desired("w") is not None)
             await until(lambda: world.condition("ConfigurationValid")[0] == "True")
             assert front.loop.problem is None

@@ -24,12 +24,19 @@ class Access:
             need not be in the certificates then: pods have them for names.
         insecure: Whether certificates are not verified.
         token_file: File with a bearer token, read before each request; it goes over https only.
+        token_over_http: Whether the token goes over http too.
 
     """
 
     ca_file: Path | None = None
     insecure: bool = False
     token_file: Path | None = None
+    token_over_http: bool = False
+
+    def withholds_token(self, url: str) -> bool:
+        """Whether there is a token that does not go to that URL, for want of TLS."""
+        plain = urlsplit(url).scheme != "https"
+        return self.token_file is not None and plain and not self.token_over_http
 
     def headers(self, url: str) -> dict[str, str]:
         """Headers of a request to that URL.
@@ -38,7 +45,7 @@ class Access:
             AccessError: the file cannot be read, or has no token.
 
         """
-        if self.token_file is None or urlsplit(url).scheme != "https":
+        if self.token_file is None or self.withholds_token(url):
             return {}
         try:
             with self.token_file.open("rb") as file:

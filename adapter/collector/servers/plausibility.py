@@ -43,6 +43,8 @@ _TIMES_FINISHED, _AHEAD = 4.0, 30.0
 """First tokens over so many pages that are more than this many times those that ended, and as many more, are
 not requests whose clients went away."""
 
+BEHIND = "it counts {ended:.0f} requests that ended for {begun:.0f} first tokens: one of the two is wrong"
+
 _STARTS = 8
 
 SHARED = (
@@ -84,6 +86,7 @@ class _Address:
     pages: int = 0
     still: int = 0
     still_since: float = 0.0
+    moved: bool = False
     doubt: str = ""
     doubtful_pages: int = 0
     problem: str = ""
@@ -109,6 +112,18 @@ class Plausibility:
         """Whether an address gave a page, plausible or not, at or after monotonic `since`."""
         address = self._addresses.get(endpoint)
         return address is not None and address.at >= since
+
+    def still_seconds(self, endpoint: str) -> float:
+        """Time for which the numbers of an address have stood still with work; 0 where they have not."""
+        address = self._addresses.get(endpoint)
+        if address is None or address.still < STILL_PAGES or address.doubtful_pages:
+            return 0.0
+        return address.at - address.still_since
+
+    def moved(self, endpoint: str) -> bool:
+        """Whether the numbers of an address have ever moved since it is known."""
+        address = self._addresses.get(endpoint)
+        return address is not None and address.moved
 
     def retain(self, endpoints: Iterable[str]) -> None:
         """Forget all other addresses."""
@@ -201,9 +216,24 @@ def _doubt(
         base = _NOTHING
     seconds = page.itl[0] - base.itl[0] if page.itl[1] >= base.itl[1] else page.itl[0]
     implied = seconds / (now - since)
-    if implied > _TIMES_SEEN * max(address.most, batch) + _UNSEEN:
-        return BEYOND.format(number=implied), CLEAN_PAGES
-    return "", 0
+    odd = _uneven(base, page)
+    if not odd and implied > _TIMES_SEEN * max(address.most, batch) + _UNSEEN:
+        odd = BEYOND.format(number=implied)
+    return odd, CLEAN_PAGES if odd else 0
+
+
+def _uneven(before: PodMetrics, after: PodMetrics) -> str:
+    """Whether more requests ended than began or ran, or many more began than ended or run, on one page."""
+    begun = after.ttft[1] - before.ttft[1]
+    ended = after.finished - before.finished
+    if after.ttft[1] <= 0 and before.ttft[1] <= 0:
+        return ""
+    served = max(ended, 0.0) + max(after.running - before.running, 0.0)
+    if begun > _TIMES_FINISHED * served + _AHEAD:
+        return AHEAD.format(begun=begun, ended=ended)
+    if ended > _TIMES_FINISHED * max(begun, 0.0) + before.stock + _AHEAD:
+        return BEHIND.format(begun=begun, ended=ended)
+    return ""
 
 
 _NOTHING = PodMetrics(
@@ -236,6 +266,7 @@ def _stands_still(address: _Address, page: PodMetrics) -> None:
             "generation_tokens",
         )
     )
+    address.moved = address.moved or moved
     # Without a count of tokens a long request looks the same.
     counts_tokens = page.generated is not None or page.itl[1] > 0
     if moved or page.stock <= 0 or not counts_tokens:

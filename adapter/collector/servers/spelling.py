@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from adapter.collector import model_servers
+from adapter.collector.servers import engines
 
 READ = (
     model_servers.SERIES
@@ -61,7 +62,7 @@ class Names:
 
     def __contains__(self, name: object) -> bool:
         """Whether it is read."""
-        return isinstance(name, str) and spelled(name) is not None
+        return isinstance(name, str) and (spelled(name) is not None or engines.reads(name))
 
 
 def style_of(names: Iterable[tuple[str, str]]) -> str:
@@ -96,8 +97,8 @@ def restyled(name: str, style: str) -> str:
     return style + name.partition(":")[2]
 
 
-def selector(names: Collection[str]) -> str:
-    """A PromQL selector of all spellings of these series."""
+def selector(names: Collection[str], more: str = "") -> str:
+    """A PromQL selector of all spellings of these series; `more`: further label matchers."""
     by_kind: dict[str, list[str]] = {}
     plain = []
     for name in sorted(names):
@@ -107,4 +108,5 @@ def selector(names: Collection[str]) -> str:
         else:
             plain.append(name)
     parts = [f"{kind}[:_]({'|'.join(rests)})" for kind, rests in by_kind.items()]
-    return f'{{__name__=~"{_PREFIX}({"|".join((*parts, *plain))})"}}'
+    matchers = f", {more}" if more else ""
+    return f'{{__name__=~"{_PREFIX}({"|".join((*parts, *plain))})"{matchers}}}'

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from adapter.installation import DEFAULTS_SUFFIX
 from adapter.resources.configuration.last_good import NamedClass, PricedAccelerator
-
-SUFFIX = "-defaults"
-"""What the name of a ConfigMap of defaults ends with, after that of the one that people edit."""
 
 
 def is_default(where: str, name: str) -> bool:
     """Whether a place is a row of the defaults of a ConfigMap."""
-    return f"{name}{SUFFIX}: " in where
+    return f"{name}{DEFAULTS_SUFFIX}: " in where
 
 
 def without_name(
@@ -52,7 +50,7 @@ class Written:
             last: rows in force at the last reading.
 
         """
-        if not where.endswith(SUFFIX):
+        if not where.endswith(DEFAULTS_SUFFIX):
             self._own.add((config_map, key))
             rows.pop(key, None)
             return True

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from adapter.installation import COSTS
 from adapter.planning import fleet
-from adapter.resources import config_maps, inputs, variant
+from adapter.resources import inputs, variant
 from adapter.resources.configuration import profiles
 from adapter.resources.devices import products
 
@@ -17,7 +18,7 @@ def device_types(reader: inputs.Reader, config_namespace: str) -> dict[str, str]
         known |= reader.settings.prices(names)[0]
         # Without a profile and a label there is only one accelerator, or the variant is refused.
         named.update(names or known)
-    where = f"ConfigMap {config_namespace}/{config_maps.COSTS}"
+    where = f"ConfigMap {config_namespace}/{COSTS}"
     types = {
         accelerator.device_type: f"{where}: data.{name}"
         for name, accelerator in sorted(known.items(), reverse=True)

@@ -32,25 +32,29 @@ def of_pod(spec: Mapping[str, Any]) -> tuple[tuple[int, ...], Mapping[str, int]]
     There are several where the server's container has a row of ports that follow each other, none of them
     named: data-parallel engines, each with a port of its own.
     """
-    containers = list(spec.get("containers") or ())
-    named = {
-        str(port["name"]): port["containerPort"]
-        for container in containers
-        for port in _ports(container)
-        if port.get("name")
-    }
-    servers = _servers(containers)
+    names = named(spec)
+    servers = _servers(list(spec.get("containers") or ()))
     ports = [port for container in servers for port in _ports(container)]
     by_name = {port.get("name"): port["containerPort"] for port in ports}
     number = next((by_name[name] for name in NAMES if name in by_name), None)
     if number is not None:
-        return (number,), named
+        return (number,), names
     started = next((flag for container in servers if (flag := _flag(container))), None)
     if not ports:
-        return (started or _default(servers),), named
+        return (started or _default(servers),), names
     declared = [port["containerPort"] for port in ports if not port.get("name")]
     first: int = ports[0]["containerPort"]
-    return _row(started if started in declared and started else first, declared), named
+    return _row(started if started in declared and started else first, declared), names
+
+
+def named(spec: Mapping[str, Any]) -> dict[str, int]:
+    """Ports of a pod by name."""
+    return {
+        str(port["name"]): port["containerPort"]
+        for container in spec.get("containers") or ()
+        for port in _ports(container)
+        if port.get("name")
+    }
 
 
 def _row(first: int, declared: Sequence[int]) -> tuple[int, ...]:

@@ -12,6 +12,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from adapter.installation import WVA_QUEUEING as QUEUEING
+from adapter.installation import WVA_SATURATION as SATURATION
+from adapter.installation import WVA_TO_ZERO as TO_ZERO
 from adapter.kube import duration
 from adapter.planning import fleet
 from adapter.resources import schemas
@@ -22,11 +25,6 @@ from adapter.resources.texts.documents import (
     lines_of,
     parse_yaml,
 )
-
-SATURATION = "wva-saturation-scaling-config"
-QUEUEING = "wva-queueing-model-config"
-TO_ZERO = "wva-model-scale-to-zero-config"
-NAMES = (SATURATION, QUEUEING, TO_ZERO)
 
 LOWEST_PRIORITY = 100
 """Priority of models without a service class."""
@@ -41,7 +39,7 @@ DEFAULT = "default"
 class _Entry(BaseModel):
     """An entry; other keys are those of rules that the adapter does not have."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, defer_build=True)
 
     model: str = Field(alias="model_id", default="")
     namespace: str = ""
@@ -89,21 +87,53 @@ _KINDS: Mapping[str, type[_Entry]] = {
 _Found = TypeVar("_Found", bound=_Entry)
 
 
+_UNUSED: Mapping[str, Mapping[str, str]] = {
+    SATURATION: dict.fromkeys(
+        (
+            "kvCacheThreshold",
+            "queueLengthThreshold",
+            "kvSpareTrigger",
+            "queueSpareTrigger",
+            "scaleUpThreshold",
+            "scaleDownBoundary",
+        ),
+        "a threshold of the saturation rule, for which KV cache and queue are judged by the adapter's own",
+    ),
+    QUEUEING: {
+        "sloMultiplier": "targets are not made of it: name targetTTFT and targetITL",
+        "tuningEnabled": "tuning is set by --tune or the annotation llmd.ai/tune",
+    },
+}
+"""Keys that stand in published ConfigMaps and do nothing here, with what is there instead."""
+
+
 class WvaConfig:
-    """Entries of these ConfigMaps, read so far."""
+    """Entries of these ConfigMaps, read so far.
+
+    Attributes:
+        unused: Keys that are known and do nothing, one line each.
+
+    """
 
     def __init__(self) -> None:
+        self.unused: list[str] = []
         self._entries: dict[str, dict[str, _Entry]] = {}
         self._classes: dict[str, fleet.ServiceClass] = {}
 
-    def read(self, where: str, name: str, data: Mapping[str, str]) -> list[str]:
+    def read(self, where: str, name_of_map: str, data: Mapping[str, str]) -> list[str]:
         """Read one of the ConfigMaps; give its entries that cannot be used, one line each."""
-        kind, problems = _KINDS[name], []
-        entries = self._entries.setdefault(name, {})
+        kind, problems = _KINDS[name_of_map], []
+        entries = self._entries.setdefault(name_of_map, {})
         for key, text in data.items():
             place = f"{where}: data.{key}"
             try:
-                entries[key] = kind.model_validate(parse_yaml(text) or {})
+                document = parse_yaml(text) or {}
+                entries[key] = kind.model_validate(document)
+                self.unused += [
+                    f"{place}: {name} is not used: {why}"
+                    for name, why in _UNUSED.get(name_of_map, {}).items()
+                    if name in document
+                ]
             except DocumentError as error:
                 problems.append(f"{place}: {error}")
             except ValidationError as error:

@@ -18,9 +18,6 @@ COST = "llm-d.ai/variant-cost"
 VARIANT = "llm-d.ai/variant"
 """Label of pods with the name of their variant."""
 
-TARGETS = "variant-adapter-managed-targets"
-"""ConfigMap with the targets of managed HPAs, which have no `.status`."""
-
 EXCLUDE = "wva.llmd.ai/exclude"
 
 

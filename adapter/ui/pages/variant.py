@@ -141,11 +141,11 @@ def analysis_context(row: Row, found: Analysis | None, problem: str) -> dict[str
     """What the template of the analysis needs; `problem` says why there is none."""
     spots: dict[str, list[Spot]] = {"ttft": [], "itl": []}
     present = "What its replicas carry now is not known."
-    if found is not None and row.offered is not None and row.ready:
+    if found is not None and row.offered is not None and math.isfinite(row.offered) and row.ready:
         each = row.offered / row.ready
         present = f"Now each of {row.ready} carries about {number(each)}/min."
         for name, value in (("ttft", row.ttft), ("itl", row.itl)):
-            if value is not None:
+            if value is not None and math.isfinite(value):
                 spots[name].append(Spot(label="measured now", x=each, y=value))
     curves = []
     if found is not None and found.curve:

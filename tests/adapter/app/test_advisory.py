@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from adapter import cli
 from adapter.app.endpoints import Endpoints
-from adapter.resources.watches import Scope
+from adapter.resources.watched.scope import Scope
 from tests.fakes import cluster_world as worlds
 from tests.fakes.cluster_world import APPS, SYSTEM, until
 from tests.fakes.kubernetes_objects import VARIANTS
@@ -127,7 +128,7 @@ async def test_what_would_have_been_different(
 
 async def test_the_history_survives_a_change_of_leaders(tmp_path: Path) -> None:
     """Five decisions are in the status; another leader goes on from them, in memory and in the status."""
-    async with worlds.running(tmp_path) as world:
+    async with worlds.running(tmp_path) as world, contextlib.AsyncExitStack() as later:
         async with world.replica("a") as (front, _):
             for rate, replicas in ((60.0, 2), (120.0, 4), (240.0, 8)):
                 world.load["v"] = rate
@@ -141,15 +142,17 @@ async def test_the_history_survives_a_change_of_leaders(tmp_path: Path) -> None:
             assert written[-1]["before"] == written[-2]["replicas"]
             shown = json.loads(await page(front, "/variants/team-a/v"))["history"]
             assert shown[-1]["replicas"] == world.desired()
+            # A follower, which learns of later statuses without reading all objects anew.
+            follower, _ = await later.enter_async_context(world.replica("b"))
+            world.load["v"] = 300.0
+            await until(lambda: (world.desired() or 0) > written[-1]["replicas"])
         before = world.status()["history"]
-        async with world.replica("b") as (front, _):
-            world.load["v"] = 480.0
-            await until(lambda: (world.desired() or 0) > before[-1]["replicas"])
-            after = world.status()["history"]
-            shown = json.loads(await page(front, "/variants/team-a/v"))["history"]
-            assert [item["time"] for item in shown][: len(before)] == [
-                item["time"] for item in before
-            ]
-            kept = [item for item in before if item in after]
-            assert kept
-            assert after[: len(kept)] == kept
+        world.load["v"] = 480.0
+        await until(lambda: (world.desired() or 0) > before[-1]["replicas"])
+        assert follower.loop.leading
+        after = world.status()["history"]
+        shown = json.loads(await page(follower, "/variants/team-a/v"))["history"]
+        assert [item["time"] for item in shown][: len(before)] == [item["time"] for item in before]
+        kept = [item for item in before if item in after]
+        assert kept
+        assert after[: len(kept)] == kept

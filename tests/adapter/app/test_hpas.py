@@ -12,7 +12,7 @@ import pytest
 
 from adapter import cli
 from adapter.app.endpoints import Endpoints
-from adapter.resources.watches import Scope
+from adapter.resources.watched.scope import Scope
 from adapter.resources.wva.config import NO_CLASS
 from tests.fakes import cluster_world as worlds
 from tests.fakes.cluster_world import APPS, CORE, LWS, SCALERS, SYSTEM, World, until

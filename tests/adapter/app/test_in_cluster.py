@@ -10,7 +10,7 @@ import pytest
 
 from adapter.app import in_cluster
 from adapter.kube import informer
-from adapter.resources.watches import Scope
+from adapter.resources.watched.scope import Scope
 from tests.fakes import cluster_world as worlds
 from tests.fakes import kubernetes_api
 from tests.fakes.cluster_world import APPS, CORE, SCALERS, SYSTEM, until

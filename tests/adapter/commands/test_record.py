@@ -82,7 +82,7 @@ def test_each_step_has_the_requests_that_arrived_in_it(
     # The pods' lengths are uniform from 1 to 449 and to 89.
     assert trace.input_tokens.mean() == pytest.approx(225, rel=0.03)
     assert trace.output_tokens.mean() == pytest.approx(45, rel=0.03)
-    assert len(server.requests) == 4 * 3
+    assert len(server.requests) == 5 * 3
     text = capsys.readouterr().out
     assert f"{output}: {len(trace)} requests of up to 3 pods" in text
     assert "Drawn with the seed: arrival times within a step" in text
@@ -134,7 +134,7 @@ def test_an_interrupted_recording_goes_on(tmp_path: Path) -> None:
         server.requests.clear()
         server.before = lambda _: None
         assert cli.main(arguments(url, output)) == 0
-    assert len(server.requests) == 4 * 2
+    assert len(server.requests) == 5 * 2
     assert output.read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["trace.csv", "whole.csv"]
 

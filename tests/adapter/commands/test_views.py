@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -65,6 +66,28 @@ async def test_ui_forwards_the_page_and_its_updates(tmp_path: Path) -> None:
                     assert await stream.content.readuntil(b"\n\n") == b"retry: 5000\n\n"
         path = f"/api/v1/namespaces/{SYSTEM}/pods/{POD}/portforward"
         assert ("admin", "GET", path) in world.api.requests
+
+
+async def test_ui_runs_until_it_is_told_to_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command prints the address and serves it until a signal; then nothing listens there."""
+    async with installed(tmp_path) as (world, _):
+        admin = await world.site.entrance("admin", user="")
+        async with connected(admin.kubeconfig) as cluster, aiohttp.ClientSession() as session:
+            running = asyncio.create_task(ui._forward(cluster, parsed("ui", "--no-browser")))
+            printed = ""
+            while "Ctrl-C ends" not in printed:
+                await asyncio.sleep(0.1)
+                printed += capsys.readouterr().out
+                assert not running.done()
+            url = next(word for word in printed.split() if word.endswith("/ui"))
+            async with session.get(url) as page:
+                assert page.status == 200
+            signal.raise_signal(signal.SIGTERM)
+            assert await running == 0
+            with pytest.raises(aiohttp.ClientConnectionError):
+                await session.get(url)
 
 
 async def test_ui_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

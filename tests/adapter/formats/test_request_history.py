@@ -53,6 +53,18 @@ def test_arrivals_completions_and_tokens_are_those_of_the_pods() -> None:
         assert lowest <= step.outputs.tokens <= highest
 
 
+@pytest.mark.parametrize("spelling", ["vllm_", "kserve_vllm:", "ray_vllm_"])
+def test_every_spelling_of_the_names_is_counted(spelling: str) -> None:
+    """Pods whose series have an underscore or a prefix count as others do, also beside those."""
+    plain, other = always("a", seed=1), always("b", seed=2)
+    other.spelling = spelling
+    for step in counted(plain, other, minutes=3):
+        end = step.start + MINUTE
+        assert step.pods == 2
+        assert step.finished == sum(pod.finished(step.start, end) for pod in (plain, other))
+        assert sum(step.inputs.buckets.values()) == step.finished
+
+
 def test_a_restart_counts_from_zero() -> None:
     """Counters that fall are a new process: no step is negative, and those after it are exact."""
     again = T + 2 * MINUTE + 5

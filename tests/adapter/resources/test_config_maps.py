@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from adapter import errors
+from adapter.installation import CLASSES, COSTS
 from adapter.planning import fleet
-from adapter.resources import config_maps, schemas
+from adapter.resources import schemas
 from adapter.resources.config_maps import ConfigMaps
 from adapter.resources.configuration.last_good import HELD, NOTHING, LastGood
 
@@ -31,8 +32,8 @@ def read(last: LastGood = NOTHING, **rows: str | None) -> tuple[ConfigMaps, list
     settings = ConfigMaps(problems, last)
     texts = {"A100": '{"device": "NVIDIA-A100", "cost": "40.00"}', "premium": PREMIUM, **rows}
     for name, keys in (
-        (config_maps.COSTS, ["A100", "H100"]),
-        (config_maps.CLASSES, ["premium", "other"]),
+        (COSTS, ["A100", "H100"]),
+        (CLASSES, ["premium", "other"]),
     ):
         data = {key: texts[key] for key in keys if texts.get(key) is not None}
         if data:
@@ -246,8 +247,8 @@ def test_what_people_wrote_hides_the_defaults_of_its_keys_alone(*, first: bool) 
     """A price and an SLO of theirs count, whichever ConfigMap is read first; other rows are the defaults."""
     assert prices(with_defaults({}, first=first)[0]) == {"A100": 40.0, "G2": 23.0}
     own = {
-        config_maps.COSTS: {"A100": '{"device": "NVIDIA-A100", "cost": "7"}'},
-        config_maps.CLASSES: {"premium": PREMIUM},
+        COSTS: {"A100": '{"device": "NVIDIA-A100", "cost": "7"}'},
+        CLASSES: {"premium": PREMIUM},
     }
     settings, problems = with_defaults(own, first=first)
     assert problems == []
@@ -259,7 +260,7 @@ def test_what_people_wrote_hides_the_defaults_of_its_keys_alone(*, first: bool) 
 @pytest.mark.parametrize("first", [True, False])
 def test_a_class_of_theirs_replaces_the_default_of_its_name(*, first: bool) -> None:
     """It may stand under another key: two classes of one name would be a problem of theirs."""
-    settings, problems = with_defaults({config_maps.CLASSES: {"gold": PREMIUM}}, first=first)
+    settings, problems = with_defaults({CLASSES: {"gold": PREMIUM}}, first=first)
     assert problems == []
     assert list(settings.classes) == ["gold"]
 
@@ -267,11 +268,11 @@ def test_a_class_of_theirs_replaces_the_default_of_its_name(*, first: bool) -> N
 @pytest.mark.parametrize("first", [True, False])
 def test_a_row_of_theirs_that_is_broken_does_not_become_the_default(*, first: bool) -> None:
     """Neither at the start, where there is no price then, nor later, where the last good one stays."""
-    own = {config_maps.COSTS: {"A100": "seven"}}
+    own = {COSTS: {"A100": "seven"}}
     settings, problems = with_defaults(own, first=first)
     assert "A100" not in prices(settings)
     assert len(problems) == 1
-    good_one = {config_maps.COSTS: {"A100": '{"device": "NVIDIA-A100", "cost": "7"}'}}
+    good_one = {COSTS: {"A100": '{"device": "NVIDIA-A100", "cost": "7"}'}}
     settings = with_defaults(good_one, first=first)[0]
     settings.prices(["A100"])
     last = settings.last_good

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.resources import config_maps, inputs
+from adapter.installation import COSTS
+from adapter.resources import inputs
 from adapter.resources.devices.asked import device_types
 from tests.adapter.resources.gpu_nodes import (
     A100,
@@ -178,7 +179,7 @@ def test_who_asks_is_told_where_to_write() -> None:
         "also": '{"device": "A100-80GB", "cost": 50}',
         "unused": '{"device": "MI300X", "cost": 65}',
     }
-    metadata = {"name": config_maps.COSTS, "namespace": "n"}
+    metadata = {"name": COSTS, "namespace": "n"}
     reader.read_config_map("costs", {"metadata": metadata, "data": costs})
     profiles = [
         {"acc": name, "maxBatchSize": 4, "alpha": 20, "beta": 1} for name in ("also", "A100")

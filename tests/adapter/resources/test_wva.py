@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from adapter.installation import COSTS
 from adapter.planning import fleet
 from adapter.resources import inputs
-from adapter.resources.config_maps import COSTS
 from adapter.resources.variant import VariantSource
 from adapter.resources.wva import config, managed
 from tests.fakes import cluster_world as worlds

@@ -48,6 +48,7 @@ def test_gaps_are_unknown_and_no_old_samples_come_back() -> None:
     kept = filled(1200)
     later = START + 1200 + 3 * 3600
     kept.record(later, [row(offered=None)])
+    kept.record(later, [row(offered=math.inf)])
     series = kept.series("n/v", now=later + 1)
     assert series is not None
     assert math.isnan(series.values["offered"][-1])

@@ -17,7 +17,7 @@ from analyzer.engine import learning
 from analyzer.engine.learning import PARAMETERS, StepObservation
 from analyzer.errors import InvalidParameterError
 from analyzer.step_times import Lengths, StepTimes
-from tests.fakes.scheduled_windows import LARGE, LONG, SHORT, SMALL, capacity, windows
+from tests.fakes.replay.scheduled_windows import LARGE, LONG, SHORT, SMALL, capacity, windows
 
 
 @functools.cache

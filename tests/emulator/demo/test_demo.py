@@ -24,7 +24,7 @@ from rich.console import Console
 from adapter import cli
 from emulator.demo import comparison, scenario
 from emulator.replay.scenario import Scenario
-from tests.fakes import replay_results
+from tests.fakes.replay import results as replay_results
 
 BIN = Path(sys.executable).parent
 METRIC = (

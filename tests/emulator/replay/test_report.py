@@ -23,7 +23,7 @@ from adapter.errors import UsageError
 from emulator.replay import downsampling, report, tables
 from emulator.replay.frontier import terminal
 from emulator.replay.results import Comparison
-from tests.fakes import replay_results
+from tests.fakes.replay import results as replay_results
 
 pytest.importorskip("matplotlib", reason="pictures need matplotlib, which is an extra")
 

@@ -112,6 +112,38 @@ async def test_a_hung_engine_is_no_backlog() -> None:
     assert 60 * last.traffic.arrival_rate_rps == pytest.approx(20, rel=0.05)
 
 
+@pytest.mark.parametrize(("until", "rate"), [(0, 20), (6, 40)], ids=["never served", "served"])
+async def test_a_pod_that_hangs_on_is_taken_to_get_as_much_as_the_others(
+    until: int, rate: float
+) -> None:
+    """After the long window: its gauges are no backlog, it is named, and its share is not taken for zero.
+
+    One whose numbers have never moved has no share: clients that went away left its gauges.
+    """
+    found = await observed(
+        26,
+        a=lambda at: served(5000 + min(at, until) * 5, running=8, waiting=60),
+        b=lambda at: served(1000 + at * 5, running=1),
+    )
+    last = found[-1]
+    assert not found[8].complete
+    assert (last.problem, last.complete) == ("", True)
+    assert "stand still with 68 requests" in last.note
+    assert last.traffic is not None
+    assert 60 * last.traffic.arrival_rate_rps == pytest.approx(rate, rel=0.05)
+    assert last.traffic.waiting == 0.0
+
+
+async def test_pods_that_all_hang_prove_nothing() -> None:
+    """Without another pod nothing says what comes; idle others are no proof of idleness either."""
+    alone = await observed(20, a=lambda _: served(5000, running=8, waiting=60))
+    assert not alone[-1].complete
+    idle = await observed(
+        20, a=lambda _: served(5000, running=8, waiting=60), b=lambda _: served(1000)
+    )
+    assert not idle[-1].complete
+
+
 def covered(replicas: int, pods: tuple[str, ...], refused: set[str]) -> observation.Coverage:
     """Of pods that hold one server each by the endpoint `e0`, `e1`, ...; those refuse connections."""
     endpoints = tuple(f"e{at}" for at in range(len(pods)))

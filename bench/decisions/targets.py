@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench import decision_suite as suite
-from bench.decision_suite import Done
+from bench.decisions import suite
+from bench.decisions.suite import Done
 from emulator.replay import tables
 from emulator.replay.frontier import curves
 from emulator.replay.frontier.curves import Beside

@@ -24,7 +24,7 @@ from emulator.replay.scenario import OfferedTraffic, Scenario
 from emulator.trace_selection import Selection
 from emulator.traces import Trace
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROFILE_SCENARIO = ROOT / "manifests/samples/replay/profile.yaml"
 SEEDS = (101, 102)
 """Held-out seeds of generated traffic: no parameter was tuned on them."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from adapter.formats import plots
-from bench.decision_suite import Done
+from bench.decisions.suite import Done
 from emulator.replay import report, tables
 from emulator.replay.frontier import curves
 from emulator.replay.frontier.curves import Point

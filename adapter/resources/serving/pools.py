@@ -1,0 +1,172 @@
+"""Endpoint pickers of inference gateways, found by the InferencePools that select the pods of variants.
+
+A pool names its picker's Service (`endpointPickerRef`, before v1 `extensionRef`); the pods behind the Service
+have the metrics of the pool's requests. A picker belongs to the pool's namespace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from adapter import logs
+from adapter.kube import labels, paths
+from adapter.kube.client import Cluster
+from adapter.kube.errors import ApiError, NotFound, Unavailable
+from adapter.kube.informer import Informer
+from adapter.resources import pods
+from adapter.resources.pods import ByLabel
+
+log = logs.LazyLogger()
+
+VERSIONS = ("inference.networking.k8s.io/v1", "inference.networking.x-k8s.io/v1alpha2")
+"""Versions of InferencePools, the newest first; not every cluster has them."""
+
+METRICS_PORT, METRICS_NAME = 9090, "metrics"
+"""Port of a picker's metrics, unless its pods name one so."""
+
+SERVICE_SECONDS = 60.0
+"""Seconds after which a picker's Service is read again."""
+
+MOST_PICKERS = 256
+"""Most pods of pickers that are scraped."""
+
+Named = tuple[str, str]
+"""Namespace and name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """An InferencePool.
+
+    Attributes:
+        selector: Selector of the pods that it routes to.
+        service: Service of its endpoint picker; empty where it has none.
+
+    """
+
+    selector: labels.Selector
+    service: str
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """A pool whose picker's pods are known by a selector."""
+
+    namespace: str
+    pool: Pool
+    picker: labels.Selector
+
+
+def trimmed(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Fields of an InferencePool that are read."""
+    metadata, spec = item.get("metadata") or {}, item.get("spec") or {}
+    selector = spec.get("selector") or {}
+    if "matchLabels" not in selector and "matchExpressions" not in selector:
+        selector = {"matchLabels": selector}
+    reference = spec.get("endpointPickerRef") or spec.get("extensionRef") or {}
+    other = reference.get("kind") not in {None, "", "Service"}
+    return {
+        "metadata": {key: metadata.get(key) for key in ("namespace", "name", "resourceVersion")},
+        "pool": Pool(pods.selector_of(selector), "" if other else str(reference.get("name") or "")),
+    }
+
+
+class Pickers:
+    """Pools of a cluster, and the Services of their pickers."""
+
+    def __init__(
+        self, cluster: Cluster, namespaces: Sequence[str], *, changed: Callable[[], None]
+    ) -> None:
+        self._cluster = cluster
+        self._services: dict[Named, tuple[labels.Selector, float]] = {}
+        self.informers = [
+            Informer(
+                cluster,
+                paths.collection(version, "inferencepools", namespace=namespace),
+                changed=changed,
+                trim=trimmed,
+            )
+            for version in VERSIONS
+            for namespace in namespaces or ("",)
+        ]
+
+    def _pools(self) -> dict[Named, Pool]:
+        """Pools by namespace and name; one that two versions show counts once."""
+        return {
+            key: item["pool"]
+            for informer in reversed(self.informers)
+            for key, item in informer.objects.items()
+        }
+
+    async def refresh(self, *, now: float) -> None:
+        """Read the pickers' Services that are new, or were read long ago."""
+        wanted = {(key[0], pool.service) for key, pool in self._pools().items() if pool.service}
+        services: dict[Named, tuple[labels.Selector, float]] = {}
+        for namespace, name in sorted(wanted):
+            before = self._services.get((namespace, name))
+            if before is not None and now - before[1] < SERVICE_SECONDS:
+                services[namespace, name] = before
+                continue
+            try:
+                selector = await self._selector(namespace, name)
+            except ApiError as error:
+                # One that does not answer says nothing of the Service; a refusal does.
+                silent = before is not None and isinstance(error, Unavailable)
+                selector = before[0] if before is not None and silent else labels.Selector()
+                if not silent and not isinstance(error, NotFound):
+                    log.warning(
+                        "Service of an endpoint picker not readable; its requests are not counted",
+                        error=str(error),
+                    )
+            services[namespace, name] = (selector, now)
+        self._services = services
+
+    async def _selector(self, namespace: str, name: str) -> labels.Selector:
+        path = paths.item("v1", "services", name, namespace=namespace)
+        spec = (await self._cluster.request("GET", path)).get("spec") or {}
+        return pods.selector_of({"matchLabels": spec.get("selector") or {}})
+
+    def picked(self) -> list[Picked]:
+        """The pools whose picker is known."""
+        return [
+            Picked(key[0], pool, self._services[key[0], pool.service][0])
+            for key, pool in sorted(self._pools().items())
+            if (key[0], pool.service) in self._services
+        ]
+
+
+def endpoints(
+    picked: Iterable[Picked],
+    by_label: ByLabel,
+    served: Mapping[str, Sequence[Mapping[str, str]]],
+) -> tuple[tuple[str, str], ...]:
+    """Namespace and metrics URL of every picker that serves a variant.
+
+    Args:
+        picked: Pools with their pickers.
+        by_label: Pods of the cluster.
+        served: Labels of the variants' pods, running or to be, by namespace; other pools are not ours.
+
+    """
+    urls: dict[tuple[str, str], None] = {}
+    for item in picked:
+        labelled = served.get(item.namespace, ())
+        routes = bool(item.pool.selector.requirements)
+        if not routes or not any(map(item.pool.selector.matches, labelled)):
+            continue
+        among = [pod for pod in by_label.matching(item.namespace, item.picker) if pod["address"]]
+        # Of several one leads; the others are not ready, or show zeros.
+        ready = [pod for pod in among if pod["ready"]] or among
+        for pod in sorted(ready, key=lambda pod: str(pod["address"])):
+            urls[item.namespace, _url(pod)] = None
+    return tuple(urls)[:MOST_PICKERS]
+
+
+def _url(pod: Mapping[str, Any]) -> str:
+    if pod["annotated"]:
+        return str(pod["url"])
+    address, port = pod["address"], pod["ports"].get(METRICS_NAME, METRICS_PORT)
+    scheme = "https" if str(pod["url"]).startswith("https:") else "http"
+    return f"{scheme}://{f'[{address}]' if ':' in address else address}:{port}/metrics"

@@ -1,0 +1,1 @@
+"""What the watches of a cluster show, joined."""

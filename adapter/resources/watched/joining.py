@@ -1,0 +1,233 @@
+"""All objects of a cluster at one moment, joined to what a reconcile cycle needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from adapter import logs
+from adapter.installation import (
+    CONFIG_SUFFIX,
+    DEFAULTS_SUFFIX,
+    MANAGED_TARGETS,
+    NEEDED_CONFIG_MAPS,
+    READ_CONFIG_MAPS,
+)
+from adapter.kube.informer import Object
+from adapter.kube.scale import Reference, Scale, Unresolved
+from adapter.resources import gpus as inventory
+from adapter.resources import hpa, pods, schemas
+from adapter.resources import inputs as joined
+from adapter.resources import variant as variants
+from adapter.resources.annotations import Destinations
+from adapter.resources.configuration import advisory
+from adapter.resources.configuration.last_good import LastGood
+from adapter.resources.devices import dra, products, taints
+from adapter.resources.devices.asked import device_types
+from adapter.resources.serving import groups, monitors, pools, roles
+from adapter.resources.watched.scope import Scope
+from adapter.resources.wva import managed
+
+log = logs.LazyLogger()
+
+Items = list[tuple[tuple[str, str], Object]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """All objects at one moment."""
+
+    variants: Items
+    deployments: Items
+    scalers: Items
+    pods: Items
+    configs: Items
+    nodes: Items
+    slices: Items
+    claims: Items
+    pickers: list[pools.Picked]
+    monitors: Items
+    others: Mapping[tuple[str, Reference], Scale | Unresolved]
+    configs_read: bool
+    unread: str
+    last_good: LastGood
+
+
+def join(scope: Scope, seen: Seen) -> joined.Inputs:
+    reader = joined.Reader(Destinations(scope.allowed_endpoints), last_good=seen.last_good)
+    scraped = [item["monitor"] for _, item in seen.monitors]
+    by_label = pods.ByLabel(monitors.applied([pod for _, pod in seen.pods], scraped))
+    seen_names = {name for (_, name), _ in seen.configs}
+    for (_, name), item in seen.configs:
+        if name in READ_CONFIG_MAPS or name.endswith(CONFIG_SUFFIX):
+            reader.read_config_map(f"ConfigMap {scope.config_namespace}/{name}", item)
+    for name in NEEDED_CONFIG_MAPS:
+        if seen.configs_read and seen_names.isdisjoint({name, f"{name}{DEFAULTS_SUFFIX}"}):
+            reader.settings.missing(f"ConfigMap {scope.config_namespace}/{name}", name)
+    for (namespace, name), item in seen.variants:
+        if managed.excluded(item.get("metadata") or {}):
+            continue
+        reader.read_variant(f"VariantAutoscaling {namespace}/{name}", item)
+    reader.scalers = _scalers(reader, seen)
+    _read_managed(reader, seen)
+    variant_pods = _read_targets(reader, seen, by_label)
+    reader.gateways = pools.endpoints(seen.pickers, by_label, variant_pods.labels)
+    if scope.limited:
+        gpus = inventory.take(
+            (node for _, node in seen.nodes),
+            (pod for _, pod in seen.pods),
+            variant_pods=frozenset(variant_pods.pods),
+            tolerations=variant_pods.tolerations,
+            allocation=dra.allocation(
+                (item for _, item in seen.slices), (item for _, item in seen.claims)
+            ),
+        )
+        reader.capacity, problems = gpus.capacity(device_types(reader, scope.config_namespace))
+        reader.problems.extend(problems)
+        reader.closed = gpus.closed()
+    return advisory.completed(reader.inputs(), seen.variants, actuate=scope.actuate)
+
+
+@dataclass(slots=True)
+class _VariantPods:
+    """Pods of the scale targets, their labels and templates' by namespace, and tolerations of templates."""
+
+    pods: set[tuple[str, str]] = field(default_factory=set)
+    tolerations: set[taints.Tolerations] = field(default_factory=set)
+    labels: dict[str, list[Mapping[str, str]]] = field(default_factory=dict)
+
+
+def _read_targets(reader: joined.Reader, seen: Seen, by_label: pods.ByLabel) -> _VariantPods:
+    """Add every scale target that a variant names to the reader."""
+    variant_pods = _VariantPods()
+    deployments = dict(seen.deployments)
+    for (namespace, name), (_, variant) in reader.variants.items():
+        reference = variants.reference(variant)
+        if (namespace, reference) in reader.targets:
+            continue
+        try:
+            matching = _read_target(
+                reader, seen, by_label, deployments, (namespace, reference), variant=name
+            )
+            variant_pods.pods.update(
+                (pod["metadata"]["namespace"], pod["metadata"]["name"]) for pod in matching
+            )
+            deployment = (
+                deployments.get((namespace, reference.name)) if reference.is_deployment else None
+            )
+            variant_pods.tolerations.add(taints.of_pod(pods.template_of(deployment)))
+            labelled = variant_pods.labels.setdefault(namespace, [])
+            labelled += [pod["metadata"]["labels"] for pod in matching]
+            # A variant at zero replicas has a template only.
+            labelled.append(_template_labels(deployment))
+        except Exception as error:
+            # Whatever one object makes of us is the problem of the variant that names it.
+            log.exception("scale target cannot be read", namespace=namespace, target=str(reference))
+            why = f"cannot be read ({type(error).__name__})"
+            reader.targets[namespace, reference] = Unresolved(why)
+    return variant_pods
+
+
+def _template_labels(deployment: Object | None) -> Mapping[str, str]:
+    """Labels of the pods in a Deployment; empty where there is none."""
+    template = ((deployment or {}).get("spec") or {}).get("template") or {}
+    labels: Mapping[str, str] = (template.get("metadata") or {}).get("labels") or {}
+    return labels
+
+
+def _read_target(
+    reader: joined.Reader,
+    seen: Seen,
+    by_label: pods.ByLabel,
+    deployments: Mapping[tuple[str, str], Object],
+    name: tuple[str, Reference],
+    *,
+    variant: str,
+) -> list[Mapping[str, Any]]:
+    """Add one scale target to the reader; return its pods."""
+    namespace, reference = name
+    if reference.is_deployment:
+        written = deployments.get((namespace, reference.name))
+        if written is None:
+            why = seen.unread or "not found; create it, or name another scale target"
+            reader.targets[namespace, reference] = Unresolved(why)
+            return []
+        selector = pods.selector_of((written.get("spec") or {}).get("selector") or {})
+        deployment = schemas.Deployment.model_validate(written)
+        matching = by_label.matching(namespace, selector)
+        serving = by_label.serving(namespace, selector)
+        if serving.gpus is None:
+            serving = replace(serving, gpus=pods.gpus_of(pods.template_of(written)))
+        reader.add_deployment(
+            deployment,
+            serving,
+            role=roles.of_pods(matching or [{"metadata": {"labels": _template_labels(written)}}]),
+            products=_products(seen, matching, products.of_pod(pods.template_of(written))),
+        )
+    else:
+        scale = seen.others.get((namespace, reference), Unresolved("/scale was not read yet"))
+        if isinstance(scale, Unresolved):
+            reader.targets[namespace, reference] = scale
+            return []
+        selector = groups.members(pods.parsed(scale.selector))
+        if not scale.selector:
+            selector = pods.parsed(f"{managed.VARIANT}={variant}")
+        matching = by_label.matching(namespace, selector)
+        reader.targets[namespace, reference] = variants.Target(
+            # The scaler of one role of a DisaggregatedSet counts pods, and a replica is a group of them.
+            replicas=groups.leaders(matching)
+            if reference.kind == groups.ROLE_SCALER
+            else scale.replicas,
+            role=roles.of_pods(matching),
+            spec_replicas=scale.spec_replicas,
+            uid=scale.uid,
+            serving=by_label.serving(namespace, selector),
+            unselected=variants.unselected(reference, scale.selector)
+            if not selector.requirements or not (scale.selector or matching)
+            else "",
+            products=_products(seen, matching, ()),
+        )
+    return matching
+
+
+def _products(
+    seen: Seen, matching: Iterable[Mapping[str, Any]], stated: tuple[str, ...]
+) -> tuple[str, ...]:
+    """GPU products that the pods of a scale target ask for, else those of the nodes that they run on."""
+    known = products.distinct([*stated, *(name for pod in matching for name in pod["products"])])
+    if known:
+        return known
+    nodes = dict(seen.nodes)
+    on = (nodes.get(("", pod["node"])) for pod in matching)
+    return products.distinct(
+        products.of_labels(node["metadata"]["labels"]) for node in on if node is not None
+    )
+
+
+def _read_managed(reader: joined.Reader, seen: Seen) -> None:
+    """Read HPAs that stand for a VariantAutoscaling, where there is none of their name or target."""
+    targets = next((item for (_, name), item in seen.configs if name == MANAGED_TARGETS), {})
+    taken = {(key[0], variants.reference(item)) for key, (_, item) in reader.variants.items()}
+    for (namespace, name), item in seen.scalers:
+        document = managed.variant_of(item)
+        if document is None or (namespace, document["metadata"]["name"]) in reader.variants:
+            continue
+        if (namespace, hpa.parse(item).reference) not in taken:
+            status = managed.status_of(targets, f"{namespace}/{document['metadata']['name']}")
+            document = {**document, "status": status}
+            reader.read_variant(f"HorizontalPodAutoscaler {namespace}/{name}", document)
+
+
+def _scalers(reader: joined.Reader, seen: Seen) -> list[hpa.Scaler]:
+    """HPAs; one that cannot be read is left out."""
+    scalers = []
+    for (namespace, name), item in seen.scalers:
+        try:
+            scalers.append(hpa.parse(item))
+        except Exception as error:
+            log.exception("HPA cannot be read; leaving it out", namespace=namespace, name=name)
+            reader.problems.append(
+                f"HorizontalPodAutoscaler {namespace}/{name}: cannot be read ({type(error).__name__})"
+            )
+    return scalers

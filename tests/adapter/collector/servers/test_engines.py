@@ -1,0 +1,138 @@
+"""Servers beside vLLM and SGLang: what their pages say, and what they do not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from adapter.collector import exposition, promql
+from adapter.collector.instant_vector import Sample
+from adapter.collector.model_servers import PodMetrics
+from adapter.collector.servers import engines
+
+PAGES = Path(__file__).parents[3] / "data" / "metrics"
+LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
+
+EXPECTED = {
+    "tgi-3.3.prom": PodMetrics(
+        finished=401, running=8, waiting=3, prompt_tokens=(51328, 401),
+        generation_tokens=(71378, 401), ttft=(0, 0), itl=(0, 0),
+    ),
+    "triton-trtllm-0.20.prom": PodMetrics(
+        finished=250, running=5, waiting=2, prompt_tokens=(63750, 250),
+        generation_tokens=(41200, 250), ttft=(15.3, 255), itl=(0, 0), kv_cache=0.25, kv_tokens=256000,
+    ),
+    "triton-trtllm-0.10.prom": PodMetrics(
+        finished=250, running=5, waiting=2, prompt_tokens=(63750, 250),
+        generation_tokens=(41200, 250), ttft=(15.3, 255), itl=(0, 0), kv_cache=0.25, kv_tokens=256000,
+    ),
+    "trtllm-serve-1.1.prom": PodMetrics(
+        finished=97, running=4, waiting=1, prompt_tokens=(0, 0), generation_tokens=(0, 0),
+        ttft=(6.5, 101), itl=(0, 0), kv_cache=0.125,
+    ),
+    "nim-1.8.prom": PodMetrics(
+        finished=100, running=6, waiting=1, prompt_tokens=(12300, 100), generation_tokens=(17300, 100),
+        ttft=(5.3, 106), itl=(353.88, 17694), kv_cache=0.05,
+    ),
+    "dynamo-worker-1.6.prom": PodMetrics(
+        finished=800, running=12, waiting=0, prompt_tokens=(0, 0), generation_tokens=(0, 0),
+        ttft=(0, 0), itl=(0, 0),
+    ),
+}  # fmt: skip
+
+NIM_MODEL = "meta/llama-3.1-8b-instruct"
+
+
+def model_of(name: str) -> str:
+    """The model that a page is of."""
+    return NIM_MODEL if name.startswith("nim") else LLAMA
+
+
+def same(found: PodMetrics | None, wanted: PodMetrics) -> bool:
+    """Whether two pages say the same, but for the start of the process and moments of lengths."""
+    assert found is not None
+    fields = (
+        "finished", "running", "waiting", "prompt_tokens", "generation_tokens", "ttft", "itl", "kv_cache",
+        "kv_tokens", "rejected", "preemptions",
+    )  # fmt: skip
+    return all(getattr(found, field) == pytest.approx(getattr(wanted, field)) for field in fields)
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_a_page_says_what_its_table_names(name: str) -> None:
+    """Requests, queue and lengths as far as the server shows them; what it does not show stays unknown."""
+    page = exposition.parse((PAGES / name).read_text(), model_of(name), "http://x")
+    assert same(page, EXPECTED[name])
+
+
+def series(name: str) -> Iterable[tuple[str, dict[str, str], float]]:
+    """All series of a page."""
+    for line in (PAGES / name).read_text().splitlines():
+        if line and not line.startswith("#"):
+            shown, labels, value = exposition.sample(line)
+            yield shown, dict(labels), value
+
+
+def answer(name: str) -> list[Sample]:
+    """What Prometheus answers to `fleet()` of a page, grouped as it says."""
+    target = {"namespace": "ns", "pod": "p", "instance": "10.0.0.1:8000", "job": "j"}
+    samples: dict[tuple[tuple[str, str], ...], float] = {}
+    model = ""
+    for shown, labels, value in series(name):
+        if engines.reads(shown) and not shown.endswith("_bucket"):
+            kept = {key: labels[key] for key in ("model_name", *engines.LABELS) if key in labels}
+            model = kept.get("model_name", model)
+            key = tuple(sorted({"__name__": shown, "quantity": "other", **target, **kept}.items()))
+            samples[key] = samples.get(key, 0.0) + value
+    named = {"model_name": model} if model else {}
+    timed = Sample({"quantity": "sampled_at", **target, **named}, 1000.0, 1000.0)
+    return [timed, *(Sample(dict(key), value, 1000.0) for key, value in samples.items())]
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_prometheus_says_the_same(name: str) -> None:
+    """The same table reads both sources."""
+    (pod,) = promql.pods(answer(name))
+    assert not pod.problem
+    assert same(pod.page, EXPECTED[name])
+
+
+@pytest.mark.parametrize("engine", engines.ENGINES, ids=lambda engine: engine.name)
+def test_every_series_of_the_tables_is_queried(engine: engines.Engine) -> None:
+    """Those of pages, without buckets, and the one whose time counts."""
+    query = promql.fleet()
+    assert all(name in query for name in engine.series if not name.endswith("_bucket"))
+    assert f"timestamp({engine.timed})" in query
+
+
+def test_a_server_without_a_count_of_requests_is_refused() -> None:
+    """llama.cpp counts tokens: its load is said to be unknown, not guessed."""
+    text = (PAGES / "llama-cpp-b6000.prom").read_text()
+    with pytest.raises(
+        exposition.ScrapeError, match=r"llama\.cpp's server has no count of requests"
+    ):
+        exposition.parse(text, LLAMA, "http://x")
+    (pod,) = promql.pods(answer("llama-cpp-b6000.prom"))
+    assert pod.page is None
+    assert "no count of requests" in pod.problem
+
+
+def test_an_engine_behind_dynamo_speaks_for_itself() -> None:
+    """Its own series count, and those of the worker around it do not count again."""
+    worker = (PAGES / "dynamo-worker-1.6.prom").read_text()
+    engine = (PAGES / "trtllm-serve-1.1.prom").read_text()
+    page = exposition.parse(worker + engine, LLAMA, "http://x")
+    assert same(page, EXPECTED["trtllm-serve-1.1.prom"])
+    vllm = (PAGES / "vllm-0.11-v1.prom").read_text()
+    model = json.loads((PAGES / "expected.json").read_text())["vllm-0.11-v1.prom"]["model"]
+    alone = exposition.parse(vllm, model, "http://x")
+    assert exposition.parse(worker + vllm, model, "http://x") == alone
+
+
+def test_a_page_of_something_else_is_refused() -> None:
+    """A page without any known series names the servers that are read."""
+    with pytest.raises(exposition.ScrapeError, match=r"no vllm: or sglang: metrics.*TGI"):
+        exposition.parse("up 1\n", LLAMA, "http://x")
