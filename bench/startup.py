@@ -53,7 +53,7 @@ BUDGETS = {
     **{
         f"{command} --help": 0.8
         for command in (
-            "serve", "explain", "doctor", "certs", "analyze", "fit", "profile", "plan", "record",
+            "serve", "explain", "top", "ui", "doctor", "certs", "analyze", "fit", "profile", "plan", "record",
             "demo", "replay",
         )
     },

@@ -63,6 +63,7 @@ class Configuration:
                 options.loop,
                 interval=self._reconciling.interval,
                 scale_to_zero=self._reconciling.scale_to_zero,
+                budgets=self._reconciling.budgets,
             )
         )
         loop.connect_prometheus(prometheus_options(self._prometheus, self._trusted))

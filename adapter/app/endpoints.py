@@ -16,6 +16,7 @@ from adapter.auth.delegated import Auth
 from adapter.auth.local import Credentials
 from adapter.clock import Clock
 from adapter.controller import telemetry
+from adapter.controller.groups.telemetry import GroupCollector
 from adapter.controller.loop import ControlLoop
 from adapter.controller.reconciler import Planner
 from adapter.keda.options import KedaOptions
@@ -230,6 +231,13 @@ def registry_of(
             lambda: loop.states if loop.leading else {},
             lambda: loop.live.tuners,
             clock.time,
+        )
+    )
+    registry.register(
+        GroupCollector(
+            lambda: loop.groups.states if loop.leading else {},
+            lambda: loop.states if loop.leading else {},
+            lambda: loop.groups.ceilings if loop.leading else (),
         )
     )
     registry.register(telemetry.CollectionCollector(loop.collector))

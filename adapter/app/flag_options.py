@@ -141,6 +141,8 @@ def loop_settings(args: argparse.Namespace, *, in_cluster: bool) -> LoopSettings
         stability_margin=reconciling.stability_margin,
         policy=reconciling.saturation_policy,
         routing=sizing.routing,
+        model_groups=sizing.model_groups,
+        interruptible_share=sizing.interruptible_share,
     )
 
 

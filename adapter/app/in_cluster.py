@@ -305,7 +305,8 @@ class _Site:
         }
 
     async def _after_cycle(self) -> None:
-        to_wake = self._loop.waking.variants
+        starting = self._loop.groups.starting(self._loop.states)
+        to_wake = self._loop.waking.variants | starting
         if to_wake:
             # An HPA that queries another replica must not get the former zero: it would scale down again.
             states = self._loop.states

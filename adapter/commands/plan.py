@@ -75,8 +75,8 @@ def register(command: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="CHANGE",
-        help="Change to compare the plan with: accelerator.NAME.FIELD=, capacity.TYPE=, class.NAME.FIELD= or"
-        " variant.NAME.FIELD= with a value; may be repeated. Default none",
+        help="Change to compare the plan with: capacity.TYPE=VALUE or SECTION.NAME.FIELD=VALUE, SECTION one"
+        " of accelerator, budget, class, group, variant; may be repeated. Default none",
     )
     command.set_defaults(run=run)
 
@@ -140,6 +140,11 @@ def _show(args: argparse.Namespace, plan: planning.Plan) -> None:
         print(json.dumps(_document(plan, explain=args.explain)))
         return
     _print(_rows(plan), numbers=range(2, 8))
+    if plan.groups:
+        print()
+        _print(_group_rows(plan), numbers=range(1, 4))
+    for ceiling in plan.ceilings:
+        print(ceiling)
     print(_summary(plan))
     for name, why in plan.set_aside.items():
         print(f"set aside: {name}: {why}")
@@ -164,6 +169,8 @@ def _document(plan: planning.Plan, *, explain: bool = False) -> dict[str, Any]:
             "served": decision.served,
             "reason": decision.reason,
             **({"notes": list(decision.notes)} if decision.notes else {}),
+            **({"group": decision.group, "share": decision.share} if decision.group else {}),
+            **({"cut_by": [item.name for item in decision.cut_by]} if decision.cut_by else {}),
         }
         if explain:
             variants[name]["explanation"] = dataclasses.asdict(decision.explanation)
@@ -173,8 +180,44 @@ def _document(plan: planning.Plan, *, explain: bool = False) -> dict[str, Any]:
         "gap": plan.gap,
         "total_cost": plan.total_cost,
         "plan": variants,
+        **({"groups": _groups(plan)} if plan.groups else {}),
+        **({"budgets": list(map(dataclasses.asdict, plan.ceilings))} if plan.ceilings else {}),
         "set_aside": dict(plan.set_aside),
     }
+
+
+def _groups(plan: planning.Plan) -> dict[str, Any]:
+    return {
+        name: {
+            "cost": group.cost,
+            "demand_rpm": group.demand_rpm,
+            "capacity_rpm": group.capacity_rpm,
+            "binding": group.binding,
+            "served": group.served,
+            "shares": dict(group.shares),
+            "marginal_costs": dict(group.marginal_costs),
+            "runner_up": group.runner_up,
+            "cut_by": [item.name for item in group.cut_by],
+            "reason": group.reason,
+        }
+        for name, group in plan.groups.items()
+    }
+
+
+def _group_rows(plan: planning.Plan) -> Iterator[tuple[str, ...]]:
+    """A header, and one row per group."""
+    yield "group", "cost", "demand req/min", "capacity req/min", "served", "binding", "shares"
+    for name, group in plan.groups.items():
+        shares = ", ".join(f"{variant} {share:.0%}" for variant, share in group.shares.items())
+        yield (
+            name,
+            f"{group.cost:g}",
+            f"{group.demand_rpm:.2f}",
+            f"{group.capacity_rpm:.2f}",
+            group.served,
+            group.binding,
+            shares,
+        )
 
 
 def _rows(plan: planning.Plan) -> Iterator[tuple[str, ...]]:
@@ -209,6 +252,12 @@ def _summary(plan: planning.Plan) -> str:
 
 
 def _explained(plan: planning.Plan) -> Iterator[str]:
+    for name, group in plan.groups.items():
+        yield f"group {name}: {group.reason}"
+        for variant, price in group.marginal_costs.items():
+            yield f"  {variant}: {price:.3g} cents per 1,000 requests of one replica more"
+        if group.runner_up:
+            yield f"  runner-up: {group.runner_up}"
     for name, decision in plan.decisions.items():
         yield f"{name}: {decision.reason}"
         if decision.runner_up:
@@ -232,6 +281,11 @@ def _comparison(before: planning.Plan, after: planning.Plan) -> Iterator[tuple[s
         change = (second.candidate.cost if second else 0) - (first.candidate.cost if first else 0)
         yield name, _short(first), _short(second), f"{change:+g}"
     yield f"({same} with the same replicas)", "", "", ""
+    for name in {**before.groups, **after.groups}:
+        one, other = before.groups.get(name), after.groups.get(name)
+        change = (other.cost if other else 0) - (one.cost if one else 0)
+        shown = ["set aside" if group is None else f"{group.cost:g}" for group in (one, other)]
+        yield f"group {name}", shown[0], shown[1], f"{change:+g}"
     change = after.total_cost - before.total_cost
     yield "total", f"{before.total_cost:g}", f"{after.total_cost:g}", f"{change:+g}"
     served = [

@@ -75,33 +75,27 @@ class ControlLoop:
         leading: bool = True,
     ) -> None:
         """`leading`: whether this replica decides; it does where no leader is elected."""
-        self._collector = collector
-        self._clock = clock
-        self._settings = settings
-        self._leading = leading
+        self._collector, self._clock = collector, clock
+        self._settings, self._leading = settings, leading
         self._gateways = GatewayDemand(window_seconds=settings.collection.window)
         self._reconciler = Reconciler(
             collector=collector, store=store, clock=clock, planner=planner, gateways=self._gateways
         )
-        self.timeline = Timeline()
+        self.timeline, self.groups = Timeline(), self._reconciler.groups
+        settings_in_use, leads = (lambda: self._settings), (lambda: self._leading)
         self._live = LiveTargets(
-            self._reconciler,
-            store,
-            clock=clock,
-            settings=lambda: self._settings,
-            leading=lambda: self._leading,
+            self._reconciler, store, clock=clock, settings=settings_in_use, leading=leads
         )
         self._waking = Waking(
             self._gateways,
             inputs=lambda: self.inputs,
+            choose=lambda *found: self.groups.to_wake(found[0], found[1], self._settings),
             clock=clock,
             changed=store.changes.notify,
             # A follower that is asked for one forgets it when it leads: its first cycle comes anyhow.
             request_cycle=self.request_cycle,
         )
-        self._requested = asyncio.Event()
-        self._cycles = 0
-        self._failures = _Failures()
+        self._requested, self._cycles, self._failures = asyncio.Event(), 0, _Failures()
 
     @property
     def failures(self) -> int:
@@ -179,6 +173,9 @@ class ControlLoop:
     def apply_inputs(self, inputs: Inputs) -> None:
         """Use new objects; targets of variants that were removed are withdrawn at once."""
         self._failures.succeeded(_READING)
+        self._use(inputs)
+
+    def _use(self, inputs: Inputs) -> None:
         if _written(inputs) != _written(self.inputs):
             self.request_cycle()
         self._reconciler.apply_inputs(inputs, self._settings, leading=self._leading)
@@ -187,10 +184,7 @@ class ControlLoop:
         """Go on with the objects in use: newer ones cannot be read; every variant's status says so."""
         why = self._failures.failed(_READING, error)
         message = f"{why}; deciding with the objects of before; the adapter's log has the details"
-        inputs = _warned(self.inputs, message)
-        if _written(inputs) != _written(self.inputs):
-            self.request_cycle()
-        self._reconciler.apply_inputs(inputs, self._settings, leading=self._leading)
+        self._use(_warned(self.inputs, message))
 
     def start_leading(self) -> None:
         """Decide from now on; what was recommended in an earlier time as leader no longer counts."""
@@ -248,14 +242,7 @@ class ControlLoop:
                 self._reconciler.fail(f"{why}; the adapter's log has the details", self._settings)
             else:
                 self._failures.succeeded("the last reconcile cycle")
-            try:
-                if after_cycle is not None:
-                    await after_cycle()
-            except Exception as error:
-                log.exception("writing a cycle's results failed; retrying after the next one")
-                self._failures.failed("writing the results of the last cycle", error)
-            else:
-                self._failures.succeeded("writing the results of the last cycle")
+            await _write_results(after_cycle, self._failures)
             remaining = started + self._settings.interval - self._clock.monotonic()
             try:
                 async with asyncio.timeout(self._clock.real_seconds(max(remaining, 0.0))):
@@ -289,6 +276,18 @@ class ControlLoop:
         self.timeline.record(self.states, now=self._clock.time())
 
 
+async def _write_results(write: Callable[[], Awaitable[None]] | None, failures: _Failures) -> None:
+    what = "writing the results of the last cycle"
+    try:
+        if write is not None:
+            await write()
+    except Exception as error:
+        log.exception("writing a cycle's results failed; retrying after the next one")
+        failures.failed(what, error)
+    else:
+        failures.succeeded(what)
+
+
 def _warned(inputs: Inputs, message: str) -> Inputs:
     """The objects with a warning at every variant."""
     variants = tuple(
@@ -316,6 +315,7 @@ def _written(inputs: Inputs) -> object:
                 generation=0,
                 published=None,
                 gpus=None,
+                existing=None,
                 stored="",
                 history=(),
                 target_uid="",

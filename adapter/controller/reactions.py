@@ -10,11 +10,12 @@ from adapter.controller.demand import work
 from adapter.controller.demand.work import Work
 from adapter.controller.estimates import prior
 from adapter.controller.estimates.lengths import of_traffic
+from adapter.controller.groups.keeper import Groups
 from adapter.controller.state import VariantRecord
 
 
 def record_load(
-    collector: Collector, records: dict[str, VariantRecord]
+    collector: Collector, records: dict[str, VariantRecord], groups: Groups
 ) -> tuple[bool, tuple[str, ...]]:
     """Record the last scrape cycle: the trends of the records are replaced.
 
@@ -23,7 +24,7 @@ def record_load(
         requests wait or whose load has just moved, the longest queue first.
 
     """
-    exceeded, moved = _record_rates(collector, records)
+    exceeded, moved = _record_rates(collector, records, groups)
     queues = {}
     for key, waiting in collector.waiting().items():
         item = records.get(key)
@@ -49,18 +50,21 @@ def _work(item: VariantRecord, rate: float, *, at: float) -> Work | None:
 
 
 def _record_rates(
-    collector: Collector, records: dict[str, VariantRecord]
+    collector: Collector, records: dict[str, VariantRecord], groups: Groups
 ) -> tuple[bool, list[str]]:
     """Update the trends; whether a rate exceeds its decision's, and the variants whose rate moved."""
-    exceeded, moved = False, []
-    for key, rate, at in collector.rates_since_last():
+    rates = collector.rates_since_last()
+    # What one member is offered is the gateway's choice: the demand of its group counts.
+    exceeded, moved = groups.record_rates(rates, records), []
+    for key, rate, at in rates:
         item = records.get(key)
         if item is None:
             continue
         decision = item.state.decision
-        exceeded |= decision is not None and demand.exceeds_forecast(
-            item.trend, rate, at=at, sized_rps=decision.arrival_rate_rps
-        )
+        if decision is not None and not groups.is_member(key):
+            exceeded |= demand.exceeds_forecast(
+                item.trend, rate, at=at, sized_rps=decision.arrival_rate_rps
+            )
         if demand.moves(item.trend, rate, at=at):
             moved.append(key)
         records[key] = replace(

@@ -15,12 +15,17 @@ import structlog
 from adapter.clock import Clock
 from adapter.collector.collector import Collector
 from adapter.collector.observation import Observation
-from adapter.controller import demand, reactions, stabilization
+from adapter.controller import demand, reactions
 from adapter.controller import state as states
-from adapter.controller.demand import GatewayDemand, SizingRate
+from adapter.controller.cycle.request import request
+from adapter.controller.cycle.targets import Bounds, stabilized
+from adapter.controller.cycle.unforeseen import Unforeseen
+from adapter.controller.demand import GatewayDemand
+from adapter.controller.groups.demanded import Cycle
+from adapter.controller.groups.keeper import Groups
 from adapter.controller.history import decisions
 from adapter.controller.settings import LoopSettings
-from adapter.controller.sizing import SizedVariant, Sizing, fleet_of
+from adapter.controller.sizing import SizedVariant, Sizing
 from adapter.controller.stabilization import Stabilization, StableTarget
 from adapter.controller.state import Moment, VariantRecord
 from adapter.planning import fleet
@@ -32,33 +37,6 @@ from adapter.store import TargetStore
 log = structlog.get_logger()
 
 Planner = Callable[[fleet.Fleet], Awaitable[planning.Plan]]
-
-
-class _Unforeseen:
-    """Unexpected errors of single variants: logged once while they last, and worded for conditions."""
-
-    def __init__(self) -> None:
-        self._now: set[tuple[str, str]] = set()
-        self._before: set[tuple[str, str]] = set()
-
-    def begin_cycle(self) -> None:
-        """From now on, errors of this cycle are compared with those of the last."""
-        self._before, self._now = self._now, set()
-
-    def clause(self, what: str, key: str, error: Exception) -> str:
-        """Log an error of a variant; give the clause for its conditions."""
-        why = f"{what} ({type(error).__name__}); the adapter's log has the details"
-        self._now.add((key, why))
-        if (key, why) not in self._before:
-            log.error("variant failed; holding its target", variant=key, exc_info=error)
-        return why
-
-    def unsized(self, what: str, key: str, error: Exception) -> SizedVariant:
-        """A variant that such an error keeps from being sized."""
-        problem = self.clause(what, key, error)
-        return SizedVariant(
-            observation=Observation(traffic=None, metrics="MetricsMissing", problem=problem)
-        )
 
 
 class Reconciler:
@@ -81,7 +59,8 @@ class Reconciler:
         self._inputs = Inputs()
         self._records: dict[str, VariantRecord] = {}
         self._busy: tuple[str, ...] = ()
-        self._unforeseen = _Unforeseen()
+        self._unforeseen = Unforeseen()
+        self.groups = Groups()
 
     @property
     def inputs(self) -> Inputs:
@@ -101,6 +80,7 @@ class Reconciler:
     def apply_inputs(self, inputs: Inputs, settings: LoopSettings, *, leading: bool) -> None:
         """Use new objects; targets of variants that were removed are withdrawn at once."""
         self._inputs = inputs
+        self.groups.apply_inputs(inputs, settings)
         self._collector.use(inputs.variants)
         before, self._records = self._records, {}
         for source in inputs.variants:
@@ -113,6 +93,7 @@ class Reconciler:
 
     def forget_recommendations(self) -> None:
         """Drop what this process recommended before: another one has decided since."""
+        self.groups.forget()
         self._records = {
             key: replace(item, stabilization=Stabilization()) for key, item in self._records.items()
         }
@@ -148,30 +129,35 @@ class Reconciler:
 
     def record_load(self) -> bool:
         """Record what a scrape cycle showed; whether a rate or a queue exceeds what was last decided for."""
-        exceeded, self._busy = reactions.record_load(self._collector, self._records)
+        exceeded, self._busy = reactions.record_load(self._collector, self._records, self.groups)
         return exceeded
 
     async def reconcile(self, settings: LoopSettings) -> None:
         """One reconcile cycle: from the load collected so far to published targets."""
         self._unforeseen.begin_cycle()
-        sized = await self._size(settings)
-        variants = {key: item.variant for key, item in sized.items() if item.variant is not None}
-        saturated = {
-            key: item.saturation for key, item in sized.items() if item.saturation is not None
-        }
+        cycle, sized = await self._size(settings)
+        grouped = self.groups.plan(sized, self._records, cycle)
+        sized |= grouped.sized
         inputs = self._inputs
-        known = variants.keys() | saturated.keys()
-        capacity = stabilization.free_capacity(
-            inputs, [source for source in inputs.variants if source.key not in known]
+        asked = request(inputs, sized, grouped, self._records, settings)
+        plan = asked.completed(await self._planner(asked.fleet))
+        self.groups.ceilings = plan.ceilings
+        stepped = self.groups.step(grouped, plan, self._records, cycle)
+        targets, self._records = stabilized(
+            self._records,
+            plan,
+            stepped,
+            Bounds(
+                inputs=inputs,
+                capacity=asked.capacity,
+                settings=settings,
+                budgets=asked.budgets,
+                carried=self.groups.carried,
+            ),
+            rates={k: item.rate for k, item in sized.items() if item.rate is not None},
+            unforeseen=self._unforeseen,
+            now=self._clock.monotonic(),
         )
-        decided, left = stabilization.within_capacity(
-            {key: saturated[key] for key in saturated.keys() - variants.keys()}, inputs, capacity
-        )
-        plan = await self._planner(
-            fleet_of(inputs, variants.values(), capacity=left, settings=settings)
-        )
-        plan = _with_rule(plan, decided, saturated)
-        targets = self._stabilize(plan, inputs, capacity, settings, rates=_rates(sized))
         now = self._clock.time()
         for key, item in sized.items():
             await asyncio.sleep(0)  # requests are served in between
@@ -179,14 +165,15 @@ class Reconciler:
             if before is not None:
                 moment = moment_of(self._clock, settings, now, item.observation)
                 try:
-                    self._records[key] = _decide(before, item, plan, targets.get(key), moment)
+                    after = _decide(before, item, plan, targets.get(key), moment)
+                    self._records[key] = self.groups.attached(after, cycle)
                 except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
                     why = self._unforeseen.clause("its decision cannot be used", key, error)
                     self._records[key] = states.hold(before, item.observation, why, moment)
         self._publish()
 
-    async def _size(self, settings: LoopSettings) -> dict[str, SizedVariant]:
-        """Every variant with its load, as far as it is known."""
+    async def _size(self, settings: LoopSettings) -> tuple[Cycle, dict[str, SizedVariant]]:
+        """Every variant with its load, as far as it is known, and what the groups share."""
         observations: dict[str, Observation] = {}
         variants = self._inputs.variants
         for source in variants:
@@ -195,11 +182,7 @@ class Reconciler:
             await asyncio.sleep(0)
         now = self._clock.monotonic()
         rates = self._gateways.window.rates(now=now)
-        observed = {
-            key: item.traffic.arrival_rate_rps
-            for key, item in observations.items()
-            if item.traffic is not None
-        }
+        observed = _arrival_rates(observations)
         waiting = self._gateways.waiting
         sizing = Sizing(
             settings=settings,
@@ -207,7 +190,7 @@ class Reconciler:
             parts=demand.gateway_parts(variants, observed, rates),
             costs={item.name: item.unit_cost for item in self._inputs.accelerators},
             gateway_demand=waiting,
-            to_wake=demand.variants_to_wake(self._inputs, waiting),
+            to_wake=self.groups.to_wake(self._inputs, waiting, settings),
             now=now,
         )
         sized = {}
@@ -222,7 +205,8 @@ class Reconciler:
                     what = "its load cannot be sized"
                     sized[source.key] = self._unforeseen.unsized(what, source.key, error)
             await asyncio.sleep(0)  # tuning takes its time
-        return sized
+        cycle = Cycle(sizing=sizing, sources={source.key: source for source in variants})
+        return cycle, sized
 
     def _observed(self, source: VariantSource) -> Observation:
         """The load of one variant; one that cannot be read is a problem of that variant alone."""
@@ -232,46 +216,6 @@ class Reconciler:
             return self._unforeseen.unsized(
                 "its metrics cannot be used", source.key, error
             ).observation
-
-    def _stabilize(
-        self,
-        plan: planning.Plan,
-        inputs: Inputs,
-        capacity: Mapping[str, int] | None,
-        settings: LoopSettings,
-        *,
-        rates: Mapping[str, SizingRate],
-    ) -> Mapping[str, StableTarget]:
-        """Targets of the variants that the plan serves; their records keep the recommendations."""
-        now = self._clock.monotonic()
-        targets: dict[str, StableTarget] = {}
-        for key, decision in plan.decisions.items():
-            item = self._records.get(key)
-            if decision.served == "none" or item is None:
-                continue
-            rate = rates.get(key)
-            try:
-                targets[key] = stabilization.apply(
-                    item.stabilization,
-                    decision,
-                    published=item.state.desired,
-                    accelerator=item.state.accelerator or item.source.accelerator,
-                    present=item.source.spec_replicas,
-                    maximum=item.source.max_replicas,
-                    now=now,
-                    limits=settings.limits_for(item.source),
-                    brief=rate is not None and rate.in_flight > 0,
-                    rising=rate is not None and rate.rising,
-                )
-            except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
-                why = self._unforeseen.clause("its target cannot be stabilized", key, error)
-                last = item.state.desired
-                replicas = decision.candidate.replicas if last is None else last
-                targets[key] = StableTarget(replicas=replicas, reason=why)
-            self._records[key] = replace(item, stabilization=targets[key].stabilization)
-        if capacity is None:
-            return targets
-        return stabilization.release_devices(targets, plan.decisions, inputs, capacity)
 
     def _publish(self) -> None:
         self._store.publish(item for one in self._records.values() for item in one.served)
@@ -293,18 +237,13 @@ def moment_of(
     )
 
 
-def _rates(sized: Mapping[str, SizedVariant]) -> Mapping[str, SizingRate]:
-    return {key: item.rate for key, item in sized.items() if item.rate is not None}
-
-
-def _with_rule(
-    plan: planning.Plan,
-    decided: Mapping[str, planning.Decision],
-    saturated: Mapping[str, planning.Decision],
-) -> planning.Plan:
-    """The plan with what the saturation rule decided, also in place of the planner."""
-    fallback = {key: saturated[key] for key in saturated.keys() & plan.set_aside.keys()}
-    return replace(plan, decisions={**plan.decisions, **decided, **fallback})
+def _arrival_rates(observations: Mapping[str, Observation]) -> dict[str, float]:
+    """Requests per second at the pods, of the variants whose traffic is known."""
+    return {
+        key: item.traffic.arrival_rate_rps
+        for key, item in observations.items()
+        if item.traffic is not None
+    }
 
 
 def _decide(

@@ -8,6 +8,7 @@ from adapter.collector.collector import CollectionSettings
 from adapter.controller.demand import RateSettings
 from adapter.controller.tuning import TuningSettings
 from adapter.planning import fleet
+from adapter.planning.groups import Budget
 from adapter.resources.variant import VariantSource
 from adapter.settings.control import DEFAULT_STARTUP_SECONDS, Reconciling, Sizing
 from optimizer.problem import SaturationPolicy
@@ -35,7 +36,10 @@ class LoopSettings:
         tune: Whether profiles follow the observed latencies unless the variant says otherwise.
         stability_margin: Share of a replica's service rate kept free even where latencies allow more.
         policy: Saturation policy: who gets the remaining devices when not everyone can be served.
+        budgets: Ceilings on cost and GPUs.
         routing: How requests are routed to replicas, for variants that do not say.
+        model_groups: Whether variants that name no group form one with those like them.
+        interruptible_share: Share of a group's demand that its interruptible variants carry at most.
 
     """
 
@@ -55,7 +59,10 @@ class LoopSettings:
     tune: bool = _RECONCILING.tune
     stability_margin: float = _RECONCILING.stability_margin
     policy: SaturationPolicy = _RECONCILING.saturation_policy
+    budgets: tuple[Budget, ...] = ()
     routing: fleet.Routing = _SIZING.routing
+    model_groups: bool = _SIZING.model_groups
+    interruptible_share: float = _SIZING.interruptible_share
 
     def limits_for(self, source: VariantSource) -> StabilizationLimits:
         """How a variant's targets may change: down only after a time in which replicas could come back."""

@@ -18,6 +18,7 @@ from adapter.controller.estimates.prior import DEFAULT_BATCHED_TOKENS
 from adapter.controller.settings import LoopSettings
 from adapter.controller.state import SATURATION, VariantRecord
 from adapter.planning import fleet, plan
+from adapter.planning.groups import Budget, Group
 from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
 from adapter.settings.control import DEFAULT_STARTUP_SECONDS
@@ -130,7 +131,7 @@ class Sizing:
             model=source.model,
             service_class=source.service_class,
             profiles=profiles,
-            load=_load(
+            load=load_of(
                 traffic,
                 rate,
                 dispersion=demand.dispersion(record.trend),
@@ -289,7 +290,7 @@ def _growth(traffic: Traffic, rate: SizingRate | None) -> float:
     return min(max(rate.rate_rps / traffic.arrival_rate_rps, 1.0), GROWTH_LIMIT)
 
 
-def _load(
+def load_of(
     traffic: Traffic | None, rate: SizingRate | None, *, dispersion: float, ordered: int
 ) -> fleet.Load:
     """The load that a variant is planned for."""
@@ -354,6 +355,8 @@ def fleet_of(
     *,
     capacity: Mapping[str, int] | None,
     settings: LoopSettings,
+    groups: tuple[Group, ...] = (),
+    budgets: tuple[Budget, ...] = (),
 ) -> fleet.Fleet:
     """The planner's input.
 
@@ -362,6 +365,8 @@ def fleet_of(
         variants: Those whose load is known.
         capacity: Devices to plan with, by type; None: unlimited.
         settings: Settings of the control loop.
+        groups: Groups of these variants.
+        budgets: Ceilings for them.
 
     """
     return fleet.Fleet(
@@ -370,4 +375,6 @@ def fleet_of(
         variants=tuple(variants),
         capacity=capacity,
         settings=fleet.Settings(stability_margin=settings.stability_margin, policy=settings.policy),
+        groups=groups,
+        budgets=budgets,
     )

@@ -15,6 +15,7 @@ from adapter.collector.observation import Metrics, Observation
 from adapter.collector.traffic import Traffic
 from adapter.controller import tuning
 from adapter.controller.demand.work import Work
+from adapter.controller.groups.state import GroupState
 from adapter.controller.stabilization import Stabilization, StableTarget
 from adapter.controller.tuning import ProfileSource, TunedProfile, TuningSettings
 from adapter.kube import quantity
@@ -63,6 +64,7 @@ class VariantState:
         profile_source: Where the decision's numbers come from; empty before the first decision.
         decision: Last decision of this process; None where another replica decides.
         tuned: Tuners of its profiles, by accelerator.
+        group: Its group after the last cycle; None where it is alone.
         scaled_up: Number of decisions of this process for more replicas than before.
         scaled_down: Number of decisions of this process for fewer replicas than before.
         history: Last decisions, oldest first.
@@ -85,6 +87,7 @@ class VariantState:
     profile_source: ProfileSource | Literal[""] = ""
     decision: plan.Decision | None = None
     tuned: tuning.Tuned = field(default_factory=dict)
+    group: GroupState | None = None
     scaled_up: int = 0
     scaled_down: int = 0
     history: tuple[Decided, ...] = ()
@@ -383,10 +386,7 @@ def series_of(state: VariantState, *, valid_until: float) -> tuple[Series, ...]:
 def labels_of(source: VariantSource, accelerator: str) -> Mapping[str, str]:
     """Labels of a variant's series, as the workload-variant-autoscaler names them."""
     return hpa.served_labels(
-        namespace=source.namespace,
-        name=source.name,
-        model=source.model,
-        accelerator=accelerator,
+        namespace=source.namespace, name=source.name, model=source.model, accelerator=accelerator
     )
 
 

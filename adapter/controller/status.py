@@ -9,6 +9,8 @@ from typing import Any
 from adapter.controller import tuning
 from adapter.controller.actuator import Unapplied
 from adapter.controller.estimates import stored
+from adapter.controller.groups import status as group_status
+from adapter.controller.groups.status import WITHIN_BUDGET
 from adapter.controller.history import decisions
 from adapter.controller.state import VariantState
 from adapter.resources.inputs import InvalidVariant
@@ -25,6 +27,9 @@ ADVISORY = "advisory, not published"
 
 HISTORY = "history"
 """Field of the last decisions, which outlive a change of leaders."""
+
+NEWER = (LEARNED, HISTORY, "group")
+"""Fields that the CRD of an older version does not have."""
 
 ACCURATE = "ProfileAccurate"
 """Type of the condition that predictions are right; absent until they once were wrong."""
@@ -45,23 +50,7 @@ def of_state(
         unapplied: what kept the scale target from being patched; None where nothing did.
 
     """
-    source, traffic = state.source, state.traffic
-    profile = next((p for p in source.profiles if p.accelerator == source.accelerator), None)
-    current: dict[str, Any] = {"numReplicas": source.replicas}
-    if source.accelerator:
-        current["accelerator"] = source.accelerator
-    if profile is not None:
-        current["maxBatch"] = profile.max_batch
-    if traffic is not None:
-        current["load"] = {
-            "arrivalRate": f"{60.0 * traffic.arrival_rate_rps:.2f}",
-            "avgInputTokens": f"{traffic.input_tokens or 0.0:.2f}",
-            "avgOutputTokens": f"{traffic.output_tokens or 0.0:.2f}",
-        }
-        current["itlAverage"] = f"{traffic.itl_ms or 0.0:.2f}"
-        current["ttftAverage"] = f"{traffic.ttft_ms or 0.0:.2f}"
-    if state.decision is not None:
-        current["variantCost"] = f"{state.decision.current_cost:.2f}"
+    source, current = state.source, _current(state)
     status: dict[str, Any] = {
         "observedGeneration": source.generation,
         "currentAlloc": current,
@@ -84,6 +73,10 @@ def of_state(
         }
         if state.max_batch:
             status["desiredOptimizedAlloc"]["maxBatch"] = state.max_batch
+    group = group_status.of_state(state)
+    if group is not None:
+        status["group"] = group
+    status["conditions"] += _within_budget(state, before, now=now)
     accuracy = _accuracy(state, before, now=now)
     if accuracy is not None:
         status["conditions"].append(accuracy)
@@ -93,6 +86,40 @@ def of_state(
     if state.history:
         status[HISTORY] = decisions.of_status(state.history)
     return status
+
+
+def _current(state: VariantState) -> dict[str, Any]:
+    """Replicas and load now."""
+    source, traffic = state.source, state.traffic
+    profile = next((p for p in source.profiles if p.accelerator == source.accelerator), None)
+    current: dict[str, Any] = {"numReplicas": source.replicas}
+    if source.accelerator:
+        current["accelerator"] = source.accelerator
+    if profile is not None:
+        current["maxBatch"] = profile.max_batch
+    if traffic is not None:
+        current["load"] = {
+            "arrivalRate": f"{60.0 * traffic.arrival_rate_rps:.2f}",
+            "avgInputTokens": f"{traffic.input_tokens or 0.0:.2f}",
+            "avgOutputTokens": f"{traffic.output_tokens or 0.0:.2f}",
+        }
+        current["itlAverage"] = f"{traffic.itl_ms or 0.0:.2f}"
+        current["ttftAverage"] = f"{traffic.ttft_ms or 0.0:.2f}"
+    if state.decision is not None:
+        current["variantCost"] = f"{state.decision.current_cost:.2f}"
+    return current
+
+
+def _within_budget(state: VariantState, before: Status, *, now: float) -> list[Mapping[str, Any]]:
+    """The condition WithinBudget where a ceiling cuts or cut the variant."""
+    last = conditions(before).get(WITHIN_BUDGET)
+    if state.decision is None:
+        # Another replica decided: what it said of budgets stays.
+        return [] if last is None else [last]
+    found = group_status.budget_condition(state, cut_before=last is not None)
+    if found is None:
+        return []
+    return [_condition(found, before, now=now, generation=state.source.generation)]
 
 
 def _applied(state: VariantState, unapplied: Unapplied | None) -> bool:
@@ -162,7 +189,8 @@ def _metrics_source(state: VariantState) -> str:
 
 
 def _metrics_problem(state: VariantState) -> str:
-    return (state.observation.problem if state.observation else "") or state.problem
+    seen = state.observation
+    return (seen.problem if seen else "") or state.problem or (seen.note if seen else "")
 
 
 def of_refusal(refusal: InvalidVariant, before: Status, *, now: float) -> dict[str, Any]:
@@ -217,6 +245,8 @@ def _lasting(status: Status) -> Any:
     lasting["currentAlloc"] = {k: v for k, v in current.items() if k not in _VOLATILE}
     desired = lasting.get("desiredOptimizedAlloc") or {}
     lasting["desiredOptimizedAlloc"] = {k: v for k, v in desired.items() if k != "lastRunTime"}
+    group = lasting.get("group") or {}
+    lasting["group"] = {k: v for k, v in group.items() if k != "share"}
     # The message of a good condition has numbers of the load in it; they alone are no reason to write.
     lasting["conditions"] = {
         name: (

@@ -360,7 +360,7 @@ async def _apply(cluster: Cluster, path: str, body: Mapping[str, Any]) -> Mappin
     """
     query = (("fieldManager", MANAGER), ("force", "true"))
     kind = "application/apply-patch+yaml"
-    newer = (variant_status.LEARNED, variant_status.HISTORY)
+    newer = variant_status.NEWER
     try:
         return await cluster.request("PATCH", path, body=body, query=query, content_type=kind)
     except ApiError as error:

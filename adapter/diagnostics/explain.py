@@ -9,6 +9,7 @@ from adapter.controller import tuning
 from adapter.controller.estimates import lengths, prior
 from adapter.controller.history import decisions
 from adapter.controller.state import VariantState, labels_of
+from adapter.diagnostics import groups
 from adapter.planning import fleet, plan
 from adapter.resources import hpa
 from adapter.resources.annotations import ACTUATE
@@ -70,6 +71,9 @@ def of_state(state: VariantState, *, now: float) -> dict[str, Any]:
     if decision is not None:
         document["decision"] = _decision(decision)
         document["targetCost"] = round(state.cost, 6)
+    group = groups.of_state(state)
+    if group is not None:
+        document["group"] = group
     return document
 
 
@@ -165,6 +169,7 @@ def _decision(decision: plan.Decision) -> dict[str, Any]:
         "runnerUp": decision.runner_up or None,
         "shortages": [str(shortage) for shortage in explanation.shortages],
         "served": decision.served,
+        "cutBy": [str(item) for item in decision.cut_by],
     }
 
 

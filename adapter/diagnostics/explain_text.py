@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from adapter.diagnostics import groups_text
+
 
 def lines(explanation: Mapping[str, Any]) -> list[str]:
     """Lines of text for one variant's explanation, as `/variants/NAMESPACE/NAME` gives it."""
@@ -53,6 +55,12 @@ def lines(explanation: Mapping[str, Any]) -> list[str]:
         add("next best", decision["runnerUp"])
         for shortage in decision["shortages"]:
             add("short", shortage)
+        for ceiling in decision.get("cutBy") or ():
+            add("cut by", ceiling)
+    group = explanation.get("group")
+    if group is not None:
+        for name, line in groups_text.lines(group):
+            add(name, line)
     for reason in explanation.get("heldBackBy") or ():
         add("held back", reason)
     for item in (explanation.get("history") or ())[-3:]:

@@ -8,7 +8,7 @@ that cannot be sized is `Unusable`, with its reason, and never stops the others.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import repeat
 
 import numpy as np
@@ -187,8 +187,43 @@ class Candidates:
                 choice.candidates.append(outcome)  # nothing on one accelerator is nothing on any
                 choice.rows.append(row)
 
-    def steady(self, rows: Sequence[int], replicas: Sequence[int]) -> Steady:
-        """What that many replicas (0 counts as 1) of some candidates do, each of shape (M,)."""
+    def pair(self, row: int) -> Pair:
+        """Variant and profile of one candidate."""
+        return self._pairs[row]
+
+    def demand(self, row: int) -> float:
+        """Requests per second that one candidate is sized for; a tokens-per-second target is a floor."""
+        return float(self._asked.rate_rps[row])
+
+    def worth(self, row: int) -> float:
+        """Requests per second that one replica of a candidate carries, beside those that the rate needs.
+
+        That is its goodput, more where replicas share their queue, and less where bursts or a queue ask for
+        more replicas.
+        """
+        part, at = self._part_of(row)
+        rate, goodput = self.demand(row), float(part.sized.goodput_rps[at])
+        if at in part.sized.unreachable or not goodput > 0:
+            return 0.0
+        needed = int(part.needed[at])
+        alone = int(capacity.replicas_needed(np.array([rate]), np.array([goodput]))[0])
+        if rate <= 0 or needed == alone:
+            return goodput
+        if needed > alone:
+            return rate / needed
+        asked = part_of(self._asked, np.array([row], dtype=np.intp))
+        return max(part.model.together(np.array([at]), asked, np.array([needed])), rate / needed)
+
+    def steady(
+        self,
+        rows: Sequence[int],
+        replicas: Sequence[int],
+        rates_rps: Mapping[int, float] | None = None,
+    ) -> Steady:
+        """What that many replicas (0 counts as 1) of some candidates do, each of shape (M,).
+
+        `rates_rps` are rates of rows that do not carry all that they were sized for.
+        """
         wanted = np.array(rows, dtype=np.intp)
         each = np.maximum(np.array(replicas, dtype=np.int64), 1)
         steady = Steady(
@@ -202,6 +237,14 @@ class Candidates:
             if not here.size:
                 continue
             asked = part_of(self._asked, wanted[here])
+            if rates_rps:
+                rates = [
+                    rates_rps.get(row, rate)
+                    for row, rate in zip(
+                        wanted[here].tolist(), asked.rate_rps.tolist(), strict=True
+                    )
+                ]
+                asked = replace(asked, rate_rps=np.array(rates))
             some = part.model.steady(at[here], asked, each[here])
             steady.ttft_ms[here] = some.ttft_ms
             steady.itl_ms[here] = some.itl_ms
@@ -216,10 +259,14 @@ class Candidates:
 
     def reason(self, row: int) -> str:
         """What bounds the replicas of one candidate, as a clause."""
+        part, at = self._part_of(row)
+        return part.reason(at)
+
+    def _part_of(self, row: int) -> tuple[_Part, int]:
         for part in self._parts:
             at = int(np.searchsorted(part.rows, row))
             if at < part.rows.size and part.rows[at] == row:
-                return part.reason(at)
+                return part, at
         raise KeyError(row)
 
     def _add(self, rows: IntArray, model_of: _ModelOf) -> dict[int, _Outcome]:

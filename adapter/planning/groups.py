@@ -7,8 +7,8 @@ Everything is immutable and picklable. Costs in cents per hour, rates in request
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -92,6 +92,15 @@ class Group:
     members: Mapping[str, Member] = field(default_factory=dict)
     interruptible_share: float = INTERRUPTIBLE_SHARE
     length_classes: tuple[LengthClass, ...] = ()
+
+
+def present(groups: Iterable[Group], names: Container[str]) -> tuple[Group, ...]:
+    """The groups of the variants of these names: without others of their variants, and without empty ones."""
+    found = (
+        replace(group, variants=tuple(name for name in group.variants if name in names))
+        for group in groups
+    )
+    return tuple(group for group in found if group.variants)
 
 
 BudgetScope = Literal["installation", "namespace", "class"]

@@ -76,6 +76,20 @@ class LinearModel:
             ttft_ms=performance.ttft_ms, itl_ms=performance.itl_ms, blocking=performance.blocking
         )
 
+    def together(self, rows: NDArray[np.intp], asked: Asked, replicas: IntArray) -> float:
+        """Requests per second of one replica in a pool of that many."""
+        some = self._replicas.take(rows)
+        group = pooling.together(some, replicas)
+        sized = capacity.size_all(
+            pooling.pooled(some, group),
+            ttft_ms=asked.ttft_ms,
+            itl_ms=asked.itl_ms,
+            percentile=asked.percentile,
+            stability_margin=asked.margin,
+            every_target=False,
+        )
+        return float(sized.goodput_rps[0] / group[0])
+
     def reason(self, row: int, binding: Binding, rate_rpm: float) -> str:  # noqa: ARG002 - as all models
         """What bounds a replica."""
         return f"{binding} bounds a replica to {rate_rpm:.2f} req/min"

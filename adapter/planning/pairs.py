@@ -97,6 +97,10 @@ class Model(Protocol):
         """What that many replicas, at least 1, of some rows do; `asked` and `replicas` are of these rows."""
         ...
 
+    def together(self, rows: NDArray[np.intp], asked: Asked, replicas: IntArray) -> float:
+        """Requests per second within the targets of one of that many replicas of one row, shapes (1,)."""
+        ...
+
     def reason(self, row: int, binding: Binding, rate_rpm: float) -> str:
         """What bounds a replica of one row to the rate, as one clause."""
         ...

@@ -88,18 +88,84 @@ def plan(fleet: fleets.Fleet) -> Plan:
         InvalidProblemError: capacity or settings have no meaning.
 
     """
+    if fleet.groups or fleet.budgets:
+        return _placed(fleet)
     sized = candidates.Candidates(fleet)
     given, set_aside = _problem(fleet, sized)
     solution = solvers.solve(given, fleet.settings.solver)
-    rates = {variant.name: variant.load.arrival_rate_rps for variant in fleet.variants}
-    chosen = [
-        (item.name, got, _row(sized.by_variant[item.name], got.candidate))
+    rows = {
+        item.name: _row(sized.by_variant[item.name], got.candidate)
         for item in given.variants
         if (got := solution.allocations[item.name]).candidate is not None
+    }
+    decisions = _decisions(fleet, sized, given, solution, rows=rows, rates_rps={})
+    return _plan(decisions, set_aside, solution)
+
+
+def _placed(fleet: fleets.Fleet) -> Plan:
+    """Plan of a fleet with groups or budgets."""
+    # Loaded where it is needed: fleets without groups do not wait for it.
+    from adapter.planning.joint import plan as joints  # noqa: PLC0415
+
+    sized, joint = joints.place(fleet)
+    decisions = _decisions(
+        fleet, sized, joint.given, joint.solution, rows=joint.rows, rates_rps=joint.rates_rps
+    )
+    for name, decision in decisions.items():
+        group, cut = joint.owners.get(name, ""), joint.cut_by.get(name, ())
+        share = joint.shares.get(name)
+        changes: dict[str, object] = {"group": group, "share": share, "cut_by": cut}
+        reason = decision.reason
+        if group:
+            served = joint.groups[group].served
+            changes["arrival_rate_rps"] = joint.groups[group].demand_rpm / 60.0 * (share or 0.0)
+            changes["served"] = served
+            if not decision.candidate.replicas:
+                reason = ""
+            elif served != "full":
+                chosen = decision.candidate
+                reason = f"TTFT {chosen.ttft_ms:.0f} ms, ITL {chosen.itl_ms:.1f} ms; {reason}"
+            reason = "; ".join(filter(None, (f"carries {share:.0%} of group {group}", reason)))
+        reason = "; ".join([reason, *(str(item) for item in cut)])
+        decisions[name] = replace(decision, reason=reason, **changes)  # type: ignore[arg-type]
+    plan_ = _plan(decisions, dict(joint.set_aside), joint.solution)
+    return replace(plan_, groups=joint.groups, ceilings=joint.ceilings)
+
+
+def _plan(
+    decisions: Mapping[str, Decision], set_aside: Mapping[str, str], solution: problem.Solution
+) -> Plan:
+    return Plan(
+        decisions=decisions,
+        set_aside=set_aside,
+        solver=solution.solver,
+        termination=solution.termination,
+        gap=solution.gap,
+        total_cost=solution.total_cost,
+    )
+
+
+def _decisions(
+    fleet: fleets.Fleet,
+    sized: candidates.Candidates,
+    given: problem.Problem,
+    solution: problem.Solution,
+    *,
+    rows: Mapping[str, int],
+    rates_rps: Mapping[int, float],
+) -> dict[str, Decision]:
+    """Decisions with their latencies and reasons, of the variants that `rows` has a candidate of."""
+    rates = {variant.name: variant.load.arrival_rate_rps for variant in fleet.variants}
+    chosen = [
+        (item.name, solution.allocations[item.name], rows[item.name])
+        for item in given.variants
+        if solution.allocations[item.name].candidate is not None
     ]
     reasons = {name: sized.reason(row) for name, _, row in chosen}
     explanations = explain(given, solution, reasons)
-    steady = sized.steady([row for _, _, row in chosen], [got.replicas for _, got, _ in chosen])
+    steady = sized.steady(
+        [row for _, _, row in chosen], [got.replicas for _, got, _ in chosen], rates_rps
+    )
     latencies = dict(
         zip(
             (name for name, _, _ in chosen),
@@ -113,7 +179,7 @@ def plan(fleet: fleets.Fleet) -> Plan:
         )
     )
     notes = {name: sized.notes(row) for name, _, row in chosen}
-    decisions = {
+    return {
         item.name: _decision(
             solution.allocations[item.name],
             latencies.get(item.name),
@@ -124,14 +190,6 @@ def plan(fleet: fleets.Fleet) -> Plan:
         )
         for item in given.variants
     }
-    return Plan(
-        decisions=decisions,
-        set_aside=set_aside,
-        solver=solution.solver,
-        termination=solution.termination,
-        gap=solution.gap,
-        total_cost=solution.total_cost,
-    )
 
 
 def _row(choices: candidates.Choices, chosen: problem.Candidate | None) -> int:

@@ -74,6 +74,17 @@ class StepModel:
         )
         return Steady(ttft_ms=ttft, itl_ms=itl, blocking=refused)
 
+    def together(self, rows: NDArray[np.intp], asked: Asked, replicas: IntArray) -> float:  # noqa: ARG002 - as all models
+        """Requests per second of one replica: the model has no gain by others."""
+        sized = sizing.size_engines(
+            self._engines.take(rows),
+            ttft_ms=asked.ttft_ms,
+            itl_ms=asked.itl_ms,
+            tps=asked.tps,
+            percentile=asked.percentile,
+        )
+        return float(sized.rate_rps[0])
+
     def reason(self, row: int, binding: Binding, rate_rpm: float) -> str:
         """What bounds a replica, with the requests that its KV cache holds where it binds."""
         if binding == "kv":

@@ -19,6 +19,7 @@ import structlog
 
 from adapter.planning import fleet
 from adapter.planning import plan as planning
+from adapter.planning.groups import present
 from adapter.planning.worker_process import LENGTH, PIECE, message
 
 log = structlog.get_logger()
@@ -183,7 +184,8 @@ class PlanningWorker:
             PlanningError: there is none.
 
         """
-        frames = [pickle.dumps(replace(snapshot, variants=()))]
+        groups = present(snapshot.groups, {variant.name for variant in snapshot.variants})
+        frames = [pickle.dumps(replace(snapshot, variants=(), groups=groups))]
         for start in range(0, len(snapshot.variants), PIECE):
             frames.append(pickle.dumps(snapshot.variants[start : start + PIECE]))
             await asyncio.sleep(0)

@@ -46,6 +46,8 @@ STARTUP = "llmd.ai/startup-time"
 
 ROUTING = "llmd.ai/routing"
 
+INTERRUPTIBLE_SHARE = "llmd.ai/interruptible-share"
+
 ACCELERATOR_LABEL = "inference.optimization/acceleratorName"
 
 _DECLARED = {item.annotation: item for item in all_declarations() if item.annotation}
@@ -54,7 +56,7 @@ _DECLARED = {item.annotation: item for item in all_declarations() if item.annota
 Word = TypeVar("Word", bound=str)
 
 
-def parse_seconds(notes: Mapping[str, str], name: str) -> float | None:
+def parse_number(notes: Mapping[str, str], name: str) -> float | None:
     text = notes.get(name)
     if text is None:
         return None

@@ -18,6 +18,7 @@ from adapter.resources import variant as variants
 from adapter.resources.annotations import Destinations
 from adapter.resources.config_maps import ConfigMaps
 from adapter.resources.configuration.last_good import NOTHING, LastGood, MissingRowError
+from adapter.resources.model_groups import forming
 from adapter.resources.serving import roles
 from adapter.resources.texts.documents import validated
 from adapter.settings import keys
@@ -64,6 +65,7 @@ class Inputs:
         row_problems: rows of prices and service classes that cannot be used, which `problems` has too.
         last_good: what the next reading falls back to where a row cannot be used.
         refused: VariantAutoscalings that were left out.
+        groups: variants that share one demand.
         gateways: namespace and metrics URL of the endpoint pickers that serve variants.
         capacity: devices by device type; None: unlimited.
         digest: changes whenever a file changes.
@@ -79,6 +81,7 @@ class Inputs:
     row_problems: tuple[str, ...] = ()
     last_good: LastGood = NOTHING
     refused: tuple[InvalidVariant, ...] = ()
+    groups: tuple[forming.ModelGroup, ...] = ()
     gateways: tuple[tuple[str, str], ...] = ()
     capacity: Mapping[str, int] | None = None
     digest: str = ""
@@ -183,7 +186,7 @@ class Reader:
 
     def inputs(self, fingerprint: str = "") -> Inputs:
         """Join the objects to variants; report those that cannot be used."""
-        sources = []
+        sources: list[variants.VariantSource] = []
         owners = self._owners()
         for key in sorted(self.variants):
             where, variant = self.variants[key]
@@ -207,7 +210,8 @@ class Reader:
             else:
                 self.problems.extend(f"{where}: {warning}" for warning in source.warnings)
                 sources.append(source)
-        settings = self.settings
+        settings, formed = self.settings, forming.form(sources)
+        self.problems.extend(formed.lines)
         return Inputs(
             accelerators=tuple(
                 {
@@ -216,13 +220,14 @@ class Reader:
                 }.values()
             ),
             service_classes=(*settings.service_classes, *self.role_classes.classes),
-            variants=tuple(sources),
+            variants=forming.with_problems(sources, formed),
             config=settings.data,
             problems=tuple(self.problems),
             setting_problems=tuple(settings.setting_problems),
             row_problems=tuple(settings.row_problems),
             last_good=settings.last_good,
             refused=tuple(self.refused[key] for key in sorted(self.refused)),
+            groups=formed.groups,
             gateways=self.gateways,
             capacity=self.capacity,
             digest=fingerprint,

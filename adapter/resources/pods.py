@@ -13,7 +13,7 @@ from typing import Any
 
 from adapter.kube import labels, quantity
 from adapter.resources.devices import products, taints
-from adapter.resources.serving import groups, ports
+from adapter.resources.serving import groups, ports, stuck
 
 GPU_VENDORS = ("nvidia.com/", "amd.com/", "gpu.intel.com/", "habana.ai/")
 WHOLE_GPUS = frozenset(
@@ -82,6 +82,7 @@ def trimmed(pod: Mapping[str, Any]) -> Mapping[str, Any]:
         "products": products.of_pod(spec),
         "tolerations": taints.of_pod(spec),
         "gated": bool(spec.get("schedulingGates")),
+        "stuck": stuck.of_pod(status),
     }
 
 
@@ -96,6 +97,9 @@ class Serving:
         addresses: IP addresses of all its pods, also of those that are not ready.
         problems: annotations of pods that are not used, one line each.
         gated: pods that a scheduling gate holds, such as those that wait in a Kueue queue.
+        unschedulable: pods that the scheduler finds no node for.
+        failing: pods whose containers end or cannot start.
+        existing: all pods, ready or not.
         gpus: whole GPUs that each replica requests, a group of pods counted whole; 0 where it has slices or
             shares of one; None where they request none, or differ.
 
@@ -108,6 +112,9 @@ class Serving:
     problems: tuple[str, ...] = ()
     gpus: int | None = None
     gated: int = 0
+    unschedulable: int = 0
+    failing: int = 0
+    existing: int = 0
 
 
 class ByLabel:
@@ -149,6 +156,9 @@ class ByLabel:
             problems=tuple(sorted({pod["problem"] for pod in ready if pod["problem"]})[:_PROBLEMS]),
             gpus=_gpus(ready),
             gated=sum(pod["gated"] for pod in matching),
+            unschedulable=sum(pod["stuck"] == stuck.UNSCHEDULABLE for pod in matching),
+            failing=sum(pod["stuck"] == stuck.FAILING for pod in matching),
+            existing=len(matching),
         )
 
 

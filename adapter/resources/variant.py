@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypedDict
 
 from adapter import errors
 from adapter.kube import scale
@@ -11,6 +12,7 @@ from adapter.planning import fleet
 from adapter.resources import config_maps, hpa, pods, schemas
 from adapter.resources.annotations import (
     ENDPOINTS,
+    INTERRUPTIBLE_SHARE,
     KEEP_ACCELERATOR,
     METRICS_SOURCE,
     REPLICAS,
@@ -24,10 +26,16 @@ from adapter.resources.annotations import (
     parse_count,
     parse_endpoints,
     parse_flag,
+    parse_number,
     parse_one_of,
-    parse_seconds,
 )
 from adapter.resources.configuration import attainable, profiles, scaling
+from adapter.resources.model_groups import membership
+from adapter.resources.model_groups.membership import (
+    INTERRUPTIBLE,
+    NO_MEMBERSHIP,
+    Membership,
+)
 from adapter.resources.stored_status import Decided, Published
 from adapter.settings.control import SOURCES, Source
 from adapter.settings.serving import Actuator
@@ -94,6 +102,13 @@ class VariantSource:
         held: why it cannot be planned, and its last target is renewed instead; empty where it can be.
         published: decision that `.status` holds.
         gated: pods of one replica each that a scheduling gate holds, such as Kueue's.
+        unschedulable: pods that the scheduler finds no node for.
+        failing: pods whose containers end or cannot start.
+        existing: pods of the scale target, ready or not; None where they are not watched.
+        membership: what it says of the group that shares its demand.
+        interruptible: True where its replicas may be taken away at any time.
+        interruptible_share: share of its group's demand that such variants carry at most; None uses the
+            global setting.
         history: last decisions that `.status` holds, oldest first.
         stored: step times that `.status` holds as learned, unchecked; empty without any.
 
@@ -137,6 +152,12 @@ class VariantSource:
     closed: str = ""
     gpus: int | None = None
     gated: int = 0
+    unschedulable: int = 0
+    failing: int = 0
+    existing: int | None = None
+    membership: Membership = NO_MEMBERSHIP
+    interruptible: bool = False
+    interruptible_share: float | None = None
     stored: str = ""
     history: tuple[Decided, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -287,7 +308,7 @@ def _of_target(
         metrics_source=parse_one_of(notes, METRICS_SOURCE, SOURCES),
         routing=parse_one_of(notes, ROUTING, fleet.ROUTINGS),
         scale_to_zero=parse_flag(notes, SCALE_TO_ZERO),
-        retention_seconds=parse_seconds(notes, RETENTION),
+        retention_seconds=parse_number(notes, RETENTION),
         startup_seconds=_startup(notes, None if target is None else target.serving),
         keep_accelerator=parse_flag(notes, KEEP_ACCELERATOR),
         tune=parse_flag(notes, TUNE),
@@ -300,8 +321,30 @@ def _of_target(
         unselected="" if target is None else target.unselected,
         gpus=None if target is None or target.serving is None else target.serving.gpus,
         role="" if target is None else target.role,
-        gated=0 if target is None or target.serving is None else target.serving.gated,
+        **_stuck(None if target is None else target.serving),
+        membership=membership.parse(metadata.annotations, metadata.namespace),
+        interruptible=bool(parse_flag(notes, INTERRUPTIBLE)),
+        interruptible_share=parse_number(notes, INTERRUPTIBLE_SHARE),
     )
+
+
+class _Stuck(TypedDict, total=False):
+    gated: int
+    unschedulable: int
+    failing: int
+    existing: int
+
+
+def _stuck(serving: pods.Serving | None) -> _Stuck:
+    """Pods that exist, and those that will not serve soon."""
+    if serving is None:
+        return {}
+    return {
+        "gated": serving.gated,
+        "unschedulable": serving.unschedulable,
+        "failing": serving.failing,
+        "existing": serving.existing,
+    }
 
 
 def _endpoints(
@@ -347,7 +390,7 @@ def _scale_to_zero(
 
 
 def _startup(notes: Mapping[str, str], serving: pods.Serving | None) -> float | None:
-    told = parse_seconds(notes, STARTUP)
+    told = parse_number(notes, STARTUP)
     if told is not None or serving is None:
         return told
     return serving.startup_seconds

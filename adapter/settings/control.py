@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from adapter.planning.fleet import ROUTINGS, Routing
+from adapter.planning.groups import Budget
 from adapter.settings import kinds
+from adapter.settings.budgets import BUDGETS
 from adapter.settings.declaration import setting
 from analyzer.defaults import STABILITY_MARGIN
 from optimizer.problem import POLICIES, SaturationPolicy
@@ -69,6 +71,15 @@ class Reconciling:
         STABILITY_MARGIN,
         kinds.SHARE,
         "Share of a replica's highest service rate that stays unused, even where latency targets allow more",
+    )
+    budgets: tuple[Budget, ...] = setting(
+        (),
+        BUDGETS,
+        "Ceilings on cost in cents per hour and on GPUs, per installation, namespace or service class; a YAML"
+        " list, which docs/groups.md describes",
+        flag="",
+        key="budgets",
+        shown="none",
     )
     limited: bool = setting(
         False,
@@ -292,6 +303,19 @@ class Sizing:
         "Routing of requests to replicas: spread as by a Service (random), or by a gateway that knows the"
         " replicas' load, which needs fewer replicas (least-loaded)",
         annotation="llmd.ai/routing",
+    )
+    model_groups: bool = setting(
+        True,
+        kinds.SWITCH,
+        "Size the variants of one namespace, model and service class as one group that shares its demand;"
+        " groups that variants name by the annotation llmd.ai/group are formed either way",
+    )
+    interruptible_share: float = setting(
+        0.5,
+        kinds.PERCENT,
+        "Largest share of a group's demand that its interruptible variants (annotation llmd.ai/interruptible)"
+        " carry together",
+        annotation="llmd.ai/interruptible-share",
     )
     down_window: float = setting(
         90.0,

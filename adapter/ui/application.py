@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.resources
+import urllib.parse
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -175,9 +176,7 @@ class Pages:
         return await self._html(request, "what_if", context)
 
     async def _plan(self, request: web.Request) -> web.Response:
-        form = {
-            name: value for name, value in (await request.post()).items() if isinstance(value, str)
-        }
+        form = _fields(await request.read())
         snapshot, known = await self._snapshots.current(), self._workshop.fleet
         status, found, problem = 200, None, ""
         try:
@@ -240,6 +239,12 @@ class Pages:
 
 def _fragment(request: web.Request) -> bool:
     return FRAGMENT in request.headers
+
+
+def _fields(body: bytes) -> dict[str, str]:
+    """Fields of a form as browsers encode it; of another encoding there are none."""
+    text = body.decode("utf-8", "replace")
+    return dict(urllib.parse.parse_qsl(text, keep_blank_values=True))
 
 
 def _key(request: web.Request) -> str:

@@ -20,7 +20,7 @@ import structlog
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from emulator.demo import scenario
-from tests.fakes.chaos import matrix as chaos
+from tests.adapter.controller import chaos_matrix as chaos
 
 ORIGINS: tuple[chaos.Origin, ...] = ("direct", "prometheus")
 

@@ -16,6 +16,7 @@ import aiohttp
 from certs.authority import kubeconfig
 from tests.e2e import control_plane
 from tests.fakes import cluster_world as worlds
+from tests.fakes.pods import pages
 
 ROOT = Path(__file__).parents[2]
 SYSTEM = worlds.SYSTEM
@@ -61,7 +62,7 @@ class Installation:
         self.plane = plane
         self.kubeconfig = plane.folder / "service-account.kubeconfig"
         self.port = control_plane.free_port()
-        self.pages = worlds.Pages()
+        self.pages = pages.Pages()
 
     # Objects.
 

@@ -34,6 +34,7 @@ from optimizer.stabilization import StabilizationLimits
 from tests.fakes import kubernetes_api
 from tests.fakes.kubernetes_api import Entrance, KubernetesApi
 from tests.fakes.kubernetes_objects import ROOT, VARIANTS, Object
+from tests.fakes.pods import pages
 
 SYSTEM = "variant-adapter-system"
 APPS, SCALERS, CORE = "/apis/apps/v1", "/apis/autoscaling/v2", "/api/v1"
@@ -41,8 +42,9 @@ LWS = "/apis/leaderworkerset.x-k8s.io/v1"
 API_SERVICES = "/apis/apiregistration.k8s.io/v1"
 API_SERVICE = "v1beta1.external.metrics.k8s.io"
 HPA_CONTROLLER = "system:serviceaccount:kube-system:horizontal-pod-autoscaler"
-SPEED = 10.0
-MODEL = "default/default"
+SPEED = pages.SPEED
+MODEL = pages.MODEL
+Pages = pages.Pages
 
 LOOP = LoopSettings(
     interval=10.0,
@@ -52,8 +54,11 @@ LOOP = LoopSettings(
     retention=20.0,
     time_to_live=300.0,
     keep_accelerator=True,
+    model_groups=False,
 )
-"""Intervals in scenario seconds, of which the world's clock passes ten per second of the event loop."""
+"""Variants of this world are each alone, though all serve one model.
+
+Intervals in scenario seconds, of which the world's clock passes ten per second of the event loop."""
 
 HANG_SECONDS = 110.0
 """After which a wait counts as endless: it decides nothing else, and is less than pytest's own limit."""
@@ -132,89 +137,6 @@ class WorldClock(Clock):
         return (self._loop.time() - self._started_at) * self.speed
 
 
-class Pages:
-    """Metrics pages of vLLM servers, one per pod.
-
-    Attributes:
-        load: requests per minute by workload name, spread over its pods.
-        finished: requests by pod; a pod that is not in it does not answer.
-        odd: pages of pods that are served as they are.
-        port: once they are served.
-        itl_ms: inter-token latency that each request adds; 0 shows no latencies at all.
-
-    """
-
-    def __init__(self, clock: Clock | None = None) -> None:
-        self._clock = clock or Clock(speed=SPEED)
-        self.load: dict[str, float] = {}
-        self.finished: dict[str, float] = {}
-        self.odd: dict[str, str] = {}
-        self.port = 0
-        self.itl_ms = 0.0
-        self._latencies: dict[str, float] = {}
-        self._advanced_at = self._clock.monotonic()
-
-    @contextlib.asynccontextmanager
-    async def served(self, **others: Any) -> AsyncIterator[None]:
-        """Serve `/pods/POD`, and other handlers under their names, until the context ends."""
-        application = web.Application()
-        application.router.add_get("/pods/{pod}", self._page)
-        for name, handler in others.items():
-            application.router.add_get(f"/{name}", handler)
-        runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        self.port = runner.addresses[0][1]
-        try:
-            yield
-        finally:
-            await runner.cleanup()
-
-    def _advance(self) -> None:
-        now = self._clock.monotonic()
-        if now - self._advanced_at < 0.1:
-            return
-        minutes = (now - self._advanced_at) / 60
-        self._advanced_at = now
-        pods: dict[str, list[str]] = {}
-        for pod in self.finished:
-            pods.setdefault(pod.rpartition("-")[0], []).append(pod)
-        for name, rate in self.load.items():
-            for pod in pods.get(name, ()):
-                done = rate * minutes / len(pods[name])
-                self.finished[pod] += done
-                self._latencies[pod] = self._latencies.get(pod, 0.0) + done * self.itl_ms
-
-    async def _page(self, request: web.Request) -> web.Response:
-        self._advance()
-        if request.match_info["pod"] in self.odd:
-            text = self.odd[request.match_info["pod"]]
-            return web.Response(body=text.encode(errors="surrogatepass"), content_type="text/plain")
-        done = self.finished.get(request.match_info["pod"])
-        if done is None:
-            raise web.HTTPNotFound
-        label = f'{{model_name="{MODEL}"}}'
-        return web.Response(
-            text=f"vllm:num_requests_running{label} 0\n"
-            f"vllm:num_requests_waiting{label} 0\n"
-            f"vllm:request_success_total{label} {done}\n"
-            f"vllm:request_generation_tokens_sum{label} {178 * done}\n"
-            f"vllm:request_generation_tokens_count{label} {done}\n"
-            + self._latency(request.match_info["pod"], label, done)
-        )
-
-    def _latency(self, pod: str, label: str, done: float) -> str:
-        if not self.itl_ms:
-            return ""
-        itl = self._latencies.get(pod, 0.0) / 1000.0
-        return (
-            f"vllm:request_prompt_tokens_sum{label} {100 * done}\n"
-            f"vllm:request_prompt_tokens_count{label} {done}\n"
-            f"vllm:inter_token_latency_seconds_sum{label} {177 * itl}\n"
-            f"vllm:inter_token_latency_seconds_count{label} {177 * done}\n"
-        )
-
-
 class World:
     """The cluster with what runs in it.
 
@@ -222,6 +144,7 @@ class World:
         clock: time of all replicas of the adapter.
         pages: of the pods; what they count is set by their `load`.
         waiting: requests in the gateway's queue.
+        starts: when new pods are ready.
 
     """
 
@@ -230,9 +153,10 @@ class World:
         self.folder = folder
         self.api: KubernetesApi = site.api
         self.clock = WorldClock()
-        self.pages = Pages(self.clock)
+        self.pages = pages.Pages(self.clock)
         self.load = self.pages.load
         self.waiting = 0
+        self.starts = pages.Starts(self.clock)
         self._ran_at = -1
 
     @property
@@ -291,6 +215,7 @@ class World:
 
     def run_workloads(self) -> None:
         """What controllers and kubelets do: pods and status follow the spec."""
+        self._start_pods()
         if self.api.version == self._ran_at:
             return
         pods: dict[tuple[str, str], set[str]] = {}
@@ -311,11 +236,20 @@ class World:
         for pod in there - wanted:
             self.api.remove(CORE, "pods", namespace, pod)
             self.pages.finished.pop(pod, None)
+            self.starts.coming.pop((namespace, name, pod), None)
         for pod in wanted - there:
-            self.pages.finished[pod] = 0.0
-            self.api.put(CORE, "pods", self._pod(namespace, name, pod))
+            status = self.starts.begin(namespace, name, pod)
+            if status:
+                self.api.put(CORE, "pods", {**self._pod(namespace, name, pod), "status": status})
+        self._start_pods()
         if (item.get("status") or {}).get("replicas") != len(wanted):
             self.api.set_status(root, plural, namespace, name, replicas=len(wanted))
+
+    def _start_pods(self) -> None:
+        """Make those ready whose time has come."""
+        for namespace, name, pod in self.starts.due():
+            self.pages.finished[pod] = 0.0
+            self.api.put(CORE, "pods", self._pod(namespace, name, pod))
 
     def _pod(self, namespace: str, workload_name: str, name: str) -> Object:
         notes = {"prometheus.io/port": str(self.pages.port), "prometheus.io/path": f"/pods/{name}"}

@@ -51,21 +51,30 @@ def _selector(text: str) -> None:
 def _annotations(text: str) -> None:
     from adapter import errors  # noqa: PLC0415
     from adapter.resources import annotations  # noqa: PLC0415
+    from adapter.resources.model_groups import membership  # noqa: PLC0415
 
     names = (annotations.MAX_REPLICAS, annotations.STARTUP, annotations.TUNE, annotations.ACTUATE)
     notes = dict.fromkeys(names, text)
     destinations = annotations.Destinations(("10.0.0.0/8", "*.example.com"))
     readers: tuple[Callable[[], object], ...] = (
         lambda: annotations.parse_count(notes, annotations.MAX_REPLICAS),
-        lambda: annotations.parse_seconds(notes, annotations.STARTUP),
+        lambda: annotations.parse_number(notes, annotations.STARTUP),
         lambda: annotations.parse_flag(notes, annotations.TUNE),
         lambda: annotations.parse_actuate(notes),
+        lambda: membership.parse(dict.fromkeys(membership.ALL, text), "a"),
         lambda: annotations.parse_endpoints(text),
         lambda: annotations.parse_endpoints(text, own={"10.0.0.1"}, destinations=destinations),
     )
     for reader in readers:
         with contextlib.suppress(errors.InputError):
             reader()
+
+
+def _budgets(text: str) -> None:
+    from adapter.settings.budgets import budgets  # noqa: PLC0415
+
+    with contextlib.suppress(ValueError):
+        budgets(text)
 
 
 def _config_map(text: str) -> None:
@@ -186,6 +195,10 @@ vllm:cache_config_info{num_gpu_blocks="10",block_size="16"} 1.0
         ),
     ),
     "selectors": (_selector, ("a=b,c in (d,e),!f,g notin (h),i>4", "a.io/b==c")),
+    "budgets": (
+        _budgets,
+        ("- {scope: class, class: P, cost: -1, quotas: {H100: 4}}", "limiters: []"),
+    ),
     "annotations": (_annotations, ("3", "1m30s", "true", "scale", "http://10.0.0.1:8000/metrics")),
     "configmaps": (
         _config_map,

@@ -8,7 +8,7 @@ from dataclasses import replace
 from adapter.clock import Clock
 from adapter.collector import gateway
 from adapter.controller import stabilization
-from adapter.controller.demand.gateways import GatewayDemand, variants_to_wake
+from adapter.controller.demand.gateways import GatewayDemand
 from adapter.controller.state import Moment, VariantRecord, series_of
 from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
@@ -25,6 +25,7 @@ class Waking:
         gateways: GatewayDemand,
         *,
         inputs: Callable[[], Inputs],
+        choose: Callable[[Inputs, Mapping[gateway.ModelKey, gateway.Demand]], frozenset[str]],
         clock: Clock,
         changed: Callable[[], None],
         request_cycle: Callable[[], object],
@@ -34,6 +35,7 @@ class Waking:
         Args:
             gateways: what is known of all gateways.
             inputs: objects in use.
+            choose: gives the keys of variants to start because requests wait or came.
             clock: time of the scrapes.
             changed: called when there is a variant more to start.
             request_cycle: called for variants to start.
@@ -41,6 +43,7 @@ class Waking:
         """
         self._gateways = gateways
         self._inputs = inputs
+        self._choose = choose
         self._clock = clock
         self._changed = changed
         self._request_cycle = request_cycle
@@ -60,7 +63,7 @@ class Waking:
         if self._of[0] is not inputs or self._of[1] is not waiting:
             self._of = (inputs, waiting)
             advised = {source.key for source in inputs.variants if source.advisory}
-            self._variants = variants_to_wake(inputs, waiting) - advised
+            self._variants = self._choose(inputs, waiting) - advised
         return self._variants
 
     def sleeps(self, namespace: str) -> bool:

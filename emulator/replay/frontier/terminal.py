@@ -13,7 +13,7 @@ from emulator.replay.frontier import curves
 from emulator.replay.frontier.curves import Frontier, Point
 from emulator.replay.results import Comparison, PolicyResult
 
-_COLUMNS, _LINES = 62, 11
+_COLUMNS, _LINES = 62, 13
 _NINES = (
     (0.0, "100 %"),
     (1e-3, "99.9 %"),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from adapter import cli
-from adapter.formats import cases, fleet_file, step_cases
+from adapter.formats import cases, fleet_parts, step_cases
 
 MACHINE = {"kubeconfig"}
 """Defaults that depend on the machine: help names where they come from."""
@@ -60,7 +60,7 @@ def numbers(model: Any, name: str) -> list[tuple[str, str, object]]:
     [
         (cases.Case, "analyze"),
         (step_cases.StepCase, "analyze"),
-        (fleet_file.SettingsPart, "plan"),
+        (fleet_parts.SettingsPart, "plan"),
     ],
 )
 def test_defaults_that_a_document_has_are_those_of_the_help(model: Any, name: str) -> None:

@@ -182,7 +182,10 @@ def test_what_if_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     [
         ("capacity.B200=1", "no such type; there are A100, H100"),
         ("accelerator.B200.cost=1", "no accelerator 'B200'; there are A100, H100x2"),
-        ("nodes.a.b=1", "nodes: must be one of capacity, accelerator, class, variant"),
+        (
+            "nodes.a.b=1",
+            "nodes: must be one of capacity, accelerator, budget, class, group, variant",
+        ),
         ("capacity.A100", "must be SECTION.NAME.FIELD=VALUE"),
         (
             "accelerator.A100.cost=-1",

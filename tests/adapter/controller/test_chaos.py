@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.chaos import matrix as chaos
+from tests.adapter.controller import chaos_matrix as chaos
 
 
 @pytest.mark.parametrize("origin", ["direct", "prometheus"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from adapter import errors
-from adapter.resources.annotations import RETENTION, STARTUP, parse_seconds
+from adapter.resources.annotations import RETENTION, STARTUP, parse_number
 from adapter.settings.groups import all_declarations
 
 BOUNDS = {
@@ -19,7 +19,7 @@ BOUNDS = {
 def test_durations_have_the_bounds_of_the_flag(name: str, text: str) -> None:
     """A value in the wrong unit is refused; the error names the annotation, the flag and what is accepted."""
     with pytest.raises(errors.InputError) as caught:
-        parse_seconds({name: text}, name)
+        parse_number({name: text}, name)
     assert str(caught.value).startswith(f"metadata.annotations[{name}]: must be {BOUNDS[name]}")
     (declared,) = [item for item in all_declarations() if item.annotation == name]
     assert str(caught.value).endswith(f"; the setting is {declared.flag} / {name}")
@@ -28,6 +28,6 @@ def test_durations_have_the_bounds_of_the_flag(name: str, text: str) -> None:
 @pytest.mark.parametrize("name", BOUNDS)
 def test_durations_within_the_bounds(name: str) -> None:
     """In all ways to write one; without the annotation there is none."""
-    assert parse_seconds({name: "1m30s"}, name) == 90
-    assert parse_seconds({name: "1"}, name) == 1
-    assert parse_seconds({}, name) is None
+    assert parse_number({name: "1m30s"}, name) == 90
+    assert parse_number({name: "1"}, name) == 1
+    assert parse_number({}, name) is None

@@ -118,14 +118,14 @@ def test_what_the_adapter_writes_is_in_the_status() -> None:
     for path in (
         "currentAlloc.accelerator", "currentAlloc.numReplicas", "currentAlloc.load.arrivalRate",
         "desiredOptimizedAlloc.lastRunTime", "desiredOptimizedAlloc.numReplicas", "actuation.applied",
-        "conditions[].type", "observedGeneration",
+        "conditions[].type", "observedGeneration", "group.name", "group.share", "group.routing",
     ):  # fmt: skip
         assert path in status
     columns: dict[int, list[str]] = {}
     for column in VERSION["additionalPrinterColumns"]:
         columns.setdefault(column.get("priority", 0), []).append(column["name"].upper())
     assert columns[0] == [
-        "MODEL", "ACCELERATOR", "CURRENTREPLICAS", "OPTIMIZED", "METRICSREADY", "AGE",
+        "MODEL", "ACCELERATOR", "CURRENTREPLICAS", "OPTIMIZED", "SHARE", "METRICSREADY", "AGE",
     ]  # fmt: skip
     assert columns[1] == ["TARGET", "READY", "REASON", "MESSAGE"]
     assert VERSION["subresources"] == {"status": {}}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from adapter.planning.groups import Budget
 from adapter.resources import annotations as variant_annotations
 from adapter.settings import page
 from adapter.settings.control import Prometheus, Reconciling
@@ -20,6 +21,7 @@ DOCS = Path(__file__).parents[3] / "docs"
 KEYS = {
     "GLOBAL_OPT_INTERVAL": ("--interval", "7s", 7.0),
     "WVA_SCALE_TO_ZERO": ("--scale-to-zero", "True", True),
+    "budgets": ("", "[{cost: 5}]", (Budget(name="installation", cost=5.0),)),
     "PROMETHEUS_BASE_URL": ("--prometheus", "https://p:9090", "https://p:9090"),
     "PROMETHEUS_CA_CERT_PATH": ("--prometheus-ca-file", "/ca", Path("/ca")),
     "PROMETHEUS_CLIENT_CERT_PATH": ("--prometheus-client-cert", "/c", Path("/c")),
@@ -38,7 +40,7 @@ def group_of(key: str) -> type[Any]:
 
 
 def test_the_keys_are_those_of_the_workload_variant_autoscaler() -> None:
-    """Whoever comes from it keeps their ConfigMap."""
+    """Whoever comes from it keeps their ConfigMap; only budgets are ours."""
     assert {key: item.flag for key, item in by_key().items()} == {
         key: flag for key, (flag, _, _) in KEYS.items()
     }

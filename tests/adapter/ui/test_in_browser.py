@@ -17,7 +17,7 @@ from adapter.controller.state import VariantState
 from adapter.planning import plan as planning
 from adapter.resources.inputs import InvalidVariant
 from adapter.resources.stored_status import Decided
-from adapter.ui import rendering, scenarios
+from adapter.ui import rendering, scenarios, snapshots
 from emulator.demo import scenario
 from tests.adapter.ui import browser, page_checks
 from tests.adapter.ui.browser import Browser, Tab
@@ -51,10 +51,17 @@ async def site(
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def endpoints(site: tuple[Endpoints, Browser]) -> AsyncIterator[Endpoints]:
-    """The program; what a test makes of its states ends with the test."""
+async def endpoints(
+    site: tuple[Endpoints, Browser], monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Endpoints]:
+    """The program; what a test makes of its states ends with the test.
+
+    A page that is opened shows the present at any rate.
+    """
+    monkeypatch.setattr(snapshots, "FRESH_SHARE", 1e9)
     found, _ = site
     states, inputs = found.loop.states, found.loop.inputs
+    found._metrics._pages._snapshots._pause = 0.0
     yield found
     fleet_states.put(found, states)
     found.loop._reconciler._inputs = inputs

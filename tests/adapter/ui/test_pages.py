@@ -16,6 +16,7 @@ from adapter.app.endpoints import Endpoints
 from adapter.controller.state import VariantState
 from adapter.resources.inputs import InvalidVariant
 from adapter.resources.stored_status import Decided
+from adapter.ui import snapshots
 from emulator.demo import scenario
 from tests.fakes import fleet_states
 
@@ -23,8 +24,9 @@ KEY = "team-1/v0001"
 
 
 @pytest.fixture
-async def endpoints(tmp_path: Path) -> AsyncIterator[Endpoints]:
-    """The real program with a few variants."""
+async def endpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Endpoints]:
+    """The real program with a few variants; a page that is opened shows the present at any rate."""
+    monkeypatch.setattr(snapshots, "FRESH_SHARE", 1e9)
     objects = tmp_path / "variants"
     scenario.write_objects(objects)
     scenario.write_deployment(objects, (), 1)
@@ -118,3 +120,32 @@ async def test_odd_queries_have_a_page(endpoints: Endpoints, path: str) -> None:
 async def test_other_paths_are_not_found(endpoints: Endpoints, path: str) -> None:
     """Files are those of a list, and paths lead nowhere else."""
     assert "import" not in await page(endpoints, path, 404)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "status"),
+    [
+        ("application/x-www-form-urlencoded; charset=foo", b"load=100", 200),
+        ("application/x-www-form-urlencoded", b"load=%ff%fe", 400),
+        ("application/x-www-form-urlencoded", b"load=100&" + b"a=b&" * 200, 200),
+        ("application/x-www-form-urlencoded", b"\xff\x00" * 100, 200),
+        ("application/x-www-form-urlencoded", b"load=100" * 1000, 413),
+        ("multipart/form-data", b"x", 200),
+        ("multipart/form-data; boundary=x", b"--x", 200),
+        ("application/json", b"{}", 200),
+    ],
+)
+async def test_odd_forms_make_no_error_of_the_server(
+    endpoints: Endpoints, kind: str, body: bytes, status: int
+) -> None:
+    """Whatever is sent, there are both plans, a reason, or a refusal of what is too long."""
+    headers = {"Origin": endpoints.metrics_url, "Content-Type": kind}
+    url = f"{endpoints.metrics_url}/ui/what-if"
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(url, data=body, headers=headers) as response,
+    ):
+        text = await response.text()
+        assert response.status == status
+    if status != 413:
+        assert ("Both plans" in text) == (status == 200)

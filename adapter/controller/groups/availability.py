@@ -1,0 +1,135 @@
+"""Replicas of a variant that do not come: the others of its group take over, and give back later.
+
+What the scheduler, a quota, a scheduling gate or a crash keeps from serving is not counted on: the variant
+counts with what can run. It is asked for again after a time that doubles with every attempt in vain, so that
+the group does not swing between two variants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from adapter.resources.variant import VariantSource
+
+RETRY_SECONDS, MOST_RETRY_SECONDS = 300.0, 3600.0
+"""Time until a variant that could not get its replicas is asked for them again: first, and at most."""
+
+MISSING_SECONDS = 15.0
+"""Time after which pods that do not even exist count as refused, as by a ResourceQuota."""
+
+
+FOLLOW_SECONDS = 120.0
+"""Time after which a target that nobody follows counts as refused: its HPA is bounded or cannot read it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """Most replicas that a variant can run at the moment.
+
+    Attributes:
+        replicas: Number of replicas that can run; None where nothing limits it.
+        why: What keeps more from running; empty without a limit.
+        retry_at: Monotonic seconds at which more are asked for again.
+        delay: Time from the last evidence until then; it doubles with each attempt in vain.
+        missing_since: Monotonic time since which pods do not exist; None where they do.
+        behind_since: Monotonic time since which fewer replicas are asked of the scale target than the target
+            says; None where it follows.
+
+    """
+
+    replicas: int | None = None
+    why: str = ""
+    retry_at: float = 0.0
+    delay: float = 0.0
+    missing_since: float | None = None
+    behind_since: float | None = None
+
+    def most(self, now: float) -> int | None:
+        """Replicas to plan with at most; None for any number, also where it is time to ask for more."""
+        return None if self.replicas is None or now >= self.retry_at else self.replicas
+
+
+NO_LIMIT = Limit()
+
+
+def observe(before: Limit, source: VariantSource, *, asked: int | None, now: float) -> Limit:
+    """The limit after a look at the pods of a variant.
+
+    Args:
+        before: After the look before.
+        source: The variant as its objects describe it now.
+        asked: Published replicas; None without a valid target.
+        now: Monotonic seconds.
+
+    """
+    if source.existing is None:
+        return NO_LIMIT
+    missing = 0
+    if source.reference.kind != "LeaderWorkerSet":
+        missing = max(source.spec_replicas - source.existing, 0)
+    behind = max((asked or 0) - source.spec_replicas, 0)
+    before = replace(
+        before,
+        missing_since=_since(before.missing_since, missing, now),
+        behind_since=_since(before.behind_since, behind, now),
+    )
+    stuck = {
+        "unschedulable": source.unschedulable,
+        "held by a scheduling gate": source.gated,
+        "failing": source.failing,
+        "not created, as by a quota": _lasting(
+            missing, before.missing_since, MISSING_SECONDS, now=now
+        ),
+    }
+    number = min(sum(stuck.values()), source.spec_replicas)
+    stuck["not asked of the scale target"] = late = _lasting(
+        behind, before.behind_since, FOLLOW_SECONDS, now=now
+    )
+    if not number and not late:
+        return _without_evidence(before, source, now=now)
+    runs = source.spec_replicas - number
+    why = ", ".join(f"{count} {what}" for what, count in stuck.items() if count)
+    text = f"{number + late} of {source.spec_replicas + late} replicas do not come: {why}"
+    if before.replicas is None:
+        return replace(
+            before, replicas=runs, why=text, retry_at=now + RETRY_SECONDS, delay=RETRY_SECONDS
+        )
+    if now < before.retry_at:
+        # Those that are still there say the same again; none is more certain.
+        return replace(before, replicas=runs, why=text)
+    delay = min(2.0 * before.delay, MOST_RETRY_SECONDS)
+    return replace(before, replicas=runs, why=text, retry_at=now + delay, delay=delay)
+
+
+def _since(before: float | None, count: int, now: float) -> float | None:
+    if not count:
+        return None
+    return now if before is None else before
+
+
+def _lasting(count: int, since: float | None, seconds: float, *, now: float) -> int:
+    """The count where it has lasted for that long, else 0."""
+    return count if since is not None and now - since >= seconds else 0
+
+
+def _without_evidence(before: Limit, source: VariantSource, *, now: float) -> Limit:
+    if before.replicas is None:
+        return before
+    ready = 0 if source.pods_known and not source.pods else source.ready
+    if ready > before.replicas:
+        # What did not come has come.
+        return replace(
+            NO_LIMIT, missing_since=before.missing_since, behind_since=before.behind_since
+        )
+    forgotten = now > before.retry_at + MOST_RETRY_SECONDS
+    return NO_LIMIT if forgotten else before
+
+
+def notes(limits: Mapping[str, Limit], *, now: float) -> dict[str, str]:
+    """What to say of each limited variant, by key."""
+    return {
+        key: f"{item.why}; asked for again in {max(item.retry_at - now, 0.0):.0f} s"
+        for key, item in limits.items()
+        if item.replicas is not None and now < item.retry_at
+    }

@@ -1,0 +1,238 @@
+"""Owns one record per group: pools its demand before planning, and steps to its plan afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import structlog
+
+from adapter.collector import gateway
+from adapter.controller import demand
+from adapter.controller.groups import planned, stepping, waking
+from adapter.controller.groups.demanded import Cycle, ready
+from adapter.controller.groups.planned import PlannedGroup
+from adapter.controller.groups.state import GroupRecord, GroupState
+from adapter.controller.settings import LoopSettings
+from adapter.controller.sizing import SizedVariant
+from adapter.controller.stabilization import StableTarget
+from adapter.controller.state import VariantRecord, VariantState
+from adapter.planning import fleet
+from adapter.planning import plan as planning
+from adapter.planning.groups import Ceiling, Group
+from adapter.resources.inputs import Inputs
+from adapter.resources.model_groups.forming import ModelGroup
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupPlan:
+    """All groups of one reconcile cycle before planning.
+
+    Attributes:
+        groups: What the planner gets of each.
+        variants: Their variants by key, with their bounds as members.
+        sized: Variants by key that are planned though none of their replicas serves.
+        planned: The groups by name.
+
+    """
+
+    groups: tuple[Group, ...] = ()
+    variants: Mapping[str, fleet.Variant] = field(default_factory=dict)
+    sized: Mapping[str, SizedVariant] = field(default_factory=dict)
+    planned: Mapping[str, PlannedGroup] = field(default_factory=dict)
+
+
+class Groups:
+    """The groups of a fleet; without any, nothing is different from variants that are alone."""
+
+    def __init__(self) -> None:
+        self._groups: tuple[ModelGroup, ...] = ()
+        self._records: dict[str, GroupRecord] = {}
+        self._by_member: dict[str, str] = {}
+        self._members: dict[str, tuple[str, ...]] = {}
+        self.ceilings: tuple[Ceiling, ...] = ()
+
+    @property
+    def states(self) -> Mapping[str, GroupState]:
+        """Groups after the last reconcile cycle, by name."""
+        return {name: item.state for name, item in self._records.items() if item.state}
+
+    @property
+    def carried(self) -> frozenset[str]:
+        """Names of groups whose present replicas carry their demand without those that the last plan adds."""
+        return frozenset(name for name, item in self._records.items() if item.carried)
+
+    def apply_inputs(self, inputs: Inputs, settings: LoopSettings) -> None:
+        """Use the groups of new objects; one that stays keeps what is known of it."""
+        self._groups = tuple(
+            group for group in inputs.groups if group.named or settings.model_groups
+        )
+        self._records = {
+            group.name: self._records.get(group.name, GroupRecord()) for group in self._groups
+        }
+        self._members = {group.name: group.members for group in self._groups}
+        self._by_member = {key: group.name for group in self._groups for key in group.members}
+
+    def forget(self) -> None:
+        """Forget what this process planned before: another one has decided since."""
+        self._records = {
+            name: replace(item, since=None, demands=(), raised_at=None)
+            for name, item in self._records.items()
+        }
+
+    def attached(self, record: VariantRecord, cycle: Cycle) -> VariantRecord:
+        """The record of a variant with the state of its group, and with what replicas cost that only stay."""
+        group = self._records.get(self._by_member.get(record.source.key, ""))
+        state = record.state
+        if group is None:
+            return (
+                record if state.group is None else replace(record, state=replace(state, group=None))
+            )
+        state = replace(state, group=group.state)
+        decision = state.decision
+        if decision is not None and decision.group and not decision.candidate.replicas:
+            units = {p.accelerator: p.accelerator_count for p in record.source.profiles}
+            unit = cycle.costs.get(state.accelerator, 0.0) * units.get(state.accelerator, 1)
+            state = replace(state, cost=unit * (state.desired or 0))
+        return replace(record, state=state)
+
+    def starting(self, states: Mapping[str, VariantState]) -> frozenset[str]:
+        """Keys of variants at zero replicas that the plan of their group starts."""
+        return frozenset(
+            key
+            for key in self._by_member
+            if (state := states.get(key)) is not None
+            and state.source.spec_replicas == 0
+            and (state.desired or 0) > 0
+            and state.group is not None
+            and not state.problem
+        )
+
+    def record_rates(
+        self,
+        rates: Iterable[tuple[str, float, float]],
+        sources: Mapping[str, VariantRecord],
+    ) -> bool:
+        """Record arrival rates of variants; whether a group's exceeds what it was last sized for.
+
+        A group's rate is known once every variant that serves has shown its own.
+
+        Args:
+            rates: Variant key, requests per second, and monotonic time.
+            sources: Records of variants by key.
+
+        """
+        exceeded = False
+        touched: set[str] = set()
+        for key, rate, at in rates:
+            name = self._by_member.get(key)
+            if name is not None:
+                record = self._records[name]
+                self._records[name] = replace(record, rates={**record.rates, key: (rate, at)})
+                touched.add(name)
+        for name in touched:
+            serving = {
+                key
+                for key in self._members[name]
+                if (item := sources.get(key)) is not None and ready(item.source) > 0
+            }
+            self._records[name], exceeds = with_rates(self._records[name], serving)
+            exceeded |= exceeds
+        return exceeded
+
+    def is_member(self, key: str) -> bool:
+        """Whether a variant is in a group."""
+        return key in self._by_member
+
+    def to_wake(
+        self,
+        inputs: Inputs,
+        waiting: Mapping[gateway.ModelKey, gateway.Demand],
+        settings: LoopSettings,
+    ) -> frozenset[str]:
+        """Keys of variants to start because requests came for a model without replicas.
+
+        The variant of a group is chosen by start-up and cost; a variant alone is the cheapest of its model.
+        """
+        sources = {source.key: source for source in inputs.variants}
+        keys = demand.variants_to_wake(inputs, waiting)
+        costs = {item.name: item.unit_cost for item in inputs.accelerators}
+        chosen = set()
+        for key in keys:
+            name = self._by_member.get(key)
+            if name is None:
+                chosen.add(key)
+                continue
+            members = [sources[k] for k in self._members[name] if k in sources]
+            if any(source.replicas or source.spec_replicas for source in members):
+                continue  # others of its group serve, or come
+            record = self._records[name]
+            key_to_wake, why = waking.first(
+                waking.sleeper(record, source, costs, settings) for source in members
+            )
+            chosen.add(key_to_wake)
+            if record.state is not None and record.state.waking != why:
+                self._records[name] = replace(record, state=replace(record.state, waking=why))
+        return frozenset(chosen)
+
+    def plan(
+        self,
+        sized: Mapping[str, SizedVariant],
+        records: Mapping[str, VariantRecord],
+        cycle: Cycle,
+    ) -> GroupPlan:
+        """What the planner gets of all groups."""
+        found: dict[str, PlannedGroup] = {}
+        for group in self._groups:
+            item = planned.plan_group(self._records[group.name], group, sized, records, cycle)
+            self._records[group.name] = replace(item.record, state=item.state)
+            found[group.name] = item
+        return GroupPlan(
+            groups=tuple(item.group for item in found.values() if item.group is not None),
+            variants={
+                key: value for item in found.values() for key, value in item.variants.items()
+            },
+            sized={key: value for item in found.values() for key, value in item.sized.items()},
+            planned=found,
+        )
+
+    def step(
+        self,
+        before: GroupPlan,
+        plan: planning.Plan,
+        records: Mapping[str, VariantRecord],
+        cycle: Cycle,
+    ) -> dict[str, StableTarget]:
+        """Targets of all planned members: more at once, fewer once those that replace them are ready."""
+        targets: dict[str, StableTarget] = {}
+        for name, item in before.planned.items():
+            if name not in self._records or item.group is None:
+                continue
+            self._records[name], stepped = stepping.step(
+                self._records[name], item, plan, records, cycle
+            )
+            targets |= stepped
+        return targets
+
+
+def with_rates(record: GroupRecord, serving: Collection[str]) -> tuple[GroupRecord, bool]:
+    """The record with the trend of its rate, and whether that exceeds what the group was last sized for.
+
+    Args:
+        record: With the rates of members since the last one of the trend.
+        serving: Keys of members that serve: the group's rate is known once each has shown its own.
+
+    """
+    if not frozenset(serving) <= record.rates.keys():
+        return record, False
+    total = sum(rate for rate, _ in record.rates.values())
+    at = max(at for _, at in record.rates.values())
+    state = record.state
+    exceeds = (
+        state is not None
+        and state.decision is not None
+        and demand.exceeds_forecast(record.trend, total, at=at, sized_rps=state.demand_rpm / 60.0)
+    )
+    return replace(record, rates={}, trend=demand.record(record.trend, total, at=at)), exceeds

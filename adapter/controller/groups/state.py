@@ -1,0 +1,93 @@
+"""What the control loop knows of one group, and what it says of it after a reconcile cycle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from adapter.collector.traffic import Traffic
+from adapter.controller.groups.availability import Limit
+from adapter.planning.groups import GroupDecision, Routing
+from analyzer import forecast
+
+
+@dataclass(frozen=True, slots=True)
+class Demanded:
+    """Requests per second that a group was sized for at a monotonic time, without what only waited."""
+
+    at: float
+    rate_rps: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupState:
+    """One group after a reconcile cycle: for status, telemetry and explanations.
+
+    Attributes:
+        name: Name of the group, unique.
+        members: Keys of its variants.
+        routing: How its gateway spreads requests, as planned with.
+        spread: How its pods are offered requests as observed: even, uneven, or empty while it is not known.
+        per_pod_rpm: Requests per minute that one ready pod of each variant is offered, by key.
+        observed_rpm: Requests per minute at its pods.
+        gateway_rpm: Requests per minute at its gateways; None where none counts them.
+        waiting: Requests that wait at its gateways and pods.
+        demand_rpm: Requests per minute that it is sized for.
+        notes: Why that differs from what is observed, and what it lacks, a clause each.
+        unavailable: What keeps replicas of a variant from coming, by key.
+        outside: Why a variant is not planned with the group, by key.
+        waking: Variant that last woke it from zero, and why; empty before.
+        decision: What was decided; None where it could not be planned.
+        problem: Why it could not be planned; empty where it was.
+        targets: Replicas that are asked for, by key.
+        held: Why a variant is not given what was planned, by key.
+
+    """
+
+    name: str
+    members: tuple[str, ...]
+    routing: Routing
+    spread: str = ""
+    per_pod_rpm: Mapping[str, float] = field(default_factory=dict)
+    observed_rpm: float = 0.0
+    gateway_rpm: float | None = None
+    waiting: float = 0.0
+    demand_rpm: float = 0.0
+    notes: tuple[str, ...] = ()
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+    outside: Mapping[str, str] = field(default_factory=dict)
+    waking: str = ""
+    decision: GroupDecision | None = None
+    problem: str = ""
+    targets: Mapping[str, int] = field(default_factory=dict)
+    held: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupRecord:
+    """All that the control loop knows of one group.
+
+    Attributes:
+        trend: Trend of its arrival rate; None before the first observation.
+        since: Monotonic time of its first plan by this process; None before it.
+        demands: What it was sized for within the stabilization window, oldest first.
+        raised_at: Monotonic time of the last target of it that was higher than before; None before it.
+        limits: Replicas that can run, by variant key, where something keeps others from it.
+        startups: Start-up times of its variants as last seen, seconds, by key: none shows at zero replicas.
+        traffic: Its last traffic with known lengths of requests; None before the first.
+        rates: Arrival rates of members since the last one of the trend, with their times, by key.
+        carried: Whether the replicas that were asked for before the last cycle carry its demand.
+        state: What is said of it; None before its first cycle.
+
+    """
+
+    trend: forecast.State | None = None
+    since: float | None = None
+    demands: tuple[Demanded, ...] = ()
+    raised_at: float | None = None
+    limits: Mapping[str, Limit] = field(default_factory=dict)
+    startups: Mapping[str, float] = field(default_factory=dict)
+    traffic: Traffic | None = None
+    rates: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    carried: bool = False
+    state: GroupState | None = None

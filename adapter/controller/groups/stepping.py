@@ -1,0 +1,138 @@
+"""From the plan of a group to the targets of its variants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from adapter.controller.groups import transitions
+from adapter.controller.groups.demanded import Cycle, ready
+from adapter.controller.groups.planned import PlannedGroup, asked, unit_cost
+from adapter.controller.groups.state import GroupRecord
+from adapter.controller.groups.transitions import Part, Step
+from adapter.controller.stabilization import StableTarget
+from adapter.controller.state import VariantRecord
+from adapter.planning import plan as planning
+
+
+def step(
+    record: GroupRecord,
+    item: PlannedGroup,
+    plan: planning.Plan,
+    records: Mapping[str, VariantRecord],
+    cycle: Cycle,
+) -> tuple[GroupRecord, dict[str, StableTarget]]:
+    """The record with what was decided, and targets by variant key.
+
+    Args:
+        record: What is known of the group.
+        item: What the planner got.
+        plan: What was planned.
+        records: Records of variants by key.
+        cycle: What all groups share.
+
+    """
+    decision = plan.groups.get(item.state.name)
+    decided = {
+        key: plan.decisions[key]
+        for key in item.variants
+        if key in plan.decisions and key in records
+    }
+    if decision is None or decision.served == "none" or not decided:
+        why = plan.set_aside.get(item.state.name, "") or (
+            decision.reason if decision else "not planned"
+        )
+        return replace(record, state=replace(item.state, decision=decision, problem=why)), {}
+    parts = [
+        _part(
+            decided[key],
+            item,
+            records[key],
+            per_thousand=decision.marginal_costs.get(key, 0.0),
+            cycle=cycle,
+        )
+        for key in decided
+    ]
+    demand_rps, routing = decision.demand_rpm / 60.0, item.state.routing
+    since = cycle.now if record.since is None else record.since
+    stepped = transitions.step(parts, demand_rps=demand_rps, routing=routing)
+    stepped = _settled(stepped, parts, since=since, records=records, cycle=cycle)
+    limits = cycle.settings.limits
+    stepped = transitions.limited(stepped, parts, up=limits.step_up, down=limits.step_down)
+    raised = any(stepped.replicas[part.key] > part.target for part in parts)
+    record = replace(
+        record,
+        state=replace(
+            item.state, decision=decision, targets=stepped.replicas, held=stepped.reasons
+        ),
+        since=since,
+        raised_at=cycle.now if raised else record.raised_at,
+        carried=transitions.carries(parts, demand_rps=demand_rps, routing=routing),
+    )
+    return record, {
+        key: _target(key, stepped, records[key], chosen.candidate.accelerator)
+        for key, chosen in decided.items()
+    }
+
+
+def _target(key: str, stepped: Step, record: VariantRecord, accelerator: str) -> StableTarget:
+    return StableTarget(
+        replicas=stepped.replicas[key],
+        reason=stepped.reasons.get(key, ""),
+        stabilization=replace(record.stabilization, accelerator=accelerator),
+    )
+
+
+def _settled(
+    stepped: Step,
+    parts: Sequence[Part],
+    *,
+    since: float,
+    records: Mapping[str, VariantRecord],
+    cycle: Cycle,
+) -> Step:
+    """The step without fewer replicas while nothing is known of the demand of the last window."""
+    replicas, reasons = dict(stepped.replicas), dict(stepped.reasons)
+    for part in parts:
+        window = cycle.settings.limits_for(records[part.key].source).down_seconds
+        left = since + window - cycle.now
+        if window > 0 and left > 0 and replicas[part.key] < part.target:
+            replicas[part.key] = part.target
+            reasons[part.key] = (
+                f"held at {part.target} for {left:.0f} s more: the demand of the stabilization window is not"
+                " known yet"
+            )
+    return Step(replicas=replicas, reasons=reasons)
+
+
+def _part(
+    decision: planning.Decision,
+    item: PlannedGroup,
+    record: VariantRecord,
+    *,
+    per_thousand: float,
+    cycle: Cycle,
+) -> Part:
+    """One variant in the transition; `per_thousand`: cents per 1,000 requests of one replica more."""
+    candidate, source = decision.candidate, record.source
+    key = source.key
+    cost = candidate.cost / candidate.replicas if candidate.replicas else 0.0
+    rate = candidate.max_rate_rpm / 60.0
+    if not candidate.replicas:
+        cost = unit_cost(item.variants[key], cycle.costs)
+        # Cents per hour over cents per 1,000 requests: thousands of requests per hour.
+        rate = cost / per_thousand / 3.6 if per_thousand > 0 else 0.0
+    present = record.state.accelerator or source.accelerator
+    other = bool(candidate.accelerator) and bool(present) and candidate.accelerator != present
+    weight = 1.0 if item.group is None else item.group.members[key].weight
+    return Part(
+        key=key,
+        # Replicas that do not come count for nothing, and still are the variant's least.
+        planned=max(candidate.replicas, item.variants[key].min_replicas),
+        # Replicas of another accelerator are another number.
+        target=candidate.replicas if other else asked(record),
+        ready=ready(source),
+        rate_rps=rate,
+        cost=cost,
+        weight=weight,
+    )

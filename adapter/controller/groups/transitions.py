@@ -1,0 +1,163 @@
+"""From the replicas of a group to those that were planned, without losing what serves.
+
+Replicas of one variant go only when those that replace them are ready; more replicas are asked for at once.
+What starts is in the plan already, so that nothing is asked for twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from adapter.planning.groups import Routing
+
+_EPSILON = 1e-9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One variant of a group in a transition.
+
+    Attributes:
+        key: Key of the variant.
+        planned: Replicas that were planned.
+        target: Replicas that are asked for now.
+        ready: Replicas that serve now.
+        rate_rps: Requests per second that one replica carries within the SLO targets; 0 where unknown.
+        cost: Cost of one replica, cents per hour.
+        weight: Part of the requests that the gateway sends here, under routing weights.
+
+    """
+
+    key: str
+    planned: int
+    target: int
+    ready: int
+    rate_rps: float
+    cost: float
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """Replicas to ask for now, and why they are not those that were planned.
+
+    Attributes:
+        replicas: Replicas by variant key.
+        reasons: Why a variant is not given what was planned, by key.
+
+    """
+
+    replicas: Mapping[str, int]
+    reasons: Mapping[str, str]
+
+
+def capacity(parts: Sequence[Part], replicas: Mapping[str, int], routing: Routing) -> float:
+    """Requests per second that so many replicas carry within the SLO targets.
+
+    A gateway that knows the load gives each replica what it carries. One that gives all the same is bounded
+    by the slowest, and one with weights by the variant that has least for its part.
+    """
+    used = [(part, replicas[part.key]) for part in parts if replicas[part.key] > 0]
+    if not used:
+        return 0.0
+    if routing == "round-robin":
+        return min(part.rate_rps for part, _ in used) * sum(number for _, number in used)
+    if routing == "weights":
+        whole = sum(part.weight for part in parts)
+        return min(
+            (
+                part.rate_rps * replicas[part.key] * whole / part.weight
+                for part in parts
+                if part.weight > 0
+            ),
+            default=0.0,
+        )
+    return sum(part.rate_rps * number for part, number in used)
+
+
+def step(
+    parts: Sequence[Part],
+    *,
+    demand_rps: float,
+    routing: Routing,
+) -> Step:
+    """The next step from what is asked for to what was planned.
+
+    Args:
+        parts: The variants of one group.
+        demand_rps: Requests per second that the group was planned for.
+        routing: How requests reach the replicas.
+
+    """
+    planned = {part.key: part.planned for part in parts}
+    # A plan that is short of devices or money is no reason to keep everything.
+    needed = min(demand_rps, capacity(parts, planned, routing))
+    replicas = {part.key: max(part.planned, part.target) for part in parts}
+    reasons: dict[str, str] = {}
+    for part in sorted(parts, key=_dearest_first):
+        if part.target <= part.planned:
+            continue
+        replicas[part.key] = _lowered(part, parts, replicas, needed, routing)
+        waiting = replicas[part.key] - part.planned
+        if waiting > 0:
+            reasons[part.key] = (
+                f"{waiting} of {replicas[part.key]} replicas stay until those that replace them are ready"
+            )
+    return Step(replicas=replicas, reasons=reasons)
+
+
+def carries(parts: Sequence[Part], *, demand_rps: float, routing: Routing) -> bool:
+    """Whether the replicas that are asked for now carry a demand, once all of them are ready."""
+    present = {part.key: part.target for part in parts}
+    return capacity(parts, present, routing) >= demand_rps * (1.0 - _EPSILON)
+
+
+def _dearest_first(part: Part) -> tuple[float, str]:
+    return -part.cost / max(part.rate_rps, _EPSILON), part.key
+
+
+def _lowered(
+    part: Part,
+    parts: Sequence[Part],
+    replicas: Mapping[str, int],
+    needed: float,
+    routing: Routing,
+) -> int:
+    """The least replicas of a part with which what is ready carries the demand."""
+
+    def ready(number: int) -> float:
+        return capacity(
+            parts,
+            {
+                other.key: min(
+                    other.ready, number if other.key == part.key else replicas[other.key]
+                )
+                for other in parts
+            },
+            routing,
+        )
+
+    now = ready(part.target)
+    for number in range(part.planned, part.target):
+        after = ready(number)
+        # Without a slow replica, a gateway that gives all the same may carry more.
+        if after >= needed * (1.0 - _EPSILON) or after > now * (1.0 + _EPSILON):
+            return number
+    return part.target
+
+
+def limited(before: Step, parts: Sequence[Part], *, up: int | None, down: int | None) -> Step:
+    """The step with at most so many replicas more and fewer per variant; None: any number."""
+    replicas, reasons = dict(before.replicas), dict(before.reasons)
+    for part in parts:
+        wanted = replicas[part.key]
+        low = part.target if down is None else max(part.target - down, 0)
+        high = part.target if up is None else part.target + up
+        if up is not None and wanted > high:
+            replicas[part.key] = high
+            reasons[part.key] = f"{high} instead of {wanted}: {up} more at a time"
+        elif down is not None and wanted < low:
+            replicas[part.key] = low
+            reasons[part.key] = f"{low} instead of {wanted}: {down} fewer at a time"
+    return replace(before, replicas=replicas, reasons=reasons)

@@ -1,0 +1,256 @@
+"""`groups` and `budgets` of a fleet document.
+
+A bad group is left out with all its variants and its reason; the others are planned. A bad budget is refused,
+as a plan without it could exceed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from adapter.errors import InputError
+from adapter.formats.fleet_parts import (
+    Count,
+    CurrentPart,
+    NonNegative,
+    Part,
+    ProfilePart,
+    VariantPart,
+    first_problem,
+    listed,
+    name_of,
+    variant_of,
+)
+from adapter.planning import fleet
+from adapter.planning.groups import (
+    INTERRUPTIBLE_SHARE,
+    Budget,
+    BudgetScope,
+    Group,
+    LengthClass,
+    Member,
+    Routing,
+)
+
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Ceiling = Annotated[float, Field(ge=-1, allow_inf_nan=False)]
+Quota = Annotated[int, Field(ge=-1, le=2**31 - 1)]
+
+
+class LengthPart(Part):
+    """`groups[].length_classes[]`: part of the requests with their mean lengths."""
+
+    name: str = Field(min_length=1)
+    share: Share
+    input_tokens: NonNegative = 0.0
+    output_tokens: NonNegative
+
+
+class MemberPart(Part):
+    """`groups[].variants[]`: one accelerator, or each that the model has a profile of."""
+
+    name: str = Field(min_length=1)
+    accelerator: str = ""
+    model: str = ""
+    service_class: str = Field(default="", alias="class")
+    min_replicas: Count = 1
+    max_replicas: Count | None = None
+    max_batch: Count = 0
+    current: Count | CurrentPart = 0
+    available: Count | None = None
+    interruptible: bool = False
+    weight: NonNegative = 1.0
+
+
+class GroupPart(Part):
+    """`groups[]`: variants that share one demand; the rate in requests per minute."""
+
+    name: str = Field(min_length=1)
+    namespace: str = ""
+    model: str = Field(min_length=1)
+    service_class: str = Field(alias="class", min_length=1)
+    rate_rpm: NonNegative
+    input_tokens: NonNegative = 0.0
+    output_tokens: NonNegative
+    input_tokens_cv: NonNegative = 0.0
+    output_tokens_cv: NonNegative = 0.0
+    cached_tokens: NonNegative = 0.0
+    routing: Routing = "least-loaded"
+    interruptible_share: Share = INTERRUPTIBLE_SHARE
+    length_classes: tuple[LengthPart, ...] = ()
+    variants: Annotated[tuple[MemberPart, ...], Field(min_length=1)]
+
+
+class BudgetPart(Part):
+    """`budgets[]`: -1 is unlimited, 0 denies everything; the cost in cents per hour."""
+
+    name: str = Field(min_length=1)
+    scope: BudgetScope = "installation"
+    subject: str = ""
+    cost: Ceiling = -1
+    devices: Quota = -1
+    quotas: dict[str, Quota] = Field(default_factory=dict)
+
+
+def groups(
+    raw: Sequence[Mapping[str, Any]],
+    profiles: Sequence[ProfilePart],
+    left_out: dict[str, str],
+    variants: Sequence[fleet.Variant],
+) -> tuple[tuple[Group, ...], tuple[fleet.Variant, ...]]:
+    """Groups and their variants; those that were left out are added to `left_out` with their reasons."""
+    found: list[Group] = []
+    members: list[fleet.Variant] = []
+    taken = {variant.name for variant in variants}
+    for index, item in enumerate(raw):
+        name = name_of(item) or f"groups[{index}]"
+        try:
+            part = GroupPart.model_validate(item)
+        except ValidationError as error:
+            reason = first_problem(error)
+        else:
+            reason = _problem(part, profiles, taken)
+            if any(group.name == name for group in found):
+                name, reason = f"{name} (groups[{index}])", "name: is taken by another group"
+            if not reason:
+                found.append(_group(part))
+                members += [_member(part, member, profiles) for member in part.variants]
+                taken |= {member.name for member in part.variants}
+                continue
+        left_out[name] = reason
+        inner = item.get("variants")
+        for member in inner if isinstance(inner, list | tuple) else ():
+            if (variant := name_of(member)) and variant not in taken:
+                left_out.setdefault(variant, f"group {name}: {reason}")
+    return tuple(found), tuple(members)
+
+
+def _problem(part: GroupPart, profiles: Sequence[ProfilePart], taken: set[str]) -> str:
+    """What is wrong with a group, with the field; empty where nothing is."""
+    return next(_problems(part, profiles, taken), "")
+
+
+def _problems(part: GroupPart, profiles: Sequence[ProfilePart], taken: set[str]) -> Iterator[str]:
+    there = {profile.accelerator for profile in profiles if profile.model == part.model}
+    if not there:
+        models = listed({profile.model for profile in profiles})
+        yield f"model: {part.model!r} has no profile; there are {models}"
+    names = [member.name for member in part.variants]
+    for member in part.variants:
+        where = f"variants: {member.name}"
+        if member.service_class not in ("", part.service_class):
+            yield f"{where}: class {member.service_class!r} is not the group's, {part.service_class!r}"
+        if member.model not in ("", part.model):
+            yield f"{where}: model {member.model!r} is not the group's, {part.model!r}"
+        if member.name in taken or names.count(member.name) > 1:
+            yield f"{where}: name is taken by another variant"
+        if member.accelerator and member.accelerator not in there:
+            yield f"{where}: accelerator {member.accelerator!r} has no profile; there are {listed(there)}"
+        if member.max_replicas is not None and member.max_replicas < member.min_replicas:
+            yield f"{where}: max_replicas {member.max_replicas} is less than min_replicas"
+    total = sum(item.share for item in part.length_classes)
+    if part.length_classes and abs(total - 1.0) > 1e-6:
+        yield f"length_classes: shares must sum up to 1, not {total:g}"
+
+
+def _variant_part(part: GroupPart, member: MemberPart) -> VariantPart:
+    now = member.current
+    if isinstance(now, int):
+        now = CurrentPart(accelerator=member.accelerator if now else "", replicas=now)
+    return VariantPart.model_validate(
+        {
+            "name": member.name,
+            "model": part.model,
+            "class": part.service_class,
+            "rate_rpm": part.rate_rpm,
+            "input_tokens": part.input_tokens,
+            "output_tokens": part.output_tokens,
+            "input_tokens_cv": part.input_tokens_cv,
+            "output_tokens_cv": part.output_tokens_cv,
+            "cached_tokens": part.cached_tokens,
+            "min_replicas": member.min_replicas,
+            "max_replicas": member.max_replicas,
+            "max_batch": member.max_batch,
+            "current": now,
+        }
+    )
+
+
+def _member(part: GroupPart, member: MemberPart, profiles: Sequence[ProfilePart]) -> fleet.Variant:
+    mine = [p for p in profiles if member.accelerator in ("", p.accelerator)]
+    return variant_of(_variant_part(part, member), mine)
+
+
+def _group(part: GroupPart) -> Group:
+    traffic = variant_of(_variant_part(part, part.variants[0]), ()).load
+    return Group(
+        name=part.name,
+        namespace=part.namespace,
+        model=part.model,
+        service_class=part.service_class,
+        variants=tuple(member.name for member in part.variants),
+        traffic=traffic,
+        routing=part.routing,
+        members={
+            member.name: Member(
+                available=member.available,
+                unavailable_reason="" if member.available is None else "available is given",
+                interruptible=member.interruptible,
+                weight=member.weight,
+            )
+            for member in part.variants
+        },
+        interruptible_share=part.interruptible_share,
+        length_classes=tuple(LengthClass(**item.model_dump()) for item in part.length_classes),
+    )
+
+
+def budgets(raw: Sequence[Mapping[str, Any]], place: str) -> tuple[Budget, ...]:
+    """Budgets of a document.
+
+    Raises:
+        InputError: one is unusable; names the place, the budget and the field.
+
+    """
+    found: list[Budget] = []
+    for index, item in enumerate(raw):
+        name = name_of(item) or f"budgets[{index}]"
+        try:
+            part = BudgetPart.model_validate(item)
+        except ValidationError as error:
+            raise InputError(f"{place}: budget {name}: {first_problem(error)}") from error
+        if any(other.name == part.name for other in found):
+            raise InputError(f"{place}: budgets: {name} is there twice")
+        if part.scope != "installation" and not part.subject:
+            raise InputError(f"{place}: budget {name}: subject: name the {part.scope}, or default")
+        found.append(
+            Budget(
+                name=part.name,
+                scope=part.scope,
+                subject=part.subject,
+                cost=-1.0 if part.cost < 0 else part.cost,
+                devices=part.devices,
+                devices_by_type=part.quotas,
+            )
+        )
+    return tuple(found)
+
+
+def changed(raw: Sequence[Any], name: str, field: str, value: Any) -> list[Any] | None:
+    """Groups with one field of one of their variants changed; None where no group has the variant."""
+    edited: list[Any] = []
+    found = False
+    for group in raw:
+        members = group.get("variants") if isinstance(group, Mapping) else None
+        if not isinstance(members, list | tuple) or not any(
+            name_of(item) == name for item in members
+        ):
+            edited.append(group)
+            continue
+        found = True
+        fresh = [{**item, field: value} if name_of(item) == name else item for item in members]
+        edited.append({**group, "variants": fresh})
+    return edited if found else None

@@ -1,0 +1,1 @@
+"""Fleets with groups or budgets: all variants are placed at once."""

@@ -1,0 +1,117 @@
+"""Devices and budgets as resources of a placement, and what each replica takes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from adapter.planning import fleet as fleets
+from adapter.planning.groups import EVERY, Budget
+from adapter.planning.pairs import Pair
+from optimizer.placement.problem import Resource
+
+
+def namespace_of(variant: fleets.Variant) -> str:
+    """Namespace that budgets count a variant in; empty where there is none."""
+    return variant.namespace or variant.name.rpartition("/")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """A resource and whose replicas count in it.
+
+    Attributes:
+        devices: device type or accelerator that is counted; empty counts all; None counts cost.
+
+    """
+
+    resource: Resource
+    devices: str | None
+    scope: str = "installation"
+    subject: str = ""
+
+    def amount(self, pair: Pair, namespace: str) -> float:
+        """What one replica takes."""
+        variant, accelerator = pair.variant, pair.accelerator
+        if self.scope == "namespace" and self.subject != namespace:
+            return 0.0
+        if self.scope == "class" and self.subject != variant.service_class:
+            return 0.0
+        units = pair.profile.accelerator_count
+        if self.devices is None:
+            return accelerator.unit_cost * units
+        if self.devices in ("", accelerator.device_type):
+            return float(units * accelerator.multiplicity)
+        return float(units) if self.devices == accelerator.name else 0.0
+
+
+class Ceilings:
+    """All resources of a fleet.
+
+    Args:
+        fleet: The fleet with its capacity and budgets.
+
+    Attributes:
+        resources: devices by type, then the ceilings of budgets.
+
+    """
+
+    def __init__(self, fleet: fleets.Fleet) -> None:
+        counted = [
+            _Counted(Resource(f"capacity {kind}", float(count), "devices"), kind)
+            for kind, count in (fleet.capacity or {}).items()
+        ]
+        if fleet.capacity is not None:
+            kinds = {item.device_type for item in fleet.accelerators} - fleet.capacity.keys()
+            counted += [
+                _Counted(Resource(f"capacity {kind}", 0.0, "devices"), kind)
+                for kind in sorted(kinds)
+            ]
+        self._kinds = {item.device_type for item in fleet.accelerators}
+        self.capacities = len(counted)
+        for budget in fleet.budgets:
+            for subject in _subjects(budget, fleet):
+                counted += _of_budget(budget, subject)
+        self._counted = counted
+        self.resources = tuple(item.resource for item in counted)
+
+    def uses(self, pair: Pair, namespace: str) -> tuple[tuple[int, float], ...]:
+        """What one replica of a pair takes of each resource."""
+        found = []
+        for index, item in enumerate(self._counted):
+            if index < self.capacities and item.devices != pair.accelerator.device_type:
+                continue
+            amount = item.amount(pair, namespace)
+            if amount:
+                found.append((index, amount))
+        return tuple(found)
+
+
+def _subjects(budget: Budget, fleet: fleets.Fleet) -> Sequence[str]:
+    """Whom a budget is about: one, or everyone without a budget of their own."""
+    if budget.scope == "installation" or budget.subject != EVERY:
+        return [budget.subject]
+    own = {item.subject for item in fleet.budgets if item.scope == budget.scope}
+    if budget.scope == "class":
+        there = {variant.service_class for variant in fleet.variants}
+    else:
+        there = {namespace_of(variant) for variant in fleet.variants}
+        there |= {group.namespace for group in fleet.groups if group.namespace}
+    return sorted(there - own)
+
+
+def _of_budget(budget: Budget, subject: str) -> Iterator[_Counted]:
+    name = f"budget {budget.name}"
+    if budget.subject == EVERY and budget.scope != "installation":
+        name += f" ({subject})"
+    limits: list[tuple[str, float, str, str | None]] = [
+        (f"{name}: cost", budget.cost, "cents/h", None),
+        (f"{name}: devices", float(budget.devices), "devices", ""),
+    ]
+    limits += [
+        (f"{name}: {kind}", float(count), "devices", kind)
+        for kind, count in budget.devices_by_type.items()
+    ]
+    for title, limit, unit, devices in limits:
+        if limit >= 0:
+            yield _Counted(Resource(title, limit, unit), devices, budget.scope, subject)

@@ -1,0 +1,137 @@
+"""Items one after another, each the cheapest pattern that still fits; then leftovers under the policy.
+
+Of one priority, those that take the smallest part of what is left go first: more of them are served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+
+import numpy as np
+
+from optimizer.placement import worth
+from optimizer.placement.patterns import Patterns
+from optimizer.placement.problem import (
+    FloatArray,
+    IntArray,
+    Item,
+    Placed,
+    Problem,
+    nothing,
+)
+
+_ROOM = 1e-9
+
+
+class Run:
+    """One solution in the making.
+
+    Attributes:
+        placed: what each item has so far, by name.
+
+    """
+
+    def __init__(self, problem: Problem, known: Mapping[str, Patterns]) -> None:
+        self._known = known
+        self._free = np.array([resource.limit for resource in problem.resources])
+        self.placed: dict[str, Placed] = {item.name: nothing(item) for item in problem.items}
+
+    def _room(self, item: Item) -> FloatArray:
+        free: FloatArray = self._free[list(item.resources)]
+        return free + _ROOM * np.maximum(np.abs(free), 1.0)
+
+    def _take(self, item: Item, placed: Placed) -> None:
+        self._free[list(item.resources)] -= np.array(placed.counts) @ item.uses
+        self.placed[item.name] = placed
+
+    def serve(self, items: Sequence[Item]) -> list[Item]:
+        """Serve items in full; those that could not be."""
+        left: list[Item] = []
+        for item in sorted(items, key=self._order):
+            patterns = self._known[item.name]
+            fits = np.flatnonzero((patterns.usage <= self._room(item)).all(axis=1))
+            if fits.size:
+                self._take(item, Placed(tuple(patterns.counts[fits[0]].tolist()), 1.0))
+            else:
+                left.append(item)
+        return left
+
+    def _order(self, item: Item) -> tuple[int, float, str]:
+        """Priority, then the largest part of any resource that the cheapest pattern takes, then the name."""
+        usage = self._known[item.name].usage
+        if not usage.shape[0] or not usage.shape[1]:
+            return item.priority, 0.0, item.name
+        part = usage[0] / np.maximum(self._free[list(item.resources)], 1e-9)
+        return item.priority, round(float(part.max()), 9), item.name
+
+    def exhaust(self, items: Sequence[Item]) -> None:
+        """One item after another gets as much of its demand as fits."""
+        for item in items:
+            counts = np.zeros(len(item.rows), dtype=np.int64)
+            room = self._room(item)
+            while (better := self._next(item, counts, room - counts @ item.uses)) is not None:
+                counts = better
+            if counts.any():
+                self._take(item, worth.placed(item, counts))
+
+    def share(self, items: Sequence[Item]) -> None:
+        """One replica for each item, again and again."""
+        active = [(item, np.zeros(len(item.rows), dtype=np.int64)) for item in items]
+        while active:
+            still = []
+            for item, counts in active:
+                better = self._next(item, counts, self._room(item))
+                if better is not None:
+                    self._free[list(item.resources)] -= (better - counts) @ item.uses
+                    self.placed[item.name] = worth.placed(item, better)
+                    still.append((item, better))
+            active = still
+
+    @staticmethod
+    def _next(item: Item, counts: IntArray, room: FloatArray) -> IntArray | None:
+        """One replica more, of the row that carries most for its price; None where none fits or helps."""
+        now = float(worth.served(item, counts[None, :])[0])
+        best: tuple[float, int] | None = None
+        taken = {row.variant: at for at, row in enumerate(item.rows) if counts[at]}
+        for at, row in enumerate(item.rows):
+            most = row.most - 1 if item.routing == "alone" else row.most
+            if counts[at] >= most or taken.get(row.variant, at) != at:
+                continue
+            if (item.uses[at] > room).any():
+                continue
+            more = counts.copy()
+            more[at] += 1
+            gain = float(worth.served(item, more[None, :])[0]) - now
+            if gain <= 0 or not worth.share_kept(item, more[None, :])[0]:
+                continue
+            rank = (-gain / max(row.unit_cost, 1e-9), at)
+            best = rank if best is None or rank < best else best
+        if best is None:
+            return None
+        more = counts.copy()
+        more[best[1]] += 1
+        return more
+
+
+def solve(problem: Problem, known: Mapping[str, Patterns]) -> dict[str, Placed]:
+    """A good plan fast, from the patterns of each item; the order of the items does not matter."""
+    run = Run(problem, known)
+    items = sorted(problem.items, key=lambda item: (item.priority, item.name))
+    if problem.delayed_best_effort:
+        _best_effort(run, run.serve(items), problem)
+    else:
+        for _, group in groupby(items, key=lambda item: item.priority):
+            _best_effort(run, run.serve(list(group)), problem)
+    return run.placed
+
+
+def _best_effort(run: Run, left: Sequence[Item], problem: Problem) -> None:
+    left = sorted(left, key=lambda item: (item.priority, item.name))
+    if problem.policy == "PriorityExhaustive":
+        run.exhaust(left)
+    elif problem.policy == "RoundRobin":
+        run.share(left)
+    elif problem.policy == "PriorityRoundRobin":
+        for _, group in groupby(left, key=lambda item: item.priority):
+            run.share(list(group))

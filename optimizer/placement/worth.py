@@ -1,0 +1,135 @@
+"""What replicas of an item carry together, as its gateway spreads requests."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from optimizer.placement.problem import (
+    ROUNDING,
+    BoolArray,
+    FloatArray,
+    IntArray,
+    Item,
+    Placed,
+)
+
+ALMOST = 1.0 - 1e-6
+"""Largest part of a plan that is not a whole one."""
+
+
+def capacities(item: Item, counts: IntArray) -> FloatArray:
+    """Largest demand that P plans carry, shape (P, J) to (P,)."""
+    if item.routing == "least-loaded":
+        total: FloatArray = counts @ item.worths
+        return total
+    if item.routing == "round-robin":
+        slowest = np.where(counts > 0, item.worths, np.inf).min(axis=1)
+        even: FloatArray = counts.sum(axis=1) * np.where(np.isinf(slowest), 0.0, slowest)
+        return even
+    if item.routing == "alone":
+        part: FloatArray = (counts / np.maximum(item.most, 1)).max(axis=1) * item.demand
+        return part
+    each = np.full(counts.shape[0], np.inf)
+    for rows in item.variants():
+        weight = item.weights[rows[0]]
+        if weight > 0:
+            each = np.minimum(each, (counts[:, rows] @ item.worths[rows]) / weight)
+    return np.where(np.isinf(each), 0.0, each)
+
+
+def served(item: Item, counts: IntArray) -> FloatArray:
+    """Part of the demand that P plans carry, 0 to 1."""
+    if item.demand <= 0:
+        return np.ones(counts.shape[0])
+    if item.class_demands:
+        total = np.array([class_share(item, plan) for plan in counts])
+    elif item.routing == "weights":
+        total = np.zeros(counts.shape[0])
+        wanted = parts(item)
+        for rows, part in zip(item.variants(), wanted, strict=True):
+            total += np.minimum(counts[:, rows] @ item.worths[rows], part)
+        total = total / sum(wanted) if sum(wanted) else np.ones(counts.shape[0])
+    else:
+        total = capacities(item, counts) / item.demand
+    full: FloatArray = np.where(total >= 1.0 - 10 * ROUNDING, 1.0, np.minimum(total, 1.0))
+    return full
+
+
+def parts(item: Item) -> list[float]:
+    """What each variant is to carry under routing weights: its part, or what it can where that is less."""
+    return [
+        min(
+            float(item.weights[rows[0]]) * item.demand,
+            float((item.most[rows] * item.worths[rows]).max()),
+        )
+        for rows in item.variants()
+    ]
+
+
+def class_share(item: Item, counts: IntArray) -> float:
+    """Largest part of every length class that one plan carries, 0 to 1; classes go where they fit best."""
+    from scipy.optimize import linprog  # noqa: PLC0415 - takes longer to load than most plans take
+
+    rows, classes = len(item.rows), len(item.class_demands)
+    # Variables: rate of class c on row j, then the part t that all classes reach.
+    goal = np.zeros(rows * classes + 1)
+    goal[-1] = -1.0
+    speeds = np.array([row.by_class for row in item.rows])
+    busy = np.zeros((rows, goal.size))
+    carried = np.zeros((classes, goal.size))
+    bounds: list[tuple[float, float | None]] = []
+    for at in range(rows):
+        for place in range(classes):
+            column = at * classes + place
+            if speeds[at, place] > 0:
+                busy[at, column] = 1.0 / speeds[at, place]
+            bounds.append((0.0, None if speeds[at, place] > 0 else 0.0))
+            carried[place, column] = -1.0
+    carried[:, -1] = item.class_demands
+    found = linprog(
+        goal,
+        A_ub=np.vstack([busy, carried]),
+        b_ub=np.concatenate([counts.astype(np.float64), np.zeros(classes)]),
+        bounds=[*bounds, (0.0, 1.0)],
+    )
+    return float(found.x[-1]) if found.x is not None else 0.0
+
+
+def shares(item: Item, counts: IntArray) -> FloatArray:
+    """Parts of the requests that reach each row of one plan, shape (J,) to (J,)."""
+    number = counts.astype(np.float64)
+    if item.routing == "weights":
+        return np.where(counts > 0, item.weights, 0.0)
+    each: FloatArray = number * item.worths if item.routing == "least-loaded" else number
+    if not each.any():
+        each = number
+    result: FloatArray = each / max(float(each.sum()), 1e-300)
+    return result
+
+
+def share_kept(item: Item, counts: IntArray) -> BoolArray:
+    """Whether interruptible rows carry no more than their share in P plans."""
+    if not item.limited_share:
+        return np.ones(counts.shape[0], dtype=np.bool_)
+    if item.routing == "weights":
+        return np.ones(counts.shape[0], dtype=np.bool_)
+    each = counts * item.worths if item.routing == "least-loaded" else counts.astype(np.float64)
+    total = each.sum(axis=1)
+    kept: BoolArray = each[:, item.interruptible].sum(
+        axis=1
+    ) <= item.interruptible_share * total + ROUNDING * np.maximum(total, 1.0)
+    return kept
+
+
+def placed(item: Item, counts: IntArray) -> Placed:
+    """One plan with the part that it carries; without its least replicas an item is not served in full."""
+    part = float(served(item, counts[None, :])[0])
+    for rows in item.variants():
+        if (
+            item.routing != "alone"
+            and not (
+                (counts[rows] >= item.least[rows]) & ((counts[rows] > 0) | (item.least[rows] == 0))
+            ).any()
+        ):
+            part = min(part, ALMOST)
+    return Placed(tuple(int(count) for count in counts), part)

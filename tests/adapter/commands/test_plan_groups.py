@@ -1,0 +1,259 @@
+"""`variant-adapter plan` with groups and budgets: least cost together, ceilings kept, and errors by name."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from adapter import cli
+
+FLEET: dict[str, Any] = {
+    "accelerators": [{"name": "A100", "cost": 40}, {"name": "H100", "cost": 90}],
+    "classes": [
+        {
+            "name": "Premium",
+            "priority": 1,
+            "models": [{"model": "m", "itl_ms": 24, "ttft_ms": 500}],
+        },
+        {"name": "Bulk", "priority": 9, "models": [{"model": "m", "itl_ms": 24, "ttft_ms": 500}]},
+    ],
+    "profiles": [
+        {"model": "m", "accelerator": "A100", "alpha": 13.2, "beta": 0.3, "gamma": 5, "delta": 0.05,
+         "max_batch": 12},
+        {"model": "m", "accelerator": "H100", "alpha": 7.8, "beta": 0.16, "gamma": 2, "delta": 0.02,
+         "max_batch": 24},
+    ],
+    "groups": [
+        {
+            "name": "chat",
+            "model": "m",
+            "class": "Premium",
+            "rate_rpm": 1800,
+            "input_tokens": 128,
+            "output_tokens": 178,
+            "routing": "least-loaded",
+            "variants": [
+                {"name": "a", "accelerator": "A100", "min_replicas": 0, "max_replicas": 20},
+                {"name": "h", "accelerator": "H100", "min_replicas": 0, "max_replicas": 20},
+            ],
+        }
+    ],
+}  # fmt: skip
+
+
+def planned(
+    folder: Path, capsys: pytest.CaptureFixture[str], document: dict[str, Any], *flags: str
+) -> dict[str, Any]:
+    path = folder / "fleet.yaml"
+    path.write_text(yaml.safe_dump(document))
+    assert cli.main(["plan", "--json", "-f", str(path), *flags]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    """The fleet with fields of its group changed."""
+    document = copy.deepcopy(FLEET)
+    document["groups"][0].update(changes)
+    return document
+
+
+def test_two_variants_of_one_model_are_placed_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Sized apart 380 cents an hour; together 310 with one A100 kept, 270 without."""
+    apart = copy.deepcopy(FLEET)
+    group = apart.pop("groups")[0]
+    apart["variants"] = [
+        {
+            "name": member["name"],
+            "model": "m",
+            "class": "Premium",
+            "rate_rpm": 900,
+            "input_tokens": 128,
+            "output_tokens": 178,
+            "keep_accelerator": True,
+            "current": {"accelerator": member["accelerator"], "replicas": 1},
+        }
+        for member in group["variants"]
+    ]
+    assert planned(tmp_path, capsys, apart)["total_cost"] == 380
+    found = planned(tmp_path, capsys, FLEET)
+    assert found["total_cost"] == 270
+    assert found["termination"] == "optimal"
+    assert {name: item["share"] for name, item in found["plan"].items()} == {"a": 0.0, "h": 1.0}
+    assert found["groups"]["chat"]["cost"] == 270
+    assert found["groups"]["chat"]["demand_rpm"] == pytest.approx(1800)
+    assert found["groups"]["chat"]["capacity_rpm"] >= 1800
+    assert found["groups"]["chat"]["binding"] in {"ttft", "itl", "stability"}
+    kept = copy.deepcopy(FLEET)
+    kept["groups"][0]["variants"][0].update(min_replicas=1)
+    assert planned(tmp_path, capsys, kept)["total_cost"] == 310
+
+
+def test_what_a_variant_cannot_carry_goes_to_the_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Unschedulable or at its maximum: the others take its part; else the group says what is missing."""
+    document = copy.deepcopy(FLEET)
+    document["groups"][0]["variants"][1]["available"] = 1
+    found = planned(tmp_path, capsys, document)
+    assert found["plan"]["h"]["replicas"] == 1
+    assert found["groups"]["chat"]["capacity_rpm"] >= 1800
+    document["groups"][0]["variants"][0]["max_replicas"] = 1
+    found = planned(tmp_path, capsys, document)["groups"]["chat"]
+    assert found["binding"] == "unavailable"
+    assert found["served"] == "partial"
+    assert found["capacity_rpm"] < 1800
+
+
+def test_the_slowest_used_replica_binds_round_robin(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An A100 that must be kept makes every replica worth as little as it is."""
+    document = changed(routing="round-robin")
+    document["groups"][0]["variants"][0]["min_replicas"] = 1
+    found = planned(tmp_path, capsys, document)
+    number = sum(item["replicas"] for item in found["plan"].values())
+    slowest = found["plan"]["a"]["max_rate_rpm"]
+    assert found["groups"]["chat"]["capacity_rpm"] == pytest.approx(number * slowest)
+    assert found["groups"]["chat"]["capacity_rpm"] >= 1800
+
+
+def test_weights_and_interruptible_shares(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Weights are followed whatever the cost; spot replicas carry no more than their share."""
+    document = changed(routing="weights")
+    for member in document["groups"][0]["variants"]:
+        member["weight"] = 1
+    found = planned(tmp_path, capsys, document)
+    assert {name: item["share"] for name, item in found["plan"].items()} == {"a": 0.5, "h": 0.5}
+    assert found["total_cost"] == 380
+    spot = changed(interruptible_share=0.3)
+    spot["groups"][0]["variants"][1]["interruptible"] = True
+    found = planned(tmp_path, capsys, spot)
+    assert found["plan"]["h"]["share"] <= 0.3
+    assert found["groups"]["chat"]["capacity_rpm"] >= 1800
+
+
+def test_budgets_are_kept_and_who_was_cut_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A ceiling in money: less is served, with the ceiling, and the latency that is left, on record."""
+    document = copy.deepcopy(FLEET)
+    document["budgets"] = [{"name": "team", "scope": "class", "subject": "Premium", "cost": 200}]
+    document["settings"] = {"saturation_policy": "PriorityExhaustive"}
+    for solver in ("branch-and-bound", "greedy"):
+        found = planned(tmp_path, capsys, document, "--solver", solver)
+        assert found["total_cost"] <= 200
+        assert found["groups"]["chat"]["cut_by"] == ["budget team: cost"]
+        assert found["groups"]["chat"]["served"] == "partial"
+        assert found["plan"]["h"]["ttft_ms"] > 500
+        assert found["budgets"][0]["used"] <= 200
+    document["budgets"] = [{"name": "all", "quotas": {"H100": 0}}]
+    found = planned(tmp_path, capsys, document)
+    assert found["plan"]["h"]["replicas"] == 0
+    assert found["plan"]["a"]["replicas"] > 0
+    document["budgets"] = [{"name": "all", "cost": -1}]
+    assert planned(tmp_path, capsys, document)["total_cost"] == 270
+
+
+def test_a_budget_below_minimum_replicas_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The group that contradicts the budget is set aside with the numbers; others are planned."""
+    document = copy.deepcopy(FLEET)
+    document["groups"][0]["variants"][1]["min_replicas"] = 2
+    document["budgets"] = [{"name": "team", "scope": "class", "subject": "Premium", "cost": 100}]
+    other = copy.deepcopy(FLEET["groups"][0])
+    other.update({"name": "bulk", "class": "Bulk"})
+    other["variants"] = [{"name": "b", "accelerator": "A100"}]
+    document["groups"].append(other)
+    found = planned(tmp_path, capsys, document)
+    assert "minimum replicas take 180 cents/h" in found["set_aside"]["chat"]
+    assert "budget team: cost allows 100" in found["set_aside"]["chat"]
+    assert set(found["plan"]) == {"b"}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"routing": "random"}, "routing"),
+        ({"rate_rpm": -1}, "rate_rpm"),
+        ({"model": "other"}, "model: 'other' has no profile"),
+        ({"variants": []}, "variants"),
+        ({"variants": [{"name": "a", "class": "Bulk"}]}, "class 'Bulk' is not the group's"),
+        ({"variants": [{"name": "a", "model": "x"}]}, "model 'x' is not the group's"),
+        ({"variants": [{"name": "a", "accelerator": "B200"}]}, "accelerator 'B200' has no profile"),
+        ({"class": "Gold"}, "service class 'Gold' has no targets"),
+        ({"length_classes": [{"name": "s", "share": 0.5, "output_tokens": 9}]}, "sum up to 1"),
+    ],
+)
+def test_a_bad_group_is_named_and_the_others_are_planned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], reason: str
+) -> None:
+    """What is wrong stands under the group's name."""
+    document = changed(**change)
+    good = copy.deepcopy(FLEET["groups"][0])
+    good["name"] = "good"
+    for member in good["variants"]:
+        member["name"] = f"good-{member['name']}"
+    document["groups"].append(good)
+    found = planned(tmp_path, capsys, document)
+    assert reason in found["set_aside"]["chat"]
+    assert found["groups"]["good"]["cost"] == 270
+
+
+def test_targets_that_no_variant_meets_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A group whose variants cannot serve the targets at all is set aside with the reason of each."""
+    document = copy.deepcopy(FLEET)
+    document["classes"][0]["models"][0]["itl_ms"] = 1
+    found = planned(tmp_path, capsys, document)
+    assert "no variant can serve it" in found["set_aside"]["chat"]
+    assert "ITL target 1 ms cannot be met" in found["set_aside"]["a"]
+
+
+def test_what_if_knows_groups(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Fields of groups, of their variants, and of budgets can be changed."""
+    document = copy.deepcopy(FLEET)
+    document["budgets"] = [{"name": "all", "cost": 1000}]
+    found = planned(
+        tmp_path, capsys, document,
+        "--what-if", "group.chat.rate_rpm=600", "--what-if", "variant.h.max_replicas=0",
+        "--what-if", "budget.all.cost=900",
+    )  # fmt: skip
+    assert found["before"]["groups"]["chat"]["cost"] == 270
+    assert found["after"]["plan"]["h"]["replicas"] == 0
+    assert found["after"]["budgets"][0]["limit"] == 900
+
+
+def test_length_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A group whose gateway routes by length is sized for each class, and carries all of it."""
+    classes = [
+        {"name": "short", "share": 0.5, "input_tokens": 64, "output_tokens": 60},
+        {"name": "long", "share": 0.5, "input_tokens": 500, "output_tokens": 400},
+    ]
+    found = planned(tmp_path, capsys, changed(length_classes=classes))
+    group = found["groups"]["chat"]
+    assert group["served"] == "full"
+    assert group["capacity_rpm"] >= group["demand_rpm"] * (1 - 1e-6)
+
+
+def test_without_load_the_minimum_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A group without requests goes to its minimum, and to zero where that is allowed."""
+    document = changed(rate_rpm=0)
+    assert planned(tmp_path, capsys, document)["total_cost"] == 0
+    document["groups"][0]["variants"][0]["min_replicas"] = 2
+    found = planned(tmp_path, capsys, document)
+    assert found["plan"]["a"]["replicas"] == 2
+    assert found["groups"]["chat"]["binding"] == "minimum"

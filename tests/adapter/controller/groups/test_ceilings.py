@@ -1,0 +1,108 @@
+"""Ceilings beside the plan: what is held counts, and what only stays never exceeds one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from adapter.controller.groups import ceilings
+from adapter.controller.stabilization import StableTarget
+from adapter.planning import fleet
+from adapter.planning import plan as planning
+from adapter.planning.groups import Budget
+from adapter.resources.inputs import Inputs
+from optimizer.explain import Explanation
+from optimizer.problem import Candidate
+from tests.adapter.resources.model_groups.test_forming import source
+
+SOURCES = tuple(
+    replace(source(key), accelerator=accelerator)
+    for key, accelerator in (("a/x", "H100"), ("a/y", "A100"), ("b/z", "2xA100"))
+)
+INPUTS = Inputs(
+    accelerators=(
+        fleet.Accelerator(name="H100", device_type="nvidia-h100", unit_cost=90.0),
+        fleet.Accelerator(name="A100", device_type="nvidia-a100", unit_cost=40.0),
+        fleet.Accelerator(name="2xA100", device_type="nvidia-a100", unit_cost=80.0, multiplicity=2),
+    ),
+    variants=SOURCES,
+)
+
+
+def decision(accelerator: str, replicas: int, group: str = "") -> planning.Decision:
+    candidate = Candidate(
+        accelerator=accelerator if replicas else "", replicas=replicas, max_batch=1, cost=0.0,
+        itl_ms=1.0, ttft_ms=1.0, max_rate_rpm=1.0,
+    )  # fmt: skip
+    return planning.Decision(
+        candidate=candidate, value=0.0, served="full", arrival_rate_rps=0.0, reason="", group=group,
+        explanation=Explanation(binding="itl", sized="", runner_up=None, shortages=()),
+    )  # fmt: skip
+
+
+def within(
+    targets: dict[str, int],
+    planned: dict[str, int],
+    *budgets: Budget,
+    present: dict[str, int] | None = None,
+    carried: bool = False,
+) -> dict[str, int]:
+    names = {"a/x": "H100", "a/y": "A100", "b/z": "2xA100"}
+    found = ceilings.within(
+        {key: StableTarget(replicas=number) for key, number in targets.items()},
+        {key: decision(names[key], number, "g") for key, number in planned.items()},
+        present or {},
+        carried=frozenset({"g"} if carried else ()),
+        inputs=INPUTS,
+        budgets=budgets,
+    )
+    return {key: target.replicas for key, target in found.items()}
+
+
+def test_devices_and_units_are_counted() -> None:
+    """A quota by device type counts devices; one by accelerator name counts its units."""
+    used = ceilings.use(INPUTS, SOURCES[2], "2xA100", 3)
+    assert (used.cost, used.devices) == (240.0, 6)
+    assert used.by_name == {"nvidia-a100": 6, "2xA100": 3}
+
+
+def test_what_only_stays_goes_where_a_ceiling_has_no_room() -> None:
+    """The planned part stays, and so do variants of other namespaces."""
+    budget = Budget(name="a", scope="namespace", subject="a", cost=130.0)
+    targets, planned = {"a/x": 1, "a/y": 2, "b/z": 9}, {"a/x": 1, "a/y": 1, "b/z": 1}
+    assert within(targets, planned, budget) == {"a/x": 1, "a/y": 1, "b/z": 9}
+    assert within(targets, planned, replace(budget, cost=170.0)) == targets
+    assert within(targets, planned) == targets
+
+
+def test_a_move_between_variants_is_not_begun_without_room() -> None:
+    """What serves carries the demand: it stays, rather than to end before its successor is ready."""
+    budget = Budget(name="all", devices=2)
+    moves: dict[str, Any] = {"present": {"a/x": 0, "a/y": 2}, "carried": True}
+    assert within({"a/x": 1, "a/y": 2}, {"a/x": 1, "a/y": 0}, budget, **moves) == {
+        "a/x": 0,
+        "a/y": 2,
+    }
+    moves["carried"] = False
+    assert within({"a/x": 1, "a/y": 2}, {"a/x": 1, "a/y": 0}, budget, **moves) == {
+        "a/x": 1,
+        "a/y": 0,
+    }
+
+
+def test_held_variants_take_their_part() -> None:
+    """Also of a ceiling for every namespace: that of their own namespace is then another one."""
+    every = Budget(
+        name="each", scope="namespace", subject="default", cost=200.0,
+        devices_by_type={"nvidia-a100": 3},
+    )  # fmt: skip
+    all_ = Budget(name="all", cost=500.0, devices=-1)
+    rest = ceilings.unplanned((every, all_), INPUTS, {"a/y": 2})
+    assert rest == (
+        every,
+        replace(all_, cost=420.0),
+        Budget(
+            name="each (a)", scope="namespace", subject="a", cost=120.0, devices_by_type={"nvidia-a100": 1}
+        ),
+    )  # fmt: skip
+    assert ceilings.unplanned((all_,), INPUTS, {"a/x": 9})[0].cost == 0.0

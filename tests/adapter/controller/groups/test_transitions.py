@@ -1,0 +1,110 @@
+"""Replicas of one variant go only when those that replace them are ready."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapter.controller.groups.transitions import Part, capacity, carries, limited, step
+from adapter.planning.groups import ROUTINGS, Routing
+
+
+def part(key: str, planned: int, target: int, ready: int | None = None, **more: Any) -> Part:
+    given = {"rate_rps": 1.0, "cost": 10.0, **more}
+    return Part(
+        key=key, planned=planned, target=target, ready=target if ready is None else ready, **given
+    )
+
+
+def test_what_serves_stays_until_others_are_ready() -> None:
+    """Two replicas move to the other variant: first both are asked for, and the old ones go one by one."""
+    rate = {"demand_rps": 2.0, "routing": "least-loaded"}
+    first = step([part("old", 0, 2), part("new", 2, 0)], **rate)  # type: ignore[arg-type]
+    assert first.replicas == {"old": 2, "new": 2}
+    assert "stay until those that replace them are ready" in first.reasons["old"]
+    half = step([part("old", 0, 2), part("new", 2, 2, ready=1)], **rate)  # type: ignore[arg-type]
+    assert half.replicas == {"old": 1, "new": 2}
+    done = step([part("old", 0, 1), part("new", 2, 2)], **rate)  # type: ignore[arg-type]
+    assert (done.replicas, done.reasons) == ({"old": 0, "new": 2}, {})
+
+
+def test_less_demand_needs_no_others() -> None:
+    """What is ready carries the demand with fewer replicas: they go at once, the dearest first."""
+    parts = [part("cheap", 2, 3), part("dear", 0, 1, cost=90.0)]
+    assert step(parts, demand_rps=2.0, routing="least-loaded").replicas == {"cheap": 2, "dear": 0}
+
+
+def test_a_plan_that_is_short_keeps_nothing() -> None:
+    """Where a budget cuts, what it takes away goes though the demand is larger."""
+    found = step([part("a", 1, 3), part("b", 0, 1)], demand_rps=9.0, routing="least-loaded")
+    assert found.replicas == {"a": 1, "b": 0}
+
+
+def test_even_spread_is_bound_by_the_slowest() -> None:
+    """One slow replica makes two fast ones carry no more than it does; without it they carry more."""
+    parts = [part("fast", 2, 2, rate_rps=10.0), part("slow", 0, 1, rate_rps=1.0)]
+    assert capacity(parts, {"fast": 2, "slow": 1}, "round-robin") == 3.0
+    assert step(parts, demand_rps=20.0, routing="round-robin").replicas == {"fast": 2, "slow": 0}
+
+
+def test_weights_give_each_variant_its_part() -> None:
+    """A variant with a weight and without replicas carries nothing of its part: neither does the group."""
+    parts = [part("a", 1, 1, weight=3.0), part("b", 1, 1, weight=1.0)]
+    assert capacity(parts, {"a": 3, "b": 1}, "weights") == 4.0
+    assert capacity(parts, {"a": 3, "b": 0}, "weights") == 0.0
+
+
+def test_steps_are_limited() -> None:
+    """No more replicas up or down at a time than the settings allow."""
+    parts = [part("up", 9, 1), part("down", 1, 9)]
+    found = limited(step(parts, demand_rps=0.0, routing="least-loaded"), parts, up=2, down=3)
+    assert found.replicas == {"up": 3, "down": 6}
+    assert found.reasons["up"] == "3 instead of 9: 2 more at a time"
+
+
+PARTS = st.lists(
+    st.builds(
+        Part,
+        key=st.sampled_from("abcd"),
+        planned=st.integers(0, 6),
+        target=st.integers(0, 6),
+        ready=st.integers(0, 6),
+        rate_rps=st.floats(0.1, 10.0),
+        cost=st.floats(0.0, 100.0),
+        weight=st.floats(0.1, 5.0),
+    ),
+    min_size=1,
+    max_size=4,
+    unique_by=lambda item: item.key,
+)
+
+
+@given(parts=PARTS, demand=st.floats(0.0, 60.0), routing=st.sampled_from(ROUTINGS))
+def test_no_step_loses_what_serves(parts: list[Part], demand: float, routing: Routing) -> None:
+    """Whatever is planned: what stays ready carries the demand, or the plan, or no less than it did."""
+    found = step(parts, demand_rps=demand, routing=routing)
+
+    def ready(replicas: dict[str, int]) -> float:
+        return capacity(parts, replicas, routing)
+
+    before = ready({item.key: min(item.ready, item.target) for item in parts})
+    after = ready({item.key: min(item.ready, found.replicas[item.key]) for item in parts})
+    planned = ready({item.key: item.planned for item in parts})
+    lost = any(
+        found.replicas[item.key] < item.target and item.ready > found.replicas[item.key]
+        for item in parts
+    )
+    assert not lost or after >= min(demand, planned, before) * (1 - 1e-6)
+    for item in parts:
+        assert min(item.planned, item.target) <= found.replicas[item.key]
+        assert found.replicas[item.key] <= max(item.planned, item.target)
+        assert found.replicas[item.key] >= item.planned
+
+
+def test_present_replicas_that_carry_are_known() -> None:
+    """Whether a move is only for its cost."""
+    parts = [part("a", 0, 2), part("b", 1, 0)]
+    assert carries(parts, demand_rps=2.0, routing="least-loaded")
+    assert not carries(parts, demand_rps=2.1, routing="least-loaded")
