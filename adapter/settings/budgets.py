@@ -12,8 +12,6 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import yaml
-
 from adapter.kube.paths import shortened
 from adapter.planning.groups import EVERY, UNLIMITED, Budget, BudgetScope
 from adapter.settings.kinds import Kind
@@ -72,6 +70,8 @@ def budgets(text: str) -> tuple[Budget, ...]:
 
 def _document(text: str) -> Any:
     """The YAML document, within bounds: the parser's time grows with the square of the nesting."""
+    import yaml  # noqa: PLC0415 - short commands load the settings without a document
+
     if len(text) > _MOST_TEXT:
         raise ValueError(f"must have at most {_MOST_TEXT} characters")
     if sum(map(text.count, "[{")) > _MOST_BRACKETS:
