@@ -60,7 +60,7 @@ def routing_of(
 
 
 def _deciding(group: ModelGroup, sources: Mapping[str, VariantSource]) -> list[VariantSource]:
-    """The variants that speak for a group: those of its own namespace, where any are there, not the guests."""
+    """The variants that speak for a group: those of its own namespace, not the guests."""
     there = [sources[key] for key in group.members if key in sources]
     return [source for source in there if source.namespace == group.namespace] or there
 

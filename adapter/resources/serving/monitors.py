@@ -1,8 +1,8 @@
 """PodMonitors: the port, scheme and path at which people have their model servers scraped already.
 
-They count for pods that say nothing themselves by annotations, and only for those of their own namespace, unless
-they stand in the adapter's: else a tenant could have another one's pods scraped where nothing answers. Whatever a
-PodMonitor says, the URLs are ones of the pods' own addresses.
+They count for pods that say nothing themselves by annotations, and only for those of their own namespace,
+unless they stand in the adapter's: else a tenant could have another one's pods scraped where nothing answers.
+Whatever a PodMonitor says, the URLs are ones of the pods' own addresses.
 """
 
 from __future__ import annotations
