@@ -94,7 +94,9 @@ def _entry(item: Any) -> Iterator[Budget]:
         raise ValueError("type: gpu-inventory is set by --limited; leave this entry out")
     if kind != "quota":
         raise ValueError(f"type: must be quota, not {_shown(kind)}")
-    scope = _SCOPES.get(str(item.get("scope", "cluster")))
+    # The text of what is no text may be endless.
+    given = item.get("scope", "cluster")
+    scope = _SCOPES.get(given) if isinstance(given, str) else None
     if scope is None:
         raise ValueError(
             f"scope: must be cluster, namespace or class, not {_shown(item.get('scope'))}"
