@@ -51,13 +51,21 @@ def cut_by(
 def _short(item: Item, got: Placed, free: FloatArray, known: Patterns | None) -> BoolArray:
     """Which of an item's resources have too little left for it, shape (K,)."""
     if any(got.counts) or known is None or not len(known.prices):
-        missing: BoolArray = item.uses.max(axis=0) > free
-        return missing
-    over: BoolArray = known.usage > free
+        over = item.uses.max(axis=0)[None, :] > free
+    else:
+        over = known.usage > free
     every: BoolArray = np.logical_and.reduce(over, axis=0)
-    cheapest: BoolArray = over[0]
-    # Where each resource alone leaves room for some way to serve it, the cheapest way names what it lacks.
-    return every if every.any() else cheapest
+    if every.any():
+        return every
+    if over.any():
+        # Each resource alone leaves room for some way to serve it: the cheapest way names what it lacks.
+        cheapest: BoolArray = over[0]
+        return cheapest
+    # Each row alone would need more than is left.
+    number = np.ceil(item.demand / np.maximum(item.worths, 1e-300))
+    number = np.where(item.worths > 0, np.minimum(number, item.most), 0.0)
+    alone: BoolArray = np.logical_or.reduce(number[:, None] * item.uses > free, axis=0)
+    return alone
 
 
 def unplanned(
@@ -118,6 +126,8 @@ def group_decision(
     binding = _binding(prepared, got, cut, shares, capacity)
     short = capacity < prepared.demand_rps * (1 - 1e-9)
     served = "partial" if got.kind == "full" and short else got.kind
+    if short and capacity <= 0:
+        served = "none"
     runner_up = _runner_up(item, counts, known)
     text = _words(item, counts) or "nothing"
     reason = (
