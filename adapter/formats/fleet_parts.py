@@ -201,16 +201,22 @@ def variant_of(part: VariantPart, profiles: Iterable[ProfilePart]) -> fleet.Vari
     )
 
 
+_ALTERNATIVES = frozenset({"constrained-int", "CurrentPart"})
+"""What a schema calls the forms of a field that has two; no field of a document."""
+
+
 def first_problem(error: ValidationError) -> str:
     """The first problem: field, what is wrong, and what was given."""
     first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"])
-    problem = {"missing": "is missing", "extra_forbidden": "is not known"}.get(
-        first["type"], first["msg"]
-    )
+    field = ".".join(str(part) for part in first["loc"] if part not in _ALTERNATIVES)
+    problem = {
+        "missing": "is missing",
+        "extra_forbidden": "is not known",
+        "too_short": "has none; give one or more",
+    }.get(first["type"], first["msg"])
     given = first["input"]
     shown = f", not {given!r}" if isinstance(given, (str, int, float, type(None))) else ""
-    complete = first["type"] in {"missing", "extra_forbidden"}
+    complete = first["type"] in {"missing", "extra_forbidden", "too_short"}
     return f"{field}: {problem}{'' if complete else shown}"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from adapter.kube.paths import shortened
@@ -55,12 +55,24 @@ def budgets(text: str) -> tuple[Budget, ...]:
         return ()
     if not isinstance(document, list):
         raise ValueError(f"must be a YAML list of budgets, not {shortened(text)}")  # noqa: TRY004 - input
+    return entries(document)
+
+
+def entries(document: Sequence[Any]) -> tuple[Budget, ...]:
+    """Read the ceilings of a list that is parsed already.
+
+    Raises:
+        ValueError: what is wrong, with the number of the entry and its field.
+
+    """
     found: list[Budget] = []
     for number, item in enumerate(document):
         try:
             found += _entry(item)
         except ValueError as error:
-            raise ValueError(f"entry {number + 1}: {error}") from error
+            name = item.get("name") if isinstance(item, dict) else None
+            called = f" ({shortened(name)})" if isinstance(name, str) and name else ""
+            raise ValueError(f"entry {number + 1}{called}: {error}") from error
     names = [item.name for item in found]
     for name in names:
         if names.count(name) > 1:

@@ -126,10 +126,13 @@ def _copy(name: str, place: int) -> str:
 
 
 def of_group(
-    group: Group, fleet: fleets.Fleet, sized: candidates.Candidates, ceilings: Ceilings
+    group: Group,
+    fleet: fleets.Fleet,
+    sized: candidates.Candidates,
+    ceilings: Ceilings,
+    variants: Mapping[str, fleets.Variant],
 ) -> tuple[Prepared | None, dict[str, str]]:
     """The item of a group, and why variants (or the group, by its name) are not in it."""
-    variants = {variant.name: variant for variant in fleet.variants}
     rows: list[Row] = []
     places: list[int] = []
     options: list[problem.Candidate] = []
