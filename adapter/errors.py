@@ -97,7 +97,9 @@ def _shown(value: object) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, str | int | float):
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value or value != value else repr(value)  # noqa: PLR0124 - NaN
+    if isinstance(value, str | int):
         text = repr(value)
         return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
     if isinstance(value, Mapping):

@@ -193,6 +193,7 @@ def test_what_if_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         ),
         ("capacity.A100=-3", "capacity.A100: must be >= 0, not -3"),
         ("accelerator.A100.price=1", "accelerators.0.price: is not known"),
+        ("variant.bulk.rate=1", "variant.bulk.rate=1: bulk: rate: is not known"),
     ],
 )
 def test_changes_of_nothing_are_refused(
@@ -245,6 +246,16 @@ def test_what_concerns_everyone_stops_the_plan(
     """Exit status 1, and the field by its path."""
     assert cli.main(["plan", "-f", written(tmp_path, document)]) == 1
     assert said in capsys.readouterr().err
+
+
+def test_what_no_plan_can_use_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A misspelled accelerator of a profile or of the capacity is told on standard error."""
+    document = edited("profiles.0.accelerator", "A10O")
+    document["capacity"] = {**document["capacity"], "B200": 4}
+    assert cli.main(["plan", "-f", written(tmp_path, document)]) == 0
+    said = capsys.readouterr().err
+    assert "profiles[0].accelerator: 'A10O' is none of accelerators: A100, H100x2" in said
+    assert "capacity.B200: no accelerator is of this device type; there are A100, H100" in said
 
 
 @pytest.mark.parametrize(
