@@ -19,8 +19,8 @@ from adapter import errors
 from adapter.collector import model_servers
 from adapter.collector.model_servers import PodMetrics
 from adapter.collector.servers import access, buckets, engines, spelling
-from adapter.collector.servers.histogram import Histogram
 from adapter.collector.servers import moments as histograms
+from adapter.collector.servers.histogram import Histogram
 
 TIMEOUT_SECONDS = 5.0
 PAGE_LIMIT_BYTES = 4 * 1024 * 1024

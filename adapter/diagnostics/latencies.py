@@ -45,7 +45,9 @@ def _problem(measured: Distribution, origin: str) -> str | None:
     if measured.histogram is None:
         return f"no buckets: of {where}" if where else "the pods show no buckets of it"
     if measured.covered < 0.99:
-        return f"of {measured.covered:.0%} of them; the rest is of {where or 'pods without buckets'}"
+        return (
+            f"of {measured.covered:.0%} of them; the rest is of {where or 'pods without buckets'}"
+        )
     return None
 
 

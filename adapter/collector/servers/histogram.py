@@ -56,13 +56,13 @@ class Histogram:
         if place == len(self.bounds):
             return whole
         lower = self.bounds[place - 1] if place else 0.0
-        return whole + self.counts[place] * max(seconds - lower, 0.0) / (
-            self.bounds[place] - lower
-        )
+        return whole + self.counts[place] * max(seconds - lower, 0.0) / (self.bounds[place] - lower)
 
     def scaled(self, factor: float) -> Histogram:
         """The same observations, each that many times as long."""
-        return self if factor == 1 else Histogram(tuple(b * factor for b in self.bounds), self.counts)
+        return (
+            self if factor == 1 else Histogram(tuple(b * factor for b in self.bounds), self.counts)
+        )
 
     def grown_from(self, before: Histogram) -> Histogram | None:
         """What was added since an earlier time; None where nothing was.
@@ -71,7 +71,9 @@ class Histogram:
         """
         if before.bounds != self.bounds:
             return self if self.count > 0 else None
-        grown = array("d", (now - then for now, then in zip(self.counts, before.counts, strict=True)))
+        grown = array(
+            "d", (now - then for now, then in zip(self.counts, before.counts, strict=True))
+        )
         if any(value < 0 for value in grown):
             grown = self.counts
         return Histogram(self.bounds, grown) if any(grown) else None
