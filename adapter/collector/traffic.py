@@ -27,7 +27,10 @@ from adapter.collector.windows.growth import (
     mean,
     mean_itl,
     offered,
+    restarted,
+    tokens_per_gap,
 )
+from adapter.collector.windows.latencies import NOTHING, Distribution, LatencyWindow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,8 @@ class Traffic:
             are not reported.
         kv_tokens: Tokens that the KV cache of the smallest pod holds; None where it is not reported.
         sampled_at: Time of the oldest pod's last sample, monotonic seconds.
+        ttft: Times to first token of the window, by the pods' histograms.
+        itl: Inter-token latencies per generated token, likewise.
 
     """
 
@@ -80,6 +85,8 @@ class Traffic:
     preemptions_rps: float | None = None
     kv_tokens: float | None = None
     sampled_at: float = 0.0
+    ttft: Distribution = NOTHING
+    itl: Distribution = NOTHING
 
 
 class TrafficWindow:
@@ -94,6 +101,7 @@ class TrafficWindow:
         self._origins: dict[str, float] = {}
         self._suspended: set[str] = set()
         self._growth: deque[Growth] = deque()
+        self._latencies = LatencyWindow(window_seconds)
         self._first_at: float | None = None
         self._active_at = -math.inf
         self._tokens: tuple[float | None, float | None] = (None, None)
@@ -126,11 +134,14 @@ class TrafficWindow:
         if previous is not None:
             self._suspended.discard(endpoint)
             self._take(growth_of(endpoint, previous, page, now, started))
+            anew = restarted(previous, page)
+            self._latencies.add(endpoint, previous.page, page, now=now, anew=anew)
         elif started is not None and self._first_at < started <= now:
             # It started while others were sampled: all that it counted arrived since then.
             self._origins[endpoint] = self._first_at
             fresh = Sample(started, EMPTY)
             self._take(growth_of(endpoint, fresh, page, now, started))
+            self._latencies.add(endpoint, EMPTY, page, now=now, anew=True)
         else:
             # What it counted before may be older than this window, and it may not have been idle.
             late = now - self._first_at > self.window_seconds / 4
@@ -138,6 +149,7 @@ class TrafficWindow:
                 # What came to it while it was not counted is not known, which is no rate of zero.
                 late = False
                 self._growth = deque(item for item in self._growth if item.endpoint != endpoint)
+                self._latencies.forget(endpoint)
             self._origins[endpoint] = self._first_at if late else now
             self._active_at = max(self._active_at, now)
         if page.stock > 0:
@@ -236,6 +248,7 @@ class TrafficWindow:
             input_tokens, output_tokens = self._tokens
         ttft = mean([item.ttft for item in recent])
         itl = mean_itl(recent)
+        ttft_histogram, itl_histogram = self._latencies.since(start)
         pages = [sample.page for sample in self._latest.values()]
         sampled_at = min((sample.at for sample in self._latest.values()), default=now)
         return Traffic(
@@ -258,6 +271,11 @@ class TrafficWindow:
             preemptions_rps=_preemptions(pages, self._growth, now, self.long_seconds),
             kv_tokens=min((p.kv_tokens for p in pages if p.kv_tokens is not None), default=None),
             sampled_at=sampled_at,
+            ttft=Distribution(sum(item.ttft[1] for item in recent), ttft_histogram),
+            itl=Distribution(
+                sum(item.itl[1] for item in recent),
+                itl_histogram and itl_histogram.scaled(1.0 / tokens_per_gap(recent, itl)),
+            ),
         )
 
     def _recent(self, now: float) -> Iterator[tuple[float, float]]:
