@@ -70,6 +70,8 @@ def field_problem(item: Mapping[str, Any]) -> str:
         return "is missing"
     if kind == "extra_forbidden":
         return "is not known"
+    if kind == "too_short":
+        return "has none; give one or more"
     if kind == "value_error":
         return str(item["msg"]).removeprefix("Value error, ")
     if kind == "string_too_short":

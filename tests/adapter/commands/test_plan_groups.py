@@ -282,7 +282,7 @@ def test_a_budget_below_minimum_replicas_is_named(
         ({"variants": []}, "variants: has none; give one or more"),
         (
             {"variants": [{"name": "a"}, {"name": "h", "current": -1}]},
-            "variants: h: current: Input should be greater than or equal to 0, not -1",
+            "variants: h: current: must be >= 0, not -1",
         ),
         (
             {"routing": "weights", "variants": [{"name": "a", "weight": 0}]},
