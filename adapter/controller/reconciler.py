@@ -136,14 +136,13 @@ class Reconciler:
         """One reconcile cycle: from the load collected so far to published targets."""
         self._unforeseen.begin_cycle()
         cycle, sized = await self._size(settings)
-        failed = self._unforeseen.clause
-        grouped = self.groups.plan(sized, self._records, cycle, failed=failed)
+        grouped = self.groups.plan(sized, self._records, cycle)
         sized |= grouped.sized
         inputs = self._inputs
         asked = request(inputs, sized, grouped, self._records, settings)
         plan = asked.completed(await self._planner(asked.fleet))
         self.groups.ceilings = plan.ceilings
-        stepped = self.groups.step(grouped, plan, self._records, cycle, failed=failed)
+        stepped = self.groups.step(grouped, plan, self._records, cycle)
         targets, self._records = stabilized(
             self._records,
             plan,

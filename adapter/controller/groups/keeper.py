@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -24,9 +24,6 @@ from adapter.resources.inputs import Inputs
 from adapter.resources.model_groups.forming import ModelGroup
 
 log = structlog.get_logger()
-
-Failed = Callable[[str, str, Exception], str]
-"""Logs what failed for which group with which error, and words it for conditions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,20 +182,15 @@ class Groups:
         sized: Mapping[str, SizedVariant],
         records: Mapping[str, VariantRecord],
         cycle: Cycle,
-        *,
-        failed: Failed,
     ) -> GroupPlan:
-        """What the planner gets of all groups; variants of one that fails are planned as if alone."""
+        """What the planner gets of all groups."""
         found: dict[str, PlannedGroup] = {}
         for group in self._groups:
-            before = self._records[group.name]
             try:
-                item = planned.plan_group(before, group, sized, records, cycle)
-            except Exception as error:  # noqa: BLE001 - logged; one group must not stop all
-                why = failed("its demand cannot be pooled", f"group {group.name}", error)
-                if before.state is not None:
-                    state = replace(before.state, problem=why)
-                    self._records[group.name] = replace(before, state=state)
+                item = planned.plan_group(self._records[group.name], group, sized, records, cycle)
+            except Exception:
+                # One group must not stop all; without it, its variants are sized by their own loads.
+                log.exception("group not pooled; sizing its variants alone", group=group.name)
                 continue
             self._records[group.name] = replace(item.record, state=item.state)
             found[group.name] = item
@@ -217,13 +209,8 @@ class Groups:
         plan: planning.Plan,
         records: Mapping[str, VariantRecord],
         cycle: Cycle,
-        *,
-        failed: Failed,
     ) -> dict[str, StableTarget]:
-        """Targets of all planned members: more at once, fewer once those that replace them are ready.
-
-        Those of a group that fails are held.
-        """
+        """Targets of all planned members: more at once, fewer once those that replace them are ready."""
         targets: dict[str, StableTarget] = {}
         for name, item in before.planned.items():
             if name not in self._records or item.group is None:
@@ -232,12 +219,9 @@ class Groups:
                 self._records[name], stepped = stepping.step(
                     self._records[name], item, plan, records, cycle
                 )
-            except Exception as error:  # noqa: BLE001 - logged; one group must not stop all
-                why = failed("its targets cannot be stepped to", f"group {name}", error)
-                stepped = {
-                    key: StableTarget(replicas=planned.asked(records[key]), reason=why)
-                    for key in item.variants.keys() & records.keys()
-                }
+            except Exception:
+                log.exception("group not stepped; holding to its plan alone", group=name)
+                continue
             targets |= stepped
         return targets
 
