@@ -72,6 +72,7 @@ def _problems(
         yield "weight: must be a number >= 0"
     elif group.routing == "weights" and weights and not any(weights):
         yield "weight: all are 0; give at least one variant a part of the requests"
+    yield from _odd_traffic(group)
     if len(set(group.variants)) < len(group.variants):
         yield "variants: one is there twice"
     shares = sum(item.share for item in group.length_classes)
@@ -87,6 +88,13 @@ def _problems(
             yield f"class: {name} has class {variant.service_class!r}, the group {group.service_class!r}"
         elif variant.model != group.model:
             yield f"model: {name} serves model {variant.model!r}, the group {group.model!r}"
+
+
+def _odd_traffic(group: Group) -> Iterator[str]:
+    offered = (group.traffic.arrival_rate_rps, group.traffic.in_flight)
+    for field, number in zip(("arrival_rate_rps", "in_flight"), offered, strict=True):
+        if not (math.isfinite(number) and number >= 0):
+            yield f"traffic.{field}: must be a number >= 0, not {number:g}"
 
 
 def sized_fleet(fleet: fleets.Fleet, groups: Sequence[Group]) -> fleets.Fleet:
