@@ -46,15 +46,17 @@ def checked(fleet: fleets.Fleet) -> tuple[list[Group], dict[str, str]]:
     owner: dict[str, str] = {}
     sound: list[Group] = []
     wrong: dict[str, str] = {}
+    names: set[str] = set()
     for group in fleet.groups:
         problems = list(_problems(group, variants, owner))
-        if group.name in wrong or any(other.name == group.name for other in sound):
+        if group.name in wrong or group.name in names:
             problems.append("name: is taken by another group")
         if problems:
             wrong[group.name] = "; ".join(problems)
             continue
         owner.update(dict.fromkeys(group.variants, group.name))
         sound.append(group)
+        names.add(group.name)
     return sound, wrong
 
 
@@ -272,7 +274,8 @@ def _bounded(item: Item, group: Group) -> tuple[Item, tuple[str, ...], str]:
     if item.routing == "weights" or item.class_demands:
         return item, (), ""
     notes: tuple[str, ...] = ()
-    fits = _largest(item)
+    simple = item.routing == "least-loaded" and len(item.variants()) == len(item.rows)
+    fits = float(item.most @ item.worths) if simple and not item.limited_share else _largest(item)
     limited = [name for name, member in group.members.items() if member.available is not None]
     if fits < item.demand and item.limited_share:
         loose = replace(item, interruptible_share=1.0)

@@ -238,6 +238,20 @@ def test_who_fits_under_either_ceiling_but_not_under_both_is_named(
         assert found["binding"] == found["cut_by"][0]
 
 
+def test_a_variant_of_its_own_that_a_budget_cuts_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The reason of a variant without a group is the ceiling, in one sentence."""
+    document = copy.deepcopy(FLEET)
+    group = document.pop("groups")[0]
+    fields = ("model", "class", "rate_rpm", "input_tokens", "output_tokens")
+    document["variants"] = [{"name": "s", **{field: group[field] for field in fields}}]
+    document["budgets"] = [{"name": "t", "cost": 50}]
+    found = planned(tmp_path, capsys, document)["plan"]["s"]
+    assert found["reason"] == "not served; budget t: cost: 0 of 50 cents/h used"
+    assert found["cut_by"] == ["budget t: cost"]
+
+
 def test_requests_that_the_gateway_sends_against_the_plan_are_noted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
