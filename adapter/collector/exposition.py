@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import re
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator
 from functools import lru_cache
 from types import MappingProxyType
 
@@ -216,33 +216,35 @@ def parse(text: str, model: str, url: str) -> PodMetrics:
             models.add(served)
             if served == model:
                 read_as.append((engine.name, name, labels, value))
-    if not models:
-        prefixes = " or ".join(model_servers.PREFIXES)
-        known = ", ".join(engine.name for engine in engines.ENGINES)
-        raise ScrapeError(
-            f"{url}: no {prefixes} metrics in it, and none of {known}; is this a model server?"
-        )
     if model not in models:
-        raise ScrapeError(
-            f"{url}: serves {'another model' if len(models) == 1 else f'{len(models)} other models'}, not"
-            f" {model!r}; spec.modelID must be the served model name, label model_name of its metrics"
-        )
+        raise ScrapeError(f"{url}: {_not_served(model, models)}")
     style = spelling.style_of((name, style) for style, name, _, _ in read_as)
     series = [(name, labels, value) for own, name, labels, value in read_as if own == style]
-    lengths = [sample for sample in series if sample[0] in model_servers.BUCKETS]
     samples = [sample for sample in series if sample[0] not in model_servers.BUCKETS]
     try:
         totals = dict(model_servers.quantities(model_servers.values(samples)))
         return model_servers.pod_metrics(
             totals,
             started_at=started_at,
-            input_moments=histograms.moments(lengths, model_servers.INPUT_BUCKETS),
-            output_moments=histograms.moments(lengths, model_servers.OUTPUT_BUCKETS),
+            input_moments=histograms.moments(series, model_servers.INPUT_BUCKETS),
+            output_moments=histograms.moments(series, model_servers.OUTPUT_BUCKETS),
             ttft_buckets=_latency(model_servers.TTFT_BUCKETS, latencies, style, model, samples),
             itl_buckets=_latency(model_servers.ITL_BUCKETS, latencies, style, model, samples),
         )
     except model_servers.ImplausibleError as error:
         raise ScrapeError(f"{url}: {error}") from error
+
+
+def _not_served(model: str, models: Collection[str]) -> str:
+    """What a page without the model is, by the models that it has."""
+    if not models:
+        prefixes = " or ".join(model_servers.PREFIXES)
+        known = ", ".join(engine.name for engine in engines.ENGINES)
+        return f"no {prefixes} metrics in it, and none of {known}; is this a model server?"
+    return (
+        f"serves {'another model' if len(models) == 1 else f'{len(models)} other models'}, not"
+        f" {model!r}; spec.modelID must be the served model name, label model_name of its metrics"
+    )
 
 
 def _latency(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from adapter.collector.model_servers import PodMetrics
@@ -27,8 +27,6 @@ from adapter.collector.windows.growth import (
     mean,
     mean_itl,
     offered,
-    restarted,
-    tokens_per_gap,
 )
 from adapter.collector.windows.latencies import NOTHING, Distribution, LatencyWindow
 
@@ -134,14 +132,13 @@ class TrafficWindow:
         if previous is not None:
             self._suspended.discard(endpoint)
             self._take(growth_of(endpoint, previous, page, now, started))
-            anew = restarted(previous, page)
-            self._latencies.add(endpoint, previous.page, page, now=now, anew=anew)
+            self._latencies.add(endpoint, previous, page, now=now)
         elif started is not None and self._first_at < started <= now:
             # It started while others were sampled: all that it counted arrived since then.
             self._origins[endpoint] = self._first_at
             fresh = Sample(started, EMPTY)
             self._take(growth_of(endpoint, fresh, page, now, started))
-            self._latencies.add(endpoint, EMPTY, page, now=now, anew=True)
+            self._latencies.add(endpoint, fresh, page, now=now)
         else:
             # What it counted before may be older than this window, and it may not have been idle.
             late = now - self._first_at > self.window_seconds / 4
@@ -248,7 +245,7 @@ class TrafficWindow:
             input_tokens, output_tokens = self._tokens
         ttft = mean([item.ttft for item in recent])
         itl = mean_itl(recent)
-        ttft_histogram, itl_histogram = self._latencies.since(start)
+        ttfts, itls = self._latencies.since(start, recent, itl)
         pages = [sample.page for sample in self._latest.values()]
         sampled_at = min((sample.at for sample in self._latest.values()), default=now)
         return Traffic(
@@ -263,7 +260,7 @@ class TrafficWindow:
             idle_seconds=max(sampled_at - self._active_at, 0.0),
             running=running,
             waiting=sum(page.waiting for page in pages),
-            waiting_growth_rps=self._queued(now),
+            waiting_growth_rps=_queued(self._latest, self._growth, 0.25 * self.window_seconds),
             kv_cache=max((p.kv_cache for p in pages if p.kv_cache is not None), default=None),
             input_cv=histograms.variation(item.input_moments for item in self._growth),
             output_cv=output_cv,
@@ -271,11 +268,8 @@ class TrafficWindow:
             preemptions_rps=_preemptions(pages, self._growth, now, self.long_seconds),
             kv_tokens=min((p.kv_tokens for p in pages if p.kv_tokens is not None), default=None),
             sampled_at=sampled_at,
-            ttft=Distribution(sum(item.ttft[1] for item in recent), ttft_histogram),
-            itl=Distribution(
-                sum(item.itl[1] for item in recent),
-                itl_histogram and itl_histogram.scaled(1.0 / tokens_per_gap(recent, itl)),
-            ),
+            ttft=ttfts,
+            itl=itls,
         )
 
     def _recent(self, now: float) -> Iterator[tuple[float, float]]:
@@ -286,16 +280,6 @@ class TrafficWindow:
             items = [item for item in self._growth if item.at > start]
             if items:
                 yield part * self.window_seconds, self._rate(items, start)
-
-    def _queued(self, now: float) -> float:
-        """Growth of the queues of the present pods per second."""
-        last = max((sample.at for sample in self._latest.values()), default=now)
-        length = 0.25 * self.window_seconds
-        return sum(
-            item.queued * item.share_after(last - length) / length
-            for item in self._growth
-            if item.at > last - length and item.endpoint in self._latest
-        )
 
     def _rate(self, items: Iterable[Growth], start: float) -> float:
         """Requests per second after `start`, of all pods together.
@@ -320,6 +304,16 @@ class TrafficWindow:
             span = end - max(self._origins.get(endpoint, start), start)
             rate += offered(*all_counts) / span if span > 0 else 0.0
         return rate
+
+
+def _queued(latest: Mapping[str, Sample], growth: Iterable[Growth], seconds: float) -> float:
+    """Growth of the queues of the present pods per second, over that many seconds to the last sample."""
+    start = max((sample.at for sample in latest.values()), default=math.inf) - seconds
+    return sum(
+        item.queued * item.share_after(start) / seconds
+        for item in growth
+        if item.at > start and item.endpoint in latest
+    )
 
 
 def _preemptions(

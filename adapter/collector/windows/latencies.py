@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from adapter.collector.model_servers import PodMetrics, SumCount
 from adapter.collector.servers.histogram import Histogram, merged
+from adapter.collector.windows.growth import EMPTY, Growth, Sample, restarted, tokens_per_gap
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +55,11 @@ class LatencyWindow:
         self._seconds = seconds
         self._growth: deque[tuple[float, str, Histogram | None, Histogram | None]] = deque()
 
-    def add(
-        self, endpoint: str, before: PodMetrics, after: PodMetrics, *, now: float, anew: bool
-    ) -> None:
-        """Add what a pod's histograms grew by; `anew`: they count from zero since the page before."""
-        ttft = _growth(before.ttft_buckets, before.ttft, after.ttft_buckets, anew=anew)
-        itl = _growth(before.itl_buckets, before.itl, after.itl_buckets, anew=anew)
+    def add(self, endpoint: str, sample: Sample, after: PodMetrics, *, now: float) -> None:
+        """Add what a pod's histograms grew by from one sample to a page at monotonic `now`."""
+        before = EMPTY if restarted(sample, after) else sample.page
+        ttft = _growth(before.ttft_buckets, before.ttft, after.ttft_buckets)
+        itl = _growth(before.itl_buckets, before.itl, after.itl_buckets)
         if ttft is not None or itl is not None:
             self._growth.append((now, endpoint, ttft, itl))
         self._drop(now - self._seconds)
@@ -68,13 +68,25 @@ class LatencyWindow:
         """Drop what a pod's histograms grew by."""
         self._growth = deque(item for item in self._growth if item[1] != endpoint)
 
-    def since(self, start: float) -> tuple[Histogram | None, Histogram | None]:
-        """Histograms of TTFT and ITL after a monotonic time; None where no buckets grew."""
-        self._drop(start)
+    def since(
+        self, start: float, counted: list[Growth], itl: float | None
+    ) -> tuple[Distribution, Distribution]:
+        """Times to first token and inter-token latencies after a time.
+
+        Args:
+            start: Monotonic time.
+            counted: Growth of the counters after it.
+            itl: Mean seconds per generated token after it.
+
+        """
         recent = [item for item in self._growth if item[0] > start]
+        ttfts = merged(item[2] for item in recent if item[2] is not None)
+        gaps = merged(item[3] for item in recent if item[3] is not None)
+        if gaps is not None:
+            gaps = gaps.scaled(1.0 / tokens_per_gap(counted, itl))
         return (
-            merged(item[2] for item in recent if item[2] is not None),
-            merged(item[3] for item in recent if item[3] is not None),
+            Distribution(sum(item.ttft[1] for item in counted), ttfts),
+            Distribution(sum(item.itl[1] for item in counted), gaps),
         )
 
     def _drop(self, start: float) -> None:
@@ -83,7 +95,7 @@ class LatencyWindow:
 
 
 def _growth(
-    before: Histogram | None, counted: SumCount, after: Histogram | None, *, anew: bool
+    before: Histogram | None, counted: SumCount, after: Histogram | None
 ) -> Histogram | None:
     """Growth of one histogram; None where it did not grow, or by how much is not known.
 
@@ -92,6 +104,6 @@ def _growth(
     """
     if after is None:
         return None
-    if anew or (before is None and counted[1] <= 0):
+    if before is None and counted[1] <= 0:
         return after if after.count > 0 else None
     return None if before is None else after.grown_from(before)
