@@ -134,7 +134,8 @@ def read(path: Path) -> Scenario:
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise errors.InputError(f"{path}: cannot be read: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise errors.InputError(f"{path}: cannot be read: {why}") from error
     except yaml.YAMLError as error:
         raise errors.InputError(
             f"{path}: not valid YAML: {' '.join(str(error).split())}"
