@@ -128,9 +128,8 @@ async def text(
                 )
             if response.status in {401, 403}:
                 fix = (
-                    "its token goes over https only (--gateways-token-over-http)"
-                    if by.withholds_token(url)
-                    else "it wants a token; name its file by --pods-token-file (--gateways-token-file)"
+                    by.withheld(url)
+                    or "it wants a token; name its file by --pods-token-file (--gateways-token-file)"
                 )
                 raise ScrapeError(f"{url}: HTTP status {response.status}: {fix}")
             if response.status != 200:
