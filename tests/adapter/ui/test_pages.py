@@ -103,7 +103,9 @@ async def test_measured_percentiles_stand_beside_the_slo(endpoints: Endpoints) -
     assert state.traffic is not None
     # 900 of 1000 first tokens within 400 ms, the others within 1600 ms; the target is 800 ms.
     buckets = Histogram((0.4, 1.6), array("d", [900, 100, 0]))
-    traffic = replace(state.traffic, ttft_ms=300.0, ttft=Distribution(1000, buckets))
+    traffic = replace(
+        state.traffic, ttft_ms=300.0, ttft=Distribution(1000, buckets), itl=Distribution(9)
+    )
     state = replace(
         state,
         observation=replace(state.observation, traffic=traffic),
@@ -123,7 +125,7 @@ async def test_measured_percentiles_stand_beside_the_slo(endpoints: Endpoints) -
         text = await page(endpoints, path)
         assert "SLO p95 800 ms; p50 222 ms, p95 1000 ms, 93.33% within" in text
         assert 'class="badge slow"' in text
-    assert "Percentiles: nothing was measured" in text  # of ITL
+    assert "Percentiles: the pods show no buckets of it" in text
     document = json.loads(await page(endpoints, f"/variants/{KEY}"))
     assert document["latencies"]["ttft"] == {
         "p50Milliseconds": 222.222,
