@@ -104,6 +104,10 @@ WRONG: dict[str, tuple[Change, str]] = {
     "negative-start": (variant(startup=-1), "variants.0.startup: Value error, must be a duration"),
     "pass-after-pass": (lambda d: d.update(loop={"interval": 0}), "loop.interval: Input should be greater"),
     "endless-syncs": (lambda d: d.update(hpa={"syncPeriod": "0s"}), "hpa.syncPeriod: Input should be"),
+    "ends-before-it-begins": (
+        variant(unschedulable={"from": "20m", "to": "10m"}),
+        "variants.chat.unschedulable: from (1200 s) must be before to (600 s)",
+    ),
     "routing": (lambda d: d.update(routing="random"), "routing: Input should be 'least-loaded' or"),
 }  # fmt: skip
 
