@@ -77,7 +77,7 @@ async def measure(count: int, clone: Path, seconds: float) -> tuple[float, float
                 while world.desired(names[-1]) is None:  # noqa: ASYNC110 - the world tells nobody
                     await asyncio.sleep(0.2)
                 ids.append(await stack.enter_async_context(program(world, clone, "b")))
-                await asyncio.sleep(10)
+                await asyncio.sleep(25)
                 before = [sum(map(cpu_seconds, process_tree(item))) for item in ids]
                 writes = len(world.api.writes("variantautoscalings"))
                 await asyncio.sleep(seconds)

@@ -186,7 +186,12 @@ class Groups:
         """What the planner gets of all groups."""
         found: dict[str, PlannedGroup] = {}
         for group in self._groups:
-            item = planned.plan_group(self._records[group.name], group, sized, records, cycle)
+            try:
+                item = planned.plan_group(self._records[group.name], group, sized, records, cycle)
+            except Exception:
+                # One group must not stop all; without it, its variants are sized by their own loads.
+                log.exception("group not pooled; sizing its variants alone", group=group.name)
+                continue
             self._records[group.name] = replace(item.record, state=item.state)
             found[group.name] = item
         return GroupPlan(
@@ -210,9 +215,13 @@ class Groups:
         for name, item in before.planned.items():
             if name not in self._records or item.group is None:
                 continue
-            self._records[name], stepped = stepping.step(
-                self._records[name], item, plan, records, cycle
-            )
+            try:
+                self._records[name], stepped = stepping.step(
+                    self._records[name], item, plan, records, cycle
+                )
+            except Exception:
+                log.exception("group not stepped; holding to its plan alone", group=name)
+                continue
             targets |= stepped
         return targets
 

@@ -361,7 +361,8 @@ def _unlike(routing: Routing, observed: str) -> tuple[str, ...]:
         return (
             (
                 "pods are not offered the same, as round-robin would; annotate llmd.ai/group-routing:"
-                " least-loaded where the gateway knows the load of the pods"
+                " least-loaded where the gateway knows the load of the pods, or llmd.ai/group: none where"
+                " each variant has a Service of its own"
             ),
         )
     if routing == "least-loaded" and observed == "even":

@@ -29,7 +29,6 @@ def cut_by(
     """Resources of which too little is left for what an item lacks; empty if it is served."""
     if got.kind == "full":
         return ()
-    mine = np.array(got.counts, dtype=np.int64) @ item.uses
     missing = item.uses.max(axis=0) if got.counts and any(got.counts) else None
     if missing is None:
         known = patterns(item)
@@ -38,10 +37,23 @@ def cut_by(
             missing = known.usage.min(axis=0)
             if not (missing > 0).any():
                 missing = known.usage[0]
+    found = _exceeded(item, resources, used, missing)
+    if found:
+        return found
+    # Each row alone would need more than is left.
+    number = np.ceil(item.demand / np.maximum(item.worths, 1e-300))
+    number = np.where(item.worths > 0, np.minimum(number, item.most), 0.0)
+    return _exceeded(item, resources, used, (number[:, None] * item.uses).max(axis=0))
+
+
+def _exceeded(
+    item: Item, resources: Sequence[Resource], used: FloatArray, missing: FloatArray
+) -> tuple[Ceiling, ...]:
+    """Resources of which less is left than what is missing, beside what the plan takes."""
     found = []
     for column, index in enumerate(item.resources):
         resource = resources[index]
-        free = resource.limit - used[index] + (0.0 if any(got.counts) else mine[column])
+        free = resource.limit - used[index]
         if missing[column] > free + _ROOM * max(resource.limit, 1.0):
             found.append(
                 Ceiling(
@@ -81,6 +93,8 @@ def group_decision(
     binding = _binding(prepared, got, cut, shares, capacity)
     short = capacity < prepared.demand_rps * (1 - 1e-9)
     served = "partial" if got.kind == "full" and short else got.kind
+    if short and capacity <= 0:
+        served = "none"
     runner_up = _runner_up(item, counts)
     text = _words(item, counts) or "nothing"
     reason = (

@@ -67,6 +67,11 @@ def _problems(
         yield "variants: has none"
     if not 0 <= group.interruptible_share <= 1:
         yield f"interruptible_share: must be from 0 to 1, not {group.interruptible_share:g}"
+    weights = [group.members.get(name, _NOBODY).weight for name in group.variants]
+    if any(not 0 <= weight < math.inf for weight in weights):
+        yield "weight: must be a number >= 0"
+    elif group.routing == "weights" and weights and not any(weights):
+        yield "weight: all are 0; give at least one variant a part of the requests"
     if len(set(group.variants)) < len(group.variants):
         yield "variants: one is there twice"
     shares = sum(item.share for item in group.length_classes)
@@ -87,14 +92,15 @@ def _problems(
 def sized_fleet(fleet: fleets.Fleet, groups: Sequence[Group]) -> fleets.Fleet:
     """The fleet whose members have the demand of their groups, and one copy of them for each length class."""
     owners = {name: group for group in groups for name in group.variants}
+    known = {variant.name: variant for variant in fleet.variants}
     variants: list[fleets.Variant] = []
     for variant in fleet.variants:
         group = owners.get(variant.name)
         if group is None:
             variants.append(variant)
             continue
-        ready = variant.current.replicas
-        load = replace(group.traffic, ordered=max(group.traffic.ordered, ready))
+        running = sum(known[name].current.replicas for name in group.variants)
+        load = replace(group.traffic, ordered=max(group.traffic.ordered, running))
         # A row has its own bounds: here a variant is sized for the whole demand, with at least one replica.
         member = replace(variant, load=load, min_replicas=1, max_replicas=None)
         variants.append(member)

@@ -125,6 +125,26 @@ def test_the_slowest_used_replica_binds_round_robin(
     assert found["groups"]["chat"]["capacity_rpm"] >= 1800
 
 
+def test_who_gets_nothing_is_told_what_was_short(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Twelve variants that do not fit, without partial service: the devices that are short are named."""
+    variants = [
+        {"name": f"v{number}", "accelerator": ("A100", "H100")[number % 2], "min_replicas": 0,
+         "max_replicas": 8}
+        for number in range(12)
+    ]  # fmt: skip
+    document = {**changed(variants=variants), "capacity": {"A100": 3, "H100": 2}}
+    found = planned(tmp_path, capsys, document)["groups"]["chat"]
+    assert found["served"] == "none"
+    assert set(found["cut_by"]) == {"capacity A100", "capacity H100"}
+    none = changed()
+    for member in none["groups"][0]["variants"]:
+        member["available"] = 0
+    found = planned(tmp_path, capsys, none)["groups"]["chat"]
+    assert (found["served"], found["binding"]) == ("none", "unavailable")
+
+
 def test_weights_and_interruptible_shares(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -191,6 +211,10 @@ def test_a_budget_below_minimum_replicas_is_named(
         ({"variants": [{"name": "a", "class": "Bulk"}]}, "class 'Bulk' is not the group's"),
         ({"variants": [{"name": "a", "model": "x"}]}, "model 'x' is not the group's"),
         ({"variants": [{"name": "a", "accelerator": "B200"}]}, "accelerator 'B200' has no profile"),
+        (
+            {"routing": "weights", "variants": [{"name": "a", "weight": 0}]},
+            "weight: all are 0",
+        ),
         ({"class": "Gold"}, "service class 'Gold' has no targets"),
         ({"length_classes": [{"name": "s", "share": 0.5, "output_tokens": 9}]}, "sum up to 1"),
     ],
