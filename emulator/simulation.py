@@ -59,7 +59,6 @@ class SimulatedFleet(FleetState):
         _check(variants, traces or {}, pools or {}, routing)
         super().__init__(variants, routing)
         self._free = dict(pools or {})
-        self._closed: set[int] = set()  # variants whose replicas no node takes
         self._live: dict[int, Request] = {}  # that have not ended, by index
         self._log = RequestLog(sum(len(trace) for trace in (traces or {}).values()))
         self._count = 0
@@ -117,31 +116,6 @@ class SimulatedFleet(FleetState):
         self._control(self._now_ms)
         self._settle()
 
-    def close(self, variant: str, *, evict: bool = False) -> None:
-        """Let new replicas of a variant wait as long as `reopen` has not been called.
-
-        Args:
-            variant: Name of the variant.
-            evict: Whether those that start or serve are replaced by ones that wait: requests in service
-                finish, waiting ones are routed anew.
-
-        """
-        index = position(self._names, variant, "variant")
-        self._closed.add(index)
-        if not evict:
-            return
-        running = [server for server in self._servers[index] if server.state != "pending"]
-        self._create(index, len(running))
-        self._retire(running)
-        self._control(self._now_ms)
-        self._settle()
-
-    def reopen(self, variant: str) -> None:
-        """Let replicas of a variant start again."""
-        self._closed.discard(position(self._names, variant, "variant"))
-        self._control(self._now_ms)
-        self._settle()
-
     def _feed(self, limit_ms: float) -> None:
         """Let the requests before that time arrive; no replica becomes ready or ends until then."""
         while (request := self._coming) is not None and request.arrival_ms < limit_ms:
@@ -190,9 +164,8 @@ class SimulatedFleet(FleetState):
                 self._end(server, at_ms)
         for server in self._pending[:]:  # a smaller replica overtakes those that do not fit
             variant = self.variants[server.variant]
-            if server.variant in self._closed:
-                continue
-            if variant.pool is None or self._free[variant.pool] >= variant.devices:
+            fits = variant.pool is None or self._free[variant.pool] >= variant.devices
+            if fits and server.variant not in self._closed:
                 self._pending.remove(server)
                 self._start(server, variant, at_ms, delayed=delayed)
         while self._starting and self._starting[0][0] <= at_ms:

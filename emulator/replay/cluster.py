@@ -15,11 +15,11 @@ from adapter.collector.model_servers import (
 )
 from adapter.collector.servers.moments import moments
 from emulator import simulation
+from emulator.replay.groups.closing import ClosableFleet
 from emulator.replay.replicas.specs import ProfileSteps, VariantSpec, engine_profile
 from emulator.replay.results import Curves
 from emulator.replay.scenario import Scenario
 from emulator.server import Counters
-from emulator.simulation import SimulatedFleet
 from emulator.traces import Trace
 from emulator.vllm_metrics import TOKEN_BUCKETS
 
@@ -40,7 +40,7 @@ class ReplayCluster:
         self.scenario = scenario
         self.variants = {variant.name: variant for variant in scenario.variants}
         self.traffic = traffic
-        self.fleet = SimulatedFleet(
+        self.fleet = ClosableFleet(
             [_simulated(variant, scenario) for variant in scenario.variants],
             traces=traffic,
             pools={

@@ -1,1 +1,1 @@
-"""Variants of one model that share its demand: mixes of least cost, for policies that know the traffic."""
+"""Variants of one model that share its demand: mixes of least cost, and variants that no node takes."""
