@@ -164,7 +164,8 @@ class SimulatedFleet(FleetState):
                 self._end(server, at_ms)
         for server in self._pending[:]:  # a smaller replica overtakes those that do not fit
             variant = self.variants[server.variant]
-            if variant.pool is None or self._free[variant.pool] >= variant.devices:
+            fits = variant.pool is None or self._free[variant.pool] >= variant.devices
+            if fits and server.variant not in self._closed:
                 self._pending.remove(server)
                 self._start(server, variant, at_ms, delayed=delayed)
         while self._starting and self._starting[0][0] <= at_ms:

@@ -26,6 +26,7 @@ class FleetState:
         # Without draining ones.
         self._servers: list[list[FleetServer]] = [[] for _ in self.variants]
         self._draining: list[FleetServer] = []
+        self._closed: set[int] = set()  # variants whose replicas no node takes
         self._gateway = Gateway(models=len(self.models), routing=routing)
         self._offered = [0 for _ in self.models]
         self._gpu_ms = [0.0 for _ in self.variants]  # of ended replicas

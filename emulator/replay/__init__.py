@@ -29,10 +29,25 @@ THRESHOLDS = {
 }
 """Metrics per ready pod that an HPA with a threshold scales on, with what they are."""
 
-RIVALS = (*THRESHOLDS, "kpa", "slo-aware", "token-aware", "dynamo", "wva")
+RIVALS = (
+    *THRESHOLDS,
+    "kpa",
+    "slo-aware",
+    "token-aware",
+    "dynamo",
+    "wva",
+    "cost-aware",
+    "expansion",
+)
 """Names of the rivals, which carry a threshold such as kpa@8."""
 
-PUBLISHED = {"slo-aware": 0.55, "token-aware": 2.0, "dynamo": 1.0, "wva": 1.0}
+OF_GROUPS = ("cost-aware", "expansion")
+"""Rivals that place one demand over the variants of a model; `rivals` has them where there are several."""
+
+PER_VARIANT = "per-variant"
+"""The adapter without groups: each variant by what its own pods are offered."""
+
+PUBLISHED = {"slo-aware": 0.55, "token-aware": 2.0, "dynamo": 1.0, "wva": 1.0, "cost-aware": 0.85}
 """Thresholds of the rivals' guides, which their bare names have."""
 
 GROUP = "rivals"
@@ -48,7 +63,7 @@ FORMS = tuple(f"{rival}@THRESHOLD" for rival in RIVALS)
 """Names of policies that carry a threshold, such as in-flight@8."""
 
 KNOWN = (
-    f"{', '.join(dict.fromkeys((*POLICIES, *BOUNDS)))}, {', '.join(FORMS)} (without it:"
+    f"{', '.join(dict.fromkeys((*POLICIES, PER_VARIANT, *BOUNDS)))}, {', '.join(FORMS)} (without it:"
     f" {', '.join(PUBLISHED)} as published, the others at their default thresholds), NAME@sweep for the"
     f" latter, and {GROUP} for all of these"
 )

@@ -17,6 +17,8 @@ from adapter.controller.settings import LoopSettings
 from adapter.planning import fleet
 from adapter.planning import plan as planning
 from adapter.resources.inputs import Inputs
+from adapter.resources.model_groups import forming
+from adapter.resources.model_groups.membership import Membership
 from adapter.resources.variant import VariantSource
 from adapter.store import DESIRED, TargetStore
 from emulator.replay.cluster import ReplayCluster, pod_metrics
@@ -64,6 +66,10 @@ def inputs_of(
         for name, item in scenario.accelerators.items()
         if item.devices is not None
     }
+    sources = tuple(
+        _source(variant, scenario, profile(variant), percentile=percentile)
+        for variant in scenario.variants
+    )
     return Inputs(
         accelerators=tuple(
             fleet.Accelerator(name=name, device_type=name, unit_cost=item.cost)
@@ -73,10 +79,8 @@ def inputs_of(
             fleet.ServiceClass(name=name, priority=priority, targets=targets)
             for (name, priority), targets in classes.items()
         ),
-        variants=tuple(
-            _source(variant, scenario, profile(variant), percentile=percentile)
-            for variant in scenario.variants
-        ),
+        variants=sources,
+        groups=forming.form(sources).groups,
         capacity=limited if len(limited) == len(scenario.accelerators) else None,
     )
 
@@ -105,6 +109,7 @@ def _source(
         min_replicas=variant.min_replicas,
         max_replicas=variant.max_replicas,
         keep_accelerator=True,
+        membership=Membership(alone=not model.group),
     )
 
 
@@ -123,6 +128,8 @@ class AdapterPolicy(ScalingPolicy):
         super().__init__(cluster)
         self.name, self.title = name, title
         self._inputs = inputs_of(self.scenario, percentile=percentile)
+        grouped = settings.model_groups
+        self._grouped = {key for item in self._inputs.groups if grouped for key in item.members}
         self._store = TargetStore()
         self._decided = False
         self._scraped_at = -math.inf
@@ -155,13 +162,17 @@ class AdapterPolicy(ScalingPolicy):
         sources = []
         for source in self._inputs.variants:
             ready = self.cluster.ready(source.name)
+            replicas = self.cluster.fleet.replicas(source.name)
+            in_group = source.key in self._grouped
             sources.append(
                 replace(
                     source,
                     endpoints=tuple(f"sim://{source.name}-{item.replica}" for item in ready),
                     pods=tuple(f"{source.name}-{item.replica}" for item in ready),
-                    replicas=self.cluster.fleet.replicas(source.name),
+                    replicas=replicas,
                     spec_replicas=self.cluster.spec_replicas[source.name],
+                    existing=replicas if in_group else None,
+                    unschedulable=self.cluster.unschedulable(source.name) if in_group else 0,
                 )
             )
         self.loop.apply_inputs(replace(self._inputs, variants=tuple(sources)))

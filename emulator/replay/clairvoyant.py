@@ -17,6 +17,7 @@ from adapter.planning import fleet
 from adapter.planning import plan as planning
 from emulator.replay.adapter_policy import inputs_of
 from emulator.replay.cluster import ReplayCluster
+from emulator.replay.groups import mixes
 from emulator.replay.policies import Scheduled, Static
 from emulator.replay.replicas.planner import truth_of
 from emulator.replay.replicas.specs import VariantSpec
@@ -46,11 +47,12 @@ def search(given: Run, progress: Callable[[int], ReportTime]) -> tuple[PolicyRes
 
     """
     capacity = replica_capacity(given.scenario, given.traffic)
+    known = mixes_of(given)
     low, high = MIN_FACTOR, MAX_FACTOR
     best: tuple[PolicyResult, float] | None = None
     for index in range(SEARCH_STEPS):
         factor = high if index == 0 else 0.5 * (low + high)
-        result = run(given, _scheduled(schedules(given, capacity, factor)), progress(index))
+        result = run(given, _scheduled(schedules(given, capacity, factor, known)), progress(index))
         if result.within >= WITHIN_TARGET:
             high = factor
             if best is None or result.cost_cents < best[0].cost_cents:
@@ -75,10 +77,14 @@ def _scheduled(table: dict[str, list[tuple[float, int]]]) -> Callable[[ReplayClu
 def peak(given: Run, factor: float) -> Callable[[ReplayCluster], Static]:
     """Constructor of a static fleet for the highest rate, sized as the schedule is."""
     capacity = replica_capacity(given.scenario, given.traffic)
-    table = schedules(given, capacity, factor)
+    known = mixes_of(given)
+    table = schedules(given, capacity, factor, known)
     most = {
         name: max([number for _, number in entries], default=1) for name, entries in table.items()
     }
+    for model, found in known.items():
+        highest = factor * float(np.max(windowed_rates(given.traffic[model]), initial=0.0))
+        most.update(found.mix(highest, list(found.members)))
     return lambda cluster: Static(cluster, most)
 
 
@@ -115,17 +121,76 @@ def replica_capacity(scenario: Scenario, traffic: Mapping[str, Trace]) -> dict[s
     return capacity
 
 
+def mixes_of(given: Run) -> dict[str, mixes.Mixes]:
+    """What the planner says of each group, by model; kept from one factor to the next."""
+    return {
+        model: mixes.Mixes(given.scenario, model, given.traffic[model])
+        for model in given.scenario.groups
+    }
+
+
 def schedules(
-    given: Run, capacity: Mapping[str, float], factor: float
+    given: Run,
+    capacity: Mapping[str, float],
+    factor: float,
+    groups: Mapping[str, mixes.Mixes] | None = None,
 ) -> dict[str, list[tuple[float, int]]]:
-    """Times and replicas to set, by variant; variants share a model's rate in proportion to capacity."""
-    entries = {}
+    """Times and replicas to set, by variant.
+
+    A group follows the planner's mix of least cost for each moment's rate, or one variant of it does alone,
+    whichever is cheapest over time; other variants share a model's rate in proportion to capacity.
+    """
+    known = mixes_of(given) if groups is None else groups
+    entries: dict[str, list[tuple[float, int]]] = {}
+    for model in given.scenario.groups:
+        entries.update(_of_group(given, model, factor, known[model]))
     for variant in given.scenario.variants:
+        if variant.name in entries:
+            continue
         share = share_of(given.scenario, capacity, variant)
         rates = share * windowed_rates(given.traffic[variant.model])
         needed = [_needed(variant, factor * rate / capacity[variant.name]) for rate in rates]
         entries[variant.name] = _ahead(variant, needed)
     return entries
+
+
+def _of_group(
+    given: Run, model: str, factor: float, found: mixes.Mixes
+) -> dict[str, list[tuple[float, int]]]:
+    """The cheapest timetable of one group that carries its rate."""
+    members = found.members
+    rates = factor * windowed_rates(given.traffic[model])
+    usable = [
+        [name for name, item in members.items() if not _gone(item, index * BIN_SECONDS)]
+        for index in range(len(rates))
+    ]
+    tables = []
+    for hold in mixes.HOLDS_SECONDS:
+        held = mixes.filled(rates, int(hold / BIN_SECONDS))
+        for alone in (None, *members):
+            rows = [
+                found.mix(rate, [alone] if alone in names else names)
+                for rate, names in zip(held, usable, strict=True)
+            ]
+            needed = {name: [row[name] for row in rows] for name in members}
+            tables.append({name: _ahead(members[name], needed[name]) for name in members})
+    return min(tables, key=lambda table: _cost(given, table))
+
+
+def _cost(given: Run, table: Mapping[str, list[tuple[float, int]]]) -> float:
+    """Cost of a timetable until the end of the run, cents."""
+    total = 0.0
+    for variant in given.scenario.variants:
+        entries = table.get(variant.name, [])
+        ends = [*(at for at, _ in entries[1:]), given.seconds]
+        held = sum(n * (end - at) for (at, n), end in zip(entries, ends, strict=False))
+        cost = given.scenario.accelerators[variant.accelerator].cost * variant.devices
+        total += cost * held / 3600
+    return total
+
+
+def _gone(variant: VariantSpec, at: float) -> bool:
+    return variant.unschedulable is not None and variant.unschedulable.covers(at)
 
 
 def share_of(scenario: Scenario, capacity: Mapping[str, float], variant: VariantSpec) -> float:

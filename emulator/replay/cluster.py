@@ -15,11 +15,11 @@ from adapter.collector.model_servers import (
 )
 from adapter.collector.servers.moments import moments
 from emulator import simulation
+from emulator.replay.groups.closing import ClosableFleet
 from emulator.replay.replicas.specs import ProfileSteps, VariantSpec, engine_profile
 from emulator.replay.results import Curves
 from emulator.replay.scenario import Scenario
 from emulator.server import Counters
-from emulator.simulation import SimulatedFleet
 from emulator.traces import Trace
 from emulator.vllm_metrics import TOKEN_BUCKETS
 
@@ -40,7 +40,7 @@ class ReplayCluster:
         self.scenario = scenario
         self.variants = {variant.name: variant for variant in scenario.variants}
         self.traffic = traffic
-        self.fleet = SimulatedFleet(
+        self.fleet = ClosableFleet(
             [_simulated(variant, scenario) for variant in scenario.variants],
             traces=traffic,
             pools={
@@ -79,6 +79,15 @@ class ReplayCluster:
         self.scale_downs += replicas < before
         self.spec_replicas[name] = replicas
         self.fleet.scale(name, replicas)
+
+    def close(self, name: str) -> None:
+        """Let no node take new replicas of a variant; where the scenario says so, evict those that run."""
+        gone = self.variants[name].unschedulable
+        self.fleet.close(name, evict=gone is not None and gone.evict)
+
+    def unschedulable(self, name: str) -> int:
+        """Replicas of a variant that no node takes at the moment: its own are closed, or full."""
+        return self.fleet.replicas(name, "pending")
 
     def ready(self, name: str) -> tuple[Counters, ...]:
         """Counters of a variant's ready replicas; those that start or drain are left out."""
@@ -208,6 +217,8 @@ def _binned(
     """95th percentile of the values between one edge and the next; NaN where there is none."""
     percentiles = np.full(len(edges), np.nan)
     finite = np.isfinite(at_ms)
+    if not finite.any():
+        return percentiles  # of a variant that served nothing
     bins = np.searchsorted(edges, at_ms[finite] / 1000)
     order = np.argsort(bins, kind="stable")
     bins, ordered = bins[order], values[finite][order]

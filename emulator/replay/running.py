@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
 import math
@@ -103,6 +104,7 @@ def _simulate(
         progress(cluster.now)
 
     timers = [
+        *_closing(cluster),
         *policy.timers(),
         Timer(period, HPA_PHASE_SECONDS, sync),
         Timer(SAMPLE_SECONDS, 0.0, sample),
@@ -117,6 +119,20 @@ def _simulate(
         if math.isfinite(timer.period):
             heapq.heappush(due, (at + timer.period, rank, next(order), timer))
     cluster.advance(end)
+
+
+def _closing(cluster: ReplayCluster) -> list[Timer]:
+    """Beginning and end of the times in which variants are unschedulable."""
+    timers = []
+    for name, variant in cluster.variants.items():
+        gone = variant.unschedulable
+        if gone is not None:
+            timers.append(Timer(math.inf, gone.start, functools.partial(cluster.close, name)))
+            if gone.end is not None:
+                timers.append(
+                    Timer(math.inf, gone.end, functools.partial(cluster.fleet.reopen, name))
+                )
+    return timers
 
 
 def _sync(

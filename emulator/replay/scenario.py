@@ -70,13 +70,17 @@ class Clients(Part):
 
 
 class Model(Part):
-    """One model: its service class, SLO targets and traffic."""
+    """One model: its service class, SLO targets and traffic.
+
+    `group: false` keeps its variants apart: the adapter then sizes each alone, by what its own pods get.
+    """
 
     model: str = Field(min_length=1)
     service_class: str = "default"
     priority: int = Field(default=1, ge=1, le=100)
     slo: Slo
     clients: Clients | None = None
+    group: bool = True
     trace: dict[str, Any] | str | None = None
 
 
@@ -108,6 +112,16 @@ class Scenario(Part):
     loop: Loop = Loop()
     warm_up: Seconds = 300.0
     routing: Literal["least-loaded", "round-robin"] = "least-loaded"
+
+    @property
+    def groups(self) -> dict[str, tuple[VariantSpec, ...]]:
+        """Variants of each model that share its demand, by model: those of one that has several."""
+        found = {
+            item.model: tuple(variant for variant in self.variants if variant.model == item.model)
+            for item in self.models
+            if item.group
+        }
+        return {model: members for model, members in found.items() if len(members) > 1}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +194,11 @@ def _check(path: Path, scenario: Scenario) -> None:
         if not variant.min_replicas <= variant.replicas <= variant.max_replicas:
             raise errors.InputError(
                 f"{where}.replicas: {variant.replicas} is not within minReplicas and maxReplicas"
+            )
+        gone = variant.unschedulable
+        if gone is not None and gone.end is not None and gone.start >= gone.end:
+            raise errors.InputError(
+                f"{where}.unschedulable: from ({gone.start:g} s) must be before to ({gone.end:g} s)"
             )
         if names.count(variant.name) > 1:
             raise errors.InputError(f"{where}.name: is there twice")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from adapter import errors
 from adapter.controller.demand import RateSettings
-from emulator.replay import BOUNDS, GROUP, KNOWN, POLICIES
+from emulator.replay import BOUNDS, GROUP, KNOWN, OF_GROUPS, PER_VARIANT, POLICIES
 from emulator.replay.adapter_policy import AdapterPolicy, settings_of
 from emulator.replay.choices import settings as sweeping
 from emulator.replay.cluster import ReplayCluster
@@ -53,7 +53,7 @@ class Choice:
     def shown(self) -> dict[str, str | float]:
         """Settings of the policy for programs: threshold, percentile, or what is swept."""
         found: dict[str, str | float] = {}
-        if self.policy in SWEPT:
+        if self.policy in (*SWEPT, PER_VARIANT):
             found["percentile"] = PERCENTILE
         if self.policy == "ours-mean":
             found["percentile"] = "mean"
@@ -70,7 +70,7 @@ class Choice:
 def is_known(policy: str) -> bool:
     """Whether there is a policy, a sweep or a group of this name."""
     return (
-        policy in POLICIES
+        policy in (*POLICIES, PER_VARIANT)
         or policy in BOUNDS
         or policy == GROUP
         or catalog.is_sweep(policy)
@@ -109,7 +109,7 @@ def choices(
     found: dict[str, Choice] = {}
     capacity: dict[str, catalog.Capacity] = {}
     for name in policies:
-        for item in _spread(name, sweeps):
+        for item in _spread(name, scenario):
             if catalog.is_sweep(item):
                 capacity = capacity or catalog.capacity(scenario, traffic)
                 rival = item.partition("@")[0]
@@ -123,12 +123,14 @@ def choices(
     return tuple(found.values())
 
 
-def _spread(name: str, sweeps: Sequence[sweeping.Sweep]) -> Iterator[str]:
-    del sweeps
+def _spread(name: str, scenario: Scenario) -> Iterator[str]:
     if name != GROUP:
         yield name
         return
-    yield from (f"{rival}@sweep" for rival in RIVALS)
+    grouped = bool(scenario.groups)
+    if grouped:
+        yield PER_VARIANT
+    yield from (f"{rival}@sweep" for rival in RIVALS if grouped or rival not in OF_GROUPS)
 
 
 def _canonical(name: str) -> Choice:
@@ -169,6 +171,9 @@ def maker(scenario: Scenario, choice: Choice) -> Make:
     if choice.policy == "ours-reactive":
         settings = replace(settings, rates=_reactive(settings.rates))
         title = f"adapter, p{100 * percentile:g}, reactive"
+    if choice.policy == PER_VARIANT:
+        settings = replace(settings, model_groups=False)
+        title = f"adapter, p{100 * percentile:g}, each variant alone"
     if choice.policy == "ours-mean":
         percentile, title = 0.0, "adapter, means"
     others = [f"{name} {text}" for name, text in choice.settings.items() if name != "percentile"]

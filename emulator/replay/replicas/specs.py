@@ -147,6 +147,18 @@ class Startup(Part):
         return self.median * math.exp(1.6449 * self.sigma)
 
 
+class Unschedulable(Part):
+    """Time in which no node takes new replicas of a variant; `evict` drains those that run as it begins."""
+
+    start: Seconds = Field(alias="from")
+    end: Seconds | None = Field(alias="to", default=None)
+    evict: bool = False
+
+    def covers(self, at: float) -> bool:
+        """Whether that time, seconds since the beginning, is within."""
+        return self.start <= at and (self.end is None or at < self.end)
+
+
 def engine_profile(profile: LinearProfile) -> EngineProfile:
     """The profile as `emulator.engine` takes it."""
     return EngineProfile(
@@ -237,6 +249,7 @@ class VariantSpec(Part):
     replicas: int = Field(default=1, ge=1)
     min_replicas: int = Field(default=1, ge=0)
     max_replicas: int = Field(default=100, ge=1)
+    unschedulable: Unschedulable | None = None
 
     @model_validator(mode="after")
     def _engine_has_times(self) -> VariantSpec:

@@ -12,7 +12,9 @@ from emulator.replay import PUBLISHED, THRESHOLDS, clairvoyant
 from emulator.replay.cluster import ReplayCluster
 from emulator.replay.policies import ScalingPolicy, Threshold
 from emulator.replay.replicas.planner import truth_of
+from emulator.replay.rivals.cost_aware import CostAware
 from emulator.replay.rivals.dynamo import Dynamo
+from emulator.replay.rivals.expansion import Expansion
 from emulator.replay.rivals.kpa import Kpa
 from emulator.replay.rivals.llmd import SloAware, TokenAware
 from emulator.replay.rivals.wva import Wva
@@ -89,6 +91,15 @@ RIVALS: Mapping[str, Rival] = {
         make=lambda cluster, at: Wva(cluster, factor=at),
         published=PUBLISHED["wva"],
     ),
+    "cost-aware": Rival(
+        threshold="share of the capacity in use from which replicas are added",
+        make=lambda cluster, at: CostAware(cluster, up=at),
+        published=PUBLISHED["cost-aware"],
+    ),
+    "expansion": Rival(
+        threshold="requests in flight per pod",
+        make=lambda cluster, at: Expansion(cluster, target=at),
+    ),
 }
 """Rivals by name."""
 
@@ -99,6 +110,7 @@ _GRIDS: Mapping[str, Sequence[float]] = {
     "slo-aware": (PUBLISHED["slo-aware"], 0.75, 0.95),
     "token-aware": (0.5, 1.0, 2.0, 4.0),
     "wva": (0.7, 0.85, 1.0),
+    "cost-aware": (0.3, 0.45, 0.6, PUBLISHED["cost-aware"]),
 }
 
 
@@ -157,12 +169,13 @@ def grid(rival: str, known: Mapping[str, Capacity]) -> tuple[str, ...]:
     whole = {
         "in-flight": first.in_service,
         "kpa": first.in_service,
+        "expansion": first.in_service,
         "rps": first.rate_rps,
         "kv": first.kv_usage,
         "dynamo": first.kv_usage,
     }
     values = _GRIDS.get(rival) or tuple(share * whole[rival] for share in _SHARES)
-    if rival in {"in-flight", "kpa"}:
+    if rival in {"in-flight", "kpa", "expansion"}:
         values = [max(round(value), 1) for value in values]
     rounded = (min(max(float(f"{value:.2g}"), LEAST_THRESHOLD), MOST_THRESHOLD) for value in values)
     return tuple(f"{rival}@{value:g}" for value in dict.fromkeys(rounded))

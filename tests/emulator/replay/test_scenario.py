@@ -105,6 +105,10 @@ WRONG: dict[str, tuple[Change, str]] = {
     "pass-after-pass": (lambda d: d.update(loop={"interval": 0}), "loop.interval: must be > "),
     "endless-syncs": (lambda d: d.update(hpa={"syncPeriod": "0s"}), "hpa.syncPeriod: must be"),
     "routing": (lambda d: d.update(routing="random"), "routing: must be 'least-loaded' or"),
+    "ends-before-it-begins": (
+        variant(unschedulable={"from": "20m", "to": "10m"}),
+        "variants.chat.unschedulable: from (1200 s) must be before to (600 s)",
+    ),
 }  # fmt: skip
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from emulator.replay.rivals import dynamo, llmd
+from emulator.replay.rivals import cost_aware, dynamo, expansion, llmd
+from emulator.replay.rivals.cost_aware import Offer
+from emulator.replay.rivals.expansion import Target
 from emulator.replay.rivals.kpa import PodAutoscaler
 from emulator.server import Counters
 
@@ -85,3 +89,49 @@ def test_dynamo_counts_what_waits() -> None:
     assert dynamo.utilization(counters(10, 0, 0.5)) == 0.5
     assert dynamo.utilization(counters(10, 5, 0.5)) == 0.75
     assert dynamo.utilization(counters(0, 0, 0.0)) == 0.0
+
+
+OFFERS = {
+    "a": Offer(replicas=1, capacity=2.0, cost=40, least=0, most=10),
+    "h": Offer(replicas=1, capacity=8.0, cost=90, least=0, most=2),
+}
+
+
+@pytest.mark.parametrize(
+    ("replicas", "demand", "wanted"),
+    [
+        ((1, 1), 8.0, {"a": 1, "h": 1}),  # 8 / 0.85 = 9.4 < 10, 8 / 0.70 = 11.4 > 10
+        ((1, 1), 10.0, {"a": 1, "h": 2}),  # 1.8 more: a request costs 11.25 on h, 20 on a
+        ((1, 1), 20.0, {"a": 4, "h": 2}),  # 13.5 more: h is full after 8, 5.5 are three of a
+        ((3, 2), 4.2, {"a": 3, "h": 0}),  # 22 - 4.2 / 0.70 = 16 spare: both h go
+        ((5, 0), 0.0, {"a": 1, "h": 0}),  # the cheapest keeps one
+    ],
+)
+def test_cost_aware(replicas: tuple[int, int], demand: float, wanted: dict[str, int]) -> None:
+    """Replicas come where a request costs least, and go from the dearest."""
+    offers = {
+        name: dataclasses.replace(OFFERS[name], replicas=number)
+        for name, number in zip(OFFERS, replicas, strict=True)
+    }
+    assert cost_aware.placed(offers, demand) == wanted
+
+
+def test_expansion() -> None:
+    """Blocks of 1, 2, 4, ... in order of their cost, whatever a replica carries."""
+    targets = [
+        Target(name="h", least=0, most=4, cost=90),
+        Target(name="a", least=1, most=8, cost=40),
+    ]
+    # Blocks of a: 40, 80, 160; of h: 90, 180, 90 (the rest of four).
+    wanted = {
+        1: (0, 1),
+        2: (0, 2),
+        4: (0, 4),
+        5: (1, 4),
+        6: (2, 4),
+        7: (2, 5),
+        12: (4, 8),
+        99: (4, 8),
+    }
+    for replicas, (h, a) in wanted.items():
+        assert expansion.allocated(targets, replicas) == {"h": h, "a": a}
