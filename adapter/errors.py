@@ -10,6 +10,9 @@ Each message names what is wrong and the fix. `cli.main` prints it as one line.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class AdapterError(Exception):
     """Base of all errors that a user can fix."""
@@ -29,3 +32,78 @@ class InputError(AdapterError):
 
 class StartupError(AdapterError):
     """The server cannot start."""
+
+
+_LONGEST = 60
+"""Most characters of a wrong value that a message repeats."""
+
+_KINDS = {
+    "bool": "true or false",
+    "dict": "a mapping of fields",
+    "float": "a number",
+    "int": "a whole number",
+    "list": "a list",
+    "mapping": "a mapping of fields",
+    "model": "a mapping of fields",
+    "string": "text",
+    "tuple": "a list",
+}
+"""What a value must be, by the first word of the schema's error type."""
+
+_BOUNDS = {
+    "greater_than": ("gt", ">"),
+    "greater_than_equal": ("ge", ">="),
+    "less_than": ("lt", "<"),
+    "less_than_equal": ("le", "<="),
+}
+
+
+def field_problem(item: Mapping[str, Any]) -> str:
+    """What is wrong with a field, and what was given, in this program's words.
+
+    Args:
+        item: one of the errors of a pydantic ValidationError; its place is not in the answer.
+
+    """
+    kind, context = item["type"], item.get("ctx") or {}
+    if kind == "missing":
+        return "is missing"
+    if kind == "extra_forbidden":
+        return "is not known"
+    if kind == "too_short":
+        return "has none; give one or more"
+    if kind == "value_error":
+        return str(item["msg"]).removeprefix("Value error, ")
+    if kind == "string_too_short":
+        return "must not be empty" if context.get("min_length") == 1 else _reworded(item)
+    if kind in _BOUNDS:
+        name, sign = _BOUNDS[kind]
+        must = f"must be {sign} {context[name]:g}"
+    elif kind == "literal_error":
+        must = f"must be {context['expected']}"
+    elif kind == "finite_number":
+        must = "must be a finite number"
+    elif kind.endswith(("_type", "_parsing", "_from_float")) and kind.split("_")[0] in _KINDS:
+        must = f"must be {_KINDS[kind.split('_')[0]]}"
+    else:
+        must = _reworded(item)
+    return f"{must}, not {_shown(item['input'])}"
+
+
+def _reworded(item: Mapping[str, Any]) -> str:
+    return str(item["msg"]).replace("Input should be", "must be").replace("Input should", "must")
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value or value != value else repr(value)  # noqa: PLR0124 - NaN
+    if isinstance(value, str | int):
+        text = repr(value)
+        return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    if isinstance(value, Mapping):
+        return "a mapping"
+    return "a list" if isinstance(value, list | tuple) else type(value).__name__

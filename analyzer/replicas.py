@@ -5,6 +5,7 @@ Units: times in milliseconds, rates in requests per second.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -234,6 +235,10 @@ def checked(
         InvalidParameterError: names the first row where that is not so.
 
     """
+    if isinstance(value, float) and (
+        (least <= value < below and above < value < np.inf) or (optional and math.isnan(value))
+    ):
+        return np.full(rows, value)
     column = _column(name, value)
     if column.size == 1:
         column = np.full(rows, column[0])
@@ -269,6 +274,8 @@ def same_length(columns: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
     for name, size in sizes.items():
         if size != rows:
             raise InvalidParameterError(name, f"has shape ({size},), {first} has ({rows},)")
+    if rows == 1:
+        return dict(columns)
     return {
         name: np.full(rows, column[0]) if column.size == 1 else column
         for name, column in columns.items()

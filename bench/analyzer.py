@@ -19,6 +19,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from adapter.planning import plan as planning
 from analyzer import capacity, queueing
+from analyzer.engine import sizing
+from analyzer.engine.columns import Engine
+from analyzer.step_times import EngineLimits, Lengths, StepTimes
 from bench import planned_fleets
 
 ACCELERATORS = 4
@@ -97,6 +100,32 @@ def singles() -> None:
         )
 
 
+def engines() -> None:
+    """One replica with step times, for means and for p95."""
+    print(f"\n{'max_num_seqs':>12}  {'size means, ms':>24}  {'size p95, ms':>24}")
+    for seqs in (8, 64, 256, 512):
+        engine = Engine(
+            step_times=StepTimes(
+                base_ms=8.0,
+                per_request_ms=0.05,
+                per_prefill_token_ms=0.02,
+                per_context_token_ms=2e-5,
+            ),
+            limits=EngineLimits(max_num_seqs=seqs, max_num_batched_tokens=8192, kv_tokens=400_000),
+            lengths=Lengths(input_tokens=1024, output_tokens=256, input_cv=1.0, output_cv=0.6),
+        )
+        means, tails = (
+            measured(
+                lambda engine=engine, percentile=percentile: sizing.size_engine(  # type: ignore[misc]
+                    engine, ttft_ms=500, itl_ms=25, percentile=percentile
+                ),
+                100,
+            )
+            for percentile in (None, 0.95)
+        )
+        print(f"{seqs:>12}  {text(means, 1e3, 2):>24}  {text(tails, 1e3, 2):>24}")
+
+
 def fleets() -> None:
     """Sizing of whole fleets in one call: TTFT and ITL of every pair."""
     print(f"\n{'max batch':>9}  {'variants x 4':>12}  {'targets on':>10}  {'seconds':>22}  growth")
@@ -143,5 +172,6 @@ def steps() -> None:
 
 if __name__ == "__main__":
     singles()
+    engines()
     fleets()
     steps()

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -110,6 +111,26 @@ class Authority:
             x509.SubjectAlternativeName(names),
             lifetime,
             now,
+        )
+
+    def keeps_serving(
+        self, pair: KeyPair, dns_names: Sequence[str], ip_addresses: Sequence[str]
+    ) -> bool:
+        """Whether a pair is of this authority and has these names, and a third of its life is left."""
+        try:
+            certificate = x509.load_pem_x509_certificate(pair.cert_pem)
+            key = serialization.load_pem_private_key(pair.key_pem, password=None)
+            certificate.verify_directly_issued_by(self.certificate)
+            named = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
+            return False
+        begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        addresses = [str(item) for item in named.value.get_values_for_type(x509.IPAddress)]
+        return (
+            key.public_key() == certificate.public_key()
+            and begin <= datetime.now(UTC) < end - (end - begin) / 3
+            and set(named.value.get_values_for_type(x509.DNSName)) == set(dns_names)
+            and set(addresses) == set(ip_addresses)
         )
 
     def issue_client(self, common_name: str, organizations: Sequence[str] = ()) -> KeyPair:

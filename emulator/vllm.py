@@ -11,7 +11,7 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,30 +21,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from emulator import vllm_options
 from emulator.engine import Engine, EngineProfile, Request
 from emulator.engines.backend import SchedulerBackend, SchedulerProfile
+from emulator.vllm_metrics import ITL_BUCKETS, REQUEST_BUCKETS, TTFT_BUCKETS
 
 DEFAULT_OUTPUT_TOKENS = 128
 PARENT_POLL_SECONDS = 0.5
 _TOKEN_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
-_SECONDS_BUCKETS = (
-    0.001,
-    0.005,
-    0.01,
-    0.02,
-    0.04,
-    0.06,
-    0.08,
-    0.1,
-    0.25,
-    0.5,
-    0.75,
-    1,
-    2.5,
-    5,
-    10,
-    20,
-    40,
-    80,
-)
 
 
 class Metrics:
@@ -60,7 +41,7 @@ class Metrics:
         def counter(name: str, text: str) -> Counter:
             return Counter(f"vllm:{name}", text, names, registry=self.registry).labels(*values)
 
-        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        def histogram(name: str, text: str, buckets: Sequence[float]) -> Histogram:
             return Histogram(
                 f"vllm:{name}", text, names, buckets=buckets, registry=self.registry
             ).labels(*values)
@@ -78,12 +59,12 @@ class Metrics:
         self.aborted = finished.labels(*values, "abort")
         self.prompt = counter("prompt_tokens", "Prefill tokens.")
         self.generation = counter("generation_tokens", "Generated tokens.")
-        tokens, spans = _TOKEN_BUCKETS, _SECONDS_BUCKETS
+        tokens, spans = _TOKEN_BUCKETS, REQUEST_BUCKETS
         self.request_prompt = histogram("request_prompt_tokens", "Per request.", tokens)
         self.request_generation = histogram("request_generation_tokens", "Per request.", tokens)
-        self.ttft = histogram("time_to_first_token_seconds", "TTFT.", spans)
-        self.itl = histogram("inter_token_latency_seconds", "ITL.", spans)
-        self.tpot = histogram("time_per_output_token_seconds", "ITL, older name.", spans)
+        self.ttft = histogram("time_to_first_token_seconds", "TTFT.", TTFT_BUCKETS)
+        self.itl = histogram("inter_token_latency_seconds", "ITL.", ITL_BUCKETS)
+        self.tpot = histogram("time_per_output_token_seconds", "ITL, older name.", ITL_BUCKETS)
         self.latency = histogram("e2e_request_latency_seconds", "Whole request.", spans)
         self.queue = histogram("request_queue_time_seconds", "Waiting.", spans)
 

@@ -65,6 +65,7 @@ def options_of(args: argparse.Namespace) -> ServeOptions:
 _CLUSTER_ONLY = (
     "discover_gateways",
     "gateway_metrics",
+    "gateways_token_namespaces",
     "limited",
     *(item.name for item in declarations(Cluster)),
 )
@@ -189,6 +190,7 @@ def _installation(args: argparse.Namespace, server: Serving) -> Installation:
             token_file=collecting.gateways_token_file,
             token_over_http=collecting.gateways_token_over_http,
         ),
+        gateway_token_namespaces=frozenset(collecting.gateways_token_namespaces),
         certificates=certificates,
     )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
 
 import aiohttp
 import structlog
@@ -14,6 +15,7 @@ import structlog
 from adapter.app.options import Installation
 from adapter.clock import Clock
 from adapter.collector import gateway
+from adapter.collector.servers.access import Access
 from adapter.controller.loop import ControlLoop
 
 log = structlog.get_logger()
@@ -88,7 +90,7 @@ class GatewayWatch:
                 await self._changed.wait()
 
     async def _follow(self, endpoint: _Endpoint) -> None:
-        reader = gateway.Gateways(self._session, (endpoint,), self._installation.gateway_access)
+        reader = gateway.Gateways(self._session, (endpoint,), self._access(endpoint))
         while True:
             quick = self._loop.waking.sleeps(endpoint[0]) and not reader.failing
             if self._loop.leading or (self._always and self._loop.waking.sleeps(endpoint[0])):
@@ -101,6 +103,14 @@ class GatewayWatch:
                 self._use(endpoint, {})  # what is not read any more wakes nothing later
             seconds = self._installation
             await self._clock.sleep(seconds.wake_seconds if quick else seconds.gateway_seconds)
+
+    def _access(self, endpoint: _Endpoint) -> Access:
+        """How a gateway is reached: one that a tenant's pool names does not get the operator's token."""
+        trusted = (
+            endpoint in self._installation.gateways
+            or endpoint[0] in self._installation.gateway_token_namespaces
+        )
+        return replace(self._installation.gateway_access, trusted=trusted)
 
     def _use(self, endpoint: _Endpoint, found: Mapping[gateway.ModelKey, gateway.Demand]) -> None:
         self._found[endpoint] = found

@@ -82,6 +82,8 @@ def text() -> str:
             for name, names in (
                 ("input_moments", model_servers.INPUT_BUCKETS),
                 ("output_moments", model_servers.OUTPUT_BUCKETS),
+                ("ttft_buckets", model_servers.TTFT_BUCKETS),
+                ("itl_buckets", model_servers.ITL_BUCKETS),
             )
         ),
     ]

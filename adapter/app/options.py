@@ -46,6 +46,8 @@ class Installation:
         gateways: Namespace (empty for any) and metrics URL of each inference gateway's endpoint picker.
         discover_gateways: Whether endpoint pickers that InferencePools name are gateways too.
         gateway_access: Authorities and token that gateways with https are reached with.
+        gateway_token_namespaces: Namespaces whose discovered endpoint pickers get the token too: those of
+            tenants would keep it.
         gateway_seconds: Seconds between two scrapes of the gateways.
         wake_seconds: Seconds between two scrapes of those that may wake a variant at zero replicas.
         certificates: Serving certificate kept in a Secret; None uses the files that were given.
@@ -62,6 +64,7 @@ class Installation:
     gateways: tuple[tuple[str, str], ...] = ()
     discover_gateways: bool = True
     gateway_access: Access = PLAIN
+    gateway_token_namespaces: frozenset[str] = frozenset()
     gateway_seconds: float = 1.0
     wake_seconds: float = 0.15
     certificates: OwnCertificates | None = None

@@ -92,9 +92,7 @@ def prepare(files: Files, *, host: str) -> Credentials:
         if certificate is None or key is None:
             certificate, key = files.state / "serving.crt", files.state / "serving.key"
             if local is not None:
-                pair = local.issue_server(*_names(host))
-                authority.write_private(key, pair.key_pem)
-                authority.write_private(certificate, pair.cert_pem)
+                _issue(local, certificate, key, host)
     except OSError as error:
         raise errors.StartupError(f"{error.filename}: {error.strerror}") from error
     config = authentication.IdentityConfig(client_cas=client_ca, requestheader_cas=proxy_ca)
@@ -105,6 +103,19 @@ def prepare(files: Files, *, host: str) -> Credentials:
         ca_file=ca_file if files.certificate is None else None,
         local=local if files.certificate is None and files.client_ca is None else None,
     )
+
+
+def _issue(local: authority.Authority, certificate: Path, key: Path, host: str) -> None:
+    """Write a serving certificate, unless the one there is good: another process may serve with it."""
+    names, addresses = _names(host)
+    try:
+        there = authority.KeyPair(certificate.read_bytes(), key.read_bytes())
+    except FileNotFoundError:
+        there = None
+    if there is None or not local.keeps_serving(there, names, addresses):
+        pair = local.issue_server(names, addresses)
+        authority.write_private(key, pair.key_pem)
+        authority.write_private(certificate, pair.cert_pem)
 
 
 def authorities(config: authentication.IdentityConfig) -> bytes:

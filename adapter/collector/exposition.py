@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator
 from functools import lru_cache
 from types import MappingProxyType
 
@@ -18,8 +18,9 @@ import aiohttp
 from adapter import errors
 from adapter.collector import model_servers
 from adapter.collector.model_servers import PodMetrics
-from adapter.collector.servers import access, engines, spelling
+from adapter.collector.servers import access, buckets, engines, spelling
 from adapter.collector.servers import moments as histograms
+from adapter.collector.servers.histogram import Histogram
 
 TIMEOUT_SECONDS = 5.0
 PAGE_LIMIT_BYTES = 4 * 1024 * 1024
@@ -127,9 +128,8 @@ async def text(
                 )
             if response.status in {401, 403}:
                 fix = (
-                    "its token goes over https only (--gateways-token-over-http)"
-                    if by.withholds_token(url)
-                    else "it wants a token; name its file by --pods-token-file (--gateways-token-file)"
+                    by.withheld(url)
+                    or "it wants a token; name its file by --pods-token-file (--gateways-token-file)"
                 )
                 raise ScrapeError(f"{url}: HTTP status {response.status}: {fix}")
             if response.status != 200:
@@ -193,7 +193,8 @@ def parse(text: str, model: str, url: str) -> PodMetrics:
     models: set[str] = set()
     started_at: float | None = None
     others: list[engines.Sample] = []
-    for written, labels, value in read(text, _READ, url):
+    latencies: dict[str, list[str]] = {}
+    for written, labels, value in read(text, _READ, url, latencies):
         series_name = spelling.spelled(written)
         if series_name is None:
             others.append((written, labels, value))
@@ -215,37 +216,106 @@ def parse(text: str, model: str, url: str) -> PodMetrics:
             models.add(served)
             if served == model:
                 read_as.append((engine.name, name, labels, value))
-    if not models:
-        prefixes = " or ".join(model_servers.PREFIXES)
-        known = ", ".join(engine.name for engine in engines.ENGINES)
-        raise ScrapeError(
-            f"{url}: no {prefixes} metrics in it, and none of {known}; is this a model server?"
-        )
     if model not in models:
-        raise ScrapeError(
-            f"{url}: serves {'another model' if len(models) == 1 else f'{len(models)} other models'}, not"
-            f" {model!r}; spec.modelID must be the served model name, label model_name of its metrics"
-        )
+        raise ScrapeError(f"{url}: {_not_served(model, models)}")
     style = spelling.style_of((name, style) for style, name, _, _ in read_as)
     series = [(name, labels, value) for own, name, labels, value in read_as if own == style]
-    buckets = [sample for sample in series if sample[0] in model_servers.BUCKETS]
     samples = [sample for sample in series if sample[0] not in model_servers.BUCKETS]
     try:
         totals = dict(model_servers.quantities(model_servers.values(samples)))
         return model_servers.pod_metrics(
             totals,
             started_at=started_at,
-            input_moments=histograms.moments(buckets, model_servers.INPUT_BUCKETS),
-            output_moments=histograms.moments(buckets, model_servers.OUTPUT_BUCKETS),
+            input_moments=histograms.moments(series, model_servers.INPUT_BUCKETS),
+            output_moments=histograms.moments(series, model_servers.OUTPUT_BUCKETS),
+            ttft_buckets=_latency(model_servers.TTFT_BUCKETS, latencies, style, model, samples),
+            itl_buckets=_latency(model_servers.ITL_BUCKETS, latencies, style, model, samples),
         )
     except model_servers.ImplausibleError as error:
         raise ScrapeError(f"{url}: {error}") from error
 
 
+def _not_served(model: str, models: Collection[str]) -> str:
+    """What a page without the model is, by the models that it has."""
+    if not models:
+        prefixes = " or ".join(model_servers.PREFIXES)
+        known = ", ".join(engine.name for engine in engines.ENGINES)
+        return f"no {prefixes} metrics in it, and none of {known}; is this a model server?"
+    return (
+        f"serves {'another model' if len(models) == 1 else f'{len(models)} other models'}, not"
+        f" {model!r}; spec.modelID must be the served model name, label model_name of its metrics"
+    )
+
+
+def _latency(
+    names: Iterable[str],
+    lines: dict[str, list[str]],
+    style: str,
+    model: str,
+    samples: Iterable[engines.Sample],
+) -> Histogram | None:
+    """The histogram of a latency; None where there is none, or it cannot be read.
+
+    Args:
+        names: Names of its buckets, the newest first.
+        lines: Lines of buckets by name as written: of the several spellings on a page one is parsed.
+        style: Style of the page.
+        model: Model of the page.
+        samples: Samples of servers beside vLLM and SGLang.
+
+    """
+    for name in names:
+        try:
+            bounds, values = _buckets(lines.get(spelling.restyled(name, style), ()), model)
+        except ValueError:
+            return None
+        for other, labels, value in samples:
+            if other == name:
+                bounds.append(labels.get("le", ""))
+                values.append(value)
+        if values:
+            return buckets.histogram(bounds, values)
+    return None
+
+
+def _buckets(lines: Iterable[str], model: str) -> tuple[list[str], list[float]]:
+    """Bounds and values of the buckets of a model.
+
+    The lines of a histogram differ in `le` and their value: of the others only these are parsed.
+
+    Raises:
+        ValueError: a line is no sample, or too long.
+
+    """
+    bounds: list[str] = []
+    values: list[float] = []
+    around, served = ("", ""), False
+    for line in lines:
+        if len(line) > LINE_LIMIT:
+            raise ValueError
+        before, _, rest = line.partition('le="')
+        bound, _, rest = rest.partition('"')
+        after, _, value = rest.rpartition("} ")
+        if (before, after) == around and value.replace(".", "", 1).isdigit():
+            number = float(value)
+        else:
+            _, labels, number = sample(line.strip())
+            served = labels.get("model_name", model) == model
+            plain = before.endswith(("{", ",")) and labels.get("le") == bound
+            around = (before, after) if plain else ("", "")
+            bound = labels.get("le", "")
+        if served:
+            bounds.append(bound)
+            values.append(number)
+    return bounds, values
+
+
 def read(
-    text: str, names: Container[str], url: str
+    text: str, names: Container[str], url: str, aside: dict[str, list[str]] | None = None
 ) -> Iterator[tuple[str, model_servers.Labels, float]]:
     """Name, labels and value of the series with these names: some fifty lines of hundreds.
+
+    Lines of latency buckets are put into `aside` unparsed, by name, where it is given.
 
     Raises:
         ScrapeError: a line is no Prometheus text or too long, or there are too many; names its number.
@@ -258,6 +328,9 @@ def read(
         # Selecting lines costs less than parsing all.
         first = _FIRST.match(line)
         if first is None or first[1] not in names:
+            continue
+        if aside is not None and spelling.of_latency(first[1]):
+            aside.setdefault(first[1], []).append(line)
             continue
         if len(line) > LINE_LIMIT:
             raise ScrapeError(f"{url}: line {number} has more than {LINE_LIMIT} characters")

@@ -10,6 +10,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from adapter.collector.servers.histogram import Histogram
+
 SumCount = tuple[float, float]
 """Sum and count of a histogram or summary."""
 
@@ -44,6 +46,8 @@ class PodMetrics:
         kv_tokens: Tokens that the KV caches of the pod's engines hold; None where it is not reported.
         rejected: Requests that admission limits turned away; None where they are not reported.
         started_at: When the process started, Unix seconds; None where it is not reported.
+        ttft_buckets: Histogram of times to first token; None without one, and from Prometheus.
+        itl_buckets: Histogram of inter-token latencies; likewise.
 
     """
 
@@ -63,6 +67,8 @@ class PodMetrics:
     kv_tokens: float | None = None
     rejected: float | None = None
     started_at: float | None = None
+    ttft_buckets: Histogram | None = None
+    itl_buckets: Histogram | None = None
 
     @property
     def stock(self) -> float:
@@ -181,6 +187,19 @@ BUCKETS = frozenset({*INPUT_BUCKETS, *OUTPUT_BUCKETS})
 """Buckets that are read from pods. Prometheus is queried for them once in several minutes only: they are some
 40 series per pod, three times what is queried otherwise."""
 
+TTFT_BUCKETS = (
+    "vllm:time_to_first_token_seconds_bucket",
+    "sglang:time_to_first_token_seconds_bucket",
+)
+ITL_BUCKETS = (
+    "vllm:inter_token_latency_seconds_bucket",
+    "vllm:time_per_output_token_seconds_bucket",
+    "sglang:inter_token_latency_seconds_bucket",
+    "sglang:time_per_output_token_seconds_bucket",
+)
+LATENCY_BUCKETS = frozenset({*TTFT_BUCKETS, *ITL_BUCKETS})
+"""Buckets of latencies, that are read from pods only: they measure attainment, and no load."""
+
 RANKED = frozenset(
     {"sglang:num_running_reqs", "sglang:num_queue_reqs", "sglang:max_total_num_tokens"}
 )
@@ -235,6 +254,8 @@ def pod_metrics(
     started_at: float | None = None,
     input_moments: Moments | None = None,
     output_moments: Moments | None = None,
+    ttft_buckets: Histogram | None = None,
+    itl_buckets: Histogram | None = None,
 ) -> PodMetrics:
     """Metrics of one pod, from its quantities.
 
@@ -243,6 +264,8 @@ def pod_metrics(
         started_at: When the process started, Unix seconds.
         input_moments: Moments of input lengths, where there is a histogram of them.
         output_moments: Moments of output lengths, likewise.
+        ttft_buckets: Histogram of times to first token, likewise.
+        itl_buckets: Histogram of inter-token latencies, likewise.
 
     Raises:
         ImplausibleError: A stock is missing, or a value is no measurement.
@@ -280,6 +303,8 @@ def pod_metrics(
         kv_tokens=totals.get("kv_tokens") or None,
         rejected=totals.get("rejected"),
         started_at=started_at,
+        ttft_buckets=ttft_buckets,
+        itl_buckets=itl_buckets,
     )
 
 

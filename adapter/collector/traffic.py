@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from adapter.collector.model_servers import PodMetrics
@@ -28,6 +28,7 @@ from adapter.collector.windows.growth import (
     mean_itl,
     offered,
 )
+from adapter.collector.windows.latencies import NOTHING, Distribution, LatencyWindow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +59,8 @@ class Traffic:
             are not reported.
         kv_tokens: Tokens that the KV cache of the smallest pod holds; None where it is not reported.
         sampled_at: Time of the oldest pod's last sample, monotonic seconds.
+        ttft: Times to first token of the window, by the pods' histograms.
+        itl: Inter-token latencies per generated token, likewise.
 
     """
 
@@ -80,6 +83,8 @@ class Traffic:
     preemptions_rps: float | None = None
     kv_tokens: float | None = None
     sampled_at: float = 0.0
+    ttft: Distribution = NOTHING
+    itl: Distribution = NOTHING
 
 
 class TrafficWindow:
@@ -94,6 +99,7 @@ class TrafficWindow:
         self._origins: dict[str, float] = {}
         self._suspended: set[str] = set()
         self._growth: deque[Growth] = deque()
+        self._latencies = LatencyWindow(window_seconds)
         self._first_at: float | None = None
         self._active_at = -math.inf
         self._tokens: tuple[float | None, float | None] = (None, None)
@@ -126,11 +132,13 @@ class TrafficWindow:
         if previous is not None:
             self._suspended.discard(endpoint)
             self._take(growth_of(endpoint, previous, page, now, started))
+            self._latencies.add(endpoint, previous, page, now=now)
         elif started is not None and self._first_at < started <= now:
             # It started while others were sampled: all that it counted arrived since then.
             self._origins[endpoint] = self._first_at
             fresh = Sample(started, EMPTY)
             self._take(growth_of(endpoint, fresh, page, now, started))
+            self._latencies.add(endpoint, fresh, page, now=now)
         else:
             # What it counted before may be older than this window, and it may not have been idle.
             late = now - self._first_at > self.window_seconds / 4
@@ -138,6 +146,7 @@ class TrafficWindow:
                 # What came to it while it was not counted is not known, which is no rate of zero.
                 late = False
                 self._growth = deque(item for item in self._growth if item.endpoint != endpoint)
+                self._latencies.forget(endpoint)
             self._origins[endpoint] = self._first_at if late else now
             self._active_at = max(self._active_at, now)
         if page.stock > 0:
@@ -236,6 +245,7 @@ class TrafficWindow:
             input_tokens, output_tokens = self._tokens
         ttft = mean([item.ttft for item in recent])
         itl = mean_itl(recent)
+        ttfts, itls = self._latencies.since(start, recent, itl)
         pages = [sample.page for sample in self._latest.values()]
         sampled_at = min((sample.at for sample in self._latest.values()), default=now)
         return Traffic(
@@ -250,7 +260,7 @@ class TrafficWindow:
             idle_seconds=max(sampled_at - self._active_at, 0.0),
             running=running,
             waiting=sum(page.waiting for page in pages),
-            waiting_growth_rps=self._queued(now),
+            waiting_growth_rps=_queued(self._latest, self._growth, 0.25 * self.window_seconds),
             kv_cache=max((p.kv_cache for p in pages if p.kv_cache is not None), default=None),
             input_cv=histograms.variation(item.input_moments for item in self._growth),
             output_cv=output_cv,
@@ -258,6 +268,8 @@ class TrafficWindow:
             preemptions_rps=_preemptions(pages, self._growth, now, self.long_seconds),
             kv_tokens=min((p.kv_tokens for p in pages if p.kv_tokens is not None), default=None),
             sampled_at=sampled_at,
+            ttft=ttfts,
+            itl=itls,
         )
 
     def _recent(self, now: float) -> Iterator[tuple[float, float]]:
@@ -268,16 +280,6 @@ class TrafficWindow:
             items = [item for item in self._growth if item.at > start]
             if items:
                 yield part * self.window_seconds, self._rate(items, start)
-
-    def _queued(self, now: float) -> float:
-        """Growth of the queues of the present pods per second."""
-        last = max((sample.at for sample in self._latest.values()), default=now)
-        length = 0.25 * self.window_seconds
-        return sum(
-            item.queued * item.share_after(last - length) / length
-            for item in self._growth
-            if item.at > last - length and item.endpoint in self._latest
-        )
 
     def _rate(self, items: Iterable[Growth], start: float) -> float:
         """Requests per second after `start`, of all pods together.
@@ -302,6 +304,16 @@ class TrafficWindow:
             span = end - max(self._origins.get(endpoint, start), start)
             rate += offered(*all_counts) / span if span > 0 else 0.0
         return rate
+
+
+def _queued(latest: Mapping[str, Sample], growth: Iterable[Growth], seconds: float) -> float:
+    """Growth of the queues of the present pods per second, over that many seconds to the last sample."""
+    start = max((sample.at for sample in latest.values()), default=math.inf) - seconds
+    return sum(
+        item.queued * item.share_after(start) / seconds
+        for item in growth
+        if item.at > start and item.endpoint in latest
+    )
 
 
 def _preemptions(

@@ -168,11 +168,19 @@ def _add_numbers(
     for flag, metavar, text in numbers:
         group.add_argument(
             flag,
-            type=float,
+            type=_number,
             metavar=metavar,
             dest=_FIELDS.get(flag, flag.removeprefix("--").replace("-", "_")),
             help=text,
         )
+
+
+def _number(text: str) -> float:
+    """Read a number, for argparse; bounds and NaN are the model's to refuse."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, not {text!r}") from None
 
 
 def run(args: argparse.Namespace) -> int:

@@ -92,7 +92,11 @@ def run(args: argparse.Namespace) -> int:
         result = fit_rows(rows, args.max_batch)
     except InputError as error:
         left_out = "".join(
-            f"\n  left out: {row.place}: {row.problem}" for row in rows if row.problem
+            f"\n  left out: {row.place}: {row.problem}"
+            if row.problem
+            else f"\n  note: {row.place}: {row.note}"
+            for row in rows
+            if row.problem or row.note
         )
         raise InputError(f"{error}{left_out}") from error
     if args.plot is not None:
@@ -224,6 +228,7 @@ def _document(result: Result) -> dict[str, Any]:
             for row in (steps.saturated if steps else ())
         ],
         "left_out": [{"place": row.place, "reason": row.problem} for row in result.unusable],
+        "notes": [{"place": row.place, "note": row.note} for row in result.rows if row.note],
         "undetermined": list(result.advice.undetermined) if result.advice else [],
         "measure_next": list(result.advice.measure_next) if result.advice else [],
         "capacities": [
@@ -242,7 +247,8 @@ def _table(result: Result) -> Iterator[str]:
     for row in result.rows:
         if row.note:
             yield f"note: {row.place}: {row.note}"
-    median = statistics.median(row.itl_ms for row in result.rows)
+    measured = [row.itl_ms for row in result.rows if not math.isnan(row.itl_ms)]
+    median = statistics.median(measured) if measured else math.inf
     if median < _LEAST_ITL_MS:
         yield (
             f"doubt: median ITL of {median:.3g} ms, which no server reaches; if the column is in seconds,"

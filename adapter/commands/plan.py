@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -99,16 +100,25 @@ def run(args: argparse.Namespace) -> int:
     if isinstance(settings, dict):
         document = {**document, "settings": {**settings, **given}}
     before = _planned(document, str(args.file))
+    for line in fleet_file.unused(document):
+        print(f"not used: {args.file}: {line}", file=sys.stderr)
     if not args.what_if:
         _show(args, before)
         return 0
     for change in args.what_if:
         document = fleet_file.changed(document, change)
+        _, left_out = fleet_file.parse(document, change)
+        for name, why in left_out.items():
+            if name not in before.set_aside:
+                raise InputError(f"{change}: {name}: {why}")
     after = _planned(document, f"{args.file} with {', '.join(args.what_if)}")
     if args.json:
         print(json.dumps({"before": _document(before), "after": _document(after)}))
     else:
         _print(_comparison(before, after), numbers=[3])
+        for name, why in after.set_aside.items():
+            if name not in before.set_aside:
+                print(f"set aside: {name}: {why}")
     return 0
 
 

@@ -56,7 +56,7 @@ def register(command: argparse.ArgumentParser) -> None:
         default=60,
         metavar="DURATION",
         help="Resolution of the recorded rate: whole seconds, no less than Prometheus' scrape interval."
-        " Default 60",
+        " Default 60s",
     )
     command.add_argument(
         "--seed",

@@ -9,7 +9,7 @@ from adapter.controller import tuning
 from adapter.controller.estimates import lengths, prior
 from adapter.controller.history import decisions
 from adapter.controller.state import VariantState, labels_of
-from adapter.diagnostics import groups
+from adapter.diagnostics import groups, latencies
 from adapter.planning import fleet, plan
 from adapter.resources import hpa
 from adapter.resources.annotations import ACTUATE
@@ -64,6 +64,8 @@ def of_state(state: VariantState, *, now: float) -> dict[str, Any]:
     if traffic is not None:
         age = round(now - state.observed_at, 1) if state.observed_at else None
         document["load"] = {**_load(traffic), "observedSecondsAgo": age}
+        origin = "" if state.observation is None else state.observation.origin
+        document["latencies"] = latencies.document(traffic, source.targets, origin)
     if state.observation is not None:
         document["metricsSource"] = state.observation.origin
         document["metricsAttributedBy"] = state.observation.how

@@ -44,6 +44,8 @@ def lines(explanation: Mapping[str, Any]) -> list[str]:
         add("load", _load(load))
         add("metrics", _source(explanation, load))
         add("observed", _latencies(load))
+        for name, item in (explanation.get("latencies") or {}).items():
+            add("measured", _measured(name.upper(), item))
     decision = explanation.get("decision")
     if decision is not None:
         add("bound by", decision["binding"])
@@ -121,6 +123,16 @@ def _source(explanation: Mapping[str, Any], load: Mapping[str, Any]) -> str:
             text += f" of {tokens:,.0f} tokens"
     preemptions = load.get("preemptionsPerMinute")
     return f"{text}, {preemptions:g} preemptions/min" if preemptions else text
+
+
+def _measured(name: str, item: Mapping[str, Any]) -> str:
+    """Percentiles and attainment by histograms, or why there are none."""
+    if item["p50Milliseconds"] is None:
+        return f"{name} percentiles not known: {item['problem']}" if item["count"] else ""
+    text = f"{name} p50 {item['p50Milliseconds']:.1f} ms, p95 {item['p95Milliseconds']:.1f} ms"
+    if item["withinTarget"] is not None:
+        text += f", {item['withinTarget']:.1%} within the SLO target"
+    return f"{text} ({item['problem']})" if item["problem"] else text
 
 
 def _latencies(load: Mapping[str, Any]) -> str:

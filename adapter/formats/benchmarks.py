@@ -72,6 +72,15 @@ def _checked(row: Row) -> Row:
     if row.output_tokens < 1:
         text = f"output_tokens: must be a number >= 1, not {row.output_tokens:g}"
         return replace(row, problem=text)
+    return _halved(row)
+
+
+def _halved(row: Row) -> Row:
+    """The row, with a note where it has one of the two latencies only, or a problem where it has none."""
+    if math.isnan(row.itl_ms):
+        if not row.ttft_ms > 0:
+            return replace(row, problem="itl_ms: is missing")
+        return replace(row, note=row.note or "itl_ms: is missing; only TTFT is used")
     if row.ttft_ms <= 0:
         return replace(row, ttft_ms=math.nan, note=NO_TTFT)
     return row

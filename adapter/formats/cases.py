@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from adapter.errors import field_problem
 from adapter.formats import step_cases
 from adapter.formats.step_cases import InvalidCase, StepCase
 from adapter.settings.percentiles import Percentile
@@ -213,7 +214,7 @@ def _first(error: ValidationError) -> InvalidCase:
     field = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return InvalidCase(field, f"is not known{_nearest(field)}")
-    return InvalidCase(field, "is missing" if first["type"] == "missing" else first["msg"])
+    return InvalidCase(field, field_problem(first))
 
 
 def _nearest(field: str) -> str:

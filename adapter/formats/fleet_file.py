@@ -63,7 +63,8 @@ def read(path: Path) -> dict[str, Any]:
         try:
             document = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise InputError(f"{path}: neither JSON nor YAML: {error}") from error
+            shown = " ".join(str(error).split())
+            raise InputError(f"{path}: neither JSON nor YAML: {shown}") from error
     if not isinstance(document, dict):
         raise InputError(
             f"{path}: must be an object with accelerators, classes, profiles, variants"
@@ -131,6 +132,22 @@ def parse(document: Mapping[str, Any], place: str) -> tuple[fleet.Fleet, dict[st
         ),
         left_out,
     )
+
+
+def unused(document: Mapping[str, Any]) -> list[str]:
+    """What a checked document holds and no plan can use: most often a misspelled accelerator."""
+    names = {item["name"] for item in document["accelerators"]}
+    types = {item.get("device") or item["name"] for item in document["accelerators"]}
+    lines = [
+        f"profiles[{index}].accelerator: {item['accelerator']!r} is none of accelerators: {listed(names)}"
+        for index, item in enumerate(document["profiles"])
+        if item["accelerator"] not in names
+    ]
+    return lines + [
+        f"capacity.{name}: no accelerator is of this device type; there are {listed(types)}"
+        for name in document.get("capacity") or ()
+        if name not in types
+    ]
 
 
 def changed(document: Mapping[str, Any], what: str) -> dict[str, Any]:

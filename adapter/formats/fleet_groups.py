@@ -28,16 +28,17 @@ from adapter.planning import fleet
 from adapter.planning.groups import (
     INTERRUPTIBLE_SHARE,
     Budget,
-    BudgetScope,
     Group,
     LengthClass,
     Member,
     Routing,
 )
+from adapter.settings.budgets import entries
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Ceiling = Annotated[float, Field(ge=-1, allow_inf_nan=False)]
-Quota = Annotated[int, Field(ge=-1, le=2**31 - 1)]
+
+_SPELLINGS = {"devices": "gpus"}
+"""Other names of the fields of a budget."""
 
 
 class LengthPart(Part):
@@ -84,17 +85,6 @@ class GroupPart(Part):
     variants: Annotated[tuple[MemberPart, ...], Field(min_length=1)]
 
 
-class BudgetPart(Part):
-    """`budgets[]`: -1 is unlimited, 0 denies everything; the cost in cents per hour."""
-
-    name: str = Field(min_length=1)
-    scope: BudgetScope = "installation"
-    subject: str = ""
-    cost: Ceiling = -1
-    devices: Quota = -1
-    quotas: dict[str, Quota] = Field(default_factory=dict)
-
-
 def groups(
     raw: Sequence[Mapping[str, Any]],
     profiles: Sequence[ProfilePart],
@@ -110,7 +100,7 @@ def groups(
         try:
             part = GroupPart.model_validate(item)
         except ValidationError as error:
-            reason = first_problem(error)
+            reason = _by_name(first_problem(error), item)
         else:
             reason = _problem(part, profiles, taken)
             if any(group.name == name for group in found):
@@ -126,6 +116,17 @@ def groups(
             if (variant := name_of(member)) and variant not in taken:
                 left_out.setdefault(variant, f"group {name}: {reason}")
     return tuple(found), tuple(members)
+
+
+def _by_name(reason: str, item: Mapping[str, Any]) -> str:
+    """A problem of `variants.N` under the name of that variant."""
+    field, dot, rest = reason.partition(".")
+    place, _, what = rest.partition(".")
+    members = item.get("variants")
+    if field != "variants" or not dot or not place.isdigit() or not isinstance(members, list):
+        return reason
+    name = name_of(members[int(place)])
+    return f"variants: {name}: {what}" if name and what else reason
 
 
 def _problem(part: GroupPart, profiles: Sequence[ProfilePart], taken: set[str]) -> str:
@@ -151,6 +152,8 @@ def _problems(part: GroupPart, profiles: Sequence[ProfilePart], taken: set[str])
             yield f"{where}: accelerator {member.accelerator!r} has no profile; there are {listed(there)}"
         if member.max_replicas is not None and member.max_replicas < member.min_replicas:
             yield f"{where}: max_replicas {member.max_replicas} is less than min_replicas"
+    if part.routing == "weights" and not any(member.weight for member in part.variants):
+        yield "variants: weight: all are 0, so requests have nowhere to go; give one more than 0"
     total = sum(item.share for item in part.length_classes)
     if part.length_classes and abs(total - 1.0) > 1e-6:
         yield f"length_classes: shares must sum up to 1, not {total:g}"
@@ -209,34 +212,32 @@ def _group(part: GroupPart) -> Group:
 
 
 def budgets(raw: Sequence[Mapping[str, Any]], place: str) -> tuple[Budget, ...]:
-    """Budgets of a document.
+    """Budgets of a document: as in the ConfigMap, where `subject` may stand for `namespace` or `class`.
 
     Raises:
         InputError: one is unusable; names the place, the budget and the field.
 
     """
-    found: list[Budget] = []
-    for index, item in enumerate(raw):
-        name = name_of(item) or f"budgets[{index}]"
-        try:
-            part = BudgetPart.model_validate(item)
-        except ValidationError as error:
-            raise InputError(f"{place}: budget {name}: {first_problem(error)}") from error
-        if any(other.name == part.name for other in found):
-            raise InputError(f"{place}: budgets: {name} is there twice")
-        if part.scope != "installation" and not part.subject:
-            raise InputError(f"{place}: budget {name}: subject: name the {part.scope}, or default")
-        found.append(
-            Budget(
-                name=part.name,
-                scope=part.scope,
-                subject=part.subject,
-                cost=-1.0 if part.cost < 0 else part.cost,
-                devices=part.devices,
-                devices_by_type=part.quotas,
+    found: list[Mapping[str, Any]] = []
+    for number, item in enumerate(raw):
+        entry = {_SPELLINGS.get(field, field): value for field, value in item.items()}
+        if len(entry) < len(item):
+            raise InputError(
+                f"{place}: budgets: entry {number + 1}: give devices or gpus, not both"
             )
-        )
-    return tuple(found)
+        if "subject" in entry:
+            scope = entry.get("scope")
+            if scope not in ("namespace", "class") or scope in entry:
+                raise InputError(
+                    f"{place}: budgets: entry {number + 1}: subject: needs scope: namespace or class,"
+                    " and stands for that field"
+                )
+            entry[scope] = entry.pop("subject")
+        found.append(entry)
+    try:
+        return entries(found)
+    except ValueError as error:
+        raise InputError(f"{place}: budgets: {error}") from error
 
 
 def changed(raw: Sequence[Any], name: str, field: str, value: Any) -> list[Any] | None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from adapter.errors import field_problem
 from adapter.planning import fleet
 from adapter.settings.percentiles import Percentile
 from analyzer.defaults import STABILITY_MARGIN
@@ -201,17 +202,16 @@ def variant_of(part: VariantPart, profiles: Iterable[ProfilePart]) -> fleet.Vari
     )
 
 
+_ALTERNATIVES = frozenset({"constrained-int", "CurrentPart"})
+"""What a schema calls the forms of a field that has two; no field of a document."""
+
+
 def first_problem(error: ValidationError) -> str:
     """The first problem: field, what is wrong, and what was given."""
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"])
-    problem = {"missing": "is missing", "extra_forbidden": "is not known"}.get(
-        first["type"], first["msg"]
-    )
-    given = first["input"]
-    shown = f", not {given!r}" if isinstance(given, (str, int, float, type(None))) else ""
-    complete = first["type"] in {"missing", "extra_forbidden"}
-    return f"{field}: {problem}{'' if complete else shown}"
+    # An unknown field first: it is often the misspelled name of one that is missing.
+    first = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
+    field = ".".join(str(part) for part in first["loc"] if part not in _ALTERNATIVES)
+    return f"{field}: {field_problem(first)}" if field else field_problem(first)
 
 
 def name_of(item: Any) -> str:

@@ -128,7 +128,7 @@ def mixed_forms(document: Mapping[str, Any]) -> InvalidCase | None:
     if foreign:
         return InvalidCase(
             foreign[0],
-            "needs step times: give step_base_ms and the others instead of alpha and beta",
+            "needs step times, instead of alpha and beta",
         )
     return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -23,6 +24,9 @@ log = structlog.get_logger()
 
 STREAMS = 4096
 """Streams that are open at most; KEDA opens two for each ScaledObject."""
+
+OWN_STREAMS = 2048
+"""Streams for the variants of one namespace at most, so that one tenant leaves room for others."""
 
 DEADLINE_SECONDS = 5.0
 """Seconds after which a call that waits for a review fails."""
@@ -69,7 +73,7 @@ class ExternalScaler(contract.ExternalScalerServicer):
         self._targets = targets
         self._auth = auth
         self._draining = draining
-        self._streams = 0
+        self._streams: Counter[str] = Counter()
 
     async def GetMetricSpec(  # noqa: N802 - KEDA's name
         self, request: messages.ScaledObjectRef, context: Context
@@ -86,7 +90,7 @@ class ExternalScaler(contract.ExternalScalerServicer):
         self, request: messages.ScaledObjectRef, context: Context
     ) -> AsyncIterator[messages.GetMetricSpecResponse]:
         """The same at once; it never changes."""
-        with self._stream() as free:
+        with self._stream(request.namespace) as free:
             if not free:
                 await _too_many(context)
             await self._admit(request, context)
@@ -124,7 +128,7 @@ class ExternalScaler(contract.ExternalScalerServicer):
         self, request: messages.ScaledObjectRef, context: Context
     ) -> AsyncIterator[messages.IsActiveResponse]:
         """Activity whenever it changes; nothing while it is unknown."""
-        with self._stream() as free:
+        with self._stream(request.namespace) as free:
             if not free:
                 await _too_many(context)
             namespace, name = await self._admit(request, context)
@@ -186,19 +190,25 @@ class ExternalScaler(contract.ExternalScalerServicer):
         return namespace, name
 
     @contextlib.contextmanager
-    def _stream(self) -> Iterator[bool]:
-        """Count a stream; whether there was room for it."""
-        free = self._streams < STREAMS
-        self._streams += free
+    def _stream(self, namespace: str) -> Iterator[bool]:
+        """Count a stream for a variant of that namespace; whether there was room for it."""
+        free = self._streams.total() < STREAMS and self._streams[namespace] < OWN_STREAMS
+        if not free:
+            yield False
+            return
+        self._streams[namespace] += 1
         try:
-            yield free
+            yield True
         finally:
-            self._streams -= free
+            self._streams[namespace] -= 1
+            if not self._streams[namespace]:
+                del self._streams[namespace]
 
 
 async def _too_many(context: Context) -> None:
     await context.abort(
-        grpc.StatusCode.RESOURCE_EXHAUSTED, f"{STREAMS} streams are open already; try again"
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        f"{STREAMS} streams are open already, or {OWN_STREAMS} for this namespace; try again",
     )
 
 

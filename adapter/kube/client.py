@@ -92,10 +92,17 @@ async def _opened_plainly(access: kubeconfigs.Access) -> AsyncIterator[Connectio
         yield Connection(session=session, server=access.server, authorize=authorize)
 
 
+def _check_there(kubeconfig: Path | None) -> None:
+    """Refuse a file that is not there; the client would print that by itself, and go on."""
+    if kubeconfig is not None and not kubeconfig.exists():
+        raise StartupError(f"{kubeconfig}: no such kubeconfig; name one with --kubeconfig")
+
+
 @contextlib.asynccontextmanager
 async def _opened(kubeconfig: Path | None) -> AsyncIterator[Connection]:
     from kubernetes_asyncio import client, config  # noqa: PLC0415 - see the module
 
+    _check_there(kubeconfig)
     configuration = client.Configuration()
     # See `kubeconfigs.lenient`.
     configuration.disable_strict_ssl_verification = True

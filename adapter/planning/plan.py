@@ -252,15 +252,16 @@ def _decision(
     short = "; ".join(map(str, explanation.shortages))
     given = got.candidate
     if given is None or latencies is None:
-        chosen, reason = _EMPTY, f"not served: {short}"
+        chosen, reason = _EMPTY, f"not served: {short}" if short else "not served"
     else:
         ttft, itl, blocking = latencies
         reason = "; ".join(part for part in (explanation.sized, short) if part)
         if got.served != "full":
             reason = (
                 f"{got.replicas} of {given.replicas} replicas: TTFT {ttft:.0f} ms,"
-                f" ITL {itl:.1f} ms, {blocking:.0%} of requests turned away; {short}"
+                f" ITL {itl:.1f} ms, {blocking:.0%} of requests turned away"
             )
+            reason = "; ".join(part for part in (reason, short) if part)
         chosen = problem.Candidate(
             accelerator=given.accelerator,
             replicas=got.replicas,

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-
-import yaml
 
 from adapter.kube.paths import shortened
 from adapter.planning.groups import EVERY, UNLIMITED, Budget, BudgetScope
@@ -57,12 +55,24 @@ def budgets(text: str) -> tuple[Budget, ...]:
         return ()
     if not isinstance(document, list):
         raise ValueError(f"must be a YAML list of budgets, not {shortened(text)}")  # noqa: TRY004 - input
+    return entries(document)
+
+
+def entries(document: Sequence[Any]) -> tuple[Budget, ...]:
+    """Read the ceilings of a list that is parsed already.
+
+    Raises:
+        ValueError: what is wrong, with the number of the entry and its field.
+
+    """
     found: list[Budget] = []
     for number, item in enumerate(document):
         try:
             found += _entry(item)
         except ValueError as error:
-            raise ValueError(f"entry {number + 1}: {error}") from error
+            name = item.get("name") if isinstance(item, dict) else None
+            called = f" ({shortened(name)})" if isinstance(name, str) and name else ""
+            raise ValueError(f"entry {number + 1}{called}: {error}") from error
     names = [item.name for item in found]
     for name in names:
         if names.count(name) > 1:
@@ -72,6 +82,8 @@ def budgets(text: str) -> tuple[Budget, ...]:
 
 def _document(text: str) -> Any:
     """The YAML document, within bounds: the parser's time grows with the square of the nesting."""
+    import yaml  # noqa: PLC0415 - short commands load the settings without a document
+
     if len(text) > _MOST_TEXT:
         raise ValueError(f"must have at most {_MOST_TEXT} characters")
     if sum(map(text.count, "[{")) > _MOST_BRACKETS:
@@ -94,7 +106,9 @@ def _entry(item: Any) -> Iterator[Budget]:
         raise ValueError("type: gpu-inventory is set by --limited; leave this entry out")
     if kind != "quota":
         raise ValueError(f"type: must be quota, not {_shown(kind)}")
-    scope = _SCOPES.get(str(item.get("scope", "cluster")))
+    # The text of what is no text may be endless.
+    given = item.get("scope", "cluster")
+    scope = _SCOPES.get(given) if isinstance(given, str) else None
     if scope is None:
         raise ValueError(
             f"scope: must be cluster, namespace or class, not {_shown(item.get('scope'))}"

@@ -191,6 +191,13 @@ class Collecting:
         "Send the token for the metrics of gateways over http too, which endpoint pickers with authentication"
         " and without TLS need",
     )
+    gateways_token_namespaces: tuple[str, ...] = setting(
+        (),
+        kinds.LABELS,
+        "Namespaces, separated by commas, whose discovered endpoint pickers get the token for the metrics of"
+        " gateways as those of --gateway-metrics do; who may run pods there can read it",
+        shown="none",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -112,7 +112,8 @@ class CertificateKeeper:
 
         """
         state, version = await self._store.read()
-        if state is None and version:
+        first = state is None
+        if first and version:
             log.warning(
                 "serving certificate in the Secret is unusable; issuing another",
                 secret=self._options.secret,
@@ -134,7 +135,8 @@ class CertificateKeeper:
                     # Another replica was first; its certificate serves as well.
                     following = (await self._store.read())[0] or following
                 else:
-                    log.info("serving certificate renewed", secret=self._options.secret)
+                    done = "serving certificate issued" if first else "serving certificate renewed"
+                    log.info(done, secret=self._options.secret)
             state = following
         self._write_files(state)
         if service is not None and self._leads() and bundle != state.trusted:

@@ -54,7 +54,10 @@ def _form_refusal(request: web.Request, site: str) -> str:
     # Every browser sends one of both with a form.
     if not site and not origin:
         return "a form needs the header Origin or Sec-Fetch-Site, as browsers send them"
-    other = bool(origin) and urllib.parse.urlsplit(origin).netloc != request.host
+    try:
+        other = bool(origin) and urllib.parse.urlsplit(origin).netloc != request.host
+    except ValueError:
+        other = True
     return (
         "forms are accepted of these pages only" if other or site not in {"", "same-origin"} else ""
     )

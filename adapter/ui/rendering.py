@@ -105,6 +105,7 @@ def environment() -> jinja2.Environment:
         signed=signed,
         ms=milliseconds,
         share=share,
+        percent=percent,
         iso=iso,
         clock=clock,
         day_and_clock=day_and_clock,
@@ -154,6 +155,12 @@ def milliseconds(value: float | None) -> str:
 def share(value: float | None) -> str:
     """A share as per cent."""
     return UNKNOWN if value is None or not math.isfinite(value) else f"{value:.0%}"
+
+
+def percent(value: float) -> str:
+    """A share as per cent with up to two decimals, rounded down: 100 % is all."""
+    text = f"{math.floor(value * 10_000 + 1e-6) / 100:.2f}".rstrip("0").rstrip(".")
+    return f"{text}%"
 
 
 def iso(at: float) -> str:

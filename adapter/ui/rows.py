@@ -7,7 +7,7 @@ minute, latencies milliseconds, costs cents per hour.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 STATES: Mapping[str, str] = {
@@ -23,6 +23,49 @@ STATES: Mapping[str, str] = {
 """States of a variant with their meaning, the most urgent first."""
 
 _URGENCY = {state: place for place, state in enumerate(STATES)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """One latency by the pods' histograms over the collection window, in milliseconds.
+
+    Attributes:
+        p50: Median; None where pods show no histogram.
+        p95: 95th percentile; likewise.
+        within: Share within the SLO target, 0 to 1; None without a target.
+        count: Latencies that were counted.
+        problem: Why there are no percentiles, or not of all; empty otherwise.
+
+    """
+
+    p50: float | None = None
+    p95: float | None = None
+    within: float | None = None
+    count: float = 0.0
+    problem: str = ""
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any], name: str) -> Measured:
+        """Read a latency of a variant's document."""
+        item = (document.get("latencies") or {}).get(name)
+        if item is None:
+            return cls()
+        return cls(
+            p50=item["p50Milliseconds"],
+            p95=item["p95Milliseconds"],
+            within=item["withinTarget"],
+            count=item["count"],
+            problem=item["problem"] or "",
+        )
+
+    def misses(self, percentile: float | None) -> bool:
+        """Whether fewer are known to be within the target than that percentile asks for.
+
+        Not known where so few were counted that one above the target would be too many.
+        """
+        if percentile is None or self.within is None or self.count * (1.0 - percentile) < 1.0:
+            return False
+        return self.within < percentile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +89,8 @@ class Row:
         ttft_slo: SLO target; None without one.
         itl_slo: SLO target; None without one.
         percentile: Percentile that the SLO targets bound; None is the mean.
+        ttft_measured: Measured percentiles of the time to first token.
+        itl_measured: Measured percentiles of the inter-token latency.
         kv: Share of the KV cache in use, of the fullest pod.
         cost: Cost of the desired replicas; None where another replica decides.
 
@@ -74,6 +119,8 @@ class Row:
     ttft_slo: float | None = None
     itl_slo: float | None = None
     percentile: float | None = None
+    ttft_measured: Measured = field(default_factory=Measured)
+    itl_measured: Measured = field(default_factory=Measured)
     kv: float | None = None
     cost: float | None = None
 
@@ -172,6 +219,8 @@ def of_document(document: Mapping[str, Any]) -> Row:
         ttft_slo=targets["ttftMilliseconds"],
         itl_slo=targets["itlMilliseconds"],
         percentile=targets["percentile"],
+        ttft_measured=Measured.of(document, "ttft"),
+        itl_measured=Measured.of(document, "itl"),
         kv=load.get("kvCacheUsage"),
         cost=document.get("targetCost"),
     )
@@ -204,7 +253,9 @@ def _states(
         (load.get("ttftMilliseconds"), targets["ttftMilliseconds"]),
         (load.get("itlMilliseconds"), targets["itlMilliseconds"]),
     )
-    if any(measured and target and measured > target for measured, target in pairs):
+    misses = (Measured.of(document, name).misses(targets["percentile"]) for name in ("ttft", "itl"))
+    above = (measured and target and measured > target for measured, target in pairs)
+    if any(above) or any(misses):
         found.append("slow")
     desired = document["desiredReplicas"]
     if desired is not None and desired != ready:

@@ -132,11 +132,14 @@ def _devices(form: Mapping[str, str]) -> int:
 
 
 def changed(known: fleet.Fleet, scenario: Scenario) -> fleet.Fleet:
-    """A copy of the fleet with the changes of the scenario."""
+    """A copy of the fleet with the changes of the scenario; a group changes with any of its variants."""
     classes = {item.name: item for item in known.service_classes}
+    concerned = {item.name for item in known.variants if _concerned(item, scenario.scope)}
+    grouped = [group for group in known.groups if not concerned.isdisjoint(group.variants)]
+    concerned |= {name for group in grouped for name in group.variants}
     variants = []
     for variant in known.variants:
-        if not _concerned(variant, scenario.scope):
+        if variant.name not in concerned:
             variants.append(variant)
             continue
         own = f"{variant.service_class} of {scenario.scope}"
@@ -147,11 +150,7 @@ def changed(known: fleet.Fleet, scenario: Scenario) -> fleet.Fleet:
                 name=own,
                 targets={model: _targets(item, scenario) for model, item in before.targets.items()},
             )
-        load = replace(
-            variant.load,
-            arrival_rate_rps=variant.load.arrival_rate_rps * scenario.load,
-            in_flight=variant.load.in_flight * scenario.load,
-        )
+        load = _loaded(variant.load, scenario.load)
         variants.append(
             replace(
                 variant, load=load, service_class=own if own in classes else variant.service_class
@@ -173,6 +172,25 @@ def changed(known: fleet.Fleet, scenario: Scenario) -> fleet.Fleet:
         service_classes=tuple(classes.values()),
         variants=tuple(variants),
         capacity=capacity,
+        groups=tuple(
+            replace(
+                group,
+                service_class=own if own in classes else group.service_class,
+                traffic=_loaded(group.traffic, scenario.load),
+            )
+            if group in grouped
+            else group
+            for group in known.groups
+            for own in (f"{group.service_class} of {scenario.scope}",)
+        ),
+    )
+
+
+def _loaded(load: fleet.Load, factor: float) -> fleet.Load:
+    return replace(
+        load,
+        arrival_rate_rps=load.arrival_rate_rps * factor,
+        in_flight=load.in_flight * factor,
     )
 
 
@@ -248,7 +266,7 @@ def alternatives(
 
 
 def of_alternatives(known: fleet.Fleet, some: Sequence[Alternative]) -> fleet.Fleet:
-    """One fleet with every alternative as a variant of its own, named by its place; without a capacity."""
+    """One fleet with every alternative as a variant of its own, named by its place; nothing is limited."""
     priorities = {item.name: item.priority for item in known.service_classes}
     classes, variants = [], []
     for place, item in enumerate(some):
@@ -260,7 +278,14 @@ def of_alternatives(known: fleet.Fleet, some: Sequence[Alternative]) -> fleet.Fl
             )
         )
         variants.append(replace(item.variant, name=name, service_class=name))
-    return replace(known, service_classes=tuple(classes), variants=tuple(variants), capacity=None)
+    return replace(
+        known,
+        service_classes=tuple(classes),
+        variants=tuple(variants),
+        capacity=None,
+        groups=(),
+        budgets=(),
+    )
 
 
 def curve(variant: fleet.Variant, accelerator: str, largest_rps: float) -> list[Alternative]:

@@ -83,6 +83,20 @@ COLUMNS = (
     "cached_tokens",
 )
 
+_BOUNDS = {
+    "base_ms": (SMALLEST_BASE_MS, LARGEST),
+    "max_num_seqs": (1.0, MAX_SEQS_LIMIT),
+    "max_num_batched_tokens": (1.0, LARGEST),
+    "kv_tokens": (0.0, np.inf),
+    "output_tokens": (1.0, LARGEST),
+    "input_cv": (0.0, LARGEST_CV),
+    "output_cv": (0.0, LARGEST_CV),
+}
+
+_LEAST = np.array([_BOUNDS.get(name, (0.0, LARGEST))[0] for name in COLUMNS])[:, None]
+_MOST = np.array([_BOUNDS.get(name, (0.0, LARGEST))[1] for name in COLUMNS])[:, None]
+"""Columns that lie between these, as nearly all do, need no closer look at their own range."""
+
 
 class Engines:
     """M replicas, each parameter of shape (M,) or a number for all; see `step_times` for meanings and units.
@@ -99,6 +113,7 @@ class Engines:
         uneven: shape (M,), of their work: what waits for a slot are multiplied by.
         preempted: shape (M,), preemptions of a request where others wait.
         kv_binds: shape (M,), whether it is kv_batch.
+        full_rate: shape (M,), requests per millisecond that a full batch finishes, recomputed ones included.
 
     Raises:
         InvalidParameterError: names the parameter, the row, and the fix.
@@ -213,7 +228,10 @@ class Engines:
         share = output / (cached + prompt + output)
         spare = np.clip((self.max_num_seqs / self.kv_batch - 1.0) / 0.3, 0.0, 1.0)
         self.preempted = PREEMPTED * share**PREEMPTED_POWER * spare
-        self.recomputed = self.preempted * RECOMPUTED
+        # Each preemption computes a part of the prompt again.
+        prefill = self.prefill_ms * prompt * (1.0 + self.preempted * RECOMPUTED)
+        most = self.max_batch
+        self.full_rate = most / (self.slot_steps * self.decode_ms(most) + prefill * most)
 
     def _crowd(self, held: FloatArray, spread: FloatArray, output: FloatArray) -> None:
         """How unevenly requests fill the KV cache, and for how long they keep their slot.
@@ -284,7 +302,9 @@ def problems(columns: Mapping[str, FloatArray]) -> dict[int, InvalidParameterErr
             text = problem.format(columns[name][row])
             problem_of.setdefault(int(row), InvalidParameterError(name, text, index=int(row)))
 
-    for name in COLUMNS:
+    table = np.array([columns[name] for name in COLUMNS])
+    within = np.atleast_1d(((table >= _LEAST) & (table <= _MOST)).all(axis=1))
+    for name in (one for one, good in zip(COLUMNS, within, strict=True) if not good):
         values = columns[name]
         most = LARGEST_CV if name.endswith("_cv") else LARGEST
         finite = np.isfinite(values)

@@ -27,7 +27,7 @@ def mean_latencies(
         some = engines.take(part)
         state = engine_state.at_rate(some, rates[part])
         first, token = means(some, state)
-        top = engine_state.full_rate(some)
+        top = some.full_rate
         queued = max_queue_to_batch * some.max_batch / top
         late = queued + some.prefill_ms * some.input_tokens + some.decode_ms(some.max_batch)
         over = np.maximum(1.0 - 1000.0 * top / rates[part], 0.0)

@@ -27,6 +27,9 @@ _FEW = 256
 _RESCALED = 32
 """States after which weights are scaled to a sum of 1: products of more could leave the range of floats."""
 
+_LARGEST = 1e280
+"""Largest weight whose sums, with squares of numbers, stay in the range of floats."""
+
 _SMALLEST = 1e-280
 """Keeps weights normal floats, with which processors are fast."""
 
@@ -87,21 +90,31 @@ _Sums = tuple[FloatArray, FloatArray, FloatArray, FloatArray]
 def _table(chain: _Chain) -> _Sums:
     """Weight of full batches; sums of weights below, of weights times numbers, and times squares."""
     base, slope, root, last, partly, final = chain
-    states = np.arange(1.0, last.max() + 1.0)
-    ratio = base[:, None] / states + slope[:, None]
+    counts = np.arange(last.max() + 1.0)
+    states = counts[1:]
+    ratio = np.ones((base.size, counts.size))
+    np.divide(base[:, None], states, out=ratio[:, 1:])
+    ratio[:, 1:] += slope[:, None]
     if root.any():
-        ratio += root[:, None] / np.sqrt(states)
-    logs = np.zeros((base.size, states.size + 1))
-    np.cumsum(np.log(ratio), axis=1, out=logs[:, 1:])
-    beyond = np.arange(logs.shape[1]) - last[:, None]
-    logs[beyond > 0.0] = -np.inf
-    weights = np.exp(logs - logs.max(axis=1)[:, None])
+        ratio[:, 1:] += root[:, None] / np.sqrt(states)
+    ratio *= counts <= last[:, None]
+    weights = _products(ratio)
     rows = np.arange(base.size)
     ends = last.astype(np.intp)
     full = weights[rows, ends] * final
     weights[rows, ends] *= partly
-    counts = np.arange(float(logs.shape[1]))
     return full, weights.sum(axis=1), weights @ counts, weights @ (counts * counts)
+
+
+def _products(ratio: FloatArray) -> FloatArray:
+    """Products along each row, divided by a number of its own where they leave the range of floats."""
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        weights = np.cumprod(ratio, axis=1)
+        beyond = np.flatnonzero(~(weights.max(axis=1) < _LARGEST))
+        if beyond.size:
+            logs = np.cumsum(np.log(ratio[beyond]), axis=1)
+            weights[beyond] = np.exp(logs - logs.max(axis=1)[:, None])
+    return np.asarray(weights)
 
 
 def _by_state(chain: _Chain) -> _Sums:

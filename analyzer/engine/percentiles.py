@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analyzer.engine.columns import NODE_WEIGHTS, Engines
-from analyzer.engine.state import Prompts, State, full_rate
+from analyzer.engine.state import Prompts, State
 from analyzer.replicas import FloatArray
 
 CLUSTERS = 2.4
@@ -351,7 +351,7 @@ def _slow_variance(engines: Engines, state: State, free: FloatArray) -> FloatArr
 def _stalls(engines: Engines, state: State) -> tuple[FloatArray, FloatArray]:
     """Share of requests that are preempted, shape (M,), and what that adds to their ITL, (M, 5)."""
     hit = -np.expm1(-engines.preempted)
-    stall = STALL * engines.preempted / np.maximum(hit, 1e-6) / full_rate(engines)
+    stall = STALL * engines.preempted / np.maximum(hit, 1e-6) / engines.full_rate
     return hit * state.slot_waits, np.maximum(stall, 1e-6)[:, None] / engines.decode_nodes
 
 

@@ -36,6 +36,7 @@ BINDINGS: tuple[Binding, ...] = ("ttft", "itl", "tps", "kv", "stability")
 _TTFT, _ITL, TPS, _KV, STABILITY = range(5)
 _STEPS = 11
 _SECTIONS = 160
+_SHARES = (np.arange(_SECTIONS) / _SECTIONS)[:, None]
 _FEW = 4
 """Rows up to which all rates are tested in one call: the call costs more than its numbers."""
 
@@ -67,7 +68,7 @@ class Search:
         """Rates less the headroom, bindings and the best latencies, each of shape (M,)."""
         engines = self._engines
         high = 1000.0 * np.minimum(
-            engine_state.full_rate(engines), 1.0 / (engines.prefill_ms * engines.input_tokens)
+            engines.full_rate, 1.0 / (engines.prefill_ms * engines.input_tokens)
         )
         low = high * _IDLE
         search = self._sections if low.size <= _FEW else self._secants
@@ -86,21 +87,25 @@ class Search:
     ) -> tuple[FloatArray, NDArray[np.int64], NDArray[np.bool_]]:
         """Rate, what binds, and whether nothing is held: from many rates that are tested in one call."""
         rows = np.arange(low.size)
-        rates = low + (high - low) * (np.arange(_SECTIONS) / _SECTIONS)[:, None]
-        again = np.tile(rows, _SECTIONS)
-        tested = self.rows(again).over(rates.ravel())
+        rates = low + (high - low) * _SHARES
+        # The columns of one engine hold for every rate as they are.
+        search = self if rows.size == 1 else self.rows(np.tile(rows, _SECTIONS))
+        tested = search.over(rates.ravel())
         over, reasons = (part.reshape(rates.shape) for part in tested)
-        held = (np.cumsum(over > 0.0, axis=0) == 0).sum(axis=0)
-        rates, over = np.vstack([rates, high]), np.vstack([over, np.full(rows.size, _FAR)])
-        reason = np.vstack([reasons, self._limit()])[held, rows]
+        over = np.vstack([over, np.full(rows.size, _FAR)])
+        held = (over > 0.0).argmax(axis=0)
+        reason = reasons[np.minimum(held, _SECTIONS - 1), rows]
+        reason = np.where(held < _SECTIONS, reason, self._limit())
         before = np.maximum(held - 1, 0)
         below, above = over[before, rows], over[held, rows]
         # Where the replica no longer keeps up, the lower end is right.
         part = np.where(above < _FAR, -below / np.maximum(above - below, 1e-12), 0.0)
         rate = rates[before, rows] + (high - low) / _SECTIONS * np.clip(part, 0.0, 1.0)
         reserve = self._reserve(headroom, reason)
-        less = [np.interp(rate[i] * (1.0 - reserve[i]), rates[:, i], over[:, i]) for i in rows]
-        return self._with_reserve(rate, reserve, np.array(less), reason), reason, held == 0
+        less, aims = np.zeros(rows.size), rate * (1.0 - reserve)
+        for i in np.flatnonzero(~self._mean & (reserve > 0.0)):
+            less[i] = np.interp(aims[i], [*rates[:, i], high[i]], over[:, i])
+        return self._with_reserve(rate, reserve, less, reason), reason, held == 0
 
     def _secants(
         self, low: FloatArray, high: FloatArray, headroom: FloatArray
@@ -192,7 +197,7 @@ class Search:
         rows = np.flatnonzero(lost)
         if rows.size:
             engines = self._engines.take(rows)
-            rate = _IDLE * 1000.0 * engine_state.full_rate(engines)
+            rate = _IDLE * 1000.0 * engines.full_rate
             state = engine_state.at_rate(engines, rate)
             times, (first, token) = latency(engines, state), means(engines, state)
             share = np.where(self._mean[rows], 0.5, self._share[rows])
@@ -204,6 +209,9 @@ class Search:
 
 def parts(engines: Engines) -> Iterator[NDArray[np.intp]]:
     """Rows that are worked on together: of similar batches, and few enough for the processor's cache."""
+    if len(engines) == 1:
+        yield np.zeros(1, dtype=np.intp)
+        return
     width = np.exp2(np.ceil(np.log2(engines.room)))
     for one in np.unique(width):
         rows = np.flatnonzero(width == one)

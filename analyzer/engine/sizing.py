@@ -193,7 +193,8 @@ def size_engines(
     binding = np.empty(rows, dtype=np.int8)
     best = np.full(rows, np.nan)
     for part in parts(engines):
-        search = Search(engines.take(part), ttft[part], itl[part], share[part])
+        some = engines if part.size == rows else engines.take(part)
+        search = Search(some, ttft[part], itl[part], share[part])
         rate[part], binding[part], best[part] = search.largest(free[part])
     binding[(binding == STABILITY) & ~np.isnan(tokens)] = TPS
     return EngineCapacityArrays(

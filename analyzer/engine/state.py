@@ -21,6 +21,7 @@ prefill excess + (m slope + prefill in) n, m the steps for which a request holds
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -37,6 +38,8 @@ JOINED = 0.5
 
 MOST_SWINGS = 3.0
 """CALIBRATED: most that prompts add to the variance of the batch over its mean."""
+
+_MOMENTS = np.arange(4.0)[:, None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -113,15 +116,15 @@ class State:
 
 
 def at_rate(engines: Engines, rate_rps: FloatArray) -> State:
-    """State of M engines of one width at rates of shape (M,), requests per second."""
+    """State of M engines of one width, or of one, at rates of shape (M,), requests per second."""
     rate = rate_rps / 1000.0
     share = rate * engines.prefill_ms * engines.input_tokens
     stable = share < FULL
     free = np.where(stable, 1.0 - share, 1.0 - FULL)
     # The batch that the queue of prompts meets follows from a first guess, once: again moves it by 0.01 %.
     batch = np.minimum(rate * engines.decodes * engines.base_ms / free, engines.max_batch)
-    queue = prompts(engines, rate, free, batch)
-    delay = np.minimum(queue.excess, queue.room * engines.decodes) * engines.prefill_ms
+    cycle = _cycle(engines, rate, free, batch)
+    delay = np.minimum(cycle.excess, cycle.room * engines.decodes) * engines.prefill_ms
     chain = _running(engines, rate, free, delay)
     queue = prompts(engines, rate, free, chain["batch"])
     return State(
@@ -133,8 +136,38 @@ def at_rate(engines: Engines, rate_rps: FloatArray) -> State:
     )
 
 
-def prompts(engines: Engines, rate: FloatArray, free: FloatArray, batch: FloatArray) -> Prompts:
-    """The queue of prompts while `batch` requests decode and the share `free` of the time is theirs."""
+class _Cycle(NamedTuple):
+    """What the steps of a queue of prompts have in common with it, each of shape (M,); see `Prompts`.
+
+    Attributes:
+        own_ms: first three moments of the time that a prompt adds are this, `square` and `cube`.
+        below: the load, at most `FULL`.
+        step: mean time of a step.
+        second: variance of that.
+        met: mean time of the step that a prompt meets.
+        after: mean time of the prompts that arrive behind one and have their first token with it.
+
+    """
+
+    decode_ms: FloatArray
+    room: FloatArray
+    filled: FloatArray
+    phase: FloatArray
+    own_ms: FloatArray
+    square: FloatArray
+    cube: FloatArray
+    load: FloatArray
+    below: FloatArray
+    step: FloatArray
+    second: FloatArray
+    met: FloatArray
+    together: FloatArray
+    after: FloatArray
+    excess: FloatArray
+
+
+def _cycle(engines: Engines, rate: FloatArray, free: FloatArray, batch: FloatArray) -> _Cycle:
+    """Steps while `batch` requests decode and the share `free` of the time is theirs."""
     room = np.maximum(engines.max_num_batched_tokens - batch, 1.0)
     decode = engines.decode_ms(batch)
     filled = np.minimum(rate * engines.input_tokens * decode / (free * room), 1.0)
@@ -145,13 +178,39 @@ def prompts(engines: Engines, rate: FloatArray, free: FloatArray, batch: FloatAr
     # Cumulants of the time of a step: each computes what arrived during the one before.
     step = decode / (1.0 - below)
     second = rate * square * step / (1.0 - below * below)
-    third = (rate * cube * step + 3.0 * below * rate * square * second) / (1.0 - below**3)
     met = step + second / step
+    together = 1.0 / (1.0 + JOINED * engines.square_input / (engines.input_tokens * room))
+    after = 0.5 * below * (1.0 + together) * met
+    return _Cycle(
+        decode_ms=decode,
+        room=room,
+        filled=filled,
+        phase=phase,
+        own_ms=own,
+        square=square,
+        cube=cube,
+        load=load,
+        below=below,
+        step=step,
+        second=second,
+        met=met,
+        together=together,
+        after=after,
+        excess=rate * engines.input_tokens * np.maximum(decode + own + after - step, 0.0),
+    )
+
+
+def prompts(engines: Engines, rate: FloatArray, free: FloatArray, batch: FloatArray) -> Prompts:
+    """The queue of prompts while `batch` requests decode and the share `free` of the time is theirs."""
+    cycle = _cycle(engines, rate, free, batch)
+    decode, own, below, step = cycle.decode_ms, cycle.own_ms, cycle.below, cycle.step
+    square, second, met = cycle.square, cycle.second, cycle.met
+    together, after = cycle.together, cycle.after
+    third = rate * cycle.cube * step + 3.0 * below * rate * square * second
+    third /= 1.0 - below * below * below
     met_square = third / step + 3.0 * second + step * step
     alive = -np.expm1(-batch)
     rest = 0.5 * (met - (1.0 - alive) * decode)
-    together = 1.0 / (1.0 + JOINED * engines.square_input / (engines.input_tokens * room))
-    after = 0.5 * below * (1.0 + together) * met
     share = (rest + after) / met
     variance = (
         share**2 * (met_square - met * met)
@@ -160,10 +219,10 @@ def prompts(engines: Engines, rate: FloatArray, free: FloatArray, batch: FloatAr
     )
     return Prompts(
         decode_ms=decode,
-        room=room,
-        filled=filled,
-        phase=phase,
-        load=load,
+        room=cycle.room,
+        filled=cycle.filled,
+        phase=cycle.phase,
+        load=cycle.load,
         own_ms=own,
         other_ms=rest + after,
         other_variance=variance,
@@ -171,7 +230,7 @@ def prompts(engines: Engines, rate: FloatArray, free: FloatArray, batch: FloatAr
         alive=alive,
         backlog=rate * engines.input_tokens * (decode + own + after + (1.0 - together) * rest),
         together=together,
-        excess=rate * engines.input_tokens * np.maximum(decode + own + after - step, 0.0),
+        excess=cycle.excess,
     )
 
 
@@ -182,19 +241,23 @@ def _work(
     first, square, cube = engines.input_tokens, engines.square_input, engines.cube_input
     spread = engines.input_spread
     at = (np.log(first / np.maximum(phase, 1e-9)) - spread**2 / 2.0) / spread
-    n0, n1 = _below(at), _below(at + spread)
-    n2, n3 = _below(at + 2.0 * spread), _below(at + 3.0 * spread)
-    one = first * n1 - phase * n0
-    two = square * n2 - 2.0 * phase * first * n1 + phase**2 * n0
-    three = cube * n3 - 3.0 * phase * square * n2 + 3.0 * phase**2 * first * n1 - phase**3 * n0
-    p = engines.prefill_ms
+    n0, n1, n2, n3 = _below(at + _MOMENTS * spread)
+    less = phase * n0
+    first_beyond = first * n1
+    one = first_beyond - less
+    less, more = phase * less, phase * first_beyond
+    square_beyond = square * n2
+    two = square_beyond - 2.0 * more + less
+    three = cube * n3 - phase * (3.0 * (square_beyond - more) + less)
+    # What lies beyond the phase, times the prompt and times its square.
+    p, by_prompt = engines.prefill_ms, two + phase * one
+    twice = three + phase * two
+    by_square = twice + phase * by_prompt
     return (
         p * first + token_ms * one,
-        p**2 * square + 2.0 * p * token_ms * (two + phase * one) + token_ms**2 * two,
-        p**3 * cube
-        + 3.0 * p**2 * token_ms * (three + 2.0 * phase * two + phase**2 * one)
-        + 3.0 * p * token_ms**2 * (three + phase * two)
-        + token_ms**3 * three,
+        p * p * square + token_ms * (2.0 * p * by_prompt + token_ms * two),
+        p * p * p * cube
+        + token_ms * (3.0 * p * (p * by_square + token_ms * twice) + token_ms * token_ms * three),
     )
 
 
@@ -212,14 +275,6 @@ def _below(score: FloatArray) -> FloatArray:
     return np.asarray(np.where(score > 0.0, 1.0 - beyond, beyond))
 
 
-def full_rate(engines: Engines) -> FloatArray:
-    """Requests per millisecond that a full batch finishes, recomputed ones included; shape (M,)."""
-    most = engines.max_batch
-    decode = engines.slot_steps * engines.decode_ms(most)
-    again = 1.0 + engines.recomputed
-    return np.asarray(most / (decode + engines.prefill_ms * engines.input_tokens * most * again))
-
-
 def _running(
     engines: Engines, rate: FloatArray, free: FloatArray, delay: FloatArray
 ) -> dict[str, FloatArray]:
@@ -228,7 +283,7 @@ def _running(
     crowding = engines.crowding + swings / (1.0 + swings / MOST_SWINGS)
     slots = np.maximum(engines.room / crowding, 1.0)
     steps = engines.slot_steps
-    top = full_rate(engines)
+    top = engines.full_rate
     load = rate / top
     chain = occupancy(
         rate * (steps * engines.base_ms + delay) / crowding,

@@ -25,6 +25,14 @@ if TYPE_CHECKING:
     from emulator.trace_selection import Selection
 
 
+def _number(text: str) -> float:
+    """Read a number; a factor out of range is the trace's to refuse."""
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"must be a number > 0, not {text!r}") from None
+
+
 def register(command: argparse.ArgumentParser) -> None:
     """Add the command and its flags."""
     command.description = (
@@ -86,7 +94,7 @@ def _add_traffic(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--scale",
-        type=flags.argument(float),
+        type=flags.argument(_number),
         default=1.0,
         metavar="X",
         help="Factor on the request rate of each trace: requests are left out or repeated, the time pattern"

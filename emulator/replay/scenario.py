@@ -40,7 +40,6 @@ from emulator.traces import Trace
 _GENERATORS = frozenset({".yaml", ".yml", ".json"})
 """Suffixes of files that describe a generator."""
 
-_WORDS = {"missing": "is missing", "extra_forbidden": "is not known"}
 _SHOWN = 5
 """Problems of a file that are named; a file of another kind has one in each field."""
 
@@ -149,7 +148,8 @@ def read(path: Path) -> Scenario:
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise errors.InputError(f"{path}: cannot be read: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise errors.InputError(f"{path}: cannot be read: {why}") from error
     except yaml.YAMLError as error:
         raise errors.InputError(
             f"{path}: not valid YAML: {' '.join(str(error).split())}"
@@ -158,7 +158,7 @@ def read(path: Path) -> Scenario:
         scenario = Scenario.model_validate(document)
     except ValidationError as error:
         problems = [
-            f"{fields.path(item['loc']) or 'document'}: {_WORDS.get(item['type'], item['msg'])}"
+            f"{fields.path(item['loc']) or 'document'}: {errors.field_problem(item)}"
             for item in error.errors()
         ]
         more = f" (and {len(problems) - _SHOWN} more)" if len(problems) > _SHOWN else ""

@@ -84,12 +84,12 @@ def _chosen(item: Item, rows: list[int], choices: int) -> IntArray | None:
     size = math.prod(int(tops[place] - least[place]) + 1 for place in others)
     if size * choices > LARGEST_GRID:
         return None
-    grids = np.meshgrid(
-        *(np.arange(least[place], tops[place] + 1) for place in others), indexing="ij"
-    )
     counts = np.zeros((size, len(rows)), dtype=np.int64)
-    for place, grid in zip(others, grids, strict=True):
-        counts[:, place] = grid.ravel()
+    each = size
+    for place in others:
+        numbers = np.arange(least[place], tops[place] + 1)
+        each //= len(numbers)
+        counts[:, place] = np.tile(np.repeat(numbers, each), size // (each * len(numbers)))
     fill = _fill_by_speed if item.routing == "least-loaded" else _fill_by_number
     counts = fill(item, rows, counts, last)
     if item.routing == "least-loaded" and not item.limited_share:

@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.problem import SaturationPolicy, Served, Termination
+
+if TYPE_CHECKING:
+    from optimizer.placement.patterns import Patterns
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -211,12 +214,18 @@ class Placed(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Solution:
-    """Replicas of every item; other fields as in `optimizer.problem.Solution`."""
+    """Replicas of every item; other fields as in `optimizer.problem.Solution`.
+
+    Attributes:
+        known: patterns of the items that have few enough, by name.
+
+    """
 
     solver: str
     termination: Termination
     gap: float | None
     placed: Mapping[str, Placed] = field(default_factory=dict)
+    known: Mapping[str, Patterns] = field(default_factory=dict)
 
 
 def nothing(item: Item) -> Placed:

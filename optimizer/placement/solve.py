@@ -43,8 +43,8 @@ def solve(problem: Problem, solver: SolverName = "auto") -> Solution:
     seen = {**known, **_alone(problem, large)}
     first = greedy.solve(problem, seen)
     if solver == "greedy":
-        return Solution(solver=solver, termination="heuristic", gap=None, placed=first)
-    return replace(_exact(problem, known, seen, first), solver=solver)
+        return Solution(solver=solver, termination="heuristic", gap=None, placed=first, known=known)
+    return replace(_exact(problem, known, seen, first), solver=solver, known=known)
 
 
 def _known(problem: Problem) -> tuple[dict[str, Patterns], list[Item]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from array import array
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,9 @@ from adapter.auth import local as local_auth
 from adapter.clock import Clock
 from adapter.collector.collector import CollectionSettings
 from adapter.collector.observation import Observation
+from adapter.collector.servers.histogram import Histogram
 from adapter.collector.traffic import Traffic
+from adapter.collector.windows.latencies import Distribution
 from adapter.controller.estimates.drift import Drift
 from adapter.controller.settings import LoopSettings
 from adapter.controller.state import VariantRecord, VariantState
@@ -122,6 +125,8 @@ def _state(
         running=float(3 + n % 40),
         waiting=float(n % 3),
         kv_cache=(n % 90) / 100,
+        ttft=_measured(n, candidate.ttft_ms),
+        itl=_measured(n, candidate.itl_ms),
     )
     state = VariantState(
         source=source,
@@ -139,6 +144,14 @@ def _state(
         decision=decision,
     )
     return _troubled(n, state)
+
+
+def _measured(n: int, milliseconds: float) -> Distribution:
+    """Latencies about a mean; pods of every third variant show no buckets."""
+    if n % 3 == 2:
+        return Distribution(500.0 + n)
+    bounds = tuple(part * milliseconds / 1000.0 for part in (0.5, 1.0, 1.6, 3.0))
+    return Distribution(500.0 + n, Histogram(bounds, array("d", (20, 270, 150, 60 + n, 0))))
 
 
 def _troubled(n: int, state: VariantState) -> VariantState:

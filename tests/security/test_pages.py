@@ -53,6 +53,7 @@ async def test_foreign_names_and_sites_are_refused(tmp_path: Path) -> None:
                 {},
                 {"Origin": "https://evil.example"},
                 {"Origin": "null"},
+                {"Origin": "http://["},
                 {"Origin": f"http://localhost:{port}"},
                 {"Origin": own, "Sec_Fetch_Site": "cross-site"},
                 {"Sec_Fetch_Site": "same-site"},

@@ -25,6 +25,7 @@ class Access:
         insecure: Whether certificates are not verified.
         token_file: File with a bearer token, read before each request; it goes over https only.
         token_over_http: Whether the token goes over http too.
+        trusted: Whether the operator named the servers; others get no token, for tenants may run them.
 
     """
 
@@ -32,11 +33,17 @@ class Access:
     insecure: bool = False
     token_file: Path | None = None
     token_over_http: bool = False
+    trusted: bool = True
 
-    def withholds_token(self, url: str) -> bool:
-        """Whether there is a token that does not go to that URL, for want of TLS."""
-        plain = urlsplit(url).scheme != "https"
-        return self.token_file is not None and plain and not self.token_over_http
+    def withheld(self, url: str) -> str:
+        """Why there is a token that does not go to that URL, with the flag; empty where it does."""
+        if self.token_file is None:
+            return ""
+        if not self.trusted:
+            return "its namespace gets no token (--gateways-token-namespaces)"
+        if urlsplit(url).scheme != "https" and not self.token_over_http:
+            return "its token goes over https only (--gateways-token-over-http)"
+        return ""
 
     def headers(self, url: str) -> dict[str, str]:
         """Headers of a request to that URL.
@@ -45,7 +52,7 @@ class Access:
             AccessError: the file cannot be read, or has no token.
 
         """
-        if self.token_file is None or self.withholds_token(url):
+        if self.token_file is None or self.withheld(url):
             return {}
         try:
             with self.token_file.open("rb") as file:

@@ -134,7 +134,7 @@ TRTLLM = Engine(
             "num_requests_running": (Series(_RUNNING),),
             "num_requests_waiting": (Series(_WAITING),),
             "kv_cache_utilization": (Series(_KV_CACHE),),
-            **_histogram("time_to_first_token_seconds", _TTFT),
+            **_histogram("time_to_first_token_seconds", _TTFT, buckets=True),
         }.items()
     },
     timed="trtllm_num_requests_running",
@@ -161,8 +161,10 @@ NIM = Engine(
         "gpu_cache_usage_perc": (Series(_KV_CACHE),),
         **_histogram("request_prompt_tokens", _PROMPT, buckets=True),
         **_histogram("request_generation_tokens", _GENERATION, buckets=True),
-        **_histogram("time_to_first_token_seconds", _TTFT),
-        **_histogram("time_per_output_token_seconds", "vllm:inter_token_latency_seconds"),
+        **_histogram("time_to_first_token_seconds", _TTFT, buckets=True),
+        **_histogram(
+            "time_per_output_token_seconds", "vllm:inter_token_latency_seconds", buckets=True
+        ),
     },
     timed="num_requests_running",
     lacks=("size of the KV cache",),

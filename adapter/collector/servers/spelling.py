@@ -18,6 +18,7 @@ from adapter.collector.servers import engines
 READ = (
     model_servers.SERIES
     | model_servers.BUCKETS
+    | model_servers.LATENCY_BUCKETS
     | {model_servers.STARTED, model_servers.CACHE_CONFIG}
 )
 """Names that are read, as `model_servers` has them."""
@@ -55,6 +56,13 @@ def spelled(name: str) -> Spelled | None:
     if _STARTED_FORM.fullmatch(name):
         return Spelled(model_servers.STARTED, "")
     return None
+
+
+@lru_cache(maxsize=8192)
+def of_latency(name: str) -> bool:
+    """Whether it is a bucket of a latency, in any spelling."""
+    found = spelled(name)
+    return found is not None and found.name in model_servers.LATENCY_BUCKETS
 
 
 class Names:

@@ -97,10 +97,10 @@ def growth_of(
     endpoint: str, before: Sample, after: PodMetrics, now: float, started: float | None
 ) -> Growth:
     """Growth from one sample to a page at monotonic `now`; `started`: when the server process started."""
-    restarted = _restarted(before, after)
-    base = EMPTY if restarted else before.page
+    anew = restarted(before, after)
+    base = EMPTY if anew else before.page
     # After a restart it counts from zero.
-    since = before.at if not restarted or started is None else max(started, before.at)
+    since = before.at if not anew or started is None else max(started, before.at)
 
     def grown(name: str) -> SumCount:
         total, count = getattr(after, name)
@@ -134,7 +134,8 @@ def growth_of(
     )
 
 
-def _restarted(before: Sample, after: PodMetrics) -> bool:
+def restarted(before: Sample, after: PodMetrics) -> bool:
+    """Whether the server has started anew since a sample."""
     page = before.page
     if after.finished < page.finished or after.ttft[1] < page.ttft[1]:
         return True
@@ -148,6 +149,12 @@ def mean(pairs: list[SumCount]) -> float | None:
     """Sum over count of all together; None where nothing was counted."""
     count = sum(pair[1] for pair in pairs)
     return sum(pair[0] for pair in pairs) / count if count > 0 else None
+
+
+def tokens_per_gap(growths: list[Growth], itl: float | None) -> float:
+    """Generated tokens per inter-token gap, of which `itl` seconds per token is the mean; usually 1."""
+    gap = mean([item.itl for item in growths])
+    return 1.0 if gap is None or not itl else max(gap / itl, 1.0)
 
 
 def longer(

@@ -88,6 +88,11 @@ async def _query(url: str) -> dict[str, Any]:
     try:
         async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as response:
             body = await response.read()
+    except aiohttp.ClientConnectorError as error:
+        raise errors.InputError(
+            f"{url}: no connection ({error.strerror or error}); is the adapter up, and is --url its metrics"
+            " port?"
+        ) from error
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         raise errors.InputError(f"{url}: {str(error) or type(error).__name__}") from error
     return _document(url, response.status, body)

@@ -39,7 +39,8 @@ def register(command: argparse.ArgumentParser) -> None:
         "--sort-by",
         **flags.choice(*rows.SORTS),
         default="attention",
-        help="Order of the variants. Default attention: short, held, stale and drifting first",
+        help="Order of the variants. Default attention: invalid, short, held,"
+        " stale and drifting first",
     )
     command.add_argument(
         "--namespace",

@@ -55,8 +55,14 @@ def routing_of(
     """
     if group.routing is not None:
         return group.routing
-    own = {sources[key].routing or default for key in group.members if key in sources}
+    own = {source.routing or default for source in _deciding(group, sources)}
     return "least-loaded" if own == {"least-loaded"} else "round-robin"
+
+
+def _deciding(group: ModelGroup, sources: Mapping[str, VariantSource]) -> list[VariantSource]:
+    """The variants that speak for a group: those of its own namespace, not the guests."""
+    there = [sources[key] for key in group.members if key in sources]
+    return [source for source in there if source.namespace == group.namespace] or there
 
 
 def plan_group(
@@ -140,7 +146,7 @@ def _asked(
         traffic=_load(record, inside, need),
         routing=routing,
         members={key: _member(item, record, cycle) for key, item in inside.items()},
-        interruptible_share=_interruptible_share(inside, cycle),
+        interruptible_share=_interruptible_share(group, cycle),
     )
 
 
@@ -274,11 +280,11 @@ def _member(item: _Inside, record: GroupRecord, cycle: Cycle) -> Member:
     )
 
 
-def _interruptible_share(inside: Mapping[str, _Inside], cycle: Cycle) -> float:
+def _interruptible_share(group: ModelGroup, cycle: Cycle) -> float:
     said = [
-        item.source.interruptible_share
-        for item in inside.values()
-        if item.source.interruptible_share is not None
+        source.interruptible_share
+        for source in _deciding(group, cycle.sources)
+        if source.interruptible_share is not None
     ]
     return min(said, default=cycle.settings.interruptible_share)
 

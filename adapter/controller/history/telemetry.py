@@ -11,6 +11,8 @@ PRESENT = "variant_adapter_present_replicas"
 ADVISED = "variant_adapter_advised_replicas"
 PRESENT_COST = "variant_adapter_present_cost_cents_per_hour"
 PREDICTED = "variant_adapter_predicted_latency_milliseconds"
+QUANTILES = "variant_adapter_observed_latency_milliseconds"
+ATTAINMENT = "variant_adapter_observed_slo_attainment_ratio"
 TARGET = "variant_adapter_slo_target_milliseconds"
 
 
@@ -33,6 +35,19 @@ class Comparisons:
         )
         self._predicted = gauge(
             PREDICTED, "Mean latency predicted for the desired replicas in milliseconds.", "metric"
+        )
+        self._quantiles = gauge(
+            QUANTILES,
+            "Quantile of the latency measured over the collection window in milliseconds, by the pods'"
+            " histograms; no series where they show none, and through Prometheus.",
+            "metric",
+            "quantile",
+        )
+        self._attainment = gauge(
+            ATTAINMENT,
+            "Share of requests within the TTFT target and of tokens within the ITL target over the collection"
+            " window, from 0 to 1, by the pods' histograms.",
+            "metric",
         )
         self._target = gauge(TARGET, "SLO target of the variant in milliseconds.", "metric")
         self._outcome = gauge(
@@ -57,6 +72,7 @@ class Comparisons:
                 self._target.add_metric([*variant, metric], bound)
         if source.advisory and state.desired is not None:
             self._advised.add_metric([*variant, state.accelerator], state.desired)
+        self._add_measured(variant, state)
         moment = moment_of(state)
         if decision is None or moment is None:
             return
@@ -68,6 +84,22 @@ class Comparisons:
         if decision.explanation.binding:
             self._bound.add_metric([*variant, decision.explanation.binding], 1.0)
 
+    def _add_measured(self, variant: list[str], state: VariantState) -> None:
+        traffic, targets = state.traffic, state.source.targets
+        if traffic is None:
+            return
+        for metric, measured, bound in (
+            ("ttft", traffic.ttft, targets.ttft_ms),
+            ("itl", traffic.itl, targets.itl_ms),
+        ):
+            for quantile in (0.5, 0.95):
+                value = measured.quantile_ms(quantile)
+                if value is not None:
+                    self._quantiles.add_metric([*variant, metric, str(quantile)], value)
+            attained = measured.within(bound)
+            if attained is not None:
+                self._attainment.add_metric([*variant, metric], attained)
+
     def families(self) -> tuple[GaugeMetricFamily, ...]:
         """All of them."""
         return (
@@ -75,6 +107,8 @@ class Comparisons:
             self._advised,
             self._cost,
             self._predicted,
+            self._quantiles,
+            self._attainment,
             self._target,
             self._outcome,
             self._bound,

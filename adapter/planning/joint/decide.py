@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from adapter.planning.groups import Ceiling, GroupDecision, Member
+from adapter.planning import fleet as fleets
+from adapter.planning.groups import Ceiling, Group, GroupDecision, Member
 from adapter.planning.joint.items import Prepared
 from optimizer.placement import worth
-from optimizer.placement.patterns import patterns
-from optimizer.placement.problem import FloatArray, Item, Placed, Resource
+from optimizer.placement.patterns import Patterns
+from optimizer.placement.problem import BoolArray, FloatArray, IntArray, Item, Placed, Resource
 
 _ROOM = 1e-9
 
@@ -24,46 +25,74 @@ def used_by(resources: Sequence[Resource], placed: Sequence[tuple[Item, Placed]]
 
 
 def cut_by(
-    item: Item, got: Placed, resources: Sequence[Resource], used: FloatArray
+    item: Item,
+    got: Placed,
+    resources: Sequence[Resource],
+    used: FloatArray,
+    known: Patterns | None,
 ) -> tuple[Ceiling, ...]:
     """Resources of which too little is left for what an item lacks; empty if it is served."""
     if got.kind == "full":
         return ()
-    missing = item.uses.max(axis=0) if got.counts and any(got.counts) else None
-    if missing is None:
-        known = patterns(item)
-        missing = item.uses.max(axis=0)
-        if known is not None and len(known.prices):
-            missing = known.usage.min(axis=0)
-            if not (missing > 0).any():
-                missing = known.usage[0]
-    found = _exceeded(item, resources, used, missing)
-    if found:
-        return found
+    free = np.array([resources[index].limit - used[index] for index in item.resources])
+    room = np.array([_ROOM * max(resources[index].limit, 1.0) for index in item.resources])
+    return tuple(
+        Ceiling(
+            name=resources[index].name,
+            limit=resources[index].limit,
+            used=float(used[index]),
+            unit=resources[index].unit,
+        )
+        for index, short in zip(item.resources, _short(item, got, free + room, known), strict=True)
+        if short
+    )
+
+
+def _short(item: Item, got: Placed, free: FloatArray, known: Patterns | None) -> BoolArray:
+    """Which of an item's resources have too little left for it, shape (K,)."""
+    if any(got.counts) or known is None or not len(known.prices):
+        over = item.uses.max(axis=0)[None, :] > free
+    else:
+        over = known.usage > free
+    every: BoolArray = np.logical_and.reduce(over, axis=0)
+    if every.any():
+        return every
+    if over.any():
+        # Each resource alone leaves room for some way to serve it: the cheapest way names what it lacks.
+        cheapest: BoolArray = over[0]
+        return cheapest
     # Each row alone would need more than is left.
     number = np.ceil(item.demand / np.maximum(item.worths, 1e-300))
     number = np.where(item.worths > 0, np.minimum(number, item.most), 0.0)
-    return _exceeded(item, resources, used, (number[:, None] * item.uses).max(axis=0))
+    alone: BoolArray = np.logical_or.reduce(number[:, None] * item.uses > free, axis=0)
+    return alone
 
 
-def _exceeded(
-    item: Item, resources: Sequence[Resource], used: FloatArray, missing: FloatArray
-) -> tuple[Ceiling, ...]:
-    """Resources of which less is left than what is missing, beside what the plan takes."""
-    found = []
-    for column, index in enumerate(item.resources):
-        resource = resources[index]
-        free = resource.limit - used[index]
-        if missing[column] > free + _ROOM * max(resource.limit, 1.0):
-            found.append(
-                Ceiling(
-                    name=resource.name,
-                    limit=resource.limit,
-                    used=float(used[index]),
-                    unit=resource.unit,
+def unplanned(
+    item: Item, group: Group, variants: Mapping[str, fleets.Variant], wrong: Container[str]
+) -> Iterator[str]:
+    """Requests that reach variants against the plan, as the gateway does not know of it."""
+    members = {name: group.members.get(name, Member()) for name in group.variants}
+    if group.routing == "weights":
+        total = sum(member.weight for member in members.values()) or 1.0
+        for name, member in members.items():
+            if name in wrong and member.weight > 0:
+                yield (
+                    f"{name} cannot serve, but its weight sends it {member.weight / total:.0%} of the"
+                    " requests: set it to 0"
                 )
+        spot = float(item.weights[item.interruptible].sum()) if item.limited_share else 0.0
+        if spot > item.interruptible_share * (1 + 1e-9):
+            yield (
+                f"interruptible variants get {spot:.0%} of the requests by their weights, more than"
+                f" interruptible_share, {item.interruptible_share:.0%}"
             )
-    return tuple(found)
+    if group.routing == "round-robin":
+        for name in group.variants:
+            if name in wrong and variants[name].min_replicas:
+                yield (
+                    f"{name} cannot serve, but round robin sends requests to the replicas that it keeps"
+                )
 
 
 def capacity_of(prepared: Prepared, got: Placed) -> float:
@@ -76,9 +105,13 @@ def capacity_of(prepared: Prepared, got: Placed) -> float:
 
 
 def group_decision(
-    prepared: Prepared, got: Placed, cut: tuple[Ceiling, ...], shares: FloatArray
+    prepared: Prepared,
+    got: Placed,
+    cut: tuple[Ceiling, ...],
+    shares: FloatArray,
+    known: Patterns | None,
 ) -> GroupDecision:
-    """The decision of one group."""
+    """The decision of one group; `known` are its patterns where they are few enough."""
     item, group = prepared.item, prepared.group
     assert group is not None  # noqa: S101 - the caller has it of a group
     counts = np.array(got.counts, dtype=np.int64)
@@ -95,7 +128,7 @@ def group_decision(
     served = "partial" if got.kind == "full" and short else got.kind
     if short and capacity <= 0:
         served = "none"
-    runner_up = _runner_up(item, counts)
+    runner_up = _runner_up(item, counts, known)
     text = _words(item, counts) or "nothing"
     reason = (
         f"{text}: {group.routing} routing carries {capacity * 60:.2f} of"
@@ -148,9 +181,8 @@ def _away(prepared: Prepared) -> list[str]:
     ]
 
 
-def _runner_up(item: Item, counts: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> str:
+def _runner_up(item: Item, counts: IntArray, known: Patterns | None) -> str:
     """The cheapest plan that carries the demand and is not the chosen one."""
-    known = patterns(item)
     if known is None or item.demand <= 0:
         return ""
     others = np.flatnonzero((known.counts != counts).any(axis=1))
@@ -160,7 +192,7 @@ def _runner_up(item: Item, counts: np.ndarray[tuple[int, ...], np.dtype[np.int64
     return f"{_words(item, other)} at {float(other @ item.unit_costs):g} cents/h"
 
 
-def _words(item: Item, counts: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> str:
+def _words(item: Item, counts: IntArray) -> str:
     return " + ".join(
         f"{int(count)} x {row.variant} ({row.accelerator})"
         for row, count in zip(item.rows, counts, strict=True)

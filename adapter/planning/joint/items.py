@@ -46,15 +46,17 @@ def checked(fleet: fleets.Fleet) -> tuple[list[Group], dict[str, str]]:
     owner: dict[str, str] = {}
     sound: list[Group] = []
     wrong: dict[str, str] = {}
+    names: set[str] = set()
     for group in fleet.groups:
         problems = list(_problems(group, variants, owner))
-        if group.name in wrong or any(other.name == group.name for other in sound):
+        if group.name in wrong or group.name in names:
             problems.append("name: is taken by another group")
         if problems:
             wrong[group.name] = "; ".join(problems)
             continue
         owner.update(dict.fromkeys(group.variants, group.name))
         sound.append(group)
+        names.add(group.name)
     return sound, wrong
 
 
@@ -72,6 +74,7 @@ def _problems(
         yield "weight: must be a number >= 0"
     elif group.routing == "weights" and weights and not any(weights):
         yield "weight: all are 0; give at least one variant a part of the requests"
+    yield from _odd_traffic(group)
     if len(set(group.variants)) < len(group.variants):
         yield "variants: one is there twice"
     shares = sum(item.share for item in group.length_classes)
@@ -87,6 +90,13 @@ def _problems(
             yield f"class: {name} has class {variant.service_class!r}, the group {group.service_class!r}"
         elif variant.model != group.model:
             yield f"model: {name} serves model {variant.model!r}, the group {group.model!r}"
+
+
+def _odd_traffic(group: Group) -> Iterator[str]:
+    offered = (group.traffic.arrival_rate_rps, group.traffic.in_flight)
+    for field, number in zip(("arrival_rate_rps", "in_flight"), offered, strict=True):
+        if not (math.isfinite(number) and number >= 0):
+            yield f"traffic.{field}: must be a number >= 0, not {number:g}"
 
 
 def sized_fleet(fleet: fleets.Fleet, groups: Sequence[Group]) -> fleets.Fleet:
@@ -126,10 +136,13 @@ def _copy(name: str, place: int) -> str:
 
 
 def of_group(
-    group: Group, fleet: fleets.Fleet, sized: candidates.Candidates, ceilings: Ceilings
+    group: Group,
+    fleet: fleets.Fleet,
+    sized: candidates.Candidates,
+    ceilings: Ceilings,
+    variants: Mapping[str, fleets.Variant],
 ) -> tuple[Prepared | None, dict[str, str]]:
     """The item of a group, and why variants (or the group, by its name) are not in it."""
-    variants = {variant.name: variant for variant in fleet.variants}
     rows: list[Row] = []
     places: list[int] = []
     options: list[problem.Candidate] = []
@@ -261,7 +274,8 @@ def _bounded(item: Item, group: Group) -> tuple[Item, tuple[str, ...], str]:
     if item.routing == "weights" or item.class_demands:
         return item, (), ""
     notes: tuple[str, ...] = ()
-    fits = _largest(item)
+    simple = item.routing == "least-loaded" and len(item.variants()) == len(item.rows)
+    fits = float(item.most @ item.worths) if simple and not item.limited_share else _largest(item)
     limited = [name for name, member in group.members.items() if member.available is not None]
     if fits < item.demand and item.limited_share:
         loose = replace(item, interruptible_share=1.0)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from adapter.planning import candidates
 from adapter.planning import fleet as fleets
-from adapter.planning.groups import Ceiling, GroupDecision
+from adapter.planning.groups import Ceiling, Group, GroupDecision
 from adapter.planning.joint import decide, items
 from adapter.planning.joint.ceilings import Ceilings
 from adapter.planning.joint.items import Prepared
@@ -58,29 +58,20 @@ def place(fleet: fleets.Fleet) -> tuple[candidates.Candidates, Joint]:
     """
     _check(fleet)
     groups, wrong = items.checked(fleet)
+    members = {name for group in groups for name in group.variants}
+    sound = {id(group) for group in groups}
     broken = {
         name: f"group {group.name}: {wrong[group.name]}"
         for group in fleet.groups
-        if group not in groups
+        if id(group) not in sound
         for name in group.variants
-        if not any(name in other.variants for other in groups)
+        if name not in members
     }
     set_aside = {**wrong, **broken}
     ceilings = Ceilings(fleet)
     sized = candidates.Candidates(items.sized_fleet(fleet, groups))
-    members = {name for group in groups for name in group.variants}
-    prepared: list[Prepared] = []
+    prepared = _of_groups(fleet, groups, sized, ceilings, set_aside)
     idle: list[str] = []
-    for group in groups:
-        item, aside = items.of_group(group, fleet, sized, ceilings)
-        set_aside |= aside
-        if item is not None and (why := items.contradicts(item, ceilings, None)):
-            set_aside[group.name], item = why, None
-        if item is None:
-            reason = f"group {group.name}: {set_aside[group.name]}"
-            set_aside |= {name: aside.get(name, reason) for name in group.variants}
-        else:
-            prepared.append(item)
     for variant in fleet.variants:
         if variant.name in members or variant.name in set_aside:
             continue
@@ -109,6 +100,30 @@ def place(fleet: fleets.Fleet) -> tuple[candidates.Candidates, Joint]:
         settings.solver,
     )
     return sized, _Answer(fleet, sized, ceilings, prepared, solution).joint(idle, set_aside)
+
+
+def _of_groups(
+    fleet: fleets.Fleet,
+    groups: Sequence[Group],
+    sized: candidates.Candidates,
+    ceilings: Ceilings,
+    set_aside: dict[str, str],
+) -> list[Prepared]:
+    """Groups that can be placed; why others, and single variants, cannot is added to `set_aside`."""
+    variants = {variant.name: variant for variant in fleet.variants}
+    prepared: list[Prepared] = []
+    for group in groups:
+        each, aside = items.of_group(group, fleet, sized, ceilings, variants)
+        set_aside |= aside
+        if each is not None and (why := items.contradicts(each, ceilings, None)):
+            set_aside[group.name], each = why, None
+        if each is None:
+            reason = f"group {group.name}: {set_aside[group.name]}"
+            set_aside |= {name: aside.get(name, reason) for name in group.variants}
+        else:
+            notes = (*each.notes, *decide.unplanned(each.item, group, variants, aside))
+            prepared.append(replace(each, notes=notes))
+    return prepared
 
 
 def _check(fleet: fleets.Fleet) -> None:
@@ -172,7 +187,13 @@ class _Answer:
         used = decide.used_by(self._ceilings.resources, placed)
         for each in self._prepared:
             got = self._solution.placed[each.item.name]
-            cut = decide.cut_by(each.item, got, self._ceilings.resources, used)
+            cut = decide.cut_by(
+                each.item,
+                got,
+                self._ceilings.resources,
+                used,
+                self._solution.known.get(each.item.name),
+            )
             if each.group is None:
                 self._alone(each, got, cut)
             else:
@@ -242,7 +263,9 @@ class _Answer:
         assert group is not None  # noqa: S101 - the caller has it of a group
         counts = np.array(got.counts, dtype=np.int64)
         shares = worth.shares(item, counts)
-        self._groups[group.name] = decide.group_decision(each, got, cut, shares)
+        self._groups[group.name] = decide.group_decision(
+            each, got, cut, shares, self._solution.known.get(item.name)
+        )
         for rows in item.variants():
             at = next((row for row in rows if got.counts[row]), rows[0])
             name, count = item.rows[at].variant, got.counts[at]

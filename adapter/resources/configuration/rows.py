@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from yaml import Node
 
+from adapter.errors import field_problem
 from adapter.planning import fleet
 from adapter.resources import schemas
 from adapter.resources.texts.documents import (
@@ -139,7 +140,7 @@ def _validated(
     except ValidationError as error:
         for item in error.errors():
             location = (*path, *item["loc"])
-            message = item["msg"].removeprefix("Value error, ")
+            message = field_problem(item)
             if item["type"] == "extra_forbidden":
                 message = _unknown(model, document, str(item["loc"][-1]))
             problems.append(_located(line(location), f"{field_path(location)}{message}"))

@@ -19,6 +19,10 @@ from adapter.resources.variant import VariantSource
 LEAST = 2
 """Fewest variants of a group: one alone is sized as it always was."""
 
+MOST = 32
+"""Most variants of a group: the time to place one grows with the third power of their number, and the plan is
+everybody's."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelGroup:
@@ -127,8 +131,15 @@ def _group(
     *,
     named: bool = False,
 ) -> ModelGroup:
-    members = sorted(sources, key=lambda source: source.key)
-    said = {item.key: item.membership.routing for item in members if item.membership.routing}
+    # Guests go first where there are too many, and say nothing for the group's own variants.
+    ranked = sorted(sources, key=lambda source: (source.namespace != namespace, source.key))
+    for source in ranked[MOST:]:
+        problems[source.key] = (
+            f"group {name} has {len(ranked)} variants, and {MOST} are planned together at most; this one is"
+            f" sized alone. Name smaller groups by metadata.annotations[{GROUP}]"
+        )
+    members = sorted(ranked[:MOST], key=lambda source: source.key)
+    said = {item.key: item.membership.routing for item in ranked[:MOST] if item.membership.routing}
     routing = next(iter(said.values()), None)
     for key, other in said.items():
         if other != routing:

@@ -6,9 +6,10 @@ have the metrics of the pool's requests. A picker belongs to the pool's namespac
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from adapter import logs
 from adapter.kube import labels, paths
@@ -32,8 +33,13 @@ SERVICE_SECONDS = 60.0
 MOST_PICKERS = 256
 """Most pods of pickers that are scraped."""
 
+MOST_POOLS = 512
+"""Most pools that are used: the Service of each is read one after the other."""
+
 Named = tuple[str, str]
 """Namespace and name."""
+
+Row = TypeVar("Row", bound=tuple[str, Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +98,19 @@ class Pickers:
             for namespace in namespaces or ("",)
         ]
 
-    def _pools(self) -> dict[Named, Pool]:
-        """Pools by namespace and name; one that two versions show counts once."""
-        return {
+    def pools(self) -> dict[Named, Pool]:
+        """Pools with a picker by namespace and name; one that two versions show counts once."""
+        found = {
             key: item["pool"]
             for informer in reversed(self.informers)
             for key, item in informer.objects.items()
         }
+        named = sorted(key for key, pool in found.items() if pool.service)
+        return {key: found[key] for key in fair(named, MOST_POOLS)}
 
     async def refresh(self, *, now: float) -> None:
         """Read the pickers' Services that are new, or were read long ago."""
-        wanted = {(key[0], pool.service) for key, pool in self._pools().items() if pool.service}
+        wanted = {(key[0], pool.service) for key, pool in self.pools().items()}
         services: dict[Named, tuple[labels.Selector, float]] = {}
         for namespace, name in sorted(wanted):
             before = self._services.get((namespace, name))
@@ -132,7 +140,7 @@ class Pickers:
         """The pools whose picker is known."""
         return [
             Picked(key[0], pool, self._services[key[0], pool.service][0])
-            for key, pool in sorted(self._pools().items())
+            for key, pool in sorted(self.pools().items())
             if (key[0], pool.service) in self._services
         ]
 
@@ -161,7 +169,21 @@ def endpoints(
         ready = [pod for pod in among if pod["ready"]] or among
         for pod in sorted(ready, key=lambda pod: str(pod["address"])):
             urls[item.namespace, _url(pod)] = None
-    return tuple(urls)[:MOST_PICKERS]
+    return tuple(fair(urls, MOST_PICKERS))
+
+
+def fair(rows: Iterable[Row], most: int) -> list[Row]:
+    """At most so many of the rows, whose first field is a namespace: of each one the first, then the second.
+
+    So a namespace with many takes nothing from those with few.
+    """
+    seen: Counter[str] = Counter()
+    ranked: list[tuple[int, Row]] = []
+    for row in rows:
+        ranked.append((seen[row[0]], row))
+        seen[row[0]] += 1
+    ranked.sort(key=lambda pair: pair[0])
+    return [row for _, row in ranked[:most]]
 
 
 def _url(pod: Mapping[str, Any]) -> str:

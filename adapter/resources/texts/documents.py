@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from adapter.errors import field_problem
+
 Model = TypeVar("Model", bound=BaseModel)
 
 LENGTH = 128 * 1024
@@ -90,7 +92,7 @@ def validated(model: type[Model], document: Any, where: str, problems: list[str]
         return model.model_validate(document)
     except ValidationError as error:
         problems.extend(
-            f"{where}: {field_path(item['loc'])}{item['msg']}" for item in error.errors()
+            f"{where}: {field_path(item['loc'])}{field_problem(item)}" for item in error.errors()
         )
     except (RecursionError, ValueError, TypeError) as error:
         problems.append(f"{where}: cannot be read ({type(error).__name__})")

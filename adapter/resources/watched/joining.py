@@ -57,7 +57,9 @@ class Seen:
 def join(scope: Scope, seen: Seen) -> joined.Inputs:
     reader = joined.Reader(Destinations(scope.allowed_endpoints), last_good=seen.last_good)
     scraped = [item["monitor"] for _, item in seen.monitors]
-    by_label = pods.ByLabel(monitors.applied([pod for _, pod in seen.pods], scraped))
+    by_label = pods.ByLabel(
+        monitors.applied([pod for _, pod in seen.pods], scraped, trusted=scope.config_namespace)
+    )
     seen_names = {name for (_, name), _ in seen.configs}
     for (_, name), item in seen.configs:
         if name in READ_CONFIG_MAPS or name.endswith(CONFIG_SUFFIX):

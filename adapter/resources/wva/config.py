@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from adapter.errors import field_problem
 from adapter.installation import WVA_QUEUEING as QUEUEING
 from adapter.installation import WVA_SATURATION as SATURATION
 from adapter.installation import WVA_TO_ZERO as TO_ZERO
@@ -139,7 +140,7 @@ class WvaConfig:
             except ValidationError as error:
                 line = lines_of(composed(text))
                 for item in error.errors():
-                    message = item["msg"].removeprefix("Value error, ")
+                    message = field_problem(item)
                     at = line(item["loc"])
                     problems.append(
                         f"{place}: {f'line {at}: ' if at else ''}{field_path(item['loc'])}{message}"

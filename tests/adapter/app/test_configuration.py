@@ -41,10 +41,10 @@ def condition(world: World) -> tuple[str, str, str]:
 @pytest.mark.parametrize(
     ("name", "broken", "said"),
     [
-        (CLASSES, "slo-tpot: fast", "data.premium: line 5: data[0].slo-tpot: Input should"),
+        (CLASSES, "slo-tpot: fast", "data.premium: line 5: data[0].slo-tpot: must be"),
         (CLASSES, None, "data.premium: is gone"),
         (COSTS, None, "data.A100: is gone"),
-        (COSTS, "{}", "data.A100: line 1: cost: Field required"),
+        (COSTS, "{}", "data.A100: line 1: cost: is missing"),
     ],
 )
 async def test_targets_are_held_and_renewed(

@@ -394,7 +394,7 @@ async def test_without_a_cluster_the_start_says_what_is_missing(tmp_path: Path) 
     files: dict[str, Any] = {
         "certificate": tmp_path / "serving.crt", "key": tmp_path / "serving.key",
     }  # fmt: skip
-    with pytest.raises(errors.StartupError, match="no usable access to a cluster"):
+    with pytest.raises(errors.StartupError, match="no such kubeconfig; name one with --kubeconfig"):
         async with client.connected(tmp_path / "none"):
             pass
     found = stand_ins.certificates(tmp_path)

@@ -151,12 +151,12 @@ def test_a_target_that_cannot_be_met_says_so() -> None:
         ({"output_tokens": 0}, "output_tokens: must be a number >= 1"),
         ({"cached_tokens": 513}, "cached_tokens: must be at most input_tokens, not 513"),
         ({"rate_rps": float("nan")}, "rate_rps: must be a number >= 0"),
-        ({"percentile": 100}, "percentile: Input should be less than 100"),
+        ({"percentile": 100}, "percentile: must be < 100"),
         ({"alpha": 1.0}, "alpha, step_base_ms: two descriptions of one replica"),
         ({"max_batch": 64}, "max_batch: belongs to alpha and beta"),
         ({"step_base": 3}, "step_base: is not known"),
         (dict.fromkeys(step_cases.STEP_FIELDS), "alpha, step_base_ms: is missing"),
-        ({"step_per_prefill_token_ms": None}, "step_per_prefill_token_ms: Input should be a valid"),
+        ({"step_per_prefill_token_ms": None}, "step_per_prefill_token_ms: must be a number"),
     ],
 )
 def test_a_wrong_case_is_answered_with_its_error(wrong: dict[str, Any], said: str) -> None:

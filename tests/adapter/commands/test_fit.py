@@ -158,3 +158,13 @@ def test_bad_files_are_named_with_line_and_field(
     assert said in capsys.readouterr().err
     assert cli.main(["fit", str(tmp_path / "none.csv")]) == 1
     assert "none.csv: cannot be read: No such file" in capsys.readouterr().err
+
+
+def test_a_row_without_itl_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its TTFT is used, which a note says; a row with neither latency is left out by its line."""
+    path = tmp_path / "rows.csv"
+    path.write_text(f"{csv_text()}8,128,100,,44.1\n8,128,100,,0\n", encoding="utf-8")
+    assert cli.main(["fit", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"left out: {path}:8: itl_ms: is missing" in lines
+    assert f"note: {path}:7: itl_ms: is missing; only TTFT is used" in lines

@@ -189,10 +189,11 @@ def test_what_if_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         ("capacity.A100", "must be SECTION.NAME.FIELD=VALUE"),
         (
             "accelerator.A100.cost=-1",
-            "accelerators.0.cost: Input should be greater than or equal to 0",
+            "accelerators.0.cost: must be >= 0",
         ),
-        ("capacity.A100=-3", "capacity.A100: Input should be greater than or equal to 0, not -3"),
+        ("capacity.A100=-3", "capacity.A100: must be >= 0, not -3"),
         ("accelerator.A100.price=1", "accelerators.0.price: is not known"),
+        ("variant.bulk.rate=1", "variant.bulk.rate=1: bulk: rate: is not known"),
     ],
 )
 def test_changes_of_nothing_are_refused(
@@ -220,23 +221,23 @@ def edited(path: str, value: Any) -> dict[str, Any]:
         ({}, "accelerators: is missing"),
         (
             edited("accelerators.0.cost", -1),
-            "accelerators.0.cost: Input should be greater than or equal",
+            "accelerators.0.cost: must be >= ",
         ),
         (
             edited("accelerators.0.cost", float("nan")),
-            "accelerators.0.cost: Input should be a finite",
+            "accelerators.0.cost: must be a finite",
         ),
         (edited("accelerators.1.name", "A100"), "accelerators: A100 is there twice"),
         (
             edited("capacity.A100", -1),
-            "capacity.A100: Input should be greater than or equal to 0, not -1",
+            "capacity.A100: must be >= 0, not -1",
         ),
         (
             edited("classes.0.priority", 101),
-            "classes.0.priority: Input should be less than or equal to 100",
+            "classes.0.priority: must be <= 100",
         ),
         (edited("profiles.1.accelerator", "A100"), "profiles: m on A100 is there twice"),
-        (edited("settings", {"solver": "magic"}), "settings.solver: Input should be"),
+        (edited("settings", {"solver": "magic"}), "settings.solver: must be"),
     ],
 )
 def test_what_concerns_everyone_stops_the_plan(
@@ -247,11 +248,21 @@ def test_what_concerns_everyone_stops_the_plan(
     assert said in capsys.readouterr().err
 
 
+def test_what_no_plan_can_use_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A misspelled accelerator of a profile or of the capacity is told on standard error."""
+    document = edited("profiles.0.accelerator", "A10O")
+    document["capacity"] = {**document["capacity"], "B200": 4}
+    assert cli.main(["plan", "-f", written(tmp_path, document)]) == 0
+    said = capsys.readouterr().err
+    assert "profiles[0].accelerator: 'A10O' is none of accelerators: A100, H100x2" in said
+    assert "capacity.B200: no accelerator is of this device type; there are A100, H100" in said
+
+
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
-        ("rate_rpm", -1, "rate_rpm: Input should be greater than or equal to 0, not -1"),
-        ("rate_rpm", "fast", "rate_rpm: Input should be a valid number"),
+        ("rate_rpm", -1, "rate_rpm: must be >= 0, not -1"),
+        ("rate_rpm", "fast", "rate_rpm: must be a number"),
         ("model", "other", "model: 'other' has no profile; there are m"),
         ("class", "Gold", "service class 'Gold' has no targets for model 'm'"),
         ("max_replicas", 0, "max_replicas: 0 is less than min_replicas"),

@@ -184,6 +184,92 @@ def test_budgets_are_kept_and_who_was_cut_is_named(
     assert planned(tmp_path, capsys, document)["total_cost"] == 270
 
 
+@pytest.mark.parametrize(
+    ("budget", "cost"),
+    [
+        ({"scope": "cluster", "cost": 300}, 270),
+        ({"type": "quota", "scope": "cluster", "quotas": {"H100": 1, "A100": -1}}, 370),
+        ({"scope": "namespace", "namespace": "default", "quotas": {"H100": 0}}, 400),
+        ({"type": "quota", "scope": "namespace", "namespaceQuotas": {"team": {"H100": 0}}}, 400),
+        ({"scope": "namespace", "subject": "team", "quotas": {"H100": 0}}, 400),
+        ({"scope": "class", "class": "Premium", "gpus": 3}, 270),
+        ({"scope": "class", "subject": "Bulk", "devices": 0}, 270),
+    ],
+)
+def test_budgets_have_the_shape_of_the_configmap(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], budget: dict[str, Any], cost: float
+) -> None:
+    """The adapter's budgets and the limiters of WVA can be pasted; the subject may be named as such."""
+    document = changed(namespace="team")
+    document["budgets"] = [budget]
+    assert planned(tmp_path, capsys, document)["total_cost"] == cost
+
+
+@pytest.mark.parametrize(
+    ("budget", "reason"),
+    [
+        ({"name": "x", "cost": -2}, "budgets: entry 1 ('x'): cost: must be -1"),
+        ({"cost": 1, "subject": "Bulk"}, "budgets: entry 1: subject: needs scope"),
+        ({"gpus": 1, "devices": 2}, "budgets: entry 1: give devices or gpus"),
+        ({"name": "x"}, "entry 1 ('x'): has no ceiling"),
+    ],
+)
+def test_a_bad_budget_is_refused_by_field(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], budget: dict[str, Any], reason: str
+) -> None:
+    """A plan without it could exceed it."""
+    path = tmp_path / "fleet.yaml"
+    path.write_text(yaml.safe_dump({**FLEET, "budgets": [budget]}))
+    assert cli.main(["plan", "-f", str(path)]) == 1
+    assert reason in capsys.readouterr().err
+
+
+def test_who_fits_under_either_ceiling_but_not_under_both_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Devices leave room for the dear way and money for none of it: the ceiling is still on record."""
+    document = copy.deepcopy(FLEET)
+    document["capacity"] = {"A100": 2, "H100": 9}
+    document["budgets"] = [{"name": "all", "cost": 340}, {"name": "h", "quotas": {"H100": 2}}]
+    for solver in ("branch-and-bound", "greedy"):
+        found = planned(tmp_path, capsys, document, "--solver", solver)["groups"]["chat"]
+        assert found["served"] == "none"
+        assert found["cut_by"]
+        assert found["binding"] == found["cut_by"][0]
+
+
+def test_a_variant_of_its_own_that_a_budget_cuts_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The reason of a variant without a group is the ceiling, in one sentence."""
+    document = copy.deepcopy(FLEET)
+    group = document.pop("groups")[0]
+    fields = ("model", "class", "rate_rpm", "input_tokens", "output_tokens")
+    document["variants"] = [{"name": "s", **{field: group[field] for field in fields}}]
+    document["budgets"] = [{"name": "t", "cost": 50}]
+    found = planned(tmp_path, capsys, document)["plan"]["s"]
+    assert found["reason"] == "not served; budget t: cost: 0 of 50 cents/h used"
+    assert found["cut_by"] == ["budget t: cost"]
+
+
+def test_requests_that_the_gateway_sends_against_the_plan_are_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Weights of a variant that cannot serve or is interruptible, and replicas that round robin sends to."""
+    spot = changed(routing="weights", interruptible_share=0.2)
+    spot["groups"][0]["variants"][0]["interruptible"] = True
+    reason = planned(tmp_path, capsys, spot)["groups"]["chat"]["reason"]
+    assert "interruptible variants get 50% of the requests by their weights" in reason
+    slow = changed(routing="weights")
+    slow["classes"][0]["models"][0]["itl_ms"] = 10
+    reason = planned(tmp_path, capsys, slow)["groups"]["chat"]["reason"]
+    assert "a cannot serve, but its weight sends it 50% of the requests" in reason
+    slow["groups"][0]["routing"] = "round-robin"
+    slow["groups"][0]["variants"][0]["min_replicas"] = 1
+    reason = planned(tmp_path, capsys, slow)["groups"]["chat"]["reason"]
+    assert "a cannot serve, but round robin sends requests" in reason
+
+
 def test_a_budget_below_minimum_replicas_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -207,7 +293,15 @@ def test_a_budget_below_minimum_replicas_is_named(
         ({"routing": "random"}, "routing"),
         ({"rate_rpm": -1}, "rate_rpm"),
         ({"model": "other"}, "model: 'other' has no profile"),
-        ({"variants": []}, "variants"),
+        ({"variants": []}, "variants: has none; give one or more"),
+        (
+            {"variants": [{"name": "a"}, {"name": "h", "current": -1}]},
+            "variants: h: current: must be >= 0, not -1",
+        ),
+        (
+            {"routing": "weights", "variants": [{"name": "a", "weight": 0}]},
+            "variants: weight: all are 0",
+        ),
         ({"variants": [{"name": "a", "class": "Bulk"}]}, "class 'Bulk' is not the group's"),
         ({"variants": [{"name": "a", "model": "x"}]}, "model 'x' is not the group's"),
         ({"variants": [{"name": "a", "accelerator": "B200"}]}, "accelerator 'B200' has no profile"),

@@ -133,6 +133,23 @@ async def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert await specs.read() is aio.EOF
 
 
+async def test_one_namespace_leaves_streams_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks about one namespace without end is refused there, and others still get a stream."""
+    monkeypatch.setattr(service, "OWN_STREAMS", 2)
+    async with (
+        serving(tmp_path) as (_, front, certificates),
+        certificates.channel(front.keda_address) as stub,
+    ):
+        other = messages.ScaledObjectRef(name="w", namespace="team-b")
+        greedy = [stub.StreamMetricSpec(other) for _ in range(2)]
+        for stream in greedy:
+            assert (await stream.read()).metricSpecs
+        assert await code(stub.StreamMetricSpec(other).read()) == "RESOURCE_EXHAUSTED"
+        assert (await stub.StreamIsActive(reference()).read()).result
+
+
 async def test_replaced_certificates_are_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -159,7 +159,7 @@ def test_broken_entries_of_2026() -> None:
     assert len(found.variants) == 1
     wrong, broken, late = found.problems
     place = "ConfigMap s/wva-queueing-model-config: data."
-    assert wrong.startswith(f"{place}a: line 2: targetITL: Input should be a valid number")
+    assert wrong.startswith(f"{place}a: line 2: targetITL: must be a number")
     assert broken.startswith(f"{place}b: not valid YAML")
     assert "data.c: line 2: retention_period: must be a duration" in late
 

@@ -48,6 +48,14 @@ def test_limiters_of_wva() -> None:
     )  # fmt: skip
 
 
+ENDLESS = (
+    "- {cost: 1, scope: [&a0 [x], "
+    + ", ".join(f"&a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 20))
+    + "]}"
+)
+"""A text of few characters whose value has more than all memory."""
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -57,6 +65,7 @@ def test_limiters_of_wva() -> None:
         ("- 3", "entry 1: must be a mapping"),
         ("- {cost: 1}\n- {cots: 1}", "entry 2: cots: unknown field; known are"),
         ("- {scope: node, cost: 1}", "entry 1: scope: must be cluster, namespace or class"),
+        (ENDLESS, "entry 1: scope: must be cluster, namespace or class, not a list"),
         ("- {scope: cluster}", "has no ceiling"),
         ("- {type: gpu-inventory}", "--limited"),
         ("- {type: power, cost: 1}", "type: must be quota"),

@@ -91,7 +91,19 @@ def shown(document: dict[str, Any]) -> list[str]:
         predicted = decision[f"predicted{name.title()}Milliseconds"]
         over = " above the SLO" if measured > target else ""
         shown_ms = [rendering.milliseconds(number) for number in (measured, predicted, target)]
-        latencies.append(f"{shown_ms[0]}{over} predicted {shown_ms[1]}, SLO {shown_ms[2]}")
+        found = document["latencies"][name]
+        p50, p95, within = (
+            found[part] for part in ("p50Milliseconds", "p95Milliseconds", "withinTarget")
+        )
+        percentiles = (
+            ""
+            if p50 is None
+            else f"; p50 {rendering.milliseconds(p50)}, p95 {rendering.milliseconds(p95)},"
+            f" {rendering.percent(within)} within"
+        )
+        latencies.append(
+            f"{shown_ms[0]}{over} predicted {shown_ms[1]}, SLO {shown_ms[2]}{percentiles}"
+        )
     starting = max(document["currentReplicas"] - document["readyReplicas"], 0)
     more = f" +{starting} starting" if starting else ""
     return [

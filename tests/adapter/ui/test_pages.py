@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 import time
+from array import array
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +16,10 @@ import pytest
 from yarl import URL
 
 from adapter.app.endpoints import Endpoints
+from adapter.collector.servers.histogram import Histogram
+from adapter.collector.windows.latencies import Distribution
 from adapter.controller.state import VariantState
+from adapter.diagnostics import explain_text
 from adapter.resources.inputs import InvalidVariant
 from adapter.resources.stored_status import Decided
 from adapter.ui import snapshots
@@ -88,6 +94,50 @@ async def test_every_kind_of_variant_has_its_pages(endpoints: Endpoints) -> None
     assert "no such class" in await page(endpoints, f"/ui/variants/{refusal.key}")
     assert "2 → none" in await page(endpoints, "/ui/variants/odd/withdrawn")
     assert "No such variant" in await page(endpoints, "/ui/variants/odd/none", 404)
+
+
+async def test_measured_percentiles_stand_beside_the_slo(endpoints: Endpoints) -> None:
+    """Both pages show what the buckets say, metrics and `/variants` the same; a missed p95 is slow."""
+    state = endpoints.loop.states[KEY]
+    assert state.observation is not None
+    assert state.traffic is not None
+    # 900 of 1000 first tokens within 400 ms, the others within 1600 ms; the target is 800 ms.
+    buckets = Histogram((0.4, 1.6), array("d", [900, 100, 0]))
+    traffic = replace(
+        state.traffic, ttft_ms=300.0, ttft=Distribution(1000, buckets), itl=Distribution(9)
+    )
+    state = replace(
+        state,
+        observation=replace(state.observation, traffic=traffic),
+        source=replace(state.source, targets=replace(state.source.targets, percentile=0.95)),
+    )
+    fleet_states.put(endpoints, {KEY: state})
+    (series,) = re.findall(
+        r"^variant_adapter_observed_slo_attainment_ratio\{.*ttft.*\} (\S+)$",
+        await page(endpoints, "/metrics"),
+        re.MULTILINE,
+    )
+    # 900 and a third of the second bucket's 100.
+    assert float(series) == pytest.approx(1 - 100 * 2 / 3 / 1000)
+    text = await page(endpoints, "/metrics")
+    assert 'metric="ttft",namespace="team-1",quantile="0.95",variant_name="v0001"} 1000.0' in text
+    for path in ("/ui", f"/ui/variants/{KEY}"):
+        text = await page(endpoints, path)
+        assert "SLO p95 800 ms; p50 222 ms, p95 1000 ms, 93.33% within" in text
+        assert 'class="badge slow"' in text
+    assert "Percentiles: the pods show no buckets of it" in text
+    document = json.loads(await page(endpoints, f"/variants/{KEY}"))
+    assert document["latencies"]["ttft"] == {
+        "p50Milliseconds": 222.222,
+        "p95Milliseconds": 1000.0,
+        "withinTarget": 0.9333,
+        "count": 1000,
+        "covered": 1.0,
+        "problem": None,
+    }
+    assert "TTFT p50 222.2 ms, p95 1000.0 ms, 93.3% within the SLO target" in "\n".join(
+        explain_text.lines(document)
+    )
 
 
 async def test_a_process_without_a_plan_says_so(endpoints: Endpoints) -> None:

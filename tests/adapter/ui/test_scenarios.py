@@ -10,6 +10,7 @@ import pytest
 from adapter import errors
 from adapter.planning import fleet
 from adapter.planning import plan as planning
+from adapter.planning.groups import Budget, Group
 from adapter.ui import scenarios, workshop
 from adapter.ui.scenarios import LastPlan, Scenario
 from adapter.ui.workshop import BusyError, Workshop
@@ -56,6 +57,34 @@ def test_a_scenario_changes_its_scope_alone(known: fleet.Fleet) -> None:
         assert classes[after.service_class].targets[after.model].ttft_ms == 400.0
         assert classes[before.service_class].targets[after.model].ttft_ms == 800.0
     assert known == fleet_states.fleet_of(40)
+
+
+@pytest.mark.parametrize("scope", ["all", "first"])
+def test_a_group_changes_with_its_variants(known: fleet.Fleet, scope: str) -> None:
+    """Its demand and class are those of the scenario, so that it is planned; nothing limits alternatives."""
+    first, *_ = known.variants
+    names = tuple(
+        item.name
+        for item in known.variants
+        if (item.model, item.service_class) == (first.model, first.service_class)
+    )
+    group = Group(
+        name="n/g",
+        model=first.model,
+        service_class=first.service_class,
+        variants=names,
+        traffic=first.load,
+    )
+    grouped = replace(known, groups=(group,), budgets=(Budget(name="b", cost=0.0),))
+    given = {"scope": scope if scope == "all" else first.name, "load": "200"}
+    changed = scenarios.changed(grouped, scenarios.parse(given, grouped))
+    (after,) = changed.groups
+    assert after.traffic.arrival_rate_rps == 2 * group.traffic.arrival_rate_rps
+    classes = {item.name: item.service_class for item in changed.variants}
+    assert {classes[name] for name in names} == {after.service_class}
+    some = scenarios.of_alternatives(grouped, [])
+    assert not some.groups
+    assert not some.budgets
 
 
 def test_prices_and_devices(known: fleet.Fleet) -> None:

@@ -119,6 +119,27 @@ def test_routings_that_differ_are_named() -> None:
     assert forming.with_problems([source("a/y")], found)[0].warnings == (found.problems["a/y"],)
 
 
+def test_a_guest_does_not_choose_the_routing_of_the_host() -> None:
+    """Whatever its name: what the group's own variants say is used."""
+    admit = {GROUP: "g", GROUP_NAMESPACES: "a"}
+    host = [source("b/x", admit), source("b/y", {**admit, ROUTING: "least-loaded"})]
+    found = forming.form([source("a/guest", {GROUP: "b/g", ROUTING: "weights"}), *host])
+    assert found.groups[0].routing == "least-loaded"
+    assert list(found.problems) == ["a/guest"]
+
+
+def test_variants_beyond_the_most_of_a_group_are_named_and_alone() -> None:
+    """The plan is everybody's: no tenant makes it late with a group that cannot be placed in time."""
+    admit = {GROUP: "g", GROUP_NAMESPACES: "a"}
+    host = [source(f"b/{number:04}", admit) for number in range(forming.MOST - 1)]
+    guests = [source(f"a/{number}", {GROUP: "b/g"}) for number in range(3)]
+    found = forming.form([*guests, *host])
+    assert found.groups[0].members == ("a/0", *(item.key for item in host))
+    assert sorted(found.problems) == ["a/1", "a/2"]
+    alike = forming.form(source(f"b/{number:04}") for number in range(1000))
+    assert [len(item.members) for item in alike.groups] == [forming.MOST]
+
+
 def test_held_variants_are_in_no_group() -> None:
     """A variant that cannot be planned holds its target; its one sibling is alone."""
     assert groups(source("a/x"), source("a/y", held="no such class")) == {}

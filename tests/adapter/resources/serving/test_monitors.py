@@ -25,7 +25,7 @@ def pod(name: str = "p", *, namespace: str = "n", **notes: str) -> dict[str, Any
 
 
 def monitor(*endpoints: dict[str, Any], **spec: Any) -> monitors.Monitor:
-    """A PodMonitor of namespace `n` as it is kept."""
+    """A PodMonitor of namespace `n`, which is the adapter's, as it is kept."""
     document = {
         "metadata": {"namespace": "n", "name": "m"},
         "spec": {
@@ -40,7 +40,7 @@ def monitor(*endpoints: dict[str, Any], **spec: Any) -> monitors.Monitor:
 
 def urls(item: dict[str, Any], *scraped: monitors.Monitor) -> tuple[str, ...]:
     """URLs of a pod with these PodMonitors."""
-    (changed,) = monitors.applied([item], scraped)
+    (changed,) = monitors.applied([item], scraped, trusted="n")
     found: tuple[str, ...] = changed["urls"]
     return found
 

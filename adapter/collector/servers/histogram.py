@@ -1,0 +1,106 @@
+"""Histograms of latencies: quantiles and shares below a bound, values taken as uniform within a bucket."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """How many observations are in which bucket.
+
+    Attributes:
+        bounds: Finite upper bounds of the buckets in seconds, ascending; the first bucket begins at 0.
+        counts: Observations in each bucket, those beyond the last bound at the end.
+
+    """
+
+    bounds: tuple[float, ...]
+    counts: array[float]
+
+    @property
+    def count(self) -> float:
+        """Observations in all."""
+        return sum(self.counts)
+
+    def quantile(self, share: float) -> float | None:
+        """Value in seconds that this share of the observations does not exceed; None without any.
+
+        Beyond the last bound it is that bound: more is not known.
+        """
+        rank, below, lower = share * self.count, 0.0, 0.0
+        if self.count <= 0:
+            return None
+        for bound, inside in zip(self.bounds, self.counts, strict=False):
+            if inside > 0 and below + inside >= rank:
+                part = max(rank - below, 0.0) / inside
+                return min(lower + (bound - lower) * part, bound)
+            below += inside
+            lower = bound
+        return self.bounds[-1]
+
+    def within(self, seconds: float) -> float | None:
+        """Share of the observations of at most that many seconds, 0 to 1; None without any.
+
+        What is beyond the last bound counts as longer, whatever the number of seconds.
+        """
+        return min(self.below(seconds) / self.count, 1.0) if self.count > 0 else None
+
+    def below(self, seconds: float) -> float:
+        """Observations of at most that many seconds."""
+        place = bisect_left(self.bounds, seconds)
+        whole = sum(self.counts[:place])
+        if place == len(self.bounds):
+            return whole
+        lower = self.bounds[place - 1] if place else 0.0
+        return whole + self.counts[place] * max(seconds - lower, 0.0) / (self.bounds[place] - lower)
+
+    def scaled(self, factor: float) -> Histogram:
+        """The same observations, each that many times as long."""
+        return (
+            self if factor == 1 else Histogram(tuple(b * factor for b in self.bounds), self.counts)
+        )
+
+    def grown_from(self, before: Histogram) -> Histogram | None:
+        """What was added since an earlier time; None where nothing was.
+
+        Where a bucket shrank or the buckets are others, counting began anew in between: all of it is new.
+        """
+        if before.bounds != self.bounds:
+            return self if self.count > 0 else None
+        grown = array(
+            "d", (now - then for now, then in zip(self.counts, before.counts, strict=True))
+        )
+        if any(value < 0 for value in grown):
+            grown = self.counts
+        return Histogram(self.bounds, grown) if any(grown) else None
+
+
+def merged(parts: Iterable[Histogram]) -> Histogram | None:
+    """All observations together; None without any.
+
+    Pods of two versions may have other bounds: the buckets are then those between the bounds of all, with
+    what is uniform within a bucket divided among its parts.
+    """
+    sums: dict[tuple[float, ...], array[float]] = {}
+    for part in parts:
+        known = sums.get(part.bounds)
+        sums[part.bounds] = (
+            part.counts
+            if known is None
+            else array("d", (a + b for a, b in zip(known, part.counts, strict=True)))
+        )
+    found = [Histogram(bounds, counts) for bounds, counts in sums.items()]
+    if len(found) <= 1:
+        return found[0] if found else None
+    bounds = sorted({bound for item in found for bound in item.bounds})
+    counts, last = array("d"), 0.0
+    for bound in bounds:
+        below = sum(item.below(bound) for item in found)
+        counts.append(max(below - last, 0.0))
+        last = max(last, below)
+    counts.append(max(sum(item.count for item in found) - last, 0.0))
+    return Histogram(tuple(bounds), counts)

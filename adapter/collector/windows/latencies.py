@@ -1,0 +1,109 @@
+"""Histograms of the latencies of one variant's pods over a sliding window.
+
+They are kept for the window alone: those of the long window would be most of what the adapter holds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from adapter.collector.model_servers import PodMetrics, SumCount
+from adapter.collector.servers.histogram import Histogram, merged
+from adapter.collector.windows.growth import EMPTY, Growth, Sample, restarted, tokens_per_gap
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """Latencies of the window.
+
+    Attributes:
+        counted: Latencies that were counted, with buckets or without.
+        histogram: Those of pods whose buckets were read, in seconds; None without any.
+
+    """
+
+    counted: float = 0.0
+    histogram: Histogram | None = None
+
+    @property
+    def covered(self) -> float:
+        """Share of the latencies whose buckets were read, 0 to 1."""
+        if self.histogram is None or self.counted <= 0:
+            return 0.0
+        return min(self.histogram.count / self.counted, 1.0)
+
+    def quantile_ms(self, share: float) -> float | None:
+        """Milliseconds that this share does not exceed; None without buckets."""
+        value = None if self.histogram is None else self.histogram.quantile(share)
+        return None if value is None else 1000.0 * value
+
+    def within(self, milliseconds: float) -> float | None:
+        """Share of at most that many milliseconds; None without a bound or without buckets."""
+        if self.histogram is None or milliseconds <= 0:
+            return None
+        return self.histogram.within(milliseconds / 1000.0)
+
+
+NOTHING = Distribution()
+
+
+class LatencyWindow:
+    """Growth of the pods' histograms."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._growth: deque[tuple[float, str, Histogram | None, Histogram | None]] = deque()
+
+    def add(self, endpoint: str, sample: Sample, after: PodMetrics, *, now: float) -> None:
+        """Add what a pod's histograms grew by from one sample to a page at monotonic `now`."""
+        before = EMPTY if restarted(sample, after) else sample.page
+        ttft = _growth(before.ttft_buckets, before.ttft, after.ttft_buckets)
+        itl = _growth(before.itl_buckets, before.itl, after.itl_buckets)
+        if ttft is not None or itl is not None:
+            self._growth.append((now, endpoint, ttft, itl))
+        self._drop(now - self._seconds)
+
+    def forget(self, endpoint: str) -> None:
+        """Drop what a pod's histograms grew by."""
+        self._growth = deque(item for item in self._growth if item[1] != endpoint)
+
+    def since(
+        self, start: float, counted: list[Growth], itl: float | None
+    ) -> tuple[Distribution, Distribution]:
+        """Times to first token and inter-token latencies after a time.
+
+        Args:
+            start: Monotonic time.
+            counted: Growth of the counters after it.
+            itl: Mean seconds per generated token after it.
+
+        """
+        recent = [item for item in self._growth if item[0] > start]
+        ttfts = merged(item[2] for item in recent if item[2] is not None)
+        gaps = merged(item[3] for item in recent if item[3] is not None)
+        if gaps is not None:
+            gaps = gaps.scaled(1.0 / tokens_per_gap(counted, itl))
+        return (
+            Distribution(sum(item.ttft[1] for item in counted), ttfts),
+            Distribution(sum(item.itl[1] for item in counted), gaps),
+        )
+
+    def _drop(self, start: float) -> None:
+        while self._growth and self._growth[0][0] <= start:
+            self._growth.popleft()
+
+
+def _growth(
+    before: Histogram | None, counted: SumCount, after: Histogram | None
+) -> Histogram | None:
+    """Growth of one histogram; None where it did not grow, or by how much is not known.
+
+    Before its first request a server may not show it, whose `counted` is zero then. A page of Prometheus
+    has none of its own either, but counts.
+    """
+    if after is None:
+        return None
+    if before is None and counted[1] <= 0:
+        return after if after.count > 0 else None
+    return None if before is None else after.grown_from(before)

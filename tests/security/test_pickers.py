@@ -1,0 +1,119 @@
+"""Pools, pickers and PodMonitors of one tenant: they get no token, and take nothing from other tenants."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from yarl import URL
+
+from adapter.collector.servers.access import Access
+from adapter.kube import labels
+from adapter.resources import pods
+from adapter.resources.serving import monitors, pools
+from tests.fakes import cluster_world as worlds
+from tests.fakes.cluster_world import CORE, World, until
+from tests.security.test_addresses import SECRET, serving
+
+POOLS = "/apis/inference.networking.k8s.io/v1"
+
+
+def picked(world: World, url: str, namespace: str = "team-a") -> None:
+    """A pool of the variant's pods whose picker is a server of the tenant's choice."""
+    meta = {"namespace": namespace}
+    spec = {"selector": {"matchLabels": {"app": "v"}}, "endpointPickerRef": {"name": "epp"}}
+    world.api.put(POOLS, "inferencepools", {"metadata": {"name": "p", **meta}, "spec": spec})
+    service = {"metadata": {"name": "epp", **meta}, "spec": {"selector": {"app": "epp"}}}
+    world.api.put(CORE, "services", service)
+    world.api.put(CORE, "pods", pod("epp-0", namespace, port=str(URL(url).port), app="epp"))
+
+
+def pod(
+    name: str, namespace: str, *, app: str, port: str = "", address: str = "127.0.0.1"
+) -> dict[str, Any]:
+    """A pod that is ready."""
+    notes = {"prometheus.io/port": port} if port else {}
+    return {
+        "metadata": {
+            "name": name, "namespace": namespace, "labels": {"app": app}, "annotations": notes,
+        },
+        "spec": {"containers": [{"name": "c", "ports": [{"name": "http", "containerPort": 8080}]}]},
+        "status": {"podIP": address, "conditions": [{"type": "Ready", "status": "True"}]},
+    }  # fmt: skip
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize(
+    ("namespaces", "sent"), [((), ""), (("team-b",), ""), (("team-a",), f"Bearer {SECRET}")]
+)
+async def test_a_tenants_picker_gets_no_token(
+    tmp_path: Path, namespaces: tuple[str, ...], sent: str
+) -> None:
+    """The token of gateways goes to what a pool names only in namespaces that the operator lists."""
+    token = tmp_path / "token"
+    token.write_text(SECRET)
+    got: list[str] = []
+
+    async def handle(request: web.Request) -> web.Response:
+        got.append(request.headers.get("Authorization", ""))
+        return web.Response(status=401)
+
+    async with serving(handle) as (url, _), worlds.running(tmp_path) as world:
+        picked(world, url)
+        async with world.replica(
+            "a",
+            gateway_access=Access(token_file=token, token_over_http=True),
+            gateway_token_namespaces=frozenset(namespaces),
+        ):
+            await until(lambda: got)
+    assert set(got) == {sent}
+
+
+def test_the_error_of_a_picker_without_token_names_the_flag() -> None:
+    """The operator learns why there is none, and how to change that."""
+    by = Access(token_file=Path("token"), token_over_http=True, trusted=False)
+    assert by.headers("https://10.0.0.1/metrics") == {}
+    assert "--gateways-token-namespaces" in by.withheld("https://10.0.0.1/metrics")
+
+
+def test_one_namespace_with_many_pickers_leaves_those_of_others() -> None:
+    """However many pods stand behind one tenant's Service, another tenant's picker is scraped."""
+    many = [pods.trimmed(pod(f"e{n}", "a", app="epp", address=f"10.0.{n // 256}.{n % 256}"))
+            for n in range(2 * pools.MOST_PICKERS)]  # fmt: skip
+    one = pods.trimmed(pod("e", "z", app="epp", address="10.9.0.1"))
+    pool = pools.Pool(labels.parse("app=v"), "epp")
+    both = [pools.Picked(name, pool, labels.parse("app=epp")) for name in ("a", "z")]
+    found = pools.endpoints(
+        both, pods.ByLabel([*many, one]), {"a": [{"app": "v"}], "z": [{"app": "v"}]}
+    )
+    assert ("z", "http://10.9.0.1:9090/metrics") in found
+    assert len(found) == pools.MOST_PICKERS
+
+
+def test_one_namespace_with_many_pools_leaves_those_of_others() -> None:
+    """A bounded number of Services is read, one after the other: of each namespace some."""
+    rows = [("a", f"p{number}") for number in range(2 * pools.MOST_POOLS)]
+    found = pools.fair([*rows, ("z", "p")], pools.MOST_POOLS)
+    assert ("z", "p") in found
+    assert len(found) == pools.MOST_POOLS
+
+
+@pytest.mark.parametrize(
+    "among", [{"any": True}, {"matchNames": ["victim"]}, {"matchNames": ["tenant", "victim"]}]
+)
+def test_a_podmonitor_leaves_the_pods_of_other_namespaces(among: dict[str, Any]) -> None:
+    """A tenant's PodMonitor that selects all pods changes nothing of those of another tenant."""
+    document = {
+        "metadata": {"namespace": "tenant", "name": "aaa"},
+        "spec": {
+            "selector": {"matchLabels": {"app": "llm"}},
+            "namespaceSelector": among,
+            "podMetricsEndpoints": [{"port": "http", "path": "/nothing"}],
+        },
+    }
+    monitor = monitors.trimmed(document)["monitor"]
+    victim = pods.trimmed(pod("v", "victim", app="llm"))
+    (found,) = monitors.applied([victim], [monitor], trusted="system")
+    assert found["urls"] == ("http://127.0.0.1:8080/metrics",)
