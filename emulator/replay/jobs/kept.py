@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from adapter import errors
+from emulator.replay import PER_VARIANT
 from emulator.replay.jobs.tasks import Task
 from emulator.replay.results import ClassResult, Curves, PolicyResult
 from emulator.replay.running import Run
@@ -56,7 +57,8 @@ class Kept:
 
     def key(self, task: Task) -> str:
         """Key of a job's inputs."""
-        ours = any(choice.family.startswith("ours") for choice in task.choices)
+        adapters = ("ours", PER_VARIANT)
+        ours = any(choice.family.startswith(adapters) for choice in task.choices)
         program = fingerprint(_EVERYTHING if ours else _RIVALS)
         choices = [dataclasses.asdict(choice) for choice in task.choices]
         text = json.dumps([self._inputs, program, choices], sort_keys=True)
