@@ -76,7 +76,7 @@ def good() -> LastGood:
         (PREMIUM.replace("priority: 1", "priority: 0"), "line 2: priority: must be"),
         (PREMIUM.replace("priority: 1", "prio: 1"), "line 2: prio: is not known; known are name"),
         (PREMIUM.partition("data:")[0], "line 1: data: is missing"),
-        (PREMIUM.partition("data:")[0] + "data: []", "line 3: data: List should have at least 1"),
+        (PREMIUM.partition("data:")[0] + "data: []", "line 3: data: has none; give one or more"),
         (PREMIUM + "  -: [", "not valid YAML: "),
     ],
 )  # fmt: skip
