@@ -45,6 +45,9 @@ STATUS_DEBOUNCE_SECONDS = 0.05
 FOLLOW_SECONDS = 3 * STATUS_DEBOUNCE_SECONDS
 """Real seconds that the other replicas have to serve a target from `.status`."""
 
+FIRST_STATUSES = 32
+"""Statuses that are written together before it is known whether the first cycle has ended."""
+
 FOLLOW_MANAGED_SECONDS = 2 * DEBOUNCE_SECONDS
 """Real seconds that they have to serve one from the ConfigMap of targets, whose change is no status."""
 
@@ -289,20 +292,31 @@ class _Site:
             self.keeper.sync_now()
         try:
             await self._sync()
-            # What needs no metrics is told now; the first cycle waits for two scrapes.
-            await self._reporter.write(self._without_status(), self._loop.refused)
-            await self._loop.run(self._after_cycle)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._write_first_statuses(), name="first statuses")
+                await self._loop.run(self._after_cycle)
         finally:
             self._loop.stop_leading()
             self._changed.set()
 
-    def _without_status(self) -> dict[str, VariantState]:
-        """Variants that were told nothing yet."""
-        return {
-            key: state
-            for key, state in self._loop.states.items()
-            if not (self.objects.variant(key) or {}).get("status")
-        }
+    async def _write_first_statuses(self) -> None:
+        """Write at once what needs no metrics; the first cycle, after two scrapes, writes the rest."""
+        before = self._loop.cycles
+        try:
+            await self._reporter.write({}, self._loop.refused)
+            untold = [
+                key
+                for key in self._loop.states
+                if not (self.objects.variant(key) or {}).get("status")
+            ]
+            for start in range(0, len(untold), FIRST_STATUSES):
+                if self._loop.cycles != before:
+                    return
+                states = self._loop.states
+                part = untold[start : start + FIRST_STATUSES]
+                await self._reporter.write_now({key: states[key] for key in part if key in states})
+        except Exception:
+            log.exception("first statuses not written; the first reconcile cycle writes them")
 
     async def _after_cycle(self) -> None:
         starting = self._loop.groups.starting(self._loop.states)

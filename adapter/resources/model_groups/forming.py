@@ -69,7 +69,7 @@ class Formed:
 
 
 def form(variants: Iterable[VariantSource], *, unnamed: bool = True) -> Formed:
-    """The groups of all variants.
+    """The groups of all variants; those that name none and are more than `MOST` alike form none.
 
     Args:
         variants: All variants of the fleet; held ones belong to none.
@@ -103,7 +103,7 @@ def form(variants: Iterable[VariantSource], *, unnamed: bool = True) -> Formed:
             problems,
         )
         for (namespace, model, service_class, role, advisory), sources in alike.items()
-        if len(sources) >= LEAST
+        if LEAST <= len(sources) <= MOST
     ]
     return Formed(groups=tuple(sorted(groups, key=lambda item: item.name)), problems=problems)
 

@@ -136,8 +136,13 @@ def test_variants_beyond_the_most_of_a_group_are_named_and_alone() -> None:
     found = forming.form([*guests, *host])
     assert found.groups[0].members == ("a/0", *(item.key for item in host))
     assert sorted(found.problems) == ["a/1", "a/2"]
-    alike = forming.form(source(f"b/{number:04}") for number in range(1000))
-    assert [len(item.members) for item in alike.groups] == [forming.MOST]
+
+
+@pytest.mark.parametrize(("number", "groups"), [(forming.MOST, 1), (forming.MOST + 1, 0)])
+def test_too_many_alike_form_no_group_that_nobody_named(number: int, groups: int) -> None:
+    """They are sized alone, all of them, and nobody is told of a group that nobody asked for."""
+    found = forming.form(source(f"b/{index:04}") for index in range(number))
+    assert (len(found.groups), found.problems) == (groups, {})
 
 
 def test_held_variants_are_in_no_group() -> None:
