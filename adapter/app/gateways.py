@@ -1,4 +1,4 @@
-"""Gateways are read all the time, and quickly while a variant is at zero: nobody else tells of its requests.
+"""Polls the gateways, more often while a variant is at zero: only they know of its requests then.
 
 Each gateway is read on its own, so that one that does not answer delays no other.
 """

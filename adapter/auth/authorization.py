@@ -125,8 +125,8 @@ AccessReviewer = Callable[[User, Attributes], Awaitable[AccessDecision]]
 class ClusterPolicy:
     """In a cluster: SubjectAccessReview decides; decisions are cached for 10 s.
 
-    Who reads in many namespaces, as the HPA controller does, is asked about once for all of them: a review
-    for each would be dozens a second with a thousand HPAs.
+    A user that reads in many namespaces, as the HPA controller does, is reviewed once for all namespaces:
+    one review per namespace would be dozens a second with a thousand HPAs.
 
     Reviews for anonymous requests are limited, 20 at once and 5 a second, because everybody can send those
     to any number of paths; beyond that they are refused without a review.

@@ -189,8 +189,8 @@ DYNAMO = Engine(
 )
 
 ENGINES = (TGI, TRITON, TRTLLM, LLAMA_CPP, NIM, DYNAMO)
-"""Servers beside vLLM and SGLang, in the order in which a page is taken for one of theirs. Engines behind
-Dynamo show their own series beside Dynamo's: these count."""
+"""Servers beside vLLM and SGLang, in order of precedence where a page has series of several: engines behind
+Dynamo show their own series beside Dynamo's, and their own count."""
 
 _BY_NAME = {name: engine for engine in ENGINES for name in engine.series}
 

@@ -58,7 +58,7 @@ async def leading_pod(cluster: Cluster, args: argparse.Namespace) -> str:
     """Name of the pod that holds the Lease.
 
     Raises:
-        InputError: The Lease cannot be read, or nobody holds it.
+        InputError: The Lease cannot be read, or has no holder.
 
     """
     from adapter.kube import advice, paths  # noqa: PLC0415 - `--help` needs none of what answers

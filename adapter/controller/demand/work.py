@@ -1,4 +1,4 @@
-"""The work that a variant is asked for: its arrival rate times the size of its requests.
+"""Work offered to a variant: its arrival rate times the size of its requests.
 
 The rate alone says little where the lengths of requests change: as many that are half as long again need
 half as many replicas more. The size of a request is the time that it adds to the steps of its engine.

@@ -1,7 +1,7 @@
 """Replicas of a variant that do not come: the others of its group take over, and give back later.
 
 What the scheduler, a quota, a scheduling gate or a crash keeps from serving is not counted on: the variant
-counts with what can run. It is asked for again after a time that doubles with every attempt in vain, so that
+counts with what can run. More are tried again with exponential back-off, so that
 the group does not swing between two variants.
 """
 
@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 from adapter.resources.variant import VariantSource
 
 RETRY_SECONDS, MOST_RETRY_SECONDS = 300.0, 3600.0
-"""Time until a variant that could not get its replicas is asked for them again: first, and at most."""
+"""Seconds until more replicas of a limited variant are tried again: first delay, and longest one."""
 
 MISSING_SECONDS = 15.0
 """Time after which pods that do not even exist count as refused, as by a ResourceQuota."""
 
 
 FOLLOW_SECONDS = 120.0
-"""Time after which a target that nobody follows counts as refused: its HPA is bounded or cannot read it."""
+"""Seconds after which a target that the scale target does not follow counts as refused by its HPA."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,11 +30,11 @@ class Limit:
     Attributes:
         replicas: Number of replicas that can run; None where nothing limits it.
         why: What keeps more from running; empty without a limit.
-        retry_at: Monotonic seconds at which more are asked for again.
-        delay: Time from the last evidence until then; it doubles with each attempt in vain.
+        retry_at: Monotonic seconds at which more replicas are tried again.
+        delay: Time from the last evidence until then; it doubles with each failed attempt.
         missing_since: Monotonic time since which pods do not exist; None where they do.
-        behind_since: Monotonic time since which fewer replicas are asked of the scale target than the target
-            says; None where it follows.
+        behind_since: Monotonic time since which the scale target's spec has fewer replicas than desired;
+            None where it follows.
 
     """
 
