@@ -48,6 +48,7 @@ where a longest prompt cuts it."""
 
 BLOCK_TOKENS = 16
 _NODES, NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
+_NODES = _NODES[:, None]
 NODE_WEIGHTS = NODE_WEIGHTS / NODE_WEIGHTS.sum()
 MAX_SEQS_LIMIT = 2**16
 LARGEST = 1e9
@@ -267,14 +268,14 @@ class Engines:
         """The replicas of those rows."""
         part = Engines.__new__(Engines)
         for name, values in vars(self).items():
-            setattr(part, name, values[rows])
+            setattr(part, name, values[..., rows])
         return part
 
 
 def _length_nodes(mean: FloatArray, cv: FloatArray) -> FloatArray:
-    """Decode steps of answers at the Gauss-Hermite nodes of a log-normal distribution, shape (M, 5)."""
-    spread = np.log1p(cv * cv)[:, None]
-    lengths = mean[:, None] * np.exp(np.sqrt(spread) * _NODES - spread / 2.0)
+    """Decode steps of answers at the Gauss-Hermite nodes of a log-normal distribution, shape (5, M)."""
+    spread = np.log1p(cv * cv)
+    lengths = mean * np.exp(np.sqrt(spread) * _NODES - spread / 2.0)
     return np.asarray(np.maximum(lengths, 1.0))
 
 

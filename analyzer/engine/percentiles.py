@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -44,6 +45,7 @@ _BISECTIONS = 50
 _LEAST_SCORE = -4.0
 _HALVES = (0.5 - 0.5 / 3.0**0.5, 0.5 + 0.5 / 3.0**0.5)
 _POINTS, _POINT_WEIGHTS = np.polynomial.legendre.leggauss(8)
+_POINTS = _POINTS[:, None]
 _POINT_WEIGHTS = _POINT_WEIGHTS / np.sqrt(2.0 * np.pi)
 
 
@@ -84,8 +86,7 @@ class Latency:
         return _quantile(self.itl_exceeds, share, self.tokens.most_ms)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class FirstToken:
+class FirstToken(NamedTuple):
     """Time to first token of requests that find a slot, each field of shape (M,).
 
     Attributes:
@@ -118,8 +119,6 @@ class FirstToken:
     @classmethod
     def of(cls, engines: Engines, queue: Prompts) -> FirstToken:
         """By the moments of what a prompt meets, less those of a step's rest for who meets nobody."""
-        from scipy import special  # noqa: PLC0415 - takes long to load, and means do without
-
         rest = queue.decode_ms * queue.alive
         met = np.maximum(1.0 - queue.alone, 1e-6)
         mean = np.maximum(queue.other_ms - queue.alone * rest / 2.0, 1e-3 * queue.other_ms) / met
@@ -136,7 +135,7 @@ class FirstToken:
             phase=queue.phase,
             alone=queue.alone,
             rest_ms=rest,
-            other_log=np.log(mean) - special.gammaln(1.0 + 1.0 / shape),
+            other_log=np.log(mean) - _log_gamma(1.0 + 1.0 / shape),
             other_shape=shape,
             mean_ms=queue.ttft_ms,
         )
@@ -150,25 +149,24 @@ class FirstToken:
 
     def exceeds(self, target_ms: FloatArray) -> FloatArray:
         """Share whose time exceeds the target, shape (M,)."""
-        from scipy import special  # noqa: PLC0415 - takes long to load, and means do without
-
         left = np.maximum(target_ms - self.step_ms, 1e-9)
-        alone = np.zeros_like(left)
-        for part in _HALVES:
-            alone += 0.5 * special.ndtr(-self._score(left - part * self.rest_ms))
+        early, late = (_normal(-self._score(left - part * self.rest_ms)) for part in _HALVES)
         top = np.clip(self._score(left), _LEAST_SCORE + 1e-3, -_LEAST_SCORE)
-        half = 0.5 * (top - _LEAST_SCORE)[:, None]
-        score = _LEAST_SCORE + half * (_POINTS + 1.0)
-        rest = np.maximum(left[:, None] - self._own_ms(score), 1e-12)
-        power = (np.log(rest) - self.other_log[:, None]) * self.other_shape[:, None]
-        late = np.exp(-np.exp(np.minimum(power, 50.0)) - 0.5 * score * score)
-        met = special.ndtr(-top) + half[:, 0] * (late @ _POINT_WEIGHTS)
-        return np.asarray(self.alone * alone + (1.0 - self.alone) * met)
+        half = 0.5 * (top - _LEAST_SCORE)
+
+        def density(point: FloatArray) -> FloatArray:
+            score = _LEAST_SCORE + half * (point + 1.0)
+            rest = np.maximum(left - self._own_ms(score), 1e-12)
+            power = (np.log(rest) - self.other_log) * self.other_shape
+            return np.asarray(np.exp(-np.exp(np.minimum(power, 50.0)) - 0.5 * score * score))
+
+        met = _normal(-top) + half * weighted(density, _POINT_WEIGHTS, _POINTS)
+        return np.asarray(self.alone * (0.5 * early + 0.5 * late) + (1.0 - self.alone) * met)
 
     def _own_ms(self, score: FloatArray) -> FloatArray:
-        tokens = np.exp(self.log_mean[:, None] + self.spread[:, None] * score)
-        beyond = np.maximum(tokens - self.phase[:, None], 0.0)
-        return np.asarray(self.token_ms[:, None] * tokens + self.more_ms[:, None] * beyond)
+        tokens = np.exp(self.log_mean + self.spread * score)
+        beyond = np.maximum(tokens - self.phase, 0.0)
+        return np.asarray(self.token_ms * tokens + self.more_ms * beyond)
 
     def _score(self, time_ms: FloatArray) -> FloatArray:
         """Standard score of the prompt that takes so long."""
@@ -180,25 +178,75 @@ class FirstToken:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TokenTimes:
-    """Mean ITL of requests by the length of their answers, in five nodes.
+    """Mean ITL of requests by the length of their answers.
 
     Attributes:
         step_ms: shape (M,), mean step that computes no prompt.
         wide_ms: shape (M,), what other requests add to it.
-        slow_ms: shape (M, 5), standard deviation of that over requests.
-        quiet: shape (M, 5), share of answers during which no prompt is computed.
-        added_ms: shape (M, 5), mean of what prompts add.
-        start_ms: shape (M, 5), of the others: what lies below the sum that is distributed.
-        room_ms: shape (M, 5), most of that sum.
-        odds: shape (M, 5), mean of the odds of its share of that.
-        cv: shape (M, 5), coefficient of variation of the odds.
         stalls: shape (M,), share of requests that are preempted.
-        stall_ms: shape (M, 5), mean of what that adds.
+        nodes: answers of five lengths.
 
     """
 
     step_ms: FloatArray
     wide_ms: FloatArray
+    stalls: FloatArray
+    nodes: NodeTimes
+
+    @classmethod
+    def of(cls, engines: Engines, state: State) -> TokenTimes:
+        """By mean and variance of what prompts, other requests and preemption add."""
+        noise = _Noise.of(engines, state)
+        return cls(
+            step_ms=noise.added.decode_ms,
+            wide_ms=noise.wide_ms,
+            stalls=_stalls(engines, state),
+            nodes=at_nodes(noise.node, engines.decode_nodes),
+        )
+
+    @property
+    def most_ms(self) -> FloatArray:
+        """What practically none exceeds, shape (M,)."""
+        nodes = self.nodes
+        stall = 30.0 * (self.stalls * nodes.stall_ms).max(axis=0)
+        rest = 8.0 * nodes.slow_ms.max(axis=0) + nodes.room_ms.max(axis=0)
+        return np.asarray(self.step_ms + rest + stall)
+
+    def exceeds(self, target_ms: FloatArray) -> FloatArray:
+        """Share of requests beyond the target, shape (M,)."""
+        left, wide = target_ms - self.step_ms, self.wide_ms
+        reach = np.cbrt(np.maximum(left + wide, 1e-9) / wide)
+        preempted = np.any(self.stalls)
+
+        def share(node: NodeTimes) -> FloatArray:
+            plain = _gamma(reach, node.slow_ms / wide)
+            used = np.clip((left + node.start_ms) / node.room_ms, 1e-12, 1.0 - 1e-12)
+            late = node.quiet * plain + (1.0 - node.quiet) * _beyond(
+                used / (1.0 - used) / node.odds, node.cv
+            )
+            if preempted:
+                beyond = np.maximum(left - node.added_ms, 0.0)
+                late += self.stalls * np.exp(-beyond / node.stall_ms) * (1.0 - late)
+            return late
+
+        return weighted(share, NODE_WEIGHTS, self.nodes)
+
+
+class NodeTimes(NamedTuple):
+    """Mean ITL of requests with answers of one length each: of shape (5, M).
+
+    Attributes:
+        slow_ms: standard deviation over requests of what other requests add.
+        quiet: share of answers during which no prompt is computed.
+        added_ms: mean of what prompts add.
+        start_ms: of the others: what lies below the sum that is distributed.
+        room_ms: most of that sum.
+        odds: mean of the odds of its share of that.
+        cv: coefficient of variation of the odds.
+        stall_ms: mean of what preemption adds.
+
+    """
+
     slow_ms: FloatArray
     quiet: FloatArray
     added_ms: FloatArray
@@ -206,108 +254,136 @@ class TokenTimes:
     room_ms: FloatArray
     odds: FloatArray
     cv: FloatArray
-    stalls: FloatArray
     stall_ms: FloatArray
 
-    @classmethod
-    def of(cls, engines: Engines, state: State) -> TokenTimes:
-        """By mean and variance of what prompts, other requests and preemption add."""
-        added = _Added.of(engines, state)
-        decode, room, free = added.decode_ms, added.room_ms[:, None], added.free
-        slow = _slow_variance(engines, state, free)
-        quiet = np.exp(
-            -state.rate[:, None]
-            * (engines.decode_nodes * decode[:, None] + state.prompts.own_ms[:, None])
-        )
-        met = 1.0 - quiet
-        mean = np.minimum(added.ms / met, 0.98 * room)
-        fast = (_fast_variance(engines, state, free) / added.flat + added.ms**2) / met - mean * mean
-        fast = np.maximum(fast, 1e-8 * mean * mean)
-        wide = np.maximum(decode - engines.base_ms, 1e-3 * decode)
-        part = slow / (slow + fast)
-        start = part * wide[:, None]
-        most = room + start + 6.0 * part * np.sqrt(slow)
-        mean = (mean + start) / most
-        variance = np.clip((fast + slow) / most**2, 1e-8, 0.9 * mean * (1.0 - mean))
-        # Moments of the odds of a share, by those of the share.
-        square = variance / (mean * (1.0 - mean)) ** 2
-        stalls, stall = _stalls(engines, state)
-        return cls(
-            step_ms=decode,
-            wide_ms=wide,
-            slow_ms=np.sqrt(slow) + 1e-6 * decode[:, None],
-            quiet=quiet,
-            added_ms=added.ms,
-            start_ms=start,
-            room_ms=most,
-            odds=mean / (1.0 - mean) * (1.0 + square) ** mean,
-            cv=np.maximum(np.sqrt(square), 1e-4),
-            stalls=stalls,
-            stall_ms=stall,
-        )
 
-    @property
-    def most_ms(self) -> FloatArray:
-        """What practically none exceeds, shape (M,)."""
-        stall = 30.0 * (self.stalls[:, None] * self.stall_ms).max(axis=1)
-        rest = 8.0 * self.slow_ms.max(axis=1) + self.room_ms.max(axis=1)
-        return np.asarray(self.step_ms + rest + stall)
-
-    def exceeds(self, target_ms: FloatArray) -> FloatArray:
-        """Share of requests beyond the target, shape (M,)."""
-        left = (target_ms - self.step_ms)[:, None]
-        wide = self.wide_ms[:, None]
-        plain = _gamma(np.cbrt(np.maximum(left + wide, 1e-9) / wide), self.slow_ms / wide)
-        used = np.clip((left + self.start_ms) / self.room_ms, 1e-12, 1.0 - 1e-12)
-        late = self.quiet * plain + (1.0 - self.quiet) * _beyond(
-            used / (1.0 - used) / self.odds, self.cv
-        )
-        if self.stalls.any():
-            beyond = np.maximum(left - self.added_ms, 0.0)
-            late += self.stalls[:, None] * np.exp(-beyond / self.stall_ms) * (1.0 - late)
-        return np.asarray(late @ NODE_WEIGHTS)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Added:
-    """What prompts add to the mean ITL.
+class _Added(NamedTuple):
+    """What prompts add to the mean ITL: a delay cycle, no step of which is longer than a full one.
 
     Attributes:
         decode_ms: shape (M,), a step that computes no prompt.
         room_ms: shape (M,), most that prompts add to one.
         free: shape (M,), share of the time that is not theirs.
-        flat: shape (M, 5), by what that bound divides the mean.
-        ms: shape (M, 5).
+        first_ms: shape (M,), what those that waited add in all.
+        each_ms: shape (M,), what later ones add to each step.
 
     """
 
     decode_ms: FloatArray
     room_ms: FloatArray
     free: FloatArray
-    flat: FloatArray
-    ms: FloatArray
+    first_ms: FloatArray
+    each_ms: FloatArray
 
     @classmethod
     def of(cls, engines: Engines, state: State) -> _Added:
-        """A delay cycle over the answer's steps, none of which is longer than a full one."""
         free = 1.0 - state.prefill_share
         decode = engines.decode_ms(state.joined)
-        room = engines.prefill_ms * state.prompts.room
-        first = engines.prefill_ms * state.prompts.excess / free
-        added = first[:, None] / engines.decode_nodes + (decode * (1.0 / free - 1.0))[:, None]
-        use = np.clip(added / room[:, None], 1e-9, 50.0)
-        flat = np.sqrt(1.0 + use * use)
         return cls(
-            decode_ms=decode, room_ms=room, free=free, flat=flat, ms=use / flat * room[:, None]
+            decode_ms=decode,
+            room_ms=engines.prefill_ms * state.prompts.room,
+            free=free,
+            first_ms=engines.prefill_ms * state.prompts.excess / free,
+            each_ms=decode * (1.0 / free - 1.0),
+        )
+
+    def over(self, decodes: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Mean over answers of that many decode steps, and by what the bound divides it; (5, M)."""
+        added = self.first_ms / decodes + self.each_ms
+        use = np.clip(added / self.room_ms, 1e-9, 50.0)
+        flat = np.sqrt(1.0 + use * use)
+        return use / flat * self.room_ms, flat
+
+
+class _Noise(NamedTuple):
+    """What makes the ITL of requests differ, each of shape (M,).
+
+    Attributes:
+        added: what prompts add.
+        rate: requests per millisecond.
+        own_ms: time of a prompt's own computation.
+        wide_ms: what other requests add to a step.
+        during: variance by prompts that arrive during the answer, times its steps.
+        began: variance by those that waited when it began, times their square.
+        fades: part of a step after which other requests have changed.
+        others: variance by the numbers of other requests.
+        own: variance by the request's own context.
+        stall_ms: what preemption adds to an answer.
+
+    """
+
+    added: _Added
+    rate: FloatArray
+    own_ms: FloatArray
+    wide_ms: FloatArray
+    during: FloatArray
+    began: FloatArray
+    fades: FloatArray
+    others: FloatArray
+    own: FloatArray
+    stall_ms: FloatArray
+
+    @classmethod
+    def of(cls, engines: Engines, state: State) -> _Noise:
+        added = _Added.of(engines, state)
+        during, began = _fast_variance(engines, state, added.free)
+        fades, others, own = _slow_variance(engines, state, added.free)
+        return cls(
+            added=added,
+            rate=state.rate,
+            own_ms=state.prompts.own_ms,
+            wide_ms=np.maximum(added.decode_ms - engines.base_ms, 1e-3 * added.decode_ms),
+            during=during,
+            began=began,
+            fades=fades,
+            others=others,
+            own=own,
+            stall_ms=_stall_ms(engines),
+        )
+
+    def node(self, decodes: FloatArray) -> NodeTimes:
+        """Answers of that many decode steps, (5, M)."""
+        added, decode = self.added, self.added.decode_ms
+        mean_added, flat = added.over(decodes)
+        span = np.maximum(decodes * self.fades, 1e-3)
+        mixed = 2.0 * (span + np.expm1(-span)) / (span * span)
+        slow = mixed * self.others + self.own
+        quiet = np.exp(-self.rate * (decodes * decode + self.own_ms))
+        met = 1.0 - quiet
+        mean = np.minimum(mean_added / met, 0.98 * added.room_ms)
+        each = 1.0 / decodes
+        fast = each * (self.during + self.began * each)
+        fast = (fast / flat + mean_added**2) / met - mean * mean
+        fast = np.maximum(fast, 1e-8 * mean * mean)
+        part = slow / (slow + fast)
+        start, deviation = part * self.wide_ms, np.sqrt(slow)
+        most = added.room_ms + start + 6.0 * part * deviation
+        mean = (mean + start) / most
+        variance = np.clip((fast + slow) / most**2, 1e-8, 0.9 * mean * (1.0 - mean))
+        # Moments of the odds of a share, by those of the share.
+        square = variance / (mean * (1.0 - mean)) ** 2
+        return NodeTimes(
+            slow_ms=deviation + 1e-6 * decode,
+            quiet=quiet,
+            added_ms=mean_added,
+            start_ms=start,
+            room_ms=most,
+            odds=mean / (1.0 - mean) * (1.0 + square) ** mean,
+            cv=np.maximum(np.sqrt(square), 1e-4),
+            stall_ms=self.stall_ms / decodes,
         )
 
 
 def means(engines: Engines, state: State) -> tuple[FloatArray, FloatArray]:
     """Mean TTFT and mean over requests of their mean ITL, each of shape (M,)."""
     added = _Added.of(engines, state)
-    stalls, stall = _stalls(engines, state)
-    itl = added.decode_ms + (added.ms + stalls[:, None] * stall) @ NODE_WEIGHTS
-    return state.prompts.ttft_ms + state.slot_waiting_ms, np.asarray(itl)
+    stalled = _stalls(engines, state) * _stall_ms(engines)
+    more = weighted(
+        lambda decodes: added.over(decodes)[0] + stalled / decodes,
+        NODE_WEIGHTS,
+        engines.decode_nodes,
+    )
+    return state.prompts.ttft_ms + state.slot_waiting_ms, np.asarray(added.decode_ms + more)
 
 
 def latency(engines: Engines, state: State) -> Latency:
@@ -320,8 +396,13 @@ def latency(engines: Engines, state: State) -> Latency:
     )
 
 
-def _fast_variance(engines: Engines, state: State, free: FloatArray) -> FloatArray:
-    """Of the ITL, by prompts that arrive during the answer and those that waited when it began."""
+def _fast_variance(
+    engines: Engines, state: State, free: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Of the ITL, by prompts that arrive during the answer and those that waited when it began.
+
+    Each of shape (M,), times the answer's decode steps and their square.
+    """
     queue, rate = state.prompts, state.rate
     during = rate * engines.prefill_ms**2 * engines.square_input * queue.decode_ms / free**3
     tokens = queue.backlog / engines.input_tokens * engines.square_input
@@ -330,49 +411,74 @@ def _fast_variance(engines: Engines, state: State, free: FloatArray) -> FloatArr
     # Who waits for a slot comes in when another leaves, not in clusters.
     clusters = CLUSTERS * (0.25 + 1.0 - queue.together) * queue.load
     noise = (1.0 - QUIET * state.slot_waits) * (1.0 + clusters)
-    each = 1.0 / engines.decode_nodes
-    return np.asarray(each * ((noise * during)[:, None] + (noise * began)[:, None] * each))
+    return noise * during, noise * began
 
 
-def _slow_variance(engines: Engines, state: State, free: FloatArray) -> FloatArray:
-    """Of the ITL, by the numbers of other requests, their contexts, and the request's own."""
+def _slow_variance(
+    engines: Engines, state: State, free: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """How fast the numbers of other requests fade, and variances by them and by the request's own context."""
     bend = engines.root_ms / (2.0 * np.sqrt(state.joined))
     square = engines.slope_square + bend * (2.0 * engines.slope_ms + bend)
     own = engines.slope_square - engines.slope_ms**2
     # More requests make each last longer, so what is above the mean fades more slowly.
     fades = 1.0 - state.rate * engines.decodes * engines.slope_ms / free
     fades = np.maximum(fades, 0.05) / engines.lasting
-    span = np.maximum(engines.decode_nodes * fades[:, None], 1e-3)
-    mixed = 2.0 * (span + np.expm1(-span)) / (span * span)
     each = 1.0 / (free * free)
-    return np.asarray(mixed * (square * state.variance * each)[:, None] + (own * each)[:, None])
+    return fades, square * state.variance * each, own * each
 
 
-def _stalls(engines: Engines, state: State) -> tuple[FloatArray, FloatArray]:
-    """Share of requests that are preempted, shape (M,), and what that adds to their ITL, (M, 5)."""
+def _stalls(engines: Engines, state: State) -> FloatArray:
+    """Share of requests that are preempted, shape (M,)."""
+    return np.asarray(-np.expm1(-engines.preempted) * state.slot_waits)
+
+
+def _stall_ms(engines: Engines) -> FloatArray:
+    """What preemption adds to the time of a preempted request's answer, shape (M,)."""
     hit = -np.expm1(-engines.preempted)
     stall = STALL * engines.preempted / np.maximum(hit, 1e-6) / engines.full_rate
-    return hit * state.slot_waits, np.maximum(stall, 1e-6)[:, None] / engines.decode_nodes
+    return np.asarray(np.maximum(stall, 1e-6))
 
 
 def _gamma(root: FloatArray, cv: FloatArray) -> FloatArray:
     """Share of a gamma distribution beyond the cube of `root` means (Wilson and Hilferty)."""
-    from scipy import special  # noqa: PLC0415 - takes long to load, and means do without
-
-    return np.asarray(special.ndtr((1.0 - cv * cv / 9.0 - root) * 3.0 / cv))
+    return _normal((1.0 - cv * cv / 9.0 - root) * 3.0 / cv)
 
 
 def _beyond(ratio: FloatArray, cv: FloatArray) -> FloatArray:
     """Share beyond `ratio` means: gamma, log-normal where it varies more."""
-    from scipy import special  # noqa: PLC0415 - takes long to load, and means do without
-
     logs = np.log(ratio)
     square = cv * cv
     spread = np.log1p(square)
-    normal = special.ndtr(-(logs + spread / 2.0) / np.sqrt(spread))
-    square /= SKEW * SKEW
+    normal = _normal(-(logs + spread / 2.0) / np.sqrt(spread))
+    square = square / (SKEW * SKEW)
     weight = 1.0 / (1.0 + square * square)
     return np.asarray(normal + weight * (_gamma(np.exp(logs / 3.0), cv) - normal))
+
+
+def _normal(score: FloatArray) -> FloatArray:
+    """Share of a normal distribution below the score."""
+    from scipy import special  # noqa: PLC0415 - takes long to load, and means do without
+
+    return np.asarray(special.ndtr(score))
+
+
+def _log_gamma(value: FloatArray) -> FloatArray:
+    from scipy import special  # noqa: PLC0415 - as above
+
+    return np.asarray(special.gammaln(value))
+
+
+def at_nodes(of: Callable[[FloatArray], NodeTimes], nodes: FloatArray) -> NodeTimes:
+    """What follows from nodes, which lie along the first axis."""
+    return of(nodes)
+
+
+def weighted(
+    of: Callable[[Any], FloatArray], weights: FloatArray, nodes: FloatArray | NodeTimes
+) -> FloatArray:
+    """Sum over the nodes, (K, M), of what follows from each, times its weight; shape (M,)."""
+    return np.asarray(weights @ of(nodes))
 
 
 def _quantile(

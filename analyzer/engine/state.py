@@ -241,7 +241,7 @@ def _work(
     first, square, cube = engines.input_tokens, engines.square_input, engines.cube_input
     spread = engines.input_spread
     at = (np.log(first / np.maximum(phase, 1e-9)) - spread**2 / 2.0) / spread
-    n0, n1, n2, n3 = _below(at + _MOMENTS * spread)
+    n0, n1, n2, n3 = below_each(at, spread)
     less = phase * n0
     first_beyond = first * n1
     one = first_beyond - less
@@ -259,6 +259,11 @@ def _work(
         p * p * p * cube
         + token_ms * (3.0 * p * (p * by_square + token_ms * twice) + token_ms * token_ms * three),
     )
+
+
+def below_each(at: FloatArray, spread: FloatArray) -> FloatArray:
+    """Shares of a normal distribution below `at` and one, two and three times `spread` more; shape (4, M)."""
+    return _below(at + _MOMENTS * spread)
 
 
 def _below(score: FloatArray) -> FloatArray:
