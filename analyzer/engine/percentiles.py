@@ -1,52 +1,24 @@
 """Means and tails of TTFT and ITL of engines in a steady state.
 
-TTFT: a step, the prompt's own computation (log-normal, by nodes up to the target), and what it meets: nobody
-(the rest of a step, uniform) or other prompts (Weibull, by the moments of `state.py`); then the exponential
-wait of those who find no slot.
-
-ITL: a request's mean over its m = out - 1 decode steps, m log-normal in five Gauss-Hermite nodes. What
-prompts add is the length of a delay cycle over m, of variance D rate prefill**2 E[in**2] / (m (1 - r)**3) and
-more at high loads; answers during which no prompt arrives have none of it, and no step is longer than a full
-one. What other requests add follows their number and contexts, of which an answer sees the mean over its own
-time. Sums are gamma distributed, log-normal where they vary more. Preempted requests stall besides.
-
-Numbers marked CALIBRATED were set by `bench/replica_tails.py`, on replicas that it draws.
+TTFT: what `first_token.py` has of requests that find a slot in the batch; then the exponential wait of those
+who find none. ITL: `token_times.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import numpy as np
 
-from analyzer.engine.columns import NODE_WEIGHTS, Engines
-from analyzer.engine.state import Prompts, State
+from analyzer.engine import token_times
+from analyzer.engine.columns import Engines
+from analyzer.engine.first_token import FirstToken
+from analyzer.engine.state import State
+from analyzer.engine.token_times import TokenTimes
 from analyzer.replicas import FloatArray
 
-CLUSTERS = 2.4
-"""CALIBRATED: prompts come in clusters, at high loads and where they take many steps; what that adds to their
-variance."""
-
-STALL = 1.5
-"""CALIBRATED: completions that a preempted request waits for; simulated, its longest gap is 1.2 to 1.8."""
-
-QUIET = 0.8
-"""CALIBRATED: share of the noise that vanishes where everybody waits for a slot in the batch."""
-
-SKEW = 1.0
-"""CALIBRATED: coefficient of variation at which a sum is between gamma and log-normal."""
-
-WEIBULL = 0.543
-"""Shape of a Weibull distribution is its coefficient of variation to the power -1.086."""
-
 _BISECTIONS = 50
-_LEAST_SCORE = -4.0
-_HALVES = (0.5 - 0.5 / 3.0**0.5, 0.5 + 0.5 / 3.0**0.5)
-_POINTS, _POINT_WEIGHTS = np.polynomial.legendre.leggauss(8)
-_POINTS = _POINTS[:, None]
-_POINT_WEIGHTS = _POINT_WEIGHTS / np.sqrt(2.0 * np.pi)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -56,22 +28,17 @@ class Latency:
     Attributes:
         first: distribution of the TTFT of requests that find a slot in the batch.
         tokens: distribution of the ITL.
-        slot_waits: shape (M,), share that waits for a slot.
-        slot_rate: shape (M,), of that wait, per millisecond.
+        state: steady state that they are of.
 
     """
 
     first: FirstToken
     tokens: TokenTimes
-    slot_waits: FloatArray
-    slot_rate: FloatArray
+    state: State
 
     def ttft_exceeds(self, target_ms: FloatArray) -> FloatArray:
         """Share of requests whose TTFT exceeds the target, shape (M,)."""
-        prompt = self.first.exceeds(target_ms)
-        late = np.maximum(target_ms - self.first.mean_ms, 0.0)
-        slot = self.slot_waits * np.exp(-self.slot_rate * late)
-        return np.asarray(prompt + slot * (1.0 - prompt))
+        return ttft_exceeds(self.first, self.state, target_ms)
 
     def itl_exceeds(self, target_ms: FloatArray) -> FloatArray:
         """Share of requests whose mean ITL exceeds the target, shape (M,)."""
@@ -79,311 +46,24 @@ class Latency:
 
     def ttft_quantile(self, share: FloatArray) -> FloatArray:
         """TTFT that this share of requests does not exceed, shape (M,)."""
-        return _quantile(self.ttft_exceeds, share, self.first.most_ms + 50.0 / self.slot_rate)
+        return _quantile(self.ttft_exceeds, share, self.first.most_ms + 50.0 / self.state.slot_rate)
 
     def itl_quantile(self, share: FloatArray) -> FloatArray:
         """Mean ITL that this share of requests does not exceed, shape (M,)."""
         return _quantile(self.itl_exceeds, share, self.tokens.most_ms)
 
 
-class FirstToken(NamedTuple):
-    """Time to first token of requests that find a slot, each field of shape (M,).
-
-    Attributes:
-        step_ms: a step without prompts.
-        log_mean: mean of the logarithm of the prompt's tokens.
-        spread: standard deviation of that.
-        token_ms: time of a token of it.
-        more_ms: time of a token beyond `phase`, besides.
-        phase: tokens.
-        alone: share that meets no other prompt.
-        rest_ms: longest rest of a step that those meet.
-        other_log: logarithm of the scale of the time that other prompts take.
-        other_shape: shape of that.
-        mean_ms: mean time to first token.
-
-    """
-
-    step_ms: FloatArray
-    log_mean: FloatArray
-    spread: FloatArray
-    token_ms: FloatArray
-    more_ms: FloatArray
-    phase: FloatArray
-    alone: FloatArray
-    rest_ms: FloatArray
-    other_log: FloatArray
-    other_shape: FloatArray
-    mean_ms: FloatArray
-
-    @classmethod
-    def of(cls, engines: Engines, queue: Prompts) -> FirstToken:
-        """By the moments of what a prompt meets, less those of a step's rest for who meets nobody."""
-        rest = queue.decode_ms * queue.alive
-        met = np.maximum(1.0 - queue.alone, 1e-6)
-        mean = np.maximum(queue.other_ms - queue.alone * rest / 2.0, 1e-3 * queue.other_ms) / met
-        square = queue.other_variance + queue.other_ms**2
-        square = (square - queue.alone * rest * queue.decode_ms / 3.0) / met
-        shape = np.maximum(square / mean**2 - 1.0, 1e-4) ** -WEIBULL
-        spread = engines.input_spread
-        return cls(
-            step_ms=queue.decode_ms,
-            log_mean=np.log(engines.input_tokens) - spread**2 / 2.0,
-            spread=spread,
-            token_ms=engines.prefill_ms,
-            more_ms=queue.decode_ms / queue.room,
-            phase=queue.phase,
-            alone=queue.alone,
-            rest_ms=rest,
-            other_log=np.log(mean) - _log_gamma(1.0 + 1.0 / shape),
-            other_shape=shape,
-            mean_ms=queue.ttft_ms,
-        )
-
-    @property
-    def most_ms(self) -> FloatArray:
-        """What practically none exceeds, shape (M,)."""
-        other = np.exp(self.other_log + 3.0 / self.other_shape)
-        own = np.exp(self.log_mean + 6.0 * self.spread) * (self.token_ms + self.more_ms)
-        return self.step_ms + self.rest_ms + own + other
-
-    def exceeds(self, target_ms: FloatArray) -> FloatArray:
-        """Share whose time exceeds the target, shape (M,)."""
-        left = np.maximum(target_ms - self.step_ms, 1e-9)
-        early, late = (_normal(-self._score(left - part * self.rest_ms)) for part in _HALVES)
-        top = np.clip(self._score(left), _LEAST_SCORE + 1e-3, -_LEAST_SCORE)
-        half = 0.5 * (top - _LEAST_SCORE)
-
-        def density(point: FloatArray) -> FloatArray:
-            score = _LEAST_SCORE + half * (point + 1.0)
-            rest = np.maximum(left - self._own_ms(score), 1e-12)
-            power = (np.log(rest) - self.other_log) * self.other_shape
-            return np.asarray(np.exp(-np.exp(np.minimum(power, 50.0)) - 0.5 * score * score))
-
-        met = _normal(-top) + half * weighted(density, _POINT_WEIGHTS, _POINTS)
-        return np.asarray(self.alone * (0.5 * early + 0.5 * late) + (1.0 - self.alone) * met)
-
-    def _own_ms(self, score: FloatArray) -> FloatArray:
-        tokens = np.exp(self.log_mean + self.spread * score)
-        beyond = np.maximum(tokens - self.phase, 0.0)
-        return np.asarray(self.token_ms * tokens + self.more_ms * beyond)
-
-    def _score(self, time_ms: FloatArray) -> FloatArray:
-        """Standard score of the prompt that takes so long."""
-        long = (time_ms + self.more_ms * self.phase) / (self.token_ms + self.more_ms)
-        short = time_ms / np.maximum(self.token_ms, 1e-12)
-        tokens = np.where(time_ms > self.token_ms * self.phase, long, short)
-        return np.asarray((np.log(np.maximum(tokens, 1e-9)) - self.log_mean) / self.spread)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TokenTimes:
-    """Mean ITL of requests by the length of their answers.
-
-    Attributes:
-        step_ms: shape (M,), mean step that computes no prompt.
-        wide_ms: shape (M,), what other requests add to it.
-        stalls: shape (M,), share of requests that are preempted.
-        nodes: answers of five lengths.
-
-    """
-
-    step_ms: FloatArray
-    wide_ms: FloatArray
-    stalls: FloatArray
-    nodes: NodeTimes
-
-    @classmethod
-    def of(cls, engines: Engines, state: State) -> TokenTimes:
-        """By mean and variance of what prompts, other requests and preemption add."""
-        noise = _Noise.of(engines, state)
-        return cls(
-            step_ms=noise.added.decode_ms,
-            wide_ms=noise.wide_ms,
-            stalls=_stalls(engines, state),
-            nodes=at_nodes(noise.node, engines.decode_nodes),
-        )
-
-    @property
-    def most_ms(self) -> FloatArray:
-        """What practically none exceeds, shape (M,)."""
-        nodes = self.nodes
-        stall = 30.0 * (self.stalls * nodes.stall_ms).max(axis=0)
-        rest = 8.0 * nodes.slow_ms.max(axis=0) + nodes.room_ms.max(axis=0)
-        return np.asarray(self.step_ms + rest + stall)
-
-    def exceeds(self, target_ms: FloatArray) -> FloatArray:
-        """Share of requests beyond the target, shape (M,)."""
-        left, wide = target_ms - self.step_ms, self.wide_ms
-        reach = np.cbrt(np.maximum(left + wide, 1e-9) / wide)
-        preempted = np.any(self.stalls)
-
-        def share(node: NodeTimes) -> FloatArray:
-            plain = _gamma(reach, node.slow_ms / wide)
-            used = np.clip((left + node.start_ms) / node.room_ms, 1e-12, 1.0 - 1e-12)
-            late = node.quiet * plain + (1.0 - node.quiet) * _beyond(
-                used / (1.0 - used) / node.odds, node.cv
-            )
-            if preempted:
-                beyond = np.maximum(left - node.added_ms, 0.0)
-                late += self.stalls * np.exp(-beyond / node.stall_ms) * (1.0 - late)
-            return late
-
-        return weighted(share, NODE_WEIGHTS, self.nodes)
-
-
-class NodeTimes(NamedTuple):
-    """Mean ITL of requests with answers of one length each: of shape (5, M).
-
-    Attributes:
-        slow_ms: standard deviation over requests of what other requests add.
-        quiet: share of answers during which no prompt is computed.
-        added_ms: mean of what prompts add.
-        start_ms: of the others: what lies below the sum that is distributed.
-        room_ms: most of that sum.
-        odds: mean of the odds of its share of that.
-        cv: coefficient of variation of the odds.
-        stall_ms: mean of what preemption adds.
-
-    """
-
-    slow_ms: FloatArray
-    quiet: FloatArray
-    added_ms: FloatArray
-    start_ms: FloatArray
-    room_ms: FloatArray
-    odds: FloatArray
-    cv: FloatArray
-    stall_ms: FloatArray
-
-
-class _Added(NamedTuple):
-    """What prompts add to the mean ITL: a delay cycle, no step of which is longer than a full one.
-
-    Attributes:
-        decode_ms: shape (M,), a step that computes no prompt.
-        room_ms: shape (M,), most that prompts add to one.
-        free: shape (M,), share of the time that is not theirs.
-        first_ms: shape (M,), what those that waited add in all.
-        each_ms: shape (M,), what later ones add to each step.
-
-    """
-
-    decode_ms: FloatArray
-    room_ms: FloatArray
-    free: FloatArray
-    first_ms: FloatArray
-    each_ms: FloatArray
-
-    @classmethod
-    def of(cls, engines: Engines, state: State) -> _Added:
-        free = 1.0 - state.prefill_share
-        decode = engines.decode_ms(state.joined)
-        return cls(
-            decode_ms=decode,
-            room_ms=engines.prefill_ms * state.prompts.room,
-            free=free,
-            first_ms=engines.prefill_ms * state.prompts.excess / free,
-            each_ms=decode * (1.0 / free - 1.0),
-        )
-
-    def over(self, decodes: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Mean over answers of that many decode steps, and by what the bound divides it; (5, M)."""
-        added = self.first_ms / decodes + self.each_ms
-        use = np.clip(added / self.room_ms, 1e-9, 50.0)
-        flat = np.sqrt(1.0 + use * use)
-        return use / flat * self.room_ms, flat
-
-
-class _Noise(NamedTuple):
-    """What makes the ITL of requests differ, each of shape (M,).
-
-    Attributes:
-        added: what prompts add.
-        rate: requests per millisecond.
-        own_ms: time of a prompt's own computation.
-        wide_ms: what other requests add to a step.
-        during: variance by prompts that arrive during the answer, times its steps.
-        began: variance by those that waited when it began, times their square.
-        fades: part of a step after which other requests have changed.
-        others: variance by the numbers of other requests.
-        own: variance by the request's own context.
-        stall_ms: what preemption adds to an answer.
-
-    """
-
-    added: _Added
-    rate: FloatArray
-    own_ms: FloatArray
-    wide_ms: FloatArray
-    during: FloatArray
-    began: FloatArray
-    fades: FloatArray
-    others: FloatArray
-    own: FloatArray
-    stall_ms: FloatArray
-
-    @classmethod
-    def of(cls, engines: Engines, state: State) -> _Noise:
-        added = _Added.of(engines, state)
-        during, began = _fast_variance(engines, state, added.free)
-        fades, others, own = _slow_variance(engines, state, added.free)
-        return cls(
-            added=added,
-            rate=state.rate,
-            own_ms=state.prompts.own_ms,
-            wide_ms=np.maximum(added.decode_ms - engines.base_ms, 1e-3 * added.decode_ms),
-            during=during,
-            began=began,
-            fades=fades,
-            others=others,
-            own=own,
-            stall_ms=_stall_ms(engines),
-        )
-
-    def node(self, decodes: FloatArray) -> NodeTimes:
-        """Answers of that many decode steps, (5, M)."""
-        added, decode = self.added, self.added.decode_ms
-        mean_added, flat = added.over(decodes)
-        span = np.maximum(decodes * self.fades, 1e-3)
-        mixed = 2.0 * (span + np.expm1(-span)) / (span * span)
-        slow = mixed * self.others + self.own
-        quiet = np.exp(-self.rate * (decodes * decode + self.own_ms))
-        met = 1.0 - quiet
-        mean = np.minimum(mean_added / met, 0.98 * added.room_ms)
-        each = 1.0 / decodes
-        fast = each * (self.during + self.began * each)
-        fast = (fast / flat + mean_added**2) / met - mean * mean
-        fast = np.maximum(fast, 1e-8 * mean * mean)
-        part = slow / (slow + fast)
-        start, deviation = part * self.wide_ms, np.sqrt(slow)
-        most = added.room_ms + start + 6.0 * part * deviation
-        mean = (mean + start) / most
-        variance = np.clip((fast + slow) / most**2, 1e-8, 0.9 * mean * (1.0 - mean))
-        # Moments of the odds of a share, by those of the share.
-        square = variance / (mean * (1.0 - mean)) ** 2
-        return NodeTimes(
-            slow_ms=deviation + 1e-6 * decode,
-            quiet=quiet,
-            added_ms=mean_added,
-            start_ms=start,
-            room_ms=most,
-            odds=mean / (1.0 - mean) * (1.0 + square) ** mean,
-            cv=np.maximum(np.sqrt(square), 1e-4),
-            stall_ms=self.stall_ms / decodes,
-        )
+def ttft_exceeds(first: FirstToken, state: State, target_ms: FloatArray) -> FloatArray:
+    """Share of requests whose TTFT exceeds the target, those that wait for a slot included, shape (M,)."""
+    prompt = first.exceeds(target_ms)
+    late = np.maximum(target_ms - first.mean_ms, 0.0)
+    slot = state.slot_waits * np.exp(-state.slot_rate * late)
+    return np.asarray(prompt + slot * (1.0 - prompt))
 
 
 def means(engines: Engines, state: State) -> tuple[FloatArray, FloatArray]:
     """Mean TTFT and mean over requests of their mean ITL, each of shape (M,)."""
-    added = _Added.of(engines, state)
-    stalled = _stalls(engines, state) * _stall_ms(engines)
-    more = weighted(
-        lambda decodes: added.over(decodes)[0] + stalled / decodes,
-        NODE_WEIGHTS,
-        engines.decode_nodes,
-    )
-    return state.prompts.ttft_ms + state.slot_waiting_ms, np.asarray(added.decode_ms + more)
+    return state.prompts.ttft_ms + state.slot_waiting_ms, token_times.mean(engines, state)
 
 
 def latency(engines: Engines, state: State) -> Latency:
@@ -391,94 +71,8 @@ def latency(engines: Engines, state: State) -> Latency:
     return Latency(
         first=FirstToken.of(engines, state.prompts),
         tokens=TokenTimes.of(engines, state),
-        slot_waits=state.slot_waits,
-        slot_rate=state.slot_rate,
+        state=state,
     )
-
-
-def _fast_variance(
-    engines: Engines, state: State, free: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Of the ITL, by prompts that arrive during the answer and those that waited when it began.
-
-    Each of shape (M,), times the answer's decode steps and their square.
-    """
-    queue, rate = state.prompts, state.rate
-    during = rate * engines.prefill_ms**2 * engines.square_input * queue.decode_ms / free**3
-    tokens = queue.backlog / engines.input_tokens * engines.square_input
-    tokens = tokens + (rate * engines.input_tokens) ** 2 * queue.other_variance
-    began = (engines.prefill_ms / free) ** 2 * tokens
-    # Who waits for a slot comes in when another leaves, not in clusters.
-    clusters = CLUSTERS * (0.25 + 1.0 - queue.together) * queue.load
-    noise = (1.0 - QUIET * state.slot_waits) * (1.0 + clusters)
-    return noise * during, noise * began
-
-
-def _slow_variance(
-    engines: Engines, state: State, free: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """How fast the numbers of other requests fade, and variances by them and by the request's own context."""
-    bend = engines.root_ms / (2.0 * np.sqrt(state.joined))
-    square = engines.slope_square + bend * (2.0 * engines.slope_ms + bend)
-    own = engines.slope_square - engines.slope_ms**2
-    # More requests make each last longer, so what is above the mean fades more slowly.
-    fades = 1.0 - state.rate * engines.decodes * engines.slope_ms / free
-    fades = np.maximum(fades, 0.05) / engines.lasting
-    each = 1.0 / (free * free)
-    return fades, square * state.variance * each, own * each
-
-
-def _stalls(engines: Engines, state: State) -> FloatArray:
-    """Share of requests that are preempted, shape (M,)."""
-    return np.asarray(-np.expm1(-engines.preempted) * state.slot_waits)
-
-
-def _stall_ms(engines: Engines) -> FloatArray:
-    """What preemption adds to the time of a preempted request's answer, shape (M,)."""
-    hit = -np.expm1(-engines.preempted)
-    stall = STALL * engines.preempted / np.maximum(hit, 1e-6) / engines.full_rate
-    return np.asarray(np.maximum(stall, 1e-6))
-
-
-def _gamma(root: FloatArray, cv: FloatArray) -> FloatArray:
-    """Share of a gamma distribution beyond the cube of `root` means (Wilson and Hilferty)."""
-    return _normal((1.0 - cv * cv / 9.0 - root) * 3.0 / cv)
-
-
-def _beyond(ratio: FloatArray, cv: FloatArray) -> FloatArray:
-    """Share beyond `ratio` means: gamma, log-normal where it varies more."""
-    logs = np.log(ratio)
-    square = cv * cv
-    spread = np.log1p(square)
-    normal = _normal(-(logs + spread / 2.0) / np.sqrt(spread))
-    square = square / (SKEW * SKEW)
-    weight = 1.0 / (1.0 + square * square)
-    return np.asarray(normal + weight * (_gamma(np.exp(logs / 3.0), cv) - normal))
-
-
-def _normal(score: FloatArray) -> FloatArray:
-    """Share of a normal distribution below the score."""
-    from scipy import special  # noqa: PLC0415 - takes long to load, and means do without
-
-    return np.asarray(special.ndtr(score))
-
-
-def _log_gamma(value: FloatArray) -> FloatArray:
-    from scipy import special  # noqa: PLC0415 - as above
-
-    return np.asarray(special.gammaln(value))
-
-
-def at_nodes(of: Callable[[FloatArray], NodeTimes], nodes: FloatArray) -> NodeTimes:
-    """What follows from nodes, which lie along the first axis."""
-    return of(nodes)
-
-
-def weighted(
-    of: Callable[[Any], FloatArray], weights: FloatArray, nodes: FloatArray | NodeTimes
-) -> FloatArray:
-    """Sum over the nodes, (K, M), of what follows from each, times its weight; shape (M,)."""
-    return np.asarray(weights @ of(nodes))
 
 
 def _quantile(

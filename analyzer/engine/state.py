@@ -263,10 +263,10 @@ def _work(
 
 def below_each(at: FloatArray, spread: FloatArray) -> FloatArray:
     """Shares of a normal distribution below `at` and one, two and three times `spread` more; shape (4, M)."""
-    return _below(at + _MOMENTS * spread)
+    return below(at + _MOMENTS * spread)
 
 
-def _below(score: FloatArray) -> FloatArray:
+def below(score: FloatArray) -> FloatArray:
     """Share of a normal distribution below the score, within 1e-7 (Abramowitz and Stegun, 26.2.17).
 
     SciPy's takes long to load, and means do without it.
