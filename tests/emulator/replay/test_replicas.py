@@ -84,7 +84,9 @@ def test_a_fit_of_a_small_batch_invents_no_cost_of_a_prompt() -> None:
     """
     engine = {"kind": "vllm", "maxNumSeqs": 16, "maxNumBatchedTokens": 2048, "kvTokens": 60_000}
     step = {"base": 20.58, "perRequest": 0.33, "perPrefillToken": 0.1}
-    times = benchmark.fitted(read_variant(engine=engine | {"stepMs": step}).served_by).fit.step_times
+    times = benchmark.fitted(
+        read_variant(engine=engine | {"stepMs": step}).served_by
+    ).fit.step_times
     assert times.per_prompt_ms == 0
     assert times.base_ms == pytest.approx(20.58, rel=0.01)
     assert times.per_request_ms == pytest.approx(0.33, rel=0.1)
