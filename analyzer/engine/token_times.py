@@ -98,7 +98,7 @@ class NodeTimes(NamedTuple):
         slow_ms: standard deviation over requests of what other requests add.
         quiet: share of answers during which no prompt is computed.
         added_ms: mean of what prompts add.
-        start_ms: of the others: what lies below the sum that is distributed.
+        start_ms: part that lies below the sum that is distributed, of the other answers.
         room_ms: most of that sum.
         odds: mean of the odds of its share of that.
         cv: coefficient of variation of the odds.
