@@ -258,6 +258,7 @@ def test_the_emulated_overlay_fits_together() -> None:
     external = scaler["metrics"][0]["external"]
     assert external["metric"]["selector"]["matchLabels"] == {"variant_name": name}
     assert scaler["behavior"]["scaleUp"]["tolerance"] == 0
+    assert scaler["behavior"]["scaleUp"]["policies"][0]["value"] > 100
     reader = inputs.Reader()
     for item in built(MANIFESTS / folder):
         if (

@@ -252,7 +252,7 @@ class Batch:
         left = self.steps_within_blocks(left)
         requests, context = self.decoding, self.context_tokens
         # The very sum of StepTimes.step_ms, without its call.
-        fixed_ms = times.base_ms + times.per_request_ms * requests
+        fixed_ms = times.requests_ms(requests)
         context_ms = times.per_context_token_ms
         longest_ms, steps = 0.0, 0
         while steps < left and at_ms < arrival_ms:

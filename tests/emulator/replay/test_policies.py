@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from emulator import traces
 from emulator.replay import clairvoyant, compare, running, scenario
@@ -19,6 +21,7 @@ from emulator.replay.running import Run
 from emulator.replay.scenario import OfferedTraffic, Scenario
 from emulator.traces import Trace
 
+SAMPLE_HPA = Path(__file__).parents[3] / "manifests" / "samples" / "hpa.yaml"
 PROFILE = {"alpha": 20.58, "beta": 0.41, "gamma": 5.2, "delta": 0.1, "maxBatchSize": 8}
 FULL_RPS = 8000.0 / (5.2 + 0.1 * 128 * 8 + 177 * (20.58 + 0.41 * 8))
 """What one replica finishes of `even` traffic when it is never empty."""
@@ -239,6 +242,15 @@ def test_hpas_are_set_as_their_guides_say() -> None:
     ours = compare.makers(replay_scenario)["ours"](cluster)
     try:
         assert (ours.hpa().tolerance, ours.hpa().scale_down_stabilization) == (0, 0)
+        (spec,) = (item["spec"] for item in yaml.safe_load_all(SAMPLE_HPA.read_text()))
+        behavior = spec["behavior"]
+        assert behavior["scaleDown"]["stabilizationWindowSeconds"] == 0
+        rules = ours.scale_up()
+        assert rules is not None
+        assert [
+            {"type": item.type, "value": item.value, "periodSeconds": item.period_seconds}
+            for item in rules.policies or ()
+        ] == behavior["scaleUp"]["policies"]
         assert ours.items("chat") == []
         assert math.isnan(ours.desired("chat"))
     finally:
