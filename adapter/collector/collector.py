@@ -16,6 +16,7 @@ from adapter.clock import Clock
 from adapter.collector import model_servers, observation, promql
 from adapter.collector.attribution import Attribution
 from adapter.collector.observation import CollectedVariant, Observation
+from adapter.collector.pickers.loads import PoolLoad
 from adapter.collector.pod_scraper import PodScraper, ScrapeJob
 from adapter.collector.prometheus import PrometheusError, PrometheusOptions
 from adapter.collector.prometheus_scraper import Batch, PodSample, PrometheusScraper
@@ -77,6 +78,7 @@ class Collector:
             session, clock, interval=settings.interval, window=settings.long_window
         )
         self._gateways: tuple[promql.GatewayCount, ...] = ()
+        self._pool_load = PoolLoad()
         self._cycle_seconds = 0.0
 
     @property
@@ -103,6 +105,11 @@ class Collector:
     def gateways(self) -> tuple[promql.GatewayCount, ...]:
         """Requests at the gateways in the last scrape cycle, from Prometheus."""
         return self._gateways
+
+    @property
+    def pool_load(self) -> PoolLoad:
+        """What endpoint pickers showed of their pools in the last scrape cycle, from Prometheus."""
+        return self._pool_load
 
     @property
     def cycle_seconds(self) -> float:
@@ -146,11 +153,11 @@ class Collector:
         seconds = self._settings.spread * self._settings.interval if spread else 0.0
         await self._pods.scrape(self._jobs(), self._add_scraped, spread_seconds=seconds)
         # Requests that waited at a gateway in an earlier cycle say nothing of now.
-        self._gateways = ()
+        self._gateways, self._pool_load = (), PoolLoad()
         if self._prometheus.connected:
             try:
                 await self._query_fleet()
-                self._gateways = await self._prometheus.gateways()
+                self._gateways, self._pool_load = await self._prometheus.gateways()
             except PrometheusError as error:
                 self._prometheus.report(error)
             else:

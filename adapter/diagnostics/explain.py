@@ -70,6 +70,7 @@ def of_state(state: VariantState, *, now: float) -> dict[str, Any]:
         document["metricsSource"] = state.observation.origin
         document["metricsAttributedBy"] = state.observation.how
         document["complete"] = state.observation.complete
+        document["atGateway"] = state.observation.gateway or None
     if decision is not None:
         document["decision"] = _decision(decision)
         document["targetCost"] = round(state.cost, 6)
