@@ -104,13 +104,13 @@ class Service:
     """A Service.
 
     Attributes:
-        labels: Its own labels.
+        labelled: Its own labels.
         selector: Selector of its pods.
         ports: Names or numbers of the pods' ports by the Service's names.
 
     """
 
-    labels: Mapping[str, str]
+    labelled: Mapping[str, str]
     selector: labels.Selector
     ports: Mapping[str, str]
 
@@ -168,7 +168,7 @@ def of_services(
         spaces = among if monitor.namespaces is None else monitor.namespaces
         for namespace in sorted(spaces) if monitor.selector.requirements else ():
             for service in among.get(namespace, ()):
-                if monitor.selector.matches(service.labels):
+                if monitor.selector.matches(service.labelled):
                     endpoints = tuple(_resolved(item, service) for item in monitor.endpoints)
                     yield replace(
                         monitor,

@@ -86,7 +86,7 @@ def test_services_and_pods_are_selected() -> None:
 
 def test_namespaces_are_as_of_pod_monitors() -> None:
     """Those that it names count, but of another tenant's pods only a monitor of the adapter's namespace."""
-    reaching = {"namespaceSelector": {"any": True}}
+    reaching: dict[str, Any] = {"namespaceSelector": {"any": True}}
     endpoint = {"port": "web"}
     assert urls(monitor(endpoint), service(NAMED), namespace="o") == PLAIN
     assert urls(monitor(endpoint, **reaching), service(NAMED), namespace="o") == PLAIN
