@@ -12,6 +12,9 @@ from adapter.resources.variant import VariantSource
 _NOISE = 3.0
 """Deviations of a Poisson number by which pods and pickers, read at two moments, may differ."""
 
+_TIMES_SHOWN, _MORE = 2.0, 8.0
+"""Most requests that wait beyond the pods': so many times what these show, and a few. A count may leak."""
+
 _PART = (
     "its pool is saturated ({saturation:.2f}): the gateway holds requests back, so the load is a part, and"
     " the target may rise and not fall"
@@ -30,18 +33,23 @@ def applied(
         queued: Whether requests for its model wait at a gateway.
 
     """
-    number, saturation = load.at(source), load.saturation_of(source)
-    shown = _shown(number, saturation)
     traffic = observation.traffic
+    # A count that has leaked stands still, which one of pods that are at work need not mean.
+    number = load.at(source, moving=traffic is None or traffic.arrival_rate_rps <= 0)
+    saturation = load.saturation_of(source)
+    shown = _shown(number, saturation)
     if not shown or traffic is None:
         return replace(observation, gateway=shown) if shown else observation
     stock = traffic.running + traffic.waiting
     if number.requests > 0:
         beyond = number.requests - stock - _NOISE * math.sqrt(max(stock, 1.0))
-        traffic = replace(traffic, idle=False, waiting=traffic.waiting + max(beyond, 0.0))
+        beyond = min(max(beyond, 0.0), _TIMES_SHOWN * stock + _MORE)
+        traffic = replace(traffic, idle=False, waiting=traffic.waiting + beyond)
     observation = replace(observation, traffic=traffic, gateway=shown)
     # A pool without ready endpoints shows itself as full, and has nothing to serve.
-    full = saturation is not None and saturation >= 1 and (stock > 0 or queued)
+    full = (
+        saturation is not None and saturation >= 1 and (stock > 0 or queued or number.requests > 0)
+    )
     if not full or observation.problem:
         return observation
     return replace(

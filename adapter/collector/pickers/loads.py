@@ -2,7 +2,7 @@
 
 A request is in flight from when it is forwarded until its response has ended: at a pod that is what runs and
 waits there, and what neither shows yet. Pickers keep series of endpoints that are gone, so only those of pods
-that exist count; and a count that has leaked stands still, so that one of a whole window does not count.
+that exist count; and a count that has leaked stands still, and does not count where pods are not at work.
 
 A pool whose saturation is 1 or more holds requests back: what its pods serve then is a part of the demand.
 """
@@ -61,15 +61,18 @@ class PoolLoad:
     Attributes:
         in_flight: Requests in flight by pod.
         saturation: Saturation by model and stage; from 1 on the pool holds requests back.
+        still: Pods whose count has not changed for a while.
 
     """
 
     in_flight: Mapping[Pod, InFlight] = field(default_factory=dict)
     saturation: Mapping[ModelKey, Mapping[str, float]] = field(default_factory=dict)
+    still: frozenset[Pod] = frozenset()
 
-    def at(self, source: VariantSource) -> InFlight:
-        """Requests in flight at the pods of a variant."""
+    def at(self, source: VariantSource, *, moving: bool = False) -> InFlight:
+        """Requests in flight at the pods of a variant; `moving`: without counts that stand still."""
         names = {(source.namespace, name) for name in source.pods}
+        names -= self.still if moving else frozenset()
         return sum((self.in_flight[pod] for pod in names & self.in_flight.keys()), InFlight())
 
     def saturation_of(self, source: VariantSource) -> float | None:
@@ -158,10 +161,10 @@ def merged(loads: Iterable[PoolLoad]) -> PoolLoad:
 
 
 class PoolLoads:
-    """The last load of every picker, without counts that have stood still."""
+    """The last load of every picker, with the counts that have stood still."""
 
     def __init__(self, *, still_seconds: float) -> None:
-        """`still_seconds`: time for which a count that does not change still counts."""
+        """`still_seconds`: time after which a count that does not change stands still."""
         self._still = still_seconds
         self._since: dict[Pod, tuple[InFlight, float]] = {}
         self._load = PoolLoad()
@@ -181,9 +184,5 @@ class PoolLoads:
         """What counts at monotonic `now`; nothing where it was shown too long ago."""
         if now - self._at > self._still:
             return PoolLoad()
-        moving = {
-            pod: number
-            for pod, (number, since) in self._since.items()
-            if now - since <= self._still
-        }
-        return replace(self._load, in_flight=moving)
+        still = {pod for pod, (_, since) in self._since.items() if now - since > self._still}
+        return replace(self._load, still=frozenset(still))

@@ -91,11 +91,17 @@ def seen(requests: float = 0.0, tokens: float = 0.0, saturation: float | None = 
 
 
 def test_what_is_in_flight_beyond_the_pods_is_waiting() -> None:
-    """30 in flight where 4 run: what pods do not show waits; 6 may be the difference of two moments."""
-    found = applying.applied(seen(30.0, 900.0), SOURCE, BUSY, queued=False)
+    """20 in flight where 4 run: what pods do not show waits; 6 may be the difference of two moments.
+
+    A count that leaks is no queue without bound.
+    """
+    found = applying.applied(seen(20.0, 900.0), SOURCE, BUSY, queued=False)
     assert found.traffic is not None
-    assert found.traffic.waiting == pytest.approx(30 - 4 - 3 * 2)
-    assert found.gateway == "30 requests in flight (900 tokens)"
+    assert found.traffic.waiting == pytest.approx(20 - 4 - 3 * 2)
+    assert found.gateway == "20 requests in flight (900 tokens)"
+    leaked = applying.applied(seen(9000.0), SOURCE, BUSY, queued=False)
+    assert leaked.traffic is not None
+    assert leaked.traffic.waiting == 16.0
     near = applying.applied(seen(10.0), SOURCE, BUSY, queued=False)
     assert near.traffic is not None
     assert near.traffic.waiting == 0.0
@@ -134,11 +140,18 @@ def test_a_saturated_pool_serves_a_part(
 
 
 def test_counts_that_stand_still_have_leaked() -> None:
-    """One that is the same for longer than the window does not count; one that moves does."""
+    """One that is the same for longer than the window does not count, where no request comes either."""
+    assert BUSY.traffic is not None
+    quiet = replace(
+        BUSY, traffic=replace(BUSY.traffic, arrival_rate_rps=0.0, idle=True, running=0.0)
+    )
     loads = PoolLoads(still_seconds=60)
     for at in (0.0, 30.0, 61.0):
         loads.use(merged([seen(5.0), PoolLoad(in_flight={(SPACE, "q"): InFlight(at)})]), now=at)
-    assert set(loads.at(now=61.0).in_flight) == {(SPACE, "q")}
+    load = loads.at(now=61.0)
+    assert load.still == {(SPACE, "qwen3-0")}
+    assert applying.applied(load, SOURCE, quiet, queued=False) == quiet
+    assert applying.applied(load, SOURCE, BUSY, queued=False).gateway == "5 requests in flight"
     assert loads.at(now=200.0) == PoolLoad()
 
 
