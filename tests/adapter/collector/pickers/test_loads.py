@@ -64,9 +64,9 @@ async def picker(pages: list[str], namespace: str = SPACE) -> AsyncIterator[Gate
 )  # fmt: skip
 async def test_in_flight_and_saturation_are_read(prefix: str) -> None:
     """Servers and priorities of a pod add up, producers do not; gone pods and others do not count."""
-    async with picker([PAGE.replace("llm_d_epp", prefix)]) as found:
-        await found.demand()
-        load = found.load
+    async with picker([PAGE.replace("llm_d_epp", prefix)]) as gateways:
+        await gateways.demand()
+        load = gateways.load
     assert load.in_flight[SPACE, "qwen3-0"] == InFlight(13.0, 13300.0)
     assert load.at(SOURCE) == InFlight(13.0, 13300.0)
     assert {space for space, _ in load.in_flight} == {SPACE}
@@ -77,11 +77,11 @@ async def test_in_flight_and_saturation_are_read(prefix: str) -> None:
 
 async def test_a_picker_that_fails_shows_nothing() -> None:
     """What it showed before is not kept."""
-    async with picker([PAGE, "{"]) as found:
-        await found.demand()
-        assert found.load.in_flight
-        await found.demand()
-        assert not found.load.in_flight or found.load == PoolLoad()
+    async with picker([PAGE, "{"]) as gateways:
+        await gateways.demand()
+        assert gateways.load.in_flight
+        await gateways.demand()
+        assert not gateways.load.in_flight or gateways.load == PoolLoad()
 
 
 def seen(requests: float = 0.0, tokens: float = 0.0, saturation: float | None = None) -> PoolLoad:
@@ -95,17 +95,17 @@ def test_what_is_in_flight_beyond_the_pods_is_waiting() -> None:
 
     A count that leaks is no queue without bound.
     """
-    found = applying.applied(seen(20.0, 900.0), SOURCE, BUSY, queued=False)
-    assert found.traffic is not None
-    assert found.traffic.waiting == pytest.approx(20 - 4 - 3 * 2)
-    assert found.gateway == "20 requests in flight (900 tokens)"
+    used = applying.applied(seen(20.0, 900.0), SOURCE, BUSY, queued=False)
+    assert used.traffic is not None
+    assert used.traffic.waiting == pytest.approx(20 - 4 - 3 * 2)
+    assert used.gateway == "20 requests in flight (900 tokens)"
     leaked = applying.applied(seen(9000.0), SOURCE, BUSY, queued=False)
     assert leaked.traffic is not None
     assert leaked.traffic.waiting == 16.0
     near = applying.applied(seen(10.0), SOURCE, BUSY, queued=False)
     assert near.traffic is not None
     assert near.traffic.waiting == 0.0
-    assert found.complete
+    assert used.complete
 
 
 def test_nothing_is_idle_with_requests_in_flight() -> None:
@@ -113,9 +113,9 @@ def test_nothing_is_idle_with_requests_in_flight() -> None:
     assert BUSY.traffic is not None
     idle = replace(BUSY, traffic=replace(BUSY.traffic, idle=True, running=0.0, idle_seconds=999.0))
     for number, expected in ((0.0, True), (1.0, False)):
-        found = applying.applied(seen(number), SOURCE, idle, queued=False)
-        assert found.traffic is not None
-        assert found.traffic.idle is expected
+        used = applying.applied(seen(number), SOURCE, idle, queued=False)
+        assert used.traffic is not None
+        assert used.traffic.idle is expected
 
 
 @pytest.mark.parametrize(
@@ -133,10 +133,10 @@ def test_a_saturated_pool_serves_a_part(
     """From 1 on the load is a lower bound, and says why; a pool without any work is no proof of more."""
     assert BUSY.traffic is not None
     busy = replace(BUSY, traffic=replace(BUSY.traffic, running=running))
-    found = applying.applied(seen(saturation=saturation), SOURCE, busy, queued=queued)
-    assert found.complete is not part
-    assert ("holds requests back" in found.note) is part
-    assert f"pool saturation {saturation:.2f}" in found.gateway
+    used = applying.applied(seen(saturation=saturation), SOURCE, busy, queued=queued)
+    assert used.complete is not part
+    assert ("holds requests back" in used.note) is part
+    assert f"pool saturation {saturation:.2f}" in used.gateway
 
 
 def test_counts_that_stand_still_have_leaked() -> None:
@@ -177,9 +177,9 @@ async def test_what_is_turned_away_without_a_model_is_divided() -> None:
     """As what was forwarded is: of 40 that were turned away 30 were for the model with three quarters."""
     pages = [FLOW.format(a=90 * m, b=30 * m, dispatched=120 * m, rejected=40 * m) for m in range(4)]
     window = GatewayWindow(window_seconds=180)
-    async with picker(pages) as found:
+    async with picker(pages) as gateways:
         for minute in range(4):
-            await found.demand(window, now=60.0 * minute)
+            await gateways.demand(window, now=60.0 * minute)
     rates = window.rates(now=180.0).rps
     assert 60 * rates[SPACE, "a"] == pytest.approx(90 + 30)
     assert 60 * rates[SPACE, "b"] == pytest.approx(30 + 10)
@@ -203,6 +203,6 @@ async def test_a_request_turned_away_wakes_the_only_model() -> None:
         'llm_d_epp_request_total{{model_name="a"}} 5\n' + FLOW.partition("\n")[2].partition("\n")[2]
     )
     pages = [text.format(dispatched=5, rejected=number) for number in (3, 4)]
-    async with picker(pages) as found:
-        await found.demand()
-        assert (await found.demand())[SPACE, "a"] == Demand(arrived=1.0)
+    async with picker(pages) as gateways:
+        await gateways.demand()
+        assert (await gateways.demand())[SPACE, "a"] == Demand(arrived=1.0)

@@ -36,8 +36,8 @@ def urls(
     scraped: monitors.Monitor, behind: monitors.Service, *, namespace: str = "n"
 ) -> tuple[str, ...]:
     """URLs of a pod in `namespace` with the monitor and a Service there."""
-    found = monitors.of_services([scraped], [(namespace, behind)])
-    (changed,) = monitors.applied([pod(namespace=namespace)], found, trusted="adapter")
+    by_service = monitors.of_services([scraped], [(namespace, behind)])
+    (changed,) = monitors.applied([pod(namespace=namespace)], by_service, trusted="adapter")
     listed: tuple[str, ...] = changed["urls"]
     return listed
 
