@@ -144,6 +144,7 @@ class World:
         clock: time of all replicas of the adapter.
         pages: of the pods; what they count is set by their `load`.
         waiting: requests in the gateway's queue.
+        picker_lines: further lines of the gateway's page.
         starts: when new pods are ready.
 
     """
@@ -156,6 +157,7 @@ class World:
         self.pages = pages.Pages(self.clock)
         self.load = self.pages.load
         self.waiting = 0
+        self.picker_lines = ""
         self.starts = pages.Starts(self.clock)
         self._ran_at = -1
 
@@ -272,6 +274,7 @@ class World:
         name = "inference_extension_flow_control_queue_size"
         return web.Response(
             text=f'# TYPE {name} gauge\n{name}{{target_model_name="{MODEL}"}} {self.waiting}\n'
+            f"{self.picker_lines}"
         )
 
     @contextlib.asynccontextmanager
