@@ -45,6 +45,7 @@ def of_state(state: VariantState, *, now: float) -> dict[str, Any]:
         "configuration": list(source.warnings),
         "heldBackBy": held_back(state),
         "advisory": source.advisory,
+        "interruptible": source.interruptible,
         "history": decisions.shown(state.history),
         "bounds": {"minReplicas": source.min_replicas, "maxReplicas": source.max_replicas},
         "targets": {

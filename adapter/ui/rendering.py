@@ -112,6 +112,7 @@ def environment() -> jinja2.Environment:
         brief=brief,
         path=path,
         svg=charts.svg,
+        bar=charts.bar,
     )
     return found
 

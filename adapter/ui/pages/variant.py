@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from adapter.resources.stored_status import Decided
 from adapter.ui import rows
 from adapter.ui.charts import Limit, Line, Plot, Spot
 from adapter.ui.history import MOST_VARIANTS, SPAN_SECONDS, History, Series
+from adapter.ui.pages import group as group_page
 from adapter.ui.pages.fleet import common
 from adapter.ui.rendering import clock, number
 from adapter.ui.rows import Row
@@ -19,24 +21,72 @@ from adapter.ui.workshop import Analysis
 LEAST_SPAN_SECONDS = 600.0
 """Shortest time that plots span."""
 
-_QUANTITIES: tuple[tuple[str, str, tuple[tuple[str, str, bool], ...], str], ...] = (
-    ("Load", "requests/min", (("offered", "offered", False), ("planned", "planned for", True)), ""),
-    ("Replicas", "replicas", (("ready", "ready", True), ("desired", "desired", True)), ""),
-    (
-        "TTFT",
-        "ms",
-        (("ttft", "measured", False), ("ttft_predicted", "predicted", True)),
-        "ttft_slo",
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Quantity:
+    """What one plot shows.
+
+    Attributes:
+        fields: Fields of the history with their label, and whether they hold until the next one.
+        slo: Field of the row that has the SLO target; empty for none.
+        band: Places of the fields between which the plot is filled.
+        factor: What values are multiplied by.
+        whole: Whether values are numbers of things.
+        marked: Whether decisions are marked.
+
+    """
+
+    title: str
+    unit: str
+    fields: tuple[tuple[str, str, bool], ...]
+    slo: str = ""
+    band: tuple[int, int] | None = None
+    factor: float = 1.0
+    whole: bool = False
+    marked: bool = False
+
+
+def _latency(name: str, title: str) -> _Quantity:
+    fields = (
+        (name, "mean", False),
+        (f"{name}_predicted", "predicted mean", True),
+        (f"{name}_p50", "p50", False),
+        (f"{name}_p95", "p95", False),
+    )
+    return _Quantity(title=title, unit="ms", fields=fields, slo=f"{name}_slo", band=(2, 3))
+
+
+_QUANTITIES = (
+    _Quantity(
+        title="Load",
+        unit="requests/min",
+        fields=(
+            ("offered", "offered", False),
+            ("planned", "planned for", True),
+            ("waiting", "requests that wait", False),
+        ),
+        marked=True,
     ),
-    ("ITL", "ms", (("itl", "measured", False), ("itl_predicted", "predicted", True)), "itl_slo"),
-    ("KV cache in use", "share", (("kv", "fullest pod", False),), ""),
-    ("Cost of desired replicas", "cents/h", (("cost", "cost", True),), ""),
+    _Quantity(
+        title="Replicas",
+        unit="",
+        fields=(("ready", "ready", True), ("desired", "desired", True)),
+        whole=True,
+        marked=True,
+    ),
+    _latency("ttft", "TTFT"),
+    _latency("itl", "ITL"),
+    _Quantity(
+        title="KV cache in use",
+        unit="% of the fullest pod",
+        fields=(("kv", "in use", False),),
+        factor=100.0,
+    ),
+    _Quantity(
+        title="Cost", unit="cents/h for the desired replicas", fields=(("cost", "cost", True),)
+    ),
 )
-"""Title, unit, fields with their label and whether they hold until the next one, and the row's limit."""
-
-
-_MARKED = frozenset({"Load", "Replicas"})
-"""Plots with a mark for each decision."""
+"""Plots of a variant's history."""
 
 
 def context(
@@ -52,11 +102,13 @@ def context(
         "here": "variant",
         "row": row,
         "document": _whole(document),
+        "group": group_page.context(snapshot, row, document),
         "age": load.get("observedSecondsAgo"),
         "plots": [
             _plot(item, series, row, since=since, decided=decided, now=now) for item in _QUANTITIES
         ],
         "marks": list(reversed(decided)),
+        "history_pending": False,
         "history_note": _note(snapshot, series, history, now=now),
         **common(snapshot),
     }
@@ -98,7 +150,7 @@ def _note(snapshot: Snapshot, series: Series | None, history: History, *, now: f
 
 
 def _plot(
-    quantity: tuple[str, str, tuple[tuple[str, str, bool], ...], str],
+    quantity: _Quantity,
     series: Series | None,
     row: Row,
     *,
@@ -106,33 +158,39 @@ def _plot(
     decided: Sequence[Decided],
     now: float,
 ) -> Plot:
-    title, unit, fields, limit = quantity
     span = min(max(now - since, LEAST_SPAN_SECONDS), SPAN_SECONDS)
-    target = getattr(row, limit) if limit else None
+    target = getattr(row, quantity.slo) if quantity.slo else None
     label = f"SLO p{row.percentile * 100:g}" if row.percentile else "SLO"
     return Plot(
-        title=title,
-        unit=unit,
+        title=quantity.title,
+        unit=quantity.unit,
         x_from=now - span,
         x_to=now,
         lines=[
-            Line(label=text, style=place, steps=steps, points=_points(series, field))
-            for place, (field, text, steps) in enumerate(fields, start=1)
+            Line(
+                label=text,
+                style=place,
+                steps=steps,
+                points=_points(series, field, quantity.factor),
+            )
+            for place, (field, text, steps) in enumerate(quantity.fields, start=1)
         ],
         limits=[Limit(label=label, y=target)] if target else [],
         marks=[
             (item.at, f"{clock(item.at)}: {item.before} to {item.replicas}: {item.reason}")
-            for item in (decided if title in _MARKED else ())
+            for item in (decided if quantity.marked else ())
         ],
+        band=quantity.band,
+        whole=quantity.whole,
     )
 
 
-def _points(series: Series | None, field: str) -> list[tuple[float, float | None]]:
+def _points(series: Series | None, field: str, factor: float) -> list[tuple[float, float | None]]:
     if series is None:
         return []
     values = series.values[field]
     return [
-        (float(at), None if math.isnan(value) else float(value))
+        (float(at), None if math.isnan(value) else factor * float(value))
         for at, value in zip(series.times, values, strict=True)
     ]
 
