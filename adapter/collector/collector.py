@@ -16,6 +16,7 @@ from adapter.clock import Clock
 from adapter.collector import model_servers, observation, promql
 from adapter.collector.attribution import Attribution
 from adapter.collector.observation import CollectedVariant, Observation
+from adapter.collector.past.reader import PastReader
 from adapter.collector.pod_scraper import PodScraper, ScrapeJob
 from adapter.collector.prometheus import PrometheusError, PrometheusOptions
 from adapter.collector.prometheus_scraper import Batch, PodSample, PrometheusScraper
@@ -64,7 +65,12 @@ class CollectionSettings:
 
 
 class Collector:
-    """Owns one record per variant with the window of its traffic."""
+    """Owns one record per variant with the window of its traffic.
+
+    Attributes:
+        past: Reads the past of one variant, for people.
+
+    """
 
     def __init__(
         self, *, session: aiohttp.ClientSession, clock: Clock, settings: CollectionSettings
@@ -78,6 +84,7 @@ class Collector:
         )
         self._gateways: tuple[promql.GatewayCount, ...] = ()
         self._cycle_seconds = 0.0
+        self.past = PastReader(session)
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -112,9 +119,11 @@ class Collector:
     def connect(self, options: PrometheusOptions | None) -> None:
         """Query that Prometheus from now on; the same options keep the connection, None ends it."""
         self._prometheus.connect(options)
+        self.past.connect(options)
 
     def close(self) -> None:
         """Stop scraping and querying."""
+        self.past.close()
         self._pods.close()
         self._prometheus.close()
 

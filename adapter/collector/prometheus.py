@@ -146,9 +146,16 @@ class PrometheusClient:
 
     """
 
-    def __init__(self, session: aiohttp.ClientSession, options: PrometheusOptions) -> None:
-        """Nothing is sent yet; `session` stays the caller's to close."""
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        options: PrometheusOptions,
+        *,
+        limit_bytes: int = RESPONSE_LIMIT_BYTES,
+    ) -> None:
+        """Nothing is sent yet; `session` stays the caller's to close, longer responses are refused."""
         self.options = options
+        self._limit_bytes = limit_bytes
         self.queries = 0
         self.failures = 0
         self._session = session
@@ -179,6 +186,23 @@ class PrometheusClient:
                 if len(body) <= _INLINE_BYTES:
                     return self._parsed(body)
                 return await asyncio.to_thread(self._parsed, body)
+        except PrometheusError:
+            self.failures += 1
+            raise
+
+    async def response(self, promql: str) -> bytes:
+        """The JSON of an expression that gives something else than an instant vector.
+
+        Raises:
+            PrometheusError: no successful response within the deadline.
+
+        """
+        self.queries += 1
+        try:
+            self._check_open()
+            async with self._one_at_a_time:
+                self._check_open()
+                return await self._body({"query": promql})
         except PrometheusError:
             self.failures += 1
             raise
@@ -259,9 +283,9 @@ class PrometheusClient:
         if code != 200:
             body = await _at_most(response, _ERROR_LIMIT_BYTES)
             raise self.options.status_error(code, body or b"")
-        body = await _at_most(response, RESPONSE_LIMIT_BYTES)
+        body = await _at_most(response, self._limit_bytes)
         if body is None:
-            size = f"{RESPONSE_LIMIT_BYTES / 2**20:g} MiB"
+            size = f"{self._limit_bytes / 2**20:g} MiB"
             raise self.options.error(f"the response exceeds {size}; is the URL right?")
         return body
 

@@ -190,7 +190,7 @@ def _grid(plot: Plot, top: float) -> Iterable[str]:
     for x in _x_ticks(plot):
         at = _x(plot, x)
         anchor = "last" if at > WIDTH - _RIGHT - 20 else "x"
-        yield f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{HEIGHT - _BOTTOM}" y2="{HEIGHT - _BOTTOM + 4}"/>'
+        yield f'<path class="grid" d="M{at:.1f} {HEIGHT - _BOTTOM}v4"/>'
         yield f'<text class="{anchor}" x="{at:.1f}" y="{HEIGHT - 6}">{_x_text(plot, x)}</text>'
 
 

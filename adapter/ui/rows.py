@@ -38,7 +38,7 @@ class Row:
         why: Reason, problem and obstacles in words.
         ready: Ready replicas.
         starting: Replicas that exist or were asked for and are not ready.
-        desired: Published replicas, or advised ones of a variant that only advises; None without a valid target.
+        desired: Published replicas, or advised ones where it only advises; None without a valid target.
         offered: Requests that arrive; None where no load is known.
         served: Requests offered less the growth of the queues.
         planned: Requests that the target was sized for; None where another replica decides.
@@ -314,7 +314,8 @@ def selected(
 def _has(row: Row, words: Sequence[str]) -> bool:
     if not words:
         return True
-    text = f"{row.namespace}/{row.name} {row.model} {row.service_class} {row.accelerator} {row.bundle[1]}".casefold()
+    names = (row.key, row.model, row.service_class, row.accelerator, row.bundle[1])
+    text = " ".join(names).casefold()
     return all(word in text for word in words)
 
 

@@ -13,6 +13,7 @@ from adapter.ui.charts import Limit, Line, Plot, Spot
 from adapter.ui.history import MOST_VARIANTS, SPAN_SECONDS, History, Series
 from adapter.ui.pages import group as group_page
 from adapter.ui.pages.fleet import common
+from adapter.ui.pages.past import Answer, joined
 from adapter.ui.rendering import clock, number
 from adapter.ui.rows import Row
 from adapter.ui.snapshots import Snapshot
@@ -20,6 +21,9 @@ from adapter.ui.workshop import Analysis
 
 LEAST_SPAN_SECONDS = 600.0
 """Shortest time that plots span."""
+
+GAP_SECONDS = 120.0
+"""Longest time without a sample over which a line is drawn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,13 +93,25 @@ _QUANTITIES = (
 """Plots of a variant's history."""
 
 
+_MARKS = "Samples of 10 s become means of 1 and 5 minutes with age. Triangles mark decisions."
+
+
 def context(
-    snapshot: Snapshot, row: Row, document: Mapping[str, Any], history: History, *, now: float
+    snapshot: Snapshot,
+    row: Row,
+    document: Mapping[str, Any],
+    history: History,
+    answer: Answer,
+    *,
+    now: float,
 ) -> dict[str, Any]:
-    """What the template needs, without the analysis."""
-    series = history.series(row.key, now=now)
+    """What the template needs, without the analysis; `answer`: the past from Prometheus."""
+    memory = history.series(row.key, now=now)
+    series = joined(memory, answer.past, now=now)
     state = snapshot.states.get(row.key)
     since = now if history.since is None else history.since
+    if answer.past is not None and len(answer.past.times):
+        since = min(since, float(answer.past.times[0]))
     decided = () if state is None else state.history or state.source.history
     load = document.get("load") or {}
     return {
@@ -108,8 +124,8 @@ def context(
             _plot(item, series, row, since=since, decided=decided, now=now) for item in _QUANTITIES
         ],
         "marks": list(reversed(decided)),
-        "history_pending": False,
-        "history_note": _note(snapshot, series, history, now=now),
+        "history_pending": answer.pending,
+        "history_note": _note(snapshot, memory, history, answer, now=now),
         **common(snapshot),
     }
 
@@ -123,24 +139,40 @@ def _whole(document: Mapping[str, Any]) -> dict[str, Any]:
     return {name: document.get(name) for name in names}
 
 
-def _note(snapshot: Snapshot, series: Series | None, history: History, *, now: float) -> str:
+def _note(
+    snapshot: Snapshot, memory: Series | None, history: History, answer: Answer, *, now: float
+) -> str:
     """Say what the history holds and what is missing in it."""
-    if series is None:
+    past = answer.past
+    if past is not None and len(past.times):
+        begin = clock(float(past.times[0]))
+        return (
+            f"From Prometheus since {begin} where the memory of this process has no load: ready are there the"
+            f" replicas that exist. {_MARKS}"
+        )
+    why = ""
+    if answer.pending:
+        why = "What was before is being read from Prometheus. "
+    elif answer.problem:
+        why = f"What was before is not known: {answer.problem}. "
+    elif past is not None:
+        why = "Prometheus has no series of it: does it scrape the adapter's /metrics? "
+    return why + _of_memory(snapshot, memory, history, now=now)
+
+
+def _of_memory(snapshot: Snapshot, memory: Series | None, history: History, *, now: float) -> str:
+    if memory is None:
         if history.unrecorded:
             return f"Not recorded: a history is kept of {MOST_VARIANTS} variants at most."
         return "Nothing is recorded yet; the first sample comes within seconds."
-    parts = []
     since = history.since
+    text = "The last six hours."
     if since is not None and now - since < SPAN_SECONDS:
-        parts.append(
+        text = (
             f"Recorded in memory since {clock(since)}, when this process started to record; what was before"
             " is missing."
         )
-    else:
-        parts.append("The last six hours.")
-    parts.append(
-        "Samples of 10 s become means of 1 and 5 minutes with age. Triangles mark decisions."
-    )
+    parts = [text, _MARKS]
     if not snapshot.leading:
         parts.append(
             "While this process follows, only replicas and targets are recorded; load and latencies are"
@@ -186,13 +218,17 @@ def _plot(
 
 
 def _points(series: Series | None, field: str, factor: float) -> list[tuple[float, float | None]]:
+    """Times and values; a point without a value where samples are missing, so that no line is drawn."""
     if series is None:
         return []
-    values = series.values[field]
-    return [
-        (float(at), None if math.isnan(value) else factor * float(value))
-        for at, value in zip(series.times, values, strict=True)
-    ]
+    points: list[tuple[float, float | None]] = []
+    ends = math.inf
+    for at, seconds, value in zip(series.times, series.seconds, series.values[field], strict=True):
+        if at - seconds / 2 - ends > GAP_SECONDS:
+            points.append((float(ends), None))
+        points.append((float(at), None if math.isnan(value) else factor * float(value)))
+        ends = at + seconds / 2
+    return points
 
 
 def analysis_context(row: Row, found: Analysis | None, problem: str) -> dict[str, Any]:

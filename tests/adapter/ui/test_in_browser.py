@@ -172,7 +172,9 @@ async def test_layout_and_accessibility(endpoints: Endpoints, tab: Tab) -> None:
             await tab.until(
                 "!document.querySelector('#analysis') || !!document.querySelector('#analysis svg')"
             )
-            await tab.value("document.querySelectorAll('details').forEach((one) => one.open = true)")
+            await tab.value(
+                "document.querySelectorAll('details').forEach((one) => one.open = true)"
+            )
             for scheme in ("light", "dark"):
                 await tab.colours(scheme)
                 texts, findings = await tab.value(page_checks.LAYOUT)
