@@ -16,7 +16,6 @@ from adapter.clock import Clock
 from adapter.collector import model_servers, observation, promql
 from adapter.collector.attribution import Attribution
 from adapter.collector.observation import CollectedVariant, Observation
-from adapter.collector.past.reader import PastReader
 from adapter.collector.pod_scraper import PodScraper, ScrapeJob
 from adapter.collector.prometheus import PrometheusError, PrometheusOptions
 from adapter.collector.prometheus_scraper import Batch, PodSample, PrometheusScraper
@@ -65,12 +64,7 @@ class CollectionSettings:
 
 
 class Collector:
-    """Owns one record per variant with the window of its traffic.
-
-    Attributes:
-        past: Reads the past of one variant, for people.
-
-    """
+    """Owns one record per variant with the window of its traffic."""
 
     def __init__(
         self, *, session: aiohttp.ClientSession, clock: Clock, settings: CollectionSettings
@@ -84,7 +78,7 @@ class Collector:
         )
         self._gateways: tuple[promql.GatewayCount, ...] = ()
         self._cycle_seconds = 0.0
-        self.past = PastReader(session)
+        self.past = self._prometheus.past
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -119,11 +113,9 @@ class Collector:
     def connect(self, options: PrometheusOptions | None) -> None:
         """Query that Prometheus from now on; the same options keep the connection, None ends it."""
         self._prometheus.connect(options)
-        self.past.connect(options)
 
     def close(self) -> None:
         """Stop scraping and querying."""
-        self.past.close()
         self._pods.close()
         self._prometheus.close()
 

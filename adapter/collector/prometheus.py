@@ -143,19 +143,14 @@ class PrometheusClient:
     Attributes:
         queries: Number of queries so far.
         failures: Number of queries without a usable response so far.
+        limit_bytes: Longest response that is read.
 
     """
 
-    def __init__(
-        self,
-        session: aiohttp.ClientSession,
-        options: PrometheusOptions,
-        *,
-        limit_bytes: int = RESPONSE_LIMIT_BYTES,
-    ) -> None:
-        """Nothing is sent yet; `session` stays the caller's to close, longer responses are refused."""
+    def __init__(self, session: aiohttp.ClientSession, options: PrometheusOptions) -> None:
+        """Nothing is sent yet; `session` stays the caller's to close."""
         self.options = options
-        self._limit_bytes = limit_bytes
+        self.limit_bytes = RESPONSE_LIMIT_BYTES
         self.queries = 0
         self.failures = 0
         self._session = session
@@ -199,7 +194,6 @@ class PrometheusClient:
         """
         self.queries += 1
         try:
-            self._check_open()
             async with self._one_at_a_time:
                 self._check_open()
                 return await self._body({"query": promql})
@@ -283,9 +277,9 @@ class PrometheusClient:
         if code != 200:
             body = await _at_most(response, _ERROR_LIMIT_BYTES)
             raise self.options.status_error(code, body or b"")
-        body = await _at_most(response, self._limit_bytes)
+        body = await _at_most(response, self.limit_bytes)
         if body is None:
-            size = f"{self._limit_bytes / 2**20:g} MiB"
+            size = f"{self.limit_bytes / 2**20:g} MiB"
             raise self.options.error(f"the response exceeds {size}; is the URL right?")
         return body
 

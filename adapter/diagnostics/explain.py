@@ -74,8 +74,7 @@ def of_state(state: VariantState, *, now: float) -> dict[str, Any]:
     if decision is not None:
         document["decision"] = _decision(decision)
         document["targetCost"] = round(state.cost, 6)
-    group = groups.of_state(state)
-    if group is not None:
+    if (group := groups.of_state(state)) is not None:
         document["group"] = group
     return document
 

@@ -43,17 +43,17 @@ def grouped(rows: Iterable[Row], everything: Iterable[Row]) -> list[Group]:
     for row in everything:
         if row.shared is not None:
             members.setdefault(row.shared.name, []).append(row)
-    found: list[Group] = []
+    parts: list[Group] = []
     run: list[Row] = []
     name = ""
     for row in rows:
         shared = "" if row.shared is None else row.shared.name
         if run and shared != name:
-            found.append(_group(run, members))
+            parts.append(_group(run, members))
             run = []
         run.append(row)
         name = shared
-    return [*found, _group(run, members)] if run else found
+    return [*parts, _group(run, members)] if run else parts
 
 
 def alone(rows: Iterable[Row]) -> Group:

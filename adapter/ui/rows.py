@@ -215,8 +215,8 @@ def of_document(document: Mapping[str, Any]) -> Row:
 def _desired(document: Mapping[str, Any]) -> int | None:
     """Published replicas, or those that it advises."""
     name = "advisedReplicas" if document.get("advisory") else "desiredReplicas"
-    found: int | None = document.get(name)
-    return found
+    replicas: int | None = document.get(name)
+    return replicas
 
 
 def _predicts(decision: Mapping[str, Any]) -> bool:
@@ -231,16 +231,16 @@ def _states(
     ready: int,
 ) -> Iterable[str]:
     """States of one variant, the most urgent first; `ok` where it has no other."""
-    found = []
+    states = []
     if document["outcome"] == "CapacityShort" or decision.get("served", "full") != "full":
-        found.append("short")
+        states.append("short")
     if document["problem"]:
-        found.append("held")
+        states.append("held")
     # Without an observation another replica collects, and whether metrics are there is not known here.
     if "complete" in document and document["metrics"] != "MetricsFound":
-        found.append("stale")
+        states.append("stale")
     if document["drift"]:
-        found.append("drifting")
+        states.append("drifting")
     targets = document["targets"]
     pairs = (
         (load.get("ttftMilliseconds"), targets["ttftMilliseconds"]),
@@ -249,14 +249,14 @@ def _states(
     misses = (Measured.of(document, name).misses(targets["percentile"]) for name in ("ttft", "itl"))
     above = (measured and target and measured > target for measured, target in pairs)
     if any(above) or any(misses):
-        found.append("slow")
+        states.append("slow")
     desired = document["desiredReplicas"]
     # Nobody follows advice.
     if document.get("advisory"):
-        found.append("advisory")
+        states.append("advisory")
     elif desired is not None and desired != ready:
-        found.append("scaling")
-    return found or ["ok"]
+        states.append("scaling")
+    return states or ["ok"]
 
 
 SORTS: Mapping[str, str] = {

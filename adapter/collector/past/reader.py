@@ -88,7 +88,8 @@ class PastReader:
             self._client = None
             return
         options = replace(options, timeout_seconds=min(options.timeout_seconds, MOST_SECONDS))
-        self._client = PrometheusClient(self._session, options, limit_bytes=LIMIT_BYTES)
+        self._client = PrometheusClient(self._session, options)
+        self._client.limit_bytes = LIMIT_BYTES
 
     def close(self) -> None:
         """Refuse further queries."""

@@ -57,11 +57,11 @@ def context(snapshot: Snapshot, row: Row, document: Mapping[str, Any]) -> Group 
         return None
     rows = {item.key: item for item in snapshot.rows}
     members: Mapping[str, Mapping[str, Any]] = document["group"]["members"]
-    found = [_carrier(key, item, rows.get(key)) for key, item in members.items()]
-    spot = [item.share for item in found if item.interruptible]
+    carriers = [_carrier(key, item, rows.get(key)) for key, item in members.items()]
+    spot = [item.share for item in carriers if item.interruptible]
     return Group(
         shared=row.shared,
-        carriers=tuple(sorted(found, key=lambda item: (-(item.share or 0.0), item.key))),
+        carriers=tuple(sorted(carriers, key=lambda item: (-(item.share or 0.0), item.key))),
         spot=sum(share or 0.0 for share in spot) if spot else None,
     )
 

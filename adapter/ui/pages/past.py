@@ -45,7 +45,7 @@ class Answer:
     Attributes:
         past: What Prometheus has; None where it could not be read.
         problem: Why it could not be read; empty otherwise.
-        pending: Whether it is being read.
+        pending: True while it is being read.
 
     """
 
@@ -163,6 +163,6 @@ def _within(
         return np.zeros(len(times), dtype=np.bool_)
     after = np.minimum(np.searchsorted(centres, times), len(centres) - 1)
     before = np.maximum(after - 1, 0)
-    found: NDArray[np.bool_] = np.abs(times - centres[after]) <= reach[after]
-    found |= np.abs(times - centres[before]) <= reach[before]
-    return found
+    inside: NDArray[np.bool_] = np.abs(times - centres[after]) <= reach[after]
+    inside |= np.abs(times - centres[before]) <= reach[before]
+    return inside

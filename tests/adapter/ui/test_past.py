@@ -52,16 +52,16 @@ def test_the_past_fills_what_memory_does_not_have() -> None:
     ]
     memory = recorded(*follows, *leads).series("n/v", now=NOW)
     past = past_of(NOW - 8 * 3600, NOW, offered=40.0, ready=2.0, ttft_p95=7.0)
-    found = joined(memory, past, now=NOW)
-    assert found is not None
-    assert np.all(np.diff(found.times) > 0)
-    before, after = found.times < NOW - 330, found.times > NOW - 270
-    assert set(found.values["offered"][before]) == {40.0}
-    assert set(found.values["offered"][after]) == {50.0}
-    assert set(found.values["ttft_p95"][before]) == {7.0}
-    assert np.isnan(found.values["ttft_p95"][after]).all()
-    assert found.times[0] >= NOW - 6 * 3600
-    assert np.isfinite(found.values["offered"]).all()
+    shown = joined(memory, past, now=NOW)
+    assert shown is not None
+    assert np.all(np.diff(shown.times) > 0)
+    before, after = shown.times < NOW - 330, shown.times > NOW - 270
+    assert set(shown.values["offered"][before]) == {40.0}
+    assert set(shown.values["offered"][after]) == {50.0}
+    assert set(shown.values["ttft_p95"][before]) == {7.0}
+    assert np.isnan(shown.values["ttft_p95"][after]).all()
+    assert shown.times[0] >= NOW - 6 * 3600
+    assert np.isfinite(shown.values["offered"]).all()
 
 
 def test_without_a_past_memory_is_shown() -> None:
@@ -69,9 +69,9 @@ def test_without_a_past_memory_is_shown() -> None:
     memory = recorded((NOW - 20, Row(namespace="n", name="v", ready=2))).series("n/v", now=NOW)
     assert joined(memory, None, now=NOW) is memory
     assert joined(memory, past_of(NOW, NOW), now=NOW) is memory
-    found = joined(None, past_of(NOW - 120, NOW, offered=1.0), now=NOW)
-    assert found is not None
-    assert found.values["offered"].tolist() == [1.0, 1.0]
+    shown = joined(None, past_of(NOW - 120, NOW, offered=1.0), now=NOW)
+    assert shown is not None
+    assert shown.values["offered"].tolist() == [1.0, 1.0]
 
 
 class Prometheus:
@@ -102,32 +102,33 @@ async def connected(server: Prometheus) -> AsyncIterator[tuple[PastReader, prome
 async def test_one_query_for_a_page_and_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages do not wait for a slow Prometheus, ask it once a minute, four at a time, and keep 32 answers."""
     monkeypatch.setattr(pasts, "PATIENCE_SECONDS", 0.01)
-    server, now, arrived = Prometheus(), [0.0], []
+    server, now = Prometheus(), [0.0]
+    arrived: asyncio.Queue[None] = asyncio.Queue()
     async with connected(server) as (reader, _):
-        found = Pasts(reader, lambda: arrived.append(1), now=lambda: now[0])
+        shown = Pasts(reader, lambda: arrived.put_nowait(None), now=lambda: now[0])
         for _ in range(3):
-            assert (await found.opened("n/v")).pending
+            assert (await shown.opened("n/v")).pending
         for n in range(10):
-            await found.opened(f"n/{n}")
-        assert not found.known("n/9").pending
+            await shown.opened(f"n/{n}")
+        assert not shown.known("n/9").pending
         server.may_answer.set()
-        while len(arrived) < pasts.WAITING:
-            await asyncio.sleep(0.01)
+        for _ in range(pasts.WAITING):
+            await arrived.get()
         assert server.queries == pasts.WAITING
-        answer = found.known("n/v")
+        answer = shown.known("n/v")
         assert answer.past is not None
         assert not answer.pending
-        await found.opened("n/v")
+        await shown.opened("n/v")
         assert server.queries == pasts.WAITING
         now[0] = pasts.FRESH_SECONDS
         monkeypatch.setattr(pasts, "PATIENCE_SECONDS", 60.0)
-        await found.opened("n/v")
+        await shown.opened("n/v")
         assert server.queries == pasts.WAITING + 1
         for n in range(pasts.KEPT):
-            await found.opened(f"m/{n}")
-        assert found.known("n/v").past is None
-        assert found.known(f"m/{pasts.KEPT - 1}").past is not None
-        await found.close()
+            await shown.opened(f"m/{n}")
+        assert shown.known("n/v").past is None
+        assert shown.known(f"m/{pasts.KEPT - 1}").past is not None
+        await shown.close()
 
 
 async def test_a_failure_keeps_the_last_past_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,17 +137,17 @@ async def test_a_failure_keeps_the_last_past_and_says_why(monkeypatch: pytest.Mo
     server, now = Prometheus(), [0.0]
     server.may_answer.set()
     async with connected(server) as (reader, _):
-        found = Pasts(reader, lambda: None, now=lambda: now[0])
-        assert (await found.opened("n/v")).past is not None
+        shown = Pasts(reader, lambda: None, now=lambda: now[0])
+        assert (await shown.opened("n/v")).past is not None
         server.rate, now[0] = "no number", 100.0
-        answer = await found.opened("n/v")
+        answer = await shown.opened("n/v")
         assert answer.past is not None
         assert "not a matrix" in answer.problem
         server.may_answer.clear()
         monkeypatch.setattr(pasts, "PATIENCE_SECONDS", 0.01)
-        assert (await found.opened("n/w")).pending
-        await found.close()
-        assert not found.known("n/w").pending
+        assert (await shown.opened("n/w")).pending
+        await shown.close()
+        assert not shown.known("n/w").pending
 
 
 async def test_a_fresh_leader_shows_the_past(tmp_path: Path) -> None:

@@ -85,11 +85,11 @@ def test_a_refusal_comes_first() -> None:
 def test_groups_are_those_of_the_control_loop(states: dict[str, VariantState]) -> None:
     """By attention: a group by its worst variant, once, with its demand; variants without one stand alone."""
     order = rows.ordered(map(row_of, states.values()), "attention")
-    found = groups.grouped(order, order)
-    assert [row for group in found for row in group.rows] == order
-    worst = [row.urgency for group in found if group.shared is None for row in group.rows]
+    bundles = groups.grouped(order, order)
+    assert [row for group in bundles for row in group.rows] == order
+    worst = [row.urgency for group in bundles if group.shared is None for row in group.rows]
     assert worst == sorted(worst)
-    headed = [group for group in found if group.shared is not None]
+    headed = [group for group in bundles if group.shared is not None]
     formed = {state.group.name: state.group for state in states.values() if state.group is not None}
     assert {group.shared.name for group in headed if group.shared} == formed.keys() != set()
     assert len(headed) == len(formed)

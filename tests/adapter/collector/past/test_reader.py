@@ -60,9 +60,9 @@ async def exposing(*pages: str) -> AsyncIterator[str]:
 @contextlib.asynccontextmanager
 async def reading(url: str) -> AsyncIterator[PastReader]:
     async with aiohttp.ClientSession() as session:
-        found = PastReader(session)
-        found.connect(PrometheusOptions(url=url))
-        yield found
+        reading_from = PastReader(session)
+        reading_from.connect(PrometheusOptions(url=url))
+        yield reading_from
 
 
 @pytest.mark.slow
@@ -75,12 +75,12 @@ async def test_a_real_prometheus_gives_what_was_exposed() -> None:
             [Target(address=address, path="/0"),
              Target(address=address, path="/1", namespace="other")]
         ) as server,
-        reading(server.url) as found,
+        reading(server.url) as reading_from,
     ):  # fmt: skip
         await server.until("count(inferno_desired_replicas) == 3")
         await asyncio.sleep(2.5)
         pasts = {
-            name: await found.read(name, NAME, seconds=60, step=1)
+            name: await reading_from.read(name, NAME, seconds=60, step=1)
             for name in ("team", "moved", "te.m")
         }
     for name, factor in (("team", 1.0), ("moved", 2.0)):
@@ -129,16 +129,16 @@ def test_times_are_those_of_all_series_and_gaps_are_unknown() -> None:
 async def test_what_is_no_matrix_is_one_error(body: bytes) -> None:
     """Whatever answers, the error names Prometheus."""
     server = prometheus_api.Server(web.Response(body=body))
-    async with server.running() as url, reading(url) as found:
+    async with server.running() as url, reading(url) as reading_from:
         with pytest.raises(PrometheusError, match="not a matrix"):
-            await found.read("n", "v", seconds=60, step=1)
+            await reading_from.read("n", "v", seconds=60, step=1)
 
 
 async def test_a_long_answer_is_not_read_to_its_end() -> None:
     """More than 2 MiB are refused."""
     server = prometheus_api.Server(web.Response(body=b" " * (reader.LIMIT_BYTES + 1)))
-    async with server.running() as url, reading(url) as found:
+    async with server.running() as url, reading(url) as reading_from:
         with pytest.raises(PrometheusError, match="exceeds 2 MiB"):
-            await found.read("n", "v", seconds=60, step=1)
-        found.connect(None)
-        assert await found.read("n", "v", seconds=60, step=1) is None
+            await reading_from.read("n", "v", seconds=60, step=1)
+        reading_from.connect(None)
+        assert await reading_from.read("n", "v", seconds=60, step=1) is None
