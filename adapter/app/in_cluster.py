@@ -184,7 +184,10 @@ class _Site:
             always=options.keda is not None,
         )
         self._actuator = Actuator(
-            Scales(api), default=installation.actuate_scale, leads=self._leads
+            Scales(api),
+            default=installation.actuate_scale,
+            leads=self._leads,
+            transitions=lambda: self.leadership.transitions,
         )
         self._managed = ManagedTargets(
             api,

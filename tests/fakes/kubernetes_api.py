@@ -95,6 +95,7 @@ class KubernetesApi(ObjectStore):
         access_reviews: Number of SubjectAccessReviews.
         forwarded: Address of each pod's port that can be forwarded, by namespace, pod and port.
         late: Entrance and status of every request that was sent late.
+        fenced: Whether the admission policy of the overlay `actuate` stands before /scale.
         external: Values of external metrics by variant, as the aggregation layer would relay them.
 
     """
@@ -107,6 +108,7 @@ class KubernetesApi(ObjectStore):
         self.denied: list[str] = []
         self.bookmarks = 0
         self.external: dict[str, str] = {}
+        self.fenced = False
         self.access_reviews = 0
         self.forwarded: dict[tuple[str, str, int], tuple[str, int]] = {}
         self.late: list[tuple[str, int]] = []
@@ -229,6 +231,8 @@ class KubernetesApi(ObjectStore):
         if method == "POST":
             return self.create(path, body)
         if path.subresource == "scale":
+            if method == "PATCH" and self.fenced and entrance.user == ACCOUNT:
+                self._check_fence(request.query.get("fieldManager", ""))
             return kubernetes_writes.scale(self, method, path, body)
         current = self.find(path)
         if method == "GET":
@@ -238,6 +242,14 @@ class KubernetesApi(ObjectStore):
             # As the admission plugin OwnerReferencesPermissionEnforcement has it.
             self._permit(entrance, "delete", path, request)
         return self.update(path, item)
+
+    def _check_fence(self, manager: str) -> None:
+        """What `manifests/overlays/actuate/fence.yaml` says in CEL."""
+        leases = self.objects.get(("/apis/coordination.k8s.io/v1", "leases"), {})
+        for (_, name), lease in leases.items():
+            held = f"variant-adapter-{lease['spec'].get('leaseTransitions', 0)}"
+            if name == "variant-adapter" and manager != held:
+                raise StatusError(422, "denied request: a former leader sent this")
 
     def _create_front_proxy_config(self) -> None:
         path = ResourcePath("/api/v1", "configmaps", "kube-system", reviews.CONFIG_NAME)
