@@ -3,9 +3,9 @@
 A VariantAutoscaling alone is no permission to scale what it names: its creator may have no rights on that. A
 scale target is patched only where it carries the consent itself, or its namespace does.
 
-A patch is fenced twice: by the resource version of the target, and by the number of transitions of the Lease,
-which is in the name of its field manager. The admission policy of the overlay `actuate` compares that with the
-Lease, so that a patch of a former leader is refused whenever it arrives.
+A patch is fenced twice: by the resource version of the target, and by the number of transitions of the
+Lease, with which the name of its field manager ends. The admission policy of the overlay `actuate` compares
+that with the Lease, so that a patch of a former leader is refused whenever it arrives.
 """
 
 from __future__ import annotations

@@ -12,21 +12,12 @@ import json
 import signal
 from pathlib import Path
 
-import pytest
-
 from adapter import cli
 from tests.e2e import control_plane, installation
 from tests.e2e.installation import API_SERVICE, DEPLOYMENTS, SYSTEM, VARIANTS, Installation, until
 from tests.fakes import cluster_world as worlds
 
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.timeout(600),
-    pytest.mark.skipif(
-        not (control_plane.binary("kube-apiserver") and control_plane.binary("etcd")),
-        reason="KUBEBUILDER_ASSETS names no folder with kube-apiserver and etcd",
-    ),
-]
+pytestmark = control_plane.MARKS
 
 
 async def is_two(found: Installation) -> bool:
@@ -160,13 +151,7 @@ async def test_certificates_rotate_under_the_aggregation_layer(tmp_path: Path) -
             assert base64.b64decode(secret["data"]["ca.crt"]) == bundle
 
 
-needs_controllers = pytest.mark.skipif(
-    not control_plane.binary("kube-controller-manager"),
-    reason="KUBEBUILDER_ASSETS holds no kube-controller-manager",
-)
-
-
-@needs_controllers
+@control_plane.needs_controllers
 async def test_variants_go_with_their_deployments(tmp_path: Path) -> None:
     """The overlay's rights are enough to set an owner, also where the API server guards owners."""
     async with installation.running(tmp_path) as found:
@@ -190,7 +175,7 @@ async def test_variants_go_with_their_deployments(tmp_path: Path) -> None:
             await until(gone, what="the collection of the variant")
 
 
-@needs_controllers
+@control_plane.needs_controllers
 async def test_an_hpa_follows_up_and_down(tmp_path: Path) -> None:
     """A native HPA takes the Deployment to what was decided, and back when the load is gone."""
     async with installation.running(tmp_path) as found:

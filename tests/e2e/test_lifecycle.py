@@ -7,20 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.e2e import control_plane, installation
 from tests.e2e.installation import SYSTEM, VARIANTS, Installation, until
 from tests.fakes import cluster_world as worlds
 
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.timeout(600),
-    pytest.mark.skipif(
-        not (control_plane.binary("kube-apiserver") and control_plane.binary("etcd")),
-        reason="KUBEBUILDER_ASSETS names no folder with kube-apiserver and etcd",
-    ),
-]
+pytestmark = control_plane.MARKS
 
 MANIFESTS = installation.ROOT / "manifests"
 CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/variantautoscalings.llmd.ai"

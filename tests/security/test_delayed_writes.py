@@ -74,7 +74,7 @@ async def test_a_status_is_written_although_the_object_changed_meanwhile(tmp_pat
 
 
 async def test_a_patch_of_a_former_leader_is_refused_where_nothing_changed(tmp_path: Path) -> None:
-    """The next leader keeps the replicas, so the target's version holds: the Lease's transitions refuse it."""
+    """The next leader keeps the replicas, so the target's version holds: the Lease's number refuses it."""
     rules = kubernetes_api.manifest_rules(*ACTUATING)
     async with worlds.running(tmp_path, rules=rules) as world:
         world.api.fenced = True

@@ -1,0 +1,206 @@
+"""KEDA's generated client over TLS against the program in a real control plane."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from aiohttp import web
+
+from adapter.keda.protocol import externalscaler_pb2 as messages
+from tests.e2e import control_plane, installation
+from tests.e2e.installation import SYSTEM, VARIANTS, Installation, until
+from tests.fakes.keda_operator import Certificates, reference
+from tests.fakes.pods import pages
+
+pytestmark = control_plane.MARKS
+
+SECRET = f"/api/v1/namespaces/{SYSTEM}/secrets/variant-adapter-certs"
+
+
+class Scaler:
+    """The port of each replica of the adapter, with the client certificate of KEDA's operator."""
+
+    def __init__(self, found: Installation, folder: Path) -> None:
+        self._found = found
+        self._ca = folder / "keda/keda-ca.crt"
+        self.certificates = Certificates(folder / "keda")
+
+    def flags(self, port: int) -> tuple[str, ...]:
+        """Flags as the overlay for KEDA has them."""
+        return (f"--keda-port={port}", "--keda-host=127.0.0.1", f"--keda-client-ca-file={self._ca}")
+
+    async def trust(self) -> None:
+        """Take the adapter's authority from its Secret, as docs/keda.md says."""
+
+        async def issued() -> Any:
+            return await self._found.get(SECRET)
+
+        secret = await until(issued, what="the Secret")
+        self.certificates.trusted = base64.b64decode(secret["data"]["ca.crt"])
+
+    @contextlib.asynccontextmanager
+    async def operator(self, port: int) -> AsyncIterator[Any]:
+        await self.trust()
+        async with self.certificates.channel(f"127.0.0.1:{port}") as stub:
+            yield stub
+
+
+def asked() -> messages.GetMetricsRequest:
+    return messages.GetMetricsRequest(scaledObjectRef=reference())
+
+
+async def value(stub: Any) -> int | str:
+    """Replicas, or the code of the error."""
+    try:
+        (found,) = (await stub.GetMetrics(asked())).metricValues
+    except grpc.RpcError as error:
+        return str(error.code().name)
+    return int(found.metricValueFloat)
+
+
+async def test_before_the_first_decision_through_leaders_and_withdrawal(tmp_path: Path) -> None:
+    """Specs at any time, no value before a decision, none missed by a change of leaders, an error at the end."""
+    async with installation.running(tmp_path) as found:
+        await found.deploy("v", 1)
+        del found.pages.finished["v-0"]  # its pod does not answer yet
+        scaler = Scaler(found, tmp_path)
+        ports = control_plane.free_port(), control_plane.free_port()
+        short = ("--time-to-live=20s",)
+        async with found.replica("a", *scaler.flags(ports[0]), *short) as a:
+            await until(a.ready, what=f"a's readiness, see {a.log.read_text()}")
+            async with scaler.operator(ports[0]) as first:
+                (spec,) = (await first.GetMetricSpec(reference())).metricSpecs
+                assert spec.targetSize == 1
+                assert await value(first) == "UNAVAILABLE"
+                found.pages.finished["v-0"] = 0.0
+                found.pages.load["v"] = 6.0
+
+                async def two(stub: Any = first) -> bool:
+                    return await value(stub) == 2
+
+                await until(two, what="the value at the leader")
+                assert (await first.IsActive(reference())).result
+            async with (
+                found.replica(
+                    "b", *scaler.flags(ports[1]), *short, port=control_plane.free_port()
+                ) as b,
+                scaler.operator(ports[1]) as second,
+            ):
+                await until(b.ready, what="b's readiness")
+                await until(lambda: two(second), what="the value at the follower")
+                a.process.send_signal(signal.SIGKILL)
+                told: set[int | str] = set()
+
+                async def leads() -> bool:
+                    told.add(await value(second))
+                    return await b.leads()
+
+                await until(leads, what="b's leadership")
+                assert told == {2}
+                found.pages.load["v"] = 20.0
+
+                async def more() -> bool:
+                    number = await value(second)
+                    return isinstance(number, int) and number > 2
+
+                await until(more, what="b's decision")
+                del found.pages.finished["v-0"]
+
+                async def withdrawn() -> bool:
+                    return await value(second) == "UNAVAILABLE"
+
+                await until(withdrawn, what="the withdrawal")
+                await found.plane.call("DELETE", f"{VARIANTS}/v")
+
+                async def unknown() -> bool:
+                    return await value(second) == "NOT_FOUND"
+
+                await until(unknown, what="the end of the variant")
+
+
+class Gateway:
+    """The metrics of an endpoint picker with requests in its queue."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+
+    async def handle(self, _: web.Request) -> web.Response:
+        name = "inference_extension_flow_control_queue_size"
+        return web.Response(
+            text=f"# TYPE {name} gauge\n"
+            f'{name}{{target_model_name="{pages.MODEL}"}} {self.waiting}\n'
+        )
+
+
+async def test_a_request_at_the_gateway_wakes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pushed to KEDA by leader and follower, and patched on /scale; how long both took is printed."""
+    gateway = Gateway()
+    async with control_plane.running(tmp_path) as plane:
+        found = Installation(plane)
+        await found.install()
+        await found.kubectl(
+            "apply", "-f", str(installation.ROOT / "manifests/overlays/actuate/scale.yaml")
+        )
+        await found.kubectl(
+            "apply", "-f", str(installation.ROOT / "manifests/overlays/actuate/fence.yaml")
+        )
+        async with found.pages.served(gateway=gateway.handle):
+            await found.deploy("v", 0, allows_scale=True)
+            del found.pages.finished["v-0"]
+            scaler = Scaler(found, tmp_path)
+            ports = control_plane.free_port(), control_plane.free_port()
+            flags = (
+                f"--gateway-metrics=http://127.0.0.1:{found.pages.port}/gateway",
+                "--scale-to-zero", "--scale-to-zero-retention=2s",
+            )  # fmt: skip
+            async with (
+                found.replica("a", *scaler.flags(ports[0]), *flags) as a,
+                found.replica(
+                    "b", *scaler.flags(ports[1]), *flags, port=control_plane.free_port()
+                ) as b,
+            ):
+                for replica in (a, b):
+                    await until(replica.ready, what=f"readiness, see {replica.log.read_text()}")
+
+                async def at_zero() -> bool:
+                    return await found.desired() == 0
+
+                await until(at_zero, what=f"the target of 0, see {a.log.read_text()}")
+                async with (
+                    scaler.operator(ports[0]) as first,
+                    scaler.operator(ports[1]) as second,
+                ):
+                    streams = [stub.StreamIsActive(reference()) for stub in (first, second)]
+                    for stream in streams:
+                        assert not (await asyncio.wait_for(stream.read(), 60)).result
+
+                    async def pushed(stream: Any) -> float:
+                        while not (await stream.read()).result:
+                            pass
+                        return time.monotonic()
+
+                    async def patched() -> float:
+                        async with asyncio.timeout(60):
+                            while not await found.replicas():  # noqa: ASYNC110 - as seen from outside
+                                await asyncio.sleep(0.02)
+                        return time.monotonic()
+
+                    gateway.waiting, started = 3, time.monotonic()
+                    async with asyncio.timeout(90):
+                        took = await asyncio.gather(patched(), *map(pushed, streams))
+        names = ("/scale patched", "pushed by a", "pushed by b")
+        for name, at in zip(names, took, strict=True):
+            control_plane.measured(
+                capsys, f"{name} {at - started:.2f} s after the request at the gateway"
+            )
