@@ -5,6 +5,7 @@ Runs where KUBEBUILDER_ASSETS names a folder with kube-apiserver and etcd.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from tests.e2e import control_plane, installation
@@ -16,6 +17,8 @@ pytestmark = control_plane.MARKS
 MANIFESTS = installation.ROOT / "manifests"
 CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/variantautoscalings.llmd.ai"
 COSTS = f"/api/v1/namespaces/{SYSTEM}/configmaps/accelerator-unit-costs"
+CLASSES = f"/api/v1/namespaces/{SYSTEM}/configmaps/service-classes-config"
+FENCE = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies/variant-adapter-fence"
 
 
 async def test_the_emulated_overlay_is_applied_by_one_call(tmp_path: Path) -> None:
@@ -38,8 +41,8 @@ async def test_the_emulated_overlay_is_applied_by_one_call(tmp_path: Path) -> No
         )  # fmt: skip
 
 
-async def test_an_upgrade_keeps_prices_and_variants(tmp_path: Path) -> None:
-    """From an older CRD: fields come, a price of somebody stays, and so do the variants."""
+async def test_an_upgrade_keeps_prices_targets_and_variants(tmp_path: Path) -> None:
+    """From an older version, whose base had the ConfigMaps: fields come, and what people wrote stays."""
     async with control_plane.running(tmp_path) as plane:
         found = Installation(plane)
         (older,) = worlds.manifests("crd/variantautoscalings.yaml")
@@ -48,18 +51,15 @@ async def test_an_upgrade_keeps_prices_and_variants(tmp_path: Path) -> None:
         older["metadata"].pop("labels")
         await found.apply(older)
         await found.kubectl("apply", "-k", str(MANIFESTS / "base"))
-        await found.kubectl("create", "-f", str(MANIFESTS / "samples/configmaps.yaml"))
-        price = '{"data": {"A100": "{\\"device\\": \\"A100\\", \\"cost\\": \\"7\\"}"}}'
-        await found.kubectl(
-            "patch",
-            "configmap",
-            "accelerator-unit-costs",
-            "-n",
-            SYSTEM,
-            "--type=merge",
-            "-p",
-            price,
-        )
+        # As a part of the base they were applied, not created.
+        await found.kubectl("apply", "-f", str(MANIFESTS / "samples/configmaps.yaml"))
+        price = {"A100": json.dumps({"device": "A100", "cost": "7"})}
+        target = {"mine": "name: mine\npriority: 3\ndata: [{model: m, slo-tpot: 31}]"}
+        for name, data in (("accelerator-unit-costs", price), ("service-classes-config", target)):
+            patch = json.dumps({"data": data})
+            await found.kubectl(
+                "patch", "configmap", name, "-n", SYSTEM, "--type=merge", "-p", patch
+            )
         await plane.create("/api/v1/namespaces", {"metadata": {"name": "team-a"}})
 
         async def established() -> bool:
@@ -67,9 +67,12 @@ async def test_an_upgrade_keeps_prices_and_variants(tmp_path: Path) -> None:
 
         await until(established, what="the CRD")
         await plane.create(VARIANTS, worlds.variant("v"))
-        before = await found.get(COSTS)
-        await found.kubectl("apply", "-k", str(MANIFESTS / "overlays/limited"))
-        assert (await found.get(COSTS))["data"] == before["data"]
+        before = [(await found.get(path))["data"] for path in (COSTS, CLASSES)]
+        assert before[0]["A100"] == price["A100"]
+        assert before[1]["mine"] == target["mine"]
+        for overlay in ("overlays/limited", "overlays/actuate", "base"):
+            await found.kubectl("apply", "-k", str(MANIFESTS / overlay))
+            assert [(await found.get(path))["data"] for path in (COSTS, CLASSES)] == before
         assert await found.get(f"{VARIANTS}/v") is not None
         now = (await found.get(CRD))["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
         assert "history" in now["properties"]["status"]["properties"]
@@ -80,14 +83,17 @@ async def test_uninstalling_keeps_variants_and_prices(tmp_path: Path) -> None:
     async with installation.running(tmp_path) as found:
         await found.kubectl("apply", "-k", str(MANIFESTS / "overlays/actuate"))
         await found.deploy("v", 1)
+        assert await found.get(FENCE) is not None
         remove = ("delete", "--ignore-not-found", "-k", str(MANIFESTS / "uninstall"))
         await found.kubectl(*remove)
         assert await found.get(installation.API_SERVICE) is not None
         part_of = "app.kubernetes.io/part-of=variant-adapter"
         await found.kubectl("delete", "apiservices", "-l", part_of)
-        for path in (CRD, f"{VARIANTS}/v", COSTS, f"/api/v1/namespaces/{SYSTEM}"):
+        for path in (CRD, f"{VARIANTS}/v", COSTS, CLASSES, f"/api/v1/namespaces/{SYSTEM}"):
             assert await found.get(path) is not None, path
         for path in (
+            FENCE,
+            FENCE.replace("policies", "policybindings"),
             installation.API_SERVICE,
             f"/apis/apps/v1/namespaces/{SYSTEM}/deployments/variant-adapter",
             f"{installation.RBAC}/clusterroles/variant-adapter",
