@@ -68,7 +68,7 @@ async def value(stub: Any) -> int | str:
 
 
 async def test_before_the_first_decision_through_leaders_and_withdrawal(tmp_path: Path) -> None:
-    """Specs at any time, no value before a decision, none missed by a change of leaders, an error at the end."""
+    """Specs at any time, no value before a decision, none missed while leaders change, error at the end."""
     async with installation.running(tmp_path) as found:
         await found.deploy("v", 1)
         del found.pages.finished["v-0"]  # its pod does not answer yet
