@@ -37,16 +37,22 @@ PLURALS = {
 }
 
 
-async def until(true: Callable[[], Any], *, seconds: float = 90.0, what: str = "it") -> Any:
-    """Wait until a coroutine function gives something true, and give that."""
+async def until(
+    true: Callable[[], Any], *, seconds: float = 180.0, what: str = "it", log: Path | None = None
+) -> Any:
+    """Wait until a coroutine function gives something true, and give that; a failure quotes a log's end."""
     last: Any = None
     try:
         async with asyncio.timeout(seconds):
             while not (last := await true()):  # noqa: ASYNC110 - many things change it
                 await asyncio.sleep(0.3)
     except TimeoutError:
-        raise AssertionError(f"{what} did not come to hold") from None
+        raise AssertionError(f"{what} did not come to hold\n{_end(log)}") from None
     return last
+
+
+def _end(log: Path | None) -> str:
+    return log.read_text()[-4000:] if log else ""
 
 
 class Installation:
@@ -150,6 +156,18 @@ class Installation:
         status = found.get("status") or {}
         number: int | None = (status.get("desiredOptimizedAlloc") or {}).get("numReplicas")
         return number
+
+    async def sized(self, name: str = "v") -> int | None:
+        """Desired replicas once they are more than one; None before.
+
+        Tests take no other number for granted: rates are measured with an error on a busy machine.
+        """
+        number = await self.desired(name) or 0
+        return number if number > 1 else None
+
+    async def served(self, name: str = "v") -> bool:
+        """Whether the metric is served, and wants more than one replica."""
+        return any(int(value) > 1 for value in await self.metric(name))
 
     async def condition(self, kind: str, name: str = "v") -> tuple[str, str, str]:
         """Status, reason and message."""

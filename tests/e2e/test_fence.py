@@ -82,15 +82,15 @@ async def test_a_late_write_of_a_former_leader_is_refused(tmp_path: Path, subres
         async with found.replica("a", *flags, kubeconfig=way.kubeconfig(found.kubeconfig)) as a:
 
             async def settled() -> bool:
-                return await found.replicas() == 2 and await found.desired() == 2
+                return await found.replicas() == await found.sized()
 
-            await until(settled, what=f"two replicas, see {a.log.read_text()}")
+            await until(settled, what="more replicas", log=a.log)
             async with found.replica("b", *flags, port=control_plane.free_port()) as b:
                 await until(b.ready, what="b's readiness")
                 way.holds = lambda method, path: (
                     method == "PATCH" and path.endswith(f"/v/{subresource}")
                 )
-                found.pages.load["v"] = 20.0
+                found.pages.load["v"] = 40.0
                 await until(lambda: _is_set(way), what="a's write")
                 version = await _version(found)
                 found.pages.load["v"] = 6.0

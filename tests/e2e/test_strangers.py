@@ -61,12 +61,9 @@ async def test_identities_cannot_be_made_up(tmp_path: Path) -> None:
         await found.deploy("v", 1)
         found.pages.load["v"] = 6.0
         async with found.replica("a") as replica:
-            await until(replica.ready, what=f"readiness, see {replica.log.read_text()}")
+            await until(replica.ready, what="readiness", log=replica.log)
 
-            async def served() -> bool:
-                return await found.metric() == ["2"]
-
-            await until(served, what="the metric")
+            await until(found.served, what="the metric")
             direct = f"https://127.0.0.1:{found.port}{PATH}"
             bearer = {"Authorization": f"Bearer {await token(found, 'pod')}"}
             # alice has a certificate of the cluster's authority, the others one of the proxy's or its name.
@@ -77,8 +74,8 @@ async def test_identities_cannot_be_made_up(tmp_path: Path) -> None:
                 ("", {"Authorization": "Bearer made-up", **ADMIN}, 401),
                 ("", {"Authorization": "Bearer " + "x" * 7000}, 401),
                 ("alice", ADMIN, 403),
-                ("fp-badcn", ADMIN, 403),
-                ("fp-evil", ADMIN, 403),
+                ("fp-badcn", ADMIN, 401),
+                ("fp-evil", ADMIN, 401),
                 ("fp", {"X-Remote-User": "ann"}, 403),
                 ("fp", ADMIN, 200),
             ):
@@ -116,15 +113,12 @@ async def test_a_reader_reads_its_namespace_alone(tmp_path: Path) -> None:
         async with found.replica("a") as replica:
             await until(replica.ready, what="readiness")
 
-            async def served() -> bool:
-                return await found.metric() == ["2"]
-
-            await until(served, what="the metric")
+            await until(found.served, what="the metric")
             headers = {"Authorization": f"Bearer {await token(found, 'reader')}"}
             ours = context(tmp_path)
             status, text = await get(found.plane.url + PATH, ours, headers)
             assert status == 200, text
-            assert json.loads(text)["items"][0]["value"] == "2"
+            assert int(json.loads(text)["items"][0]["value"]) > 1
             for other in ("kube-system", "default"):
                 path = PATH.replace("team-a", other)
                 assert (await get(found.plane.url + path, ours, headers))[0] == 403
@@ -141,10 +135,7 @@ async def test_a_flood_does_not_hold_up_the_api_server(tmp_path: Path) -> None:
         async with found.replica("a") as replica:
             await until(replica.ready, what="readiness")
 
-            async def served() -> bool:
-                return await found.metric() == ["2"]
-
-            await until(served, what="the metric")
+            await until(found.served, what="the metric")
 
             async def silent(data: bytes) -> None:
                 with contextlib.suppress(OSError):
@@ -165,9 +156,9 @@ async def test_a_flood_does_not_hold_up_the_api_server(tmp_path: Path) -> None:
                 await asyncio.gather(*(silent(each) for _ in range(100)))
             flood = asyncio.gather(*(slow() for _ in range(100)))
             for _ in range(10):
-                assert await found.metric() == ["2"]
+                assert await found.served()
             await flood
-            assert await found.metric() == ["2"]
+            assert await found.served()
             assert await replica.ready()
             assert replica.process.returncode is None
             lines = replica.log.read_text().splitlines()
@@ -186,7 +177,7 @@ async def test_the_metrics_port_asks_the_cluster(tmp_path: Path, path: str) -> N
             pytest.skip("this machine has no address beside loopback")
         async with found.replica("a", *flags) as replica:
             replica.url = f"http://127.0.0.1:{port}"
-            await until(replica.ready, what=f"readiness, see {replica.log.read_text()}")
+            await until(replica.ready, what="readiness", log=replica.log)
             url = f"http://{address}:{port}"
             plain = context(tmp_path)
             assert (await get(f"{url}/readyz", plain))[0] == 200
