@@ -39,9 +39,11 @@ async def test_status_columns_metric_and_explanation(tmp_path: Path) -> None:
             await until(found.sized, what="more replicas")
             await until(lambda: available(found), what="the APIService")
             header, row = (await found.kubectl("get", "va", "-n", "team-a")).splitlines()
-            assert header.split()[:7] == [
-                "NAME", "MODEL", "ACCELERATOR", "CURRENTREPLICAS", "OPTIMIZED", "METRICSREADY", "AGE",
+            assert header.split() == [
+                "NAME", "MODEL", "ACCELERATOR", "CURRENTREPLICAS", "OPTIMIZED", "SHARE",
+                "METRICSREADY", "AGE",
             ]  # fmt: skip
+            # A variant alone has no share of a group.
             name, model, accelerator, _, optimized, ready, _ = row.split()
             assert (name, model, accelerator) == ("v", "default/default", "A100")
             assert (int(optimized) > 1, ready) == (True, "True")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -44,6 +45,9 @@ DISCOVERY = {
         ("variantautoscalings/status", "VariantAutoscaling"),
     ],
 }
+_PAIRS = re.compile(r"(?<!\\)(\\\\)*\\u[dD][89a-fA-F]")
+"""Escapes that JSON has and YAML has not."""
+
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 
@@ -173,6 +177,12 @@ class KubernetesApi(ObjectStore):
                 return web.Response(body=entrance.odd_line + b"\n")
             return await kubernetes_watch.watch(
                 self, path, request, streams=entrance.streams, bookmarked=self._bookmarked
+            )
+        if request.content_type == "application/apply-patch+yaml" and _PAIRS.search(
+            await request.text()
+        ):
+            raise StatusError(
+                400, "error decoding YAML: found invalid Unicode character escape code"
             )
         body = await request.json() if request.body_exists else None
         found = self._act(entrance, path, body, request)
