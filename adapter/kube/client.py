@@ -333,8 +333,8 @@ def encoded(document: object) -> bytes:
     return _ESCAPED.sub(_escape, json.dumps(document, ensure_ascii=False)).encode()
 
 
-def _escape(found: re.Match[str]) -> str:
-    code = ord(found.group())
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match.group())
     return f"\\u{0xFFFD if 0xD800 <= code <= 0xDFFF else code:04x}"
 
 

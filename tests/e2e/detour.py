@@ -105,17 +105,17 @@ class Detour:
 @contextlib.asynccontextmanager
 async def running(plane: ControlPlane) -> AsyncIterator[Detour]:
     """A detour to a control plane."""
-    found = Detour(plane)
+    way = Detour(plane)
     app = web.Application(client_max_size=8 * 2**20)
-    app.router.add_route("*", "/{path:.*}", found.handle)
+    app.router.add_route("*", "/{path:.*}", way.handle)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(plane.folder / "kas.crt", plane.folder / "kas.key")
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-    found.url = f"https://127.0.0.1:{runner.addresses[0][1]}"
+    way.url = f"https://127.0.0.1:{runner.addresses[0][1]}"
     try:
-        yield found
+        yield way
     finally:
-        await found.close()
+        await way.close()
         await runner.cleanup()

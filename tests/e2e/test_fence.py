@@ -16,10 +16,10 @@ ACTUATE = installation.ROOT / "manifests/overlays/actuate"
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/variant-adapter"
 
 
-async def actuating(found: Installation) -> None:
+async def actuating(cluster: Installation) -> None:
     """Apply what the overlay adds to the base."""
-    await found.kubectl("apply", "-f", str(ACTUATE / "scale.yaml"))
-    await found.kubectl("apply", "-f", str(ACTUATE / "fence.yaml"))
+    await cluster.kubectl("apply", "-f", str(ACTUATE / "scale.yaml"))
+    await cluster.kubectl("apply", "-f", str(ACTUATE / "fence.yaml"))
 
 
 async def patched(api: client.Cluster, replicas: int, manager: str) -> bool:
@@ -39,11 +39,11 @@ async def patched(api: client.Cluster, replicas: int, manager: str) -> bool:
 
 async def test_the_policy_compares_patches_with_the_lease(tmp_path: Path) -> None:
     """Of the adapter's patches only those of the present transition pass; of all others, each."""
-    async with installation.running(tmp_path) as found:
-        await found.workload("v", 1)
-        await actuating(found)
-        path = found.plane.kubeconfig("people", "admin", ["system:masters"])
-        async with client.connected(found.kubeconfig) as ours, client.connected(path) as admin:
+    async with installation.running(tmp_path) as cluster:
+        await cluster.workload("v", 1)
+        await actuating(cluster)
+        path = cluster.plane.kubeconfig("people", "admin", ["system:masters"])
+        async with client.connected(cluster.kubeconfig) as ours, client.connected(path) as admin:
             # Without a Lease the policy holds up nobody.
             assert await patched(admin, 2, "kubectl-scale")
             assert await patched(ours, 3, "variant-adapter-0")
@@ -65,38 +65,38 @@ async def test_the_policy_compares_patches_with_the_lease(tmp_path: Path) -> Non
             await until(compared, what="the policy")
             for former in ("variant-adapter-70", "variant-adapter-", "variant-adapter", "kubectl"):
                 assert not await patched(ours, 5, former), former
-            assert await found.replicas() in {3, 4}
+            assert await cluster.replicas() in {3, 4}
             assert await patched(ours, 6, "variant-adapter-7")
             assert await patched(admin, 7, "variant-adapter-6")
-            assert await found.replicas() == 7
+            assert await cluster.replicas() == 7
 
 
 @pytest.mark.parametrize("subresource", ["scale", "status"])
 async def test_a_late_write_of_a_former_leader_is_refused(tmp_path: Path, subresource: str) -> None:
     """A leader is cut off while its PATCH is on the way; it arrives once another leads and has decided."""
-    async with installation.running(tmp_path) as found, detour.running(found.plane) as way:
-        await actuating(found)
-        await found.deploy("v", 1, allows_scale=True)
-        found.pages.load["v"] = 6.0
+    async with installation.running(tmp_path) as cluster, detour.running(cluster.plane) as way:
+        await actuating(cluster)
+        await cluster.deploy("v", 1, allows_scale=True)
+        cluster.pages.load["v"] = 6.0
         flags = ("--actuate=scale",)
-        async with found.replica("a", *flags, kubeconfig=way.kubeconfig(found.kubeconfig)) as a:
+        async with cluster.replica("a", *flags, kubeconfig=way.kubeconfig(cluster.kubeconfig)) as a:
 
             async def settled() -> bool:
-                return await found.replicas() == await found.sized()
+                return await cluster.replicas() == await cluster.sized()
 
             await until(settled, what="more replicas", log=a.log)
-            async with found.replica("b", *flags, port=control_plane.free_port()) as b:
+            async with cluster.replica("b", *flags, port=control_plane.free_port()) as b:
                 await until(b.ready, what="b's readiness")
                 way.holds = lambda method, path: (
                     method == "PATCH" and path.endswith(f"/v/{subresource}")
                 )
-                found.pages.load["v"] = 40.0
+                cluster.pages.load["v"] = 40.0
                 await until(lambda: _is_set(way), what="a's write")
-                version = await _version(found)
-                found.pages.load["v"] = 6.0
+                version = await _version(cluster)
+                cluster.pages.load["v"] = 6.0
 
                 async def decided() -> bool:
-                    return await b.leads() and await _version(found) != version
+                    return await b.leads() and await _version(cluster) != version
 
                 await until(decided, what="b's leadership and first status")
                 way.let_go.set()
@@ -105,8 +105,8 @@ async def test_a_late_write_of_a_former_leader_is_refused(tmp_path: Path, subres
                 assert status in {409, 422}
 
 
-async def _version(found: Installation) -> str:
-    version: str = (await found.get(f"{installation.VARIANTS}/v"))["metadata"]["resourceVersion"]
+async def _version(cluster: Installation) -> str:
+    version: str = (await cluster.get(f"{installation.VARIANTS}/v"))["metadata"]["resourceVersion"]
     return version
 
 

@@ -62,27 +62,27 @@ REFUSED: tuple[tuple[str, dict[str, Any]], ...] = (
 
 async def test_explain_has_a_text_for_fields(tmp_path: Path) -> None:
     """`kubectl explain va…` prints the type and the description that the manifest has."""
-    async with installation.running(tmp_path) as found:
+    async with installation.running(tmp_path) as cluster:
 
         async def discovered() -> bool:
-            discovery = await found.get("/openapi/v3") or {}
+            discovery = await cluster.get("/openapi/v3") or {}
             return "apis/llmd.ai/v1alpha1" in discovery.get("paths", ())
 
         await until(discovered, what="the schema among those of the API server")
         for field in EXPLAINED:
             name = f"va.{field}" if field else "va"
-            text = await found.kubectl("explain", name)
+            text = await cluster.kubectl("explain", name)
             _, _, said = text.partition("DESCRIPTION:")
             assert said.strip(), text
             assert "<empty>" not in said, text
-        tree = await found.kubectl("explain", "va", "--recursive")
+        tree = await cluster.kubectl("explain", "va", "--recursive")
         assert "perSqrtRequest" in tree
 
 
 async def test_schema_and_rules_refuse(tmp_path: Path) -> None:
     """Every odd spec is refused with 422 and its field or rule; what is good is created as it was written."""
-    async with installation.running(tmp_path) as found:
-        path = found.plane.kubeconfig("people", "admin", ["system:masters"])
+    async with installation.running(tmp_path) as cluster:
+        path = cluster.plane.kubeconfig("people", "admin", ["system:masters"])
         async with client.connected(path) as people:
             for number, (says, spec) in enumerate(REFUSED):
                 with pytest.raises(errors.ApiError) as caught:
@@ -97,7 +97,7 @@ async def test_schema_and_rules_refuse(tmp_path: Path) -> None:
                     "POST", VARIANTS, body=item, query=(("fieldValidation", "Strict"),)
                 )
             await people.request("POST", VARIANTS, body=worlds.variant("v"))
-            spec = (await found.get(f"{VARIANTS}/v"))["spec"]
+            spec = (await cluster.get(f"{VARIANTS}/v"))["spec"]
             (entry,) = spec["modelProfile"]["accelerators"]
             assert entry["maxBatchSize"] == 4
             # A spec that was good is not made bad by an update.
@@ -111,24 +111,24 @@ async def test_schema_and_rules_refuse(tmp_path: Path) -> None:
 
 async def test_each_owns_its_fields(tmp_path: Path) -> None:
     """Who applies the spec and the adapter, who applies the status, never conflict nor undo each other."""
-    async with installation.running(tmp_path) as found:
-        await found.workload("v", 1)
-        found.pages.finished["v-0"] = 0.0
-        found.pages.load["v"] = 6.0
+    async with installation.running(tmp_path) as cluster:
+        await cluster.workload("v", 1)
+        cluster.pages.finished["v-0"] = 0.0
+        cluster.pages.load["v"] = 6.0
         item = worlds.variant("v")
         item["metadata"]["annotations"] = {
-            "llmd.ai/metrics-endpoints": f"http://127.0.0.1:{found.pages.port}/pods/v-0"
+            "llmd.ai/metrics-endpoints": f"http://127.0.0.1:{cluster.pages.port}/pods/v-0"
         }
         file = tmp_path / "v.yaml"
         apply = ("apply", "--server-side", "--field-manager=people", "-f", str(file))
         file.write_text(yaml.safe_dump(item))
-        await found.kubectl(*apply)
-        async with found.replica("a") as replica:
-            await until(found.sized, what="the decision", log=replica.log)
+        await cluster.kubectl(*apply)
+        async with cluster.replica("a") as replica:
+            await until(cluster.sized, what="the decision", log=replica.log)
             item["spec"]["maxReplicas"] = 7
             file.write_text(yaml.safe_dump(item))
-            await found.kubectl(*apply)
-            text = await found.kubectl(
+            await cluster.kubectl(*apply)
+            text = await cluster.kubectl(
                 "get", "va", "v", "-n", "team-a", "-o", "json", "--show-managed-fields"
             )
             now = json.loads(text)
@@ -143,9 +143,9 @@ async def test_each_owns_its_fields(tmp_path: Path) -> None:
             assert set(owners) == {"people", "variant-adapter"}
 
             async def bounded() -> bool:
-                status = (await found.get(f"{VARIANTS}/v"))["status"]
+                status = (await cluster.get(f"{VARIANTS}/v"))["status"]
                 return bool(status["observedGeneration"] == 2)
 
             await until(bounded, what="the generation after the change")
-        wide = await found.kubectl("get", "va", "-A", "-o", "wide")
+        wide = await cluster.kubectl("get", "va", "-A", "-o", "wide")
         assert "TARGET" in wide.splitlines()[0]

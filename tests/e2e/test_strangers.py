@@ -46,26 +46,26 @@ def context(folder: Path, certificate: str = "") -> ssl.SSLContext:
     return made
 
 
-async def token(found: Installation, name: str) -> str:
+async def token(cluster: Installation, name: str) -> str:
     """A token of a service account of team-a that no role is bound to."""
     accounts = "/api/v1/namespaces/team-a/serviceaccounts"
-    await found.plane.create(accounts, {"metadata": {"name": name}})
+    await cluster.plane.create(accounts, {"metadata": {"name": name}})
     request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
-    made = await found.plane.create(f"{accounts}/{name}/token", request)
+    made = await cluster.plane.create(f"{accounts}/{name}/token", request)
     return str(made["status"]["token"])
 
 
 async def test_identities_cannot_be_made_up(tmp_path: Path) -> None:
     """X-Remote-User counts with the front proxy's certificate alone, here and through the API server."""
-    async with installation.running(tmp_path) as found:
-        await found.deploy("v", 1)
-        found.pages.load["v"] = 6.0
-        async with found.replica("a") as replica:
+    async with installation.running(tmp_path) as cluster:
+        await cluster.deploy("v", 1)
+        cluster.pages.load["v"] = 6.0
+        async with cluster.replica("a") as replica:
             await until(replica.ready, what="readiness", log=replica.log)
 
-            await until(found.served, what="the metric")
-            direct = f"https://127.0.0.1:{found.port}{PATH}"
-            bearer = {"Authorization": f"Bearer {await token(found, 'pod')}"}
+            await until(cluster.served, what="the metric")
+            direct = f"https://127.0.0.1:{cluster.port}{PATH}"
+            bearer = {"Authorization": f"Bearer {await token(cluster, 'pod')}"}
             # alice has a certificate of the cluster's authority, the others one of the proxy's or its name.
             for certificate, headers, code in (
                 ("", {}, 403),
@@ -82,20 +82,24 @@ async def test_identities_cannot_be_made_up(tmp_path: Path) -> None:
                 found_code, text = await get(direct, context(tmp_path, certificate), headers)
                 assert found_code == code, (certificate, headers, text)
                 assert code == 200 or "desired" not in json.loads(text).get("metadata", {})
-            # The API server takes such headers off, and passes on who it has found.
-            status, text = await get(found.plane.url + PATH, found.plane.context("alice"), ADMIN)
+            # The API server takes such headers off, and passes on who it has cluster.
+            status, text = await get(
+                cluster.plane.url + PATH, cluster.plane.context("alice"), ADMIN
+            )
             assert status == 403, text
             assert '"alice"' in text.replace("\\", "")
-            status, text = await get(found.plane.url + PATH, context(tmp_path), {**bearer, **ADMIN})
+            status, text = await get(
+                cluster.plane.url + PATH, context(tmp_path), {**bearer, **ADMIN}
+            )
             assert status == 403, text
             assert "system:serviceaccount:team-a:pod" in text
 
 
 async def test_a_reader_reads_its_namespace_alone(tmp_path: Path) -> None:
     """The rights on external metrics are those of RBAC, namespace by namespace, through the API server."""
-    async with installation.running(tmp_path) as found:
-        await found.deploy("v", 1)
-        found.pages.load["v"] = 6.0
+    async with installation.running(tmp_path) as cluster:
+        await cluster.deploy("v", 1)
+        cluster.pages.load["v"] = 6.0
         rule = {
             "apiGroups": ["external.metrics.k8s.io"],
             "resources": ["*"],
@@ -103,50 +107,50 @@ async def test_a_reader_reads_its_namespace_alone(tmp_path: Path) -> None:
         }
         metadata = {"name": "reader", "namespace": "team-a"}
         where = f"{RBAC}/namespaces/team-a"
-        await found.plane.create(f"{where}/roles", {"metadata": metadata, "rules": [rule]})
+        await cluster.plane.create(f"{where}/roles", {"metadata": metadata, "rules": [rule]})
         binding = {
             "metadata": metadata,
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader"},
             "subjects": [{"kind": "ServiceAccount", "name": "reader", "namespace": "team-a"}],
         }
-        await found.plane.create(f"{where}/rolebindings", binding)
-        async with found.replica("a") as replica:
+        await cluster.plane.create(f"{where}/rolebindings", binding)
+        async with cluster.replica("a") as replica:
             await until(replica.ready, what="readiness")
 
-            await until(found.served, what="the metric")
-            headers = {"Authorization": f"Bearer {await token(found, 'reader')}"}
+            await until(cluster.served, what="the metric")
+            headers = {"Authorization": f"Bearer {await token(cluster, 'reader')}"}
             ours = context(tmp_path)
-            status, text = await get(found.plane.url + PATH, ours, headers)
+            status, text = await get(cluster.plane.url + PATH, ours, headers)
             assert status == 200, text
             assert int(json.loads(text)["items"][0]["value"]) > 1
             for other in ("kube-system", "default"):
                 path = PATH.replace("team-a", other)
-                assert (await get(found.plane.url + path, ours, headers))[0] == 403
-            odd = f"{found.plane.url}{PATH.partition('?')[0]}?labelSelector="
+                assert (await get(cluster.plane.url + path, ours, headers))[0] == 403
+            odd = f"{cluster.plane.url}{PATH.partition('?')[0]}?labelSelector="
             assert (await get(f"{odd}{'%20' * 4000}", ours))[0] in {401, 403}
             assert (await get(f"{odd}x%3E{'9' * 4000}", ours, headers))[0] == 400
 
 
 async def test_a_flood_does_not_hold_up_the_api_server(tmp_path: Path) -> None:
     """Silent, slow and anonymous connections by the hundreds: the aggregation layer is answered meanwhile."""
-    async with installation.running(tmp_path) as found, contextlib.AsyncExitStack() as stack:
-        await found.deploy("v", 1)
-        found.pages.load["v"] = 6.0
-        async with found.replica("a") as replica:
+    async with installation.running(tmp_path) as cluster, contextlib.AsyncExitStack() as stack:
+        await cluster.deploy("v", 1)
+        cluster.pages.load["v"] = 6.0
+        async with cluster.replica("a") as replica:
             await until(replica.ready, what="readiness")
 
-            await until(found.served, what="the metric")
+            await until(cluster.served, what="the metric")
 
             async def silent(data: bytes) -> None:
                 with contextlib.suppress(OSError):
-                    _, writer = await asyncio.open_connection("127.0.0.1", found.port)
+                    _, writer = await asyncio.open_connection("127.0.0.1", cluster.port)
                     stack.callback(writer.close)
                     writer.write(data)
 
             async def slow() -> None:
                 with contextlib.suppress(OSError):
                     _, writer = await asyncio.open_connection(
-                        "127.0.0.1", found.port, ssl=context(tmp_path), ssl_handshake_timeout=300
+                        "127.0.0.1", cluster.port, ssl=context(tmp_path), ssl_handshake_timeout=300
                     )
                     stack.callback(writer.transport.abort)
                     writer.write(b"GET / HTTP/1.1\r\nX-A: ")
@@ -156,9 +160,9 @@ async def test_a_flood_does_not_hold_up_the_api_server(tmp_path: Path) -> None:
                 await asyncio.gather(*(silent(each) for _ in range(100)))
             flood = asyncio.gather(*(slow() for _ in range(100)))
             for _ in range(10):
-                assert await found.served()
+                assert await cluster.served()
             await flood
-            assert await found.served()
+            assert await cluster.served()
             assert await replica.ready()
             assert replica.process.returncode is None
             lines = replica.log.read_text().splitlines()
@@ -168,24 +172,24 @@ async def test_a_flood_does_not_hold_up_the_api_server(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["/metrics", "/variants", "/variants/team-a/v", "/ui/"])
 async def test_the_metrics_port_asks_the_cluster(tmp_path: Path, path: str) -> None:
     """Off loopback, pages of all tenants need a token with the right to the URL; health needs none."""
-    async with installation.running(tmp_path) as found:
-        await found.deploy("v", 1)
+    async with installation.running(tmp_path) as cluster:
+        await cluster.deploy("v", 1)
         port = control_plane.free_port()
         flags = ("--metrics-host=0.0.0.0", f"--metrics-port={port}")
         address = await _own_address()
         if address is None:
             pytest.skip("this machine has no address beside loopback")
-        async with found.replica("a", *flags) as replica:
+        async with cluster.replica("a", *flags) as replica:
             replica.url = f"http://127.0.0.1:{port}"
             await until(replica.ready, what="readiness", log=replica.log)
             url = f"http://{address}:{port}"
             plain = context(tmp_path)
             assert (await get(f"{url}/readyz", plain))[0] == 200
             assert (await get(url + path, plain))[0] in {401, 403}
-            bearer = {"Authorization": f"Bearer {await token(found, 'pod')}"}
+            bearer = {"Authorization": f"Bearer {await token(cluster, 'pod')}"}
             for headers in (bearer, {**bearer, **ADMIN}, ADMIN, {"X-Forwarded-For": "127.0.0.1"}):
                 assert (await get(url + path, plain, headers))[0] in {401, 403}, headers
-            await found.kubectl(
+            await cluster.kubectl(
                 "create", "clusterrolebinding", "pod",
                 "--clusterrole=variant-adapter-metrics-reader", "--serviceaccount=team-a:pod",
             )  # fmt: skip

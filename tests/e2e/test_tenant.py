@@ -62,7 +62,7 @@ ANNOTATIONS = sorted(
 )
 
 
-async def tenant(found: Installation) -> Path:
+async def tenant(cluster: Installation) -> Path:
     """A kubeconfig of somebody who may do everything with variants of team-a, and nothing else."""
     rights = {
         "apiGroups": ["llmd.ai"],
@@ -71,14 +71,14 @@ async def tenant(found: Installation) -> Path:
     }
     metadata = {"name": "tenant", "namespace": "team-a"}
     where = f"{RBAC}/namespaces/team-a"
-    await found.plane.create(f"{where}/roles", {"metadata": metadata, "rules": [rights]})
+    await cluster.plane.create(f"{where}/roles", {"metadata": metadata, "rules": [rights]})
     binding = {
         "metadata": metadata,
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "tenant"},
         "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "ann"}],
     }
-    await found.plane.create(f"{where}/rolebindings", binding)
-    return found.plane.kubeconfig("tenant", "ann", [])
+    await cluster.plane.create(f"{where}/rolebindings", binding)
+    return cluster.plane.kubeconfig("tenant", "ann", [])
 
 
 def variant(name: str, notes: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
@@ -89,10 +89,10 @@ def variant(name: str, notes: dict[str, str] | None = None, **spec: Any) -> dict
 
 async def test_the_api_refuses_what_it_should(tmp_path: Path) -> None:
     """Paths, kinds, versions and sizes by the schema; status, scale, consent and metrics by RBAC."""
-    async with installation.running(tmp_path) as found:
-        await found.deploy("v", 1)
-        await found.workload("victim", 3)
-        async with client.connected(await tenant(found)) as ann:
+    async with installation.running(tmp_path) as cluster:
+        await cluster.deploy("v", 1)
+        await cluster.workload("victim", 3)
+        async with client.connected(await tenant(cluster)) as ann:
             profiles = [worlds.variant("p") for _ in PROFILES]
             for item, part in zip(profiles, PROFILES, strict=True):
                 item["spec"]["modelProfile"]["accelerators"][0].update(part)
@@ -123,25 +123,25 @@ async def test_the_api_refuses_what_it_should(tmp_path: Path) -> None:
 
 async def test_scaling_needs_a_consent_that_a_tenant_cannot_give(tmp_path: Path) -> None:
     """With every right of the overlay: nothing is patched until the owner of the workload allows it."""
-    async with installation.running(tmp_path) as found:
+    async with installation.running(tmp_path) as cluster:
         for name in ("scale.yaml", "fence.yaml"):
-            await found.kubectl("apply", "-f", str(ACTUATE / name))
-        await found.deploy("v", 1)
-        await found.workload("victim", 3)
+            await cluster.kubectl("apply", "-f", str(ACTUATE / name))
+        await cluster.deploy("v", 1)
+        await cluster.workload("victim", 3)
         async with (
-            client.connected(await tenant(found)) as ann,
-            found.replica("a", "--actuate=scale") as replica,
+            client.connected(await tenant(cluster)) as ann,
+            cluster.replica("a", "--actuate=scale") as replica,
         ):
             await until(replica.ready, what="readiness", log=replica.log)
             notes = {
                 **SCALING,
-                "llmd.ai/metrics-endpoints": f"http://127.0.0.1:{found.pages.port}/pods/victim-0",
+                "llmd.ai/metrics-endpoints": f"http://127.0.0.1:{cluster.pages.port}/pods/victim-0",
             }
-            found.pages.finished["victim-0"] = 0.0
+            cluster.pages.finished["victim-0"] = 0.0
             await ann.request("POST", VARIANTS, body=variant("victim", notes))
 
             async def denied() -> bool:
-                return (await found.condition("TargetResolved", "victim"))[1] == "ScaleNotAllowed"
+                return (await cluster.condition("TargetResolved", "victim"))[1] == "ScaleNotAllowed"
 
             await until(denied, what="the refusal")
             # Another's target, however it is spelled.
@@ -151,52 +151,52 @@ async def test_scaling_needs_a_consent_that_a_tenant_cannot_give(tmp_path: Path)
                 await ann.request("POST", VARIANTS, body=item)
 
                 async def conflict(name: str = f"w{number}") -> bool:
-                    return (await found.condition("TargetResolved", name))[1] == "TargetConflict"
+                    return (await cluster.condition("TargetResolved", name))[1] == "TargetConflict"
 
                 await until(conflict, what=f"the conflict of {spelling}")
-            assert await found.replicas("victim") == 3
-            assert await found.replicas("v") == 1
-            await found.kubectl(
+            assert await cluster.replicas("victim") == 3
+            assert await cluster.replicas("v") == 1
+            await cluster.kubectl(
                 "annotate", "deployment", "victim", "-n", "team-a", "llmd.ai/allow-scale=true"
             )
 
             async def scaled() -> bool:
-                return await found.replicas("victim") < 3
+                return await cluster.replicas("victim") < 3
 
             await until(scaled, what="the scaling with consent")
-            assert await found.replicas("v") == 1
+            assert await cluster.replicas("v") == 1
 
 
 async def test_odd_annotations_of_a_tenant_touch_no_other_variant(tmp_path: Path) -> None:
     """Each is a condition of its own variant, and the others are decided as ever, before and after."""
     odd = [*NOTES, *((name, text) for name in ANNOTATIONS for text in SHAPES)]
-    async with installation.running(tmp_path) as found:
-        await found.deploy("v", 1)
-        found.pages.load["v"] = 6.0
-        async with client.connected(await tenant(found)) as ann, found.replica("a") as replica:
+    async with installation.running(tmp_path) as cluster:
+        await cluster.deploy("v", 1)
+        cluster.pages.load["v"] = 6.0
+        async with client.connected(await tenant(cluster)) as ann, cluster.replica("a") as replica:
             await until(replica.ready, what="readiness")
             for number, (name, text) in enumerate(odd):
-                await found.workload(f"a{number}", 1)
+                await cluster.workload(f"a{number}", 1)
                 await ann.request("POST", VARIANTS, body=variant(f"a{number}", {name: text}))
 
-            async def judged() -> bool:
-                items = (await found.get(VARIANTS))["items"]
+            async def assessed() -> bool:
+                items = (await cluster.get(VARIANTS))["items"]
                 return all((item.get("status") or {}).get("conditions") for item in items)
 
-            await until(found.sized, what="the decision for v")
-            await until(judged, seconds=180, what="a condition of each")
+            await until(cluster.sized, what="the decision for v")
+            await until(assessed, seconds=180, what="a condition of each")
             accepted = []
             for number, (name, _) in enumerate(odd):
-                status, reason, message = await found.condition("OptimizationReady", f"a{number}")
+                status, reason, message = await cluster.condition("OptimizationReady", f"a{number}")
                 if (status, reason) != ("False", "InvalidConfiguration") or name not in message:
                     accepted.append((number, name, status, reason, message))
                 assert len(message) < 2000
             assert accepted == []
-            before = await found.desired() or 0
-            found.pages.load["v"] = 40.0
+            before = await cluster.desired() or 0
+            cluster.pages.load["v"] = 40.0
 
             async def more() -> bool:
-                return (await found.desired() or 0) > before
+                return (await cluster.desired() or 0) > before
 
             await until(more, what="the next decision for v")
             assert replica.process.returncode is None
@@ -219,7 +219,7 @@ async def test_addresses_of_a_tenant_are_not_visited(tmp_path: Path) -> None:
     async with (
         TestServer(app, host="127.0.0.2") as hidden,
         TestServer(way, host="127.0.0.1") as passing,
-        installation.running(tmp_path) as found,
+        installation.running(tmp_path) as cluster,
     ):
         rows = {
             "direct": f"http://127.0.0.2:{hidden.port}/metrics",
@@ -227,24 +227,24 @@ async def test_addresses_of_a_tenant_are_not_visited(tmp_path: Path) -> None:
             "mapped": f"http://[::ffff:127.0.0.2]:{hidden.port}/metrics",
             "named": f"http://localhost:{hidden.port}/metrics",
             "user": f"http://127.0.0.1:{hidden.port}@127.0.0.2:{hidden.port}/metrics",
-            "api": f"{found.plane.url.replace('127.0.0.1', '127.0.0.2')}/metrics",
+            "api": f"{cluster.plane.url.replace('127.0.0.1', '127.0.0.2')}/metrics",
             "redirect": f"http://127.0.0.1:{passing.port}/metrics",
         }
-        async with client.connected(await tenant(found)) as ann, found.replica("a") as replica:
+        async with client.connected(await tenant(cluster)) as ann, cluster.replica("a") as replica:
             await until(replica.ready, what="readiness")
             for name, url in rows.items():
-                await found.workload(name, 1)
+                await cluster.workload(name, 1)
                 notes = {known.ENDPOINTS: url}
                 await ann.request("POST", VARIANTS, body=variant(name, notes))
             for name in rows:
 
                 async def refused(name: str = name) -> bool:
-                    ready = (await found.condition("OptimizationReady", name))[0]
-                    collected = (await found.condition("MetricsAvailable", name))[0]
+                    ready = (await cluster.condition("OptimizationReady", name))[0]
+                    collected = (await cluster.condition("MetricsAvailable", name))[0]
                     return "False" in {ready, collected}
 
                 await until(refused, what=f"the condition of {name}")
             assert seen == []
-            said = str((await found.get(VARIANTS))["items"])
+            said = str((await cluster.get(VARIANTS))["items"])
             assert secret not in said
             assert secret not in replica.log.read_text()

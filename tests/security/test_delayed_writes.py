@@ -84,8 +84,8 @@ async def test_a_patch_of_a_former_leader_is_refused_where_nothing_changed(tmp_p
         world.load["v"] = 60.0
 
         def target() -> dict[str, Any]:
-            found: dict[str, Any] = world.api.get(APPS, "deployments", "team-a", "v")
-            return found
+            deployment: dict[str, Any] = world.api.get(APPS, "deployments", "team-a", "v")
+            return deployment
 
         async with (
             world.replica("a", actuate_scale=True) as (_, way),
@@ -126,8 +126,8 @@ async def test_a_patch_of_a_former_leader_scales_nothing(tmp_path: Path) -> None
         world.load["v"] = 60.0
 
         def replicas() -> int:
-            found: int = world.api.get(APPS, "deployments", "team-a", "v")["spec"]["replicas"]
-            return found
+            number: int = world.api.get(APPS, "deployments", "team-a", "v")["spec"]["replicas"]
+            return number
 
         async with (
             world.replica("a", actuate_scale=True) as (_, way),
