@@ -216,11 +216,11 @@ class Collector:
         if item is None:
             return  # removed while its pods were scraped
         started = _started(page, self._clock)
-        verdict = item.plausibility.judge(
+        assessment = item.plausibility.assess(
             endpoint, page, now=now, started=started, batch=_largest_batch(item.source)
         )
-        if verdict.problem:
-            item.window.suspend(endpoint, forget=verdict.forget)
+        if assessment.problem:
+            item.window.suspend(endpoint, forget=assessment.forget)
             return
         before = item.window.sampled_at(endpoint)
         item.window.add(endpoint, page, now=now, started=started)

@@ -328,10 +328,10 @@ class World:
             metrics_port=0,
             keda=keda,
         )
-        async with serving.serving(options, clock=self.clock, planner=planner) as front:
-            yield front, entrance
+        async with serving.serving(options, clock=self.clock, planner=planner) as endpoints:
+            yield endpoints, entrance
 
-    async def metric(self, front: Endpoints, name: str = "v") -> list[str]:
+    async def metric(self, endpoints: Endpoints, name: str = "v") -> list[str]:
         """Values of a variant's metric as the HPA controller gets them, by the APIService's caBundle."""
         bundle = self.ca_bundle().decode()
         context = ssl.create_default_context(cadata=bundle)
@@ -344,7 +344,7 @@ class World:
         async with (
             aiohttp.ClientSession() as session,
             session.get(
-                front.url + path,
+                endpoints.url + path,
                 ssl=context,
                 server_hostname="variant-adapter.variant-adapter-system.svc",
                 headers={"X-Remote-User": HPA_CONTROLLER},
