@@ -283,3 +283,27 @@ def test_slices_of_gpus_are_types_of_their_own() -> None:
     del attributes["profile"]
     item["spec"]["devices"] = [{"name": "gpu-0", "basic": {"attributes": attributes}}]
     assert got(allocated([item], []), H100) == {H100: 1}
+
+
+def test_a_gpu_and_its_slices_are_not_had_together() -> None:
+    """Partitionable devices share the counters of their GPU: a slice takes it, and it takes all slices."""
+
+    def device(name: str, gpu: str, profile: str = "") -> Object:
+        attributes = {"productName": {"string": "NVIDIA H100"}}
+        if profile:
+            attributes["profile"] = {"string": profile}
+        counters = [{"counterSet": gpu, "counters": {}}]
+        return {"name": name, "attributes": attributes, "consumesCounters": counters}
+
+    item = resource_slice("gb", "")
+    item["spec"]["devices"] = [
+        device(f"gpu-{gpu}{part}", f"counters-{gpu}", "1g.10gb" if part else "")
+        for gpu in (0, 1)
+        for part in ("", "-mig-0", "-mig-1")
+    ]
+    whole, slices = "NVIDIA-H100", "NVIDIA-H100-MIG-1g.10gb"
+    assert allocated([item], []).free == {whole: 2, slices: 4}
+    both = [claim("gpu-0-mig-0", "other"), claim("gpu-0-mig-1", "other")]
+    assert allocated([item], both).free == {whole: 1, slices: 2}
+    assert allocated([item], [claim("gpu-1", "other")]).free == {whole: 1, slices: 2}
+    assert allocated([item], [claim("gpu-1", "mine")], "mine").free == {whole: 2, slices: 4}
