@@ -195,5 +195,11 @@ async def test_an_hpa_follows_up_and_down(tmp_path: Path) -> None:
                 return await cluster.replicas() == 1
 
             await until(more, what="more replicas")
+            # What one address per replica says lets the target fall.
+            pods = [f"v-{number}" for number in range(await cluster.replicas())]
+            cluster.pages.finished.update(dict.fromkeys(pods, 0.0))
             cluster.pages.load["v"] = 0.0
-            await until(one, what="one replica")
+            urls = ",".join(f"http://127.0.0.1:{cluster.pages.port}/pods/{pod}" for pod in pods)
+            note = f"llmd.ai/metrics-endpoints={urls}"
+            await cluster.kubectl("annotate", "va", "v", "-n", "team-a", "--overwrite", note)
+            await until(one, seconds=300, what="one replica")
