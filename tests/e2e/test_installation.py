@@ -186,7 +186,10 @@ async def test_an_hpa_follows_up_and_down(tmp_path: Path) -> None:
             "/apis/autoscaling/v2/namespaces/team-a/horizontalpodautoscalers", scaler
         )
         cluster.pages.load["v"] = 6.0
-        async with cluster.replica("a"), control_plane.controllers(cluster.plane):
+        async with (
+            cluster.replica("a", "--down-window=5s"),
+            control_plane.controllers(cluster.plane),
+        ):
 
             async def more() -> bool:
                 return await cluster.replicas() > 1
