@@ -155,6 +155,10 @@ def _twice_started(at: float, _: float) -> Page:
     return {**steady(at), "process_start_time_seconds": 9000.0 + 400.0 * (at // SECONDS % 2)}
 
 
+_HUGE: tuple[Callable[[float], float], ...] = (lambda _: math.inf, lambda _: 1e308)
+"""Values beyond what a measurement can be."""
+
+
 def counters_of(what: str) -> tuple[str, ...]:
     """Series of an input that only grow; none for a gauge."""
     return tuple(name for name in INPUTS[what] if name.endswith(("_total", "_sum", "_count")))
@@ -191,8 +195,11 @@ def cases() -> Iterator[Case]:
             for fault, page in {
                 "absent": _with(names, lambda _: None),
                 "NaN": _with(names, lambda _: math.nan),
-                "Inf": _with(names, lambda _: math.inf),
-                "1e308": _with(names, lambda _: 1e308),
+                **(
+                    {"1e308" if what in UNITS else "Inf": _with(names, _HUGE[what in UNITS])}
+                    if pods == 1
+                    else {}
+                ),
                 "negative": _with(names, lambda value: -value - 1.0),
                 "stale": _stale(names),
                 "reset": _reset(names),
