@@ -68,7 +68,7 @@ class Pages:
         self._snapshots = Snapshots(source, self._budget)
         self._workshop = Workshop(last, planner=planner)
         self._streams = Streams()
-        self._kept: dict[tuple[int, str, str], bytes] = {}
+        self._rendered: dict[tuple[int, str, str], bytes] = {}
         self._rendering = asyncio.Lock()
 
     def add(self, app: web.Application) -> None:
@@ -118,12 +118,12 @@ class Pages:
             await self._streams.viewed()
             await asyncio.sleep(POLL_SECONDS)
             try:
-                found = await self._snapshots.current()
+                latest = await self._snapshots.current()
             except Exception:
                 log.exception("pages not updated; retrying with the next change")
                 continue
-            if found.number != number:
-                number = found.number
+            if latest.number != number:
+                number = latest.number
                 self._streams.tick(number)
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
@@ -131,9 +131,13 @@ class Pages:
 
     async def _fleet(self, request: web.Request) -> web.Response:
         snapshot = await self._snapshots.current(fresh=not _fragment(request))
-        asked = fleet_page.Asked.of(request.query)
+        selection = fleet_page.Selection.of(request.query)
         return await self._page(
-            request, snapshot, "fleet", repr(asked), lambda: fleet_page.context(snapshot, asked)
+            request,
+            snapshot,
+            "fleet",
+            repr(selection),
+            lambda: fleet_page.context(snapshot, selection),
         )
 
     async def _variant(self, request: web.Request) -> web.Response:
@@ -178,20 +182,20 @@ class Pages:
     async def _plan(self, request: web.Request) -> web.Response:
         form = _fields(await request.read())
         snapshot, known = await self._snapshots.current(), self._workshop.fleet
-        status, found, problem = 200, None, ""
+        status, comparison, problem = 200, None, ""
         try:
             if known is None:
                 raise errors.InputError(
                     "this process has made no plan yet; only the leader plans, once per interval"
                 )
-            found = await self._workshop.compare(scenarios.parse(form, known))
+            comparison = await self._workshop.compare(scenarios.parse(form, known))
         except BusyError as error:
             status, problem = 429, _sentence(error)
         except errors.AdapterError as error:
             status, problem = 400, _sentence(error)
         except PlanningError as error:
             status, problem = 503, _sentence(error)
-        context = what_if_page.context(snapshot, known, form, found, problem)
+        context = what_if_page.context(snapshot, known, form, comparison, problem)
         return await self._html(request, "what_if", context, status=status)
 
     async def _page(
@@ -206,17 +210,19 @@ class Pages:
         fragment = _fragment(request)
         key = (snapshot.number, f"{template} {fragment}", asked)
         async with self._rendering:
-            body = self._kept.get(key)
+            body = self._rendered.get(key)
             if body is None:
                 pieces = rendering.Pieces(self._budget)
                 values = context()
                 pieces.end()
                 name = f"_{template}.html" if fragment else f"{template}.html"
                 body = await rendering.page(name, values, self._budget)
-                self._kept = {k: v for k, v in self._kept.items() if k[0] == snapshot.number}
-                while len(self._kept) >= KEPT_PAGES:
-                    self._kept.pop(next(iter(self._kept)))
-                self._kept[key] = body
+                self._rendered = {
+                    k: v for k, v in self._rendered.items() if k[0] == snapshot.number
+                }
+                while len(self._rendered) >= KEPT_PAGES:
+                    self._rendered.pop(next(iter(self._rendered)))
+                self._rendered[key] = body
         return _response(body, 200, fragment=fragment)
 
     async def _html(

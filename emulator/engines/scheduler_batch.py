@@ -217,12 +217,12 @@ class Batch:
         ends, steps = self._ends, self.steps
         if not ends or ends[0][0] > steps:
             return []
-        found = []
+        finished = []
         while ends and ends[0][0] <= steps:
             last, _, work = heappop(ends)
             if last == work.last_step:
-                found.append(work)
-        return found
+                finished.append(work)
+        return finished
 
     def steps_within_blocks(self, most: int) -> int:
         """So many of the next `most` steps find their blocks free."""

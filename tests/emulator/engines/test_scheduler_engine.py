@@ -104,8 +104,8 @@ def test_repeats_recorded_runs(path: Path) -> None:
     else:
         completions = serve_open_loop(engine, arrival_ms=expected["arrival_ms"], **tokens)
     for name in ("arrival_ms", "first_token_ms", "last_token_ms", "longest_gap_ms"):
-        found = [getattr(completion, name) for completion in completions]
-        assert found == pytest.approx(expected[name], rel=0, abs=0.01), name
+        times = [getattr(completion, name) for completion in completions]
+        assert times == pytest.approx(expected[name], rel=0, abs=0.01), name
     assert [completion.preemptions for completion in completions] == expected["preemptions"]
     assert engine.steps == expected["steps"]
     assert engine.now_ms == pytest.approx(expected["end_ms"], rel=0, abs=0.01)
