@@ -315,7 +315,7 @@ def latency(engines: Engines, state: State) -> Latency:
     return Latency(
         first=FirstToken.of(engines, state.prompts),
         tokens=TokenTimes.of(engines, state),
-        slot_waits=np.minimum(state.slot_waits * state.surges, 1.0),
+        slot_waits=state.slot_waits,
         slot_rate=state.slot_rate,
     )
 

@@ -39,11 +39,6 @@ JOINED = 0.5
 MOST_SWINGS = 3.0
 """CALIBRATED: most that prompts add to the variance of the batch over its mean."""
 
-SURGES = 0.5
-SWINGS_HALF = 0.2
-"""CALIBRATED: long prompts slow all requests down at once, so that numbers surge: what that adds to the share
-that waits for a slot, at its most."""
-
 _MOMENTS = np.arange(4.0)[:, None]
 
 
@@ -101,7 +96,6 @@ class State:
         variance: variance of the number of running requests.
         slot_waits: share of requests that wait for a slot in the batch.
         slot_waiting_ms: mean of their wait, over all requests.
-        surges: factor of the share that waits where prompts come in surges, for percentiles.
         slot_rate: rate per millisecond; the wait for a slot is exponential with this rate.
         load: rate over the largest rate of a full batch.
         prompts: queue of prompts.
@@ -116,7 +110,6 @@ class State:
     variance: FloatArray
     slot_waits: FloatArray
     slot_waiting_ms: FloatArray
-    surges: FloatArray
     slot_rate: FloatArray
     load: FloatArray
     prompts: Prompts
@@ -308,7 +301,6 @@ def _running(
         "variance": chain.variance * crowding,
         "slot_waits": chain.waits,
         "slot_waiting_ms": chain.waits / slot_rate,
-        "surges": 1.0 + SURGES * swings / (swings + SWINGS_HALF),
         "slot_rate": slot_rate,
         "load": load,
     }
