@@ -204,18 +204,18 @@ def best(
 
     The very object `without` is left out.
     """
-    now, found, worth = variant.current, None, 0.0
+    now, first, worth = variant.current, None, 0.0
     for candidate in variant.candidates:
         if candidate is without:
             continue
         its = value(candidate.accelerator, candidate.replicas, candidate.cost, now, factor)
         if (
-            found is None
+            first is None
             or its < worth
-            or (its == worth and candidate.accelerator < found.accelerator)
+            or (its == worth and candidate.accelerator < first.accelerator)
         ):
-            found, worth = candidate, its
-    return None if found is None else (worth, found)
+            first, worth = candidate, its
+    return None if first is None else (worth, first)
 
 
 def _ranks(variant: VariantCandidates, factor: float) -> list[tuple[float, str, int]]:

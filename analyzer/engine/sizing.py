@@ -152,9 +152,9 @@ def size_engine(
 
     Searched without arrays of rows, which is several times faster.
     """
-    found = _alone(engine, (ttft_ms, itl_ms, tps), percentile, headroom)
-    if found is not None:
-        return found
+    capacity = _alone(engine, (ttft_ms, itl_ms, tps), percentile, headroom)
+    if capacity is not None:
+        return capacity
     with errors.alone():
         return size_engines(
             Engines.of([engine]),
@@ -182,15 +182,15 @@ def _alone(
         itl_ms=math.inf if itl_ms is None else itl_ms,
         percentile=percentile,
     )
-    found = single.largest(engine, bounds, headroom)
-    if found is None:
+    held = single.largest(engine, bounds, headroom)
+    if held is None:
         return None
-    reason = TPS if found.reason == STABILITY and tps is not None else found.reason
+    reason = TPS if held.reason == STABILITY and tps is not None else held.reason
     return EngineCapacity(
-        rate_rps=found.rate_rps,
+        rate_rps=held.rate_rps,
         binding=BINDINGS[reason],
-        kv_bound_batch=found.kv_batch if math.isfinite(found.kv_batch) else None,
-        max_batch=int(found.max_batch),
+        kv_bound_batch=held.kv_batch if math.isfinite(held.kv_batch) else None,
+        max_batch=int(held.max_batch),
         best_ms=math.nan,
     )
 
