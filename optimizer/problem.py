@@ -200,22 +200,22 @@ def ranked(variant: VariantCandidates, factor: float) -> list[tuple[float, Candi
 def best(
     variant: VariantCandidates, factor: float, without: Candidate | None = None
 ) -> tuple[float, Candidate] | None:
-    """The first of `ranked`, without ranking them; None where there is none.
+    """The first of `ranked`, found without ranking them; None where there is none.
 
     The very object `without` is left out.
     """
-    now, chosen, worth = variant.current, None, 0.0
+    now, first, worth = variant.current, None, 0.0
     for candidate in variant.candidates:
         if candidate is without:
             continue
         its = value(candidate.accelerator, candidate.replicas, candidate.cost, now, factor)
         if (
-            chosen is None
+            first is None
             or its < worth
-            or (its == worth and candidate.accelerator < chosen.accelerator)
+            or (its == worth and candidate.accelerator < first.accelerator)
         ):
-            chosen, worth = candidate, its
-    return None if chosen is None else (worth, chosen)
+            first, worth = candidate, its
+    return None if first is None else (worth, first)
 
 
 def _ranks(variant: VariantCandidates, factor: float) -> list[tuple[float, str, int]]:

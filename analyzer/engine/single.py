@@ -65,14 +65,14 @@ def largest(engine: Engine, targets: Targets, headroom: float) -> Largest | None
     try:
         columns = formulas().columns.Engines.__new__(formulas().columns.Engines)
         columns._fill(given)  # noqa: SLF001 - floats instead of the columns that it checks
-        top = _Single(columns, targets).largest(headroom)
+        pair = _Single(columns, targets).largest(headroom)
     except (ArithmeticError, ValueError):
         return None
-    if top is None or not math.isfinite(top[0]):
+    if pair is None or not math.isfinite(pair[0]):
         return None
     return Largest(
-        rate_rps=top[0],
-        reason=top[1],
+        rate_rps=pair[0],
+        reason=pair[1],
         kv_batch=columns.kv_batch,
         max_batch=columns.max_batch,
     )
@@ -140,10 +140,10 @@ class _Single:
         """Rate less the headroom, and what binds; None where nothing is held."""
         engine, functions = self._engine, self._formulas.search
         high = 1000.0 * min(engine.full_rate, 1.0 / (engine.prefill_ms * engine.input_tokens))
-        top = self._root(high)
-        if top is None:
+        root = self._root(high)
+        if root is None:
             return None
-        rate, reason = top
+        rate, reason = root
         mean, share = not self._tails, self._targets.percentile or 0.0
         reserve = functions.reserve(mean, headroom, reason)
         less = 0.0

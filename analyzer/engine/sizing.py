@@ -182,15 +182,15 @@ def _alone(
         itl_ms=math.inf if itl_ms is None else itl_ms,
         percentile=percentile,
     )
-    top = single.largest(engine, bounds, headroom)
-    if top is None:
+    held = single.largest(engine, bounds, headroom)
+    if held is None:
         return None
-    reason = TPS if top.reason == STABILITY and tps is not None else top.reason
+    reason = TPS if held.reason == STABILITY and tps is not None else held.reason
     return EngineCapacity(
-        rate_rps=top.rate_rps,
+        rate_rps=held.rate_rps,
         binding=BINDINGS[reason],
-        kv_bound_batch=top.kv_batch if math.isfinite(top.kv_batch) else None,
-        max_batch=int(top.max_batch),
+        kv_bound_batch=held.kv_batch if math.isfinite(held.kv_batch) else None,
+        max_batch=int(held.max_batch),
         best_ms=math.nan,
     )
 

@@ -121,23 +121,23 @@ def test_the_rule_decides_until_the_profile_is_learned() -> None:
 
 def test_a_constant_load_is_planned_near_what_was_seen() -> None:
     """A load that never moved is served by as many replicas as the truth asks for; a note names the limit."""
-    found: Tuned = {}
+    learned: Tuned = {}
     sources = []
     for window in range(14):
-        found = tuning.observe(found, BARE, traffic(16.0), settings=SETTINGS, now=60.0 * window)
+        learned = tuning.observe(learned, BARE, traffic(16.0), settings=SETTINGS, now=60.0 * window)
         sources.append(
-            tuning.profile_source(found, BARE, "H100") if found["H100"].tuner.usable else ""
+            tuning.profile_source(learned, BARE, "H100") if learned["H100"].tuner.usable else ""
         )
     assert sources.index("learned") == learning.LOCAL_WINDOWS - 1
     assert set(sources) == {"", "learned"}
-    (note,) = tuning.notes(found, BARE)
+    (note,) = tuning.notes(learned, BARE)
     assert note.startswith("learned from one load only: certain up to ")
     truth = dataclasses.replace(BARE, profiles=(PROFILE,))
     right = planned(sized(truth, {}, 16.0)).candidate.replicas
-    assert planned(sized(BARE, found, 16.0)).candidate.replicas == pytest.approx(right, abs=1)
+    assert planned(sized(BARE, learned, 16.0)).candidate.replicas == pytest.approx(right, abs=1)
     # Much more load is not promised to few replicas.
     assert (
-        planned(sized(BARE, found, 64.0)).candidate.replicas
+        planned(sized(BARE, learned, 64.0)).candidate.replicas
         >= planned(sized(truth, {}, 64.0)).candidate.replicas
     )
 

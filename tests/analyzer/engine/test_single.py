@@ -96,18 +96,18 @@ def test_largest_rate_is_where_the_worst_latency_meets_its_target() -> None:
     searched = 0
     for engine, (ttft, itl, percentile) in drawn(60, 2):
         targets = single.Targets(ttft_ms=ttft, itl_ms=itl, percentile=percentile)
-        top = single.largest(engine, targets, 0.0)
+        held = single.largest(engine, targets, 0.0)
         rows = Engines.of([engine])
         share = math.nan if percentile is None else percentile
         search = Search(rows, *(np.array([value]) for value in (ttft, itl, share)))
-        if top is None:
+        if held is None:
             alone = sizing.size_engines(
                 rows, ttft_ms=ttft, itl_ms=itl, percentile=share, headroom=0
             )
             assert math.isnan(alone.rate_rps[0])
             continue
         searched += 1
-        less, more = (search.over(np.array([top.rate_rps * by]))[0] for by in (0.999, 1.003))
+        less, more = (search.over(np.array([held.rate_rps * by]))[0] for by in (0.999, 1.003))
         assert less[0] <= single.MISSES_NEAR
         assert more[0] > -single.NEAR
     assert searched > 40
