@@ -86,6 +86,7 @@ def sizing_rate(
     interval_seconds: float,
     now: float,
     queue: Queue | None = None,
+    changes: float = 1.0,
 ) -> SizingRate:
     """The rate that one variant is sized for.
 
@@ -120,6 +121,7 @@ def sizing_rate(
             notes.append(f"rising: {_rpm(rate)} expected in {seconds:.0f} s, when a replica starts")
     spare = settings.headroom * rate
     change = _usual_change(trend, work, rate, seconds) if settings.anticipate else 0.0
+    change *= changes
     if change > spare and rate > 0:
         notes.append(f"the load usually changes by {_rpm(change)} in {seconds:.0f} s")
         spare = change

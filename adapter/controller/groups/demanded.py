@@ -1,4 +1,4 @@
-"""What a group is sized for: its pooled demand, held up for the stabilization window."""
+"""What a group is sized for: its pooled demand, and what is held of that for the stabilization window."""
 
 from __future__ import annotations
 
@@ -7,14 +7,22 @@ from dataclasses import dataclass, replace
 
 from adapter.collector.traffic import Traffic
 from adapter.controller import demand
-from adapter.controller.demand import Queue, SizingRate, backlog
+from adapter.controller.demand import Queue, backlog
 from adapter.controller.groups.pooling import AtGateway
 from adapter.controller.groups.state import Demanded, GroupRecord
 from adapter.controller.settings import LoopSettings
 from adapter.controller.sizing import Sizing
 from adapter.resources.variant import VariantSource
 from adapter.settings.control import DEFAULT_STARTUP_SECONDS
+from optimizer.stabilization import StabilizationLimits
 
+MOST_DEMANDS = 64
+"""Demands that are held while the load of a part is unknown."""
+
+import os
+USUAL_CHANGES = float(os.environ.get("UC", "2"))
+WIN = float(os.environ.get("WIN", "1"))
+HEAD = float(os.environ.get("HEAD", "0"))
 NO_TRAFFIC = Traffic(
     arrival_rate_rps=0.0,
     input_tokens=None,
@@ -59,17 +67,19 @@ class Sized:
     """The demand of one group.
 
     Attributes:
-        rate_rps: Requests per second that it is sized for.
+        rate_rps: Requests per second that it is sized for, apart from what is held.
         in_flight: Requests that must be in service at once; 0 where none waits.
         ordered: Replicas that serve or come.
+        rising: Whether the rate rises by more than chance: no time to have fewer replicas.
         notes: Why the rate is not what is observed, a clause each.
-        demands: What it was sized for within the window, for the next cycle.
+        demands: What it was sized for within the window, which is still planned for.
 
     """
 
     rate_rps: float
     in_flight: float
     ordered: int
+    rising: bool
     notes: tuple[str, ...]
     demands: tuple[Demanded, ...]
 
@@ -122,48 +132,52 @@ def sized(
         record, traffic, at, start=seconds, ready_now=serves, ordered=ordered, cycle=cycle
     )
     anchor = replace(serving[0], startup_seconds=seconds)
-    now = _rate(anchor, traffic, at, record, queue=queue, cycle=cycle)
-    lasting = _rate(anchor, traffic, at, record, queue=None, cycle=cycle)
-    window = max(settings.limits_for(anchor).down_seconds, 0.0)
-    known = tuple(item for item in record.demands if item.at > cycle.now - window or partial)
-    highest = max((item.rate_rps for item in known), default=0.0)
-    notes = list(now.notes)
-    rate = now.rate_rps
-    if highest > rate:
-        last = max(item.at for item in known if item.rate_rps >= highest)
-        left = max(last + window - cycle.now, 0.0)
-        rate = highest
-        why = "the load of a part is unknown" if partial and not left else f"for {left:.0f} s more"
-        notes.append(f"held at {60.0 * highest:.4g} req/min {why} (stabilization window)")
-    return Sized(
-        rate_rps=rate,
-        in_flight=now.in_flight,
-        ordered=ordered,
-        notes=tuple(notes),
-        demands=(*known, Demanded(cycle.now, lasting.rate_rps)) if window > 0 or partial else (),
-    )
-
-
-def _rate(
-    source: VariantSource,
-    traffic: Traffic,
-    at: AtGateway,
-    record: GroupRecord,
-    *,
-    queue: Queue | None,
-    cycle: Cycle,
-) -> SizingRate:
-    return demand.sizing_rate(
-        source,
+    now = demand.sizing_rate(
+        anchor,
         traffic,
         gateway_rps=at.rate_rps,
         trend=record.trend,
-        settings=cycle.settings.rates,
-        window_seconds=cycle.settings.collection.window,
-        interval_seconds=cycle.settings.interval,
+        work=record.work,
+        settings=settings.rates,
+        window_seconds=settings.collection.window,
+        interval_seconds=settings.interval,
         now=cycle.now,
         queue=queue,
+        changes=USUAL_CHANGES,
     )
+    return Sized(
+        rate_rps=now.rate_rps * (1 + HEAD),
+        in_flight=now.in_flight,
+        ordered=ordered,
+        rising=now.rising,
+        notes=now.notes,
+        demands=_within(
+            record.demands,
+            settings.limits_for(anchor),
+            now=cycle.now,
+            brief=now.in_flight > 0,
+            partial=partial,
+        ),
+    )
+
+
+def _within(
+    demands: tuple[Demanded, ...],
+    limits: StabilizationLimits,
+    *,
+    now: float,
+    brief: bool,
+    partial: bool,
+) -> tuple[Demanded, ...]:
+    """Those that the stabilization window still holds; all of the last ones while a part is unknown.
+
+    What a queue asked for is held as long as there is a queue, and a short time longer.
+    """
+    if partial:
+        return demands[-MOST_DEMANDS:]
+    start = now - WIN * limits.down_seconds
+    brief_start = start if brief else now - min(limits.brief_seconds, limits.down_seconds)
+    return tuple(item for item in demands if item.at > (brief_start if item.brief else start))
 
 
 def _queue(

@@ -8,11 +8,12 @@ from dataclasses import replace
 from adapter.controller.groups import transitions
 from adapter.controller.groups.demanded import Cycle, ready
 from adapter.controller.groups.planned import PlannedGroup, asked, unit_cost
-from adapter.controller.groups.state import GroupRecord
+from adapter.controller.groups.state import Demanded, GroupRecord
 from adapter.controller.groups.transitions import Part, Step
 from adapter.controller.stabilization import StableTarget
 from adapter.controller.state import VariantRecord
 from adapter.planning import plan as planning
+from adapter.planning.groups import Floor, GroupDecision
 
 
 def step(
@@ -57,14 +58,25 @@ def step(
     since = cycle.now if record.since is None else record.since
     stepped = transitions.step(parts, demand_rps=demand_rps, routing=routing)
     stepped = _settled(stepped, parts, since=since, records=records, cycle=cycle)
+    need = item.need
+    if need is not None and need.rising:
+        stepped = _kept(stepped, parts, "the rate rises")
     limits = cycle.settings.limits
     stepped = transitions.limited(stepped, parts, up=limits.step_up, down=limits.step_down)
     raised = any(stepped.replicas[part.key] > part.target for part in parts)
+    changed = any(stepped.replicas[part.key] != part.target for part in parts)
     record = replace(
         record,
         state=replace(
-            item.state, decision=decision, targets=stepped.replicas, held=stepped.reasons
+            item.state,
+            decision=decision,
+            demand_rpm=decision.demand_rpm,
+            notes=(*item.state.notes, *_held(record, item, parts, decision, cycle)),
+            targets=stepped.replicas,
+            held=stepped.reasons,
         ),
+        demands=_demands(record, item, parts, cycle),
+        changed_at=cycle.now if changed else record.changed_at,
         since=since,
         raised_at=cycle.now if raised else record.raised_at,
         carried=transitions.carries(parts, demand_rps=demand_rps, routing=routing),
@@ -73,6 +85,48 @@ def step(
         key: _target(key, stepped, records[key], chosen.candidate.accelerator)
         for key, chosen in decided.items()
     }
+
+
+def _planned(parts: Sequence[Part]) -> dict[str, int]:
+    return {part.key: part.planned for part in parts}
+
+
+def _demands(
+    record: GroupRecord, item: PlannedGroup, parts: Sequence[Part], cycle: Cycle
+) -> tuple[Demanded, ...]:
+    """What is held of the demands so far, with that of this cycle."""
+    need, group = item.need, item.group
+    if need is None or group is None or cycle.settings.limits.down_seconds <= 0:
+        return record.demands
+    planned = _planned(parts)
+    carried = transitions.capacity(parts, planned, item.state.routing)
+    part = need.rate_rps / carried if carried > 0 else 0.0
+    floor = Floor(replicas=planned, part=part, rate_rps=need.rate_rps)
+    return (*record.demands, Demanded(cycle.now, floor, brief=need.in_flight > 0))
+
+
+def _held(
+    record: GroupRecord,
+    item: PlannedGroup,
+    parts: Sequence[Part],
+    decision: GroupDecision,
+    cycle: Cycle,
+) -> tuple[str, ...]:
+    """Note that more is planned for than the demand of this cycle."""
+    need = item.need
+    if need is None or decision.demand_rpm <= 60.0 * need.rate_rps * 1.001:
+        return ()
+    return (f"held at {decision.demand_rpm:.4g} req/min by the stabilization window",)
+
+
+def _kept(stepped: Step, parts: Sequence[Part], why: str) -> Step:
+    """The step without fewer replicas of any variant."""
+    replicas, reasons = dict(stepped.replicas), dict(stepped.reasons)
+    for part in parts:
+        if replicas[part.key] < part.target:
+            replicas[part.key] = part.target
+            reasons[part.key] = f"held at {part.target}: {why}"
+    return Step(replicas=replicas, reasons=reasons)
 
 
 def _target(key: str, stepped: Step, record: VariantRecord, accelerator: str) -> StableTarget:
