@@ -56,7 +56,7 @@ class GatewayWatch:
         self._clock = clock
         self._wake = wake
         self._always = always
-        self._found: dict[_Endpoint, Mapping[gateway.ModelKey, gateway.Demand]] = {}
+        self._demand_by_endpoint: dict[_Endpoint, Mapping[gateway.ModelKey, gateway.Demand]] = {}
         self._woken: dict[str, float] = {}
         self._due = asyncio.Event()
         self._endpoints = tuple(dict.fromkeys(installation.gateways))
@@ -82,7 +82,7 @@ class GatewayWatch:
                 for endpoint in readers.keys() - set(self._endpoints):
                     readers.pop(endpoint).cancel()
                     self._use(endpoint, {})
-                    del self._found[endpoint]
+                    del self._demand_by_endpoint[endpoint]
                 for endpoint in self._endpoints:
                     if endpoint not in readers:
                         name = f"read gateway {endpoint[1]}"
@@ -99,7 +99,7 @@ class GatewayWatch:
                     self._use(endpoint, await reader.demand(window, now=self._clock.monotonic()))
                 except Exception:
                     log.exception("gateway not read; retrying at the next scrape")
-            elif self._found.get(endpoint):
+            elif self._demand_by_endpoint.get(endpoint):
                 self._use(endpoint, {})  # what is not read any more wakes nothing later
             seconds = self._installation
             await self._clock.sleep(seconds.wake_seconds if quick else seconds.gateway_seconds)
@@ -112,10 +112,12 @@ class GatewayWatch:
         )
         return replace(self._installation.gateway_access, trusted=trusted)
 
-    def _use(self, endpoint: _Endpoint, found: Mapping[gateway.ModelKey, gateway.Demand]) -> None:
-        self._found[endpoint] = found
+    def _use(
+        self, endpoint: _Endpoint, demand_by_key: Mapping[gateway.ModelKey, gateway.Demand]
+    ) -> None:
+        self._demand_by_endpoint[endpoint] = demand_by_key
         whole: dict[gateway.ModelKey, gateway.Demand] = {}
-        for part in self._found.values():
+        for part in self._demand_by_endpoint.values():
             for key, demand in part.items():
                 whole[key] = whole.get(key, gateway.Demand()) + demand
         self._loop.waking.use(whole)

@@ -89,7 +89,7 @@ class ControlLoop:
         self._waking = Waking(
             self._gateways,
             inputs=lambda: self.inputs,
-            choose=lambda *found: self.groups.to_wake(found[0], found[1], self._settings),
+            choose=lambda inputs, waiting: self.groups.to_wake(inputs, waiting, self._settings),
             clock=clock,
             changed=store.changes.notify,
             # A follower that is asked for one forgets it when it leads: its first cycle comes anyhow.

@@ -59,8 +59,10 @@ class ClusterObjects:
             version: str, plural: str, among: Sequence[str] = scope.namespaces, **more: Any
         ) -> list[Informer]:
             more = {"changed": changed, "same": same_but_status, **more}
-            found = [paths.collection(version, plural, namespace=name) for name in among or ("",)]
-            return [Informer(cluster, path, **more) for path in found]
+            collection_paths = [
+                paths.collection(version, plural, namespace=name) for name in among or ("",)
+            ]
+            return [Informer(cluster, path, **more) for path in collection_paths]
 
         query = (("labelSelector", scope.selector),) if scope.selector else ()
         self._variants = informers(

@@ -118,12 +118,12 @@ class Pages:
             await self._streams.viewed()
             await asyncio.sleep(POLL_SECONDS)
             try:
-                found = await self._snapshots.current()
+                latest = await self._snapshots.current()
             except Exception:
                 log.exception("pages not updated; retrying with the next change")
                 continue
-            if found.number != number:
-                number = found.number
+            if latest.number != number:
+                number = latest.number
                 self._streams.tick(number)
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
@@ -178,20 +178,20 @@ class Pages:
     async def _plan(self, request: web.Request) -> web.Response:
         form = _fields(await request.read())
         snapshot, known = await self._snapshots.current(), self._workshop.fleet
-        status, found, problem = 200, None, ""
+        status, comparison, problem = 200, None, ""
         try:
             if known is None:
                 raise errors.InputError(
                     "this process has made no plan yet; only the leader plans, once per interval"
                 )
-            found = await self._workshop.compare(scenarios.parse(form, known))
+            comparison = await self._workshop.compare(scenarios.parse(form, known))
         except BusyError as error:
             status, problem = 429, _sentence(error)
         except errors.AdapterError as error:
             status, problem = 400, _sentence(error)
         except PlanningError as error:
             status, problem = 503, _sentence(error)
-        context = what_if_page.context(snapshot, known, form, found, problem)
+        context = what_if_page.context(snapshot, known, form, comparison, problem)
         return await self._html(request, "what_if", context, status=status)
 
     async def _page(

@@ -87,8 +87,8 @@ class Plot:
     @property
     def known(self) -> list[float]:
         """Every y of the lines and points."""
-        found = [y for line in self.lines for _, y in line.points if _finite(y)]
-        return [y for y in found if y is not None] + [spot.y for spot in self.spots]
+        heights = [y for line in self.lines for _, y in line.points if _finite(y)]
+        return [y for y in heights if y is not None] + [spot.y for spot in self.spots]
 
     @property
     def summary(self) -> str:

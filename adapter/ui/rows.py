@@ -238,16 +238,16 @@ def _states(
     ready: int,
 ) -> Iterable[str]:
     """States of one variant, the most urgent first; `ok` where it has no other."""
-    found = []
+    states = []
     if document["outcome"] == "CapacityShort" or decision.get("served", "full") != "full":
-        found.append("short")
+        states.append("short")
     if document["problem"]:
-        found.append("held")
+        states.append("held")
     # Without an observation another replica collects, and whether metrics are there is not known here.
     if "complete" in document and document["metrics"] != "MetricsFound":
-        found.append("stale")
+        states.append("stale")
     if document["drift"]:
-        found.append("drifting")
+        states.append("drifting")
     targets = document["targets"]
     pairs = (
         (load.get("ttftMilliseconds"), targets["ttftMilliseconds"]),
@@ -256,11 +256,11 @@ def _states(
     misses = (Measured.of(document, name).misses(targets["percentile"]) for name in ("ttft", "itl"))
     above = (measured and target and measured > target for measured, target in pairs)
     if any(above) or any(misses):
-        found.append("slow")
+        states.append("slow")
     desired = document["desiredReplicas"]
     if desired is not None and desired != ready:
-        found.append("scaling")
-    return found or ["ok"]
+        states.append("scaling")
+    return states or ["ok"]
 
 
 SORTS: Mapping[str, str] = {

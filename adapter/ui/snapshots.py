@@ -124,9 +124,9 @@ class Snapshots:
 
     async def record(self) -> None:
         """Add the present state to the history."""
-        found = await self.current()
+        snapshot = await self.current()
         pieces = Pieces(self._budget)
-        self.history.record(self._source.time(), found.rows)
+        self.history.record(self._source.time(), snapshot.rows)
         pieces.end()
 
     def _changed(self, last: Snapshot) -> bool:
@@ -144,18 +144,18 @@ class Snapshots:
     async def _make(self) -> Snapshot:
         source, pieces = self._source, Pieces(self._budget)
         states, refused, now = dict(source.states()), source.refused(), source.time()
-        found = []
+        variant_rows = []
         for state in states.values():
-            found.append(rows.of_document(explain.of_state(state, now=now)))
+            variant_rows.append(rows.of_document(explain.of_state(state, now=now)))
             await pieces.breathe()
-        found += [rows.of_document(explain.of_refusal(item)) for item in refused]
+        variant_rows += [rows.of_document(explain.of_refusal(item)) for item in refused]
         pieces.end()
         return Snapshot(
             number=1 if self._last is None else self._last.number + 1,
             at=now,
             states=states,
             refused={item.key: item for item in refused},
-            rows=tuple(found),
+            rows=tuple(variant_rows),
             leading=source.leading(),
             leader=source.leader(),
             problem=source.problem(),

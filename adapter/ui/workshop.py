@@ -150,12 +150,12 @@ class Workshop:
         if variant is None or decision is None:
             why = plan.set_aside.get(key, "without a profile the saturation rule decides")
             raise errors.InputError(f"the last plan has no model of this variant: {why}")
-        found = await self._analyze(known, variant, decision)
+        analysis = await self._analyze(known, variant, decision)
         self._kept.pop(key, None)
         while len(self._kept) >= KEPT:
             self._kept.pop(next(iter(self._kept)))
-        self._kept[key] = (plan, found)
-        return found
+        self._kept[key] = (plan, analysis)
+        return analysis
 
     async def _analyze(
         self, known: fleets.Fleet, variant: fleets.Variant, decision: planning.Decision

@@ -76,9 +76,9 @@ class ControlPlane:
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
         return port
 
 
@@ -106,13 +106,13 @@ async def program(folder: Path, name: str, *arguments: str) -> AsyncIterator[Non
 @contextlib.asynccontextmanager
 async def running(folder: Path) -> AsyncIterator[ControlPlane]:
     """A data store and an API server; ready when this returns."""
-    found = stand_ins.certificates(folder)
+    certificates = stand_ins.certificates(folder)
     clients, peers, port = free_port(), free_port(), free_port()
-    keys = found.authorities["ca"].issue_client("service-accounts", [])
-    found.write("sa", keys)
+    keys = certificates.authorities["ca"].issue_client("service-accounts", [])
+    certificates.write("sa", keys)
     etcd = f"http://127.0.0.1:{clients}"
     peer = f"http://127.0.0.1:{peers}"
-    plane = ControlPlane(f"https://127.0.0.1:{port}", folder, found)
+    plane = ControlPlane(f"https://127.0.0.1:{port}", folder, certificates)
     async with (
         program(
             folder, "etcd",

@@ -68,8 +68,8 @@ class Installation:
 
     async def get(self, path: str) -> Any:
         """An object; None where there is none."""
-        status, found = await self.plane.call("GET", path)
-        return found if status == 200 else None
+        status, document = await self.plane.call("GET", path)
+        return document if status == 200 else None
 
     async def apply(self, item: dict[str, Any]) -> None:
         """Make an object of the manifests."""
@@ -111,12 +111,12 @@ class Installation:
         """A kubeconfig with the service account's own token: its rights are those of the manifests."""
         path = f"/api/v1/namespaces/{SYSTEM}/serviceaccounts/variant-adapter/token"
         request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
-        found = await self.plane.create(path, request)
+        answer = await self.plane.create(path, request)
         authority = self.plane.certificates.authorities["ca"]
         text = kubeconfig(self.plane.url, authority.cert_pem, authority.issue_client("x", []))
         head, _, _ = text.partition("    client-certificate-data:")
         tail = text[text.index("contexts:") :]
-        self.kubeconfig.write_text(f"{head}    token: {found['status']['token']}\n{tail}")
+        self.kubeconfig.write_text(f"{head}    token: {answer['status']['token']}\n{tail}")
 
     async def deploy(self, name: str, replicas: int, **annotations: str) -> None:
         """A variant whose endpoints are named, as no kubelet runs pods here."""
@@ -133,15 +133,15 @@ class Installation:
 
     async def desired(self, name: str = "v") -> int | None:
         """Replicas that the status wants."""
-        found = await self.get(f"{VARIANTS}/{name}") or {}
-        status = found.get("status") or {}
+        document = await self.get(f"{VARIANTS}/{name}") or {}
+        status = document.get("status") or {}
         number: int | None = (status.get("desiredOptimizedAlloc") or {}).get("numReplicas")
         return number
 
     async def condition(self, kind: str, name: str = "v") -> tuple[str, str, str]:
         """Status, reason and message."""
-        found = await self.get(f"{VARIANTS}/{name}") or {}
-        for item in (found.get("status") or {}).get("conditions") or ():
+        document = await self.get(f"{VARIANTS}/{name}") or {}
+        for item in (document.get("status") or {}).get("conditions") or ():
             if item["type"] == kind:
                 return item["status"], item["reason"], item["message"]
         return "", "", ""
@@ -163,11 +163,11 @@ class Installation:
 
     async def metric(self, name: str = "v") -> list[str]:
         """Values as the API server's aggregation layer gives them."""
-        found = await self.get(
+        values = await self.get(
             "/apis/external.metrics.k8s.io/v1beta1/namespaces/team-a/inferno_desired_replicas"
             f"?labelSelector=variant_name%3D{name}"
         )
-        return [item["value"] for item in found["items"]] if found else []
+        return [item["value"] for item in values["items"]] if values else []
 
     # What runs.
 
@@ -188,9 +188,9 @@ class Installation:
             f"--certificate-overlap={overlap}", "--allowed-endpoints=127.0.0.1/32", *flags,
             cwd=ROOT, stdout=log, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
-        found = Replica(process, f"http://127.0.0.1:{metrics}", self.plane.folder / f"{name}.log")
+        started = Replica(process, f"http://127.0.0.1:{metrics}", self.plane.folder / f"{name}.log")
         try:
-            yield found
+            yield started
         finally:
             log.close()
             with contextlib.suppress(ProcessLookupError):
@@ -215,9 +215,9 @@ class Replica:
         with contextlib.suppress(aiohttp.ClientError, OSError):
             async with (
                 aiohttp.ClientSession() as session,
-                session.get(f"{self.url}/readyz") as found,
+                session.get(f"{self.url}/readyz") as response,
             ):
-                return found.status == 200
+                return response.status == 200
         return False
 
     async def leads(self) -> bool:
@@ -225,9 +225,9 @@ class Replica:
         with contextlib.suppress(aiohttp.ClientError, OSError):
             async with (
                 aiohttp.ClientSession() as session,
-                session.get(f"{self.url}/variants") as found,
+                session.get(f"{self.url}/variants") as response,
             ):
-                return bool((await found.json())["leading"])
+                return bool((await response.json())["leading"])
         return False
 
 
@@ -235,7 +235,7 @@ class Replica:
 async def running(folder: Path) -> AsyncIterator[Installation]:
     """A control plane with our manifests in it, and pods that answer."""
     async with control_plane.running(folder) as plane:
-        found = Installation(plane)
-        await found.install()
-        async with found.pages.served():
-            yield found
+        cluster = Installation(plane)
+        await cluster.install()
+        async with cluster.pages.served():
+            yield cluster

@@ -68,8 +68,8 @@ async def prepare(plane: control_plane.ControlPlane) -> tuple[Path, str]:
     accounts = "/api/v1/namespaces/default/serviceaccounts"
     await plane.create(accounts, {"metadata": {"name": "reader"}})
     request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
-    found = await plane.create(f"{accounts}/reader/token", request)
-    return plane.kubeconfig("variant-adapter", "variant-adapter", []), found["status"]["token"]
+    answer = await plane.create(f"{accounts}/reader/token", request)
+    return plane.kubeconfig("variant-adapter", "variant-adapter", []), answer["status"]["token"]
 
 
 @contextlib.asynccontextmanager
@@ -138,9 +138,9 @@ async def test_the_recorded_cases_with_real_reviews(tmp_path: Path) -> None:
                 url=f"https://127.0.0.1:{port}", folder=tmp_path, token=token
             )
             wrong = {
-                case["id"]: found
+                case["id"]: problems
                 for case in conformance.CASES
-                if (found := await conformance.failures(case, server))
+                if (problems := await conformance.failures(case, server))
             }
     assert wrong == {}
 
@@ -159,9 +159,9 @@ async def test_the_recorded_cases_through_the_aggregator(tmp_path: Path) -> None
                 identity = case.get("identity", "none")
                 if identity.startswith("fp:") and "system:masters" in identity:
                     case = {**case, "identity": "cert:admin"}  # noqa: PLW2901 - as the cases mean it
-                found = await conformance.failures(case, server)
-                if found:
-                    wrong[case["id"]] = found
+                problems = await conformance.failures(case, server)
+                if problems:
+                    wrong[case["id"]] = problems
     assert wrong == {}
 
 
@@ -210,7 +210,7 @@ async def test_an_hpa_scales_by_the_metric(tmp_path: Path) -> None:
             )
             async with control_plane.controllers(plane), asyncio.timeout(120):
                 while True:
-                    _, found = await plane.call("GET", f"{base}/v")
-                    if found["spec"]["replicas"] == 3:
+                    _, scaled = await plane.call("GET", f"{base}/v")
+                    if scaled["spec"]["replicas"] == 3:
                         break
                     await asyncio.sleep(1)

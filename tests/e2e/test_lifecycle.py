@@ -30,18 +30,18 @@ COSTS = f"/api/v1/namespaces/{SYSTEM}/configmaps/accelerator-unit-costs"
 async def test_the_emulated_overlay_is_applied_by_one_call(tmp_path: Path) -> None:
     """To a cluster that is new: kubectl exits with 0, twice, and all that it names is there."""
     async with control_plane.running(tmp_path) as plane:
-        found = Installation(plane)
+        cluster = Installation(plane)
         for _ in range(2):
-            await found.kubectl("apply", "-k", str(MANIFESTS / "overlays/emulated"))
+            await cluster.kubectl("apply", "-k", str(MANIFESTS / "overlays/emulated"))
         for path in (
             CRD,
             f"/apis/apps/v1/namespaces/{SYSTEM}/deployments/variant-adapter",
             "/apis/apps/v1/namespaces/llm-d-sim/deployments/load",
             installation.API_SERVICE,
         ):
-            assert await found.get(path) is not None, path
+            assert await cluster.get(path) is not None, path
         # What the load's init container does, with the rights of its service account.
-        await found.kubectl(
+        await cluster.kubectl(
             "create", "--as=system:serviceaccount:llm-d-sim:load",
             "-f", str(MANIFESTS / "overlays/emulated/variant.yaml"), "--validate=false",
         )  # fmt: skip
@@ -50,16 +50,16 @@ async def test_the_emulated_overlay_is_applied_by_one_call(tmp_path: Path) -> No
 async def test_an_upgrade_keeps_prices_and_variants(tmp_path: Path) -> None:
     """From an older CRD: fields come, a price of somebody stays, and so do the variants."""
     async with control_plane.running(tmp_path) as plane:
-        found = Installation(plane)
+        cluster = Installation(plane)
         (older,) = worlds.manifests("crd/variantautoscalings.yaml")
         version = older["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
         del version["status"]["properties"]["history"]
         older["metadata"].pop("labels")
-        await found.apply(older)
-        await found.kubectl("apply", "-k", str(MANIFESTS / "base"))
-        await found.kubectl("create", "-f", str(MANIFESTS / "samples/configmaps.yaml"))
+        await cluster.apply(older)
+        await cluster.kubectl("apply", "-k", str(MANIFESTS / "base"))
+        await cluster.kubectl("create", "-f", str(MANIFESTS / "samples/configmaps.yaml"))
         price = '{"data": {"A100": "{\\"device\\": \\"A100\\", \\"cost\\": \\"7\\"}"}}'
-        await found.kubectl(
+        await cluster.kubectl(
             "patch",
             "configmap",
             "accelerator-unit-costs",
@@ -72,60 +72,60 @@ async def test_an_upgrade_keeps_prices_and_variants(tmp_path: Path) -> None:
         await plane.create("/api/v1/namespaces", {"metadata": {"name": "team-a"}})
 
         async def established() -> bool:
-            return await found.get(VARIANTS) is not None
+            return await cluster.get(VARIANTS) is not None
 
         await until(established, what="the CRD")
         await plane.create(VARIANTS, worlds.variant("v"))
-        before = await found.get(COSTS)
-        await found.kubectl("apply", "-k", str(MANIFESTS / "overlays/limited"))
-        assert (await found.get(COSTS))["data"] == before["data"]
-        assert await found.get(f"{VARIANTS}/v") is not None
-        now = (await found.get(CRD))["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+        before = await cluster.get(COSTS)
+        await cluster.kubectl("apply", "-k", str(MANIFESTS / "overlays/limited"))
+        assert (await cluster.get(COSTS))["data"] == before["data"]
+        assert await cluster.get(f"{VARIANTS}/v") is not None
+        now = (await cluster.get(CRD))["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
         assert "history" in now["properties"]["status"]["properties"]
 
 
 async def test_uninstalling_keeps_variants_and_prices(tmp_path: Path) -> None:
     """All else goes, whichever overlay was applied; and what is installed again finds them."""
-    async with installation.running(tmp_path) as found:
-        await found.kubectl("apply", "-k", str(MANIFESTS / "overlays/actuate"))
-        await found.deploy("v", 1)
+    async with installation.running(tmp_path) as cluster:
+        await cluster.kubectl("apply", "-k", str(MANIFESTS / "overlays/actuate"))
+        await cluster.deploy("v", 1)
         remove = ("delete", "--ignore-not-found", "-k", str(MANIFESTS / "uninstall"))
-        await found.kubectl(*remove)
-        assert await found.get(installation.API_SERVICE) is not None
+        await cluster.kubectl(*remove)
+        assert await cluster.get(installation.API_SERVICE) is not None
         part_of = "app.kubernetes.io/part-of=variant-adapter"
-        await found.kubectl("delete", "apiservices", "-l", part_of)
+        await cluster.kubectl("delete", "apiservices", "-l", part_of)
         for path in (CRD, f"{VARIANTS}/v", COSTS, f"/api/v1/namespaces/{SYSTEM}"):
-            assert await found.get(path) is not None, path
+            assert await cluster.get(path) is not None, path
         for path in (
             installation.API_SERVICE,
             f"/apis/apps/v1/namespaces/{SYSTEM}/deployments/variant-adapter",
             f"{installation.RBAC}/clusterroles/variant-adapter",
             f"{installation.RBAC}/clusterroles/variant-adapter-actuate",
         ):
-            assert await found.get(path) is None, path
-        await found.kubectl(*remove)
-        await found.kubectl("apply", "-k", str(MANIFESTS / "base"))
-        assert await found.get(f"{VARIANTS}/v") is not None
+            assert await cluster.get(path) is None, path
+        await cluster.kubectl(*remove)
+        await cluster.kubectl("apply", "-k", str(MANIFESTS / "base"))
+        assert await cluster.get(f"{VARIANTS}/v") is not None
 
 
 async def test_advice_becomes_a_metric_by_one_annotation(tmp_path: Path) -> None:
     """Decided and recorded in the status, served only once the variant is active."""
-    async with installation.running(tmp_path) as found:
-        await found.deploy("v", 1)
-        found.pages.load["v"] = 6.0
-        async with found.replica("a", "--actuate=none") as replica:
+    async with installation.running(tmp_path) as cluster:
+        await cluster.deploy("v", 1)
+        cluster.pages.load["v"] = 6.0
+        async with cluster.replica("a", "--actuate=none") as replica:
             await until(replica.ready, what=f"readiness, see {replica.log.read_text()}")
 
             async def decided() -> bool:
-                return await found.desired() == 2
+                return await cluster.desired() == 2
 
             async def served() -> bool:
-                return await found.metric() == ["2"]
+                return await cluster.metric() == ["2"]
 
             await until(decided, what="the decision")
-            assert await found.metric() == []
-            status = (await found.get(f"{VARIANTS}/v"))["status"]
+            assert await cluster.metric() == []
+            status = (await cluster.get(f"{VARIANTS}/v"))["status"]
             assert status["history"][-1]["replicas"] == 2
-            assert (await found.condition("OptimizationReady"))[2].startswith("advisory")
-            await found.kubectl("annotate", "va", "v", "-n", "team-a", "llmd.ai/actuate=hpa")
+            assert (await cluster.condition("OptimizationReady"))[2].startswith("advisory")
+            await cluster.kubectl("annotate", "va", "v", "-n", "team-a", "llmd.ai/actuate=hpa")
             await until(served, what="the metric")

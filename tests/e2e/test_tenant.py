@@ -46,7 +46,7 @@ ODD: dict[str, dict[str, str]] = {
 """Annotations that only the adapter can refuse, by name of their variant."""
 
 
-async def tenant(found: Installation) -> Path:
+async def tenant(cluster: Installation) -> Path:
     """A kubeconfig of somebody who may do everything with variants of team-a, and nothing else."""
     rights = {
         "apiGroups": ["llmd.ai"],
@@ -55,14 +55,14 @@ async def tenant(found: Installation) -> Path:
     }
     metadata = {"name": "tenant", "namespace": "team-a"}
     where = f"{RBAC}/namespaces/team-a"
-    await found.plane.create(f"{where}/roles", {"metadata": metadata, "rules": [rights]})
+    await cluster.plane.create(f"{where}/roles", {"metadata": metadata, "rules": [rights]})
     binding = {
         "metadata": metadata,
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "tenant"},
         "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "ann"}],
     }
-    await found.plane.create(f"{where}/rolebindings", binding)
-    return found.plane.kubeconfig("tenant", "ann", [])
+    await cluster.plane.create(f"{where}/rolebindings", binding)
+    return cluster.plane.kubeconfig("tenant", "ann", [])
 
 
 def variant(name: str, annotations: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
@@ -73,16 +73,16 @@ def variant(name: str, annotations: dict[str, str] | None = None, **spec: Any) -
 
 async def test_a_tenant_reaches_nothing_beyond_its_variants(tmp_path: Path) -> None:
     """The schema refuses paths; RBAC refuses status, scale and metrics; no Deployment is scaled for it."""
-    async with installation.running(tmp_path) as found:
+    async with installation.running(tmp_path) as cluster:
         for item in worlds.manifests("overlays/actuate/scale.yaml"):
-            await found.apply(item)
-        await found.deploy("v", 1)
+            await cluster.apply(item)
+        await cluster.deploy("v", 1)
         deployment = worlds.workload("victim", 3)
         deployment["spec"]["template"]["spec"]["containers"][0]["image"] = "none"
-        await found.plane.create(DEPLOYMENTS, deployment)
+        await cluster.plane.create(DEPLOYMENTS, deployment)
         async with (
-            client.connected(await tenant(found)) as ann,
-            found.replica("a", "--actuate=scale") as replica,
+            client.connected(await tenant(cluster)) as ann,
+            cluster.replica("a", "--actuate=scale") as replica,
         ):
             await until(replica.ready, what="readiness")
             for name, spec in REFUSED:
@@ -93,7 +93,7 @@ async def test_a_tenant_reaches_nothing_beyond_its_variants(tmp_path: Path) -> N
             await ann.request("POST", VARIANTS, body=variant("victim", scaling))
 
             async def looked_at() -> bool:
-                return bool((await found.condition("TargetResolved", "victim"))[0])
+                return bool((await cluster.condition("TargetResolved", "victim"))[0])
 
             await until(looked_at, what="a condition of the tenant's variant")
             for method, path, body in (
@@ -106,30 +106,30 @@ async def test_a_tenant_reaches_nothing_beyond_its_variants(tmp_path: Path) -> N
                     await ann.request(
                         method, path, body=body, content_type="application/merge-patch+json"
                     )
-            assert (await found.get(f"{DEPLOYMENTS}/victim"))["spec"]["replicas"] == 3
+            assert (await cluster.get(f"{DEPLOYMENTS}/victim"))["spec"]["replicas"] == 3
 
 
 async def test_odd_annotations_of_a_tenant_touch_no_other_variant(tmp_path: Path) -> None:
     """Each is a condition of its own variant, and the others are decided as ever."""
-    async with installation.running(tmp_path) as found:
-        await found.deploy("v", 1)
-        found.pages.load["v"] = 6.0
-        async with client.connected(await tenant(found)) as ann, found.replica("a") as replica:
+    async with installation.running(tmp_path) as cluster:
+        await cluster.deploy("v", 1)
+        cluster.pages.load["v"] = 6.0
+        async with client.connected(await tenant(cluster)) as ann, cluster.replica("a") as replica:
             await until(replica.ready, what="readiness")
             for name, annotations in ODD.items():
                 deployment = worlds.workload(name, 1)
                 deployment["spec"]["template"]["spec"]["containers"][0]["image"] = "none"
-                await found.plane.create(DEPLOYMENTS, deployment)
+                await cluster.plane.create(DEPLOYMENTS, deployment)
                 await ann.request("POST", VARIANTS, body=variant(name, annotations))
 
             async def decided() -> bool:
-                return await found.desired() == 2
+                return await cluster.desired() == 2
 
             await until(decided, what="the decision for v")
             for name in ODD:
 
                 async def refused(name: str = name) -> bool:
-                    status = (await found.condition("OptimizationReady", name))[0]
+                    status = (await cluster.condition("OptimizationReady", name))[0]
                     return status == "False"
 
                 await until(refused, what=f"the condition of {name}")

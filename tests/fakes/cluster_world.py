@@ -74,11 +74,11 @@ def manifests(name: str = "samples/configmaps.yaml") -> list[Object]:
 
 def variant(name: str, **spec: Any) -> Object:
     """A VariantAutoscaling in namespace `team-a`, of the emulated overlay's kind."""
-    (found,) = manifests("overlays/emulated/variant.yaml")
+    (document,) = manifests("overlays/emulated/variant.yaml")
     return {
-        **found,
-        "metadata": {**found["metadata"], "name": name, "namespace": "team-a"},
-        "spec": {**found["spec"], **spec},
+        **document,
+        "metadata": {**document["metadata"], "name": name, "namespace": "team-a"},
+        "spec": {**document["spec"], **spec},
     }
 
 
@@ -181,15 +181,15 @@ class World:
         return self.api.get(VARIANTS, "variantautoscalings", "team-a", name)
 
     def status(self, name: str = "v") -> Object:
-        found: Object = self.variant(name).get("status") or {}
-        return found
+        document: Object = self.variant(name).get("status") or {}
+        return document
 
     def desired(self, name: str = "v") -> int | None:
         """Replicas that the status wants."""
-        found: int | None = (self.status(name).get("desiredOptimizedAlloc") or {}).get(
+        replicas: int | None = (self.status(name).get("desiredOptimizedAlloc") or {}).get(
             "numReplicas"
         )
-        return found
+        return replicas
 
     def condition(self, kind: str, name: str = "v") -> tuple[str, str, str]:
         """Status, reason and message; empty ones without the condition."""
@@ -200,13 +200,13 @@ class World:
 
     def events(self) -> list[tuple[str, str, str]]:
         """Type, reason and note of all Events."""
-        found = self.api.all("/apis/events.k8s.io/v1", "events")
-        return [(item["type"], item["reason"], item["note"]) for item in found]
+        documents = self.api.all("/apis/events.k8s.io/v1", "events")
+        return [(item["type"], item["reason"], item["note"]) for item in documents]
 
     def ca_bundle(self) -> bytes:
         """Of the APIService."""
-        found = self.api.get(API_SERVICES, "apiservices", "", API_SERVICE)
-        return base64.b64decode(found["spec"].get("caBundle") or "")
+        service = self.api.get(API_SERVICES, "apiservices", "", API_SERVICE)
+        return base64.b64decode(service["spec"].get("caBundle") or "")
 
     def available(self) -> None:
         """What the aggregation layer says of the APIService once it reaches us."""

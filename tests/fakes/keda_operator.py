@@ -113,8 +113,8 @@ class Operator:
 
     async def reconcile(self) -> None:
         """Make the HPA: without metric specs KEDA makes none."""
-        found = await self.stub.GetMetricSpec(self.ref)
-        (spec,) = found.metricSpecs
+        specs = await self.stub.GetMetricSpec(self.ref)
+        (spec,) = specs.metricSpecs
         assert spec.targetSizeFloat == spec.targetSize == 1
         self.metric = spec.metricName
 

@@ -173,8 +173,8 @@ class KubernetesApi(ObjectStore):
                 self, path, request, streams=entrance.streams, bookmarked=self._bookmarked
             )
         body = await request.json() if request.body_exists else None
-        found = self._act(entrance, path, body, request)
-        return web.json_response(found, status=201 if request.method == "POST" else 200)
+        answer = self._act(entrance, path, body, request)
+        return web.json_response(answer, status=201 if request.method == "POST" else 200)
 
     async def _forward(self, entrance: Entrance, request: web.Request) -> web.StreamResponse:
         path = parse_path(request.path)
@@ -284,8 +284,8 @@ class Site:
 
     async def entrance(self, name: str, *, user: str = ACCOUNT) -> Entrance:
         """Open an entrance for a client."""
-        found = self.certificates
-        entrance = Entrance(kubeconfig=found.folder / f"{name}.kubeconfig", user=user)
+        certificates = self.certificates
+        entrance = Entrance(kubeconfig=certificates.folder / f"{name}.kubeconfig", user=user)
         app = web.Application()
 
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -293,14 +293,14 @@ class Site:
 
         app.router.add_route("*", "/{path:.*}", handle)
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(found.folder / "kas.crt", found.folder / "kas.key")
+        context.load_cert_chain(certificates.folder / "kas.crt", certificates.folder / "kas.key")
         runner = web.AppRunner(
             app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True
         )
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-        authority = found.authorities["ca"]
+        authority = certificates.authorities["ca"]
         client = authority.issue_client(name, [])
         entrance.url = f"https://127.0.0.1:{runner.addresses[0][1]}"
         entrance.kubeconfig.write_text(kubeconfig(entrance.url, authority.cert_pem, client))

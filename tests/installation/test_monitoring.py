@@ -98,8 +98,8 @@ def known() -> set[str]:
 
 
 def names_in(expression: str) -> set[str]:
-    found = re.findall(r"\b(?:inferno|wva|variant_adapter|metrics_apiserver)_\w+", expression)
-    return {name.removesuffix("_bucket") for name in found}
+    names = re.findall(r"\b(?:inferno|wva|variant_adapter|metrics_apiserver)_\w+", expression)
+    return {name.removesuffix("_bucket") for name in names}
 
 
 def test_queries_name_series_that_there_are() -> None:
@@ -174,10 +174,10 @@ def test_alerts_are_raised_by_their_cause_alone(tmp_path: Path) -> None:
     (tmp_path / "cases.yaml").write_text(yaml.safe_dump(cases))
     program = str(shutil.which("promtool"))
     for command in (["check", "rules", "rules.yaml"], ["test", "rules", "cases.yaml"]):
-        found = subprocess.run(
+        completed = subprocess.run(
             [program, *command], cwd=tmp_path, capture_output=True, text=True, check=False
         )
-        assert found.returncode == 0, found.stdout + found.stderr
+        assert completed.returncode == 0, completed.stdout + completed.stderr
 
 
 MAY_BE_EMPTY = {
@@ -214,14 +214,14 @@ async def test_every_panel_shows_what_the_adapter_exposes(tmp_path: Path) -> Non
                 empty = set(queries.values())
                 for _ in range(60):
                     answers = {query: await server.ask(query) for query in queries}
-                    empty = {queries[query] for query, found in answers.items() if not found}
+                    empty = {queries[query] for query, values in answers.items() if not values}
                     if empty <= MAY_BE_EMPTY:
                         break
                     await asyncio.sleep(0.5)
                 for variable in DASHBOARD["templating"]["list"][1:]:
-                    found = re.match(r"label_values\((.*), (\w+)\)", variable["query"])
-                    assert found, variable
-                    assert await server.ask(found[1].replace("$namespace", ".*"))
+                    values = re.match(r"label_values\((.*), (\w+)\)", variable["query"])
+                    assert values, variable
+                    assert await server.ask(values[1].replace("$namespace", ".*"))
                 for rule in RULES:
                     await server.ask(rule["expr"])
     assert empty <= MAY_BE_EMPTY

@@ -82,8 +82,8 @@ async def test_a_patch_of_a_former_leader_scales_nothing(tmp_path: Path) -> None
         world.load["v"] = 60.0
 
         def replicas() -> int:
-            found: int = world.api.get(APPS, "deployments", "team-a", "v")["spec"]["replicas"]
-            return found
+            number: int = world.api.get(APPS, "deployments", "team-a", "v")["spec"]["replicas"]
+            return number
 
         async with (
             world.replica("a", actuate_scale=True) as (_, way),

@@ -70,8 +70,8 @@ async def test_only_health_is_told_to_every_pod(tmp_path: Path) -> None:
                 assert (await pod.get(path))[0] == 200
             for path in TENANTS:
                 for token, status in (("", 401), ("unknown", 401), ("tenant", 403)):
-                    found, text = await pod.get(path, token)
-                    assert found == status, (path, token)
+                    answered, text = await pod.get(path, token)
+                    assert answered == status, (path, token)
                     assert "team-a" not in text
             assert "variant-adapter-metrics-reader" in (await pod.get("/metrics", "tenant"))[1]
             assert "inferno_desired_replicas" in (await pod.get("/metrics", "reader"))[1]

@@ -113,12 +113,12 @@ def wake(
         moment: present moment.
 
     """
-    found = {}
+    woken = {}
     for key in keys:
         item = records.get(key)
         if item is not None and not item.source.held and fits(inputs, item.source):
-            found[key] = _woken(item, moment)
-    return found
+            woken[key] = _woken(item, moment)
+    return woken
 
 
 def _woken(record: VariantRecord, moment: Moment) -> VariantRecord:

@@ -108,20 +108,20 @@ def common(snapshot: Snapshot) -> dict[str, Any]:
 
 def _by_state(everything: tuple[rows.Row, ...]) -> list[rows.Total]:
     """Number of variants in each state; a variant may be in several."""
-    found = [
+    totals = [
         rows.total(state, [row for row in everything if state in row.states])
         for state in rows.STATES
     ]
-    return [item for item in found if item.variants]
+    return [item for item in totals if item.variants]
 
 
 def _near(page: int, pages: int) -> list[int | None]:
     """Numbers of pages to link to; None where some are left out."""
     wanted = {1, pages, *range(max(page - _NEAR, 1), min(page + _NEAR, pages) + 1)}
-    found: list[int | None] = []
+    links: list[int | None] = []
     for number in sorted(wanted):
-        last = found[-1] if found else 0
+        last = links[-1] if links else 0
         if last is not None and number > last + 1:
-            found.append(None)
-        found.append(number)
-    return found
+            links.append(None)
+        links.append(number)
+    return links

@@ -137,23 +137,28 @@ def _points(series: Series | None, field: str) -> list[tuple[float, float | None
     ]
 
 
-def analysis_context(row: Row, found: Analysis | None, problem: str) -> dict[str, Any]:
+def analysis_context(row: Row, analysis: Analysis | None, problem: str) -> dict[str, Any]:
     """What the template of the analysis needs; `problem` says why there is none."""
     spots: dict[str, list[Spot]] = {"ttft": [], "itl": []}
     present = "What its replicas carry now is not known."
-    if found is not None and row.offered is not None and math.isfinite(row.offered) and row.ready:
+    if (
+        analysis is not None
+        and row.offered is not None
+        and math.isfinite(row.offered)
+        and row.ready
+    ):
         each = row.offered / row.ready
         present = f"Now each of {row.ready} carries about {number(each)}/min."
         for name, value in (("ttft", row.ttft), ("itl", row.itl)):
             if value is not None and math.isfinite(value):
                 spots[name].append(Spot(label="measured now", x=each, y=value))
     curves = []
-    if found is not None and found.curve:
-        reach = max([found.curve[-1][0], *(spot.x for part in spots.values() for spot in part)])
+    if analysis is not None and analysis.curve:
+        reach = max([analysis.curve[-1][0], *(spot.x for part in spots.values() for spot in part)])
         for place, (name, title, target) in enumerate(
             (("ttft", "TTFT", row.ttft_slo), ("itl", "ITL", row.itl_slo)), start=1
         ):
-            points = [(point[0], point[place]) for point in found.curve]
+            points = [(point[0], point[place]) for point in analysis.curve]
             # Beyond the SLO a queue grows without bound, which would flatten all before it.
             known = [y for _, y in points if math.isfinite(y)]
             measured = max((spot.y for spot in spots[name]), default=0.0)
@@ -173,7 +178,7 @@ def analysis_context(row: Row, found: Analysis | None, problem: str) -> dict[str
                 )
             )
     return {
-        "analysis": found,
+        "analysis": analysis,
         "analysis_problem": problem,
         "curves": curves,
         "present_note": present,

@@ -41,15 +41,15 @@ class Mixes:
         self._routing = scenario.routing
         self._lengths = float(np.mean(trace.input_tokens)), float(np.mean(trace.output_tokens))
         self._most = {item.name: _most(item, scenario) for item in self.members.values()}
-        self._found: dict[tuple[int, frozenset[str]], Mix] = {}
+        self._planned_mixes: dict[tuple[int, frozenset[str]], Mix] = {}
 
     def mix(self, rate: float, names: Sequence[str]) -> Mix:
         """Replicas by variant that carry a rate, requests per second, with these variants alone."""
         step = math.ceil(math.log(max(rate, 1e-3), _STEP) - 1e-9)
         key = step, frozenset(names)
-        if key not in self._found:
-            self._found[key] = self._planned(_STEP**step, key[1])
-        return self._found[key]
+        if key not in self._planned_mixes:
+            self._planned_mixes[key] = self._planned(_STEP**step, key[1])
+        return self._planned_mixes[key]
 
     def _planned(self, rate: float, names: frozenset[str]) -> Mix:
         mix = dict.fromkeys(self.members, 0)

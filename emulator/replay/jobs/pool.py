@@ -58,11 +58,11 @@ def run_all(
     results: dict[str, PolicyResult] = {}
     open_tasks = []
     for task in tasks:
-        found = None if kept is None else kept.load(task)
-        if found is None:
+        saved = None if kept is None else kept.load(task)
+        if saved is None:
             open_tasks.append(task)
         else:
-            results |= {item.policy: item for item in found}
+            results |= {item.policy: item for item in saved}
     progress = _Progress(report, total, done=total - sum(task.replays for task in open_tasks))
     number = default_jobs(given, open_tasks) if jobs is None else min(jobs, len(open_tasks))
     finished = (

@@ -35,8 +35,8 @@ async def page(front: Endpoints, path: str = "/metrics") -> str:
 
 def series(text: str, variant: str) -> set[str]:
     """Names of the series of a variant."""
-    found = re.findall(rf'^(\w+)\{{[^}}]*variant_name="{variant}"', text, re.MULTILINE)
-    return set(found)
+    names = re.findall(rf'^(\w+)\{{[^}}]*variant_name="{variant}"', text, re.MULTILINE)
+    return set(names)
 
 
 async def test_advice_is_recorded_and_read_by_nothing(tmp_path: Path) -> None:
@@ -84,8 +84,8 @@ async def test_one_annotation_is_the_way_in_and_out(tmp_path: Path) -> None:
             assert await world.metric(front) == []
             for actuator, items in (("hpa", 1), ("none", 0)):
                 annotate(world, "v", actuate=actuator)
-                found = front.loop.inputs
-                await until(lambda found=found: front.loop.inputs is not found)  # type: ignore[misc]
+                inputs = front.loop.inputs
+                await until(lambda inputs=inputs: front.loop.inputs is not inputs)  # type: ignore[misc]
                 assert len(await world.metric(front)) == items
 
 

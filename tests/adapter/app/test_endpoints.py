@@ -25,9 +25,9 @@ async def test_explanations_on_the_metrics_port(tmp_path: Path) -> None:
         async with world.replica("a") as (front, _), aiohttp.ClientSession() as session:
             await until(lambda: world.desired() == 2)
             async with session.get(f"{front.metrics_url}/variants") as response:
-                found = await response.json()
-            by_name = {item["name"]: item for item in found["variants"]}
-            assert found["leading"] is True
+                document = await response.json()
+            by_name = {item["name"]: item for item in document["variants"]}
+            assert document["leading"] is True
             assert by_name["lost"]["outcome"] == "TargetNotFound"
             item = by_name["v"]
             assert item["desiredReplicas"] == 2

@@ -263,10 +263,8 @@ async def test_all_replicas_serve_an_hpa_without_a_variant(tmp_path: Path) -> No
 
         def entries() -> dict[str, str]:
             name = targets["metadata"]["name"]
-            found: dict[str, str] = (
-                world.api.get(CORE, "configmaps", SYSTEM, name).get("data") or {}
-            )
-            return found
+            data: dict[str, str] = world.api.get(CORE, "configmaps", SYSTEM, name).get("data") or {}
+            return data
 
         async with world.replica("a") as (a, _), world.replica("b") as (b, _):
             await until(entries)

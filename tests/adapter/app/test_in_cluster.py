@@ -29,11 +29,11 @@ async def test_a_variant_gets_its_target_status_and_event(tmp_path: Path) -> Non
             await until(lambda: world.desired() == 2)
             await until(world.ca_bundle)
             assert await world.metric(front) == ["2"]
-            found = world.status()
-            assert found["currentAlloc"]["numReplicas"] == 1
-            assert found["currentAlloc"]["accelerator"] == "A100"
-            assert found["observedGeneration"] == 1
-            assert found["actuation"] == {"applied": True}
+            status = world.status()
+            assert status["currentAlloc"]["numReplicas"] == 1
+            assert status["currentAlloc"]["accelerator"] == "A100"
+            assert status["observedGeneration"] == 1
+            assert status["actuation"] == {"applied": True}
             assert world.condition("MetricsAvailable")[:2] == ("True", "MetricsFound")
             assert world.condition("OptimizationReady")[:2] == ("True", "OptimizationSucceeded")
             assert world.condition("TargetResolved")[:2] == ("True", "TargetFound")

@@ -35,8 +35,8 @@ def unprofiled(world: World) -> None:
 
 def tuned(front: Endpoints) -> TunedProfile | None:
     """The tuner of variant `v`."""
-    found = front.loop.states.get("team-a/v")
-    return None if found is None else next(iter(found.tuned.values()), None)
+    state = front.loop.states.get("team-a/v")
+    return None if state is None else next(iter(state.tuned.values()), None)
 
 
 def accepted(front: Endpoints) -> int:

@@ -53,25 +53,25 @@ async def looking(*pickers: Picker) -> AsyncIterator[Gateways]:
 async def test_queues_add_up_and_counters_are_compared() -> None:
     """Over priorities and pickers; the first look knows no arrivals, and a restart counts from zero."""
     one, two = Picker(), Picker("inference_model_request")
-    async with looking(one, two) as found:
+    async with looking(one, two) as gateways:
         one.waiting, one.count = 3, 10
-        first = await found.demand()
+        first = await gateways.demand()
         assert first["", "a"] == Demand(waiting=7.0)
         assert not first.get(("", "b"), Demand()).any
         one.count, two.count = 14, 5
-        assert (await found.demand())["", "a"] == Demand(waiting=7.0, arrived=9.0)
+        assert (await gateways.demand())["", "a"] == Demand(waiting=7.0, arrived=9.0)
         one.count = 2
-        assert (await found.demand())["", "a"].arrived == 2.0
+        assert (await gateways.demand())["", "a"].arrived == 2.0
 
 
 async def test_a_picker_that_does_not_answer_says_nothing() -> None:
     """The others count on, and nobody is woken or put to sleep by it."""
     one, two = Picker(), Picker()
-    async with looking(one, two) as found:
+    async with looking(one, two) as gateways:
         one.broken = True
-        assert (await found.demand())["", "a"].waiting == 2.0
+        assert (await gateways.demand())["", "a"].waiting == 2.0
         two.broken = True
-        assert await found.demand() == {}
+        assert await gateways.demand() == {}
 
 
 LEFT = "kserve_llm_d_epp_flow_control_request_queue_duration_seconds_count"
@@ -98,9 +98,9 @@ class Rejecting(Picker):
 async def test_what_the_gateway_turns_away_is_demand() -> None:
     """Rejected and evicted requests count beside the forwarded ones, under any prefix of the names."""
     window = GatewayWindow(window_seconds=120)
-    async with looking(picker := Rejecting()) as found:
+    async with looking(picker := Rejecting()) as gateways:
         for picker.count in range(4):
-            demand = await found.demand(window, now=60.0 * picker.count)
+            demand = await gateways.demand(window, now=60.0 * picker.count)
     assert demand["", "a"] == Demand(waiting=5.0, arrived=90.0)
     rates = window.rates(now=180.0)
     assert 60 * rates.rps["", "a"] == pytest.approx(90)

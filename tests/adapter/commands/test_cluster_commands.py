@@ -115,12 +115,12 @@ async def findings(
     admin = await world.site.entrance("admin", user="")
     capsys.readouterr()
     code = await command("doctor", "--kubeconfig", str(admin.kubeconfig), *args)
-    found: dict[str, list[str]] = {"ok": [], "warning": [], "ERROR": []}
+    by_level: dict[str, list[str]] = {"ok": [], "warning": [], "ERROR": []}
     for line in capsys.readouterr().out.splitlines():
         level, _, rest = line.partition(" ")
-        if level in found:
-            found[level].append(rest.strip())
-    return code, found
+        if level in by_level:
+            by_level[level].append(rest.strip())
+    return code, by_level
 
 
 async def test_the_doctor_finds_nothing_wrong(
@@ -135,12 +135,12 @@ async def test_the_doctor_finds_nothing_wrong(
             await until(world.ca_bundle)
             world.available()
             world.api.external = {"v": "1"}
-            code, found = await findings(world, capsys)
-    assert (found["warning"], found["ERROR"], code) == ([], [], 0)
-    assert f"ServiceAccount {SYSTEM}/variant-adapter has its permissions" in found["ok"]
-    assert "caBundle trusts the serving certificate" in found["ok"]
-    assert "a leads" in found["ok"]
-    assert "HorizontalPodAutoscaler team-a/v: reads inferno_desired_replicas = 1" in found["ok"]
+            code, by_level = await findings(world, capsys)
+    assert (by_level["warning"], by_level["ERROR"], code) == ([], [], 0)
+    assert f"ServiceAccount {SYSTEM}/variant-adapter has its permissions" in by_level["ok"]
+    assert "caBundle trusts the serving certificate" in by_level["ok"]
+    assert "a leads" in by_level["ok"]
+    assert "HorizontalPodAutoscaler team-a/v: reads inferno_desired_replicas = 1" in by_level["ok"]
 
 
 async def test_the_doctor_finds_what_is_wrong(
@@ -161,9 +161,9 @@ async def test_the_doctor_finds_what_is_wrong(
         bad["spec"]["metrics"][0]["external"]["target"] = {"type": "Value", "value": "1"}
         world.api.put(SCALERS, "horizontalpodautoscalers", bad)
         world.api.put(SCALERS, "horizontalpodautoscalers", worlds.scaler("nobody"))
-        code, found = await findings(world, capsys, "--prometheus", "http://127.0.0.1:9")
+        code, by_level = await findings(world, capsys, "--prometheus", "http://127.0.0.1:9")
     assert code == 1
-    text = "\n".join(found["ERROR"])
+    text = "\n".join(by_level["ERROR"])
     for part in (
         "belongs to Service keda/keda-metrics",
         f"no Lease {SYSTEM}/variant-adapter: the adapter has never started",
@@ -174,7 +174,7 @@ async def test_the_doctor_finds_what_is_wrong(
         "Prometheus http://127.0.0.1:9: Connection refused",
     ):
         assert part in text
-    assert any("ignores changes of up to 10 %" in item for item in found["warning"])
+    assert any("ignores changes of up to 10 %" in item for item in by_level["warning"])
 
 
 async def test_certificates_are_shown_and_rotated(
@@ -200,9 +200,9 @@ async def test_certificates_are_shown_and_rotated(
             assert await command("certs", action, *asked, "--json") == 0
             text = capsys.readouterr().out
             # The adapters that run in this process may log before and after.
-            found: dict[str, Any]
-            found, _ = json.JSONDecoder().raw_decode(text[text.index("{\n") :])
-            return found
+            status: dict[str, Any]
+            status, _ = json.JSONDecoder().raw_decode(text[text.index("{\n") :])
+            return status
 
         assert await command("certs", "show", *asked) == 1
         assert "holds no certificate" in capsys.readouterr().err

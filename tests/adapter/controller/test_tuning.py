@@ -56,14 +56,14 @@ def traffic(rate_rps: float) -> Traffic:
 def tuned(source: variant.VariantSource, *, enabled: bool, windows: int = 30) -> tuning.Tuned:
     """Tuners after that many windows of changing load, each observed three times."""
     settings = TuningSettings(enabled=enabled, window_seconds=60)
-    found: tuning.Tuned = {}
+    tuners: tuning.Tuned = {}
     rng = np.random.default_rng(4)
     for window in range(windows):
         load = traffic(rng.uniform(2, 24))
         for second in (0, 20, 40):  # cycles within a window observe the same requests again
             now = 60.0 * window + second
-            found = tuning.observe(found, source, load, settings=settings, now=now)
-    return found
+            tuners = tuning.observe(tuners, source, load, settings=settings, now=now)
+    return tuners
 
 
 def test_a_wrong_profile_is_corrected() -> None:

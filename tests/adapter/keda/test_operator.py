@@ -43,18 +43,18 @@ async def operator(
 ) -> AsyncIterator[Operator]:
     """The operator with the replica of the adapter that its connection has reached."""
     async with certificates.channel(front.keda_address) as stub:
-        found = Operator(stub, deployment(world))
-        pushing = asyncio.create_task(found.push())
+        keda = Operator(stub, deployment(world))
+        pushing = asyncio.create_task(keda.push())
         try:
-            yield found
+            yield keda
         finally:
             pushing.cancel()
             await asyncio.gather(pushing, return_exceptions=True)
 
 
-async def polled(found: Operator, wanted: str = "") -> None:
+async def polled(keda: Operator, wanted: str = "") -> None:
     """Poll until that is the outcome."""
-    while await found.poll() != wanted:  # noqa: ASYNC110 - polling is what KEDA does
+    while await keda.poll() != wanted:  # noqa: ASYNC110 - polling is what KEDA does
         await asyncio.sleep(0.05)
 
 

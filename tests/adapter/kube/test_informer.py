@@ -137,12 +137,12 @@ async def following(folder: Path, api: Api) -> AsyncIterator[Followed]:
     (folder / "kubeconfig").write_text(yaml.safe_dump(config))
     changes: list[int] = []
     async with client.connected(folder / "kubeconfig") as source:
-        found = informer.Informer(
+        pods = informer.Informer(
             source, PATH, changed=lambda: changes.append(1), jitter=lambda: 0.0
         )
-        task = asyncio.create_task(found.run())
+        task = asyncio.create_task(pods.run())
         try:
-            yield Followed(api, found, changes)
+            yield Followed(api, pods, changes)
         finally:
             task.cancel()
             api.end_watches()

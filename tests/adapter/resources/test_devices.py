@@ -117,9 +117,9 @@ def tolerating(*tolerations: Object) -> Object:
 )
 def test_taints_that_the_pods_tolerate(toleration: Object, free: int) -> None:
     """A pool with a taint is the variants' where one of their pods tolerates it, as the scheduler does."""
-    found = take([node(taints=AKS)], [tolerating(toleration)], "v")
-    assert sum(found.free.values()) == free
-    assert [str(item).rpartition(": ")[2] for item in found.left_out] == (
+    gpus = take([node(taints=AKS)], [tolerating(toleration)], "v")
+    assert sum(gpus.free.values()) == free
+    assert [str(item).rpartition(": ")[2] for item in gpus.left_out] == (
         [] if free else ["tainted by sku=gpu"]
     )
     others = take([node(taints=AKS)], [tolerating(toleration)])
@@ -130,10 +130,10 @@ def test_the_taint_that_blocks_is_named() -> None:
     """Of two taints only the one that no pod tolerates; a template counts before there is a pod."""
     both: list[Any] = [*AKS, {"key": "spot", "effect": "NoExecute"}]
     tolerations = taints.of_pod({"tolerations": [{"key": "sku", "operator": "Exists"}]})
-    found = inventory.take([inventory.trimmed(node(taints=both))], [], tolerations=[tolerations])
-    assert [item.why for item in found.left_out] == ["tainted by spot"]
-    found = inventory.take([inventory.trimmed(node(taints=AKS))], [], tolerations=[tolerations])
-    assert sum(found.free.values()) == 8
+    gpus = inventory.take([inventory.trimmed(node(taints=both))], [], tolerations=[tolerations])
+    assert [item.why for item in gpus.left_out] == ["tainted by spot"]
+    gpus = inventory.take([inventory.trimmed(node(taints=AKS))], [], tolerations=[tolerations])
+    assert sum(gpus.free.values()) == 8
 
 
 @pytest.mark.parametrize(

@@ -59,27 +59,27 @@ async def endpoints(
     A page that is opened shows the present at any rate.
     """
     monkeypatch.setattr(snapshots, "FRESH_SHARE", 1e9)
-    found, _ = site
-    states, inputs = found.loop.states, found.loop.inputs
-    found._metrics._pages._snapshots._pause = 0.0
-    yield found
-    fleet_states.put(found, states)
-    found.loop._reconciler._inputs = inputs
+    serving, _ = site
+    states, inputs = serving.loop.states, serving.loop.inputs
+    serving._metrics._pages._snapshots._pause = 0.0
+    yield serving
+    fleet_states.put(serving, states)
+    serving.loop._reconciler._inputs = inputs
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def tab(site: tuple[Endpoints, Browser]) -> AsyncIterator[Tab]:
     """A new tab."""
-    found = await site[1].tab()
-    yield found
-    await found.command("Page.close")
+    new_tab = await site[1].tab()
+    yield new_tab
+    await new_tab.command("Page.close")
 
 
 async def documents(url: str) -> dict[str, Any]:
     """The documents of `/variants` by key."""
     async with aiohttp.ClientSession() as session, session.get(f"{url}/variants") as response:
-        found = await response.json()
-    return {f"{item['namespace']}/{item['name']}": item for item in found["variants"]}
+        document = await response.json()
+    return {f"{item['namespace']}/{item['name']}": item for item in document["variants"]}
 
 
 def shown(document: dict[str, Any]) -> list[str]:
@@ -91,9 +91,9 @@ def shown(document: dict[str, Any]) -> list[str]:
         predicted = decision[f"predicted{name.title()}Milliseconds"]
         over = " above the SLO" if measured > target else ""
         shown_ms = [rendering.milliseconds(number) for number in (measured, predicted, target)]
-        found = document["latencies"][name]
+        measures = document["latencies"][name]
         p50, p95, within = (
-            found[part] for part in ("p50Milliseconds", "p95Milliseconds", "withinTarget")
+            measures[part] for part in ("p50Milliseconds", "p95Milliseconds", "withinTarget")
         )
         percentiles = (
             ""

@@ -36,8 +36,8 @@ async def endpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
     objects = tmp_path / "variants"
     scenario.write_objects(objects)
     scenario.write_deployment(objects, (), 1)
-    async with fleet_states.served(tmp_path, objects, 20) as found:
-        yield found
+    async with fleet_states.served(tmp_path, objects, 20) as serving:
+        yield serving
 
 
 async def page(endpoints: Endpoints, path: str, status: int = 200) -> str:

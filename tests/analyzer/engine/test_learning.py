@@ -165,19 +165,19 @@ def test_what_is_far_from_the_estimate_is_refused_until_it_stays() -> None:
 def test_what_is_no_measurement_changes_nothing(change: dict[str, float]) -> None:
     """Nothing arrived, one token each, or no number: the state stays as it was."""
     state = learning.start()
-    found = learning.update(state, dataclasses.replace(steady(), **change))  # type: ignore[arg-type] # fields by name
-    assert (found.outcome, found.state) == ("uninformative", state)
+    updated = learning.update(state, dataclasses.replace(steady(), **change))  # type: ignore[arg-type] # fields by name
+    assert (updated.outcome, updated.state) == ("uninformative", state)
 
 
 def test_ttft_may_be_missing() -> None:
     """Where requests wait for a place only the ITL counts, and a 0 in a profile stays 0."""
     profile = dataclasses.replace(SMALL, per_context_token_ms=0.0, per_sqrt_request_ms=0.2)
     seen = dataclasses.replace(steady(), ttft_ms=None)
-    found = learning.update(learning.start(profile), seen)
-    assert found.outcome == "accepted"
-    assert found.state.latency.per_context_token_ms == 0
-    assert found.state.latency.per_sqrt_request_ms > 0
-    assert found.state.ttft_error == 0
+    updated = learning.update(learning.start(profile), seen)
+    assert updated.outcome == "accepted"
+    assert updated.state.latency.per_context_token_ms == 0
+    assert updated.state.latency.per_sqrt_request_ms > 0
+    assert updated.state.ttft_error == 0
 
 
 def test_an_error_that_is_none_is_refused() -> None:

@@ -31,8 +31,8 @@ def replayed(out: Path | None, told: list[str] | None = None, *, jobs: int = 1) 
     )
 
 
-def document(found: Comparison) -> str:
-    return json.dumps(tables.document(found, curves=True))
+def document(comparison: Comparison) -> str:
+    return json.dumps(tables.document(comparison, curves=True))
 
 
 def test_finished_policies_are_not_replayed_again(tmp_path: Path) -> None:

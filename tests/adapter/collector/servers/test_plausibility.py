@@ -57,9 +57,9 @@ def test_two_processes_behind_one_address_are_named(
     bases: tuple[float, ...], *, starts: bool
 ) -> None:
     """Start times or counters go back and forth: from the second change on the address counts as shared."""
-    found = problems(balanced(*bases, starts=starts))
-    assert all("name one URL per replica" in text for text in found[4:])
-    assert sum(not text for text in found) <= (1 if starts else 2)
+    reported = problems(balanced(*bases, starts=starts))
+    assert all("name one URL per replica" in text for text in reported[4:])
+    assert sum(not text for text in reported) <= (1 if starts else 2)
 
 
 def test_a_restart_is_no_problem() -> None:
@@ -78,31 +78,31 @@ def test_a_restart_is_no_problem() -> None:
 
 def test_counters_that_fall_without_a_restart_are_not_counted() -> None:
     """Until two pages are consistent again; then the server counts on."""
-    found = problems(lambda at: page((1000 if at < 6 else 700) + at * 5.0, started_at=-500.0))
-    assert [bool(text) for text in found] == [False] * 6 + [True] * 2 + [False] * 4
-    assert "did not start anew" in found[6]
+    reported = problems(lambda at: page((1000 if at < 6 else 700) + at * 5.0, started_at=-500.0))
+    assert [bool(text) for text in reported] == [False] * 6 + [True] * 2 + [False] * 4
+    assert "did not start anew" in reported[6]
 
 
 def test_growth_beyond_what_a_server_can_do_is_not_counted() -> None:
     """2,000 requests of 178 tokens within 15 s would have been 500 in service at once."""
-    found = problems(lambda at: page((0 if at < 6 else 2000) + at * 5.0))
-    assert "grew by more than it can have served" in found[6]
+    reported = problems(lambda at: page((0 if at < 6 else 2000) + at * 5.0))
+    assert "grew by more than it can have served" in reported[6]
     assert not any(problems(lambda at: page((0 if at < 6 else 2000) + at * 5.0), batch=256))
 
 
 def test_a_hung_engine_is_named_within_two_scrapes() -> None:
     """Gauges that stand still with work, while nothing is counted; it counts again when it moves."""
-    found = problems(
+    reported = problems(
         lambda at: (
             page(100 + 5.0 * at, running=8, waiting=60)
             if at < 4 or at > 8
             else page(115, running=8, waiting=60)
         )
     )
-    assert [bool(text) for text in found[:6]] == [False] * 4 + [True] * 2
-    assert "its queue is not counted" in found[4]
-    assert "68 requests in service" in found[5]
-    assert not found[9]
+    assert [bool(text) for text in reported[:6]] == [False] * 4 + [True] * 2
+    assert "its queue is not counted" in reported[4]
+    assert "68 requests in service" in reported[5]
+    assert not reported[9]
 
 
 def test_an_idle_server_does_not_hang() -> None:

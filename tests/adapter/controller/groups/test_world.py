@@ -58,8 +58,8 @@ async def grouped(folder: Path, **started: Any) -> AsyncIterator[tuple[World, En
 
 
 def replicas(world: World, name: str) -> int:
-    found: int = world.api.get(APPS, "deployments", "team-a", name)["spec"]["replicas"]
-    return found
+    number: int = world.api.get(APPS, "deployments", "team-a", name)["spec"]["replicas"]
+    return number
 
 
 def ready(world: World, name: str) -> int:
