@@ -101,6 +101,7 @@ def sizing_rate(
         interval_seconds: Time until the next reconcile cycle.
         now: Monotonic seconds.
         queue: Its queue; None leaves it to the queueing model.
+        changes: Number of usual changes of the load that are kept free; above 0.
 
     """
     observed = traffic.arrival_rate_rps
@@ -120,10 +121,12 @@ def sizing_rate(
             rate = min(coming, GROWTH_LIMIT * rate)
             notes.append(f"rising: {_rpm(rate)} expected in {seconds:.0f} s, when a replica starts")
     spare = settings.headroom * rate
-    change = _usual_change(trend, work, rate, seconds) if settings.anticipate else 0.0
-    change *= changes
+    change = changes * _usual_change(trend, work, rate, seconds) if settings.anticipate else 0.0
     if change > spare and rate > 0:
-        notes.append(f"the load usually changes by {_rpm(change)} in {seconds:.0f} s")
+        times = "" if changes == 1 else f", {changes:g} times counted"
+        notes.append(
+            f"the load usually changes by {_rpm(change / changes)} in {seconds:.0f} s{times}"
+        )
         spare = change
     rate += spare
     waits, clause = _backlog(queue, settings)

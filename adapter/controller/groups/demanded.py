@@ -14,15 +14,23 @@ from adapter.controller.settings import LoopSettings
 from adapter.controller.sizing import Sizing
 from adapter.resources.variant import VariantSource
 from adapter.settings.control import DEFAULT_STARTUP_SECONDS
-from optimizer.stabilization import StabilizationLimits
 
 MOST_DEMANDS = 64
 """Demands that are held while the load of a part is unknown."""
 
-import os
-USUAL_CHANGES = float(os.environ.get("UC", "2"))
-WIN = float(os.environ.get("WIN", "1"))
-HEAD = float(os.environ.get("HEAD", "0"))
+USUAL_CHANGES = 2.0
+"""Usual changes of the load within a start-up that a group keeps free.
+
+Each variant alone is rounded up to whole replicas, and so has half of one to spare. Of the mixes of a group
+the one with the least left over is the cheapest: what it is to have free has to be asked for.
+"""
+
+SPARE_REPLICAS, MOST_SPARE = 0.5, 0.15
+"""Replicas that a group has to spare for the same reason, and the largest share of its demand that they are."""
+
+WINDOW_PART = 0.5
+"""Part of the window of a variant alone for which a group's demand is held; never below the flag's seconds."""
+
 NO_TRAFFIC = Traffic(
     arrival_rate_rps=0.0,
     input_tokens=None,
@@ -145,15 +153,19 @@ def sized(
         queue=queue,
         changes=USUAL_CHANGES,
     )
+    spare = _spare(record.demands, ordered)
     return Sized(
-        rate_rps=now.rate_rps * (1 + HEAD),
+        rate_rps=now.rate_rps * (1.0 + spare),
         in_flight=now.in_flight,
         ordered=ordered,
         rising=now.rising,
-        notes=now.notes,
+        notes=(*now.notes, f"{spare:.0%} more, as no replica is left over by rounding")
+        if now.rate_rps > 0
+        else now.notes,
         demands=_within(
             record.demands,
-            settings.limits_for(anchor),
+            window=window(anchor, settings),
+            brief_seconds=settings.limits.brief_seconds,
             now=cycle.now,
             brief=now.in_flight > 0,
             partial=partial,
@@ -161,10 +173,23 @@ def sized(
     )
 
 
+def window(source: VariantSource, settings: LoopSettings) -> float:
+    """Time for which a group's demand is held, seconds; `source` has the start-up time of the slowest."""
+    return max(settings.limits.down_seconds, WINDOW_PART * settings.limits_for(source).down_seconds)
+
+
+def _spare(demands: tuple[Demanded, ...], ordered: int) -> float:
+    """Share of the demand that is kept free in place of what rounding leaves over."""
+    # Not by what there is at the moment alone: one replica less would ask for itself again.
+    number = max((sum(item.floor.replicas.values()) for item in demands), default=0)
+    return min(SPARE_REPLICAS / max(number, ordered, 1), MOST_SPARE)
+
+
 def _within(
     demands: tuple[Demanded, ...],
-    limits: StabilizationLimits,
     *,
+    window: float,
+    brief_seconds: float,
     now: float,
     brief: bool,
     partial: bool,
@@ -175,8 +200,8 @@ def _within(
     """
     if partial:
         return demands[-MOST_DEMANDS:]
-    start = now - WIN * limits.down_seconds
-    brief_start = start if brief else now - min(limits.brief_seconds, limits.down_seconds)
+    start = now - window
+    brief_start = start if brief else now - min(brief_seconds, window)
     return tuple(item for item in demands if item.at > (brief_start if item.brief else start))
 
 

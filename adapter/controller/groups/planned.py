@@ -16,7 +16,6 @@ from adapter.planning.groups import Group, Member, Routing
 from adapter.resources.model_groups.forming import ModelGroup
 from adapter.resources.variant import VariantSource
 
-
 SHORTEST_SAVING_SECONDS = 600.0
 """Time within which a shift of load must have paid for itself, where the last one is no longer ago."""
 

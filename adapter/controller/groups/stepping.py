@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from adapter.controller.groups import transitions
+from adapter.controller.groups import demanded, transitions
 from adapter.controller.groups.demanded import Cycle, ready
 from adapter.controller.groups.planned import PlannedGroup, asked, unit_cost
 from adapter.controller.groups.state import Demanded, GroupRecord
@@ -71,7 +71,7 @@ def step(
             item.state,
             decision=decision,
             demand_rpm=decision.demand_rpm,
-            notes=(*item.state.notes, *_held(record, item, parts, decision, cycle)),
+            notes=(*item.state.notes, *_held(item, decision)),
             targets=stepped.replicas,
             held=stepped.reasons,
         ),
@@ -105,13 +105,7 @@ def _demands(
     return (*record.demands, Demanded(cycle.now, floor, brief=need.in_flight > 0))
 
 
-def _held(
-    record: GroupRecord,
-    item: PlannedGroup,
-    parts: Sequence[Part],
-    decision: GroupDecision,
-    cycle: Cycle,
-) -> tuple[str, ...]:
+def _held(item: PlannedGroup, decision: GroupDecision) -> tuple[str, ...]:
     """Note that more is planned for than the demand of this cycle."""
     need = item.need
     if need is None or decision.demand_rpm <= 60.0 * need.rate_rps * 1.001:
@@ -148,7 +142,7 @@ def _settled(
     """The step without fewer replicas while nothing is known of the demand of the last window."""
     replicas, reasons = dict(stepped.replicas), dict(stepped.reasons)
     for part in parts:
-        window = cycle.settings.limits_for(records[part.key].source).down_seconds
+        window = demanded.window(records[part.key].source, cycle.settings)
         left = since + window - cycle.now
         if window > 0 and left > 0 and replicas[part.key] < part.target:
             replicas[part.key] = part.target

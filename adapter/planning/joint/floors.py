@@ -21,7 +21,7 @@ def held(item: Item, group: Group) -> Item:
 
 
 def _demand(floor: Floor, item: Item, group: Group) -> float:
-    """One floor, in requests per second; replicas of variants that are no longer in the group do not count."""
+    """One floor, requests per second; replicas of variants that are no longer in the group do not count."""
     if item.class_demands or not item.worths.any():
         return floor.rate_rps
     left = {name: count for name, count in floor.replicas.items() if count}
