@@ -121,16 +121,12 @@ def sizing_rate(
             rate = min(coming, GROWTH_LIMIT * rate)
             notes.append(f"rising: {_rpm(rate)} expected in {seconds:.0f} s, when a replica starts")
     spare = settings.headroom * rate
-    change = changes * _usual_change(trend, work, rate, seconds) if settings.anticipate else 0.0
-    if change > spare and rate > 0:
-        times = "" if changes == 1 else f", {changes:g} times counted"
-        notes.append(
-            f"the load usually changes by {_rpm(change / changes)} in {seconds:.0f} s{times}"
-        )
-        spare = change
-    rate += spare
+    change = _usual_change(trend, work, rate, seconds) if settings.anticipate else 0.0
+    if changes * change > spare and rate > 0:
+        spare = changes * change
+        notes.append(_usually(change, seconds, changes))
     waits, clause = _backlog(queue, settings)
-    rate += waits.extra_rps
+    rate += spare + waits.extra_rps
     notes += clause
     return SizingRate(
         rate_rps=rate,
@@ -152,6 +148,11 @@ def _backlog(queue: Queue | None, settings: RateSettings) -> tuple[backlogs.Back
         f" {settings.drain_seconds:.0f} s"
     )
     return waits, [clause]
+
+
+def _usually(change: float, seconds: float, changes: float) -> str:
+    times = "" if changes == 1 else f", {changes:g} times that is kept free"
+    return f"the load usually changes by {_rpm(change)} in {seconds:.0f} s{times}"
 
 
 def _usual_change(

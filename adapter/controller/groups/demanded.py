@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from adapter.collector.traffic import Traffic
 from adapter.controller import demand
-from adapter.controller.demand import Queue, backlog
+from adapter.controller.demand import Queue, SizingRate, backlog
 from adapter.controller.groups.pooling import AtGateway
 from adapter.controller.groups.state import Demanded, GroupRecord
 from adapter.controller.settings import LoopSettings
@@ -26,10 +26,10 @@ the one with the least left over is the cheapest: what it is to have free has to
 """
 
 SPARE_REPLICAS, MOST_SPARE = 0.5, 0.15
-"""Replicas that a group has to spare for the same reason, and the largest share of its demand that they are."""
+"""Replicas that a group has to spare for the same reason, and the most of its demand that they are."""
 
 WINDOW_PART = 0.5
-"""Part of the window of a variant alone for which a group's demand is held; never below the flag's seconds."""
+"""Part of the window of a variant alone for which a demand is held; never below the flag's seconds."""
 
 NO_TRAFFIC = Traffic(
     arrival_rate_rps=0.0,
@@ -140,7 +140,38 @@ def sized(
         record, traffic, at, start=seconds, ready_now=serves, ordered=ordered, cycle=cycle
     )
     anchor = replace(serving[0], startup_seconds=seconds)
-    now = demand.sizing_rate(
+    now = _rate(anchor, traffic, at, record, queue=queue, cycle=cycle)
+    return _with_spare(
+        Sized(
+            rate_rps=now.rate_rps,
+            in_flight=now.in_flight,
+            ordered=ordered,
+            rising=now.rising,
+            notes=now.notes,
+            demands=_within(
+                record.demands,
+                window=window(anchor, settings),
+                brief_seconds=settings.limits.brief_seconds,
+                now=cycle.now,
+                brief=now.in_flight > 0,
+                partial=partial,
+            ),
+        ),
+        record,
+    )
+
+
+def _rate(
+    anchor: VariantSource,
+    traffic: Traffic,
+    at: AtGateway,
+    record: GroupRecord,
+    *,
+    queue: Queue,
+    cycle: Cycle,
+) -> SizingRate:
+    settings = cycle.settings
+    return demand.sizing_rate(
         anchor,
         traffic,
         gateway_rps=at.rate_rps,
@@ -153,36 +184,22 @@ def sized(
         queue=queue,
         changes=USUAL_CHANGES,
     )
-    spare = _spare(record.demands, ordered)
-    return Sized(
-        rate_rps=now.rate_rps * (1.0 + spare),
-        in_flight=now.in_flight,
-        ordered=ordered,
-        rising=now.rising,
-        notes=(*now.notes, f"{spare:.0%} more, as no replica is left over by rounding")
-        if now.rate_rps > 0
-        else now.notes,
-        demands=_within(
-            record.demands,
-            window=window(anchor, settings),
-            brief_seconds=settings.limits.brief_seconds,
-            now=cycle.now,
-            brief=now.in_flight > 0,
-            partial=partial,
-        ),
-    )
+
+
+def _with_spare(need: Sized, record: GroupRecord) -> Sized:
+    """The demand with what is kept free in place of what rounding leaves over."""
+    if need.rate_rps <= 0:
+        return need
+    # Not by what there is at the moment alone: one replica less would ask for itself again.
+    number = max((sum(item.floor.replicas.values()) for item in record.demands), default=0)
+    spare = min(SPARE_REPLICAS / max(number, need.ordered, 1), MOST_SPARE)
+    note = f"{spare:.0%} more, as rounding leaves nothing over"
+    return replace(need, rate_rps=need.rate_rps * (1.0 + spare), notes=(*need.notes, note))
 
 
 def window(source: VariantSource, settings: LoopSettings) -> float:
     """Time for which a group's demand is held, seconds; `source` has the start-up time of the slowest."""
     return max(settings.limits.down_seconds, WINDOW_PART * settings.limits_for(source).down_seconds)
-
-
-def _spare(demands: tuple[Demanded, ...], ordered: int) -> float:
-    """Share of the demand that is kept free in place of what rounding leaves over."""
-    # Not by what there is at the moment alone: one replica less would ask for itself again.
-    number = max((sum(item.floor.replicas.values()) for item in demands), default=0)
-    return min(SPARE_REPLICAS / max(number, ordered, 1), MOST_SPARE)
 
 
 def _within(

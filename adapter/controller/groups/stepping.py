@@ -58,27 +58,11 @@ def step(
     since = cycle.now if record.since is None else record.since
     stepped = transitions.step(parts, demand_rps=demand_rps, routing=routing)
     stepped = _settled(stepped, parts, since=since, records=records, cycle=cycle)
-    need = item.need
-    if need is not None and need.rising:
-        stepped = _kept(stepped, parts, "the rate rises")
-    limits = cycle.settings.limits
-    stepped = transitions.limited(stepped, parts, up=limits.step_up, down=limits.step_down)
-    raised = any(stepped.replicas[part.key] > part.target for part in parts)
-    changed = any(stepped.replicas[part.key] != part.target for part in parts)
+    stepped = _steady(stepped, parts, item, cycle)
     record = replace(
-        record,
-        state=replace(
-            item.state,
-            decision=decision,
-            demand_rpm=decision.demand_rpm,
-            notes=(*item.state.notes, *_held(item, decision)),
-            targets=stepped.replicas,
-            held=stepped.reasons,
-        ),
+        _stepped(record, item, parts, stepped, decision=decision, cycle=cycle),
         demands=_demands(record, item, parts, cycle),
-        changed_at=cycle.now if changed else record.changed_at,
         since=since,
-        raised_at=cycle.now if raised else record.raised_at,
         carried=transitions.carries(parts, demand_rps=demand_rps, routing=routing),
     )
     return record, {
@@ -87,8 +71,32 @@ def step(
     }
 
 
-def _planned(parts: Sequence[Part]) -> dict[str, int]:
-    return {part.key: part.planned for part in parts}
+def _stepped(
+    record: GroupRecord,
+    item: PlannedGroup,
+    parts: Sequence[Part],
+    stepped: Step,
+    *,
+    decision: GroupDecision,
+    cycle: Cycle,
+) -> GroupRecord:
+    """The record with what is said of the group, and when its replicas last changed."""
+    raised = any(stepped.replicas[part.key] > part.target for part in parts)
+    changed = any(stepped.replicas[part.key] != part.target for part in parts)
+    state = replace(
+        item.state,
+        decision=decision,
+        demand_rpm=decision.demand_rpm,
+        notes=(*item.state.notes, *_held(item, decision)),
+        targets=stepped.replicas,
+        held=stepped.reasons,
+    )
+    return replace(
+        record,
+        state=state,
+        raised_at=cycle.now if raised else record.raised_at,
+        changed_at=cycle.now if changed else record.changed_at,
+    )
 
 
 def _demands(
@@ -98,7 +106,7 @@ def _demands(
     need, group = item.need, item.group
     if need is None or group is None or cycle.settings.limits.down_seconds <= 0:
         return record.demands
-    planned = _planned(parts)
+    planned = {part.key: part.planned for part in parts}
     carried = transitions.capacity(parts, planned, item.state.routing)
     part = need.rate_rps / carried if carried > 0 else 0.0
     floor = Floor(replicas=planned, part=part, rate_rps=need.rate_rps)
@@ -113,14 +121,17 @@ def _held(item: PlannedGroup, decision: GroupDecision) -> tuple[str, ...]:
     return (f"held at {decision.demand_rpm:.4g} req/min by the stabilization window",)
 
 
-def _kept(stepped: Step, parts: Sequence[Part], why: str) -> Step:
-    """The step without fewer replicas of any variant."""
-    replicas, reasons = dict(stepped.replicas), dict(stepped.reasons)
-    for part in parts:
-        if replicas[part.key] < part.target:
-            replicas[part.key] = part.target
-            reasons[part.key] = f"held at {part.target}: {why}"
-    return Step(replicas=replicas, reasons=reasons)
+def _steady(stepped: Step, parts: Sequence[Part], item: PlannedGroup, cycle: Cycle) -> Step:
+    """The step without fewer replicas while the rate rises, and by limited numbers at a time."""
+    if item.need is not None and item.need.rising:
+        replicas, reasons = dict(stepped.replicas), dict(stepped.reasons)
+        for part in parts:
+            if replicas[part.key] < part.target:
+                replicas[part.key] = part.target
+                reasons[part.key] = f"held at {part.target}: the rate rises"
+        stepped = Step(replicas=replicas, reasons=reasons)
+    limits = cycle.settings.limits
+    return transitions.limited(stepped, parts, up=limits.step_up, down=limits.step_down)
 
 
 def _target(key: str, stepped: Step, record: VariantRecord, accelerator: str) -> StableTarget:
