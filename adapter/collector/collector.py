@@ -80,6 +80,7 @@ class Collector:
         self._gateways: tuple[promql.GatewayCount, ...] = ()
         self._pool_load = PoolLoad()
         self._cycle_seconds = 0.0
+        self.past = self._prometheus.past
 
     @property
     def counts(self) -> Mapping[str, int]:

@@ -13,6 +13,7 @@ from adapter.clock import Clock
 from adapter.collector import promql
 from adapter.collector.attribution import Attributed, Attribution
 from adapter.collector.instant_vector import InstantVector
+from adapter.collector.past.reader import PastReader
 from adapter.collector.pickers import loads
 from adapter.collector.prometheus import PrometheusClient, PrometheusError, PrometheusOptions
 from adapter.collector.servers import moments as histograms
@@ -79,7 +80,12 @@ class Batch:
 
 
 class PrometheusScraper:
-    """Queries one Prometheus, or none."""
+    """Queries one Prometheus, or none.
+
+    Attributes:
+        past: Reads the past of one variant, for people.
+
+    """
 
     def __init__(
         self, session: aiohttp.ClientSession, clock: Clock, *, interval: float, window: float
@@ -90,6 +96,7 @@ class PrometheusScraper:
         self._interval = interval
         self._window = window
         self._client: PrometheusClient | None = None
+        self.past = PastReader(session)
         self._backfilled = False
         self._styles = promql.STYLES
         self._lengths_due = 0.0
@@ -133,6 +140,7 @@ class PrometheusScraper:
         if options == before:
             return
         self.close()
+        self.past.connect(options)
         self._client = None if options is None else PrometheusClient(self._session, options)
         self._backfilled = False
         self._styles = promql.STYLES
@@ -153,6 +161,7 @@ class PrometheusScraper:
 
     def close(self) -> None:
         """Stop querying; a query in progress ends as it would."""
+        self.past.close()
         if self._client is not None:
             self._client.close()
 

@@ -45,6 +45,7 @@ def of_state(state: VariantState, *, now: float) -> dict[str, Any]:
         "configuration": list(source.warnings),
         "heldBackBy": held_back(state),
         "advisory": source.advisory,
+        "interruptible": source.interruptible,
         "history": decisions.shown(state.history),
         "bounds": {"minReplicas": source.min_replicas, "maxReplicas": source.max_replicas},
         "targets": {
@@ -70,8 +71,7 @@ def of_state(state: VariantState, *, now: float) -> dict[str, Any]:
     if decision is not None:
         document["decision"] = _decision(decision)
         document["targetCost"] = round(state.cost, 6)
-    group = groups.of_state(state)
-    if group is not None:
+    if (group := groups.of_state(state)) is not None:
         document["group"] = group
     return document
 

@@ -19,6 +19,7 @@ from adapter.ui import guard, rendering, scenarios
 from adapter.ui.events import Streams
 from adapter.ui.history import SAMPLE_SECONDS
 from adapter.ui.pages import fleet as fleet_page
+from adapter.ui.pages import past as past_page
 from adapter.ui.pages import variant as variant_page
 from adapter.ui.pages import what_if as what_if_page
 from adapter.ui.rendering import Budget
@@ -68,6 +69,7 @@ class Pages:
         self._snapshots = Snapshots(source, self._budget)
         self._workshop = Workshop(last, planner=planner)
         self._streams = Streams()
+        self._pasts = past_page.Pasts(source.past, self._streams.again)
         self._rendered: dict[tuple[int, str, str], bytes] = {}
         self._rendering = asyncio.Lock()
 
@@ -100,6 +102,7 @@ class Pages:
                 self._streams.end()
                 for job in jobs:
                     await tasks.cancel(job)
+                await self._pasts.close()
 
     async def _end_streams(self, _: web.Application) -> None:
         self._streams.end()
@@ -148,8 +151,13 @@ class Pages:
             return await self._unknown(key)
         row = next(item for item in snapshot.rows if item.key == key)
         shown = "analysis" in request.query
+        # Updates of an open page ask Prometheus nothing.
+        fragment = _fragment(request)
+        answer = self._pasts.known(key) if fragment else await self._pasts.opened(key)
         now = self._source.time()
-        context = variant_page.context(snapshot, row, document, self._snapshots.history, now=now)
+        context = variant_page.context(
+            snapshot, row, document, self._snapshots.history, answer, now=now
+        )
         context |= {
             "path": f"/ui/variants/{rendering.path(row.namespace)}/{rendering.path(row.name)}",
             "analysis_shown": shown,

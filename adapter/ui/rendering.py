@@ -22,7 +22,7 @@ PIECE_SECONDS = 0.002
 UNKNOWN = "\u2013"
 """Dash in place of a number that is not known."""
 
-BRIEF = 160
+BRIEF = 120
 """Characters of a reason in a table."""
 
 
@@ -112,6 +112,7 @@ def environment() -> jinja2.Environment:
         brief=brief,
         path=path,
         svg=charts.svg,
+        bar=charts.bar,
     )
     return templates
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapter.clock import Clock
+from adapter.collector.past.reader import PastReader
 from adapter.controller.loop import ControlLoop
 from adapter.controller.state import VariantState
 from adapter.diagnostics import explain
@@ -34,6 +35,7 @@ class Source:
         problem: Why the last cycles failed as a whole; None while they do not.
         capacity: Devices by type; None: unlimited.
         time: Unix time in seconds.
+        past: Reads the past from Prometheus; None reads none.
 
     """
 
@@ -44,6 +46,7 @@ class Source:
     problem: Callable[[], str | None]
     capacity: Callable[[], Mapping[str, int] | None]
     time: Callable[[], float]
+    past: PastReader | None = None
 
 
 def of_loop(loop: ControlLoop, clock: Clock, leader: Callable[[], str]) -> Source:
@@ -56,6 +59,7 @@ def of_loop(loop: ControlLoop, clock: Clock, leader: Callable[[], str]) -> Sourc
         problem=lambda: loop.problem,
         capacity=lambda: loop.inputs.capacity,
         time=clock.time,
+        past=loop.collector.past,
     )
 
 

@@ -27,6 +27,7 @@ NOTES: tuple[tuple[str, str], ...] = (
     ("llmd.ai/max-replicas", "9" * 5000),
     ("llmd.ai/min-replicas", "²"),
     ("llmd.ai/replicas", "1e3"),
+    ("llmd.ai/replicas", "\U0001f4a5\u2028\x85\ufeff\x7f\\ud83d"),
     ("llmd.ai/startup-time", "9" * 30_000),
     ("llmd.ai/startup-time", "9" * 400 + "h"),
     ("llmd.ai/scale-to-zero-retention", "1s" * 20_000),

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from adapter.ui import groups as grouping
 from adapter.ui import rows
 from adapter.ui.snapshots import Snapshot
 
@@ -75,7 +76,7 @@ def context(snapshot: Snapshot, selection: Selection) -> dict[str, Any]:
     page = min(selection.page, pages)
     shown = order[(page - 1) * PAGE_ROWS : page * PAGE_ROWS]
     headed = selection.sort == "attention"
-    groups = rows.grouped(shown, everything) if headed else [rows.alone(shown)]
+    groups = grouping.grouped(shown, everything) if headed else [grouping.alone(shown)]
     return {
         "here": "fleet",
         "asked": selection,
