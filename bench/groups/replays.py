@@ -2,9 +2,9 @@
 
     python -P bench/groups/replays.py --traces DIR [--part first|second]
 
-A100, H100 and L40S of one model behind one gateway, by the scenario of manifests/samples/replay/groups.yaml with two
-replicas of each to begin with. Constants of the loop were chosen on the first halves of the traces; the second halves
-are what counts. The last row loses all H100 in the middle.
+A100, H100 and L40S of one model behind one gateway, by manifests/samples/replay/groups.yaml with two
+replicas of each. Constants of the loop were chosen on the first halves of the traces; the second
+halves are what counts. The last row loses all H100 in the middle.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import yaml
 ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
+from emulator import trace_folder  # noqa: E402
 from emulator.replay import compare  # noqa: E402
 from emulator.replay import scenario as scenarios  # noqa: E402
 from emulator.replay.results import PolicyResult  # noqa: E402
-from emulator import trace_folder  # noqa: E402
 from emulator.trace_selection import Selection  # noqa: E402
 
 POLICIES = ("ours", "per-variant", "clairvoyant")
@@ -83,7 +83,17 @@ def main() -> None:
     parser.add_argument("--part", choices=("first", "second"), default="second")
     given_ = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-    names = ("traffic", "group %", "cents", "alone %", "cents", "clairvoyant %", "cents", "saved", "over")
+    names = (
+        "traffic",
+        "group %",
+        "cents",
+        "alone %",
+        "cents",
+        "clairvoyant %",
+        "cents",
+        "saved",
+        "over",
+    )
     print("| " + " | ".join(names) + " |")
     print("| --- |" + " ---: |" * (len(names) - 1))
     for row in ROWS:

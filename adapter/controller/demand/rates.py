@@ -86,7 +86,6 @@ def sizing_rate(
     interval_seconds: float,
     now: float,
     queue: Queue | None = None,
-    changes: float = 1.0,
 ) -> SizingRate:
     """The rate that one variant is sized for.
 
@@ -101,7 +100,6 @@ def sizing_rate(
         interval_seconds: Time until the next reconcile cycle.
         now: Monotonic seconds.
         queue: Its queue; None leaves it to the queueing model.
-        changes: Number of usual changes of the load that are kept free; above 0.
 
     """
     observed = traffic.arrival_rate_rps
@@ -122,11 +120,12 @@ def sizing_rate(
             notes.append(f"rising: {_rpm(rate)} expected in {seconds:.0f} s, when a replica starts")
     spare = settings.headroom * rate
     change = _usual_change(trend, work, rate, seconds) if settings.anticipate else 0.0
-    if changes * change > spare and rate > 0:
-        spare = changes * change
-        notes.append(_usually(change, seconds, changes))
+    if change > spare and rate > 0:
+        notes.append(f"the load usually changes by {_rpm(change)} in {seconds:.0f} s")
+        spare = change
+    rate += spare
     waits, clause = _backlog(queue, settings)
-    rate += spare + waits.extra_rps
+    rate += waits.extra_rps
     notes += clause
     return SizingRate(
         rate_rps=rate,
@@ -148,11 +147,6 @@ def _backlog(queue: Queue | None, settings: RateSettings) -> tuple[backlogs.Back
         f" {settings.drain_seconds:.0f} s"
     )
     return waits, [clause]
-
-
-def _usually(change: float, seconds: float, changes: float) -> str:
-    times = "" if changes == 1 else f", {changes:g} times that is kept free"
-    return f"the load usually changes by {_rpm(change)} in {seconds:.0f} s{times}"
 
 
 def _usual_change(

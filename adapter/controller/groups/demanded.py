@@ -18,15 +18,12 @@ from adapter.settings.control import DEFAULT_STARTUP_SECONDS
 MOST_DEMANDS = 64
 """Demands that are held while the load of a part is unknown."""
 
-USUAL_CHANGES = 2.0
-"""Usual changes of the load within a start-up that a group keeps free.
+SPARE_REPLICAS, MOST_SPARE = 0.75, 0.2
+"""Replicas that a group has to spare, and the largest share of its demand that they are.
 
-Each variant alone is rounded up to whole replicas, and so has half of one to spare. Of the mixes of a group
-the one with the least left over is the cheapest: what it is to have free has to be asked for.
+Variants alone are rounded up to whole replicas, each with half of one left over on average. Of the mixes of a
+group the one with the least left over is the cheapest: what is to be free has to be asked for.
 """
-
-SPARE_REPLICAS, MOST_SPARE = 0.5, 0.15
-"""Replicas that a group has to spare for the same reason, and the most of its demand that they are."""
 
 WINDOW_PART = 0.5
 """Part of the window of a variant alone for which a demand is held; never below the flag's seconds."""
@@ -182,7 +179,6 @@ def _rate(
         interval_seconds=settings.interval,
         now=cycle.now,
         queue=queue,
-        changes=USUAL_CHANGES,
     )
 
 
