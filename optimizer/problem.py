@@ -200,17 +200,22 @@ def ranked(variant: VariantCandidates, factor: float) -> list[tuple[float, Candi
 def best(
     variant: VariantCandidates, factor: float, without: Candidate | None = None
 ) -> tuple[float, Candidate] | None:
-    """The first of `ranked`, found without ranking them; None where there is none.
+    """The first of `ranked`, without ranking them; None where there is none.
 
     The very object `without` is left out.
     """
-    ranks = _ranks(variant, factor)
-    if without is not None:
-        ranks = [rank for rank in ranks if variant.candidates[rank[2]] is not without]
-    if not ranks:
-        return None
-    worth, _, index = min(ranks)
-    return worth, variant.candidates[index]
+    now, chosen, worth = variant.current, None, 0.0
+    for candidate in variant.candidates:
+        if candidate is without:
+            continue
+        its = value(candidate.accelerator, candidate.replicas, candidate.cost, now, factor)
+        if (
+            chosen is None
+            or its < worth
+            or (its == worth and candidate.accelerator < chosen.accelerator)
+        ):
+            chosen, worth = candidate, its
+    return None if chosen is None else (worth, chosen)
 
 
 def _ranks(variant: VariantCandidates, factor: float) -> list[tuple[float, str, int]]:
