@@ -67,6 +67,24 @@ class LengthClass:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Floor:
+    """A demand of a moment ago that is still planned for, in terms of the replicas that carried it.
+
+    What a replica carries changes with the lengths of requests: a rate of other requests says little.
+
+    Attributes:
+        replicas: replicas that were planned for it, by variant.
+        part: part of what they carry that the demand was.
+        rate_rps: the demand, requests per second; counts where a variant of `replicas` can no longer serve.
+
+    """
+
+    replicas: Mapping[str, int]
+    part: float
+    rate_rps: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
     """Variants of one model and service class that share one demand.
 
@@ -79,6 +97,9 @@ class Group:
         members: what is known of single variants, by name; a variant not named has the defaults.
         interruptible_share: largest part of the demand that interruptible variants carry together, 0 to 1.
         length_classes: classes of lengths that the gateway routes by; empty where it does not.
+        floors: demands of a moment ago; what exceeds `traffic` is planned for.
+        hysteresis: share of the cost of replicas to be started that a shift of load between the variants must
+            save; None for that of the fleet's settings.
 
     """
 
@@ -92,6 +113,8 @@ class Group:
     members: Mapping[str, Member] = field(default_factory=dict)
     interruptible_share: float = INTERRUPTIBLE_SHARE
     length_classes: tuple[LengthClass, ...] = ()
+    floors: tuple[Floor, ...] = ()
+    hysteresis: float | None = None
 
 
 def present(groups: Iterable[Group], names: Container[str]) -> tuple[Group, ...]:

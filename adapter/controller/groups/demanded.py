@@ -1,4 +1,4 @@
-"""What a group is sized for: its pooled demand, held up for the stabilization window."""
+"""What a group is sized for: its pooled demand, and what is held of that for the stabilization window."""
 
 from __future__ import annotations
 
@@ -14,6 +14,19 @@ from adapter.controller.settings import LoopSettings
 from adapter.controller.sizing import Sizing
 from adapter.resources.variant import VariantSource
 from adapter.settings.control import DEFAULT_STARTUP_SECONDS
+
+MOST_DEMANDS = 64
+"""Demands that are held while the load of a part is unknown."""
+
+SPARE_REPLICAS, MOST_SPARE = 0.75, 0.2
+"""Replicas that a group has to spare, and the largest share of its demand that they are.
+
+Variants alone are rounded up to whole replicas, each with half of one left over on average. Of the mixes of a
+group the one with the least left over is the cheapest: what is to be free has to be asked for.
+"""
+
+WINDOW_PART = 0.5
+"""Part of the window of a variant alone for which a demand is held; never below the flag's seconds."""
 
 NO_TRAFFIC = Traffic(
     arrival_rate_rps=0.0,
@@ -59,17 +72,19 @@ class Sized:
     """The demand of one group.
 
     Attributes:
-        rate_rps: Requests per second that it is sized for.
+        rate_rps: Requests per second that it is sized for, apart from what is held.
         in_flight: Requests that must be in service at once; 0 where none waits.
         ordered: Replicas that serve or come.
+        rising: Whether the rate rises by more than chance: no time to have fewer replicas.
         notes: Why the rate is not what is observed, a clause each.
-        demands: What it was sized for within the window, for the next cycle.
+        demands: What it was sized for within the window, which is still planned for.
 
     """
 
     rate_rps: float
     in_flight: float
     ordered: int
+    rising: bool
     notes: tuple[str, ...]
     demands: tuple[Demanded, ...]
 
@@ -123,47 +138,84 @@ def sized(
     )
     anchor = replace(serving[0], startup_seconds=seconds)
     now = _rate(anchor, traffic, at, record, queue=queue, cycle=cycle)
-    lasting = _rate(anchor, traffic, at, record, queue=None, cycle=cycle)
-    window = max(settings.limits_for(anchor).down_seconds, 0.0)
-    known = tuple(item for item in record.demands if item.at > cycle.now - window or partial)
-    highest = max((item.rate_rps for item in known), default=0.0)
-    notes = list(now.notes)
-    rate = now.rate_rps
-    if highest > rate:
-        last = max(item.at for item in known if item.rate_rps >= highest)
-        left = max(last + window - cycle.now, 0.0)
-        rate = highest
-        why = "the load of a part is unknown" if partial and not left else f"for {left:.0f} s more"
-        notes.append(f"held at {60.0 * highest:.4g} req/min {why} (stabilization window)")
-    return Sized(
-        rate_rps=rate,
-        in_flight=now.in_flight,
-        ordered=ordered,
-        notes=tuple(notes),
-        demands=(*known, Demanded(cycle.now, lasting.rate_rps)) if window > 0 or partial else (),
+    return _with_spare(
+        Sized(
+            rate_rps=now.rate_rps,
+            in_flight=now.in_flight,
+            ordered=ordered,
+            rising=now.rising,
+            notes=now.notes,
+            demands=_within(
+                record.demands,
+                window=window(anchor, settings),
+                brief_seconds=settings.limits.brief_seconds,
+                now=cycle.now,
+                brief=now.in_flight > 0,
+                partial=partial,
+            ),
+        ),
+        record,
     )
 
 
 def _rate(
-    source: VariantSource,
+    anchor: VariantSource,
     traffic: Traffic,
     at: AtGateway,
     record: GroupRecord,
     *,
-    queue: Queue | None,
+    queue: Queue,
     cycle: Cycle,
 ) -> SizingRate:
+    settings = cycle.settings
     return demand.sizing_rate(
-        source,
+        anchor,
         traffic,
         gateway_rps=at.rate_rps,
         trend=record.trend,
-        settings=cycle.settings.rates,
-        window_seconds=cycle.settings.collection.window,
-        interval_seconds=cycle.settings.interval,
+        work=record.work,
+        settings=settings.rates,
+        window_seconds=settings.collection.window,
+        interval_seconds=settings.interval,
         now=cycle.now,
         queue=queue,
     )
+
+
+def _with_spare(need: Sized, record: GroupRecord) -> Sized:
+    """The demand with what is kept free in place of what rounding leaves over."""
+    if need.rate_rps <= 0:
+        return need
+    # Not by what there is at the moment alone: one replica less would ask for itself again.
+    number = max((sum(item.floor.replicas.values()) for item in record.demands), default=0)
+    spare = min(SPARE_REPLICAS / max(number, need.ordered, 1), MOST_SPARE)
+    note = f"{spare:.0%} more, as rounding leaves nothing over"
+    return replace(need, rate_rps=need.rate_rps * (1.0 + spare), notes=(*need.notes, note))
+
+
+def window(source: VariantSource, settings: LoopSettings) -> float:
+    """Time for which a group's demand is held, seconds; `source` has the start-up time of the slowest."""
+    return max(settings.limits.down_seconds, WINDOW_PART * settings.limits_for(source).down_seconds)
+
+
+def _within(
+    demands: tuple[Demanded, ...],
+    *,
+    window: float,
+    brief_seconds: float,
+    now: float,
+    brief: bool,
+    partial: bool,
+) -> tuple[Demanded, ...]:
+    """Those that the stabilization window still holds; all of the last ones while a part is unknown.
+
+    What a queue asked for is held as long as there is a queue, and a short time longer.
+    """
+    if partial:
+        return demands[-MOST_DEMANDS:]
+    start = now - window
+    brief_start = start if brief else now - min(brief_seconds, window)
+    return tuple(item for item in demands if item.at > (brief_start if item.brief else start))
 
 
 def _queue(

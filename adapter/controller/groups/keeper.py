@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import structlog
 
 from adapter.collector import gateway
 from adapter.controller import demand
+from adapter.controller.demand import work
+from adapter.controller.estimates import prior
+from adapter.controller.estimates.lengths import of_traffic
 from adapter.controller.groups import planned, stepping, waking
 from adapter.controller.groups.demanded import Cycle, ready
 from adapter.controller.groups.planned import PlannedGroup
@@ -22,6 +25,7 @@ from adapter.planning import plan as planning
 from adapter.planning.groups import Ceiling, Group
 from adapter.resources.inputs import Inputs
 from adapter.resources.model_groups.forming import ModelGroup
+from adapter.resources.variant import VariantSource
 
 log = structlog.get_logger()
 
@@ -78,7 +82,7 @@ class Groups:
     def forget(self) -> None:
         """Forget what this process planned before: another one has decided since."""
         self._records = {
-            name: replace(item, since=None, demands=(), raised_at=None)
+            name: replace(item, since=None, demands=(), raised_at=None, changed_at=None)
             for name, item in self._records.items()
         }
 
@@ -138,7 +142,8 @@ class Groups:
                 for key in self._members[name]
                 if (item := sources.get(key)) is not None and ready(item.source) > 0
             }
-            self._records[name], exceeds = with_rates(self._records[name], serving)
+            members = [item.source for key in self._members[name] if (item := sources.get(key))]
+            self._records[name], exceeds = with_rates(self._records[name], serving, members)
             exceeded |= exceeds
         return exceeded
 
@@ -230,12 +235,15 @@ class Groups:
         return targets
 
 
-def with_rates(record: GroupRecord, serving: Collection[str]) -> tuple[GroupRecord, bool]:
+def with_rates(
+    record: GroupRecord, serving: Collection[str], members: Sequence[VariantSource] = ()
+) -> tuple[GroupRecord, bool]:
     """The record with the trend of its rate, and whether that exceeds what the group was last sized for.
 
     Args:
         record: With the rates of members since the last one of the trend.
         serving: Keys of members that serve: the group's rate is known once each has shown its own.
+        members: All of them; sizes of requests are those of the first one with a profile.
 
     """
     if not frozenset(serving) <= record.rates.keys():
@@ -248,4 +256,21 @@ def with_rates(record: GroupRecord, serving: Collection[str]) -> tuple[GroupReco
         and state.decision is not None
         and demand.exceeds_forecast(record.trend, total, at=at, sized_rps=state.demand_rpm / 60.0)
     )
-    return replace(record, rates={}, trend=demand.record(record.trend, total, at=at)), exceeds
+    record = replace(
+        record,
+        rates={},
+        trend=demand.record(record.trend, total, at=at),
+        work=_work(record, members, total, at=at),
+    )
+    return record, exceeds
+
+
+def _work(
+    record: GroupRecord, members: Sequence[VariantSource], rate: float, *, at: float
+) -> work.Work | None:
+    """The group's work after one more rate; as before while the lengths of its requests are not known."""
+    profiles = (prior.current_profile(source) for source in members)
+    profile = next((item for item in profiles if item is not None), None)
+    if record.traffic is None or profile is None:
+        return record.work
+    return work.record(record.work, profile, of_traffic(record.traffic), rate, at=at)

@@ -16,6 +16,9 @@ from adapter.planning.groups import Group, Member, Routing
 from adapter.resources.model_groups.forming import ModelGroup
 from adapter.resources.variant import VariantSource
 
+SHORTEST_SAVING_SECONDS = 600.0
+"""Time within which a shift of load must have paid for itself, where the last one is no longer ago."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedGroup:
@@ -27,6 +30,7 @@ class PlannedGroup:
         variants: Its planned variants by key, with their bounds as members.
         sized: Variants of it by key that are planned though none of their replicas serves.
         state: What is said of it, without the decision.
+        need: Its demand; None where none of its variants can be planned.
 
     """
 
@@ -35,6 +39,7 @@ class PlannedGroup:
     variants: Mapping[str, fleet.Variant]
     sized: Mapping[str, SizedVariant] = field(default_factory=dict)
     state: GroupState
+    need: Sized | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +128,7 @@ def plan_group(
         variants=variants,
         sized={k: item.sized for k, item in inside.items() if item.sized is not sized[k]},
         state=state,
+        need=need,
     )
 
 
@@ -147,7 +153,21 @@ def _asked(
         routing=routing,
         members={key: _member(item, record, cycle) for key, item in inside.items()},
         interruptible_share=_interruptible_share(group, cycle),
+        floors=tuple(item.floor for item in record.demands),
+        hysteresis=_hysteresis(record, inside, cycle),
     )
+
+
+def _hysteresis(record: GroupRecord, inside: Mapping[str, _Inside], cycle: Cycle) -> float:
+    """Share of the cost of started replicas that a shift between variants must save.
+
+    Both the old replicas and the new ones are paid for while these start, and the saving has to make up for
+    that. What has lasted for some time is expected to last as long again, so that is the time it has for it.
+    """
+    startups = [demanded.startup(record, item.source, cycle.settings) for item in inside.values()]
+    since = record.since if record.changed_at is None else record.changed_at
+    lasted = 0.0 if since is None else cycle.now - since
+    return max(startups) / max(lasted, SHORTEST_SAVING_SECONDS)
 
 
 def _traffics(inside: Mapping[str, _Inside]) -> tuple[dict[str, Traffic], Traffic | None]:

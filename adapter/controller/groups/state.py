@@ -6,17 +6,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from adapter.collector.traffic import Traffic
+from adapter.controller.demand.work import Work
 from adapter.controller.groups.availability import Limit
-from adapter.planning.groups import GroupDecision, Routing
+from adapter.planning.groups import Floor, GroupDecision, Routing
 from analyzer import forecast
 
 
 @dataclass(frozen=True, slots=True)
 class Demanded:
-    """Requests per second that a group was sized for at a monotonic time, without what only waited."""
+    """What a group was sized for at a monotonic time.
+
+    Attributes:
+        at: Monotonic seconds.
+        floor: The demand, in terms of the replicas that were planned.
+        brief: True where a queue asked for it, and nothing does once it is worked off.
+
+    """
 
     at: float
-    rate_rps: float
+    floor: Floor
+    brief: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +85,8 @@ class GroupRecord:
         startups: Start-up times of its variants as last seen, seconds, by key: none shows at zero replicas.
         traffic: Its last traffic with known lengths of requests; None before the first.
         rates: Arrival rates of members since the last one of the trend, with their times, by key.
+        work: Its work, rate times size of its requests; None while sizes are not known.
+        changed_at: Monotonic time at which replicas were last asked for or given up; None before it.
         carried: Whether the replicas that were asked for before the last cycle carry its demand.
         state: What is said of it; None before its first cycle.
 
@@ -89,5 +100,7 @@ class GroupRecord:
     startups: Mapping[str, float] = field(default_factory=dict)
     traffic: Traffic | None = None
     rates: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    work: Work | None = None
+    changed_at: float | None = None
     carried: bool = False
     state: GroupState | None = None

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from adapter.controller.groups import transitions
+from adapter.controller.groups import demanded, transitions
 from adapter.controller.groups.demanded import Cycle, ready
 from adapter.controller.groups.planned import PlannedGroup, asked, unit_cost
-from adapter.controller.groups.state import GroupRecord
+from adapter.controller.groups.state import Demanded, GroupRecord
 from adapter.controller.groups.transitions import Part, Step
 from adapter.controller.stabilization import StableTarget
 from adapter.controller.state import VariantRecord
 from adapter.planning import plan as planning
+from adapter.planning.groups import Floor, GroupDecision
 
 
 def step(
@@ -57,22 +58,80 @@ def step(
     since = cycle.now if record.since is None else record.since
     stepped = transitions.step(parts, demand_rps=demand_rps, routing=routing)
     stepped = _settled(stepped, parts, since=since, records=records, cycle=cycle)
-    limits = cycle.settings.limits
-    stepped = transitions.limited(stepped, parts, up=limits.step_up, down=limits.step_down)
-    raised = any(stepped.replicas[part.key] > part.target for part in parts)
+    stepped = _steady(stepped, parts, item, cycle)
     record = replace(
-        record,
-        state=replace(
-            item.state, decision=decision, targets=stepped.replicas, held=stepped.reasons
-        ),
+        _stepped(record, item, parts, stepped, decision=decision, cycle=cycle),
+        demands=_demands(record, item, parts, cycle),
         since=since,
-        raised_at=cycle.now if raised else record.raised_at,
         carried=transitions.carries(parts, demand_rps=demand_rps, routing=routing),
     )
     return record, {
         key: _target(key, stepped, records[key], chosen.candidate.accelerator)
         for key, chosen in decided.items()
     }
+
+
+def _stepped(
+    record: GroupRecord,
+    item: PlannedGroup,
+    parts: Sequence[Part],
+    stepped: Step,
+    *,
+    decision: GroupDecision,
+    cycle: Cycle,
+) -> GroupRecord:
+    """The record with what is said of the group, and when its replicas last changed."""
+    raised = any(stepped.replicas[part.key] > part.target for part in parts)
+    changed = any(stepped.replicas[part.key] != part.target for part in parts)
+    state = replace(
+        item.state,
+        decision=decision,
+        demand_rpm=decision.demand_rpm,
+        notes=(*item.state.notes, *_held(item, decision)),
+        targets=stepped.replicas,
+        held=stepped.reasons,
+    )
+    return replace(
+        record,
+        state=state,
+        raised_at=cycle.now if raised else record.raised_at,
+        changed_at=cycle.now if changed else record.changed_at,
+    )
+
+
+def _demands(
+    record: GroupRecord, item: PlannedGroup, parts: Sequence[Part], cycle: Cycle
+) -> tuple[Demanded, ...]:
+    """What is held of the demands so far, with that of this cycle."""
+    need, group = item.need, item.group
+    if need is None or group is None or cycle.settings.limits.down_seconds <= 0:
+        return record.demands
+    planned = {part.key: part.planned for part in parts}
+    carried = transitions.capacity(parts, planned, item.state.routing)
+    part = need.rate_rps / carried if carried > 0 else 0.0
+    floor = Floor(replicas=planned, part=part, rate_rps=need.rate_rps)
+    return (*record.demands, Demanded(cycle.now, floor, brief=need.in_flight > 0))
+
+
+def _held(item: PlannedGroup, decision: GroupDecision) -> tuple[str, ...]:
+    """Note that more is planned for than the demand of this cycle."""
+    need = item.need
+    if need is None or decision.demand_rpm <= 60.0 * need.rate_rps * 1.001:
+        return ()
+    return (f"held at {decision.demand_rpm:.4g} req/min by the stabilization window",)
+
+
+def _steady(stepped: Step, parts: Sequence[Part], item: PlannedGroup, cycle: Cycle) -> Step:
+    """The step without fewer replicas while the rate rises, and by limited numbers at a time."""
+    if item.need is not None and item.need.rising:
+        replicas, reasons = dict(stepped.replicas), dict(stepped.reasons)
+        for part in parts:
+            if replicas[part.key] < part.target:
+                replicas[part.key] = part.target
+                reasons[part.key] = f"held at {part.target}: the rate rises"
+        stepped = Step(replicas=replicas, reasons=reasons)
+    limits = cycle.settings.limits
+    return transitions.limited(stepped, parts, up=limits.step_up, down=limits.step_down)
 
 
 def _target(key: str, stepped: Step, record: VariantRecord, accelerator: str) -> StableTarget:
@@ -94,7 +153,7 @@ def _settled(
     """The step without fewer replicas while nothing is known of the demand of the last window."""
     replicas, reasons = dict(stepped.replicas), dict(stepped.reasons)
     for part in parts:
-        window = cycle.settings.limits_for(records[part.key].source).down_seconds
+        window = demanded.window(records[part.key].source, cycle.settings)
         left = since + window - cycle.now
         if window > 0 and left > 0 and replicas[part.key] < part.target:
             replicas[part.key] = part.target

@@ -11,6 +11,7 @@ import numpy as np
 from adapter.planning import candidates
 from adapter.planning import fleet as fleets
 from adapter.planning.groups import ROUTINGS, Group, Member
+from adapter.planning.joint import floors
 from adapter.planning.joint.ceilings import Ceilings, namespace_of
 from optimizer import problem
 from optimizer.placement import worth
@@ -173,6 +174,7 @@ def of_group(
         wrong[group.name] = f"no variant can serve it: {reasons}"
         return None, wrong
     service_class = next(item for item in fleet.service_classes if item.name == group.service_class)
+    hysteresis = fleet.settings.hysteresis if group.hysteresis is None else group.hysteresis
     item = Item(
         name=f"group {group.name}",
         rows=tuple(rows),
@@ -180,9 +182,11 @@ def of_group(
         priority=service_class.priority,
         routing=group.routing,
         interruptible_share=group.interruptible_share,
-        hysteresis=fleet.settings.hysteresis,
+        hysteresis=hysteresis,
         class_demands=tuple(each.share * demand for each in group.length_classes),
     )
+    item = floors.held(item, group)
+    demand = item.demand
     item, notes, problem_ = _bounded(item, group)
     if problem_:
         wrong[group.name] = problem_

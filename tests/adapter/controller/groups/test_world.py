@@ -40,7 +40,7 @@ def deploy(world: World, name: str, replicas: int, accelerator: str, **more: Any
 
 @asynccontextmanager
 async def grouped(folder: Path, **started: Any) -> AsyncIterator[tuple[World, Endpoints]]:
-    """A world with variants `cheap` and `dear` of one model, which share 90 requests per minute."""
+    """A world with variants `cheap` and `dear` of one model, which share 80 requests per minute."""
     async with worlds.running(folder, actuate=True) as world:
         for path, plural, name in (
             (APPS, "deployments", "v"),
@@ -50,7 +50,7 @@ async def grouped(folder: Path, **started: Any) -> AsyncIterator[tuple[World, En
         notes = started.pop("notes", {})
         deploy(world, "cheap", started.pop("cheap", 1), "G2", annotations=notes)
         deploy(world, "dear", started.pop("dear", 1), "A100")
-        world.pages.shared = {("cheap", "dear"): started.pop("rpm", 90.0)}
+        world.pages.shared = {("cheap", "dear"): started.pop("rpm", 80.0)}
         if started.pop("gateway", False):
             started["gateways"] = (("", world.gateway),)
         async with world.replica("a", loop=GROUPED, actuate_scale=True, **started) as (
@@ -85,7 +85,7 @@ async def test_the_cheaper_variant_carries_the_demand_of_both(tmp_path: Path) ->
             return replicas(world, "dear") == 0 and ready(world, "cheap") >= 3
 
         await until(settled)
-        # 90 requests a minute need three replicas of either kind.
+        # 80 requests a minute, a fifth more in reserve, need three replicas of either kind.
         assert least >= 3
         await until(lambda: (world.status("cheap").get("group") or {}).get("share") == "100%")
         assert world.status("cheap")["group"]["name"] == GROUP
