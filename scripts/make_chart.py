@@ -30,6 +30,7 @@ TEMPLATES: Mapping[str, tuple[str, str]] = {
     "limited-nodes.yaml": ("overlays/limited/nodes.yaml", "limited.enabled"),
     "limited-owners.yaml": ("overlays/limited/owners.yaml", "limited.enabled"),
     "actuate.yaml": ("overlays/actuate/scale.yaml", "actuate.enabled"),
+    "actuate-fence.yaml": ("overlays/actuate/fence.yaml", "actuate.enabled"),
     "certificate.yaml": ("overlays/cert-manager/certificate.yaml", "certManager.enabled"),
     "delegation.yaml": ("overlays/delegation/caller.yaml", "delegation.enabled"),
     "metrics-reader.yaml": ("overlays/monitoring/reader.yaml", "monitoring.enabled"),

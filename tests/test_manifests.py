@@ -70,7 +70,7 @@ def test_every_folder_builds_and_is_valid(folder: Path, version: str) -> None:
         if item["kind"] not in OTHERS:
             kubernetes_validate.validate(item, version, strict=True)
         if item["kind"] not in {"CustomResourceDefinition", "Namespace", "APIService"} | OTHERS:
-            cluster_wide = item["kind"].startswith("Cluster")
+            cluster_wide = item["kind"].startswith(("Cluster", "ValidatingAdmission"))
             assert cluster_wide != ("namespace" in item["metadata"]), item["metadata"]
 
 

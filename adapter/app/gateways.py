@@ -15,6 +15,7 @@ import structlog
 from adapter.app.options import Installation
 from adapter.clock import Clock
 from adapter.collector import gateway
+from adapter.collector.pickers.loads import PoolLoad, merged
 from adapter.collector.servers.access import Access
 from adapter.controller.loop import ControlLoop
 
@@ -57,6 +58,7 @@ class GatewayWatch:
         self._wake = wake
         self._always = always
         self._demand_by_endpoint: dict[_Endpoint, Mapping[gateway.ModelKey, gateway.Demand]] = {}
+        self._loads: dict[_Endpoint, PoolLoad] = {}
         self._woken: dict[str, float] = {}
         self._due = asyncio.Event()
         self._endpoints = tuple(dict.fromkeys(installation.gateways))
@@ -81,6 +83,7 @@ class GatewayWatch:
                 self._changed.clear()
                 for endpoint in readers.keys() - set(self._endpoints):
                     readers.pop(endpoint).cancel()
+                    self._loads.pop(endpoint, None)
                     self._use(endpoint, {})
                     del self._demand_by_endpoint[endpoint]
                 for endpoint in self._endpoints:
@@ -96,10 +99,13 @@ class GatewayWatch:
             if self._loop.leading or (self._always and self._loop.waking.sleeps(endpoint[0])):
                 window = self._loop.waking.window if self._loop.leading else None
                 try:
-                    self._use(endpoint, await reader.demand(window, now=self._clock.monotonic()))
+                    demand_by_key = await reader.demand(window, now=self._clock.monotonic())
+                    self._loads[endpoint] = reader.load
+                    self._use(endpoint, demand_by_key)
                 except Exception:
                     log.exception("gateway not read; retrying at the next scrape")
             elif self._demand_by_endpoint.get(endpoint):
+                self._loads.pop(endpoint, None)
                 self._use(endpoint, {})  # what is not read any more wakes nothing later
             seconds = self._installation
             await self._clock.sleep(seconds.wake_seconds if quick else seconds.gateway_seconds)
@@ -120,7 +126,7 @@ class GatewayWatch:
         for part in self._demand_by_endpoint.values():
             for key, demand in part.items():
                 whole[key] = whole.get(key, gateway.Demand()) + demand
-        self._loop.waking.use(whole)
+        self._loop.waking.use(whole, merged(self._loads.values()))
         if self._loop.leading and self._to_wake():
             self._due.set()
 

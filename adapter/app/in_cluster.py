@@ -185,9 +185,7 @@ class _Site:
             wake=self._wake,
             always=options.keda is not None,
         )
-        self._actuator = Actuator(
-            Scales(api), default=installation.actuate_scale, leads=self._leads
-        )
+        self._actuator = self._make_actuator(Scales(api))
         self._managed = ManagedTargets(
             api,
             namespace=namespace,
@@ -205,6 +203,14 @@ class _Site:
             now=clock.time,
         )
         self.keeper = self._make_keeper(api, installation.certificates)
+
+    def _make_actuator(self, scales: Scales) -> Actuator:
+        return Actuator(
+            scales,
+            default=self._installation.actuate_scale,
+            leads=self._leads,
+            transitions=lambda: self.leadership.transitions,
+        )
 
     def _make_keeper(
         self, api: Cluster, certificates: OwnCertificates | None

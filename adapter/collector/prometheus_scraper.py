@@ -14,6 +14,7 @@ from adapter.collector import promql
 from adapter.collector.attribution import Attributed, Attribution
 from adapter.collector.instant_vector import InstantVector
 from adapter.collector.past.reader import PastReader
+from adapter.collector.pickers import loads
 from adapter.collector.prometheus import PrometheusClient, PrometheusError, PrometheusOptions
 from adapter.collector.servers import moments as histograms
 from adapter.collector.windows import queried as queried_buckets
@@ -190,17 +191,17 @@ class PrometheusScraper:
             )
         self._problem = "" if error is None else str(error)
 
-    async def gateways(self) -> tuple[promql.GatewayCount, ...]:
-        """Requests at the inference gateways.
+    async def gateways(self) -> tuple[tuple[promql.GatewayCount, ...], loads.PoolLoad]:
+        """Requests at the inference gateways, and what endpoint pickers show of their pools.
 
         Raises:
             PrometheusError: no usable response.
 
         """
         if self._client is None:
-            return ()
+            return (), loads.PoolLoad()
         answer = await self._client.query(promql.gateways())
-        return tuple(promql.models(answer.samples))
+        return tuple(promql.models(answer.samples)), promql.pool_load(answer.samples)
 
     async def fleet(
         self, attribution: Attribution, queried: Collection[str]

@@ -265,6 +265,7 @@ class ControlLoop:
     def record_scrape(self) -> None:
         """Record what a scrape cycle collected; load that does not wait for the interval requests a cycle."""
         self._gateways.record_counts(self._collector.gateways, now=self._clock.monotonic())
+        self._gateways.record_load(self._collector.pool_load, now=self._clock.monotonic())
         if self._reconciler.record_load() or self._waking.variants:
             self.request_cycle()
 

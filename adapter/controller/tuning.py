@@ -78,7 +78,7 @@ class TunedProfile:
         """Clause that traffic has left the lengths of a profile that does not say its own, or empty."""
         if self.first_lengths is None or self.lengths is None:
             return ""
-        return lengths.left(self.profile, self.first_lengths, self.lengths)
+        return lengths.lengths_changed(self.profile, self.first_lengths, self.lengths)
 
 
 Tuned = Mapping[str, TunedProfile]
@@ -319,13 +319,13 @@ def _log_item(source: VariantSource, before: TunedProfile, item: TunedProfile) -
             accelerator=item.profile.accelerator,
             problem=item.drift.message,
         )
-    left = item.lengths_left
-    if left and not before.lengths_left:
+    change = item.lengths_left
+    if change and not before.lengths_left:
         log.warning(
             "profile used outside its first lengths; targets may be wrong until it says its own",
             variant=source.key,
             accelerator=item.profile.accelerator,
-            notes=(left,),
+            notes=(change,),
         )
 
 

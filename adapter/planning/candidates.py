@@ -18,12 +18,12 @@ from adapter.planning import fleet as fleets
 from adapter.planning import linear_model, step_model
 from adapter.planning.pairs import (
     BINDINGS,
-    Asked,
     IntArray,
     Model,
     Pair,
+    Requirements,
     Sized,
-    Steady,
+    SteadyState,
     asked_of,
     part_of,
 )
@@ -170,7 +170,7 @@ class Candidates:
         self._parts: list[_Part] = []
         if not self._pairs:
             return
-        self._asked: Asked = asked_of(self._pairs, fleet.settings.stability_margin)
+        self._asked: Requirements = asked_of(self._pairs, fleet.settings.stability_margin)
         outcomes: dict[int, _Outcome] = {}
         steps = np.array([step_model.step_times(p.profile) is not None for p in self._pairs])
         for model_of, rows in (
@@ -219,14 +219,14 @@ class Candidates:
         rows: Sequence[int],
         replicas: Sequence[int],
         rates_rps: Mapping[int, float] | None = None,
-    ) -> Steady:
+    ) -> SteadyState:
         """What that many replicas (0 counts as 1) of some candidates do, each of shape (M,).
 
         `rates_rps` are rates of rows that do not carry all that they were sized for.
         """
         wanted = np.array(rows, dtype=np.intp)
         each = np.maximum(np.array(replicas, dtype=np.int64), 1)
-        steady = Steady(
+        steady = SteadyState(
             ttft_ms=np.zeros(wanted.size),
             itl_ms=np.zeros(wanted.size),
             blocking=np.zeros(wanted.size),
@@ -333,10 +333,10 @@ def _pairs(fleet: fleets.Fleet, choices: Mapping[str, Choices]) -> list[Pair]:
     return pairs
 
 
-def _part(model: Model, pairs: Sequence[Pair], rows: IntArray, asked: Asked) -> _Part:
+def _part(model: Model, pairs: Sequence[Pair], rows: IntArray, asked: Requirements) -> _Part:
     sized = model.size(asked)
     # Without load there is nothing to meet a target for: the minimum will do.
-    needed = np.where(asked.rate_rps <= 0, 0, sized.wanted)
+    needed = np.where(asked.rate_rps <= 0, 0, sized.needed)
     needed = replicas_at_once(model, pairs, asked, sized, needed)
     least = [pair.variant.min_replicas for pair in pairs]
     most = [_UNBOUNDED if (top := pair.variant.max_replicas) is None else top for pair in pairs]

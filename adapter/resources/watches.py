@@ -81,6 +81,10 @@ class ClusterObjects:
         self._claims = _of_dra(cluster, "resourceclaims", changed, dra.trimmed_claim, scope)
         self._pickers = pools.Pickers(cluster, scope.namespaces, changed=changed)
         self._monitors = informers(monitors.VERSION, monitors.PLURAL, trim=monitors.trimmed)
+        self._service_monitors = informers(
+            monitors.VERSION, monitors.OF_SERVICES, trim=monitors.trimmed_of_services
+        )
+        self._services = informers(CORE, "services", trim=monitors.trimmed_service)
         self._all = [
             *self._variants,
             *self._deployments,
@@ -99,6 +103,8 @@ class ClusterObjects:
                 *self._claims,
                 *self._pickers.informers,
                 *self._monitors,
+                *self._service_monitors,
+                *self._services,
             ):
                 group.create_task(informer.run(), name=f"watch {informer.path}")
 
@@ -173,6 +179,8 @@ class ClusterObjects:
             claims=_items(self._claims),
             pickers=self._pickers.picked(),
             monitors=_items(self._monitors),
+            service_monitors=_items(self._service_monitors),
+            services=_items(self._services),
             others=dict(self._others),
             configs_read=self._configs.synced.is_set(),
             unread="; ".join(i.problem or "not read yet" for i in self._unread()),

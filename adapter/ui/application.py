@@ -70,7 +70,7 @@ class Pages:
         self._workshop = Workshop(last, planner=planner)
         self._streams = Streams()
         self._pasts = past_page.Pasts(source.past, self._streams.again)
-        self._kept: dict[tuple[int, str, str], bytes] = {}
+        self._rendered: dict[tuple[int, str, str], bytes] = {}
         self._rendering = asyncio.Lock()
 
     def add(self, app: web.Application) -> None:
@@ -134,9 +134,13 @@ class Pages:
 
     async def _fleet(self, request: web.Request) -> web.Response:
         snapshot = await self._snapshots.current(fresh=not _fragment(request))
-        asked = fleet_page.Asked.of(request.query)
+        selection = fleet_page.Selection.of(request.query)
         return await self._page(
-            request, snapshot, "fleet", repr(asked), lambda: fleet_page.context(snapshot, asked)
+            request,
+            snapshot,
+            "fleet",
+            repr(selection),
+            lambda: fleet_page.context(snapshot, selection),
         )
 
     async def _variant(self, request: web.Request) -> web.Response:
@@ -214,17 +218,19 @@ class Pages:
         fragment = _fragment(request)
         key = (snapshot.number, f"{template} {fragment}", asked)
         async with self._rendering:
-            body = self._kept.get(key)
+            body = self._rendered.get(key)
             if body is None:
                 pieces = rendering.Pieces(self._budget)
                 values = context()
                 pieces.end()
                 name = f"_{template}.html" if fragment else f"{template}.html"
                 body = await rendering.page(name, values, self._budget)
-                self._kept = {k: v for k, v in self._kept.items() if k[0] == snapshot.number}
-                while len(self._kept) >= KEPT_PAGES:
-                    self._kept.pop(next(iter(self._kept)))
-                self._kept[key] = body
+                self._rendered = {
+                    k: v for k, v in self._rendered.items() if k[0] == snapshot.number
+                }
+                while len(self._rendered) >= KEPT_PAGES:
+                    self._rendered.pop(next(iter(self._rendered)))
+                self._rendered[key] = body
         return _response(body, 200, fragment=fragment)
 
     async def _html(

@@ -90,14 +90,14 @@ def peak(given: Run, factor: float) -> Callable[[ReplayCluster], Static]:
 
 def replica_capacity(scenario: Scenario, traffic: Mapping[str, Trace]) -> dict[str, float]:
     """Requests per second, by variant, that one replica serves with mean latencies at their targets."""
-    contents = inputs_of(scenario, percentile=None, profile=truth_of)
+    inputs = inputs_of(scenario, percentile=None, profile=truth_of)
     capacity = {}
-    for source in contents.variants:
+    for source in inputs.variants:
         trace = traffic[source.model]
         plan = planning.plan(
             fleet.Fleet(
-                accelerators=contents.accelerators,
-                service_classes=contents.service_classes,
+                accelerators=inputs.accelerators,
+                service_classes=inputs.service_classes,
                 variants=(
                     fleet.Variant(
                         name=source.name,

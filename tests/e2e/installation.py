@@ -37,16 +37,22 @@ PLURALS = {
 }
 
 
-async def until(true: Callable[[], Any], *, seconds: float = 90.0, what: str = "it") -> Any:
-    """Wait until a coroutine function gives something true, and give that."""
+async def until(
+    true: Callable[[], Any], *, seconds: float = 180.0, what: str = "it", log: Path | None = None
+) -> Any:
+    """Wait until a coroutine function gives something true, and give that; a failure quotes a log's end."""
     last: Any = None
     try:
         async with asyncio.timeout(seconds):
             while not (last := await true()):  # noqa: ASYNC110 - many things change it
                 await asyncio.sleep(0.3)
     except TimeoutError:
-        raise AssertionError(f"{what} did not come to hold") from None
+        raise AssertionError(f"{what} did not come to hold\n{_end(log)}") from None
     return last
+
+
+def _end(log: Path | None) -> str:
+    return log.read_text()[-4000:] if log else ""
 
 
 class Installation:
@@ -118,11 +124,24 @@ class Installation:
         tail = text[text.index("contexts:") :]
         self.kubeconfig.write_text(f"{head}    token: {answer['status']['token']}\n{tail}")
 
-    async def deploy(self, name: str, replicas: int, **annotations: str) -> None:
-        """A variant whose endpoints are named, as no kubelet runs pods here."""
+    async def workload(self, name: str, replicas: int, **annotations: str) -> None:
+        """A Deployment of team-a whose pods nobody starts."""
         deployment = worlds.workload(name, replicas)
+        deployment["metadata"]["annotations"] = annotations
         deployment["spec"]["template"]["spec"]["containers"][0]["image"] = "none"
         await self.plane.create(DEPLOYMENTS, deployment)
+
+    async def replicas(self, name: str = "v") -> int:
+        """Replicas that the spec of a Deployment of team-a asks for."""
+        number: int = (await self.get(f"{DEPLOYMENTS}/{name}"))["spec"]["replicas"]
+        return number
+
+    async def deploy(
+        self, name: str, replicas: int, *, allows_scale: bool = False, **annotations: str
+    ) -> None:
+        """A variant whose endpoints are named, as no kubelet runs pods here."""
+        consent = {"llmd.ai/allow-scale": "true"} if allows_scale else {}
+        await self.workload(name, replicas, **consent)
         self.pages.finished[f"{name}-0"] = 0.0
         item = worlds.variant(name)
         item["metadata"]["annotations"] = {
@@ -138,6 +157,18 @@ class Installation:
         number: int | None = (status.get("desiredOptimizedAlloc") or {}).get("numReplicas")
         return number
 
+    async def sized(self, name: str = "v") -> int | None:
+        """Desired replicas once they are more than one; None before.
+
+        Tests take no other number for granted: rates are measured with an error on a busy machine.
+        """
+        number = await self.desired(name) or 0
+        return number if number > 1 else None
+
+    async def served(self, name: str = "v") -> bool:
+        """Whether the metric is served, and wants more than one replica."""
+        return any(int(value) > 1 for value in await self.metric(name))
+
     async def condition(self, kind: str, name: str = "v") -> tuple[str, str, str]:
         """Status, reason and message."""
         document = await self.get(f"{VARIANTS}/{name}") or {}
@@ -146,9 +177,11 @@ class Installation:
                 return item["status"], item["reason"], item["message"]
         return "", "", ""
 
-    async def kubectl(self, *args: str) -> str:
-        """What kubectl prints, as the cluster's admin."""
-        path = self.plane.kubeconfig("kubectl", "admin", ["system:masters"])
+    async def kubectl(
+        self, *args: str, kubeconfig: Path | None = None, refused: bool = False
+    ) -> str:
+        """What kubectl prints, as the cluster's admin unless a kubeconfig is given; fails where it does."""
+        path = kubeconfig or self.plane.kubeconfig("kubectl", "admin", ["system:masters"])
         program = shutil.which(
             "kubectl", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         )
@@ -157,8 +190,8 @@ class Installation:
             program, f"--kubeconfig={path}", *args,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
-        output, _ = await asyncio.wait_for(process.communicate(), 60)
-        assert process.returncode == 0, output.decode()
+        output, _ = await asyncio.wait_for(process.communicate(), 120)
+        assert bool(process.returncode) == refused, output.decode()
         return output.decode()
 
     async def metric(self, name: str = "v") -> list[str]:
@@ -173,14 +206,19 @@ class Installation:
 
     @contextlib.asynccontextmanager
     async def replica(
-        self, name: str, *flags: str, port: int = 0, overlap: str = "1h"
+        self,
+        name: str,
+        *flags: str,
+        port: int = 0,
+        overlap: str = "1h",
+        kubeconfig: Path | None = None,
     ) -> AsyncIterator[Replica]:
         """One replica in a process of its own, with the service account's rights."""
         metrics = control_plane.free_port()
         log = (self.plane.folder / f"{name}.log").open("wb")
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "adapter", "serve",
-            f"--kubeconfig={self.kubeconfig}", f"--config-namespace={SYSTEM}",
+            f"--kubeconfig={kubeconfig or self.kubeconfig}", f"--config-namespace={SYSTEM}",
             "--host=127.0.0.1", f"--port={port or self.port}",
             "--metrics-host=127.0.0.1", f"--metrics-port={metrics}",
             f"--state-dir={self.plane.folder}/state-{name}", f"--identity={name}_0",
@@ -219,6 +257,15 @@ class Replica:
             ):
                 return response.status == 200
         return False
+
+    async def page(self, path: str) -> str:
+        """A page of its metrics port."""
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{self.url}{path}") as response,
+        ):
+            assert response.status == 200, path
+            return await response.text()
 
     async def leads(self) -> bool:
         """Whether it says that it leads."""

@@ -15,19 +15,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.adapter.apiserver import test_conformance as conformance
 from tests.e2e import control_plane
 
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.timeout(600),
-    pytest.mark.skipif(
-        not (control_plane.binary("kube-apiserver") and control_plane.binary("etcd")),
-        reason="KUBEBUILDER_ASSETS names no folder with kube-apiserver and etcd",
-    ),
-]
+pytestmark = control_plane.MARKS
 
 GROUP = "external.metrics.k8s.io"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
@@ -165,10 +156,7 @@ async def test_the_recorded_cases_through_the_aggregator(tmp_path: Path) -> None
     assert wrong == {}
 
 
-@pytest.mark.skipif(
-    not control_plane.binary("kube-controller-manager"),
-    reason="KUBEBUILDER_ASSETS holds no kube-controller-manager",
-)
+@control_plane.needs_controllers
 async def test_an_hpa_scales_by_the_metric(tmp_path: Path) -> None:
     """A native HPA with AverageValue 1 takes a Deployment from 1 replica to the metric's 3."""
     fixtures = tmp_path / "fixtures.json"

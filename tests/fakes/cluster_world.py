@@ -144,6 +144,7 @@ class World:
         clock: time of all replicas of the adapter.
         pages: of the pods; what they count is set by their `load`.
         waiting: requests in the gateway's queue.
+        picker_lines: further lines of the gateway's page.
         starts: when new pods are ready.
 
     """
@@ -156,6 +157,7 @@ class World:
         self.pages = pages.Pages(self.clock)
         self.load = self.pages.load
         self.waiting = 0
+        self.picker_lines = ""
         self.starts = pages.Starts(self.clock)
         self._ran_at = -1
 
@@ -272,6 +274,7 @@ class World:
         name = "inference_extension_flow_control_queue_size"
         return web.Response(
             text=f'# TYPE {name} gauge\n{name}{{target_model_name="{MODEL}"}} {self.waiting}\n'
+            f"{self.picker_lines}"
         )
 
     @contextlib.asynccontextmanager
@@ -325,10 +328,10 @@ class World:
             metrics_port=0,
             keda=keda,
         )
-        async with serving.serving(options, clock=self.clock, planner=planner) as front:
-            yield front, entrance
+        async with serving.serving(options, clock=self.clock, planner=planner) as endpoints:
+            yield endpoints, entrance
 
-    async def metric(self, front: Endpoints, name: str = "v") -> list[str]:
+    async def metric(self, endpoints: Endpoints, name: str = "v") -> list[str]:
         """Values of a variant's metric as the HPA controller gets them, by the APIService's caBundle."""
         bundle = self.ca_bundle().decode()
         context = ssl.create_default_context(cadata=bundle)
@@ -341,7 +344,7 @@ class World:
         async with (
             aiohttp.ClientSession() as session,
             session.get(
-                front.url + path,
+                endpoints.url + path,
                 ssl=context,
                 server_hostname="variant-adapter.variant-adapter-system.svc",
                 headers={"X-Remote-User": HPA_CONTROLLER},

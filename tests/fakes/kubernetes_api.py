@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -44,6 +45,9 @@ DISCOVERY = {
         ("variantautoscalings/status", "VariantAutoscaling"),
     ],
 }
+_PAIRS = re.compile(r"(?<!\\)(\\\\)*\\u[dD][89a-fA-F]")
+"""Escapes that JSON has and YAML has not."""
+
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 
@@ -95,6 +99,7 @@ class KubernetesApi(ObjectStore):
         access_reviews: Number of SubjectAccessReviews.
         forwarded: Address of each pod's port that can be forwarded, by namespace, pod and port.
         late: Entrance and status of every request that was sent late.
+        fenced: Whether the admission policy of the overlay `actuate` stands before /scale.
         external: Values of external metrics by variant, as the aggregation layer would relay them.
 
     """
@@ -107,6 +112,7 @@ class KubernetesApi(ObjectStore):
         self.denied: list[str] = []
         self.bookmarks = 0
         self.external: dict[str, str] = {}
+        self.fenced = False
         self.access_reviews = 0
         self.forwarded: dict[tuple[str, str, int], tuple[str, int]] = {}
         self.late: list[tuple[str, int]] = []
@@ -172,6 +178,12 @@ class KubernetesApi(ObjectStore):
             return await kubernetes_watch.watch(
                 self, path, request, streams=entrance.streams, bookmarked=self._bookmarked
             )
+        if request.content_type == "application/apply-patch+yaml" and _PAIRS.search(
+            await request.text()
+        ):
+            raise StatusError(
+                400, "error decoding YAML: found invalid Unicode character escape code"
+            )
         body = await request.json() if request.body_exists else None
         answer = self._act(entrance, path, body, request)
         return web.json_response(answer, status=201 if request.method == "POST" else 200)
@@ -229,6 +241,8 @@ class KubernetesApi(ObjectStore):
         if method == "POST":
             return self.create(path, body)
         if path.subresource == "scale":
+            if method == "PATCH" and self.fenced and entrance.user == ACCOUNT:
+                self._check_fence(request.query.get("fieldManager", ""))
             return kubernetes_writes.scale(self, method, path, body)
         current = self.find(path)
         if method == "GET":
@@ -238,6 +252,14 @@ class KubernetesApi(ObjectStore):
             # As the admission plugin OwnerReferencesPermissionEnforcement has it.
             self._permit(entrance, "delete", path, request)
         return self.update(path, item)
+
+    def _check_fence(self, manager: str) -> None:
+        """What `manifests/overlays/actuate/fence.yaml` says in CEL."""
+        leases = self.objects.get(("/apis/coordination.k8s.io/v1", "leases"), {})
+        for (_, name), lease in leases.items():
+            held = f"variant-adapter-{lease['spec'].get('leaseTransitions', 0)}"
+            if name == "variant-adapter" and manager != held:
+                raise StatusError(422, "denied request: a former leader sent this")
 
     def _create_front_proxy_config(self) -> None:
         path = ResourcePath("/api/v1", "configmaps", "kube-system", reviews.CONFIG_NAME)

@@ -241,14 +241,14 @@ async def test_every_panel_shows_what_the_adapter_exposes(tmp_path: Path) -> Non
         item = world.variant("w")
         item["metadata"]["annotations"] = {"llmd.ai/actuate": "none"}
         world.api.put(VARIANTS, "variantautoscalings", item)
-        async with world.replica("a") as (front, _):
+        async with world.replica("a") as (endpoints, _):
             await until(lambda: world.desired("w") == world.desired("v") == 2)
-            assert await world.metric(front) == ["2"]
-            target = Target(address=front.metrics_url.removeprefix("http://"))
+            assert await world.metric(endpoints) == ["2"]
+            target = Target(address=endpoints.metrics_url.removeprefix("http://"))
             async with prometheus_server.running([target]) as server:
                 await server.until("variant_adapter_cycles_total > 1")
                 await asyncio.sleep(1)
-                await world.metric(front)
+                await world.metric(endpoints)
                 queries = {
                     expression.replace("$namespace", ".*").replace("$variant", ".*"): title
                     for expression, title in EXPRESSIONS.items()

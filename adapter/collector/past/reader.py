@@ -156,18 +156,18 @@ def parse(body: bytes, step: float) -> Past:
 
     """
     result = json.loads(body)["data"]["result"]
-    found: dict[str, dict[float, float]] = {}
+    by_quantity: dict[str, dict[float, float]] = {}
     for series in result:
         labels: Mapping[str, Any] = series["metric"]
         key = (labels.get("__name__", ""), labels.get("metric", ""), labels.get("quantile", ""))
         quantity = _SERIES.get(key)
         if quantity is None:
             continue
-        points = found.setdefault(quantity, {})
+        points = by_quantity.setdefault(quantity, {})
         for at, value in series["values"]:
             if math.isfinite(number := float(value)):
                 points[float(at)] = number
-    times = sorted({at for points in found.values() for at in points})
+    times = sorted({at for points in by_quantity.values() for at in points})
     if len(times) > MOST_POINTS or not all(map(math.isfinite, times)):
         raise ValueError("times")
     return Past(
@@ -175,6 +175,6 @@ def parse(body: bytes, step: float) -> Past:
         step=step,
         values={
             name: np.array([points.get(at, math.nan) for at in times], dtype=np.float32)
-            for name, points in found.items()
+            for name, points in by_quantity.items()
         },
     )

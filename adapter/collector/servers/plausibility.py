@@ -65,7 +65,7 @@ AHEAD = "it counts {begun:.0f} first tokens for {ended:.0f} requests that ended:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Assessment:
     """What is wrong with a page; nothing where `problem` is empty.
 
     Attributes:
@@ -130,7 +130,7 @@ class Plausibility:
         known = set(endpoints)
         self._addresses = {e: item for e, item in self._addresses.items() if e in known}
 
-    def judge(
+    def assess(
         self,
         endpoint: str,
         page: PodMetrics,
@@ -138,7 +138,7 @@ class Plausibility:
         now: float,
         started: float | None,
         batch: float = 0.0,
-    ) -> Verdict:
+    ) -> Assessment:
         """Compare a page with those before it.
 
         Args:
@@ -153,9 +153,9 @@ class Plausibility:
         if address is None:
             address = self._addresses[endpoint] = _Address(now, page, most=page.stock)
             _note(address, page, now)
-            return Verdict()
+            return Assessment()
         if now <= address.at:
-            return Verdict(address.problem)
+            return Assessment(address.problem)
         address.most = max(address.most, page.stock)
         doubt, pages = _doubt(address, page, now=now, started=started, batch=batch)
         if doubt:
@@ -164,17 +164,17 @@ class Plausibility:
             address.recent.clear()
         elif address.doubtful_pages:
             address.doubtful_pages -= 1
-        verdict = Verdict(address.doubt, forget=True) if address.doubtful_pages else Verdict()
+        verdict = Assessment(address.doubt, forget=True) if address.doubtful_pages else Assessment()
         _stands_still(address, page)
         hung = address.still >= STILL_PAGES and now - address.still_since >= self._interval
         if not verdict.problem and hung:
-            verdict = Verdict(HUNG.format(number=page.stock))
+            verdict = Assessment(HUNG.format(number=page.stock))
         elif not verdict.problem and address.still and page.waiting > 0:
             # A queue that stands must not be sized for before it is known whether its engine works.
-            verdict = Verdict(STILL.format(number=page.stock))
+            verdict = Assessment(STILL.format(number=page.stock))
         _note(address, page, now)
         if not verdict.problem:
-            verdict = Verdict(_ahead(address))
+            verdict = Assessment(_ahead(address))
         address.problem = verdict.problem
         return verdict
 

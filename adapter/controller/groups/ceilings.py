@@ -62,7 +62,7 @@ def applies(budget: Budget, source: VariantSource, budgets: Iterable[Budget]) ->
     return not any(item.scope == budget.scope and item.subject == own for item in budgets)
 
 
-def left(budgets: Sequence[Budget], uses: Iterable[Use]) -> tuple[Budget, ...]:
+def remaining(budgets: Sequence[Budget], uses: Iterable[Use]) -> tuple[Budget, ...]:
     """The ceilings less what is taken by variants that are not planned."""
     budgets_left = list(budgets)
     for item in uses:
@@ -93,7 +93,7 @@ def unplanned(
     """The ceilings less what these variants take: replicas by variant key, of those that are not planned."""
     if not budgets:
         return ()
-    return left(
+    return remaining(
         budgets,
         [
             use(inputs, source, source.accelerator, replicas[source.key])

@@ -21,7 +21,7 @@ DRIVERS = frozenset({"gpu.nvidia.com", "gpu.amd.com", "gpu.intel.com"})
 _GIB = 2**30
 
 Object = Mapping[str, Any]
-Place = tuple[str, str]
+ProductOnNode = tuple[str, str]
 """Node, and driver with product: what is counted together."""
 
 
@@ -41,9 +41,9 @@ class Allocation:
     """All devices of a cluster, and the pods that hold them by place."""
 
     devices: tuple[Devices, ...] = ()
-    held: Mapping[Place, tuple[frozenset[tuple[str, str]], ...]] | None = None
+    held: Mapping[ProductOnNode, tuple[frozenset[tuple[str, str]], ...]] | None = None
 
-    def holders(self) -> Iterable[tuple[Place, frozenset[tuple[str, str]]]]:
+    def holders(self) -> Iterable[tuple[ProductOnNode, frozenset[tuple[str, str]]]]:
         """Place of each held device, with the namespace and name of its pods."""
         for place, devices in (self.held or {}).items():
             for pods in devices:
@@ -95,9 +95,9 @@ def allocation(slices: Iterable[Object], claims: Iterable[Object]) -> Allocation
     for item in items:
         pool = item["driver"], item["pool"]
         newest[pool] = max(newest.get(pool, 0), item["generation"])
-    places: dict[tuple[str, str, str], Place] = {}
-    counts: Counter[Place] = Counter()
-    kinds: dict[Place, tuple[str, float | None]] = {}
+    places: dict[tuple[str, str, str], ProductOnNode] = {}
+    counts: Counter[ProductOnNode] = Counter()
+    kinds: dict[ProductOnNode, tuple[str, float | None]] = {}
     for item in items:
         driver, pool = item["driver"], item["pool"]
         # Devices of no one node are none that a replica's pod has for itself.
@@ -108,7 +108,7 @@ def allocation(slices: Iterable[Object], claims: Iterable[Object]) -> Allocation
             places[driver, pool, name] = place
             counts[place] += 1
             kinds[place] = product, memory
-    held: dict[Place, list[frozenset[tuple[str, str]]]] = {}
+    held: dict[ProductOnNode, list[frozenset[tuple[str, str]]]] = {}
     for claim in claims:
         for device in claim["devices"]:
             if device in places:

@@ -18,7 +18,7 @@ _NEAR = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Selection:
     """What a query asks for; what has no meaning counts as not asked.
 
     Attributes:
@@ -37,7 +37,7 @@ class Asked:
     page: int
 
     @classmethod
-    def of(cls, query: Mapping[str, str]) -> Asked:
+    def of(cls, query: Mapping[str, str]) -> Selection:
         """Read a query."""
         page, sort, state = query.get("page", ""), query.get("sort", ""), query.get("state", "")
         number = int(page) if page.isascii() and page.isdigit() and len(page) <= 6 else 1
@@ -62,21 +62,24 @@ class Asked:
         return urllib.parse.urlencode(some, errors="replace")
 
 
-def context(snapshot: Snapshot, asked: Asked) -> dict[str, Any]:
+def context(snapshot: Snapshot, selection: Selection) -> dict[str, Any]:
     """What the template needs."""
     everything = snapshot.rows
     some = rows.selected(
-        everything, words=asked.words, state=asked.state, service_class=asked.service_class
+        everything,
+        words=selection.words,
+        state=selection.state,
+        service_class=selection.service_class,
     )
-    order = rows.ordered(some, asked.sort)
+    order = rows.ordered(some, selection.sort)
     pages = max(-(-len(order) // PAGE_ROWS), 1)
-    page = min(asked.page, pages)
+    page = min(selection.page, pages)
     shown = order[(page - 1) * PAGE_ROWS : page * PAGE_ROWS]
-    headed = asked.sort == "attention"
+    headed = selection.sort == "attention"
     groups = grouping.grouped(shown, everything) if headed else [grouping.alone(shown)]
     return {
         "here": "fleet",
-        "asked": asked,
+        "asked": selection,
         "states": rows.STATES,
         "sorts": rows.SORTS,
         "classes": sorted({row.service_class for row in everything} - {""}),

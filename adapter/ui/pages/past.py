@@ -28,7 +28,7 @@ STEP_SECONDS = 60.0
 FRESH_SECONDS = 60.0
 """Seconds for which an answer, or that there is none, is not asked for again."""
 
-KEPT = 32
+MOST_ANSWERS = 32
 """Variants whose past is kept: 23 KB each."""
 
 WAITING = 4
@@ -75,7 +75,7 @@ class Pasts:
         self._reader = reader
         self._arrived = arrived
         self._now = now
-        self._kept: dict[str, tuple[float, Answer]] = {}
+        self._answers: dict[str, tuple[float, Answer]] = {}
         self._reading: dict[str, asyncio.Task[None]] = {}
 
     @property
@@ -90,7 +90,7 @@ class Pasts:
 
     def known(self, key: str) -> Answer:
         """What is known now, without a query."""
-        answer = self._kept.get(key, (0.0, Answer()))[1]
+        answer = self._answers.get(key, (0.0, Answer()))[1]
         return replace(answer, pending=key in self._reading)
 
     async def opened(self, key: str) -> Answer:
@@ -98,7 +98,7 @@ class Pasts:
         reader = self._reader
         if reader is None or not reader.connected:
             return Answer()
-        at, _ = self._kept.get(key, (-FRESH_SECONDS, Answer()))
+        at, _ = self._answers.get(key, (-FRESH_SECONDS, Answer()))
         if key not in self._reading and self._now() - at >= FRESH_SECONDS:
             if len(self._reading) >= WAITING:
                 return self.known(key)
@@ -118,10 +118,10 @@ class Pasts:
             answer = Answer(past=self.known(key).past, problem=str(error))
         finally:
             self._reading.pop(key, None)
-            self._kept.pop(key, None)
-            while len(self._kept) >= KEPT:
-                self._kept.pop(next(iter(self._kept)))
-            self._kept[key] = (self._now(), answer)
+            self._answers.pop(key, None)
+            while len(self._answers) >= MOST_ANSWERS:
+                self._answers.pop(next(iter(self._answers)))
+            self._answers[key] = (self._now(), answer)
             self._arrived()
 
 

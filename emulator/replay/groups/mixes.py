@@ -72,7 +72,7 @@ class Mixes:
 
 
 def group_fleet(
-    contents: Inputs,
+    inputs: Inputs,
     *,
     names: frozenset[str],
     most: Mapping[str, int],
@@ -82,7 +82,7 @@ def group_fleet(
 ) -> fleet.Fleet:
     """The variants of these names as one group that is offered a rate, requests per second."""
     load = fleet.Load(arrival_rate_rps=rate, input_tokens=lengths[0], output_tokens=lengths[1])
-    sources = [item for item in contents.variants if item.name in names and most[item.name] > 0]
+    sources = [item for item in inputs.variants if item.name in names and most[item.name] > 0]
     variants = tuple(
         fleet.Variant(
             name=source.key,
@@ -106,10 +106,10 @@ def group_fleet(
         routing="round-robin" if routing == "round-robin" else "least-loaded",
     )
     return fleet.Fleet(
-        accelerators=contents.accelerators,
-        service_classes=contents.service_classes,
+        accelerators=inputs.accelerators,
+        service_classes=inputs.service_classes,
         variants=variants,
-        capacity=contents.capacity,
+        capacity=inputs.capacity,
         settings=replace(fleet.Settings(), transition_factor=0.0, hysteresis=0.0),
         groups=(group,),
     )

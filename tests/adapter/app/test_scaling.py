@@ -43,10 +43,10 @@ async def test_zero_is_left_only_when_somebody_asks(tmp_path: Path) -> None:
             wanted: int = deployment["spec"]["replicas"]
             return wanted
 
-        async with world.replica("a", gateways=(("", world.gateway),)) as (front, _):
+        async with world.replica("a", gateways=(("", world.gateway),)) as (endpoints, _):
             await until(lambda: world.desired() is not None)
-            cycles = front.loop.cycles
-            await until(lambda: front.loop.cycles >= cycles + 2)
+            cycles = endpoints.loop.cycles
+            await until(lambda: endpoints.loop.cycles >= cycles + 2)
             assert replicas() == 0
             world.waiting = 3
             await until(lambda: replicas() == 1)

@@ -98,8 +98,8 @@ def test_pods_of_one_name_in_two_namespaces() -> None:
         ("other/v", url("10.0.0.2:8000"), "pod"),
     ]
     assert Attribution(variants).attribute([sample("p-0", namespace="")]) == []
-    (found_,) = Attribution(variants).attribute([sample("p-0", "10.0.0.2:8000", namespace="")])
-    assert (found_.key, found_.how) == ("other/v", "address")
+    (only,) = Attribution(variants).attribute([sample("p-0", "10.0.0.2:8000", namespace="")])
+    assert (only.key, only.how) == ("other/v", "address")
 
 
 def test_a_pod_without_the_label_of_its_namespace() -> None:

@@ -12,6 +12,7 @@ import pytest_asyncio
 from adapter.collector import exposition, promql
 from adapter.collector.collector import Collector
 from adapter.collector.model_servers import PodMetrics
+from adapter.collector.pickers.loads import InFlight
 from adapter.resources.variant import VariantSource
 from tests.fakes import prometheus_server
 from tests.fakes.prometheus_world import (
@@ -75,8 +76,26 @@ async def test_gateways_count_each_model_once(world: World, name: str) -> None:
     await world.scraped(name)
     async with world.connected() as client:
         counts = promql.models((await client.query(promql.gateways())).samples)
-    ours = {item.model: (item.requests, item.waiting) for item in counts if item.namespace == name}
+    ours = {
+        item.model: (item.requests, item.waiting)
+        for item in counts
+        if item.namespace == name and item.model
+    }
     assert ours == {"Qwen/Qwen3-8B": (177 + 59, 4 + 1), "sql-lora-2": (42, 0)}
+
+
+async def test_pools_have_their_load(world: World) -> None:
+    """Requests in flight, saturation and what was turned away without a model, as pages have them."""
+    name = "epp-0.11"
+    await world.scraped(name)
+    async with world.connected() as client:
+        samples = (await client.query(promql.gateways())).samples
+    load = promql.pool_load(samples)
+    assert load.in_flight[name, "qwen3-0"] == InFlight(13.0, 13300.0)
+    assert {space for space, _ in load.in_flight} == {name}
+    assert load.saturation[name, "Qwen/Qwen3-8B"]["effective"] == 1.08
+    (unnamed,) = [item for item in promql.models(samples) if not item.model]
+    assert unnamed.rejected == 15.0
 
 
 @pytest.mark.parametrize(

@@ -33,22 +33,22 @@ async def test_explain_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[st
         world.load["v"] = 60.0
         strict = {"scaleUp": {"tolerance": "0", "stabilizationWindowSeconds": 60}}
         world.api.put(SCALERS, "horizontalpodautoscalers", worlds.scaler("v", behavior=strict))
-        async with world.replica("a") as (front, _):
+        async with world.replica("a") as (endpoints, _):
             await until(lambda: world.desired() == 2)
             capsys.readouterr()
-            assert await command("explain", "team-a/v", "--url", front.metrics_url) == 0
+            assert await command("explain", "team-a/v", "--url", endpoints.metrics_url) == 0
             text = capsys.readouterr().out
             assert "  target        2 x A100, decided" in text
             assert "req/min" in text
             assert "ttft bounds a replica" in text
             assert "waits up to 60 s (behavior.scaleUp.stabilizationWindowSeconds)" in text
-            assert await command("explain", "--url", front.metrics_url) == 0
+            assert await command("explain", "--url", endpoints.metrics_url) == 0
             header, row = [
                 line for line in capsys.readouterr().out.splitlines() if not line.startswith("20")
             ]
             assert header.split() == ["VARIANT", "CURRENT", "TARGET", "WHY"]
             assert row.split()[:3] == ["team-a/v", "1", "2"]
-            assert await command("explain", "team-a/none", "--url", front.metrics_url) == 1
+            assert await command("explain", "team-a/none", "--url", endpoints.metrics_url) == 1
             assert "no variant team-a/none; there are team-a/v" in capsys.readouterr().err
 
 
@@ -61,12 +61,12 @@ async def test_explain_asks_the_leader_through_the_api_server(
         asked = ["explain", "team-a/v", "--kubeconfig", str(admin.kubeconfig)]
         assert await command(*asked) == 1
         assert "is the adapter installed? run variant-adapter doctor" in capsys.readouterr().err
-        async with world.replica("pod-1_abcd1234") as (front, _):
+        async with world.replica("pod-1_abcd1234") as (endpoints, _):
             await until(lambda: world.desired() == 1)
             capsys.readouterr()
             assert await command(*asked) == 1
             assert "error forwarding port 8080: Connection refused" in capsys.readouterr().err
-            url = URL(front.metrics_url)
+            url = URL(endpoints.metrics_url)
             assert url.host is not None
             assert url.port is not None
             world.api.forwarded[SYSTEM, "pod-1", 8080] = (url.host, url.port)
@@ -207,7 +207,10 @@ async def test_certificates_are_shown_and_rotated(
         assert await command("certs", "show", *asked) == 1
         assert "holds no certificate" in capsys.readouterr().err
         world.load["v"] = 60.0
-        async with world.replica("a", own=own) as (front, _), world.replica("b", own=own) as (b, _):
+        async with (
+            world.replica("a", own=own) as (endpoints, _),
+            world.replica("b", own=own) as (b, _),
+        ):
             await until(lambda: world.desired() == 2 and b.loop.states["team-a/v"].desired == 2)
             await until(world.ca_bundle)
             first = await shown("show")
@@ -224,7 +227,7 @@ async def test_certificates_are_shown_and_rotated(
                 while not done:
                     # Whoever trusts the APIService's bundle is never turned away, by no replica.
                     for _ in range(5):
-                        assert await world.metric(front) == ["2"]
+                        assert await world.metric(endpoints) == ["2"]
                         assert await world.metric(b) == ["2"]
                         await asyncio.sleep(0.1)
                     now = await shown("show")

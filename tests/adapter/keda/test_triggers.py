@@ -65,8 +65,8 @@ async def test_external_push(tmp_path: Path) -> None:
         item = of_keda("vllme-deployment", "s0-variant-adapter-desired-replicas", high=3)
         world.api.put(SCALERS, "horizontalpodautoscalers", item)
         async with (
-            world.replica("a", keda=certificates.options()) as (front, _),
-            certificates.channel(front.keda_address) as stub,
+            world.replica("a", keda=certificates.options()) as (endpoints, _),
+            certificates.channel(endpoints.keda_address) as stub,
         ):
             seen: list[int] = []
             scaled = ScaledObject(replicas=lambda: 1, scale=seen.append)
@@ -92,21 +92,23 @@ async def test_metrics_api(tmp_path: Path) -> None:
     async with worlds.running(tmp_path, rules=rules) as world:
         world.api.identities.tokens["reader"] = {"username": READER}
         world.load["v"] = 60.0
-        async with world.replica("a") as (front, _):
+        async with world.replica("a") as (endpoints, _):
             await until(lambda: world.desired() == 2)
             connector = aiohttp.TCPConnector(local_addr=("127.0.0.2", 0))  # no loopback peer
             async with aiohttp.ClientSession(connector=connector) as session:
 
                 async def value(token: str) -> tuple[int, object]:
                     headers = {"Authorization": f"Bearer {token}"}
-                    async with session.get(front.metrics_url + path, headers=headers) as response:
+                    async with session.get(
+                        endpoints.metrics_url + path, headers=headers
+                    ) as response:
                         document = await response.json()
                         return response.status, document.get(made["metadata"]["valueLocation"])
 
                 assert await value("reader") == (200, 2)
                 assert await value("unknown") == (401, None)
                 world.api.remove(APPS, "deployments", "team-a", "v")
-                await until(lambda: front.loop.live.served("team-a/v") is None)
+                await until(lambda: endpoints.loop.live.served("team-a/v") is None)
                 assert (await value("reader"))[1] is None
 
 

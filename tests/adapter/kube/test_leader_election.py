@@ -140,6 +140,8 @@ def test_one_leads_and_the_next_follows_at_once() -> None:
         assert cluster.leaders() == ["a", "b"]
         assert cluster.record is not None
         assert cluster.record.holder == "b"
+        # Also after a release: writes are fenced by a number that never repeats.
+        assert cluster.record.transitions == 1
         await ended(second)
 
     virtual_time.run(main())

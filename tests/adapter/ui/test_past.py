@@ -124,10 +124,10 @@ async def test_one_query_for_a_page_and_few_at_a_time(monkeypatch: pytest.Monkey
         monkeypatch.setattr(pasts, "PATIENCE_SECONDS", 60.0)
         await shown.opened("n/v")
         assert server.queries == pasts.WAITING + 1
-        for n in range(pasts.KEPT):
+        for n in range(pasts.MOST_ANSWERS):
             await shown.opened(f"m/{n}")
         assert shown.known("n/v").past is None
-        assert shown.known(f"m/{pasts.KEPT - 1}").past is not None
+        assert shown.known(f"m/{pasts.MOST_ANSWERS - 1}").past is not None
         await shown.close()
 
 

@@ -182,8 +182,8 @@ def test_totals_are_sums(states: dict[str, VariantState]) -> None:
 )  # fmt: skip
 def test_senseless_queries_count_as_not_asked(query: dict[str, str]) -> None:
     """Whatever a query holds, there is a page."""
-    asked = fleet_page.Asked.of(query)
-    assert asked.page >= 1
-    assert asked.sort == "attention"
-    assert len(asked.words) <= 100
-    assert asked.query(page=2)
+    selection = fleet_page.Selection.of(query)
+    assert selection.page >= 1
+    assert selection.sort == "attention"
+    assert len(selection.words) <= 100
+    assert selection.query(page=2)

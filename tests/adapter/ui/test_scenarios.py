@@ -147,10 +147,10 @@ async def test_plans_for_people_are_limited(known: fleet.Fleet) -> None:
     now[0] = 1.0 / workshop.PER_SECOND
     await shop.compare(Scenario(load=2.0))
 
-    gate = asyncio.Event()
+    released = asyncio.Event()
 
     async def slow(snapshot: fleet.Fleet) -> planning.Plan:
-        await gate.wait()
+        await released.wait()
         return planning.plan(snapshot)
 
     waiting = Workshop(last, planner=slow)
@@ -158,7 +158,7 @@ async def test_plans_for_people_are_limited(known: fleet.Fleet) -> None:
     jobs = [asyncio.create_task(waiting.analyze(key)) for key in keys]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    gate.set()
+    released.set()
     outcomes = await asyncio.gather(*jobs, return_exceptions=True)
     assert [isinstance(item, BusyError) for item in outcomes] == [False] * 4 + [True]
 

@@ -35,7 +35,7 @@ def problems(
     """What is wrong with each of these pages, one every scrape cycle; Unix time is monotonic time."""
     checks = Plausibility(interval=INTERVAL)
     return [
-        checks.judge("a", one, now=at * INTERVAL, started=one.started_at, batch=batch).problem
+        checks.assess("a", one, now=at * INTERVAL, started=one.started_at, batch=batch).problem
         for at, one in ((at, pages(at)) for at in range(number))
     ]
 
