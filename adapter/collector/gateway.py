@@ -28,6 +28,7 @@ from adapter.collector.promql import (
     gateway_model,
 )
 from adapter.collector.servers import access
+from adapter.collector.servers.plausibility import NEAR_ZERO_SHARE
 from adapter.collector.windows.growth import offered
 
 log = structlog.get_logger()
@@ -66,6 +67,12 @@ def _plain(name: str) -> str:
         return name
     return next((plain for plain in _PLAIN_NAMES if name.endswith(f"_{plain}")), "")
 
+
+DOUBTFUL_SCRAPES = 20
+"""Scrapes that must follow from each other after a counter fell without beginning anew."""
+
+_FEW = 10.0
+"""Requests that a picker which began anew may have counted at its first scrape, whatever it had before."""
 
 _MIN_WINDOW_SHARE = 0.5
 """Share of the window that must be observed before there is a rate."""
@@ -117,6 +124,12 @@ class _Counter:
     waiting: float
     rejected: float
     growth: deque[tuple[float, float, float]] = field(default_factory=deque)
+    doubtful: int = 0
+
+    def doubt(self) -> None:
+        """Give no rate until so many scrapes follow from each other."""
+        self.doubtful = DOUBTFUL_SCRAPES
+        self.growth.clear()
 
 
 class GatewayWindow:
@@ -143,10 +156,17 @@ class GatewayWindow:
             # Arrivals are what was forwarded, and the growth of the queue.
             forwarded = _increase(counter.forwarded, count.requests)
             rejected = _increase(counter.rejected, count.rejected)
-            counter.growth.append((now, forwarded + count.waiting - counter.waiting, rejected))
+            came = forwarded + count.waiting - counter.waiting
+            if _falls(counter.forwarded, count.requests):
+                counter.doubt()
+            elif counter.doubtful:
+                counter.doubtful -= 1
+                counter.since = now
+            else:
+                counter.growth.append((now, came, rejected))
+                grown.setdefault(count.namespace, []).append(counter)
             counter.at, counter.forwarded = now, count.requests
             counter.waiting, counter.rejected = count.waiting, count.rejected
-            grown.setdefault(count.namespace, []).append(counter)
         for count in counts:
             if not count.model:
                 self._divide(origin, count, grown.get(count.namespace, ()), now=now)
@@ -184,7 +204,8 @@ class GatewayWindow:
             while counter.growth and counter.growth[0][0] <= now - self._window:
                 counter.growth.popleft()
             span = counter.at - max(counter.since, now - self._window)
-            if span < _MIN_WINDOW_SHARE * self._window or bool(origin) != scraped:
+            known = not counter.doubtful and span >= _MIN_WINDOW_SHARE * self._window
+            if not known or bool(origin) != scraped:
                 continue
             key = (namespace, model)
             came = sum(growth for _, growth, _ in counter.growth)
@@ -209,6 +230,7 @@ class Gateways:
         self._counts: dict[tuple[str, str], float] = {}
         self._loads: dict[str, PoolLoad] = {}
         self._problems: dict[str, str] = {}
+        self._shared: set[str] = set()
 
     @property
     def failing(self) -> bool:
@@ -265,6 +287,13 @@ class Gateways:
                 self._counts[url, model] = value
                 if before is not None:
                     arrived[key] = arrived.get(key, 0.0) + _increase(before, value)
+                    if _falls(before, value) and url not in self._shared:
+                        self._shared.add(url)
+                        log.warning(
+                            "counters of a gateway fell; its rates are not used until they only grow",
+                            why="several pickers answer in turn at this address: name one URL per picker",
+                            gateway=url,
+                        )
             if window is not None:
                 window.add(url, counts, now=now)
         return {
@@ -343,8 +372,15 @@ def of_model(demand: Mapping[ModelKey, Demand], namespace: str, model: str) -> D
 
 
 def _increase(before: float, after: float) -> float:
-    """Growth of a counter; one that fell has begun anew."""
-    return after - before if after >= before else after
+    """Growth of a counter; one that fell to near zero has begun anew, another fall says nothing."""
+    if after >= before:
+        return after - before
+    return 0.0 if _falls(before, after) else after
+
+
+def _falls(before: float, after: float) -> bool:
+    """Whether a counter fell without beginning anew: an address answers for several pickers, in turn."""
+    return max(NEAR_ZERO_SHARE * before, _FEW) < after < before
 
 
 def _by_newest_name(samples: list[_Sample], names: Sequence[str]) -> dict[str, float]:

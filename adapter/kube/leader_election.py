@@ -137,7 +137,8 @@ class Leadership:
                     if not task.cancelled() and (error := task.exception()) is not None:
                         log.error("work of the leader failed; releasing the lease", exc_info=error)
                     held, self._held_until = self.leads, float("-inf")
-                    log.info("stopped leading", identity=self._identity)
+                    why = "it ends" if held else "the Lease was not renewed in time"
+                    log.info("stopped leading", identity=self._identity, reason=why)
                     if held:
                         await asyncio.shield(self._release())
             await asyncio.sleep(self._times.retry)

@@ -168,6 +168,7 @@ class Candidates:
         }
         self._pairs = _pairs(fleet, self.by_variant)
         self._parts: list[_Part] = []
+        self._places: dict[int, tuple[_Part, int]] = {}
         if not self._pairs:
             return
         self._asked: Requirements = asked_of(self._pairs, fleet.settings.stability_margin)
@@ -201,7 +202,7 @@ class Candidates:
         That is its goodput, more where replicas share their queue, and less where bursts or a queue ask for
         more replicas.
         """
-        part, at = self._part_of(row)
+        part, at = self._places[row]
         rate, goodput = self.demand(row), float(part.sized.goodput_rps[at])
         if at in part.sized.unreachable or not goodput > 0:
             return 0.0
@@ -259,15 +260,8 @@ class Candidates:
 
     def reason(self, row: int) -> str:
         """What bounds the replicas of one candidate, as a clause."""
-        part, at = self._part_of(row)
+        part, at = self._places[row]
         return part.reason(at)
-
-    def _part_of(self, row: int) -> tuple[_Part, int]:
-        for part in self._parts:
-            at = int(np.searchsorted(part.rows, row))
-            if at < part.rows.size and part.rows[at] == row:
-                return part, at
-        raise KeyError(row)
 
     def _add(self, rows: IntArray, model_of: _ModelOf) -> dict[int, _Outcome]:
         """Size the pairs of one model; the outcome of each of their rows."""
@@ -285,6 +279,7 @@ class Candidates:
         asked = part_of(self._asked, rows)
         part = _part(model, [pairs[index] for index in valid], rows, asked)
         self._parts.append(part)
+        self._places.update(zip(rows.tolist(), zip(repeat(part), range(rows.size)), strict=False))
         outcomes |= zip(rows.tolist(), part.candidates(), strict=True)
         for index, reason in part.sized.unreachable.items():
             if asked.rate_rps[index] > 0:

@@ -196,6 +196,8 @@ def lengths_note(variant: fleets.Variant, profile: fleets.Profile) -> str:
     """
     if isinstance(profile.latency, StepTimes) or not variant.load.arrival_rate_rps:
         return ""
+    if profile.at_tokens <= 0 and profile.at_input_tokens <= 0:
+        return ""
     at, now = _measured_at(profile), lengths(variant)
     if (profile.at_tokens > 0) != (profile.at_input_tokens > 0):
         given, absent = "atTokens", "atInputTokens"

@@ -186,7 +186,10 @@ async def test_an_hpa_follows_up_and_down(tmp_path: Path) -> None:
             "/apis/autoscaling/v2/namespaces/team-a/horizontalpodautoscalers", scaler
         )
         cluster.pages.load["v"] = 6.0
-        async with cluster.replica("a"), control_plane.controllers(cluster.plane):
+        async with (
+            cluster.replica("a", "--down-window=5s"),
+            control_plane.controllers(cluster.plane),
+        ):
 
             async def more() -> bool:
                 return await cluster.replicas() > 1
@@ -195,5 +198,11 @@ async def test_an_hpa_follows_up_and_down(tmp_path: Path) -> None:
                 return await cluster.replicas() == 1
 
             await until(more, what="more replicas")
+            # What one address per replica says lets the target fall.
+            pods = [f"v-{number}" for number in range(await cluster.replicas())]
+            cluster.pages.finished.update(dict.fromkeys(pods, 0.0))
             cluster.pages.load["v"] = 0.0
-            await until(one, what="one replica")
+            urls = ",".join(f"http://127.0.0.1:{cluster.pages.port}/pods/{pod}" for pod in pods)
+            note = f"llmd.ai/metrics-endpoints={urls}"
+            await cluster.kubectl("annotate", "va", "v", "-n", "team-a", "--overwrite", note)
+            await until(one, seconds=300, what="one replica")

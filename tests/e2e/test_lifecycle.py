@@ -84,7 +84,7 @@ async def test_uninstalling_keeps_variants_and_prices(tmp_path: Path) -> None:
         await cluster.kubectl("apply", "-k", str(MANIFESTS / "overlays/actuate"))
         await cluster.deploy("v", 1)
         assert await cluster.get(FENCE) is not None
-        remove = ("delete", "--ignore-not-cluster", "-k", str(MANIFESTS / "uninstall"))
+        remove = ("delete", "--ignore-not-found", "-k", str(MANIFESTS / "uninstall"))
         await cluster.kubectl(*remove)
         assert await cluster.get(installation.API_SERVICE) is not None
         part_of = "app.kubernetes.io/part-of=variant-adapter"

@@ -105,7 +105,9 @@ async def test_three_hundred_variants_with_their_hpas(
                 f"{answered} requests and {asked} access reviews"
                 f" ({asked / answered:.1%}) in {seconds:.0f} s",
             )
-            for name, replica in (("a, which leads" if await a.leads() else "a", a), ("b", b)):
+            for replica in (a, b):
+                role = "leader" if await replica.leads() else "follower"
+                name = f"the {role}{', which serves' if replica is a else ''}"
                 share = (cpu_seconds(replica) - used[replica]) / seconds
                 control_plane.measured(capsys, f"CPU of {name}: {share:.1%} of one core")
             assert asked <= MOST_REVIEWS * answered

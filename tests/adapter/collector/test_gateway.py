@@ -11,6 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from adapter.collector.gateway import Demand, Gateways, GatewayWindow
+from adapter.collector.promql import GatewayCount
 
 PAGE = """# TYPE inference_extension_flow_control_queue_size gauge
 inference_extension_flow_control_queue_size{{model_name="a",target_model_name="a",priority="0"}} {waiting}
@@ -104,3 +105,29 @@ async def test_what_the_gateway_turns_away_is_demand() -> None:
     assert demand["", "a"] == Demand(waiting=5.0, arrived=90.0)
     rates = window.rates(now=180.0)
     assert 60 * rates.rps["", "a"] == pytest.approx(90)
+
+
+@pytest.mark.parametrize("origin", ["http://picker", ""])
+def test_an_address_of_two_pickers_gives_no_rate(origin: str) -> None:
+    """Their counters go back and forth: what is between them did not come; alone one counts again."""
+    window = GatewayWindow(window_seconds=120)
+
+    def at(minute: int, forwarded: float) -> float | None:
+        count = GatewayCount(namespace="n", model="a", requests=forwarded)
+        window.add(origin, [count], now=60.0 * minute)
+        rate = window.rates(now=60.0 * minute).rps.get(("n", "a"))
+        return None if rate is None else 60 * rate
+
+    rates = [at(minute, (50000, 48000)[minute % 2] + 10.0 * minute) for minute in range(20)]
+    assert [rate for rate in rates[1:] if rate is not None and rate > 20] == []
+    rates = [at(minute, 50000 + 10.0 * minute) for minute in range(20, 60)]
+    assert rates[-1] == pytest.approx(10)
+
+
+def test_a_picker_that_began_anew_counts_on() -> None:
+    """A fall to near zero is a restart, and what it has since then came."""
+    window = GatewayWindow(window_seconds=120)
+    for minute, forwarded in enumerate((1000, 1010, 1020, 6, 16)):
+        count = GatewayCount(namespace="n", model="a", requests=forwarded)
+        window.add("u", [count], now=60.0 * minute)
+    assert 60 * window.rates(now=240.0).rps["n", "a"] == pytest.approx(8)

@@ -19,7 +19,7 @@ from adapter.controller.state import VariantRecord, VariantState
 from adapter.controller.tuning import Tuned, TuningSettings
 from adapter.planning import fleet, plan
 from adapter.resources.variant import VariantSource
-from analyzer.engine import sizing
+from analyzer.engine import learning, sizing
 from analyzer.engine.columns import Engine
 from analyzer.latency import LatencyParameters
 from analyzer.step_times import EngineLimits, Lengths, StepTimes
@@ -117,6 +117,29 @@ def test_the_rule_decides_until_the_profile_is_learned() -> None:
     right = planned(sized(true, {}, 20.0))
     assert states._profile_source(true, right, {}) == "given"
     assert decision.candidate.replicas == pytest.approx(right.candidate.replicas, abs=1)
+
+
+def test_a_constant_load_is_planned_near_what_was_seen() -> None:
+    """A load that never moved is served by as many replicas as the truth asks for; a note names the limit."""
+    learned: Tuned = {}
+    sources = []
+    for window in range(14):
+        learned = tuning.observe(learned, BARE, traffic(16.0), settings=SETTINGS, now=60.0 * window)
+        sources.append(
+            tuning.profile_source(learned, BARE, "H100") if learned["H100"].tuner.usable else ""
+        )
+    assert sources.index("learned") == learning.LOCAL_WINDOWS - 1
+    assert set(sources) == {"", "learned"}
+    (note,) = tuning.notes(learned, BARE)
+    assert note.startswith("learned from one load only: certain up to ")
+    truth = dataclasses.replace(BARE, profiles=(PROFILE,))
+    right = planned(sized(truth, {}, 16.0)).candidate.replicas
+    assert planned(sized(BARE, learned, 16.0)).candidate.replicas == pytest.approx(right, abs=1)
+    # Much more load is not promised to few replicas.
+    assert (
+        planned(sized(BARE, learned, 64.0)).candidate.replicas
+        >= planned(sized(truth, {}, 64.0)).candidate.replicas
+    )
 
 
 def test_a_learned_profile_ends_at_twice_the_batch_that_was_seen() -> None:

@@ -122,3 +122,37 @@ def test_first_tokens_that_run_ahead_are_named() -> None:
 
     assert not any(problems(pages(3)))
     assert "first tokens" in problems(pages(6))[-1]
+
+
+def test_what_a_counter_lost_may_come_back_at_once() -> None:
+    """A counter that fell by 40 of 100 and is right again has not counted 40 requests in between."""
+
+    def pages(at: int) -> PodMetrics:
+        return page((60.0 if 4 <= at < 12 else 100.0) + 2.0 * at, started_at=-500.0)
+
+    reported = problems(pages, number=20)
+    assert [bool(text) for text in reported[3:7]] == [False, True, True, False]
+    assert [bool(text) for text in reported[11:15]] == [False, True, True, False]
+
+
+def test_lengths_of_more_requests_than_ended_are_named() -> None:
+    """The lengths of 4,000 requests do not come from five."""
+
+    def pages(at: int) -> PodMetrics:
+        done = page(5.0 * at)
+        count = done.generation_tokens[1] + (4000.0 if at >= 5 else 0.0)
+        return replace(done, generation_tokens=(107.0 * count, count))
+
+    assert "lengths of 4005 requests where 5 ended" in problems(pages)[5]
+
+
+@pytest.mark.parametrize("skew", [-600.0, 600.0])
+def test_a_restart_on_a_node_with_another_clock_is_a_restart(skew: float) -> None:
+    """Ten minutes behind or ahead: counters from near zero and a new start time are one server's."""
+
+    def pages(at: int) -> PodMetrics:
+        if at < 6:
+            return page(1000 + at * 5.0, started_at=-5000.0 + skew)
+        return page((at - 6) * 5.0, started_at=85.0 + skew)
+
+    assert not any(problems(pages))
