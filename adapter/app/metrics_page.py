@@ -78,12 +78,12 @@ def text() -> str:
     rows += [
         ("cached_tokens", "; ".join(cached)),
         *(
-            (f"{name}, from pods only", "; ".join(f"`{item}`" for item in names))
-            for name, names in (
-                ("input_moments", model_servers.INPUT_BUCKETS),
-                ("output_moments", model_servers.OUTPUT_BUCKETS),
-                ("ttft_buckets", model_servers.TTFT_BUCKETS),
-                ("itl_buckets", model_servers.ITL_BUCKETS),
+            (f"{name}, from Prometheus {seldom}", "; ".join(f"`{item}`" for item in names))
+            for name, seldom, names in (
+                ("input_moments", "every 5 minutes", model_servers.INPUT_BUCKETS),
+                ("output_moments", "every 5 minutes", model_servers.OUTPUT_BUCKETS),
+                ("ttft_buckets", "once a minute", model_servers.TTFT_BUCKETS),
+                ("itl_buckets", "once a minute", model_servers.ITL_BUCKETS),
             )
         ),
     ]

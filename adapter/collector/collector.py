@@ -75,8 +75,9 @@ class Collector:
         self._variants: dict[str, CollectedVariant] = {}
         self._pods = PodScraper(session, clock, interval=settings.interval, by=settings.pods)
         self._prometheus = PrometheusScraper(
-            session, clock, interval=settings.interval, window=settings.long_window
-        )
+            session, clock, interval=settings.interval, window=settings.long_window,
+            latency_window=settings.window,
+        )  # fmt: skip
         self._gateways: tuple[promql.GatewayCount, ...] = ()
         self._pool_load = PoolLoad()
         self._cycle_seconds = 0.0
@@ -175,15 +176,14 @@ class Collector:
     async def _query_fleet(self) -> None:
         for key, item in self._variants.items():
             self._variants[key] = replace(item, queried=self._needs_prometheus(item.source))
-        queried = {key for key, item in self._variants.items() if item.queried}
-        if not queried:
+        if not (queried := {key for key, item in self._variants.items() if item.queried}):
             return
         attribution = Attribution(item.source for item in self._variants.values())
         problems: dict[str, str] = {}
         async for batch in self._prometheus.fleet(attribution, queried):
             if batch.newest:
                 self._record_series_pods(batch)
-                self._variants = observation.with_variations(self._variants, batch.variations)
+                self._variants = _with_histograms(self._variants, batch)
             problems = {}
             for sample in batch.samples:
                 problem = _add_queried(self.add, sample)
@@ -284,6 +284,20 @@ class Collector:
         elif _only_prometheus(source, self._settings) and not self._prometheus.connected:
             reasons.append("no Prometheus is set: give --prometheus or PROMETHEUS_BASE_URL")
         return "; ".join(filter(None, reasons))
+
+
+def _with_histograms(
+    variants: Mapping[str, CollectedVariant], batch: Batch
+) -> dict[str, CollectedVariant]:
+    """The records with what histograms say of lengths; latencies go to the windows.
+
+    Pods that show their own latencies need none.
+    """
+    for sample in batch.latencies:
+        pod, item = sample.pod, variants.get(sample.pod.key)
+        if item is not None and item.origins.get(pod.endpoint) != "direct":
+            item.window.latencies.put(pod.endpoint, pod.sampled.ttft, pod.sampled.itl, at=sample.at)
+    return observation.with_variations(variants, batch.variations)
 
 
 def _known_by_series(batch: Batch) -> Mapping[str, list[str]]:

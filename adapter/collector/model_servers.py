@@ -205,7 +205,7 @@ ITL_BUCKETS = (
     "sglang:time_per_output_token_seconds_bucket",
 )
 LATENCY_BUCKETS = frozenset({*TTFT_BUCKETS, *ITL_BUCKETS})
-"""Buckets of latencies, that are read from pods only: they measure attainment, and no load."""
+"""Buckets of latencies, for attainment and no load; Prometheus is queried for them once a minute."""
 
 RANKED = frozenset(
     {"sglang:num_running_reqs", "sglang:num_queue_reqs", "sglang:max_total_num_tokens"}

@@ -17,6 +17,8 @@ from adapter.collector.past.reader import PastReader
 from adapter.collector.pickers import loads
 from adapter.collector.prometheus import PrometheusClient, PrometheusError, PrometheusOptions
 from adapter.collector.servers import moments as histograms
+from adapter.collector.windows import queried as queried_buckets
+from adapter.collector.windows.queried import PodLatencies
 
 log = structlog.get_logger()
 
@@ -71,24 +73,27 @@ class Batch:
         samples: Their pods.
         newest: True for the answer of the present.
         variations: Variation of lengths by variant key; empty unless it was queried in this cycle.
+        latencies: Pods with the histograms of their latencies, likewise.
 
     """
 
     samples: tuple[PodSample, ...]
     newest: bool
     variations: Mapping[str, LengthVariation] = field(default_factory=dict)
+    latencies: tuple[PodLatencies, ...] = ()
 
 
 class PrometheusScraper:
-    """Queries one Prometheus, or none.
-
-    Attributes:
-        past: Reads the past of one variant, for people.
-
-    """
+    """Queries one Prometheus, or none; `past` reads what it has of one variant, for people."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, clock: Clock, *, interval: float, window: float
+        self,
+        session: aiohttp.ClientSession,
+        clock: Clock,
+        *,
+        interval: float,
+        window: float,
+        latency_window: float,
     ) -> None:
         """`interval`: seconds between scrape cycles; `window`: seconds of the past that are read once."""
         self._session = session
@@ -100,6 +105,7 @@ class PrometheusScraper:
         self._backfilled = False
         self._styles = promql.STYLES
         self._lengths_due = 0.0
+        self._latencies = queried_buckets.Latencies(clock, latency_window)
         self._warnings: tuple[str, ...] = ()
         self._fleet_queries = 0
         self._problem = ""
@@ -146,6 +152,7 @@ class PrometheusScraper:
         self._styles = promql.STYLES
         # Not in the first cycle, which has the past to read.
         self._lengths_due = self._clock.monotonic() + LENGTHS_RETRY_SECONDS
+        self._latencies.connected()
         self._problem = ""
         if options is not None:
             log.info(
@@ -230,6 +237,11 @@ class PrometheusScraper:
             pods = await asyncio.to_thread(_attributed, attribution, one)
             newest = one is answer
             variations: Mapping[str, LengthVariation] = {}
+            latencies: tuple[PodLatencies, ...] = ()
+            if newest:
+                latencies = await self._latencies.read(
+                    self._client, attribution, self._styles, pods=len(pods)
+                )
             if newest and queried_at >= self._lengths_due:
                 variations = await self._variations(self._client, attribution, len(pods))
                 # Before the first requests have finished there is nothing to take it from.
@@ -248,6 +260,7 @@ class PrometheusScraper:
                 ),
                 newest=newest,
                 variations={key: one for key, one in variations.items() if key in queried},
+                latencies=tuple(one for one in latencies if one.pod.key in queried),
             )
 
     async def _variations(

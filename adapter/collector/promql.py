@@ -19,6 +19,7 @@ from adapter.collector.model_servers import Moments, PodMetrics
 from adapter.collector.pickers import loads
 from adapter.collector.servers import engines, spelling
 from adapter.collector.servers import moments as histograms
+from adapter.collector.servers.histogram import Histogram
 
 TARGET = "namespace, pod, instance, job"
 BY = f"{TARGET}, model_name"
@@ -68,7 +69,8 @@ _IN_FLIGHT, _IN_FLIGHT_TOKENS = "in flight", "tokens in flight"
 _OF_POOLS = frozenset({_POOL_MODELS, _SATURATION, _IN_FLIGHT, _IN_FLIGHT_TOKENS})
 
 
-_Key = tuple[str, str, str, str, str]
+Pod = tuple[str, str, str, str, str]
+"""Namespace, pod, scraped address, job and model of a pod's series."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +85,8 @@ class Sampled:
         problem: Why there are none.
         input_moments: Moments of the input lengths; None where they were not queried.
         output_moments: The same of the output lengths.
+        ttft: Growth of the histogram of times to first token; None where it was not queried.
+        itl: The same of inter-token latencies.
 
     """
 
@@ -96,6 +100,8 @@ class Sampled:
     problem: str = ""
     input_moments: Moments | None = None
     output_moments: Moments | None = None
+    ttft: Histogram | None = None
+    itl: Histogram | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,21 +180,22 @@ def lengths(seconds: float, styles: Collection[str] = STYLES) -> str:
 
     It has some 40 series per pod, three times what `fleet()` has, so it is for once in several minutes.
     """
+    return growth(model_servers.BUCKETS, seconds, styles)
+
+
+def growth(names: Collection[str], seconds: float, styles: Collection[str]) -> str:
+    """Query for the growth of buckets over the last seconds, of every pod, in these spellings."""
     span = f"[{max(round(seconds), 1)}s]"
     return " or ".join(
         _labelled(f"sum by ({BY}, le) (increase({spelling.restyled(name, style)}{span}))", name)
         for style in sorted(styles)
-        for name in sorted(model_servers.BUCKETS)
+        for name in sorted(names)
         if name.startswith(spelling.kind_of(style))
     )
 
 
 def lengths_of_pods(samples: Iterable[Sample]) -> list[Sampled]:
     """Pods in the result of `lengths()`, with the moments of their lengths."""
-    by_key: dict[_Key, list[tuple[str, Mapping[str, str], float]]] = {}
-    for sample in samples:
-        name = sample.labels.get(_QUANTITY, "")
-        by_key.setdefault(_key(sample.labels), []).append((name, sample.labels, sample.value))
     return [
         Sampled(
             namespace=key[0],
@@ -200,8 +207,17 @@ def lengths_of_pods(samples: Iterable[Sample]) -> list[Sampled]:
             input_moments=histograms.moments(buckets, model_servers.INPUT_BUCKETS),
             output_moments=histograms.moments(buckets, model_servers.OUTPUT_BUCKETS),
         )
-        for key, buckets in by_key.items()
+        for key, buckets in by_pod(samples).items()
     ]
+
+
+def by_pod(samples: Iterable[Sample]) -> dict[Pod, list[tuple[str, Mapping[str, str], float]]]:
+    """Name, labels and value of the samples in the result of `growth()`, by pod."""
+    pods: dict[Pod, list[tuple[str, Mapping[str, str], float]]] = {}
+    for sample in samples:
+        name = sample.labels.get(_QUANTITY, "")
+        pods.setdefault(_key(sample.labels), []).append((name, sample.labels, sample.value))
+    return pods
 
 
 def gateways() -> str:
@@ -247,8 +263,8 @@ class _Pod:
 
 def pods(samples: Iterable[Sample]) -> list[Sampled]:
     """Pods in the result of `fleet()`; one without a time of its scrape is left out."""
-    by_key: dict[_Key, _Pod] = {}
-    caches: dict[_Key, list[tuple[str, Mapping[str, str], float]]] = {}
+    by_key: dict[Pod, _Pod] = {}
+    caches: dict[Pod, list[tuple[str, Mapping[str, str], float]]] = {}
     for sample in samples:
         labels = sample.labels
         key = _key(labels)
@@ -277,7 +293,7 @@ def pods(samples: Iterable[Sample]) -> list[Sampled]:
     return [_sampled(key, pod) for key, pod in by_key.items() if math.isfinite(pod.sampled_at)]
 
 
-def _key(labels: Mapping[str, str]) -> _Key:
+def _key(labels: Mapping[str, str]) -> Pod:
     # A pod that two jobs scrape has two entries: neither may count for two.
     return (
         labels.get("namespace", ""),
@@ -288,7 +304,7 @@ def _key(labels: Mapping[str, str]) -> _Key:
     )
 
 
-def _sampled(key: _Key, pod: _Pod) -> Sampled:
+def _sampled(key: Pod, pod: _Pod) -> Sampled:
     namespace, name, instance, _, model = key
     page, problem = None, ""
     read_as = [

@@ -88,7 +88,7 @@ class Traffic:
 
 
 class TrafficWindow:
-    """Growth of the counters of one variant's pods over a sliding window."""
+    """Growth of the counters of one variant's pods over a sliding window, with `latencies`."""
 
     def __init__(self, *, window_seconds: float, long_seconds: float = 0.0) -> None:
         """`long_seconds`: length of a second window for the rate; no less than the first one counts."""
@@ -99,7 +99,7 @@ class TrafficWindow:
         self._origins: dict[str, float] = {}
         self._suspended: set[str] = set()
         self._growth: deque[Growth] = deque()
-        self._latencies = LatencyWindow(window_seconds)
+        self.latencies = LatencyWindow(window_seconds)
         self._first_at: float | None = None
         self._active_at = -math.inf
         self._tokens: tuple[float | None, float | None] = (None, None)
@@ -132,13 +132,13 @@ class TrafficWindow:
         if previous is not None:
             self._suspended.discard(endpoint)
             self._take(growth_of(endpoint, previous, page, now, started))
-            self._latencies.add(endpoint, previous, page, now=now)
+            self.latencies.add(endpoint, previous, page, now=now)
         elif started is not None and self._first_at < started <= now:
             # It started while others were sampled: all that it counted arrived since then.
             self._origins[endpoint] = self._first_at
             fresh = Sample(started, EMPTY)
             self._take(growth_of(endpoint, fresh, page, now, started))
-            self._latencies.add(endpoint, fresh, page, now=now)
+            self.latencies.add(endpoint, fresh, page, now=now)
         else:
             # What it counted before may be older than this window, and it may not have been idle.
             late = now - self._first_at > self.window_seconds / 4
@@ -146,7 +146,7 @@ class TrafficWindow:
                 # What came to it while it was not counted is not known, which is no rate of zero.
                 late = False
                 self._growth = deque(item for item in self._growth if item.endpoint != endpoint)
-                self._latencies.forget(endpoint)
+                self.latencies.forget(endpoint)
             self._origins[endpoint] = self._first_at if late else now
             self._active_at = max(self._active_at, now)
         if page.stock > 0:
@@ -245,7 +245,7 @@ class TrafficWindow:
             input_tokens, output_tokens = self._tokens
         ttft = mean([item.ttft for item in recent])
         itl = mean_itl(recent)
-        ttfts, itls = self._latencies.since(start, recent, itl)
+        ttfts, itls = self.latencies.since(start, recent, itl)
         pages = [sample.page for sample in self._latest.values()]
         sampled_at = min((sample.at for sample in self._latest.values()), default=now)
         return Traffic(

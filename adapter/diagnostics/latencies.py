@@ -39,7 +39,7 @@ def _problem(measured: Distribution, origin: str) -> str | None:
     """Why percentiles are missing, or not of all; None where they are of all."""
     if measured.counted <= 0:
         return "nothing was measured within the window"
-    where = "pods that are read through Prometheus, whose buckets are not queried" * (
+    where = "pods that are read through Prometheus, which gave no buckets of them" * (
         "prometheus" in origin
     )
     if measured.histogram is None:

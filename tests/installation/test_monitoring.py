@@ -170,6 +170,7 @@ def test_alerts_are_raised_by_their_cause_alone(tmp_path: Path) -> None:
             ],
         }
     )
+    tests.append(_latency_panels())
     cases = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": tests}
     (tmp_path / "cases.yaml").write_text(yaml.safe_dump(cases))
     program = str(shutil.which("promtool"))
@@ -180,13 +181,54 @@ def test_alerts_are_raised_by_their_cause_alone(tmp_path: Path) -> None:
         assert completed.returncode == 0, completed.stdout + completed.stderr
 
 
+def _latency_panels() -> dict[str, Any]:
+    """A case in which every line of the panels of latencies and shares has a value of one variant."""
+    labels = [
+        f'observed_latency_milliseconds{{{V}, metric="{name}", quantile="{share}"}}'
+        for name in ("ttft", "itl")
+        for share in ("0.5", "0.95")
+    ]
+    for name in ("ttft", "itl"):
+        labels += [
+            f"observed_{name}_milliseconds{{{V}}}",
+            f'predicted_latency_milliseconds{{{V}, metric="{name}"}}',
+            f'slo_target_milliseconds{{{V}, metric="{name}"}}',
+        ]
+    labels += [
+        f'observed_slo_attainment_ratio{{{V}, metric="ttft"}}',
+        f'group_share_ratio{{{V}, group="g"}}',
+    ]
+    titles = {"TTFT", "ITL", "Within the SLO target", "Shares of group demand"}
+    queries = [text for text, title in EXPRESSIONS.items() if title in titles]
+    assert len(queries) == len(labels)
+    return {
+        "name": "the panels of latencies and shares",
+        "input_series": [
+            {"series": f"variant_adapter_{series}", "values": "0.5"} for series in labels
+        ],
+        "promql_expr_test": [
+            {
+                "expr": f"count({text.replace('$namespace', '.*').replace('$variant', '.*')})",
+                "eval_time": "0m",
+                "exp_samples": [{"value": 1}],
+            }
+            for text in queries
+        ],
+    }
+
+
 MAY_BE_EMPTY = {
     "Targets that could not be decided anew",
     "Prediction error",
     "Confidence in tuned profiles",
     "Observed latency over SLO target",
+    "TTFT",
+    "ITL",
+    "Within the SLO target",
+    "Shares of group demand",
 }
-"""Panels that show nothing while all is well, before a profile was tuned, or for pods without latencies."""
+"""Panels that show nothing while all is well, before a profile was tuned, for pods without latencies or their
+histograms, or without groups."""
 
 
 @pytest.mark.slow

@@ -47,6 +47,9 @@ class Distribution:
 
 NOTHING = Distribution()
 
+_ALL = 0.8
+"""Part of the latencies by the counters from which those of buckets by Prometheus are all of them."""
+
 
 class LatencyWindow:
     """Growth of the pods' histograms."""
@@ -54,6 +57,15 @@ class LatencyWindow:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._growth: deque[tuple[float, str, Histogram | None, Histogram | None]] = deque()
+        self._queried: dict[str, tuple[float, Histogram | None, Histogram | None]] = {}
+
+    def put(
+        self, endpoint: str, ttft: Histogram | None, itl: Histogram | None, *, at: float
+    ) -> None:
+        """Have what Prometheus says of a pod that shows no histogram itself, as of monotonic `at`."""
+        start = at - 2.0 * self._seconds
+        self._queried = {key: item for key, item in self._queried.items() if item[0] > start}
+        self._queried[endpoint] = (at, ttft, itl)
 
     def add(self, endpoint: str, sample: Sample, after: PodMetrics, *, now: float) -> None:
         """Add what a pod's histograms grew by from one sample to a page at monotonic `now`."""
@@ -67,6 +79,7 @@ class LatencyWindow:
     def forget(self, endpoint: str) -> None:
         """Drop what a pod's histograms grew by."""
         self._growth = deque(item for item in self._growth if item[1] != endpoint)
+        self._queried.pop(endpoint, None)
 
     def since(
         self, start: float, counted: list[Growth], itl: float | None
@@ -80,18 +93,32 @@ class LatencyWindow:
 
         """
         recent = [item for item in self._growth if item[0] > start]
+        own = {item[1] for item in recent}
+        # Answers come once a window: each counts until the next one, or a failure of that.
+        queried = [
+            (at, endpoint, ttft, gap)
+            for endpoint, (at, ttft, gap) in self._queried.items()
+            if at > start - self._seconds and endpoint not in own
+        ]
+        recent += queried
         ttfts = merged(item[2] for item in recent if item[2] is not None)
         gaps = merged(item[3] for item in recent if item[3] is not None)
         if gaps is not None:
             gaps = gaps.scaled(1.0 / tokens_per_gap(counted, itl))
-        return (
-            Distribution(sum(item.ttft[1] for item in counted), ttfts),
-            Distribution(sum(item.itl[1] for item in counted), gaps),
-        )
+        first, later = (sum(getattr(item, name)[1] for item in counted) for name in ("ttft", "itl"))
+        if not queried:
+            return Distribution(first, ttfts), Distribution(later, gaps)
+        return _estimated(first, ttfts), _estimated(later, gaps)
 
     def _drop(self, start: float) -> None:
         while self._growth and self._growth[0][0] <= start:
             self._growth.popleft()
+
+
+def _estimated(counted: float, histogram: Histogram | None) -> Distribution:
+    """A distribution whose window is not quite that of the counters: about as many are all."""
+    count = 0.0 if histogram is None else histogram.count
+    return Distribution(count if count >= _ALL * counted else counted, histogram)
 
 
 def _growth(

@@ -19,12 +19,12 @@ PIPED_WIDTH = 240
 
 _STYLES = {
     "invalid": "red", "short": "red", "held": "red", "stale": "yellow", "drifting": "yellow",
-    "slow": "yellow", "scaling": "cyan", "ok": "green",
+    "slow": "yellow", "scaling": "cyan", "advisory": "dim", "ok": "green",
 }  # fmt: skip
 
 COLUMNS = (
-    "NAMESPACE", "NAME", "STATE", "READY", "DESIRED", "ACCELERATOR", "LOAD/min", "TTFT ms", "PREDICTED",
-    "SLO", "ITL ms", "PREDICTED", "SLO", "KV", "CENTS/h",
+    "NAMESPACE", "NAME", "STATE", "READY", "DESIRED", "SHARE", "ACCELERATOR", "LOAD/min",
+    "TTFT ms", "P50", "P95", "PREDICTED", "SLO", "ITL ms", "P50", "P95", "PREDICTED", "SLO", "KV", "CENTS/h",
 )  # fmt: skip
 _NUMBERS = frozenset(COLUMNS) - {"NAMESPACE", "NAME", "STATE", "ACCELERATOR"}
 
@@ -32,15 +32,16 @@ _NUMBERS = frozenset(COLUMNS) - {"NAMESPACE", "NAME", "STATE", "ACCELERATOR"}
 def register(command: argparse.ArgumentParser) -> None:
     """Add the command and its flags."""
     command.description = (
-        "Shows the fleet as a table: replicas, load, measured latencies beside predicted ones and SLO, KV"
-        " cache and cost per hour; what needs attention first. The adapter that holds the Lease answers."
+        "Shows the fleet as a table: replicas, share of its group's demand, load, measured latencies (mean,"
+        " p50, p95) beside predicted means and SLO, KV cache and cost per hour. The adapter that holds the"
+        " Lease answers."
     )
     command.add_argument(
         "--sort-by",
         **flags.choice(*rows.SORTS),
-        default="attention",
-        help="Order of the variants. Default attention: invalid, short, held,"
-        " stale and drifting first",
+        default="name",
+        help="Order of the variants: by name, by a column with the highest first, or attention (invalid,"
+        " short, held, stale and drifting first). Default name",
     )
     command.add_argument(
         "--namespace",
@@ -97,7 +98,7 @@ def table(document: Mapping[str, Any], args: argparse.Namespace) -> Table:
     grid = Table(box=None, pad_edge=False, show_footer=bool(some))
     total = rows.total("", some)
     footers = {
-        "NAMESPACE": f"{total.variants} variants",
+        "NAMESPACE": f"{total.variants} variant{'' if total.variants == 1 else 's'}",
         "READY": _ready(total.ready, total.starting),
         "DESIRED": str(total.desired),
         "LOAD/min": _number(total.offered),
@@ -126,11 +127,12 @@ def _cells(row: rows.Row) -> Sequence[str]:
         ",".join(row.states),
         _ready(row.ready, row.starting),
         "-" if row.desired is None else str(row.desired),
+        _share(row.share),
         _plain(row.accelerator) or "-",
         _number(row.offered),
-        *map(_number, (row.ttft, row.ttft_predicted, row.ttft_slo)),
-        *map(_number, (row.itl, row.itl_predicted, row.itl_slo)),
-        "-" if row.kv is None else f"{row.kv:.0%}",
+        *map(_number, (row.ttft, row.ttft_p50, row.ttft_p95, row.ttft_predicted, row.ttft_slo)),
+        *map(_number, (row.itl, row.itl_p50, row.itl_p95, row.itl_predicted, row.itl_slo)),
+        _share(row.kv),
         _number(row.cost),
     )
 
@@ -142,6 +144,10 @@ def _plain(text: str) -> str:
 
 def _ready(ready: int, starting: int) -> str:
     return f"{ready}+{starting}" if starting else str(ready)
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"
 
 
 def _number(value: float | None) -> str:

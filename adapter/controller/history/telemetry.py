@@ -39,7 +39,7 @@ class Comparisons:
         self._quantiles = gauge(
             QUANTILES,
             "Quantile of the latency measured over the collection window in milliseconds, by the pods'"
-            " histograms; no series where they show none, and through Prometheus.",
+            " histograms; no series where they show none.",
             "metric",
             "quantile",
         )

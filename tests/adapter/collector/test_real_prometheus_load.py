@@ -269,6 +269,21 @@ async def test_both_sources_agree_under_load(scene: Scene, quantity: str, share:
     assert prometheus == pytest.approx(direct, rel=share + scene.slack)
 
 
+@pytest.mark.parametrize("name", ["ttft", "itl"])
+async def test_percentiles_of_both_sources_agree(scene: Scene, name: str) -> None:
+    """Prometheus' growth of the buckets has the percentiles of the pods' own, to about a bucket's width."""
+    skip_if_late(scene)
+    pairs = [[getattr(one, name) for one in pair] for pair in scene.after_a_window("a")]
+    known = [pair for pair in pairs if pair[1].histogram is not None]
+    assert len(known) >= len(pairs) / 2
+    for share in (0.5, 0.95):
+        direct, prometheus = (
+            statistics.fmean(pair[index].quantile_ms(share) for pair in known) for index in (0, 1)
+        )
+        assert prometheus == pytest.approx(direct, rel=0.3)
+    assert all(pair[1].covered == 1.0 for pair in known)
+
+
 @pytest.mark.parametrize("quantity", ["running", "kv_cache"])
 async def test_gauges_are_those_that_the_servers_have_shown(scene: Scene, quantity: str) -> None:
     """Of other moments than direct scraping's, but between the least and the most that it ever saw."""

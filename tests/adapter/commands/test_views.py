@@ -16,8 +16,11 @@ from yarl import URL
 from adapter import cli, errors
 from adapter.app.endpoints import Endpoints
 from adapter.commands.views import top, ui
+from adapter.diagnostics import explain
 from adapter.kube.client import connected
+from adapter.planning import plan as planning
 from tests.fakes import cluster_world as worlds
+from tests.fakes import fleet_states
 from tests.fakes.cluster_world import SYSTEM, World, until
 
 pytestmark = pytest.mark.virtual_time
@@ -120,9 +123,40 @@ async def test_top_shows_the_fleet(tmp_path: Path, capsys: pytest.CaptureFixture
         assert lines[0].split()[:5] == ["NAMESPACE", "NAME", "STATE", "READY", "DESIRED"]
         assert lines[1].split()[:2] == ["team-a", "v"]
         assert "2" in lines[1].split()[4:5]
-        assert lines[-1].split()[:2] == ["1", "variants"]
+        assert lines[-1].split()[:2] == ["1", "variant"]
         assert await asyncio.to_thread(cli.main, (*words, "--namespace=other")) == 0
         assert "team-a" not in capsys.readouterr().out
+
+
+def test_top_has_percentiles_shares_and_the_order_of_kubectl() -> None:
+    """By name unless a column is asked for, the highest first; percentiles stand beside their mean."""
+    known = fleet_states.fleet_of(60)
+    states = fleet_states.states_of(known, planning.plan(known), now=0.0)
+    document = {"variants": [explain.of_state(state, now=0.0) for state in states.values()]}
+    by_name = top.table(document, parsed("top"))
+    names = [str(cell) for cell in by_name.columns[1].cells]
+    assert names == [key.partition("/")[2] for key in sorted(states)]
+    assert str(by_name.columns[0].footer) == "60 variants"
+    place = names.index("v0021")
+    cells = {
+        name: [
+            str(list(column.cells)[place]) for column in by_name.columns if column.header == name
+        ]
+        for name in top.COLUMNS
+    }
+    latencies = explain.of_state(states["team-0/v0021"], now=0.0)["latencies"]
+    assert cells["P95"] == [
+        top._number(latencies[name]["p95Milliseconds"]) for name in ("ttft", "itl")
+    ]
+    assert "-" not in cells["P50"]
+    assert cells["SHARE"] == [
+        f"{explain.of_state(states['team-0/v0021'], now=0.0)['group']['share']:.0%}"
+    ]
+    by_cost = top.table(document, parsed("top", "--sort-by=cost"))
+    costs = [float(str(cell)) for cell in by_cost.columns[-1].cells]
+    assert costs == sorted(costs, reverse=True)
+    attention = top.table(document, parsed("top", "--sort-by=attention"))
+    assert str(next(iter(attention.columns[2].cells))).startswith("short")
 
 
 def test_top_steers_no_terminal() -> None:

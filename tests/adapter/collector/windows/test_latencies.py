@@ -259,7 +259,7 @@ def test_an_emulated_server_has_the_bounds_of_vllm(name: str) -> None:
     [
         (Distribution(), "direct", "nothing was measured"),
         (Distribution(9), "direct", "the pods show no buckets"),
-        (Distribution(9), "prometheus", "Prometheus, whose buckets are not queried"),
+        (Distribution(9), "prometheus", "Prometheus, which gave no buckets of them"),
         (Distribution(9, Histogram((1.0,), array("d", [3, 0]))), "direct", "of 33% of them"),
     ],
 )
