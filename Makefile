@@ -44,8 +44,8 @@ fuzz: $(STAMP) ## every reader of foreign bytes under RUNS inputs of the coverag
 pythons: ## the test suite with Python 3.12 and 3.13, where this machine has them
 	@scripts/test-pythons $(ARGS)
 
-lint: $(STAMP) ## ruff: rules and format; texts of flags and fields; sizes of modules and functions
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/python -P scripts/check_texts.py && $(BIN)/python -P scripts/check_sizes.py
+lint: $(STAMP) ## ruff: rules and format; texts of flags and fields; sizes of modules and functions; names
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/python -P scripts/check_texts.py && $(BIN)/python -P scripts/check_sizes.py && $(BIN)/python -P scripts/check_names.py
 
 types: $(STAMP) ## mypy, strict
 	@$(BIN)/mypy

@@ -39,9 +39,11 @@ PATIENCE = 6
 BOUND = 10.0
 """Largest factor between a parameter and its seed."""
 
+SEED_DEVIATION = 0.5
+"""Standard deviation of the logarithms of a profile's parameters."""
+
 PARAMETERS = ("alpha_ms", "beta_ms", "gamma_ms", "delta_ms")
 
-_SEED_DEVIATION = 0.5
 _FORGETTING = 0.01
 _NOISE = 0.03
 _FRESH = 0.25
@@ -126,7 +128,7 @@ class State:
         known = [
             error for error, seed in zip(self.relative_errors, self.seed, strict=True) if seed > 0
         ]
-        return 1.0 - sum(known) / (len(known) * _SEED_DEVIATION) if known else 0.0
+        return 1.0 - sum(known) / (len(known) * SEED_DEVIATION) if known else 0.0
 
     @property
     def usable(self) -> bool:
@@ -272,7 +274,7 @@ def _with_errors(
 
 
 def _prior(seed: tuple[float, ...]) -> FloatArray:
-    return np.diag([_SEED_DEVIATION**2 if value > 0 else 0.0 for value in seed])
+    return np.diag([SEED_DEVIATION**2 if value > 0 else 0.0 for value in seed])
 
 
 def _rows(matrix: FloatArray) -> tuple[tuple[float, ...], ...]:

@@ -66,13 +66,13 @@ def _pieces() -> list[tuple[str, float, float]]:
     text = PAGE.read_text()
     names = sorted(model_servers.SERIES - GAUGES)
     pattern = re.compile(rf"^((?:{'|'.join(names)}){{[^}}]*}}) (\S+)$", re.MULTILINE)
-    found = list(pattern.finditer(text))
-    totals = {match[1]: float(match[2]) for match in found}
+    counters = list(pattern.finditer(text))
+    totals = {match[1]: float(match[2]) for match in counters}
     finished = sum(value for series, value in totals.items() if "success" in series)
     # Those in service have a first token already.
     begun = sum(value for series, value in totals.items() if "first_token_seconds_count" in series)
     pieces, end = [], 0
-    for match in found:
+    for match in counters:
         value = float(match[2])
         requests = begun if "first_token" in match[1] else finished
         pieces.append((text[end : match.end(1)] + " ", value, value / requests))

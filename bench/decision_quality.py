@@ -70,17 +70,17 @@ def page(done: Sequence[Done], command: str, picture: str | None) -> str:
 
 def _lost(done: Sequence[Done]) -> str:
     """Every point of ours beside which a rival keeps more at the same cost, the worst first."""
-    found = [
+    behind = [
         (beside, item.case)
         for item in done
         for beside in curves.frontier(item.comparison.results).beside
         if beside.rival is not None and beside.ahead < 0
     ]
-    if not found:
+    if not behind:
         return "Nowhere in these replays."
     lines = ["| case | ours | GPU-hours | rival at that cost | keeps | ours, points |"]
     lines.append("| --- | --- | ---: | --- | ---: | ---: |")
-    for beside, case in sorted(found, key=lambda item: item[0].ahead):
+    for beside, case in sorted(behind, key=lambda item: item[0].ahead):
         point = beside.point
         lines.append(
             f"| {case.group}: {case.name} | {point.policy}: {tables.percent(point.within)} |"
@@ -147,9 +147,9 @@ def _conditions(done: Sequence[Done]) -> str:
     return "\n".join(lines)
 
 
-def _targets_table(found: Sequence[Target]) -> str:
+def _targets_table(measured_targets: Sequence[Target]) -> str:
     lines = ["| target | measured | |", "| --- | --- | --- |"]
-    lines += [f"| {item.text} | {item.measured} | {_MET[item.met]} |" for item in found]
+    lines += [f"| {item.text} | {item.measured} | {_MET[item.met]} |" for item in measured_targets]
     return "\n".join(lines)
 
 

@@ -85,9 +85,9 @@ def timed(solve: object, given: Problem, repeats: int) -> tuple[Solution, str]:
     times = []
     for _ in range(repeats):
         start = time.process_time()
-        found: Solution = solve(given)  # type: ignore[operator]
+        solution: Solution = solve(given)  # type: ignore[operator]
         times.append(time.process_time() - start)
-    return found, f"{statistics.median(times):.3f} ({min(times):.3f}..{max(times):.3f})"
+    return solution, f"{statistics.median(times):.3f} ({min(times):.3f}..{max(times):.3f})"
 
 
 def steps(largest: int) -> None:

@@ -30,6 +30,7 @@ from analyzer.engine.sizing import size_engines
 from bench.replica_tails import Case, drawn
 
 TARGETS = ("TTFT", "ITL")
+WAITING = 1e-3
 SHORT = 5000
 """Requests that tell the medians of an almost idle replica, which targets are multiples of."""
 
@@ -42,12 +43,14 @@ class Delivered:
         predicted: share of misses that the model expects at its rate.
         missed: share of misses of each repeat.
         kv_binds: whether the KV cache bounds the batch.
+        slots: whether more than one request in a thousand waits for a slot in the batch.
 
     """
 
     predicted: float
     missed: NDArray[np.float64]
     kv_binds: bool
+    slots: bool
 
 
 def targets_ms(case: Case) -> tuple[float, float]:
@@ -73,7 +76,8 @@ def delivered(
         rate = size_engines(engines, percentile=percentile, **wanted).rate_rps
         if np.isnan(rate[0]):
             continue
-        times = latency(engines, engine_state.at_rate(engines, rate))
+        state = engine_state.at_rate(engines, rate)
+        times = latency(engines, state)
         exceeds = (times.ttft_exceeds, times.itl_exceeds)[index]
         missed = []
         for repeat in range(repeats):
@@ -91,6 +95,7 @@ def delivered(
                 predicted=float(exceeds(np.array([targets[index]]))[0]),
                 missed=np.array(missed),
                 kv_binds=bool(engines.kv_binds[0]),
+                slots=bool(state.slot_waits[0] > WAITING),
             ),
         )
 
@@ -141,6 +146,7 @@ def main() -> int:
         for kind, some in (
             (name, cases),
             (f"{name} KV", [one for one in cases if one.kv_binds]),
+            (f"{name} slots", [one for one in cases if one.slots]),
         ):
             if some:
                 print(line(kind, some, share))

@@ -126,8 +126,8 @@ async def measure(process: subprocess.Popen[str], seconds: float, interval: floa
 
         async def page(path: str) -> float:
             began = time.perf_counter()
-            async with session.get(url + path) as found:
-                await found.read()
+            async with session.get(url + path) as response:
+                await response.read()
             return time.perf_counter() - began
 
         first = await page("/ui")

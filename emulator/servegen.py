@@ -161,15 +161,17 @@ def _lengths(path: Path) -> Mapping[float, list[tuple[IntArray, FloatArray]]]:
     if not isinstance(document, dict):
         raise TraceError(f"{path}: must be a JSON object of distributions by their second")
     # A window without requests has no distributions.
-    found = {
+    distributions = {
         _second(path, start): [_pdf(path, start, fields, name) for name in _FIELDS]
         for start, fields in document.items()
         if isinstance(fields, dict) and all(fields.get(name) for name in _FIELDS)
     }
-    found = {start: pdfs for start, pdfs in found.items() if all(len(t) for t, _ in pdfs)}
-    if not found:
+    distributions = {
+        start: pdfs for start, pdfs in distributions.items() if all(len(t) for t, _ in pdfs)
+    }
+    if not distributions:
         raise TraceError(f"{path}: has no {' and '.join(_FIELDS)}")
-    return found
+    return distributions
 
 
 def _second(path: Path, text: str) -> float:

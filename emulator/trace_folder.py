@@ -32,15 +32,15 @@ def folder_of(given: Path | None, environment: Mapping[str, str] = os.environ) -
 
 def entries(folder: Path) -> dict[str, Path]:
     """Traces of the folder by their names without suffixes: files, and folders of ServeGen's clients."""
-    found = {}
+    traces = {}
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
         if path.is_file() and path.suffix in _SUFFIXES:
-            found[_stem(path)] = path
+            traces[_stem(path)] = path
         elif servegen.has_clients(path):
-            found[path.name] = path
-    return found
+            traces[path.name] = path
+    return traces
 
 
 def find(name: Path, folder: Path | None) -> Path:

@@ -78,6 +78,8 @@ def _add_scheduler(group: argparse._ArgumentGroup) -> None:
         ("--step-per-request-ms", 0.05, "Time that each request of a step adds in ms"),
         ("--step-per-prefill-token-ms", 0.04, "Time that each prompt token of a step adds in ms"),
         ("--step-per-context-token-ms", 4e-5, "Time that each token of context adds in ms"),
+        ("--step-per-sqrt-request-ms", 0.0, "Time per square root of a step's requests in ms"),
+        ("--step-per-prompt-ms", 0.0, "Time that each prompt adds once in ms"),
     )
     for name, value, text in times:
         group.add_argument(name, type=float, default=value, help=f"{text}. Default {value}")
@@ -116,6 +118,8 @@ def profile_of(args: argparse.Namespace) -> EngineProfile | SchedulerProfile:
             per_request_ms=args.step_per_request_ms,
             per_prefill_token_ms=args.step_per_prefill_token_ms,
             per_context_token_ms=args.step_per_context_token_ms,
+            per_sqrt_request_ms=args.step_per_sqrt_request_ms,
+            per_prompt_ms=args.step_per_prompt_ms,
         ),
         limits=SchedulerLimits(
             max_num_seqs=args.max_num_seqs,

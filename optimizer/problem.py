@@ -204,13 +204,18 @@ def best(
 
     The very object `without` is left out.
     """
-    ranks = _ranks(variant, factor)
-    if without is not None:
-        ranks = [rank for rank in ranks if variant.candidates[rank[2]] is not without]
-    if not ranks:
-        return None
-    worth, _, index = min(ranks)
-    return worth, variant.candidates[index]
+    now, first, worth = variant.current, None, 0.0
+    for candidate in variant.candidates:
+        if candidate is without:
+            continue
+        its = value(candidate.accelerator, candidate.replicas, candidate.cost, now, factor)
+        if (
+            first is None
+            or its < worth
+            or (its == worth and candidate.accelerator < first.accelerator)
+        ):
+            first, worth = candidate, its
+    return None if first is None else (worth, first)
 
 
 def _ranks(variant: VariantCandidates, factor: float) -> list[tuple[float, str, int]]:

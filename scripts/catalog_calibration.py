@@ -112,7 +112,7 @@ def read(path: Path) -> list[tuple[str, str, BenchmarkRows]]:
         for key, model in catalog_models.MODELS.items()
         for alias in (key, model.name, *model.aliases)
     }
-    found: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
+    rows_by_group: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
     systems = {system: gpu for gpu, (system, _) in names.GPUS.items()}
     with path.open() as file:
         for row in csv.DictReader(file):
@@ -120,9 +120,9 @@ def read(path: Path) -> list[tuple[str, str, BenchmarkRows]]:
             precision = row["precision"] or PRECISIONS.get((row["backend"], row["model"], ""))
             if model is None or precision is None or int(row["tp"]) > max(catalog_models.TPS):
                 continue
-            found[f"{model}|{precision}|{systems[row['gpu']]}|{row['tp']}", row["backend"]].append(
-                row
-            )
+            rows_by_group[
+                f"{model}|{precision}|{systems[row['gpu']]}|{row['tp']}", row["backend"]
+            ].append(row)
     return [
         (key, engine, benchmark_rows.rows_of(
             concurrency=[float(row["concurrency"]) for row in rows],
@@ -131,7 +131,7 @@ def read(path: Path) -> list[tuple[str, str, BenchmarkRows]]:
             itl_ms=[float(row["itl_ms"] or "nan") for row in rows],
             ttft_ms=[float(row["ttft_ms"] or "nan") for row in rows],
         ))
-        for (key, engine), rows in sorted(found.items())
+        for (key, engine), rows in sorted(rows_by_group.items())
     ]  # fmt: skip
 
 
@@ -205,8 +205,8 @@ def solve(groups: list[Group]) -> FloatArray:
         ]
         return np.concatenate([*parts, 0.15 * logs / SHRINK])
 
-    found = least_squares(residuals, np.zeros(len(COLUMNS)), loss="soft_l1", f_scale=0.1)
-    return np.exp(found.x)
+    fit = least_squares(residuals, np.zeros(len(COLUMNS)), loss="soft_l1", f_scale=0.1)
+    return np.exp(fit.x)
 
 
 def relative(predicted: FloatArray, measured: FloatArray) -> float:

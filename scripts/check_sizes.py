@@ -72,12 +72,12 @@ def findings(root: Path) -> Iterator[str]:
 
 def main(root: Path = ROOT) -> int:
     """Check everything; return the exit status."""
-    found = list(findings(root))
-    for finding in found:
+    violations = list(findings(root))
+    for finding in violations:
         print(finding)
-    if found:
-        print(f"{len(found)} sizes beyond their limits; split them", file=sys.stderr)
-    return 1 if found else 0
+    if violations:
+        print(f"{len(violations)} sizes beyond their limits; split them", file=sys.stderr)
+    return 1 if violations else 0
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def estimate_all() -> dict[str, dict[str, Any]]:
     import aiconfigurator_core  # noqa: PLC0415 - where it stands tells where its configurations are
 
     package = Path(aiconfigurator_core.__file__).parent
-    found: dict[str, dict[str, Any]] = {}
+    estimates: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         queries = catalog_models.queries(aiconfigurator.bundled_models(), package, Path(folder))
         for model, precision, gpu, query in queries:
@@ -65,15 +65,15 @@ def estimate_all() -> dict[str, dict[str, Any]]:
             except aiconfigurator.NotEstimatedError as error:
                 print(f"left out: {key}: {error}")
                 continue
-            half = found.get(f"{model}|{precision}|{gpu}|{query.tp // 2}")
+            half = estimates.get(f"{model}|{precision}|{gpu}|{query.tp // 2}")
             if problem := implausible(estimate, query.tp, half):
                 print(f"left out: {key}: {problem}")
                 continue
-            found[key] = {
+            estimates[key] = {
                 "step": dataclasses.asdict(estimate.step_times),
                 "memory": dataclasses.asdict(estimate.memory),
             }
-    return found
+    return estimates
 
 
 def implausible(estimate: aiconfigurator.Estimate, tp: int, half: dict[str, Any] | None) -> str:
@@ -144,8 +144,8 @@ def render(estimates: dict[str, dict[str, Any]], calibrated: catalog_calibration
         "models": _table({key: dumped(model) for key, model in models.items()}),
         "calibration": dumped(calibrated.factors),
         "estimated": _table({
-            key: dumped("".join(_packed_step(found.get(place)) for place in places))
-            for key, found in steps.items()
+            key: dumped("".join(_packed_step(step_times.get(place)) for place in places))
+            for key, step_times in steps.items()
         }),
         "measured": _table({
             key: dumped(packing.packed([rounded(value) for value in values]))
@@ -179,12 +179,12 @@ def _weights(by_tp: dict[int, Any]) -> list[float]:
 
 def _by_size(by_precision: dict[str, dict[int, Any]]) -> dict[str, list[float]]:
     """Activations and bytes of a token in the cache by replica size: the same for all GPUs and precisions."""
-    found: dict[str, list[float]] = {"activations_gib": [], "kv_bytes_per_token": []}
+    columns: dict[str, list[float]] = {"activations_gib": [], "kv_bytes_per_token": []}
     for tp in catalog_models.TPS:
         memory = next((by_tp[tp] for by_tp in by_precision.values() if tp in by_tp), None)
-        for name, values in found.items():
+        for name, values in columns.items():
             values.append(0 if memory is None else rounded(memory[name]))
-    return found
+    return columns
 
 
 def _packed_step(step: dict[str, float] | None) -> str:

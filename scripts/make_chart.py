@@ -30,6 +30,7 @@ TEMPLATES: Mapping[str, tuple[str, str]] = {
     "limited-nodes.yaml": ("overlays/limited/nodes.yaml", "limited.enabled"),
     "limited-owners.yaml": ("overlays/limited/owners.yaml", "limited.enabled"),
     "actuate.yaml": ("overlays/actuate/scale.yaml", "actuate.enabled"),
+    "actuate-fence.yaml": ("overlays/actuate/fence.yaml", "actuate.enabled"),
     "certificate.yaml": ("overlays/cert-manager/certificate.yaml", "certManager.enabled"),
     "delegation.yaml": ("overlays/delegation/caller.yaml", "delegation.enabled"),
     "metrics-reader.yaml": ("overlays/monitoring/reader.yaml", "monitoring.enabled"),
@@ -88,14 +89,14 @@ def template(text: str, source: str, value: str) -> str:
 
 
 def _document(document: Mapping[str, Any]) -> str:
-    found = document["metadata"]
+    metadata = document["metadata"]
     rest = {
-        key: value for key, value in found.items() if key not in {"name", "namespace", "labels"}
+        key: value for key, value in metadata.items() if key not in {"name", "namespace", "labels"}
     }
-    own = dict(found.get("labels") or {})
-    lines = ["metadata:", f"  name: {found['name']}"]
-    if "namespace" in found:
-        lines.append(f"  namespace: {found['namespace']}")
+    own = dict(metadata.get("labels") or {})
+    lines = ["metadata:", f"  name: {metadata['name']}"]
+    if "namespace" in metadata:
+        lines.append(f"  namespace: {metadata['namespace']}")
     lines += ["  labels:", *_indented(_dumped(own), 4)] if own else ["  labels:"]
     lines.append("    @labels@")
     lines += _indented(_dumped(rest), 2) if rest else []

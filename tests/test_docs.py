@@ -39,11 +39,11 @@ def prose(text: str) -> str:
 
 def anchors(text: str) -> set[str]:
     """Anchors of the headings of a page, as GitHub makes them."""
-    found = set()
+    slugs = set()
     for heading in _HEADING.findall(prose(text)):
         words = re.sub(r"[^\w\- ]", "", heading.replace("`", "").lower())
-        found.add(words.replace(" ", "-"))
-    return found
+        slugs.add(words.replace(" ", "-"))
+    return slugs
 
 
 def broken_links(page: Path, root: Path) -> list[str]:

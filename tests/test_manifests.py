@@ -42,22 +42,22 @@ def built(folder: Path) -> tuple[dict[str, Any], ...]:
     """Documents that `kubectl kustomize` makes of a folder."""
     program = shutil.which("kubectl", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     assert program is not None
-    found = subprocess.run(
+    completed = subprocess.run(
         [program, "kustomize", str(folder)], capture_output=True, text=True, check=False
     )
-    assert found.returncode == 0, found.stderr
-    return tuple(yaml.safe_load_all(found.stdout))
+    assert completed.returncode == 0, completed.stderr
+    return tuple(yaml.safe_load_all(completed.stdout))
 
 
 def only(folder: str, kind: str, name: str = "variant-adapter") -> dict[str, Any]:
     """One document."""
-    found = [
+    documents = [
         item
         for item in built(MANIFESTS / folder)
         if (item["kind"], item["metadata"]["name"]) == (kind, name)
     ]
-    assert len(found) == 1, (folder, kind, name)
-    return found[0]
+    assert len(documents) == 1, (folder, kind, name)
+    return documents[0]
 
 
 @pytest.mark.parametrize("folder", BUILT, ids=lambda path: str(path.relative_to(MANIFESTS)))
@@ -70,7 +70,7 @@ def test_every_folder_builds_and_is_valid(folder: Path, version: str) -> None:
         if item["kind"] not in OTHERS:
             kubernetes_validate.validate(item, version, strict=True)
         if item["kind"] not in {"CustomResourceDefinition", "Namespace", "APIService"} | OTHERS:
-            cluster_wide = item["kind"].startswith("Cluster")
+            cluster_wide = item["kind"].startswith(("Cluster", "ValidatingAdmission"))
             assert cluster_wide != ("namespace" in item["metadata"]), item["metadata"]
 
 
@@ -258,6 +258,7 @@ def test_the_emulated_overlay_fits_together() -> None:
     external = scaler["metrics"][0]["external"]
     assert external["metric"]["selector"]["matchLabels"] == {"variant_name": name}
     assert scaler["behavior"]["scaleUp"]["tolerance"] == 0
+    assert scaler["behavior"]["scaleUp"]["policies"][0]["value"] > 100
     reader = inputs.Reader()
     for item in built(MANIFESTS / folder):
         if (
@@ -267,9 +268,9 @@ def test_the_emulated_overlay_fits_together() -> None:
             reader.read_config_map(item["metadata"]["name"], item)
     reader.read_variant("variant", variant)
     reader.add_deployment(schemas.Deployment.model_validate(deployment), pods.Serving())
-    found = reader.inputs()
-    assert found.problems == ()
-    assert found.variants[0].service_class == "Premium"
+    read = reader.inputs()
+    assert read.problems == ()
+    assert read.variants[0].service_class == "Premium"
 
 
 def test_the_network_policy_lets_through_what_is_needed() -> None:

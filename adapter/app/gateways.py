@@ -15,6 +15,7 @@ import structlog
 from adapter.app.options import Installation
 from adapter.clock import Clock
 from adapter.collector import gateway
+from adapter.collector.pickers.loads import PoolLoad, merged
 from adapter.collector.servers.access import Access
 from adapter.controller.loop import ControlLoop
 
@@ -56,7 +57,8 @@ class GatewayWatch:
         self._clock = clock
         self._wake = wake
         self._always = always
-        self._found: dict[_Endpoint, Mapping[gateway.ModelKey, gateway.Demand]] = {}
+        self._demand_by_endpoint: dict[_Endpoint, Mapping[gateway.ModelKey, gateway.Demand]] = {}
+        self._loads: dict[_Endpoint, PoolLoad] = {}
         self._woken: dict[str, float] = {}
         self._due = asyncio.Event()
         self._endpoints = tuple(dict.fromkeys(installation.gateways))
@@ -81,8 +83,9 @@ class GatewayWatch:
                 self._changed.clear()
                 for endpoint in readers.keys() - set(self._endpoints):
                     readers.pop(endpoint).cancel()
+                    self._loads.pop(endpoint, None)
                     self._use(endpoint, {})
-                    del self._found[endpoint]
+                    del self._demand_by_endpoint[endpoint]
                 for endpoint in self._endpoints:
                     if endpoint not in readers:
                         name = f"read gateway {endpoint[1]}"
@@ -96,10 +99,13 @@ class GatewayWatch:
             if self._loop.leading or (self._always and self._loop.waking.sleeps(endpoint[0])):
                 window = self._loop.waking.window if self._loop.leading else None
                 try:
-                    self._use(endpoint, await reader.demand(window, now=self._clock.monotonic()))
+                    demand_by_key = await reader.demand(window, now=self._clock.monotonic())
+                    self._loads[endpoint] = reader.load
+                    self._use(endpoint, demand_by_key)
                 except Exception:
                     log.exception("gateway not read; retrying at the next scrape")
-            elif self._found.get(endpoint):
+            elif self._demand_by_endpoint.get(endpoint):
+                self._loads.pop(endpoint, None)
                 self._use(endpoint, {})  # what is not read any more wakes nothing later
             seconds = self._installation
             await self._clock.sleep(seconds.wake_seconds if quick else seconds.gateway_seconds)
@@ -112,13 +118,15 @@ class GatewayWatch:
         )
         return replace(self._installation.gateway_access, trusted=trusted)
 
-    def _use(self, endpoint: _Endpoint, found: Mapping[gateway.ModelKey, gateway.Demand]) -> None:
-        self._found[endpoint] = found
+    def _use(
+        self, endpoint: _Endpoint, demand_by_key: Mapping[gateway.ModelKey, gateway.Demand]
+    ) -> None:
+        self._demand_by_endpoint[endpoint] = demand_by_key
         whole: dict[gateway.ModelKey, gateway.Demand] = {}
-        for part in self._found.values():
+        for part in self._demand_by_endpoint.values():
             for key, demand in part.items():
                 whole[key] = whole.get(key, gateway.Demand()) + demand
-        self._loop.waking.use(whole)
+        self._loop.waking.use(whole, merged(self._loads.values()))
         if self._loop.leading and self._to_wake():
             self._due.set()
 

@@ -115,15 +115,17 @@ class _Statuses:
     def __init__(self, loop: ControlLoop, *, failed: Callable[[], object]) -> None:
         self._loop = loop
         self._failed = failed
-        self._found: dict[str, tuple[stored_status.Published | None, str]] = {}
+        self._pending_statuses: dict[str, tuple[stored_status.Published | None, str]] = {}
         self._changed = asyncio.Event()
 
     def note(self, item: Mapping[str, Any]) -> None:
         """Keep what the status of a variant holds, of which nothing else has changed."""
         if not self._loop.leading:
             metadata, status = item["metadata"], item.get("status")
-            found = (stored_status.published(status), stored_status.stored(status))
-            self._found[f"{metadata.get('namespace')}/{metadata['name']}"] = found
+            published_and_stored = (stored_status.published(status), stored_status.stored(status))
+            self._pending_statuses[f"{metadata.get('namespace')}/{metadata['name']}"] = (
+                published_and_stored
+            )
             self._changed.set()
 
     async def follow(self) -> None:
@@ -132,9 +134,9 @@ class _Statuses:
             await self._changed.wait()
             await asyncio.sleep(STATUS_DEBOUNCE_SECONDS)
             self._changed.clear()
-            found, self._found = self._found, {}
+            statuses, self._pending_statuses = self._pending_statuses, {}
             try:
-                self._loop.live.follow_statuses(found)
+                self._loop.live.follow_statuses(statuses)
             except Exception:
                 log.exception("statuses not applied; applying all objects anew")
                 self._failed()
@@ -183,9 +185,7 @@ class _Site:
             wake=self._wake,
             always=options.keda is not None,
         )
-        self._actuator = Actuator(
-            Scales(api), default=installation.actuate_scale, leads=self._leads
-        )
+        self._actuator = self._make_actuator(Scales(api))
         self._managed = ManagedTargets(
             api,
             namespace=namespace,
@@ -203,6 +203,14 @@ class _Site:
             now=clock.time,
         )
         self.keeper = self._make_keeper(api, installation.certificates)
+
+    def _make_actuator(self, scales: Scales) -> Actuator:
+        return Actuator(
+            scales,
+            default=self._installation.actuate_scale,
+            leads=self._leads,
+            transitions=lambda: self.leadership.transitions,
+        )
 
     def _make_keeper(
         self, api: Cluster, certificates: OwnCertificates | None

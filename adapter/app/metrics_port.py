@@ -107,9 +107,9 @@ class MetricsPort:
             self._pages.running(),
             listener.listening(
                 app, host=host, port=port, certificates=None, limits=LIMITS, flag="--metrics-port"
-            ) as found,
+            ) as bound_port,
         ):
-            self.url = f"http://{host}:{found}"
+            self.url = f"http://{host}:{bound_port}"
             yield
 
     @web.middleware

@@ -168,9 +168,9 @@ class ClusterPolicy:
         return await self._anonymous.get(key, lambda: self._review(user, attributes))
 
     def _remember(self, user: User, namespace: str) -> None:
-        found = self._namespaces.setdefault(user.key, set())
+        namespaces = self._namespaces.setdefault(user.key, set())
         self._namespaces.move_to_end(user.key)
-        if len(found) < WIDE_AFTER:
-            found.add(namespace)
+        if len(namespaces) < WIDE_AFTER:
+            namespaces.add(namespace)
         if len(self._namespaces) > WIDE_USERS:
             self._namespaces.popitem(last=False)

@@ -16,7 +16,8 @@ from adapter.clock import Clock
 from adapter.collector import model_servers, observation, promql
 from adapter.collector.attribution import Attribution
 from adapter.collector.observation import CollectedVariant, Observation
-from adapter.collector.pod_scraper import PodScraper, ScrapeJob
+from adapter.collector.pickers.loads import PoolLoad
+from adapter.collector.pod_scraper import OnPage, PodScraper, ScrapeJob
 from adapter.collector.prometheus import PrometheusError, PrometheusOptions
 from adapter.collector.prometheus_scraper import Batch, PodSample, PrometheusScraper
 from adapter.collector.servers import access
@@ -77,7 +78,9 @@ class Collector:
             session, clock, interval=settings.interval, window=settings.long_window
         )
         self._gateways: tuple[promql.GatewayCount, ...] = ()
+        self._pool_load = PoolLoad()
         self._cycle_seconds = 0.0
+        self.past = self._prometheus.past
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -103,6 +106,11 @@ class Collector:
     def gateways(self) -> tuple[promql.GatewayCount, ...]:
         """Requests at the gateways in the last scrape cycle, from Prometheus."""
         return self._gateways
+
+    @property
+    def pool_load(self) -> PoolLoad:
+        """What endpoint pickers showed of their pools in the last scrape cycle, from Prometheus."""
+        return self._pool_load
 
     @property
     def cycle_seconds(self) -> float:
@@ -138,19 +146,19 @@ class Collector:
 
     async def collect_busy(self, keys: Iterable[str]) -> None:
         """Scrape pods of some variants, the first ones within the budget, between two scrape cycles."""
-        await self._pods.scrape(jobs.within_budget(self._jobs(), keys), self._add_scraped)
+        await self._pods.scrape(jobs.within_budget(self._jobs(), keys), _add_scraped(self.add))
 
     async def collect(self, *, spread: bool = False) -> None:
         """One scrape cycle: the pods, then Prometheus for what they did not give."""
         started = self._clock.monotonic()
         seconds = self._settings.spread * self._settings.interval if spread else 0.0
-        await self._pods.scrape(self._jobs(), self._add_scraped, spread_seconds=seconds)
+        await self._pods.scrape(self._jobs(), _add_scraped(self.add), spread_seconds=seconds)
         # Requests that waited at a gateway in an earlier cycle say nothing of now.
-        self._gateways = ()
+        self._gateways, self._pool_load = (), PoolLoad()
         if self._prometheus.connected:
             try:
                 await self._query_fleet()
-                self._gateways = await self._prometheus.gateways()
+                self._gateways, self._pool_load = await self._prometheus.gateways()
             except PrometheusError as error:
                 self._prometheus.report(error)
             else:
@@ -194,9 +202,6 @@ class Collector:
                 item, present.get(key, ()), now=now, oldest=oldest
             )
 
-    def _add_scraped(self, job: ScrapeJob, page: model_servers.PodMetrics, now: float) -> None:
-        self.add(job.key, job.endpoint, page, now=now, source="direct")
-
     def add(
         self,
         key: str,
@@ -212,11 +217,11 @@ class Collector:
         if item is None:
             return  # removed while its pods were scraped
         started = _started(page, self._clock)
-        verdict = item.plausibility.judge(
+        assessment = item.plausibility.assess(
             endpoint, page, now=now, started=started, batch=_largest_batch(item.source)
         )
-        if verdict.problem:
-            item.window.suspend(endpoint, forget=verdict.forget)
+        if assessment.problem:
+            item.window.suspend(endpoint, forget=assessment.forget)
             return
         before = item.window.sampled_at(endpoint)
         item.window.add(endpoint, page, now=now, started=started)
@@ -251,7 +256,7 @@ class Collector:
             now=now,
             stale_after=self._settings.oldest,
             errors={e: self._pods.error(source.key, e) for e in source.endpoints},
-            scraped=not self._lacks_prometheus(source),
+            scraped=self._prometheus.connected or not _only_prometheus(source, self._settings),
         )
         return observation.assess(
             source,
@@ -262,24 +267,21 @@ class Collector:
             prometheus_failed=item.queried and bool(self._prometheus.problem),
         )
 
-    def _lacks_prometheus(self, source: VariantSource) -> bool:
-        return _origin(source, self._settings) == "prometheus" and not self._prometheus.connected
-
     def _explain(
         self, source: VariantSource, item: CollectedVariant, stale: tuple[str, ...]
     ) -> str:
         """What the sources say about pods without fresh metrics."""
         wrong = [f"{e}: {text}" for e in stale if (text := item.plausibility.problem(e))][:1]
-        reasons = wrong or [text for e in stale if (text := self._pods.error(source.key, e))][:1]
         if wrong:
-            pass
-        elif item.queried:
+            return wrong[0]
+        reasons = [text for e in stale if (text := self._pods.error(source.key, e))][:1]
+        if item.queried:
             reasons.append(
                 self._prometheus.problem
                 or item.attribution_problem
                 or self._prometheus.without_series_of(stale[0] if stale else "it")
             )
-        elif self._lacks_prometheus(source):
+        elif _only_prometheus(source, self._settings) and not self._prometheus.connected:
             reasons.append("no Prometheus is set: give --prometheus or PROMETHEUS_BASE_URL")
         return "; ".join(filter(None, reasons))
 
@@ -291,6 +293,10 @@ def _known_by_series(batch: Batch) -> Mapping[str, list[str]]:
         if sample.pod.how == "model":
             present.setdefault(sample.pod.key, []).append(sample.pod.endpoint)
     return present
+
+
+def _add_scraped(add: Callable[..., None]) -> OnPage:
+    return lambda job, page, now: add(job.key, job.endpoint, page, now=now, source="direct")
 
 
 def _add_queried(add: Callable[..., None], sample: PodSample) -> str:
@@ -309,6 +315,10 @@ def _add_queried(add: Callable[..., None], sample: PodSample) -> str:
 
 def _origin(source: VariantSource, settings: CollectionSettings) -> Source:
     return source.metrics_source or settings.source
+
+
+def _only_prometheus(source: VariantSource, settings: CollectionSettings) -> bool:
+    return _origin(source, settings) == "prometheus"
 
 
 def _largest_batch(source: VariantSource) -> float:

@@ -152,7 +152,7 @@ async def text(
         raise ScrapeError(f"{url}: the response is not HTTP, or broke off") from error
     if len(body) > limit:
         raise PageTooLongError(f"{url}: more than {_size(limit)} of metrics")
-    return body.decode("utf-8", "replace")
+    return body.decode("utf-8-sig", "replace")
 
 
 async def _body(response: aiohttp.ClientResponse, limit: int) -> bytes:
@@ -324,6 +324,7 @@ def read(
     lines = text.split("\n", LINES_LIMIT)
     if len(lines) > LINES_LIMIT:
         raise ScrapeError(f"{url}: more than {LINES_LIMIT} lines of metrics")
+    seen: set[str] = set()
     for number, line in enumerate(lines, 1):
         # Selecting lines costs less than parsing all.
         first = _FIRST.match(line)
@@ -334,6 +335,10 @@ def read(
             continue
         if len(line) > LINE_LIMIT:
             raise ScrapeError(f"{url}: line {number} has more than {LINE_LIMIT} characters")
+        series = line.rpartition(" ")[0]
+        if series in seen:
+            continue  # shown twice; it is one series, of which Prometheus too takes the first value
+        seen.add(series)
         try:
             parsed = sample(line.strip())
         except ValueError:

@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import aiohttp
 import structlog
 
 from adapter.collector import exposition
+from adapter.collector.pickers import loads
+from adapter.collector.pickers.loads import PoolLoad
 from adapter.collector.promql import (
     DISPATCHED,
     GATEWAY_OUTCOMES,
@@ -25,6 +28,7 @@ from adapter.collector.promql import (
     gateway_model,
 )
 from adapter.collector.servers import access
+from adapter.collector.servers.plausibility import NEAR_ZERO_SHARE
 from adapter.collector.windows.growth import offered
 
 log = structlog.get_logger()
@@ -43,16 +47,32 @@ class _Names:
         return isinstance(name, str) and _plain(name) in _PLAIN_NAMES
 
 
-_PLAIN_NAMES = frozenset({*GATEWAY_QUEUES, *GATEWAY_REQUESTS, *GATEWAY_OUTCOMES})
+_PLAIN_NAMES = frozenset(
+    {
+        *GATEWAY_QUEUES,
+        *GATEWAY_REQUESTS,
+        *GATEWAY_OUTCOMES,
+        *loads.REQUESTS,
+        *loads.TOKENS,
+        *loads.SATURATIONS,
+    }
+)
 _NAMES = _Names()
 
 
+@lru_cache(maxsize=8192)
 def _plain(name: str) -> str:
     """A name without prefix."""
     if name in _PLAIN_NAMES:
         return name
     return next((plain for plain in _PLAIN_NAMES if name.endswith(f"_{plain}")), "")
 
+
+DOUBTFUL_SCRAPES = 20
+"""Scrapes that must follow from each other after a counter fell without beginning anew."""
+
+_FEW = 10.0
+"""Requests that a picker which began anew may have counted at its first scrape, whatever it had before."""
 
 _MIN_WINDOW_SHARE = 0.5
 """Share of the window that must be observed before there is a rate."""
@@ -104,6 +124,12 @@ class _Counter:
     waiting: float
     rejected: float
     growth: deque[tuple[float, float, float]] = field(default_factory=deque)
+    doubtful: int = 0
+
+    def doubt(self) -> None:
+        """Give no rate until so many scrapes follow from each other."""
+        self.doubtful = DOUBTFUL_SCRAPES
+        self.growth.clear()
 
 
 class GatewayWindow:
@@ -112,10 +138,14 @@ class GatewayWindow:
     def __init__(self, *, window_seconds: float) -> None:
         self._window = window_seconds
         self._counters: dict[tuple[str, str, str], _Counter] = {}
+        self._unnamed: dict[tuple[str, str], tuple[float, float]] = {}
 
-    def add(self, origin: str, counts: Iterable[GatewayCount], *, now: float) -> None:
+    def add(self, origin: str, counts: Sequence[GatewayCount], *, now: float) -> None:
         """Add one scrape at monotonic `now`; `origin` is its URL, empty for what Prometheus has."""
+        grown: dict[str, list[_Counter]] = {}
         for count in counts:
+            if not count.model:
+                continue
             key = (origin, count.namespace, count.model)
             counter = self._counters.get(key)
             if counter is None:
@@ -126,9 +156,40 @@ class GatewayWindow:
             # Arrivals are what was forwarded, and the growth of the queue.
             forwarded = _increase(counter.forwarded, count.requests)
             rejected = _increase(counter.rejected, count.rejected)
-            counter.growth.append((now, forwarded + count.waiting - counter.waiting, rejected))
+            came = forwarded + count.waiting - counter.waiting
+            if _falls(counter.forwarded, count.requests):
+                counter.doubt()
+            elif counter.doubtful:
+                counter.doubtful -= 1
+                counter.since = now
+            else:
+                counter.growth.append((now, came, rejected))
+                grown.setdefault(count.namespace, []).append(counter)
             counter.at, counter.forwarded = now, count.requests
             counter.waiting, counter.rejected = count.waiting, count.rejected
+        for count in counts:
+            if not count.model:
+                self._divide(origin, count, grown.get(count.namespace, ()), now=now)
+
+    def _divide(
+        self, origin: str, count: GatewayCount, among: Sequence[_Counter], *, now: float
+    ) -> None:
+        """Divide what was turned away of no known model among the models, as what was forwarded is."""
+        place = (origin, count.namespace)
+        before = self._unnamed.get(place)
+        self._unnamed = {
+            key: item for key, item in self._unnamed.items() if item[1] > now - self._window
+        }
+        self._unnamed[place] = (count.rejected, now)
+        if before is None or now - before[1] > self._window:
+            return
+        # The same requests may be counted by model, by a name that has only those of the queue.
+        named = sum(counter.growth[-1][2] for counter in among)
+        rest = max(_increase(before[0], count.rejected) - named, 0.0)
+        came = [max(counter.growth[-1][1], 0.0) for counter in among]
+        for counter, part in zip(among, came, strict=True):
+            share = part / sum(came) if sum(came) > 0 else 1.0 / len(among)
+            counter.growth.append((now, 0.0, rest * share))
 
     def rates(self, *, now: float) -> Rates:
         """Rates of what was observed long enough; those of Prometheus only where no gateway is scraped."""
@@ -143,7 +204,8 @@ class GatewayWindow:
             while counter.growth and counter.growth[0][0] <= now - self._window:
                 counter.growth.popleft()
             span = counter.at - max(counter.since, now - self._window)
-            if span < _MIN_WINDOW_SHARE * self._window or bool(origin) != scraped:
+            known = not counter.doubtful and span >= _MIN_WINDOW_SHARE * self._window
+            if not known or bool(origin) != scraped:
                 continue
             key = (namespace, model)
             came = sum(growth for _, growth, _ in counter.growth)
@@ -166,12 +228,19 @@ class Gateways:
         self._by = by
         self._endpoints = tuple(dict.fromkeys(endpoints))
         self._counts: dict[tuple[str, str], float] = {}
+        self._loads: dict[str, PoolLoad] = {}
         self._problems: dict[str, str] = {}
+        self._shared: set[str] = set()
 
     @property
     def failing(self) -> bool:
         """Whether a page could not be read the last time."""
         return bool(self._problems)
+
+    @property
+    def load(self) -> PoolLoad:
+        """What the pages of the last scrape showed of pools and their pods."""
+        return loads.merged(self._loads.values())
 
     async def demand(
         self, window: GatewayWindow | None = None, *, now: float = 0.0
@@ -182,15 +251,28 @@ class Gateways:
         arrived: dict[ModelKey, float] = {}
         for (namespace, url), page in zip(self._endpoints, pages, strict=True):
             if page is None:
+                self._loads.pop(url, None)
                 continue
-            queue, requests, rejected = page
+            queue, requests, rejected, unnamed = (
+                page.queue,
+                page.requests,
+                page.rejected,
+                page.unnamed,
+            )
+            self._loads[url] = page.load(namespace)
             for model, value in queue.items():
                 key = (namespace, model)
                 waiting[key] = waiting.get(key, 0.0) + value
             counts = []
-            for model in requests.keys() | rejected.keys():
+            if unnamed is not None and window is not None:
+                whole = GatewayCount(namespace=namespace, model="", rejected=unnamed)
+                counts.append(whole)
+            models = requests.keys() | rejected.keys()
+            for model in models:
                 # What was turned away came, as what was forwarded did.
                 value = requests.get(model, 0.0) + rejected.get(model, 0.0)
+                if unnamed is not None and not rejected and len(models) == 1:
+                    value += unnamed
                 key = (namespace, model)
                 counts.append(
                     GatewayCount(
@@ -205,6 +287,13 @@ class Gateways:
                 self._counts[url, model] = value
                 if before is not None:
                     arrived[key] = arrived.get(key, 0.0) + _increase(before, value)
+                    if _falls(before, value) and url not in self._shared:
+                        self._shared.add(url)
+                        log.warning(
+                            "counters of a gateway fell; its rates are not used until they only grow",
+                            why="several pickers answer in turn at this address: name one URL per picker",
+                            gateway=url,
+                        )
             if window is not None:
                 window.add(url, counts, now=now)
         return {
@@ -212,8 +301,8 @@ class Gateways:
             for key in waiting.keys() | arrived.keys()
         }
 
-    async def _page(self, url: str) -> tuple[dict[str, float], ...] | None:
-        """Queue, forwarded and rejected requests of a gateway by model; None if its page cannot be read."""
+    async def _page(self, url: str) -> _Page | None:
+        """What the page of a gateway shows; None if it cannot be read."""
         try:
             text = await exposition.text(self._session, url, by=self._by)
             samples = [
@@ -221,11 +310,7 @@ class Gateways:
                 for name, labels, value in exposition.read(text, _NAMES, url)
                 if labels.get("outcome") != DISPATCHED
             ]
-            readings = (
-                _by_newest_name(samples, GATEWAY_QUEUES),
-                _by_newest_name(samples, GATEWAY_REQUESTS),
-                _by_newest_name(samples, GATEWAY_OUTCOMES),
-            )
+            page = _Page(samples)
         except Exception as error:  # noqa: BLE001 - one gateway must not end the reading of all
             problem = (
                 str(error) if isinstance(error, exposition.ScrapeError) else type(error).__name__
@@ -238,7 +323,47 @@ class Gateways:
             self._problems[url] = problem
             return None
         self._problems.pop(url, None)
-        return readings
+        return page
+
+
+class _Page:
+    """One page: requests queued, forwarded and turned away by model, and those turned away without one."""
+
+    def __init__(self, samples: list[_Sample]) -> None:
+        self._samples = samples
+        self.queue = _by_newest_name(samples, GATEWAY_QUEUES)
+        self.requests = _by_newest_name(samples, GATEWAY_REQUESTS)
+        self.rejected = _by_newest_name(samples, GATEWAY_OUTCOMES)
+        self.unnamed: float | None = None
+        for name in GATEWAY_OUTCOMES:
+            values = [
+                value
+                for shown, labels, value in samples
+                if shown == name and not gateway_model(labels) and math.isfinite(value)
+            ]
+            if values:
+                self.unnamed = math.fsum(values)
+                break
+
+    def load(self, namespace: str) -> PoolLoad:
+        """What it shows of the pool and its pods; the models are those of the page."""
+        models = self.queue.keys() | self.requests.keys() | self.rejected.keys()
+        pools: dict[tuple[str, str], set[str]] = {(namespace, ""): set(models)}
+        for name, labels, _ in self._samples:
+            pool, model = labels.get("inference_pool"), gateway_model(labels)
+            if name in GATEWAY_QUEUES and pool and model:
+                pools.setdefault((namespace, pool), set()).add(model)
+        return loads.of_samples(
+            *(self._newest(names) for names in (loads.REQUESTS, loads.TOKENS, loads.SATURATIONS)),
+            namespace=namespace,
+            pools=pools,
+        )
+
+    def _newest(self, names: Sequence[str]) -> list[_Sample]:
+        """The samples of the newest of these names that the page has."""
+        shown = {name for name, _, _ in self._samples}
+        newest = next((name for name in names if name in shown), None)
+        return [sample for sample in self._samples if sample[0] == newest]
 
 
 def of_model(demand: Mapping[ModelKey, Demand], namespace: str, model: str) -> Demand | None:
@@ -247,8 +372,15 @@ def of_model(demand: Mapping[ModelKey, Demand], namespace: str, model: str) -> D
 
 
 def _increase(before: float, after: float) -> float:
-    """Growth of a counter; one that fell has begun anew."""
-    return after - before if after >= before else after
+    """Growth of a counter; one that fell to near zero has begun anew, another fall says nothing."""
+    if after >= before:
+        return after - before
+    return 0.0 if _falls(before, after) else after
+
+
+def _falls(before: float, after: float) -> bool:
+    """Whether a counter fell without beginning anew: an address answers for several pickers, in turn."""
+    return max(NEAR_ZERO_SHARE * before, _FEW) < after < before
 
 
 def _by_newest_name(samples: list[_Sample], names: Sequence[str]) -> dict[str, float]:

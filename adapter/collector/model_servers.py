@@ -118,7 +118,14 @@ QUANTITIES = (
             ("sglang:num_running_reqs",),
         ),
     ),
-    Quantity("waiting", (("vllm:num_requests_waiting",), ("sglang:num_queue_reqs",))),
+    Quantity(
+        "waiting",
+        (
+            ("vllm:num_requests_waiting",),
+            ("vllm:num_requests_waiting_by_reason",),
+            ("sglang:num_queue_reqs",),
+        ),
+    ),
     # SGLang counts tokens when a request finishes, all together: per finished request they are the mean.
     Quantity("prompt_tokens_sum", (*_PROMPT[0].names, ("sglang:prompt_tokens_total",))),
     Quantity("prompt_tokens_count", (*_PROMPT[1].names, *_FINISHED[1:])),
@@ -281,7 +288,9 @@ def pod_metrics(
             )
 
     def pair(name: str) -> SumCount:
-        return totals.get(f"{name}_sum", 0.0), totals.get(f"{name}_count", 0.0)
+        # One of the two alone gives a mean of zero, or none where there is one.
+        known = f"{name}_sum" in totals and f"{name}_count" in totals
+        return (totals[f"{name}_sum"], totals[f"{name}_count"]) if known else (0.0, 0.0)
 
     kv_cache, generated = totals.get("kv_cache"), totals.get("generated")
     if generated is None and "verified" in totals:

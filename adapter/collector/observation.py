@@ -131,6 +131,7 @@ class Observation:
         how: How its series in Prometheus were attributed; empty without any.
         heard: Whether any of its pods answers, be it with a page that cannot be.
         note: What the load lacks though it is known as far as it can be; empty where it lacks nothing.
+        gateway: What the gateway knows of it beside: requests in flight, saturation; empty without any.
 
     """
 
@@ -143,6 +144,7 @@ class Observation:
     how: str = ""
     heard: bool = False
     note: str = ""
+    gateway: str = ""
 
     @property
     def usable(self) -> bool:

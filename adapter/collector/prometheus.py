@@ -143,12 +143,14 @@ class PrometheusClient:
     Attributes:
         queries: Number of queries so far.
         failures: Number of queries without a usable response so far.
+        limit_bytes: Longest response that is read.
 
     """
 
     def __init__(self, session: aiohttp.ClientSession, options: PrometheusOptions) -> None:
         """Nothing is sent yet; `session` stays the caller's to close."""
         self.options = options
+        self.limit_bytes = RESPONSE_LIMIT_BYTES
         self.queries = 0
         self.failures = 0
         self._session = session
@@ -179,6 +181,22 @@ class PrometheusClient:
                 if len(body) <= _INLINE_BYTES:
                     return self._parsed(body)
                 return await asyncio.to_thread(self._parsed, body)
+        except PrometheusError:
+            self.failures += 1
+            raise
+
+    async def response(self, promql: str) -> bytes:
+        """The JSON of an expression that gives something else than an instant vector.
+
+        Raises:
+            PrometheusError: no successful response within the deadline.
+
+        """
+        self.queries += 1
+        try:
+            async with self._one_at_a_time:
+                self._check_open()
+                return await self._body({"query": promql})
         except PrometheusError:
             self.failures += 1
             raise
@@ -259,9 +277,9 @@ class PrometheusClient:
         if code != 200:
             body = await _at_most(response, _ERROR_LIMIT_BYTES)
             raise self.options.status_error(code, body or b"")
-        body = await _at_most(response, RESPONSE_LIMIT_BYTES)
+        body = await _at_most(response, self.limit_bytes)
         if body is None:
-            size = f"{RESPONSE_LIMIT_BYTES / 2**20:g} MiB"
+            size = f"{self.limit_bytes / 2**20:g} MiB"
             raise self.options.error(f"the response exceeds {size}; is the URL right?")
         return body
 

@@ -13,6 +13,8 @@ from adapter.clock import Clock
 from adapter.collector import promql
 from adapter.collector.attribution import Attributed, Attribution
 from adapter.collector.instant_vector import InstantVector
+from adapter.collector.past.reader import PastReader
+from adapter.collector.pickers import loads
 from adapter.collector.prometheus import PrometheusClient, PrometheusError, PrometheusOptions
 from adapter.collector.servers import moments as histograms
 
@@ -78,7 +80,12 @@ class Batch:
 
 
 class PrometheusScraper:
-    """Queries one Prometheus, or none."""
+    """Queries one Prometheus, or none.
+
+    Attributes:
+        past: Reads the past of one variant, for people.
+
+    """
 
     def __init__(
         self, session: aiohttp.ClientSession, clock: Clock, *, interval: float, window: float
@@ -89,6 +96,7 @@ class PrometheusScraper:
         self._interval = interval
         self._window = window
         self._client: PrometheusClient | None = None
+        self.past = PastReader(session)
         self._backfilled = False
         self._styles = promql.STYLES
         self._lengths_due = 0.0
@@ -132,6 +140,7 @@ class PrometheusScraper:
         if options == before:
             return
         self.close()
+        self.past.connect(options)
         self._client = None if options is None else PrometheusClient(self._session, options)
         self._backfilled = False
         self._styles = promql.STYLES
@@ -152,6 +161,7 @@ class PrometheusScraper:
 
     def close(self) -> None:
         """Stop querying; a query in progress ends as it would."""
+        self.past.close()
         if self._client is not None:
             self._client.close()
 
@@ -174,17 +184,17 @@ class PrometheusScraper:
             )
         self._problem = "" if error is None else str(error)
 
-    async def gateways(self) -> tuple[promql.GatewayCount, ...]:
-        """Requests at the inference gateways.
+    async def gateways(self) -> tuple[tuple[promql.GatewayCount, ...], loads.PoolLoad]:
+        """Requests at the inference gateways, and what endpoint pickers show of their pools.
 
         Raises:
             PrometheusError: no usable response.
 
         """
         if self._client is None:
-            return ()
+            return (), loads.PoolLoad()
         answer = await self._client.query(promql.gateways())
-        return tuple(promql.models(answer.samples))
+        return tuple(promql.models(answer.samples)), promql.pool_load(answer.samples)
 
     async def fleet(
         self, attribution: Attribution, queried: Collection[str]

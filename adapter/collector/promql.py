@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from adapter.collector import model_servers
 from adapter.collector.instant_vector import Sample
 from adapter.collector.model_servers import Moments, PodMetrics
+from adapter.collector.pickers import loads
 from adapter.collector.servers import engines, spelling
 from adapter.collector.servers import moments as histograms
 
@@ -51,12 +52,20 @@ GATEWAY_REQUESTS = (
 """Newer names first: some versions show two of them, with the same numbers. A request is counted when it
 is forwarded; until then it is in the queue. A Dynamo frontend counts it when it ends."""
 GATEWAY_OUTCOMES = (
+    "llm_d_epp_flow_control_requests_total",
+    "llm_d_router_epp_flow_control_requests_total",
+    "inference_extension_flow_control_requests_total",
     "llm_d_epp_flow_control_request_queue_duration_seconds_count",
     "llm_d_router_epp_flow_control_request_queue_duration_seconds_count",
     "inference_extension_flow_control_request_queue_duration_seconds_count",
 )
-"""Requests that left the queue, by outcome; all but those with `DISPATCHED` were turned away."""
+"""Requests that flow control was done with, by outcome; all but those with `DISPATCHED` were turned away. The
+newer ones have those that never entered the queue too, and some versions of them no model."""
 DISPATCHED = "Dispatched"
+
+_POOL_MODELS, _SATURATION = "pool models", "saturation"
+_IN_FLIGHT, _IN_FLIGHT_TOKENS = "in flight", "tokens in flight"
+_OF_POOLS = frozenset({_POOL_MODELS, _SATURATION, _IN_FLIGHT, _IN_FLIGHT_TOKENS})
 
 
 _Key = tuple[str, str, str, str, str]
@@ -91,7 +100,10 @@ class Sampled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayCount:
-    """Counters of one model at the inference gateways of one namespace."""
+    """Counters of one model at the inference gateways of one namespace.
+
+    Without a model they are of all models there together, and only `rejected` is used.
+    """
 
     namespace: str
     model: str
@@ -205,8 +217,24 @@ def gateways() -> str:
             (GATEWAY_OUTCOMES, f', outcome!="{DISPATCHED}"'),
         )
     )
-    parts = {"requests": requests, "waiting": queues, "rejected": rejected}
+    endpoint = "namespace, exported_namespace, endpoint_name, producer_name"
+    parts = {
+        "requests": requests,
+        "waiting": queues,
+        "rejected": rejected,
+        _POOL_MODELS: _any_of(GATEWAY_QUEUES, f"inference_pool, {GATEWAY_BY}", "count"),
+        _IN_FLIGHT: _any_of(loads.REQUESTS, endpoint, "sum"),
+        _IN_FLIGHT_TOKENS: _any_of(loads.TOKENS, endpoint, "sum"),
+        _SATURATION: _any_of(loads.SATURATIONS, "namespace, inference_pool, stage", "max"),
+    }
     return " or ".join(_labelled(text, quantity) for quantity, text in parts.items())
+
+
+def _any_of(names: Iterable[str], by: str, fold: str) -> str:
+    """Query for the newest of these names that a picker has, under any prefix."""
+    return " or ".join(
+        f'{fold} by ({by}) ({{__name__=~"([a-zA-Z0-9_:]*_)?{name}"}})' for name in names
+    )
 
 
 @dataclass(slots=True)
@@ -302,11 +330,11 @@ def models(samples: Iterable[Sample]) -> list[GatewayCount]:
     by_key: dict[tuple[str, str], dict[str, float]] = {}
     for sample in samples:
         key = (sample.labels.get("namespace", ""), gateway_model(sample.labels))
-        # Older versions have queues without a model.
-        if not key[1]:
+        name = sample.labels.get(_QUANTITY, "")
+        # Older versions have queues without a model, newer ones outcomes.
+        if name in _OF_POOLS or (not key[1] and name != "rejected"):
             continue
         counts = by_key.setdefault(key, {})
-        name = sample.labels.get(_QUANTITY, "")
         counts[name] = counts.get(name, 0.0) + sample.value
     return [
         GatewayCount(
@@ -319,6 +347,27 @@ def models(samples: Iterable[Sample]) -> list[GatewayCount]:
         for (namespace, model), counts in by_key.items()
         if all(map(math.isfinite, counts.values()))
     ]
+
+
+def pool_load(samples: Iterable[Sample]) -> loads.PoolLoad:
+    """What the result of `gateways()` shows of pools and their pods."""
+    by_quantity: dict[str, list[loads.Sample]] = {}
+    pools: dict[tuple[str, str], set[str]] = {}
+    for sample in samples:
+        quantity, labels = sample.labels.get(_QUANTITY, ""), sample.labels
+        by_quantity.setdefault(quantity, []).append((quantity, labels, sample.value))
+        if model := gateway_model(labels):
+            space = labels.get("namespace", "")
+            pools.setdefault((space, ""), set()).add(model)
+            if quantity == _POOL_MODELS and labels.get("inference_pool"):
+                pools.setdefault((space, labels["inference_pool"]), set()).add(model)
+    return loads.of_samples(
+        by_quantity.get(_IN_FLIGHT, ()),
+        by_quantity.get(_IN_FLIGHT_TOKENS, ()),
+        by_quantity.get(_SATURATION, ()),
+        namespace="",
+        pools=pools,
+    )
 
 
 def gateway_model(labels: Mapping[str, str]) -> str:

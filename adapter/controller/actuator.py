@@ -2,6 +2,10 @@
 
 A VariantAutoscaling alone is no permission to scale what it names: its creator may have no rights on that. A
 scale target is patched only where it carries the consent itself, or its namespace does.
+
+A patch is fenced twice: by the resource version of the target, and by the number of transitions of the
+Lease, with which the name of its field manager ends. The admission policy of the overlay `actuate` compares
+that with the Lease, so that a patch of a former leader is refused whenever it arrives.
 """
 
 from __future__ import annotations
@@ -22,6 +26,9 @@ log = structlog.get_logger()
 
 _ATTEMPTS = 2
 """Attempts of one patch, of which the second follows a change of the target meanwhile."""
+
+MANAGER_PREFIX = "variant-adapter-"
+"""Start of the field manager of patches, before the number of transitions of the Lease."""
 
 _OVERLAY = "kubectl apply -k manifests/overlays/actuate"
 
@@ -47,18 +54,27 @@ class Unapplied:
 class Actuator:
     """Sets the replicas of scale targets where no HPA does."""
 
-    def __init__(self, scales: Scales, *, default: bool, leads: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        scales: Scales,
+        *,
+        default: bool,
+        leads: Callable[[], bool],
+        transitions: Callable[[], int],
+    ) -> None:
         """Make an actuator.
 
         Args:
             scales: scale subresources of the cluster.
             default: whether to patch for variants without the annotation llmd.ai/actuate.
             leads: whether this replica leads; others never patch.
+            transitions: transitions of the Lease that this replica holds.
 
         """
         self._scales = scales
         self._default = default
         self._leads = leads
+        self._transitions = transitions
         self._logged: dict[str, Unapplied] = {}
 
     async def act(
@@ -110,7 +126,11 @@ class Actuator:
                 try:
                     # The version is that of the consent: a target that was replaced meanwhile has none.
                     await self._scales.write(
-                        namespace, reference, replicas, version=workload.version
+                        namespace,
+                        reference,
+                        replicas,
+                        version=workload.version,
+                        manager=f"{MANAGER_PREFIX}{self._transitions()}",
                     )
                 except Conflict:
                     if attempt == _ATTEMPTS:

@@ -89,7 +89,7 @@ class ControlLoop:
         self._waking = Waking(
             self._gateways,
             inputs=lambda: self.inputs,
-            choose=lambda *found: self.groups.to_wake(found[0], found[1], self._settings),
+            choose=lambda inputs, waiting: self.groups.to_wake(inputs, waiting, self._settings),
             clock=clock,
             changed=store.changes.notify,
             # A follower that is asked for one forgets it when it leads: its first cycle comes anyhow.
@@ -265,6 +265,7 @@ class ControlLoop:
     def record_scrape(self) -> None:
         """Record what a scrape cycle collected; load that does not wait for the interval requests a cycle."""
         self._gateways.record_counts(self._collector.gateways, now=self._clock.monotonic())
+        self._gateways.record_load(self._collector.pool_load, now=self._clock.monotonic())
         if self._reconciler.record_load() or self._waking.variants:
             self.request_cycle()
 

@@ -211,7 +211,9 @@ class Reconciler:
     def _observed(self, source: VariantSource) -> Observation:
         """The load of one variant; one that cannot be read is a problem of that variant alone."""
         try:
-            return self._collector.observe(source)
+            return self._gateways.applied(
+                source, self._collector.observe(source), now=self._clock.monotonic()
+            )
         except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all
             return self._unforeseen.unsized(
                 "its metrics cannot be used", source.key, error

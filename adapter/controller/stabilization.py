@@ -218,7 +218,7 @@ def within_capacity(
     """
     if capacity is None:
         return dict(decisions), None
-    left, fitting = dict(capacity), dict(decisions)
+    remaining, fitting = dict(capacity), dict(decisions)
     for source in inputs.variants:
         decision = decisions.get(source.key)
         if decision is None:
@@ -226,18 +226,18 @@ def within_capacity(
         device, number = devices(inputs, source, source.accelerator)
         if not number:
             continue
-        wanted = decision.candidate.replicas
-        given = min(wanted, left.get(device, 0) // number)
-        left[device] = left.get(device, 0) - given * number
-        if given < wanted:
+        needed = decision.candidate.replicas
+        given = min(needed, remaining.get(device, 0) // number)
+        remaining[device] = remaining.get(device, 0) - given * number
+        if given < needed:
             candidate = decision.candidate
             fitting[source.key] = replace(
                 decision,
-                candidate=candidate._replace(replicas=given, cost=candidate.cost * given / wanted),
+                candidate=candidate._replace(replicas=given, cost=candidate.cost * given / needed),
                 served="partial" if given else "none",
-                reason=f"{given} of {wanted} replicas: {device} short; {decision.reason}",
+                reason=f"{given} of {needed} replicas: {device} short; {decision.reason}",
             )
-    return fitting, left
+    return fitting, remaining
 
 
 def devices(inputs: Inputs, source: VariantSource, accelerator: str) -> tuple[str, int]:

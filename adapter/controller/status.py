@@ -116,10 +116,10 @@ def _within_budget(state: VariantState, before: Status, *, now: float) -> list[M
     if state.decision is None:
         # Another replica decided: what it said of budgets stays.
         return [] if last is None else [last]
-    found = group_status.budget_condition(state, cut_before=last is not None)
-    if found is None:
+    condition = group_status.budget_condition(state, cut_before=last is not None)
+    if condition is None:
         return []
-    return [_condition(found, before, now=now, generation=state.source.generation)]
+    return [_condition(condition, before, now=now, generation=state.source.generation)]
 
 
 def _applied(state: VariantState, unapplied: Unapplied | None) -> bool:

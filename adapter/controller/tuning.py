@@ -38,9 +38,6 @@ ProfileSource = Literal["given", "estimated", "learned", "saturation"]
 """Where a decision's numbers come from: a profile that was given, an estimate of the catalog, what was
 learned from the pods, or the saturation rule."""
 
-_SEEN_BATCHES = 2.0
-"""Step times learned without an estimate are used up to that many times the largest batch that was seen."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TunedProfile:
@@ -78,7 +75,7 @@ class TunedProfile:
         """Clause that traffic has left the lengths of a profile that does not say its own, or empty."""
         if self.first_lengths is None or self.lengths is None:
             return ""
-        return lengths.left(self.profile, self.first_lengths, self.lengths)
+        return lengths.lengths_changed(self.profile, self.first_lengths, self.lengths)
 
 
 Tuned = Mapping[str, TunedProfile]
@@ -132,7 +129,7 @@ def _applies(item: TunedProfile, source: VariantSource, settings: TuningSettings
 
 
 def restored(tuned: Tuned, source: VariantSource, settings: TuningSettings) -> Tuned:
-    """The tuners with what an earlier leader learned of profiles that have none here."""
+    """The tuners with what an earlier leader learned, where there are none yet."""
     if not source.stored or tuned:
         return tuned
     restored_tuners: dict[str, TunedProfile] = {}
@@ -143,10 +140,7 @@ def restored(tuned: Tuned, source: VariantSource, settings: TuningSettings) -> T
         )
         if profile is None or not settings.apply_to(source, profile):
             continue
-        seed = step_model.step_times(profile)
-        if given is not None and (
-            item.state.learned or seed is None or not stored.same_seed(item.state, seed)
-        ):
+        if given is not None and not stored.learned_from(item.state, given):
             continue
         one = TunedProfile(
             profile=profile,
@@ -159,7 +153,7 @@ def restored(tuned: Tuned, source: VariantSource, settings: TuningSettings) -> T
             restored_tuners[name] = one
     if restored_tuners:
         log.info(
-            "learned step times read from .status; learning goes on from them",
+            "learned parameters read from .status; learning goes on from them",
             variant=source.key,
             accelerators=sorted(restored_tuners),
         )
@@ -167,12 +161,9 @@ def restored(tuned: Tuned, source: VariantSource, settings: TuningSettings) -> T
 
 
 def to_store(tuned: Tuned) -> Mapping[str, Stored]:
-    """What of the tuners a new leader needs: step times that sizing uses."""
-    return {
-        name: Stored(state=item.tuner, gpus=item.gpus)
-        for name, item in tuned.items()
-        if item.applied and isinstance(item.tuner, learning.State)
-    }
+    """What of the tuners a new leader needs: estimates that sizing uses."""
+    applied = {name: item for name, item in tuned.items() if item.applied}
+    return {name: Stored(state=item.tuner, gpus=item.gpus) for name, item in applied.items()}
 
 
 def observe(
@@ -319,13 +310,13 @@ def _log_item(source: VariantSource, before: TunedProfile, item: TunedProfile) -
             accelerator=item.profile.accelerator,
             problem=item.drift.message,
         )
-    left = item.lengths_left
-    if left and not before.lengths_left:
+    change = item.lengths_left
+    if change and not before.lengths_left:
         log.warning(
             "profile used outside its first lengths; targets may be wrong until it says its own",
             variant=source.key,
             accelerator=item.profile.accelerator,
-            notes=(left,),
+            notes=(change,),
         )
 
 
@@ -347,7 +338,12 @@ def notes(tuned: Tuned, source: VariantSource) -> tuple[str, ...]:
         clauses.append(item.drift.message)
     if item.lengths_left:
         clauses.append(item.lengths_left)
-    if prior.unprofiled(source) and item.tuner.usable and not _proven(item.tuner):
+    if prior.unprofiled(source) and isinstance(item.tuner, learning.State) and item.tuner.local:
+        clauses.append(
+            f"learned from one load only: certain up to {item.tuner.largest_batch:.3g} requests at a time"
+            f" in each replica, assumed up to {learning.NEAR:g} times as many, unknown beyond"
+        )
+    elif prior.unprofiled(source) and item.tuner.usable and not _proven(item.tuner):
         clauses.append(
             f"step times estimated until they are learned ({prior.of_source(source).described})"
         )
@@ -363,7 +359,7 @@ def profile_source(tuned: Tuned, source: VariantSource, accelerator: str) -> Pro
 
 
 def _proven(state: Estimate) -> bool:
-    return state.proven if isinstance(state, learning.State) else state.usable
+    return state.proven or state.local if isinstance(state, learning.State) else state.usable
 
 
 def profiles(tuned: Tuned, source: VariantSource) -> tuple[fleet.Profile, ...]:
@@ -382,16 +378,11 @@ def _profile(tuned: TunedProfile | None, profile: fleet.Profile) -> fleet.Profil
 
 
 def _learned(learned: TunedProfile) -> fleet.Profile:
-    """A learned profile; one that no estimate was behind is limited to twice the observed batch.
-
-    Beyond that it is not known to hold.
-    """
+    """A learned profile, limited to the batches for which it is known to hold."""
     profile, state = learned.profile, learned.tuner
     assert profile.limits is not None  # noqa: S101 - one that is learned has them
-    seen = math.inf
-    if isinstance(state, learning.State) and not state.error:
-        seen = _SEEN_BATCHES * state.largest_batch
-    batch = int(max(math.ceil(min(seen, DEFAULT_NUM_SEQS)), 4))
+    most = state.most_requests if isinstance(state, learning.State) else math.inf
+    batch = int(max(math.ceil(min(most, DEFAULT_NUM_SEQS)), 4))
     return replace(
         profile,
         latency=state.latency,

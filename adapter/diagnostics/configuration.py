@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 async def config_maps(site: Site) -> AsyncIterator[Finding]:
     """Whether the ConfigMaps are there and can be read."""
     space = site.names.namespace
-    found = await _found(site)
+    present = await _present(site)
     absent = [
         name
         for name in NEEDED_CONFIG_MAPS
-        if found.keys().isdisjoint({name, f"{name}{DEFAULTS_SUFFIX}"})
+        if present.keys().isdisjoint({name, f"{name}{DEFAULTS_SUFFIX}"})
     ]
     for name in absent:
         yield Finding("error", f"no ConfigMap {space}/{name}", "kubectl apply -k manifests/base")
-    if not found:
+    if not present:
         return
-    reader = _read(site, found)
+    reader = _read(site, present)
     problems = [*reader.problems, *map(str, reader.settings.setting_problems)]
     for problem in problems:
         yield Finding("error", problem, "correct that field")
@@ -54,13 +54,13 @@ async def config_maps(site: Site) -> AsyncIterator[Finding]:
 async def settings(site: Site) -> Mapping[str, str]:
     """Data of the adapter's own ConfigMap; empty where it cannot be read."""
     try:
-        found = await _found(site)
+        present = await _present(site)
     except ApiError:
         return {}
-    return _read(site, found).settings.data if found else {}
+    return _read(site, present).settings.data if present else {}
 
 
-async def _found(site: Site) -> dict[str, dict[str, Any]]:
+async def _present(site: Site) -> dict[str, dict[str, Any]]:
     """The adapter's ConfigMaps by name."""
     items = await site.objects(paths.collection("v1", "configmaps", namespace=site.names.namespace))
     by_name = {str((item.get("metadata") or {}).get("name")): item for item in items}
@@ -71,13 +71,13 @@ async def _found(site: Site) -> dict[str, dict[str, Any]]:
     }
 
 
-def _read(site: Site, found: Mapping[str, dict[str, Any]]) -> inputs.Reader:
+def _read(site: Site, present: Mapping[str, dict[str, Any]]) -> inputs.Reader:
     """What the adapter's ConfigMaps say."""
     # Schemas take long to load, and are needed only where there is an object to read.
     from adapter.resources import inputs  # noqa: PLC0415
 
     reader = inputs.Reader()
-    for name, item in found.items():
+    for name, item in present.items():
         reader.read_config_map(f"ConfigMap {site.names.namespace}/{name}", item)
     return reader
 

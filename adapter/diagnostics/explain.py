@@ -45,6 +45,7 @@ def of_state(state: VariantState, *, now: float) -> dict[str, Any]:
         "configuration": list(source.warnings),
         "heldBackBy": held_back(state),
         "advisory": source.advisory,
+        "interruptible": source.interruptible,
         "history": decisions.shown(state.history),
         "bounds": {"minReplicas": source.min_replicas, "maxReplicas": source.max_replicas},
         "targets": {
@@ -66,17 +67,26 @@ def of_state(state: VariantState, *, now: float) -> dict[str, Any]:
         document["load"] = {**_load(traffic), "observedSecondsAgo": age}
         origin = "" if state.observation is None else state.observation.origin
         document["latencies"] = latencies.document(traffic, source.targets, origin)
-    if state.observation is not None:
-        document["metricsSource"] = state.observation.origin
-        document["metricsAttributedBy"] = state.observation.how
-        document["complete"] = state.observation.complete
+    document |= _observed(state)
     if decision is not None:
         document["decision"] = _decision(decision)
         document["targetCost"] = round(state.cost, 6)
-    group = groups.of_state(state)
-    if group is not None:
+    if (group := groups.of_state(state)) is not None:
         document["group"] = group
     return document
+
+
+def _observed(state: VariantState) -> dict[str, Any]:
+    """Where its load comes from, and what the gateway knows beside; nothing before the first observation."""
+    seen = state.observation
+    if seen is None:
+        return {}
+    return {
+        "metricsSource": seen.origin,
+        "metricsAttributedBy": seen.how,
+        "complete": seen.complete,
+        "atGateway": seen.gateway or None,
+    }
 
 
 def _drift(state: VariantState) -> str | None:

@@ -116,6 +116,8 @@ def _source(explanation: Mapping[str, Any], load: Mapping[str, Any]) -> str:
     if how and how != "pod":
         text += f" (attributed by {how})"
     text += f"; {load['runningRequests']:g} running, {load['waitingRequests']:g} waiting"
+    if explanation.get("atGateway"):
+        text += f"; at the gateway: {explanation['atGateway']}"
     cache, tokens = load["kvCacheUsage"], load.get("kvCacheTokens")
     if cache is not None:
         text += f", KV cache {cache:.0%}"

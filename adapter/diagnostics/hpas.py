@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from adapter.diagnostics import configuration
 from adapter.diagnostics.aggregation import TOLERANCE_MINOR, ZERO_MINOR
-from adapter.diagnostics.site import SCALERS, Finding, Site, key_of
+from adapter.diagnostics.site import MOST_NAMED, SCALERS, Finding, Site, in_order, key_of
 from adapter.installation import METRICS
 from adapter.kube import paths
 from adapter.kube.errors import ApiError
@@ -25,29 +25,24 @@ from adapter.store import OWN_METRICS
 
 async def check(site: Site) -> AsyncIterator[Finding]:
     """Every HPA that reads the adapter's metrics, and every variant that no HPA reads."""
-    minor, settings = await site.minor(), await configuration.settings(site)
-    read: set[str] = set()
     items = await site.objects(SCALERS)
     scalers = [hpa.parse(item) for item in items]
     stand_ins = filter(None, map(managed.variant_of, items))
     known = {**_variants(stand_ins), **_variants(await site.variants())}
+    by_namespace: dict[str, dict[str, _Variant]] = {}
+    for key, item in known.items():
+        by_namespace.setdefault(item.namespace, {})[key] = item
+    for finding in await _readings(site, scalers, by_namespace):
+        yield finding
+    scalers_of: dict[str, list[hpa.Scaler]] = {}
+    read: set[str] = set()
     for scaler in scalers:
-        here = {key: item for key, item in known.items() if item.namespace == scaler.namespace}
-        if scaler.by_keda:
-            read.update(key for key, item in here.items() if item.reference == scaler.reference)
-        for reading in scaler.readings:
-            selected = [key for key, item in here.items() if not reading.why_not(item.served)]
-            read.update(selected)
-            shown = f"HorizontalPodAutoscaler {scaler.namespace}/{scaler.name}"
-            problems = of_fields(shown, scaler, reading, minor, settings)
-            for finding in problems:
-                yield finding
-            finding = await _served(site, shown, scaler, reading, here)
-            if finding.level != "ok" or not problems:
-                yield finding
+        scalers_of.setdefault(scaler.namespace, []).append(scaler)
+        read |= _read(scaler, by_namespace.get(scaler.namespace, {}))
     for key, item in sorted(known.items()):
-        own = [scaler for scaler in scalers if scaler.namespace == item.namespace]
-        _, ambiguity = hpa.of_target(own, item.reference, item.served)
+        _, ambiguity = hpa.of_target(
+            scalers_of.get(item.namespace, []), item.reference, item.served
+        )
         if ambiguity:
             yield Finding(
                 "error",
@@ -61,6 +56,45 @@ async def check(site: Site) -> AsyncIterator[Finding]:
                 "create one like manifests/samples/hpa.yaml, or set --actuate=scale; advice (--actuate=none)"
                 " needs none",
             )
+
+
+async def _readings(
+    site: Site, scalers: Iterable[hpa.Scaler], variants: Mapping[str, Mapping[str, _Variant]]
+) -> list[Finding]:
+    """What is to be said of each metric that HPAs read; `variants`: by namespace and key."""
+    minor, settings = await site.minor(), await configuration.settings(site)
+    readings = [(scaler, reading) for scaler in scalers for reading in scaler.readings]
+    served = await in_order(
+        _served(site, _shown(scaler), scaler, reading, variants.get(scaler.namespace, {}))
+        for scaler, reading in readings
+    )
+    findings: list[Finding] = []
+    fine: list[Finding] = []
+    for (scaler, reading), finding in zip(readings, served, strict=True):
+        problems = of_fields(_shown(scaler), scaler, reading, minor, settings)
+        findings += problems
+        if finding.level != "ok":
+            findings.append(finding)
+        elif not problems:
+            fine.append(finding)
+    if len(fine) > MOST_NAMED:
+        fine = [Finding("ok", f"{len(fine)} HorizontalPodAutoscalers read one target each")]
+    return [*findings, *fine]
+
+
+def _shown(scaler: hpa.Scaler) -> str:
+    return f"HorizontalPodAutoscaler {scaler.namespace}/{scaler.name}"
+
+
+def _read(scaler: hpa.Scaler, here: Mapping[str, _Variant]) -> set[str]:
+    """Keys of the variants of its namespace that an HPA reads."""
+    if scaler.by_keda:
+        read = {key for key, item in here.items() if item.reference == scaler.reference}
+    else:
+        read = set()
+    for reading in scaler.readings:
+        read.update(key for key, item in here.items() if not reading.why_not(item.served))
+    return read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

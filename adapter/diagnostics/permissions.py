@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from adapter.auth import reviews
 from adapter.auth.authorization import Attributes
 from adapter.auth.users import AUTHENTICATED, User
-from adapter.diagnostics.site import Finding, Site
+from adapter.diagnostics.site import Finding, Site, in_order
 from adapter.installation import API_SERVICE, MANAGED_TARGETS, METRICS, Names
 
 HPA_CONTROLLER = "system:serviceaccount:kube-system:horizontal-pod-autoscaler"
@@ -22,8 +22,9 @@ async def adapter(site: Site) -> AsyncIterator[Finding]:
     user = User(name=account, groups=groups)
     reviewer = reviews.Reviews(site.cluster)
     missing = []
-    for attributes in needed(names):
-        decision = await reviewer.review_access(user, attributes)
+    asked = needed(names)
+    decisions = await in_order(reviewer.review_access(user, attributes) for attributes in asked)
+    for attributes, decision in zip(asked, decisions, strict=True):
         if not decision.allowed:
             where = f" in {attributes.namespace}" if attributes.namespace else ""
             subresource = f"/{attributes.subresource}" if attributes.subresource else ""
@@ -82,8 +83,9 @@ def needed(names: Names) -> list[Attributes]:
         *rule("list watch", "autoscaling", "horizontalpodautoscalers"),
         *rule("list watch", "", "pods"),
         *rule("list watch", "inference.networking.k8s.io", "inferencepools"),
-        *rule("get", "", "services"),
+        *rule("get list watch", "", "services"),
         *rule("list watch", "monitoring.coreos.com", "podmonitors"),
+        *rule("list watch", "monitoring.coreos.com", "servicemonitors"),
         *rule("create", "events.k8s.io", "events"),
         *rule("create", "authentication.k8s.io", "tokenreviews"),
         *rule("create", "authorization.k8s.io", "subjectaccessreviews"),

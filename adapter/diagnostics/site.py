@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from adapter.installation import Names
 from adapter.kube import paths
@@ -19,6 +20,14 @@ VARIANTS = "llmd.ai/v1alpha1"
 
 SCALERS = paths.collection("autoscaling/v2", "horizontalpodautoscalers")
 """The HPAs of all namespaces."""
+
+CONCURRENT = 16
+"""Requests to the API server at a time: hundreds of variants one after the other take half a minute."""
+
+MOST_NAMED = 20
+"""Most objects of one kind that are named though nothing is wrong with them; more are counted."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +121,17 @@ class Site:
         except ApiError:
             return 0
         return int("".join(filter(str.isdigit, str(version.get("minor") or ""))) or 0)
+
+
+async def in_order(work: Iterable[Awaitable[T]]) -> list[T]:
+    """Results of requests that run `CONCURRENT` at a time, in their order."""
+    slots = asyncio.Semaphore(CONCURRENT)
+
+    async def one(item: Awaitable[T]) -> T:
+        async with slots:
+            return await item
+
+    return list(await asyncio.gather(*map(one, work)))
 
 
 Check = Callable[[Site], AsyncIterator[Finding]]

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from importlib import metadata
 from typing import Any
 
-from adapter.diagnostics.site import VARIANTS, Finding, Site, key_of
+from adapter.diagnostics.site import MOST_NAMED, VARIANTS, Finding, Site, key_of
 from adapter.kube import paths
 from adapter.resources.stored_status import CONFIGURATION
 
@@ -71,6 +71,7 @@ async def statuses(site: Site) -> AsyncIterator[Finding]:
         yield Finding(
             "warning", "no VariantAutoscaling", "create one per Deployment, see manifests/samples"
         )
+    fine = []
     for item in items:
         conditions = (item.get("status") or {}).get("conditions") or ()
         failed = [condition for condition in conditions if condition.get("status") == "False"]
@@ -88,4 +89,8 @@ async def statuses(site: Site) -> AsyncIterator[Finding]:
                 f"variant-adapter explain {key_of(item)}",
             )
         else:
-            yield Finding("ok", shown)
+            fine.append(shown)
+    if len(fine) > MOST_NAMED:
+        fine = [f"{len(fine)} VariantAutoscalings"]
+    for shown in fine:
+        yield Finding("ok", shown)

@@ -47,8 +47,8 @@ def read(path: Path) -> list[Row]:
     text = files.read_text(path)
     lines = text.lstrip().splitlines()
     objects = any(line.lstrip().startswith("{") for line in lines)
-    found = _json(path, text) if objects or text.lstrip()[:1] == "[" else _csv(path, text)
-    rows = [_checked(row) for row in found]
+    raw_rows = _json(path, text) if objects or text.lstrip()[:1] == "[" else _csv(path, text)
+    rows = [_checked(row) for row in raw_rows]
     if not rows:
         raise InputError(f"{path}: no rows")
     if all(row.problem for row in rows):
@@ -238,7 +238,7 @@ def _documents(path: Path, text: str) -> Iterator[tuple[str, Any]]:
 
 def _concatenated(text: str) -> list[Any]:
     """Objects that follow each other, each over any number of lines; empty where something else does."""
-    decoder, found, start = json.JSONDecoder(), [], 0
+    decoder, documents, start = json.JSONDecoder(), [], 0
     while start < len(text):
         rest = re.match(r"[\s,]*", text[start:])
         start += rest.end() if rest else 0
@@ -248,5 +248,5 @@ def _concatenated(text: str) -> list[Any]:
             document, start = decoder.raw_decode(text, start)
         except (ValueError, RecursionError):
             return []
-        found.append(document)
-    return found
+        documents.append(document)
+    return documents

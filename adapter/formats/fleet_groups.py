@@ -92,7 +92,7 @@ def groups(
     variants: Sequence[fleet.Variant],
 ) -> tuple[tuple[Group, ...], tuple[fleet.Variant, ...]]:
     """Groups and their variants; those that were left out are added to `left_out` with their reasons."""
-    found: list[Group] = []
+    accepted: list[Group] = []
     members: list[fleet.Variant] = []
     taken = {variant.name for variant in variants}
     for index, item in enumerate(raw):
@@ -103,10 +103,10 @@ def groups(
             reason = _by_name(first_problem(error), item)
         else:
             reason = _problem(part, profiles, taken)
-            if any(group.name == name for group in found):
+            if any(group.name == name for group in accepted):
                 name, reason = f"{name} (groups[{index}])", "name: is taken by another group"
             if not reason:
-                found.append(_group(part))
+                accepted.append(_group(part))
                 members += [_member(part, member, profiles) for member in part.variants]
                 taken |= {member.name for member in part.variants}
                 continue
@@ -115,7 +115,7 @@ def groups(
         for member in inner if isinstance(inner, list | tuple) else ():
             if (variant := name_of(member)) and variant not in taken:
                 left_out.setdefault(variant, f"group {name}: {reason}")
-    return tuple(found), tuple(members)
+    return tuple(accepted), tuple(members)
 
 
 def _by_name(reason: str, item: Mapping[str, Any]) -> str:
@@ -218,7 +218,7 @@ def budgets(raw: Sequence[Mapping[str, Any]], place: str) -> tuple[Budget, ...]:
         InputError: one is unusable; names the place, the budget and the field.
 
     """
-    found: list[Mapping[str, Any]] = []
+    normalized: list[Mapping[str, Any]] = []
     for number, item in enumerate(raw):
         entry = {_SPELLINGS.get(field, field): value for field, value in item.items()}
         if len(entry) < len(item):
@@ -233,9 +233,9 @@ def budgets(raw: Sequence[Mapping[str, Any]], place: str) -> tuple[Budget, ...]:
                     " and stands for that field"
                 )
             entry[scope] = entry.pop("subject")
-        found.append(entry)
+        normalized.append(entry)
     try:
-        return entries(found)
+        return entries(normalized)
     except ValueError as error:
         raise InputError(f"{place}: budgets: {error}") from error
 
@@ -243,7 +243,7 @@ def budgets(raw: Sequence[Mapping[str, Any]], place: str) -> tuple[Budget, ...]:
 def changed(raw: Sequence[Any], name: str, field: str, value: Any) -> list[Any] | None:
     """Groups with one field of one of their variants changed; None where no group has the variant."""
     edited: list[Any] = []
-    found = False
+    matched = False
     for group in raw:
         members = group.get("variants") if isinstance(group, Mapping) else None
         if not isinstance(members, list | tuple) or not any(
@@ -251,7 +251,7 @@ def changed(raw: Sequence[Any], name: str, field: str, value: Any) -> list[Any] 
         ):
             edited.append(group)
             continue
-        found = True
+        matched = True
         fresh = [{**item, field: value} if name_of(item) == name else item for item in members]
         edited.append({**group, "variants": fresh})
-    return edited if found else None
+    return edited if matched else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,9 @@ _ERROR_LIMIT, _MESSAGE_LIMIT = 64 * 1024, 500
 _FAILURES = (OSError, TimeoutError, aiohttp.ClientError, ValueError, RecursionError)
 """No connection, no response in time, or a response that is not a JSON object."""
 
+
+_ESCAPED = re.compile("[^\\x00-\\x7e\\U00010000-\\U0010ffff]")
+"""Characters that are escaped in what is sent; JSON itself escapes those below a blank."""
 
 _BUFFER = 2**21
 """Bytes read ahead: a watch's event holds a whole object on one line, and etcd allows 1.5 MiB."""
@@ -301,7 +305,7 @@ class Cluster:
             # Encoded: the path is sent as it is, nothing of it is resolved or unquoted on the way.
             URL(f"{connection.server}{path}", encoded=True),
             params=query,
-            data=None if body is None else json.dumps(body),
+            data=None if body is None else encoded(body),
             headers=headers,
             timeout=aiohttp.ClientTimeout(total=timeout),
             allow_redirects=False,
@@ -318,6 +322,20 @@ class Cluster:
                 retry_after=response.headers.get("Retry-After"),
             )
         return response
+
+
+def encoded(document: object) -> bytes:
+    """A JSON document that the API server also reads as YAML, which server-side apply is.
+
+    YAML knows no surrogate pairs: characters beyond the BMP are sent as they are, and half a pair as U+FFFD;
+    all others beyond ASCII are escaped, because YAML takes some of them for the end of a line.
+    """
+    return _ESCAPED.sub(_escape, json.dumps(document, ensure_ascii=False)).encode()
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    return f"\\u{0xFFFD if 0xD800 <= code <= 0xDFFF else code:04x}"
 
 
 def _reported(body: bytes) -> str:

@@ -210,8 +210,8 @@ def _essence(item: Object, status: Sequence[str]) -> object:
         for name, value in (item.get("metadata") or {}).items()
         if name not in {"resourceVersion", "managedFields"}
     }
-    found = item.get("status")
-    counted = {name: (found or {}).get(name) for name in status}
+    item_status = item.get("status")
+    counted = {name: (item_status or {}).get(name) for name in status}
     rest = {name: value for name, value in item.items() if name not in {"metadata", "status"}}
     return metadata, counted, rest
 

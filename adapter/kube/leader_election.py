@@ -112,6 +112,11 @@ class Leadership:
         """Identity of the holder, as last seen; empty where there is none."""
         return self._seen[0].holder if self._seen else ""
 
+    @property
+    def transitions(self) -> int:
+        """Changes of the holder until now, as last seen: a number that no later leader has."""
+        return self._seen[0].transitions if self._seen else 0
+
     async def run(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do the work whenever this replica leads, until cancelled; the lease is then released.
 
@@ -132,7 +137,8 @@ class Leadership:
                     if not task.cancelled() and (error := task.exception()) is not None:
                         log.error("work of the leader failed; releasing the lease", exc_info=error)
                     held, self._held_until = self.leads, float("-inf")
-                    log.info("stopped leading", identity=self._identity)
+                    why = "it ends" if held else "the Lease was not renewed in time"
+                    log.info("stopped leading", identity=self._identity, reason=why)
                     if held:
                         await asyncio.shield(self._release())
             await asyncio.sleep(self._times.retry)
@@ -198,11 +204,12 @@ class Leadership:
             self._see(record, version)
         if record.holder == self._identity:
             mine = replace(mine, acquired_at=record.acquired_at, transitions=record.transitions)
-        elif record.holder:
-            if self._monotonic() < self._seen_at + max(
+        else:
+            if record.holder and self._monotonic() < self._seen_at + max(
                 record.duration_seconds, self._times.duration
             ):
                 return False
+            # Also after a release: the number never repeats, as writes are fenced by it.
             mine = replace(mine, transitions=record.transitions + 1)
         self._see(mine, await self._api.update(mine, version))
         return True

@@ -158,7 +158,13 @@ class Scales:
         return _mapping(_mapping(document.get("metadata")).get("annotations"))
 
     async def write(
-        self, namespace: str, reference: Reference, replicas: int, *, version: str = ""
+        self,
+        namespace: str,
+        reference: Reference,
+        replicas: int,
+        *,
+        version: str = "",
+        manager: str = "",
     ) -> None:
         """Set `spec.replicas` of a workload.
 
@@ -167,6 +173,7 @@ class Scales:
             reference: the workload.
             replicas: replicas to set.
             version: resource version that the workload must have; empty: any.
+            manager: field manager of the write; empty: the API server's default.
 
         Raises:
             NotFound: the workload, its kind, or its scale subresource does not exist.
@@ -188,6 +195,7 @@ class Scales:
                 subresource="scale",
             ),
             body=body,
+            query=(("fieldManager", manager),) if manager else (),
             content_type="application/merge-patch+json",
         )
 

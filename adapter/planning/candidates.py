@@ -18,12 +18,12 @@ from adapter.planning import fleet as fleets
 from adapter.planning import linear_model, step_model
 from adapter.planning.pairs import (
     BINDINGS,
-    Asked,
     IntArray,
     Model,
     Pair,
+    Requirements,
     Sized,
-    Steady,
+    SteadyState,
     asked_of,
     part_of,
 )
@@ -168,9 +168,10 @@ class Candidates:
         }
         self._pairs = _pairs(fleet, self.by_variant)
         self._parts: list[_Part] = []
+        self._places: dict[int, tuple[_Part, int]] = {}
         if not self._pairs:
             return
-        self._asked: Asked = asked_of(self._pairs, fleet.settings.stability_margin)
+        self._asked: Requirements = asked_of(self._pairs, fleet.settings.stability_margin)
         outcomes: dict[int, _Outcome] = {}
         steps = np.array([step_model.step_times(p.profile) is not None for p in self._pairs])
         for model_of, rows in (
@@ -201,7 +202,7 @@ class Candidates:
         That is its goodput, more where replicas share their queue, and less where bursts or a queue ask for
         more replicas.
         """
-        part, at = self._part_of(row)
+        part, at = self._places[row]
         rate, goodput = self.demand(row), float(part.sized.goodput_rps[at])
         if at in part.sized.unreachable or not goodput > 0:
             return 0.0
@@ -219,14 +220,14 @@ class Candidates:
         rows: Sequence[int],
         replicas: Sequence[int],
         rates_rps: Mapping[int, float] | None = None,
-    ) -> Steady:
+    ) -> SteadyState:
         """What that many replicas (0 counts as 1) of some candidates do, each of shape (M,).
 
         `rates_rps` are rates of rows that do not carry all that they were sized for.
         """
         wanted = np.array(rows, dtype=np.intp)
         each = np.maximum(np.array(replicas, dtype=np.int64), 1)
-        steady = Steady(
+        steady = SteadyState(
             ttft_ms=np.zeros(wanted.size),
             itl_ms=np.zeros(wanted.size),
             blocking=np.zeros(wanted.size),
@@ -259,15 +260,8 @@ class Candidates:
 
     def reason(self, row: int) -> str:
         """What bounds the replicas of one candidate, as a clause."""
-        part, at = self._part_of(row)
+        part, at = self._places[row]
         return part.reason(at)
-
-    def _part_of(self, row: int) -> tuple[_Part, int]:
-        for part in self._parts:
-            at = int(np.searchsorted(part.rows, row))
-            if at < part.rows.size and part.rows[at] == row:
-                return part, at
-        raise KeyError(row)
 
     def _add(self, rows: IntArray, model_of: _ModelOf) -> dict[int, _Outcome]:
         """Size the pairs of one model; the outcome of each of their rows."""
@@ -285,6 +279,7 @@ class Candidates:
         asked = part_of(self._asked, rows)
         part = _part(model, [pairs[index] for index in valid], rows, asked)
         self._parts.append(part)
+        self._places.update(zip(rows.tolist(), zip(repeat(part), range(rows.size)), strict=False))
         outcomes |= zip(rows.tolist(), part.candidates(), strict=True)
         for index, reason in part.sized.unreachable.items():
             if asked.rate_rps[index] > 0:
@@ -333,10 +328,10 @@ def _pairs(fleet: fleets.Fleet, choices: Mapping[str, Choices]) -> list[Pair]:
     return pairs
 
 
-def _part(model: Model, pairs: Sequence[Pair], rows: IntArray, asked: Asked) -> _Part:
+def _part(model: Model, pairs: Sequence[Pair], rows: IntArray, asked: Requirements) -> _Part:
     sized = model.size(asked)
     # Without load there is nothing to meet a target for: the minimum will do.
-    needed = np.where(asked.rate_rps <= 0, 0, sized.wanted)
+    needed = np.where(asked.rate_rps <= 0, 0, sized.needed)
     needed = replicas_at_once(model, pairs, asked, sized, needed)
     least = [pair.variant.min_replicas for pair in pairs]
     most = [_UNBOUNDED if (top := pair.variant.max_replicas) is None else top for pair in pairs]

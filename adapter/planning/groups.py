@@ -96,11 +96,11 @@ class Group:
 
 def present(groups: Iterable[Group], names: Container[str]) -> tuple[Group, ...]:
     """The groups of the variants of these names: without others of their variants, and without empty ones."""
-    found = (
+    narrowed = (
         replace(group, variants=tuple(name for name in group.variants if name in names))
         for group in groups
     )
-    return tuple(group for group in found if group.variants)
+    return tuple(group for group in narrowed if group.variants)
 
 
 BudgetScope = Literal["installation", "namespace", "class"]

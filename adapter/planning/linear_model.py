@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from adapter.planning.pairs import (
     BINDINGS,
-    Asked,
     Binding,
     IntArray,
     Pair,
+    Requirements,
     Sized,
-    Steady,
+    SteadyState,
     by_variant,
     output_tokens,
 )
@@ -32,7 +32,7 @@ class LinearModel:
     def __init__(self, replicas: queueing.Replicas) -> None:
         self._replicas = replicas
 
-    def size(self, asked: Asked) -> Sized:
+    def size(self, asked: Requirements) -> Sized:
         """Replicas that the rates need; together where they share their queue."""
         replicas = self._replicas
         targets = {
@@ -43,40 +43,42 @@ class LinearModel:
         }
         sized = capacity.size_all(replicas, **targets, every_target=False)
         reached = sized.unreachable < 0
-        wanted = capacity.replicas_needed(asked.rate_rps, np.where(reached, sized.goodput_rps, 1.0))
-        rows = np.flatnonzero(asked.shared & reached & (wanted > 1))
+        needed = capacity.replicas_needed(asked.rate_rps, np.where(reached, sized.goodput_rps, 1.0))
+        rows = np.flatnonzero(asked.shared & reached & (needed > 1))
         if rows.size:
             some = replicas.take(rows)
-            wanted[rows] = pooling.replicas_needed(
+            needed[rows] = pooling.replicas_needed(
                 some,
                 asked.rate_rps[rows],
-                wanted[rows],
+                needed[rows],
                 **{name: values[rows] for name, values in targets.items()},
             )
-            wanted[rows] = pooling.bursty(
-                wanted[rows], asked.rate_rps[rows] / some.max_rate_rps, asked.dispersion[rows]
+            needed[rows] = pooling.bursty(
+                needed[rows], asked.rate_rps[rows] / some.max_rate_rps, asked.dispersion[rows]
             )
         bound = np.where(reached, sized.binding, np.maximum(sized.unreachable, 0))
         return Sized(
             goodput_rps=sized.goodput_rps,
             binding=_BINDING[bound],
-            wanted=wanted,
+            needed=needed,
             max_batch=replicas.max_batch.astype(np.int64),
             unreachable={row: str(sized[row]) for row in np.flatnonzero(~reached).tolist()},
         )
 
-    def steady(self, rows: NDArray[np.intp], asked: Asked, replicas: IntArray) -> Steady:
+    def steady(
+        self, rows: NDArray[np.intp], asked: Requirements, replicas: IntArray
+    ) -> SteadyState:
         """Mean latencies of that many replicas."""
         some = self._replicas.take(rows)
         group = np.where(asked.shared, pooling.together(some, replicas), 1)
         performance = queueing.analyze_all(
             pooling.pooled(some, group), asked.rate_rps * group / replicas
         )
-        return Steady(
+        return SteadyState(
             ttft_ms=performance.ttft_ms, itl_ms=performance.itl_ms, blocking=performance.blocking
         )
 
-    def together(self, rows: NDArray[np.intp], asked: Asked, replicas: IntArray) -> float:
+    def together(self, rows: NDArray[np.intp], asked: Requirements, replicas: IntArray) -> float:
         """Requests per second of one replica in a pool of that many."""
         some = self._replicas.take(rows)
         group = pooling.together(some, replicas)

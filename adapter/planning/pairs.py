@@ -36,7 +36,7 @@ class Pair(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Asked:
+class Requirements:
     """What M pairs are sized for, every field of shape (M,); NaN where there is no such target.
 
     Attributes:
@@ -64,7 +64,7 @@ class Sized:
     Attributes:
         goodput_rps: requests per second that a replica finishes within the targets; shape (M,).
         binding: shape (M,), index into `BINDINGS`; the target that cannot be met where one cannot.
-        wanted: shape (M,), replicas that the rate needs; meaningless where a target cannot be met.
+        needed: shape (M,), replicas that the rate needs; meaningless where a target cannot be met.
         max_batch: shape (M,), requests in service per replica.
         unreachable: why no load meets the targets, by row.
 
@@ -72,13 +72,13 @@ class Sized:
 
     goodput_rps: FloatArray
     binding: NDArray[np.int8]
-    wanted: IntArray
+    needed: IntArray
     max_batch: IntArray
     unreachable: Mapping[int, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Steady:
+class SteadyState:
     """Mean latencies (ms) and share of requests turned away, each of shape (M,)."""
 
     ttft_ms: FloatArray
@@ -89,15 +89,17 @@ class Steady:
 class Model(Protocol):
     """Replicas of M pairs under one model of a replica."""
 
-    def size(self, asked: Asked) -> Sized:
+    def size(self, asked: Requirements) -> Sized:
         """Replicas that the rates need."""
         ...
 
-    def steady(self, rows: NDArray[np.intp], asked: Asked, replicas: IntArray) -> Steady:
+    def steady(
+        self, rows: NDArray[np.intp], asked: Requirements, replicas: IntArray
+    ) -> SteadyState:
         """What that many replicas, at least 1, of some rows do; `asked` and `replicas` are of these rows."""
         ...
 
-    def together(self, rows: NDArray[np.intp], asked: Asked, replicas: IntArray) -> float:
+    def together(self, rows: NDArray[np.intp], asked: Requirements, replicas: IntArray) -> float:
         """Requests per second within the targets of one of that many replicas of one row, shapes (1,)."""
         ...
 
@@ -131,7 +133,7 @@ def by_variant(
     return table
 
 
-def asked_of(pairs: Sequence[Pair], margin: float) -> Asked:
+def asked_of(pairs: Sequence[Pair], margin: float) -> Requirements:
     """Targets and rates as columns."""
     tokens = max(margin, defaults.STABILITY_MARGIN)
 
@@ -153,7 +155,7 @@ def asked_of(pairs: Sequence[Pair], margin: float) -> Asked:
     rate, output, ttft, itl, tps, percentile, free, shared, dispersion = np.ascontiguousarray(
         by_variant(pairs, numbers_of).T
     )
-    return Asked(
+    return Requirements(
         rate_rps=capacity.rate_to_serve(rate, tps, output),
         ttft_ms=ttft,
         itl_ms=itl,
@@ -165,9 +167,9 @@ def asked_of(pairs: Sequence[Pair], margin: float) -> Asked:
     )
 
 
-def part_of(asked: Asked, rows: NDArray[np.intp]) -> Asked:
+def part_of(asked: Requirements, rows: NDArray[np.intp]) -> Requirements:
     """Some of the rows."""
-    return Asked(
+    return Requirements(
         rate_rps=asked.rate_rps[rows],
         ttft_ms=asked.ttft_ms[rows],
         itl_ms=asked.itl_ms[rows],

@@ -7,12 +7,20 @@ from dataclasses import replace
 
 import numpy as np
 
-from adapter.planning.pairs import Asked, IntArray, Model, Pair, Sized, output_tokens, part_of
+from adapter.planning.pairs import (
+    IntArray,
+    Model,
+    Pair,
+    Requirements,
+    Sized,
+    output_tokens,
+    part_of,
+)
 from analyzer import capacity
 
 
 def replicas_at_once(
-    model: Model, pairs: Sequence[Pair], asked: Asked, sized: Sized, needed: IntArray
+    model: Model, pairs: Sequence[Pair], asked: Requirements, sized: Sized, needed: IntArray
 ) -> IntArray:
     """The replicas that the rates need, or more of them where requests wait; shape (M,).
 

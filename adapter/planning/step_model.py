@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from adapter.planning import fleet as fleets
 from adapter.planning.pairs import (
     BINDINGS,
-    Asked,
     Binding,
     IntArray,
     Pair,
+    Requirements,
     Sized,
-    Steady,
+    SteadyState,
     by_variant,
     output_tokens,
 )
@@ -46,7 +46,7 @@ class StepModel:
     def __init__(self, engines: Engines) -> None:
         self._engines = engines
 
-    def size(self, asked: Asked) -> Sized:
+    def size(self, asked: Requirements) -> Sized:
         """Replicas that the rates need; the headroom is that of the model, without a further margin."""
         sized = sizing.size_engines(
             self._engines,
@@ -59,7 +59,7 @@ class StepModel:
         return Sized(
             goodput_rps=sized.rate_rps,
             binding=_BINDING[sized.binding],
-            wanted=capacity.replicas_needed(asked.rate_rps, np.where(reached, sized.rate_rps, 1.0)),
+            needed=capacity.replicas_needed(asked.rate_rps, np.where(reached, sized.rate_rps, 1.0)),
             max_batch=sized.max_batch.astype(np.int64),
             unreachable={
                 row: _unreachable(sized[row], row, asked)
@@ -67,14 +67,16 @@ class StepModel:
             },
         )
 
-    def steady(self, rows: NDArray[np.intp], asked: Asked, replicas: IntArray) -> Steady:
+    def steady(
+        self, rows: NDArray[np.intp], asked: Requirements, replicas: IntArray
+    ) -> SteadyState:
         """Mean latencies of that many replicas."""
         ttft, itl, refused = latencies.mean_latencies(
             self._engines.take(rows), asked.rate_rps / replicas, queueing.MAX_QUEUE_TO_BATCH
         )
-        return Steady(ttft_ms=ttft, itl_ms=itl, blocking=refused)
+        return SteadyState(ttft_ms=ttft, itl_ms=itl, blocking=refused)
 
-    def together(self, rows: NDArray[np.intp], asked: Asked, replicas: IntArray) -> float:  # noqa: ARG002 - as all models
+    def together(self, rows: NDArray[np.intp], asked: Requirements, replicas: IntArray) -> float:  # noqa: ARG002 - as all models
         """Requests per second of one replica: the model has no gain by others."""
         sized = sizing.size_engines(
             self._engines.take(rows),
@@ -194,6 +196,8 @@ def lengths_note(variant: fleets.Variant, profile: fleets.Profile) -> str:
     """
     if isinstance(profile.latency, StepTimes) or not variant.load.arrival_rate_rps:
         return ""
+    if profile.at_tokens <= 0 and profile.at_input_tokens <= 0:
+        return ""
     at, now = _measured_at(profile), lengths(variant)
     if (profile.at_tokens > 0) != (profile.at_input_tokens > 0):
         given, absent = "atTokens", "atInputTokens"
@@ -224,7 +228,7 @@ def _measured_at(profile: fleets.Profile) -> Lengths | None:
     return Lengths(input_tokens=profile.at_input_tokens, output_tokens=profile.at_tokens)
 
 
-def _unreachable(holds: sizing.EngineCapacity, row: int, asked: Asked) -> str:
+def _unreachable(holds: sizing.EngineCapacity, row: int, asked: Requirements) -> str:
     share = float(asked.percentile[row])
     if holds.binding not in ("ttft", "itl"):
         return "a replica does not keep up with any load"

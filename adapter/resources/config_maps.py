@@ -123,10 +123,10 @@ class ConfigMaps:
         if edited in NEEDED_CONFIG_MAPS:
             prices = edited == COSTS
             read = self._unit_cost if prices else self._service_class
-            found: dict[str, Any] = self._accelerators if prices else self._classes
+            rows: dict[str, Any] = self._accelerators if prices else self._classes
             last = self._last.accelerators if prices else self._last.classes
             for key, text in config_map.data.items():
-                if self._written.counts(where, edited, key, rows=found, last=last):
+                if self._written.counts(where, edited, key, rows=rows, last=last):
                     read(f"{where}: data.{key}", key, text)
         elif name.endswith(CONFIG_SUFFIX):
             self.setting_problems.extend(keys.problems(config_map.data, where))

@@ -26,7 +26,10 @@ SLICE = re.compile(r"-MIG-|-[a-z]px_nps\d+")
 def _nvidia(match: re.Match[str], node: Object) -> tuple[str, str]:
     labels, count = node["metadata"]["labels"], node["allocatable"][match.string]
     base = f"nvidia.com/{match['base'] or 'gpu'}"
-    name = first(labels, "nvidia.com/gpu.product") or products.of_cloud(labels)
+    name = first(labels, "nvidia.com/gpu.product") or _of_cloud(labels, "NVIDIA-")
+    slices = labels.get(products.GKE_PARTITION, "")
+    if slices and name and not SLICE.search(name):
+        name = f"{name}-MIG-{slices}"
     if name.endswith(INVALID):
         return "", "their MIG slices are unlike, which strategy single cannot name; use mixed"
     if match["profile"]:
@@ -56,6 +59,8 @@ def _shared(match: re.Match[str], node: Object) -> bool:
         return True
     if labels.get(f"{base}.sharing-strategy") in {"time-slicing", "mps"}:
         return True
+    if labels.get(products.GKE_SHARING) in {"time-sharing", "mps"} or products.is_fraction(labels):
+        return True
     cores = allocatable.get("nvidia.com/gpucores", 0)
     if not (cores or allocatable.get("nvidia.com/gpumem") or node["split"]):
         return False
@@ -64,9 +69,15 @@ def _shared(match: re.Match[str], node: Object) -> bool:
     return not 0 < allocatable[match.string] <= cards
 
 
+def _of_cloud(labels: Mapping[str, str], vendor: str) -> str:
+    """Product by the labels of a cloud, where it is of the vendor whose resource it is to be."""
+    name = products.of_cloud(labels)
+    return name if name.startswith(vendor) else ""
+
+
 def _amd(match: re.Match[str], node: Object) -> tuple[str, str]:
     labels = node["metadata"]["labels"]
-    name = first(labels, *_AMD_PRODUCTS)
+    name = first(labels, *_AMD_PRODUCTS) or _of_cloud(labels, "AMD-")
     if not name:
         counted = tuple(f"{label}." for label in _AMD_PRODUCTS)
         if any(label.startswith(counted) for label in labels):
@@ -81,9 +92,13 @@ def _intel(match: re.Match[str], node: Object) -> tuple[str, str]:
     labels, allocatable = node["metadata"]["labels"], node["allocatable"]
     label = _INTEL_PRODUCTS[match.string]
     name = first(labels, label)
+    if not name and label in _GAUDI:
+        name = first(labels, *_GAUDI) or _of_cloud(labels, "Gaudi")
     if not name:
         return "", f"no {label} label; set it, by a rule for node feature discovery or by hand"
-    cards = devices(labels.get("gpu.intel.com/device.count"))
+    # Older versions list the cards in place of counting them.
+    listed = filter(None, labels.get("gpu.intel.com/cards", "").split("."))
+    cards = devices(labels.get("gpu.intel.com/device.count")) or len(list(listed))
     given = allocatable.get("gpu.intel.com/i915", 0) + allocatable.get("gpu.intel.com/xe", 0)
     # The plugin's -shared-dev-num leaves no other trace.
     return (f"{name}{_SHARED}" if label == _INTEL_GPU and 0 < cards < given else name), ""
@@ -102,13 +117,16 @@ _INTEL_PRODUCTS = {
     "habana.ai/gaudi": "habana.ai/product.name",
 }
 
+_GAUDI = ("habana.ai/product.name", "habana.ai/gpu.product")
+"""Labels of Gaudi's nodes with the product."""
+
 _Read = Callable[[re.Match[str], Object], tuple[str, str]]
 
 VENDORS: tuple[tuple[re.Pattern[str], _Read, tuple[str, ...]], ...] = (
     (
         re.compile(
             r"nvidia\.com/(?P<base>gpu|mig-(?P<profile>.+?))(?P<shared>\.shared)?"
-            r"|volcano\.sh/vgpu-number"
+            r"|volcano\.sh/vgpu-number|nvidia\.com/vgpu"
         ),
         _nvidia,
         ("nvidia.com/gpu.memory", *products.CLOUD_MEMORIES),
@@ -145,8 +163,9 @@ def of_vendors(named: Mapping[str, str]) -> dict[str, str]:
 
 def of_node(labels: Mapping[str, str]) -> dict[str, str]:
     """Labels of a node that say something of its GPUs."""
-    clouds = (*products.CLOUD_LABELS, *products.CLOUD_MEMORIES, products.INSTANCE_TYPE)
-    return of_vendors(labels) | {name: labels[name] for name in clouds if name in labels}
+    return of_vendors(labels) | {
+        name: labels[name] for name in products.READ_LABELS if name in labels
+    }
 
 
 def first(labels: Mapping[str, str], *names: str) -> str:

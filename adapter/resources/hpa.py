@@ -189,8 +189,8 @@ def _scaled_object(metadata: Mapping[str, Any]) -> str:
 
 def _external_names(spec: Mapping[str, Any]) -> list[str]:
     """Names of the external metrics of an HPA."""
-    found = [metric.get("external") or {} for metric in spec.get("metrics") or ()]
-    return [str((item.get("metric") or {}).get("name") or "") for item in found]
+    sources = [metric.get("external") or {} for metric in spec.get("metrics") or ()]
+    return [str((item.get("metric") or {}).get("name") or "") for item in sources]
 
 
 def _term(item: labels.Requirement) -> str:

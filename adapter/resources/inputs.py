@@ -167,12 +167,12 @@ class Reader:
         products: tuple[str, ...] = (),
     ) -> None:
         """Add a scale target, with its serving pods and their GPU products where they are known."""
-        metadata, wanted = deployment.metadata, deployment.spec.replicas
+        metadata, spec_replicas = deployment.metadata, deployment.spec.replicas
         status = deployment.status.replicas
         reference = scale.Reference(name=metadata.name)
         self.targets[metadata.namespace, reference] = variants.Target(
-            replicas=wanted if status is None else status,
-            spec_replicas=wanted,
+            replicas=spec_replicas if status is None else status,
+            spec_replicas=spec_replicas,
             uid=metadata.uid,
             annotations=metadata.annotations,
             serving=serving,

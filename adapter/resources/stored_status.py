@@ -60,10 +60,10 @@ class Decided:
 def history(status: object) -> tuple[Decided, ...]:
     """The last decisions that a `.status` holds, oldest first; those that cannot be read are left out."""
     items = status.get("history") if isinstance(status, dict) else None
-    found = []
+    decisions = []
     for item in items[-DECISIONS:] if isinstance(items, list) else ():
         try:
-            found.append(
+            decisions.append(
                 Decided(
                     at=datetime.fromisoformat(item["time"]).timestamp(),
                     replicas=_count(item.get("replicas")),
@@ -74,7 +74,7 @@ def history(status: object) -> tuple[Decided, ...]:
             )
         except (TypeError, KeyError, ValueError, AttributeError, OverflowError, OSError):
             continue
-    return tuple(found)
+    return tuple(decisions)
 
 
 def _count(value: object) -> int | None:

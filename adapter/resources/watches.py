@@ -59,8 +59,10 @@ class ClusterObjects:
             version: str, plural: str, among: Sequence[str] = scope.namespaces, **more: Any
         ) -> list[Informer]:
             more = {"changed": changed, "same": same_but_status, **more}
-            found = [paths.collection(version, plural, namespace=name) for name in among or ("",)]
-            return [Informer(cluster, path, **more) for path in found]
+            collection_paths = [
+                paths.collection(version, plural, namespace=name) for name in among or ("",)
+            ]
+            return [Informer(cluster, path, **more) for path in collection_paths]
 
         query = (("labelSelector", scope.selector),) if scope.selector else ()
         self._variants = informers(
@@ -79,6 +81,10 @@ class ClusterObjects:
         self._claims = _of_dra(cluster, "resourceclaims", changed, dra.trimmed_claim, scope)
         self._pickers = pools.Pickers(cluster, scope.namespaces, changed=changed)
         self._monitors = informers(monitors.VERSION, monitors.PLURAL, trim=monitors.trimmed)
+        self._service_monitors = informers(
+            monitors.VERSION, monitors.OF_SERVICES, trim=monitors.trimmed_of_services
+        )
+        self._services = informers(CORE, "services", trim=monitors.trimmed_service)
         self._all = [
             *self._variants,
             *self._deployments,
@@ -97,6 +103,8 @@ class ClusterObjects:
                 *self._claims,
                 *self._pickers.informers,
                 *self._monitors,
+                *self._service_monitors,
+                *self._services,
             ):
                 group.create_task(informer.run(), name=f"watch {informer.path}")
 
@@ -171,6 +179,8 @@ class ClusterObjects:
             claims=_items(self._claims),
             pickers=self._pickers.picked(),
             monitors=_items(self._monitors),
+            service_monitors=_items(self._service_monitors),
+            services=_items(self._services),
             others=dict(self._others),
             configs_read=self._configs.synced.is_set(),
             unread="; ".join(i.problem or "not read yet" for i in self._unread()),

@@ -65,19 +65,19 @@ def entries(document: Sequence[Any]) -> tuple[Budget, ...]:
         ValueError: what is wrong, with the number of the entry and its field.
 
     """
-    found: list[Budget] = []
+    budgets: list[Budget] = []
     for number, item in enumerate(document):
         try:
-            found += _entry(item)
+            budgets += _entry(item)
         except ValueError as error:
             name = item.get("name") if isinstance(item, dict) else None
             called = f" ({shortened(name)})" if isinstance(name, str) and name else ""
             raise ValueError(f"entry {number + 1}{called}: {error}") from error
-    names = [item.name for item in found]
+    names = [item.name for item in budgets]
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"two budgets are {name!r}; join them, or give one a name of its own")
-    return tuple(found)
+    return tuple(budgets)
 
 
 def _document(text: str) -> Any:

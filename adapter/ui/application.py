@@ -19,6 +19,7 @@ from adapter.ui import guard, rendering, scenarios
 from adapter.ui.events import Streams
 from adapter.ui.history import SAMPLE_SECONDS
 from adapter.ui.pages import fleet as fleet_page
+from adapter.ui.pages import past as past_page
 from adapter.ui.pages import variant as variant_page
 from adapter.ui.pages import what_if as what_if_page
 from adapter.ui.rendering import Budget
@@ -68,7 +69,8 @@ class Pages:
         self._snapshots = Snapshots(source, self._budget)
         self._workshop = Workshop(last, planner=planner)
         self._streams = Streams()
-        self._kept: dict[tuple[int, str, str], bytes] = {}
+        self._pasts = past_page.Pasts(source.past, self._streams.again)
+        self._rendered: dict[tuple[int, str, str], bytes] = {}
         self._rendering = asyncio.Lock()
 
     def add(self, app: web.Application) -> None:
@@ -100,6 +102,7 @@ class Pages:
                 self._streams.end()
                 for job in jobs:
                     await tasks.cancel(job)
+                await self._pasts.close()
 
     async def _end_streams(self, _: web.Application) -> None:
         self._streams.end()
@@ -118,12 +121,12 @@ class Pages:
             await self._streams.viewed()
             await asyncio.sleep(POLL_SECONDS)
             try:
-                found = await self._snapshots.current()
+                latest = await self._snapshots.current()
             except Exception:
                 log.exception("pages not updated; retrying with the next change")
                 continue
-            if found.number != number:
-                number = found.number
+            if latest.number != number:
+                number = latest.number
                 self._streams.tick(number)
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
@@ -131,9 +134,13 @@ class Pages:
 
     async def _fleet(self, request: web.Request) -> web.Response:
         snapshot = await self._snapshots.current(fresh=not _fragment(request))
-        asked = fleet_page.Asked.of(request.query)
+        selection = fleet_page.Selection.of(request.query)
         return await self._page(
-            request, snapshot, "fleet", repr(asked), lambda: fleet_page.context(snapshot, asked)
+            request,
+            snapshot,
+            "fleet",
+            repr(selection),
+            lambda: fleet_page.context(snapshot, selection),
         )
 
     async def _variant(self, request: web.Request) -> web.Response:
@@ -144,8 +151,13 @@ class Pages:
             return await self._unknown(key)
         row = next(item for item in snapshot.rows if item.key == key)
         shown = "analysis" in request.query
+        # Updates of an open page ask Prometheus nothing.
+        fragment = _fragment(request)
+        answer = self._pasts.known(key) if fragment else await self._pasts.opened(key)
         now = self._source.time()
-        context = variant_page.context(snapshot, row, document, self._snapshots.history, now=now)
+        context = variant_page.context(
+            snapshot, row, document, self._snapshots.history, answer, now=now
+        )
         context |= {
             "path": f"/ui/variants/{rendering.path(row.namespace)}/{rendering.path(row.name)}",
             "analysis_shown": shown,
@@ -178,20 +190,20 @@ class Pages:
     async def _plan(self, request: web.Request) -> web.Response:
         form = _fields(await request.read())
         snapshot, known = await self._snapshots.current(), self._workshop.fleet
-        status, found, problem = 200, None, ""
+        status, comparison, problem = 200, None, ""
         try:
             if known is None:
                 raise errors.InputError(
                     "this process has made no plan yet; only the leader plans, once per interval"
                 )
-            found = await self._workshop.compare(scenarios.parse(form, known))
+            comparison = await self._workshop.compare(scenarios.parse(form, known))
         except BusyError as error:
             status, problem = 429, _sentence(error)
         except errors.AdapterError as error:
             status, problem = 400, _sentence(error)
         except PlanningError as error:
             status, problem = 503, _sentence(error)
-        context = what_if_page.context(snapshot, known, form, found, problem)
+        context = what_if_page.context(snapshot, known, form, comparison, problem)
         return await self._html(request, "what_if", context, status=status)
 
     async def _page(
@@ -206,17 +218,19 @@ class Pages:
         fragment = _fragment(request)
         key = (snapshot.number, f"{template} {fragment}", asked)
         async with self._rendering:
-            body = self._kept.get(key)
+            body = self._rendered.get(key)
             if body is None:
                 pieces = rendering.Pieces(self._budget)
                 values = context()
                 pieces.end()
                 name = f"_{template}.html" if fragment else f"{template}.html"
                 body = await rendering.page(name, values, self._budget)
-                self._kept = {k: v for k, v in self._kept.items() if k[0] == snapshot.number}
-                while len(self._kept) >= KEPT_PAGES:
-                    self._kept.pop(next(iter(self._kept)))
-                self._kept[key] = body
+                self._rendered = {
+                    k: v for k, v in self._rendered.items() if k[0] == snapshot.number
+                }
+                while len(self._rendered) >= KEPT_PAGES:
+                    self._rendered.pop(next(iter(self._rendered)))
+                self._rendered[key] = body
         return _response(body, 200, fragment=fragment)
 
     async def _html(

@@ -15,7 +15,8 @@ from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 480, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50, 8, 10, 24
-_X_TICKS, _Y_TICKS = 4, 4
+_X_TICKS, _Y_TICKS = 5, 4
+_TIME_STEPS = (60, 120, 300, 600, 900, 1800, 3600, 7200)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +70,8 @@ class Plot:
         x_time: Whether x is a Unix time.
         x_unit: Unit of x where it is no time.
         y_most: Largest y that is drawn; None draws all.
+        band: Places of the two lines between which the plot is filled; None fills nothing.
+        whole: Whether y is a number of things.
 
     """
 
@@ -83,12 +86,19 @@ class Plot:
     x_time: bool = True
     x_unit: str = ""
     y_most: float | None = None
+    band: tuple[int, int] | None = None
+    whole: bool = False
+
+    @property
+    def drawn(self) -> list[Line]:
+        """Lines of which at least one point is known."""
+        return [line for line in self.lines if any(_finite(y) for _, y in line.points)]
 
     @property
     def known(self) -> list[float]:
         """Every y of the lines and points."""
-        found = [y for line in self.lines for _, y in line.points if _finite(y)]
-        return [y for y in found if y is not None] + [spot.y for spot in self.spots]
+        heights = [y for line in self.lines for _, y in line.points if _finite(y)]
+        return [y for y in heights if y is not None] + [spot.y for spot in self.spots]
 
     @property
     def summary(self) -> str:
@@ -137,6 +147,8 @@ def svg(plot: Plot) -> Markup:
                 f'<g class="mark"><title>{escape(text)}</title><line x1="{at}" x2="{at}"'
                 f' y1="{_TOP}" y2="{HEIGHT - _BOTTOM}"/><path d="M{at} {_TOP}l-4 -7h8z"/></g>'
             )
+    if plot.band is not None:
+        parts.append(f'<path class="band" d="{_area(plot, *plot.band, top)}"/>')
     for line in plot.lines:
         path = _path(plot, line, top)
         if path:
@@ -158,34 +170,70 @@ def _top(plot: Plot) -> float:
     most = max(known, default=0.0)
     if plot.y_most is not None:
         most = min(most, plot.y_most)
-    return _steps(most if most > 0 else 1.0, _Y_TICKS)[-1]
+    return _steps(most if most > 0 else 1.0, _Y_TICKS, whole=plot.whole)[-1]
 
 
-def _steps(most: float, count: int) -> list[float]:
+def _steps(most: float, count: int, *, whole: bool = False) -> list[float]:
     """Round numbers from 0 to one that is no less than `most`."""
-    raw = most / count
+    raw = max(most / count, 1.0) if whole else most / count
     size = 10.0 ** math.floor(math.log10(raw))
-    step = next(size * factor for factor in (1, 2, 2.5, 5, 10) if size * factor >= raw * 0.999)
+    factors = (1, 2, 5, 10) if whole else (1, 2, 2.5, 5, 10)
+    step = next(size * factor for factor in factors if size * factor >= raw * 0.999)
     return [step * place for place in range(math.ceil(most / step * 0.999) + 1)]
 
 
 def _grid(plot: Plot, top: float) -> Iterable[str]:
-    for tick in _steps(top, _Y_TICKS):
+    for tick in _steps(top, _Y_TICKS, whole=plot.whole):
         y = _y(tick, top)
         yield f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
         yield f'<text class="y" x="{_LEFT - 5}" y="{y + 4:.1f}">{short(tick)}</text>'
-    for place in range(_X_TICKS + 1):
-        x = plot.x_from + (plot.x_to - plot.x_from) * place / _X_TICKS
+    for x in _x_ticks(plot):
         at = _x(plot, x)
-        anchor = "first" if place == 0 else "last" if place == _X_TICKS else "x"
+        anchor = "last" if at > WIDTH - _RIGHT - 20 else "x"
+        yield f'<path class="grid" d="M{at:.1f} {HEIGHT - _BOTTOM}v4"/>'
         yield f'<text class="{anchor}" x="{at:.1f}" y="{HEIGHT - 6}">{_x_text(plot, x)}</text>'
 
 
-def _x_text(plot: Plot, x: float) -> str:
+def _x_ticks(plot: Plot) -> list[float]:
+    """Round times or loads within the plot."""
     if not plot.x_time:
-        return short(x)
-    form = "%H:%M" if plot.x_to - plot.x_from > 600 else "%H:%M:%S"
-    return datetime.fromtimestamp(x, UTC).strftime(form)
+        return [x for x in _steps(max(plot.x_to, 1e-9), _X_TICKS) if x <= plot.x_to]
+    span = plot.x_to - plot.x_from
+    step = next((item for item in _TIME_STEPS if span / item <= _X_TICKS), _TIME_STEPS[-1])
+    first = math.ceil(plot.x_from / step)
+    return [float(place * step) for place in range(first, math.floor(plot.x_to / step) + 1)]
+
+
+def _x_text(plot: Plot, x: float) -> str:
+    return datetime.fromtimestamp(x, UTC).strftime("%H:%M") if plot.x_time else short(x)
+
+
+def _area(plot: Plot, lower: int, upper: int, top: float) -> str:
+    """Outlines of the areas between two lines, wherever both are known."""
+    runs: list[list[tuple[float, float, float]]] = [[]]
+    for (x, low), (_, high) in zip(plot.lines[lower].points, plot.lines[upper].points, strict=True):
+        inside = plot.x_from <= x <= plot.x_to
+        if low is None or high is None or not (_finite(low) and _finite(high) and inside):
+            runs.append([])
+            continue
+        runs[-1].append((_x(plot, x), _y(min(low, top), top), _y(min(high, top), top)))
+    pieces = []
+    for run in filter(None, runs):
+        ends = [f"{x:.1f} {high:.1f}" for x, _, high in run]
+        ends += [f"{x:.1f} {low:.1f}" for x, low, _ in reversed(run)]
+        pieces.append(f"M{'L'.join(ends)}Z")
+    return "".join(pieces)
+
+
+def bar(share: float | None) -> Markup:
+    """A share as a bar, beside the number that says the same."""
+    if share is None or not math.isfinite(share):
+        return Markup()
+    width = 100.0 * min(max(share, 0.0), 1.0)
+    return Markup(  # noqa: S704 - a number and constants only
+        '<svg class="bar" viewBox="0 0 100 8" aria-hidden="true" preserveAspectRatio="none">'
+        f'<rect class="whole" width="100" height="8"/><rect width="{width:.1f}" height="8"/></svg>'
+    )
 
 
 def _path(plot: Plot, line: Line, top: float) -> str:

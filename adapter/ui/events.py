@@ -65,6 +65,10 @@ class Streams:
         for waiting in self._open:
             waiting.set()
 
+    def again(self) -> None:
+        """Tell every page that it can fetch more of the same snapshot."""
+        self.tick(self._number)
+
     def end(self) -> None:
         """End every stream; there will be no more."""
         self._ended = True

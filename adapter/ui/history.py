@@ -1,7 +1,7 @@
 """Six hours of every variant in memory: samples in three rings, coarser with age.
 
-Bounds: 192 slots of 12 numbers of 4 bytes, and a count of each number in each ring's present slot, are 9,288
-bytes per variant: 9.3 MB for 1,000 variants. Rows are allocated for as many variants as there are, doubling,
+Bounds: 192 slots of 15 numbers of 4 bytes, and a count of each number in each ring's present slot, are 11,610
+bytes per variant: 11.6 MB for 1,000 variants. Rows are allocated for as many variants as there are, doubling,
 and for no more than `MOST_VARIANTS`. Decisions are in the variants' states.
 """
 
@@ -26,7 +26,10 @@ FIELDS = (
     "kv",
     "cost",
     "waiting",
-    "starting",
+    "ttft_p50",
+    "ttft_p95",
+    "itl_p50",
+    "itl_p95",
 )
 """Numbers of one sample, as attributes of `rows.Row`."""
 

@@ -22,7 +22,7 @@ PIECE_SECONDS = 0.002
 UNKNOWN = "\u2013"
 """Dash in place of a number that is not known."""
 
-BRIEF = 160
+BRIEF = 120
 """Characters of a reason in a table."""
 
 
@@ -92,7 +92,7 @@ def environment() -> jinja2.Environment:
     """The templates; loaded with the first page, as `serve` needs none to start."""
     import jinja2  # noqa: PLC0415 - see above
 
-    found = jinja2.Environment(
+    templates = jinja2.Environment(
         loader=jinja2.PackageLoader("adapter.ui"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -100,7 +100,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    found.filters.update(
+    templates.filters.update(
         number=number,
         signed=signed,
         ms=milliseconds,
@@ -112,16 +112,17 @@ def environment() -> jinja2.Environment:
         brief=brief,
         path=path,
         svg=charts.svg,
+        bar=charts.bar,
     )
-    return found
+    return templates
 
 
 async def page(template: str, context: Mapping[str, Any], budget: Budget) -> bytes:
     """Render a template."""
-    found = environment().get_template(template)  # compiled once, which counts for no update
+    compiled = environment().get_template(template)  # compiled once, which counts for no update
     pieces = Pieces(budget)
     texts = []
-    for text in found.generate(**context):
+    for text in compiled.generate(**context):
         texts.append(text)
         await pieces.breathe()
     body = "".join(texts).encode("utf-8", "replace")

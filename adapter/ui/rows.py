@@ -1,4 +1,4 @@
-"""The fleet as rows: made of the documents of `/variants`, grouped, totalled, sorted and filtered.
+"""The fleet as rows: made of the documents of `/variants`, totalled, sorted and filtered.
 
 Shared by the page and by `variant-adapter top`, so both show what `/variants` says. Rates are requests per
 minute, latencies milliseconds, costs cents per hour.
@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from adapter.ui.parts import Measured, Shared
+
 STATES: Mapping[str, str] = {
     "invalid": "The VariantAutoscaling is not used",
     "short": "Devices are short: not all of the load is served",
@@ -18,54 +20,12 @@ STATES: Mapping[str, str] = {
     "drifting": "Measured latencies have parted from the predicted ones",
     "slow": "Measured latencies are above their SLO",
     "scaling": "Replicas are not yet as many as desired",
+    "advisory": "It only advises: targets are decided and not published",
     "ok": "Nothing to do",
 }
 """States of a variant with their meaning, the most urgent first."""
 
 _URGENCY = {state: place for place, state in enumerate(STATES)}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """One latency by the pods' histograms over the collection window, in milliseconds.
-
-    Attributes:
-        p50: Median; None where pods show no histogram.
-        p95: 95th percentile; likewise.
-        within: Share within the SLO target, 0 to 1; None without a target.
-        count: Latencies that were counted.
-        problem: Why there are no percentiles, or not of all; empty otherwise.
-
-    """
-
-    p50: float | None = None
-    p95: float | None = None
-    within: float | None = None
-    count: float = 0.0
-    problem: str = ""
-
-    @classmethod
-    def of(cls, document: Mapping[str, Any], name: str) -> Measured:
-        """Read a latency of a variant's document."""
-        item = (document.get("latencies") or {}).get(name)
-        if item is None:
-            return cls()
-        return cls(
-            p50=item["p50Milliseconds"],
-            p95=item["p95Milliseconds"],
-            within=item["withinTarget"],
-            count=item["count"],
-            problem=item["problem"] or "",
-        )
-
-    def misses(self, percentile: float | None) -> bool:
-        """Whether fewer are known to be within the target than that percentile asks for.
-
-        Not known where so few were counted that one above the target would be too many.
-        """
-        if percentile is None or self.within is None or self.count * (1.0 - percentile) < 1.0:
-            return False
-        return self.within < percentile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +38,7 @@ class Row:
         why: Reason, problem and obstacles in words.
         ready: Ready replicas.
         starting: Replicas that exist or were asked for and are not ready.
-        desired: Published replicas; None without a valid target.
+        desired: Published replicas, or advised ones where it only advises; None without a valid target.
         offered: Requests that arrive; None where no load is known.
         served: Requests offered less the growth of the queues.
         planned: Requests that the target was sized for; None where another replica decides.
@@ -93,6 +53,11 @@ class Row:
         itl_measured: Measured percentiles of the inter-token latency.
         kv: Share of the KV cache in use, of the fullest pod.
         cost: Cost of the desired replicas; None where another replica decides.
+        advisory: Whether its target is decided and not published.
+        interruptible: Whether its replicas may be taken away at any time (spot).
+        shared: Group whose demand it shares; None where it is alone, or another replica decides.
+        share: Part of the group's demand that it carries, 0 to 1.
+        cut_by: Ceilings that keep it from the replicas that it needs, in words.
 
     """
 
@@ -123,6 +88,11 @@ class Row:
     itl_measured: Measured = field(default_factory=Measured)
     kv: float | None = None
     cost: float | None = None
+    advisory: bool = False
+    interruptible: bool = False
+    shared: Shared | None = None
+    share: float | None = None
+    cut_by: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -130,9 +100,29 @@ class Row:
         return f"{self.namespace}/{self.name}"
 
     @property
-    def group(self) -> tuple[str, str, str]:
-        """Namespace, model and class, whose variants serve the same traffic."""
-        return self.namespace, self.model, self.service_class
+    def bundle(self) -> tuple[str, str]:
+        """What is shown together: the group by its name, or the variant alone by its key."""
+        return ("", self.key) if self.shared is None else ("group", self.shared.name)
+
+    @property
+    def ttft_p50(self) -> float | None:
+        """Median time to first token."""
+        return self.ttft_measured.p50
+
+    @property
+    def ttft_p95(self) -> float | None:
+        """95th percentile of the time to first token."""
+        return self.ttft_measured.p95
+
+    @property
+    def itl_p50(self) -> float | None:
+        """Median inter-token latency."""
+        return self.itl_measured.p50
+
+    @property
+    def itl_p95(self) -> float | None:
+        """95th percentile of the inter-token latency."""
+        return self.itl_measured.p95
 
     @property
     def urgency(self) -> int:
@@ -165,15 +155,6 @@ class Total:
     state: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """Rows of one model group; `key` is namespace, model and class."""
-
-    key: tuple[str, str, str]
-    total: Total
-    rows: tuple[Row, ...]
-
-
 def of_document(document: Mapping[str, Any]) -> Row:
     """Make the row of one variant's document of `/variants`; of a refusal too."""
     if "desiredReplicas" not in document:
@@ -203,7 +184,7 @@ def of_document(document: Mapping[str, Any]) -> Row:
         why="; ".join(filter(None, reasons)),
         ready=ready,
         starting=max(asked - ready, 0),
-        desired=document["desiredReplicas"],
+        desired=_desired(document),
         offered=offered,
         served=None
         if offered is None
@@ -223,7 +204,19 @@ def of_document(document: Mapping[str, Any]) -> Row:
         itl_measured=Measured.of(document, "itl"),
         kv=load.get("kvCacheUsage"),
         cost=document.get("targetCost"),
+        advisory=bool(document.get("advisory")),
+        interruptible=bool(document.get("interruptible")),
+        shared=Shared.of(document),
+        share=(document.get("group") or {}).get("share"),
+        cut_by=tuple(decision.get("cutBy") or ()),
     )
+
+
+def _desired(document: Mapping[str, Any]) -> int | None:
+    """Published replicas, or those that it advises."""
+    name = "advisedReplicas" if document.get("advisory") else "desiredReplicas"
+    replicas: int | None = document.get(name)
+    return replicas
 
 
 def _predicts(decision: Mapping[str, Any]) -> bool:
@@ -238,16 +231,16 @@ def _states(
     ready: int,
 ) -> Iterable[str]:
     """States of one variant, the most urgent first; `ok` where it has no other."""
-    found = []
+    states = []
     if document["outcome"] == "CapacityShort" or decision.get("served", "full") != "full":
-        found.append("short")
+        states.append("short")
     if document["problem"]:
-        found.append("held")
+        states.append("held")
     # Without an observation another replica collects, and whether metrics are there is not known here.
     if "complete" in document and document["metrics"] != "MetricsFound":
-        found.append("stale")
+        states.append("stale")
     if document["drift"]:
-        found.append("drifting")
+        states.append("drifting")
     targets = document["targets"]
     pairs = (
         (load.get("ttftMilliseconds"), targets["ttftMilliseconds"]),
@@ -256,15 +249,18 @@ def _states(
     misses = (Measured.of(document, name).misses(targets["percentile"]) for name in ("ttft", "itl"))
     above = (measured and target and measured > target for measured, target in pairs)
     if any(above) or any(misses):
-        found.append("slow")
+        states.append("slow")
     desired = document["desiredReplicas"]
-    if desired is not None and desired != ready:
-        found.append("scaling")
-    return found or ["ok"]
+    # Nobody follows advice.
+    if document.get("advisory"):
+        states.append("advisory")
+    elif desired is not None and desired != ready:
+        states.append("scaling")
+    return states or ["ok"]
 
 
 SORTS: Mapping[str, str] = {
-    "attention": "What needs attention first, by model group",
+    "attention": "What needs attention first, groups together",
     "name": "Namespace and name",
     "offered": "Offered load, highest first",
     "ttft": "TTFT over its SLO, highest first",
@@ -283,10 +279,10 @@ def ordered(rows: Iterable[Row], sort: str) -> list[Row]:
         return by_name
     if sort in SORTS and sort != "attention":
         return sorted(by_name, key=lambda row: -_measure(row, sort))
-    worst: dict[tuple[str, str, str], int] = {}
+    worst: dict[tuple[str, str], int] = {}
     for row in by_name:
-        worst[row.group] = min(worst.get(row.group, len(STATES)), row.urgency)
-    return sorted(by_name, key=lambda row: (worst[row.group], row.group, row.urgency))
+        worst[row.bundle] = min(worst.get(row.bundle, len(STATES)), row.urgency)
+    return sorted(by_name, key=lambda row: (worst[row.bundle], *row.bundle[::-1], row.urgency))
 
 
 def _measure(row: Row, sort: str) -> float:
@@ -318,9 +314,8 @@ def selected(
 def _has(row: Row, words: Sequence[str]) -> bool:
     if not words:
         return True
-    text = (
-        f"{row.namespace}/{row.name} {row.model} {row.service_class} {row.accelerator}".casefold()
-    )
+    names = (row.key, row.model, row.service_class, row.accelerator, row.bundle[1])
+    text = " ".join(names).casefold()
     return all(word in text for word in words)
 
 
@@ -347,26 +342,3 @@ def totals(rows: Iterable[Row], field: str) -> list[Total]:
         parts.setdefault(str(getattr(row, field)), []).append(row)
     labels = sorted(parts, key=lambda label: (_URGENCY.get(label, 0), label))
     return [total(label, parts[label]) for label in labels]
-
-
-def grouped(rows: Iterable[Row], everything: Iterable[Row]) -> list[Group]:
-    """Neighbours of one model group together, in the order of the rows.
-
-    The sums are those of the group's rows of `everything`, which another page may show.
-    """
-    whole: dict[tuple[str, str, str], list[Row]] = {}
-    for row in everything:
-        whole.setdefault(row.group, []).append(row)
-    parts: dict[tuple[str, str, str], list[Row]] = {}
-    for row in rows:
-        parts.setdefault(row.group, []).append(row)
-    return [
-        Group(key=key, total=total(" / ".join(key), whole.get(key, some)), rows=tuple(some))
-        for key, some in parts.items()
-    ]
-
-
-def alone(rows: Iterable[Row]) -> Group:
-    """Rows without groups."""
-    some = tuple(rows)
-    return Group(key=("", "", ""), total=total("", some), rows=some)

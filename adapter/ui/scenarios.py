@@ -45,9 +45,9 @@ class LastPlan:
 
     async def __call__(self, snapshot: fleet.Fleet) -> planning.Plan:
         """Plan, and keep both."""
-        found = await self._planner(snapshot)
-        self.fleet, self.plan = snapshot, found
-        return found
+        plan = await self._planner(snapshot)
+        self.fleet, self.plan = snapshot, plan
+        return plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,7 +235,7 @@ def alternatives(
 
     """
     there = tuple(item for item in variant.profiles if item.accelerator == accelerator)
-    found = [Alternative(label="as it is", variant=variant, targets=targets)]
+    changes = [Alternative(label="as it is", variant=variant, targets=targets)]
     for count, label in ((replicas - 1, "one replica fewer"), (replicas + 1, "one replica more")):
         if count >= 1 and there:
             bound = replace(
@@ -246,11 +246,13 @@ def alternatives(
                 max_replicas=count,
                 load=replace(variant.load, in_flight=0.0),
             )
-            found.append(Alternative(label=label, variant=bound, targets=targets, pinned=True))
+            changes.append(Alternative(label=label, variant=bound, targets=targets, pinned=True))
     for share, label in ((0.8, "20 % less load"), (1.2, "20 % more load")):
         rate = variant.load.arrival_rate_rps * share
         load = replace(variant.load, arrival_rate_rps=rate)
-        found.append(Alternative(label=label, variant=replace(variant, load=load), targets=targets))
+        changes.append(
+            Alternative(label=label, variant=replace(variant, load=load), targets=targets)
+        )
     for name, title, unit in (
         ("ttft_ms", "TTFT", "ms"),
         ("itl_ms", "ITL", "ms"),
@@ -261,8 +263,8 @@ def alternatives(
             for share in (0.8, 1.25):
                 other = replace(targets, **{name: value * share})
                 label = f"{title} target {value * share:.4g} {unit} instead of {value:.4g}"
-                found.append(Alternative(label=label, variant=variant, targets=other))
-    return found
+                changes.append(Alternative(label=label, variant=variant, targets=other))
+    return changes
 
 
 def of_alternatives(known: fleet.Fleet, some: Sequence[Alternative]) -> fleet.Fleet:
@@ -294,7 +296,7 @@ def curve(variant: fleet.Variant, accelerator: str, largest_rps: float) -> list[
     Without targets, so that the model says what latencies become beyond them.
     """
     profiles = tuple(item for item in variant.profiles if item.accelerator == accelerator)
-    found = []
+    points = []
     for place in range(CURVE_POINTS):
         rate = largest_rps * CURVE_REACH * (place + 1) / CURVE_POINTS
         one = replace(
@@ -305,5 +307,5 @@ def curve(variant: fleet.Variant, accelerator: str, largest_rps: float) -> list[
             max_replicas=1,
             load=replace(variant.load, arrival_rate_rps=rate, in_flight=0.0, ordered=0),
         )
-        found.append(Alternative(label=f"{rate}", variant=one, targets=fleet.Targets()))
-    return found
+        points.append(Alternative(label=f"{rate}", variant=one, targets=fleet.Targets()))
+    return points

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapter.clock import Clock
+from adapter.collector.past.reader import PastReader
 from adapter.controller.loop import ControlLoop
 from adapter.controller.state import VariantState
 from adapter.diagnostics import explain
@@ -34,6 +35,7 @@ class Source:
         problem: Why the last cycles failed as a whole; None while they do not.
         capacity: Devices by type; None: unlimited.
         time: Unix time in seconds.
+        past: Reads the past from Prometheus; None reads none.
 
     """
 
@@ -44,6 +46,7 @@ class Source:
     problem: Callable[[], str | None]
     capacity: Callable[[], Mapping[str, int] | None]
     time: Callable[[], float]
+    past: PastReader | None = None
 
 
 def of_loop(loop: ControlLoop, clock: Clock, leader: Callable[[], str]) -> Source:
@@ -56,6 +59,7 @@ def of_loop(loop: ControlLoop, clock: Clock, leader: Callable[[], str]) -> Sourc
         problem=lambda: loop.problem,
         capacity=lambda: loop.inputs.capacity,
         time=clock.time,
+        past=loop.collector.past,
     )
 
 
@@ -124,9 +128,9 @@ class Snapshots:
 
     async def record(self) -> None:
         """Add the present state to the history."""
-        found = await self.current()
+        snapshot = await self.current()
         pieces = Pieces(self._budget)
-        self.history.record(self._source.time(), found.rows)
+        self.history.record(self._source.time(), snapshot.rows)
         pieces.end()
 
     def _changed(self, last: Snapshot) -> bool:
@@ -144,18 +148,18 @@ class Snapshots:
     async def _make(self) -> Snapshot:
         source, pieces = self._source, Pieces(self._budget)
         states, refused, now = dict(source.states()), source.refused(), source.time()
-        found = []
+        variant_rows = []
         for state in states.values():
-            found.append(rows.of_document(explain.of_state(state, now=now)))
+            variant_rows.append(rows.of_document(explain.of_state(state, now=now)))
             await pieces.breathe()
-        found += [rows.of_document(explain.of_refusal(item)) for item in refused]
+        variant_rows += [rows.of_document(explain.of_refusal(item)) for item in refused]
         pieces.end()
         return Snapshot(
             number=1 if self._last is None else self._last.number + 1,
             at=now,
             states=states,
             refused={item.key: item for item in refused},
-            rows=tuple(found),
+            rows=tuple(variant_rows),
             leading=source.leading(),
             leader=source.leader(),
             problem=source.problem(),

@@ -30,7 +30,7 @@ BURST, PER_SECOND = 6.0, 0.5
 IDLE_SECONDS = 120.0
 """Seconds without a request after which the worker process ends."""
 
-KEPT = 64
+MOST_ANALYSES = 64
 """Variants whose alternatives are kept."""
 
 
@@ -111,7 +111,7 @@ class Workshop:
         self._waiting = 0
         self._tokens, self._filled_at = BURST, now()
         self._used_at = now()
-        self._kept: dict[str, tuple[planning.Plan, Analysis]] = {}
+        self._analyses: dict[str, tuple[planning.Plan, Analysis]] = {}
 
     @property
     def fleet(self) -> fleets.Fleet | None:
@@ -142,20 +142,20 @@ class Workshop:
             raise errors.InputError(
                 "this process has made no plan yet; only the leader plans, once per interval"
             )
-        kept = self._kept.get(key)
-        if kept is not None and kept[0] is plan:
-            return kept[1]
+        earlier = self._analyses.get(key)
+        if earlier is not None and earlier[0] is plan:
+            return earlier[1]
         variant = next((item for item in known.variants if item.name == key), None)
         decision = plan.decisions.get(key)
         if variant is None or decision is None:
             why = plan.set_aside.get(key, "without a profile the saturation rule decides")
             raise errors.InputError(f"the last plan has no model of this variant: {why}")
-        found = await self._analyze(known, variant, decision)
-        self._kept.pop(key, None)
-        while len(self._kept) >= KEPT:
-            self._kept.pop(next(iter(self._kept)))
-        self._kept[key] = (plan, found)
-        return found
+        analysis = await self._analyze(known, variant, decision)
+        self._analyses.pop(key, None)
+        while len(self._analyses) >= MOST_ANALYSES:
+            self._analyses.pop(next(iter(self._analyses)))
+        self._analyses[key] = (plan, analysis)
+        return analysis
 
     async def _analyze(
         self, known: fleets.Fleet, variant: fleets.Variant, decision: planning.Decision

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from analyzer.engine.nodes import at_nodes
 from analyzer.errors import InvalidParameterError
 from analyzer.replicas import BoolArray, FloatArray, same_length
 from analyzer.step_times import EngineLimits, Lengths, StepTimes
@@ -47,7 +48,8 @@ LONG_PROMPTS = 2.85
 where a longest prompt cuts it."""
 
 BLOCK_TOKENS = 16
-_NODES, NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
+NODES, NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
+NODES = NODES[:, None]
 NODE_WEIGHTS = NODE_WEIGHTS / NODE_WEIGHTS.sum()
 MAX_SEQS_LIMIT = 2**16
 LARGEST = 1e9
@@ -96,6 +98,9 @@ _BOUNDS = {
 _LEAST = np.array([_BOUNDS.get(name, (0.0, LARGEST))[0] for name in COLUMNS])[:, None]
 _MOST = np.array([_BOUNDS.get(name, (0.0, LARGEST))[1] for name in COLUMNS])[:, None]
 """Columns that lie between these, as nearly all do, need no closer look at their own range."""
+
+
+_RANGES = tuple((name, _BOUNDS.get(name, (0.0, LARGEST))) for name in COLUMNS)
 
 
 class Engines:
@@ -267,15 +272,19 @@ class Engines:
         """The replicas of those rows."""
         part = Engines.__new__(Engines)
         for name, values in vars(self).items():
-            setattr(part, name, values[rows])
+            setattr(part, name, values[..., rows])
         return part
 
 
 def _length_nodes(mean: FloatArray, cv: FloatArray) -> FloatArray:
-    """Decode steps of answers at the Gauss-Hermite nodes of a log-normal distribution, shape (M, 5)."""
-    spread = np.log1p(cv * cv)[:, None]
-    lengths = mean[:, None] * np.exp(np.sqrt(spread) * _NODES - spread / 2.0)
-    return np.asarray(np.maximum(lengths, 1.0))
+    """Decode steps of answers at the Gauss-Hermite nodes of a log-normal distribution, shape (5, M)."""
+    spread = np.log1p(cv * cv)
+
+    def length(node: FloatArray) -> FloatArray:
+        lengths = mean * np.exp(np.sqrt(spread) * node - spread / 2.0)
+        return np.asarray(np.maximum(lengths, 1.0))
+
+    return at_nodes(length, NODES)
 
 
 def _column(name: str, value: ArrayLike) -> FloatArray:
@@ -286,6 +295,21 @@ def _column(name: str, value: ArrayLike) -> FloatArray:
     if column.ndim != 1:
         raise InvalidParameterError(name, f"has shape {column.shape}, must have one dimension")
     return column
+
+
+def within_bounds(values: Sequence[float]) -> dict[str, float] | None:
+    """Parameters of one engine by name, in the order of `COLUMNS`; None where `problems` may have some."""
+    try:
+        given = dict(zip(COLUMNS, map(float, values), strict=True))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    if not all(least <= given[name] <= most for name, (least, most) in _RANGES) or given[
+        "max_num_seqs"
+    ] != np.floor(given["max_num_seqs"]):
+        return None
+    request = given["input_tokens"] + given["cached_tokens"] + given["output_tokens"]
+    good = given["max_num_batched_tokens"] > given["max_num_seqs"] and given["kv_tokens"] >= request
+    return given if good else None
 
 
 def problems(columns: Mapping[str, FloatArray]) -> dict[int, InvalidParameterError]:

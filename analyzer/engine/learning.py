@@ -13,7 +13,8 @@ tells prefill from the rest, which ITL at one pair of lengths cannot; windows at
 slope. Step times start from one of three seeds: a profile that was measured, an estimate (of a catalog) with
 its expected error, or the wide prior of an unknown model. Learned times are usable once they have predicted
 the ITL of windows to come within `USABLE_ERROR` and the batch has varied; an estimate is so once it has
-predicted one window, because it tells base from slope itself.
+predicted one window, because it tells base from slope itself. Under a load that stays the same learned times
+are `local`: they hold at that batch and near it, whatever the shares of base and slope are, and no farther.
 
 Pure functions: state in, state out. Units: ms, requests per second, tokens.
 """
@@ -60,8 +61,17 @@ what sizes for it."""
 USABLE_VARIATION = 1.4
 """Factor between the smallest and the largest batch from which learned times are used."""
 
+SEEN_BATCHES = 2.0
+"""Step times that were learned from a batch that varied are used up to that many times the largest one."""
+
 WARM_UP = 5
 """Accepted observations before step times are used."""
+
+LOCAL_WINDOWS = 2 * WARM_UP
+"""Accepted observations of one load before learned times are used near it."""
+
+NEAR = 1.25
+"""Factor up to which a batch is near the largest one that was seen: its ITL is at most that times as long."""
 
 CONFIRMED = 1
 """Accepted observations before an estimate is used."""
@@ -187,7 +197,22 @@ class State:
     def usable(self) -> bool:
         """Whether the observations, with the seed where it is an estimate, are enough to plan with."""
         confirmed = self.accepted >= CONFIRMED and self._right
-        return self.proven or (self.error > 0 and confirmed)
+        return self.proven or (self.error > 0 and confirmed) or self.local
+
+    @property
+    def local(self) -> bool:
+        """Whether step times of an unknown model are only known near the one load that was seen."""
+        unknown = self.learned and self.error == 0 and self.largest_batch > 0
+        return unknown and self.accepted >= LOCAL_WINDOWS and self._right and not self.proven
+
+    @property
+    def most_requests(self) -> float:
+        """Requests in a batch up to which it is known to hold; infinite of a profile or an estimate."""
+        if not self.learned or self.error > 0:
+            return math.inf
+        # That near is a mean: three standard deviations more were seen.
+        near = NEAR * self.largest_batch if self.local else math.inf
+        return min(near + 3.0 * math.sqrt(near), SEEN_BATCHES * self.largest_batch)
 
     @property
     def _right(self) -> bool:

@@ -27,7 +27,7 @@ _FEW = 256
 _RESCALED = 32
 """States after which weights are scaled to a sum of 1: products of more could leave the range of floats."""
 
-_LARGEST = 1e280
+LARGEST = 1e280
 """Largest weight whose sums, with squares of numbers, stay in the range of floats."""
 
 _SMALLEST = 1e-280
@@ -98,7 +98,7 @@ def _table(chain: _Chain) -> _Sums:
     if root.any():
         ratio[:, 1:] += root[:, None] / np.sqrt(states)
     ratio *= counts <= last[:, None]
-    weights = _products(ratio)
+    weights = products(ratio)
     rows = np.arange(base.size)
     ends = last.astype(np.intp)
     full = weights[rows, ends] * final
@@ -106,11 +106,11 @@ def _table(chain: _Chain) -> _Sums:
     return full, weights.sum(axis=1), weights @ counts, weights @ (counts * counts)
 
 
-def _products(ratio: FloatArray) -> FloatArray:
-    """Products along each row, divided by a number of its own where they leave the range of floats."""
+def products(ratio: FloatArray) -> FloatArray:
+    """Products along each row, (M, N), divided by a number of its own where they overflow."""
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         weights = np.cumprod(ratio, axis=1)
-        beyond = np.flatnonzero(~(weights.max(axis=1) < _LARGEST))
+        beyond = np.flatnonzero(~(weights.max(axis=1) < LARGEST))
         if beyond.size:
             logs = np.cumsum(np.log(ratio[beyond]), axis=1)
             weights[beyond] = np.exp(logs - logs.max(axis=1)[:, None])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from analyzer.engine import state as engine_state
 from analyzer.engine.columns import Engines
 from analyzer.engine.percentiles import latency, means
-from analyzer.replicas import FloatArray
+from analyzer.replicas import BoolArray, FloatArray
 
 KV_HEADROOM = 0.02
 KV_TAIL_HEADROOM = 0.05
@@ -31,9 +31,11 @@ MISS_RESERVE = 0.2
 """CALIBRATED: share of the allowed misses of a percentile that is kept free, where that is the smaller
 distance: near a cliff a little of the rate is all of the misses."""
 
+_AIM = math.log1p(-MISS_RESERVE)
+
 Binding = Literal["ttft", "itl", "tps", "kv", "stability"]
 BINDINGS: tuple[Binding, ...] = ("ttft", "itl", "tps", "kv", "stability")
-_TTFT, _ITL, TPS, _KV, STABILITY = range(5)
+_TTFT, _ITL, TPS, KV, STABILITY = range(5)
 _STEPS = 11
 _SECTIONS = 160
 _SHARES = (np.arange(_SECTIONS) / _SECTIONS)[:, None]
@@ -43,13 +45,13 @@ _FEW = 4
 _NEAR = 5e-4
 """Logarithm of that, and relative distance of two rates, that is near enough."""
 
-_FAR = 4.0
+FAR = 4.0
 """Largest logarithm of latency over target, or of misses over those allowed, that a search looks at."""
 
 _ROWS = 2**12
 """Rows that are worked on together: their columns fit in the processor's cache."""
 
-_IDLE = 1e-4
+IDLE = 1e-4
 
 
 class Search:
@@ -70,7 +72,7 @@ class Search:
         high = 1000.0 * np.minimum(
             engines.full_rate, 1.0 / (engines.prefill_ms * engines.input_tokens)
         )
-        low = high * _IDLE
+        low = high * IDLE
         search = self._sections if low.size <= _FEW else self._secants
         rate, binding, lost = search(low, high, headroom)
         best = self._best(lost, binding)
@@ -92,14 +94,14 @@ class Search:
         search = self if rows.size == 1 else self.rows(np.tile(rows, _SECTIONS))
         tested = search.over(rates.ravel())
         over, reasons = (part.reshape(rates.shape) for part in tested)
-        over = np.vstack([over, np.full(rows.size, _FAR)])
+        over = np.vstack([over, np.full(rows.size, FAR)])
         held = (over > 0.0).argmax(axis=0)
         reason = reasons[np.minimum(held, _SECTIONS - 1), rows]
         reason = np.where(held < _SECTIONS, reason, self._limit())
         before = np.maximum(held - 1, 0)
         below, above = over[before, rows], over[held, rows]
         # Where the replica no longer keeps up, the lower end is right.
-        part = np.where(above < _FAR, -below / np.maximum(above - below, 1e-12), 0.0)
+        part = np.where(above < FAR, -below / np.maximum(above - below, 1e-12), 0.0)
         rate = rates[before, rows] + (high - low) / _SECTIONS * np.clip(part, 0.0, 1.0)
         reserve = self._reserve(headroom, reason)
         less, aims = np.zeros(rows.size), rate * (1.0 - reserve)
@@ -113,7 +115,7 @@ class Search:
         """The same by secants that keep the root between their ends (Illinois), and by halves at times."""
         below, first = self.over(low)
         lost = below > 0.0
-        above = np.full(low.size, _FAR)
+        above = np.full(low.size, FAR)
         reason = np.where(lost, first, self._limit())
         rows, search = np.flatnonzero(~lost), self.rows(~lost)
         for step in range(_STEPS):
@@ -142,7 +144,7 @@ class Search:
 
     def _limit(self) -> NDArray[np.int64]:
         """What ends the rates that are looked at, shape (M,)."""
-        return np.where(self._engines.kv_binds, _KV, STABILITY)
+        return np.where(self._engines.kv_binds, KV, STABILITY)
 
     def rows(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Search:
         """The same search for those rows."""
@@ -152,21 +154,17 @@ class Search:
 
     def _reserve(self, headroom: FloatArray, reason: NDArray[np.int64]) -> FloatArray:
         """Share of the rates that is kept free at most."""
-        more = np.where(self._mean, KV_HEADROOM, KV_TAIL_HEADROOM)
-        more = np.where(reason == _KV, more, 0.0)
-        return np.where(headroom > 0.0, np.minimum(headroom + more, 0.999), 0.0)
+        return reserve(self._mean, headroom, reason)
 
     def _with_reserve(
         self, rate: FloatArray, reserve: FloatArray, over: FloatArray, reason: NDArray[np.int64]
     ) -> FloatArray:
         """The rates less what is kept free; `over` is what is missed without all of `reserve`."""
-        aim = math.log1p(-MISS_RESERVE)
-        near = np.minimum(aim / np.minimum(over, aim), 1.0)
-        relieved = (self._share >= STRICT) | ~(self._mean | (reason == _KV))
-        return rate * (1.0 - np.where(relieved, reserve * near, reserve))
+        strict = self._share >= STRICT
+        return rate * (1.0 - reserve * reserve_used(self._mean, strict, over, reason))
 
     def over(self, rate_rps: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:
-        """Logarithm of what is missed the most, within `_FAR`, and its index in `BINDINGS`; shape (M,).
+        """Logarithm of what is missed the most, within `FAR`, and its index in `BINDINGS`; shape (M,).
 
         Means: latency over target; percentiles: share of misses over those allowed.
         """
@@ -184,20 +182,14 @@ class Search:
             late, slow = times.ttft_exceeds(self._ttft), times.itl_exceeds(self._itl)
             ttft = np.where(self._mean, ttft, late / allowed)
             itl = np.where(self._mean, itl, slow / allowed)
-        worst = np.log(np.maximum(np.maximum(ttft, itl), 1e-9))
-        reason = np.where(itl > 1.0, _ITL, np.where(ttft > 1.0, _TTFT, STABILITY))
-        reason = np.where(state.stable | (itl > 1.0), reason, STABILITY)
-        full = (state.slot_waits > 0.02) | (reason == STABILITY)
-        reason = np.where(full & self._engines.kv_binds & (reason != _ITL), _KV, reason)
-        over = np.where(state.stable, np.clip(worst, -_FAR, _FAR), _FAR)
-        return over, reason
+        return excess(self._engines, state, ttft, itl)
 
     def _best(self, lost: NDArray[np.bool_], binding: NDArray[np.int64]) -> FloatArray:
         best = np.full(lost.size, np.nan)
         rows = np.flatnonzero(lost)
         if rows.size:
             engines = self._engines.take(rows)
-            rate = _IDLE * 1000.0 * engines.full_rate
+            rate = IDLE * 1000.0 * engines.full_rate
             state = engine_state.at_rate(engines, rate)
             times, (first, token) = latency(engines, state), means(engines, state)
             share = np.where(self._mean[rows], 0.5, self._share[rows])
@@ -205,6 +197,34 @@ class Search:
             itl = np.where(self._mean[rows], token, times.itl_quantile(share))
             best[rows] = np.where(binding[rows] == _ITL, itl, ttft)
         return best
+
+
+def excess(
+    engines: Engines, state: engine_state.State, ttft: FloatArray, itl: FloatArray
+) -> tuple[FloatArray, NDArray[np.int64]]:
+    """As `Search.over`, of the worst of what is missed of TTFT and ITL, each over what may be."""
+    worst = np.log(np.maximum(np.maximum(ttft, itl), 1e-9))
+    reason = np.where(itl > 1.0, _ITL, np.where(ttft > 1.0, _TTFT, STABILITY))
+    reason = np.where(state.stable | (itl > 1.0), reason, STABILITY)
+    full = (state.slot_waits > 0.02) | (reason == STABILITY)
+    reason = np.where(full & engines.kv_binds & (reason != _ITL), KV, reason)
+    return np.where(state.stable, np.clip(worst, -FAR, FAR), FAR), reason
+
+
+def reserve(mean: BoolArray, headroom: FloatArray, reason: NDArray[np.int64]) -> FloatArray:
+    """Share of the rates that is kept free at most, shape (M,)."""
+    more = np.where(mean, KV_HEADROOM, KV_TAIL_HEADROOM)
+    more = np.where(reason == KV, more, 0.0)
+    return np.where(headroom > 0.0, np.minimum(headroom + more, 0.999), 0.0)
+
+
+def reserve_used(
+    mean: BoolArray, strict: BoolArray, over: FloatArray, reason: NDArray[np.int64]
+) -> FloatArray:
+    """Part of `reserve` that is kept free, (M,); `over` is what is missed where all of it is."""
+    near = np.minimum(_AIM / np.minimum(over, _AIM), 1.0)
+    relieved = strict | (np.logical_not(mean) & (reason != KV))
+    return np.where(relieved, near, 1.0)
 
 
 def parts(engines: Engines) -> Iterator[NDArray[np.intp]]:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from analyzer import errors
+from analyzer.engine import single
 from analyzer.engine import state as engine_state
 from analyzer.engine.columns import Engine, Engines
 from analyzer.engine.percentiles import latency, means
@@ -147,7 +148,13 @@ def size_engine(
     percentile: float | None = None,
     headroom: float = HEADROOM,
 ) -> EngineCapacity:
-    """Largest rate of one replica; None: no such target, the mean. See `size_engines`."""
+    """Largest rate of one replica; None: no such target, the mean. See `size_engines`.
+
+    Searched without arrays of rows, which is several times faster.
+    """
+    capacity = _alone(engine, (ttft_ms, itl_ms, tps), percentile, headroom)
+    if capacity is not None:
+        return capacity
     with errors.alone():
         return size_engines(
             Engines.of([engine]),
@@ -157,6 +164,35 @@ def size_engine(
             percentile=math.nan if percentile is None else percentile,
             headroom=headroom,
         )[0]
+
+
+def _alone(
+    engine: Engine,
+    targets: tuple[float | None, float | None, float | None],
+    percentile: float | None,
+    headroom: float,
+) -> EngineCapacity | None:
+    """The same on floats; None where arrays have to answer, or to say what is wrong."""
+    ttft_ms, itl_ms, tps = targets
+    good = all(number is None or 0.0 < number < math.inf for number in targets)
+    if not (good and 0.0 <= headroom < 1.0 and (percentile is None or 0.0 < percentile < 1.0)):
+        return None
+    bounds = single.Targets(
+        ttft_ms=math.inf if ttft_ms is None else ttft_ms,
+        itl_ms=math.inf if itl_ms is None else itl_ms,
+        percentile=percentile,
+    )
+    held = single.largest(engine, bounds, headroom)
+    if held is None:
+        return None
+    reason = TPS if held.reason == STABILITY and tps is not None else held.reason
+    return EngineCapacity(
+        rate_rps=held.rate_rps,
+        binding=BINDINGS[reason],
+        kv_bound_batch=held.kv_batch if math.isfinite(held.kv_batch) else None,
+        max_batch=int(held.max_batch),
+        best_ms=math.nan,
+    )
 
 
 def size_engines(

@@ -241,7 +241,7 @@ def _work(
     first, square, cube = engines.input_tokens, engines.square_input, engines.cube_input
     spread = engines.input_spread
     at = (np.log(first / np.maximum(phase, 1e-9)) - spread**2 / 2.0) / spread
-    n0, n1, n2, n3 = _below(at + _MOMENTS * spread)
+    n0, n1, n2, n3 = below_each(at, spread)
     less = phase * n0
     first_beyond = first * n1
     one = first_beyond - less
@@ -261,7 +261,12 @@ def _work(
     )
 
 
-def _below(score: FloatArray) -> FloatArray:
+def below_each(at: FloatArray, spread: FloatArray) -> FloatArray:
+    """Shares of a normal distribution below `at` and one, two and three times `spread` more; shape (4, M)."""
+    return below(at + _MOMENTS * spread)
+
+
+def below(score: FloatArray) -> FloatArray:
     """Share of a normal distribution below the score, within 1e-7 (Abramowitz and Stegun, 26.2.17).
 
     SciPy's takes long to load, and means do without it.

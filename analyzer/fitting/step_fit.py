@@ -47,6 +47,9 @@ _BENDS_FROM = 4
 """Rows from which on the term in sqrt(n) is fitted."""
 _PROMPT_COSTS = 0.8
 """The term of a prompt whatever its length must lower the error at least to this share."""
+_PROMPT_SHOWS = 0.005
+"""It must also lower the error by this share of ITL: below that it explains the deviations of closed loops
+from the form, and takes from the terms that it resembles."""
 _SPREAD = 0.25
 """Standard deviation of logarithms up to which saturated rows agree on a bound."""
 _FOLLOWS = 0.07
@@ -268,7 +271,8 @@ def _regress(rows: BenchmarkRows) -> tuple[Regression, list[int]]:
     if _PREFILL not in plain or _PROMPT not in more or rows.size <= len(more):
         return fitted, plain
     other = robust(design[:, more], rows.itl_ms, _SPREADS[more])
-    return (other, more) if other.error < _PROMPT_COSTS * fitted.error else (fitted, plain)
+    enough = min(_PROMPT_COSTS * fitted.error, fitted.error - _PROMPT_SHOWS)
+    return (other, more) if other.error < enough else (fitted, plain)
 
 
 def _separated(

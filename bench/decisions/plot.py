@@ -30,22 +30,22 @@ def _one(axes: Any, item: Done) -> None:
     ink, muted, grid, ours, rivals = (
         report.COLORS[name][0] for name in ("ink", "muted", "grid", "own0", "own1")
     )
-    found = curves.frontier(item.comparison.results)
+    frontier = curves.frontier(item.comparison.results)
     axes.set_yscale("symlog", linthresh=1e-3, linscale=0.5)
     axes.set_ylim(0.5, -2e-4)
     axes.set_yticks(list(_TICKS), list(_TICKS.values()))
     axes.minorticks_off()
     axes.axhspan(1 - tables.GOAL, -2e-4, color=grid, alpha=0.6, linewidth=0)
     axes.grid(color=grid, linewidth=0.6)
-    for points in found.rivals.values():
+    for points in frontier.rivals.values():
         _line(axes, points, ".-", color=muted, linewidth=0.6, markersize=3, alpha=0.6)
-    _line(axes, found.best, "-", color=rivals, linewidth=1.4, label="rivals' frontier")
-    _line(axes, found.ours, "o-", color=ours, markersize=4, linewidth=1.6, label="ours")
+    _line(axes, frontier.best, "-", color=rivals, linewidth=1.4, label="rivals' frontier")
+    _line(axes, frontier.ours, "o-", color=ours, markersize=4, linewidth=1.6, label="ours")
     bound = item.comparison.bound
     if bound is not None:
         at = [bound.gpu_hours], [1 - bound.within]
         axes.plot(*at, "D", color=ink, markersize=4, label="clairvoyant")
-    right = 2.2 * max(p.gpu_hours for p in found.ours)
+    right = 2.2 * max(p.gpu_hours for p in frontier.ours)
     axes.set_xlim(0, right)
     axes.set_title(item.case.name, loc="left", color=ink, fontsize=8)
     axes.set_xlabel("GPU-hours", color=muted, fontsize=8)

@@ -158,7 +158,7 @@ def cases(folder: Path | None, *, quick: bool) -> list[Case]:
 
 def public(folder: Path | None, *, quick: bool) -> list[Case]:
     """Every trace of the folder with each start-up time."""
-    found = []
+    cases = []
     for name, path in trace_folder.entries(folder).items() if folder else ():
         trace = trace_files.read(path)
         for startup in STARTUPS[1:2] if quick else STARTUPS:
@@ -168,15 +168,15 @@ def public(folder: Path | None, *, quick: bool) -> list[Case]:
             part = _scaled(made, part, 3.0 if quick else MEAN_REPLICAS)
             policies = QUICK_FRONTIER if quick else FRONTIER
             sized = _begin_with(made, part)
-            found.append(
+            cases.append(
                 _case("public", f"{name}, start-up {startup} s", sized, part, policies, PERCENTILES)
             )
-    return found
+    return cases
 
 
 def stationary(*, quick: bool) -> list[Case]:
     """Constant Poisson rates, targets for p99."""
-    found = []
+    cases = []
     for rate in (3000,) if quick else (1500, 3000, 6000):
         for seed in SEEDS[:1] if quick else SEEDS:
             made = model_on(H100, slo={"ttft": 1000, "itl": 40}, startup=60)
@@ -188,7 +188,7 @@ def stationary(*, quick: bool) -> list[Case]:
                 "seed": seed,
             }
             trace = traces.generate(spec)
-            found.append(
+            cases.append(
                 _case(
                     "stationary",
                     f"{rate} a minute, seed {seed}",
@@ -197,7 +197,7 @@ def stationary(*, quick: bool) -> list[Case]:
                     ("ours",),
                 )
             )
-    return found
+    return cases
 
 
 def wrong_models(*, quick: bool) -> list[Case]:
@@ -208,7 +208,7 @@ def wrong_models(*, quick: bool) -> list[Case]:
             "period_seconds": duration, "noise": 0.1, "tokens": CHAT, "seed": SEEDS[0]}  # fmt: skip
     trace = traces.generate(spec)
     sized = _begin_with(made, trace)
-    found = [
+    cases = [
         _case(
             "drift",
             "input/output doubles from 10 to 30 min",
@@ -220,7 +220,7 @@ def wrong_models(*, quick: bool) -> list[Case]:
     for factor in (0.7,) if quick else (0.7, 1.3):
         steps = {key: factor * value for key, value in H100["stepMs"].items()}
         profile = {"stepParms": steps}
-        found.append(
+        cases.append(
             _case(
                 "wrong",
                 f"all parameters x {factor:g}",
@@ -229,8 +229,8 @@ def wrong_models(*, quick: bool) -> list[Case]:
                 ("ours", *TUNED),
             )
         )
-    found.append(_case("none", "no profile", _planned_with(sized, "none"), trace, ("ours", *TUNED)))
-    return found
+    cases.append(_case("none", "no profile", _planned_with(sized, "none"), trace, ("ours", *TUNED)))
+    return cases
 
 
 def generated(*, quick: bool) -> list[Case]:
@@ -238,13 +238,13 @@ def generated(*, quick: bool) -> list[Case]:
     made = scenario.read(PROFILE_SCENARIO).model_copy(update={"warm_up": WARM_UP_SECONDS})
     names = ("poisson", "mmpp", "step-3x", "flash-crowd") if quick else tuple(SUITE)
     policies = ("ours", "in-flight@5", "kpa@5", "clairvoyant")
-    found = []
+    cases = []
     for name in names:
         for seed in SEEDS[:1] if quick else SEEDS:
             spec = {**SUITE[name], "seed": seed, "tokens": SMALL, "name": f"{name}, seed {seed}"}
             given = OfferedTraffic(trace=traces.generate(spec), steps=tuple(scenario.steps(spec)))
             model = made.models[0].model
-            found.append(
+            cases.append(
                 Case(
                     group="suite",
                     name=f"{name} {seed}",
@@ -253,12 +253,12 @@ def generated(*, quick: bool) -> list[Case]:
                     policies=policies,
                 )
             )
-    return found
+    return cases
 
 
 def llm_d(*, quick: bool) -> list[Case]:
     """llm-d's published ramp: 4000 and 1000 tokens, 3 to 8 replicas, start-up 117 s."""
-    found = []
+    cases = []
     for seed in RAMP_SEEDS[:1] if quick else RAMP_SEEDS:
         made = model_on(
             QWEN_TP2, slo={"ttft": 3000, "itl": 100}, startup=117, devices=2, replicas=3, minReplicas=3,
@@ -273,10 +273,10 @@ def llm_d(*, quick: bool) -> list[Case]:
         }
         policies = ("ours", "slo-aware", "in-flight@40")
         unwarmed = made.model_copy(update={"warm_up": 0.0})
-        found.append(
+        cases.append(
             _case("llm-d", f"ramp, seed {seed}", unwarmed, traces.generate(spec), policies)
         )
-    return found
+    return cases
 
 
 def measure(todo: Sequence[Case], *, jobs: int | None, out: Path | None) -> list[Done]:

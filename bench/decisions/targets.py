@@ -40,21 +40,21 @@ class Target:
 
 def targets(done: Sequence[Done]) -> list[Target]:
     """Every target with what was measured."""
-    found: list[Target] = []
+    measured: list[Target] = []
     for group, measure in (
         ("public", _public), ("stationary", _stationary), ("drift", _drift), ("wrong", _wrong),
         ("none", _none), ("suite", _suite), ("llm-d", _llm_d),
     ):  # fmt: skip
         members = [item for item in done if item.case.group == group]
         if members:
-            found += measure(members)
-    return found
+            measured += measure(members)
+    return measured
 
 
 def plain_point(item: Done) -> Beside:
     """The default setting of ours beside the rivals."""
-    found = curves.frontier(item.comparison.results).beside
-    return next(beside for beside in found if beside.point.policy == OURS)
+    comparisons = curves.frontier(item.comparison.results).beside
+    return next(beside for beside in comparisons if beside.point.policy == OURS)
 
 
 def points(share: float) -> str:
@@ -135,24 +135,24 @@ def _wrong(done: Sequence[Done]) -> list[Target]:
 
 
 def _none(done: Sequence[Done]) -> list[Target]:
-    found = []
+    drifts = []
     for item in done:
         first, rest = _split(item, 1200.0)
-        found.append(
+        drifts.append(
             Target(
                 text="no profile: at most 3 points lost in the first 20 minutes, none after",
                 measured=f"{tables.percent(first)} in the first 20 minutes, {tables.percent(rest)} after",
                 met=first >= 0.96 and rest >= 0.99,
             )
         )
-    return found
+    return drifts
 
 
 def _split(item: Done, at: float) -> tuple[float, float]:
     """Shares of 15 s samples, weighed by their arrivals, whose p95 latencies are within: before and after."""
     result = item.of(OURS)
     model = item.case.scenario.models[0]
-    found = []
+    shares = []
     for before in (True, False):
         good = all_requests = 0.0
         for curve in result.curves.values():
@@ -163,8 +163,8 @@ def _split(item: Done, at: float) -> tuple[float, float]:
                 bad = (curve.ttft_p95_ms > model.slo.ttft) | (curve.itl_p95_ms > model.slo.itl)
             good += float(np.sum(weight[chosen & ~bad]))
             all_requests += float(np.sum(weight[chosen]))
-        found.append(good / all_requests if all_requests else 1.0)
-    return found[0], found[1]
+        shares.append(good / all_requests if all_requests else 1.0)
+    return shares[0], shares[1]
 
 
 def _suite(done: Sequence[Done]) -> list[Target]:

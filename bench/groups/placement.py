@@ -82,8 +82,8 @@ def fleet(groups: int, variants: int, share: float) -> Problem:
 def timed(problem: Problem, solver: SolverName) -> tuple[Solution, float]:
     """The plan and the CPU seconds."""
     start = time.process_time()
-    found = solve.solve(problem, solver)
-    return found, time.process_time() - start
+    solution = solve.solve(problem, solver)
+    return solution, time.process_time() - start
 
 
 def times() -> None:

@@ -73,11 +73,11 @@ class Program:
 
     def children(self) -> list[int]:
         """Ids of its child processes."""
-        found = []
+        process_ids = []
         for task in Path(f"/proc/{self.process.pid}/task").iterdir():
             with contextlib.suppress(OSError):
-                found += [int(item) for item in (task / "children").read_text().split()]
-        return found
+                process_ids += [int(item) for item in (task / "children").read_text().split()]
+        return process_ids
 
     def memory_mib(self) -> float:
         """Resident memory of the server."""
@@ -206,9 +206,9 @@ def resident_mib(process_id: int) -> float:
 
 def free_port() -> int:
     """A port that nothing listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
         return port
 
 

@@ -64,7 +64,7 @@ class Scheduler:
         preempted = self._take_decode_blocks(at_ms)
         decoding = batch.decoding
         budget = self._budget - decoding
-        prefill = prompt_context = 0
+        prefill = prompt_context = begun = 0
         partial = batch.partial
         if partial is not None:
             chunk = min(partial.total_tokens - partial.computed_tokens, budget)
@@ -82,15 +82,15 @@ class Scheduler:
             if self._blocks_to_admit(work, budget) > batch.free_blocks:
                 break
             chunk = self._admit(waiting.popleft(), budget, at_ms)
+            begun += 1
             prefill += self._compute(work, chunk)
             prompt_context += work.computed_tokens
             budget -= chunk
-        times = self.times
-        # The very sum of StepTimes.step_ms, without its call.
-        fixed_ms = times.base_ms + times.per_request_ms * len(batch.running)
-        context = batch.context_tokens + batch.decoding + prompt_context
-        return (
-            fixed_ms + times.per_prefill_token_ms * prefill + times.per_context_token_ms * context
+        return self.times.step_ms(
+            requests=len(batch.running),
+            prefill_tokens=prefill,
+            context_tokens=batch.context_tokens + batch.decoding + prompt_context,
+            prompts=begun,
         )
 
     def _admit(self, work: Work, budget: int, at_ms: float) -> int:

@@ -217,12 +217,12 @@ class Batch:
         ends, steps = self._ends, self.steps
         if not ends or ends[0][0] > steps:
             return []
-        found = []
+        finished = []
         while ends and ends[0][0] <= steps:
             last, _, work = heappop(ends)
             if last == work.last_step:
-                found.append(work)
-        return found
+                finished.append(work)
+        return finished
 
     def steps_within_blocks(self, most: int) -> int:
         """So many of the next `most` steps find their blocks free."""
@@ -252,7 +252,7 @@ class Batch:
         left = self.steps_within_blocks(left)
         requests, context = self.decoding, self.context_tokens
         # The very sum of StepTimes.step_ms, without its call.
-        fixed_ms = times.base_ms + times.per_request_ms * requests
+        fixed_ms = times.requests_ms(requests)
         context_ms = times.per_context_token_ms
         longest_ms, steps = 0.0, 0
         while steps < left and at_ms < arrival_ms:

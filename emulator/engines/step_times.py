@@ -1,10 +1,13 @@
 """How long one step of a continuous-batching engine takes, and what bounds its batch.
 
-A step that serves n requests, computes p prompt tokens and leaves them with c tokens of context takes
+A step that serves n requests, computes p prompt tokens, begins q prompts and leaves its requests with c
+tokens of context takes
 
-    base_ms + per_request_ms * n + per_prefill_token_ms * p + per_context_token_ms * c
+    base_ms + per_request_ms * n + per_sqrt_request_ms * sqrt(n) + per_prefill_token_ms * p
+    + per_context_token_ms * c + per_prompt_ms * q
 
-whatever the traffic is: the coefficients belong to model, accelerator and engine.
+whatever the traffic is: the coefficients belong to model, accelerator and engine. per_sqrt_request_ms is 0
+but for mixtures of experts, per_prompt_ms where it was not measured. A preempted request begins again.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ class StepTimes:
         per_request_ms: added by each request that the step serves.
         per_prefill_token_ms: added by each prompt token that the step computes.
         per_context_token_ms: added by each token of context of the served requests, counted after the step.
+        per_sqrt_request_ms: times the square root of the requests that the step serves.
+        per_prompt_ms: added by each request that the step admits, once whatever the length of its prompt.
 
     """
 
@@ -32,6 +37,8 @@ class StepTimes:
     per_request_ms: float = 0.0
     per_prefill_token_ms: float = 0.0
     per_context_token_ms: float = 0.0
+    per_sqrt_request_ms: float = 0.0
+    per_prompt_ms: float = 0.0
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -41,12 +48,18 @@ class StepTimes:
         if self.base_ms == 0:
             raise ValueError("base_ms: must be > 0, or steps without work would take no time")
 
-    def step_ms(self, *, requests: int, prefill_tokens: int, context_tokens: int) -> float:
-        """Duration of one step in ms."""
+    def requests_ms(self, requests: int) -> float:
+        """Part of a step that does not depend on tokens, for so many requests that it serves."""
+        linear = self.base_ms + self.per_request_ms * requests
+        return linear + self.per_sqrt_request_ms * math.sqrt(requests)
+
+    def step_ms(
+        self, *, requests: int, prefill_tokens: int, context_tokens: int, prompts: int = 0
+    ) -> float:
+        """Duration of one step in ms; `prompts` are those that it begins."""
         # One fixed order of the sum: SchedulerEngine's fast path gives the same bits.
-        fixed = self.base_ms + self.per_request_ms * requests
-        prefill = self.per_prefill_token_ms * prefill_tokens
-        return fixed + prefill + self.per_context_token_ms * context_tokens
+        prompt = self.per_prefill_token_ms * prefill_tokens + self.per_prompt_ms * prompts
+        return self.requests_ms(requests) + prompt + self.per_context_token_ms * context_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

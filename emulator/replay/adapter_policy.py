@@ -21,6 +21,7 @@ from adapter.resources.model_groups import forming
 from adapter.resources.model_groups.membership import Membership
 from adapter.resources.variant import VariantSource
 from adapter.store import DESIRED, TargetStore
+from emulator.hpa_rules import HPAScalingPolicy, ScalingRules
 from emulator.replay.cluster import ReplayCluster, pod_metrics
 from emulator.replay.policies import ScalingPolicy, Timer
 from emulator.replay.replicas.planner import profile_of
@@ -214,6 +215,12 @@ class AdapterPolicy(ScalingPolicy):
         """Settings of manifests/samples/hpa.yaml: the HPA follows the metric; the adapter stabilizes."""
         return self.scenario.hpa.model_copy(
             update={"tolerance": 0.0, "scale_down_stabilization": 0.0}
+        )
+
+    def scale_up(self) -> ScalingRules:
+        """The policy of manifests/samples/hpa.yaml: the whole rise in one sync."""
+        return ScalingRules(
+            policies=(HPAScalingPolicy(type="Pods", value=1000, period_seconds=15),)
         )
 
     def items(self, variant: str) -> list[str]:

@@ -82,22 +82,22 @@ def peak(given: Run, factor: float) -> Callable[[ReplayCluster], Static]:
     most = {
         name: max([number for _, number in entries], default=1) for name, entries in table.items()
     }
-    for model, found in known.items():
+    for model, group_mixes in known.items():
         highest = factor * float(np.max(windowed_rates(given.traffic[model]), initial=0.0))
-        most.update(found.mix(highest, list(found.members)))
+        most.update(group_mixes.mix(highest, list(group_mixes.members)))
     return lambda cluster: Static(cluster, most)
 
 
 def replica_capacity(scenario: Scenario, traffic: Mapping[str, Trace]) -> dict[str, float]:
     """Requests per second, by variant, that one replica serves with mean latencies at their targets."""
-    contents = inputs_of(scenario, percentile=None, profile=truth_of)
+    inputs = inputs_of(scenario, percentile=None, profile=truth_of)
     capacity = {}
-    for source in contents.variants:
+    for source in inputs.variants:
         trace = traffic[source.model]
         plan = planning.plan(
             fleet.Fleet(
-                accelerators=contents.accelerators,
-                service_classes=contents.service_classes,
+                accelerators=inputs.accelerators,
+                service_classes=inputs.service_classes,
                 variants=(
                     fleet.Variant(
                         name=source.name,
@@ -155,10 +155,10 @@ def schedules(
 
 
 def _of_group(
-    given: Run, model: str, factor: float, found: mixes.Mixes
+    given: Run, model: str, factor: float, group_mixes: mixes.Mixes
 ) -> dict[str, list[tuple[float, int]]]:
     """The cheapest timetable of one group that carries its rate."""
-    members = found.members
+    members = group_mixes.members
     rates = factor * windowed_rates(given.traffic[model])
     usable = [
         [name for name, item in members.items() if not _gone(item, index * BIN_SECONDS)]
@@ -169,7 +169,7 @@ def _of_group(
         held = mixes.filled(rates, int(hold / BIN_SECONDS))
         for alone in (None, *members):
             rows = [
-                found.mix(rate, [alone] if alone in names else names)
+                group_mixes.mix(rate, [alone] if alone in names else names)
                 for rate, names in zip(held, usable, strict=True)
             ]
             needed = {name: [row[name] for row in rows] for name in members}

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from emulator.hpa import HorizontalPodAutoscaler
+from emulator.hpa_rules import ScalingRules
 from emulator.replay import THRESHOLDS
 from emulator.replay.cluster import ReplayCluster
 from emulator.replay.replicas.specs import VariantSpec
@@ -69,8 +70,12 @@ class ScalingPolicy(ABC):
         """AverageValue target of the HPA's metric."""
         return "1"
 
+    def scale_up(self) -> ScalingRules | None:
+        """Limits of the HPA's pace upwards; None for Kubernetes' own."""
+        return None
+
     def autoscaler(self, variant: VariantSpec) -> HorizontalPodAutoscaler:
-        """The HPA of a variant; by default without a `behavior` of its own but for the scale-down window."""
+        """The HPA of a variant, from `hpa`, `target` and `scale_up`."""
         settings = self.hpa()
         return HorizontalPodAutoscaler(
             target=self.target(),
@@ -79,6 +84,7 @@ class ScalingPolicy(ABC):
             stabilization_down_seconds=settings.scale_down_stabilization,
             tolerance_up=settings.tolerance,
             tolerance_down=settings.tolerance,
+            scale_up=self.scale_up(),
         )
 
     def desired(self, variant: str) -> float:

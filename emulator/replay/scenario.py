@@ -116,12 +116,12 @@ class Scenario(Part):
     @property
     def groups(self) -> dict[str, tuple[VariantSpec, ...]]:
         """Variants of each model that share its demand, by model: those of one that has several."""
-        found = {
+        by_model = {
             item.model: tuple(variant for variant in self.variants if variant.model == item.model)
             for item in self.models
             if item.group
         }
-        return {model: members for model, members in found.items() if len(members) > 1}
+        return {model: members for model, members in by_model.items() if len(members) > 1}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,7 +244,7 @@ def traffic(
         own_format = trace_format if where is given else None
         try:
             if isinstance(where, Path):
-                where = _found(where, base, folder)
+                where = _existing(where, base, folder)
             trace = selection.of(load(where, format=own_format))
         except (errors.InputError, traces.TraceError) as error:
             raise errors.InputError(f"models.{model.model}.trace: {error}") from error
@@ -260,7 +260,7 @@ def traffic(
     return traffic_by_model
 
 
-def _found(where: Path, base: Path, folder: Path | None) -> Path:
+def _existing(where: Path, base: Path, folder: Path | None) -> Path:
     """The file itself, or the one of that name in the folder of traces."""
     if where.exists():
         return where

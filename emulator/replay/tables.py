@@ -93,14 +93,14 @@ def document(comparison: Comparison, *, curves: bool = False) -> dict[str, Any]:
     }
 
 
-def _frontier(found: Frontier) -> dict[str, Any]:
+def _frontier(frontier: Frontier) -> dict[str, Any]:
     return {
-        "ours": [_rounded(dataclasses.asdict(point)) for point in found.ours],
+        "ours": [_rounded(dataclasses.asdict(point)) for point in frontier.ours],
         "rivals": {
             name: [_rounded(dataclasses.asdict(point)) for point in points]
-            for name, points in found.rivals.items()
+            for name, points in frontier.rivals.items()
         },
-        "best_rivals": [_rounded(dataclasses.asdict(point)) for point in found.best],
+        "best_rivals": [_rounded(dataclasses.asdict(point)) for point in frontier.best],
         "ours_beside_best_rival": [
             _rounded(dataclasses.asdict(item.point))
             | {
@@ -108,7 +108,7 @@ def _frontier(found: Frontier) -> dict[str, Any]:
                 "rival_within": _number(item.rival_within),
                 "ahead": _number(item.ahead),
             }
-            for item in found.beside
+            for item in frontier.beside
         ],
     }
 

@@ -165,10 +165,10 @@ class Component:
             # First the patterns that cost next to nothing at the duals: the plan of them is mostly the best.
             full = value - bound.value - step + slack
             distance = min(share * scale, full)
-            found = pricing.within(stage, bound, distance)
-            if found is None:
+            near_optimal = pricing.within(stage, bound, distance)
+            if near_optimal is None:
                 return None
-            kept, complete = found
+            kept, complete = near_optimal
             part = self._listed(
                 {
                     item.name: _with(item, kept[item.name], best[item.name])
@@ -216,8 +216,8 @@ class Component:
         """Partial service, of the patterns that can be in a cheapest plan; without proof."""
         stage = Stage(None, floors)
         bound = pricing.bound(stage)
-        found = pricing.within(stage, bound, max(abs(bound.value), 1.0) / 500.0)
-        kept = pricing.table.lists if found is None else found[0]
+        near_optimal = pricing.within(stage, bound, max(abs(bound.value), 1.0) / 500.0)
+        kept = pricing.table.lists if near_optimal is None else near_optimal[0]
         own = {
             item.name: _with(item, kept[item.name], best[item.name]) for item in self._problem.items
         }

@@ -100,8 +100,8 @@ def near(item: Item, prices: Loaded, above: float) -> IntArray | None:
             return None
         counts = listed
     total = prices.total(item, counts)
-    found: IntArray = counts[total <= limit + above]
-    return found
+    near_best: IntArray = counts[total <= limit + above]
+    return near_best
 
 
 def _listed(item: Item, prices: Loaded, speeds: Sequence[float], limit: float) -> IntArray | None:
@@ -111,8 +111,8 @@ def _listed(item: Item, prices: Loaded, speeds: Sequence[float], limit: float) -
         if part is None:
             return None
         parts.append(part)
-    found: IntArray = parts[0] if len(parts) == 1 else np.unique(np.concatenate(parts), axis=0)
-    return found
+    near_best: IntArray = parts[0] if len(parts) == 1 else np.unique(np.concatenate(parts), axis=0)
+    return near_best
 
 
 def _relaxed(item: Item, prices: Loaded, speed: float) -> float:

@@ -173,9 +173,9 @@ def _enough(item: Item, counts: IntArray) -> BoolArray:
 
 def _reducible(item: Item, counts: IntArray, rows: list[int]) -> BoolArray:
     """Which plans would still be enough with one replica less."""
-    found = np.zeros(counts.shape[0], dtype=np.bool_)
+    reducible = np.zeros(counts.shape[0], dtype=np.bool_)
     for row in rows:
         fewer = counts.copy()
         fewer[:, row] -= 1
-        found |= (counts[:, row] > item.least[row]) & _enough(item, fewer)
-    return found
+        reducible |= (counts[:, row] > item.least[row]) & _enough(item, fewer)
+    return reducible

@@ -126,12 +126,12 @@ class Pricing:
                     break
                 columns = table.rebuilt(columns)
             numbers = table.loaded(factors, answer.duals)
-            found = self._bound(stage, factors, answer, numbers)
-            if best is None or found.value > best.value:
-                best = found
+            candidate = self._bound(stage, factors, answer, numbers)
+            if best is None or candidate.value > best.value:
+                best = candidate
             more = np.unique(np.concatenate([columns, table.first(numbers)]))
             reached = answer.value - 1e-9 * max(abs(answer.value), 1.0)
-            if found.value >= reached or more.size == columns.size:
+            if candidate.value >= reached or more.size == columns.size:
                 break
             columns = more
         nothing = np.zeros(len(self._items))
@@ -189,7 +189,7 @@ class Pricing:
         high = 10.0
         if stage.priority is None:
             high = float(table.prices.max(initial=0.0)) * 10.0 + 1.0
-        found = optimize.linprog(
+        solution = optimize.linprog(
             np.concatenate(
                 [
                     factors[owners] * table.prices[columns] + self._goal(stage)[owners],
@@ -203,11 +203,11 @@ class Pricing:
             b_eq=np.ones(number),
             method="highs",
         )
-        if found.x is None:
+        if solution.x is None:
             return None
-        marginals = np.maximum(-found.ineqlin.marginals, 0.0)
+        marginals = np.maximum(-solution.ineqlin.marginals, 0.0)
         kinds = len(self._limits)
-        return _Linear(float(found.fun), marginals[:kinds], marginals[kinds:])
+        return _Linear(float(solution.fun), marginals[:kinds], marginals[kinds:])
 
     def within(
         self, stage: Stage, bound: Bound, distance: float

@@ -52,17 +52,17 @@ def _known(problem: Problem) -> tuple[dict[str, Patterns], list[Item]]:
     known: dict[str, Patterns] = {}
     large: list[Item] = []
     for item in problem.items:
-        found = patterns(item)
-        if found is None:
+        listed = patterns(item)
+        if listed is None:
             large.append(item)
         else:
-            known[item.name] = found
+            known[item.name] = listed
     return known, large
 
 
 def _alone(problem: Problem, large: Sequence[Item]) -> dict[str, Patterns]:
     """Some of the cheapest plans of each large item; the first is the best where nothing runs short."""
-    found: dict[str, Patterns] = {}
+    cheapest: dict[str, Patterns] = {}
     for item in large:
         counts: IntArray | None = None
         if near.can_list(item):
@@ -73,8 +73,8 @@ def _alone(problem: Problem, large: Sequence[Item]) -> dict[str, Patterns]:
                     break
         if counts is None:
             counts = _written_out(problem, item, problem.time_limit_s / (2 * len(large)))
-        found[item.name] = priced(item, counts)
-    return found
+        cheapest[item.name] = priced(item, counts)
+    return cheapest
 
 
 def _written_out(problem: Problem, item: Item, limit_s: float) -> IntArray:

@@ -104,8 +104,8 @@ class Table:
         """Index of the pattern with the least number of each item that has some."""
         hits = np.flatnonzero(numbers <= self.least(numbers)[self.owner])
         _, places = np.unique(self.owner[hits], return_index=True)
-        found: IntArray = hits[places].astype(np.int64)
-        return found
+        indices: IntArray = hits[places].astype(np.int64)
+        return indices
 
     def start(self) -> IntArray:
         """The cheapest pattern of each item, and those that take least of each resource."""

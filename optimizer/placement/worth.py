@@ -86,13 +86,13 @@ def class_share(item: Item, counts: IntArray) -> float:
             bounds.append((0.0, None if speeds[at, place] > 0 else 0.0))
             carried[place, column] = -1.0
     carried[:, -1] = item.class_demands
-    found = linprog(
+    solution = linprog(
         goal,
         A_ub=np.vstack([busy, carried]),
         b_ub=np.concatenate([counts.astype(np.float64), np.zeros(classes)]),
         bounds=[*bounds, (0.0, 1.0)],
     )
-    return float(found.x[-1]) if found.x is not None else 0.0
+    return float(solution.x[-1]) if solution.x is not None else 0.0
 
 
 def shares(item: Item, counts: IntArray) -> FloatArray:

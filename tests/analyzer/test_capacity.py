@@ -52,19 +52,19 @@ def test_sizing_inverts_analysis(
     """At the largest rate the target holds, a bit above it does not; unreachable ones fail when idle."""
     base = replica.prefill_ms(1.0) + 0.01 if target == "ttft" else replica.decode_ms(1.0)
     wanted = slack * base
-    found = (
+    size = (
         capacity.size(replica, ttft_ms=wanted, percentile=share)
         if target == "ttft"
         else capacity.size(replica, itl_ms=wanted, percentile=share)
     )
     floor = searches.FLOOR_SHARE * 1000.0 / replica.request_ms(1.0)
     limit = searches.LIMIT_SHARE * replica.max_rate_rps
-    if isinstance(found, Unreachable):
-        assert (found.target, found.wanted_ms) == (target, wanted)
-        assert found.best_ms == pytest.approx(latency(replica, floor, share, target))
-        assert found.best_ms > wanted * (1 - 1e-9)
+    if isinstance(size, Unreachable):
+        assert (size.target, size.wanted_ms) == (target, wanted)
+        assert size.best_ms == pytest.approx(latency(replica, floor, share, target))
+        assert size.best_ms > wanted * (1 - 1e-9)
         return
-    rate = found.ttft_rate_rps if target == "ttft" else found.itl_rate_rps
+    rate = size.ttft_rate_rps if target == "ttft" else size.itl_rate_rps
     assert rate is not None
     assert floor * (1 - 1e-9) <= rate <= limit * (1 + 1e-12)
     assert latency(replica, rate * (1 - 1e-9), share, target) <= wanted * (1 + 1e-6)
@@ -79,10 +79,10 @@ def test_flat_latency_gives_right_verdicts() -> None:
         input_tokens=0, output_tokens=100, max_batch=8, max_queue=80,
     )  # fmt: skip
     for wanted in (20, 21):
-        found = capacity.size(replica, itl_ms=wanted)
-        assert isinstance(found, Capacity)
-        assert found.itl_rate_rps == pytest.approx(0.999 * replica.max_rate_rps)
-        assert found.binding == "stability"
+        size = capacity.size(replica, itl_ms=wanted)
+        assert isinstance(size, Capacity)
+        assert size.itl_rate_rps == pytest.approx(0.999 * replica.max_rate_rps)
+        assert size.binding == "stability"
     refused = capacity.size(replica, itl_ms=19)
     assert refused == Unreachable(target="itl", wanted_ms=19, best_ms=20)
     assert str(refused) == "ITL target 19 ms cannot be met: a single request already takes 20 ms"
@@ -109,8 +109,8 @@ def test_the_margin_keeps_room_under_latency_targets(replica: Replica) -> None:
 
 def test_higher_percentiles_admit_less_load(replica: Replica) -> None:
     """The higher the percentile that must meet it, the less load a TTFT target admits."""
-    found = [capacity.size(replica, ttft_ms=60, percentile=share) for share in (0.9, 0.95, 0.99)]
-    rates = [item.ttft_rate_rps for item in found if isinstance(item, Capacity)]
+    sizes = [capacity.size(replica, ttft_ms=60, percentile=share) for share in (0.9, 0.95, 0.99)]
+    rates = [item.ttft_rate_rps for item in sizes if isinstance(item, Capacity)]
     assert len(rates) == 3
     assert rates == sorted(rates, key=lambda rate: rate or 0, reverse=True)
     assert len(set(rates)) == 3
@@ -213,7 +213,7 @@ def test_a_large_fleet_is_worked_on_in_parts() -> None:
         alpha_ms=alpha, beta_ms=0.1, gamma_ms=10, delta_ms=0.001,
         input_tokens=500, output_tokens=200, max_batch=batch, max_queue=10 * batch,
     )  # fmt: skip
-    found = capacity.size_all(fleet, ttft_ms=700, itl_ms=60)
+    sizes = capacity.size_all(fleet, ttft_ms=700, itl_ms=60)
     for row in (0, 350, 699):
         alone = Replica(
             alpha_ms=alpha[row], beta_ms=0.1, gamma_ms=10, delta_ms=0.001,
@@ -221,4 +221,4 @@ def test_a_large_fleet_is_worked_on_in_parts() -> None:
             max_batch=int(batch[row]), max_queue=int(10 * batch[row]),
         )  # fmt: skip
         one = Replicas.of([alone])
-        assert found[row] == capacity.size_all(one, ttft_ms=700, itl_ms=60)[0]
+        assert sizes[row] == capacity.size_all(one, ttft_ms=700, itl_ms=60)[0]

@@ -45,13 +45,13 @@ def test_a_ramp_in_noise_is_seen_in_time() -> None:
     times = np.arange(0, 900, 15.0)
     wanted = np.interp(times, [600, 900], [1.0, 4.0])
     states = run([float(count) / 15 for count in rng.poisson(wanted * 15)], 15)
-    found = [
+    believed = [
         (at, ahead)
         for at, state in zip(times, states, strict=True)
         if at >= 600 and (ahead := forecast.ahead(state, 60)) is not None
     ]
-    assert found[0][0] <= 720
-    last = [ahead for at, ahead in found if at >= 780]
+    assert believed[0][0] <= 720
+    last = [ahead for at, ahead in believed if at >= 780]
     assert np.mean(last) == pytest.approx(
         np.mean(np.interp(times[52:] + 60, [600, 960], [1, 4.6])), rel=0.2
     )

@@ -53,7 +53,7 @@ Sized = tuple[dict[str, Any], Any, Any, float, str, capacity.Capacity | capacity
 
 def sized() -> list[Sized]:
     """Every search of the reference: case, truth, Go's rate or None, target, its name, and ours."""
-    found: list[Sized] = []
+    searches: list[Sized] = []
     for case in VALID:
         for row in case["size"]:
             for place, target in enumerate(capacity.TARGETS):
@@ -66,13 +66,13 @@ def sized() -> list[Sized]:
                     else capacity.size(replica(case), itl_ms=wanted)
                 )
                 go = f32(row["rates"][place]) if "rates" in row and row["agree"] else None
-                found.append((case, row["t"][place], go, wanted, target, ours))
-    return found
+                searches.append((case, row["t"][place], go, wanted, target, ours))
+    return searches
 
 
-def rate(found: capacity.Capacity | capacity.Unreachable, target: str) -> float:
-    assert isinstance(found, capacity.Capacity), str(found)
-    value = found.ttft_rate_rps if target == "ttft" else found.itl_rate_rps
+def rate(size: capacity.Capacity | capacity.Unreachable, target: str) -> float:
+    assert isinstance(size, capacity.Capacity), str(size)
+    value = size.ttft_rate_rps if target == "ttft" else size.itl_rate_rps
     assert value is not None
     return value
 
@@ -200,11 +200,11 @@ def test_the_published_log_lines_of_august_2025() -> None:
         input_tokens=0, output_tokens=178 + 1, max_batch=4, max_queue=9 * 4,
     )  # fmt: skip
     target = 500 / -np.log1p(-0.95)
-    found = capacity.size(ours, ttft_ms=target, itl_ms=24)
-    assert isinstance(found, capacity.Capacity)
-    assert found.binding == "ttft"
-    assert found.rate_rps * 60 == pytest.approx(25.31145, rel=2e-6)
-    replicas = capacity.replicas_needed(40 / 60, found.rate_rps)
+    size = capacity.size(ours, ttft_ms=target, itl_ms=24)
+    assert isinstance(size, capacity.Capacity)
+    assert size.binding == "ttft"
+    assert size.rate_rps * 60 == pytest.approx(25.31145, rel=2e-6)
+    replicas = capacity.replicas_needed(40 / 60, size.rate_rps)
     assert replicas == 2
     steady = queueing.analyze(ours, 40 / 60 / 2)
     assert steady.itl_ms == pytest.approx(21.49347, rel=1e-6)

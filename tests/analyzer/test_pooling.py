@@ -53,10 +53,10 @@ class Case:
         return int(capacity.replicas_needed(np.array([rate_rps]), self.one_rps)[0])
 
     def needed(self, rate_rps: float) -> int:
-        found = pooling.replicas_needed(
+        replicas = pooling.replicas_needed(
             self.replicas, np.array([rate_rps]), np.array([self.alone(rate_rps)]), **self.targets
         )
-        return int(found[0])
+        return int(replicas[0])
 
     def carries(self, number: int) -> float:
         """What that many carry together within the targets, requests per second."""
@@ -112,14 +112,14 @@ def test_rows_do_not_influence_each_other() -> None:
             for name in PARAMETERS
         }
     )
-    found = pooling.replicas_needed(
+    replicas = pooling.replicas_needed(
         together,
         rates,
         np.array([case.alone(float(rate)) for case, rate in zip(made, rates, strict=True)]),
         **{name: np.concatenate([case.targets[name] for case in made]) for name in made[0].targets},
     )
     each = [case.needed(float(rate)) for case, rate in zip(made, rates, strict=True)]
-    assert found.tolist() == each
+    assert replicas.tolist() == each
     assert len(set(each)) > 4
 
 
@@ -159,8 +159,8 @@ def test_size_of_pools() -> None:
 def test_bursts_take_spare_by_the_square_root() -> None:
     """Four times the dispersion doubles what is there beyond the load; less than Poisson's counts as that."""
     numbers, busy = np.array([10, 10, 10, 10]), np.array([6.0, 6.0, 6.0, 6.0])
-    found = pooling.bursty(numbers, busy, np.array([4.0, 2.25, 1.0, 0.2]))
-    assert found.tolist() == [14, 12, 10, 10]
+    replicas = pooling.bursty(numbers, busy, np.array([4.0, 2.25, 1.0, 0.2]))
+    assert replicas.tolist() == [14, 12, 10, 10]
 
 
 @given(
@@ -173,11 +173,11 @@ def test_bursts_never_take_fewer(
     number: int, share: float, dispersion: float, growth: float
 ) -> None:
     """Never fewer than for Poisson arrivals, nor for a larger dispersion; Poisson's own change nothing."""
-    found = [
+    replicas = [
         int(pooling.bursty(np.array([number]), np.array([share * number]), np.array([value]))[0])
         for value in (1.0, dispersion, growth * dispersion)
     ]
-    assert number == found[0] <= found[1] <= found[2]
+    assert number == replicas[0] <= replicas[1] <= replicas[2]
 
 
 def simulated(replica: Replica, number: int, rate_rps: float, requests: int) -> Results:

@@ -69,14 +69,14 @@ def test_the_chain_solves_its_balance_equations(
     throughput = rate * (1 - chances[-1])
     in_service = float(chances @ np.minimum(states, max_batch))
     in_queue = float(chances @ np.maximum(states - max_batch, 0))
-    found = queueing.analyze(replica, rate)
-    assert found.blocking == pytest.approx(chances[-1], rel=1e-8)
-    assert found.throughput_rps == pytest.approx(throughput, rel=1e-8)
-    assert found.in_service == pytest.approx(in_service, rel=1e-8)
-    assert found.in_queue == pytest.approx(in_queue, rel=1e-7, abs=1e-12)
-    assert found.service_ms == pytest.approx(1000 * in_service / throughput, rel=1e-8)
-    assert found.waiting_ms == pytest.approx(1000 * in_queue / throughput, rel=1e-7, abs=1e-9)
-    assert found.busy == pytest.approx(1 - chances[0], rel=1e-8)
+    performance = queueing.analyze(replica, rate)
+    assert performance.blocking == pytest.approx(chances[-1], rel=1e-8)
+    assert performance.throughput_rps == pytest.approx(throughput, rel=1e-8)
+    assert performance.in_service == pytest.approx(in_service, rel=1e-8)
+    assert performance.in_queue == pytest.approx(in_queue, rel=1e-7, abs=1e-12)
+    assert performance.service_ms == pytest.approx(1000 * in_service / throughput, rel=1e-8)
+    assert performance.waiting_ms == pytest.approx(1000 * in_queue / throughput, rel=1e-7, abs=1e-9)
+    assert performance.busy == pytest.approx(1 - chances[0], rel=1e-8)
 
 
 @pytest.mark.parametrize("rho", [0.1, 0.8, 0.999999999, 1.0, 1.5])
@@ -90,9 +90,11 @@ def test_batch_one_is_m_m_1_k(rho: float) -> None:
     powers = rho ** np.arange(limit + 1)
     blocked = powers[-1] / powers.sum()
     inside = (np.arange(limit + 1) * powers).sum() / powers.sum()
-    found = queueing.analyze(replica, rate)
-    assert found.blocking == pytest.approx(blocked, rel=1e-12)
-    assert found.response_ms == pytest.approx(1000 * inside / (rate * (1 - blocked)), rel=1e-12)
+    performance = queueing.analyze(replica, rate)
+    assert performance.blocking == pytest.approx(blocked, rel=1e-12)
+    assert performance.response_ms == pytest.approx(
+        1000 * inside / (rate * (1 - blocked)), rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("servers", [2, 5, 40])
@@ -115,11 +117,11 @@ def test_constant_times_are_m_m_c_k(servers: int, rho: float) -> None:
     )
     chances = np.exp(log_weights - special.logsumexp(log_weights))
     throughput = rate * (1 - chances[-1])
-    found = queueing.analyze(replica, rate)
-    assert found.blocking == pytest.approx(chances[-1], rel=1e-10)
+    performance = queueing.analyze(replica, rate)
+    assert performance.blocking == pytest.approx(chances[-1], rel=1e-10)
     waiting = 1000 * (chances @ np.maximum(states - servers, 0)) / throughput
-    assert found.waiting_ms == pytest.approx(waiting, rel=1e-10)
-    assert found.itl_ms == 10
+    assert performance.waiting_ms == pytest.approx(waiting, rel=1e-10)
+    assert performance.itl_ms == 10
 
 
 @given(replicas(), loads)
@@ -133,17 +135,23 @@ def test_constant_times_are_m_m_c_k(servers: int, rho: float) -> None:
 def test_figures_are_finite_and_obey_littles_law(replica: Replica, load: float) -> None:
     """Everywhere, extremes and overload included, without a warning: bounds and Little's law hold."""
     rate = load * replica.max_rate_rps
-    found = queueing.analyze(replica, rate)
-    assert all(math.isfinite(value) for value in dataclasses.astuple(found))
-    assert 0 <= found.blocking <= 1
-    assert 0 <= found.utilization <= 1 + 1e-9
-    assert 0 <= found.busy <= 1 + 1e-12
-    assert 1 <= found.batch <= replica.max_batch * (1 + 1e-12)
-    assert found.throughput_rps <= min(rate, replica.max_rate_rps) * (1 + 1e-9)
-    assert found.in_service == pytest.approx(found.throughput_rps * found.service_ms / 1000)
-    assert found.in_queue == pytest.approx(found.throughput_rps * found.waiting_ms / 1000)
-    assert found.in_queue <= replica.max_queue * (1 + 1e-9)
-    assert found.throughput_rps == pytest.approx(rate * (1 - found.blocking), rel=1e-6, abs=1e-300)
+    performance = queueing.analyze(replica, rate)
+    assert all(math.isfinite(value) for value in dataclasses.astuple(performance))
+    assert 0 <= performance.blocking <= 1
+    assert 0 <= performance.utilization <= 1 + 1e-9
+    assert 0 <= performance.busy <= 1 + 1e-12
+    assert 1 <= performance.batch <= replica.max_batch * (1 + 1e-12)
+    assert performance.throughput_rps <= min(rate, replica.max_rate_rps) * (1 + 1e-9)
+    assert performance.in_service == pytest.approx(
+        performance.throughput_rps * performance.service_ms / 1000
+    )
+    assert performance.in_queue == pytest.approx(
+        performance.throughput_rps * performance.waiting_ms / 1000
+    )
+    assert performance.in_queue <= replica.max_queue * (1 + 1e-9)
+    assert performance.throughput_rps == pytest.approx(
+        rate * (1 - performance.blocking), rel=1e-6, abs=1e-300
+    )
 
 
 @given(replicas(), loads, st.floats(min_value=1.0, max_value=2.0), st.floats(0.01, 0.999))
@@ -178,16 +186,16 @@ def test_percentiles_are_those_of_the_mixture(published: dict[str, Any]) -> None
         seen = chances / chances.sum()
         stages = np.arange(1, replica.max_queue + 1)
         for share in (0.5, 0.9, 0.95, 0.99):
-            found = queueing.percentiles(replica, rate, share)
-            departures = found.waiting_ms * replica.max_rate_rps / 1000
+            percentiles = queueing.percentiles(replica, rate, share)
+            departures = percentiles.waiting_ms * replica.max_rate_rps / 1000
             waits = float(seen[replica.max_batch :].sum())
             longer = float(seen[replica.max_batch :] @ stats.gamma.sf(departures, stages))
-            if found.waiting_ms == 0:
+            if percentiles.waiting_ms == 0:
                 assert waits <= 1 - share
             else:
                 assert longer == pytest.approx(1 - share, rel=1e-7)
-                assert found.ttft_ms == pytest.approx(
-                    found.waiting_ms + replica.prefill_ms(replica.max_batch)
+                assert percentiles.ttft_ms == pytest.approx(
+                    percentiles.waiting_ms + replica.prefill_ms(replica.max_batch)
                 )
 
 
@@ -197,8 +205,10 @@ def test_m_m_1_waits_exponentially() -> None:
         alpha_ms=10, beta_ms=0, gamma_ms=0, delta_ms=0,
         input_tokens=0, output_tokens=11, max_batch=1, max_queue=10**6,
     )  # fmt: skip
-    found = queueing.percentiles(replica, 8.0, 0.95)
-    assert found.waiting_ms == pytest.approx(1000 * math.log(0.8 / 0.05) / (10 * 0.2), rel=1e-9)
+    percentiles = queueing.percentiles(replica, 8.0, 0.95)
+    assert percentiles.waiting_ms == pytest.approx(
+        1000 * math.log(0.8 / 0.05) / (10 * 0.2), rel=1e-9
+    )
 
 
 @given(st.lists(replicas(largest_batch=96), min_size=2, max_size=12), st.randoms(), loads)

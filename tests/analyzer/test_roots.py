@@ -23,8 +23,10 @@ def solve(function: object, low: list[float], high: list[float], **tolerances: f
 def test_each_row_has_its_own_root(roots: list[float]) -> None:
     """Rows that are done leave the others to go on."""
     wanted = np.array(roots)
-    found = solve(lambda x, rows: np.log(x / wanted[rows]), [1e-9] * len(roots), [1e9] * len(roots))
-    assert found == pytest.approx(wanted, rel=1e-12)
+    solutions = solve(
+        lambda x, rows: np.log(x / wanted[rows]), [1e-9] * len(roots), [1e9] * len(roots)
+    )
+    assert solutions == pytest.approx(wanted, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -40,9 +42,9 @@ def test_each_row_has_its_own_root(roots: list[float]) -> None:
 )
 def test_bisection_finds_the_same(function: object) -> None:
     """Smooth, flat, tiny and jumping functions."""
-    (found,) = solve(lambda x, _: function(x), [-1.0], [2.0])  # type: ignore[operator]
+    (root,) = solve(lambda x, _: function(x), [-1.0], [2.0])  # type: ignore[operator]
     wanted = optimize.bisect(function, -1.0, 2.0, xtol=1e-14)
-    assert found == pytest.approx(wanted, rel=1e-9, abs=1e-9)
+    assert root == pytest.approx(wanted, rel=1e-9, abs=1e-9)
 
 
 def test_a_root_at_an_end_is_found() -> None:
@@ -52,9 +54,9 @@ def test_a_root_at_an_end_is_found() -> None:
 
 def test_without_a_change_of_sign_there_is_no_root() -> None:
     """The other rows are solved."""
-    found = solve(lambda x, rows: x - np.array([5.0, 0.5])[rows], [0.0, 0.0], [1.0, 1.0])
-    assert np.isnan(found[0])
-    assert found[1] == pytest.approx(0.5)
+    solutions = solve(lambda x, rows: x - np.array([5.0, 0.5])[rows], [0.0, 0.0], [1.0, 1.0])
+    assert np.isnan(solutions[0])
+    assert solutions[1] == pytest.approx(0.5)
 
 
 def test_a_small_value_is_a_root_where_asked_for() -> None:
@@ -65,8 +67,8 @@ def test_a_small_value_is_a_root_where_asked_for() -> None:
         calls.extend(x)
         return x**3 - 2.0
 
-    (found,) = solve(function, [0.0], [2.0], residual=0.1)
-    assert abs(found**3 - 2.0) <= 0.1
+    (root,) = solve(function, [0.0], [2.0], residual=0.1)
+    assert abs(root**3 - 2.0) <= 0.1
     early = len(calls)
     calls.clear()
     solve(function, [0.0], [2.0])

@@ -43,9 +43,9 @@ CALM = Signals(replicas=4, running=20, waiting=0, kv_usage=0.64)
 )
 def test_the_largest_signal_decides(signals: Signals, replicas: int, said: str) -> None:
     """Every signal is over its target; the reason has the signal with its number."""
-    found = replicas_needed(signals)
-    assert found.replicas == replicas
-    assert said in found.reason
+    sized = replicas_needed(signals)
+    assert sized.replicas == replicas
+    assert said in sized.reason
 
 
 @given(
@@ -59,7 +59,7 @@ def test_a_cycle_moves_within_bounds(
     replicas: int, running: float, waiting: float, kv_usage: float | None, ttft_ms: float
 ) -> None:
     """At most double, four times with a queue; at least three quarters or one less; never none under load."""
-    found = replicas_needed(
+    needed = replicas_needed(
         Signals(
             replicas=replicas,
             running=running,
@@ -70,6 +70,6 @@ def test_a_cycle_moves_within_bounds(
         )
     ).replicas
     assert (
-        min(0.75 * replicas, replicas - 1) <= found <= (4 if waiting > replicas else 2) * replicas
+        min(0.75 * replicas, replicas - 1) <= needed <= (4 if waiting > replicas else 2) * replicas
     )
-    assert found >= 1 or running + waiting == 0
+    assert needed >= 1 or running + waiting == 0

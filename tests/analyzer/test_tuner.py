@@ -65,10 +65,10 @@ def run(
 
 
 def errors_of(state: tuner.State) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    found: np.ndarray[tuple[int], np.dtype[np.float64]] = np.abs(
+    errors: np.ndarray[tuple[int], np.dtype[np.float64]] = np.abs(
         np.array(state.parameters) / np.array(list(TRUE.values())) - 1.0
     )
-    return found
+    return errors
 
 
 @pytest.mark.parametrize("factors", WRONG)
@@ -96,7 +96,7 @@ async def emulated(windows: int, seconds: float = 60.0) -> list[tuner.LatencyObs
     )  # fmt: skip
     engine = Engine(profile, on_token=token)
     task = asyncio.create_task(engine.run())
-    found = []
+    observations = []
     for _ in range(windows):
         rate, prompt = rng.uniform(1, 12), int(rng.uniform(100, 600))
         gaps.clear()
@@ -104,9 +104,9 @@ async def emulated(windows: int, seconds: float = 60.0) -> list[tuner.LatencyObs
         for _ in range(rng.poisson(rate * seconds)):
             await asyncio.sleep(rng.exponential(1 / rate))
             engine.submit(input_tokens=prompt, output_tokens=OUTPUT_TOKENS)
-        found.append(observation(rate, prompt, float(np.mean(gaps)), float(np.mean(firsts))))
+        observations.append(observation(rate, prompt, float(np.mean(gaps)), float(np.mean(firsts))))
     task.cancel()
-    return found
+    return observations
 
 
 def test_an_emulated_server_is_learned() -> None:

@@ -11,12 +11,14 @@ import os
 import shutil
 import socket
 import ssl
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from certs.authority import kubeconfig
 from tests.fakes import kubernetes_stand_in as stand_ins
@@ -31,6 +33,28 @@ def binary(name: str) -> str | None:
     if os.access(path, os.X_OK):
         return str(path)
     return shutil.which(name)
+
+
+MARKS = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(
+        not (binary("kube-apiserver") and binary("etcd")),
+        reason="KUBEBUILDER_ASSETS names no folder with kube-apiserver and etcd",
+    ),
+]
+"""Marks of every module of this folder."""
+
+needs_controllers = pytest.mark.skipif(
+    not binary("kube-controller-manager"),
+    reason="KUBEBUILDER_ASSETS holds no kube-controller-manager",
+)
+
+
+def measured(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    """Show a number that decides nothing, as it depends on the machine."""
+    with capsys.disabled():
+        sys.stdout.write(f"\n{text}")
 
 
 @dataclass(frozen=True)
@@ -76,9 +100,9 @@ class ControlPlane:
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
         return port
 
 
@@ -106,13 +130,13 @@ async def program(folder: Path, name: str, *arguments: str) -> AsyncIterator[Non
 @contextlib.asynccontextmanager
 async def running(folder: Path) -> AsyncIterator[ControlPlane]:
     """A data store and an API server; ready when this returns."""
-    found = stand_ins.certificates(folder)
+    certificates = stand_ins.certificates(folder)
     clients, peers, port = free_port(), free_port(), free_port()
-    keys = found.authorities["ca"].issue_client("service-accounts", [])
-    found.write("sa", keys)
+    keys = certificates.authorities["ca"].issue_client("service-accounts", [])
+    certificates.write("sa", keys)
     etcd = f"http://127.0.0.1:{clients}"
     peer = f"http://127.0.0.1:{peers}"
-    plane = ControlPlane(f"https://127.0.0.1:{port}", folder, found)
+    plane = ControlPlane(f"https://127.0.0.1:{port}", folder, certificates)
     async with (
         program(
             folder, "etcd",
@@ -152,9 +176,21 @@ async def ready(plane: ControlPlane) -> None:
             await asyncio.sleep(0.5)
 
 
+SCALER = "horizontal-pod-autoscaler-controller"
+CONTROLLERS = (
+    SCALER,
+    "deployment-controller",
+    "replicaset-controller",
+    "garbage-collector-controller",
+)
+"""Those that an HPA needs, and the garbage collector."""
+
+
 @contextlib.asynccontextmanager
-async def controllers(plane: ControlPlane) -> AsyncIterator[None]:
-    """The controllers that an HPA needs, with a short period, and the garbage collector."""
+async def controllers(
+    plane: ControlPlane, *, names: tuple[str, ...] = CONTROLLERS, period: str = "2s"
+) -> AsyncIterator[None]:
+    """Controllers; HPAs are synchronized once per period."""
     path = plane.kubeconfig("kcm", "system:kube-controller-manager", [])
     async with program(
         plane.folder, "kube-controller-manager",
@@ -162,10 +198,9 @@ async def controllers(plane: ControlPlane) -> AsyncIterator[None]:
         f"--authorization-kubeconfig={path}", "--use-service-account-credentials",
         f"--service-account-private-key-file={plane.folder}/sa.key",
         f"--root-ca-file={plane.folder}/ca.crt",
-        "--controllers=horizontal-pod-autoscaler-controller,deployment-controller,replicaset-controller"
-        ",garbage-collector-controller",
+        f"--controllers={','.join(names)}",
         "--leader-elect=false", "--bind-address=127.0.0.1", f"--secure-port={free_port()}",
-        f"--cert-dir={plane.folder}/kcm-certs", "--horizontal-pod-autoscaler-sync-period=2s",
+        f"--cert-dir={plane.folder}/kcm-certs", f"--horizontal-pod-autoscaler-sync-period={period}",
         "--horizontal-pod-autoscaler-downscale-stabilization=2s",
     ):  # fmt: skip
         yield

@@ -37,16 +37,22 @@ PLURALS = {
 }
 
 
-async def until(true: Callable[[], Any], *, seconds: float = 90.0, what: str = "it") -> Any:
-    """Wait until a coroutine function gives something true, and give that."""
+async def until(
+    true: Callable[[], Any], *, seconds: float = 180.0, what: str = "it", log: Path | None = None
+) -> Any:
+    """Wait until a coroutine function gives something true, and give that; a failure quotes a log's end."""
     last: Any = None
     try:
         async with asyncio.timeout(seconds):
             while not (last := await true()):  # noqa: ASYNC110 - many things change it
                 await asyncio.sleep(0.3)
     except TimeoutError:
-        raise AssertionError(f"{what} did not come to hold") from None
+        raise AssertionError(f"{what} did not come to hold\n{_end(log)}") from None
     return last
+
+
+def _end(log: Path | None) -> str:
+    return log.read_text()[-4000:] if log else ""
 
 
 class Installation:
@@ -68,8 +74,8 @@ class Installation:
 
     async def get(self, path: str) -> Any:
         """An object; None where there is none."""
-        status, found = await self.plane.call("GET", path)
-        return found if status == 200 else None
+        status, document = await self.plane.call("GET", path)
+        return document if status == 200 else None
 
     async def apply(self, item: dict[str, Any]) -> None:
         """Make an object of the manifests."""
@@ -111,18 +117,31 @@ class Installation:
         """A kubeconfig with the service account's own token: its rights are those of the manifests."""
         path = f"/api/v1/namespaces/{SYSTEM}/serviceaccounts/variant-adapter/token"
         request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
-        found = await self.plane.create(path, request)
+        answer = await self.plane.create(path, request)
         authority = self.plane.certificates.authorities["ca"]
         text = kubeconfig(self.plane.url, authority.cert_pem, authority.issue_client("x", []))
         head, _, _ = text.partition("    client-certificate-data:")
         tail = text[text.index("contexts:") :]
-        self.kubeconfig.write_text(f"{head}    token: {found['status']['token']}\n{tail}")
+        self.kubeconfig.write_text(f"{head}    token: {answer['status']['token']}\n{tail}")
 
-    async def deploy(self, name: str, replicas: int, **annotations: str) -> None:
-        """A variant whose endpoints are named, as no kubelet runs pods here."""
+    async def workload(self, name: str, replicas: int, **annotations: str) -> None:
+        """A Deployment of team-a whose pods nobody starts."""
         deployment = worlds.workload(name, replicas)
+        deployment["metadata"]["annotations"] = annotations
         deployment["spec"]["template"]["spec"]["containers"][0]["image"] = "none"
         await self.plane.create(DEPLOYMENTS, deployment)
+
+    async def replicas(self, name: str = "v") -> int:
+        """Replicas that the spec of a Deployment of team-a asks for."""
+        number: int = (await self.get(f"{DEPLOYMENTS}/{name}"))["spec"]["replicas"]
+        return number
+
+    async def deploy(
+        self, name: str, replicas: int, *, allows_scale: bool = False, **annotations: str
+    ) -> None:
+        """A variant whose endpoints are named, as no kubelet runs pods here."""
+        consent = {"llmd.ai/allow-scale": "true"} if allows_scale else {}
+        await self.workload(name, replicas, **consent)
         self.pages.finished[f"{name}-0"] = 0.0
         item = worlds.variant(name)
         item["metadata"]["annotations"] = {
@@ -133,22 +152,36 @@ class Installation:
 
     async def desired(self, name: str = "v") -> int | None:
         """Replicas that the status wants."""
-        found = await self.get(f"{VARIANTS}/{name}") or {}
-        status = found.get("status") or {}
+        document = await self.get(f"{VARIANTS}/{name}") or {}
+        status = document.get("status") or {}
         number: int | None = (status.get("desiredOptimizedAlloc") or {}).get("numReplicas")
         return number
 
+    async def sized(self, name: str = "v") -> int | None:
+        """Desired replicas once they are more than one; None before.
+
+        Tests take no other number for granted: rates are measured with an error on a busy machine.
+        """
+        number = await self.desired(name) or 0
+        return number if number > 1 else None
+
+    async def served(self, name: str = "v") -> bool:
+        """Whether the metric is served, and wants more than one replica."""
+        return any(int(value) > 1 for value in await self.metric(name))
+
     async def condition(self, kind: str, name: str = "v") -> tuple[str, str, str]:
         """Status, reason and message."""
-        found = await self.get(f"{VARIANTS}/{name}") or {}
-        for item in (found.get("status") or {}).get("conditions") or ():
+        document = await self.get(f"{VARIANTS}/{name}") or {}
+        for item in (document.get("status") or {}).get("conditions") or ():
             if item["type"] == kind:
                 return item["status"], item["reason"], item["message"]
         return "", "", ""
 
-    async def kubectl(self, *args: str) -> str:
-        """What kubectl prints, as the cluster's admin."""
-        path = self.plane.kubeconfig("kubectl", "admin", ["system:masters"])
+    async def kubectl(
+        self, *args: str, kubeconfig: Path | None = None, refused: bool = False
+    ) -> str:
+        """What kubectl prints, as the cluster's admin unless a kubeconfig is given; fails where it does."""
+        path = kubeconfig or self.plane.kubeconfig("kubectl", "admin", ["system:masters"])
         program = shutil.which(
             "kubectl", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         )
@@ -157,30 +190,35 @@ class Installation:
             program, f"--kubeconfig={path}", *args,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
-        output, _ = await asyncio.wait_for(process.communicate(), 60)
-        assert process.returncode == 0, output.decode()
+        output, _ = await asyncio.wait_for(process.communicate(), 120)
+        assert bool(process.returncode) == refused, output.decode()
         return output.decode()
 
     async def metric(self, name: str = "v") -> list[str]:
         """Values as the API server's aggregation layer gives them."""
-        found = await self.get(
+        values = await self.get(
             "/apis/external.metrics.k8s.io/v1beta1/namespaces/team-a/inferno_desired_replicas"
             f"?labelSelector=variant_name%3D{name}"
         )
-        return [item["value"] for item in found["items"]] if found else []
+        return [item["value"] for item in values["items"]] if values else []
 
     # What runs.
 
     @contextlib.asynccontextmanager
     async def replica(
-        self, name: str, *flags: str, port: int = 0, overlap: str = "1h"
+        self,
+        name: str,
+        *flags: str,
+        port: int = 0,
+        overlap: str = "1h",
+        kubeconfig: Path | None = None,
     ) -> AsyncIterator[Replica]:
         """One replica in a process of its own, with the service account's rights."""
         metrics = control_plane.free_port()
         log = (self.plane.folder / f"{name}.log").open("wb")
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "adapter", "serve",
-            f"--kubeconfig={self.kubeconfig}", f"--config-namespace={SYSTEM}",
+            f"--kubeconfig={kubeconfig or self.kubeconfig}", f"--config-namespace={SYSTEM}",
             "--host=127.0.0.1", f"--port={port or self.port}",
             "--metrics-host=127.0.0.1", f"--metrics-port={metrics}",
             f"--state-dir={self.plane.folder}/state-{name}", f"--identity={name}_0",
@@ -188,9 +226,9 @@ class Installation:
             f"--certificate-overlap={overlap}", "--allowed-endpoints=127.0.0.1/32", *flags,
             cwd=ROOT, stdout=log, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
-        found = Replica(process, f"http://127.0.0.1:{metrics}", self.plane.folder / f"{name}.log")
+        started = Replica(process, f"http://127.0.0.1:{metrics}", self.plane.folder / f"{name}.log")
         try:
-            yield found
+            yield started
         finally:
             log.close()
             with contextlib.suppress(ProcessLookupError):
@@ -215,19 +253,28 @@ class Replica:
         with contextlib.suppress(aiohttp.ClientError, OSError):
             async with (
                 aiohttp.ClientSession() as session,
-                session.get(f"{self.url}/readyz") as found,
+                session.get(f"{self.url}/readyz") as response,
             ):
-                return found.status == 200
+                return response.status == 200
         return False
+
+    async def page(self, path: str) -> str:
+        """A page of its metrics port."""
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{self.url}{path}") as response,
+        ):
+            assert response.status == 200, path
+            return await response.text()
 
     async def leads(self) -> bool:
         """Whether it says that it leads."""
         with contextlib.suppress(aiohttp.ClientError, OSError):
             async with (
                 aiohttp.ClientSession() as session,
-                session.get(f"{self.url}/variants") as found,
+                session.get(f"{self.url}/variants") as response,
             ):
-                return bool((await found.json())["leading"])
+                return bool((await response.json())["leading"])
         return False
 
 
@@ -235,7 +282,7 @@ class Replica:
 async def running(folder: Path) -> AsyncIterator[Installation]:
     """A control plane with our manifests in it, and pods that answer."""
     async with control_plane.running(folder) as plane:
-        found = Installation(plane)
-        await found.install()
-        async with found.pages.served():
-            yield found
+        cluster = Installation(plane)
+        await cluster.install()
+        async with cluster.pages.served():
+            yield cluster

@@ -15,19 +15,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.adapter.apiserver import test_conformance as conformance
 from tests.e2e import control_plane
 
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.timeout(600),
-    pytest.mark.skipif(
-        not (control_plane.binary("kube-apiserver") and control_plane.binary("etcd")),
-        reason="KUBEBUILDER_ASSETS names no folder with kube-apiserver and etcd",
-    ),
-]
+pytestmark = control_plane.MARKS
 
 GROUP = "external.metrics.k8s.io"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
@@ -68,8 +59,8 @@ async def prepare(plane: control_plane.ControlPlane) -> tuple[Path, str]:
     accounts = "/api/v1/namespaces/default/serviceaccounts"
     await plane.create(accounts, {"metadata": {"name": "reader"}})
     request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
-    found = await plane.create(f"{accounts}/reader/token", request)
-    return plane.kubeconfig("variant-adapter", "variant-adapter", []), found["status"]["token"]
+    answer = await plane.create(f"{accounts}/reader/token", request)
+    return plane.kubeconfig("variant-adapter", "variant-adapter", []), answer["status"]["token"]
 
 
 @contextlib.asynccontextmanager
@@ -138,9 +129,9 @@ async def test_the_recorded_cases_with_real_reviews(tmp_path: Path) -> None:
                 url=f"https://127.0.0.1:{port}", folder=tmp_path, token=token
             )
             wrong = {
-                case["id"]: found
+                case["id"]: problems
                 for case in conformance.CASES
-                if (found := await conformance.failures(case, server))
+                if (problems := await conformance.failures(case, server))
             }
     assert wrong == {}
 
@@ -159,16 +150,13 @@ async def test_the_recorded_cases_through_the_aggregator(tmp_path: Path) -> None
                 identity = case.get("identity", "none")
                 if identity.startswith("fp:") and "system:masters" in identity:
                     case = {**case, "identity": "cert:admin"}  # noqa: PLW2901 - as the cases mean it
-                found = await conformance.failures(case, server)
-                if found:
-                    wrong[case["id"]] = found
+                problems = await conformance.failures(case, server)
+                if problems:
+                    wrong[case["id"]] = problems
     assert wrong == {}
 
 
-@pytest.mark.skipif(
-    not control_plane.binary("kube-controller-manager"),
-    reason="KUBEBUILDER_ASSETS holds no kube-controller-manager",
-)
+@control_plane.needs_controllers
 async def test_an_hpa_scales_by_the_metric(tmp_path: Path) -> None:
     """A native HPA with AverageValue 1 takes a Deployment from 1 replica to the metric's 3."""
     fixtures = tmp_path / "fixtures.json"
@@ -210,7 +198,7 @@ async def test_an_hpa_scales_by_the_metric(tmp_path: Path) -> None:
             )
             async with control_plane.controllers(plane), asyncio.timeout(120):
                 while True:
-                    _, found = await plane.call("GET", f"{base}/v")
-                    if found["spec"]["replicas"] == 3:
+                    _, scaled = await plane.call("GET", f"{base}/v")
+                    if scaled["spec"]["replicas"] == 3:
                         break
                     await asyncio.sleep(1)

@@ -54,11 +54,11 @@ def test_average_value(items: list[str], target: str, before: int, after: int) -
 def test_tolerance_zero_is_exact() -> None:
     """With tolerance 0 a change of one replica in twenty is followed."""
     for before, wanted in ((10, 11), (20, 19), (30, 31), (10, 10)):
-        found = hpa.desired_replicas(
+        replicas = hpa.desired_replicas(
             items=[str(wanted)], target="1", spec_replicas=before, ready_replicas=before,
             max_replicas=50, tolerance_up=0, tolerance_down=0,
         )  # fmt: skip
-        assert found == wanted
+        assert replicas == wanted
 
 
 def test_value_targets_compound() -> None:
@@ -153,18 +153,18 @@ def test_a_value_target_in_syncs() -> None:
 )
 def test_a_value_target_counts_ready_replicas(items: list[str], proposed: int) -> None:
     """Value multiplies the ready replicas, 4 of 10, and keeps those of the spec."""
-    found = hpa.desired_replicas(
+    replicas = hpa.desired_replicas(
         items=items, target="10", target_type="Value", spec_replicas=10, ready_replicas=4
     )
-    assert found == proposed
+    assert replicas == proposed
 
 
 def test_a_value_target_rounds_as_binary_fractions_do() -> None:
     """0.07 times 100 is just over 7 for the controller, so it asks for 8."""
-    found = hpa.desired_replicas(
+    replicas = hpa.desired_replicas(
         items=["7"], target="100", target_type="Value", spec_replicas=100, ready_replicas=100
     )
-    assert found == 8
+    assert replicas == 8
 
 
 @pytest.mark.parametrize(
@@ -180,10 +180,10 @@ def test_average_value_counts_replicas_that_exist(
     items: list[str], status: int, proposed: int
 ) -> None:
     """AverageValue divides by status.replicas, and proposes these within the tolerance."""
-    found = hpa.desired_replicas(
+    replicas = hpa.desired_replicas(
         items=items, target="1", spec_replicas=10, ready_replicas=0, status_replicas=status
     )
-    assert found == proposed
+    assert replicas == proposed
     scaler = hpa.HorizontalPodAutoscaler(min_replicas=0, stabilization_down_seconds=0)
     decision = scaler.step(
         now_seconds=0, items=items, spec_replicas=10, ready_replicas=0, status_replicas=status
@@ -214,11 +214,11 @@ def test_a_sum_that_is_negative_on_its_way_is_the_maximum() -> None:
 )
 def test_pods_metrics(items: list[str], status: int, pending: int, proposed: int) -> None:
     """A Pods metric is the mean of the pods with a value; the others count against a change."""
-    found = hpa.desired_replicas(
+    replicas = hpa.desired_replicas(
         items=items, target="10", source="Pods", spec_replicas=3 if status == 10 else status,
         ready_replicas=status, status_replicas=status, pending_replicas=pending,
     )  # fmt: skip
-    assert found == proposed
+    assert replicas == proposed
 
 
 @pytest.mark.parametrize(("items", "status"), [(None, 2), (["3"], 0)])

@@ -74,11 +74,11 @@ def manifests(name: str = "samples/configmaps.yaml") -> list[Object]:
 
 def variant(name: str, **spec: Any) -> Object:
     """A VariantAutoscaling in namespace `team-a`, of the emulated overlay's kind."""
-    (found,) = manifests("overlays/emulated/variant.yaml")
+    (document,) = manifests("overlays/emulated/variant.yaml")
     return {
-        **found,
-        "metadata": {**found["metadata"], "name": name, "namespace": "team-a"},
-        "spec": {**found["spec"], **spec},
+        **document,
+        "metadata": {**document["metadata"], "name": name, "namespace": "team-a"},
+        "spec": {**document["spec"], **spec},
     }
 
 
@@ -144,6 +144,7 @@ class World:
         clock: time of all replicas of the adapter.
         pages: of the pods; what they count is set by their `load`.
         waiting: requests in the gateway's queue.
+        picker_lines: further lines of the gateway's page.
         starts: when new pods are ready.
 
     """
@@ -156,6 +157,7 @@ class World:
         self.pages = pages.Pages(self.clock)
         self.load = self.pages.load
         self.waiting = 0
+        self.picker_lines = ""
         self.starts = pages.Starts(self.clock)
         self._ran_at = -1
 
@@ -181,15 +183,15 @@ class World:
         return self.api.get(VARIANTS, "variantautoscalings", "team-a", name)
 
     def status(self, name: str = "v") -> Object:
-        found: Object = self.variant(name).get("status") or {}
-        return found
+        document: Object = self.variant(name).get("status") or {}
+        return document
 
     def desired(self, name: str = "v") -> int | None:
         """Replicas that the status wants."""
-        found: int | None = (self.status(name).get("desiredOptimizedAlloc") or {}).get(
+        replicas: int | None = (self.status(name).get("desiredOptimizedAlloc") or {}).get(
             "numReplicas"
         )
-        return found
+        return replicas
 
     def condition(self, kind: str, name: str = "v") -> tuple[str, str, str]:
         """Status, reason and message; empty ones without the condition."""
@@ -200,13 +202,13 @@ class World:
 
     def events(self) -> list[tuple[str, str, str]]:
         """Type, reason and note of all Events."""
-        found = self.api.all("/apis/events.k8s.io/v1", "events")
-        return [(item["type"], item["reason"], item["note"]) for item in found]
+        documents = self.api.all("/apis/events.k8s.io/v1", "events")
+        return [(item["type"], item["reason"], item["note"]) for item in documents]
 
     def ca_bundle(self) -> bytes:
         """Of the APIService."""
-        found = self.api.get(API_SERVICES, "apiservices", "", API_SERVICE)
-        return base64.b64decode(found["spec"].get("caBundle") or "")
+        service = self.api.get(API_SERVICES, "apiservices", "", API_SERVICE)
+        return base64.b64decode(service["spec"].get("caBundle") or "")
 
     def available(self) -> None:
         """What the aggregation layer says of the APIService once it reaches us."""
@@ -272,6 +274,7 @@ class World:
         name = "inference_extension_flow_control_queue_size"
         return web.Response(
             text=f'# TYPE {name} gauge\n{name}{{target_model_name="{MODEL}"}} {self.waiting}\n'
+            f"{self.picker_lines}"
         )
 
     @contextlib.asynccontextmanager
@@ -325,10 +328,10 @@ class World:
             metrics_port=0,
             keda=keda,
         )
-        async with serving.serving(options, clock=self.clock, planner=planner) as front:
-            yield front, entrance
+        async with serving.serving(options, clock=self.clock, planner=planner) as endpoints:
+            yield endpoints, entrance
 
-    async def metric(self, front: Endpoints, name: str = "v") -> list[str]:
+    async def metric(self, endpoints: Endpoints, name: str = "v") -> list[str]:
         """Values of a variant's metric as the HPA controller gets them, by the APIService's caBundle."""
         bundle = self.ca_bundle().decode()
         context = ssl.create_default_context(cadata=bundle)
@@ -341,7 +344,7 @@ class World:
         async with (
             aiohttp.ClientSession() as session,
             session.get(
-                front.url + path,
+                endpoints.url + path,
                 ssl=context,
                 server_hostname="variant-adapter.variant-adapter-system.svc",
                 headers={"X-Remote-User": HPA_CONTROLLER},

@@ -1,7 +1,8 @@
 """Fleets of many variants whose states are as the control loop leaves them, served by the real program.
 
 Loads, lengths and prices vary with the number of the variant; some variants are short of devices, held,
-stale, drifting or slow. Decisions are those of the real planner.
+stale, drifting, slow or only advise. Variants of the second model form groups, one member of each on spot
+devices. Decisions are those of the real planner.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ from adapter.collector.servers.histogram import Histogram
 from adapter.collector.traffic import Traffic
 from adapter.collector.windows.latencies import Distribution
 from adapter.controller.estimates.drift import Drift
+from adapter.controller.groups.state import GroupState
 from adapter.controller.settings import LoopSettings
 from adapter.controller.state import VariantRecord, VariantState
 from adapter.controller.tuning import TunedProfile
 from adapter.planning import fleet
 from adapter.planning import plan as planning
+from adapter.planning.groups import Ceiling, Group, Member
 from adapter.resources.inputs import Inputs, InvalidVariant
 from adapter.resources.variant import VariantSource
 from analyzer import tuner
@@ -51,11 +54,26 @@ QUIET = LoopSettings(
 
 
 def fleet_of(count: int) -> fleet.Fleet:
-    """A fleet of many variants without a limit of devices; three of a model and class make a group."""
+    """A fleet of many variants without a limit of devices; three of a namespace share model and class."""
     targets = {f"model-{n}": fleet.Targets(itl_ms=30.0, ttft_ms=800.0) for n in range(count)}
     profiles = tuple(
         fleet.Profile(accelerator=name, latency=latency, max_batch=64)
         for name, latency in _LATENCIES.items()
+    )
+    variants = tuple(
+        fleet.Variant(
+            name=f"team-{n % 7}/v{n:04}",
+            model=f"model-{n // 21}",
+            service_class=CLASSES[n % 7 % 2],
+            profiles=profiles,
+            load=fleet.Load(
+                arrival_rate_rps=0.5 + n % 17,
+                input_tokens=200 + n % 300,
+                output_tokens=100 + n % 200,
+            ),
+            current=fleet.CurrentAllocation(accelerator="A100", replicas=1 + n % 4),
+        )
+        for n in range(count)
     )
     return fleet.Fleet(
         accelerators=ACCELERATORS,
@@ -63,31 +81,62 @@ def fleet_of(count: int) -> fleet.Fleet:
             fleet.ServiceClass(name=name, priority=place, targets=targets)
             for place, name in enumerate(CLASSES, start=1)
         ),
-        variants=tuple(
-            fleet.Variant(
-                name=f"team-{n % 7}/v{n:04}",
-                model=f"model-{n // 21}",
-                service_class=CLASSES[n % 7 % 2],
-                profiles=profiles,
-                load=fleet.Load(
-                    arrival_rate_rps=0.5 + n % 17,
-                    input_tokens=200 + n % 300,
-                    output_tokens=100 + n % 200,
-                ),
-                current=fleet.CurrentAllocation(accelerator="A100", replicas=1 + n % 4),
-            )
-            for n in range(count)
-        ),
+        variants=variants,
+        groups=_groups(variants),
+    )
+
+
+def _groups(variants: tuple[fleet.Variant, ...]) -> tuple[Group, ...]:
+    """Groups of the second model, one in each namespace; the second member is on spot devices."""
+    members: dict[str, list[fleet.Variant]] = {}
+    for item in variants:
+        if item.model == "model-1":
+            members.setdefault(item.name.partition("/")[0], []).append(item)
+    return tuple(
+        Group(
+            name=f"{namespace}/model-1",
+            namespace=namespace,
+            model="model-1",
+            service_class=some[0].service_class,
+            variants=tuple(item.name for item in some),
+            traffic=replace(
+                some[0].load,
+                arrival_rate_rps=sum(item.load.arrival_rate_rps for item in some),
+            ),
+            members={some[1].name: Member(interruptible=True)},
+        )
+        for namespace, some in members.items()
+        if len(some) > 1
     )
 
 
 def states_of(known: fleet.Fleet, plan: planning.Plan, *, now: float) -> dict[str, VariantState]:
     """The states after a reconcile cycle that made that plan at a Unix time."""
     classes = {item.name: item for item in known.service_classes}
-    return {
+    states = {
         variant.name: _state(n, variant, classes[variant.service_class], plan, now)
         for n, variant in enumerate(known.variants)
     }
+    for group in known.groups:
+        rate = 60.0 * group.traffic.arrival_rate_rps
+        shared = GroupState(
+            name=group.name,
+            members=group.variants,
+            routing=group.routing,
+            observed_rpm=rate * 0.97,
+            waiting=2.0,
+            demand_rpm=rate,
+            decision=plan.groups[group.name],
+            targets={name: states[name].desired or 0 for name in group.variants},
+        )
+        for name in group.variants:
+            spot = group.members.get(name, Member()).interruptible
+            states[name] = replace(
+                states[name],
+                group=shared,
+                source=replace(states[name].source, interruptible=spot),
+            )
+    return states
 
 
 def _state(
@@ -156,8 +205,16 @@ def _measured(n: int, milliseconds: float) -> Distribution:
 
 def _troubled(n: int, state: VariantState) -> VariantState:
     """The state of some variants with something that needs attention."""
-    if n % 50 == 7:
-        return replace(state, outcome="CapacityShort", reason=f"A100 short; {state.reason}")
+    if n % 50 == 7 and state.decision is not None:
+        ceiling = Ceiling(name="budget team-0: cost", limit=500.0, used=480.0, unit="cents/h")
+        return replace(
+            state,
+            outcome="CapacityShort",
+            reason=f"A100 short; {state.reason}",
+            decision=replace(state.decision, cut_by=(ceiling,)),
+        )
+    if n % 50 == 19:
+        return replace(state, source=replace(state.source, advisory=True))
     if n % 50 == 11:
         return replace(state, problem="no fresh metrics from 1 of 2 pods: timeout")
     if n % 50 == 13:

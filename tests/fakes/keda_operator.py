@@ -25,12 +25,18 @@ SERVER = "variant-adapter.variant-adapter-system.svc"
 
 
 class Certificates:
-    """Files of the two authorities: of the adapter's port, and of KEDA's operator."""
+    """Files of the two authorities: of the adapter's port, and of KEDA's operator.
+
+    Attributes:
+        trusted: Authority that the operator trusts, PEM; that of the adapter's port.
+
+    """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
         self._folder = folder
         self.server, self.keda = trustme.CA(), trustme.CA()
+        self.trusted = self.server.cert_pem.bytes()
         self.serve()
         self.client = self.keda.issue_cert("keda-operator.keda.svc")
         self.keda.cert_pem.write_to_path(str(folder / "keda-ca.crt"))
@@ -53,7 +59,7 @@ class Certificates:
 
     def credentials(self, client: trustme.LeafCert | None) -> grpc.ChannelCredentials:
         return grpc.ssl_channel_credentials(
-            root_certificates=self.server.cert_pem.bytes(),
+            root_certificates=self.trusted,
             private_key=None if client is None else client.private_key_pem.bytes(),
             certificate_chain=None if client is None else client.cert_chain_pems[0].bytes(),
         )
@@ -113,8 +119,8 @@ class Operator:
 
     async def reconcile(self) -> None:
         """Make the HPA: without metric specs KEDA makes none."""
-        found = await self.stub.GetMetricSpec(self.ref)
-        (spec,) = found.metricSpecs
+        specs = await self.stub.GetMetricSpec(self.ref)
+        (spec,) = specs.metricSpecs
         assert spec.targetSizeFloat == spec.targetSize == 1
         self.metric = spec.metricName
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -44,6 +45,9 @@ DISCOVERY = {
         ("variantautoscalings/status", "VariantAutoscaling"),
     ],
 }
+_PAIRS = re.compile(r"(?<!\\)(\\\\)*\\u[dD][89a-fA-F]")
+"""Escapes that JSON has and YAML has not."""
+
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 
@@ -95,6 +99,7 @@ class KubernetesApi(ObjectStore):
         access_reviews: Number of SubjectAccessReviews.
         forwarded: Address of each pod's port that can be forwarded, by namespace, pod and port.
         late: Entrance and status of every request that was sent late.
+        fenced: Whether the admission policy of the overlay `actuate` stands before /scale.
         external: Values of external metrics by variant, as the aggregation layer would relay them.
 
     """
@@ -107,6 +112,7 @@ class KubernetesApi(ObjectStore):
         self.denied: list[str] = []
         self.bookmarks = 0
         self.external: dict[str, str] = {}
+        self.fenced = False
         self.access_reviews = 0
         self.forwarded: dict[tuple[str, str, int], tuple[str, int]] = {}
         self.late: list[tuple[str, int]] = []
@@ -172,9 +178,15 @@ class KubernetesApi(ObjectStore):
             return await kubernetes_watch.watch(
                 self, path, request, streams=entrance.streams, bookmarked=self._bookmarked
             )
+        if request.content_type == "application/apply-patch+yaml" and _PAIRS.search(
+            await request.text()
+        ):
+            raise StatusError(
+                400, "error decoding YAML: found invalid Unicode character escape code"
+            )
         body = await request.json() if request.body_exists else None
-        found = self._act(entrance, path, body, request)
-        return web.json_response(found, status=201 if request.method == "POST" else 200)
+        answer = self._act(entrance, path, body, request)
+        return web.json_response(answer, status=201 if request.method == "POST" else 200)
 
     async def _forward(self, entrance: Entrance, request: web.Request) -> web.StreamResponse:
         path = parse_path(request.path)
@@ -229,6 +241,8 @@ class KubernetesApi(ObjectStore):
         if method == "POST":
             return self.create(path, body)
         if path.subresource == "scale":
+            if method == "PATCH" and self.fenced and entrance.user == ACCOUNT:
+                self._check_fence(request.query.get("fieldManager", ""))
             return kubernetes_writes.scale(self, method, path, body)
         current = self.find(path)
         if method == "GET":
@@ -238,6 +252,14 @@ class KubernetesApi(ObjectStore):
             # As the admission plugin OwnerReferencesPermissionEnforcement has it.
             self._permit(entrance, "delete", path, request)
         return self.update(path, item)
+
+    def _check_fence(self, manager: str) -> None:
+        """What `manifests/overlays/actuate/fence.yaml` says in CEL."""
+        leases = self.objects.get(("/apis/coordination.k8s.io/v1", "leases"), {})
+        for (_, name), lease in leases.items():
+            held = f"variant-adapter-{lease['spec'].get('leaseTransitions', 0)}"
+            if name == "variant-adapter" and manager != held:
+                raise StatusError(422, "denied request: a former leader sent this")
 
     def _create_front_proxy_config(self) -> None:
         path = ResourcePath("/api/v1", "configmaps", "kube-system", reviews.CONFIG_NAME)
@@ -284,8 +306,8 @@ class Site:
 
     async def entrance(self, name: str, *, user: str = ACCOUNT) -> Entrance:
         """Open an entrance for a client."""
-        found = self.certificates
-        entrance = Entrance(kubeconfig=found.folder / f"{name}.kubeconfig", user=user)
+        certificates = self.certificates
+        entrance = Entrance(kubeconfig=certificates.folder / f"{name}.kubeconfig", user=user)
         app = web.Application()
 
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -293,14 +315,14 @@ class Site:
 
         app.router.add_route("*", "/{path:.*}", handle)
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(found.folder / "kas.crt", found.folder / "kas.key")
+        context.load_cert_chain(certificates.folder / "kas.crt", certificates.folder / "kas.key")
         runner = web.AppRunner(
             app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True
         )
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-        authority = found.authorities["ca"]
+        authority = certificates.authorities["ca"]
         client = authority.issue_client(name, [])
         entrance.url = f"https://127.0.0.1:{runner.addresses[0][1]}"
         entrance.kubeconfig.write_text(kubeconfig(entrance.url, authority.cert_pem, client))

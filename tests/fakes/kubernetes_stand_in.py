@@ -154,7 +154,7 @@ def certificates(folder: Path) -> Certificates:
     authorities = {
         name: Authority.create(name) for name in ("ca", "fp-ca", "evil-ca", "serving-ca")
     }
-    found = Certificates(folder, authorities)
+    issued = Certificates(folder, authorities)
     for name, authority in authorities.items():
         (folder / f"{name}.crt").write_bytes(authority.cert_pem)
     leaves: tuple[tuple[str, str, str, list[str]], ...] = (
@@ -166,18 +166,18 @@ def certificates(folder: Path) -> Certificates:
         ("alice-evil", "evil-ca", "alice", ["system:masters"]),
     )
     for name, issuer, user, groups in leaves:
-        found.write(name, authorities[issuer].issue_client(user, groups))
+        issued.write(name, authorities[issuer].issue_client(user, groups))
     names = ["localhost", "wire.default.svc"]
-    found.write("serving", authorities["serving-ca"].issue_server(names, ["127.0.0.1"]))
-    found.write("kas", authorities["ca"].issue_server(["localhost"], ["127.0.0.1"]))
-    return found
+    issued.write("serving", authorities["serving-ca"].issue_server(names, ["127.0.0.1"]))
+    issued.write("kas", authorities["ca"].issue_server(["localhost"], ["127.0.0.1"]))
+    return issued
 
 
-def front_proxy(found: Certificates) -> dict[str, str]:
+def front_proxy(issued: Certificates) -> dict[str, str]:
     """Data of the front-proxy ConfigMap."""
     return {
-        "client-ca-file": found.authorities["ca"].cert_pem.decode(),
-        "requestheader-client-ca-file": found.authorities["fp-ca"].cert_pem.decode(),
+        "client-ca-file": issued.authorities["ca"].cert_pem.decode(),
+        "requestheader-client-ca-file": issued.authorities["fp-ca"].cert_pem.decode(),
         "requestheader-allowed-names": '["front-proxy-client"]',
         "requestheader-username-headers": '["X-Remote-User"]',
         "requestheader-group-headers": '["X-Remote-Group"]',
@@ -186,18 +186,18 @@ def front_proxy(found: Certificates) -> dict[str, str]:
 
 
 @contextlib.asynccontextmanager
-async def running(found: Certificates) -> AsyncIterator[tuple[StandIn, Path]]:
+async def running(issued: Certificates) -> AsyncIterator[tuple[StandIn, Path]]:
     """The stand-in over TLS, and a kubeconfig for it."""
-    stand_in = StandIn(config=front_proxy(found))
+    stand_in = StandIn(config=front_proxy(issued))
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(found.folder / "kas.crt", found.folder / "kas.key")
+    context.load_cert_chain(issued.folder / "kas.crt", issued.folder / "kas.key")
     runner = web.AppRunner(stand_in.application(), access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-    client = found.authorities["ca"].issue_client("variant-adapter", [])
+    client = issued.authorities["ca"].issue_client("variant-adapter", [])
     url = f"https://127.0.0.1:{runner.addresses[0][1]}"
-    path = found.folder / "kubeconfig"
-    path.write_text(kubeconfig(url, found.authorities["ca"].cert_pem, client))
+    path = issued.folder / "kubeconfig"
+    path.write_text(kubeconfig(url, issued.authorities["ca"].cert_pem, client))
     try:
         yield stand_in, path
     finally:

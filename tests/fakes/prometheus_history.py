@@ -173,14 +173,14 @@ class HistoryServer:
         """The series of one query, told by its form."""
         query = parameters["query"]
         start, end, step = (int(parameters[name]) for name in ("start", "end", "step"))
-        found: dict[Labels, list[tuple[int, str]]] = {}
+        series: dict[Labels, list[tuple[int, str]]] = {}
         for at in range(start, end + 1, step):
             for pod in self._selected(query):
                 scraped = self._scraped(pod, at)
                 if scraped is not None:
                     for labels, value in self._values(query, pod, scraped).items():
-                        found.setdefault(labels, []).append((at, str(value)))
-        return [{"metric": dict(labels), "values": values} for labels, values in found.items()]
+                        series.setdefault(labels, []).append((at, str(value)))
+        return [{"metric": dict(labels), "values": values} for labels, values in series.items()]
 
     def _selected(self, query: str) -> list[PodPast]:
         model = re.search(r'model_name="([^"]*)"', query)

@@ -35,10 +35,10 @@ def free_port() -> int:
     """A port that nobody listens on, and that no outgoing connection is given either."""
     while True:
         port = random.randrange(20000, 30000)  # noqa: S311 - no secret
-        with socket.socket() as found:
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
-                found.bind(("127.0.0.1", port))
+                listener.bind(("127.0.0.1", port))
                 return port
 
 
@@ -84,8 +84,8 @@ class PrometheusServer:
         """The elements of an instant vector, as the API has them."""
         async with self.session.post(f"{self.url}/api/v1/query", data={"query": query}) as response:
             response.raise_for_status()
-            found: list[dict[str, Any]] = (await response.json())["data"]["result"]
-            return found
+            elements: list[dict[str, Any]] = (await response.json())["data"]["result"]
+            return elements
 
     async def scraped(self, targets: Sequence[Target], *, seconds: float = 120.0) -> None:
         """Wait until each of these was scraped well."""

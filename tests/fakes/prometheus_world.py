@@ -39,7 +39,7 @@ DATA = ROOT / "tests/data/metrics"
 RECORDED = json.loads((DATA / "expected.json").read_text())
 PRIORITIES = "sglang-0.5.23.prom"
 """Of a server that also shows its stocks for each priority: no recorded page does."""
-GATEWAYS = {"epp": DATA / "epp.prom", "epp-llm-d": DATA / "epp-llm-d.prom"}
+GATEWAYS = {name: DATA / f"{name}.prom" for name in ("epp", "epp-llm-d", "epp-0.11")}
 
 
 def recorded(name: str) -> str:

@@ -160,8 +160,8 @@ def _status(text: str) -> None:
         {"desiredOptimizedAlloc": {"numReplicas": document, "lastRunTime": "2026-01-01T00:00:00Z"}},
         {"desiredOptimizedAlloc": {"numReplicas": 1, "lastRunTime": document}},
     ):
-        found = published(status)
-        assert found is None or 0 <= found.replicas <= 100_000
+        target = published(status)
+        assert target is None or 0 <= target.replicas <= 100_000
 
 
 def _paths(text: str) -> None:

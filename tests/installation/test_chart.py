@@ -61,10 +61,10 @@ def leaves(values: Any, path: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
 
 
 def at(schema: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
-    found: dict[str, Any] = functools.reduce(
+    part: dict[str, Any] = functools.reduce(
         operator.getitem, [key for name in path for key in ("properties", name)], schema
     )
-    return found
+    return part
 
 
 def schema_leaves(schema: dict[str, Any], path: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
@@ -80,14 +80,14 @@ def schema_leaves(schema: dict[str, Any], path: tuple[str, ...] = ()) -> set[tup
 
 def test_the_chart_is_made_of_the_manifests() -> None:
     """Templates that are manifests, CRD, dashboard and Chart.yaml are as make_chart.py writes them."""
-    found = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-P", "scripts/make_chart.py", "--check"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert found.returncode == 0, found.stdout + found.stderr
+    assert completed.returncode == 0, completed.stdout + completed.stderr
 
 
 def test_versions_are_one() -> None:
@@ -150,15 +150,15 @@ def rendered(
     assert HELM is not None
     sets = [word for value in values for word in ("--set", value)]
     command = [HELM, "template", "variant-adapter", str(CHART), "--namespace", namespace, *sets]
-    found = subprocess.run(
+    completed = subprocess.run(
         [*command, "--values", "-"],
         input=yaml.safe_dump(file or {}),
         capture_output=True,
         text=True,
         check=False,
     )
-    assert found.returncode == 0, found.stderr
-    return [item for item in yaml.safe_load_all(found.stdout) if item]
+    assert completed.returncode == 0, completed.stderr
+    return [item for item in yaml.safe_load_all(completed.stdout) if item]
 
 
 HELMS = {"app.kubernetes.io/managed-by", "helm.sh/chart"}
@@ -166,18 +166,18 @@ HELMS = {"app.kubernetes.io/managed-by", "helm.sh/chart"}
 
 def comparable(items: Any) -> dict[tuple[str, str, str], dict[str, Any]]:
     """Objects by kind, namespace and name, without Helm's own labels; Helm makes no Namespace."""
-    found = {}
+    objects = {}
     for item in items:
         one = copy.deepcopy(item)
         about = one["metadata"]
         about["labels"] = {k: v for k, v in about["labels"].items() if k not in HELMS}
         key = (one["kind"], about.get("namespace", ""), about["name"])
-        assert key not in found
+        assert key not in objects
         if one["kind"] == "ConfigMap":
             one["data"] = {name: text.rstrip() for name, text in (one.get("data") or {}).items()}
         if one["kind"] != "Namespace":
-            found[key] = one
-    return found
+            objects[key] = one
+    return objects
 
 
 @needs_helm
@@ -195,15 +195,15 @@ def test_overlays_can_be_combined_in_any_namespace() -> None:
     """Nothing of another namespace is left, no object is there twice, and the flags are those of serve."""
     items = rendered(*EVERYTHING, "actuate.default=scale", namespace="llm")
     assert installation.SYSTEM not in json.dumps(items)
-    found = comparable(items)
-    for kind, namespace, name in found:
+    objects = comparable(items)
+    for kind, namespace, name in objects:
         assert namespace in {"", "llm", "kube-system"}, (kind, name)
-    (container,) = found["Deployment", "llm", "variant-adapter"]["spec"]["template"]["spec"][
+    (container,) = objects["Deployment", "llm", "variant-adapter"]["spec"]["template"]["spec"][
         "containers"
     ]
     args = cli.parse(container["args"])
     assert (args.limited, args.actuate) == (True, "scale")
-    monitor = found["ServiceMonitor", "llm", "variant-adapter"]["spec"]["endpoints"][0]
+    monitor = objects["ServiceMonitor", "llm", "variant-adapter"]["spec"]["endpoints"][0]
     assert monitor["tlsConfig"]["ca"]["secret"]["name"] == "variant-adapter-tls"
 
 
@@ -225,11 +225,11 @@ def test_values_become_configmaps_that_stay() -> None:
         "image.digest=sha256:" + "0" * 64,
         file=written,
     )
-    found = {(item["kind"], item["metadata"]["name"]): item for item in items}
+    objects = {(item["kind"], item["metadata"]["name"]): item for item in items}
     own = [
-        found["ConfigMap", name] for name in ("accelerator-unit-costs", "service-classes-config")
+        objects["ConfigMap", name] for name in ("accelerator-unit-costs", "service-classes-config")
     ]
-    own.append(found["ConfigMap", "variant-adapter-variantautoscaling-config"])
+    own.append(objects["ConfigMap", "variant-adapter-variantautoscaling-config"])
     for item in own:
         assert item["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
     reader = inputs.Reader()
@@ -239,7 +239,7 @@ def test_values_become_configmaps_that_stay() -> None:
     assert reader.settings.accelerators["H100"].unit_cost == 120.0
     assert reader.settings.classes["gold"].service_class.targets["m"].itl_ms == 24
     assert reader.settings.data == {"WVA_SCALE_TO_ZERO": "true"}
-    kinds = {kind for kind, _ in found}
+    kinds = {kind for kind, _ in objects}
     assert not kinds & {"CustomResourceDefinition", "APIService", "NetworkPolicy"}
-    spec = found["Deployment", "variant-adapter"]["spec"]["template"]["spec"]
+    spec = objects["Deployment", "variant-adapter"]["spec"]["template"]["spec"]
     assert spec["containers"][0]["image"] == "variant-adapter@sha256:" + "0" * 64

@@ -98,8 +98,8 @@ def known() -> set[str]:
 
 
 def names_in(expression: str) -> set[str]:
-    found = re.findall(r"\b(?:inferno|wva|variant_adapter|metrics_apiserver)_\w+", expression)
-    return {name.removesuffix("_bucket") for name in found}
+    names = re.findall(r"\b(?:inferno|wva|variant_adapter|metrics_apiserver)_\w+", expression)
+    return {name.removesuffix("_bucket") for name in names}
 
 
 def test_queries_name_series_that_there_are() -> None:
@@ -174,10 +174,10 @@ def test_alerts_are_raised_by_their_cause_alone(tmp_path: Path) -> None:
     (tmp_path / "cases.yaml").write_text(yaml.safe_dump(cases))
     program = str(shutil.which("promtool"))
     for command in (["check", "rules", "rules.yaml"], ["test", "rules", "cases.yaml"]):
-        found = subprocess.run(
+        completed = subprocess.run(
             [program, *command], cwd=tmp_path, capture_output=True, text=True, check=False
         )
-        assert found.returncode == 0, found.stdout + found.stderr
+        assert completed.returncode == 0, completed.stdout + completed.stderr
 
 
 MAY_BE_EMPTY = {
@@ -199,14 +199,14 @@ async def test_every_panel_shows_what_the_adapter_exposes(tmp_path: Path) -> Non
         item = world.variant("w")
         item["metadata"]["annotations"] = {"llmd.ai/actuate": "none"}
         world.api.put(VARIANTS, "variantautoscalings", item)
-        async with world.replica("a") as (front, _):
+        async with world.replica("a") as (endpoints, _):
             await until(lambda: world.desired("w") == world.desired("v") == 2)
-            assert await world.metric(front) == ["2"]
-            target = Target(address=front.metrics_url.removeprefix("http://"))
+            assert await world.metric(endpoints) == ["2"]
+            target = Target(address=endpoints.metrics_url.removeprefix("http://"))
             async with prometheus_server.running([target]) as server:
                 await server.until("variant_adapter_cycles_total > 1")
                 await asyncio.sleep(1)
-                await world.metric(front)
+                await world.metric(endpoints)
                 queries = {
                     expression.replace("$namespace", ".*").replace("$variant", ".*"): title
                     for expression, title in EXPRESSIONS.items()
@@ -214,14 +214,14 @@ async def test_every_panel_shows_what_the_adapter_exposes(tmp_path: Path) -> Non
                 empty = set(queries.values())
                 for _ in range(60):
                     answers = {query: await server.ask(query) for query in queries}
-                    empty = {queries[query] for query, found in answers.items() if not found}
+                    empty = {queries[query] for query, values in answers.items() if not values}
                     if empty <= MAY_BE_EMPTY:
                         break
                     await asyncio.sleep(0.5)
                 for variable in DASHBOARD["templating"]["list"][1:]:
-                    found = re.match(r"label_values\((.*), (\w+)\)", variable["query"])
-                    assert found, variable
-                    assert await server.ask(found[1].replace("$namespace", ".*"))
+                    values = re.match(r"label_values\((.*), (\w+)\)", variable["query"])
+                    assert values, variable
+                    assert await server.ask(values[1].replace("$namespace", ".*"))
                 for rule in RULES:
                     await server.ask(rule["expr"])
     assert empty <= MAY_BE_EMPTY

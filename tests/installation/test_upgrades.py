@@ -24,8 +24,8 @@ LABELS = {"app.kubernetes.io/part-of": "variant-adapter", "app.kubernetes.io/ver
 
 def identity(item: Mapping[str, Any]) -> tuple[str, str, str]:
     """Kind, namespace and name."""
-    found = item["metadata"]
-    return item["kind"], found.get("namespace", ""), found["name"]
+    metadata = item["metadata"]
+    return item["kind"], metadata.get("namespace", ""), metadata["name"]
 
 
 @pytest.mark.parametrize("folder", BUILT, ids=lambda path: str(path.relative_to(MANIFESTS)))
@@ -107,10 +107,10 @@ def test_the_emulated_variant_is_made_once_its_crd_is_there(tmp_path: Path) -> N
         }
         command = [sys.executable, str(folder / "create.py"), str(folder / "variant.yaml")]
         for expected in ("created", "exists"):
-            found = subprocess.run(
+            completed = subprocess.run(
                 command, env=environment, capture_output=True, text=True, check=True, timeout=60
             )
-            assert found.stdout.splitlines()[-1] == expected
+            assert completed.stdout.splitlines()[-1] == expected
         server.shutdown()
     text = (folder / "variant.yaml").read_bytes()
     path = "/apis/llmd.ai/v1alpha1/namespaces/llm-d-sim/variantautoscalings"

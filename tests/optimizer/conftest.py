@@ -32,8 +32,8 @@ def problem(case: dict[str, Any]) -> Problem:
     optimizer = spec["optimizerData"]["optimizer"]
     variants = []
     for server in spec["serverData"]["servers"]:
-        found = case["candidates"].get(server["name"])
-        if not found:
+        candidates = case["candidates"].get(server["name"])
+        if not candidates:
             continue
         now = server.get("currentAlloc", {})
         variants.append(
@@ -47,7 +47,7 @@ def problem(case: dict[str, Any]) -> Problem:
                 ),
                 candidates=tuple(
                     candidate(given, accelerators[name], profiles[server["model"], name])
-                    for name, given in found.items()
+                    for name, given in candidates.items()
                 ),
             )
         )

@@ -108,12 +108,12 @@ def test_every_system_is_solved_to_the_proven_optimum(systems: Systems) -> None:
         if problem.capacity is None:
             continue
         bare = replace(problem, policy="None", transition_factor=0.0)
-        found = branch_and_bound.solve(bare)
-        assert found.termination == "optimal"
+        solution = branch_and_bound.solve(bare)
+        assert solution.termination == "optimal"
         if "milp" in case:
-            names = {name: 1 for name, got in found.allocations.items() if got.candidate}
+            names = {name: 1 for name, got in solution.allocations.items() if got.candidate}
             assert served(bare, names) == case["milp"]["served"]
-            assert found.total_cost == pytest.approx(case["milp"]["optCost"], rel=1e-6)
+            assert solution.total_cost == pytest.approx(case["milp"]["optCost"], rel=1e-6)
             gained += sum(case["milp"]["served"]) - sum(case["milp"]["greedyServed"])
             compared += 1
     assert compared > 90

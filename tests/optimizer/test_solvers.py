@@ -80,23 +80,23 @@ def problems(
 
 
 def used(solution: Solution) -> dict[str, int]:
-    found = dict.fromkeys([*TYPES, ""], 0)
+    devices = dict.fromkeys([*TYPES, ""], 0)
     for got in solution.allocations.values():
         if got.candidate is not None:
-            found[got.candidate.device_type] += got.devices
-    return found
+            devices[got.candidate.device_type] += got.devices
+    return devices
 
 
 @given(problems(), st.randoms())
 def test_plans_obey_the_laws(problem: Problem, order: random.Random) -> None:
     """Capacity holds, nobody gets more than asked for, everyone has an answer, order does not matter."""
     for solver in ("greedy", "branch-and-bound"):
-        found = solvers.solve(problem, solver)
-        assert list(found.allocations) == [variant.name for variant in problem.variants]
+        solution = solvers.solve(problem, solver)
+        assert list(solution.allocations) == [variant.name for variant in problem.variants]
         assert problem.capacity is not None
-        assert all(used(found)[kind] <= problem.capacity[kind] for kind in TYPES)
+        assert all(used(solution)[kind] <= problem.capacity[kind] for kind in TYPES)
         for variant in problem.variants:
-            got = found.allocations[variant.name]
+            got = solution.allocations[variant.name]
             if got.candidate is None:
                 assert (got.replicas, got.cost) == (0, 0)
                 continue
@@ -112,14 +112,14 @@ def test_plans_obey_the_laws(problem: Problem, order: random.Random) -> None:
         order.shuffle(shuffled)
         again = solvers.solve(replace(problem, variants=tuple(shuffled)), solver)
         if solver == "greedy":
-            assert dict(again.allocations) == dict(found.allocations)
+            assert dict(again.allocations) == dict(solution.allocations)
         else:
-            assert worth(problem, again) == worth(problem, found)
-        assert solvers.solve(problem, solver) == found
+            assert worth(problem, again) == worth(problem, solution)
+        assert solvers.solve(problem, solver) == solution
 
 
-def worth(problem: Problem, found: Solution) -> branch_and_bound.Objective:
-    return branch_and_bound.objective(problem, found.allocations)
+def worth(problem: Problem, solution: Solution) -> branch_and_bound.Objective:
+    return branch_and_bound.objective(problem, solution.allocations)
 
 
 @given(problems())
@@ -145,16 +145,18 @@ def plans(problem: Problem) -> Iterator[dict[str, Allocation]]:
             ]
         options.append(mine)
     for choice in itertools.product(*options):
-        found = dict(zip((variant.name for variant in problem.variants), choice, strict=True))
-        counted = used(Solution(solver="", termination="optimal", gap=None, allocations=found))
+        allocations = dict(zip((variant.name for variant in problem.variants), choice, strict=True))
+        counted = used(
+            Solution(solver="", termination="optimal", gap=None, allocations=allocations)
+        )
         if all(counted[kind] <= (problem.capacity or {})[kind] for kind in TYPES):
-            yield found
+            yield allocations
 
 
 @given(problems(most=3))
 def test_brute_force_agrees(problem: Problem) -> None:
     """On small problems the best of all plans, listed one by one, is branch-and-bound's."""
-    best = min(branch_and_bound.objective(problem, found) for found in plans(problem))
+    best = min(branch_and_bound.objective(problem, allocations) for allocations in plans(problem))
     mine = worth(problem, branch_and_bound.solve(problem))
     assert mine.unserved == best.unserved
     assert mine.short == pytest.approx(best.short, abs=1e-5)
@@ -175,12 +177,12 @@ def test_more_capacity_never_serves_less(problem: Problem, kind: str, more: int)
 @given(problems(policies=("None",)))
 def test_priority_comes_first(problem: Problem) -> None:
     """A lower class never takes devices that would have served more of a higher one."""
-    found = branch_and_bound.solve(problem)
+    solution = branch_and_bound.solve(problem)
     for priority in sorted({variant.priority for variant in problem.variants}):
         above = tuple(variant for variant in problem.variants if variant.priority <= priority)
         alone = branch_and_bound.solve(replace(problem, variants=above))
         names = {variant.name for variant in above}
-        counted = {name: got for name, got in found.allocations.items() if name in names}
+        counted = {name: got for name, got in solution.allocations.items() if name in names}
         missed = sum(1 for got in counted.values() if got.candidate is None)
         assert missed == sum(1 for got in alone.allocations.values() if got.candidate is None)
 
@@ -190,9 +192,9 @@ def test_a_higher_priority_takes_the_last_device() -> None:
     low = VariantCandidates(name="a", candidates=(candidate("A1", 1, 1, 10.0),), priority=2)
     high = VariantCandidates(name="b", candidates=(candidate("A1", 1, 1, 99.0),), priority=1)
     for solver in (greedy.solve, branch_and_bound.solve):
-        found = solver(Problem(variants=(low, high), capacity={"A": 1}))
-        assert found.allocations["b"].served == "full"
-        assert found.allocations["a"].served == "none"
+        solution = solver(Problem(variants=(low, high), capacity={"A": 1}))
+        assert solution.allocations["b"].served == "full"
+        assert solution.allocations["a"].served == "none"
 
 
 def share(policy: SaturationPolicy, capacity: int) -> dict[str, int]:
@@ -200,12 +202,12 @@ def share(policy: SaturationPolicy, capacity: int) -> dict[str, int]:
         VariantCandidates(name=name, candidates=(candidate("A1", 4, 1, 40.0),), priority=priority)
         for name, priority in (("a", 1), ("b", 2), ("c", 2))
     )
-    found = greedy.solve(
+    solution = greedy.solve(
         Problem(
             variants=variants, capacity={"A": capacity}, policy=policy, delayed_best_effort=True
         )
     )
-    return {name: got.replicas for name, got in found.allocations.items()}
+    return {name: got.replicas for name, got in solution.allocations.items()}
 
 
 def test_policies_share_what_is_left() -> None:
@@ -245,9 +247,9 @@ def test_a_time_limit_falls_back_to_greedy_and_says_so() -> None:
         for number in range(300)
     )
     problem = Problem(variants=variants, capacity={"A": 300, "B": 200}, time_limit_s=1e-9)
-    found = branch_and_bound.solve(problem)
-    assert found.termination in {"fallback", "feasible"}
-    assert worth(problem, found) <= worth(problem, greedy.solve(problem))
+    solution = branch_and_bound.solve(problem)
+    assert solution.termination in {"fallback", "feasible"}
+    assert worth(problem, solution) <= worth(problem, greedy.solve(problem))
     assert branch_and_bound.solve(replace(problem, time_limit_s=60)).termination == "optimal"
 
 
@@ -312,5 +314,5 @@ def test_problems_without_meaning_are_refused(problem: Problem, said: str) -> No
 def test_nothing_to_plan_is_a_plan() -> None:
     """No variants, no capacity: an empty, optimal plan from every solver."""
     for solver in solvers.SOLVERS:
-        found = solvers.solve(Problem(variants=(), capacity={}), solver)
-        assert (dict(found.allocations), found.total_cost) == ({}, 0)
+        solution = solvers.solve(Problem(variants=(), capacity={}), solver)
+        assert (dict(solution.allocations), solution.total_cost) == ({}, 0)

@@ -18,8 +18,8 @@ def fold(
     published: list[int] = []
     history: tuple[Recommendation, ...] = ()
     for index, number in enumerate(wanted):
-        found = stabilize(number, before=before, history=history, now=index * step, limits=limits)
-        before, history = found.replicas, found.history
+        stable = stabilize(number, before=before, history=history, now=index * step, limits=limits)
+        before, history = stable.replicas, stable.history
         published.append(before)
     return published
 
@@ -71,8 +71,8 @@ def test_a_maximum_is_kept_whatever_the_window_says() -> None:
     """A bound that was lowered counts at once."""
     history = (Recommendation(0.0, 8),)
     limits = StabilizationLimits(down_seconds=600)
-    found = stabilize(3, before=8, history=history, now=10.0, limits=limits, maximum=4)
-    assert found.replicas == 4
+    stable = stabilize(3, before=8, history=history, now=10.0, limits=limits, maximum=4)
+    assert stable.replicas == 4
 
 
 NUMBERS = st.lists(st.integers(0, 30), min_size=1, max_size=40)

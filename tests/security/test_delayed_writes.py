@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,6 +73,49 @@ async def test_a_status_is_written_although_the_object_changed_meanwhile(tmp_pat
             assert world.variant()["metadata"]["annotations"] == {"edited": "1"}
 
 
+async def test_a_patch_of_a_former_leader_is_refused_where_nothing_changed(tmp_path: Path) -> None:
+    """The next leader keeps the replicas, so the target's version holds: the Lease's number refuses it."""
+    rules = kubernetes_api.manifest_rules(*ACTUATING)
+    async with worlds.running(tmp_path, rules=rules) as world:
+        world.api.fenced = True
+        item = worlds.workload("v", 1)
+        item["metadata"]["annotations"] = {"llmd.ai/allow-scale": "true"}
+        world.api.put(APPS, "deployments", item)
+        world.load["v"] = 60.0
+
+        def target() -> dict[str, Any]:
+            deployment: dict[str, Any] = world.api.get(APPS, "deployments", "team-a", "v")
+            return deployment
+
+        async with (
+            world.replica("a", actuate_scale=True) as (_, way),
+            world.replica("b", actuate_scale=True) as (b, _),
+        ):
+            await until(lambda: target()["spec"]["replicas"] == 2 and world.desired() == 2)
+            await until(lambda: (target().get("status") or {}).get("replicas") == 2)
+            version = target()["metadata"]["resourceVersion"]
+            sent = asyncio.Event()
+
+            def late(method: str, path: str) -> float:
+                if method != "PATCH" or not path.endswith("/v/scale"):
+                    return 0.0
+                way.isolate()
+                sent.set()
+                return 2 * worlds.LEASE.duration + LATE_SECONDS
+
+            way.late = late
+            world.load["v"] = 240.0
+            await sent.wait()
+            world.load["v"] = 60.0
+            await until(lambda: b.loop.leading)
+            await until(lambda: world.api.late)
+            assert world.api.late == [("a", 422)]
+            assert target()["metadata"]["resourceVersion"] == version
+            # What the present leader sends is let through.
+            world.load["v"] = 240.0
+            await until(lambda: target()["spec"]["replicas"] > 2)
+
+
 async def test_a_patch_of_a_former_leader_scales_nothing(tmp_path: Path) -> None:
     """Its PATCH of /scale arrives after another leader has scaled the target: 409, and the replicas stay."""
     rules = kubernetes_api.manifest_rules(*ACTUATING)
@@ -82,8 +126,8 @@ async def test_a_patch_of_a_former_leader_scales_nothing(tmp_path: Path) -> None
         world.load["v"] = 60.0
 
         def replicas() -> int:
-            found: int = world.api.get(APPS, "deployments", "team-a", "v")["spec"]["replicas"]
-            return found
+            number: int = world.api.get(APPS, "deployments", "team-a", "v")["spec"]["replicas"]
+            return number
 
         async with (
             world.replica("a", actuate_scale=True) as (_, way),

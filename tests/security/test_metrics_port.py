@@ -63,15 +63,15 @@ async def cluster(folder: Path) -> AsyncIterator[worlds.World]:
 
 async def test_only_health_is_told_to_every_pod(tmp_path: Path) -> None:
     """401 without a token or with an unknown one, 403 without the right, an answer with both."""
-    async with cluster(tmp_path) as world, world.replica("a") as (front, _):
+    async with cluster(tmp_path) as world, world.replica("a") as (endpoints, _):
         await until(lambda: world.desired() == 1)
-        async with peer(front.metrics_url) as pod:
+        async with peer(endpoints.metrics_url) as pod:
             for path in ("/healthz", "/livez", "/readyz"):
                 assert (await pod.get(path))[0] == 200
             for path in TENANTS:
                 for token, status in (("", 401), ("unknown", 401), ("tenant", 403)):
-                    found, text = await pod.get(path, token)
-                    assert found == status, (path, token)
+                    answered, text = await pod.get(path, token)
+                    assert answered == status, (path, token)
                     assert "team-a" not in text
             assert "variant-adapter-metrics-reader" in (await pod.get("/metrics", "tenant"))[1]
             assert "inferno_desired_replicas" in (await pod.get("/metrics", "reader"))[1]
@@ -82,9 +82,9 @@ async def test_only_health_is_told_to_every_pod(tmp_path: Path) -> None:
 
 async def test_loopback_needs_no_token_unless_a_proxy_forwards(tmp_path: Path) -> None:
     """Who forwards a port of the pod may read; a sidecar that passes on what strangers send does not."""
-    async with cluster(tmp_path) as world, world.replica("a") as (front, _):
+    async with cluster(tmp_path) as world, world.replica("a") as (endpoints, _):
         await until(lambda: world.desired() == 1)
-        async with peer(front.metrics_url, "127.0.0.1") as pod:
+        async with peer(endpoints.metrics_url, "127.0.0.1") as pod:
             assert (await pod.get("/variants"))[0] == 200
             for name in ("X-Forwarded-For", "Forwarded", "Via", "x-envoy-internal"):
                 assert (await pod.get("/variants", headers={name: "10.0.0.1"}))[0] == 401
@@ -92,19 +92,22 @@ async def test_loopback_needs_no_token_unless_a_proxy_forwards(tmp_path: Path) -
 
 async def test_reviews_fail_closed(tmp_path: Path) -> None:
     """Without an answer of the API server nobody is let in, and health is still told."""
-    async with cluster(tmp_path) as world, world.replica("a") as (front, way):
+    async with cluster(tmp_path) as world, world.replica("a") as (endpoints, way):
         await until(lambda: world.desired() == 1)
         way.answer = lambda _method, path: 500 if path.endswith("reviews") else None
-        async with peer(front.metrics_url) as pod:
+        async with peer(endpoints.metrics_url) as pod:
             assert (await pod.get("/metrics", "reader"))[0] == 401
             assert (await pod.get("/healthz"))[0] == 200
 
 
 async def test_made_up_tokens_are_not_all_reviewed(tmp_path: Path) -> None:
     """A burst of reviews for each peer, then a few a second; another peer's token is reviewed as ever."""
-    async with cluster(tmp_path) as world, world.replica("a") as (front, _):
+    async with cluster(tmp_path) as world, world.replica("a") as (endpoints, _):
         await until(lambda: world.desired() == 1)
-        async with peer(front.metrics_url) as flood, peer(front.metrics_url, "127.0.0.3") as other:
+        async with (
+            peer(endpoints.metrics_url) as flood,
+            peer(endpoints.metrics_url, "127.0.0.3") as other,
+        ):
             assert (await flood.get("/metrics", "reader"))[0] == 200
             await asyncio.sleep(11)
             before = world.api.identities.token_reviews, world.api.access_reviews

@@ -27,6 +27,7 @@ NOTES: tuple[tuple[str, str], ...] = (
     ("llmd.ai/max-replicas", "9" * 5000),
     ("llmd.ai/min-replicas", "²"),
     ("llmd.ai/replicas", "1e3"),
+    ("llmd.ai/replicas", "\U0001f4a5\u2028\x85\ufeff\x7f\\ud83d"),
     ("llmd.ai/startup-time", "9" * 30_000),
     ("llmd.ai/startup-time", "9" * 400 + "h"),
     ("llmd.ai/scale-to-zero-retention", "1s" * 20_000),
@@ -70,16 +71,16 @@ async def test_odd_objects_are_their_own_problem(tmp_path: Path) -> None:
             world.api.put(VARIANTS, "variantautoscalings", item)
         odd = {f"a{n}": name for n, (name, _) in enumerate(NOTES)}
         odd |= {f"p{n}": "spec.modelProfile" for n in range(len(PROFILES))}
-        async with world.replica("a") as (front, _):
+        async with world.replica("a") as (endpoints, _):
             await until(lambda: world.desired() == 2)
             for name, field in odd.items():
                 status, reason, message = world.condition("OptimizationReady", name)
                 assert (status, reason) == ("False", "InvalidConfiguration"), name
                 assert field in message, name
                 assert len(message) < 2000
-            cycles = front.loop.cycles
-            await until(lambda: front.loop.cycles > cycles)
-            assert front.loop.problem is None
+            cycles = endpoints.loop.cycles
+            await until(lambda: endpoints.loop.cycles > cycles)
+            assert endpoints.loop.problem is None
 
 
 def labelled(name: str, value: str = "1", more: str = "") -> str:
@@ -113,12 +114,12 @@ async def test_odd_pages_are_their_own_problem(tmp_path: Path) -> None:
         for name, text in PAGES.items():
             world.deploy(f"x{name}", 1)
             world.pages.odd[f"x{name}-0"] = text
-        async with world.replica("a") as (front, _):
+        async with world.replica("a") as (endpoints, _):
             await until(lambda: world.desired() == 2)
             await until(lambda: all(world.status(f"x{name}") for name in PAGES))
-            cycles = front.loop.cycles
-            await until(lambda: front.loop.cycles > cycles + 1)
-            assert front.loop.problem is None
+            cycles = endpoints.loop.cycles
+            await until(lambda: endpoints.loop.cycles > cycles + 1)
+            assert endpoints.loop.problem is None
             for name in PAGES:
                 said = str(world.status(f"x{name}"))
                 assert "secret-of-the-page" not in said
@@ -170,18 +171,18 @@ async def test_a_cycle_that_fails_shows_everywhere(tmp_path: Path) -> None:
     async with worlds.running(tmp_path) as world:
         world.load |= {"v": 60.0, "w": 60.0}
         world.deploy("w", 1)
-        async with world.replica("a", planner=broken) as (front, _):
-            await until(lambda: front.loop.problem is not None)
+        async with world.replica("a", planner=broken) as (endpoints, _):
+            await until(lambda: endpoints.loop.problem is not None)
             for name in ("v", "w"):
                 await until(
                     lambda: "failed (MemoryError)" in world.condition("OptimizationReady")[2]
                 )
                 assert world.condition("OptimizationReady", name)[0] == "False"
             async with aiohttp.ClientSession() as session:
-                async with session.get(f"{front.metrics_url}/readyz") as response:
+                async with session.get(f"{endpoints.metrics_url}/readyz") as response:
                     assert response.status == 503
                     assert "cycles failed: the last reconcile cycle failed" in await response.text()
-                async with session.get(f"{front.metrics_url}/metrics") as response:
+                async with session.get(f"{endpoints.metrics_url}/metrics") as response:
                     assert "variant_adapter_cycle_failing 1.0" in await response.text()
 
 
@@ -196,7 +197,7 @@ async def test_objects_that_cannot_be_joined_show_everywhere(
 
     async with worlds.running(tmp_path) as world:
         world.load["v"] = 60.0
-        async with world.replica("a") as (front, _):
+        async with world.replica("a") as (endpoints, _):
             await until(lambda: world.desired() == 2)
             monkeypatch.setattr("adapter.resources.watches.join", broken)
             world.deploy("w", 1)
@@ -204,14 +205,14 @@ async def test_objects_that_cannot_be_joined_show_everywhere(
             assert world.condition("OptimizationReady")[0] == "True"
             async with (
                 aiohttp.ClientSession() as session,
-                session.get(f"{front.metrics_url}/readyz") as response,
+                session.get(f"{endpoints.metrics_url}/readyz") as response,
             ):
                 assert response.status == 503
                 assert "reading the changed objects failed" in await response.text()
             monkeypatch.setattr("adapter.resources.watches.join", joining.join)
             await until(lambda: world.desired("w") is not None)
             await until(lambda: world.condition("ConfigurationValid")[0] == "True")
-            assert front.loop.problem is None
+            assert endpoints.loop.problem is None
 
 
 @pytest.mark.virtual_time

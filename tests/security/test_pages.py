@@ -20,9 +20,9 @@ PATHS = ("/ui", "/ui/", "/ui/what-if", "/ui/variants/team-a/v", "/ui/static/page
 
 async def test_foreign_names_and_sites_are_refused(tmp_path: Path) -> None:
     """A name that resolves to loopback, a foreign form, and a foreign image; the page itself may."""
-    async with worlds.running(tmp_path) as world, world.replica("a") as (front, _):
+    async with worlds.running(tmp_path) as world, world.replica("a") as (endpoints, _):
         await until(lambda: world.desired() == 1)
-        own = front.metrics_url
+        own = endpoints.metrics_url
         port = URL(own).port
         async with aiohttp.ClientSession() as session:
 
@@ -66,11 +66,11 @@ async def test_foreign_names_and_sites_are_refused(tmp_path: Path) -> None:
 
 async def test_streams_are_bounded_and_end_with_the_program(tmp_path: Path) -> None:
     """As many pages as there may be get their updates; the next one is told not to try again."""
-    async with worlds.running(tmp_path) as world, world.replica("a") as (front, _):
+    async with worlds.running(tmp_path) as world, world.replica("a") as (endpoints, _):
         await until(lambda: world.desired() == 1)
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector) as session:
-            url = f"{front.metrics_url}/ui/events"
+            url = f"{endpoints.metrics_url}/ui/events"
             opened = [await session.get(url) for _ in range(events.MOST_STREAMS)]
             assert {item.status for item in opened} == {200}
             assert opened[0].headers["Content-Type"] == "text/event-stream; charset=utf-8"
@@ -95,12 +95,12 @@ async def test_a_client_that_does_not_read_is_dropped(
     """What is sent to it fills its connection, and after the time to take it the stream is closed."""
     monkeypatch.setattr(events, "BEAT_SECONDS", 0.01)
     monkeypatch.setattr(events, "RETRY_MS", int("9" * 4000))
-    async with worlds.running(tmp_path) as world, world.replica("a") as (front, _):
+    async with worlds.running(tmp_path) as world, world.replica("a") as (endpoints, _):
         await until(lambda: world.desired() == 1)
-        url = URL(front.metrics_url)
+        url = URL(endpoints.metrics_url)
         reader, writer = await asyncio.open_connection(url.host, url.port, limit=1)
         writer.write(f"GET /ui/events HTTP/1.1\r\nHost: {url.host}:{url.port}\r\n\r\n".encode())
-        streams = front._metrics._pages._streams
+        streams = endpoints._metrics._pages._streams
         await until(lambda: len(streams) == 1)
         reader._transport.pause_reading()  # type: ignore[attr-defined]  # as a client that hangs
         big = ":" + "x" * 1_000_000 + "\n\n"

@@ -85,19 +85,19 @@ def test_one_namespace_with_many_pickers_leaves_those_of_others() -> None:
     one = pods.trimmed(pod("e", "z", app="epp", address="10.9.0.1"))
     pool = pools.Pool(labels.parse("app=v"), "epp")
     both = [pools.Picked(name, pool, labels.parse("app=epp")) for name in ("a", "z")]
-    found = pools.endpoints(
+    endpoints = pools.endpoints(
         both, pods.ByLabel([*many, one]), {"a": [{"app": "v"}], "z": [{"app": "v"}]}
     )
-    assert ("z", "http://10.9.0.1:9090/metrics") in found
-    assert len(found) == pools.MOST_PICKERS
+    assert ("z", "http://10.9.0.1:9090/metrics") in endpoints
+    assert len(endpoints) == pools.MOST_PICKERS
 
 
 def test_one_namespace_with_many_pools_leaves_those_of_others() -> None:
     """A bounded number of Services is read, one after the other: of each namespace some."""
     rows = [("a", f"p{number}") for number in range(2 * pools.MOST_POOLS)]
-    found = pools.fair([*rows, ("z", "p")], pools.MOST_POOLS)
-    assert ("z", "p") in found
-    assert len(found) == pools.MOST_POOLS
+    chosen = pools.fair([*rows, ("z", "p")], pools.MOST_POOLS)
+    assert ("z", "p") in chosen
+    assert len(chosen) == pools.MOST_POOLS
 
 
 @pytest.mark.parametrize(
@@ -115,5 +115,5 @@ def test_a_podmonitor_leaves_the_pods_of_other_namespaces(among: dict[str, Any])
     }
     monitor = monitors.trimmed(document)["monitor"]
     victim = pods.trimmed(pod("v", "victim", app="llm"))
-    (found,) = monitors.applied([victim], [monitor], trusted="system")
-    assert found["urls"] == ("http://127.0.0.1:8080/metrics",)
+    (scraped,) = monitors.applied([victim], [monitor], trusted="system")
+    assert scraped["urls"] == ("http://127.0.0.1:8080/metrics",)

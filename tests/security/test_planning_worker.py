@@ -83,14 +83,14 @@ async def test_who_cannot_be_planned_is_set_aside() -> None:
     names, good = ["a", "slow", "b", "bad"], {"n/a", "n/b"}
     passed = 0.0
     async with worker(STUB, deadline_seconds=4.0, now=lambda: time.monotonic() + passed) as planner:
-        found = await planner.plan(of(*names))
-        while found.decisions.keys() != good or len(found.set_aside) > 2:
-            if any("took longer" in found.set_aside.get(name, "") for name in good):
+        answer = await planner.plan(of(*names))
+        while answer.decisions.keys() != good or len(answer.set_aside) > 2:
+            if any("took longer" in answer.set_aside.get(name, "") for name in good):
                 # On a busy machine others may have been late too: they are tried again later.
                 passed += QUARANTINE_SECONDS
-            found = await planner.plan(of(*names))
-        assert "took longer than" in found.set_aside["n/slow"]
-        assert "OverflowError: too large" in found.set_aside["n/bad"]
+            answer = await planner.plan(of(*names))
+        assert "took longer than" in answer.set_aside["n/slow"]
+        assert "OverflowError: too large" in answer.set_aside["n/bad"]
         pid = planner.pid
         again = await planner.plan(of(*names))
         assert again.decisions.keys() == good
@@ -105,8 +105,8 @@ async def test_a_dead_worker_is_replaced_within_the_plan() -> None:
         pid = planner.pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        found = await planner.plan(of("a", "b"))
-        assert found.decisions.keys() == {"n/a", "n/b"}
+        answer = await planner.plan(of("a", "b"))
+        assert answer.decisions.keys() == {"n/a", "n/b"}
         assert planner.pid != pid
 
 
@@ -117,8 +117,8 @@ async def test_a_stopped_worker_is_replaced() -> None:
         pid = planner.pid
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)
-        found = await planner.plan(of("a", "b"))
-        assert found.decisions.keys() == {"n/a", "n/b"}
+        answer = await planner.plan(of("a", "b"))
+        assert answer.decisions.keys() == {"n/a", "n/b"}
         assert _ended(pid)
 
 
@@ -183,5 +183,5 @@ async def test_the_largest_batch_is_planned_in_time() -> None:
     """Ten variants of the largest batch that is accepted, which planning scales up by lengths no further."""
     async with worker(deadline_seconds=20.0) as planner:
         names = [f"v{number}" for number in range(10)]
-        found = await planner.plan(of(*names, max_batch=fleet.LARGEST_BATCH))
-        assert len(found.decisions) == 10
+        answer = await planner.plan(of(*names, max_batch=fleet.LARGEST_BATCH))
+        assert len(answer.decisions) == 10

@@ -25,14 +25,14 @@ def forge(world: World, *, replicas: int, at: str) -> None:
     )
 
 
-def served(front: Endpoints) -> int | None:
+def served(endpoints: Endpoints) -> int | None:
     """Replicas that the replica of the adapter publishes for `v`."""
-    state = front.loop.states.get("team-a/v")
+    state = endpoints.loop.states.get("team-a/v")
     return None if state is None else state.desired
 
 
-def decided_at(front: Endpoints) -> float:
-    return front.loop.states["team-a/v"].decided_at
+def decided_at(endpoints: Endpoints) -> float:
+    return endpoints.loop.states["team-a/v"].decided_at
 
 
 def stamp(world: World, seconds: float = 0.0) -> str:
@@ -46,11 +46,11 @@ async def test_a_forged_status_stays_within_bounds(tmp_path: Path) -> None:
         world.pages.finished.clear()
         entrance = await world.site.entrance("a")
         entrance.answer = lambda _, path: 403 if "/leases" in path else None
-        async with world.replica("a", entrance=entrance) as (front, _):
+        async with world.replica("a", entrance=entrance) as (endpoints, _):
             forge(world, replicas=777, at=stamp(world))
-            await until(lambda: served(front) == 5)
+            await until(lambda: served(endpoints) == 5)
             world.api.put(SCALERS, "horizontalpodautoscalers", worlds.scaler("v", high=10))
-            await until(lambda: served(front) == 10)
+            await until(lambda: served(endpoints) == 10)
 
 
 async def test_a_target_of_the_future_ends_in_time(tmp_path: Path) -> None:
@@ -59,12 +59,12 @@ async def test_a_target_of_the_future_ends_in_time(tmp_path: Path) -> None:
     async with worlds.running(tmp_path) as world:
         entrance = await world.site.entrance("a")
         entrance.answer = lambda _, path: 403 if "/leases" in path else None
-        async with world.replica("a", entrance=entrance, loop=loop) as (front, _):
+        async with world.replica("a", entrance=entrance, loop=loop) as (endpoints, _):
             forge(world, replicas=3, at="2999-01-01T00:00:00Z")
-            await until(lambda: served(front) == 3)
-            assert decided_at(front) <= world.clock.time()
+            await until(lambda: served(endpoints) == 3)
+            assert decided_at(endpoints) <= world.clock.time()
             seen_at = world.clock.time()
-            await until(lambda: served(front) is None)
+            await until(lambda: served(endpoints) is None)
             # It goes at the first reading after its time: these are 15 s apart.
             assert 20.0 <= world.clock.time() - seen_at <= 20.0 + 16.0
 
@@ -77,9 +77,9 @@ async def test_a_new_leader_without_metrics_says_what_it_continues(tmp_path: Pat
         failing = replace(
             worlds.LOOP, collection=replace(worlds.LOOP.collection, source="prometheus")
         )
-        async with world.replica("a", loop=failing) as (front, _):
-            await until(lambda: front.loop.leading and front.loop.cycles >= 1)
-            assert served(front) == 2
+        async with world.replica("a", loop=failing) as (endpoints, _):
+            await until(lambda: endpoints.loop.leading and endpoints.loop.cycles >= 1)
+            assert served(endpoints) == 2
             await until(
                 lambda: (
                     "only continues the target of 2 replicas"

@@ -164,12 +164,12 @@ async def test_a_variant_alone_scales_nothing(tmp_path: Path) -> None:
         world.api.put(CORE, "namespaces", {"metadata": {"name": "team-a", "annotations": {}}})
         item = tenants_variant("v", notes=CONSENT)
         world.api.put(VARIANTS, "variantautoscalings", item)
-        async with world.replica("a", actuate_scale=True) as (front, _):
+        async with world.replica("a", actuate_scale=True) as (endpoints, _):
             await until(lambda: world.condition("TargetResolved")[1] == "ScaleNotAllowed")
             assert "llmd.ai/allow-scale" in world.condition("TargetResolved")[2]
             assert world.status()["actuation"] == {"applied": False}
-            cycles = front.loop.cycles
-            await until(lambda: front.loop.cycles >= cycles + 2)
+            cycles = endpoints.loop.cycles
+            await until(lambda: endpoints.loop.cycles >= cycles + 2)
             assert patches(world) == []
             deployment = world.api.get(APPS, "deployments", "team-a", "v")
             assert deployment["spec"]["replicas"] == 1

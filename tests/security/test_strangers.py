@@ -72,8 +72,8 @@ async def status(
 
 @contextlib.asynccontextmanager
 async def serving(folder: Path) -> AsyncIterator[Server]:
-    found = stand_ins.certificates(folder)
-    pem = found.authorities["ca"].cert_pem
+    issued = stand_ins.certificates(folder)
+    pem = issued.authorities["ca"].cert_pem
     certificates = Certificates(folder / "serving.crt", folder / "serving.key", pem)
     reviews: list[str] = []
 

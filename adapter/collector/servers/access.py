@@ -77,8 +77,8 @@ class Access:
         if self.ca_file is None:
             return True
         try:
-            found = self.ca_file.stat()
-            return _context(self.ca_file, found.st_mtime_ns, found.st_size)
+            file_status = self.ca_file.stat()
+            return _context(self.ca_file, file_status.st_mtime_ns, file_status.st_size)
         except OSError as error:
             raise AccessError(f"CA file {self.ca_file} cannot be used") from error
 

@@ -223,19 +223,19 @@ def translated(engine: Engine, samples: Iterable[Sample]) -> list[Sample]:
     if engine.models_by:
         models = {labels.get("model") for name, labels, _ in own if name == engine.models_by}
         own = [sample for sample in own if not models or sample[1].get("model") in models]
-    found = [
+    renamed = [
         (series.means, labels, value * series.factor)
         for name, labels, value in own
         for series in engine.series[name]
         if series.counts(labels)
     ]
-    return [sample for sample in (*found, *_derived(engine, found)) if ":" in sample[0]]
+    return [sample for sample in (*renamed, *_derived(engine, renamed)) if ":" in sample[0]]
 
 
-def _derived(engine: Engine, found: Iterable[Sample]) -> list[Sample]:
+def _derived(engine: Engine, renamed: Iterable[Sample]) -> list[Sample]:
     """What follows from two series: the queue of older versions, and the size of the KV cache."""
     totals: dict[str, float] = {}
-    for name, _, value in found:
+    for name, _, value in renamed:
         totals[name] = totals.get(name, 0.0) + value
     derived: list[Sample] = []
     if {_ACTIVE, _RUNNING} <= totals.keys() and _WAITING not in totals:

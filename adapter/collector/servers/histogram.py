@@ -93,14 +93,14 @@ def merged(parts: Iterable[Histogram]) -> Histogram | None:
             if known is None
             else array("d", (a + b for a, b in zip(known, part.counts, strict=True)))
         )
-    found = [Histogram(bounds, counts) for bounds, counts in sums.items()]
-    if len(found) <= 1:
-        return found[0] if found else None
-    bounds = sorted({bound for item in found for bound in item.bounds})
+    histograms = [Histogram(bounds, counts) for bounds, counts in sums.items()]
+    if len(histograms) <= 1:
+        return histograms[0] if histograms else None
+    bounds = sorted({bound for item in histograms for bound in item.bounds})
     counts, last = array("d"), 0.0
     for bound in bounds:
-        below = sum(item.below(bound) for item in found)
+        below = sum(item.below(bound) for item in histograms)
         counts.append(max(below - last, 0.0))
         last = max(last, below)
-    counts.append(max(sum(item.count for item in found) - last, 0.0))
+    counts.append(max(sum(item.count for item in histograms) - last, 0.0))
     return Histogram(tuple(bounds), counts)

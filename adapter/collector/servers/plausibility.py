@@ -22,6 +22,9 @@ SKEW_SECONDS = 30.0
 NEAR_ZERO_SHARE = 0.1
 """Largest share of a counter that a restarted server has again at its first scrape."""
 
+_FEW = 10.0
+"""Requests that a restarted server may have finished at its first scrape, whatever the one before had."""
+
 CLEAN_PAGES = 2
 """Consistent pages after which a doubt is over."""
 
@@ -31,6 +34,9 @@ SHARED_PAGES = 20
 FALLS = 2
 FALL_PAGES = 8
 """Number of falls within so many pages that is no restart any more."""
+
+REGAIN_PAGES = 40
+"""Pages within which a counter that fell without a restart may have again what it lost."""
 
 STILL_PAGES = 2
 """Pages without any movement, though requests are in service, after which an engine counts as hung."""
@@ -43,6 +49,9 @@ _TIMES_FINISHED, _AHEAD = 4.0, 30.0
 """First tokens over so many pages that are more than this many times those that ended, and as many more, are
 not requests whose clients went away."""
 
+LENGTHS = (
+    "it has lengths of {measured:.0f} requests where {ended:.0f} ended: one of the two is wrong"
+)
 BEHIND = "it counts {ended:.0f} requests that ended for {begun:.0f} first tokens: one of the two is wrong"
 
 _STARTS = 8
@@ -65,7 +74,7 @@ AHEAD = "it counts {begun:.0f} first tokens for {ended:.0f} requests that ended:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Assessment:
     """What is wrong with a page; nothing where `problem` is empty.
 
     Attributes:
@@ -80,6 +89,8 @@ class Verdict:
 
 @dataclass(slots=True)
 class _Address:
+    """What is known of an address; `lost`: what its two counts of requests fell by, and at which page."""
+
     at: float
     page: PodMetrics
     most: float = 0.0
@@ -90,6 +101,7 @@ class _Address:
     doubt: str = ""
     doubtful_pages: int = 0
     problem: str = ""
+    lost: tuple[float, float, int] = (0.0, 0.0, 0)
     starts: deque[float] = field(default_factory=lambda: deque(maxlen=_STARTS))
     falls: deque[int] = field(default_factory=lambda: deque(maxlen=FALLS))
     recent: deque[PodMetrics] = field(default_factory=lambda: deque(maxlen=AHEAD_PAGES))
@@ -130,7 +142,7 @@ class Plausibility:
         known = set(endpoints)
         self._addresses = {e: item for e, item in self._addresses.items() if e in known}
 
-    def judge(
+    def assess(
         self,
         endpoint: str,
         page: PodMetrics,
@@ -138,7 +150,7 @@ class Plausibility:
         now: float,
         started: float | None,
         batch: float = 0.0,
-    ) -> Verdict:
+    ) -> Assessment:
         """Compare a page with those before it.
 
         Args:
@@ -153,9 +165,9 @@ class Plausibility:
         if address is None:
             address = self._addresses[endpoint] = _Address(now, page, most=page.stock)
             _note(address, page, now)
-            return Verdict()
+            return Assessment()
         if now <= address.at:
-            return Verdict(address.problem)
+            return Assessment(address.problem)
         address.most = max(address.most, page.stock)
         doubt, pages = _doubt(address, page, now=now, started=started, batch=batch)
         if doubt:
@@ -164,17 +176,17 @@ class Plausibility:
             address.recent.clear()
         elif address.doubtful_pages:
             address.doubtful_pages -= 1
-        verdict = Verdict(address.doubt, forget=True) if address.doubtful_pages else Verdict()
+        verdict = Assessment(address.doubt, forget=True) if address.doubtful_pages else Assessment()
         _stands_still(address, page)
         hung = address.still >= STILL_PAGES and now - address.still_since >= self._interval
         if not verdict.problem and hung:
-            verdict = Verdict(HUNG.format(number=page.stock))
+            verdict = Assessment(HUNG.format(number=page.stock))
         elif not verdict.problem and address.still and page.waiting > 0:
             # A queue that stands must not be sized for before it is known whether its engine works.
-            verdict = Verdict(STILL.format(number=page.stock))
+            verdict = Assessment(STILL.format(number=page.stock))
         _note(address, page, now)
         if not verdict.problem:
-            verdict = Verdict(_ahead(address))
+            verdict = Assessment(_ahead(address))
         address.problem = verdict.problem
         return verdict
 
@@ -200,11 +212,14 @@ def _doubt(
     base, since = before, address.at
     if page.started_at is not None and before.started_at is not None:
         if abs(page.started_at - before.started_at) > SAME_START_SECONDS:
-            early = started is not None and started < address.at - SKEW_SECONDS
+            # One that counts from near zero has begun anew, whatever the clock of its node says.
+            counts_on = page.finished > max(NEAR_ZERO_SHARE * before.finished, _FEW)
+            early = started is not None and started < address.at - SKEW_SECONDS and counts_on
             if _known(address, page.started_at) or early:
                 return SHARED.format(what="start time goes"), SHARED_PAGES
             base, since = _NOTHING, address.at
-        elif _fell(before, page):
+        elif _fell(before, page) or _regained(address, before, page):
+            _lose(address, before, page)
             return FELL, CLEAN_PAGES
     elif _fell(before, page):
         address.falls.append(address.pages)
@@ -212,8 +227,11 @@ def _doubt(
         if often:
             return SHARED.format(what="counters go"), SHARED_PAGES
         if page.finished > NEAR_ZERO_SHARE * before.finished and page.finished > 0:
+            _lose(address, before, page)
             return f"{FELL}, or {SHARED.format(what='counters go')}", CLEAN_PAGES
         base = _NOTHING
+    elif _regained(address, before, page):
+        return FELL, CLEAN_PAGES
     seconds = page.itl[0] - base.itl[0] if page.itl[1] >= base.itl[1] else page.itl[0]
     implied = seconds / (now - since)
     odd = _uneven(base, page)
@@ -222,10 +240,29 @@ def _doubt(
     return odd, CLEAN_PAGES if odd else 0
 
 
+def _lose(address: _Address, before: PodMetrics, after: PodMetrics) -> None:
+    """Note by how much counters fell, for what they lost may come back."""
+    lost = before.finished - after.finished, before.ttft[1] - after.ttft[1]
+    address.lost = (max(lost[0], 0.0), max(lost[1], 0.0), address.pages)
+
+
+def _regained(address: _Address, before: PodMetrics, after: PodMetrics) -> bool:
+    """Whether a counter that fell has at once what it lost: that is not what came in between."""
+    ended, begun, page = address.lost
+    regained = 0 < ended <= after.finished - before.finished
+    regained = regained or 0 < begun <= after.ttft[1] - before.ttft[1]
+    if regained or address.pages - page > REGAIN_PAGES:
+        address.lost = (0.0, 0.0, 0)
+    return regained
+
+
 def _uneven(before: PodMetrics, after: PodMetrics) -> str:
     """Whether more requests ended than began or ran, or many more began than ended or run, on one page."""
     begun = after.ttft[1] - before.ttft[1]
     ended = after.finished - before.finished
+    measured = after.generation_tokens[1] - before.generation_tokens[1]
+    if measured > _TIMES_FINISHED * max(ended, 0.0) + _AHEAD:
+        return LENGTHS.format(measured=measured, ended=ended)
     if after.ttft[1] <= 0 and before.ttft[1] <= 0:
         return ""
     served = max(ended, 0.0) + max(after.running - before.running, 0.0)

@@ -61,8 +61,8 @@ def spelled(name: str) -> Spelled | None:
 @lru_cache(maxsize=8192)
 def of_latency(name: str) -> bool:
     """Whether it is a bucket of a latency, in any spelling."""
-    found = spelled(name)
-    return found is not None and found.name in model_servers.LATENCY_BUCKETS
+    spelling = spelled(name)
+    return spelling is not None and spelling.name in model_servers.LATENCY_BUCKETS
 
 
 class Names:

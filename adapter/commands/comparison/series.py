@@ -47,11 +47,11 @@ def compared(options: PrometheusOptions, *, since: float, now: float) -> dict[st
     try:
         moments: dict[str, dict[float, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
         for name, expression in QUERIES.items():
-            for found in api.range(expression, start=start, end=end, step=step):
-                labels = found.labels
+            for series in api.range(expression, start=start, end=end, step=step):
+                labels = series.labels
                 namespace = labels.get("exported_namespace") or labels.get("namespace", "")
                 times = moments[f"{namespace}/{labels.get('variant_name', '')}"]
-                for at, value in found.points:
+                for at, value in series.points:
                     times[at][name] = value
     except PrometheusError as error:
         raise errors.InputError(str(error)) from error

@@ -126,11 +126,11 @@ def _document(where: str, status: int, body: bytes) -> dict[str, Any]:
 
     """
     try:
-        found = json.loads(body)
+        document = json.loads(body)
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+        document = None
+    if not isinstance(document, dict):
         raise errors.InputError(f"{where}: not an adapter's metrics port")
     if status != 200:
-        raise errors.InputError(str(found.get("message") or f"{where}: {status}"))
-    return found
+        raise errors.InputError(str(document.get("message") or f"{where}: {status}"))
+    return document

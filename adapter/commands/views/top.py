@@ -94,7 +94,7 @@ def table(document: Mapping[str, Any], args: argparse.Namespace) -> Table:
         for row in rows.selected(everything, state=args.state or "")
         if args.namespace in {None, row.namespace}
     ]
-    found = Table(box=None, pad_edge=False, show_footer=bool(some))
+    grid = Table(box=None, pad_edge=False, show_footer=bool(some))
     total = rows.total("", some)
     footers = {
         "NAMESPACE": f"{total.variants} variants",
@@ -105,18 +105,18 @@ def table(document: Mapping[str, Any], args: argparse.Namespace) -> Table:
     }
     for name in COLUMNS:
         right = name in _NUMBERS
-        found.add_column(
+        grid.add_column(
             name, footers.get(name, ""), justify="right" if right else "left", no_wrap=right
         )
     for row in rows.ordered(some, args.sort_by):
         cells = _cells(row)
         styles = ["", "", _STYLES[row.state], *[""] * (len(cells) - 3)]
-        found.add_row(*(Text(cell, style=style) for cell, style in zip(cells, styles, strict=True)))
+        grid.add_row(*(Text(cell, style=style) for cell, style in zip(cells, styles, strict=True)))
     if not document.get("leading", True):
-        found.caption = (
+        grid.caption = (
             "This adapter follows: load, latencies and costs are known to the leader only"
         )
-    return found
+    return grid
 
 
 def _cells(row: rows.Row) -> Sequence[str]:

@@ -131,7 +131,7 @@ class Forwarder:
 
         namespace, pod = self._args.config_namespace, await self._leader()
         try:
-            found = await port_forward.get(
+            response = await port_forward.get(
                 self._cluster,
                 namespace=namespace,
                 pod=pod,
@@ -141,9 +141,9 @@ class Forwarder:
             )
         except ApiError as error:
             raise errors.InputError(advice.explained(error)) from error
-        if found.status != 200:
+        if response.status != 200:
             raise errors.InputError(
-                f"pod {namespace}/{pod}: its metrics port answers {found.status} at {PATH}; does it run a"
+                f"pod {namespace}/{pod}: its metrics port answers {response.status} at {PATH}; does it run a"
                 " version that has the page?"
             )
 

@@ -75,7 +75,7 @@ def request(
     capacity = stabilization.free_capacity(
         inputs, [source for source in inputs.variants if source.key not in known]
     )
-    decided, left = stabilization.within_capacity(
+    decided, free_capacity = stabilization.within_capacity(
         {key: saturated[key] for key in saturated.keys() - variants.keys()}, inputs, capacity
     )
     unplanned = {
@@ -88,7 +88,7 @@ def request(
         fleet=fleet_of(
             inputs,
             variants.values(),
-            capacity=left,
+            capacity=free_capacity,
             settings=settings,
             groups=grouped.groups,
             budgets=budgets,

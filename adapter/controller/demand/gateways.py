@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from adapter.collector import gateway
 from adapter.collector.gateway import GatewayWindow, Rates
+from adapter.collector.observation import Observation
+from adapter.collector.pickers import applying
+from adapter.collector.pickers.loads import NO_LOAD, PoolLoad, PoolLoads
 from adapter.collector.promql import GatewayCount
 from adapter.resources.inputs import Inputs
 from adapter.resources.variant import VariantSource
@@ -24,6 +27,8 @@ class GatewayDemand:
         self._scraped: Mapping[gateway.ModelKey, gateway.Demand] = {}
         self._recent: dict[gateway.ModelKey, tuple[float, gateway.Demand]] = {}
         self._waiting: Mapping[gateway.ModelKey, gateway.Demand] = {}
+        self._by_prometheus = PoolLoads(still_seconds=window_seconds)
+        self._by_scrapes = PoolLoads(still_seconds=window_seconds)
 
     @property
     def window(self) -> GatewayWindow:
@@ -41,14 +46,34 @@ class GatewayDemand:
         self._queued = {
             (count.namespace, count.model): gateway.Demand(waiting=count.waiting)
             for count in counts
+            if count.model
         }
         self._combine()
 
+    def record_load(self, load: PoolLoad, *, now: float) -> None:
+        """Use what Prometheus has of the endpoint pickers' pools, at monotonic `now`."""
+        self._by_prometheus.use(load, now=now)
+
+    def applied(
+        self, source: VariantSource, observation: Observation, *, now: float
+    ) -> Observation:
+        """The load of a variant with what its endpoint pickers know; those that are scraped count first."""
+        waiting = gateway.of_model(self._waiting, source.namespace, source.model)
+        queued = waiting is not None and waiting.waiting > 0
+        scraped = self._by_scrapes.at(now=now)
+        load = scraped if scraped != PoolLoad() else self._by_prometheus.at(now=now)
+        return applying.applied(load, source, observation, queued=queued)
+
     def set_scraped(
-        self, scraped: Mapping[gateway.ModelKey, gateway.Demand], *, now: float
+        self,
+        scraped: Mapping[gateway.ModelKey, gateway.Demand],
+        *,
+        now: float,
+        load: PoolLoad = NO_LOAD,
     ) -> None:
-        """Use what the last direct scrape showed, at monotonic `now`."""
+        """Use what the last direct scrape showed, at monotonic `now`; `load`: of the pickers' pools."""
         self._scraped = scraped
+        self._by_scrapes.use(load, now=now)
         for key, item in scraped.items():
             if item.any:
                 came = gateway.Demand(arrived=max(item.arrived, item.waiting))

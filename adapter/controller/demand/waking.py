@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from adapter.clock import Clock
 from adapter.collector import gateway
+from adapter.collector.pickers.loads import NO_LOAD, PoolLoad
 from adapter.controller import stabilization
 from adapter.controller.demand.gateways import GatewayDemand
 from adapter.controller.state import Moment, VariantRecord, series_of
@@ -74,10 +75,12 @@ class Waking:
             if namespace in {"", source.namespace}
         )
 
-    def use(self, scraped: Mapping[gateway.ModelKey, gateway.Demand]) -> None:
+    def use(
+        self, scraped: Mapping[gateway.ModelKey, gateway.Demand], load: PoolLoad = NO_LOAD
+    ) -> None:
         """Use a direct scrape of the gateways; one that wakes a variant requests a cycle."""
         before, now = self.variants, self._clock.monotonic()
-        self._gateways.set_scraped(scraped, now=now)
+        self._gateways.set_scraped(scraped, now=now, load=load)
         new = self.variants - before
         if new:
             self._changed()
@@ -113,12 +116,12 @@ def wake(
         moment: present moment.
 
     """
-    found = {}
+    woken = {}
     for key in keys:
         item = records.get(key)
         if item is not None and not item.source.held and fits(inputs, item.source):
-            found[key] = _woken(item, moment)
-    return found
+            woken[key] = _woken(item, moment)
+    return woken
 
 
 def _woken(record: VariantRecord, moment: Moment) -> VariantRecord:

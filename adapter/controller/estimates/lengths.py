@@ -26,7 +26,7 @@ def of_traffic(traffic: Traffic) -> Lengths:
     )
 
 
-def left(profile: fleet.Profile, first: Lengths, now: Lengths) -> str:
+def lengths_changed(profile: fleet.Profile, first: Lengths, now: Lengths) -> str:
     """Clause that traffic has left the lengths of a profile that does not say its own; empty otherwise.
 
     What it was measured at is then not known: it is compared with what it was first used at, and with

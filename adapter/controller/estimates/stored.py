@@ -1,4 +1,6 @@
-"""Learned step times as text in `.status`, from which a new leader goes on.
+"""What was learned of profiles as text in `.status`, from which a new leader goes on.
+
+Step times, or corrections of alpha, beta, gamma and delta: an entry of the latter has `"form": "linear"`.
 
 One line of JSON of at most some 2,000 characters. Whoever may write `.status` may write anything there: what
 is not finite, positive and within the bounds of the filter is not used, and learning then starts over.
@@ -14,7 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from adapter.planning import fleet, step_model
+from analyzer import tuner
 from analyzer.engine import learning
+from analyzer.latency import LatencyParameters
 from analyzer.step_times import StepTimes
 
 VERSION = 1
@@ -28,7 +33,7 @@ LARGEST_ERROR = 1e3
 """Bounds of what is read."""
 
 _CHANGED = (0.1, 0.25, 0.25, 0.25)
-"""Changes of the logarithms of step times, in the order of `PARAMETERS`, that are worth a write."""
+"""Changes of the logarithms of parameters, in the order of `PARAMETERS`, that are worth a write."""
 
 _MANY = 64
 """Observations from which their number alone is no reason to write."""
@@ -40,6 +45,10 @@ _FIRST_SEED = 5
 """Numbers of a seed as the first releases wrote it: what is missing is 0."""
 
 _SIZE = len(learning.PARAMETERS)
+_LINEAR = "linear"
+
+Estimate = tuner.State | learning.State
+"""State of either filter; both have four parameters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,12 +56,12 @@ class Stored:
     """What was stored of one accelerator.
 
     Attributes:
-        state: the filter's state.
+        state: the state of the filter of step times, or of that of alpha to delta.
         gpus: GPUs of one replica; None where they were not known.
 
     """
 
-    state: learning.State
+    state: Estimate
     gpus: int | None = None
 
 
@@ -95,23 +104,43 @@ def parse(written: str, model: str) -> dict[str, Stored]:
     return states
 
 
-def same_seed(state: learning.State, seed: StepTimes) -> bool:
-    """Whether it was learned from these step times, as far as they are stored."""
-    return all(
-        math.isclose(getattr(state.seed, name), getattr(seed, name), rel_tol=1e-3) for name in _SEED
+def learned_from(state: Estimate, profile: fleet.Profile) -> bool:
+    """Whether it corrects this profile, as far as its numbers are stored."""
+    steps = step_model.step_times(profile)
+    if isinstance(state, learning.State):
+        if state.learned or steps is None:
+            return False
+        return _alike(_seed(state), [getattr(steps, name) for name in _SEED])
+    if not isinstance(profile.latency, LatencyParameters) or steps is not None:
+        return False
+    return _alike(state.seed, [getattr(profile.latency, name) for name in tuner.PARAMETERS])
+
+
+def _seed(state: Estimate) -> tuple[float, ...]:
+    if isinstance(state, tuner.State):
+        return state.seed
+    return tuple(getattr(state.seed, name) for name in _SEED)
+
+
+def _alike(one: Sequence[float], other: Sequence[float]) -> bool:
+    return len(one) == len(other) and all(
+        math.isclose(a, b, rel_tol=1e-3) for a, b in zip(one, other, strict=True)
     )
 
 
 def _differs(last: Stored, now: Stored) -> bool:
     before, after = last.state, now.state
-    if last.gpus != now.gpus or not same_seed(before, after.seed):
-        return True
-    if (before.usable, before.proven) != (after.usable, after.proven):
+    if last.gpus != now.gpus or not _alike(_seed(before), _seed(after)):
         return True
     if after.accepted < before.accepted or 2 * before.accepted <= min(after.accepted, _MANY):
         return True
-    if after.largest_batch + 1.0 > _BATCH_CHANGED * (before.largest_batch + 1.0):
+    if before.usable != after.usable:
         return True
+    if isinstance(before, learning.State) and isinstance(after, learning.State):
+        if before.proven != after.proven:
+            return True
+        if after.largest_batch + 1.0 > _BATCH_CHANGED * (before.largest_batch + 1.0):
+            return True
     return any(
         abs(one - other) > limit
         for one, other, limit in zip(before.logs, after.logs, _CHANGED, strict=True)
@@ -119,16 +148,9 @@ def _differs(last: Stored, now: Stored) -> bool:
 
 
 def _document(item: Stored) -> dict[str, Any]:
-    state = item.state
-    return {
+    state, seed = item.state, _seed(item.state)
+    common: dict[str, Any] = {
         "gpus": item.gpus,
-        "seed": [
-            _rounded(getattr(state.seed, name))
-            for name in (_SEED if state.seed.per_prompt_ms else _SEED[:_FIRST_SEED])
-        ],
-        "learned": state.learned,
-        "error": _rounded(state.error),
-        "dev": [_rounded(value) for value in state.deviations],
         "logs": [_rounded(value) for value in state.logs],
         "cov": [
             _rounded(state.covariance[row][column])
@@ -136,7 +158,18 @@ def _document(item: Stored) -> dict[str, Any]:
             for column in range(row + 1)
         ],
         "n": state.accepted,
-        "off": [_rounded(state.itl_error), _rounded(state.ttft_error), _rounded(state.itl_spread)],
+        "off": [_rounded(state.itl_error), _rounded(state.ttft_error)],
+    }
+    if isinstance(state, tuner.State):
+        return {"form": _LINEAR, "seed": [_rounded(value) for value in seed], **common}
+    written = seed if state.seed.per_prompt_ms else seed[:_FIRST_SEED]
+    return {
+        **common,
+        "seed": [_rounded(value) for value in written],
+        "learned": state.learned,
+        "error": _rounded(state.error),
+        "dev": [_rounded(value) for value in state.deviations],
+        "off": [*common["off"], _rounded(state.itl_spread)],
         "used": state.trusted,
         "batch": [_rounded(state.smallest_batch), _rounded(state.largest_batch)],
     }
@@ -153,6 +186,8 @@ def _stored(entry: Any) -> Stored:
         ValueError, TypeError, KeyError: it is none that this filter can have written.
 
     """
+    if entry.get("form") == _LINEAR:
+        return _linear(entry)
     written = entry["seed"]
     if isinstance(written, list) and len(written) == _FIRST_SEED:
         written = [*written, 0.0]
@@ -162,15 +197,9 @@ def _stored(entry: Any) -> Stored:
     deviations = _numbers(entry["dev"], _SIZE, 0.0, max(learning.PRIOR_DEVIATIONS))
     bound = learning.PRIOR_BOUND if learned else learning.PROFILE_BOUND
     logs = _numbers(entry["logs"], _SIZE, -bound * 1.001, bound * 1.001)
-    accepted, gpus = entry["n"], entry["gpus"]
-    if (
-        not (isinstance(learned, bool) and isinstance(used, bool))
-        or seed[0] <= 0
-        or not _whole(accepted)
-    ):
+    accepted, gpus = _counts(entry)
+    if not (isinstance(learned, bool) and isinstance(used, bool)) or seed[0] <= 0:
         raise ValueError("not a state of the filter")
-    if gpus is not None and not _whole(gpus):
-        raise ValueError("gpus: not a number of GPUs")
     if any(
         (value > 0) != (deviation > 0) for value, deviation in zip(seed, deviations, strict=False)
     ):
@@ -195,6 +224,37 @@ def _stored(entry: Any) -> Stored:
         trusted=used,
     )
     return Stored(state=state, gpus=gpus)
+
+
+def _linear(entry: Any) -> Stored:
+    """One entry of alpha to delta; errors as `_stored`."""
+    seed = _numbers(entry["seed"], _SIZE, 0.0, LARGEST_TIME_MS)
+    bound = math.log(tuner.BOUND) * 1.001
+    logs = _numbers(entry["logs"], _SIZE, -bound, bound)
+    accepted, gpus = _counts(entry)
+    itl, ttft = _numbers(entry["off"], 2, -1.0, LARGEST_ERROR)
+    if not any(seed):
+        raise ValueError("seed: a request would take no time")
+    deviations = tuple(tuner.SEED_DEVIATION if value > 0 else 0.0 for value in seed)
+    state = tuner.State(
+        seed=(seed[0], seed[1], seed[2], seed[3]),
+        logs=logs,
+        covariance=_covariance(entry["cov"], deviations),
+        accepted=accepted,
+        itl_error=itl,
+        ttft_error=ttft,
+    )
+    return Stored(state=state, gpus=gpus)
+
+
+def _counts(entry: Any) -> tuple[int, int | None]:
+    """Observations, and GPUs of one replica."""
+    accepted, gpus = entry["n"], entry["gpus"]
+    if not _whole(accepted):
+        raise ValueError("n: not a number of observations")
+    if gpus is not None and not _whole(gpus):
+        raise ValueError("gpus: not a number of GPUs")
+    return accepted, gpus
 
 
 def _numbers(values: Sequence[object], count: int, least: float, most: float) -> tuple[float, ...]:

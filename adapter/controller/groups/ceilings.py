@@ -62,12 +62,12 @@ def applies(budget: Budget, source: VariantSource, budgets: Iterable[Budget]) ->
     return not any(item.scope == budget.scope and item.subject == own for item in budgets)
 
 
-def left(budgets: Sequence[Budget], uses: Iterable[Use]) -> tuple[Budget, ...]:
+def remaining(budgets: Sequence[Budget], uses: Iterable[Use]) -> tuple[Budget, ...]:
     """The ceilings less what is taken by variants that are not planned."""
-    found = list(budgets)
+    budgets_left = list(budgets)
     for item in uses:
-        for budget in tuple(found):
-            if not applies(budget, item.source, found):
+        for budget in tuple(budgets_left):
+            if not applies(budget, item.source, budgets_left):
                 continue
             rest = replace(
                 budget,
@@ -79,12 +79,12 @@ def left(budgets: Sequence[Budget], uses: Iterable[Use]) -> tuple[Budget, ...]:
                 },
             )
             if budget.subject != EVERY:
-                found[found.index(budget)] = rest
+                budgets_left[budgets_left.index(budget)] = rest
             elif rest != budget:
                 source = item.source
                 own = source.namespace if budget.scope == "namespace" else source.service_class
-                found.append(replace(rest, subject=own, name=f"{budget.name} ({own})"))
-    return tuple(found)
+                budgets_left.append(replace(rest, subject=own, name=f"{budget.name} ({own})"))
+    return tuple(budgets_left)
 
 
 def unplanned(
@@ -93,7 +93,7 @@ def unplanned(
     """The ceilings less what these variants take: replicas by variant key, of those that are not planned."""
     if not budgets:
         return ()
-    return left(
+    return remaining(
         budgets,
         [
             use(inputs, source, source.accelerator, replicas[source.key])
@@ -131,28 +131,28 @@ def within(
 
     """
     sources = {source.key: source for source in inputs.variants}
-    found = {key: target for key, target in targets.items() if key in sources}
+    capped = {key: target for key, target in targets.items() if key in sources}
     if not budgets:
         return dict(targets)
     for only_moves in (True, False):
         for budget in budgets:
-            counted = [key for key in sorted(found) if applies(budget, sources[key], budgets)]
+            counted = [key for key in sorted(capped) if applies(budget, sources[key], budgets)]
             taken = [
                 use(
                     inputs,
                     sources[key],
                     decisions[key].candidate.accelerator or sources[key].accelerator,
-                    found[key].replicas,
+                    capped[key].replicas,
                 )
                 for key in counted
             ]
             if not _exceeded(budget, taken):
                 continue
             for key in counted:
-                found[key] = _within(
-                    found[key], decisions[key], present.get(key), carried, only_moves=only_moves
+                capped[key] = _within(
+                    capped[key], decisions[key], present.get(key), carried, only_moves=only_moves
                 )
-    return {**targets, **found}
+    return {**targets, **capped}
 
 
 def _within(

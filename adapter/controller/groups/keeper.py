@@ -184,7 +184,7 @@ class Groups:
         cycle: Cycle,
     ) -> GroupPlan:
         """What the planner gets of all groups."""
-        found: dict[str, PlannedGroup] = {}
+        planned_groups: dict[str, PlannedGroup] = {}
         for group in self._groups:
             try:
                 item = planned.plan_group(self._records[group.name], group, sized, records, cycle)
@@ -193,14 +193,18 @@ class Groups:
                 log.exception("group not pooled; sizing its variants alone", group=group.name)
                 continue
             self._records[group.name] = replace(item.record, state=item.state)
-            found[group.name] = item
+            planned_groups[group.name] = item
         return GroupPlan(
-            groups=tuple(item.group for item in found.values() if item.group is not None),
+            groups=tuple(item.group for item in planned_groups.values() if item.group is not None),
             variants={
-                key: value for item in found.values() for key, value in item.variants.items()
+                key: value
+                for item in planned_groups.values()
+                for key, value in item.variants.items()
             },
-            sized={key: value for item in found.values() for key, value in item.sized.items()},
-            planned=found,
+            sized={
+                key: value for item in planned_groups.values() for key, value in item.sized.items()
+            },
+            planned=planned_groups,
         )
 
     def step(

@@ -28,7 +28,7 @@ def pooled(traffics: Iterable[Traffic]) -> Traffic | None:
         return _mean([value(item) for item in items], rates)
 
     def total(value: Callable[[Traffic], float | None]) -> float | None:
-        known = [found for item in items if (found := value(item)) is not None]
+        known = [amount for item in items if (amount := value(item)) is not None]
         return sum(known) if known else None
 
     caches = [item.kv_cache for item in items if item.kv_cache is not None]

@@ -15,11 +15,11 @@ def of_state(state: VariantState) -> dict[str, Any] | None:
     group = state.group
     if group is None:
         return None
-    found: dict[str, Any] = {"name": group.name, "routing": group.routing}
+    status: dict[str, Any] = {"name": group.name, "routing": group.routing}
     share = None if state.decision is None else state.decision.share
     if share is not None:
-        found["share"] = f"{share:.0%}"
-    return found
+        status["share"] = f"{share:.0%}"
+    return status
 
 
 def budget_condition(state: VariantState, *, cut_before: bool) -> tuple[str, bool, str, str] | None:

@@ -151,13 +151,13 @@ def limited(before: Step, parts: Sequence[Part], *, up: int | None, down: int | 
     """The step with at most so many replicas more and fewer per variant; None: any number."""
     replicas, reasons = dict(before.replicas), dict(before.reasons)
     for part in parts:
-        wanted = replicas[part.key]
+        planned = replicas[part.key]
         low = part.target if down is None else max(part.target - down, 0)
         high = part.target if up is None else part.target + up
-        if up is not None and wanted > high:
+        if up is not None and planned > high:
             replicas[part.key] = high
-            reasons[part.key] = f"{high} instead of {wanted}: {up} more at a time"
-        elif down is not None and wanted < low:
+            reasons[part.key] = f"{high} instead of {planned}: {up} more at a time"
+        elif down is not None and planned < low:
             replicas[part.key] = low
-            reasons[part.key] = f"{low} instead of {wanted}: {down} fewer at a time"
+            reasons[part.key] = f"{low} instead of {planned}: {down} fewer at a time"
     return replace(before, replicas=replicas, reasons=reasons)

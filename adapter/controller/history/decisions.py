@@ -10,7 +10,7 @@ from typing import Any
 from adapter.controller.state import VariantState
 from adapter.resources.stored_status import DECISIONS, REASON_LENGTH, Decided
 
-KEPT = 50
+MOST_DECISIONS = 50
 """Decisions of one variant that are kept in memory."""
 
 
@@ -33,7 +33,7 @@ def recorded(before: VariantState, after: VariantState, *, now: float) -> Varian
         accelerator=after.accelerator,
         reason=(after.problem if after.desired is None else after.reason)[:REASON_LENGTH],
     )
-    return replace(after, history=(*history, entry)[-KEPT:])
+    return replace(after, history=(*history, entry)[-MOST_DECISIONS:])
 
 
 def shown(history: Sequence[Decided]) -> list[dict[str, Any]]:

@@ -152,7 +152,7 @@ class Timeline:
     def since(self, start: float) -> dict[str, Totals]:
         """Totals by variant of the buckets that end after a time, Unix seconds."""
         first = int(start // BUCKET_SECONDS)
-        found = {}
+        totals_by_variant = {}
         for key, (number, totals) in self._open.items():
             whole = Totals()
             for held, numbers in self._closed.get(key, ()):
@@ -161,8 +161,8 @@ class Timeline:
             if number >= first:
                 whole.merge(totals)
             if whole.seconds > 0:
-                found[key] = whole
-        return found
+                totals_by_variant[key] = whole
+        return totals_by_variant
 
 
 _NAMES = tuple(item.name for item in fields(Totals))

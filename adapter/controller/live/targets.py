@@ -69,8 +69,8 @@ class LiveTargets:
         """Replicas that the API serves for a variant now; None where it serves none."""
         namespace, _, name = key.partition("/")
         selector = labels.parse(f"{INDEXED_LABEL}={name}")
-        found = self._store.answer(namespace, DESIRED, selector, now=self._clock.time())
-        return int(quantity.parse(json.loads(found[0].encoded)["value"])) if found else None
+        answers = self._store.answer(namespace, DESIRED, selector, now=self._clock.time())
+        return int(quantity.parse(json.loads(answers[0].encoded)["value"])) if answers else None
 
     def wake(self, keys: Iterable[str]) -> dict[str, VariantState]:
         """Publish a target for variants at zero without a cycle; their states. Others need the next cycle."""
@@ -81,18 +81,18 @@ class LiveTargets:
         self._reconciler.replace_records(woken)
         return {key: item.state for key, item in woken.items()}
 
-    def follow_statuses(self, found: Mapping[str, tuple[Published | None, str]]) -> None:
+    def follow_statuses(self, statuses: Mapping[str, tuple[Published | None, str]]) -> None:
         """Serve what statuses hold, of which nothing else has changed, where another replica leads.
 
         Args:
-            found: decision and learned step times of a status, by variant key.
+            statuses: decision and learned step times of a status, by variant key.
 
         """
         if self._leading():
             return
         moment = moment_of(self._clock, self._settings())
         changed = {}
-        for key, (published, stored) in found.items():
+        for key, (published, stored) in statuses.items():
             item = self._reconciler.records.get(key)
             if item is not None:
                 source = replace(item.source, published=published, stored=stored)

@@ -77,14 +77,14 @@ class Ceilings:
 
     def uses(self, pair: Pair, namespace: str) -> tuple[tuple[int, float], ...]:
         """What one replica of a pair takes of each resource."""
-        found = []
+        amounts = []
         for index, item in enumerate(self._counted):
             if index < self.capacities and item.devices != pair.accelerator.device_type:
                 continue
             amount = item.amount(pair, namespace)
             if amount:
-                found.append((index, amount))
-        return tuple(found)
+                amounts.append((index, amount))
+        return tuple(amounts)
 
 
 def _subjects(budget: Budget, fleet: fleets.Fleet) -> Sequence[str]:

@@ -19,9 +19,10 @@ DRIVERS = frozenset({"gpu.nvidia.com", "gpu.amd.com", "gpu.intel.com"})
 """Drivers whose devices are GPUs."""
 
 _GIB = 2**30
+_MIG = "-MIG-"
 
 Object = Mapping[str, Any]
-Place = tuple[str, str]
+ProductOnNode = tuple[str, str]
 """Node, and driver with product: what is counted together."""
 
 
@@ -41,9 +42,9 @@ class Allocation:
     """All devices of a cluster, and the pods that hold them by place."""
 
     devices: tuple[Devices, ...] = ()
-    held: Mapping[Place, tuple[frozenset[tuple[str, str]], ...]] | None = None
+    held: Mapping[ProductOnNode, tuple[frozenset[tuple[str, str]], ...]] | None = None
 
-    def holders(self) -> Iterable[tuple[Place, frozenset[tuple[str, str]]]]:
+    def holders(self) -> Iterable[tuple[ProductOnNode, frozenset[tuple[str, str]]]]:
         """Place of each held device, with the namespace and name of its pods."""
         for place, devices in (self.held or {}).items():
             for pods in devices:
@@ -51,6 +52,9 @@ class Allocation:
 
 
 NONE = Allocation()
+
+_Device = tuple[str, str, str]
+"""Driver, pool and name; of a set of counters the same."""
 
 
 def trimmed_slice(item: Object) -> Object:
@@ -65,6 +69,7 @@ def trimmed_slice(item: Object) -> Object:
         "generation": pool.get("generation") or 0,
         "node": str(spec.get("nodeName") or ""),
         "devices": {str(device.get("name")): _product(device) for device in gpus},
+        "counters": {str(device.get("name")): _counters(device) for device in gpus},
     }
 
 
@@ -95,9 +100,9 @@ def allocation(slices: Iterable[Object], claims: Iterable[Object]) -> Allocation
     for item in items:
         pool = item["driver"], item["pool"]
         newest[pool] = max(newest.get(pool, 0), item["generation"])
-    places: dict[tuple[str, str, str], Place] = {}
-    counts: Counter[Place] = Counter()
-    kinds: dict[Place, tuple[str, float | None]] = {}
+    places: dict[_Device, ProductOnNode] = {}
+    counts: Counter[ProductOnNode] = Counter()
+    kinds: dict[ProductOnNode, tuple[str, float | None]] = {}
     for item in items:
         driver, pool = item["driver"], item["pool"]
         # Devices of no one node are none that a replica's pod has for itself.
@@ -108,11 +113,16 @@ def allocation(slices: Iterable[Object], claims: Iterable[Object]) -> Allocation
             places[driver, pool, name] = place
             counts[place] += 1
             kinds[place] = product, memory
-    held: dict[Place, list[frozenset[tuple[str, str]]]] = {}
+    by_device: dict[_Device, frozenset[tuple[str, str]]] = {}
+    overlapping = _overlapping(items, places)
     for claim in claims:
         for device in claim["devices"]:
-            if device in places:
-                held.setdefault(places[device], []).append(claim["pods"])
+            for each in (device, *overlapping.get(device, ())):
+                if each in places:
+                    by_device[each] = by_device.get(each, frozenset()) | claim["pods"]
+    held: dict[ProductOnNode, list[frozenset[tuple[str, str]]]] = {}
+    for device, pods in by_device.items():
+        held.setdefault(places[device], []).append(pods)
     return Allocation(
         devices=tuple(
             Devices(
@@ -128,6 +138,33 @@ def allocation(slices: Iterable[Object], claims: Iterable[Object]) -> Allocation
     )
 
 
+def _overlapping(
+    items: Iterable[Object], places: Mapping[_Device, ProductOnNode]
+) -> dict[_Device, list[_Device]]:
+    """Devices that cannot be had beside another one: a whole GPU and its slices share counters."""
+    sharing: dict[_Device, list[_Device]] = {}
+    for item in items:
+        for name, sets in item["counters"].items():
+            device = item["driver"], item["pool"], name
+            for counter in sets if device in places else ():
+                sharing.setdefault((item["driver"], item["pool"], counter), []).append(device)
+    overlapping: dict[_Device, list[_Device]] = {}
+    for devices in sharing.values():
+        slices = [device for device in devices if _MIG in places[device][1]]
+        for whole in devices:
+            if whole not in slices:
+                overlapping.setdefault(whole, []).extend(slices)
+                for device in slices:
+                    overlapping.setdefault(device, []).append(whole)
+    return overlapping
+
+
+def _counters(device: Object) -> frozenset[str]:
+    """Sets of counters of its pool that a device consumes."""
+    basic = device.get("basic") or device
+    return frozenset(str(item.get("counterSet")) for item in basic.get("consumesCounters") or ())
+
+
 def _product(device: Object) -> tuple[str, float | None]:
     """Product of a device, spelt as feature discovery spells it, and its memory in GiB."""
     basic = device.get("basic") or device
@@ -139,7 +176,7 @@ def _product(device: Object) -> tuple[str, float | None]:
     product = "-".join((text("productName") or text("model")).split())
     profile = text("profile")
     if product and profile:
-        return f"{product}-MIG-{profile}", None
+        return f"{product}{_MIG}{profile}", None
     amount = (capacity.get("memory") or {}).get("value")
     try:
         return product, None if amount is None else float(quantity.parse(str(amount))) / _GIB

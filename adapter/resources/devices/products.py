@@ -31,7 +31,7 @@ CLOUD_LABELS = (
     "eks.amazonaws.com/instance-gpu-name",
     "k8s.amazonaws.com/accelerator",
 )
-"""Labels with an NVIDIA product, of clouds."""
+"""Labels with a product, of clouds."""
 
 CLOUD_MEMORIES = (
     "karpenter.k8s.aws/instance-gpu-memory",
@@ -41,11 +41,41 @@ CLOUD_MEMORIES = (
 
 INSTANCE_TYPE = "node.kubernetes.io/instance-type"
 
+GKE_SHARING = "cloud.google.com/gke-gpu-sharing-strategy"
+GKE_PARTITION = "cloud.google.com/gke-gpu-partition-size"
+"""Labels of GKE's nodes whose GPUs are given in shares, and as MIG slices."""
+
+READ_LABELS = (*CLOUD_LABELS, *CLOUD_MEMORIES, INSTANCE_TYPE, GKE_SHARING, GKE_PARTITION)
+"""All labels of clouds that are read."""
+
 _SIZE = re.compile(r"(\d+)g(?:i?b)?")
 _VENDORS = frozenset({"nvidia", "amd", "intel", "instinct", "tesla", "geforce"})
 _CHIP = re.compile(r"[a-z]{1,4}\d+[a-z]*|\d+[a-z]+")
 _PARTS = frozenset({"mig", "shared", "vgpu"})
-_AZURE = re.compile(r"Standard_N\w*?_(A100|H100|H200|A10|T4|V100|MI300X|GB200)_", re.IGNORECASE)
+_AZURE = re.compile(
+    r"Standard_N\w*?_(A100|H100|H200|A10|T4|V100|MI300X|GB200|GB300)_", re.IGNORECASE
+)
+
+_INSTANCES = {
+    r"Standard_NC\d+r?s_v3|Standard_ND\d+rs_v2": "V100",
+    r"Standard_ND\d+asr_v4": "A100-40GB",
+    r"g4dn\..*": "T4",
+    r"g5\..*": "A10G",
+    r"gr?6f?\..*": "L4",
+    r"g6e\..*": "L40S",
+    r"p3\..*": "V100-16GB",
+    r"p3dn\..*": "V100-32GB",
+    r"p4d\..*": "A100-40GB",
+    r"p4de\..*": "A100-80GB",
+    r"p5\..*": "H100-80GB",
+    r"p5en?\..*": "H200",
+    r"dl1\..*": "Gaudi",
+}
+"""Accelerators by instance types whose names do not have them, of Azure and AWS."""
+_IN_TYPE = re.compile(r"p6e?-(\w+)\.")
+
+_FRACTION = re.compile(r"Standard_NV(?:6|12|18)ads_A10_v5|gr?6f\..*", re.IGNORECASE)
+"""Instance types with a part of a GPU."""
 
 
 def spelt(name: str) -> tuple[tuple[str, ...], int | None]:
@@ -91,13 +121,29 @@ def _sizes_agree(size: int | None, has: int | None, memory_gib: float | None) ->
 
 
 def of_cloud(labels: Mapping[str, str]) -> str:
-    """NVIDIA product of a node by the labels of its cloud; empty where they say nothing."""
+    """Product of a node by the labels of its cloud; empty where they say nothing."""
     name = next(filter(None, (labels.get(label) for label in CLOUD_LABELS)), "")
-    if not name:
-        match = _AZURE.match(labels.get(INSTANCE_TYPE, ""))
-        name = match[1] if match else ""
+    name = name or _of_instance(labels.get(INSTANCE_TYPE, ""))
+    if name == "Gaudi":
+        return name
     name = name.upper().removeprefix("NVIDIA-").removeprefix("TESLA-")
-    return f"NVIDIA-{name}" if name else ""
+    vendor = "AMD" if name.startswith("MI") else "NVIDIA"
+    return f"{vendor}-{name}" if name else ""
+
+
+def _of_instance(text: str) -> str:
+    """What an instance type has; empty where it does not say."""
+    match = _AZURE.match(text) or _IN_TYPE.match(text)
+    if match is not None:
+        return match[1]
+    return next(
+        (name for form, name in _INSTANCES.items() if re.fullmatch(form, text, re.IGNORECASE)), ""
+    )
+
+
+def is_fraction(labels: Mapping[str, str]) -> bool:
+    """Whether a GPU of a node is a part of one, by the type of its instance."""
+    return _FRACTION.fullmatch(labels.get(INSTANCE_TYPE, "")) is not None
 
 
 def of_labels(labels: Mapping[str, str]) -> str:

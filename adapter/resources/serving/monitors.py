@@ -1,8 +1,11 @@
-"""PodMonitors: the port, scheme and path at which people have their model servers scraped already.
+"""PodMonitors and ServiceMonitors: port, scheme and path at which people have their model servers scraped.
+
+A ServiceMonitor selects Services, and so the pods behind them; its port is one of the Service's, which stands
+for one of the pods'. Credentials that a monitor names are not used: the operator names the file of a token.
 
 They count for pods that say nothing themselves by annotations, and only for those of their own namespace,
 unless they stand in the adapter's: else a tenant could have another one's pods scraped where nothing answers.
-Whatever a PodMonitor says, the URLs are ones of the pods' own addresses.
+Whatever a monitor says, the URLs are ones of the pods' own addresses.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from adapter.kube import labels
@@ -18,13 +21,13 @@ from adapter.resources import pods
 from adapter.resources.pods import ByLabel
 
 VERSION = "monitoring.coreos.com/v1"
-PLURAL = "podmonitors"
+PLURAL, OF_SERVICES = "podmonitors", "servicemonitors"
 
 _PATH = re.compile(r"[\x21\x24-\x7e]{0,512}")
 _MOST = 16
-"""Most endpoints of a PodMonitor that are used."""
+"""Most endpoints of a monitor that are used."""
 _MOST_MONITORS = 256
-"""Most PodMonitors of one namespace that are used."""
+"""Most monitors of one namespace that are used, those of Services by Service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Monitor:
-    """A PodMonitor.
+    """A PodMonitor, or a ServiceMonitor of one Service.
 
     Attributes:
         home: Namespace that it stands in.
@@ -96,15 +99,101 @@ def _endpoint(item: Mapping[str, Any]) -> Endpoint | None:
     return Endpoint(str(port), scheme, path)
 
 
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A Service.
+
+    Attributes:
+        labelled: Its own labels.
+        selector: Selector of its pods.
+        ports: Names or numbers of the pods' ports by the Service's names.
+
+    """
+
+    labelled: Mapping[str, str]
+    selector: labels.Selector
+    ports: Mapping[str, str]
+
+
+def trimmed_service(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Fields of a Service that are read."""
+    metadata, spec = item.get("metadata") or {}, item.get("spec") or {}
+    service = Service(
+        metadata.get("labels") or {},
+        pods.selector_of({"matchLabels": spec.get("selector") or {}}),
+        {
+            str(port.get("name") or ""): str(port.get("targetPort") or port.get("port") or "")
+            for port in spec.get("ports") or ()
+        },
+    )
+    return {
+        "metadata": {key: metadata.get(key) for key in ("namespace", "name", "resourceVersion")},
+        "service": service,
+    }
+
+
+def trimmed_of_services(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Fields of a ServiceMonitor that are read: as of a PodMonitor that selects Services."""
+    spec = item.get("spec") or {}
+    endpoints = [
+        # The name of a Service's port, or the name or number of the pods' one.
+        {**each, "portNumber": None, "port": f"{_SERVICE_PORT}{each['port']}"}
+        if each.get("port")
+        else each
+        for each in spec.get("endpoints") or ()
+    ]
+    return trimmed({**item, "spec": {**spec, "podMetricsEndpoints": endpoints}})
+
+
+_SERVICE_PORT = "service port "
+"""What the port of a Service is marked by, until it is known which one of the pods it stands for."""
+
+
+def of_services(
+    monitors: Iterable[Monitor], services: Iterable[tuple[str, Service]]
+) -> Iterable[Monitor]:
+    """ServiceMonitors as monitors of the pods behind the Services that they select.
+
+    Args:
+        monitors: ServiceMonitors.
+        services: Services with their namespaces.
+
+    """
+    among: dict[str, list[Service]] = {}
+    for namespace, service in services:
+        if service.selector.requirements:
+            among.setdefault(namespace, []).append(service)
+    for monitor in monitors:
+        # An empty selector selects every Service here, and every pod of a namespace is too much.
+        spaces = among if monitor.namespaces is None else monitor.namespaces
+        for namespace in sorted(spaces) if monitor.selector.requirements else ():
+            for service in among.get(namespace, ()):
+                if monitor.selector.matches(service.labelled):
+                    endpoints = tuple(_resolved(item, service) for item in monitor.endpoints)
+                    yield replace(
+                        monitor,
+                        namespaces=(namespace,),
+                        selector=service.selector,
+                        endpoints=tuple(item for item in endpoints if item.port),
+                    )
+
+
+def _resolved(endpoint: Endpoint, service: Service) -> Endpoint:
+    """The endpoint with the port of the pods; an empty one where the Service has no such port."""
+    if not endpoint.port.startswith(_SERVICE_PORT):
+        return endpoint
+    return replace(endpoint, port=service.ports.get(endpoint.port.removeprefix(_SERVICE_PORT), ""))
+
+
 def applied(
     all_pods: Sequence[Mapping[str, Any]], monitors: Iterable[Monitor], *, trusted: str
 ) -> Sequence[Mapping[str, Any]]:
-    """The pods with the URLs that PodMonitors have for them; the first one that fits counts.
+    """The pods with the URLs that monitors have for them; the first one that fits counts.
 
     Args:
         all_pods: Pods of the cluster.
-        monitors: PodMonitors of the cluster.
-        trusted: Namespace whose PodMonitors count for pods of others too, where these have none that fits.
+        monitors: PodMonitors of the cluster, and ServiceMonitors by Service.
+        trusted: Namespace whose monitors count for pods of others too, where these have none that fits.
 
     """
     by_home: Counter[str] = Counter()

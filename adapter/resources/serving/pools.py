@@ -100,13 +100,13 @@ class Pickers:
 
     def pools(self) -> dict[Named, Pool]:
         """Pools with a picker by namespace and name; one that two versions show counts once."""
-        found = {
+        picked = {
             key: item["pool"]
             for informer in reversed(self.informers)
             for key, item in informer.objects.items()
         }
-        named = sorted(key for key, pool in found.items() if pool.service)
-        return {key: found[key] for key in fair(named, MOST_POOLS)}
+        named = sorted(key for key, pool in picked.items() if pool.service)
+        return {key: picked[key] for key in fair(named, MOST_POOLS)}
 
     async def refresh(self, *, now: float) -> None:
         """Read the pickers' Services that are new, or were read long ago."""

@@ -48,6 +48,8 @@ class Seen:
     claims: Items
     pickers: list[pools.Picked]
     monitors: Items
+    service_monitors: Items
+    services: Items
     others: Mapping[tuple[str, Reference], Scale | Unresolved]
     configs_read: bool
     unread: str
@@ -57,6 +59,10 @@ class Seen:
 def join(scope: Scope, seen: Seen) -> joined.Inputs:
     reader = joined.Reader(Destinations(scope.allowed_endpoints), last_good=seen.last_good)
     scraped = [item["monitor"] for _, item in seen.monitors]
+    scraped += monitors.of_services(
+        (item["monitor"] for _, item in seen.service_monitors),
+        ((namespace, item["service"]) for (namespace, _), item in seen.services),
+    )
     by_label = pods.ByLabel(
         monitors.applied([pod for _, pod in seen.pods], scraped, trusted=scope.config_namespace)
     )

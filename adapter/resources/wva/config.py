@@ -85,7 +85,7 @@ _KINDS: Mapping[str, type[_Entry]] = {
     TO_ZERO: _ToZero,
 }
 
-_Found = TypeVar("_Found", bound=_Entry)
+_EntryKind = TypeVar("_EntryKind", bound=_Entry)
 
 
 _UNUSED: Mapping[str, Mapping[str, str]] = {
@@ -194,8 +194,8 @@ class WvaConfig:
         return (enabled[0] if enabled else None), (retention[0] if retention else None)
 
     def _of(
-        self, name: str, kind: type[_Found], namespace: str, model: str
-    ) -> list[tuple[str, _Found]]:
+        self, name: str, kind: type[_EntryKind], namespace: str, model: str
+    ) -> list[tuple[str, _EntryKind]]:
         """Entries about a model, with their keys: with its namespace, without one, then the default."""
         concerning = [
             (key, entry)

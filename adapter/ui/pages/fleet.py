@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from adapter.ui import groups as grouping
 from adapter.ui import rows
 from adapter.ui.snapshots import Snapshot
 
@@ -17,7 +18,7 @@ _NEAR = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Selection:
     """What a query asks for; what has no meaning counts as not asked.
 
     Attributes:
@@ -36,7 +37,7 @@ class Asked:
     page: int
 
     @classmethod
-    def of(cls, query: Mapping[str, str]) -> Asked:
+    def of(cls, query: Mapping[str, str]) -> Selection:
         """Read a query."""
         page, sort, state = query.get("page", ""), query.get("sort", ""), query.get("state", "")
         number = int(page) if page.isascii() and page.isdigit() and len(page) <= 6 else 1
@@ -61,21 +62,24 @@ class Asked:
         return urllib.parse.urlencode(some, errors="replace")
 
 
-def context(snapshot: Snapshot, asked: Asked) -> dict[str, Any]:
+def context(snapshot: Snapshot, selection: Selection) -> dict[str, Any]:
     """What the template needs."""
     everything = snapshot.rows
     some = rows.selected(
-        everything, words=asked.words, state=asked.state, service_class=asked.service_class
+        everything,
+        words=selection.words,
+        state=selection.state,
+        service_class=selection.service_class,
     )
-    order = rows.ordered(some, asked.sort)
+    order = rows.ordered(some, selection.sort)
     pages = max(-(-len(order) // PAGE_ROWS), 1)
-    page = min(asked.page, pages)
+    page = min(selection.page, pages)
     shown = order[(page - 1) * PAGE_ROWS : page * PAGE_ROWS]
-    headed = asked.sort == "attention"
-    groups = rows.grouped(shown, everything) if headed else [rows.alone(shown)]
+    headed = selection.sort == "attention"
+    groups = grouping.grouped(shown, everything) if headed else [grouping.alone(shown)]
     return {
         "here": "fleet",
-        "asked": asked,
+        "asked": selection,
         "states": rows.STATES,
         "sorts": rows.SORTS,
         "classes": sorted({row.service_class for row in everything} - {""}),
@@ -108,20 +112,20 @@ def common(snapshot: Snapshot) -> dict[str, Any]:
 
 def _by_state(everything: tuple[rows.Row, ...]) -> list[rows.Total]:
     """Number of variants in each state; a variant may be in several."""
-    found = [
+    totals = [
         rows.total(state, [row for row in everything if state in row.states])
         for state in rows.STATES
     ]
-    return [item for item in found if item.variants]
+    return [item for item in totals if item.variants]
 
 
 def _near(page: int, pages: int) -> list[int | None]:
     """Numbers of pages to link to; None where some are left out."""
     wanted = {1, pages, *range(max(page - _NEAR, 1), min(page + _NEAR, pages) + 1)}
-    found: list[int | None] = []
+    links: list[int | None] = []
     for number in sorted(wanted):
-        last = found[-1] if found else 0
+        last = links[-1] if links else 0
         if last is not None and number > last + 1:
-            found.append(None)
-        found.append(number)
-    return found
+            links.append(None)
+        links.append(number)
+    return links

@@ -47,7 +47,7 @@ def context(
     snapshot: Snapshot,
     known: fleet.Fleet | None,
     given: Mapping[str, str],
-    found: Comparison | None = None,
+    comparison: Comparison | None = None,
     problem: str = "",
 ) -> dict[str, Any]:
     """What the template needs.
@@ -56,7 +56,7 @@ def context(
         snapshot: For what every page shows.
         known: Fleet that was planned last.
         given: Fields of the form, as they were sent.
-        found: Both plans.
+        comparison: Both plans.
         problem: Why there are none.
 
     """
@@ -75,23 +75,23 @@ def context(
         "accelerators": () if known is None else [item.name for item in known.accelerators],
         "devices": kinds,
         "most_devices": _most_devices(known),
-        "comparison": found,
+        "comparison": comparison,
         "what_if_problem": problem,
-        "sums": [] if found is None else _sums(found),
-        "changes": [] if found is None else _changes(found),
+        "sums": [] if comparison is None else _sums(comparison),
+        "changes": [] if comparison is None else _changes(comparison),
     }
 
 
 def _scopes(known: fleet.Fleet | None, scope: str) -> list[tuple[str, str]]:
     """Choices of the first field: all, each class, and the variant that was linked to."""
-    found = [(scenarios.ALL, "all variants")]
+    scopes = [(scenarios.ALL, "all variants")]
     if known is None:
-        return found
+        return scopes
     used = {variant.service_class for variant in known.variants}
-    found += [(f"class:{name}", f"class {name}") for name in sorted(used)]
+    scopes += [(f"class:{name}", f"class {name}") for name in sorted(used)]
     if any(variant.name == scope for variant in known.variants):
-        found.append((scope, f"variant {scope}"))
-    return found
+        scopes.append((scope, f"variant {scope}"))
+    return scopes
 
 
 def _most_devices(known: fleet.Fleet | None) -> int:
@@ -103,8 +103,8 @@ def _most_devices(known: fleet.Fleet | None) -> int:
     return min(max(there, running, 16), scenarios.MOST_DEVICES)
 
 
-def _sums(found: Comparison) -> list[Sum]:
-    both = (found.before, found.after)
+def _sums(comparison: Comparison) -> list[Sum]:
+    both = (comparison.before, comparison.after)
 
     def of(label: str, numbers: list[float]) -> Sum:
         return Sum(label=label, before=numbers[0], after=numbers[1])
@@ -132,11 +132,11 @@ def _served(plan: planning.Plan, served: str) -> float:
     return float(sum(item.served == served for item in plan.decisions.values()))
 
 
-def _changes(found: Comparison) -> list[Change]:
+def _changes(comparison: Comparison) -> list[Change]:
     """Variants whose replicas, accelerator, service or cost differ; the largest differences of cost first."""
     changes = []
-    for name in {**found.before.decisions, **found.after.decisions}:
-        before, after = found.before.decisions.get(name), found.after.decisions.get(name)
+    for name in {**comparison.before.decisions, **comparison.after.decisions}:
+        before, after = comparison.before.decisions.get(name), comparison.after.decisions.get(name)
         cost = (after.candidate.cost if after else 0.0) - (before.candidate.cost if before else 0.0)
         texts = _short(before), _short(after)
         if texts[0] == texts[1] and abs(cost) < 1e-9:
@@ -150,7 +150,7 @@ def _changes(found: Comparison) -> list[Change]:
                 cost=cost,
                 ttft=after.candidate.ttft_ms if after and serves else None,
                 itl=after.candidate.itl_ms if after and serves else None,
-                why=after.reason if after else found.after.set_aside.get(name, ""),
+                why=after.reason if after else comparison.after.set_aside.get(name, ""),
             )
         )
     return sorted(changes, key=lambda item: (-abs(item.cost), item.name))

@@ -92,6 +92,10 @@ function listen() {
   source.addEventListener("tick", refresh);
   source.addEventListener("open", () => {
     connection.textContent = "Live";
+    // What was being read when the page came may have arrived before this stream was open.
+    if (document.querySelector("[data-pending]") !== null) {
+      refresh();
+    }
   });
   source.addEventListener("error", () => {
     connection.textContent =

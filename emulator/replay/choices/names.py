@@ -52,19 +52,19 @@ class Choice:
     @property
     def shown(self) -> dict[str, str | float]:
         """Settings of the policy for programs: threshold, percentile, or what is swept."""
-        found: dict[str, str | float] = {}
+        settings: dict[str, str | float] = {}
         if self.policy in (*SWEPT, PER_VARIANT):
-            found["percentile"] = PERCENTILE
+            settings["percentile"] = PERCENTILE
         if self.policy == "ours-mean":
-            found["percentile"] = "mean"
+            settings["percentile"] = "mean"
         if (parsed := catalog.parse(self.policy)) is not None:
-            found["threshold"] = parsed[1]
+            settings["threshold"] = parsed[1]
         for name, text in self.settings.items():
             try:
-                found[name] = float(text)
+                settings[name] = float(text)
             except ValueError:
-                found[name] = text
-        return found
+                settings[name] = text
+        return settings
 
 
 def is_known(policy: str) -> bool:
@@ -106,7 +106,7 @@ def choices(
         sweeps: Settings of the adapter to vary.
 
     """
-    found: dict[str, Choice] = {}
+    by_name: dict[str, Choice] = {}
     capacity: dict[str, catalog.Capacity] = {}
     for name in policies:
         for item in _spread(name, scenario):
@@ -114,13 +114,13 @@ def choices(
                 capacity = capacity or catalog.capacity(scenario, traffic)
                 rival = item.partition("@")[0]
                 for point in catalog.grid(rival, capacity):
-                    found.setdefault(_canonical(point).name, _canonical(point))
+                    by_name.setdefault(_canonical(point).name, _canonical(point))
             elif item in SWEPT and sweeps:
                 for choice in _settings(item, sweeps):
-                    found.setdefault(choice.name, choice)
+                    by_name.setdefault(choice.name, choice)
             else:
-                found.setdefault(_canonical(item).name, _canonical(item))
-    return tuple(found.values())
+                by_name.setdefault(_canonical(item).name, _canonical(item))
+    return tuple(by_name.values())
 
 
 def _spread(name: str, scenario: Scenario) -> Iterator[str]:

@@ -116,8 +116,8 @@ def within_at(curve: Sequence[Point], cost_cents: float) -> float:
 
 
 def _beside(point: Point, rivals: Mapping[str, Sequence[Point]]) -> Beside:
-    found = {name: within_at(curve, point.cost_cents) for name, curve in rivals.items()}
-    known = {name: within for name, within in found.items() if not math.isnan(within)}
+    within_by_rival = {name: within_at(curve, point.cost_cents) for name, curve in rivals.items()}
+    known = {name: within for name, within in within_by_rival.items() if not math.isnan(within)}
     best = max(known, key=lambda name: known[name], default=None)
     return Beside(
         point=point, rival=best, rival_within=known[best] if best is not None else math.nan
@@ -126,12 +126,12 @@ def _beside(point: Point, rivals: Mapping[str, Sequence[Point]]) -> Beside:
 
 def best_of_each(results: Iterable[PolicyResult], goal: float) -> tuple[PolicyResult, ...]:
     """Of each curve the cheapest policy that keeps `goal`, or the one that keeps most; in order."""
-    found: dict[str, PolicyResult] = {}
+    best: dict[str, PolicyResult] = {}
     for item in results:
         family = item.family or item.policy
-        if family not in found or _rank(item, goal) > _rank(found[family], goal):
-            found[family] = item
-    return tuple(found.values())
+        if family not in best or _rank(item, goal) > _rank(best[family], goal):
+            best[family] = item
+    return tuple(best.values())
 
 
 def _rank(result: PolicyResult, goal: float) -> tuple[bool, float]:

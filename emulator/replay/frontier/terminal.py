@@ -62,21 +62,21 @@ def _style(result: PolicyResult) -> str:
 
 def lines(comparison: Comparison) -> list[Text]:
     """The plot with its key, and a sentence for each point of ours; empty without ours or without a rival."""
-    found = curves.frontier(comparison.results)
-    if not found.ours or not found.best:
+    frontier = curves.frontier(comparison.results)
+    if not frontier.ours or not frontier.best:
         return []
     bounds = [
         _point(item)
         for item in comparison.results
         if (item.family or item.policy) in curves.BOUNDS - {"static"}
     ]
-    return [*_plot(found, bounds), Text(), *map(Text, sentences(found))]
+    return [*_plot(frontier, bounds), Text(), *map(Text, sentences(frontier))]
 
 
-def sentences(found: Frontier) -> list[str]:
+def sentences(frontier: Frontier) -> list[str]:
     """Ours at each of its costs beside the best rival there."""
     said = []
-    for item in found.beside:
+    for item in frontier.beside:
         head = f"{item.point.policy}: {_percent(item.point.within)} at {_hours(item.point)}"
         if item.rival is None:
             said.append(f"{head}; no rival is that cheap")
@@ -96,10 +96,10 @@ def _point(result: PolicyResult) -> Point:
     )
 
 
-def _plot(found: Frontier, bounds: Sequence[Point]) -> list[Text]:
-    rivals = [point for points in found.rivals.values() for point in points]
-    shown = [*found.ours, *rivals, *bounds]
-    left, right = _range(found, bounds)
+def _plot(frontier: Frontier, bounds: Sequence[Point]) -> list[Text]:
+    rivals = [point for points in frontier.rivals.values() for point in points]
+    shown = [*frontier.ours, *rivals, *bounds]
+    left, right = _range(frontier, bounds)
     worst = min(
         max(1 - min(point.within for point in shown if point.cost_cents <= right), 0.02), 0.6
     )
@@ -113,11 +113,11 @@ def _plot(found: Frontier, bounds: Sequence[Point]) -> list[Text]:
 
     for column in range(_COLUMNS):
         cost = left + (right - left) * column / (_COLUMNS - 1)
-        kept = [curves.within_at(curve, cost) for curve in found.rivals.values()]
+        kept = [curves.within_at(curve, cost) for curve in frontier.rivals.values()]
         known = [item for item in kept if not math.isnan(item)]
         if known:
             put(cost, max(known), _CURVE)
-    for sign, points in ((_RIVAL, rivals), (_BOUND, bounds), (_OURS, found.ours)):
+    for sign, points in ((_RIVAL, rivals), (_BOUND, bounds), (_OURS, frontier.ours)):
         for point in points:
             put(point.cost_cents, point.within, sign)
     labels = {_line(missed, worst): text for missed, text in reversed(_NINES) if missed <= worst}
@@ -136,13 +136,13 @@ def _plot(found: Frontier, bounds: Sequence[Point]) -> list[Text]:
     return drawn
 
 
-def _range(found: Frontier, bounds: Sequence[Point]) -> tuple[float, float]:
+def _range(frontier: Frontier, bounds: Sequence[Point]) -> tuple[float, float]:
     """Costs that are shown: from the cheapest to a quarter beyond where both sides keep most."""
-    costs = [point.cost_cents for point in (*found.ours, *found.best, *bounds)]
-    most = max(found.ours[-1].cost_cents, *(point.cost_cents for point in found.best[-1:]))
-    near = 2.5 * found.ours[-1].cost_cents
+    costs = [point.cost_cents for point in (*frontier.ours, *frontier.best, *bounds)]
+    most = max(frontier.ours[-1].cost_cents, *(point.cost_cents for point in frontier.best[-1:]))
+    near = 2.5 * frontier.ours[-1].cost_cents
     right = 1.05 * min(most, near)
-    return 0.95 * min(costs), max(right, 1.05 * found.ours[-1].cost_cents)
+    return 0.95 * min(costs), max(right, 1.05 * frontier.ours[-1].cost_cents)
 
 
 def _line(missed: float, worst: float) -> int:

@@ -41,15 +41,15 @@ class Mixes:
         self._routing = scenario.routing
         self._lengths = float(np.mean(trace.input_tokens)), float(np.mean(trace.output_tokens))
         self._most = {item.name: _most(item, scenario) for item in self.members.values()}
-        self._found: dict[tuple[int, frozenset[str]], Mix] = {}
+        self._planned_mixes: dict[tuple[int, frozenset[str]], Mix] = {}
 
     def mix(self, rate: float, names: Sequence[str]) -> Mix:
         """Replicas by variant that carry a rate, requests per second, with these variants alone."""
         step = math.ceil(math.log(max(rate, 1e-3), _STEP) - 1e-9)
         key = step, frozenset(names)
-        if key not in self._found:
-            self._found[key] = self._planned(_STEP**step, key[1])
-        return self._found[key]
+        if key not in self._planned_mixes:
+            self._planned_mixes[key] = self._planned(_STEP**step, key[1])
+        return self._planned_mixes[key]
 
     def _planned(self, rate: float, names: frozenset[str]) -> Mix:
         mix = dict.fromkeys(self.members, 0)
@@ -72,7 +72,7 @@ class Mixes:
 
 
 def group_fleet(
-    contents: Inputs,
+    inputs: Inputs,
     *,
     names: frozenset[str],
     most: Mapping[str, int],
@@ -82,7 +82,7 @@ def group_fleet(
 ) -> fleet.Fleet:
     """The variants of these names as one group that is offered a rate, requests per second."""
     load = fleet.Load(arrival_rate_rps=rate, input_tokens=lengths[0], output_tokens=lengths[1])
-    sources = [item for item in contents.variants if item.name in names and most[item.name] > 0]
+    sources = [item for item in inputs.variants if item.name in names and most[item.name] > 0]
     variants = tuple(
         fleet.Variant(
             name=source.key,
@@ -106,10 +106,10 @@ def group_fleet(
         routing="round-robin" if routing == "round-robin" else "least-loaded",
     )
     return fleet.Fleet(
-        accelerators=contents.accelerators,
-        service_classes=contents.service_classes,
+        accelerators=inputs.accelerators,
+        service_classes=inputs.service_classes,
         variants=variants,
-        capacity=contents.capacity,
+        capacity=inputs.capacity,
         settings=replace(fleet.Settings(), transition_factor=0.0, hysteresis=0.0),
         groups=(group,),
     )

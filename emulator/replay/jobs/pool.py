@@ -10,7 +10,7 @@ from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 from adapter import logs
-from emulator.replay.jobs.kept import Kept
+from emulator.replay.jobs.results_folder import ResultsFolder
 from emulator.replay.jobs.tasks import Task, execute
 from emulator.replay.results import PolicyResult
 from emulator.replay.running import Run
@@ -53,20 +53,20 @@ def run_all(
         report: Receives the progress.
 
     """
-    kept = None if out is None else Kept(out, given)
+    folder = None if out is None else ResultsFolder(out, given)
     total = sum(task.replays for task in tasks)
     results: dict[str, PolicyResult] = {}
     open_tasks = []
     for task in tasks:
-        found = None if kept is None else kept.load(task)
-        if found is None:
+        saved = None if folder is None else folder.load(task)
+        if saved is None:
             open_tasks.append(task)
         else:
-            results |= {item.policy: item for item in found}
+            results |= {item.policy: item for item in saved}
     progress = _Progress(report, total, done=total - sum(task.replays for task in open_tasks))
     number = default_jobs(given, open_tasks) if jobs is None else min(jobs, len(open_tasks))
     finished = (
-        _one_after_the_other(given, open_tasks, kept, progress)
+        _one_after_the_other(given, open_tasks, folder, progress)
         if number <= 1
         else _in_processes(given, open_tasks, out, number, progress)
     )
@@ -88,7 +88,7 @@ class _Progress:
 
 
 def _one_after_the_other(
-    given: Run, tasks: Sequence[Task], kept: Kept | None, progress: _Progress
+    given: Run, tasks: Sequence[Task], folder: ResultsFolder | None, progress: _Progress
 ) -> Iterator[tuple[PolicyResult, ...]]:
     for task in tasks:
 
@@ -96,8 +96,8 @@ def _one_after_the_other(
             progress.told(task.name, name, replays)
 
         results = execute(given, task, told)
-        if kept is not None:
-            kept.save(task, results)
+        if folder is not None:
+            folder.save(task, results)
         yield results
 
 
@@ -108,22 +108,22 @@ class _Worker:
     """What a process of the pool has for all its jobs; one per process."""
 
     given: Run
-    kept: Kept | None
+    folder: ResultsFolder | None
     queue: SimpleQueue[_Told]
 
 
 def _begin(given: Run, out: Path | None, queue: SimpleQueue[_Told]) -> None:
     logs.configure("text", quiet=True)
     _Worker.given, _Worker.queue = given, queue
-    _Worker.kept = None if out is None else Kept(out, given)
+    _Worker.folder = None if out is None else ResultsFolder(out, given)
 
 
 def _execute(task: Task) -> tuple[PolicyResult, ...]:
     results = execute(
         _Worker.given, task, lambda name, done: _Worker.queue.put((task.name, name, done))
     )
-    if _Worker.kept is not None:
-        _Worker.kept.save(task, results)
+    if _Worker.folder is not None:
+        _Worker.folder.save(task, results)
     return results
 
 

@@ -39,20 +39,20 @@ class Task:
 
 def tasks(choices: Sequence[Choice]) -> tuple[Task, ...]:
     """Jobs that give the results of all choices; static and clairvoyant are one, as they share a search."""
-    found = []
+    jobs = []
     searched = tuple(item for item in choices if item.policy in {"static", "clairvoyant"})
     for choice in choices:
         if choice in searched:
             if choice is searched[0]:
                 steps = clairvoyant.SEARCH_STEPS
                 steps += any(item.policy == "static" for item in searched)
-                found.append(Task(name="clairvoyant", choices=searched, replays=steps))
+                jobs.append(Task(name="clairvoyant", choices=searched, replays=steps))
         elif choice.policy == informed.NAME:
             number = len(informed.FACTORS) * len(informed.HOLDS)
-            found.append(Task(name=choice.name, choices=(choice,), replays=number))
+            jobs.append(Task(name=choice.name, choices=(choice,), replays=number))
         else:
-            found.append(Task(name=choice.name, choices=(choice,), replays=1))
-    return tuple(found)
+            jobs.append(Task(name=choice.name, choices=(choice,), replays=1))
+    return tuple(jobs)
 
 
 def execute(
@@ -89,8 +89,8 @@ def _named(result: PolicyResult, choice: Choice) -> PolicyResult:
 def _bounds(
     given: Run, task: Task, reporter: Callable[[str, int], ReportTime]
 ) -> dict[str, PolicyResult]:
-    found, factor = clairvoyant.search(given, lambda index: reporter("clairvoyant", index))
-    results = {"clairvoyant": found}
+    bound, factor = clairvoyant.search(given, lambda index: reporter("clairvoyant", index))
+    results = {"clairvoyant": bound}
     if any(choice.policy == "static" for choice in task.choices):
         make = clairvoyant.peak(given, factor)
         results["static"] = run(given, make, reporter("static", clairvoyant.SEARCH_STEPS))

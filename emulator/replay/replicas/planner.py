@@ -101,10 +101,16 @@ def engine_description(variant: VariantSpec) -> str:
 
 
 def _step_text(times: StepTimes) -> str:
+    rare = (
+        (times.per_sqrt_request_ms, "per square root of the requests"),
+        (times.per_prompt_ms, "per prompt"),
+    )
     return (
         f"{times.base_ms:.4g} + {times.per_request_ms:.4g} per request"
         f" + {times.per_prefill_token_ms:.4g} per prompt token"
-        f" + {times.per_context_token_ms:.4g} per context token ms"
+        f" + {times.per_context_token_ms:.4g} per context token"
+        + "".join(f" + {value:.4g} {name}" for value, name in rare if value)
+        + " ms"
     )
 
 
@@ -140,6 +146,8 @@ def _step_times(given: StepMs) -> StepTimes:
         per_request_ms=given.per_request,
         per_prefill_token_ms=given.per_prefill_token,
         per_context_token_ms=given.per_context_token,
+        per_sqrt_request_ms=given.per_sqrt_request,
+        per_prompt_ms=given.per_prompt,
     )
 
 

@@ -32,6 +32,8 @@ class StepMs(Part):
     per_request: float = Field(default=0.0, ge=0)
     per_prefill_token: float = Field(default=0.0, ge=0)
     per_context_token: float = Field(default=0.0, ge=0)
+    per_sqrt_request: float = Field(default=0.0, ge=0)
+    per_prompt: float = Field(default=0.0, ge=0)
 
 
 class Limits(Part):
@@ -95,6 +97,8 @@ class VllmEngine(Limits):
             per_request_ms=self.step_ms.per_request,
             per_prefill_token_ms=self.step_ms.per_prefill_token,
             per_context_token_ms=self.step_ms.per_context_token,
+            per_sqrt_request_ms=self.step_ms.per_sqrt_request,
+            per_prompt_ms=self.step_ms.per_prompt,
         )
         limits = self.limits
         # A replay asks for no gaps between single tokens.

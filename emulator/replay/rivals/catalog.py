@@ -140,7 +140,7 @@ def is_sweep(name: str) -> bool:
 def capacity(scenario: Scenario, traffic: Mapping[str, Trace]) -> dict[str, Capacity]:
     """Capacity of one replica by variant, from the engine's own parameters and the mean lengths."""
     rates = clairvoyant.replica_capacity(scenario, traffic)
-    found = {}
+    capacities = {}
     for variant in scenario.variants:
         trace = traffic[variant.model]
         slo = next(item.slo for item in scenario.models if item.model == variant.model)
@@ -153,8 +153,10 @@ def capacity(scenario: Scenario, traffic: Mapping[str, Trace]) -> dict[str, Capa
         in_service = min(max(rate * service, 1.0), most)
         kv_tokens = None if truth.limits is None else truth.limits.kv_tokens
         kv = in_service * (inputs + outputs / 2) / kv_tokens if kv_tokens else in_service / most
-        found[variant.name] = Capacity(rate_rps=rate, in_service=in_service, kv_usage=min(kv, 1.0))
-    return found
+        capacities[variant.name] = Capacity(
+            rate_rps=rate, in_service=in_service, kv_usage=min(kv, 1.0)
+        )
+    return capacities
 
 
 def grid(rival: str, known: Mapping[str, Capacity]) -> tuple[str, ...]:

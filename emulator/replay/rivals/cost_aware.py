@@ -47,14 +47,14 @@ def placed(
     offers: Mapping[str, Offer], demand: float, *, up: float = UP, down: float = DOWN
 ) -> dict[str, int]:
     """Replicas by variant for a demand, requests per second."""
-    found = {name: item.replicas for name, item in offers.items()}
+    replicas = {name: item.replicas for name, item in offers.items()}
     supply = sum(item.replicas * item.capacity for item in offers.values())
     required, spare = demand / up - supply, supply - demand / down
     if required > 0:
         for name in sorted(offers, key=lambda name: offers[name].cost / offers[name].capacity):
             item = offers[name]
             added = min(math.ceil(required / item.capacity - 1e-9), item.most - item.replicas)
-            found[name] += max(added, 0)
+            replicas[name] += max(added, 0)
             required -= max(added, 0) * item.capacity
             if required <= 0:
                 break
@@ -64,9 +64,9 @@ def placed(
             item = offers[name]
             least = max(item.least, 1) if name == cheapest else item.least
             taken = min(math.floor(spare / item.capacity + 1e-9), item.replicas - least)
-            found[name] -= max(taken, 0)
+            replicas[name] -= max(taken, 0)
             spare -= max(taken, 0) * item.capacity
-    return found
+    return replicas
 
 
 class CostAware(ScalingPolicy):

@@ -34,7 +34,7 @@ class Target:
 
 def allocated(targets: Sequence[Target], replicas: int, *, rate: float = RATE) -> dict[str, int]:
     """Replicas by variant for a number of replicas of all together."""
-    found = {item.name: item.least for item in targets}
+    allocation = {item.name: item.least for item in targets}
     blocks: list[tuple[float, int, int]] = []
     for index, item in enumerate(targets):
         left, length = item.most - item.least, 1.0
@@ -43,12 +43,12 @@ def allocated(targets: Sequence[Target], replicas: int, *, rate: float = RATE) -
             blocks.append((item.cost * size, index, size))
             left -= size
             length *= rate
-    left = replicas - sum(found.values())
+    left = replicas - sum(allocation.values())
     for _, index, size in sorted(blocks):
         taken = min(max(left, 0), size)
-        found[targets[index].name] += taken
+        allocation[targets[index].name] += taken
         left -= taken
-    return found
+    return allocation
 
 
 class Expansion(ScalingPolicy):

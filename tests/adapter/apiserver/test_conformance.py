@@ -54,8 +54,8 @@ class Conformance:
 
 @contextlib.asynccontextmanager
 async def serving(folder: Path) -> AsyncIterator[Conformance]:
-    found = stand_ins.certificates(folder)
-    async with stand_ins.running(found) as (stand_in, kubeconfig):
+    certificates = stand_ins.certificates(folder)
+    async with stand_ins.running(certificates) as (stand_in, kubeconfig):
         user = "system:serviceaccount:default:reader"
         stand_in.tokens[TOKEN] = {
             "username": user,
@@ -118,11 +118,11 @@ async def failures(case: dict[str, Any], server: Conformance) -> list[str]:
     """What is wrong with the answer to one case."""
     for _ in range(ATTEMPTS):
         started = time.monotonic()
-        found = await _failures(case, server)
+        problems = await _failures(case, server)
         took = time.monotonic() - started
         if took <= case["expect"].get("max_ms", math.inf) / 1000:
-            return found
-    return [*found, "too slow"]
+            return problems
+    return [*problems, "too slow"]
 
 
 async def _failures(case: dict[str, Any], server: Conformance) -> list[str]:
@@ -157,32 +157,34 @@ async def _failures(case: dict[str, Any], server: Conformance) -> list[str]:
     except (OSError, aiohttp.ClientError) as error:
         return [] if wanted.get("tls_refused_ok") else [f"no answer: {error!r}"]
     text = body.decode()
-    found = []
+    problems = []
     statuses = wanted["status"] if isinstance(wanted["status"], list) else [wanted["status"]]
     if response.status not in statuses:
-        found.append(f"status {response.status}: {text[:200]}")
+        problems.append(f"status {response.status}: {text[:200]}")
     for name, value in wanted.get("headers", {}).items():
         if name not in response.headers:
-            found.append(f"header {name} is missing")
+            problems.append(f"header {name} is missing")
         elif value is not None:
-            found += differences(value, response.headers[name], name)
-    found += [
+            problems += differences(value, response.headers[name], name)
+    problems += [
         f"header {name} is there"
         for name in wanted.get("no_headers", [])
         if name in response.headers
     ]
     if "json" in wanted:
-        found += differences(wanted["json"], json.loads(body))
+        problems += differences(wanted["json"], json.loads(body))
     if "body" in wanted and text != wanted["body"]:
-        found.append(f"body {text!r}")
-    found += [f"body lacks {part!r}" for part in wanted.get("body_has", []) if part not in text]
-    return found
+        problems.append(f"body {text!r}")
+    problems += [f"body lacks {part!r}" for part in wanted.get("body_has", []) if part not in text]
+    return problems
 
 
 async def test_the_recorded_cases(tmp_path: Path) -> None:
     """Every recorded request is answered as recorded, but for what the contract leaves open."""
     async with serving(tmp_path) as server:
-        wrong = {case["id"]: found for case in CASES if (found := await failures(case, server))}
+        wrong = {
+            case["id"]: problems for case in CASES if (problems := await failures(case, server))
+        }
     assert wrong == {}
     assert len(CASES) > 50
 

@@ -30,8 +30,8 @@ OURS, THEIRS = "inferno_desired_replicas", "s0-rabbitmq-queue"
 
 
 def store(metric: str, value: str) -> TargetStore:
-    found = TargetStore()
-    found.publish(
+    targets = TargetStore()
+    targets.publish(
         [
             Series(
                 metric=metric,
@@ -43,7 +43,7 @@ def store(metric: str, value: str) -> TargetStore:
             )
         ]
     )
-    return found
+    return targets
 
 
 @dataclass
@@ -128,9 +128,9 @@ async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
     stand_ins.certificates(tmp_path)
     async with (
         serving(tmp_path, store(THEIRS, "9"), None) as other,
-        before(tmp_path, other) as found,
+        before(tmp_path, other) as chained,
     ):
-        yield found
+        yield chained
 
 
 async def test_each_metric_comes_from_its_owner(pair: Pair) -> None:
@@ -240,8 +240,8 @@ async def test_what_is_known_of_the_other_stays_known(tmp_path: Path) -> None:
     ]
 
     async def handler(_: web.Request) -> web.Response:
-        found = answers[0]
-        return web.Response(text=found) if isinstance(found, str) else web.json_response(found)
+        answer = answers[0]
+        return web.Response(text=answer) if isinstance(answer, str) else web.json_response(answer)
 
     async with contextlib.AsyncExitStack() as stack:
         up = await stack.enter_async_context(contextlib.AsyncExitStack())

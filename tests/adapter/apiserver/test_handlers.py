@@ -81,7 +81,7 @@ async def running(folder: Path) -> AsyncIterator[Running]:
     (folder / "s.key").write_bytes(pair.key_pem)
     now = [1_700_000_010.0]
     store = TargetStore(now=lambda: now[0])
-    found = Running("", folder, clients, proxies, server_ca, store, now)
+    server = Running("", folder, clients, proxies, server_ca, store, now)
     app = handlers.application(
         provider=store,
         authenticator=authentication.Authenticator(
@@ -93,21 +93,23 @@ async def running(folder: Path) -> AsyncIterator[Running]:
         ),
         policy=authorization.LocalPolicy(),
         probes=Probes(CollectorRegistry(), {"ping": lambda: None}),
-        now=lambda: found.now[0],
+        now=lambda: server.now[0],
     )
     certificates = Certificates(
         folder / "s.crt", folder / "s.key", clients.cert_pem + proxies.cert_pem
     )
     async with listener.listening(app, host="127.0.0.1", port=0, certificates=certificates) as port:
-        found.url = f"https://127.0.0.1:{port}"
-        yield found
+        server.url = f"https://127.0.0.1:{port}"
+        yield server
 
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[Running]:
-    async with running(tmp_path) as found:
-        found.store.publish([series("a", "3"), series("b", "2500m", until=1_700_000_020.0)])
-        yield found
+    async with running(tmp_path) as running_server:
+        running_server.store.publish(
+            [series("a", "3"), series("b", "2500m", until=1_700_000_020.0)]
+        )
+        yield running_server
 
 
 async def test_a_selected_metric_is_answered_exactly(server: Running) -> None:
@@ -280,8 +282,8 @@ def client(server: Running) -> KeyPair:
 )
 async def test_query_parameters(server: Running, query: str, status: int, said: str) -> None:
     """What has no effect is taken, what has no meaning is refused in kube-apiserver's words."""
-    found, document, _ = await server.get(f"{METRIC}?{query}", pair=client(server))
-    assert found == status
+    answered, document, _ = await server.get(f"{METRIC}?{query}", pair=client(server))
+    assert answered == status
     if status == 200:
         assert len(document["items"]) == 2
     else:

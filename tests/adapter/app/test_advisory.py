@@ -28,15 +28,15 @@ def annotate(world: worlds.World, name: str, **notes: str) -> None:
     world.api.put(VARIANTS, "variantautoscalings", item)
 
 
-async def page(front: Endpoints, path: str = "/metrics") -> str:
-    async with aiohttp.ClientSession() as session, session.get(front.metrics_url + path) as got:
+async def page(endpoints: Endpoints, path: str = "/metrics") -> str:
+    async with aiohttp.ClientSession() as session, session.get(endpoints.metrics_url + path) as got:
         return await got.text()
 
 
 def series(text: str, variant: str) -> set[str]:
     """Names of the series of a variant."""
-    found = re.findall(rf'^(\w+)\{{[^}}]*variant_name="{variant}"', text, re.MULTILINE)
-    return set(found)
+    names = re.findall(rf'^(\w+)\{{[^}}]*variant_name="{variant}"', text, re.MULTILINE)
+    return set(names)
 
 
 async def test_advice_is_recorded_and_read_by_nothing(tmp_path: Path) -> None:
@@ -56,9 +56,9 @@ async def test_advice_is_recorded_and_read_by_nothing(tmp_path: Path) -> None:
             cycles = leader.loop.cycles
             await until(lambda: leader.loop.cycles >= cycles + 2)
             assert world.api.get(APPS, "deployments", "team-a", "w")["spec"]["replicas"] == 1
-            for front in (leader, follower):
-                assert await world.metric(front, "v") == ["2"]
-                assert await world.metric(front, "w") == []
+            for endpoints in (leader, follower):
+                assert await world.metric(endpoints, "v") == ["2"]
+                assert await world.metric(endpoints, "w") == []
             text = await page(leader)
             served, advised = series(text, "v"), series(text, "w")
             assert "inferno_desired_replicas" in served
@@ -79,14 +79,14 @@ async def test_one_annotation_is_the_way_in_and_out(tmp_path: Path) -> None:
     async with worlds.running(tmp_path) as world:
         world.load["v"] = 60.0
         scope = Scope(config_namespace=SYSTEM, actuate="none")
-        async with world.replica("a", scope=scope) as (front, _):
+        async with world.replica("a", scope=scope) as (endpoints, _):
             await until(lambda: world.desired() == 2)
-            assert await world.metric(front) == []
+            assert await world.metric(endpoints) == []
             for actuator, items in (("hpa", 1), ("none", 0)):
                 annotate(world, "v", actuate=actuator)
-                found = front.loop.inputs
-                await until(lambda found=found: front.loop.inputs is not found)  # type: ignore[misc]
-                assert len(await world.metric(front)) == items
+                inputs = endpoints.loop.inputs
+                await until(lambda inputs=inputs: endpoints.loop.inputs is not inputs)  # type: ignore[misc]
+                assert len(await world.metric(endpoints)) == items
 
 
 async def test_what_would_have_been_different(
@@ -96,13 +96,13 @@ async def test_what_would_have_been_different(
     async with worlds.running(tmp_path) as world:
         world.load["v"] = 60.0
         scope = Scope(config_namespace=SYSTEM, actuate="none")
-        async with world.replica("a", scope=scope) as (front, _):
+        async with world.replica("a", scope=scope) as (endpoints, _):
             await until(lambda: world.desired() == 2)
-            cycles = front.loop.cycles
-            await until(lambda: front.loop.cycles >= cycles + 5)
-            bad = json.loads(await page(front, "/variants/comparison?since=nan"))
+            cycles = endpoints.loop.cycles
+            await until(lambda: endpoints.loop.cycles >= cycles + 5)
+            bad = json.loads(await page(endpoints, "/variants/comparison?since=nan"))
             assert "since: must be seconds" in bad["message"]
-            url = front.metrics_url
+            url = endpoints.metrics_url
             capsys.readouterr()
             args = ["compare", "--url", url, "--since", "1h"]
             assert await asyncio.to_thread(cli.main, [*args, "--json"]) == 0
@@ -129,7 +129,7 @@ async def test_what_would_have_been_different(
 async def test_the_history_survives_a_change_of_leaders(tmp_path: Path) -> None:
     """Five decisions are in the status; another leader goes on from them, in memory and in the status."""
     async with worlds.running(tmp_path) as world, contextlib.AsyncExitStack() as later:
-        async with world.replica("a") as (front, _):
+        async with world.replica("a") as (endpoints, _):
             for rate, replicas in ((60.0, 2), (120.0, 4), (240.0, 8)):
                 world.load["v"] = rate
                 await until(lambda replicas=replicas: (world.desired() or 0) >= replicas)  # type: ignore[misc]
@@ -140,7 +140,7 @@ async def test_the_history_survives_a_change_of_leaders(tmp_path: Path) -> None:
             )
             assert all(item["reason"] and item["accelerator"] == "A100" for item in written)
             assert written[-1]["before"] == written[-2]["replicas"]
-            shown = json.loads(await page(front, "/variants/team-a/v"))["history"]
+            shown = json.loads(await page(endpoints, "/variants/team-a/v"))["history"]
             assert shown[-1]["replicas"] == world.desired()
             # A follower, which learns of later statuses without reading all objects anew.
             follower, _ = await later.enter_async_context(world.replica("b"))

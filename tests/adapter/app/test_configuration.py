@@ -27,8 +27,8 @@ def config_map(name: str) -> Object:
     return next(item for item in worlds.manifests() if item["metadata"]["name"] == name)
 
 
-async def readiness(front: Endpoints) -> str:
-    url = f"{front.metrics_url}/readyz?verbose"
+async def readiness(endpoints: Endpoints) -> str:
+    url = f"{endpoints.metrics_url}/readyz?verbose"
     async with aiohttp.ClientSession() as session, session.get(url) as response:
         assert response.status == 200
         return await response.text()
@@ -53,7 +53,7 @@ async def test_targets_are_held_and_renewed(
     """Condition, Event and readiness name the row; decisions go on, and the repair is enough."""
     async with worlds.running(tmp_path) as world:
         world.load["v"] = 60.0
-        async with world.replica("a") as (front, _):
+        async with world.replica("a") as (endpoints, _):
             await until(lambda: world.desired() == 2)
             changed = config_map(name)
             if broken is None:
@@ -70,18 +70,18 @@ async def test_targets_are_held_and_renewed(
             assert f"ConfigMap {SYSTEM}/{name}: {said}" in message
             assert HELD in message
             await until(lambda: ("Warning", reason, message) in world.events())
-            shown = await readiness(front)
+            shown = await readiness(endpoints)
             assert f"[!]ConfigMap {SYSTEM}/{name}: " in shown
             assert "readyz check passed" in shown
             world.load["v"] = 120.0
             await until(lambda: world.desired() == 4)
             assert world.condition("OptimizationReady")[0] == "True"
-            before = front.loop.states["team-a/v"]
+            before = endpoints.loop.states["team-a/v"]
             world.api.put(CORE, "configmaps", config_map(name))
             await until(lambda: condition(world)[0] == "True")
-            assert front.loop.states["team-a/v"].scaled_up >= before.scaled_up > 0
+            assert endpoints.loop.states["team-a/v"].scaled_up >= before.scaled_up > 0
             assert world.desired() == 4
-            assert "[!]" not in await readiness(front)
+            assert "[!]" not in await readiness(endpoints)
 
 
 async def test_a_target_that_one_request_breaks(tmp_path: Path) -> None:
@@ -137,15 +137,15 @@ async def test_a_restart_while_a_row_is_broken(tmp_path: Path) -> None:
         changed["data"]["premium"] = "name: ["
         world.api.put(CORE, "configmaps", changed)
         world.load["v"] = 120.0
-        async with world.replica("b") as (front, _):
+        async with world.replica("b") as (endpoints, _):
             await until(lambda: world.condition("OptimizationReady")[1] == "InvalidConfiguration")
             assert "data.premium: not valid YAML" in world.condition("OptimizationReady")[2]
-            first = front.loop.states["team-a/v"].decided_at
-            cycles = front.loop.cycles
-            await until(lambda: front.loop.cycles >= cycles + 3)
-            assert front.loop.states["team-a/v"].decided_at > first
+            first = endpoints.loop.states["team-a/v"].decided_at
+            cycles = endpoints.loop.cycles
+            await until(lambda: endpoints.loop.cycles >= cycles + 3)
+            assert endpoints.loop.states["team-a/v"].decided_at > first
             assert world.desired() == 2
-            assert await world.metric(front) == ["2"]
+            assert await world.metric(endpoints) == ["2"]
             world.api.put(CORE, "configmaps", config_map(CLASSES))
             await until(lambda: world.desired() == 4)
             assert world.condition("OptimizationReady")[0] == "True"

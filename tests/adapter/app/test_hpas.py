@@ -50,7 +50,9 @@ def metric_of(item: Object) -> str:
     return name
 
 
-async def examined(world: World, front: Endpoints, value: str = "") -> tuple[int, list[str], str]:
+async def examined(
+    world: World, endpoints: Endpoints, value: str = ""
+) -> tuple[int, list[str], str]:
     """Exit status of `doctor`, its lines about the namespace, and what `explain` says."""
     await until(world.ca_bundle)
     world.available()
@@ -61,7 +63,7 @@ async def examined(world: World, front: Endpoints, value: str = "") -> tuple[int
         code = await asyncio.to_thread(cli.main, ("doctor", "--kubeconfig", str(admin.kubeconfig)))
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
-        await asyncio.to_thread(cli.main, ("explain", "team-a/v", "--url", front.metrics_url))
+        await asyncio.to_thread(cli.main, ("explain", "team-a/v", "--url", endpoints.metrics_url))
     return code, [line for line in out.getvalue().splitlines() if "team-a" in line], said.getvalue()
 
 
@@ -73,9 +75,9 @@ async def test_a_selector_by_expressions(tmp_path: Path) -> None:
         world.api.put(
             SCALERS, "horizontalpodautoscalers", selecting({"matchExpressions": expressions})
         )
-        async with world.replica("a") as (front, _):
+        async with world.replica("a") as (endpoints, _):
             await until(lambda: world.desired() == 2)
-            code, lines, said = await examined(world, front)
+            code, lines, said = await examined(world, endpoints)
     assert code == 0, lines
     assert "ok       HorizontalPodAutoscaler team-a/v: reads inferno_desired_replicas = 2" in lines
     assert "does not read" not in said
@@ -87,9 +89,9 @@ async def test_a_label_that_is_not_served(tmp_path: Path) -> None:
         world.load["v"] = 60.0
         labels = {"variant_name": "v", "target_name": "v"}
         world.api.put(SCALERS, "horizontalpodautoscalers", selecting({"matchLabels": labels}))
-        async with world.replica("a") as (front, _):
+        async with world.replica("a") as (endpoints, _):
             await until(lambda: world.desired() == 2)
-            code, lines, said = await examined(world, front)
+            code, lines, said = await examined(world, endpoints)
     assert code == 1
     assert any(
         "gets 0 values" in line and "label target_name is not served" in line for line in lines
@@ -103,13 +105,13 @@ async def test_two_hpas_on_one_target(tmp_path: Path) -> None:
         world.load["v"] = 120.0
         world.api.put(SCALERS, "horizontalpodautoscalers", worlds.scaler("v", behavior=EXACT))
         world.api.put(SCALERS, "horizontalpodautoscalers", of_keda())
-        async with world.replica("a") as (front, _):
+        async with world.replica("a") as (endpoints, _):
             await until(lambda: world.desired() == 4)
             status, reason, message = world.condition("TargetResolved")
             assert (status, reason) == ("False", "AmbiguousHPAs")
             both = "HorizontalPodAutoscaler v and HorizontalPodAutoscaler a-keda-hpa-v (of ScaledObject v)"
             assert message.startswith(both)
-            code, lines, said = await examined(world, front)
+            code, lines, said = await examined(world, endpoints)
     assert code == 1
     assert any(line.startswith("ERROR") and both in line for line in lines)
     assert both in said
@@ -148,15 +150,15 @@ async def test_an_hpa_without_a_variant(tmp_path: Path) -> None:
             "llm-d.ai/variant-cost": "10.0",
         }
         world.api.put(SCALERS, "horizontalpodautoscalers", item)
-        async with world.replica("a") as (front, _):
-            await until(lambda: "team-a/v" in front.loop.states)
-            await until(lambda: front.loop.states["team-a/v"].desired)
-            state = front.loop.states["team-a/v"]
+        async with world.replica("a") as (endpoints, _):
+            await until(lambda: "team-a/v" in endpoints.loop.states)
+            await until(lambda: endpoints.loop.states["team-a/v"].desired)
+            state = endpoints.loop.states["team-a/v"]
             await until(world.ca_bundle)
-            assert await world.metric(front) == [str(state.desired)]
+            assert await world.metric(endpoints) == [str(state.desired)]
             assert state.accelerator == "unknown@10"
             assert state.source.service_class == "Premium"
-            _, lines, _ = await examined(world, front, value=str(state.desired))
+            _, lines, _ = await examined(world, endpoints, value=str(state.desired))
             assert (
                 f"ok       HorizontalPodAutoscaler team-a/v: reads {metric_of(item)} = {state.desired}"
                 in lines
@@ -181,10 +183,10 @@ async def test_a_variant_of_2026_without_a_class(tmp_path: Path) -> None:
             "maxReplicas": 3,
         }
         world.api.put(VARIANTS, "variantautoscalings", item)
-        async with world.replica("a") as (front, _):
+        async with world.replica("a") as (endpoints, _):
             await until(lambda: world.desired() == 2)
             assert world.condition("OptimizationReady")[:2] == ("True", "SaturationRule")
-            assert front.loop.states["team-a/v"].source.service_class == NO_CLASS
+            assert endpoints.loop.states["team-a/v"].source.service_class == NO_CLASS
             assert world.condition("ConfigurationValid")[0] == ""
 
 
@@ -211,9 +213,9 @@ async def test_a_tainted_pool_that_the_pods_tolerate(tmp_path: Path) -> None:
         world.api.put(APPS, "deployments", deployment)
         world.load["v"] = 90.0
         scope = Scope(config_namespace=SYSTEM, limited=True)
-        async with world.replica("a", scope=scope) as (front, _):
+        async with world.replica("a", scope=scope) as (endpoints, _):
             await until(lambda: world.desired() == 3)
-            assert front.loop.inputs.capacity == {"NVIDIA-A100-PCIE-80GB": 4}
+            assert endpoints.loop.inputs.capacity == {"NVIDIA-A100-PCIE-80GB": 4}
 
 
 async def test_gpus_of_dynamic_resource_allocation(tmp_path: Path) -> None:
@@ -244,9 +246,9 @@ async def test_gpus_of_dynamic_resource_allocation(tmp_path: Path) -> None:
         world.api.put(DRA, "resourceclaims", claim)
         world.load["v"] = 300.0
         scope = Scope(config_namespace=SYSTEM, limited=True)
-        async with world.replica("a", scope=scope) as (front, _):
+        async with world.replica("a", scope=scope) as (endpoints, _):
             await until(lambda: world.desired() == 2)
-            assert front.loop.inputs.capacity == {"NVIDIA-A100-PCIE-80GB": 2}
+            assert endpoints.loop.inputs.capacity == {"NVIDIA-A100-PCIE-80GB": 2}
 
 
 async def test_all_replicas_serve_an_hpa_without_a_variant(tmp_path: Path) -> None:
@@ -263,20 +265,18 @@ async def test_all_replicas_serve_an_hpa_without_a_variant(tmp_path: Path) -> No
 
         def entries() -> dict[str, str]:
             name = targets["metadata"]["name"]
-            found: dict[str, str] = (
-                world.api.get(CORE, "configmaps", SYSTEM, name).get("data") or {}
-            )
-            return found
+            data: dict[str, str] = world.api.get(CORE, "configmaps", SYSTEM, name).get("data") or {}
+            return data
 
         async with world.replica("a") as (a, _), world.replica("b") as (b, _):
             await until(entries)
             assert set(entries()) == {"team-a_v"}
             await until(world.ca_bundle)
-            fronts = {front.loop.leading for front in (a, b)}
+            fronts = {endpoints.loop.leading for endpoints in (a, b)}
             assert fronts == {True, False}
             await until(lambda: a.loop.states["team-a/v"].desired)
             await until(lambda: b.loop.states["team-a/v"].desired)
-            values = {front.loop.states["team-a/v"].desired for front in (a, b)}
+            values = {endpoints.loop.states["team-a/v"].desired for endpoints in (a, b)}
             assert len(values) == 1
             follower = b if a.loop.leading else a
             assert await world.metric(follower) == [str(values.pop())]

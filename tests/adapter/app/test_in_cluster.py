@@ -25,15 +25,15 @@ async def test_a_variant_gets_its_target_status_and_event(tmp_path: Path) -> Non
     """60 requests a minute take two replicas: served to the HPA, written to the status, told in an Event."""
     async with worlds.running(tmp_path) as world:
         world.load["v"] = 60.0
-        async with world.replica("a") as (front, _):
+        async with world.replica("a") as (endpoints, _):
             await until(lambda: world.desired() == 2)
             await until(world.ca_bundle)
-            assert await world.metric(front) == ["2"]
-            found = world.status()
-            assert found["currentAlloc"]["numReplicas"] == 1
-            assert found["currentAlloc"]["accelerator"] == "A100"
-            assert found["observedGeneration"] == 1
-            assert found["actuation"] == {"applied": True}
+            assert await world.metric(endpoints) == ["2"]
+            status = world.status()
+            assert status["currentAlloc"]["numReplicas"] == 1
+            assert status["currentAlloc"]["accelerator"] == "A100"
+            assert status["observedGeneration"] == 1
+            assert status["actuation"] == {"applied": True}
             assert world.condition("MetricsAvailable")[:2] == ("True", "MetricsFound")
             assert world.condition("OptimizationReady")[:2] == ("True", "OptimizationSucceeded")
             assert world.condition("TargetResolved")[:2] == ("True", "TargetFound")
@@ -46,11 +46,11 @@ async def test_the_status_is_written_only_on_change(tmp_path: Path) -> None:
     """Reconcile cycles with the same decision write nothing; another decision writes again."""
     async with worlds.running(tmp_path) as world:
         world.load["v"] = 45.0
-        async with world.replica("a") as (front, _):
+        async with world.replica("a") as (endpoints, _):
             await until(lambda: world.desired() == 2)
             before = len(world.api.writes("variantautoscalings"))
-            cycles = front.loop.cycles
-            await until(lambda: front.loop.cycles >= cycles + 4)
+            cycles = endpoints.loop.cycles
+            await until(lambda: endpoints.loop.cycles >= cycles + 4)
             assert len(world.api.writes("variantautoscalings")) == before
             world.load["v"] = 120.0
             await until(lambda: (world.desired() or 0) >= 4)
@@ -78,7 +78,7 @@ async def test_refusals_stand_in_conditions_and_events(tmp_path: Path) -> None:
     """An invalid variant is ignored, and told the field and the fix; others go on, and the fix is enough."""
     async with worlds.running(tmp_path) as world:
         world.load["v"] = 60.0
-        async with world.replica("a") as (front, _):
+        async with world.replica("a") as (endpoints, _):
             world.deploy("bad", 1, modelID="nobody/lists-it")
             await until(lambda: world.condition("OptimizationReady", "bad")[0])
             status, reason, message = world.condition("OptimizationReady", "bad")
@@ -94,7 +94,7 @@ async def test_refusals_stand_in_conditions_and_events(tmp_path: Path) -> None:
             await until(lambda: world.desired("bad") == 1)
             assert world.condition("OptimizationReady", "bad")[0] == "True"
             assert world.status("bad")["observedGeneration"] == 2
-            assert front.loop.refused == ()
+            assert endpoints.loop.refused == ()
 
 
 async def test_two_variants_that_claim_one_target(tmp_path: Path) -> None:
@@ -187,9 +187,9 @@ async def test_installations_share_a_cluster(tmp_path: Path) -> None:
         world.api.put(APPS, "deployments", worlds.workload("mine", 1))
         world.api.put(VARIANTS, "variantautoscalings", mine)
         scope = Scope(config_namespace=SYSTEM, namespaces=("team-a",), selector="installation=one")
-        async with world.replica("a", scope=scope) as (front, _):
+        async with world.replica("a", scope=scope) as (endpoints, _):
             await until(lambda: world.desired("mine") == 1)
-            assert list(front.loop.states) == ["team-a/mine"]
+            assert list(endpoints.loop.states) == ["team-a/mine"]
             assert world.status() == {}
 
 
@@ -234,7 +234,7 @@ async def test_variants_go_with_their_targets(tmp_path: Path) -> None:
         first = {"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "1"}
         item["metadata"]["ownerReferences"] = [first]
         world.api.put(VARIANTS, "variantautoscalings", item)
-        async with world.replica("a", owner_references=True) as (front, _):
+        async with world.replica("a", owner_references=True) as (endpoints, _):
             await until(lambda: len(world.variant()["metadata"]["ownerReferences"]) == 2)
             owners = world.variant()["metadata"]["ownerReferences"]
             uid = world.api.get(APPS, "deployments", "team-a", "v")["metadata"]["uid"]
@@ -243,6 +243,6 @@ async def test_variants_go_with_their_targets(tmp_path: Path) -> None:
                 {"apiVersion": "apps/v1", "kind": "Deployment", "name": "v", "uid": uid},
             ]
             # Later cycles try nothing that is not granted.
-            cycles = front.loop.cycles
-            await until(lambda: front.loop.cycles >= cycles + 2)
+            cycles = endpoints.loop.cycles
+            await until(lambda: endpoints.loop.cycles >= cycles + 2)
             assert world.api.denied == []

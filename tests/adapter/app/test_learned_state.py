@@ -33,14 +33,14 @@ def unprofiled(world: World) -> None:
     world.pages.itl_ms = 15.0
 
 
-def tuned(front: Endpoints) -> TunedProfile | None:
+def tuned(endpoints: Endpoints) -> TunedProfile | None:
     """The tuner of variant `v`."""
-    found = front.loop.states.get("team-a/v")
-    return None if found is None else next(iter(found.tuned.values()), None)
+    state = endpoints.loop.states.get("team-a/v")
+    return None if state is None else next(iter(state.tuned.values()), None)
 
 
-def accepted(front: Endpoints) -> int:
-    item = tuned(front)
+def accepted(endpoints: Endpoints) -> int:
+    item = tuned(endpoints)
     return 0 if item is None else item.tuner.accepted
 
 

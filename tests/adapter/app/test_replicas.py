@@ -38,9 +38,9 @@ class Fault:
         return all(any(path.endswith(plural) for path in self._paths) for plural in plurals)
 
 
-def there(front: Endpoints, key: str) -> Callable[[], bool]:
+def there(endpoints: Endpoints, key: str) -> Callable[[], bool]:
     """Whether a variant is known by now."""
-    return lambda: key in front.loop.states
+    return lambda: key in endpoints.loop.states
 
 
 async def test_a_target_that_grows_old_is_confirmed_for_the_followers(tmp_path: Path) -> None:
@@ -68,8 +68,8 @@ async def test_one_decides_and_all_serve(tmp_path: Path) -> None:
             assert writers == {"a"}
             async with aiohttp.ClientSession() as session:
                 pages = []
-                for front in (a, b):
-                    async with session.get(f"{front.metrics_url}/metrics") as response:
+                for endpoints in (a, b):
+                    async with session.get(f"{endpoints.metrics_url}/metrics") as response:
                         pages.append(await response.text())
             wanted = "inferno_desired_replicas{"
             assert wanted in pages[0]
@@ -125,8 +125,8 @@ async def test_what_a_cluster_does_to_watches(tmp_path: Path) -> None:
     """Ended watches, compacted history, throttling and an outage lose nothing, and targets stay served."""
     async with worlds.running(tmp_path) as world:
         world.load["v"] = 45.0
-        async with world.replica("a", loop=HOURLY, interval=HOURLY.interval) as (front, way):
-            await until(lambda: front.loop.states.get("team-a/v"))
+        async with world.replica("a", loop=HOURLY, interval=HOURLY.interval) as (endpoints, way):
+            await until(lambda: endpoints.loop.states.get("team-a/v"))
             # A variant that appears while the watches are broken is found once they work again.
             for number, code in enumerate((None, 429, 503)):
                 fault = Fault(code)
@@ -139,10 +139,10 @@ async def test_what_a_cluster_does_to_watches(tmp_path: Path) -> None:
                 if code is not None:
                     # Both collections were asked for again, in vain.
                     await until(partial(fault.hit, "variantautoscalings", "deployments"))
-                    assert f"team-a/{name}" not in front.loop.states
-                    assert "team-a/v" in front.loop.states
+                    assert f"team-a/{name}" not in endpoints.loop.states
+                    assert "team-a/v" in endpoints.loop.states
                 way.answer = Fault(None)
-                await until(there(front, f"team-a/{name}"))
+                await until(there(endpoints, f"team-a/{name}"))
             world.api.remove(VARIANTS, "variantautoscalings", "team-a", "more-0")
-            await until(lambda: "team-a/more-0" not in front.loop.states)
+            await until(lambda: "team-a/more-0" not in endpoints.loop.states)
             assert world.api.bookmarks > 0

@@ -39,14 +39,14 @@ async def test_zero_is_left_only_when_somebody_asks(tmp_path: Path) -> None:
         world.api.put(APPS, "deployments", worlds.workload("v", 0))
 
         def replicas() -> int:
-            found = world.api.get(APPS, "deployments", "team-a", "v")
-            wanted: int = found["spec"]["replicas"]
+            deployment = world.api.get(APPS, "deployments", "team-a", "v")
+            wanted: int = deployment["spec"]["replicas"]
             return wanted
 
-        async with world.replica("a", gateways=(("", world.gateway),)) as (front, _):
+        async with world.replica("a", gateways=(("", world.gateway),)) as (endpoints, _):
             await until(lambda: world.desired() is not None)
-            cycles = front.loop.cycles
-            await until(lambda: front.loop.cycles >= cycles + 2)
+            cycles = endpoints.loop.cycles
+            await until(lambda: endpoints.loop.cycles >= cycles + 2)
             assert replicas() == 0
             world.waiting = 3
             await until(lambda: replicas() == 1)
@@ -84,8 +84,8 @@ async def test_a_woken_replica_is_given_time(tmp_path: Path) -> None:
         world.api.put(APPS, "deployments", worlds.workload("v", 0))
 
         def replicas() -> int:
-            found = world.api.get(APPS, "deployments", "team-a", "v")
-            wanted: int = found["spec"]["replicas"]
+            deployment = world.api.get(APPS, "deployments", "team-a", "v")
+            wanted: int = deployment["spec"]["replicas"]
             return wanted
 
         loop = replace(worlds.LOOP, retention=60.0)

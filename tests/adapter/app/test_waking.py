@@ -77,10 +77,10 @@ async def test_a_request_that_is_gone_at_the_next_scrape_still_wakes(tmp_path: P
     """A gateway that turns requests away shows them once, between two scrapes."""
     async with worlds.running(tmp_path, actuate=True) as world:
         at_zero(world, "v")
-        async with world.replica("a", gateways=(("", world.gateway),), **REAL) as (front, _):
-            await until(lambda: front.loop.live.served("team-a/v") == 0)
+        async with world.replica("a", gateways=(("", world.gateway),), **REAL) as (endpoints, _):
+            await until(lambda: endpoints.loop.live.served("team-a/v") == 0)
             world.waiting = 1
-            await until(lambda: front.loop.waking.variants)
+            await until(lambda: endpoints.loop.waking.variants)
             world.waiting = 0
             await until(lambda: replicas(world) == 1)
 
@@ -99,8 +99,8 @@ async def test_a_gateway_that_does_not_answer_delays_no_other(tmp_path: Path) ->
             gateways = [
                 ("", f"http://127.0.0.1:{pages.port}/{name}") for name in ("hang", "gateway")
             ]
-            async with world.replica("a", gateways=tuple(gateways), **REAL) as (front, _):
-                await until(lambda: front.loop.live.served("team-a/v") == 0)
+            async with world.replica("a", gateways=tuple(gateways), **REAL) as (endpoints, _):
+                await until(lambda: endpoints.loop.live.served("team-a/v") == 0)
                 world.waiting = 1
                 await until(lambda: replicas(world) == 1)
 
@@ -120,14 +120,14 @@ async def test_gateways_are_read_quickly_for_variants_at_zero_only(tmp_path: Pat
         counting = worlds.Pages(world.clock)
         async with counting.served(gateway=counted):
             gateways = (("", f"http://127.0.0.1:{counting.port}/gateway"),)
-            async with world.replica("a", gateways=gateways, **REAL) as (front, _):
-                await until(lambda: front.loop.live.served("team-a/v") == 1)
+            async with world.replica("a", gateways=gateways, **REAL) as (endpoints, _):
+                await until(lambda: endpoints.loop.live.served("team-a/v") == 1)
                 read.clear()
                 await asyncio.sleep(3.0)
                 assert 2 <= len(read) <= 4
                 world.load["v"] = 0.0
                 world.api.put(APPS, "deployments", worlds.workload("v", 0))
-                await until(lambda: front.loop.waking.sleeps(""))
+                await until(lambda: endpoints.loop.waking.sleeps(""))
                 await asyncio.sleep(1.0)
                 read.clear()
                 await asyncio.sleep(3.0)
@@ -140,13 +140,13 @@ async def test_a_variant_without_free_devices_is_not_woken(tmp_path: Path) -> No
         at_zero(world, "v")
         scope = Scope(config_namespace=worlds.SYSTEM, limited=True)
         gateways = (("", world.gateway),)
-        async with world.replica("a", scope=scope, gateways=gateways, **REAL) as (front, _):
-            await until(lambda: front.loop.cycles >= 2)
+        async with world.replica("a", scope=scope, gateways=gateways, **REAL) as (endpoints, _):
+            await until(lambda: endpoints.loop.cycles >= 2)
             world.waiting = 1
-            cycles = front.loop.cycles
-            await until(lambda: front.loop.cycles >= cycles + 2)
+            cycles = endpoints.loop.cycles
+            await until(lambda: endpoints.loop.cycles >= cycles + 2)
             assert replicas(world) == 0
-            assert front.loop.live.wake({"team-a/v"}) == {}
+            assert endpoints.loop.live.wake({"team-a/v"}) == {}
 
 
 async def test_what_needs_no_metrics_is_told_within_five_seconds(tmp_path: Path) -> None:
@@ -166,13 +166,13 @@ async def test_what_needs_no_metrics_is_told_within_five_seconds(tmp_path: Path)
         kept = {"conditions": [condition]}
         world.api.put(VARIANTS, "variantautoscalings", {**item, "status": kept})
         loop = asyncio.get_running_loop()
-        async with world.replica("a", loop=SLOW, interval=SLOW.interval) as (front, _):
-            await until(lambda: front.loop.leading)
+        async with world.replica("a", loop=SLOW, interval=SLOW.interval) as (endpoints, _):
+            await until(lambda: endpoints.loop.leading)
             led_at = loop.time()
             await until(lambda: world.condition("OptimizationReady", "bad")[1])
             await until(lambda: world.condition("TargetResolved", "new")[0])
             assert loop.time() - led_at <= 5.0
             assert world.condition("OptimizationReady", "bad")[1] == "InvalidConfiguration"
             assert world.condition("TargetResolved", "new")[:2] == ("True", "TargetFound")
-            assert front.loop.cycles == 0
+            assert endpoints.loop.cycles == 0
             assert world.status() == kept

@@ -73,13 +73,13 @@ class Guarded:
 
 @contextlib.asynccontextmanager
 async def guarded(folder: Path) -> AsyncIterator[Guarded]:
-    found = stand_ins.certificates(folder)
+    certificates = stand_ins.certificates(folder)
     store = TargetStore()
     store.publish(
         [Series(metric="m", namespace=None, labels={}, value="3", decided_at=0.0, valid_until=None)]
     )
     async with (
-        stand_ins.running(found) as (stand_in, kubeconfig),
+        stand_ins.running(certificates) as (stand_in, kubeconfig),
         client.connected(kubeconfig) as cluster,
         delegated.delegated_auth(
             cluster, certificate=folder / "serving.crt", key=folder / "serving.key"
@@ -98,13 +98,13 @@ async def guarded(folder: Path) -> AsyncIterator[Guarded]:
         async with listener.listening(
             application, host="127.0.0.1", port=0, certificates=auth.certificates
         ) as port:
-            yield Guarded(f"https://127.0.0.1:{port}", folder, found, stand_in)
+            yield Guarded(f"https://127.0.0.1:{port}", folder, certificates, stand_in)
 
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[Guarded]:
-    async with guarded(tmp_path) as found:
-        yield found
+    async with guarded(tmp_path) as guarded_server:
+        yield guarded_server
 
 
 @pytest.mark.parametrize(
@@ -138,8 +138,8 @@ async def test_the_identity_table(
     server: Guarded, certificate: str | None, headers: list[tuple[str, str]], status: int
 ) -> None:
     """Each row of the contract: which credentials count, and which are ignored."""
-    found, text = await server.get(certificate=certificate, headers=headers)
-    assert found == status, text
+    answered, text = await server.get(certificate=certificate, headers=headers)
+    assert answered == status, text
 
 
 @pytest.mark.parametrize("certificate", ["fp-evil", "alice-evil"])
@@ -320,11 +320,11 @@ async def test_certificates_are_exchanged_under_load_without_a_failure(server: G
 @pytest.mark.virtual_time
 async def test_too_many_connections_are_closed_and_the_others_served(tmp_path: Path) -> None:
     """Beyond the limit the oldest without authentication ends at once; the others work on."""
-    found = stand_ins.certificates(tmp_path)
+    issued = stand_ins.certificates(tmp_path)
     certificates = Certificates(
-        tmp_path / "serving.crt", tmp_path / "serving.key", found.authorities["ca"].cert_pem
+        tmp_path / "serving.crt", tmp_path / "serving.key", issued.authorities["ca"].cert_pem
     )
-    config = authentication.IdentityConfig(client_cas=found.authorities["ca"].cert_pem)
+    config = authentication.IdentityConfig(client_cas=issued.authorities["ca"].cert_pem)
     application = handlers.application(
         provider=TargetStore(),
         authenticator=authentication.Authenticator(config),
@@ -355,8 +355,8 @@ async def test_too_many_connections_are_closed_and_the_others_served(tmp_path: P
 @pytest.mark.virtual_time
 async def test_serve_drains_before_it_ends(tmp_path: Path, objects: Path) -> None:
     """`serve --kubeconfig` asks the cluster; after SIGTERM it is not ready, still answers, then ends."""
-    found = stand_ins.certificates(tmp_path)
-    async with stand_ins.running(found) as (_, kubeconfig):
+    certificates = stand_ins.certificates(tmp_path)
+    async with stand_ins.running(certificates) as (_, kubeconfig):
         args = cli.parse([
             "serve", "--variants", str(objects), "--port", "0",
             "--kubeconfig", str(kubeconfig), "--shutdown-delay", "20s",
@@ -371,7 +371,7 @@ async def test_serve_drains_before_it_ends(tmp_path: Path, objects: Path) -> Non
             while not (lines := [line for line in logs if line["event"] == "serving"]):
                 assert not program.done()
                 await asyncio.sleep(0.1)
-        server = Guarded(lines[0]["url"], tmp_path, found, stand_ins.StandIn(config={}))
+        server = Guarded(lines[0]["url"], tmp_path, certificates, stand_ins.StandIn(config={}))
         assert (await server.get("/readyz"))[0] == 200
         assert (await server.get("/version", certificate="alice"))[0] == 200
         assert (await server.get("/metrics", certificate="alice"))[0] == 403
@@ -397,8 +397,8 @@ async def test_without_a_cluster_the_start_says_what_is_missing(tmp_path: Path) 
     with pytest.raises(errors.StartupError, match="no such kubeconfig; name one with --kubeconfig"):
         async with client.connected(tmp_path / "none"):
             pass
-    found = stand_ins.certificates(tmp_path)
-    async with stand_ins.running(found) as (stand_in, kubeconfig):
+    certificates = stand_ins.certificates(tmp_path)
+    async with stand_ins.running(certificates) as (stand_in, kubeconfig):
         stand_in.broken = True
         with pytest.raises(errors.StartupError, match="extension-apiserver-authentication-reader"):
             async with (

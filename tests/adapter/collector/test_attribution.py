@@ -52,8 +52,8 @@ def sample(pod: str = "", instance: str = "", **more: Any) -> Sampled:
     return Sampled(**{**base, "pod": pod, "instance": instance, **more})
 
 
-def told(found: list[Attributed]) -> list[tuple[str, str, str]]:
-    return [(item.key, item.endpoint, item.how) for item in found]
+def told(attributed: list[Attributed]) -> list[tuple[str, str, str]]:
+    return [(item.key, item.endpoint, item.how) for item in attributed]
 
 
 def problems(*variants: VariantSource, samples: list[Sampled]) -> dict[str, str]:
@@ -70,7 +70,7 @@ def test_variants_of_one_model_are_told_apart_by_their_pods() -> None:
             variant("b", pods={"b-1": "10.0.0.3:8000"}),
         ]
     )
-    found = attribution.attribute(
+    attributed = attribution.attribute(
         [
             sample("b-1", "10.0.0.3:8000"),
             sample("a-2", "somewhere:9"),
@@ -78,7 +78,7 @@ def test_variants_of_one_model_are_told_apart_by_their_pods() -> None:
             sample("stranger", "10.0.0.9:8000"),
         ]
     )
-    assert told(found) == [
+    assert told(attributed) == [
         ("n/b", url("10.0.0.3:8000"), "pod"),
         ("n/a", url("10.0.0.2:8000"), "pod"),
         ("n/a", url("10.0.0.1:8000"), "pod"),
@@ -92,21 +92,21 @@ def test_pods_of_one_name_in_two_namespaces() -> None:
         variant("v", pods={"p-0": "10.0.0.1:8000"}),
         variant("v", pods={"p-0": "10.0.0.2:8000"}, namespace="other"),
     ]
-    found = Attribution(variants).attribute([sample("p-0"), sample("p-0", namespace="other")])
-    assert told(found) == [
+    attributed = Attribution(variants).attribute([sample("p-0"), sample("p-0", namespace="other")])
+    assert told(attributed) == [
         ("n/v", url("10.0.0.1:8000"), "pod"),
         ("other/v", url("10.0.0.2:8000"), "pod"),
     ]
     assert Attribution(variants).attribute([sample("p-0", namespace="")]) == []
-    (found_,) = Attribution(variants).attribute([sample("p-0", "10.0.0.2:8000", namespace="")])
-    assert (found_.key, found_.how) == ("other/v", "address")
+    (only,) = Attribution(variants).attribute([sample("p-0", "10.0.0.2:8000", namespace="")])
+    assert (only.key, only.how) == ("other/v", "address")
 
 
 def test_a_pod_without_the_label_of_its_namespace() -> None:
     """Its name is enough where no other has it, and it is said that this was so."""
     attribution = Attribution([variant("a", pods={"p": "10.0.0.1:8000"})])
-    found = attribution.attribute([sample("p", namespace="")])
-    assert told(found) == [("n/a", url("10.0.0.1:8000"), "pod without namespace")]
+    attributed = attribution.attribute([sample("p", namespace="")])
+    assert told(attributed) == [("n/a", url("10.0.0.1:8000"), "pod without namespace")]
 
 
 @pytest.mark.parametrize(
@@ -122,10 +122,14 @@ def test_a_pod_without_the_label_of_its_namespace() -> None:
 def test_by_address(endpoint: str, instance: str) -> None:
     """Where pods are not known, or series have no such labels."""
     attribution = Attribution([variant("a", endpoints=(endpoint,)), variant("b", model="other")])
-    found = attribution.attribute([sample("", instance, namespace=""), sample("", "10.9.9.9:8000")])
-    assert told(found) == [("n/a", endpoint, "address")]
-    found = Attribution([variant("a", endpoints=(endpoint,))]).attribute([sample("p", instance)])
-    assert told(found) == [("n/a", endpoint, "address")]
+    attributed = attribution.attribute(
+        [sample("", instance, namespace=""), sample("", "10.9.9.9:8000")]
+    )
+    assert told(attributed) == [("n/a", endpoint, "address")]
+    attributed = Attribution([variant("a", endpoints=(endpoint,))]).attribute(
+        [sample("p", instance)]
+    )
+    assert told(attributed) == [("n/a", endpoint, "address")]
 
 
 def test_an_address_of_two_variants_tells_neither() -> None:
@@ -157,7 +161,7 @@ def test_an_address_that_another_pod_had_before() -> None:
 def test_by_model_where_one_variant_serves_it() -> None:
     """Its servers get names made of their labels; another namespace's are not meant."""
     attribution = Attribution([variant("a"), variant("b", model="other")])
-    found = attribution.attribute(
+    attributed = attribution.attribute(
         [
             sample("p"),
             sample("", "10.0.0.1:8000"),
@@ -166,7 +170,7 @@ def test_by_model_where_one_variant_serves_it() -> None:
             sample("r", model="unknown"),
         ]
     )
-    assert told(found) == [
+    assert told(attributed) == [
         ("n/a", "prometheus:n/p", "model"),
         ("n/a", "prometheus:n/10.0.0.1:8000", "model"),
         ("n/a", "prometheus:/10.0.0.2:8000", "model"),
@@ -177,8 +181,8 @@ def test_by_model_where_one_variant_serves_it() -> None:
 def test_one_model_in_two_namespaces() -> None:
     """The label tells; without it both are told that nothing does."""
     variants = [variant("a"), variant("a", namespace="other")]
-    found = Attribution(variants).attribute([sample("p"), sample("p", namespace="other")])
-    assert [item.key for item in found] == ["n/a", "other/a"]
+    attributed = Attribution(variants).attribute([sample("p"), sample("p", namespace="other")])
+    assert [item.key for item in attributed] == ["n/a", "other/a"]
     assert problems(*variants, samples=[sample("p", namespace="")]).keys() == {"n/a", "other/a"}
 
 
@@ -233,8 +237,8 @@ def test_of_several_addresses_of_one_pod_ours_counts() -> None:
     ours, others = sample("p", "10.0.0.1:8000"), [sample("p", "10.0.0.1:1"), sample("p", "z:9")]
     for samples in ([ours, *others], [*others, ours]):
         attribution = Attribution([variant("a", pods={"p": "10.0.0.1:8000"})])
-        (found,) = attribution.attribute(samples)
-        assert found.sampled is ours
+        (attributed,) = attribution.attribute(samples)
+        assert attributed.sampled is ours
 
 
 def test_of_foreign_addresses_always_the_same_counts() -> None:
@@ -245,8 +249,8 @@ def test_of_foreign_addresses_always_the_same_counts() -> None:
         ]
         for ordered in (samples, samples[::-1]):
             attribution = Attribution([variant("a", pods={"p": "10.0.0.1:8000"})])
-            (found,) = attribution.attribute(ordered)
-            assert found.sampled.instance == "y"
+            (attributed,) = attribution.attribute(ordered)
+            assert attributed.sampled.instance == "y"
 
 
 @pytest.mark.parametrize("instance", ["10.0.0.1:8000", "elsewhere:1"])
@@ -256,8 +260,8 @@ def test_two_jobs_of_one_pod_count_once(instance: str, known: bool) -> None:  # 
     source = variant("a", pods={"p": "10.0.0.1:8000"}) if known else variant("a")
     older, newer = sample("p", instance), sample("p", instance, sampled_at=101.0)
     for samples in ([older, newer], [newer, older]):
-        (found,) = Attribution([source]).attribute(samples)
-        assert found.sampled is newer
+        (attributed,) = Attribution([source]).attribute(samples)
+        assert attributed.sampled is newer
 
 
 # Any fleet, any series.
@@ -272,7 +276,7 @@ names = st.sampled_from(["p-0", "p-1", "p-2"])
 @st.composite
 def fleets(draw: st.DrawFn) -> list[VariantSource]:
     """Variants of each kind; pods may have the same names and models, but not addresses."""
-    found = []
+    variants = []
     free = list(draw(st.permutations(ADDRESSES)))
     for number in range(draw(st.integers(1, 4))):
         kind = draw(st.sampled_from(["pods", "endpoints", "neither"]))
@@ -282,7 +286,7 @@ def fleets(draw: st.DrawFn) -> list[VariantSource]:
             free = free[len(pods) :]
         some = st.lists(addresses, min_size=1, max_size=2, unique=True)
         endpoints = tuple(map(url, draw(some))) if kind == "endpoints" else ()
-        found.append(
+        variants.append(
             variant(
                 f"v{number}",
                 pods=pods,
@@ -291,7 +295,7 @@ def fleets(draw: st.DrawFn) -> list[VariantSource]:
                 model=draw(models),
             )
         )
-    return found
+    return variants
 
 
 samples_ = st.lists(
@@ -310,14 +314,14 @@ samples_ = st.lists(
 @given(fleet_=fleets(), samples=samples_)
 def test_nothing_counts_twice(fleet_: list[VariantSource], samples: list[Sampled]) -> None:
     """No sample is of two variants, no endpoint is there twice, and models are right."""
-    found = Attribution(fleet_).attribute(samples)
-    assert len({id(item.sampled) for item in found}) == len(found)
-    assert len({(item.key, item.endpoint) for item in found}) == len(found)
+    attributed = Attribution(fleet_).attribute(samples)
+    assert len({id(item.sampled) for item in attributed}) == len(attributed)
+    assert len({(item.key, item.endpoint) for item in attributed}) == len(attributed)
     # Names made of labels are those of one variant: a server may serve a second model.
-    real = [item.endpoint for item in found if item.how != "model"]
+    real = [item.endpoint for item in attributed if item.how != "model"]
     assert len(set(real)) == len(real)
     sources = {source.key: source for source in fleet_}
-    for item in found:
+    for item in attributed:
         source = sources[item.key]
         assert item.sampled.model == source.model
         assert item.sampled.namespace in {"", source.namespace} or item.how == "address"

@@ -165,8 +165,12 @@ async def test_the_state_of_metrics_comes_with_its_reason() -> None:
         for _ in range(3):
             clock.at += 10
             await collecting.collect()
-        found = collecting.observe(variant)
-        assert (found.metrics, found.problem, found.origin) == ("MetricsFound", "", "direct")
+        observation = collecting.observe(variant)
+        assert (observation.metrics, observation.problem, observation.origin) == (
+            "MetricsFound",
+            "",
+            "direct",
+        )
         pods.text = PAGE.replace("} 5", "} -1")
         clock.at += 30
         await collecting.collect()

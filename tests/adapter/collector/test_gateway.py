@@ -11,6 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from adapter.collector.gateway import Demand, Gateways, GatewayWindow
+from adapter.collector.promql import GatewayCount
 
 PAGE = """# TYPE inference_extension_flow_control_queue_size gauge
 inference_extension_flow_control_queue_size{{model_name="a",target_model_name="a",priority="0"}} {waiting}
@@ -53,25 +54,25 @@ async def looking(*pickers: Picker) -> AsyncIterator[Gateways]:
 async def test_queues_add_up_and_counters_are_compared() -> None:
     """Over priorities and pickers; the first look knows no arrivals, and a restart counts from zero."""
     one, two = Picker(), Picker("inference_model_request")
-    async with looking(one, two) as found:
+    async with looking(one, two) as gateways:
         one.waiting, one.count = 3, 10
-        first = await found.demand()
+        first = await gateways.demand()
         assert first["", "a"] == Demand(waiting=7.0)
         assert not first.get(("", "b"), Demand()).any
         one.count, two.count = 14, 5
-        assert (await found.demand())["", "a"] == Demand(waiting=7.0, arrived=9.0)
+        assert (await gateways.demand())["", "a"] == Demand(waiting=7.0, arrived=9.0)
         one.count = 2
-        assert (await found.demand())["", "a"].arrived == 2.0
+        assert (await gateways.demand())["", "a"].arrived == 2.0
 
 
 async def test_a_picker_that_does_not_answer_says_nothing() -> None:
     """The others count on, and nobody is woken or put to sleep by it."""
     one, two = Picker(), Picker()
-    async with looking(one, two) as found:
+    async with looking(one, two) as gateways:
         one.broken = True
-        assert (await found.demand())["", "a"].waiting == 2.0
+        assert (await gateways.demand())["", "a"].waiting == 2.0
         two.broken = True
-        assert await found.demand() == {}
+        assert await gateways.demand() == {}
 
 
 LEFT = "kserve_llm_d_epp_flow_control_request_queue_duration_seconds_count"
@@ -98,9 +99,35 @@ class Rejecting(Picker):
 async def test_what_the_gateway_turns_away_is_demand() -> None:
     """Rejected and evicted requests count beside the forwarded ones, under any prefix of the names."""
     window = GatewayWindow(window_seconds=120)
-    async with looking(picker := Rejecting()) as found:
+    async with looking(picker := Rejecting()) as gateways:
         for picker.count in range(4):
-            demand = await found.demand(window, now=60.0 * picker.count)
+            demand = await gateways.demand(window, now=60.0 * picker.count)
     assert demand["", "a"] == Demand(waiting=5.0, arrived=90.0)
     rates = window.rates(now=180.0)
     assert 60 * rates.rps["", "a"] == pytest.approx(90)
+
+
+@pytest.mark.parametrize("origin", ["http://picker", ""])
+def test_an_address_of_two_pickers_gives_no_rate(origin: str) -> None:
+    """Their counters go back and forth: what is between them did not come; alone one counts again."""
+    window = GatewayWindow(window_seconds=120)
+
+    def at(minute: int, forwarded: float) -> float | None:
+        count = GatewayCount(namespace="n", model="a", requests=forwarded)
+        window.add(origin, [count], now=60.0 * minute)
+        rate = window.rates(now=60.0 * minute).rps.get(("n", "a"))
+        return None if rate is None else 60 * rate
+
+    rates = [at(minute, (50000, 48000)[minute % 2] + 10.0 * minute) for minute in range(20)]
+    assert [rate for rate in rates[1:] if rate is not None and rate > 20] == []
+    rates = [at(minute, 50000 + 10.0 * minute) for minute in range(20, 60)]
+    assert rates[-1] == pytest.approx(10)
+
+
+def test_a_picker_that_began_anew_counts_on() -> None:
+    """A fall to near zero is a restart, and what it has since then came."""
+    window = GatewayWindow(window_seconds=120)
+    for minute, forwarded in enumerate((1000, 1010, 1020, 6, 16)):
+        count = GatewayCount(namespace="n", model="a", requests=forwarded)
+        window.add("u", [count], now=60.0 * minute)
+    assert 60 * window.rates(now=240.0).rps["n", "a"] == pytest.approx(8)

@@ -59,9 +59,9 @@ def variation(lengths: NDArray[np.float64]) -> float:
         (model_servers.INPUT_BUCKETS[0], {"le": str(bound)}, float((lengths <= bound).sum()))
         for bound in (*VLLM_BOUNDS, math.inf)
     ]
-    found = histograms.moments(buckets, model_servers.INPUT_BUCKETS)
-    assert found is not None
-    return math.sqrt(max(found[1] * found[2] / found[0] ** 2 - 1.0, 0.0))
+    moments = histograms.moments(buckets, model_servers.INPUT_BUCKETS)
+    assert moments is not None
+    return math.sqrt(max(moments[1] * moments[2] / moments[0] ** 2 - 1.0, 0.0))
 
 
 @pytest.mark.parametrize("mean", [130, 512, 2048])
@@ -158,5 +158,5 @@ def test_the_pattern_and_the_library_read_the_same(text: list[str]) -> None:
         for family in text_string_to_metric_families("".join(f"{line}\n" for line in text))
         for sample in family.samples
     ]
-    found = [(name, dict(labels), value) for name, labels, value in map(exposition.sample, text)]
-    assert repr(sorted(found, key=repr)) == repr(sorted(wanted, key=repr))
+    samples = [(name, dict(labels), value) for name, labels, value in map(exposition.sample, text)]
+    assert repr(sorted(samples, key=repr)) == repr(sorted(wanted, key=repr))

@@ -130,8 +130,8 @@ async def test_the_path_of_the_url_is_kept(prefix: str, slash: str) -> None:
 # One at a time, and the end.
 
 
-class Gate:
-    """Answers with the query itself, once the gate is open."""
+class HeldAnswer:
+    """Answers with the query itself, once it is let go."""
 
     def __init__(self, *, is_open: bool = False) -> None:
         self.open, self.came = asyncio.Event(), asyncio.Event()
@@ -153,22 +153,22 @@ class Gate:
 @pytest.mark.virtual_time
 async def test_queries_run_one_at_a_time() -> None:
     """Each gets its own answer."""
-    gate = Gate(is_open=True)
-    async with Server(gate).running() as url, connected(url) as client:
+    held_answer = HeldAnswer(is_open=True)
+    async with Server(held_answer).running() as url, connected(url) as client:
         answers = await asyncio.gather(*(client.query(f"q{n}") for n in range(6)))
         assert client.queries == 6
     assert [answer.samples[0].labels["query"] for answer in answers] == [f"q{n}" for n in range(6)]
-    assert gate.most == 1
+    assert held_answer.most == 1
 
 
 @pytest.mark.virtual_time
 async def test_what_is_cancelled_does_not_spoil_the_next_query() -> None:
     """Neither the running query nor one that waits; the next gets its own answer."""
-    gate = Gate()
-    server = Server(gate)
+    held_answer = HeldAnswer()
+    server = Server(held_answer)
     async with server.running() as url, connected(url) as client:
         running = asyncio.create_task(client.query("running"))
-        await gate.came.wait()
+        await held_answer.came.wait()
         waiting = asyncio.create_task(client.query("waiting"))
         await asyncio.sleep(0.05)
         running.cancel()
@@ -176,33 +176,33 @@ async def test_what_is_cancelled_does_not_spoil_the_next_query() -> None:
         for task in (running, waiting):
             with pytest.raises(asyncio.CancelledError):
                 await task
-        gate.open.set()
+        held_answer.open.set()
         assert (await client.query("next")).samples[0].labels == {"query": "next"}
     assert [body["query"] for body in server.bodies] == ["running", "next"]
 
 
 async def test_the_loop_goes_on_while_a_query_waits() -> None:
     """While an answer is awaited everything else goes on."""
-    gate = Gate()
-    async with Server(gate).running() as url, connected(url) as client:
+    held_answer = HeldAnswer()
+    async with Server(held_answer).running() as url, connected(url) as client:
         query = asyncio.create_task(client.query("up"))
-        await gate.came.wait()
+        await held_answer.came.wait()
         assert not query.done()
-        gate.open.set()
+        held_answer.open.set()
         assert len((await query).samples) == 1
 
 
 @pytest.mark.virtual_time
 async def test_a_query_that_runs_when_the_client_is_closed_still_ends() -> None:
     """It gets its answer; those that wait, and those that come later, an error and no cancellation."""
-    gate = Gate()
-    async with Server(gate).running() as url, connected(url) as client:
+    held_answer = HeldAnswer()
+    async with Server(held_answer).running() as url, connected(url) as client:
         running = asyncio.create_task(client.query("running"))
-        await gate.came.wait()
+        await held_answer.came.wait()
         waiting = asyncio.create_task(client.query("waiting"))
         await asyncio.sleep(0.05)
         client.close()
-        gate.open.set()
+        held_answer.open.set()
         assert len((await running).samples) == 1
         with pytest.raises(PrometheusError, match="no longer in use"):
             await waiting

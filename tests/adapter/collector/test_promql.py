@@ -111,8 +111,8 @@ def test_the_cache_of_a_target_is_that_of_its_server() -> None:
         )
         for engine, more in (("0", {}), ("1", {"kv_cache_size_tokens": "1500"}))
     ]
-    (found,) = promql.pods([*sizes, *answer()])
-    assert found.page == dataclasses.replace(PAGE, kv_tokens=3100.0)
+    (pod,) = promql.pods([*sizes, *answer()])
+    assert pod.page == dataclasses.replace(PAGE, kv_tokens=3100.0)
     assert promql.pods(sizes) == []
     unknown = [
         size._replace(labels={**size.labels, "num_gpu_blocks": "None"}) for size in sizes[:1]
@@ -128,9 +128,9 @@ def test_the_order_of_an_answer_does_not_matter() -> None:
 def test_what_was_never_counted_is_zero_and_what_is_not_reported_none() -> None:
     """A server that has just begun has no counters of requests yet; its cache and start may never be told."""
     fresh = {"running": 0.0, "waiting": 1.0, "preemptions": 0.0, "sampled_at": 1.0}
-    (found,) = promql.pods(answer(fresh))
+    (pod,) = promql.pods(answer(fresh))
     nothing = (0.0, 0.0)
-    assert found.page == PodMetrics(
+    assert pod.page == PodMetrics(
         finished=0.0, running=0.0, waiting=1.0, prompt_tokens=nothing,
         generation_tokens=nothing, ttft=nothing, itl=nothing, kv_cache=None, started_at=None,
         preemptions=0.0,
@@ -139,8 +139,8 @@ def test_what_was_never_counted_is_zero_and_what_is_not_reported_none() -> None:
 
 def test_a_pod_without_the_time_of_its_scrape_is_left_out() -> None:
     """Its age is not known; the others stay."""
-    found = promql.pods([*answer(without("sampled_at")), *answer(pod="q")])
-    assert [item.pod for item in found] == ["q"]
+    pods = promql.pods([*answer(without("sampled_at")), *answer(pod="q")])
+    assert [item.pod for item in pods] == ["q"]
     assert promql.pods([]) == []
 
 
@@ -151,18 +151,18 @@ def test_a_pod_without_the_time_of_its_scrape_is_left_out() -> None:
 )
 def test_what_is_no_measurement_is_a_problem(name: str, value: float, fault: str) -> None:
     """It names the quantity and the fault, not the number; there is no page, but there is the pod."""
-    (found,) = promql.pods(answer({**NUMBERS, name: value}))
-    assert found.page is None
-    assert found.problem == f"{name} is {fault}"
-    assert (found.pod, found.sampled_at) == ("p", 1000.0)
+    (pod,) = promql.pods(answer({**NUMBERS, name: value}))
+    assert pod.page is None
+    assert pod.problem == f"{name} is {fault}"
+    assert (pod.pod, pod.sampled_at) == ("p", 1000.0)
 
 
 @pytest.mark.parametrize("name", ["running", "waiting"])
 def test_a_stock_that_is_missing_is_a_problem(name: str) -> None:
     """A server always has them."""
-    (found,) = promql.pods(answer(without(name)))
-    assert found.page is None
-    assert found.problem == f"the number of {name} requests is missing"
+    (pod,) = promql.pods(answer(without(name)))
+    assert pod.page is None
+    assert pod.problem == f"the number of {name} requests is missing"
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -174,9 +174,9 @@ def test_a_scrape_at_no_time_leaves_the_pod_out(value: float) -> None:
 @pytest.mark.parametrize("value", [math.nan, -math.inf])
 def test_a_start_at_no_time_is_not_known(value: float) -> None:
     """The rest counts."""
-    (found,) = promql.pods(answer({**NUMBERS, "started_at": value}))
-    assert found.page is not None
-    assert found.page.started_at is None
+    (pod,) = promql.pods(answer({**NUMBERS, "started_at": value}))
+    assert pod.page is not None
+    assert pod.page.started_at is None
 
 
 def test_a_pod_that_two_jobs_scrape_is_there_twice() -> None:
@@ -194,10 +194,10 @@ def test_pods_are_told_apart_by_each_label(label: str) -> None:
     """Two that differ in one of them are two; one that lacks it has none."""
     changed: dict[str, Any] = {label: "other"}
     lacking: dict[str, Any] = {label: None}
-    found = promql.pods([*answer(), *answer(**changed), *answer(**lacking)])
+    pods = promql.pods([*answer(), *answer(**changed), *answer(**lacking)])
     field = label.removesuffix("_name")
-    assert [getattr(item, field) for item in found] == [POD[label], "other", ""]
-    assert [item.page for item in found] == [PAGE] * 3
+    assert [getattr(item, field) for item in pods] == [POD[label], "other", ""]
+    assert [item.page for item in pods] == [PAGE] * 3
 
 
 def test_one_query_for_the_whole_fleet() -> None:
@@ -227,7 +227,7 @@ def counted(quantity: str, value: float, **labels: str) -> Sample:
 
 def test_models_of_gateways() -> None:
     """Requests and queue of each namespace's model."""
-    found = promql.models(
+    counts = promql.models(
         [
             counted("requests", 10.0, namespace="n", model_name="m"),
             counted("waiting", 2.0, namespace="n", model_name="m"),
@@ -235,7 +235,7 @@ def test_models_of_gateways() -> None:
             counted("waiting", 1.0, model_name="m"),
         ]
     )
-    assert found == [
+    assert counts == [
         GatewayCount(namespace="n", model="m", requests=10.0, waiting=2.0),
         GatewayCount(namespace="other", model="m", requests=7.0),
         GatewayCount(namespace="", model="m", waiting=1.0),
@@ -244,7 +244,7 @@ def test_models_of_gateways() -> None:
 
 def test_the_model_that_is_served_counts() -> None:
     """A name that was asked for may stand for another; what stands for one model adds up."""
-    (found,) = promql.models(
+    (count,) = promql.models(
         [
             counted("requests", 10.0, namespace="n", model_name="alias", target_model_name="m"),
             counted("requests", 5.0, namespace="n", model_name="m", target_model_name="m"),
@@ -252,7 +252,7 @@ def test_the_model_that_is_served_counts() -> None:
             counted("waiting", 3.0, namespace="n", model_name="alias", target_model_name="m"),
         ]
     )
-    assert found == GatewayCount(namespace="n", model="m", requests=16.0, waiting=3.0)
+    assert count == GatewayCount(namespace="n", model="m", requests=16.0, waiting=3.0)
 
 
 def test_a_queue_of_no_model_is_nobodys() -> None:
@@ -263,14 +263,14 @@ def test_a_queue_of_no_model_is_nobodys() -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_count_that_is_no_number_says_nothing(value: float) -> None:
     """A part of its model's counts would look like a restart; other models count on."""
-    found = promql.models(
+    counts = promql.models(
         [
             counted("requests", 10.0, namespace="n", model_name="m"),
             counted("requests", value, namespace="n", model_name="x", target_model_name="m"),
             counted("requests", 1.0, namespace="n", model_name="other"),
         ]
     )
-    assert found == [GatewayCount(namespace="n", model="other", requests=1.0)]
+    assert counts == [GatewayCount(namespace="n", model="other", requests=1.0)]
 
 
 def buckets(name: str, counts: dict[str, float], **labels: str) -> list[Sample]:
@@ -287,14 +287,14 @@ def test_lengths_are_the_moments_of_each_pods_histograms() -> None:
     """Two pods: one has both histograms, the other only that of the output."""
     prompts = {"50.0": 0.0, "100.0": 10.0, "500.0": 10.0, "1000.0": 30.0, "+Inf": 30.0}
     answers = {"10.0": 30.0, "+Inf": 30.0}
-    found = promql.lengths_of_pods(
+    lengths = promql.lengths_of_pods(
         [
             *buckets("vllm:request_prompt_tokens_bucket", prompts),
             *buckets("vllm:request_generation_tokens_bucket", answers),
             *buckets("sglang:generation_tokens_histogram_bucket", answers, pod="q"),
         ]
     )
-    one, other = sorted(found, key=lambda item: item.pod)
+    one, other = sorted(lengths, key=lambda item: item.pod)
     assert (one.namespace, one.pod, one.model) == ("n", "p", "m")
     assert one.input_moments is not None
     assert one.input_moments[2] == 30

@@ -59,11 +59,13 @@ async def test_auto_asks_prometheus_for_pods_that_do_not_answer(world: World) ->
         async def watch(seconds: float) -> Observation:
             async for _ in rounds(seconds):
                 await collector.collect()
-                found = collector.observe(source)
-                assert found.metrics == "MetricsFound", found
+                observation = collector.observe(source)
+                assert observation.metrics == "MetricsFound", observation
                 slack = await world.slack(span=4 * INTERVAL)
-                assert traffic(found).arrival_rate_rps == pytest.approx(STEADY_RPS, rel=0.1 + slack)
-            return found
+                assert traffic(observation).arrival_rate_rps == pytest.approx(
+                    STEADY_RPS, rel=0.1 + slack
+                )
+            return observation
 
         await collector.collect()
         await asyncio.sleep(2 * INTERVAL / SPEED)
@@ -71,10 +73,14 @@ async def test_auto_asks_prometheus_for_pods_that_do_not_answer(world: World) ->
         assert collector.fleet_queries == 0
         world.pages.closed.add("door")
         try:
-            found = await watch(30)
+            observation = await watch(30)
         finally:
             world.pages.closed.discard("door")
-        assert (found.origin, found.how, found.complete) == ("prometheus", "pod", True)
+        assert (observation.origin, observation.how, observation.complete) == (
+            "prometheus",
+            "pod",
+            True,
+        )
         assert collector.fleet_queries > 0
         await until([collector], lambda: collector.observe(source).origin == "direct")
         asked = collector.fleet_queries
@@ -141,12 +147,12 @@ async def test_a_pod_that_ends_makes_its_variant_stale(world: World) -> None:
         async with world.emulated("ends-0"):
             await until([collector], lambda: collector.observe(source).metrics == "MetricsFound")
         await until([collector], lambda: collector.observe(source).metrics != "MetricsFound")
-        found = collector.observe(source)
-        assert found.metrics == "MetricsStale"
-        assert "has no recent series of" in found.problem
-        assert not found.complete
-        assert traffic(found).arrival_rate_rps == 0
-        assert found.age_seconds > 2.5 * INTERVAL
+        observation = collector.observe(source)
+        assert observation.metrics == "MetricsStale"
+        assert "has no recent series of" in observation.problem
+        assert not observation.complete
+        assert traffic(observation).arrival_rate_rps == 0
+        assert observation.age_seconds > 2.5 * INTERVAL
 
 
 async def test_a_past_without_a_present_is_stale(world: World) -> None:
@@ -161,11 +167,11 @@ async def test_a_past_without_a_present_is_stale(world: World) -> None:
         [source], "prometheus", prometheus=world.small, stale_after=0.0
     ) as (collector,):
         await collector.collect()
-        found = collector.observe(source)
+        observation = collector.observe(source)
     slack = await world.slack(span=6 * INTERVAL)
-    assert traffic(found).arrival_rate_rps == pytest.approx(STEADY_RPS, rel=0.15 + slack)
-    assert (found.metrics, found.complete) == ("MetricsStale", False)
-    assert found.age_seconds > INTERVAL
+    assert traffic(observation).arrival_rate_rps == pytest.approx(STEADY_RPS, rel=0.15 + slack)
+    assert (observation.metrics, observation.complete) == ("MetricsStale", False)
+    assert observation.age_seconds > INTERVAL
 
 
 async def test_old_samples_are_stale_although_prometheus_serves_them(world: World) -> None:
@@ -175,9 +181,9 @@ async def test_old_samples_are_stale_although_prometheus_serves_them(world: Worl
     assert await world.prometheus.ask('vllm:num_requests_running{pod="old"}')
     async with world.collecting([source], "prometheus", stale_after=0.0) as (collector,):
         await collector.collect()
-        found = collector.observe(source)
-    assert found.metrics == "MetricsStale"
-    assert not found.complete
+        observation = collector.observe(source)
+    assert observation.metrics == "MetricsStale"
+    assert not observation.complete
 
 
 async def test_targets_that_prometheus_no_longer_has_are_stale(world: World) -> None:
@@ -210,11 +216,11 @@ async def test_a_prometheus_that_hangs_is_said_and_survived(world: World) -> Non
             assert collector.observe(source).metrics == "MetricsFound"
             assert collector.prometheus_problem
             await until([collector], lambda: collector.observe(source).metrics != "MetricsFound")
-            found = collector.observe(source)
-        assert found.metrics == "PrometheusError"
-        assert "no response within 3 s" in found.problem
+            observation = collector.observe(source)
+        assert observation.metrics == "PrometheusError"
+        assert "no response within 3 s" in observation.problem
         slack = await world.slack()
-        assert traffic(found).arrival_rate_rps == pytest.approx(STEADY_RPS, rel=0.1 + slack)
+        assert traffic(observation).arrival_rate_rps == pytest.approx(STEADY_RPS, rel=0.1 + slack)
         await until(
             [collector],
             lambda: (
@@ -240,7 +246,7 @@ async def test_a_prometheus_that_is_gone_is_said() -> None:
             await until([collector], lambda: "PodMonitor" in collector.observe(source).problem)
             assert collector.observe(source).metrics == "MetricsMissing"
         await collector.collect()
-        found = collector.observe(source)
+        observation = collector.observe(source)
         collector.close()
-    assert found.metrics == "PrometheusError"
-    assert server.url in found.problem
+    assert observation.metrics == "PrometheusError"
+    assert server.url in observation.problem

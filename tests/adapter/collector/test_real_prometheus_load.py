@@ -78,7 +78,9 @@ class Scene:
     def after_a_window(self, name: str) -> list[list[Traffic]]:
         """Of one variant, per round of the load after the first window."""
         return [
-            [traffic(item) for item in found[name]] for at, found in self.seen if at > WINDOW + 5
+            [traffic(item) for item in observations[name]]
+            for at, observations in self.seen
+            if at > WINDOW + 5
         ]
 
 
@@ -90,7 +92,7 @@ async def scene(world: World) -> Scene:
         name: variant(name, {pod: f"{world.url(pod)}/metrics" for pod in pods})
         for name, pods in (("a", a), ("b", b), ("full", full))
     }
-    found = Scene(variants)
+    observed = Scene(variants)
     times = ("--alpha=90", "--beta=2", "--gamma=50", "--delta=0.5", "--max-batch=16")
     # Four requests at 20 tokens after the first: 20 * (180 + 4 * 5) ms = 4 s.
     slow = ("--alpha=180", "--beta=5", "--max-batch=4")
@@ -100,7 +102,7 @@ async def scene(world: World) -> Scene:
             *(stack.enter_async_context(world.emulated(pod, *slow)) for pod in full),
         )
         await world.scraped(*a, *b, *full)
-        await _look_at_idle_servers(world, found)
+        await _look_at_idle_servers(world, observed)
         seconds = WINDOW + 40
         # For as long as it is looked at, however slow the machine makes that.
         loads = [
@@ -110,7 +112,7 @@ async def scene(world: World) -> Scene:
             load(world, full, 120, HANG_SECONDS * SPEED, output_tokens=21),
         ]
         tasks = [asyncio.create_task(item.run()) for item in loads]
-        await _look_at_busy_servers(world, found, seconds)
+        await _look_at_busy_servers(world, observed, seconds)
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
@@ -119,9 +121,9 @@ async def scene(world: World) -> Scene:
         for pod, page in pages.items():
             other = through[pod].page
             assert other is not None
-            found.quiet.append((pod, page, other))
+            observed.quiet.append((pod, page, other))
         assert [item.failed for item in loads] == [0, 0, 0, 0]
-    return found
+    return observed
 
 
 async def _direct_pages(world: World) -> dict[str, PodMetrics]:
@@ -142,36 +144,36 @@ async def _settled(world: World) -> None:
     await world.prometheus.until(f"count(timestamp({series}) > {idle}) == 4")
 
 
-async def _look_at_idle_servers(world: World, found: Scene) -> None:
-    sources = list(found.variants.values())
+async def _look_at_idle_servers(world: World, scene: Scene) -> None:
+    sources = list(scene.variants.values())
     async with world.collecting(sources, "direct", "prometheus") as collectors:
 
         def idle_for_long() -> bool:
             observed = {
                 name: [collector.observe(source).traffic for collector in collectors]
-                for name, source in found.variants.items()
+                for name, source in scene.variants.items()
             }
-            found.idle = {
+            scene.idle = {
                 name: [one for one in both if one is not None and one.idle_seconds >= 10]
                 for name, both in observed.items()
             }
-            return all(len(both) == len(collectors) for both in found.idle.values())
+            return all(len(both) == len(collectors) for both in scene.idle.values())
 
         await until(collectors, idle_for_long)
 
 
-async def _look_at_busy_servers(world: World, found: Scene, seconds: float) -> None:
-    sources = list(found.variants.values())
+async def _look_at_busy_servers(world: World, scene: Scene, seconds: float) -> None:
+    sources = list(scene.variants.values())
     async with world.collecting(sources, "direct", "prometheus") as collectors:
         started = None
         async for at in rounds(seconds - INTERVAL):
             await asyncio.gather(*(collector.collect() for collector in collectors))
-            found.seen.append(
+            scene.seen.append(
                 (
                     at,
                     {
                         name: [collector.observe(source) for collector in collectors]
-                        for name, source in found.variants.items()
+                        for name, source in scene.variants.items()
                     },
                 )
             )
@@ -182,20 +184,20 @@ async def _look_at_busy_servers(world: World, found: Scene, seconds: float) -> N
                 for pod, page in before.items():
                     sampled = through[pod].page
                     assert sampled is not None
-                    found.between.append((pod, page, sampled, after[pod]))
+                    scene.between.append((pod, page, sampled, after[pod]))
             if at == INTERVAL:
                 started = time.monotonic(), await _direct_pages(world)
         assert started is not None
         minutes = (time.monotonic() - started[0]) * SPEED / 60
         pages = await _direct_pages(world)
-        found.finished = (pages["full-0"].finished - started[1]["full-0"].finished) / minutes
+        scene.finished = (pages["full-0"].finished - started[1]["full-0"].finished) / minutes
         for name, pods in (("a", ("a-0", "a-1")), ("b", ("b-0",)), ("full", ("full-0",))):
             offered = sum(_offered(pages[pod]) - _offered(started[1][pod]) for pod in pods)
-            found.offered[name] = offered / minutes
-        found.slack = await world.slack()
+            scene.offered[name] = offered / minutes
+        scene.slack = await world.slack()
         async with world.collecting(sources, "prometheus") as (late,):
             await late.collect()
-            found.late = {name: late.observe(item) for name, item in found.variants.items()}
+            scene.late = {name: late.observe(item) for name, item in scene.variants.items()}
 
 
 def _offered(page: PodMetrics) -> float:
@@ -258,10 +260,10 @@ async def test_pages_at_rest_are_equal(scene: Scene) -> None:
 )
 async def test_both_sources_agree_under_load(scene: Scene, quantity: str, share: float) -> None:
     """Direct scraping and Prometheus see the same of two pods under load, within the scrapes' offset."""
-    found = scene.after_a_window("a")
-    assert len(found) >= 5
+    loads = scene.after_a_window("a")
+    assert len(loads) >= 5
     direct, prometheus = (
-        statistics.fmean(getattr(pair[index], quantity) for pair in found) for index in (0, 1)
+        statistics.fmean(getattr(pair[index], quantity) for pair in loads) for index in (0, 1)
     )
     assert direct > 0
     assert prometheus == pytest.approx(direct, rel=share + scene.slack)
@@ -322,15 +324,15 @@ LATE_SLACK = 0.1
 async def test_a_full_server_shows_what_is_offered(scene: Scene, index: int) -> None:
     """What is offered to a server that finishes half of it is seen, within a tenth, not what it finishes."""
     skip_if_late(scene, LATE_SLACK)
-    found = [pair[index] for pair in scene.after_a_window("full")]
-    assert len(found) >= 5
+    loads = [pair[index] for pair in scene.after_a_window("full")]
+    assert len(loads) >= 5
     assert scene.finished < 0.75 * scene.offered["full"]
-    for one in found:
+    for one in loads:
         rate = scene.offered["full"]
         assert one.arrival_rate_rps * 60 == pytest.approx(rate, rel=0.1 + scene.slack)
         assert (one.running, one.kv_cache) == (4, 1)
         assert one.output_tokens == 21
-    assert found[-1].waiting > found[0].waiting
+    assert loads[-1].waiting > loads[0].waiting
 
 
 async def test_variants_of_one_model_have_their_own_load(scene: Scene) -> None:

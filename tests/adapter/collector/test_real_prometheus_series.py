@@ -12,6 +12,7 @@ import pytest_asyncio
 from adapter.collector import exposition, promql
 from adapter.collector.collector import Collector
 from adapter.collector.model_servers import PodMetrics
+from adapter.collector.pickers.loads import InFlight
 from adapter.resources.variant import VariantSource
 from tests.fakes import prometheus_server
 from tests.fakes.prometheus_world import (
@@ -55,13 +56,13 @@ async def test_promql_reads_a_page_as_the_scraper_does(world: World, name: str) 
     await world.scraped(name)
     model = RECORDED[name]["model"]
     expected = exposition.parse(recorded(name), model, name)
-    found = (await world.sampled())[name]
-    assert (found.namespace, found.model, found.problem) == (TEAM, model, "")
-    assert found.page is not None
+    sampled = (await world.sampled())[name]
+    assert (sampled.namespace, sampled.model, sampled.problem) == (TEAM, model, "")
+    assert sampled.page is not None
     for item in dataclasses.fields(PodMetrics):
         if item.name.endswith(("_moments", "_buckets")):
             continue  # Prometheus is not queried for buckets
-        one, other = getattr(found.page, item.name), getattr(expected, item.name)
+        one, other = getattr(sampled.page, item.name), getattr(expected, item.name)
         # Sums of engines are added up in another order.
         assert one == (None if other is None else pytest.approx(other, rel=1e-12)), item.name
         written = item.name.replace("kv_cache", "kv_cache_usage")
@@ -74,9 +75,27 @@ async def test_gateways_count_each_model_once(world: World, name: str) -> None:
     """Requests and queue of the model served in the end, over priorities; two names count once."""
     await world.scraped(name)
     async with world.connected() as client:
-        found = promql.models((await client.query(promql.gateways())).samples)
-    ours = {item.model: (item.requests, item.waiting) for item in found if item.namespace == name}
+        counts = promql.models((await client.query(promql.gateways())).samples)
+    ours = {
+        item.model: (item.requests, item.waiting)
+        for item in counts
+        if item.namespace == name and item.model
+    }
     assert ours == {"Qwen/Qwen3-8B": (177 + 59, 4 + 1), "sql-lora-2": (42, 0)}
+
+
+async def test_pools_have_their_load(world: World) -> None:
+    """Requests in flight, saturation and what was turned away without a model, as pages have them."""
+    name = "epp-0.11"
+    await world.scraped(name)
+    async with world.connected() as client:
+        samples = (await client.query(promql.gateways())).samples
+    load = promql.pool_load(samples)
+    assert load.in_flight[name, "qwen3-0"] == InFlight(13.0, 13300.0)
+    assert {space for space, _ in load.in_flight} == {name}
+    assert load.saturation[name, "Qwen/Qwen3-8B"]["effective"] == 1.08
+    (unnamed,) = [item for item in promql.models(samples) if not item.model]
+    assert unnamed.rejected == 15.0
 
 
 @pytest.mark.parametrize(
@@ -97,11 +116,11 @@ async def test_series_without_labels_are_attributed(
     source = variant("v", pods, model=model)
     async with world.collecting([source], "prometheus") as (collector,):
         await until([collector], lambda: collector.observe(source).traffic is not None)
-        found = collector.observe(source)
-    assert (found.origin, found.how) == ("prometheus", how)
+        observation = collector.observe(source)
+    assert (observation.origin, observation.how) == ("prometheus", how)
     # Its window begins with what Prometheus has of before, some scrapes at least.
     slack = await world.slack(span=4 * INTERVAL)
-    assert traffic(found).arrival_rate_rps == pytest.approx(STEADY_RPS, rel=0.1 + slack)
+    assert traffic(observation).arrival_rate_rps == pytest.approx(STEADY_RPS, rel=0.1 + slack)
 
 
 async def test_a_pod_that_two_jobs_scrape_counts_once(world: World) -> None:
@@ -113,10 +132,10 @@ async def test_a_pod_that_two_jobs_scrape_counts_once(world: World) -> None:
         await until([collector], lambda: collector.observe(source).traffic is not None)
         async for _ in rounds(20):
             await collector.collect()
-            found = traffic(collector.observe(source))
-            assert found.running == 1
+            load = traffic(collector.observe(source))
+            assert load.running == 1
             # Two pods' load would be twice that.
-            assert found.arrival_rate_rps < 1.5 * STEADY_RPS * (1 + await world.slack())
+            assert load.arrival_rate_rps < 1.5 * STEADY_RPS * (1 + await world.slack())
 
 
 def _all_found(collector: Collector, variants: Sequence[VariantSource]) -> bool:

@@ -147,8 +147,8 @@ def test_an_unusable_page_is_explained(text: str, said: str) -> None:
 
 def test_a_good_page_is_read() -> None:
     """Gauges are read even before the first request finished."""
-    found = exposition.parse(GOOD, "m", "http://x")
-    assert (found.running, found.waiting, found.finished) == (2.0, 1.0, 0.0)
+    page = exposition.parse(GOOD, "m", "http://x")
+    assert (page.running, page.waiting, page.finished) == (2.0, 1.0, 0.0)
 
 
 def test_clients_that_leave_are_still_arrivals() -> None:

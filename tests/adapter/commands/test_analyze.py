@@ -40,35 +40,35 @@ def ask(*given_cases: Any) -> list[dict[str, Any]]:
 
 def test_an_arrival_rate_is_analyzed() -> None:
     """The answer has every figure of the steady state under its name."""
-    (found,) = ask({**CASE, "rate_rps": 0.5})
+    (answer,) = ask({**CASE, "rate_rps": 0.5})
     steady = queueing.analyze(REPLICA, 0.5)
     for name in (
         "throughput_rps", "response_ms", "waiting_ms", "in_service", "prefill_ms",
         "itl_ms", "ttft_ms", "utilization", "blocking",
     ):  # fmt: skip
-        assert found[name] == getattr(steady, name)
+        assert answer[name] == getattr(steady, name)
 
 
 def test_targets_are_sized_for() -> None:
     """The answer has the largest rate for each target and for all of them."""
-    (found,) = ask({**CASE, "target_ttft_ms": 500, "target_itl_ms": 24, "target_tps": 1000})
+    (answer,) = ask({**CASE, "target_ttft_ms": 500, "target_itl_ms": 24, "target_tps": 1000})
     sized = capacity.size(REPLICA, ttft_ms=500, itl_ms=24, tps=1000)
     assert isinstance(sized, capacity.Capacity)
-    assert found["max_rate_ttft_rps"] == pytest.approx(sized.ttft_rate_rps, rel=1e-12)
-    assert found["max_rate_itl_rps"] == pytest.approx(sized.itl_rate_rps, rel=1e-12)
-    assert found["max_rate_tps_rps"] == pytest.approx(sized.tps_rate_rps, rel=1e-12)
-    assert found["max_rate_rps"] == pytest.approx(sized.rate_rps, rel=1e-12)
-    assert (found["infeasible"], found["binding"]) == (None, "ttft")
+    assert answer["max_rate_ttft_rps"] == pytest.approx(sized.ttft_rate_rps, rel=1e-12)
+    assert answer["max_rate_itl_rps"] == pytest.approx(sized.itl_rate_rps, rel=1e-12)
+    assert answer["max_rate_tps_rps"] == pytest.approx(sized.tps_rate_rps, rel=1e-12)
+    assert answer["max_rate_rps"] == pytest.approx(sized.rate_rps, rel=1e-12)
+    assert (answer["infeasible"], answer["binding"]) == (None, "ttft")
 
 
 def test_an_unreachable_target_says_which_and_what_is_best() -> None:
     """The rate for the other target is still there; the rate for both is not."""
-    (found,) = ask({**CASE, "target_ttft_ms": 500, "target_itl_ms": 20})
-    assert found["infeasible"]["target"] == "itl"
-    assert found["infeasible"]["best_ms"] == pytest.approx(20.99, rel=1e-4)
-    assert found["max_rate_itl_rps"] is None
-    assert found["max_rate_rps"] is None
-    assert found["max_rate_ttft_rps"] > 0
+    (answer,) = ask({**CASE, "target_ttft_ms": 500, "target_itl_ms": 20})
+    assert answer["infeasible"]["target"] == "itl"
+    assert answer["infeasible"]["best_ms"] == pytest.approx(20.99, rel=1e-4)
+    assert answer["max_rate_itl_rps"] is None
+    assert answer["max_rate_rps"] is None
+    assert answer["max_rate_ttft_rps"] > 0
 
 
 def test_a_rate_with_targets_is_counted_in_replicas() -> None:
@@ -130,9 +130,9 @@ def test_percentiles_are_asked_for_in_percent() -> None:
 def test_a_wrong_case_is_answered_with_its_error(wrong: dict[str, Any], said: str) -> None:
     """The error names the field as the case has it, and the lines around it are answered."""
     good = {**CASE, "target_ttft_ms": 900}
-    before, found, after = ask(good, {**good, **wrong}, good)
-    assert found["error"].startswith(said)
-    assert list(found) == ["error"]
+    before, answer, after = ask(good, {**good, **wrong}, good)
+    assert answer["error"].startswith(said)
+    assert list(answer) == ["error"]
     assert before == after
     assert before["max_rate_rps"] > 0
 
@@ -140,14 +140,14 @@ def test_a_wrong_case_is_answered_with_its_error(wrong: dict[str, Any], said: st
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_a_target_next_to_nothing_is_a_miss() -> None:
     """No warning of numpy is printed between the answers."""
-    (found,) = ask({**CASE, "target_ttft_ms": 1e-320})
-    assert found["infeasible"]["target"] == "ttft"
+    (answer,) = ask({**CASE, "target_ttft_ms": 1e-320})
+    assert answer["infeasible"]["target"] == "ttft"
 
 
 def test_what_is_no_case_is_answered_too() -> None:
     """Text, lists, missing fields and nothing to do are errors of their line."""
-    found = ask("{", [], {"alpha": 1}, CASE, "[" * 100_000, {**CASE, "id": [float("inf")]})
-    assert [item["error"].split(":")[0] for item in found] == [
+    answers = ask("{", [], {"alpha": 1}, CASE, "[" * 100_000, {**CASE, "id": [float("inf")]})
+    assert [item["error"].split(":")[0] for item in answers] == [
         "not JSON", "must be a JSON object", "beta",
         "rate_rps, target_ttft_ms, target_itl_ms, target_tps", "not JSON", "id",
     ]  # fmt: skip
@@ -161,9 +161,9 @@ numbers = st.none() | st.floats() | st.integers() | st.sampled_from(["", "1", "n
 )
 def test_every_line_has_one_answer(documents: list[dict[str, Any]]) -> None:
     """Whatever comes in, one JSON object comes out for each line, none with NaN."""
-    found = cases.answer_lines([json.dumps({**CASE, **document}) for document in documents])
-    assert len(found) == len(documents)
-    for line in found:
+    lines = cases.answer_lines([json.dumps({**CASE, **document}) for document in documents])
+    assert len(lines) == len(documents)
+    for line in lines:
         json.loads(line, parse_constant=pytest.fail)
 
 
@@ -209,8 +209,8 @@ def test_flags_print_a_table(capsys: pytest.CaptureFixture[str]) -> None:
 def test_json_is_the_same_answer(capsys: pytest.CaptureFixture[str]) -> None:
     """--json prints the object that --jsonl would."""
     assert cli.main([*FLAGS, "--rate", "0.5", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["ttft_ms"] == pytest.approx(309.3306, rel=1e-6)
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["ttft_ms"] == pytest.approx(309.3306, rel=1e-6)
 
 
 def test_the_plot_is_a_png(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

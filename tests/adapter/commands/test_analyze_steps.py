@@ -62,26 +62,26 @@ def test_rates_are_those_that_the_real_scheduler_holds(
     name: str, percentile: float | None, low: float, high: float
 ) -> None:
     """Within the bracket of each case, less or more than its goal."""
-    for case, found in zip(
+    for case, answer in zip(
         CAPACITY, ask(*(recorded(c, percentile) for c in CAPACITY)), strict=True
     ):
         holds, fails = case["max_rate_rps"][name]
-        assert low * holds <= found["max_rate_rps"] <= high * fails, case["name"]
+        assert low * holds <= answer["max_rate_rps"] <= high * fails, case["name"]
 
 
 def test_an_answer_has_todays_fields_and_those_of_the_engine() -> None:
     """The rate of each target alone is at least that of all; the tails are those at the largest rate."""
-    (found,) = ask({**SIZED, "target_tps": 100, "percentile": 95, "id": 7})
-    assert found["id"] == 7
-    assert found["binding"] == "itl"
-    assert found["infeasible"] is None
-    assert found["max_rate_rps"] == found["goodput_rps"] == found["max_rate_itl_rps"]
-    assert found["max_rate_ttft_rps"] > found["max_rate_rps"]
-    assert found["max_rate_tps_rps"] > found["max_rate_rps"]
-    assert found["max_batch"] == 64
-    assert found["kv_bound_batch"] > 400
-    assert found["ttft_p95_ms"] <= 1000
-    assert 22 < found["itl_p95_ms"] <= 25
+    (answer,) = ask({**SIZED, "target_tps": 100, "percentile": 95, "id": 7})
+    assert answer["id"] == 7
+    assert answer["binding"] == "itl"
+    assert answer["infeasible"] is None
+    assert answer["max_rate_rps"] == answer["goodput_rps"] == answer["max_rate_itl_rps"]
+    assert answer["max_rate_ttft_rps"] > answer["max_rate_rps"]
+    assert answer["max_rate_tps_rps"] > answer["max_rate_rps"]
+    assert answer["max_batch"] == 64
+    assert answer["kv_bound_batch"] > 400
+    assert answer["ttft_p95_ms"] <= 1000
+    assert 22 < answer["itl_p95_ms"] <= 25
 
 
 def test_what_binds_is_named() -> None:
@@ -115,19 +115,19 @@ def test_a_rate_is_analyzed_and_counted_in_replicas() -> None:
 
 def test_overload_is_an_answer() -> None:
     """A TTFT that grows without end has no number; the throughput is what the replica can."""
-    (found,) = ask({**CASE, "rate_rps": 500.0})
-    assert not found["stable"]
-    assert found["ttft_ms"] is None
-    assert 10 < found["throughput_rps"] < 100
+    (answer,) = ask({**CASE, "rate_rps": 500.0})
+    assert not answer["stable"]
+    assert answer["ttft_ms"] is None
+    assert 10 < answer["throughput_rps"] < 100
 
 
 def test_a_target_that_cannot_be_met_says_so() -> None:
     """With the best that an idle replica gives."""
-    (found,) = ask({**SIZED, "target_itl_ms": 5})
-    assert found["infeasible"]["target"] == "itl"
-    assert found["infeasible"]["best_ms"] > 7
-    assert found["max_rate_rps"] is None
-    assert found["binding"] is None
+    (answer,) = ask({**SIZED, "target_itl_ms": 5})
+    assert answer["infeasible"]["target"] == "itl"
+    assert answer["infeasible"]["best_ms"] > 7
+    assert answer["max_rate_rps"] is None
+    assert answer["binding"] is None
 
 
 @pytest.mark.parametrize(
@@ -161,9 +161,9 @@ def test_a_target_that_cannot_be_met_says_so() -> None:
 )
 def test_a_wrong_case_is_answered_with_its_error(wrong: dict[str, Any], said: str) -> None:
     """The error names the field and the fix, and the lines around it are answered."""
-    before, found, linear, after = ask(SIZED, {**SIZED, **wrong}, LINEAR, SIZED)
-    assert found["error"].startswith(said)
-    assert list(found) == ["error"]
+    before, answer, linear, after = ask(SIZED, {**SIZED, **wrong}, LINEAR, SIZED)
+    assert answer["error"].startswith(said)
+    assert list(answer) == ["error"]
     assert before == after
     assert before["max_rate_rps"] > 0
     assert linear["offered_rps"] == 0.1
@@ -171,8 +171,8 @@ def test_a_wrong_case_is_answered_with_its_error(wrong: dict[str, Any], said: st
 
 def test_limits_of_an_engine_need_step_times() -> None:
     """With alpha and beta they would be ignored, so they are refused."""
-    (found,) = ask({**LINEAR, "kv_tokens": 1000})
-    assert found["error"].startswith("kv_tokens: needs step times")
+    (answer,) = ask({**LINEAR, "kv_tokens": 1000})
+    assert answer["error"].startswith("kv_tokens: needs step times")
 
 
 numbers = st.none() | st.floats() | st.integers() | st.sampled_from(["", "1", "nan"])
@@ -182,9 +182,9 @@ FIELDS = [name for name in step_cases.StepCase.model_fields if name != "max_num_
 @given(st.lists(st.dictionaries(st.sampled_from([*FIELDS, "x"]), numbers), max_size=5))
 def test_every_line_has_one_answer(documents: list[dict[str, Any]]) -> None:
     """Whatever comes in, one JSON object comes out for each line, none with NaN."""
-    found = cases.answer_lines([json.dumps({**CASE, **document}) for document in documents])
-    assert len(found) == len(documents)
-    for line in found:
+    lines = cases.answer_lines([json.dumps({**CASE, **document}) for document in documents])
+    assert len(lines) == len(documents)
+    for line in lines:
         json.loads(line, parse_constant=pytest.fail)
 
 

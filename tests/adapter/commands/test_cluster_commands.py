@@ -33,22 +33,22 @@ async def test_explain_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[st
         world.load["v"] = 60.0
         strict = {"scaleUp": {"tolerance": "0", "stabilizationWindowSeconds": 60}}
         world.api.put(SCALERS, "horizontalpodautoscalers", worlds.scaler("v", behavior=strict))
-        async with world.replica("a") as (front, _):
+        async with world.replica("a") as (endpoints, _):
             await until(lambda: world.desired() == 2)
             capsys.readouterr()
-            assert await command("explain", "team-a/v", "--url", front.metrics_url) == 0
+            assert await command("explain", "team-a/v", "--url", endpoints.metrics_url) == 0
             text = capsys.readouterr().out
             assert "  target        2 x A100, decided" in text
             assert "req/min" in text
             assert "ttft bounds a replica" in text
             assert "waits up to 60 s (behavior.scaleUp.stabilizationWindowSeconds)" in text
-            assert await command("explain", "--url", front.metrics_url) == 0
+            assert await command("explain", "--url", endpoints.metrics_url) == 0
             header, row = [
                 line for line in capsys.readouterr().out.splitlines() if not line.startswith("20")
             ]
             assert header.split() == ["VARIANT", "CURRENT", "TARGET", "WHY"]
             assert row.split()[:3] == ["team-a/v", "1", "2"]
-            assert await command("explain", "team-a/none", "--url", front.metrics_url) == 1
+            assert await command("explain", "team-a/none", "--url", endpoints.metrics_url) == 1
             assert "no variant team-a/none; there are team-a/v" in capsys.readouterr().err
 
 
@@ -61,12 +61,12 @@ async def test_explain_asks_the_leader_through_the_api_server(
         asked = ["explain", "team-a/v", "--kubeconfig", str(admin.kubeconfig)]
         assert await command(*asked) == 1
         assert "is the adapter installed? run variant-adapter doctor" in capsys.readouterr().err
-        async with world.replica("pod-1_abcd1234") as (front, _):
+        async with world.replica("pod-1_abcd1234") as (endpoints, _):
             await until(lambda: world.desired() == 1)
             capsys.readouterr()
             assert await command(*asked) == 1
             assert "error forwarding port 8080: Connection refused" in capsys.readouterr().err
-            url = URL(front.metrics_url)
+            url = URL(endpoints.metrics_url)
             assert url.host is not None
             assert url.port is not None
             world.api.forwarded[SYSTEM, "pod-1", 8080] = (url.host, url.port)
@@ -115,12 +115,12 @@ async def findings(
     admin = await world.site.entrance("admin", user="")
     capsys.readouterr()
     code = await command("doctor", "--kubeconfig", str(admin.kubeconfig), *args)
-    found: dict[str, list[str]] = {"ok": [], "warning": [], "ERROR": []}
+    by_level: dict[str, list[str]] = {"ok": [], "warning": [], "ERROR": []}
     for line in capsys.readouterr().out.splitlines():
         level, _, rest = line.partition(" ")
-        if level in found:
-            found[level].append(rest.strip())
-    return code, found
+        if level in by_level:
+            by_level[level].append(rest.strip())
+    return code, by_level
 
 
 async def test_the_doctor_finds_nothing_wrong(
@@ -135,12 +135,12 @@ async def test_the_doctor_finds_nothing_wrong(
             await until(world.ca_bundle)
             world.available()
             world.api.external = {"v": "1"}
-            code, found = await findings(world, capsys)
-    assert (found["warning"], found["ERROR"], code) == ([], [], 0)
-    assert f"ServiceAccount {SYSTEM}/variant-adapter has its permissions" in found["ok"]
-    assert "caBundle trusts the serving certificate" in found["ok"]
-    assert "a leads" in found["ok"]
-    assert "HorizontalPodAutoscaler team-a/v: reads inferno_desired_replicas = 1" in found["ok"]
+            code, by_level = await findings(world, capsys)
+    assert (by_level["warning"], by_level["ERROR"], code) == ([], [], 0)
+    assert f"ServiceAccount {SYSTEM}/variant-adapter has its permissions" in by_level["ok"]
+    assert "caBundle trusts the serving certificate" in by_level["ok"]
+    assert "a leads" in by_level["ok"]
+    assert "HorizontalPodAutoscaler team-a/v: reads inferno_desired_replicas = 1" in by_level["ok"]
 
 
 async def test_the_doctor_finds_what_is_wrong(
@@ -161,9 +161,9 @@ async def test_the_doctor_finds_what_is_wrong(
         bad["spec"]["metrics"][0]["external"]["target"] = {"type": "Value", "value": "1"}
         world.api.put(SCALERS, "horizontalpodautoscalers", bad)
         world.api.put(SCALERS, "horizontalpodautoscalers", worlds.scaler("nobody"))
-        code, found = await findings(world, capsys, "--prometheus", "http://127.0.0.1:9")
+        code, by_level = await findings(world, capsys, "--prometheus", "http://127.0.0.1:9")
     assert code == 1
-    text = "\n".join(found["ERROR"])
+    text = "\n".join(by_level["ERROR"])
     for part in (
         "belongs to Service keda/keda-metrics",
         f"no Lease {SYSTEM}/variant-adapter: the adapter has never started",
@@ -174,7 +174,7 @@ async def test_the_doctor_finds_what_is_wrong(
         "Prometheus http://127.0.0.1:9: Connection refused",
     ):
         assert part in text
-    assert any("ignores changes of up to 10 %" in item for item in found["warning"])
+    assert any("ignores changes of up to 10 %" in item for item in by_level["warning"])
 
 
 async def test_certificates_are_shown_and_rotated(
@@ -200,14 +200,17 @@ async def test_certificates_are_shown_and_rotated(
             assert await command("certs", action, *asked, "--json") == 0
             text = capsys.readouterr().out
             # The adapters that run in this process may log before and after.
-            found: dict[str, Any]
-            found, _ = json.JSONDecoder().raw_decode(text[text.index("{\n") :])
-            return found
+            status: dict[str, Any]
+            status, _ = json.JSONDecoder().raw_decode(text[text.index("{\n") :])
+            return status
 
         assert await command("certs", "show", *asked) == 1
         assert "holds no certificate" in capsys.readouterr().err
         world.load["v"] = 60.0
-        async with world.replica("a", own=own) as (front, _), world.replica("b", own=own) as (b, _):
+        async with (
+            world.replica("a", own=own) as (endpoints, _),
+            world.replica("b", own=own) as (b, _),
+        ):
             await until(lambda: world.desired() == 2 and b.loop.states["team-a/v"].desired == 2)
             await until(world.ca_bundle)
             first = await shown("show")
@@ -224,7 +227,7 @@ async def test_certificates_are_shown_and_rotated(
                 while not done:
                     # Whoever trusts the APIService's bundle is never turned away, by no replica.
                     for _ in range(5):
-                        assert await world.metric(front) == ["2"]
+                        assert await world.metric(endpoints) == ["2"]
                         assert await world.metric(b) == ["2"]
                         await asyncio.sleep(0.1)
                     now = await shown("show")

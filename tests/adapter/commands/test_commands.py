@@ -58,11 +58,11 @@ def kubectl(kubeconfig: str, path: str) -> Any:
     return json.loads(done.stdout)
 
 
-def eventually(found: Callable[[], Any]) -> Any:
+def eventually(attempt: Callable[[], Any]) -> Any:
     """The first truthy answer."""
     end = time.monotonic() + HANG_SECONDS
     while time.monotonic() < end:
-        if answer := found():
+        if answer := attempt():
             return answer
         time.sleep(0.1)
     raise AssertionError("it did not come to hold")

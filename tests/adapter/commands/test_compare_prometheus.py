@@ -62,11 +62,11 @@ async def test_the_past_is_compared(tmp_path: Path) -> None:
     options = {"storage.tsdb.path": str(tmp_path / "data"), "storage.tsdb.retention.time": "100y"}
     async with prometheus_server.running(options=options) as server:
         end = float(T + 60 * (MINUTES - 1))
-        found = await asyncio.to_thread(
+        comparisons = await asyncio.to_thread(
             series.compared, PrometheusOptions(url=server.url), since=60.0 * (MINUTES - 1), now=end
         )
-    assert found.keys() == {"team-a/v"}
-    item = found["team-a/v"]
+    assert comparisons.keys() == {"team-a/v"}
+    item = comparisons["team-a/v"]
     assert item["advisory"] is True
     assert item["hours"] == 2.0
     assert item["present"] == {
@@ -77,6 +77,6 @@ async def test_the_past_is_compared(tmp_path: Path) -> None:
     }  # fmt: skip
     assert item["moreReplicas"] == {"share": 0.5, "most": 1}
     assert item["fewerReplicas"] == {"share": 0.5, "most": 2}
-    text = "\n".join(compare.lines(found))
+    text = "\n".join(compare.lines(comparisons))
     assert "50% of the time more, by up to 1; 50% of the time fewer, by up to 2" in text
     assert "cost of all: 240 / 200 cents (-16.7%)" in text

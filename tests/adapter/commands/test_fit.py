@@ -61,8 +61,8 @@ def vllm(batch: float, prompt: float) -> dict[str, Any]:
 
 def fitted(capsys: pytest.CaptureFixture[str], *files: Path) -> dict[str, Any]:
     assert cli.main(["fit", "--json", *map(str, files)]) == 0
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return found
+    document: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return document
 
 
 def test_every_format_gives_the_same_parameters(
@@ -81,10 +81,10 @@ def test_every_format_gives_the_same_parameters(
         [tmp_path / "runs.csv"], [tmp_path / "guidellm.json"], [tmp_path / "older.json"],
         singles, [tmp_path / "appended.json"],
     ):  # fmt: skip
-        found = fitted(capsys, *files)
-        parameters = [found[name] for name in ("alpha", "beta", "gamma", "delta")]
+        fit = fitted(capsys, *files)
+        parameters = [fit[name] for name in ("alpha", "beta", "gamma", "delta")]
         assert parameters == pytest.approx([7.2, 0.31, 18.0, 0.012], rel=1e-4)
-        assert found["quality"] == "good"
+        assert fit["quality"] == "good"
 
 
 def test_the_table_ends_with_a_profile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,12 +51,12 @@ def written(folder: Path, document: Any) -> str:
 
 def planned(capsys: pytest.CaptureFixture[str], *flags: str) -> dict[str, Any]:
     assert cli.main(["plan", "--json", *flags]) == 0
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return found
+    document: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return document
 
 
-def counted(found: dict[str, Any]) -> dict[str, int]:
-    kinds = [item["served"] for item in found["plan"].values()]
+def counted(document: dict[str, Any]) -> dict[str, int]:
+    kinds = [item["served"] for item in document["plan"].values()]
     return {kind: kinds.count(kind) for kind in ("full", "partial", "none")}
 
 
@@ -94,17 +94,17 @@ def test_candidates_are_the_references() -> None:
         )
         assert not left_out
         classes = {item.name: item for item in snapshot.service_classes}
-        found = candidates.Candidates(snapshot)
+        computed = candidates.Candidates(snapshot)
         for variant in snapshot.variants:
             targets = classes[variant.service_class].targets.get(variant.model)
             load = variant.load
             if targets is None or targets.tps or not load.input_tokens or not load.arrival_rate_rps:
                 continue
             theirs = case["candidates"][variant.name]
-            choices = found.by_variant[variant.name]
+            choices = computed.by_variant[variant.name]
             ours = {item.accelerator: item for item in choices.candidates}
             assert set(ours) == set(theirs), (case["id"], variant.name)
-            steady = found.steady(choices.rows, [item.replicas for item in choices.candidates])
+            steady = computed.steady(choices.rows, [item.replicas for item in choices.candidates])
             places = {item.accelerator: place for place, item in enumerate(choices.candidates)}
             for name, (_, replicas, batch, cost, _, itl, ttft, rate) in theirs.items():
                 mine = ours[name]
@@ -119,10 +119,10 @@ def test_candidates_are_the_references() -> None:
 
 def test_our_own_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """YAML with units in its names; the scarce A100s are shared by priority, and the plan is proven."""
-    found = planned(capsys, "-f", written(tmp_path, FLEET))
-    assert found["termination"] == "optimal"
-    assert found["plan"]["chat"]["served"] == "full"
-    assert found["total_cost"] == sum(item["cost"] for item in found["plan"].values())
+    answer = planned(capsys, "-f", written(tmp_path, FLEET))
+    assert answer["termination"] == "optimal"
+    assert answer["plan"]["chat"]["served"] == "full"
+    assert answer["total_cost"] == sum(item["cost"] for item in answer["plan"].values())
     unlimited = copy.deepcopy(FLEET)
     del unlimited["capacity"]
     assert planned(capsys, "-f", written(tmp_path, unlimited))["solver"] == "unlimited"
@@ -133,8 +133,8 @@ def test_partial_service_is_analyzed_as_it_is(
 ) -> None:
     """A part of the replicas is predicted under all of the load: slower, and with requests turned away."""
     document = {**FLEET, "capacity": {"A100": 3}, "settings": {"saturation_policy": "RoundRobin"}}
-    found = planned(capsys, "-f", written(tmp_path, document), "--explain")
-    bulk = found["plan"]["bulk"]
+    answer = planned(capsys, "-f", written(tmp_path, document), "--explain")
+    bulk = answer["plan"]["bulk"]
     assert bulk["served"] == "partial"
     assert bulk["replicas"] == 1
     assert bulk["ttft_ms"] > 5000
@@ -159,7 +159,7 @@ def test_the_table_explains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_what_if_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Changes of cost, capacity, class and variant; both plans, side by side."""
     path = written(tmp_path, FLEET)
-    found = planned(
+    answer = planned(
         capsys,
         "-f",
         path,
@@ -168,8 +168,8 @@ def test_what_if_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         "--what-if",
         "accelerator.H100x2.cost=50",
     )
-    assert "A100" not in {item["accelerator"] for item in found["after"]["plan"].values()}
-    assert found["before"]["plan"] != found["after"]["plan"]
+    assert "A100" not in {item["accelerator"] for item in answer["after"]["plan"].values()}
+    assert answer["before"]["plan"] != answer["after"]["plan"]
     assert cli.main(["plan", "-f", path, "--what-if", "variant.bulk.rate_rpm=0"]) == 0
     text = capsys.readouterr().out
     assert "before" in text
@@ -276,9 +276,9 @@ def test_a_bad_variant_is_set_aside(
     """The others are planned; the bad one has its reason."""
     document = copy.deepcopy(FLEET)
     document["variants"].append({**FLEET["variants"][0], "name": "bad", field: value})
-    found = planned(capsys, "-f", written(tmp_path, document))
-    assert set(found["plan"]) == {"chat", "bulk"}
-    (why,) = found["set_aside"].values()
+    answer = planned(capsys, "-f", written(tmp_path, document))
+    assert set(answer["plan"]) == {"chat", "bulk"}
+    (why,) = answer["set_aside"].values()
     assert why.startswith(said)
 
 
@@ -287,8 +287,8 @@ def test_unknown_accelerators_and_unreachable_targets_are_reasons(tmp_path: Path
     document = copy.deepcopy(FLEET)
     document["profiles"] = [{**FLEET["profiles"][0], "accelerator": "TPU"}]
     snapshot, _ = fleet_file.parse(document, "here")
-    found = plan.plan(snapshot)
-    assert found.set_aside["chat"] == "TPU: unknown accelerator, it has no unit cost"
+    fleet_plan = plan.plan(snapshot)
+    assert fleet_plan.set_aside["chat"] == "TPU: unknown accelerator, it has no unit cost"
 
 
 def test_files_that_are_none_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,8 +52,8 @@ def planned(
     path = folder / "fleet.yaml"
     path.write_text(yaml.safe_dump(document))
     assert cli.main(["plan", "--json", "-f", str(path), *flags]) == 0
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return found
+    answer: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return answer
 
 
 def changed(**changes: Any) -> dict[str, Any]:
@@ -83,14 +83,14 @@ def test_two_variants_of_one_model_are_placed_together(
         for member in group["variants"]
     ]
     assert planned(tmp_path, capsys, apart)["total_cost"] == 380
-    found = planned(tmp_path, capsys, FLEET)
-    assert found["total_cost"] == 270
-    assert found["termination"] == "optimal"
-    assert {name: item["share"] for name, item in found["plan"].items()} == {"a": 0.0, "h": 1.0}
-    assert found["groups"]["chat"]["cost"] == 270
-    assert found["groups"]["chat"]["demand_rpm"] == pytest.approx(1800)
-    assert found["groups"]["chat"]["capacity_rpm"] >= 1800
-    assert found["groups"]["chat"]["binding"] in {"ttft", "itl", "stability"}
+    answer = planned(tmp_path, capsys, FLEET)
+    assert answer["total_cost"] == 270
+    assert answer["termination"] == "optimal"
+    assert {name: item["share"] for name, item in answer["plan"].items()} == {"a": 0.0, "h": 1.0}
+    assert answer["groups"]["chat"]["cost"] == 270
+    assert answer["groups"]["chat"]["demand_rpm"] == pytest.approx(1800)
+    assert answer["groups"]["chat"]["capacity_rpm"] >= 1800
+    assert answer["groups"]["chat"]["binding"] in {"ttft", "itl", "stability"}
     kept = copy.deepcopy(FLEET)
     kept["groups"][0]["variants"][0].update(min_replicas=1)
     assert planned(tmp_path, capsys, kept)["total_cost"] == 310
@@ -102,14 +102,14 @@ def test_what_a_variant_cannot_carry_goes_to_the_next(
     """Unschedulable or at its maximum: the others take its part; else the group says what is missing."""
     document = copy.deepcopy(FLEET)
     document["groups"][0]["variants"][1]["available"] = 1
-    found = planned(tmp_path, capsys, document)
-    assert found["plan"]["h"]["replicas"] == 1
-    assert found["groups"]["chat"]["capacity_rpm"] >= 1800
+    answer = planned(tmp_path, capsys, document)
+    assert answer["plan"]["h"]["replicas"] == 1
+    assert answer["groups"]["chat"]["capacity_rpm"] >= 1800
     document["groups"][0]["variants"][0]["max_replicas"] = 1
-    found = planned(tmp_path, capsys, document)["groups"]["chat"]
-    assert found["binding"] == "unavailable"
-    assert found["served"] == "partial"
-    assert found["capacity_rpm"] < 1800
+    answer = planned(tmp_path, capsys, document)["groups"]["chat"]
+    assert answer["binding"] == "unavailable"
+    assert answer["served"] == "partial"
+    assert answer["capacity_rpm"] < 1800
 
 
 def test_the_slowest_used_replica_binds_round_robin(
@@ -118,11 +118,11 @@ def test_the_slowest_used_replica_binds_round_robin(
     """An A100 that must be kept makes every replica worth as little as it is."""
     document = changed(routing="round-robin")
     document["groups"][0]["variants"][0]["min_replicas"] = 1
-    found = planned(tmp_path, capsys, document)
-    number = sum(item["replicas"] for item in found["plan"].values())
-    slowest = found["plan"]["a"]["max_rate_rpm"]
-    assert found["groups"]["chat"]["capacity_rpm"] == pytest.approx(number * slowest)
-    assert found["groups"]["chat"]["capacity_rpm"] >= 1800
+    answer = planned(tmp_path, capsys, document)
+    number = sum(item["replicas"] for item in answer["plan"].values())
+    slowest = answer["plan"]["a"]["max_rate_rpm"]
+    assert answer["groups"]["chat"]["capacity_rpm"] == pytest.approx(number * slowest)
+    assert answer["groups"]["chat"]["capacity_rpm"] >= 1800
 
 
 def test_who_gets_nothing_is_told_what_was_short(
@@ -135,14 +135,14 @@ def test_who_gets_nothing_is_told_what_was_short(
         for number in range(12)
     ]  # fmt: skip
     document = {**changed(variants=variants), "capacity": {"A100": 3, "H100": 2}}
-    found = planned(tmp_path, capsys, document)["groups"]["chat"]
-    assert found["served"] == "none"
-    assert set(found["cut_by"]) == {"capacity A100", "capacity H100"}
+    chat = planned(tmp_path, capsys, document)["groups"]["chat"]
+    assert chat["served"] == "none"
+    assert set(chat["cut_by"]) == {"capacity A100", "capacity H100"}
     none = changed()
     for member in none["groups"][0]["variants"]:
         member["available"] = 0
-    found = planned(tmp_path, capsys, none)["groups"]["chat"]
-    assert (found["served"], found["binding"]) == ("none", "unavailable")
+    chat = planned(tmp_path, capsys, none)["groups"]["chat"]
+    assert (chat["served"], chat["binding"]) == ("none", "unavailable")
 
 
 def test_weights_and_interruptible_shares(
@@ -152,14 +152,14 @@ def test_weights_and_interruptible_shares(
     document = changed(routing="weights")
     for member in document["groups"][0]["variants"]:
         member["weight"] = 1
-    found = planned(tmp_path, capsys, document)
-    assert {name: item["share"] for name, item in found["plan"].items()} == {"a": 0.5, "h": 0.5}
-    assert found["total_cost"] == 380
+    answer = planned(tmp_path, capsys, document)
+    assert {name: item["share"] for name, item in answer["plan"].items()} == {"a": 0.5, "h": 0.5}
+    assert answer["total_cost"] == 380
     spot = changed(interruptible_share=0.3)
     spot["groups"][0]["variants"][1]["interruptible"] = True
-    found = planned(tmp_path, capsys, spot)
-    assert found["plan"]["h"]["share"] <= 0.3
-    assert found["groups"]["chat"]["capacity_rpm"] >= 1800
+    answer = planned(tmp_path, capsys, spot)
+    assert answer["plan"]["h"]["share"] <= 0.3
+    assert answer["groups"]["chat"]["capacity_rpm"] >= 1800
 
 
 def test_budgets_are_kept_and_who_was_cut_is_named(
@@ -170,16 +170,16 @@ def test_budgets_are_kept_and_who_was_cut_is_named(
     document["budgets"] = [{"name": "team", "scope": "class", "subject": "Premium", "cost": 200}]
     document["settings"] = {"saturation_policy": "PriorityExhaustive"}
     for solver in ("branch-and-bound", "greedy"):
-        found = planned(tmp_path, capsys, document, "--solver", solver)
-        assert found["total_cost"] <= 200
-        assert found["groups"]["chat"]["cut_by"] == ["budget team: cost"]
-        assert found["groups"]["chat"]["served"] == "partial"
-        assert found["plan"]["h"]["ttft_ms"] > 500
-        assert found["budgets"][0]["used"] <= 200
+        answer = planned(tmp_path, capsys, document, "--solver", solver)
+        assert answer["total_cost"] <= 200
+        assert answer["groups"]["chat"]["cut_by"] == ["budget team: cost"]
+        assert answer["groups"]["chat"]["served"] == "partial"
+        assert answer["plan"]["h"]["ttft_ms"] > 500
+        assert answer["budgets"][0]["used"] <= 200
     document["budgets"] = [{"name": "all", "quotas": {"H100": 0}}]
-    found = planned(tmp_path, capsys, document)
-    assert found["plan"]["h"]["replicas"] == 0
-    assert found["plan"]["a"]["replicas"] > 0
+    answer = planned(tmp_path, capsys, document)
+    assert answer["plan"]["h"]["replicas"] == 0
+    assert answer["plan"]["a"]["replicas"] > 0
     document["budgets"] = [{"name": "all", "cost": -1}]
     assert planned(tmp_path, capsys, document)["total_cost"] == 270
 
@@ -232,10 +232,10 @@ def test_who_fits_under_either_ceiling_but_not_under_both_is_named(
     document["capacity"] = {"A100": 2, "H100": 9}
     document["budgets"] = [{"name": "all", "cost": 340}, {"name": "h", "quotas": {"H100": 2}}]
     for solver in ("branch-and-bound", "greedy"):
-        found = planned(tmp_path, capsys, document, "--solver", solver)["groups"]["chat"]
-        assert found["served"] == "none"
-        assert found["cut_by"]
-        assert found["binding"] == found["cut_by"][0]
+        chat = planned(tmp_path, capsys, document, "--solver", solver)["groups"]["chat"]
+        assert chat["served"] == "none"
+        assert chat["cut_by"]
+        assert chat["binding"] == chat["cut_by"][0]
 
 
 def test_a_variant_of_its_own_that_a_budget_cuts_says_so(
@@ -247,9 +247,9 @@ def test_a_variant_of_its_own_that_a_budget_cuts_says_so(
     fields = ("model", "class", "rate_rpm", "input_tokens", "output_tokens")
     document["variants"] = [{"name": "s", **{field: group[field] for field in fields}}]
     document["budgets"] = [{"name": "t", "cost": 50}]
-    found = planned(tmp_path, capsys, document)["plan"]["s"]
-    assert found["reason"] == "not served; budget t: cost: 0 of 50 cents/h used"
-    assert found["cut_by"] == ["budget t: cost"]
+    decision = planned(tmp_path, capsys, document)["plan"]["s"]
+    assert decision["reason"] == "not served; budget t: cost: 0 of 50 cents/h used"
+    assert decision["cut_by"] == ["budget t: cost"]
 
 
 def test_requests_that_the_gateway_sends_against_the_plan_are_noted(
@@ -281,10 +281,10 @@ def test_a_budget_below_minimum_replicas_is_named(
     other.update({"name": "bulk", "class": "Bulk"})
     other["variants"] = [{"name": "b", "accelerator": "A100"}]
     document["groups"].append(other)
-    found = planned(tmp_path, capsys, document)
-    assert "minimum replicas take 180 cents/h" in found["set_aside"]["chat"]
-    assert "budget team: cost allows 100" in found["set_aside"]["chat"]
-    assert set(found["plan"]) == {"b"}
+    answer = planned(tmp_path, capsys, document)
+    assert "minimum replicas take 180 cents/h" in answer["set_aside"]["chat"]
+    assert "budget team: cost allows 100" in answer["set_aside"]["chat"]
+    assert set(answer["plan"]) == {"b"}
 
 
 @pytest.mark.parametrize(
@@ -323,9 +323,9 @@ def test_a_bad_group_is_named_and_the_others_are_planned(
     for member in good["variants"]:
         member["name"] = f"good-{member['name']}"
     document["groups"].append(good)
-    found = planned(tmp_path, capsys, document)
-    assert reason in found["set_aside"]["chat"]
-    assert found["groups"]["good"]["cost"] == 270
+    answer = planned(tmp_path, capsys, document)
+    assert reason in answer["set_aside"]["chat"]
+    assert answer["groups"]["good"]["cost"] == 270
 
 
 def test_targets_that_no_variant_meets_are_named(
@@ -334,23 +334,23 @@ def test_targets_that_no_variant_meets_are_named(
     """A group whose variants cannot serve the targets at all is set aside with the reason of each."""
     document = copy.deepcopy(FLEET)
     document["classes"][0]["models"][0]["itl_ms"] = 1
-    found = planned(tmp_path, capsys, document)
-    assert "no variant can serve it" in found["set_aside"]["chat"]
-    assert "ITL target 1 ms cannot be met" in found["set_aside"]["a"]
+    answer = planned(tmp_path, capsys, document)
+    assert "no variant can serve it" in answer["set_aside"]["chat"]
+    assert "ITL target 1 ms cannot be met" in answer["set_aside"]["a"]
 
 
 def test_what_if_knows_groups(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Fields of groups, of their variants, and of budgets can be changed."""
     document = copy.deepcopy(FLEET)
     document["budgets"] = [{"name": "all", "cost": 1000}]
-    found = planned(
+    answer = planned(
         tmp_path, capsys, document,
         "--what-if", "group.chat.rate_rpm=600", "--what-if", "variant.h.max_replicas=0",
         "--what-if", "budget.all.cost=900",
     )  # fmt: skip
-    assert found["before"]["groups"]["chat"]["cost"] == 270
-    assert found["after"]["plan"]["h"]["replicas"] == 0
-    assert found["after"]["budgets"][0]["limit"] == 900
+    assert answer["before"]["groups"]["chat"]["cost"] == 270
+    assert answer["after"]["plan"]["h"]["replicas"] == 0
+    assert answer["after"]["budgets"][0]["limit"] == 900
 
 
 def test_length_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -359,8 +359,8 @@ def test_length_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         {"name": "short", "share": 0.5, "input_tokens": 64, "output_tokens": 60},
         {"name": "long", "share": 0.5, "input_tokens": 500, "output_tokens": 400},
     ]
-    found = planned(tmp_path, capsys, changed(length_classes=classes))
-    group = found["groups"]["chat"]
+    answer = planned(tmp_path, capsys, changed(length_classes=classes))
+    group = answer["groups"]["chat"]
     assert group["served"] == "full"
     assert group["capacity_rpm"] >= group["demand_rpm"] * (1 - 1e-6)
 
@@ -372,6 +372,6 @@ def test_without_load_the_minimum_is_kept(
     document = changed(rate_rpm=0)
     assert planned(tmp_path, capsys, document)["total_cost"] == 0
     document["groups"][0]["variants"][0]["min_replicas"] = 2
-    found = planned(tmp_path, capsys, document)
-    assert found["plan"]["a"]["replicas"] == 2
-    assert found["groups"]["chat"]["binding"] == "minimum"
+    answer = planned(tmp_path, capsys, document)
+    assert answer["plan"]["a"]["replicas"] == 2
+    assert answer["groups"]["chat"]["binding"] == "minimum"

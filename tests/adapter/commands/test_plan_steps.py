@@ -67,12 +67,12 @@ def test_a_profile_with_step_times_is_planned(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The KV cache binds, and the reason says how many requests of what length it holds."""
-    found = json.loads(planned(tmp_path, capsys, document(STEP), "--json"))["plan"]["v"]
-    assert found["replicas"] > 1
-    assert found["reason"].startswith("bound by KV cache: 6 requests of 8,312 tokens")
+    decision = json.loads(planned(tmp_path, capsys, document(STEP), "--json"))["plan"]["v"]
+    assert decision["replicas"] > 1
+    assert decision["reason"].startswith("bound by KV cache: 6 requests of 8,312 tokens")
     cached = document(STEP, cached_tokens=4000)
     more = json.loads(planned(tmp_path, capsys, cached, "--json"))["plan"]["v"]
-    assert more["max_rate_rpm"] > found["max_rate_rpm"]
+    assert more["max_rate_rpm"] > decision["max_rate_rpm"]
 
 
 def test_traffic_that_has_left_a_measurement_is_noted(
@@ -82,8 +82,8 @@ def test_traffic_that_has_left_a_measurement_is_noted(
     text = planned(tmp_path, capsys, document(LINEAR), "--explain")
     note = "profile was measured at 512/128 tokens, traffic has 8000/500"
     assert f"note: {note}" in text
-    found = json.loads(planned(tmp_path, capsys, document(LINEAR), "--json"))["plan"]["v"]
-    assert found["notes"][0].startswith(note)
+    decision = json.loads(planned(tmp_path, capsys, document(LINEAR), "--json"))["plan"]["v"]
+    assert decision["notes"][0].startswith(note)
 
 
 @pytest.mark.parametrize(

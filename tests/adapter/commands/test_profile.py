@@ -62,13 +62,17 @@ def test_source_error_and_meaning_are_said(capsys: pytest.CaptureFixture[str]) -
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     """The same as one JSON document."""
-    found: dict[str, Any] = json.loads(
+    profile: dict[str, Any] = json.loads(
         printed(capsys, "gpt-oss-20b", "--gpu", "H100", "--output", "json")
     )
-    assert (found["source"], found["precision"], found["measured_rows"]) == ("estimated", "fp4", 0)
-    assert 5 < found["error_percent"] < 30
-    assert [row["input_tokens"] for row in found["implied"]] == [512, 2048, 8192]
-    assert all(row["itl_ms"] > row["itl_ms_one_request"] for row in found["implied"])
+    assert (profile["source"], profile["precision"], profile["measured_rows"]) == (
+        "estimated",
+        "fp4",
+        0,
+    )
+    assert 5 < profile["error_percent"] < 30
+    assert [row["input_tokens"] for row in profile["implied"]] == [512, 2048, 8192]
+    assert all(row["itl_ms"] > row["itl_ms_one_request"] for row in profile["implied"])
 
 
 def test_settings_of_the_engine_count(capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,8 +80,8 @@ def test_settings_of_the_engine_count(capsys: pytest.CaptureFixture[str]) -> Non
 
     def engine(*words: str) -> dict[str, int]:
         text = printed(capsys, "Qwen/Qwen3-8B", "--gpu", "H100", *words)
-        found: dict[str, int] = yaml.safe_load(text)["accelerators"][0]["engine"]
-        return found
+        limits: dict[str, int] = yaml.safe_load(text)["accelerators"][0]["engine"]
+        return limits
 
     plain = engine()
     assert engine("--kv-cache-dtype", "fp8")["kvTokens"] == pytest.approx(

@@ -89,17 +89,17 @@ async def test_a_real_prometheus_gives_the_requests_of_each_step(tmp_path: Path)
         tmp_path, openmetrics(past), "--model", "m", "--namespace", "team",
         "--from", "2025-10-09T10:00:00Z", "--to", "2025-10-09T12:10:00Z",
     )  # fmt: skip
-    found = [0] * MINUTES
+    arrivals = [0] * MINUTES
     for line in trace.read_text().splitlines()[1:]:
         hour, minute = re.match(r"2025-10-09 (\d\d):(\d\d):", line).groups()  # type: ignore[union-attr] # each line has it
-        found[60 * (int(hour) - 10) + int(minute)] += 1
+        arrivals[60 * (int(hour) - 10) + int(minute)] += 1
     expected = [
         sum(pod.arrived(T + 60 * minute, T + 60 * minute + 60) for pod in past[:3])
         for minute in range(MINUTES)
     ]
     # In the minute of the restart what the old process served is lost.
-    found[10] = expected[10]
-    assert found == expected
+    arrivals[10] = expected[10]
+    assert arrivals == expected
     assert "up to 3 pods" in output
     assert "Gap" not in output
 

@@ -102,11 +102,11 @@ async def test_a_connection_by_certificates_does_without_kubernetes_asyncio(
     """
     async with kubernetes_api.running(tmp_path) as site:
         entrance = await site.entrance("person")
-        found = await asyncio.to_thread(loaded, *words, f"--kubeconfig={entrance.kubeconfig}")
+        modules = await asyncio.to_thread(loaded, *words, f"--kubeconfig={entrance.kubeconfig}")
         async with connected(entrance.kubeconfig) as cluster:
             assert await cluster.request("GET", "/version")
-    assert "adapter.kube.client" in found
-    assert not found & {"kubernetes_asyncio", "numpy", "pydantic", "rich", "scipy", "structlog"}
+    assert "adapter.kube.client" in modules
+    assert not modules & {"kubernetes_asyncio", "numpy", "pydantic", "rich", "scipy", "structlog"}
 
 
 @pytest.mark.parametrize("words", [("--version",), ("--help",)])

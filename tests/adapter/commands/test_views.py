@@ -30,13 +30,13 @@ async def installed(folder: Path) -> AsyncIterator[tuple[World, Endpoints]]:
     """An adapter that leads, whose metrics port the API server forwards."""
     async with worlds.running(folder) as world:
         world.load["v"] = 60.0
-        async with world.replica(f"{POD}_abcd1234") as (front, _):
+        async with world.replica(f"{POD}_abcd1234") as (endpoints, _):
             await until(lambda: world.desired() == 2)
-            url = URL(front.metrics_url)
+            url = URL(endpoints.metrics_url)
             assert url.host is not None
             assert url.port is not None
             world.api.forwarded[SYSTEM, POD, 8080] = (url.host, url.port)
-            yield world, front
+            yield world, endpoints
 
 
 def parsed(*words: str) -> argparse.Namespace:
@@ -112,9 +112,9 @@ async def test_ui_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFix
 
 async def test_top_shows_the_fleet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The table has the variant with the numbers of /variants, and the sums below."""
-    async with installed(tmp_path) as (_, front):
+    async with installed(tmp_path) as (_, endpoints):
         capsys.readouterr()
-        words = ("top", "--url", front.metrics_url)
+        words = ("top", "--url", endpoints.metrics_url)
         assert await asyncio.to_thread(cli.main, words) == 0
         lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("20")]
         assert lines[0].split()[:5] == ["NAMESPACE", "NAME", "STATE", "READY", "DESIRED"]

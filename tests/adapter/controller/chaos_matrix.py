@@ -20,7 +20,7 @@ from adapter.clock import Clock
 from adapter.collector import exposition, promql
 from adapter.collector.collector import CollectionSettings, Collector
 from adapter.collector.instant_vector import Sample
-from adapter.collector.model_servers import PodMetrics
+from adapter.collector.model_servers import STARTED, PodMetrics
 from adapter.controller.demand import RateSettings
 from adapter.controller.loop import ControlLoop
 from adapter.controller.settings import LoopSettings
@@ -137,14 +137,69 @@ def _reset(names: tuple[str, ...]) -> Callable[..., Page]:
     return page
 
 
+def _moved(names: tuple[str, ...], change: Callable[[float, float], float]) -> Callable[..., Page]:
+    """Values changed by what they were when the fault began."""
+
+    def page(at: float, since: float) -> Page:
+        before = steady(since)
+        return {
+            name: change(value, before[name]) if name in names else value
+            for name, value in steady(at).items()
+        }
+
+    return page
+
+
+def _twice_started(at: float, _: float) -> Page:
+    """Two processes in turn, with counters that do not fall."""
+    return {**steady(at), "process_start_time_seconds": 9000.0 + 400.0 * (at // SECONDS % 2)}
+
+
+_HUGE: tuple[Callable[[float], float], ...] = (lambda _: math.inf, lambda _: 1e308)
+"""Values beyond what a measurement can be."""
+
+
+def counters_of(what: str) -> tuple[str, ...]:
+    """Series of an input that only grow; none for a gauge."""
+    return tuple(name for name in INPUTS[what] if name.endswith(("_total", "_sum", "_count")))
+
+
+def _of_counters(pods: int) -> Iterator[Case]:
+    """Faults of what only grows."""
+    for what, names in INPUTS.items():
+        counters = counters_of(what)
+        for fault, page in {
+            "half absent": _with(names[:1], lambda _: None),
+            "jump": _moved(counters, lambda value, before: value + 40.0 * max(before, 100.0)),
+            "fall": _moved(counters, lambda value, before: value - 0.3 * before),
+            "runs ahead": _moved(counters, lambda value, before: before + 12.0 * (value - before)),
+        }.items():
+            if counters and (fault != "half absent" or len(names) > 1):
+                yield Case(fault=fault, what=what, pods=pods, page=page)
+    everything = tuple(name for what in INPUTS for name in counters_of(what))
+    jump = _moved(everything, lambda value, before: value + 40.0 * max(before, 100.0))
+    yield Case(fault="jump", what="all counters", pods=pods, page=jump, lasts=True)
+
+
 def cases() -> Iterator[Case]:
     """All faults."""
     for pods in (1, PODS):
+        yield from _of_counters(pods)
+        yield Case(fault="two start times", what="", pods=pods, page=_twice_started)
+        yield Case(
+            fault="every second answer", what="", pods=pods,
+            page=lambda at, _: None if at // SECONDS % 2 else steady(at),
+        )  # fmt: skip
         for what, names in INPUTS.items():
             unit = (UNITS[what],) if what in UNITS else ()
             for fault, page in {
                 "absent": _with(names, lambda _: None),
                 "NaN": _with(names, lambda _: math.nan),
+                **(
+                    {"1e308" if what in UNITS else "Inf": _with(names, _HUGE[what in UNITS])}
+                    if pods == 1
+                    else {}
+                ),
                 "negative": _with(names, lambda value: -value - 1.0),
                 "stale": _stale(names),
                 "reset": _reset(names),
@@ -221,7 +276,16 @@ def _read(page: Page, origin: Origin, endpoint: str, now: float) -> PodMetrics |
         "model_name": model,
     }
     samples = [Sample({**labels, "quantity": "sampled_at"}, now, now)]
-    samples += [Sample({**labels, "__name__": name}, value, now) for name, value in page.items()]
+    samples += [
+        Sample(
+            {**labels, "quantity": "started_at"}
+            if name == STARTED
+            else {**labels, "__name__": name},
+            value,
+            now,
+        )
+        for name, value in page.items()
+    ]
     (pod,) = promql.pods(samples)
     return pod.page
 

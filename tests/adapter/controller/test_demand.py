@@ -70,14 +70,14 @@ def rate(
     settings: RateSettings | None = None,
     startup: float | None = None,
 ) -> tuple[Any, str]:
-    found = sized(
+    variant = sized(
         traffic(short, long),
         gateway=gateway,
         trend=trend,
         settings=settings,
         startup=startup,
     )
-    return pytest.approx(found.rate_rps * 60), "; ".join(found.notes)
+    return pytest.approx(variant.rate_rps * 60), "; ".join(variant.notes)
 
 
 @pytest.mark.parametrize(
@@ -94,16 +94,16 @@ def rate(
 )
 def test_which_window_counts(short: float, long: float, low: float, high: float) -> None:
     """The long one, moved by what exceeds two standard errors; all of it from three on, when it is sure."""
-    found = offered_rpm(short, long)
-    assert low - 1e-6 <= found <= high + 1e-6
+    rpm = offered_rpm(short, long)
+    assert low - 1e-6 <= rpm <= high + 1e-6
 
 
 def test_the_last_quarter_of_a_minute_shows_a_step() -> None:
     """It applies at full size at once, not when the whole minute shows it."""
     shown = replace(traffic(105, 75), recent=((15.0, 4.0), (30.0, 2.5)))
-    found = sized(shown)
-    assert found.rate_rps == pytest.approx(4.0)
-    assert "noise" in found.notes[0]
+    variant = sized(shown)
+    assert variant.rate_rps == pytest.approx(4.0)
+    assert "noise" in variant.notes[0]
 
 
 def test_bursty_arrivals_need_a_larger_change() -> None:
@@ -129,9 +129,9 @@ def test_headroom_is_a_share() -> None:
 def test_the_usual_change_over_a_start_is_spare() -> None:
     """Where a rate goes up and down, the change over a start-up counts instead of a smaller headroom."""
     restless = trend_of([30.0 * (1.0 + 0.14 * math.sin(index / 3.2)) for index in range(300)])
-    found = sized(traffic(1800, 1800), trend=restless, startup=180.0)
-    assert found.rate_rps > 31.5
-    assert "usually changes by" in "; ".join(found.notes)
+    variant = sized(traffic(1800, 1800), trend=restless, startup=180.0)
+    assert variant.rate_rps > 31.5
+    assert "usually changes by" in "; ".join(variant.notes)
     reactive = RateSettings(anticipate=False, headroom=0.0)
     assert sized(traffic(1800, 1800), trend=restless, settings=reactive).rate_rps == 30.0
 
@@ -160,8 +160,8 @@ def rising() -> forecast.State:
 
 def test_a_rise_is_extrapolated_over_the_start_of_a_replica() -> None:
     """120/min rising by 12 a minute: in three minutes, two for the start and one for the interval, 156."""
-    found, note = rate(120, 120, trend=rising(), startup=120.0)
-    assert found == pytest.approx(156, rel=0.08)
+    rpm, note = rate(120, 120, trend=rising(), startup=120.0)
+    assert rpm == pytest.approx(156, rel=0.08)
     assert "rising" in note
     assert "in 180 s" in note
 
@@ -174,8 +174,8 @@ def test_anticipation_can_be_switched_off() -> None:
 
 def test_a_trend_goes_no_further_than_four_minutes() -> None:
     """However long a start takes: a line over more of them does more harm than good."""
-    found, _ = rate(120, 120, trend=rising(), startup=880.0)
-    assert found == pytest.approx(120 + 4 * 12, rel=0.08)
+    rpm, _ = rate(120, 120, trend=rising(), startup=880.0)
+    assert rpm == pytest.approx(120 + 4 * 12, rel=0.08)
 
 
 def test_an_unproven_trend_is_not_used() -> None:

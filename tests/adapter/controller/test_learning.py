@@ -19,7 +19,7 @@ from adapter.controller.state import VariantRecord, VariantState
 from adapter.controller.tuning import Tuned, TuningSettings
 from adapter.planning import fleet, plan
 from adapter.resources.variant import VariantSource
-from analyzer.engine import sizing
+from analyzer.engine import learning, sizing
 from analyzer.engine.columns import Engine
 from analyzer.latency import LatencyParameters
 from analyzer.step_times import EngineLimits, Lengths, StepTimes
@@ -67,14 +67,14 @@ def traffic(rate_rps: float) -> Traffic:
 
 def tuned(source: VariantSource, *, windows: int) -> Tuned:
     """Tuners after that many windows of changing load."""
-    found: Tuned = {}
+    tuners: Tuned = {}
     rng = np.random.default_rng(4)
     for window in range(windows):
         now = 60.0 * window
-        found = tuning.observe(
-            found, source, traffic(rng.uniform(2, 12)), settings=SETTINGS, now=now
+        tuners = tuning.observe(
+            tuners, source, traffic(rng.uniform(2, 12)), settings=SETTINGS, now=now
         )
-    return tuning.retain(found, source, SETTINGS)
+    return tuning.retain(tuners, source, SETTINGS)
 
 
 def sized(source: VariantSource, tuners: Tuned, rate_rps: float) -> SizedVariant:
@@ -97,11 +97,11 @@ def planned(item: SizedVariant) -> plan.Decision:
     assert item.variant is not None
     service = fleet.ServiceClass(name="Premium", priority=1, targets={"m": BARE.targets})
     unit = fleet.Accelerator(name="H100", device_type="H100", unit_cost=400.0)
-    found = plan.plan(
+    fleet_plan = plan.plan(
         fleet.Fleet(accelerators=(unit,), service_classes=(service,), variants=(item.variant,))
     )
-    assert not found.set_aside
-    return found.decisions["ns/v"]
+    assert not fleet_plan.set_aside
+    return fleet_plan.decisions["ns/v"]
 
 
 def test_the_rule_decides_until_the_profile_is_learned() -> None:
@@ -117,6 +117,29 @@ def test_the_rule_decides_until_the_profile_is_learned() -> None:
     right = planned(sized(true, {}, 20.0))
     assert states._profile_source(true, right, {}) == "given"
     assert decision.candidate.replicas == pytest.approx(right.candidate.replicas, abs=1)
+
+
+def test_a_constant_load_is_planned_near_what_was_seen() -> None:
+    """A load that never moved is served by as many replicas as the truth asks for; a note names the limit."""
+    learned: Tuned = {}
+    sources = []
+    for window in range(14):
+        learned = tuning.observe(learned, BARE, traffic(16.0), settings=SETTINGS, now=60.0 * window)
+        sources.append(
+            tuning.profile_source(learned, BARE, "H100") if learned["H100"].tuner.usable else ""
+        )
+    assert sources.index("learned") == learning.LOCAL_WINDOWS - 1
+    assert set(sources) == {"", "learned"}
+    (note,) = tuning.notes(learned, BARE)
+    assert note.startswith("learned from one load only: certain up to ")
+    truth = dataclasses.replace(BARE, profiles=(PROFILE,))
+    right = planned(sized(truth, {}, 16.0)).candidate.replicas
+    assert planned(sized(BARE, learned, 16.0)).candidate.replicas == pytest.approx(right, abs=1)
+    # Much more load is not promised to few replicas.
+    assert (
+        planned(sized(BARE, learned, 64.0)).candidate.replicas
+        >= planned(sized(truth, {}, 64.0)).candidate.replicas
+    )
 
 
 def test_a_learned_profile_ends_at_twice_the_batch_that_was_seen() -> None:
@@ -201,17 +224,17 @@ LLAMA = dataclasses.replace(
 def test_the_catalog_is_used_until_the_profile_is_learned() -> None:
     """The rule decides the first windows, then the confirmed estimate, marked; then what was learned."""
     steady = dataclasses.replace(traffic(6.0), recent=())
-    found: Tuned = {}
+    tuners: Tuned = {}
     sources = []
     for window in range(12):
         now = 60.0 * window
         # The load does not move at first, so nothing is learned of its own.
         seen = steady if window < 6 else traffic(2.0 + window)
-        found = tuning.observe(found, LLAMA, seen, settings=SETTINGS, now=now)
-        usable = bool(tuning.profiles(found, LLAMA))
-        sources.append(tuning.profile_source(found, LLAMA, "H100") if usable else "saturation")
+        tuners = tuning.observe(tuners, LLAMA, seen, settings=SETTINGS, now=now)
+        usable = bool(tuning.profiles(tuners, LLAMA))
+        sources.append(tuning.profile_source(tuners, LLAMA, "H100") if usable else "saturation")
         if usable and sources[-1] == "estimated":
-            (note,) = tuning.notes(found, LLAMA)
+            (note,) = tuning.notes(tuners, LLAMA)
             assert "estimated until they are learned (catalog: " in note
     assert sources[0] == "saturation"
     assert "estimated" in sources
@@ -221,10 +244,10 @@ def test_the_catalog_is_used_until_the_profile_is_learned() -> None:
 
 def test_an_estimate_is_not_bounded_by_the_batch_that_was_seen() -> None:
     """It knows how the step grows with the batch; its KV cache is the catalog's until pods show theirs."""
-    found: Tuned = {}
+    tuners: Tuned = {}
     for window in range(4):
-        found = tuning.observe(found, LLAMA, traffic(6.0), settings=SETTINGS, now=60.0 * window)
-    (profile,) = tuning.profiles(found, LLAMA)
+        tuners = tuning.observe(tuners, LLAMA, traffic(6.0), settings=SETTINGS, now=60.0 * window)
+    (profile,) = tuning.profiles(tuners, LLAMA)
     assert profile.max_batch == 256
     assert profile.limits is not None
     assert profile.limits.kv_tokens
@@ -281,14 +304,14 @@ def test_converted_profiles_are_tuned_by_default() -> None:
 
 def test_a_change_of_load_or_replicas_is_no_observation() -> None:
     """Latencies of a window in which the rate jumped, or replicas came, belong to neither state."""
-    found = tuning.observe({}, BARE, traffic(4.0), settings=SETTINGS, now=0.0)
+    tuners = tuning.observe({}, BARE, traffic(4.0), settings=SETTINGS, now=0.0)
     jumped = dataclasses.replace(traffic(8.0), recent=((15.0, 16.0),))
-    assert tuning.observe(found, BARE, jumped, settings=SETTINGS, now=60.0) == found
+    assert tuning.observe(tuners, BARE, jumped, settings=SETTINGS, now=60.0) == tuners
     more = dataclasses.replace(BARE, endpoints=(*BARE.endpoints, "http://127.0.0.1:3"))
-    found = tuning.observe(found, more, traffic(4.0), settings=SETTINGS, now=70.0)
-    assert found["H100"].tuner.accepted == 1
-    found = tuning.observe(found, more, traffic(4.0), settings=SETTINGS, now=130.0)
-    assert found["H100"].tuner.accepted + found["H100"].tuner.outliers == 2
+    tuners = tuning.observe(tuners, more, traffic(4.0), settings=SETTINGS, now=70.0)
+    assert tuners["H100"].tuner.accepted == 1
+    tuners = tuning.observe(tuners, more, traffic(4.0), settings=SETTINGS, now=130.0)
+    assert tuners["H100"].tuner.accepted + tuners["H100"].tuner.outliers == 2
 
 
 @pytest.mark.parametrize(
@@ -330,10 +353,10 @@ def test_requests_held_back_at_the_gateway_are_a_queue() -> None:
         now=0.0,
     )
     seen = dataclasses.replace(traffic(4.0), running=60.0)
-    found = cycle.size(
+    sized = cycle.size(
         VariantRecord(state=VariantState(source=BARE)), BARE, Observation(traffic=seen)
     )
-    assert found.saturation is not None
-    assert "30 requests wait while 60 run" in found.saturation.reason
-    assert found.saturation.candidate.replicas == 3
-    assert found.saturation.candidate.cost == 1200.0
+    assert sized.saturation is not None
+    assert "30 requests wait while 60 run" in sized.saturation.reason
+    assert sized.saturation.candidate.replicas == 3
+    assert sized.saturation.candidate.cost == 1200.0

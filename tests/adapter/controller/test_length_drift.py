@@ -32,9 +32,9 @@ async def test_lengths_that_were_left_are_said(
     scenario.write_deployment(objects, [], 1)
     measured_at(objects, input_tokens=1, output_tokens=output_tokens)
     with structlog.testing.capture_logs() as logs:
-        async with harness(objects, pod := Endpoint()) as found:
-            await found.cycles(pod, seconds=120, rpm=30)
-            state, now = found.state, found.clock.time()
+        async with harness(objects, pod := Endpoint()) as controller:
+            await controller.cycles(pod, seconds=120, rpm=30)
+            state, now = controller.state, controller.clock.time()
     assert state.desired
     said = f"measured at 1/{output_tokens} tokens"
     (ready,) = [
@@ -52,9 +52,11 @@ async def test_lengths_that_were_left_are_said(
 
 async def test_a_profile_without_lengths_is_shown_so(objects: Path) -> None:
     """Nothing can be converted and nothing compared: the explanation says what is missing."""
-    async with harness(objects, pod := Endpoint()) as found:
-        await found.cycles(pod, seconds=60, rpm=30)
-        text = "\n".join(explain_text.lines(explain.of_state(found.state, now=found.clock.time())))
+    async with harness(objects, pod := Endpoint()) as controller:
+        await controller.cycles(pod, seconds=60, rpm=30)
+        text = "\n".join(
+            explain_text.lines(explain.of_state(controller.state, now=controller.clock.time()))
+        )
     assert "without the lengths that they hold for" in text
 
 
@@ -76,12 +78,14 @@ class Longer(Endpoint):
 async def test_lengths_that_moved_since_the_first_use_are_said(objects: Path) -> None:
     """A profile without lengths is compared with what it was first used at: condition, notes and log."""
     with structlog.testing.capture_logs() as logs:
-        async with harness(objects, pod := Longer()) as found:
-            await found.cycles(pod, seconds=120, rpm=30)
-            assert not [note for note in found.state.notes if "does not say its lengths" in note]
+        async with harness(objects, pod := Longer()) as controller:
+            await controller.cycles(pod, seconds=120, rpm=30)
+            assert not [
+                note for note in controller.state.notes if "does not say its lengths" in note
+            ]
             pod.tokens = 600.0
-            await found.cycles(pod, seconds=240, rpm=30)
-            state, now = found.state, found.clock.time()
+            await controller.cycles(pod, seconds=240, rpm=30)
+            state, now = controller.state, controller.clock.time()
     (note,) = [note for note in state.notes if "does not say its lengths" in note]
     assert "first used at 0/178 tokens, traffic has 0/600" in note
     written = status.of_state(state, {}, now=now)

@@ -113,14 +113,14 @@ class Harness:
 
     @property
     def state(self) -> VariantState:
-        (found,) = self.loop.states.values()
-        return found
+        (only,) = self.loop.states.values()
+        return only
 
     def served(self) -> list[bytes]:
-        found = self.store.answer(
+        answers = self.store.answer(
             scenario.NAMESPACE, "inferno_desired_replicas", None, now=self.clock.time()
         )
-        return [item.encoded for item in found]
+        return [item.encoded for item in answers]
 
 
 @contextlib.asynccontextmanager

@@ -101,9 +101,9 @@ class Pods:
 
     @property
     def desired(self) -> int:
-        found = self.loop.states[KEY].desired
-        assert found is not None
-        return found
+        replicas = self.loop.states[KEY].desired
+        assert replicas is not None
+        return replicas
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from adapter import cli
 from adapter.collector.traffic import Traffic
 from adapter.controller import telemetry, tuning
+from adapter.controller.estimates import stored
 from adapter.controller.tuning import TuningSettings
 from adapter.planning import fleet
 from adapter.resources import folder, variant
@@ -56,14 +57,14 @@ def traffic(rate_rps: float) -> Traffic:
 def tuned(source: variant.VariantSource, *, enabled: bool, windows: int = 30) -> tuning.Tuned:
     """Tuners after that many windows of changing load, each observed three times."""
     settings = TuningSettings(enabled=enabled, window_seconds=60)
-    found: tuning.Tuned = {}
+    tuners: tuning.Tuned = {}
     rng = np.random.default_rng(4)
     for window in range(windows):
         load = traffic(rng.uniform(2, 24))
         for second in (0, 20, 40):  # cycles within a window observe the same requests again
             now = 60.0 * window + second
-            found = tuning.observe(found, source, load, settings=settings, now=now)
-    return found
+            tuners = tuning.observe(tuners, source, load, settings=settings, now=now)
+    return tuners
 
 
 def test_a_wrong_profile_is_corrected() -> None:
@@ -104,6 +105,24 @@ def test_a_rewritten_profile_starts_over() -> None:
     )
     assert tuning.retain(tuners, rewritten, settings) == {}
     assert tuning.profiles({}, rewritten) == rewritten.profiles
+
+
+def test_a_restart_goes_on_from_what_was_stored() -> None:
+    """Corrections of a profile without lengths outlive the leader, unless profile or annotation changed."""
+    settings = TuningSettings(enabled=True, window_seconds=60)
+    before = tuned(SOURCE, enabled=True)
+    written = stored.text(SOURCE.model, tuning.to_store(before), "")
+    source = dataclasses.replace(SOURCE, stored=written)
+    again = tuning.restored({}, source, settings)
+    latency = [tuning.profiles(some, source)[0].latency for some in (before, again)]
+    assert all(isinstance(one, LatencyParameters) for one in latency)
+    assert dataclasses.astuple(latency[1]) == pytest.approx(
+        dataclasses.astuple(latency[0]), rel=1e-3
+    )
+    rewritten = dataclasses.replace(WRONG, latency=LatencyParameters(alpha_ms=14, beta_ms=0.25))
+    other = dataclasses.replace(source, profiles=(rewritten,))
+    assert tuning.restored({}, other, settings) == {}
+    assert tuning.restored({}, dataclasses.replace(source, tune=False), settings) == {}
 
 
 def test_the_confidence_is_exported() -> None:

@@ -44,38 +44,38 @@ class Busy(Endpoint):
         )
 
 
-def labels(found: Harness) -> str:
+def labels(controller: Harness) -> str:
     """The adapter's own metrics page."""
     registry = CollectorRegistry()
-    registry.register(telemetry.VariantCollector(lambda: found.loop.states))
+    registry.register(telemetry.VariantCollector(lambda: controller.loop.states))
     return generate_latest(registry).decode()
 
 
 async def test_it_scales_from_the_first_requests(unprofiled: Path) -> None:
     """Full caches raise the target before any request has finished; the reason is in all places."""
-    async with harness(unprofiled, Busy(kv_usage=0.96), Busy(kv_usage=0.9)) as found:
-        found.clock.at += 10
-        await found.loop.scrape()
-        await found.cycles(seconds=10, rpm=0)
-        state = found.state
+    async with harness(unprofiled, Busy(kv_usage=0.96), Busy(kv_usage=0.9)) as controller:
+        controller.clock.at += 10
+        await controller.loop.scrape()
+        await controller.cycles(seconds=10, rpm=0)
+        state = controller.state
         assert state.desired == 3
         assert (state.outcome, state.metrics) == ("SaturationRule", "MetricsFound")
-        assert found.served()
-        written = status.of_state(state, {}, now=found.clock.time())
+        assert controller.served()
+        written = status.of_state(state, {}, now=controller.clock.time())
         (ready,) = [item for item in written["conditions"] if item["type"] == "OptimizationReady"]
         assert (ready["status"], ready["reason"]) == ("True", "SaturationRule")
         assert "saturation rule (no profile): KV cache 96% full" in ready["message"]
-        assert explain.of_state(state, now=found.clock.time())["profileSource"] == "saturation"
-        assert "variant_adapter_profile_source{" in labels(found)
-        assert 'source="saturation"' in labels(found)
+        assert explain.of_state(state, now=controller.clock.time())["profileSource"] == "saturation"
+        assert "variant_adapter_profile_source{" in labels(controller)
+        assert 'source="saturation"' in labels(controller)
 
 
 async def test_a_given_profile_is_named_so(objects: Path) -> None:
     """Where there is a profile nothing changes but that telemetry says so."""
-    async with harness(objects, Endpoint()) as found:
-        await found.cycles(*(), seconds=20, rpm=0)
-        assert found.state.outcome == "OptimizationSucceeded"
-        assert 'source="given"' in labels(found)
+    async with harness(objects, Endpoint()) as controller:
+        await controller.cycles(*(), seconds=20, rpm=0)
+        assert controller.state.outcome == "OptimizationSucceeded"
+        assert 'source="given"' in labels(controller)
 
 
 async def test_it_goes_down_slowly_and_to_its_bounds(unprofiled: Path) -> None:
@@ -85,26 +85,26 @@ async def test_it_goes_down_slowly_and_to_its_bounds(unprofiled: Path) -> None:
     document["metadata"].setdefault("annotations", {})["llmd.ai/min-replicas"] = "2"
     path.write_text(yaml.safe_dump(document))
     pods = [Busy(kv_usage=0.1) for _ in range(3)]
-    async with harness(unprofiled, *pods) as found:
-        found.clock.at += 10
-        await found.loop.scrape()
-        await found.cycles(seconds=10, rpm=0)
-        assert found.state.desired == 2
+    async with harness(unprofiled, *pods) as controller:
+        controller.clock.at += 10
+        await controller.loop.scrape()
+        await controller.cycles(seconds=10, rpm=0)
+        assert controller.state.desired == 2
         for pod in pods:
             pod.kv_usage = 0.01
-        await found.cycles(seconds=120, rpm=0)
-        assert found.state.desired == 2
+        await controller.cycles(seconds=120, rpm=0)
+        assert controller.state.desired == 2
 
 
 async def test_missing_metrics_hold_its_target(unprofiled: Path) -> None:
     """Without metrics of a pod the rule decides nothing new, as everywhere."""
     pods = [Busy(kv_usage=0.9), Busy(kv_usage=0.9)]
-    async with harness(unprofiled, *pods) as found:
-        await found.cycles(seconds=20, rpm=0)
-        assert found.state.desired == 3
-        found.clock.at += 100
-        await found.loop.reconcile()
-        assert (found.state.desired, found.state.outcome) == (3, "MetricsUnavailable")
+    async with harness(unprofiled, *pods) as controller:
+        await controller.cycles(seconds=20, rpm=0)
+        assert controller.state.desired == 3
+        controller.clock.at += 100
+        await controller.loop.reconcile()
+        assert (controller.state.desired, controller.state.outcome) == (3, "MetricsUnavailable")
 
 
 def test_the_accelerator_must_be_known(unprofiled: Path) -> None:

@@ -33,18 +33,18 @@ async def looked_up(server: Server, **options: object) -> list[tuple[str, str]]:
 async def test_all_models_have_metrics() -> None:
     """One query with the token and the extra headers; no finding but that all is well."""
     server = Server(scraped(POD))
-    found = await looked_up(server, token="secret", headers=(("X-Scope-OrgID", "team"),))
-    assert found == [("ok", "Prometheus URL has the metrics of all models")]
+    findings = await looked_up(server, token="secret", headers=(("X-Scope-OrgID", "team"),))
+    assert findings == [("ok", "Prometheus URL has the metrics of all models")]
     (sent,) = server.headers
     assert (sent["Authorization"], sent["X-Scope-OrgID"]) == ("Bearer secret", "team")
 
 
 async def test_missing_models_labels_and_warnings_are_reported() -> None:
     """Warnings of the response, series without pod, and models without series."""
-    found = await looked_up(Server(scraped(TARGET, warnings=["store is down"])))
-    assert [level for level, _ in found] == ["warning", "warning"]
-    assert "warns: store is down" in found[0][1]
-    assert "series of m have no namespace or pod label" in found[1][1]
+    findings = await looked_up(Server(scraped(TARGET, warnings=["store is down"])))
+    assert [level for level, _ in findings] == ["warning", "warning"]
+    assert "warns: store is down" in findings[0][1]
+    assert "series of m have no namespace or pod label" in findings[1][1]
     missing = await looked_up(Server(scraped({**POD, "model_name": "x"})))
     assert missing == [("error", "Prometheus URL has no vLLM or SGLang metrics of m; it has x")]
 

@@ -77,7 +77,7 @@ def test_fields_that_keep_a_target_from_being_followed(
     """Tolerances matter from 10 replicas on, where Kubernetes has the field; so does minReplicas at zero."""
     findings = hpas.of_fields("HPA n/v", scaler, READING, minor, settings)
     assert [finding.level for finding in findings] == ["warning"] * len(fixes)
-    assert all(found.fix.startswith(fix) for found, fix in zip(findings, fixes, strict=True))
+    assert all(item.fix.startswith(fix) for item, fix in zip(findings, fixes, strict=True))
 
 
 async def examined(
@@ -88,8 +88,8 @@ async def examined(
         admin = await site.entrance("admin", user="")
         admin.answer = lambda _, path: code if path.endswith(forbidden) else None
         async with connected(admin.kubeconfig) as cluster:
-            found = [finding async for finding in doctor.findings(Site(cluster, Names()))]
-        return found, site.api
+            findings = [finding async for finding in doctor.findings(Site(cluster, Names()))]
+        return findings, site.api
 
 
 @pytest.mark.parametrize("code", [403, 500])

@@ -192,7 +192,7 @@ STATES: dict[str, tuple[Change, str]] = {
 """What is wrong, by name: how it is made, and a part of the doctor's sentence."""
 
 
-async def found(world: World, cluster: Cluster, minor: str = "36") -> list[Finding]:
+async def problems(world: World, cluster: Cluster, minor: str = "36") -> list[Finding]:
     """All findings but those that are fine."""
     site = SiteOfVersion(cluster, minor)
     return [item async for item in doctor.findings(site) if item.level != "ok"]
@@ -210,7 +210,7 @@ async def test_each_broken_state_has_its_sentence(tmp_path: Path) -> None:
                 world.api.objects.clear()
                 world.api.objects.update(copy.deepcopy(whole))
                 change(world)
-                items = await found(world, cluster)
+                items = await problems(world, cluster)
                 sentences = [item.what for item in items]
                 assert all(item.fix for item in items)
                 if not any(sentence in item for item in sentences):
@@ -227,7 +227,7 @@ async def test_versions_and_rights_have_theirs(tmp_path: Path) -> None:
         admin = await world.site.entrance("admin", user="")
         async with connected(admin.kubeconfig) as cluster:
             by_minor = {
-                minor: [item.what for item in await found(world, cluster, minor)]
+                minor: [item.what for item in await problems(world, cluster, minor)]
                 for minor in ("31", "34", "36")
             }
     assert any("v1.31.0 is too old" in item for item in by_minor["31"])

@@ -44,10 +44,10 @@ async def test_versions_that_differ_are_told(
             world.api.put("/apis/apps/v1", "deployments", item)
         admin = await world.site.entrance("admin", user="")
         async with connected(admin.kubeconfig) as cluster:
-            found: list[Finding] = [
+            findings: list[Finding] = [
                 item async for item in variants.versions(Site(cluster, Names()))
             ]
-    (finding,) = found
+    (finding,) = findings
     assert finding.level == level
     assert said in finding.what
     assert bool(finding.fix) == (level != "ok")

@@ -39,22 +39,22 @@ def deployment(world: World, name: str = "v") -> ScaledObject:
 
 @contextlib.asynccontextmanager
 async def operator(
-    world: World, front: Endpoints, certificates: Certificates
+    world: World, endpoints: Endpoints, certificates: Certificates
 ) -> AsyncIterator[Operator]:
     """The operator with the replica of the adapter that its connection has reached."""
-    async with certificates.channel(front.keda_address) as stub:
-        found = Operator(stub, deployment(world))
-        pushing = asyncio.create_task(found.push())
+    async with certificates.channel(endpoints.keda_address) as stub:
+        keda = Operator(stub, deployment(world))
+        pushing = asyncio.create_task(keda.push())
         try:
-            yield found
+            yield keda
         finally:
             pushing.cancel()
             await asyncio.gather(pushing, return_exceptions=True)
 
 
-async def polled(found: Operator, wanted: str = "") -> None:
+async def polled(keda: Operator, wanted: str = "") -> None:
     """Poll until that is the outcome."""
-    while await found.poll() != wanted:  # noqa: ASYNC110 - polling is what KEDA does
+    while await keda.poll() != wanted:  # noqa: ASYNC110 - polling is what KEDA does
         await asyncio.sleep(0.05)
 
 
@@ -148,23 +148,23 @@ async def test_zero_after_proven_idleness_and_back_by_a_request(
             made = world.replica(name, loop=QUICK, keda=options, gateways=gateways)
             return (await stack.enter_async_context(made))[0]
 
-        front = await replica("a")
+        endpoints = await replica("a")
         config = worlds.manifests()[2]
         config["data"]["WVA_SCALE_TO_ZERO"] = "true"
         world.api.put(CORE, "configmaps", config)
         await until(lambda: world.desired() == 0)
         if not leads:
-            front = await replica("b")
-        async with operator(world, front, certificates) as keda:
+            endpoints = await replica("b")
+        async with operator(world, endpoints, certificates) as keda:
             await keda.reconcile()
             await polled(keda)
             assert keda.scaled.log == ["to zero"]
-            await until(lambda: front.loop.states["team-a/v"].source.spec_replicas == 0)
+            await until(lambda: endpoints.loop.states["team-a/v"].source.spec_replicas == 0)
             await until(lambda: keda.pushed == [False])
             world.waiting = 3
             await until(lambda: keda.scaled.replicas() == 1)
             assert keda.scaled.log == ["to zero", "pushed from zero"]
-            assert front.loop.leading is leads
+            assert endpoints.loop.leading is leads
             # Polling meanwhile does not send it back.
             assert await keda.poll() == ""
             assert keda.scaled.replicas() == 1

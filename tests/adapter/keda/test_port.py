@@ -49,9 +49,9 @@ async def serving(
             "tenant": {"username": "ann"},
         }
         world.load["v"] = 60.0
-        async with world.replica("a", keda=certificates.options(callers)) as (front, _):
-            await until(lambda: front.loop.live.served("team-a/v") == 2)
-            yield world, front, certificates
+        async with world.replica("a", keda=certificates.options(callers)) as (endpoints, _):
+            await until(lambda: endpoints.loop.live.served("team-a/v") == 2)
+            yield world, endpoints, certificates
 
 
 async def code(call: Any) -> str:
@@ -69,17 +69,17 @@ def asked(**metadata: str) -> messages.GetMetricsRequest:
 
 async def test_only_certificates_of_the_authority(tmp_path: Path) -> None:
     """None and one of another authority end in the handshake; without TLS there is nothing at all."""
-    async with serving(tmp_path) as (_, front, certificates):
+    async with serving(tmp_path) as (_, endpoints, certificates):
         stranger = trustme.CA().issue_cert("keda-operator.keda.svc")
-        async with certificates.channel(front.keda_address) as stub:
+        async with certificates.channel(endpoints.keda_address) as stub:
             (value,) = (await stub.GetMetrics(asked())).metricValues
             assert (value.metricName, value.metricValueFloat) == (METRIC, 2.0)
         for client, mutual in ((None, False), (stranger, True)):
             async with certificates.channel(
-                front.keda_address, client=client, mutual=mutual
+                endpoints.keda_address, client=client, mutual=mutual
             ) as stub:
                 assert await code(stub.GetMetricSpec(reference())) == "UNAVAILABLE"
-        async with aio.insecure_channel(front.keda_address) as channel:
+        async with aio.insecure_channel(endpoints.keda_address) as channel:
             call = channel.unary_unary("/externalscaler.ExternalScaler/GetMetricSpec")
             assert await code(call(b"")) == "UNAVAILABLE"
 
@@ -87,8 +87,8 @@ async def test_only_certificates_of_the_authority(tmp_path: Path) -> None:
 async def test_tokens_and_their_rights(tmp_path: Path) -> None:
     """A token of the cluster whose user may get the variant; specs are for all, as they say nothing."""
     async with (
-        serving(tmp_path, "token") as (world, front, certificates),
-        certificates.channel(front.keda_address, mutual=False) as stub,
+        serving(tmp_path, "token") as (world, endpoints, certificates),
+        certificates.channel(endpoints.keda_address, mutual=False) as stub,
     ):
         assert await code(stub.GetMetrics(asked())) == "UNAUTHENTICATED"
         assert await code(stub.GetMetrics(asked(tokenFromEnv="unknown"))) == "UNAUTHENTICATED"
@@ -108,8 +108,8 @@ async def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Large requests, odd names and too many streams are refused; calls of others are answered meanwhile."""
     monkeypatch.setattr(service, "STREAMS", 2)
     async with (
-        serving(tmp_path) as (_, front, certificates),
-        certificates.channel(front.keda_address) as stub,
+        serving(tmp_path) as (_, endpoints, certificates),
+        certificates.channel(endpoints.keda_address) as stub,
     ):
         large = reference(text="x" * 2 * server.MESSAGE_BYTES)
         assert await code(stub.IsActive(large)) == "RESOURCE_EXHAUSTED"
@@ -128,7 +128,7 @@ async def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         while await code(specs.read()):  # the cancelled stream ends a moment later
             specs = stub.StreamMetricSpec(reference())
         # A server that drains ends the streams, so that KEDA opens them at another one.
-        front.begin_shutdown()
+        endpoints.begin_shutdown()
         assert await streams[0].read() is aio.EOF
         assert await specs.read() is aio.EOF
 
@@ -139,8 +139,8 @@ async def test_one_namespace_leaves_streams_to_others(
     """Who asks about one namespace without end is refused there, and others still get a stream."""
     monkeypatch.setattr(service, "OWN_STREAMS", 2)
     async with (
-        serving(tmp_path) as (_, front, certificates),
-        certificates.channel(front.keda_address) as stub,
+        serving(tmp_path) as (_, endpoints, certificates),
+        certificates.channel(endpoints.keda_address) as stub,
     ):
         other = messages.ScaledObjectRef(name="w", namespace="team-b")
         greedy = [stub.StreamMetricSpec(other) for _ in range(2)]
@@ -155,13 +155,13 @@ async def test_replaced_certificates_are_used(
 ) -> None:
     """New connections see the new certificate; half of a pair changes nothing."""
     monkeypatch.setattr(server, "RELOAD_SECONDS", 0.0)
-    async with serving(tmp_path) as (_, front, certificates):
+    async with serving(tmp_path) as (_, endpoints, certificates):
         (tmp_path / "keda" / "tls.key").write_bytes(b"")
-        async with certificates.channel(front.keda_address) as stub:
+        async with certificates.channel(endpoints.keda_address) as stub:
             assert await code(stub.IsActive(reference())) == ""
         certificates.server = trustme.CA()
         certificates.serve()
-        async with certificates.channel(front.keda_address) as stub:
+        async with certificates.channel(endpoints.keda_address) as stub:
             assert await code(stub.IsActive(reference())) == ""
 
 

@@ -31,10 +31,10 @@ def sample(name: str) -> dict[str, dict[str, Any]]:
     return {item["kind"]: item for item in documents}
 
 
-def trigger(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def trigger(objects: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """The only trigger, whose authentication is that of the sample."""
-    (item,) = found["ScaledObject"]["spec"]["triggers"]
-    authentication = found["ClusterTriggerAuthentication"]
+    (item,) = objects["ScaledObject"]["spec"]["triggers"]
+    authentication = objects["ClusterTriggerAuthentication"]
     assert item["authenticationRef"] == {
         "name": authentication["metadata"]["name"],
         "kind": authentication["kind"],
@@ -44,19 +44,19 @@ def trigger(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def parameters(found: dict[str, dict[str, Any]]) -> set[str]:
+def parameters(objects: dict[str, dict[str, Any]]) -> set[str]:
     return {
         item["parameter"]
-        for item in found["ClusterTriggerAuthentication"]["spec"]["secretTargetRef"]
+        for item in objects["ClusterTriggerAuthentication"]["spec"]["secretTargetRef"]
     }
 
 
 async def test_external_push(tmp_path: Path) -> None:
     """Its metadata, sent whole as KEDA sends it, reaches the variant that it names; the HPA of it bounds."""
-    found = sample("external-push.yaml")
-    made = trigger(found)
+    objects = sample("external-push.yaml")
+    made = trigger(objects)
     assert made["type"] == "external-push"
-    assert parameters(found) == TLS_PARAMETERS
+    assert parameters(objects) == TLS_PARAMETERS
     assert made["metadata"]["scalerAddress"] == f"{SERVER}:9443"
     certificates = Certificates(tmp_path / "keda")
     async with worlds.running(tmp_path) as world:
@@ -65,8 +65,8 @@ async def test_external_push(tmp_path: Path) -> None:
         item = of_keda("vllme-deployment", "s0-variant-adapter-desired-replicas", high=3)
         world.api.put(SCALERS, "horizontalpodautoscalers", item)
         async with (
-            world.replica("a", keda=certificates.options()) as (front, _),
-            certificates.channel(front.keda_address) as stub,
+            world.replica("a", keda=certificates.options()) as (endpoints, _),
+            certificates.channel(endpoints.keda_address) as stub,
         ):
             seen: list[int] = []
             scaled = ScaledObject(replicas=lambda: 1, scale=seen.append)
@@ -80,33 +80,35 @@ async def test_external_push(tmp_path: Path) -> None:
 
 async def test_metrics_api(tmp_path: Path) -> None:
     """Its URL gives the number with the token of its ServiceAccount, and null once nothing is valid."""
-    found = sample("metrics-api.yaml")
-    made = trigger(found)
-    assert (made["type"], parameters(found)) == ("metrics-api", {"token"})
+    objects = sample("metrics-api.yaml")
+    made = trigger(objects)
+    assert (made["type"], parameters(objects)) == ("metrics-api", {"token"})
     url = urlsplit(made["metadata"]["url"])
     assert (url.scheme, url.hostname, url.port) == ("http", SERVER, 8080)
     assert made["metadata"]["targetValue"] == "1"
     path = url.path.replace("llm-d-sim/vllme-deployment", "team-a/v")
     assert path == "/variants/team-a/v"
-    rules = [*kubernetes_api.manifest_rules(), found["ClusterRoleBinding"]]
+    rules = [*kubernetes_api.manifest_rules(), objects["ClusterRoleBinding"]]
     async with worlds.running(tmp_path, rules=rules) as world:
         world.api.identities.tokens["reader"] = {"username": READER}
         world.load["v"] = 60.0
-        async with world.replica("a") as (front, _):
+        async with world.replica("a") as (endpoints, _):
             await until(lambda: world.desired() == 2)
             connector = aiohttp.TCPConnector(local_addr=("127.0.0.2", 0))  # no loopback peer
             async with aiohttp.ClientSession(connector=connector) as session:
 
                 async def value(token: str) -> tuple[int, object]:
                     headers = {"Authorization": f"Bearer {token}"}
-                    async with session.get(front.metrics_url + path, headers=headers) as response:
+                    async with session.get(
+                        endpoints.metrics_url + path, headers=headers
+                    ) as response:
                         document = await response.json()
                         return response.status, document.get(made["metadata"]["valueLocation"])
 
                 assert await value("reader") == (200, 2)
                 assert await value("unknown") == (401, None)
                 world.api.remove(APPS, "deployments", "team-a", "v")
-                await until(lambda: front.loop.live.served("team-a/v") is None)
+                await until(lambda: endpoints.loop.live.served("team-a/v") is None)
                 assert (await value("reader"))[1] is None
 
 

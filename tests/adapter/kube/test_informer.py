@@ -33,7 +33,7 @@ class Api:
     lists: int = 0
     watched_from: list[int] = field(default_factory=list)
     cut: asyncio.Event = field(default_factory=asyncio.Event)
-    news: asyncio.Event = field(default_factory=asyncio.Event)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def put(self, name: str, value: int) -> None:
         self.version += 1
@@ -41,14 +41,14 @@ class Api:
         metadata = {"name": name, "namespace": "ns", "resourceVersion": str(self.version)}
         self.objects[name] = {"metadata": metadata, "value": value}
         self.history.append((self.version, kind, self.objects[name]))
-        self.news.set()
+        self.changed.set()
 
     def delete(self, name: str) -> None:
         self.version += 1
         gone = self.objects.pop(name)
         gone = {**gone, "metadata": {**gone["metadata"], "resourceVersion": str(self.version)}}
         self.history.append((self.version, "DELETED", gone))
-        self.news.set()
+        self.changed.set()
 
     def end_watches(self) -> None:
         """End the watches that are open now; new ones stay open."""
@@ -59,7 +59,7 @@ class Api:
         self.version += 1
         item = {"metadata": {"resourceVersion": str(self.version)}}
         self.history.append((self.version, "BOOKMARK", item))
-        self.news.set()
+        self.changed.set()
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         if self.refuse:
@@ -93,11 +93,11 @@ class Api:
             await send("ERROR", {"code": 410, "message": "too old resource version"})
             return response
         while not cut.is_set():
-            self.news.clear()
+            self.changed.clear()
             for version, kind, item in [entry for entry in self.history if entry[0] > at]:
                 await send(kind, item)
                 at = version
-            waits = [asyncio.ensure_future(event.wait()) for event in (self.news, cut)]
+            waits = [asyncio.ensure_future(event.wait()) for event in (self.changed, cut)]
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             for wait in waits:
                 wait.cancel()
@@ -137,12 +137,12 @@ async def following(folder: Path, api: Api) -> AsyncIterator[Followed]:
     (folder / "kubeconfig").write_text(yaml.safe_dump(config))
     changes: list[int] = []
     async with client.connected(folder / "kubeconfig") as source:
-        found = informer.Informer(
+        pods = informer.Informer(
             source, PATH, changed=lambda: changes.append(1), jitter=lambda: 0.0
         )
-        task = asyncio.create_task(found.run())
+        task = asyncio.create_task(pods.run())
         try:
-            yield Followed(api, found, changes)
+            yield Followed(api, pods, changes)
         finally:
             task.cancel()
             api.end_watches()

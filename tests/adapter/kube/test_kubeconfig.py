@@ -63,13 +63,13 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
     app.router.add_get("/whoami", whoami)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
-    found = Server(tmp_path, "https://none")
+    api = Server(tmp_path, "https://none")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=tmp_path / "ca.crt")
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_cert_chain(tmp_path / "kas.crt", tmp_path / "kas.key")
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-    found.cluster["server"] = f"https://127.0.0.1:{runner.addresses[0][1]}/"
-    yield found
+    api.cluster["server"] = f"https://127.0.0.1:{runner.addresses[0][1]}/"
+    yield api
     await runner.cleanup()
 
 

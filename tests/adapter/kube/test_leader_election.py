@@ -72,9 +72,9 @@ class Link:
     async def read(self) -> tuple[LeaseRecord, str] | None:
         await self._there()
         record = self.cluster.record
-        found = None if record is None else (record, str(self.cluster.version))
+        lease = None if record is None else (record, str(self.cluster.version))
         await self._back()
-        return found
+        return lease
 
     async def create(self, record: LeaseRecord) -> str:
         await self._there()
@@ -91,9 +91,9 @@ class Link:
     async def _write(self, record: LeaseRecord) -> str:
         self.cluster.record = record
         self.cluster.version += 1
-        found = str(self.cluster.version)
+        version = str(self.cluster.version)
         await self._back()
-        return found
+        return version
 
 
 def replica(
@@ -140,6 +140,8 @@ def test_one_leads_and_the_next_follows_at_once() -> None:
         assert cluster.leaders() == ["a", "b"]
         assert cluster.record is not None
         assert cluster.record.holder == "b"
+        # Also after a release: writes are fenced by a number that never repeats.
+        assert cluster.record.transitions == 1
         await ended(second)
 
     virtual_time.run(main())

@@ -82,8 +82,8 @@ async def connected(folder: Path) -> AsyncIterator[tuple[Leases, client.Cluster]
     }  # fmt: skip
     (folder / "kubeconfig").write_text(yaml.safe_dump(config))
     try:
-        async with client.connected(folder / "kubeconfig") as found:
-            yield leases, found
+        async with client.connected(folder / "kubeconfig") as cluster:
+            yield leases, cluster
     finally:
         await runner.cleanup()
 

@@ -13,8 +13,8 @@ def test_groups_keep_the_variants_that_are_there() -> None:
         Group(name=name, model="m", service_class="c", variants=variants, traffic=load)
         for name, variants in (("g", ("a", "b", "c")), ("h", ("d",)))
     ]
-    found = present(groups, {"a", "c", "x"})
-    assert [(group.name, group.variants, group.traffic) for group in found] == [
+    narrowed = present(groups, {"a", "c", "x"})
+    assert [(group.name, group.variants, group.traffic) for group in narrowed] == [
         ("g", ("a", "c"), load)
     ]
     assert present(groups, set("abcd")) == tuple(groups)

@@ -83,24 +83,24 @@ def test_replicas_carry_what_the_real_scheduler_carries(case: dict[str, Any]) ->
         input_tokens=case["mean_input"], output_tokens=case["mean_output"],
         input_cv=case["cv_input"], output_cv=case["cv_output"],
     )  # fmt: skip
-    found = decision(profile, load, fleet.Targets(ttft_ms=case["ttft"], itl_ms=case["itl"]))
+    decided = decision(profile, load, fleet.Targets(ttft_ms=case["ttft"], itl_ms=case["itl"]))
     holds, fails = case["max_rate_rps"]["mean"]
-    rate = found.candidate.max_rate_rpm / 60
+    rate = decided.candidate.max_rate_rpm / 60
     assert rate >= 0.88 * holds
     assert rate <= 1.03 * fails
-    assert found.candidate.replicas == pytest.approx(100.0 / rate, abs=1)
-    assert found.candidate.ttft_ms <= case["ttft"]
-    assert found.candidate.itl_ms <= case["itl"]
+    assert decided.candidate.replicas == pytest.approx(100.0 / rate, abs=1)
+    assert decided.candidate.ttft_ms <= case["ttft"]
+    assert decided.candidate.itl_ms <= case["itl"]
 
 
 def test_the_kv_cache_is_the_reason_where_it_binds() -> None:
     """Long prompts fill the cache; the reason names how many requests of what length it holds."""
     long = dataclasses.replace(LOAD, input_tokens=8000, output_tokens=500, arrival_rate_rps=3.0)
     small = dataclasses.replace(PROFILE, limits=dataclasses.replace(LIMITS, kv_tokens=60_000))
-    found = decision(small, long, fleet.Targets(ttft_ms=60_000.0, itl_ms=500.0)).candidate
-    assert found.binding == "kv"
-    assert found.max_batch < 10
-    assert found.reason.startswith(f"bound by KV cache: {found.max_batch} requests of 8,3")
+    candidate = decision(small, long, fleet.Targets(ttft_ms=60_000.0, itl_ms=500.0)).candidate
+    assert candidate.binding == "kv"
+    assert candidate.max_batch < 10
+    assert candidate.reason.startswith(f"bound by KV cache: {candidate.max_batch} requests of 8,3")
 
 
 def test_cached_prompt_tokens_cost_no_prefill() -> None:
@@ -151,10 +151,10 @@ def test_times_without_their_lengths_hold_as_they_are() -> None:
 
 def test_part_of_the_replicas_is_overloaded_with_finite_numbers() -> None:
     """A replica that does not keep up shows the wait of a full queue, and what it turns away."""
-    found = decision(load=dataclasses.replace(LOAD, arrival_rate_rps=100.0), capacity=2)
-    assert found.served == "partial"
-    assert 1000 < found.candidate.ttft_ms < 1e7
-    turned_away = re.search(r"(\d+)% of requests turned away", found.reason)
+    decided = decision(load=dataclasses.replace(LOAD, arrival_rate_rps=100.0), capacity=2)
+    assert decided.served == "partial"
+    assert 1000 < decided.candidate.ttft_ms < 1e7
+    turned_away = re.search(r"(\d+)% of requests turned away", decided.reason)
     assert turned_away is not None
     assert 40 < int(turned_away[1]) < 70
 

@@ -16,7 +16,7 @@ FILE = Path(__file__).parents[2] / "data/replica/measured.csv"
 def unsaturated(backend: str, model: str, gpu: str, precision: str, tp: int) -> BenchmarkRows:
     """Rows of a group in which requests did not wait for the batch."""
     with FILE.open() as file:
-        found = [
+        chosen = [
             row
             for row in csv.DictReader(file)
             if (row["backend"], row["model"], row["gpu"], row["precision"], row["tp"])
@@ -24,7 +24,7 @@ def unsaturated(backend: str, model: str, gpu: str, precision: str, tp: int) -> 
         ]
     rows = benchmark_rows.rows_of(
         **{
-            name: [float(row[column] or "nan") for row in found]
+            name: [float(row[column] or "nan") for row in chosen]
             for name, column in (
                 ("concurrency", "concurrency"),
                 ("input_tokens", "input_tokens"),

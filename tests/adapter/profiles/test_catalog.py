@@ -74,9 +74,9 @@ def test_estimates_err_as_stated() -> None:
 
 def test_every_entry_is_possible() -> None:
     """Steps take time, prompts take time, the KV cache holds a request, and all is finite."""
-    found = entries()
-    assert len(found) > 700
-    for entry in found:
+    all_entries = entries()
+    assert len(all_entries) > 700
+    for entry in all_entries:
         times = entry.step_times
         values = (
             times.base_ms,
@@ -115,9 +115,9 @@ def test_nobody_runs_70b_on_pcie_cards() -> None:
 )
 def test_names_of_models(name: str, model: str, precision: str) -> None:
     """Organization, case, tuning and release do not matter; the precision does."""
-    found = catalog.find_model(name)
-    assert found is not None
-    assert (found[0].key, found[1]) == (model, precision)
+    named = catalog.find_model(name)
+    assert named is not None
+    assert (named[0].key, named[1]) == (model, precision)
 
 
 @pytest.mark.parametrize(
@@ -224,9 +224,9 @@ def test_gpus_as_people_and_labels_write_them(name: str, gpu: str | None) -> Non
 )  # fmt: skip
 def test_models_as_people_write_them(name: str) -> None:
     """Organization, case, spaces, tags and dashes do not matter."""
-    found = catalog.find_model(name)
-    assert found is not None
-    assert (found[0].key, found[1]) == ("llama-3.1-8b", "bf16")
+    named = catalog.find_model(name)
+    assert named is not None
+    assert (named[0].key, named[1]) == ("llama-3.1-8b", "bf16")
 
 
 def test_packed_numbers_come_back() -> None:

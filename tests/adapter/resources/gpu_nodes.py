@@ -64,16 +64,16 @@ def take(
     )
 
 
-def got(found: inventory.Inventory, *asked: str) -> dict[str, int]:
+def got(gpus: inventory.Inventory, *asked: str) -> dict[str, int]:
     """Capacity of device types, of which there must be no more to say."""
-    capacity, problems = found.capacity(dict.fromkeys(asked, "costs"))
+    capacity, problems = gpus.capacity(dict.fromkeys(asked, "costs"))
     assert problems == ()
     return capacity
 
 
-def refused(found: inventory.Inventory, *asked: str) -> list[str]:
+def refused(gpus: inventory.Inventory, *asked: str) -> list[str]:
     """What is said of device types; what is said of them has no GPUs."""
-    capacity, problems = found.capacity({device: f"data.{device}" for device in asked})
+    capacity, problems = gpus.capacity({device: f"data.{device}" for device in asked})
     for device in asked:
         told = any(problem.startswith(f"data.{device}: device: ") for problem in problems)
         assert told == (capacity[device] == 0)

@@ -87,8 +87,8 @@ def test_a_broken_class_stays_in_force(text: str, said: str) -> None:
     assert problem.startswith(f"ConfigMap s/service-classes-config: {CLASS}: ")
     assert said in problem
     assert HELD in problem
-    found, notes = settings.class_of(spec(named="Premium"))
-    assert found.targets["m"] == fleet.Targets(itl_ms=24, ttft_ms=500)
+    service_class, notes = settings.class_of(spec(named="Premium"))
+    assert service_class.targets["m"] == fleet.Targets(itl_ms=24, ttft_ms=500)
     assert notes == (problem,)
     assert settings.class_of(spec("n", "premium"))[0].targets["n"] == fleet.Targets(itl_ms=80)
     assert {item.name: item.priority for item in settings.service_classes} == {"Premium": 1}
@@ -103,8 +103,8 @@ def test_an_entry_is_an_error_of_its_own() -> None:
     """The other entries of the class change as written, without a word to their variants."""
     text = PREMIUM.replace("slo-tpot: 24", "slo-tpot: fast").replace("80", "70")
     settings, _ = read(good(), premium=text)
-    found, notes = settings.class_of(spec("n"))
-    assert (found.targets["n"].itl_ms, notes) == (70, ())
+    service_class, notes = settings.class_of(spec("n"))
+    assert (service_class.targets["n"].itl_ms, notes) == (70, ())
     assert settings.class_of(spec())[1] != ()
 
 
@@ -126,8 +126,8 @@ def test_what_is_gone_stays_in_force_for_those_who_need_it(
 ) -> None:
     """A deleted ConfigMap, row or entry is no order to stop; unused rows are forgotten."""
     settings, _ = read(good(), premium=text)
-    found, (note,) = settings.class_of(spec(named=named))
-    assert found.targets["m"].itl_ms == 24
+    service_class, (note,) = settings.class_of(spec(named=named))
+    assert service_class.targets["m"].itl_ms == 24
     assert f"{CLASS}: {said}" in note
     planned = {item.name: set(item.targets) for item in settings.service_classes}
     assert planned["Premium"] == {"m"} | ({"o", "n"} if text else set())
@@ -208,8 +208,8 @@ def test_spellings_of_targets(keys: dict[str, Any], targets: fleet.Targets) -> N
 def test_an_unknown_class_is_told() -> None:
     """The class that lists the model serves, and the wrong reference is named with what there is."""
     settings, _ = read()
-    found, (note,) = settings.class_of(spec(named="gold"))
-    assert found.name == "Premium"
+    service_class, (note,) = settings.class_of(spec(named="gold"))
+    assert service_class.name == "Premium"
     assert note.startswith(
         "spec.sloClassRef.name: no service class is called 'gold'; there are Premium"
     )
@@ -253,8 +253,8 @@ def test_what_people_wrote_hides_the_defaults_of_its_keys_alone(*, first: bool) 
     settings, problems = with_defaults(own, first=first)
     assert problems == []
     assert prices(settings) == {"A100": 7.0, "G2": 23.0}
-    found, _ = settings.class_of(spec("m", "premium"))
-    assert found.targets["m"].itl_ms == 24
+    service_class, _ = settings.class_of(spec("m", "premium"))
+    assert service_class.targets["m"].itl_ms == 24
 
 
 @pytest.mark.parametrize("first", [True, False])

@@ -123,11 +123,11 @@ def test_one_product_in_several_sizes() -> None:
         node("d", "8", {PRODUCT: "NVIDIA-Y", label: "81920"}),
         node("e", "16", {PRODUCT: "NVIDIA-Y", label: "81559"}),
     ]
-    found = take(nodes)
-    assert found == take(nodes[::-1])
-    assert found.total == {"NVIDIA-X-40GB": 1, "NVIDIA-X-80GB": 6, "NVIDIA-Y": 24}
-    assert got(found, "nvidia-x-80G", "NVIDIA-X-40GB") == {"nvidia-x-80G": 6, "NVIDIA-X-40GB": 1}
-    (problem,) = refused(found, "NVIDIA-X")
+    gpus = take(nodes)
+    assert gpus == take(nodes[::-1])
+    assert gpus.total == {"NVIDIA-X-40GB": 1, "NVIDIA-X-80GB": 6, "NVIDIA-Y": 24}
+    assert got(gpus, "nvidia-x-80G", "NVIDIA-X-40GB") == {"nvidia-x-80G": 6, "NVIDIA-X-40GB": 1}
+    (problem,) = refused(gpus, "NVIDIA-X")
     assert problem == (
         "data.NVIDIA-X: device: 'NVIDIA-X' may be NVIDIA-X-40GB or NVIDIA-X-80GB;"
         " write the one that is meant"
@@ -146,29 +146,29 @@ def test_a_size_in_the_name_counts_more_than_its_label() -> None:
         node("c", "1", {PRODUCT: A100.removesuffix("-80GB"), label: "81920"}),
         node("d", "2", {PRODUCT: A100.removesuffix("-80GB"), label: "40960"}),
     ]
-    found = take(nodes + more)
-    assert found.total == {A100: 17, A100.replace("80", "40"): 2}
-    assert found == take(more + nodes)
+    gpus = take(nodes + more)
+    assert gpus.total == {A100: 17, A100.replace("80", "40"): 2}
+    assert gpus == take(more + nodes)
 
 
 def test_types_that_differ_in_spelling_only() -> None:
     """The very name is meant; another spelling could be either."""
-    found = take([node("a", "1", "AMD-X"), node("b", "2", "AMD_X")])
-    assert got(found, "AMD-X", "AMD_X") == {"AMD-X": 1, "AMD_X": 2}
-    (problem,) = refused(found, "amd x")
+    gpus = take([node("a", "1", "AMD-X"), node("b", "2", "AMD_X")])
+    assert got(gpus, "AMD-X", "AMD_X") == {"AMD-X": 1, "AMD_X": 2}
+    (problem,) = refused(gpus, "amd x")
     assert "may be AMD-X or AMD_X" in problem
 
 
 def test_each_gpu_is_given_once() -> None:
     """Two spellings of one type would count it twice: the type's own name has it, else the first."""
-    found = take([node()])
+    gpus = take([node()])
     other, third = A100.lower(), A100.replace("-", " ")
-    capacity, (problem,) = found.capacity({third: "x", A100: "y"})
+    capacity, (problem,) = gpus.capacity({third: "x", A100: "y"})
     assert capacity == {A100: 8, third: 0}
     assert problem == (
         f"x: device: {third!r} is the same GPU as {A100!r}, which has all of them; write both alike"
     )
-    assert found.capacity({other: "x", third: "y"})[0] == {third: 8, other: 0}
+    assert gpus.capacity({other: "x", third: "y"})[0] == {third: 8, other: 0}
 
 
 def test_who_asks_is_told_where_to_write() -> None:
@@ -254,8 +254,8 @@ def test_no_more_than_there_is(
 ) -> None:
     """Never negative, never beyond usable nodes and what ours run on closed ones; in whatever order."""
     nodes, holders = cluster
-    found = take(nodes, holders, *ours)
-    capacity, problems = found.capacity(dict.fromkeys(SPELLINGS, "x"))
+    gpus = take(nodes, holders, *ours)
+    capacity, problems = gpus.capacity(dict.fromkeys(SPELLINGS, "x"))
     open_nodes = [item for item in nodes if usable(item)]
     closed = {item["metadata"]["name"] for item in nodes} - {
         item["metadata"]["name"] for item in open_nodes
@@ -269,13 +269,13 @@ def test_no_more_than_there_is(
     )
     assert list(capacity) == SPELLINGS
     assert all(count >= 0 for count in capacity.values())
-    assert all(0 <= found.free[name] <= count for name, count in found.total.items())
-    assert sum(found.total.values()) <= allocatable(open_nodes)
+    assert all(0 <= gpus.free[name] <= count for name, count in gpus.total.items())
+    assert sum(gpus.total.values()) <= allocatable(open_nodes)
     assert sum(capacity.values()) <= allocatable(open_nodes) + kept
     if not kept:
-        assert sum(capacity.values()) <= sum(found.free.values())
+        assert sum(capacity.values()) <= sum(gpus.free.values())
     again = take(data.draw(st.permutations(nodes)), data.draw(st.permutations(holders)), *ours)
-    assert again == found
+    assert again == gpus
     assert again.capacity(dict.fromkeys(SPELLINGS[::-1], "x")) == (capacity, problems)
     without = take(nodes, [], *ours)
-    assert without.free == without.total == found.total
+    assert without.free == without.total == gpus.total

@@ -13,6 +13,9 @@ from tests.adapter.resources.gpu_nodes import GPU, PRODUCT, Object, got, node, p
 
 H100 = "NVIDIA-H100-80GB-HBM3"
 A100 = "NVIDIA-A100-SXM4-80GB"
+GKE, SHARING = "cloud.google.com/gke-accelerator", "cloud.google.com/gke-gpu-sharing"
+SLICED = "cloud.google.com/gke-gpu-partition-size"
+TYPE, FLEX = "node.kubernetes.io/instance-type", "gpu.intel.com/product"
 
 
 @pytest.mark.parametrize(
@@ -32,6 +35,17 @@ A100 = "NVIDIA-A100-SXM4-80GB"
         ({"k8s.amazonaws.com/accelerator": "nvidia-tesla-v100"}, "Tesla-V100-SXM2-16GB"),
         ({"node.kubernetes.io/instance-type": "Standard_NC24ads_A100_v4"}, "NVIDIA-A100-PCIE-80GB"),
         ({"node.kubernetes.io/instance-type": "Standard_ND96isr_H100_v5"}, "H100"),
+        ({"node.kubernetes.io/instance-type": "Standard_NC24s_v3"}, "Tesla-V100-PCIE-16GB"),
+        ({"node.kubernetes.io/instance-type": "Standard_ND96asr_v4"}, "NVIDIA-A100-SXM4-40GB"),
+        ({"node.kubernetes.io/instance-type": "p5.48xlarge"}, H100),
+        ({"node.kubernetes.io/instance-type": "p5en.48xlarge"}, "NVIDIA-H200"),
+        ({"node.kubernetes.io/instance-type": "p4d.24xlarge"}, "NVIDIA-A100-SXM4-40GB"),
+        ({"node.kubernetes.io/instance-type": "p4de.24xlarge"}, A100),
+        ({"node.kubernetes.io/instance-type": "p6-b200.48xlarge"}, "NVIDIA-B200"),
+        ({"node.kubernetes.io/instance-type": "g4dn.12xlarge"}, "Tesla-T4"),
+        ({"node.kubernetes.io/instance-type": "g5.48xlarge"}, "NVIDIA-A10G"),
+        ({"node.kubernetes.io/instance-type": "g6.12xlarge"}, "NVIDIA-L4"),
+        ({"node.kubernetes.io/instance-type": "g6e.12xlarge"}, "NVIDIA-L40S"),
     ],
 )
 def test_products_by_the_labels_of_clouds(labels: dict[str, str], device: str) -> None:
@@ -78,13 +92,38 @@ def test_the_vendors_label_comes_first() -> None:
         ({GPU: "12"}, {PRODUCT: "Tesla-T4-SHARED", f"{GPU}.count": "1", f"{GPU}.replicas": "1",
                        f"{GPU}.sharing-strategy": "time-slicing"}, "Tesla-T4-SHARED", 12),
         ({"volcano.sh/vgpu-number": "20"}, {PRODUCT: "Tesla-V100"}, "Tesla-V100-SHARED", 20),
+        ({"nvidia.com/vgpu": "20"}, {PRODUCT: "Tesla-V100"}, "Tesla-V100-SHARED", 20),
+        ({GPU: "4"}, {GKE: "nvidia-l4", f"{SHARING}-strategy": "time-sharing"}, "NVIDIA-L4-SHARED", 4),
+        ({GPU: "4"}, {PRODUCT: "NVIDIA-L4", f"{SHARING}-strategy": "mps"}, "NVIDIA-L4-SHARED", 4),
+        ({GPU: "7"}, {GKE: "nvidia-h100-80gb", SLICED: "1g.10gb"}, "NVIDIA-H100-80GB-MIG-1g.10gb", 7),
+        ({GPU: "1"}, {TYPE: "Standard_NV12ads_A10_v5"}, "NVIDIA-A10-SHARED", 1),
+        ({GPU: "1"}, {TYPE: "g6f.large"}, "NVIDIA-L4-SHARED", 1),
+        ({"gpu.intel.com/i915": "20"}, {FLEX: "Flex_170", "gpu.intel.com/cards": "card0.card1"},
+         "Flex_170-SHARED", 20),
     ],
 )  # fmt: skip
 def test_shares_are_never_whole_gpus(
     allocatable: dict[str, str], labels: dict[str, str], type_: str, count: int
 ) -> None:
-    """HAMi, Volcano and time-slicing give shares, which are a type of their own, whatever the count says."""
+    """Shares and slices are a type of their own, whatever the count says: HAMi, Volcano, clouds."""
     assert take([node(gpus=allocatable, labels=labels)]).total == {type_: count}
+
+
+@pytest.mark.parametrize(
+    ("resource", "labels", "type_"),
+    [
+        ("habana.ai/gaudi", {"habana.ai/product.name": "Gaudi2"}, "Gaudi2"),
+        ("habana.ai/gaudi", {"habana.ai/gpu.product": "HL-325L"}, "HL-325L"),
+        ("habana.ai/gaudi", {TYPE: "dl1.24xlarge"}, "Gaudi"),
+        ("gpu.intel.com/i915", {FLEX: "Max_1550"}, "Max_1550"),
+        ("gpu.intel.com/xe", {FLEX: "B60"}, "B60"),
+        ("amd.com/gpu", {TYPE: "Standard_ND96isr_MI300X_v5"}, "AMD-MI300X"),
+    ],
+)
+def test_gpus_of_other_vendors(resource: str, labels: dict[str, str], type_: str) -> None:
+    """By their own labels, or the type of the instance; never by another vendor's."""
+    assert take([node(gpus={resource: "8"}, labels=labels)]).total == {type_: 8}
+    assert take([node(gpus={resource: "8"}, labels={GKE: "nvidia-l4"})]).total == {}
 
 
 def test_an_annotation_of_hami_is_enough() -> None:
@@ -117,9 +156,9 @@ def tolerating(*tolerations: Object) -> Object:
 )
 def test_taints_that_the_pods_tolerate(toleration: Object, free: int) -> None:
     """A pool with a taint is the variants' where one of their pods tolerates it, as the scheduler does."""
-    found = take([node(taints=AKS)], [tolerating(toleration)], "v")
-    assert sum(found.free.values()) == free
-    assert [str(item).rpartition(": ")[2] for item in found.left_out] == (
+    gpus = take([node(taints=AKS)], [tolerating(toleration)], "v")
+    assert sum(gpus.free.values()) == free
+    assert [str(item).rpartition(": ")[2] for item in gpus.left_out] == (
         [] if free else ["tainted by sku=gpu"]
     )
     others = take([node(taints=AKS)], [tolerating(toleration)])
@@ -130,10 +169,10 @@ def test_the_taint_that_blocks_is_named() -> None:
     """Of two taints only the one that no pod tolerates; a template counts before there is a pod."""
     both: list[Any] = [*AKS, {"key": "spot", "effect": "NoExecute"}]
     tolerations = taints.of_pod({"tolerations": [{"key": "sku", "operator": "Exists"}]})
-    found = inventory.take([inventory.trimmed(node(taints=both))], [], tolerations=[tolerations])
-    assert [item.why for item in found.left_out] == ["tainted by spot"]
-    found = inventory.take([inventory.trimmed(node(taints=AKS))], [], tolerations=[tolerations])
-    assert sum(found.free.values()) == 8
+    gpus = inventory.take([inventory.trimmed(node(taints=both))], [], tolerations=[tolerations])
+    assert [item.why for item in gpus.left_out] == ["tainted by spot"]
+    gpus = inventory.take([inventory.trimmed(node(taints=AKS))], [], tolerations=[tolerations])
+    assert sum(gpus.free.values()) == 8
 
 
 @pytest.mark.parametrize(
@@ -244,3 +283,27 @@ def test_slices_of_gpus_are_types_of_their_own() -> None:
     del attributes["profile"]
     item["spec"]["devices"] = [{"name": "gpu-0", "basic": {"attributes": attributes}}]
     assert got(allocated([item], []), H100) == {H100: 1}
+
+
+def test_a_gpu_and_its_slices_are_not_had_together() -> None:
+    """Partitionable devices share the counters of their GPU: a slice takes it, and it takes all slices."""
+
+    def device(name: str, gpu: str, profile: str = "") -> Object:
+        attributes = {"productName": {"string": "NVIDIA H100"}}
+        if profile:
+            attributes["profile"] = {"string": profile}
+        counters = [{"counterSet": gpu, "counters": {}}]
+        return {"name": name, "attributes": attributes, "consumesCounters": counters}
+
+    item = resource_slice("gb", "")
+    item["spec"]["devices"] = [
+        device(f"gpu-{gpu}{part}", f"counters-{gpu}", "1g.10gb" if part else "")
+        for gpu in (0, 1)
+        for part in ("", "-mig-0", "-mig-1")
+    ]
+    whole, slices = "NVIDIA-H100", "NVIDIA-H100-MIG-1g.10gb"
+    assert allocated([item], []).free == {whole: 2, slices: 4}
+    both = [claim("gpu-0-mig-0", "other"), claim("gpu-0-mig-1", "other")]
+    assert allocated([item], both).free == {whole: 1, slices: 2}
+    assert allocated([item], [claim("gpu-1", "other")]).free == {whole: 1, slices: 2}
+    assert allocated([item], [claim("gpu-1", "mine")], "mine").free == {whole: 2, slices: 4}

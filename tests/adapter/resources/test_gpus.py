@@ -161,16 +161,16 @@ def test_what_a_node_has(
     allocatable: dict[str, str], labels: dict[str, str], total: dict[str, int]
 ) -> None:
     """By the names that labellers give; slices, partitions and shares are types of their own."""
-    found = take([node(gpus=allocatable, labels=labels)])
-    assert found.total == found.free == total
-    assert found.left_out == ()
+    counted = take([node(gpus=allocatable, labels=labels)])
+    assert counted.total == counted.free == total
+    assert counted.left_out == ()
 
 
 def test_nodes_are_kept_small() -> None:
     """A large cluster is held in memory: of labels and resources only the vendors' stay."""
-    found = inventory.trimmed(node())
-    assert found["metadata"]["labels"] == {PRODUCT: A100}
-    assert found["allocatable"] == {GPU: 8}
+    trimmed = inventory.trimmed(node())
+    assert trimmed["metadata"]["labels"] == {PRODUCT: A100}
+    assert trimmed["allocatable"] == {GPU: 8}
 
 
 def test_nodes_add_up_by_product() -> None:
@@ -220,9 +220,9 @@ def test_nodes_add_up_by_product() -> None:
 )
 def test_gpus_that_are_left_out(bad: Object, told: str) -> None:
     """Of nodes that take no pods, and those that nobody can name: not counted, and said why."""
-    found = take([bad, node("good", "1", "H")])
-    assert {name: count for name, count in found.total.items() if count} == {"H": 1}
-    (sentence,) = map(str, found.left_out)
+    counted = take([bad, node("good", "1", "H")])
+    assert {name: count for name, count in counted.total.items() if count} == {"H": 1}
+    (sentence,) = map(str, counted.left_out)
     assert sentence.startswith("node one: ")
     assert told in sentence
 
@@ -260,9 +260,9 @@ def test_taints_that_keep_no_pod_of_ours_away(harmless: Object) -> None:
 )
 def test_what_others_hold_is_not_free(holder: Object, free: int) -> None:
     """By pods that are bound to the node and have not ended; what ours hold is ours to give."""
-    found = take([node()], [holder], "ours")
-    assert (found.total, found.free) == ({A100: 8}, {A100: free})
-    assert found.capacity({A100: ""})[0] == {A100: free}
+    counted = take([node()], [holder], "ours")
+    assert (counted.total, counted.free) == ({A100: 8}, {A100: free})
+    assert counted.capacity({A100: ""})[0] == {A100: free}
 
 
 def test_whose_a_pod_is_takes_its_namespace_too() -> None:
@@ -281,8 +281,8 @@ def test_slices_are_held_as_slices() -> None:
     """Who holds a slice holds no whole GPU of the node, and the other way round."""
     gpus = {GPU: "4", "nvidia.com/mig-1g.5gb": "7"}
     holders = [pod("a", 1), pod("b", 2, resource="nvidia.com/mig-1g.5gb")]
-    found = take([node(gpus=gpus, labels="P")], holders)
-    assert found.free == {"P": 3, "P-MIG-1g.5gb": 5}
+    counted = take([node(gpus=gpus, labels="P")], holders)
+    assert counted.free == {"P": 3, "P-MIG-1g.5gb": 5}
 
 
 @pytest.mark.parametrize(
@@ -296,16 +296,16 @@ def test_slices_are_held_as_slices() -> None:
 def test_what_ours_hold_on_a_closed_node_stays_ours(closed: Object, kept: int) -> None:
     """A cordon lets pods run: it must not scale them down. On a node that is gone they do not run."""
     holders = [pod("ours", 3), pod("theirs", 2), pod("more", 1, on="two")]
-    found = take([node(**closed), node("two", "2")], holders, "ours")
-    assert (found.total, found.free) == ({A100: 2}, {A100: 1})
-    assert got(found, A100) == {A100: 1 + kept}
+    counted = take([node(**closed), node("two", "2")], holders, "ours")
+    assert (counted.total, counted.free) == ({A100: 2}, {A100: 1})
+    assert got(counted, A100) == {A100: 1 + kept}
 
 
 def test_where_all_nodes_are_closed_ours_stay() -> None:
     """While all nodes are cordoned, what runs may go on; never more than the node has."""
-    found = take([node(gpus="4", unschedulable=True)], [pod("ours", 3), pod("too", 2)], "ours")
-    assert got(found, A100) == {A100: 3}
-    found = take(
+    counted = take([node(gpus="4", unschedulable=True)], [pod("ours", 3), pod("too", 2)], "ours")
+    assert got(counted, A100) == {A100: 3}
+    counted = take(
         [node(gpus="4", unschedulable=True)], [pod("ours", 3), pod("too", 2)], "ours", "too"
     )
-    assert got(found, A100) == {A100: 4}
+    assert got(counted, A100) == {A100: 4}

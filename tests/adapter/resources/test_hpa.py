@@ -34,10 +34,10 @@ def parsed(**more: Any) -> hpa.Scaler:
 
 def test_an_hpa_is_read() -> None:
     """Target, bounds, our reading, and the controller's defaults where it says nothing."""
-    found = parsed(low=2, high=7)
-    assert found.reference == scale.Reference(name="v")
-    assert (found.minimum, found.maximum) == (2, 7)
-    assert found.readings == (
+    scaler = parsed(low=2, high=7)
+    assert scaler.reference == scale.Reference(name="v")
+    assert (scaler.minimum, scaler.maximum) == (2, 7)
+    assert scaler.readings == (
         hpa.Reading(
             metric="inferno_desired_replicas",
             selector=labels.parse("variant_name=v"),
@@ -45,17 +45,17 @@ def test_an_hpa_is_read() -> None:
             target=1.0,
         ),
     )
-    assert (found.up_tolerance, found.down_tolerance) == (0.1, 0.1)
-    assert (found.up_seconds, found.down_seconds) == (0, 300)
-    assert found.reads(served("v"))
-    assert not found.reads(served("w"))
+    assert (scaler.up_tolerance, scaler.down_tolerance) == (0.1, 0.1)
+    assert (scaler.up_seconds, scaler.down_seconds) == (0, 300)
+    assert scaler.reads(served("v"))
+    assert not scaler.reads(served("w"))
 
 
 def test_tolerances_and_windows_are_quantities() -> None:
     """As the API has them: `50m`, `0`, seconds."""
     behavior = {"scaleUp": {"tolerance": "50m"}, "scaleDown": {"stabilizationWindowSeconds": 0}}
-    found = parsed(behavior=behavior)
-    assert (found.up_tolerance, found.down_seconds) == (0.05, 0)
+    scaler = parsed(behavior=behavior)
+    assert (scaler.up_tolerance, scaler.down_seconds) == (0.05, 0)
 
 
 @pytest.mark.parametrize(
@@ -127,8 +127,8 @@ def test_several_hpas_on_one_target() -> None:
     item["spec"]["metrics"] = []
     other = hpa.parse(item)
     target = scale.Reference(name="v")
-    found, why = hpa.of_target([other, ours], target, served("v"))
-    assert found == ours
+    bounding, why = hpa.of_target([other, ours], target, served("v"))
+    assert bounding == ours
     assert why.startswith(
         "HorizontalPodAutoscaler z and HorizontalPodAutoscaler keda-hpa-v (of ScaledObject s) all scale"
     )

@@ -65,8 +65,8 @@ def test_pods_that_are_not_ready_or_end_are_not_scraped() -> None:
     """Neither takes requests, and a pod without an address cannot be asked."""
     ending = pod("b", metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"})
     items = [pod("a"), pod("c", ready=False), ending, pod("d", status={"podIP": ""})]
-    found = pods.ByLabel(pods.trimmed(item) for item in items)
-    serving = found.serving("n", selectors.parse("app=v"))
+    index = pods.ByLabel(pods.trimmed(item) for item in items)
+    serving = index.serving("n", selectors.parse("app=v"))
     assert serving.endpoints == ("http://10.0.0.1:8000/metrics",)
     assert serving.names == ("a",)
 
@@ -86,8 +86,8 @@ def test_the_index_finds_what_a_look_at_each_finds(
     """Pods that match, and only those of the namespace."""
     selector = selectors.parse(",".join(wanted))
     listed = [
-        pods.trimmed(pod(str(number), metadata={"namespace": space, "labels": found}))
-        for number, (space, found) in enumerate(items)
+        pods.trimmed(pod(str(number), metadata={"namespace": space, "labels": own_labels}))
+        for number, (space, own_labels) in enumerate(items)
     ]
     fast = pods.ByLabel(listed).matching("n", selector)
     slow = [
@@ -204,7 +204,7 @@ def test_gated_pods_are_not_starting() -> None:
         "status": {"podIP": "10.0.0.1", "conditions": conditions},
     }
     runs = pods.trimmed(item)
-    found = pods.ByLabel([gated, runs]).serving("n", pods.parsed("app=v"))
-    assert (found.gated, len(found.endpoints), found.startup_seconds) == (1, 1, 120)
+    serving = pods.ByLabel([gated, runs]).serving("n", pods.parsed("app=v"))
+    assert (serving.gated, len(serving.endpoints), serving.startup_seconds) == (1, 1, 120)
     del item["metadata"]["labels"]["kueue.x-k8s.io/queue-name"]
     assert pods.trimmed(item)["startup_seconds"] == 3720

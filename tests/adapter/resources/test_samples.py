@@ -34,10 +34,10 @@ def test_the_sample_fleet_is_planned_without_problems() -> None:
     """`plan -f manifests/samples/fleet.yaml` serves everyone, and the documentation shows its cost."""
     path = SAMPLES / "fleet.yaml"
     snapshot, left_out = fleet_file.parse(fleet_file.read(path), str(path))
-    found = plan.plan(snapshot)
-    assert (left_out, dict(found.set_aside)) == ({}, {})
-    assert {decision.served for decision in found.decisions.values()} == {"full"}
-    assert found.termination == "optimal"
+    fleet_plan = plan.plan(snapshot)
+    assert (left_out, dict(fleet_plan.set_aside)) == ({}, {})
+    assert {decision.served for decision in fleet_plan.decisions.values()} == {"full"}
+    assert fleet_plan.termination == "optimal"
     for page in ("README.md", "docs/optimizer.md"):
         text = (SAMPLES.parents[1] / page).read_text()
-        assert f"{found.total_cost:g} cents/h; served 3 in full" in text
+        assert f"{fleet_plan.total_cost:g} cents/h; served 3 in full" in text

@@ -55,9 +55,9 @@ def read(
     return reader.inputs()
 
 
-def only(found: inputs.Inputs) -> VariantSource:
-    assert found.problems == ()
-    (source,) = found.variants
+def only(read_inputs: inputs.Inputs) -> VariantSource:
+    assert read_inputs.problems == ()
+    (source,) = read_inputs.variants
     return source
 
 
@@ -79,12 +79,14 @@ def test_shapes_of_2025(entry: dict[str, Any]) -> None:
 def test_shape_of_february_2026() -> None:
     """Neither class nor profile nor price: its own cost prices the replicas, and nothing is refused."""
     spec = {"scaleTargetRef": REFERENCE, "modelID": "m", "variantCost": "10.0"}
-    found = read(spec, service_classes_config={"premium": CLASS.replace("model: m", "model: o")})
-    source = only(found)
+    read_inputs = read(
+        spec, service_classes_config={"premium": CLASS.replace("model: m", "model: o")}
+    )
+    source = only(read_inputs)
     assert (source.service_class, source.targets) == (config.NO_CLASS, fleet.Targets())
     assert (source.profiles, source.accelerator, source.device) == ((), "unknown@10", "unknown")
-    assert {item.name: item.unit_cost for item in found.accelerators}["unknown@10"] == 10
-    planned = {item.name: item.targets for item in found.service_classes}
+    assert {item.name: item.unit_cost for item in read_inputs.accelerators}["unknown@10"] == 10
+    planned = {item.name: item.targets for item in read_inputs.service_classes}
     assert planned[config.NO_CLASS] == {"m": fleet.Targets()}
 
 
@@ -117,8 +119,8 @@ def test_bounds_that_contradict_each_other() -> None:
 def test_without_classes_no_target_is_no_statement(data: dict[str, str]) -> None:
     """An object of 2026 is not served without targets where the class that lists it is broken."""
     spec = {"scaleTargetRef": REFERENCE, "modelID": "m", "variantCost": "10.0"}
-    found = read(spec, service_classes_config=data)
-    assert len(found.refused) == (1 if data else 0)
+    read_inputs = read(spec, service_classes_config=data)
+    assert len(read_inputs.refused) == (1 if data else 0)
     old = {"modelID": "m", "variantCost": "10.0"}
     assert "no service class lists" in read(old, service_classes_config=data).refused[0].message
 
@@ -155,9 +157,9 @@ def test_broken_entries_of_2026() -> None:
         "wva_queueing_model_config": {"a": "model_id: m\ntargetITL: fast\n", "b": "a: ["},
         "wva_model_scale_to_zero_config": {**ZERO, "c": "model_id: x\nretention_period: soon\n"},
     }
-    found = read({"scaleTargetRef": REFERENCE, "modelID": "m", "variantCost": "1"}, **maps)
-    assert len(found.variants) == 1
-    wrong, broken, late = found.problems
+    read_inputs = read({"scaleTargetRef": REFERENCE, "modelID": "m", "variantCost": "1"}, **maps)
+    assert len(read_inputs.variants) == 1
+    wrong, broken, late = read_inputs.problems
     place = "ConfigMap s/wva-queueing-model-config: data."
     assert wrong.startswith(f"{place}a: line 2: targetITL: must be a number")
     assert broken.startswith(f"{place}b: not valid YAML")

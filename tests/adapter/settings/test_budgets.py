@@ -12,12 +12,12 @@ from adapter.settings.budgets import BUDGETS, budgets
 
 def test_own_form() -> None:
     """Money and GPUs per installation, namespace and class; -1 is unlimited and 0 denies."""
-    found = budgets(
+    ceilings = budgets(
         "- {scope: cluster, cost: 5000, gpus: 64}\n"
         "- {scope: namespace, namespace: team-a, cost: 1200.5, quotas: {H100: 4, A100: -1, L40S: 0}}\n"
         "- {scope: class, class: Premium, gpus: -1, cost: 10, name: gold}\n"
     )
-    assert found == (
+    assert ceilings == (
         Budget(name="installation", cost=5000.0, devices=64),
         Budget(
             name="namespace team-a", scope="namespace", subject="team-a", cost=1200.5,
@@ -29,13 +29,13 @@ def test_own_form() -> None:
 
 def test_limiters_of_wva() -> None:
     """`quota` limiters of both scopes, with `default` for other namespaces, less those excluded."""
-    found = budgets(
+    ceilings = budgets(
         "limiters:\n"
         "- {type: quota, scope: cluster, quotas: {H100: 16}}\n"
         "- type: quota\n  scope: namespace\n  exclude: [infra]\n"
         "  namespaceQuotas: {team-a: {H100: 4}, default: {H100: 2, A100: 0}}\n"
     )
-    assert found == (
+    assert ceilings == (
         Budget(name="installation", devices_by_type={"H100": 16}),
         Budget(name="namespace infra", scope="namespace", subject="infra"),
         Budget(
@@ -92,7 +92,7 @@ def test_what_is_wrong_is_named(text: str, says: str) -> None:
 
 def test_what_is_shown_can_be_read_again() -> None:
     """For logs and the configuration page."""
-    found = budgets("- {cost: 5, quotas: {H100: 1}}\n- {scope: class, class: P, gpus: 3}")
-    assert budgets(BUDGETS.show(found)) == found
+    ceilings = budgets("- {cost: 5, quotas: {H100: 1}}\n- {scope: class, class: P, gpus: 3}")
+    assert budgets(BUDGETS.show(ceilings)) == ceilings
     assert BUDGETS.show(()) == "none"
     assert budgets("") == ()

@@ -62,10 +62,10 @@ class Browser:
         if session:
             document["sessionId"] = session
         await self._socket.send_json(document)
-        found = await asyncio.wait_for(reply, HANG_SECONDS)
-        if "error" in found:
-            raise AssertionError(f"{method}: {found['error']}")
-        result: dict[str, Any] = found["result"]
+        response = await asyncio.wait_for(reply, HANG_SECONDS)
+        if "error" in response:
+            raise AssertionError(f"{method}: {response['error']}")
+        result: dict[str, Any] = response["result"]
         return result
 
     async def tab(self) -> Tab:
@@ -132,19 +132,19 @@ class Tab:
 
     async def value(self, expression: str) -> Any:
         """Evaluate an expression, promises included."""
-        found = await self.command(
+        response = await self.command(
             "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
         )
-        if "exceptionDetails" in found:
-            raise AssertionError(found["exceptionDetails"])
-        return found["result"].get("value")
+        if "exceptionDetails" in response:
+            raise AssertionError(response["exceptionDetails"])
+        return response["result"].get("value")
 
     async def until(self, expression: str) -> Any:
         """Wait until an expression is true."""
         async with asyncio.timeout(HANG_SECONDS):
-            while not (found := await self.value(expression)):  # noqa: ASYNC110 - the page tells no more
+            while not (value := await self.value(expression)):  # noqa: ASYNC110 - the page tells no more
                 await asyncio.sleep(0.02)
-        return found
+        return value
 
     async def size(self, width: int, height: int = 900) -> None:
         """Set the size of the window in pixels."""
@@ -165,8 +165,8 @@ class Tab:
 
     async def screenshot(self, path: Path) -> None:
         """Write a picture of the whole page."""
-        found = await self.command("Page.captureScreenshot", captureBeyondViewport=True)
-        await asyncio.to_thread(path.write_bytes, base64.b64decode(found["data"]))
+        response = await self.command("Page.captureScreenshot", captureBeyondViewport=True)
+        await asyncio.to_thread(path.write_bytes, base64.b64decode(response["data"]))
 
 
 @contextlib.asynccontextmanager

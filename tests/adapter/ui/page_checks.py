@@ -12,6 +12,7 @@ LAYOUT = """(() => {
   for (let node = walker.nextNode(); node; node = walker.nextNode()) {
     const parent = node.parentElement;
     if (!node.data.trim() || parent.closest(".skip, .unseen, .fleet thead, option, title, script")) continue;
+    if (parent.closest("details:not([open]) > :not(summary)")) continue;
     const range = document.createRange();
     range.selectNodeContents(node);
     for (const box of range.getClientRects()) {

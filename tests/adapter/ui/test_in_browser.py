@@ -27,6 +27,7 @@ pytestmark = [browser.needed, pytest.mark.asyncio(loop_scope="module")]
 
 VARIANTS = 1000
 VARIANT = "team-2/v0016"
+GROUPED = "team-0/v0028"
 ROOT = Path(__file__).resolve().parents[3]
 
 ROWS = """Array.from(document.querySelectorAll("tr[data-key]"), (row) => [row.dataset.key,
@@ -59,27 +60,27 @@ async def endpoints(
     A page that is opened shows the present at any rate.
     """
     monkeypatch.setattr(snapshots, "FRESH_SHARE", 1e9)
-    found, _ = site
-    states, inputs = found.loop.states, found.loop.inputs
-    found._metrics._pages._snapshots._pause = 0.0
-    yield found
-    fleet_states.put(found, states)
-    found.loop._reconciler._inputs = inputs
+    serving, _ = site
+    states, inputs = serving.loop.states, serving.loop.inputs
+    serving._metrics._pages._snapshots._pause = 0.0
+    yield serving
+    fleet_states.put(serving, states)
+    serving.loop._reconciler._inputs = inputs
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def tab(site: tuple[Endpoints, Browser]) -> AsyncIterator[Tab]:
     """A new tab."""
-    found = await site[1].tab()
-    yield found
-    await found.command("Page.close")
+    new_tab = await site[1].tab()
+    yield new_tab
+    await new_tab.command("Page.close")
 
 
 async def documents(url: str) -> dict[str, Any]:
     """The documents of `/variants` by key."""
     async with aiohttp.ClientSession() as session, session.get(f"{url}/variants") as response:
-        found = await response.json()
-    return {f"{item['namespace']}/{item['name']}": item for item in found["variants"]}
+        document = await response.json()
+    return {f"{item['namespace']}/{item['name']}": item for item in document["variants"]}
 
 
 def shown(document: dict[str, Any]) -> list[str]:
@@ -91,23 +92,25 @@ def shown(document: dict[str, Any]) -> list[str]:
         predicted = decision[f"predicted{name.title()}Milliseconds"]
         over = " above the SLO" if measured > target else ""
         shown_ms = [rendering.milliseconds(number) for number in (measured, predicted, target)]
-        found = document["latencies"][name]
+        measures = document["latencies"][name]
         p50, p95, within = (
-            found[part] for part in ("p50Milliseconds", "p95Milliseconds", "withinTarget")
+            measures[part] for part in ("p50Milliseconds", "p95Milliseconds", "withinTarget")
         )
         percentiles = (
             ""
             if p50 is None
-            else f"; p50 {rendering.milliseconds(p50)}, p95 {rendering.milliseconds(p95)},"
-            f" {rendering.percent(within)} within"
+            else f" p50 {rendering.milliseconds(p50)}, p95 {rendering.milliseconds(p95)}"
         )
+        share = "" if within is None else f", {rendering.percent(within)} within"
         latencies.append(
-            f"{shown_ms[0]}{over} predicted {shown_ms[1]}, SLO {shown_ms[2]}{percentiles}"
+            f"{shown_ms[0]}{over} predicted {shown_ms[1]}{percentiles} SLO {shown_ms[2]}{share}"
         )
     starting = max(document["currentReplicas"] - document["readyReplicas"], 0)
     more = f" +{starting} starting" if starting else ""
+    advised = " advised" if document["advisory"] else ""
+    desired = document["advisedReplicas"] if document["advisory"] else document["desiredReplicas"]
     return [
-        f"{document['readyReplicas']}{more} of {document['desiredReplicas']}",
+        f"{document['readyReplicas']} of {desired}{advised}{more}",
         rendering.number(load["arrivalRatePerMinute"]),
         *latencies,
         rendering.number(document["targetCost"]),
@@ -131,7 +134,9 @@ async def test_numbers_are_those_of_variants_and_links_lead_on(
     total = await tab.value(
         "Array.from(document.querySelectorAll('tfoot td'), (cell) => cell.textContent.trim())"
     )
-    desired = sum(item["desiredReplicas"] for item in known.values())
+    desired = sum(
+        item["desiredReplicas"] or item["advisedReplicas"] or 0 for item in known.values()
+    )
     cost = sum(item["targetCost"] for item in known.values())
     assert (total[0], total[2], total[4]) == ("1000", str(desired), rendering.number(cost))
     await tab.open(f"{url}/ui")
@@ -159,13 +164,16 @@ async def test_numbers_are_those_of_variants_and_links_lead_on(
 async def test_layout_and_accessibility(endpoints: Endpoints, tab: Tab) -> None:
     """At 1280 and 400 pixels, light and dark: nothing overlaps, nothing scrolls sideways, all can be read."""
     url = endpoints.metrics_url
-    pages = ("/ui", "/ui?sort=cost&page=3", f"/ui/variants/{VARIANT}", "/ui/what-if")
+    pages = ("/ui", "/ui?sort=cost&page=3", f"/ui/variants/{GROUPED}", "/ui/what-if")
     for width in (1280, 400):
         await tab.size(width)
         for path in pages:
             await tab.open(url + path)
             await tab.until(
                 "!document.querySelector('#analysis') || !!document.querySelector('#analysis svg')"
+            )
+            await tab.value(
+                "document.querySelectorAll('details').forEach((one) => one.open = true)"
             )
             for scheme in ("light", "dark"):
                 await tab.colours(scheme)
@@ -193,7 +201,7 @@ async def test_axe_core_finds_nothing(endpoints: Endpoints, tab: Tab) -> None:
     path = axe()
     assert path is not None
     script = path.read_text()
-    for page in ("/ui?q=v000", f"/ui/variants/{VARIANT}", "/ui/what-if"):
+    for page in ("/ui?q=model-1", f"/ui/variants/{GROUPED}", "/ui/what-if"):
         for width, scheme in ((1280, "light"), (400, "dark")):
             await tab.size(width)
             await tab.colours(scheme)

@@ -11,7 +11,7 @@ from adapter.controller.state import VariantState
 from adapter.diagnostics import explain
 from adapter.planning import plan as planning
 from adapter.resources.inputs import InvalidVariant
-from adapter.ui import rows
+from adapter.ui import groups, rows
 from adapter.ui.pages import fleet as fleet_page
 from adapter.ui.rows import Row
 from tests.fakes import fleet_states
@@ -82,19 +82,62 @@ def test_a_refusal_comes_first() -> None:
     assert (row.state, row.why, row.urgency) == ("invalid", "no target", 0)
 
 
-def test_groups_stay_together_and_the_most_urgent_comes_first(
-    states: dict[str, VariantState],
-) -> None:
-    """By attention: groups by their worst variant, and within a group the worst first."""
+def test_groups_are_those_of_the_control_loop(states: dict[str, VariantState]) -> None:
+    """By attention: a group by its worst variant, once, with its demand; variants without one stand alone."""
     order = rows.ordered(map(row_of, states.values()), "attention")
-    groups = rows.grouped(order, order)
-    assert len({group.key for group in groups}) == len(groups)
-    worst = [min(row.urgency for row in group.rows) for group in groups]
+    bundles = groups.grouped(order, order)
+    assert [row for group in bundles for row in group.rows] == order
+    worst = [row.urgency for group in bundles if group.shared is None for row in group.rows]
     assert worst == sorted(worst)
-    for group in groups:
+    headed = [group for group in bundles if group.shared is not None]
+    formed = {state.group.name: state.group for state in states.values() if state.group is not None}
+    assert {group.shared.name for group in headed if group.shared} == formed.keys() != set()
+    assert len(headed) == len(formed)
+    for group in headed:
+        assert group.shared is not None
+        state = formed[group.shared.name]
+        assert state.decision is not None
         urgencies = [row.urgency for row in group.rows]
         assert urgencies == sorted(urgencies)
+        assert {row.key for row in group.rows} == set(state.members)
+        assert {row.key: row.share for row in group.rows} == pytest.approx(
+            dict(state.decision.shares), abs=1e-3
+        )
+        assert group.shared.demand == pytest.approx(state.demand_rpm)
+        assert group.shared.capacity == pytest.approx(state.decision.capacity_rpm, abs=1e-2)
         assert group.total.desired == sum(row.desired or 0 for row in group.rows)
+        on_spot = [row.share for row in group.rows if row.interruptible]
+        assert group.spot == pytest.approx(sum(share or 0 for share in on_spot))
+
+
+def test_a_group_on_two_pages_has_its_whole_sums_on_both(states: dict[str, VariantState]) -> None:
+    """Of a group that is cut by the end of a page, sums and spot share are those of all its variants."""
+    order = rows.ordered(map(row_of, states.values()), "attention")
+    place = next(n for n, row in enumerate(order) if row.shared is not None)
+    first, second = (
+        groups.grouped(part, order) for part in (order[: place + 1], order[place + 1 :])
+    )
+    assert first[-1].shared == second[0].shared
+    assert first[-1].total == second[0].total
+    assert first[-1].spot == second[0].spot is not None
+    assert (len(first[-1].rows), first[-1].total.variants) == (1, 3)
+
+
+def test_advice_has_its_replicas_and_a_badge(states: dict[str, VariantState]) -> None:
+    """What only advises shows the advised replicas, and is not waiting for them."""
+    row = row_of(states["team-5/v0019"])
+    assert (row.advisory, row.states) == (True, ("advisory",))
+    state = states["team-5/v0019"]
+    row = row_of(replace(state, desired=9, problem="no fresh metrics"))
+    assert (row.desired, row.states) == (9, ("held", "advisory"))
+    assert [row] == rows.selected([row], state="advisory")
+
+
+def test_budget_cuts_are_named(states: dict[str, VariantState]) -> None:
+    """The row of what a budget keeps short has the ceiling, its limit and its use."""
+    assert row_of(states["team-0/v0007"]).cut_by == (
+        "budget team-0: cost: 480 of 500 cents/h used",
+    )
 
 
 @pytest.mark.parametrize("sort", rows.SORTS)
@@ -139,8 +182,8 @@ def test_totals_are_sums(states: dict[str, VariantState]) -> None:
 )  # fmt: skip
 def test_senseless_queries_count_as_not_asked(query: dict[str, str]) -> None:
     """Whatever a query holds, there is a page."""
-    asked = fleet_page.Asked.of(query)
-    assert asked.page >= 1
-    assert asked.sort == "attention"
-    assert len(asked.words) <= 100
-    assert asked.query(page=2)
+    selection = fleet_page.Selection.of(query)
+    assert selection.page >= 1
+    assert selection.sort == "attention"
+    assert len(selection.words) <= 100
+    assert selection.query(page=2)

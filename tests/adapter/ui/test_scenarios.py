@@ -110,9 +110,9 @@ async def test_alternatives_show_what_the_answer_depends_on(known: fleet.Fleet) 
     assert last.plan is not None
     decisions = last.plan.decisions
     key = next(key for key, item in decisions.items() if item.candidate.replicas > 1)
-    found = await shop.analyze(key)
+    analysis = await shop.analyze(key)
     decided = decisions[key].candidate
-    by_label = {item.label: item for item in found.outcomes}
+    by_label = {item.label: item for item in analysis.outcomes}
     now = by_label["as it is"].decision
     assert now is not None
     assert now.candidate.replicas == decided.replicas
@@ -124,10 +124,10 @@ async def test_alternatives_show_what_the_answer_depends_on(known: fleet.Fleet) 
     assert more is not None
     assert more.candidate.cost >= now.candidate.cost
     assert {"TTFT target 640 ms instead of 800", "ITL target 37.5 ms instead of 30"} <= {*by_label}
-    latencies = [itl for _, _, itl in found.curve]
+    latencies = [itl for _, _, itl in analysis.curve]
     assert len(latencies) == scenarios.CURVE_POINTS
     assert latencies == sorted(latencies)
-    assert await shop.analyze(key) is found, "computed once per plan"
+    assert await shop.analyze(key) is analysis, "computed once per plan"
     with pytest.raises(errors.InputError, match="no model of this variant"):
         await shop.analyze("team-0/none")
 
@@ -147,10 +147,10 @@ async def test_plans_for_people_are_limited(known: fleet.Fleet) -> None:
     now[0] = 1.0 / workshop.PER_SECOND
     await shop.compare(Scenario(load=2.0))
 
-    gate = asyncio.Event()
+    released = asyncio.Event()
 
     async def slow(snapshot: fleet.Fleet) -> planning.Plan:
-        await gate.wait()
+        await released.wait()
         return planning.plan(snapshot)
 
     waiting = Workshop(last, planner=slow)
@@ -158,7 +158,7 @@ async def test_plans_for_people_are_limited(known: fleet.Fleet) -> None:
     jobs = [asyncio.create_task(waiting.analyze(key)) for key in keys]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    gate.set()
+    released.set()
     outcomes = await asyncio.gather(*jobs, return_exceptions=True)
     assert [isinstance(item, BusyError) for item in outcomes] == [False] * 4 + [True]
 
@@ -171,7 +171,7 @@ async def test_the_worker_of_the_pages_is_a_process_of_its_own(known: fleet.Flee
     shop = Workshop(last)
     async with shop.running():
         assert shop._process.pid is None
-        found = await shop.compare(Scenario(load=2.0))
+        comparison = await shop.compare(Scenario(load=2.0))
         assert shop._process.pid is not None
-        assert found.after.total_cost >= found.before.total_cost
+        assert comparison.after.total_cost >= comparison.before.total_cost
     assert shop._process.pid is None

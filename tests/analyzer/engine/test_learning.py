@@ -13,11 +13,20 @@ import math
 import numpy as np
 import pytest
 
-from analyzer.engine import learning
+from analyzer.engine import learning, sizing
+from analyzer.engine.columns import Engine
 from analyzer.engine.learning import PARAMETERS, StepObservation
 from analyzer.errors import InvalidParameterError
 from analyzer.step_times import Lengths, StepTimes
-from tests.fakes.replay.scheduled_windows import LARGE, LONG, SHORT, SMALL, capacity, windows
+from tests.fakes.replay.scheduled_windows import (
+    LARGE,
+    LIMITS,
+    LONG,
+    SHORT,
+    SMALL,
+    capacity,
+    windows,
+)
 
 
 @functools.cache
@@ -126,13 +135,45 @@ def steady() -> StepObservation:
 
 
 def test_a_constant_batch_proves_nothing() -> None:
-    """Right predictions of one batch only do not make an unknown model usable."""
+    """Right predictions of one batch only do not prove an unknown model: it is used late, and only near."""
     state, seen = learning.start(), steady()
+    used = []
     for _ in range(20):
         state = learning.update(state, seen).state
-    assert state.itl_spread < 0.01
-    assert not state.usable
+        used.append(state.usable)
+    assert used.index(True) == learning.LOCAL_WINDOWS - 1
+    assert all(used[learning.LOCAL_WINDOWS - 1 :])
+    assert state.local
+    assert not state.proven
+    assert seen.batch < state.most_requests <= 2.0 * seen.batch
     assert 0 < state.confidence < 1
+    # Two other loads prove it, and it is good for more.
+    for share in (0.6, 0.7, 0.6, 0.7, 0.6):
+        lighter = dataclasses.replace(seen, rate_rps=share * seen.rate_rps)
+        state = learning.update(state, lighter).state
+    assert state.proven
+    assert not state.local
+    assert state.most_requests > 1.9 * seen.batch
+
+
+@pytest.mark.parametrize(("true", "lengths"), CASES)
+def test_a_constant_load_teaches_the_capacity_near_it(true: StepTimes, lengths: Lengths) -> None:
+    """Of one load alone: ITL at and 20 % above it within 12 %, never more capacity than there is."""
+    state = learned(learning.start(), true, lengths, swing=0.0)
+    assert state.usable
+    rate = 0.5 * capacity(true, lengths, 2.5 * true.base_ms)
+    for near in (1.0, 1.2):
+        guessed, real = (
+            sizing.analyze_engine(
+                Engine(step_times=steps, limits=LIMITS, lengths=lengths), near * rate
+            ).itl_ms
+            for steps in (state.latency, true)
+        )
+        assert guessed == pytest.approx(real, rel=0.12)
+    limits = dataclasses.replace(LIMITS, max_num_seqs=math.ceil(state.most_requests))
+    engine = Engine(step_times=state.latency, limits=limits, lengths=lengths)
+    held = sizing.size_engine(engine, ttft_ms=2000.0, itl_ms=2.5 * true.base_ms).rate_rps
+    assert rate < held < 2.0 * rate
 
 
 def test_what_is_far_from_the_estimate_is_refused_until_it_stays() -> None:
@@ -165,19 +206,19 @@ def test_what_is_far_from_the_estimate_is_refused_until_it_stays() -> None:
 def test_what_is_no_measurement_changes_nothing(change: dict[str, float]) -> None:
     """Nothing arrived, one token each, or no number: the state stays as it was."""
     state = learning.start()
-    found = learning.update(state, dataclasses.replace(steady(), **change))  # type: ignore[arg-type] # fields by name
-    assert (found.outcome, found.state) == ("uninformative", state)
+    updated = learning.update(state, dataclasses.replace(steady(), **change))  # type: ignore[arg-type] # fields by name
+    assert (updated.outcome, updated.state) == ("uninformative", state)
 
 
 def test_ttft_may_be_missing() -> None:
     """Where requests wait for a place only the ITL counts, and a 0 in a profile stays 0."""
     profile = dataclasses.replace(SMALL, per_context_token_ms=0.0, per_sqrt_request_ms=0.2)
     seen = dataclasses.replace(steady(), ttft_ms=None)
-    found = learning.update(learning.start(profile), seen)
-    assert found.outcome == "accepted"
-    assert found.state.latency.per_context_token_ms == 0
-    assert found.state.latency.per_sqrt_request_ms > 0
-    assert found.state.ttft_error == 0
+    updated = learning.update(learning.start(profile), seen)
+    assert updated.outcome == "accepted"
+    assert updated.state.latency.per_context_token_ms == 0
+    assert updated.state.latency.per_sqrt_request_ms > 0
+    assert updated.state.ttft_error == 0
 
 
 def test_an_error_that_is_none_is_refused() -> None:

@@ -69,10 +69,10 @@ def test_largest_rate_of_recorded_replicas(
 ) -> None:
     """The largest rate is within its tolerance of what a real scheduler held."""
     holds, fails = case["max_rate_rps"][name]
-    found = size_engine(
+    capacity = size_engine(
         recorded(case), ttft_ms=case["ttft"], itl_ms=case["itl"], percentile=percentile
     )
-    assert (1 + low) * holds <= found.rate_rps <= (1 + high) * fails
+    assert (1 + low) * holds <= capacity.rate_rps <= (1 + high) * fails
 
 
 @pytest.mark.parametrize("case", TAILS, ids=lambda case: case["name"])
@@ -80,10 +80,10 @@ def test_largest_rate_of_drawn_replicas(case: dict[str, Any]) -> None:
     """Means and p95 are within their goals of what drawn replicas held in an exact simulation."""
     for name, percentile, low, high in (("mean", None, -0.12, 0.03), ("p95", 0.95, -0.15, 0.05)):
         holds, fails = case["max_rate_rps"][name]
-        found = size_engine(
+        capacity = size_engine(
             recorded(case), ttft_ms=case["ttft"], itl_ms=case["itl"], percentile=percentile
         )
-        assert (1 + low) * holds <= found.rate_rps <= (1 + high) * fails, name
+        assert (1 + low) * holds <= capacity.rate_rps <= (1 + high) * fails, name
 
 
 @pytest.mark.parametrize("case", TAILS, ids=lambda case: case["name"])
@@ -93,8 +93,10 @@ def test_p99_is_delivered_as_it_is_asked_for(case: dict[str, Any]) -> None:
     3 % of the rates is what 10,000 requests at each leave uncertain.
     """
     most, least = case["max_rate_rps"]["p99"]
-    found = size_engine(recorded(case), ttft_ms=case["ttft"], itl_ms=case["itl"], percentile=0.99)
-    assert 0.97 * most <= found.rate_rps <= 1.03 * least
+    capacity = size_engine(
+        recorded(case), ttft_ms=case["ttft"], itl_ms=case["itl"], percentile=0.99
+    )
+    assert 0.97 * most <= capacity.rate_rps <= 1.03 * least
 
 
 @pytest.mark.parametrize("case", DRIFT, ids=lambda case: case["name"])
@@ -102,10 +104,10 @@ def test_p99_is_delivered_as_it_is_asked_for(case: dict[str, Any]) -> None:
 def test_lengths_drift(case: dict[str, Any], name: str, percentile: float | None) -> None:
     """The same step times hold for other lengths: capacity stays within 15 %."""
     holds, fails = case["max_rate_rps"][name]
-    found = size_engine(
+    capacity = size_engine(
         recorded(case), ttft_ms=case["ttft"], itl_ms=case["itl"], percentile=percentile
     )
-    assert 0.85 * holds <= found.rate_rps <= 1.15 * fails
+    assert 0.85 * holds <= capacity.rate_rps <= 1.15 * fails
 
 
 def test_step_of_an_idle_replica_is_exact() -> None:
@@ -129,10 +131,10 @@ def test_little_and_work_conservation() -> None:
 @pytest.mark.parametrize("percentile", [None, 0.95, 0.99])
 def test_capacity_inverts_performance(percentile: float | None) -> None:
     """At the largest rate without headroom the binding latency is its target."""
-    found = size_engine(engine(), itl_ms=20, percentile=percentile, headroom=0)
-    at = analyze_engine(engine(), found.rate_rps)
+    capacity = size_engine(engine(), itl_ms=20, percentile=percentile, headroom=0)
+    at = analyze_engine(engine(), capacity.rate_rps)
     value = {None: at.itl_ms, 0.95: at.itl_p95_ms, 0.99: at.itl_p99_ms}[percentile]
-    assert found.binding == "itl"
+    assert capacity.binding == "itl"
     assert value == pytest.approx(20, rel=0.01)
 
 
@@ -162,10 +164,10 @@ def test_rows_do_not_influence_each_other() -> None:
 def test_kv_cache_bounds_the_batch() -> None:
     """A small KV cache is what binds, and its batch is a share of tokens over what a request holds."""
     small = engine(seqs=256, budget=8192, kv_tokens=40_000, lengths=(4000.0, 200.0, 0.0, 0.0))
-    found = size_engine(small, ttft_ms=60_000)
-    assert found.binding == "kv"
-    assert found.kv_bound_batch == pytest.approx(0.93 * 40_000 / (4000 + 100 + 8))
-    assert found.max_batch == 9
+    capacity = size_engine(small, ttft_ms=60_000)
+    assert capacity.binding == "kv"
+    assert capacity.kv_bound_batch == pytest.approx(0.93 * 40_000 / (4000 + 100 + 8))
+    assert capacity.max_batch == 9
 
 
 def test_prefix_cache_saves_prefill_but_not_kv() -> None:
@@ -185,10 +187,10 @@ def test_prefix_cache_saves_prefill_but_not_kv() -> None:
 
 def test_unreachable_target() -> None:
     """A target below what an idle replica gives has no rate, is named, and the best is told."""
-    found = size_engine(engine(), itl_ms=5)
-    assert np.isnan(found.rate_rps)
-    assert found.binding == "itl"
-    assert found.best_ms > 7.0
+    capacity = size_engine(engine(), itl_ms=5)
+    assert np.isnan(capacity.rate_rps)
+    assert capacity.binding == "itl"
+    assert capacity.best_ms > 7.0
 
 
 def test_what_binds_without_targets() -> None:

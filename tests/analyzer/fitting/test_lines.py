@@ -23,27 +23,27 @@ def rows(count: int = 40, noise: float = 0.02, seed: int = 3) -> dict[str, Any]:
     return {"batch": batch, "input_tokens": prompt, "itl_ms": itl, "ttft_ms": ttft}
 
 
-def values(found: lines.Fit) -> list[float]:
-    assert found.prefill is not None
-    return [found.decode.base, found.decode.slope, found.prefill.base, found.prefill.slope]
+def values(fit: lines.Fit) -> list[float]:
+    assert fit.prefill is not None
+    return [fit.decode.base, fit.decode.slope, fit.prefill.base, fit.prefill.slope]
 
 
 def test_exact_rows_give_the_exact_parameters() -> None:
     """Without noise all four come back to eight digits, with errors that vanish."""
-    found = lines.fit(**rows(noise=0.0))
-    assert values(found) == pytest.approx([ALPHA, BETA, GAMMA, DELTA], rel=1e-8)
-    assert found.quality == "good"
-    assert found.decode.base_error < 1e-6
-    assert found.decode.r_squared == pytest.approx(1.0)
+    fit = lines.fit(**rows(noise=0.0))
+    assert values(fit) == pytest.approx([ALPHA, BETA, GAMMA, DELTA], rel=1e-8)
+    assert fit.quality == "good"
+    assert fit.decode.base_error < 1e-6
+    assert fit.decode.r_squared == pytest.approx(1.0)
 
 
 def test_standard_errors_are_honest() -> None:
     """Over many samples the truth is off by as much as the standard errors say."""
     scores = []
     for seed in range(150):
-        found = lines.fit(**rows(noise=0.05, seed=seed))
-        assert found.prefill is not None
-        decode, prefill = found.decode, found.prefill
+        fit = lines.fit(**rows(noise=0.05, seed=seed))
+        assert fit.prefill is not None
+        decode, prefill = fit.decode, fit.prefill
         scores.append(
             [
                 (decode.base - ALPHA) / decode.base_error,
@@ -61,9 +61,9 @@ def test_outliers_are_named_and_do_not_bend_the_line() -> None:
     data = rows(noise=0.02)
     wild = [3, 11, 17, 30]
     data["itl_ms"][wild] *= 10
-    found = lines.fit(**data)
-    assert set(wild) <= set(found.decode.outliers)
-    assert values(found)[:2] == pytest.approx([ALPHA, BETA], rel=0.05)
+    fit = lines.fit(**data)
+    assert set(wild) <= set(fit.decode.outliers)
+    assert values(fit)[:2] == pytest.approx([ALPHA, BETA], rel=0.05)
 
 
 def test_noise_is_judged() -> None:
@@ -74,11 +74,11 @@ def test_noise_is_judged() -> None:
 
 def test_negative_lines_stop_at_zero() -> None:
     """Rows that get faster with the batch give beta 0, and the fit says that it is at its bound."""
-    found = lines.fit(
+    fit = lines.fit(
         batch=[1, 8, 32, 64], input_tokens=math.nan, ttft_ms=math.nan, itl_ms=[20, 19, 18, 17]
     )
-    assert (found.decode.slope, found.prefill) == (0.0, None)
-    assert "beta is at its bound 0" in found.decode.doubts
+    assert (fit.decode.slope, fit.prefill) == (0.0, None)
+    assert "beta is at its bound 0" in fit.decode.doubts
 
 
 def test_queueing_rows_do_not_teach_the_prefill() -> None:
@@ -87,15 +87,15 @@ def test_queueing_rows_do_not_teach_the_prefill() -> None:
     full = data["batch"] > 32
     data["itl_ms"][full] = ALPHA + BETA * 32
     data["ttft_ms"][full] += 5000
-    found = lines.fit(**data, max_batch=32)
-    assert values(found) == pytest.approx([ALPHA, BETA, GAMMA, DELTA], rel=1e-7)
+    fit = lines.fit(**data, max_batch=32)
+    assert values(fit) == pytest.approx([ALPHA, BETA, GAMMA, DELTA], rel=1e-7)
 
 
 def test_two_rows_determine_but_do_not_tell_errors() -> None:
     """Two rows fit exactly, with a doubt instead of an error."""
-    found = lines.fit(batch=[1, 10], input_tokens=math.nan, ttft_ms=math.nan, itl_ms=[10, 19])
-    assert (found.decode.base, found.decode.slope) == pytest.approx((9, 1))
-    assert "errors are unknown" in found.decode.doubts[0]
+    fit = lines.fit(batch=[1, 10], input_tokens=math.nan, ttft_ms=math.nan, itl_ms=[10, 19])
+    assert (fit.decode.base, fit.decode.slope) == pytest.approx((9, 1))
+    assert "errors are unknown" in fit.decode.doubts[0]
 
 
 def test_rows_that_tell_nothing_are_refused() -> None:

@@ -57,10 +57,10 @@ def test_the_other_half_of_the_rows_is_predicted(
     groups: dict[str, BenchmarkRows], name: str, split: str
 ) -> None:
     """ITL within 5 % (8 % for mixtures of experts) and TTFT of unsaturated rows within 20 %."""
-    found = replica_fit.outcome(name, groups[name], split)
-    assert found.verdict == "ok"
-    assert found.itl <= found.goal
-    assert found.ttft <= 0.2
+    outcome = replica_fit.outcome(name, groups[name], split)
+    assert outcome.verdict == "ok"
+    assert outcome.itl <= outcome.goal
+    assert outcome.ttft <= 0.2
 
 
 def test_saturated_rows_tell_the_size_of_the_kv_cache(groups: dict[str, BenchmarkRows]) -> None:

@@ -144,9 +144,9 @@ def test_rows_beyond_the_kv_cache_are_left_out_and_tell_its_size() -> None:
     """Waiting rows are found without being told, and Little's law gives back the tokens that fit."""
     fit = step_fit.fit_steps(rows(kv_tokens=150_000))
     full = {place for place, (i, o, n) in enumerate(GRID) if n * (i + o / 2) > 1.3 * 150_000}
-    found = {row.row for row in fit.saturated}
-    assert full <= found
-    assert all(GRID[row][2] * (GRID[row][0] + GRID[row][1] / 2) > 150_000 for row in found)
+    saturated = {row.row for row in fit.saturated}
+    assert full <= saturated
+    assert all(GRID[row][2] * (GRID[row][0] + GRID[row][1] / 2) > 150_000 for row in saturated)
     assert fit.bounds.kv_tokens == pytest.approx(150_000, rel=0.1)
     assert fit.bounds.certain
     assert values(fit) == pytest.approx([BASE, REQUEST, PREFILL, CONTEXT, 0.0], rel=1e-3)
@@ -225,12 +225,12 @@ def test_the_capacity_stands_beside_the_best_measured() -> None:
     """Saturated rows measure the throughput that the fit implies for the batch that they held."""
     data = rows(kv_tokens=150_000)
     fit = step_fit.fit_steps(data)
-    found = step_advice.capacities(data, fit, data.throughput_rps)
-    assert [(c.input_tokens, c.output_tokens) for c in found] == [
+    capacities = step_advice.capacities(data, fit, data.throughput_rps)
+    assert [(c.input_tokens, c.output_tokens) for c in capacities] == [
         (1024, 128), (1024, 1024), (4096, 512),
     ]  # fmt: skip
-    assert found[2].implied_rps == pytest.approx(found[2].measured_rps, rel=0.1)
-    assert found[2].requests == pytest.approx(150_000 / 4352, rel=0.1)
+    assert capacities[2].implied_rps == pytest.approx(capacities[2].measured_rps, rel=0.1)
+    assert capacities[2].requests == pytest.approx(150_000 / 4352, rel=0.1)
 
 
 def test_rows_of_equal_load_that_differ_are_a_limit_of_any_fit() -> None:

@@ -115,8 +115,8 @@ def test_engines_refuse_the_past(make: EngineFactory) -> None:
 
 def test_factory_by_name() -> None:
     """`module:factory` is imported."""
-    found: object = load_factory("math:floor")
-    assert found is math.floor
+    factory: object = load_factory("math:floor")
+    assert factory is math.floor
 
 
 @pytest.mark.parametrize(

@@ -208,12 +208,18 @@ def test_flags_describe_the_engine() -> None:
     flags = [
         *("--engine", "vllm", "--step-base-ms", "5", "--step-per-request-ms", "0.1"),
         *("--step-per-prefill-token-ms", "0.2", "--step-per-context-token-ms", "0.3"),
+        *("--step-per-sqrt-request-ms", "0.4", "--step-per-prompt-ms", "0.5"),
         *("--max-num-seqs", "2", "--max-num-batched-tokens", "8", "--kv-blocks", "3"),
         *("--max-num-queued-reqs", "9", "--max-num-queued-tokens", "99"),
     ]
     assert vllm_options.profile_of(parser.parse_args(flags)) == SchedulerProfile(
         times=StepTimes(
-            base_ms=5, per_request_ms=0.1, per_prefill_token_ms=0.2, per_context_token_ms=0.3
+            base_ms=5,
+            per_request_ms=0.1,
+            per_prefill_token_ms=0.2,
+            per_context_token_ms=0.3,
+            per_sqrt_request_ms=0.4,
+            per_prompt_ms=0.5,
         ),
         limits=SchedulerLimits(max_num_seqs=2, max_num_batched_tokens=8, kv_blocks=3),
         max_num_queued_reqs=9,

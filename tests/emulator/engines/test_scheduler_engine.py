@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ TEN_MS = StepTimes(base_ms=10)
 TIMES = StepTimes(
     base_ms=7, per_request_ms=0.05, per_prefill_token_ms=0.04, per_context_token_ms=4e-5
 )
+ALL_TIMES = replace(TIMES, per_sqrt_request_ms=1.5, per_prompt_ms=3.0)
 Lengths = tuple[int, int]
 
 
@@ -60,7 +62,7 @@ class Scenario:
             watermark=draw(st.sampled_from([0.0, 0.1])),
             reserve_full_input=draw(st.booleans()),
         )
-        self.times = draw(st.sampled_from([TEN_MS, TIMES]))
+        self.times = draw(st.sampled_from([TEN_MS, TIMES, ALL_TIMES]))
         most = self.limits.kv_blocks * BLOCK_TOKENS // 2
         length = st.integers(1, min(most, 90))
         self.lengths: list[Lengths] = draw(
@@ -102,8 +104,8 @@ def test_repeats_recorded_runs(path: Path) -> None:
     else:
         completions = serve_open_loop(engine, arrival_ms=expected["arrival_ms"], **tokens)
     for name in ("arrival_ms", "first_token_ms", "last_token_ms", "longest_gap_ms"):
-        found = [getattr(completion, name) for completion in completions]
-        assert found == pytest.approx(expected[name], rel=0, abs=0.01), name
+        times = [getattr(completion, name) for completion in completions]
+        assert times == pytest.approx(expected[name], rel=0, abs=0.01), name
     assert [completion.preemptions for completion in completions] == expected["preemptions"]
     assert engine.steps == expected["steps"]
     assert engine.now_ms == pytest.approx(expected["end_ms"], rel=0, abs=0.01)
@@ -124,6 +126,16 @@ def test_step_times_by_hand() -> None:
     decode_ms = [7 + 0.05 + context * 4e-5 for context in (101, 102)]
     assert first.last_token_ms == pytest.approx(prompt_ms + sum(decode_ms))
     assert first.longest_gap_ms == pytest.approx(decode_ms[1])
+
+
+def test_a_prompt_begins_once_and_requests_bend() -> None:
+    """Each admission costs perPrompt in its step, later chunks do not; n requests cost a root of n."""
+    times = StepTimes(base_ms=10, per_sqrt_request_ms=2, per_prompt_ms=5)
+    one, two = served([(100, 3), (10, 1)], limits(budget=64), times=times)
+    first_chunk, both = 10 + 2 + 5, 10 + 2 * math.sqrt(2) + 5
+    assert one.first_token_ms == pytest.approx(first_chunk + both)
+    assert two.first_token_ms == one.first_token_ms
+    assert one.last_token_ms == pytest.approx(first_chunk + both + 2 * (10 + 2))
 
 
 def test_prompt_is_computed_in_chunks() -> None:

@@ -53,7 +53,7 @@ def test_same_bits_for_a_seed() -> None:
 
 def test_same_bits_in_every_process(tmp_path: Path) -> None:
     """What is printed does not depend on the process: neither on its hashes nor on what it did before."""
-    found = [
+    outputs = [
         subprocess.run(
             [sys.executable, "-m", "adapter", "replay", "--json", "--quiet",
              "--scenario", str(REPLAYS / "scenario.yaml"), "--trace", str(PUBLIC[0]),
@@ -62,8 +62,8 @@ def test_same_bits_in_every_process(tmp_path: Path) -> None:
         ).stdout
         for seed in ("1", "2")
     ]  # fmt: skip
-    assert found[0] == found[1]
-    assert len(json.loads(found[0])["outcomes"]) == 6
+    assert outputs[0] == outputs[1]
+    assert len(json.loads(outputs[0])["outcomes"]) == 6
 
 
 @pytest.mark.parametrize("trace", PUBLIC, ids=[path.stem for path in PUBLIC])
@@ -210,12 +210,12 @@ def test_steady_state_is_what_the_analyzer_predicts(load: float, requests: int) 
     """
     replica = Replica(alpha_ms=20.58, beta_ms=0.41, gamma_ms=5.2, delta_ms=0.1, input_tokens=128,
                       output_tokens=178, max_batch=8, max_queue=800)  # fmt: skip
-    found = one_model(warmUp=600)
+    replay_scenario = one_model(warmUp=600)
     rate = load * replica.max_rate_rps
     ttft, itl, first_gaps = [], [], []
     for seed in range(10):
         trace = memoryless(rate, requests, seed)
-        given = Run(scenario=found, traffic={"m": trace}, steps={})
+        given = Run(scenario=replay_scenario, traffic={"m": trace}, steps={})
         result = running.run(given, lambda cluster: Static(cluster, {"chat": 1})).classes[0]
         assert result.unfinished == 0
         ttft.append(result.ttft_mean_ms)

@@ -55,15 +55,15 @@ def test_ours_beside_the_best_rival(template: PolicyResult) -> None:
         made(template, "kpa", 8, 0.98), made(template, "in-flight", 5, 0.92),
         made(template, "clairvoyant", 1, 1.0), made(template, "without-foresight", 1, 1.0),
     ]  # fmt: skip
-    found = curves.frontier(results)
-    assert [item.cost_cents for item in found.ours] == [2, 6]
-    none, beside = found.beside
+    frontier = curves.frontier(results)
+    assert [item.cost_cents for item in frontier.ours] == [2, 6]
+    none, beside = frontier.beside
     assert (none.rival, none.ahead) == (None, math.inf)
     assert beside.rival == "kpa"
     assert beside.rival_within == pytest.approx(0.94)  # half way from 0.9 to 0.98
     assert beside.ahead == pytest.approx(0.03)
-    assert [item.cost_cents for item in found.best] == [4, 5, 8]
-    said = terminal.sentences(found)
+    assert [item.cost_cents for item in frontier.best] == [4, 5, 8]
+    said = terminal.sentences(frontier)
     assert said[0] == "ours@2: 50.00 % at 0.05 GPU-hours; no rival is that cheap".replace(
         "0.05", f"{template.gpu_hours:.2f}"
     )
@@ -109,10 +109,10 @@ def test_many_policies_fit_one_screen(template: PolicyResult) -> None:
 def test_the_document_has_settings_and_frontier() -> None:
     """JSON: what was asked for of every policy, and the curves."""
     offered = generated(kind="step", levels=[[200, 60], [200, 200]])
-    found: Comparison = compare.compare(
+    comparison: Comparison = compare.compare(
         one_model(), {"m": offered}, ("ours", "in-flight@4", "in-flight@7")
     )
-    document = tables.document(found)
+    document = tables.document(comparison)
     for result in document["outcomes"]:
         assert {"within", "gpu_hours", "cost_cents", "scale_events", "recovery_seconds", "queue_peak",
                 "settings", "family"} <= set(result)  # fmt: skip

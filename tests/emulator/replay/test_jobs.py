@@ -11,7 +11,7 @@ from adapter import errors
 from emulator.replay import compare, tables
 from emulator.replay.choices import names
 from emulator.replay.jobs import pool, tasks
-from emulator.replay.jobs.kept import Kept, decoded, encoded
+from emulator.replay.jobs.results_folder import ResultsFolder, decoded, encoded
 from emulator.replay.results import Comparison
 from emulator.replay.running import Run
 from tests.emulator.replay.small_scenarios import generated, one_model
@@ -31,8 +31,8 @@ def replayed(out: Path | None, told: list[str] | None = None, *, jobs: int = 1) 
     )
 
 
-def document(found: Comparison) -> str:
-    return json.dumps(tables.document(found, curves=True))
+def document(comparison: Comparison) -> str:
+    return json.dumps(tables.document(comparison, curves=True))
 
 
 def test_finished_policies_are_not_replayed_again(tmp_path: Path) -> None:
@@ -68,10 +68,10 @@ def test_the_key_is_that_of_all_inputs(tmp_path: Path) -> None:
         Run(scenario=scenario, traffic={"m": generated(duration_seconds=60, rate_rpm=60).trace}, steps={}),
         Run(scenario=scenario, traffic=trace, steps={"m": [(120.0, 240.0)]}),
     ]  # fmt: skip
-    keys = {Kept(tmp_path, given).key(task) for given in runs}
+    keys = {ResultsFolder(tmp_path, given).key(task) for given in runs}
     assert len(keys) == len(runs)
-    assert Kept(tmp_path, runs[0]).key(other) not in keys
-    assert Kept(tmp_path, runs[0]).key(task) in keys
+    assert ResultsFolder(tmp_path, runs[0]).key(other) not in keys
+    assert ResultsFolder(tmp_path, runs[0]).key(task) in keys
 
 
 def test_results_keep_every_digit() -> None:

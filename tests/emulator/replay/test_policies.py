@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from emulator import traces
 from emulator.replay import clairvoyant, compare, running, scenario
@@ -19,6 +21,7 @@ from emulator.replay.running import Run
 from emulator.replay.scenario import OfferedTraffic, Scenario
 from emulator.traces import Trace
 
+SAMPLE_HPA = Path(__file__).parents[3] / "manifests" / "samples" / "hpa.yaml"
 PROFILE = {"alpha": 20.58, "beta": 0.41, "gamma": 5.2, "delta": 0.1, "maxBatchSize": 8}
 FULL_RPS = 8000.0 / (5.2 + 0.1 * 128 * 8 + 177 * (20.58 + 0.41 * 8))
 """What one replica finishes of `even` traffic when it is never empty."""
@@ -54,21 +57,21 @@ def even(rate_rps: float, seconds: float) -> Trace:
 
 def kept(given: Run, make: Callable[[ReplayCluster], ScalingPolicy]) -> tuple[Any, Any]:
     """The policy as it is at the end, with the result."""
-    found: list[ScalingPolicy] = []
+    policies: list[ScalingPolicy] = []
 
     def making(cluster: ReplayCluster) -> ScalingPolicy:
-        found.append(make(cluster))
-        return found[0]
+        policies.append(make(cluster))
+        return policies[0]
 
     result = running.run(given, making)
-    return found[0], result
+    return policies[0], result
 
 
 @pytest.mark.parametrize("load", [2.0, 5.0])
 def test_reference_sees_what_is_finished_only(load: float) -> None:
     """Where one GPU is all there is, the reference takes its speed for the load, however much is offered."""
-    found = made(gpus=1)
-    given = Run(scenario=found, traffic={"m": even(load * FULL_RPS, 900)}, steps={})
+    replay_scenario = made(gpus=1)
+    given = Run(scenario=replay_scenario, traffic={"m": even(load * FULL_RPS, 900)}, steps={})
     policy, result = kept(given, Reference)
     finished, prompt, generated, span = wva._rates(policy._records["chat"].history)
     assert finished / span == pytest.approx(FULL_RPS, rel=0.05)
@@ -80,11 +83,11 @@ def test_reference_sees_what_is_finished_only(load: float) -> None:
 
 def test_ours_sees_what_is_offered() -> None:
     """Where the reference wants two replicas for ever, ours wants more for more load and for what waits."""
-    found = made(gpus=64)
+    replay_scenario = made(gpus=64)
     wanted = []
     for load in (2.0, 5.0):
-        given = Run(scenario=found, traffic={"m": even(load * FULL_RPS, 400)}, steps={})
-        result = running.run(given, compare.makers(found)["ours-mean"])
+        given = Run(scenario=replay_scenario, traffic={"m": even(load * FULL_RPS, 400)}, steps={})
+        result = running.run(given, compare.makers(replay_scenario)["ours-mean"])
         wanted.append(float(np.nanmax(result.curves["chat"].desired)))
     assert wanted[0] > 2
     assert wanted[1] > 2 * wanted[0] - 1
@@ -92,9 +95,9 @@ def test_ours_sees_what_is_offered() -> None:
 
 def test_reference_reaches_the_hpa_late() -> None:
     """A decision of the reference is seen when Prometheus has scraped it, up to half a minute later."""
-    found = made(gpus=64)
-    given = Run(scenario=found, traffic={"m": even(0.8 * FULL_RPS, 200)}, steps={})
-    cluster = ReplayCluster(found, given.traffic)
+    replay_scenario = made(gpus=64)
+    given = Run(scenario=replay_scenario, traffic={"m": even(0.8 * FULL_RPS, 200)}, steps={})
+    cluster = ReplayCluster(replay_scenario, given.traffic)
     policy = Reference(cluster)
     scrape, decide, relay = policy.timers()
     assert (scrape.period, decide.period, relay.period) == (15, 60, 30)
@@ -110,14 +113,14 @@ def test_reference_reaches_the_hpa_late() -> None:
 
 def test_gauges_are_those_of_the_last_scrape() -> None:
     """HPAs on vLLM's gauges read the sum over ready replicas, as it was at the last scrape."""
-    found = made(replicas=2, maxReplicas=4)
-    cluster = ReplayCluster(found, {"m": even(4 * FULL_RPS, 600)})
+    replay_scenario = made(replicas=2, maxReplicas=4)
+    cluster = ReplayCluster(replay_scenario, {"m": even(4 * FULL_RPS, 600)})
     queue, cache = Queue(cluster), KvCache(cluster)
     assert (queue.items("chat"), cache.items("chat")) == ([], [])
     cluster.advance(60)
     for policy in (queue, cache):
         (timer,) = policy.timers()
-        assert timer.period == found.loop.scrape_interval
+        assert timer.period == replay_scenario.loop.scrape_interval
         timer.action()
     waiting = sum(item.waiting for item in cluster.ready("chat"))
     assert waiting > 50
@@ -188,8 +191,8 @@ def swelling(seed: int = 7) -> OfferedTraffic:
 
 def test_clairvoyant_is_the_bound() -> None:
     """Who knows the traffic keeps 99 % within the SLO, barely more, for less than a fleet for the peak."""
-    found = made(replicas=2)
-    comparison = compare.compare(found, {"m": swelling()}, ("static", "clairvoyant"))
+    replay_scenario = made(replicas=2)
+    comparison = compare.compare(replay_scenario, {"m": swelling()}, ("static", "clairvoyant"))
     static, bound = comparison.results
     assert comparison.bound is bound
     assert bound.within >= 0.99
@@ -234,11 +237,20 @@ def test_clairvoyant_that_cannot_says_so() -> None:
 
 def test_hpas_are_set_as_their_guides_say() -> None:
     """Ours leaves it to the adapter when to go down; on vLLM's metrics the HPA has Kubernetes' defaults."""
-    found = made()
-    cluster = ReplayCluster(found, {"m": even(0.2, 60)})
-    ours = compare.makers(found)["ours"](cluster)
+    replay_scenario = made()
+    cluster = ReplayCluster(replay_scenario, {"m": even(0.2, 60)})
+    ours = compare.makers(replay_scenario)["ours"](cluster)
     try:
         assert (ours.hpa().tolerance, ours.hpa().scale_down_stabilization) == (0, 0)
+        (spec,) = (item["spec"] for item in yaml.safe_load_all(SAMPLE_HPA.read_text()))
+        behavior = spec["behavior"]
+        assert behavior["scaleDown"]["stabilizationWindowSeconds"] == 0
+        rules = ours.scale_up()
+        assert rules is not None
+        assert [
+            {"type": item.type, "value": item.value, "periodSeconds": item.period_seconds}
+            for item in rules.policies or ()
+        ] == behavior["scaleUp"]["policies"]
         assert ours.items("chat") == []
         assert math.isnan(ours.desired("chat"))
     finally:

@@ -16,10 +16,17 @@ from analyzer.latency import LatencyParameters
 from analyzer.step_times import EngineLimits, StepTimes
 from emulator.engines.profile import ProfileEngine
 from emulator.engines.protocol import VirtualEngine
+from emulator.engines.runs import serve_closed_loop
 from emulator.replay import compare, scenario
 from emulator.replay.cluster import ReplayCluster, pod_metrics
 from emulator.replay.replicas import benchmark
-from emulator.replay.replicas.planner import known_or_true, profile_of, truth_of
+from emulator.replay.replicas.planner import (
+    description,
+    engine_description,
+    known_or_true,
+    profile_of,
+    truth_of,
+)
 from emulator.replay.replicas.specs import (
     LinearProfile,
     StepMs,
@@ -61,12 +68,29 @@ def test_a_fit_finds_the_engines_step_times() -> None:
     assert profile.limits == EngineLimits(
         max_num_seqs=256, max_num_batched_tokens=8192, kv_tokens=432_000
     )
-    found = benchmark.fitted(spec.served_by)
-    assert found is benchmark.fitted(read_variant(profile="fit", name="other").served_by)
-    assert found.fit.undetermined == ()
-    held = found.rows.concurrency * found.rows.context_tokens
-    saturated = [item.row for item in found.fit.saturated]
-    assert saturated == [row for row in range(found.rows.size) if held[row] > 500_000]
+    benchmarked = benchmark.fitted(spec.served_by)
+    assert benchmarked is benchmark.fitted(read_variant(profile="fit", name="other").served_by)
+    assert benchmarked.fit.undetermined == ()
+    held = benchmarked.rows.concurrency * benchmarked.rows.context_tokens
+    saturated = [item.row for item in benchmarked.fit.saturated]
+    assert saturated == [row for row in range(benchmarked.rows.size) if held[row] > 500_000]
+
+
+def test_a_fit_of_a_small_batch_invents_no_cost_of_a_prompt() -> None:
+    """A dozen rows of an engine with few requests in service give its step times, and no fifth one.
+
+    Closed loops deviate from the form by a percent; a cost of a prompt whatever its length that explains this
+    took a third from the capacity.
+    """
+    engine = {"kind": "vllm", "maxNumSeqs": 16, "maxNumBatchedTokens": 2048, "kvTokens": 60_000}
+    step = {"base": 20.58, "perRequest": 0.33, "perPrefillToken": 0.1}
+    times = benchmark.fitted(
+        read_variant(engine=engine | {"stepMs": step}).served_by
+    ).fit.step_times
+    assert times.per_prompt_ms == 0
+    assert times.base_ms == pytest.approx(20.58, rel=0.01)
+    assert times.per_request_ms == pytest.approx(0.33, rel=0.1)
+    assert times.per_prefill_token_ms == pytest.approx(0.1, rel=0.15)
 
 
 def test_profiles_given() -> None:
@@ -84,6 +108,37 @@ def test_profiles_given() -> None:
     other = known_or_true(read_variant(profile=steps | {"engine": {"maxNumSeqs": 64}}))
     assert other.limits == EngineLimits(max_num_seqs=64, max_num_batched_tokens=8192)
     assert other.max_batch == 64
+
+
+def test_all_six_step_times_are_carried() -> None:
+    """A profile with perPrompt and perSqrtRequest is served as it is, and policies plan with it."""
+    all_six = {
+        "base": 9,
+        "perRequest": 0.1,
+        "perPrefillToken": 0.05,
+        "perContextToken": 1e-5,
+        "perSqrtRequest": 1.2,
+        "perPrompt": 4,
+    }
+    given: dict[str, Any] = {"stepParms": all_six}
+    spec = read_variant(engine=None, profile=given)
+    times = StepTimes(
+        base_ms=9,
+        per_request_ms=0.1,
+        per_prefill_token_ms=0.05,
+        per_context_token_ms=1e-5,
+        per_sqrt_request_ms=1.2,
+        per_prompt_ms=4,
+    )
+    assert known_or_true(spec).latency == truth_of(spec).latency == times
+    assert truth_of(read_variant(engine=ENGINE | {"stepMs": all_six})).latency == times
+    (served,) = serve_closed_loop(
+        spec.served_by.factory()(), concurrency=1, input_tokens=[100], output_tokens=[2]
+    )
+    assert served.first_token_ms == pytest.approx(9 + 0.1 + 1.2 + 100 * 0.05 + 100 * 1e-5 + 4)
+    assert served.last_token_ms - served.first_token_ms == pytest.approx(10.3 + 101 * 1e-5)
+    assert "4 per prompt" in description(spec)
+    assert "1.2 per square root of the requests" in engine_description(spec)
 
 
 def test_the_default_engine() -> None:
@@ -194,12 +249,12 @@ def test_errors_name_the_field(tmp_path: Path, fields: dict[str, Any], said: str
 
 def test_a_request_beyond_the_cache() -> None:
     """A trace with a request that no engine can hold is refused with its number and the field to raise."""
-    found = vllm(engine=ENGINE | {"kvTokens": 160, "maxNumSeqs": 4})
+    replay_scenario = vllm(engine=ENGINE | {"kvTokens": 160, "maxNumSeqs": 4})
     spec = {
         "kind": "poisson", "duration_seconds": 60, "rate_rpm": 60,
         "tokens": {"input": {"mean": 900}, "output": {"mean": 10}},
     }  # fmt: skip
-    document = found.model_dump(by_alias=True)
+    document = replay_scenario.model_dump(by_alias=True)
     document["models"][0]["trace"] = spec
     offered = scenario.Scenario.model_validate(document)
     with pytest.raises(
@@ -236,7 +291,9 @@ def test_the_command_names_the_profile(tmp_path: Path, capsys: pytest.CaptureFix
 def test_the_page_of_a_vllm_engine() -> None:
     """Lengths have their moments, preemptions and KV tokens are there; that of a profile has none."""
     trace = generated(duration_seconds=120, rate_rpm=300).trace
-    cluster, other = (ReplayCluster(found, {"m": trace}) for found in (vllm(), one_model()))
+    cluster, other = (
+        ReplayCluster(replay_scenario, {"m": trace}) for replay_scenario in (vllm(), one_model())
+    )
     for item in (cluster, other):
         item.advance(120)
     (page, _) = (pod_metrics(item, kv_tokens=432_000) for item in cluster.ready("chat"))
@@ -268,11 +325,11 @@ def test_the_bound_knows_the_engine() -> None:
 
 def test_without_a_profile_ours_learns() -> None:
     """Ours serves a load that one replica cannot with a fleet of the right size, and no backlog stays."""
-    found = vllm(profile="none", replicas=1, startup="20s")
-    assert profile_of(found.variants[0]) is None
+    replay_scenario = vllm(profile="none", replicas=1, startup="20s")
+    assert profile_of(replay_scenario.variants[0]) is None
     tokens = {"input": {"mean": 1000, "cv": 0.8, "max": 8000}, "output": {"mean": 220, "cv": 0.6}}
     offered = generated(duration_seconds=1500, rate_rpm=1200, tokens=tokens)
-    comparison = compare.compare(found, {"m": offered}, ("ours",))
+    comparison = compare.compare(replay_scenario, {"m": offered}, ("ours",))
     (ours,) = comparison.results
     assert "no profile" in comparison.facts["chat"]
     curve = ours.curves["chat"]

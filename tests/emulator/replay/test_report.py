@@ -84,9 +84,9 @@ def measured(folder: Path, html: str, width: int) -> Mapping[str, Any]:
         f' srcdoc="{escape(html)}"></iframe>'
     )
     dom = browse(folder, outer, "--dump-dom")
-    found = re.search(r'<pre id="found">(.+?)</pre>', dom, re.DOTALL)
-    assert found
-    answer: Mapping[str, Any] = json.loads(unescape(found[1]))
+    measurement = re.search(r'<pre id="found">(.+?)</pre>', dom, re.DOTALL)
+    assert measurement
+    answer: Mapping[str, Any] = json.loads(unescape(measurement[1]))
     return answer
 
 
@@ -131,10 +131,10 @@ def test_screenshot(tmp_path: Path, page: str, scheme: int) -> None:
 def test_nothing_sticks_out_or_overlaps(tmp_path: Path, width: int) -> None:
     """At any width the page scrolls down only, no two texts of a plot overlap, and nothing is loaded."""
     every = replay_results.comparison(classes=3)
-    found = measured(tmp_path, report.html(every), width)
-    assert found["texts"] > 200
-    assert found["width"] <= width
-    assert (found["beyond"], found["loaded"], found["meeting"]) == (0, 0, [])
+    layout = measured(tmp_path, report.html(every), width)
+    assert layout["texts"] > 200
+    assert layout["width"] <= width
+    assert (layout["beyond"], layout["loaded"], layout["meeting"]) == (0, 0, [])
 
 
 def test_self_contained(page: str) -> None:
@@ -232,13 +232,13 @@ def test_no_policy(comparison: Comparison) -> None:
 
 def test_several_classes_and_variants() -> None:
     """Each variant has its plots, each class a row beneath its policy, and its targets in the plots."""
-    found = replay_results.comparison(
+    comparison = replay_results.comparison(
         rules=replay_results.RULES[:2], variants=("on-a100", "on-h100"), classes=3
     )
-    page = report.html(found)
+    page = report.html(comparison)
     assert page.count("<svg") == 1 + 2 * 2
     assert all(f"<h2>{name} over time</h2>" in page for name in ("on-a100", "on-h100"))
-    assert [row.label for row in tables.rows(found)][:5] == [
+    assert [row.label for row in tables.rows(comparison)][:5] == [
         "This adapter, mean SLO", "premium", "standard", "batch", "This adapter, p95 SLO, anticipating",
     ]  # fmt: skip
     for label in ("SLO premium 500 ms", "SLO standard 2 s", "SLO batch 20 s", "SLO standard 40 ms"):
@@ -306,10 +306,10 @@ def test_terminal_table(comparison: Comparison) -> None:
 
 def test_narrow_terminal() -> None:
     """In the narrowest terminal titles are folded, and no number is."""
-    found = replay_results.comparison(classes=2)
-    text = printed(found, tables.WIDTH)
+    comparison = replay_results.comparison(classes=2)
+    text = printed(comparison, tables.WIDTH)
     assert "…" not in text
-    for row in tables.rows(found):
+    for row in tables.rows(comparison):
         cells = [re.escape(cell) for cell in row.cells if cell]
         assert re.search(" +".join(cells), text)
 
@@ -335,7 +335,7 @@ def test_markdown_lines_up() -> None:
 
 def _bars(line: str) -> list[int]:
     """Columns on the screen at which cells are parted."""
-    return [cell_len(line[: found.start()]) for found in re.finditer(r"(?<!\\)\|", line)]
+    return [cell_len(line[: bar.start()]) for bar in re.finditer(r"(?<!\\)\|", line)]
 
 
 def test_markdown_summary(comparison: Comparison) -> None:

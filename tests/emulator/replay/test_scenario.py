@@ -40,35 +40,35 @@ def test_sample() -> None:
     served = scenario.read(REPLAYS / "scenario.yaml").variants[0]
     assert isinstance(served.engine, VllmEngine)
     assert served.profile == "fit"
-    found = scenario.read(REPLAYS / "profile.yaml")
-    chat = found.variants[0]
+    sample = scenario.read(REPLAYS / "profile.yaml")
+    chat = sample.variants[0]
     profile = chat.profile
     assert isinstance(profile, LinearProfile)
-    assert found.accelerators["A100"].cost == 40
-    assert found.accelerators["A100"].devices is None
-    assert (found.models[0].slo.ttft, found.models[0].slo.itl) == (500, 24)
+    assert sample.accelerators["A100"].cost == 40
+    assert sample.accelerators["A100"].devices is None
+    assert (sample.models[0].slo.ttft, sample.models[0].slo.itl) == (500, 24)
     numbers = (profile.alpha, profile.beta, profile.gamma, profile.delta, profile.max_batch_size)
     assert numbers == (20.58, 0.41, 5.2, 0.1, 8)
     assert (chat.startup, chat.min_replicas, chat.max_replicas) == (60, 1, 20)
-    assert (found.hpa.sync_period, found.hpa.tolerance, found.hpa.scale_down_stabilization) == (
+    assert (sample.hpa.sync_period, sample.hpa.tolerance, sample.hpa.scale_down_stabilization) == (
         15,
         0.1,
         300,
     )
-    assert (found.loop.interval, found.loop.scrape_interval) == (30, 15)
+    assert (sample.loop.interval, sample.loop.scrape_interval) == (30, 15)
 
 
 def test_sample_of_two_classes() -> None:
     """Two models of two classes, each with its own trace, share a limited number of GPUs."""
-    found = scenario.read(REPLAYS / "two-classes.yaml")
-    assert [(item.service_class, item.priority) for item in found.models] == [
+    sample = scenario.read(REPLAYS / "two-classes.yaml")
+    assert [(item.service_class, item.priority) for item in sample.models] == [
         ("Premium", 1),
         ("Freemium", 10),
     ]
-    assert found.accelerators["A100"].devices == 12
-    given = scenario.traffic(found, None, base=REPLAYS)
+    assert sample.accelerators["A100"].devices == 12
+    given = scenario.traffic(sample, None, base=REPLAYS)
     assert [item.trace.name for item in given.values()] == ["bursts", "diurnal"]
-    replaced = scenario.traffic(found, REPLAYS / "step.yaml", base=REPLAYS)
+    replaced = scenario.traffic(sample, REPLAYS / "step.yaml", base=REPLAYS)
     assert [item.trace.name for item in replaced.values()] == ["step-3x", "diurnal"]
 
 
@@ -168,9 +168,9 @@ POISSON = {"kind": "poisson", "duration_seconds": 600, "rate_rpm": 60,
 )  # fmt: skip
 def test_errors_of_traces(tmp_path: Path, given: Any, said: str) -> None:
     """A wrong trace is told with its model, its file if it has one, the field and the fix."""
-    found = scenario.read(written(tmp_path, model(trace=given)))
+    replay_scenario = scenario.read(written(tmp_path, model(trace=given)))
     with pytest.raises(InputError) as caught:
-        scenario.traffic(found, None, base=REPLAYS)
+        scenario.traffic(replay_scenario, None, base=REPLAYS)
     assert str(caught.value).startswith(f"models.default/default.trace: {said}")
 
 
@@ -181,11 +181,11 @@ def test_generator_in_json(tmp_path: Path) -> None:
         ' "tokens": {"input": {"mean": 128}, "output": {"mean": 178}}}'
     )
     inline = yaml.safe_load((tmp_path / "trace.json").read_text())
-    found = [
+    offered = [
         scenario.traffic(scenario.read(written(tmp_path, model(trace=given))), None, base=tmp_path)
         for given in ("trace.json", inline)
     ]
-    first, second = (item["default/default"] for item in found)
+    first, second = (item["default/default"] for item in offered)
     assert first.trace.arrival_seconds.tolist() == second.trace.arrival_seconds.tolist()
     assert first.steps == second.steps == ((300.0, 360.0), (360.0, 420.0))
 

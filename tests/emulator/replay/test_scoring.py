@@ -36,31 +36,31 @@ def results(arrivals: list[float], **columns: list[float]) -> Results:
 def test_unfinished_requests_are_not_within() -> None:
     """A request without its last token is outside the ITL target, without its first outside both."""
     nan = math.nan
-    found = scoring.classes(
+    scores = scoring.classes(
         one_model(),
         results([1, 2, 3, 4], ttft=[100, 100, nan, 600], itl=[20, nan, nan, 20]),
     )[0]
-    assert (found.requests, found.unfinished) == (4, 2)
-    assert (found.within, found.ttft_within, found.itl_within) == (0.25, 0.5, 0.5)
-    assert found.ttft_mean_ms == pytest.approx((100 + 100 + 600) / 3)
-    assert found.itl_mean_ms == pytest.approx(20)
+    assert (scores.requests, scores.unfinished) == (4, 2)
+    assert (scores.within, scores.ttft_within, scores.itl_within) == (0.25, 0.5, 0.5)
+    assert scores.ttft_mean_ms == pytest.approx((100 + 100 + 600) / 3)
+    assert scores.itl_mean_ms == pytest.approx(20)
 
 
 def test_targets_are_met_when_reached() -> None:
     """A latency equal to its target is within; beyond either target a request is not."""
-    found = scoring.classes(
+    scores = scoring.classes(
         one_model(), results([1, 2, 3], ttft=[500.0, 500.5, 400.0], itl=[24.0, 20.0, 24.5])
     )[0]
-    shares = [found.within, found.ttft_within, found.itl_within]
+    shares = [scores.within, scores.ttft_within, scores.itl_within]
     assert shares == pytest.approx([1 / 3, 2 / 3, 2 / 3])
 
 
 def test_warm_up_is_not_judged() -> None:
     """Requests that arrive before the warm-up ends count in no number; one that arrives at its end does."""
-    found = scoring.classes(
+    scores = scoring.classes(
         one_model(warmUp=60), results([1, 59.9, 60, 61], ttft=[9000, 9000, 100, 200])
     )[0]
-    assert (found.requests, found.within, found.ttft_mean_ms) == (2, 1.0, 150)
+    assert (scores.requests, scores.within, scores.ttft_mean_ms) == (2, 1.0, 150)
     none = scoring.classes(one_model(warmUp=90), results([1, 2]))[0]
     assert (none.requests, none.within, math.isnan(none.ttft_mean_ms)) == (0, 1.0, True)
 
@@ -82,15 +82,15 @@ def two_models(first: str, second: str) -> Scenario:
 @pytest.mark.parametrize("order", ["ab", "ba"])
 def test_each_model_is_judged_by_its_own_requests(order: str) -> None:
     """Whatever the order of the variants, a model's requests are held against that model's targets."""
-    found = two_models(*order)
+    replay_scenario = two_models(*order)
     given = {"a": generated(duration_seconds=120, rate_rpm=30, seed=1),
              "b": generated(duration_seconds=120, rate_rpm=60, seed=2)}  # fmt: skip
-    comparison = compare.compare(found, given, ("hpa-kv-cache",))
+    comparison = compare.compare(replay_scenario, given, ("hpa-kv-cache",))
     classes = comparison.results[0].classes
     assert [item.model for item in classes] == ["a", "b"]
     assert [item.requests for item in classes] == [len(given[name].trace) for name in "ab"]
     by_hand = scoring.classes(
-        found, results([1, 2, 3], ttft=[100] * 3, model=[order.index(m) for m in "aab"])
+        replay_scenario, results([1, 2, 3], ttft=[100] * 3, model=[order.index(m) for m in "aab"])
     )
     assert [(item.requests, item.within) for item in by_hand] == [(2, 1.0), (1, 0.0)]
 
@@ -129,14 +129,14 @@ def test_recoveries_are_of_the_steps() -> None:
     arrivals = np.arange(1200.0)
     late = ((arrivals >= 300) & (arrivals < 400)) | (arrivals >= 900)
     seen = results(arrivals.tolist(), ttft=np.where(late, 900.0, 100.0).tolist())
-    found = scoring.recoveries(
+    recoveries = scoring.recoveries(
         one_model(),
         seen,
         {"m": [(300.0, 600.0), (600.0, 900.0), (900.0, 1200.0)], "other": [(0.0, 1.0)]},
     )
-    assert found[:2] == (94.0, 0.0)
-    assert math.isnan(found[2])
-    assert len(found) == 3
+    assert recoveries[:2] == (94.0, 0.0)
+    assert math.isnan(recoveries[2])
+    assert len(recoveries) == 3
     # What comes after its end does not count for a step.
     short = {"m": [(300.0, 430.0)]}
     assert math.isnan(scoring.recoveries(one_model(), seen, short)[0])

@@ -49,9 +49,9 @@ def test_errors(
 ) -> None:
     """A window without requests and a wrong flag are told in a sentence, and nothing is replayed."""
     try:
-        found = cli.main([*COMMAND, *flags])
+        code = cli.main([*COMMAND, *flags])
     except SystemExit as error:
-        found = error.code if isinstance(error.code, int) else -1
+        code = error.code if isinstance(error.code, int) else -1
     printed = capsys.readouterr()
-    assert (found, printed.out) == (status, "")
+    assert (code, printed.out) == (status, "")
     assert said in printed.err

@@ -66,8 +66,8 @@ def test_swept_policies_are_points_of_one_curve() -> None:
     """Each value is a policy of its own with its settings; the default one keeps the plain name."""
     sweep = [settings.parse("adapter.percentile=0.5,0.99")]
     offered = generated(kind="step", levels=[[200, 60], [200, 250]])
-    found = compare.compare(one_model(), {"m": offered}, ("ours", "queue@2"), sweeps=sweep)
-    low, high, queue = found.results
+    comparison = compare.compare(one_model(), {"m": offered}, ("ours", "queue@2"), sweeps=sweep)
+    low, high, queue = comparison.results
     assert (low.policy, high.policy, queue.policy) == ("ours percentile=0.5", "ours", "queue@2")
     assert low.family == high.family == "ours"
     assert (low.settings, high.settings) == ({"percentile": 0.5}, {"percentile": 0.99})

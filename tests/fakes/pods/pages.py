@@ -130,11 +130,11 @@ class Starts:
 
     def due(self) -> list[tuple[str, str, str]]:
         """Pods that are ready now; each is given once."""
-        now, found = self._clock.monotonic(), []
+        now, ready = self._clock.monotonic(), []
         for key, since in list(self.coming.items()):
             if key[1] in self.unplaced:
                 self.coming[key] = now
             elif now - since >= self.startup.get(key[1], 0.0):
                 del self.coming[key]
-                found.append(key)
-        return found
+                ready.append(key)
+        return ready

@@ -88,7 +88,7 @@ def brute_force(problem: Problem) -> exact.Objective:
     """The best objective of all plans there are."""
     priorities = sorted({item.priority for item in problem.items})
     limits = np.array([resource.limit for resource in problem.resources])
-    found: list[exact.Objective] = []
+    objectives: list[exact.Objective] = []
     for combined in itertools.product(*(list(plans(problem, item)) for item in problem.items)):
         used = np.zeros(len(limits))
         for item, plan in zip(problem.items, combined, strict=True):
@@ -106,8 +106,10 @@ def brute_force(problem: Problem) -> exact.Objective:
                 -sum(plan[1] for item, plan in mine if item.priority == level and not plan[0])
                 for level in priorities
             )
-        found.append((unserved, short, sum(plan[2] for plan in combined)))
-    return min(found, key=lambda plan: (plan[0], [round(part, 5) for part in plan[1]], plan[2]))
+        objectives.append((unserved, short, sum(plan[2] for plan in combined)))
+    return min(
+        objectives, key=lambda plan: (plan[0], [round(part, 5) for part in plan[1]], plan[2])
+    )
 
 
 def same(first: exact.Objective, second: exact.Objective) -> bool:
@@ -154,9 +156,9 @@ def test_brute_force_agrees_on_one_group(  # noqa: PLR0917 - hypothesis passes t
         for kind, limit in zip(TYPES, limits, strict=True)
     )
     problem = Problem(items=(item,), resources=resources, policy=policy)  # type: ignore[arg-type]
-    found = solve.solve(problem)
-    assert found.termination == "optimal"
-    assert same(exact.objective(problem, found.placed), brute_force(problem))
+    solution = solve.solve(problem)
+    assert solution.termination == "optimal"
+    assert same(exact.objective(problem, solution.placed), brute_force(problem))
 
 
 @settings(max_examples=25, deadline=None)
@@ -327,9 +329,9 @@ def test_large_groups_are_solved_to_proof() -> None:
     ]
     resources = tuple(Resource(f"capacity {kind}", 90.0, "devices") for kind in TYPES)
     problem = Problem(items=tuple(items), resources=resources)
-    found = solve.solve(problem)
-    assert found.termination == "optimal"
-    assert (taken(problem, found.placed) <= 90.0).all()
+    solution = solve.solve(problem)
+    assert solution.termination == "optimal"
+    assert (taken(problem, solution.placed) <= 90.0).all()
 
 
 def test_length_classes_go_where_they_fit() -> None:
@@ -339,6 +341,6 @@ def test_length_classes_go_where_they_fit() -> None:
         Row("h", "H100", 90.0, 0.0, 0, 8, by_class=(10.0, 10.0)),
     ]
     item = Item(name="g", rows=tuple(made), demand=20.0, class_demands=(10.0, 10.0))
-    found = solve.solve(Problem(items=(item,)))
-    assert found.placed["g"].counts == (1, 1)
-    assert found.placed["g"].kind == "full"
+    solution = solve.solve(Problem(items=(item,)))
+    assert solution.placed["g"].counts == (1, 1)
+    assert solution.placed["g"].kind == "full"

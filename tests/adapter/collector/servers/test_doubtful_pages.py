@@ -56,7 +56,7 @@ def served(done: float, *, running: float = 0, waiting: float = 0, extra: str = 
 
 async def observed(number: int, *, replicas: int | None = None, **pages: Page) -> list[Observation]:
     """What is known of a variant with these pods after each of so many scrape cycles."""
-    found = []
+    observations = []
     source = VariantSource(
         namespace="n", name="v", model="m", service_class="c", profiles=(), accelerator="",
         targets=fleet.Targets(), endpoints=tuple(pages), replicas=replicas or len(pages),
@@ -70,9 +70,9 @@ async def observed(number: int, *, replicas: int | None = None, **pages: Page) -
             for name, text in pages.items():
                 page = exposition.parse(text(at), "m", name)
                 collector.add(source.key, name, page, now=clock.now, source="direct")
-            found.append(collector.observe(source))
+            observations.append(collector.observe(source))
         collector.close()
-    return found
+    return observations
 
 
 async def test_a_balanced_address_never_gives_a_rate_of_another_process() -> None:
@@ -82,31 +82,33 @@ async def test_a_balanced_address_never_gives_a_rate_of_another_process() -> Non
         base, start = ((50000.0, -900), (48000.0, -800))[at % 2]
         return served(base + at * 2.5, extra=f"process_start_time_seconds {start}\n")
 
-    found = await observed(12, replicas=2, a=page)
-    rates = [60 * item.traffic.arrival_rate_rps for item in found if item.traffic is not None]
+    observations = await observed(12, replicas=2, a=page)
+    rates = [
+        60 * item.traffic.arrival_rate_rps for item in observations if item.traffic is not None
+    ]
     assert max(rates, default=0.0) <= 20.0
-    assert all("name one URL per replica" in item.problem for item in found[1:])
-    assert not any(item.complete for item in found)
-    assert found[-1].metrics == "MetricsStale"
+    assert all("name one URL per replica" in item.problem for item in observations[1:])
+    assert not any(item.complete for item in observations)
+    assert observations[-1].metrics == "MetricsStale"
 
 
 async def test_fewer_addresses_than_replicas_are_a_part() -> None:
     """One address of two replicas: its load is a lower bound, and the condition's text says so."""
-    found = (await observed(4, replicas=2, a=lambda at: served(100 + at * 2.5)))[-1]
-    assert (found.problem, found.complete) == ("", False)
-    assert "1 addresses for 2 replicas" in found.note
+    observation = (await observed(4, replicas=2, a=lambda at: served(100 + at * 2.5)))[-1]
+    assert (observation.problem, observation.complete) == ("", False)
+    assert "1 addresses for 2 replicas" in observation.note
 
 
 async def test_a_hung_engine_is_no_backlog() -> None:
     """One of two pods stands still with 68 requests: it is named, and counted neither as idle nor waiting."""
-    found = await observed(
+    observations = await observed(
         10,
         a=lambda _: served(5000, running=8, waiting=60),
         b=lambda at: served(1000 + at * 5, running=1),
     )
-    last = found[-1]
+    last = observations[-1]
     assert last.heard
-    assert "stand still with 68 requests" in found[2].problem
+    assert "stand still with 68 requests" in observations[2].problem
     assert last.traffic is not None
     assert (last.traffic.waiting, last.traffic.running) == (0.0, 1.0)
     assert 60 * last.traffic.arrival_rate_rps == pytest.approx(20, rel=0.05)
@@ -120,13 +122,13 @@ async def test_a_pod_that_hangs_on_is_taken_to_get_as_much_as_the_others(
 
     One whose numbers have never moved has no share: clients that went away left its gauges.
     """
-    found = await observed(
+    observations = await observed(
         26,
         a=lambda at: served(5000 + min(at, until) * 5, running=8, waiting=60),
         b=lambda at: served(1000 + at * 5, running=1),
     )
-    last = found[-1]
-    assert not found[8].complete
+    last = observations[-1]
+    assert not observations[8].complete
     assert (last.problem, last.complete) == ("", True)
     assert "stand still with 68 requests" in last.note
     assert last.traffic is not None

@@ -51,14 +51,14 @@ def model_of(name: str) -> str:
     return NIM_MODEL if name.startswith("nim") else LLAMA
 
 
-def same(found: PodMetrics | None, wanted: PodMetrics) -> bool:
+def same(page: PodMetrics | None, wanted: PodMetrics) -> bool:
     """Whether two pages say the same, but for the start of the process and moments of lengths."""
-    assert found is not None
+    assert page is not None
     fields = (
         "finished", "running", "waiting", "prompt_tokens", "generation_tokens", "ttft", "itl", "kv_cache",
         "kv_tokens", "rejected", "preemptions",
     )  # fmt: skip
-    return all(getattr(found, field) == pytest.approx(getattr(wanted, field)) for field in fields)
+    return all(getattr(page, field) == pytest.approx(getattr(wanted, field)) for field in fields)
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))

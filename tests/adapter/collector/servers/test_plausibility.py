@@ -35,7 +35,7 @@ def problems(
     """What is wrong with each of these pages, one every scrape cycle; Unix time is monotonic time."""
     checks = Plausibility(interval=INTERVAL)
     return [
-        checks.judge("a", one, now=at * INTERVAL, started=one.started_at, batch=batch).problem
+        checks.assess("a", one, now=at * INTERVAL, started=one.started_at, batch=batch).problem
         for at, one in ((at, pages(at)) for at in range(number))
     ]
 
@@ -57,9 +57,9 @@ def test_two_processes_behind_one_address_are_named(
     bases: tuple[float, ...], *, starts: bool
 ) -> None:
     """Start times or counters go back and forth: from the second change on the address counts as shared."""
-    found = problems(balanced(*bases, starts=starts))
-    assert all("name one URL per replica" in text for text in found[4:])
-    assert sum(not text for text in found) <= (1 if starts else 2)
+    reported = problems(balanced(*bases, starts=starts))
+    assert all("name one URL per replica" in text for text in reported[4:])
+    assert sum(not text for text in reported) <= (1 if starts else 2)
 
 
 def test_a_restart_is_no_problem() -> None:
@@ -78,31 +78,31 @@ def test_a_restart_is_no_problem() -> None:
 
 def test_counters_that_fall_without_a_restart_are_not_counted() -> None:
     """Until two pages are consistent again; then the server counts on."""
-    found = problems(lambda at: page((1000 if at < 6 else 700) + at * 5.0, started_at=-500.0))
-    assert [bool(text) for text in found] == [False] * 6 + [True] * 2 + [False] * 4
-    assert "did not start anew" in found[6]
+    reported = problems(lambda at: page((1000 if at < 6 else 700) + at * 5.0, started_at=-500.0))
+    assert [bool(text) for text in reported] == [False] * 6 + [True] * 2 + [False] * 4
+    assert "did not start anew" in reported[6]
 
 
 def test_growth_beyond_what_a_server_can_do_is_not_counted() -> None:
     """2,000 requests of 178 tokens within 15 s would have been 500 in service at once."""
-    found = problems(lambda at: page((0 if at < 6 else 2000) + at * 5.0))
-    assert "grew by more than it can have served" in found[6]
+    reported = problems(lambda at: page((0 if at < 6 else 2000) + at * 5.0))
+    assert "grew by more than it can have served" in reported[6]
     assert not any(problems(lambda at: page((0 if at < 6 else 2000) + at * 5.0), batch=256))
 
 
 def test_a_hung_engine_is_named_within_two_scrapes() -> None:
     """Gauges that stand still with work, while nothing is counted; it counts again when it moves."""
-    found = problems(
+    reported = problems(
         lambda at: (
             page(100 + 5.0 * at, running=8, waiting=60)
             if at < 4 or at > 8
             else page(115, running=8, waiting=60)
         )
     )
-    assert [bool(text) for text in found[:6]] == [False] * 4 + [True] * 2
-    assert "its queue is not counted" in found[4]
-    assert "68 requests in service" in found[5]
-    assert not found[9]
+    assert [bool(text) for text in reported[:6]] == [False] * 4 + [True] * 2
+    assert "its queue is not counted" in reported[4]
+    assert "68 requests in service" in reported[5]
+    assert not reported[9]
 
 
 def test_an_idle_server_does_not_hang() -> None:
@@ -122,3 +122,37 @@ def test_first_tokens_that_run_ahead_are_named() -> None:
 
     assert not any(problems(pages(3)))
     assert "first tokens" in problems(pages(6))[-1]
+
+
+def test_what_a_counter_lost_may_come_back_at_once() -> None:
+    """A counter that fell by 40 of 100 and is right again has not counted 40 requests in between."""
+
+    def pages(at: int) -> PodMetrics:
+        return page((60.0 if 4 <= at < 12 else 100.0) + 2.0 * at, started_at=-500.0)
+
+    reported = problems(pages, number=20)
+    assert [bool(text) for text in reported[3:7]] == [False, True, True, False]
+    assert [bool(text) for text in reported[11:15]] == [False, True, True, False]
+
+
+def test_lengths_of_more_requests_than_ended_are_named() -> None:
+    """The lengths of 4,000 requests do not come from five."""
+
+    def pages(at: int) -> PodMetrics:
+        done = page(5.0 * at)
+        count = done.generation_tokens[1] + (4000.0 if at >= 5 else 0.0)
+        return replace(done, generation_tokens=(107.0 * count, count))
+
+    assert "lengths of 4005 requests where 5 ended" in problems(pages)[5]
+
+
+@pytest.mark.parametrize("skew", [-600.0, 600.0])
+def test_a_restart_on_a_node_with_another_clock_is_a_restart(skew: float) -> None:
+    """Ten minutes behind or ahead: counters from near zero and a new start time are one server's."""
+
+    def pages(at: int) -> PodMetrics:
+        if at < 6:
+            return page(1000 + at * 5.0, started_at=-5000.0 + skew)
+        return page((at - 6) * 5.0, started_at=85.0 + skew)
+
+    assert not any(problems(pages))

@@ -112,9 +112,9 @@ def test_prometheus_is_read_in_every_spelling(how: str) -> None:
     page = text("vllm-0.32-v1-dp2")
     (wanted,) = promql.pods(in_prometheus(page))
     samples = in_prometheus(SPELLINGS[how](page))
-    (found,) = promql.pods(samples)
-    assert found.page == wanted.page
-    assert found.page is not None
+    (pod,) = promql.pods(samples)
+    assert pod.page == wanted.page
+    assert pod.page is not None
     for style in promql.styles(samples):
         assert f"timestamp({style}num_requests_running)" in promql.fleet(promql.styles(samples))
     assert promql.styles(samples)

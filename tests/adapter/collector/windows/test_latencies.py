@@ -42,7 +42,7 @@ VLLM, MODEL = "vllm-0.33-v1.prom", "Qwen/Qwen3-8B"
 
 counts = st.lists(st.integers(0, 1000), min_size=4, max_size=4)
 bounds = st.lists(st.floats(1e-3, 1e3), min_size=3, max_size=3, unique=True).map(
-    lambda found: tuple(sorted(found))
+    lambda limits: tuple(sorted(limits))
 )
 histograms = st.builds(lambda b, c: Histogram(b, array("d", c)), bounds, counts)
 
@@ -50,8 +50,8 @@ histograms = st.builds(lambda b, c: Histogram(b, array("d", c)), bounds, counts)
 def page_of(name: str, change: tuple[str, str] = ("", "")) -> PodMetrics:
     """A recorded page, with one pattern of it replaced."""
     text = (PAGES / name).read_text()
-    found = re.search(r'model_name="([^"]+)"', text)
-    model = found[1] if found else MODEL
+    served_model = re.search(r'model_name="([^"]+)"', text)
+    model = served_model[1] if served_model else MODEL
     return exposition.parse(re.sub(*change, text) if change[0] else text, model, "http://pod")
 
 
@@ -69,14 +69,17 @@ def window_of(*pages: PodMetrics) -> Traffic:
 def test_buckets_of_recorded_pages_agree_with_their_counts(name: str) -> None:
     """A histogram has as many observations as its page counts, and a mean within its buckets."""
     page = page_of(name)
-    for found, (seconds, count) in ((page.ttft_buckets, page.ttft), (page.itl_buckets, page.itl)):
+    for histogram, (seconds, count) in (
+        (page.ttft_buckets, page.ttft),
+        (page.itl_buckets, page.itl),
+    ):
         if count == 0:
             continue
-        assert found is not None
-        assert found.count == count
-        edges = (0.0, *found.bounds, float("inf"))
-        least = sum(n * edges[place] for place, n in enumerate(found.counts)) / count
-        most = sum(n * edges[place + 1] for place, n in enumerate(found.counts) if n) / count
+        assert histogram is not None
+        assert histogram.count == count
+        edges = (0.0, *histogram.bounds, float("inf"))
+        least = sum(n * edges[place] for place, n in enumerate(histogram.counts)) / count
+        most = sum(n * edges[place + 1] for place, n in enumerate(histogram.counts) if n) / count
         assert least <= seconds / count <= most
 
 
@@ -117,26 +120,30 @@ def test_every_form_of_a_line_is_read(change: tuple[str, str]) -> None:
 
 def test_an_exact_histogram() -> None:
     """Ten values of at most 1 s, ten of 1 to 3 s: quantiles and shares are linear within a bucket."""
-    found = buckets.histogram(["1", "3", "+Inf"], [10, 20, 20])
-    assert found is not None
-    assert [found.quantile(q) for q in (0.25, 0.5, 0.75, 0.95)] == pytest.approx([0.5, 1, 2, 2.8])
-    assert [found.within(s) for s in (0.5, 1, 2, 9)] == pytest.approx([0.25, 0.5, 0.75, 1])
+    histogram = buckets.histogram(["1", "3", "+Inf"], [10, 20, 20])
+    assert histogram is not None
+    assert [histogram.quantile(q) for q in (0.25, 0.5, 0.75, 0.95)] == pytest.approx(
+        [0.5, 1, 2, 2.8]
+    )
+    assert [histogram.within(s) for s in (0.5, 1, 2, 9)] == pytest.approx([0.25, 0.5, 0.75, 1])
     beyond = buckets.histogram(["1", "+Inf"], [1, 2])
     assert beyond is not None
     assert (beyond.quantile(0.95), beyond.within(100)) == (1, 0.5)
 
 
 @given(histograms, st.floats(0, 2e3), st.floats(0, 2e3))
-def test_percentiles_and_attainment_are_ordered(found: Histogram, one: float, other: float) -> None:
+def test_percentiles_and_attainment_are_ordered(
+    histogram: Histogram, one: float, other: float
+) -> None:
     """The p50 is no more than the p95; attainment is from 0 to 1, and no less for a looser target."""
-    p50, p95 = found.quantile(0.5), found.quantile(0.95)
-    if found.count == 0:
-        assert (p50, p95, found.within(one)) == (None, None, None)
+    p50, p95 = histogram.quantile(0.5), histogram.quantile(0.95)
+    if histogram.count == 0:
+        assert (p50, p95, histogram.within(one)) == (None, None, None)
         return
     assert p50 is not None
     assert p95 is not None
-    assert 0 <= p50 <= p95 <= found.bounds[-1]
-    tight, loose = found.within(min(one, other)), found.within(max(one, other))
+    assert 0 <= p50 <= p95 <= histogram.bounds[-1]
+    tight, loose = histogram.within(min(one, other)), histogram.within(max(one, other))
     assert tight is not None
     assert loose is not None
     assert 0 <= tight <= loose + 1e-12 <= 1 + 2e-12
@@ -167,9 +174,9 @@ def test_a_window_has_what_came_within_it() -> None:
     edges = (0.1, 1.0)
 
     def page(fast: float, slow: float) -> PodMetrics:
-        found = Histogram(edges, array("d", [fast, slow, 0]))
+        histogram = Histogram(edges, array("d", [fast, slow, 0]))
         number = fast + slow
-        return replace(idle, finished=number, ttft=(number / 9, number), ttft_buckets=found)
+        return replace(idle, finished=number, ttft=(number / 9, number), ttft_buckets=histogram)
 
     assert window_of(page(50, 50), page(50, 51), page(53, 51)).ttft.histogram == Histogram(
         edges, array("d", [3, 1, 0])
@@ -239,12 +246,12 @@ def test_emulated_latencies_are_in_their_buckets() -> None:
 def test_an_emulated_server_has_the_bounds_of_vllm(name: str) -> None:
     """The profile's engine shows the buckets that a recorded page of vLLM 0.33 has."""
 
-    def found(text: str) -> set[float]:
+    def bounds_of(text: str) -> set[float]:
         return {float(le) for le in re.findall(rf'vllm:{name}_bucket\{{.*le="([^"]+)"', text)}
 
     profile = EngineProfile(alpha_ms=20.0, beta_ms=1.0, gamma_ms=16.0, delta_ms=0.1, max_batch=4)
     backend = ProfileBackend(model=MODEL, profile=profile, speed=1.0)
-    assert found(backend.page().decode()) == found((PAGES / VLLM).read_text())
+    assert bounds_of(backend.page().decode()) == bounds_of((PAGES / VLLM).read_text())
 
 
 @pytest.mark.parametrize(
@@ -261,10 +268,10 @@ def test_why_there_are_no_percentiles_is_said(
 ) -> None:
     """What is missing has its reason, and numbers that are of a part say of which."""
     traffic = replace(NO_TRAFFIC, ttft=measured)
-    found = latencies.document(traffic, fleet.Targets(ttft_ms=500.0), origin)["ttft"]
-    assert expected in found["problem"]
+    ttft = latencies.document(traffic, fleet.Targets(ttft_ms=500.0), origin)["ttft"]
+    assert expected in ttft["problem"]
     known = measured.histogram is not None
-    assert (found["p50Milliseconds"] is not None, found["withinTarget"] is not None) == (
+    assert (ttft["p50Milliseconds"] is not None, ttft["withinTarget"] is not None) == (
         known,
         known,
     )

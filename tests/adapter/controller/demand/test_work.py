@@ -28,11 +28,11 @@ def lengths(inputs: float, *, cv: float = 0.0) -> Lengths:
 
 def worked(inputs: list[float], *, rate: float = 30.0, cv: float = 0.0) -> Work:
     """The work of a constant rate whose mean prompts are these, one each 15 s."""
-    found: Work | None = None
+    recorded: Work | None = None
     for index, tokens in enumerate(inputs):
-        found = work.record(found, STEPS, lengths(tokens, cv=cv), rate, at=15.0 * index)
-    assert found is not None
-    return found
+        recorded = work.record(recorded, STEPS, lengths(tokens, cv=cv), rate, at=15.0 * index)
+    assert recorded is not None
+    return recorded
 
 
 def test_longer_prompts_at_the_same_rate_are_more_work() -> None:
@@ -61,9 +61,9 @@ def test_what_chance_shows_of_the_mean_length_is_no_change() -> None:
 
 def test_sizes_of_decode_and_prefill_times() -> None:
     """Time per prompt token, and per token of the answer."""
-    found = work.record(None, LINEAR, lengths(100.0), 1.0, at=0.0)
-    assert found is not None
-    assert found.size_ms == pytest.approx(0.1 * 100 + 0.4 * 200)
+    recorded = work.record(None, LINEAR, lengths(100.0), 1.0, at=0.0)
+    assert recorded is not None
+    assert recorded.size_ms == pytest.approx(0.1 * 100 + 0.4 * 200)
 
 
 def test_another_profile_starts_over() -> None:

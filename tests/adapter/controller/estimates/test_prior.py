@@ -36,11 +36,11 @@ def test_it_is_the_catalogs_entry() -> None:
     """Model, GPU and the pods' GPUs are known: its step times with its error, and its KV cache."""
     entry = catalog.lookup(LLAMA, "H100-SXM", 1)
     assert entry is not None
-    found = of()
-    assert found.latency == entry.step_times
-    assert found.error == entry.error
-    assert found.limits.kv_tokens == entry.memory.kv_tokens()
-    assert "1 x H100-SXM" in found.described
+    prior = of()
+    assert prior.latency == entry.step_times
+    assert prior.error == entry.error
+    assert prior.limits.kv_tokens == entry.memory.kv_tokens()
+    assert "1 x H100-SXM" in prior.described
 
 
 @pytest.mark.parametrize(
@@ -59,17 +59,17 @@ def test_gpu_and_number_are_read_from_what_there_is(
     """The ConfigMap's device before the accelerator's name; the pods' number before the name's."""
     entry = catalog.lookup(LLAMA, "H100-SXM", tp)
     assert entry is not None
-    found = of(accelerator=accelerator, device=device, gpus=gpus)
-    assert found.latency == entry.step_times
+    prior = of(accelerator=accelerator, device=device, gpus=gpus)
+    assert prior.latency == entry.step_times
     # What is assumed makes it wider.
-    assert (found.error > entry.error) == (gpus is None)
+    assert (prior.error > entry.error) == (gpus is None)
 
 
 def test_a_model_too_large_for_one_gpu_gets_as_few_as_hold_it() -> None:
     """Nobody says how many GPUs: 70B in 16 bits is on more than one."""
-    found = of(model="meta-llama/Llama-3.1-70B-Instruct", gpus=None)
-    assert found.error > 0
-    assert "1 x H100" not in found.described
+    prior = of(model="meta-llama/Llama-3.1-70B-Instruct", gpus=None)
+    assert prior.error > 0
+    assert "1 x H100" not in prior.described
 
 
 @pytest.mark.parametrize(

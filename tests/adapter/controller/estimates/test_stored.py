@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 
 from adapter.controller.estimates import stored
 from adapter.controller.estimates.stored import Stored
+from adapter.planning import fleet
 from adapter.resources.stored_status import STORED_LIMIT
+from analyzer import tuner
 from analyzer.engine import learning
+from analyzer.latency import LatencyParameters
 from analyzer.step_times import Lengths, StepTimes
 
 SEEN = learning.StepObservation(
@@ -26,6 +29,20 @@ SEEN = learning.StepObservation(
     budget=2048,
 )
 MODEL = "m"
+LINEAR = LatencyParameters(alpha_ms=10, beta_ms=0.5, gamma_ms=20, delta_ms=0.02)
+SHOWN = tuner.LatencyObservation(
+    rate_rps=4.0,
+    input_tokens=300,
+    output_tokens=40,
+    max_batch=16,
+    itl_ms=14.0,
+    ttft_ms=40.0,
+    requests=240,
+)
+
+
+def profile(latency: LatencyParameters | StepTimes) -> fleet.Profile:
+    return fleet.Profile(accelerator="H100", max_batch=16, latency=latency)
 
 
 def learned(windows: int = 6) -> learning.State:
@@ -46,6 +63,7 @@ def test_what_is_read_is_what_was_written() -> None:
     written = text()
     item = stored.parse(written, MODEL)["H100"]
     before, after = learned(), item.state
+    assert isinstance(after, learning.State)
     assert item.gpus == 2
     assert (after.accepted, after.learned, after.usable) == (6, True, before.usable)
     assert after.parameters == pytest.approx(before.parameters, rel=1e-3)
@@ -66,6 +84,7 @@ def test_the_time_of_a_prompt_is_stored_where_there_is_one() -> None:
     )
     state = learning.update(learning.start(seed, error=0.1), SEEN).state
     again = stored.parse(text(H100=Stored(state=state)), MODEL)["H100"].state
+    assert isinstance(again, learning.State)
     assert again.seed == seed
     assert again.latency.per_prompt_ms == pytest.approx(state.latency.per_prompt_ms, rel=1e-3)
 
@@ -158,6 +177,7 @@ def test_whatever_is_read_can_be_gone_on_with(changes: dict[str, Any]) -> None:
     document = json.loads(WRITTEN)
     document["by"]["H100"] |= changes
     for item in stored.parse(json.dumps(document), MODEL).values():
+        assert isinstance(item.state, learning.State)
         state = learning.update(item.state, SEEN).state
         assert all(math.isfinite(value) and value >= 0 for value in state.parameters)
         assert state.latency.base_ms > 0
@@ -176,5 +196,59 @@ def test_the_seed_tells_profiles_apart() -> None:
     )
     state = learning.update(learning.start(seed), SEEN).state
     item = stored.parse(text(H100=Stored(state=state)), MODEL)["H100"]
-    assert stored.same_seed(item.state, seed)
-    assert not stored.same_seed(item.state, dataclasses.replace(seed, base_ms=14.5))
+    assert stored.learned_from(item.state, profile(seed))
+    assert not stored.learned_from(item.state, profile(dataclasses.replace(seed, base_ms=14.5)))
+    assert not stored.learned_from(item.state, profile(LINEAR))
+
+
+def corrected(windows: int = 6) -> tuner.State:
+    """Alpha to delta after some windows of one load."""
+    state = tuner.start(LINEAR)
+    for _ in range(windows):
+        state = tuner.update(state, SHOWN).state
+    return state
+
+
+def test_corrections_of_decode_and_prefill_times_come_back() -> None:
+    """Alpha to delta, their certainty and errors are read as written, and tuning goes on as before."""
+    before = corrected()
+    written = text(H100=Stored(state=before, gpus=2))
+    item = stored.parse(written, MODEL)["H100"]
+    after = item.state
+    assert isinstance(after, tuner.State)
+    assert (item.gpus, after.accepted, after.usable) == (2, 6, True)
+    assert after.parameters == pytest.approx(before.parameters, rel=1e-3)
+    one, other = (tuner.update(state, SHOWN).state for state in (before, after))
+    assert other.parameters == pytest.approx(one.parameters, rel=1e-3)
+    assert other.confidence == pytest.approx(one.confidence, rel=1e-2)
+    assert stored.learned_from(after, profile(LINEAR))
+    assert not stored.learned_from(after, profile(dataclasses.replace(LINEAR, alpha_ms=11.0)))
+    # Lengths of the measurement turn the profile into step times, which are learned by another filter.
+    assert not stored.learned_from(
+        after, dataclasses.replace(profile(LINEAR), at_tokens=128, at_input_tokens=512)
+    )
+    assert stored.text(MODEL, {"H100": Stored(state=corrected(7), gpus=2)}, written) == written
+    assert stored.text(MODEL, {"H100": Stored(state=corrected(12), gpus=2)}, written) != written
+    assert len(written) < 400
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seed", [0.0, 0.0, 0.0, 0.0]),
+        ("seed", [10.0, 0.5, 20.0]),
+        ("seed", [10.0, 0.5, 20.0, math.nan]),
+        ("logs", [2.4, 0, 0, 0]),
+        ("cov", [0.3] + [0.0] * 9),
+        ("n", None),
+        ("off", [0.0, 0.0, 0.0]),
+        ("gpus", -1),
+        ("form", "cubic"),
+    ],
+    ids=str,
+)
+def test_corrections_that_nobody_wrote_are_not_read(field: str, value: Any) -> None:
+    """Out of the filter's bounds or of another form: tuning starts over."""
+    document = json.loads(text(H100=Stored(state=corrected())))
+    document["by"]["H100"][field] = value
+    assert stored.parse(json.dumps(document), MODEL) == {}

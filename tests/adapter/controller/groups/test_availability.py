@@ -26,19 +26,19 @@ def look(before: Limit, seen: VariantSource, now: float, *, asked: int | None = 
 
 def test_what_the_scheduler_cannot_place_is_not_counted_on() -> None:
     """At the first look, with the number that runs and the reason."""
-    found = look(NO_LIMIT, variant(3, 1, unschedulable=2), 0.0)
-    assert found.most(0.0) == 1
-    assert found.why == "2 of 3 replicas do not come: 2 unschedulable"
+    limit = look(NO_LIMIT, variant(3, 1, unschedulable=2), 0.0)
+    assert limit.most(0.0) == 1
+    assert limit.why == "2 of 3 replicas do not come: 2 unschedulable"
     assert look(NO_LIMIT, variant(3, 1), 0.0).most(0.0) is None
 
 
 def test_a_limit_outlives_its_pods_and_is_tried_again() -> None:
     """The target goes down and the pods with it: the limit stays for a time, which doubles."""
-    found = look(NO_LIMIT, variant(3, 1, unschedulable=2), 0.0)
-    found = look(found, variant(1, 1), 30.0)
-    assert found.most(299.0) == 1
-    assert found.most(300.0) is None
-    again = look(found, variant(2, 1, unschedulable=1), 310.0)
+    limit = look(NO_LIMIT, variant(3, 1, unschedulable=2), 0.0)
+    limit = look(limit, variant(1, 1), 30.0)
+    assert limit.most(299.0) == 1
+    assert limit.most(300.0) is None
+    again = look(limit, variant(2, 1, unschedulable=1), 310.0)
     assert again.most(310.0 + 599.0) == 1
     assert again.most(310.0 + 600.0) is None
     assert again.delay == 600.0
@@ -46,29 +46,29 @@ def test_a_limit_outlives_its_pods_and_is_tried_again() -> None:
 
 def test_what_comes_lifts_the_limit() -> None:
     """At once, and without a trace."""
-    found = look(NO_LIMIT, variant(3, 1, failing=2), 0.0)
-    assert look(found, variant(3, 2, failing=1), 5.0).most(5.0) == 2
-    assert look(found, variant(3, 3), 5.0) == NO_LIMIT
+    limit = look(NO_LIMIT, variant(3, 1, failing=2), 0.0)
+    assert look(limit, variant(3, 2, failing=1), 5.0).most(5.0) == 2
+    assert look(limit, variant(3, 3), 5.0) == NO_LIMIT
 
 
 def test_pods_that_a_quota_refuses_do_not_exist() -> None:
     """A moment without them is nothing; a while is a refusal."""
     seen = variant(3, 1, existing=1)
-    found = look(NO_LIMIT, seen, 0.0)
-    assert found.most(0.0) is None
-    found = look(found, seen, availability.MISSING_SECONDS)
-    assert found.most(60.0) == 1
-    assert "2 not created, as by a quota" in found.why
+    limit = look(NO_LIMIT, seen, 0.0)
+    assert limit.most(0.0) is None
+    limit = look(limit, seen, availability.MISSING_SECONDS)
+    assert limit.most(60.0) == 1
+    assert "2 not created, as by a quota" in limit.why
 
 
 def test_a_target_that_nobody_follows_is_not_counted_on() -> None:
     """An HPA whose maximum is lower, or that cannot read: after a while the others take over."""
     seen = variant(1, 1)
-    found = look(NO_LIMIT, seen, 0.0, asked=3)
-    assert found.most(0.0) is None
-    found = look(found, seen, availability.FOLLOW_SECONDS, asked=3)
-    assert found.most(availability.FOLLOW_SECONDS) == 1
-    assert "2 not asked of the scale target" in found.why
+    limit = look(NO_LIMIT, seen, 0.0, asked=3)
+    assert limit.most(0.0) is None
+    limit = look(limit, seen, availability.FOLLOW_SECONDS, asked=3)
+    assert limit.most(availability.FOLLOW_SECONDS) == 1
+    assert "2 not asked of the scale target" in limit.why
 
 
 def test_without_pods_nothing_is_known() -> None:

@@ -48,7 +48,7 @@ def within(
     carried: bool = False,
 ) -> dict[str, int]:
     names = {"a/x": "H100", "a/y": "A100", "b/z": "2xA100"}
-    found = ceilings.within(
+    capped = ceilings.within(
         {key: StableTarget(replicas=number) for key, number in targets.items()},
         {key: decision(names[key], number, "g") for key, number in planned.items()},
         present or {},
@@ -56,7 +56,7 @@ def within(
         inputs=INPUTS,
         budgets=budgets,
     )
-    return {key: target.replicas for key, target in found.items()}
+    return {key: target.replicas for key, target in capped.items()}
 
 
 def test_devices_and_units_are_counted() -> None:

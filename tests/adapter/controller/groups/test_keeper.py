@@ -26,5 +26,5 @@ def test_an_error_in_one_group_leaves_the_others() -> None:
     )  # fmt: skip
     cycle = Cycle(sizing=sizing, sources={item.key: item for item in sources})
     broken: dict[str, Any] = dict.fromkeys(("a/x", "a/y"), object())
-    found = groups.plan({}, broken, cycle)
-    assert found.planned.keys() == {"b/m@c"}
+    group_plan = groups.plan({}, broken, cycle)
+    assert group_plan.planned.keys() == {"b/m@c"}

@@ -59,8 +59,8 @@ def test_variation_is_that_of_the_mixture() -> None:
 def group(*sources: VariantSource) -> tuple[ModelGroup, dict[str, VariantSource]]:
     keys = tuple(item.key for item in sources if item.service_class == "c")
     name, namespace = "a/m@c", sources[0].namespace
-    found = ModelGroup(name=name, namespace=namespace, model="m", service_class="c", members=keys)
-    return found, {item.key: item for item in sources}
+    members = ModelGroup(name=name, namespace=namespace, model="m", service_class="c", members=keys)
+    return members, {item.key: item for item in sources}
 
 
 @pytest.mark.parametrize("place", ["a", ""])

@@ -38,8 +38,8 @@ def test_less_demand_needs_no_others() -> None:
 
 def test_a_plan_that_is_short_keeps_nothing() -> None:
     """Where a budget cuts, what it takes away goes though the demand is larger."""
-    found = step([part("a", 1, 3), part("b", 0, 1)], demand_rps=9.0, routing="least-loaded")
-    assert found.replicas == {"a": 1, "b": 0}
+    transition = step([part("a", 1, 3), part("b", 0, 1)], demand_rps=9.0, routing="least-loaded")
+    assert transition.replicas == {"a": 1, "b": 0}
 
 
 def test_even_spread_is_bound_by_the_slowest() -> None:
@@ -59,9 +59,9 @@ def test_weights_give_each_variant_its_part() -> None:
 def test_steps_are_limited() -> None:
     """No more replicas up or down at a time than the settings allow."""
     parts = [part("up", 9, 1), part("down", 1, 9)]
-    found = limited(step(parts, demand_rps=0.0, routing="least-loaded"), parts, up=2, down=3)
-    assert found.replicas == {"up": 3, "down": 6}
-    assert found.reasons["up"] == "3 instead of 9: 2 more at a time"
+    transition = limited(step(parts, demand_rps=0.0, routing="least-loaded"), parts, up=2, down=3)
+    assert transition.replicas == {"up": 3, "down": 6}
+    assert transition.reasons["up"] == "3 instead of 9: 2 more at a time"
 
 
 PARTS = st.lists(
@@ -84,23 +84,23 @@ PARTS = st.lists(
 @given(parts=PARTS, demand=st.floats(0.0, 60.0), routing=st.sampled_from(ROUTINGS))
 def test_no_step_loses_what_serves(parts: list[Part], demand: float, routing: Routing) -> None:
     """Whatever is planned: what stays ready carries the demand, or the plan, or no less than it did."""
-    found = step(parts, demand_rps=demand, routing=routing)
+    transition = step(parts, demand_rps=demand, routing=routing)
 
     def ready(replicas: dict[str, int]) -> float:
         return capacity(parts, replicas, routing)
 
     before = ready({item.key: min(item.ready, item.target) for item in parts})
-    after = ready({item.key: min(item.ready, found.replicas[item.key]) for item in parts})
+    after = ready({item.key: min(item.ready, transition.replicas[item.key]) for item in parts})
     planned = ready({item.key: item.planned for item in parts})
     lost = any(
-        found.replicas[item.key] < item.target and item.ready > found.replicas[item.key]
+        transition.replicas[item.key] < item.target and item.ready > transition.replicas[item.key]
         for item in parts
     )
     assert not lost or after >= min(demand, planned, before) * (1 - 1e-6)
     for item in parts:
-        assert min(item.planned, item.target) <= found.replicas[item.key]
-        assert found.replicas[item.key] <= max(item.planned, item.target)
-        assert found.replicas[item.key] >= item.planned
+        assert min(item.planned, item.target) <= transition.replicas[item.key]
+        assert transition.replicas[item.key] <= max(item.planned, item.target)
+        assert transition.replicas[item.key] >= item.planned
 
 
 def test_present_replicas_that_carry_are_known() -> None:

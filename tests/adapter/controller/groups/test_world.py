@@ -53,13 +53,16 @@ async def grouped(folder: Path, **started: Any) -> AsyncIterator[tuple[World, En
         world.pages.shared = {("cheap", "dear"): started.pop("rpm", 90.0)}
         if started.pop("gateway", False):
             started["gateways"] = (("", world.gateway),)
-        async with world.replica("a", loop=GROUPED, actuate_scale=True, **started) as (front, _):
-            yield world, front
+        async with world.replica("a", loop=GROUPED, actuate_scale=True, **started) as (
+            endpoints,
+            _,
+        ):
+            yield world, endpoints
 
 
 def replicas(world: World, name: str) -> int:
-    found: int = world.api.get(APPS, "deployments", "team-a", name)["spec"]["replicas"]
-    return found
+    number: int = world.api.get(APPS, "deployments", "team-a", name)["spec"]["replicas"]
+    return number
 
 
 def ready(world: World, name: str) -> int:
@@ -72,7 +75,7 @@ def ready(world: World, name: str) -> int:
 
 async def test_the_cheaper_variant_carries_the_demand_of_both(tmp_path: Path) -> None:
     """Dear replicas go, and not before those that replace them are ready; each says its share."""
-    async with grouped(tmp_path, dear=3) as (world, front):
+    async with grouped(tmp_path, dear=3) as (world, endpoints):
         await until(lambda: ready(world, "cheap") + ready(world, "dear") >= 4)
         least = 4
 
@@ -86,7 +89,7 @@ async def test_the_cheaper_variant_carries_the_demand_of_both(tmp_path: Path) ->
         assert least >= 3
         await until(lambda: (world.status("cheap").get("group") or {}).get("share") == "100%")
         assert world.status("cheap")["group"]["name"] == GROUP
-        state = front.loop.states["team-a/cheap"]
+        state = endpoints.loop.states["team-a/cheap"]
         text = "\n".join(explain_text.lines(explain.of_state(state, now=world.clock.time())))
         assert f"group         {GROUP}, routing round-robin" in text
         assert "team-a/cheap: 3 replicas carry 100%" in text
@@ -96,7 +99,7 @@ async def test_the_cheaper_variant_carries_the_demand_of_both(tmp_path: Path) ->
 
 async def test_a_variant_that_finds_no_node_costs_one_cycle_and_a_start(tmp_path: Path) -> None:
     """Its part goes to the other variant within one cycle; when it can come again, it takes it back."""
-    async with grouped(tmp_path, dear=0) as (world, front):
+    async with grouped(tmp_path, dear=0) as (world, endpoints):
         await until(lambda: ready(world, "cheap") == 3)
         assert replicas(world, "dear") == 0
         world.starts.unplaced.add("cheap")
@@ -110,7 +113,7 @@ async def test_a_variant_that_finds_no_node_costs_one_cycle_and_a_start(tmp_path
         assert world.clock.monotonic() - asked_at <= GROUPED.interval + STARTUP + 1.5 * worlds.SPEED
         # What does not come is no longer asked for once the others serve, and the group says why.
         await until(lambda: replicas(world, "cheap") == 3)
-        state = front.loop.groups.states[GROUP]
+        state = endpoints.loop.groups.states[GROUP]
         assert "unschedulable" in state.unavailable["team-a/cheap"]
         world.starts.unplaced.discard("cheap")
         await until(lambda: ready(world, "cheap") >= 6 and replicas(world, "dear") == 0)
@@ -135,7 +138,7 @@ async def test_a_failing_variant_hands_over_too(tmp_path: Path) -> None:
 async def test_the_group_goes_to_zero_and_wakes_as_one(tmp_path: Path) -> None:
     """Without requests both rest; the dear one is ready so much sooner that it wakes, alone, and says why."""
     slow = {"llmd.ai/startup-time": "200s"}
-    async with grouped(tmp_path, rpm=0.0, gateway=True, notes=slow) as (world, front):
+    async with grouped(tmp_path, rpm=0.0, gateway=True, notes=slow) as (world, endpoints):
         config = worlds.manifests()[2]
         config["data"]["WVA_SCALE_TO_ZERO"] = "true"
         world.api.put(CORE, "configmaps", config)
@@ -144,10 +147,10 @@ async def test_the_group_goes_to_zero_and_wakes_as_one(tmp_path: Path) -> None:
         await until(lambda: replicas(world, "dear") == 1)
         await until(lambda: ready(world, "dear") == 1)
         world.waiting = 0
-        cycles = front.loop.cycles
-        await until(lambda: front.loop.cycles >= cycles + 2)
+        cycles = endpoints.loop.cycles
+        await until(lambda: endpoints.loop.cycles >= cycles + 2)
         assert replicas(world, "cheap") == 0
-        waking = front.loop.groups.states[GROUP].waking
+        waking = endpoints.loop.groups.states[GROUP].waking
         assert waking == (
             "team-a/dear wakes first: ready in 60 s at 40 cents/h (team-a/cheap 200 s at 23 cents/h)"
         )
@@ -155,7 +158,7 @@ async def test_the_group_goes_to_zero_and_wakes_as_one(tmp_path: Path) -> None:
 
 async def test_a_budget_cuts_and_says_so(tmp_path: Path) -> None:
     """The ceiling holds at every moment, also while replicas move; condition, Event and metrics name it."""
-    async with grouped(tmp_path, dear=0, rpm=200.0) as (world, front):
+    async with grouped(tmp_path, dear=0, rpm=200.0) as (world, endpoints):
         config = worlds.manifests()[2]
         config["data"]["budgets"] = "- {scope: namespace, namespace: team-a, cost: 100}"
         world.api.put(CORE, "configmaps", config)
@@ -165,10 +168,10 @@ async def test_a_budget_cuts_and_says_so(tmp_path: Path) -> None:
         assert "namespace team-a" in message
         assert "TTFT" in message
         await until(lambda: any(item[1] == "BudgetExhausted" for item in world.events()))
-        cycles = front.loop.cycles
-        await until(lambda: front.loop.cycles >= cycles + 3)
-        states = front.loop.states.values()
+        cycles = endpoints.loop.cycles
+        await until(lambda: endpoints.loop.cycles >= cycles + 3)
+        states = endpoints.loop.states.values()
         assert sum(state.cost for state in states) <= 100
-        text = generate_latest(registry_of(front.loop, world.clock)).decode()
+        text = generate_latest(registry_of(endpoints.loop, world.clock)).decode()
         assert 'variant_adapter_budget_limit{ceiling="' in text
         assert "variant_adapter_budget_cut{" in text

@@ -28,16 +28,16 @@ def test_totals_are_means_costs_and_shares() -> None:
     totals = Totals()
     totals.add(moment(2, 3, within=False), 3600.0)
     totals.add(moment(4, 2), 3600.0)
-    found = timeline.document(totals)
-    assert found["hours"] == 2.0
-    assert found["present"] == {
+    document = timeline.document(totals)
+    assert document["hours"] == 2.0
+    assert document["present"] == {
         "meanReplicas": 3.0, "replicaHours": 6.0, "costCents": 240.0, "attainment": 0.5,
     }  # fmt: skip
-    assert found["ours"] == {
+    assert document["ours"] == {
         "meanReplicas": 2.5, "replicaHours": 5.0, "costCents": 200.0, "attainment": 1.0,
     }  # fmt: skip
-    assert found["moreReplicas"] == {"share": 0.5, "most": 1}
-    assert found["fewerReplicas"] == {"share": 0.5, "most": 2}
+    assert document["moreReplicas"] == {"share": 0.5, "most": 1}
+    assert document["fewerReplicas"] == {"share": 0.5, "most": 2}
 
 
 def test_latencies_that_are_not_known_are_not_within() -> None:
@@ -60,22 +60,22 @@ def fixed(monkeypatch: pytest.MonkeyPatch) -> VariantState:
 
 def test_a_day_is_kept_and_gaps_are_not_counted(fixed: VariantState) -> None:
     """Thirty seconds at a time for thirty hours; an hour in between in which another replica led."""
-    found = Timeline()
+    history = Timeline()
     now = NOW
     for _ in range(30 * 120):
-        found.record({"a/v": fixed}, now=now)
+        history.record({"a/v": fixed}, now=now)
         now += 30.0
-    (totals,) = found.since(now - timeline.DAY_SECONDS).values()
+    (totals,) = history.since(now - timeline.DAY_SECONDS).values()
     assert totals.seconds == pytest.approx(86400.0, abs=2 * timeline.BUCKET_SECONDS)
-    (last,) = found.since(now - 3600.0).values()
+    (last,) = history.since(now - 3600.0).values()
     assert last.seconds == pytest.approx(3600.0, abs=timeline.BUCKET_SECONDS)
     assert last.ours == pytest.approx(2 * last.present)
     now += 3600.0
-    found.record({"a/v": fixed}, now=now)
-    (after,) = found.since(now - 7200.0).values()
+    history.record({"a/v": fixed}, now=now)
+    (after,) = history.since(now - 7200.0).values()
     assert after.seconds <= 3600.0 + timeline.BUCKET_SECONDS
-    found.record({}, now=now + 30.0)
-    assert found.since(0.0) == {}
+    history.record({}, now=now + 30.0)
+    assert history.since(0.0) == {}
 
 
 def test_renewed_targets_are_no_decisions() -> None:
@@ -87,7 +87,7 @@ def test_renewed_targets_are_no_decisions() -> None:
     for number in range(60):
         after = replace(now, desired=3 + number, history=())
         first = decisions.recorded(first, after, now=NOW + number)
-    assert len(first.history) == decisions.KEPT
+    assert len(first.history) == decisions.MOST_DECISIONS
     gone = decisions.recorded(first, replace(now, desired=None, problem="no metrics"), now=NOW)
     assert (gone.history[-1].replicas, gone.history[-1].reason) == (None, "no metrics")
     assert len(decisions.of_status(gone.history)) == stored_status.DECISIONS

@@ -30,8 +30,8 @@ def source(key: str, notes: dict[str, str] | None = None, **more: Any) -> Varian
 
 
 def groups(*sources: VariantSource, unnamed: bool = True) -> dict[str, tuple[str, ...]]:
-    found = forming.form(sources, unnamed=unnamed)
-    return {item.name: item.members for item in found.groups}
+    formed = forming.form(sources, unnamed=unnamed)
+    return {item.name: item.members for item in formed.groups}
 
 
 def test_variants_of_one_namespace_model_and_class_are_a_group() -> None:
@@ -84,48 +84,48 @@ def test_two_guests_form_no_group_without_a_host() -> None:
 
 def test_those_that_serve_something_else_are_named_and_alone() -> None:
     """Another model or class than most of a named group have; the others are a group."""
-    found = forming.form(
+    formed = forming.form(
         [
             *(source(f"a/{name}", {GROUP: "g"}) for name in "xy"),
             source("a/other", {GROUP: "g"}, model="n"),
             source("a/lower", {GROUP: "g"}, service_class="d"),
         ]
     )
-    assert [group.members for group in found.groups] == [("a/x", "a/y")]
-    assert "spec.modelID 'n' is not the group's 'm'" in found.problems["a/other"]
-    assert "service class 'd' is not the group's 'c'" in found.problems["a/lower"]
+    assert [group.members for group in formed.groups] == [("a/x", "a/y")]
+    assert "spec.modelID 'n' is not the group's 'm'" in formed.problems["a/other"]
+    assert "service class 'd' is not the group's 'c'" in formed.problems["a/lower"]
 
 
 def test_a_guest_cannot_outvote_the_host() -> None:
     """What the group serves is what its own namespace serves, however many guests there are."""
     host = source("a/x", {GROUP: "g", GROUP_NAMESPACES: "b"})
     guests = [source(f"b/{name}", {GROUP: "a/g"}, model="n") for name in "pqr"]
-    found = forming.form([host, *guests])
-    assert found.groups == ()
-    assert found.problems.keys() == {"b/p", "b/q", "b/r"}
+    formed = forming.form([host, *guests])
+    assert formed.groups == ()
+    assert formed.problems.keys() == {"b/p", "b/q", "b/r"}
 
 
 def test_routings_that_differ_are_named() -> None:
     """The first one counts, and the other variant is told."""
-    found = forming.form(
+    formed = forming.form(
         [
             source("a/x", {ROUTING: "least-loaded"}),
             source("a/y", {ROUTING: "weights"}),
             source("a/z"),
         ]
     )
-    assert found.groups[0].routing == "least-loaded"
-    assert "'weights', but a/x of the same group says 'least-loaded'" in found.problems["a/y"]
-    assert forming.with_problems([source("a/y")], found)[0].warnings == (found.problems["a/y"],)
+    assert formed.groups[0].routing == "least-loaded"
+    assert "'weights', but a/x of the same group says 'least-loaded'" in formed.problems["a/y"]
+    assert forming.with_problems([source("a/y")], formed)[0].warnings == (formed.problems["a/y"],)
 
 
 def test_a_guest_does_not_choose_the_routing_of_the_host() -> None:
     """Whatever its name: what the group's own variants say is used."""
     admit = {GROUP: "g", GROUP_NAMESPACES: "a"}
     host = [source("b/x", admit), source("b/y", {**admit, ROUTING: "least-loaded"})]
-    found = forming.form([source("a/guest", {GROUP: "b/g", ROUTING: "weights"}), *host])
-    assert found.groups[0].routing == "least-loaded"
-    assert list(found.problems) == ["a/guest"]
+    formed = forming.form([source("a/guest", {GROUP: "b/g", ROUTING: "weights"}), *host])
+    assert formed.groups[0].routing == "least-loaded"
+    assert list(formed.problems) == ["a/guest"]
 
 
 def test_variants_beyond_the_most_of_a_group_are_named_and_alone() -> None:
@@ -133,16 +133,16 @@ def test_variants_beyond_the_most_of_a_group_are_named_and_alone() -> None:
     admit = {GROUP: "g", GROUP_NAMESPACES: "a"}
     host = [source(f"b/{number:04}", admit) for number in range(forming.MOST - 1)]
     guests = [source(f"a/{number}", {GROUP: "b/g"}) for number in range(3)]
-    found = forming.form([*guests, *host])
-    assert found.groups[0].members == ("a/0", *(item.key for item in host))
-    assert sorted(found.problems) == ["a/1", "a/2"]
+    formed = forming.form([*guests, *host])
+    assert formed.groups[0].members == ("a/0", *(item.key for item in host))
+    assert sorted(formed.problems) == ["a/1", "a/2"]
 
 
 @pytest.mark.parametrize(("number", "groups"), [(forming.MOST, 1), (forming.MOST + 1, 0)])
 def test_too_many_alike_form_no_group_that_nobody_named(number: int, groups: int) -> None:
     """They are sized alone, all of them, and nobody is told of a group that nobody asked for."""
-    found = forming.form(source(f"b/{index:04}") for index in range(number))
-    assert (len(found.groups), found.problems) == (groups, {})
+    formed = forming.form(source(f"b/{index:04}") for index in range(number))
+    assert (len(formed.groups), formed.problems) == (groups, {})
 
 
 def test_held_variants_are_in_no_group() -> None:

@@ -41,8 +41,8 @@ def monitor(*endpoints: dict[str, Any], **spec: Any) -> monitors.Monitor:
 def urls(item: dict[str, Any], *scraped: monitors.Monitor) -> tuple[str, ...]:
     """URLs of a pod with these PodMonitors."""
     (changed,) = monitors.applied([item], scraped, trusted="n")
-    found: tuple[str, ...] = changed["urls"]
-    return found
+    scraped_urls: tuple[str, ...] = changed["urls"]
+    return scraped_urls
 
 
 KSERVE = {"targetPort": 8000, "scheme": "https", "tlsConfig": {"insecureSkipVerify": True}}

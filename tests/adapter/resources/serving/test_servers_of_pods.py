@@ -47,6 +47,67 @@ MERGED = {"prometheus.io/port": "15020", "prometheus.io/path": "/stats/prometheu
         pytest.param(pod(container("vllm", *ROW)), [":8000", ":8001", ":8002", ":8003"], id="dp"),
         pytest.param(pod(container("vllm", ("", 8000), ("", 29500))), [":8000"], id="other-port"),
         pytest.param(
+            pod(container("vllm", ("http-0", 8000), ("http-1", 8001), ("nixl-0", 5600), gpus=1)),
+            [":8000", ":8001"],
+            id="dp-by-name",
+        ),
+        pytest.param(
+            pod(container("vllm", ("http", 8000), ("http-rank1", 8001), ("http2", 8002), gpus=1)),
+            [":8000", ":8001"],
+            id="dp-beside-the-first",
+        ),
+        pytest.param(
+            pod(container("vllm", ("", 8202), ("", 8200), ("", 8201), gpus=1)),
+            [":8200", ":8201", ":8202"],
+            id="dp-in-any-order",
+        ),
+        pytest.param(
+            pod(
+                container("a", ("http", 8000), gpus=1),
+                container("b", ("http", 8001), gpus=1),
+                container("proxy", ("http", 9000)),
+            ),
+            [":8000", ":8001"],
+            id="two-servers",
+        ),
+        pytest.param(
+            pod(
+                container("proxy", ("", 8000)),
+                container("vllm", ("", 8200), resources={"claims": [{"name": "gpu"}]}),
+            ),
+            [":8200"],
+            id="claimed-devices",
+        ),
+        pytest.param(
+            pod(
+                container(
+                    "vllm",
+                    env=[{"name": "PORT", "value": "9000"}, {"name": "OTHER"}],
+                    args=["serve", "m", "--port=$(PORT)", "$(OTHER)", "$(NONE)"],
+                )
+            ),
+            [":9000"],
+            id="port-of-a-variable",
+        ),
+        pytest.param(
+            pod(
+                container(
+                    "s",
+                    ("dist", 5000),
+                    ("", 30000),
+                    command=["python3", "-m", "sglang.launch_server"],
+                    gpus=1,
+                )
+            ),
+            [":30000"],
+            id="SGLang-beside-another-port",
+        ),
+        pytest.param(
+            pod(container("t", ("", 8000), ("", 8001), ("", 8002), args=["tritonserver"], gpus=1)),
+            [":8002"],
+            id="Triton",
+        ),
+        pytest.param(
             pod(container("routing-proxy", ("", 8000)), container("vllm", ("", 8200))),
             [":8200"],
             id="proxy-first",

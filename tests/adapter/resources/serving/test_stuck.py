@@ -35,6 +35,6 @@ def test_what_keeps_a_pod_from_serving(
 ) -> None:
     """By its conditions and the state of its containers; a pod that starts is neither."""
     pod = {"metadata": {"name": "p", "namespace": "n", "labels": {"app": "v"}}, "status": status}
-    found = pods.ByLabel([pods.trimmed(pod)]).serving("n", labels.parse("app=v"))
-    assert (found.unschedulable, found.failing, found.existing) == (unschedulable, failing, 1)
-    assert found.endpoints == ()
+    serving = pods.ByLabel([pods.trimmed(pod)]).serving("n", labels.parse("app=v"))
+    assert (serving.unschedulable, serving.failing, serving.existing) == (unschedulable, failing, 1)
+    assert serving.endpoints == ()

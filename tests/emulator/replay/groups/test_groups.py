@@ -45,8 +45,8 @@ def test_variants_of_one_model_are_a_group() -> None:
 
 def test_ours_is_cheaper_than_each_alone() -> None:
     """Placed together, a demand costs less than where each variant follows what its own pods are offered."""
-    found = compare.compare(two(), {"m": generated(**STEP)}, ("ours", "per-variant"))
-    ours, alone = found.results
+    comparison = compare.compare(two(), {"m": generated(**STEP)}, ("ours", "per-variant"))
+    ours, alone = comparison.results
     assert ours.cost_cents < 0.9 * alone.cost_cents
     assert ours.within > alone.within - 0.01
     # The small variant is given up for the fast one; alone, it grows with its share.
@@ -67,9 +67,9 @@ def test_a_group_kept_apart_is_the_rule_per_variant() -> None:
 @pytest.mark.parametrize("routing", ["least-loaded", "round-robin"])
 def test_a_lost_variant_is_replaced_within_a_start(routing: str) -> None:
     """What is evicted and finds no node is replaced by the other one a cycle and a start-up later."""
-    found = two(fast={"unschedulable": {"from": 300, "evict": True}}, routing=routing)
+    replay_scenario = two(fast={"unschedulable": {"from": 300, "evict": True}}, routing=routing)
     offered = {"m": generated(kind="step", levels=[[660, 300]])}
-    (ours,) = compare.compare(found, offered, ("ours",)).results
+    (ours,) = compare.compare(replay_scenario, offered, ("ours",)).results
     seconds, small, fast = (
         ours.curves["small"].seconds,
         ours.curves["small"].ready,
@@ -85,9 +85,9 @@ def test_a_lost_variant_is_replaced_within_a_start(routing: str) -> None:
 def test_evicted_replicas_come_back() -> None:
     """Replicas wait without cost while no node takes them, and start when one does."""
     gone = {"unschedulable": {"from": 120, "to": 240, "evict": True}, "minReplicas": 1}
-    found = two(fast=gone)
+    replay_scenario = two(fast=gone)
     offered = {"m": generated(kind="step", levels=[[420, 120]])}
-    (static,) = compare.compare(found, offered, ("static",)).results
+    (static,) = compare.compare(replay_scenario, offered, ("static",)).results
     seconds, fast = static.curves["fast"].seconds, static.curves["fast"].ready
     assert fast[seconds < 120].min() == 1
     assert fast[(seconds > 135) & (seconds < 300)].max() == 0
@@ -112,8 +112,8 @@ def test_mix_costs_no_more_than_one_variant() -> None:
 def test_clairvoyant_keeps_the_slo_for_less() -> None:
     """The bound of a group follows the planner's mixes on the true rate, with replicas ready in time."""
     given, offered = two(), generated(kind="step", levels=[[120, 120], [120, 1200], [60, 120]])
-    found = compare.compare(given, {"m": offered}, ("static", "clairvoyant"))
-    static, bound = found.results
+    comparison = compare.compare(given, {"m": offered}, ("static", "clairvoyant"))
+    static, bound = comparison.results
     assert bound.within >= clairvoyant.WITHIN_TARGET
     assert bound.cost_cents < static.cost_cents
     # The step comes at 120 s, a start takes 60 s, and the rate is that of a window of 75 s.
@@ -157,8 +157,8 @@ def test_rivals_of_groups() -> None:
 def test_rivals_place_the_demand() -> None:
     """Both greedy rules leave the dearer variant per request, or per replica, for the other."""
     offered = {"m": generated(kind="step", levels=[[420, 600]])}
-    found = compare.compare(two(), offered, ("cost-aware@0.5", "expansion@4"))
-    aware, expansion = found.results
+    comparison = compare.compare(two(), offered, ("cost-aware@0.5", "expansion@4"))
+    aware, expansion = comparison.results
     assert aware.curves["fast"].created[-1] > aware.curves["small"].created[-1]
     assert expansion.curves["small"].created[-1] > expansion.curves["fast"].created[-1]
 
@@ -167,6 +167,6 @@ def test_sample() -> None:
     """The sample has three variants of one model behind one gateway."""
     from tests.emulator.replay.test_scenario import REPLAYS  # noqa: PLC0415 - only the sample needs it
 
-    found = scenario.read(REPLAYS / "groups.yaml")
-    assert {item.accelerator for item in found.groups["llama-8b"]} == {"A100", "H100", "L40S"}
-    assert compare.makers(found)
+    sample = scenario.read(REPLAYS / "groups.yaml")
+    assert {item.accelerator for item in sample.groups["llama-8b"]} == {"A100", "H100", "L40S"}
+    assert compare.makers(sample)

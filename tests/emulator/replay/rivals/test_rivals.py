@@ -20,8 +20,8 @@ from tests.emulator.replay.vllm_scenarios import vllm
 
 def result(policy: str) -> PolicyResult:
     offered = generated(kind="step", levels=[[180, 60], [300, 500], [240, 60]])
-    (found,) = compare.compare(one_model(), {"m": offered}, (policy,)).results
-    return found
+    (outcome,) = compare.compare(one_model(), {"m": offered}, (policy,)).results
+    return outcome
 
 
 def test_kpa_is_there_within_seconds() -> None:
@@ -59,15 +59,15 @@ def test_token_aware_counts_prompts_in_flight() -> None:
     """Prompt tokens of all requests in service and waiting, over the speed of a full prefill step."""
     trace = generated(kind="constant", duration_seconds=120, rate_rpm=1200,
                       tokens={"input": {"mean": 4000}, "output": {"mean": 300}}).trace  # fmt: skip
-    found = vllm()
-    cluster = ReplayCluster(found, {"m": trace})
+    replay_scenario = vllm()
+    cluster = ReplayCluster(replay_scenario, {"m": trace})
     policy = TokenAware(cluster, seconds=1.0)
     cluster.advance(20.0)
     (timer,) = policy.timers()
     timer.action()
     tokens = cluster.fleet.prompt_tokens("chat")
     assert tokens == 4000 * sum(i.running + i.waiting for i in cluster.ready("chat"))
-    speed = llmd.prefill_speed(found.variants[0], 4000.0)
+    speed = llmd.prefill_speed(replay_scenario.variants[0], 4000.0)
     assert speed == pytest.approx(1000 * 8192 / (7 + 0.05 + 0.04 * 8192))
     kv = sum(item.kv_cache for item in cluster.ready("chat"))
     assert policy.items("chat") == [str(max(-(-tokens // speed), -(-kv // 0.8))).split(".")[0]]
@@ -96,8 +96,8 @@ def test_dynamo_changes_one_worker_at_a_time() -> None:
 def test_without_foresight_sees_the_backlog() -> None:
     """It keeps more than what an HPA on the queue keeps, and needs no less than its start-up times."""
     offered = generated(kind="step", levels=[[180, 60], [300, 500], [120, 60]])
-    found = compare.compare(one_model(), {"m": offered}, ("without-foresight", "queue@2"))
-    informed, queue = found.results
+    comparison = compare.compare(one_model(), {"m": offered}, ("without-foresight", "queue@2"))
+    informed, queue = comparison.results
     assert informed.within > queue.within
     assert informed.within < 1.0
     assert informed.notes[0].startswith("rate x ")

@@ -31,7 +31,7 @@ _RIVALS = ("adapter/planning", "analyzer", "optimizer", "emulator")
 """Code that rivals and bounds depend on: not the adapter's loop."""
 
 
-class Kept:
+class ResultsFolder:
     """A folder with one file per job."""
 
     def __init__(self, folder: Path, given: Run) -> None:

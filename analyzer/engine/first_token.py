@@ -1,0 +1,115 @@
+"""Time to first token: a step, the prompt's own computation, and the prompts that it meets.
+
+The prompt is log-normal, by nodes up to the target. It meets nobody (the rest of a step, uniform) or other
+prompts (Weibull, by the moments of `state.py`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from analyzer.engine.columns import Engines
+from analyzer.engine.nodes import log_gamma, normal, weighted
+from analyzer.engine.state import Prompts
+from analyzer.replicas import FloatArray
+
+WEIBULL = 0.543
+"""Shape of a Weibull distribution is its coefficient of variation to the power -1.086."""
+
+_LEAST_SCORE = -4.0
+_HALVES = (0.5 - 0.5 / 3.0**0.5, 0.5 + 0.5 / 3.0**0.5)
+POINTS, POINT_WEIGHTS = np.polynomial.legendre.leggauss(8)
+POINTS = POINTS[:, None]
+POINT_WEIGHTS = POINT_WEIGHTS / np.sqrt(2.0 * np.pi)
+
+
+class FirstToken(NamedTuple):
+    """Time to first token of requests that find a slot, each field of shape (M,).
+
+    Attributes:
+        step_ms: a step without prompts.
+        log_mean: mean of the logarithm of the prompt's tokens.
+        spread: standard deviation of that.
+        token_ms: time of a token of it.
+        more_ms: time of a token beyond `phase`, besides.
+        phase: tokens.
+        alone: share that meets no other prompt.
+        rest_ms: longest rest of a step that those meet.
+        other_log: logarithm of the scale of the time that other prompts take.
+        other_shape: shape of that.
+        mean_ms: mean time to first token.
+
+    """
+
+    step_ms: FloatArray
+    log_mean: FloatArray
+    spread: FloatArray
+    token_ms: FloatArray
+    more_ms: FloatArray
+    phase: FloatArray
+    alone: FloatArray
+    rest_ms: FloatArray
+    other_log: FloatArray
+    other_shape: FloatArray
+    mean_ms: FloatArray
+
+    @classmethod
+    def of(cls, engines: Engines, queue: Prompts) -> FirstToken:
+        """By the moments of what a prompt meets, less those of a step's rest for who meets nobody."""
+        rest = queue.decode_ms * queue.alive
+        met = np.maximum(1.0 - queue.alone, 1e-6)
+        mean = np.maximum(queue.other_ms - queue.alone * rest / 2.0, 1e-3 * queue.other_ms) / met
+        square = queue.other_variance + queue.other_ms**2
+        square = (square - queue.alone * rest * queue.decode_ms / 3.0) / met
+        shape = np.maximum(square / mean**2 - 1.0, 1e-4) ** -WEIBULL
+        spread = engines.input_spread
+        return cls(
+            step_ms=queue.decode_ms,
+            log_mean=np.log(engines.input_tokens) - spread**2 / 2.0,
+            spread=spread,
+            token_ms=engines.prefill_ms,
+            more_ms=queue.decode_ms / queue.room,
+            phase=queue.phase,
+            alone=queue.alone,
+            rest_ms=rest,
+            other_log=np.log(mean) - log_gamma(1.0 + 1.0 / shape),
+            other_shape=shape,
+            mean_ms=queue.ttft_ms,
+        )
+
+    @property
+    def most_ms(self) -> FloatArray:
+        """What practically none exceeds, shape (M,)."""
+        other = np.exp(self.other_log + 3.0 / self.other_shape)
+        own = np.exp(self.log_mean + 6.0 * self.spread) * (self.token_ms + self.more_ms)
+        return self.step_ms + self.rest_ms + own + other
+
+    def exceeds(self, target_ms: FloatArray) -> FloatArray:
+        """Share whose time exceeds the target, shape (M,)."""
+        left = np.maximum(target_ms - self.step_ms, 1e-9)
+        early, late = (normal(-self._score(left - part * self.rest_ms)) for part in _HALVES)
+        top = np.clip(self._score(left), _LEAST_SCORE + 1e-3, -_LEAST_SCORE)
+        half = 0.5 * (top - _LEAST_SCORE)
+
+        def density(point: FloatArray) -> FloatArray:
+            score = _LEAST_SCORE + half * (point + 1.0)
+            rest = np.maximum(left - self._own_ms(score), 1e-12)
+            power = (np.log(rest) - self.other_log) * self.other_shape
+            return np.asarray(np.exp(-np.exp(np.minimum(power, 50.0)) - 0.5 * score * score))
+
+        met = normal(-top) + half * weighted(density, POINT_WEIGHTS, POINTS)
+        return np.asarray(self.alone * (0.5 * early + 0.5 * late) + (1.0 - self.alone) * met)
+
+    def _own_ms(self, score: FloatArray) -> FloatArray:
+        tokens = np.exp(self.log_mean + self.spread * score)
+        beyond = np.maximum(tokens - self.phase, 0.0)
+        return np.asarray(self.token_ms * tokens + self.more_ms * beyond)
+
+    def _score(self, time_ms: FloatArray) -> FloatArray:
+        """Standard score of the prompt that takes so long."""
+        long = (time_ms + self.more_ms * self.phase) / (self.token_ms + self.more_ms)
+        short = time_ms / np.maximum(self.token_ms, 1e-12)
+        tokens = np.where(time_ms > self.token_ms * self.phase, long, short)
+        return np.asarray((np.log(np.maximum(tokens, 1e-9)) - self.log_mean) / self.spread)

@@ -1,0 +1,221 @@
+"""Largest rate of one replica: what `sizing.size_engines` finds for rows, in a fraction of the time.
+
+The formulas are those of the other modules (`floats.py`), and so are the ends of the search. Its result is
+within `NEAR` of the rate at which the worst latency is at its target, as that for rows is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+from analyzer.engine import search
+from analyzer.engine.columns import Engine, within_bounds
+from analyzer.engine.floats import formulas
+from analyzer.engine.occupancy import FULL
+
+NEAR = 5e-4
+"""Relative distance of two rates, and logarithm of a mean latency over its target, that is near enough."""
+
+MISSES_NEAR = 2e-3
+"""Logarithm of misses over those allowed that is: misses rise steeply, so the rate is nearer."""
+
+_TOP = FULL - 1e-6
+_STEPS = 60
+_score = NormalDist().inv_cdf
+_RARE = 1e-14
+_LOWEST = -6.0
+_HALVED = 9
+_IDLE = 0.05
+_FAR_FROM_MISSED = 0.5
+_EARLY = 0.8
+"""Step from the largest stable rate at which a search begins."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets:
+    """Bounds on latencies, ms, infinite where there is none; percentile is None where they are means."""
+
+    ttft_ms: float
+    itl_ms: float
+    percentile: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Largest:
+    """What one replica holds; see `sizing.EngineCapacity`."""
+
+    rate_rps: float
+    reason: int
+    kv_batch: float
+    max_batch: float
+
+
+def largest(engine: Engine, targets: Targets, headroom: float) -> Largest | None:
+    """Largest rate within targets, less the headroom.
+
+    None where arrays have to answer: nothing is held, a parameter is not valid, or floats cannot express a
+    number that occurs.
+    """
+    given = _columns(engine)
+    if given is None:
+        return None
+    try:
+        columns = formulas().columns.Engines.__new__(formulas().columns.Engines)
+        columns._fill(given)  # noqa: SLF001 - floats instead of the columns that it checks
+        pair = _Single(columns, targets).largest(headroom)
+    except (ArithmeticError, ValueError):
+        return None
+    if pair is None or not math.isfinite(pair[0]):
+        return None
+    return Largest(
+        rate_rps=pair[0],
+        reason=pair[1],
+        kv_batch=columns.kv_batch,
+        max_batch=columns.max_batch,
+    )
+
+
+def _columns(engine: Engine) -> dict[str, float] | None:
+    """Parameters by name; None where one is out of its range."""
+    steps, limits, lengths = engine.step_times, engine.limits, engine.lengths
+    values: tuple[Any, ...] = (
+        steps.base_ms,
+        steps.per_request_ms,
+        steps.per_prefill_token_ms,
+        steps.per_context_token_ms,
+        steps.per_sqrt_request_ms,
+        steps.per_prompt_ms,
+        limits.max_num_seqs,
+        limits.max_num_batched_tokens,
+        math.inf if limits.kv_tokens is None else limits.kv_tokens,
+        lengths.input_tokens,
+        lengths.output_tokens,
+        lengths.input_cv,
+        lengths.output_cv,
+        lengths.cached_tokens,
+    )
+    return within_bounds(values)
+
+
+def _zero(points: list[tuple[float, float]]) -> float:
+    """Where the inverse polynomial through up to three points is zero.
+
+    Points that tell only a sign do not count; NaN where fewer than two are left.
+    """
+    known = [point for point in dict.fromkeys(points) if abs(point[1]) < -_LOWEST]
+    if len(known) < 2 or len({value for _, value in known}) < len(known):
+        return math.nan
+    total = 0.0
+    for place, value in known:
+        factors = (its / (its - value) for _, its in known if its != value)
+        total += place * math.prod(factors)
+    return total
+
+
+class _Missed(NamedTuple):
+    """One rate: see `search.excess` for `over` and `reason`, and its arguments."""
+
+    over: float
+    reason: int
+    state: Any
+    ttft: float
+    itl: float
+
+
+class _Single:
+    """Search of the largest rate of one engine."""
+
+    def __init__(self, columns: Any, targets: Targets) -> None:
+        self._engine = columns
+        self._targets = targets
+        self._limit = search.KV if columns.kv_binds else search.STABILITY
+        self._tails = targets.percentile is not None
+        self._late, self._slow = math.isfinite(targets.ttft_ms), math.isfinite(targets.itl_ms)
+        self._formulas = formulas()
+
+    def largest(self, headroom: float) -> tuple[float, int] | None:
+        """Rate less the headroom, and what binds; None where nothing is held."""
+        engine, functions = self._engine, self._formulas.search
+        high = 1000.0 * min(engine.full_rate, 1.0 / (engine.prefill_ms * engine.input_tokens))
+        root = self._root(high)
+        if root is None:
+            return None
+        rate, reason = root
+        mean, share = not self._tails, self._targets.percentile or 0.0
+        reserve = functions.reserve(mean, headroom, reason)
+        less = 0.0
+        if not mean and reserve > 0.0:
+            less = self._missed(rate * (1.0 - reserve)).over
+        used = functions.reserve_used(mean, share >= search.STRICT, less, reason)
+        return rate * (1.0 - reserve * used), reason
+
+    def _missed(self, rate_rps: float) -> _Missed:
+        targets, percentiles = self._targets, self._formulas.percentiles
+        state = self._formulas.state.at_rate(self._engine, rate_rps)
+        if targets.percentile is None:
+            first, token = percentiles.means(self._engine, state)
+            ttft, itl = first / targets.ttft_ms, token / targets.itl_ms
+        else:
+            allowed = 1.0 - targets.percentile
+            ttft = itl = 0.0
+            if self._late:
+                first = percentiles.FirstToken.of(self._engine, state.prompts)
+                ttft = percentiles.ttft_exceeds(first, state, targets.ttft_ms) / allowed
+            if self._slow:
+                tokens = percentiles.TokenTimes.of(self._engine, state)
+                itl = tokens.exceeds(targets.itl_ms) / allowed
+        over, reason = self._formulas.search.excess(self._engine, state, ttft, itl)
+        return _Missed(over, reason, state, ttft, itl)
+
+    def _root(self, most: float) -> tuple[float, int] | None:
+        """Largest rate that is held, and what is missed beyond it; None where nothing is held."""
+        low, high = 0.0, _TOP * most
+        last = self._missed(high)
+        if last.over <= 0.0:
+            return high, self._limit
+        reason, held = last.reason, False
+        below, above = (low, _LOWEST), (high, self._straight(last))
+        before = above
+        for count in range(_STEPS):
+            point = _zero([below, above, before]) if count else _EARLY * high
+            if not low < point < high or count % _HALVED == _HALVED - 1:
+                point = 0.5 * (low + high)
+            last = self._missed(point)
+            if abs(last.over) <= (MISSES_NEAR if self._tails else NEAR):
+                return point, self._reason(last)
+            held = held or last.over < 0.0
+            if not held and point < _IDLE * most and self._missed(search.IDLE * most).over > 0.0:
+                return None
+            if last.over > 0.0:
+                before, above = above, (point, self._straight(last))
+                high, reason = point, last.reason
+                # What is far from being missed is farther at every lower rate.
+                if last.state.stable:
+                    self._late &= last.ttft > _FAR_FROM_MISSED
+                    self._slow &= last.itl > _FAR_FROM_MISSED
+            else:
+                before, below = below, (point, self._straight(last))
+                low = point
+            if high - low <= NEAR * high:
+                break
+        return low, reason
+
+    def _straight(self, at: _Missed) -> float:
+        """What rises evenly with the rate: of means the target over the latency, of misses their score."""
+        if not at.state.stable:
+            return -_LOWEST
+        worst = max(at.ttft, at.itl)
+        if not self._tails:
+            return 1.0 - 1.0 / max(worst, 1e-3)
+        allowed = 1.0 - (self._targets.percentile or 0.0)
+        score = _score(min(max(worst * allowed, _RARE), 1.0 - _RARE)) - _score(allowed)
+        return min(max(score, _LOWEST), -_LOWEST)
+
+    def _reason(self, at: _Missed) -> int:
+        """What is missed a little beyond a rate at which nearly something is."""
+        more = math.exp(NEAR - at.over)
+        excess = self._formulas.search.excess
+        return int(excess(self._engine, at.state, at.ttft * more, at.itl * more)[1])

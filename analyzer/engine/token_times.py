@@ -1,0 +1,305 @@
+"""Inter-token latency of requests: their means over the decode steps of an answer, by its length.
+
+A request's mean over its m = out - 1 decode steps, m log-normal in five Gauss-Hermite nodes. What prompts
+add is the length of a delay cycle over m, of variance D rate prefill**2 E[in**2] / (m (1 - r)**3) and more at
+high loads; answers during which no prompt arrives have none of it, and no step is longer than a full one.
+What other requests add follows their number and contexts, of which an answer sees the mean over its own time.
+Sums are gamma distributed, log-normal where they vary more. Preempted requests stall besides.
+
+Numbers marked CALIBRATED were set by `bench/replica_tails.py`, on replicas that it draws.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from analyzer.engine.columns import NODE_WEIGHTS, Engines
+from analyzer.engine.nodes import at_nodes, normal, weighted
+from analyzer.engine.state import State
+from analyzer.replicas import FloatArray
+
+CLUSTERS = 2.4
+"""CALIBRATED: prompts come in clusters, at high loads and where they take many steps; what that adds to their
+variance."""
+
+STALL = 1.5
+"""CALIBRATED: completions that a preempted request waits for; simulated, its longest gap is 1.2 to 1.8."""
+
+QUIET = 0.8
+"""CALIBRATED: share of the noise that vanishes where everybody waits for a slot in the batch."""
+
+SKEW = 1.0
+"""CALIBRATED: coefficient of variation at which a sum is between gamma and log-normal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TokenTimes:
+    """Mean ITL of requests by the length of their answers.
+
+    Attributes:
+        step_ms: shape (M,), mean step that computes no prompt.
+        wide_ms: shape (M,), what other requests add to it.
+        stalls: shape (M,), share of requests that are preempted.
+        nodes: answers of five lengths.
+
+    """
+
+    step_ms: FloatArray
+    wide_ms: FloatArray
+    stalls: FloatArray
+    nodes: NodeTimes
+
+    @classmethod
+    def of(cls, engines: Engines, state: State) -> TokenTimes:
+        """By mean and variance of what prompts, other requests and preemption add."""
+        noise = _Noise.of(engines, state)
+        return cls(
+            step_ms=noise.added.decode_ms,
+            wide_ms=noise.wide_ms,
+            stalls=_stalls(engines, state),
+            nodes=at_nodes(noise.node, engines.decode_nodes),
+        )
+
+    @property
+    def most_ms(self) -> FloatArray:
+        """What practically none exceeds, shape (M,)."""
+        nodes = self.nodes
+        stall = 30.0 * (self.stalls * nodes.stall_ms).max(axis=0)
+        rest = 8.0 * nodes.slow_ms.max(axis=0) + nodes.room_ms.max(axis=0)
+        return np.asarray(self.step_ms + rest + stall)
+
+    def exceeds(self, target_ms: FloatArray) -> FloatArray:
+        """Share of requests beyond the target, shape (M,)."""
+        left, wide = target_ms - self.step_ms, self.wide_ms
+        reach = np.cbrt(np.maximum(left + wide, 1e-9) / wide)
+        preempted = np.any(self.stalls)
+
+        def share(node: NodeTimes) -> FloatArray:
+            plain = _gamma(reach, node.slow_ms / wide)
+            used = np.clip((left + node.start_ms) / node.room_ms, 1e-12, 1.0 - 1e-12)
+            late = node.quiet * plain + (1.0 - node.quiet) * _beyond(
+                used / (1.0 - used) / node.odds, node.cv
+            )
+            if preempted:
+                beyond = np.maximum(left - node.added_ms, 0.0)
+                late += self.stalls * np.exp(-beyond / node.stall_ms) * (1.0 - late)
+            return late
+
+        return weighted(share, NODE_WEIGHTS, self.nodes)
+
+
+class NodeTimes(NamedTuple):
+    """Mean ITL of requests with answers of one length each: of shape (5, M).
+
+    Attributes:
+        slow_ms: standard deviation over requests of what other requests add.
+        quiet: share of answers during which no prompt is computed.
+        added_ms: mean of what prompts add.
+        start_ms: part that lies below the sum that is distributed, of the other answers.
+        room_ms: most of that sum.
+        odds: mean of the odds of its share of that.
+        cv: coefficient of variation of the odds.
+        stall_ms: mean of what preemption adds.
+
+    """
+
+    slow_ms: FloatArray
+    quiet: FloatArray
+    added_ms: FloatArray
+    start_ms: FloatArray
+    room_ms: FloatArray
+    odds: FloatArray
+    cv: FloatArray
+    stall_ms: FloatArray
+
+
+class _Added(NamedTuple):
+    """What prompts add to the mean ITL: a delay cycle, no step of which is longer than a full one.
+
+    Attributes:
+        decode_ms: shape (M,), a step that computes no prompt.
+        room_ms: shape (M,), most that prompts add to one.
+        free: shape (M,), share of the time that is not theirs.
+        first_ms: shape (M,), what those that waited add in all.
+        each_ms: shape (M,), what later ones add to each step.
+
+    """
+
+    decode_ms: FloatArray
+    room_ms: FloatArray
+    free: FloatArray
+    first_ms: FloatArray
+    each_ms: FloatArray
+
+    @classmethod
+    def of(cls, engines: Engines, state: State) -> _Added:
+        free = 1.0 - state.prefill_share
+        decode = engines.decode_ms(state.joined)
+        return cls(
+            decode_ms=decode,
+            room_ms=engines.prefill_ms * state.prompts.room,
+            free=free,
+            first_ms=engines.prefill_ms * state.prompts.excess / free,
+            each_ms=decode * (1.0 / free - 1.0),
+        )
+
+    def over(self, decodes: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Mean over answers of that many decode steps, and by what the bound divides it; (5, M)."""
+        added = self.first_ms / decodes + self.each_ms
+        use = np.clip(added / self.room_ms, 1e-9, 50.0)
+        flat = np.sqrt(1.0 + use * use)
+        return use / flat * self.room_ms, flat
+
+
+class _Noise(NamedTuple):
+    """What makes the ITL of requests differ, each of shape (M,).
+
+    Attributes:
+        added: what prompts add.
+        rate: requests per millisecond.
+        own_ms: time of a prompt's own computation.
+        wide_ms: what other requests add to a step.
+        during: variance by prompts that arrive during the answer, times its steps.
+        began: variance by those that waited when it began, times their square.
+        fades: part of a step after which other requests have changed.
+        others: variance by the numbers of other requests.
+        own: variance by the request's own context.
+        stall_ms: what preemption adds to an answer.
+
+    """
+
+    added: _Added
+    rate: FloatArray
+    own_ms: FloatArray
+    wide_ms: FloatArray
+    during: FloatArray
+    began: FloatArray
+    fades: FloatArray
+    others: FloatArray
+    own: FloatArray
+    stall_ms: FloatArray
+
+    @classmethod
+    def of(cls, engines: Engines, state: State) -> _Noise:
+        added = _Added.of(engines, state)
+        during, began = _fast_variance(engines, state, added.free)
+        fades, others, own = _slow_variance(engines, state, added.free)
+        return cls(
+            added=added,
+            rate=state.rate,
+            own_ms=state.prompts.own_ms,
+            wide_ms=np.maximum(added.decode_ms - engines.base_ms, 1e-3 * added.decode_ms),
+            during=during,
+            began=began,
+            fades=fades,
+            others=others,
+            own=own,
+            stall_ms=_stall_ms(engines),
+        )
+
+    def node(self, decodes: FloatArray) -> NodeTimes:
+        """Answers of that many decode steps, (5, M)."""
+        added, decode = self.added, self.added.decode_ms
+        mean_added, flat = added.over(decodes)
+        span = np.maximum(decodes * self.fades, 1e-3)
+        mixed = 2.0 * (span + np.expm1(-span)) / (span * span)
+        slow = mixed * self.others + self.own
+        quiet = np.exp(-self.rate * (decodes * decode + self.own_ms))
+        met = 1.0 - quiet
+        mean = np.minimum(mean_added / met, 0.98 * added.room_ms)
+        each = 1.0 / decodes
+        fast = each * (self.during + self.began * each)
+        fast = (fast / flat + mean_added**2) / met - mean * mean
+        fast = np.maximum(fast, 1e-8 * mean * mean)
+        part = slow / (slow + fast)
+        start, deviation = part * self.wide_ms, np.sqrt(slow)
+        most = added.room_ms + start + 6.0 * part * deviation
+        mean = (mean + start) / most
+        variance = np.clip((fast + slow) / most**2, 1e-8, 0.9 * mean * (1.0 - mean))
+        # Moments of the odds of a share, by those of the share.
+        square = variance / (mean * (1.0 - mean)) ** 2
+        return NodeTimes(
+            slow_ms=deviation + 1e-6 * decode,
+            quiet=quiet,
+            added_ms=mean_added,
+            start_ms=start,
+            room_ms=most,
+            odds=mean / (1.0 - mean) * (1.0 + square) ** mean,
+            cv=np.maximum(np.sqrt(square), 1e-4),
+            stall_ms=self.stall_ms / decodes,
+        )
+
+
+def _fast_variance(
+    engines: Engines, state: State, free: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Of the ITL, by prompts that arrive during the answer and those that waited when it began.
+
+    Each of shape (M,), times the answer's decode steps and their square.
+    """
+    queue, rate = state.prompts, state.rate
+    during = rate * engines.prefill_ms**2 * engines.square_input * queue.decode_ms / free**3
+    tokens = queue.backlog / engines.input_tokens * engines.square_input
+    tokens = tokens + (rate * engines.input_tokens) ** 2 * queue.other_variance
+    began = (engines.prefill_ms / free) ** 2 * tokens
+    # Who waits for a slot comes in when another leaves, not in clusters.
+    clusters = CLUSTERS * (0.25 + 1.0 - queue.together) * queue.load
+    noise = (1.0 - QUIET * state.slot_waits) * (1.0 + clusters)
+    return noise * during, noise * began
+
+
+def _slow_variance(
+    engines: Engines, state: State, free: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """How fast the numbers of other requests fade, and variances by them and by the request's own context."""
+    bend = engines.root_ms / (2.0 * np.sqrt(state.joined))
+    square = engines.slope_square + bend * (2.0 * engines.slope_ms + bend)
+    own = engines.slope_square - engines.slope_ms**2
+    # More requests make each last longer, so what is above the mean fades more slowly.
+    fades = 1.0 - state.rate * engines.decodes * engines.slope_ms / free
+    fades = np.maximum(fades, 0.05) / engines.lasting
+    each = 1.0 / (free * free)
+    return fades, square * state.variance * each, own * each
+
+
+def _stalls(engines: Engines, state: State) -> FloatArray:
+    """Share of requests that are preempted, shape (M,)."""
+    return np.asarray(-np.expm1(-engines.preempted) * state.slot_waits)
+
+
+def _stall_ms(engines: Engines) -> FloatArray:
+    """What preemption adds to the time of a preempted request's answer, shape (M,)."""
+    hit = -np.expm1(-engines.preempted)
+    stall = STALL * engines.preempted / np.maximum(hit, 1e-6) / engines.full_rate
+    return np.asarray(np.maximum(stall, 1e-6))
+
+
+def _gamma(root: FloatArray, cv: FloatArray) -> FloatArray:
+    """Share of a gamma distribution beyond the cube of `root` means (Wilson and Hilferty)."""
+    return normal((1.0 - cv * cv / 9.0 - root) * 3.0 / cv)
+
+
+def _beyond(ratio: FloatArray, cv: FloatArray) -> FloatArray:
+    """Share beyond `ratio` means: gamma, log-normal where it varies more."""
+    logs = np.log(ratio)
+    square = cv * cv
+    spread = np.log1p(square)
+    plain = normal(-(logs + spread / 2.0) / np.sqrt(spread))
+    square = square / (SKEW * SKEW)
+    weight = 1.0 / (1.0 + square * square)
+    return np.asarray(plain + weight * (_gamma(np.exp(logs / 3.0), cv) - plain))
+
+
+def mean(engines: Engines, state: State) -> FloatArray:
+    """Mean over requests of their mean ITL, shape (M,)."""
+    added = _Added.of(engines, state)
+    stalled = _stalls(engines, state) * _stall_ms(engines)
+    more = weighted(
+        lambda decodes: added.over(decodes)[0] + stalled / decodes,
+        NODE_WEIGHTS,
+        engines.decode_nodes,
+    )
+    return np.asarray(added.decode_ms + more)

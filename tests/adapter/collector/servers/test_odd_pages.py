@@ -1,0 +1,108 @@
+"""Pages that are written oddly: read for what they say, and no number from what they lack."""
+
+from __future__ import annotations
+
+import pytest
+from aiohttp import ClientSession, web
+from aiohttp.test_utils import TestServer
+
+from adapter.collector import exposition
+from adapter.collector.model_servers import PodMetrics
+
+LABEL = '{engine="0",model_name="m"}'
+NUMBERS = {
+    "num_requests_running": 3,
+    "num_requests_waiting": 2,
+    "request_success_total": 10,
+    "request_prompt_tokens_sum": 1000,
+    "request_prompt_tokens_count": 10,
+    "request_generation_tokens_sum": 1780,
+    "request_generation_tokens_count": 10,
+    "time_to_first_token_seconds_sum": 0.5,
+    "time_to_first_token_seconds_count": 10,
+    "inter_token_latency_seconds_sum": 37,
+    "inter_token_latency_seconds_count": 1770,
+}
+
+
+def page(**others: float | None) -> str:
+    """A vLLM page; None leaves a series out."""
+    numbers = {**NUMBERS, **others}
+    return "".join(
+        f"vllm:{name}{LABEL} {value}\n" for name, value in numbers.items() if value is not None
+    )
+
+
+def read(text: str) -> PodMetrics:
+    """What it says."""
+    return exposition.parse(text, "m", "http://u")
+
+
+PLAIN = read(page())
+
+
+def test_a_series_that_is_shown_twice_counts_once() -> None:
+    """As Prometheus has it: the first value; other labels are another series."""
+    assert read(page() + page()) == PLAIN
+    assert read(page() + f"vllm:num_requests_running{LABEL} 7\n") == PLAIN
+    more = page() + 'vllm:num_requests_running{engine="1",model_name="m"} 7\n'
+    assert read(more).running == 10
+
+
+@pytest.mark.parametrize("part", ["sum", "count"])
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("request_prompt_tokens", "prompt_tokens"),
+        ("request_generation_tokens", "generation_tokens"),
+        ("time_to_first_token_seconds", "ttft"),
+        ("inter_token_latency_seconds", "itl"),
+    ],
+)
+def test_half_a_histogram_is_no_mean_of_zero(name: str, field: str, part: str) -> None:
+    """A sum without a count, or a count without a sum, says nothing of the mean."""
+    assert getattr(read(page(**{f"{name}_{part}": None})), field) == (0.0, 0.0)
+
+
+def test_a_queue_that_is_shown_by_reason_only_is_its_sum() -> None:
+    """And counts once where both are shown."""
+    by_reason = "".join(
+        f'vllm:num_requests_waiting_by_reason{{engine="0",model_name="m",reason="{reason}"}} {value}\n'
+        for reason, value in (("capacity", 4), ("deferred", 1))
+    )
+    assert read(page(num_requests_waiting=None) + by_reason).waiting == 5
+    assert read(page() + by_reason).waiting == 2
+
+
+def test_labels_of_later_versions_change_nothing() -> None:
+    """Series split by a label that is not known add up."""
+    running = f"vllm:num_requests_running{LABEL} 3\n"
+    assert running in page()
+    split = "".join(
+        f'vllm:num_requests_running{{engine="0",model_name="m",tenant="{tenant}"}} {value}\n'
+        for tenant, value in (("a", 1), ("b", 2))
+    )
+    assert read(page().replace(running, split)) == PLAIN
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "# HELP x y\n# EOF\n", "<html><body>hello</body></html>", "\x00\x01", "{}", "vllm:"],
+)
+def test_what_is_no_page_of_a_server_is_said_to_be_none(text: str) -> None:
+    """Empty, HTML, binary: an error that asks what it is, and no load of zero."""
+    with pytest.raises(exposition.ScrapeError, match="is this a model server"):
+        read(text)
+
+
+async def test_a_byte_order_mark_is_no_part_of_a_name() -> None:
+    """As files that were written on other systems have it."""
+
+    async def serve(_: web.Request) -> web.Response:
+        return web.Response(body=b"\xef\xbb\xbf" + page().encode())
+
+    application = web.Application()
+    application.router.add_get("/metrics", serve)
+    async with TestServer(application) as server, ClientSession() as session:
+        metrics, _ = await exposition.fetch(session, str(server.make_url("/metrics")), "m")
+    assert metrics == PLAIN

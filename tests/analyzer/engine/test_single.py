@@ -1,0 +1,159 @@
+"""One replica without arrays: the numbers of the formulas and of the search are those of rows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from analyzer.engine import single, sizing
+from analyzer.engine import state as engine_state
+from analyzer.engine.columns import COLUMNS, Engine, Engines, problems, within_bounds
+from analyzer.engine.floats import formulas
+from analyzer.engine.percentiles import latency, means
+from analyzer.engine.search import Search
+from analyzer.step_times import EngineLimits, Lengths, StepTimes
+
+Bounds = tuple[float, float, float | None]
+
+
+def drawn(count: int, seed: int) -> list[tuple[Engine, Bounds]]:
+    """Engines of all kinds with targets, NaN and None where there is none."""
+    source = np.random.default_rng(seed)
+    cases = []
+    for _ in range(count):
+        base = source.uniform(2, 30)
+        engine = Engine(
+            step_times=StepTimes(
+                base_ms=base,
+                per_request_ms=source.uniform(0, 0.3),
+                per_prefill_token_ms=source.uniform(0.001, 0.1),
+                per_context_token_ms=source.uniform(0, 2e-4),
+                per_sqrt_request_ms=float(source.choice([0.0, 0.5])),
+                per_prompt_ms=float(source.choice([0.0, 1.0])),
+            ),
+            limits=EngineLimits(
+                max_num_seqs=int(source.integers(1, 400)),
+                max_num_batched_tokens=int(source.integers(600, 9000)),
+                kv_tokens=None if source.random() < 0.3 else int(source.integers(6000, 1_000_000)),
+            ),
+            lengths=Lengths(
+                input_tokens=source.uniform(1, 4000),
+                output_tokens=source.uniform(1, 800),
+                input_cv=float(source.choice([0.0, source.uniform(0, 2)])),
+                output_cv=source.uniform(0, 1.5),
+                cached_tokens=float(source.choice([0.0, 100.0])),
+            ),
+        )
+        percentile = None if source.random() < 0.4 else float(source.choice([0.5, 0.9, 0.95, 0.99]))
+        cases.append(
+            (engine, (source.uniform(50, 5000), base * source.uniform(1.2, 6), percentile))
+        )
+    return cases
+
+
+def columns_of(engine: Engine) -> dict[str, float]:
+    """Parameters by name."""
+    arrays = Engines.of([engine])
+    steps, limits = engine.step_times, engine.limits
+    given = {**vars_of(steps), **vars_of(limits), **vars_of(engine.lengths)}
+    given["kv_tokens"] = float(arrays.kv_tokens[0])
+    return {name: float(given[name]) for name in COLUMNS}
+
+
+def vars_of(part: object) -> dict[str, float]:
+    """Fields of a dataclass with slots."""
+    return {name: getattr(part, name) for name in part.__slots__}  # type: ignore[attr-defined]
+
+
+def test_formulas_on_floats_give_what_they_give_for_rows() -> None:
+    """Means and shares beyond targets agree to nine digits at rates up to the largest stable one."""
+    on_floats = formulas()
+    for engine, (ttft, itl, _) in drawn(60, 1):
+        rows = Engines.of([engine])
+        columns = on_floats.columns.Engines.__new__(on_floats.columns.Engines)
+        columns._fill(columns_of(engine))
+        most = float(Search.stable_rates(rows)[0])
+        for rate in (0.01 * most, 0.5 * most, 0.98 * most):
+            state = on_floats.state.at_rate(columns, rate)
+            expected_state = engine_state.at_rate(rows, np.array([rate]))
+            times = on_floats.percentiles.latency(columns, state)
+            expected_times = latency(rows, expected_state)
+            assert bool(expected_state.stable[0]) == state.stable
+            assert on_floats.percentiles.means(columns, state) == pytest.approx(
+                [float(value[0]) for value in means(rows, expected_state)], rel=1e-9
+            )
+            for name, target in (("ttft_exceeds", ttft), ("itl_exceeds", itl)):
+                assert getattr(times, name)(target) == pytest.approx(
+                    float(getattr(expected_times, name)(np.array([target]))[0]), rel=1e-9, abs=1e-13
+                ), name
+
+
+def test_largest_rate_is_where_the_worst_latency_meets_its_target() -> None:
+    """At 0.1 % less all targets hold by the formulas for rows, at 0.3 % more one does not; but for `NEAR`."""
+    searched = 0
+    for engine, (ttft, itl, percentile) in drawn(60, 2):
+        targets = single.Targets(ttft_ms=ttft, itl_ms=itl, percentile=percentile)
+        held = single.largest(engine, targets, 0.0)
+        rows = Engines.of([engine])
+        share = math.nan if percentile is None else percentile
+        search = Search(rows, *(np.array([value]) for value in (ttft, itl, share)))
+        if held is None:
+            alone = sizing.size_engines(
+                rows, ttft_ms=ttft, itl_ms=itl, percentile=share, headroom=0
+            )
+            assert math.isnan(alone.rate_rps[0])
+            continue
+        searched += 1
+        less, more = (search.over(np.array([held.rate_rps * by]))[0] for by in (0.999, 1.003))
+        assert less[0] <= single.MISSES_NEAR
+        assert more[0] > -single.NEAR
+    assert searched > 40
+
+
+def test_headroom_is_that_of_rows() -> None:
+    """Rates less their headroom are those of a search for many rows, and so is what binds."""
+    cases = drawn(50, 3)
+    rows = Engines.of([engine for engine, _ in cases])
+    ttft, itl, share = np.array([bounds for _, bounds in cases], dtype=np.float64).T
+    many = sizing.size_engines(rows, ttft_ms=ttft, itl_ms=itl, percentile=share)
+    for row, (engine, bounds) in enumerate(cases):
+        one = sizing.size_engine(engine, ttft_ms=bounds[0], itl_ms=bounds[1], percentile=bounds[2])
+        assert one.rate_rps == pytest.approx(many[row].rate_rps, rel=3e-3, nan_ok=True)
+        assert (one.binding, one.max_batch) == (many[row].binding, many[row].max_batch)
+        assert one.kv_bound_batch == pytest.approx(many[row].kv_bound_batch)
+
+
+def test_extreme_lengths_give_what_they_give_for_rows() -> None:
+    """Lengths that vary a hundredfold, and a KV cache that holds not even one such request."""
+    engine, (ttft, _, _) = drawn(1, 4)[0]
+    lengths = replace(engine.lengths, input_cv=100.0, output_cv=100.0)
+    wild = replace(engine, lengths=lengths)
+    one = sizing.size_engine(wild, ttft_ms=ttft)
+    rows = sizing.size_engines(Engines.of([wild] * 8), ttft_ms=ttft)
+    assert one.rate_rps == pytest.approx(float(rows.rate_rps[0]), rel=3e-3, nan_ok=True)
+
+
+def test_what_floats_cannot_express_is_left_to_arrays() -> None:
+    """Prompts that cost nothing divide by zero, which arrays carry on with as infinity."""
+    engine, _ = drawn(1, 4)[0]
+    free = replace(
+        engine,
+        step_times=StepTimes(
+            base_ms=10.0, per_request_ms=0.0, per_prefill_token_ms=0.0, per_context_token_ms=0.0
+        ),
+    )
+    targets = single.Targets(ttft_ms=math.inf, itl_ms=50.0, percentile=None)
+    assert single.largest(free, targets, 0.0) is None
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0, 0.0, 0.5, 1e10, 1e6])
+def test_what_is_within_bounds_has_no_problem(name: str, value: float) -> None:
+    """No parameter that the arrays refuse is taken by the check for one replica, nor the other way."""
+    good = {**dict.fromkeys(COLUMNS, 1.0), "max_num_seqs": 8.0, "max_num_batched_tokens": 512.0}
+    given = {**good, "kv_tokens": 5000.0, name: value}
+    refused = problems({key: np.array([number]) for key, number in given.items()})
+    assert (within_bounds([given[key] for key in COLUMNS]) is None) == bool(refused)
