@@ -43,7 +43,7 @@ RECENT_CHANGES = 16
 """Number of changes of the level over a lead that are averaged, and how many are needed half of."""
 
 MOST_CHANGE = 0.2
-"""Largest share of the level by which it counts as changed: a step is none that comes again and again."""
+"""Largest share of the level that counts as a usual change: a step is none that comes again and again."""
 
 RECENT_PROOFS = 6
 """Number of forecasts over which their errors are averaged."""
@@ -199,16 +199,16 @@ def _compared(lead: Lead, state: State, rate: float) -> Lead:
         if item.at > state.at:
             break
         gain = max(1.0 / (lead.changes + 1), 1.0 / RECENT_CHANGES)
-        most = MOST_CHANGE * item.by_level
-        seen = min(max(state.level - item.by_level, -most), most)
-        chance = state.dispersion * item.by_level / LEVEL_SECONDS
-        lead = replace(
-            lead,
-            due=lead.due[1:],
-            changes=lead.changes + 1,
-            mean=lead.mean + gain * (seen - lead.mean),
-            square=lead.square + gain * (seen * seen - chance - lead.square),
-        )
+        lead = replace(lead, due=lead.due[1:])
+        seen = state.level - item.by_level
+        if abs(seen) <= MOST_CHANGE * item.by_level:
+            chance = state.dispersion * item.by_level / LEVEL_SECONDS
+            lead = replace(
+                lead,
+                changes=lead.changes + 1,
+                mean=lead.mean + gain * (seen - lead.mean),
+                square=lead.square + gain * (seen * seen - chance - lead.square),
+            )
         if item.by_trend is None:
             continue
         gain = max(1.0 / (lead.count + 1), 1.0 / RECENT_PROOFS)

@@ -146,3 +146,10 @@ def test_one_step_is_no_usual_change() -> None:
     states = run([3.0] * 60 + [12.0] * 200, 15)
     assert forecast.usual_change(states[-1], 60) == pytest.approx(0.0, abs=0.15)
     assert max(forecast.usual_change(state, 60) for state in states) < 0.2 * 12
+
+
+def test_steps_are_no_usual_changes() -> None:
+    """Of a rate that jumps between two levels every five minutes only the last part of a jump counts."""
+    states = run([3.0 if number // 20 % 2 == 0 else 9.0 for number in range(400)], 15)
+    shares = [forecast.usual_change(state, 60) / state.level for state in states[200:]]
+    assert np.mean(shares) < 0.15
