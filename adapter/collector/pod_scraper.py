@@ -1,8 +1,8 @@
 """The serving pods' own `/metrics`: scraped concurrently up to a limit, spread over the scrape cycle.
 
 A pod that does not answer is retried with exponential back-off, capped at one minute: otherwise a network
-policy that drops packets would fill every cycle with time-outs. Each variant has a round of its own with a
-budget of pods, bytes and seconds; no variant's round waits for another's.
+policy that drops packets would fill every cycle with time-outs. Each variant has a scrape of its own with a
+budget of pods, bytes and seconds; no variant waits for another.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ VARIANT_CONCURRENT = 16
 """Scrapes of one variant in flight at the same time."""
 
 VARIANT_PODS = 1024
-"""Most pods of one variant that are scraped in a round."""
+"""Most pods of one variant that are read in one scrape cycle."""
 
 VARIANT_BYTES = 64 * 1024 * 1024
-"""Most bytes of pages that are read in a round of one variant."""
+"""Most bytes of pages that are read of one variant in a scrape cycle."""
 
 ROUND_SECONDS = 15.0
-"""Real seconds that a round of one variant may take, beside its spread; at least one time-out of a scrape."""
+"""Real seconds that the scrape of one variant may take, beside its spread; at least one time-out of a scrape."""
 
 WAIT_SECONDS = exposition.TIMEOUT_SECONDS + 0.5
-"""Real seconds that a scrape cycle waits for rounds; those that take longer go on beside the next cycle."""
+"""Real seconds that a scrape cycle waits for its variants; those that take longer go on beside the next cycle."""
 
 RETRY_LIMIT_SECONDS = 60.0
 """Longest back-off of a pod that does not answer."""
@@ -98,7 +98,7 @@ class PodScraper:
         self._interval = interval
         self._in_flight = asyncio.Semaphore(MAX_CONCURRENT)
         self._failing: dict[tuple[str, str], _Failing] = {}
-        self._rounds: dict[str, asyncio.Task[None]] = {}
+        self._under_way: dict[str, asyncio.Task[None]] = {}
         self._scrapes = 0
         self._failures = 0
 
@@ -123,8 +123,8 @@ class PodScraper:
         self._failing = {pod: item for pod, item in self._failing.items() if pod in known}
 
     def close(self) -> None:
-        """End the rounds that are under way."""
-        for task in self._rounds.values():
+        """End the scrapes that are under way."""
+        for task in self._under_way.values():
             task.cancel()
 
     async def scrape(
@@ -132,7 +132,7 @@ class PodScraper:
     ) -> None:
         """Scrape each pod that is due once, spread over `spread_seconds`; each has its own fixed moment.
 
-        A variant whose last round is still under way has no other one. A round that takes too long is not
+        A variant whose last scrape is still under way has no other one. A scrape that takes too long is not
         waited for.
         """
         now = self._clock.monotonic()
@@ -143,11 +143,11 @@ class PodScraper:
                 due.setdefault(job.key, []).append(job)
         started = []
         for key, pods in due.items():
-            if key not in self._rounds:
+            if key not in self._under_way:
                 task = asyncio.create_task(
                     self._scrape_variant(key, pods, on_page, spread_seconds), name=f"scrape {key}"
                 )
-                self._rounds[key] = task
+                self._under_way[key] = task
                 started.append(task)
         if started:
             wait = self._clock.real_seconds(spread_seconds) + WAIT_SECONDS
@@ -156,7 +156,7 @@ class PodScraper:
     async def _scrape_variant(
         self, key: str, jobs: list[ScrapeJob], on_page: OnPage, spread_seconds: float
     ) -> None:
-        """One round, within the variant's budget; pods beyond it are the first of the next round."""
+        """Scrape one variant within its budget; pods beyond it are the first of the next cycle."""
         pending = {job.endpoint for job in jobs}
         turn = _Round(on_page, VARIANT_BYTES)
 
@@ -175,7 +175,7 @@ class PodScraper:
         except Exception:
             log.exception("scraping a variant failed; retrying in the next cycle", variant=key)
         finally:
-            self._rounds.pop(key, None)
+            self._under_way.pop(key, None)
             if pending:
                 log.warning(
                     "budget of a variant's scrapes used up; the rest is due in the next cycle",
@@ -188,7 +188,7 @@ class PodScraper:
     def _leave_out(self, key: str, endpoint: str, seconds: float) -> None:
         """Note that the variant's budget did not suffice for a pod; it is due in the next cycle."""
         error = (
-            f"{_LEFT_OUT}: a round reads at most {VARIANT_PODS} pods, {VARIANT_BYTES // 2**20} MiB and"
+            f"{_LEFT_OUT}: a scrape cycle reads at most {VARIANT_PODS} pods, {VARIANT_BYTES // 2**20} MiB and"
             f" {seconds:.0f} s of one variant"
         )
         self._failing[key, endpoint] = _Failing(error, 0, self._clock.monotonic())
