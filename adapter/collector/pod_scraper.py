@@ -34,11 +34,11 @@ VARIANT_PODS = 1024
 VARIANT_BYTES = 64 * 1024 * 1024
 """Most bytes of pages that are read of one variant in a scrape cycle."""
 
-ROUND_SECONDS = 15.0
-"""Real seconds that the scrape of one variant may take, beside its spread; at least one time-out of a scrape."""
+VARIANT_SECONDS = 15.0
+"""Real seconds that the scrape of one variant may take, beside its spread; at least one time-out."""
 
 WAIT_SECONDS = exposition.TIMEOUT_SECONDS + 0.5
-"""Real seconds that a scrape cycle waits for its variants; those that take longer go on beside the next cycle."""
+"""Real seconds that a scrape cycle waits for its variants; slower ones go on beside the next."""
 
 RETRY_LIMIT_SECONDS = 60.0
 """Longest back-off of a pod that does not answer."""
@@ -164,7 +164,7 @@ class PodScraper:
             await self._scrape_pod(job, turn, _phase(job.endpoint) * spread_seconds)
             pending.discard(job.endpoint)
 
-        seconds = self._clock.real_seconds(spread_seconds) + ROUND_SECONDS
+        seconds = self._clock.real_seconds(spread_seconds) + VARIANT_SECONDS
         try:
             # Those that were left out before come first.
             jobs.sort(key=lambda job: not self.error(job.key, job.endpoint).startswith(_LEFT_OUT))
@@ -199,7 +199,7 @@ class PodScraper:
         pod = (job.key, job.endpoint)
         async with turn.slots, self._in_flight:
             if turn.bytes_left <= 0:
-                self._leave_out(job.key, job.endpoint, ROUND_SECONDS)
+                self._leave_out(job.key, job.endpoint, VARIANT_SECONDS)
                 return
             limit = min(exposition.PAGE_LIMIT_BYTES, turn.bytes_left)
             try:
@@ -214,7 +214,7 @@ class PodScraper:
                     and limit < exposition.PAGE_LIMIT_BYTES
                 ):
                     turn.bytes_left = 0
-                    self._leave_out(job.key, job.endpoint, ROUND_SECONDS)
+                    self._leave_out(job.key, job.endpoint, VARIANT_SECONDS)
                 else:
                     self._back_off(pod, str(error))
                 return
