@@ -65,11 +65,12 @@ async def test_a_new_leader_goes_on_with_what_was_learned(tmp_path: Path) -> Non
             assert second.profile.accelerator == name
             assert second.tuner.accepted >= kept.state.accepted
             assert second.tuner.parameters == pytest.approx(first.tuner.parameters, rel=0.3)
-            # Windows of a steady load write nothing more.
-            count = accepted(b)
-            before = world.status()["learnedStepTimes"]
-            await until(lambda: accepted(b) >= count + 3)
-            assert world.status()["learnedStepTimes"] == before
+            # Windows of a steady load write when their number has doubled, and once more when they suffice.
+            count, written_texts = accepted(b), set()
+            for more in range(1, 13):
+                await until(lambda more=more: accepted(b) >= count + more)  # type: ignore[misc]
+                written_texts.add(world.status()["learnedStepTimes"])
+            assert len(written_texts) <= 5
 
 
 @pytest.mark.parametrize("text", ["{", json.dumps({"v": 1, "model": MODEL, "by": {"A100": {}}})])

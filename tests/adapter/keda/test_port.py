@@ -161,8 +161,10 @@ async def test_replaced_certificates_are_used(
             assert await code(stub.IsActive(reference())) == ""
         certificates.server = trustme.CA()
         certificates.serve()
-        async with certificates.channel(endpoints.keda_address) as stub:
-            assert await code(stub.IsActive(reference())) == ""
+        answer = "none yet"
+        while answer:  # gRPC may begin one more handshake with the pair that it has
+            async with certificates.channel(endpoints.keda_address) as stub:
+                answer = await code(stub.IsActive(reference()))
 
 
 @pytest.mark.parametrize(
