@@ -21,7 +21,7 @@ from adapter.app.managed_targets import ManagedTargets
 from adapter.app.options import Installation, ServeOptions
 from adapter.auth import delegated
 from adapter.clock import Clock
-from adapter.controller.actuator import Actuator
+from adapter.controller.actuator import Actuator, Consent
 from adapter.controller.loop import ControlLoop
 from adapter.controller.state import VariantState
 from adapter.controller.status_writer import StatusWriter
@@ -323,18 +323,18 @@ class _Site:
                 states = self._loop.states
                 part = untold[start : start + FIRST_STATUSES]
                 await self._reporter.write_now({key: states[key] for key in part if key in states})
+                await self._reporter.record_events()
         except Exception:
             log.exception("first statuses not written; the first reconcile cycle writes them")
 
     async def _after_cycle(self) -> None:
         starting = self._loop.groups.starting(self._loop.states)
         to_wake = self._loop.waking.variants | starting
+        consents: Mapping[str, Consent] = {}
         if to_wake:
-            # An HPA that queries another replica must not get the former zero: it would scale down again.
             states = self._loop.states
-            seconds = await self._write_now({key: states[key] for key in to_wake & states.keys()})
-            await asyncio.sleep(seconds)
-        unapplied = await self._actuator.act(self._loop.states, to_wake)
+            consents = await self._announce({key: states[key] for key in to_wake & states.keys()})
+        unapplied = await self._actuator.act(self._loop.states, to_wake, consents)
         await self._reporter.write(self._loop.states, self._loop.refused, unapplied=unapplied)
         await self._write_managed()
 
@@ -343,18 +343,29 @@ class _Site:
         states = self._loop.live.wake(keys)
         if not states:
             return
-        seconds = await self._write_now(states)
-        await asyncio.sleep(seconds)
-        await self._actuator.act(states, frozenset(states))
+        consents = await self._announce(states)
+        await self._actuator.act(states, frozenset(states), consents)
+        await self._reporter.record_events()
 
-    async def _write_now(self, states: Mapping[str, VariantState]) -> float:
-        """Write targets for the other replicas; the seconds until these serve them."""
+    async def _announce(self, states: Mapping[str, VariantState]) -> dict[str, Consent]:
+        """Write targets to start from zero, and wait until the other replicas serve them.
+
+        An HPA that queries one of these must not get the former zero: it would scale down again. Who allows
+        the patches that follow is read meanwhile.
+        """
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._write_now(states), name="targets for the followers")
+            read = group.create_task(
+                self._actuator.consents(states, frozenset(states)), name="consents"
+            )
+        return read.result()
+
+    async def _write_now(self, states: Mapping[str, VariantState]) -> None:
         managed_states = {k: s for k, s in states.items() if self.objects.variant(k) is None}
         await self._reporter.write_now(states)
-        if not managed_states:
-            return FOLLOW_SECONDS
-        await self._write_managed()
-        return FOLLOW_MANAGED_SECONDS
+        if managed_states:
+            await self._write_managed()
+        await asyncio.sleep(FOLLOW_MANAGED_SECONDS if managed_states else FOLLOW_SECONDS)
 
     async def _write_managed(self) -> None:
         states = self._loop.states
