@@ -39,6 +39,11 @@ log = structlog.get_logger()
 DEBOUNCE_SECONDS = 0.3
 """Real seconds between a change of the objects and its use, so that one update serves many changes."""
 
+FOLLOWER_SECONDS = 3.0
+"""Least real seconds between two joins of all objects where another replica leads: what it serves comes from
+statuses and from the ConfigMap of targets, which do not wait for that.
+"""
+
 STATUS_DEBOUNCE_SECONDS = 0.05
 """Real seconds between a change of statuses and its use, so that one update serves those of a whole cycle."""
 
@@ -163,7 +168,8 @@ class _Site:
         self._clock = clock
         self._changed = asyncio.Event()
         self._reported: list[str] = []
-        self._applied = False
+        self._applied, self._joined_at = False, float("-inf")
+        self._targets: Mapping[str, Any] | None = None
         self.statuses = _Statuses(self._loop, failed=self._changed.set)
         self.objects = ClusterObjects(
             api,
@@ -253,8 +259,21 @@ class _Site:
                 async with asyncio.timeout(REFRESH_SECONDS):
                     await self._changed.wait()
             await asyncio.sleep(DEBOUNCE_SECONDS)
+            await self._pause()
             self._changed.clear()
             await self._sync()
+
+    async def _pause(self) -> None:
+        """Join a follower's objects less often; not where targets of managed HPAs have changed."""
+        loop = asyncio.get_running_loop()
+        while not self._loop.leading and self.objects.config_map(MANAGED_TARGETS) is self._targets:
+            left = self._joined_at + FOLLOWER_SECONDS - loop.time()
+            if left <= 0:
+                return
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._changed.wait()
 
     async def _sync(self) -> None:
         if self.objects.readiness() is not None:
@@ -270,6 +289,9 @@ class _Site:
 
     async def _apply_objects(self) -> None:
         await self.objects.refresh_scales()
+        self._targets = self.objects.config_map(MANAGED_TARGETS)
+        if self.objects.synced:  # until then every list that arrives counts
+            self._joined_at = asyncio.get_running_loop().time()
         snapshot = await self.objects.inputs()
         self._report(snapshot)
         self.gateways.use(snapshot.gateways if self._installation.discover_gateways else ())
@@ -305,6 +327,7 @@ class _Site:
                 await self._loop.run(self._after_cycle)
         finally:
             self._loop.stop_leading()
+            self._joined_at = float("-inf")
             self._changed.set()
 
     async def _write_first_statuses(self) -> None:
