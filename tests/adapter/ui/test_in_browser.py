@@ -303,9 +303,15 @@ async def memory(tab: Tab, *, updates: int) -> dict[str, float]:
     """Nodes, bytes and listeners after so many updates, garbage collected."""
     await tab.command("Performance.enable")
     await tab.value(f"(async () => {{ for (let n = 0; n < {updates}; n++) await refresh(); }})()")
-    await tab.command("HeapProfiler.collectGarbage")
-    metrics = await tab.command("Performance.getMetrics")
-    return {item["name"]: item["value"] for item in metrics["metrics"]}
+    least: dict[str, float] = {}
+    for _ in range(5):
+        # The document of the last update goes with the next collection.
+        await tab.value("new Promise((resolve) => setTimeout(resolve, 50))")
+        await tab.command("HeapProfiler.collectGarbage")
+        metrics = (await tab.command("Performance.getMetrics"))["metrics"]
+        present = {item["name"]: item["value"] for item in metrics}
+        least = {name: min(value, least.get(name, value)) for name, value in present.items()}
+    return least
 
 
 async def test_what_if_shows_both_plans(endpoints: Endpoints, tab: Tab) -> None:
