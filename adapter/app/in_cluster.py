@@ -16,6 +16,7 @@ import structlog
 from adapter import errors
 from adapter.app.config import Configuration
 from adapter.app.endpoints import Endpoints
+from adapter.app.followers import DEBOUNCE_SECONDS, STATUS_DEBOUNCE_SECONDS, Announcement, Joins
 from adapter.app.gateways import GatewayWatch
 from adapter.app.managed_targets import ManagedTargets
 from adapter.app.options import Installation, ServeOptions
@@ -23,7 +24,6 @@ from adapter.auth import delegated
 from adapter.clock import Clock
 from adapter.controller.actuator import Actuator, Consent
 from adapter.controller.loop import ControlLoop
-from adapter.controller.state import VariantState
 from adapter.controller.status_writer import StatusWriter
 from adapter.installation import MANAGED_TARGETS
 from adapter.kube.client import Cluster, connected
@@ -36,25 +36,8 @@ from adapter.tls.certificate_secret import CertificateKeeper, OwnCertificates
 
 log = structlog.get_logger()
 
-DEBOUNCE_SECONDS = 0.3
-"""Real seconds between a change of the objects and its use, so that one update serves many changes."""
-
-FOLLOWER_SECONDS = 3.0
-"""Least real seconds between two joins of all objects where another replica leads: what it serves comes from
-statuses and from the ConfigMap of targets, which do not wait for that.
-"""
-
-STATUS_DEBOUNCE_SECONDS = 0.05
-"""Real seconds between a change of statuses and its use, so that one update serves those of a whole cycle."""
-
-FOLLOW_SECONDS = 3 * STATUS_DEBOUNCE_SECONDS
-"""Real seconds that the other replicas have to serve a target from `.status`."""
-
 FIRST_STATUSES = 32
 """Statuses that are written together before it is known whether the first cycle has ended."""
-
-FOLLOW_MANAGED_SECONDS = 2 * DEBOUNCE_SECONDS
-"""Real seconds that they have to serve one from the ConfigMap of targets, whose change is no status."""
 
 REFRESH_SECONDS = 15.0
 """Most real seconds between two updates, for what is not watched."""
@@ -168,15 +151,13 @@ class _Site:
         self._clock = clock
         self._changed = asyncio.Event()
         self._reported: list[str] = []
-        self._applied, self._joined_at = False, float("-inf")
-        self._targets: Mapping[str, Any] | None = None
+        self._applied = False
         self.statuses = _Statuses(self._loop, failed=self._changed.set)
+        changed, noted = self._changed.set, self.statuses.note
         self.objects = ClusterObjects(
-            api,
-            installation.scope,
-            changed=self._changed.set,
-            status_changed=self.statuses.note,
+            api, installation.scope, changed=changed, status_changed=noted
         )
+        self._joins = Joins(self.objects, self._loop, changed=self._changed)
         namespace = installation.scope.config_namespace
         self.leadership = Leadership(
             KubernetesLease(api, namespace=namespace, name=installation.lease_name),
@@ -208,6 +189,8 @@ class _Site:
             owner_references=installation.owner_references,
             now=clock.time,
         )
+        parts = (self._reporter, self._actuator, self.objects)
+        self._announcement = Announcement(*parts, write_managed=self._write_managed)
         self.keeper = self._make_keeper(api, installation.certificates)
 
     def _make_actuator(self, scales: Scales) -> Actuator:
@@ -259,21 +242,9 @@ class _Site:
                 async with asyncio.timeout(REFRESH_SECONDS):
                     await self._changed.wait()
             await asyncio.sleep(DEBOUNCE_SECONDS)
-            await self._pause()
+            await self._joins.pause()
             self._changed.clear()
             await self._sync()
-
-    async def _pause(self) -> None:
-        """Join a follower's objects less often; not where targets of managed HPAs have changed."""
-        loop = asyncio.get_running_loop()
-        while not self._loop.leading and self.objects.config_map(MANAGED_TARGETS) is self._targets:
-            left = self._joined_at + FOLLOWER_SECONDS - loop.time()
-            if left <= 0:
-                return
-            self._changed.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await self._changed.wait()
 
     async def _sync(self) -> None:
         if self.objects.readiness() is not None:
@@ -289,9 +260,7 @@ class _Site:
 
     async def _apply_objects(self) -> None:
         await self.objects.refresh_scales()
-        self._targets = self.objects.config_map(MANAGED_TARGETS)
-        if self.objects.synced:  # until then every list that arrives counts
-            self._joined_at = asyncio.get_running_loop().time()
+        self._joins.note()
         snapshot = await self.objects.inputs()
         self._report(snapshot)
         self.gateways.use(snapshot.gateways if self._installation.discover_gateways else ())
@@ -327,7 +296,7 @@ class _Site:
                 await self._loop.run(self._after_cycle)
         finally:
             self._loop.stop_leading()
-            self._joined_at = float("-inf")
+            self._joins.forget()
             self._changed.set()
 
     async def _write_first_statuses(self) -> None:
@@ -356,7 +325,9 @@ class _Site:
         consents: Mapping[str, Consent] = {}
         if to_wake:
             states = self._loop.states
-            consents = await self._announce({key: states[key] for key in to_wake & states.keys()})
+            consents = await self._announcement.make(
+                {key: states[key] for key in to_wake & states.keys()}
+            )
         unapplied = await self._actuator.act(self._loop.states, to_wake, consents)
         await self._reporter.write(self._loop.states, self._loop.refused, unapplied=unapplied)
         await self._write_managed()
@@ -366,29 +337,9 @@ class _Site:
         states = self._loop.live.wake(keys)
         if not states:
             return
-        consents = await self._announce(states)
+        consents = await self._announcement.make(states)
         await self._actuator.act(states, frozenset(states), consents)
         await self._reporter.record_events()
-
-    async def _announce(self, states: Mapping[str, VariantState]) -> dict[str, Consent]:
-        """Write targets to start from zero, and wait until the other replicas serve them.
-
-        An HPA that queries one of these must not get the former zero: it would scale down again. Who allows
-        the patches that follow is read meanwhile.
-        """
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._write_now(states), name="targets for the followers")
-            read = group.create_task(
-                self._actuator.consents(states, frozenset(states)), name="consents"
-            )
-        return read.result()
-
-    async def _write_now(self, states: Mapping[str, VariantState]) -> None:
-        managed_states = {k: s for k, s in states.items() if self.objects.variant(k) is None}
-        await self._reporter.write_now(states)
-        if managed_states:
-            await self._write_managed()
-        await asyncio.sleep(FOLLOW_MANAGED_SECONDS if managed_states else FOLLOW_SECONDS)
 
     async def _write_managed(self) -> None:
         states = self._loop.states

@@ -164,10 +164,7 @@ class StatusWriter:
         self._unrecorded: list[Callable[[], Awaitable[None]]] = []
 
     def start_leading(self) -> None:
-        """Forget what was written: another replica may have led since, and its late writes must be refused.
-
-        Each status is then written once, changed or not.
-        """
+        """Forget what was written: others' late writes must be refused. Each status is then written once."""
         self._records, self._unrecorded = {}, []
 
     async def write(
@@ -185,7 +182,7 @@ class StatusWriter:
             unapplied: what kept scale targets from being patched, by variant key; None: as at the last write.
 
         """
-        known = [*states, *(refusal.key for refusal in refused)]
+        known = (*states, *(item.key for item in refused))
         self._records = {key: self._records.get(key, _Record()) for key in known}
         if unapplied is not None:
             self._records = {

@@ -40,7 +40,10 @@ async def test_statuses_of_many_variants_are_built_a_few_at_a_time() -> None:
     )
     turning = asyncio.create_task(turn())
     refused = [
-        InvalidVariant("team-a", f"v{n}", "InvalidConfiguration", "no model") for n in range(MANY)
+        InvalidVariant(
+            namespace="team-a", name=f"v{n}", reason="InvalidConfiguration", message="no model"
+        )
+        for n in range(MANY)
     ]
     await writer.write({}, tuple(refused))
     turning.cancel()
