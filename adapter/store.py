@@ -74,14 +74,23 @@ class Entry:
     encoded: bytes
 
 
+_Labels = tuple[tuple[str, str], ...]
+"""What tells the items of a metric apart: its labels, sorted."""
+
+_Key = tuple[str | None, str]
+"""Namespace and metric."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Table:
-    entries: tuple[Entry, ...]
-    by_variant: Mapping[str, tuple[Entry, ...]]
+    """Items of one metric of a namespace: all, and those of each value of the indexed label."""
+
+    entries: Mapping[_Labels, Entry]
+    by_variant: Mapping[str, Mapping[_Labels, Entry]]
 
 
-_Tables = Mapping[tuple[str | None, str], _Table]
-_EMPTY = _Table((), {})
+_Tables = Mapping[_Key, _Table]
+_EMPTY = _Table({}, {})
 
 
 class Changes:
@@ -119,25 +128,50 @@ class TargetStore:
         self.changes = Changes()
         self._tables: _Tables = MappingProxyType({})
         self._names: tuple[str, ...] = ()
+        self._groups: Mapping[str, tuple[Series, ...]] = {}
 
     def publish(self, series: Iterable[Series]) -> None:
         """Serve exactly these series from now on.
+
+        Raises:
+            ValueError: as `publish_groups`.
+
+        """
+        self.publish_groups({"": tuple(series)})
+
+    def publish_groups(self, groups: Mapping[str, tuple[Series, ...]]) -> None:
+        """Serve exactly the series of these groups; what has not changed costs nothing.
 
         Raises:
             ValueError: a value is negative or not a quantity, or two series are the same item, which the HPA
                 would sum. The last snapshot then stays.
 
         """
-        by_metric: dict[tuple[str | None, str], list[Entry]] = {}
-        seen: set[object] = set()
-        for item in series:
-            identity = (item.namespace, item.metric, tuple(sorted(item.labels.items())))
-            if identity in seen:
-                raise ValueError(f"{item.metric}: published twice with labels {dict(item.labels)}")
-            seen.add(identity)
-            entry = Entry(dict(item.labels), item.decided_at, item.valid_until, encode(item))
-            by_metric.setdefault((item.namespace, item.metric), []).append(entry)
-        tables = {key: _table(entries) for key, entries in by_metric.items()}
+        last = self._groups
+        changed = [key for key, items in groups.items() if last.get(key) != items]
+        stale = [*changed, *(key for key in last if key not in groups)]
+        removed: dict[_Key, list[_Labels]] = {}
+        for name in stale:
+            for item in last.get(name, ()):
+                removed.setdefault((item.namespace, item.metric), []).append(_labels(item))
+        added: dict[_Key, dict[_Labels, Entry]] = {}
+        for name in changed:
+            for item in groups[name]:
+                entries, labels = added.setdefault((item.namespace, item.metric), {}), _labels(item)
+                if labels in entries:
+                    raise _twice(item.metric, item.labels)
+                entries[labels] = Entry(
+                    dict(item.labels), item.decided_at, item.valid_until, encode(item)
+                )
+        tables = dict(self._tables)
+        for key in removed.keys() | added.keys():
+            table = _replaced(
+                key[1], tables.get(key, _EMPTY), removed.get(key, ()), added.get(key, {})
+            )
+            tables[key] = table
+            if not table.entries:
+                del tables[key]
+        self._groups = dict(groups)
         self._names = tuple(sorted({metric for _, metric in tables}))
         self._tables = MappingProxyType(tables)
         self.changes.notify()
@@ -163,10 +197,10 @@ class TargetStore:
         items: list[Entry] = []
         for key in ((namespace, metric), (None, metric)):
             table = tables.get(key, _EMPTY)
-            entries = table.entries if variant is None else table.by_variant.get(variant, ())
+            entries = table.entries if variant is None else table.by_variant.get(variant, {})
             items.extend(
                 entry
-                for entry in entries
+                for entry in entries.values()
                 if (entry.valid_until is None or now < entry.valid_until)
                 and (selector is None or selector.matches(entry.labels))
             )
@@ -203,9 +237,40 @@ def encode(item: Series) -> bytes:
     return text.encode()
 
 
-def _table(entries: list[Entry]) -> _Table:
-    by_variant: dict[str, list[Entry]] = {}
-    for entry in entries:
-        if INDEXED_LABEL in entry.labels:
-            by_variant.setdefault(entry.labels[INDEXED_LABEL], []).append(entry)
-    return _Table(tuple(entries), {name: tuple(items) for name, items in by_variant.items()})
+def _labels(item: Series) -> _Labels:
+    return tuple(sorted(item.labels.items()))
+
+
+def _twice(metric: str, labels: Mapping[str, str]) -> ValueError:
+    return ValueError(f"{metric}: published twice with labels {dict(labels)}")
+
+
+def _replaced(
+    metric: str, table: _Table, removed: Iterable[_Labels], added: Mapping[_Labels, Entry]
+) -> _Table:
+    """The table without some of its items and with others, which must not be there already."""
+    entries = dict(table.entries)
+    by_variant = dict(table.by_variant)
+    renewed: dict[str, dict[_Labels, Entry]] = {}
+
+    def of_variant(entry: Entry) -> dict[_Labels, Entry] | None:
+        name = entry.labels.get(INDEXED_LABEL)
+        if name is None:
+            return None
+        if name not in renewed:
+            renewed[name] = dict(by_variant.get(name, {}))
+        return renewed[name]
+
+    for labels in removed:
+        indexed = of_variant(entries.pop(labels))
+        if indexed is not None:
+            del indexed[labels]
+    for labels, entry in added.items():
+        if labels in entries:
+            raise _twice(metric, entry.labels)
+        entries[labels] = entry
+        indexed = of_variant(entry)
+        if indexed is not None:
+            indexed[labels] = entry
+    whole = {**by_variant, **renewed}
+    return _Table(entries, {name: items for name, items in whole.items() if items})

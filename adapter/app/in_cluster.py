@@ -16,14 +16,14 @@ import structlog
 from adapter import errors
 from adapter.app.config import Configuration
 from adapter.app.endpoints import Endpoints
+from adapter.app.followers import DEBOUNCE_SECONDS, STATUS_DEBOUNCE_SECONDS, Announcement, Joins
 from adapter.app.gateways import GatewayWatch
 from adapter.app.managed_targets import ManagedTargets
 from adapter.app.options import Installation, ServeOptions
 from adapter.auth import delegated
 from adapter.clock import Clock
-from adapter.controller.actuator import Actuator
+from adapter.controller.actuator import Actuator, Consent
 from adapter.controller.loop import ControlLoop
-from adapter.controller.state import VariantState
 from adapter.controller.status_writer import StatusWriter
 from adapter.installation import MANAGED_TARGETS
 from adapter.kube.client import Cluster, connected
@@ -36,20 +36,8 @@ from adapter.tls.certificate_secret import CertificateKeeper, OwnCertificates
 
 log = structlog.get_logger()
 
-DEBOUNCE_SECONDS = 0.3
-"""Real seconds between a change of the objects and its use, so that one update serves many changes."""
-
-STATUS_DEBOUNCE_SECONDS = 0.05
-"""Real seconds between a change of statuses and its use, so that one update serves those of a whole cycle."""
-
-FOLLOW_SECONDS = 3 * STATUS_DEBOUNCE_SECONDS
-"""Real seconds that the other replicas have to serve a target from `.status`."""
-
 FIRST_STATUSES = 32
 """Statuses that are written together before it is known whether the first cycle has ended."""
-
-FOLLOW_MANAGED_SECONDS = 2 * DEBOUNCE_SECONDS
-"""Real seconds that they have to serve one from the ConfigMap of targets, whose change is no status."""
 
 REFRESH_SECONDS = 15.0
 """Most real seconds between two updates, for what is not watched."""
@@ -165,12 +153,11 @@ class _Site:
         self._reported: list[str] = []
         self._applied = False
         self.statuses = _Statuses(self._loop, failed=self._changed.set)
+        changed, noted = self._changed.set, self.statuses.note
         self.objects = ClusterObjects(
-            api,
-            installation.scope,
-            changed=self._changed.set,
-            status_changed=self.statuses.note,
+            api, installation.scope, changed=changed, status_changed=noted
         )
+        self._joins = Joins(self.objects, self._loop, changed=self._changed)
         namespace = installation.scope.config_namespace
         self.leadership = Leadership(
             KubernetesLease(api, namespace=namespace, name=installation.lease_name),
@@ -202,6 +189,8 @@ class _Site:
             owner_references=installation.owner_references,
             now=clock.time,
         )
+        parts = (self._reporter, self._actuator, self.objects)
+        self._announcement = Announcement(*parts, write_managed=self._write_managed)
         self.keeper = self._make_keeper(api, installation.certificates)
 
     def _make_actuator(self, scales: Scales) -> Actuator:
@@ -253,6 +242,7 @@ class _Site:
                 async with asyncio.timeout(REFRESH_SECONDS):
                     await self._changed.wait()
             await asyncio.sleep(DEBOUNCE_SECONDS)
+            await self._joins.pause()
             self._changed.clear()
             await self._sync()
 
@@ -270,6 +260,7 @@ class _Site:
 
     async def _apply_objects(self) -> None:
         await self.objects.refresh_scales()
+        self._joins.note()
         snapshot = await self.objects.inputs()
         self._report(snapshot)
         self.gateways.use(snapshot.gateways if self._installation.discover_gateways else ())
@@ -305,6 +296,7 @@ class _Site:
                 await self._loop.run(self._after_cycle)
         finally:
             self._loop.stop_leading()
+            self._joins.forget()
             self._changed.set()
 
     async def _write_first_statuses(self) -> None:
@@ -323,18 +315,20 @@ class _Site:
                 states = self._loop.states
                 part = untold[start : start + FIRST_STATUSES]
                 await self._reporter.write_now({key: states[key] for key in part if key in states})
+                await self._reporter.record_events()
         except Exception:
             log.exception("first statuses not written; the first reconcile cycle writes them")
 
     async def _after_cycle(self) -> None:
         starting = self._loop.groups.starting(self._loop.states)
         to_wake = self._loop.waking.variants | starting
+        consents: Mapping[str, Consent] = {}
         if to_wake:
-            # An HPA that queries another replica must not get the former zero: it would scale down again.
             states = self._loop.states
-            seconds = await self._write_now({key: states[key] for key in to_wake & states.keys()})
-            await asyncio.sleep(seconds)
-        unapplied = await self._actuator.act(self._loop.states, to_wake)
+            consents = await self._announcement.make(
+                {key: states[key] for key in to_wake & states.keys()}
+            )
+        unapplied = await self._actuator.act(self._loop.states, to_wake, consents)
         await self._reporter.write(self._loop.states, self._loop.refused, unapplied=unapplied)
         await self._write_managed()
 
@@ -343,18 +337,9 @@ class _Site:
         states = self._loop.live.wake(keys)
         if not states:
             return
-        seconds = await self._write_now(states)
-        await asyncio.sleep(seconds)
-        await self._actuator.act(states, frozenset(states))
-
-    async def _write_now(self, states: Mapping[str, VariantState]) -> float:
-        """Write targets for the other replicas; the seconds until these serve them."""
-        managed_states = {k: s for k, s in states.items() if self.objects.variant(k) is None}
-        await self._reporter.write_now(states)
-        if not managed_states:
-            return FOLLOW_SECONDS
-        await self._write_managed()
-        return FOLLOW_MANAGED_SECONDS
+        consents = await self._announcement.make(states)
+        await self._actuator.act(states, frozenset(states), consents)
+        await self._reporter.record_events()
 
     async def _write_managed(self) -> None:
         states = self._loop.states

@@ -10,7 +10,8 @@ that with the Lease, so that a patch of a former leader is refused whenever it a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +22,7 @@ from adapter.kube import advice
 from adapter.kube.errors import ApiError, Conflict, Forbidden, NotFound
 from adapter.kube.scale import Reference, Scales
 from adapter.resources.annotations import ALLOW_SCALE
+from adapter.resources.variant import VariantSource
 
 log = structlog.get_logger()
 
@@ -29,6 +31,9 @@ _ATTEMPTS = 2
 
 MANAGER_PREFIX = "variant-adapter-"
 """Start of the field manager of patches, before the number of transitions of the Lease."""
+
+CONCURRENCY = 8
+"""Scale targets that are read or patched at the same time."""
 
 _OVERLAY = "kubectl apply -k manifests/overlays/actuate"
 
@@ -49,6 +54,20 @@ class Unapplied:
     def __str__(self) -> str:
         """The message."""
         return self.message
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """What a scale target and its namespace say about patches, as it was read.
+
+    Attributes:
+        version: Resource version of the target, for which the patch is.
+        given: Whether one of the two allows it.
+
+    """
+
+    version: str
+    given: bool
 
 
 class Actuator:
@@ -77,32 +96,56 @@ class Actuator:
         self._transitions = transitions
         self._logged: dict[str, Unapplied] = {}
 
-    async def act(
+    async def consents(
         self, states: Mapping[str, VariantState], waking: frozenset[str]
+    ) -> dict[str, Consent]:
+        """Read ahead of `act` which of these targets may be patched; what cannot be read is left out.
+
+        Arguments as of `act`, which reads again where a target has changed meanwhile.
+        """
+        read: dict[str, Consent] = {}
+
+        async def one(key: str, state: VariantState) -> None:
+            source = state.source
+            if self._replicas(state, wake=key in waking) is not None:
+                try:
+                    read[key] = await self._consent(source.namespace, source.reference)
+                except ApiError:
+                    return  # `act` meets it again, and tells
+
+        await self._for_each(states, one)
+        return read
+
+    async def act(
+        self,
+        states: Mapping[str, VariantState],
+        waking: frozenset[str],
+        consents: Mapping[str, Consent] | None = None,
     ) -> dict[str, Unapplied]:
         """Patch the scale targets that differ; give what kept others from it, by variant key.
 
         Args:
             states: variants after a reconcile cycle.
             waking: keys of variants at zero that have waiting requests.
+            consents: what was read ahead, by variant key; the others are read now.
 
         """
         unapplied: dict[str, Unapplied] = {}
-        for key, state in states.items():
+
+        async def one(key: str, state: VariantState) -> None:
             replicas = self._replicas(state, wake=key in waking)
             if replicas is None or not self._leads():
-                continue
-            source = state.source
-            problem = await self._patch(source.namespace, source.reference, replicas)
+                return
+            problem = await self._patch(state.source, replicas, (consents or {}).get(key))
             if problem is None:
                 log.info(
                     "scale target patched",
                     variant=key,
-                    target=str(source.reference),
+                    target=str(state.source.reference),
                     replicas=replicas,
-                    before=source.spec_replicas,
+                    before=state.source.spec_replicas,
                 )
-                continue
+                return
             unapplied[key] = problem
             if self._logged.get(key) != problem:
                 log.warning(
@@ -110,16 +153,36 @@ class Actuator:
                     variant=key,
                     error=problem.message,
                 )
+
+        await self._for_each(states, one)
         others = {key: why for key, why in self._logged.items() if key not in states}
         self._logged = others | unapplied
         return unapplied
 
-    async def _patch(self, namespace: str, reference: Reference, replicas: int) -> Unapplied | None:
+    async def _for_each(
+        self,
+        states: Mapping[str, VariantState],
+        do: Callable[[str, VariantState], Awaitable[None]],
+    ) -> None:
+        """Do it for each variant, a few at a time: one that the API server is slow for delays no other."""
+        items = iter(states.items())
+
+        async def some() -> None:
+            for key, state in items:
+                await do(key, state)
+
+        await asyncio.gather(*(some() for _ in range(min(CONCURRENCY, len(states)))))
+
+    async def _patch(
+        self, source: VariantSource, replicas: int, consent: Consent | None
+    ) -> Unapplied | None:
         """Patch one target that allows it; None where that was done."""
+        namespace, reference = source.namespace, source.reference
         try:
             for attempt in range(1, _ATTEMPTS + 1):
-                workload = await self._scales.workload(namespace, reference)
-                if not allows(workload.annotations) and not await self._namespace_allows(namespace):
+                if consent is None:
+                    consent = await self._consent(namespace, reference)
+                if not consent.given:
                     return _not_allowed(namespace, reference, replicas)
                 if not self._leads():
                     return Unapplied("ScaleFailed", "the lease was lost before the patch")
@@ -129,12 +192,13 @@ class Actuator:
                         namespace,
                         reference,
                         replicas,
-                        version=workload.version,
+                        version=consent.version,
                         manager=f"{MANAGER_PREFIX}{self._transitions()}",
                     )
                 except Conflict:
                     if attempt == _ATTEMPTS:
                         raise
+                    consent = None
                 else:
                     return None
         except ApiError as error:
@@ -143,6 +207,17 @@ class Actuator:
                 return Unapplied("ScaleFailed", f"{what}: {error}; grant it: {_OVERLAY}")
             return Unapplied("ScaleFailed", f"{what}: {advice.explained(error)}")
         return None
+
+    async def _consent(self, namespace: str, reference: Reference) -> Consent:
+        """Read whether a target may be patched, and its version.
+
+        Raises:
+            ApiError: the API server refused, or did not answer.
+
+        """
+        workload = await self._scales.workload(namespace, reference)
+        given = allows(workload.annotations) or await self._namespace_allows(namespace)
+        return Consent(workload.version, given)
 
     async def _namespace_allows(self, namespace: str) -> bool:
         try:

@@ -220,7 +220,7 @@ class Reconciler:
             ).observation
 
     def _publish(self) -> None:
-        self._store.publish(item for one in self._records.values() for item in one.served)
+        self._store.publish_groups({key: item.served for key, item in self._records.items()})
 
 
 def moment_of(

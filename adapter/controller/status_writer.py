@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import structlog
@@ -160,13 +161,11 @@ class StatusWriter:
         self._now = now
         self._records: dict[str, _Record] = {}
         self._slots = asyncio.Semaphore(CONCURRENCY)
+        self._unrecorded: list[Callable[[], Awaitable[None]]] = []
 
     def start_leading(self) -> None:
-        """Forget what was written: another replica may have led since, and its late writes must be refused.
-
-        Each status is then written once, changed or not.
-        """
-        self._records = {}
+        """Forget what was written: others' late writes must be refused. Each status is then written once."""
+        self._records, self._unrecorded = {}, []
 
     async def write(
         self,
@@ -183,23 +182,30 @@ class StatusWriter:
             unapplied: what kept scale targets from being patched, by variant key; None: as at the last write.
 
         """
-        known = [*states, *(refusal.key for refusal in refused)]
+        known = (*states, *(item.key for item in refused))
         self._records = {key: self._records.get(key, _Record()) for key in known}
         if unapplied is not None:
             self._records = {
                 key: replace(record, unapplied=unapplied.get(key))
                 for key, record in self._records.items()
             }
-        await asyncio.gather(
-            *(self._write_state(state) for state in states.values()),
-            *(self._write_refusal(refusal) for refusal in refused),
-        )
+        writes: list[Callable[[], Awaitable[None]]] = [
+            *(partial(self._write_state, state) for state in states.values()),
+            *(partial(self._write_refusal, refusal) for refusal in refused),
+        ]
+        await _each(writes)
+        await self.record_events()
 
     async def write_now(self, states: Mapping[str, VariantState]) -> None:
-        """Write the statuses of some variants between two writes of all."""
+        """Write the statuses of some variants between two writes of all; their Events are still to record."""
         for key in states:
             self._records.setdefault(key, _Record())
-        await asyncio.gather(*(self._write_state(state) for state in states.values()))
+        await _each([partial(self._write_state, state) for state in states.values()])
+
+    async def record_events(self) -> None:
+        """Record the Events of the statuses written: later, as nothing may wait for what only people read."""
+        due, self._unrecorded = self._unrecorded, []
+        await _each(due)
 
     async def _write_state(self, state: VariantState) -> None:
         source = state.source
@@ -252,7 +258,7 @@ class StatusWriter:
                 self._records[key], uid=uid, status=after, seen=seen, version=version
             )
             self._succeeded(key, "status")
-            await self._events.record(key, uid, before, after)
+            self._unrecorded.append(partial(self._events.record, key, uid, before, after))
 
     async def _fenced(
         self, key: str, uid: str, version: str, status: Mapping[str, Any]
@@ -339,6 +345,21 @@ class StatusWriter:
             self._failed(source.key, error, "ownerReferences")
             return
         self._succeeded(source.key, "ownerReferences")
+
+
+async def _each(work: Sequence[Callable[[], Awaitable[None]]]) -> None:
+    """Do all of it, a few at a time. Between two items everything else has its turn, such as the Lease.
+
+    Tasks for all at once would all have theirs before a socket is read: 300 statuses in one go.
+    """
+    items = iter(work)
+
+    async def some() -> None:
+        for item in items:
+            await item()
+            await asyncio.sleep(0)
+
+    await asyncio.gather(*(some() for _ in range(min(CONCURRENCY, len(work)))))
 
 
 def _path(namespace: str, name: str, *, subresource: str = "") -> str:

@@ -101,6 +101,8 @@ class Leadership:
         self._seen_at = 0.0
         self._held_until = float("-inf")
         self._problem = ""
+        # Whether what was seen is what this replica wrote, and the answer has come.
+        self._written = False
 
     @property
     def leads(self) -> bool:
@@ -188,6 +190,8 @@ class Leadership:
         return taken and self.leads
 
     async def _take(self) -> bool:
+        if await self._renewed():
+            return True
         current = await self._api.read()
         now = self._now()
         mine = LeaseRecord(
@@ -198,6 +202,7 @@ class Leadership:
         )
         if current is None:
             self._see(mine, await self._api.create(mine))
+            self._written = True
             return True
         record, version = current
         if self._seen is None or self._seen[1] != version:
@@ -212,6 +217,24 @@ class Leadership:
             # Also after a release: the number never repeats, as writes are fenced by it.
             mine = replace(mine, transitions=record.transitions + 1)
         self._see(mine, await self._api.update(mine, version))
+        self._written = True
+        return True
+
+    async def _renewed(self) -> bool:
+        """Renew the lease that this replica wrote last, in one request: a busy process has the time for it.
+
+        False where somebody has written it since, so that it has to be read; also after any other error.
+        """
+        written, self._written = self._written, False
+        if not (written and self.leads and self._seen):
+            return False
+        record, version = self._seen
+        record = replace(record, renewed_at=self._now())
+        try:
+            self._see(record, await self._api.update(record, version))
+        except LeaseConflictError:
+            return False
+        self._written = True
         return True
 
     def _see(self, record: LeaseRecord, version: str) -> None:

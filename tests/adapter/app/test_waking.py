@@ -73,6 +73,32 @@ async def test_a_request_starts_a_replica_within_half_a_second(tmp_path: Path) -
                 await until(lambda: {r.loop.live.served("team-a/v") for r in (a, b)} == {0})
 
 
+async def test_nothing_waits_for_another_where_the_api_is_slow(tmp_path: Path) -> None:
+    """With 70 ms an answer still within half a second.
+
+    The consent is read while the followers learn the target; Events, which only people read, come last.
+    """
+    async with worlds.running(tmp_path, actuate=True) as world:
+        at_zero(world, "v")
+        gateways = (("", world.gateway),)
+        loop = asyncio.get_running_loop()
+        async with world.replica("a", loop=SLOW, gateways=gateways, **REAL) as (a, entrance):
+            await until(lambda: world.desired() == 0)
+            await asyncio.sleep(3.0)
+            entrance.slow = 0.07
+            before = len(world.api.requests)
+            world.waiting, asked_at = 1, loop.time()
+            while replicas(world) == 0:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.002)
+            assert loop.time() - asked_at <= PROMISED_SECONDS
+            paths = [path for _, _, path in world.api.requests[before:]]
+            assert not [path for path in paths if path.endswith("/events")]
+            await until(
+                lambda: [r for r in world.api.requests[before:] if r[2].endswith("/events")]
+            )
+            assert a.loop.live.served("team-a/v") == 1
+
+
 async def test_a_request_that_is_gone_at_the_next_scrape_still_wakes(tmp_path: Path) -> None:
     """A gateway that turns requests away shows them once, between two scrapes."""
     async with worlds.running(tmp_path, actuate=True) as world:

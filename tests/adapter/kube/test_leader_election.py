@@ -196,6 +196,32 @@ def test_a_leader_whose_process_is_killed_is_replaced() -> None:
     virtual_time.run(main())
 
 
+def test_a_renewal_is_one_request() -> None:
+    """Ten renewals are ten writes; one that somebody else's write refuses is followed by a read."""
+
+    async def scenario() -> None:
+        cluster = Cluster()
+        link, task = replica(cluster, "a")
+        reads = 0
+        read = link.read
+
+        async def counted() -> tuple[LeaseRecord, str] | None:
+            nonlocal reads
+            reads += 1
+            return await read()
+
+        link.read = counted  # type: ignore[method-assign]
+        await asyncio.sleep(10 * TIMES.retry)
+        assert cluster.working == {"a"}
+        assert (reads, cluster.version >= 9) == (1, True)
+        cluster.version += 1  # a label that an administrator sets
+        await asyncio.sleep(5 * TIMES.retry)
+        assert (cluster.leaders(), reads) == (["a"], 2)
+        await ended(task)
+
+    virtual_time.run(scenario())
+
+
 def test_an_outage_is_logged_once() -> None:
     """However often requests fail: one warning at the first, one message when they work again."""
 
