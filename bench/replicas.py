@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import logging
 import os
 import sys
 import tempfile
@@ -24,8 +25,18 @@ from footprint import cpu_seconds, process_tree  # noqa: E402 - as below
 
 from tests.fakes import cluster_world as worlds  # noqa: E402 - the clone is what is measured
 
+START_SECONDS = 180.0
+"""Most seconds until the last variant has its first target."""
+
+SETTLE_SECONDS = 25.0
+"""Seconds between the start of the follower and the measurement."""
+
 RPM = 6.0
 """Requests a minute of a variant at its lower load; twice as many at the higher one."""
+
+
+def progress(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
 
 
 @contextlib.asynccontextmanager
@@ -74,10 +85,14 @@ async def measure(count: int, clone: Path, seconds: float) -> tuple[float, float
             changing = asyncio.create_task(change(world, names))
             async with contextlib.AsyncExitStack() as stack:
                 ids = [await stack.enter_async_context(program(world, clone, "a"))]
-                while world.desired(names[-1]) is None:  # noqa: ASYNC110 - the world tells nobody
-                    await asyncio.sleep(0.2)
+                progress("waiting for the first targets")
+                async with asyncio.timeout(START_SECONDS):
+                    while world.desired(names[-1]) is None:  # noqa: ASYNC110 - nobody tells
+                        await asyncio.sleep(0.2)
                 ids.append(await stack.enter_async_context(program(world, clone, "b")))
-                await asyncio.sleep(25)
+                progress("a follower joins")
+                await asyncio.sleep(SETTLE_SECONDS)
+                progress(f"measuring for {seconds:g} s")
                 before = [sum(map(cpu_seconds, process_tree(item))) for item in ids]
                 writes = len(world.api.writes("variantautoscalings"))
                 await asyncio.sleep(seconds)
@@ -97,6 +112,8 @@ def main() -> None:
         "--clone", type=Path, default=ROOT, help="Clone whose program runs. Default: this one"
     )
     args = parser.parse_args()
+    # Watches that end with the programs are no news.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     leader, follower, writes = asyncio.run(measure(args.variants, args.clone, args.seconds))
     print(f"{'variants':>8}  {'leader':>7}  {'follower':>8}  {'status writes a minute':>22}")
     rate = 60 * writes / args.seconds
