@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from adapter import cli, installation
 from adapter.controller import telemetry
+from adapter.controller.groups.telemetry import GroupCollector
 from adapter.diagnostics.permissions import needed
 from adapter.installation import Names
 from adapter.resources import inputs, pods, schemas
@@ -226,6 +227,7 @@ def test_the_dashboard_shows_metrics_that_there_are() -> None:
     registry = CollectorRegistry()
     registry.register(telemetry.VariantCollector(dict))
     registry.register(telemetry.ReplicaCollector(lambda: True, lambda: 0))
+    registry.register(GroupCollector(dict, dict, tuple))
     known = set(re.findall(r"^# TYPE (\S+)", generate_latest(registry).decode(), re.MULTILINE))
     config = only("overlays/monitoring", "ConfigMap", "variant-adapter-dashboard")
     dashboard: Mapping[str, Any] = json.loads(config["data"]["variant-adapter.json"])

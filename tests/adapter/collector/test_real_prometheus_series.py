@@ -169,9 +169,10 @@ async def test_queries_do_not_grow_with_the_fleet(world: World) -> None:
         async with world.collecting(variants, "prometheus") as (collector,):
             await collector.collect()
             asked = collector.counts["queries"]
-            assert asked == FLEET + GATEWAY + BACKFILL
+            # Lengths and latencies have intervals of their own: one more may fall due.
+            assert asked - (FLEET + GATEWAY + BACKFILL) in {0, 1}
             for _ in range(3):
                 await collector.collect()
-            assert collector.counts["queries"] == asked + 3 * (FLEET + GATEWAY)
+            assert collector.counts["queries"] - (asked + 3 * (FLEET + GATEWAY)) in {0, 1, 2}
             await until([collector], functools.partial(_all_found, collector, variants))
             assert collector.counts["scrapes"] == collector.counts["query_failures"] == 0
