@@ -62,12 +62,12 @@ class Consent:
 
     Attributes:
         version: Resource version of the target, for which the patch is.
-        given: Whether one of the two allows it.
+        given: Whether one of the two allows it; None where only the target was read, and does not.
 
     """
 
     version: str
-    given: bool
+    given: bool | None
 
 
 class Actuator:
@@ -109,9 +109,12 @@ class Actuator:
             source = state.source
             if self._replicas(state, wake=key in waking) is not None:
                 try:
-                    read[key] = await self._consent(source.namespace, source.reference)
+                    workload = await self._scales.workload(source.namespace, source.reference)
                 except ApiError:
                     return  # `act` meets it again, and tells
+                # Namespaces may be read with the overlay only: not before a patch is due.
+                given = True if allows(workload.annotations) else None
+                read[key] = Consent(workload.version, given)
 
         await self._for_each(states, one)
         return read
@@ -182,7 +185,10 @@ class Actuator:
             for attempt in range(1, _ATTEMPTS + 1):
                 if consent is None:
                     consent = await self._consent(namespace, reference)
-                if not consent.given:
+                given = consent.given
+                if given is None:
+                    given = await self._namespace_allows(namespace)
+                if not given:
                     return _not_allowed(namespace, reference, replicas)
                 if not self._leads():
                     return Unapplied("ScaleFailed", "the lease was lost before the patch")

@@ -74,7 +74,7 @@ async def test_a_request_starts_a_replica_within_half_a_second(tmp_path: Path) -
 
 
 async def test_nothing_waits_for_another_where_the_api_is_slow(tmp_path: Path) -> None:
-    """With 70 ms an answer still within half a second.
+    """With 50 ms an answer still within half a second.
 
     The consent is read while the followers learn the target; Events, which only people read, come last.
     """
@@ -85,7 +85,7 @@ async def test_nothing_waits_for_another_where_the_api_is_slow(tmp_path: Path) -
         async with world.replica("a", loop=SLOW, gateways=gateways, **REAL) as (a, entrance):
             await until(lambda: world.desired() == 0)
             await asyncio.sleep(3.0)
-            entrance.slow = 0.07
+            entrance.slow = 0.05
             before = len(world.api.requests)
             world.waiting, asked_at = 1, loop.time()
             while replicas(world) == 0:  # noqa: ASYNC110 - nobody tells
