@@ -1,7 +1,7 @@
 """Time to first token: a step, the prompt's own computation, and the prompts that it meets.
 
-The prompt is log-normal, by nodes up to the target. It meets nobody (the rest of a step, uniform) or other
-prompts (Weibull, by the moments of `state.py`).
+The prompt is log-normal, by nodes up to the target. Where it finds no other prompt it waits for the rest of a
+step (uniform), else for other prompts (Weibull, by the moments of `state.py`).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class FirstToken(NamedTuple):
 
     @classmethod
     def of(cls, engines: Engines, queue: Prompts) -> FirstToken:
-        """By the moments of what a prompt meets, less those of a step's rest for who meets nobody."""
+        """Distributions by the moments of the work ahead of a prompt, less what a step alone adds."""
         rest = queue.decode_ms * queue.alive
         met = np.maximum(1.0 - queue.alone, 1e-6)
         mean = np.maximum(queue.other_ms - queue.alone * rest / 2.0, 1e-3 * queue.other_ms) / met

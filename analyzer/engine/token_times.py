@@ -236,7 +236,7 @@ class _Noise(NamedTuple):
 def _fast_variance(
     engines: Engines, state: State, free: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Of the ITL, by prompts that arrive during the answer and those that waited when it began.
+    """Variance of the ITL by prompts that arrive during the answer, and by those that waited when it began.
 
     Each of shape (M,), times the answer's decode steps and their square.
     """

@@ -27,7 +27,7 @@ MOST_SECONDS = 10.0
 """Deadline of a query, where --prometheus-timeout is no shorter."""
 
 MOST_POINTS = 1000
-"""Samples of one series that are asked for."""
+"""Most samples per series in one query."""
 
 _LATENCY = "variant_adapter_observed_latency_milliseconds"
 _PREDICTED = "variant_adapter_predicted_latency_milliseconds"

@@ -16,7 +16,7 @@ class Carrier:
     """One variant of a group.
 
     Attributes:
-        replicas: Replicas that are asked for; None where it is not planned.
+        replicas: Desired replicas; None where the variant is not planned.
         share: Part of the demand that it carries, 0 to 1.
         marginal: Cents per 1,000 requests of one replica more.
         per_pod: Requests per minute that one of its pods is offered.

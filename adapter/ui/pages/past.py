@@ -23,7 +23,7 @@ from adapter.ui.history import FIELDS, SPAN_SECONDS, Series
 log = structlog.get_logger()
 
 STEP_SECONDS = 60.0
-"""Seconds between two samples that are asked for."""
+"""Seconds between two samples of a query."""
 
 FRESH_SECONDS = 60.0
 """Seconds for which an answer, or that there is none, is not asked for again."""
