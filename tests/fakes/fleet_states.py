@@ -275,3 +275,8 @@ async def served(
         endpoints.loop._reconciler._inputs = Inputs(refused=refused, accelerators=ACCELERATORS)
         put(endpoints, states_of(known, plan, now=time.time()))
         yield endpoints
+
+
+def show_every_update(endpoints: Endpoints) -> None:
+    """Let the pages take all of the processor: a busy machine makes updates seldom otherwise."""
+    endpoints._metrics._pages._budget._share = 1.0
