@@ -62,9 +62,7 @@ def run(args: argparse.Namespace) -> int:
         api_service=args.api_service,
     )
     rotate = args.action == "rotate"
-    document = kubeconfig.call(
-        args.kubeconfig, lambda cluster: _state(cluster, options, rotate=rotate)
-    )
+    document = kubeconfig.call(args, lambda cluster: _state(cluster, options, rotate=rotate))
     if args.json:
         print(json.dumps(document, indent=2))
         return 0
