@@ -174,7 +174,7 @@ class ClusterObjects:
             scalers=_items(self._scalers),
             pods=_items(self._pods),
             configs=_items([self._configs]),
-            nodes=_items([self._nodes]),
+            nodes=dict(_items([self._nodes])),
             slices=_items(self._slices),
             claims=_items(self._claims),
             pickers=self._pickers.picked(),
