@@ -7,6 +7,7 @@ publishes, the API server reads; neither knows the other.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -150,18 +151,42 @@ class TargetStore:
         last = self._groups
         changed = [key for key, items in groups.items() if last.get(key) != items]
         stale = [*changed, *(key for key in last if key not in groups)]
+        self._replace(stale, {key: groups[key] for key in changed}, dict(groups))
+
+    def replace_groups(self, groups: Mapping[str, tuple[Series, ...]]) -> None:
+        """Serve these groups instead of those of the same names; all others stay, and cost nothing.
+
+        Raises:
+            ValueError: as `publish_groups`.
+
+        """
+        last = self._groups
+        changed = {key: items for key, items in groups.items() if last.get(key) != items}
+        if changed:
+            self._replace(list(changed), changed, {**last, **changed})
+
+    def _replace(
+        self,
+        stale: Iterable[str],
+        changed: Mapping[str, tuple[Series, ...]],
+        groups: Mapping[str, tuple[Series, ...]],
+    ) -> None:
+        """Serve these groups, which differ from the last ones in what is stale and what has changed."""
         removed: dict[_Key, list[_Labels]] = {}
         for name in stale:
-            for item in last.get(name, ()):
-                removed.setdefault((item.namespace, item.metric), []).append(_labels(item))
+            forms = _Forms()
+            for item in self._groups.get(name, ()):
+                removed.setdefault((item.namespace, item.metric), []).append(forms.of(item)[0])
         added: dict[_Key, dict[_Labels, Entry]] = {}
-        for name in changed:
-            for item in groups[name]:
-                entries, labels = added.setdefault((item.namespace, item.metric), {}), _labels(item)
+        for items in changed.values():
+            forms = _Forms()
+            for item in items:
+                entries = added.setdefault((item.namespace, item.metric), {})
+                labels, shown, text = forms.of(item)
                 if labels in entries:
                     raise _twice(item.metric, item.labels)
                 entries[labels] = Entry(
-                    dict(item.labels), item.decided_at, item.valid_until, encode(item)
+                    shown, item.decided_at, item.valid_until, _encoded(item, text)
                 )
         tables = dict(self._tables)
         for key in removed.keys() | added.keys():
@@ -171,7 +196,7 @@ class TargetStore:
             tables[key] = table
             if not table.entries:
                 del tables[key]
-        self._groups = dict(groups)
+        self._groups = groups
         self._names = tuple(sorted({metric for _, metric in tables}))
         self._tables = MappingProxyType(tables)
         self.changes.notify()
@@ -214,18 +239,30 @@ def encode(item: Series) -> bytes:
         ValueError: the value is negative or not a quantity.
 
     """
+    return _encoded(item, _json(dict(item.labels)))
+
+
+def _encoded(item: Series, labels: str) -> bytes:
+    """The same, from its labels as JSON."""
     if quantity.parse(item.value) < 0:
         raise ValueError(
             f"{item.metric}: {item.value} is negative; the HPA would scale to its maximum"
         )
-    stamp = datetime.fromtimestamp(int(item.decided_at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    document = {
-        "metricName": item.metric,
-        "metricLabels": dict(item.labels),
-        "timestamp": stamp,
-        "value": quantity.canonical(item.value),
-    }
-    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
+    stamp, value = _stamp(int(item.decided_at)), quantity.canonical(item.value)
+    name = _json(item.metric)
+    return (
+        f'{{"metricName":{name},"metricLabels":{labels},"timestamp":"{stamp}","value":"{value}"}}'
+    ).encode()
+
+
+@functools.lru_cache(maxsize=256)
+def _stamp(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _json(value: object) -> str:
+    """Compact JSON as Go writes it."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     for character, escaped in (
         ("<", "\\u003c"),
         (">", "\\u003e"),
@@ -234,11 +271,23 @@ def encode(item: Series) -> bytes:
         ("\u2029", "\\u2029"),
     ):
         text = text.replace(character, escaped)
-    return text.encode()
+    return text
 
 
-def _labels(item: Series) -> _Labels:
-    return tuple(sorted(item.labels.items()))
+class _Forms:
+    """Labels of the series of one group in the forms that are kept; mostly they are one object."""
+
+    def __init__(self) -> None:
+        self._forms: dict[int, tuple[_Labels, Mapping[str, str], str]] = {}
+
+    def of(self, item: Series) -> tuple[_Labels, Mapping[str, str], str]:
+        """Sorted, as a copy, and as JSON."""
+        form = self._forms.get(id(item.labels))
+        if form is None:
+            labels = dict(item.labels)
+            form = tuple(sorted(labels.items())), labels, _json(labels)
+            self._forms[id(item.labels)] = form
+        return form
 
 
 def _twice(metric: str, labels: Mapping[str, str]) -> ValueError:
@@ -258,7 +307,7 @@ def _replaced(
         if name is None:
             return None
         if name not in renewed:
-            renewed[name] = dict(by_variant.get(name, {}))
+            renewed[name] = by_variant[name] = dict(by_variant.get(name, {}))
         return renewed[name]
 
     for labels in removed:
@@ -272,5 +321,7 @@ def _replaced(
         indexed = of_variant(entry)
         if indexed is not None:
             indexed[labels] = entry
-    whole = {**by_variant, **renewed}
-    return _Table(entries, {name: items for name, items in whole.items() if items})
+    for name, items in renewed.items():
+        if not items:
+            del by_variant[name]
+    return _Table(entries, by_variant)

@@ -2,7 +2,8 @@
 
 Two real programs serve against an in-memory Kubernetes API. Every variant has a Deployment with two pods and
 an HPA; half of the loads change every 20 s, the HPAs' statuses every 15 s, as their controller writes them;
-every target is confirmed in its status every 20 s (a third of its time to live).
+every target is confirmed in its status every 20 s (a third of its time to live). With --serving an
+HPA of every variant reads its metric from the follower every 15 s, by one front proxy, and scales its target.
 The share of each program is its own and its children's, of one CPU.
 """
 
@@ -13,6 +14,8 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
+import ssl
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -21,6 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "bench")]
 
+import aiohttp
 from footprint import cpu_seconds, process_tree  # noqa: E402 - as below
 
 from tests.fakes import cluster_world as worlds  # noqa: E402 - the clone is what is measured
@@ -31,6 +35,9 @@ START_SECONDS = 180.0
 SETTLE_SECONDS = 25.0
 """Seconds between the start of the follower and the measurement."""
 
+SYNC_SECONDS = 15.0
+"""Seconds between two readings of an HPA."""
+
 RPM = 6.0
 """Requests a minute of a variant at its lower load; twice as many at the higher one."""
 
@@ -40,12 +47,12 @@ def progress(what: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def program(world: worlds.World, clone: Path, name: str) -> AsyncIterator[int]:
+async def program(world: worlds.World, clone: Path, name: str, port: int = 0) -> AsyncIterator[int]:
     """Run a replica; gives its process id."""
     way = await world.site.entrance(name)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-P", "-m", "adapter", "serve", f"--kubeconfig={way.kubeconfig}",
-        f"--config-namespace={worlds.SYSTEM}", "--port=0", f"--state-dir={world.folder}/{name}",
+        f"--config-namespace={worlds.SYSTEM}", f"--port={port}", f"--state-dir={world.folder}/{name}",
         "--interval=15s", "--scrape-interval=5s", "--window=15s", "--time-to-live=60s",
         f"--identity={name}",
         cwd=clone, env={**os.environ, "PYTHONPATH": str(clone)},
@@ -73,7 +80,43 @@ async def change(world: worlds.World, names: list[str]) -> None:
         await asyncio.sleep(5)
 
 
-async def measure(count: int, clone: Path, seconds: float) -> tuple[float, float, int]:
+async def scale(world: worlds.World, names: list[str], port: int) -> None:
+    """Read every variant's metric from the replica at that port and scale its target, until cancelled."""
+    proxy = world.site.certificates.folder
+    tls = ssl.create_default_context(cadata=world.ca_bundle().decode())
+    tls.load_cert_chain(proxy / "fp.crt", proxy / "fp.key")
+    path = "apis/external.metrics.k8s.io/v1beta1/namespaces/team-a/wva_desired_replicas"
+    url = f"https://127.0.0.1:{port}/{path}"
+    host = "variant-adapter.variant-adapter-system.svc"
+    headers = {"X-Remote-User": worlds.HPA_CONTROLLER, "Host": f"{host}:443"}
+    connector = aiohttp.TCPConnector(ssl=tls, limit=4)
+    async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
+        while True:
+            for name in names:
+                query = {"labelSelector": f"variant_name={name}"}
+                async with session.get(url, params=query, server_hostname=host) as response:
+                    items = (await response.json()).get("items")
+                if items:
+                    target = world.api.get(worlds.APPS, "deployments", "team-a", name)
+                    replicas = max(int(items[0]["value"]), 1)
+                    if target["spec"]["replicas"] != replicas:
+                        world.api.put(
+                            worlds.APPS, "deployments",
+                            {**target, "spec": {**target["spec"], "replicas": replicas}},
+                        )  # fmt: skip
+                await asyncio.sleep(SYNC_SECONDS / len(names))
+
+
+def free_port() -> int:
+    """A port that nobody uses now."""
+    with socket.socket() as item:
+        item.bind(("127.0.0.1", 0))
+        return int(item.getsockname()[1])
+
+
+async def measure(
+    count: int, clone: Path, seconds: float, *, serving: bool
+) -> tuple[float, float, int]:
     """Shares of a CPU of leader and follower, and status writes in the measured time."""
     with tempfile.TemporaryDirectory() as folder:
         async with worlds.running(Path(folder)) as world:
@@ -83,15 +126,20 @@ async def measure(count: int, clone: Path, seconds: float) -> tuple[float, float
             for name in names:
                 world.api.put(worlds.SCALERS, "horizontalpodautoscalers", worlds.scaler(name))
             changing = asyncio.create_task(change(world, names))
+            scaling: asyncio.Task[None] | None = None
             async with contextlib.AsyncExitStack() as stack:
                 ids = [await stack.enter_async_context(program(world, clone, "a"))]
                 progress("waiting for the first targets")
                 async with asyncio.timeout(START_SECONDS):
                     while world.desired(names[-1]) is None:  # noqa: ASYNC110 - nobody tells
                         await asyncio.sleep(0.2)
-                ids.append(await stack.enter_async_context(program(world, clone, "b")))
+                port = free_port()
+                ids.append(await stack.enter_async_context(program(world, clone, "b", port)))
                 progress("a follower joins")
-                await asyncio.sleep(SETTLE_SECONDS)
+                await asyncio.sleep(SETTLE_SECONDS / 2)
+                if serving:
+                    scaling = asyncio.create_task(scale(world, names, port))
+                await asyncio.sleep(SETTLE_SECONDS / 2)
                 progress(f"measuring for {seconds:g} s")
                 before = [sum(map(cpu_seconds, process_tree(item))) for item in ids]
                 writes = len(world.api.writes("variantautoscalings"))
@@ -99,6 +147,10 @@ async def measure(count: int, clone: Path, seconds: float) -> tuple[float, float
                 after = [sum(map(cpu_seconds, process_tree(item))) for item in ids]
                 written = len(world.api.writes("variantautoscalings")) - writes
             changing.cancel()
+            if scaling is not None:
+                scaling.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await scaling  # an error of it is one of the benchmark
     a, b = ((new - old) / seconds for new, old in zip(after, before, strict=True))
     return a, b, written
 
@@ -111,10 +163,15 @@ def main() -> None:
     parser.add_argument(
         "--clone", type=Path, default=ROOT, help="Clone whose program runs. Default: this one"
     )
+    parser.add_argument(
+        "--serving", action="store_true", help="HPAs read from the follower. Default: nobody does"
+    )
     args = parser.parse_args()
     # Watches that end with the programs are no news.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
-    leader, follower, writes = asyncio.run(measure(args.variants, args.clone, args.seconds))
+    leader, follower, writes = asyncio.run(
+        measure(args.variants, args.clone, args.seconds, serving=args.serving)
+    )
     print(f"{'variants':>8}  {'leader':>7}  {'follower':>8}  {'status writes a minute':>22}")
     rate = 60 * writes / args.seconds
     print(f"{args.variants:>8}  {leader:>7.1%}  {follower:>8.1%}  {rate:>22.0f}")

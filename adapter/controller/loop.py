@@ -176,7 +176,8 @@ class ControlLoop:
         self._use(inputs)
 
     def _use(self, inputs: Inputs) -> None:
-        if _written(inputs) != _written(self.inputs):
+        # Where another replica leads there is no cycle to request.
+        if self._leading and _written(inputs) != _written(self.inputs):
             self.request_cycle()
         self._reconciler.apply_inputs(inputs, self._settings, leading=self._leading)
 

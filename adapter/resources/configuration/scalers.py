@@ -54,7 +54,7 @@ class Scalers:
 
 
 def _series_of(scaler: hpa.Scaler) -> Iterator[tuple[_Names, tuple[str, ...]]]:
-    """Labels and values that the series have which an HPA reads; further terms of its selectors may exclude some.
+    """Labels and values of all series that an HPA may read; further terms of its selectors exclude some.
 
     A selector that lists several values of a label stands under each of them.
     """

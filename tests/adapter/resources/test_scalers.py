@@ -44,16 +44,14 @@ def series(draw: random.Random) -> dict[str, str]:
 
 def test_lookup_is_a_scan() -> None:
     """For random HPAs the first that reads a series and scales another target is that of a scan of all."""
-    draw = random.Random(22)
+    draw = random.Random(22)  # noqa: S311 - no secret
     several = 0
     for _ in range(60):
         scalers = []
         for number in range(12):
             item = worlds.scaler(f"hpa-{number}", target=draw.choice(VALUES))
             item["metadata"]["namespace"] = draw.choice(VALUES)
-            item["spec"]["metrics"] = [
-                reading(selector(draw)) for _ in range(draw.randrange(1, 3))
-            ]
+            item["spec"]["metrics"] = [reading(selector(draw)) for _ in range(draw.randrange(1, 3))]
             scalers.append(hpa.parse(item))
         index = Scalers(scalers)
         for _ in range(20):
@@ -88,9 +86,9 @@ def calls_of_joining(number: int, **metric: Any) -> int:
     sys.setprofile(count)
     try:
         index = Scalers(scalers)
-        for item in variants:
-            target = Reference(name=item.metadata.name)
-            scaling.of_variant(item, {}, target=target, scalers=index, accelerator="A100")
+        for variant in variants:
+            target = Reference(name=variant.metadata.name)
+            scaling.of_variant(variant, {}, target=target, scalers=index, accelerator="A100")
     finally:
         sys.setprofile(None)
     return calls
