@@ -24,7 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "bench")]
 
-import aiohttp
+import aiohttp  # noqa: E402 - as below
 from footprint import cpu_seconds, process_tree  # noqa: E402 - as below
 
 from tests.fakes import cluster_world as worlds  # noqa: E402 - the clone is what is measured
@@ -38,8 +38,11 @@ SETTLE_SECONDS = 25.0
 SYNC_SECONDS = 15.0
 """Seconds between two readings of an HPA."""
 
-RPM = 6.0
-"""Requests a minute of a variant at its lower load; twice as many at the higher one."""
+LOADS = (6.0, 12.0)
+"""Requests a minute of a variant at its lower load and at the higher one."""
+
+SCALING_LOADS = (20.0, 60.0)
+"""The same where HPAs scale: one replica, and two."""
 
 
 def progress(what: str) -> None:
@@ -65,12 +68,12 @@ async def program(world: worlds.World, clone: Path, name: str, port: int = 0) ->
         await process.wait()
 
 
-async def change(world: worlds.World, names: list[str]) -> None:
+async def change(world: worlds.World, names: list[str], loads: tuple[float, float] = LOADS) -> None:
     """Change loads and the HPAs' statuses, until cancelled."""
     for turn in range(10**6):
         for number, name in enumerate(names):
             high = turn // 4 % 2 and number % 2
-            world.load[name] = RPM * (2 if high else 1) / worlds.SPEED
+            world.load[name] = loads[bool(high)] / worlds.SPEED
             if number % 3 == turn % 3:
                 metrics = [{"type": "External", "current": turn}]
                 world.api.set_status(
@@ -125,7 +128,9 @@ async def measure(
                 world.deploy(name, 2)
             for name in names:
                 world.api.put(worlds.SCALERS, "horizontalpodautoscalers", worlds.scaler(name))
-            changing = asyncio.create_task(change(world, names))
+            changing = asyncio.create_task(
+                change(world, names, SCALING_LOADS if serving else LOADS)
+            )
             scaling: asyncio.Task[None] | None = None
             async with contextlib.AsyncExitStack() as stack:
                 ids = [await stack.enter_async_context(program(world, clone, "a"))]

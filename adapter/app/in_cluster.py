@@ -155,6 +155,7 @@ class _Site:
             watched=self.objects.variant,
             leads=self._leads,
             refresh_seconds=clock.real_seconds(options.loop.time_to_live) / 3,
+            transitions=lambda: self.leadership.transitions,
             owner_references=installation.owner_references,
             now=clock.time,
         )
