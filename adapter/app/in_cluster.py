@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 import aiohttp
 import structlog
@@ -25,7 +27,8 @@ from adapter.controller.actuator import Actuator, Consent
 from adapter.controller.status_writer import StatusWriter
 from adapter.installation import MANAGED_TARGETS
 from adapter.kube.client import Cluster, connected
-from adapter.kube.leader_election import Leadership
+from adapter.kube.election.thread import ElectionThread
+from adapter.kube.leader_election import Leadership, LeaseApi
 from adapter.kube.lease import KubernetesLease
 from adapter.kube.scale import Scales
 from adapter.resources.watches import ClusterObjects
@@ -128,11 +131,8 @@ class _Site:
             pods_changed=self._joins.request_for_pods,
         )
         namespace = installation.scope.config_namespace
-        self.leadership = Leadership(
-            KubernetesLease(api, namespace=namespace, name=installation.lease_name),
-            identity=installation.identity,
-            times=installation.lease,
-        )
+        self._election = _election(installation, api)
+        self.leadership = self._election.leadership
         self.gateways = GatewayWatch(
             session,
             installation,
@@ -257,7 +257,7 @@ class _Site:
 
     async def elect(self) -> None:
         """Take part in leader election, until cancelled."""
-        await self.leadership.run(self._lead)
+        await self._election.run(self._lead)
 
     async def _lead(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -325,3 +325,40 @@ class _Site:
         await self._managed.write(
             {key: states[key] for key in states if self.objects.variant(key) is None}
         )
+
+
+class _Election(Protocol):
+    """Takes part in leader election."""
+
+    @property
+    def leadership(self) -> Leadership:
+        """This replica's part in it."""
+
+    async def run(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do the work whenever this replica leads, until cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class _ElectionHere:
+    leadership: Leadership
+
+    async def run(self, work: Callable[[], Awaitable[None]]) -> None:
+        await self.leadership.run(work)
+
+
+def _election(installation: Installation, api: Cluster) -> _Election:
+    """Leader election in a thread with a connection of its own, or in the present event loop."""
+    identity, times = installation.identity, installation.lease
+
+    def lease(cluster: Cluster) -> KubernetesLease:
+        namespace = installation.scope.config_namespace
+        return KubernetesLease(cluster, namespace=namespace, name=installation.lease_name)
+
+    @contextlib.asynccontextmanager
+    async def opened() -> AsyncIterator[LeaseApi]:
+        async with connected(installation.kubeconfig) as cluster:
+            yield lease(cluster)
+
+    if installation.own_thread:
+        return ElectionThread(opened, identity=identity, times=times)
+    return _ElectionHere(Leadership(lease(api), identity=identity, times=times))

@@ -27,6 +27,9 @@ TRANSIENT_SECONDS = 60.0
 that has just started refuses what its RBAC rules allow until it has read them.
 """
 
+TURN = 100
+"""Objects of a list that are read before everything else has its turn."""
+
 Object = Mapping[str, Any]
 
 
@@ -165,8 +168,10 @@ class Informer:
     async def _list(self) -> str:
         items, version = await self._source.list_objects(self.path, self._query)
         objects: dict[tuple[str, str], Object] = {}
-        for item in items:
+        for number, item in enumerate(items):
             self._keep(objects, item)
+            if number % TURN == TURN - 1:
+                await asyncio.sleep(0)
         if objects != self._objects or not self.synced.is_set():
             self._objects = objects
             self.synced.set()

@@ -251,7 +251,10 @@ def _items(informers: list[Informer]) -> Items:
 
 
 def _reference(item: Mapping[str, Any]) -> Reference | None:
-    """What a VariantAutoscaling scales; None where the object is no valid one."""
+    """What a VariantAutoscaling scales, unless it names nothing; None where the object is no valid one."""
+    spec = item.get("spec")
+    if not isinstance(spec, dict) or not spec.get("scaleTargetRef"):
+        return None  # the Deployment of its name: most are, and validation takes its time
     try:
         return variants.reference(schemas.VariantAutoscaling.model_validate(item))
     except ValidationError:
