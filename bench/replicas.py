@@ -94,6 +94,11 @@ async def scale(world: worlds.World, names: list[str], port: int) -> None:
     headers = {"X-Remote-User": worlds.HPA_CONTROLLER, "Host": f"{host}:443"}
     connector = aiohttp.TCPConnector(ssl=tls, limit=4)
     async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
+        while True:  # until it listens
+            with contextlib.suppress(aiohttp.ClientConnectorError):
+                async with session.get(url, server_hostname=host):
+                    break
+            await asyncio.sleep(0.5)
         while True:
             for name in names:
                 query = {"labelSelector": f"variant_name={name}"}
