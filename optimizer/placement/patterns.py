@@ -137,7 +137,8 @@ def _least_by_speed(item: Item, rows: list[int], axes: Axes, last: int) -> IntAr
     counts = _with_last(rows, axes, last, index, top[index])
     # What is left over is less than any replica that could go.
     spare = (counts > least) & (over[index, None] >= worths)
-    return counts[~spare.any(axis=1)]
+    least_counts: IntArray = counts[~spare.any(axis=1)]
+    return least_counts
 
 
 def _least_by_number(item: Item, rows: list[int], axes: Axes, last: int) -> IntArray:
@@ -157,7 +158,8 @@ def _least_by_number(item: Item, rows: list[int], axes: Axes, last: int) -> IntA
         none = np.flatnonzero((number > 0) & (number * np.minimum(slowest, 1e300) >= enough))
         parts.append(_with_last(rows, axes, last, none, np.zeros_like(none)))
     counts = np.concatenate(parts)
-    return counts[~_fewer_by_number(item, rows, counts, enough)]
+    least_counts: IntArray = counts[~_fewer_by_number(item, rows, counts, enough)]
+    return least_counts
 
 
 def _fewer_by_number(item: Item, rows: list[int], counts: IntArray, enough: float) -> BoolArray:

@@ -48,7 +48,7 @@ class GroupState:
         waking: Variant that last woke it from zero, and why; empty before.
         decision: What was decided; None where it could not be planned.
         problem: Why it could not be planned; empty where it was.
-        targets: Replicas that are asked for, by key.
+        targets: The desired replicas, by key.
         held: Why a variant is not given what was planned, by key.
 
     """
