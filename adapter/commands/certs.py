@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def register(command: argparse.ArgumentParser) -> None:
     """Add the command and its flags."""
     command.description = (
-        "Shows or rotates the serving certificate and its authorities. They are state in a Secret, and the"
+        "Shows or rotates the serving certificate and its authorities. They are kept in a Secret, and the"
         " leader renews them when a third of their life is left."
     )
     command.add_argument(

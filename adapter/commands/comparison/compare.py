@@ -27,7 +27,7 @@ within:  share of the time in which mean latencies were within the SLO targets""
 def register(command: argparse.ArgumentParser) -> None:
     """Add the command and its flags."""
     command.description = (
-        "Compares what each variant had, under whatever scales it now, with what this adapter decided:"
+        "Compares what each variant had, under its present autoscaler, with what this adapter decided:"
         " replicas, cost and SLO attainment of both, and how often replicas would have been different. From"
         " Prometheus where one is given, else from the leader's own memory of the last day at most."
     )
