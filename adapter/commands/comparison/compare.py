@@ -78,8 +78,8 @@ def run(args: argparse.Namespace) -> int:
         variants = {key: item for key, item in variants.items() if key == args.variant}
     if not variants:
         raise errors.InputError(
-            f"nothing of {args.variant or 'any variant'} was recorded in that time; the leader records from"
-            " its second reconcile cycle on, and forgets when it ends: give --prometheus for the time before"
+            f"no history of {args.variant or 'any variant'} in that time: the leader keeps it in memory, from"
+            " its second reconcile cycle on; give --prometheus for the time before"
         )
     if args.json:
         print(json.dumps({"variants": variants}, indent=2))
