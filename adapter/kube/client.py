@@ -85,9 +85,10 @@ async def connected(
         StartupError: the file is unusable, or this process does not run in a pod.
 
     """
-    if kubeconfig is not None:
-        kubeconfigs.check(kubeconfig)
     access = None if kubeconfig is None else kubeconfigs.read(kubeconfig, context)
+    # Not before: a pipe can be read once.
+    if kubeconfig is not None and access is None:
+        kubeconfigs.check(kubeconfig)
     opened = _opened(kubeconfig, context) if access is None else _opened_plainly(access)
     async with opened as connection:
         yield Cluster(connection)

@@ -38,4 +38,6 @@ def kubeconfig() -> Path:
     files = [part for part in os.environ.get("KUBECONFIG", "").split(os.pathsep) if part]
     if not files:
         return Path.home() / ".kube" / "config"
-    return Path(os.pathsep.join([part for part in files if Path(part).exists()] or files[:1]))
+    # kubectl passes over empty files too.
+    there = [part for part in files if Path(part).exists() and Path(part).stat().st_size]
+    return Path(os.pathsep.join(there or files[:1]))

@@ -210,10 +210,22 @@ async def test_a_context_can_be_chosen(server: Server) -> None:
             pass
 
 
+async def test_a_pipe_is_read_once(server: Server) -> None:
+    """As in `--kubeconfig <(COMMAND)`."""
+    reader, writer = os.pipe()
+    os.write(writer, yaml.safe_dump(server.document).encode())
+    os.close(writer)
+    try:
+        async with connected(Path(f"/dev/fd/{reader}")) as cluster:
+            assert (await cluster.request("GET", "/whoami"))["name"] == "person"
+    finally:
+        os.close(reader)
+
+
 async def test_several_files_are_merged(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As kubectl does: the first current context counts, and missing files are skipped."""
+    """As kubectl does: the first current context counts; missing and empty files are skipped."""
     context = {
         "current-context": server.document["current-context"],
         "contexts": server.document.pop("contexts"),
@@ -222,7 +234,8 @@ async def test_several_files_are_merged(
     server.path.write_text(yaml.safe_dump(server.document))
     first = tmp_path / "first"
     first.write_text(yaml.safe_dump(context))
-    files = [tmp_path / "missing", first, server.path]
+    (tmp_path / "empty").touch()
+    files = [tmp_path / "missing", tmp_path / "empty", first, server.path]
     monkeypatch.setenv("KUBECONFIG", os.pathsep.join(map(str, files)))
     async with connected(machine.kubeconfig()) as cluster:
         assert (await cluster.request("GET", "/whoami"))["name"] == "person"
