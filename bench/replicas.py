@@ -156,11 +156,14 @@ async def measure(
                 await asyncio.sleep(seconds)
                 after = [sum(map(cpu_seconds, process_tree(item))) for item in ids]
                 written = len(world.api.writes("variantautoscalings")) - writes
+                if scaling is not None:
+                    scaling.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await scaling  # an error of it is one of the benchmark
+                leases = world.api.objects["/apis/coordination.k8s.io/v1", "leases"].values()
+                if any(lease["spec"]["leaseTransitions"] for lease in leases):
+                    progress("the leader has changed: the numbers say nothing")
             changing.cancel()
-            if scaling is not None:
-                scaling.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await scaling  # an error of it is one of the benchmark
     a, b = ((new - old) / seconds for new, old in zip(after, before, strict=True))
     return a, b, written
 

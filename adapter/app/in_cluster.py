@@ -332,7 +332,7 @@ class _Election(Protocol):
 
     @property
     def leadership(self) -> Leadership:
-        """This replica's part in it."""
+        """Part that this replica has in it."""
 
     async def run(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do the work whenever this replica leads, until cancelled."""
