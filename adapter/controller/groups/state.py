@@ -49,7 +49,7 @@ class GroupState:
         interruptible_share: Largest part of its demand that interruptible variants carry together, 0 to 1.
         decision: What was decided; None where it could not be planned.
         problem: Why it could not be planned; empty where it was.
-        targets: Replicas that are asked for, by key.
+        targets: The desired replicas, by key.
         held: Why a variant is not given what was planned, by key.
 
     """
