@@ -196,7 +196,7 @@ class Endpoints:
             from adapter.keda import server, service, targets  # noqa: PLC0415
         except ImportError as error:
             raise errors.StartupError(
-                f"--keda-port: {error}; install the extra: pip install 'variant-adapter[keda]'"
+                f"--keda-port: {error}; install the extra, in a clone: pip install '.[keda]'"
             ) from error
         scaler = service.ExternalScaler(
             targets.Targets(self._loop, readiness=readiness),

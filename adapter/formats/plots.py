@@ -121,9 +121,7 @@ def new_figure(size: tuple[float, float]) -> Figure:
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415 - optional, and slow to import
     except ImportError as error:
-        raise UsageError(
-            "pictures need matplotlib: pip install 'variant-adapter[plots]'"
-        ) from error
+        raise UsageError("pictures need matplotlib; in a clone: pip install '.[plots]'") from error
     return Figure(figsize=size, layout="constrained")
 
 
