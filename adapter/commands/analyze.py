@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from adapter.errors import InputError, UsageError
+from adapter.errors import UsageError
 
 if TYPE_CHECKING:
     from adapter.formats import cases, step_cases
@@ -233,18 +233,15 @@ def _stream(source: BinaryIO) -> int:
     """Answer the lines that have arrived as one batch, so that no case waits for a later one."""
     from adapter.formats import cases  # noqa: PLC0415 - see `run`
 
-    try:
-        for lines in _arrived(source):
-            for answer in cases.answer_lines(lines):
-                print(answer)
-            sys.stdout.flush()
-    except UnicodeDecodeError as error:
-        raise InputError(f"standard input: not UTF-8: {error}") from error
+    for lines in _arrived(source):
+        for answer in cases.answer_lines(lines):
+            print(answer)
+        sys.stdout.flush()
     return 0
 
 
 def _arrived(source: BinaryIO) -> Iterator[list[str]]:
-    decode = codecs.getincrementaldecoder("utf-8")().decode
+    decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
     rest = ""
     read = getattr(source, "read1", source.read)
     while data := read(_CHUNK):

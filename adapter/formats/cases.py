@@ -110,7 +110,12 @@ _AnyCase = TypeVar("_AnyCase", Case, StepCase)
 
 
 def answer_lines(lines: Sequence[str]) -> list[str]:
-    """One JSON object for each line, in their order."""
+    """One JSON object for each line, in their order.
+
+    Args:
+        lines: Texts, decoded with the error handler surrogateescape: such a line is answered with its error.
+
+    """
     answers: list[Answer | None] = [None] * len(lines)
     cases: list[tuple[int, Case | StepCase]] = []
     for index, line in enumerate(lines):
@@ -171,6 +176,10 @@ def named(parameter: str) -> str:
 
 
 def _parsed(line: str) -> Case | StepCase | Answer:
+    # Bytes that are not UTF-8 stand in the line as surrogates.
+    undecoded = next((place for place, c in enumerate(line, 1) if "\ud800" <= c <= "\udfff"), None)
+    if undecoded is not None:
+        return {"error": f"not UTF-8: character {undecoded} of the line"}
     try:
         document = json.loads(line)
     except (ValueError, RecursionError) as error:

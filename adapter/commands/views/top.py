@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from adapter import errors
 from adapter.commands import flags, kubeconfig
 from adapter.commands.views import leader
 from adapter.ui import rows
@@ -81,11 +82,33 @@ def run(args: argparse.Namespace) -> int:
             print(_none(document, args), file=sys.stderr)
         return 0
     from rich.live import Live  # noqa: PLC0415 - as above
+    from rich.text import Text  # noqa: PLC0415 - as above
 
     with Live(table(document, args), console=console, auto_refresh=False) as live:
         while True:
             time.sleep(args.watch)
-            live.update(table(leader.document(args, "/variants"), args), refresh=True)
+            shown, problem = shown_after(document, args)
+            document = shown
+            grid = table(document, args)
+            if problem:
+                grid.caption = Text(problem)
+            live.update(grid, refresh=True)
+
+
+def shown_after(
+    document: Mapping[str, Any], args: argparse.Namespace
+) -> tuple[Mapping[str, Any], str]:
+    """The newest document, and empty; or the one before, and why there is no newer one.
+
+    A change of leaders takes seconds, and who watches wants to see its end.
+    """
+    try:
+        return leader.document(args, "/variants"), ""
+    except errors.InputError as error:
+        return (
+            document,
+            f"Not updated at {time.strftime('%H:%M:%S')}, tried again: {_plain(str(error))}",
+        )
 
 
 def _none(document: Mapping[str, Any], args: argparse.Namespace) -> str:

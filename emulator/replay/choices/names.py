@@ -82,6 +82,13 @@ def check(policies: Sequence[str], sweeps: Sequence[sweeping.Sweep] = ()) -> Non
     """Raise UsageError for policies that do not exist, or sweeps that vary none of them."""
     unknown = sorted(name for name in set(policies) if not is_known(name))
     if unknown:
+        for name in unknown:
+            rival, at, number = name.partition("@")
+            if at and rival in RIVALS:
+                raise errors.UsageError(
+                    f"--policies: {name}: the threshold ({RIVALS[rival].threshold}) must be a number from"
+                    f" {catalog.LEAST_THRESHOLD:g} to {catalog.MOST_THRESHOLD:g}, or sweep, not {number!r}"
+                )
         raise errors.UsageError(f"--policies: no {', '.join(unknown)}; there are {KNOWN}")
     if not policies:
         raise errors.UsageError(f"--policies: has no name; there are {KNOWN}")

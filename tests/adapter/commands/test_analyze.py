@@ -240,10 +240,16 @@ def test_wrong_flags_are_usage_errors(
     assert said in capsys.readouterr().err
 
 
-def test_input_that_is_no_text_is_an_error(
+def test_a_line_that_is_no_text_costs_itself_only(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Bytes that are not UTF-8 end the command with a sentence."""
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe")))
-    assert cli.main(["analyze", "--jsonl"]) == 1
-    assert "standard input: not UTF-8" in capsys.readouterr().err
+    """Bytes that are not UTF-8 are the error of their line; the lines beside it are answered."""
+    case = b'{"id": "\xc3\xa9", "alpha": 10, "beta": 1, "max_batch": 4, "output_tokens": 9, "rate_rps": 1}'
+    text = b"\n".join((case, case.replace(b"\xc3", b""), case[:9]))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
+    assert cli.main(["analyze", "--jsonl"]) == 0
+    good, bad, short = map(json.loads, capsys.readouterr().out.splitlines())
+    assert good["id"] == "\u00e9"
+    assert good["throughput_rps"] > 0
+    assert bad == {"error": "not UTF-8: character 9 of the line"}
+    assert short == bad

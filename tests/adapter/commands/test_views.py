@@ -130,6 +130,18 @@ async def test_top_shows_the_fleet(tmp_path: Path, capsys: pytest.CaptureFixture
         assert shown.err.endswith("no variants with --namespace other; 1 without\n")
 
 
+async def test_top_shows_the_last_table_while_nobody_answers(tmp_path: Path) -> None:
+    """A failed query keeps the document before and says why; the next one that succeeds replaces it."""
+    async with installed(tmp_path) as (_, endpoints):
+        answering = parsed("top", f"--url={endpoints.metrics_url}")
+        document, problem = await asyncio.to_thread(top.shown_after, {"variants": []}, answering)
+        assert problem == ""
+        assert [item["name"] for item in document["variants"]] == ["v"]
+    kept, problem = await asyncio.to_thread(top.shown_after, document, answering)
+    assert kept is document
+    assert "tried again: " in problem
+
+
 def test_top_has_percentiles_shares_and_the_order_of_kubectl() -> None:
     """By name unless a column is asked for, the highest first; percentiles stand beside their mean."""
     known = fleet_states.fleet_of(60)

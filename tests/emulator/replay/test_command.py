@@ -117,6 +117,16 @@ def test_unknown_policy(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--policies: no hpa-cpu; there are ours, " in printed.err
 
 
+@pytest.mark.parametrize("number", ["x", "", "0", "nan"])
+def test_a_threshold_that_is_none_is_named(number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A known rival with a wrong threshold is told what a threshold is, not which rivals there are."""
+    words = ["replay", "--scenario", str(REPLAYS / "scenario.yaml"), "--policies"]
+    assert cli.main([*words, f"in-flight@{number}"]) == 2
+    said = capsys.readouterr().err
+    assert f"--policies: in-flight@{number}: the threshold (requests in flight per pod)" in said
+    assert f"must be a number from 0.001 to 1e+06, or sweep, not {number!r}" in said
+
+
 def test_an_interrupted_comparison_says_how_to_resume(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
