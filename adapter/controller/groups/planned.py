@@ -201,6 +201,7 @@ def _seen(
         waiting=at.waiting + (0.0 if traffic is None else traffic.waiting),
         unavailable=availability.notes(record.limits, now=cycle.now),
         waking=record.state.waking if record.state else "",
+        interruptible_share=_interruptible_share(group, cycle),
     )
 
 
