@@ -284,14 +284,10 @@ def _without(
 
 def _load(record: GroupRecord, need: Sized) -> fleet.Load:
     """The demand with the lengths of its requests, as last seen where none are there."""
+    # Where load moves between variants, each one's arrivals vary more than those of all together.
+    dispersion = demand.dispersion(record.trend)
     return replace(
-        load_of(
-            record.traffic,
-            None,
-            # Where load moves between variants, each one's arrivals vary more than those of all together.
-            dispersion=demand.dispersion(record.trend),
-            ordered=need.ordered,
-        ),
+        load_of(record.traffic, None, dispersion=dispersion, ordered=need.ordered),
         arrival_rate_rps=need.rate_rps,
         in_flight=need.in_flight,
     )

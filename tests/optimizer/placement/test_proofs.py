@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from optimizer.placement import exact, patterns, solve
-from optimizer.placement.problem import Item, Problem, Resource, Row
+from optimizer.placement.problem import Item, Problem, Resource, Routing, Row
 
 GPUS = (("A100", 40.0, 1.0), ("H100", 90.0, 2.6), ("L40S", 22.0, 0.45), ("MI300", 70.0, 2.0))
 
@@ -33,7 +33,7 @@ def group(name: str, chance: random.Random) -> Item:
                 running=chance.randint(0, 3),
             )
         )
-    routing = chance.choice(["round-robin", "least-loaded"])
+    routing: Routing = chance.choice(("round-robin", "least-loaded"))
     item = Item(name=name, rows=tuple(rows), demand=1.0, routing=routing, hysteresis=0.05)
     most = max(
         float(item.most[item.worths >= speed].sum() * speed)
