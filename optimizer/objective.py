@@ -29,7 +29,7 @@ class Outcome(NamedTuple):
     Attributes:
         priority: 1 is served first.
         served: part of what it asks for, 0 to 1; 1 is served in full.
-        something: whether it has any replicas.
+        something: True where it has any replicas.
 
     """
 

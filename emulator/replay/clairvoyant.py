@@ -38,22 +38,30 @@ MIN_FACTOR, MAX_FACTOR = 0.4, 1.6
 """Range in which the factor is searched."""
 
 
-def search(given: Run, progress: Callable[[int], ReportTime]) -> tuple[PolicyResult, float]:
+def search(
+    given: Run,
+    progress: Callable[[int], ReportTime],
+    *,
+    within: float = WITHIN_TARGET,
+    most: float = MAX_FACTOR,
+) -> tuple[PolicyResult, float]:
     """Find the cheapest schedule; its result, and its factor on the model's number of replicas.
 
     Args:
         given: Scenario and traffic.
         progress: Creates, for the number of a trial from 0, the receiver of its simulated seconds.
+        within: Share of requests that must be within their targets.
+        most: Largest factor.
 
     """
     capacity = replica_capacity(given.scenario, given.traffic)
     known = mixes_of(given)
-    low, high = MIN_FACTOR, MAX_FACTOR
+    low, high = MIN_FACTOR, most
     best: tuple[PolicyResult, float] | None = None
     for index in range(SEARCH_STEPS):
         factor = high if index == 0 else 0.5 * (low + high)
         result = run(given, _scheduled(schedules(given, capacity, factor, known)), progress(index))
-        if result.within >= WITHIN_TARGET:
+        if result.within >= within:
             high = factor
             if best is None or result.cost_cents < best[0].cost_cents:
                 best = (result, factor)

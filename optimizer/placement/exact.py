@@ -8,7 +8,7 @@ are solved apart. Patterns that are in no better plan than the best known one ar
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,6 +24,8 @@ _FINISHED = 0
 _STEP = 1.0 - 1e-6
 _NODES = 300
 _WIDER = (1e-4, 5e-4, 2e-3, np.inf)
+_WIDER_OF_NUMBERS = (-1.0, 1e-4, 2e-3, 1e-2, np.inf)
+"""Distances above the bound for numbers of items, per cent; below 0: the patterns that gave the bound."""
 LISTED = 4_000
 """Patterns of one component that go into its program without asking which of them can matter."""
 
@@ -120,19 +122,23 @@ class Component:
         pricing = Pricing(items, self._scarce, problem.resources, self._known, self._whole)
         best: Mapping[str, Placed] = self._feasible
         floors: dict[int, int] = {}
+        finished = True
         for priority in sorted({item.priority for item in items} - self._whole):
             stage = Stage(priority, dict(floors))
             reached = self._stage(pricing, stage, best)
             if reached is None:
                 return self._cut_short(pricing)
             best = reached.placed
+            finished = finished and reached.finished
             floors[priority] = sum(
                 1 for item in items if item.priority == priority and best[item.name].kind == "full"
             )
         if floors and problem.policy != "None":
             return self._in_part(pricing, floors, best)
         final = self._stage(pricing, Stage(None, floors), best)
-        return self._cut_short(pricing) if final is None else final
+        if final is None:
+            return self._cut_short(pricing)
+        return final if finished else replace(final, gap=None, finished=False)
 
     def _stage(self, pricing: Pricing, stage: Stage, best: Mapping[str, Placed]) -> Solved | None:
         """The best plan of a stage; None where too many patterns matter or time runs out."""
@@ -144,13 +150,13 @@ class Component:
         step = 0.0 if stage.priority is None else _STEP
         scale = max(abs(bound.value), 1.0) if stage.priority is None else 100.0
         gap: float | None = 0.0
-        for share in _WIDER if stage.priority is None else _WIDER[::3]:
+        for share in _WIDER if stage.priority is None else _WIDER_OF_NUMBERS:
             if self._proven(stage, value, bound):
                 return Solved(best, 0.0, finished=True)
             # First the patterns that cost next to nothing at the duals: the plan of them is mostly the best.
             full = value - bound.value - step + slack
             distance = min(share * scale, full)
-            near_optimal = pricing.within(stage, bound, distance)
+            near_optimal = self._near(pricing, stage, bound, distance)
             if near_optimal is None:
                 return None
             kept, complete = near_optimal
@@ -163,16 +169,28 @@ class Component:
                 stage,
                 None if distance >= full else _NODES,
             ).solve()
-            if part is None and distance >= full:
-                return None
             if part is None:
+                if distance >= full:
+                    break
                 continue
             gap = part.gap
             if self._value(stage, part.placed) < value - slack:
                 best, value = part.placed, self._value(stage, part.placed)
-            if distance >= value - bound.value - step:
-                return Solved(best, gap if complete else None, finished=part.finished and complete)
-        return None
+            if distance >= 0 and distance >= value - bound.value - step:
+                if self._proven(stage, value, bound):
+                    continue
+                complete = complete and part.finished
+                return Solved(best, gap if complete else None, finished=complete)
+        return Solved(best, 0.0, finished=True) if self._proven(stage, value, bound) else None
+
+    @staticmethod
+    def _near(
+        pricing: Pricing, stage: Stage, bound: Bound, distance: float
+    ) -> tuple[Mapping[str, Patterns], bool] | None:
+        """Patterns up to a distance above the bound; below 0 those that gave the bound."""
+        if distance < 0:
+            return pricing.few, False
+        return pricing.within(stage, bound, distance)
 
     def _proven(self, stage: Stage, value: float, bound: Bound) -> bool:
         if stage.priority is not None:

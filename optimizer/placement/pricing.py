@@ -77,6 +77,7 @@ class Pricing:
 
     Attributes:
         table: patterns that are known so far.
+        few: patterns by item that the last relaxation of a number of items was made of.
 
     """
 
@@ -93,6 +94,7 @@ class Pricing:
         self._may_rest = np.array([item.priority not in whole for item in items])
         self._priorities = np.array([item.priority for item in items])
         self.table = Table(items, scarce, known)
+        self.few: Mapping[str, Patterns] = {}
 
     def _factors(self, stage: Stage) -> FloatArray:
         """What prices count in a stage by item; those of large items a little in all, to have few ties."""
@@ -114,19 +116,18 @@ class Pricing:
             answer = self._relaxation(stage, factors, columns)
             if answer is None:
                 break
+            inexact = []
             if table.large:
-                whole = stage.priority is None
-                grown = [
-                    table.grow(at, answer.duals, float(factors[at]))
-                    if whole
-                    else table.cover(at, answer.duals, float(factors[at]))
-                    for at in table.large
+                inexact = [
+                    at for at in table.large if not table.grow(at, answer.duals, float(factors[at]))
                 ]
-                if not all(grown):
+                if inexact and stage.priority is None:
                     break
+                for at in inexact:
+                    table.cover(at, answer.duals, float(factors[at]))
                 columns = table.rebuilt(columns)
             numbers = table.loaded(factors, answer.duals)
-            candidate = self._bound(stage, factors, answer, numbers)
+            candidate = self._bound(stage, factors, answer, numbers, inexact)
             if best is None or candidate.value > best.value:
                 best = candidate
             more = np.unique(np.concatenate([columns, table.first(numbers)]))
@@ -134,6 +135,8 @@ class Pricing:
             if candidate.value >= reached or more.size == columns.size:
                 break
             columns = more
+        if stage.priority is not None:
+            self.few = table.of_columns(columns)
         nothing = np.zeros(len(self._items))
         return best or Bound(-np.inf, np.zeros(len(self._limits)), nothing, nothing - np.inf)
 
@@ -141,18 +144,22 @@ class Pricing:
         return np.where(self._priorities == stage.priority, -1.0, 0.0)
 
     def _bound(
-        self, stage: Stage, factors: FloatArray, answer: _Linear, numbers: FloatArray
+        self,
+        stage: Stage,
+        factors: FloatArray,
+        answer: _Linear,
+        numbers: FloatArray,
+        inexact: Sequence[int],
     ) -> Bound:
-        """The bound at some duals; those of large items are relaxed where they need not be exact."""
+        """The bound at some duals; large items whose least price is not known are relaxed."""
         table, offsets = self.table, self._goal(stage)
         for (priority, _), dual in zip(stage.floors.items(), answer.floors, strict=True):
             offsets -= np.where(self._priorities == priority, dual, 0.0)
         least = table.least(numbers)
-        if stage.priority is not None:
-            for at in table.large:
-                item = self._items[at]
-                prices = loaded(item, table.own(item, answer.duals), float(factors[at]))
-                least[at] = min(least[at], relaxed(item, prices))
+        for at in inexact:
+            item = self._items[at]
+            prices = loaded(item, table.own(item, answer.duals), float(factors[at]))
+            least[at] = min(least[at], relaxed(item, prices))
         least = least + offsets
         least = np.where(self._may_rest | ~table.some, np.minimum(least, 0.0), least)
         floors = np.array([-float(floor) for floor in stage.floors.values()])
@@ -225,14 +232,14 @@ class Pricing:
                 own = few.usage @ table.own(item, bound.duals)
                 lowest = float((factor * few.prices + own).min())
             room = distance - max(lowest + bound.offsets[at] - bound.least[at], 0.0)
-            if stage.priority is not None or (
-                room >= 0 and not table.grow(at, bound.duals, factor, room)
-            ):
+            if room >= 0 and not table.grow(at, bound.duals, factor, room):
                 complete = False
         if table.large:
             table.build()
         numbers = table.loaded(factors, bound.duals)
         keep = numbers + bound.offsets[table.owner] - bound.least[table.owner] <= distance
+        if stage.priority is not None:
+            keep = table.modest(keep)
         if int(keep.sum()) > LARGEST_LIST:
             return None
         return table.part(keep), complete

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -134,6 +135,31 @@ class Table:
             same = (self.prices[rows] == price) & (self.usage[rows] == usage).all(axis=1)
             moved.append(rows[same][:1])
         return np.unique(np.concatenate(moved).astype(np.int64))
+
+    def modest(self, keep: BoolArray) -> BoolArray:
+        """Those of some patterns that take less of something than any other one of their item, shape (P,).
+
+        Of patterns that take the same it is the cheapest. Where only the number of items counts, others are
+        in no better plan.
+        """
+        modest = keep.copy()
+        for first, end in itertools.pairwise(self._starts.tolist()):
+            places = first + np.flatnonzero(keep[first:end])
+            if 1 < places.size <= _MANY:
+                usage = self.usage[places]
+                within = np.ones((places.size, places.size), dtype=np.bool_)
+                for column in usage.T:
+                    within &= column[:, None] <= column
+                # Patterns are in order of price: of two that take the same the first is the cheaper one.
+                better = within & (~within.T | np.triu(within, 1))
+                modest[places] = ~better.any(axis=0)
+        return modest
+
+    def of_columns(self, columns: IntArray) -> dict[str, Patterns]:
+        """The patterns with these indices by item."""
+        keep = np.zeros(self.prices.size, dtype=np.bool_)
+        keep[columns] = True
+        return self.part(keep)
 
     def part(self, keep: BoolArray) -> dict[str, Patterns]:
         """Some of the patterns by item."""

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from adapter.collector.traffic import Traffic
-from adapter.controller import demand
 from adapter.controller.groups import availability, demanded, pooling
 from adapter.controller.groups.demanded import Cycle, Sized
 from adapter.controller.groups.state import GroupRecord, GroupState
@@ -150,7 +149,7 @@ def _asked(
         model=group.model,
         service_class=group.service_class,
         variants=tuple(inside),
-        traffic=_load(record, need),
+        traffic=_load(record, inside, need),
         routing=routing,
         members={key: _member(item, record, cycle) for key, item in inside.items()},
         interruptible_share=_interruptible_share(group, cycle),
@@ -282,16 +281,11 @@ def _without(
     return replace(need, rate_rps=need.rate_rps * (1.0 - part), notes=(*need.notes, note))
 
 
-def _load(record: GroupRecord, need: Sized) -> fleet.Load:
+def _load(record: GroupRecord, inside: Mapping[str, _Inside], need: Sized) -> fleet.Load:
     """The demand with the lengths of its requests, as last seen where none are there."""
+    dispersion = max((item.variant.load.dispersion for item in inside.values()), default=1.0)
     return replace(
-        load_of(
-            record.traffic,
-            None,
-            # Where load moves between variants, each one's arrivals vary more than those of all together.
-            dispersion=demand.dispersion(record.trend),
-            ordered=need.ordered,
-        ),
+        load_of(record.traffic, None, dispersion=dispersion, ordered=need.ordered),
         arrival_rate_rps=need.rate_rps,
         in_flight=need.in_flight,
     )
