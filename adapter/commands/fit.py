@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     # numpy and scipy, which `--help` does not need, here and below.
     from adapter.formats import benchmarks, plots  # noqa: PLC0415
 
-    rows = [row for path in args.files for row in benchmarks.read(path)]
+    rows = benchmarks.read_all(args.files)
     try:
         result = fit_rows(rows, args.max_batch)
     except InputError as error:
