@@ -41,13 +41,15 @@ from the form, and takes from the terms that it resembles."""
 _USUAL = (BASE, REQUEST, CONTEXT, PREFILL, SQRT)
 _USUAL_MEANS = np.array([0.0, 4e-3, 1e-6, 2.7e-3, 0.14])
 _USUAL_DEVIATIONS = np.array([np.inf, 8e-3, 2e-6, 2.5e-3, 0.14])
-"""Coefficients of the columns of _USUAL over the ITL of a request alone, as 49 groups of measured servers have
-them (dense models and mixtures of experts, 8B to 1T parameters, A100 to GB200), with twice their spread."""
+"""Coefficients of the columns of _USUAL over the ITL of a request alone, as about 50 groups of measured
+servers have them (dense models and mixtures of experts, 8B to 1T parameters, A100 to GB200), with some twice
+their spread: servers unlike those are not pulled far."""
+_SHARE_OF_OWN, _SHARE_DEVIATION = 0.65, 0.35
+"""per_prefill_token_ms over the time per token of a lone prompt (`_prompt_ms`), in the same groups."""
 _FEW = 2.0
 """Rows for each column up to which the usual sizes help."""
 _CERTAIN, _CERTAIN_FREE = 0.005, 2
 """A fit whose error is below this, with so many rows to spare, needs no help."""
-_BETTER = 1.0
 _TELLING = 4
 _ALONE_ROUNDS = 2
 _LEAST_ALONE = 0.2
@@ -94,23 +96,35 @@ def regress(rows: BenchmarkRows) -> Form:
         return Form(fitted=fitted, taken=taken, shown=taken)
     if REQUEST not in told or rows.size < _BENDS_FROM:
         return Form(fitted=fitted, taken=taken, shown=taken)
-    usual = _usual(rows, columns)
-    if len(told) == _TELLING and fitted.left_out_error < _BETTER * usual.left_out_error:
+    usual = _usual(rows, columns, by_ttft=PREFILL not in told)
+    if len(told) == _TELLING and fitted.left_out_error < usual.left_out_error:
         return Form(fitted=fitted, taken=taken, shown=taken)
     return Form(fitted=usual, taken=list(_USUAL), shown=told)
 
 
-def _usual(rows: BenchmarkRows, columns: FloatArray) -> Regression:
+def _usual(rows: BenchmarkRows, columns: FloatArray, *, by_ttft: bool) -> Regression:
     """The fit of all columns but that of a prompt, each near its usual size."""
     usual = list(_USUAL)
     least = alone = float(rows.itl_ms.min())
     first = np.array([1.0, 1.0, float(rows.context_tokens.min()), 0.0, 1.0])
+    own = _prompt_ms(rows) if by_ttft else 0.0
     for _ in range(_ALONE_ROUNDS):
-        fitted = informed(
-            columns[:, usual], rows.itl_ms, alone * _USUAL_MEANS, alone * _USUAL_DEVIATIONS
-        )
+        means, deviations = alone * _USUAL_MEANS, alone * _USUAL_DEVIATIONS
+        if own > 0:
+            place = usual.index(PREFILL)
+            means[place], deviations[place] = own * _SHARE_OF_OWN, own * _SHARE_DEVIATION
+        fitted = informed(columns[:, usual], rows.itl_ms, means, deviations)
         alone = min(max(float(first @ fitted.coefficients), _LEAST_ALONE * least), least)
     return fitted
+
+
+def _prompt_ms(rows: BenchmarkRows) -> float:
+    """Least TTFT per token of a long prompt beside a step; 0 where there is none."""
+    timed = ~np.isnan(rows.ttft_ms) & (rows.input_tokens > 0)
+    timed &= rows.input_tokens >= 0.5 * rows.input_tokens.max()
+    if not timed.any():
+        return 0.0
+    return float(((rows.ttft_ms - rows.itl_ms) / np.maximum(rows.input_tokens, 1.0))[timed].min())
 
 
 def _shown(rows: BenchmarkRows, columns: FloatArray) -> tuple[Regression, list[int]]:

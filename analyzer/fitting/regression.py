@@ -111,8 +111,9 @@ def informed(
 ) -> Regression:
     """Fit as `robust` does, with coefficients near `means`, both shape (P,).
 
-    The prior of each is Student's t with three degrees of freedom and the scale `deviations` (infinite: none),
-    so that rows which contradict it win; it does not fade, because few rows are met exactly by too many forms.
+    The prior of each is Student's t with three degrees of freedom and the scale `deviations` (infinite:
+    none), so that rows which contradict it win; it does not fade, because few rows are met exactly by too
+    many forms.
     """
     known = np.isfinite(deviations)
     wide = np.where(known, deviations, 1e6 * float(measured.max()))
