@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     # numpy and scipy, which `--help` does not need, here and below.
     from adapter.formats import benchmarks, plots  # noqa: PLC0415
 
-    rows = [row for path in args.files for row in benchmarks.read(path)]
+    rows = benchmarks.read_all(args.files)
     try:
         result = fit_rows(rows, args.max_batch)
     except InputError as error:
@@ -278,14 +278,14 @@ def _table(result: Result) -> Iterator[str]:
 
 
 def _step_lines(result: Result, steps: step_fit.StepFit) -> Iterator[str]:
-    from analyzer.fitting import step_fit  # noqa: PLC0415 - see `run`
+    from analyzer.fitting import forms  # noqa: PLC0415 - see `run`
 
     for saturated in steps.saturated:
         yield f"saturated, left out: {result.rows[saturated.row].place}: {saturated.reason}"
     for row in steps.waited:
         yield f"TTFT left out: {result.rows[row].place}: TTFT includes queueing time; only ITL is used"
     yield "step = base + per request * n + per prefill token * prompt tokens + per context token * context"
-    for name in step_fit.NAMES:
+    for name in forms.NAMES:
         value, error = getattr(steps.step_times, name), steps.errors[name]
         if name in {"per_sqrt_request_ms", "per_prompt_ms"} and value == 0.0:
             continue

@@ -11,7 +11,7 @@ import csv
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from adapter.formats import files
 from adapter.formats.benchmark_tools import genai_perf, guidellm, vllm
 from adapter.formats.benchmark_tools.rows import NO_TTFT, Row
 
-__all__ = ["COLUMNS", "Row", "read"]
+__all__ = ["COLUMNS", "Row", "read", "read_all"]
 
 COLUMNS = {
     "batch": ("batch", "batch_size", "concurrency", "max_concurrency"),
@@ -44,17 +44,52 @@ def read(path: Path) -> list[Row]:
         InputError: names the file, and the line or the field.
 
     """
+    rows = _parsed(path)
+    _refuse_unusable(rows)
+    return rows
+
+
+def read_all(paths: Sequence[Path]) -> list[Row]:
+    """Rows of all files, of which at least one is usable.
+
+    vLLM writes a file for each run, so a file that has no usable run, or is cut off, costs itself only: its
+    rows have their reasons.
+
+    Raises:
+        InputError: a file cannot be opened, or none has a usable row; names the file.
+
+    """
+    rows = []
+    for path in paths:
+        try:
+            rows.extend(_parsed(path))
+        except InputError as error:
+            if len(paths) == 1 or not path.is_file():
+                raise
+            problem = str(error).removeprefix(f"{path}: ")
+            rows.append(Row(place=str(path), problem=problem))
+    _refuse_unusable(rows)
+    return rows
+
+
+def _parsed(path: Path) -> list[Row]:
+    """Rows of one file, usable or not; at least one."""
     text = files.read_text(path)
+    if not text.strip("\0 \t\r\n"):
+        raise InputError(f"{path}: is empty")
     lines = text.lstrip().splitlines()
     objects = any(line.lstrip().startswith("{") for line in lines)
     raw_rows = _json(path, text) if objects or text.lstrip()[:1] == "[" else _csv(path, text)
     rows = [_checked(row) for row in raw_rows]
     if not rows:
         raise InputError(f"{path}: no rows")
+    return rows
+
+
+def _refuse_unusable(rows: Sequence[Row]) -> None:
     if all(row.problem for row in rows):
         more = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
         raise InputError(f"{rows[0].place}: {rows[0].problem}{more}")
-    return rows
 
 
 def _checked(row: Row) -> Row:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from analyzer.fitting.benchmark_rows import BenchmarkRows, disagreement, rows_of
-from analyzer.fitting.step_fit import LEAST_BASE, NAMES, StepFit
+from analyzer.fitting.forms import NAMES
+from analyzer.fitting.step_fit import LEAST_BASE, StepFit
 from analyzer.replicas import BoolArray, FloatArray
 
 _UNSURE = 0.5

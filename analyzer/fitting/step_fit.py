@@ -17,39 +17,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from analyzer.errors import FitError, SaturatedRowsError
-from analyzer.fitting import saturation
+from analyzer.fitting import forms, saturation
 from analyzer.fitting.benchmark_rows import BenchmarkRows
-from analyzer.fitting.regression import Regression, independent, robust
+from analyzer.fitting.forms import BASE, CONTEXT, NAMES, PREFILL, REQUEST, SQRT, Form
+from analyzer.fitting.regression import independent
 from analyzer.fitting.saturation import TtftLine
 from analyzer.replicas import BoolArray, FloatArray
 from analyzer.step_times import StepTimes
 
-_BASE, _REQUEST, _CONTEXT, _PREFILL, _SQRT, _PROMPT = range(6)
-NAMES = (
-    "base_ms",
-    "per_request_ms",
-    "per_context_token_ms",
-    "per_prefill_token_ms",
-    "per_sqrt_request_ms",
-    "per_prompt_ms",
-)
-"""Fields of StepTimes in the order of the columns."""
 LEAST_BASE = 1e-3
 """A step takes time whatever it does: at least this share of the lowest ITL."""
-_SPREADS = np.array([np.inf, 1.0, 1.0 / 3.0, 3.0, 1.0, 1.0])
-"""Largest share of ITL that each column is expected to be, in the order of NAMES: the standard deviation of
-its prior. Prefill is seldom small, context often is."""
-_CONTEXT_HELPS = 0.95
-"""The term of the context must lower the error to this share."""
-_BENDS = 0.9
-"""The term in sqrt(n) must lower the error at least to this share."""
-_BENDS_FROM = 4
-"""Rows from which on the term in sqrt(n) is fitted."""
-_PROMPT_COSTS = 0.8
-"""The term of a prompt whatever its length must lower the error at least to this share."""
-_PROMPT_SHOWS = 0.005
-"""It must also lower the error by this share of ITL: below that it explains the deviations of closed loops
-from the form, and takes from the terms that it resembles."""
 _SPREAD = 0.25
 """Standard deviation of logarithms up to which saturated rows agree on a bound."""
 _FOLLOWS = 0.07
@@ -133,7 +110,7 @@ class StepFit:
         inside = self.bounds.running(rows.concurrency, rows.context_tokens)
         times = self.step_times
         values = np.array([getattr(times, name) for name in NAMES])
-        return np.asarray(_design(rows, inside) @ values)
+        return np.asarray(forms.design(rows, inside) @ values)
 
     def ttft_ms(self, rows: BenchmarkRows) -> FloatArray:
         """TTFT of each row's load if no request waits for the batch, ms, shape (M,); NaN without a line."""
@@ -161,9 +138,9 @@ def fit_steps(rows: BenchmarkRows, *, max_num_seqs: int | None = None) -> StepFi
     timed = ~np.isnan(rows.itl_ms)
     left_out = waiting.waited
     _check(rows, timed & ~left_out, waiting, max_num_seqs)
-    fitted, taken = _regress(rows.part(timed & ~left_out))
+    form = forms.regress(rows.part(timed & ~left_out))
     # A wait in TTFT beside an ITL that follows the concurrency (a warm-up, a burst) spoils the TTFT only.
-    expected = _design(rows, rows.concurrency)[:, taken] @ fitted.coefficients
+    expected = forms.design(rows, rows.concurrency)[:, form.taken] @ form.fitted.coefficients
     follows = np.abs(np.nan_to_num(rows.itl_ms) - expected) <= _FOLLOWS * expected
     sure = over | rows.unlimited
     used = timed & (~left_out | (follows & ~sure))
@@ -172,11 +149,11 @@ def fit_steps(rows: BenchmarkRows, *, max_num_seqs: int | None = None) -> StepFi
     if bounds is None:
         bounds, used = Bounds(), timed & ~(left_out & sure)
     if (used & left_out).any():
-        fitted, taken = _regress(rows.part(used))
+        form = forms.regress(rows.part(used))
     saturated = left_out & ~used
-    values, errors, undetermined = _separated(fitted, taken, rows.part(used))
+    values, errors, undetermined = _separated(form, rows.part(used))
     least_itl_ms = float(rows.itl_ms[used].min())
-    values[_BASE] = max(values[_BASE], LEAST_BASE * least_itl_ms)
+    values[BASE] = max(values[BASE], LEAST_BASE * least_itl_ms)
     indices = np.flatnonzero(used)
     return StepFit(
         step_times=StepTimes(**dict(zip(NAMES, values, strict=True))),
@@ -192,11 +169,11 @@ def fit_steps(rows: BenchmarkRows, *, max_num_seqs: int | None = None) -> StepFi
             for row in np.flatnonzero(saturated)
         ),
         waited=tuple(int(row) for row in np.flatnonzero(left_out & used)),
-        outliers=tuple(int(row) for row in indices[fitted.outliers]),
+        outliers=tuple(int(row) for row in indices[form.fitted.outliers]),
         bounds=bounds,
         rows=indices.size,
         least_itl_ms=least_itl_ms,
-        error=float(np.expm1(np.abs(fitted.residuals)).mean()),
+        error=float(np.expm1(np.abs(form.fitted.residuals)).mean()),
     )
 
 
@@ -204,7 +181,7 @@ def _check(
     rows: BenchmarkRows, used: BoolArray, waiting: saturation.Waiting, max_num_seqs: int | None
 ) -> None:
     if int(used.sum()) >= 2:
-        if len(independent(_design(rows, rows.concurrency)[used], range(_SQRT))) > 1:
+        if len(independent(forms.design(rows, rows.concurrency)[used], range(SQRT))) > 1:
             return
         raise FitError(
             "concurrency and lengths: the same in all usable rows, so no two terms can be separated;"
@@ -227,84 +204,37 @@ def _check(
     )
 
 
-def _design(rows: BenchmarkRows, inside: FloatArray) -> FloatArray:
-    """Columns in the order of NAMES, shape (M, 6)."""
-    others = np.where(rows.open_loop, inside, np.maximum(inside - 1.0, 0.0))
-    return np.column_stack(
-        [
-            np.ones(rows.size),
-            inside,
-            inside * rows.context_tokens,
-            others * rows.input_tokens / rows.output_tokens,
-            np.sqrt(inside),
-            others / rows.output_tokens,
-        ]
-    )
-
-
-def _regress(rows: BenchmarkRows) -> tuple[Regression, list[int]]:
-    """The fit of the columns that the rows hold, and those columns.
-
-    Rows seldom tell all columns apart: at few concurrencies a line and a root look alike. A prior that no
-    column is more than about all of ITL (context: a third) splits between them what they have in common,
-    which predicts rows in between and beyond better than the choice of one. Rows at three concurrencies or
-    more show whether the root is needed; what a prompt costs whatever its length is seldom seen beside its
-    tokens, so that it must explain more of the error than a root.
-    """
-    design = _design(rows, rows.concurrency)
-    # Prefill before context: it is the larger of the two on every engine measured.
-    plain = independent(design, (_BASE, _REQUEST, _PREFILL, _CONTEXT))
-    fitted = robust(design[:, plain], rows.itl_ms, _SPREADS[plain])
-    if _CONTEXT in plain:
-        less = [column for column in plain if column != _CONTEXT]
-        other = robust(design[:, less], rows.itl_ms, _SPREADS[less])
-        if fitted.error > _CONTEXT_HELPS * other.error:
-            # Lengths and loads of these rows move together; a term that explains nothing takes from others.
-            fitted, plain = other, less
-    loads = np.unique(np.round(np.log2(rows.concurrency), 1)).size
-    if loads >= 2 and rows.size >= _BENDS_FROM and _REQUEST in plain:
-        bent = [*plain, _SQRT]
-        other = robust(design[:, bent], rows.itl_ms, _SPREADS[bent])
-        if loads < 3 or other.error < _BENDS * fitted.error:
-            fitted, plain = other, bent
-    more = independent(design, [*plain, _PROMPT])
-    if _PREFILL not in plain or _PROMPT not in more or rows.size <= len(more):
-        return fitted, plain
-    other = robust(design[:, more], rows.itl_ms, _SPREADS[more])
-    enough = min(_PROMPT_COSTS * fitted.error, fitted.error - _PROMPT_SHOWS)
-    return (other, more) if other.error < enough else (fitted, plain)
-
-
-def _separated(
-    fitted: Regression, taken: list[int], rows: BenchmarkRows
-) -> tuple[list[float], list[float], tuple[str, ...]]:
+def _separated(form: Form, rows: BenchmarkRows) -> tuple[list[float], list[float], tuple[str, ...]]:
     """Coefficients and errors in the order of NAMES, and the names that the rows do not separate.
 
     Where in / out is the same in all rows the slope over n is known, but not which part of it is prefill. The
     prompt's own time in TTFT says: (TTFT - ITL) / in at the lowest load.
     """
     values, errors = [0.0] * len(NAMES), [0.0] * len(NAMES)
-    for column, value, error in zip(taken, fitted.coefficients, fitted.errors, strict=True):
+    for column, value, error in zip(
+        form.taken, form.fitted.coefficients, form.fitted.errors, strict=True
+    ):
         values[column], errors[column] = float(value), float(error)
     undetermined = []
-    if _REQUEST not in taken:
-        undetermined.append(NAMES[_REQUEST])
-    if _CONTEXT not in taken:
-        undetermined.append(NAMES[_CONTEXT])
-    if _PREFILL not in taken and (rows.input_tokens > 0).any():
-        undetermined.append(NAMES[_PREFILL])
+    if REQUEST not in form.shown:
+        undetermined.append(NAMES[REQUEST])
+    if CONTEXT not in form.shown:
+        undetermined.append(NAMES[CONTEXT])
+    if PREFILL not in form.shown and (rows.input_tokens > 0).any():
+        undetermined.append(NAMES[PREFILL])
+        if REQUEST in form.shown:
+            undetermined.insert(0, NAMES[REQUEST])
+    if PREFILL not in form.taken and (rows.input_tokens > 0).any():
         ratio = float(np.median(rows.input_tokens / rows.output_tokens))
         timed = np.flatnonzero(~np.isnan(rows.ttft_ms) & (rows.input_tokens > 0))
         if timed.size and ratio > 0:
             low = timed[np.argmin(rows.concurrency[timed])]
             own = (rows.ttft_ms[low] - rows.itl_ms[low]) / rows.input_tokens[low]
-            prefill = min(max(float(own), 0.0), values[_REQUEST] / ratio)
+            prefill = min(max(float(own), 0.0), values[REQUEST] / ratio)
             closed = 0.0 if rows.open_loop.all() else 1.0
-            values[_PREFILL] = prefill
-            values[_REQUEST] = max(values[_REQUEST] - prefill * ratio, 0.0)
-            values[_BASE] += closed * prefill * ratio
-        if _REQUEST in taken:
-            undetermined.insert(0, NAMES[_REQUEST])
+            values[PREFILL] = prefill
+            values[REQUEST] = max(values[REQUEST] - prefill * ratio, 0.0)
+            values[BASE] += closed * prefill * ratio
     return values, errors, tuple(undetermined)
 
 

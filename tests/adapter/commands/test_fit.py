@@ -134,7 +134,7 @@ def test_seconds_called_milliseconds_are_doubted(
         ("x.csv", "batch,itl\n,2", "x.csv:2: batch: is missing"),
         ("x.csv", "batch,itl\n0,2\n1,3", "x.csv:2: batch: must be a number > 0, not 0"),
         ("x.csv", "batch,itl\n", "x.csv: no rows"),
-        ("x.csv", "", "x.csv: no column batch"),
+        ("x.csv", "", "x.csv: is empty"),
         ("x.csv", "batch,itl\n8,2\n8,3", "batch: the same in all rows"),
         ("x.json", "{", "x.json: not JSON"),
         ("x.json", "[3]", "x.json: must be a JSON object"),
@@ -168,3 +168,29 @@ def test_a_row_without_itl_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
     lines = capsys.readouterr().out.splitlines()
     assert f"left out: {path}:8: itl_ms: is missing" in lines
     assert f"note: {path}:7: itl_ms: is missing; only TTFT is used" in lines
+
+
+def test_a_run_of_many_files_costs_itself_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """vLLM writes a file for each run: one without finished requests, cut off or empty is left out by name."""
+    names = []
+    for number, load in enumerate(LOADS):
+        names.append(str(tmp_path / f"run{number}.json"))
+        Path(names[-1]).write_text(json.dumps(vllm(*load)))
+    bad = {
+        "idle.json": (json.dumps({**vllm(4, 256), "completed": 0}), "completed: is 0"),
+        "cut.json": (json.dumps(vllm(4, 256))[:-9], "not JSON"),
+        "empty.json": ("", "is empty"),
+    }
+    for name, (text, _) in bad.items():
+        (tmp_path / name).write_text(text)
+    assert cli.main(["fit", *names, *(str(tmp_path / name) for name in bad)]) == 0
+    text = capsys.readouterr().out
+    for name, (_, said) in bad.items():
+        assert f"left out: {tmp_path / name}: {said}" in text
+    assert "5 rows, mean error of ITL" in text
+    assert cli.main(["fit", *(str(tmp_path / name) for name in bad)]) == 1
+    assert "idle.json: completed: is 0: nothing finished (and 2 more)" in capsys.readouterr().err
+    assert cli.main(["fit", *names, str(tmp_path / "none.json")]) == 1
+    assert "none.json: cannot be read: No such file" in capsys.readouterr().err

@@ -104,7 +104,7 @@ def test_encodings_and_packing(tmp_path: Path) -> None:
         (b"\x1f\x8b" + b"x" * 40, "cannot be read: Unknown compression method"),
         (b"\xff\xfe\x00", "not UTF-8"),
         (b"[" * 100_000, "nested too deeply"),
-        (b"", "no column batch"),
+        (b"", "is empty"),
     ],
 )
 def test_unreadable_files_are_one_error(

@@ -130,3 +130,33 @@ def test_the_sleep_of_a_real_vllm_server_comes_back() -> None:
     assert abs(times.per_request_ms - 10) < 2 * error["per_request_ms"]
     assert abs(times.per_prefill_token_ms - 0.5) < 2 * error["per_prefill_token_ms"]
     assert error["per_prefill_token_ms"] < 0.2
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("vllm 0.18.0 openai/gpt-oss-120b h200_sxm fp4 1", "2"),
+        ("vllm 0.19.0 moonshotai/Kimi-K2.5 b300_sxm fp4 4", "5"),
+        ("vllm - meta-llama/Llama-3.1-70B b200_sxm fp4 4", "4"),
+    ],
+)
+def test_few_rows_are_not_overfitted(
+    groups: dict[str, BenchmarkRows], name: str, split: str
+) -> None:
+    """Five to eight rows that leave out whole lengths or loads predict the others' ITL within the goals."""
+    outcome = replica_fit.outcome(name, groups[name], split)
+    assert outcome.taught <= 8
+    assert outcome.itl is not None
+    assert outcome.itl <= outcome.goal
+
+
+def test_one_length_of_prompts_tells_little_of_longer_ones(
+    groups: dict[str, BenchmarkRows],
+) -> None:
+    """TTFT of prompts eight times as long is not extrapolated to twice what was measured."""
+    rows = groups["vllm 0.19.0 moonshotai/Kimi-K2.5 b300_sxm fp4 4"]
+    short = rows.input_tokens < 2000
+    fit = step_fit.fit_steps(rows.part(short))
+    ratio = fit.ttft_ms(rows.part(~short)) / rows.ttft_ms[~short]
+    assert 0.5 < ratio.min()
+    assert ratio.max() < 2.0
