@@ -255,7 +255,8 @@ class Collector:
             item,
             now=now,
             stale_after=self._settings.oldest,
-            errors={e: self._pods.error(source.key, e) for e in source.endpoints},
+            failing={e for e in source.endpoints if self._pods.error(source.key, e)},
+            without={e for e in source.endpoints if self._pods.no_server(source.key, e)},
             scraped=self._prometheus.connected or not _only_prometheus(source, self._settings),
         )
         return observation.assess(
