@@ -131,6 +131,7 @@ class Observation:
         heard: Whether any of its pods answers, be it with a page that cannot be.
         note: What the load lacks though it is known as far as it can be; empty where it lacks nothing.
         gateway: What the gateway knows of it beside: requests in flight, saturation; empty without any.
+        gateway_problem: Why a gateway of its namespace cannot be read; empty while all can be.
 
     """
 
@@ -144,6 +145,7 @@ class Observation:
     heard: bool = False
     note: str = ""
     gateway: str = ""
+    gateway_problem: str = ""
 
     @property
     def usable(self) -> bool:
