@@ -255,8 +255,7 @@ class Collector:
             item,
             now=now,
             stale_after=self._settings.oldest,
-            failing={e for e in source.endpoints if self._pods.error(source.key, e)},
-            without={e for e in source.endpoints if self._pods.no_server(source.key, e)},
+            failing=self._pods.failing(source.key, source.endpoints),
             scraped=self._prometheus.connected or not _only_prometheus(source, self._settings),
         )
         return observation.assess(

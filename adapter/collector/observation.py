@@ -5,7 +5,7 @@ A load of which a part is missing is still a lower bound: it may raise a target,
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -162,8 +162,7 @@ def coverage(
     *,
     now: float,
     stale_after: float,
-    failing: Collection[str],
-    without: Collection[str],
+    failing: Mapping[str, bool],
     scraped: bool,
 ) -> Coverage:
     """Which of the variant's pods have fresh metrics.
@@ -173,8 +172,7 @@ def coverage(
         collected: What was collected of it.
         now: Monotonic seconds.
         stale_after: Age in seconds at which a pod's metrics no longer count.
-        failing: Endpoints whose last direct scrape failed.
-        without: Those of them at which no model server answered.
+        failing: Endpoints whose last direct scrape failed, and whether no model server answered there.
         scraped: Whether it has a source of metrics at all.
 
     """
@@ -182,7 +180,7 @@ def coverage(
     series_pods = tuple(sorted(collected.series_pods))
     expected = source.endpoints or series_pods
     stale = window.stale(expected, now=now, after_seconds=stale_after)
-    needless = _without_server(source, collected, stale, without)
+    needless = _without_server(source, collected, stale, failing)
     if needless:
         expected = tuple(endpoint for endpoint in expected if endpoint not in needless)
         stale = [endpoint for endpoint in stale if endpoint not in needless]
@@ -210,7 +208,7 @@ def _without_server(
     source: VariantSource,
     collected: CollectedVariant,
     stale: Sequence[str],
-    without: Collection[str],
+    failing: Mapping[str, bool],
 ) -> frozenset[str]:
     """Endpoints without a model server though nothing is missing: other ports of a pod, ranks of a group.
 
@@ -225,7 +223,7 @@ def _without_server(
         e
         for e in stale
         if collected.window.sampled_at(e) is None
-        and e in without
+        and failing.get(e)
         and not collected.plausibility.problem(e)
     ]
     enough = len(answering) >= max(source.replicas, 1)

@@ -118,10 +118,10 @@ class PodScraper:
         failing = self._failing.get((key, endpoint))
         return "" if failing is None else failing.error
 
-    def no_server(self, key: str, endpoint: str) -> bool:
-        """Whether a pod's last scrape says that no model server is at that address."""
-        failing = self._failing.get((key, endpoint))
-        return failing is not None and failing.no_server
+    def failing(self, key: str, endpoints: Iterable[str]) -> dict[str, bool]:
+        """Those of a variant's pods whose last scrape failed, and whether no model server answered there."""
+        known = ((endpoint, self._failing.get((key, endpoint))) for endpoint in endpoints)
+        return {endpoint: item.no_server for endpoint, item in known if item is not None}
 
     def retain(self, jobs: Iterable[ScrapeJob]) -> None:
         """Forget the failures of all other pods."""

@@ -49,7 +49,7 @@ async def test_a_gateway_that_cannot_be_read_is_named(
             status, text = answer
             return web.Response(status=status, text=text) if refusing else await readable(request)
 
-        world._gateway = gateway  # type: ignore[method-assign] # one that refuses for a while
+        world._gateway = gateway  # type: ignore[assignment,method-assign] # refuses for a while
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(world.pages.served(gateway=gateway))
             endpoints, _ = await stack.enter_async_context(

@@ -163,8 +163,7 @@ def covered(replicas: int, pods: tuple[str, ...], refused: set[str]) -> observat
         observation.CollectedVariant(source=source, window=window),
         now=100.0,
         stale_after=30.0,
-        failing=refused,
-        without=refused,
+        failing=dict.fromkeys(refused, True),
         scraped=True,
     )
 
