@@ -219,3 +219,27 @@ def test_shape_of_the_configuration_guide() -> None:
     assert (source.service_class, source.accelerator) == ("Premium", "A100")
     (given,) = source.profiles
     assert (given.accelerator_count, given.max_batch) == (2, 256)
+
+
+@pytest.mark.parametrize(
+    ("spec", "path"),
+    [
+        ({"maxReplica": 3}, "spec.maxReplica"),
+        ({"scaleTargetRef": {**REFERENCE, "namespace": "n"}}, "spec.scaleTargetRef.namespace"),
+        (
+            {"modelProfile": {"accelerators": [{**OCT, "maxBatch": 3}]}},
+            "spec.modelProfile.accelerators[0].maxBatch",
+        ),
+        (
+            {"modelProfile": {"accelerators": [{**OCT, "engine": {"max_num_seqs": 8}}]}},
+            "spec.modelProfile.accelerators[0].engine.max_num_seqs",
+        ),
+    ],
+)
+def test_a_field_that_is_not_known_is_named(spec: dict[str, Any], path: str) -> None:
+    """A mistyped field changes nothing, and a folder has no API server that refuses it."""
+    spec = {"modelID": "m", "modelProfile": {"accelerators": [AUG]}, **spec}
+    given = read(spec, service_classes_config={"premium": CLASS})
+    (problem,) = given.problems
+    assert f": {path}: is not known and changes nothing; known are " in problem
+    assert len(given.variants) == 1
