@@ -160,3 +160,23 @@ async def test_an_address_without_a_model_server_is_told_from_one_that_fails(
             said = error
     assert isinstance(said, exposition.NoServerError) == nobody
     assert (said is None) == (body == page())
+
+
+def test_lengths_of_a_histogram_that_falls_are_not_known() -> None:
+    """Counts up to a bound cannot be less than those up to a smaller one."""
+
+    def lengths(*counts: int) -> str:
+        name = "vllm:request_prompt_tokens_bucket"
+        return "".join(
+            f'{name}{{engine="0",le="{le}",model_name="m"}} {count}\n'
+            for le, count in zip(("10", "100", "+Inf"), counts, strict=True)
+        )
+
+    assert read(page() + lengths(5, 8, 10)).input_moments is not None
+    assert read(page() + lengths(5, 3, 10)).input_moments is None
+
+
+@pytest.mark.parametrize(("shown", "share"), [(0.45, 0.45), (1.01, 1.0), (45, None)])
+def test_a_kv_cache_in_another_unit_is_not_full(shown: float, share: float | None) -> None:
+    """A share is at most 1; 45 may be percent, or anything."""
+    assert read(page(kv_cache_usage_perc=shown)).kv_cache == share
