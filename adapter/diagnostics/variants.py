@@ -98,7 +98,8 @@ async def statuses(site: Site) -> AsyncIterator[Finding]:
         yield Finding(
             "error",
             f"gateway of VariantAutoscaling {keys[0]}{more}: {message}",
-            "let the adapter read it, as docs/collection.md says, or take it out of --gateway-metrics",
+            "give the adapter what it needs to read it (docs/collection.md), or do not have it read:"
+            " without its URL in --gateway-metrics, or with --no-discover-gateways",
         )
     if len(fine) > MOST_NAMED:
         fine = [f"{len(fine)} VariantAutoscalings"]

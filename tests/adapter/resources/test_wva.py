@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from adapter.installation import COSTS
+from adapter.installation import COSTS, WVA_QUEUEING, WVA_SATURATION
 from adapter.planning import fleet
 from adapter.resources import inputs
 from adapter.resources.variant import VariantSource
@@ -267,8 +267,8 @@ def test_keys_of_2026_that_change_nothing_are_named() -> None:
     """Rules of the other autoscaler, and mistyped targets, which would else be none."""
     reader = inputs.Reader()
     for name, text in (
-        (config.SATURATION, "analyzers: [{name: saturation}]\nlimiters: [{type: quota}]\n"),
-        (config.QUEUEING, "model_id: m\ntargetTtft: 500\n"),
+        (WVA_SATURATION, "analyzers: [{name: saturation}]\nlimiters: [{type: quota}]\n"),
+        (WVA_QUEUEING, "model_id: m\ntargetTtft: 500\n"),
     ):
         document = {"metadata": {"name": name}, "data": {"default": text}}
         reader.read_config_map(f"ConfigMap s/{name}", document)
