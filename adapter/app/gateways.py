@@ -59,6 +59,7 @@ class GatewayWatch:
         self._always = always
         self._demand_by_endpoint: dict[_Endpoint, Mapping[gateway.ModelKey, gateway.Demand]] = {}
         self._loads: dict[_Endpoint, PoolLoad] = {}
+        self._unread: dict[_Endpoint, str] = {}
         self._woken: dict[str, float] = {}
         self._due = asyncio.Event()
         self._endpoints = tuple(dict.fromkeys(installation.gateways))
@@ -84,6 +85,7 @@ class GatewayWatch:
                 for endpoint in readers.keys() - set(self._endpoints):
                     readers.pop(endpoint).cancel()
                     self._loads.pop(endpoint, None)
+                    self._unread.pop(endpoint, None)
                     self._use(endpoint, {})
                     del self._demand_by_endpoint[endpoint]
                 for endpoint in self._endpoints:
@@ -101,11 +103,13 @@ class GatewayWatch:
                 try:
                     demand_by_key = await reader.demand(window, now=self._clock.monotonic())
                     self._loads[endpoint] = reader.load
+                    self._unread[endpoint] = reader.problem
                     self._use(endpoint, demand_by_key)
                 except Exception:
                     log.exception("gateway not read; retrying at the next scrape")
             elif self._demand_by_endpoint.get(endpoint):
                 self._loads.pop(endpoint, None)
+                self._unread.pop(endpoint, None)
                 self._use(endpoint, {})  # what is not read any more wakes nothing later
             seconds = self._installation
             await self._clock.sleep(seconds.wake_seconds if quick else seconds.gateway_seconds)
@@ -126,7 +130,8 @@ class GatewayWatch:
         for part in self._demand_by_endpoint.values():
             for key, demand in part.items():
                 whole[key] = whole.get(key, gateway.Demand()) + demand
-        self._loop.waking.use(whole, merged(self._loads.values()))
+        unread = {namespace: text for (namespace, _), text in self._unread.items() if text}
+        self._loop.waking.use(whole, merged(self._loads.values()), unread)
         if self._loop.leading and self._to_wake():
             self._due.set()
 

@@ -255,7 +255,7 @@ class Collector:
             item,
             now=now,
             stale_after=self._settings.oldest,
-            errors={e: self._pods.error(source.key, e) for e in source.endpoints},
+            failing=self._pods.failing(source.key, source.endpoints),
             scraped=self._prometheus.connected or not _only_prometheus(source, self._settings),
         )
         return observation.assess(

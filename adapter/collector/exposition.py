@@ -8,28 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import re
 from collections.abc import Collection, Container, Iterable, Iterator
-from functools import lru_cache
-from types import MappingProxyType
 
 import aiohttp
 
 from adapter import errors
 from adapter.collector import model_servers
 from adapter.collector.model_servers import PodMetrics
-from adapter.collector.servers import access, buckets, engines, spelling
+from adapter.collector.servers import access, buckets, engines, lines, spelling
 from adapter.collector.servers import moments as histograms
 from adapter.collector.servers.histogram import Histogram
 
 TIMEOUT_SECONDS = 5.0
 PAGE_LIMIT_BYTES = 4 * 1024 * 1024
-
-LINE_LIMIT = 16 * 1024
-"""Most characters of a line that is read; others are skipped, whatever their length."""
-
-LINES_LIMIT = 200_000
-"""Most lines of a page."""
 
 _READ = spelling.Names()
 
@@ -39,38 +30,16 @@ ACCEPT = "text/plain;version=0.0.4, text/plain;q=0.9, */*;q=0.1"
 INLINE_CHARACTERS = 256 * 1024
 """Longest page that is parsed on the event loop; handing a shorter one to a thread takes longer."""
 
-# Possessive throughout: what was read as one part is not tried again as another, so that no line takes more
-# than linear time.
-_NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*+"
-_LABEL_NAME = r"[a-zA-Z_][a-zA-Z0-9_]*+"
-_END = r"[ \t]++(?P<value>[0-9.eE+-]++|NaN|[+-]?Inf)(?:[ \t]++[0-9.eE+-]++)?+[ \t]*+(?:#.*+)?+"
-
-_FIRST = re.compile(rf"[ \t]*+({_NAME})")
-
-# What servers write, without escapes and blanks.
-_PLAIN = re.compile(
-    rf"(?P<name>{_NAME})(?:\{{(?P<labels>(?:{_LABEL_NAME}=\"[^\"\\]*+\",?+)*+)\}})?+{_END}"
-)
-_PLAIN_LABEL = re.compile(rf'({_LABEL_NAME})="([^"\\]*+)"')
-
-# What the format allows.
-_BLANK = r"[ \t]*+"
-_START = re.compile(rf"(?P<name>{_NAME}){_BLANK}(?P<brace>\{{)?+")
-_LABEL = re.compile(rf'{_BLANK}({_LABEL_NAME}){_BLANK}={_BLANK}"((?:[^"\\]++|\\.)*+)"{_BLANK}(,)?+')
-_CLOSE = re.compile(rf"{_BLANK}\}}{_BLANK}")
-_REST = re.compile(_END)
-_ESCAPE = re.compile(r"\\(.)")
-
-_CACHED_LABELS = 512
-"""Longest text of labels that is kept parsed."""
-
-
 NOT_LISTENING = "nothing listens at this port"
 """Said of an address that refuses connections."""
 
 
 class ScrapeError(errors.InputError):
     """An endpoint gave no usable metrics; names the endpoint and what to look at."""
+
+
+class NoServerError(ScrapeError):
+    """No model server answers at an address: nothing does, or something that has no metrics of one."""
 
 
 class PageTooLongError(ScrapeError):
@@ -122,20 +91,9 @@ async def text(
             ssl=by.tls(url),
             auto_decompress=False,
         ) as response:
-            if 300 <= response.status < 400:
-                raise ScrapeError(
-                    f"{url}: HTTP status {response.status}: redirects are not followed"
-                )
-            if response.status in {401, 403}:
-                fix = (
-                    by.withheld(url)
-                    or "it wants a token; name its file by --pods-token-file (--gateways-token-file)"
-                )
-                raise ScrapeError(f"{url}: HTTP status {response.status}: {fix}")
-            if response.status != 200:
-                raise ScrapeError(f"{url}: HTTP status {response.status}")
+            _refuse_status(url, response.status, by)
             if response.content_type == "text/html":
-                raise ScrapeError(f"{url}: returned HTML, not metrics text; is the path right?")
+                raise NoServerError(f"{url}: returned HTML, not metrics text; is the path right?")
             if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
                 raise ScrapeError(f"{url}: returned compressed text, which was not asked for")
             body = await _body(response, limit)
@@ -146,6 +104,8 @@ async def text(
     except (aiohttp.InvalidURL, UnicodeError) as error:
         raise ScrapeError(f"{url}: is not a URL that can be requested") from error
     except (aiohttp.ClientConnectorError, OSError) as error:
+        if _refused(error):
+            raise NoServerError(f"{url}: no connection: {NOT_LISTENING}") from error
         raise ScrapeError(f"{url}: {_connection_problem(error)}") from error
     except (aiohttp.ClientError, ValueError) as error:
         # Its text may quote the response.
@@ -153,6 +113,21 @@ async def text(
     if len(body) > limit:
         raise PageTooLongError(f"{url}: more than {_size(limit)} of metrics")
     return body.decode("utf-8-sig", "replace")
+
+
+def _refuse_status(url: str, status: int, by: access.Access) -> None:
+    """Raise where a response is no page: ScrapeError that names the fix."""
+    if status == 200:
+        return
+    shown = f"{url}: HTTP status {status}"
+    if status == 404:
+        raise NoServerError(f"{shown}: there is no such page; is the path right?")
+    if 300 <= status < 400:
+        raise ScrapeError(f"{shown}: redirects are not followed")
+    if status in {401, 403}:
+        wanted = "it wants a token; name its file by --pods-token-file (--gateways-token-file)"
+        raise ScrapeError(f"{shown}: {by.withheld(url) or wanted}")
+    raise ScrapeError(shown)
 
 
 async def _body(response: aiohttp.ClientResponse, limit: int) -> bytes:
@@ -171,10 +146,17 @@ def _connection_problem(error: OSError) -> str:
             "no connection: its certificate is not trusted; name its authority by --pods-ca-file"
             " (--gateways-ca-file)"
         )
-    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    if cause.errno == errno.ECONNREFUSED:
-        return f"no connection: {NOT_LISTENING}"
+    cause = _cause(error)
     return f"no connection: {cause.strerror or type(cause).__name__}"
+
+
+def _refused(error: OSError) -> bool:
+    """Whether nothing listens at the port."""
+    return _cause(error).errno == errno.ECONNREFUSED
+
+
+def _cause(error: OSError) -> OSError:
+    return error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
 
 
 def _size(limit: int) -> str:
@@ -216,6 +198,8 @@ def parse(text: str, model: str, url: str) -> PodMetrics:
             models.add(served)
             if served == model:
                 read_as.append((engine.name, name, labels, value))
+    if not models:
+        raise NoServerError(f"{url}: {_no_server()}")
     if model not in models:
         raise ScrapeError(f"{url}: {_not_served(model, models)}")
     style = spelling.style_of((name, style) for style, name, _, _ in read_as)
@@ -235,12 +219,15 @@ def parse(text: str, model: str, url: str) -> PodMetrics:
         raise ScrapeError(f"{url}: {error}") from error
 
 
+def _no_server() -> str:
+    """What a page without any known series lacks."""
+    prefixes = " or ".join(model_servers.PREFIXES)
+    known = ", ".join(engine.name for engine in engines.ENGINES)
+    return f"no {prefixes} metrics in it, and none of {known}; is this a model server?"
+
+
 def _not_served(model: str, models: Collection[str]) -> str:
     """What a page without the model is, by the models that it has."""
-    if not models:
-        prefixes = " or ".join(model_servers.PREFIXES)
-        known = ", ".join(engine.name for engine in engines.ENGINES)
-        return f"no {prefixes} metrics in it, and none of {known}; is this a model server?"
     return (
         f"serves {'another model' if len(models) == 1 else f'{len(models)} other models'}, not"
         f" {model!r}; spec.modelID must be the served model name, label model_name of its metrics"
@@ -249,7 +236,7 @@ def _not_served(model: str, models: Collection[str]) -> str:
 
 def _latency(
     names: Iterable[str],
-    lines: dict[str, list[str]],
+    shown: dict[str, list[str]],
     style: str,
     model: str,
     samples: Iterable[engines.Sample],
@@ -258,7 +245,7 @@ def _latency(
 
     Args:
         names: Names of its buckets, the newest first.
-        lines: Lines of buckets by name as written: of the several spellings on a page one is parsed.
+        shown: Lines of buckets by name as written: of the several spellings on a page one is parsed.
         style: Style of the page.
         model: Model of the page.
         samples: Samples of servers beside vLLM and SGLang.
@@ -266,7 +253,7 @@ def _latency(
     """
     for name in names:
         try:
-            bounds, values = _buckets(lines.get(spelling.restyled(name, style), ()), model)
+            bounds, values = lines.buckets(shown.get(spelling.restyled(name, style), ()), model)
         except ValueError:
             return None
         for other, labels, value in samples:
@@ -278,123 +265,16 @@ def _latency(
     return None
 
 
-def _buckets(lines: Iterable[str], model: str) -> tuple[list[str], list[float]]:
-    """Bounds and values of the buckets of a model.
-
-    The lines of a histogram differ in `le` and their value: of the others only these are parsed.
-
-    Raises:
-        ValueError: a line is no sample, or too long.
-
-    """
-    bounds: list[str] = []
-    values: list[float] = []
-    around, served = ("", ""), False
-    for line in lines:
-        if len(line) > LINE_LIMIT:
-            raise ValueError
-        before, _, rest = line.partition('le="')
-        bound, _, rest = rest.partition('"')
-        after, _, value = rest.rpartition("} ")
-        if (before, after) == around and value.replace(".", "", 1).isdigit():
-            number = float(value)
-        else:
-            _, labels, number = sample(line.strip())
-            served = labels.get("model_name", model) == model
-            plain = before.endswith(("{", ",")) and labels.get("le") == bound
-            around = (before, after) if plain else ("", "")
-            bound = labels.get("le", "")
-        if served:
-            bounds.append(bound)
-            values.append(number)
-    return bounds, values
-
-
 def read(
     text: str, names: Container[str], url: str, aside: dict[str, list[str]] | None = None
-) -> Iterator[tuple[str, model_servers.Labels, float]]:
-    """Name, labels and value of the series with these names: some fifty lines of hundreds.
-
-    Lines of latency buckets are put into `aside` unparsed, by name, where it is given.
+) -> Iterator[lines.Sample]:
+    """Name, labels and value of the series with these names, as `lines.read`.
 
     Raises:
         ScrapeError: a line is no Prometheus text or too long, or there are too many; names its number.
 
     """
-    lines = text.split("\n", LINES_LIMIT)
-    if len(lines) > LINES_LIMIT:
-        raise ScrapeError(f"{url}: more than {LINES_LIMIT} lines of metrics")
-    seen: set[str] = set()
-    for number, line in enumerate(lines, 1):
-        # Selecting lines costs less than parsing all.
-        first = _FIRST.match(line)
-        if first is None or first[1] not in names:
-            continue
-        if aside is not None and spelling.of_latency(first[1]):
-            aside.setdefault(first[1], []).append(line)
-            continue
-        if len(line) > LINE_LIMIT:
-            raise ScrapeError(f"{url}: line {number} has more than {LINE_LIMIT} characters")
-        series = line.rpartition(" ")[0]
-        if series in seen:
-            continue  # shown twice; it is one series, of which Prometheus too takes the first value
-        seen.add(series)
-        try:
-            parsed = sample(line.strip())
-        except ValueError:
-            raise ScrapeError(f"{url}: line {number} is not Prometheus text") from None
-        yield parsed
-
-
-def sample(line: str) -> tuple[str, model_servers.Labels, float]:
-    """Name, labels and value of one line.
-
-    Thousands of pods are scraped every few seconds, so the plain form of a line, which servers write, is read
-    at once; any other one part by part.
-
-    Raises:
-        ValueError: it is no sample.
-
-    """
-    form = _PLAIN.fullmatch(line)
-    if form is not None:
-        return form["name"], _plain_labels(form["labels"] or ""), float(form["value"])
-    start = _START.match(line)
-    if start is None:
-        raise ValueError
-    at = start.end()
-    labels: dict[str, str] = {}
-    if start["brace"]:
-        at, labels = _escaped_labels(line, at)
-    # The blank that separates name and value may have been read with the name.
-    rest = _REST.fullmatch(f" {line[at:]}")
-    if rest is None or (not start["brace"] and line[at - 1 : at] not in {" ", "\t"}):
-        raise ValueError
-    return start["name"], labels, float(rest["value"])
-
-
-def _escaped_labels(line: str, at: int) -> tuple[int, dict[str, str]]:
-    """Labels from that place on, and where what follows their closing brace begins."""
-    labels: dict[str, str] = {}
-    comma: str | None = ","
-    while (close := _CLOSE.match(line, at)) is None:
-        label = _LABEL.match(line, at)
-        if label is None or not comma:
-            raise ValueError
-        labels[label[1]] = _ESCAPE.sub(_unescaped, label[2])
-        at, comma = label.end(), label[3]
-    return close.end(), labels
-
-
-def _unescaped(escape: re.Match[str]) -> str:
-    return {"n": "\n", "\\": "\\", '"': '"'}.get(escape[1], escape[0])
-
-
-def _plain_labels(text: str) -> model_servers.Labels:
-    return _labels(text) if len(text) <= _CACHED_LABELS else dict(_PLAIN_LABEL.findall(text))
-
-
-@lru_cache(maxsize=4096)
-def _labels(text: str) -> model_servers.Labels:
-    """Labels by their text, which the lines and the pages of a model have in common."""
-    return MappingProxyType(dict(_PLAIN_LABEL.findall(text)))
+    try:
+        yield from lines.read(text, names, aside)
+    except lines.LineError as error:
+        raise ScrapeError(f"{url}: {error}") from None

@@ -7,26 +7,17 @@ directly, or by Prometheus. A model belongs to a namespace where the gateway's i
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import aiohttp
 import structlog
 
 from adapter.collector import exposition
-from adapter.collector.pickers import loads
+from adapter.collector.pickers import loads, pages
 from adapter.collector.pickers.loads import PoolLoad
-from adapter.collector.promql import (
-    DISPATCHED,
-    GATEWAY_OUTCOMES,
-    GATEWAY_QUEUES,
-    GATEWAY_REQUESTS,
-    GatewayCount,
-    gateway_model,
-)
+from adapter.collector.promql import GatewayCount
 from adapter.collector.servers import access
 from adapter.collector.servers.plausibility import NEAR_ZERO_SHARE
 from adapter.collector.windows.growth import offered
@@ -36,40 +27,12 @@ log = structlog.get_logger()
 ModelKey = tuple[str, str]
 """Namespace (empty for any) and model."""
 
-_Sample = tuple[str, Mapping[str, str], float]
-"""Name, labels and value."""
-
-
-class _Names:
-    """Names that are read, with any prefix that a relabelling puts before them."""
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and _plain(name) in _PLAIN_NAMES
-
-
-_PLAIN_NAMES = frozenset(
-    {
-        *GATEWAY_QUEUES,
-        *GATEWAY_REQUESTS,
-        *GATEWAY_OUTCOMES,
-        *loads.REQUESTS,
-        *loads.TOKENS,
-        *loads.SATURATIONS,
-    }
-)
-_NAMES = _Names()
-
-
-@lru_cache(maxsize=8192)
-def _plain(name: str) -> str:
-    """A name without prefix."""
-    if name in _PLAIN_NAMES:
-        return name
-    return next((plain for plain in _PLAIN_NAMES if name.endswith(f"_{plain}")), "")
-
 
 DOUBTFUL_SCRAPES = 20
 """Scrapes that must follow from each other after a counter fell without beginning anew."""
+
+LASTING_SCRAPES = 3
+"""Scrapes on end of a page that cannot be used, from which on it is no restart of a picker."""
 
 _FEW = 10.0
 """Requests that a picker which began anew may have counted at its first scrape, whatever it had before."""
@@ -230,12 +193,19 @@ class Gateways:
         self._counts: dict[tuple[str, str], float] = {}
         self._loads: dict[str, PoolLoad] = {}
         self._problems: dict[str, str] = {}
+        self._wrong: dict[str, tuple[str, int]] = {}
         self._shared: set[str] = set()
 
     @property
     def failing(self) -> bool:
         """Whether a page could not be read the last time."""
         return bool(self._problems)
+
+    @property
+    def problem(self) -> str:
+        """Why a page could not be used for some scrapes on end; empty while all can be."""
+        wrong = (text for text, times in self._wrong.values() if times >= LASTING_SCRAPES)
+        return next(wrong, "")
 
     @property
     def load(self) -> PoolLoad:
@@ -246,10 +216,10 @@ class Gateways:
         self, window: GatewayWindow | None = None, *, now: float = 0.0
     ) -> dict[ModelKey, Demand]:
         """Scrape; return demand by namespace and model. Counts are added to `window` at monotonic `now`."""
-        pages = await asyncio.gather(*(self._page(url) for _, url in self._endpoints))
+        answers = await asyncio.gather(*(self._page(url) for _, url in self._endpoints))
         waiting: dict[ModelKey, float] = {}
         arrived: dict[ModelKey, float] = {}
-        for (namespace, url), page in zip(self._endpoints, pages, strict=True):
+        for (namespace, url), page in zip(self._endpoints, answers, strict=True):
             if page is None:
                 self._loads.pop(url, None)
                 continue
@@ -301,16 +271,11 @@ class Gateways:
             for key in waiting.keys() | arrived.keys()
         }
 
-    async def _page(self, url: str) -> _Page | None:
+    async def _page(self, url: str) -> pages.Page | None:
         """What the page of a gateway shows; None if it cannot be read."""
         try:
             text = await exposition.text(self._session, url, by=self._by)
-            samples = [
-                (_plain(name), labels, value)
-                for name, labels, value in exposition.read(text, _NAMES, url)
-                if labels.get("outcome") != DISPATCHED
-            ]
-            page = _Page(samples)
+            page = pages.read(text, url)
         except Exception as error:  # noqa: BLE001 - one gateway must not end the reading of all
             problem = (
                 str(error) if isinstance(error, exposition.ScrapeError) else type(error).__name__
@@ -321,49 +286,16 @@ class Gateways:
                     error=problem,
                 )
             self._problems[url] = problem
+            self._note(url, problem)
             return None
         self._problems.pop(url, None)
+        self._note(url, "" if page.of_gateway else f"{url}: {pages.NO_GATEWAY}")
         return page
 
-
-class _Page:
-    """One page: requests queued, forwarded and turned away by model, and those turned away without one."""
-
-    def __init__(self, samples: list[_Sample]) -> None:
-        self._samples = samples
-        self.queue = _by_newest_name(samples, GATEWAY_QUEUES)
-        self.requests = _by_newest_name(samples, GATEWAY_REQUESTS)
-        self.rejected = _by_newest_name(samples, GATEWAY_OUTCOMES)
-        self.unnamed: float | None = None
-        for name in GATEWAY_OUTCOMES:
-            values = [
-                value
-                for shown, labels, value in samples
-                if shown == name and not gateway_model(labels) and math.isfinite(value)
-            ]
-            if values:
-                self.unnamed = math.fsum(values)
-                break
-
-    def load(self, namespace: str) -> PoolLoad:
-        """What it shows of the pool and its pods; the models are those of the page."""
-        models = self.queue.keys() | self.requests.keys() | self.rejected.keys()
-        pools: dict[tuple[str, str], set[str]] = {(namespace, ""): set(models)}
-        for name, labels, _ in self._samples:
-            pool, model = labels.get("inference_pool"), gateway_model(labels)
-            if name in GATEWAY_QUEUES and pool and model:
-                pools.setdefault((namespace, pool), set()).add(model)
-        return loads.of_samples(
-            *(self._newest(names) for names in (loads.REQUESTS, loads.TOKENS, loads.SATURATIONS)),
-            namespace=namespace,
-            pools=pools,
-        )
-
-    def _newest(self, names: Sequence[str]) -> list[_Sample]:
-        """The samples of the newest of these names that the page has."""
-        shown = {name for name, _, _ in self._samples}
-        newest = next((name for name in names if name in shown), None)
-        return [sample for sample in self._samples if sample[0] == newest]
+    def _note(self, url: str, problem: str) -> None:
+        """Count how often in a row a page could not be used; `problem` is empty where it could."""
+        times = self._wrong.get(url, ("", 0))[1] + 1
+        self._wrong[url] = (problem, times if problem else 0)
 
 
 def of_model(demand: Mapping[ModelKey, Demand], namespace: str, model: str) -> Demand | None:
@@ -381,18 +313,3 @@ def _increase(before: float, after: float) -> float:
 def _falls(before: float, after: float) -> bool:
     """Whether a counter fell without beginning anew: an address answers for several pickers, in turn."""
     return max(NEAR_ZERO_SHARE * before, _FEW) < after < before
-
-
-def _by_newest_name(samples: list[_Sample], names: Sequence[str]) -> dict[str, float]:
-    """Values by model, of the newest name that there is."""
-    return next((values for name in names if (values := _by_model(samples, name))), {})
-
-
-def _by_model(samples: list[_Sample], name: str) -> dict[str, float]:
-    values: dict[str, float] = {}
-    for shown, labels, value in samples:
-        # Older versions have queues without a model.
-        model = gateway_model(labels)
-        if shown == name and model and math.isfinite(value):
-            values[model] = values.get(model, 0.0) + value
-    return values

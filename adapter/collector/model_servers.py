@@ -18,6 +18,9 @@ SumCount = tuple[float, float]
 Moments = tuple[float, float, float]
 """Sum, sum of squares and count of a histogram, estimated from its buckets."""
 
+MOST_SHARE = 1.1
+"""Largest share of a KV cache that may be rounding; more is another unit, and says nothing."""
+
 LARGEST, _DIGITS = 1e15, 15
 """Largest plausible value; beyond it a number is no measurement."""
 
@@ -303,7 +306,7 @@ def pod_metrics(
         generation_tokens=pair("generation_tokens"),
         ttft=pair("ttft"),
         itl=pair("itl"),
-        kv_cache=None if kv_cache is None else min(kv_cache, 1.0),
+        kv_cache=None if kv_cache is None or kv_cache > MOST_SHARE else min(kv_cache, 1.0),
         input_moments=input_moments,
         output_moments=output_moments,
         cached_tokens=pair("cached"),

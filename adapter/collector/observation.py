@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from adapter.collector import exposition
 from adapter.collector.prometheus_scraper import LENGTHS_SECONDS, LengthVariation
 from adapter.collector.servers.plausibility import Plausibility
 from adapter.collector.traffic import Traffic, TrafficWindow
@@ -132,6 +131,7 @@ class Observation:
         heard: Whether any of its pods answers, be it with a page that cannot be.
         note: What the load lacks though it is known as far as it can be; empty where it lacks nothing.
         gateway: What the gateway knows of it beside: requests in flight, saturation; empty without any.
+        gateway_problem: Why a gateway of its namespace cannot be read; empty while all can be.
 
     """
 
@@ -145,6 +145,7 @@ class Observation:
     heard: bool = False
     note: str = ""
     gateway: str = ""
+    gateway_problem: str = ""
 
     @property
     def usable(self) -> bool:
@@ -161,7 +162,7 @@ def coverage(
     *,
     now: float,
     stale_after: float,
-    errors: Mapping[str, str],
+    failing: Mapping[str, bool],
     scraped: bool,
 ) -> Coverage:
     """Which of the variant's pods have fresh metrics.
@@ -171,7 +172,7 @@ def coverage(
         collected: What was collected of it.
         now: Monotonic seconds.
         stale_after: Age in seconds at which a pod's metrics no longer count.
-        errors: Errors of the last direct scrape, by endpoint.
+        failing: Endpoints whose last direct scrape failed, and whether no model server answered there.
         scraped: Whether it has a source of metrics at all.
 
     """
@@ -179,10 +180,10 @@ def coverage(
     series_pods = tuple(sorted(collected.series_pods))
     expected = source.endpoints or series_pods
     stale = window.stale(expected, now=now, after_seconds=stale_after)
-    without = _without_server(source, collected, stale, errors)
-    if without:
-        expected = tuple(endpoint for endpoint in expected if endpoint not in without)
-        stale = [endpoint for endpoint in stale if endpoint not in without]
+    needless = _without_server(source, collected, stale, failing)
+    if needless:
+        expected = tuple(endpoint for endpoint in expected if endpoint not in needless)
+        stale = [endpoint for endpoint in stale if endpoint not in needless]
     # A pod that has just appeared was not scraped yet, which is no fault.
     starting = [
         endpoint
@@ -190,7 +191,7 @@ def coverage(
         if scraped
         and now - collected.known_since.get(endpoint, -1e9) < stale_after
         and window.sampled_at(endpoint) is None
-        and not errors.get(endpoint)
+        and endpoint not in failing
         and not collected.plausibility.problem(endpoint)
     ]
     return Coverage(
@@ -207,11 +208,12 @@ def _without_server(
     source: VariantSource,
     collected: CollectedVariant,
     stale: Sequence[str],
-    errors: Mapping[str, str],
+    failing: Mapping[str, bool],
 ) -> frozenset[str]:
-    """Endpoints at which nothing listens though nothing is missing: other ports of a pod, ranks of a group.
+    """Endpoints without a model server though nothing is missing: other ports of a pod, ranks of a group.
 
-    Nothing has ever answered there, the connection is refused, and as many pods as there are replicas answer.
+    None has ever answered there, nothing listens or what does has no metrics of one, and as many pods as
+    there are replicas answer.
     """
     if not source.pods:
         return frozenset()
@@ -221,7 +223,7 @@ def _without_server(
         e
         for e in stale
         if collected.window.sampled_at(e) is None
-        and exposition.NOT_LISTENING in errors.get(e, "")
+        and failing.get(e)
         and not collected.plausibility.problem(e)
     ]
     enough = len(answering) >= max(source.replicas, 1)

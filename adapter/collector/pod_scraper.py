@@ -65,6 +65,7 @@ class _Failing:
     error: str
     failures: int
     retry_at: float
+    no_server: bool = False
 
 
 OnPage = Callable[[ScrapeJob, PodMetrics, float], None]
@@ -116,6 +117,11 @@ class PodScraper:
         """Why a pod's last scrape failed; empty if it did not."""
         failing = self._failing.get((key, endpoint))
         return "" if failing is None else failing.error
+
+    def failing(self, key: str, endpoints: Iterable[str]) -> dict[str, bool]:
+        """Those of a variant's pods whose last scrape failed, and whether no model server answered there."""
+        known = ((endpoint, self._failing.get((key, endpoint))) for endpoint in endpoints)
+        return {endpoint: item.no_server for endpoint, item in known if item is not None}
 
     def retain(self, jobs: Iterable[ScrapeJob]) -> None:
         """Forget the failures of all other pods."""
@@ -216,7 +222,8 @@ class PodScraper:
                     turn.bytes_left = 0
                     self._leave_out(job.key, job.endpoint, VARIANT_SECONDS)
                 else:
-                    self._back_off(pod, str(error))
+                    no_server = isinstance(error, exposition.NoServerError)
+                    self._back_off(pod, str(error), no_server=no_server)
                 return
             except Exception as error:  # noqa: BLE001 - logged; one pod must not stop all
                 # Whatever a page makes of us is that pod's problem alone.
@@ -228,9 +235,22 @@ class PodScraper:
             log.info("scrape succeeded after failures", variant=job.key, endpoint=job.endpoint)
 
     def _back_off(
-        self, pod: tuple[str, str], error: str, *, unforeseen: Exception | None = None
+        self,
+        pod: tuple[str, str],
+        error: str,
+        *,
+        no_server: bool = False,
+        unforeseen: Exception | None = None,
     ) -> None:
-        """Note a failure; `unforeseen` is an error whose traceback is worth a line of the log, once."""
+        """Note a failure.
+
+        Args:
+            pod: key of its variant, and its endpoint.
+            error: what is wrong.
+            no_server: whether no model server is at that address.
+            unforeseen: an error whose traceback is worth a line of the log, once.
+
+        """
         self._failures += 1
         before = self._failing.get(pod)
         if before is None or before.error != error:
@@ -244,7 +264,7 @@ class PodScraper:
         wait = min(self._interval * 2 ** min(failures - 1, 10), RETRY_LIMIT_SECONDS)
         # Half an interval less: the cycle at the end of the back-off must not come a moment too early.
         retry_at = self._clock.monotonic() + wait - 0.5 * self._interval
-        self._failing[pod] = _Failing(error, failures, retry_at)
+        self._failing[pod] = _Failing(error, failures, retry_at, no_server)
 
 
 _LEFT_OUT = "not scraped"

@@ -209,9 +209,12 @@ class Actuator:
                     return None
         except ApiError as error:
             what = f"{replicas} replicas wanted, but /scale of {reference} was not patched"
+            why = advice.explained(error)
             if isinstance(error, Forbidden):
-                return Unapplied("ScaleFailed", f"{what}: {error}; grant it: {_OVERLAY}")
-            return Unapplied("ScaleFailed", f"{what}: {advice.explained(error)}")
+                # An API server that has just started refuses what its RBAC rules allow.
+                again = source.key in self._logged
+                why = f"{error}; grant it: {_OVERLAY}" if again else str(error)
+            return Unapplied("ScaleFailed", f"{what}: {why}")
         return None
 
     async def _consent(self, namespace: str, reference: Reference) -> Consent:

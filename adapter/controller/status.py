@@ -15,7 +15,7 @@ from adapter.controller.history import decisions
 from adapter.controller.state import VariantState
 from adapter.resources.inputs import InvalidVariant
 from adapter.resources.serving import roles
-from adapter.resources.stored_status import CONFIGURATION
+from adapter.resources.stored_status import CONFIGURATION, GATEWAYS
 
 Status = Mapping[str, Any]
 
@@ -68,6 +68,7 @@ def of_state(
         reason = "PartlyUnusable" if source.warnings else "ConfigurationUsed"
         item = (CONFIGURATION, not source.warnings, reason, message)
         status["conditions"].append(_condition(item, before, now=now, generation=source.generation))
+    status["conditions"] += _gateways(state, before, now=now)
     if state.desired is not None:
         status["desiredOptimizedAlloc"] = {
             "lastRunTime": _stamp(state.decided_at),
@@ -111,6 +112,21 @@ def _current(state: VariantState) -> dict[str, Any]:
     if state.decision is not None:
         current["variantCost"] = f"{state.decision.current_cost:.2f}"
     return current
+
+
+def _gateways(state: VariantState, before: Status, *, now: float) -> list[Mapping[str, Any]]:
+    """The condition that gateways can be read, where one cannot be or could not."""
+    last = conditions(before).get(GATEWAYS)
+    seen = state.observation
+    if seen is None:
+        return [] if last is None else [last]
+    if last is None and not seen.gateway_problem:
+        return []
+    item = (GATEWAYS, True, "GatewaysRead", "every gateway of its namespace can be read")
+    if seen.gateway_problem:
+        message = f"{seen.gateway_problem}; what waits there is not known, and wakes nothing"
+        item = (GATEWAYS, False, "GatewayUnreadable", message)
+    return [_condition(item, before, now=now, generation=state.source.generation)]
 
 
 def _within_budget(state: VariantState, before: Status, *, now: float) -> list[Mapping[str, Any]]:

@@ -85,7 +85,7 @@ def _observed(state: VariantState) -> dict[str, Any]:
         "metricsSource": seen.origin,
         "metricsAttributedBy": seen.how,
         "complete": seen.complete,
-        "atGateway": seen.gateway or None,
+        "atGateway": seen.gateway_problem or seen.gateway or None,
     }
 
 

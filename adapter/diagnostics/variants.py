@@ -8,7 +8,7 @@ from typing import Any
 
 from adapter.diagnostics.site import MOST_NAMED, VARIANTS, Finding, Site, key_of
 from adapter.kube import paths
-from adapter.resources.stored_status import CONFIGURATION
+from adapter.resources.stored_status import CONFIGURATION, GATEWAYS
 
 _FIX = "kubectl apply -k manifests/crd"
 
@@ -70,9 +70,14 @@ async def statuses(site: Site) -> AsyncIterator[Finding]:
             "warning", "no VariantAutoscaling", "create one per Deployment, see manifests/samples"
         )
     fine = []
+    blind: dict[str, list[str]] = {}
     for item in items:
         conditions = (item.get("status") or {}).get("conditions") or ()
         failed = [condition for condition in conditions if condition.get("status") == "False"]
+        unread = [condition for condition in failed if condition.get("type") == GATEWAYS]
+        for condition in unread:
+            failed.remove(condition)
+            blind.setdefault(str(condition.get("message")), []).append(key_of(item))
         # A target that is served, from less than what was written, comes after one that is not.
         failed.sort(key=lambda condition: condition.get("type") == CONFIGURATION)
         shown = f"VariantAutoscaling {key_of(item)}"
@@ -86,8 +91,16 @@ async def statuses(site: Site) -> AsyncIterator[Finding]:
                 f"{shown}: {failed[0].get('reason')}: {failed[0].get('message')}",
                 f"variant-adapter explain {key_of(item)}",
             )
-        else:
+        elif not unread:
             fine.append(shown)
+    for message, keys in blind.items():
+        more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+        yield Finding(
+            "error",
+            f"gateway of VariantAutoscaling {keys[0]}{more}: {message}",
+            "give the adapter what it needs to read it (docs/collection.md), or do not have it read:"
+            " without its URL in --gateway-metrics, or with --no-discover-gateways",
+        )
     if len(fine) > MOST_NAMED:
         fine = [f"{len(fine)} VariantAutoscalings"]
     for shown in fine:

@@ -8,7 +8,8 @@ A vendor's device plugin gives a node's GPUs to the scheduler as a resource; lab
 - AMD (k8s-device-plugin, its node labeller): `amd.com/gpu` is `amd.com/gpu.product-name`; partitions are
   `amd.com/cpx_nps4` (strategy mixed), or `amd.com/gpu` with a label that names the partition (single).
 - Intel (gpu-plugin, rules for NFD): `gpu.intel.com/i915` and `/xe` are what `gpu.intel.com/product` says.
-- The workload-variant-autoscaler's: `VENDOR/gpu.product` for the three, `habana.ai/product.name` for Gaudi.
+- The workload-variant-autoscaler's: `VENDOR/gpu.product` for the three, `habana.ai/product.name` for Gaudi,
+  whose own feature discovery documents no names of labels.
 
 A slice or a share is a type of its own, never a whole GPU: no profile of a whole one holds for it.
 """

@@ -17,6 +17,7 @@ from adapter.resources import pods, schemas, stored_status
 from adapter.resources import variant as variants
 from adapter.resources.annotations import Destinations
 from adapter.resources.config_maps import ConfigMaps
+from adapter.resources.configuration import unknown
 from adapter.resources.configuration.last_good import NOTHING, LastGood, MissingRowError
 from adapter.resources.configuration.scalers import Scalers
 from adapter.resources.model_groups import forming
@@ -148,6 +149,7 @@ class Reader:
             wrong = [problem.removeprefix(f"{where}: ") for problem in self.problems[before:]]
             self._refuse(document, "InvalidConfiguration", "; ".join(wrong))
             return
+        self.problems.extend(f"{where}: {text}" for text in unknown.fields(document))
         key = (variant.metadata.namespace, variant.metadata.name)
         if key in self.variants:
             first = self.variants[key][0]

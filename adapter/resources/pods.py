@@ -259,10 +259,11 @@ def _urls(
             problems.append(
                 f"pod annotation {PORT}: {error}, or the name of a port; {numbers[0]} is used"
             )
-    scheme = annotations.get(SCHEME, "http")
+    by_spec = "https" if not ports.secured(spec).isdisjoint(numbers) else "http"
+    scheme = annotations.get(SCHEME, by_spec)
     if scheme not in {"http", "https"}:
-        problems.append(f"pod annotation {SCHEME}: must be http or https; http is used")
-        scheme = "http"
+        problems.append(f"pod annotation {SCHEME}: must be http or https; {by_spec} is used")
+        scheme = by_spec
     path = annotations.get(PATH, "/metrics").lstrip("/")
     if not _PATH_TEXT.fullmatch(path):
         problems.append(f"pod annotation {PATH}: must be a path without blanks; /metrics is used")

@@ -10,6 +10,9 @@ from adapter.kube.scale import MOST_REPLICAS
 CONFIGURATION = "ConfigurationValid"
 """Type of the condition that all of a variant's configuration can be used; absent until some could not."""
 
+GATEWAYS = "GatewaysReadable"
+"""Type of the condition that the gateways of its namespace can be read; absent until one could not."""
+
 TEXT_LENGTH = 253
 """Most characters that are taken of a text in a status."""
 

@@ -11,6 +11,7 @@ import pytest
 
 from adapter import errors
 from adapter.collector import exposition
+from adapter.collector.servers import lines
 from adapter.kube import duration, labels, paths, quantity
 from adapter.kube.errors import InvalidPath
 from adapter.resources import annotations as notes
@@ -66,24 +67,20 @@ LINE = 'vllm:num_requests_running{model_name="m"} 1\n'
             lambda t: exposition.parse(t, "m", "x"), lambda n: "\n" * n, 20_000, id="page-empty"
         ),
         pytest.param(
-            exposition.sample,
+            lines.sample,
             lambda n: "vllm:num_requests_running{" + 'a="b",' * n + "} 1",
             4000,
             id="page-labels",
         ),
         pytest.param(
-            exposition.sample,
+            lines.sample,
             lambda n: "vllm:num_requests_running{" + r'a="\n",' * n + "} 1",
             4000,
             id="page-escapes",
         ),
-        pytest.param(
-            exposition.sample, lambda n: "a" * n + '{b="' + "c" * n, 20_000, id="page-cut"
-        ),
-        pytest.param(
-            exposition.sample, lambda n: 'a{b="' + "\\" * n, 20_000, id="page-backslashes"
-        ),
-        pytest.param(exposition.sample, lambda n: f"a {'9' * n}x", 20_000, id="page-value"),
+        pytest.param(lines.sample, lambda n: "a" * n + '{b="' + "c" * n, 20_000, id="page-cut"),
+        pytest.param(lines.sample, lambda n: 'a{b="' + "\\" * n, 20_000, id="page-backslashes"),
+        pytest.param(lines.sample, lambda n: f"a {'9' * n}x", 20_000, id="page-value"),
     ],
 )
 def test_time_grows_with_the_text_and_no_faster(

@@ -38,6 +38,8 @@ def moments(samples: Iterable[tuple[str, Labels, float]], names: tuple[str, ...]
     total = squares = count = lower = 0.0
     for bound, below in sorted(chosen.items()):
         inside = below - count
+        if inside < 0:
+            return None  # counts up to a bound only grow with it
         if inside > 0:
             mean, square = _within(lower, bound)
             total += inside * mean

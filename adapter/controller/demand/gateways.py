@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from adapter.collector import gateway
 from adapter.collector.gateway import GatewayWindow, Rates
@@ -27,6 +28,7 @@ class GatewayDemand:
         self._scraped: Mapping[gateway.ModelKey, gateway.Demand] = {}
         self._recent: dict[gateway.ModelKey, tuple[float, gateway.Demand]] = {}
         self._waiting: Mapping[gateway.ModelKey, gateway.Demand] = {}
+        self._unread: Mapping[str, str] = {}
         self._by_prometheus = PoolLoads(still_seconds=window_seconds)
         self._by_scrapes = PoolLoads(still_seconds=window_seconds)
 
@@ -62,6 +64,9 @@ class GatewayDemand:
         queued = waiting is not None and waiting.waiting > 0
         scraped = self._by_scrapes.at(now=now)
         load = scraped if scraped != PoolLoad() else self._by_prometheus.at(now=now)
+        problem = self._unread.get(source.namespace) or self._unread.get("", "")
+        if problem:
+            observation = replace(observation, gateway_problem=problem)
         return applying.applied(load, source, observation, queued=queued)
 
     def set_scraped(
@@ -70,9 +75,19 @@ class GatewayDemand:
         *,
         now: float,
         load: PoolLoad = NO_LOAD,
+        unread: Mapping[str, str] | None = None,
     ) -> None:
-        """Use what the last direct scrape showed, at monotonic `now`; `load`: of the pickers' pools."""
+        """Use what the last direct scrape showed, at monotonic `now`.
+
+        Args:
+            scraped: demand by namespace and model.
+            now: monotonic seconds.
+            load: load of the pickers' pools.
+            unread: why a gateway cannot be read, by namespace of its models (empty for any).
+
+        """
         self._scraped = scraped
+        self._unread = unread or {}
         self._by_scrapes.use(load, now=now)
         for key, item in scraped.items():
             if item.any:

@@ -76,11 +76,14 @@ class Waking:
         )
 
     def use(
-        self, scraped: Mapping[gateway.ModelKey, gateway.Demand], load: PoolLoad = NO_LOAD
+        self,
+        scraped: Mapping[gateway.ModelKey, gateway.Demand],
+        load: PoolLoad = NO_LOAD,
+        unread: Mapping[str, str] | None = None,
     ) -> None:
-        """Use a direct scrape of the gateways; one that wakes a variant requests a cycle."""
+        """Use a direct scrape of the gateways, as `GatewayDemand`; a variant to wake requests a cycle."""
         before, now = self.variants, self._clock.monotonic()
-        self._gateways.set_scraped(scraped, now=now, load=load)
+        self._gateways.set_scraped(scraped, now=now, load=load, unread=unread)
         new = self.variants - before
         if new:
             self._changed()

@@ -30,8 +30,11 @@ CLOUD_LABELS = (
     "karpenter.k8s.aws/instance-gpu-name",
     "eks.amazonaws.com/instance-gpu-name",
     "k8s.amazonaws.com/accelerator",
+    "karpenter.azure.com/sku-gpu-name",
+    "gpu.nvidia.com/class",
+    "gpu.nvidia.com/model",
 )
-"""Labels with a product, of clouds."""
+"""Labels with a product, of clouds: Google, AWS, Azure, CoreWeave."""
 
 CLOUD_MEMORIES = (
     "karpenter.k8s.aws/instance-gpu-memory",
@@ -126,7 +129,8 @@ def of_cloud(labels: Mapping[str, str]) -> str:
     name = name or _of_instance(labels.get(INSTANCE_TYPE, ""))
     if name == "Gaudi":
         return name
-    name = name.upper().removeprefix("NVIDIA-").removeprefix("TESLA-")
+    # CoreWeave names how the GPUs of a node are connected, which no profile does.
+    name = name.upper().replace("_NVLINK", "").removeprefix("NVIDIA-").removeprefix("TESLA-")
     vendor = "AMD" if name.startswith("MI") else "NVIDIA"
     return f"{vendor}-{name}" if name else ""
 

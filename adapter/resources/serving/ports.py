@@ -31,6 +31,8 @@ _RANKED = re.compile(r"(.*[a-z])-(?:rank-?)?\d{1,2}")
 
 _VARIABLE = re.compile(r"\$\((\w+)\)")
 
+_CERTIFICATE_FLAG = re.compile(r"(?:^|\s)--ssl-certfile(?:=|\s)")
+
 _PORT_FLAG = re.compile(r"(?:^|\s)--port(?:=|\s+)(\d{1,5})(?:\s|$)")
 
 
@@ -48,6 +50,24 @@ def of_pod(spec: Mapping[str, Any]) -> tuple[tuple[int, ...], Mapping[str, int]]
         rows = [number for item in with_gpus for number in _of_servers([item])]
         return tuple(dict.fromkeys(rows))[:MOST], names
     return _of_servers(_servers(containers)), names
+
+
+def secured(spec: Mapping[str, Any]) -> frozenset[int]:
+    """Ports of a pod that answer by https, by what its probes say or how its server is started.
+
+    KServe's servers have a certificate each, and no annotation; their probes ask by HTTPS.
+    """
+    names = named(spec)
+    numbers: set[int] = set()
+    for container in spec.get("containers") or ():
+        for kind in ("readinessProbe", "livenessProbe", "startupProbe"):
+            asked = (container.get(kind) or {}).get("httpGet") or {}
+            port = names.get(str(asked.get("port")), asked.get("port"))
+            if asked.get("scheme") == "HTTPS" and isinstance(port, int):
+                numbers.add(port)
+        if _CERTIFICATE_FLAG.search(_text(container)):
+            numbers.update(_of_servers([container]))
+    return frozenset(numbers)
 
 
 def _of_servers(servers: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:

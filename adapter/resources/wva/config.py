@@ -10,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from adapter.errors import field_problem
 from adapter.installation import WVA_QUEUEING as QUEUEING
@@ -25,6 +33,7 @@ from adapter.resources.texts.documents import (
     field_path,
     lines_of,
     parse_yaml,
+    repeated_keys,
 )
 
 LOWEST_PRIORITY = 100
@@ -33,8 +42,8 @@ LOWEST_PRIORITY = 100
 NO_CLASS = "(none)"
 """Name of the class without targets: KV cache and queue bound its variants, and latencies do not."""
 
-DEFAULT = "default"
-"""Key of the entry for all other models."""
+DEFAULTS = frozenset({"default", "__defaults__"})
+"""Keys of the entry for all other models, of 2026 and before."""
 
 
 class _Entry(BaseModel):
@@ -42,12 +51,12 @@ class _Entry(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, defer_build=True)
 
-    model: str = Field(alias="model_id", default="")
+    model: str = Field(validation_alias=AliasChoices("model_id", "modelID"), default="")
     namespace: str = ""
 
     def concerns(self, key: str, namespace: str, model: str) -> bool:
         """Whether it is about a model of a namespace; `key` is its key in the ConfigMap."""
-        if key == DEFAULT:
+        if key in DEFAULTS:
             return True
         return self.model == model and self.namespace in {"", namespace}
 
@@ -58,8 +67,12 @@ class _Targets(_Entry):
 
 
 class _ToZero(_Entry):
-    enabled: bool | None = Field(alias="enable_scale_to_zero", default=None)
-    retention_seconds: float | None = Field(alias="retention_period", default=None)
+    enabled: bool | None = Field(
+        validation_alias=AliasChoices("enable_scale_to_zero", "enableScaleToZero"), default=None
+    )
+    retention_seconds: float | None = Field(
+        validation_alias=AliasChoices("retention_period", "retentionPeriod"), default=None
+    )
 
     @field_validator("retention_seconds", mode="before")
     @classmethod
@@ -88,9 +101,24 @@ _KINDS: Mapping[str, type[_Entry]] = {
 _EntryKind = TypeVar("_EntryKind", bound=_Entry)
 
 
+_KNOWN: Mapping[str, tuple[str, ...]] = {
+    SATURATION: ("scaleToZero",),
+    QUEUEING: ("targetTTFT", "targetITL"),
+    TO_ZERO: ("enable_scale_to_zero", "retention_period"),
+}
+"""Keys that are read beside those of the model."""
+
+_OLDER = frozenset({"modelID", "enableScaleToZero", "retentionPeriod"})
+"""Keys of 2025 that are read too."""
+
 _UNUSED: Mapping[str, Mapping[str, str]] = {
     SATURATION: dict.fromkeys(
         (
+            "analyzers",
+            "analyzerName",
+            "limiters",
+            "enableLimiter",
+            "priority",
             "kvCacheThreshold",
             "queueLengthThreshold",
             "kvSpareTrigger",
@@ -98,7 +126,7 @@ _UNUSED: Mapping[str, Mapping[str, str]] = {
             "scaleUpThreshold",
             "scaleDownBoundary",
         ),
-        "a threshold of the saturation rule, for which KV cache and queue are judged by the adapter's own",
+        "of the other autoscaler's rules; KV cache and queue are judged by the adapter's own",
     ),
     QUEUEING: {
         "sloMultiplier": "targets are not made of it: name targetTTFT and targetITL",
@@ -129,12 +157,12 @@ class WvaConfig:
             place = f"{where}: data.{key}"
             try:
                 document = parse_yaml(text) or {}
-                entries[key] = kind.model_validate(document)
-                self.unused += [
-                    f"{place}: {name} is not used: {why}"
-                    for name, why in _UNUSED.get(name_of_map, {}).items()
-                    if name in document
-                ]
+                entry = kind.model_validate(document)
+                wrong = _ambiguities(key, text, entry, entries)
+                problems += [f"{place}: {why}" for why in wrong]
+                if not wrong:
+                    entries[key] = entry
+                self.unused += [f"{place}: {why}" for why in _unused(name_of_map, document)]
             except DocumentError as error:
                 problems.append(f"{place}: {error}")
             except ValidationError as error:
@@ -203,5 +231,39 @@ class WvaConfig:
             if isinstance(entry, kind) and entry.concerns(key, namespace, model)
         ]
         return sorted(
-            concerning, key=lambda item: (item[0] == DEFAULT, not item[1].namespace, item[0])
+            concerning, key=lambda item: (item[0] in DEFAULTS, not item[1].namespace, item[0])
         )
+
+
+def _ambiguities(key: str, text: str, entry: _Entry, others: Mapping[str, _Entry]) -> list[str]:
+    """Why an entry does not say one thing of one model; it is then left out."""
+    wrong = [
+        f"line {line}: {name}: is given twice; keep one"
+        for name, line in repeated_keys(composed(text))
+    ]
+    if key in DEFAULTS:
+        return wrong
+    if not entry.model:
+        wrong.append(
+            "model_id: is missing, so the entry is of no model; the one of all is called default"
+        )
+    for other, before in others.items():
+        same = (before.model, before.namespace) == (entry.model, entry.namespace)
+        if same and entry.model and other not in {key, *DEFAULTS}:
+            wrong.append(
+                f"model_id: the model is listed twice, in data.{other} too; keep one of the two"
+            )
+    return wrong
+
+
+def _unused(name_of_map: str, document: Mapping[str, Any]) -> list[str]:
+    """Keys of an entry that change nothing, and why."""
+    read = ("model_id", "namespace", *_KNOWN[name_of_map])
+    reasons = _UNUSED.get(name_of_map, {})
+    lines = [f"{name} is not used: {why}" for name, why in reasons.items() if name in document]
+    known = {*read, *_OLDER, *reasons}
+    return lines + [
+        f"{name} is not known, and changes nothing; known are {', '.join(read)}"
+        for name in document
+        if name not in known
+    ]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes import cluster_world as worlds
+from tests.fakes import kubernetes_api
 from tests.fakes.cluster_world import APPS, CORE, LWS, until
 from tests.fakes.kubernetes_objects import VARIANTS
 
@@ -122,3 +123,19 @@ async def test_targets_that_are_no_deployments(
             await until(
                 lambda: world.api.get(root, plural, "team-a", "set")["spec"]["replicas"] == 2
             )
+
+
+async def test_the_first_refusal_of_a_patch_is_no_advice(tmp_path: Path) -> None:
+    """An API server that has just started refuses what is allowed; one that goes on lacks a rule."""
+    rules = kubernetes_api.applied_rules(actuate=True, limited=False)
+    for rule in (rule for role in rules for rule in role.get("rules") or ()):
+        if any(name.endswith("/scale") for name in rule.get("resources") or ()):
+            rule["verbs"] = [verb for verb in rule["verbs"] if verb != "patch"]
+    async with worlds.running(tmp_path, rules=rules, actuate=True) as world:
+        world.load["v"] = 60.0
+        async with world.replica("a", actuate_scale=True):
+            await until(lambda: "grant it" in world.condition("TargetResolved")[2])
+            await until(lambda: any(reason == "ScaleFailed" for _, reason, _ in world.events()))
+        (first,) = [note for _, reason, note in world.events() if reason == "ScaleFailed"]
+    assert "/scale" in first
+    assert "grant it" not in first

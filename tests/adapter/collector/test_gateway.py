@@ -11,6 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from adapter.collector.gateway import Demand, Gateways, GatewayWindow
+from adapter.collector.pickers import pages
 from adapter.collector.promql import GatewayCount
 
 PAGE = """# TYPE inference_extension_flow_control_queue_size gauge
@@ -131,3 +132,36 @@ def test_a_picker_that_began_anew_counts_on() -> None:
         count = GatewayCount(namespace="n", model="a", requests=forwarded)
         window.add("u", [count], now=60.0 * minute)
     assert 60 * window.rates(now=240.0).rps["n", "a"] == pytest.approx(8)
+
+
+async def test_a_page_of_something_else_is_a_problem_after_some_scrapes() -> None:
+    """A restart is none; a picker before its first request shows other series of a picker."""
+    picker = Picker()
+    async with looking(picker) as gateways:
+        picker.broken = True
+        for _ in range(2):
+            await gateways.demand()
+        picker.broken = False
+        await gateways.demand()
+        picker.broken = True
+        for _ in range(2):
+            await gateways.demand()
+        assert gateways.problem == ""
+        await gateways.demand()
+        assert "HTTP status 503" in gateways.problem
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ('inference_extension_info{commit="x"} 1\n', True),
+        ('kserve_llm_d_epp_ready_endpoints{name="p"} 2\n', True),
+        ("controller_runtime_active_workers 1\n", True),
+        ("vllm:num_requests_running 1\n", False),
+        ("# HELP inference_model_request_total x\n", False),
+        ("", False),
+    ],
+)
+def test_a_gateway_is_known_by_any_of_its_series(text: str, *, known: bool) -> None:
+    """Counters by model appear with the first request."""
+    assert pages.read(text, "u").of_gateway == known

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
 from adapter.collector import exposition, model_servers
+from adapter.collector.servers import lines
 from adapter.collector.servers import moments as histograms
 
 PAGES = Path(__file__).parents[2] / "data" / "metrics"
@@ -138,7 +139,7 @@ VALUES = st.one_of(
 
 
 @st.composite
-def lines(draw: st.DrawFn) -> str:
+def written_lines(draw: st.DrawFn) -> str:
     """One line as the exposition format has it, escapes and a time now and then included."""
     labels = ",".join(
         name + '="' + text.replace("\\", r"\\").replace('"', r"\"") + '"'
@@ -150,7 +151,7 @@ def lines(draw: st.DrawFn) -> str:
     return f"{draw(NAMES)}{braces} {value}{time}"
 
 
-@given(st.lists(lines(), max_size=6))
+@given(st.lists(written_lines(), max_size=6))
 def test_the_pattern_and_the_library_read_the_same(text: list[str]) -> None:
     """Whatever a line looks like: our reading and the library's give the same samples."""
     wanted = [
@@ -158,5 +159,5 @@ def test_the_pattern_and_the_library_read_the_same(text: list[str]) -> None:
         for family in text_string_to_metric_families("".join(f"{line}\n" for line in text))
         for sample in family.samples
     ]
-    samples = [(name, dict(labels), value) for name, labels, value in map(exposition.sample, text)]
+    samples = [(name, dict(labels), value) for name, labels, value in map(lines.sample, text)]
     assert repr(sorted(samples, key=repr)) == repr(sorted(wanted, key=repr))

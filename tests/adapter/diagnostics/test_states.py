@@ -171,6 +171,10 @@ STATES: dict[str, tuple[Change, str]] = {
     "target of another": (
         condition("TargetResolved", "TargetConflict", "is scaled by"), "TargetConflict: is scaled by",
     ),
+    "picker wants a token": (
+        condition("GatewaysReadable", "GatewayUnreadable", "HTTP status 401"),
+        "gateway of VariantAutoscaling team-a/v: HTTP status 401",
+    ),
     "class reference wrong": (
         condition("ConfigurationValid", "PartlyUnusable", "sloClassRef"), "PartlyUnusable: ",
     ),

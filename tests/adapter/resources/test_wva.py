@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from adapter.installation import COSTS
+from adapter.installation import COSTS, WVA_QUEUEING, WVA_SATURATION
 from adapter.planning import fleet
 from adapter.resources import inputs
 from adapter.resources.variant import VariantSource
@@ -219,3 +219,73 @@ def test_shape_of_the_configuration_guide() -> None:
     assert (source.service_class, source.accelerator) == ("Premium", "A100")
     (given,) = source.profiles
     assert (given.accelerator_count, given.max_batch) == (2, 256)
+
+
+@pytest.mark.parametrize(
+    ("spec", "path"),
+    [
+        ({"maxReplica": 3}, "spec.maxReplica"),
+        ({"scaleTargetRef": {**REFERENCE, "namespace": "n"}}, "spec.scaleTargetRef.namespace"),
+        (
+            {"modelProfile": {"accelerators": [{**OCT, "maxBatch": 3}]}},
+            "spec.modelProfile.accelerators[0].maxBatch",
+        ),
+        (
+            {"modelProfile": {"accelerators": [{**OCT, "engine": {"max_num_seqs": 8}}]}},
+            "spec.modelProfile.accelerators[0].engine.max_num_seqs",
+        ),
+    ],
+)
+def test_a_field_that_is_not_known_is_named(spec: dict[str, Any], path: str) -> None:
+    """A mistyped field changes nothing, and a folder has no API server that refuses it."""
+    spec = {"modelID": "m", "modelProfile": {"accelerators": [AUG]}, **spec}
+    given = read(spec, service_classes_config={"premium": CLASS})
+    (problem,) = given.problems
+    assert f": {path}: is not known and changes nothing; known are " in problem
+    assert len(given.variants) == 1
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ({"m": "model_id: m\ntargetTTFT: 500\ntargetTTFT: 100\n"}, "line 3: targetTTFT: is given twice"),
+        ({"m": "targetTTFT: 500\n"}, "data.m: model_id: is missing"),
+        (
+            {"a": "model_id: m\ntargetTTFT: 500\n", "b": "model_id: m\ntargetTTFT: 100\n"},
+            "data.b: model_id: the model is listed twice, in data.a too",
+        ),
+    ],
+)  # fmt: skip
+def test_an_entry_of_2026_that_does_not_say_one_thing(entries: dict[str, str], said: str) -> None:
+    """It is named and left out, rather than one of its two values taken."""
+    spec = {"scaleTargetRef": REFERENCE, "modelID": "m", "variantCost": "1"}
+    (problem,) = read(spec, wva_queueing_model_config=entries).problems
+    assert said in problem
+
+
+def test_keys_of_2026_that_change_nothing_are_named() -> None:
+    """Rules of the other autoscaler, and mistyped targets, which would else be none."""
+    reader = inputs.Reader()
+    for name, text in (
+        (WVA_SATURATION, "analyzers: [{name: saturation}]\nlimiters: [{type: quota}]\n"),
+        (WVA_QUEUEING, "model_id: m\ntargetTtft: 500\n"),
+    ):
+        document = {"metadata": {"name": name}, "data": {"default": text}}
+        reader.read_config_map(f"ConfigMap s/{name}", document)
+    analyzers, limiters, target = reader.settings.wva.unused
+    assert "analyzers is not used: " in analyzers
+    assert "limiters is not used: " in limiters
+    assert "targetTtft is not known, and changes nothing; known are model_id, " in target
+
+
+def test_scale_to_zero_as_it_was_spelt_in_2025() -> None:
+    """Keys in camel case, and the default by its former name."""
+    entries = {
+        "__defaults__": "enableScaleToZero: false\n",
+        "model.m": 'modelID: "m"\nenableScaleToZero: true\nretentionPeriod: "4m"\n',
+    }
+    spec = {"scaleTargetRef": REFERENCE, "variantCost": "1"}
+    source = only(read({**spec, "modelID": "m"}, wva_model_scale_to_zero_config=entries))
+    assert (source.scale_to_zero, source.retention_seconds) == (True, 240)
+    other = only(read({**spec, "modelID": "o"}, wva_model_scale_to_zero_config=entries))
+    assert other.scale_to_zero is False

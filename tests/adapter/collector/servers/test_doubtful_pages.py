@@ -163,7 +163,7 @@ def covered(replicas: int, pods: tuple[str, ...], refused: set[str]) -> observat
         observation.CollectedVariant(source=source, window=window),
         now=100.0,
         stale_after=30.0,
-        errors=dict.fromkeys(refused, f"no connection: {exposition.NOT_LISTENING}"),
+        failing=dict.fromkeys(refused, True),
         scraped=True,
     )
 

@@ -11,7 +11,7 @@ import pytest
 from adapter.collector import exposition, promql
 from adapter.collector.instant_vector import Sample
 from adapter.collector.model_servers import PodMetrics
-from adapter.collector.servers import engines
+from adapter.collector.servers import engines, lines
 
 PAGES = Path(__file__).parents[3] / "data" / "metrics"
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
@@ -72,7 +72,7 @@ def series(name: str) -> Iterable[tuple[str, dict[str, str], float]]:
     """All series of a page."""
     for line in (PAGES / name).read_text().splitlines():
         if line and not line.startswith("#"):
-            shown, labels, value = exposition.sample(line)
+            shown, labels, value = lines.sample(line)
             yield shown, dict(labels), value
 
 

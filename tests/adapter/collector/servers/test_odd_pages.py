@@ -49,6 +49,28 @@ def test_a_series_that_is_shown_twice_counts_once() -> None:
     assert read(more).running == 10
 
 
+@pytest.mark.parametrize("behind", ["", " 1700000000000", ' # {trace_id="a"} 1.0'])
+def test_latency_buckets_that_are_shown_twice_count_once(behind: str) -> None:
+    """Whatever stands behind their values; other engines' buckets are other series."""
+    name = "vllm:time_to_first_token_seconds_bucket"
+    lines = "".join(
+        f'{name}{{engine="{engine}",le="{le}",model_name="m"}} {value}{behind}\n'
+        for engine, values in (("0", (1, 3, 4)), ("1", (0, 2, 2)))
+        for le, value in zip(("0.1", "1.0", "+Inf"), values, strict=True)
+    )
+    once = read(page() + lines).ttft_buckets
+    assert once is not None
+    assert list(once.counts) == [1, 4, 1]
+    assert read(page() + lines + lines).ttft_buckets == once
+
+
+@pytest.mark.parametrize("behind", [" 1700000000000", ' # {trace_id="a"} 1.0'])
+def test_a_series_shown_twice_with_a_time_or_an_exemplar_counts_once(behind: str) -> None:
+    """Its first value, though the other line has another one."""
+    twice = "".join(f"vllm:num_requests_running{LABEL} {value}{behind}\n" for value in ("3", "5"))
+    assert read(page(num_requests_running=None) + twice).running == 3
+
+
 @pytest.mark.parametrize("part", ["sum", "count"])
 @pytest.mark.parametrize(
     ("name", "field"),
@@ -106,3 +128,55 @@ async def test_a_byte_order_mark_is_no_part_of_a_name() -> None:
     async with TestServer(application) as server, ClientSession() as session:
         metrics, _ = await exposition.fetch(session, str(server.make_url("/metrics")), "m")
     assert metrics == PLAIN
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "nobody"),
+    [
+        (404, "", True),
+        (200, "python_info 1\n", True),
+        (200, page(), False),
+        (200, page().replace('"m"', '"other"'), False),
+        (200, "vllm:num_requests_running 3\n", False),
+        (401, "", False),
+        (503, "", False),
+    ],
+)
+async def test_an_address_without_a_model_server_is_told_from_one_that_fails(
+    status: int, body: str, *, nobody: bool
+) -> None:
+    """Ranks of a group may have an HTTP server of something else; one that fails has a model server."""
+
+    async def serve(_: web.Request) -> web.Response:
+        return web.Response(status=status, text=body)
+
+    application = web.Application()
+    application.router.add_get("/metrics", serve)
+    async with TestServer(application) as server, ClientSession() as session:
+        said: exposition.ScrapeError | None = None
+        try:
+            await exposition.fetch(session, str(server.make_url("/metrics")), "m")
+        except exposition.ScrapeError as error:
+            said = error
+    assert isinstance(said, exposition.NoServerError) == nobody
+    assert (said is None) == (body == page())
+
+
+def test_lengths_of_a_histogram_that_falls_are_not_known() -> None:
+    """Counts up to a bound cannot be less than those up to a smaller one."""
+
+    def lengths(*counts: int) -> str:
+        name = "vllm:request_prompt_tokens_bucket"
+        return "".join(
+            f'{name}{{engine="0",le="{le}",model_name="m"}} {count}\n'
+            for le, count in zip(("10", "100", "+Inf"), counts, strict=True)
+        )
+
+    assert read(page() + lengths(5, 8, 10)).input_moments is not None
+    assert read(page() + lengths(5, 3, 10)).input_moments is None
+
+
+@pytest.mark.parametrize(("shown", "share"), [(0.45, 0.45), (1.01, 1.0), (45, None)])
+def test_a_kv_cache_in_another_unit_is_not_full(shown: float, share: float | None) -> None:
+    """A share is at most 1; 45 may be percent, or anything."""
+    assert read(page(kv_cache_usage_perc=shown)).kv_cache == share

@@ -179,3 +179,37 @@ def test_each_server_of_a_pod_has_its_pods_name() -> None:
     serving = index.serving("n", labels.parse("a=b"))
     assert len(serving.endpoints) == 4
     assert serving.names == ("p",) * 4
+
+
+def probed(port: int | str, scheme: str = "HTTPS") -> dict[str, Any]:
+    """A probe by that scheme."""
+    return {"readinessProbe": {"httpGet": {"path": "/health", "port": port, "scheme": scheme}}}
+
+
+CERTIFICATE = ["--ssl-certfile", "/certs/tls.crt"]
+
+
+@pytest.mark.parametrize(
+    ("item", "url"),
+    [
+        (pod(container("main", ("", 8000), **probed(8000))), "https://10.0.0.1:8000/metrics"),
+        (pod(container("main", ("http", 8000), **probed("http"))), "https://10.0.0.1:8000/metrics"),
+        (pod(container("main", ("", 8000), **probed(8000, "HTTP"))), "http://10.0.0.1:8000/metrics"),
+        (pod(container("vllm", args=CERTIFICATE)), "https://10.0.0.1:8000/metrics"),
+        (
+            pod(container("vllm", ("", 8200)), container("routing-proxy", ("", 8000), **probed(8000))),
+            "http://10.0.0.1:8200/metrics",
+        ),
+        (
+            pod(container("main", ("", 8000), **probed(8000)), notes={"prometheus.io/port": "9400"}),
+            "http://10.0.0.1:9400/metrics",
+        ),
+        (
+            pod(container("main", ("", 8000), **probed(8000)), notes={"prometheus.io/scheme": "http"}),
+            "http://10.0.0.1:8000/metrics",
+        ),
+    ],
+)  # fmt: skip
+def test_https_by_the_probes_of_a_server(item: dict[str, Any], url: str) -> None:
+    """KServe's pods have no annotation; a probe by HTTPS at the server's port says it, annotations win."""
+    assert pods.trimmed(item)["urls"] == (url,)

@@ -1,0 +1,132 @@
+"""One page of an endpoint picker, or of another gateway: requests by model, and the load of its pools."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+from adapter.collector import exposition
+from adapter.collector.pickers import loads
+from adapter.collector.pickers.loads import PoolLoad
+from adapter.collector.promql import (
+    DISPATCHED,
+    GATEWAY_OUTCOMES,
+    GATEWAY_QUEUES,
+    GATEWAY_REQUESTS,
+    gateway_model,
+)
+
+_Sample = tuple[str, Mapping[str, str], float]
+"""Name, labels and value."""
+
+_OF_GATEWAY = re.compile(
+    r"^[ \t]*(?:\w+_)?(?:llm_d_(?:router_)?epp|llm_d_inference_scheduler"
+    r"|inference_(?:extension|objective|model|pool)|dynamo_frontend|controller_runtime)_",
+    re.MULTILINE,
+)
+"""A series that a gateway shows before its first request; a picker runs as a controller."""
+
+NO_GATEWAY = "no metrics of an endpoint picker or a Dynamo frontend in it; is the port right?"
+
+
+class _Names:
+    """Names that are read, with any prefix that a relabelling puts before them."""
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and _plain(name) in _PLAIN_NAMES
+
+
+_PLAIN_NAMES = frozenset(
+    {
+        *GATEWAY_QUEUES,
+        *GATEWAY_REQUESTS,
+        *GATEWAY_OUTCOMES,
+        *loads.REQUESTS,
+        *loads.TOKENS,
+        *loads.SATURATIONS,
+    }
+)
+_NAMES = _Names()
+
+
+@lru_cache(maxsize=8192)
+def _plain(name: str) -> str:
+    """A name without prefix."""
+    if name in _PLAIN_NAMES:
+        return name
+    return next((plain for plain in _PLAIN_NAMES if name.endswith(f"_{plain}")), "")
+
+
+class Page:
+    """One page: requests queued, forwarded and turned away by model, and those turned away without one."""
+
+    def __init__(self, samples: list[_Sample], *, of_gateway: bool) -> None:
+        """`of_gateway`: whether it has any series of a gateway, be it one that is not read."""
+        self._samples = samples
+        self.of_gateway = of_gateway
+        self.queue = _by_newest_name(samples, GATEWAY_QUEUES)
+        self.requests = _by_newest_name(samples, GATEWAY_REQUESTS)
+        self.rejected = _by_newest_name(samples, GATEWAY_OUTCOMES)
+        self.unnamed: float | None = None
+        for name in GATEWAY_OUTCOMES:
+            values = [
+                value
+                for shown, labels, value in samples
+                if shown == name and not gateway_model(labels) and math.isfinite(value)
+            ]
+            if values:
+                self.unnamed = math.fsum(values)
+                break
+
+    def load(self, namespace: str) -> PoolLoad:
+        """What it shows of the pool and its pods; the models are those of the page."""
+        models = self.queue.keys() | self.requests.keys() | self.rejected.keys()
+        pools: dict[tuple[str, str], set[str]] = {(namespace, ""): set(models)}
+        for name, labels, _ in self._samples:
+            pool, model = labels.get("inference_pool"), gateway_model(labels)
+            if name in GATEWAY_QUEUES and pool and model:
+                pools.setdefault((namespace, pool), set()).add(model)
+        return loads.of_samples(
+            *(self._newest(names) for names in (loads.REQUESTS, loads.TOKENS, loads.SATURATIONS)),
+            namespace=namespace,
+            pools=pools,
+        )
+
+    def _newest(self, names: Sequence[str]) -> list[_Sample]:
+        """The samples of the newest of these names that the page has."""
+        shown = {name for name, _, _ in self._samples}
+        newest = next((name for name in names if name in shown), None)
+        return [sample for sample in self._samples if sample[0] == newest]
+
+
+def read(text: str, url: str) -> Page:
+    """What a page of metrics text shows.
+
+    Raises:
+        ScrapeError: it is no metrics text.
+
+    """
+    named = [
+        (_plain(name), labels, value) for name, labels, value in exposition.read(text, _NAMES, url)
+    ]
+    known = bool(named) or _OF_GATEWAY.search(text) is not None
+    return Page(
+        [sample for sample in named if sample[1].get("outcome") != DISPATCHED], of_gateway=known
+    )
+
+
+def _by_newest_name(samples: list[_Sample], names: Sequence[str]) -> dict[str, float]:
+    """Values by model, of the newest name that there is."""
+    return next((values for name in names if (values := _by_model(samples, name))), {})
+
+
+def _by_model(samples: list[_Sample], name: str) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for shown, labels, value in samples:
+        # Older versions have queues without a model.
+        model = gateway_model(labels)
+        if shown == name and model and math.isfinite(value):
+            values[model] = values.get(model, 0.0) + value
+    return values
