@@ -118,7 +118,7 @@ def informed(
     known = np.isfinite(deviations)
     wide = np.where(known, deviations, 1e6 * float(measured.max()))
     relative = design / measured[:, None]
-    best: tuple[float, Regression]
+    fits: list[tuple[float, Regression]] = []
     for start in (1.0, _FAR):
         left, weights, scale, coefficients = _near(
             design, measured, means, wide, known, start=start
@@ -128,19 +128,18 @@ def informed(
         off = ((coefficients - means) / wide)[known]
         loss += measured.size * float(np.log(scale))
         loss += (_FREEDOM + 1.0) / 2.0 * float(np.log1p(off**2 / _FREEDOM).sum())
-        if start == 1.0 or loss < best[0]:
-            spreads = np.where(known, wide, np.inf)
-            fitted = Regression(
-                coefficients=coefficients,
-                errors=_errors(relative, coefficients, left, weights, spreads),
-                residuals=left,
-                outliers=np.asarray(weights < 0.5),
-                left_out_error=_left_out(
-                    relative, coefficients, left, weights, scale=scale, spreads=spreads
-                ),
-            )
-            best = loss, fitted
-    return best[1]
+        spreads = np.where(known, wide, np.inf)
+        fitted = Regression(
+            coefficients=coefficients,
+            errors=_errors(relative, coefficients, left, weights, spreads),
+            residuals=left,
+            outliers=np.asarray(weights < 0.5),
+            left_out_error=_left_out(
+                relative, coefficients, left, weights, scale=scale, spreads=spreads
+            ),
+        )
+        fits.append((loss, fitted))
+    return min(fits, key=lambda pair: pair[0])[1]
 
 
 def _near(
