@@ -34,8 +34,8 @@ _STEPS = 50.0
 _PROMPT_GROWTH = 1.3
 _ONE_LENGTH = 0.05
 _OWN_OF_QUEUED, _LEAST_OWN = 16.0, 0.25
-"""own_ms over queued_ms as vLLM servers have it (14 to 20), and the least share of the own time that it can be
-where prompts do not queue for each other."""
+"""Ratio of own_ms to queued_ms that vLLM servers have (14 to 20), and the least share of what does not grow
+with the load that is own time where prompts do not queue for each other."""
 _ROUNDS = 8
 
 
