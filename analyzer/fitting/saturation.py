@@ -126,7 +126,7 @@ def fit_ttft(rows: BenchmarkRows) -> TtftLine | None:
     overhead, steps, own, queued = (float(value) for value in values)
     prompt = float(np.median(rows.input_tokens))
     if 0 not in taken and 2 in taken and np.ptp(rows.input_tokens) <= _ONE_LENGTH * prompt:
-        # One length of prompts: what does not grow with the load is overhead as well as the prompt's own time.
+        # One length of prompts: what does not grow with the load is overhead and the prompt's own time.
         usual = min(max(_OWN_OF_QUEUED * queued, _LEAST_OWN * own), own)
         overhead, own = (own - usual) * prompt, usual
     return TtftLine(overhead_ms=overhead, steps=steps, own_ms=own, queued_ms=queued)
