@@ -45,12 +45,15 @@ _USUAL_DEVIATIONS = np.array([np.inf, 8e-3, 2e-6, 2.5e-3, 0.14])
 servers have them (dense models and mixtures of experts, 8B to 1T parameters, A100 to GB200), with some twice
 their spread: servers unlike those are not pulled far."""
 _SHARE_OF_OWN, _SHARE_DEVIATION = 0.65, 0.35
-"""per_prefill_token_ms over the time per token of a lone prompt (`_prompt_ms`), in the same groups."""
+"""Share that per_prefill_token_ms is of a lone prompt's time per token (`_prompt_ms`), in the same groups."""
 _FEW = 2.0
 """Rows for each column up to which the usual sizes help."""
 _CERTAIN, _CERTAIN_FREE = 0.005, 2
 """A fit whose error is below this, with so many rows to spare, needs no help."""
 _TELLING = 4
+_HELPS = 0.7
+"""Where rows tell all four terms apart, the usual sizes must lower the error of rows left out to this share:
+they bend what clean rows say."""
 _ALONE_ROUNDS = 2
 _LEAST_ALONE = 0.2
 
@@ -97,7 +100,7 @@ def regress(rows: BenchmarkRows) -> Form:
     if REQUEST not in told or rows.size < _BENDS_FROM:
         return Form(fitted=fitted, taken=taken, shown=taken)
     usual = _usual(rows, columns, by_ttft=PREFILL not in told)
-    if len(told) == _TELLING and fitted.left_out_error < usual.left_out_error:
+    if len(told) == _TELLING and usual.left_out_error > _HELPS * fitted.left_out_error:
         return Form(fitted=fitted, taken=taken, shown=taken)
     return Form(fitted=usual, taken=list(_USUAL), shown=told)
 

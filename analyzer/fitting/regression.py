@@ -101,7 +101,7 @@ def robust(
         residuals=left,
         outliers=np.asarray(weights < 0.5),
         left_out_error=_left_out(
-            design / measured[:, None], coefficients, left, weights, scale, spreads
+            design / measured[:, None], coefficients, left, weights, scale=scale, spreads=spreads
         ),
     )
 
@@ -118,26 +118,28 @@ def informed(
     known = np.isfinite(deviations)
     wide = np.where(known, deviations, 1e6 * float(measured.max()))
     relative = design / measured[:, None]
-    best: tuple[float, Regression] | None = None
+    fits: list[tuple[float, Regression]] = []
     for start in (1.0, _FAR):
-        left, weights, scale, coefficients = _near(design, measured, means, wide, known, start)
+        left, weights, scale, coefficients = _near(
+            design, measured, means, wide, known, start=start
+        )
         beyond = np.clip(left / (_TUNING * scale), -1.0, 1.0) ** 2
         loss = _TUNING**2 / 6.0 * float((1.0 - (1.0 - beyond) ** 3).sum())
         off = ((coefficients - means) / wide)[known]
         loss += measured.size * float(np.log(scale))
         loss += (_FREEDOM + 1.0) / 2.0 * float(np.log1p(off**2 / _FREEDOM).sum())
-        if best is None or loss < best[0]:
-            spreads = np.where(known, wide, np.inf)
-            fitted = Regression(
-                coefficients=coefficients,
-                errors=_errors(relative, coefficients, left, weights, spreads),
-                residuals=left,
-                outliers=np.asarray(weights < 0.5),
-                left_out_error=_left_out(relative, coefficients, left, weights, scale, spreads),
-            )
-            best = loss, fitted
-    assert best is not None  # Both starts end.
-    return best[1]
+        spreads = np.where(known, wide, np.inf)
+        fitted = Regression(
+            coefficients=coefficients,
+            errors=_errors(relative, coefficients, left, weights, spreads),
+            residuals=left,
+            outliers=np.asarray(weights < 0.5),
+            left_out_error=_left_out(
+                relative, coefficients, left, weights, scale=scale, spreads=spreads
+            ),
+        )
+        fits.append((loss, fitted))
+    return min(fits, key=lambda pair: pair[0])[1]
 
 
 def _near(
@@ -146,6 +148,7 @@ def _near(
     means: FloatArray,
     wide: FloatArray,
     known: BoolArray,
+    *,
     start: float,
 ) -> tuple[FloatArray, FloatArray, float, FloatArray]:
     """Residuals, weights, scale and coefficients of one start of `informed`."""
@@ -236,11 +239,12 @@ def _left_out(
     coefficients: FloatArray,
     left: FloatArray,
     weights: FloatArray,
+    *,
     scale: float,
     spreads: FloatArray | None,
 ) -> float:
     """Mean residual of rows left out, from each row's leverage (Allen 1974)."""
-    inside = coefficients > 0
+    inside = (coefficients > 0) & (np.abs(relative).max(axis=0) > 0)
     scaled = relative[:, inside] * np.sqrt(weights)[:, None]
     sizes = np.linalg.norm(scaled, axis=0)
     scaled = scaled / sizes

@@ -34,8 +34,8 @@ _STEPS = 50.0
 _PROMPT_GROWTH = 1.3
 _ONE_LENGTH = 0.05
 _OWN_OF_QUEUED, _LEAST_OWN = 16.0, 0.25
-"""own_ms over queued_ms as vLLM servers have it (14 to 20), and the least share of the own time that it can be
-where prompts do not queue for each other."""
+"""Ratio of own_ms to queued_ms that vLLM servers have (14 to 20), and the least share of what does not grow
+with the load that is own time where prompts do not queue for each other."""
 _ROUNDS = 8
 
 
@@ -126,7 +126,7 @@ def fit_ttft(rows: BenchmarkRows) -> TtftLine | None:
     overhead, steps, own, queued = (float(value) for value in values)
     prompt = float(np.median(rows.input_tokens))
     if 0 not in taken and 2 in taken and np.ptp(rows.input_tokens) <= _ONE_LENGTH * prompt:
-        # One length of prompts: what does not grow with the load is overhead as well as the prompt's own time.
+        # One length of prompts: what does not grow with the load is overhead and the prompt's own time.
         usual = min(max(_OWN_OF_QUEUED * queued, _LEAST_OWN * own), own)
         overhead, own = (own - usual) * prompt, usual
     return TtftLine(overhead_ms=overhead, steps=steps, own_ms=own, queued_ms=queued)

@@ -173,7 +173,7 @@ def test_a_row_without_itl_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_a_run_of_many_files_costs_itself_only(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """vLLM writes a file for each run: one without finished requests, cut off or empty is left out by name."""
+    """A file for each run, as vLLM writes: those without results, cut off or empty are left out by name."""
     names = []
     for number, load in enumerate(LOADS):
         names.append(str(tmp_path / f"run{number}.json"))

@@ -137,15 +137,14 @@ def test_the_sleep_of_a_real_vllm_server_comes_back() -> None:
     [
         ("vllm 0.18.0 openai/gpt-oss-120b h200_sxm fp4 1", "2"),
         ("vllm 0.19.0 moonshotai/Kimi-K2.5 b300_sxm fp4 4", "5"),
-        ("vllm - meta-llama/Llama-3.1-70B b200_sxm fp4 4", "4"),
     ],
 )
 def test_few_rows_are_not_overfitted(
     groups: dict[str, BenchmarkRows], name: str, split: str
 ) -> None:
-    """Five to eight rows that leave out whole lengths or loads predict the others' ITL within the goals."""
+    """Five rows that leave out whole lengths or loads predict the others' ITL within the goals."""
     outcome = replica_fit.outcome(name, groups[name], split)
-    assert outcome.taught <= 8
+    assert outcome.taught <= 5
     assert outcome.itl is not None
     assert outcome.itl <= outcome.goal
 
@@ -158,5 +157,5 @@ def test_one_length_of_prompts_tells_little_of_longer_ones(
     short = rows.input_tokens < 2000
     fit = step_fit.fit_steps(rows.part(short))
     ratio = fit.ttft_ms(rows.part(~short)) / rows.ttft_ms[~short]
-    assert 0.5 < ratio.min()
+    assert ratio.min() > 0.5
     assert ratio.max() < 2.0
