@@ -224,6 +224,7 @@ class _Site:
             if await self.objects.refresh_scales() or changed:
                 await self._apply_objects()
             else:
+                self._loop.live.withdraw_ended()
                 self._problems.report(self.objects.problems)
         except Exception as error:
             # One odd object must not end the service.

@@ -62,6 +62,22 @@ class IdentityConfig:
 TokenReviewer = Callable[[str], Awaitable[User | None]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Checked:
+    """What counts of a client certificate that an authority has signed, or of one that none has.
+
+    Attributes:
+        kind: `proxy` or `client`, by its authority; empty where it is accepted for neither.
+
+    """
+
+    kind: str
+    begins: datetime
+    ends: datetime
+    names: list[str]
+    organizations: list[str]
+
+
 class Authenticator:
     """Identifies the user of a request by its client certificate, headers, and token."""
 
@@ -90,7 +106,7 @@ class Authenticator:
         client_cas = _authorities(config.client_cas)
         proxy_cas = _authorities(config.requestheader_cas)
         self._config, self._client_cas, self._proxy_cas = config, client_cas, proxy_cas
-        self._checked: OrderedDict[bytes, tuple[x509.Certificate, str]] = OrderedDict()
+        self._checked: OrderedDict[bytes, _Checked] = OrderedDict()
 
     async def user(
         self, certificate_der: bytes | None, headers: CIMultiDictProxy[str], *, peer: str = ""
@@ -154,21 +170,19 @@ class Authenticator:
         )
 
     def _certified(self, der: bytes, headers: CIMultiDictProxy[str]) -> User:
-        certificate, kind = self._check(der)
-        now = datetime.now(UTC)
-        if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
+        certificate = self._check(der)
+        if not certificate.begins <= datetime.now(UTC) <= certificate.ends:
             raise UnauthenticatedError
-        if kind == "proxy":
+        if certificate.kind == "proxy":
             return self._proxied(certificate, headers)
-        if kind == "client":
-            names = _names(certificate, NameOID.COMMON_NAME)
+        if certificate.kind == "client":
+            names = certificate.names
             if not names or not names[0]:
                 raise UnauthenticatedError
-            groups = _names(certificate, NameOID.ORGANIZATION_NAME)
-            return User(name=names[0], groups=_with_authenticated(groups))
+            return User(name=names[0], groups=_with_authenticated(certificate.organizations))
         raise UnauthenticatedError
 
-    def _check(self, der: bytes) -> tuple[x509.Certificate, str]:
+    def _check(self, der: bytes) -> _Checked:
         if der in self._checked:
             self._checked.move_to_end(der)
             return self._checked[der]
@@ -179,15 +193,22 @@ class Authenticator:
                 kind = "proxy"
             elif _signed_by(certificate, self._client_cas):
                 kind = "client"
-        self._checked[der] = (certificate, kind)
+        checked = self._checked[der] = _Checked(
+            kind=kind,
+            begins=certificate.not_valid_before_utc,
+            ends=certificate.not_valid_after_utc,
+            # A stranger's subject is not read: it may be anything.
+            names=_names(certificate, NameOID.COMMON_NAME) if kind else [],
+            organizations=_names(certificate, NameOID.ORGANIZATION_NAME) if kind else [],
+        )
         if len(self._checked) > _CACHED_CERTIFICATES:
             self._checked.popitem(last=False)
-        return certificate, kind
+        return checked
 
-    def _proxied(self, certificate: x509.Certificate, headers: CIMultiDictProxy[str]) -> User:
+    def _proxied(self, certificate: _Checked, headers: CIMultiDictProxy[str]) -> User:
         config = self._config
         allowed = config.allowed_names
-        if allowed and not set(allowed) & set(_names(certificate, NameOID.COMMON_NAME)):
+        if allowed and not set(allowed) & set(certificate.names):
             raise UnauthenticatedError
         name = _first(headers, config.username_headers)
         if not name:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
@@ -136,3 +137,15 @@ class LiveTargets:
             changed[item.source.key] = states.follow(item, moment, leading=False)
         self._reconciler.replace_records(changed)
         return True
+
+    def withdraw_ended(self) -> None:
+        """Withdraw targets of another replica whose time to live has ended; nobody is served them by then."""
+        if self._leading():
+            return
+        moment = moment_of(self._clock, self._settings())
+        ended = {
+            key: states.follow(item, moment, leading=False)
+            for key, item in self._reconciler.records.items()
+            if item.series and (item.series[0].valid_until or math.inf) <= moment.now
+        }
+        self._reconciler.replace_records(ended)

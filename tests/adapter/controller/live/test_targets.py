@@ -118,6 +118,17 @@ async def test_a_join_without_changes_leaves_everything(follower: Follower) -> N
     follower.join()
     assert follower.loop.states["n/v"] is before
     assert not told.is_set()
+    follower.loop.live.withdraw_ended()
+    assert follower.loop.states["n/v"] is before
     follower.clock.at += SECONDS
     follower.join()
     assert follower.loop.states["n/v"].desired is None
+
+
+async def test_an_ended_target_is_withdrawn_without_a_join(follower: Follower) -> None:
+    """Its state says so, as at a join."""
+    follower.clock.at += SECONDS
+    follower.loop.live.withdraw_ended()
+    state = follower.loop.states["n/v"]
+    assert state.desired is None
+    assert state.problem == "its status holds no valid target"
