@@ -51,6 +51,10 @@ of one model and GPU differ by version and settings, however well the estimate w
 CORRELATION = 0.5
 """Correlation between the logarithms of unknown step times: a larger model is slower in all of them."""
 
+PROFILE_CORRELATION = 0.25
+"""The same of the errors of a profile: a server with less power or an older version than the one that was
+measured is slower in all of its step times, but a measurement errs in each of them by itself too."""
+
 USABLE_ERROR = 0.15
 """Mean error of the predicted ITL up to which learned times are used."""
 
@@ -66,6 +70,13 @@ SEEN_BATCHES = 2.0
 
 WARM_UP = 5
 """Accepted observations before step times are used."""
+
+REFUTED = 2
+"""Accepted observations before step times are used that are slower than the profile that they correct: a
+variant is sized too small while it waits for more of them."""
+
+SLOWER = 0.05
+"""Excess of the step times over those of the profile, a mean, from which they count as slower."""
 
 LOCAL_WINDOWS = 2 * WARM_UP
 """Accepted observations of one load before learned times are used near it."""
@@ -186,12 +197,20 @@ class State:
     @property
     def proven(self) -> bool:
         """Whether the observations alone are enough to plan with."""
+        if not self.learned:
+            return self.accepted >= (REFUTED if self.slower else WARM_UP)
         if self.accepted < WARM_UP:
             return False
-        if not self.learned:
-            return True
         varied = self.largest_batch + 1.0 >= USABLE_VARIATION * (self.smallest_batch + 1.0)
         return varied and self._right
+
+    @property
+    def slower(self) -> bool:
+        """Whether the step times are above those of the seed, in geometric mean."""
+        known = [
+            log for log, deviation in zip(self.logs, self.deviations, strict=True) if deviation > 0
+        ]
+        return bool(known) and math.fsum(known) > len(known) * math.log1p(SLOWER)
 
     @property
     def usable(self) -> bool:
@@ -360,9 +379,9 @@ def _values(steps: StepTimes) -> tuple[float, ...]:
 
 
 def first_covariance(deviations: tuple[float, ...], *, learned: bool) -> FloatArray:
-    """Covariance of the seed's logarithms, shape (4, 4); those of unknown step times are correlated."""
+    """Covariance of the seed's logarithms, shape (4, 4): of an unknown model or of a profile."""
     wide = np.array(deviations)
-    shared = CORRELATION if learned else 0.0
+    shared = CORRELATION if learned else PROFILE_CORRELATION
     return np.outer(wide, wide) * (shared + (1.0 - shared) * np.eye(wide.size))
 
 
