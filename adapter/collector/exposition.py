@@ -167,10 +167,8 @@ async def _body(response: aiohttp.ClientResponse, limit: int) -> bytes:
 def _connection_problem(error: OSError) -> str:
     """Why there is no connection, in words of the system, which quote nothing of the other side."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return (
-            "no connection: its certificate is not trusted; name its authority by --pods-ca-file"
-            " (--gateways-ca-file)"
-        )
+        flags = "--pods-ca-file (--gateways-ca-file)"
+        return f"no connection: its certificate is not trusted; name its authority by {flags}"
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     if cause.errno == errno.ECONNREFUSED:
         return f"no connection: {NOT_LISTENING}"
@@ -230,6 +228,7 @@ def parse(text: str, model: str, url: str) -> PodMetrics:
             output_moments=histograms.moments(series, model_servers.OUTPUT_BUCKETS),
             ttft_buckets=_latency(model_servers.TTFT_BUCKETS, latencies, style, model, samples),
             itl_buckets=_latency(model_servers.ITL_BUCKETS, latencies, style, model, samples),
+            tpot_buckets=_latency(model_servers.TPOT_BUCKETS, latencies, style, model, samples),
         )
     except model_servers.ImplausibleError as error:
         raise ScrapeError(f"{url}: {error}") from error
@@ -257,8 +256,8 @@ def _latency(
     """The histogram of a latency; None where there is none, or it cannot be read.
 
     Args:
-        names: Names of its buckets, the newest first.
-        lines: Lines of buckets by name as written: of the several spellings on a page one is parsed.
+        names: Names of its buckets, the newest first; of several spellings on a page one is parsed.
+        lines: Lines of buckets by name as written.
         style: Style of the page.
         model: Model of the page.
         samples: Samples of servers beside vLLM and SGLang.

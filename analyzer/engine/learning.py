@@ -26,6 +26,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from analyzer.engine.seeds import (
+    ESTIMATE_DEVIATION,
+    PRIOR_DEVIATIONS,
+    PROFILE_DEVIATIONS,
+    first_covariance,
+)
 from analyzer.errors import InvalidParameterError
 from analyzer.replicas import FloatArray
 from analyzer.step_times import Lengths, StepTimes
@@ -37,23 +43,6 @@ PRIOR = StepTimes(
     base_ms=12.0, per_request_ms=0.1, per_prefill_token_ms=0.06, per_context_token_ms=6e-5
 )
 """Step times between those of an 8B model on one and a 70B model on two large GPUs."""
-
-PRIOR_DEVIATIONS = (0.8, 1.0, 0.8, 1.0)
-"""Standard deviations of the logarithms of an unknown model's step times: a factor of 2 to 3 each way."""
-
-PROFILE_DEVIATIONS = (0.4, 0.5, 0.4, 0.5)
-"""The same of a profile that was measured."""
-
-ESTIMATE_DEVIATION = (0.2, 0.8)
-"""Least and largest standard deviation of an estimate's logarithms, between which its error sets it: servers
-of one model and GPU differ by version and settings, however well the estimate was measured."""
-
-CORRELATION = 0.5
-"""Correlation between the logarithms of unknown step times: a larger model is slower in all of them."""
-
-PROFILE_CORRELATION = 0.25
-"""The same of the errors of a profile: a server with less power or an older version than the one that was
-measured is slower in all of its step times, but a measurement errs in each of them by itself too."""
 
 USABLE_ERROR = 0.15
 """Mean error of the predicted ITL up to which learned times are used."""
@@ -376,13 +365,6 @@ def _with_errors(state: State, innovation: FloatArray) -> State:
 
 def _values(steps: StepTimes) -> tuple[float, ...]:
     return tuple(float(getattr(steps, name)) for name in PARAMETERS)
-
-
-def first_covariance(deviations: tuple[float, ...], *, learned: bool) -> FloatArray:
-    """Covariance of the seed's logarithms, shape (4, 4): of an unknown model or of a profile."""
-    wide = np.array(deviations)
-    shared = CORRELATION if learned else PROFILE_CORRELATION
-    return np.outer(wide, wide) * (shared + (1.0 - shared) * np.eye(wide.size))
 
 
 def _rows(matrix: FloatArray) -> tuple[tuple[float, ...], ...]:
