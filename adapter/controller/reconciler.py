@@ -206,11 +206,7 @@ class Reconciler:
                         before,
                         tuned=sizing.tune(before, source, observation),
                         state=with_feedback(
-                            before.state,
-                            source,
-                            observation,
-                            window=settings.collection.window,
-                            now=now,
+                            before.state, source, observation, settings=settings, now=now
                         ),
                     )
                     self._records[source.key] = item

@@ -206,8 +206,7 @@ def follow(record: VariantRecord, moment: Moment, *, leading: bool) -> VariantRe
 def _plausible(replicas: int, record: VariantRecord) -> int:
     """A target that `.status` holds, within the bounds of the variant.
 
-    Without an upper bound it is what an HPA's default behavior would do at most in one step from the last
-    known number of replicas: twice as many, or four more.
+    Without one above it is the most that an HPA's default behavior does in one step: twice as many, or 4 more.
     """
     source = record.source
     most = source.max_replicas

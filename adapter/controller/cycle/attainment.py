@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from adapter.collector.observation import Observation
 from adapter.controller.estimates import feedback
+from adapter.controller.settings import LoopSettings
 from adapter.controller.sizing import ordered_replicas
 from adapter.controller.state import VariantState
 from adapter.planning import plan
@@ -20,13 +21,13 @@ def with_feedback(
     source: VariantSource,
     observation: Observation,
     *,
-    window: float,
+    settings: LoopSettings,
     now: float,
 ) -> VariantState:
-    """The state of a variant after this cycle's observation; `window` and monotonic `now` in seconds."""
+    """The state of a variant after this cycle's observation; monotonic `now` in seconds."""
     decision, known = state.decision, observation.complete and not observation.problem
     # A group decides how much of its demand each member carries.
-    if state.group is not None or decision is None:
+    if state.group is not None or decision is None or not settings.slo_feedback:
         return replace(state, feedback=feedback.Feedback())
     after = feedback.observe(
         state.feedback,
@@ -37,7 +38,7 @@ def with_feedback(
             ordered=ordered_replicas(source, state.desired),
             rate_rps=_carried_rps(decision, source),
         ),
-        window=window,
+        window=settings.collection.window,
         now=now,
     )
     return replace(state, feedback=after)

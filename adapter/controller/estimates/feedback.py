@@ -33,7 +33,7 @@ STEP = 0.05
 
 LARGEST_STEP = 0.2
 
-RELEASE = 0.03
+RELEASE = 0.02
 """Share of the factor's excess that a window without too many misses takes away under full load."""
 
 ERRORS = 4.0
