@@ -206,7 +206,7 @@ def follow(record: VariantRecord, moment: Moment, *, leading: bool) -> VariantRe
 def _plausible(replicas: int, record: VariantRecord) -> int:
     """A target that `.status` holds, within the bounds of the variant.
 
-    Without one above it is the most that an HPA's default behavior does in one step: twice as many, or 4 more.
+    Without one above it is the most that an HPA by default does in one step: twice as many, or four more.
     """
     source = record.source
     most = source.max_replicas
