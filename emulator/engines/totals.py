@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 
 from emulator.engines.protocol import EngineState
@@ -25,6 +26,8 @@ class Totals:
         self.finished = self.prompt_finished = self.generated_finished = 0
         self.first_tokens = self.prompt = self.cached = self.generated = 0
         self.ttft_ms = self.left_itl_ms = 0.0
+        self._place = 0  # bucket of the last gap, and its bounds
+        self._above_ms, self._up_to_ms = math.inf, -math.inf
         self.ttft_buckets = [0] * (len(TTFT_BUCKETS_MS) + 1)
         self.itl_buckets = [0] * (len(ITL_BUCKETS_MS) + 1)
         self.tpot_buckets = [0] * (len(ITL_BUCKETS_MS) + 1)
@@ -42,7 +45,15 @@ class Totals:
     def gaps(self, number: int, gap_ms: float) -> None:
         """So many tokens that are not first ones, each that long after the one before."""
         self.generated += number
-        self.itl_buckets[bisect_left(ITL_BUCKETS_MS, gap_ms)] += number
+        if not self._above_ms < gap_ms <= self._up_to_ms:
+            self._find(gap_ms)
+        self.itl_buckets[self._place] += number
+
+    def _find(self, gap_ms: float) -> None:
+        """Have the bucket of a gap at hand: the next ones are mostly in the same."""
+        self._place = place = bisect_left(ITL_BUCKETS_MS, gap_ms)
+        self._above_ms = ITL_BUCKETS_MS[place - 1] if place else -math.inf
+        self._up_to_ms = ITL_BUCKETS_MS[place] if place < len(ITL_BUCKETS_MS) else math.inf
 
     def steps(self, number: int, requests: int, span_ms: float, longest_ms: float) -> None:
         """Tokens of so many consecutive steps that only decode, and take `span_ms` together.
@@ -50,8 +61,13 @@ class Totals:
         They grow evenly, as their context does: the first is as far below their mean as the last is above it.
         """
         self.generated += number * requests
-        shortest_ms = min(2.0 * span_ms / number - longest_ms, longest_ms)
-        first, last = (bisect_left(ITL_BUCKETS_MS, value) for value in (shortest_ms, longest_ms))
+        shortest_ms = 2.0 * span_ms / number - longest_ms
+        if self._above_ms < shortest_ms and longest_ms <= self._up_to_ms:
+            self.itl_buckets[self._place] += number * requests
+            return
+        shortest_ms = min(shortest_ms, longest_ms)
+        self._find(longest_ms)
+        first, last = bisect_left(ITL_BUCKETS_MS, shortest_ms), self._place
         done, slope = 0, (longest_ms - shortest_ms) / max(number - 1, 1)
         for place in range(first, last):
             # A step whose time is the bound up to rounding may count on either side.
