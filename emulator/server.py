@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from typing import Literal, Protocol
 
 from emulator.engine import EngineProfile
+from emulator.vllm_metrics import ITL_BUCKETS_MS, TTFT_BUCKETS_MS
 
 State = Literal["pending", "starting", "ready", "draining", "ended"]
 SumCount = tuple[float, int]
@@ -46,6 +48,11 @@ class Counters:
             `emulator.vllm_metrics.TOKEN_BUCKETS` and above the one before, then those above the last; empty
             where the engine does not count them.
         generation_buckets: The same by generated tokens.
+        ttft_buckets: Requests with a first token by the time to it: those up to each of
+            `emulator.vllm_metrics.TTFT_BUCKETS` and above the one before, then those above the last; empty
+            where the engine does not count them.
+        itl_buckets: Generated tokens by the time since the one before, by `ITL_BUCKETS`, likewise.
+        tpot_buckets: Finished requests by the mean of those times, by `ITL_BUCKETS`, likewise.
 
     """
 
@@ -67,6 +74,9 @@ class Counters:
     preemptions: int | None = None
     prompt_buckets: tuple[int, ...] = ()
     generation_buckets: tuple[int, ...] = ()
+    ttft_buckets: tuple[int, ...] = ()
+    itl_buckets: tuple[int, ...] = ()
+    tpot_buckets: tuple[int, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -180,6 +190,8 @@ class Server:
         self._finished = self._firsts = self._itl_count = 0
         self._prompt_finished = self._prompt_total = self._generated = 0
         self._ttft_ms = self._itl_ms = 0.0
+        self._ttft_buckets = [0] * (len(TTFT_BUCKETS_MS) + 1)
+        self._tpot_buckets = [0] * (len(ITL_BUCKETS_MS) + 1)
 
     def offer(self, request: Request, at_ms: float) -> None:
         """Queue a request at that time, up to which the server must have been run."""
@@ -255,6 +267,7 @@ class Server:
         self._firsts += 1
         ttft_ms = at_ms - request.arrival_ms - request.retried_ms
         self._ttft_ms += ttft_ms
+        self._ttft_buckets[bisect_left(TTFT_BUCKETS_MS, ttft_ms)] += 1
         if self.latest_ttft_ms is not None:
             self.latest_ttft_ms.append((at_ms, ttft_ms))
         self._prompt_total += request.input_tokens
@@ -272,8 +285,10 @@ class Server:
         self.prompt_tokens -= request.input_tokens
         self.ended.append(request)
         self._finished += 1
-        self._itl_ms += at_ms - request.first_token_ms
-        self._itl_count += request.output_tokens - 1
+        itl_ms, gaps = at_ms - request.first_token_ms, request.output_tokens - 1
+        self._itl_ms += itl_ms
+        self._itl_count += gaps
+        self._tpot_buckets[bisect_left(ITL_BUCKETS_MS, itl_ms / max(gaps, 1))] += 1
         self._generated += request.output_tokens
         self._prompt_finished += request.input_tokens
 
@@ -332,4 +347,6 @@ class Server:
             prompt_tokens_total=self._prompt_total,
             generation_tokens_total=self._firsts + gaps,
             kv_cache=self._running / self.profile.max_batch,
+            ttft_buckets=tuple(self._ttft_buckets),
+            tpot_buckets=tuple(self._tpot_buckets),
         )

@@ -22,6 +22,8 @@ ITL_BUCKETS = (
     *(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75),
     *(1, 2.5, 5, 7.5, 10, 20, 40, 80),
 )
+TTFT_BUCKETS_MS = tuple(1000.0 * bound for bound in TTFT_BUCKETS)
+ITL_BUCKETS_MS = tuple(1000.0 * bound for bound in ITL_BUCKETS)
 REQUEST_BUCKETS = (
     *(0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60),
     *(120, 240, 480, 960, 1920, 7680),

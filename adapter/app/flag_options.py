@@ -141,6 +141,7 @@ def loop_settings(args: argparse.Namespace, *, in_cluster: bool) -> LoopSettings
         tune=reconciling.tune,
         stability_margin=reconciling.stability_margin,
         policy=reconciling.saturation_policy,
+        slo_feedback=sizing.slo_feedback,
         routing=sizing.routing,
         model_groups=sizing.model_groups,
         interruptible_share=sizing.interruptible_share,

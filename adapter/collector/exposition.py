@@ -214,6 +214,7 @@ def parse(text: str, model: str, url: str) -> PodMetrics:
             output_moments=histograms.moments(series, model_servers.OUTPUT_BUCKETS),
             ttft_buckets=_latency(model_servers.TTFT_BUCKETS, latencies, style, model, samples),
             itl_buckets=_latency(model_servers.ITL_BUCKETS, latencies, style, model, samples),
+            tpot_buckets=_latency(model_servers.TPOT_BUCKETS, latencies, style, model, samples),
         )
     except model_servers.ImplausibleError as error:
         raise ScrapeError(f"{url}: {error}") from error

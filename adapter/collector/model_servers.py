@@ -72,6 +72,7 @@ class PodMetrics:
     started_at: float | None = None
     ttft_buckets: Histogram | None = None
     itl_buckets: Histogram | None = None
+    tpot_buckets: Histogram | None = None
 
     @property
     def stock(self) -> float:
@@ -207,6 +208,9 @@ ITL_BUCKETS = (
     "sglang:inter_token_latency_seconds_bucket",
     "sglang:time_per_output_token_seconds_bucket",
 )
+TPOT_BUCKETS = ("vllm:request_time_per_output_token_seconds_bucket",)
+"""Mean inter-token latencies of whole requests; read from pods alone."""
+
 LATENCY_BUCKETS = frozenset({*TTFT_BUCKETS, *ITL_BUCKETS})
 """Buckets of latencies, for attainment and no load; Prometheus is queried for them once a minute."""
 
@@ -266,6 +270,7 @@ def pod_metrics(
     output_moments: Moments | None = None,
     ttft_buckets: Histogram | None = None,
     itl_buckets: Histogram | None = None,
+    tpot_buckets: Histogram | None = None,
 ) -> PodMetrics:
     """Metrics of one pod, from its quantities.
 
@@ -276,19 +281,14 @@ def pod_metrics(
         output_moments: Moments of output lengths, likewise.
         ttft_buckets: Histogram of times to first token, likewise.
         itl_buckets: Histogram of inter-token latencies, likewise.
+        tpot_buckets: Histogram of the mean inter-token latencies of requests, likewise.
 
     Raises:
         ImplausibleError: A stock is missing, or a value is no measurement.
 
     """
     totals = _complete(totals)
-    for name, value in totals.items():
-        if not (math.isfinite(value) and 0 <= value <= LARGEST):
-            # The kind of fault, not the number: messages are read by others than the pod's owner.
-            kind = f"{abs(value):g}" if not math.isfinite(value) else "negative"
-            raise ImplausibleError(
-                f"{name} is {'too large' if LARGEST < value < math.inf else kind}"
-            )
+    _check(totals)
 
     def pair(name: str) -> SumCount:
         # One of the two alone gives a mean of zero, or none where there is one.
@@ -317,7 +317,18 @@ def pod_metrics(
         started_at=started_at,
         ttft_buckets=ttft_buckets,
         itl_buckets=itl_buckets,
+        tpot_buckets=tpot_buckets,
     )
+
+
+def _check(totals: Mapping[str, float]) -> None:
+    for name, value in totals.items():
+        if not (math.isfinite(value) and 0 <= value <= LARGEST):
+            # The kind of fault, not the number: messages are read by others than the pod's owner.
+            kind = f"{abs(value):g}" if not math.isfinite(value) else "negative"
+            raise ImplausibleError(
+                f"{name} is {'too large' if LARGEST < value < math.inf else kind}"
+            )
 
 
 def _complete(totals: Mapping[str, float]) -> Mapping[str, float]:

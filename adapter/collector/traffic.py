@@ -23,6 +23,7 @@ from adapter.collector.windows.growth import (
     Sample,
     cached,
     growth_of,
+    itl_samples,
     longer,
     mean,
     mean_itl,
@@ -61,6 +62,9 @@ class Traffic:
         sampled_at: Time of the oldest pod's last sample, monotonic seconds.
         ttft: Times to first token of the window, by the pods' histograms.
         itl: Inter-token latencies per generated token, likewise.
+        tpot: Mean inter-token latencies of the requests that ended, likewise.
+        itl_samples: Mean inter-token latency in milliseconds of each pod between two of its samples, with the
+            number of tokens.
 
     """
 
@@ -85,6 +89,8 @@ class Traffic:
     sampled_at: float = 0.0
     ttft: Distribution = NOTHING
     itl: Distribution = NOTHING
+    tpot: Distribution = NOTHING
+    itl_samples: tuple[tuple[float, float], ...] = ()
 
 
 class TrafficWindow:
@@ -270,6 +276,8 @@ class TrafficWindow:
             sampled_at=sampled_at,
             ttft=ttfts,
             itl=itls,
+            tpot=self.latencies.of_requests(start, recent, itl),
+            itl_samples=itl_samples(recent, itl),
         )
 
     def _recent(self, now: float) -> Iterator[tuple[float, float]]:

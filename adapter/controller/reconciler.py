@@ -17,6 +17,7 @@ from adapter.collector.collector import Collector
 from adapter.collector.observation import Observation
 from adapter.controller import demand, reactions
 from adapter.controller import state as states
+from adapter.controller.cycle.attainment import with_feedback
 from adapter.controller.cycle.request import request
 from adapter.controller.cycle.targets import Bounds, stabilized
 from adapter.controller.cycle.unforeseen import Unforeseen
@@ -201,7 +202,13 @@ class Reconciler:
             before, observation = self._records.get(source.key), observations.get(source.key)
             if before is not None and observation is not None:
                 try:
-                    item = replace(before, tuned=sizing.tune(before, source, observation))
+                    item = replace(
+                        before,
+                        tuned=sizing.tune(before, source, observation),
+                        state=with_feedback(
+                            before.state, source, observation, settings=settings, now=now
+                        ),
+                    )
                     self._records[source.key] = item
                     sized[source.key] = sizing.size(item, source, observation)
                 except Exception as error:  # noqa: BLE001 - logged; one variant must not stop all

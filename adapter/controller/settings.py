@@ -38,6 +38,7 @@ class LoopSettings:
         policy: Saturation policy: who gets the remaining devices when not everyone can be served.
         budgets: Ceilings on cost and GPUs.
         routing: How requests are routed to replicas, for variants that do not say.
+        slo_feedback: Whether misses of SLO targets beyond those planned raise the load that is sized for.
         model_groups: Whether variants that name no group form one with those like them.
         interruptible_share: Share of a group's demand that its interruptible variants carry at most.
 
@@ -61,6 +62,7 @@ class LoopSettings:
     policy: SaturationPolicy = _RECONCILING.saturation_policy
     budgets: tuple[Budget, ...] = ()
     routing: fleet.Routing = _SIZING.routing
+    slo_feedback: bool = _SIZING.slo_feedback
     model_groups: bool = _SIZING.model_groups
     interruptible_share: float = _SIZING.interruptible_share
 

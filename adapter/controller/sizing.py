@@ -13,6 +13,7 @@ from adapter.controller import demand, tuning
 from adapter.controller.demand import Queue, SizingRate, backlog
 from adapter.controller.demand.rates import GROWTH_LIMIT
 from adapter.controller.estimates import prior
+from adapter.controller.estimates.feedback import Feedback
 from adapter.controller.estimates.lengths import of_traffic
 from adapter.controller.estimates.prior import DEFAULT_BATCHED_TOKENS
 from adapter.controller.settings import LoopSettings
@@ -91,11 +92,7 @@ class Sizing:
         if observation.traffic is None or not (observation.usable and observation.complete):
             return tuned
         return tuning.observe(
-            tuned,
-            source,
-            observation.traffic,
-            settings=self.settings.tuning,
-            now=self.now,
+            tuned, source, observation.traffic, settings=self.settings.tuning, now=self.now
         )
 
     def size(
@@ -135,7 +132,7 @@ class Sizing:
                 traffic,
                 rate,
                 dispersion=demand.dispersion(record.trend),
-                ordered=_ordered(source, record.state.desired),
+                ordered=ordered_replicas(source, record.state.desired),
             ),
             current=fleet.CurrentAllocation(
                 accelerator=source.accelerator, replicas=source.replicas
@@ -154,7 +151,7 @@ class Sizing:
         )
 
     def _rate(self, record: VariantRecord, source: VariantSource, traffic: Traffic) -> SizingRate:
-        return demand.sizing_rate(
+        rate = demand.sizing_rate(
             source,
             traffic,
             gateway_rps=self.parts.get(source.key),
@@ -166,6 +163,7 @@ class Sizing:
             interval_seconds=self.settings.interval,
             now=self.now,
         )
+        return _with_feedback(rate, record.state.feedback)
 
     def _queue(self, record: VariantRecord, source: VariantSource, traffic: Traffic) -> Queue:
         """The variant's queue, with the replicas that serve it or were asked for."""
@@ -182,7 +180,7 @@ class Sizing:
                 seconds=0.25 * self.settings.collection.window,
             ),
             ready=source.ready,
-            ordered=_ordered(source, record.state.desired),
+            ordered=ordered_replicas(source, record.state.desired),
             start_seconds=start,
             loading_seconds=min(max(loading, self.settings.interval), start),
         )
@@ -283,6 +281,14 @@ class Sizing:
         return traffic.idle_seconds >= (source.retention_seconds or self.settings.retention)
 
 
+def _with_feedback(rate: SizingRate, feedback: Feedback) -> SizingRate:
+    """The rate with the factor that the variant's misses of its targets ask for."""
+    if not feedback.note:
+        return rate
+    notes = (*rate.notes, feedback.note)
+    return replace(rate, rate_rps=feedback.factor * rate.rate_rps, notes=notes)
+
+
 def _growth(traffic: Traffic, rate: SizingRate | None) -> float:
     """The rate that is sized for over the observed one, at least 1."""
     if rate is None or traffic.arrival_rate_rps <= 0:
@@ -343,7 +349,7 @@ def _with_cache(profile: fleet.Profile, tokens: int) -> EngineLimits | None:
     )
 
 
-def _ordered(source: VariantSource, desired: int | None) -> int:
+def ordered_replicas(source: VariantSource, desired: int | None) -> int:
     """Replicas that serve or come; pods that a scheduling gate holds come when somebody else says so."""
     asked = max(source.spec_replicas, desired or 0)
     return max(asked - source.gated, len(source.endpoints))

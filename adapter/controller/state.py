@@ -15,6 +15,7 @@ from adapter.collector.observation import Metrics, Observation
 from adapter.collector.traffic import Traffic
 from adapter.controller import tuning
 from adapter.controller.demand.work import Work
+from adapter.controller.estimates.feedback import Feedback
 from adapter.controller.groups.state import GroupState
 from adapter.controller.stabilization import Stabilization, StableTarget
 from adapter.controller.tuning import ProfileSource, TunedProfile, TuningSettings
@@ -64,6 +65,7 @@ class VariantState:
         profile_source: Where the decision's numbers come from; empty before the first decision.
         decision: Last decision of this process; None where another replica decides.
         tuned: Tuners of its profiles, by accelerator.
+        feedback: What its misses of SLO targets ask of its plan.
         group: Its group after the last cycle; None where it is alone.
         scaled_up: Number of decisions of this process for more replicas than before.
         scaled_down: Number of decisions of this process for fewer replicas than before.
@@ -87,6 +89,7 @@ class VariantState:
     profile_source: ProfileSource | Literal[""] = ""
     decision: plan.Decision | None = None
     tuned: tuning.Tuned = field(default_factory=dict)
+    feedback: Feedback = field(default_factory=Feedback)
     group: GroupState | None = None
     scaled_up: int = 0
     scaled_down: int = 0
@@ -203,8 +206,7 @@ def follow(record: VariantRecord, moment: Moment, *, leading: bool) -> VariantRe
 def _plausible(replicas: int, record: VariantRecord) -> int:
     """A target that `.status` holds, within the bounds of the variant.
 
-    Without an upper bound it is what an HPA's default behavior would do at most in one step from the last
-    known number of replicas: twice as many, or four more.
+    Without one above it is the most that an HPA by default does in one step: twice as many, or four more.
     """
     source = record.source
     most = source.max_replicas
@@ -267,6 +269,7 @@ def publish(
         cost=candidate.cost * (replicas / candidate.replicas if candidate.replicas else 1.0),
         decision=decision,
         tuned=record.tuned,
+        feedback=before.feedback,
         scaled_up=before.scaled_up + (replicas > last),
         scaled_down=before.scaled_down + (replicas < last),
     )
@@ -369,12 +372,11 @@ def series_of(state: VariantState, *, valid_until: float) -> tuple[Series, ...]:
         CURRENT: Decimal(source.replicas),
         RATIO: _ratio(state.desired, source.replicas),
     }
-    labels = labels_of(source, state.accelerator)
     return tuple(
         Series(
             metric=name,
             namespace=source.namespace,
-            labels=labels,
+            labels=labels_of(source, state.accelerator),
             value=quantity.canonical(str(value)),
             decided_at=state.decided_at,
             valid_until=valid_until,
@@ -395,5 +397,4 @@ def _ratio(desired: int, current: int) -> Decimal:
     """Desired over current replicas, in thousandths, rounded up; the desired count from zero."""
     if current == 0:
         return Decimal(desired)
-    ratio = Decimal(desired) / Decimal(current)
-    return ratio.quantize(Decimal("0.001"), rounding=ROUND_CEILING)
+    return (Decimal(desired) / Decimal(current)).quantize(Decimal("0.001"), rounding=ROUND_CEILING)

@@ -304,6 +304,12 @@ class Sizing:
         kinds.PERCENT,
         "Share of the arrival rate that is added for its changes between two reconcile cycles",
     )
+    slo_feedback: bool = setting(
+        True,
+        kinds.SWITCH,
+        "Size a variant for up to 1.5 times its load while its requests miss a target of a percentile in more"
+        " cases than was planned, though the planned replicas are there",
+    )
     routing: Routing = setting(
         "random",
         kinds.choice(*ROUTINGS),

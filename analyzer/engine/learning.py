@@ -26,6 +26,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from analyzer.engine.seeds import (
+    ESTIMATE_DEVIATION,
+    PRIOR_DEVIATIONS,
+    PROFILE_DEVIATIONS,
+    first_covariance,
+)
 from analyzer.errors import InvalidParameterError
 from analyzer.replicas import FloatArray
 from analyzer.step_times import Lengths, StepTimes
@@ -37,19 +43,6 @@ PRIOR = StepTimes(
     base_ms=12.0, per_request_ms=0.1, per_prefill_token_ms=0.06, per_context_token_ms=6e-5
 )
 """Step times between those of an 8B model on one and a 70B model on two large GPUs."""
-
-PRIOR_DEVIATIONS = (0.8, 1.0, 0.8, 1.0)
-"""Standard deviations of the logarithms of an unknown model's step times: a factor of 2 to 3 each way."""
-
-PROFILE_DEVIATIONS = (0.4, 0.5, 0.4, 0.5)
-"""The same of a profile that was measured."""
-
-ESTIMATE_DEVIATION = (0.2, 0.8)
-"""Least and largest standard deviation of an estimate's logarithms, between which its error sets it: servers
-of one model and GPU differ by version and settings, however well the estimate was measured."""
-
-CORRELATION = 0.5
-"""Correlation between the logarithms of unknown step times: a larger model is slower in all of them."""
 
 USABLE_ERROR = 0.15
 """Mean error of the predicted ITL up to which learned times are used."""
@@ -66,6 +59,13 @@ SEEN_BATCHES = 2.0
 
 WARM_UP = 5
 """Accepted observations before step times are used."""
+
+REFUTED = 2
+"""Accepted observations before step times are used that are slower than the profile that they correct: a
+variant is sized too small while it waits for more of them."""
+
+SLOWER = 0.05
+"""Excess of the step times over those of the profile, a mean, from which they count as slower."""
 
 LOCAL_WINDOWS = 2 * WARM_UP
 """Accepted observations of one load before learned times are used near it."""
@@ -186,12 +186,20 @@ class State:
     @property
     def proven(self) -> bool:
         """Whether the observations alone are enough to plan with."""
+        if not self.learned:
+            return self.accepted >= (REFUTED if self.slower else WARM_UP)
         if self.accepted < WARM_UP:
             return False
-        if not self.learned:
-            return True
         varied = self.largest_batch + 1.0 >= USABLE_VARIATION * (self.smallest_batch + 1.0)
         return varied and self._right
+
+    @property
+    def slower(self) -> bool:
+        """Whether the step times are above those of the seed, in geometric mean."""
+        known = [
+            log for log, deviation in zip(self.logs, self.deviations, strict=True) if deviation > 0
+        ]
+        return bool(known) and math.fsum(known) > len(known) * math.log1p(SLOWER)
 
     @property
     def usable(self) -> bool:
@@ -357,13 +365,6 @@ def _with_errors(state: State, innovation: FloatArray) -> State:
 
 def _values(steps: StepTimes) -> tuple[float, ...]:
     return tuple(float(getattr(steps, name)) for name in PARAMETERS)
-
-
-def first_covariance(deviations: tuple[float, ...], *, learned: bool) -> FloatArray:
-    """Covariance of the seed's logarithms, shape (4, 4); those of unknown step times are correlated."""
-    wide = np.array(deviations)
-    shared = CORRELATION if learned else 0.0
-    return np.outer(wide, wide) * (shared + (1.0 - shared) * np.eye(wide.size))
 
 
 def _rows(matrix: FloatArray) -> tuple[tuple[float, ...], ...]:

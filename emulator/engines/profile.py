@@ -115,6 +115,8 @@ class ProfileEngine:
             prompt_tokens_total=counters.prompt_tokens_total,
             cached_tokens_total=0,
             generation_tokens_total=counters.generation_tokens_total,
+            ttft_buckets=counters.ttft_buckets,
+            tpot_buckets=counters.tpot_buckets,
         )
 
     def generated(self, number: int) -> int:

@@ -56,6 +56,11 @@ class EngineState:
         prompt_tokens_total: prompt tokens of requests that have a first token.
         cached_tokens_total: those of them that came from the prefix cache.
         generation_tokens_total: each token when it is produced.
+        ttft_buckets: first tokens by the time to them: those up to each of
+            `emulator.vllm_metrics.TTFT_BUCKETS` and above the one before, then those above the last; empty
+            where they are not counted.
+        itl_buckets: gaps between tokens by `ITL_BUCKETS`, likewise.
+        tpot_buckets: requests served to their end by their mean gap, by `ITL_BUCKETS`, likewise.
 
     """
 
@@ -71,6 +76,9 @@ class EngineState:
     prompt_tokens_total: int
     cached_tokens_total: int
     generation_tokens_total: int
+    ttft_buckets: tuple[int, ...] = ()
+    itl_buckets: tuple[int, ...] = ()
+    tpot_buckets: tuple[int, ...] = ()
 
 
 class VirtualEngine(Protocol):

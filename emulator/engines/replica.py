@@ -130,4 +130,7 @@ class EngineServer:
             preemptions=state.preemptions,
             prompt_buckets=tuple(self._prompt_buckets),
             generation_buckets=tuple(self._generation_buckets),
+            ttft_buckets=state.ttft_buckets,
+            itl_buckets=state.itl_buckets,
+            tpot_buckets=state.tpot_buckets,
         )

@@ -136,7 +136,7 @@ class SchedulerEngine:
             self._at_ms, self.times, left=left, until_ms=until_ms, arrival_ms=next_ms
         )
         if steps:
-            self._totals.generated += steps * batch.decoding
+            self._totals.steps(steps, batch.decoding, at_ms - self._at_ms, longest_ms)
             batch.decode(steps, longest_ms)
             self._at_ms = at_ms
 
@@ -144,7 +144,7 @@ class SchedulerEngine:
         """Give out the tokens of the step in progress."""
         batch, scheduler = self._batch, self._scheduler
         self._at_ms, self._end_ms = self._end_ms, math.inf
-        self._totals.generated += batch.decoding
+        self._totals.gaps(batch.decoding, self._step_ms)
         batch.end_steps(1, self._step_ms)
         completing = scheduler.completing
         if completing:
@@ -164,12 +164,12 @@ class SchedulerEngine:
         if work.generated:
             gap_ms = self._at_ms - work.last_token_ms
             work.longest_gap_ms = max(work.longest_gap_ms, gap_ms)
+            self._totals.gaps(1, gap_ms)
         else:
             work.first_token_ms = self._at_ms
             self._first_tokens.append((self._at_ms, work.arrival_ms))
             self._totals.first_token(work)
         work.generated += 1
-        self._totals.generated += 1
         work.last_token_ms = self._at_ms
         if work.generated == work.output_tokens:
             self._finish(work)

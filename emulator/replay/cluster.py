@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from array import array
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from adapter.collector.model_servers import (
     Moments,
     PodMetrics,
 )
+from adapter.collector.servers.histogram import Histogram
 from adapter.collector.servers.moments import moments
 from emulator import simulation
 from emulator.replay.groups.closing import ClosableFleet
@@ -21,7 +23,7 @@ from emulator.replay.results import Curves
 from emulator.replay.scenario import Scenario
 from emulator.server import Counters
 from emulator.traces import Trace
-from emulator.vllm_metrics import TOKEN_BUCKETS
+from emulator.vllm_metrics import ITL_BUCKETS, TOKEN_BUCKETS, TTFT_BUCKETS
 
 
 class ReplayCluster:
@@ -176,7 +178,15 @@ def pod_metrics(counters: Counters, *, kv_tokens: int | None = None) -> PodMetri
         preemptions=counters.preemptions,
         kv_tokens=kv_tokens,
         started_at=counters.started_seconds - counters.startup_seconds,
+        ttft_buckets=_histogram(TTFT_BUCKETS, counters.ttft_buckets),
+        itl_buckets=_histogram(ITL_BUCKETS, counters.itl_buckets),
+        tpot_buckets=_histogram(ITL_BUCKETS, counters.tpot_buckets),
     )
+
+
+def _histogram(bounds: tuple[float, ...], counts: Sequence[int]) -> Histogram | None:
+    """Histogram of latencies with these bounds in seconds; None of what is not counted."""
+    return Histogram(bounds, array("d", counts)) if counts else None
 
 
 def _moments(name: str, buckets: Sequence[int]) -> Moments | None:

@@ -58,6 +58,10 @@ class Histogram:
         lower = self.bounds[place - 1] if place else 0.0
         return whole + self.counts[place] * max(seconds - lower, 0.0) / (self.bounds[place] - lower)
 
+    def beyond(self, seconds: float) -> float:
+        """Observations in buckets that begin at that many seconds or later: they were longer for certain."""
+        return sum(self.counts[bisect_left(self.bounds, seconds) + 1 :])
+
     def scaled(self, factor: float) -> Histogram:
         """The same observations, each that many times as long."""
         return (

@@ -15,10 +15,12 @@ from typing import NamedTuple
 from adapter.collector import model_servers
 from adapter.collector.servers import engines
 
+_LATENCIES = model_servers.LATENCY_BUCKETS | frozenset(model_servers.TPOT_BUCKETS)
+
 READ = (
     model_servers.SERIES
     | model_servers.BUCKETS
-    | model_servers.LATENCY_BUCKETS
+    | _LATENCIES
     | {model_servers.STARTED, model_servers.CACHE_CONFIG}
 )
 """Names that are read, as `model_servers` has them."""
@@ -62,7 +64,7 @@ def spelled(name: str) -> Spelled | None:
 def of_latency(name: str) -> bool:
     """Whether it is a bucket of a latency, in any spelling."""
     spelling = spelled(name)
-    return spelling is not None and spelling.name in model_servers.LATENCY_BUCKETS
+    return spelling is not None and spelling.name in _LATENCIES
 
 
 class Names:

@@ -157,6 +157,13 @@ def tokens_per_gap(growths: list[Growth], itl: float | None) -> float:
     return 1.0 if gap is None or not itl else max(gap / itl, 1.0)
 
 
+def itl_samples(growths: list[Growth], itl: float | None) -> tuple[tuple[float, float], ...]:
+    """Mean milliseconds per generated token of each growth, with the gaps; arguments of `tokens_per_gap`."""
+    scale = 1000.0 / tokens_per_gap(growths, itl)
+    gaps = [item.itl for item in growths if item.itl[1] > 0]
+    return tuple((scale * seconds / count, count) for seconds, count in gaps)
+
+
 def longer(
     growths: list[Growth], running: float, output_tokens: float, output_cv: float | None
 ) -> float:

@@ -44,6 +44,10 @@ class Distribution:
             return None
         return self.histogram.within(milliseconds / 1000.0)
 
+    def certainly_beyond(self, milliseconds: float) -> float:
+        """Latencies that were longer for certain: those of buckets that begin there or later."""
+        return 0.0 if self.histogram is None else self.histogram.beyond(milliseconds / 1000.0)
+
 
 NOTHING = Distribution()
 
@@ -51,12 +55,16 @@ _ALL = 0.8
 """Part of the latencies by the counters from which those of buckets by Prometheus are all of them."""
 
 
+_Sample = tuple[float, str, Histogram | None, Histogram | None, Histogram | None]
+"""Monotonic time, endpoint, and growth of times to first token, gaps, and means of gaps by request."""
+
+
 class LatencyWindow:
     """Growth of the pods' histograms."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._growth: deque[tuple[float, str, Histogram | None, Histogram | None]] = deque()
+        self._growth: deque[_Sample] = deque()
         self._queried: dict[str, tuple[float, Histogram | None, Histogram | None]] = {}
 
     def put(
@@ -72,8 +80,9 @@ class LatencyWindow:
         before = EMPTY if restarted(sample, after) else sample.page
         ttft = _growth(before.ttft_buckets, before.ttft, after.ttft_buckets)
         itl = _growth(before.itl_buckets, before.itl, after.itl_buckets)
-        if ttft is not None or itl is not None:
-            self._growth.append((now, endpoint, ttft, itl))
+        tpot = _growth(before.tpot_buckets, before.generation_tokens, after.tpot_buckets)
+        if ttft is not None or itl is not None or tpot is not None:
+            self._growth.append((now, endpoint, ttft, itl, tpot))
         self._drop(now - self._seconds)
 
     def forget(self, endpoint: str) -> None:
@@ -92,7 +101,7 @@ class LatencyWindow:
             itl: Mean seconds per generated token after it.
 
         """
-        recent = [item for item in self._growth if item[0] > start]
+        recent = [item[:4] for item in self._growth if item[0] > start]
         own = {item[1] for item in recent}
         # Answers come once a window: each counts until the next one, or a failure of that.
         queried = [
@@ -109,6 +118,13 @@ class LatencyWindow:
         if not queried:
             return Distribution(first, ttfts), Distribution(later, gaps)
         return _estimated(first, ttfts), _estimated(later, gaps)
+
+    def of_requests(self, start: float, counted: list[Growth], itl: float | None) -> Distribution:
+        """Mean inter-token latencies of the requests that ended after a time; arguments as of `since`."""
+        means = merged(item[4] for item in self._growth if item[0] > start and item[4] is not None)
+        if means is not None:
+            means = means.scaled(1.0 / tokens_per_gap(counted, itl))
+        return Distribution(sum(item.generation_tokens[1] for item in counted), means)
 
     def _drop(self, start: float) -> None:
         while self._growth and self._growth[0][0] <= start:

@@ -18,7 +18,7 @@ import numpy as np
 
 from adapter.planning import fleet, step_model
 from analyzer import tuner
-from analyzer.engine import learning
+from analyzer.engine import learning, seeds
 from analyzer.latency import LatencyParameters
 from analyzer.step_times import StepTimes
 
@@ -194,7 +194,7 @@ def _stored(entry: Any) -> Stored:
     seed = _numbers(written, len(_SEED), 0.0, LARGEST_TIME_MS)
     learned, used = entry["learned"], entry["used"]
     (error,) = _numbers([entry["error"]], 1, 0.0, 10.0)
-    deviations = _numbers(entry["dev"], _SIZE, 0.0, max(learning.PRIOR_DEVIATIONS))
+    deviations = _numbers(entry["dev"], _SIZE, 0.0, max(seeds.PRIOR_DEVIATIONS))
     bound = learning.PRIOR_BOUND if learned else learning.PROFILE_BOUND
     logs = _numbers(entry["logs"], _SIZE, -bound * 1.001, bound * 1.001)
     accepted, gpus = _counts(entry)

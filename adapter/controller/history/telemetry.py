@@ -14,6 +14,7 @@ PREDICTED = "variant_adapter_predicted_latency_milliseconds"
 QUANTILES = "variant_adapter_observed_latency_milliseconds"
 ATTAINMENT = "variant_adapter_observed_slo_attainment_ratio"
 TARGET = "variant_adapter_slo_target_milliseconds"
+FEEDBACK = "variant_adapter_slo_feedback_factor"
 
 
 class Comparisons:
@@ -50,6 +51,11 @@ class Comparisons:
             "metric",
         )
         self._target = gauge(TARGET, "SLO target of the variant in milliseconds.", "metric")
+        self._feedback = gauge(
+            FEEDBACK,
+            "Factor on the load that the variant is sized for, from 1 to 1.5, raised where its requests miss"
+            " a target more often than was planned; no series where the targets bound means.",
+        )
         self._outcome = gauge(
             "variant_adapter_optimization_state",
             "1 for the reason of the variant's condition OptimizationReady.",
@@ -73,6 +79,8 @@ class Comparisons:
         if source.advisory and state.desired is not None:
             self._advised.add_metric([*variant, state.accelerator], state.desired)
         self._add_measured(variant, state)
+        if source.targets.percentile is not None:
+            self._feedback.add_metric(variant, state.feedback.factor)
         moment = moment_of(state)
         if decision is None or moment is None:
             return
@@ -110,6 +118,7 @@ class Comparisons:
             self._quantiles,
             self._attainment,
             self._target,
+            self._feedback,
             self._outcome,
             self._bound,
         )

@@ -100,6 +100,33 @@ def test_a_profile_that_is_wrong_is_repaired(
 
 
 @pytest.mark.parametrize(("true", "lengths"), CASES)
+@pytest.mark.parametrize("off", [0.5, 0.7])
+def test_a_profile_that_is_too_fast_is_corrected_after_two_windows(
+    true: StepTimes, lengths: Lengths, off: float
+) -> None:
+    """Half or 30 % too small: after two windows most of the capacity's error is gone; one is no proof."""
+    wrong = wrong_by(true, (off,) * 4)
+    start = learning.start(wrong)
+    assert not learned(start, true, lengths, first=1).usable
+    state = learned(start, true, lengths, first=2)
+    assert state.usable
+    target = 2.5 * true.base_ms
+    right, said = capacity(true, lengths, target), capacity(wrong, lengths, target)
+    left = capacity(state.latency, lengths, target) - right
+    assert left < 0.5 * (said - right)
+
+
+@pytest.mark.parametrize(("true", "lengths"), CASES)
+def test_a_profile_that_is_too_slow_is_corrected_after_five_windows(
+    true: StepTimes, lengths: Lengths
+) -> None:
+    """What lets a variant have fewer replicas than its profile says is used once it is certain."""
+    start = learning.start(wrong_by(true, (1.3,) * 4))
+    assert not learned(start, true, lengths, first=4).usable
+    assert learned(start, true, lengths, first=5).usable
+
+
+@pytest.mark.parametrize(("true", "lengths"), CASES)
 @pytest.mark.parametrize("off", [0.8, 1.25, 0.5])
 def test_an_estimate_is_used_once_it_is_confirmed(
     true: StepTimes, lengths: Lengths, off: float
