@@ -176,6 +176,9 @@ class Sizing:
         return Queue(
             running=traffic.running,
             waiting=traffic.waiting,
+            served_rps=backlog.served_rps(traffic),
+            queued_at=traffic.queued_at,
+            elsewhere=traffic.waiting_elsewhere,
             growth_rps=backlog.certain_growth(
                 traffic.waiting_growth_rps,
                 rate_rps=traffic.recent[0][1] if traffic.recent else traffic.arrival_rate_rps,
@@ -302,6 +305,8 @@ def load_of(
     return fleet.Load(
         arrival_rate_rps=rate.rate_rps if rate else 0.0,
         in_flight=rate.in_flight if rate else 0.0,
+        backlog_rps=rate.backlog_rps if rate else 0.0,
+        queued_at=rate.queued_at if rate else 0,
         ordered=ordered,
         input_tokens=traffic.input_tokens or 0.0,
         output_tokens=lengths.output_tokens,
