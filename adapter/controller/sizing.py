@@ -179,11 +179,7 @@ class Sizing:
             served_rps=backlog.served_rps(traffic),
             queued_at=traffic.queued_at,
             elsewhere=traffic.waiting_elsewhere,
-            growth_rps=backlog.certain_growth(
-                traffic.waiting_growth_rps,
-                rate_rps=traffic.recent[0][1] if traffic.recent else traffic.arrival_rate_rps,
-                seconds=0.25 * self.settings.collection.window,
-            ),
+            growth_rps=_queue_growth(traffic, 0.25 * self.settings.collection.window),
             ready=source.ready,
             ordered=_ordered(source, record.state.desired),
             start_seconds=start,
@@ -284,6 +280,12 @@ class Sizing:
         ):
             return False
         return traffic.idle_seconds >= (source.retention_seconds or self.settings.retention)
+
+
+def _queue_growth(traffic: Traffic, seconds: float) -> float:
+    """Growth of the queues over the last seconds that is not chance, requests per second."""
+    rate = traffic.recent[0][1] if traffic.recent else traffic.arrival_rate_rps
+    return backlog.certain_growth(traffic.waiting_growth_rps, rate_rps=rate, seconds=seconds)
 
 
 def _growth(traffic: Traffic, rate: SizingRate | None) -> float:

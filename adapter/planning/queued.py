@@ -72,8 +72,8 @@ def within_queues(
 ) -> IntArray:
     """The replicas for rates and queues, less those that would find nothing to do; shape (M,).
 
-    Those that are full of their own queues work these off, and others serve the arrivals, `SURGE` of them: no more than both
-    together. Only a load-aware gateway passes full ones by.
+    Those that are full of their own queues work these off, and others serve the arrivals, with `SURGE`: no
+    more than both together. Only a load-aware gateway passes full ones by.
 
     Args:
         loads: Loads of M pairs.

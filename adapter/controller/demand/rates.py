@@ -130,14 +130,13 @@ def sizing_rate(
     rate += spare
     waits, clause = _backlog(queue, settings, rate)
     rate += waits.extra_rps
-    notes += clause
     return SizingRate(
         rate_rps=rate,
         in_flight=waits.in_flight,
         backlog_rps=waits.extra_rps,
         queued_at=waits.queued_at,
         rising=settings.anticipate and rising(trend),
-        notes=tuple(notes),
+        notes=(*notes, *clause),
     )
 
 
