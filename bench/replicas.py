@@ -35,6 +35,8 @@ START_SECONDS = 180.0
 SETTLE_SECONDS = 25.0
 """Seconds between the start of the follower and the measurement."""
 
+LEASES = ("/apis/coordination.k8s.io/v1", "leases")
+
 SYNC_SECONDS = 15.0
 """Seconds between two readings of an HPA."""
 
@@ -115,6 +117,18 @@ async def scale(world: worlds.World, names: list[str], port: int) -> None:
                 await asyncio.sleep(SYNC_SECONDS / len(names))
 
 
+async def first_statuses(world: worlds.World, names: list[str]) -> float:
+    """Seconds from the election until every variant has a status."""
+    async with asyncio.timeout(START_SECONDS):
+        while not world.api.objects.get(LEASES):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.05)
+        elected = asyncio.get_running_loop().time()
+        for name in names:
+            while not world.status(name):  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.05)
+    return asyncio.get_running_loop().time() - elected
+
+
 def free_port() -> int:
     """A port that nobody uses now."""
     with socket.socket() as item:
@@ -139,6 +153,8 @@ async def measure(
             scaling: asyncio.Task[None] | None = None
             async with contextlib.AsyncExitStack() as stack:
                 ids = [await stack.enter_async_context(program(world, clone, "a"))]
+                seconds_to_first = await first_statuses(world, names)
+                progress(f"first statuses {seconds_to_first:.1f} s after the election")
                 progress("waiting for the first targets")
                 async with asyncio.timeout(START_SECONDS):
                     while world.desired(names[-1]) is None:  # noqa: ASYNC110 - nobody tells
@@ -156,11 +172,14 @@ async def measure(
                 await asyncio.sleep(seconds)
                 after = [sum(map(cpu_seconds, process_tree(item))) for item in ids]
                 written = len(world.api.writes("variantautoscalings")) - writes
+                if scaling is not None:
+                    scaling.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await scaling  # an error of it is one of the benchmark
+                leases = world.api.objects[LEASES].values()
+                if any(lease["spec"]["leaseTransitions"] for lease in leases):
+                    progress("the leader has changed: the numbers say nothing")
             changing.cancel()
-            if scaling is not None:
-                scaling.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await scaling  # an error of it is one of the benchmark
     a, b = ((new - old) / seconds for new, old in zip(after, before, strict=True))
     return a, b, written
 

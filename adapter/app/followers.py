@@ -74,7 +74,8 @@ class Joins:
         self._changed.set()
 
     def request_for_pods(self) -> None:
-        """Pods have changed."""
+        """Pods have changed: where nobody watches the replicas of a scale target, they tell of them."""
+        self._soon = self._soon or self._objects().reads_scales
         self._changed.set()
 
     @property

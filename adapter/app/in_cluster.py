@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +31,7 @@ from adapter.kube.election.thread import ElectionThread
 from adapter.kube.leader_election import Leadership, LeaseApi
 from adapter.kube.lease import KubernetesLease
 from adapter.kube.scale import Scales
-from adapter.resources.watches import ClusterObjects
+from adapter.resources.watches import ClusterObjects, Listeners
 from adapter.tls.certificate_secret import CertificateKeeper, OwnCertificates
 
 log = structlog.get_logger()
@@ -117,19 +117,17 @@ class _Site:
         self._loop = endpoints.loop
         self._clock = clock
         self._changed = asyncio.Event()
-        self._problems: tuple[str, ...] = ()
-        self._reported: frozenset[str] = frozenset()
+        self._problems = _Problems()
         self._applied = False
         self._joins = Joins(lambda: self.objects, self._loop, changed=self._changed)
         self.live = LiveChanges(self._loop, join=self._joins.request)
-        self.objects = ClusterObjects(
-            api,
-            installation.scope,
+        listeners = Listeners(
             changed=self._joins.request,
             status_changed=self.live.note_status,
             scaled=self.live.note_scaled,
             pods_changed=self._joins.request_for_pods,
         )
+        self.objects = ClusterObjects(api, installation.scope, listeners)
         namespace = installation.scope.config_namespace
         self._election = _election(installation, api)
         self.leadership = self._election.leadership
@@ -226,7 +224,7 @@ class _Site:
             if await self.objects.refresh_scales() or changed:
                 await self._apply_objects()
             else:
-                self._report(self._problems)
+                self._problems.report(self.objects.problems)
         except Exception as error:
             # One odd object must not end the service.
             log.exception("sync failed; keeping the last snapshot until the next change")
@@ -238,22 +236,11 @@ class _Site:
     async def _apply_objects(self) -> None:
         self._joins.note()
         snapshot = await self.objects.inputs()
-        self._problems = snapshot.problems
-        self._report(snapshot.problems)
+        self._problems.of_objects = snapshot.problems
+        self._problems.report(self.objects.problems)
         self.gateways.use(snapshot.gateways if self._installation.discover_gateways else ())
         self._configuration.apply(self._loop, snapshot)
         self._loop.apply_inputs(snapshot)
-
-    def _report(self, problems: tuple[str, ...]) -> None:
-        """Log the problems of objects, and of reading them, that are new."""
-        unreadable = self.objects.problems
-        for problem in problems:
-            if problem not in self._reported:
-                log.error("invalid object; ignored until it is fixed", problem=problem)
-        for problem in unreadable:
-            if problem not in self._reported:
-                log.error("objects not readable; retrying", problem=problem)
-        self._reported = frozenset((*problems, *unreadable))
 
     async def elect(self) -> None:
         """Take part in leader election, until cancelled."""
@@ -327,12 +314,36 @@ class _Site:
         )
 
 
+class _Problems:
+    """Logs each problem once while it lasts.
+
+    Attributes:
+        of_objects: Problems of the objects, as they were last joined.
+
+    """
+
+    def __init__(self) -> None:
+        self.of_objects: tuple[str, ...] = ()
+        self._reported: frozenset[str] = frozenset()
+
+    def report(self, unreadable: Iterable[str]) -> None:
+        """Log those that are new, of objects and of reading them."""
+        unreadable = tuple(unreadable)
+        for problem in self.of_objects:
+            if problem not in self._reported:
+                log.error("invalid object; ignored until it is fixed", problem=problem)
+        for problem in unreadable:
+            if problem not in self._reported:
+                log.error("objects not readable; retrying", problem=problem)
+        self._reported = frozenset((*self.of_objects, *unreadable))
+
+
 class _Election(Protocol):
     """Takes part in leader election."""
 
     @property
     def leadership(self) -> Leadership:
-        """This replica's part in it."""
+        """Part that this replica has in it."""
 
     async def run(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do the work whenever this replica leads, until cancelled."""

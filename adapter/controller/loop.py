@@ -97,7 +97,7 @@ class ControlLoop:
             # A follower that is asked for one forgets it when it leads: its first cycle comes anyhow.
             request_cycle=self.request_cycle,
         )
-        self._written_before: object = None
+        self._written = _Written()
         self._requested, self._cycles, self._failures = asyncio.Event(), 0, _Failures()
 
     @property
@@ -179,12 +179,8 @@ class ControlLoop:
         self._use(inputs)
 
     def _use(self, inputs: Inputs) -> None:
-        # Where another replica leads there is no cycle to request.
-        if self._leading:
-            written = _written(inputs)
-            if written != self._written_before:
-                self.request_cycle()
-            self._written_before = written
+        if self._leading and self._written.changes(inputs):
+            self.request_cycle()
         self._reconciler.apply_inputs(inputs, self._settings, leading=self._leading)
 
     def hold_inputs(self, error: Exception) -> None:
@@ -196,7 +192,7 @@ class ControlLoop:
     def start_leading(self) -> None:
         """Decide from now on; what was recommended in an earlier time as leader no longer counts."""
         self._reconciler.forget_recommendations()
-        self._written_before = _written(self.inputs)
+        self._written.changes(self.inputs)
         self.timeline.forget()
         self._leading = True
 
@@ -329,12 +325,20 @@ _written_fields = attrgetter(
 )
 
 
-def _written(inputs: Inputs) -> object:
+class _Written:
     """The part of the objects whose change requests a cycle: what people write."""
-    return (
-        inputs.accelerators,
-        inputs.service_classes,
-        inputs.capacity,
-        inputs.refused,
-        [_written_fields(source) for source in inputs.variants],
-    )
+
+    def __init__(self) -> None:
+        self._last: object = None
+
+    def changes(self, inputs: Inputs) -> bool:
+        """Whether it differs from that of the last call."""
+        last = self._last
+        self._last = (
+            inputs.accelerators,
+            inputs.service_classes,
+            inputs.capacity,
+            inputs.refused,
+            [_written_fields(source) for source in inputs.variants],
+        )
+        return last != self._last

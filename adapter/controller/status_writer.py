@@ -142,7 +142,7 @@ class StatusWriter:
         owner_references: bool = False,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Make a status writer.
+        """Make it.
 
         Args:
             cluster: API server.
@@ -157,12 +157,9 @@ class StatusWriter:
         """
         self._cluster = cluster
         self._events = _Events(cluster, identity=identity, now=now)
-        self._watched = watched
-        self._leads = leads
-        self._transitions = transitions
-        self._refresh = refresh_seconds
-        self._owner_references = owner_references
-        self._now = now
+        self._watched, self._now = watched, now
+        self._leads, self._transitions = leads, transitions
+        self._refresh, self._owner_references = refresh_seconds, owner_references
         self._records: dict[str, _Record] = {}
         self._slots = asyncio.Semaphore(CONCURRENCY)
         self._unrecorded: list[Callable[[], Awaitable[None]]] = []
@@ -279,9 +276,9 @@ class StatusWriter:
             if not self._leads():
                 return None
             metadata = {"name": name, "namespace": namespace, "resourceVersion": version}
+            status = {**status, variant_status.LEADER: self._transitions()}
+            body = {**VARIANT, "metadata": metadata, "status": status}
             try:
-                leader = {variant_status.LEADER: self._transitions()}
-                body = {**VARIANT, "metadata": metadata, "status": {**status, **leader}}
                 return await _apply(self._cluster, path, body)
             except Conflict:
                 if attempt == ATTEMPTS or not self._leads():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -34,36 +35,43 @@ SCALE_SECONDS = 5.0
 """Seconds between two readings of a scale subresource, which cannot be watched."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listeners:
+    """What is called after events that a join of the objects would show.
+
+    Attributes:
+        changed: Called after every event that none of the others is called for.
+        status_changed: Called where of a VariantAutoscaling nothing but its status changed.
+        scaled: Called with both versions where of a Deployment nothing but its replicas changed.
+        pods_changed: Called after events of pods.
+
+    """
+
+    changed: Callable[[], None]
+    status_changed: Callable[[Object], None]
+    scaled: Callable[[Object, Object], None]
+    pods_changed: Callable[[], None]
+
+    def note_status(self, _: Object, after: Object) -> None:
+        """Take two versions of a VariantAutoscaling that differ in nothing but their status."""
+        self.status_changed(after)
+
+    def note_scale(self, before: Object, after: Object) -> None:
+        """Take two versions of a Deployment that differ in nothing but replicas and status."""
+        if _counts(before) != _counts(after):
+            self.scaled(before, after)
+
+
 class ClusterObjects:
-    """All watches of one installation; a callback is called after every event that a join would show."""
+    """All watches of one installation."""
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        scope: Scope,
-        *,
-        changed: Callable[[], None],
-        status_changed: Callable[[Object], None] = lambda _: None,
-        scaled: Callable[[Object, Object], None] | None = None,
-        pods_changed: Callable[[], None] | None = None,
-    ) -> None:
-        """Make the watches; `run` starts them.
-
-        Args:
-            cluster: API server.
-            scope: what is watched.
-            changed: called after every event that none of the others is called for.
-            status_changed: called where of a VariantAutoscaling nothing but its status changed.
-            scaled: called with both versions where of a Deployment nothing but its replicas changed; None:
-                `changed` is.
-            pods_changed: called after events of pods; None: `changed` is.
-
-        """
+    def __init__(self, cluster: Cluster, scope: Scope, listeners: Listeners) -> None:
         self._scope = scope
         self._scales = Scales(cluster)
         self._others: dict[tuple[str, Reference], Scale | Unresolved] = {}
         self._others_read_at = float("-inf")
         self._last_good = NOTHING
+        changed = listeners.changed
 
         def informers(
             version: str, plural: str, among: Sequence[str] = scope.namespaces, **more: Any
@@ -75,25 +83,16 @@ class ClusterObjects:
             return [Informer(cluster, path, **more) for path in collection_paths]
 
         query = (("labelSelector", scope.selector),) if scope.selector else ()
-        self._variants = informers(
-            VARIANTS,
-            "variantautoscalings",
-            query=query,
-            noted=lambda _before, after: status_changed(after),
-        )
-
-        def resized(before: Object, after: Object) -> None:
-            if _counts(before) != _counts(after):
-                scaled(before, after) if scaled is not None else changed()
-
+        noted = listeners.note_status
+        self._variants = informers(VARIANTS, "variantautoscalings", query=query, noted=noted)
         self._deployments = informers(
-            DEPLOYMENTS, "deployments", same=same_but_scale, noted=resized
+            DEPLOYMENTS, "deployments", same=same_but_scale, noted=listeners.note_scale
         )
         self._scalers = informers(SCALERS, "horizontalpodautoscalers")
         # GPUs are held by pods of every namespace.
         of_pods = () if scope.limited else scope.namespaces
         self._pods = informers(
-            CORE, "pods", of_pods, trim=pods.trimmed, changed=pods_changed or changed
+            CORE, "pods", of_pods, trim=pods.trimmed, changed=listeners.pods_changed
         )
         (self._configs,) = informers(CORE, "configmaps", (scope.config_namespace,))
         (self._nodes,) = informers(CORE, "nodes", (), trim=inventory.trimmed)
@@ -145,6 +144,11 @@ class ClusterObjects:
     def synced(self) -> bool:
         """Whether every watch has completed its first list; an earlier cycle would miss targets."""
         return all(informer.synced.is_set() for informer in self._all)
+
+    @property
+    def reads_scales(self) -> bool:
+        """Whether a scale target is not watched, but its `/scale` read now and then."""
+        return bool(self._others)
 
     def variant(self, key: str) -> Object | None:
         """Return the latest version of VariantAutoscaling `NAMESPACE/NAME`; None if there is none."""
