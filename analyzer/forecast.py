@@ -154,6 +154,8 @@ def update(before: State | None, rate: float, *, at: float) -> State:
     # No less than that of Poisson arrivals: where there is none, everything would be a step.
     usual = math.sqrt(max(before.noise, before.level / step))
     bent = min(max(error, -SHIFT * usual), SHIFT * usual)
+    # Rates on the two sides of a step say nothing of the dispersion when they are compared.
+    stepped = bent != error
     # Early on the mean of all errors so far: the first one is not worth more than the others.
     noise_gain = max(_weight(step, NOISE_SECONDS), 1.0 / before.count)
     after = State(
@@ -163,8 +165,8 @@ def update(before: State | None, rate: float, *, at: float) -> State:
         step=before.step + 0.2 * (step - before.step),
         at=at,
         count=before.count + 1,
-        dispersion=_dispersion(before, rate, step, noise_gain),
-        last=(rate, before.last[0]),
+        dispersion=before.dispersion if stepped else _dispersion(before, rate, step, noise_gain),
+        last=(rate,) if stepped else (rate, before.last[0]),
     )
     return replace(after, leads=tuple(_compared(lead, after, rate) for lead in before.leads))
 
@@ -230,8 +232,8 @@ def _compared(lead: Lead, state: State, rate: float) -> Lead:
 def _dispersion(before: State, rate: float, step: float, gain: float) -> float:
     """Variance of the counts over their mean, by second differences: neither a level nor a trend adds to it.
 
-    For independent rates x of equal steps, (x0 - 2 x1 + x2)^2 / 6 is their variance on average. What a step
-    of the rate adds is bounded.
+    For independent rates x of equal steps, (x0 - 2 x1 + x2)^2 / 6 is their variance on average. What one
+    observation adds is bounded.
     """
     if len(before.last) < 2:
         return before.dispersion

@@ -22,6 +22,7 @@ from adapter.collector.windows.growth import (
     Growth,
     Sample,
     cached,
+    finished,
     growth_of,
     itl_samples,
     longer,
@@ -47,7 +48,9 @@ class Traffic:
         idle: Whether nothing arrived, ran or waited.
         idle_seconds: Time for which that is proven, without a gap.
         running: Requests in service in the last sample.
-        waiting: Requests in the pods' queues in the last sample.
+        waiting: Requests in the pods' queues in the last sample, and those elsewhere that are known.
+        queued_at: Pods in whose queues more than one request waits.
+        waiting_elsewhere: Requests of `waiting` that no pod has: a gateway or an endpoint picker holds them.
         waiting_growth_rps: Growth of the queues per second over the last quarter of the window; negative
             where they shrink.
         kv_cache: Share of the KV cache in use, of the fullest pod; None where it is not reported.
@@ -79,6 +82,8 @@ class Traffic:
     idle_seconds: float = 0.0
     running: float = 0.0
     waiting: float = 0.0
+    queued_at: int = 0
+    waiting_elsewhere: float = 0.0
     waiting_growth_rps: float = 0.0
     kv_cache: float | None = None
     input_cv: float | None = None
@@ -244,7 +249,7 @@ class TrafficWindow:
         output_tokens = mean([item.generation_tokens for item in recent])
         running = sum(sample.page.running for sample in self._latest.values())
         output_cv = histograms.variation(item.output_moments for item in self._growth)
-        if output_tokens is not None:
+        if output_tokens is not None and finished(self._growth) < running:
             output_tokens *= longer(recent, running, output_tokens, output_cv)
         if output_tokens is None:
             # Nothing finished in the window: the last known lengths are the best estimate.
@@ -266,6 +271,7 @@ class TrafficWindow:
             idle_seconds=max(sampled_at - self._active_at, 0.0),
             running=running,
             waiting=sum(page.waiting for page in pages),
+            queued_at=sum(page.waiting > 1 for page in pages),
             waiting_growth_rps=_queued(self._latest, self._growth, 0.25 * self.window_seconds),
             kv_cache=max((p.kv_cache for p in pages if p.kv_cache is not None), default=None),
             input_cv=histograms.variation(item.input_moments for item in self._growth),

@@ -174,11 +174,10 @@ class Sizing:
         return Queue(
             running=traffic.running,
             waiting=traffic.waiting,
-            growth_rps=backlog.certain_growth(
-                traffic.waiting_growth_rps,
-                rate_rps=traffic.recent[0][1] if traffic.recent else traffic.arrival_rate_rps,
-                seconds=0.25 * self.settings.collection.window,
-            ),
+            served_rps=backlog.served_rps(traffic),
+            queued_at=traffic.queued_at,
+            elsewhere=traffic.waiting_elsewhere,
+            growth_rps=_queue_growth(traffic, 0.25 * self.settings.collection.window),
             ready=source.ready,
             ordered=ordered_replicas(source, record.state.desired),
             start_seconds=start,
@@ -289,6 +288,12 @@ def _with_feedback(rate: SizingRate, feedback: Feedback) -> SizingRate:
     return replace(rate, rate_rps=feedback.factor * rate.rate_rps, notes=notes)
 
 
+def _queue_growth(traffic: Traffic, seconds: float) -> float:
+    """Growth of the queues over the last seconds that is not chance, requests per second."""
+    rate = traffic.recent[0][1] if traffic.recent else traffic.arrival_rate_rps
+    return backlog.certain_growth(traffic.waiting_growth_rps, rate_rps=rate, seconds=seconds)
+
+
 def _growth(traffic: Traffic, rate: SizingRate | None) -> float:
     """The rate that is sized for over the observed one, at least 1."""
     if rate is None or traffic.arrival_rate_rps <= 0:
@@ -308,6 +313,8 @@ def load_of(
     return fleet.Load(
         arrival_rate_rps=rate.rate_rps if rate else 0.0,
         in_flight=rate.in_flight if rate else 0.0,
+        backlog_rps=rate.backlog_rps if rate else 0.0,
+        queued_at=rate.queued_at if rate else 0,
         ordered=ordered,
         input_tokens=traffic.input_tokens or 0.0,
         output_tokens=lengths.output_tokens,

@@ -119,12 +119,15 @@ def apply(
         stable = replace(stable, replicas=published, reason=f"held at {published}: the rate rises")
     after = replace(before, accelerator=candidate.accelerator, recommendations=stable.history)
     if published is not None:
-        after = _with_change(after, published, stable.replicas, now=now, window=window)
+        lasting = max((item.replicas for item in history if not item.brief), default=published)
+        after = _with_change(
+            after, published, stable.replicas, now=now, window=window, lasting=lasting
+        )
     return StableTarget(replicas=stable.replicas, reason=stable.reason, stabilization=after)
 
 
 def _with_change(
-    state: Stabilization, before: int, replicas: int, *, now: float, window: float
+    state: Stabilization, before: int, replicas: int, *, now: float, window: float, lasting: int
 ) -> Stabilization:
     """The state after a target, with how long the next fall is to be put off.
 
@@ -143,8 +146,12 @@ def _with_change(
             patience = min(state.patience + 1.0, MOST_PATIENCE)
             state = replace(state, lowered_at=None, patience=patience)
     elif replicas < before:
-        highest = before if state.lowered_at is None else max(before, state.lowered_from)
-        state = replace(state, lowered_at=now, lowered_from=highest)
+        # What only a queue asked for is given back when that is worked off, which nobody regrets.
+        highest = min(before, lasting)
+        if highest > replicas:
+            if state.lowered_at is not None:
+                highest = max(highest, state.lowered_from)
+            state = replace(state, lowered_at=now, lowered_from=highest)
     return state
 
 

@@ -28,7 +28,7 @@ from adapter.planning.pairs import (
     part_of,
 )
 from adapter.planning.pairs import output_tokens as output_tokens_of
-from adapter.planning.queued import replicas_at_once
+from adapter.planning.queued import replicas_at_once, within_queues
 from analyzer import capacity
 from analyzer.errors import InvalidParameterError
 from optimizer import problem
@@ -332,7 +332,9 @@ def _part(model: Model, pairs: Sequence[Pair], rows: IntArray, asked: Requiremen
     sized = model.size(asked)
     # Without load there is nothing to meet a target for: the minimum will do.
     needed = np.where(asked.rate_rps <= 0, 0, sized.needed)
-    needed = replicas_at_once(model, pairs, asked, sized, needed)
+    loads = [pair.variant.load for pair in pairs]
+    at_once = replicas_at_once(model, pairs, asked, sized, needed)
+    needed = within_queues(loads, asked, needed, at_once)
     least = [pair.variant.min_replicas for pair in pairs]
     most = [_UNBOUNDED if (top := pair.variant.max_replicas) is None else top for pair in pairs]
     return _Part(

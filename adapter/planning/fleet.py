@@ -106,6 +106,9 @@ class Load:
         cached_tokens: mean prompt tokens per request that the prefix cache serves, part of `input_tokens`.
         in_flight: requests that replicas must have in service at once, because some wait; 0 where none does.
         ordered: replicas that serve or were asked for; where the rate needs no more, nor does `in_flight`.
+        backlog_rps: part of the rate that is there to work off requests in the queues of replicas.
+        queued_at: replicas in whose queues those requests wait, and which alone can serve them; 0 where any
+            replica can.
 
     """
 
@@ -118,6 +121,8 @@ class Load:
     cached_tokens: float = 0.0
     in_flight: float = 0.0
     ordered: int = 0
+    backlog_rps: float = 0.0
+    queued_at: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

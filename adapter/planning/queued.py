@@ -1,4 +1,8 @@
-"""Replicas for requests that wait: as many as have all requests in flight in service at once."""
+"""Replicas for requests that wait: as many as have all requests in flight in service at once.
+
+A request that waits in the queue of a replica is served by that one. More replicas take the arrivals from it,
+and nothing of its queue.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from adapter.planning import fleet as fleets
 from adapter.planning.pairs import (
     IntArray,
     Model,
@@ -17,6 +22,10 @@ from adapter.planning.pairs import (
     part_of,
 )
 from analyzer import capacity
+
+SURGE = 1.5
+"""Replicas for the arrivals while requests wait, over those for the rate that is certain: a surge that has
+filled queues rises on until more replicas are ready."""
 
 
 def replicas_at_once(
@@ -56,3 +65,31 @@ def replicas_at_once(
         needed[rows], np.ceil(in_flight[rows] / held * (1.0 - capacity.REPLICA_ROUNDING))
     )
     return at_once
+
+
+def within_queues(
+    loads: Sequence[fleets.Load], asked: Requirements, needed: IntArray, at_once: IntArray
+) -> IntArray:
+    """The replicas for rates and queues, less those that would find nothing to do; shape (M,).
+
+    Those that are full of their own queues work these off, and others serve the arrivals, with `SURGE`: no
+    more than both together. Only a load-aware gateway passes full ones by.
+
+    Args:
+        loads: Loads of M pairs.
+        asked: Their rates, what works off the queues included, and routing.
+        needed: Replicas that the rates need, shape (M,).
+        at_once: Those that requests in flight ask for too, shape (M,).
+
+    """
+    backlog = np.array([load.backlog_rps for load in loads])
+    queued_at = np.array([load.queued_at for load in loads])
+    rows = np.flatnonzero((queued_at > 0) & (asked.rate_rps > 0) & asked.shared)
+    if not rows.size:
+        return at_once
+    rates = asked.rate_rps[rows]
+    share = np.clip(1.0 - backlog[rows] / rates, 0.0, 1.0)
+    most = np.ceil(SURGE * needed[rows] * share) + queued_at[rows]
+    within = at_once.copy()
+    within[rows] = np.minimum(at_once[rows], most)
+    return within

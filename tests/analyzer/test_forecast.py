@@ -115,6 +115,15 @@ def test_a_step_of_the_rate_is_no_dispersion() -> None:
     assert states[-1].dispersion < 2.5
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_sudden_step_adds_nothing_to_the_dispersion(seed: int) -> None:
+    """From 3 to 10 a second at once: what was known before it stays, within what chance does."""
+    rng = np.random.default_rng(seed)
+    counts = rng.poisson(np.repeat([3.0, 10.0], [60, 6]) * 15)
+    states = run([float(count) / 15 for count in counts], 15)
+    assert states[-1].dispersion < states[59].dispersion + 0.25
+
+
 def test_bursts_are_dispersion() -> None:
     """Counts whose variance is five times their mean show it within a quarter of an hour."""
     counts = np.random.default_rng(6).negative_binomial(12, 0.2, size=200)

@@ -44,7 +44,12 @@ def applied(
     if number.requests > 0:
         beyond = number.requests - stock - _NOISE * math.sqrt(max(stock, 1.0))
         beyond = min(max(beyond, 0.0), _TIMES_SHOWN * stock + _MORE)
-        traffic = replace(traffic, idle=False, waiting=traffic.waiting + beyond)
+        traffic = replace(
+            traffic,
+            idle=False,
+            waiting=traffic.waiting + beyond,
+            waiting_elsewhere=traffic.waiting_elsewhere + beyond,
+        )
     observation = replace(observation, traffic=traffic, gateway=shown)
     # A pool without ready endpoints shows itself as full, and has nothing to serve.
     full = (

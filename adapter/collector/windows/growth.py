@@ -164,6 +164,11 @@ def itl_samples(growths: list[Growth], itl: float | None) -> tuple[tuple[float, 
     return tuple((scale * seconds / count, count) for seconds, count in gaps)
 
 
+def finished(growths: Iterable[Growth]) -> float:
+    """Requests that finished."""
+    return sum(item.generation_tokens[1] for item in growths)
+
+
 def longer(
     growths: list[Growth], running: float, output_tokens: float, output_cv: float | None
 ) -> float:
@@ -173,12 +178,12 @@ def longer(
     are the mean of exponential lengths of which only a part is seen (Epstein and Sobel, "Life testing",
     1953); the less the lengths vary, the less the first ones mislead.
     """
-    finished = sum(item.generation_tokens[1] for item in growths)
-    if not 0 < finished < running or output_tokens <= 0:
+    count = finished(growths)
+    if not 0 < count < running or output_tokens <= 0:
         return 1.0
     generated = sum(item.itl[1] + item.ttft[1] for item in growths)
     most = 1.0 + 2.0 * (_USUAL_OUTPUT_CV if output_cv is None else output_cv)
-    return min(max(generated / finished / output_tokens, 1.0), most)
+    return min(max(generated / count / output_tokens, 1.0), most)
 
 
 def mean_itl(growths: list[Growth]) -> float | None:

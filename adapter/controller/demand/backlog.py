@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from adapter.collector.traffic import Traffic
+
 USUAL_PER_REPLICA = 1.0
 """Requests per ready replica that wait between two steps of any busy engine."""
 
@@ -26,6 +28,9 @@ class Queue:
     Attributes:
         running: Requests in service.
         waiting: Requests in the pods' queues.
+        served_rps: Requests per second that are served; None where that is not known.
+        queued_at: Pods whose queues hold more than the usual.
+        elsewhere: Requests of `waiting` that no pod has yet, so that any replica can serve them.
         growth_rps: Growth of the queues that is not chance, 0 or more.
         ready: Replicas that serve.
         ordered: Replicas that are published or asked for, those that serve included.
@@ -41,6 +46,9 @@ class Queue:
     ordered: int
     start_seconds: float
     loading_seconds: float
+    served_rps: float | None = None
+    queued_at: int = 0
+    elsewhere: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +59,15 @@ class Backlog:
         requests: Requests that wait when the next replicas are ready.
         extra_rps: Rate that serves them within the drain time beside the arrivals.
         in_flight: Requests that the target should hold in service.
+        queued_at: Ready replicas in whose queues all of these requests wait; 0 where any replica can serve
+            some of them.
 
     """
 
     requests: float = 0.0
     extra_rps: float = 0.0
     in_flight: float = 0.0
+    queued_at: int = 0
 
 
 def queues_up(waiting: float, *, ready: int, known: float = 0.0) -> bool:
@@ -65,13 +76,20 @@ def queues_up(waiting: float, *, ready: int, known: float = 0.0) -> bool:
     return waiting > known + usual + QUEUE_ERRORS * math.sqrt(known)
 
 
+def served_rps(traffic: Traffic) -> float | None:
+    """Requests per second that are served, by Little's law of those in service; None while none is known."""
+    if not traffic.itl_ms or not traffic.output_tokens or traffic.running <= 0:
+        return None
+    return traffic.running / (traffic.output_tokens * traffic.itl_ms / 1000.0)
+
+
 def certain_growth(growth_rps: float, *, rate_rps: float, seconds: float) -> float:
     """The part of a growth over some seconds that is not chance, where so many arrive and are begun."""
     error = math.sqrt(2.0 * max(rate_rps, 1.0 / seconds) / seconds)
     return max(growth_rps - GROWTH_ERRORS * error, 0.0)
 
 
-def backlog_of(queue: Queue, *, drain_seconds: float) -> Backlog:
+def backlog_of(queue: Queue, *, drain_seconds: float, rate_rps: float = 0.0) -> Backlog:
     """What the queue asks for beside the arrivals.
 
     While ordered replicas load, requests go on to wait; what counts is the queue at the moment at which these
@@ -80,16 +98,22 @@ def backlog_of(queue: Queue, *, drain_seconds: float) -> Backlog:
     Args:
         queue: The queue.
         drain_seconds: Time in which ready replicas should work off the queue; 0: only what waits now counts.
+        rate_rps: Requests per second that arrive.
 
     """
     if not queues_up(queue.waiting, ready=queue.ready):
         return Backlog()
     loading = queue.ordered > queue.ready
     seconds = queue.loading_seconds if loading else queue.start_seconds
-    requests = queue.waiting + queue.growth_rps * seconds
+    growth = queue.growth_rps
+    if queue.served_rps is not None:
+        # Sooner than the queue shows it: what arrives beyond what those that are full serve will wait.
+        growth = max(growth, rate_rps - queue.served_rps)
+    requests = queue.waiting + growth * seconds
     extra = requests / drain_seconds if drain_seconds > 0 else 0.0
     return Backlog(
         requests=requests,
         extra_rps=extra,
         in_flight=queue.running + queue.waiting,
+        queued_at=0 if queue.elsewhere > 0 else queue.queued_at,
     )

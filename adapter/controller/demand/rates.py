@@ -63,6 +63,8 @@ class SizingRate:
     Attributes:
         rate_rps: Requests per second.
         in_flight: Requests that must be in service at once; 0 where none waits, or what is ordered suffices.
+        backlog_rps: Part of the rate that works off the queue.
+        queued_at: Ready replicas in whose queues all requests wait; 0 where any replica can serve some.
         rising: True while the rate rises by more than chance: no time to have fewer replicas.
         notes: Reasons why it differs from the rate that its pods show in the short window, a clause each.
 
@@ -70,6 +72,8 @@ class SizingRate:
 
     rate_rps: float
     in_flight: float = 0.0
+    backlog_rps: float = 0.0
+    queued_at: int = 0
     rising: bool = False
     notes: tuple[str, ...] = ()
 
@@ -124,22 +128,25 @@ def sizing_rate(
         notes.append(f"the load usually changes by {_rpm(change)} in {seconds:.0f} s")
         spare = change
     rate += spare
-    waits, clause = _backlog(queue, settings)
+    waits, clause = _backlog(queue, settings, rate)
     rate += waits.extra_rps
-    notes += clause
     return SizingRate(
         rate_rps=rate,
         in_flight=waits.in_flight,
+        backlog_rps=waits.extra_rps,
+        queued_at=waits.queued_at,
         rising=settings.anticipate and rising(trend),
-        notes=tuple(notes),
+        notes=(*notes, *clause),
     )
 
 
-def _backlog(queue: Queue | None, settings: RateSettings) -> tuple[backlogs.Backlog, list[str]]:
+def _backlog(
+    queue: Queue | None, settings: RateSettings, rate_rps: float
+) -> tuple[backlogs.Backlog, list[str]]:
     """What the queue asks for, with the clause that says so where there is one."""
     if queue is None:
         return backlogs.Backlog(), []
-    waits = backlogs.backlog_of(queue, drain_seconds=settings.drain_seconds)
+    waits = backlogs.backlog_of(queue, drain_seconds=settings.drain_seconds, rate_rps=rate_rps)
     if not waits.requests:
         return waits, []
     clause = (

@@ -408,3 +408,25 @@ def test_latency_is_per_gap_where_a_pod_does_not_count_tokens() -> None:
     traffic = window.traffic(now=20)
     assert traffic is not None
     assert traffic.itl_ms == pytest.approx(20)
+
+
+def test_lengths_are_not_corrected_while_the_load_rises() -> None:
+    """More run than finished in the last minute, but in three minutes many finished: their mean is known."""
+    window = TrafficWindow(window_seconds=60, long_seconds=180)
+    for second in range(0, 181, 15):
+        shown = page(second / 2, running=10 if second < 165 else 60)
+        window.add("a", replace(shown, itl=(second * 1.0, second * 90.0)), now=second)
+    traffic = window.traffic(now=180)
+    assert traffic is not None
+    assert traffic.output_tokens == 100
+
+
+def test_pods_whose_queues_are_longer_than_usual_are_counted() -> None:
+    """One that waits between two steps is no queue."""
+    window = TrafficWindow(window_seconds=60)
+    for second in (0, 15):
+        for endpoint, waiting in (("a", 0), ("b", 1), ("c", 7), ("d", 2)):
+            window.add(endpoint, page(second * 1.0, running=4, waiting=waiting), now=second)
+    traffic = window.traffic(now=15)
+    assert traffic is not None
+    assert traffic.queued_at == 2

@@ -219,3 +219,13 @@ def test_variants_without_a_profile_take_their_devices_first() -> None:
     assert fitting["n/b"].reason.startswith("1 of 2 replicas: G short")
     assert left == {"G": 1}
     assert stabilization.within_capacity(rule, inputs(*bare, devices=None), None) == (rule, None)
+
+
+def test_what_a_queue_asked_for_is_given_back_without_regret() -> None:
+    """Load that rises within three windows of it is another rise, not one that was given up too early."""
+    _, before = stabilized({"v": 4}, {"v": 4}, now=0.0)
+    _, before = stabilized({"v": 9}, {"v": 4}, before, now=10.0, brief=True)
+    targets, before = stabilized({"v": 4}, {"v": 9}, before, now=60.0)
+    assert replicas(targets) == {"v": 4}
+    _, before = stabilized({"v": 9}, {"v": 4}, before, now=200.0)
+    assert before["v"].patience == 1.0

@@ -137,3 +137,22 @@ def test_no_more_than_the_maximum_for_a_queue() -> None:
     variant = dataclasses.replace(PUBLISHED, load=load, max_replicas=9)
     candidate = decide(variant).decisions["ns/v"].candidate
     assert (candidate.replicas, candidate.binding) == (9, "maximum")
+
+
+@pytest.mark.parametrize(
+    ("routing", "queued_at", "replicas"),
+    [
+        pytest.param("least-loaded", 0, 41, id="any-replica-can-serve-them"),
+        pytest.param("least-loaded", 2, 5, id="those-two-serve-them"),
+        pytest.param("random", 2, 41, id="arrivals-go-to-full-replicas-too"),
+    ],
+)
+def test_a_queue_asks_for_no_replicas_that_would_find_nothing_to_do(
+    routing: fleet.Routing, queued_at: int, replicas: int
+) -> None:
+    """100 requests wait at two replicas: a load-aware gateway needs others for the arrivals only."""
+    load = dataclasses.replace(
+        PUBLISHED.load, in_flight=100.0, queued_at=queued_at, backlog_rps=0.1
+    )
+    variant = dataclasses.replace(PUBLISHED, load=load, routing=routing)
+    assert decide(variant).decisions["ns/v"].candidate.replicas == replicas

@@ -69,3 +69,22 @@ def test_a_queue_exceeds_what_is_known_by_more_than_chance(
 ) -> None:
     """Two standard deviations of a count beyond the last one, and one request per replica."""
     assert queues_up(waiting, ready=1, known=known) is expected
+
+
+def test_what_arrives_beyond_what_is_served_will_wait() -> None:
+    """Before the queue itself shows it: 3 a second arrive, 2 are served, so 120 more in 120 s."""
+    asked = backlog_of(replace(QUEUE, served_rps=2.0), drain_seconds=60.0, rate_rps=3.0)
+    assert asked.requests == pytest.approx(20 + 120)
+
+
+def test_a_queue_that_is_served_faster_than_it_grew_grows_as_seen() -> None:
+    """The rate of service is an estimate: it takes nothing off what was counted."""
+    asked = backlog_of(replace(QUEUE, served_rps=9.0), drain_seconds=60.0, rate_rps=3.0)
+    assert asked.requests == pytest.approx(80)
+
+
+@pytest.mark.parametrize(("elsewhere", "queued_at"), [(0.0, 3), (4.0, 0)])
+def test_requests_at_no_pod_can_be_served_by_any(elsewhere: float, queued_at: int) -> None:
+    """Only where all of them are in queues of pods do these alone serve them."""
+    queue = replace(QUEUE, queued_at=3, elsewhere=elsewhere)
+    assert backlog_of(queue, drain_seconds=60.0).queued_at == queued_at
