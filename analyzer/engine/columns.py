@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analyzer.engine.nodes import at_nodes
+from analyzer.engine.nodes import at_nodes, below
 from analyzer.errors import InvalidParameterError
 from analyzer.replicas import BoolArray, FloatArray, same_length
 from analyzer.step_times import EngineLimits, Lengths, StepTimes
@@ -237,6 +237,7 @@ class Engines:
         prefill = self.prefill_ms * prompt * (1.0 + self.preempted * RECOMPUTED)
         most = self.max_batch
         self.full_rate = most / (self.slot_steps * self.decode_ms(most) + prefill * most)
+        self._spread_of_departures(self.full_rate * prefill)
 
     def _crowd(self, held: FloatArray, spread: FloatArray, output: FloatArray) -> None:
         """How unevenly requests fill the KV cache, and for how long they keep their slot.
@@ -251,14 +252,32 @@ class Engines:
         peaks = np.maximum(square / self.context**2, 1.0)
         work = held * output + output**2 * more / 2.0
         works = prompts * output**2 * more + held * output**3 * more**3 + output**4 * more**6 / 4.0
-        room = np.clip(KV_ONSET * self.kv_batch - HEAD_OF_LINE * peaks, 1.0, LARGEST)
+        block = BLOCK_TOKENS / 2.0
+        fits = (self.kv_tokens - held - block) / (self.context + block)
+        room = np.clip(fits + 0.5 * peaks, 1.0, LARGEST)
         seqs = self.max_num_seqs
         # Which of the two bounds is met first by numbers that vary.
         crowds = room - 2.0 * np.sqrt(peaks * room) < seqs - 2.0 * np.sqrt(seqs)
         self.crowding = np.where(crowds, peaks, 1.0)
         self.room = np.where(crowds, room, seqs)
+        self._crowds = crowds
         # CALIBRATED: square roots, as waits that long requests cause end with the first short one.
-        self.uneven = np.where(crowds, np.sqrt(works) / work / 2.0, np.sqrt(more / 2.0))
+        self.uneven = np.sqrt(works) / work / 2.0
+
+    def _spread_of_departures(self, share: FloatArray) -> None:
+        """How unevenly a full batch finishes requests, whose prompts take that share of its time.
+
+        One leaves after a while (of variance 1 at first, of cv**2 in the long run), and then holds up the
+        others by the prompt of the next: half of what arrivals and departures vary by is what waits vary by.
+        """
+        leaving = (1.0 - share) ** 2 * (1.0 + self.output_cv**2) / 2.0
+        uneven = (1.0 + leaving + (share * self.input_cv) ** 2) / 2.0
+        self.uneven = np.where(self._crowds, self.uneven, uneven)
+        spread = np.sqrt(np.log1p(self.output_cv**2))
+        alike = 2.0 * below(-spread / np.sqrt(2.0))
+        long = np.where(self._crowds, self.input_cv**2 * self.input_tokens / self.context, 0.0)
+        self.brought = 2.0 * alike * self.input_tokens * (1.0 + long)
+        self.brought_square = alike * self.square_input
 
     def __len__(self) -> int:
         """M."""

@@ -83,8 +83,8 @@ class Formulas:
 def formulas() -> Formulas:
     """The modules, loaded at the first call."""
     lengths = tuple(columns.NODES.ravel().tolist())
-    state = _on_floats("state", occupancy=_occupancy)
-    below = state.below
+    below = _on_floats("nodes").below
+    state = _on_floats("state", occupancy=_occupancy, below=below)
 
     def below_each(at: float, spread: float) -> tuple[float, float, float, float]:
         twice = at + 2.0 * spread
@@ -107,7 +107,7 @@ def formulas() -> Formulas:
         NODE_WEIGHTS=tuple(columns.NODE_WEIGHTS.tolist()),
     )
     return Formulas(
-        columns=_on_floats("columns", NODES=lengths, at_nodes=_at_nodes),
+        columns=_on_floats("columns", NODES=lengths, at_nodes=_at_nodes, below=below),
         state=state,
         percentiles=_on_floats(
             "percentiles",

@@ -26,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 
 from analyzer.engine.columns import Engines
+from analyzer.engine.nodes import below
 from analyzer.engine.occupancy import FULL, occupancy
 from analyzer.replicas import BoolArray, FloatArray
 
@@ -35,9 +36,6 @@ for the steps that it shares."""
 
 JOINED = 0.5
 """CALIBRATED: of prompts that arrive behind one, the fewer end with it the more steps it takes."""
-
-MOST_SWINGS = 3.0
-"""CALIBRATED: most that prompts add to the variance of the batch over its mean."""
 
 _MOMENTS = np.arange(4.0)[:, None]
 
@@ -124,8 +122,7 @@ def at_rate(engines: Engines, rate_rps: FloatArray) -> State:
     # The batch that the queue of prompts meets follows from a first guess, once: again moves it by 0.01 %.
     batch = np.minimum(rate * engines.decodes * engines.base_ms / free, engines.max_batch)
     cycle = _cycle(engines, rate, free, batch)
-    delay = np.minimum(cycle.excess, cycle.room * engines.decodes) * engines.prefill_ms
-    chain = _running(engines, rate, free, delay)
+    chain = _running(engines, rate, free, cycle)
     queue = prompts(engines, rate, free, chain["batch"])
     return State(
         stable=stable & (chain["load"] < FULL) & (queue.load < FULL),
@@ -266,39 +263,36 @@ def below_each(at: FloatArray, spread: FloatArray) -> FloatArray:
     return below(at + _MOMENTS * spread)
 
 
-def below(score: FloatArray) -> FloatArray:
-    """Share of a normal distribution below the score, within 1e-7 (Abramowitz and Stegun, 26.2.17).
-
-    SciPy's takes long to load, and means do without it.
-    """
-    size = np.abs(score)
-    t = 1.0 / (1.0 + 0.2316419 * size)
-    series = t * (
-        0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429)))
-    )
-    beyond = np.exp(-0.5 * np.minimum(size, 38.0) ** 2) * series / np.sqrt(2.0 * np.pi)
-    return np.asarray(np.where(score > 0.0, 1.0 - beyond, beyond))
-
-
 def _running(
-    engines: Engines, rate: FloatArray, free: FloatArray, delay: FloatArray
+    engines: Engines, rate: FloatArray, free: FloatArray, cycle: _Cycle
 ) -> dict[str, FloatArray]:
     """Numbers in the batch, and the wait for a slot in it."""
-    swings = (rate * engines.prefill_ms / free) ** 2 * engines.square_input
-    crowding = engines.crowding + swings / (1.0 + swings / MOST_SWINGS)
+    crowding, steps = engines.crowding, engines.decodes
+    # What prompts add to an answer's steps, none of which is longer than a full one.
+    common = steps * cycle.decode_ms * (1.0 / free - 1.0)
+    whole = common + engines.prefill_ms * cycle.excess / free
+    use = whole / (engines.prefill_ms * cycle.room * steps)
+    more = np.maximum(whole / np.sqrt(1.0 + use * use) - common, 0.0)
+    prompt = cycle.decode_ms + cycle.own_ms + 0.5 * cycle.together * cycle.below * cycle.met
+    # While a batch decodes for a millisecond, prompts bring each other along: clusters of arrivals.
+    work = rate * engines.prefill_ms / free
+    clusters = work * (engines.brought + work * engines.brought_square)
+    wider = 1.0 + clusters / crowding
     slots = np.maximum(engines.room / crowding, 1.0)
-    steps = engines.slot_steps
     top = engines.full_rate
     load = rate / top
+    joining = rate / (wider * crowding)
+    slowed = rate * steps * engines.slope_ms / free
+    slope = 1.0 - (1.0 - slowed) / wider
     chain = occupancy(
-        rate * (steps * engines.base_ms + delay) / crowding,
-        rate * (steps * engines.slope_ms + engines.prefill_ms * engines.input_tokens),
-        rate * steps * engines.root_ms / np.sqrt(crowding),
+        joining * (steps * (engines.base_ms + engines.slope_ms) / free + more + prompt) - slope,
+        slope,
+        joining * np.sqrt(crowding) * steps * engines.root_ms / free,
         slots,
         load,
     )
-    # A slot is held from the first step of the prompt on, and decodes from the second.
-    batch = chain.mean * crowding * engines.decodes / steps
+    # A slot is held while the prompt is computed, too.
+    batch = np.maximum(chain.mean * crowding - rate * prompt, 0.0)
     slot_rate = top * (1.0 - np.minimum(load, FULL)) / engines.uneven
     return {
         "batch": batch,
