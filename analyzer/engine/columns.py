@@ -215,6 +215,7 @@ class Engines:
         self.kv_batch = KV_SHARE * columns["kv_tokens"] / (self.context + BLOCK_TOKENS / 2.0)
         self.kv_binds: BoolArray = self.kv_batch < self.max_num_seqs
         self.max_batch = np.maximum(np.floor(np.minimum(self.max_num_seqs, self.kv_batch)), 1.0)
+        self.cube_held = self.cube_input + cached * (3.0 * self.square_input + cached * (3.0 * prompt + cached))
         self._crowd(cached + prompt, prompt * self.input_cv, output)
         self.slope_square = self.slope_ms**2 + per_context**2 * self.context_variance
         # Decode steps over which the numbers of other requests stay alike.
@@ -254,11 +255,17 @@ class Engines:
         works = prompts * output**2 * more + held * output**3 * more**3 + output**4 * more**6 / 4.0
         block = BLOCK_TOKENS / 2.0
         fits = (self.kv_tokens - held - block) / (self.context + block)
-        room = np.clip(fits + 0.5 * peaks, 1.0, LARGEST)
+        age, age_square = output * more / 2.0, output**2 * more**3 / 3.0
+        cube = self.cube_held + 3.0 * (prompts * age + held * age_square) + output**3 * more**5 / 4.0
+        third = cube / self.context**3
+        self.large = np.clip(third / peaks, peaks, 2.0 * peaks)
+        room = np.clip(fits + 0.5, 1.0, LARGEST)
         seqs = self.max_num_seqs
         # Which of the two bounds is met first by numbers that vary.
         crowds = room - 2.0 * np.sqrt(peaks * room) < seqs - 2.0 * np.sqrt(seqs)
         self.crowding = np.where(crowds, peaks, 1.0)
+        self.large = np.where(crowds, self.large, 1.0)
+        self.own_square = np.where(crowds, (spread / self.context) ** 2, 0.0)
         self.room = np.where(crowds, room, seqs)
         self._crowds = crowds
         # CALIBRATED: square roots, as waits that long requests cause end with the first short one.
@@ -274,10 +281,10 @@ class Engines:
         uneven = (1.0 + leaving + (share * self.input_cv) ** 2) / 2.0
         self.uneven = np.where(self._crowds, self.uneven, uneven)
         spread = np.sqrt(np.log1p(self.output_cv**2))
-        alike = 2.0 * below(-spread / np.sqrt(2.0))
-        long = np.where(self._crowds, self.input_cv**2 * self.input_tokens / self.context, 0.0)
-        self.brought = 2.0 * alike * self.input_tokens * (1.0 + long)
-        self.brought_square = alike * self.square_input
+        self.alike = 2.0 * below(-spread / np.sqrt(2.0))
+        self.alike_three = self.alike**1.585
+        long = 2.0 * self.input_cv**2 * self.input_tokens / self.context
+        self.long_prompts = np.where(self._crowds, long, 0.0)
 
     def __len__(self) -> int:
         """M."""

@@ -149,17 +149,18 @@ def _normal(score: float) -> float:
 
 
 def _occupancy(
-    base: float, slope: float, root: float, slots: float, load: float
+    base: float, slope: float, root: float, slots: float, load: float, beyond: float
 ) -> occupancy.Occupancy:
     """Steady state as `occupancy.occupancy` has it."""
     last = math.ceil(slots) - 1
     partly = slots - last
-    end = max(base / slots + slope + root / math.sqrt(slots), load)
+    ratio = base / slots + slope + root / math.sqrt(slots)
+    end = max(ratio, load)
     counts, squares, inverse = _numbers(last)
     weights = _weights(base, slope, root, counts, inverse)
     full = float(weights[last]) * end**partly
     weights[last] *= partly
-    tail = full / (1.0 - min(load, occupancy.FULL))
+    tail = full * max(beyond, 1.0 / (1.0 - min(ratio, occupancy.FULL)))
     total = float(weights.sum()) + tail
     mean = (float(weights @ counts) + slots * tail) / total
     square = (float(weights @ squares) + slots * slots * tail) / total

@@ -50,7 +50,12 @@ class Occupancy:
 
 
 def occupancy(
-    base: FloatArray, slope: FloatArray, root: FloatArray, slots: FloatArray, load: FloatArray
+    base: FloatArray,
+    slope: FloatArray,
+    root: FloatArray,
+    slots: FloatArray,
+    load: FloatArray,
+    beyond: FloatArray,
 ) -> Occupancy:
     """Steady state; `base`, `slope` and `root` are rate times those of T, `load` is that of all slots.
 
@@ -63,10 +68,12 @@ def occupancy(
 
     """
     last = np.ceil(slots) - 1.0
-    end = np.maximum(base / slots + slope + root / np.sqrt(slots), load)
+    ratio = base / slots + slope + root / np.sqrt(slots)
+    end = np.maximum(ratio, load)
     chain = _Chain(base, slope, root, last, slots - last, end ** (slots - last))
     full, total, first, second = _table(chain) if slots.size <= _FEW else _by_state(chain)
-    tail = full / (1.0 - np.minimum(load, FULL))
+    # Who is held back leaves no earlier: at least as many wait as would run beyond the last slot.
+    tail = full * np.maximum(beyond, 1.0 / (1.0 - np.minimum(ratio, FULL)))
     total = total + tail
     mean = (first + slots * tail) / total
     square = (second + slots * slots * tail) / total

@@ -94,7 +94,8 @@ class State:
         variance: variance of the number of running requests.
         slot_waits: share of requests that wait for a slot in the batch.
         slot_waiting_ms: mean of their wait, over all requests.
-        slot_rate: rate per millisecond; the wait for a slot is exponential with this rate.
+        slot_begins_ms: who waits for a slot does so this long,
+        slot_rate: and then for an exponential time, with this rate per millisecond.
         load: rate over the largest rate of a full batch.
         prompts: queue of prompts.
 
@@ -108,6 +109,7 @@ class State:
     variance: FloatArray
     slot_waits: FloatArray
     slot_waiting_ms: FloatArray
+    slot_begins_ms: FloatArray
     slot_rate: FloatArray
     load: FloatArray
     prompts: Prompts
@@ -124,11 +126,15 @@ def at_rate(engines: Engines, rate_rps: FloatArray) -> State:
     cycle = _cycle(engines, rate, free, batch)
     chain = _running(engines, rate, free, cycle)
     queue = prompts(engines, rate, free, chain["batch"])
+    # Nobody leaves while prompts are computed that came before; half of the time their own step follows.
+    begins = 0.5 * np.maximum(queue.other_ms - 0.5 * queue.alive * queue.decode_ms, 0.0)
     return State(
         stable=stable & (chain["load"] < FULL) & (queue.load < FULL),
         rate=rate,
         prefill_share=1.0 - free,
         prompts=queue,
+        slot_begins_ms=begins,
+        slot_waiting_ms=chain["slot_waits"] * (begins + 1.0 / chain["slot_rate"]),
         **chain,
     )
 
@@ -276,30 +282,40 @@ def _running(
     prompt = cycle.decode_ms + cycle.own_ms + 0.5 * cycle.together * cycle.below * cycle.met
     # While a batch decodes for a millisecond, prompts bring each other along: clusters of arrivals.
     work = rate * engines.prefill_ms / free
-    clusters = work * (engines.brought + work * engines.brought_square)
-    wider = 1.0 + clusters / crowding
-    slots = np.maximum(engines.room / crowding, 1.0)
+    once, twice = work * engines.input_tokens, work * work * engines.square_input
+    pairs = 2.0 * once + twice
+    threes = 3.0 * (twice + once * pairs + twice * pairs) + work**3 * engines.cube_input
+    many = 1.0 + engines.alike * pairs
+    skew = 1.0 + 3.0 * engines.alike * pairs + engines.alike_three * threes
+    large = engines.large * np.maximum(skew / (many * (2.0 * many - 1.0)), 1.0)
+    slowed = rate * steps * engines.slope_ms / free
+    alone = rate * (steps * (engines.base_ms + engines.slope_ms) / free + more + prompt)
+    mean = alone / np.maximum(1.0 - slowed, 0.05)
+    wider = engines.alike * (pairs + once * engines.long_prompts)
+    wider = 1.0 + (wider + engines.own_square * (1.0 - slowed) / mean) / crowding
+    units = crowding / (large * large)
+    fixed = mean * (1.0 - crowding / large)
+    slots = np.maximum((engines.room - fixed) / large, 1.0)
     top = engines.full_rate
     load = rate / top
-    joining = rate / (wider * crowding)
-    slowed = rate * steps * engines.slope_ms / free
+    held = np.minimum(load, FULL)
     slope = 1.0 - (1.0 - slowed) / wider
     chain = occupancy(
-        joining * (steps * (engines.base_ms + engines.slope_ms) / free + more + prompt) - slope,
+        units * alone / wider - slope,
         slope,
-        joining * np.sqrt(crowding) * steps * engines.root_ms / free,
+        np.sqrt(units) * rate * steps * engines.root_ms / (free * wider),
         slots,
         load,
+        (1.0 + 0.5 * (1.0 + crowding) * held / (1.0 - held)) / large,
     )
     # A slot is held while the prompt is computed, too.
-    batch = np.maximum(chain.mean * crowding - rate * prompt, 0.0)
+    batch = np.maximum(chain.mean * large + fixed - rate * prompt, 0.0)
     slot_rate = top * (1.0 - np.minimum(load, FULL)) / engines.uneven
     return {
         "batch": batch,
-        "joined": np.minimum(batch + 1.0 - chain.waits, np.maximum(slots * crowding, 1.0)),
-        "variance": chain.variance * crowding,
+        "joined": np.minimum(batch + 1.0 - chain.waits, np.maximum(engines.room, 1.0)),
+        "variance": chain.variance * large * large / crowding,
         "slot_waits": chain.waits,
-        "slot_waiting_ms": chain.waits / slot_rate,
         "slot_rate": slot_rate,
         "load": load,
     }
