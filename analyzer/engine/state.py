@@ -14,8 +14,20 @@ own: b = prefill L + D / (B - n) (L - phase)+. Those behind them then end later,
 mean and variance are those of Pollaczek and Khinchine.
 
 What arrived meanwhile is computed in the first steps of the request's decoding: a delay cycle (Conway,
-Maxwell and Miller, Theory of Scheduling, 8-4). The batch is the chain of `occupancy.py` with T(n) = m base +
-prefill excess + (m slope + prefill in) n, m the steps for which a request holds its slot.
+Maxwell and Miller, Theory of Scheduling, 8-4). With m decode steps a request holds its slot for
+
+    T(n) = own prompt + (m (base + slope n) + prefill excess) / (1 - r)
+
+of which slope makes a processor-sharing queue: the numbers in service are negative binomial, of variance over
+mean 1 / (1 - x), x = rate m slope / (1 - r). On the clock of decoding, which stands while prompts are
+computed, arrivals come in clusters C: the customers of a busy period. With y = r / (1 - r),
+
+    E[C (C - 1)] / E[C] = 2 y + y**2 (1 + cv_in**2)
+
+and so on for three; the share that runs beside each other (`crowding.py`) adds to the variance of the
+numbers. The KV cache is filled by requests of different sizes, and a long prompt among them delays more
+arrivals. A negative binomial distribution in units of several requests, beside a fixed number, has all three
+moments; the chain of `occupancy.py` ends it at the last slot.
 """
 
 from __future__ import annotations
@@ -36,6 +48,9 @@ for the steps that it shares."""
 
 JOINED = 0.5
 """CALIBRATED: of prompts that arrive behind one, the fewer end with it the more steps it takes."""
+
+LEAST_LEFT = 0.05
+"""Least share of a request's time that others count as leaving to it; at less nothing is held."""
 
 _MOMENTS = np.arange(4.0)[:, None]
 
@@ -94,8 +109,8 @@ class State:
         variance: variance of the number of running requests.
         slot_waits: share of requests that wait for a slot in the batch.
         slot_waiting_ms: mean of their wait, over all requests.
-        slot_begins_ms: who waits for a slot does so this long,
-        slot_rate: and then for an exponential time, with this rate per millisecond.
+        slot_begins_ms: time for which everybody waits who finds no slot.
+        slot_rate: rate per millisecond; what they wait besides is exponential with this rate.
         load: rate over the largest rate of a full batch.
         prompts: queue of prompts.
 
@@ -269,53 +284,86 @@ def below_each(at: FloatArray, spread: FloatArray) -> FloatArray:
     return below(at + _MOMENTS * spread)
 
 
+class _Clusters(NamedTuple):
+    """What arrives together on the clock of decoding, which stands while prompts are computed.
+
+    Prompts bring each other along like customers of a busy period; each field is of shape (M,).
+
+    Attributes:
+        pairs: mean of C (C - 1) over that of C, C requests in a cluster.
+        many: variance over mean of numbers in service.
+        skew: third moment over variance of those, over that of a negative binomial distribution.
+
+    """
+
+    pairs: FloatArray
+    many: FloatArray
+    skew: FloatArray
+
+    @classmethod
+    def of(cls, engines: Engines, work: FloatArray) -> _Clusters:
+        """By the work that prompts bring, in arrivals for each token."""
+        once, twice = work * engines.input_tokens, work * work * engines.square_input
+        pairs = 2.0 * once + twice
+        threes = 3.0 * (twice + (once + twice) * pairs) + work * work * work * engines.cube_input
+        some = engines.alike * pairs
+        many = 1.0 + some
+        third = 1.0 + 3.0 * some + engines.alike_three * threes
+        return cls(pairs=pairs, many=many, skew=np.maximum(third / (many * (many + some)), 1.0))
+
+
+def _held_ms(engines: Engines, free: FloatArray, cycle: _Cycle) -> tuple[FloatArray, FloatArray]:
+    """Time for which a prompt holds its slot, and what those that it met add to the answer's steps."""
+    steps = engines.decodes
+    # No step is longer than a full one.
+    common = steps * cycle.decode_ms * (1.0 / free - 1.0)
+    whole = common + engines.prefill_ms * cycle.excess / free
+    use = whole / (engines.prefill_ms * cycle.room * steps + 1e-9)
+    more = np.maximum(whole / np.sqrt(1.0 + use * use) - common, 0.0)
+    prompt = cycle.decode_ms + cycle.own_ms + 0.5 * cycle.together * cycle.below * cycle.met
+    return prompt, more
+
+
 def _running(
     engines: Engines, rate: FloatArray, free: FloatArray, cycle: _Cycle
 ) -> dict[str, FloatArray]:
     """Numbers in the batch, and the wait for a slot in it."""
-    crowding, steps = engines.crowding, engines.decodes
-    # What prompts add to an answer's steps, none of which is longer than a full one.
-    common = steps * cycle.decode_ms * (1.0 / free - 1.0)
-    whole = common + engines.prefill_ms * cycle.excess / free
-    use = whole / (engines.prefill_ms * cycle.room * steps)
-    more = np.maximum(whole / np.sqrt(1.0 + use * use) - common, 0.0)
-    prompt = cycle.decode_ms + cycle.own_ms + 0.5 * cycle.together * cycle.below * cycle.met
-    # While a batch decodes for a millisecond, prompts bring each other along: clusters of arrivals.
-    work = rate * engines.prefill_ms / free
-    once, twice = work * engines.input_tokens, work * work * engines.square_input
-    pairs = 2.0 * once + twice
-    threes = 3.0 * (twice + once * pairs + twice * pairs) + work**3 * engines.cube_input
-    many = 1.0 + engines.alike * pairs
-    skew = 1.0 + 3.0 * engines.alike * pairs + engines.alike_three * threes
-    large = engines.large * np.maximum(skew / (many * (2.0 * many - 1.0)), 1.0)
-    slowed = rate * steps * engines.slope_ms / free
-    alone = rate * (steps * (engines.base_ms + engines.slope_ms) / free + more + prompt)
-    mean = alone / np.maximum(1.0 - slowed, 0.05)
-    wider = engines.alike * (pairs + once * engines.long_prompts)
-    wider = 1.0 + (wider + engines.own_square * (1.0 - slowed) / mean) / crowding
-    units = crowding / (large * large)
+    crowding = engines.crowding
+    prompt, more = _held_ms(engines, free, cycle)
+    clusters = _Clusters.of(engines, rate * engines.prefill_ms / free)
+    paced = rate * engines.decodes / free
+    alone = paced * (engines.base_ms + engines.slope_ms) + rate * (more + prompt)
+    slowed, bend = paced * engines.slope_ms, paced * engines.root_ms
+    # The square root is straight enough about its mean.
+    left = np.maximum(1.0 - slowed, LEAST_LEFT)
+    middle = (bend + np.sqrt(bend * bend + 4.0 * left * alone)) / (2.0 * left)
+    alone = alone + 0.5 * bend * middle
+    slowed = slowed + 0.5 * bend / middle
+    left = np.maximum(1.0 - slowed, LEAST_LEFT)
+    mean = alone / left
+    delayed = engines.alike * rate * engines.prefill_ms * engines.input_tokens / free
+    wider = engines.alike * clusters.pairs + delayed * engines.long_prompts
+    wider = 1.0 + (wider + engines.own_square * left / mean) / crowding
+    # Units of `large` requests beside a fixed number of them have the mean, variance and third moment.
+    large = engines.large * clusters.skew
     fixed = mean * (1.0 - crowding / large)
-    slots = np.maximum((engines.room - fixed) / large, 1.0)
-    top = engines.full_rate
-    load = rate / top
-    held = np.minimum(load, FULL)
+    load = rate / engines.full_rate
+    most = np.minimum(load, FULL)
     slope = 1.0 - (1.0 - slowed) / wider
     chain = occupancy(
-        units * alone / wider - slope,
+        np.maximum(alone * crowding / (large * large * wider), 1e-9 * slope) - slope,
         slope,
-        np.sqrt(units) * rate * steps * engines.root_ms / (free * wider),
-        slots,
+        np.maximum((engines.room - fixed) / large, 1.0),
         load,
-        (1.0 + 0.5 * (1.0 + crowding) * held / (1.0 - held)) / large,
+        (1.0 + 0.5 * (1.0 + crowding) * most / (1.0 - most)) / large,
     )
     # A slot is held while the prompt is computed, too.
     batch = np.maximum(chain.mean * large + fixed - rate * prompt, 0.0)
-    slot_rate = top * (1.0 - np.minimum(load, FULL)) / engines.uneven
     return {
         "batch": batch,
         "joined": np.minimum(batch + 1.0 - chain.waits, np.maximum(engines.room, 1.0)),
-        "variance": chain.variance * large * large / crowding,
+        "variance": chain.variance * large * large * clusters.many / (crowding * wider),
         "slot_waits": chain.waits,
-        "slot_rate": slot_rate,
+        "slot_rate": engines.full_rate * (1.0 - most) / engines.uneven,
         "load": load,
     }
