@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import importlib
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from adapter import errors
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+"""Errors of a write that is correct: the disk is full, over its quota, or broken."""
 
 PLUGIN_GROUP = "variant_adapter.commands"
 """Entry point group of commands of other packages; each names a module and a summary."""
@@ -58,7 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     args = parse(sys.argv[1:] if argv is None else argv)
     try:
-        return int(args.run(args))
+        status = int(args.run(args))
+        # What is written at exit instead would end in a message of the interpreter.
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except errors.AdapterError as error:
         print(f"variant-adapter {args.command}: {error}", file=sys.stderr)  # noqa: T201 - the one place
         return error.exit_status
@@ -66,8 +75,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         # The reader of our output (head, a closed pager) is gone, so no message would be read.
+        _discard_output()
         sys.stderr.close()
         return 141
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        _discard_output()
+        message = f"variant-adapter {args.command}: output cannot be written: {error.strerror}"
+        print(message, file=sys.stderr)  # noqa: T201 - the one place
+        return 1
+    return status
+
+
+def _discard_output() -> None:
+    """Let the interpreter's last write of standard output, which would fail again, go nowhere."""
+    with open(os.devnull, "wb") as nowhere, contextlib.suppress(OSError, ValueError):  # noqa: PTH123
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -82,6 +106,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     # Looking for plug-ins takes as long as everything else that a built-in command needs to start.
     commands = COMMANDS if name in COMMANDS else known_commands()
     root, parsers = _parsers(commands)
+    if name and name not in commands:
+        root.error(_unknown_command(name, commands))
     if name in commands:
         importlib.import_module(commands[name].module).register(parsers[name])
     args, unknown = root.parse_known_args(argv)
@@ -89,6 +115,15 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         parser = parsers.get(name, root)
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{_hint(parser, unknown)}")
     return args
+
+
+def _unknown_command(name: str, commands: Mapping[str, Command]) -> str:
+    # Needed after a mistake only.
+    import difflib  # noqa: PLC0415
+
+    near = difflib.get_close_matches(name, commands, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"COMMAND must be one of {', '.join(commands)}, not {name!r}{hint}"
 
 
 def _hint(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> str:
@@ -127,7 +162,14 @@ def known_commands() -> Mapping[str, Command]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose error is one line: the usage of a command with many flags would hide it."""
+    """A parser whose error is one line: the usage of a command with many flags would hide it.
+
+    A value such as -5s is a value, so that the error says what it must be, and not that there is none.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._negative_number_matcher = re.compile(r"-\.?[0-9]")
 
     def error(self, message: str) -> NoReturn:
         """Print the message and how to get help; exit with status 2."""

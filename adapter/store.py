@@ -1,18 +1,19 @@
-"""The published targets: an immutable snapshot, encoded once when it is published.
+"""The published targets, each encoded once when it is published.
 
-A request reads the snapshot and nothing else: no lock, no optimizer, no Prometheus. The controller
-publishes, the API server reads; neither knows the other.
+A request reads them and nothing else: no lock, no optimizer, no Prometheus. What is published is replaced in
+one turn of the event loop, which reads too. The controller publishes, the API server reads; neither knows the
+other.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import MappingProxyType
 
 from adapter.kube import labels as selectors
 from adapter.kube import quantity
@@ -81,16 +82,29 @@ _Key = tuple[str | None, str]
 """Namespace and metric."""
 
 
-@dataclass(frozen=True, slots=True)
 class _Table:
     """Items of one metric of a namespace: all, and those of each value of the indexed label."""
 
-    entries: Mapping[_Labels, Entry]
-    by_variant: Mapping[str, Mapping[_Labels, Entry]]
+    def __init__(self) -> None:
+        self.entries: dict[_Labels, Entry] = {}
+        self.by_variant: dict[str, dict[_Labels, Entry]] = {}
+
+    def add(self, labels: _Labels, entry: Entry) -> None:
+        self.entries[labels] = entry
+        name = entry.labels.get(INDEXED_LABEL)
+        if name is not None:
+            self.by_variant.setdefault(name, {})[labels] = entry
+
+    def remove(self, labels: _Labels) -> None:
+        name = self.entries.pop(labels).labels.get(INDEXED_LABEL)
+        if name is not None:
+            of_variant = self.by_variant[name]
+            del of_variant[labels]
+            if not of_variant:
+                del self.by_variant[name]
 
 
-_Tables = Mapping[_Key, _Table]
-_EMPTY = _Table({}, {})
+_EMPTY = _Table()
 
 
 class Changes:
@@ -115,10 +129,10 @@ class Changes:
 
 
 class TargetStore:
-    """Holds the current snapshot; `publish` replaces it as a whole. A provider of external metrics.
+    """Holds what is served; `publish` replaces it as a whole. A provider of external metrics.
 
     Attributes:
-        changes: Tells of every new snapshot, and of demand that wakes a variant.
+        changes: Tells of everything new that is served, and of demand that wakes a variant.
 
     """
 
@@ -126,9 +140,9 @@ class TargetStore:
         """`now`: Unix time, by which items expire."""
         self._now = now
         self.changes = Changes()
-        self._tables: _Tables = MappingProxyType({})
+        self._tables: dict[_Key, _Table] = {}
         self._names: tuple[str, ...] = ()
-        self._groups: Mapping[str, tuple[Series, ...]] = {}
+        self._groups: dict[str, tuple[Series, ...]] = {}
 
     def publish(self, series: Iterable[Series]) -> None:
         """Serve exactly these series from now on.
@@ -144,37 +158,68 @@ class TargetStore:
 
         Raises:
             ValueError: a value is negative or not a quantity, or two series are the same item, which the HPA
-                would sum. The last snapshot then stays.
+                would sum. What was published before then stays.
 
         """
+        gone = [key for key in self._groups if key not in groups]
+        self._replace({**dict.fromkeys(gone, ()), **groups})
+        for key in gone:
+            del self._groups[key]
+        self.changes.notify()
+
+    def replace_groups(self, groups: Mapping[str, tuple[Series, ...]]) -> None:
+        """Serve these groups instead of those of the same names; all others stay, and cost nothing.
+
+        Raises:
+            ValueError: as `publish_groups`.
+
+        """
+        if self._replace(groups):
+            self.changes.notify()
+
+    def _replace(self, groups: Mapping[str, tuple[Series, ...]]) -> bool:
+        """Serve these groups; whether any of them has changed. Nothing is changed in an error."""
         last = self._groups
-        changed = [key for key, items in groups.items() if last.get(key) != items]
-        stale = [*changed, *(key for key in last if key not in groups)]
-        removed: dict[_Key, list[_Labels]] = {}
-        for name in stale:
-            for item in last.get(name, ()):
-                removed.setdefault((item.namespace, item.metric), []).append(_labels(item))
+        changed = {key: items for key, items in groups.items() if last.get(key) != items}
+        removed: dict[_Key, set[_Labels]] = {}
         added: dict[_Key, dict[_Labels, Entry]] = {}
-        for name in changed:
-            for item in groups[name]:
-                entries, labels = added.setdefault((item.namespace, item.metric), {}), _labels(item)
+        for name, items in changed.items():
+            forms = _Forms()
+            for item in last.get(name, ()):
+                removed.setdefault((item.namespace, item.metric), set()).add(_labels(item))
+            for item in items:
+                entries = added.setdefault((item.namespace, item.metric), {})
+                labels, shown, text = forms.of(item)
                 if labels in entries:
                     raise _twice(item.metric, item.labels)
                 entries[labels] = Entry(
-                    dict(item.labels), item.decided_at, item.valid_until, encode(item)
+                    shown, item.decided_at, item.valid_until, _encoded(item, text)
                 )
-        tables = dict(self._tables)
-        for key in removed.keys() | added.keys():
-            table = _replaced(
-                key[1], tables.get(key, _EMPTY), removed.get(key, ()), added.get(key, {})
-            )
-            tables[key] = table
-            if not table.entries:
-                del tables[key]
-        self._groups = dict(groups)
-        self._names = tuple(sorted({metric for _, metric in tables}))
-        self._tables = MappingProxyType(tables)
-        self.changes.notify()
+        for key, entries in added.items():
+            table, gone = self._tables.get(key, _EMPTY), removed.get(key, ())
+            for labels, entry in entries.items():
+                if labels in table.entries and labels not in gone:
+                    raise _twice(key[1], entry.labels)
+        self._change(removed, added)
+        self._groups.update(changed)
+        return bool(changed)
+
+    def _change(
+        self,
+        removed: Mapping[_Key, Iterable[_Labels]],
+        added: Mapping[_Key, Mapping[_Labels, Entry]],
+    ) -> None:
+        for key, items in removed.items():
+            for labels in items:
+                self._tables[key].remove(labels)
+        for key, entries in added.items():
+            table = self._tables.setdefault(key, _Table())
+            for labels, entry in entries.items():
+                table.add(labels, entry)
+        for key in removed:
+            if not self._tables[key].entries:
+                del self._tables[key]
+        self._names = tuple(sorted({metric for _, metric in self._tables}))
 
     def list_external_metrics(self) -> tuple[str, ...]:
         """Names of all published metrics, sorted."""
@@ -214,18 +259,30 @@ def encode(item: Series) -> bytes:
         ValueError: the value is negative or not a quantity.
 
     """
+    return _encoded(item, _json(dict(item.labels)))
+
+
+def _encoded(item: Series, labels: str) -> bytes:
+    """The same, from its labels as JSON."""
     if quantity.parse(item.value) < 0:
         raise ValueError(
             f"{item.metric}: {item.value} is negative; the HPA would scale to its maximum"
         )
-    stamp = datetime.fromtimestamp(int(item.decided_at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    document = {
-        "metricName": item.metric,
-        "metricLabels": dict(item.labels),
-        "timestamp": stamp,
-        "value": quantity.canonical(item.value),
-    }
-    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
+    stamp, value = _stamp(int(item.decided_at)), quantity.canonical(item.value)
+    name = _json(item.metric)
+    return (
+        f'{{"metricName":{name},"metricLabels":{labels},"timestamp":"{stamp}","value":"{value}"}}'
+    ).encode()
+
+
+@functools.lru_cache(maxsize=256)
+def _stamp(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _json(value: object) -> str:
+    """Compact JSON as Go writes it."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     for character, escaped in (
         ("<", "\\u003c"),
         (">", "\\u003e"),
@@ -234,7 +291,23 @@ def encode(item: Series) -> bytes:
         ("\u2029", "\\u2029"),
     ):
         text = text.replace(character, escaped)
-    return text.encode()
+    return text
+
+
+class _Forms:
+    """Labels of the series of one group in the forms that are kept; mostly they are one object."""
+
+    def __init__(self) -> None:
+        self._forms: dict[int, tuple[_Labels, Mapping[str, str], str]] = {}
+
+    def of(self, item: Series) -> tuple[_Labels, Mapping[str, str], str]:
+        """Sorted, as a copy, and as JSON."""
+        form = self._forms.get(id(item.labels))
+        if form is None:
+            labels = dict(item.labels)
+            form = _labels(item), labels, _json(labels)
+            self._forms[id(item.labels)] = form
+        return form
 
 
 def _labels(item: Series) -> _Labels:
@@ -243,34 +316,3 @@ def _labels(item: Series) -> _Labels:
 
 def _twice(metric: str, labels: Mapping[str, str]) -> ValueError:
     return ValueError(f"{metric}: published twice with labels {dict(labels)}")
-
-
-def _replaced(
-    metric: str, table: _Table, removed: Iterable[_Labels], added: Mapping[_Labels, Entry]
-) -> _Table:
-    """The table without some of its items and with others, which must not be there already."""
-    entries = dict(table.entries)
-    by_variant = dict(table.by_variant)
-    renewed: dict[str, dict[_Labels, Entry]] = {}
-
-    def of_variant(entry: Entry) -> dict[_Labels, Entry] | None:
-        name = entry.labels.get(INDEXED_LABEL)
-        if name is None:
-            return None
-        if name not in renewed:
-            renewed[name] = dict(by_variant.get(name, {}))
-        return renewed[name]
-
-    for labels in removed:
-        indexed = of_variant(entries.pop(labels))
-        if indexed is not None:
-            del indexed[labels]
-    for labels, entry in added.items():
-        if labels in entries:
-            raise _twice(metric, entry.labels)
-        entries[labels] = entry
-        indexed = of_variant(entry)
-        if indexed is not None:
-            indexed[labels] = entry
-    whole = {**by_variant, **renewed}
-    return _Table(entries, {name: items for name, items in whole.items() if items})

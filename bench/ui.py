@@ -2,14 +2,16 @@
 
 The program runs in a process of its own, with all states replaced every interval, as reconcile cycles do.
 A viewer opens the fleet's page and follows its updates. The API is asked over keep-alive TLS, in turns
-without and with two viewers in one run: their ratio counts, not the machine. Ends with 1 where the first
-page, the CPU of one viewer, or the ratio of p99 misses its bound.
+without and with two viewers in one run: their ratio counts, not the machine. Where Chromium is installed,
+a tab then takes as many updates as a day brings, and its memory before and after is compared. Ends with 1
+where the first page, the CPU of one viewer, the ratio of p99, or the growth of the tab misses its bound.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import ssl
@@ -18,8 +20,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 
@@ -28,16 +32,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from adapter import logs
 from adapter.store import DESIRED
 from emulator.demo import scenario
+from tests.adapter.ui import browser
 from tests.fakes import fleet_states  # the harness of the tests stands beside us
 
 PAGE_SECONDS, CPU_SHARE, RATIO = 1.0, 0.01, 2.0
 """Bounds: the first page, a core's share for one viewer, and p99 with two viewers over p99 without."""
 
+TAB_GROWTH, TAB_BYTES = 1.1, 200_000
+"""Bound of a tab's heap after a day: that many times the heap after 20 updates, and as many bytes more."""
+
 TURNS = 12
 PATH = f"/apis/external.metrics.k8s.io/v1beta1/namespaces/team-1/{DESIRED}"
 
 
-async def serve(folder: Path, variants: int, interval: float) -> None:
+async def serve(folder: Path, variants: int, interval: float, *, all_updates: bool) -> None:
     """Serve until the end of stdin, with new states at every interval; prints addresses and files first."""
     logs.configure("text", quiet=True)
     objects = folder / "objects"
@@ -45,6 +53,9 @@ async def serve(folder: Path, variants: int, interval: float) -> None:
     scenario.write_deployment(objects, (), 1)
     async with fleet_states.served(folder, objects, variants) as endpoints:
         states = dict(endpoints.loop.states)
+        if all_updates:
+            # A day's updates in minutes are more than the pages' share of the processor allows.
+            fleet_states.show_every_update(endpoints)
 
         async def cycle() -> None:
             number = 0
@@ -114,11 +125,8 @@ def p99(times: list[float]) -> float:
     return 1000 * statistics.quantiles(times, n=100)[98]
 
 
-async def measure(process: subprocess.Popen[str], seconds: float, interval: float) -> bool:
+async def measure(pid: int, at: dict[str, str], seconds: float, interval: float) -> bool:
     """Print the table; whether all bounds hold."""
-    if process.stdout is None:
-        raise SystemExit("the server has no output to read")
-    at = json.loads(next(line for line in process.stdout if line.startswith("{")))
     url, state = at["metrics"], Path(at["state"])
     context = ssl.create_default_context(cafile=at["ca"])
     context.load_cert_chain(state / "client.crt", state / "client.key")
@@ -141,9 +149,9 @@ async def measure(process: subprocess.Popen[str], seconds: float, interval: floa
         fetched: list[float] = []
         jobs = [asyncio.create_task(view(url, fetched)) for _ in range(viewers)]
         await asyncio.sleep(interval)
-        before = cpu_seconds(process.pid)
+        before = cpu_seconds(pid)
         await asyncio.sleep(seconds)
-        used.append((cpu_seconds(process.pid) - before) / seconds)
+        used.append((cpu_seconds(pid) - before) / seconds)
         print(
             f"{viewers} viewers: {used[-1]:.2%} of a core, {len(fetched)} updates in {seconds:g} s,"
             f" cycles every {interval:g} s"
@@ -169,6 +177,50 @@ async def measure(process: subprocess.Popen[str], seconds: float, interval: floa
     return first <= PAGE_SECONDS and viewer <= CPU_SHARE and ratio <= RATIO
 
 
+async def watch_day(url: str, folder: Path, updates: int) -> bool:
+    """Print what a tab holds before and after so many updates; whether it is within its bound."""
+    async with browser.running(folder) as running:
+        tab = await running.tab()
+        await tab.open(f"{url}/ui")
+        await tab.until("document.getElementById('connection').textContent === 'Live'")
+        before = await tab.memory_after(updates=20)
+        began = time.perf_counter()
+        after = await tab.memory_after(updates=updates)
+    heaps = [document["JSHeapUsedSize"] for document in (before, after)]
+    print(
+        f"a tab after 20 and {updates} more updates ({time.perf_counter() - began:.0f} s):"
+        f" heap {heaps[0] / 1e6:.2f} and {heaps[1] / 1e6:.2f} MB, nodes {before['Nodes']:.0f} and"
+        f" {after['Nodes']:.0f}, listeners {before['JSEventListeners']:.0f} and"
+        f" {after['JSEventListeners']:.0f}"
+    )
+    return bool(
+        heaps[1] <= heaps[0] * TAB_GROWTH + TAB_BYTES
+        and after["JSEventListeners"] <= before["JSEventListeners"]
+        and not tab.problems
+    )
+
+
+@contextlib.contextmanager
+def server(args: argparse.Namespace, folder: Path, *more: str) -> Iterator[tuple[int, Any]]:
+    """Process number and addresses of a server in a process of its own."""
+    command = [
+        sys.executable, "-P", __file__, "--serve", str(folder), "--variants", str(args.variants),
+        "--interval", str(args.interval), *more,
+    ]  # fmt: skip
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        if process.stdout is None or process.stdin is None:
+            raise SystemExit("the server has no input and output")
+        try:
+            yield (
+                process.pid,
+                json.loads(next(line for line in process.stdout if line.startswith("{"))),
+            )
+        finally:
+            process.stdin.close()
+
+
 def main() -> int:
     """Measure; with --serve, run the measured server."""
     parser = argparse.ArgumentParser()
@@ -181,23 +233,32 @@ def main() -> int:
     parser.add_argument(
         "--interval", type=float, default=15.0, help="Seconds between cycles. Default 15"
     )
+    parser.add_argument(
+        "--updates",
+        type=int,
+        default=5760,
+        help="Updates of a tab; 0 leaves the tab out. Default 5760: a day of cycles every 15 s",
+    )
     # Used by the benchmark itself, to start the server.
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--all-updates", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve is not None:
-        asyncio.run(serve(args.serve, args.variants, args.interval))
+        asyncio.run(serve(args.serve, args.variants, args.interval, all_updates=args.all_updates))
         return 0
-    with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable, "-P", __file__, "--serve", folder, "--variants", str(args.variants),
-            "--interval", str(args.interval),
-        ]  # fmt: skip
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        ) as process:
-            holds = asyncio.run(measure(process, args.seconds, args.interval))
-            if process.stdin is not None:
-                process.stdin.close()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        server(args, Path(folder)) as (pid, at),
+    ):
+        holds = asyncio.run(measure(pid, at, args.seconds, args.interval))
+    if browser.CHROMIUM is None:
+        print("a tab for a day: skipped, chromium is not installed")
+    elif args.updates:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            server(args, Path(folder), "--all-updates") as (_, at),
+        ):
+            holds = asyncio.run(watch_day(at["metrics"], Path(folder), args.updates)) and holds
     return 0 if holds else 1
 
 

@@ -19,13 +19,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optimizer import greedy
 from optimizer.components import components, demands
+from optimizer.objective import Objective, Outcome, of_plan
 from optimizer.problem import (
     NOTHING,
     Allocation,
@@ -47,44 +48,19 @@ _INTEGRAL = 1e-6
 _FINISHED = 0
 
 
-class Objective(NamedTuple):
-    """What plans are compared by, smaller is better: in the order of the stages."""
-
-    unserved: tuple[int, ...]
-    short: tuple[float, ...]
-    cost: float
-
-
 def objective(problem: Problem, allocations: Mapping[str, Allocation]) -> Objective:
     """A plan's worth: variants not served in full by priority, partial service, cost plus penalties."""
-    priorities = sorted({variant.priority for variant in problem.variants})
-    unserved = dict.fromkeys(priorities, 0)
-    something = dict.fromkeys(priorities, 0)
-    shares = dict.fromkeys(priorities, 0.0)
-    cost = 0.0
+    outcomes, cost = [], 0.0
     for variant in problem.variants:
         got = allocations[variant.name]
-        if got.candidate is None:
-            unserved[variant.priority] += 1
-            continue
-        cost += got.cost + penalty(
-            got.candidate.accelerator, got.cost, variant.current, problem.transition_factor
-        )
-        if got.served == "partial":
-            unserved[variant.priority] += 1
-            something[variant.priority] += 1
-            shares[variant.priority] += got.replicas / got.candidate.replicas
-    short: list[float] = []
-    if problem.policy == "PriorityExhaustive":
-        short = [-shares[priority] for priority in priorities]
-    elif problem.policy == "PriorityRoundRobin":
-        for priority in priorities:
-            short += [-something[priority], -shares[priority]]
-    elif problem.policy == "RoundRobin":
-        short = [-sum(something.values()), -sum(shares.values())]
-    return Objective(
-        tuple(unserved.values()), tuple(round(item, 6) for item in short), round(cost, 6)
-    )
+        served = 0.0
+        if got.candidate is not None:
+            cost += got.cost + penalty(
+                got.candidate.accelerator, got.cost, variant.current, problem.transition_factor
+            )
+            served = got.replicas / got.candidate.replicas if got.served == "partial" else 1.0
+        outcomes.append(Outcome(variant.priority, served, served > 0))
+    return of_plan(outcomes, problem.policy, cost)
 
 
 def solve(problem: Problem) -> Solution:

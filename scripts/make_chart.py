@@ -26,6 +26,7 @@ TEMPLATES: Mapping[str, tuple[str, str]] = {
     "defaults.yaml": ("base/defaults.yaml", ""),
     "managed-targets.yaml": ("base/managed-targets.yaml", ""),
     "service.yaml": ("base/service.yaml", ""),
+    "fence.yaml": ("base/fence.yaml", ""),
     "networkpolicy.yaml": ("base/networkpolicy.yaml", "networkPolicy.enabled"),
     "limited-nodes.yaml": ("overlays/limited/nodes.yaml", "limited.enabled"),
     "limited-owners.yaml": ("overlays/limited/owners.yaml", "limited.enabled"),

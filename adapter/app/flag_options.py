@@ -175,6 +175,7 @@ def _installation(args: argparse.Namespace, server: Serving) -> Installation:
             allowed_endpoints=collecting.allowed_endpoints,
         ),
         lease_name=cluster.lease_name,
+        own_thread=True,
         lease=LeaseTimes(
             duration=lease_seconds,
             deadline=lease_seconds * 2 / 3,

@@ -7,12 +7,21 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+import structlog
+
 from adapter.controller.actuator import Actuator, Consent
 from adapter.controller.loop import ControlLoop
 from adapter.controller.state import VariantState
 from adapter.controller.status_writer import StatusWriter
 from adapter.installation import MANAGED_TARGETS
+from adapter.kube.scale import Reference
+from adapter.resources import stored_status, watches
 from adapter.resources.watches import ClusterObjects
+
+log = structlog.get_logger()
+
+_Replicas = tuple[int, int]
+"""Replicas that there are, and those that are asked for."""
 
 DEBOUNCE_SECONDS = 0.3
 """Real seconds between a change of the objects and its use, so that one update serves many changes."""
@@ -28,27 +37,58 @@ FOLLOW_MANAGED_SECONDS = 2 * DEBOUNCE_SECONDS
 
 JOIN_SECONDS = 3.0
 """Least real seconds between two joins of all objects where another replica leads: what it serves comes from
-statuses and from the ConfigMap of targets, which do not wait for that.
+statuses, from Deployments' replicas and from the ConfigMap of targets, which do not wait for that.
 """
+
+POD_JOIN_SECONDS = 15.0
+"""The same where nothing but pods changed, which only the leader scrapes."""
+
+QUIET_JOIN_SECONDS = 60.0
+"""Most real seconds between two joins where another replica leads and nothing has changed."""
 
 
 class Joins:
     """The pause between two joins of all objects."""
 
     def __init__(
-        self, objects: ClusterObjects, loop: ControlLoop, *, changed: asyncio.Event
+        self, objects: Callable[[], ClusterObjects], loop: ControlLoop, *, changed: asyncio.Event
     ) -> None:
-        """`changed`: set at every change of the objects; `loop`: knows whether this replica decides."""
+        """Make it.
+
+        Args:
+            objects: gives what is watched.
+            loop: knows whether this replica decides.
+            changed: set at every change of the objects.
+
+        """
         self._objects = objects
         self._loop = loop
         self._changed = changed
         self._at = float("-inf")
+        self._soon = False
         self._targets: Mapping[str, Any] | None = None
+
+    def request(self) -> None:
+        """Something has changed that a join shows."""
+        self._soon = True
+        self._changed.set()
+
+    def request_for_pods(self) -> None:
+        """Pods have changed: where nobody watches the replicas of a scale target, they tell of them."""
+        self._soon = self._soon or self._objects().reads_scales
+        self._changed.set()
+
+    @property
+    def due(self) -> bool:
+        """Whether a join is due although nothing has changed."""
+        now = asyncio.get_running_loop().time()
+        return self._loop.leading or now - self._at >= QUIET_JOIN_SECONDS
 
     def note(self) -> None:
         """A join begins now."""
-        self._targets = self._objects.config_map(MANAGED_TARGETS)
-        if self._objects.synced:  # until then every list that arrives counts
+        self._soon = False
+        self._targets = self._managed()
+        if self._objects().synced:  # until then every list that arrives counts
             self._at = asyncio.get_running_loop().time()
 
     def forget(self) -> None:
@@ -58,14 +98,65 @@ class Joins:
     async def pause(self) -> None:
         """Wait until a follower may join again; not where targets of managed HPAs have changed."""
         loop = asyncio.get_running_loop()
-        while not self._loop.leading and self._objects.config_map(MANAGED_TARGETS) is self._targets:
-            left = self._at + JOIN_SECONDS - loop.time()
+        while not self._loop.leading and self._managed() is self._targets:
+            pause = JOIN_SECONDS if self._soon else POD_JOIN_SECONDS
+            left = self._at + pause - loop.time()
             if left <= 0:
                 return
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await self._changed.wait()
+
+    def _managed(self) -> Mapping[str, Any] | None:
+        return self._objects().config_map(MANAGED_TARGETS)
+
+
+class LiveChanges:
+    """What the leader and the autoscalers change, served by the others without a join of all objects."""
+
+    def __init__(self, loop: ControlLoop, *, join: Callable[[], object]) -> None:
+        """`join`: requests a join, for what cannot be applied alone."""
+        self._loop = loop
+        self._join = join
+        self._statuses: dict[str, tuple[stored_status.Published | None, str]] = {}
+        self._scaled: dict[tuple[str, Reference], tuple[_Replicas, _Replicas]] = {}
+        self._changed = asyncio.Event()
+
+    def note_status(self, item: Mapping[str, Any]) -> None:
+        """Keep what the status of a variant holds, of which nothing else has changed."""
+        if not self._loop.leading:
+            metadata, status = item["metadata"], item.get("status")
+            key = f"{metadata.get('namespace')}/{metadata['name']}"
+            self._statuses[key] = (stored_status.published(status), stored_status.stored(status))
+            self._changed.set()
+
+    def note_scaled(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+        """Keep the replicas of a Deployment of which nothing else has changed; a leader joins its pods."""
+        if self._loop.leading:
+            self._join()
+            return
+        metadata = after["metadata"]
+        target = (str(metadata.get("namespace")), Reference(name=str(metadata["name"])))
+        first = self._scaled.get(target, (watches.replicas_of(before),))[0]
+        self._scaled[target] = (first, watches.replicas_of(after))
+        self._changed.set()
+
+    async def follow(self) -> None:
+        """Serve them, until cancelled."""
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(STATUS_DEBOUNCE_SECONDS)
+            self._changed.clear()
+            statuses, self._statuses = self._statuses, {}
+            scaled, self._scaled = self._scaled, {}
+            try:
+                self._loop.live.follow_statuses(statuses)
+                if scaled and not self._loop.live.follow_scaled(scaled):
+                    self._join()
+            except Exception:
+                log.exception("changes not applied alone; applying all objects anew")
+                self._join()
 
 
 class Announcement:

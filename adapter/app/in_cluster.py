@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import aiohttp
 import structlog
@@ -16,22 +17,21 @@ import structlog
 from adapter import errors
 from adapter.app.config import Configuration
 from adapter.app.endpoints import Endpoints
-from adapter.app.followers import DEBOUNCE_SECONDS, STATUS_DEBOUNCE_SECONDS, Announcement, Joins
+from adapter.app.followers import DEBOUNCE_SECONDS, Announcement, Joins, LiveChanges
 from adapter.app.gateways import GatewayWatch
 from adapter.app.managed_targets import ManagedTargets
 from adapter.app.options import Installation, ServeOptions
 from adapter.auth import delegated
 from adapter.clock import Clock
 from adapter.controller.actuator import Actuator, Consent
-from adapter.controller.loop import ControlLoop
 from adapter.controller.status_writer import StatusWriter
 from adapter.installation import MANAGED_TARGETS
 from adapter.kube.client import Cluster, connected
-from adapter.kube.leader_election import Leadership
+from adapter.kube.election.thread import ElectionThread
+from adapter.kube.leader_election import Leadership, LeaseApi
 from adapter.kube.lease import KubernetesLease
 from adapter.kube.scale import Scales
-from adapter.resources import inputs, stored_status
-from adapter.resources.watches import ClusterObjects
+from adapter.resources.watches import ClusterObjects, Listeners
 from adapter.tls.certificate_secret import CertificateKeeper, OwnCertificates
 
 log = structlog.get_logger()
@@ -71,7 +71,7 @@ async def running(
             tasks = [
                 group.create_task(site.objects.run(), name="watch objects"),
                 group.create_task(site.follow(), name="follow objects"),
-                group.create_task(site.statuses.follow(), name="follow statuses"),
+                group.create_task(site.live.follow(), name="follow statuses and replicas"),
             ]
             try:
                 auth = await stack.enter_async_context(
@@ -97,39 +97,6 @@ async def running(
                     task.cancel()
 
 
-class _Statuses:
-    """Statuses that the leader writes, served by the others without a join of all objects."""
-
-    def __init__(self, loop: ControlLoop, *, failed: Callable[[], object]) -> None:
-        self._loop = loop
-        self._failed = failed
-        self._pending_statuses: dict[str, tuple[stored_status.Published | None, str]] = {}
-        self._changed = asyncio.Event()
-
-    def note(self, item: Mapping[str, Any]) -> None:
-        """Keep what the status of a variant holds, of which nothing else has changed."""
-        if not self._loop.leading:
-            metadata, status = item["metadata"], item.get("status")
-            published_and_stored = (stored_status.published(status), stored_status.stored(status))
-            self._pending_statuses[f"{metadata.get('namespace')}/{metadata['name']}"] = (
-                published_and_stored
-            )
-            self._changed.set()
-
-    async def follow(self) -> None:
-        """Serve them, until cancelled."""
-        while True:
-            await self._changed.wait()
-            await asyncio.sleep(STATUS_DEBOUNCE_SECONDS)
-            self._changed.clear()
-            statuses, self._pending_statuses = self._pending_statuses, {}
-            try:
-                self._loop.live.follow_statuses(statuses)
-            except Exception:
-                log.exception("statuses not applied; applying all objects anew")
-                self._failed()
-
-
 class _Site:
     """The parts of one replica and the flow between them."""
 
@@ -150,20 +117,20 @@ class _Site:
         self._loop = endpoints.loop
         self._clock = clock
         self._changed = asyncio.Event()
-        self._reported: list[str] = []
+        self._problems = _Problems()
         self._applied = False
-        self.statuses = _Statuses(self._loop, failed=self._changed.set)
-        changed, noted = self._changed.set, self.statuses.note
-        self.objects = ClusterObjects(
-            api, installation.scope, changed=changed, status_changed=noted
+        self._joins = Joins(lambda: self.objects, self._loop, changed=self._changed)
+        self.live = LiveChanges(self._loop, join=self._joins.request)
+        listeners = Listeners(
+            changed=self._joins.request,
+            status_changed=self.live.note_status,
+            scaled=self.live.note_scaled,
+            pods_changed=self._joins.request_for_pods,
         )
-        self._joins = Joins(self.objects, self._loop, changed=self._changed)
+        self.objects = ClusterObjects(api, installation.scope, listeners)
         namespace = installation.scope.config_namespace
-        self.leadership = Leadership(
-            KubernetesLease(api, namespace=namespace, name=installation.lease_name),
-            identity=installation.identity,
-            times=installation.lease,
-        )
+        self._election = _election(installation, api)
+        self.leadership = self._election.leadership
         self.gateways = GatewayWatch(
             session,
             installation,
@@ -186,6 +153,7 @@ class _Site:
             watched=self.objects.variant,
             leads=self._leads,
             refresh_seconds=clock.real_seconds(options.loop.time_to_live) / 3,
+            transitions=lambda: self.leadership.transitions,
             owner_references=installation.owner_references,
             now=clock.time,
         )
@@ -242,43 +210,41 @@ class _Site:
                 async with asyncio.timeout(REFRESH_SECONDS):
                     await self._changed.wait()
             await asyncio.sleep(DEBOUNCE_SECONDS)
-            await self._joins.pause()
+            changed = self._changed.is_set()
+            if changed:
+                await self._joins.pause()
             self._changed.clear()
-            await self._sync()
+            await self._sync(changed=changed or self._joins.due)
 
-    async def _sync(self) -> None:
+    async def _sync(self, *, changed: bool = True) -> None:
+        """Apply the objects, where they or what is not watched have changed."""
         if self.objects.readiness() is not None:
             return  # a partial snapshot would withdraw the targets of the rest
         try:
-            await self._apply_objects()
+            if await self.objects.refresh_scales() or changed:
+                await self._apply_objects()
+            else:
+                self._problems.report(self.objects.problems)
         except Exception as error:
             # One odd object must not end the service.
             log.exception("sync failed; keeping the last snapshot until the next change")
             self._loop.hold_inputs(error)
+            self._joins.forget()
         else:
             self._applied = True
 
     async def _apply_objects(self) -> None:
-        await self.objects.refresh_scales()
         self._joins.note()
         snapshot = await self.objects.inputs()
-        self._report(snapshot)
+        self._problems.of_objects = snapshot.problems
+        self._problems.report(self.objects.problems)
         self.gateways.use(snapshot.gateways if self._installation.discover_gateways else ())
         self._configuration.apply(self._loop, snapshot)
         self._loop.apply_inputs(snapshot)
 
-    def _report(self, snapshot: inputs.Inputs) -> None:
-        for problem in snapshot.problems:
-            if problem not in self._reported:
-                log.error("invalid object; ignored until it is fixed", problem=problem)
-        for problem in self.objects.problems:
-            if problem not in self._reported:
-                log.error("objects not readable; retrying", problem=problem)
-        self._reported = [*snapshot.problems, *self.objects.problems]
-
     async def elect(self) -> None:
         """Take part in leader election, until cancelled."""
-        await self.leadership.run(self._lead)
+        await self._election.run(self._lead)
 
     async def _lead(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -297,7 +263,7 @@ class _Site:
         finally:
             self._loop.stop_leading()
             self._joins.forget()
-            self._changed.set()
+            self._joins.request()
 
     async def _write_first_statuses(self) -> None:
         """Write at once what needs no metrics; the first cycle, after two scrapes, writes the rest."""
@@ -346,3 +312,64 @@ class _Site:
         await self._managed.write(
             {key: states[key] for key in states if self.objects.variant(key) is None}
         )
+
+
+class _Problems:
+    """Logs each problem once while it lasts.
+
+    Attributes:
+        of_objects: Problems of the objects, as they were last joined.
+
+    """
+
+    def __init__(self) -> None:
+        self.of_objects: tuple[str, ...] = ()
+        self._reported: frozenset[str] = frozenset()
+
+    def report(self, unreadable: Iterable[str]) -> None:
+        """Log those that are new, of objects and of reading them."""
+        unreadable = tuple(unreadable)
+        for problem in self.of_objects:
+            if problem not in self._reported:
+                log.error("invalid object; ignored until it is fixed", problem=problem)
+        for problem in unreadable:
+            if problem not in self._reported:
+                log.error("objects not readable; retrying", problem=problem)
+        self._reported = frozenset((*self.of_objects, *unreadable))
+
+
+class _Election(Protocol):
+    """Takes part in leader election."""
+
+    @property
+    def leadership(self) -> Leadership:
+        """Part that this replica has in it."""
+
+    async def run(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do the work whenever this replica leads, until cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class _ElectionHere:
+    leadership: Leadership
+
+    async def run(self, work: Callable[[], Awaitable[None]]) -> None:
+        await self.leadership.run(work)
+
+
+def _election(installation: Installation, api: Cluster) -> _Election:
+    """Leader election in a thread with a connection of its own, or in the present event loop."""
+    identity, times = installation.identity, installation.lease
+
+    def lease(cluster: Cluster) -> KubernetesLease:
+        namespace = installation.scope.config_namespace
+        return KubernetesLease(cluster, namespace=namespace, name=installation.lease_name)
+
+    @contextlib.asynccontextmanager
+    async def opened() -> AsyncIterator[LeaseApi]:
+        async with connected(installation.kubeconfig) as cluster:
+            yield lease(cluster)
+
+    if installation.own_thread:
+        return ElectionThread(opened, identity=identity, times=times)
+    return _ElectionHere(Leadership(lease(api), identity=identity, times=times))

@@ -50,6 +50,7 @@ class Installation:
             tenants would keep it.
         gateway_seconds: Seconds between two scrapes of the gateways.
         wake_seconds: Seconds between two scrapes of those that may wake a variant at zero replicas.
+        own_thread: Whether a thread of its own renews the Lease, so that a busy process does not lose it.
         certificates: Serving certificate kept in a Secret; None uses the files that were given.
 
     """
@@ -67,6 +68,7 @@ class Installation:
     gateway_token_namespaces: frozenset[str] = frozenset()
     gateway_seconds: float = 1.0
     wake_seconds: float = 0.15
+    own_thread: bool = False
     certificates: OwnCertificates | None = None
 
 

@@ -79,10 +79,10 @@ def prepare(files: Files, *, host: str) -> Credentials:
         )
     local: authority.Authority | None = None
     ca_file: Path | None = None
+    client_ca = _given("--client-ca-file", files.client_ca)
+    proxy_ca = _given("--requestheader-client-ca-file", files.requestheader_ca)
     try:
         files.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        client_ca = files.client_ca.read_bytes() if files.client_ca else None
-        proxy_ca = files.requestheader_ca.read_bytes() if files.requestheader_ca else None
         certificate, key = files.certificate, files.key
         if client_ca is None or certificate is None:
             local = authority.Authority.load_or_create(files.state, "ca")
@@ -94,7 +94,10 @@ def prepare(files: Files, *, host: str) -> Credentials:
             if local is not None:
                 _issue(local, certificate, key, host)
     except OSError as error:
-        raise errors.StartupError(f"{error.filename}: {error.strerror}") from error
+        raise errors.StartupError(
+            f"--state-dir {files.state}: {error.filename}: {error.strerror}; name a folder that can be"
+            " written"
+        ) from error
     config = authentication.IdentityConfig(client_cas=client_ca, requestheader_cas=proxy_ca)
     return Credentials(
         certificates=certificates.Certificates(certificate, key, authorities(config)),
@@ -103,6 +106,22 @@ def prepare(files: Files, *, host: str) -> Credentials:
         ca_file=ca_file if files.certificate is None else None,
         local=local if files.certificate is None and files.client_ca is None else None,
     )
+
+
+def _given(flag: str, path: Path | None) -> bytes | None:
+    """Authorities in the file of a flag; None: the flag was not given.
+
+    An empty file would pass for an authority, and nobody would get in.
+    """
+    if path is None:
+        return None
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise errors.StartupError(f"{flag} {path}: cannot be read: {error.strerror}") from error
+    if b"-----BEGIN CERTIFICATE-----" not in content:
+        raise errors.StartupError(f"{flag} {path}: no PEM certificates in it")
+    return content
 
 
 def _issue(local: authority.Authority, certificate: Path, key: Path, host: str) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def register(command: argparse.ArgumentParser) -> None:
     """Add the command and its flags."""
     command.description = (
-        "Shows or rotates the serving certificate and its authorities. They are state in a Secret, and the"
+        "Shows or rotates the serving certificate and its authorities. They are kept in a Secret, and the"
         " leader renews them when a third of their life is left."
     )
     command.add_argument(
@@ -62,9 +62,7 @@ def run(args: argparse.Namespace) -> int:
         api_service=args.api_service,
     )
     rotate = args.action == "rotate"
-    document = kubeconfig.call(
-        args.kubeconfig, lambda cluster: _state(cluster, options, rotate=rotate)
-    )
+    document = kubeconfig.call(args, lambda cluster: _state(cluster, options, rotate=rotate))
     if args.json:
         print(json.dumps(document, indent=2))
         return 0

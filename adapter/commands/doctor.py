@@ -76,14 +76,18 @@ def run(args: argparse.Namespace) -> int:
                 _print(finding)
         return findings
 
-    findings = kubeconfig.call(args.kubeconfig, check)
+    findings = kubeconfig.call(args, check)
     errors = sum(finding.level == "error" for finding in findings)
     if args.json:
         print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
     else:
         warnings = sum(finding.level == "warning" for finding in findings)
-        print(f"{errors} errors, {warnings} warnings")
+        print(f"{_counted(errors, 'error')}, {_counted(warnings, 'warning')}")
     return 1 if errors else 0
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _print(finding: Finding) -> None:

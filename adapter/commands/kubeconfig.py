@@ -14,6 +14,7 @@ from adapter.settings import machine
 
 if TYPE_CHECKING:
     from adapter.kube.client import Cluster
+    from adapter.kube.errors import ApiError
 
 Result = TypeVar("Result")
 
@@ -28,6 +29,11 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         help="Kubeconfig of the cluster. Default $KUBECONFIG, else ~/.kube/config",
     )
     command.add_argument(
+        "--context",
+        metavar="NAME",
+        help="Context of the kubeconfig to use. Default its current context",
+    )
+    command.add_argument(
         "--config-namespace",
         type=flags.dns_label,
         default=SYSTEM,
@@ -36,8 +42,8 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     )
 
 
-def call(path: Path, work: Callable[[Cluster], Awaitable[Result]]) -> Result:
-    """Run a coroutine function with a client of a kubeconfig's cluster; return its result.
+def call(args: argparse.Namespace, work: Callable[[Cluster], Awaitable[Result]]) -> Result:
+    """Run a coroutine function with a client of the cluster that the flags name; return its result.
 
     Raises:
         AdapterError: the file cannot be used, or the cluster refuses or does not answer.
@@ -49,14 +55,18 @@ def call(path: Path, work: Callable[[Cluster], Awaitable[Result]]) -> Result:
     from adapter.kube.client import connected  # noqa: PLC0415
     from adapter.kube.errors import ApiError  # noqa: PLC0415
 
-    if not path.exists():
-        raise errors.InputError(f"{path}: no such kubeconfig; name one with --kubeconfig")
-
     async def connect() -> Result:
-        async with connected(path) as cluster:
+        async with connected(args.kubeconfig, context=args.context) as cluster:
             return await work(cluster)
 
     try:
         return asyncio.run(connect())
     except ApiError as error:
-        raise errors.InputError(str(error)) from error
+        raise errors.InputError(explained(error)) from error
+
+
+def explained(error: ApiError) -> str:
+    """The error of a request, followed by what a person at a command line can do about it."""
+    from adapter.kube import advice  # noqa: PLC0415 - see `call`
+
+    return advice.explained(error) if error.answered else f"{error}; {advice.NO_ANSWER}"

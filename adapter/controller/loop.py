@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
+from operator import attrgetter
 
 import structlog
 
@@ -23,6 +24,7 @@ from adapter.controller.reconciler import Planner, Reconciler
 from adapter.controller.settings import LoopSettings
 from adapter.controller.state import VariantState
 from adapter.resources.inputs import Inputs, InvalidVariant
+from adapter.resources.variant import VariantSource
 from adapter.store import TargetStore
 
 log = structlog.get_logger()
@@ -95,6 +97,7 @@ class ControlLoop:
             # A follower that is asked for one forgets it when it leads: its first cycle comes anyhow.
             request_cycle=self.request_cycle,
         )
+        self._written = _Written()
         self._requested, self._cycles, self._failures = asyncio.Event(), 0, _Failures()
 
     @property
@@ -176,7 +179,7 @@ class ControlLoop:
         self._use(inputs)
 
     def _use(self, inputs: Inputs) -> None:
-        if _written(inputs) != _written(self.inputs):
+        if self._leading and self._written.changes(inputs):
             self.request_cycle()
         self._reconciler.apply_inputs(inputs, self._settings, leading=self._leading)
 
@@ -189,6 +192,7 @@ class ControlLoop:
     def start_leading(self) -> None:
         """Decide from now on; what was recommended in an earlier time as leader no longer counts."""
         self._reconciler.forget_recommendations()
+        self._written.changes(self.inputs)
         self.timeline.forget()
         self._leading = True
 
@@ -298,29 +302,43 @@ def _warned(inputs: Inputs, message: str) -> Inputs:
     return replace(inputs, variants=variants)
 
 
-def _written(inputs: Inputs) -> object:
+_UNWRITTEN = frozenset(
+    {
+        "endpoints",
+        "pods",
+        "startup_seconds",
+        "replicas",
+        "spec_replicas",
+        "generation",
+        "published",
+        "gpus",
+        "existing",
+        "stored",
+        "history",
+        "target_uid",
+    }
+)
+"""Fields of a variant that others than people change."""
+
+_written_fields = attrgetter(
+    *(item.name for item in fields(VariantSource) if item.name not in _UNWRITTEN)
+)
+
+
+class _Written:
     """The part of the objects whose change requests a cycle: what people write."""
-    return (
-        inputs.accelerators,
-        inputs.service_classes,
-        inputs.capacity,
-        inputs.refused,
-        [
-            replace(
-                source,
-                endpoints=(),
-                pods=(),
-                startup_seconds=None,
-                replicas=0,
-                spec_replicas=0,
-                generation=0,
-                published=None,
-                gpus=None,
-                existing=None,
-                stored="",
-                history=(),
-                target_uid="",
-            )
-            for source in inputs.variants
-        ],
-    )
+
+    def __init__(self) -> None:
+        self._last: object = None
+
+    def changes(self, inputs: Inputs) -> bool:
+        """Whether it differs from that of the last call."""
+        last = self._last
+        self._last = (
+            inputs.accelerators,
+            inputs.service_classes,
+            inputs.capacity,
+            inputs.refused,
+            [_written_fields(source) for source in inputs.variants],
+        )
+        return last != self._last

@@ -75,7 +75,7 @@ class Reconciler:
     def replace_records(self, changed: Mapping[str, VariantRecord]) -> None:
         """Use and publish these records."""
         self._records |= changed
-        self._publish()
+        self._store.replace_groups({key: item.served for key, item in changed.items()})
 
     def apply_inputs(self, inputs: Inputs, settings: LoopSettings, *, leading: bool) -> None:
         """Use new objects; targets of variants that were removed are withdrawn at once."""
@@ -108,6 +108,9 @@ class Reconciler:
     ) -> VariantRecord:
         """A record with the objects of its variant; whatever these make of us is that variant's problem."""
         try:
+            now = self._clock.time()
+            if not leading and before is not None and _follows(before, source, now):
+                return before
             item = states.of_source(before, source, settings.tuning)
             if not leading or not item.series:
                 item = states.follow(item, moment_of(self._clock, settings), leading=leading)
@@ -281,6 +284,18 @@ def _decided(
     if sized.known:
         why = decision.reason if decision else plan.set_aside.get(key, "not planned")
     return states.hold(before, observation, why, moment)
+
+
+def _follows(record: VariantRecord, source: VariantSource, now: float) -> bool:
+    """Whether a record serves what the status of these objects holds; `now`: Unix time."""
+    valid_until = record.series[0].valid_until if record.series else now
+    return (
+        (valid_until is None or valid_until > now)
+        and not record.tuned
+        and record.followed is not None
+        and record.followed == source.published
+        and record.source == source
+    )
 
 
 def _served(records: Mapping[str, VariantRecord]) -> object:

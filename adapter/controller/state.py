@@ -157,9 +157,10 @@ def of_source(
         return VariantRecord(
             state=VariantState(source=source, problem="waiting for the first metrics")
         )
+    same = before.state.source == source
     return replace(
         before,
-        state=replace(before.state, source=source),
+        state=before.state if same else replace(before.state, source=source),
         tuned=tuning.retain(before.tuned, source, settings),
     )
 

@@ -28,7 +28,10 @@ ADVISORY = "advisory, not published"
 HISTORY = "history"
 """Field of the last decisions, which outlive a change of leaders."""
 
-NEWER = (LEARNED, HISTORY, "group")
+LEADER = "leaderTransitions"
+"""Field of the transitions of the Lease that the writer holds: an admission policy refuses older ones."""
+
+NEWER = (LEARNED, HISTORY, LEADER, "group")
 """Fields that the CRD of an older version does not have."""
 
 ACCURATE = "ProfileAccurate"
@@ -241,6 +244,7 @@ def conditions(status: Status) -> dict[str, Mapping[str, Any]]:
 def _lasting(status: Status) -> Any:
     """What of a status is worth a write when it changes."""
     lasting = {name: value for name, value in status.items() if value is not None}
+    lasting.pop(LEADER, None)
     current = lasting.get("currentAlloc") or {}
     lasting["currentAlloc"] = {k: v for k, v in current.items() if k not in _VOLATILE}
     desired = lasting.get("desiredOptimizedAlloc") or {}

@@ -1,8 +1,9 @@
 """What the leader writes to the cluster: `.status` by server-side apply, Events, owner references.
 
 Written only on change, and never once the lease is lost. Every status carries the resource version that it
-replaces: a write that is delayed until after another leader's is refused. Failed writes are retried at the
-next reconcile cycle.
+replaces: a write that is delayed until after another leader's is refused. It also tells the transitions of
+the Lease: the API server refuses it where no other leader has written yet (manifests/base/fence.yaml).
+Failed writes are retried at the next reconcile cycle.
 """
 
 from __future__ import annotations
@@ -137,10 +138,11 @@ class StatusWriter:
         watched: Callable[[str], Mapping[str, Any] | None],
         leads: Callable[[], bool],
         refresh_seconds: float,
+        transitions: Callable[[], int] = lambda: 0,
         owner_references: bool = False,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Make a status writer.
+        """Make it.
 
         Args:
             cluster: API server.
@@ -148,17 +150,16 @@ class StatusWriter:
             watched: gives the VariantAutoscaling `NAMESPACE/NAME` as last seen; None where it is gone.
             leads: whether this replica leads; others never write.
             refresh_seconds: age after which an unchanged target is written again.
+            transitions: transitions of the Lease that this replica holds.
             owner_references: whether to add the scale target as an owner of its variant.
             now: Unix time.
 
         """
         self._cluster = cluster
         self._events = _Events(cluster, identity=identity, now=now)
-        self._watched = watched
-        self._leads = leads
-        self._refresh = refresh_seconds
-        self._owner_references = owner_references
-        self._now = now
+        self._watched, self._now = watched, now
+        self._leads, self._transitions = leads, transitions
+        self._refresh, self._owner_references = refresh_seconds, owner_references
         self._records: dict[str, _Record] = {}
         self._slots = asyncio.Semaphore(CONCURRENCY)
         self._unrecorded: list[Callable[[], Awaitable[None]]] = []
@@ -275,8 +276,9 @@ class StatusWriter:
             if not self._leads():
                 return None
             metadata = {"name": name, "namespace": namespace, "resourceVersion": version}
+            status = {**status, variant_status.LEADER: self._transitions()}
+            body = {**VARIANT, "metadata": metadata, "status": status}
             try:
-                body = {**VARIANT, "metadata": metadata, "status": status}
                 return await _apply(self._cluster, path, body)
             except Conflict:
                 if attempt == ATTEMPTS or not self._leads():
@@ -381,12 +383,13 @@ async def _apply(cluster: Cluster, path: str, body: Mapping[str, Any]) -> Mappin
     """
     query = (("fieldManager", MANAGER), ("force", "true"))
     kind = "application/apply-patch+yaml"
-    newer = variant_status.NEWER
-    try:
-        return await cluster.request("PATCH", path, body=body, query=query, content_type=kind)
-    except ApiError as error:
-        if not any(f".status.{name}" in str(error) for name in newer):
-            raise
-    status = {name: value for name, value in body["status"].items() if name not in newer}
-    body = {**body, "status": status}
-    return await cluster.request("PATCH", path, body=body, query=query, content_type=kind)
+    status = body["status"]
+    while True:
+        try:
+            body = {**body, "status": status}
+            return await cluster.request("PATCH", path, body=body, query=query, content_type=kind)
+        except ApiError as error:
+            unknown = [name for name in variant_status.NEWER if f".status.{name}" in str(error)]
+            if not status.keys() & set(unknown):
+                raise
+        status = {name: value for name, value in status.items() if name not in unknown}

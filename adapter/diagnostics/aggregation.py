@@ -63,18 +63,23 @@ async def api_service(site: Site) -> AsyncIterator[Finding]:
     """Whether the APIService points to this adapter, is available, and trusts its serving certificate."""
     names = site.names
     item = await site.find(paths.item("apiregistration.k8s.io/v1", "apiservices", API_SERVICE))
+    service = ((item or {}).get("spec") or {}).get("service") or {}
+    owner = f"{service.get('namespace')}/{service.get('name')}"
+    ours = owner == f"{names.namespace}/{names.service}"
+    if not ours and (why := await _needs_none(site)):
+        yield Finding("ok", f"APIService {API_SERVICE} is not needed: {why}")
+        return
     if item is None:
         yield Finding("error", f"no APIService {API_SERVICE}", "kubectl apply -k manifests/base")
         return
-    service = (item.get("spec") or {}).get("service") or {}
-    owner = f"{service.get('namespace')}/{service.get('name')}"
-    if owner != f"{names.namespace}/{names.service}":
+    if not ours:
         yield Finding(
             "error",
             f"APIService {API_SERVICE} belongs to Service {owner}",
-            "a cluster has one: kubectl apply -f manifests/base/apiservice.yaml points it to this adapter,"
-            f" and serve --delegate-to https://{service.get('name')}.{service.get('namespace')}.svc proxies"
-            " the metrics of the other adapter",
+            "a cluster has one: with KEDA, kubectl apply -k manifests/overlays/keda (docs/keda.md); else"
+            " kubectl apply -f manifests/base/apiservice.yaml points it to this adapter, and serve"
+            f" --delegate-to https://{service.get('name')}.{service.get('namespace')}.svc proxies the metrics"
+            " of the other adapter",
         )
         return
     condition: Mapping[str, Any] = next(
@@ -96,6 +101,15 @@ async def api_service(site: Site) -> AsyncIterator[Finding]:
         )
     async for finding in _trust(site, item):
         yield finding
+
+
+async def _needs_none(site: Site) -> str:
+    """Why this installation serves no external metrics API; empty where it does."""
+    if await site.flag("--keda-port") is not None:
+        return "KEDA reads the targets (--keda-port)"
+    if await site.flag("--actuate") == "none":
+        return "targets are advice (--actuate=none)"
+    return ""
 
 
 async def _trust(site: Site, item: Mapping[str, Any]) -> AsyncIterator[Finding]:

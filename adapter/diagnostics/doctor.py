@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from adapter.auth.users import ReviewError
 from adapter.diagnostics import aggregation, configuration, permissions, variants
 from adapter.diagnostics.site import SCALERS, Check, Finding, Site
+from adapter.kube import advice
 from adapter.kube.errors import ApiError
 
 
@@ -39,13 +40,17 @@ CHECKS: tuple[Check, ...] = (
 async def findings(site: Site) -> AsyncIterator[Finding]:
     """Run all checks, one after the other; changes nothing.
 
-    A check that may not read what it needs is a finding, and the next one runs.
+    A check that may not read what it needs is a finding, and the next one runs; where the first has no answer
+    at all, the others would have none.
     """
     for check in CHECKS:
         try:
             async for finding in check(site):
                 yield finding
         except (ApiError, ReviewError) as error:
+            if check is CHECKS[0] and isinstance(error, ApiError) and not error.answered:
+                yield Finding("error", f"no answer of the API server: {error}", advice.NO_ANSWER)
+                return
             yield Finding(
                 "error", f"check failed: {error}", "run doctor with more rights, or try again later"
             )

@@ -23,6 +23,7 @@ def of_state(state: VariantState) -> dict[str, Any] | None:
         "demandPerMinute": round(group.demand_rpm, 3),
         "notes": list(group.notes),
         "waking": group.waking or None,
+        "interruptibleShareLimit": round(group.interruptible_share, 4),
         "problem": group.problem,
         "members": {key: _member(group, key) for key in group.members},
     }

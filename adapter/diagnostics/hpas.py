@@ -36,6 +36,7 @@ async def check(site: Site) -> AsyncIterator[Finding]:
         yield finding
     scalers_of: dict[str, list[hpa.Scaler]] = {}
     read: set[str] = set()
+    actuate = await site.flag("--actuate")
     for scaler in scalers:
         scalers_of.setdefault(scaler.namespace, []).append(scaler)
         read |= _read(scaler, by_namespace.get(scaler.namespace, {}))
@@ -47,9 +48,9 @@ async def check(site: Site) -> AsyncIterator[Finding]:
             yield Finding(
                 "error",
                 f"VariantAutoscaling {key}: {ambiguity}",
-                "kubectl delete the HPA that shall not scale it, or its ScaledObject",
+                "kubectl delete the HPA that must not scale it, or its ScaledObject",
             )
-        if key not in read and not item.needs_no_hpa:
+        if key not in read and not item.needs_no_hpa(actuate):
             yield Finding(
                 "warning",
                 f"VariantAutoscaling {key}: no HPA reads its target",
@@ -104,7 +105,11 @@ class _Variant:
     namespace: str
     served: Mapping[str, str]
     reference: Reference
-    needs_no_hpa: bool
+    actuate: str | None
+
+    def needs_no_hpa(self, default: str | None) -> bool:
+        """Whether nothing or the adapter itself scales it; `default`: the adapter's --actuate."""
+        return (self.actuate or default) in {"scale", "none"}
 
 
 def _variants(items: Iterable[Mapping[str, Any]]) -> dict[str, _Variant]:
@@ -127,7 +132,7 @@ def _variants(items: Iterable[Mapping[str, Any]]) -> dict[str, _Variant]:
                 accelerator=label if decided is None else decided.accelerator,
             ),
             reference=reference(variant),
-            needs_no_hpa=metadata.annotations.get(ACTUATE) in {"scale", "none"},
+            actuate=metadata.annotations.get(ACTUATE),
         )
     return variants
 

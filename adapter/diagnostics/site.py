@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -70,6 +71,7 @@ class Site:
         self.now = now
         self._version: Mapping[str, Any] | None = None
         self._lists: dict[str, list[dict[str, Any]]] = {}
+        self._deployment: Mapping[str, Any] | None = None
 
     async def find(self, path: str) -> Mapping[str, Any] | None:
         """Read an object; None where it does not exist.
@@ -113,6 +115,39 @@ class Site:
         if self._version is None:
             self._version = await self.cluster.request("GET", "/version")
         return self._version
+
+    async def deployment(self) -> Mapping[str, Any]:
+        """The adapter's Deployment, of its Service's name, read once for all checks; empty: there is none.
+
+        Raises:
+            ApiError: the API server refused, or did not answer.
+
+        """
+        if self._deployment is None:
+            path = paths.item(
+                "apps/v1", "deployments", self.names.service, namespace=self.names.namespace
+            )
+            self._deployment = await self.find(path) or {}
+        return self._deployment
+
+    async def flag(self, name: str) -> str | None:
+        """Value of a flag of the adapter's Deployment; None where it is not given.
+
+        Raises:
+            ApiError: the API server refused, or did not answer.
+
+        """
+        template = ((await self.deployment()).get("spec") or {}).get("template") or {}
+        words = [
+            str(word)
+            for container in (template.get("spec") or {}).get("containers") or ()
+            for word in (*(container.get("command") or ()), *(container.get("args") or ()))
+        ]
+        for word, following in itertools.pairwise([*words, ""]):
+            flag, equals, value = word.partition("=")
+            if flag == name:
+                return value if equals else following
+        return None
 
     async def minor(self) -> int:
         """Minor version of Kubernetes; 0 where it is not known."""

@@ -32,11 +32,9 @@ async def versions(site: Site) -> AsyncIterator[Finding]:
     definition = await site.find(paths.item(_DEFINITIONS, "customresourcedefinitions", _NAME))
     if definition is None:
         return  # a finding of its own
-    namespace = site.names.namespace
-    path = paths.item("apps/v1", "deployments", site.names.service, namespace=namespace)
-    deployment = await site.find(path)
+    deployment = await site.deployment()
     crd, own = _version(definition), metadata.version("variant-adapter")
-    adapter = "" if deployment is None else _version(deployment)
+    adapter = _version(deployment)
     if not crd:
         yield Finding(
             "warning",

@@ -15,6 +15,11 @@ FRONT_PROXY_READER = (
 )
 """Advice for a start without the front-proxy configuration, whatever keeps it from being read."""
 
+NO_ANSWER = (
+    "check that the API server is up, and that --kubeconfig and --context name the right cluster"
+)
+"""Advice for a person whose request had no answer."""
+
 _TABLE: tuple[tuple[type[ApiError], str, str], ...] = (
     (Forbidden, r"/kube-system/configmaps", FRONT_PROXY_READER),
     # Owner references are the only fields beside the status that the adapter writes.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -71,15 +72,23 @@ class Connection:
 
 
 @contextlib.asynccontextmanager
-async def connected(kubeconfig: Path | None) -> AsyncIterator[Cluster]:
+async def connected(
+    kubeconfig: Path | None, *, context: str | None = None
+) -> AsyncIterator[Cluster]:
     """A client of the cluster of a kubeconfig file; with None of the cluster that this pod runs in.
+
+    Args:
+        kubeconfig: The file, or several joined as in $KUBECONFIG.
+        context: Name of a context of the file. Default its current one.
 
     Raises:
         StartupError: the file is unusable, or this process does not run in a pod.
 
     """
-    access = None if kubeconfig is None else kubeconfigs.read(kubeconfig)
-    opened = _opened(kubeconfig) if access is None else _opened_plainly(access)
+    if kubeconfig is not None:
+        kubeconfigs.check(kubeconfig)
+    access = None if kubeconfig is None else kubeconfigs.read(kubeconfig, context)
+    opened = _opened(kubeconfig, context) if access is None else _opened_plainly(access)
     async with opened as connection:
         yield Cluster(connection)
 
@@ -96,28 +105,30 @@ async def _opened_plainly(access: kubeconfigs.Access) -> AsyncIterator[Connectio
         yield Connection(session=session, server=access.server, authorize=authorize)
 
 
-def _check_there(kubeconfig: Path | None) -> None:
-    """Refuse a file that is not there; the client would print that by itself, and go on."""
-    if kubeconfig is not None and not kubeconfig.exists():
-        raise StartupError(f"{kubeconfig}: no such kubeconfig; name one with --kubeconfig")
-
-
 @contextlib.asynccontextmanager
-async def _opened(kubeconfig: Path | None) -> AsyncIterator[Connection]:
+async def _opened(kubeconfig: Path | None, context: str | None) -> AsyncIterator[Connection]:
     from kubernetes_asyncio import client, config  # noqa: PLC0415 - see the module
 
-    _check_there(kubeconfig)
     configuration = client.Configuration()
     # See `kubeconfigs.lenient`.
     configuration.disable_strict_ssl_verification = True
     try:
         if kubeconfig is not None:
-            await config.load_kube_config(str(kubeconfig), client_configuration=configuration)
+            await config.load_kube_config(
+                str(kubeconfig),
+                context=context or kubeconfigs.current_context(kubeconfig),
+                client_configuration=configuration,
+            )
         else:
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         # It loads the certificates.
         opened = client.ApiClient(configuration)
     except Exception as error:  # it raises whatever its parsers raise
+        if kubeconfig is None and "KUBERNETES_SERVICE_HOST" not in os.environ:
+            raise StartupError(
+                "no cluster: this is no pod (KUBERNETES_SERVICE_HOST is not set); give --kubeconfig FILE for"
+                " a cluster, or --variants DIR for a folder"
+            ) from error
         where = "this pod" if kubeconfig is None else str(kubeconfig)
         raise StartupError(f"{where}: no usable access to a cluster: {error}") from error
 

@@ -32,6 +32,11 @@ class ApiError(Exception):
         self.path = path
         self.code = code
 
+    @property
+    def answered(self) -> bool:
+        """Whether an answer of the API server decided it, or nothing needed to be sent."""
+        return True
+
 
 class Unauthorized(ApiError):
     """The adapter's credentials are not accepted."""
@@ -59,6 +64,11 @@ class InvalidPath(ApiError):
 
 class Unavailable(ApiError):
     """No answer, or an error of the server; the same request may succeed later."""
+
+    @property
+    def answered(self) -> bool:
+        """Whether the server answered with its error."""
+        return self.code != 0
 
 
 class Throttled(Unavailable):

@@ -27,6 +27,9 @@ TRANSIENT_SECONDS = 60.0
 that has just started refuses what its RBAC rules allow until it has read them.
 """
 
+TURN = 100
+"""Objects of a list that are read before everything else has its turn."""
+
 Object = Mapping[str, Any]
 
 
@@ -63,7 +66,7 @@ class Informer:
         changed: Callable[[], None] = lambda: None,
         trim: Callable[[Object], Object] = lambda item: item,
         same: Callable[[Object, Object], bool] = lambda _before, _after: False,
-        noted: Callable[[Object], None] = lambda _: None,
+        noted: Callable[[Object, Object], None] = lambda _before, _after: None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         """Make an informer; `run` starts it.
@@ -75,7 +78,7 @@ class Informer:
             changed: called after every change of the copy.
             trim: applied to every object before it is kept, to save memory.
             same: whether an object that is replaced by another version of it is no change.
-            noted: called with that version instead of `changed`.
+            noted: called with both versions instead of `changed`.
             jitter: random number from 0 to 1 for the back-off.
 
         """
@@ -165,8 +168,10 @@ class Informer:
     async def _list(self) -> str:
         items, version = await self._source.list_objects(self.path, self._query)
         objects: dict[tuple[str, str], Object] = {}
-        for item in items:
+        for number, item in enumerate(items):
             self._keep(objects, item)
+            if number % TURN == TURN - 1:
+                await asyncio.sleep(0)
         if objects != self._objects or not self.synced.is_set():
             self._objects = objects
             self.synced.set()
@@ -184,7 +189,7 @@ class Informer:
             self._keep(self._objects, item)
             after = self._objects.get(_key(item))
             if before is not None and after is not None and self._same(before, after):
-                self._noted(after)
+                self._noted(before, after)
             else:
                 self._changed()
         return str((item.get("metadata") or {}).get("resourceVersion") or "")
@@ -199,21 +204,33 @@ class Informer:
             log.exception("object cannot be read; leaving it out", path=self.path, object=key)
 
 
-def same_but_status(before: Object, after: Object, *, status: Sequence[str] = ()) -> bool:
-    """Whether two versions of an object differ in nothing but bookkeeping and status but for these fields."""
-    return _essence(before, status) == _essence(after, status)
+def same_but_status(before: Object, after: Object) -> bool:
+    """Whether two versions of an object differ in nothing but bookkeeping and status."""
+    return _essence(before, _BOOKKEEPING) == _essence(after, _BOOKKEEPING)
 
 
-def _essence(item: Object, status: Sequence[str]) -> object:
+def same_but_scale(before: Object, after: Object) -> bool:
+    """Whether two versions of a workload differ in nothing but bookkeeping, status and spec.replicas."""
+    return _unscaled(before) == _unscaled(after)
+
+
+_BOOKKEEPING = frozenset({"resourceVersion", "managedFields"})
+_BOOKKEEPING_OF_SCALED = _BOOKKEEPING | {"generation"}
+
+
+def _unscaled(item: Object) -> object:
+    spec = {name: value for name, value in (item.get("spec") or {}).items() if name != "replicas"}
+    return _essence({**item, "spec": spec}, _BOOKKEEPING_OF_SCALED)
+
+
+def _essence(item: Object, bookkeeping: frozenset[str]) -> object:
     metadata = {
         name: value
         for name, value in (item.get("metadata") or {}).items()
-        if name not in {"resourceVersion", "managedFields"}
+        if name not in bookkeeping
     }
-    item_status = item.get("status")
-    counted = {name: (item_status or {}).get(name) for name in status}
     rest = {name: value for name, value in item.items() if name not in {"metadata", "status"}}
-    return metadata, counted, rest
+    return metadata, rest
 
 
 def _key(item: Object) -> tuple[str, str]:

@@ -18,6 +18,8 @@ from typing import Any
 
 import yaml
 
+from adapter.errors import StartupError
+
 _CLUSTER_FIELDS = {
     "server", "certificate-authority", "certificate-authority-data", "insecure-skip-tls-verify",
     "disable-compression", "extensions",
@@ -43,12 +45,60 @@ class Access:
     headers: Mapping[str, str] = field(repr=False)
 
 
-def read(path: Path) -> Access | None:
-    """Access to the cluster of the current context; None: kubernetes-asyncio is to read the file."""
+def check(path: Path) -> None:
+    """Refuse what is no kubeconfig, with an error that names the file and not a type of Python.
+
+    Args:
+        path: One file, or several joined as in $KUBECONFIG.
+
+    Raises:
+        StartupError: a file is not there, cannot be read, or is no mapping.
+
+    """
+    for file in _files(path):
+        try:
+            document = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise StartupError(f"{file}: no such kubeconfig; name one with --kubeconfig") from error
+        except OSError as error:
+            raise StartupError(f"{file}: cannot be read: {error.strerror or error}") from error
+        except UnicodeDecodeError as error:
+            raise StartupError(f"{file}: no kubeconfig: not UTF-8") from error
+        except yaml.YAMLError as error:
+            problem = " ".join(str(error).split())
+            raise StartupError(f"{file}: no kubeconfig: not YAML: {problem}") from error
+        if not isinstance(document, dict):
+            raise StartupError(
+                f"{file}: no kubeconfig: must be a mapping with clusters, users, contexts and"
+                " current-context; name another with --kubeconfig"
+            )
+
+
+def current_context(path: Path) -> str | None:
+    """Name of the context that kubectl uses: the first one that a file sets; None: no file sets one.
+
+    kubernetes-asyncio takes the last one, so it must be told.
+    """
+    for file in _files(path):
+        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if name := document.get("current-context"):
+            return str(name)
+    return None
+
+
+def read(path: Path, context: str | None = None) -> Access | None:
+    """Access to the cluster of a context; None: kubernetes-asyncio is to read the file.
+
+    Args:
+        path: The file.
+        context: Name of the context. Default the file's current one.
+
+    """
     if os.pathsep in str(path):
         return None
     try:
-        return _access(yaml.safe_load(path.read_text(encoding="utf-8")), path.absolute().parent)
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return _access(document, context or document["current-context"], path.absolute().parent)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
         # Not as the format has it: kubernetes-asyncio says what is wrong.
         return None
@@ -59,8 +109,12 @@ def lenient(context: ssl.SSLContext) -> None:
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
 
 
-def _access(document: Any, folder: Path) -> Access | None:
-    context = _named(document["contexts"], document["current-context"])["context"]
+def _files(path: Path) -> list[Path]:
+    return [Path(part) for part in str(path).split(os.pathsep) if part]
+
+
+def _access(document: Any, name: str, folder: Path) -> Access | None:
+    context = _named(document["contexts"], name)["context"]
     cluster = _named(document["clusters"], context["cluster"])["cluster"]
     user = _named(document["users"], context["user"])["user"] if "user" in context else {}
     user = user or {}

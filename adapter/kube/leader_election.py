@@ -91,7 +91,20 @@ class Leadership:
         times: LeaseTimes,
         monotonic: Callable[[], float] | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        alive: Callable[[], bool] = lambda: True,
     ) -> None:
+        """Take part in an election.
+
+        Args:
+            api: The Lease.
+            identity: Of this replica.
+            times: Timing of the election.
+            monotonic: Seconds; None: those of the event loop.
+            now: Time that people read in the Lease.
+            alive: Whether the work goes on: while it does not, the lease is neither acquired nor renewed.
+
+        """
+        self._alive = alive
         self._api = api
         self._identity = identity
         self._times = times
@@ -101,6 +114,7 @@ class Leadership:
         self._seen_at = 0.0
         self._held_until = float("-inf")
         self._problem = ""
+        self._stuck = False
         # Whether what was seen is what this replica wrote, and the answer has come.
         self._written = False
 
@@ -126,7 +140,8 @@ class Leadership:
         leads again. After an error of the work the lease is released, so that another replica can lead.
         """
         while True:
-            while not await self._attempt():  # noqa: ASYNC110 - there is no event for a lease that ends
+            # There is no event for a lease that ends.
+            while not (self._alive() and await self._attempt()):  # noqa: ASYNC110
                 await asyncio.sleep(self._times.retry)
             log.info("became leader", identity=self._identity)
             task = asyncio.ensure_future(work())
@@ -151,6 +166,8 @@ class Leadership:
             await asyncio.wait({task}, timeout=min(self._times.retry, self._left()))
             if task.done() or self._left() <= 0:
                 return
+            if not self._may_renew():
+                continue
             renewing = asyncio.ensure_future(self._attempt())
             both: set[asyncio.Future[Any]] = {renewing, task}
             try:
@@ -163,6 +180,15 @@ class Leadership:
                     return
             finally:
                 renewing.cancel()
+
+    def _may_renew(self) -> bool:
+        """Whether the work goes on; where not, that is logged once."""
+        alive = self._alive()
+        if self._stuck == alive:
+            self._stuck = not alive
+            if self._stuck:
+                log.warning("this process is stuck; not renewing the Lease until it works again")
+        return alive
 
     def _left(self) -> float:
         return self._held_until - self._monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from decimal import ROUND_UP, Decimal, localcontext
 
@@ -22,10 +23,14 @@ _LARGEST = 100
 _DIGITS = 19
 """Most digits of a whole number, as many as an int64 has."""
 
+_KEPT = 1024
+"""Quantities whose reading is kept: most are few numbers of replicas."""
+
 _POWERS = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
 
 
+@functools.lru_cache(maxsize=_KEPT)
 def parse(text: str) -> Decimal:
     """The exact value of a quantity.
 
@@ -62,6 +67,7 @@ def whole(text: str, *, least: int = 0, most: int) -> int:
     return number
 
 
+@functools.lru_cache(maxsize=_KEPT)
 def canonical(text: str) -> str:
     """The canonical form of a quantity: no fraction, and the largest suffix that allows that.
 

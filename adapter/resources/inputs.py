@@ -13,11 +13,12 @@ from typing import Any
 from adapter import errors, logs
 from adapter.kube import scale
 from adapter.planning import fleet
-from adapter.resources import hpa, pods, schemas, stored_status
+from adapter.resources import pods, schemas, stored_status
 from adapter.resources import variant as variants
 from adapter.resources.annotations import Destinations
 from adapter.resources.config_maps import ConfigMaps
 from adapter.resources.configuration.last_good import NOTHING, LastGood, MissingRowError
+from adapter.resources.configuration.scalers import Scalers
 from adapter.resources.model_groups import forming
 from adapter.resources.serving import roles
 from adapter.resources.texts.documents import validated
@@ -107,7 +108,7 @@ class Reader:
         self.published: dict[tuple[str, str], stored_status.Published] = {}
         self.stored: dict[tuple[str, str], str] = {}
         self.targets: dict[tuple[str, scale.Reference], variants.Target | scale.Unresolved] = {}
-        self.scalers: list[hpa.Scaler] = []
+        self.scalers = Scalers()
         self.settings = ConfigMaps(self.problems, last_good)
         self.capacity: Mapping[str, int] | None = None
         self.gateways: tuple[tuple[str, str], ...] = ()
@@ -255,7 +256,7 @@ class Reader:
             variant,
             target,
             self.settings,
-            scalers=[item for item in self.scalers if item.namespace == key[0]],
+            scalers=self.scalers,
             published=self.published.get(key),
             stored=self.stored.get(key, ""),
             destinations=self._destinations,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypedDict
 
@@ -30,6 +30,7 @@ from adapter.resources.annotations import (
     parse_one_of,
 )
 from adapter.resources.configuration import attainable, profiles, scaling
+from adapter.resources.configuration.scalers import Scalers
 from adapter.resources.model_groups import membership
 from adapter.resources.model_groups.membership import (
     INTERRUPTIBLE,
@@ -202,12 +203,12 @@ def source(
     target: Target | None,
     settings: config_maps.ConfigMaps,
     *,
-    scalers: Sequence[hpa.Scaler] = (),
+    scalers: Scalers,
     published: Published | None = None,
     stored: str = "",
     destinations: Destinations | None = None,
 ) -> VariantSource:
-    """Join one VariantAutoscaling with what it refers to; `scalers` are the HPAs of its namespace.
+    """Join one VariantAutoscaling with what it refers to; `scalers` are all HPAs.
 
     Raises:
         InputError: it cannot be planned; names the field and the fix.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -13,7 +13,7 @@ from adapter import logs
 from adapter.kube import advice, paths
 from adapter.kube.client import Cluster
 from adapter.kube.errors import ApiError, NotFound, Unavailable
-from adapter.kube.informer import Informer, Object, same_but_status
+from adapter.kube.informer import Informer, Object, same_but_scale, same_but_status
 from adapter.kube.scale import Reference, Scale, Scales, Unresolved
 from adapter.resources import gpus as inventory
 from adapter.resources import inputs as joined
@@ -35,25 +35,43 @@ SCALE_SECONDS = 5.0
 """Seconds between two readings of a scale subresource, which cannot be watched."""
 
 
-class ClusterObjects:
-    """All watches of one installation; `changed` is called after every event that a join would show.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listeners:
+    """What is called after events that a join of the objects would show.
 
-    `status_changed` is called instead where of a VariantAutoscaling nothing but its status changed.
+    Attributes:
+        changed: Called after every event that none of the others is called for.
+        status_changed: Called where of a VariantAutoscaling nothing but its status changed.
+        scaled: Called with both versions where of a Deployment nothing but its replicas changed.
+        pods_changed: Called after events of pods.
+
     """
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        scope: Scope,
-        *,
-        changed: Callable[[], None],
-        status_changed: Callable[[Object], None] = lambda _: None,
-    ) -> None:
+    changed: Callable[[], None]
+    status_changed: Callable[[Object], None]
+    scaled: Callable[[Object, Object], None]
+    pods_changed: Callable[[], None]
+
+    def note_status(self, _: Object, after: Object) -> None:
+        """Take two versions of a VariantAutoscaling that differ in nothing but their status."""
+        self.status_changed(after)
+
+    def note_scale(self, before: Object, after: Object) -> None:
+        """Take two versions of a Deployment that differ in nothing but replicas and status."""
+        if _counts(before) != _counts(after):
+            self.scaled(before, after)
+
+
+class ClusterObjects:
+    """All watches of one installation."""
+
+    def __init__(self, cluster: Cluster, scope: Scope, listeners: Listeners) -> None:
         self._scope = scope
         self._scales = Scales(cluster)
         self._others: dict[tuple[str, Reference], Scale | Unresolved] = {}
         self._others_read_at = float("-inf")
         self._last_good = NOTHING
+        changed = listeners.changed
 
         def informers(
             version: str, plural: str, among: Sequence[str] = scope.namespaces, **more: Any
@@ -65,15 +83,17 @@ class ClusterObjects:
             return [Informer(cluster, path, **more) for path in collection_paths]
 
         query = (("labelSelector", scope.selector),) if scope.selector else ()
-        self._variants = informers(
-            VARIANTS, "variantautoscalings", query=query, noted=status_changed
+        noted = listeners.note_status
+        self._variants = informers(VARIANTS, "variantautoscalings", query=query, noted=noted)
+        self._deployments = informers(
+            DEPLOYMENTS, "deployments", same=same_but_scale, noted=listeners.note_scale
         )
-        counted = partial(same_but_status, status=("replicas",))
-        self._deployments = informers(DEPLOYMENTS, "deployments", same=counted)
         self._scalers = informers(SCALERS, "horizontalpodautoscalers")
         # GPUs are held by pods of every namespace.
         of_pods = () if scope.limited else scope.namespaces
-        self._pods = informers(CORE, "pods", of_pods, trim=pods.trimmed)
+        self._pods = informers(
+            CORE, "pods", of_pods, trim=pods.trimmed, changed=listeners.pods_changed
+        )
         (self._configs,) = informers(CORE, "configmaps", (scope.config_namespace,))
         (self._nodes,) = informers(CORE, "nodes", (), trim=inventory.trimmed)
         # Not every cluster has the API, and nothing waits for it.
@@ -125,6 +145,11 @@ class ClusterObjects:
         """Whether every watch has completed its first list; an earlier cycle would miss targets."""
         return all(informer.synced.is_set() for informer in self._all)
 
+    @property
+    def reads_scales(self) -> bool:
+        """Whether a scale target is not watched, but its `/scale` read now and then."""
+        return bool(self._others)
+
     def variant(self, key: str) -> Object | None:
         """Return the latest version of VariantAutoscaling `NAMESPACE/NAME`; None if there is none."""
         namespace, _, name = key.partition("/")
@@ -138,8 +163,8 @@ class ClusterObjects:
         """Return the latest version of a ConfigMap of the adapter's namespace; None if there is none."""
         return self._configs.objects.get((self._scope.config_namespace, name))
 
-    async def refresh_scales(self) -> None:
-        """Read `/scale` of the scale targets that are not Deployments, which are not watched."""
+    async def refresh_scales(self) -> bool:
+        """Read what is not watched, `/scale` of targets that are no Deployments; whether it changed."""
         wanted = set()
         stand_ins = [(key, managed.variant_of(item)) for key, item in _items(self._scalers)]
         for (namespace, _), item in [*_items(self._variants), *stand_ins]:
@@ -148,7 +173,7 @@ class ClusterObjects:
                 wanted.add((namespace, reference))
         now = asyncio.get_running_loop().time()
         if wanted == self._others.keys() and now - self._others_read_at < SCALE_SECONDS:
-            return
+            return False
         self._others_read_at = now
         scales: dict[tuple[str, Reference], Scale | Unresolved] = {}
         for namespace, reference in sorted(wanted, key=str):
@@ -163,8 +188,9 @@ class ClusterObjects:
                     scales[namespace, reference] = before
                 else:
                     scales[namespace, reference] = Unresolved(str(error))
-        self._others = scales
+        last, self._others = (self._others, self._pickers.picked()), scales
         await self._pickers.refresh(now=now)
+        return last != (self._others, self._pickers.picked())
 
     async def inputs(self) -> joined.Inputs:
         """Join all objects as they are now; runs in a thread, so that requests are served meanwhile."""
@@ -174,7 +200,7 @@ class ClusterObjects:
             scalers=_items(self._scalers),
             pods=_items(self._pods),
             configs=_items([self._configs]),
-            nodes=_items([self._nodes]),
+            nodes=dict(_items([self._nodes])),
             slices=_items(self._slices),
             claims=_items(self._claims),
             pickers=self._pickers.picked(),
@@ -192,6 +218,23 @@ class ClusterObjects:
 
     def _unread(self) -> list[Informer]:
         return [informer for informer in self._deployments if not informer.synced.is_set()]
+
+
+def _counts(deployment: Object) -> tuple[object, object]:
+    spec, status = deployment.get("spec") or {}, deployment.get("status") or {}
+    return spec.get("replicas"), status.get("replicas")
+
+
+def replicas_of(deployment: Object) -> tuple[int, int]:
+    """Replicas that there are and those that its spec asks for, as a join reads them.
+
+    Raises:
+        ValidationError: they are no numbers of replicas.
+
+    """
+    read = schemas.Deployment.model_validate(deployment)
+    asked, present = read.spec.replicas, read.status.replicas
+    return asked if present is None else present, asked
 
 
 def _of_dra(
@@ -212,7 +255,10 @@ def _items(informers: list[Informer]) -> Items:
 
 
 def _reference(item: Mapping[str, Any]) -> Reference | None:
-    """What a VariantAutoscaling scales; None where the object is no valid one."""
+    """What a VariantAutoscaling scales, unless it names nothing; None where the object is no valid one."""
+    spec = item.get("spec")
+    if not isinstance(spec, dict) or not spec.get("scaleTargetRef"):
+        return None  # the Deployment of its name: most are, and validation takes its time
     try:
         return variants.reference(schemas.VariantAutoscaling.model_validate(item))
     except ValidationError:

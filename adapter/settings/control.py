@@ -195,7 +195,7 @@ class Collecting:
         (),
         kinds.LABELS,
         "Namespaces, separated by commas, whose discovered endpoint pickers get the token for the metrics of"
-        " gateways as those of --gateway-metrics do; who may run pods there can read it",
+        " gateways as those of --gateway-metrics do; anyone who may run pods there can read the token",
         shown="none",
     )
 
@@ -333,7 +333,7 @@ class Sizing:
         2.0,
         kinds.FACTOR,
         "Scale-down stabilization window as a multiple of the start-up time of the variant's replicas, where"
-        " that is longer: what is given back takes a start-up to return",
+        " that is longer, because a removed replica takes a start-up to return",
     )
     step_up: int | None = setting(
         None,

@@ -34,6 +34,8 @@ def state_folder() -> Path:
 
 
 def kubeconfig() -> Path:
-    """The kubeconfig that kubectl reads first."""
+    """The kubeconfig that kubectl reads; of several in $KUBECONFIG those that are there, joined alike."""
     files = [part for part in os.environ.get("KUBECONFIG", "").split(os.pathsep) if part]
-    return Path(files[0]) if files else Path.home() / ".kube" / "config"
+    if not files:
+        return Path.home() / ".kube" / "config"
+    return Path(os.pathsep.join([part for part in files if Path(part).exists()] or files[:1]))

@@ -67,6 +67,7 @@ class Shared:
         served: full, partial or none of the demand; empty without a decision.
         binding: What bounds it.
         runner_up: Next-best replicas in words; empty without any.
+        spot_limit: Largest part of the demand that interruptible variants may carry together.
         cut_by: Ceilings that kept it from carrying its whole demand, in words.
         notes: What to know of the demand, a clause each, and why it could not be planned.
 
@@ -83,6 +84,7 @@ class Shared:
     served: str = ""
     binding: str = ""
     runner_up: str = ""
+    spot_limit: float = 1.0
     cut_by: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -105,6 +107,7 @@ class Shared:
             served=item.get("served") or "",
             binding=item.get("binding") or "",
             runner_up=item.get("runnerUp") or "",
+            spot_limit=item["interruptibleShareLimit"],
             cut_by=tuple(item.get("cutBy") or ()),
             notes=tuple(filter(None, notes)),
         )

@@ -121,7 +121,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise errors.StartupError(f"--out {args.out}: {error.strerror}") from error
+        raise errors.StartupError(
+            f"--out {args.out}: {error.strerror}; name a folder that can be written"
+        ) from error
     work = Path(tempfile.mkdtemp(prefix="variant-adapter-demo-"))
     demo = Demo(args=args, phases=phases, duration=duration, work=work, console=console)
     try:

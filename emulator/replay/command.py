@@ -158,7 +158,9 @@ def _selection(args: argparse.Namespace) -> Selection:
     try:
         return Selection(scale=args.scale, start=args.begin, end=args.end)
     except TraceError as error:
-        raise errors.UsageError(f"--scale, --from, --to: {error}") from error
+        field, _, problem = str(error).partition(": ")
+        flag = "--scale" if field == "scale" else "--from, --to"
+        raise errors.UsageError(f"{flag}: {problem}") from error
 
 
 def _folder(args: argparse.Namespace) -> Path | None:

@@ -337,5 +337,7 @@ def load(
         return traces.generate(yaml.safe_load(where.read_text(encoding="utf-8")))
     except OSError as error:
         raise errors.InputError(f"{where}: cannot be read: {error.strerror}") from error
-    except (traces.TraceError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except UnicodeDecodeError as error:
+        raise errors.InputError(f"{where}: cannot be read: not UTF-8") from error
+    except (traces.TraceError, yaml.YAMLError) as error:
         raise errors.InputError(f"{where}: {' '.join(str(error).split())}") from error

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from optimizer.objective import Objective, Outcome, of_plan
 from optimizer.placement import near, worth
 from optimizer.placement.patterns import Patterns, priced
 from optimizer.placement.pricing import Bound, Pricing, Stage
@@ -26,8 +27,6 @@ _WIDER = (1e-4, 5e-4, 2e-3, np.inf)
 LISTED = 4_000
 """Patterns of one component that go into its program without asking which of them can matter."""
 
-Objective = tuple[tuple[int, ...], tuple[float, ...], float]
-
 
 @dataclass(frozen=True, slots=True)
 class Solved:
@@ -39,27 +38,13 @@ class Solved:
 
 
 def objective(problem: Problem, placed: Mapping[str, Placed]) -> Objective:
-    """What plans are compared by, smaller is better: in the order of the stages."""
-    priorities = sorted({item.priority for item in problem.items})
-    unserved = dict.fromkeys(priorities, 0)
-    something = dict.fromkeys(priorities, 0)
-    shares = dict.fromkeys(priorities, 0.0)
-    for item in problem.items:
-        got = placed[item.name]
-        if got.kind != "full":
-            unserved[item.priority] += 1
-            something[item.priority] += got.kind == "partial"
-            shares[item.priority] += got.served
-    short: list[float] = []
-    if problem.policy == "PriorityExhaustive":
-        short = [-shares[priority] for priority in priorities]
-    elif problem.policy == "PriorityRoundRobin":
-        for priority in priorities:
-            short += [-something[priority], -shares[priority]]
-    elif problem.policy == "RoundRobin":
-        short = [-sum(something.values()), -sum(shares.values())]
-    price = round(price_of(problem.items, placed), 6)
-    return tuple(unserved.values()), tuple(round(part, 6) for part in short), price
+    """A plan's worth: items not served in full by priority, partial service, cost plus transitions."""
+    outcomes = [
+        Outcome(item.priority, got.served, any(got.counts))
+        for item in problem.items
+        for got in (placed[item.name],)
+    ]
+    return of_plan(outcomes, problem.policy, price_of(problem.items, placed))
 
 
 def price_of(items: Sequence[Item], placed: Mapping[str, Placed]) -> float:

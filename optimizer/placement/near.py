@@ -78,19 +78,8 @@ def near(item: Item, prices: Loaded, above: float) -> IntArray | None:
     if item.demand <= 0:
         return item.least[None, :]
     speeds = _speeds(item)
-    top = min(_cover(item, prices, speed) for speed in speeds)
-    low = min(_relaxed(item, prices, speed) for speed in speeds)
-    counts = np.zeros((0, len(item.rows)), dtype=np.int64)
-    for part in (1 / 64, 1 / 8, 1.0):
-        # The least price first, by limits that rise from the relaxation's: a low one leaves little to do.
-        limit = low + part * (top - low) if math.isfinite(top) else top
-        listed = _listed(item, prices, speeds, limit)
-        if listed is None:
-            return None
-        counts = listed
-        if counts.shape[0] or not math.isfinite(top):
-            break
-    if not counts.shape[0]:
+    counts = _least(item, prices, speeds)
+    if counts is None or not counts.shape[0]:
         return counts
     limit = float(prices.total(item, counts).min())
     limit += 1e-9 * max(abs(limit), 1.0)
@@ -102,6 +91,50 @@ def near(item: Item, prices: Loaded, above: float) -> IntArray | None:
     total = prices.total(item, counts)
     near_best: IntArray = counts[total <= limit + above]
     return near_best
+
+
+def _least(item: Item, prices: Loaded, speeds: Sequence[float]) -> IntArray | None:
+    """Patterns of which one has the least price; None where they are too many."""
+    if item.routing == "round-robin" and not item.limited_share and not prices.moved.any():
+        plans = [plan for speed in speeds if (plan := _even(item, prices, speed)) is not None]
+        return np.array(plans, dtype=np.int64).reshape(len(plans), len(item.rows))
+    top = min(_cover(item, prices, speed) for speed in speeds)
+    low = min(_relaxed(item, prices, speed) for speed in speeds)
+    counts = np.zeros((0, len(item.rows)), dtype=np.int64)
+    for part in (1 / 64, 1 / 8, 1.0):
+        # By limits that rise from the relaxation's: a low one leaves little to do.
+        limit = low + part * (top - low) if math.isfinite(top) else top
+        listed = _listed(item, prices, speeds, limit)
+        if listed is None:
+            return None
+        counts = listed
+        if counts.shape[0] or not math.isfinite(top):
+            break
+    return counts
+
+
+def _even(item: Item, prices: Loaded, speed: float) -> list[int] | None:
+    """The cheapest plan in which each replica carries what one of the speed does; None where there is none.
+
+    All replicas are worth the same, so the cheapest ones are the best: those that run, then those to start.
+    """
+    counts = item.least.tolist()
+    worths, most = item.worths.tolist(), item.most.tolist()
+    if any(count and worth_ < speed for count, worth_ in zip(counts, worths, strict=True)):
+        return None
+    missing = math.ceil(item.demand / speed - ROUNDING) - sum(counts)
+    kinds = []
+    for at, row in enumerate(item.rows):
+        if worths[at] >= speed:
+            each, started = float(prices.each[at]), float(prices.started[at])
+            there = min(max(row.running - counts[at], 0), most[at] - counts[at])
+            kinds += [(each, at, there), (each + started, at, most[at] - counts[at] - there)]
+    for _, at, number in sorted(kinds):
+        if missing <= 0:
+            break
+        counts[at] += min(number, missing)
+        missing -= min(number, missing)
+    return counts if missing <= 0 else None
 
 
 def _listed(item: Item, prices: Loaded, speeds: Sequence[float], limit: float) -> IntArray | None:

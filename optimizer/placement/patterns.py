@@ -80,45 +80,138 @@ def _chosen(item: Item, rows: list[int], choices: int) -> IntArray | None:
         return _spread(item, rows, np.clip(need, least, most).astype(np.int64)[None, :])
     tops = _tops(item, rows)
     last = int(np.argmax(tops - least))
-    others = [place for place in range(len(rows)) if place != last]
-    size = math.prod(int(tops[place] - least[place]) + 1 for place in others)
-    if size * choices > LARGEST_GRID:
+    axes = [
+        (place, np.arange(least[place], tops[place] + 1))
+        for place in range(len(rows))
+        if place != last
+    ]
+    if math.prod(len(numbers) for _, numbers in axes) * choices > LARGEST_GRID:
         return None
-    counts = np.zeros((size, len(rows)), dtype=np.int64)
-    each = size
-    for place in others:
-        numbers = np.arange(least[place], tops[place] + 1)
-        each //= len(numbers)
-        counts[:, place] = np.tile(np.repeat(numbers, each), size // (each * len(numbers)))
-    fill = _fill_by_speed if item.routing == "least-loaded" else _fill_by_number
-    counts = fill(item, rows, counts, last)
-    if item.routing == "least-loaded" and not item.limited_share:
-        # The same as below, in one step: what is left over is less than any replica that could go.
-        over = counts @ item.worths[rows] - item.demand * (1.0 - ROUNDING)
-        spare = (counts > least) & (over[:, None] >= item.worths[rows])
-        return _spread(item, rows, counts[(over >= 0) & ~spare.any(axis=1)])
-    full = _spread(item, rows, counts)
+    if not item.limited_share:
+        fill = _least_by_speed if item.routing == "least-loaded" else _least_by_number
+        return _spread(item, rows, fill(item, rows, axes, last))
+    counts = np.zeros((math.prod(len(numbers) for _, numbers in axes), len(rows)), dtype=np.int64)
+    index = np.arange(len(counts))
+    counts[:, [place for place, _ in axes]] = _decoded(axes, index).T
+    add = _fill_by_speed if item.routing == "least-loaded" else _fill_by_number
+    full = _spread(item, rows, add(item, rows, counts, last))
     full = full[_enough(item, full)]
     return full[~_reducible(item, full, rows)]
 
 
+Axes = list[tuple[int, IntArray]]
+"""Rows whose counts are tried, each with these counts: all combinations of them, the last one fastest."""
+
+
+def _decoded(axes: Axes, index: IntArray) -> IntArray:
+    """Counts of the combinations with these indices, shape (I,) to (A, I)."""
+    counts = np.empty((len(axes), len(index)), dtype=np.int64)
+    for at in range(len(axes) - 1, -1, -1):
+        numbers = axes[at][1]
+        index, place = np.divmod(index, len(numbers))
+        counts[at] = numbers[place]
+    return counts
+
+
+def _with_last(
+    rows: list[int], axes: Axes, last: int, index: IntArray, numbers: IntArray
+) -> IntArray:
+    """Counts of all rows: those of the combinations, and of the last row; shape (I,) to (I, J)."""
+    counts = np.empty((len(rows), len(index)), dtype=np.int64)
+    counts[[place for place, _ in axes]] = _decoded(axes, index)
+    counts[last] = numbers
+    return counts.T
+
+
+def _least_by_speed(item: Item, rows: list[int], axes: Axes, last: int) -> IntArray:
+    """The least counts whose speeds add up to the demand, shape (P, J)."""
+    worths, least = item.worths[rows], item.least[rows]
+    carried = np.zeros(1)
+    for place, numbers in axes:
+        carried = np.add.outer(carried, numbers * worths[place]).ravel()
+    enough = item.demand * (1.0 - ROUNDING)
+    missing = np.ceil((enough - carried) / max(worths[last], 1e-300))
+    top = _within(item, rows[last], missing)
+    over = carried + top * worths[last] - enough
+    index = np.flatnonzero((over >= 0) & ((top <= least[last]) | (over < worths[last])))
+    counts = _with_last(rows, axes, last, index, top[index])
+    # What is left over is less than any replica that could go.
+    spare = (counts > least) & (over[index, None] >= worths)
+    least_counts: IntArray = counts[~spare.any(axis=1)]
+    return least_counts
+
+
+def _least_by_number(item: Item, rows: list[int], axes: Axes, last: int) -> IntArray:
+    """The least counts of which each replica carries an equal part, shape (P, J)."""
+    worths = item.worths[rows]
+    number, slowest = np.zeros(1, dtype=np.int64), np.full(1, np.inf)
+    for place, numbers in axes:
+        number = np.add.outer(number, numbers).ravel()
+        slowest = np.minimum.outer(slowest, np.where(numbers > 0, worths[place], np.inf)).ravel()
+    enough = item.demand * (1.0 - 10 * ROUNDING)
+    pace = np.minimum(slowest, worths[last])
+    wanted = np.ceil(item.demand / _positive(pace) - ROUNDING) - number
+    top = _within(item, rows[last], np.maximum(wanted, 1))
+    some = np.flatnonzero((top > 0) & ((number + top) * pace >= enough))
+    parts = [_with_last(rows, axes, last, some, top[some])]
+    if not item.least[rows[last]]:
+        none = np.flatnonzero((number > 0) & (number * np.minimum(slowest, 1e300) >= enough))
+        parts.append(_with_last(rows, axes, last, none, np.zeros_like(none)))
+    counts = np.concatenate(parts)
+    least_counts: IntArray = counts[~_fewer_by_number(item, rows, counts, enough)]
+    return least_counts
+
+
+def _fewer_by_number(item: Item, rows: list[int], counts: IntArray, enough: float) -> BoolArray:
+    """Which plans would still be enough with one replica less, where each carries an equal part."""
+    worths, least = item.worths[rows], item.least[rows]
+    fewer = counts.sum(axis=1) - 1
+    slowest, second = np.full(len(counts), np.inf), np.zeros(len(counts))
+    alone = np.zeros(len(counts), dtype=np.bool_)
+    for place in np.argsort(-worths, kind="stable").tolist():
+        # From the fastest row to the slowest: the last one that is used binds.
+        used = counts[:, place] > 0
+        second = np.where(used, np.minimum(slowest, 1e300), second)
+        slowest = np.where(used, worths[place], slowest)
+        alone = np.where(used, (counts[:, place] == 1) & (least[place] == 0), alone)
+    # Without the only replica of the slowest row the others are worth more.
+    pace = np.where(alone, second, slowest)
+    reducible: BoolArray = (counts > least).any(axis=1) & (fewer > 0) & (fewer * pace >= enough)
+    return reducible
+
+
 def _tops(item: Item, rows: list[int]) -> IntArray:
     """Replicas of each row beyond which more are of no use."""
+    if not item.limited_share:
+        return _useful(item, rows)
     worths, least = item.worths[rows], item.least[rows]
     if item.routing == "round-robin":
         slowest = worths[worths > 0].min(initial=np.inf)
         useful = np.full(len(rows), math.ceil(item.demand / slowest - ROUNDING))
     else:
         useful = np.ceil(item.demand / _positive(worths) - ROUNDING)
-    if item.limited_share:
-        # Others make up for the least of interruptible ones.
-        share = max(item.interruptible_share, 1e-9)
-        held = least[item.interruptible[rows]]
-        forced = held.sum()
-        if item.routing == "least-loaded":
-            forced = (held * worths[item.interruptible[rows]]).sum() / _positive(worths)
-        useful = np.maximum(useful, np.ceil(forced / share))
+    # Others make up for the least of interruptible ones.
+    share = max(item.interruptible_share, 1e-9)
+    held = least[item.interruptible[rows]]
+    forced = held.sum()
+    if item.routing == "least-loaded":
+        forced = (held * worths[item.interruptible[rows]]).sum() / _positive(worths)
+    useful = np.maximum(useful, np.ceil(forced / share))
     return np.clip(np.where(worths > 0, useful, least), least, item.most[rows]).astype(np.int64)
+
+
+def _useful(item: Item, rows: list[int]) -> IntArray:
+    """The same where no share of interruptible rows is bounded."""
+    used = [item.rows[row] for row in rows]
+    slowest = min((row.worth for row in used if row.worth > 0), default=math.inf)
+    tops = []
+    for row in used:
+        top = row.least
+        if row.worth > 0:
+            pace = slowest if item.routing == "round-robin" else row.worth
+            top = min(max(math.ceil(item.demand / pace - ROUNDING), row.least), row.most)
+        tops.append(min(top, row.most))
+    return np.array(tops, dtype=np.int64)
 
 
 def _fill_by_speed(item: Item, rows: list[int], counts: IntArray, last: int) -> IntArray:

@@ -35,6 +35,27 @@ def test_what_has_not_changed_is_not_encoded_again() -> None:
     assert b'"value":"2"' in entries(store, "b")[0].encoded
 
 
+def test_groups_are_replaced_alone() -> None:
+    """The others stay, a refused one changes nothing, and who waits is told of real changes only."""
+    store = TargetStore()
+    store.publish_groups({name: (series(name),) for name in ("a", "b")})
+    (same,) = entries(store, "a")
+    told = store.changes._event
+    store.replace_groups({"a": (series("a"),)})
+    assert not told.is_set()
+    store.replace_groups({"b": (series("b", "2"),), "c": (series("c"),)})
+    assert told.is_set()
+    assert entries(store, "a")[0] is same
+    assert [b'"value":"2"' in entry.encoded for entry in entries(store, "b")] == [True]
+    with pytest.raises(ValueError, match="twice"):
+        store.replace_groups({"c": (series("c", "2"), series("b", "3"))})
+    assert b'"value":"1"' in entries(store, "c")[0].encoded
+    store.replace_groups({"b": ()})
+    assert not entries(store, "b")
+    store.publish_groups({})
+    assert store.list_external_metrics() == ()
+
+
 def test_a_variant_whose_labels_change_has_one_item() -> None:
     """The HPA sums items: that of the former accelerator is gone with the new one."""
     store = TargetStore()

@@ -20,6 +20,22 @@ async def actuating(cluster: Installation) -> None:
     """Apply what the overlay adds to the base."""
     await cluster.kubectl("apply", "-f", str(ACTUATE / "scale.yaml"))
     await cluster.kubectl("apply", "-f", str(ACTUATE / "fence.yaml"))
+    await cluster.kubectl("apply", "-f", str(ACTUATE.parents[1] / "base/fence.yaml"))
+
+
+async def hold_lease(api: client.Cluster) -> None:
+    """Make the Lease, after seven transitions."""
+    spec = {"holderIdentity": "b", "leaseDurationSeconds": 6, "leaseTransitions": 7}
+    await api.request(
+        "POST",
+        LEASE.rpartition("/")[0],
+        body={
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"name": "variant-adapter"},
+            "spec": spec,
+        },
+    )
 
 
 async def patched(api: client.Cluster, replicas: int, manager: str) -> bool:
@@ -47,17 +63,7 @@ async def test_the_policy_compares_patches_with_the_lease(tmp_path: Path) -> Non
             # Without a Lease the policy holds up nobody.
             assert await patched(admin, 2, "kubectl-scale")
             assert await patched(ours, 3, "variant-adapter-0")
-            spec = {"holderIdentity": "b", "leaseDurationSeconds": 6, "leaseTransitions": 7}
-            await ours.request(
-                "POST",
-                LEASE.rpartition("/")[0],
-                body={
-                    "apiVersion": "coordination.k8s.io/v1",
-                    "kind": "Lease",
-                    "metadata": {"name": "variant-adapter"},
-                    "spec": spec,
-                },
-            )
+            await hold_lease(ours)
 
             async def compared() -> bool:
                 return not await patched(ours, 4, "variant-adapter-6")
@@ -69,6 +75,43 @@ async def test_the_policy_compares_patches_with_the_lease(tmp_path: Path) -> Non
             assert await patched(ours, 6, "variant-adapter-7")
             assert await patched(admin, 7, "variant-adapter-6")
             assert await cluster.replicas() == 7
+
+
+async def told(api: client.Cluster, transitions: int | None) -> bool:
+    """Whether a status of v that tells these transitions was accepted, and not refused by the policy."""
+    try:
+        await api.request(
+            "PATCH", f"{installation.VARIANTS}/v/status",
+            body={"status": {"observedGeneration": 1, "leaderTransitions": transitions}},
+            content_type="application/merge-patch+json",
+        )  # fmt: skip
+    except errors.ApiError as error:
+        if error.code != 422 or "a former leader sent this" not in str(error):
+            raise
+        return False
+    return True
+
+
+async def test_the_policy_compares_statuses_with_the_lease(tmp_path: Path) -> None:
+    """Of the adapter's statuses those of earlier transitions are refused; of all others, none."""
+    async with installation.running(tmp_path) as cluster:
+        await cluster.deploy("v", 1)
+        fence = installation.ROOT / "manifests/base/fence.yaml"
+        await cluster.kubectl("apply", "-f", str(fence))
+        path = cluster.plane.kubeconfig("people", "admin", ["system:masters"])
+        async with client.connected(cluster.kubeconfig) as ours, client.connected(path) as admin:
+            # Without a Lease the policy holds up nobody.
+            assert await told(ours, 0)
+            await hold_lease(ours)
+
+            async def compared() -> bool:
+                return not await told(ours, 6)
+
+            await until(compared, what="the policy")
+            assert not await told(ours, 0)
+            for transitions in (7, 8, None):
+                assert await told(ours, transitions), transitions
+            assert await told(admin, 6)
 
 
 @pytest.mark.parametrize("subresource", ["scale", "status"])

@@ -104,6 +104,7 @@ def _groups(variants: tuple[fleet.Variant, ...]) -> tuple[Group, ...]:
                 arrival_rate_rps=sum(item.load.arrival_rate_rps for item in some),
             ),
             members={some[1].name: Member(interruptible=True)},
+            interruptible_share=0.4,
         )
         for namespace, some in members.items()
         if len(some) > 1
@@ -126,6 +127,7 @@ def states_of(known: fleet.Fleet, plan: planning.Plan, *, now: float) -> dict[st
             observed_rpm=rate * 0.97,
             waiting=2.0,
             demand_rpm=rate,
+            interruptible_share=group.interruptible_share,
             decision=plan.groups[group.name],
             targets={name: states[name].desired or 0 for name in group.variants},
         )
@@ -275,3 +277,8 @@ async def served(
         endpoints.loop._reconciler._inputs = Inputs(refused=refused, accelerators=ACCELERATORS)
         put(endpoints, states_of(known, plan, now=time.time()))
         yield endpoints
+
+
+def show_every_update(endpoints: Endpoints) -> None:
+    """Let the pages take all of the processor: a busy machine makes updates seldom otherwise."""
+    endpoints._metrics._pages._budget._share = 1.0

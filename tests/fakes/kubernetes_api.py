@@ -248,6 +248,9 @@ class KubernetesApi(ObjectStore):
         if method == "GET":
             return current
         item = kubernetes_writes.changed(current, path, body, request)
+        of_status = (path.plural, path.subresource) == ("variantautoscalings", "status")
+        if of_status and entrance.user == ACCOUNT:
+            self._check_status_fence(item.get("status") or {})
         if kubernetes_writes.owners_changed(current, item):
             # As the admission plugin OwnerReferencesPermissionEnforcement has it.
             self._permit(entrance, "delete", path, request)
@@ -259,6 +262,14 @@ class KubernetesApi(ObjectStore):
         for (_, name), lease in leases.items():
             held = f"variant-adapter-{lease['spec'].get('leaseTransitions', 0)}"
             if name == "variant-adapter" and manager != held:
+                raise StatusError(422, "denied request: a former leader sent this")
+
+    def _check_status_fence(self, status: Object) -> None:
+        """What `manifests/base/fence.yaml` says in CEL."""
+        leases = self.objects.get(("/apis/coordination.k8s.io/v1", "leases"), {})
+        for (_, name), lease in leases.items():
+            held = lease["spec"].get("leaseTransitions", 0)
+            if name == "variant-adapter" and status.get("leaderTransitions", held) < held:
                 raise StatusError(422, "denied request: a former leader sent this")
 
     def _create_front_proxy_config(self) -> None:

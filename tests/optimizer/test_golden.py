@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from optimizer import branch_and_bound, greedy, unlimited
+from optimizer.objective import Objective
 from optimizer.problem import Allocation, Problem, Solution, value
 
 Systems = list[tuple[dict[str, Any], Problem]]
@@ -97,7 +98,7 @@ def test_greedy_is_never_worse_than_the_reference(systems: Systems) -> None:
         assert served(problem, ours) >= served(problem, theirs), case["id"]
 
 
-def worth(problem: Problem, solution: Solution) -> branch_and_bound.Objective:
+def worth(problem: Problem, solution: Solution) -> Objective:
     return branch_and_bound.objective(problem, solution.allocations)
 
 

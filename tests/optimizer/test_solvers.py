@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from optimizer import branch_and_bound, errors, greedy, solvers
 from optimizer.explain import explain
+from optimizer.objective import Objective
 from optimizer.problem import (
     POLICIES,
     Allocation,
@@ -118,7 +119,7 @@ def test_plans_obey_the_laws(problem: Problem, order: random.Random) -> None:
         assert solvers.solve(problem, solver) == solution
 
 
-def worth(problem: Problem, solution: Solution) -> branch_and_bound.Objective:
+def worth(problem: Problem, solution: Solution) -> Objective:
     return branch_and_bound.objective(problem, solution.allocations)
 
 

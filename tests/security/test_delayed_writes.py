@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,39 @@ async def test_a_status_of_a_former_leader_is_refused(tmp_path: Path) -> None:
             await until(lambda: world.api.late)
             assert world.api.late == [("a", 409)]
             assert world.desired() == b.loop.states["team-a/v"].desired
+
+
+async def test_a_status_of_a_former_leader_is_refused_before_the_next_one_has_written(
+    tmp_path: Path,
+) -> None:
+    """The object is as the former leader read it, so its version holds: the Lease's number refuses it."""
+    collection = replace(worlds.LOOP.collection, interval=30.0, window=60.0)
+    slow = replace(worlds.LOOP, interval=100.0, collection=collection)
+    async with worlds.running(tmp_path) as world:
+        world.load["v"] = 60.0
+        async with (
+            world.replica("a") as (_, way),
+            world.replica("b", loop=slow, interval=100.0) as (b, _),
+        ):
+            await until(lambda: world.desired() == 2 and b.loop.states["team-a/v"].desired == 2)
+            version = world.variant()["metadata"]["resourceVersion"]
+
+            def late(method: str, path: str) -> float:
+                if not is_status(method, path):
+                    return 0.0
+                way.isolate()
+                return worlds.LEASE.duration + LATE_SECONDS
+
+            way.late = late
+            world.load["v"] = 240.0
+            await until(lambda: world.api.late)
+            assert world.api.late == [("a", 422)]
+            assert b.loop.leading
+            assert b.loop.cycles == 0
+            assert world.variant()["metadata"]["resourceVersion"] == version
+            # What the present leader sends is let through, with its own number.
+            await until(lambda: (world.desired() or 0) > 2)
+            assert world.status()["leaderTransitions"] == 1
 
 
 async def test_a_status_is_written_although_the_object_changed_meanwhile(tmp_path: Path) -> None:

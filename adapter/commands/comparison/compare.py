@@ -27,7 +27,7 @@ within:  share of the time in which mean latencies were within the SLO targets""
 def register(command: argparse.ArgumentParser) -> None:
     """Add the command and its flags."""
     command.description = (
-        "Compares what each variant had, under whatever scales it now, with what this adapter decided:"
+        "Compares what each variant had, under its present autoscaler, with what this adapter decided:"
         " replicas, cost and SLO attainment of both, and how often replicas would have been different. From"
         " Prometheus where one is given, else from the leader's own memory of the last day at most."
     )
@@ -78,8 +78,8 @@ def run(args: argparse.Namespace) -> int:
         variants = {key: item for key, item in variants.items() if key == args.variant}
     if not variants:
         raise errors.InputError(
-            f"nothing of {args.variant or 'any variant'} was recorded in that time; the leader records from"
-            " its second reconcile cycle on, and forgets when it ends: give --prometheus for the time before"
+            f"no history of {args.variant or 'any variant'} in that time: the leader keeps it in memory, from"
+            " its second reconcile cycle on; give --prometheus for the time before"
         )
     if args.json:
         print(json.dumps({"variants": variants}, indent=2))

@@ -51,7 +51,7 @@ def document(args: argparse.Namespace, path: str) -> dict[str, Any]:
     """
     if args.url:
         return asyncio.run(_query(args.url.rstrip("/") + path))
-    return kubeconfig.call(args.kubeconfig, lambda cluster: _query_leader(cluster, args, path))
+    return kubeconfig.call(args, lambda cluster: _query_leader(cluster, args, path))
 
 
 async def leading_pod(cluster: Cluster, args: argparse.Namespace) -> str:
@@ -61,7 +61,7 @@ async def leading_pod(cluster: Cluster, args: argparse.Namespace) -> str:
         InputError: The Lease cannot be read, or has no holder.
 
     """
-    from adapter.kube import advice, paths  # noqa: PLC0415 - `--help` needs none of what answers
+    from adapter.kube import paths  # noqa: PLC0415 - `--help` needs none of what answers
     from adapter.kube.errors import ApiError  # noqa: PLC0415
 
     namespace = args.config_namespace
@@ -71,7 +71,7 @@ async def leading_pod(cluster: Cluster, args: argparse.Namespace) -> str:
             paths.item("coordination.k8s.io/v1", "leases", args.lease_name, namespace=namespace),
         )
     except ApiError as error:
-        raise errors.InputError(advice.explained(error)) from error
+        raise errors.InputError(kubeconfig.explained(error)) from error
     holder = str((lease.get("spec") or {}).get("holderIdentity") or "")
     pod = holder.rpartition("_")[0]
     if not pod:
@@ -99,8 +99,7 @@ async def _query(url: str) -> dict[str, Any]:
 
 
 async def _query_leader(cluster: Cluster, args: argparse.Namespace, path: str) -> dict[str, Any]:
-    from adapter.kube import advice  # noqa: PLC0415 - see `leading_pod`
-    from adapter.kube.errors import ApiError  # noqa: PLC0415
+    from adapter.kube.errors import ApiError  # noqa: PLC0415 - see `leading_pod`
     from adapter.kube.pods import port_forward  # noqa: PLC0415
 
     pod = await leading_pod(cluster, args)
@@ -114,7 +113,7 @@ async def _query_leader(cluster: Cluster, args: argparse.Namespace, path: str) -
             seconds=TIMEOUT_SECONDS,
         )
     except ApiError as error:
-        raise errors.InputError(advice.explained(error)) from error
+        raise errors.InputError(kubeconfig.explained(error)) from error
     return _document(f"pod {args.config_namespace}/{pod}", response.status, response.body)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -74,7 +75,10 @@ def run(args: argparse.Namespace) -> int:
     if not console.is_terminal:
         console = Console(width=PIPED_WIDTH)
     if not args.watch:
-        console.print(table(document, args))
+        grid = table(document, args)
+        console.print(grid)
+        if not grid.rows:
+            print(_none(document, args), file=sys.stderr)
         return 0
     from rich.live import Live  # noqa: PLC0415 - as above
 
@@ -82,6 +86,16 @@ def run(args: argparse.Namespace) -> int:
         while True:
             time.sleep(args.watch)
             live.update(table(leader.document(args, "/variants"), args), refresh=True)
+
+
+def _none(document: Mapping[str, Any], args: argparse.Namespace) -> str:
+    """Why the table has no rows."""
+    total = len(document["variants"])
+    if not total:
+        return "no variants: the adapter has no valid VariantAutoscaling"
+    flags = {"--namespace": args.namespace, "--state": args.state}
+    given = " ".join(f"{flag} {value}" for flag, value in flags.items() if value)
+    return f"no variants with {given}; {total} without"
 
 
 def table(document: Mapping[str, Any], args: argparse.Namespace) -> Table:

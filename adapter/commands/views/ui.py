@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     if args.url:
         _show(args.url.rstrip("/") + PATH, browser=not args.no_browser)
         return 0
-    return kubeconfig.call(args.kubeconfig, lambda cluster: _forward(cluster, args))
+    return kubeconfig.call(args, lambda cluster: _forward(cluster, args))
 
 
 def _show(url: str, *, browser: bool) -> None:
@@ -125,8 +125,7 @@ class Forwarder:
             InputError: It does not, or it cannot be reached.
 
         """
-        from adapter.kube import advice  # noqa: PLC0415 - `--help` needs none of what answers
-        from adapter.kube.errors import ApiError  # noqa: PLC0415
+        from adapter.kube.errors import ApiError  # noqa: PLC0415 - `--help` needs none of what answers
         from adapter.kube.pods import port_forward  # noqa: PLC0415
 
         namespace, pod = self._args.config_namespace, await self._leader()
@@ -140,7 +139,7 @@ class Forwarder:
                 seconds=leader.TIMEOUT_SECONDS,
             )
         except ApiError as error:
-            raise errors.InputError(advice.explained(error)) from error
+            raise errors.InputError(kubeconfig.explained(error)) from error
         if response.status != 200:
             raise errors.InputError(
                 f"pod {namespace}/{pod}: its metrics port answers {response.status} at {PATH}; does it run a"

@@ -124,7 +124,7 @@ def within(
     Args:
         targets: Targets by variant key, of which the planned part is within the ceilings.
         decisions: What was planned, by variant key.
-        present: Replicas that are asked for now, by variant key.
+        present: The desired replicas so far, by variant key.
         carried: Groups whose present replicas carry their demand.
         inputs: Accelerators and variants that exist.
         budgets: The ceilings for what is planned.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from adapter.collector.traffic import Traffic
+from adapter.controller import demand
 from adapter.controller.groups import availability, demanded, pooling
 from adapter.controller.groups.demanded import Cycle, Sized
 from adapter.controller.groups.state import GroupRecord, GroupState
@@ -149,7 +150,7 @@ def _asked(
         model=group.model,
         service_class=group.service_class,
         variants=tuple(inside),
-        traffic=_load(record, inside, need),
+        traffic=_load(record, need),
         routing=routing,
         members={key: _member(item, record, cycle) for key, item in inside.items()},
         interruptible_share=_interruptible_share(group, cycle),
@@ -200,6 +201,7 @@ def _seen(
         waiting=at.waiting + (0.0 if traffic is None else traffic.waiting),
         unavailable=availability.notes(record.limits, now=cycle.now),
         waking=record.state.waking if record.state else "",
+        interruptible_share=_interruptible_share(group, cycle),
     )
 
 
@@ -280,11 +282,16 @@ def _without(
     return replace(need, rate_rps=need.rate_rps * (1.0 - part), notes=(*need.notes, note))
 
 
-def _load(record: GroupRecord, inside: Mapping[str, _Inside], need: Sized) -> fleet.Load:
+def _load(record: GroupRecord, need: Sized) -> fleet.Load:
     """The demand with the lengths of its requests, as last seen where none are there."""
-    dispersion = max((item.variant.load.dispersion for item in inside.values()), default=1.0)
     return replace(
-        load_of(record.traffic, None, dispersion=dispersion, ordered=need.ordered),
+        load_of(
+            record.traffic,
+            None,
+            # Where load moves between variants, each one's arrivals vary more than those of all together.
+            dispersion=demand.dispersion(record.trend),
+            ordered=need.ordered,
+        ),
         arrival_rate_rps=need.rate_rps,
         in_flight=need.in_flight,
     )
@@ -332,7 +339,7 @@ def _bounded(
 
 
 def asked(record: VariantRecord) -> int:
-    """Replicas that are asked for now: the published target, else what the scale target asks for."""
+    """The desired replicas so far: the published target, else those of the scale target."""
     desired = record.state.desired
     return record.source.spec_replicas if desired is None else desired
 

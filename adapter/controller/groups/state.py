@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from adapter.collector.traffic import Traffic
 from adapter.controller.demand.work import Work
 from adapter.controller.groups.availability import Limit
-from adapter.planning.groups import Floor, GroupDecision, Routing
+from adapter.planning.groups import INTERRUPTIBLE_SHARE, Floor, GroupDecision, Routing
 from analyzer import forecast
 
 
@@ -46,9 +46,10 @@ class GroupState:
         unavailable: What keeps replicas of a variant from coming, by key.
         outside: Why a variant is not planned with the group, by key.
         waking: Variant that last woke it from zero, and why; empty before.
+        interruptible_share: Largest part of its demand that interruptible variants carry together, 0 to 1.
         decision: What was decided; None where it could not be planned.
         problem: Why it could not be planned; empty where it was.
-        targets: Replicas that are asked for, by key.
+        targets: The desired replicas, by key.
         held: Why a variant is not given what was planned, by key.
 
     """
@@ -66,6 +67,7 @@ class GroupState:
     unavailable: Mapping[str, str] = field(default_factory=dict)
     outside: Mapping[str, str] = field(default_factory=dict)
     waking: str = ""
+    interruptible_share: float = INTERRUPTIBLE_SHARE
     decision: GroupDecision | None = None
     problem: str = ""
     targets: Mapping[str, int] = field(default_factory=dict)

@@ -21,7 +21,7 @@ class Part:
     Attributes:
         key: Key of the variant.
         planned: Replicas that were planned.
-        target: Replicas that are asked for now.
+        target: The desired replicas so far.
         ready: Replicas that serve now.
         rate_rps: Requests per second that one replica carries within the SLO targets; 0 where unknown.
         cost: Cost of one replica, cents per hour.
@@ -108,7 +108,7 @@ def step(
 
 
 def carries(parts: Sequence[Part], *, demand_rps: float, routing: Routing) -> bool:
-    """Whether the replicas that are asked for now carry a demand, once all of them are ready."""
+    """Whether the desired replicas so far carry a demand, once all of them are ready."""
     present = {part.key: part.target for part in parts}
     return capacity(parts, present, routing) >= demand_rps * (1.0 - _EPSILON)
 

@@ -14,6 +14,8 @@ from adapter.controller.settings import LoopSettings
 from adapter.controller.state import VariantState
 from adapter.controller.tuning import Estimate
 from adapter.kube import labels, quantity
+from adapter.kube.scale import Reference
+from adapter.resources.inputs import Inputs
 from adapter.resources.stored_status import Published
 from adapter.store import DESIRED, INDEXED_LABEL, Changes, TargetStore
 
@@ -45,6 +47,7 @@ class LiveTargets:
         self._clock = clock
         self._settings = settings
         self._leading = leading
+        self._scaled_by: tuple[Inputs | None, Mapping[tuple[str, Reference], str]] = (None, {})
 
     @property
     def changes(self) -> Changes:
@@ -99,3 +102,37 @@ class LiveTargets:
                 item = replace(item, state=replace(item.state, source=source))
                 changed[key] = states.follow(item, moment, leading=False)
         self._reconciler.replace_records(changed)
+
+    def follow_scaled(
+        self, scaled: Mapping[tuple[str, Reference], tuple[tuple[int, int], tuple[int, int]]]
+    ) -> bool:
+        """Serve what follows from other numbers of replicas, where another replica leads.
+
+        Args:
+            scaled: replicas that there were and that were asked for, before and after, by namespace and scale
+                target.
+
+        Returns:
+            Whether that is all that changed: where not, the objects have to be joined.
+
+        """
+        if self._leading():
+            return False
+        inputs = self._reconciler.inputs
+        if self._scaled_by[0] is not inputs:
+            keys = {(item.namespace, item.reference): item.key for item in inputs.variants}
+            self._scaled_by = (inputs, keys)
+        moment = moment_of(self._clock, self._settings())
+        changed = {}
+        for target, (before, after) in scaled.items():
+            item = self._reconciler.records.get(self._scaled_by[1].get(target, ""))
+            if item is None:
+                continue
+            known = (item.source.replicas, item.source.spec_replicas)
+            if known not in {before, after}:
+                return False
+            source = replace(item.source, replicas=after[0], spec_replicas=after[1])
+            item = replace(item, state=replace(item.state, source=source))
+            changed[item.source.key] = states.follow(item, moment, leading=False)
+        self._reconciler.replace_records(changed)
+        return True

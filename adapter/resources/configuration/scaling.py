@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from adapter import errors
 from adapter.kube import scale
 from adapter.resources import hpa, schemas
 from adapter.resources.annotations import MAX_REPLICAS, MIN_REPLICAS, parse_count
+from adapter.resources.configuration.scalers import Scalers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +28,7 @@ def of_variant(
     notes: Mapping[str, str],
     *,
     target: scale.Reference,
-    scalers: Sequence[hpa.Scaler],
+    scalers: Scalers,
     accelerator: str,
 ) -> Scaling:
     """Bounds and HPAs of a variant.
@@ -36,7 +37,7 @@ def of_variant(
         variant: the object.
         notes: annotations of the object and of its scale target.
         target: its scale target.
-        scalers: HPAs of its namespace.
+        scalers: HPAs.
         accelerator: accelerator that its series are served with.
 
     Raises:
@@ -49,14 +50,15 @@ def of_variant(
         model=variant.spec.model,
         accelerator=accelerator,
     )
-    scaler, ambiguity = hpa.of_target(scalers, target, served)
+    namespace = variant.metadata.namespace
+    scaler, ambiguity = hpa.of_target(scalers.of_target(namespace, target), target, served)
     minimum, maximum = _bounds(variant, notes, scaler)
     return Scaling(
         scaler=scaler,
         minimum=minimum,
         maximum=maximum,
         ambiguity=ambiguity,
-        mismatch=_mismatch(target, scalers, served),
+        mismatch=_mismatch(target, scalers.of_another_target(namespace, target, served)),
     )
 
 
@@ -91,15 +93,12 @@ def _bound(
     return parse_count(notes, annotation), f"metadata.annotations[{annotation}]"
 
 
-def _mismatch(
-    target: scale.Reference, scalers: Sequence[hpa.Scaler], served: Mapping[str, str]
-) -> str:
-    """Conflict with the HPAs that read this variant's metric; empty if there is none."""
-    for item in scalers:
-        if not item.by_keda and item.reads(served) and item.reference != target:
-            return (
-                f"HorizontalPodAutoscaler {item.name} reads this variant's metric but scales"
-                f" {item.reference}, not {target}; make its spec.scaleTargetRef and that of the"
-                " VariantAutoscaling the same"
-            )
-    return ""
+def _mismatch(target: scale.Reference, scaler: hpa.Scaler | None) -> str:
+    """Conflict with an HPA that reads this variant's metric but scales another target; empty without one."""
+    if scaler is None:
+        return ""
+    return (
+        f"HorizontalPodAutoscaler {scaler.name} reads this variant's metric but scales"
+        f" {scaler.reference}, not {target}; make its spec.scaleTargetRef and that of the"
+        " VariantAutoscaling the same"
+    )

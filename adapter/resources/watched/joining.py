@@ -23,6 +23,7 @@ from adapter.resources import variant as variants
 from adapter.resources.annotations import Destinations
 from adapter.resources.configuration import advisory
 from adapter.resources.configuration.last_good import LastGood
+from adapter.resources.configuration.scalers import Scalers
 from adapter.resources.devices import dra, products, taints
 from adapter.resources.devices.asked import device_types
 from adapter.resources.serving import groups, monitors, pools, roles
@@ -43,7 +44,7 @@ class Seen:
     scalers: Items
     pods: Items
     configs: Items
-    nodes: Items
+    nodes: Mapping[tuple[str, str], Object]
     slices: Items
     claims: Items
     pickers: list[pools.Picked]
@@ -77,13 +78,13 @@ def join(scope: Scope, seen: Seen) -> joined.Inputs:
         if managed.excluded(item.get("metadata") or {}):
             continue
         reader.read_variant(f"VariantAutoscaling {namespace}/{name}", item)
-    reader.scalers = _scalers(reader, seen)
+    reader.scalers = Scalers(_scalers(reader, seen))
     _read_managed(reader, seen)
     variant_pods = _read_targets(reader, seen, by_label)
     reader.gateways = pools.endpoints(seen.pickers, by_label, variant_pods.labels)
     if scope.limited:
         gpus = inventory.take(
-            (node for _, node in seen.nodes),
+            seen.nodes.values(),
             (pod for _, pod in seen.pods),
             variant_pods=frozenset(variant_pods.pods),
             tolerations=variant_pods.tolerations,
@@ -206,8 +207,7 @@ def _products(
     known = products.distinct([*stated, *(name for pod in matching for name in pod["products"])])
     if known:
         return known
-    nodes = dict(seen.nodes)
-    on = (nodes.get(("", pod["node"])) for pod in matching)
+    on = (seen.nodes.get(("", pod["node"])) for pod in matching)
     return products.distinct(
         products.of_labels(node["metadata"]["labels"]) for node in on if node is not None
     )

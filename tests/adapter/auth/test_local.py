@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
+import pytest
+
+from adapter import errors
 from adapter.auth import local
 
 
@@ -30,3 +34,26 @@ def test_an_unusable_serving_certificate_is_replaced(tmp_path: Path) -> None:
     assert replaced != good
     path.write_bytes(good)
     assert local.prepare(files, host="127.0.0.1").certificates.certificate.read_bytes() != good
+
+
+@pytest.mark.parametrize(
+    ("flag", "field"),
+    [("--client-ca-file", "client_ca"), ("--requestheader-client-ca-file", "requestheader_ca")],
+)
+def test_a_file_without_authorities_is_named(tmp_path: Path, flag: str, field: str) -> None:
+    """With its flag: an empty one would let nobody in, and not say so."""
+    given = tmp_path / "given"
+    given.write_text("no PEM")
+    files = dataclasses.replace(local.Files(state=tmp_path / "state"), **{field: given})
+    with pytest.raises(errors.StartupError, match=f"{flag} {given}: no PEM certificates in it"):
+        local.prepare(files, host="127.0.0.1")
+    given.unlink()
+    with pytest.raises(errors.StartupError, match=f"{flag} {given}: cannot be read: No such file"):
+        local.prepare(files, host="127.0.0.1")
+
+
+def test_a_state_folder_that_is_none_is_named(tmp_path: Path) -> None:
+    """With its flag, because its default is not a name that people have given."""
+    (tmp_path / "file").touch()
+    with pytest.raises(errors.StartupError, match=r"--state-dir .*file: .*can be written"):
+        local.prepare(local.Files(state=tmp_path / "file"), host="127.0.0.1")

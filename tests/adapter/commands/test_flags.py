@@ -130,7 +130,7 @@ def test_headers_of_one_command_line_are_not_those_of_the_next() -> None:
         ("--scrape-interval", "10ms", "must be a duration from 100ms to 10m, not '10ms'"),
         ("--scrape-interval", "off", "must be a duration"),
         ("--window", "off", "must be a duration"),
-        ("--stale-after", "-1s", "expected one argument"),
+        ("--stale-after", "-1s", "must be a duration from 100ms to 1h, not '-1s'"),
         ("--long-window", "none", "must be a duration"),
         ("--down-window", "Off", "must be a duration from 1s to 24h or off, not 'Off'"),
         ("--startup-time", "", "must be a duration"),
@@ -241,6 +241,20 @@ def test_an_unknown_flag_names_the_nearest(
     """A typing error is found without reading the whole help."""
     text = refused(capsys, f"{flag}=30s")
     assert f"unrecognized arguments: {flag}=30s; did you mean {near}" in text
+
+
+def test_an_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    """Beside those that there are."""
+    with pytest.raises(SystemExit):
+        cli.parse(["analize"])
+    text = capsys.readouterr().err
+    assert "COMMAND must be one of serve, " in text
+    assert "not 'analize'; did you mean analyze?" in text
+
+
+def test_a_negative_duration_is_a_value(capsys: pytest.CaptureFixture[str]) -> None:
+    """The error says what it must be, and not that there is none."""
+    assert "must be a duration from 100ms to 1h, not '-5s'" in refused(capsys, "--interval", "-5s")
 
 
 def test_an_unknown_flag_like_no_other_is_only_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -125,7 +125,9 @@ async def test_top_shows_the_fleet(tmp_path: Path, capsys: pytest.CaptureFixture
         assert "2" in lines[1].split()[4:5]
         assert lines[-1].split()[:2] == ["1", "variant"]
         assert await asyncio.to_thread(cli.main, (*words, "--namespace=other")) == 0
-        assert "team-a" not in capsys.readouterr().out
+        shown = capsys.readouterr()
+        assert "team-a" not in shown.out
+        assert shown.err.endswith("no variants with --namespace other; 1 without\n")
 
 
 def test_top_has_percentiles_shares_and_the_order_of_kubectl() -> None:

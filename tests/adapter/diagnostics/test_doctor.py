@@ -115,3 +115,17 @@ async def test_collections_are_listed_once(tmp_path: Path) -> None:
     reviews = {"subjectaccessreviews", "tokenreviews"}
     writes = [path for _, method, path in api.requests if method != "GET"]
     assert [path for path in writes if path.rpartition("/")[2] not in reviews] == []
+
+
+async def test_without_an_answer_there_is_one_finding(tmp_path: Path) -> None:
+    """Nothing listens: every other check would say the same, and more rights would not help."""
+    (tmp_path / "config").write_text(
+        "{current-context: c, contexts: [{name: c, context: {cluster: c, user: u}}],"
+        " clusters: [{name: c, cluster: {server: 'https://127.0.0.1:1'}}],"
+        " users: [{name: u, user: {token: t}}]}"
+    )
+    async with connected(tmp_path / "config") as cluster:
+        (finding,) = [finding async for finding in doctor.findings(Site(cluster, Names()))]
+    assert finding.level == "error"
+    assert finding.what.startswith("no answer of the API server: /version: ")
+    assert "--kubeconfig and --context" in finding.fix

@@ -233,3 +233,39 @@ async def test_versions_and_rights_have_theirs(tmp_path: Path) -> None:
     assert any("v1.31.0 is too old" in item for item in by_minor["31"])
     assert any("HPAConfigurableTolerance" in item for item in by_minor["34"])
     assert any("may not: list pods, watch pods" in item for item in by_minor["36"])
+
+
+DEPLOYMENTS = "/apis/apps/v1"
+
+
+def flags(*words: str) -> Change:
+    """Give the adapter's Deployment these flags."""
+    item = {
+        "metadata": {"namespace": SYSTEM, "name": Names().service},
+        "spec": {"template": {"spec": {"containers": [{"args": ["serve", *words]}]}}},
+    }
+    return lambda world: world.api.put(DEPLOYMENTS, "deployments", item)
+
+
+async def test_an_installation_without_the_api_has_no_error_of_it(tmp_path: Path) -> None:
+    """Beside KEDA, or as advice, the APIService is another's or missing: taking it would break KEDA."""
+    keda = api_service(service={"namespace": "keda", "name": "keda-metrics-apiserver"})
+    gone = removed(API_SERVICES, "apiservices", "", API_SERVICE)
+    said: dict[tuple[str, ...], list[str]] = {}
+    async with worlds.running(tmp_path) as world:
+        admin = await world.site.entrance("admin", user="")
+        whole = copy.deepcopy(world.api.objects)
+        async with connected(admin.kubeconfig) as cluster:
+            for words, change in (
+                (("--keda-port=9443",), keda),
+                (("--actuate", "none"), gone),
+                (("--actuate=hpa",), gone),
+            ):
+                world.api.objects.clear()
+                world.api.objects.update(copy.deepcopy(whole))
+                both(change, flags(*words))(world)
+                items = await problems(world, cluster)
+                said[words] = [item.what for item in items if "APIService" in item.what]
+                assert any("no HPA" in item.what for item in items) is ("none" not in words)
+    assert said[("--keda-port=9443",)] == said[("--actuate", "none")] == []
+    assert said[("--actuate=hpa",)] == [f"no APIService {API_SERVICE}"]

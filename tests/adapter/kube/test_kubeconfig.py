@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from adapter.errors import StartupError
 from adapter.kube import kubeconfig
 from adapter.kube.client import connected
 from adapter.kube.errors import Unavailable
+from adapter.settings import machine
 from certs.authority import kubeconfig as described
 from tests.fakes import kubernetes_stand_in as stand_ins
 
@@ -156,6 +158,74 @@ async def test_an_unusable_file_is_one_error(
     assert not server.is_plain()
     with pytest.raises(StartupError, match="config: no usable access to a cluster"):
         await server.answer()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "must be a mapping with clusters, users, contexts and current-context"),
+        (b"- a", "must be a mapping with clusters, users, contexts and current-context"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b"a: [", "not YAML: "),
+        (None, "cannot be read: Is a directory"),
+    ],
+    ids=["empty", "list", "bytes", "cut", "folder"],
+)
+async def test_what_is_no_kubeconfig_is_named(
+    tmp_path: Path, content: bytes | None, said: str
+) -> None:
+    """The error is about the file, and not about a type of Python."""
+    file = tmp_path / "config"
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content)
+    with pytest.raises(StartupError) as caught:
+        async with connected(file):
+            pass
+    assert str(caught.value).startswith(f"{file}: ")
+    assert said in str(caught.value)
+
+
+async def test_outside_of_a_pod_the_flags_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first start of a newcomer: `serve` without flags on a laptop."""
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(StartupError, match=r"no cluster: .*--kubeconfig FILE .*--variants DIR"):
+        async with connected(None):
+            pass
+
+
+async def test_a_context_can_be_chosen(server: Server) -> None:
+    """By its name, whichever reader the file needs; one that is not there is refused."""
+    contexts = server.document["contexts"]
+    contexts.append({**contexts[0], "name": "other"})
+    server.document["current-context"] = "gone"
+    for others in ({}, {"username": "u", "password": "p"}):
+        server.user.update(others)
+        server.path.write_text(yaml.safe_dump(server.document))
+        async with connected(server.path, context="other") as cluster:
+            assert (await cluster.request("GET", "/whoami"))["name"] == "person"
+    with pytest.raises(StartupError, match="none"):
+        async with connected(server.path, context="none"):
+            pass
+
+
+async def test_several_files_are_merged(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As kubectl does: the first current context counts, and missing files are skipped."""
+    context = {
+        "current-context": server.document["current-context"],
+        "contexts": server.document.pop("contexts"),
+    }
+    server.document["current-context"] = "of-the-last-file"
+    server.path.write_text(yaml.safe_dump(server.document))
+    first = tmp_path / "first"
+    first.write_text(yaml.safe_dump(context))
+    files = [tmp_path / "missing", first, server.path]
+    monkeypatch.setenv("KUBECONFIG", os.pathsep.join(map(str, files)))
+    async with connected(machine.kubeconfig()) as cluster:
+        assert (await cluster.request("GET", "/whoami"))["name"] == "person"
 
 
 def test_the_token_is_not_shown(tmp_path: Path) -> None:

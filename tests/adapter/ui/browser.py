@@ -24,6 +24,9 @@ needed = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"
 HANG_SECONDS = 100.0
 """After which a wait counts as endless: it decides nothing else, and is less than pytest's own limit."""
 
+UPDATES_AT_ONCE = 100
+"""Updates of a page that one command asks for: a busy machine ends them before the wait counts as endless."""
+
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-extensions",
@@ -162,6 +165,24 @@ class Tab:
             "Emulation.setEmulatedMedia",
             features=[{"name": "prefers-color-scheme", "value": scheme}],
         )
+
+    async def memory_after(self, updates: int) -> dict[str, float]:
+        """Nodes, bytes of the heap and listeners after so many updates of a page, garbage collected."""
+        await self.command("Performance.enable")
+        for done in range(0, updates, UPDATES_AT_ONCE):
+            count = min(UPDATES_AT_ONCE, updates - done)
+            await self.value(
+                f"(async () => {{ for (let n = 0; n < {count}; n++) await refresh(); }})()"
+            )
+        least: dict[str, float] = {}
+        for _ in range(5):
+            # The document of the last update goes with the next collection.
+            await self.value("new Promise((resolve) => setTimeout(resolve, 50))")
+            await self.command("HeapProfiler.collectGarbage")
+            metrics = (await self.command("Performance.getMetrics"))["metrics"]
+            present = {item["name"]: item["value"] for item in metrics}
+            least = {name: min(value, least.get(name, value)) for name, value in present.items()}
+        return least
 
     async def screenshot(self, path: Path) -> None:
         """Write a picture of the whole page."""

@@ -287,31 +287,15 @@ async def test_an_open_page_follows_and_holds_its_memory(endpoints: Endpoints, t
     await tab.until("document.getElementById('connection').textContent === 'Live'")
     states = dict(endpoints.loop.states)
     states[VARIANT] = replace(states[VARIANT], desired=77)
-    # A busy machine makes updates seldom.
-    endpoints._metrics._pages._budget._share = 1.0
+    fleet_states.show_every_update(endpoints)
     fleet_states.put(endpoints, states)
     await tab.until("document.querySelector('[data-field=replicas]').textContent.includes('of 77')")
-    before = await memory(tab, updates=20)
-    after = await memory(tab, updates=100)
+    before = await tab.memory_after(updates=20)
+    after = await tab.memory_after(updates=100)
     assert after["Nodes"] <= before["Nodes"] * 1.02 + 10
     assert after["JSHeapUsedSize"] <= before["JSHeapUsedSize"] * 1.1 + 200_000
     assert after["JSEventListeners"] <= before["JSEventListeners"]
     assert tab.problems == []
-
-
-async def memory(tab: Tab, *, updates: int) -> dict[str, float]:
-    """Nodes, bytes and listeners after so many updates, garbage collected."""
-    await tab.command("Performance.enable")
-    await tab.value(f"(async () => {{ for (let n = 0; n < {updates}; n++) await refresh(); }})()")
-    least: dict[str, float] = {}
-    for _ in range(5):
-        # The document of the last update goes with the next collection.
-        await tab.value("new Promise((resolve) => setTimeout(resolve, 50))")
-        await tab.command("HeapProfiler.collectGarbage")
-        metrics = (await tab.command("Performance.getMetrics"))["metrics"]
-        present = {item["name"]: item["value"] for item in metrics}
-        least = {name: min(value, least.get(name, value)) for name, value in present.items()}
-    return least
 
 
 async def test_what_if_shows_both_plans(endpoints: Endpoints, tab: Tab) -> None:

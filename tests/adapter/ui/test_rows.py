@@ -106,6 +106,7 @@ def test_groups_are_those_of_the_control_loop(states: dict[str, VariantState]) -
         assert group.shared.demand == pytest.approx(state.demand_rpm)
         assert group.shared.capacity == pytest.approx(state.decision.capacity_rpm, abs=1e-2)
         assert group.total.desired == sum(row.desired or 0 for row in group.rows)
+        assert group.shared.spot_limit == 0.4
         on_spot = [row.share for row in group.rows if row.interruptible]
         assert group.spot == pytest.approx(sum(share or 0 for share in on_spot))
 

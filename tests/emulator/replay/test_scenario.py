@@ -174,6 +174,15 @@ def test_errors_of_traces(tmp_path: Path, given: Any, said: str) -> None:
     assert str(caught.value).startswith(f"models.default/default.trace: {said}")
 
 
+def test_a_generator_that_is_no_text_is_named(tmp_path: Path) -> None:
+    """Its error is about the file, and not about a codec."""
+    file = tmp_path / "bytes.yaml"
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError) as caught:
+        scenario.load(file)
+    assert str(caught.value) == f"{file}: cannot be read: not UTF-8"
+
+
 def test_generator_in_json(tmp_path: Path) -> None:
     """A generator's description in a JSON file gives the trace of the same one in the scenario."""
     (tmp_path / "trace.json").write_text(

@@ -37,8 +37,8 @@ def test_window_and_scale(capsys: pytest.CaptureFixture[str]) -> None:
     ("flags", "status", "said"),
     [
         (["--from", "10h"], 1, "default.trace: step-3x: has no request from 36000 s to the end"),
-        (["--from", "10m", "--to", "5m"], 2, "--scale, --from, --to: window: must begin at >= 0"),
-        (["--scale", "0"], 2, "--scale, --from, --to: scale: must be > 0"),
+        (["--from", "10m", "--to", "5m"], 2, "--from, --to: must begin at >= 0"),
+        (["--scale", "0"], 2, "--scale: must be > 0"),
         (["--scale", "0.000001"], 1, "models.default/default.trace: "),
         (["--from", "soon"], 2, "--from: must be a duration"),
         (["--to", "100"], 1, "models.default/default.trace: has no request after the warm-up of 120 s"),

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from optimizer.objective import Objective
 from optimizer.placement import exact, solve, worth
 from optimizer.placement.problem import Item, Placed, Problem, Resource, Routing, Row
 
@@ -84,11 +85,11 @@ def plans(problem: Problem, item: Item) -> Iterator[tuple[bool, float, float, np
         yield bool(full[at]), share, price, counts[at] @ item.uses
 
 
-def brute_force(problem: Problem) -> exact.Objective:
+def brute_force(problem: Problem) -> Objective:
     """The best objective of all plans there are."""
     priorities = sorted({item.priority for item in problem.items})
     limits = np.array([resource.limit for resource in problem.resources])
-    objectives: list[exact.Objective] = []
+    objectives: list[Objective] = []
     for combined in itertools.product(*(list(plans(problem, item)) for item in problem.items)):
         used = np.zeros(len(limits))
         for item, plan in zip(problem.items, combined, strict=True):
@@ -106,13 +107,13 @@ def brute_force(problem: Problem) -> exact.Objective:
                 -sum(plan[1] for item, plan in mine if item.priority == level and not plan[0])
                 for level in priorities
             )
-        objectives.append((unserved, short, sum(plan[2] for plan in combined)))
+        objectives.append(Objective(unserved, short, sum(plan[2] for plan in combined)))
     return min(
         objectives, key=lambda plan: (plan[0], [round(part, 5) for part in plan[1]], plan[2])
     )
 
 
-def same(first: exact.Objective, second: exact.Objective) -> bool:
+def same(first: Objective, second: Objective) -> bool:
     """Equal but for the tolerances of the solver."""
     return (
         first[0] == second[0]

@@ -97,6 +97,15 @@ async def test_the_cheaper_variant_carries_the_demand_of_both(tmp_path: Path) ->
         assert "cents per 1,000 requests" in text
 
 
+async def test_the_limit_of_spot_is_that_of_the_annotation(tmp_path: Path) -> None:
+    """The smallest share that a variant of the group names holds for the group, and explanations say it."""
+    notes = {"llmd.ai/interruptible": "true", "llmd.ai/interruptible-share": "30%"}
+    async with grouped(tmp_path, notes=notes) as (world, endpoints):
+        await until(lambda: (world.status("dear").get("group") or {}).get("share") is not None)
+        document = explain.of_state(endpoints.loop.states["team-a/dear"], now=0.0)
+        assert document["group"]["interruptibleShareLimit"] == 0.3
+
+
 async def test_a_variant_that_finds_no_node_costs_one_cycle_and_a_start(tmp_path: Path) -> None:
     """Its part goes to the other variant within one cycle; when it can come again, it takes it back."""
     async with grouped(tmp_path, dear=0) as (world, endpoints):

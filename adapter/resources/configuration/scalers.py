@@ -1,0 +1,76 @@
+"""HPAs by what they scale and by the series that they read, so that no variant looks at those of others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from adapter.kube.scale import Reference
+from adapter.resources import hpa
+
+_LABELS = tuple(hpa.served_labels(namespace="", name="", model="", accelerator=""))
+"""Names of the labels that series are served with."""
+
+_Names = tuple[str, ...]
+_Key = tuple[str, _Names, tuple[str, ...]]
+"""Namespace, names of labels and their values."""
+
+
+class Scalers:
+    """HPAs of all namespaces, in the order in which they were given."""
+
+    def __init__(self, scalers: Iterable[hpa.Scaler] = ()) -> None:
+        self._by_target: dict[tuple[str, Reference], list[hpa.Scaler]] = {}
+        self._by_series: dict[_Key, list[tuple[int, hpa.Scaler]]] = {}
+        self._names: dict[str, set[_Names]] = {}
+        for place, item in enumerate(scalers):
+            self._by_target.setdefault((item.namespace, item.reference), []).append(item)
+            if not item.by_keda:
+                for names, values in dict.fromkeys(_series_of(item)):
+                    self._names.setdefault(item.namespace, set()).add(names)
+                    key = (item.namespace, names, values)
+                    self._by_series.setdefault(key, []).append((place, item))
+
+    def of_target(self, namespace: str, reference: Reference) -> Sequence[hpa.Scaler]:
+        """Those that scale a target."""
+        return self._by_target.get((namespace, reference), ())
+
+    def of_another_target(
+        self, namespace: str, reference: Reference, served: Mapping[str, str]
+    ) -> hpa.Scaler | None:
+        """The first that reads the series with these labels and scales another target; None without any.
+
+        KEDA's do not count: they read the series of the target that they scale.
+        """
+        first: tuple[int, hpa.Scaler] | None = None
+        for names in self._names.get(namespace, ()):
+            values = tuple(served[name] for name in names)
+            for place, item in self._by_series.get((namespace, names, values), ()):
+                if first is not None and place > first[0]:
+                    break
+                if item.reference != reference and item.reads(served):
+                    first = (place, item)
+                    break
+        return None if first is None else first[1]
+
+
+def _series_of(scaler: hpa.Scaler) -> Iterator[tuple[_Names, tuple[str, ...]]]:
+    """Labels and values of all series that an HPA may read; further terms of its selectors exclude some.
+
+    A selector that lists several values of a label stands under each of them.
+    """
+    for reading in scaler.readings:
+        allowed = {
+            item.key: item.values
+            for item in reversed(reading.selector.requirements)
+            if item.operator in {"=", "in"}
+        }
+        if not allowed.keys() <= set(_LABELS):
+            continue  # a label that is not served: it reads nothing
+        several = next((name for name in _LABELS if len(allowed.get(name, "-")) > 1), None)
+        names = tuple(
+            name
+            for name in _LABELS
+            if name in allowed and (name == several or len(allowed[name]) == 1)
+        )
+        for value in allowed.get(several or "", ("",)):
+            yield names, tuple(value if name == several else allowed[name][0] for name in names)

@@ -1,0 +1,44 @@
+"""The command line where its output cannot be written."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+ANALYZE = (
+    "analyze", "--alpha=20", "--beta=0.4", "--max-batch=4", "--output-tokens=100", "--rpm=3",
+)  # fmt: skip
+
+
+def analyzed(stdout: int, unbuffered: str) -> tuple[int, str]:
+    """Exit status and standard error of a command with that standard output."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "adapter", *ANALYZE],
+        stdout=stdout, stderr=subprocess.PIPE, text=True, check=False,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+    )  # fmt: skip
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["at-exit", "at-once"])
+def test_a_full_disk_is_one_line(unbuffered: str) -> None:
+    """Whether the write or the flush at the end fails."""
+    with open("/dev/full", "wb") as full:  # noqa: PTH123 - a device
+        status, said = analyzed(full.fileno(), unbuffered)
+    assert (status, said) == (
+        1,
+        "variant-adapter analyze: output cannot be written: No space left on device\n",
+    )
+
+
+def test_a_reader_that_is_gone_gets_no_message() -> None:
+    """As with `| head -1`: the status is that of SIGPIPE."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        assert analyzed(writer, "") == (141, "")
+    finally:
+        os.close(writer)
