@@ -19,6 +19,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from analyzer.engine.crowding import (
+    BLOCK_TOKENS,
+    LARGEST,
+    Crowding,
+    Moments,
+    crowding,
+    uneven_departures,
+)
 from analyzer.engine.nodes import at_nodes
 from analyzer.errors import InvalidParameterError
 from analyzer.replicas import BoolArray, FloatArray, same_length
@@ -28,12 +36,6 @@ KV_SHARE = 0.93
 """CALIBRATED: share of the KV cache that running requests hold where others wait; the rest is lost to blocks
 that no prompt fits in, and to recomputing. On saturated random replicas the largest rate that follows is
 within 4 % (one standard deviation)."""
-
-KV_ONSET = 1.14
-"""CALIBRATED: the same, over `KV_SHARE`, before others wait: until then the cache fills up to its end."""
-
-HEAD_OF_LINE = 1.25
-"""CALIBRATED: who waits for blocks leaves free those that it finds, times the size of a request."""
 
 PREEMPTED = 4.5
 PREEMPTED_POWER = 1.9
@@ -47,14 +49,10 @@ LONG_PROMPTS = 2.85
 """CALIBRATED: exponent of 1 + cv**2 in the third moment of a prompt: 3 for a log-normal distribution, less
 where a longest prompt cuts it."""
 
-BLOCK_TOKENS = 16
 NODES, NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
 NODES = NODES[:, None]
 NODE_WEIGHTS = NODE_WEIGHTS / NODE_WEIGHTS.sum()
 MAX_SEQS_LIMIT = 2**16
-LARGEST = 1e9
-"""Largest step time (ms) and length (tokens); what is beyond is a mistake and leaves the range of floats."""
-
 LARGEST_CV = 100.0
 SMALLEST_BASE_MS = 1e-6
 
@@ -113,9 +111,9 @@ class Engines:
         prefill_ms: shape (M,), time that each prompt token adds, what its steps read included.
         kv_batch: shape (M,), requests that the KV cache holds; infinite where its size is unknown.
         max_batch: shape (M,), the smaller of max_num_seqs and kv_batch, a whole number >= 1.
-        room: shape (M,), requests that run together at most while none waits.
-        crowding: shape (M,), variance over mean of the tokens that they hold, in requests.
-        uneven: shape (M,), of their work: what waits for a slot are multiplied by.
+        room, crowding, large, own_square, long_prompts, alike, alike_three: each of shape (M,), see
+            `crowding.py`.
+        uneven: shape (M,), what waits for a slot are multiplied by.
         preempted: shape (M,), preemptions of a request where others wait.
         kv_binds: shape (M,), whether it is kv_batch.
         full_rate: shape (M,), requests per millisecond that a full batch finishes, recomputed ones included.
@@ -215,8 +213,7 @@ class Engines:
         self.kv_batch = KV_SHARE * columns["kv_tokens"] / (self.context + BLOCK_TOKENS / 2.0)
         self.kv_binds: BoolArray = self.kv_batch < self.max_num_seqs
         self.max_batch = np.maximum(np.floor(np.minimum(self.max_num_seqs, self.kv_batch)), 1.0)
-        self._crowd(cached + prompt, prompt * self.input_cv, output)
-        self.slope_square = self.slope_ms**2 + per_context**2 * self.context_variance
+        filled = self._crowd(cached, per_context)
         # Decode steps over which the numbers of other requests stay alike.
         self.lasting = np.maximum(output * (0.75 + 0.25 * self.output_cv**2), 1e-3)
         # A prompt of L tokens takes 1 + L / budget steps, each of which reads what it computed before.
@@ -237,28 +234,31 @@ class Engines:
         prefill = self.prefill_ms * prompt * (1.0 + self.preempted * RECOMPUTED)
         most = self.max_batch
         self.full_rate = most / (self.slot_steps * self.decode_ms(most) + prefill * most)
+        leaving = uneven_departures(self.full_rate * prefill, self.input_cv, self.output_cv)
+        self.uneven = np.where(filled.crowds, filled.uneven, leaving)
 
-    def _crowd(self, held: FloatArray, spread: FloatArray, output: FloatArray) -> None:
-        """How unevenly requests fill the KV cache, and for how long they keep their slot.
-
-        Tokens held vary by the mean square of a request's over its mean (a random sum); who waits for a slot
-        waits the longer the more the work of those who hold one varies.
-        """
-        more = 1.0 + self.output_cv**2
-        prompts = held * held + spread * spread
-        square = prompts + held * output * more + output**2 * more**3 / 3.0
-        self.context_variance = np.maximum(square - self.context**2, 0.0)
-        peaks = np.maximum(square / self.context**2, 1.0)
-        work = held * output + output**2 * more / 2.0
-        works = prompts * output**2 * more + held * output**3 * more**3 + output**4 * more**6 / 4.0
-        room = np.clip(KV_ONSET * self.kv_batch - HEAD_OF_LINE * peaks, 1.0, LARGEST)
-        seqs = self.max_num_seqs
-        # Which of the two bounds is met first by numbers that vary.
-        crowds = room - 2.0 * np.sqrt(peaks * room) < seqs - 2.0 * np.sqrt(seqs)
-        self.crowding = np.where(crowds, peaks, 1.0)
-        self.room = np.where(crowds, room, seqs)
-        # CALIBRATED: square roots, as waits that long requests cause end with the first short one.
-        self.uneven = np.where(crowds, np.sqrt(works) / work / 2.0, np.sqrt(more / 2.0))
+    def _crowd(self, cached: FloatArray, per_context: FloatArray) -> Crowding:
+        """What bounds the batch, and how requests fill it."""
+        prompt = self.input_tokens
+        filled = crowding(
+            Moments(
+                held=cached + prompt,
+                input_tokens=prompt,
+                input_cv=self.input_cv,
+                cube_held=self.cube_input
+                + cached * (3.0 * self.square_input + cached * (3.0 * prompt + cached)),
+                output_tokens=self.output_tokens,
+                output_cv=self.output_cv,
+                context=self.context,
+            ),
+            self.kv_tokens,
+            self.max_num_seqs,
+        )
+        self.crowding, self.large, self.room = filled.crowding, filled.large, filled.room
+        self.own_square, self.long_prompts = filled.own_square, filled.long_prompts
+        self.alike, self.alike_three = filled.alike, filled.alike_three
+        self.slope_square = self.slope_ms**2 + per_context**2 * filled.context_variance
+        return filled
 
     def __len__(self) -> int:
         """M."""

@@ -83,8 +83,9 @@ class Formulas:
 def formulas() -> Formulas:
     """The modules, loaded at the first call."""
     lengths = tuple(columns.NODES.ravel().tolist())
-    state = _on_floats("state", occupancy=_occupancy)
-    below = state.below
+    below = _on_floats("nodes").below
+    fill = _on_floats("crowding", below=below)
+    state = _on_floats("state", occupancy=_occupancy, below=below)
 
     def below_each(at: float, spread: float) -> tuple[float, float, float, float]:
         twice = at + 2.0 * spread
@@ -107,7 +108,13 @@ def formulas() -> Formulas:
         NODE_WEIGHTS=tuple(columns.NODE_WEIGHTS.tolist()),
     )
     return Formulas(
-        columns=_on_floats("columns", NODES=lengths, at_nodes=_at_nodes),
+        columns=_on_floats(
+            "columns",
+            NODES=lengths,
+            at_nodes=_at_nodes,
+            crowding=fill.crowding,
+            uneven_departures=fill.uneven_departures,
+        ),
         state=state,
         percentiles=_on_floats(
             "percentiles",
@@ -149,17 +156,18 @@ def _normal(score: float) -> float:
 
 
 def _occupancy(
-    base: float, slope: float, root: float, slots: float, load: float
+    base: float, slope: float, slots: float, load: float, queue: float
 ) -> occupancy.Occupancy:
     """Steady state as `occupancy.occupancy` has it."""
     last = math.ceil(slots) - 1
     partly = slots - last
-    end = max(base / slots + slope + root / math.sqrt(slots), load)
+    ratio = base / slots + slope
+    end = max(ratio, load)
     counts, squares, inverse = _numbers(last)
-    weights = _weights(base, slope, root, counts, inverse)
+    weights = _weights(base, slope, counts, inverse)
     full = float(weights[last]) * end**partly
     weights[last] *= partly
-    tail = full / (1.0 - min(load, occupancy.FULL))
+    tail = full * max(queue, 1.0 / (1.0 - min(ratio, occupancy.FULL)))
     total = float(weights.sum()) + tail
     mean = (float(weights @ counts) + slots * tail) / total
     square = (float(weights @ squares) + slots * slots * tail) / total
@@ -179,17 +187,13 @@ def _numbers(last: int) -> tuple[FloatArray, FloatArray, FloatArray]:
     return counts, counts * counts, 1.0 / counts[1:]
 
 
-def _weights(
-    base: float, slope: float, root: float, counts: FloatArray, inverse: FloatArray
-) -> FloatArray:
+def _weights(base: float, slope: float, counts: FloatArray, inverse: FloatArray) -> FloatArray:
     """Weights of the numbers; the first is 1 where none is too large."""
     ratio = np.empty(counts.size)
     ratio[0] = 1.0
     states = ratio[1:]
     np.multiply(inverse, base, out=states)
     states += slope
-    if root:
-        states += root * np.sqrt(inverse)
     with np.errstate(over="ignore"):
         weights: FloatArray = np.multiply.accumulate(ratio)
     if weights.max() < occupancy.LARGEST:

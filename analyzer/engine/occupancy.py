@@ -1,16 +1,19 @@
-"""Numbers of requests that hold a slot in the batch, and how long others wait for one.
+"""Numbers of requests that hold a slot in the batch, and how many others wait for one.
 
-A birth-death chain: n requests last T(n) = base + slope n + root sqrt(n), so w(n) = w(n - 1) rate T(n) / n;
-beyond the last slot the queue is geometric. What makes the numbers vary more than Poisson arrivals do is
-taken in by Hayward's approximation: crowding z turns N slots into N / z, each of which stands for z
-requests. N / z is no whole number: the last slot is taken in part.
+A birth-death chain, w(n) = w(n - 1) (base / n + slope), which is a negative binomial distribution: requests
+that slow each other down in proportion to their number have it, and those that come in clusters nearly. Its
+states may stand for more than one request each, so the number of slots is no whole one: the last is taken in
+part.
+
+Up-crossings: of the arrivals, which are Poisson, each finds the last slot taken with the chance w of that
+state, and then load / (1 - load) others come on average before a slot is free again (Wald), whatever varies.
+Who is held back leaves no earlier, so no fewer wait than would run beyond the last slot.
 
 Many rows are worked on state by state, few of them as a table: calls then cost more than numbers.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -50,23 +53,28 @@ class Occupancy:
 
 
 def occupancy(
-    base: FloatArray, slope: FloatArray, root: FloatArray, slots: FloatArray, load: FloatArray
+    base: FloatArray,
+    slope: FloatArray,
+    slots: FloatArray,
+    load: FloatArray,
+    queue: FloatArray,
 ) -> Occupancy:
-    """Steady state; `base`, `slope` and `root` are rate times those of T, `load` is that of all slots.
+    """Steady state.
 
     Args:
-        base: shape (M,), > 0 at a rate > 0.
-        slope: shape (M,).
-        root: shape (M,).
+        base: shape (M,), > -slope at a rate > 0.
+        slope: shape (M,), >= 0.
         slots: shape (M,), >= 1.
-        load: shape (M,); beyond `FULL` it counts as that.
+        load: shape (M,), that of all slots.
+        queue: shape (M,), weight of full slots with and without others that wait, over the latter's.
 
     """
     last = np.ceil(slots) - 1.0
-    end = np.maximum(base / slots + slope + root / np.sqrt(slots), load)
-    chain = _Chain(base, slope, root, last, slots - last, end ** (slots - last))
+    ratio = base / slots + slope
+    end = np.maximum(ratio, load)
+    chain = _Chain(base, slope, last, slots - last, end ** (slots - last))
     full, total, first, second = _table(chain) if slots.size <= _FEW else _by_state(chain)
-    tail = full / (1.0 - np.minimum(load, FULL))
+    tail = full * np.maximum(queue, 1.0 / (1.0 - np.minimum(ratio, FULL)))
     total = total + tail
     mean = (first + slots * tail) / total
     square = (second + slots * slots * tail) / total
@@ -74,11 +82,10 @@ def occupancy(
 
 
 class _Chain(NamedTuple):
-    """Arrays of shape (M,): T, the last whole state, the part of the next, and its ratio of weights."""
+    """Arrays of shape (M,): parts of the ratio, the last whole state, the part of the next, and its ratio."""
 
     base: FloatArray
     slope: FloatArray
-    root: FloatArray
     last: FloatArray
     partly: FloatArray
     final: FloatArray
@@ -89,14 +96,12 @@ _Sums = tuple[FloatArray, FloatArray, FloatArray, FloatArray]
 
 def _table(chain: _Chain) -> _Sums:
     """Weight of full batches; sums of weights below, of weights times numbers, and times squares."""
-    base, slope, root, last, partly, final = chain
+    base, slope, last, partly, final = chain
     counts = np.arange(last.max() + 1.0)
     states = counts[1:]
     ratio = np.ones((base.size, counts.size))
     np.divide(base[:, None], states, out=ratio[:, 1:])
     ratio[:, 1:] += slope[:, None]
-    if root.any():
-        ratio[:, 1:] += root[:, None] / np.sqrt(states)
     ratio *= counts <= last[:, None]
     weights = products(ratio)
     rows = np.arange(base.size)
@@ -120,10 +125,9 @@ def products(ratio: FloatArray) -> FloatArray:
 def _by_state(chain: _Chain) -> _Sums:
     """The same state by state, over the rows that have so many slots."""
     order = np.argsort(chain.last, kind="stable")
-    base, slope, root, last, partly, final = (values[order] for values in chain)
+    base, slope, last, partly, final = (values[order] for values in chain)
     most = int(last.max())
     begins = np.searchsorted(last, np.arange(most + 2))
-    rooted = bool(root.any())
     weight = np.ones_like(base)
     full, total, first, second = (np.zeros_like(base) for _ in range(4))
     for n in range(most + 1):
@@ -131,8 +135,6 @@ def _by_state(chain: _Chain) -> _Sums:
         if n:
             ratio = base[begin:] / n
             ratio += slope[begin:]
-            if rooted:
-                ratio += root[begin:] / math.sqrt(n)
             ratio *= weight[begin:]
             ratio += _SMALLEST
             weight[begin:] = ratio

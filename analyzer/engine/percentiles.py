@@ -56,7 +56,7 @@ class Latency:
 def ttft_exceeds(first: FirstToken, state: State, target_ms: FloatArray) -> FloatArray:
     """Share of requests whose TTFT exceeds the target, those that wait for a slot included, shape (M,)."""
     prompt = first.exceeds(target_ms)
-    late = np.maximum(target_ms - first.mean_ms, 0.0)
+    late = np.maximum(target_ms - first.mean_ms - state.slot_begins_ms, 0.0)
     slot = state.slot_waits * np.exp(-state.slot_rate * late)
     return np.asarray(prompt + slot * (1.0 - prompt))
 

@@ -14,8 +14,20 @@ own: b = prefill L + D / (B - n) (L - phase)+. Those behind them then end later,
 mean and variance are those of Pollaczek and Khinchine.
 
 What arrived meanwhile is computed in the first steps of the request's decoding: a delay cycle (Conway,
-Maxwell and Miller, Theory of Scheduling, 8-4). The batch is the chain of `occupancy.py` with T(n) = m base +
-prefill excess + (m slope + prefill in) n, m the steps for which a request holds its slot.
+Maxwell and Miller, Theory of Scheduling, 8-4). With m decode steps a request holds its slot for
+
+    T(n) = own prompt + (m (base + slope n) + prefill excess) / (1 - r)
+
+of which slope makes a processor-sharing queue: the numbers in service are negative binomial, of variance over
+mean 1 / (1 - x), x = rate m slope / (1 - r). On the clock of decoding, which stands while prompts are
+computed, arrivals come in clusters C: the customers of a busy period. With y = r / (1 - r),
+
+    E[C (C - 1)] / E[C] = 2 y + y**2 (1 + cv_in**2)
+
+and so on for three; the share that runs beside each other (`crowding.py`) adds to the variance of the
+numbers. The KV cache is filled by requests of different sizes, and a long prompt among them delays more
+arrivals. A negative binomial distribution in units of several requests, beside a fixed number, has all three
+moments; the chain of `occupancy.py` ends it at the last slot.
 """
 
 from __future__ import annotations
@@ -26,6 +38,7 @@ from typing import NamedTuple
 import numpy as np
 
 from analyzer.engine.columns import Engines
+from analyzer.engine.nodes import below
 from analyzer.engine.occupancy import FULL, occupancy
 from analyzer.replicas import BoolArray, FloatArray
 
@@ -36,8 +49,8 @@ for the steps that it shares."""
 JOINED = 0.5
 """CALIBRATED: of prompts that arrive behind one, the fewer end with it the more steps it takes."""
 
-MOST_SWINGS = 3.0
-"""CALIBRATED: most that prompts add to the variance of the batch over its mean."""
+LEAST_LEFT = 0.05
+"""Least share of a request's time that others count as leaving to it; at less nothing is held."""
 
 _MOMENTS = np.arange(4.0)[:, None]
 
@@ -96,7 +109,8 @@ class State:
         variance: variance of the number of running requests.
         slot_waits: share of requests that wait for a slot in the batch.
         slot_waiting_ms: mean of their wait, over all requests.
-        slot_rate: rate per millisecond; the wait for a slot is exponential with this rate.
+        slot_begins_ms: time for which everybody waits who finds no slot.
+        slot_rate: rate per millisecond; what they wait besides is exponential with this rate.
         load: rate over the largest rate of a full batch.
         prompts: queue of prompts.
 
@@ -110,6 +124,7 @@ class State:
     variance: FloatArray
     slot_waits: FloatArray
     slot_waiting_ms: FloatArray
+    slot_begins_ms: FloatArray
     slot_rate: FloatArray
     load: FloatArray
     prompts: Prompts
@@ -124,14 +139,17 @@ def at_rate(engines: Engines, rate_rps: FloatArray) -> State:
     # The batch that the queue of prompts meets follows from a first guess, once: again moves it by 0.01 %.
     batch = np.minimum(rate * engines.decodes * engines.base_ms / free, engines.max_batch)
     cycle = _cycle(engines, rate, free, batch)
-    delay = np.minimum(cycle.excess, cycle.room * engines.decodes) * engines.prefill_ms
-    chain = _running(engines, rate, free, delay)
+    chain = _running(engines, rate, free, cycle)
     queue = prompts(engines, rate, free, chain["batch"])
+    # Nobody leaves while prompts are computed that came before; half of the time their own step follows.
+    begins = 0.5 * np.maximum(queue.other_ms - 0.5 * queue.alive * queue.decode_ms, 0.0)
     return State(
         stable=stable & (chain["load"] < FULL) & (queue.load < FULL),
         rate=rate,
         prefill_share=1.0 - free,
         prompts=queue,
+        slot_begins_ms=begins,
+        slot_waiting_ms=chain["slot_waits"] * (begins + 1.0 / chain["slot_rate"]),
         **chain,
     )
 
@@ -266,46 +284,86 @@ def below_each(at: FloatArray, spread: FloatArray) -> FloatArray:
     return below(at + _MOMENTS * spread)
 
 
-def below(score: FloatArray) -> FloatArray:
-    """Share of a normal distribution below the score, within 1e-7 (Abramowitz and Stegun, 26.2.17).
+class _Clusters(NamedTuple):
+    """What arrives together on the clock of decoding, which stands while prompts are computed.
 
-    SciPy's takes long to load, and means do without it.
+    Prompts bring each other along like customers of a busy period; each field is of shape (M,).
+
+    Attributes:
+        pairs: mean of C (C - 1) over that of C, C requests in a cluster.
+        many: variance over mean of numbers in service.
+        skew: third moment over variance of those, over that of a negative binomial distribution.
+
     """
-    size = np.abs(score)
-    t = 1.0 / (1.0 + 0.2316419 * size)
-    series = t * (
-        0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429)))
-    )
-    beyond = np.exp(-0.5 * np.minimum(size, 38.0) ** 2) * series / np.sqrt(2.0 * np.pi)
-    return np.asarray(np.where(score > 0.0, 1.0 - beyond, beyond))
+
+    pairs: FloatArray
+    many: FloatArray
+    skew: FloatArray
+
+    @classmethod
+    def of(cls, engines: Engines, work: FloatArray) -> _Clusters:
+        """By the work that prompts bring, in arrivals for each token."""
+        once, twice = work * engines.input_tokens, work * work * engines.square_input
+        pairs = 2.0 * once + twice
+        threes = 3.0 * (twice + (once + twice) * pairs) + work * work * work * engines.cube_input
+        some = engines.alike * pairs
+        many = 1.0 + some
+        third = 1.0 + 3.0 * some + engines.alike_three * threes
+        return cls(pairs=pairs, many=many, skew=np.maximum(third / (many * (many + some)), 1.0))
+
+
+def _held_ms(engines: Engines, free: FloatArray, cycle: _Cycle) -> tuple[FloatArray, FloatArray]:
+    """Time for which a prompt holds its slot, and what those that it met add to the answer's steps."""
+    steps = engines.decodes
+    # No step is longer than a full one.
+    common = steps * cycle.decode_ms * (1.0 / free - 1.0)
+    whole = common + engines.prefill_ms * cycle.excess / free
+    use = whole / (engines.prefill_ms * cycle.room * steps + 1e-9)
+    more = np.maximum(whole / np.sqrt(1.0 + use * use) - common, 0.0)
+    prompt = cycle.decode_ms + cycle.own_ms + 0.5 * cycle.together * cycle.below * cycle.met
+    return prompt, more
 
 
 def _running(
-    engines: Engines, rate: FloatArray, free: FloatArray, delay: FloatArray
+    engines: Engines, rate: FloatArray, free: FloatArray, cycle: _Cycle
 ) -> dict[str, FloatArray]:
     """Numbers in the batch, and the wait for a slot in it."""
-    swings = (rate * engines.prefill_ms / free) ** 2 * engines.square_input
-    crowding = engines.crowding + swings / (1.0 + swings / MOST_SWINGS)
-    slots = np.maximum(engines.room / crowding, 1.0)
-    steps = engines.slot_steps
-    top = engines.full_rate
-    load = rate / top
+    crowding = engines.crowding
+    prompt, more = _held_ms(engines, free, cycle)
+    clusters = _Clusters.of(engines, rate * engines.prefill_ms / free)
+    paced = rate * engines.decodes / free
+    alone = paced * (engines.base_ms + engines.slope_ms) + rate * (more + prompt)
+    slowed, bend = paced * engines.slope_ms, paced * engines.root_ms
+    # The square root is straight enough about its mean.
+    left = np.maximum(1.0 - slowed, LEAST_LEFT)
+    middle = (bend + np.sqrt(bend * bend + 4.0 * left * alone)) / (2.0 * left)
+    alone = alone + 0.5 * bend * middle
+    slowed = slowed + 0.5 * bend / middle
+    left = np.maximum(1.0 - slowed, LEAST_LEFT)
+    mean = alone / left
+    delayed = engines.alike * rate * engines.prefill_ms * engines.input_tokens / free
+    wider = engines.alike * clusters.pairs + delayed * engines.long_prompts
+    wider = 1.0 + (wider + engines.own_square * left / mean) / crowding
+    # Units of `large` requests beside a fixed number of them have the mean, variance and third moment.
+    large = engines.large * clusters.skew
+    fixed = mean * (1.0 - crowding / large)
+    load = rate / engines.full_rate
+    most = np.minimum(load, FULL)
+    slope = 1.0 - (1.0 - slowed) / wider
     chain = occupancy(
-        rate * (steps * engines.base_ms + delay) / crowding,
-        rate * (steps * engines.slope_ms + engines.prefill_ms * engines.input_tokens),
-        rate * steps * engines.root_ms / np.sqrt(crowding),
-        slots,
+        np.maximum(alone * crowding / (large * large * wider), 1e-9 * slope) - slope,
+        slope,
+        np.maximum((engines.room - fixed) / large, 1.0),
         load,
+        (1.0 + 0.5 * (1.0 + crowding) * most / (1.0 - most)) / large,
     )
-    # A slot is held from the first step of the prompt on, and decodes from the second.
-    batch = chain.mean * crowding * engines.decodes / steps
-    slot_rate = top * (1.0 - np.minimum(load, FULL)) / engines.uneven
+    # A slot is held while the prompt is computed, too.
+    batch = np.maximum(chain.mean * large + fixed - rate * prompt, 0.0)
     return {
         "batch": batch,
-        "joined": np.minimum(batch + 1.0 - chain.waits, np.maximum(slots * crowding, 1.0)),
-        "variance": chain.variance * crowding,
+        "joined": np.minimum(batch + 1.0 - chain.waits, np.maximum(engines.room, 1.0)),
+        "variance": chain.variance * large * large * clusters.many / (crowding * wider),
         "slot_waits": chain.waits,
-        "slot_waiting_ms": chain.waits / slot_rate,
-        "slot_rate": slot_rate,
+        "slot_rate": engines.full_rate * (1.0 - most) / engines.uneven,
         "load": load,
     }

@@ -32,7 +32,8 @@ from tests.fakes.replay.scheduled_windows import (
 @functools.cache
 def ten_minutes(true: StepTimes, lengths: Lengths, swing: float) -> tuple[StepObservation, ...]:
     """Windows of load around half of what the replica holds, by a share of it to both sides."""
-    top = capacity(true, lengths, 2.5 * true.base_ms)
+    # Two digits: what is drawn does not follow the last ones of the model.
+    top = float(f"{capacity(true, lengths, 2.5 * true.base_ms):.2g}")
     rates = top * (0.5 + swing * np.sin(np.arange(10) / 10 * 2 * np.pi))
     return tuple(windows(true, lengths, rates))
 

@@ -1,0 +1,133 @@
+"""How unevenly requests fill the batch and the KV cache, by the moments of their lengths.
+
+Requests in service are a random sum. Of the tokens that they hold, in requests of mean size,
+
+    variance / mean         = E[h**2] / E[h]**2
+    third moment / variance = E[h**3] / (E[h**2] E[h])
+
+with h the prompt and what is generated so far (long answers run more often),
+and two requests that arrive together run beside each other for E[min(X, Y)] / E[X] of the time, which for
+log-normal answers is 2 normal(-spread / sqrt(2)); three do for about its power log(3) / log(2), exact for
+exponential and for equal ones.
+
+Units: tokens, requests.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from analyzer.engine.nodes import below
+from analyzer.replicas import BoolArray, FloatArray
+
+LARGEST = 1e9
+"""Largest step time (ms) and length (tokens); what is beyond is a mistake and leaves the range of floats."""
+
+BLOCK_TOKENS = 16
+_THREE = np.log(3.0) / np.log(2.0)
+_MOST_LARGE = 2.0
+"""No request fills the KV cache, which cuts the third moment of log-normal lengths; times the second."""
+
+_LONG_ANSWERS = 5.0
+"""Exponent of 1 + cv**2 in it, 6 without that cut."""
+
+
+class Moments(NamedTuple):
+    """Moments of lengths, each of shape (M,).
+
+    Attributes:
+        held: prompt tokens that a request holds, cached ones included.
+        input_tokens: those of them that are computed.
+        input_cv: their coefficient of variation.
+        cube_held: third moment of `held`.
+        output_tokens: tokens of the answer.
+        output_cv: their coefficient of variation.
+        context: tokens that a running request holds on average.
+
+    """
+
+    held: FloatArray
+    input_tokens: FloatArray
+    input_cv: FloatArray
+    cube_held: FloatArray
+    output_tokens: FloatArray
+    output_cv: FloatArray
+    context: FloatArray
+
+
+class Crowding(NamedTuple):
+    """What bounds the batch, each of shape (M,); numbers of requests where that is max_num_seqs.
+
+    Attributes:
+        crowds: whether the KV cache bounds it.
+        room: requests that run together while none waits.
+        crowding: variance over mean of what they fill it with.
+        large: third moment over variance of that.
+        own_square: variance of what the next one needs.
+        long_prompts: covariance of a prompt with the arrivals that it delays, times their mean number.
+        alike: share of the time that two run beside each other which arrived together.
+        alike_three: the same of three.
+        uneven: what waits for the KV cache are multiplied by.
+        context_variance: variance of the tokens that a running request holds.
+
+    """
+
+    crowds: BoolArray
+    room: FloatArray
+    crowding: FloatArray
+    large: FloatArray
+    own_square: FloatArray
+    long_prompts: FloatArray
+    alike: FloatArray
+    alike_three: FloatArray
+    uneven: FloatArray
+    context_variance: FloatArray
+
+
+def crowding(lengths: Moments, kv_tokens: FloatArray, max_num_seqs: FloatArray) -> Crowding:
+    """By lengths, a KV cache of so many tokens, and the most requests that run."""
+    held, output, context = lengths.held, lengths.output_tokens, lengths.context
+    more = 1.0 + lengths.output_cv**2
+    spread = lengths.input_tokens * lengths.input_cv
+    prompts = held * held + spread * spread
+    age, age_square = output * more / 2.0, output**2 * more**3 / 3.0
+    square = prompts + 2.0 * held * age + age_square
+    peaks = np.maximum(square / context**2, 1.0)
+    cube = lengths.cube_held + 3.0 * (prompts * age + held * age_square)
+    cube = cube + output**3 * more**_LONG_ANSWERS / 4.0
+    work = held * output + output**2 * more / 2.0
+    works = prompts * output**2 * more + held * output**3 * more**3 + output**4 * more**6 / 4.0
+    # The next one fits in beside those; a half makes whole numbers of what is even.
+    block = BLOCK_TOKENS / 2.0
+    room = np.clip((kv_tokens - held - block) / (context + block) + 0.5, 1.0, LARGEST)
+    # Which of the two bounds is met first by numbers that vary.
+    crowds = room - 2.0 * np.sqrt(peaks * room) < max_num_seqs - 2.0 * np.sqrt(max_num_seqs)
+    alike = 2.0 * below(-np.sqrt(np.log(more) / 2.0))
+    large = np.clip(cube / (square * context), peaks, _MOST_LARGE * peaks)
+    long = 2.0 * lengths.input_cv**2 * lengths.input_tokens / context
+    return Crowding(
+        crowds=crowds,
+        room=np.where(crowds, room, max_num_seqs),
+        crowding=np.where(crowds, peaks, 1.0),
+        large=np.where(crowds, large, 1.0),
+        own_square=np.where(crowds, (spread / context) ** 2, 0.0),
+        long_prompts=np.where(crowds, long, 0.0),
+        alike=alike,
+        alike_three=alike**_THREE,
+        # CALIBRATED: square roots, as waits that long requests cause end with the first short one.
+        uneven=np.sqrt(works) / work / 2.0,
+        context_variance=np.maximum(square - context**2, 0.0),
+    )
+
+
+def uneven_departures(share: FloatArray, input_cv: FloatArray, output_cv: FloatArray) -> FloatArray:
+    """What waits for a place among max_num_seqs are multiplied by, shape (M,).
+
+    Whoever leaves a full batch does so after a while, of squared coefficient of variation 1 at first and
+    output_cv**2 in the long run, and the prompt of the next then holds up the others for its `share` of the
+    time: half of what arrivals and departures vary by, as in a queue of one server.
+    """
+    leaving = (1.0 - share) ** 2 * (1.0 + output_cv**2) / 2.0
+    return np.asarray((1.0 + leaving + (share * input_cv) ** 2) / 2.0)
