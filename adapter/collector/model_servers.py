@@ -195,8 +195,7 @@ OUTPUT_BUCKETS = (
     "sglang:generation_tokens_histogram_bucket",
 )
 BUCKETS = frozenset({*INPUT_BUCKETS, *OUTPUT_BUCKETS})
-"""Buckets that are read from pods. Prometheus is queried for them once in several minutes only: they are some
-40 series per pod, three times what is queried otherwise."""
+"""Buckets that are read from pods, and from Prometheus once in several minutes: some 40 series per pod."""
 
 TTFT_BUCKETS = (
     "vllm:time_to_first_token_seconds_bucket",
@@ -208,9 +207,8 @@ ITL_BUCKETS = (
     "sglang:inter_token_latency_seconds_bucket",
     "sglang:time_per_output_token_seconds_bucket",
 )
+# Mean inter-token latencies of whole requests; read from pods alone.
 TPOT_BUCKETS = ("vllm:request_time_per_output_token_seconds_bucket",)
-"""Mean inter-token latencies of whole requests; read from pods alone."""
-
 LATENCY_BUCKETS = frozenset({*TTFT_BUCKETS, *ITL_BUCKETS})
 """Buckets of latencies, for attainment and no load; Prometheus is queried for them once a minute."""
 

@@ -69,7 +69,7 @@ def register(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Query and print, once or again and again."""
-    document = leader.document(args, "/variants")
+    document: Mapping[str, Any] = leader.document(args, "/variants")
     from rich.console import Console  # noqa: PLC0415 - `--help` and failed queries need none
 
     console = Console()
