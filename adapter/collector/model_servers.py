@@ -207,8 +207,7 @@ ITL_BUCKETS = (
     "sglang:inter_token_latency_seconds_bucket",
     "sglang:time_per_output_token_seconds_bucket",
 )
-# Mean inter-token latencies of whole requests; read from pods alone.
-TPOT_BUCKETS = ("vllm:request_time_per_output_token_seconds_bucket",)
+TPOT_BUCKETS = ("vllm:request_time_per_output_token_seconds_bucket",)  # whole requests, pods alone
 LATENCY_BUCKETS = frozenset({*TTFT_BUCKETS, *ITL_BUCKETS})
 """Buckets of latencies, for attainment and no load; Prometheus is queried for them once a minute."""
 

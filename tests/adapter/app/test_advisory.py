@@ -123,7 +123,7 @@ async def test_what_would_have_been_different(
             assert "advises       2 x A100" in text
             assert "none -> 2 x A100" in text or "1 -> 2 x A100" in text
             assert await asyncio.to_thread(cli.main, [*args, "team-a/x"]) == 1
-            assert "nothing of team-a/x was recorded" in capsys.readouterr().err
+            assert "no history of team-a/x" in capsys.readouterr().err
 
 
 async def test_the_history_survives_a_change_of_leaders(tmp_path: Path) -> None:

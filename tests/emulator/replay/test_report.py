@@ -266,7 +266,7 @@ def test_without_matplotlib(comparison: Comparison, monkeypatch: pytest.MonkeyPa
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", absent)
-    with pytest.raises(UsageError, match=r"pip install 'variant-adapter\[plots\]'"):
+    with pytest.raises(UsageError, match=r"pip install '\.\[plots\]'"):
         report.html(comparison)
 
 
