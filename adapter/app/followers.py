@@ -21,7 +21,7 @@ from adapter.resources.watches import ClusterObjects
 log = structlog.get_logger()
 
 _Replicas = tuple[int, int]
-"""Replicas that there are, and those that are asked for."""
+"""Present and desired replicas of a scale target."""
 
 DEBOUNCE_SECONDS = 0.3
 """Real seconds between a change of the objects and its use, so that one update serves many changes."""
@@ -74,7 +74,7 @@ class Joins:
         self._changed.set()
 
     def request_for_pods(self) -> None:
-        """Pods have changed: where nobody watches the replicas of a scale target, they tell of them."""
+        """Pods have changed. A join is due soon only where scale targets are not watched: pods then show it."""
         self._soon = self._soon or self._objects().reads_scales
         self._changed.set()
 

@@ -111,7 +111,7 @@ def prepare(files: Files, *, host: str) -> Credentials:
 def _given(flag: str, path: Path | None) -> bytes | None:
     """Authorities in the file of a flag; None: the flag was not given.
 
-    An empty file would pass for an authority, and nobody would get in.
+    A file without certificates is refused: no client certificate would be accepted.
     """
     if path is None:
         return None

@@ -146,7 +146,7 @@ def _with_change(
             patience = min(state.patience + 1.0, MOST_PATIENCE)
             state = replace(state, lowered_at=None, patience=patience)
     elif replicas < before:
-        # What only a queue asked for is given back when that is worked off, which nobody regrets.
+        # Replicas for a queue go when it is worked off: a later rise does not make that a mistake.
         highest = min(before, lasting)
         if highest > replicas:
             if state.lowered_at is not None:

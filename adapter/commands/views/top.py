@@ -87,8 +87,7 @@ def run(args: argparse.Namespace) -> int:
     with Live(table(document, args), console=console, auto_refresh=False) as live:
         while True:
             time.sleep(args.watch)
-            shown, problem = shown_after(document, args)
-            document = shown
+            document, problem = shown_after(document, args)
             grid = table(document, args)
             if problem:
                 grid.caption = Text(problem)

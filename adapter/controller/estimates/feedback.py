@@ -7,8 +7,8 @@ plan is wrong, by its profile or by something that no profile has. The factor th
 above `LARGEST`, and falls slowly in windows without excess, the slower the less load tests the plan.
 
 Misses that more replicas would not have mended, or that come already, are none of the plan's: windows count
-only when all replicas have been there for a window before, in which the plan has them serve what had queued:
-neither a start-up, replicas at their maximum nor a rise of the rate is taken for an error of the plan.
+only when all planned replicas have been ready since a window before, in which they work off their queues.
+A start-up, replicas at their maximum, and a rise of the rate are thus not taken for an error of the plan.
 
 Pure functions: state in, state out. Times are monotonic seconds.
 """
@@ -39,7 +39,6 @@ RELEASE = 0.02
 ERRORS = 4.0
 """Standard errors of a count beyond which misses are too many; requests miss together, so one has to be
 surer than of independent ones."""
-
 
 NOISE_ERRORS = 2.0
 """Standard errors of a count up to which it is no more than was planned for."""
@@ -229,7 +228,7 @@ def _raised(before: Feedback, share: float) -> Feedback:
         ttft=Misses(),
         itl=Misses(),
         cause=(
-            f"{worst.share:.1%} of the requests missed the {name} target where {share:.3g} was planned"
+            f"{worst.share:.1%} of the requests missed the {name} target where {share:.1%} was planned"
         ),
     )
 

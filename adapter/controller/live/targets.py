@@ -110,8 +110,7 @@ class LiveTargets:
         """Serve what follows from other numbers of replicas, where another replica leads.
 
         Args:
-            scaled: replicas that there were and that were asked for, before and after, by namespace and scale
-                target.
+            scaled: present and desired replicas before and after, by namespace and scale target.
 
         Returns:
             Whether that is all that changed: where not, the objects have to be joined.
@@ -139,7 +138,7 @@ class LiveTargets:
         return True
 
     def withdraw_ended(self) -> None:
-        """Withdraw targets of another replica whose time to live has ended; nobody is served them by then."""
+        """Withdraw targets of another replica whose time to live has ended; they are no longer served."""
         if self._leading():
             return
         moment = moment_of(self._clock, self._settings())

@@ -2,7 +2,7 @@
 
 One renewal is some ten turns of an event loop, and where the machine is starved a turn of the loop that does
 the work may take a second. The work itself stays in that loop. A loop that has not taken a turn for the
-lease's deadline renews nothing any more: a process that hangs does not lead for ever.
+lease's deadline renews nothing any more, so that a process that hangs loses the Lease.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class ElectionThread:
             asyncio.run(self._elect(work, there))
         except BaseException as raised:  # noqa: BLE001 - the loop that waits raises it again
             error = raised
-        with contextlib.suppress(RuntimeError):  # that loop is closed: nobody waits
+        with contextlib.suppress(RuntimeError):  # that loop is closed, with its tasks
             there.call_soon_threadsafe(_finish, ended, error)
 
     async def _elect(self, work: Work, there: asyncio.AbstractEventLoop) -> None:
