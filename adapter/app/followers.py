@@ -74,7 +74,7 @@ class Joins:
         self._changed.set()
 
     def request_for_pods(self) -> None:
-        """Pods have changed. A join is due soon only where scale targets are not watched: pods then show it."""
+        """Pods have changed: a join is due soon only where they alone show that a target was scaled."""
         self._soon = self._soon or self._objects().reads_scales
         self._changed.set()
 

@@ -273,12 +273,10 @@ class StatusWriter:
         namespace, _, name = key.partition("/")
         path = _path(namespace, name, subresource="status")
         for attempt in range(1, ATTEMPTS + 1):
-            # Read before it is known that this replica leads: another holder's number would pass the policy.
-            transitions = self._transitions()
             if not self._leads():
                 return None
             metadata = {"name": name, "namespace": namespace, "resourceVersion": version}
-            status = {**status, variant_status.LEADER: transitions}
+            status = {**status, variant_status.LEADER: self._transitions()}
             body = {**VARIANT, "metadata": metadata, "status": status}
             try:
                 return await _apply(self._cluster, path, body)

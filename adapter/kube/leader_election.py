@@ -113,6 +113,7 @@ class Leadership:
         self._seen: tuple[LeaseRecord, str] | None = None
         self._seen_at = 0.0
         self._held_until = float("-inf")
+        self._held_as = 0
         self._problem = ""
         self._stuck = False
         # Whether what was seen is what this replica wrote, and the answer has come.
@@ -130,8 +131,8 @@ class Leadership:
 
     @property
     def transitions(self) -> int:
-        """Changes of the holder until now, as last seen: a number that no later leader has."""
-        return self._seen[0].transitions if self._seen else 0
+        """Transitions of the Lease that this replica held last; those of later leaders are larger."""
+        return self._held_as
 
     async def run(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do the work whenever this replica leads, until cancelled; the lease is then released.
@@ -265,6 +266,8 @@ class Leadership:
 
     def _see(self, record: LeaseRecord, version: str) -> None:
         self._seen, self._seen_at = (record, version), self._monotonic()
+        if record.holder == self._identity:
+            self._held_as = record.transitions
 
     async def _release(self) -> None:
         """Release the lease, so that the next leader need not wait for its end."""

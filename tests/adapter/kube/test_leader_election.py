@@ -147,6 +147,28 @@ def test_one_leads_and_the_next_follows_at_once() -> None:
     virtual_time.run(main())
 
 
+def test_a_former_leader_keeps_its_own_number() -> None:
+    """It has seen the next holder's Lease, and what it still sends is told apart by the number of its own."""
+
+    async def main() -> None:
+        cluster = Cluster()
+        link = Link(cluster)
+        former = Leadership(link, identity="a", times=TIMES)
+        task = asyncio.create_task(former.run(lambda: asyncio.sleep(100_000)))
+        await asyncio.sleep(1)
+        link.state = "down"
+        _, second = replica(cluster, "b")
+        await asyncio.sleep(3 * TIMES.duration)
+        link.state = "up"
+        await asyncio.sleep(2 * TIMES.retry)
+        assert (former.leader, former.leads) == ("b", False)
+        assert cluster.record is not None
+        assert (former.transitions, cluster.record.transitions) == (0, 1)
+        await ended(task, second)
+
+    virtual_time.run(main())
+
+
 @pytest.mark.parametrize("state", ["down", "hangs", "deaf"])
 def test_a_leader_that_is_cut_off_stops_before_another_starts(state: str) -> None:
     """Its work ends within the deadline; the other starts after the duration, and not before."""

@@ -69,7 +69,7 @@ def test_lasting_misses_raise_the_load_that_is_sized_for(missed: dict[str, float
     state = after(*[traffic(**missed)] * 3)
     assert 1.1 < state.factor < 1.2
     name = "TTFT" if "ttft" in missed else "ITL"
-    assert f"6.0% of the requests missed the {name} target where 0.01 was planned" in state.note
+    assert f"6.0% of the requests missed the {name} target where 1.0% was planned" in state.note
 
 
 def test_the_factor_is_bounded() -> None:
