@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,12 +40,11 @@ async def hold_lease(api: client.Cluster) -> None:
     )
 
 
-async def patched(api: client.Cluster, replicas: int, manager: str) -> bool:
-    """Whether a patch of /scale of v by a field manager was accepted, and not refused by the policy."""
+async def accepted(api: client.Cluster, path: str, body: Mapping[str, Any], **query: str) -> bool:
+    """Whether a patch was accepted, and not refused by the policy."""
     try:
         await api.request(
-            "PATCH", f"{DEPLOYMENTS}/v/scale",
-            body={"spec": {"replicas": replicas}}, query=(("fieldManager", manager),),
+            "PATCH", path, body=body, query=tuple(query.items()),
             content_type="application/merge-patch+json",
         )  # fmt: skip
     except errors.ApiError as error:
@@ -51,6 +52,12 @@ async def patched(api: client.Cluster, replicas: int, manager: str) -> bool:
             raise
         return False
     return True
+
+
+async def patched(api: client.Cluster, replicas: int, manager: str) -> bool:
+    """Whether a patch of /scale of v by a field manager was accepted."""
+    body = {"spec": {"replicas": replicas}}
+    return await accepted(api, f"{DEPLOYMENTS}/v/scale", body, fieldManager=manager)
 
 
 async def test_the_policy_compares_patches_with_the_lease(tmp_path: Path) -> None:
@@ -78,18 +85,9 @@ async def test_the_policy_compares_patches_with_the_lease(tmp_path: Path) -> Non
 
 
 async def told(api: client.Cluster, transitions: int | None) -> bool:
-    """Whether a status of v that tells these transitions was accepted, and not refused by the policy."""
-    try:
-        await api.request(
-            "PATCH", f"{installation.VARIANTS}/v/status",
-            body={"status": {"observedGeneration": 1, "leaderTransitions": transitions}},
-            content_type="application/merge-patch+json",
-        )  # fmt: skip
-    except errors.ApiError as error:
-        if error.code != 422 or "a former leader sent this" not in str(error):
-            raise
-        return False
-    return True
+    """Whether a status of v that tells these transitions was accepted."""
+    body = {"status": {"observedGeneration": 1, "leaderTransitions": transitions}}
+    return await accepted(api, f"{installation.VARIANTS}/v/status", body)
 
 
 async def test_the_policy_compares_statuses_with_the_lease(tmp_path: Path) -> None:
