@@ -211,7 +211,8 @@ def _load() -> _Package:
         from aiconfigurator_core.sdk import common, engine, memory  # noqa: PLC0415 - optional and slow
     except ImportError as error:
         raise UnavailableError(
-            f"aiconfigurator-core is not installed; in a clone: pip install '{EXTRA}' (Linux x86-64, Python 3.11 to 3.13)"
+            f"aiconfigurator-core is not installed; in a clone: pip install '{EXTRA}'"
+            " (Linux x86-64, Python 3.11 to 3.13)"
         ) from error
     logging.getLogger("aiconfigurator_core").setLevel(logging.ERROR)
     return _Package(common, engine, memory)
