@@ -36,7 +36,7 @@ KEPT_REQUESTS, KEPT_LENGTH = 4096, 512
 _IMPERSONATE = "impersonate-"
 
 
-class _Asked(NamedTuple):
+class _Selection(NamedTuple):
     """A GET of a metric that is well formed; it says nothing of who may send it."""
 
     attributes: authorization.Attributes
@@ -102,7 +102,7 @@ class _Server:
         self._probes = probes
         self._draining = draining
         self._now = now
-        self._asked: dict[str, _Asked] = {}
+        self._selections: dict[str, _Selection] = {}
         self._freshness = Histogram(
             "metrics_apiserver_metric_freshness_seconds",
             "Age of the metrics that are served, by group.",
@@ -143,10 +143,10 @@ class _Server:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         user = await self._user(request)
-        asked = self._asked.get(request.raw_path) if request.method == "GET" else None
-        if asked is not None:
-            await self._authorize(user, asked.attributes, request)
-            return await self._external_metric(request, user, asked)
+        selection = self._selections.get(request.raw_path) if request.method == "GET" else None
+        if selection is not None:
+            await self._authorize(user, selection.attributes, request)
+            return await self._external_metric(request, user, selection)
         raw_path = request.rel_url.raw_path
         attributes = request_info.attributes(request.method, raw_path, request.path, request.query)
         await self._authorize(user, attributes, request)
@@ -173,7 +173,7 @@ class _Server:
 
     def _read(
         self, request: web.Request, attributes: authorization.Attributes, metric: tuple[str, str]
-    ) -> _Asked:
+    ) -> _Selection:
         """Read the query of an allowed GET of a metric; the next one like it is read already."""
         negotiation.accepted(request.headers.get("Accept", ""))
         list_options.check(request.query)
@@ -181,12 +181,12 @@ class _Server:
             selector = labels.parse(request.query.get("labelSelector", ""))
         except labels.SelectorError as error:
             raise api_status.bad_request(str(error)) from None
-        asked = _Asked(attributes, *metric, selector)
+        selection = _Selection(attributes, *metric, selector)
         if len(request.raw_path) <= KEPT_LENGTH:
-            if len(self._asked) >= KEPT_REQUESTS:
-                self._asked.clear()
-            self._asked[request.raw_path] = asked
-        return asked
+            if len(self._selections) >= KEPT_REQUESTS:
+                self._selections.clear()
+            self._selections[request.raw_path] = selection
+        return selection
 
     async def _user(self, request: web.Request) -> users.User:
         for name in request.headers:
@@ -242,7 +242,7 @@ class _Server:
         return responses.with_etag(request, body, openapi.tag(body), kind)
 
     async def _external_metric(
-        self, request: web.Request, user: users.User, asked: _Asked
+        self, request: web.Request, user: users.User, selection: _Selection
     ) -> web.StreamResponse:
         accepted = negotiation.accepted(request.headers.get("Accept", ""))
         providers.CALLER.set(
@@ -251,7 +251,7 @@ class _Server:
             )
         )
         values = await self._provider.get_external_metric(
-            asked.namespace, asked.name, asked.selector
+            selection.namespace, selection.name, selection.selector
         )
         if isinstance(values, providers.Relayed):
             return web.Response(body=values.body, status=values.status, headers=values.headers)
