@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ SERVER = TtftLine(overhead_ms=20.0, steps=4.0, own_ms=0.05, queued_ms=0.003)
 
 
 def measured(
-    concurrency: list[float], prompts: list[float], factors: list[float] | float = 1.0
+    concurrency: list[int], prompts: list[int], factors: Sequence[float] | float = 1.0
 ) -> BenchmarkRows:
     n, prompt = np.array(concurrency), np.array(prompts)
     itl = 8.0 + 0.1 * n + 0.05 * (n - 1.0) * prompt / 1024.0
