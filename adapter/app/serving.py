@@ -37,8 +37,8 @@ LEAST_DEADLINE_SECONDS = 5.0
 """Shortest deadline of a plan, whatever the interval: the worker has a low priority."""
 
 GARBAGE_SECONDS = 5.0
-"""Seconds between two garbage collections of what is new: with 1,000 variants, that of a whole minute takes some
-tenths of a second, in which nothing else runs.
+"""Seconds between two garbage collections of what is new: of 1,000 variants a minute's takes some tenths of a
+second, in which nothing else runs.
 """
 
 FULL_COLLECTIONS = 120
