@@ -19,7 +19,7 @@ from analyzer.engine.occupancy import FULL
 NEAR = 5e-4
 """Relative distance of two rates, and logarithm of a mean latency over its target, that is near enough."""
 
-MISSES_NEAR = 2e-3
+MISSES_NEAR = 5e-4
 """Logarithm of misses over those allowed that is: misses rise steeply, so the rate is nearer."""
 
 _TOP = FULL - 1e-6
@@ -182,7 +182,8 @@ class _Single:
         if not mean and reserve > 0.0:
             less = self._over_at(rate * (1.0 - reserve))
         used = functions.reserve_used(mean, share >= search.STRICT, less, reason)
-        return rate * (1.0 - reserve * used), reason
+        rate, most = rate * (1.0 - reserve * used), functions.drained(engine, headroom)
+        return (most, search.KV) if rate > most else (rate, reason)
 
     def _missed(self, rate_rps: float) -> _Missed:
         targets, percentiles = self._targets, self._formulas.percentiles
