@@ -79,7 +79,7 @@ def test_sized_replica_gets_out_of_preemption() -> None:
     prompt, output = (tokens(mean, 0.6, 1500, seed) for seed, mean in enumerate((250, 900)))
     engines = replica(prompt, output, 900)
     held = sizing.size_engines(engines, itl_ms=1000.0, percentile=0.99, headroom=HEADROOM)
-    assert sizing.BINDINGS[held.binding[0]] == "kv"
+    assert search.BINDINGS[held.binding[0]] == "kv"
     kept = HEADROOM + search.KV_HEADROOM
     assert held.rate_rps[0] == pytest.approx(1000.0 * engines.full_rate[0] * (1.0 - kept), rel=1e-6)
     gaps = np.random.default_rng(5).exponential(1000.0 / held.rate_rps[0], 1500)
