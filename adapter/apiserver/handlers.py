@@ -30,8 +30,10 @@ BODY_LIMIT_BYTES = 64 * 1024
 _FRESHNESS_BUCKETS = tuple(1.364**power for power in range(20))
 """Seconds, as in the official library."""
 
-KEPT_REQUESTS, KEPT_LENGTH = 4096, 512
-"""Paths of metrics that are kept as read, and their most characters: an HPA sends the same one every time."""
+KEPT_REQUESTS, KEPT_LENGTH, KEPT_TERMS = 4096, 512, 4
+"""Paths of metrics that are kept as read, their most characters and terms of a selector: an HPA sends the
+same one every time, and nobody fills the memory with others.
+"""
 
 _IMPERSONATE = "impersonate-"
 
@@ -182,7 +184,7 @@ class _Server:
         except labels.SelectorError as error:
             raise api_status.bad_request(str(error)) from None
         selection = _Selection(attributes, *metric, selector)
-        if len(request.raw_path) <= KEPT_LENGTH:
+        if len(request.raw_path) <= KEPT_LENGTH and len(selector.requirements) <= KEPT_TERMS:
             if len(self._selections) >= KEPT_REQUESTS:
                 self._selections.clear()
             self._selections[request.raw_path] = selection
