@@ -145,6 +145,7 @@ class _Site:
             namespace=namespace,
             watched=lambda: self.objects.config_map(MANAGED_TARGETS),
             leads=self._leads,
+            transitions=lambda: self.leadership.transitions,
             refresh_seconds=clock.real_seconds(options.loop.time_to_live) / 3,
         )
         self._reporter = StatusWriter(

@@ -76,7 +76,11 @@ async def serving(
             planner = process.plan
         # Scrapes are limited by variant: a limit of connections would let slow pods keep out all others.
         session = await stack.enter_async_context(
-            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),
+                # What one server has set would go to others of its domain, and be kept without bound.
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
         )
         collector = Collector(session=session, clock=clock, settings=options.loop.collection)
         stack.callback(collector.close)

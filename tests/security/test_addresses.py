@@ -169,6 +169,26 @@ async def test_what_is_no_http_is_not_quoted() -> None:
     assert SECRET not in str(caught.value)
 
 
+@pytest.mark.virtual_time
+async def test_cookies_of_servers_are_not_kept(tmp_path: Path) -> None:
+    """What one server sets is neither stored nor sent: to no other server of its name, nor back."""
+    sent: list[str] = []
+
+    async def handle(request: web.Request) -> web.Response:
+        sent.append(request.headers.get("Cookie", ""))
+        response = web.Response(status=503)
+        response.headers.add("Set-Cookie", f"{SECRET}={len(sent)}; Path=/")
+        return response
+
+    scope = Scope(config_namespace=SYSTEM, allowed_endpoints=("localhost",))
+    async with serving(handle) as (url, _), worlds.running(tmp_path) as world:
+        port = URL(url).port
+        annotated(world, "one", f"http://localhost:{port}/one,http://localhost:{port}/two")
+        async with world.replica("a", scope=scope):
+            await until(lambda: len(sent) >= 6)
+    assert set(sent) == {""}
+
+
 GOOD = (
     'vllm:num_requests_running{model_name="m"} 1\nvllm:num_requests_waiting{model_name="m"} 0\n'
     'vllm:request_success_total{model_name="m"} 7\n'
