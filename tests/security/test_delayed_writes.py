@@ -198,10 +198,14 @@ async def test_targets_of_a_former_leader_are_refused_where_nothing_changed(
         (targets,) = worlds.manifests("base/managed-targets.yaml")
         world.api.put(CORE, "configmaps", targets)
         world.load["v"] = 60.0
-        item = worlds.scaler("v")
         notes = {"llm-d.ai/managed": "true", "llm-d.ai/model-id": worlds.MODEL}
-        item["metadata"]["annotations"] = {**notes, "llm-d.ai/variant-cost": "10.0"}
-        world.api.put(SCALERS, "horizontalpodautoscalers", item)
+
+        def at_least(replicas: int) -> None:
+            item = worlds.scaler("v", low=replicas)
+            item["metadata"]["annotations"] = {**notes, "llm-d.ai/variant-cost": "10.0"}
+            world.api.put(SCALERS, "horizontalpodautoscalers", item)
+
+        at_least(1)
         name = targets["metadata"]["name"]
 
         def entry() -> dict[str, Any]:
@@ -209,7 +213,11 @@ async def test_targets_of_a_former_leader_are_refused_where_nothing_changed(
             target: dict[str, Any] = json.loads(data.get("team-a_v") or "{}")
             return target
 
-        async with world.replica("a") as (a, way), world.replica("b") as (b, _):
+        slow = replace(worlds.LOOP, time_to_live=6000.0)  # no target is written for its age
+        async with (
+            world.replica("a", loop=slow) as (a, way),
+            world.replica("b", loop=slow) as (b, _),
+        ):
             await until(lambda: entry().get("numReplicas") == 1)
             await until(lambda: b.loop.states["team-a/v"].desired == 1)
             sent = asyncio.Event()
@@ -222,10 +230,10 @@ async def test_targets_of_a_former_leader_are_refused_where_nothing_changed(
                 return 4 * worlds.LEASE.duration + LATE_SECONDS
 
             way.late = late
-            world.load["v"] = 900.0
+            at_least(3)
             await sent.wait()
             assert (a.loop.states["team-a/v"].desired or 0) > 1
-            world.load["v"] = 60.0
+            at_least(1)
             await until(lambda: b.loop.leading and b.loop.cycles > 0)
             before = entry()
             await until(lambda: world.api.late)
