@@ -223,6 +223,35 @@ async def test_slow_pods_do_not_hold_up_others() -> None:
             await asyncio.gather(*cycles)
 
 
+async def test_slow_pods_of_many_variants_do_not_hold_up_another_tenant(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They take all that may be scraped at once; what gets free goes to the namespace that has least."""
+    monkeypatch.setattr(pod_scraper, "MAX_CONCURRENT", 4)
+    finish = asyncio.Semaphore(0)
+    begun: asyncio.Queue[str] = asyncio.Queue()
+
+    async def handle(request: web.Request) -> web.Response:
+        begun.put_nowait(request.path)
+        if request.path != "/v":
+            await finish.acquire()
+        return web.Response(text=GOOD)
+
+    async with serving(handle) as (url, _), aiohttp.ClientSession() as session:
+        scraper = PodScraper(session, Clock(), interval=1.0)
+        jobs = [ScrapeJob(f"bad/{n}", f"{url}/slow{n}", "m") for n in range(64)]
+        jobs.append(ScrapeJob("good/v", f"{url}/v", "m"))
+        cycle = asyncio.create_task(scraper.scrape(jobs, lambda *_: None))
+        for _ in range(4):
+            assert "slow" in await begun.get()
+        finish.release()
+        assert await begun.get() == "/v"
+        for _ in jobs:
+            finish.release()
+        await cycle
+        assert scraper.scrapes == len(jobs)
+
+
 async def test_a_variant_has_a_budget_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages beyond it are not read in this round; those that were left out come first in the next."""
     monkeypatch.setattr(pod_scraper, "VARIANT_BYTES", 3 * len(GOOD))
