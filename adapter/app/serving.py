@@ -74,11 +74,10 @@ async def serving(
             process = worker.PlanningWorker(deadline_seconds=min(seconds, worker.DEADLINE_SECONDS))
             stack.push_async_callback(process.close)
             planner = process.plan
-        # Scrapes are limited by variant: a limit of connections would let slow pods keep out all others.
+        # Variants limit scrapes: a limit here would let slow pods keep out others. Cookies would cross servers.
         session = await stack.enter_async_context(
             aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0),
-                # What one server has set would go to others of its domain, and be kept without bound.
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         )
