@@ -76,9 +76,12 @@ async def serving(
             process = worker.PlanningWorker(deadline_seconds=min(seconds, worker.DEADLINE_SECONDS))
             stack.push_async_callback(process.close)
             planner = process.plan
-        # Scrapes are limited by variant: a limit of connections would let slow pods keep out all others.
+        # Variants limit scrapes: a limit here would let slow pods keep out others. Cookies would cross servers.
         session = await stack.enter_async_context(
-            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
         )
         collector = Collector(session=session, clock=clock, settings=options.loop.collection)
         stack.callback(collector.close)
