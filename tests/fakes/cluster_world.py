@@ -229,7 +229,8 @@ class World:
             (LWS, "leaderworkersets"),
         ):
             for (namespace, name), item in list(self.api.objects.get((root, plural), {}).items()):
-                self._run_workload(root, plural, item, pods.get((namespace, name), set()))
+                if "leaderWorkerTemplate" not in item["spec"]:  # `pods.groups` makes their pods
+                    self._run_workload(root, plural, item, pods.get((namespace, name), set()))
         self._ran_at = self.api.version
 
     def _run_workload(self, root: str, plural: str, item: Object, there: set[str]) -> None:
