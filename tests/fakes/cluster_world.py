@@ -7,6 +7,7 @@ import base64
 import contextlib
 import ssl
 import time
+import urllib.parse
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -332,15 +333,25 @@ class World:
         async with serving.serving(options, clock=self.clock, planner=planner) as endpoints:
             yield endpoints, entrance
 
-    async def metric(self, endpoints: Endpoints, name: str = "v") -> list[str]:
-        """Values of a variant's metric as the HPA controller gets them, by the APIService's caBundle."""
+    async def metric(
+        self,
+        endpoints: Endpoints,
+        name: str = "v",
+        *,
+        of: str = "inferno_desired_replicas",
+        more: str = "",
+    ) -> list[str]:
+        """Values of a variant's metric as the HPA controller gets them, by the APIService's caBundle.
+
+        `more`: further requirements of the HPA's selector, as text.
+        """
         bundle = self.ca_bundle().decode()
         context = ssl.create_default_context(cadata=bundle)
         folder = self.site.certificates.folder
         context.load_cert_chain(folder / "fp.crt", folder / "fp.key")
         path = (
-            "/apis/external.metrics.k8s.io/v1beta1/namespaces/team-a/inferno_desired_replicas"
-            f"?labelSelector=variant_name%3D{name}"
+            f"/apis/external.metrics.k8s.io/v1beta1/namespaces/team-a/{of}"
+            f"?labelSelector={urllib.parse.quote(f'variant_name={name}{more}')}"
         )
         async with (
             aiohttp.ClientSession() as session,

@@ -160,7 +160,10 @@ def claimed(
     }
     held: dict[tuple[str, str], frozenset[Claimed]] = {}
     for claim in claims:
-        devices = frozenset(Claimed(*device, device not in parts) for device in claim["devices"])
+        devices = frozenset(
+            Claimed(driver, pool, name, (driver, pool, name) not in parts)
+            for driver, pool, name in claim["devices"]
+        )
         for pod in claim["pods"] if devices else ():
             held[pod] = held.get(pod, frozenset()) | devices
     return held
