@@ -337,14 +337,10 @@ class World:
         self,
         endpoints: Endpoints,
         name: str = "v",
-        *,
         of: str = "inferno_desired_replicas",
         more: str = "",
     ) -> list[str]:
-        """Values of a variant's metric as the HPA controller gets them, by the APIService's caBundle.
-
-        `more`: further requirements of the HPA's selector, as text.
-        """
+        """Values of a variant's metric as the HPA controller gets them; `more`: of the HPA's selector."""
         bundle = self.ca_bundle().decode()
         context = ssl.create_default_context(cadata=bundle)
         folder = self.site.certificates.folder
