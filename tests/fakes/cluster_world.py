@@ -138,6 +138,9 @@ class WorldClock(Clock):
         return (self._loop.time() - self._started_at) * self.speed
 
 
+WORKLOADS = ((APPS, "deployments"), (APPS, "statefulsets"), (LWS, "leaderworkersets"))
+
+
 class World:
     """The cluster with what runs in it.
 
@@ -224,11 +227,7 @@ class World:
         pods: dict[tuple[str, str], set[str]] = {}
         for (namespace, name), pod in self.api.objects.get((CORE, "pods"), {}).items():
             pods.setdefault((namespace, pod["metadata"]["labels"].get("app", "")), set()).add(name)
-        for root, plural in (
-            (APPS, "deployments"),
-            (APPS, "statefulsets"),
-            (LWS, "leaderworkersets"),
-        ):
+        for root, plural in WORKLOADS:
             for (namespace, name), item in list(self.api.objects.get((root, plural), {}).items()):
                 if "leaderWorkerTemplate" not in item["spec"]:  # `pods.groups` makes their pods
                     self._run_workload(root, plural, item, pods.get((namespace, name), set()))
@@ -345,9 +344,9 @@ class World:
         context = ssl.create_default_context(cadata=bundle)
         folder = self.site.certificates.folder
         context.load_cert_chain(folder / "fp.crt", folder / "fp.key")
+        selector = urllib.parse.quote(f"variant_name={name}{more}")
         path = (
-            f"/apis/external.metrics.k8s.io/v1beta1/namespaces/team-a/{of}"
-            f"?labelSelector={urllib.parse.quote(f'variant_name={name}{more}')}"
+            f"/apis/external.metrics.k8s.io/v1beta1/namespaces/team-a/{of}?labelSelector={selector}"
         )
         async with (
             aiohttp.ClientSession() as session,
