@@ -74,6 +74,8 @@ class Sized:
     Attributes:
         rate_rps: Requests per second that it is sized for, apart from what is held.
         in_flight: Requests that must be in service at once; 0 where none waits.
+        backlog_rps: Part of the rate that works off what waits.
+        at_pods: Whether all requests that wait are in the queues of pods, which alone can serve them.
         ordered: Replicas that serve or come.
         rising: Whether the rate rises by more than chance: no time to have fewer replicas.
         notes: Why the rate is not what is observed, a clause each.
@@ -83,6 +85,8 @@ class Sized:
 
     rate_rps: float
     in_flight: float
+    backlog_rps: float
+    at_pods: bool
     ordered: int
     rising: bool
     notes: tuple[str, ...]
@@ -140,17 +144,17 @@ def sized(
     now = _rate(anchor, traffic, at, record, queue=queue, cycle=cycle)
     return _with_spare(
         Sized(
-            rate_rps=now.rate_rps,
+            rate_rps=record.feedback.factor * now.rate_rps,
             in_flight=now.in_flight,
+            backlog_rps=now.backlog_rps,
+            at_pods=now.queued_at > 0,
             ordered=ordered,
             rising=now.rising,
-            notes=now.notes,
+            notes=(*now.notes, *filter(None, [record.feedback.note])),
             demands=_within(
                 record.demands,
                 window=window(anchor, settings),
-                brief_seconds=settings.limits.brief_seconds,
                 now=cycle.now,
-                brief=now.in_flight > 0,
                 partial=partial,
             ),
         ),
@@ -202,20 +206,13 @@ def _within(
     demands: tuple[Demanded, ...],
     *,
     window: float,
-    brief_seconds: float,
     now: float,
-    brief: bool,
     partial: bool,
 ) -> tuple[Demanded, ...]:
-    """Those that the stabilization window still holds; all of the last ones while a part is unknown.
-
-    What a queue asked for is held as long as there is a queue, and a short time longer.
-    """
+    """Those that the stabilization window still holds; all of the last ones while a part is unknown."""
     if partial:
         return demands[-MOST_DEMANDS:]
-    start = now - window
-    brief_start = start if brief else now - min(brief_seconds, window)
-    return tuple(item for item in demands if item.at > (brief_start if item.brief else start))
+    return tuple(item for item in demands if item.at > now - window)
 
 
 def _queue(
@@ -234,16 +231,27 @@ def _queue(
     loading = start
     if record.raised_at is not None:
         loading = start - (cycle.now - record.raised_at)
+    waiting = traffic.waiting + at.waiting
+    if _certain(-traffic.waiting_growth_rps, traffic, settings) * start >= waiting:
+        # Those that serve work it off before a replica that is created now is ready.
+        waiting = 0.0
     return Queue(
         running=traffic.running,
-        waiting=traffic.waiting + at.waiting,
-        growth_rps=backlog.certain_growth(
-            traffic.waiting_growth_rps,
-            rate_rps=traffic.recent[0][1] if traffic.recent else traffic.arrival_rate_rps,
-            seconds=0.25 * settings.collection.window,
-        ),
+        waiting=waiting,
+        growth_rps=_certain(traffic.waiting_growth_rps, traffic, settings),
+        queued_at=traffic.queued_at,
+        elsewhere=traffic.waiting_elsewhere + at.waiting,
         ready=ready_now,
         ordered=ordered,
         start_seconds=start,
         loading_seconds=min(max(loading, settings.interval), start),
+    )
+
+
+def _certain(growth_rps: float, traffic: Traffic, settings: LoopSettings) -> float:
+    """The part of a growth of the queues that is not chance, requests per second."""
+    return backlog.certain_growth(
+        growth_rps,
+        rate_rps=traffic.recent[0][1] if traffic.recent else traffic.arrival_rate_rps,
+        seconds=0.25 * settings.collection.window,
     )

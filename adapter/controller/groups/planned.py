@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from adapter.collector.traffic import Traffic
-from adapter.controller.groups import availability, demanded, pooling
+from adapter.controller.groups import attainment, availability, demanded, pooling
 from adapter.controller.groups.demanded import Cycle, Sized
 from adapter.controller.groups.state import GroupRecord, GroupState
 from adapter.controller.sizing import SizedVariant, load_of
@@ -104,6 +104,18 @@ def plan_group(
     )
     if not inside:
         return PlannedGroup(record=record, group=None, variants={}, state=state)
+    known = not outside and all(item.sized.observation.complete for item in inside.values())
+    record = attainment.with_feedback(
+        record,
+        [
+            attainment.Serving(item.record, _ordered(item), item.source.membership.weight)
+            for item in inside.values()
+        ],
+        traffic if known else None,
+        state.routing,
+        cycle,
+    )
+    state = replace(state, feedback=record.feedback.factor)
     need = _without(
         demanded.sized(
             record,
@@ -151,7 +163,9 @@ def _asked(
         variants=tuple(inside),
         traffic=_load(record, inside, need),
         routing=routing,
-        members={key: _member(item, record, cycle) for key, item in inside.items()},
+        members={
+            key: _member(item, record, cycle, at_pods=need.at_pods) for key, item in inside.items()
+        },
         interruptible_share=_interruptible_share(group, cycle),
         floors=tuple(item.floor for item in record.demands),
         hysteresis=_hysteresis(record, inside, cycle),
@@ -288,16 +302,26 @@ def _load(record: GroupRecord, inside: Mapping[str, _Inside], need: Sized) -> fl
         load_of(record.traffic, None, dispersion=dispersion, ordered=need.ordered),
         arrival_rate_rps=need.rate_rps,
         in_flight=need.in_flight,
+        backlog_rps=need.backlog_rps,
     )
 
 
-def _member(item: _Inside, record: GroupRecord, cycle: Cycle) -> Member:
+def _queued(item: _Inside) -> int:
+    """Ready replicas whose own queues hold requests that wait."""
+    traffic = item.sized.observation.traffic
+    return 0 if traffic is None else min(traffic.queued_at, demanded.ready(item.source))
+
+
+def _member(item: _Inside, record: GroupRecord, cycle: Cycle, *, at_pods: bool) -> Member:
+    """What the planner knows of a variant; `at_pods`: whether all that waits is in the pods' queues."""
     limit = record.limits.get(item.source.key, availability.NO_LIMIT)
     return Member(
         available=limit.most(cycle.now),
         unavailable_reason=limit.why,
         interruptible=item.source.interruptible,
         weight=item.source.membership.weight,
+        ordered=_ordered(item),
+        queued=_queued(item) if at_pods else 0,
     )
 
 

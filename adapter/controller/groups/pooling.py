@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from adapter.collector import gateway
 from adapter.collector.gateway import Rates
+from adapter.collector.servers.histogram import merged
 from adapter.collector.traffic import Traffic
+from adapter.collector.windows.latencies import Distribution
 from adapter.resources.model_groups.forming import ModelGroup
 from adapter.resources.variant import VariantSource
 
@@ -46,6 +48,8 @@ def pooled(traffics: Iterable[Traffic]) -> Traffic | None:
         idle_seconds=min(item.idle_seconds for item in items),
         running=sum(item.running for item in items),
         waiting=sum(item.waiting for item in items),
+        queued_at=sum(item.queued_at for item in items),
+        waiting_elsewhere=sum(item.waiting_elsewhere for item in items),
         waiting_growth_rps=sum(item.waiting_growth_rps for item in items),
         kv_cache=max(caches, default=None),
         input_cv=_mixed_cv([(item.input_tokens, item.input_cv) for item in items], rates),
@@ -53,6 +57,19 @@ def pooled(traffics: Iterable[Traffic]) -> Traffic | None:
         cached_tokens=mean(lambda item: item.cached_tokens),
         preemptions_rps=total(lambda item: item.preemptions_rps),
         sampled_at=min(item.sampled_at for item in items),
+        ttft=_together(item.ttft for item in items),
+        itl=_together(item.itl for item in items),
+        tpot=_together(item.tpot for item in items),
+        itl_samples=tuple(sample for item in items for sample in item.itl_samples),
+    )
+
+
+def _together(parts: Iterable[Distribution]) -> Distribution:
+    """Latencies of all parts; buckets are those of the parts that have some."""
+    known = list(parts)
+    return Distribution(
+        counted=sum(item.counted for item in known),
+        histogram=merged(item.histogram for item in known if item.histogram is not None),
     )
 
 
