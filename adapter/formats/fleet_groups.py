@@ -128,7 +128,7 @@ def set_aside(
         own = name_of(item)
         for name in (f"{own} (groups[{index}])", own or f"groups[{index}]"):
             if name in reasons and name not in planned:
-                rate = item.get("rate_rpm")
+                rate: Any = item.get("rate_rpm")
                 known = isinstance(rate, int | float) and 0 <= rate < math.inf
                 aside[name] = (float(rate) if known else None, reasons[name])
                 break

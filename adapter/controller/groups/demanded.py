@@ -8,10 +8,13 @@ from dataclasses import dataclass, replace
 from adapter.collector.traffic import Traffic
 from adapter.controller import demand
 from adapter.controller.demand import Queue, SizingRate, backlog
+from adapter.controller.groups import availability
 from adapter.controller.groups.pooling import AtGateway
 from adapter.controller.groups.state import Demanded, GroupRecord
 from adapter.controller.settings import LoopSettings
 from adapter.controller.sizing import Sizing
+from adapter.controller.state import VariantRecord
+from adapter.resources.model_groups.forming import ModelGroup
 from adapter.resources.variant import VariantSource
 from adapter.settings.control import DEFAULT_STARTUP_SECONDS
 
@@ -108,6 +111,26 @@ def startup(record: GroupRecord, source: VariantSource, settings: LoopSettings) 
         or settings.rates.startup_seconds
         or DEFAULT_STARTUP_SECONDS
     )
+
+
+def observed(
+    record: GroupRecord, group: ModelGroup, records: Mapping[str, VariantRecord], cycle: Cycle
+) -> GroupRecord:
+    """The record with what the pods of its variants show: their start-up times, and what does not come."""
+    limits, startups = {}, dict(record.startups)
+    for key in group.members:
+        source = cycle.sources.get(key)
+        if source is None:
+            continue
+        before = record.limits.get(key, availability.NO_LIMIT)
+        item = records.get(key)
+        limits[key] = availability.observe(
+            before, source, asked=None if item is None else item.state.desired, now=cycle.now
+        )
+        if source.startup_seconds:
+            startups[key] = source.startup_seconds
+    kept = {key: value for key, value in startups.items() if key in group.members}
+    return replace(record, limits=limits, startups=kept)
 
 
 def sized(

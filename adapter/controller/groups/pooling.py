@@ -11,6 +11,7 @@ from adapter.collector.gateway import Rates
 from adapter.collector.servers.histogram import merged
 from adapter.collector.traffic import Traffic
 from adapter.collector.windows.latencies import Distribution
+from adapter.planning.groups import Routing
 from adapter.resources.model_groups.forming import ModelGroup
 from adapter.resources.variant import VariantSource
 
@@ -230,3 +231,18 @@ def spread(
 
     apart = rates[high] - rates[low] > EVEN_ERRORS * math.hypot(error(low), error(high))
     return Spread(routing="uneven" if apart else "even", per_pod_rpm=per_pod)
+
+
+def unlike(routing: Routing, observed: str) -> tuple[str, ...]:
+    """Note that pods are not offered what the routing that is planned with would give them."""
+    if routing == "round-robin" and observed == "uneven":
+        return (
+            (
+                "pods are not offered the same, as round-robin would; annotate llmd.ai/group-routing:"
+                " least-loaded where the gateway knows the load of the pods, or llmd.ai/group: none where"
+                " each variant has a Service of its own"
+            ),
+        )
+    if routing == "least-loaded" and observed == "even":
+        return ("pods of all variants are offered about the same, whatever they can carry",)
+    return ()

@@ -83,7 +83,8 @@ def step(
 
 def _move_since(record: GroupRecord, parts: Sequence[Part], cycle: Cycle) -> float | None:
     """Since when the plan moves load between variants whose replicas carry it; None where it does not."""
-    if not any(part.planned > part.target for part in parts):
+    comes = any(part.planned > part.target for part in parts)
+    if not comes or not any(part.planned < part.target for part in parts):
         return None
     return cycle.now if record.move_since is None else record.move_since
 
