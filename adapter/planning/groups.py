@@ -40,8 +40,6 @@ class Member:
         unavailable_reason: why `available` is what it is, as a clause, such as `2 replicas unschedulable`.
         interruptible: True where the devices may be taken away at any time (spot).
         weight: part of the requests that the gateway sends here, under routing weights; no unit.
-        ordered: replicas that serve or come.
-        queued: ready replicas in whose own queues requests wait; 0 where any replica can serve some of them.
 
     """
 
@@ -49,8 +47,6 @@ class Member:
     unavailable_reason: str = ""
     interruptible: bool = False
     weight: float = 1.0
-    ordered: int = 0
-    queued: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

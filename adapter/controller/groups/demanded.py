@@ -77,8 +77,6 @@ class Sized:
     Attributes:
         rate_rps: Requests per second that it is sized for, apart from what is held.
         in_flight: Requests that must be in service at once; 0 where none waits.
-        backlog_rps: Part of the rate that works off what waits.
-        at_pods: Whether all requests that wait are in the queues of pods, which alone can serve them.
         ordered: Replicas that serve or come.
         rising: Whether the rate rises by more than chance: no time to have fewer replicas.
         notes: Why the rate is not what is observed, a clause each.
@@ -88,8 +86,6 @@ class Sized:
 
     rate_rps: float
     in_flight: float
-    backlog_rps: float
-    at_pods: bool
     ordered: int
     rising: bool
     notes: tuple[str, ...]
@@ -169,8 +165,6 @@ def sized(
         Sized(
             rate_rps=record.feedback.factor * now.rate_rps,
             in_flight=now.in_flight,
-            backlog_rps=now.backlog_rps,
-            at_pods=now.queued_at > 0,
             ordered=ordered,
             rising=now.rising,
             notes=(*now.notes, *filter(None, [record.feedback.note])),
@@ -262,8 +256,6 @@ def _queue(
         running=traffic.running,
         waiting=waiting,
         growth_rps=_certain(traffic.waiting_growth_rps, traffic, settings),
-        queued_at=traffic.queued_at,
-        elsewhere=traffic.waiting_elsewhere + at.waiting,
         ready=ready_now,
         ordered=ordered,
         start_seconds=start,

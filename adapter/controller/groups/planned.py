@@ -160,9 +160,7 @@ def _asked(
         variants=tuple(inside),
         traffic=_load(record, inside, need),
         routing=routing,
-        members={
-            key: _member(item, record, cycle, at_pods=need.at_pods) for key, item in inside.items()
-        },
+        members={key: _member(item, record, cycle) for key, item in inside.items()},
         interruptible_share=_interruptible_share(group, cycle),
         floors=tuple(item.floor for item in record.demands),
         hysteresis=_hysteresis(record, inside, cycle),
@@ -279,26 +277,16 @@ def _load(record: GroupRecord, inside: Mapping[str, _Inside], need: Sized) -> fl
         load_of(record.traffic, None, dispersion=dispersion, ordered=need.ordered),
         arrival_rate_rps=need.rate_rps,
         in_flight=need.in_flight,
-        backlog_rps=need.backlog_rps,
     )
 
 
-def _queued(item: _Inside) -> int:
-    """Ready replicas whose own queues hold requests that wait."""
-    traffic = item.sized.observation.traffic
-    return 0 if traffic is None else min(traffic.queued_at, demanded.ready(item.source))
-
-
-def _member(item: _Inside, record: GroupRecord, cycle: Cycle, *, at_pods: bool) -> Member:
-    """What the planner knows of a variant; `at_pods`: whether all that waits is in the pods' queues."""
+def _member(item: _Inside, record: GroupRecord, cycle: Cycle) -> Member:
     limit = record.limits.get(item.source.key, availability.NO_LIMIT)
     return Member(
         available=limit.most(cycle.now),
         unavailable_reason=limit.why,
         interruptible=item.source.interruptible,
         weight=item.source.membership.weight,
-        ordered=_ordered(item),
-        queued=_queued(item) if at_pods else 0,
     )
 
 

@@ -49,8 +49,6 @@ def pooled(traffics: Iterable[Traffic]) -> Traffic | None:
         idle_seconds=min(item.idle_seconds for item in items),
         running=sum(item.running for item in items),
         waiting=sum(item.waiting for item in items),
-        queued_at=sum(item.queued_at for item in items),
-        waiting_elsewhere=sum(item.waiting_elsewhere for item in items),
         waiting_growth_rps=sum(item.waiting_growth_rps for item in items),
         kv_cache=max(caches, default=None),
         input_cv=_mixed_cv([(item.input_tokens, item.input_cv) for item in items], rates),

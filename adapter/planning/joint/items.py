@@ -11,7 +11,7 @@ import numpy as np
 from adapter.planning import candidates
 from adapter.planning import fleet as fleets
 from adapter.planning.groups import ROUTINGS, Group, Member
-from adapter.planning.joint import floors, queues
+from adapter.planning.joint import floors
 from adapter.planning.joint.ceilings import Ceilings, namespace_of
 from optimizer import problem
 from optimizer.placement import worth
@@ -102,15 +102,16 @@ def _odd_traffic(group: Group) -> Iterator[str]:
 
 def sized_fleet(fleet: fleets.Fleet, groups: Sequence[Group]) -> fleets.Fleet:
     """The fleet whose members have the demand of their groups, and one copy of them for each length class."""
-    queued = queues.member_loads(fleet, groups)
     owners = {name: group for group in groups for name in group.variants}
+    known = {variant.name: variant for variant in fleet.variants}
     variants: list[fleets.Variant] = []
     for variant in fleet.variants:
         group = owners.get(variant.name)
         if group is None:
             variants.append(variant)
             continue
-        load = queued.get(variant.name, group.traffic)
+        running = sum(known[name].current.replicas for name in group.variants)
+        load = replace(group.traffic, ordered=max(group.traffic.ordered, running))
         # A row has its own bounds: here a variant is sized for the whole demand, with at least one replica.
         member = replace(variant, load=load, min_replicas=1, max_replicas=None)
         variants.append(member)
