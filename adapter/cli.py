@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from adapter import errors
+from adapter.logs import printable
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 """Errors of a write that is correct: the disk is full, over its quota, or broken."""
@@ -69,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
     except errors.AdapterError as error:
-        print(f"variant-adapter {args.command}: {error}", file=sys.stderr)  # noqa: T201 - the one place
+        message = printable(str(error), keep="\n\t")
+        print(f"variant-adapter {args.command}: {message}", file=sys.stderr)  # noqa: T201 - the one place
         return error.exit_status
     except KeyboardInterrupt:
         return 130

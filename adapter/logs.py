@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -22,15 +23,44 @@ class LazyLogger:
         return getattr(structlog.get_logger(), level)
 
 
+def printable(text: str, *, keep: str = "") -> str:
+    """A text in which characters that could steer a terminal, or begin a line, are escaped.
+
+    Names, pages and objects of tenants end in what people read.
+
+    Args:
+        text: what others may have written.
+        keep: control characters that stay, such as ends of lines.
+
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character
+        if character.isprintable() or character in keep
+        else character.encode("unicode_escape", "surrogatepass").decode()
+        for character in text
+    )
+
+
+def _printable_values(_: object, __: str, entry: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    return {
+        name: printable(value, keep="\n\t" if name == "exception" else "")
+        if isinstance(value, str)
+        else value
+        for name, value in entry.items()
+    }
+
+
 def configure(style: Literal["auto", "text", "json"], *, quiet: bool = False) -> None:
     """Set up structlog for this process; `quiet` leaves only errors."""
     import structlog  # noqa: PLC0415 - see `LazyLogger`
 
     as_json = style == "json" or (style == "auto" and not sys.stderr.isatty())
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
+    renderers: list[structlog.typing.Processor] = (
+        [structlog.processors.JSONRenderer()]
         if as_json
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else [_printable_values, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     )
     structlog.configure(
         processors=[
@@ -38,7 +68,7 @@ def configure(style: Literal["auto", "text", "json"], *, quiet: bool = False) ->
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            renderer,
+            *renderers,
         ],
         wrapper_class=structlog.make_filtering_bound_logger("error" if quiet else "info"),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),

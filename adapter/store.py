@@ -186,7 +186,7 @@ class TargetStore:
         for name, items in changed.items():
             forms = _Forms()
             for item in last.get(name, ()):
-                removed.setdefault((item.namespace, item.metric), set()).add(_labels(item))
+                removed.setdefault((item.namespace, item.metric), set()).add(forms.labels(item))
             for item in items:
                 entries = added.setdefault((item.namespace, item.metric), {})
                 labels, shown, text = forms.of(item)
@@ -269,9 +269,8 @@ def _encoded(item: Series, labels: str) -> bytes:
             f"{item.metric}: {item.value} is negative; the HPA would scale to its maximum"
         )
     stamp, value = _stamp(int(item.decided_at)), quantity.canonical(item.value)
-    name = _json(item.metric)
     return (
-        f'{{"metricName":{name},"metricLabels":{labels},"timestamp":"{stamp}","value":"{value}"}}'
+        f'{{"metricName":{_name(item.metric)},"metricLabels":{labels},"timestamp":"{stamp}","value":"{value}"}}'
     ).encode()
 
 
@@ -280,9 +279,17 @@ def _stamp(at: int) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+@functools.lru_cache(maxsize=256)
+def _name(metric: str) -> str:
+    return _json(metric)
+
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
+
+
 def _json(value: object) -> str:
     """Compact JSON as Go writes it."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    text = _ENCODER.encode(value)
     for character, escaped in (
         ("<", "\\u003c"),
         (">", "\\u003e"),
@@ -298,20 +305,24 @@ class _Forms:
     """Labels of the series of one group in the forms that are kept; mostly they are one object."""
 
     def __init__(self) -> None:
+        self._sorted: dict[int, _Labels] = {}
         self._forms: dict[int, tuple[_Labels, Mapping[str, str], str]] = {}
+
+    def labels(self, item: Series) -> _Labels:
+        """Sorted."""
+        labels = self._sorted.get(id(item.labels))
+        if labels is None:
+            labels = self._sorted[id(item.labels)] = tuple(sorted(item.labels.items()))
+        return labels
 
     def of(self, item: Series) -> tuple[_Labels, Mapping[str, str], str]:
         """Sorted, as a copy, and as JSON."""
         form = self._forms.get(id(item.labels))
         if form is None:
             labels = dict(item.labels)
-            form = _labels(item), labels, _json(labels)
+            form = self.labels(item), labels, _json(labels)
             self._forms[id(item.labels)] = form
         return form
-
-
-def _labels(item: Series) -> _Labels:
-    return tuple(sorted(item.labels.items()))
 
 
 def _twice(metric: str, labels: Mapping[str, str]) -> ValueError:

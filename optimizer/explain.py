@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from optimizer.problem import (
@@ -131,10 +131,13 @@ def _explained(
     held: Mapping[str, _Held],
 ) -> Explanation:
     chosen = got.candidate
-    runner_up = best(variant, problem.transition_factor, without=chosen)
     shortages: tuple[Shortage, ...] = ()
-    if problem.capacity is not None:
-        shortages = _shortages(problem, problem.capacity, variant, got, held)
+    if problem.capacity is None:
+        runner_up = best(variant, problem.transition_factor, without=chosen)
+    else:
+        order = ranked(variant, problem.transition_factor)
+        runner_up = next((item for item in order if item[1] is not chosen), None)
+        shortages = _shortages(order, problem.capacity, variant, got, held)
     if reason is None:
         reason = chosen.reason if chosen else ""
     return Explanation(
@@ -155,7 +158,7 @@ def _runner_up(value: float, candidate: Candidate) -> RunnerUp:
 
 
 def _shortages(
-    problem: Problem,
+    order: Sequence[tuple[float, Candidate]],
     capacity: Mapping[str, int],
     variant: VariantCandidates,
     got: Allocation,
@@ -163,7 +166,7 @@ def _shortages(
 ) -> tuple[Shortage, ...]:
     """Of the candidates up to the chosen one, those that did not get their devices."""
     shortages = []
-    for _, candidate in ranked(variant, problem.transition_factor):
+    for _, candidate in order:
         if candidate is got.candidate and got.served == "full":
             break
         if candidate.devices:

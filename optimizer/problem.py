@@ -192,9 +192,15 @@ def allocate(
 
 def ranked(variant: VariantCandidates, factor: float) -> list[tuple[float, Candidate]]:
     """Candidates with their values, best first; ties go to the first accelerator by name."""
-    return [
-        (worth, variant.candidates[index]) for worth, _, index in sorted(_ranks(variant, factor))
+    candidates = variant.candidates
+    ranks = [
+        (worth, candidate.accelerator, index)
+        for index, (worth, candidate) in enumerate(
+            zip(values(variant, factor), candidates, strict=True)
+        )
     ]
+    ranks.sort()
+    return [(worth, candidates[index]) for worth, _, index in ranks]
 
 
 def best(
@@ -204,11 +210,10 @@ def best(
 
     The very object `without` is left out.
     """
-    now, first, worth = variant.current, None, 0.0
-    for candidate in variant.candidates:
+    first, worth = None, 0.0
+    for its, candidate in zip(values(variant, factor), variant.candidates, strict=True):
         if candidate is without:
             continue
-        its = value(candidate.accelerator, candidate.replicas, candidate.cost, now, factor)
         if (
             first is None
             or its < worth
@@ -218,9 +223,13 @@ def best(
     return None if first is None else (worth, first)
 
 
-def _ranks(variant: VariantCandidates, factor: float) -> list[tuple[float, str, int]]:
+def values(variant: VariantCandidates, factor: float) -> list[float]:
+    """`value` of every candidate with all its replicas, without a call for each: there are thousands."""
     now = variant.current
+    accelerator, replicas, cost = now.accelerator, now.replicas, now.cost
     return [
-        (value(c.accelerator, c.replicas, c.cost, now, factor), c.accelerator, index)
-        for index, c in enumerate(variant.candidates)
+        (0.0 if item.replicas == replicas else item.cost - cost)
+        if item.accelerator == accelerator
+        else item.cost - cost + (factor * (item.cost + cost) if item.accelerator else 0.0)
+        for item in variant.candidates
     ]

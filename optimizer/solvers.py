@@ -28,6 +28,11 @@ def solve(problem: Problem, solver: SolverName = "auto") -> Solution:
     """
     for error in errors_of(problem):
         raise error
+    return solve_sound(problem, solver)
+
+
+def solve_sound(problem: Problem, solver: SolverName = "auto") -> Solution:
+    """The same for a problem that `errors_of` has nothing against."""
     if solver == "auto":
         solver = "unlimited" if problem.capacity is None else "branch-and-bound"
     return SOLVERS[solver](problem)

@@ -202,6 +202,8 @@ async def delegating(options: DelegateOptions) -> AsyncIterator[Delegate]:
         connector=aiohttp.TCPConnector(ssl=context, limit=64),
         timeout=timeout,
         auto_decompress=False,
+        # A cookie of one caller's answer would go with the requests of others.
+        cookie_jar=aiohttp.DummyCookieJar(),
     ) as session:
         delegate = Delegate(options, session)
         follower = asyncio.create_task(

@@ -10,11 +10,10 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from aiohttp import web
-from multidict import MultiMapping
 from prometheus_client import Histogram
 
 from adapter.apiserver import discovery, list_options, negotiation, openapi, request_info, responses
@@ -30,6 +29,22 @@ log = structlog.get_logger()
 BODY_LIMIT_BYTES = 64 * 1024
 _FRESHNESS_BUCKETS = tuple(1.364**power for power in range(20))
 """Seconds, as in the official library."""
+
+KEPT_REQUESTS, KEPT_LENGTH, KEPT_TERMS = 4096, 512, 4
+"""Paths of metrics that are kept as read, their most characters and terms of a selector: an HPA sends the
+same one every time, and nobody fills the memory with others.
+"""
+
+_IMPERSONATE = "impersonate-"
+
+
+class _Selection(NamedTuple):
+    """A GET of a metric that is well formed; it says nothing of who may send it."""
+
+    attributes: authorization.Attributes
+    namespace: str
+    name: str
+    selector: labels.Selector
 
 
 def application(
@@ -89,6 +104,7 @@ class _Server:
         self._probes = probes
         self._draining = draining
         self._now = now
+        self._selections: dict[str, _Selection] = {}
         self._freshness = Histogram(
             "metrics_apiserver_metric_freshness_seconds",
             "Age of the metrics that are served, by group.",
@@ -129,15 +145,23 @@ class _Server:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         user = await self._user(request)
+        selection = self._selections.get(request.raw_path) if request.method == "GET" else None
+        if selection is not None:
+            await self._authorize(user, selection.attributes, request)
+            return await self._external_metric(request, user, selection)
         raw_path = request.rel_url.raw_path
         attributes = request_info.attributes(request.method, raw_path, request.path, request.query)
-        await self._authorize(user, attributes, request.query)
+        await self._authorize(user, attributes, request)
         parts = request.path.strip("/").split("/")
         if parts[0] in health.NAMES and len(parts) <= 2:
             return self._health(request, *parts)
         if request.path in self._fixed:
             return await self._fixed[request.path](request)
         metric = request_info.metric(raw_path)
+        if metric is not None and request.method == "GET":
+            return await self._external_metric(
+                request, user, self._read(request, attributes, metric)
+            )
         document = discovery.document(request.path, self._provider.list_external_metrics())
         if metric is None and document is None:
             if attributes.resource or request.path.startswith(f"/apis/{discovery.GROUP}"):
@@ -147,14 +171,30 @@ class _Server:
             )
         if request.method != "GET":
             raise api_status.method_not_allowed()
-        if metric is None:
-            return self._discovery(request, document)
-        return await self._external_metric(request, user, *metric)
+        return self._discovery(request, document)
+
+    def _read(
+        self, request: web.Request, attributes: authorization.Attributes, metric: tuple[str, str]
+    ) -> _Selection:
+        """Read the query of an allowed GET of a metric; the next one like it is read already."""
+        negotiation.accepted(request.headers.get("Accept", ""))
+        list_options.check(request.query)
+        try:
+            selector = labels.parse(request.query.get("labelSelector", ""))
+        except labels.SelectorError as error:
+            raise api_status.bad_request(str(error)) from None
+        selection = _Selection(attributes, *metric, selector)
+        if len(request.raw_path) <= KEPT_LENGTH and len(selector.requirements) <= KEPT_TERMS:
+            if len(self._selections) >= KEPT_REQUESTS:
+                self._selections.clear()
+            self._selections[request.raw_path] = selection
+        return selection
 
     async def _user(self, request: web.Request) -> users.User:
-        if any(name.lower().startswith("impersonate-") for name in request.headers):
-            # To answer as the caller instead would be worse than not to answer.
-            raise api_status.forbidden("impersonation is not supported by this server", {})
+        for name in request.headers:
+            if name[: len(_IMPERSONATE)].lower() == _IMPERSONATE:
+                # To answer as the caller instead would be worse than not to answer.
+                raise api_status.forbidden("impersonation is not supported by this server", {})
         transport = request.transport
         tls = transport.get_extra_info("ssl_object") if transport else None
         try:
@@ -170,13 +210,13 @@ class _Server:
         return user
 
     async def _authorize(
-        self, user: users.User, attributes: authorization.Attributes, query: MultiMapping[str]
+        self, user: users.User, attributes: authorization.Attributes, request: web.Request
     ) -> None:
         decision = await self._policy.decide(user, attributes)
         if not decision.allowed and user is not users.ANONYMOUS:
             # Most rules know no selectors. One review without them serves all, and what a stranger sends is
             # not even parsed.
-            terms = request_info.requirements(query, attributes)
+            terms = request_info.requirements(request.query, attributes)
             if terms:
                 attributes = replace(attributes, requirements=terms)
                 decision = await self._policy.decide(user, attributes)
@@ -204,20 +244,17 @@ class _Server:
         return responses.with_etag(request, body, openapi.tag(body), kind)
 
     async def _external_metric(
-        self, request: web.Request, user: users.User, namespace: str, name: str
+        self, request: web.Request, user: users.User, selection: _Selection
     ) -> web.StreamResponse:
         accepted = negotiation.accepted(request.headers.get("Accept", ""))
-        list_options.check(request.query)
-        try:
-            selector = labels.parse(request.query.get("labelSelector", ""))
-        except labels.SelectorError as error:
-            raise api_status.bad_request(str(error)) from None
         providers.CALLER.set(
             providers.Caller(
                 user=user, path_qs=request.rel_url.raw_path_qs, headers=request.headers
             )
         )
-        values = await self._provider.get_external_metric(namespace, name, selector)
+        values = await self._provider.get_external_metric(
+            selection.namespace, selection.name, selection.selector
+        )
         if isinstance(values, providers.Relayed):
             return web.Response(body=values.body, status=values.status, headers=values.headers)
         now = self._now()

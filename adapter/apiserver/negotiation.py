@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ class Accepted:
     discovery: str = ""
 
 
+@functools.lru_cache(maxsize=64)
 def accepted(header: str, *, discovery: bool = False) -> Accepted:
     """Choose from an Accept header: by weight, then by order, as kube-apiserver does.
 

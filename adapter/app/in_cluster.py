@@ -128,7 +128,6 @@ class _Site:
             pods_changed=self._joins.request_for_pods,
         )
         self.objects = ClusterObjects(api, installation.scope, listeners)
-        namespace = installation.scope.config_namespace
         self._election = _election(installation, api)
         self.leadership = self._election.leadership
         self.gateways = GatewayWatch(
@@ -142,9 +141,10 @@ class _Site:
         self._actuator = self._make_actuator(Scales(api))
         self._managed = ManagedTargets(
             api,
-            namespace=namespace,
+            namespace=installation.scope.config_namespace,
             watched=lambda: self.objects.config_map(MANAGED_TARGETS),
             leads=self._leads,
+            transitions=lambda: self.leadership.transitions,
             refresh_seconds=clock.real_seconds(options.loop.time_to_live) / 3,
         )
         self._reporter = StatusWriter(

@@ -1,6 +1,7 @@
 """Targets of HPAs that stand for a VariantAutoscaling: a ConfigMap holds them, as they have no `.status`.
 
-The leader writes it when a target changes, and before the others would take it for too old.
+The leader writes it when a target changes, and before the others would take it for too old. A new leader
+writes it once in any case: what a former leader sent bears the resource version before that, and is refused.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from adapter.resources.wva import managed
 
 log = structlog.get_logger()
 
+LEADER = "llmd.ai/leader-transitions"
+"""Annotation of the ConfigMap: transitions of the Lease that the leader which wrote it held."""
+
 Object = Mapping[str, Any]
 
 
@@ -34,6 +38,7 @@ class ManagedTargets:
         namespace: str,
         watched: Callable[[], Object | None],
         leads: Callable[[], bool],
+        transitions: Callable[[], int],
         refresh_seconds: float,
     ) -> None:
         """Make a writer.
@@ -43,6 +48,7 @@ class ManagedTargets:
             namespace: namespace of the adapter.
             watched: gives the ConfigMap as last seen; None where it does not exist.
             leads: whether this replica leads.
+            transitions: transitions of the Lease that this replica holds.
             refresh_seconds: age after which an unchanged target is written again.
 
         """
@@ -50,6 +56,7 @@ class ManagedTargets:
         self._path = paths.item("v1", "configmaps", MANAGED_TARGETS, namespace=namespace)
         self._watched = watched
         self._leads = leads
+        self._transitions = transitions
         self._refresh = refresh_seconds
         self._problem = ""
 
@@ -68,10 +75,15 @@ class ManagedTargets:
             if target is not None and self._differs(before.get(name), target)
         }
         changes |= dict.fromkeys(name for name in before if wanted.get(name) is None)
-        if not changes:
+        leader = str(self._transitions())
+        written = (item["metadata"].get("annotations") or {}).get(LEADER)
+        if not changes and (not wanted or written == leader):
             return
         # The resource version protects what another leader wrote meanwhile.
-        metadata = {"resourceVersion": item["metadata"].get("resourceVersion")}
+        metadata = {
+            "resourceVersion": item["metadata"].get("resourceVersion"),
+            "annotations": {LEADER: leader},
+        }
         try:
             await self._cluster.request(
                 "PATCH",

@@ -119,6 +119,8 @@ class MetricsPort:
         page = request.path == "/ui" or request.path.startswith("/ui/")
         if page and (why := guard.refusal(request, loopback=_from_loopback(request))):
             return web.Response(status=403, text=f"{why}\n", headers=guard.HEADERS)
+        if _from_loopback(request) and not guard.names_loopback(request.host):
+            return web.json_response({"message": guard.FOREIGN_NAME}, status=403)
         if self._options.metrics_auth == "cluster" and not _from_loopback(request):
             path = "/variants" if page or request.path.startswith("/variants") else "/metrics"
             try:

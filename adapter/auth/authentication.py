@@ -30,6 +30,7 @@ INVALID_BURST, INVALID_PER_SECOND = 20, 5.0
 
 _CACHED_CERTIFICATES = 1024
 _KNOWN_TOKENS = 1024
+_PROXIED_USERS = 256
 _CLIENT_USES = frozenset(
     {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
 )
@@ -107,6 +108,10 @@ class Authenticator:
         proxy_cas = _authorities(config.requestheader_cas)
         self._config, self._client_cas, self._proxy_cas = config, client_cas, proxy_cas
         self._checked: OrderedDict[bytes, _Checked] = OrderedDict()
+        self._proxied_users: dict[tuple[tuple[str, str], ...], User] = {}
+        names = (*config.username_headers, *config.group_headers, *config.uid_headers)
+        self._user_headers = frozenset(name.lower() for name in names)
+        self._extra_prefixes = tuple(prefix.lower() for prefix in config.extra_prefixes if prefix)
 
     async def user(
         self, certificate_der: bytes | None, headers: CIMultiDictProxy[str], *, peer: str = ""
@@ -210,6 +215,22 @@ class Authenticator:
         allowed = config.allowed_names
         if allowed and not set(allowed) & set(certificate.names):
             raise UnauthenticatedError
+        identity = tuple(item for item in headers.items() if self._names_user(item[0].lower()))
+        user = self._proxied_users.get(identity)
+        if user is None:
+            user = self._named(headers)
+            if len(self._proxied_users) >= _PROXIED_USERS:
+                self._proxied_users.clear()
+            self._proxied_users[identity] = user
+        return user
+
+    def _names_user(self, header: str) -> bool:
+        """Whether a header, in lower case, is one of those by which a front proxy names a user."""
+        return header in self._user_headers or header.startswith(self._extra_prefixes)
+
+    def _named(self, headers: CIMultiDictProxy[str]) -> User:
+        """The user that the headers of a front proxy name."""
+        config = self._config
         name = _first(headers, config.username_headers)
         if not name:
             raise UnauthenticatedError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, replace
@@ -108,6 +109,11 @@ def _always(user: User, attributes: Attributes) -> bool:
     return "system:masters" in user.groups
 
 
+@functools.lru_cache(maxsize=256)
+def _in_all_namespaces(attributes: Attributes) -> Attributes:
+    return replace(attributes, namespace="", path="")
+
+
 class LocalPolicy:
     """Without a cluster: every authenticated user may read everything."""
 
@@ -150,19 +156,21 @@ class ClusterPolicy:
         """The cluster's decision, from the cache or from a review."""
         if _always(user, attributes):
             return _ALLOWED
-        key = (user.key, attributes)
         if user is not ANONYMOUS:
             if attributes.namespace and len(self._namespaces.get(user.key, ())) >= WIDE_AFTER:
-                wide = replace(attributes, namespace="", path="")
+                wide = _in_all_namespaces(attributes)
                 decision = await self._decisions.get(
                     (user.key, wide), lambda: self._review(user, wide)
                 )
                 if decision.allowed:
                     return decision
-            decision = await self._decisions.get(key, lambda: self._review(user, attributes))
+            decision = await self._decisions.get(
+                (user.key, attributes), lambda: self._review(user, attributes)
+            )
             if decision.allowed and attributes.namespace:
                 self._remember(user, attributes.namespace)
             return decision
+        key = (user.key, attributes)
         if not self._anonymous.knows(key) and not self._allowance.take(self._clock()):
             return _TOO_MANY
         return await self._anonymous.get(key, lambda: self._review(user, attributes))

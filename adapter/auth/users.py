@@ -25,6 +25,7 @@ class User:
         groups: Groups, `system:authenticated` included.
         uid: Unique id; empty where there is none.
         extra: Further attributes, by lower-case key.
+        key: Key for caches: equal for the same user.
 
     """
 
@@ -32,11 +33,12 @@ class User:
     groups: tuple[str, ...]
     uid: str = ""
     extra: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    key: Hashable = field(init=False, repr=False, compare=False)
 
-    @property
-    def key(self) -> Hashable:
-        """Key for caches: equal for the same user."""
-        return self.name, self.uid, self.groups, tuple(sorted(self.extra.items()))
+    def __post_init__(self) -> None:
+        """Make the key once: every request asks for it."""
+        key = (self.name, self.uid, self.groups, tuple(sorted(self.extra.items())))
+        object.__setattr__(self, "key", key)
 
 
 ANONYMOUS = User(name="system:anonymous", groups=(UNAUTHENTICATED,))

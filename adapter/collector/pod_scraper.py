@@ -2,7 +2,7 @@
 
 A pod that does not answer is retried with exponential back-off, capped at one minute: otherwise a network
 policy that drops packets would fill every cycle with time-outs. Each variant has a scrape of its own with a
-budget of pods, bytes and seconds; no variant waits for another.
+budget of pods, bytes and seconds. No variant waits for another, and a slot goes to the namespace with fewest.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from adapter.clock import Clock
 from adapter.collector import exposition
 from adapter.collector.model_servers import PodMetrics
 from adapter.collector.servers import access
+from adapter.collector.servers.slots import FairSlots
 
 log = structlog.get_logger()
 
@@ -97,7 +98,7 @@ class PodScraper:
         self._by = by
         self._clock = clock
         self._interval = interval
-        self._in_flight = asyncio.Semaphore(MAX_CONCURRENT)
+        self._in_flight = FairSlots(MAX_CONCURRENT)
         self._failing: dict[tuple[str, str], _Failing] = {}
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._scrapes = 0
@@ -203,7 +204,7 @@ class PodScraper:
         if delay > 0:
             await self._clock.sleep(delay)
         pod = (job.key, job.endpoint)
-        async with turn.slots, self._in_flight:
+        async with turn.slots, self._in_flight.one(job.key.partition("/")[0]):
             if turn.bytes_left <= 0:
                 self._leave_out(job.key, job.endpoint, VARIANT_SECONDS)
                 return

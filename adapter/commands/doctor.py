@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from adapter.app.prometheus import prometheus_options
 from adapter.commands import flags, kubeconfig
 from adapter.installation import Names
+from adapter.logs import printable
 from adapter.settings.control import Prometheus
 from adapter.settings.declaration import resolve
 
@@ -91,6 +92,6 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _print(finding: Finding) -> None:
-    print(f"{MARKS[finding.level]}  {finding.what}", flush=True)
+    print(f"{MARKS[finding.level]}  {printable(finding.what)}", flush=True)
     if finding.fix:
-        print(f"         fix: {finding.fix}", flush=True)
+        print(f"         fix: {printable(finding.fix)}", flush=True)

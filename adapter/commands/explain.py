@@ -10,6 +10,7 @@ from typing import Any
 
 from adapter.commands import kubeconfig
 from adapter.commands.views import leader
+from adapter.logs import printable
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     from adapter.diagnostics import explain_text  # noqa: PLC0415
 
     for line in explain_text.lines(document) if args.variant else overview(document):
-        print(line)
+        print(printable(line))
     return 0
 
 

@@ -20,7 +20,7 @@ import structlog
 from adapter.controller.state import VariantState
 from adapter.kube import advice
 from adapter.kube.errors import ApiError, Conflict, Forbidden, NotFound
-from adapter.kube.scale import Reference, Scales
+from adapter.kube.scale import Scales
 from adapter.resources.annotations import ALLOW_SCALE
 from adapter.resources.variant import VariantSource
 
@@ -45,11 +45,13 @@ class Unapplied:
     Attributes:
         reason: Reason of the condition TargetResolved.
         message: What is missing, and what to do.
+        refused: Whether the API server refused a request of the adapter, rather than one of its owners.
 
     """
 
     reason: Literal["ScaleNotAllowed", "ScaleFailed"]
     message: str
+    refused: bool = False
 
     def __str__(self) -> str:
         """The message."""
@@ -184,12 +186,12 @@ class Actuator:
         try:
             for attempt in range(1, _ATTEMPTS + 1):
                 if consent is None:
-                    consent = await self._consent(namespace, reference)
+                    consent = await self._consent(source)
                 given = consent.given
                 if given is None:
-                    given = await self._namespace_allows(namespace)
+                    given = await self._namespace_allows(source)
                 if not given:
-                    return _not_allowed(namespace, reference, replicas)
+                    return _not_allowed(source, replicas, refused=self._refused(source))
                 if not self._leads():
                     return Unapplied("ScaleFailed", "the lease was lost before the patch")
                 try:
@@ -212,27 +214,44 @@ class Actuator:
             why = advice.explained(error)
             if isinstance(error, Forbidden):
                 # An API server that has just started refuses what its RBAC rules allow.
-                again = source.key in self._logged
-                why = f"{error}; grant it: {_OVERLAY}" if again else str(error)
-            return Unapplied("ScaleFailed", f"{what}: {why}")
+                why = f"{error}; grant it: {_OVERLAY}" if self._refused(source) else str(error)
+            refused = isinstance(error, Forbidden)
+            return Unapplied("ScaleFailed", f"{what}: {why}", refused=refused)
         return None
 
-    async def _consent(self, namespace: str, reference: Reference) -> Consent:
+    async def _consent(self, source: VariantSource) -> Consent:
         """Read whether a target may be patched, and its version.
 
         Raises:
             ApiError: the API server refused, or did not answer.
 
         """
-        workload = await self._scales.workload(namespace, reference)
-        given = allows(workload.annotations) or await self._namespace_allows(namespace)
+        workload = await self._scales.workload(source.namespace, source.reference)
+        given = allows(workload.annotations) or await self._namespace_allows(source)
         return Consent(workload.version, given)
 
-    async def _namespace_allows(self, namespace: str) -> bool:
+    async def _namespace_allows(self, source: VariantSource) -> bool:
+        """Read whether the namespace of a target consents.
+
+        Raises:
+            Forbidden: the API server refused to show it, for the first time.
+            ApiError: it did not answer.
+
+        """
         try:
-            return allows(await self._scales.namespace_annotations(namespace))
-        except (Forbidden, NotFound):
+            return allows(await self._scales.namespace_annotations(source.namespace))
+        except NotFound:
             return False  # the message names both places
+        except Forbidden:
+            # An API server that has just started refuses what its RBAC rules allow: consent is unknown.
+            if not self._refused(source):
+                raise
+            return False
+
+    def _refused(self, source: VariantSource) -> bool:
+        """Whether the API server refused a request for this target in the cycle before, too."""
+        before = self._logged.get(source.key)
+        return before is not None and before.refused
 
     def _replicas(self, state: VariantState, *, wake: bool) -> int | None:
         """Replicas to set; None where nothing has to be patched."""
@@ -256,10 +275,11 @@ def allows(annotations: Mapping[str, object]) -> bool:
     return annotations.get(ALLOW_SCALE) == "true"
 
 
-def _not_allowed(namespace: str, reference: Reference, replicas: int) -> Unapplied:
+def _not_allowed(source: VariantSource, replicas: int, *, refused: bool) -> Unapplied:
     return Unapplied(
         "ScaleNotAllowed",
-        f"{replicas} replicas wanted, but neither {reference} nor namespace {namespace} allows this adapter"
-        f' to patch /scale; who may change one of them sets its annotation {ALLOW_SCALE} to "true", and an'
-        f" administrator grants the right: {_OVERLAY}",
+        f"{replicas} replicas wanted, but neither {source.reference} nor namespace {source.namespace} allows"
+        f" this adapter to patch /scale; who may change one of them sets its annotation {ALLOW_SCALE} to"
+        f' "true", and an administrator grants the right: {_OVERLAY}',
+        refused=refused,
     )

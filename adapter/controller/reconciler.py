@@ -7,7 +7,7 @@ the record as it is at that moment.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 
 import structlog
@@ -36,6 +36,9 @@ from adapter.resources.variant import VariantSource
 from adapter.store import TargetStore
 
 log = structlog.get_logger()
+
+PUBLISHED_AT_ONCE = 50
+"""Variants that a cycle publishes in one turn of the event loop: some milliseconds."""
 
 Planner = Callable[[fleet.Fleet], Awaitable[planning.Plan]]
 
@@ -163,8 +166,13 @@ class Reconciler:
             now=self._clock.monotonic(),
         )
         now = self._clock.time()
+        decided: list[str] = []
         for key, item in sized.items():
             await asyncio.sleep(0)  # requests are served in between
+            if len(decided) == PUBLISHED_AT_ONCE:
+                self._publish_some(decided)
+                decided.clear()
+            decided.append(key)
             before = self._records.get(key)
             if before is not None:
                 moment = moment_of(self._clock, settings, now, item.observation)
@@ -228,6 +236,11 @@ class Reconciler:
             return self._unforeseen.unsized(
                 "its metrics cannot be used", source.key, error
             ).observation
+
+    def _publish_some(self, keys: Iterable[str]) -> None:
+        """Publish these; all at once would hold up the event loop, and a variant has no part in another's."""
+        records = self._records
+        self._store.replace_groups({key: records[key].served for key in keys if key in records})
 
     def _publish(self) -> None:
         self._store.publish_groups({key: item.served for key, item in self._records.items()})

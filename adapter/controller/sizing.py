@@ -215,7 +215,7 @@ class Sizing:
                 f"{replicas} replicas needed, but the maximum is {source.max_replicas}; {reason}"
             )
             replicas = source.max_replicas
-        cost = self.costs.get(source.accelerator, 0.0)
+        cost = self.costs.get(source.accelerator, 0.0) * (source.units(source.accelerator) or 1)
         return plan.Decision(
             candidate=problem.Candidate(
                 accelerator=source.accelerator if replicas else "",

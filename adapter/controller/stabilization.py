@@ -248,11 +248,8 @@ def within_capacity(
 
 
 def devices(inputs: Inputs, source: VariantSource, accelerator: str) -> tuple[str, int]:
-    """Device type of one replica on that accelerator, and how many it takes: one unit without a profile."""
-    units = 1
-    if source.profiles:
-        profiles = (p for p in source.profiles if p.accelerator == accelerator)
-        units = next((profile.accelerator_count for profile in profiles), 0)
+    """Device type of one replica on that accelerator, and how many it takes."""
+    units = source.units(accelerator)
     unit: fleet.Accelerator | None = next(
         (item for item in inputs.accelerators if item.name == accelerator), None
     )

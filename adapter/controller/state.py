@@ -367,16 +367,14 @@ def series_of(state: VariantState, *, valid_until: float) -> tuple[Series, ...]:
     if state.desired is None:
         return ()
     source = state.source
-    values = {
-        DESIRED: Decimal(state.desired),
-        CURRENT: Decimal(source.replicas),
-        RATIO: _ratio(state.desired, source.replicas),
-    }
+    labels = labels_of(source, state.accelerator)  # one object: it is encoded once for all of them
+    ratio = _ratio(state.desired, source.replicas)
+    values = {DESIRED: Decimal(state.desired), CURRENT: Decimal(source.replicas), RATIO: ratio}
     return tuple(
         Series(
             metric=name,
             namespace=source.namespace,
-            labels=labels_of(source, state.accelerator),
+            labels=labels,
             value=quantity.canonical(str(value)),
             decided_at=state.decided_at,
             valid_until=valid_until,

@@ -367,7 +367,8 @@ def profiles(tuned: Tuned, source: VariantSource) -> tuple[fleet.Profile, ...]:
     usable = [_profile(tuned.get(item.accelerator), item) for item in source.profiles]
     learned = tuned.get(source.accelerator)
     if prior.unprofiled(source) and learned is not None and learned.tuner.usable:
-        usable.append(_learned(learned))
+        units = source.units(source.accelerator) or 1
+        usable.append(replace(_learned(learned), accelerator_count=units))
     return tuple(usable)
 
 

@@ -172,16 +172,17 @@ class Candidates:
         if not self._pairs:
             return
         self._asked: Requirements = asked_of(self._pairs, fleet.settings.stability_margin)
-        outcomes: dict[int, _Outcome] = {}
+        outcomes: list[_Outcome | None] = [None] * len(self._pairs)
         steps = np.array([step_model.step_times(p.profile) is not None for p in self._pairs])
         for model_of, rows in (
             (linear_model.model, np.flatnonzero(~steps)),
             (step_model.model, np.flatnonzero(steps)),
         ):
             if rows.size:
-                outcomes |= self._add(rows, model_of)
-        for row, pair in enumerate(self._pairs):
-            choice, outcome = self.by_variant[pair.variant.name], outcomes[row]
+                self._add(rows, model_of, outcomes)
+        for row, (pair, outcome) in enumerate(zip(self._pairs, outcomes, strict=True)):
+            choice = self.by_variant[pair.variant.name]
+            assert outcome is not None  # noqa: S101 - every pair is of one of the models
             if isinstance(outcome, Unusable):
                 choice.unusable.append(outcome)
             elif outcome.replicas or all(other.replicas for other in choice.candidates):
@@ -263,28 +264,26 @@ class Candidates:
         part, at = self._places[row]
         return part.reason(at)
 
-    def _add(self, rows: IntArray, model_of: _ModelOf) -> dict[int, _Outcome]:
-        """Size the pairs of one model; the outcome of each of their rows."""
+    def _add(self, rows: IntArray, model_of: _ModelOf, outcomes: list[_Outcome | None]) -> None:
+        """Size the pairs of one model, and put down the outcome of each of their rows."""
         pairs = [self._pairs[row] for row in rows]
         model, valid, errors = model_of(pairs)
-        outcomes: dict[int, _Outcome] = {
-            int(rows[index]): Unusable(
+        for index, error in errors.items():
+            outcomes[int(rows[index])] = Unusable(
                 f"{error.parameter}: {error.problem}", pairs[index].profile.accelerator
             )
-            for index, error in errors.items()
-        }
         if model is None:
-            return outcomes
+            return
         rows = rows[valid]
         asked = part_of(self._asked, rows)
         part = _part(model, [pairs[index] for index in valid], rows, asked)
         self._parts.append(part)
         self._places.update(zip(rows.tolist(), zip(repeat(part), range(rows.size)), strict=False))
-        outcomes |= zip(rows.tolist(), part.candidates(), strict=True)
+        for row, candidate in zip(rows.tolist(), part.candidates(), strict=True):
+            outcomes[row] = candidate
         for index, reason in part.sized.unreachable.items():
             if asked.rate_rps[index] > 0:
                 outcomes[int(rows[index])] = Unusable(reason, part.pairs[index].profile.accelerator)
-        return outcomes
 
 
 def _pairs(fleet: fleets.Fleet, choices: Mapping[str, Choices]) -> list[Pair]:

@@ -114,7 +114,7 @@ def _independent(fleet: fleets.Fleet) -> Plan:
     """Plan of a fleet without groups and budgets."""
     sized = candidates.Candidates(fleet)
     given, set_aside = _problem(fleet, sized)
-    solution = solvers.solve(given, fleet.settings.solver)
+    solution = solvers.solve_sound(given, fleet.settings.solver)
     rows = {
         item.name: _row(sized.by_variant[item.name], got.candidate)
         for item in given.variants
@@ -226,7 +226,12 @@ def _row(choices: candidates.Choices, chosen: problem.Candidate | None) -> int:
 def _problem(
     fleet: fleets.Fleet, sized: candidates.Candidates
 ) -> tuple[problem.Problem, dict[str, str]]:
-    """What the optimizer gets, and why some variants are not in it."""
+    """What the optimizer gets, with nothing wrong in it, and why some variants are not in it.
+
+    Raises:
+        InvalidProblemError: capacity or settings have no meaning.
+
+    """
     settings = fleet.settings
     accelerators = {accelerator.name: accelerator for accelerator in fleet.accelerators}
     classes = {service_class.name: service_class for service_class in fleet.service_classes}
@@ -256,7 +261,11 @@ def _problem(
         time_limit_s=settings.time_limit_s,
         gap=settings.gap,
     )
-    wrong = {error.variant: error.problem for error in solvers.errors_of(given) if error.variant}
+    wrong: dict[str, str] = {}
+    for error in solvers.errors_of(given):
+        if not error.variant:
+            raise error
+        wrong[error.variant] = error.problem
     set_aside.update(wrong)
     if wrong:
         planned = tuple(variant for variant in given.variants if variant.name not in wrong)

@@ -9,7 +9,7 @@ A vendor's device plugin gives a node's GPUs to the scheduler as a resource; lab
   `amd.com/cpx_nps4` (strategy mixed), or `amd.com/gpu` with a label that names the partition (single).
 - Intel (gpu-plugin, rules for NFD): `gpu.intel.com/i915` and `/xe` are what `gpu.intel.com/product` says.
 - The workload-variant-autoscaler's: `VENDOR/gpu.product` for the three, `habana.ai/product.name` for Gaudi,
-  whose own feature discovery documents no names of labels.
+  whose own feature discovery labels the number, driver and kind of machine, and no product.
 
 A slice or a share is a type of its own, never a whole GPU: no profile of a whole one holds for it.
 """
@@ -33,9 +33,7 @@ from adapter.resources.gpu_vendors import (
     of_node,
     of_vendors,
 )
-from adapter.resources.pods import devices
-
-_ENDED = frozenset({"Succeeded", "Failed"})
+from adapter.resources.pods import ENDED, devices
 
 _Held = Counter[tuple[str, str]]
 
@@ -328,7 +326,7 @@ def _held(pods: Iterable[Object], variant_pods: frozenset[tuple[str, str]]) -> t
     others: _Held = Counter()
     own: _Held = Counter()
     for pod in pods:
-        if pod["phase"] in _ENDED:
+        if pod["phase"] in ENDED:
             continue
         mine = _name(pod) in variant_pods
         for resource, count in pod["requests"].items():

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypedDict
 
 from adapter.kube import labels, quantity
-from adapter.resources.devices import products, taints
+from adapter.resources.devices import dra, products, taints
 from adapter.resources.serving import groups, ports, stuck
 
 GPU_VENDORS = ("nvidia.com/", "amd.com/", "gpu.intel.com/", "habana.ai/")
@@ -20,6 +20,9 @@ WHOLE_GPUS = frozenset(
     {"nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915", "gpu.intel.com/xe", "habana.ai/gaudi"}
 )
 """Resources that are whole GPUs; others of their vendors are slices or shares of one."""
+
+ENDED = frozenset({"Succeeded", "Failed"})
+"""Phases of pods that hold nothing any more."""
 
 PORT, PATH, SCHEME = "prometheus.io/port", "prometheus.io/path", "prometheus.io/scheme"
 KSERVE = "prometheus.kserve.io/"
@@ -86,6 +89,15 @@ def trimmed(pod: Mapping[str, Any]) -> Mapping[str, Any]:
     }
 
 
+class Counts(TypedDict, total=False):
+    """Numbers of pods of a scale target, as `Serving` explains them."""
+
+    gated: int
+    unschedulable: int
+    failing: int
+    existing: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
     """Serving pods of a scale target.
@@ -100,8 +112,9 @@ class Serving:
         unschedulable: pods that the scheduler finds no node for.
         failing: pods whose containers end or cannot start.
         existing: all pods, ready or not.
-        gpus: whole GPUs that each replica requests, a group of pods counted whole; 0 where it has slices or
-            shares of one; None where they request none, or differ.
+        gpus: whole GPUs that a replica requests, a group of pods counted whole, the most where they differ
+            (groups that are not complete, and rollouts); 0 where it has slices or shares of one; None where
+            they request none.
 
     """
 
@@ -115,6 +128,16 @@ class Serving:
     unschedulable: int = 0
     failing: int = 0
     existing: int = 0
+
+    @property
+    def counts(self) -> Counts:
+        """Pods that exist, and those that will not serve soon."""
+        return {
+            "gated": self.gated,
+            "unschedulable": self.unschedulable,
+            "failing": self.failing,
+            "existing": self.existing,
+        }
 
 
 class ByLabel:
@@ -154,7 +177,7 @@ class ByLabel:
             startup_seconds=statistics.median_low(starts) if starts else None,
             addresses=frozenset(pod["address"] for pod in matching if pod["address"]),
             problems=tuple(sorted({pod["problem"] for pod in ready if pod["problem"]})[:_PROBLEMS]),
-            gpus=_gpus(ready),
+            gpus=_gpus(pod for pod in matching if pod["phase"] not in ENDED),
             gated=sum(pod["gated"] for pod in matching),
             unschedulable=sum(pod["stuck"] == stuck.UNSCHEDULABLE for pod in matching),
             failing=sum(pod["stuck"] == stuck.FAILING for pod in matching),
@@ -179,18 +202,24 @@ def gpus_of(spec: Mapping[str, Any]) -> int | None:
 def _gpus(pods: Iterable[Mapping[str, Any]]) -> int | None:
     """Whole GPUs that each replica of these pods requests, as `Serving.gpus`."""
     by_replica: dict[tuple[str, ...], Counter[str]] = {}
+    claimed: dict[tuple[str, ...], set[dra.Claimed]] = {}
     for pod in pods:
-        by_replica.setdefault(groups.of_pod(pod), Counter()).update(pod["requests"])
-    counts: set[int | None] = set()
-    for requests in by_replica.values():
+        replica = groups.of_pod(pod)
+        by_replica.setdefault(replica, Counter()).update(pod["requests"])
+        claimed.setdefault(replica, set()).update(pod.get("claimed", ()))
+    counts: set[int] = set()
+    for replica, requests in by_replica.items():
         held = {
             name: count
             for name, count in requests.items()
             if count and name.startswith(GPU_VENDORS)
         }
+        parts = any(not device.whole for device in claimed[replica])
         whole = sum(count for name, count in held.items() if name in WHOLE_GPUS)
-        counts.add(None if not held else whole if held.keys() <= WHOLE_GPUS else 0)
-    return counts.pop() if len(counts) == 1 else None
+        if held or claimed[replica]:
+            split = parts or not held.keys() <= WHOLE_GPUS
+            counts.add(0 if split else whole + len(claimed[replica]))
+    return max(counts, default=None)
 
 
 def selector_of(spec: Mapping[str, Any]) -> labels.Selector:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypedDict
 
 from adapter import errors
 from adapter.kube import scale
@@ -177,6 +176,10 @@ class VariantSource:
         """`NAMESPACE/NAME`, unique in the fleet."""
         return f"{self.namespace}/{self.name}"
 
+    def units(self, accelerator: str) -> int:
+        """Units of an accelerator that one replica holds."""
+        return profiles.units(self.profiles, accelerator, own=self.own_accelerator, gpus=self.gpus)
+
 
 def reference(variant: schemas.VariantAutoscaling) -> scale.Reference:
     """Scale target of a variant, canonical: the one that it names, else the Deployment of its name."""
@@ -220,9 +223,8 @@ def source(
     targets = service_class.targets[spec.model]
     accelerators, cost_problems = settings.prices(profiles.accelerators_of(variant))
     given, warnings = profiles.of_spec(spec, accelerators)
-    accelerator, own = profiles.accelerator(
-        variant, given, accelerators, products=() if target is None else target.products
-    )
+    accelerator, own = _accelerator(variant, target, given, accelerators, published)
+    published = profiles.renamed(published, own)
     accelerators |= {} if own is None else {own.name: own}
     to_zero, retention = settings.wva.scale_to_zero(metadata.namespace, spec.model)
     limits = scaling.of_variant(
@@ -257,6 +259,24 @@ def source(
             *filter(None, [attainable.problem(given, targets)]),
             *_pod_problems(target),
         ),
+    )
+
+
+def _accelerator(
+    variant: schemas.VariantAutoscaling,
+    target: Target | None,
+    given: tuple[fleet.Profile, ...],
+    accelerators: Mapping[str, fleet.Accelerator],
+    published: Published | None,
+) -> tuple[str, fleet.Accelerator | None]:
+    """As `profiles.accelerator`, by the pods of the target and the last decision."""
+    return profiles.accelerator(
+        variant,
+        given,
+        accelerators,
+        products=() if target is None else target.products,
+        gpus=None if target is None or target.serving is None else target.serving.gpus,
+        published=published.accelerator if published else "",
     )
 
 
@@ -322,30 +342,11 @@ def _of_target(
         unselected="" if target is None else target.unselected,
         gpus=None if target is None or target.serving is None else target.serving.gpus,
         role="" if target is None else target.role,
-        **_stuck(None if target is None else target.serving),
+        **({} if target is None or target.serving is None else target.serving.counts),
         membership=membership.parse(metadata.annotations, metadata.namespace),
         interruptible=bool(parse_flag(notes, INTERRUPTIBLE)),
         interruptible_share=parse_number(notes, INTERRUPTIBLE_SHARE),
     )
-
-
-class _Stuck(TypedDict, total=False):
-    gated: int
-    unschedulable: int
-    failing: int
-    existing: int
-
-
-def _stuck(serving: pods.Serving | None) -> _Stuck:
-    """Pods that exist, and those that will not serve soon."""
-    if serving is None:
-        return {}
-    return {
-        "gated": serving.gated,
-        "unschedulable": serving.unschedulable,
-        "failing": serving.failing,
-        "existing": serving.existing,
-    }
 
 
 def _endpoints(

@@ -27,6 +27,10 @@ HEADERS = {
 }
 
 
+FOREIGN_NAME = "a forwarded port must be opened by the name localhost or by a loopback address"
+"""Reason to refuse a request over loopback by any other name."""
+
+
 def refusal(request: web.Request, *, loopback: bool) -> str:
     """Reason to refuse a request; empty for one of the pages themselves, or of no page.
 
@@ -35,11 +39,8 @@ def refusal(request: web.Request, *, loopback: bool) -> str:
         loopback: Whether it came from this machine or pod, which needs no token.
 
     """
-    if loopback and not _names_loopback(request.host):
-        return (
-            "a page reached over a forwarded port must be opened by the name localhost or by a loopback"
-            " address"
-        )
+    if loopback and not names_loopback(request.host):
+        return FOREIGN_NAME
     site = request.headers.get("Sec-Fetch-Site", "")
     if request.method not in {"GET", "HEAD"}:
         return _form_refusal(request, site)
@@ -63,7 +64,7 @@ def _form_refusal(request: web.Request, site: str) -> str:
     )
 
 
-def _names_loopback(host: str) -> bool:
+def names_loopback(host: str) -> bool:
     """Whether a Host header names this machine by a name that nobody else can let resolve."""
     try:
         name = urllib.parse.urlsplit(f"//{host}").hostname or ""

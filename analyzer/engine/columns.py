@@ -6,7 +6,7 @@ What follows from step times, limits and lengths alone, before any rate, is comp
     slope     = per_request + per_context * context        that a request in the batch adds to a step
     prefill   = per_prefill_token + what the steps of a prompt read of its own context and add per request
                 + per_prompt / in
-    kv batch  = KV_SHARE * kv_tokens / (context + half a block)
+    kv batch  = (kv_tokens - half of the next prompt) / (context + half a block)
 
 Units: milliseconds, tokens, requests.
 """
@@ -32,18 +32,9 @@ from analyzer.errors import InvalidParameterError
 from analyzer.replicas import BoolArray, FloatArray, same_length
 from analyzer.step_times import EngineLimits, Lengths, StepTimes
 
-KV_SHARE = 0.93
-"""CALIBRATED: share of the KV cache that running requests hold where others wait; the rest is lost to blocks
-that no prompt fits in, and to recomputing. On saturated random replicas the largest rate that follows is
-within 4 % (one standard deviation)."""
-
-PREEMPTED = 4.5
-PREEMPTED_POWER = 1.9
-"""CALIBRATED: preemptions of a request where the cache is full: that number, times this power of the share of
-its tokens that is generated, which no admission foresees."""
-
-RECOMPUTED = 0.5
-"""CALIBRATED: prompts that a preemption computes again."""
+GENERATED = 0.2
+"""CALIBRATED: part of its answer that a request has generated when it is preempted; on saturated random
+replicas 0.15 to 0.3, whatever the lengths and the batch."""
 
 LONG_PROMPTS = 2.85
 """CALIBRATED: exponent of 1 + cv**2 in the third moment of a prompt: 3 for a log-normal distribution, less
@@ -210,7 +201,11 @@ class Engines:
         self.input_spread = np.maximum(np.sqrt(np.log1p(self.input_cv**2)), 0.01)
         self.decodes = np.maximum(output - 1.0, 1e-3)
         self.decode_nodes = _length_nodes(self.decodes, self.output_cv * output / self.decodes)
-        self.kv_batch = KV_SHARE * columns["kv_tokens"] / (self.context + BLOCK_TOKENS / 2.0)
+        # Where others wait, what is free lies anywhere between nothing and the prompt of the next one.
+        held = cached + prompt
+        kv_tokens = columns["kv_tokens"]
+        rest = np.minimum(held + (self.input_cv * prompt) ** 2 / held, kv_tokens) / 2.0
+        self.kv_batch = (kv_tokens - rest) / (self.context + BLOCK_TOKENS / 2.0)
         self.kv_binds: BoolArray = self.kv_batch < self.max_num_seqs
         self.max_batch = np.maximum(np.floor(np.minimum(self.max_num_seqs, self.kv_batch)), 1.0)
         filled = self._crowd(cached, per_context)
@@ -227,12 +222,12 @@ class Engines:
         # A slot is held for the steps of the prompt, too.
         self.slot_steps = self.decodes + 1.0 + np.maximum(prompt / chunk - 0.5, 0.0)
         # Nobody is preempted where max_num_seqs binds at about the same time.
-        share = output / (cached + prompt + output)
         spare = np.clip((self.max_num_seqs / self.kv_batch - 1.0) / 0.3, 0.0, 1.0)
-        self.preempted = PREEMPTED * share**PREEMPTED_POWER * spare
-        # Each preemption computes a part of the prompt again.
-        prefill = self.prefill_ms * prompt * (1.0 + self.preempted * RECOMPUTED)
-        most = self.max_batch
+        self.preempted = preemptions(held / output) * spare
+        # A preemption computes the prompt again, and what was generated.
+        again = 1.0 + GENERATED * output / prompt
+        prefill = self.prefill_ms * prompt * (1.0 + self.preempted * again)
+        most = np.maximum(np.minimum(self.max_num_seqs, self.kv_batch), 1.0)
         self.full_rate = most / (self.slot_steps * self.decode_ms(most) + prefill * most)
         leaving = uneven_departures(self.full_rate * prefill, self.input_cv, self.output_cv)
         self.uneven = np.where(filled.crowds, filled.uneven, leaving)
@@ -274,6 +269,17 @@ class Engines:
         for name, values in vars(self).items():
             setattr(part, name, values[..., rows])
         return part
+
+
+def preemptions(prompts: FloatArray) -> FloatArray:
+    """Preemptions of a request where the KV cache is full, shape (M,), by its prompt over its answer.
+
+    From one completion to the next the others generate an answer's tokens, exponential about their mean. What
+    is free for them is uniform up to a prompt, and then each preemption frees a prompt and `GENERATED`:
+
+        E[ceil((X - U)+ / h)] = E[exp(-U)] / (1 - exp(-h)),   h = prompts + GENERATED, all in answers
+    """
+    return np.asarray(-np.expm1(-prompts) / (prompts * -np.expm1(-prompts - GENERATED)))
 
 
 def _length_nodes(mean: FloatArray, cv: FloatArray) -> FloatArray:

@@ -69,7 +69,7 @@ class Formulas:
         columns: `Engines`, whose `_fill` takes floats by name.
         state: `at_rate`.
         percentiles: `means` and `latency`.
-        search: `excess`, `reserve` and `reserve_used`.
+        search: `excess`, `reserve`, `reserve_used` and `drained`.
 
     """
 

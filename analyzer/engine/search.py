@@ -76,6 +76,9 @@ class Search:
         search = self._sections if low.size <= _FEW else self._secants
         rate, binding, lost = search(low, high, headroom)
         best = self._best(lost, binding)
+        most = drained(engines, headroom)
+        binding = np.where(rate > most, KV, binding)
+        rate = np.minimum(rate, most)
         return np.where(lost, np.nan, rate), binding.astype(np.int8), best
 
     @staticmethod
@@ -225,6 +228,16 @@ def reserve_used(
     near = np.minimum(_AIM / np.minimum(over, _AIM), 1.0)
     relieved = strict | (np.logical_not(mean) & (reason != KV))
     return np.where(relieved, near, 1.0)
+
+
+def drained(engines: Engines, headroom: FloatArray) -> FloatArray:
+    """Rates, shape (M,), at which a replica gets out of preemption again, with what means keep free.
+
+    What it serves while the KV cache is full and requests are computed again (`full_rate`) is less than it
+    holds before it is there, and no share of misses tells the two apart. Elsewhere infinite.
+    """
+    kept = np.where(headroom > 0.0, np.minimum(headroom + KV_HEADROOM, 0.999), 0.0)
+    return np.where(engines.kv_binds, 1000.0 * engines.full_rate * (1.0 - kept), math.inf)
 
 
 def parts(engines: Engines) -> Iterator[NDArray[np.intp]]:

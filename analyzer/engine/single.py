@@ -19,19 +19,34 @@ from analyzer.engine.occupancy import FULL
 NEAR = 5e-4
 """Relative distance of two rates, and logarithm of a mean latency over its target, that is near enough."""
 
-MISSES_NEAR = 2e-3
+MISSES_NEAR = 5e-4
 """Logarithm of misses over those allowed that is: misses rise steeply, so the rate is nearer."""
 
 _TOP = FULL - 1e-6
 _STEPS = 60
-_score = NormalDist().inv_cdf
+_normal_score, _share = NormalDist().inv_cdf, NormalDist().cdf
 _RARE = 1e-14
 _LOWEST = -6.0
 _HALVED = 9
 _IDLE = 0.05
 _FAR_FROM_MISSED = 0.5
 _EARLY = 0.8
-"""Step from the largest stable rate at which a search begins."""
+_LEAST_START = 0.02
+"""Bounds of the rate at which a search begins, over the largest stable one."""
+
+_TAIL_OF_ITL = 0.85
+_TAIL_OF_WAITS = 2.5
+"""Means over percentiles, nearly enough to begin with."""
+
+_RISE = 7.0
+"""Rise of a score with the logarithm of the rate, with which the second rate is guessed."""
+
+_AT_TOP = 0.97
+"""Part of the largest stable rate from which on that itself is tested."""
+
+_BESIDE = 0.4
+"""Distance of a tested rate, over what is kept free, that tells the misses at the latter's end: scores are
+nearly straight there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +130,22 @@ def _zero(points: list[tuple[float, float]]) -> float:
     return total
 
 
+def _next(
+    count: int,
+    tested: tuple[float, float],
+    ends: tuple[float, float],
+    points: list[tuple[float, float]],
+) -> float:
+    """Rate between the ends that is tested after so many; the first one tells the second by a usual rise."""
+    low, high = ends
+    if count == 1:
+        rate, value = tested
+        point = rate * min(max(1.0 - value / _RISE, 0.6), 1.3)
+    else:
+        point = _zero(points)
+    return 0.5 * (low + high) if not low < point < high or count % _HALVED == 0 else point
+
+
 class _Missed(NamedTuple):
     """One rate: see `search.excess` for `over` and `reason`, and its arguments."""
 
@@ -135,6 +166,7 @@ class _Single:
         self._tails = targets.percentile is not None
         self._late, self._slow = math.isfinite(targets.ttft_ms), math.isfinite(targets.itl_ms)
         self._formulas = formulas()
+        self._missed_at: list[tuple[float, float, float]] = []
 
     def largest(self, headroom: float) -> tuple[float, int] | None:
         """Rate less the headroom, and what binds; None where nothing is held."""
@@ -148,9 +180,10 @@ class _Single:
         reserve = functions.reserve(mean, headroom, reason)
         less = 0.0
         if not mean and reserve > 0.0:
-            less = self._missed(rate * (1.0 - reserve)).over
+            less = self._over_at(rate * (1.0 - reserve))
         used = functions.reserve_used(mean, share >= search.STRICT, less, reason)
-        return rate * (1.0 - reserve * used), reason
+        rate, most = rate * (1.0 - reserve * used), functions.drained(engine, headroom)
+        return (most, search.KV) if rate > most else (rate, reason)
 
     def _missed(self, rate_rps: float) -> _Missed:
         targets, percentiles = self._targets, self._formulas.percentiles
@@ -172,36 +205,82 @@ class _Single:
 
     def _root(self, most: float) -> tuple[float, int] | None:
         """Largest rate that is held, and what is missed beyond it; None where nothing is held."""
-        low, high = 0.0, _TOP * most
-        last = self._missed(high)
-        if last.over <= 0.0:
-            return high, self._limit
-        reason, held = last.reason, False
-        below, above = (low, _LOWEST), (high, self._straight(last))
+        top = high = _TOP * most
+        low, reason, held, beyond = 0.0, self._limit, False, False
+        below, above = (low, _LOWEST), (high, -_LOWEST)
         before = above
-        for count in range(_STEPS):
-            point = _zero([below, above, before]) if count else _EARLY * high
-            if not low < point < high or count % _HALVED == _HALVED - 1:
-                point = 0.5 * (low + high)
+        point = self._start(high)
+        for count in range(1, _STEPS):
             last = self._missed(point)
+            value = self._straight(last)
+            if last.state.stable:
+                self._missed_at.append((point, last.ttft, last.itl))
             if abs(last.over) <= (MISSES_NEAR if self._tails else NEAR):
                 return point, self._reason(last)
-            held = held or last.over < 0.0
-            if not held and point < _IDLE * most and self._missed(search.IDLE * most).over > 0.0:
-                return None
             if last.over > 0.0:
-                before, above = above, (point, self._straight(last))
-                high, reason = point, last.reason
+                before, above = above, (point, value)
+                high, reason, beyond = point, last.reason, True
                 # What is far from being missed is farther at every lower rate.
                 if last.state.stable:
                     self._late &= last.ttft > _FAR_FROM_MISSED
                     self._slow &= last.itl > _FAR_FROM_MISSED
             else:
-                before, below = below, (point, self._straight(last))
+                if point >= top:
+                    return top, self._limit
+                before, below, held = below, (point, value), True
                 low = point
             if high - low <= NEAR * high:
                 break
+            tested = point
+            point = _next(count, (tested, value), (low, high), [below, above, before])
+            if abs(point - tested) <= 0.5 * NEAR * tested:
+                return point, self._reason(last)
+            if not beyond and point > _AT_TOP * top:
+                point = top
+            if not held and point < _IDLE * most and self._missed(search.IDLE * most).over > 0.0:
+                return None
         return low, reason
+
+    def _start(self, high: float) -> float:
+        """Rate near which the root is, by the means of queues of one server."""
+        engine, tails = self._engine, self._tails
+        work = engine.prefill_ms * engine.input_tokens
+        point = _EARLY * high
+        if self._slow:
+            spare = 1.0 - engine.base_ms / (self._targets.itl_ms * (_TAIL_OF_ITL if tails else 1.0))
+            each = work + engine.decodes * engine.slope_ms
+            point = min(point, 1000.0 * max(spare, 0.1) / max(each, 1e-9))
+        if self._late:
+            wait = max(self._targets.ttft_ms - 2.0 * engine.base_ms - work, 0.1 * work)
+            wait = wait / _TAIL_OF_WAITS if tails else wait
+            rest = 0.5 * (1.0 + engine.input_cv**2) * work
+            point = min(point, 1000.0 * wait / ((wait + rest) * work))
+        return float(max(point, _LEAST_START * high))
+
+    def _over_at(self, rate_rps: float) -> float:
+        """Logarithm of misses over those allowed, by the rates that were tested where they are near."""
+        near = sorted(self._missed_at, key=lambda one: abs(one[0] - rate_rps))[:3]
+        places = [one[0] for one in near]
+        step = _BESIDE * (max(places, default=rate_rps) - rate_rps)
+        kinds = (1,) * self._late + (2,) * self._slow
+        far = len(near) < 3 or max(abs(places[0] - rate_rps), min(places) - rate_rps) > step
+        if far or not kinds:
+            return self._missed(rate_rps).over
+        weights = [
+            math.prod((rate_rps - other) / (place - other) for other in places if other != place)
+            for place in places
+        ]
+        score = max(
+            sum(weight * self._score(one[kind]) for weight, one in zip(weights, near, strict=True))
+            for kind in kinds
+        )
+        allowed = 1.0 - (self._targets.percentile or 0.0)
+        return math.log(max(_share(score), _RARE) / allowed)
+
+    def _score(self, missed: float) -> float:
+        """Standard score of misses, given over those allowed."""
+        share = missed * (1.0 - (self._targets.percentile or 0.0))
+        return _normal_score(min(max(share, _RARE), 1.0 - _RARE))
 
     def _straight(self, at: _Missed) -> float:
         """What rises evenly with the rate: of means the target over the latency, of misses their score."""
@@ -210,8 +289,7 @@ class _Single:
         worst = max(at.ttft, at.itl)
         if not self._tails:
             return 1.0 - 1.0 / max(worst, 1e-3)
-        allowed = 1.0 - (self._targets.percentile or 0.0)
-        score = _score(min(max(worst * allowed, _RARE), 1.0 - _RARE)) - _score(allowed)
+        score = self._score(worst) - self._score(1.0)
         return min(max(score, _LOWEST), -_LOWEST)
 
     def _reason(self, at: _Missed) -> int:

@@ -45,7 +45,7 @@ _USUAL_DEVIATIONS = np.array([np.inf, 8e-3, 2e-6, 2.5e-3, 0.14])
 servers have them (dense models and mixtures of experts, 8B to 1T parameters, A100 to GB200), with some twice
 their spread: servers unlike those are not pulled far."""
 _SHARE_OF_OWN, _SHARE_DEVIATION = 0.65, 0.35
-"""Share that per_prefill_token_ms is of a lone prompt's time per token (`_prompt_ms`), in the same groups."""
+"""Share that per_prefill_token_ms is of a lone prompt's time per token (`prompt_ms`), in the same groups."""
 _FEW = 2.0
 """Rows for each column up to which the usual sizes help."""
 _CERTAIN, _CERTAIN_FREE = 0.005, 2
@@ -110,18 +110,18 @@ def _usual(rows: BenchmarkRows, columns: FloatArray, *, by_ttft: bool) -> Regres
     usual = list(_USUAL)
     least = alone = float(rows.itl_ms.min())
     first = np.array([1.0, 1.0, float(rows.context_tokens.min()), 0.0, 1.0])
-    own = _prompt_ms(rows) if by_ttft else 0.0
+    own = prompt_ms(rows) if by_ttft else 0.0
     for _ in range(_ALONE_ROUNDS):
         means, deviations = alone * _USUAL_MEANS, alone * _USUAL_DEVIATIONS
         if own > 0:
             place = usual.index(PREFILL)
             means[place], deviations[place] = own * _SHARE_OF_OWN, own * _SHARE_DEVIATION
-        fitted = informed(columns[:, usual], rows.itl_ms, means, deviations)
+        fitted = informed(columns[:, usual], rows.itl_ms, [(means, deviations)])
         alone = min(max(float(first @ fitted.coefficients), _LEAST_ALONE * least), least)
     return fitted
 
 
-def _prompt_ms(rows: BenchmarkRows) -> float:
+def prompt_ms(rows: BenchmarkRows) -> float:
     """Least TTFT per token of a long prompt beside a step; 0 where there is none."""
     timed = ~np.isnan(rows.ttft_ms) & (rows.input_tokens > 0)
     timed &= rows.input_tokens >= 0.5 * rows.input_tokens.max()

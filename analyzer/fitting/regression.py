@@ -9,6 +9,7 @@ is off does not bend what the others say. Each round is a linear problem with bo
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -107,26 +108,37 @@ def robust(
 
 
 def informed(
-    design: FloatArray, measured: FloatArray, means: FloatArray, deviations: FloatArray
+    design: FloatArray,
+    measured: FloatArray,
+    priors: Sequence[tuple[FloatArray, FloatArray]],
+    *,
+    form_scale: float = _FORM_SCALE,
 ) -> Regression:
-    """Fit as `robust` does, with coefficients near `means`, both shape (P,).
+    """Fit as `robust` does, with coefficients near usual ones.
 
-    The prior of each is Student's t with three degrees of freedom and the scale `deviations` (infinite:
-    none), so that rows which contradict it win; it does not fade, because few rows are met exactly by too
-    many forms.
+    The prior of each coefficient is Student's t with three degrees of freedom, so that rows which contradict
+    it win; it does not fade, because few rows are met exactly by too many forms.
+
+    Args:
+        design: one row per measurement.
+        measured: what the columns add up to.
+        priors: means and deviations (infinite: none) of the coefficients, both of shape (P,), of each kind of
+            server there is; the kind that explains the rows best is taken.
+        form_scale: standard deviation that the form is off by, whatever the residuals say.
+
     """
-    known = np.isfinite(deviations)
-    wide = np.where(known, deviations, 1e6 * float(measured.max()))
     relative = design / measured[:, None]
     fits: list[tuple[float, Regression]] = []
-    for start in (1.0, _FAR):
+    for (means, deviations), start in itertools.product(priors, (1.0, _FAR)):
+        known = np.isfinite(deviations)
+        wide = np.where(known, deviations, 1e6 * float(measured.max()))
         left, weights, scale, coefficients = _near(
-            design, measured, means, wide, known, start=start
+            design, measured, means, wide, known, start=start, form_scale=form_scale
         )
         beyond = np.clip(left / (_TUNING * scale), -1.0, 1.0) ** 2
         loss = _TUNING**2 / 6.0 * float((1.0 - (1.0 - beyond) ** 3).sum())
         off = ((coefficients - means) / wide)[known]
-        loss += measured.size * float(np.log(scale))
+        loss += measured.size * float(np.log(scale)) + float(np.log(wide[known]).sum())
         loss += (_FREEDOM + 1.0) / 2.0 * float(np.log1p(off**2 / _FREEDOM).sum())
         spreads = np.where(known, wide, np.inf)
         fitted = Regression(
@@ -150,10 +162,11 @@ def _near(
     known: BoolArray,
     *,
     start: float,
+    form_scale: float,
 ) -> tuple[FloatArray, FloatArray, float, FloatArray]:
     """Residuals, weights, scale and coefficients of one start of `informed`."""
     relative = design / measured[:, None]
-    weights, scale = np.ones(measured.size), _FORM_SCALE
+    weights, scale = np.ones(measured.size), form_scale
     spreads = np.where(known, start, 1.0) * wide
     for rounds in (_L1_ROUNDS, _ROUNDS):
         coefficients = means
@@ -161,10 +174,10 @@ def _near(
             before, coefficients = coefficients, _pulled(relative, weights, scale, means, spreads)
             left = _residuals(design, measured, coefficients)
             if rounds == _L1_ROUNDS:
-                weights = _FORM_SCALE / np.maximum(np.abs(left), 0.1 * _FORM_SCALE)
+                weights = form_scale / np.maximum(np.abs(left), 0.1 * form_scale)
             else:
                 used = min(int((coefficients > 0).sum()), max(measured.size // 2, 1))
-                scale = max(_scale(left, used), _FORM_SCALE)
+                scale = max(_scale(left, used), form_scale)
                 inside = np.maximum(1.0 - (left / (_TUNING * scale)) ** 2, 0.0)
                 weights = np.maximum(inside**2, _LEAST_WEIGHT)
             off = (coefficients - means) / wide

@@ -32,7 +32,8 @@ _LEAST_ROWS = 2
 _STEPS = 50.0
 """Steps of decoding beside all prompts that no TTFT without a wait takes."""
 _PROMPT_GROWTH = 1.3
-_ONE_LENGTH = 0.05
+ONE_LENGTH = 0.05
+"""Spread of prompts, over their median, up to which they have one length."""
 _OWN_OF_QUEUED, _LEAST_OWN = 16.0, 0.25
 """Ratio of own_ms to queued_ms that vLLM servers have (14 to 20), and the least share of what does not grow
 with the load that is own time where prompts do not queue for each other."""
@@ -111,7 +112,23 @@ def fit_ttft(rows: BenchmarkRows) -> TtftLine | None:
     """The line of rows that did not wait; None of fewer than two. `rows` all have TTFT and ITL."""
     if rows.size < 2:
         return None
-    design = np.column_stack(
+    design = ttft_columns(rows)
+    taken = independent(design, (3, 2, 0, 1))[: rows.size]
+    fitted: Regression = robust(design[:, taken], rows.ttft_ms)
+    values = np.zeros(4)
+    values[taken] = fitted.coefficients
+    overhead, steps, own, queued = (float(value) for value in values)
+    prompt = float(np.median(rows.input_tokens))
+    if 0 not in taken and 2 in taken and np.ptp(rows.input_tokens) <= ONE_LENGTH * prompt:
+        # One length of prompts: what does not grow with the load is overhead and the prompt's own time.
+        usual = min(max(_OWN_OF_QUEUED * queued, _LEAST_OWN * own), own)
+        overhead, own = (own - usual) * prompt, usual
+    return TtftLine(overhead_ms=overhead, steps=steps, own_ms=own, queued_ms=queued)
+
+
+def ttft_columns(rows: BenchmarkRows) -> FloatArray:
+    """What the fields of TtftLine are multiplied by, in their order, shape (M, 4)."""
+    return np.column_stack(
         [
             np.ones(rows.size),
             rows.itl_ms,
@@ -119,17 +136,6 @@ def fit_ttft(rows: BenchmarkRows) -> TtftLine | None:
             rows.input_tokens * rows.concurrency,
         ]
     )
-    taken = independent(design, (3, 2, 0, 1))[: rows.size]
-    fitted: Regression = robust(design[:, taken], rows.ttft_ms)
-    values = np.zeros(4)
-    values[taken] = fitted.coefficients
-    overhead, steps, own, queued = (float(value) for value in values)
-    prompt = float(np.median(rows.input_tokens))
-    if 0 not in taken and 2 in taken and np.ptp(rows.input_tokens) <= _ONE_LENGTH * prompt:
-        # One length of prompts: what does not grow with the load is overhead and the prompt's own time.
-        usual = min(max(_OWN_OF_QUEUED * queued, _LEAST_OWN * own), own)
-        overhead, own = (own - usual) * prompt, usual
-    return TtftLine(overhead_ms=overhead, steps=steps, own_ms=own, queued_ms=queued)
 
 
 def running(rows: BenchmarkRows, line: TtftLine | None) -> FloatArray:

@@ -22,6 +22,7 @@ from analyzer.fitting.benchmark_rows import BenchmarkRows
 from analyzer.fitting.forms import BASE, CONTEXT, NAMES, PREFILL, REQUEST, SQRT, Form
 from analyzer.fitting.regression import independent
 from analyzer.fitting.saturation import TtftLine
+from analyzer.fitting.usual_ttft import usual_line
 from analyzer.replicas import BoolArray, FloatArray
 from analyzer.step_times import StepTimes
 
@@ -159,7 +160,7 @@ def fit_steps(rows: BenchmarkRows, *, max_num_seqs: int | None = None) -> StepFi
         step_times=StepTimes(**dict(zip(NAMES, values, strict=True))),
         errors=dict(zip(NAMES, errors, strict=True)),
         undetermined=undetermined,
-        ttft=waiting.line,
+        ttft=_ttft(rows, waiting, timed),
         saturated=tuple(
             Saturated(
                 row=int(row),
@@ -175,6 +176,14 @@ def fit_steps(rows: BenchmarkRows, *, max_num_seqs: int | None = None) -> StepFi
         least_itl_ms=least_itl_ms,
         error=float(np.expm1(np.abs(form.fitted.residuals)).mean()),
     )
+
+
+def _ttft(rows: BenchmarkRows, waiting: saturation.Waiting, timed: BoolArray) -> TtftLine | None:
+    """The line that predicts TTFT. Marks and bounds go by the one of least squares, which no prior moves."""
+    if waiting.line is None:
+        return None
+    served = timed & ~np.isnan(rows.ttft_ms) & ~waiting.waited
+    return usual_line(rows.part(served), waiting.line)
 
 
 def _check(

@@ -128,9 +128,9 @@ class Cluster:
         """The metric of variant `v` as the HPA controller gets it."""
         return await self.world.metric(SimpleNamespace(url=program.url))  # type: ignore[arg-type]
 
-    async def serves(self, program: Program) -> None:
+    async def serves(self, program: Program, *, seconds: float = WAIT_SECONDS) -> None:
         """Wait until a program serves a target."""
-        deadline = time.monotonic() + WAIT_SECONDS
+        deadline = time.monotonic() + seconds
         while True:
             with contextlib.suppress(Exception):
                 if await self.value(program):

@@ -14,19 +14,27 @@ import random
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+import aiohttp
 import programs
 from programs import BrokenError, Cluster, Program
 
 from tests.fakes.kubernetes_objects import VARIANTS
 
 SAMPLES = 60
-"""Samples of the curve, at least; one every ten seconds at most."""
+"""Rows of the curve; samples are taken at least as often, and every ten seconds."""
 
-BAR = 40
-"""Characters of the longest bar."""
+FLAGS = ("--interval=15s", "--scrape-interval=5s", "--window=15s", "--lease-duration=60s")
+"""Of the program; a machine that does other work too has the time for rarer cycles only."""
+
+START_SECONDS = 600.0
+"""Most seconds until the first target, for a machine that does other work too."""
+
+MIB_PER_CHARACTER = 5.0
+"""Of the bars."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +47,8 @@ class Sample:
     files: int
 
 
-async def _forever(pause: float, act: Callable[[], Awaitable[None]]) -> None:
-    while True:
-        with contextlib.suppress(OSError, EOFError, asyncio.IncompleteReadError):
-            await act()
-        await asyncio.sleep(pause)
+ROW = "{:>8}  {:>10}  {:>10}  {:>5}  {:>8}  {}"
+HEAD = ("seconds", "server MiB", "worker MiB", "files", "answers", "")
 
 
 class Load:
@@ -56,7 +61,20 @@ class Load:
         self._names = names
         self._dice = random.Random(1)  # noqa: S311 - load, not secrets
         self._anonymous = programs.stranger(cluster.world)
-        self.answers = 0
+        self.done: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
+
+    async def forever(self, pause: float, act: Callable[[], Awaitable[None]]) -> None:
+        """Do something again and again, and count how often that works."""
+        while True:
+            try:
+                async with asyncio.timeout(60.0):
+                    await act()
+            except (AssertionError, BrokenError, OSError, EOFError, aiohttp.ClientError) as error:
+                self.failed[f"{act.__name__}: {type(error).__name__}"] += 1
+            else:
+                self.done[act.__name__] += 1
+            await asyncio.sleep(pause)
 
     def acts(self) -> tuple[tuple[float, Callable[[], Awaitable[None]]], ...]:
         """What is done again and again, and seconds between."""
@@ -71,8 +89,7 @@ class Load:
 
     async def query(self) -> None:
         """The metric of one variant, on a new connection."""
-        await self._cluster.value(self._program)
-        self.answers += 1
+        programs.require(await self._cluster.value(self._program), "no target")
 
     async def change_load(self) -> None:
         """Another load for one variant."""
@@ -115,33 +132,44 @@ def _memory(process_id: int) -> float:
     return 0.0
 
 
-async def _soak(variants: int, minutes: float) -> list[Sample]:
+async def _soak(variants: int, minutes: float, flags: list[str]) -> list[Sample]:
     async with programs.cluster() as cluster:
         names = ["v", *(f"v{number}" for number in range(1, variants))]
         for name in names[1:]:
             cluster.world.deploy(name, 2)
             cluster.world.load[name] = 6.0
-        flags = ("--interval=15s", "--scrape-interval=5s", "--window=15s")
-        async with cluster.program("a", *flags) as program:
-            await cluster.serves(program)
+        async with cluster.program("a", *FLAGS, *flags) as program:
+            await cluster.serves(program, seconds=START_SECONDS)
             load = Load(cluster, program, names)
-            running = [asyncio.create_task(_forever(*act)) for act in load.acts()]
-            samples = await _sampled(program, minutes * 60.0)
+            running = [asyncio.create_task(load.forever(*act)) for act in load.acts()]
+            samples = await _sampled(program, load, minutes * 60.0)
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
-            programs.require(load.answers, "no query was answered")
+            for counts, what in ((load.done, "done"), (load.failed, "not answered")):
+                print(f"{what}: {', '.join(f'{n} {name}' for name, n in sorted(counts.items()))}")
+            print(f"logged: {program.said('became leader')} x became leader")
+            programs.require(load.done["query"], "no query was answered")
             return samples
 
 
-async def _sampled(program: Program, seconds: float) -> list[Sample]:
+async def _sampled(program: Program, load: Load, seconds: float) -> list[Sample]:
+    """Samples until the end; prints a row for each part of the time as it passes."""
     samples: list[Sample] = []
     started = time.monotonic()
     pause = min(10.0, seconds / SAMPLES)
+    rows = 0
     while (passed := time.monotonic() - started) < seconds:
         programs.require(program.process.returncode is None, f"it ended: {program.log[-1:]}")
         workers = sum(_memory(child) for child in program.children())
-        samples.append(Sample(passed, program.memory_mib(), workers, program.descriptors()))
+        sample = Sample(passed, program.memory_mib(), workers, program.descriptors())
+        samples.append(sample)
+        if passed >= rows * seconds / SAMPLES:
+            rows += 1
+            mib, work = f"{sample.server_mib:.1f}", f"{sample.worker_mib:.1f}"
+            bar = "#" * round(sample.server_mib / MIB_PER_CHARACTER)
+            answers = load.done["query"]
+            print(ROW.format(f"{passed:.0f}", mib, work, sample.files, answers, bar), flush=True)
         await asyncio.sleep(pause)
     return samples
 
@@ -155,27 +183,20 @@ def flat(values: list[float], *, allowance: float) -> bool:
 
 
 def main() -> int:
-    """Print the curve, one row per minute or sample, and whether it is flat."""
+    """Print the curve as it comes, what was done meanwhile, and whether it is flat."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0, help="duration. Default 60")
     parser.add_argument("--variants", type=int, default=1000, help="variants. Default 1000")
+    parser.add_argument("flags", nargs="*", help="flags of serve after --, such as --interval=60s")
     args = parser.parse_args()
     samples: list[Sample] = []
+    print(ROW.format(*HEAD).rstrip())
     try:
-        samples = asyncio.run(_soak(args.variants, args.minutes))
+        samples = asyncio.run(_soak(args.variants, args.minutes, args.flags))
     except* BrokenError as group:
         print(f"BROKEN  {group.exceptions[0]}")
     if not samples:
         return 1
-    top = max(sample.server_mib for sample in samples)
-    print(f"{'seconds':>8}  {'server MiB':>10}  {'worker MiB':>10}  {'files':>5}")
-    step = max(len(samples) // SAMPLES, 1)
-    for sample in samples[::step]:
-        bar = "#" * round(BAR * sample.server_mib / top)
-        print(
-            f"{sample.seconds:>8.0f}  {sample.server_mib:>10.1f}  {sample.worker_mib:>10.1f}"
-            f"  {sample.files:>5}  {bar}"
-        )
     verdicts = {
         "server memory": flat([sample.server_mib for sample in samples], allowance=16.0),
         "worker memory": flat([sample.worker_mib for sample in samples], allowance=16.0),

@@ -37,7 +37,6 @@ def binary(name: str) -> str | None:
 
 MARKS = [
     pytest.mark.e2e,
-    pytest.mark.timeout(600),
     pytest.mark.skipif(
         not (binary("kube-apiserver") and binary("etcd")),
         reason="KUBEBUILDER_ASSETS names no folder with kube-apiserver and etcd",

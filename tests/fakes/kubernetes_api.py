@@ -39,6 +39,9 @@ ACCOUNT = "system:serviceaccount:variant-adapter-system:variant-adapter"
 DISCOVERY = {
     "/apis/apps/v1": [("deployments", "Deployment"), ("statefulsets", "StatefulSet")],
     "/apis/leaderworkerset.x-k8s.io/v1": [("leaderworkersets", "LeaderWorkerSet")],
+    "/apis/disaggregatedset.x-k8s.io/v1": [
+        ("disaggregatedsetrolescalers", "DisaggregatedSetRoleScaler")
+    ],
     "/api/v1": [("pods", "Pod"), ("configmaps", "ConfigMap")],
     VARIANTS: [
         ("variantautoscalings", "VariantAutoscaling"),

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from tests.fakes.kubernetes_objects import Object, ObjectStore, ResourcePath, StatusError
 
-SCALED = {"deployments", "statefulsets", "leaderworkersets"}
+SCALED = {"deployments", "statefulsets", "leaderworkersets", "disaggregatedsetrolescalers"}
 
 
 def scale(store: ObjectStore, method: str, path: ResourcePath, body: Any) -> Object:
@@ -25,6 +25,7 @@ def scale(store: ObjectStore, method: str, path: ResourcePath, body: Any) -> Obj
         changed.setdefault("spec", {})["replicas"] = body["spec"]["replicas"]
         item = store.update(path, changed)
     labels = (item["spec"].get("selector") or {}).get("matchLabels") or {}
+    status = item.get("status") or {}
     return {
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
@@ -35,8 +36,10 @@ def scale(store: ObjectStore, method: str, path: ResourcePath, body: Any) -> Obj
         },
         "spec": {"replicas": item["spec"].get("replicas", 1)},
         "status": {
-            "replicas": (item.get("status") or {}).get("replicas", 0),
-            "selector": ",".join(f"{k}={v}" for k, v in labels.items()),
+            "replicas": status.get("replicas", 0),
+            # Groups of pods are not selected by their spec.
+            "selector": status.get("hpaPodSelector")
+            or ",".join(f"{k}={v}" for k, v in labels.items()),
         },
     }
 

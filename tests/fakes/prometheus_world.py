@@ -56,8 +56,6 @@ def recorded(name: str) -> str:
 MARKS = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.slow,
-    # Guards against hanging; a busy machine may take minutes.
-    pytest.mark.timeout(600),
     pytest.mark.skipif(prometheus_server.binary() is None, reason=prometheus_server.MISSING),
 ]
 """Of a module whose tests share the fixture `world`."""

@@ -26,6 +26,10 @@ from optimizer.problem import (
     Solution,
     VariantCandidates,
     allocate,
+    best,
+    ranked,
+    value,
+    values,
 )
 
 settings.register_profile("optimizer", deadline=None)
@@ -117,6 +121,21 @@ def test_plans_obey_the_laws(problem: Problem, order: random.Random) -> None:
         else:
             assert worth(problem, again) == worth(problem, solution)
         assert solvers.solve(problem, solver) == solution
+
+
+@given(problems())
+def test_values_of_all_candidates_are_those_of_each(problem: Problem) -> None:
+    """Also of the one that runs nothing, and of a variant that runs nothing; the best is the first of all."""
+    factor = problem.transition_factor
+    for variant in problem.variants:
+        for current in (variant.current, Current()):
+            candidates = (*variant.candidates, candidate("", 0, 0, 0.0))
+            one = replace(variant, candidates=candidates, current=current)
+            assert values(one, factor) == [
+                value(item.accelerator, item.replicas, item.cost, current, factor)
+                for item in candidates
+            ]
+            assert best(one, factor) == ranked(one, factor)[0]
 
 
 def worth(problem: Problem, solution: Solution) -> Objective:

@@ -169,6 +169,26 @@ async def test_what_is_no_http_is_not_quoted() -> None:
     assert SECRET not in str(caught.value)
 
 
+@pytest.mark.virtual_time
+async def test_cookies_of_servers_are_not_kept(tmp_path: Path) -> None:
+    """What one server sets is neither stored nor sent: to no other server of its name, nor back."""
+    sent: list[str] = []
+
+    async def handle(request: web.Request) -> web.Response:
+        sent.append(request.headers.get("Cookie", ""))
+        response = web.Response(status=503)
+        response.headers.add("Set-Cookie", f"{SECRET}={len(sent)}; Path=/")
+        return response
+
+    scope = Scope(config_namespace=SYSTEM, allowed_endpoints=("localhost",))
+    async with serving(handle) as (url, _), worlds.running(tmp_path) as world:
+        port = URL(url).port
+        annotated(world, "one", f"http://localhost:{port}/one,http://localhost:{port}/two")
+        async with world.replica("a", scope=scope):
+            await until(lambda: len(sent) >= 6)
+    assert set(sent) == {""}
+
+
 GOOD = (
     'vllm:num_requests_running{model_name="m"} 1\nvllm:num_requests_waiting{model_name="m"} 0\n'
     'vllm:request_success_total{model_name="m"} 7\n'
@@ -201,6 +221,35 @@ async def test_slow_pods_do_not_hold_up_others() -> None:
             scraper.close()
             done.set()
             await asyncio.gather(*cycles)
+
+
+async def test_slow_pods_of_many_variants_do_not_hold_up_another_tenant(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They take all that may be scraped at once; what gets free goes to the namespace that has least."""
+    monkeypatch.setattr(pod_scraper, "MAX_CONCURRENT", 4)
+    finish = asyncio.Semaphore(0)
+    begun: asyncio.Queue[str] = asyncio.Queue()
+
+    async def handle(request: web.Request) -> web.Response:
+        begun.put_nowait(request.path)
+        if request.path != "/v":
+            await finish.acquire()
+        return web.Response(text=GOOD)
+
+    async with serving(handle) as (url, _), aiohttp.ClientSession() as session:
+        scraper = PodScraper(session, Clock(), interval=1.0)
+        jobs = [ScrapeJob(f"bad/{n}", f"{url}/slow{n}", "m") for n in range(64)]
+        jobs.append(ScrapeJob("good/v", f"{url}/v", "m"))
+        cycle = asyncio.create_task(scraper.scrape(jobs, lambda *_: None))
+        for _ in range(4):
+            assert "slow" in await begun.get()
+        finish.release()
+        assert await begun.get() == "/v"
+        for _ in jobs:
+            finish.release()
+        await cycle
+        assert scraper.scrapes == len(jobs)
 
 
 async def test_a_variant_has_a_budget_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

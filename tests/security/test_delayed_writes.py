@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from tests.fakes import cluster_world as worlds
 from tests.fakes import kubernetes_api
-from tests.fakes.cluster_world import APPS, until
+from tests.fakes.cluster_world import APPS, CORE, SCALERS, SYSTEM, until
 from tests.fakes.kubernetes_objects import VARIANTS
 
 pytestmark = pytest.mark.virtual_time
@@ -186,3 +187,55 @@ async def test_a_patch_of_a_former_leader_scales_nothing(tmp_path: Path) -> None
             await until(lambda: world.api.late)
             assert world.api.late == [("a", 409)]
             await until(lambda: replicas() == b.loop.states["team-a/v"].desired)
+
+
+async def test_targets_of_a_former_leader_are_refused_where_nothing_changed(
+    tmp_path: Path,
+) -> None:
+    """HPAs without a variant: the next leader keeps the target, and its first write refuses the old one."""
+    async with worlds.running(tmp_path) as world:
+        world.api.remove(VARIANTS, "variantautoscalings", "team-a", "v")
+        (targets,) = worlds.manifests("base/managed-targets.yaml")
+        world.api.put(CORE, "configmaps", targets)
+        world.load["v"] = 60.0
+        notes = {"llm-d.ai/managed": "true", "llm-d.ai/model-id": worlds.MODEL}
+
+        def at_least(replicas: int) -> None:
+            item = worlds.scaler("v", low=replicas)
+            item["metadata"]["annotations"] = {**notes, "llm-d.ai/variant-cost": "10.0"}
+            world.api.put(SCALERS, "horizontalpodautoscalers", item)
+
+        at_least(1)
+        name = targets["metadata"]["name"]
+
+        def entry() -> dict[str, Any]:
+            data = world.api.get(CORE, "configmaps", SYSTEM, name).get("data") or {}
+            target: dict[str, Any] = json.loads(data.get("team-a_v") or "{}")
+            return target
+
+        slow = replace(worlds.LOOP, time_to_live=6000.0)  # no target is written for its age
+        async with (
+            world.replica("a", loop=slow) as (a, way),
+            world.replica("b", loop=slow) as (b, _),
+        ):
+            await until(lambda: entry().get("numReplicas") == 1)
+            await until(lambda: b.loop.states["team-a/v"].desired == 1)
+            sent = asyncio.Event()
+
+            def late(method: str, path: str) -> float:
+                if method != "PATCH" or not path.endswith(name):
+                    return 0.0
+                way.isolate()
+                sent.set()
+                return 4 * worlds.LEASE.duration + LATE_SECONDS
+
+            way.late = late
+            at_least(3)
+            await sent.wait()
+            assert (a.loop.states["team-a/v"].desired or 0) > 1
+            at_least(1)
+            await until(lambda: b.loop.leading and b.loop.cycles > 0)
+            before = entry()
+            await until(lambda: world.api.late)
+            assert world.api.late == [("a", 409)]
+            assert entry()["numReplicas"] == before["numReplicas"]

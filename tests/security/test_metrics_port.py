@@ -122,3 +122,18 @@ async def test_made_up_tokens_are_not_all_reviewed(tmp_path: Path) -> None:
             # A token that was valid before is reviewed from the same address, too.
             assert (await flood.get("/metrics", "reader"))[0] == 200
             assert (await other.get("/metrics", "tenant"))[0] == 403
+
+
+async def test_names_that_others_let_resolve_to_loopback_read_nothing(tmp_path: Path) -> None:
+    """A site in the browser of who forwards the port cannot read tenants' numbers by a name of its own."""
+    async with cluster(tmp_path) as world, world.replica("a") as (endpoints, _):
+        await until(lambda: world.desired() == 1)
+        async with peer(endpoints.metrics_url, "127.0.0.1") as pod:
+            for path in (*TENANTS, "/variants/comparison"):
+                for host in ("evil.example", "localhost.evil.example:8080", "127.0.0.1.evil", "["):
+                    status, text = await pod.get(path, headers={"Host": host})
+                    assert (status, "team-a" in text) == (403, False), (path, host)
+                assert (await pod.get(path, headers={"Host": "localhost:1"}))[0] != 403
+            assert (await pod.get("/healthz", headers={"Host": "evil.example"}))[0] == 200
+        async with peer(endpoints.metrics_url) as scraper:
+            assert (await scraper.get("/metrics", "reader", {"Host": "evil.example"}))[0] == 200

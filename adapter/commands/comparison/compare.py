@@ -13,6 +13,7 @@ from adapter import errors
 from adapter.app.prometheus import prometheus_options
 from adapter.commands import explain, flags, kubeconfig
 from adapter.commands.views import leader
+from adapter.logs import printable
 from adapter.settings.control import Prometheus
 from adapter.settings.declaration import resolve
 
@@ -96,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({"variants": variants}, indent=2))
         return 0
     for line in lines(variants):
-        print(line)
+        print(printable(line))
     return 0
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from adapter import errors
 from adapter.commands import flags, kubeconfig
 from adapter.commands.views import leader
+from adapter.logs import printable
 from adapter.ui import rows
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def shown_after(
     except errors.InputError as error:
         return (
             document,
-            f"Not updated at {time.strftime('%H:%M:%S')}, tried again: {_plain(str(error))}",
+            f"Not updated at {time.strftime('%H:%M:%S')}, tried again: {printable(str(error))}",
         )
 
 
@@ -158,24 +159,19 @@ def table(document: Mapping[str, Any], args: argparse.Namespace) -> Table:
 
 def _cells(row: rows.Row) -> Sequence[str]:
     return (
-        _plain(row.namespace),
-        _plain(row.name),
+        printable(row.namespace),
+        printable(row.name),
         ",".join(row.states),
         _ready(row.ready, row.starting),
         "-" if row.desired is None else str(row.desired),
         _share(row.share),
-        _plain(row.accelerator) or "-",
+        printable(row.accelerator) or "-",
         _number(row.offered),
         *map(_number, (row.ttft, row.ttft_p50, row.ttft_p95, row.ttft_predicted, row.ttft_slo)),
         *map(_number, (row.itl, row.itl_p50, row.itl_p95, row.itl_predicted, row.itl_slo)),
         _share(row.kv),
         _number(row.cost),
     )
-
-
-def _plain(text: str) -> str:
-    """A text without control characters, which could steer the terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _ready(ready: int, starting: int) -> str:

@@ -145,7 +145,8 @@ def variants_to_wake(
 
     def cost(source: VariantSource) -> tuple[float, str]:
         units = (costs.get(p.accelerator, 0.0) * p.accelerator_count for p in source.profiles)
-        return min(units, default=costs.get(source.accelerator, 0.0)), source.key
+        own = costs.get(source.accelerator, 0.0) * source.units(source.accelerator)
+        return min(units, default=own), source.key
 
     models: dict[tuple[str, str], list[VariantSource]] = {}
     for source in inputs.variants:

@@ -84,6 +84,7 @@ def current_profile(source: VariantSource) -> fleet.Profile | None:
     known = of_source(source)
     return fleet.Profile(
         accelerator=source.accelerator,
+        accelerator_count=source.units(source.accelerator) or 1,
         latency=known.latency,
         limits=known.limits,
         max_batch=known.limits.max_num_seqs,

@@ -97,8 +97,8 @@ class Groups:
         state = replace(state, group=group.state)
         decision = state.decision
         if decision is not None and decision.group and not decision.candidate.replicas:
-            units = {p.accelerator: p.accelerator_count for p in record.source.profiles}
-            unit = cycle.costs.get(state.accelerator, 0.0) * units.get(state.accelerator, 1)
+            units = record.source.units(state.accelerator) or 1
+            unit = cycle.costs.get(state.accelerator, 0.0) * units
             state = replace(state, cost=unit * (state.desired or 0))
         return replace(record, state=state)
 

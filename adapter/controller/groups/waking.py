@@ -41,11 +41,12 @@ def sleeper(
     record: GroupRecord, source: VariantSource, costs: Mapping[str, float], settings: LoopSettings
 ) -> Sleeper:
     """A variant at zero replicas as a candidate; `costs`: of one unit of each accelerator."""
+    own = costs.get(source.accelerator, 0.0) * source.units(source.accelerator)
     units = (costs.get(p.accelerator, 0.0) * p.accelerator_count for p in source.profiles)
     return Sleeper(
         key=source.key,
         startup_seconds=startup(record, source, settings),
-        cost=min(units, default=costs.get(source.accelerator, 0.0)),
+        cost=min(units, default=own),
         able=not attainable.problem(source.profiles, source.targets)
         and record.limits.get(source.key, NO_LIMIT).replicas != 0
         and source.max_replicas != 0

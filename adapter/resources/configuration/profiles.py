@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from adapter.planning import fleet
 from adapter.resources import schemas
 from adapter.resources.annotations import ACCELERATOR_LABEL
 from adapter.resources.configuration.last_good import MissingRowError, listed
 from adapter.resources.devices.products import alike
+from adapter.resources.stored_status import Published
 from analyzer.latency import LatencyParameters
 from analyzer.step_times import EngineLimits, StepTimes
 
@@ -57,6 +60,8 @@ def accelerator(
     accelerators: Mapping[str, fleet.Accelerator],
     *,
     products: Sequence[str] = (),
+    gpus: int | None = None,
+    published: str = "",
 ) -> tuple[str, fleet.Accelerator | None]:
     """Accelerator that the replicas run on, empty if unknown; and one that only the variant prices.
 
@@ -68,6 +73,8 @@ def accelerator(
         given: its profiles.
         accelerators: accelerators with a price.
         products: GPU products that its pods ask for or run on.
+        gpus: whole GPUs of one replica; 0 or None where that is not known.
+        published: accelerator of its last decision, which stays while no pod says another one.
 
     Raises:
         MissingRowError: it has to be known, as there is no profile, and is not.
@@ -87,9 +94,10 @@ def accelerator(
         return seen[0], None
     cost = variant.spec.variant_cost
     if cost is not None:
-        device = label or (products[0] if products else "unknown")
-        name = f"{device}@{cost:g}"
-        return name, fleet.Accelerator(name=name, device_type=device, unit_cost=cost)
+        device = label or (products[0] if products else "")
+        own = _own(device, gpus, cost) if device else _last(published, cost)
+        own = own or _own("unknown", gpus, cost)
+        return own.name, own
     if not label and len(accelerators) == 1:
         return next(iter(accelerators)), None
     why = f"its value {label!r} has no cost" if label else "it is not set"
@@ -101,6 +109,50 @@ def accelerator(
         f" a key of ConfigMap accelerator-unit-costs, which has {listed(accelerators)}, or give a"
         " profile or spec.variantCost"
     )
+
+
+def units(
+    profiles: Sequence[fleet.Profile],
+    accelerator: str,
+    *,
+    own: fleet.Accelerator | None,
+    gpus: int | None,
+) -> int:
+    """Units of an accelerator that one replica holds; 0 of one that it has no profile for.
+
+    Without any profile they are the GPUs that its pods request. One that only the variant prices is a whole
+    replica.
+    """
+    if profiles:
+        counts = (item.accelerator_count for item in profiles if item.accelerator == accelerator)
+        return next(counts, 0)
+    return 1 if own is not None and own.name == accelerator else gpus or 1
+
+
+_OWN = re.compile(r"(?:([0-9]{1,4})x)?(.+)@([0-9.e+-]+)")
+
+
+def _own(device: str, gpus: int | None, cost: float) -> fleet.Accelerator:
+    """The accelerator of a variant that prices its replicas: all GPUs of one together."""
+    number = gpus or 1
+    name = f"{device}@{cost:g}" if number == 1 else f"{number}x{device}@{cost:g}"
+    return fleet.Accelerator(name=name, device_type=device, unit_cost=cost, multiplicity=number)
+
+
+def _last(published: str, cost: float) -> fleet.Accelerator | None:
+    """What the last decision was for, where it has that price: without a pod nothing says it anew."""
+    form = _OWN.fullmatch(published)
+    if form is None or form[3] != f"{cost:g}":
+        return None
+    return _own(form[2], int(form[1] or 1), cost)
+
+
+def renamed(published: Published | None, own: fleet.Accelerator | None) -> Published | None:
+    """A decision for an accelerator of this price and device, of which the count of GPUs was not known."""
+    last = None if published is None or own is None else _last(published.accelerator, own.unit_cost)
+    if published is None or own is None or last is None or last.device_type != own.device_type:
+        return published
+    return replace(published, accelerator=own.name)
 
 
 def _profile(item: schemas.AcceleratorProfile) -> fleet.Profile:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from adapter.installation import COSTS
 from adapter.planning import fleet
-from adapter.resources import inputs, variant
+from adapter.resources import inputs, schemas, variant
 from adapter.resources.configuration import profiles
 from adapter.resources.devices import products
 
@@ -13,11 +15,12 @@ def device_types(reader: inputs.Reader, config_namespace: str) -> dict[str, str]
     """Device types of the accelerators that variants name, each with its place."""
     named: set[str] = set()
     known: dict[str, fleet.Accelerator] = {}
-    for _, item in reader.variants.values():
+    for key, (_, item) in reader.variants.items():
         names = profiles.accelerators_of(item)
-        known |= reader.settings.prices(names)[0]
-        # Without a profile and a label there is only one accelerator, or the variant is refused.
-        named.update(names or known)
+        priced = reader.settings.prices(names)[0]
+        known |= priced
+        # Without a profile and a label the pods' GPU tells, else there is only one, or none is asked for.
+        named.update(names or _of_pods(reader, key[0], item, priced))
     where = f"ConfigMap {config_namespace}/{COSTS}"
     types = {
         accelerator.device_type: f"{where}: data.{name}"
@@ -32,3 +35,21 @@ def device_types(reader: inputs.Reader, config_namespace: str) -> dict[str, str]
                 if not any(products.alike(device, product) for device in types):
                     types[product] = at
     return types
+
+
+def _of_pods(
+    reader: inputs.Reader,
+    namespace: str,
+    item: schemas.VariantAutoscaling,
+    priced: Mapping[str, fleet.Accelerator],
+) -> Iterable[str]:
+    """Accelerators that may be the GPU of a variant's pods; the only one where their GPU is not known."""
+    target = reader.targets.get((namespace, variant.reference(item)))
+    seen = target.products if isinstance(target, variant.Target) else ()
+    if len(priced) == 1:
+        return priced
+    return [
+        name
+        for name, accelerator in priced.items()
+        if any(products.alike(accelerator.device_type, product) for product in seen)
+    ]

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from adapter.kube import quantity
 
 VERSION = "resource.k8s.io/v1"
 
-DRIVERS = frozenset({"gpu.nvidia.com", "gpu.amd.com", "gpu.intel.com"})
+DRIVERS = frozenset({"gpu.nvidia.com", "gpu.amd.com", "gpu.intel.com", "gaudi.intel.com"})
 """Drivers whose devices are GPUs."""
 
 _GIB = 2**30
@@ -52,6 +52,16 @@ class Allocation:
 
 
 NONE = Allocation()
+
+
+class Claimed(NamedTuple):
+    """A device that a claim holds; `whole` where it is no slice of a GPU."""
+
+    driver: str
+    pool: str
+    name: str
+    whole: bool
+
 
 _Device = tuple[str, str, str]
 """Driver, pool and name; of a set of counters the same."""
@@ -136,6 +146,27 @@ def allocation(slices: Iterable[Object], claims: Iterable[Object]) -> Allocation
         ),
         held={place: tuple(pods) for place, pods in held.items()},
     )
+
+
+def claimed(
+    slices: Iterable[Object], claims: Iterable[Object]
+) -> dict[tuple[str, str], frozenset[Claimed]]:
+    """Devices of trimmed claims by namespace and name of the pods that hold them."""
+    parts = {
+        (item["driver"], item["pool"], name)
+        for item in slices
+        for name, (product, _) in item["devices"].items()
+        if _MIG in product
+    }
+    held: dict[tuple[str, str], frozenset[Claimed]] = {}
+    for claim in claims:
+        devices = frozenset(
+            Claimed(driver, pool, name, (driver, pool, name) not in parts)
+            for driver, pool, name in claim["devices"]
+        )
+        for pod in claim["pods"] if devices else ():
+            held[pod] = held.get(pod, frozenset()) | devices
+    return held
 
 
 def _overlapping(

@@ -33,8 +33,11 @@ CLOUD_LABELS = (
     "karpenter.azure.com/sku-gpu-name",
     "gpu.nvidia.com/class",
     "gpu.nvidia.com/model",
+    "doks.digitalocean.com/gpu-model",
+    "aliyun.accelerator/nvidia_name",
+    "skypilot.co/accelerator",
 )
-"""Labels with a product, of clouds: Google, AWS, Azure, CoreWeave."""
+"""Labels with a product, of clouds: Google, AWS, Azure, CoreWeave, DigitalOcean, Alibaba; SkyPilot's."""
 
 CLOUD_MEMORIES = (
     "karpenter.k8s.aws/instance-gpu-memory",
@@ -73,9 +76,23 @@ _INSTANCES = {
     r"p5\..*": "H100-80GB",
     r"p5en?\..*": "H200",
     r"dl1\..*": "Gaudi",
+    r"BM\.GPU(?:4|\.B4)\.\d+": "A100-40GB",
+    r"BM\.GPU\.A100-v2\.\d+": "A100-80GB",
+    r"(?:VM|BM)\.GPU3\.\d+": "V100-16GB",
+    r"a2-(?:high|mega)gpu-\d+g": "A100-40GB",
+    r"a2-ultragpu-\d+g": "A100-80GB",
+    r"a3-(?:high|mega|edge)gpu-\d+g": "H100-80GB",
+    r"a3-ultragpu-\d+g": "H200",
+    r"a4-highgpu-\d+g": "B200",
+    r"a4x-(?:high|max)gpu-\d+g": "GB200",
+    r"g2-standard-\d+": "L4",
 }
-"""Accelerators by instance types whose names do not have them, of Azure and AWS."""
-_IN_TYPE = re.compile(r"p6e?-(\w+)\.")
+"""Accelerators by instance types whose names do not have them, of Azure, AWS, Oracle and Google."""
+_IN_TYPE = re.compile(
+    r"p6e?-(\w+)\.|(?:VM|BM)\.GPU\.([A-Z]{1,3}\d+[A-Z]*)(?:-NC)?\.\d"
+    r"|gx\dd?[-.]\d+x\d+[x.](?:\d+x?)?([ahlv]\d+s?)\b"
+)
+"""Types with the accelerator in their name, of AWS, Oracle and IBM."""
 
 _FRACTION = re.compile(r"Standard_NV(?:6|12|18)ads_A10_v5|gr?6f\..*", re.IGNORECASE)
 """Instance types with a part of a GPU."""
@@ -129,20 +146,25 @@ def of_cloud(labels: Mapping[str, str]) -> str:
     name = name or _of_instance(labels.get(INSTANCE_TYPE, ""))
     if name == "Gaudi":
         return name
-    # CoreWeave names how the GPUs of a node are connected, which no profile does.
-    name = name.upper().replace("_NVLINK", "").removeprefix("NVIDIA-").removeprefix("TESLA-")
+    # CoreWeave and Google name how the GPUs of a node are connected, which no profile does.
+    name = (
+        name.upper()
+        .replace("_NVLINK", "")
+        .replace("-MEGA-", "-")
+        .removeprefix("NVIDIA-")
+        .removeprefix("TESLA-")
+    )
     vendor = "AMD" if name.startswith("MI") else "NVIDIA"
     return f"{vendor}-{name}" if name else ""
 
 
 def _of_instance(text: str) -> str:
     """What an instance type has; empty where it does not say."""
+    for form, name in _INSTANCES.items():
+        if re.fullmatch(form, text, re.IGNORECASE):
+            return name
     match = _AZURE.match(text) or _IN_TYPE.match(text)
-    if match is not None:
-        return match[1]
-    return next(
-        (name for form, name in _INSTANCES.items() if re.fullmatch(form, text, re.IGNORECASE)), ""
-    )
+    return "" if match is None else next(filter(None, match.groups()))
 
 
 def is_fraction(labels: Mapping[str, str]) -> bool:

@@ -65,7 +65,7 @@ def join(scope: Scope, seen: Seen) -> joined.Inputs:
         ((namespace, item["service"]) for (namespace, _), item in seen.services),
     )
     by_label = pods.ByLabel(
-        monitors.applied([pod for _, pod in seen.pods], scraped, trusted=scope.config_namespace)
+        monitors.applied(_with_claims(seen), scraped, trusted=scope.config_namespace)
     )
     seen_names = {name for (_, name), _ in seen.configs}
     for (_, name), item in seen.configs:
@@ -96,6 +96,14 @@ def join(scope: Scope, seen: Seen) -> joined.Inputs:
         reader.problems.extend(problems)
         reader.closed = gpus.closed()
     return advisory.completed(reader.inputs(), seen.variants, actuate=scope.actuate)
+
+
+def _with_claims(seen: Seen) -> list[Object]:
+    """All pods, each with the devices that its claims hold."""
+    claimed = dra.claimed((item for _, item in seen.slices), (item for _, item in seen.claims))
+    return [
+        {**pod, "claimed": claimed[name]} if name in claimed else pod for name, pod in seen.pods
+    ]
 
 
 @dataclass(slots=True)

@@ -139,3 +139,34 @@ async def test_the_first_refusal_of_a_patch_is_no_advice(tmp_path: Path) -> None
         (first,) = [note for _, reason, note in world.events() if reason == "ScaleFailed"]
     assert "/scale" in first
     assert "grant it" not in first
+
+
+async def test_a_consent_that_cannot_be_read_once_is_unknown(tmp_path: Path) -> None:
+    """A refusal of the namespace that passes is no missing consent; one that lasts is told as that."""
+    async with worlds.running(tmp_path, actuate=True) as world:
+        world.load["v"] = 60.0
+        refusals = [1]
+
+        def patched() -> int:
+            spec = world.api.get(APPS, "deployments", "team-a", "v")["spec"]
+            return int(spec["replicas"])
+
+        def answer(method: str, path: str) -> int | None:
+            if method == "GET" and path.endswith("/namespaces/team-a") and refusals[0]:
+                refusals[0] -= 1
+                return 403
+            return None
+
+        entrance = await world.site.entrance("a")
+        entrance.answer = answer
+        async with world.replica("a", actuate_scale=True, entrance=entrance):
+            await until(lambda: world.condition("TargetResolved")[1] == "ScaleFailed")
+            await until(lambda: patched() == 2)
+            reasons = {reason for _, reason, _ in world.events()}
+            assert "ScaleFailed" in reasons
+            assert "ScaleNotAllowed" not in reasons
+            refusals[0] = 1_000
+            world.load["v"] = 120.0
+            await until(lambda: world.condition("TargetResolved")[1] == "ScaleNotAllowed")
+            refusals[0] = 0
+            await until(lambda: patched() > 2)

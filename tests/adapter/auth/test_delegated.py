@@ -142,6 +142,30 @@ async def test_the_identity_table(
     assert answered == status, text
 
 
+async def test_the_same_path_is_decided_for_each_user_anew(server: Guarded) -> None:
+    """On one connection of the front proxy, whatever it was asked before; so are form and selector."""
+    rows = [
+        ("eve", "team-a", "*/*", "", 200), ("eve", "team-b", "*/*", "", 403),
+        ("admin", "system:masters", "*/*", "", 200), ("", "team-a", "*/*", "", 401),
+        ("eve", "team-a", "text/plain", "", 406), ("eve", "team-a", "application/yaml", "", 200),
+        ("eve", "team-a", "*/*", "?labelSelector=a%20in", 400), ("eve", "team-b", "text/plain", "", 403),
+        ("eve", "team-a", "*/*", "?labelSelector=a%3Db", 200),
+        ("eve", "team-b", "*/*", "?labelSelector=a%3Db", 403),
+    ]  # fmt: skip
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session:
+        for user, group, accept, query, status in rows * 2:
+            async with session.get(
+                f"{server.url}{METRIC}{query}",
+                headers={"X-Remote-User": user, "X-Remote-Group": group, "Accept": accept},
+                ssl=server.context("fp"),
+            ) as response:
+                text = await response.text()
+            assert response.status == status, (user, group, accept, query, text)
+            if status == 200:
+                three = "value: '3'" if accept == "application/yaml" else '"value":"3"'
+                assert (three in text) == (not query)
+
+
 @pytest.mark.parametrize("certificate", ["fp-evil", "alice-evil"])
 async def test_other_authorities_do_not_get_in(server: Guarded, certificate: str) -> None:
     """A certificate that nobody we trust has signed ends the handshake, on health paths too."""

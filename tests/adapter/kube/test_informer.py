@@ -116,7 +116,7 @@ class Followed:
         return {name: item["value"] for (_, name), item in self.informer.objects.items()}
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(500):
             while not condition():  # noqa: ASYNC110 - the informer tells nobody but its owner
                 await asyncio.sleep(0.01)
 

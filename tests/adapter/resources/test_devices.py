@@ -49,6 +49,20 @@ TYPE, FLEX = "node.kubernetes.io/instance-type", "gpu.intel.com/product"
         ({"node.kubernetes.io/instance-type": "g5.48xlarge"}, "NVIDIA-A10G"),
         ({"node.kubernetes.io/instance-type": "g6.12xlarge"}, "NVIDIA-L4"),
         ({"node.kubernetes.io/instance-type": "g6e.12xlarge"}, "NVIDIA-L40S"),
+        ({"cloud.google.com/gke-accelerator": "nvidia-h100-mega-80gb"}, H100),
+        ({TYPE: "a3-megagpu-8g"}, H100),
+        ({TYPE: "a2-ultragpu-2g"}, A100),
+        ({TYPE: "g2-standard-48"}, "NVIDIA-L4"),
+        ({TYPE: "VM.GPU.A10.1"}, "NVIDIA-A10"),
+        ({TYPE: "BM.GPU.H100.8"}, H100),
+        ({TYPE: "BM.GPU.L40S-NC.4"}, "NVIDIA-L40S"),
+        ({TYPE: "BM.GPU4.8"}, "NVIDIA-A100-SXM4-40GB"),
+        ({TYPE: "BM.GPU.B4.8"}, "NVIDIA-A100-SXM4-40GB"),
+        ({TYPE: "BM.GPU.A100-v2.8"}, A100),
+        ({TYPE: "gx3-64x320x4l4"}, "NVIDIA-L4"),
+        ({TYPE: "gx3d.160x1792.8h100"}, H100),
+        ({"doks.digitalocean.com/gpu-model": "h100"}, H100),
+        ({"aliyun.accelerator/nvidia_name": "Tesla-V100-SXM2-16GB"}, "Tesla-V100-SXM2-16GB"),
     ],
 )
 def test_products_by_the_labels_of_clouds(labels: dict[str, str], device: str) -> None:
@@ -121,6 +135,8 @@ def test_shares_are_never_whole_gpus(
         ("gpu.intel.com/i915", {FLEX: "Max_1550"}, "Max_1550"),
         ("gpu.intel.com/xe", {FLEX: "B60"}, "B60"),
         ("amd.com/gpu", {TYPE: "Standard_ND96isr_MI300X_v5"}, "AMD-MI300X"),
+        ("amd.com/gpu", {TYPE: "BM.GPU.MI300X.8"}, "AMD-MI300X"),
+        ("amd.com/gpu", {"doks.digitalocean.com/gpu-model": "mi325x"}, "AMD-MI325X"),
     ],
 )
 def test_gpus_of_other_vendors(resource: str, labels: dict[str, str], type_: str) -> None:

@@ -82,7 +82,6 @@ def exists(process: str) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_demo_from_one_replica_to_two_and_back(tmp_path: Path) -> None:
     """The demo scales to two and back to one; Ctrl-C ends it with its timeline and no server left."""
     with started(tmp_path, "--speed", "10", "--schedule", "[[200, 60], [400, 0]]") as demo:
@@ -115,7 +114,6 @@ def test_demo_from_one_replica_to_two_and_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_demo_ends_by_itself(tmp_path: Path) -> None:
     """After its duration the demo ends with status 0 and its timeline."""
     with started(tmp_path, "--speed", "10", "--duration", "10") as demo:

@@ -21,7 +21,6 @@ pytestmark = [
     ),
     pytest.mark.slow,
     pytest.mark.filterwarnings("default"),  # vLLM's and its dependencies' own
-    pytest.mark.timeout(600),  # importing vllm alone takes half a minute
 ]
 CASES_PER_SEED = 20
 

@@ -33,9 +33,9 @@ class Lease:
         return await self.update(record, str(self.updates))
 
     async def update(self, record: LeaseRecord, version: str) -> str:
-        if version != str(self.updates):
-            raise LeaseConflictError(version)
         with self.changed:
+            if version != str(self.updates):
+                raise LeaseConflictError(version)
             self.record = record
             self.updates += 1
             if not record.holder:
@@ -90,15 +90,15 @@ class Work:
             self.lease.log.append("ended")
 
 
-def election(lease: Lease, **clock: Callable[[], float]) -> ElectionThread:
-    """Of replica `a`."""
+def election(lease: Lease, identity: str = "a", **clock: Callable[[], float]) -> ElectionThread:
+    """Of one replica."""
 
     @contextlib.asynccontextmanager
     async def opened() -> AsyncIterator[Lease]:
         assert threading.current_thread() is not threading.main_thread()
         yield lease
 
-    return ElectionThread(opened, identity="a", times=TIMES, **clock)
+    return ElectionThread(opened, identity=identity, times=TIMES, **clock)
 
 
 async def cancel(task: asyncio.Task[None]) -> None:
@@ -146,6 +146,39 @@ async def test_a_hung_event_loop_loses_the_lease() -> None:
     assert lease.log == ["ended"]
     assert work.running == 1
     assert elected.leadership.leads
+    await cancel(task)
+
+
+async def test_a_hung_leader_and_the_next_one_never_lead_both() -> None:
+    """The next leads once the hung one has given up: not while it renews, nor as long as that may count."""
+    lease = Lease()
+    clock = Clock(lease)
+    work, first = Work(lease), election(lease, monotonic=clock)
+    task = asyncio.create_task(first.run(work))
+    await work.started.acquire()
+    second = election(lease, "b", monotonic=clock)
+    ended = threading.Event()
+
+    async def led() -> None:
+        running = asyncio.create_task(second.run(lambda: asyncio.sleep(HANG_SECONDS)))
+        await asyncio.to_thread(ended.wait, HANG_SECONDS)
+        running.cancel()
+        await asyncio.wait({running})
+
+    other = threading.Thread(target=lambda: asyncio.run(led()))
+    other.start()
+    seen: dict[int, tuple[bool, bool]] = {}
+    for seconds in range(0, 3 * TIMES.duration, 3):
+        clock.now = float(seconds)
+        clock.block_for_looks(60)  # this loop, which is that of the first one's work, takes no turn
+        seen[seconds] = first.leadership.leads, second.leadership.leads
+    assert (True, True) not in seen.values()
+    assert all(seen[seconds][0] for seconds in range(0, int(TIMES.deadline), 3))
+    assert not any(seen[seconds][1] for seconds in range(0, TIMES.duration, 3))
+    assert not any(seen[seconds][0] for seconds in range(TIMES.duration, 3 * TIMES.duration, 3))
+    lease.block_until(lambda: lease.record is not None and lease.record.holder == "b")
+    ended.set()
+    await asyncio.to_thread(other.join)
     await cancel(task)
 
 
