@@ -99,11 +99,12 @@ def run(args: argparse.Namespace) -> int:
     settings = document.get("settings") or {}
     if isinstance(settings, dict):
         document = {**document, "settings": {**settings, **given}}
+    first = document
     before = _planned(document, str(args.file))
     for line in fleet_file.unused(document):
         print(f"not used: {args.file}: {line}", file=sys.stderr)
     if not args.what_if:
-        _show(args, before)
+        _show(args, before, document)
         return 0
     for change in args.what_if:
         document = fleet_file.changed(document, change)
@@ -113,7 +114,8 @@ def run(args: argparse.Namespace) -> int:
                 raise InputError(f"{change}: {name}: {why}")
     after = _planned(document, f"{args.file} with {', '.join(args.what_if)}")
     if args.json:
-        print(json.dumps({"before": _document(before), "after": _document(after)}))
+        shown = {"before": _document(before, first), "after": _document(after, document)}
+        print(json.dumps(shown))
     else:
         _print(_comparison(before, after), numbers=[3])
         for name, why in after.set_aside.items():
@@ -145,9 +147,9 @@ def _planned(document: Mapping[str, Any], place: str) -> planning.Plan:
     return dataclasses.replace(plan, set_aside={**left_out, **plan.set_aside})
 
 
-def _show(args: argparse.Namespace, plan: planning.Plan) -> None:
+def _show(args: argparse.Namespace, plan: planning.Plan, document: Mapping[str, Any]) -> None:
     if args.json:
-        print(json.dumps(_document(plan, explain=args.explain)))
+        print(json.dumps(_document(plan, document, explain=args.explain)))
         return
     _print(_rows(plan), numbers=range(2, 8))
     if plan.groups:
@@ -163,7 +165,10 @@ def _show(args: argparse.Namespace, plan: planning.Plan) -> None:
             print(line)
 
 
-def _document(plan: planning.Plan, *, explain: bool = False) -> dict[str, Any]:
+def _document(
+    plan: planning.Plan, given: Mapping[str, Any], *, explain: bool = False
+) -> dict[str, Any]:
+    """The answer of --json; `given` is the fleet's document."""
     variants: dict[str, Any] = {}
     for name, decision in plan.decisions.items():
         chosen = decision.candidate
@@ -190,14 +195,31 @@ def _document(plan: planning.Plan, *, explain: bool = False) -> dict[str, Any]:
         "gap": plan.gap,
         "total_cost": plan.total_cost,
         "plan": variants,
-        **({"groups": _groups(plan)} if plan.groups else {}),
+        **({"groups": _groups(plan, given)} if given.get("groups") else {}),
         **({"budgets": list(map(dataclasses.asdict, plan.ceilings))} if plan.ceilings else {}),
         "set_aside": dict(plan.set_aside),
     }
 
 
-def _groups(plan: planning.Plan) -> dict[str, Any]:
+def _groups(plan: planning.Plan, given: Mapping[str, Any]) -> dict[str, Any]:
+    from adapter.formats import fleet_groups  # noqa: PLC0415 - see `run`
+
+    aside = fleet_groups.set_aside(given["groups"], plan.set_aside, plan.groups)
     return {
+        name: {
+            "cost": 0.0,
+            "demand_rpm": demand,
+            "capacity_rpm": 0.0,
+            "binding": "set aside",
+            "served": "none",
+            "shares": {},
+            "marginal_costs": {},
+            "runner_up": "",
+            "cut_by": [],
+            "reason": why,
+        }
+        for name, (demand, why) in aside.items()
+    } | {
         name: {
             "cost": group.cost,
             "demand_rpm": group.demand_rpm,

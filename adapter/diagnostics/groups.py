@@ -21,6 +21,7 @@ def of_state(state: VariantState) -> dict[str, Any] | None:
         "gatewayArrivalRatePerMinute": _rounded(group.gateway_rpm),
         "waitingRequests": round(group.waiting, 3),
         "demandPerMinute": round(group.demand_rpm, 3),
+        "sloFeedbackFactor": round(group.feedback, 4),
         "notes": list(group.notes),
         "waking": group.waking or None,
         "interruptibleShareLimit": round(group.interruptible_share, 4),

@@ -6,7 +6,8 @@ as a plan without it could exceed it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
@@ -116,6 +117,22 @@ def groups(
             if (variant := name_of(member)) and variant not in taken:
                 left_out.setdefault(variant, f"group {name}: {reason}")
     return tuple(accepted), tuple(members)
+
+
+def set_aside(
+    raw: Sequence[Mapping[str, Any]], reasons: Mapping[str, str], planned: Container[str]
+) -> dict[str, tuple[float | None, str]]:
+    """Groups of a document that were not planned: requests per minute, None where unreadable, and why."""
+    aside: dict[str, tuple[float | None, str]] = {}
+    for index, item in enumerate(raw):
+        own = name_of(item)
+        for name in (f"{own} (groups[{index}])", own or f"groups[{index}]"):
+            if name in reasons and name not in planned:
+                rate: Any = item.get("rate_rpm")
+                known = isinstance(rate, int | float) and 0 <= rate < math.inf
+                aside[name] = (float(rate) if known else None, reasons[name])
+                break
+    return aside
 
 
 def _by_name(reason: str, item: Mapping[str, Any]) -> str:

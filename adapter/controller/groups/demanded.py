@@ -8,10 +8,13 @@ from dataclasses import dataclass, replace
 from adapter.collector.traffic import Traffic
 from adapter.controller import demand
 from adapter.controller.demand import Queue, SizingRate, backlog
+from adapter.controller.groups import availability
 from adapter.controller.groups.pooling import AtGateway
 from adapter.controller.groups.state import Demanded, GroupRecord
 from adapter.controller.settings import LoopSettings
 from adapter.controller.sizing import Sizing
+from adapter.controller.state import VariantRecord
+from adapter.resources.model_groups.forming import ModelGroup
 from adapter.resources.variant import VariantSource
 from adapter.settings.control import DEFAULT_STARTUP_SECONDS
 
@@ -106,6 +109,26 @@ def startup(record: GroupRecord, source: VariantSource, settings: LoopSettings) 
     )
 
 
+def observed(
+    record: GroupRecord, group: ModelGroup, records: Mapping[str, VariantRecord], cycle: Cycle
+) -> GroupRecord:
+    """The record with what the pods of its variants show: their start-up times, and what does not come."""
+    limits, startups = {}, dict(record.startups)
+    for key in group.members:
+        source = cycle.sources.get(key)
+        if source is None:
+            continue
+        before = record.limits.get(key, availability.NO_LIMIT)
+        item = records.get(key)
+        limits[key] = availability.observe(
+            before, source, asked=None if item is None else item.state.desired, now=cycle.now
+        )
+        if source.startup_seconds:
+            startups[key] = source.startup_seconds
+    kept = {key: value for key, value in startups.items() if key in group.members}
+    return replace(record, limits=limits, startups=kept)
+
+
 def sized(
     record: GroupRecord,
     sources: Sequence[VariantSource],
@@ -140,17 +163,15 @@ def sized(
     now = _rate(anchor, traffic, at, record, queue=queue, cycle=cycle)
     return _with_spare(
         Sized(
-            rate_rps=now.rate_rps,
+            rate_rps=record.feedback.factor * now.rate_rps,
             in_flight=now.in_flight,
             ordered=ordered,
             rising=now.rising,
-            notes=now.notes,
+            notes=(*now.notes, *filter(None, [record.feedback.note])),
             demands=_within(
                 record.demands,
                 window=window(anchor, settings),
-                brief_seconds=settings.limits.brief_seconds,
                 now=cycle.now,
-                brief=now.in_flight > 0,
                 partial=partial,
             ),
         ),
@@ -202,20 +223,13 @@ def _within(
     demands: tuple[Demanded, ...],
     *,
     window: float,
-    brief_seconds: float,
     now: float,
-    brief: bool,
     partial: bool,
 ) -> tuple[Demanded, ...]:
-    """Those that the stabilization window still holds; all of the last ones while a part is unknown.
-
-    What a queue asked for is held as long as there is a queue, and a short time longer.
-    """
+    """Those that the stabilization window still holds; all of the last ones while a part is unknown."""
     if partial:
         return demands[-MOST_DEMANDS:]
-    start = now - window
-    brief_start = start if brief else now - min(brief_seconds, window)
-    return tuple(item for item in demands if item.at > (brief_start if item.brief else start))
+    return tuple(item for item in demands if item.at > now - window)
 
 
 def _queue(
@@ -234,16 +248,25 @@ def _queue(
     loading = start
     if record.raised_at is not None:
         loading = start - (cycle.now - record.raised_at)
+    waiting = traffic.waiting + at.waiting
+    if _certain(-traffic.waiting_growth_rps, traffic, settings) * start >= waiting:
+        # Those that serve work it off before a replica that is created now is ready.
+        waiting = 0.0
     return Queue(
         running=traffic.running,
-        waiting=traffic.waiting + at.waiting,
-        growth_rps=backlog.certain_growth(
-            traffic.waiting_growth_rps,
-            rate_rps=traffic.recent[0][1] if traffic.recent else traffic.arrival_rate_rps,
-            seconds=0.25 * settings.collection.window,
-        ),
+        waiting=waiting,
+        growth_rps=_certain(traffic.waiting_growth_rps, traffic, settings),
         ready=ready_now,
         ordered=ordered,
         start_seconds=start,
         loading_seconds=min(max(loading, settings.interval), start),
+    )
+
+
+def _certain(growth_rps: float, traffic: Traffic, settings: LoopSettings) -> float:
+    """The part of a growth of the queues that is not chance, requests per second."""
+    return backlog.certain_growth(
+        growth_rps,
+        rate_rps=traffic.recent[0][1] if traffic.recent else traffic.arrival_rate_rps,
+        seconds=0.25 * settings.collection.window,
     )

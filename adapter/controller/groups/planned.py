@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from adapter.collector.traffic import Traffic
+from adapter.controller.cycle import group_attainment as attainment
 from adapter.controller.groups import availability, demanded, pooling
 from adapter.controller.groups.demanded import Cycle, Sized
 from adapter.controller.groups.state import GroupRecord, GroupState
@@ -77,17 +78,8 @@ def plan_group(
     records: Mapping[str, VariantRecord],
     cycle: Cycle,
 ) -> PlannedGroup:
-    """What the planner gets of one group.
-
-    Args:
-        record: What is known of it.
-        group: Its variants.
-        sized: The variants of this cycle by key.
-        records: Records of variants by key.
-        cycle: What all groups share.
-
-    """
-    record = _observed(record, group, records, cycle)
+    """What the planner gets of one group, with the variants that are sized in this cycle, by key."""
+    record = demanded.observed(record, group, records, cycle)
     inside, outside = _members(group, sized, records, cycle)
     traffics, traffic = _traffics(inside)
     at = pooling.at_gateway(
@@ -98,12 +90,12 @@ def plan_group(
         waiting=cycle.sizing.gateway_demand,
     )
     serving = {key: demanded.ready(item.source) for key, item in inside.items()}
-    state = replace(
-        _seen(record, group, serving=serving, traffics=traffics, at=at, cycle=cycle),
-        outside=outside,
-    )
+    state = _seen(record, group, serving=serving, traffics=traffics, at=at, cycle=cycle)
+    state = replace(state, outside=outside)
     if not inside:
         return PlannedGroup(record=record, group=None, variants={}, state=state)
+    known = not outside and all(item.sized.observation.complete for item in inside.values())
+    record = _attained(record, inside, traffic if known else None, state.routing, cycle)
     need = _without(
         demanded.sized(
             record,
@@ -119,8 +111,10 @@ def plan_group(
     )
     lengths = traffic if traffic is not None and traffic.output_tokens is not None else None
     record = replace(record, demands=need.demands, traffic=lengths or record.traffic)
-    notes = (*need.notes, *_unlike(state.routing, state.spread))
-    state = replace(state, demand_rpm=60.0 * need.rate_rps, notes=notes)
+    notes = (*need.notes, *pooling.unlike(state.routing, state.spread))
+    state = replace(
+        state, demand_rpm=60.0 * need.rate_rps, feedback=record.feedback.factor, notes=notes
+    )
     variants = _bounded(inside, idle=_idle(group, inside, at, cycle), need=need, cycle=cycle)
     return PlannedGroup(
         record=record,
@@ -130,6 +124,21 @@ def plan_group(
         state=state,
         need=need,
     )
+
+
+def _attained(
+    record: GroupRecord,
+    inside: Mapping[str, _Inside],
+    traffic: Traffic | None,
+    routing: Routing,
+    cycle: Cycle,
+) -> GroupRecord:
+    """The record with what misses of SLO targets ask for; no traffic where not all of it is known."""
+    members = [
+        attainment.Serving(item.record, _ordered(item), item.source.membership.weight)
+        for item in inside.values()
+    ]
+    return attainment.with_feedback(record, members, traffic, routing, cycle)
 
 
 def _asked(
@@ -202,26 +211,6 @@ def _seen(
         waking=record.state.waking if record.state else "",
         interruptible_share=_interruptible_share(group, cycle),
     )
-
-
-def _observed(
-    record: GroupRecord, group: ModelGroup, records: Mapping[str, VariantRecord], cycle: Cycle
-) -> GroupRecord:
-    """The record with what the pods of its variants show: their start-up times, and what does not come."""
-    limits, startups = {}, dict(record.startups)
-    for key in group.members:
-        source = cycle.sources.get(key)
-        if source is None:
-            continue
-        before = record.limits.get(key, availability.NO_LIMIT)
-        item = records.get(key)
-        limits[key] = availability.observe(
-            before, source, asked=None if item is None else item.state.desired, now=cycle.now
-        )
-        if source.startup_seconds:
-            startups[key] = source.startup_seconds
-    kept = {key: value for key, value in startups.items() if key in group.members}
-    return replace(record, limits=limits, startups=kept)
 
 
 def _members(
@@ -380,18 +369,3 @@ def _idle(
         if seen.traffic.idle_seconds < (source.retention_seconds or cycle.settings.retention):
             return False
     return True
-
-
-def _unlike(routing: Routing, observed: str) -> tuple[str, ...]:
-    """Note that pods are not offered what the routing that is planned with would give them."""
-    if routing == "round-robin" and observed == "uneven":
-        return (
-            (
-                "pods are not offered the same, as round-robin would; annotate llmd.ai/group-routing:"
-                " least-loaded where the gateway knows the load of the pods, or llmd.ai/group: none where"
-                " each variant has a Service of its own"
-            ),
-        )
-    if routing == "least-loaded" and observed == "even":
-        return ("pods of all variants are offered about the same, whatever they can carry",)
-    return ()

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 from adapter.collector import gateway
 from adapter.collector.gateway import Rates
+from adapter.collector.servers.histogram import merged
 from adapter.collector.traffic import Traffic
+from adapter.collector.windows.latencies import Distribution
+from adapter.planning.groups import Routing
 from adapter.resources.model_groups.forming import ModelGroup
 from adapter.resources.variant import VariantSource
 
@@ -53,6 +56,19 @@ def pooled(traffics: Iterable[Traffic]) -> Traffic | None:
         cached_tokens=mean(lambda item: item.cached_tokens),
         preemptions_rps=total(lambda item: item.preemptions_rps),
         sampled_at=min(item.sampled_at for item in items),
+        ttft=_together(item.ttft for item in items),
+        itl=_together(item.itl for item in items),
+        tpot=_together(item.tpot for item in items),
+        itl_samples=tuple(sample for item in items for sample in item.itl_samples),
+    )
+
+
+def _together(parts: Iterable[Distribution]) -> Distribution:
+    """Latencies of all parts; buckets are those of the parts that have some."""
+    known = list(parts)
+    return Distribution(
+        counted=sum(item.counted for item in known),
+        histogram=merged(item.histogram for item in known if item.histogram is not None),
     )
 
 
@@ -213,3 +229,18 @@ def spread(
 
     apart = rates[high] - rates[low] > EVEN_ERRORS * math.hypot(error(low), error(high))
     return Spread(routing="uneven" if apart else "even", per_pod_rpm=per_pod)
+
+
+def unlike(routing: Routing, observed: str) -> tuple[str, ...]:
+    """Note that pods are not offered what the routing that is planned with would give them."""
+    if routing == "round-robin" and observed == "uneven":
+        return (
+            (
+                "pods are not offered the same, as round-robin would; annotate llmd.ai/group-routing:"
+                " least-loaded where the gateway knows the load of the pods, or llmd.ai/group: none where"
+                " each variant has a Service of its own"
+            ),
+        )
+    if routing == "least-loaded" and observed == "even":
+        return ("pods of all variants are offered about the same, whatever they can carry",)
+    return ()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from adapter.collector.traffic import Traffic
 from adapter.controller.demand.work import Work
+from adapter.controller.estimates.feedback import Feedback
 from adapter.controller.groups.availability import Limit
 from adapter.planning.groups import INTERRUPTIBLE_SHARE, Floor, GroupDecision, Routing
 from analyzer import forecast
@@ -19,13 +20,11 @@ class Demanded:
     Attributes:
         at: Monotonic seconds.
         floor: The demand, in terms of the replicas that were planned.
-        brief: True where a queue asked for it, and nothing does once it is worked off.
 
     """
 
     at: float
     floor: Floor
-    brief: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +41,7 @@ class GroupState:
         gateway_rpm: Requests per minute at its gateways; None where none counts them.
         waiting: Requests that wait at its gateways and pods.
         demand_rpm: Requests per minute that it is sized for.
+        feedback: Factor on its demand that its misses of SLO targets ask for; 1 for none.
         notes: Why that differs from what is observed, and what it lacks, a clause each.
         unavailable: What keeps replicas of a variant from coming, by key.
         outside: Why a variant is not planned with the group, by key.
@@ -63,6 +63,7 @@ class GroupState:
     gateway_rpm: float | None = None
     waiting: float = 0.0
     demand_rpm: float = 0.0
+    feedback: float = 1.0
     notes: tuple[str, ...] = ()
     unavailable: Mapping[str, str] = field(default_factory=dict)
     outside: Mapping[str, str] = field(default_factory=dict)
@@ -90,6 +91,9 @@ class GroupRecord:
         work: Its work, rate times size of its requests; None while sizes are not known.
         changed_at: Monotonic time at which replicas were last asked for or given up; None before it.
         carried: Whether the replicas that were asked for before the last cycle carry its demand.
+        move_since: Monotonic time since which the plan has moved load between variants that carry it; None
+            where it does not.
+        feedback: What its misses of SLO targets ask of its plan.
         state: What is said of it; None before its first cycle.
 
     """
@@ -105,4 +109,6 @@ class GroupRecord:
     work: Work | None = None
     changed_at: float | None = None
     carried: bool = False
+    move_since: float | None = None
+    feedback: Feedback = field(default_factory=Feedback)
     state: GroupState | None = None

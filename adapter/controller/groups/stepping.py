@@ -13,7 +13,11 @@ from adapter.controller.groups.transitions import Part, Step
 from adapter.controller.stabilization import StableTarget
 from adapter.controller.state import VariantRecord
 from adapter.planning import plan as planning
-from adapter.planning.groups import Floor, GroupDecision
+from adapter.planning.groups import Floor, GroupDecision, Member
+
+MOVE_SECONDS = 60.0
+"""Time for which a cheaper mix of variants must have been planned before load moves to it: what a replica
+carries is an estimate from the last window, which changes from one to the next."""
 
 
 def step(
@@ -56,19 +60,46 @@ def step(
     ]
     demand_rps, routing = decision.demand_rpm / 60.0, item.state.routing
     since = cycle.now if record.since is None else record.since
-    stepped = transitions.step(parts, demand_rps=demand_rps, routing=routing)
+    carried = transitions.carries(parts, demand_rps=demand_rps, routing=routing)
+    move_since = _move_since(record, parts, cycle) if carried else None
+    if move_since is not None and cycle.now - move_since < MOVE_SECONDS:
+        stepped = _unmoved(parts, MOVE_SECONDS - cycle.now + move_since)
+    else:
+        stepped = transitions.step(parts, demand_rps=demand_rps, routing=routing)
     stepped = _settled(stepped, parts, since=since, records=records, cycle=cycle)
     stepped = _steady(stepped, parts, item, cycle)
     record = replace(
         _stepped(record, item, parts, stepped, decision=decision, cycle=cycle),
         demands=_demands(record, item, parts, cycle),
         since=since,
-        carried=transitions.carries(parts, demand_rps=demand_rps, routing=routing),
+        carried=carried,
+        move_since=move_since,
     )
     return record, {
         key: _target(key, stepped, records[key], chosen.candidate.accelerator)
         for key, chosen in decided.items()
     }
+
+
+def _move_since(record: GroupRecord, parts: Sequence[Part], cycle: Cycle) -> float | None:
+    """Since when the plan moves load between variants whose replicas carry it; None where it does not."""
+    comes = any(part.planned > part.target for part in parts)
+    if not comes or not any(part.planned < part.target for part in parts):
+        return None
+    return cycle.now if record.move_since is None else record.move_since
+
+
+def _unmoved(parts: Sequence[Part], left: float) -> Step:
+    """What there is, while a move of load may be due to a chance in what replicas seem to carry."""
+    return Step(
+        replicas={part.key: part.target for part in parts},
+        reasons={
+            part.key: f"{part.target} instead of {part.planned}: load moves between variants in {left:.0f} s,"
+            " if that is still cheaper then"
+            for part in parts
+            if part.planned != part.target
+        },
+    )
 
 
 def _stepped(
@@ -110,7 +141,7 @@ def _demands(
     carried = transitions.capacity(parts, planned, item.state.routing)
     part = need.rate_rps / carried if carried > 0 else 0.0
     floor = Floor(replicas=planned, part=part, rate_rps=need.rate_rps)
-    return (*record.demands, Demanded(cycle.now, floor, brief=need.in_flight > 0))
+    return (*record.demands, Demanded(cycle.now, floor))
 
 
 def _held(item: PlannedGroup, decision: GroupDecision) -> tuple[str, ...]:
@@ -183,7 +214,7 @@ def _part(
         rate = cost / per_thousand / 3.6 if per_thousand > 0 else 0.0
     present = record.state.accelerator or source.accelerator
     other = bool(candidate.accelerator) and bool(present) and candidate.accelerator != present
-    weight = 1.0 if item.group is None else item.group.members[key].weight
+    member = Member() if item.group is None else item.group.members[key]
     return Part(
         key=key,
         # Replicas that do not come count for nothing, and still are the variant's least.
@@ -193,5 +224,6 @@ def _part(
         ready=ready(source),
         rate_rps=rate,
         cost=cost,
-        weight=weight,
+        weight=member.weight,
+        available=member.available,
     )

@@ -83,9 +83,15 @@ class GroupCollector(Collector):
         cost = gauge(
             "cost_cents_per_hour", "Cost of the planned replicas of the group in cents per hour."
         )
+        feedback = gauge(
+            "slo_feedback_factor",
+            "Factor on the demand of the group that its misses of SLO targets beyond the planned ones ask"
+            " for; 1 for none.",
+        )
         for name, state in self._groups().items():
+            feedback.add_metric([name], state.feedback)
             demand.add_metric([name], state.demand_rpm)
             if state.decision is not None:
                 capacity.add_metric([name], state.decision.capacity_rpm)
                 cost.add_metric([name], state.decision.cost)
-        return demand, capacity, cost
+        return demand, capacity, cost, feedback

@@ -26,6 +26,7 @@ class Part:
         rate_rps: Requests per second that one replica carries within the SLO targets; 0 where unknown.
         cost: Cost of one replica, cents per hour.
         weight: Part of the requests that the gateway sends here, under routing weights.
+        available: Replicas that can be ready at most; None where nothing keeps any from coming.
 
     """
 
@@ -36,6 +37,7 @@ class Part:
     rate_rps: float
     cost: float
     weight: float = 1.0
+    available: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +110,11 @@ def step(
 
 
 def carries(parts: Sequence[Part], *, demand_rps: float, routing: Routing) -> bool:
-    """Whether the desired replicas so far carry a demand, once all of them are ready."""
-    present = {part.key: part.target for part in parts}
+    """Whether the desired replicas so far carry a demand, once those that can come are ready."""
+    present = {
+        part.key: part.target if part.available is None else min(part.target, part.available)
+        for part in parts
+    }
     return capacity(parts, present, routing) >= demand_rps * (1.0 - _EPSILON)
 
 

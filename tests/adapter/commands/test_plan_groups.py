@@ -375,3 +375,25 @@ def test_without_load_the_minimum_is_kept(
     answer = planned(tmp_path, capsys, document)
     assert answer["plan"]["a"]["replicas"] == 2
     assert answer["groups"]["chat"]["binding"] == "minimum"
+
+
+@pytest.mark.parametrize(
+    ("changes", "demand", "reason"),
+    [
+        ({"model": "other"}, 1800.0, "model: 'other' has no profile; there are m"),
+        ({"rate_rpm": "many"}, None, "rate_rpm: "),
+        ({"routing": "weights", "interruptible_share": 2}, 1800.0, "interruptible_share: "),
+    ],
+)
+def test_a_group_set_aside_is_among_the_groups_with_its_reason(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, Any],
+    demand: float | None,
+    reason: str,
+) -> None:
+    """Readers of `groups` see a group that cannot be planned, also where it is the only one."""
+    group = planned(tmp_path, capsys, changed(**changes))["groups"]["chat"]
+    assert (group["served"], group["binding"], group["demand_rpm"]) == ("none", "set aside", demand)
+    assert (group["cost"], group["capacity_rpm"]) == (0.0, 0.0)
+    assert group["reason"].startswith(reason)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from array import array
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from adapter.collector.gateway import Demand, Rates
+from adapter.collector.servers.histogram import Histogram
 from adapter.collector.traffic import Traffic
+from adapter.collector.windows.latencies import Distribution
 from adapter.controller.groups.pooling import at_gateway, pooled, spread
 from adapter.resources.model_groups.forming import ModelGroup
 from adapter.resources.variant import VariantSource
@@ -106,3 +110,16 @@ def test_the_observed_spread_is_stated() -> None:
     uneven = spread({"x": traffic(4.0), "y": traffic(6.0)}, {"x": 2, "y": 1}, window_seconds=60)
     assert uneven.routing == "uneven"
     assert not spread({"x": traffic(4.0)}, {"x": 2, "y": 0}, window_seconds=60).routing
+
+
+def test_latencies_of_all_pods_count_together() -> None:
+    """Misses of targets are counted over all variants, where each has its buckets or none."""
+    parts = [
+        Distribution(counted=10.0, histogram=Histogram((0.1,), array("d", (8.0, 2.0)))),
+        Distribution(counted=5.0, histogram=Histogram((0.1,), array("d", (1.0, 4.0)))),
+        Distribution(counted=3.0),
+    ]
+    pooled_traffic = pooled(replace(traffic(1.0), ttft=item) for item in parts)
+    assert pooled_traffic is not None
+    assert pooled_traffic.ttft.counted == 18.0
+    assert pooled_traffic.ttft.certainly_beyond(100.0) == 6.0

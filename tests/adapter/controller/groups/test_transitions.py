@@ -108,3 +108,9 @@ def test_present_replicas_that_carry_are_known() -> None:
     parts = [part("a", 0, 2), part("b", 1, 0)]
     assert carries(parts, demand_rps=2.0, routing="least-loaded")
     assert not carries(parts, demand_rps=2.1, routing="least-loaded")
+
+
+def test_replicas_that_do_not_come_carry_nothing() -> None:
+    """Two are asked for and none finds a node: what replaces them is no mere move between variants."""
+    gone = part("gone", 0, 2, ready=0, available=0)
+    assert not carries([gone, part("b", 2, 0)], demand_rps=1.0, routing="least-loaded")

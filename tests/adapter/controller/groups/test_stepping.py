@@ -1,0 +1,52 @@
+"""Load moves between variants that carry it only where that stays cheaper for some time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from adapter.collector.gateway import Rates
+from adapter.controller.groups import demanded, stepping
+from adapter.controller.groups.demanded import NO_TRAFFIC, Cycle
+from adapter.controller.groups.pooling import AtGateway
+from adapter.controller.groups.state import GroupRecord
+from adapter.controller.settings import LoopSettings
+from adapter.controller.sizing import Sizing
+from tests.adapter.controller.groups.test_transitions import part
+from tests.adapter.resources.model_groups.test_forming import source
+
+
+def cycle(now: float) -> Cycle:
+    sizing = Sizing(
+        settings=LoopSettings(), rates=Rates(), parts={}, costs={}, gateway_demand={},
+        to_wake=frozenset(), now=now,
+    )  # fmt: skip
+    return Cycle(sizing=sizing, sources={})
+
+
+def test_a_move_counts_from_its_first_plan() -> None:
+    """Another mix is planned at 10 s and still at 40 s; more replicas, or fewer, alone are no move."""
+    move = [part("a", 0, 2), part("b", 2, 0)]
+    first = stepping._move_since(GroupRecord(), move, cycle(10.0))
+    assert first == 10.0
+    assert stepping._move_since(GroupRecord(move_since=first), move, cycle(40.0)) == 10.0
+    for parts in ([part("a", 3, 2), part("b", 0, 0)], [part("a", 1, 2), part("b", 0, 0)]):
+        assert stepping._move_since(GroupRecord(move_since=first), parts, cycle(40.0)) is None
+
+
+def test_until_then_what_there_is_stays() -> None:
+    """Neither the old replicas go nor new ones come, and both variants say why."""
+    step = stepping._unmoved([part("a", 0, 2), part("b", 2, 0), part("c", 1, 1)], 20.0)
+    assert step.replicas == {"a": 2, "b": 0, "c": 1}
+    assert step.reasons.keys() == {"a", "b"}
+    assert "moves between variants in 20 s" in step.reasons["a"]
+
+
+def test_a_queue_that_is_worked_off_soon_asks_for_nothing() -> None:
+    """84 requests, 6 fewer each second, are gone before a new replica is ready; a steady queue is not."""
+    queued = replace(NO_TRAFFIC, arrival_rate_rps=10.0, running=60.0, waiting=84.0, idle=False)
+    for growth, in_flight in ((-6.0, 0.0), (0.0, 144.0)):
+        need = demanded.sized(
+            GroupRecord(), [source("a/x")], replace(queued, waiting_growth_rps=growth), AtGateway(),
+            ordered=1, partial=False, cycle=cycle(100.0),
+        )  # fmt: skip
+        assert need.in_flight == in_flight
