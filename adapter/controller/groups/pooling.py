@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from adapter.collector import gateway
 from adapter.collector.gateway import Rates
 from adapter.collector.traffic import Traffic
+from adapter.collector.windows.growth import SteadyLengths
 from adapter.resources.model_groups.forming import ModelGroup
 from adapter.resources.variant import VariantSource
 
@@ -40,6 +41,7 @@ def pooled(traffics: Iterable[Traffic]) -> Traffic | None:
         recent=_recent(items),
         input_tokens=mean(lambda item: item.input_tokens),
         output_tokens=mean(lambda item: item.output_tokens),
+        steady=_steady([item.steady for item in items], rates),
         ttft_ms=mean(lambda item: item.ttft_ms),
         itl_ms=mean(lambda item: item.itl_ms),
         idle=all(item.idle for item in items),
@@ -54,6 +56,18 @@ def pooled(traffics: Iterable[Traffic]) -> Traffic | None:
         preemptions_rps=total(lambda item: item.preemptions_rps),
         sampled_at=min(item.sampled_at for item in items),
     )
+
+
+def _steady(
+    lengths: Sequence[SteadyLengths | None], weights: Sequence[float]
+) -> SteadyLengths | None:
+    """Mean lengths over the long window, of the variants of which they are known; None without any."""
+    input_tokens = _mean([item and item.input_tokens for item in lengths], weights)
+    output_tokens = _mean([item and item.output_tokens for item in lengths], weights)
+    if input_tokens is None or output_tokens is None:
+        return None
+    ended = sum(item.ended for item in lengths if item is not None)
+    return SteadyLengths(input_tokens=input_tokens, output_tokens=output_tokens, ended=ended)
 
 
 def _mean(values: Sequence[float | None], weights: Sequence[float]) -> float | None:
