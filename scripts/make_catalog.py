@@ -1,6 +1,6 @@
 """Write the catalog of profiles that `variant-adapter profile` and the controller look up.
 
-    pip install 'variant-adapter[profile]'
+    pip install '.[profile]'
     python scripts/make_catalog.py [--estimates FILE]
 
 Estimates come from aiconfigurator-core, which needs no GPU and no network; measured rows of

@@ -22,7 +22,7 @@ def register(command: argparse.ArgumentParser) -> None:
     command.description = (
         "Prints a profile for spec.modelProfile of a VariantAutoscaling, with its source and expected error:"
         " from the catalog (step times fitted to measured servers, or estimated and calibrated on them), or"
-        " else from aiconfigurator-core, where the extra variant-adapter[profile] is installed."
+        " else from aiconfigurator-core, where the extra `profile` is installed."
         " For a profile of your own servers, run a benchmark and use `variant-adapter fit`."
     )
     command.add_argument(

@@ -15,6 +15,7 @@ from adapter.planning.pairs import (
     Requirements,
     Sized,
     SteadyState,
+    bounded,
     by_variant,
     output_tokens,
 )
@@ -94,7 +95,7 @@ class LinearModel:
 
     def reason(self, row: int, binding: Binding, rate_rpm: float) -> str:  # noqa: ARG002 - as all models
         """What bounds a replica."""
-        return f"{binding} bounds a replica to {rate_rpm:.2f} req/min"
+        return bounded(binding, rate_rpm)
 
     def reason_together(self) -> str:
         """They take over each other's bursts."""

@@ -112,6 +112,14 @@ class Model(Protocol):
         ...
 
 
+_SHOWN = {"ttft": "TTFT", "itl": "ITL", "tps": "tokens/s", "kv": "KV cache"}
+
+
+def bounded(binding: Binding, rate_rpm: float) -> str:
+    """Clause of a reason that says what bounds a replica to a rate, in requests per minute."""
+    return f"{_SHOWN.get(binding, binding)} bounds a replica to {rate_rpm:.2f} req/min"
+
+
 def output_tokens(variant: fleets.Variant) -> float:
     """At least the one that a request is answered with."""
     return max(variant.load.output_tokens, 1.0)

@@ -16,6 +16,7 @@ from adapter.planning.pairs import (
     Requirements,
     Sized,
     SteadyState,
+    bounded,
     by_variant,
     output_tokens,
 )
@@ -95,7 +96,7 @@ class StepModel:
                 f"bound by KV cache: {batch:,.0f} requests of {context:,.0f} tokens;"
                 f" a replica serves {rate_rpm:.2f} req/min"
             )
-        return f"{binding} bounds a replica to {rate_rpm:.2f} req/min"
+        return bounded(binding, rate_rpm)
 
     def reason_together(self) -> str:
         """The model has no gain by the gateway."""

@@ -1,7 +1,7 @@
 """Estimates of step times and memory by aiconfigurator-core, the only module that imports it.
 
 It knows the times of kernels as measured on each GPU and adds them up for a model; no GPU is needed and
-nothing is downloaded. It is an optional extra (`variant-adapter[profile]`). Its estimates are raw: what it
+nothing is downloaded. It is an optional extra (`profile`). Its estimates are raw: what it
 leaves out (scheduling, sampling, launch gaps) is added by `calibration`.
 """
 
@@ -23,8 +23,8 @@ from adapter.errors import InputError
 from adapter.profiles.memory import GIB, Memory
 from analyzer.step_times import StepTimes
 
-EXTRA = "variant-adapter[profile]"
-"""What to install where the package is absent."""
+EXTRA = ".[profile]"
+"""What to install in a clone where the package is absent."""
 
 _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _CONTEXTS = (256, 1024, 4096, 16384)
@@ -211,7 +211,8 @@ def _load() -> _Package:
         from aiconfigurator_core.sdk import common, engine, memory  # noqa: PLC0415 - optional and slow
     except ImportError as error:
         raise UnavailableError(
-            f"aiconfigurator-core is not installed: pip install '{EXTRA}' (Linux x86-64, Python 3.11 to 3.13)"
+            f"aiconfigurator-core is not installed; in a clone: pip install '{EXTRA}'"
+            " (Linux x86-64, Python 3.11 to 3.13)"
         ) from error
     logging.getLogger("aiconfigurator_core").setLevel(logging.ERROR)
     return _Package(common, engine, memory)

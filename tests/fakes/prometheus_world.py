@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
+import pytest
 from aiohttp import web
 
 from adapter.clock import Clock
@@ -52,6 +53,14 @@ def recorded(name: str) -> str:
     return text
 
 
+MARKS = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.slow,
+    # Guards against hanging; a busy machine may take minutes.
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(prometheus_server.binary() is None, reason=prometheus_server.MISSING),
+]
+"""Of a module whose tests share the fixture `world`."""
 HANG_SECONDS = 120.0
 """After which a wait is taken to be for ever, on a busy machine too."""
 SPEED = 10.0

@@ -24,6 +24,10 @@ ours:    replicas that were decided, and latencies predicted for them; nothing s
 within:  share of the time in which mean latencies were within the SLO targets"""
 
 
+_SHOWN = 10
+"""Most names of variants in an error."""
+
+
 def register(command: argparse.ArgumentParser) -> None:
     """Add the command and its flags."""
     command.description = (
@@ -74,13 +78,20 @@ def run(args: argparse.Namespace) -> int:
             )
         path = f"/variants/comparison?since={args.since:.0f}"
         variants = leader.document(args, path)["variants"]
-    if args.variant:
-        variants = {key: item for key, item in variants.items() if key == args.variant}
+    if args.variant and variants and args.variant not in variants:
+        known = sorted(variants)
+        more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
+        raise errors.InputError(
+            f"{args.variant}: there is no history of it in that time; there is of"
+            f" {', '.join(known[:_SHOWN])}{more}"
+        )
     if not variants:
         raise errors.InputError(
-            f"no history of {args.variant or 'any variant'} in that time: the leader keeps it in memory, from"
-            " its second reconcile cycle on; give --prometheus for the time before"
+            "there is no history of any variant in that time: the leader keeps it in memory, from its second"
+            " reconcile cycle on; give --prometheus for the time before"
         )
+    if args.variant:
+        variants = {args.variant: variants[args.variant]}
     if args.json:
         print(json.dumps({"variants": variants}, indent=2))
         return 0

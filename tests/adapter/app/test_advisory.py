@@ -123,7 +123,10 @@ async def test_what_would_have_been_different(
             assert "advises       2 x A100" in text
             assert "none -> 2 x A100" in text or "1 -> 2 x A100" in text
             assert await asyncio.to_thread(cli.main, [*args, "team-a/x"]) == 1
-            assert "no history of team-a/x" in capsys.readouterr().err
+            assert (
+                "team-a/x: there is no history of it in that time; there is of team-a/v"
+                in capsys.readouterr().err
+            )
 
 
 async def test_the_history_survives_a_change_of_leaders(tmp_path: Path) -> None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
-import pytest_asyncio
 
 from adapter.clock import Clock
 from adapter.collector.collector import CollectionSettings, Collector
@@ -18,6 +16,7 @@ from adapter.collector.prometheus import PrometheusOptions
 from tests.fakes import prometheus_server
 from tests.fakes.prometheus_world import (
     INTERVAL,
+    MARKS,
     SPARES,
     SPEED,
     STEADY_RPS,
@@ -25,26 +24,12 @@ from tests.fakes.prometheus_world import (
     World,
     load,
     rounds,
-    running_world,
     traffic,
     until,
     variant,
 )
 
-pytestmark = [
-    pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.slow,
-    # Guards against hanging; a busy machine may take minutes.
-    pytest.mark.timeout(600),
-    pytest.mark.skipif(prometheus_server.binary() is None, reason=prometheus_server.MISSING),
-]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    """A Prometheus, and all that it scrapes."""
-    async with running_world(tmp_path_factory.mktemp("ports")) as started:
-        yield started
+pytestmark = MARKS
 
 
 async def test_auto_asks_prometheus_for_pods_that_do_not_answer(world: World) -> None:

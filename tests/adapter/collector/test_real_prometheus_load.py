@@ -8,7 +8,6 @@ import dataclasses
 import itertools
 import statistics
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -20,36 +19,22 @@ from adapter.collector.model_servers import PodMetrics
 from adapter.collector.observation import Observation
 from adapter.collector.traffic import Traffic
 from adapter.resources.variant import VariantSource
-from tests.fakes import prometheus_server
 from tests.fakes.prometheus_world import (
     HANG_SECONDS,
     INTERVAL,
+    MARKS,
     MODEL,
     SPEED,
     WINDOW,
     World,
     load,
     rounds,
-    running_world,
     traffic,
     until,
     variant,
 )
 
-pytestmark = [
-    pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.slow,
-    # Guards against hanging; a busy machine may take minutes.
-    pytest.mark.timeout(600),
-    pytest.mark.skipif(prometheus_server.binary() is None, reason=prometheus_server.MISSING),
-]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    """A Prometheus, and all that it scrapes."""
-    async with running_world(tmp_path_factory.mktemp("ports")) as started:
-        yield started
+pytestmark = MARKS
 
 
 @dataclass

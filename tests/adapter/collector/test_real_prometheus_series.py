@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import pytest
-import pytest_asyncio
 
 from adapter.collector import exposition, promql
 from adapter.collector.collector import Collector
 from adapter.collector.model_servers import PodMetrics
 from adapter.collector.pickers.loads import InFlight
 from adapter.resources.variant import VariantSource
-from tests.fakes import prometheus_server
 from tests.fakes.prometheus_world import (
     BACKFILL,
     FLEET,
     GATEWAY,
     GATEWAYS,
     INTERVAL,
+    MARKS,
     RECORDED,
     SPARES,
     STEADY_RPS,
@@ -28,26 +27,12 @@ from tests.fakes.prometheus_world import (
     World,
     recorded,
     rounds,
-    running_world,
     traffic,
     until,
     variant,
 )
 
-pytestmark = [
-    pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.slow,
-    # Guards against hanging; a busy machine may take minutes.
-    pytest.mark.timeout(600),
-    pytest.mark.skipif(prometheus_server.binary() is None, reason=prometheus_server.MISSING),
-]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    """A Prometheus, and all that it scrapes."""
-    async with running_world(tmp_path_factory.mktemp("ports")) as started:
-        yield started
+pytestmark = MARKS
 
 
 @pytest.mark.parametrize("name", sorted(RECORDED))

@@ -40,7 +40,7 @@ async def test_explain_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[st
             text = capsys.readouterr().out
             assert "  target        2 x A100, decided" in text
             assert "req/min" in text
-            assert "ttft bounds a replica" in text
+            assert "TTFT bounds a replica" in text
             assert "waits up to 60 s (behavior.scaleUp.stabilizationWindowSeconds)" in text
             assert await command("explain", "--url", endpoints.metrics_url) == 0
             header, row = [
