@@ -83,10 +83,19 @@ def _public(done: Sequence[Done]) -> list[Target]:
 
 def _stationary(done: Sequence[Done]) -> list[Target]:
     within = [item.of(OURS).within for item in done]
+    bounds = [item.comparison.bound for item in done]
+    whole = [bound.within for bound in bounds if bound is not None]
+    ratios = [item.comparison.cost_ratio(item.of(OURS)) or math.nan for item in done]
+    beside = ""
+    if whole:
+        beside = (
+            f"; the fewest whole replicas that keep 99 % keep {_span(whole)}, ours cost"
+            f" {min(ratios):.2f} to {max(ratios):.2f} x these"
+        )
     return [
         Target(
             text="stationary traffic, p99 asked for: 98.5 to 99.5 % within",
-            measured=f"{_span(within)} in {len(within)} replays",
+            measured=f"{_span(within)} in {len(within)} replays{beside}",
             met=all(0.985 <= value <= 0.995 for value in within),
         )
     ]

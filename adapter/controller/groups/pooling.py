@@ -62,8 +62,9 @@ def _steady(
     lengths: Sequence[SteadyLengths | None], weights: Sequence[float]
 ) -> SteadyLengths | None:
     """Mean lengths over the long window, of the variants of which they are known; None without any."""
-    input_tokens = _mean([item and item.input_tokens for item in lengths], weights)
-    output_tokens = _mean([item and item.output_tokens for item in lengths], weights)
+    inputs = [None if item is None else item.input_tokens for item in lengths]
+    outputs = [None if item is None else item.output_tokens for item in lengths]
+    input_tokens, output_tokens = _mean(inputs, weights), _mean(outputs, weights)
     if input_tokens is None or output_tokens is None:
         return None
     ended = sum(item.ended for item in lengths if item is not None)
