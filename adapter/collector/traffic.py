@@ -21,6 +21,7 @@ from adapter.collector.windows.growth import (
     EMPTY,
     Growth,
     Sample,
+    SteadyLengths,
     cached,
     finished,
     growth_of,
@@ -29,6 +30,7 @@ from adapter.collector.windows.growth import (
     mean,
     mean_itl,
     offered,
+    steady_lengths,
 )
 from adapter.collector.windows.latencies import NOTHING, Distribution, LatencyWindow
 
@@ -43,6 +45,7 @@ class Traffic:
         recent: Lengths of shorter windows in seconds with their rates; the shortest first.
         input_tokens: Mean input tokens of a finished request; None while none has finished yet.
         output_tokens: Mean output tokens of a finished request; None while none has finished yet.
+        steady: Mean lengths over the long window; None while nothing finished in it.
         ttft_ms: Mean time to first token; None without traffic.
         itl_ms: Mean inter-token latency per generated token; None without traffic.
         idle: Whether nothing arrived, ran or waited.
@@ -78,6 +81,7 @@ class Traffic:
     itl_ms: float | None
     idle: bool
     long_rate_rps: float = 0.0
+    steady: SteadyLengths | None = None
     recent: tuple[tuple[float, float], ...] = ()
     idle_seconds: float = 0.0
     running: float = 0.0
@@ -174,9 +178,8 @@ class TrafficWindow:
         moved = (*counts, growth.generation_tokens[1], growth.itl[1])
         if any(moved):
             self._active_at = max(self._active_at, growth.at)
-        output_tokens = mean([growth.generation_tokens])
-        if output_tokens is not None:
-            self._tokens = (mean([growth.prompt_tokens]), output_tokens)
+        if growth.generation_tokens[1] > 0:
+            self._tokens = (mean([growth.prompt_tokens]), mean([growth.generation_tokens]))
 
     def retain(self, endpoints: Iterable[str]) -> None:
         """Drop the samples of all other pods, not what they counted."""
@@ -265,6 +268,7 @@ class TrafficWindow:
             recent=tuple(self._recent(now)),
             input_tokens=input_tokens,
             output_tokens=output_tokens,
+            steady=steady_lengths(recent, self._growth),
             ttft_ms=None if ttft is None else 1000.0 * ttft,
             itl_ms=None if itl is None else 1000.0 * itl,
             idle=quiet and all(page.stock == 0 for page in pages),

@@ -14,7 +14,7 @@ from adapter.controller.demand import Queue, SizingRate, backlog
 from adapter.controller.demand.rates import GROWTH_LIMIT
 from adapter.controller.estimates import prior
 from adapter.controller.estimates.feedback import Feedback
-from adapter.controller.estimates.lengths import of_traffic
+from adapter.controller.estimates.lengths import smoothed, smoothing_note
 from adapter.controller.estimates.prior import DEFAULT_BATCHED_TOKENS
 from adapter.controller.settings import LoopSettings
 from adapter.controller.state import SATURATION, VariantRecord
@@ -39,6 +39,7 @@ class SizedVariant:
         variant: Input of the planner; None where the load or a usable profile is not known.
         saturation: Decision of the saturation rule, which holds where the planner makes none; None where a
             profile of the variant's accelerator is given.
+        length_notes: Lengths that it is sized for, where these are not those of its last window.
         profile_notes: What to know about the profile, a clause each: drift, lengths that it does not hold
             for, that it is an estimate.
 
@@ -48,12 +49,14 @@ class SizedVariant:
     rate: SizingRate | None = None
     variant: fleet.Variant | None = None
     saturation: plan.Decision | None = None
+    length_notes: tuple[str, ...] = ()
     profile_notes: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Why the rate differs from what its pods show, and what to know about the profile, a clause each."""
-        return (*(() if self.rate is None else self.rate.notes), *self.profile_notes)
+        """Why rate and lengths differ from what pods show, and what to know of the profile, a clause each."""
+        rate_notes = () if self.rate is None else self.rate.notes
+        return (*rate_notes, *self.length_notes, *self.profile_notes)
 
     @property
     def known(self) -> bool:
@@ -147,6 +150,7 @@ class Sizing:
             rate=rate,
             variant=variant,
             saturation=saturation,
+            length_notes=() if traffic is None else smoothing_note(traffic),
             profile_notes=tuning.notes(record.tuned, source),
         )
 
@@ -309,14 +313,14 @@ def load_of(
         return fleet.Load(
             arrival_rate_rps=0.0, input_tokens=0.0, output_tokens=1.0, dispersion=dispersion
         )
-    lengths = of_traffic(traffic)
+    lengths = smoothed(traffic)
     return fleet.Load(
         arrival_rate_rps=rate.rate_rps if rate else 0.0,
         in_flight=rate.in_flight if rate else 0.0,
         backlog_rps=rate.backlog_rps if rate else 0.0,
         queued_at=rate.queued_at if rate else 0,
         ordered=ordered,
-        input_tokens=traffic.input_tokens or 0.0,
+        input_tokens=lengths.input_tokens + lengths.cached_tokens,
         output_tokens=lengths.output_tokens,
         dispersion=dispersion,
         input_cv=lengths.input_cv,

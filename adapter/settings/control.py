@@ -123,7 +123,7 @@ class Collecting:
     long_window: float = setting(
         180.0,
         kinds.bounded_seconds(1.0, 86400.0, off=True),
-        "Window of the smoothed rate, which is used unless load changed significantly",
+        "Window of the smoothed rate and lengths, which are used unless load changed significantly",
     )
     stale_after: float = setting(
         0.0,

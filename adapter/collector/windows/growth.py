@@ -76,6 +76,22 @@ class Sample:
     page: PodMetrics
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SteadyLengths:
+    """Mean lengths of requests over a long window, and how many say what the short one shows.
+
+    Attributes:
+        input_tokens: Mean input tokens.
+        output_tokens: Mean output tokens.
+        ended: Requests that finished in the short window.
+
+    """
+
+    input_tokens: float
+    output_tokens: float
+    ended: float
+
+
 EMPTY = PodMetrics(
     finished=0.0,
     running=0.0,
@@ -167,6 +183,18 @@ def itl_samples(growths: list[Growth], itl: float | None) -> tuple[tuple[float, 
 def finished(growths: Iterable[Growth]) -> float:
     """Requests that finished."""
     return sum(item.generation_tokens[1] for item in growths)
+
+
+def steady_lengths(recent: Iterable[Growth], growths: Iterable[Growth]) -> SteadyLengths | None:
+    """Mean lengths over `growths`, of which `recent` are those of the short window."""
+    items = list(growths)
+    input_tokens = mean([item.prompt_tokens for item in items])
+    output_tokens = mean([item.generation_tokens for item in items])
+    if input_tokens is None or output_tokens is None:
+        return None
+    return SteadyLengths(
+        input_tokens=input_tokens, output_tokens=output_tokens, ended=finished(recent)
+    )
 
 
 def longer(

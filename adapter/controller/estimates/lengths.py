@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from adapter.collector.traffic import Traffic
@@ -12,6 +13,12 @@ from analyzer.step_times import Lengths
 DEFAULT_INPUT_CV = 1.0
 DEFAULT_OUTPUT_CV = 0.8
 """Variation of lengths where it was not measured, about that of public traces of chats."""
+
+NOISE_ERRORS, CERTAIN_ERRORS = 2.0, 3.0
+"""Standard errors of a mean within which it is noise, and beyond which a rise counts at full size."""
+
+TOLD_SHARE = 0.05
+"""Share of a length up to which the difference between observed and used is not told."""
 
 
 def of_traffic(traffic: Traffic) -> Lengths:
@@ -24,6 +31,43 @@ def of_traffic(traffic: Traffic) -> Lengths:
         output_cv=DEFAULT_OUTPUT_CV if traffic.output_cv is None else traffic.output_cv,
         cached_tokens=cached,
     )
+
+
+def smoothed(traffic: Traffic) -> Lengths:
+    """Lengths to size for: those of the long window, moved by the significant part of what a short one shows.
+
+    As with rates, a certain rise counts at full size, and a fall only as far as it is more than chance: few
+    requests say little of the mean, and replicas given back for some short ones take a start-up to return.
+    """
+    now, steady = of_traffic(traffic), traffic.steady
+    if steady is None or steady.ended <= 0:
+        return now
+    before = traffic.input_tokens or 0.0
+    few = 1.0 / math.sqrt(steady.ended)
+    prompt = _smoothed(before, steady.input_tokens, now.input_cv * few)
+    answer = _smoothed(now.output_tokens, steady.output_tokens, now.output_cv * few)
+    cached = now.cached_tokens * (prompt / before if before > 0 else 1.0)
+    return replace(now, input_tokens=prompt - cached, output_tokens=answer, cached_tokens=cached)
+
+
+def smoothing_note(traffic: Traffic) -> tuple[str, ...]:
+    """Clause that the lengths to size for are not those observed; none where they are nearly."""
+    if traffic.output_tokens is None:
+        return ()
+    seen, used = of_traffic(traffic), smoothed(traffic)
+    pairs = ((seen.input_tokens, used.input_tokens), (seen.output_tokens, used.output_tokens))
+    if all(abs(used - seen) <= TOLD_SHARE * seen for seen, used in pairs):
+        return ()
+    return (f"{_shown(seen)} tokens observed, {_shown(used)} used: the rest may be noise",)
+
+
+def _smoothed(short: float, long: float, variation: float) -> float:
+    """A mean length: `short` has that coefficient of variation, `long` is of more requests."""
+    error = NOISE_ERRORS * variation * long
+    if short <= long:
+        return min(long, short + error)
+    certain = short > long + CERTAIN_ERRORS / NOISE_ERRORS * error
+    return short if certain else max(long, short - error)
 
 
 def lengths_changed(profile: fleet.Profile, first: Lengths, now: Lengths) -> str:

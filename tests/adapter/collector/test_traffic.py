@@ -40,6 +40,21 @@ def test_saturated_server_shows_what_is_offered() -> None:
     assert traffic.itl_ms == pytest.approx(20)
 
 
+def test_lengths_of_both_windows() -> None:
+    """Requests that are twice as long for the last minute: twice in the window, 4/3 times over three."""
+    window = TrafficWindow(window_seconds=60, long_seconds=180)
+    for second in range(0, 181, 5):
+        tokens = 100.0 * (second + max(second - 120, 0))
+        shown = replace(page(second * 1.0), generation_tokens=(tokens, second * 1.0))
+        window.add("a", shown, now=second)
+    traffic = window.traffic(now=180)
+    assert traffic is not None
+    assert traffic.output_tokens == 200.0
+    assert traffic.steady is not None
+    assert traffic.steady.output_tokens == pytest.approx(100.0 * 4 / 3)
+    assert (traffic.steady.input_tokens, traffic.steady.ended) == (10.0, 60.0)
+
+
 @pytest.mark.parametrize(
     ("times", "low", "high"),
     [
