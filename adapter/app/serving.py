@@ -76,8 +76,7 @@ async def serving(
             process = worker.PlanningWorker(deadline_seconds=min(seconds, worker.DEADLINE_SECONDS))
             stack.push_async_callback(process.close)
             planner = process.plan
-        # Variants limit scrapes: a limit here would let slow pods keep out others.
-        # Cookies would cross servers.
+        # Variants limit scrapes: a limit here would let slow pods keep out all. Cookies would reach others.
         session = await stack.enter_async_context(
             aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0),

@@ -183,7 +183,7 @@ def test_top_steers_no_terminal() -> None:
     }
     table = top.table(document, parsed("top"))
     cells = [str(cell) for cell in table.columns[1].cells]
-    assert "[red]x?]0;evil?" in cells
+    assert r"[red]x\x1b]0;evil\x07" in cells
     assert table.caption is not None
 
 
