@@ -42,10 +42,10 @@ COLUMNS = (
 )  # fmt: skip
 LOOP = LoopSettings(
     interval=10.0,
-    collection=CollectionSettings(interval=2.5),
+    collection=CollectionSettings(interval=2.5, window=30.0, long_window=60.0),
     # An emulated server starts at once: there is nothing to foresee.
     rates=RateSettings(startup_seconds=1.0, anticipate=False),
-    limits=StabilizationLimits(down_seconds=30.0),
+    limits=StabilizationLimits(down_seconds=5.0),
     time_to_live=120.0,
 )
 
