@@ -229,7 +229,7 @@ def size_all(
 
     """
     rows = len(replicas)
-    wanted = [
+    targets_ms = [
         checked(name, value, rows, above=0.0, optional=True)
         for name, value in (("ttft_ms", ttft_ms), ("itl_ms", itl_ms))
     ]
@@ -244,13 +244,19 @@ def size_all(
         table = chain.Chain(replicas.take(part))
         most = None if every_target else (1.0 - margin[part]) * LIMIT_SHARE
         rates[:, part], bests[:, part] = _rates(
-            table, [target[part] for target in wanted], share[part], most
+            table, [target[part] for target in targets_ms], share[part], most
         )
         least = np.fmin(np.fmin(rates[TTFT, part], rates[ITL, part]), stable[part])
         least = np.where(np.isnan(bests[:, part]).all(axis=0), least, 0.0)
         goodput[part] = least * table.seen(least / table.replicas.max_rate_rps).accepted
     return _capacities(
-        rates, bests, stable=stable, goodput=goodput, tokens=tokens, wanted=wanted, share=share
+        rates,
+        bests,
+        stable=stable,
+        goodput=goodput,
+        tokens=tokens,
+        targets_ms=targets_ms,
+        share=share,
     )
 
 
@@ -261,7 +267,7 @@ def _capacities(
     stable: FloatArray,
     goodput: FloatArray,
     tokens: FloatArray,
-    wanted: list[FloatArray],
+    targets_ms: list[FloatArray],
     share: FloatArray,
 ) -> CapacityArrays:
     """What binds every row; `rates` and `bests` have shape (2, M), TTFT before ITL."""
@@ -283,7 +289,7 @@ def _capacities(
         binding=binding,
         unreachable=unreachable,
         wanted_ms=np.where(
-            unreachable >= 0, np.take_along_axis(np.stack(wanted), which, axis=0)[0], np.nan
+            unreachable >= 0, np.take_along_axis(np.stack(targets_ms), which, axis=0)[0], np.nan
         ),
         best_ms=np.take_along_axis(bests, which, axis=0)[0],
         percentile=share,
@@ -291,7 +297,7 @@ def _capacities(
 
 
 def _rates(
-    table: chain.Chain, wanted: list[FloatArray], share: FloatArray, most: FloatArray | None
+    table: chain.Chain, targets_ms: list[FloatArray], share: FloatArray, most: FloatArray | None
 ) -> tuple[FloatArray, FloatArray]:
     """Largest rates and, where a target is unreachable, the best latencies; both (2, M), NaN elsewhere.
 
@@ -301,17 +307,17 @@ def _rates(
     bests = np.full((2, share.size), np.nan)
     bound = most
     for target in (ITL, TTFT):
-        rows = np.flatnonzero(~np.isnan(wanted[target]))
+        rows = np.flatnonzero(~np.isnan(targets_ms[target]))
         if not rows.size:
             continue
-        search = Search(table.take(rows), target, wanted[target][rows], share[rows])
+        search = Search(table.take(rows), target, targets_ms[target][rows], share[rows])
         if bound is None:
             rates[target, rows], bests[target, rows] = search.largest_rates()
             continue
         late = np.flatnonzero(~search.hold(bound[rows]))
         if late.size:
             rows = rows[late]
-            search = Search(table.take(rows), target, wanted[target][rows], share[rows])
+            search = Search(table.take(rows), target, targets_ms[target][rows], share[rows])
             rates[target, rows], bests[target, rows] = search.largest_rates(bound[rows])
             loads = rates[target, rows] / table.replicas.max_rate_rps[rows]
             bound = bound.copy()
@@ -345,9 +351,9 @@ def carry_all(
     most = (1.0 - stability_margin) * LIMIT_SHARE
     for part in chain.parts(replicas):
         table = chain.Chain(replicas.take(part))
-        wanted = goodput_rps[part] / table.replicas.max_rate_rps
-        good = most[part] * table.seen(most[part]).accepted >= wanted
-        load = accepted.arrivals(table, np.minimum(wanted, most[part]), most[part], good)
+        least_accepted = goodput_rps[part] / table.replicas.max_rate_rps
+        good = most[part] * table.seen(most[part]).accepted >= least_accepted
+        load = accepted.arrivals(table, np.minimum(least_accepted, most[part]), most[part], good)
         for target, wants in ((TTFT, ttft_ms[part]), (ITL, itl_ms[part])):
             rows = np.flatnonzero(good & ~np.isnan(wants))
             if rows.size:
@@ -371,8 +377,8 @@ def replicas_needed(
     rate_rps: ArrayLike, goodput_rps: ArrayLike, min_replicas: ArrayLike = 0
 ) -> NDArray[np.int64]:
     """Least number of replicas that carry the rate, but at least the minimum."""
-    wanted = np.asarray(rate_rps, dtype=np.float64) / np.asarray(goodput_rps, dtype=np.float64)
-    whole = np.ceil(np.minimum(wanted * (1.0 - REPLICA_ROUNDING), 2.0**53)).astype(np.int64)
+    replicas = np.asarray(rate_rps, dtype=np.float64) / np.asarray(goodput_rps, dtype=np.float64)
+    whole = np.ceil(np.minimum(replicas * (1.0 - REPLICA_ROUNDING), 2.0**53)).astype(np.int64)
     return np.maximum(whole, np.asarray(min_replicas, dtype=np.int64))
 
 

@@ -225,7 +225,7 @@ def _summed(load: float, queue: float, departures: float) -> float:
     rise = np.log(load)
     # Stages whose weight is below e**-40 of the last stage's do not count; many are told by a sample.
     first = np.floor(queue - 40.0 / rise) if rise * queue > 40.0 else 0.0
-    wanted = int(min(queue - first, 2**16))
-    stages = np.ceil(np.linspace(first, queue, wanted + 1)[1:])
+    number = int(min(queue - first, 2**16))
+    stages = np.ceil(np.linspace(first, queue, number + 1)[1:])
     weights = np.exp((stages - queue) * rise)
     return float((weights * _gammaincc(stages, departures)).sum() / weights.sum())

@@ -105,6 +105,6 @@ def bursty(
 
     """
     spare = np.maximum(numbers - busy, 0.0) * np.sqrt(np.maximum(dispersion, 1.0))
-    wanted = np.ceil((busy + spare) * (1.0 - capacity.REPLICA_ROUNDING)).astype(np.int64)
-    most: NDArray[np.int64] = np.maximum(wanted, numbers)
+    pooled = np.ceil((busy + spare) * (1.0 - capacity.REPLICA_ROUNDING)).astype(np.int64)
+    most: NDArray[np.int64] = np.maximum(pooled, numbers)
     return most

@@ -89,8 +89,8 @@ def replicas_needed(signals: Signals) -> Saturation:
     if present < 1:
         return Saturation(replicas=1, reason=f"{signals.waiting:.0f} requests wait for a replica")
     factor, reason = max(_factors(signals), default=(1.0, "no signal of saturation"))
-    wanted = math.ceil(present * factor - 1e-9)
-    return Saturation(replicas=max(wanted, _fewest(present), 1), reason=reason)
+    replicas = math.ceil(present * factor - 1e-9)
+    return Saturation(replicas=max(replicas, _fewest(present), 1), reason=reason)
 
 
 def _fewest(present: int) -> int:

@@ -80,35 +80,35 @@ class Search:
 
     def _excess(self, load: FloatArray, rows: NDArray[np.intp]) -> FloatArray:
         """Logarithm of the latency over its target, or of the share that exceeds it over the allowed."""
-        table, wanted = self._table.take(rows), self._wanted[rows]
+        table, target_ms = self._table.take(rows), self._wanted[rows]
         replicas, seen = table.replicas, table.seen(load)
         if self._target == ITL:
-            value = np.log(replicas.decode_ms(seen.batch) / wanted)
+            value = np.log(replicas.decode_ms(seen.batch) / target_ms)
         else:
             waiting = seen.queue * 1000.0 / replicas.max_rate_rps
             # Beyond the range of floats over a tiny target: infinity, which is a miss all the same.
             with np.errstate(over="ignore"):
-                over = (waiting + replicas.prefill_ms(seen.batch)) / wanted
+                over = (waiting + replicas.prefill_ms(seen.batch)) / target_ms
             value = np.log(np.maximum(over, _TINY))
         if self._by_mean:
             return value
-        exceeding = self._exceeding(table, seen, load, wanted)
+        exceeding = self._exceeding(table, seen, load, target_ms)
         share = self._share[rows]
         tail = np.log(np.maximum(exceeding / (1.0 - share), _TINY))
         return np.where(np.isnan(share), value, tail)
 
     def _exceeding(
-        self, table: chain.Chain, seen: chain.Seen, load: FloatArray, wanted: FloatArray
+        self, table: chain.Chain, seen: chain.Seen, load: FloatArray, target_ms: FloatArray
     ) -> FloatArray:
         replicas = table.replicas
         if self._target == ITL:
-            largest = _largest_batch(replicas.alpha_ms, replicas.beta_ms, wanted)
+            largest = _largest_batch(replicas.alpha_ms, replicas.beta_ms, target_ms)
             return table.batch_exceeds(seen, largest)
         base, slope = replicas.prefill_base_ms, replicas.prefill_slope_ms
-        largest = _largest_batch(base, slope, wanted)
-        left = wanted - replicas.prefill_ms(replicas.max_batch)
+        largest = _largest_batch(base, slope, target_ms)
+        spare_ms = target_ms - replicas.prefill_ms(replicas.max_batch)
         full = largest >= replicas.max_batch
-        departures = np.maximum(left, 0.0) * replicas.max_rate_rps / 1000.0
+        departures = np.maximum(spare_ms, 0.0) * replicas.max_rate_rps / 1000.0
         return np.where(
             full,
             table.waits_longer(seen, load, departures),
@@ -126,9 +126,9 @@ class Search:
         return np.where(np.isnan(share), means, percentiles)
 
 
-def _largest_batch(base: FloatArray, slope: FloatArray, wanted: FloatArray) -> FloatArray:
-    """Largest batch n with base + slope * n <= wanted, in float noise; shape (M,)."""
-    room: BoolArray = base <= wanted
-    steps = (wanted - base) / np.maximum(slope, _TINY)
+def _largest_batch(base: FloatArray, slope: FloatArray, target_ms: FloatArray) -> FloatArray:
+    """Largest batch n with base + slope * n <= target_ms, in float noise; shape (M,)."""
+    room: BoolArray = base <= target_ms
+    steps = (target_ms - base) / np.maximum(slope, _TINY)
     with np.errstate(over="ignore"):
         return np.where(room, np.floor(np.minimum(steps, 2.0**53) + 1e-9), 0.0)

@@ -276,12 +276,12 @@ async def from_prometheus(
     address: str,
 ) -> None:
     """Through a Prometheus that scrapes the same pages."""
-    wanted = targets(sources, address)
+    scrape_targets = targets(sources, address)
     interval = args.interval
     async with prometheus_server.running(
-        wanted, interval_ms=round(1000 * interval), drop="" if args.buckets else BUCKETS
+        scrape_targets, interval_ms=round(1000 * interval), drop="" if args.buckets else BUCKETS
     ) as server:
-        await server.scraped(wanted, seconds=120.0)
+        await server.scraped(scrape_targets, seconds=120.0)
         # Backfill needs a past.
         await asyncio.sleep(2 * interval)
         collector = made(session, "prometheus", interval)

@@ -72,8 +72,8 @@ def delivered(
     """Each target that can be met, by name."""
     engines, targets = case.engines(), targets_ms(case)
     for index, name in enumerate(TARGETS):
-        wanted = {("ttft_ms", "itl_ms")[index]: targets[index]}
-        rate = size_engines(engines, percentile=percentile, **wanted).rate_rps
+        target = {("ttft_ms", "itl_ms")[index]: targets[index]}
+        rate = size_engines(engines, percentile=percentile, **target).rate_rps
         if np.isnan(rate[0]):
             continue
         state = engine_state.at_rate(engines, rate)

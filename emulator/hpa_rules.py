@@ -201,8 +201,8 @@ class Pace:
         limits = []
         for policy in self._down_policies:
             start = self._start(now_seconds, policy.period_seconds, current)
-            left = start * (1 - policy.value / 100)
-            limits.append(start - policy.value if policy.type == "Pods" else int(left))
+            least = start * (1 - policy.value / 100)
+            limits.append(start - policy.value if policy.type == "Pods" else int(least))
         # The smallest change keeps the most replicas.
         return min(current, max(limits) if self._down.select_policy == "Min" else min(limits))
 

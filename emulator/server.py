@@ -209,11 +209,11 @@ class Server:
         """Simulate everything before that time."""
         while True:
             event_ms = min(self._prefills[0][0] if self._prefills else math.inf, self._due_ms)
-            left = self._skip(min(event_ms, limit_ms))
+            steps = self._skip(min(event_ms, limit_ms))
             at_ms = min(self._end_ms, event_ms)
             if at_ms >= limit_ms:
                 # One iteration early: a product differs from the sum of steps in its last digits.
-                later_ms = max(left - 1, 0) * self._steps_ms[self._running]
+                later_ms = max(steps - 1, 0) * self._steps_ms[self._running]
                 self.next_ms = min(self._end_ms + later_ms, event_ms)
                 return
             self._handle(at_ms)

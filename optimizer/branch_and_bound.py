@@ -225,16 +225,16 @@ class _Program:
 
     def _cheapest(self) -> dict[str, Allocation] | None:
         """Everyone's cheapest candidate, if all of them fit: nothing can be better."""
-        left = dict(self._capacity)
+        free_capacity = dict(self._capacity)
         allocations: dict[str, Allocation] = {}
         for variant in self._problem.variants:
             best = min(
                 variant.candidates, key=lambda c: (_price(c, variant, self._factor), c.accelerator)
             )
-            if best.devices and best.device_type in left:
-                left[best.device_type] -= best.demand
+            if best.devices and best.device_type in free_capacity:
+                free_capacity[best.device_type] -= best.demand
             allocations[variant.name] = allocate(variant, best, best.replicas, self._factor)
-        return allocations if all(count >= 0 for count in left.values()) else None
+        return allocations if all(count >= 0 for count in free_capacity.values()) else None
 
     def _gap(self, goal: FloatArray, step: float) -> float:
         """Relative gap that proves a stage: of whole numbers the next one is `step` away."""

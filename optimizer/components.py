@@ -24,8 +24,8 @@ def components(
     problem: Problem, capacity: Mapping[str, int]
 ) -> tuple[list[list[VariantCandidates]], list[str]]:
     """Groups of variants that share no scarce device type, and the scarce types."""
-    wanted = demands(problem.variants)
-    scarce = sorted(kind for kind, count in wanted.items() if count > capacity.get(kind, 0))
+    demanded = demands(problem.variants)
+    scarce = sorted(kind for kind, count in demanded.items() if count > capacity.get(kind, 0))
     # Which type stands for all types that a variant links, directly or through others.
     linked = {kind: kind for kind in scarce}
 

@@ -41,7 +41,7 @@ class Shortage:
     Attributes:
         accelerator: accelerator of the candidate.
         device_type: device type that was short.
-        wanted: devices that the candidate holds.
+        demanded: Devices that the candidate holds.
         free: devices that nobody holds in the plan.
         capacity: devices that there are.
         holders: variants that hold most of it, with devices, at most `HOLDERS`.
@@ -50,7 +50,7 @@ class Shortage:
 
     accelerator: str
     device_type: str
-    wanted: int
+    demanded: int
     free: int
     capacity: int
     holders: tuple[tuple[str, int], ...]
@@ -58,7 +58,7 @@ class Shortage:
     def __str__(self) -> str:
         """As in tables and logs."""
         text = (
-            f"{self.device_type} short: {self.accelerator} needs {self.wanted},"
+            f"{self.device_type} short: {self.accelerator} needs {self.demanded},"
             f" {self.free} of {self.capacity} free"
         )
         held = ", ".join(f"{name} ({devices})" for name, devices in self.holders)
@@ -186,7 +186,7 @@ def _shortage(
     return Shortage(
         accelerator=candidate.accelerator,
         device_type=candidate.device_type,
-        wanted=candidate.demand,
+        demanded=candidate.demand,
         free=there - holders.total,
         capacity=there,
         holders=tuple(others[:HOLDERS]),

@@ -75,7 +75,7 @@ class _Run:
 
     def serve(self, entries: Sequence[_Entry]) -> list[_Entry]:
         """Allocate whole candidates; returns who got none, in the order they gave up."""
-        left: list[_Entry] = []
+        unserved: list[_Entry] = []
         line = [(entry.order, entry) for entry in entries]
         heapq.heapify(line)
         turn = 0
@@ -87,12 +87,12 @@ class _Run:
                 continue
             entry.next_choice += 1
             if entry.next_choice == len(entry.choices):
-                left.append(entry)
+                unserved.append(entry)
                 continue
             turn += 1
             entry.turn = turn
             heapq.heappush(line, (entry.order, entry))
-        return left
+        return unserved
 
     def exhaust(self, entries: Sequence[_Entry]) -> None:
         """One variant after another gets as many replicas as fit."""
@@ -143,24 +143,24 @@ def solve(problem: Problem) -> Solution:
     ]
     groups = [list(group) for _, group in groupby(entries, key=_priority)]
     if problem.delayed_best_effort:
-        left = run.serve(entries)
-        _best_effort(run, left, problem.policy)
+        unserved = run.serve(entries)
+        _best_effort(run, unserved, problem.policy)
     else:
         for group in groups:
             _best_effort(run, run.serve(group), problem.policy)
     return Solution(solver="greedy", termination="heuristic", gap=None, allocations=run.allocations)
 
 
-def _best_effort(run: _Run, left: Sequence[_Entry], policy: SaturationPolicy) -> None:
+def _best_effort(run: _Run, unserved: Sequence[_Entry], policy: SaturationPolicy) -> None:
     shared: dict[SaturationPolicy, Callable[[Sequence[_Entry]], None]] = {
         "PriorityExhaustive": run.exhaust,
         "RoundRobin": run.share,
     }
     if policy == "PriorityRoundRobin":
-        for _, group in groupby(sorted(left, key=_priority), key=_priority):
+        for _, group in groupby(sorted(unserved, key=_priority), key=_priority):
             run.share(list(group))
     elif policy in shared:
-        shared[policy](left)
+        shared[policy](unserved)
 
 
 def _priority(entry: _Entry) -> int:

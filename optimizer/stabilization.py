@@ -29,7 +29,7 @@ class StabilizationLimits:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """Replicas that were wanted at a time.
+    """Replicas that were recommended at a time.
 
     Attributes:
         at: seconds.
@@ -47,7 +47,7 @@ class Stabilized:
     """What to publish.
 
     Attributes:
-        reason: why that is not what is wanted; empty if it is.
+        reason: why that is not what is recommended; empty if it is.
         history: recommendations to pass to the next call.
 
     """
@@ -58,7 +58,7 @@ class Stabilized:
 
 
 def stabilize(
-    wanted: int,
+    desired: int,
     *,
     before: int | None,
     history: tuple[Recommendation, ...],
@@ -67,41 +67,41 @@ def stabilize(
     maximum: int | None = None,
     brief: bool = False,
 ) -> Stabilized:
-    """The number to publish when `wanted` is recommended and `before` is published.
+    """The number to publish when `desired` is recommended and `before` is published.
 
     Args:
-        wanted: replicas.
+        desired: Replicas that this cycle decided.
         before: None where nothing is published: then nothing holds back.
         history: recommendations returned by the previous call.
         now: seconds, not less than those of the history.
         limits: see there.
         maximum: upper bound of replicas, which the window does not exceed.
-        brief: True where a queue asks for `wanted`.
+        brief: True where a queue asks for `desired`.
 
     """
     start = now - limits.down_seconds
     # As long as the queue is there, so are the replicas that it asked for.
     brief_start = start if brief else now - min(limits.brief_seconds, limits.down_seconds)
     recent = tuple(item for item in history if item.at > (brief_start if item.brief else start))
-    after = (*recent, Recommendation(now, wanted, brief))
-    if before is None or wanted == before:
-        return Stabilized(replicas=wanted, reason="", history=after)
-    replicas, reason = wanted, ""
-    if wanted < before:
+    after = (*recent, Recommendation(now, desired, brief))
+    if before is None or desired == before:
+        return Stabilized(replicas=desired, reason="", history=after)
+    replicas, reason = desired, ""
+    if desired < before:
         # Never above what is published: the window holds back, it does not raise.
         highest = min(max(item.replicas for item in after), before)
-        if highest > wanted:
+        if highest > desired:
             last = max(item.at for item in after if item.replicas >= highest)
-            left = max(last + limits.down_seconds - now, 0.0)
+            seconds = max(last + limits.down_seconds - now, 0.0)
             replicas = highest
-            reason = f"held at {highest} for {left:.0f} s more by the stabilization window"
+            reason = f"held at {highest} for {seconds:.0f} s more by the stabilization window"
         least = replicas if limits.step_down is None else max(replicas, before - limits.step_down)
         if least > replicas:
             replicas = least
-            reason = f"{replicas} instead of {wanted}: {limits.step_down} fewer at a time"
-    elif limits.step_up is not None and wanted > before + limits.step_up:
+            reason = f"{replicas} instead of {desired}: {limits.step_down} fewer at a time"
+    elif limits.step_up is not None and desired > before + limits.step_up:
         replicas = before + limits.step_up
-        reason = f"{replicas} instead of {wanted}: {limits.step_up} more at a time"
+        reason = f"{replicas} instead of {desired}: {limits.step_up} more at a time"
     if maximum is not None and replicas > maximum:
-        replicas, reason = max(maximum, wanted), ""
+        replicas, reason = max(maximum, desired), ""
     return Stabilized(replicas=replicas, reason=reason, history=after)

@@ -100,12 +100,12 @@ class Joins:
         loop = asyncio.get_running_loop()
         while not self._loop.leading and self._managed() is self._targets:
             pause = JOIN_SECONDS if self._soon else POD_JOIN_SECONDS
-            left = self._at + pause - loop.time()
-            if left <= 0:
+            seconds = self._at + pause - loop.time()
+            if seconds <= 0:
                 return
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
+                async with asyncio.timeout(seconds):
                     await self._changed.wait()
 
     def _managed(self) -> Mapping[str, Any] | None:

@@ -68,16 +68,16 @@ class ManagedTargets:
                 self._failed("the ConfigMap is missing; kubectl apply -k manifests/base makes it")
             return
         before = item.get("data") or {}
-        wanted = {managed.entry(key): _target(state) for key, state in states.items()}
+        entries = {managed.entry(key): _target(state) for key, state in states.items()}
         changes: dict[str, str | None] = {
             name: _text(target)
-            for name, target in wanted.items()
+            for name, target in entries.items()
             if target is not None and self._differs(before.get(name), target)
         }
-        changes |= dict.fromkeys(name for name in before if wanted.get(name) is None)
+        changes |= dict.fromkeys(name for name in before if entries.get(name) is None)
         leader = str(self._transitions())
         written = (item["metadata"].get("annotations") or {}).get(LEADER)
-        if not changes and (not wanted or written == leader):
+        if not changes and (not entries or written == leader):
             return
         # The resource version protects what another leader wrote meanwhile.
         metadata = {

@@ -125,8 +125,10 @@ def _refuse_status(url: str, status: int, by: access.Access) -> None:
     if 300 <= status < 400:
         raise ScrapeError(f"{shown}: redirects are not followed")
     if status in {401, 403}:
-        wanted = "it wants a token; name its file by --pods-token-file (--gateways-token-file)"
-        raise ScrapeError(f"{shown}: {by.withheld(url) or wanted}")
+        missing_token = (
+            "it wants a token; name its file by --pods-token-file (--gateways-token-file)"
+        )
+        raise ScrapeError(f"{shown}: {by.withheld(url) or missing_token}")
     raise ScrapeError(shown)
 
 

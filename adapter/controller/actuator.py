@@ -210,7 +210,7 @@ class Actuator:
                 else:
                     return None
         except ApiError as error:
-            what = f"{replicas} replicas wanted, but /scale of {reference} was not patched"
+            what = f"{replicas} replicas desired, but /scale of {reference} was not patched"
             why = advice.explained(error)
             if isinstance(error, Forbidden):
                 # An API server that has just started refuses what its RBAC rules allow.
@@ -278,7 +278,7 @@ def allows(annotations: Mapping[str, object]) -> bool:
 def _not_allowed(source: VariantSource, replicas: int, *, refused: bool) -> Unapplied:
     return Unapplied(
         "ScaleNotAllowed",
-        f"{replicas} replicas wanted, but neither {source.reference} nor namespace {source.namespace} allows"
+        f"{replicas} replicas desired, but neither {source.reference} nor namespace {source.namespace} allows"
         f" this adapter to patch /scale; who may change one of them sets its annotation {ALLOW_SCALE} to"
         f' "true", and an administrator grants the right: {_OVERLAY}',
         refused=refused,

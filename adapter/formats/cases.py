@@ -155,16 +155,16 @@ def _isolated(
 ) -> list[Answer]:
     """`work` on all cases at once, without those that it refuses."""
     answers: list[Answer] = [{} for _ in cases]
-    left = list(range(len(cases)))
-    while left:
+    pending = list(range(len(cases)))
+    while pending:
         try:
-            outcomes = work([cases[row] for row in left])
+            outcomes = work([cases[row] for row in pending])
         except InvalidParameterError as error:
-            answers[left.pop(error.index or 0)] = {
+            answers[pending.pop(error.index or 0)] = {
                 "error": f"{named(error.parameter)}: {error.problem}"
             }
             continue
-        for row, item in zip(left, outcomes, strict=True):
+        for row, item in zip(pending, outcomes, strict=True):
             answers[row] = item
         break
     return answers

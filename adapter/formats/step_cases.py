@@ -174,7 +174,7 @@ def sized(cases: Sequence[StepCase]) -> list[dict[str, Any]]:
     # NaN stands for no rate below, so one that is given as NaN is refused here.
     rates = [0.0 if case.rate_rps is None else case.rate_rps for case in cases]
     checked("arrival_rate_rps", rates, len(cases), least=0.0)
-    wanted: dict[str, FloatArray] = {
+    targets: dict[str, FloatArray] = {
         "ttft_ms": np.array([_number(case.target_ttft_ms) for case in cases]),
         "itl_ms": np.array([_number(case.target_itl_ms) for case in cases]),
         "tps": np.array([_number(case.target_tps) for case in cases]),
@@ -183,10 +183,10 @@ def sized(cases: Sequence[StepCase]) -> list[dict[str, Any]]:
         "percentile": np.array([_share(case) for case in cases]),
         "headroom": np.array([case.stability_margin for case in cases]),
     }
-    each = sizing.size_engines(engines, **wanted, **common)
+    each = sizing.size_engines(engines, **targets, **common)
     alone = {
         name: sizing.size_engines(engines, **{name: values}, **common)
-        for name, values in wanted.items()
+        for name, values in targets.items()
     }
     answers = []
     for row, case in enumerate(cases):
@@ -196,7 +196,7 @@ def sized(cases: Sequence[StepCase]) -> list[dict[str, Any]]:
             {
                 **{
                     f"max_rate_{name.removesuffix('_ms')}_rps": None
-                    if math.isnan(wanted[name][row])
+                    if math.isnan(targets[name][row])
                     else _given(capacity.rate_rps[row])
                     for name, capacity in alone.items()
                 },

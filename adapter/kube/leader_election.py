@@ -164,8 +164,8 @@ class Leadership:
     async def _hold(self, task: asyncio.Future[None]) -> None:
         """Renew until that fails for too long, or the work has ended."""
         while not task.done():
-            await asyncio.wait({task}, timeout=min(self._times.retry, self._left()))
-            if task.done() or self._left() <= 0:
+            await asyncio.wait({task}, timeout=min(self._times.retry, self._seconds_left()))
+            if task.done() or self._seconds_left() <= 0:
                 return
             if not self._may_renew():
                 continue
@@ -173,9 +173,11 @@ class Leadership:
             both: set[asyncio.Future[Any]] = {renewing, task}
             try:
                 # The work ends at the deadline even while a renewal is in flight.
-                while not renewing.done() and not task.done() and self._left() > 0:
-                    await asyncio.wait(both, timeout=self._left(), return_when="FIRST_COMPLETED")
-                if not renewing.done() or self._left() <= 0:
+                while not renewing.done() and not task.done() and self._seconds_left() > 0:
+                    await asyncio.wait(
+                        both, timeout=self._seconds_left(), return_when="FIRST_COMPLETED"
+                    )
+                if not renewing.done() or self._seconds_left() <= 0:
                     return
                 if not renewing.result() and self.leader not in {self._identity, ""}:
                     return
@@ -191,7 +193,7 @@ class Leadership:
                 log.warning("this process is stuck; not renewing the Lease until it works again")
         return alive
 
-    def _left(self) -> float:
+    def _seconds_left(self) -> float:
         return self._held_until - self._monotonic()
 
     async def _attempt(self) -> bool:

@@ -226,24 +226,24 @@ class Candidates:
 
         `rates_rps` are rates of rows that do not carry all that they were sized for.
         """
-        wanted = np.array(rows, dtype=np.intp)
+        indices = np.array(rows, dtype=np.intp)
         each = np.maximum(np.array(replicas, dtype=np.int64), 1)
         steady = SteadyState(
-            ttft_ms=np.zeros(wanted.size),
-            itl_ms=np.zeros(wanted.size),
-            blocking=np.zeros(wanted.size),
+            ttft_ms=np.zeros(indices.size),
+            itl_ms=np.zeros(indices.size),
+            blocking=np.zeros(indices.size),
         )
         for part in self._parts:
-            at = np.searchsorted(part.rows, wanted)
-            here = np.flatnonzero(part.rows[np.minimum(at, part.rows.size - 1)] == wanted)
+            at = np.searchsorted(part.rows, indices)
+            here = np.flatnonzero(part.rows[np.minimum(at, part.rows.size - 1)] == indices)
             if not here.size:
                 continue
-            asked = part_of(self._asked, wanted[here])
+            asked = part_of(self._asked, indices[here])
             if rates_rps:
                 rates = [
                     rates_rps.get(row, rate)
                     for row, rate in zip(
-                        wanted[here].tolist(), asked.rate_rps.tolist(), strict=True
+                        indices[here].tolist(), asked.rate_rps.tolist(), strict=True
                     )
                 ]
                 asked = replace(asked, rate_rps=np.array(rates))

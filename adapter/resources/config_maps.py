@@ -215,15 +215,15 @@ class ConfigMaps:
 
         """
         rows_now, gone = list(self._classes.values()), list(self._last.classes.values())
-        wanted = _wanted(spec.service_class, rows_now, gone)
-        if wanted:
-            named, before = (_named(wanted, spec.model, items) for items in (rows_now, gone))
+        class_name = _class_name(spec.service_class, rows_now, gone)
+        if class_name:
+            named, before = (_named(class_name, spec.model, items) for items in (rows_now, gone))
             if named is None and before is not None:
                 return self._held_class(before, spec.model)
             if named is not None:
                 return named.service_class, named.problems_of(spec.model)
             for item in rows_now:
-                if _matches(item, wanted):
+                if _matches(item, class_name):
                     raise MissingRowError(_not_listed(spec.model, item, self.row_problems))
         listing = [item for item in rows_now if spec.model in item.service_class.targets]
         if not listing:
@@ -231,7 +231,7 @@ class ConfigMaps:
             if not listing:
                 # Where classes are broken or missing, no target is no statement.
                 broken = any(CLASSES in problem for problem in self.row_problems)
-                untargeted = spec.scale_target is not None and not (wanted or broken)
+                untargeted = spec.scale_target is not None and not (class_name or broken)
                 own = self.wva.class_of(namespace, spec.model, untargeted=untargeted)
                 if own is None:
                     raise MissingRowError(_not_listed(spec.model, None, self.row_problems))
@@ -239,7 +239,7 @@ class ConfigMaps:
             return self._held_class(_first(listing), spec.model)
         listing_class = _first(listing)
         notes = listing_class.problems_of(spec.model)
-        if wanted:
+        if class_name:
             shown = listed({item.service_class.name: item for item in rows_now})
             unknown = (
                 f"spec.sloClassRef.name: no service class is called {spec.service_class.name!r}; there"
@@ -277,7 +277,7 @@ def _not_listed(model: str, named: NamedClass | None, row_problems: Iterable[str
     return "; ".join([text, *problems[:_MOST_PROBLEMS]])
 
 
-def _wanted(
+def _class_name(
     reference: schemas.ServiceClassReference,
     rows_now: Sequence[NamedClass],
     gone: Sequence[NamedClass],
@@ -286,19 +286,19 @@ def _wanted(
 
     WVA's configuration guide has the ConfigMap's name there, and the class as its key.
     """
-    wanted, key = reference.name.lower(), reference.key.lower()
-    if any(_matches(item, wanted) for item in (*rows_now, *gone)):
-        return wanted
-    return key if any(_matches(item, key) for item in rows_now) else wanted
+    class_name, key = reference.name.lower(), reference.key.lower()
+    if any(_matches(item, class_name) for item in (*rows_now, *gone)):
+        return class_name
+    return key if any(_matches(item, key) for item in rows_now) else class_name
 
 
-def _matches(item: NamedClass, wanted: str) -> bool:
-    return wanted in {item.service_class.name.lower(), item.key.lower()}
+def _matches(item: NamedClass, class_name: str) -> bool:
+    return class_name in {item.service_class.name.lower(), item.key.lower()}
 
 
-def _named(wanted: str, model: str, classes: Iterable[NamedClass]) -> NamedClass | None:
+def _named(class_name: str, model: str, classes: Iterable[NamedClass]) -> NamedClass | None:
     """The class of that name or key, if it lists the model."""
-    listing_class = next((item for item in classes if _matches(item, wanted)), None)
+    listing_class = next((item for item in classes if _matches(item, class_name)), None)
     return (
         listing_class
         if listing_class is not None and model in listing_class.service_class.targets

@@ -280,10 +280,10 @@ def _urls(
         **{name.replace(KSERVE, "prometheus.io/"): text for name, text in annotations.items()},
         **{name: text for name, text in annotations.items() if not name.startswith(KSERVE)},
     }
-    wanted = annotations.get(PORT)
-    if wanted is not None:
+    port_text = annotations.get(PORT)
+    if port_text is not None:
         try:
-            numbers = (quantity.whole(str(named.get(wanted, wanted)), least=1, most=65535),)
+            numbers = (quantity.whole(str(named.get(port_text, port_text)), least=1, most=65535),)
         except ValueError as error:
             problems.append(
                 f"pod annotation {PORT}: {error}, or the name of a port; {numbers[0]} is used"

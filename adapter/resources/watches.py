@@ -165,18 +165,18 @@ class ClusterObjects:
 
     async def refresh_scales(self) -> bool:
         """Read what is not watched, `/scale` of targets that are no Deployments; whether it changed."""
-        wanted = set()
+        references = set()
         stand_ins = [(key, managed.variant_of(item)) for key, item in _items(self._scalers)]
         for (namespace, _), item in [*_items(self._variants), *stand_ins]:
             reference = None if item is None else _reference(item)
             if reference is not None and not reference.is_deployment:
-                wanted.add((namespace, reference))
+                references.add((namespace, reference))
         now = asyncio.get_running_loop().time()
-        if wanted == self._others.keys() and now - self._others_read_at < SCALE_SECONDS:
+        if references == self._others.keys() and now - self._others_read_at < SCALE_SECONDS:
             return False
         self._others_read_at = now
         scales: dict[tuple[str, Reference], Scale | Unresolved] = {}
-        for namespace, reference in sorted(wanted, key=str):
+        for namespace, reference in sorted(references, key=str):
             try:
                 scales[namespace, reference] = await self._scales.read(namespace, reference)
             except ApiError as error:

@@ -301,13 +301,13 @@ def selected(
     rows: Iterable[Row], *, words: str = "", state: str = "", service_class: str = ""
 ) -> list[Row]:
     """Rows that have every word in their names, that state, and that class; empty asks for nothing."""
-    wanted = words.casefold().split()
+    searched = words.casefold().split()
     return [
         row
         for row in rows
         if (not state or state in row.states)
         and (not service_class or row.service_class == service_class)
-        and _has(row, wanted)
+        and _has(row, searched)
     ]
 
 

@@ -88,14 +88,14 @@ class FirstToken(NamedTuple):
 
     def exceeds(self, target_ms: FloatArray) -> FloatArray:
         """Share whose time exceeds the target, shape (M,)."""
-        left = np.maximum(target_ms - self.step_ms, 1e-9)
-        early, late = (normal(-self._score(left - part * self.rest_ms)) for part in _HALVES)
-        top = np.clip(self._score(left), _LEAST_SCORE + 1e-3, -_LEAST_SCORE)
+        spare_ms = np.maximum(target_ms - self.step_ms, 1e-9)
+        early, late = (normal(-self._score(spare_ms - part * self.rest_ms)) for part in _HALVES)
+        top = np.clip(self._score(spare_ms), _LEAST_SCORE + 1e-3, -_LEAST_SCORE)
         half = 0.5 * (top - _LEAST_SCORE)
 
         def density(point: FloatArray) -> FloatArray:
             score = _LEAST_SCORE + half * (point + 1.0)
-            rest = np.maximum(left - self._own_ms(score), 1e-12)
+            rest = np.maximum(spare_ms - self._own_ms(score), 1e-12)
             power = (np.log(rest) - self.other_log) * self.other_shape
             return np.asarray(np.exp(-np.exp(np.minimum(power, 50.0)) - 0.5 * score * score))
 

@@ -176,12 +176,12 @@ class State:
     @property
     def confidence(self) -> float:
         """From 0, nothing learned, to 1: share of the seed's deviations that the observations removed."""
-        left = [
+        shares = [
             math.sqrt(max(self.covariance[index][index], 0.0)) / deviation
             for index, deviation in enumerate(self.deviations)
             if deviation > 0
         ]
-        return max(1.0 - sum(left) / len(left), 0.0) if left else 0.0
+        return max(1.0 - sum(shares) / len(shares), 0.0) if shares else 0.0
 
     @property
     def proven(self) -> bool:

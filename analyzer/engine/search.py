@@ -137,9 +137,9 @@ class Search:
             below[rows] = np.where(missed, stays * under, np.minimum(over, 0.0))
             low[rows] = begin = np.where(missed, begin, middle)
             high[rows] = end = np.where(missed, middle, end)
-            left = (np.abs(over) > _NEAR) & (end - begin > _NEAR * end)
-            if step > 2 and not left.all():
-                rows, search = rows[left], search.rows(left)
+            open_ = (np.abs(over) > _NEAR) & (end - begin > _NEAR * end)
+            if step > 2 and not open_.all():
+                rows, search = rows[open_], search.rows(open_)
         reserve = self._reserve(headroom, reason)
         tails = ~self._mean & (reserve > 0.0)
         less = self.over(low * (1.0 - reserve))[0] if tails.any() else below

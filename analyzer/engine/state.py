@@ -335,15 +335,15 @@ def _running(
     alone = paced * (engines.base_ms + engines.slope_ms) + rate * (more + prompt)
     slowed, bend = paced * engines.slope_ms, paced * engines.root_ms
     # The square root is straight enough about its mean.
-    left = np.maximum(1.0 - slowed, LEAST_LEFT)
-    middle = (bend + np.sqrt(bend * bend + 4.0 * left * alone)) / (2.0 * left)
+    unloaded = np.maximum(1.0 - slowed, LEAST_LEFT)
+    middle = (bend + np.sqrt(bend * bend + 4.0 * unloaded * alone)) / (2.0 * unloaded)
     alone = alone + 0.5 * bend * middle
     slowed = slowed + 0.5 * bend / middle
-    left = np.maximum(1.0 - slowed, LEAST_LEFT)
-    mean = alone / left
+    unloaded = np.maximum(1.0 - slowed, LEAST_LEFT)
+    mean = alone / unloaded
     delayed = engines.alike * rate * engines.prefill_ms * engines.input_tokens / free
     wider = engines.alike * clusters.pairs + delayed * engines.long_prompts
-    wider = 1.0 + (wider + engines.own_square * left / mean) / crowding
+    wider = 1.0 + (wider + engines.own_square * unloaded / mean) / crowding
     # Units of `large` requests beside a fixed number of them have the mean, variance and third moment.
     large = engines.large * clusters.skew
     fixed = mean * (1.0 - crowding / large)

@@ -73,18 +73,18 @@ class TokenTimes:
 
     def exceeds(self, target_ms: FloatArray) -> FloatArray:
         """Share of requests beyond the target, shape (M,)."""
-        left, wide = target_ms - self.step_ms, self.wide_ms
-        reach = np.cbrt(np.maximum(left + wide, 1e-9) / wide)
+        spare_ms, wide = target_ms - self.step_ms, self.wide_ms
+        reach = np.cbrt(np.maximum(spare_ms + wide, 1e-9) / wide)
         preempted = np.any(self.stalls)
 
         def share(node: NodeTimes) -> FloatArray:
             plain = _gamma(reach, node.slow_ms / wide)
-            used = np.clip((left + node.start_ms) / node.room_ms, 1e-12, 1.0 - 1e-12)
+            used = np.clip((spare_ms + node.start_ms) / node.room_ms, 1e-12, 1.0 - 1e-12)
             late = node.quiet * plain + (1.0 - node.quiet) * _beyond(
                 used / (1.0 - used) / node.odds, node.cv
             )
             if preempted:
-                beyond = np.maximum(left - node.added_ms, 0.0)
+                beyond = np.maximum(spare_ms - node.added_ms, 0.0)
                 late += self.stalls * np.exp(-beyond / node.stall_ms) * (1.0 - late)
             return late
 

@@ -105,11 +105,11 @@ def capacities(
 
 def lengths(rows: BenchmarkRows) -> list[BoolArray]:
     """Members of each pair of lengths, shapes (M,); lengths up to 5 % apart are one pair."""
-    left = np.ones(rows.size, dtype=np.bool_)
+    pending = np.ones(rows.size, dtype=np.bool_)
     pairs = []
-    while left.any():
-        first = int(np.argmax(left))
-        near = left & (
+    while pending.any():
+        first = int(np.argmax(pending))
+        near = pending & (
             np.abs(rows.input_tokens - rows.input_tokens[first])
             <= 0.05 * np.maximum(rows.input_tokens[first], 1.0)
         )
@@ -117,7 +117,7 @@ def lengths(rows: BenchmarkRows) -> list[BoolArray]:
             0.05 * rows.output_tokens[first]
         )
         pairs.append(near)
-        left &= ~near
+        pending &= ~near
     return pairs
 
 

@@ -143,10 +143,10 @@ def _line(x: FloatArray, y: FloatArray, used: BoolArray, names: tuple[str, str, 
 
     line, scale = _robust(residuals, float(np.median(y)))
     line = np.where(line < 1e-9 * line.max(), 0.0, line)
-    left = residuals(line)
-    weights = np.minimum(1.0, _TUNING * scale / np.maximum(np.abs(left), _LEAST_SCALE))
-    errors = _errors(x / reach, y * np.exp(left), left, weights)
-    median = float(np.median(np.abs(left)))
+    deviations = residuals(line)
+    weights = np.minimum(1.0, _TUNING * scale / np.maximum(np.abs(deviations), _LEAST_SCALE))
+    errors = _errors(x / reach, y * np.exp(deviations), deviations, weights)
+    median = float(np.median(np.abs(deviations)))
     trusted = weights > 0.5
     logs = np.log(y[trusted])
     spread = float(((logs - logs.mean()) ** 2).sum())
@@ -169,19 +169,21 @@ def _line(x: FloatArray, y: FloatArray, used: BoolArray, names: tuple[str, str, 
         rows=indices.size,
         outliers=tuple(int(index) for index in indices[~trusted]),
         median_error=median,
-        r_squared=1.0 - float((left[trusted] ** 2).sum()) / spread if spread > 0 else 1.0,
+        r_squared=1.0 - float((deviations[trusted] ** 2).sum()) / spread if spread > 0 else 1.0,
         quality="good" if median <= _GOOD else "fair" if median <= _FAIR else "poor",
         doubts=tuple(doubts),
     )
 
 
-def _errors(x: FloatArray, fitted: FloatArray, left: FloatArray, weights: FloatArray) -> FloatArray:
+def _errors(
+    x: FloatArray, fitted: FloatArray, deviations: FloatArray, weights: FloatArray
+) -> FloatArray:
     """Standard errors of the weighted fit, shape (2,); zeros where the rows leave no freedom."""
     freedom = weights.sum() - 2.0
     if freedom < 0.5:
         return np.zeros(2)
     design = np.column_stack([1.0 / fitted, x / fitted]) * np.sqrt(weights)[:, None]
-    variance = float((weights * left**2).sum()) / freedom
+    variance = float((weights * deviations**2).sum()) / freedom
     return np.asarray(np.sqrt(np.diag(np.linalg.pinv(design.T @ design)) * variance))
 
 

@@ -82,27 +82,32 @@ def robust(
     weights, scale = np.ones(measured.size), _FIRST_SCALE
     for _ in range(_L1_ROUNDS):
         coefficients = _weighted(design, measured, weights, scale, spreads)
-        left = _residuals(design, measured, coefficients)
-        weights = 1.0 / np.maximum(np.abs(left), _LEAST_RESIDUAL)
+        deviations = _residuals(design, measured, coefficients)
+        weights = 1.0 / np.maximum(np.abs(deviations), _LEAST_RESIDUAL)
         if spreads is not None:  # The prior stands beside rows of weight 1.
             weights *= _FIRST_SCALE
     for _ in range(_ROUNDS):
-        left = _residuals(design, measured, coefficients)
+        deviations = _residuals(design, measured, coefficients)
         used = int((coefficients > 0).sum())
         if spreads is not None:
             used = min(used, max(measured.size // 2, 1))
-        scale = _scale(left, used)
+        scale = _scale(deviations, used)
         bound = _TUNING * max(scale, _LEAST_SCALE)
-        weights = np.maximum(np.maximum(1.0 - (left / bound) ** 2, 0.0) ** 2, _LEAST_WEIGHT)
+        weights = np.maximum(np.maximum(1.0 - (deviations / bound) ** 2, 0.0) ** 2, _LEAST_WEIGHT)
         coefficients = _weighted(design, measured, weights, scale, spreads)
-    left = _residuals(design, measured, coefficients)
+    deviations = _residuals(design, measured, coefficients)
     return Regression(
         coefficients=coefficients,
-        errors=_errors(design / measured[:, None], coefficients, left, weights, spreads),
-        residuals=left,
+        errors=_errors(design / measured[:, None], coefficients, deviations, weights, spreads),
+        residuals=deviations,
         outliers=np.asarray(weights < 0.5),
         left_out_error=_left_out(
-            design / measured[:, None], coefficients, left, weights, scale=scale, spreads=spreads
+            design / measured[:, None],
+            coefficients,
+            deviations,
+            weights,
+            scale=scale,
+            spreads=spreads,
         ),
     )
 
@@ -132,10 +137,10 @@ def informed(
     for (means, deviations), start in itertools.product(priors, (1.0, _FAR)):
         known = np.isfinite(deviations)
         wide = np.where(known, deviations, 1e6 * float(measured.max()))
-        left, weights, scale, coefficients = _near(
+        offsets, weights, scale, coefficients = _near(
             design, measured, means, wide, known, start=start, form_scale=form_scale
         )
-        beyond = np.clip(left / (_TUNING * scale), -1.0, 1.0) ** 2
+        beyond = np.clip(offsets / (_TUNING * scale), -1.0, 1.0) ** 2
         loss = _TUNING**2 / 6.0 * float((1.0 - (1.0 - beyond) ** 3).sum())
         off = ((coefficients - means) / wide)[known]
         loss += measured.size * float(np.log(scale)) + float(np.log(wide[known]).sum())
@@ -143,11 +148,11 @@ def informed(
         spreads = np.where(known, wide, np.inf)
         fitted = Regression(
             coefficients=coefficients,
-            errors=_errors(relative, coefficients, left, weights, spreads),
-            residuals=left,
+            errors=_errors(relative, coefficients, offsets, weights, spreads),
+            residuals=offsets,
             outliers=np.asarray(weights < 0.5),
             left_out_error=_left_out(
-                relative, coefficients, left, weights, scale=scale, spreads=spreads
+                relative, coefficients, offsets, weights, scale=scale, spreads=spreads
             ),
         )
         fits.append((loss, fitted))
@@ -172,19 +177,19 @@ def _near(
         coefficients = means
         for _ in range(rounds):
             before, coefficients = coefficients, _pulled(relative, weights, scale, means, spreads)
-            left = _residuals(design, measured, coefficients)
+            deviations = _residuals(design, measured, coefficients)
             if rounds == _L1_ROUNDS:
-                weights = form_scale / np.maximum(np.abs(left), 0.1 * form_scale)
+                weights = form_scale / np.maximum(np.abs(deviations), 0.1 * form_scale)
             else:
                 used = min(int((coefficients > 0).sum()), max(measured.size // 2, 1))
-                scale = max(_scale(left, used), form_scale)
-                inside = np.maximum(1.0 - (left / (_TUNING * scale)) ** 2, 0.0)
+                scale = max(_scale(deviations, used), form_scale)
+                inside = np.maximum(1.0 - (deviations / (_TUNING * scale)) ** 2, 0.0)
                 weights = np.maximum(inside**2, _LEAST_WEIGHT)
             off = (coefficients - means) / wide
             spreads = np.where(known, wide * np.sqrt((_FREEDOM + off**2) / (_FREEDOM + 1.0)), wide)
             if np.allclose(before, coefficients, rtol=_SETTLED, atol=0.0):
                 break
-    return left, weights, scale, coefficients
+    return deviations, weights, scale, coefficients
 
 
 def _pulled(
@@ -210,11 +215,11 @@ def independent(design: FloatArray, order: Sequence[int], share: float = 0.05) -
         length = float(np.linalg.norm(values))
         if length <= 0.0:
             continue
-        left = values
+        remainder = values
         if taken:
             others = design[:, taken]
-            left = values - others @ np.linalg.lstsq(others, values, rcond=None)[0]
-        if float(np.linalg.norm(left)) > share * length:
+            remainder = values - others @ np.linalg.lstsq(others, values, rcond=None)[0]
+        if float(np.linalg.norm(remainder)) > share * length:
             taken.append(column)
     return taken
 
@@ -241,16 +246,16 @@ def _residuals(design: FloatArray, measured: FloatArray, coefficients: FloatArra
     return np.asarray(np.log(np.maximum(design @ coefficients / measured, 1e-9)))
 
 
-def _scale(left: FloatArray, used: int) -> float:
+def _scale(deviations: FloatArray, used: int) -> float:
     """Robust standard deviation; the fit passes through `used` rows exactly, which carry no information."""
-    free = np.sort(np.abs(left))[min(max(used - 1, 0), left.size - 1) :]
+    free = np.sort(np.abs(deviations))[min(max(used - 1, 0), deviations.size - 1) :]
     return max(_MAD_TO_DEVIATION * float(np.median(free)), _ROUNDING)
 
 
 def _left_out(
     relative: FloatArray,
     coefficients: FloatArray,
-    left: FloatArray,
+    deviations: FloatArray,
     weights: FloatArray,
     *,
     scale: float,
@@ -265,14 +270,14 @@ def _left_out(
     if spreads is not None:
         information += np.diag((scale / (spreads[inside] * sizes)) ** 2)
     leverage = ((scaled @ np.linalg.pinv(information)) * scaled).sum(axis=1)
-    alone = np.abs(left) / np.maximum(1.0 - leverage, _LEAST_RESIDUAL)
+    alone = np.abs(deviations) / np.maximum(1.0 - leverage, _LEAST_RESIDUAL)
     return float(np.minimum(alone, 0.3).mean())
 
 
 def _errors(
     relative: FloatArray,
     coefficients: FloatArray,
-    left: FloatArray,
+    deviations: FloatArray,
     weights: FloatArray,
     spreads: FloatArray | None,
 ) -> FloatArray:
@@ -283,7 +288,7 @@ def _errors(
         return errors
     scaled = relative[:, inside] * np.sqrt(weights)[:, None]
     sizes = np.linalg.norm(scaled, axis=0)
-    variance = float((weights * left**2).sum()) / freedom
+    variance = float((weights * deviations**2).sum()) / freedom
     information = (scaled / sizes).T @ (scaled / sizes)
     if spreads is not None:
         information += np.diag(variance / (spreads[inside] * sizes) ** 2)

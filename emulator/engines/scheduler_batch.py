@@ -228,34 +228,34 @@ class Batch:
         """So many of the next `most` steps find their blocks free."""
         rounds = self.free_blocks // self.decoding  # of 16 steps, in which each takes one block
         steps = rounds * BLOCK_TOKENS
-        left = self.free_blocks - rounds * self.decoding
+        free = self.free_blocks - rounds * self.decoding
         while steps < most:
-            left -= self._offsets[-(self.steps + steps) % BLOCK_TOKENS]
-            if left < 0:
+            free -= self._offsets[-(self.steps + steps) % BLOCK_TOKENS]
+            if free < 0:
                 return steps
             steps += 1
         return most
 
     def decoded_until(
-        self, at_ms: float, times: StepTimes, *, left: int, until_ms: float, arrival_ms: float
+        self, at_ms: float, times: StepTimes, *, most_steps: int, until_ms: float, arrival_ms: float
     ) -> tuple[float, float, int]:
         """End of the steps from a moment on that only decode, their longest one in ms, and their number.
 
         Args:
             at_ms: Beginning of the first step.
             times: Times of steps.
-            left: Most steps.
+            most_steps: Most steps to end.
             until_ms: No step ends after this moment.
             arrival_ms: No step begins at this moment or after it.
 
         """
-        left = self.steps_within_blocks(left)
+        most_steps = self.steps_within_blocks(most_steps)
         requests, context = self.decoding, self.context_tokens
         # The very sum of StepTimes.step_ms, without its call.
         fixed_ms = times.requests_ms(requests)
         context_ms = times.per_context_token_ms
         longest_ms, steps = 0.0, 0
-        while steps < left and at_ms < arrival_ms:
+        while steps < most_steps and at_ms < arrival_ms:
             context += requests
             step_ms = fixed_ms + context_ms * context
             end_ms = at_ms + step_ms

@@ -128,12 +128,12 @@ class SchedulerEngine:
     def _decode(self, until_ms: float) -> None:
         """End the steps up to that moment that nothing but decoding happens in."""
         batch = self._batch
-        left = batch.steps_to_end() - 1
-        if left <= 0:
+        most_steps = batch.steps_to_end() - 1
+        if most_steps <= 0:
             return
         next_ms = self._coming[0].arrival_ms if self._coming else math.inf
         at_ms, longest_ms, steps = batch.decoded_until(
-            self._at_ms, self.times, left=left, until_ms=until_ms, arrival_ms=next_ms
+            self._at_ms, self.times, most_steps=most_steps, until_ms=until_ms, arrival_ms=next_ms
         )
         if steps:
             self._totals.steps(steps, batch.decoding, at_ms - self._at_ms, longest_ms)

@@ -326,8 +326,8 @@ class _Listed:
         items, policy = self._problem.items, self._problem.policy
         priorities = sorted({item.priority for item in items})
         for priority in priorities:
-            wanted = self._only is None or self._only.priority == priority
-            if priority not in self._whole and priority not in self._floors and wanted:
+            included = self._only is None or self._only.priority == priority
+            if priority not in self._whole and priority not in self._floors and included:
                 terms = self._of(priority)
                 yield program.goal((column, -number) for column, number in terms), 1.0
         if self._only is not None and self._only.priority is not None:

@@ -47,15 +47,15 @@ class Run:
 
     def serve(self, items: Sequence[Item]) -> list[Item]:
         """Serve items in full; those that could not be."""
-        left: list[Item] = []
+        unserved: list[Item] = []
         for item in sorted(items, key=self._order):
             patterns = self._known[item.name]
             fits = np.flatnonzero((patterns.usage <= self._room(item)).all(axis=1))
             if fits.size:
                 self._take(item, Placed(tuple(patterns.counts[fits[0]].tolist()), 1.0))
             else:
-                left.append(item)
-        return left
+                unserved.append(item)
+        return unserved
 
     def _order(self, item: Item) -> tuple[int, float, str]:
         """Priority, then the largest part of any resource that the cheapest pattern takes, then the name."""
@@ -126,12 +126,12 @@ def solve(problem: Problem, known: Mapping[str, Patterns]) -> dict[str, Placed]:
     return run.placed
 
 
-def _best_effort(run: Run, left: Sequence[Item], problem: Problem) -> None:
-    left = sorted(left, key=lambda item: (item.priority, item.name))
+def _best_effort(run: Run, unserved: Sequence[Item], problem: Problem) -> None:
+    unserved = sorted(unserved, key=lambda item: (item.priority, item.name))
     if problem.policy == "PriorityExhaustive":
-        run.exhaust(left)
+        run.exhaust(unserved)
     elif problem.policy == "RoundRobin":
-        run.share(left)
+        run.share(unserved)
     elif problem.policy == "PriorityRoundRobin":
-        for _, group in groupby(left, key=lambda item: item.priority):
+        for _, group in groupby(unserved, key=lambda item: item.priority):
             run.share(list(group))

@@ -150,8 +150,8 @@ def _least_by_number(item: Item, rows: list[int], axes: Axes, last: int) -> IntA
         slowest = np.minimum.outer(slowest, np.where(numbers > 0, worths[place], np.inf)).ravel()
     enough = item.demand * (1.0 - 10 * ROUNDING)
     pace = np.minimum(slowest, worths[last])
-    wanted = np.ceil(item.demand / _positive(pace) - ROUNDING) - number
-    top = _within(item, rows[last], np.maximum(wanted, 1))
+    number_needed = np.ceil(item.demand / _positive(pace) - ROUNDING) - number
+    top = _within(item, rows[last], np.maximum(number_needed, 1))
     some = np.flatnonzero((top > 0) & ((number + top) * pace >= enough))
     parts = [_with_last(rows, axes, last, some, top[some])]
     if not item.least[rows[last]]:
@@ -218,12 +218,12 @@ def _fill_by_speed(item: Item, rows: list[int], counts: IntArray, last: int) -> 
     """As many of the last row as carry what the others leave, each by its speed."""
     worths = item.worths[rows]
     carried = counts @ worths
-    wanted = item.demand * (1.0 - ROUNDING) - carried
+    missing = item.demand * (1.0 - ROUNDING) - carried
     if item.limited_share and not item.interruptible[rows[last]]:
         held = counts @ np.where(item.interruptible[rows], worths, 0.0)
         share = max(item.interruptible_share, 1e-9)
-        wanted = np.maximum(wanted, held / share * (1.0 - ROUNDING) - carried)
-    counts[:, last] = _within(item, rows[last], np.ceil(wanted / max(worths[last], 1e-300)))
+        missing = np.maximum(missing, held / share * (1.0 - ROUNDING) - carried)
+    counts[:, last] = _within(item, rows[last], np.ceil(missing / max(worths[last], 1e-300)))
     return counts
 
 
@@ -238,15 +238,17 @@ def _fill_by_number(item: Item, rows: list[int], counts: IntArray, last: int) ->
     slowest = np.where(counts > 0, worths, np.inf).min(axis=1)
     some = counts.copy()
     pace = np.minimum(slowest, worths[last])
-    wanted = np.ceil(item.demand / _positive(pace) - ROUNDING)
-    some[:, last] = _within(item, rows[last], np.maximum(np.maximum(wanted, held) - number, 1))
+    number_needed = np.ceil(item.demand / _positive(pace) - ROUNDING)
+    some[:, last] = _within(
+        item, rows[last], np.maximum(np.maximum(number_needed, held) - number, 1)
+    )
     if item.least[rows[last]] > 0:
         return some
     return np.concatenate([counts, some])
 
 
-def _within(item: Item, row: int, wanted: FloatArray) -> IntArray:
-    return np.clip(wanted, item.least[row], item.most[row]).astype(np.int64)
+def _within(item: Item, row: int, number: FloatArray) -> IntArray:
+    return np.clip(number, item.least[row], item.most[row]).astype(np.int64)
 
 
 def _positive(numbers: FloatArray) -> FloatArray:

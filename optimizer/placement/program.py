@@ -218,15 +218,15 @@ class Program:
             self._carried_by_class(item, block, claim)
         elif item.routing == "weights":
             terms: Terms = []
-            wanted = worth.parts(item)
-            for rows, part in zip(item.variants(), wanted, strict=True):
+            shares = worth.parts(item)
+            for rows, part in zip(item.variants(), shares, strict=True):
                 carried = self.column(part, whole=False)
                 each = [
                     (block.rows[at], -float(item.worths[at])) for at in rows if at in block.rows
                 ]
                 self.constrain([(carried, 1.0), *each], -np.inf, 0.0)
                 terms.append((carried, 1.0))
-            total = sum(wanted) * (1.0 - ROUNDING if block.part is None else 1.0)
+            total = sum(shares) * (1.0 - ROUNDING if block.part is None else 1.0)
             self.constrain([*terms, (claim, -total)], 0.0, np.inf)
         elif item.routing == "alone":
             each = [(count, 1.0 / float(item.most[at])) for at, count in block.rows.items()]

@@ -149,18 +149,20 @@ def components(
     problem: Problem, known: Mapping[str, Patterns]
 ) -> tuple[list[list[Item]], list[int]]:
     """Items that share no scarce resource with others, and the indices of the scarce resources."""
-    wanted = np.zeros(len(problem.resources))
+    demanded = np.zeros(len(problem.resources))
     for item in problem.items:
         patterns_ = known.get(item.name)
         if patterns_ is not None and patterns_.usage.size and problem.policy == "None":
-            wanted[list(item.resources)] += patterns_.usage.max(axis=0)
+            demanded[list(item.resources)] += patterns_.usage.max(axis=0)
         else:
             for rows in item.variants():
-                wanted[list(item.resources)] += (item.uses[rows] * item.most[rows][:, None]).max(
+                demanded[list(item.resources)] += (item.uses[rows] * item.most[rows][:, None]).max(
                     axis=0
                 )
     scarce = [
-        index for index, resource in enumerate(problem.resources) if wanted[index] > resource.limit
+        index
+        for index, resource in enumerate(problem.resources)
+        if demanded[index] > resource.limit
     ]
     root = {index: index for index in scarce}
 

@@ -45,10 +45,10 @@ def served(item: Item, counts: IntArray) -> FloatArray:
         total = np.array([class_share(item, plan) for plan in counts])
     elif item.routing == "weights":
         total = np.zeros(counts.shape[0])
-        wanted = parts(item)
-        for rows, part in zip(item.variants(), wanted, strict=True):
+        shares = parts(item)
+        for rows, part in zip(item.variants(), shares, strict=True):
             total += np.minimum(counts[:, rows] @ item.worths[rows], part)
-        total = total / sum(wanted) if sum(wanted) else np.ones(counts.shape[0])
+        total = total / sum(shares) if sum(shares) else np.ones(counts.shape[0])
     else:
         total = capacities(item, counts) / item.demand
     full: FloatArray = np.where(total >= 1.0 - 10 * ROUNDING, 1.0, np.minimum(total, 1.0))

@@ -287,7 +287,7 @@ def test_reasons_name_the_runner_up_and_who_holds_what_is_short() -> None:
     assert str(reasons["first"].runner_up) == "1 x B1 at 70 cents/h"
     assert reasons["first"].shortages == ()
     (shortage,) = reasons["last"].shortages
-    assert (shortage.wanted, shortage.free, shortage.capacity) == (2, 1, 5)
+    assert (shortage.demanded, shortage.free, shortage.capacity) == (2, 1, 5)
     assert shortage.holders == (("first", 4),)
     assert str(shortage) == "A short: A1 needs 2, 1 of 5 free, most held by first (4)"
 

@@ -12,12 +12,16 @@ from optimizer.stabilization import Recommendation, StabilizationLimits, stabili
 
 
 def fold(
-    wanted: list[int], limits: StabilizationLimits, *, step: float = 10.0, before: int | None = None
+    desired: list[int],
+    limits: StabilizationLimits,
+    *,
+    step: float = 10.0,
+    before: int | None = None,
 ) -> list[int]:
     """What is published when these numbers are wanted one after the other."""
     published: list[int] = []
     history: tuple[Recommendation, ...] = ()
-    for index, number in enumerate(wanted):
+    for index, number in enumerate(desired):
         stable = stabilize(number, before=before, history=history, now=index * step, limits=limits)
         before, history = stable.replicas, stable.history
         published.append(before)
@@ -49,10 +53,10 @@ def fold(
     ],
 )
 def test_what_is_published(
-    wanted: list[int], limits: StabilizationLimits, published: list[int]
+    desired: list[int], limits: StabilizationLimits, published: list[int]
 ) -> None:
     """Each rule alone and both together."""
-    assert fold(wanted, limits) == published
+    assert fold(desired, limits) == published
 
 
 def test_the_reason_names_what_held() -> None:
@@ -79,18 +83,18 @@ NUMBERS = st.lists(st.integers(0, 30), min_size=1, max_size=40)
 
 
 @given(NUMBERS, st.integers(1, 5), st.integers(1, 5), st.floats(0, 100))
-def test_steps_are_never_exceeded(wanted: list[int], up: int, down: int, seconds: float) -> None:
+def test_steps_are_never_exceeded(desired: list[int], up: int, down: int, seconds: float) -> None:
     """From one publication to the next, whatever is wanted."""
     limits = StabilizationLimits(down_seconds=seconds, step_up=up, step_down=down)
-    published = fold(wanted, limits)
+    published = fold(desired, limits)
     for before, after in itertools.pairwise(published):
         assert -down <= after - before <= up
 
 
 @given(NUMBERS, st.floats(0, 100))
-def test_the_window_neither_raises_nor_starves(wanted: list[int], seconds: float) -> None:
+def test_the_window_neither_raises_nor_starves(desired: list[int], seconds: float) -> None:
     """Without steps what is published lies between what is wanted and the most that was wanted lately."""
-    published = fold(wanted, StabilizationLimits(down_seconds=seconds))
+    published = fold(desired, StabilizationLimits(down_seconds=seconds))
     for index, number in enumerate(published):
-        recent = [w for at, w in enumerate(wanted[: index + 1]) if (index - at) * 10.0 < seconds]
-        assert wanted[index] <= number <= max([*recent, wanted[index]])
+        recent = [w for at, w in enumerate(desired[: index + 1]) if (index - at) * 10.0 < seconds]
+        assert desired[index] <= number <= max([*recent, desired[index]])

@@ -185,12 +185,12 @@ def _settled(
     replicas, reasons = dict(stepped.replicas), dict(stepped.reasons)
     for part in parts:
         window = demanded.window(records[part.key].source, cycle.settings)
-        left = since + window - cycle.now
-        if window > 0 and left > 0 and replicas[part.key] < part.target:
+        seconds = since + window - cycle.now
+        if window > 0 and seconds > 0 and replicas[part.key] < part.target:
             replicas[part.key] = part.target
             reasons[part.key] = (
-                f"held at {part.target} for {left:.0f} s more: the demand of the stabilization window is not"
-                " known yet"
+                f"held at {part.target} for {seconds:.0f} s more: the demand of the stabilization window is"
+                " not known yet"
             )
     return Step(replicas=replicas, reasons=reasons)
 

@@ -24,14 +24,14 @@ def _demand(floor: Floor, item: Item, group: Group) -> float:
     """One floor, requests per second; replicas of variants that are no longer in the group do not count."""
     if item.class_demands or not item.worths.any():
         return floor.rate_rps
-    left = {name: count for name, count in floor.replicas.items() if count}
+    members = {name: count for name, count in floor.replicas.items() if count}
     counts = np.zeros(len(item.rows), dtype=np.int64)
     for rows in item.variants():
         # Of several accelerators of one variant, the present one is that of its running replicas.
         at = max(rows, key=lambda row: (item.rows[row].running, item.rows[row].worth))
-        counts[at] = left.pop(item.rows[at].variant, 0)
+        counts[at] = members.pop(item.rows[at].variant, 0)
         if counts[at] and item.rows[at].worth <= 0:
             return floor.rate_rps
-    if any(name in group.variants for name in left):
+    if any(name in group.variants for name in members):
         return floor.rate_rps
     return floor.part * float(worth.capacities(item, counts[None, :])[0])

@@ -210,10 +210,10 @@ def _row(
     unit_cost = candidates.cost(pair.accelerator, pair.profile, 1)
     now = variant.current
     here = now.accelerator in ("", pair.profile.accelerator)
-    left = 0.0
+    transition_cost = 0.0
     if not here and now.replicas:
         fleet_cost = now.cost
-        left = settings.transition_factor * (fleet_cost or 0.0)
+        transition_cost = settings.transition_factor * (fleet_cost or 0.0)
     by_class = tuple(
         _class_rate(sized, variant.name, number, pair.profile.accelerator)
         for number in range(len(group.length_classes))
@@ -227,7 +227,7 @@ def _row(
         most=most,
         uses=ceilings.uses(pair, group.namespace or namespace_of(variant)),
         running=now.replicas if here else 0,
-        moved=left,
+        moved=transition_cost,
         moved_each=0.0 if here or not now.replicas else settings.transition_factor * unit_cost,
         interruptible=member.interruptible,
         weight=member.weight,

@@ -110,9 +110,9 @@ class Pickers:
 
     async def refresh(self, *, now: float) -> None:
         """Read the pickers' Services that are new, or were read long ago."""
-        wanted = {(key[0], pool.service) for key, pool in self.pools().items()}
+        referenced = {(key[0], pool.service) for key, pool in self.pools().items()}
         services: dict[Named, tuple[labels.Selector, float]] = {}
-        for namespace, name in sorted(wanted):
+        for namespace, name in sorted(referenced):
             before = self._services.get((namespace, name))
             if before is not None and now - before[1] < SERVICE_SECONDS:
                 services[namespace, name] = before

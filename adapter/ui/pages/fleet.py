@@ -121,9 +121,9 @@ def _by_state(everything: tuple[rows.Row, ...]) -> list[rows.Total]:
 
 def _near(page: int, pages: int) -> list[int | None]:
     """Numbers of pages to link to; None where some are left out."""
-    wanted = {1, pages, *range(max(page - _NEAR, 1), min(page + _NEAR, pages) + 1)}
+    numbers = {1, pages, *range(max(page - _NEAR, 1), min(page + _NEAR, pages) + 1)}
     links: list[int | None] = []
-    for number in sorted(wanted):
+    for number in sorted(numbers):
         last = links[-1] if links else 0
         if last is not None and number > last + 1:
             links.append(None)

@@ -54,8 +54,8 @@ class Dynamo(ScalingPolicy):
             if len(ready) != number:
                 continue  # a change is under way
             used = [utilization(item) for item in ready]
-            wanted = workers(used, number, up=self._up, down=self._down)
-            cluster.scale(name, min(max(wanted, variant.min_replicas, 1), variant.max_replicas))
+            desired = workers(used, number, up=self._up, down=self._down)
+            cluster.scale(name, min(max(desired, variant.min_replicas, 1), variant.max_replicas))
 
     def desired(self, variant: str) -> float:
         return float(self.cluster.spec_replicas[variant])

@@ -37,17 +37,17 @@ def allocated(targets: Sequence[Target], replicas: int, *, rate: float = RATE) -
     allocation = {item.name: item.least for item in targets}
     blocks: list[tuple[float, int, int]] = []
     for index, item in enumerate(targets):
-        left, length = item.most - item.least, 1.0
-        while left > 0:
-            size = min(left, max(int(length), 1))
+        remaining, length = item.most - item.least, 1.0
+        while remaining > 0:
+            size = min(remaining, max(int(length), 1))
             blocks.append((item.cost * size, index, size))
-            left -= size
+            remaining -= size
             length *= rate
-    left = replicas - sum(allocation.values())
+    remaining = replicas - sum(allocation.values())
     for _, index, size in sorted(blocks):
-        taken = min(max(left, 0), size)
+        taken = min(max(remaining, 0), size)
         allocation[targets[index].name] += taken
-        left -= taken
+        remaining -= taken
     return allocation
 
 

@@ -50,9 +50,9 @@ class PodAutoscaler:
         """
         pods = max(ready, 1)
         highest, lowest = math.ceil(UP_RATE * pods), math.floor(pods / DOWN_RATE)
-        wanted = math.ceil(stable / self.target), math.ceil(panic / self.target)
-        over = wanted[1] / pods >= PANIC_THRESHOLD
-        by_stable, by_panic = (min(max(item, lowest), highest) for item in wanted)
+        by_window = math.ceil(stable / self.target), math.ceil(panic / self.target)
+        over = by_window[1] / pods >= PANIC_THRESHOLD
+        by_stable, by_panic = (min(max(item, lowest), highest) for item in by_window)
         if over:
             if self.panic_since is None:
                 self.most = 0
@@ -88,15 +88,15 @@ class Kpa(ScalingPolicy):
             window = self._in_flight[name]
             window.append(cluster.fleet.in_flight(name) + cluster.queued_share(name))
             recent = list(window)[-round(PANIC_SECONDS / TICK_SECONDS) :]
-            wanted = self._scalers[name].desired(
+            desired = self._scalers[name].desired(
                 cluster.now,
                 stable=sum(window) / len(window),
                 panic=sum(recent) / len(recent),
                 ready=cluster.fleet.ready(name),
             )
-            wanted = min(max(wanted, variant.min_replicas, 1), variant.max_replicas)
-            self._desired[name] = wanted
-            cluster.scale(name, wanted)
+            desired = min(max(desired, variant.min_replicas, 1), variant.max_replicas)
+            self._desired[name] = desired
+            cluster.scale(name, desired)
 
     def desired(self, variant: str) -> float:
         return float(self._desired.get(variant, math.nan))
