@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from adapter import cli
 from adapter.app.config import Configuration, environment_problems
 from adapter.app.options import ServeOptions
-from adapter.app.prometheus import prometheus_options
+from adapter.app.prometheus import command_options, prometheus_options
 from adapter.auth import local as local_auth
 from adapter.collector.prometheus import PrometheusOptions
 from adapter.controller.settings import LoopSettings
@@ -84,6 +85,31 @@ def test_bad_environment_variables_are_named() -> None:
     with capture_logs() as logs:
         Configuration(options, environment)
     assert [entry["variable"] for entry in logs] == ["GLOBAL_OPT_INTERVAL"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["doctor"], ["compare"], ["record", "--model", "m", "--output", "unwritten.csv"]],
+    ids=lambda command: str(command[0]),
+)
+def test_commands_refuse_a_bad_environment_variable(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each that is bad is named with what is accepted; it does not count as not set."""
+    monkeypatch.setenv("PROMETHEUS_BASE_URL", "ftp://x")
+    monkeypatch.setenv("PROMETHEUS_TIMEOUT", "abc")
+    assert cli.main(command) == 2
+    text = " ".join(capsys.readouterr().err.split())
+    assert "environment variable PROMETHEUS_BASE_URL: must be an http:// or https:// URL" in text
+    assert "the setting is --prometheus (PROMETHEUS_BASE_URL)" in text
+    assert "environment variable PROMETHEUS_TIMEOUT: must be a duration from 100ms to 5m" in text
+
+
+def test_a_flag_makes_a_bad_environment_variable_irrelevant() -> None:
+    """It would not be used; other groups' variables are no concern of these commands."""
+    environment = {"PROMETHEUS_BASE_URL": "ftp://x", "GLOBAL_OPT_INTERVAL": "soon"}
+    flags = {"prometheus": "https://p", "prometheus_header": []}
+    assert command_options(flags, environment) == PrometheusOptions(url="https://p")
 
 
 async def test_the_configmap_changes_settings_of_a_running_adapter(
