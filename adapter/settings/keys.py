@@ -14,7 +14,7 @@ IGNORED: Mapping[str, str] = {
     "WVA_NODE_SELECTOR": "All nodes count with --limited",
     "DISABLING_TTFT": "TTFT targets count whenever a service class has them",
     "EXPERIMENTAL_HYBRID_OPTIMIZATION": "One optimizer makes every decision",
-    "EPP_METRIC_READER_BEARER_TOKEN": "Metrics of a gateway's endpoint picker are read without a token",
+    "EPP_METRIC_READER_BEARER_TOKEN": "Set --gateways-token-file instead",
     "SCALE_FROM_ZERO_ENGINE_MAX_CONCURRENCY": "Variants at zero replicas are woken together",
     "PROMETHEUS_METRICS_CACHE_TTL": "Answers of Prometheus are not cached",
     "PROMETHEUS_METRICS_CACHE_CLEANUP_INTERVAL": "Answers of Prometheus are not cached",
@@ -74,11 +74,12 @@ def problems(data: Mapping[str, str], where: str = "") -> Iterator[SettingProble
 
 
 def _hint(key: str, known: Mapping[str, object]) -> str:
-    """The nearest known key, or the flag of this name, or all known keys."""
-    near = difflib.get_close_matches(key.upper(), known, n=2, cutoff=0.7)
+    """The setting whose flag has this name, or the nearest known key, or all known keys."""
+    flag = f"--{key.strip('-').lower().replace('_', '-')}"
+    named = next((item for item in all_declarations() if item.flag == flag), None)
+    if named is not None and not named.key:
+        return f"{flag} is a flag only: set it in the arguments of the container"
+    near = [named.key] if named else difflib.get_close_matches(key.upper(), known, n=2, cutoff=0.7)
     if near:
         return f"did you mean {' or '.join(near)}?"
-    flag = f"--{key.strip('-').lower().replace('_', '-')}"
-    if any(item.flag == flag for item in all_declarations()):
-        return f"{flag} is a flag only: set it in the arguments of the container"
     return f"known are {', '.join(known)}"
