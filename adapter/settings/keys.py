@@ -34,18 +34,20 @@ NESTED = "config.yaml"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettingProblem:
-    """One entry of the ConfigMap that is ignored.
+    """One entry of the ConfigMap that has no effect.
 
     Attributes:
         where: ConfigMap that has it; empty where that is clear.
         key: Key of the entry.
         message: What is wrong, and what is accepted.
+        unused: True for keys of another autoscaler that only have no effect here.
 
     """
 
     where: str = ""
     key: str
     message: str
+    unused: bool = False
 
     def __str__(self) -> str:
         """The whole problem as one line."""
@@ -53,7 +55,7 @@ class SettingProblem:
 
 
 def problems(data: Mapping[str, str], where: str = "") -> Iterator[SettingProblem]:
-    """Each unknown key and each value that cannot be used, in the order of the data."""
+    """Each unknown or unused key and each value that cannot be used, in the order of the data."""
     known = by_key()
     for key, text in data.items():
         if key in known:
@@ -68,7 +70,11 @@ def problems(data: Mapping[str, str], where: str = "") -> Iterator[SettingProble
                 f" {', '.join(list(known)[:2])}"
             )
             yield SettingProblem(where=where, key=key, message=message)
-        elif key not in IGNORED:
+        elif key in IGNORED:
+            if text.strip():
+                message = f"has no effect here: {IGNORED[key]}"
+                yield SettingProblem(where=where, key=key, message=message, unused=True)
+        else:
             message = f"unknown setting; {_hint(key, known)}"
             yield SettingProblem(where=where, key=key, message=message)
 

@@ -127,6 +127,7 @@ async def test_the_configmap_changes_settings_of_a_running_adapter(
         config["data"] = {
             "GLOBAL_OPT_INTERVAL": "60000",
             "GLOBAL_OPT_INTERVL": "9s",
+            "WVA_LIMITED_MODE": "true",
             "WVA_SCALE_TO_ZERO": "true",
         }
         world.api.put(CORE, "configmaps", config)
@@ -136,5 +137,8 @@ async def test_the_configmap_changes_settings_of_a_running_adapter(
     assert "data.GLOBAL_OPT_INTERVL: unknown setting; did you mean GLOBAL_OPT_INTERVAL" in text
     assert "--interval (GLOBAL_OPT_INTERVAL)" in text
     assert "invalid object" not in text
+    (unused,) = (line for line in text.splitlines() if "data.WVA_LIMITED_MODE" in line)
+    assert "warning" in unused
+    assert "has no effect here: Set --limited instead" in unused
     (ignored,) = (line for line in text.splitlines() if "another value is used" in line)
     assert "value=7s" in ignored

@@ -58,9 +58,14 @@ def test_a_bad_value_names_what_is_accepted_and_all_spellings(
     assert f"{spelling} ({key})" in line
 
 
-def test_keys_of_the_workload_variant_autoscaler_are_accepted() -> None:
-    """Those that mean nothing here too; values that are empty count as not set."""
-    assert not list(keys.problems(dict.fromkeys(keys.IGNORED, "anything")))
+def test_keys_of_the_workload_variant_autoscaler_are_known() -> None:
+    """Those without effect here are told with the reason; values that are empty count as not set."""
+    told = list(keys.problems(dict.fromkeys(keys.IGNORED, "anything")))
+    assert [item.key for item in told if item.unused] == list(keys.IGNORED)
+    assert problem("WVA_LIMITED_MODE") == (
+        "data.WVA_LIMITED_MODE: has no effect here: Set --limited instead"
+    )
+    assert not list(keys.problems(dict.fromkeys(keys.IGNORED, " ")))
     assert not list(keys.problems({"GLOBAL_OPT_INTERVAL": "60s", "PROMETHEUS_BASE_URL": ""}))
 
 
