@@ -76,6 +76,9 @@ class Configuration:
         for problem in problems:
             if problem in self._reported:
                 continue
+            if problem.unused:
+                log.warning("setting of another autoscaler has no effect", problem=str(problem))
+                continue
             item = known.get(problem.key)
             if item is None:
                 log.error("setting ignored; it is unknown", problem=str(problem))

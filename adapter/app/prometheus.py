@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from adapter import errors
 from adapter.settings.control import Prometheus
-from adapter.settings.declaration import resolve
+from adapter.settings.declaration import declarations, resolve
 
 if TYPE_CHECKING:
     from adapter.collector.prometheus import PrometheusOptions
@@ -22,6 +23,29 @@ _SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "
 def trusted_settings(flags: Mapping[str, object], environment: Mapping[str, str]) -> Prometheus:
     """What flags and the environment say alone, without a ConfigMap."""
     return resolve(Prometheus, flags, environment=environment)
+
+
+def command_options(
+    flags: Mapping[str, object], environment: Mapping[str, str]
+) -> PrometheusOptions | None:
+    """How a command that runs once reaches Prometheus, by its flags and the environment; None without a URL.
+
+    Raises:
+        UsageError: an environment variable that would be used has a value that cannot be used.
+
+    """
+    wrong = []
+    for item in declarations(Prometheus):
+        text = environment.get(item.key, "").strip() if item.key else ""
+        if not text or flags.get(item.name) not in (None, []):
+            continue
+        try:
+            item.parse(text)
+        except ValueError as error:
+            wrong.append(f"environment variable {item.key}: {error}")
+    if wrong:
+        raise errors.UsageError("; ".join(wrong))
+    return prometheus_options(trusted_settings(flags, environment))
 
 
 def prometheus_options(

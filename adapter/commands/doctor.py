@@ -8,12 +8,11 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from adapter.app.prometheus import prometheus_options
+from adapter.app.prometheus import command_options
 from adapter.commands import flags, kubeconfig
 from adapter.installation import Names
 from adapter.logs import printable
 from adapter.settings.control import Prometheus
-from adapter.settings.declaration import resolve
 
 if TYPE_CHECKING:
     from adapter.diagnostics.site import Finding
@@ -67,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         secret=args.certificate_secret,
         lease=args.lease_name,
     )
-    prometheus = prometheus_options(resolve(Prometheus, vars(args), environment=os.environ))
+    prometheus = command_options(vars(args), os.environ)
 
     async def check(cluster: Cluster) -> list[Finding]:
         findings = []

@@ -8,10 +8,9 @@ import time
 from pathlib import Path
 
 from adapter import errors
-from adapter.app.prometheus import prometheus_options
+from adapter.app.prometheus import command_options
 from adapter.commands import flags
 from adapter.settings.control import Prometheus
-from adapter.settings.declaration import resolve
 
 _RESTORED = """\
 Restored: requests and tokens per step, and lengths by histogram bucket.
@@ -85,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     from adapter.commands.recording import Recording, note  # noqa: PLC0415
     from adapter.formats.request_history import RequestHistory  # noqa: PLC0415
 
-    options = prometheus_options(resolve(Prometheus, vars(args), environment=os.environ))
+    options = command_options(vars(args), os.environ)
     if options is None:
         raise errors.UsageError("no Prometheus is set: give --prometheus or PROMETHEUS_BASE_URL")
     history = PrometheusApi(options)

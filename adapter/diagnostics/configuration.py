@@ -38,10 +38,12 @@ async def config_maps(site: Site) -> AsyncIterator[Finding]:
     if not present:
         return
     reader = _read(site, present)
-    problems = [*reader.problems, *map(str, reader.settings.setting_problems)]
+    entries = reader.settings.setting_problems
+    problems = [*reader.problems, *(str(entry) for entry in entries if not entry.unused)]
     for problem in problems:
         yield Finding("error", problem, "correct that field")
-    for text in reader.settings.wva.unused:
+    unused = [str(entry) for entry in entries if entry.unused]
+    for text in (*unused, *reader.settings.wva.unused):
         yield Finding("warning", text, "remove the key, or leave it for the other autoscaler")
     if not problems and not absent:
         yield Finding(

@@ -48,7 +48,7 @@ class ConfigMaps:
     Attributes:
         wva: those of the workload-variant-autoscaler.
         data: settings of the adapter, as text by key.
-        setting_problems: entries of `data` that are ignored.
+        setting_problems: entries of `data` that have no effect.
         row_problems: rows of prices and classes that cannot be used, one line each.
 
     """

@@ -14,7 +14,7 @@ IGNORED: Mapping[str, str] = {
     "WVA_NODE_SELECTOR": "All nodes count with --limited",
     "DISABLING_TTFT": "TTFT targets count whenever a service class has them",
     "EXPERIMENTAL_HYBRID_OPTIMIZATION": "One optimizer makes every decision",
-    "EPP_METRIC_READER_BEARER_TOKEN": "Metrics of a gateway's endpoint picker are read without a token",
+    "EPP_METRIC_READER_BEARER_TOKEN": "Set --gateways-token-file instead",
     "SCALE_FROM_ZERO_ENGINE_MAX_CONCURRENCY": "Variants at zero replicas are woken together",
     "PROMETHEUS_METRICS_CACHE_TTL": "Answers of Prometheus are not cached",
     "PROMETHEUS_METRICS_CACHE_CLEANUP_INTERVAL": "Answers of Prometheus are not cached",
@@ -34,18 +34,20 @@ NESTED = "config.yaml"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettingProblem:
-    """One entry of the ConfigMap that is ignored.
+    """One entry of the ConfigMap that has no effect.
 
     Attributes:
         where: ConfigMap that has it; empty where that is clear.
         key: Key of the entry.
         message: What is wrong, and what is accepted.
+        unused: True for keys of another autoscaler that only have no effect here.
 
     """
 
     where: str = ""
     key: str
     message: str
+    unused: bool = False
 
     def __str__(self) -> str:
         """The whole problem as one line."""
@@ -53,7 +55,7 @@ class SettingProblem:
 
 
 def problems(data: Mapping[str, str], where: str = "") -> Iterator[SettingProblem]:
-    """Each unknown key and each value that cannot be used, in the order of the data."""
+    """Each unknown or unused key and each value that cannot be used, in the order of the data."""
     known = by_key()
     for key, text in data.items():
         if key in known:
@@ -68,17 +70,22 @@ def problems(data: Mapping[str, str], where: str = "") -> Iterator[SettingProble
                 f" {', '.join(list(known)[:2])}"
             )
             yield SettingProblem(where=where, key=key, message=message)
-        elif key not in IGNORED:
+        elif key in IGNORED:
+            if text.strip():
+                message = f"has no effect here: {IGNORED[key]}"
+                yield SettingProblem(where=where, key=key, message=message, unused=True)
+        else:
             message = f"unknown setting; {_hint(key, known)}"
             yield SettingProblem(where=where, key=key, message=message)
 
 
 def _hint(key: str, known: Mapping[str, object]) -> str:
-    """The nearest known key, or the flag of this name, or all known keys."""
-    near = difflib.get_close_matches(key.upper(), known, n=2, cutoff=0.7)
+    """The setting whose flag has this name, or the nearest known key, or all known keys."""
+    flag = f"--{key.strip('-').lower().replace('_', '-')}"
+    named = next((item for item in all_declarations() if item.flag == flag), None)
+    if named is not None and not named.key:
+        return f"{flag} is a flag only: set it in the arguments of the container"
+    near = [named.key] if named else difflib.get_close_matches(key.upper(), known, n=2, cutoff=0.7)
     if near:
         return f"did you mean {' or '.join(near)}?"
-    flag = f"--{key.strip('-').lower().replace('_', '-')}"
-    if any(item.flag == flag for item in all_declarations()):
-        return f"{flag} is a flag only: set it in the arguments of the container"
     return f"known are {', '.join(known)}"

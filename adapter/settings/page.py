@@ -37,8 +37,8 @@ cannot be used is logged and ignored.
 _IGNORED_INTRODUCTION = """\
 ## Keys of the workload-variant-autoscaler
 
-A ConfigMap of the workload-variant-autoscaler can be used as it is. These of its keys are accepted without
-effect, and not reported:
+A ConfigMap of the workload-variant-autoscaler can be used as it is. These of its keys have no
+effect here; each that is set is logged once as a warning, and `variant-adapter doctor` names it:
 """
 
 _NESTED_NOTE = f"""\

@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from adapter import errors
-from adapter.app.prometheus import prometheus_options
+from adapter.app.prometheus import command_options
 from adapter.commands import explain, flags, kubeconfig
 from adapter.commands.views import leader
 from adapter.logs import printable
 from adapter.settings.control import Prometheus
-from adapter.settings.declaration import resolve
 
 DAY_SECONDS = 86400.0
 
@@ -66,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     """Query, compare and print."""
     if args.since <= 0:
         raise errors.UsageError("--since: must be more than 0")
-    options = prometheus_options(resolve(Prometheus, vars(args), environment=os.environ))
+    options = command_options(vars(args), os.environ)
     if options is not None:
         # The client of Prometheus takes half a second to load, and `--help` needs none of it.
         from adapter.commands.comparison import series  # noqa: PLC0415

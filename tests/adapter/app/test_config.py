@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from adapter import cli
 from adapter.app.config import Configuration, environment_problems
 from adapter.app.options import ServeOptions
-from adapter.app.prometheus import prometheus_options
+from adapter.app.prometheus import command_options, prometheus_options
 from adapter.auth import local as local_auth
 from adapter.collector.prometheus import PrometheusOptions
 from adapter.controller.settings import LoopSettings
@@ -86,6 +87,31 @@ def test_bad_environment_variables_are_named() -> None:
     assert [entry["variable"] for entry in logs] == ["GLOBAL_OPT_INTERVAL"]
 
 
+@pytest.mark.parametrize(
+    "command",
+    [["doctor"], ["compare"], ["record", "--model", "m", "--output", "unwritten.csv"]],
+    ids=lambda command: str(command[0]),
+)
+def test_commands_refuse_a_bad_environment_variable(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each that is bad is named with what is accepted; it does not count as not set."""
+    monkeypatch.setenv("PROMETHEUS_BASE_URL", "ftp://x")
+    monkeypatch.setenv("PROMETHEUS_TIMEOUT", "abc")
+    assert cli.main(command) == 2
+    text = " ".join(capsys.readouterr().err.split())
+    assert "environment variable PROMETHEUS_BASE_URL: must be an http:// or https:// URL" in text
+    assert "the setting is --prometheus (PROMETHEUS_BASE_URL)" in text
+    assert "environment variable PROMETHEUS_TIMEOUT: must be a duration from 100ms to 5m" in text
+
+
+def test_a_flag_makes_a_bad_environment_variable_irrelevant() -> None:
+    """It would not be used; other groups' variables are no concern of these commands."""
+    environment = {"PROMETHEUS_BASE_URL": "ftp://x", "GLOBAL_OPT_INTERVAL": "soon"}
+    flags = {"prometheus": "https://p", "prometheus_header": []}
+    assert command_options(flags, environment) == PrometheusOptions(url="https://p")
+
+
 async def test_the_configmap_changes_settings_of_a_running_adapter(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -101,6 +127,7 @@ async def test_the_configmap_changes_settings_of_a_running_adapter(
         config["data"] = {
             "GLOBAL_OPT_INTERVAL": "60000",
             "GLOBAL_OPT_INTERVL": "9s",
+            "WVA_LIMITED_MODE": "true",
             "WVA_SCALE_TO_ZERO": "true",
         }
         world.api.put(CORE, "configmaps", config)
@@ -110,5 +137,8 @@ async def test_the_configmap_changes_settings_of_a_running_adapter(
     assert "data.GLOBAL_OPT_INTERVL: unknown setting; did you mean GLOBAL_OPT_INTERVAL" in text
     assert "--interval (GLOBAL_OPT_INTERVAL)" in text
     assert "invalid object" not in text
+    (unused,) = (line for line in text.splitlines() if "data.WVA_LIMITED_MODE" in line)
+    assert "warning" in unused
+    assert "has no effect here: Set --limited instead" in unused
     (ignored,) = (line for line in text.splitlines() if "another value is used" in line)
     assert "value=7s" in ignored

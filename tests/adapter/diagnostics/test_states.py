@@ -152,6 +152,10 @@ STATES: dict[str, tuple[Change, str]] = {
     "model listed twice": (config_map(1, "premium", CLASS + ROW + ROW), "data.premium: "),
     "setting invalid": (config_map(2, "GLOBAL_OPT_INTERVAL", "soon"), "GLOBAL_OPT_INTERVAL"),
     "setting unknown": (config_map(2, "PROMETHEUS_URL", "http://x"), "PROMETHEUS_URL"),
+    "setting of WVA": (
+        config_map(2, "WVA_LIMITED_MODE", "true"),
+        "data.WVA_LIMITED_MODE: has no effect here: Set --limited instead",
+    ),
     "thresholds of WVA": (
         lambda world: world.api.put(CORE, "configmaps", copy.deepcopy(WVA)),
         "data.default: kvCacheThreshold is not used",

@@ -6,6 +6,7 @@ import pytest
 
 from adapter.resources import inputs
 from adapter.settings import keys
+from adapter.settings.groups import all_declarations
 
 
 def problem(key: str, text: str = "1") -> str:
@@ -19,6 +20,9 @@ def problem(key: str, text: str = "1") -> str:
         ("GLOBAL_OPT_INTERVL", "did you mean GLOBAL_OPT_INTERVAL?"),
         ("global_opt_interval", "did you mean GLOBAL_OPT_INTERVAL?"),
         ("PROMETHEUS_URL", "PROMETHEUS_BASE_URL"),
+        ("interval", "did you mean GLOBAL_OPT_INTERVAL?"),
+        ("prometheus", "did you mean PROMETHEUS_BASE_URL?"),
+        ("--scale_to_zero", "did you mean WVA_SCALE_TO_ZERO?"),
         ("SCRAPE_INTERVAL", "--scrape-interval is a flag only: set it in the arguments"),
         ("colour", "known are GLOBAL_OPT_INTERVAL, WVA_SCALE_TO_ZERO,"),
     ],
@@ -54,10 +58,26 @@ def test_a_bad_value_names_what_is_accepted_and_all_spellings(
     assert f"{spelling} ({key})" in line
 
 
-def test_keys_of_the_workload_variant_autoscaler_are_accepted() -> None:
-    """Those that mean nothing here too; values that are empty count as not set."""
-    assert not list(keys.problems(dict.fromkeys(keys.IGNORED, "anything")))
+def test_keys_of_the_workload_variant_autoscaler_are_known() -> None:
+    """Those without effect here are told with the reason; values that are empty count as not set."""
+    told = list(keys.problems(dict.fromkeys(keys.IGNORED, "anything")))
+    assert [item.key for item in told if item.unused] == list(keys.IGNORED)
+    assert problem("WVA_LIMITED_MODE") == (
+        "data.WVA_LIMITED_MODE: has no effect here: Set --limited instead"
+    )
+    assert not list(keys.problems(dict.fromkeys(keys.IGNORED, " ")))
     assert not list(keys.problems({"GLOBAL_OPT_INTERVAL": "60s", "PROMETHEUS_BASE_URL": ""}))
+
+
+def test_reasons_name_flags_that_exist() -> None:
+    """A key with a counterpart names its flag, as that of the token for endpoint pickers does."""
+    flags = {item.flag for item in all_declarations()}
+    named = {
+        word for text in keys.IGNORED.values() for word in text.split() if word.startswith("--")
+    }
+    assert named <= flags
+    reason = keys.IGNORED["EPP_METRIC_READER_BEARER_TOKEN"]
+    assert reason == "Set --gateways-token-file instead"
 
 
 def test_a_nested_file_is_reported() -> None:
