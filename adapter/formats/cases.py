@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from adapter.errors import field_problem
 from adapter.formats import step_cases
-from adapter.formats.step_cases import InvalidCase, StepCase
+from adapter.formats.step_cases import InvalidCase, StabilityMargin, StepCase
 from adapter.settings.percentiles import Percentile
 from analyzer import capacity, defaults, queueing
 from analyzer.errors import InvalidParameterError
@@ -69,7 +69,7 @@ class Case(BaseModel):
     target_itl_ms: float | None = None
     target_tps: float | None = None
     percentile: Percentile | None = None
-    stability_margin: float = defaults.STABILITY_MARGIN
+    stability_margin: StabilityMargin = defaults.STABILITY_MARGIN
     min_replicas: int = Field(default=0, ge=0, le=2**31 - 1)
 
     @property

@@ -9,10 +9,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from adapter.settings.percentiles import Percentile
 from analyzer import capacity
@@ -32,6 +32,16 @@ NAMES = {
     "headroom": "stability_margin",
 }
 """Name of each parameter in the analyzer, and its name in a case, where they differ."""
+
+
+def _margin(value: float) -> float:
+    if not 0.0 <= value < 1.0:
+        raise ValueError(f"must be a number >= 0 and < 1, not {value:g}")
+    return value
+
+
+StabilityMargin = Annotated[float, AfterValidator(_margin)]
+"""A share that is kept free; refused out of its range also where a case has no target that needs it."""
 
 STEP_FIELDS = tuple(name for name in NAMES.values() if name.startswith("step_"))
 LINEAR_FIELDS = ("alpha", "beta", "gamma", "delta")
@@ -93,7 +103,7 @@ class StepCase(BaseModel):
     target_itl_ms: float | None = None
     target_tps: float | None = None
     percentile: Percentile | None = None
-    stability_margin: float = sizing.HEADROOM
+    stability_margin: StabilityMargin = sizing.HEADROOM
     min_replicas: int = Field(default=0, ge=0, le=2**31 - 1)
 
     @property

@@ -114,29 +114,31 @@ def percent(text: str) -> float:
         ValueError: the text is no such share.
 
     """
-    try:
-        value = float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
-    except ValueError:
-        value = -1.0
+    value = _portion(text)
     if not 0 <= value <= 1:
         raise ValueError(f"must be from 0 to 1 or 0% to 100%, not {shortened(text)}")
     return value
 
 
 def share(text: str) -> float:
-    """Read a number from 0 to less than 1.
+    """Read a share from 0 to less than 1, such as `5%` or `0.05`.
 
     Raises:
-        ValueError: the text is no such number.
+        ValueError: the text is no such share.
 
     """
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
+    value = _portion(text)
     if not 0 <= value < 1:
-        raise ValueError(f"must be a number >= 0 and < 1, not {shortened(text)}")
+        raise ValueError(f"must be a number >= 0 and < 1, such as 10%, not {shortened(text)}")
     return value
+
+
+def _portion(text: str) -> float:
+    """A number or a percentage; -1 for what is neither."""
+    try:
+        return float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
+    except ValueError:
+        return -1.0
 
 
 def factor(text: str) -> float:

@@ -222,11 +222,26 @@ def test_the_plot_is_a_png(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "x.png: cannot be written: No such file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("margin", [3, 1, -0.1, float("nan")])
+def test_a_margin_out_of_range_is_refused_without_a_target(margin: float) -> None:
+    """A rate alone needs no margin; a wrong one is refused nevertheless."""
+    steps = {"step_base_ms": 7, "step_per_prefill_token_ms": 0.04, "output_tokens": 128}
+    for replica in (CASE, steps):
+        (answer,) = ask({**replica, "rate_rps": 0.1, "stability_margin": margin})
+        assert answer == {
+            "error": f"stability_margin: must be a number >= 0 and < 1, not {margin:g}"
+        }
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
         (["analyze", "--alpha", "1"], "--beta: is missing"),
         ([*FLAGS, "--rate", "-1"], "--rate: must be a number >= 0"),
+        (
+            [*FLAGS, "--rate", "1", "--stability-margin", "3"],
+            "--stability-margin: must be a number >= 0 and < 1, not 3",
+        ),
         ([*FLAGS, "--rpm", "nan"], "--rpm: must be a number >= 0, not nan"),
         ([*FLAGS, "--ttft", "-2"], "--ttft: must be a number > 0, not -2"),
         ([*FLAGS, "--jsonl"], "--jsonl takes its cases from standard input"),

@@ -14,7 +14,7 @@ from adapter.settings import page
 from adapter.settings.control import Prometheus, Reconciling
 from adapter.settings.declaration import Declaration, declarations, resolve
 from adapter.settings.groups import GROUPS, all_declarations, by_key
-from adapter.settings.kinds import show_seconds
+from adapter.settings.kinds import share, show_seconds
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -140,3 +140,16 @@ def test_the_page_is_fresh() -> None:
 def test_durations_are_shown_in_their_largest_unit(value: float, text: str) -> None:
     """As people write them."""
     assert show_seconds(value) == text
+
+
+@pytest.mark.parametrize(("text", "value"), [("10%", 0.1), ("0.1", 0.1), ("0%", 0.0), ("0", 0.0)])
+def test_a_share_is_a_number_or_a_percentage(text: str, value: float) -> None:
+    """As the page of the settings says of all shares."""
+    assert share(text) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("text", ["100%", "1", "-1%", "10%%", "%", "nan%", "x"])
+def test_a_share_is_less_than_all(text: str) -> None:
+    """The message says both ways to write it, and repeats the text."""
+    with pytest.raises(ValueError, match=r">= 0 and < 1, such as 10%, not "):
+        share(text)
