@@ -165,3 +165,23 @@ def test_new_modules_are_reported(tmp_path: Path) -> None:
     names = modules(tmp_path, ["adapter"])
     contract = {"source_modules": ["adapter.listed", "adapter.package.listed"]}
     assert uncovered(names, contract, ["adapter.allowed"]) == ["adapter.new", "adapter.package"]
+
+
+def assigned_from_outside(source: str) -> list[str]:
+    """Assignments to an attribute of what an object holds, such as `self.loop.state = ...`."""
+    return [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and isinstance(node.value, ast.Attribute)
+    ]
+
+
+@pytest.mark.parametrize("package", ["app", "controller"])
+def test_nothing_is_assigned_from_outside(package: str) -> None:
+    """The loop, the collector and the servers change by their methods alone."""
+    assert assigned_from_outside("self.groups.ceilings = ()") == ["self.groups.ceilings"]
+    for path in sorted((ROOT / "adapter" / package).rglob("*.py")):
+        assigned = assigned_from_outside(path.read_text(encoding="utf-8"))
+        assert not assigned, f"{path.relative_to(ROOT)}: give the object a method for {assigned}"

@@ -237,7 +237,7 @@ class _Site:
     async def _apply_objects(self) -> None:
         self._joins.note()
         snapshot = await self.objects.inputs()
-        self._problems.of_objects = snapshot.problems
+        self._problems.use_objects(snapshot.problems)
         self._problems.report(self.objects.problems)
         self.gateways.use(snapshot.gateways if self._installation.discover_gateways else ())
         self._configuration.apply(self._loop, snapshot)
@@ -316,27 +316,26 @@ class _Site:
 
 
 class _Problems:
-    """Logs each problem once while it lasts.
-
-    Attributes:
-        of_objects: Problems of the objects, as they were last joined.
-
-    """
+    """Logs each problem once while it lasts."""
 
     def __init__(self) -> None:
-        self.of_objects: tuple[str, ...] = ()
+        self._of_objects: tuple[str, ...] = ()
         self._reported: frozenset[str] = frozenset()
+
+    def use_objects(self, problems: Iterable[str]) -> None:
+        """Replace the problems of the objects by those of the last join."""
+        self._of_objects = tuple(problems)
 
     def report(self, unreadable: Iterable[str]) -> None:
         """Log those that are new, of objects and of reading them."""
         unreadable = tuple(unreadable)
-        for problem in self.of_objects:
+        for problem in self._of_objects:
             if problem not in self._reported:
                 log.error("invalid object; ignored until it is fixed", problem=problem)
         for problem in unreadable:
             if problem not in self._reported:
                 log.error("objects not readable; retrying", problem=problem)
-        self._reported = frozenset((*self.of_objects, *unreadable))
+        self._reported = frozenset((*self._of_objects, *unreadable))
 
 
 class _Election(Protocol):
@@ -359,7 +358,10 @@ class _ElectionHere:
 
 
 def _election(installation: Installation, api: Cluster) -> _Election:
-    """Leader election in a thread with a connection of its own, or in the present event loop."""
+    """Leader election in a thread with a client of its own, or in the present event loop.
+
+    A client's session belongs to the event loop that opened it, and the thread's loop is another one.
+    """
     identity, times = installation.identity, installation.lease
 
     def lease(cluster: Cluster) -> KubernetesLease:

@@ -177,6 +177,33 @@ class GatewayWindow:
         return Rates(rps=rates)
 
 
+@dataclass(slots=True)
+class _Scraped:
+    """What was scraped of one endpoint picker.
+
+    Attributes:
+        counts: Requests that came since it began, by model.
+        load: Load of its pools and their pods; None where the last page could not be read.
+        problem: Why the last page could not be read; empty where it could.
+        unusable: Why the last page could not be used: not read, or of something else; empty where it could.
+        unusable_scrapes: Scrapes on end whose page could not be used.
+        shared: Whether a counter fell without beginning anew: several pickers answer at the address.
+
+    """
+
+    counts: dict[str, float] = field(default_factory=dict)
+    load: PoolLoad | None = None
+    problem: str = ""
+    unusable: str = ""
+    unusable_scrapes: int = 0
+    shared: bool = False
+
+    def record_use(self, problem: str) -> None:
+        """Count how often on end a page could not be used; `problem` is empty where it could."""
+        self.unusable = problem
+        self.unusable_scrapes = self.unusable_scrapes + 1 if problem else 0
+
+
 class Gateways:
     """Scrapes the metrics of all endpoint pickers; one that does not answer counts as unknown."""
 
@@ -190,27 +217,27 @@ class Gateways:
         self._session = session
         self._by = by
         self._endpoints = tuple(dict.fromkeys(endpoints))
-        self._counts: dict[tuple[str, str], float] = {}
-        self._loads: dict[str, PoolLoad] = {}
-        self._problems: dict[str, str] = {}
-        self._wrong: dict[str, tuple[str, int]] = {}
-        self._shared: set[str] = set()
+        self._scraped = {url: _Scraped() for _, url in self._endpoints}
 
     @property
     def failing(self) -> bool:
         """Whether a page could not be read the last time."""
-        return bool(self._problems)
+        return any(item.problem for item in self._scraped.values())
 
     @property
     def problem(self) -> str:
         """Why a page could not be used for some scrapes on end; empty while all can be."""
-        wrong = (text for text, times in self._wrong.values() if times >= LASTING_SCRAPES)
-        return next(wrong, "")
+        lasting = (
+            item.unusable
+            for item in self._scraped.values()
+            if item.unusable_scrapes >= LASTING_SCRAPES
+        )
+        return next(lasting, "")
 
     @property
     def load(self) -> PoolLoad:
         """What the pages of the last scrape showed of pools and their pods."""
-        return loads.merged(self._loads.values())
+        return loads.merged(item.load for item in self._scraped.values() if item.load is not None)
 
     async def demand(
         self, window: GatewayWindow | None = None, *, now: float = 0.0
@@ -220,8 +247,9 @@ class Gateways:
         waiting: dict[ModelKey, float] = {}
         arrived: dict[ModelKey, float] = {}
         for (namespace, url), page in zip(self._endpoints, answers, strict=True):
+            scraped = self._scraped[url]
+            scraped.load = None if page is None else page.load(namespace)
             if page is None:
-                self._loads.pop(url, None)
                 continue
             queue, requests, rejected, unnamed = (
                 page.queue,
@@ -229,7 +257,6 @@ class Gateways:
                 page.rejected,
                 page.unnamed,
             )
-            self._loads[url] = page.load(namespace)
             for model, value in queue.items():
                 key = (namespace, model)
                 waiting[key] = waiting.get(key, 0.0) + value
@@ -253,12 +280,12 @@ class Gateways:
                         rejected=rejected.get(model, 0.0),
                     )
                 )
-                before = self._counts.get((url, model))
-                self._counts[url, model] = value
+                before = scraped.counts.get(model)
+                scraped.counts[model] = value
                 if before is not None:
                     arrived[key] = arrived.get(key, 0.0) + _increase(before, value)
-                    if _falls(before, value) and url not in self._shared:
-                        self._shared.add(url)
+                    if _falls(before, value) and not scraped.shared:
+                        scraped.shared = True
                         log.warning(
                             "counters of a gateway fell; its rates are not used until they only grow",
                             why="several pickers answer in turn at this address: name one URL per picker",
@@ -273,6 +300,7 @@ class Gateways:
 
     async def _page(self, url: str) -> pages.Page | None:
         """What the page of a gateway shows; None if it cannot be read."""
+        scraped = self._scraped[url]
         try:
             text = await exposition.text(self._session, url, by=self._by)
             page = pages.read(text, url)
@@ -280,22 +308,17 @@ class Gateways:
             problem = (
                 str(error) if isinstance(error, exposition.ScrapeError) else type(error).__name__
             )
-            if self._problems.get(url) != problem:
+            if scraped.problem != problem:
                 log.warning(
                     "gateway metrics unreadable; its demand is unknown until it answers",
                     error=problem,
                 )
-            self._problems[url] = problem
-            self._note(url, problem)
+            scraped.problem = problem
+            scraped.record_use(problem)
             return None
-        self._problems.pop(url, None)
-        self._note(url, "" if page.of_gateway else f"{url}: {pages.NO_GATEWAY}")
+        scraped.problem = ""
+        scraped.record_use("" if page.of_gateway else f"{url}: {pages.NO_GATEWAY}")
         return page
-
-    def _note(self, url: str, problem: str) -> None:
-        """Count how often in a row a page could not be used; `problem` is empty where it could."""
-        times = self._wrong.get(url, ("", 0))[1] + 1
-        self._wrong[url] = (problem, times if problem else 0)
 
 
 def of_model(demand: Mapping[ModelKey, Demand], namespace: str, model: str) -> Demand | None:

@@ -148,7 +148,6 @@ class Reconciler:
         inputs = self._inputs
         asked = request(inputs, sized, grouped, self._records, settings)
         plan = asked.completed(await self._planner(asked.fleet))
-        self.groups.ceilings = plan.ceilings
         stepped = self.groups.step(grouped, plan, self._records, cycle)
         targets, self._records = stabilized(
             self._records,

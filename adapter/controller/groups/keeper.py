@@ -52,16 +52,20 @@ class Groups:
     """The groups of a fleet; without any, nothing is different from variants that are alone."""
 
     def __init__(self) -> None:
-        self._groups: tuple[ModelGroup, ...] = ()
+        self._groups: dict[str, ModelGroup] = {}
         self._records: dict[str, GroupRecord] = {}
         self._by_member: dict[str, str] = {}
-        self._members: dict[str, tuple[str, ...]] = {}
-        self.ceilings: tuple[Ceiling, ...] = ()
+        self._ceilings: tuple[Ceiling, ...] = ()
 
     @property
     def states(self) -> Mapping[str, GroupState]:
         """Groups after the last reconcile cycle, by name."""
         return {name: item.state for name, item in self._records.items() if item.state}
+
+    @property
+    def ceilings(self) -> tuple[Ceiling, ...]:
+        """Ceilings of the last plan, and what it takes of them."""
+        return self._ceilings
 
     @property
     def carried(self) -> frozenset[str]:
@@ -70,14 +74,13 @@ class Groups:
 
     def apply_inputs(self, inputs: Inputs, settings: LoopSettings) -> None:
         """Use the groups of new objects; one that stays keeps what is known of it."""
-        self._groups = tuple(
-            group for group in inputs.groups if group.named or settings.model_groups
-        )
-        self._records = {
-            group.name: self._records.get(group.name, GroupRecord()) for group in self._groups
+        self._groups = {
+            group.name: group for group in inputs.groups if group.named or settings.model_groups
         }
-        self._members = {group.name: group.members for group in self._groups}
-        self._by_member = {key: group.name for group in self._groups for key in group.members}
+        self._records = {name: self._records.get(name, GroupRecord()) for name in self._groups}
+        self._by_member = {
+            key: name for name, group in self._groups.items() for key in group.members
+        }
 
     def forget(self) -> None:
         """Forget what this process planned before: another one has decided since."""
@@ -137,12 +140,13 @@ class Groups:
                 self._records[name] = replace(record, rates={**record.rates, key: (rate, at)})
                 touched.add(name)
         for name in touched:
+            keys = self._groups[name].members
             serving = {
                 key
-                for key in self._members[name]
+                for key in keys
                 if (item := sources.get(key)) is not None and ready(item.source) > 0
             }
-            members = [item.source for key in self._members[name] if (item := sources.get(key))]
+            members = [item.source for key in keys if (item := sources.get(key))]
             self._records[name], exceeds = with_rates(self._records[name], serving, members)
             exceeded |= exceeds
         return exceeded
@@ -170,7 +174,7 @@ class Groups:
             if name is None:
                 chosen.add(key)
                 continue
-            members = [sources[k] for k in self._members[name] if k in sources]
+            members = [sources[k] for k in self._groups[name].members if k in sources]
             if any(source.replicas or source.spec_replicas for source in members):
                 continue  # others of its group serve, or come
             record = self._records[name]
@@ -190,7 +194,7 @@ class Groups:
     ) -> GroupPlan:
         """What the planner gets of all groups."""
         planned_groups: dict[str, PlannedGroup] = {}
-        for group in self._groups:
+        for group in self._groups.values():
             try:
                 item = planned.plan_group(self._records[group.name], group, sized, records, cycle)
             except Exception:
@@ -219,7 +223,11 @@ class Groups:
         records: Mapping[str, VariantRecord],
         cycle: Cycle,
     ) -> dict[str, StableTarget]:
-        """Targets of all planned members: more at once, fewer once those that replace them are ready."""
+        """Targets of all planned members: more at once, fewer once those that replace them are ready.
+
+        The ceilings of the plan are kept, whatever becomes of the groups.
+        """
+        self._ceilings = plan.ceilings
         targets: dict[str, StableTarget] = {}
         for name, item in before.planned.items():
             if name not in self._records or item.group is None:

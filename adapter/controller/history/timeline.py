@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from adapter.controller.state import VariantState
@@ -116,20 +116,51 @@ class Totals:
         return array("f", (getattr(self, item.name) for item in fields(self)))
 
 
+@dataclass(slots=True)
+class _Buckets:
+    """Totals of one variant by bucket.
+
+    Attributes:
+        number: Number of the open bucket, to which time is added.
+        totals: Its totals.
+        closed: Numbers and totals of those before it, oldest first.
+
+    """
+
+    number: int
+    totals: Totals = field(default_factory=Totals)
+    closed: deque[tuple[int, array[float]]] = field(default_factory=lambda: deque(maxlen=BUCKETS))
+
+    def add(self, moment: Moment, seconds: float, *, number: int) -> None:
+        """Add a time to the bucket of this number; another open one is closed."""
+        if self.number != number:
+            self.closed.append((self.number, self.totals.packed()))
+            self.number, self.totals = number, Totals()
+        self.totals.add(moment, seconds)
+
+    def since(self, first: int) -> Totals:
+        """Totals of the buckets from this number on."""
+        whole = Totals()
+        for number, numbers in self.closed:
+            if number >= first:
+                whole.merge(Totals(**dict(zip(_NAMES, numbers, strict=True))))
+        if self.number >= first:
+            whole.merge(self.totals)
+        return whole
+
+
 class Timeline:
     """Totals by variant and bucket."""
 
     def __init__(self) -> None:
-        self._closed: dict[str, deque[tuple[int, array[float]]]] = {}
-        self._open: dict[str, tuple[int, Totals]] = {}
+        self._by_variant: dict[str, _Buckets] = {}
         self._last: float | None = None
 
     def record(self, states: Mapping[str, VariantState], *, now: float) -> None:
         """Record that every variant has been as it is now since the last call; `now`: Unix seconds."""
         last, self._last = self._last, now
-        for gone in self._open.keys() - states.keys():
-            self._open.pop(gone)
-            self._closed.pop(gone, None)
+        for gone in self._by_variant.keys() - states.keys():
+            del self._by_variant[gone]
         if last is None or not 0.0 < now - last <= GAP_SECONDS:
             return
         number = int(now // BUCKET_SECONDS)
@@ -137,13 +168,10 @@ class Timeline:
             moment = moment_of(state)
             if moment is None:
                 continue
-            held, totals = self._open.get(key, (number, Totals()))
-            if held != number:
-                closed = self._closed.setdefault(key, deque(maxlen=BUCKETS))
-                closed.append((held, totals.packed()))
-                totals = Totals()
-            totals.add(moment, now - last)
-            self._open[key] = number, totals
+            buckets = self._by_variant.get(key)
+            if buckets is None:
+                buckets = self._by_variant[key] = _Buckets(number)
+            buckets.add(moment, now - last, number=number)
 
     def forget(self) -> None:
         """Count no time until the next record: another replica leads meanwhile."""
@@ -152,17 +180,8 @@ class Timeline:
     def since(self, start: float) -> dict[str, Totals]:
         """Totals by variant of the buckets that end after a time, Unix seconds."""
         first = int(start // BUCKET_SECONDS)
-        totals_by_variant = {}
-        for key, (number, totals) in self._open.items():
-            whole = Totals()
-            for held, numbers in self._closed.get(key, ()):
-                if held >= first:
-                    whole.merge(Totals(**dict(zip(_NAMES, numbers, strict=True))))
-            if number >= first:
-                whole.merge(totals)
-            if whole.seconds > 0:
-                totals_by_variant[key] = whole
-        return totals_by_variant
+        totals_by_variant = {key: item.since(first) for key, item in self._by_variant.items()}
+        return {key: totals for key, totals in totals_by_variant.items() if totals.seconds > 0}
 
 
 _NAMES = tuple(item.name for item in fields(Totals))
