@@ -331,7 +331,7 @@ class _Problems:
         unreadable = tuple(unreadable)
         for problem in self._of_objects:
             if problem not in self._reported:
-                log.error("invalid object; ignored until it is fixed", problem=problem)
+                log.error("invalid object or field; not used until it is fixed", problem=problem)
         for problem in unreadable:
             if problem not in self._reported:
                 log.error("objects not readable; retrying", problem=problem)

@@ -202,7 +202,7 @@ async def _auth(
 
 def _report(snapshot: inputs.Inputs) -> None:
     for problem in snapshot.problems:
-        log.error("invalid object; ignored until it is fixed", problem=problem)
+        log.error("invalid object or field; not used until it is fixed", problem=problem)
     if not snapshot.variants:
         log.error("no valid VariantAutoscaling in the folder; serving none until there is one")
 
