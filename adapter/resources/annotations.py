@@ -73,9 +73,7 @@ def parse_one_of(notes: Mapping[str, str], name: str, known: Sequence[Word]) -> 
     for word in known:
         if text == word:
             return word
-    raise errors.InputError(
-        f"metadata.annotations[{name}]: must be one of {', '.join(known)}, not {shortened(text)}"
-    )
+    raise _refusal(name, f"must be one of {', '.join(known)}, not {shortened(text)}")
 
 
 def parse_actuate(notes: Mapping[str, str]) -> Actuator | None:
@@ -167,7 +165,12 @@ def parse_flag(notes: Mapping[str, str], name: str) -> bool | None:
     if text is None:
         return None
     if text.lower() not in {"true", "false"}:
-        raise errors.InputError(
-            f'metadata.annotations[{name}]: must be "true" or "false", not {shortened(text)}'
-        )
+        raise _refusal(name, f'must be "true" or "false", not {shortened(text)}')
     return text.lower() == "true"
+
+
+def _refusal(name: str, problem: str) -> errors.InputError:
+    """The error of an annotation, with all spellings of the setting that it overrides."""
+    item = _DECLARED.get(name)
+    known = f"; the setting is {item.spellings}" if item else ""
+    return errors.InputError(f"metadata.annotations[{name}]: {problem}{known}")
