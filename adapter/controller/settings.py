@@ -34,7 +34,8 @@ class LoopSettings:
         retention: How long a variant must be idle before it goes to 0 replicas.
         keep_accelerator: Whether every variant keeps its accelerator unless it says otherwise. Default false.
         tune: Whether profiles follow the observed latencies unless the variant says otherwise.
-        stability_margin: Share of a replica's service rate kept free even where latencies allow more.
+        stability_margin: Share of a replica's service rate kept free even where latencies allow more; None:
+            the default of each kind of profile.
         policy: Saturation policy: who gets the remaining devices when not everyone can be served.
         budgets: Ceilings on cost and GPUs.
         routing: How requests are routed to replicas, for variants that do not say.
@@ -58,7 +59,7 @@ class LoopSettings:
     retention: float = _RECONCILING.scale_to_zero_retention
     keep_accelerator: bool = False
     tune: bool = _RECONCILING.tune
-    stability_margin: float = _RECONCILING.stability_margin
+    stability_margin: float | None = _RECONCILING.stability_margin
     policy: SaturationPolicy = _RECONCILING.saturation_policy
     budgets: tuple[Budget, ...] = ()
     routing: fleet.Routing = _SIZING.routing

@@ -391,7 +391,7 @@ def fleet_of(
         service_classes=inputs.service_classes,
         variants=tuple(variants),
         capacity=capacity,
-        settings=fleet.Settings(stability_margin=settings.stability_margin, policy=settings.policy),
+        settings=fleet.Settings(policy=settings.policy).with_margin(settings.stability_margin),
         groups=groups,
         budgets=budgets,
     )

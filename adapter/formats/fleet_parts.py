@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from adapter.errors import field_problem
 from adapter.planning import fleet
 from adapter.settings.percentiles import Percentile
-from analyzer.defaults import STABILITY_MARGIN
 from analyzer.latency import LatencyParameters
 from analyzer.step_times import EngineLimits, StepTimes
 from optimizer.problem import TRANSITION_FACTOR, SaturationPolicy, SolverName
@@ -168,7 +167,7 @@ class SettingsPart(Part):
     saturation_policy: SaturationPolicy = "None"
     delayed_best_effort: bool = False
     transition_factor: NonNegative = TRANSITION_FACTOR
-    stability_margin: Annotated[float, Field(ge=0, lt=1)] = STABILITY_MARGIN
+    stability_margin: Annotated[float, Field(ge=0, lt=1)] | None = None
     time_limit: Positive = 10.0
     gap: NonNegative = 1e-6
     hysteresis: Annotated[float, Field(ge=0, le=1)] = 0.0

@@ -171,7 +171,7 @@ class Candidates:
         self._places: dict[int, tuple[_Part, int]] = {}
         if not self._pairs:
             return
-        self._asked: Requirements = asked_of(self._pairs, fleet.settings.stability_margin)
+        self._asked: Requirements = asked_of(self._pairs, fleet.settings)
         outcomes: list[_Outcome | None] = [None] * len(self._pairs)
         steps = np.array([step_model.step_times(p.profile) is not None for p in self._pairs])
         for model_of, rows in (

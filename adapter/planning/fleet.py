@@ -9,11 +9,11 @@ Units: costs in cents per hour, latencies in milliseconds, rates in requests per
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from adapter.planning.groups import Budget, Group
-from analyzer.defaults import STABILITY_MARGIN
+from analyzer.defaults import HEADROOM, STABILITY_MARGIN
 from analyzer.latency import LatencyParameters
 from analyzer.step_times import EngineLimits, StepTimes
 from optimizer.problem import TRANSITION_FACTOR, SaturationPolicy, SolverName
@@ -183,7 +183,8 @@ class Settings:
         policy: saturation policy, which shares devices when not everyone can be served.
         delayed_best_effort: True shares leftovers after all priorities, False after each (greedy only).
         transition_factor: penalty for switching accelerators, as a share of the sum of both costs.
-        stability_margin: share of a replica's throughput kept free.
+        stability_margin: share of a replica's throughput kept free, of profiles of alpha to delta.
+        step_margin: the same of profiles of step times, given or converted.
         time_limit_s: time limit of branch-and-bound, seconds.
         gap: relative distance to the bound that counts as optimal.
         hysteresis: share of the cost of replicas to be started that a shift of load between the variants of a
@@ -196,9 +197,14 @@ class Settings:
     delayed_best_effort: bool = False
     transition_factor: float = TRANSITION_FACTOR
     stability_margin: float = STABILITY_MARGIN
+    step_margin: float = HEADROOM
     time_limit_s: float = 10.0
     gap: float = 1e-6
     hysteresis: float = 0.05
+
+    def with_margin(self, given: float | None) -> Settings:
+        """With one margin for profiles of both kinds; None leaves each its own."""
+        return self if given is None else replace(self, stability_margin=given, step_margin=given)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,7 +41,8 @@ class Requirements:
 
     Attributes:
         rate_rps: requests per second of all replicas together; a tokens-per-second target is a floor.
-        margin: share of a replica's throughput kept free.
+        margin: share of a replica's throughput kept free, of profiles of alpha to delta.
+        step_margin: the same of step times.
         shared: whether the replicas share their queue behind a load-aware gateway.
         dispersion: variance of the number of arrivals over its mean.
 
@@ -53,6 +54,7 @@ class Requirements:
     tps: FloatArray
     percentile: FloatArray
     margin: FloatArray
+    step_margin: FloatArray
     shared: BoolArray
     dispersion: FloatArray
 
@@ -141,9 +143,12 @@ def by_variant(
     return table
 
 
-def asked_of(pairs: Sequence[Pair], margin: float) -> Requirements:
+def asked_of(pairs: Sequence[Pair], settings: fleets.Settings) -> Requirements:
     """Targets and rates as columns."""
-    tokens = max(margin, defaults.STABILITY_MARGIN)
+    margin, step_margin = settings.stability_margin, settings.step_margin
+    # A tokens-per-second target asks for nothing but stability: its margin is never given up.
+    margins = margin, step_margin
+    token_margins = max(margin, defaults.STABILITY_MARGIN), max(step_margin, defaults.HEADROOM)
 
     def numbers_of(pair: Pair) -> tuple[float, ...]:
         targets, load = pair.targets, pair.variant.load
@@ -154,14 +159,13 @@ def asked_of(pairs: Sequence[Pair], margin: float) -> Requirements:
             targets.itl_ms or math.nan,
             targets.tps,
             targets.percentile or math.nan,
-            # A tokens-per-second target asks for nothing but stability: its margin is never given up.
-            tokens if targets.tps else margin,
+            *(token_margins if targets.tps else margins),
             pair.variant.routing == "least-loaded",
             load.dispersion,
         )
 
-    rate, output, ttft, itl, tps, percentile, free, shared, dispersion = np.ascontiguousarray(
-        by_variant(pairs, numbers_of).T
+    rate, output, ttft, itl, tps, percentile, margin, step_margin, shared, dispersion = (
+        np.ascontiguousarray(by_variant(pairs, numbers_of).T)
     )
     return Requirements(
         rate_rps=capacity.rate_to_serve(rate, tps, output),
@@ -169,7 +173,8 @@ def asked_of(pairs: Sequence[Pair], margin: float) -> Requirements:
         itl_ms=itl,
         tps=np.where(tps > 0, tps, math.nan),
         percentile=percentile,
-        margin=free,
+        margin=margin,
+        step_margin=step_margin,
         shared=shared > 0,
         dispersion=dispersion,
     )
@@ -184,6 +189,7 @@ def part_of(asked: Requirements, rows: NDArray[np.intp]) -> Requirements:
         tps=asked.tps[rows],
         percentile=asked.percentile[rows],
         margin=asked.margin[rows],
+        step_margin=asked.step_margin[rows],
         shared=asked.shared[rows],
         dispersion=asked.dispersion[rows],
     )

@@ -48,13 +48,14 @@ class StepModel:
         self._engines = engines
 
     def size(self, asked: Requirements) -> Sized:
-        """Replicas that the rates need; the headroom is that of the model, without a further margin."""
+        """Replicas that the rates need, with the margin for step times kept free."""
         sized = sizing.size_engines(
             self._engines,
             ttft_ms=asked.ttft_ms,
             itl_ms=asked.itl_ms,
             tps=asked.tps,
             percentile=asked.percentile,
+            headroom=asked.step_margin,
         )
         reached = ~np.isnan(sized.rate_rps)
         return Sized(
@@ -85,6 +86,7 @@ class StepModel:
             itl_ms=asked.itl_ms,
             tps=asked.tps,
             percentile=asked.percentile,
+            headroom=asked.step_margin,
         )
         return float(sized.rate_rps[0])
 

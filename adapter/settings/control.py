@@ -11,7 +11,7 @@ from adapter.planning.groups import Budget
 from adapter.settings import kinds
 from adapter.settings.budgets import BUDGETS
 from adapter.settings.declaration import setting
-from analyzer.defaults import STABILITY_MARGIN
+from analyzer.defaults import HEADROOM, STABILITY_MARGIN
 from optimizer.problem import POLICIES, SaturationPolicy
 
 Source = Literal["auto", "direct", "prometheus"]
@@ -67,10 +67,12 @@ class Reconciling:
         " latencies; step times, given or converted, are adjusted anyway, within a factor of 2.5",
         annotation="llmd.ai/tune",
     )
-    stability_margin: float = setting(
-        STABILITY_MARGIN,
+    stability_margin: float | None = setting(
+        None,
         kinds.SHARE,
-        "Share of a replica's highest service rate that stays unused, even where latency targets allow more",
+        "Share of a replica's highest service rate that stays unused, even where latency targets allow more;"
+        " with step times and percentile targets, at most what spares 20% of the allowed misses",
+        shown=f"{STABILITY_MARGIN:g} for alpha and beta, {HEADROOM:g} for step times, given or converted",
     )
     budgets: tuple[Budget, ...] = setting(
         (),

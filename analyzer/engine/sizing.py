@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analyzer import errors
+from analyzer import defaults, errors
 from analyzer.engine import single
 from analyzer.engine import state as engine_state
 from analyzer.engine.columns import Engine, Engines
@@ -25,9 +25,8 @@ from analyzer.engine.percentiles import latency, means
 from analyzer.engine.search import BINDINGS, STABILITY, TPS, Binding, Search, parts
 from analyzer.replicas import FloatArray, checked
 
-HEADROOM = 0.05
-"""Default share of the largest rate that is kept free: a replica that is asked for too much breaks faster
-than one that idles costs."""
+HEADROOM = defaults.HEADROOM
+"""Default share of the largest rate that is kept free."""
 
 _PERCENTILES = (0.5, 0.9, 0.95, 0.99)
 

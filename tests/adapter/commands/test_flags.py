@@ -10,9 +10,11 @@ import pytest
 from adapter import cli, errors
 from adapter.app import flag_options
 from adapter.collector.collector import CollectionSettings
+from adapter.controller import sizing
 from adapter.controller.demand import RateSettings
 from adapter.controller.settings import LoopSettings
 from adapter.kube.leader_election import LeaseTimes
+from adapter.resources.inputs import Inputs
 from adapter.settings.control import Prometheus
 from adapter.settings.declaration import declarations, resolve
 from adapter.settings.groups import GROUPS
@@ -79,6 +81,23 @@ def test_flags_of_sizing() -> None:
     assert settings.rates == RateSettings(anticipate=False, startup_seconds=180.0)
     assert settings.limits == StabilizationLimits(down_seconds=300.0, step_up=4, step_down=1)
     assert loop("--anticipate").rates.anticipate
+
+
+@pytest.mark.parametrize(
+    ("words", "margins"),
+    [
+        ((), (0.1, 0.05)),
+        (("--stability-margin", "0.1"), (0.1, 0.1)),
+        (("--stability-margin=20%",), (0.2, 0.2)),
+        (("--stability-margin", "0"), (0.0, 0.0)),
+    ],
+)
+def test_a_margin_holds_for_all_profiles_only_where_it_is_given(
+    words: tuple[str, ...], margins: tuple[float, float]
+) -> None:
+    """Profiles of alpha and beta have another default than step times."""
+    planned = sizing.fleet_of(Inputs(), (), capacity=None, settings=loop(*words)).settings
+    assert (planned.stability_margin, planned.step_margin) == margins
 
 
 def test_windows_that_are_off() -> None:

@@ -291,6 +291,32 @@ def test_unknown_accelerators_and_unreachable_targets_are_reasons(tmp_path: Path
     assert fleet_plan.set_aside["chat"] == "TPU: unknown accelerator, it has no unit cost"
 
 
+def test_a_margin_of_the_file_or_the_flag_holds_for_step_times(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without one they keep their own 5 % free; the flag wins over the file."""
+    document = copy.deepcopy(FLEET)
+    document["profiles"] = [
+        {"model": "m", "accelerator": "A100", "step": {"base": 7, "per_prefill_token": 0.04},
+         "engine": {"max_num_seqs": 64}},
+    ]  # fmt: skip
+
+    def rate(*flags: str, **settings: float) -> float:
+        path = written(tmp_path, {**document, "settings": settings})
+        return float(planned(capsys, "-f", path, *flags)["plan"]["chat"]["max_rate_rpm"])
+
+    most = rate(stability_margin=0.0)
+    for share, given in (
+        (0.05, rate()),
+        (0.1, rate(stability_margin=0.1)),
+        (0.3, rate("--stability-margin", "30%", stability_margin=0.1)),
+    ):
+        assert given == pytest.approx(most * (1.0 - share))
+    document["settings"] = {"stability_margin": 1}
+    assert cli.main(["plan", "-f", written(tmp_path, document)]) == 1
+    assert "settings.stability_margin: must be < 1, not 1" in capsys.readouterr().err
+
+
 def test_files_that_are_none_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Missing, binary and broken files, and reference documents with parts of the wrong kind."""
     cases = {

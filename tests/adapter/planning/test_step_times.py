@@ -40,6 +40,7 @@ def planned(
     load: fleet.Load = LOAD,
     targets: fleet.Targets | None = None,
     capacity: int | None = None,
+    margin: float | None = None,
     **fields: Any,
 ) -> planning.Plan:
     variant = fleet.Variant(
@@ -53,7 +54,7 @@ def planned(
             service_classes=(fleet.ServiceClass(name="Premium", priority=1, targets={"m": level}),),
             variants=(variant,),
             capacity=None if capacity is None else {"H100": capacity},
-            settings=fleet.Settings(policy="RoundRobin"),
+            settings=fleet.Settings(policy="RoundRobin").with_margin(margin),
         )
     )
 
@@ -177,3 +178,30 @@ def test_a_variant_without_load_gets_its_minimum() -> None:
     idle = dataclasses.replace(LOAD, arrival_rate_rps=0.0)
     assert decision(load=idle, min_replicas=2).candidate.replicas == 2
     assert decision(load=idle, min_replicas=0).candidate.cost == 0
+
+
+@pytest.mark.parametrize("routing", ["random", "least-loaded"])
+@pytest.mark.parametrize("profile", [PROFILE, LINEAR], ids=["steps", "converted"])
+def test_a_margin_that_is_given_holds_for_step_times_too(
+    profile: fleet.Profile, routing: fleet.Routing
+) -> None:
+    """Without one they keep 5 % free, not the 10 % of alpha and beta; 0 keeps none."""
+    rates = {
+        margin: planned(profile, margin=margin, routing=routing)
+        .decisions["ns/v"]
+        .candidate.max_rate_rpm
+        for margin in (None, 0.0, 0.05, 0.1, 0.5)
+    }
+    assert rates[None] == rates[0.05]
+    for margin in (0.05, 0.1, 0.5):
+        assert rates[margin] == pytest.approx(rates[0.0] * (1.0 - margin))
+
+
+def test_a_tokens_per_second_target_keeps_the_default_margin() -> None:
+    """It asks for nothing but stability."""
+    targets = fleet.Targets(tps=1000.0)
+    rates = [
+        planned(targets=targets, margin=margin).decisions["ns/v"].candidate.max_rate_rpm
+        for margin in (None, 0.0, 0.5)
+    ]
+    assert rates[0] == rates[1] > 1.5 * rates[2]
