@@ -199,9 +199,11 @@ def test_what_if_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_changes_of_nothing_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str, said: str
 ) -> None:
-    """The error names the change, and what there is instead."""
-    assert cli.main(["plan", "-f", written(tmp_path, FLEET), "--what-if", change]) == 1
-    assert said in capsys.readouterr().err
+    """The error names the flag, the change, and what there is instead; exit status 2."""
+    assert cli.main(["plan", "-f", written(tmp_path, FLEET), "--what-if", change]) == 2
+    text = capsys.readouterr().err
+    assert f"--what-if: {change}: " in text
+    assert said in text
 
 
 def edited(path: str, value: Any) -> dict[str, Any]:
