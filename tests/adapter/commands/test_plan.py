@@ -192,8 +192,18 @@ def test_what_if_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
             "accelerators.0.cost: must be >= 0",
         ),
         ("capacity.A100=-3", "capacity.A100: must be >= 0, not -3"),
-        ("accelerator.A100.price=1", "accelerators.0.price: is not known"),
-        ("variant.bulk.rate=1", "variant.bulk.rate=1: bulk: rate: is not known"),
+        (
+            "accelerator.A100.price=1",
+            "accelerators.0.price: is not known; known are name, device, cost, multiplicity",
+        ),
+        (
+            "variant.bulk.rate=1",
+            "variant.bulk.rate=1: bulk: rate: is not known; known are name, model, class, rate_rpm,",
+        ),
+        (
+            'variant.bulk.current={"size": 1}',
+            "current.size: is not known; known are accelerator, replicas, cost",
+        ),
     ],
 )
 def test_changes_of_nothing_are_refused(
