@@ -37,6 +37,7 @@ def options_of(args: argparse.Namespace) -> ServeOptions:
     in_cluster = server.variants is None
     reads_cluster = server.in_cluster or server.kubeconfig is not None
     _check_used(args, server, in_cluster=in_cluster)
+    _check_pairs(args)
     return ServeOptions(
         variants=server.variants,
         host=server.host,
@@ -73,6 +74,11 @@ _VARIANTS_ONLY = ("client_ca_file", "requestheader_client_ca_file")
 _OWN_CERTIFICATE_ONLY = ("certificate_secret", "certificate_overlap", "service_name", "api_service")
 _DELEGATE_ONLY = tuple(item.name for item in declarations(Delegation) if item.name != "delegate_to")
 _KEDA_ONLY = tuple(item.name for item in declarations(Keda) if item.name != "keda_port")
+_PAIRS = (
+    ("tls_cert_file", "tls_private_key_file"),
+    ("delegate_client_cert", "delegate_client_key"),
+    ("keda_tls_cert_file", "keda_tls_private_key_file"),
+)
 
 
 def _check_used(args: argparse.Namespace, server: Serving, *, in_cluster: bool) -> None:
@@ -101,6 +107,19 @@ def _check_used(args: argparse.Namespace, server: Serving, *, in_cluster: bool) 
     for name, reason in reasons.items():
         if getattr(args, name) not in (None, []):
             raise errors.UsageError(f"--{name.replace('_', '-')}: {reason}; leave it out")
+
+
+def _check_pairs(args: argparse.Namespace) -> None:
+    """Refuse a certificate without its key, and a key without its certificate.
+
+    Raises:
+        UsageError: names both flags.
+
+    """
+    for certificate, key in _PAIRS:
+        if (getattr(args, certificate) is None) != (getattr(args, key) is None):
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in (certificate, key))
+            raise errors.UsageError(f"{flags}: give both or neither")
 
 
 def loop_settings(args: argparse.Namespace, *, in_cluster: bool) -> LoopSettings:
@@ -228,10 +247,6 @@ def _keda(settings: Keda, server: Serving) -> KedaOptions | None:
     if not mutual and settings.keda_client_ca_file is not None:
         raise errors.UsageError(
             "--keda-client-ca-file: is used with --keda-callers=certificate only; leave it out"
-        )
-    if (settings.keda_tls_cert_file is None) != (settings.keda_tls_private_key_file is None):
-        raise errors.UsageError(
-            "--keda-tls-cert-file, --keda-tls-private-key-file: give both or neither"
         )
     if (
         settings.keda_callers == "token"

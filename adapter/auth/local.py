@@ -70,13 +70,9 @@ def prepare(files: Files, *, host: str) -> Credentials:
     """Read the given files, and create what is not given.
 
     Raises:
-        StartupError: a file cannot be read or written, or only one of certificate and key is given.
+        StartupError: a file cannot be read or written.
 
     """
-    if (files.certificate is None) != (files.key is None):
-        raise errors.StartupError(
-            "--tls-cert-file and --tls-private-key-file go together; give both or none"
-        )
     local: authority.Authority | None = None
     ca_file: Path | None = None
     client_ca = _given("--client-ca-file", files.client_ca)

@@ -321,7 +321,11 @@ def _add_queried(add: Callable[..., None], sample: PodSample) -> str:
             add(pod.key, pod.endpoint, page, now=sample.at, source="prometheus", how=pod.how)
         except Exception as error:
             # Whatever a pod's series make of us is that variant's problem alone.
-            log.exception("metrics not usable", variant=pod.key, endpoint=pod.endpoint)
+            log.exception(
+                "metrics not usable; going on without them until the next query",
+                variant=pod.key,
+                endpoint=pod.endpoint,
+            )
             return f"{pod.endpoint}: its metrics cannot be used ({type(error).__name__})"
     problem = pod.sampled.problem
     return f"{pod.endpoint}: {problem}" if problem else ""
@@ -352,5 +356,7 @@ def _rate(item: CollectedVariant, *, at_least: float) -> tuple[float, float] | N
     try:
         return item.window.rate_since_last(at_least=at_least)
     except Exception:
-        log.exception("arrival rate not usable", variant=item.source.key)
+        log.exception(
+            "arrival rate not usable; left out until the next call", variant=item.source.key
+        )
         return None

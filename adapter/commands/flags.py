@@ -74,6 +74,7 @@ port = argument(kinds.port)
 url = argument(kinds.url)
 dns_name = argument(kinds.name)
 dns_label = argument(kinds.label)
+not_empty = argument(kinds.not_empty)
 
 
 def _help(item: Declaration, *, config_map: bool, defaults: Mapping[str, str]) -> str:

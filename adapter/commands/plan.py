@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from adapter.commands import flags
-from adapter.errors import InputError
+from adapter.errors import InputError, UsageError
 from optimizer.errors import OptimizerError
 from optimizer.problem import POLICIES, SolverName
 
@@ -107,11 +107,7 @@ def run(args: argparse.Namespace) -> int:
         _show(args, before, document)
         return 0
     for change in args.what_if:
-        document = fleet_file.changed(document, change)
-        _, left_out = fleet_file.parse(document, change)
-        for name, why in left_out.items():
-            if name not in before.set_aside:
-                raise InputError(f"{change}: {name}: {why}")
+        document = _changed(document, change, before.set_aside)
     after = _planned(document, f"{args.file} with {', '.join(args.what_if)}")
     if args.json:
         shown = {"before": _document(before, first), "after": _document(after, document)}
@@ -122,6 +118,28 @@ def run(args: argparse.Namespace) -> int:
             if name not in before.set_aside:
                 print(f"set aside: {name}: {why}")
     return 0
+
+
+def _changed(
+    document: Mapping[str, Any], change: str, set_aside: Mapping[str, str]
+) -> dict[str, Any]:
+    """The document with one change of --what-if.
+
+    Raises:
+        UsageError: there is no such thing to change, or a variant that was not set aside would be.
+
+    """
+    from adapter.formats import fleet_file  # noqa: PLC0415 - see `run`
+
+    try:
+        edited = fleet_file.changed(document, change)
+        _, left_out = fleet_file.parse(edited, change)
+    except InputError as error:
+        raise UsageError(f"--what-if: {error}") from error
+    for name, why in left_out.items():
+        if name not in set_aside:
+            raise UsageError(f"--what-if: {change}: {name}: {why}")
+    return edited
 
 
 def positive(text: str) -> float:

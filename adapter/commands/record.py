@@ -27,11 +27,15 @@ def register(command: argparse.ArgumentParser) -> None:
         " Rerun the command to resume an interrupted recording. " + _RESTORED.replace("\n", " ")
     )
     command.add_argument(
-        "--model", required=True, metavar="TEXT", help="Served model name. Required"
+        "--model",
+        type=flags.not_empty,
+        required=True,
+        metavar="TEXT",
+        help="Served model name. Required",
     )
     command.add_argument(
         "--namespace",
-        default="",
+        type=flags.dns_label,
         metavar="NAME",
         help="Namespace of the model's pods. Default every namespace",
     )
@@ -90,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     history = PrometheusApi(options)
     try:
         recording = Recording.open(args, now=time.time())
-        counted = RequestHistory(history, model=args.model, namespace=args.namespace)
+        counted = RequestHistory(history, model=args.model, namespace=args.namespace or "")
         try:
             recording.record(counted)
         except KeyboardInterrupt:

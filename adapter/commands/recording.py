@@ -63,7 +63,7 @@ class Recording:
         """
         settings = {
             "model": args.model,
-            "namespace": args.namespace,
+            "namespace": args.namespace or "",
             "from": args.start,
             "to": args.end,
             "step": args.step,

@@ -154,7 +154,7 @@ class Actuator:
             unapplied[key] = problem
             if self._logged.get(key) != problem:
                 log.warning(
-                    "scale target not patched; retrying at the next optimization cycle",
+                    "scale target not patched; retrying at the next reconcile cycle",
                     variant=key,
                     error=problem.message,
                 )

@@ -101,7 +101,7 @@ def groups(
         try:
             part = GroupPart.model_validate(item)
         except ValidationError as error:
-            reason = _by_name(first_problem(error), item)
+            reason = _by_name(first_problem(error, GroupPart), item)
         else:
             reason = _problem(part, profiles, taken)
             if any(group.name == name for group in accepted):

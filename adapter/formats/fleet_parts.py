@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -205,12 +205,31 @@ _ALTERNATIVES = frozenset({"constrained-int", "CurrentPart"})
 """What a schema calls the forms of a field that has two; no field of a document."""
 
 
-def first_problem(error: ValidationError) -> str:
-    """The first problem: field, what is wrong, and what was given."""
+def first_problem(error: ValidationError, checked: type[Part]) -> str:
+    """The first problem of a part that was checked: field, what is wrong, and what was given or is known."""
     # An unknown field first: it is often the misspelled name of one that is missing.
     first = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
-    field = ".".join(str(part) for part in first["loc"] if part not in _ALTERNATIVES)
-    return f"{field}: {field_problem(first)}" if field else field_problem(first)
+    place = [part for part in first["loc"] if part not in _ALTERNATIVES]
+    problem = field_problem(first)
+    if first["type"] == "extra_forbidden":
+        problem += f"; known are {', '.join(_fields(checked, place[:-1]))}"
+    field = ".".join(map(str, place))
+    return f"{field}: {problem}" if field else problem
+
+
+def _fields(part: type[Part], place: Iterable[int | str]) -> list[str]:
+    """Names of the fields of a part's part, as documents write them."""
+    for name in place:
+        field = part.model_fields.get(str(name))  # an index in a list is no field
+        part = (field and _part_in(field.annotation)) or part
+    return [field.alias or name for name, field in part.model_fields.items()]
+
+
+def _part_in(annotation: Any) -> type[Part] | None:
+    """The part that a field holds, be it one, several, or none of them."""
+    if isinstance(annotation, type) and issubclass(annotation, Part):
+        return annotation
+    return next(filter(None, map(_part_in, get_args(annotation))), None)
 
 
 def name_of(item: Any) -> str:

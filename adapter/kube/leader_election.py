@@ -155,7 +155,8 @@ class Leadership:
                     if not task.cancelled() and (error := task.exception()) is not None:
                         log.error("work of the leader failed; releasing the lease", exc_info=error)
                     held, self._held_until = self.leads, float("-inf")
-                    why = "it ends" if held else "the Lease was not renewed in time"
+                    ended = "the process ends" if task.cancelled() else "its work has ended"
+                    why = ended if held else "the Lease was not renewed in time"
                     log.info("stopped leading", identity=self._identity, reason=why)
                     if held:
                         await asyncio.shield(self._release())

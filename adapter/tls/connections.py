@@ -319,4 +319,6 @@ def raise_file_limit() -> None:
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (OSError, ValueError) as error:
-        log.warning("file limit not raised", limit=soft, error=str(error))
+        log.warning(
+            "file limit not raised; going on with the present one", limit=soft, error=str(error)
+        )

@@ -140,7 +140,11 @@ def _read_targets(reader: joined.Reader, seen: Seen, by_label: pods.ByLabel) -> 
             labelled.append(_template_labels(deployment))
         except Exception as error:
             # Whatever one object makes of us is the problem of the variant that names it.
-            log.exception("scale target cannot be read", namespace=namespace, target=str(reference))
+            log.exception(
+                "scale target cannot be read; its variants get no target until it can",
+                namespace=namespace,
+                target=str(reference),
+            )
             why = f"cannot be read ({type(error).__name__})"
             reader.targets[namespace, reference] = Unresolved(why)
     return variant_pods

@@ -252,6 +252,32 @@ def test_a_flag_without_effect_is_refused(flag: str, others: tuple[str, ...], sa
 
 
 @pytest.mark.parametrize(
+    ("given", "others", "said"),
+    [
+        ("--tls-cert-file", FOLDER, "--tls-cert-file, --tls-private-key-file"),
+        ("--tls-private-key-file", (), "--tls-cert-file, --tls-private-key-file"),
+        (
+            "--delegate-client-cert",
+            ("--delegate-to=https://h",),
+            "--delegate-client-cert, --delegate-client-key",
+        ),
+        (
+            "--keda-tls-private-key-file",
+            ("--keda-port=9443", "--keda-callers=token"),
+            "--keda-tls-cert-file, --keda-tls-private-key-file",
+        ),
+    ],
+)
+def test_a_certificate_without_its_key_is_refused(
+    given: str, others: tuple[str, ...], said: str
+) -> None:
+    """Status 2, as every flag that cannot be used."""
+    with pytest.raises(errors.UsageError) as caught:
+        flag_options.options_of(parsed(f"{given}=/x", *others))
+    assert str(caught.value) == f"{said}: give both or neither"
+
+
+@pytest.mark.parametrize(
     ("flag", "near"), [("--intervall", "--interval"), ("--prometheus-url", "--prometheus")]
 )
 def test_an_unknown_flag_names_the_nearest(

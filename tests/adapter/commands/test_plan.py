@@ -192,16 +192,28 @@ def test_what_if_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
             "accelerators.0.cost: must be >= 0",
         ),
         ("capacity.A100=-3", "capacity.A100: must be >= 0, not -3"),
-        ("accelerator.A100.price=1", "accelerators.0.price: is not known"),
-        ("variant.bulk.rate=1", "variant.bulk.rate=1: bulk: rate: is not known"),
+        (
+            "accelerator.A100.price=1",
+            "accelerators.0.price: is not known; known are name, device, cost, multiplicity",
+        ),
+        (
+            "variant.bulk.rate=1",
+            "variant.bulk.rate=1: bulk: rate: is not known; known are name, model, class, rate_rpm,",
+        ),
+        (
+            'variant.bulk.current={"size": 1}',
+            "current.size: is not known; known are accelerator, replicas, cost",
+        ),
     ],
 )
 def test_changes_of_nothing_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str, said: str
 ) -> None:
-    """The error names the change, and what there is instead."""
-    assert cli.main(["plan", "-f", written(tmp_path, FLEET), "--what-if", change]) == 1
-    assert said in capsys.readouterr().err
+    """The error names the flag, the change, and what there is instead; exit status 2."""
+    assert cli.main(["plan", "-f", written(tmp_path, FLEET), "--what-if", change]) == 2
+    text = capsys.readouterr().err
+    assert f"--what-if: {change}: " in text
+    assert said in text
 
 
 def edited(path: str, value: Any) -> dict[str, Any]:

@@ -214,6 +214,8 @@ def test_nothing_found_names_what_was_looked_for(
         (("--from", "2999-01-01T00:00:00Z"), "--to: must be at least a step"),
         (("--step", "1.5s"), "must be whole seconds"),
         (("--seed", "-1"), "must be a whole number >= 0"),
+        (("--namespace", "A B"), "argument --namespace: must be "),
+        (("--model", " "), "argument --model: must not be empty"),
     ],
 )
 def test_flags_that_make_no_sense(

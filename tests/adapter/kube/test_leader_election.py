@@ -262,6 +262,25 @@ def test_an_outage_is_logged_once() -> None:
     assert about == ["lease request failed; retrying", "lease requests work again"]
 
 
+@pytest.mark.parametrize(
+    ("state", "reason"), [("up", "the process ends"), ("down", "the Lease was not renewed in time")]
+)
+def test_why_a_leader_stops_is_logged(state: str, reason: str) -> None:
+    """Whether it was told to, or could not go on."""
+
+    async def main() -> None:
+        link, task = replica(Cluster(), "a")
+        await asyncio.sleep(1)
+        link.state = state
+        await asyncio.sleep(60)
+        await ended(task)
+
+    with structlog.testing.capture_logs() as logs:
+        virtual_time.run(main())
+    stops = [entry["reason"] for entry in logs if entry["event"] == "stopped leading"]
+    assert stops == [reason]
+
+
 def test_work_that_fails_gives_way() -> None:
     """A replica whose work raises gives the lease back and may lead again later."""
 
@@ -280,7 +299,10 @@ def test_work_that_fails_gives_way() -> None:
         assert cluster.record is not None
         await ended(task)
 
-    virtual_time.run(main())
+    with structlog.testing.capture_logs() as logs:
+        virtual_time.run(main())
+    stops = {entry["reason"] for entry in logs if entry["event"] == "stopped leading"}
+    assert stops == {"its work has ended"}
 
 
 events = st.lists(

@@ -159,6 +159,7 @@ async def test_page_has_the_names_of_a_real_one() -> None:
     assert shown <= names
 
 
+@pytest.mark.virtual_time
 async def test_page_while_requests_run() -> None:
     """KV use is that of the blocks held, and a client that leaves counts nowhere."""
     async with running(speed=1.0) as (session, url):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import math
@@ -77,8 +76,7 @@ async def test_a_real_prometheus_gives_what_was_exposed() -> None:
         ) as server,
         reading(server.url) as reading_from,
     ):  # fmt: skip
-        await server.until("count(inferno_desired_replicas) == 3")
-        await asyncio.sleep(2.5)
+        await server.until("count(inferno_desired_replicas offset 2s) == 3")
         pasts = {
             name: await reading_from.read(name, NAME, seconds=60, step=1)
             for name in ("team", "moved", "te.m")
