@@ -28,7 +28,7 @@ from adapter.resources.annotations import (
     parse_number,
     parse_one_of,
 )
-from adapter.resources.configuration import attainable, profiles, scaling
+from adapter.resources.configuration import attainable, profiles, scaling, unknown
 from adapter.resources.configuration.scalers import Scalers
 from adapter.resources.model_groups import membership
 from adapter.resources.model_groups.membership import (
@@ -256,6 +256,7 @@ def source(
             *class_problems,
             *cost_problems,
             *warnings,
+            *unknown.notes(notes),
             *filter(None, [attainable.problem(given, targets)]),
             *_pod_problems(target),
         ),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from adapter import errors
+from adapter.installation import CLASSES
 from adapter.planning.fleet import ROUTINGS
+from adapter.resources import inputs
 from adapter.resources.annotations import (
     ACTUATE,
     ACTUATORS,
@@ -20,6 +22,7 @@ from adapter.resources.annotations import (
     parse_number,
     parse_one_of,
 )
+from adapter.resources.configuration import unknown
 from adapter.resources.model_groups.membership import INTERRUPTIBLE
 from adapter.settings.control import SOURCES
 from adapter.settings.groups import all_declarations
@@ -72,3 +75,56 @@ def test_an_annotation_without_a_flag_names_itself() -> None:
     """There is no other spelling."""
     with pytest.raises(errors.InputError, match=r"must be \"true\" or \"false\", not 'foo'$"):
         parse_flag({INTERRUPTIBLE: "foo"}, INTERRUPTIBLE)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("llmd.ai/min-replica", "did you mean llmd.ai/min-replicas?"),
+        ("llmd.ai/Max-Replicas", "did you mean llmd.ai/max-replicas?"),
+        ("llmd.ai/groups", "did you mean llmd.ai/group?"),
+        ("llmd.ai/colour", "known are llmd.ai/actuate, llmd.ai/allow-scale, llmd.ai/group,"),
+    ],
+)
+def test_an_unknown_annotation_is_named_with_the_nearest(name: str, hint: str) -> None:
+    """A typing error is not silence."""
+    (line,) = unknown.notes({name: "2", "example.com/min-replica": "2"})
+    assert line.startswith(
+        f"metadata.annotations[{name}]: is not known and changes nothing; {hint}"
+    )
+
+
+def test_known_annotations_are_not_reported() -> None:
+    """Those of settings, groups, bounds and consent; nor those of other projects."""
+    declared = [item.annotation for item in all_declarations() if item.annotation]
+    others = ["wva.llmd.ai/exclude", "llm-d.ai/managed", "kubernetes.io/x"]
+    words = [
+        "min-replicas", "max-replicas", "replicas", "metrics-endpoints", "allow-scale",
+        "group", "group-namespaces", "group-routing", "group-weight", "interruptible",
+    ]  # fmt: skip
+    names = [*declared, *others, *(f"llmd.ai/{word}" for word in words)]
+    assert unknown.notes(dict.fromkeys(names, "")) == []
+
+
+def test_a_variant_with_an_unknown_annotation_stays_valid() -> None:
+    """It is served, and the mistake is among the problems of its configuration."""
+    reader = inputs.Reader()
+    row = "name: Premium\npriority: 1\ndata:\n  - {model: m, slo-tpot: 24, slo-ttft: 500}\n"
+    classes = {"metadata": {"name": CLASSES, "namespace": "s"}, "data": {"premium": row}}
+    reader.read_config_map("ConfigMap s/c", classes)
+    notes = {"llmd.ai/min-replica": "2", "llmd.ai/replicas": "1"}
+    reader.read_object(
+        "",
+        {
+            "apiVersion": "llmd.ai/v1alpha1",
+            "kind": "VariantAutoscaling",
+            "metadata": {"name": "v", "namespace": "n", "annotations": notes},
+            "spec": {"modelID": "m", "variantCost": "1"},
+        },
+    )
+    read = reader.inputs()
+    (source,) = read.variants
+    (warning,) = source.warnings
+    assert "metadata.annotations[llmd.ai/min-replica]: is not known" in warning
+    assert [problem for problem in read.problems if warning in problem]
+    assert not read.refused
