@@ -44,14 +44,14 @@ class Unreachable:
 
     Attributes:
         target: name of the unreachable target.
-        wanted_ms: what was asked for.
+        target_ms: the target itself.
         best_ms: what a replica that is as good as idle gives.
         percentile: percentile of the latency that the target bounds; None is the mean.
 
     """
 
     target: Target
-    wanted_ms: float
+    target_ms: float
     best_ms: float
     percentile: float | None = None
 
@@ -61,7 +61,7 @@ class Unreachable:
         if self.percentile is not None:
             name += f" p{self.percentile * 100:g}"
         return (
-            f"{name} target {self.wanted_ms:g} ms cannot be met: "
+            f"{name} target {self.target_ms:g} ms cannot be met: "
             f"a single request already takes {self.best_ms:.4g} ms"
         )
 
@@ -97,7 +97,7 @@ class CapacityArrays:
         ttft_rate_rps: NaN where there is no such target or it is unreachable; the same for ITL and TPS.
         binding: index into `BINDINGS`.
         unreachable: index into `TARGETS`, -1 where every target can be met.
-        wanted_ms: the unreachable target; NaN where there is none.
+        target_ms: the unreachable target; NaN where there is none.
         best_ms: what an idle replica gives instead; NaN where there is none.
         percentile: percentile that the targets bound; NaN is the mean.
 
@@ -110,7 +110,7 @@ class CapacityArrays:
     tps_rate_rps: FloatArray
     binding: NDArray[np.int8]
     unreachable: NDArray[np.int8]
-    wanted_ms: FloatArray
+    target_ms: FloatArray
     best_ms: FloatArray
     percentile: FloatArray
 
@@ -119,7 +119,7 @@ class CapacityArrays:
         if self.unreachable[row] >= 0:
             return Unreachable(
                 target=TARGETS[self.unreachable[row]],
-                wanted_ms=float(self.wanted_ms[row]),
+                target_ms=float(self.target_ms[row]),
                 best_ms=float(self.best_ms[row]),
                 percentile=_given(self.percentile[row]),
             )
@@ -175,12 +175,12 @@ def _size_means(
         ("ttft", ttft_ms, one.ttft_ms),
         ("itl", itl_ms, one.itl_ms),
     )
-    for target, wanted_ms, latency in latencies:
-        if wanted_ms is None:
+    for target, target_ms, latency in latencies:
+        if target_ms is None:
             continue
-        load = one.largest_load(latency, wanted_ms)
+        load = one.largest_load(latency, target_ms)
         if load is None:
-            return Unreachable(target=target, wanted_ms=wanted_ms, best_ms=latency(one.floor))
+            return Unreachable(target=target, target_ms=target_ms, best_ms=latency(one.floor))
         loads[target] = load
     stable = (1.0 - stability_margin) * LIMIT_SHARE
     binding: Binding = "stability"
@@ -288,7 +288,7 @@ def _capacities(
         tps_rate_rps=np.where(np.isnan(tokens), np.nan, stable),
         binding=binding,
         unreachable=unreachable,
-        wanted_ms=np.where(
+        target_ms=np.where(
             unreachable >= 0, np.take_along_axis(np.stack(targets_ms), which, axis=0)[0], np.nan
         ),
         best_ms=np.take_along_axis(bests, which, axis=0)[0],

@@ -26,11 +26,11 @@ class Search:
     """Largest rates within one target, for M replicas of one chain table."""
 
     def __init__(
-        self, table: chain.Chain, target: int, wanted_ms: FloatArray, percentile: FloatArray
+        self, table: chain.Chain, target: int, target_ms: FloatArray, percentile: FloatArray
     ) -> None:
         self._table = table
         self._target = target
-        self._wanted = wanted_ms
+        self._target_ms = target_ms
         self._share = percentile
         self._by_mean = bool(np.isnan(percentile).all())
         replicas = table.replicas
@@ -45,8 +45,8 @@ class Search:
 
         """
         replicas = self._table.replicas
-        everyone = np.arange(self._wanted.size)
-        high = np.full(self._wanted.size, LIMIT_SHARE) if most is None else most
+        everyone = np.arange(self._target_ms.size)
+        high = np.full(self._target_ms.size, LIMIT_SHARE) if most is None else most
         at_floor = self._excess(self._floor, everyone)
         at_limit = self._excess(high, everyone)
         loads = np.where(at_limit <= 0.0, high, self._floor)
@@ -63,7 +63,7 @@ class Search:
                 at_low=at_floor[between],
                 at_high=at_limit[between],
             )
-        best = np.full(self._wanted.size, np.nan)
+        best = np.full(self._target_ms.size, np.nan)
         failed = np.flatnonzero(at_floor > 0.0)
         if failed.size:
             best[failed] = self._latency(failed, self._floor[failed])
@@ -75,12 +75,12 @@ class Search:
 
     def hold(self, load: FloatArray) -> BoolArray:
         """Whether the target holds at these loads, shape (M,)."""
-        everyone = np.arange(self._wanted.size)
+        everyone = np.arange(self._target_ms.size)
         return np.asarray(self._excess(np.maximum(load, self._floor), everyone) <= 0.0)
 
     def _excess(self, load: FloatArray, rows: NDArray[np.intp]) -> FloatArray:
         """Logarithm of the latency over its target, or of the share that exceeds it over the allowed."""
-        table, target_ms = self._table.take(rows), self._wanted[rows]
+        table, target_ms = self._table.take(rows), self._target_ms[rows]
         replicas, seen = table.replicas, table.seen(load)
         if self._target == ITL:
             value = np.log(replicas.decode_ms(seen.batch) / target_ms)

@@ -75,11 +75,11 @@ class SingleReplica:
         batch, queue, _ = self.seen(load)
         return queue * 1000.0 / self.max_rate_rps + self._replica.prefill_ms(batch)
 
-    def largest_load(self, latency: Callable[[float], float], wanted_ms: float) -> float | None:
+    def largest_load(self, latency: Callable[[float], float], target_ms: float) -> float | None:
         """Largest load within a target; None where even an idle replica misses it."""
 
         def excess(load: float) -> float:
-            return math.log(max(latency(load) / wanted_ms, _SMALLEST))
+            return math.log(max(latency(load) / target_ms, _SMALLEST))
 
         at_floor = excess(self.floor)
         if at_floor > 0.0:

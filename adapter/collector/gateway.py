@@ -298,7 +298,7 @@ class Gateways:
             for key in waiting.keys() | arrived.keys()
         }
 
-    async def _page(self, url: str) -> pages.Page | None:
+    async def _page(self, url: str) -> pages.PickerMetrics | None:
         """What the page of a gateway shows; None if it cannot be read."""
         scraped = self._scraped[url]
         try:

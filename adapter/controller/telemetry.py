@@ -246,7 +246,7 @@ class CollectionCollector(Collector):
                 f"variant_adapter_collection_{name}", text, value=float(counts[name])
             )
         yield GaugeMetricFamily(
-            "variant_adapter_collection_round_seconds",
+            "variant_adapter_scrape_cycle_seconds",
             "Duration of the last scrape cycle in seconds.",
             value=self._collector.cycle_seconds,
         )

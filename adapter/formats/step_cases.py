@@ -315,7 +315,7 @@ def _infeasible(holds: sizing.EngineCapacity, case: StepCase) -> dict[str, Any]:
         return {"target": holds.binding, "reason": "a replica does not keep up with any load"}
     unmet = capacity.Unreachable(
         target=holds.binding,
-        wanted_ms=_number(case.target_ttft_ms if holds.binding == "ttft" else case.target_itl_ms),
+        target_ms=_number(case.target_ttft_ms if holds.binding == "ttft" else case.target_itl_ms),
         best_ms=holds.best_ms,
         percentile=None if case.percentile is None else case.percentile / 100.0,
     )

@@ -238,7 +238,7 @@ def _unreachable(holds: sizing.EngineCapacity, row: int, asked: Requirements) ->
     return str(
         capacity.Unreachable(
             target=holds.binding,
-            wanted_ms=float((asked.ttft_ms if holds.binding == "ttft" else asked.itl_ms)[row]),
+            target_ms=float((asked.ttft_ms if holds.binding == "ttft" else asked.itl_ms)[row]),
             best_ms=holds.best_ms,
             percentile=None if np.isnan(share) else share,
         )

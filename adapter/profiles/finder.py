@@ -139,7 +139,7 @@ def _estimated(request: ProfileRequest) -> ModelProfile:
 
     match, gpu = catalog.find_model(request.model), names.gpu_key(request.gpu)
     if gpu is None:
-        raise _unknown_gpu(request, names.nearest_gpus(request.gpu) or tuple(names.GPUS))
+        raise _unknown_gpu(request)
     if match is not None:
         _check_weights(request, *match, gpu)
     name = request.model
@@ -234,10 +234,12 @@ def _not_in_catalog(
     )
 
 
-def _unknown_gpu(request: ProfileRequest, near: tuple[str, ...]) -> UnknownGpuError:
+def _unknown_gpu(request: ProfileRequest) -> UnknownGpuError:
+    near = names.nearest_gpus(request.gpu)
+    offer = f"nearest: {', '.join(near)}. It has" if near else "it has"
     return UnknownGpuError(
-        f"--gpu {request.gpu}: not a GPU of the catalog; nearest: {', '.join(near)}."
-        f" It has {', '.join(names.GPUS)}; for others measure and use `variant-adapter fit`"
+        f"--gpu {request.gpu}: not a GPU of the catalog; {offer} {', '.join(names.GPUS)};"
+        " for others measure and use `variant-adapter fit`"
     )
 
 

@@ -124,16 +124,16 @@ def _add_policies(command: argparse.ArgumentParser) -> None:
         type=lambda text: tuple(part.strip() for part in text.split(",") if part.strip()),
         default=None,
         metavar="A,B",
-        help=f"Policies to compare, out of {KNOWN}. Default {','.join(DEFAULT)}, with the adapter at the"
-        f" percentiles {', '.join(CURVE)}",
+        help=f"Policies to compare, where ours is this adapter, out of {KNOWN}. Default"
+        f" {','.join(DEFAULT)}, with the adapter at the percentiles {', '.join(CURVE)}",
     )
     command.add_argument(
         "--sweep",
         action="append",
         default=[],
         metavar="adapter.SETTING=A,B",
-        help="Values of one of the adapter's settings, such as adapter.percentile=0.9,0.95,0.99: ours is"
-        " replayed with each; several of these flags make a grid. Default none",
+        help="Values of one of the adapter's settings, such as adapter.percentile=0.9,0.95,0.99: the"
+        " adapter is replayed with each; several of these flags make a grid. Default none",
     )
 
 

@@ -160,13 +160,13 @@ def _chip(comparison: Comparison, result: PolicyResult) -> str:
 
 
 def _beside(comparison: Comparison) -> str:
-    """Sentences on ours beside the best rival at its costs; empty where nothing was swept."""
+    """Sentences on the adapter beside the best rival at its costs; empty where nothing was swept."""
     said = terminal.sentences(curves.frontier(comparison.results))
     if len(comparison.results) <= tables.MOST_POLICIES or not said:
         return ""
     lines = "".join(f"<li>{_text(sentence)}</li>\n" for sentence in said)
     return (
-        "<section>\n<h2>Ours beside the rivals at the same cost</h2>\n"
+        "<section>\n<h2>The adapter beside the rivals at the same cost</h2>\n"
         '<p class="note">Every rival was swept over its thresholds; tables and plots below have the'
         " cheapest of each that meets the SLO, or the one that keeps most.</p>\n"
         f"<ul>\n{lines}</ul>\n</section>\n"

@@ -60,7 +60,7 @@ def test_sizing_inverts_analysis(
     floor = searches.FLOOR_SHARE * 1000.0 / replica.request_ms(1.0)
     limit = searches.LIMIT_SHARE * replica.max_rate_rps
     if isinstance(size, Unreachable):
-        assert (size.target, size.wanted_ms) == (target, wanted)
+        assert (size.target, size.target_ms) == (target, wanted)
         assert size.best_ms == pytest.approx(latency(replica, floor, share, target))
         assert size.best_ms > wanted * (1 - 1e-9)
         return
@@ -84,7 +84,7 @@ def test_flat_latency_gives_right_verdicts() -> None:
         assert size.itl_rate_rps == pytest.approx(0.999 * replica.max_rate_rps)
         assert size.binding == "stability"
     refused = capacity.size(replica, itl_ms=19)
-    assert refused == Unreachable(target="itl", wanted_ms=19, best_ms=20)
+    assert refused == Unreachable(target="itl", target_ms=19, best_ms=20)
     assert str(refused) == "ITL target 19 ms cannot be met: a single request already takes 20 ms"
 
 

@@ -59,8 +59,8 @@ def _plain(name: str) -> str:
     return next((plain for plain in _PLAIN_NAMES if name.endswith(f"_{plain}")), "")
 
 
-class Page:
-    """One page: requests queued, forwarded and turned away by model, and those turned away without one."""
+class PickerMetrics:
+    """What one page shows: requests queued, forwarded and turned away, by model and without one."""
 
     def __init__(self, samples: list[_Sample], *, of_gateway: bool) -> None:
         """`of_gateway`: whether it has any series of a gateway, be it one that is not read."""
@@ -101,7 +101,7 @@ class Page:
         return [sample for sample in self._samples if sample[0] == newest]
 
 
-def read(text: str, url: str) -> Page:
+def read(text: str, url: str) -> PickerMetrics:
     """What a page of metrics text shows.
 
     Raises:
@@ -112,7 +112,7 @@ def read(text: str, url: str) -> Page:
         (_plain(name), labels, value) for name, labels, value in exposition.read(text, _NAMES, url)
     ]
     known = bool(named) or _OF_GATEWAY.search(text) is not None
-    return Page(
+    return PickerMetrics(
         [sample for sample in named if sample[1].get("outcome") != DISPATCHED], of_gateway=known
     )
 

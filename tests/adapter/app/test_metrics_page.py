@@ -23,3 +23,10 @@ def test_every_family_and_every_series_is_on_it() -> None:
         assert f"`{family.name}" in text
     for name in model_servers.SERIES:
         assert f"`{name}`" in text
+
+
+def test_durations_of_a_cycle_are_named_as_the_cycle() -> None:
+    """What the docs call a scrape cycle and a reconcile cycle is called so here, in seconds."""
+    names = {family.name for family in metrics_page.exposed()}
+    assert "variant_adapter_scrape_cycle_seconds" in names
+    assert not {name for name in names if "round" in name.split("_")}

@@ -65,6 +65,7 @@ def test_an_unreachable_target_says_which_and_what_is_best() -> None:
     """The rate for the other target is still there; the rate for both is not."""
     (answer,) = ask({**CASE, "target_ttft_ms": 500, "target_itl_ms": 20})
     assert answer["infeasible"]["target"] == "itl"
+    assert answer["infeasible"]["target_ms"] == 20
     assert answer["infeasible"]["best_ms"] == pytest.approx(20.99, rel=1e-4)
     assert answer["max_rate_itl_rps"] is None
     assert answer["max_rate_rps"] is None

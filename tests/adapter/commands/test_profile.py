@@ -104,6 +104,10 @@ def test_settings_of_the_engine_count(capsys: pytest.CaptureFixture[str]) -> Non
         ("Qwen/Qwen3-33B --gpu H100", "pip install '.[profile]'"),
         ("Qwen/Qwen3-32B-AWQ --gpu H100", "has Qwen/Qwen3-32B in bf16 or fp8, not in int4"),
         ("Qwen/Qwen3-32B --gpu H101", "--gpu H101: not a GPU of the catalog; nearest: H"),
+        (
+            "Qwen/Qwen3-32B --gpu foo",
+            "--gpu foo: not a GPU of the catalog; it has A100-SXM, H100-SXM",
+        ),
         ("Qwen/Qwen3-32B-FP8 --gpu A100", "on H100-SXM, H200, B200, B300, GB200"),
         (
             "Qwen/Qwen3-32B --gpu H100 --tp 3",

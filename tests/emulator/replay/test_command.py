@@ -107,6 +107,18 @@ def test_two_classes_on_few_gpus(capsys: pytest.CaptureFixture[str]) -> None:
     assert within[1]["Premium"] < within[1]["Freemium"]
 
 
+def test_the_help_says_the_adapter_where_it_is_not_a_name(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`ours` is a value of --policies, and the help says of what."""
+    with pytest.raises(SystemExit):
+        cli.main(["replay", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "where ours is this adapter" in text
+    assert "the adapter is replayed with each" in text
+    assert "ours is replayed" not in text
+
+
 def test_unknown_policy(capsys: pytest.CaptureFixture[str]) -> None:
     """A policy that is not there is named with those that are, and nothing is replayed."""
     status = cli.main(
