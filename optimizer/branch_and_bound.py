@@ -12,7 +12,8 @@ full by candidate c, and for partial service z(v, c), whether v runs some replic
 many. Sums over c of x + z are at most 1 for each v; devices of each type are at most its capacity.
 
 Before that, candidates that another of the same device type dominates are dropped, types that cannot run
-short lose their constraint, and variants that share no scarce type are solved apart.
+short lose their constraint, and variants that share no scarce type are solved apart. Where a few variants
+have few plans, all of them are tried instead: HiGHS takes longer to load than that.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer import greedy
+from optimizer import enumeration, greedy
 from optimizer.components import components, demands
 from optimizer.objective import Objective, Outcome, of_plan
 from optimizer.problem import (
@@ -135,6 +136,18 @@ def _all_served(problem: Problem, known: Mapping[str, Allocation]) -> set[int]:
     }
 
 
+def _cheapest(problem: Problem, capacity: Mapping[str, int]) -> dict[str, Allocation] | None:
+    """Everyone's cheapest candidate, if all of them fit: nothing can be better."""
+    factor, free_capacity = problem.transition_factor, dict(capacity)
+    allocations: dict[str, Allocation] = {}
+    for variant in problem.variants:
+        best = min(variant.candidates, key=lambda c: (_price(c, variant, factor), c.accelerator))
+        if best.devices and best.device_type in free_capacity:
+            free_capacity[best.device_type] -= best.demand
+        allocations[variant.name] = allocate(variant, best, best.replicas, factor)
+    return allocations if all(count >= 0 for count in free_capacity.values()) else None
+
+
 @dataclass(frozen=True, slots=True)
 class _Solved:
     allocations: dict[str, Allocation]
@@ -182,14 +195,17 @@ class _Program:
         if not self._columns:
             names = [variant.name for variant in self._problem.variants]
             return _Solved(dict.fromkeys(names, NOTHING), 0.0, finished=True)
-        cheapest = self._cheapest()
+        cheapest = _cheapest(self._problem, self._capacity)
         if cheapest is not None:
             return _Solved(cheapest, 0.0, finished=True)
-        # Takes longer to load than most plans take, here and below: only where devices run short.
+        stages = self._stages()
+        known = self._enumerated([goal for goal, _ in stages])
+        if known is not None:
+            return _Solved(self._allocations(known), 0.0, finished=True)
+        # Takes longer to load than most plans take, here and below: only where many plans run short.
         from scipy.optimize import Bounds, LinearConstraint, milp  # noqa: PLC0415
 
         constraints, bounds = self._constraints(), Bounds(0.0, self._most())
-        stages = self._stages()
         limit = self._problem.time_limit_s / (len(stages) + 1)
         best: FloatArray | None = None
         gap: float | None = 0.0
@@ -223,18 +239,11 @@ class _Program:
             return None
         return _Solved(self._allocations(best), gap, finished=finished)
 
-    def _cheapest(self) -> dict[str, Allocation] | None:
-        """Everyone's cheapest candidate, if all of them fit: nothing can be better."""
-        free_capacity = dict(self._capacity)
-        allocations: dict[str, Allocation] = {}
-        for variant in self._problem.variants:
-            best = min(
-                variant.candidates, key=lambda c: (_price(c, variant, self._factor), c.accelerator)
-            )
-            if best.devices and best.device_type in free_capacity:
-                free_capacity[best.device_type] -= best.demand
-            allocations[variant.name] = allocate(variant, best, best.replicas, self._factor)
-        return allocations if all(count >= 0 for count in free_capacity.values()) else None
+    def _enumerated(self, goals: list[FloatArray]) -> FloatArray | None:
+        """Columns of the best plan, of all that there are; None where they are too many."""
+        must = [variant.priority in self._served for variant in self._problem.variants]
+        columns = enumeration.Columns(self._full, self._part, self._most())
+        return enumeration.best(must, columns, self._capacity, goals)
 
     def _gap(self, goal: FloatArray, step: float) -> float:
         """Relative gap that proves a stage: of whole numbers the next one is `step` away."""

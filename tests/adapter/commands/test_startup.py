@@ -76,7 +76,7 @@ def test_help_loads_nothing_heavy(words: tuple[str, ...]) -> None:
         (("analyze", *MODEL), {"numpy", "pydantic"}),
         (("plan", "-f", "FLEET"), {"numpy", "pydantic", "yaml"}),
         (("plan", "-f", "AMPLE"), {"numpy", "pydantic", "yaml"}),
-        (("plan", "-f", "SCARCE"), {"numpy", "pydantic", "scipy", "yaml"}),
+        (("plan", "-f", "SCARCE"), {"numpy", "pydantic", "yaml"}),
         (("profile", "Qwen/Qwen3-32B", "--gpu=H100-SXM", "--output=json"), set()),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
@@ -84,7 +84,7 @@ def test_help_loads_nothing_heavy(words: tuple[str, ...]) -> None:
 def test_a_command_loads_only_what_it_needs(
     words: tuple[str, ...], allowed: set[str], tmp_path: Path
 ) -> None:
-    """Of the modules that take long, those that are allowed: scipy only where devices run short."""
+    """Of the modules that take long, those that are allowed: scipy only for many plans."""
     fleets = {"FLEET": "", "AMPLE": "capacity: {A: 9}\n", "SCARCE": "capacity: {A: 1}\n"}
     for name, capacity in fleets.items():
         (tmp_path / name).write_text(FLEET + capacity)
