@@ -96,6 +96,7 @@ def groups(
     accepted: list[Group] = []
     members: list[fleet.Variant] = []
     taken = {variant.name for variant in variants}
+    known = {*taken, *left_out, *(name_of(member) for item in raw for member in _inner(item))}
     for index, item in enumerate(raw):
         name = name_of(item) or f"groups[{index}]"
         try:
@@ -111,9 +112,8 @@ def groups(
                 members += [_member(part, member, profiles) for member in part.variants]
                 taken |= {member.name for member in part.variants}
                 continue
-        left_out[name] = reason
-        inner = item.get("variants")
-        for member in inner if isinstance(inner, list | tuple) else ():
+        left_out[f"group {name}" if name in known else name] = reason
+        for member in _inner(item):
             if (variant := name_of(member)) and variant not in taken:
                 left_out.setdefault(variant, f"group {name}: {reason}")
     return tuple(accepted), tuple(members)
@@ -122,17 +122,27 @@ def groups(
 def set_aside(
     raw: Sequence[Mapping[str, Any]], reasons: Mapping[str, str], planned: Container[str]
 ) -> dict[str, tuple[float | None, str]]:
-    """Groups of a document that were not planned: requests per minute, None where unreadable, and why."""
+    """Groups of a document that were not planned: requests per minute, None where unreadable, and why.
+
+    `reasons` has a group that shares its name with a variant under "group NAME".
+    """
     aside: dict[str, tuple[float | None, str]] = {}
     for index, item in enumerate(raw):
         own = name_of(item)
         for name in (f"{own} (groups[{index}])", own or f"groups[{index}]"):
-            if name in reasons and name not in planned:
+            why = reasons.get(f"group {name}", reasons.get(name))
+            if why is not None and name not in planned:
                 rate: Any = item.get("rate_rpm")
                 known = isinstance(rate, int | float) and 0 <= rate < math.inf
-                aside[name] = (float(rate) if known else None, reasons[name])
+                aside[name] = (float(rate) if known else None, why)
                 break
     return aside
+
+
+def _inner(item: Mapping[str, Any]) -> Sequence[Any]:
+    """Unchecked variants of an unchecked group."""
+    inner = item.get("variants")
+    return inner if isinstance(inner, list | tuple) else ()
 
 
 def _by_name(reason: str, item: Mapping[str, Any]) -> str:
