@@ -79,3 +79,33 @@ def test_a_variant_of_its_own_outlives_a_group_of_its_name(
     answer, _ = planned(tmp_path, capsys, document)
     assert answer["set_aside"]["group chat"].startswith(reason)
     assert "Silver" in answer["set_aside"]["chat"]
+
+
+@pytest.mark.parametrize(
+    ("member", "key", "reason"),
+    [
+        ({"name": "l", "accelerator": "L40S"}, "l", "accelerator: 'L40S' has no profile of model"),
+        ({"name": "l", "min_replica": 0}, "l", "min_replica: is not known"),
+        ({"name": "l", "min_replicas": 5, "max_replicas": 2}, "l", "max_replicas: 2 is less"),
+        ({"name": "alone"}, "alone (groups[0].variants[2])", "name: is taken"),
+        ({"name": "a"}, "a (groups[0].variants[2])", "name: is taken"),
+        ({"accelerator": "A100"}, "groups[0].variants[2]", "name: is missing"),
+        (None, "groups[0].variants[2]", "must be a mapping of fields, not null"),
+    ],
+)
+def test_a_bad_member_of_a_group_is_set_aside_alone(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    member: dict[str, Any] | None,
+    key: str,
+    reason: str,
+) -> None:
+    """The others carry the group's demand; the bad one has its reason under its name."""
+    document = fleet()
+    good, _ = planned(tmp_path, capsys, document)
+    document["groups"][0]["variants"].append(member)
+    answer, _ = planned(tmp_path, capsys, document)
+    assert answer["plan"] == good["plan"]
+    assert answer["groups"] == good["groups"]
+    assert list(answer["set_aside"]) == [key]
+    assert answer["set_aside"][key].startswith(reason)
