@@ -1,7 +1,7 @@
 """`groups` and `budgets` of a fleet document.
 
-A bad group is left out with all its variants and its reason; the others are planned. A bad budget is refused,
-as a plan without it could exceed it.
+A bad variant of a group is left out with its reason, and a bad group with all its variants; the others are
+planned. A bad budget is refused, as a plan without it could exceed it.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class GroupPart(Part):
     routing: Routing = "least-loaded"
     interruptible_share: Share = INTERRUPTIBLE_SHARE
     length_classes: tuple[LengthPart, ...] = ()
-    variants: Annotated[tuple[MemberPart, ...], Field(min_length=1)]
+    variants: Annotated[tuple[Any, ...], Field(min_length=1)]
 
 
 def groups(
@@ -96,24 +96,33 @@ def groups(
     accepted: list[Group] = []
     members: list[fleet.Variant] = []
     taken = {variant.name for variant in variants}
+    known = {*taken, *left_out, *(name_of(member) for item in raw for member in _inner(item))}
     for index, item in enumerate(raw):
         name = name_of(item) or f"groups[{index}]"
         try:
             part = GroupPart.model_validate(item)
         except ValidationError as error:
-            reason = _by_name(first_problem(error, GroupPart), item)
+            reason = first_problem(error, GroupPart)
         else:
-            reason = _problem(part, profiles, taken)
+            checked, wrong = _members(part, profiles, taken)
+            reason = _problem(part, checked, wrong, profiles)
             if any(group.name == name for group in accepted):
                 name, reason = f"{name} (groups[{index}])", "name: is taken by another group"
             if not reason:
-                accepted.append(_group(part))
-                members += [_member(part, member, profiles) for member in part.variants]
-                taken |= {member.name for member in part.variants}
+                accepted.append(_group(part, checked))
+                members += [_member(part, member, profiles) for member in checked]
+                taken |= {member.name for member in checked}
+                for place, why in wrong.items():
+                    variant = name_of(part.variants[place])
+                    where = f"groups[{index}].variants[{place}]"
+                    if variant in taken or variant in left_out:
+                        where = f"{variant} ({where})"
+                    elif variant:
+                        where = variant
+                    left_out[where] = why
                 continue
-        left_out[name] = reason
-        inner = item.get("variants")
-        for member in inner if isinstance(inner, list | tuple) else ():
+        left_out[f"group {name}" if name in known else name] = reason
+        for member in _inner(item):
             if (variant := name_of(member)) and variant not in taken:
                 left_out.setdefault(variant, f"group {name}: {reason}")
     return tuple(accepted), tuple(members)
@@ -122,54 +131,85 @@ def groups(
 def set_aside(
     raw: Sequence[Mapping[str, Any]], reasons: Mapping[str, str], planned: Container[str]
 ) -> dict[str, tuple[float | None, str]]:
-    """Groups of a document that were not planned: requests per minute, None where unreadable, and why."""
+    """Groups of a document that were not planned: requests per minute, None where unreadable, and why.
+
+    `reasons` has a group that shares its name with a variant under "group NAME".
+    """
     aside: dict[str, tuple[float | None, str]] = {}
     for index, item in enumerate(raw):
         own = name_of(item)
         for name in (f"{own} (groups[{index}])", own or f"groups[{index}]"):
-            if name in reasons and name not in planned:
+            why = reasons.get(f"group {name}", reasons.get(name))
+            if why is not None and name not in planned:
                 rate: Any = item.get("rate_rpm")
                 known = isinstance(rate, int | float) and 0 <= rate < math.inf
-                aside[name] = (float(rate) if known else None, reasons[name])
+                aside[name] = (float(rate) if known else None, why)
                 break
     return aside
 
 
-def _by_name(reason: str, item: Mapping[str, Any]) -> str:
-    """A problem of `variants.N` under the name of that variant."""
-    field, dot, rest = reason.partition(".")
-    place, _, what = rest.partition(".")
-    members = item.get("variants")
-    if field != "variants" or not dot or not place.isdigit() or not isinstance(members, list):
-        return reason
-    name = name_of(members[int(place)])
-    return f"variants: {name}: {what}" if name and what else reason
+def _inner(item: Mapping[str, Any]) -> Sequence[Any]:
+    """Unchecked variants of an unchecked group."""
+    inner = item.get("variants")
+    return inner if isinstance(inner, list | tuple) else ()
 
 
-def _problem(part: GroupPart, profiles: Sequence[ProfilePart], taken: set[str]) -> str:
-    """What is wrong with a group, with the field; empty where nothing is."""
-    return next(_problems(part, profiles, taken), "")
-
-
-def _problems(part: GroupPart, profiles: Sequence[ProfilePart], taken: set[str]) -> Iterator[str]:
+def _members(
+    part: GroupPart, profiles: Sequence[ProfilePart], taken: Container[str]
+) -> tuple[list[MemberPart], dict[int, str]]:
+    """Variants of a group that can be planned, and what is wrong with the others by their place."""
     there = {profile.accelerator for profile in profiles if profile.model == part.model}
-    if not there:
-        models = listed({profile.model for profile in profiles})
-        yield f"model: {part.model!r} has no profile; there are {models}"
-    names = [member.name for member in part.variants]
-    for member in part.variants:
+    valid: dict[str, MemberPart] = {}
+    wrong: dict[int, str] = {}
+    for place, raw in enumerate(part.variants):
+        try:
+            member = MemberPart.model_validate(raw)
+        except ValidationError as error:
+            wrong[place] = first_problem(error, MemberPart)
+            continue
+        if member.name in taken or member.name in valid:
+            wrong[place] = "name: is taken by another variant"
+        elif member.accelerator and member.accelerator not in there:
+            wrong[place] = (
+                f"accelerator: {member.accelerator!r} has no profile of model {part.model!r};"
+                f" there are {listed(there)}"
+            )
+        elif member.max_replicas is not None and member.max_replicas < member.min_replicas:
+            wrong[place] = f"max_replicas: {member.max_replicas} is less than min_replicas"
+        else:
+            valid[member.name] = member
+    return list(valid.values()), wrong
+
+
+def _problem(
+    part: GroupPart,
+    members: Sequence[MemberPart],
+    wrong: Mapping[int, str],
+    profiles: Sequence[ProfilePart],
+) -> str:
+    """What is wrong with a group, with the field; empty where nothing is."""
+    return next(_problems(part, members, wrong, profiles), "")
+
+
+def _problems(
+    part: GroupPart,
+    members: Sequence[MemberPart],
+    wrong: Mapping[int, str],
+    profiles: Sequence[ProfilePart],
+) -> Iterator[str]:
+    models = {profile.model for profile in profiles}
+    if part.model not in models:
+        yield f"model: {part.model!r} has no profile; there are {listed(models)}"
+    for member in members:
         where = f"variants: {member.name}"
         if member.service_class not in ("", part.service_class):
             yield f"{where}: class {member.service_class!r} is not the group's, {part.service_class!r}"
         if member.model not in ("", part.model):
             yield f"{where}: model {member.model!r} is not the group's, {part.model!r}"
-        if member.name in taken or names.count(member.name) > 1:
-            yield f"{where}: name is taken by another variant"
-        if member.accelerator and member.accelerator not in there:
-            yield f"{where}: accelerator {member.accelerator!r} has no profile; there are {listed(there)}"
-        if member.max_replicas is not None and member.max_replicas < member.min_replicas:
-            yield f"{where}: max_replicas {member.max_replicas} is less than min_replicas"
-    if part.routing == "weights" and not any(member.weight for member in part.variants):
+    if not members:
+        reasons = (f"{name_of(part.variants[at]) or at}: {why}" for at, why in wrong.items())
+        yield f"variants: {'; '.join(reasons)}"
+    if part.routing == "weights" and not any(member.weight for member in members):
         yield "variants: weight: all are 0, so requests have nowhere to go; give one more than 0"
     total = sum(item.share for item in part.length_classes)
     if part.length_classes and abs(total - 1.0) > 1e-6:
@@ -204,14 +244,14 @@ def _member(part: GroupPart, member: MemberPart, profiles: Sequence[ProfilePart]
     return variant_of(_variant_part(part, member), mine)
 
 
-def _group(part: GroupPart) -> Group:
-    traffic = variant_of(_variant_part(part, part.variants[0]), ()).load
+def _group(part: GroupPart, members: Sequence[MemberPart]) -> Group:
+    traffic = variant_of(_variant_part(part, members[0]), ()).load
     return Group(
         name=part.name,
         namespace=part.namespace,
         model=part.model,
         service_class=part.service_class,
-        variants=tuple(member.name for member in part.variants),
+        variants=tuple(member.name for member in members),
         traffic=traffic,
         routing=part.routing,
         members={
@@ -221,7 +261,7 @@ def _group(part: GroupPart) -> Group:
                 interruptible=member.interruptible,
                 weight=member.weight,
             )
-            for member in part.variants
+            for member in members
         },
         interruptible_share=part.interruptible_share,
         length_classes=tuple(LengthClass(**item.model_dump()) for item in part.length_classes),

@@ -44,9 +44,9 @@ def step(
         if key in plan.decisions and key in records
     }
     if decision is None or decision.served == "none" or not decided:
-        why = plan.set_aside.get(item.state.name, "") or (
-            decision.reason if decision else "not planned"
-        )
+        name = item.state.name
+        why = plan.set_aside.get(f"group {name}") or plan.set_aside.get(name, "")
+        why = why or (decision.reason if decision else "not planned")
         return replace(record, state=replace(item.state, decision=decision, problem=why)), {}
     parts = [
         _part(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,6 +34,7 @@ class Joint:
         shares: part of its group's demand by variant.
         owners: group by variant.
         cut_by: ceilings by variant.
+        set_aside: reasons by variant and group; a group that shares its name with a variant is "group NAME".
 
     """
 
@@ -67,10 +68,11 @@ def place(fleet: fleets.Fleet) -> tuple[candidates.Candidates, Joint]:
         for name in group.variants
         if name not in members
     }
-    set_aside = {**wrong, **broken}
+    # Apart from the groups' reasons: a variant on its own may have the name of a group.
+    set_aside = dict(broken)
     ceilings = Ceilings(fleet)
     sized = candidates.Candidates(items.sized_fleet(fleet, groups))
-    prepared = _of_groups(fleet, groups, sized, ceilings, set_aside)
+    prepared = _of_groups(fleet, groups, sized, ceilings, wrong=wrong, set_aside=set_aside)
     idle: list[str] = []
     for variant in fleet.variants:
         if variant.name in members or variant.name in set_aside:
@@ -99,7 +101,15 @@ def place(fleet: fleets.Fleet) -> tuple[candidates.Candidates, Joint]:
         ),
         settings.solver,
     )
-    return sized, _Answer(fleet, sized, ceilings, prepared, solution).joint(idle, set_aside)
+    names = {variant.name for variant in fleet.variants}
+    reasons_of_groups = {_key(name, names): why for name, why in wrong.items()}
+    aside = {**reasons_of_groups, **set_aside}
+    return sized, _Answer(fleet, sized, ceilings, prepared, solution).joint(idle, aside)
+
+
+def _key(group: str, variants: Container[str]) -> str:
+    """Name of a group among those set aside; "group NAME" where a variant has the same name."""
+    return f"group {group}" if group in variants else group
 
 
 def _of_groups(
@@ -107,18 +117,22 @@ def _of_groups(
     groups: Sequence[Group],
     sized: candidates.Candidates,
     ceilings: Ceilings,
+    *,
+    wrong: dict[str, str],
     set_aside: dict[str, str],
 ) -> list[Prepared]:
-    """Groups that can be placed; why others, and single variants, cannot is added to `set_aside`."""
+    """Groups that can be placed; why others cannot goes to `wrong`, why variants cannot to `set_aside`."""
     variants = {variant.name: variant for variant in fleet.variants}
     prepared: list[Prepared] = []
     for group in groups:
         each, aside = items.of_group(group, fleet, sized, ceilings, variants)
-        set_aside |= aside
-        if each is not None and (why := items.contradicts(each, ceilings, None)):
-            set_aside[group.name], each = why, None
         if each is None:
-            reason = f"group {group.name}: {set_aside[group.name]}"
+            wrong[group.name] = aside.pop(group.name)
+        elif why := items.contradicts(each, ceilings, None):
+            wrong[group.name], each = why, None
+        set_aside |= aside
+        if each is None:
+            reason = f"group {group.name}: {wrong[group.name]}"
             set_aside |= {name: aside.get(name, reason) for name in group.variants}
         else:
             notes = (*each.notes, *decide.unplanned(each.item, group, variants, aside))

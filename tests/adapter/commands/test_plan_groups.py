@@ -295,8 +295,8 @@ def test_a_budget_below_minimum_replicas_is_named(
         ({"model": "other"}, "model: 'other' has no profile"),
         ({"variants": []}, "variants: has none; give one or more"),
         (
-            {"variants": [{"name": "a"}, {"name": "h", "current": -1}]},
-            "variants: h: current: must be >= 0, not -1",
+            {"variants": [{"name": "h", "current": -1}, None]},
+            "variants: h: current: must be >= 0, not -1; 1: must be a mapping of fields, not null",
         ),
         (
             {"routing": "weights", "variants": [{"name": "a", "weight": 0}]},
@@ -304,7 +304,10 @@ def test_a_budget_below_minimum_replicas_is_named(
         ),
         ({"variants": [{"name": "a", "class": "Bulk"}]}, "class 'Bulk' is not the group's"),
         ({"variants": [{"name": "a", "model": "x"}]}, "model 'x' is not the group's"),
-        ({"variants": [{"name": "a", "accelerator": "B200"}]}, "accelerator 'B200' has no profile"),
+        (
+            {"variants": [{"name": "a", "accelerator": "B200"}]},
+            "accelerator: 'B200' has no profile",
+        ),
         (
             {"routing": "weights", "variants": [{"name": "a", "weight": 0}]},
             "weight: all are 0",

@@ -1,0 +1,111 @@
+"""`variant-adapter plan`: what is wrong with one row costs those that need it, and nobody else."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from adapter import cli
+
+LOAD: dict[str, Any] = {"model": "m", "class": "Premium", "rate_rpm": 900, "output_tokens": 178}
+FLEET: dict[str, Any] = {
+    "accelerators": [{"name": "A100", "cost": 40}, {"name": "H100", "cost": 90}],
+    "classes": [
+        {
+            "name": "Premium",
+            "priority": 1,
+            "models": [{"model": "m", "itl_ms": 24, "ttft_ms": 500}],
+        }
+    ],
+    "profiles": [
+        {"model": "m", "accelerator": "A100", "alpha": 13.2, "beta": 0.3, "max_batch": 12},
+        {"model": "m", "accelerator": "H100", "alpha": 7.8, "beta": 0.16, "max_batch": 24},
+    ],
+    "groups": [
+        {
+            **LOAD,
+            "name": "chat",
+            "variants": [
+                {"name": "a", "accelerator": "A100", "min_replicas": 0},
+                {"name": "h", "accelerator": "H100", "min_replicas": 0},
+            ],
+        }
+    ],
+    "variants": [{**LOAD, "name": "alone", "rate_rpm": 120}],
+}
+
+
+def fleet() -> dict[str, Any]:
+    return copy.deepcopy(FLEET)
+
+
+def planned(
+    folder: Path, capsys: pytest.CaptureFixture[str], document: dict[str, Any], *flags: str
+) -> tuple[dict[str, Any], str]:
+    """The answer as JSON, and what was said on stderr."""
+    path = folder / "fleet.yaml"
+    path.write_text(yaml.safe_dump(document))
+    assert cli.main(["plan", "--json", "-f", str(path), *flags]) == 0
+    text = capsys.readouterr()
+    return json.loads(text.out), text.err
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"class": "Gold"}, "no variant can serve it: "),
+        ({"rate_rpm": "many"}, "rate_rpm: must be a number"),
+        ({"rate_rpm": 1, "interruptible_share": 2}, "interruptible_share: must be <= 1"),
+    ],
+)
+def test_a_variant_of_its_own_outlives_a_group_of_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], reason: str
+) -> None:
+    """The group is set aside as `group NAME`; the variant is planned, or has its own reason."""
+    document = fleet()
+    document["variants"][0]["name"] = "chat"
+    document["groups"][0].update(changes)
+    answer, _ = planned(tmp_path, capsys, document)
+    assert answer["plan"]["chat"]["served"] == "full"
+    assert answer["set_aside"]["group chat"].startswith(reason)
+    assert answer["groups"]["chat"]["reason"].startswith(reason)
+    assert "chat" not in answer["set_aside"]
+    document["variants"][0]["class"] = "Silver"
+    answer, _ = planned(tmp_path, capsys, document)
+    assert answer["set_aside"]["group chat"].startswith(reason)
+    assert "Silver" in answer["set_aside"]["chat"]
+
+
+@pytest.mark.parametrize(
+    ("member", "key", "reason"),
+    [
+        ({"name": "l", "accelerator": "L40S"}, "l", "accelerator: 'L40S' has no profile of model"),
+        ({"name": "l", "min_replica": 0}, "l", "min_replica: is not known"),
+        ({"name": "l", "min_replicas": 5, "max_replicas": 2}, "l", "max_replicas: 2 is less"),
+        ({"name": "alone"}, "alone (groups[0].variants[2])", "name: is taken"),
+        ({"name": "a"}, "a (groups[0].variants[2])", "name: is taken"),
+        ({"accelerator": "A100"}, "groups[0].variants[2]", "name: is missing"),
+        (None, "groups[0].variants[2]", "must be a mapping of fields, not null"),
+    ],
+)
+def test_a_bad_member_of_a_group_is_set_aside_alone(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    member: dict[str, Any] | None,
+    key: str,
+    reason: str,
+) -> None:
+    """The others carry the group's demand; the bad one has its reason under its name."""
+    document = fleet()
+    good, _ = planned(tmp_path, capsys, document)
+    document["groups"][0]["variants"].append(member)
+    answer, _ = planned(tmp_path, capsys, document)
+    assert answer["plan"] == good["plan"]
+    assert answer["groups"] == good["groups"]
+    assert list(answer["set_aside"]) == [key]
+    assert answer["set_aside"][key].startswith(reason)
