@@ -50,6 +50,8 @@ BUDGETS = {
     f"analyze {CASE}": 1.0,
     "plan -f FLEET": 1.0,
     "plan -f LIMITED": 1.0,
+    "plan -f SCARCE": 1.0,
+    "plan -f SAMPLE": 1.2,
     **{
         f"{command} --help": 0.8
         for command in (
@@ -58,7 +60,11 @@ BUDGETS = {
         )
     },
 }  # fmt: skip
-"""Seconds by command. FLEET, LIMITED: a fleet without and with a capacity that suffices."""
+"""Seconds by command.
+
+FLEET, LIMITED: a fleet without and with a capacity that suffices. SAMPLE: the fleet of the README, whose
+devices are scarce and whose percentile needs `scipy.special`. SCARCE: the same without the percentile.
+"""
 
 
 ENVIRONMENT = {
@@ -87,12 +93,16 @@ async def measured(runs: int) -> list[str]:
         folder = Path(name)
         (folder / "fleet.yaml").write_text(FLEET)
         (folder / "limited.yaml").write_text(FLEET + "capacity: {A100: 4}\n")
+        sample = Path(__file__).parents[1] / "manifests/samples/fleet.yaml"
+        (folder / "scarce.yaml").write_text(sample.read_text().replace(", percentile: 95", ""))
         async with kubernetes_api.running(folder) as site:
             entrance = await site.entrance("bench")
             await install(entrance.kubeconfig)
             paths = {
                 "FLEET": folder / "fleet.yaml",
                 "LIMITED": folder / "limited.yaml",
+                "SCARCE": folder / "scarce.yaml",
+                "SAMPLE": sample,
                 "KUBECONFIG": entrance.kubeconfig,
             }
             print(f"{'command':<84} {'CPU s':>6}  budget")
