@@ -34,6 +34,7 @@ from typing import Any, Literal
 import numpy as np
 
 from emulator import servegen
+from emulator.trace_lines import Lines
 from emulator.traces import Trace, TraceError
 
 Format = Literal["azure", "burstgpt", "mooncake", "bailian"]
@@ -212,7 +213,7 @@ def _csv_rows(path: Path, lines: Iterator[str], form: _Form) -> Iterator[Row]:
 
 def _trace(path: Path, form: _Form, rows: Iterator[Row]) -> Trace:
     # Arrays: a week of traffic has tens of millions of rows.
-    times, inputs, generated = array("d"), array("l"), array("l")
+    times, inputs, generated, numbers = array("d"), array("l"), array("l"), array("l")
     skipped = 0
     for number, row in rows:
         where = f"{path}:{number}"
@@ -223,6 +224,7 @@ def _trace(path: Path, form: _Form, rows: Iterator[Row]) -> Trace:
         times.append(_time(where, row, form))
         inputs.append(_count(where, row, form.input))
         generated.append(outputs)
+        numbers.append(number)
     if not times:
         raise TraceError(f"{path}: no request with generated tokens in it ({skipped} skipped)")
     seconds = np.array(times, dtype=np.float64)
@@ -235,6 +237,7 @@ def _trace(path: Path, form: _Form, rows: Iterator[Row]) -> Trace:
         duration_seconds=float(seconds[-1]),
         name=path.name,
         skipped=skipped,
+        lines=Lines(str(path), np.array(numbers, dtype=np.int64)[order]),
     )
 
 

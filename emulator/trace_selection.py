@@ -14,6 +14,7 @@ import numpy as np
 from emulator.traces import Trace, TraceError
 
 SPREAD_SECONDS = 15.0
+_HOUR, _DAY = 3600.0, 86400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,13 +44,12 @@ class Selection:
         """The selected part of a trace, its window's beginning at 0; the trace itself for all of it.
 
         Raises:
-            TraceError: The window has no request.
+            TraceError: The window has no request, or one gap is most of it, as of a wrong date.
 
         """
-        if self == Selection():
-            return trace
         if self.start > 0 or self.end < math.inf:
             trace = self._window(trace)
+        _check_gaps(trace)
         return trace if self.scale == 1 else self._scaled(trace)
 
     def steps(self, steps: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
@@ -75,6 +75,7 @@ class Selection:
             input_tokens=trace.input_tokens[inside],
             output_tokens=trace.output_tokens[inside],
             duration_seconds=min(self.end, trace.duration_seconds) - self.start,
+            lines=None if trace.lines is None else trace.lines.taken(inside),
         )
 
     def _scaled(self, trace: Trace) -> Trace:
@@ -96,4 +97,38 @@ class Selection:
             arrival_seconds=arrivals[order],
             input_tokens=trace.input_tokens[taken][order],
             output_tokens=trace.output_tokens[taken][order],
+            lines=None if trace.lines is None else trace.lines.taken(taken[order]),
         )
+
+
+def _check_gaps(trace: Trace) -> None:
+    """Raise TraceError where a file's trace has a gap of over an hour that is longer than all the rest.
+
+    At the window's ends, which the user chooses, over a day.
+    """
+    if trace.lines is None or not len(trace):
+        return
+    edges = np.concatenate(([0.0], trace.arrival_seconds, [trace.duration_seconds]))
+    gaps = np.diff(edges)
+    after = int(np.argmax(gaps))  # the gap before the request of this index
+    gap, count = float(gaps[after]), len(trace)
+    at_end = after in {0, count}
+    if gap <= max(trace.duration_seconds - gap, _DAY if at_end else _HOUR):
+        return
+    # The fewer requests are the stray ones.
+    index, than = after, "after the request before; correct or delete the line, or choose a window"
+    if after == 0:
+        than = "after the window's beginning; choose another window"
+    elif after == count:
+        index, than = count - 1, "before the window's end; choose another window"
+    elif after < count - after:
+        index = after - 1
+        than = than.replace("after the request before", "before the next request")
+    raise TraceError(
+        f"{trace.lines.where(index)}: {_long(gap)}, more than all the rest of the trace, {than}"
+        " by --from and --to"
+    )
+
+
+def _long(seconds: float) -> str:
+    return f"{seconds / _DAY:,.0f} days" if seconds >= 2 * _DAY else f"{seconds / _HOUR:.1f} hours"

@@ -17,11 +17,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from emulator.trace_lines import Lines
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -46,6 +48,7 @@ class Trace:
         duration_seconds: Duration of the trace.
         name: Name to show.
         skipped: Rows of the file that are no requests, such as failures.
+        lines: Lines of the requests in their file; None without a file of lines.
 
     """
 
@@ -55,6 +58,7 @@ class Trace:
     duration_seconds: float
     name: str = "trace"
     skipped: int = 0
+    lines: Lines | None = None
 
     def __post_init__(self) -> None:
         arrivals, inputs, outputs = self.arrival_seconds, self.input_tokens, self.output_tokens
@@ -95,13 +99,9 @@ class Trace:
         """The same requests at `factor` times the rate, in a time divided by `factor`."""
         if not (math.isfinite(factor) and factor > 0):
             raise TraceError(f"{self.name}: factor: must be > 0 and finite, not {factor}")
-        return Trace(
-            arrival_seconds=self.arrival_seconds / factor,
-            input_tokens=self.input_tokens,
-            output_tokens=self.output_tokens,
-            duration_seconds=self.duration_seconds / factor,
-            name=self.name,
-            skipped=self.skipped,
+        duration = self.duration_seconds / factor
+        return replace(
+            self, arrival_seconds=self.arrival_seconds / factor, duration_seconds=duration
         )
 
     def rate_rpm(self, bin_seconds: float = 60.0) -> FloatArray:

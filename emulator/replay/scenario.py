@@ -283,8 +283,12 @@ def _check_lengths(scenario: Scenario, model: Model, trace: Trace) -> None:
                 int(trace.output_tokens[longest]),
             )
         except ValueError as error:
+            lines = trace.lines
+            where = (
+                f"request {longest + 1}" if lines is None else f"{lines.where(longest)}: request"
+            )
             raise errors.InputError(
-                f"models.{model.model}.trace: request {longest + 1} has"
+                f"models.{model.model}.trace: {where} has"
                 f" {trace.input_tokens[longest]} input and {trace.output_tokens[longest]} output tokens,"
                 f" more than variants.{variant.name}.engine.kvTokens ({engine.kv_tokens}) holds; raise it,"
                 " or shorten the request"

@@ -75,6 +75,14 @@ def test_times_of_azure_2024_have_a_zone(tmp_path: Path) -> None:
     assert trace.arrival_seconds.tolist() == [0.0, 10.5, 11.5]
 
 
+def test_requests_know_their_lines(tmp_path: Path) -> None:
+    """An error about a request names where it is in the file, though requests are put in order."""
+    path = write(tmp_path, BURSTGPT.replace("45,", "2,"), "odd.csv")
+    lines = trace_files.read(path).lines
+    assert lines is not None
+    assert [lines.where(index) for index in (0, 1)] == [f"{path}:3", f"{path}:2"]
+
+
 def test_unsorted_files_are_sorted(tmp_path: Path) -> None:
     """Requests are put in order of their time, each with its own tokens; equal times keep their order."""
     header = BURSTGPT.splitlines()[0]

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from emulator import traces
+from emulator.trace_lines import Lines
 from emulator.trace_selection import SPREAD_SECONDS, Selection
-from emulator.traces import TraceError
+from emulator.traces import Trace, TraceError
 
 HOUR = traces.generate(
     {
@@ -89,3 +90,62 @@ def test_nothing_is_left() -> None:
         Selection(start=4000).of(HOUR)
     with pytest.raises(TraceError, match="has no request left at 1e-06 of its rate"):
         Selection(scale=1e-6).of(HOUR)
+
+
+def from_file(*arrivals: float) -> Trace:
+    """A trace of a file whose first request is in line 2."""
+    ones = np.ones(len(arrivals), dtype=np.int64)
+    return Trace(
+        arrival_seconds=np.array(arrivals),
+        input_tokens=ones,
+        output_tokens=ones,
+        duration_seconds=arrivals[-1],
+        lines=Lines("t.csv", np.arange(len(arrivals)) + 2),
+    )
+
+
+DAY = 86400.0
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "window", "said"),
+    [
+        (
+            (0, 10, 20, 40 * DAY),
+            {},
+            r"t\.csv:5: 40 days, .* after the request before; correct or delete",
+        ),
+        (
+            (0, 40 * DAY, 40 * DAY + 1, 40 * DAY + 2),
+            {},
+            r"t\.csv:2: 40 days, .* before the next request",
+        ),
+        ((0, 10, 3700), {}, r"t\.csv:4: 1\.0 hours, more than all the rest .* by --from and --to"),
+        (
+            (0, 10, 40 * DAY),
+            {"end": 3 * DAY},
+            r"t\.csv:3: 3 days, .* before the window's end; choose",
+        ),
+        (
+            (0, 40 * DAY, 40 * DAY + 1),
+            {"start": DAY},
+            r"t\.csv:3: 39 days, .* after the window's beginning",
+        ),
+    ],
+)
+def test_a_gap_that_is_most_of_a_file_is_refused(
+    arrivals: tuple[float, ...], window: dict[str, float], said: str
+) -> None:
+    """One wrong date would make a replay of years; its line is named, of two sides that of the fewer."""
+    with pytest.raises(TraceError, match=said):
+        Selection(**window).of(from_file(*arrivals))
+
+
+def test_usual_gaps_and_windows_without_the_wrong_date_stay() -> None:
+    """Nights are shorter than the rest, short files may have gaps, and a window leaves a stray date out."""
+    assert len(Selection().of(from_file(0, 3500))) == 2
+    assert len(Selection().of(from_file(0, 8 * 3600, 20 * 3600, 28 * 3600))) == 4
+    part = Selection(start=5, end=3600, scale=2).of(from_file(0, 10, 20, 40 * DAY))
+    assert part.lines is not None
+    assert part.lines.numbers.tolist() == [3, 3, 4, 4]
+    assert part.lines.where(0) == "t.csv:3"
