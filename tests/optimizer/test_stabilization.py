@@ -18,7 +18,7 @@ def fold(
     step: float = 10.0,
     before: int | None = None,
 ) -> list[int]:
-    """What is published when these numbers are wanted one after the other."""
+    """What is published when these numbers are desired one after the other."""
     published: list[int] = []
     history: tuple[Recommendation, ...] = ()
     for index, number in enumerate(desired):
@@ -29,7 +29,7 @@ def fold(
 
 
 @pytest.mark.parametrize(
-    ("wanted", "limits", "published"),
+    ("desired", "limits", "published"),
     [
         pytest.param([1, 5, 2], StabilizationLimits(), [1, 5, 2], id="off"),
         pytest.param([1, 5, 9], StabilizationLimits(down_seconds=60), [1, 5, 9], id="up-at-once"),
@@ -84,7 +84,7 @@ NUMBERS = st.lists(st.integers(0, 30), min_size=1, max_size=40)
 
 @given(NUMBERS, st.integers(1, 5), st.integers(1, 5), st.floats(0, 100))
 def test_steps_are_never_exceeded(desired: list[int], up: int, down: int, seconds: float) -> None:
-    """From one publication to the next, whatever is wanted."""
+    """From one publication to the next, whatever is desired."""
     limits = StabilizationLimits(down_seconds=seconds, step_up=up, step_down=down)
     published = fold(desired, limits)
     for before, after in itertools.pairwise(published):
@@ -93,7 +93,7 @@ def test_steps_are_never_exceeded(desired: list[int], up: int, down: int, second
 
 @given(NUMBERS, st.floats(0, 100))
 def test_the_window_neither_raises_nor_starves(desired: list[int], seconds: float) -> None:
-    """Without steps what is published lies between what is wanted and the most that was wanted lately."""
+    """Without steps what is published lies between what is desired and the most that was desired lately."""
     published = fold(desired, StabilizationLimits(down_seconds=seconds))
     for index, number in enumerate(published):
         recent = [w for at, w in enumerate(desired[: index + 1]) if (index - at) * 10.0 < seconds]
