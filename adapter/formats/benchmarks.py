@@ -35,6 +35,10 @@ COLUMNS = {
 
 _LARGEST = 1e9
 """Larger numbers are none that a server was measured at, whatever their unit."""
+_MOST = {"batch": 1e6, "input_tokens": 1e8, "output_tokens": 1e8}
+"""Largest concurrency and lengths that a run may have; one that is mistyped bends the whole fit."""
+_LEAST_STEPS = 1 / 3
+"""Share of its own ITL below which a TTFT is none: a prompt takes about one step or more."""
 
 
 def read(path: Path) -> list[Row]:
@@ -104,6 +108,9 @@ def _checked(row: Row) -> Row:
         value = getattr(row, name)
         if value > _LARGEST or 0 < value < 1 / _LARGEST:
             return replace(row, problem=f"{name}: {value:g} is beyond all measure")
+        if value > _MOST.get(name, _LARGEST):
+            text = f"{name}: must be a number <= {_MOST[name]:g}, not {value:g}"
+            return replace(row, problem=text)
     if row.output_tokens < 1:
         text = f"output_tokens: must be a number >= 1, not {row.output_tokens:g}"
         return replace(row, problem=text)
@@ -118,6 +125,12 @@ def _halved(row: Row) -> Row:
         return replace(row, note=row.note or "itl_ms: is missing; only TTFT is used")
     if row.ttft_ms <= 0:
         return replace(row, ttft_ms=math.nan, note=NO_TTFT)
+    if row.ttft_ms < _LEAST_STEPS * row.itl_ms:
+        note = (
+            f"ttft_ms: {row.ttft_ms:g} is below the time of a step (itl_ms {row.itl_ms:g}), so it is not"
+            " used; both must be in ms"
+        )
+        return replace(row, ttft_ms=math.nan, note=note)
     return row
 
 
@@ -207,6 +220,8 @@ _COLLECTIONS = ("benchmarks", "results", "runs", "data")
 def _runs(place: str, document: Any) -> Iterator[Row]:
     """Runs of a document, which may be a run, a list of documents or a report that holds one."""
     if isinstance(document, list):
+        if not document:
+            yield Row(place=place, problem="must be a JSON object, not an empty list")
         for number, inner in enumerate(document):
             yield from _runs(f"{place}[{number}]", inner)
     elif not isinstance(document, dict):

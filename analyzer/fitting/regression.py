@@ -33,6 +33,12 @@ _FREEDOM = 3.0
 _SETTLED = 1e-4
 _FAR = 10.0
 """A second start, with that much wider priors: contradicted priors have two minima."""
+_WILD, _BETTER = 0.7, 0.7
+"""A residual from which on another start is tried, and the share that it must lower the error to."""
+_FEW_WILD = 8
+"""One row in so many may remain that far off in it: more are another kind of row, not mistakes."""
+_LEAST_USUAL = 0.2
+"""Share of the median from which on a measurement says how large columns are, in that fit."""
 _ROUNDING = 1e-7
 _TINY = 1e-300
 
@@ -59,7 +65,7 @@ class Regression:
     @property
     def error(self) -> float:
         """Mean absolute residual; one row adds at most 0.3, so that it cannot choose a form."""
-        return float(np.minimum(np.abs(self.residuals), 0.3).mean())
+        return _capped(self.residuals)
 
 
 def robust(
@@ -76,25 +82,19 @@ def robust(
             smaller. None for no prior.
 
     """
-    if spreads is not None:
-        shares = (design / measured[:, None]).max(axis=0)
-        spreads = np.where(shares > 0, spreads / np.maximum(shares, _TINY), np.inf)
-    weights, scale = np.ones(measured.size), _FIRST_SCALE
-    for _ in range(_L1_ROUNDS):
-        coefficients = _weighted(design, measured, weights, scale, spreads)
-        deviations = _residuals(design, measured, coefficients)
-        weights = 1.0 / np.maximum(np.abs(deviations), _LEAST_RESIDUAL)
-        if spreads is not None:  # The prior stands beside rows of weight 1.
-            weights *= _FIRST_SCALE
-    for _ in range(_ROUNDS):
-        deviations = _residuals(design, measured, coefficients)
-        used = int((coefficients > 0).sum())
-        if spreads is not None:
-            used = min(used, max(measured.size // 2, 1))
-        scale = _scale(deviations, used)
-        bound = _TUNING * max(scale, _LEAST_SCALE)
-        weights = np.maximum(np.maximum(1.0 - (deviations / bound) ** 2, 0.0) ** 2, _LEAST_WEIGHT)
-        coefficients = _weighted(design, measured, weights, scale, spreads)
+    shares = spreads
+    spreads = _prior(design, measured, shares)
+    coefficients, weights, scale = _tukey(design, measured, spreads, bounded=False)
+    deviations = _residuals(design, measured, coefficients)
+    if np.abs(deviations).max() > _WILD:
+        # A measurement far too small outweighs all others while errors are relative to it.
+        usual = measured >= _LEAST_USUAL * np.median(measured)
+        prior = _prior(design[usual], measured[usual], shares)
+        other = _tukey(design, measured, prior, bounded=True)
+        apart = _residuals(design, measured, other[0])
+        few = int((np.abs(apart) > _WILD).sum()) <= measured.size // _FEW_WILD
+        if few and _capped(apart) < _BETTER * _capped(deviations):
+            (coefficients, weights, scale), spreads = other, prior
     deviations = _residuals(design, measured, coefficients)
     return Regression(
         coefficients=coefficients,
@@ -110,6 +110,50 @@ def robust(
             spreads=spreads,
         ),
     )
+
+
+def _prior(
+    design: FloatArray, measured: FloatArray, shares: FloatArray | None
+) -> FloatArray | None:
+    """Standard deviations of the coefficients that give the `shares` of `robust`."""
+    if shares is None:
+        return None
+    most = (design / measured[:, None]).max(axis=0)
+    return np.where(most > 0, shares / np.maximum(most, _TINY), np.inf)
+
+
+def _tukey(
+    design: FloatArray, measured: FloatArray, spreads: FloatArray | None, *, bounded: bool
+) -> tuple[FloatArray, FloatArray, float]:
+    """Coefficients, weights and scale of `robust`; `bounded`: errors relative to the larger of both sides."""
+    weights, scale = np.ones(measured.size), _FIRST_SCALE
+    if bounded:
+        weights = np.minimum(measured / np.median(measured), 1.0) ** 2
+    for _ in range(_L1_ROUNDS):
+        coefficients = _weighted(design, measured, weights, scale, spreads)
+        deviations = _residuals(design, measured, coefficients)
+        weights = 1.0 / np.maximum(np.abs(deviations), _LEAST_RESIDUAL)
+        if bounded:
+            weights *= np.exp(-2.0 * np.maximum(deviations, 0.0))
+        if spreads is not None:  # The prior stands beside rows of weight 1.
+            weights *= _FIRST_SCALE
+    for _ in range(_ROUNDS):
+        deviations = _residuals(design, measured, coefficients)
+        used = int((coefficients > 0).sum())
+        if spreads is not None:
+            used = min(used, max(measured.size // 2, 1))
+        scale = _scale(deviations, used)
+        bound = _TUNING * max(scale, _LEAST_SCALE)
+        weights = np.maximum(np.maximum(1.0 - (deviations / bound) ** 2, 0.0) ** 2, _LEAST_WEIGHT)
+        if bounded:
+            weights *= np.exp(-2.0 * np.maximum(deviations, 0.0))
+        coefficients = _weighted(design, measured, weights, scale, spreads)
+    return coefficients, weights, scale
+
+
+def _capped(deviations: FloatArray) -> float:
+    """Mean absolute residual; one row adds at most 0.3."""
+    return float(np.minimum(np.abs(deviations), 0.3).mean())
 
 
 def informed(

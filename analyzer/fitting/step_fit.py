@@ -89,8 +89,8 @@ class StepFit:
         outliers: rows used that count less than half.
         bounds: limits of the batch that saturated rows show.
         rows: rows used for ITL.
-        least_itl_ms: lowest ITL of the rows used.
-        error: mean absolute error of ITL over the rows used, relative.
+        least_itl_ms: lowest ITL of the rows used that are no outliers.
+        error: mean absolute error of ITL over the rows used that are no outliers, relative.
 
     """
 
@@ -153,7 +153,9 @@ def fit_steps(rows: BenchmarkRows, *, max_num_seqs: int | None = None) -> StepFi
         form = forms.regress(rows.part(used))
     saturated = left_out & ~used
     values, errors, undetermined = _separated(form, rows.part(used))
-    least_itl_ms = float(rows.itl_ms[used].min())
+    kept = ~form.fitted.outliers
+    kept = kept if kept.any() else ~kept
+    least_itl_ms = float(rows.itl_ms[used][kept].min())
     values[BASE] = max(values[BASE], LEAST_BASE * least_itl_ms)
     indices = np.flatnonzero(used)
     return StepFit(
@@ -174,7 +176,7 @@ def fit_steps(rows: BenchmarkRows, *, max_num_seqs: int | None = None) -> StepFi
         bounds=bounds,
         rows=indices.size,
         least_itl_ms=least_itl_ms,
-        error=float(np.expm1(np.abs(form.fitted.residuals)).mean()),
+        error=float(np.expm1(np.abs(form.fitted.residuals[kept])).mean()),
     )
 
 

@@ -194,3 +194,35 @@ def test_a_run_of_many_files_costs_itself_only(
     assert "idle.json: completed: is 0: nothing finished (and 2 more)" in capsys.readouterr().err
     assert cli.main(["fit", *names, str(tmp_path / "none.json")]) == 1
     assert "none.json: cannot be read: No such file" in capsys.readouterr().err
+
+
+def test_an_impossible_ttft_and_absurd_loads_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A TTFT in seconds is not used; a concurrency or length beyond any server's leaves its row out."""
+    path = tmp_path / "rows.csv"
+    path.write_text(
+        f"{csv_text()}8,128,100,9.68,0.03\n1e7,128,100,10,50\n8,1e9,100,10,50\n8,9,2e8,10,50\n"
+    )
+    assert cli.main(["fit", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == [
+        f"left out: {path}:8: batch: must be a number <= 1e+06, not 1e+07",
+        f"left out: {path}:9: input_tokens: must be a number <= 1e+08, not 1e+09",
+        f"left out: {path}:10: output_tokens: must be a number <= 1e+08, not 2e+08",
+    ]
+    below = "ttft_ms: 0.03 is below the time of a step (itl_ms 9.68), so it is not used"
+    assert lines[3] == f"note: {path}:7: {below}; both must be in ms"
+    assert not any("saturated" in line for line in lines)
+
+
+def test_an_empty_list_in_json_lines_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is a line without a run, as `null` is."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join([*(json.dumps(vllm(*load)) for load in LOADS), "[]", "null"]))
+    assert cli.main(["fit", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"left out: {path}[5]: must be a JSON object, not an empty list" in lines
+    assert f"left out: {path}[6]: must be a JSON object" in lines

@@ -291,3 +291,16 @@ def test_any_rows_are_fitted_or_refused_in_words() -> None:
         step_advice.advise(data, fit)
         step_advice.capacities(data, fit, data.throughput_rps)
     assert fitted > 50
+
+
+@pytest.mark.parametrize("factor", [0.001, 0.1, 0.2])
+@pytest.mark.parametrize("row", [1, 7])
+def test_one_small_itl_does_not_wreck_the_fit(row: int, factor: float) -> None:
+    """An ITL in seconds, or a few times too small, is named; neither the others nor the error feel it."""
+    data, clean = rows(noise=0.005), rows()
+    data.itl_ms[row] *= factor
+    fit = step_fit.fit_steps(data)
+    assert fit.outliers == (row,)
+    assert fit.error < 0.02
+    others = np.arange(clean.size) != row
+    assert fit.itl_ms(clean)[others] == pytest.approx(clean.itl_ms[others], rel=0.03)
