@@ -10,7 +10,6 @@ from adapter.collector import gateway
 from adapter.collector.gateway import Rates
 from adapter.collector.servers.histogram import merged
 from adapter.collector.traffic import Traffic
-from adapter.collector.windows.growth import SteadyLengths
 from adapter.collector.windows.latencies import Distribution
 from adapter.planning.groups import Routing
 from adapter.resources.model_groups.forming import ModelGroup
@@ -44,7 +43,8 @@ def pooled(traffics: Iterable[Traffic]) -> Traffic | None:
         recent=_recent(items),
         input_tokens=mean(lambda item: item.input_tokens),
         output_tokens=mean(lambda item: item.output_tokens),
-        steady=_steady([item.steady for item in items], rates),
+        # A group is sized for the lengths observed: smoothed ones, of a mix that moves, made it dearer.
+        steady=None,
         ttft_ms=mean(lambda item: item.ttft_ms),
         itl_ms=mean(lambda item: item.itl_ms),
         idle=all(item.idle for item in items),
@@ -72,19 +72,6 @@ def _together(parts: Iterable[Distribution]) -> Distribution:
         counted=sum(item.counted for item in known),
         histogram=merged(item.histogram for item in known if item.histogram is not None),
     )
-
-
-def _steady(
-    lengths: Sequence[SteadyLengths | None], weights: Sequence[float]
-) -> SteadyLengths | None:
-    """Mean lengths over the long window, of the variants of which they are known; None without any."""
-    inputs = [None if item is None else item.input_tokens for item in lengths]
-    outputs = [None if item is None else item.output_tokens for item in lengths]
-    input_tokens, output_tokens = _mean(inputs, weights), _mean(outputs, weights)
-    if input_tokens is None or output_tokens is None:
-        return None
-    ended = sum(item.ended for item in lengths if item is not None)
-    return SteadyLengths(input_tokens=input_tokens, output_tokens=output_tokens, ended=ended)
 
 
 def _mean(values: Sequence[float | None], weights: Sequence[float]) -> float | None:

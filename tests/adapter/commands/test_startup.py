@@ -115,4 +115,10 @@ def test_the_command_line_alone_loads_nothing_of_the_adapter(words: tuple[str, .
     ours = {
         name for name in loaded(*words) if name.startswith(("adapter.", "emulator.", "analyzer"))
     }
-    assert ours <= {"adapter.cli", "adapter.errors", "adapter.logs", "emulator.demo", "emulator.replay"}
+    assert ours <= {
+        "adapter.cli",
+        "adapter.errors",
+        "adapter.logs",
+        "emulator.demo",
+        "emulator.replay",
+    }

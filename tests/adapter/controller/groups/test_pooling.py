@@ -12,7 +12,6 @@ import pytest
 from adapter.collector.gateway import Demand, Rates
 from adapter.collector.servers.histogram import Histogram
 from adapter.collector.traffic import Traffic
-from adapter.collector.windows.growth import SteadyLengths
 from adapter.collector.windows.latencies import Distribution
 from adapter.controller.groups.pooling import at_gateway, pooled, spread
 from adapter.resources.model_groups.forming import ModelGroup
@@ -44,19 +43,6 @@ def test_rates_add_up_and_lengths_are_means_over_requests() -> None:
     assert both.recent == ((15.0, 5.0),)
     assert not both.idle
     assert pooled([]) is None
-
-
-def test_steady_lengths_are_means_of_those_that_are_known() -> None:
-    """Weighed by requests; a variant of which nothing finished says nothing of them."""
-    both = pooled(
-        [
-            traffic(3.0, steady=SteadyLengths(input_tokens=100.0, output_tokens=40.0, ended=9.0)),
-            traffic(1.0, steady=SteadyLengths(input_tokens=500.0, output_tokens=80.0, ended=3.0)),
-            traffic(1.0),
-        ]
-    )
-    assert both is not None
-    assert both.steady == SteadyLengths(input_tokens=200.0, output_tokens=50.0, ended=12.0)
 
 
 def test_variation_is_that_of_the_mixture() -> None:
