@@ -227,6 +227,7 @@ def test_the_plot_is_a_png(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     [
         (["analyze", "--alpha", "1"], "--beta: is missing"),
         ([*FLAGS, "--rate", "-1"], "--rate: must be a number >= 0"),
+        (FLAGS, "--rate, --rpm, --ttft, --itl, --tps: one of them must be given"),
         ([*FLAGS, "--rpm", "nan"], "--rpm: must be a number >= 0, not nan"),
         ([*FLAGS, "--ttft", "-2"], "--ttft: must be a number > 0, not -2"),
         ([*FLAGS, "--jsonl"], "--jsonl takes its cases from standard input"),
