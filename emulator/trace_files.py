@@ -12,7 +12,8 @@ The two kinds of JSON lines are told apart by their fields, never by the size of
 neither `chat_id` nor `hash_ids` does not say its unit, and is refused unless the format is given.
 
 Columns are found by name: releases of BurstGPT differ in theirs. A request without a generated token is a
-failure (as documented for BurstGPT): it is left out and counted in `Trace.skipped`.
+failure (as documented for BurstGPT): it is left out and counted in `Trace.skipped`. Wrong lines are left out
+too and named in `Lines.left_out`, up to one in a hundred and at least one; more are an error.
 """
 
 from __future__ import annotations
@@ -38,8 +39,10 @@ from emulator.trace_lines import Lines
 from emulator.traces import Trace, TraceError
 
 Format = Literal["azure", "burstgpt", "mooncake", "bailian"]
-Row = tuple[int, Mapping[str, Any]]
-"""Line number and fields by name of one row."""
+Row = tuple[int, Mapping[str, Any] | TraceError]
+"""Line number of one row, and its fields by name or what is wrong with it."""
+_NAMED_LINES = 5
+_LINES_PER_WRONG_LINE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,10 +194,13 @@ def _json_rows(path: Path, lines: Iterator[str]) -> Iterator[Row]:
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise TraceError(f"{path}:{number}: not JSON: {error}; one object a line") from error
-        if not isinstance(row, dict):
-            raise TraceError(f"{path}:{number}: must be a JSON object, not {line.strip()[:80]!r}")
-        yield number, row
+            yield number, TraceError(f"{path}:{number}: not JSON: {error}; one object a line")
+            continue
+        if isinstance(row, dict):
+            yield number, row
+        else:
+            problem = f"{path}:{number}: must be a JSON object, not {line.strip()[:80]!r}"
+            yield number, TraceError(problem)
 
 
 def _csv_rows(path: Path, lines: Iterator[str], form: _Form) -> Iterator[Row]:
@@ -214,17 +220,21 @@ def _csv_rows(path: Path, lines: Iterator[str], form: _Form) -> Iterator[Row]:
 def _trace(path: Path, form: _Form, rows: Iterator[Row]) -> Trace:
     # Arrays: a week of traffic has tens of millions of rows.
     times, inputs, generated, numbers = array("d"), array("l"), array("l"), array("l")
-    skipped = 0
+    skipped, wrong = 0, _WrongLines(path)
     for number, row in rows:
-        where = f"{path}:{number}"
-        outputs = _count(where, row, form.output)
-        if outputs == 0:
+        try:
+            request = _request(f"{path}:{number}", row, form)
+        except TraceError as error:
+            wrong.add(error)
+            continue
+        if request is None:
             skipped += 1
             continue
-        times.append(_time(where, row, form))
-        inputs.append(_count(where, row, form.input))
-        generated.append(outputs)
+        times.append(request[0])
+        inputs.append(request[1])
+        generated.append(request[2])
         numbers.append(number)
+    left_out = wrong.left_out(good=len(times) + skipped)
     if not times:
         raise TraceError(f"{path}: no request with generated tokens in it ({skipped} skipped)")
     seconds = np.array(times, dtype=np.float64)
@@ -237,8 +247,48 @@ def _trace(path: Path, form: _Form, rows: Iterator[Row]) -> Trace:
         duration_seconds=float(seconds[-1]),
         name=path.name,
         skipped=skipped,
-        lines=Lines(str(path), np.array(numbers, dtype=np.int64)[order]),
+        lines=Lines(str(path), np.array(numbers, dtype=np.int64)[order], left_out),
     )
+
+
+class _WrongLines:
+    """Lines that cannot be read: how many, and the first of them with their reasons."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._count = 0
+        self._first: list[str] = []
+
+    def add(self, error: TraceError) -> None:
+        self._count += 1
+        if self._count <= _NAMED_LINES:
+            self._first.append(str(error))
+
+    def left_out(self, *, good: int) -> tuple[str, ...]:
+        """What is left out, the first lines by name; TraceError where these are too many."""
+        more = self._count - len(self._first)
+        if good and self._count <= max(1, (good + self._count) // _LINES_PER_WRONG_LINE):
+            return (*self._first, *([f"{self._path}: {more} more lines"] if more else []))
+        if self._count <= 1:
+            if self._first:
+                raise TraceError(self._first[0])
+            return ()
+        named = "; ".join([*self._first, *([f"and {more} more"] if more else [])])
+        raise TraceError(
+            f"{self._path}: {self._count} of {good + self._count} lines are wrong, more than 1 %: {named}"
+        )
+
+
+def _request(
+    where: str, row: Mapping[str, Any] | TraceError, form: _Form
+) -> tuple[float, int, int] | None:
+    """Arrival, prompt and generated tokens of a row; None where nothing was generated."""
+    if isinstance(row, TraceError):
+        raise row
+    outputs = _count(where, row, form.output)
+    if outputs == 0:
+        return None
+    return _time(where, row, form), _count(where, row, form.input), outputs
 
 
 def _value(where: str, row: Mapping[str, Any], name: str) -> Any:

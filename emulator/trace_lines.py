@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,15 +15,17 @@ class Lines:
     Attributes:
         path: Name of the file.
         numbers: Line of each request, from 1.
+        left_out: Wrong lines that were left out, with their reasons.
 
     """
 
     path: str
     numbers: npt.NDArray[np.int64]
+    left_out: tuple[str, ...] = ()
 
     def taken(self, which: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> Lines:
         """The lines of some requests: of a mask, or by their indices."""
-        return Lines(self.path, self.numbers[which])
+        return replace(self, numbers=self.numbers[which])
 
     def where(self, index: int) -> str:
         """FILE:LINE of a request."""

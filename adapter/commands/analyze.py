@@ -226,6 +226,8 @@ def _by_flags(error: str, *, rpm: float | None) -> str:
         return f"--rpm: must be a number >= 0, not {rpm:g}"
     flags = {field: flag for flag, field in _FIELDS.items()}
     named = [flags.get(field, "--" + field.replace("_", "-")) for field in fields.split(", ")]
+    if len(named) > 1 and named[0] == "--rate":
+        named.insert(1, "--rpm")
     return f"{', '.join(named)}{colon}{problem}"
 
 

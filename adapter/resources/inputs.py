@@ -244,12 +244,16 @@ class Reader:
     ) -> variants.VariantSource:
         reference = variants.reference(variant)
         owner = owners[_workload(self.targets, key[0], reference)]
-        if owner != key:
-            raise _InvalidVariantError(
-                "TargetConflict",
-                f"spec.scaleTargetRef: {reference} is scaled by VariantAutoscaling {owner[1]}, which is"
-                " older; name another target, or delete one of the two",
-            )
+        created = self.variants[owner][1].metadata.created
+        first = "is older" if created != variant.metadata.created else "comes first by name"
+        conflict = _InvalidVariantError(
+            "TargetConflict",
+            f"spec.scaleTargetRef: {reference} is scaled by VariantAutoscaling {owner[1]}, which {first};"
+            " name another target, or delete one of the two",
+        )
+        # One that is first by name and no owner cannot be used: its own problem is raised below.
+        if owner != key and (created != variant.metadata.created or owner < key):
+            raise conflict
         target = self.targets.get((key[0], reference))
         if isinstance(target, scale.Unresolved):
             message = f"spec.scaleTargetRef: {reference}: {target.reason}"
@@ -263,6 +267,8 @@ class Reader:
             stored=self.stored.get(key, ""),
             destinations=self._destinations,
         )
+        if owner != key:
+            raise conflict
         source = replace(source, closed=self.closed.get(source.device, ""))
         return self.role_classes.apply(source, self.settings.service_classes)
 
@@ -283,14 +289,32 @@ class Reader:
         return [variants.held_source(variant, target, published, why=why, destinations=where)]
 
     def _owners(self) -> dict[_Workload, tuple[str, str]]:
-        """Owner of each scale target: the oldest of the variants that name it, then the first by name."""
-        owners: dict[_Workload, tuple[str, str]] = {}
-        for key in sorted(
-            self.variants, key=lambda key: (self.variants[key][1].metadata.created, key)
-        ):
-            reference = variants.reference(self.variants[key][1])
-            owners.setdefault(_workload(self.targets, key[0], reference), key)
+        """Owner of each scale target: the oldest of the variants that name it, then the first by name.
+
+        Objects of files have no creation time: of those, one that can be used goes before one that cannot.
+        In a cluster the older one stays the owner while it is wrong, so that no newer one takes its target.
+        """
+        claims: dict[_Workload, list[tuple[str, str, str]]] = {}
+        for key, (_, variant) in self.variants.items():
+            workload = _workload(self.targets, key[0], variants.reference(variant))
+            claims.setdefault(workload, []).append((variant.metadata.created, *key))
+        owners = {}
+        for workload, claimants in claims.items():
+            first = min(claimants)
+            if len(claimants) > 1 and not first[0]:
+                undated = sorted(claim for claim in claimants if not claim[0])
+                first = next((claim for claim in undated if self._usable(claim[1:])), first)
+            owners[workload] = first[1:]
         return owners
+
+    def _usable(self, key: tuple[str, str]) -> bool:
+        variant = self.variants[key][1]
+        workload = _workload(self.targets, key[0], variants.reference(variant))
+        try:
+            self._source(key, variant, {workload: key})
+        except Exception:  # noqa: BLE001 - said where it is used
+            return False
+        return True
 
     def _refuse_variant(
         self, variant: schemas.VariantAutoscaling, reason: str, message: str

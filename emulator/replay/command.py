@@ -217,6 +217,9 @@ def run(args: argparse.Namespace) -> int:
         planner.check_profile(variant)
     # To stderr, so that the output can be piped.
     console = Console(stderr=True)
+    for offered in traffic.values():
+        for line in offered.trace.lines.left_out if offered.trace.lines else ():
+            console.print(f"left out: {line}", markup=False, highlight=False, soft_wrap=True)
     with _how_to_resume(console, args.out), progress.bar(console, quiet=args.quiet) as report_share:
         comparison = compare.compare(
             replayed,

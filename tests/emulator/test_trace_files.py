@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from pathlib import Path
 
 import pytest
@@ -114,7 +115,7 @@ def test_a_format_can_be_forced(tmp_path: Path) -> None:
         TraceError, match=r"trace:1: Timestamp: no such column; the header has \['TIMES"
     ):
         trace_files.read(path, format="burstgpt")
-    with pytest.raises(TraceError, match="trace:1: not JSON"):
+    with pytest.raises(TraceError, match=r"4 of 4 lines are wrong, .*trace:1: not JSON"):
         trace_files.read(path, format="mooncake")
     with pytest.raises(
         TraceError, match="format: must be one of azure, burstgpt, mooncake, bailian, not 'csv'"
@@ -148,9 +149,36 @@ def test_a_format_can_be_forced(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
-    """The error has the file, the line, the field, what is there, and what to do."""
-    with pytest.raises(TraceError, match=said):
-        trace_files.read(write(tmp_path, text))
+    """Each problem has the file, the line, the field, what is there, and what to do."""
+    try:
+        lines = trace_files.read(write(tmp_path, text)).lines
+        problems = lines.left_out if lines else ()
+    except TraceError as error:
+        problems = (str(error),)
+    assert len(problems) == 1
+    assert re.search(said, problems[0])
+
+
+def test_few_wrong_lines_are_left_out(tmp_path: Path) -> None:
+    """One in a hundred lines may be wrong, and are named; more are an error with the first and the count."""
+    lines = [*AZURE.splitlines()[:2], *AZURE.splitlines()[1:2] * 299]
+    lines[99], lines[199], lines[-1] = "2023-11-16 18:15:59,n/a,44", lines[0], lines[-1][:15]
+    path = write(tmp_path, "\n".join(lines))
+    trace = trace_files.read(path)
+    assert len(trace) == 297
+    assert trace.lines is not None
+    assert [line.split(": ")[:2] for line in trace.lines.left_out] == [
+        [f"{path}:100", "ContextTokens"],
+        [f"{path}:200", "GeneratedTokens"],
+        [f"{path}:301", "GeneratedTokens"],
+    ]
+    path = write(tmp_path, "\n".join([*lines, *lines[-1:] * 4]))
+    with pytest.raises(
+        TraceError, match=r"trace: 7 of 304 lines are wrong, .*trace:303: .*; and 2 more$"
+    ):
+        trace_files.read(path)
+    with pytest.raises(TraceError, match=r"^[^ ]*trace:2: ContextTokens: must be"):
+        trace_files.read(write(tmp_path, "\n".join([lines[0], lines[99]])))
 
 
 def test_the_unit_can_be_said(tmp_path: Path) -> None:

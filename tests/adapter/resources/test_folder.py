@@ -165,3 +165,28 @@ def test_a_file_of_config_maps_that_breaks(objects: Path, text: str) -> None:
     assert all("is gone; the last good value stays in force" in item for item in now.warnings)
     assert folder.read(objects, last_good=after.last_good).variants == after.variants
     assert folder.read(objects).variants == ()
+
+
+@pytest.mark.parametrize("dated", [False, True])
+def test_one_target_of_two_objects(objects: Path, dated: bool) -> None:  # noqa: FBT001
+    """Of files the usable object owns the target, then the first by name; in a cluster always the older."""
+    scenario.write_deployment(objects, ["http://127.0.0.1:8000"], 3)
+    document = yaml.safe_load((objects / "variant.yaml").read_text())
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": document["metadata"]["name"]}
+    for number, (name, acc) in enumerate([("a-broken", "H100"), ("b", "A100"), ("c", "A100")]):
+        document["metadata"] |= {"name": name}
+        if dated:
+            document["metadata"] |= {"creationTimestamp": f"2026-01-0{number + 1}T00:00:00Z"}
+        document["spec"]["scaleTargetRef"] = target
+        document["spec"]["modelProfile"]["accelerators"][0]["acc"] = acc
+        (objects / f"{name}.yaml").write_text(yaml.safe_dump(document))
+    (objects / "variant.yaml").unlink()
+    contents = folder.read(objects)
+    said = {item.name: item.message for item in contents.refused}
+    assert "H100" in said["a-broken"]
+    if dated:
+        assert contents.variants == ()
+        assert "VariantAutoscaling a-broken, which is older;" in said["b"]
+    else:
+        assert [source.key for source in contents.variants] == ["llm-d-sim/b"]
+        assert "VariantAutoscaling b, which comes first by name;" in said["c"]

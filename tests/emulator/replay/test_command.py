@@ -119,6 +119,20 @@ def test_the_help_says_the_adapter_where_it_is_not_a_name(
     assert "ours is replayed" not in text
 
 
+def test_lines_that_are_left_out_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A wrong line of a trace is named on stderr, and the rest is replayed; the output stays clean."""
+    trace = tmp_path / "cut.csv"
+    trace.write_text(PUBLIC[0].read_text() + "2023-11-16 18:1")
+    scenario_path = str(REPLAYS / "scenario.yaml")
+    command = ["replay", "--scenario", scenario_path, "--trace", str(trace)]
+    assert cli.main([*command, "--policies", "in-flight@8", "--json", "--quiet"]) == 0
+    printed = capsys.readouterr()
+    assert f"left out: {trace}:228: GeneratedTokens: missing" in printed.err
+    assert json.loads(printed.out)
+
+
 def test_unknown_policy(capsys: pytest.CaptureFixture[str]) -> None:
     """A policy that is not there is named with those that are, and nothing is replayed."""
     status = cli.main(
