@@ -84,7 +84,7 @@ def parse(document: Mapping[str, Any], place: str) -> tuple[fleet.Fleet, dict[st
     try:
         checked = FleetDocument.model_validate(document)
     except ValidationError as error:
-        raise InputError(f"{place}: {first_problem(error)}") from error
+        raise InputError(f"{place}: {first_problem(error, FleetDocument)}") from error
     if "variants" not in document and not checked.groups:
         raise InputError(f"{place}: variants: is missing: give variants or groups")
     rows = checked_rows(document)
@@ -217,7 +217,7 @@ def _variants(
         try:
             part = VariantPart.model_validate(raw)
         except ValidationError as error:
-            left_out[name] = first_problem(error)
+            left_out[name] = first_problem(error, VariantPart)
             continue
         if name in valid or name in left_out:
             left_out[f"{name} (variants[{index}])"] = "name: is taken by another variant"

@@ -102,7 +102,7 @@ def groups(
         try:
             part = GroupPart.model_validate(item)
         except ValidationError as error:
-            reason = first_problem(error)
+            reason = first_problem(error, GroupPart)
         else:
             checked, wrong = _members(part, profiles, taken)
             reason = _problem(part, checked, wrong, profiles)
@@ -165,7 +165,7 @@ def _members(
         try:
             member = MemberPart.model_validate(raw)
         except ValidationError as error:
-            wrong[place] = first_problem(error)
+            wrong[place] = first_problem(error, MemberPart)
             continue
         if member.name in taken or member.name in valid:
             wrong[place] = "name: is taken by another variant"

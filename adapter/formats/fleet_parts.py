@@ -210,12 +210,13 @@ _ALTERNATIVES = frozenset({"constrained-int", "CurrentPart"})
 """What a schema calls the forms of a field that has two; no field of a document."""
 
 
-def first_problem(error: ValidationError) -> str:
+def first_problem(error: ValidationError, schema: type[Part]) -> str:
     """The first problem: field, what is wrong, and what was given."""
     # An unknown field first: it is often the misspelled name of one that is missing.
     first = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
     field = ".".join(str(part) for part in first["loc"] if part not in _ALTERNATIVES)
-    return f"{field}: {field_problem(first)}" if field else field_problem(first)
+    problem = field_problem(first, schema)
+    return f"{field}: {problem}" if field else problem
 
 
 def name_of(item: Any) -> str:
@@ -310,7 +311,7 @@ def _valid(
         try:
             row = model.model_validate(raw)
         except ValidationError as error:
-            reason = first_problem(error)
+            reason = first_problem(error, model)
             dot = "." if error.errors()[0]["loc"] else ": "
             problems.append(f"{where}.{place}{dot}{reason}")
             continue

@@ -85,7 +85,11 @@ def test_a_variant_of_its_own_outlives_a_group_of_its_name(
     ("member", "key", "reason"),
     [
         ({"name": "l", "accelerator": "L40S"}, "l", "accelerator: 'L40S' has no profile of model"),
-        ({"name": "l", "min_replica": 0}, "l", "min_replica: is not known"),
+        (
+            {"name": "l", "min_replica": 0},
+            "l",
+            "min_replica: is not known; did you mean min_replicas",
+        ),
         ({"name": "l", "min_replicas": 5, "max_replicas": 2}, "l", "max_replicas: 2 is less"),
         ({"name": "alone"}, "alone (groups[0].variants[2])", "name: is taken"),
         ({"name": "a"}, "a (groups[0].variants[2])", "name: is taken"),
@@ -168,6 +172,33 @@ def test_a_variant_that_needs_the_bad_row_is_set_aside(
     document = fleet()
     document["profiles"][0]["aplha"] = 1
     answer, error = planned(tmp_path, capsys, document)
-    assert "profiles.0.aplha: is not known" in error
+    assert "profiles.0.aplha: is not known; did you mean alpha?" in error
     assert set(answer["plan"]) == {"h", "alone"}
     assert list(answer["set_aside"]) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("variant.alone.rate_rps=1", "rate_rps: is not known; did you mean rate_rpm?"),
+        ("variant.alone.clas=1", "clas: is not known; did you mean class?"),
+        (
+            'variant.alone.current={"replica": 1}',
+            "current.replica: is not known; did you mean repl",
+        ),
+        (
+            "group.chat.zzz=1",
+            "zzz: is not known; known are name, namespace, model, class, rate_rpm",
+        ),
+        ('group.chat.length_classes=[{"shar": 1}]', "length_classes.0.shar: is not known; did you"),
+        ("accelerator.A100.price=1", "accelerators.0.price: is not known; known are name, device"),
+    ],
+)
+def test_an_unknown_field_comes_with_the_known_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str, said: str
+) -> None:
+    """Those that are named alike, else all of that part of the document."""
+    path = tmp_path / "fleet.yaml"
+    path.write_text(yaml.safe_dump(fleet()))
+    assert cli.main(["plan", "-f", str(path), "--what-if", change]) == 1
+    assert said in capsys.readouterr().err
