@@ -10,8 +10,8 @@ Each message names what is wrong and the fix. `cli.main` prints it as one line.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
 
 
 class AdapterError(Exception):
@@ -58,18 +58,19 @@ _BOUNDS = {
 }
 
 
-def field_problem(item: Mapping[str, Any]) -> str:
+def field_problem(item: Mapping[str, Any], schema: Any = None) -> str:
     """What is wrong with a field, and what was given, in this program's words.
 
     Args:
         item: one of the errors of a pydantic ValidationError; its place is not in the answer.
+        schema: the model that raised it, to name the fields that an unknown one may stand for.
 
     """
     kind, context = item["type"], item.get("ctx") or {}
     if kind == "missing":
         return "is missing"
     if kind == "extra_forbidden":
-        return "is not known"
+        return f"is not known{_nearest(item['loc'], schema)}"
     if kind == "too_short":
         return "has none; give one or more"
     if kind == "value_error":
@@ -88,6 +89,41 @@ def field_problem(item: Mapping[str, Any]) -> str:
     else:
         must = _reworded(item)
     return f"{must}, not {_shown(item['input'])}"
+
+
+def _nearest(location: Sequence[Any], schema: Any) -> str:
+    """The fields that are named like an unknown one, else all that may stand in its place."""
+    # Needed after a mistake only.
+    import difflib  # noqa: PLC0415
+
+    *path, field = location
+    schemas = _schemas(schema)
+    for part in path:
+        inner = [
+            each
+            for one in schemas
+            for name, info in one.model_fields.items()
+            if part in (name, info.alias)
+            for each in _schemas(info.annotation)
+        ]
+        # Places in a list and forms of a value are no fields.
+        schemas = inner or schemas
+    known = list(
+        dict.fromkeys(
+            info.alias or name for each in schemas for name, info in each.model_fields.items()
+        )
+    )
+    near = difflib.get_close_matches(str(field), known, n=2, cutoff=0.7)
+    if near:
+        return f"; did you mean {' or '.join(near)}?"
+    return f"; known are {', '.join(known)}" if known else ""
+
+
+def _schemas(annotation: Any) -> list[Any]:
+    """Models in a type such as `tuple[Model, ...] | None`."""
+    if hasattr(annotation, "model_fields"):
+        return [annotation]
+    return [each for part in get_args(annotation) for each in _schemas(part)]
 
 
 def _reworded(item: Mapping[str, Any]) -> str:

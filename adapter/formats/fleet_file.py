@@ -1,13 +1,14 @@
 """Fleets as YAML or JSON documents in the format of `plan`; `wva_system` converts the reference's.
 
 Everything is checked by field. A document that holds something unusable is refused as a whole where that
-concerns everyone (accelerators, capacity, classes); a bad variant is left out with its reason.
+concerns everyone (capacity, budgets, settings); a bad row of accelerators, classes or profiles is not used,
+and a bad variant is left out with its reason.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,13 @@ from pydantic import ConfigDict, ValidationError
 from adapter.errors import InputError
 from adapter.formats import files, fleet_groups, wva_system
 from adapter.formats.fleet_parts import (
-    AcceleratorPart,
-    ClassPart,
     Count,
     Part,
     ProfilePart,
     SettingsPart,
     TargetPart,
     VariantPart,
+    checked_rows,
     first_problem,
     listed,
     name_of,
@@ -38,10 +38,10 @@ class FleetDocument(Part):
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
-    accelerators: tuple[AcceleratorPart, ...]
+    accelerators: tuple[Any, ...]
     capacity: dict[str, Count] | None = None
-    classes: tuple[ClassPart, ...]
-    profiles: tuple[ProfilePart, ...]
+    classes: tuple[Any, ...]
+    profiles: tuple[Any, ...]
     variants: tuple[dict[str, Any], ...] = ()
     groups: tuple[dict[str, Any], ...] = ()
     budgets: tuple[dict[str, Any], ...] = ()
@@ -87,14 +87,12 @@ def parse(document: Mapping[str, Any], place: str) -> tuple[fleet.Fleet, dict[st
         raise InputError(f"{place}: {first_problem(error, FleetDocument)}") from error
     if "variants" not in document and not checked.groups:
         raise InputError(f"{place}: variants: is missing: give variants or groups")
-    _unique(place, "accelerators", (item.name for item in checked.accelerators))
-    _unique(place, "classes", (item.name for item in checked.classes))
-    _unique(place, "profiles", (f"{p.model} on {p.accelerator}" for p in checked.profiles))
-    for item in checked.classes:
-        _unique(place, f"classes: {item.name}: models", (level.model for level in item.models))
+    rows = checked_rows(document)
+    rows.refuse_empty(place)
+    profiles = tuple(rows.profiles.values())
     settings = checked.settings
-    variants, left_out = _variants(checked)
-    groups, members = fleet_groups.groups(checked.groups, checked.profiles, left_out, variants)
+    variants, left_out = _variants(checked.variants, profiles)
+    groups, members = fleet_groups.groups(checked.groups, profiles, left_out, variants)
     variants += members
     return (
         fleet.Fleet(
@@ -105,7 +103,7 @@ def parse(document: Mapping[str, Any], place: str) -> tuple[fleet.Fleet, dict[st
                     unit_cost=item.cost,
                     multiplicity=item.multiplicity,
                 )
-                for item in checked.accelerators
+                for item in rows.accelerators.values()
             ),
             service_classes=tuple(
                 fleet.ServiceClass(
@@ -113,7 +111,7 @@ def parse(document: Mapping[str, Any], place: str) -> tuple[fleet.Fleet, dict[st
                     priority=item.priority,
                     targets={level.model: _targets(level) for level in item.models},
                 )
-                for item in checked.classes
+                for item in rows.classes.values()
             ),
             variants=variants,
             capacity=checked.capacity,
@@ -134,13 +132,15 @@ def parse(document: Mapping[str, Any], place: str) -> tuple[fleet.Fleet, dict[st
 
 
 def unused(document: Mapping[str, Any]) -> list[str]:
-    """What a checked document holds and no plan can use: most often a misspelled accelerator."""
-    names = {item["name"] for item in document["accelerators"]}
-    types = {item.get("device") or item["name"] for item in document["accelerators"]}
-    lines = [
-        f"profiles[{index}].accelerator: {item['accelerator']!r} is none of accelerators: {listed(names)}"
-        for index, item in enumerate(document["profiles"])
-        if item["accelerator"] not in names
+    """What a checked document holds and no plan can use: bad rows, and misspelled accelerators."""
+    rows = checked_rows(document)
+    names = {item.name for item in rows.accelerators.values()}
+    types = {item.device or item.name for item in rows.accelerators.values()}
+    lines = list(rows.problems)
+    lines += [
+        f"profiles[{index}].accelerator: {item.accelerator!r} is none of accelerators: {listed(names)}"
+        for index, item in rows.profiles.items()
+        if item.accelerator not in names
     ]
     return lines + [
         f"capacity.{name}: no accelerator is of this device type; there are {listed(types)}"
@@ -153,7 +153,7 @@ def changed(document: Mapping[str, Any], what: str) -> dict[str, Any]:
     """The document with one thing changed, such as `accelerator.H100.cost=50` or `capacity.A100=8`.
 
     Raises:
-        InputError: there is no such thing.
+        InputError: there is no such thing, or it is unusable then.
 
     """
     path, equals, text = what.partition("=")
@@ -198,14 +198,20 @@ def changed(document: Mapping[str, Any], what: str) -> dict[str, Any]:
     for index in indices:
         items[index] = {**items[index], field: value}
     edited[lists[section]] = items
+    known = checked_rows(document).problems
+    for problem in checked_rows(edited).problems:
+        if problem not in known:
+            raise InputError(f"{what}: {problem}")
     return edited
 
 
-def _variants(document: FleetDocument) -> tuple[tuple[fleet.Variant, ...], dict[str, str]]:
+def _variants(
+    rows: Sequence[Any], profiles: Sequence[ProfilePart]
+) -> tuple[tuple[fleet.Variant, ...], dict[str, str]]:
     valid: dict[str, fleet.Variant] = {}
     left_out: dict[str, str] = {}
-    models = {profile.model for profile in document.profiles}
-    for index, raw in enumerate(document.variants):
+    models = {profile.model for profile in profiles}
+    for index, raw in enumerate(rows):
         name = name_of(raw) or f"variants[{index}]"
         try:
             part = VariantPart.model_validate(raw)
@@ -219,7 +225,7 @@ def _variants(document: FleetDocument) -> tuple[tuple[fleet.Variant, ...], dict[
         elif part.max_replicas is not None and part.max_replicas < part.min_replicas:
             left_out[name] = f"max_replicas: {part.max_replicas} is less than min_replicas"
         else:
-            valid[name] = variant_of(part, document.profiles)
+            valid[name] = variant_of(part, profiles)
     return tuple(valid.values()), left_out
 
 
@@ -230,11 +236,3 @@ def _targets(level: TargetPart) -> fleet.Targets:
         tps=level.tps or 0.0,
         percentile=None if level.percentile is None else level.percentile / 100,
     )
-
-
-def _unique(where: str, what: str, names: Iterable[str]) -> None:
-    known: set[str] = set()
-    for name in names:
-        if name in known:
-            raise InputError(f"{where}: {what}: {name} is there twice")
-        known.add(name)

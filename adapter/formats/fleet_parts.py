@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated, Any, get_args
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from adapter.errors import field_problem
+from adapter.errors import InputError, field_problem
 from adapter.planning import fleet
 from adapter.settings.percentiles import Percentile
 from analyzer.latency import LatencyParameters
@@ -23,6 +24,9 @@ class Part(BaseModel):
     """Base of all parts: unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Row = TypeVar("Row", bound=Part)
 
 
 class AcceleratorPart(Part):
@@ -205,31 +209,13 @@ _ALTERNATIVES = frozenset({"constrained-int", "CurrentPart"})
 """What a schema calls the forms of a field that has two; no field of a document."""
 
 
-def first_problem(error: ValidationError, checked: type[Part]) -> str:
-    """The first problem of a part that was checked: field, what is wrong, and what was given or is known."""
+def first_problem(error: ValidationError, schema: type[Part]) -> str:
+    """The first problem: field, what is wrong, and what was given."""
     # An unknown field first: it is often the misspelled name of one that is missing.
     first = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
-    place = [part for part in first["loc"] if part not in _ALTERNATIVES]
-    problem = field_problem(first)
-    if first["type"] == "extra_forbidden":
-        problem += f"; known are {', '.join(_fields(checked, place[:-1]))}"
-    field = ".".join(map(str, place))
+    field = ".".join(str(part) for part in first["loc"] if part not in _ALTERNATIVES)
+    problem = field_problem(first, schema)
     return f"{field}: {problem}" if field else problem
-
-
-def _fields(part: type[Part], place: Iterable[int | str]) -> list[str]:
-    """Names of the fields of a part's part, as documents write them."""
-    for name in place:
-        field = part.model_fields.get(str(name))  # an index in a list is no field
-        part = (field and _part_in(field.annotation)) or part
-    return [field.alias or name for name, field in part.model_fields.items()]
-
-
-def _part_in(annotation: Any) -> type[Part] | None:
-    """The part that a field holds, be it one, several, or none of them."""
-    if isinstance(annotation, type) and issubclass(annotation, Part):
-        return annotation
-    return next(filter(None, map(_part_in, get_args(annotation))), None)
 
 
 def name_of(item: Any) -> str:
@@ -241,3 +227,98 @@ def name_of(item: Any) -> str:
 def listed(names: Iterable[str]) -> str:
     """Names in order."""
     return ", ".join(sorted(names)) or "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Usable rows of `accelerators`, `classes` and `profiles` by their place in the document.
+
+    A row that is unusable costs only the variants that need it.
+
+    Attributes:
+        problems: what is wrong with the others, each with its field.
+        empty: sections that have rows, of which none is usable, with what is wrong with the first.
+
+    """
+
+    accelerators: Mapping[int, AcceleratorPart]
+    classes: Mapping[int, ClassPart]
+    profiles: Mapping[int, ProfilePart]
+    problems: tuple[str, ...]
+    empty: tuple[str, ...]
+
+    def refuse_empty(self, place: str) -> None:
+        """Raise InputError where no row of a section is usable."""
+        for problem in self.empty:
+            raise InputError(f"{place}: {problem}")
+
+
+def checked_rows(document: Mapping[str, Any]) -> Rows:
+    """Usable rows of a document whose three sections are lists."""
+    problems: list[str] = []
+    empty: list[str] = []
+
+    def section(
+        name: str, model: type[Row], key: Callable[[Row], str], rows: Iterable[Any]
+    ) -> dict[int, Row]:
+        before = len(problems)
+        valid = _valid(name, model, key, rows, problems)
+        if not valid and len(problems) > before:
+            empty.append(problems[before])
+        return valid
+
+    accelerators = section(
+        "accelerators", AcceleratorPart, lambda row: row.name, document.get("accelerators") or ()
+    )
+    classes = [
+        _with_usable_models(f"classes.{place}.models", row, problems)
+        for place, row in enumerate(document.get("classes") or ())
+    ]
+    return Rows(
+        accelerators=accelerators,
+        classes=section("classes", ClassPart, lambda row: row.name, classes),
+        profiles=section(
+            "profiles",
+            ProfilePart,
+            lambda row: f"{row.model} on {row.accelerator}",
+            document.get("profiles") or (),
+        ),
+        problems=tuple(problems),
+        empty=tuple(empty),
+    )
+
+
+def _with_usable_models(where: str, row: Any, problems: list[str]) -> Any:
+    models = row.get("models") if isinstance(row, dict) else None
+    if not isinstance(models, list | tuple):
+        return row
+    valid = _valid(where, TargetPart, lambda level: level.model, models, problems)
+    return {**row, "models": tuple(valid.values())}
+
+
+def _valid(
+    where: str,
+    model: type[Row],
+    key: Callable[[Row], str],
+    rows: Iterable[Any],
+    problems: list[str],
+) -> dict[int, Row]:
+    """Rows that are usable by place; of two with the same key the first."""
+    valid: dict[int, Row] = {}
+    known: set[str] = set()
+    for place, raw in enumerate(rows):
+        try:
+            row = model.model_validate(raw)
+        except ValidationError as error:
+            reason = first_problem(error, model)
+            dot = "." if error.errors()[0]["loc"] else ": "
+            problems.append(f"{where}.{place}{dot}{reason}")
+            continue
+        if key(row) in known:
+            problems.append(
+                f"{where}.{place}: {key(row)} is there twice; remove one (the first is used)"
+            )
+            continue
+        known.add(key(row))
+        valid[place] = row
+    return valid

@@ -158,7 +158,7 @@ def read(path: Path) -> Scenario:
         scenario = Scenario.model_validate(document)
     except ValidationError as error:
         problems = [
-            f"{fields.path(item['loc']) or 'document'}: {errors.field_problem(item)}"
+            f"{fields.path(item['loc']) or 'document'}: {errors.field_problem(item, Scenario)}"
             for item in error.errors()
         ]
         more = f" (and {len(problems) - _SHOWN} more)" if len(problems) > _SHOWN else ""

@@ -92,7 +92,8 @@ def validated(model: type[Model], document: Any, where: str, problems: list[str]
         return model.model_validate(document)
     except ValidationError as error:
         problems.extend(
-            f"{where}: {field_path(item['loc'])}{field_problem(item)}" for item in error.errors()
+            f"{where}: {field_path(item['loc'])}{field_problem(item, model)}"
+            for item in error.errors()
         )
     except (RecursionError, ValueError, TypeError) as error:
         problems.append(f"{where}: cannot be read ({type(error).__name__})")

@@ -85,7 +85,11 @@ def test_a_variant_of_its_own_outlives_a_group_of_its_name(
     ("member", "key", "reason"),
     [
         ({"name": "l", "accelerator": "L40S"}, "l", "accelerator: 'L40S' has no profile of model"),
-        ({"name": "l", "min_replica": 0}, "l", "min_replica: is not known"),
+        (
+            {"name": "l", "min_replica": 0},
+            "l",
+            "min_replica: is not known; did you mean min_replicas",
+        ),
         ({"name": "l", "min_replicas": 5, "max_replicas": 2}, "l", "max_replicas: 2 is less"),
         ({"name": "alone"}, "alone (groups[0].variants[2])", "name: is taken"),
         ({"name": "a"}, "a (groups[0].variants[2])", "name: is taken"),
@@ -109,3 +113,92 @@ def test_a_bad_member_of_a_group_is_set_aside_alone(
     assert answer["groups"] == good["groups"]
     assert list(answer["set_aside"]) == [key]
     assert answer["set_aside"][key].startswith(reason)
+
+
+BAD_ROWS: list[tuple[str, dict[str, Any] | None, str]] = [
+    ("profiles", {"model": "o", "accelerator": "A100", "alpha": "-"}, "2.alpha: must be a number"),
+    (
+        "profiles",
+        {"model": "o", "accelerator": "A100", "alpha": 1},
+        "2: o on A100: beta is missing",
+    ),
+    ("profiles", {**FLEET["profiles"][0], "alpha": 1}, "2: m on A100 is there twice"),
+    ("accelerators", {"name": "T4", "cost": None}, "2.cost: must be a number, not null"),
+    ("accelerators", {"name": "T4", "cost": float("nan")}, "2.cost: must be a finite number"),
+    ("accelerators", {"name": "A100", "cost": 5}, "2: A100 is there twice; remove one (the first"),
+    ("classes", {"name": "Gold", "priority": 500}, "1.priority: must be <= 100, not 500"),
+    ("classes", None, "1: must be a mapping of fields, not null"),
+    ("classes", {"name": "Premium", "priority": 2}, "1: Premium is there twice"),
+]
+
+
+@pytest.mark.parametrize(("section", "row", "said"), BAD_ROWS)
+def test_a_bad_row_costs_only_those_that_need_it(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    section: str,
+    row: dict[str, Any] | None,
+    said: str,
+) -> None:
+    """The row is named on standard error; who does without it is planned as before."""
+    document = fleet()
+    good, quiet = planned(tmp_path, capsys, document)
+    assert not quiet
+    document[section].append(row)
+    document["variants"].append({**LOAD, "name": "other", "model": "o"})
+    answer, error = planned(tmp_path, capsys, document)
+    assert error.startswith("not used: ")
+    assert f": {section}.{said}" in error
+    assert answer["plan"] == good["plan"]
+    assert "model: 'o' has no profile" in answer["set_aside"]["other"]
+
+
+def test_bad_targets_of_one_model_leave_the_class_to_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model of a class is a row of its own."""
+    document = fleet()
+    good, _ = planned(tmp_path, capsys, document)
+    document["classes"][0]["models"].append({"model": "o", "ttft_ms": "fast"})
+    answer, error = planned(tmp_path, capsys, document)
+    assert "classes.0.models.1.ttft_ms: must be a number, not 'fast'" in error
+    assert answer["plan"] == good["plan"]
+
+
+def test_a_variant_that_needs_the_bad_row_is_set_aside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The member on the accelerator of a bad profile; the others carry its part."""
+    document = fleet()
+    document["profiles"][0]["aplha"] = 1
+    answer, error = planned(tmp_path, capsys, document)
+    assert "profiles.0.aplha: is not known; did you mean alpha?" in error
+    assert set(answer["plan"]) == {"h", "alone"}
+    assert list(answer["set_aside"]) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("variant.alone.rate_rps=1", "rate_rps: is not known; did you mean rate_rpm?"),
+        ("variant.alone.clas=1", "clas: is not known; did you mean class?"),
+        (
+            'variant.alone.current={"replica": 1}',
+            "current.replica: is not known; did you mean repl",
+        ),
+        (
+            "group.chat.zzz=1",
+            "zzz: is not known; known are name, namespace, model, class, rate_rpm",
+        ),
+        ('group.chat.length_classes=[{"shar": 1}]', "length_classes.0.shar: is not known; did you"),
+        ("accelerator.A100.price=1", "accelerators.0.price: is not known; known are name, device"),
+    ],
+)
+def test_an_unknown_field_comes_with_the_known_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str, said: str
+) -> None:
+    """Those that are named alike, else all of that part of the document."""
+    path = tmp_path / "fleet.yaml"
+    path.write_text(yaml.safe_dump(fleet()))
+    assert cli.main(["plan", "-f", str(path), "--what-if", change]) == 1
+    assert said in capsys.readouterr().err

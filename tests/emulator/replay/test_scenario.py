@@ -86,7 +86,7 @@ WRONG: dict[str, tuple[Change, str]] = {
     "variant-twice": (lambda d: d["variants"].append(d["variants"][0]), "variants.chat.name: is there twice"),
     "unknown-model": (variant(model="x"), "variants.chat.model: 'x' is none of models: default/default"),
     "unknown-gpu": (variant(accelerator="H100"), "variants.chat.accelerator: 'H100' is none of"),
-    "unknown-field": (variant(replica=3), "variants.0.replica: is not known"),
+    "unknown-field": (variant(replica=3), "variants.0.replica: is not known; did you mean replicas?"),
     "no-target": (lambda d: d["models"][0].pop("slo"), "models.0.slo: is missing"),
     "target-of-0": (model(slo={"ttft": 0, "itl": 24}), "models.0.slo.ttft: must be > 0"),
     "batch-of-0": (
@@ -120,7 +120,7 @@ def test_errors_name_the_field(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError) as caught:
         scenario.read(path)
     assert str(caught.value).startswith(f"{path}: {said}")
-    assert ";" not in str(caught.value)
+    assert ";" not in str(caught.value).replace("; did you mean", "")
 
 
 def test_every_wrong_field_is_named(tmp_path: Path) -> None:
