@@ -6,7 +6,7 @@ The objects may come from files or from a cluster; this module does not know whi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -190,7 +190,7 @@ class Reader:
     def inputs(self, fingerprint: str = "") -> Inputs:
         """Join the objects to variants; report those that cannot be used."""
         sources: list[variants.VariantSource] = []
-        owners = self._owners()
+        owners = _owners(self.variants, self.targets, self._usable)
         for key in sorted(self.variants):
             where, variant = self.variants[key]
             try:
@@ -245,12 +245,7 @@ class Reader:
         reference = variants.reference(variant)
         owner = owners[_workload(self.targets, key[0], reference)]
         created = self.variants[owner][1].metadata.created
-        first = "is older" if created != variant.metadata.created else "comes first by name"
-        conflict = _InvalidVariantError(
-            "TargetConflict",
-            f"spec.scaleTargetRef: {reference} is scaled by VariantAutoscaling {owner[1]}, which {first};"
-            " name another target, or delete one of the two",
-        )
+        conflict = _conflict(reference, owner[1], older=created != variant.metadata.created)
         # One that is first by name and no owner cannot be used: its own problem is raised below.
         if owner != key and (created != variant.metadata.created or owner < key):
             raise conflict
@@ -287,25 +282,6 @@ class Reader:
             return []
         where = self._destinations
         return [variants.held_source(variant, target, published, why=why, destinations=where)]
-
-    def _owners(self) -> dict[_Workload, tuple[str, str]]:
-        """Owner of each scale target: the oldest of the variants that name it, then the first by name.
-
-        Objects of files have no creation time: of those, one that can be used goes before one that cannot.
-        In a cluster the older one stays the owner while it is wrong, so that no newer one takes its target.
-        """
-        claims: dict[_Workload, list[tuple[str, str, str]]] = {}
-        for key, (_, variant) in self.variants.items():
-            workload = _workload(self.targets, key[0], variants.reference(variant))
-            claims.setdefault(workload, []).append((variant.metadata.created, *key))
-        owners = {}
-        for workload, claimants in claims.items():
-            first = min(claimants)
-            if len(claimants) > 1 and not first[0]:
-                undated = sorted(claim for claim in claimants if not claim[0])
-                first = next((claim for claim in undated if self._usable(claim[1:])), first)
-            owners[workload] = first[1:]
-        return owners
 
     def _usable(self, key: tuple[str, str]) -> bool:
         variant = self.variants[key][1]
@@ -368,6 +344,30 @@ def _workload(
     return namespace, *reference.identity
 
 
+def _owners(
+    named: Mapping[tuple[str, str], tuple[str, schemas.VariantAutoscaling]],
+    targets: Mapping[tuple[str, scale.Reference], variants.Target | scale.Unresolved],
+    usable: Callable[[tuple[str, str]], bool],
+) -> dict[_Workload, tuple[str, str]]:
+    """Owner of each scale target: the oldest of the variants that name it, then the first by name.
+
+    Objects of files have no creation time: of those, one that can be used goes before one that cannot.
+    In a cluster the older one stays the owner while it is wrong, so that no newer one takes its target.
+    """
+    claims: dict[_Workload, list[tuple[str, str, str]]] = {}
+    for key, (_, variant) in named.items():
+        workload = _workload(targets, key[0], variants.reference(variant))
+        claims.setdefault(workload, []).append((variant.metadata.created, *key))
+    owners = {}
+    for workload, claimants in claims.items():
+        first = min(claimants)
+        if len(claimants) > 1 and not first[0]:
+            undated = sorted(claim for claim in claimants if not claim[0])
+            first = next((claim for claim in undated if usable(claim[1:])), first)
+        owners[workload] = first[1:]
+    return owners
+
+
 class _InvalidVariantError(errors.InputError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -379,3 +379,11 @@ def _name(document: dict[str, Any]) -> str:
     metadata = metadata if isinstance(metadata, dict) else {}
     namespace, name = metadata.get("namespace", "default"), metadata.get("name", "(no name)")
     return f"{document['kind']} {namespace}/{name}"
+
+
+def _conflict(reference: scale.Reference, owner: str, *, older: bool) -> _InvalidVariantError:
+    return _InvalidVariantError(
+        "TargetConflict",
+        f"spec.scaleTargetRef: {reference} is scaled by VariantAutoscaling {owner}, which"
+        f" {'is older' if older else 'comes first by name'}; name another target, or delete one of the two",
+    )
