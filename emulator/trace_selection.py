@@ -16,6 +16,9 @@ from emulator.traces import Trace, TraceError
 SPREAD_SECONDS = 15.0
 _HOUR, _DAY = 3600.0, 86400.0
 
+_MOST_OF_REST = 10.0
+"""Longest gap that is taken for true, in multiples of all the rest of the trace."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
@@ -102,9 +105,9 @@ class Selection:
 
 
 def _check_gaps(trace: Trace) -> None:
-    """Raise TraceError where a file's trace has a gap of over an hour that is longer than all the rest.
+    """Raise TraceError where a file's trace has a gap of over an hour that is ten times as long as all the rest.
 
-    At the window's ends, which the user chooses, over a day.
+    At the window's ends, which the user chooses, over a day. A quiet night is none.
     """
     if trace.lines is None or not len(trace):
         return
@@ -113,7 +116,8 @@ def _check_gaps(trace: Trace) -> None:
     after = int(np.argmax(gaps))  # the gap before the request of this index
     gap, count = float(gaps[after]), len(trace)
     at_end = after in {0, count}
-    if gap <= max(trace.duration_seconds - gap, _DAY if at_end else _HOUR):
+    rest = trace.duration_seconds - gap
+    if gap <= max(_MOST_OF_REST * rest, _DAY if at_end else _HOUR):
         return
     # The fewer requests are the stray ones.
     index, than = after, "after the request before; correct or delete the line, or choose a window"
@@ -125,7 +129,7 @@ def _check_gaps(trace: Trace) -> None:
         index = after - 1
         than = than.replace("after the request before", "before the next request")
     raise TraceError(
-        f"{trace.lines.where(index)}: {_long(gap)}, more than all the rest of the trace, {than}"
+        f"{trace.lines.where(index)}: {_long(gap)}, more than ten times all the rest of the trace, {than}"
         " by --from and --to"
     )
 

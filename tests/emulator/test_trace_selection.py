@@ -120,7 +120,11 @@ DAY = 86400.0
             {},
             r"t\.csv:2: 40 days, .* before the next request",
         ),
-        ((0, 10, 3700), {}, r"t\.csv:4: 1\.0 hours, more than all the rest .* by --from and --to"),
+        (
+            (0, 10, 3700),
+            {},
+            r"t\.csv:4: 1\.0 hours, more than ten times all the rest .* by --from and --to",
+        ),
         (
             (0, 10, 40 * DAY),
             {"end": 3 * DAY},
