@@ -105,7 +105,7 @@ class Selection:
 
 
 def _check_gaps(trace: Trace) -> None:
-    """Raise TraceError where a file's trace has a gap of over an hour that is ten times as long as all the rest.
+    """Raise TraceError where a gap of a file's trace is over an hour, and ten times as long as all the rest.
 
     At the window's ends, which the user chooses, over a day. A quiet night is none.
     """
