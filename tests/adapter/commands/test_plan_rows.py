@@ -200,5 +200,5 @@ def test_an_unknown_field_comes_with_the_known_ones(
     """Those that are named alike, else all of that part of the document."""
     path = tmp_path / "fleet.yaml"
     path.write_text(yaml.safe_dump(fleet()))
-    assert cli.main(["plan", "-f", str(path), "--what-if", change]) == 1
+    assert cli.main(["plan", "-f", str(path), "--what-if", change]) == 2
     assert said in capsys.readouterr().err
