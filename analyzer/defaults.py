@@ -6,5 +6,5 @@ STABILITY_MARGIN = 0.1
 """Default share of mu(max_batch) that stays free, so that noise in the arrivals finds room."""
 
 HEADROOM = 0.05
-"""Default share of an engine's largest rate that is kept free: a replica that is asked for too much breaks
-faster than one that idles costs."""
+"""Default share of an engine's largest rate that is kept free: a replica beyond its capacity misses its SLO
+at once, while spare capacity only costs."""

@@ -126,7 +126,13 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=20_000, metavar="N")
     parser.add_argument("--repeats", type=int, default=2, metavar="N", help="2 or more")
     parser.add_argument("--percentile", type=float, default=99.0, metavar="P")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the first case")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="Seed of the first case. Default 0",
+    )
     asked = parser.parse_args()
     share = asked.percentile / 100.0
     results: dict[str, list[Delivered]] = {name: [] for name in TARGETS}

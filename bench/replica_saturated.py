@@ -107,7 +107,13 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--cases", type=int, default=40, metavar="N")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the first case")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="Seed of the first case. Default 0",
+    )
     asked = parser.parse_args()
     far, free, more = [], [], []
     for seed in range(asked.seed, asked.seed + asked.cases):

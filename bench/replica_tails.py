@@ -266,7 +266,13 @@ def main() -> int:
     parser.add_argument("--kind", choices=("usual", "wide"), default="usual")
     parser.add_argument("--cases", type=int, default=40, metavar="N")
     parser.add_argument("--requests", type=int, default=20_000, metavar="N")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the first case")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="Seed of the first case. Default 0",
+    )
     parser.add_argument("--record", type=Path, metavar="FILE")
     asked = parser.parse_args()
     cases = []

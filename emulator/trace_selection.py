@@ -17,7 +17,7 @@ SPREAD_SECONDS = 15.0
 _HOUR, _DAY = 3600.0, 86400.0
 
 _MOST_OF_REST = 10.0
-"""Longest gap that is taken for true, in multiples of all the rest of the trace."""
+"""Longest gap that is no sign of a wrong date, in multiples of the rest of the trace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,8 +31,8 @@ _FRESHNESS_BUCKETS = tuple(1.364**power for power in range(20))
 """Seconds, as in the official library."""
 
 KEPT_REQUESTS, KEPT_LENGTH, KEPT_TERMS = 4096, 512, 4
-"""Paths of metrics that are kept as read, their most characters and terms of a selector: an HPA sends the
-same one every time, and nobody fills the memory with others.
+"""Parsed requests that are cached, and the longest path and most selector terms of one: an HPA sends the
+same request every time, and the bounds keep the memory small whatever others send.
 """
 
 _IMPERSONATE = "impersonate-"

@@ -13,6 +13,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from adapter.clock import Clock
+
 Result = TypeVar("Result")
 
 SETTLE_SECONDS = 0.001
@@ -65,3 +67,17 @@ def run(main: Coroutine[Any, Any, Result]) -> Result:
     """The result of a coroutine, in virtual time."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(main)
+
+
+class ManualClock(Clock):
+    """A clock that stands until `at`, in seconds, is moved; Unix and monotonic time are the same."""
+
+    def __init__(self, at: float = 1000.0) -> None:
+        super().__init__()
+        self.at = at
+
+    def time(self) -> float:
+        return self.at
+
+    def monotonic(self) -> float:
+        return self.at

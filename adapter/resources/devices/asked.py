@@ -19,7 +19,7 @@ def device_types(reader: inputs.Reader, config_namespace: str) -> dict[str, str]
         names = profiles.accelerators_of(item)
         priced = reader.settings.prices(names)[0]
         known |= priced
-        # Without a profile and a label the pods' GPU tells, else there is only one, or none is asked for.
+        # Without a profile and a label: the accelerator of the pods' nodes, else the only one with a price.
         named.update(names or _of_pods(reader, key[0], item, priced))
     where = f"ConfigMap {config_namespace}/{COSTS}"
     types = {

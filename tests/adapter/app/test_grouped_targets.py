@@ -212,7 +212,7 @@ async def test_shares_of_gpus(
 
 
 async def test_a_taint_that_only_one_variant_tolerates(tmp_path: Path) -> None:
-    """Its key is named where nobody tolerates it; for a group of pods the pods say what they tolerate."""
+    """A taint's key is named where no pod tolerates it; tolerations of a group are those of its pods."""
     taint = {"key": "nvidia.com/dedicated", "value": "llm", "effect": "NoSchedule"}
     async with worlds.running(tmp_path, limited=True) as world:
         world.api.put(CORE, "nodes", groups.node(gpus=8, taints=[taint]))

@@ -142,7 +142,7 @@ async def test_the_first_refusal_of_a_patch_is_no_advice(tmp_path: Path) -> None
 
 
 async def test_a_consent_that_cannot_be_read_once_is_unknown(tmp_path: Path) -> None:
-    """A refusal of the namespace that passes is no missing consent; one that lasts is told as that."""
+    """One 403 on reading the namespace leaves consent unknown; a second in a row reports it as missing."""
     async with worlds.running(tmp_path, actuate=True) as world:
         world.load["v"] = 60.0
         refusals = [1]

@@ -143,7 +143,7 @@ async def test_the_identity_table(
 
 
 async def test_the_same_path_is_decided_for_each_user_anew(server: Guarded) -> None:
-    """On one connection of the front proxy, whatever it was asked before; so are form and selector."""
+    """On one front-proxy connection every request is authorized, negotiated and filtered on its own."""
     rows = [
         ("eve", "team-a", "*/*", "", 200), ("eve", "team-b", "*/*", "", 403),
         ("admin", "system:masters", "*/*", "", 200), ("", "team-a", "*/*", "", 401),

@@ -18,6 +18,7 @@ from adapter.collector.collector import CollectionSettings, Collector
 from adapter.planning import fleet
 from adapter.resources.variant import VariantSource
 from adapter.settings.control import Source
+from tests.fakes.virtual_time import ManualClock
 
 pytestmark = pytest.mark.virtual_time
 
@@ -78,18 +79,6 @@ class LoopClock(Clock):
 
     def monotonic(self) -> float:
         return asyncio.get_running_loop().time()
-
-
-class ManualClock(Clock):
-    """A clock that stands until it is moved."""
-
-    at = 1000.0
-
-    def monotonic(self) -> float:
-        return self.at
-
-    def time(self) -> float:
-        return self.at
 
 
 def collector(session: aiohttp.ClientSession, clock: Clock) -> Collector:

@@ -16,7 +16,6 @@ from typing import Literal
 
 import aiohttp
 
-from adapter.clock import Clock
 from adapter.collector import exposition, promql
 from adapter.collector.collector import CollectionSettings, Collector
 from adapter.collector.instant_vector import Sample
@@ -30,6 +29,7 @@ from adapter.resources import folder
 from adapter.store import TargetStore
 from emulator.demo import scenario
 from optimizer.stabilization import StabilizationLimits
+from tests.fakes.virtual_time import ManualClock
 
 Origin = Literal["direct", "prometheus"]
 Page = dict[str, float]
@@ -218,20 +218,6 @@ def cases() -> Iterator[Case]:
     yield Case(fault="no answer", what="", pods=PODS // 2, page=lambda *_: None)
 
 
-class ManualClock(Clock):
-    """A clock that stands until it is moved."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.at = 10_000.0
-
-    def time(self) -> float:
-        return self.at
-
-    def monotonic(self) -> float:
-        return self.at
-
-
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What became of the target of one case.
@@ -292,7 +278,7 @@ def _read(page: Page, origin: Origin, endpoint: str, now: float) -> PodMetrics |
 
 async def matrix(objects: Path, origin: Origin) -> list[Outcome]:
     """Run all cases, with objects in that folder."""
-    clock, all_cases = ManualClock(), list(cases())
+    clock, all_cases = ManualClock(10_000.0), list(cases())
     collection = CollectionSettings(interval=SECONDS, window=60, long_window=0, source="direct")
     scenario.write_deployment(objects, ["http://127.0.0.1:1"], PODS)
     inputs = folder.read(objects)

@@ -14,7 +14,6 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from adapter.clock import Clock
 from adapter.collector.collector import CollectionSettings, Collector
 from adapter.collector.promql import GatewayCount
 from adapter.controller.demand import RateSettings
@@ -27,22 +26,9 @@ from adapter.resources import folder
 from adapter.store import TargetStore
 from emulator.demo import scenario
 from optimizer.stabilization import StabilizationLimits
+from tests.fakes.virtual_time import ManualClock
 
 MODEL = scenario.MODEL
-
-
-class ManualClock(Clock):
-    """A clock that stands until it is moved."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.at = 1000.0
-
-    def time(self) -> float:
-        return self.at
-
-    def monotonic(self) -> float:
-        return self.at
 
 
 class Endpoint:

@@ -8,7 +8,6 @@ from dataclasses import replace
 import aiohttp
 import pytest
 
-from adapter.clock import Clock
 from adapter.collector.collector import Collector
 from adapter.collector.model_servers import PodMetrics
 from adapter.controller.loop import ControlLoop
@@ -20,6 +19,7 @@ from adapter.resources.stored_status import Published
 from adapter.resources.variant import VariantSource
 from adapter.store import TargetStore
 from analyzer.latency import LatencyParameters
+from tests.fakes.virtual_time import ManualClock
 
 KEY = "n/v"
 TARGETS = fleet.Targets(itl_ms=24.0, ttft_ms=500.0)
@@ -28,20 +28,6 @@ PROFILE = fleet.Profile(
     max_batch=8,
     latency=LatencyParameters(alpha_ms=20.58, beta_ms=0.41, gamma_ms=5.2, delta_ms=0.1),
 )
-
-
-class ManualClock(Clock):
-    """A clock that stands until it is moved."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.at = 1000.0
-
-    def time(self) -> float:
-        return self.at
-
-    def monotonic(self) -> float:
-        return self.at
 
 
 class Pods:

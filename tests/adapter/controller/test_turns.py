@@ -9,7 +9,6 @@ from typing import Any
 import aiohttp
 import pytest
 
-from adapter.clock import Clock
 from adapter.collector.collector import Collector
 from adapter.collector.model_servers import PodMetrics
 from adapter.controller import reconciler, status_writer
@@ -23,6 +22,7 @@ from adapter.resources.inputs import Inputs, InvalidVariant
 from adapter.resources.variant import VariantSource
 from adapter.store import Series, TargetStore
 from analyzer.latency import LatencyParameters
+from tests.fakes.virtual_time import ManualClock
 
 MANY = 300
 
@@ -61,20 +61,6 @@ async def test_statuses_of_many_variants_are_built_a_few_at_a_time() -> None:
     assert len(built) == MANY
     per_turn = [sum(at == number for at, _ in built) for number in range(turns[0] + 1)]
     assert max(per_turn) <= status_writer.CONCURRENCY
-
-
-class ManualClock(Clock):
-    """A clock that stands until it is moved."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.at = 1000.0
-
-    def time(self) -> float:
-        return self.at
-
-    def monotonic(self) -> float:
-        return self.at
 
 
 class Turns(TargetStore):

@@ -7,32 +7,18 @@ from collections.abc import Callable
 import aiohttp
 import pytest
 
-from adapter.clock import Clock
 from adapter.collector import exposition, observation
 from adapter.collector.collector import CollectionSettings, Collector
 from adapter.collector.observation import Observation
 from adapter.collector.traffic import TrafficWindow
 from adapter.planning import fleet
 from adapter.resources.variant import VariantSource
+from tests.fakes.virtual_time import ManualClock
 
 Page = Callable[[int], str]
 """A pod's page by the number of the scrape."""
 
 INTERVAL = 15.0
-
-
-class ManualClock(Clock):
-    """Stands until it is moved; its Unix time is its monotonic time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def time(self) -> float:
-        return self.now
 
 
 def served(done: float, *, running: float = 0, waiting: float = 0, extra: str = "") -> str:
@@ -61,15 +47,15 @@ async def observed(number: int, *, replicas: int | None = None, **pages: Page) -
         namespace="n", name="v", model="m", service_class="c", profiles=(), accelerator="",
         targets=fleet.Targets(), endpoints=tuple(pages), replicas=replicas or len(pages),
     )  # fmt: skip
-    clock, settings = ManualClock(), CollectionSettings(interval=INTERVAL, source="direct")
+    clock, settings = ManualClock(0.0), CollectionSettings(interval=INTERVAL, source="direct")
     async with aiohttp.ClientSession() as session:
         collector = Collector(session=session, clock=clock, settings=settings)
         collector.use([source])
         for at in range(number):
-            clock.now += INTERVAL
+            clock.at += INTERVAL
             for name, text in pages.items():
                 page = exposition.parse(text(at), "m", name)
-                collector.add(source.key, name, page, now=clock.now, source="direct")
+                collector.add(source.key, name, page, now=clock.at, source="direct")
             observations.append(collector.observe(source))
         collector.close()
     return observations

@@ -9,7 +9,6 @@ from dataclasses import replace
 import aiohttp
 import pytest
 
-from adapter.clock import Clock
 from adapter.collector.collector import Collector
 from adapter.controller.loop import ControlLoop
 from adapter.controller.settings import LoopSettings
@@ -20,22 +19,11 @@ from adapter.resources.inputs import Inputs
 from adapter.resources.stored_status import Published
 from adapter.resources.variant import VariantSource
 from adapter.store import CURRENT, DESIRED, RATIO, TargetStore
+from tests.fakes.virtual_time import ManualClock
 
 TARGET = ("n", Reference(name="v"))
 SECONDS = 300.0
 """For which a target is served."""
-
-
-class ManualClock(Clock):
-    """A clock that stands until it is moved."""
-
-    at = 1000.0
-
-    def time(self) -> float:
-        return self.at
-
-    def monotonic(self) -> float:
-        return self.at
 
 
 async def plan(snapshot: fleet.Fleet) -> planning.Plan:
