@@ -91,9 +91,12 @@ async def test_restarts_and_departures_are_no_load(world: World) -> None:
             rates.extend(one.traffic.arrival_rate_rps for one in seen if one.traffic is not None)
             return all(one.metrics == "MetricsFound" and one.complete for one in seen)
 
-        async def after(seconds: float) -> None:
+        async def after(seconds: float, rates_at_least: int = 0) -> None:
             end = time.monotonic() + seconds / SPEED
-            await until(collectors, lambda: good() and time.monotonic() > end)
+            await until(
+                collectors,
+                lambda: good() and time.monotonic() > end and len(rates) >= rates_at_least,
+            )
 
         async with world.emulated(pods[0]) as process:
             await world.scraped(*pods)
@@ -109,12 +112,12 @@ async def test_restarts_and_departures_are_no_load(world: World) -> None:
                 for collector in collectors:
                     collector.use([less])
                 source = less
-            await after(WINDOW / 2)
+            # A busy machine looks less often: the bounds below hold for a number of rates, however long it takes.
+            await after(WINDOW / 2, rates_at_least=8)
             last = [traffic(item.observe(source)).arrival_rate_rps for item in collectors]
         finally:
             task.cancel()
             await asyncio.wait([task])
-    assert len(rates) >= 8
     # Requests that the killed server had are sent anew; until it is heard again, or gone, it is taken to
     # get what it got before, which the other one gets by then.
     slack = await world.slack()

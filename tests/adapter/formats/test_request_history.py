@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from http import HTTPStatus
 
 import pytest
 
@@ -138,7 +139,7 @@ def test_other_models_and_namespaces_do_not_count() -> None:
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
-        (422, "HTTP status 422: Unprocessable Entity; the query was understood"),
+        (422, f"HTTP status 422: {HTTPStatus(422).phrase}; the query was understood"),
         (401, "HTTP status 401: Unauthorized; set --prometheus-token-file"),
         (302, "HTTP status 302: it redirects; set the URL that it redirects to"),
     ],
