@@ -83,17 +83,25 @@ class KubernetesLease:
         }
         record = LeaseRecord(
             holder=str(spec.get("holderIdentity") or ""),
-            duration_seconds=int(spec.get("leaseDurationSeconds") or 0),
+            duration_seconds=_whole(spec.get("leaseDurationSeconds")),
             acquired_at=_time(spec.get("acquireTime")),
             renewed_at=_time(spec.get("renewTime")),
-            transitions=int(spec.get("leaseTransitions") or 0),
+            transitions=_whole(spec.get("leaseTransitions")),
         )
         return record, str(metadata.get("resourceVersion") or "")
 
 
+def _whole(value: object) -> int:
+    """A number of the Lease; 0 for anything else."""
+    return value if isinstance(value, int) and value >= 0 else 0
+
+
 def _time(text: object) -> datetime:
-    """A MicroTime; the epoch for text that is not one, as these times are for people only."""
+    """A MicroTime in UTC; the epoch for text that is not one, as these times are for people only."""
     try:
-        return datetime.fromisoformat(str(text))
-    except ValueError:
-        return datetime.fromtimestamp(0, UTC)
+        return max(datetime.fromisoformat(str(text)).astimezone(UTC), _EPOCH)
+    except (ValueError, OverflowError):
+        return _EPOCH
+
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
