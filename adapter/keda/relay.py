@@ -73,8 +73,11 @@ class Relay:
             yield server.sockets[0].getsockname()[1]
         finally:
             server.close()
-            for connection in list(self._all):
-                connection.close()
+            await asyncio.sleep(0)  # what was accepted last begins
+            tasks = [item.task for item in self._all if item.task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = _Connection(writer)
@@ -93,9 +96,15 @@ class Relay:
     async def _relay(
         self, connection: _Connection, reader: asyncio.StreamReader, first: bytes
     ) -> None:
-        inner_reader, inner = await asyncio.open_connection(
-            "127.0.0.1", self._port, limit=PIECE_BYTES
+        opening = asyncio.ensure_future(
+            asyncio.open_connection("127.0.0.1", self._port, limit=PIECE_BYTES)
         )
+        try:
+            inner_reader, inner = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # Whether it opens or not, nobody else closes it.
+            opening.add_done_callback(_abort)
+            raise
         port = inner.get_extra_info("sockname")[1]
         self._addresses[port] = connection.address
 
@@ -118,11 +127,12 @@ class Relay:
             for task in done:
                 task.result()
         finally:
+            # Nothing here may wait first: this task itself may be cancelled meanwhile.
+            inner.transport.abort()
+            del self._addresses[port]
             for task in both:
                 task.cancel()
             await asyncio.gather(*both, return_exceptions=True)
-            inner.transport.abort()
-            del self._addresses[port]
 
     def _make_room(self) -> None:
         """Close one connection where there are too many."""
@@ -144,3 +154,8 @@ class Relay:
                 limit=CONNECTIONS,
             )
             self._closed, self._logged_at = 0, now
+
+
+def _abort(opening: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result()[1].transport.abort()
