@@ -211,6 +211,21 @@ class _Scraped:
     unusable_scrapes: int = 0
     shared: bool = False
 
+    def arrived(self, model: str, count: float, url: str) -> float | None:
+        """Requests for a model since the last scrape; None at the first."""
+        before = self.counts.get(model)
+        self.counts[model] = count
+        if before is None:
+            return None
+        if _falls(before, count) and not self.shared:
+            self.shared = True
+            log.warning(
+                "counters of a gateway fell; its rates are not used until they only grow",
+                why="several pickers answer in turn at this address: name one URL per picker",
+                gateway=url,
+            )
+        return _increase(before, count)
+
     def record_use(self, problem: str) -> None:
         """Count how often on end a page could not be used; `problem` is empty where it could."""
         self.unusable = problem
@@ -314,17 +329,9 @@ class Gateways:
                         rejected=rejected.get(model, 0.0),
                     )
                 )
-                before = scraped.counts.get(model)
-                scraped.counts[model] = value
-                if before is not None:
-                    arrived[key] = arrived.get(key, 0.0) + _increase(before, value)
-                    if _falls(before, value) and not scraped.shared:
-                        scraped.shared = True
-                        log.warning(
-                            "counters of a gateway fell; its rates are not used until they only grow",
-                            why="several pickers answer in turn at this address: name one URL per picker",
-                            gateway=url,
-                        )
+                came = scraped.arrived(model, value, url)
+                if came is not None:
+                    arrived[key] = arrived.get(key, 0.0) + came
             if window is not None:
                 window.add(url, counts, now=now)
         return {
