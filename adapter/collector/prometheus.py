@@ -29,7 +29,7 @@ from adapter.collector.servers import wire
 from adapter.settings.control import Prometheus
 from adapter.tls.client_context import ClientContext
 
-RESPONSE_LIMIT_BYTES = 256 * 1024 * 1024
+RESPONSE_LIMIT_BYTES = 64 * 1024 * 1024  # as Python objects five times as much
 _ERROR_LIMIT_BYTES = 64 * 1024
 _READ_BUFFER_BYTES = 256 * 1024
 _INLINE_BYTES = 64 * 1024
