@@ -81,14 +81,18 @@ class KubernetesLease:
             for name in ("labels", "annotations", "ownerReferences", "finalizers")
             if name in metadata
         }
-        record = LeaseRecord(
-            holder=str(spec.get("holderIdentity") or ""),
-            duration_seconds=_whole(spec.get("leaseDurationSeconds")),
-            acquired_at=_time(spec.get("acquireTime")),
-            renewed_at=_time(spec.get("renewTime")),
-            transitions=_whole(spec.get("leaseTransitions")),
-        )
-        return record, str(metadata.get("resourceVersion") or "")
+        return parsed(spec), str(metadata.get("resourceVersion") or "")
+
+
+def parsed(spec: Mapping[str, Any]) -> LeaseRecord:
+    """The record of a Lease's spec; what is odd in it is empty, 0 or the epoch."""
+    return LeaseRecord(
+        holder=str(spec.get("holderIdentity") or ""),
+        duration_seconds=_whole(spec.get("leaseDurationSeconds")),
+        acquired_at=_time(spec.get("acquireTime")),
+        renewed_at=_time(spec.get("renewTime")),
+        transitions=_whole(spec.get("leaseTransitions")),
+    )
 
 
 def _whole(value: object) -> int:
