@@ -33,7 +33,7 @@ else
 endif
 
 # The readers are those of tests/fuzz/readers.py.
-READERS := annotations configmaps objects pages paths selectors status
+READERS := annotations answers budgets configmaps leases objects pages paths pickers requests selectors status
 RUNS ?= 1000000
 
 fuzz: $(STAMP) ## every reader of foreign bytes under RUNS inputs of the coverage-guided fuzzer, with a time check

@@ -115,7 +115,10 @@ class Delegate:
             try:
                 token = self._options.token_file.read_text(encoding="ascii").strip()
             except (OSError, UnicodeDecodeError) as error:
-                raise api_status.unavailable(f"{self._options.token_file}: {error}") from error
+                # The text of a UnicodeDecodeError would quote the token.
+                raise api_status.unavailable(
+                    f"{self._options.token_file}: cannot be read ({type(error).__name__})"
+                ) from error
             headers["Authorization"] = f"Bearer {token}"
         if self._options.certificate is not None:
             headers["X-Remote-User"] = user.name
@@ -139,9 +142,9 @@ class Delegate:
         user = users.User(
             name="system:variant-adapter", groups=("system:masters", users.AUTHENTICATED)
         )
-        headers = self._identity(user)
-        headers["Accept"] = "application/json"
         try:
+            headers = self._identity(user)
+            headers["Accept"] = "application/json"
             async with self._session.get(
                 f"{self._url}/apis/{GROUP}/{VERSION}", headers=headers, allow_redirects=False
             ) as answer:

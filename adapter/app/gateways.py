@@ -15,9 +15,12 @@ import structlog
 from adapter.app.options import Installation
 from adapter.clock import Clock
 from adapter.collector import gateway
-from adapter.collector.pickers.loads import PoolLoad, merged
+from adapter.collector.pickers.loads import Pod, PoolLoad, merged
+from adapter.collector.pickers.pages import Known
 from adapter.collector.servers.access import Access
+from adapter.collector.servers.reading import Reading
 from adapter.controller.loop import ControlLoop
+from adapter.resources.variant import VariantSource
 
 log = structlog.get_logger()
 
@@ -57,6 +60,8 @@ class GatewayWatch:
         self._clock = clock
         self._wake = wake
         self._always = always
+        self._reading = Reading()
+        self._of: tuple[object, Mapping[str, Known]] = (None, {})
         self._demand_by_endpoint: dict[_Endpoint, Mapping[gateway.ModelKey, gateway.Demand]] = {}
         self._loads: dict[_Endpoint, PoolLoad] = {}
         self._unread: dict[_Endpoint, str] = {}
@@ -95,7 +100,10 @@ class GatewayWatch:
                 await self._changed.wait()
 
     async def _follow(self, endpoint: _Endpoint) -> None:
-        reader = gateway.Gateways(self._session, (endpoint,), self._access(endpoint))
+        reader = gateway.Gateways(
+            self._session, (endpoint,), self._access(endpoint),
+            reading=self._reading, known=lambda: self._known(endpoint[0]),
+        )  # fmt: skip
         while True:
             quick = self._loop.waking.sleeps(endpoint[0]) and not reader.failing
             if self._loop.leading or (self._always and self._loop.waking.sleeps(endpoint[0])):
@@ -113,6 +121,13 @@ class GatewayWatch:
                 self._use(endpoint, {})  # what is not read any more wakes nothing later
             seconds = self._installation
             await self._clock.sleep(seconds.wake_seconds if quick else seconds.gateway_seconds)
+
+    def _known(self, namespace: str) -> Known:
+        """What the variants of a namespace (empty: of all) have."""
+        inputs = self._loop.inputs
+        if self._of[0] is not inputs:
+            self._of = (inputs, _by_namespace(inputs.variants))
+        return self._of[1].get(namespace, _NOTHING)
 
     def _access(self, endpoint: _Endpoint) -> Access:
         """How a gateway is reached: one that a tenant's pool names does not get the operator's token."""
@@ -153,3 +168,19 @@ class GatewayWatch:
                 await self._wake(keys)
             except Exception:
                 log.exception("variants not woken; the next cycle does it", variants=sorted(keys))
+
+
+_NOTHING = Known(models=(), pods=())
+
+
+def _by_namespace(variants: Iterable[VariantSource]) -> Mapping[str, Known]:
+    """What the variants of each namespace have, and of the empty one those of all."""
+    models: dict[str, set[str]] = {}
+    pods: dict[str, set[Pod]] = {}
+    for source in variants:
+        for namespace in ("", source.namespace):
+            models.setdefault(namespace, set()).add(source.model)
+            pods.setdefault(namespace, set()).update(
+                (source.namespace, name) for name in source.pods
+            )
+    return {key: Known(models=models[key], pods=pods[key]) for key in models}

@@ -7,6 +7,7 @@ writes it once in any case: what a former leader sent bears the resource version
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -24,6 +25,12 @@ log = structlog.get_logger()
 
 LEADER = "llmd.ai/leader-transitions"
 """Annotation of the ConfigMap: transitions of the Lease that the leader which wrote it held."""
+
+KEY_LENGTH = 253
+"""Most characters of a key of a ConfigMap; the API server refuses the whole of it for a longer one."""
+
+MOST_BYTES = 900 * 1024
+"""Most bytes of all entries: the API server allows 1 MiB."""
 
 Object = Mapping[str, Any]
 
@@ -68,7 +75,9 @@ class ManagedTargets:
                 self._failed("the ConfigMap is missing; kubectl apply -k manifests/base makes it")
             return
         before = item.get("data") or {}
-        entries = {managed.entry(key): _target(state) for key, state in states.items()}
+        targets = {key: _target(state) for key, state in states.items()}
+        kept = fitting({key: _text(target) for key, target in targets.items() if target})
+        entries = {managed.entry(key): targets[key] for key in kept}
         changes: dict[str, str | None] = {
             name: _text(target)
             for name, target in entries.items()
@@ -95,6 +104,10 @@ class ManagedTargets:
             return  # the watch lags behind; the next cycle writes
         except ApiError as error:
             self._failed(advice.explained(error))
+            return
+        beyond = sum(target is not None for target in targets.values()) - len(kept)
+        if beyond:
+            self._failed(f"{beyond} of them do not fit into it, or have names that are too long")
         else:
             self._problem = ""
 
@@ -119,6 +132,30 @@ class ManagedTargets:
 
 
 _TIME = "lastRunTime"
+
+
+def fitting(texts: Mapping[str, str]) -> list[str]:
+    """Keys of the variants whose entries fit into the ConfigMap, in turn of every namespace.
+
+    Args:
+        texts: what is to be written, by key of the variant.
+
+    """
+    ranked: list[tuple[int, str]] = []
+    numbers: Counter[str] = Counter()
+    for key in sorted(texts):
+        if len(managed.entry(key)) <= KEY_LENGTH:
+            namespace = key.partition("/")[0]
+            ranked.append((numbers[namespace], key))
+            numbers[namespace] += 1
+    kept: list[str] = []
+    size = 0
+    for _, key in sorted(ranked):
+        size += len(managed.entry(key)) + len(texts[key].encode())
+        if size > MOST_BYTES:
+            break
+        kept.append(key)
+    return kept
 
 
 def _target(state: VariantState) -> dict[str, Any] | None:

@@ -23,6 +23,7 @@ from adapter.auth import authentication, authorization, delegated
 from adapter.auth import local as local_auth
 from adapter.clock import Clock
 from adapter.collector.collector import Collector
+from adapter.collector.servers import wire
 from adapter.controller.loop import ControlLoop
 from adapter.controller.reconciler import Planner
 from adapter.kube import client
@@ -79,7 +80,7 @@ async def serving(
         # Variants limit scrapes: a limit here would let slow pods keep out all. Cookies would reach others.
         session = await stack.enter_async_context(
             aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0),
+                connector=wire.connector(),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         )

@@ -9,15 +9,20 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from adapter.auth.allowance import Allowance
+from adapter.auth.allowance import Allowance, Allowances
 from adapter.auth.cache import Cache
-from adapter.auth.users import ANONYMOUS, AUTHENTICATED, User
+from adapter.auth.users import ANONYMOUS, AUTHENTICATED, ReviewError, User
 
 ANONYMOUS_BURST, ANONYMOUS_PER_SECOND = 20, 5.0
 """Reviews for anonymous requests: at once, and each second after that."""
 
 ANONYMOUS_CACHED = 256
 """Decisions about anonymous requests that are cached at most."""
+
+DENIED_BURST, DENIED_PER_SECOND = 100, 5.0
+"""Reviews that end in a refusal, for each user or namespace of service accounts: at once, and each second
+after that.
+"""
 
 WIDE_AFTER = 8
 """Namespaces that a user was allowed in, after which one review for all namespaces comes first."""
@@ -100,6 +105,9 @@ _ALLOWED = AccessDecision(allowed=True)
 _TOO_MANY = AccessDecision(
     allowed=False, reason="too many anonymous requests; not reviewed, try again in a second"
 )
+_TOO_MANY_DENIED = AccessDecision(
+    allowed=False, reason="too many requests that were refused; not reviewed, try again in a second"
+)
 
 
 def _always(user: User, attributes: Attributes) -> bool:
@@ -112,6 +120,12 @@ def _always(user: User, attributes: Attributes) -> bool:
 @functools.lru_cache(maxsize=256)
 def _in_all_namespaces(attributes: Attributes) -> Attributes:
     return replace(attributes, namespace="", path="")
+
+
+def _party(user: User) -> str:
+    """Whose requests count together: those of a namespace's service accounts, which one tenant can make."""
+    head, account, rest = user.name.partition("system:serviceaccount:")
+    return account + rest.partition(":")[0] if account and not head else user.name
 
 
 class LocalPolicy:
@@ -135,7 +149,8 @@ class ClusterPolicy:
     one review per namespace would be dozens a second with a thousand HPAs.
 
     Reviews for anonymous requests are limited, 20 at once and 5 a second, because everybody can send those
-    to any number of paths; beyond that they are refused without a review.
+    to any number of paths; beyond that they are refused without a review. So are those of a user whose
+    requests are refused one after the other: every pod has a token.
     """
 
     def __init__(
@@ -151,6 +166,7 @@ class ClusterPolicy:
         # Caches apart, so that what strangers ask does not push out what the front proxy asks.
         self._anonymous: Cache[AccessDecision] = Cache(clock=clock, size=ANONYMOUS_CACHED)
         self._allowance = Allowance(burst=ANONYMOUS_BURST, per_second=ANONYMOUS_PER_SECOND)
+        self._denied = Allowances(burst=DENIED_BURST, per_second=DENIED_PER_SECOND)
 
     async def decide(self, user: User, attributes: Attributes) -> AccessDecision:
         """The cluster's decision, from the cache or from a review."""
@@ -159,14 +175,10 @@ class ClusterPolicy:
         if user is not ANONYMOUS:
             if attributes.namespace and len(self._namespaces.get(user.key, ())) >= WIDE_AFTER:
                 wide = _in_all_namespaces(attributes)
-                decision = await self._decisions.get(
-                    (user.key, wide), lambda: self._review(user, wide)
-                )
+                decision = await self._decision(user, wide)
                 if decision.allowed:
                     return decision
-            decision = await self._decisions.get(
-                (user.key, attributes), lambda: self._review(user, attributes)
-            )
+            decision = await self._decision(user, attributes)
             if decision.allowed and attributes.namespace:
                 self._remember(user, attributes.namespace)
             return decision
@@ -174,6 +186,23 @@ class ClusterPolicy:
         if not self._anonymous.knows(key) and not self._allowance.take(self._clock()):
             return _TOO_MANY
         return await self._anonymous.get(key, lambda: self._review(user, attributes))
+
+    async def _decision(self, user: User, attributes: Attributes) -> AccessDecision:
+        """The decision about a user who is known; without a review where too many ended in a refusal."""
+        key = (user.key, attributes)
+        if self._decisions.knows(key):
+            return await self._decisions.get(key, lambda: self._review(user, attributes))
+        denied = self._denied.of(_party(user))
+        if not denied.take(self._clock()):
+            return _TOO_MANY_DENIED
+        try:
+            decision = await self._decisions.get(key, lambda: self._review(user, attributes))
+        except ReviewError:
+            denied.give_back()
+            raise
+        if decision.allowed:
+            denied.give_back()
+        return decision
 
     def _remember(self, user: User, namespace: str) -> None:
         namespaces = self._namespaces.setdefault(user.key, set())

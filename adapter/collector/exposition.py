@@ -7,28 +7,35 @@ end in conditions and logs, which others read.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
-from collections.abc import Collection, Container, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Container, Iterable, Iterator
+from typing import TypeVar
 
 import aiohttp
 
 from adapter import errors
 from adapter.collector import model_servers
 from adapter.collector.model_servers import PodMetrics
-from adapter.collector.servers import access, buckets, engines, lines, spelling
+from adapter.collector.servers import access, buckets, engines, lines, spelling, wire
 from adapter.collector.servers import moments as histograms
 from adapter.collector.servers.histogram import Histogram
+from adapter.collector.servers.reading import INLINE_CHARACTERS, Reading
 
 TIMEOUT_SECONDS = 5.0
 PAGE_LIMIT_BYTES = 4 * 1024 * 1024
 
+CHUNKS, CHUNK_BYTES = 4096, 64
+"""Chunks that a page may have in any case, and bytes that further ones must have on average."""
+
 _READ = spelling.Names()
+
+Result = TypeVar("Result")
 
 ACCEPT = "text/plain;version=0.0.4, text/plain;q=0.9, */*;q=0.1"
 """Accept header of scrapes: the text format, because in OpenMetrics counters have other names."""
 
-INLINE_CHARACTERS = 256 * 1024
-"""Longest page that is parsed on the event loop; handing a shorter one to a thread takes longer."""
+_BROKE_OFF = "the response is not HTTP, or broke off"
 
 NOT_LISTENING = "nothing listens at this port"
 """Said of an address that refuses connections."""
@@ -46,6 +53,10 @@ class PageTooLongError(ScrapeError):
     """A page is longer than the limit."""
 
 
+class _ChunksError(Exception):
+    """A page comes in too many chunks."""
+
+
 async def fetch(
     session: aiohttp.ClientSession,
     url: str,
@@ -53,33 +64,68 @@ async def fetch(
     *,
     limit: int = PAGE_LIMIT_BYTES,
     by: access.Access = access.PLAIN,
+    reading: Reading | None = None,
+    party: str = "",
 ) -> tuple[PodMetrics, int]:
-    """Fetch and parse the metrics of one endpoint, at most `limit` bytes; give them and their length.
-
-    Raises:
-        ScrapeError: it is down, slow, or its response is not a metrics page of a server of this model.
-
-    """
-    body = await text(session, url, limit=limit, by=by)
-    if len(body) <= INLINE_CHARACTERS:
-        return parse(body, model, url), len(body)
-    # A long one must not hold up requests.
-    return await asyncio.to_thread(parse, body, model, url), len(body)
+    """Fetch and parse the metrics of one endpoint, as `page`; give them and their length."""
+    return await page(
+        session, url, lambda body: parse(body, model, url),
+        limit=limit, by=by, reading=reading, party=party,
+    )  # fmt: skip
 
 
-async def text(
+async def page(
     session: aiohttp.ClientSession,
     url: str,
+    read_page: Callable[[str], Result],
     *,
     limit: int = PAGE_LIMIT_BYTES,
     by: access.Access = access.PLAIN,
-) -> str:
-    """Fetch a page of metrics text of at most that many bytes.
+    reading: Reading | None = None,
+    party: str = "",
+) -> tuple[Result, int]:
+    """Fetch a page of metrics text, and parse it when it is the turn of its party.
+
+    Args:
+        session: for the request.
+        url: of the page.
+        read_page: parses it; raises ScrapeError.
+        limit: most bytes that it may have.
+        by: how it is reached.
+        reading: turns of those whose pages are read; None: there are no others.
+        party: whose page it is.
+
+    Returns:
+        What it shows, and its length.
 
     Raises:
         ScrapeError: it is down, slow, or its response is not such a page.
 
     """
+    reading = reading or Reading()
+    async with contextlib.AsyncExitStack() as held:
+
+        async def place() -> None:
+            try:
+                async with asyncio.timeout(TIMEOUT_SECONDS):
+                    await held.enter_async_context(reading.long_page(party))
+            except TimeoutError:
+                raise ScrapeError(
+                    f"{url}: a long page, and others were read meanwhile; retrying later"
+                ) from None
+
+        body = await _text(session, url, limit, by, place)
+        return await reading.parsed(party, read_page, body), len(body)
+
+
+async def _text(
+    session: aiohttp.ClientSession,
+    url: str,
+    limit: int,
+    by: access.Access,
+    place: Callable[[], Awaitable[None]],
+) -> str:
+    """Fetch a page; `place` waits for a place for a long one."""
     try:
         async with session.get(
             url,
@@ -96,23 +142,35 @@ async def text(
                 raise NoServerError(f"{url}: returned HTML, not metrics text; is the path right?")
             if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
                 raise ScrapeError(f"{url}: returned compressed text, which was not asked for")
-            body = await _body(response, limit)
+            with wire.body_of(response, 2 * limit):
+                body = await _body(response, limit, place)
+    except _ChunksError:
+        raise ScrapeError(f"{url}: sends its page in too many small chunks") from None
     except access.AccessError as error:
         raise ScrapeError(f"{url}: {error}") from error
     except TimeoutError as error:
         raise ScrapeError(f"{url}: no response within {TIMEOUT_SECONDS:g} s") from error
     except (aiohttp.InvalidURL, UnicodeError) as error:
         raise ScrapeError(f"{url}: is not a URL that can be requested") from error
-    except (aiohttp.ClientConnectorError, OSError) as error:
-        if _refused(error):
-            raise NoServerError(f"{url}: no connection: {NOT_LISTENING}") from error
-        raise ScrapeError(f"{url}: {_connection_problem(error)}") from error
-    except (aiohttp.ClientError, ValueError) as error:
+    except (aiohttp.ClientError, OSError) as error:
+        raise _broken(url, error) from error
+    except ValueError as error:
         # Its text may quote the response.
-        raise ScrapeError(f"{url}: the response is not HTTP, or broke off") from error
+        raise ScrapeError(f"{url}: {_BROKE_OFF}") from error
     if len(body) > limit:
         raise PageTooLongError(f"{url}: more than {_size(limit)} of metrics")
     return body.decode("utf-8-sig", "replace")
+
+
+def _broken(url: str, error: aiohttp.ClientError | OSError) -> ScrapeError:
+    """The error of a connection that there is not, or that ended before the response."""
+    if wire.too_much(error):
+        return ScrapeError(f"{url}: {wire.TOO_MUCH}")
+    if not isinstance(error, OSError):
+        return ScrapeError(f"{url}: {_BROKE_OFF}")  # its text may quote the response
+    if _refused(error):
+        return NoServerError(f"{url}: no connection: {NOT_LISTENING}")
+    return ScrapeError(f"{url}: {_connection_problem(error)}")
 
 
 def _refuse_status(url: str, status: int, by: access.Access) -> None:
@@ -132,13 +190,29 @@ def _refuse_status(url: str, status: int, by: access.Access) -> None:
     raise ScrapeError(shown)
 
 
-async def _body(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """The body; one byte more than the limit where it is longer."""
-    chunks, length = [], 0
-    while length <= limit and (chunk := await response.content.read(limit + 1 - length)):
-        chunks.append(chunk)
-        length += len(chunk)
-    return b"".join(chunks)
+async def _body(
+    response: aiohttp.ClientResponse, limit: int, place: Callable[[], Awaitable[None]]
+) -> bytes:
+    """The body; more than the limit, and not all of it, where it is longer.
+
+    Raises:
+        _ChunksError: it comes in chunks that take more time than their bytes.
+
+    """
+    pieces: list[bytes] = []
+    length = chunks = 0
+    long = False
+    while length <= limit and not response.content.at_eof():
+        piece, ends = await response.content.readchunk()
+        pieces.append(piece)
+        length += len(piece)
+        chunks += ends
+        if chunks > CHUNKS + length // CHUNK_BYTES:
+            raise _ChunksError
+        if length > INLINE_CHARACTERS and not long:
+            await place()
+            long = True
+    return b"".join(pieces)
 
 
 def _connection_problem(error: OSError) -> str:

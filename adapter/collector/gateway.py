@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -20,6 +20,7 @@ from adapter.collector.pickers.loads import PoolLoad
 from adapter.collector.promql import GatewayCount
 from adapter.collector.servers import access
 from adapter.collector.servers.plausibility import NEAR_ZERO_SHARE
+from adapter.collector.servers.reading import Reading
 from adapter.collector.windows.growth import offered
 
 log = structlog.get_logger()
@@ -36,6 +37,9 @@ LASTING_SCRAPES = 3
 
 _FEW = 10.0
 """Requests that a picker which began anew may have counted at its first scrape, whatever it had before."""
+
+COUNTERS = 2 * pages.MODELS
+"""Counters of one gateway beyond which only those of its last page are kept."""
 
 _MIN_WINDOW_SHARE = 0.5
 """Share of the window that must be observed before there is a rate."""
@@ -100,21 +104,25 @@ class GatewayWindow:
 
     def __init__(self, *, window_seconds: float) -> None:
         self._window = window_seconds
-        self._counters: dict[tuple[str, str, str], _Counter] = {}
+        self._counters: dict[str, dict[ModelKey, _Counter]] = {}  # by origin
         self._unnamed: dict[tuple[str, str], tuple[float, float]] = {}
 
     def add(self, origin: str, counts: Sequence[GatewayCount], *, now: float) -> None:
         """Add one scrape at monotonic `now`; `origin` is its URL, empty for what Prometheus has."""
         grown: dict[str, list[_Counter]] = {}
+        counters = self._counters.setdefault(origin, {})
+        if origin and len(counters) > COUNTERS:
+            # Whoever shows other models at each scrape takes no more memory for that.
+            shown = {(count.namespace, count.model) for count in counts}
+            counters = {key: item for key, item in counters.items() if key in shown}
+            self._counters[origin] = counters
         for count in counts:
             if not count.model:
                 continue
-            key = (origin, count.namespace, count.model)
-            counter = self._counters.get(key)
+            key = (count.namespace, count.model)
+            counter = counters.get(key)
             if counter is None:
-                self._counters[key] = _Counter(
-                    now, now, count.requests, count.waiting, count.rejected
-                )
+                counters[key] = _Counter(now, now, count.requests, count.waiting, count.rejected)
                 continue
             # Arrivals are what was forwarded, and the growth of the queue.
             forwarded = _increase(counter.forwarded, count.requests)
@@ -156,21 +164,26 @@ class GatewayWindow:
 
     def rates(self, *, now: float) -> Rates:
         """Rates of what was observed long enough; those of Prometheus only where no gateway is scraped."""
-        self._counters = {
-            key: counter
-            for key, counter in self._counters.items()
-            if counter.at > now - self._window
-        }
-        scraped = any(origin for origin, _, _ in self._counters)
+        for origin, counters in list(self._counters.items()):
+            recent = {key: item for key, item in counters.items() if item.at > now - self._window}
+            if recent:
+                self._counters[origin] = recent
+            else:
+                del self._counters[origin]
+        scraped = any(self._counters)
         rates: dict[ModelKey, float] = {}
-        for (origin, namespace, model), counter in self._counters.items():
+        flat = (
+            (origin, key, counter)
+            for origin, counters in self._counters.items()
+            for key, counter in counters.items()
+        )
+        for origin, key, counter in flat:
             while counter.growth and counter.growth[0][0] <= now - self._window:
                 counter.growth.popleft()
             span = counter.at - max(counter.since, now - self._window)
             known = not counter.doubtful and span >= _MIN_WINDOW_SHARE * self._window
             if not known or bool(origin) != scraped:
                 continue
-            key = (namespace, model)
             came = sum(growth for _, growth, _ in counter.growth)
             rate = offered(came, 0.0, sum(rejected for *_, rejected in counter.growth)) / span
             rates[key] = rates.get(key, 0.0) + rate
@@ -198,6 +211,21 @@ class _Scraped:
     unusable_scrapes: int = 0
     shared: bool = False
 
+    def arrived(self, model: str, count: float, url: str) -> float | None:
+        """Requests for a model since the last scrape; None at the first."""
+        before = self.counts.get(model)
+        self.counts[model] = count
+        if before is None:
+            return None
+        if _falls(before, count) and not self.shared:
+            self.shared = True
+            log.warning(
+                "counters of a gateway fell; its rates are not used until they only grow",
+                why="several pickers answer in turn at this address: name one URL per picker",
+                gateway=url,
+            )
+        return _increase(before, count)
+
     def record_use(self, problem: str) -> None:
         """Count how often on end a page could not be used; `problem` is empty where it could."""
         self.unusable = problem
@@ -212,8 +240,22 @@ class Gateways:
         session: aiohttp.ClientSession,
         endpoints: Sequence[tuple[str, str]],
         by: access.Access = access.PLAIN,
+        *,
+        reading: Reading | None = None,
+        known: Callable[[], pages.Known | None] = lambda: None,
     ) -> None:
-        """`endpoints`: namespace of the models (empty for any) and metrics URL; `by`: how to reach them."""
+        """Make it.
+
+        Args:
+            session: for the requests.
+            endpoints: namespace of the models (empty for any) and metrics URL.
+            by: how to reach them.
+            reading: turns of all whose pages are read.
+            known: what variants have; None: everything is kept.
+
+        """
+        self._reading = reading or Reading()
+        self._known = known
         self._session = session
         self._by = by
         self._endpoints = tuple(dict.fromkeys(endpoints))
@@ -243,12 +285,15 @@ class Gateways:
         self, window: GatewayWindow | None = None, *, now: float = 0.0
     ) -> dict[ModelKey, Demand]:
         """Scrape; return demand by namespace and model. Counts are added to `window` at monotonic `now`."""
-        answers = await asyncio.gather(*(self._page(url) for _, url in self._endpoints))
+        answers = await asyncio.gather(*(self._page(*item) for item in self._endpoints))
+        known = self._known()
         waiting: dict[ModelKey, float] = {}
         arrived: dict[ModelKey, float] = {}
         for (namespace, url), page in zip(self._endpoints, answers, strict=True):
             scraped = self._scraped[url]
-            scraped.load = None if page is None else page.load(namespace)
+            if page is not None and known is not None:
+                page = page.only(known)  # noqa: PLW2901 - the same page
+            scraped.load = None if page is None else page.load(namespace, known)
             if page is None:
                 continue
             queue, requests, rejected, unnamed = (
@@ -265,6 +310,10 @@ class Gateways:
                 whole = GatewayCount(namespace=namespace, model="", rejected=unnamed)
                 counts.append(whole)
             models = requests.keys() | rejected.keys()
+            if len(scraped.counts) > COUNTERS:
+                scraped.counts = {
+                    key: scraped.counts[key] for key in scraped.counts.keys() & models
+                }
             for model in models:
                 # What was turned away came, as what was forwarded did.
                 value = requests.get(model, 0.0) + rejected.get(model, 0.0)
@@ -280,17 +329,9 @@ class Gateways:
                         rejected=rejected.get(model, 0.0),
                     )
                 )
-                before = scraped.counts.get(model)
-                scraped.counts[model] = value
-                if before is not None:
-                    arrived[key] = arrived.get(key, 0.0) + _increase(before, value)
-                    if _falls(before, value) and not scraped.shared:
-                        scraped.shared = True
-                        log.warning(
-                            "counters of a gateway fell; its rates are not used until they only grow",
-                            why="several pickers answer in turn at this address: name one URL per picker",
-                            gateway=url,
-                        )
+                came = scraped.arrived(model, value, url)
+                if came is not None:
+                    arrived[key] = arrived.get(key, 0.0) + came
             if window is not None:
                 window.add(url, counts, now=now)
         return {
@@ -298,12 +339,14 @@ class Gateways:
             for key in waiting.keys() | arrived.keys()
         }
 
-    async def _page(self, url: str) -> pages.PickerMetrics | None:
+    async def _page(self, namespace: str, url: str) -> pages.PickerMetrics | None:
         """What the page of a gateway shows; None if it cannot be read."""
         scraped = self._scraped[url]
         try:
-            text = await exposition.text(self._session, url, by=self._by)
-            page = pages.read(text, url)
+            page, _ = await exposition.page(
+                self._session, url, lambda text: pages.read(text, url),
+                by=self._by, reading=self._reading, party=namespace,
+            )  # fmt: skip
         except Exception as error:  # noqa: BLE001 - one gateway must not end the reading of all
             problem = (
                 str(error) if isinstance(error, exposition.ScrapeError) else type(error).__name__

@@ -19,12 +19,16 @@ from adapter.clock import Clock
 from adapter.collector import exposition
 from adapter.collector.model_servers import PodMetrics
 from adapter.collector.servers import access
+from adapter.collector.servers.reading import Reading
 from adapter.collector.servers.slots import FairSlots
 
 log = structlog.get_logger()
 
 MAX_CONCURRENT = 256
 """Scrapes in flight at the same time."""
+
+NAMESPACE_CONCURRENT = 128
+"""Scrapes of the pods of one namespace in flight at the same time."""
 
 VARIANT_CONCURRENT = 16
 """Scrapes of one variant in flight at the same time."""
@@ -92,13 +96,24 @@ class PodScraper:
         *,
         interval: float,
         by: access.Access = access.PLAIN,
+        reading: Reading | None = None,
     ) -> None:
-        """`interval`: seconds between two scrape cycles; `by`: how pods with https are reached."""
+        """Make it.
+
+        Args:
+            session: for the requests.
+            clock: time of the scrapes.
+            interval: seconds between two scrape cycles.
+            by: how pods with https are reached.
+            reading: turns of all whose pages are read.
+
+        """
         self._session = session
         self._by = by
+        self._reading = reading or Reading()
         self._clock = clock
         self._interval = interval
-        self._in_flight = FairSlots(MAX_CONCURRENT)
+        self._in_flight = FairSlots(MAX_CONCURRENT, each=NAMESPACE_CONCURRENT)
         self._failing: dict[tuple[str, str], _Failing] = {}
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._scrapes = 0
@@ -204,15 +219,17 @@ class PodScraper:
         if delay > 0:
             await self._clock.sleep(delay)
         pod = (job.key, job.endpoint)
-        async with turn.slots, self._in_flight.one(job.key.partition("/")[0]):
+        namespace = job.key.partition("/")[0]
+        async with turn.slots, self._in_flight.one(namespace):
             if turn.bytes_left <= 0:
                 self._leave_out(job.key, job.endpoint, VARIANT_SECONDS)
                 return
             limit = min(exposition.PAGE_LIMIT_BYTES, turn.bytes_left)
             try:
                 page, size = await exposition.fetch(
-                    self._session, job.endpoint, job.model, limit=limit, by=self._by
-                )
+                    self._session, job.endpoint, job.model, limit=limit, by=self._by,
+                    reading=self._reading, party=namespace,
+                )  # fmt: skip
                 turn.bytes_left -= size
                 turn.on_page(job, page, self._clock.monotonic())
             except exposition.ScrapeError as error:

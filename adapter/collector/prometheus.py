@@ -25,10 +25,11 @@ import aiohttp
 from adapter import errors
 from adapter.collector import instant_vector
 from adapter.collector.instant_vector import InstantVector
+from adapter.collector.servers import wire
 from adapter.settings.control import Prometheus
 from adapter.tls.client_context import ClientContext
 
-RESPONSE_LIMIT_BYTES = 256 * 1024 * 1024
+RESPONSE_LIMIT_BYTES = 64 * 1024 * 1024  # as Python objects five times as much
 _ERROR_LIMIT_BYTES = 64 * 1024
 _READ_BUFFER_BYTES = 256 * 1024
 _INLINE_BYTES = 64 * 1024
@@ -277,7 +278,8 @@ class PrometheusClient:
         if code != 200:
             body = await _at_most(response, _ERROR_LIMIT_BYTES)
             raise self.options.status_error(code, body or b"")
-        body = await _at_most(response, self.limit_bytes)
+        with wire.body_of(response, 2 * self.limit_bytes):
+            body = await _at_most(response, self.limit_bytes)
         if body is None:
             size = f"{self.limit_bytes / 2**20:g} MiB"
             raise self.options.error(f"the response exceeds {size}; is the URL right?")

@@ -17,6 +17,7 @@ from grpc import aio
 from adapter import errors
 from adapter.keda.options import KedaOptions
 from adapter.keda.protocol import externalscaler_pb2_grpc as contract
+from adapter.keda.relay import Relay
 from adapter.keda.service import STREAMS, ExternalScaler
 from adapter.tls.certificates import server_context
 
@@ -144,16 +145,24 @@ async def listening(
     )
     server = aio.server(options=OPTIONS, maximum_concurrent_rpcs=STREAMS + CALLS)
     contract.add_ExternalScalerServicer_to_server(service, server)
+    # Its own port is on loopback: connections are accepted and counted by the relay.
+    relay = Relay(server.add_secure_port("127.0.0.1:0", credentials))
+    service.use_addresses(relay.address)
     host = f"[{options.host}]" if ":" in options.host else options.host
-    try:
-        port: int = server.add_secure_port(f"{host}:{options.port}", credentials)
-    except RuntimeError as error:
-        raise errors.StartupError(
-            f"cannot listen on {host}:{options.port} for KEDA; choose another port with --keda-port"
-        ) from error
     await server.start()
-    log.info("external scaler for KEDA is open", address=f"{host}:{port}", callers=options.callers)
-    try:
-        yield port
-    finally:
-        await server.stop(DRAIN_SECONDS)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(server.stop, DRAIN_SECONDS)
+        try:
+            port = await stack.enter_async_context(relay.listening(options.host, options.port))
+        except OSError as error:
+            raise errors.StartupError(
+                f"cannot listen on {host}:{options.port} for KEDA; choose another port with --keda-port"
+            ) from error
+        log.info(
+            "external scaler for KEDA is open", address=f"{host}:{port}", callers=options.callers
+        )
+        try:
+            yield port
+        finally:
+            # Calls in progress end before the connections that they came by.
+            await server.stop(DRAIN_SECONDS)

@@ -74,6 +74,11 @@ class ExternalScaler(contract.ExternalScalerServicer):
         self._auth = auth
         self._draining = draining
         self._streams: Counter[str] = Counter()
+        self._address_of: Callable[[int], str] = lambda _: ""
+
+    def use_addresses(self, address_of: Callable[[int], str]) -> None:
+        """Know callers by the ports from which they are relayed; empty for those that come directly."""
+        self._address_of = address_of
 
     async def GetMetricSpec(  # noqa: N802 - KEDA's name
         self, request: messages.ScaledObjectRef, context: Context
@@ -177,7 +182,7 @@ class ExternalScaler(contract.ExternalScalerServicer):
                     sent=context.invocation_metadata() or (),
                     metadata=metadata,
                     variant=(namespace, name),
-                    peer=_address(context.peer()),
+                    peer=self._peer(context),
                 )
         except RefusedError as error:
             code = grpc.StatusCode.PERMISSION_DENIED
@@ -188,6 +193,11 @@ class ExternalScaler(contract.ExternalScalerServicer):
             log.warning("access review failed; call refused", method="keda", error=str(error))
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the access review failed; try again")
         return namespace, name
+
+    def _peer(self, context: Context) -> str:
+        """Address of a caller."""
+        address, port = _parts(context.peer())
+        return (self._address_of(int(port)) if port.isdecimal() else "") or address
 
     @contextlib.contextmanager
     def _stream(self, namespace: str) -> Iterator[bool]:
@@ -217,9 +227,10 @@ def _specs() -> messages.GetMetricSpecResponse:
     return messages.GetMetricSpecResponse(metricSpecs=[spec])
 
 
-def _address(peer: str) -> str:
-    """Address without scheme and port of a peer such as `ipv4:10.0.0.1:40000` or `ipv6:%5B::1%5D:40000`."""
-    return peer.partition(":")[2].rpartition(":")[0] or peer
+def _parts(peer: str) -> tuple[str, str]:
+    """Address and port of a peer such as `ipv4:10.0.0.1:40000` or `ipv6:%5B::1%5D:40000`."""
+    address, _, port = peer.partition(":")[2].rpartition(":")
+    return (address, port) if address else (peer, "")
 
 
 def _now() -> float:

@@ -18,6 +18,10 @@ from adapter import logs, tasks
 log = logs.LazyLogger()
 
 
+LONGEST_SECONDS = 3600
+"""Longest duration of another holder's lease that is waited for, whatever it says."""
+
+
 class LeaseUnavailableError(Exception):
     """The Lease could not be read or written."""
 
@@ -240,9 +244,8 @@ class Leadership:
         if record.holder == self._identity:
             mine = replace(mine, acquired_at=record.acquired_at, transitions=record.transitions)
         else:
-            if record.holder and self._monotonic() < self._seen_at + max(
-                record.duration_seconds, self._times.duration
-            ):
+            granted = max(min(record.duration_seconds, LONGEST_SECONDS), self._times.duration)
+            if record.holder and self._monotonic() < self._seen_at + granted:
                 return False
             # Also after a release: the number never repeats, as writes are fenced by it.
             mine = replace(mine, transitions=record.transitions + 1)

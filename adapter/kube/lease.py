@@ -81,19 +81,31 @@ class KubernetesLease:
             for name in ("labels", "annotations", "ownerReferences", "finalizers")
             if name in metadata
         }
-        record = LeaseRecord(
-            holder=str(spec.get("holderIdentity") or ""),
-            duration_seconds=int(spec.get("leaseDurationSeconds") or 0),
-            acquired_at=_time(spec.get("acquireTime")),
-            renewed_at=_time(spec.get("renewTime")),
-            transitions=int(spec.get("leaseTransitions") or 0),
-        )
-        return record, str(metadata.get("resourceVersion") or "")
+        return parsed(spec), str(metadata.get("resourceVersion") or "")
+
+
+def parsed(spec: Mapping[str, Any]) -> LeaseRecord:
+    """The record of a Lease's spec; what is odd in it is empty, 0 or the epoch."""
+    return LeaseRecord(
+        holder=str(spec.get("holderIdentity") or ""),
+        duration_seconds=_whole(spec.get("leaseDurationSeconds")),
+        acquired_at=_time(spec.get("acquireTime")),
+        renewed_at=_time(spec.get("renewTime")),
+        transitions=_whole(spec.get("leaseTransitions")),
+    )
+
+
+def _whole(value: object) -> int:
+    """A number of the Lease; 0 for anything else."""
+    return value if isinstance(value, int) and value >= 0 else 0
 
 
 def _time(text: object) -> datetime:
-    """A MicroTime; the epoch for text that is not one, as these times are for people only."""
+    """A MicroTime in UTC; the epoch for text that is not one, as these times are for people only."""
     try:
-        return datetime.fromisoformat(str(text))
-    except ValueError:
-        return datetime.fromtimestamp(0, UTC)
+        return max(datetime.fromisoformat(str(text)).astimezone(UTC), _EPOCH)
+    except (ValueError, OverflowError):
+        return _EPOCH
+
+
+_EPOCH = datetime.fromtimestamp(0, UTC)

@@ -5,14 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import socket
+import time
 from collections.abc import AsyncIterator
 
+import structlog
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from adapter import errors, tasks
 from adapter.tls.certificates import Certificates
-from adapter.tls.connections import CONNECTIONS, DEFAULT_LIMITS, ConnectionLimits, Connections
+from adapter.tls.connections import (
+    CONNECTIONS,
+    DEFAULT_LIMITS,
+    LOG_SECONDS,
+    ConnectionLimits,
+    Connections,
+)
+
+log = structlog.get_logger()
 
 BACKLOG = 1024
 """Connections that the kernel keeps until they are accepted."""
@@ -35,6 +47,37 @@ class Drain:
     def check(self) -> str | None:
         """Readiness check: fails once the end has begun."""
         return "shutting down" if self._begun else None
+
+
+class _ServerLog(logging.Handler):
+    """What the HTTP server logs, in the program's log: once a minute the number of requests that are no HTTP.
+
+    Everybody can send those, and each would be a traceback that holds parts of it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._refused = 0
+        self._logged_at = float("-inf")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log a record."""
+        error = record.exc_info[1] if record.exc_info else None
+        if not isinstance(error, HttpProcessingError):
+            log.error(record.getMessage(), exc_info=error)
+            return
+        self._refused += 1
+        now = time.monotonic()
+        if now - self._logged_at >= LOG_SECONDS:
+            log.warning("requests that are no HTTP refused", requests=self._refused)
+            self._refused, self._logged_at = 0, now
+
+
+def _logger() -> logging.Logger:
+    """A logger of one listener."""
+    logger = logging.Logger("aiohttp.server")  # noqa: LOG001 - not that of other listeners
+    logger.addHandler(_ServerLog())
+    return logger
 
 
 @contextlib.asynccontextmanager
@@ -64,6 +107,7 @@ async def listening(
     runner = web.AppRunner(
         application,
         access_log=None,
+        logger=_logger(),
         # Closes connections without a whole request in this time, be they idle or slow.
         keepalive_timeout=limits.idle_seconds,
         shutdown_timeout=limits.drain_seconds,

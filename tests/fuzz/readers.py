@@ -182,6 +182,73 @@ def _paths(text: str) -> None:
         assert not set(path) & set("%?#\\ ")
 
 
+def _picker(text: str) -> None:
+    from adapter.collector import exposition  # noqa: PLC0415
+    from adapter.collector.pickers import pages  # noqa: PLC0415
+
+    try:
+        page = pages.read(text, "http://x")
+    except exposition.ScrapeError:
+        return
+    known = pages.Known(models={"m"}, pods={("n", "p")})
+    load = page.only(known).load("n", known)
+    assert load.in_flight.keys() <= {("n", "p")}
+
+
+def _answer(text: str) -> None:
+    from adapter.collector import instant_vector, promql  # noqa: PLC0415
+
+    try:
+        vector = instant_vector.parse(text.encode(errors="surrogatepass"))
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
+        return  # those that its client translates
+    tuple(promql.models(vector.samples))
+    promql.pool_load(vector.samples)
+    promql.pods(vector.samples)
+    promql.lengths_of_pods(vector.samples)
+
+
+def _request(text: str) -> None:
+    from multidict import MultiDict  # noqa: PLC0415
+
+    from adapter.apiserver import list_options, negotiation, request_info, status  # noqa: PLC0415
+
+    names = ("limit", "timeoutSeconds", "timeout", "fieldSelector", "watch", "sendInitialEvents")
+    start = "/apis/external.metrics.k8s.io/v1beta1/namespaces/"
+    query = MultiDict({"labelSelector": text, "watch": text})
+    action = request_info.attributes("GET", start + text, text, query)
+    json.dumps(action.review())
+    request_info.requirements(query, action)
+    request_info.metric(start + text)
+    readers: tuple[Callable[[], object], ...] = (
+        *(lambda name=name: list_options.check(MultiDict({name: text})) for name in names),
+        lambda: negotiation.accepted(text),
+    )
+    for reader in readers:
+        with contextlib.suppress(status.StatusError):
+            reader()
+
+
+def _lease(text: str) -> None:
+    from adapter.kube.lease import parsed  # noqa: PLC0415
+
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        document = text
+    names = (
+        "holderIdentity",
+        "leaseDurationSeconds",
+        "acquireTime",
+        "renewTime",
+        "leaseTransitions",
+    )
+    record = parsed(dict.fromkeys(names, document))
+    assert record.duration_seconds >= 0
+    assert record.transitions >= 0
+    assert 1970 <= record.acquired_at.year <= 9999
+
+
 READERS: Mapping[str, tuple[Callable[[str], None], tuple[str, ...]]] = {
     "pages": (
         _page,
@@ -209,6 +276,24 @@ vllm:cache_config_info{num_gpu_blocks="10",block_size="16"} 1.0
     ),
     "objects": (_object, (json.dumps(VARIANT), "v")),
     "status": (_status, (json.dumps(VARIANT["status"]), "3", '"2026-01-01T00:00:00Z"')),
+    "pickers": (
+        _picker,
+        (
+            """inference_objective_request_total{model_name="m"} 1
+llm_d_epp_inflight_requests{endpoint_name="p-rank-0",producer_name="a"} 1
+llm_d_epp_flow_control_pool_saturation{inference_pool="p",stage="prefill"} 0.5
+""",
+        ),
+    ),
+    "answers": (
+        _answer,
+        (
+            """{"status":"success","data":{"resultType":"vector","result":[{"metric":{"__name__":
+"vllm:num_requests_running","namespace":"n","pod":"p"},"value":[1700000000.1,"1"]}]}}""",
+        ),
+    ),
+    "requests": (_request, ("a=b,c in (d)", "1m30s", "team-a/m", "application/json;q=0.9,*/*")),
+    "leases": (_lease, ("5", '"2026-01-01T00:00:00.000000Z"', '"0001-01-01T00:00:00+14:00"')),
     "paths": (_paths, ("v", "a.b-c", "apps/v1")),
 }
 """Readers by name, each with texts that it accepts."""
@@ -254,7 +339,7 @@ def main() -> None:
 
     name = sys.argv.pop(1)
     with atheris.instrument_imports(
-        include=["adapter.kube", "adapter.resources", "adapter.collector"]
+        include=["adapter.apiserver", "adapter.collector", "adapter.kube", "adapter.resources"]
     ):
         # Not timed: the first inputs load what they need.
         for text in READERS[name][1]:

@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from adapter.app import managed_targets
 from adapter.collector import exposition
 from adapter.installation import CLASSES, COSTS
 from adapter.planning import fleet
@@ -19,7 +20,7 @@ from adapter.planning import plan as planning
 from adapter.resources.config_maps import ConfigMaps
 from adapter.resources.watched import joining
 from tests.fakes import cluster_world as worlds
-from tests.fakes.cluster_world import APPS, CORE, until
+from tests.fakes.cluster_world import APPS, CORE, SCALERS, SYSTEM, until
 from tests.fakes.kubernetes_objects import VARIANTS
 
 NOTES: tuple[tuple[str, str], ...] = (
@@ -246,3 +247,40 @@ async def test_an_odd_config_map_leaves_the_rest(tmp_path: Path) -> None:
         world.load["v"] = 60.0
         async with world.replica("a"):
             await until(lambda: world.desired() == 2)
+
+
+@pytest.mark.virtual_time
+async def test_a_name_too_long_for_the_shared_config_map_is_left_out(tmp_path: Path) -> None:
+    """The API server would refuse the targets of all managed HPAs for the key of one."""
+    async with worlds.running(tmp_path) as world:
+        (targets,) = worlds.manifests("base/managed-targets.yaml")
+        world.api.put(CORE, "configmaps", targets)
+        notes = {"llm-d.ai/managed": "true", "llm-d.ai/model-id": worlds.MODEL}
+        for name in ("m", "x" * 250):
+            world.deploy(name, 1)
+            world.load[name] = 60.0
+            world.api.remove(VARIANTS, "variantautoscalings", "team-a", name)
+            item = worlds.scaler(name)
+            item["metadata"]["annotations"] = {**notes, "llm-d.ai/variant-cost": "10.0"}
+            world.api.put(SCALERS, "horizontalpodautoscalers", item)
+
+        def keys() -> set[str]:
+            stored = world.api.get(CORE, "configmaps", SYSTEM, targets["metadata"]["name"])
+            return set(stored.get("data") or {})
+
+        async with world.replica("a") as (endpoints, _):
+            await until(lambda: keys() == {"team-a_m"})
+            assert f"team-a/{'x' * 250}" in endpoints.loop.states
+            cycles = endpoints.loop.cycles
+            await until(lambda: endpoints.loop.cycles > cycles + 1)
+            assert keys() == {"team-a_m"}
+
+
+def test_a_tenant_does_not_fill_the_shared_config_map() -> None:
+    """Beyond its size the entries of every namespace are kept in turn."""
+    texts = {f"greedy/{number:06}{'x' * 200}": "t" * 100 for number in range(5000)}
+    texts |= {f"other/{number}": "t" * 100 for number in range(50)}
+    kept = managed_targets.fitting(texts)
+    assert sum(key.startswith("other/") for key in kept) == 50
+    assert 1000 < len(kept) < 5000
+    assert sum(len(key) + 100 for key in kept) <= managed_targets.MOST_BYTES

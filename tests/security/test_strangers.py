@@ -256,3 +256,23 @@ def test_the_allowance_of_anonymous_reviews_comes_back() -> None:
         assert await flood("c") == 20
 
     virtual_time.run(main())
+
+
+async def test_requests_that_are_no_http_are_one_line_of_the_log(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Each is answered with 400, none with a traceback, and nothing of them is quoted."""
+    async with serving(tmp_path) as server:
+        with structlog.testing.capture_logs() as logs:
+            for odd in (
+                b"GET /\xff HTTP/1.1\r\n\r\n",
+                b"secret\r\n\r\n",
+                b"GET http://[ HTTP/1.1\r\nA: b\r\n\r\n",
+            ):
+                reader, writer = await server.connect()
+                writer.write(odd)
+                assert (await reader.readline()).split()[1] == b"400"
+                writer.close()
+            assert await server.status("/healthz") == 200
+    assert [log["event"] for log in logs] == ["requests that are no HTTP refused"]
+    assert "Traceback" not in capfd.readouterr().err

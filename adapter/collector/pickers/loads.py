@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from adapter.resources.variant import VariantSource
@@ -96,6 +96,7 @@ def of_samples(
     *,
     namespace: str,
     pools: Mapping[tuple[str, str], Iterable[str]],
+    pods: Container[Pod] | None = None,
 ) -> PoolLoad:
     """What the samples of pickers show.
 
@@ -105,6 +106,7 @@ def of_samples(
         saturations: Series of the saturation, of one name.
         namespace: Namespace of endpoints and pools that the labels do not give.
         pools: Models by namespace and name of the pool; of the name empty where it is not known.
+        pods: Pods that are kept; None: all.
 
     """
     numbers, sizes = _by_pod(requests, namespace), _by_pod(tokens, namespace)
@@ -122,6 +124,7 @@ def of_samples(
         in_flight={
             pod: InFlight(numbers.get(pod, 0.0), sizes.get(pod, 0.0))
             for pod in numbers.keys() | sizes.keys()
+            if pods is None or pod in pods
         },
         saturation=saturation,
     )

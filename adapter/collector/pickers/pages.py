@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 from adapter.collector import exposition
@@ -59,6 +60,24 @@ def _plain(name: str) -> str:
     return next((plain for plain in _PLAIN_NAMES if name.endswith(f"_{plain}")), "")
 
 
+MODELS = 64
+"""Models of one page that are kept whatever they are; of more only those that variants have."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What variants have: a page that shows more takes no more memory and time for that.
+
+    Attributes:
+        models: Their models.
+        pods: Namespaces and names of their pods.
+
+    """
+
+    models: Container[str]
+    pods: Container[loads.Pod]
+
+
 class PickerMetrics:
     """What one page shows: requests queued, forwarded and turned away, by model and without one."""
 
@@ -80,8 +99,19 @@ class PickerMetrics:
                 self.unnamed = math.fsum(values)
                 break
 
-    def load(self, namespace: str) -> PoolLoad:
-        """What it shows of the pool and its pods; the models are those of the page."""
+    def only(self, known: Known) -> PickerMetrics:
+        """The page without what no variant has, where it shows many models."""
+        if len({gateway_model(labels) for _, labels, _ in self._samples}) <= MODELS:
+            return self
+        kept = [
+            sample
+            for sample in self._samples
+            if not (model := gateway_model(sample[1])) or model in known.models
+        ]
+        return PickerMetrics(kept, of_gateway=self.of_gateway)
+
+    def load(self, namespace: str, known: Known | None = None) -> PoolLoad:
+        """What it shows of the pool and its pods (those that are known); the models are those of the page."""
         models = self.queue.keys() | self.requests.keys() | self.rejected.keys()
         pools: dict[tuple[str, str], set[str]] = {(namespace, ""): set(models)}
         for name, labels, _ in self._samples:
@@ -92,6 +122,7 @@ class PickerMetrics:
             *(self._newest(names) for names in (loads.REQUESTS, loads.TOKENS, loads.SATURATIONS)),
             namespace=namespace,
             pools=pools,
+            pods=None if known is None else known.pods,
         )
 
     def _newest(self, names: Sequence[str]) -> list[_Sample]:

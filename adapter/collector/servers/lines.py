@@ -18,6 +18,9 @@ LINE_LIMIT = 16 * 1024
 LINES_LIMIT = 200_000
 """Most lines of a page."""
 
+SERIES_LIMIT = 20_000
+"""Most lines of a page that are read: those of some ten engines are a few thousand."""
+
 Labels = Mapping[str, str]
 
 Sample = tuple[str, Labels, float]
@@ -105,11 +108,15 @@ def read(
     if len(lines) > LINES_LIMIT:
         raise LineError(f"more than {LINES_LIMIT} lines of metrics")
     seen: set[object] = set()
+    count = 0
     for number, line in enumerate(lines, 1):
         # Selecting lines costs less than parsing all.
         first = _FIRST.match(line)
         if first is None or first[1] not in names:
             continue
+        count += 1
+        if count > SERIES_LIMIT:
+            raise LineError(f"more than {SERIES_LIMIT} lines of series that are read")
         if aside is not None and spelling.of_latency(first[1]):
             aside.setdefault(first[1], []).append(line)
             continue

@@ -14,16 +14,17 @@ class FairSlots:
     In the order of requests instead, a tenant with many slow pages would let everybody wait for all of them.
     """
 
-    def __init__(self, number: int) -> None:
-        """`number`: slots that may be held at the same time."""
+    def __init__(self, number: int, *, each: int | None = None) -> None:
+        """`number`: slots that may be held at the same time; `each`: by one party. Default all of them."""
         self._free = number
+        self._each = number if each is None else each
         self._held: Counter[str] = Counter()
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
 
     @contextlib.asynccontextmanager
     async def one(self, party: str) -> AsyncIterator[None]:
         """Hold a slot, as soon as there is one."""
-        if self._free > 0:
+        if self._free > 0 and self._held[party] < self._each:
             self._take(party)
         else:
             await self._granted(party)
@@ -51,8 +52,11 @@ class FairSlots:
         self._held[party] -= 1
         if not self._held[party]:
             del self._held[party]
-        while self._waiting and self._free > 0:
-            following = min(self._waiting, key=lambda name: self._held[name])
+        while self._free > 0:
+            able = (name for name in self._waiting if self._held[name] < self._each)
+            following = min(able, key=lambda name: self._held[name], default=None)
+            if following is None:
+                return
             queue = self._waiting.pop(following)
             granted = queue.popleft()
             if queue:

@@ -1,0 +1,98 @@
+"""Floods of connections to KEDA's port: whoever holds them, the next caller gets in."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapter.keda import relay, server
+from adapter.keda.protocol import externalscaler_pb2 as messages
+from adapter.keda.service import Context, ExternalScaler
+from adapter.store import Changes
+from tests.fakes.keda_operator import Certificates, reference
+
+
+class Targets:
+    """Every variant has two replicas."""
+
+    changes = Changes()
+
+    def answer(self, _: str, __: str) -> tuple[int, bool]:
+        return 2, True
+
+    def waking(self, _: str, __: str) -> bool:
+        return False
+
+
+class Scaler(ExternalScaler):
+    """Notes the addresses of its callers."""
+
+    def __init__(self) -> None:
+        super().__init__(Targets(), auth=None)  # type: ignore[arg-type] # of two methods
+        self.callers: list[str] = []
+
+    async def IsActive(  # noqa: N802 - KEDA's name
+        self, request: messages.ScaledObjectRef, context: Context
+    ) -> messages.IsActiveResponse:
+        self.callers.append(self._peer(context))
+        return await super().IsActive(request, context)
+
+
+@contextlib.asynccontextmanager
+async def serving(folder: Path) -> AsyncIterator[tuple[int, Certificates, Scaler]]:
+    certificates, scaler = Certificates(folder / "keda"), Scaler()
+    options = certificates.options()
+    assert options.certificate is not None
+    assert options.key is not None
+    async with server.listening(
+        scaler, options, certificate=options.certificate, key=options.key
+    ) as port:
+        yield port, certificates, scaler
+
+
+async def active(certificates: Certificates, port: int) -> Any:
+    async with certificates.channel(f"127.0.0.1:{port}") as stub:
+        return (await stub.IsActive(reference())).result
+
+
+async def test_idle_connections_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that say nothing or no TLS go first; a caller that is at work stays, and a new one gets in."""
+    monkeypatch.setattr(relay, "CONNECTIONS", 8)
+    async with serving(tmp_path) as (port, certificates, scaler):
+        async with certificates.channel(f"127.0.0.1:{port}") as stub:
+            held = []
+            for number in range(30):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                if number % 2:
+                    writer.write(b"no TLS")
+                held.append((reader, writer))
+                assert (await stub.IsActive(reference())).result
+            assert await active(certificates, port)
+        assert await held[0][0].read() == b""
+        assert set(scaler.callers) == {"127.0.0.1"}
+        for _, writer in held:
+            writer.close()
+
+
+async def test_the_address_with_most_connections_loses_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However idle another address's only connection is."""
+    monkeypatch.setattr(relay, "CONNECTIONS", 4)
+    async with serving(tmp_path) as (port, _, _scaler):
+        quiet, writer = await asyncio.open_connection(
+            "127.0.0.1", port, local_addr=("127.0.0.9", 0)
+        )
+        flood = [await asyncio.open_connection("127.0.0.1", port) for _ in range(12)]
+        for reader, _ in flood[:8]:
+            assert await reader.read() == b""
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await quiet.read()
+        for other in (writer, *(item for _, item in flood)):
+            other.close()

@@ -1,0 +1,102 @@
+"""What every pod may do with its own token, and what odd files and Leases do not end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import aiohttp
+import pytest
+import structlog
+
+from adapter.apiserver.delegation import Delegate, DelegateOptions
+from adapter.auth import authorization, users
+from adapter.auth.authorization import DENIED_BURST, AccessDecision, Attributes, ClusterPolicy
+from adapter.kube.leader_election import Leadership, LeaseTimes
+from adapter.kube.lease import KubernetesLease
+from tests.adapter.kube import test_lease
+
+
+def user(name: str) -> users.User:
+    return users.User(name=name, groups=(users.AUTHENTICATED,))
+
+
+async def test_a_tenants_tokens_do_not_make_reviews_without_bound() -> None:
+    """All service accounts of a namespace together; users whose requests are allowed are not limited."""
+    reviews: list[str] = []
+
+    async def review(who: users.User, attributes: Attributes) -> AccessDecision:
+        reviews.append(who.name)
+        return AccessDecision(allowed=who.name == "prometheus")
+
+    policy = ClusterPolicy(review, clock=lambda: 0.0)
+    for number in range(10 * DENIED_BURST):
+        tenant = user(f"system:serviceaccount:team-a:pod-{number % 7}")
+        decision = await policy.decide(tenant, Attributes(verb="get", path=f"/{number}"))
+        assert not decision.allowed
+    assert len(reviews) == DENIED_BURST
+    assert "try again" in decision.reason
+    other = user("system:serviceaccount:team-b:pod")
+    await policy.decide(other, Attributes(verb="get", path="/"))
+    assert reviews[-1] == other.name
+    for number in range(10 * DENIED_BURST):
+        named = Attributes(verb="get", path=f"/{number}")
+        assert (await policy.decide(user("prometheus"), named)).allowed
+
+
+async def test_failed_reviews_do_not_lock_a_user_out() -> None:
+    """While the API server is down nothing is counted: afterwards the user is reviewed as ever."""
+    down = True
+
+    async def review(_: users.User, __: Attributes) -> AccessDecision:
+        if down:
+            raise users.ReviewError("down")
+        return AccessDecision(allowed=True)
+
+    policy = authorization.ClusterPolicy(review, clock=lambda: 0.0)
+    for number in range(2 * DENIED_BURST):
+        with pytest.raises(users.ReviewError):
+            await policy.decide(user("hpa"), Attributes(verb="get", path=f"/{number}"))
+    down = False
+    assert (await policy.decide(user("hpa"), Attributes(verb="get", path="/"))).allowed
+
+
+async def test_a_token_file_that_is_swapped_does_not_end_discovery(tmp_path: Path) -> None:
+    """Missing for a moment, or not ASCII: the next round reads it again, and the log quotes nothing of it."""
+    token = tmp_path / "token"
+    options = DelegateOptions(url="https://127.0.0.1:1", token_file=token)
+    async with aiohttp.ClientSession() as session:
+        delegate = Delegate(options, session)
+        with structlog.testing.capture_logs() as logs:
+            await delegate.discover()
+            token.write_bytes(b"secret-\xff")
+            await delegate.discover()
+        said = [log for log in logs if log["event"].startswith("delegate discovery failed")]
+        assert len(said) == 2
+        assert "0xff" not in str(said)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"leaseDurationSeconds": "x", "leaseTransitions": {}, "acquireTime": [], "renewTime": 5},
+        {"leaseDurationSeconds": -5, "leaseTransitions": -1, "holderIdentity": ""},
+        {"acquireTime": "0001-01-01T00:00:00.000000+14:00", "holderIdentity": "\u2028\x00" * 999},
+        {"renewTime": "9999-12-31T23:59:59.999999-12:00", "holderIdentity": "../.."},
+        {"leaseDurationSeconds": 2**31 - 1, "renewTime": "2999-01-01T00:00:00.000000Z"},
+    ],
+)
+async def test_odd_leases_are_taken_in_the_end(spec: dict[str, object], tmp_path: Path) -> None:
+    """No form of the Lease ends the election, or keeps it from ever having a leader."""
+    async with test_lease.connected(tmp_path) as (leases, api):
+        leases.lease = {
+            "metadata": {"name": "l", "namespace": "ns", "resourceVersion": "0"},
+            "spec": spec,
+        }
+        now = 0.0
+        lease = KubernetesLease(api, namespace="ns", name="l")
+        times = LeaseTimes(duration=15, deadline=10.0, retry=1.0)
+        election = Leadership(lease, identity="a", times=times, monotonic=lambda: now)
+        await election._attempt()
+        now += 3601.0
+        assert await election._attempt()
+        assert election.leads

@@ -1,0 +1,196 @@
+"""Responses that are more than a response, and pages that cost more than their bytes: bounded, and told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+import trustme
+
+from adapter.clock import Clock
+from adapter.collector import exposition
+from adapter.collector.gateway import Gateways
+from adapter.collector.pickers.pages import MODELS, Known
+from adapter.collector.pod_scraper import PodScraper, ScrapeJob
+from adapter.collector.servers import reading, wire
+from adapter.collector.servers.access import Access
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+PAGE = b"".join(
+    f'vllm:{name}{{model_name="m"}} 0\n'.encode()
+    for name in (
+        "num_requests_running", "num_requests_waiting", "request_success_total",
+        "prompt_tokens_total", "generation_tokens_total",
+    )
+)  # fmt: skip
+ENDLESS = {
+    "interim responses": (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000, wire.TOO_MUCH),
+    "blank lines": (b"", b"\r\n" * 10_000, wire.TOO_MUCH),
+    "small chunks": (CHUNKED, b"1\r\n#\r\n" * 5000, "too many small chunks"),
+    "extensions": (CHUNKED, (b"1;" + b"a" * 8000 + b"\r\n#\r\n") * 20, "HTTP, or broke off"),
+    "one extension": (CHUNKED + b"1;", b"a" * 100_000, "HTTP, or broke off"),
+    "headers": (OK, b"X-A: b\r\n" * 5000, "HTTP, or broke off"),
+    "trailers": (CHUNKED + b"0\r\n", b"X-A: b\r\n" * 5000, "HTTP, or broke off"),
+}
+
+
+@contextlib.asynccontextmanager
+async def sending(
+    head: bytes,
+    endless: bytes = b"",
+    context: ssl.SSLContext | None = None,
+    ended: asyncio.Event | None = None,
+) -> AsyncIterator[str]:
+    """A server that answers every request with a head, and after it with the same bytes without end."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(head)
+                while endless:
+                    writer.write(endless)
+                    await writer.drain()
+        if ended is not None:
+            ended.set()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
+    scheme = "http" if context is None else "https"
+    try:
+        yield f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}/metrics"
+    finally:
+        server.close()
+
+
+def complete(page: bytes = PAGE) -> bytes:
+    return OK + f"Content-Length: {len(page)}\r\n\r\n".encode() + page
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("name", ENDLESS)
+async def test_what_never_ends_is_cut_off(name: str, scheme: str) -> None:
+    """Long before the time-out, also over TLS, and the error says what it was."""
+    head, endless, said = ENDLESS[name]
+    context = None
+    if scheme == "https":
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    async with (
+        sending(head, endless, context) as url,
+        aiohttp.ClientSession(connector=wire.connector()) as session,
+    ):
+        with pytest.raises(exposition.ScrapeError, match=said):
+            await exposition.fetch(session, url, "m", by=Access(insecure=True))
+
+
+async def test_a_kept_connection_serves_many_pages() -> None:
+    """What may come is counted from each request on, so the limit is none for a server that lives long."""
+    page = PAGE + b"#" * 60_000
+    async with (
+        sending(complete(page)) as url,
+        aiohttp.ClientSession(connector=wire.connector()) as session,
+    ):
+        for _ in range(20):
+            assert (await exposition.fetch(session, url, "m"))[1] == len(page)
+
+
+async def test_what_comes_after_a_page_ends_the_connection() -> None:
+    """Nothing reads from a connection that waits for the next request, so nothing else would end it."""
+    ended = asyncio.Event()
+    async with (
+        sending(complete(), b"HTTP/1.1 100 Continue\r\n\r\n" * 1000, ended=ended) as url,
+        aiohttp.ClientSession(connector=wire.connector()) as session,
+    ):
+        await exposition.fetch(session, url, "m")
+        await ended.wait()
+
+
+async def test_pages_that_cost_much_leave_time_and_places_to_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One namespace's costly pages rest after each, and its long ones leave memory to others."""
+    monkeypatch.setattr(reading, "COSTLY_SECONDS", 0.0)
+    monkeypatch.setattr(reading, "NOTICED_SECONDS", 0.0)
+    monkeypatch.setattr(reading, "REST", 1e6)
+    turns, order = reading.Reading(), []
+
+    async def parse(party: str) -> None:
+        await turns.parsed(party, lambda _: order.append(party), "")
+
+    greedy = [asyncio.create_task(parse("greedy")) for _ in range(20)]
+    others = [asyncio.create_task(parse(f"other-{number}")) for number in range(20)]
+    await asyncio.gather(*others)
+    assert order.count("greedy") == 1
+    for task in greedy:
+        task.cancel()
+    async with contextlib.AsyncExitStack() as held:
+        for _ in range(reading.OWN_LONG_PAGES):
+            await held.enter_async_context(turns.long_page("greedy"))
+        third = asyncio.ensure_future(held.enter_async_context(turns.long_page("greedy")))
+        await held.enter_async_context(turns.long_page("other"))
+        assert not third.done()
+        third.cancel()
+
+
+async def test_one_namespace_leaves_scrapes_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many of its pods do not answer, another namespace's pod is scraped at once."""
+    monkeypatch.setattr("adapter.collector.pod_scraper.MAX_CONCURRENT", 8)
+    monkeypatch.setattr("adapter.collector.pod_scraper.NAMESPACE_CONCURRENT", 4)
+    read = asyncio.Event()
+    async with (
+        sending(b"") as silent,
+        sending(complete()) as url,
+        aiohttp.ClientSession(connector=wire.connector()) as session,
+    ):
+        scraper = PodScraper(session, Clock(), interval=1.0)
+        slow = [ScrapeJob(f"greedy/{n}", f"{silent}/{n}", "m") for n in range(20)]
+        jobs = [*slow, ScrapeJob("other/v", url, "m")]
+        scraping = asyncio.create_task(scraper.scrape(jobs, lambda *_: read.set()))
+        await read.wait()
+        assert len(scraper.failing("greedy/0", [f"{silent}/0"])) == 0  # its time is not over
+        scraper.close()
+        await scraping
+
+
+async def test_a_page_of_many_series_is_refused() -> None:
+    """A page of a server has some hundred series that are read."""
+    line = b'vllm:num_requests_running{model_name="m"} 1\n'
+    async with (
+        sending(complete(PAGE + line * 21_000)) as url,
+        aiohttp.ClientSession(connector=wire.connector()) as session,
+    ):
+        with pytest.raises(exposition.ScrapeError, match="more than 20000 lines of series"):
+            await exposition.fetch(session, url, "m")
+
+
+async def test_a_picker_with_ever_new_models_and_pods_takes_no_memory() -> None:
+    """Of many models those of variants are kept, and of the pods too; few are kept in any case."""
+    known = Known(models={"m"}, pods={("team-a", "v-0")})
+    pages = [
+        "".join(
+            f'inference_objective_request_total{{model_name="{model}"}} {turn}\n'
+            f'llm_d_epp_inflight_requests{{endpoint_name="{pod}"}} 1\n'
+            for model, pod in [("m", "v-0"), *((f"x{turn}-{n}", f"p{n}") for n in range(1000))]
+        ).encode()
+        for turn in range(3)
+    ]
+    async with aiohttp.ClientSession(connector=wire.connector()) as session:
+        for page in pages:
+            async with sending(complete(page)) as url:
+                gateways = Gateways(session, [("team-a", url)], known=lambda: known)
+                await gateways.demand()
+                (scraped,) = gateways._scraped.values()
+                assert scraped.counts.keys() == {"m"}
+                assert gateways.load.in_flight.keys() == {("team-a", "v-0")}
+        few = b'inference_objective_request_total{model_name="a"} 1\n' * (MODELS - 1)
+        async with sending(complete(few)) as url:
+            gateways = Gateways(session, [("team-a", url)], known=lambda: known)
+            await gateways.demand()
+            (scraped,) = gateways._scraped.values()
+            assert scraped.counts.keys() == {"a"}
