@@ -112,7 +112,7 @@ async def test_restarts_and_departures_are_no_load(world: World) -> None:
                 for collector in collectors:
                     collector.use([less])
                 source = less
-            # A busy machine looks less often: the bounds below hold for a number of rates, however long it takes.
+            # A busy machine looks less often; the bounds below are of so many rates.
             await after(WINDOW / 2, rates_at_least=8)
             last = [traffic(item.observe(source)).arrival_rate_rps for item in collectors]
         finally:
