@@ -308,10 +308,12 @@ def assess(
         # Without one pod's metrics the load would look too small.
         pods = f"{len(covered.late)} of {len(covered.expected)} pods: {error or covered.late[0]}"
         return observed(metrics, f"no fresh metrics from {pods}")
-    lacking = _lacking(traffic, source)
-    if lacking:
+    parts = ((e, collected.plausibility.part(e)) for e in covered.expected)
+    part = next((f"{endpoint}: {text}" for endpoint, text in parts if text), "")
+    if lacking := _lacking(traffic, source):
         return observed("MetricsMissing", lacking)
-    return observed("MetricsFound", complete=not covered.starting and not covered.unlisted)
+    whole = not (part or covered.starting or covered.unlisted)
+    return observed("MetricsStale" if part else "MetricsFound", part, complete=whole)
 
 
 def _lacking(traffic: Traffic | None, source: VariantSource) -> str:
