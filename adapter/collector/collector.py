@@ -224,9 +224,8 @@ class Collector:
         if assessment.problem:
             item.window.suspend(endpoint, forget=assessment.forget)
             return
-        page = _without(page, assessment.hung)
         before = item.window.sampled_at(endpoint)
-        item.window.add(endpoint, page, now=now, started=started)
+        item.window.add(endpoint, _without(page, assessment.hung), now=now, started=started)
         origins, how = item.origins, how or item.attributed_by
         if (before is None or now > before) and origins.get(endpoint) != source:
             origins = {**origins, endpoint: source}

@@ -17,7 +17,7 @@ from adapter.resources import pods, schemas, stored_status
 from adapter.resources import variant as variants
 from adapter.resources.annotations import Destinations
 from adapter.resources.config_maps import ConfigMaps
-from adapter.resources.configuration import unknown
+from adapter.resources.configuration import refused, unknown
 from adapter.resources.configuration.last_good import NOTHING, LastGood, MissingRowError
 from adapter.resources.configuration.scalers import Scalers
 from adapter.resources.model_groups import forming
@@ -202,8 +202,9 @@ class Reader:
                 self.problems.append(f"{where}: {error}")
                 sources += self._held(key, variant, str(error))
             except errors.InputError as error:
-                self.problems.append(f"{where}: {error}")
-                self._refuse_variant(variant, "InvalidConfiguration", str(error))
+                why = refused.all_problems(error, self._notes(key, variant), key[0])
+                self.problems.append(f"{where}: {why}")
+                self._refuse_variant(variant, "InvalidConfiguration", why)
             except Exception as error:
                 # Whatever one object makes of us is that variant's problem alone.
                 log.exception("variant cannot be used; leaving it out", variant="/".join(key))
@@ -282,6 +283,12 @@ class Reader:
             return []
         where = self._destinations
         return [variants.held_source(variant, target, published, why=why, destinations=where)]
+
+    def _notes(self, key: tuple[str, str], variant: schemas.VariantAutoscaling) -> dict[str, str]:
+        """Annotations of a variant and of its scale target."""
+        target = self.targets.get((key[0], variants.reference(variant)))
+        of_target = target.annotations if isinstance(target, variants.Target) else {}
+        return {**of_target, **variant.metadata.annotations}
 
     def _usable(self, key: tuple[str, str]) -> bool:
         variant = self.variants[key][1]

@@ -127,6 +127,6 @@ def text_of(container: Mapping[str, Any]) -> str:
 
     def value(variable: re.Match[str]) -> str:
         name = variable[1] or variable[2] or variable[4]
-        return values.get(name, variable[3] or variable[0])
+        return values.get(name) or str(variable[3] or variable[0])
 
     return _VARIABLE.sub(value, text)

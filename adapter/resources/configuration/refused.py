@@ -1,0 +1,64 @@
+"""All annotations of an object that cannot be used: who mends one learns of the others at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from adapter import errors
+from adapter.planning import fleet
+from adapter.resources import annotations
+from adapter.resources.model_groups import membership
+from adapter.settings.control import SOURCES
+
+_Read = Callable[[Mapping[str, str]], object]
+
+
+def _readers(namespace: str) -> tuple[_Read, ...]:
+    """Readers of one annotation each; `namespace`: of the variant."""
+    counts = (annotations.REPLICAS, annotations.MIN_REPLICAS, annotations.MAX_REPLICAS)
+    flags = (
+        annotations.SCALE_TO_ZERO,
+        annotations.KEEP_ACCELERATOR,
+        annotations.TUNE,
+        membership.INTERRUPTIBLE,
+    )
+    numbers = (annotations.RETENTION, annotations.STARTUP, annotations.INTERRUPTIBLE_SHARE)
+    words = ((annotations.METRICS_SOURCE, SOURCES), (annotations.ROUTING, fleet.ROUTINGS))
+
+    def each(read: Callable[[Mapping[str, str], str], object], name: str) -> _Read:
+        return lambda notes: read(notes, name)
+
+    def one_of(name: str, known: tuple[str, ...]) -> _Read:
+        return lambda notes: annotations.parse_one_of(notes, name, known)
+
+    def of_group(name: str) -> _Read:
+        return lambda notes: membership.parse(
+            {name: notes[name]} if name in notes else {}, namespace
+        )
+
+    return (
+        *(each(annotations.parse_count, name) for name in counts),
+        *(each(annotations.parse_flag, name) for name in flags),
+        *(each(annotations.parse_number, name) for name in numbers),
+        *(one_of(name, tuple(known)) for name, known in words),
+        annotations.parse_actuate,
+        *(of_group(name) for name in membership.ALL),
+    )
+
+
+def all_problems(error: errors.InputError, notes: Mapping[str, str], namespace: str) -> str:
+    """What is wrong with a variant, and with all other annotations of it and its target.
+
+    Args:
+        error: what was met first.
+        notes: annotations of the variant and of its scale target.
+        namespace: namespace of the variant.
+
+    """
+    texts = [str(error)]
+    for read in _readers(namespace):
+        try:
+            read(notes)
+        except errors.InputError as other:
+            texts.append(str(other))
+    return "; ".join(dict.fromkeys(texts))
