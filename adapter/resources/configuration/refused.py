@@ -6,7 +6,24 @@ from collections.abc import Callable, Mapping
 
 from adapter import errors
 from adapter.planning import fleet
-from adapter.resources import annotations
+from adapter.resources.annotations import (
+    INTERRUPTIBLE_SHARE,
+    KEEP_ACCELERATOR,
+    MAX_REPLICAS,
+    METRICS_SOURCE,
+    MIN_REPLICAS,
+    REPLICAS,
+    RETENTION,
+    ROUTING,
+    SCALE_TO_ZERO,
+    STARTUP,
+    TUNE,
+    parse_actuate,
+    parse_count,
+    parse_flag,
+    parse_number,
+    parse_one_of,
+)
 from adapter.resources.model_groups import membership
 from adapter.settings.control import SOURCES
 
@@ -15,21 +32,21 @@ _Read = Callable[[Mapping[str, str]], object]
 
 def _readers(namespace: str) -> tuple[_Read, ...]:
     """Readers of one annotation each; `namespace`: of the variant."""
-    counts = (annotations.REPLICAS, annotations.MIN_REPLICAS, annotations.MAX_REPLICAS)
+    counts = (REPLICAS, MIN_REPLICAS, MAX_REPLICAS)
     flags = (
-        annotations.SCALE_TO_ZERO,
-        annotations.KEEP_ACCELERATOR,
-        annotations.TUNE,
+        SCALE_TO_ZERO,
+        KEEP_ACCELERATOR,
+        TUNE,
         membership.INTERRUPTIBLE,
     )
-    numbers = (annotations.RETENTION, annotations.STARTUP, annotations.INTERRUPTIBLE_SHARE)
-    words = ((annotations.METRICS_SOURCE, SOURCES), (annotations.ROUTING, fleet.ROUTINGS))
+    numbers = (RETENTION, STARTUP, INTERRUPTIBLE_SHARE)
+    words = ((METRICS_SOURCE, SOURCES), (ROUTING, fleet.ROUTINGS))
 
     def each(read: Callable[[Mapping[str, str], str], object], name: str) -> _Read:
         return lambda notes: read(notes, name)
 
     def one_of(name: str, known: tuple[str, ...]) -> _Read:
-        return lambda notes: annotations.parse_one_of(notes, name, known)
+        return lambda notes: parse_one_of(notes, name, known)
 
     def of_group(name: str) -> _Read:
         return lambda notes: membership.parse(
@@ -37,11 +54,11 @@ def _readers(namespace: str) -> tuple[_Read, ...]:
         )
 
     return (
-        *(each(annotations.parse_count, name) for name in counts),
-        *(each(annotations.parse_flag, name) for name in flags),
-        *(each(annotations.parse_number, name) for name in numbers),
+        *(each(parse_count, name) for name in counts),
+        *(each(parse_flag, name) for name in flags),
+        *(each(parse_number, name) for name in numbers),
         *(one_of(name, tuple(known)) for name, known in words),
-        annotations.parse_actuate,
+        parse_actuate,
         *(of_group(name) for name in membership.ALL),
     )
 
