@@ -202,7 +202,7 @@ class Reader:
                 self.problems.append(f"{where}: {error}")
                 sources += self._held(key, variant, str(error))
             except errors.InputError as error:
-                why = refused.all_problems(error, self._notes(key, variant), key[0])
+                why = refused.all_problems(error, variant, self.targets)
                 self.problems.append(f"{where}: {why}")
                 self._refuse_variant(variant, "InvalidConfiguration", why)
             except Exception as error:
@@ -284,12 +284,6 @@ class Reader:
         where = self._destinations
         return [variants.held_source(variant, target, published, why=why, destinations=where)]
 
-    def _notes(self, key: tuple[str, str], variant: schemas.VariantAutoscaling) -> dict[str, str]:
-        """Annotations of a variant and of its scale target."""
-        target = self.targets.get((key[0], variants.reference(variant)))
-        of_target = target.annotations if isinstance(target, variants.Target) else {}
-        return {**of_target, **variant.metadata.annotations}
-
     def _usable(self, key: tuple[str, str]) -> bool:
         variant = self.variants[key][1]
         workload = _workload(self.targets, key[0], variants.reference(variant))
@@ -313,9 +307,8 @@ class Reader:
 
     def _refuse(self, document: Mapping[str, Any], reason: str, message: str) -> None:
         """Refuse an object that failed validation; one without a name has no status to report to."""
-        refused = _refused(document, reason, message)
-        if refused is not None:
-            self.refused[refused.namespace, refused.name] = refused
+        if (item := _refused(document, reason, message)) is not None:
+            self.refused[item.namespace, item.name] = item
 
 
 def _refused(document: Mapping[str, Any], reason: str, message: str) -> InvalidVariant | None:

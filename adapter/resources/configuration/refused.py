@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from adapter import errors
+from adapter.kube import scale
 from adapter.planning import fleet
+from adapter.resources import schemas, variant
 from adapter.resources.annotations import (
     INTERRUPTIBLE_SHARE,
     KEEP_ACCELERATOR,
@@ -63,19 +65,26 @@ def _readers(namespace: str) -> tuple[_Read, ...]:
     )
 
 
-def all_problems(error: errors.InputError, notes: Mapping[str, str], namespace: str) -> str:
-    """What is wrong with a variant, and with all other annotations of it and its target.
+def all_problems(
+    error: errors.InputError,
+    item: schemas.VariantAutoscaling,
+    targets: Mapping[tuple[str, scale.Reference], variant.Target | scale.Unresolved],
+) -> str:
+    """What is wrong with a variant, and with all other annotations of it and its scale target.
 
     Args:
         error: what was met first.
-        notes: annotations of the variant and of its scale target.
-        namespace: namespace of the variant.
+        item: the variant.
+        targets: scale targets by namespace and reference.
 
     """
+    namespace = item.metadata.namespace
+    target = targets.get((namespace, variant.reference(item)))
+    of_target = target.annotations if isinstance(target, variant.Target) else {}
     texts = [str(error)]
     for read in _readers(namespace):
         try:
-            read(notes)
+            read({**of_target, **item.metadata.annotations})
         except errors.InputError as other:
             texts.append(str(other))
     return "; ".join(dict.fromkeys(texts))
